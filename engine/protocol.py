@@ -1,0 +1,297 @@
+"""All that travels between gateway and engine: plans, facts, commands and reports, one JSON line each.
+
+Knows nothing of HTTP, jobs in a queue, or MLX. Both halves of the child process import it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from engine.catalog import ModelSpec
+
+
+class Frozen(BaseModel):
+    """A value: never changed, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# ---- plans: a request with no holes left -------------------------------------------------------
+
+
+class Generate(Frozen):
+    """Draw one picture a seed. The same plan gives the same pixels, always."""
+
+    kind: Literal["generate"] = "generate"
+    model: str
+    prompt: str
+    width_px: int
+    height_px: int
+    steps: int
+    guidance: float
+    seeds: tuple[int, ...]
+    quantize: int | None = None
+    init_image: str | None = None
+    """sha256 of a stored blob."""
+    denoise: float = 1.0
+    """0 keeps the input picture, 1 ignores it."""
+    previews: int = 0
+    """At most this many previews a picture."""
+
+
+class Load(Frozen):
+    """Bring a model into memory."""
+
+    kind: Literal["load"] = "load"
+    model: str
+    quantize: int | None = None
+
+
+Plan = Annotated[Generate | Load, Field(discriminator="kind")]
+Lane = Literal["engine", "cpu", "network"]
+
+
+def lane_of(plan: Generate | Load) -> Lane:
+    """Where a plan runs: one runner a lane."""
+    return "engine"
+
+
+# ---- facts: frozen things that happened --------------------------------------------------------
+
+FailureCode = Literal[
+    "engine_crash",
+    "engine_timeout",
+    "engine_oom",
+    "model_load_failed",
+    "model_missing",
+    "bad_input",
+    "disk_full",
+    "internal_error",
+]
+CancelReason = Literal["user", "client_gone", "shutdown"]
+RequeueReason = Literal["engine_crash", "engine_timeout", "gateway_restart", "lease_expired", "released"]
+
+
+class Queued(Frozen):
+    """The job is on disk and waits."""
+
+    kind: Literal["queued"] = "queued"
+
+
+class Started(Frozen):
+    """A runner claimed the job; `attempt` counts from 1 and fences every later write."""
+
+    kind: Literal["started"] = "started"
+    attempt: int
+
+
+class ImageDone(Frozen):
+    """One picture is complete on disk under `file`, a server-made name in the output folder."""
+
+    kind: Literal["image_done"] = "image_done"
+    image: int
+    seed: int
+    file: str
+    width_px: int
+    height_px: int
+    drawn_px: tuple[int, int]
+    """Width and height the model drew at; differs from the size where a model knows only its native one."""
+    seconds: float
+
+
+class CancelRequested(Frozen):
+    """Somebody asked a running job to stop."""
+
+    kind: Literal["cancel_requested"] = "cancel_requested"
+    reason: CancelReason = "user"
+
+
+class Requeued(Frozen):
+    """The job lost its runner and waits again, at its first undrawn seed."""
+
+    kind: Literal["requeued"] = "requeued"
+    reason: RequeueReason
+
+
+class Succeeded(Frozen):
+    """All pictures are there."""
+
+    kind: Literal["succeeded"] = "succeeded"
+
+
+class Failed(Frozen):
+    """The job ended without its pictures. `message` is a sentence fit for a client."""
+
+    kind: Literal["failed"] = "failed"
+    code: FailureCode
+    message: str
+
+
+class Cancelled(Frozen):
+    """The job was stopped; pictures finished before that are kept."""
+
+    kind: Literal["cancelled"] = "cancelled"
+    reason: CancelReason = "user"
+
+
+class ModelLoading(Frozen):
+    """The engine began to bring the model into memory."""
+
+    kind: Literal["model_loading"] = "model_loading"
+    model: str
+
+
+class ModelLoaded(Frozen):
+    """The model is in memory."""
+
+    kind: Literal["model_loaded"] = "model_loaded"
+    model: str
+    seconds: float
+
+
+class StepDone(Frozen):
+    """One denoising step was evaluated. `step` counts from 1 to `steps`, the steps this picture really runs."""
+
+    kind: Literal["step_done"] = "step_done"
+    image: int
+    step: int
+    steps: int
+    seconds: float
+
+
+class Decoding(Frozen):
+    """The VAE turns latents into pixels; this cannot be interrupted."""
+
+    kind: Literal["decoding"] = "decoding"
+    image: int
+
+
+class Preview(Frozen):
+    """What the picture looks like so far: a small JPEG."""
+
+    kind: Literal["preview"] = "preview"
+    image: int
+    step: int
+    jpeg_base64: str
+
+
+class Drawn(Frozen):
+    """The pixels of one picture lie in the spool as a binary PPM; the gateway encodes and files them."""
+
+    kind: Literal["drawn"] = "drawn"
+    image: int
+    seed: int
+    spool: str
+    width_px: int
+    height_px: int
+    drawn_px: tuple[int, int]
+    seconds: float
+
+
+StateFact = Annotated[
+    Queued | Started | ImageDone | CancelRequested | Requeued | Succeeded | Failed | Cancelled,
+    Field(discriminator="kind"),
+]
+"""Stored with a `seq`; a job is folded from these."""
+
+ProgressFact = Annotated[
+    ModelLoading | ModelLoaded | StepDone | Decoding | Preview,
+    Field(discriminator="kind"),
+]
+"""Broadcast only; the newest is kept."""
+
+EngineFact = Annotated[
+    ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Drawn | Succeeded | Failed | Cancelled,
+    Field(discriminator="kind"),
+]
+"""What the child may say of the job it holds."""
+
+
+# ---- the wire ----------------------------------------------------------------------------------
+
+
+class Run(Frozen):
+    """Command: do this plan, beginning at picture `first_image`."""
+
+    kind: Literal["run"] = "run"
+    job: str
+    attempt: int
+    plan: Plan
+    spec: ModelSpec
+    model_path: str
+    """Absolute folder, resolved by the gateway."""
+    init_image_path: str | None = None
+    spool_dir: str
+    first_image: int = 0
+
+
+class Cancel(Frozen):
+    """Command: stop this job within one step; the model stays loaded."""
+
+    kind: Literal["cancel"] = "cancel"
+    job: str
+
+
+class Ping(Frozen):
+    """Command: answer Pong once the work thread is free and clean."""
+
+    kind: Literal["ping"] = "ping"
+    nonce: int
+
+
+class Ready(Frozen):
+    """Report: the backend imported and waits for work."""
+
+    kind: Literal["ready"] = "ready"
+    backend: str
+    device: str
+
+
+class Pong(Frozen):
+    """Report: the answer to Ping."""
+
+    kind: Literal["pong"] = "pong"
+    nonce: int
+
+
+class Memory(Frozen):
+    """Report: bytes in use after a job."""
+
+    kind: Literal["memory"] = "memory"
+    active_bytes: int
+    peak_bytes: int
+
+
+class JobReport(Frozen):
+    """Report: a fact of the job the child holds."""
+
+    kind: Literal["job"] = "job"
+    job: str
+    attempt: int
+    fact: EngineFact
+
+
+Command = Annotated[Run | Cancel | Ping, Field(discriminator="kind")]
+Report = Annotated[Ready | Pong | Memory | JobReport, Field(discriminator="kind")]
+
+MAX_LINE_BYTES = 8 * 1024 * 1024
+
+_command: TypeAdapter[Run | Cancel | Ping] = TypeAdapter(Command)
+_report: TypeAdapter[Ready | Pong | Memory | JobReport] = TypeAdapter(Report)
+
+
+def encode(message: Frozen) -> bytes:
+    """One line, newline included."""
+    return message.model_dump_json().encode() + b"\n"
+
+
+def decode_command(line: bytes) -> Run | Cancel | Ping:
+    """Raises: pydantic.ValidationError for anything that is not a command."""
+    return _command.validate_json(line)
+
+
+def decode_report(line: bytes) -> Ready | Pong | Memory | JobReport:
+    """Raises: pydantic.ValidationError for anything that is not a report."""
+    return _report.validate_json(line)

@@ -1,0 +1,139 @@
+"""Every error a client can meet. Adapters draw them; nothing here knows how.
+
+GatewayError
+├── InvalidRequest 400          what was sent cannot be honoured; `param` names the field
+│   ├── MalformedBody           not JSON, too deep, too many nodes, forbidden text
+│   └── RemoteImagesDisabled    a URL where a picture was expected
+├── Unauthorized 401
+├── Forbidden 403               foreign host, origin or cross-site request
+├── NotFound 404
+│   ├── ModelNotFound           `details["available_models"]`
+│   ├── ModelNotOnDisk          in the catalogue, but not on this machine
+│   └── JobNotFound
+├── IdempotencyConflict 409     the same key with another body
+├── BodyTooLarge 413
+├── UnsupportedMediaType 415
+├── OwnerQueueFull 429
+├── ClientGone 499              the job was cancelled
+├── InternalError 500
+│   └── GenerationFailed        the job failed; `code` is the job's failure code
+├── Unavailable 503
+│   ├── QueueFull
+│   └── EngineDown
+└── StorageFull 507
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class GatewayError(Exception):
+    """`code`, `status`, a sentence for the client, and the parameter at fault."""
+
+    code = "internal_error"
+    status = 500
+    message = "The gateway made a mistake."
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        self.message = message or type(self).message
+        self.code = code or type(self).code
+        self.param = param
+        self.details = dict(details or {})
+        self.retry_after_s = retry_after_s
+        super().__init__(self.message)
+
+
+class InvalidRequest(GatewayError):
+    code, status, message = "invalid_param", 400, "The request cannot be honoured."
+
+
+class MalformedBody(InvalidRequest):
+    code, message = "invalid_json", "The body is not valid JSON."
+
+
+class RemoteImagesDisabled(InvalidRequest):
+    code = "remote_images_disabled"
+    message = "Pictures are not fetched from URLs. Send base64 or a data URL."
+
+
+class Unauthorized(GatewayError):
+    code, status, message = "unauthorized", 401, "A valid API key is required."
+
+
+class Forbidden(GatewayError):
+    code, status, message = "forbidden", 403, "Requests from other sites are refused."
+
+
+class NotFound(GatewayError):
+    code, status, message = "not_found", 404, "There is nothing here."
+
+
+class ModelNotFound(NotFound):
+    code, message = "model_not_found", "No such model."
+
+
+class ModelNotOnDisk(NotFound):
+    code, message = "model_not_on_disk", "The model is not on this machine."
+
+
+class JobNotFound(NotFound):
+    code, message = "job_not_found", "No such job."
+
+
+class MethodNotAllowed(GatewayError):
+    code, status, message = "method_not_allowed", 405, "The method is not allowed here."
+
+
+class IdempotencyConflict(GatewayError):
+    code, status = "idempotency_conflict", 409
+    message = "This Idempotency-Key was used with another request."
+
+
+class BodyTooLarge(GatewayError):
+    code, status, message = "body_too_large", 413, "The body is too large."
+
+
+class UnsupportedMediaType(GatewayError):
+    code, status, message = "unsupported_media_type", 415, "Send application/json."
+
+
+class OwnerQueueFull(GatewayError):
+    code, status, message = "too_many_jobs", 429, "You have too many jobs waiting."
+
+
+class ClientGone(GatewayError):
+    code, status, message = "cancelled", 499, "The job was cancelled."
+
+
+class InternalError(GatewayError):
+    pass
+
+
+class GenerationFailed(InternalError):
+    code, message = "generation_failed", "The picture could not be drawn."
+
+
+class Unavailable(GatewayError):
+    code, status, message = "unavailable", 503, "The gateway cannot take this request now."
+
+
+class QueueFull(Unavailable):
+    code, message = "queue_full", "The queue is full."
+
+
+class EngineDown(Unavailable):
+    code, message = "engine_down", "The engine is not running."
+
+
+class StorageFull(GatewayError):
+    code, status, message = "storage_full", 507, "There is no room left on the disk."

@@ -1,0 +1,231 @@
+"""A job and its life: the states, the transition table, the fold. No I/O, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import IntEnum, StrEnum
+
+from pydantic import TypeAdapter
+
+from engine.protocol import (
+    Cancelled,
+    CancelReason,
+    CancelRequested,
+    Decoding,
+    Failed,
+    Generate,
+    ImageDone,
+    Load,
+    ModelLoaded,
+    ModelLoading,
+    Plan,
+    Preview,
+    ProgressFact,
+    Queued,
+    Requeued,
+    Started,
+    StateFact,
+    StepDone,
+    Succeeded,
+)
+from gateway.request import Adjustment
+
+
+class State(StrEnum):
+    """Where a job stands. Protocols spell these their own way in their adapters."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+
+
+class Priority(IntEnum):
+    """Classes; the order inside one is the order of submission."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+
+
+StateFacts = Queued | Started | ImageDone | CancelRequested | Requeued | Succeeded | Failed | Cancelled
+ProgressFacts = ModelLoading | ModelLoaded | StepDone | Decoding | Preview
+Outcome = Succeeded | Failed | Cancelled
+Plans = Generate | Load
+
+state_fact: TypeAdapter[StateFacts] = TypeAdapter(StateFact)
+progress_fact: TypeAdapter[ProgressFacts] = TypeAdapter(ProgressFact)
+plan_adapter: TypeAdapter[Plans] = TypeAdapter(Plan)
+
+TRANSITIONS: dict[tuple[State | None, type[StateFacts]], State] = {
+    (None, Queued): State.QUEUED,
+    (State.QUEUED, Started): State.RUNNING,
+    (State.QUEUED, Failed): State.FAILED,
+    (State.QUEUED, Cancelled): State.CANCELLED,
+    (State.RUNNING, ImageDone): State.RUNNING,
+    (State.RUNNING, CancelRequested): State.RUNNING,
+    (State.RUNNING, Requeued): State.QUEUED,
+    (State.RUNNING, Succeeded): State.SUCCEEDED,
+    (State.RUNNING, Failed): State.FAILED,
+    (State.RUNNING, Cancelled): State.CANCELLED,
+}
+
+CRASHES_ALLOWED = 1
+"""A job may take the engine down once; the second time it fails."""
+
+
+class IllegalTransition(Exception):
+    """The fact cannot happen to a job in this state."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """A state fact as stored: `seq` counts from 1 without gaps within its job, `at` is Unix time in seconds."""
+
+    job_id: str
+    seq: int
+    at: float
+    fact: StateFacts
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What `submit` stores."""
+
+    id: str
+    owner: str
+    protocol: str
+    plan: Plans
+    attached: bool = False
+    priority: Priority = Priority.NORMAL
+    adjustments: tuple[Adjustment, ...] = ()
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One plan on its way: what was submitted, and everything folded from its events."""
+
+    id: str
+    number: int
+    """Order of submission over all jobs."""
+    owner: str
+    protocol: str
+    plan: Plans
+    attached: bool
+    priority: Priority
+    adjustments: tuple[Adjustment, ...] = ()
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+    state: State | None = None
+    seq: int = 0
+    attempt: int = 0
+    crashes: int = 0
+    cancel_requested: CancelReason | None = None
+    images: tuple[ImageDone, ...] = ()
+    failure: Failed | None = None
+    created_at: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+    events: tuple[JobEvent, ...] = field(default=(), repr=False, compare=False)
+
+    @classmethod
+    def of(cls, new: NewJob, number: int) -> Job:
+        """The job before its first event."""
+        return cls(
+            id=new.id,
+            number=number,
+            owner=new.owner,
+            protocol=new.protocol,
+            plan=new.plan,
+            attached=new.attached,
+            priority=new.priority,
+            adjustments=new.adjustments,
+            idempotency_key=new.idempotency_key,
+            fingerprint=new.fingerprint,
+        )
+
+    @property
+    def first_undrawn(self) -> int:
+        """Index of the first seed without a picture: where a run begins."""
+        return len(self.images)
+
+    @property
+    def seconds(self) -> float | None:
+        """From the last start to the end."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return max(0.0, self.finished_at - self.started_at)
+
+    def may(self, fact: StateFacts) -> bool:
+        return (self.state, type(fact)) in TRANSITIONS
+
+    def apply(self, fact: StateFacts, at: float) -> Job:
+        """The job after `fact`, which happened at Unix time `at`.
+
+        Raises: IllegalTransition.
+        """
+        state = TRANSITIONS.get((self.state, type(fact)))
+        if state is None:
+            raise IllegalTransition(f"{type(fact).__name__} cannot happen to a job that is {self.state}")
+        event = JobEvent(self.id, self.seq + 1, at, fact)
+        after = replace(self, state=state, seq=event.seq, events=(*self.events, event))
+        match fact:
+            case Queued():
+                return replace(after, created_at=at)
+            case Started(attempt=attempt):
+                if attempt <= self.attempt:
+                    raise IllegalTransition("attempt only grows")
+                return replace(after, attempt=attempt, started_at=at)
+            case ImageDone(image=image):
+                if image != self.first_undrawn:
+                    raise IllegalTransition(f"picture {image} is not the next one")
+                return replace(after, images=(*self.images, fact))
+            case CancelRequested(reason=reason):
+                return replace(after, cancel_requested=reason)
+            case Requeued(reason=why):
+                return replace(after, crashes=self.crashes + (why in ("engine_crash", "engine_timeout")))
+            case Failed():
+                return replace(after, failure=fact, finished_at=at)
+            case Succeeded() | Cancelled():
+                return replace(after, finished_at=at)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The newest of what is only broadcast: how far the running job is."""
+
+    job_id: str
+    pictures: int
+    phase: str = "waiting"
+    """waiting, loading, denoising, decoding."""
+    image: int = 0
+    step: int = 0
+    steps: int = 0
+    step_seconds: float | None = None
+    preview: Preview | None = None
+
+    @property
+    def fraction(self) -> float:
+        """0 to 1 over all pictures of the job; decoding counts as the end of its picture's steps."""
+        within = self.step / self.steps if self.steps else 0.0
+        return min(1.0, (self.image + within) / max(1, self.pictures))
+
+    def apply(self, fact: ProgressFacts) -> Progress:
+        match fact:
+            case ModelLoading():
+                return replace(self, phase="loading")
+            case ModelLoaded():
+                return replace(self, phase="waiting")
+            case StepDone(image=image, step=step, steps=steps, seconds=seconds):
+                return replace(self, phase="denoising", image=image, step=step, steps=steps, step_seconds=seconds)
+            case Decoding(image=image):
+                return replace(self, phase="decoding", image=image)
+            case Preview():
+                return replace(self, preview=fact)

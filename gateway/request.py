@@ -1,0 +1,185 @@
+"""From what a client said to a plan with nothing open. No I/O; randomness comes in as an argument."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Literal
+
+from engine.catalog import ModelSpec
+from engine.protocol import Frozen, Generate
+from gateway.errors import InvalidRequest
+
+SEED_MAX = 2**32 - 1
+SIZE_STEP_PX = 16
+
+
+class GenerationRequest(Frozen):
+    """What a client asked for, in canonical terms. None means: the client did not say."""
+
+    prompt: str
+    model: str | None = None
+    negative_prompt: str | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int | None = None
+    count: int | None = None
+    init_image: str | None = None
+    denoise: float | None = None
+    loras: tuple[str, ...] = ()
+    previews: int | None = None
+
+    def fingerprint(self) -> str:
+        """Equal for equal requests: what an Idempotency-Key is bound to."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class Adjustment(Frozen):
+    """One thing the client asked for that was not done as asked, for it to be told."""
+
+    param: str
+    asked: str | int | float | None
+    used: str | int | float | None
+    reason: str
+
+
+class Limits(Frozen):
+    """Bounds of one job (S-20). Over a bound is refused at submit, never later."""
+
+    min_px: int = 64
+    max_px: int = 2048
+    max_pixels: int = 4_194_304
+    max_steps: int = 100
+    max_count: int = 10
+    max_pixel_steps: int = 1_000_000_000
+    max_guidance: float = 30.0
+    max_prompt_bytes: int = 32 * 1024
+    max_loras: int = 8
+
+
+class Resolution(Frozen):
+    """A plan, and where it differs from what was asked."""
+
+    plan: Generate
+    adjustments: tuple[Adjustment, ...] = ()
+
+
+Leniency = Literal["refuse", "drop"]
+"""What happens to an ability the model lacks: native refuses it, AUTOMATIC1111's clients expect it dropped."""
+
+
+def resolve(
+    request: GenerationRequest,
+    spec: ModelSpec,
+    limits: Limits,
+    *,
+    random_seed: Callable[[], int],
+    default_quantize: int | None = None,
+    steps_as_sent: bool = False,
+    leniency: Leniency = "refuse",
+) -> Resolution:
+    """Fill every hole and check every bound.
+
+    Raises: InvalidRequest naming the parameter.
+    """
+    adjustments: list[Adjustment] = []
+
+    def adjust(param: str, asked: str | int | float | None, used: str | int | float | None, reason: str) -> None:
+        adjustments.append(Adjustment(param=param, asked=asked, used=used, reason=reason))
+
+    _check_prompts(request, limits)
+    if request.negative_prompt:
+        adjust("negative_prompt", _clip(request.negative_prompt), None, f"{spec.name} takes no negative prompt")
+    if request.loras:
+        if leniency == "refuse":
+            raise InvalidRequest(f"LoRA {_clip(request.loras[0])!r} is not in the library.", param="loras")
+        for name in request.loras[: limits.max_loras]:
+            adjust("loras", _clip(name), None, "there is no such LoRA in the library")
+
+    width = _size("width", request.width_px, spec, limits, adjust)
+    height = _size("height", request.height_px, spec, limits, adjust)
+    if width * height > limits.max_pixels:
+        raise InvalidRequest(f"width x height must be at most {limits.max_pixels} pixels.", param="width")
+
+    steps = _steps(request.steps, spec, limits, steps_as_sent, adjust)
+    guidance = _guidance(request.guidance, spec, limits, adjust)
+    count = 1 if request.count is None else request.count
+    if not 1 <= count <= limits.max_count:
+        raise InvalidRequest(f"The number of pictures must be between 1 and {limits.max_count}.", param="count")
+    if width * height * steps * count > limits.max_pixel_steps:
+        raise InvalidRequest(
+            f"width x height x steps x pictures must be at most {limits.max_pixel_steps}.", param="steps"
+        )
+
+    denoise = 1.0
+    if request.init_image is not None:
+        denoise = 0.75 if request.denoise is None else request.denoise
+        if not 0.0 <= denoise <= 1.0:
+            raise InvalidRequest("The denoising strength must be between 0 and 1.", param="denoise")
+
+    seed = random_seed() if request.seed is None or request.seed == -1 else request.seed
+    if not 0 <= seed <= SEED_MAX:
+        raise InvalidRequest(f"seed must be -1 or between 0 and {SEED_MAX}.", param="seed")
+
+    plan = Generate(
+        model=spec.name,
+        prompt=request.prompt,
+        width_px=width,
+        height_px=height,
+        steps=steps,
+        guidance=guidance,
+        seeds=tuple((seed + i) % (SEED_MAX + 1) for i in range(count)),
+        quantize=spec.quantize or default_quantize,
+        init_image=request.init_image,
+        denoise=denoise,
+        previews=max(0, request.previews or 0),
+    )
+    return Resolution(plan=plan, adjustments=tuple(adjustments))
+
+
+_Adjust = Callable[[str, str | int | float | None, str | int | float | None, str], None]
+
+
+def _check_prompts(request: GenerationRequest, limits: Limits) -> None:
+    size = len(request.prompt.encode()) + len((request.negative_prompt or "").encode())
+    if size > limits.max_prompt_bytes:
+        raise InvalidRequest(f"The prompts must be at most {limits.max_prompt_bytes} bytes together.", param="prompt")
+
+
+def _size(param: str, asked: int | None, spec: ModelSpec, limits: Limits, adjust: _Adjust) -> int:
+    if asked is None:
+        return spec.default_px
+    if not limits.min_px <= asked <= limits.max_px:
+        raise InvalidRequest(f"{param} must be between {limits.min_px} and {limits.max_px}.", param=param)
+    used = asked // SIZE_STEP_PX * SIZE_STEP_PX
+    if used != asked:
+        adjust(param, asked, used, f"sizes are multiples of {SIZE_STEP_PX}, rounded down")
+    return used
+
+
+def _steps(asked: int | None, spec: ModelSpec, limits: Limits, as_sent: bool, adjust: _Adjust) -> int:
+    if asked is None:
+        return spec.default_steps
+    if not 1 <= asked <= limits.max_steps:
+        raise InvalidRequest(f"steps must be between 1 and {limits.max_steps}.", param="steps")
+    if spec.distilled and asked > spec.useful_max_steps and not as_sent:
+        adjust("steps", asked, spec.useful_max_steps, f"{spec.name} is distilled: more steps add nothing")
+        return spec.useful_max_steps
+    return asked
+
+
+def _guidance(asked: float | None, spec: ModelSpec, limits: Limits, adjust: _Adjust) -> float:
+    if asked is None:
+        return spec.default_guidance
+    if not 0.0 <= asked <= limits.max_guidance:
+        raise InvalidRequest(f"guidance must be between 0 and {limits.max_guidance:g}.", param="guidance")
+    if spec.distilled and asked != spec.default_guidance:
+        adjust("guidance", asked, spec.default_guidance, f"{spec.name} is distilled: its guidance is fixed")
+        return spec.default_guidance
+    return asked
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= 64 else text[:61] + "..."

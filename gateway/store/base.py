@@ -1,0 +1,156 @@
+"""What a job store and an event bus must do. One conformance suite holds every implementation to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from engine.protocol import CancelReason, Lane, RequeueReason
+from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """Who claims. `lease_s` None means: this worker is the store's only one and needs no lease."""
+
+    id: str
+    lane: Lane = "engine"
+    models: frozenset[str] | None = None
+    """Models it can run now; None means all."""
+    lease_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write the facts of one claimed job; (job.id, job.attempt) is the fence."""
+
+    job: Job
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """`created` is False where the Idempotency-Key found the job that an earlier call made."""
+
+    job: Job
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts over all jobs on record."""
+
+    by_state: dict[State, int]
+    images: int
+    drawing_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many jobs may wait: in all, and of one owner. Checked in the transaction that stores the job."""
+
+    waiting: int = 1000
+    waiting_per_owner: int | None = None
+
+
+class JobStore(Protocol):
+    """Durable jobs. Every method returns after its write is on disk; none blocks the event loop."""
+
+    async def open(self) -> list[Job]:
+        """Take the store for this process and recover; returns the jobs whose state that changed.
+
+        Queued and running attached jobs without an Idempotency-Key become Cancelled(client_gone); other running
+        jobs are requeued where they waited. Raises: StoreLocked, StoreCorrupt.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+    async def submit(self, new: NewJob, bounds: Bounds) -> Submitted:
+        """Raises: QueueFull, OwnerQueueFull, IdempotencyConflict, StorageFull."""
+        ...
+
+    async def claim(self, worker: WorkerInfo) -> Lease | None:
+        """The next job of the worker's lane: highest class first, then order of submission."""
+        ...
+
+    async def heartbeat(self, lease: Lease) -> Literal["ok", "cancel", "lost"]: ...
+
+    async def record(self, lease: Lease, fact: StateFacts) -> JobEvent | None:
+        """Store a fact of a claimed job that does not end it; None where the lease is lost."""
+        ...
+
+    async def commit(
+        self, lease: Lease, outcome: Outcome
+    ) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
+        """End a claimed job. `already_mine` where an earlier try of the same lease got through."""
+        ...
+
+    async def release(self, lease: Lease, why: RequeueReason) -> Job | None:
+        """Give the job back to its place in the queue; None where the lease is lost."""
+        ...
+
+    async def cancel(self, job_id: str, reason: CancelReason) -> Job:
+        """Queued: Cancelled at once. Running: CancelRequested. Ended: unchanged. Raises: JobNotFound."""
+        ...
+
+    async def reap(self) -> list[Job]:
+        """Requeue the jobs whose lease expired."""
+        ...
+
+    async def get(self, job_id: str) -> Job:
+        """Raises: JobNotFound."""
+        ...
+
+    async def list_jobs(
+        self,
+        *,
+        owner: str | None = None,
+        states: Sequence[State] | None = None,
+        protocol: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> list[Job]:
+        """Newest first; `before` is the number of the last job of the page before."""
+        ...
+
+    async def waiting(self, *, limit: int = 100) -> list[Job]:
+        """Queued jobs in the order in which they will run."""
+        ...
+
+    async def position(self, job_id: str) -> int | None:
+        """How many jobs run or wait before this one; 0 for the running one; None once it has ended."""
+        ...
+
+    async def events_after(self, job_id: str, seq: int) -> list[JobEvent]: ...
+
+    async def stats(self) -> Stats: ...
+
+    async def delete(self, job_ids: Sequence[str]) -> None:
+        """Remove ended jobs and their events; others are left."""
+        ...
+
+    async def ended_before(self, at: float, *, keep_newest: int, limit: int = 500) -> list[Job]:
+        """Ended jobs that retention may remove: older than `at`, or beyond the newest `keep_newest`."""
+        ...
+
+    async def put_blob(self, data: bytes) -> str:
+        """Store bytes under their sha256 (hex), which is returned."""
+        ...
+
+    async def blob(self, sha256: str) -> bytes:
+        """Raises: KeyError."""
+        ...
+
+    async def drop_unused_blobs(self, grace_s: float) -> int:
+        """Remove blobs no job on record names and that are older than `grace_s`; returns how many."""
+        ...
+
+
+class StoreLocked(Exception):
+    """Another process holds the data folder."""
+
+
+class StoreCorrupt(Exception):
+    """The data do not pass their check."""
