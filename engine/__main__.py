@@ -1,0 +1,36 @@
+"""python -m engine: the child process. Its stdout is the wire; whatever else is printed goes to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+
+from engine.backends import BACKENDS, build
+from engine.worker import Wire, Worker
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m engine", description="The engine process of the gateway.")
+    parser.add_argument("--backend", choices=BACKENDS, required=True)
+    parser.add_argument("--fake-script", metavar="JSON", help="what the fake backend does")
+    args = parser.parse_args()
+    # The wire is a copy of stdout; fd 1 then points at stderr, so a stray print cannot reach the parent.
+    wire = Wire(os.dup(1))
+    os.dup2(2, 1)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    code = 1
+    try:
+        Worker(sys.stdin.buffer, wire, lambda: build(args.backend, args.fake_script, wire)).serve()
+    except SystemExit as error:
+        print(error, file=sys.stderr)
+    except BaseException:
+        logging.getLogger("engine").exception("the engine cannot go on")
+    # The reader thread holds stdin; a normal exit would wait for its lock.
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

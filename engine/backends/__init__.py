@@ -1,0 +1,21 @@
+"""The things that can run a plan, one line each. Imported in the child only; a backend only when it is chosen."""
+
+from __future__ import annotations
+
+from engine.backends.base import Backend
+from engine.backends.fake import FakeBackend, FakeScript, RawWire
+
+BACKENDS = ("mlx", "fake")
+
+
+def build(name: str, fake_script: str | None, wire: RawWire) -> Backend:
+    """The backend called `name`, imported and ready for work. Raises: whatever its import raises."""
+    match name:
+        case "mlx":
+            from engine.backends.mlx import MlxBackend
+
+            return MlxBackend()
+        case "fake":
+            return FakeBackend(FakeScript.model_validate_json(fake_script or "{}"), wire)
+        case _:
+            raise ValueError(f"no backend is called {name}")

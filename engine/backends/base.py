@@ -1,0 +1,99 @@
+"""What a backend is: the part of the child that turns a plan into pixels. Knows no wire, no queue and no MLX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.catalog import ModelSpec
+from engine.protocol import FailureCode, Generate, Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a job wants in memory. `path` is an absolute folder."""
+
+    spec: ModelSpec
+    path: str
+    quantize: int | None
+
+    @property
+    def key(self) -> tuple[str, str, str, int | None]:
+        """Two models with one key have the same weights in memory."""
+        return (self.spec.family, self.spec.geometry, self.path, self.quantize)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Finished pixels: `rgb` holds three bytes a pixel, rows from the top."""
+
+    width_px: int
+    height_px: int
+    rgb: bytes
+    drawn_px: tuple[int, int]
+    """What the model drew at, before any fitting to the asked size."""
+
+
+class JobCancelled(Exception):
+    """The job was asked to stop; raised through the backend, which stays usable."""
+
+
+class BackendError(Exception):
+    """The job cannot be done. `message` is a sentence fit for a client."""
+
+    def __init__(self, code: FailureCode, message: str) -> None:
+        self.code: FailureCode = code
+        self.message = message
+        super().__init__(message)
+
+
+class Watcher(Protocol):
+    """Who is told how far one picture is, and may stop it."""
+
+    def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
+        """One step was evaluated; `preview` gives a JPEG and is called only where one is due.
+
+        Raises: JobCancelled.
+        """
+
+    def decoding(self) -> None:
+        """Pixels are made next, which cannot be interrupted. Raises: JobCancelled."""
+
+
+class Backend(Protocol):
+    """Holds one model at most. Called from one thread only."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def device(self) -> str: ...
+
+    def holds(self, model: Model) -> bool:
+        """Whether `model` is in memory already."""
+
+    def load(self, model: Model) -> None:
+        """Put `model` in the place of whatever was loaded.
+
+        Raises: BackendError, MemoryError, or anything else for a model that cannot be loaded.
+        """
+
+    def draw(self, plan: Generate, seed: int, init_image_path: str | None, watcher: Watcher) -> Picture:
+        """One picture with the loaded model. Raises: JobCancelled, BackendError, MemoryError."""
+
+    def prove(self) -> None:
+        """Do something trivial, to show that the device still answers."""
+
+    def memory(self) -> Memory: ...
+
+
+def preview_steps(steps: int, at_most: int) -> frozenset[int]:
+    """After which steps a preview is due: spread evenly, never after the last one."""
+    count = min(at_most, steps - 1)
+    return frozenset(round(i * steps / (count + 1)) for i in range(1, count + 1))
+
+
+def steps_to_run(steps: int, denoise: float) -> int:
+    """Steps an img2img picture runs: that fraction of the steps asked for, and one at least."""
+    return max(1, round(steps * denoise))

@@ -1,0 +1,176 @@
+"""A backend that draws gradients, and misbehaves as scripted: for tests, and for developing adapters without a model.
+
+Emits what a real one emits, img2img, previews and native sizes included. Imports no MLX.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Literal, NoReturn, Protocol
+
+from PIL import Image
+
+from engine.backends import canvas
+from engine.backends.base import Model, Picture, Watcher, steps_to_run
+from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory
+
+Phase = Literal["start", "load", "step", "decode", "ping"]
+
+
+class FakeScript(Frozen):
+    """What the fake does besides drawing. Steps count from 1 within a picture.
+
+    `crash_times` bounds all misbehaviour together; the count lives in the file `counter_path`, so that a
+    restarted child knows of it.
+    """
+
+    start_seconds: float = 0.0
+    load_seconds: float = 0.0
+    step_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    start_fails: bool = False
+    crash_in: Literal["load", "decode"] | None = None
+    crash_at_step: int | None = None
+    crash_with: Literal["SIGABRT", "SIGKILL", "SIGSEGV"] | int = "SIGKILL"
+    """A signal, or an exit code."""
+    crash_says: str = ""
+    """Goes to stderr before a crash."""
+    crash_times: int | None = None
+    counter_path: str | None = None
+    hang_in: Phase | None = None
+    hang_at_step: int = 1
+    hang_busy: bool = False
+    hang_deaf: bool = False
+    """Ignore SIGTERM."""
+    raise_in: Literal["load", "step", "decode"] | None = None
+    oom_at_step: int | None = None
+    garbage_at_step: int | None = None
+    oversized_frame: bool = False
+    partial_frame: bool = False
+    slow_stdout: float = 0.0
+    """Seconds between two pieces of a frame."""
+
+
+class RawWire(Protocol):
+    """What the fake may do to the wire behind the worker's back."""
+
+    pause_s: float
+
+    def write(self, data: bytes) -> None: ...
+
+
+class FakeBackend:
+    """See the module."""
+
+    name = "fake"
+    device = "none"
+
+    def __init__(self, script: FakeScript, wire: RawWire) -> None:
+        self._script = script
+        self._wire = wire
+        self._loaded: Model | None = None
+        wire.pause_s = script.slow_stdout
+        if script.hang_deaf:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(script.start_seconds)
+        if script.start_fails and self._may():
+            sys.exit("the script says that the start fails")
+        self._phase("start")
+
+    def holds(self, model: Model) -> bool:
+        return self._loaded is not None and self._loaded.key == model.key
+
+    def load(self, model: Model) -> None:
+        self._loaded = None
+        self._phase("load")
+        if self._script.crash_in == "load" and self._may():
+            self._crash()
+        time.sleep(self._script.load_seconds)
+        self._loaded = model
+
+    def draw(self, plan: Generate, seed: int, init_image_path: str | None, watcher: Watcher) -> Picture:
+        assert self._loaded is not None
+        frame = canvas.frame_of(plan, self._loaded.spec.native_px, init_image_path)
+        if frame.untouched is not None:
+            return canvas.to_picture(frame.untouched, frame.asked)
+        image = gradient(plan.prompt, seed, frame.drawn)
+        steps = plan.steps
+        if frame.init is not None:
+            image = Image.blend(frame.init, image, plan.denoise)
+            steps = steps_to_run(plan.steps, plan.denoise)
+        for step in range(1, steps + 1):
+            began = time.monotonic()
+            self._step(step)
+            watcher.step(step, steps, time.monotonic() - began, lambda: frame.preview(image))
+        watcher.decoding()
+        self._phase("decode")
+        if self._script.crash_in == "decode" and self._may():
+            self._crash()
+        time.sleep(self._script.decode_seconds)
+        return canvas.to_picture(frame.finish(image), frame.drawn)
+
+    def prove(self) -> None:
+        self._phase("ping")
+
+    def memory(self) -> Memory:
+        return Memory(active_bytes=0 if self._loaded is None else 1_000_000, peak_bytes=2_000_000)
+
+    def _step(self, step: int) -> None:
+        script = self._script
+        time.sleep(script.step_seconds)
+        if step == script.hang_at_step:
+            self._phase("step")
+        if step == script.crash_at_step and self._may():
+            self._crash()
+        if step == script.oom_at_step and self._may():
+            raise MemoryError("the script says so")
+        if step == script.garbage_at_step and self._may():
+            self._wire.write(b"Traceback (most recent call last): /secret/path\n")
+        if script.oversized_frame and self._may():
+            self._wire.write(b'{"kind":"' + b"x" * (MAX_LINE_BYTES + 1))
+        if script.partial_frame and self._may():
+            self._wire.write(b'{"kind":"job","job":')
+            os._exit(1)
+
+    def _phase(self, phase: Phase) -> None:
+        if self._script.raise_in == phase and self._may():
+            raise RuntimeError("could not open /secret/path")
+        if self._script.hang_in == phase and self._may():
+            while True:
+                if not self._script.hang_busy:
+                    time.sleep(3600)
+
+    def _may(self) -> bool:
+        """Whether misbehaviour is still allowed; counts this one."""
+        if self._script.crash_times is None:
+            return True
+        assert self._script.counter_path is not None
+        counter = Path(self._script.counter_path)
+        if counter.exists() and counter.stat().st_size >= self._script.crash_times:
+            return False
+        with counter.open("ab") as file:
+            file.write(b".")
+        return True
+
+    def _crash(self) -> NoReturn:
+        print(self._script.crash_says, file=sys.stderr, flush=True)
+        if isinstance(self._script.crash_with, int):
+            os._exit(self._script.crash_with)
+        os.kill(os.getpid(), signal.Signals[self._script.crash_with])
+        time.sleep(60)
+        raise AssertionError("unreachable")
+
+
+def gradient(prompt: str, seed: int, size: tuple[int, int]) -> Image.Image:
+    """A vertical gradient between two colours that prompt and seed determine."""
+    digest = hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()
+    top, bottom = digest[:3], digest[3:6]
+    width, height = size
+    last = max(1, height - 1)
+    rows = (bytes((t * (last - y) + b * y) // last for t, b in zip(top, bottom, strict=True)) for y in range(height))
+    return Image.frombytes("RGB", size, b"".join(row * width for row in rows))

@@ -1,0 +1,208 @@
+"""One child process: its pipes, its last words and its end. Knows lines and signals; what they mean is the engine's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import Literal, cast
+
+from pydantic import ValidationError
+
+from engine.client.environment import child_arguments, child_environment
+from engine.client.options import EngineOptions
+from engine.client.turn import Turn
+from engine.protocol import MAX_LINE_BYTES, Frozen, JobReport, Memory, Ping, Pong, Ready, decode_report, encode
+
+log = logging.getLogger("engine.client")
+child_log = logging.getLogger("engine.child")
+
+STDERR_BYTES = 64 * 1024
+LAST_LINES = 20
+
+Doom = Literal["cancel", "stop", "timeout", "nonsense", "unclean", "start", "eof"]
+"""Why we killed it."""
+
+EXPECTED: frozenset[Doom] = frozenset(("cancel", "stop"))
+"""Ends that are no failure of the child."""
+
+
+class Child(asyncio.SubprocessProtocol):
+    """Told of every report through `on_report`; `dead` is done once the process was waited for."""
+
+    def __init__(self, options: EngineOptions, on_report: Callable[[Child, JobReport | Memory], None]) -> None:
+        self._options = options
+        self._on_report = on_report
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._line = bytearray()
+        self._stderr = bytearray()
+        self._stderr_line = bytearray()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._ping: tuple[int, asyncio.TimerHandle] | None = None
+        self._pings = 0
+        self.changed = asyncio.Event()
+        self.ready: Ready | None = None
+        self.doom: Doom | None = None
+        self.turn: Turn | None = None
+        self.exit_code: int | None = None
+        self.dead: asyncio.Future[int] = self._loop.create_future()
+
+    @classmethod
+    async def start(cls, options: EngineOptions, on_report: Callable[[Child, JobReport | Memory], None]) -> Child:
+        """Raises: OSError where the interpreter cannot be started."""
+        environment = await asyncio.to_thread(child_environment, options, os.environ)
+        _, child = await asyncio.get_running_loop().subprocess_exec(
+            lambda: cls(options, on_report),
+            *child_arguments(options),
+            env=environment,
+            start_new_session=True,
+        )
+        return child
+
+    @property
+    def pid(self) -> int:
+        assert self._transport is not None
+        return self._transport.get_pid()
+
+    @property
+    def idle(self) -> bool:
+        """Ready for a job, and proven clean."""
+        return self.ready is not None and self.doom is None and self.turn is None and self._ping is None
+
+    @property
+    def last_words(self) -> str:
+        lines = self._stderr.decode(errors="replace").splitlines()
+        return "\n".join(lines[-LAST_LINES:])
+
+    # ---- down --------------------------------------------------------------------------------
+
+    def say(self, command: Frozen) -> None:
+        """Lost in silence where the child is gone: its death is reported by `dead`."""
+        stdin = self._stdin()
+        if stdin is not None and not stdin.is_closing():
+            stdin.write(encode(command))
+
+    def ask_for_proof(self) -> None:
+        """Ping; without an answer in time the child is replaced."""
+        self._pings += 1
+        timer = self._loop.call_later(self._options.ping_s, self.kill, "unclean")
+        self._ping = (self._pings, timer)
+        self.say(Ping(nonce=self._pings))
+
+    def leave(self) -> None:
+        """Ask the child to go by closing its stdin; it is killed where it does not."""
+        if self.doom is None:
+            self.doom = "stop"
+        stdin = self._stdin()
+        if stdin is not None:
+            stdin.close()
+        self._later(self._options.eof_grace_s, self._terminate)
+
+    def kill(self, why: Doom) -> None:
+        """SIGTERM, then SIGKILL. The first reason stands."""
+        if self.exit_code is not None:
+            return
+        if self.doom is None:
+            self.doom = why
+            log.warning("killing the engine, pid %d: %s", self.pid, why)
+        self._terminate()
+
+    def _terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+        self._later(self._options.term_grace_s, self._signal, signal.SIGKILL)
+
+    def _signal(self, which: signal.Signals) -> None:
+        """To the whole session: MLX may have started a compiler."""
+        if self.exit_code is None and not self.dead.done():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, which)
+
+    def _stdin(self) -> asyncio.WriteTransport | None:
+        if self._transport is None:
+            return None
+        return cast("asyncio.WriteTransport | None", self._transport.get_pipe_transport(0))
+
+    def _later(self, delay_s: float, what: Callable[..., None], *args: object) -> None:
+        if not self.dead.done():
+            self._timers.append(self._loop.call_later(delay_s, what, *args))
+
+    # ---- up: called by the event loop ----------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 1:
+            self._hear(data)
+        else:
+            self._note(data)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        if fd == 1 and self.exit_code is None:
+            self._later(self._options.eof_grace_s, self.kill, "eof")
+
+    def process_exited(self) -> None:
+        assert self._transport is not None
+        self.exit_code = self._transport.get_returncode()
+        # What it said last is still read; a grandchild that holds the pipe open is not waited for.
+        self._later(self._options.eof_grace_s, self._transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        assert self._transport is not None
+        self._transport.close()
+        for timer in self._timers:
+            timer.cancel()
+        if self._ping is not None:
+            self._ping[1].cancel()
+        if not self.dead.done():
+            self.dead.set_result(-1 if self.exit_code is None else self.exit_code)
+        self.changed.set()
+
+    def _hear(self, data: bytes) -> None:
+        """Take lines apart. After the first nonsense nothing this child says counts."""
+        for piece in data.splitlines(keepends=True) if self.doom != "nonsense" else ():
+            self._line += piece
+            if len(self._line) > MAX_LINE_BYTES:
+                self._line.clear()
+                self._nonsense("a line without end")
+                return
+            if not self._line.endswith(b"\n"):
+                continue
+            line = bytes(self._line)
+            self._line.clear()
+            try:
+                report = decode_report(line)
+            except ValidationError:
+                self._nonsense(f"a line of {len(line)} bytes that is no report")
+                return
+            self._take(report)
+
+    def _take(self, report: Ready | Pong | Memory | JobReport) -> None:
+        match report:
+            case Ready():
+                self.ready = report
+            case Pong(nonce=nonce):
+                if self._ping is not None and self._ping[0] == nonce:
+                    self._ping[1].cancel()
+                    self._ping = None
+            case Memory() | JobReport():
+                self._on_report(self, report)
+        self.changed.set()
+
+    def _nonsense(self, what: str) -> None:
+        log.error("the engine, pid %d, said %s", self.pid, what)
+        self.kill("nonsense")
+
+    def _note(self, data: bytes) -> None:
+        self._stderr += data
+        del self._stderr[:-STDERR_BYTES]
+        self._stderr_line += data
+        *lines, rest = self._stderr_line.split(b"\n")
+        self._stderr_line = rest[-STDERR_BYTES:]
+        job = None if self.turn is None else self.turn.run.job
+        for line in lines:
+            child_log.info("%s", line.decode(errors="replace"), extra={"job": job})

@@ -1,0 +1,312 @@
+"""The engine as the gateway sees it: runs jobs one at a time, and keeps a child alive to run them on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from engine.client.child import EXPECTED, Child
+from engine.client.options import EngineOptions
+from engine.client.turn import DeathReason, EngineDied, Fact, Turn
+from engine.protocol import Cancel, Cancelled, Failed, JobReport, Memory, ModelLoaded, ModelLoading, Run, Succeeded
+
+log = logging.getLogger("engine.client")
+
+State = Literal["starting", "ready", "busy", "down", "stopped"]
+
+
+class EngineStopped(Exception):
+    """The engine was told to stop; no job runs any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """What is known of the engine. `reason` is one sentence fit for a client, unless all is well."""
+
+    state: State
+    backend: str
+    reason: str | None = None
+    device: str | None = None
+    pid: int | None = None
+    loaded_model: str | None = None
+    memory: Memory | None = None
+
+    @property
+    def works(self) -> bool:
+        return self.state in ("ready", "busy")
+
+
+class Engine:
+    """The only one who talks to the child. Belongs to one event loop; `start` before, `stop` after."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._options = options
+        self._supervision: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._child: Child | None = None
+        self._turns: dict[str, Turn] = {}
+        self._changed = asyncio.Event()
+        self._failures: deque[float] = deque(maxlen=options.circuit_failures)
+        self._failures_in_a_row = 0
+        self._reason: str | None = None
+        self._down = False
+        self._loaded_model: str | None = None
+        self._memory: Memory | None = None
+
+    # ---- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to keep a child alive; returns at once."""
+        if self._supervision is None:
+            self._stopping = False
+            self._supervision = asyncio.create_task(self._supervise(), name="engine supervision")
+
+    async def stop(self) -> None:
+        """End the child by end-of-file, SIGTERM, SIGKILL, each in its time; leaves no process."""
+        self._stopping = True
+        if self._child is not None:
+            self._child.leave()
+            await asyncio.shield(self._child.dead)
+        if self._supervision is not None:
+            self._supervision.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._supervision
+            self._supervision = None
+        self._pulse()
+
+    @property
+    def status(self) -> EngineStatus:
+        child, backend = self._child, self._options.backend
+        if self._supervision is None or self._stopping:
+            return EngineStatus("stopped", backend, "The engine is stopped.")
+        if child is None or child.ready is None or child.doom is not None:
+            return EngineStatus(
+                "down" if self._down else "starting", backend, self._reason or "The engine is starting."
+            )
+        return EngineStatus(
+            "ready" if child.idle else "busy",
+            backend,
+            device=child.ready.device,
+            pid=child.pid,
+            loaded_model=self._loaded_model,
+            memory=self._memory,
+        )
+
+    async def wait_ready(self, timeout_s: float | None = None) -> None:
+        """Until a job could begin. Raises: TimeoutError, EngineStopped."""
+        async with asyncio.timeout(timeout_s):
+            while self.status.state != "ready":
+                await self._news()
+
+    # ---- jobs ----------------------------------------------------------------------------------
+
+    async def run(self, run: Run) -> AsyncGenerator[Fact]:
+        """Do the job and give its facts in order; the last is Succeeded, Failed or Cancelled.
+
+        Waits while no child is free. A caller that leaves early stops the job.
+        Raises: EngineDied when the child dies or is killed for being silent too long, EngineStopped.
+        """
+        turn = Turn(run, self._options)
+        self._turns[run.job] = turn
+        child: Child | None = None
+        try:
+            child = await self._acquire(turn)
+            if child is None:
+                yield Cancelled()
+                return
+            while True:
+                fact = await self._next(child, turn)
+                yield fact
+                if isinstance(fact, Succeeded | Failed | Cancelled):
+                    return
+        finally:
+            if self._turns.get(run.job) is turn:
+                del self._turns[run.job]
+            if child is not None and not turn.ended:
+                self._ask_to_stop(child, turn)
+
+    async def cancel(self, job_id: str) -> None:
+        """Ask a running job to stop; returns at once, and the truth comes as the run's last fact."""
+        turn = self._turns.get(job_id)
+        if turn is None or turn.cancel_asked or turn.ended:
+            return
+        child = self._child
+        if child is not None and child.turn is turn:
+            self._ask_to_stop(child, turn)
+        else:
+            turn.cancel_asked = True
+            self._pulse()
+
+    async def _acquire(self, turn: Turn) -> Child | None:
+        """The child, given the job; None where the job was cancelled while it waited."""
+        while True:
+            if turn.cancel_asked:
+                return None
+            child = self._child
+            if child is not None and child.idle and not self._stopping:
+                child.turn = turn
+                turn.begin()
+                child.say(turn.run)
+                return child
+            await self._news()
+
+    async def _next(self, child: Child, turn: Turn) -> Fact:
+        try:
+            return await turn.next()
+        except TimeoutError:
+            log.error("the engine was silent too long while %s", turn.deadline.phase, extra={"job": turn.run.job})
+            child.kill("timeout")
+            await turn.end()
+            return await turn.next()
+        except EngineDied:
+            if self._stopping:
+                raise EngineStopped from None
+            raise
+
+    def _ask_to_stop(self, child: Child, turn: Turn) -> None:
+        if turn.cancel_asked:
+            return
+        turn.cancel_asked = True
+        child.say(Cancel(job=turn.run.job))
+        loop = asyncio.get_running_loop()
+        turn.give_grace(loop.call_later(self._options.cancel_grace_s, child.kill, "cancel"))
+
+    def _hear(self, child: Child, report: JobReport | Memory) -> None:
+        match report:
+            case Memory():
+                self._memory = report
+            case JobReport(job=job, attempt=attempt, fact=fact):
+                turn = child.turn
+                if turn is None or (turn.run.job, turn.run.attempt) != (job, attempt):
+                    log.warning("dropped a fact of a job that the engine does not hold", extra={"job": job})
+                    return
+                self._learn(child, fact)
+                turn.hear(fact)
+            case _:
+                assert_never(report)
+
+    def _learn(self, child: Child, fact: Fact) -> None:
+        match fact:
+            case ModelLoading():
+                self._loaded_model = None
+            case ModelLoaded(model=model):
+                self._loaded_model = model
+            case Succeeded() | Failed() | Cancelled():
+                child.turn = None
+                self._failures_in_a_row = 0
+                if isinstance(fact, Cancelled):
+                    child.ask_for_proof()
+            case _:
+                pass
+
+    # ---- supervision ---------------------------------------------------------------------------
+
+    async def _supervise(self) -> None:
+        """One child after the other, with pauses, until stopped."""
+        while not self._stopping:
+            await self._options.sleep(self._pause_s())
+            try:
+                child = await Child.start(self._options, self._hear)
+            except OSError:
+                log.exception("the engine process could not be started")
+                self._fail("could not be started")
+                continue
+            try:
+                self._adopt(child)
+                await self._watch(child)
+            except asyncio.CancelledError:
+                child.leave()
+                await asyncio.shield(child.dead)
+                raise
+            finally:
+                self._bury(child)
+
+    def _adopt(self, child: Child) -> None:
+        self._child = child
+        self._loaded_model = self._memory = None
+        if self._stopping:
+            child.leave()
+
+    async def _watch(self, child: Child) -> None:
+        """Until it is dead: pass its changes on, and hold it to its time to start."""
+        deadline = asyncio.get_running_loop().call_later(self._options.start_s, child.kill, "start")
+        try:
+            while not child.dead.done():
+                await child.changed.wait()
+                child.changed.clear()
+                if child.ready is not None and not deadline.cancelled():
+                    deadline.cancel()
+                    log.info(
+                        "the engine is ready: %s on %s, pid %d", child.ready.backend, child.ready.device, child.pid
+                    )
+                    self._reason, self._down = None, False
+                self._pulse()
+        finally:
+            deadline.cancel()
+
+    def _bury(self, child: Child) -> None:
+        turn, code = child.turn, child.exit_code
+        self._child = None
+        self._loaded_model = self._memory = None
+        job = None if turn is None else turn.run.job
+        if child.doom not in EXPECTED:
+            log.error("the engine died (%s)\n%s", how_it_ended(code), child.last_words, extra={"job": job})
+            self._fail("did not become ready in time" if child.doom == "start" else how_it_ended(code))
+        if turn is not None:
+            turn.die(reason_of(child))
+        self._pulse()
+
+    def _fail(self, how: str) -> None:
+        now, options = self._options.clock(), self._options
+        self._failures.append(now)
+        self._failures_in_a_row += 1
+        recent = [at for at in self._failures if now - at <= options.circuit_window_s]
+        self._down = len(recent) >= options.circuit_failures
+        self._reason = f"The engine process {how}; it is being started again."
+        if self._down:
+            again = f"it is tried again every {options.circuit_retry_s:g} seconds"
+            self._reason = f"The engine failed {len(recent)} times in a short time, the last time it {how}; {again}."
+            log.error("%s", self._reason)
+        self._pulse()
+
+    def _pause_s(self) -> float:
+        if self._down:
+            return self._options.circuit_retry_s
+        table = self._options.backoff_s
+        return table[min(max(0, self._failures_in_a_row - 1), len(table) - 1)]
+
+    async def _news(self) -> None:
+        """Wait for a change. Raises: EngineStopped."""
+        if self._stopping or self._supervision is None:
+            raise EngineStopped
+        await self._changed.wait()
+
+    def _pulse(self) -> None:
+        """Wake all who wait now."""
+        self._changed.set()
+        self._changed.clear()
+
+
+def how_it_ended(exit_code: int | None) -> str:
+    """The end of a sentence that begins with "it"."""
+    if exit_code is None:
+        return "was lost"
+    return f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+
+
+def reason_of(child: Child) -> DeathReason:
+    """What a job is told that the child took with it.
+
+    Metal throws where nobody can catch when memory runs out, so the process aborts; only its stderr says why.
+    """
+    if child.doom == "timeout":
+        return "engine_timeout"
+    words = child.last_words
+    if child.doom is None and ("OutOfMemory" in words or "Insufficient Memory" in words):
+        return "engine_oom"
+    return "engine_crash"

@@ -1,0 +1,140 @@
+"""One job's turn on the child: its facts on their way to the caller, and how long the next one may take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from statistics import median
+from typing import Literal, assert_never
+
+from engine.client.options import EngineOptions
+from engine.protocol import (
+    Cancelled,
+    Decoding,
+    Drawn,
+    Failed,
+    ModelLoaded,
+    ModelLoading,
+    Preview,
+    Run,
+    StepDone,
+    Succeeded,
+)
+
+Fact = ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Drawn | Succeeded | Failed | Cancelled
+Phase = Literal["waiting", "loading", "drawing", "decoding"]
+DeathReason = Literal["engine_crash", "engine_timeout", "engine_oom"]
+
+
+class EngineDied(Exception):
+    """The child died while it held the job. `phase` says what it was doing then."""
+
+    def __init__(self, reason: DeathReason, phase: Phase) -> None:
+        self.reason: DeathReason = reason
+        self.phase: Phase = phase
+        super().__init__(f"{reason} while {phase}")
+
+
+class Deadline:
+    """How long the child may stay silent, by what it said last."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._options = options
+        self._steps_s: list[float] = []
+        self.phase: Phase = "waiting"
+
+    def heard(self, fact: Fact) -> None:
+        match fact:
+            case ModelLoading():
+                self.phase = "loading"
+            case ModelLoaded() | Preview() | Drawn():
+                self.phase = "drawing"
+            case StepDone(seconds=seconds):
+                self.phase = "drawing"
+                self._steps_s.append(seconds)
+            case Decoding():
+                self.phase = "decoding"
+            case Succeeded() | Failed() | Cancelled():
+                pass
+            case _:
+                assert_never(fact)
+
+    @property
+    def allowance_s(self) -> float:
+        options = self._options
+        match self.phase:
+            case "waiting" | "loading":
+                return options.load_s
+            case "drawing":
+                if not self._steps_s:
+                    return options.first_step_s
+                return max(options.step_floor_s, options.step_factor * median(self._steps_s))
+            case "decoding":
+                return options.decode_s
+            case _:
+                assert_never(self.phase)
+
+
+class Turn:
+    """Facts go in as the child says them and come out in order; `died` ends them. Belongs to one event loop."""
+
+    def __init__(self, run: Run, options: EngineOptions) -> None:
+        self.run = run
+        self.deadline = Deadline(options)
+        self.cancel_asked = False
+        self.ended = False
+        """The child said its last word of this job, or died."""
+        self.death: EngineDied | None = None
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
+        self._facts: deque[Fact] = deque()
+        self._news = asyncio.Event()
+        self._grace: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """The child has the job: the deadline runs from here."""
+        self._heard_at = self._loop.time()
+
+    def hear(self, fact: Fact) -> None:
+        self.deadline.heard(fact)
+        self._heard_at = self._loop.time()
+        self._facts.append(fact)
+        self._news.set()
+        if isinstance(fact, Succeeded | Failed | Cancelled):
+            self._end()
+
+    def die(self, reason: DeathReason) -> None:
+        """The child is gone; a job that was to stop has stopped."""
+        if self.ended:
+            return
+        if self.cancel_asked:
+            self._facts.append(Cancelled())
+        else:
+            self.death = EngineDied(reason, self.deadline.phase)
+        self._end()
+
+    def give_grace(self, grace: asyncio.TimerHandle) -> None:
+        """What happens unless the job ends first."""
+        self._grace = grace
+
+    async def next(self) -> Fact:
+        """The next fact. Raises: EngineDied, and TimeoutError when the child was silent too long."""
+        while not self._facts:
+            if self.death is not None:
+                raise self.death
+            self._news.clear()
+            async with asyncio.timeout_at(self._heard_at + self.deadline.allowance_s):
+                await self._news.wait()
+        return self._facts.popleft()
+
+    async def end(self) -> None:
+        """Wait for the last fact or the death, whatever the deadline."""
+        while not self.ended:
+            self._news.clear()
+            await self._news.wait()
+
+    def _end(self) -> None:
+        self.ended = True
+        self._news.set()
+        if self._grace is not None:
+            self._grace.cancel()

@@ -1,0 +1,248 @@
+"""The child half: reads commands on a thread, works on the main one, says what happened on the wire.
+
+Holds one job at most and knows no queue. What it says of a failure is fit for a client; the exception goes to stderr.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Never, assert_never
+
+from pydantic import ValidationError
+
+from engine.backends.base import Backend, BackendError, JobCancelled, Model, Picture, preview_steps
+from engine.protocol import (
+    Cancel,
+    Cancelled,
+    Decoding,
+    Drawn,
+    Failed,
+    FailureCode,
+    Frozen,
+    Generate,
+    JobReport,
+    Load,
+    ModelLoaded,
+    ModelLoading,
+    Ping,
+    Pong,
+    Preview,
+    Ready,
+    Run,
+    StepDone,
+    Succeeded,
+    decode_command,
+    encode,
+)
+
+log = logging.getLogger("engine.worker")
+
+Outcome = Succeeded | Failed | Cancelled
+Said = ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Drawn | Outcome
+
+PARENT_GONE = 3
+"""Exit code of a child whose parent closed the pipe."""
+
+
+class Wire:
+    """The way out: whole lines, from any thread. The process ends when nobody reads them."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lock = threading.Lock()
+        self.pause_s = 0.0
+
+    def say(self, message: Frozen) -> None:
+        self.write(encode(message))
+
+    def write(self, data: bytes) -> None:
+        piece = len(data) if self.pause_s == 0 else 48
+        try:
+            with self._lock:
+                while data:
+                    written = os.write(self._fd, data[:piece])
+                    data = data[written:]
+                    time.sleep(self.pause_s)
+        except BrokenPipeError:
+            os._exit(PARENT_GONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The job in hand, and whether it was asked to stop."""
+
+    run: Run
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class Worker:
+    """Reads `commands` until end-of-file; does what they say with `backend`."""
+
+    def __init__(self, commands: BinaryIO, wire: Wire, backend: Callable[[], Backend]) -> None:
+        self._commands = commands
+        self._wire = wire
+        self._build = backend
+        self._work: queue.SimpleQueue[Held | Ping] = queue.SimpleQueue()
+        self._held: Held | None = None
+
+    def serve(self) -> Never:
+        """Work until the parent leaves: this never returns."""
+        threading.Thread(target=self._read, name="commands", daemon=True).start()
+        backend = self._build()
+        self._wire.say(Ready(backend=backend.name, device=backend.device))
+        while True:
+            match self._work.get():
+                case Ping(nonce=nonce):
+                    backend.prove()
+                    self._wire.say(Pong(nonce=nonce))
+                case Held() as held:
+                    outcome = self._outcome(backend, held)
+                    self._held = None
+                    self._say(held.run, outcome)
+                    self._wire.say(backend.memory())
+
+    def _read(self) -> None:
+        for line in self._commands:
+            try:
+                command = decode_command(line)
+            except ValidationError:
+                log.warning("ignored a line of %d bytes that is no command", len(line))
+                continue
+            match command:
+                case Run():
+                    if self._held is not None:
+                        log.error("ignored a second job", extra={"job": command.job})
+                        continue
+                    self._held = Held(command)
+                    self._work.put(self._held)
+                case Cancel(job=job):
+                    held = self._held
+                    if held is not None and held.run.job == job:
+                        held.stop.set()
+                case Ping():
+                    self._work.put(command)
+                case _:
+                    assert_never(command)
+        os._exit(PARENT_GONE)
+
+    def _say(self, run: Run, fact: Said) -> None:
+        self._wire.say(JobReport(job=run.job, attempt=run.attempt, fact=fact))
+
+    def _outcome(self, backend: Backend, held: Held) -> Outcome:
+        """Do the job; whatever goes wrong becomes its outcome."""
+        job = held.run.job
+        try:
+            self._do(backend, held)
+            return Succeeded()
+        except JobCancelled:
+            return Cancelled()
+        except BackendError as error:
+            log.warning("job %s: %s", job, error.code, exc_info=True)
+            return Failed(code=error.code, message=error.message)
+        except MemoryError:
+            log.exception("job %s: out of memory", job)
+            return Failed(code="engine_oom", message="There is not enough memory to draw this picture.")
+        except Exception as error:
+            log.exception("job %s failed", job)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return Failed(code="disk_full", message="The disk is full.")
+            return Failed(code="internal_error", message="The engine could not draw this picture.")
+
+    def _do(self, backend: Backend, held: Held) -> None:
+        run = held.run
+        model = Model(run.spec, run.model_path, run.plan.quantize)
+        if not backend.holds(model):
+            self._load(backend, run, model)
+        match run.plan:
+            case Load():
+                return
+            case Generate() as plan:
+                for image in range(run.first_image, len(plan.seeds)):
+                    if held.stop.is_set():
+                        raise JobCancelled
+                    self._draw(backend, held, plan, image)
+            case _:
+                assert_never(run.plan)
+
+    def _load(self, backend: Backend, run: Run, model: Model) -> None:
+        self._say(run, ModelLoading(model=model.spec.name))
+        began = time.monotonic()
+        try:
+            backend.load(model)
+        except (BackendError, MemoryError):
+            raise
+        except Exception as error:
+            code: FailureCode = "model_load_failed" if os.path.isdir(model.path) else "model_missing"
+            what = "could not be loaded" if code == "model_load_failed" else "is not on this machine"
+            raise BackendError(code, f"The model {what}.") from error
+        self._say(run, ModelLoaded(model=model.spec.name, seconds=time.monotonic() - began))
+
+    def _draw(self, backend: Backend, held: Held, plan: Generate, image: int) -> None:
+        run = held.run
+        began = time.monotonic()
+        seed = plan.seeds[image]
+        picture = backend.draw(plan, seed, run.init_image_path, _Watcher(self._wire, held, image, plan.previews))
+        name = f"{run.job}.{run.attempt}.{image}.ppm"
+        write_ppm(Path(run.spool_dir) / name, picture)
+        drawn = Drawn(
+            image=image,
+            seed=seed,
+            spool=name,
+            width_px=picture.width_px,
+            height_px=picture.height_px,
+            drawn_px=picture.drawn_px,
+            seconds=time.monotonic() - began,
+        )
+        self._say(run, drawn)
+
+
+class _Watcher:
+    """Reports the steps of one picture, and stops it between two of them."""
+
+    def __init__(self, wire: Wire, held: Held, image: int, previews: int) -> None:
+        self._wire = wire
+        self._held = held
+        self._image = image
+        self._previews = previews
+
+    def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
+        self._say(StepDone(image=self._image, step=step, steps=steps, seconds=seconds))
+        self._check()
+        if step in preview_steps(steps, self._previews):
+            jpeg = base64.b64encode(preview()).decode()
+            self._say(Preview(image=self._image, step=step, jpeg_base64=jpeg))
+            self._check()
+
+    def decoding(self) -> None:
+        self._check()
+        self._say(Decoding(image=self._image))
+
+    def _check(self) -> None:
+        if self._held.stop.is_set():
+            raise JobCancelled
+
+    def _say(self, fact: Said) -> None:
+        run = self._held.run
+        self._wire.say(JobReport(job=run.job, attempt=run.attempt, fact=fact))
+
+
+def write_ppm(path: Path, picture: Picture) -> None:
+    """Write under a temporary name, then rename: a reader never meets half a picture."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(f"P6\n{picture.width_px} {picture.height_px}\n255\n".encode())
+            file.write(picture.rgb)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,58 @@
+"""What one running gateway consists of: adapters find everything they may use here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from engine.catalog import EMBEDDED
+from gateway import __version__
+from gateway.errors import Unavailable
+from gateway.images import PictureDecoder
+from gateway.library import Library
+from gateway.pictures import Pictures
+from gateway.service import JobService
+from gateway.settings import Settings
+
+
+@dataclass(slots=True)
+class Core:
+    """One gateway: its settings, its service and what both need."""
+
+    settings: Settings
+    service: JobService
+    library: Library
+    pictures: Pictures
+    decoder: PictureDecoder
+    started_at: float = field(default_factory=time.monotonic)
+    waiting: int = 0
+    checkpoint: str | None = None
+    """The model /sdapi's options chose; None means the default."""
+
+    def greeting(self) -> str:
+        """What the operator reads at the start: where it listens, and what draws."""
+        server, default = self.settings.server, self.library.find(None)
+        lines = [f"mflux-gateway {__version__} on http://{server.host}:{server.port}, drawing with {default.name}"]
+        if not self.library.on_disk(default):
+            lines.append(
+                f"{default.name} is not on this machine yet and this version does not download it; "
+                f"start with --model {EMBEDDED} to draw at once."
+            )
+        elif default.name == EMBEDDED:
+            lines.append(
+                f"{EMBEDDED} is the small embedded model: coloured shapes, no download. --model names another."
+            )
+        return "\n".join(lines)
+
+    @contextmanager
+    def waits(self) -> Iterator[None]:
+        """One more client waits on its connection. Raises: Unavailable where too many do."""
+        if self.waiting >= self.settings.http.sync_waits:
+            raise Unavailable("Too many clients are waiting for pictures.", retry_after_s=10)
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1

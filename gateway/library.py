@@ -1,0 +1,135 @@
+"""The models this gateway can name, and where their weights lie. Reads folders; imports no MLX; downloads nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, ModelSpec
+from gateway.errors import ModelNotFound, ModelNotOnDisk
+
+METAL_DEFAULT = "flux2-klein-4b"
+REMOVED = {"schnell", "dev"}
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A folder of the operator's, with the geometry of a catalogue model."""
+
+    path: Path
+    like: str
+
+
+def default_model() -> str:
+    """The embedded model where there is neither Metal nor CUDA."""
+    return METAL_DEFAULT if has_metal() or has_cuda() else EMBEDDED
+
+
+def has_metal() -> bool:
+    return sys.platform == "darwin" and os.uname().machine == "arm64"
+
+
+def has_cuda() -> bool:
+    """An NVIDIA driver is loaded and MLX's CUDA build is installed."""
+    from importlib.util import find_spec
+
+    return Path("/proc/driver/nvidia/version").exists() and find_spec("mlx_cuda_13") is not None
+
+
+class Library:
+    """Catalogue rows, the operator's folders and aliases under one set of exact names."""
+
+    def __init__(
+        self,
+        models_dir: Path,
+        *,
+        default: str | None = None,
+        aliases: Mapping[str, str] | None = None,
+        local: Mapping[str, LocalModel] | None = None,
+    ) -> None:
+        self._models_dir = models_dir.resolve()
+        self._specs = {spec.name: spec for spec in CATALOG}
+        self._folders: dict[str, Path] = {EMBEDDED: EMBEDDED_PATH}
+        for name, model in (local or {}).items():
+            like = self.find(model.like)
+            update = {"name": name, "description": f"A local model like {like.name}", "repo": None}
+            self._specs[name] = like.model_copy(update=update)
+            self._folders[name] = model.path.resolve()
+        self._aliases = dict(aliases or {})
+        for target in self._aliases.values():
+            self.find(target)
+        self.default = self.find(default or default_model()).name
+
+    @property
+    def specs(self) -> tuple[ModelSpec, ...]:
+        return tuple(self._specs.values())
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        return self._aliases
+
+    def find(self, name: str | None) -> ModelSpec:
+        """The row of exactly this name or alias; the default for None.
+
+        Raises: ModelNotFound listing what there is.
+        """
+        if name is None:
+            name = self.default
+        name = getattr(self, "_aliases", {}).get(name, name)
+        spec = self._specs.get(name)
+        if spec is None:
+            shown = name if len(name) <= 64 else name[:61] + "..."
+            why = (
+                "Flux1 models removed. Use flux2-klein-4b or flux2-klein-9b"
+                if name in REMOVED
+                else "See the models list"
+            )
+            raise ModelNotFound(
+                f"Model '{shown}' not found. {why}", param="model", details={"available_models": list(self._specs)}
+            )
+        return spec
+
+    def folder(self, spec: ModelSpec) -> Path:
+        """The absolute folder of the model's weights.
+
+        Raises: ModelNotOnDisk.
+        """
+        folder = self._locate(spec)
+        if folder is None:
+            raise ModelNotOnDisk(
+                f"The weights of '{spec.name}' are not on this machine; this version does not download them. "
+                f"Put {spec.repo or 'them'} into the models folder, or use '{EMBEDDED}', which is always there.",
+                param="model",
+            )
+        return folder
+
+    def on_disk(self, spec: ModelSpec) -> bool:
+        return self._locate(spec) is not None
+
+    def _locate(self, spec: ModelSpec) -> Path | None:
+        own = self._folders.get(spec.name)
+        if own is not None:
+            return own if _holds_weights(own) else None
+        names = [spec.name, spec.geometry]
+        if spec.repo is not None:
+            names.append(spec.repo.rpartition("/")[2])
+        for name in names:
+            if _holds_weights(self._models_dir / name):
+                return self._models_dir / name
+        return _hub_snapshot(spec.repo) if spec.repo is not None else None
+
+
+def _holds_weights(folder: Path) -> bool:
+    return any((folder / "transformer").glob("*.safetensors"))
+
+
+def _hub_snapshot(repo: str) -> Path | None:
+    """The newest complete snapshot in the Hugging Face cache that mflux itself would use."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    snapshots = cache / f"models--{repo.replace('/', '--')}" / "snapshots"
+    found = [folder for folder in snapshots.glob("*") if _holds_weights(folder)]
+    return max(found, key=lambda folder: folder.stat().st_mtime).resolve() if found else None

@@ -1,0 +1,49 @@
+"""The output folder: finished pictures under server-made names. Knows no jobs but by their id in a name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gateway.images import encode, open_picture, write_atomic
+
+NAME = re.compile(r"([0-9a-f]{32})\.(\d+)\.(\d+)\.png")
+
+
+class Pictures:
+    """PNG files `<job>.<attempt>.<n>.png` in one folder of mode 0700."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def prepare(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def keep(self, spooled: Path, name: str) -> None:
+        """Encode spooled pixels and put them on disk under `name`. Raises: StorageFull."""
+        write_atomic(self._folder, name, encode(spooled, format="png"))
+        spooled.unlink(missing_ok=True)
+
+    def read(self, name: str) -> bytes | None:
+        """The PNG of that name, None where it is gone or the name is not one of ours."""
+        return open_picture(self._folder, name)
+
+    def remove(self, name: str) -> None:
+        if NAME.fullmatch(name):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def sweep(self, job_id: str, keep: set[str]) -> None:
+        """Remove pictures of a job that no row names: a crash came between the file and the row."""
+        for file in self._folder.glob(f"{job_id}.*"):
+            if file.name not in keep:
+                self.remove(file.name)
+
+    def shrink(self, quota_bytes: int) -> None:
+        """Remove the oldest pictures until the rest fits into the quota."""
+        ours = [(file, file.stat()) for file in self._folder.iterdir() if NAME.fullmatch(file.name)]
+        total = sum(stat.st_size for _, stat in ours)
+        for file, stat in sorted(ours, key=lambda pair: pair[1].st_mtime):
+            if total <= quota_bytes:
+                return
+            file.unlink(missing_ok=True)
+            total -= stat.st_size

@@ -1,0 +1,510 @@
+"""The embedded job store: one SQLite file, one writer thread, one process. Knows nothing of queues or protocols.
+
+A write is on disk when it returns: WAL with synchronous=FULL. Statements stay within what PostgreSQL says too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import TypeAdapter
+
+from engine.protocol import (
+    Cancelled,
+    CancelReason,
+    CancelRequested,
+    Queued,
+    Requeued,
+    RequeueReason,
+    Started,
+    lane_of,
+)
+from gateway.errors import IdempotencyConflict, JobNotFound, OwnerQueueFull, QueueFull, StorageFull
+from gateway.images import write_atomic
+from gateway.job import Job, JobEvent, NewJob, Outcome, Priority, State, StateFacts, plan_adapter, state_fact
+from gateway.request import Adjustment
+from gateway.store.base import Bounds, Lease, Stats, StoreCorrupt, StoreLocked, Submitted, WorkerInfo
+
+IDEMPOTENCY_S = 24 * 3600.0
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    protocol TEXT NOT NULL,
+    attached INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    lane TEXT NOT NULL,
+    model TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    adjustments TEXT NOT NULL,
+    idempotency_key TEXT,
+    fingerprint TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    images INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    started_at REAL,
+    finished_at REAL,
+    worker TEXT,
+    lease_until REAL
+);
+CREATE UNIQUE INDEX jobs_idempotency ON jobs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX jobs_queue ON jobs (lane, priority DESC, number) WHERE state = 'queued';
+CREATE INDEX jobs_running ON jobs (lane) WHERE state = 'running';
+CREATE INDEX jobs_owner ON jobs (owner, number DESC);
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE TABLE events (
+    job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    at REAL NOT NULL,
+    fact TEXT NOT NULL,
+    PRIMARY KEY (job_id, seq)
+) WITHOUT ROWID;
+"""
+
+_adjustments: TypeAdapter[tuple[Adjustment, ...]] = TypeAdapter(tuple[Adjustment, ...])
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """A JobStore in `folder` (mode 0700), held by this process alone."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._write_db: sqlite3.Connection
+        self._read_db: sqlite3.Connection
+        self._lock_fd: int | None = None
+
+    # ---- life ------------------------------------------------------------------------------------
+
+    async def open(self) -> list[Job]:
+        return await self._on(self._writer, self._open)
+
+    def _open(self) -> list[Job]:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._blobs.mkdir(exist_ok=True, mode=0o700)
+        self._lock_fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+            raise StoreLocked("Another gateway is using this data folder.") from None
+        self._write_db = self._connect()
+        try:
+            check = self._write_db.execute("PRAGMA quick_check").fetchone()[0]
+            version = self._write_db.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError:
+            check, version = "unreadable", 0
+        if check != "ok":
+            raise StoreCorrupt("The job database is damaged; move jobs.sqlite3 aside to start anew.")
+        if version == 0:
+            self._write_db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise StoreCorrupt(f"The job database has version {version}; this gateway reads {SCHEMA_VERSION}.")
+        self._read_db = self._connect()
+        self._read_db.execute("PRAGMA query_only=1")
+        return self._transact(self._recover)
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._folder / "jobs.sqlite3", isolation_level=None, check_same_thread=False)
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA foreign_keys=1")
+        db.execute("PRAGMA busy_timeout=5000")
+        if sys.platform == "darwin":  # fsync alone does not reach the platter there
+            db.execute("PRAGMA fullfsync=1")
+            db.execute("PRAGMA checkpoint_fullfsync=1")
+        return db
+
+    def _recover(self, db: sqlite3.Connection) -> list[Job]:
+        rows = db.execute(
+            "SELECT * FROM jobs WHERE state = 'running' OR (state = 'queued' AND attached = 1) ORDER BY number"
+        ).fetchall()
+        changed = []
+        for row in rows:
+            job = self._fold(db, row)
+            if job.attached and job.idempotency_key is None:
+                changed.append(self._append(db, job, Cancelled(reason="client_gone")))
+            elif job.cancel_requested is not None:
+                changed.append(self._append(db, job, Cancelled(reason=job.cancel_requested)))
+            elif job.state is State.RUNNING:
+                changed.append(self._append(db, job, Requeued(reason="gateway_restart")))
+        return changed
+
+    async def close(self) -> None:
+        await self._on(self._writer, self._close)
+        self._writer.shutdown()
+        self._reader.shutdown()
+
+    def _close(self) -> None:
+        for name in ("_read_db", "_write_db"):
+            if (db := getattr(self, name, None)) is not None:
+                db.close()
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    # ---- writes ----------------------------------------------------------------------------------
+
+    async def submit(self, new: NewJob, bounds: Bounds) -> Submitted:
+        def work(db: sqlite3.Connection) -> Submitted:
+            if new.idempotency_key is not None and (known := self._find_idempotent(db, new)) is not None:
+                return Submitted(known, created=False)
+            self._check_bounds(db, new, bounds)
+            number = self._insert(db, new)
+            return Submitted(self._append(db, Job.of(new, number), Queued()), created=True)
+
+        return await self._write(work)
+
+    def _find_idempotent(self, db: sqlite3.Connection, new: NewJob) -> Job | None:
+        db.execute(
+            "UPDATE jobs SET idempotency_key = NULL WHERE owner = ? AND idempotency_key = ? AND created_at < ?",
+            (new.owner, new.idempotency_key, self._clock() - IDEMPOTENCY_S),
+        )
+        row = db.execute(
+            "SELECT * FROM jobs WHERE owner = ? AND idempotency_key = ?", (new.owner, new.idempotency_key)
+        ).fetchone()
+        if row is None:
+            return None
+        if row["fingerprint"] != new.fingerprint:
+            raise IdempotencyConflict
+        return self._fold(db, row)
+
+    def _check_bounds(self, db: sqlite3.Connection, new: NewJob, bounds: Bounds) -> None:
+        waiting = db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()[0]
+        if waiting >= bounds.waiting:
+            raise QueueFull(retry_after_s=30)
+        if bounds.waiting_per_owner is not None:
+            own = db.execute("SELECT count(*) FROM jobs WHERE state = 'queued' AND owner = ?", (new.owner,)).fetchone()[
+                0
+            ]
+            if own >= bounds.waiting_per_owner:
+                raise OwnerQueueFull(retry_after_s=30)
+
+    def _insert(self, db: sqlite3.Connection, new: NewJob) -> int:
+        cursor = db.execute(
+            "INSERT INTO jobs (id, owner, protocol, attached, priority, lane, model, plan, adjustments,"
+            " idempotency_key, fingerprint, state, attempt, images, created_at)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,'',0,0,0)",
+            (
+                new.id,
+                new.owner,
+                new.protocol,
+                int(new.attached),
+                int(new.priority),
+                lane_of(new.plan),
+                new.plan.model,
+                new.plan.model_dump_json(),
+                _adjustments.dump_json(new.adjustments).decode(),
+                new.idempotency_key,
+                new.fingerprint,
+            ),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    async def claim(self, worker: WorkerInfo) -> Lease | None:
+        def work(db: sqlite3.Connection) -> Lease | None:
+            where, values = "lane = ? AND state = 'queued'", [worker.lane]
+            if worker.models is not None:
+                where += f" AND model IN ({','.join('?' * len(worker.models))})"
+                values += sorted(worker.models)
+            row = db.execute(
+                f"SELECT * FROM jobs WHERE {where} ORDER BY priority DESC, number LIMIT 1", values
+            ).fetchone()
+            if row is None:
+                return None
+            before = self._fold(db, row)
+            job = self._append(db, before, Started(attempt=before.attempt + 1))
+            until = None if worker.lease_s is None else self._clock() + worker.lease_s
+            db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (worker.id, until, job.id))
+            return Lease(job, worker.id)
+
+        return await self._write(work)
+
+    async def heartbeat(self, lease: Lease, lease_s: float | None = None) -> Literal["ok", "cancel", "lost"]:
+        def work(db: sqlite3.Connection) -> Literal["ok", "cancel", "lost"]:
+            job = self._held(db, lease)
+            if job is None:
+                return "lost"
+            if lease_s is not None:
+                db.execute("UPDATE jobs SET lease_until = ? WHERE id = ?", (self._clock() + lease_s, job.id))
+            return "ok" if job.cancel_requested is None else "cancel"
+
+        return await self._write(work)
+
+    async def record(self, lease: Lease, fact: StateFacts) -> JobEvent | None:
+        def work(db: sqlite3.Connection) -> JobEvent | None:
+            job = self._held(db, lease)
+            return None if job is None else self._append(db, job, fact).events[-1]
+
+        return await self._write(work)
+
+    async def commit(
+        self, lease: Lease, outcome: Outcome
+    ) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
+        def work(db: sqlite3.Connection) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
+            job = self._get(db, lease.job.id)
+            if job.attempt == lease.job.attempt and job.state is State.RUNNING:
+                return "committed", self._append(db, job, outcome)
+            mine = job.attempt == lease.job.attempt and job.events[-1].fact == outcome
+            return "already_mine" if mine else "fenced", job
+
+        return await self._write(work)
+
+    async def release(self, lease: Lease, why: RequeueReason) -> Job | None:
+        def work(db: sqlite3.Connection) -> Job | None:
+            job = self._held(db, lease)
+            return None if job is None else self._append(db, job, Requeued(reason=why))
+
+        return await self._write(work)
+
+    async def cancel(self, job_id: str, reason: CancelReason) -> Job:
+        def work(db: sqlite3.Connection) -> Job:
+            job = self._get(db, job_id)
+            if job.state is State.QUEUED:
+                return self._append(db, job, Cancelled(reason=reason))
+            if job.state is State.RUNNING and job.cancel_requested is None:
+                return self._append(db, job, CancelRequested(reason=reason))
+            return job
+
+        return await self._write(work)
+
+    async def reap(self) -> list[Job]:
+        def work(db: sqlite3.Connection) -> list[Job]:
+            rows = db.execute(
+                "SELECT * FROM jobs WHERE state = 'running' AND lease_until < ? ORDER BY number", (self._clock(),)
+            ).fetchall()
+            return [self._append(db, self._fold(db, row), Requeued(reason="lease_expired")) for row in rows]
+
+        return await self._write(work)
+
+    async def delete(self, job_ids: Sequence[str]) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(
+                "DELETE FROM jobs WHERE id = ? AND finished_at IS NOT NULL", [(job_id,) for job_id in job_ids]
+            )
+
+        await self._write(work)
+
+    # ---- reads -----------------------------------------------------------------------------------
+
+    async def get(self, job_id: str) -> Job:
+        return await self._read(lambda db: self._get(db, job_id))
+
+    async def list_jobs(
+        self,
+        *,
+        owner: str | None = None,
+        states: Sequence[State] | None = None,
+        protocol: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> list[Job]:
+        where, values = ["1"], []
+        for clause, value in (("owner = ?", owner), ("protocol = ?", protocol), ("number < ?", before)):
+            if value is not None:
+                where.append(clause)
+                values.append(value)
+        if states is not None:
+            where.append(f"state IN ({','.join('?' * len(states))})")
+            values += [str(state) for state in states]
+        sql = f"SELECT * FROM jobs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"
+        return await self._read(lambda db: self._fold_all(db, sql, (*values, limit)))
+
+    async def waiting(self, *, limit: int = 100) -> list[Job]:
+        sql = "SELECT * FROM jobs WHERE state = 'queued' ORDER BY priority DESC, number LIMIT ?"
+        return await self._read(lambda db: self._fold_all(db, sql, (limit,)))
+
+    async def position(self, job_id: str) -> int | None:
+        def work(db: sqlite3.Connection) -> int | None:
+            row = db.execute("SELECT lane, priority, number, state FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            if row is None or State(row["state"]).terminal:
+                return None
+            if row["state"] == State.RUNNING:
+                return 0
+            running = db.execute(
+                "SELECT count(*) FROM jobs WHERE state = 'running' AND lane = ?", (row["lane"],)
+            ).fetchone()[0]
+            ahead = db.execute(
+                "SELECT count(*) FROM jobs WHERE state = 'queued' AND lane = ?"
+                " AND (priority > ? OR (priority = ? AND number < ?))",
+                (row["lane"], row["priority"], row["priority"], row["number"]),
+            ).fetchone()[0]
+            return int(running + ahead)
+
+        return await self._read(work)
+
+    async def events_after(self, job_id: str, seq: int) -> list[JobEvent]:
+        return await self._read(lambda db: self._events(db, job_id, seq))
+
+    async def stats(self) -> Stats:
+        def work(db: sqlite3.Connection) -> Stats:
+            counts = {State(row[0]): int(row[1]) for row in db.execute("SELECT state, count(*) FROM jobs GROUP BY 1")}
+            images, seconds = db.execute(
+                "SELECT coalesce(sum(images), 0), coalesce(sum(finished_at - started_at), 0)"
+                " FROM jobs WHERE state = 'succeeded'"
+            ).fetchone()
+            return Stats(counts, int(images), float(seconds))
+
+        return await self._read(work)
+
+    async def ended_before(self, at: float, *, keep_newest: int, limit: int = 500) -> list[Job]:
+        sql = (
+            "SELECT * FROM jobs WHERE finished_at IS NOT NULL AND (finished_at < ? OR number NOT IN"
+            " (SELECT number FROM jobs WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT ?))"
+            " ORDER BY number LIMIT ?"
+        )
+        return await self._read(lambda db: self._fold_all(db, sql, (at, keep_newest, limit)))
+
+    # ---- blobs: files named by their sha256 ------------------------------------------------------
+
+    @property
+    def _blobs(self) -> Path:
+        return self._folder / "blobs"
+
+    async def put_blob(self, data: bytes) -> str:
+        def work() -> str:
+            name = hashlib.sha256(data).hexdigest()
+            if (self._blobs / name).exists():
+                os.utime(self._blobs / name)
+            else:
+                write_atomic(self._blobs, name, data)
+            return name
+
+        return await asyncio.to_thread(work)
+
+    async def blob(self, sha256: str) -> bytes:
+        if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+            raise KeyError(sha256)
+        try:
+            return await asyncio.to_thread((self._blobs / sha256).read_bytes)
+        except FileNotFoundError:
+            raise KeyError(sha256) from None
+
+    async def drop_unused_blobs(self, grace_s: float) -> int:
+        def named(db: sqlite3.Connection) -> set[str]:
+            return {row[0] for row in db.execute("SELECT DISTINCT json_extract(plan, '$.init_image') FROM jobs")}
+
+        used = await self._read(named)
+
+        def work() -> int:
+            old = time.time() - grace_s
+            gone = [f for f in self._blobs.iterdir() if f.name not in used and f.stat().st_mtime < old]
+            for file in gone:
+                file.unlink(missing_ok=True)
+            return len(gone)
+
+        return await asyncio.to_thread(work)
+
+    # ---- one job in and out of its rows ----------------------------------------------------------
+
+    def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
+        after = job.apply(fact, self._clock())
+        event = after.events[-1]
+        db.execute(
+            "INSERT INTO events (job_id, seq, at, fact) VALUES (?,?,?,?)",
+            (job.id, event.seq, event.at, fact.model_dump_json()),
+        )
+        held = after.state is State.RUNNING
+        db.execute(
+            "UPDATE jobs SET state = ?, attempt = ?, images = ?, created_at = ?, started_at = ?, finished_at = ?,"
+            " worker = CASE WHEN ? THEN worker END, lease_until = CASE WHEN ? THEN lease_until END WHERE id = ?",
+            (
+                after.state,
+                after.attempt,
+                len(after.images),
+                after.created_at,
+                after.started_at,
+                after.finished_at,
+                held,
+                held,
+                job.id,
+            ),
+        )
+        return after
+
+    def _held(self, db: sqlite3.Connection, lease: Lease) -> Job | None:
+        row = db.execute(
+            "SELECT * FROM jobs WHERE id = ? AND attempt = ? AND state = 'running'", (lease.job.id, lease.job.attempt)
+        ).fetchone()
+        return None if row is None else self._fold(db, row)
+
+    def _get(self, db: sqlite3.Connection, job_id: str) -> Job:
+        row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if row is None:
+            raise JobNotFound
+        return self._fold(db, row)
+
+    def _fold_all(self, db: sqlite3.Connection, sql: str, values: Sequence[object]) -> list[Job]:
+        return [self._fold(db, row) for row in db.execute(sql, values).fetchall()]
+
+    def _fold(self, db: sqlite3.Connection, row: sqlite3.Row) -> Job:
+        new = NewJob(
+            id=row["id"],
+            owner=row["owner"],
+            protocol=row["protocol"],
+            plan=plan_adapter.validate_json(row["plan"]),
+            attached=bool(row["attached"]),
+            priority=Priority(row["priority"]),
+            adjustments=_adjustments.validate_json(row["adjustments"]),
+            idempotency_key=row["idempotency_key"],
+            fingerprint=row["fingerprint"],
+        )
+        job = Job.of(new, row["number"])
+        for event in self._events(db, new.id, 0):
+            job = job.apply(event.fact, event.at)
+        return job
+
+    def _events(self, db: sqlite3.Connection, job_id: str, after: int) -> list[JobEvent]:
+        rows = db.execute("SELECT * FROM events WHERE job_id = ? AND seq > ? ORDER BY seq", (job_id, after)).fetchall()
+        return [JobEvent(job_id, row["seq"], row["at"], state_fact.validate_json(row["fact"])) for row in rows]
+
+    # ---- threads ---------------------------------------------------------------------------------
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._on(self._writer, lambda: self._transact(work))
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        db = self._write_db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            result = work(db)
+            db.execute("COMMIT")
+        except BaseException as error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error) and error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_IOERR_WRITE"):
+                raise StorageFull from error
+            raise
+        return result
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def snapshot() -> T:
+            self._read_db.execute("BEGIN")
+            try:
+                return work(self._read_db)
+            finally:
+                self._read_db.execute("COMMIT")
+
+        return await self._on(self._reader, snapshot)
+
+    async def _on(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)

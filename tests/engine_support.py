@@ -1,0 +1,110 @@
+"""What the engine's tests share: runs to send, and an engine that is stopped again whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engine.backends.fake import FakeScript
+from engine.catalog import CATALOG, EMBEDDED, ModelSpec
+from engine.client import Engine, EngineOptions
+from engine.client.turn import Fact
+from engine.protocol import Generate, Load, Run
+
+SPECS = {spec.name: spec for spec in CATALOG}
+KLEIN = SPECS["flux2-klein-4b"]
+TINY = SPECS[EMBEDDED]
+
+FAST = EngineOptions(backend="fake", backoff_s=(0.0,), term_grace_s=0.3)
+"""For the fake engine; deadlines are the real ones."""
+
+
+def fake(options: EngineOptions = FAST, /, **script: Any) -> EngineOptions:
+    return replace(options, fake_script=FakeScript(**script).model_dump_json())
+
+
+def plan(**changes: Any) -> Generate:
+    fields: dict[str, Any] = {
+        "model": KLEIN.name,
+        "prompt": "a red circle on a blue background",
+        "width_px": 64,
+        "height_px": 48,
+        "steps": 4,
+        "guidance": 1.0,
+        "seeds": (7,),
+    }
+    return Generate(**{**fields, **changes})
+
+
+def run_of(
+    spool: Path, what: Generate | Load | None = None, *, job: str = "job1", spec: ModelSpec = KLEIN, **changes: Any
+) -> Run:
+    fields: dict[str, Any] = {
+        "job": job,
+        "attempt": 1,
+        "plan": what or plan(),
+        "spec": spec,
+        "model_path": str(spool),
+        "spool_dir": str(spool),
+    }
+    return Run(**{**fields, **changes})
+
+
+@asynccontextmanager
+async def running(options: EngineOptions) -> AsyncIterator[Engine]:
+    """An engine that was started, and is stopped with no process left."""
+    engine = Engine(options)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        pid = engine.status.pid
+        await engine.stop()
+        assert pid is None or not alive(pid)
+
+
+async def facts_of(engine: Engine, run: Run, on_fact: Callable[[Fact], Awaitable[None]] | None = None) -> list[Fact]:
+    """All facts of a run; `on_fact` is awaited after each."""
+    facts = []
+    async with aclosing(engine.run(run)) as stream:
+        async for fact in stream:
+            facts.append(fact)
+            if on_fact is not None:
+                await on_fact(fact)
+    return facts
+
+
+def kinds(facts: list[Fact]) -> list[str]:
+    return [fact.kind for fact in facts]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process still runs; a zombie does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+async def gone(pid: int, within_s: float) -> bool:
+    """Whether the process ends in time."""
+    for _ in range(round(within_s / 0.02)):
+        if not alive(pid):
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+def read_ppm(path: Path) -> tuple[int, int, bytes]:
+    magic, size, depth, pixels = path.read_bytes().split(b"\n", 3)
+    assert (magic, depth) == (b"P6", b"255")
+    width, height = map(int, size.split())
+    assert len(pixels) == 3 * width * height
+    return width, height, pixels

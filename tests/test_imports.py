@@ -1,0 +1,62 @@
+"""Who may know whom: the arrows of the architecture, read from the import statements."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = [p for room in ("gateway", "adapters", "engine") for p in sorted((ROOT / room).rglob("*.py"))]
+CHILD_ONLY = ("engine/backends/mlx", "engine/families/")
+WEB = ("adapters/", "gateway/app.py", "gateway/access.py", "gateway/server.py")
+ENGINE_SEEN = {"engine.protocol", "engine.catalog", "engine.client", "engine"}
+
+
+def imports(file: Path) -> Iterator[str]:
+    package = file.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_no_arrow_points_the_wrong_way(file: Path) -> None:
+    name, found = name_of(file), set(imports(file))
+    rooms = {module.split(".")[0] for module in found}
+    if name.startswith("engine/"):
+        assert not rooms & {"gateway", "adapters"}, "the engine imports nothing of ours but itself"
+    if name.startswith("gateway/") and name != "gateway/app.py":
+        assert "adapters" not in rooms, "the core knows no protocol"
+    if name.startswith(("gateway/", "adapters/")):
+        ours = {m for m in found if m.split(".")[0] == "engine"}
+        assert all(
+            any(m == ok or m.startswith(ok + ".") for ok in ENGINE_SEEN - {"engine"}) or m == "engine" for m in ours
+        )
+    if name.startswith("adapters/"):
+        own = name.split("/")[1].removesuffix(".py")
+        others = {m for m in found if m.startswith("adapters.")} - {"adapters.base"}
+        foreign = {m for m in others if m.split(".")[1] not in (own, "base")}
+        assert name == "adapters/__init__.py" or not foreign, "no adapter imports another"
+        assert "engine.client" not in found, "only the service talks to the engine"
+    if not name.startswith(CHILD_ONLY):
+        assert not rooms & {"mlx", "mflux"}, "mflux and mlx are imported in the child only"
+    if not name.startswith(WEB):
+        assert not rooms & {"starlette", "sse_starlette"}, "starlette stays at the edge"
+
+
+def test_one_module_alone_starts_the_engine() -> None:
+    users = [name_of(f) for f in FILES if any(m.startswith("engine.client") for m in imports(f))]
+    allowed = ("engine/client", "gateway/app.py", "gateway/service.py")
+    assert all(user.startswith(allowed) for user in users)

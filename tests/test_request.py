@@ -1,0 +1,103 @@
+"""From what a client said to a plan: every hole filled, every bound checked, every change told (S-20, S-21)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.catalog import CATALOG
+from gateway.errors import InvalidRequest
+from gateway.request import GenerationRequest, Limits, Resolution, resolve
+
+SPECS = {spec.name: spec for spec in CATALOG}
+
+
+def resolved(model: str = "flux2-klein-4b", leniency: Any = "refuse", as_sent: bool = False, **said: Any) -> Resolution:
+    request = GenerationRequest(**{"prompt": "a red circle", **said})
+    return resolve(request, SPECS[model], Limits(), random_seed=lambda: 7, leniency=leniency, steps_as_sent=as_sent)
+
+
+def told(resolution: Resolution) -> dict[str, tuple[object, object]]:
+    return {a.param: (a.asked, a.used) for a in resolution.adjustments}
+
+
+def test_what_the_client_left_open_is_the_models_default() -> None:
+    plan = resolved().plan
+    assert (plan.width_px, plan.height_px, plan.steps, plan.guidance, plan.seeds) == (1024, 1024, 4, 1.0, (7,))
+    assert resolved("flux2-klein-base-4b").plan.steps == 25
+    assert resolved("flux2-tiny").plan.width_px == 128
+
+
+def test_minus_one_is_a_random_seed_and_the_next_pictures_count_up() -> None:
+    assert resolved(seed=-1, count=3).plan.seeds == (7, 8, 9)
+    assert resolved(seed=2**32 - 1, count=2).plan.seeds == (2**32 - 1, 0)
+
+
+def test_sizes_are_rounded_down_to_16_and_that_is_told() -> None:
+    resolution = resolved(width_px=520, height_px=512)
+    assert (resolution.plan.width_px, told(resolution)) == (512, {"width": (520, 512)})
+
+
+def test_a_distilled_model_caps_its_steps_and_fixes_its_guidance_and_says_so() -> None:
+    resolution = resolved(steps=20, guidance=7.0)
+    assert told(resolution) == {"steps": (20, 8), "guidance": (7.0, 1.0)}
+    assert resolved(steps=20, as_sent=True).plan.steps == 20
+    base = resolved("flux2-klein-base-4b", steps=30, guidance=7.0)
+    assert (base.plan.steps, base.plan.guidance, base.adjustments) == (30, 7.0, ())
+
+
+def test_a_row_that_names_its_bits_wins_over_the_setting() -> None:
+    request = GenerationRequest(prompt="x")
+    plan = resolve(request, SPECS["flux2-klein-4b-4-bit"], Limits(), random_seed=lambda: 1, default_quantize=8).plan
+    assert plan.quantize == 4
+
+
+def test_a_lora_that_does_not_exist_is_refused_or_dropped_visibly() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        resolved(loras=("../x",))
+    assert refused.value.param == "loras"
+    assert told(resolved(loras=("x",), leniency="drop")) == {"loras": ("x", None)}
+
+
+def test_denoise_counts_only_with_an_input_picture() -> None:
+    assert resolved(denoise=0.3).plan.denoise == 1.0
+    assert resolved(denoise=0.3, init_image="0" * 64).plan.denoise == 0.3
+    assert resolved(init_image="0" * 64).plan.denoise == 0.75
+
+
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        ({"width_px": 63}, "width"),
+        ({"height_px": 2049}, "height"),
+        ({"steps": 0}, "steps"),
+        ({"steps": 101}, "steps"),
+        ({"count": 0}, "count"),
+        ({"count": 11}, "count"),
+        ({"guidance": -0.1}, "guidance"),
+        ({"guidance": float("nan")}, "guidance"),
+        ({"guidance": float("inf")}, "guidance"),
+        ({"seed": -2}, "seed"),
+        ({"seed": 2**32}, "seed"),
+        ({"denoise": 1.1, "init_image": "0" * 64}, "denoise"),
+        ({"denoise": float("nan"), "init_image": "0" * 64}, "denoise"),
+        ({"prompt": "é" * 20_000}, "prompt"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused_by_name_at_submit(said: dict[str, Any], param: str) -> None:
+    """S-20."""
+    with pytest.raises(InvalidRequest) as refused:
+        resolved(**said)
+    assert refused.value.param == param
+
+
+def test_the_cost_of_a_job_is_capped() -> None:
+    """S-20: width x height x steps x pictures."""
+    with pytest.raises(InvalidRequest, match="pictures must be at most"):
+        resolved("flux2-klein-base-4b", width_px=2048, height_px=2048, steps=100, count=10)
+
+
+def test_equal_requests_have_equal_fingerprints() -> None:
+    a, b = GenerationRequest(prompt="x", seed=1), GenerationRequest(prompt="x", seed=2)
+    assert a.fingerprint() == GenerationRequest(prompt="x", seed=1).fingerprint() != b.fingerprint()

@@ -1,0 +1,459 @@
+"""The conformance suite of every JobStore. A second implementation joins by one line in `STORES`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from engine.protocol import Cancelled, CancelRequested, Failed, ImageDone, Queued, Requeued, Started, Succeeded
+from gateway.errors import IdempotencyConflict, JobNotFound, OwnerQueueFull, QueueFull, StorageFull
+from gateway.job import Job, Priority, State
+from gateway.store.base import Bounds, JobStore, Lease, StoreCorrupt, StoreLocked, WorkerInfo
+from gateway.store.sqlite import SqliteStore
+from tests.support import a_job, a_plan, run
+
+STORES: dict[str, Callable[[Path, Callable[[], float]], JobStore]] = {"sqlite": SqliteStore}
+WORKER = WorkerInfo(id="w")
+NO_BOUNDS = Bounds(waiting=100_000)
+Test = Callable[[JobStore], Awaitable[None]]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+@pytest.fixture(params=STORES)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., JobStore]:
+    clock = Clock()
+    return lambda: STORES[request.param](tmp_path / "data", clock)
+
+
+@asynccontextmanager
+async def opened(make: Callable[[], JobStore]) -> AsyncIterator[JobStore]:
+    store = make()
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def submit(store: JobStore, **changes: object) -> Job:
+    return (await store.submit(a_job(**changes), NO_BOUNDS)).job
+
+
+async def claim(store: JobStore) -> Lease:
+    lease = await store.claim(WORKER)
+    assert lease is not None
+    return lease
+
+
+def image(n: int) -> ImageDone:
+    return ImageDone(image=n, seed=n, file=f"{n}.png", width_px=64, height_px=64, drawn_px=(64, 64), seconds=0.1)
+
+
+def test_a_job_comes_back_as_it_was_submitted(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            job = await submit(store, plan=a_plan(prompt="ein roter Kreis ☀"), priority=Priority.HIGH)
+            assert await store.get(job.id) == job
+            assert (job.state, job.seq, job.events[0].fact) == (State.QUEUED, 1, Queued())
+            with pytest.raises(JobNotFound):
+                await store.get("0" * 32)
+
+    run(story())
+
+
+def test_the_order_is_class_first_then_submission(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            classes = [Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.NORMAL, Priority.HIGH]
+            jobs = [await submit(store, priority=p) for p in classes]
+            expected = [jobs[i].id for i in (2, 4, 1, 3, 0)]
+            assert [job.id for job in await store.waiting()] == expected
+            assert [await store.position(job_id) for job_id in expected] == [0, 1, 2, 3, 4]
+            assert [(await claim(store)).job.id for _ in jobs] == expected
+            assert await store.claim(WORKER) is None
+
+    run(story())
+
+
+def test_position_counts_the_running_job(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            first, second = await submit(store), await submit(store)
+            lease = await claim(store)
+            assert (await store.position(first.id), await store.position(second.id)) == (0, 1)
+            await store.commit(lease, Succeeded())
+            assert (await store.position(first.id), await store.position(second.id)) == (None, 0)
+
+    run(story())
+
+
+def test_a_worker_gets_only_models_it_can_run(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            await submit(store, plan=a_plan(model="big"))
+            small = await submit(store, plan=a_plan(model="small"))
+            assert await store.claim(WorkerInfo(id="w", models=frozenset({"other"}))) is None
+            assert await store.claim(WorkerInfo(id="w", lane="network")) is None
+            lease = await store.claim(WorkerInfo(id="w", models=frozenset({"small", "other"})))
+            assert lease is not None
+            assert lease.job.id == small.id
+
+    run(story())
+
+
+def test_facts_get_seq_without_gaps_and_are_replayed_after_any_of_them(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            job = await submit(store, plan=a_plan(seeds=(1, 2)))
+            lease = await claim(store)
+            for n in range(2):
+                await store.record(lease, image(n))
+            await store.commit(lease, Succeeded())
+            events = await store.events_after(job.id, 0)
+            assert [e.seq for e in events] == [1, 2, 3, 4, 5]
+            assert [type(e.fact) for e in events] == [Queued, Started, ImageDone, ImageDone, Succeeded]
+            for after in range(6):
+                assert await store.events_after(job.id, after) == events[after:]
+
+    run(story())
+
+
+def test_a_stale_lease_can_write_nothing(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            job = await submit(store)
+            stale = await claim(store)
+            await store.release(stale, "engine_crash")
+            assert (await store.get(job.id)).crashes == 1
+            fresh = await claim(store)
+            assert (fresh.job.id, fresh.job.attempt) == (job.id, 2)
+            assert await store.record(stale, image(0)) is None
+            assert await store.heartbeat(stale) == "lost"
+            assert await store.release(stale, "engine_crash") is None
+            assert (await store.commit(stale, Succeeded()))[0] == "fenced"
+            assert (await store.commit(fresh, Succeeded()))[0] == "committed"
+            assert (await store.get(job.id)).state is State.SUCCEEDED
+
+    run(story())
+
+
+def test_a_commit_tried_twice_is_already_mine(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            await submit(store)
+            lease = await claim(store)
+            assert (await store.commit(lease, Succeeded()))[0] == "committed"
+            verdict, job = await store.commit(lease, Succeeded())
+            assert (verdict, job.seq) == ("already_mine", 3)
+            failed = Failed(code="engine_crash", message="x")
+            assert (await store.commit(lease, failed))[0] == "fenced"
+
+    run(story())
+
+
+def test_a_released_job_waits_where_it_waited(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            first, _ = await submit(store), await submit(store)
+            lease = await claim(store)
+            released = await store.release(lease, "released")
+            assert released is not None
+            assert released.crashes == 0
+            assert (await claim(store)).job.id == first.id
+
+    run(story())
+
+
+def test_cancel_ends_a_queued_job_asks_a_running_one_and_leaves_an_ended_one(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            queued = await submit(store)
+            assert (await store.cancel(queued.id, "user")).state is State.CANCELLED
+            running = await submit(store)
+            lease = await claim(store)
+            assert await store.heartbeat(lease) == "ok"
+            asked = await store.cancel(running.id, "client_gone")
+            assert (asked.state, asked.events[-1].fact) == (State.RUNNING, CancelRequested(reason="client_gone"))
+            assert (await store.cancel(running.id, "user")).seq == asked.seq
+            assert await store.heartbeat(lease) == "cancel"
+            await store.commit(lease, Cancelled(reason="client_gone"))
+            assert (await store.cancel(running.id, "user")).seq == asked.seq + 1
+            with pytest.raises(JobNotFound):
+                await store.cancel("0" * 32, "user")
+
+    run(story())
+
+
+def test_an_idempotency_key_finds_its_job_and_refuses_another_body(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            new = a_job(idempotency_key="k", fingerprint="a")
+            first = await store.submit(new, NO_BOUNDS)
+            again = await store.submit(a_job(idempotency_key="k", fingerprint="a"), NO_BOUNDS)
+            assert (first.created, again.created, again.job.id) == (True, False, new.id)
+            with pytest.raises(IdempotencyConflict):
+                await store.submit(a_job(idempotency_key="k", fingerprint="b"), NO_BOUNDS)
+            other = await store.submit(a_job(idempotency_key="k", fingerprint="b", owner="you"), NO_BOUNDS)
+            assert other.created
+
+    run(story())
+
+
+def test_an_idempotency_key_is_forgotten_after_a_day(tmp_path: Path) -> None:
+    async def story() -> None:
+        clock = Clock()
+        async with opened(lambda: SqliteStore(tmp_path, clock)) as store:
+            await store.submit(a_job(idempotency_key="k", fingerprint="a"), NO_BOUNDS)
+            clock.now += 24 * 3600 + 1
+            assert (await store.submit(a_job(idempotency_key="k", fingerprint="b"), NO_BOUNDS)).created
+
+    run(story())
+
+
+def test_a_hundred_submits_at_once_with_one_key_make_one_job(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            tries = [store.submit(a_job(idempotency_key="k"), NO_BOUNDS) for _ in range(100)]
+            done = await asyncio.gather(*tries)
+            assert len({s.job.id for s in done}) == 1
+            assert sum(s.created for s in done) == 1
+
+    run(story())
+
+
+def test_the_queue_is_bounded_in_all_and_for_one_owner(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            bounds = Bounds(waiting=3, waiting_per_owner=2)
+            for owner in ("me", "me"):
+                await store.submit(a_job(owner=owner), bounds)
+            with pytest.raises(OwnerQueueFull):
+                await store.submit(a_job(owner="me"), bounds)
+            await store.submit(a_job(owner="you"), bounds)
+            with pytest.raises(QueueFull):
+                await store.submit(a_job(owner="third"), bounds)
+
+    run(story())
+
+
+def test_reopening_recovers_what_each_kind_of_job_deserves(make: Callable[[], JobStore]) -> None:
+    """Decided: attached jobs without a key are gone with their client, all others wait, running ones first."""
+
+    async def story() -> None:
+        async with opened(make) as store:
+            running = await submit(store, plan=a_plan(seeds=(1, 2)))
+            lease = await claim(store)
+            await store.record(lease, image(0))
+            queued = await submit(store)
+            attached = await submit(store, attached=True)
+            kept = await submit(store, attached=True, idempotency_key="k")
+        async with opened(make) as store:
+            assert [job.id for job in await store.waiting()] == [running.id, queued.id, kept.id]
+            again = await store.get(running.id)
+            assert again.events[-1].fact == Requeued(reason="gateway_restart")
+            assert (again.first_undrawn, again.crashes) == (1, 0)
+            assert (await store.get(attached.id)).events[-1].fact == Cancelled(reason="client_gone")
+            assert (await claim(store)).job.attempt == 2
+
+    run(story())
+
+
+def test_a_running_job_that_was_asked_to_stop_is_cancelled_on_reopening(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            job = await submit(store)
+            await claim(store)
+            await store.cancel(job.id, "user")
+        async with opened(make) as store:
+            assert (await store.get(job.id)).state is State.CANCELLED
+
+    run(story())
+
+
+def test_an_expired_lease_is_reaped_and_a_renewed_one_is_not(tmp_path: Path) -> None:
+    async def story() -> None:
+        clock = Clock()
+        store = SqliteStore(tmp_path, clock)
+        await store.open()
+        await submit(store)
+        lease = await store.claim(WorkerInfo(id="far", lease_s=30))
+        assert lease is not None
+        clock.now += 20
+        await store.heartbeat(lease, lease_s=30)
+        clock.now += 20
+        assert await store.reap() == []
+        clock.now += 20
+        assert [job.events[-1].fact for job in await store.reap()] == [Requeued(reason="lease_expired")]
+        assert await store.heartbeat(lease) == "lost"
+        await store.close()
+
+    run(story())
+
+
+def test_lists_are_filtered_and_paged_newest_first(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            mine = [await submit(store) for _ in range(5)]
+            await submit(store, owner="you", protocol="sdapi")
+            page = await store.list_jobs(owner="me", limit=2)
+            assert [job.id for job in page] == [mine[4].id, mine[3].id]
+            rest = await store.list_jobs(owner="me", before=page[-1].number)
+            assert [job.id for job in rest] == [job.id for job in mine[2::-1]]
+            assert len(await store.list_jobs(protocol="sdapi")) == 1
+            assert await store.list_jobs(states=[State.RUNNING]) == []
+            await store.cancel(mine[0].id, "user")
+            assert [j.id for j in await store.list_jobs(states=[State.CANCELLED, State.FAILED])] == [mine[0].id]
+
+    run(story())
+
+
+def test_only_ended_jobs_can_be_deleted_and_old_ones_are_found(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            ended, live = await submit(store), await submit(store)
+            await store.cancel(ended.id, "user")
+            assert [j.id for j in await store.ended_before(9e9, keep_newest=10)] == [ended.id]
+            assert await store.ended_before(0.0, keep_newest=10) == []
+            assert [j.id for j in await store.ended_before(0.0, keep_newest=0)] == [ended.id]
+            await store.delete([ended.id, live.id])
+            assert await store.events_after(ended.id, 0) == []
+            assert (await store.get(live.id)).state is State.QUEUED
+            with pytest.raises(JobNotFound):
+                await store.get(ended.id)
+
+    run(story())
+
+
+def test_blobs_are_named_by_their_bytes_and_kept_while_a_job_names_them(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            used, unused = await store.put_blob(b"used"), await store.put_blob(b"unused")
+            assert await store.put_blob(b"used") == used
+            await submit(store, plan=a_plan(init_image=used))
+            assert await store.drop_unused_blobs(grace_s=-1) == 1
+            assert await store.blob(used) == b"used"
+            for name in (unused, "../jobs.sqlite3", "0" * 63):
+                with pytest.raises(KeyError):
+                    await store.blob(name)
+
+    run(story())
+
+
+def test_statistics_count_states_and_pictures(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            await submit(store)
+            lease = await claim(store)
+            await store.record(lease, image(0))
+            await store.commit(lease, Succeeded())
+            await submit(store)
+            stats = await store.stats()
+            assert stats.by_state == {State.QUEUED: 1, State.SUCCEEDED: 1}
+            assert stats.images == 1
+            assert stats.drawing_seconds > 0
+
+    run(story())
+
+
+async def fill(store: JobStore) -> None:
+    for _ in range(200):
+        await submit(store, plan=a_plan(prompt="x" * 4000))
+
+
+# ---- what only the embedded store promises -------------------------------------------------------
+
+
+def test_a_second_gateway_cannot_take_the_same_folder(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)):
+            second = SqliteStore(tmp_path)
+            with pytest.raises(StoreLocked):
+                await second.open()
+            await second.close()
+        async with opened(lambda: SqliteStore(tmp_path)):
+            pass
+
+    run(story())
+
+
+def test_commits_reach_the_disk(tmp_path: Path) -> None:
+    """R-04: the pragmas, since a kill cannot show it."""
+
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert isinstance(store, SqliteStore)
+
+            def pragmas() -> tuple[object, object]:
+                db = store._write_db
+                return db.execute("PRAGMA journal_mode").fetchone()[0], db.execute("PRAGMA synchronous").fetchone()[0]
+
+            assert pragmas() == ("wal", 2)
+
+    run(story())
+
+
+def test_a_damaged_database_is_refused_loudly_and_left_alone(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            for _ in range(50):
+                await submit(store)
+        file = tmp_path / "jobs.sqlite3"
+        data = bytearray(file.read_bytes())
+        data[4096 * 3 : 4096 * 3 + 64] = b"\xff" * 64
+        file.write_bytes(data)
+        store = SqliteStore(tmp_path)
+        with pytest.raises(StoreCorrupt):
+            await store.open()
+        await store.close()
+        assert file.read_bytes() == bytes(data)
+
+    run(story())
+
+
+def test_a_full_disk_refuses_the_submit_and_loses_nothing(tmp_path: Path) -> None:
+    """R-05: SQLITE_FULL by max_page_count; cancel and list still work, and so does a submit once there is room."""
+
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert isinstance(store, SqliteStore)
+            job = await submit(store)
+            pages = store._write_db.execute("PRAGMA page_count").fetchone()[0]
+            store._write_db.execute(f"PRAGMA max_page_count={pages}")
+            with pytest.raises(StorageFull):
+                await fill(store)
+            assert (await store.cancel(job.id, "user")).state is State.CANCELLED
+            store._write_db.execute("PRAGMA max_page_count=100000")
+            assert (await submit(store)).state is State.QUEUED
+
+    run(story())
+
+
+def test_ten_thousand_waiting_jobs_keep_claim_and_position_on_their_indexes(tmp_path: Path) -> None:
+    """R-11, by the query plan instead of a clock."""
+
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert isinstance(store, SqliteStore)
+            queries = (
+                "SELECT * FROM jobs WHERE lane = 'engine' AND state = 'queued' ORDER BY priority DESC, number LIMIT 1",
+                "SELECT count(*) FROM jobs WHERE state = 'queued' AND lane = 'engine'"
+                " AND (priority > 1 OR (priority = 1 AND number < 9))",
+            )
+            for query in queries:
+                plan = " ".join(row["detail"] for row in store._write_db.execute(f"EXPLAIN QUERY PLAN {query}"))
+                assert "jobs_queue" in plan
+                assert "TEMP B-TREE" not in plan
+
+    run(story())
