@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 
@@ -20,16 +19,17 @@ def main() -> None:
     from gateway import logs
     from gateway.app import build_app, build_core
     from gateway.errors import GatewayError
-    from gateway.server import ServerError, serve
+    from gateway.server import ServerError, run
 
     logs.setup(settings.log.level)
     try:
         core = build_core(settings)
-    except GatewayError as error:
+        app = build_app(core, ADAPTERS)
+    except (SettingsError, GatewayError) as error:
         sys.exit(_complain(error, 2))
     print(core.greeting(), file=sys.stderr)
     try:
-        asyncio.run(serve(build_app(core, ADAPTERS), settings, stopping=core.service.begin_stop))
+        run(app, settings, stopping=core.service.begin_stop)
     except ServerError as error:
         sys.exit(_complain(error, 1))
 

@@ -190,7 +190,8 @@ class Worker:
         run = held.run
         began = time.monotonic()
         seed = plan.seeds[image]
-        picture = backend.draw(plan, seed, run.init_image_path, _Watcher(self._wire, held, image, plan.previews))
+        watcher = _Watcher(self._wire, held, image, plan.previews)
+        picture = backend.draw(run.spec, plan, seed, run.init_image_path, watcher)
         name = f"{run.job}.{run.attempt}.{image}.ppm"
         write_ppm(Path(run.spool_dir) / name, picture)
         drawn = Drawn(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
@@ -13,38 +10,34 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.client import Engine, EngineOptions
 from gateway import __version__
-from gateway.access import Guard
+from gateway.access import App, Guard, Receive, Scope, Send
 from gateway.core import Core
-from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
+from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.images import PictureDecoder
-from gateway.library import Library, LocalModel
+from gateway.library import Library, LocalModel, default_model
 from gateway.pictures import Pictures
-from gateway.request import Limits
 from gateway.service import JobService, ServiceOptions
 from gateway.settings import Settings
-from gateway.store.base import Bounds
+from gateway.store.base import Bounds, StoreCorrupt, StoreLocked
 from gateway.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from adapters.base import Adapter
 
-log = logging.getLogger("gateway.app")
-
 
 def build_core(settings: Settings) -> Core:
     """Wire one gateway together; nothing starts and nothing is opened. Raises: ModelNotFound for a bad default."""
     library = Library(
-        Path(settings.models.cache_dir),
-        default=settings.models.default,
+        settings.models.cache_dir,
+        default=settings.models.default or default_model(),
         aliases=settings.models.aliases,
-        local={name: LocalModel(Path(model.path), model.like) for name, model in settings.models.local.items()},
+        local={name: LocalModel(model.path, model.like) for name, model in settings.models.local.items()},
     )
-    pictures = Pictures(Path(settings.generation.output_dir).resolve())
-    data = Path(settings.store.data_dir).resolve()
+    pictures = Pictures(settings.generation.output_dir.resolve())
+    data = settings.store.data_dir.resolve()
     engine = settings.engine
     service = JobService(
         store=SqliteStore(data),
@@ -70,7 +63,7 @@ def build_core(settings: Settings) -> Core:
 def _service_options(settings: Settings) -> ServiceOptions:
     generation, retention = settings.generation, settings.retention
     return ServiceOptions(
-        limits=Limits(max_count=generation.max_batch_size),
+        limits=generation.limits,
         bounds=Bounds(
             waiting=settings.queue.waiting,
             waiting_per_owner=settings.queue.waiting_per_owner if settings.access.keys_file else None,
@@ -84,66 +77,65 @@ def _service_options(settings: Settings) -> ServiceOptions:
     )
 
 
-def build_app(core: Core, adapters: Sequence[Adapter]) -> ASGIApp:
-    """The ASGI application of a gateway: guard, errors, routes."""
-
-    @asynccontextmanager
-    async def lifespan(_: object) -> AsyncIterator[None]:
-        core.pictures.prepare()
-        await core.service.start()
-        try:
-            yield
-        finally:
-            await core.service.stop()
-            await core.decoder.close()
-
-    def adapter_of(path: str) -> Adapter | None:
-        owners = [a for a in adapters if path == a.prefix or path.startswith(a.prefix + "/")]
-        return max(owners, key=lambda a: len(a.prefix), default=None)
+def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
+    """The ASGI application of a gateway: guard, errors, routes. Raises: SettingsError for an unusable keys file."""
 
     def render(path: str, error: GatewayError) -> Response:
-        adapter = adapter_of(path)
-        response = adapter.render_error(error) if adapter else _plain_error(error)
-        if error.retry_after_s is not None:
-            response.headers["Retry-After"] = str(error.retry_after_s)
-        return response
-
-    async def on_error(request: Request, error: Exception) -> Response:
-        match error:
-            case GatewayError():
-                known = error
-            case HTTPException(status_code=405):
-                known = MethodNotAllowed()
-            case HTTPException(status_code=404):
-                known = NotFound()
-            case _:
-                log.error("unexpected error", exc_info=error)
-                known = InternalError()
-        return render(request.url.path, known)
+        adapter = _owner(adapters, path)
+        return adapter.render_error(error) if adapter else _plain_error(error)
 
     routes = [Route("/health/live", live), Route("/health/ready", ready)]
-    for adapter in adapters:
-        routes.extend(adapter.routes)
-    router = Router(routes, lifespan=lifespan, redirect_slashes=False)
+    routes += [route for adapter in adapters for route in adapter.routes]
     image_paths = {path for adapter in adapters for path in adapter.image_paths}
-    open_paths = {"/health/live"} | {path for adapter in adapters for path in adapter.open_paths}
-    picture_prefixes = tuple(a.picture_prefix for a in adapters if a.picture_prefix)
+    open_paths = {"/health/live", *(path for adapter in adapters for path in adapter.open_paths)}
+    picture_prefixes = tuple(adapter.picture_prefix for adapter in adapters if adapter.picture_prefix)
     http = core.settings.http
     guarded = Guard(
-        ExceptionMiddleware(router, handlers={HTTPException: on_error, Exception: on_error}),
+        ExceptionMiddleware(Router(routes, redirect_slashes=False), handlers={HTTPException: _to_gateway_error}),
         core.settings,
         render=render,
         body_limit=lambda path: http.image_body_bytes if path in image_paths else http.default_body_bytes,
-        is_picture_path=lambda path: path.startswith(picture_prefixes) if picture_prefixes else False,
-        is_open_path=lambda path: path in open_paths,
+        is_picture_path=lambda path: path.startswith(picture_prefixes),
+        is_open_path=lambda path: path in open_paths or path.startswith(picture_prefixes),
     )
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] == "lifespan":
+            await _live_and_die(core, receive, send)
+        elif scope["type"] == "http":
+            scope["app"] = guarded  # makes starlette raise its 404 and 405 instead of answering in plain text
             scope.setdefault("state", {})["core"] = core
-        await guarded(scope, receive, send)
+            await guarded(scope, receive, send)
 
     return app
+
+
+async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
+    """Start before the first request, stop after the last; a store that cannot be taken is told in one sentence."""
+    await receive()
+    try:
+        core.pictures.prepare()
+        await core.service.start()
+    except (StoreLocked, StoreCorrupt, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        await send({"type": "lifespan.startup.failed", "message": str(reason)})
+        return
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await core.service.stop()
+    await core.decoder.close()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def _owner(adapters: Sequence[Adapter], path: str) -> Adapter | None:
+    """The adapter of the longest prefix: it owns what is wrong below it."""
+    owners = [a for a in adapters if path == a.prefix or path.startswith(a.prefix + "/")]
+    return max(owners, key=lambda a: len(a.prefix), default=None)
+
+
+def _to_gateway_error(request: Request, error: Exception) -> Response:
+    """Starlette knows two of its own: no such route, no such method."""
+    raise MethodNotAllowed if getattr(error, "status_code", 404) == 405 else NotFound
 
 
 async def live(request: Request) -> Response:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, ModelSpec
 from gateway.errors import ModelNotFound, ModelNotOnDisk
 
-METAL_DEFAULT = "flux2-klein-4b"
+FAST_DEFAULT = "flux2-klein-4b"
 REMOVED = {"schnell", "dev"}
 
 
@@ -25,17 +27,15 @@ class LocalModel:
 
 def default_model() -> str:
     """The embedded model where there is neither Metal nor CUDA."""
-    return METAL_DEFAULT if has_metal() or has_cuda() else EMBEDDED
+    return FAST_DEFAULT if has_metal() or has_cuda() else EMBEDDED
 
 
 def has_metal() -> bool:
-    return sys.platform == "darwin" and os.uname().machine == "arm64"
+    return sys.platform == "darwin" and platform.machine() == "arm64"
 
 
 def has_cuda() -> bool:
     """An NVIDIA driver is loaded and MLX's CUDA build is installed."""
-    from importlib.util import find_spec
-
     return Path("/proc/driver/nvidia/version").exists() and find_spec("mlx_cuda_13") is not None
 
 
@@ -46,7 +46,7 @@ class Library:
         self,
         models_dir: Path,
         *,
-        default: str | None = None,
+        default: str,
         aliases: Mapping[str, str] | None = None,
         local: Mapping[str, LocalModel] | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class Library:
         self._aliases = dict(aliases or {})
         for target in self._aliases.values():
             self.find(target)
-        self.default = self.find(default or default_model()).name
+        self.default = self.find(default).name
 
     @property
     def specs(self) -> tuple[ModelSpec, ...]:

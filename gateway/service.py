@@ -7,10 +7,11 @@ import contextlib
 import logging
 import secrets
 import shutil
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from engine.client import Engine, EngineDied, EngineStatus, EngineStopped
 from engine.protocol import (
@@ -433,16 +434,14 @@ class JobService:
 
     async def retain_once(self) -> None:
         """Forget ended jobs past their time with their inputs; remove the oldest pictures over the quota."""
-        import time
-
         old = time.time() - self._options.retention_s
         while ended := await self._store.ended_before(old, keep_newest=self._options.retained_jobs):
             await self._store.delete([job.id for job in ended])
         await self._store.drop_unused_blobs(grace_s=3600.0)
         await asyncio.to_thread(self.pictures.shrink, self._options.pictures_quota_bytes)
 
-    def _spawn(self, work: object, name: str | None = None) -> None:
-        task = asyncio.create_task(work, name=name)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
+        task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -79,8 +79,13 @@ class Backend(Protocol):
         Raises: BackendError, MemoryError, or anything else for a model that cannot be loaded.
         """
 
-    def draw(self, plan: Generate, seed: int, init_image_path: str | None, watcher: Watcher) -> Picture:
-        """One picture with the loaded model. Raises: JobCancelled, BackendError, MemoryError."""
+    def draw(
+        self, spec: ModelSpec, plan: Generate, seed: int, init_image_path: str | None, watcher: Watcher
+    ) -> Picture:
+        """One picture with the loaded model, which `spec` describes.
+
+        Raises: JobCancelled, BackendError, MemoryError.
+        """
 
     def prove(self) -> None:
         """Do something trivial, to show that the device still answers."""

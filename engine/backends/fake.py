@@ -17,6 +17,7 @@ from PIL import Image
 
 from engine.backends import canvas
 from engine.backends.base import Model, Picture, Watcher, steps_to_run
+from engine.catalog import ModelSpec
 from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory
 
 Phase = Literal["start", "load", "step", "decode", "ping"]
@@ -93,9 +94,10 @@ class FakeBackend:
         time.sleep(self._script.load_seconds)
         self._loaded = model
 
-    def draw(self, plan: Generate, seed: int, init_image_path: str | None, watcher: Watcher) -> Picture:
-        assert self._loaded is not None
-        frame = canvas.frame_of(plan, self._loaded.spec.native_px, init_image_path)
+    def draw(
+        self, spec: ModelSpec, plan: Generate, seed: int, init_image_path: str | None, watcher: Watcher
+    ) -> Picture:
+        frame = canvas.frame_of(plan, spec.native_px, init_image_path)
         if frame.untouched is not None:
             return canvas.to_picture(frame.untouched, frame.asked)
         image = gradient(plan.prompt, seed, frame.drawn)

@@ -11,6 +11,7 @@ from mflux.models.common.config.model_config import ModelConfig
 
 from engine.backends import canvas
 from engine.backends.base import BackendError, Model, Picture, Watcher
+from engine.catalog import ModelSpec
 from engine.families import LOADERS
 from engine.families.base import Painter, Sketch
 from engine.protocol import Generate, Memory
@@ -49,10 +50,11 @@ class MlxBackend:
             raise named(error) from error
         self._loaded = model
 
-    def draw(self, plan: Generate, seed: int, init_image_path: str | None, watcher: Watcher) -> Picture:
-        assert self._loaded is not None
+    def draw(
+        self, spec: ModelSpec, plan: Generate, seed: int, init_image_path: str | None, watcher: Watcher
+    ) -> Picture:
         assert self._painter is not None
-        frame = canvas.frame_of(plan, self._loaded.spec.native_px, init_image_path)
+        frame = canvas.frame_of(plan, spec.native_px, init_image_path)
         if frame.untouched is not None:
             return canvas.to_picture(frame.untouched, frame.asked)
         mx.reset_peak_memory()

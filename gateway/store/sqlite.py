@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
 import os
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,49 +28,13 @@ from engine.protocol import (
     lane_of,
 )
 from gateway.errors import IdempotencyConflict, JobNotFound, OwnerQueueFull, QueueFull, StorageFull
-from gateway.images import write_atomic
 from gateway.job import Job, JobEvent, NewJob, Outcome, Priority, State, StateFacts, plan_adapter, state_fact
 from gateway.request import Adjustment
-from gateway.store.base import Bounds, Lease, Stats, StoreCorrupt, StoreLocked, Submitted, WorkerInfo
+from gateway.store.base import Bounds, Lease, Stats, StoreLocked, Submitted, WorkerInfo
+from gateway.store.blobs import Blobs
+from gateway.store.schema import connect, open_checked
 
 IDEMPOTENCY_S = 24 * 3600.0
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    owner TEXT NOT NULL,
-    protocol TEXT NOT NULL,
-    attached INTEGER NOT NULL,
-    priority INTEGER NOT NULL,
-    lane TEXT NOT NULL,
-    model TEXT NOT NULL,
-    plan TEXT NOT NULL,
-    adjustments TEXT NOT NULL,
-    idempotency_key TEXT,
-    fingerprint TEXT NOT NULL,
-    state TEXT NOT NULL,
-    attempt INTEGER NOT NULL,
-    images INTEGER NOT NULL,
-    created_at REAL NOT NULL,
-    started_at REAL,
-    finished_at REAL,
-    worker TEXT,
-    lease_until REAL
-);
-CREATE UNIQUE INDEX jobs_idempotency ON jobs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
-CREATE INDEX jobs_queue ON jobs (lane, priority DESC, number) WHERE state = 'queued';
-CREATE INDEX jobs_running ON jobs (lane) WHERE state = 'running';
-CREATE INDEX jobs_owner ON jobs (owner, number DESC);
-CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
-CREATE TABLE events (
-    job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-    seq INTEGER NOT NULL,
-    at REAL NOT NULL,
-    fact TEXT NOT NULL,
-    PRIMARY KEY (job_id, seq)
-) WITHOUT ROWID;
-"""
 
 _adjustments: TypeAdapter[tuple[Adjustment, ...]] = TypeAdapter(tuple[Adjustment, ...])
 T = TypeVar("T")
@@ -83,6 +45,7 @@ class SqliteStore:
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self._folder = folder
+        self._blobs = Blobs(folder / "blobs")
         self._clock = clock
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
@@ -97,41 +60,22 @@ class SqliteStore:
 
     def _open(self) -> list[Job]:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._blobs.mkdir(exist_ok=True, mode=0o700)
-        self._lock_fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock_fd)
-            self._lock_fd = None
-            raise StoreLocked("Another gateway is using this data folder.") from None
-        self._write_db = self._connect()
-        try:
-            check = self._write_db.execute("PRAGMA quick_check").fetchone()[0]
-            version = self._write_db.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError:
-            check, version = "unreadable", 0
-        if check != "ok":
-            raise StoreCorrupt("The job database is damaged; move jobs.sqlite3 aside to start anew.")
-        if version == 0:
-            self._write_db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
-        elif version != SCHEMA_VERSION:
-            raise StoreCorrupt(f"The job database has version {version}; this gateway reads {SCHEMA_VERSION}.")
-        self._read_db = self._connect()
+        self._lock()
+        self._blobs.prepare()
+        self._write_db = open_checked(self._folder / "jobs.sqlite3")
+        self._read_db = connect(self._folder / "jobs.sqlite3")
         self._read_db.execute("PRAGMA query_only=1")
         return self._transact(self._recover)
 
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._folder / "jobs.sqlite3", isolation_level=None, check_same_thread=False)
-        db.row_factory = sqlite3.Row
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        db.execute("PRAGMA foreign_keys=1")
-        db.execute("PRAGMA busy_timeout=5000")
-        if sys.platform == "darwin":  # fsync alone does not reach the platter there
-            db.execute("PRAGMA fullfsync=1")
-            db.execute("PRAGMA checkpoint_fullfsync=1")
-        return db
+    def _lock(self) -> None:
+        """Hold the folder as long as this process lives. Raises: StoreLocked."""
+        fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise StoreLocked("Another gateway is using this data folder.") from None
+        self._lock_fd = fd
 
     def _recover(self, db: sqlite3.Connection) -> list[Job]:
         rows = db.execute(
@@ -222,7 +166,7 @@ class SqliteStore:
 
     async def claim(self, worker: WorkerInfo) -> Lease | None:
         def work(db: sqlite3.Connection) -> Lease | None:
-            where, values = "lane = ? AND state = 'queued'", [worker.lane]
+            where, values = "lane = ? AND state = 'queued'", [str(worker.lane)]
             if worker.models is not None:
                 where += f" AND model IN ({','.join('?' * len(worker.models))})"
                 values += sorted(worker.models)
@@ -374,45 +318,19 @@ class SqliteStore:
         )
         return await self._read(lambda db: self._fold_all(db, sql, (at, keep_newest, limit)))
 
-    # ---- blobs: files named by their sha256 ------------------------------------------------------
-
-    @property
-    def _blobs(self) -> Path:
-        return self._folder / "blobs"
+    # ---- blobs -----------------------------------------------------------------------------------
 
     async def put_blob(self, data: bytes) -> str:
-        def work() -> str:
-            name = hashlib.sha256(data).hexdigest()
-            if (self._blobs / name).exists():
-                os.utime(self._blobs / name)
-            else:
-                write_atomic(self._blobs, name, data)
-            return name
-
-        return await asyncio.to_thread(work)
+        return await asyncio.to_thread(self._blobs.put, data)
 
     async def blob(self, sha256: str) -> bytes:
-        if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
-            raise KeyError(sha256)
-        try:
-            return await asyncio.to_thread((self._blobs / sha256).read_bytes)
-        except FileNotFoundError:
-            raise KeyError(sha256) from None
+        return await asyncio.to_thread(self._blobs.get, sha256)
 
     async def drop_unused_blobs(self, grace_s: float) -> int:
         def named(db: sqlite3.Connection) -> set[str]:
             return {row[0] for row in db.execute("SELECT DISTINCT json_extract(plan, '$.init_image') FROM jobs")}
 
-        used = await self._read(named)
-
-        def work() -> int:
-            old = time.time() - grace_s
-            gone = [f for f in self._blobs.iterdir() if f.name not in used and f.stat().st_mtime < old]
-            for file in gone:
-                file.unlink(missing_ok=True)
-            return len(gone)
-
-        return await asyncio.to_thread(work)
+        return await asyncio.to_thread(self._blobs.drop_unused, await self._read(named), grace_s)
 
     # ---- one job in and out of its rows ----------------------------------------------------------
 

@@ -1,0 +1,86 @@
+"""How /sdapi/v1 spells an error: A1111's words where A1111 has that error, else the seed document's beside its shape.
+
+Source: A1111 1.10.1 with FastAPI 0.94 and pydantic 1.10; MFLUX API documentation 2.0, "Error Handling".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from adapters.sdapi.request import InitImageNotFound
+from gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    MalformedBody,
+    MethodNotAllowed,
+    NotFound,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+
+SEED_CODES = {"engine_oom": "OOM_ERROR"}
+OOM_HINT = "Use a smaller size or a quantised model."
+
+PYDANTIC_1 = {
+    "missing": ("value_error.missing", "field required"),
+    "model_type": ("type_error.dict", "value is not a valid dict"),
+    "model_attributes_type": ("type_error.dict", "value is not a valid dict"),
+}
+
+
+class OptionRefused(GatewayError):
+    """POST /options named a model that cannot be had; A1111 raises a bare RuntimeError there."""
+
+    code, status = "model_not_found", 500
+
+
+def render_error(error: GatewayError) -> Response:
+    """One error as A1111's clients expect it."""
+    match error:
+        case MethodNotAllowed():
+            return JSONResponse({"detail": "Method Not Allowed"}, 405)
+        case InvalidRequest() | UnsupportedMediaType():
+            return JSONResponse({"detail": _details(error), "error": error.message, "code": _code(error)}, 422)
+        case Unauthorized():
+            return _body(error, "HTTPException", "Not authenticated", {"WWW-Authenticate": "Basic"})
+        case InitImageNotFound():
+            return _body(error, "HTTPException", error.message)
+        case OptionRefused():
+            return _body(error, "RuntimeError", error.message)
+        case NotFound(code="not_found"):
+            return JSONResponse({"detail": "Not Found"}, 404)
+        case _:
+            return _body(error, error.message, error.message)
+
+
+def _body(error: GatewayError, name: str, text: str, headers: dict[str, str] | None = None) -> Response:
+    """All four of A1111's strings, none of which a client may find missing, then the seed's two keys."""
+    body: dict[str, Any] = {"error": name, "detail": text, "body": "", "errors": text, "code": _code(error)}
+    details = {key: value for key, value in error.details.items() if key != "errors"}
+    if error.code == "engine_oom":
+        details["suggestion"] = OOM_HINT
+    if details:
+        body["details"] = details
+    return JSONResponse(body, error.status, headers)
+
+
+def _code(error: GatewayError) -> str:
+    return SEED_CODES.get(error.code, error.code.upper())
+
+
+def _details(error: GatewayError) -> list[dict[str, Any]]:
+    match error:
+        case MalformedBody():
+            return [{"loc": ["body"], "msg": error.message, "type": "value_error.jsondecode"}]
+        case GatewayError(details={"errors": [*found]}) if found:
+            return [_detail(item) for item in found]
+        case _:
+            loc = ["body", error.param] if error.param else ["body"]
+            return [{"loc": loc, "msg": error.message, "type": "value_error"}]
+
+
+def _detail(item: dict[str, Any]) -> dict[str, Any]:
+    kind, text = PYDANTIC_1.get(item["type"], (item["type"], item["msg"]))
+    return {"loc": ["body", *item["loc"]], "msg": text, "type": kind}

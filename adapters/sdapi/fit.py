@@ -1,0 +1,71 @@
+"""Fits the start picture of img2img to the size of the result. Pure; takes checked pictures only."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, ImageOps
+
+from gateway.request import SIZE_STEP_PX, Limits
+
+BACKGROUND = (255, 255, 255)
+
+
+def fitted(png: bytes, *, width_px: int, height_px: int, resize_mode: int, limits: Limits) -> bytes:
+    """The picture, without alpha, at the size in which it will be redrawn.
+
+    A size out of bounds is brought inside: the core refuses it right after, by name.
+    Source: A1111 1.10.1 modules/images.py resize_image; 0 stretches, 1 covers and crops, 2 fits and fills.
+    """
+    width, height = (
+        min(max(px, limits.min_px), limits.max_px) // SIZE_STEP_PX * SIZE_STEP_PX for px in (width_px, height_px)
+    )
+    with Image.open(io.BytesIO(png)) as opened:
+        picture = on_white(opened)
+    match resize_mode:
+        case 0:
+            result = picture.resize((width, height), Image.Resampling.LANCZOS)
+        case 1:
+            result = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+        case _:
+            result = filled(contained(picture, width, height), width, height)
+    out = io.BytesIO()
+    result.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """Source: A1111 1.10.1 `img2img_background_color`."""
+    if "A" not in picture.getbands() and "transparency" not in picture.info:
+        return picture.convert("RGB")
+    rgba = picture.convert("RGBA")
+    flat = Image.new("RGB", rgba.size, BACKGROUND)
+    flat.paste(rgba, mask=rgba.getchannel("A"))
+    return flat
+
+
+def contained(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """The whole picture, as large as fits; at least one pixel each way, however thin it is."""
+    scale = min(width / picture.width, height / picture.height)
+    size = (min(width, max(1, round(picture.width * scale))), min(height, max(1, round(picture.height * scale))))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def filled(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """The picture in the middle; what it leaves free shows its edge rows, stretched."""
+    left, top = (width - picture.width) // 2, (height - picture.height) // 2
+    right, bottom = left + picture.width, top + picture.height
+    first_row, last_row = (0, 0, picture.width, 1), (0, picture.height - 1, picture.width, picture.height)
+    first_column, last_column = (0, 0, 1, picture.height), (picture.width - 1, 0, picture.width, picture.height)
+    result = Image.new("RGB", (width, height))
+    for edge, box in (
+        (first_row, (0, 0, width, top)),
+        (last_row, (0, bottom, width, height)),
+        (first_column, (0, 0, left, height)),
+        (last_column, (right, 0, width, height)),
+    ):
+        size = (box[2] - box[0], box[3] - box[1])
+        if min(size) > 0:
+            result.paste(picture.resize(size, box=edge), box[:2])
+    result.paste(picture, (left, top))
+    return result

@@ -1,0 +1,128 @@
+"""The bodies of /sdapi/v1 as they arrive. Names and defaults are the wire's; what they mean stands in request.py."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from adapters.sdapi.lenient import Bool, Float, Ignored, Int, Names, Object, Seed, Str
+
+
+class Payload(BaseModel):
+    """Unknown keys are nothing, and null is as good as absent: clients send both everywhere."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: object) -> object:
+        return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
+class Generation(Payload):
+    """What txt2img and img2img share."""
+
+    # Source: A1111 1.10.1 StableDiffusionProcessing: what to draw
+    prompt: Str = ""
+    negative_prompt: Str = ""
+    styles: Names = []
+    seed: Seed = -1
+    subseed: Seed = -1
+    subseed_strength: Float = 0.0
+    seed_resize_from_h: Int = -1
+    seed_resize_from_w: Int = -1
+    sampler_name: Str | None = None
+    sampler_index: Str = "Euler"
+    scheduler: Str | None = None
+    batch_size: Int = 1
+    n_iter: Int = 1
+    steps: Int | None = None
+    cfg_scale: Float | None = None
+    width: Int = 512
+    height: Int = 512
+    denoising_strength: Float = 0.75
+
+    # Source: A1111 1.10.1 StableDiffusionProcessing: what surrounds it
+    restore_faces: Bool | None = None
+    tiling: Bool | None = None
+    do_not_save_samples: Ignored = False
+    do_not_save_grid: Ignored = False
+    eta: Ignored = None
+    s_min_uncond: Ignored = None
+    s_churn: Ignored = None
+    s_tmax: Ignored = None
+    s_tmin: Ignored = None
+    s_noise: Ignored = None
+    override_settings: Object = {}
+    override_settings_restore_afterwards: Bool = True
+    refiner_checkpoint: Str | None = None
+    refiner_switch_at: Ignored = None
+    disable_extra_networks: Bool = False
+    firstpass_image: Ignored = None
+    comments: Ignored = None
+
+    # Source: A1111 1.10.1 modules/api/models.py: the API's own
+    script_name: Str | None = None
+    script_args: Ignored = []
+    alwayson_scripts: Object = {}
+    send_images: Bool = True
+    save_images: Bool = False
+    force_task_id: Ignored = None
+    infotext: Str | None = None
+
+    # Source: Forge (distilled_cfg_scale), stable-diffusion.cpp and KoboldCpp (extra_images)
+    distilled_cfg_scale: Float | None = None
+    extra_images: Names = []
+
+    # Source: MFLUX API documentation 2.0, "POST /sdapi/v1/txt2img"
+    model: Str | None = None
+    sd_model_checkpoint: Str | None = None
+    guidance: Float | None = None
+    num_images: Int | None = None
+    lora_files: Names = []
+    lora_scales: Ignored = []
+    low_ram: Bool = False
+
+
+class Txt2Img(Generation):
+    """Source: A1111 1.10.1 StableDiffusionProcessingTxt2Img: the second pass ("hires fix")."""
+
+    enable_hr: Bool = False
+    firstphase_width: Ignored = 0
+    firstphase_height: Ignored = 0
+    hr_scale: Ignored = 2.0
+    hr_upscaler: Ignored = None
+    hr_second_pass_steps: Ignored = 0
+    hr_resize_x: Ignored = 0
+    hr_resize_y: Ignored = 0
+    hr_checkpoint_name: Ignored = None
+    hr_sampler_name: Ignored = None
+    hr_scheduler: Ignored = None
+    hr_prompt: Ignored = ""
+    hr_negative_prompt: Ignored = ""
+
+
+class Img2Img(Generation):
+    """Source: A1111 1.10.1 StableDiffusionProcessingImg2Img; `image_strength` is the seed document's denoise."""
+
+    init_images: Names = []
+    resize_mode: Int = 0
+    image_cfg_scale: Ignored = None
+    image_strength: Float | None = None
+    mask: Str | None = None
+    mask_blur: Ignored = None
+    mask_blur_x: Ignored = 4
+    mask_blur_y: Ignored = 4
+    mask_round: Ignored = True
+    inpainting_fill: Ignored = 0
+    inpaint_full_res: Ignored = True
+    inpaint_full_res_padding: Ignored = 0
+    inpainting_mask_invert: Ignored = 0
+    initial_noise_multiplier: Ignored = None
+    latent_mask: Ignored = None
+    include_init_images: Bool = False
+
+
+class Options(Payload):
+    """POST /options: one key has an effect. Source: A1111 1.10.1 modules/shared_options.py."""
+
+    sd_model_checkpoint: Str | None = None

@@ -1,0 +1,84 @@
+"""The one global progress of A1111, told from the job that runs. Pure; a stranger's picture stays hidden."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from engine.protocol import Generate
+from gateway.job import Job, Progress
+
+
+def progress_of(job: Job | None, progress: Progress | None, *, owner: str, with_image: bool) -> dict[str, Any]:
+    """The answer of GET /progress; `job` is what the engine does now, whoever asked for it.
+
+    Source: A1111 1.10.1 progressapi; `current_image` is bare base64 of a small JPEG.
+    """
+    if job is None or progress is None:
+        return _body(0.0, 0.0, _state("", 0))
+    is_own = job.owner == owner
+    state = _state(
+        _name(job, progress) if is_own else "another client's job",
+        progress.pictures,
+        job_timestamp=timestamp(job.started_at or job.created_at),
+        job_no=min(progress.image, progress.pictures - 1),
+        sampling_step=progress.step,
+        sampling_steps=progress.steps or (job.plan.steps if isinstance(job.plan, Generate) else 0),
+        interrupted=job.cancel_requested is not None,
+    )
+    preview = progress.preview.jpeg_base64 if with_image and is_own and progress.preview else None
+    return _body(min(1.0, 0.01 + progress.fraction), seconds_left(progress), state, preview)
+
+
+def seconds_left(progress: Progress) -> float:
+    """What the steps still to run take at the pace of the last one; 0 before there is a pace."""
+    if progress.step_seconds is None:
+        return 0.0
+    pictures_after = max(0, progress.pictures - progress.image - 1)
+    return progress.step_seconds * (max(0, progress.steps - progress.step) + pictures_after * progress.steps)
+
+
+def timestamp(at: float) -> str:
+    """Local `YYYYMMDDHHMMSS` of a Unix time in seconds."""
+    return time.strftime("%Y%m%d%H%M%S", time.localtime(at))
+
+
+def _name(job: Job, progress: Progress) -> str:
+    if not isinstance(job.plan, Generate):
+        return "load_model"
+    if progress.pictures > 1:
+        return f"Batch {min(progress.image + 1, progress.pictures)} out of {progress.pictures}"
+    return "scripts_txt2img" if job.plan.init_image is None else "scripts_img2img"
+
+
+def _state(
+    job: str,
+    job_count: int,
+    *,
+    job_timestamp: str = "0",
+    job_no: int = 0,
+    sampling_step: int = 0,
+    sampling_steps: int = 0,
+    interrupted: bool = False,
+) -> dict[str, Any]:
+    return {
+        "skipped": False,
+        "interrupted": interrupted,
+        "stopping_generation": interrupted,
+        "job": job,
+        "job_count": job_count,
+        "job_timestamp": job_timestamp,
+        "job_no": job_no,
+        "sampling_step": sampling_step,
+        "sampling_steps": sampling_steps,
+    }
+
+
+def _body(progress: float, eta_s: float, state: dict[str, Any], image: str | None = None) -> dict[str, Any]:
+    return {
+        "progress": progress,
+        "eta_relative": eta_s,
+        "state": state,
+        "current_image": image,
+        "textinfo": None,
+    }

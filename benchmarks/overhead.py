@@ -1,0 +1,169 @@
+"""What the gateway costs: python -m benchmarks.overhead
+
+A picture through HTTP against the same picture by mflux in a bare process, alternating in one run; how long
+/health/live takes while pictures are drawn and encoded; how soon the gateway answers, and how much memory it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+from PIL import Image
+
+from engine.catalog import EMBEDDED_PATH
+from engine.client.environment import child_environment
+from engine.client.options import EngineOptions
+from tests.live import ROOT, Live
+
+SIZE_PX, STEPS = 128, 8
+PROMPT = "a red circle on a blue background"
+BARE = f"""
+import sys
+from pathlib import Path
+from engine.families import flux2_tiny
+model = flux2_tiny.build(Path({str(EMBEDDED_PATH)!r}))
+print("ready", flush=True)
+for line in sys.stdin:
+    image = model.generate_image(seed=int(line), prompt={PROMPT!r}, num_inference_steps={STEPS},
+                                 width={SIZE_PX}, height={SIZE_PX}, guidance=1.0)
+    image.image.save("/dev/null" if line == "0\\n" else sys.argv[1], format="PNG", compress_level=1)
+    print("done", flush=True)
+"""
+
+
+class Bare:
+    """mflux alone in a process with the engine's own environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "bare.png"
+        environment = {**child_environment(EngineOptions(), os.environ), "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", BARE, str(self.file)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            text=True,
+        )
+        self._hear("ready")
+
+    def draw(self, seed: int) -> float:
+        assert self.process.stdin is not None
+        began = time.perf_counter()
+        print(seed, file=self.process.stdin, flush=True)
+        self._hear("done")
+        return time.perf_counter() - began
+
+    def _hear(self, word: str) -> None:
+        assert self.process.stdout is not None
+        while (line := self.process.stdout.readline().strip()) != word:
+            if not line and self.process.poll() is not None:
+                raise SystemExit("mflux could not draw in a bare process")
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def through_http(client: httpx.Client, seed: int) -> tuple[float, bytes]:
+    began = time.perf_counter()
+    body = {"prompt": PROMPT, "seed": seed, "size": f"{SIZE_PX}x{SIZE_PX}", "steps": STEPS}
+    answer = client.post("/v1/images/generations", json={**body, "response_format": "b64_json"})
+    answer.raise_for_status()
+    png = base64.b64decode(answer.json()["data"][0]["b64_json"])
+    return time.perf_counter() - began, png
+
+
+def overhead(gateway: Live, folder: Path, rounds: int) -> None:
+    bare = Bare(folder)
+    with httpx.Client(base_url=gateway.url, timeout=120) as client:
+        for seed in range(2):
+            bare.draw(seed + 1)
+            through_http(client, seed + 1)
+        alone, served = [], []
+        for seed in range(10, 10 + rounds):
+            alone.append(bare.draw(seed))
+            seconds, png = through_http(client, seed)
+            served.append(seconds)
+            same = Image.open(io.BytesIO(png)).tobytes() == Image.open(bare.file).convert("RGB").tobytes()
+            assert same, "the gateway drew another picture than mflux alone"
+    bare.close()
+    ratios = [s / a for s, a in zip(served, alone, strict=True)]
+    print(f"same pixels in all {rounds} pictures, {SIZE_PX}x{SIZE_PX}, {STEPS} steps")
+    print(f"mflux alone       median {statistics.median(alone):.3f} s")
+    print(f"through HTTP      median {statistics.median(served):.3f} s")
+    print(f"overhead          median {100 * (statistics.median(ratios) - 1):+.1f} % of a picture")
+
+
+def liveness(gateway: Live, title: str, size: int, pictures: int) -> None:
+    """p50 and p99 of /health/live while pictures are made."""
+
+    def draw() -> None:
+        body = {"prompt": PROMPT, "n": 1, "size": f"{size}x{size}", "response_format": "b64_json"}
+        for _ in range(pictures):
+            httpx.post(f"{gateway.url}/v1/images/generations", json=body, timeout=300).raise_for_status()
+
+    work = threading.Thread(target=draw)
+    work.start()
+    times = []
+    with httpx.Client(base_url=gateway.url, timeout=30) as client:
+        while work.is_alive():
+            began = time.perf_counter()
+            client.get("/health/live").raise_for_status()
+            times.append((time.perf_counter() - began) * 1000)
+            time.sleep(0.01)
+    work.join()
+    p99 = statistics.quantiles(times, n=100)[98]
+    print(f"/health/live {title}: median {statistics.median(times):.1f} ms, p99 {p99:.1f} ms ({len(times)} calls)")
+
+
+def start_up(folder: Path, rounds: int) -> None:
+    """From exec to the first answer of /health/live, and the gateway's own memory."""
+    seconds = []
+    for i in range(rounds):
+        home = folder / f"start{i}"
+        home.mkdir()
+        gateway = Live(home, backend="mlx")
+        began = time.perf_counter()
+        gateway.start(ready=False)
+        seconds.append(time.perf_counter() - began)
+        assert gateway.process is not None
+        rss = psutil.Process(gateway.process.pid).memory_info().rss
+        gateway.stop()
+    print(f"ready without the engine: median {statistics.median(seconds):.2f} s, {rss / 2**20:.0f} MB RSS")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = max(10, parser.parse_args().rounds)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        start_up(folder, 5)
+        (folder / "gateway").mkdir()
+        gateway = Live(folder / "gateway", backend="mlx").start()
+        try:
+            overhead(gateway, folder, rounds)
+            liveness(gateway, "while drawing", SIZE_PX, 20)
+            liveness(gateway, "while encoding 1024x1024 PNGs", 1024, 20)
+            assert gateway.process is not None
+            print(f"gateway after that: {psutil.Process(gateway.process.pid).memory_info().rss / 2**20:.0f} MB RSS")
+        finally:
+            gateway.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""FLUX.2 Klein, whole and tiny, as mflux 0.24 spells it. Knows one pipeline; the backend decides which is in memory."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil, exp
+from typing import Any, cast
+
+import mlx.core as mx
+from mflux.models.common.config.model_config import AVAILABLE_MODELS
+from mflux.models.common.schedulers.flow_match_euler_discrete_scheduler import FlowMatchEulerDiscreteScheduler
+from mflux.models.flux2 import Flux2Klein
+from mflux.utils.image_util import ImageUtil
+from PIL.Image import Image
+
+from engine.backends.base import Model, Watcher, steps_to_run
+from engine.backends.canvas import PREVIEW_PX, Frame
+from engine.families.base import Painter, Sketch
+
+EMBEDDINGS_BYTES = 64 * 1024 * 1024
+MOST_SCHEDULER_STEPS = 200
+REFERENCE_SHIFT = 1.15
+"""The shift of the noise schedule at which A1111 and ComfyUI begin an img2img of FLUX."""
+
+
+def load(model: Model) -> Painter:
+    """Klein by its geometry in mflux's table: names are never guessed from, and paths are absolute."""
+    pipeline = Flux2Klein(
+        model_path=model.path, quantize=model.quantize, model_config=AVAILABLE_MODELS[model.spec.geometry]
+    )
+    return Flux2Painter(pipeline)
+
+
+def load_tiny(model: Model) -> Painter:
+    """The same pipeline round toy-width parts."""
+    from engine.families import flux2_tiny
+
+    return Flux2Painter(flux2_tiny.build(model.path, quantize=model.quantize))  # type: ignore[arg-type]
+
+
+class Flux2Painter:
+    """A pipeline with its prompt cache and the one callback it ever gets: mflux has no unregister."""
+
+    def __init__(self, pipeline: Any) -> None:
+        mx.eval(pipeline.parameters())
+        self._pipeline = pipeline
+        self._observer = _Observer(pipeline.vae)
+        pipeline.callbacks.register(self._observer)
+        pipeline._encode_prompt_pair = Embeddings(pipeline._encode_prompt_pair).pair
+
+    def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
+        frame = sketch.frame
+        width, height = frame.drawn
+        steps, strength = sketch.steps, None
+        if frame.init is not None:
+            steps, strength = img2img_schedule(sketch.steps, sketch.denoise, (width // 16) * (height // 16))
+        self._observer.sitting = _Sitting(watcher, frame)
+        try:
+            made = self._pipeline.generate_image(
+                seed=sketch.seed,
+                prompt=sketch.prompt,
+                num_inference_steps=steps,
+                width=width,
+                height=height,
+                guidance=sketch.guidance,
+                # ImageUtil.load_image takes a picture as well as a path: no file in between.
+                image_path=frame.init,
+                image_strength=strength,
+            )
+            return cast(Image, made.image)
+        finally:
+            self._observer.sitting = None
+
+
+def img2img_schedule(steps: int, denoise: float, tokens: int) -> tuple[int, float]:
+    """Scheduler steps and mflux's `image_strength` for `steps_to_run` steps from the noise that `denoise` stands for.
+
+    mflux's own mapping begins at noise 0.77 for denoise 0.1 at 4 steps, which repaints the picture. A longer
+    schedule of which only the end is run begins as low as asked and costs no more steps.
+    """
+    run = steps_to_run(steps, denoise)
+    wanted = _shifted(REFERENCE_SHIFT, denoise)
+
+    def distance(scheduler_steps: int) -> float:
+        shift = FlowMatchEulerDiscreteScheduler._compute_empirical_mu(tokens, scheduler_steps)
+        return abs(_shifted(shift, run / scheduler_steps) - wanted)
+
+    best = min(range(run + 1, max(run + 2, MOST_SCHEDULER_STEPS)), key=distance)
+    # mflux begins at int(steps * strength); the half keeps that clear of rounding.
+    return best, (best - run + 0.5) / best
+
+
+def _shifted(shift: float, time_left: float) -> float:
+    """Share of noise when `time_left` (above 0, up to 1) of the schedule is left."""
+    return exp(shift) / (exp(shift) + 1.0 / time_left - 1.0)
+
+
+Encoder = Callable[..., tuple[mx.array, mx.array, mx.array | None, mx.array | None]]
+
+
+class Embeddings:
+    """Prompts already encoded, the least used forgotten first: mflux encodes anew for each picture."""
+
+    def __init__(self, encode: Encoder, most_bytes: int = EMBEDDINGS_BYTES) -> None:
+        self._encode = encode
+        self._most_bytes = most_bytes
+        self._known: OrderedDict[str, tuple[mx.array, mx.array]] = OrderedDict()
+
+    def pair(
+        self, *, prompt: str, negative_prompt: str | None, guidance: float
+    ) -> tuple[mx.array, mx.array, mx.array | None, mx.array | None]:
+        """In the place of the pipeline's `_encode_prompt_pair`."""
+        embedding, ids = self._of(prompt)
+        if negative_prompt is None or guidance <= 1.0:
+            return embedding, ids, None, None
+        return embedding, ids, *self._of(negative_prompt)
+
+    def _of(self, text: str) -> tuple[mx.array, mx.array]:
+        known = self._known.get(text)
+        if known is None:
+            embedding, ids, *_ = self._encode(prompt=text, negative_prompt=None, guidance=1.0)
+            mx.eval(embedding, ids)
+            known = self._known[text] = (embedding, ids)
+            while self._bytes() > self._most_bytes and len(self._known) > 1:
+                self._known.popitem(last=False)
+        self._known.move_to_end(text)
+        return known
+
+    def _bytes(self) -> int:
+        return sum(int(embedding.nbytes + ids.nbytes) for embedding, ids in self._known.values())
+
+
+@dataclass(slots=True)
+class _Sitting:
+    """One picture on its way. `before` holds the latents one step ago, `clock` when the step began."""
+
+    watcher: Watcher
+    frame: Frame
+    before: mx.array | None = None
+    clock: float = 0.0
+
+
+class _Observer:
+    """mflux's callbacks: evaluates before it looks at the clock, and lets the watcher stop the picture."""
+
+    def __init__(self, vae: Any) -> None:
+        self._vae = vae
+        self.sitting: _Sitting | None = None
+
+    def call_before_loop(self, *, latents: mx.array, **_: Any) -> None:
+        if self.sitting is not None:
+            mx.eval(latents)
+            self.sitting.before = latents
+            self.sitting.clock = time.monotonic()
+
+    def call_in_loop(self, *, t: int, latents: mx.array, config: Any, **_: Any) -> None:
+        sitting = self.sitting
+        if sitting is None or sitting.before is None:
+            return
+        # mflux calls this before it evaluates: without this line progress runs a step ahead.
+        mx.eval(latents)
+        seconds = time.monotonic() - sitting.clock
+        before, first = sitting.before, int(config.init_time_step)
+
+        def preview() -> bytes:
+            return sitting.frame.preview(self._look(before, latents, config, t))
+
+        sitting.watcher.step(t - first + 1, int(config.num_inference_steps) - first, seconds, preview)
+        sitting.before = latents
+        sitting.clock = time.monotonic()
+
+    def call_after_loop(self, **_: Any) -> None:
+        if self.sitting is not None:
+            self.sitting.watcher.decoding()
+
+    def _look(self, before: mx.array, latents: mx.array, config: Any, t: int) -> Image:
+        """What the picture would be if the rest of the way went straight on, small."""
+        sigmas = config.scheduler.sigmas
+        velocity = (latents - before) / (sigmas[t + 1] - sigmas[t])
+        clean = (latents - sigmas[t + 1] * velocity).astype(latents.dtype)
+        rows, columns = config.height // 16, config.width // 16
+        packed = clean.reshape(1, rows, columns, clean.shape[-1]).transpose(0, 3, 1, 2)
+        return cast(Image, ImageUtil.to_pil(self._vae.decode(_shrunk(self._vae.unpack_packed_latents(packed)))))
+
+
+def _shrunk(latent: mx.array) -> mx.array:
+    """VAE latents (1, channels, height / 8, width / 8), averaged until they decode to `PREVIEW_PX` at most."""
+    _, channels, height, width = latent.shape
+    pool = ceil(max(height, width) * 8 / PREVIEW_PX)
+    if pool <= 1:
+        return latent
+    rows, columns = ceil(height / pool), ceil(width / pool)
+    margins = [(0, 0), (0, 0), (0, rows * pool - height), (0, columns * pool - width)]
+    whole = mx.pad(latent, margins, mode="edge")
+    return whole.reshape(1, channels, rows, pool, columns, pool).mean(axis=(3, 5))

@@ -1,0 +1,320 @@
+"""The door: who may call, from where, with how large a body. Knows headers and paths as text, no route and no protocol.
+
+Pure ASGI, outermost in the stack. In this order, for every method: Host (S-02), Origin and Sec-Fetch-Site (S-03, S-04),
+preflight, key (S-07, S-09), content type (S-05), then the body while it comes in (S-11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.access.body import BodyBounds, BodyTooSlow, GuardedBody, Message, Receive
+from gateway.access.keys import Guesses, Keys, client_id, credential
+from gateway.access.origins import HostRule, OriginRule, askable
+from gateway.errors import Forbidden, GatewayError, InternalError, InvalidRequest, Unauthorized, UnsupportedMediaType
+from gateway.settings import Settings
+
+__all__ = [
+    "App",
+    "BodyTooSlow",
+    "Guard",
+    "Keys",
+    "Receive",
+    "Rendered",
+    "Scope",
+    "Send",
+    "TooManyGuesses",
+    "owner_of",
+    "plain_error",
+]
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+
+class Rendered(Protocol):
+    """An error as a whole answer; a Starlette response is one."""
+
+    @property
+    def status_code(self) -> int: ...
+
+    @property
+    def body(self) -> bytes | memoryview: ...
+
+    @property
+    def raw_headers(self) -> Headers: ...
+
+
+Render = Callable[[str, GatewayError], Rendered]
+
+METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+CONTENT_SECURITY_POLICY = (
+    b"default-src 'none'; img-src 'self' blob: data:; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    b"frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", CONTENT_SECURITY_POLICY),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+EXPOSED = b"retry-after, location, x-request-id, x-job-id, content-disposition"
+
+_log = logging.getLogger(__name__)
+
+
+class TooManyGuesses(GatewayError):
+    code, status, message = "too_many_guesses", 429, "Too many wrong keys came from this address."
+
+
+def owner_of(scope: Scope) -> str:
+    """Whose request this is: `key:NAME`, else `client:ID` as the client calls itself, else `peer:ADDRESS`."""
+    return str(scope["state"]["owner"])
+
+
+@dataclass(frozen=True, slots=True)
+class PlainAnswer:
+    """A whole answer in no protocol's shape."""
+
+    status_code: int
+    body: bytes
+    raw_headers: Headers
+
+
+def plain_error(path: str, error: GatewayError) -> PlainAnswer:
+    """An error for where no protocol is known."""
+    body = json.dumps({"error": error.message, "code": error.code}).encode()
+    return PlainAnswer(error.status, body, [(b"content-type", b"application/json")])
+
+
+class Guard:
+    """The door in front of `app`.
+
+    `render(path, error)` draws an error the way the path's protocol does; `body_limit(path)` is in bytes. Picture paths
+    may be shown by any site, page paths may be navigated to from any site, open paths need no key.
+    Raises: SettingsError when the keys file cannot be used.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        settings: Settings,
+        *,
+        render: Render = plain_error,
+        body_limit: Callable[[str], int] | None = None,
+        is_picture_path: Callable[[str], bool] = lambda path: False,
+        is_open_path: Callable[[str], bool] = lambda path: False,
+        is_page_path: Callable[[str], bool] = lambda path: path == "/",
+    ) -> None:
+        self._app = app
+        self._http = settings.http
+        self._render = render
+        self._body_limit = body_limit or (lambda path: settings.http.default_body_bytes)
+        self._is_picture_path, self._is_open_path, self._is_page_path = is_picture_path, is_open_path, is_page_path
+        self._hosts, self._origins = HostRule.of(settings), OriginRule.of(settings)
+        self._keys = Keys.load(settings.access.keys_file)
+        self._guesses = Guesses()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        headers = dict(reversed(scope["headers"]))  # the first of equal names counts
+        answer = _Answer(send, self._response_headers(scope, headers))
+        bounds = BodyBounds(
+            most_bytes=self._body_limit(scope["path"]),
+            deadline_s=self._http.body_deadline_s,
+            window_s=self._http.body_window_s,
+            bytes_per_s=self._http.body_bytes_per_s,
+        )
+        body = GuardedBody(receive, bounds)
+        try:
+            self._check_site(scope, headers)
+            if preflight := self._preflight(scope, headers):
+                await answer.whole(204, preflight, b"")
+                return
+            self._check_key(scope, headers)
+            self._check_body(scope, headers, bounds)
+        except GatewayError as error:
+            await self._refuse(scope, error, answer, body)
+            return
+        await self._through(scope, body, answer)
+
+    async def _through(self, scope: Scope, body: GuardedBody, answer: _Answer) -> None:
+        async def send(message: Message) -> None:
+            # Whatever the app makes of the error its receive() raised, the client gets the guard's own answer.
+            if body.error is None or answer.started:
+                await answer(message)
+
+        failure: GatewayError | None = None
+        try:
+            await self._app(scope, body, send)
+        except asyncio.CancelledError:
+            raise
+        except GatewayError as error:
+            failure = error
+        except Exception:
+            if not body.disconnected and body.error is None:
+                error_id = scope["state"].setdefault("error_id", secrets.token_hex(4))
+                _log.exception("a request ended in an unexpected error", extra={"error_id": error_id})
+                failure = InternalError(f"The gateway made a mistake (error {error_id}).")
+        if body.error is not None:
+            failure = body.error
+        if failure is not None and not answer.started and not body.disconnected:
+            await self._refuse(scope, failure, answer, body)
+
+    async def _refuse(self, scope: Scope, error: GatewayError, answer: _Answer, body: GuardedBody) -> None:
+        rendered = self._render(scope["path"], error)
+        status, content = rendered.status_code, bytes(rendered.body)
+        dropped = (b"content-length", b"connection")
+        headers = [(name, value) for name, value in rendered.raw_headers if name.lower() not in dropped]
+        if isinstance(error, Unauthorized):
+            headers += _challenge(scope)
+        if error.retry_after_s is not None and not any(name.lower() == b"retry-after" for name, _ in headers):
+            headers.append((b"retry-after", str(error.retry_after_s).encode()))
+        if body.whole or not _has_body(scope):
+            await answer.whole(status, headers, content)
+            return
+        await answer(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*headers, (b"content-length", str(len(content)).encode()), (b"connection", b"close")],
+            }
+        )
+        await answer({"type": "http.response.body", "body": content, "more_body": True})
+        await body.drain()
+        await answer({"type": "http.response.body", "body": b"", "more_body": False})
+
+    # ---- the checks --------------------------------------------------------------------------------
+
+    def _check_site(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        host = headers.get(b"host", b"").decode("latin-1")
+        if sum(name == b"host" for name, _ in scope["headers"]) > 1 or not self._hosts.allows(host):
+            raise InvalidRequest("This server does not answer to that Host; see access.hosts.", code="bad_host")
+        reads = scope["method"] in ("GET", "HEAD")
+        if reads and self._is_picture_path(scope["path"]):
+            return
+        origin = headers.get(b"origin")
+        if origin is not None:
+            if not self._origins.allows(origin.decode("latin-1"), host):
+                raise Forbidden("Requests from this origin are refused; see access.origins.", code="bad_origin")
+            return
+        if headers.get(b"sec-fetch-site") == b"cross-site" and not self._origins.every:
+            navigation = headers.get(b"sec-fetch-mode") == b"navigate" and headers.get(b"sec-fetch-dest") == b"document"
+            if not (reads and navigation and self._is_page_path(scope["path"])):
+                raise Forbidden("Requests from other sites are refused; see access.origins.", code="cross_site")
+
+    def _preflight(self, scope: Scope, headers: dict[bytes, bytes]) -> Headers | None:
+        if scope["method"] != "OPTIONS" or b"access-control-request-method" not in headers or b"origin" not in headers:
+            return None
+        requested = headers.get(b"access-control-request-headers", b"").decode("latin-1")
+        answer = [
+            (b"access-control-allow-methods", METHODS),
+            (b"access-control-allow-headers", askable(requested).encode()),
+            (b"access-control-max-age", b"600"),
+        ]
+        if headers.get(b"access-control-request-private-network") == b"true":
+            answer.append((b"access-control-allow-private-network", b"true"))
+        return answer
+
+    def _check_key(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        peer = scope["client"][0] if scope.get("client") else "unknown"
+        client = client_id(headers)
+        state = scope.setdefault("state", {})
+        state["owner"] = f"client:{client}" if client else f"peer:{peer}"
+        if not self._keys:
+            return
+        is_open = self._is_open_path(scope["path"])
+        wait_s = self._guesses.wait_s(peer)
+        if wait_s and not is_open:
+            raise TooManyGuesses(retry_after_s=wait_s)
+        given = credential(headers)
+        name = self._keys.name_of(given) if given is not None and not wait_s else None
+        if name is not None:
+            state["owner"] = f"key:{name}"
+        elif not is_open:
+            if given is not None:
+                self._guesses.wrong(peer)
+            raise Unauthorized
+
+    def _check_body(self, scope: Scope, headers: dict[bytes, bytes], bounds: BodyBounds) -> None:
+        if not _has_body(scope):
+            return
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > bounds.most_bytes:
+            raise bounds.too_large()
+        if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"identity", b""):
+            raise UnsupportedMediaType("Compressed bodies are not taken.")
+        if scope["method"] not in WITH_BODY:
+            return
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if not kind:
+            if b"origin" in headers or b"sec-fetch-site" in headers:
+                raise UnsupportedMediaType("Send Content-Type: application/json.")
+        elif kind not in (b"application/json", b"multipart/form-data") and not kind.endswith(b"+json"):
+            raise UnsupportedMediaType("Send Content-Type: application/json.")
+
+    def _response_headers(self, scope: Scope, headers: dict[bytes, bytes]) -> Headers:
+        """What every answer carries, refusals included."""
+        added = list(SECURITY_HEADERS)
+        if self._is_picture_path(scope["path"]):
+            added[3] = (b"cross-origin-resource-policy", b"cross-origin")
+        added.append((b"vary", b"Origin"))
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        host = headers.get(b"host", b"").decode("latin-1")
+        if origin and self._hosts.allows(host) and self._origins.allows(origin, host):
+            added.append((b"access-control-allow-origin", self._origins.allow_header(origin).encode("latin-1")))
+            added.append((b"access-control-expose-headers", EXPOSED))
+        return added
+
+
+class _Answer:
+    """`send` with the guard's headers: one the app has set itself stays, Vary is joined."""
+
+    def __init__(self, send: Send, added: Headers) -> None:
+        self._send, self._added = send, added
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            message = {**message, "headers": self._merged(message.get("headers", ()))}
+        await self._send(message)
+
+    async def whole(self, status: int, headers: Headers, content: bytes) -> None:
+        length = [] if status == 204 else [(b"content-length", str(len(content)).encode())]
+        await self({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
+        await self({"type": "http.response.body", "body": content, "more_body": False})
+
+    def _merged(self, given: Any) -> Headers:
+        headers: Headers = [(bytes(name), bytes(value)) for name, value in given]
+        names = {name.lower() for name, _ in headers}
+        return headers + [(name, value) for name, value in self._added if name == b"vary" or name not in names]
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
+        for name, value in scope["headers"]
+    )
+
+
+def _challenge(scope: Scope) -> Headers:
+    """What to ask for: a script of a page must not make the browser show its own password box."""
+    scripted = any(n == b"sec-fetch-mode" and v != b"navigate" for n, v in scope["headers"])
+    schemes = [b'Bearer realm="mflux-gateway"'] + ([] if scripted else [b'Basic realm="mflux-gateway"'])
+    return [(b"www-authenticate", scheme) for scheme in schemes]

@@ -1,0 +1,113 @@
+"""A request body as it comes in: how much, how fast, for how long (S-11). Knows bytes and clocks only.
+
+The count is of bytes received, since Content-Length may be missing or a lie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import BodyTooLarge, GatewayError
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+DRAIN_S = 2.0
+DRAIN_BYTES = 64 * 1024 * 1024
+
+
+class BodyTooSlow(GatewayError):
+    code, status, message = "body_too_slow", 408, "The body came too slowly."
+
+
+@dataclass(frozen=True, slots=True)
+class BodyBounds:
+    """`most_bytes` at most, all within `deadline_s`, and `bytes_per_s` or more over every `window_s` spent waiting."""
+
+    most_bytes: int
+    deadline_s: float
+    window_s: float
+    bytes_per_s: int
+
+    def too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The body is larger than {self.most_bytes} bytes.")
+
+
+class GuardedBody:
+    """An ASGI `receive` that ends in an error once the body breaks its bounds; `error` stays set from then on.
+
+    Only time spent waiting for the client counts: an app that reads late is not the client's fault.
+    """
+
+    def __init__(self, receive: Receive, bounds: BodyBounds) -> None:
+        self._receive, self._bounds = receive, bounds
+        self._got_bytes = 0
+        self._waited_s = 0.0
+        self._window_bytes = 0
+        self._window_waited_s = 0.0
+        self.whole = False
+        self.disconnected = False
+        self.error: GatewayError | None = None
+
+    async def __call__(self) -> Message:
+        """Raises: BodyTooLarge, BodyTooSlow."""
+        if self.error is not None:
+            raise self.error
+        if self.whole or self.disconnected:
+            return self._note(await self._receive())
+        message = await self._within_time()
+        if message["type"] == "http.request":
+            size = len(message.get("body", b""))
+            self._got_bytes += size
+            self._window_bytes += size
+            if self._got_bytes > self._bounds.most_bytes:
+                raise self._fail(self._bounds.too_large())
+        return self._note(message)
+
+    async def drain(self) -> None:
+        """Take in what the client still sends, for a while, so that it reads our answer and not a reset."""
+        got = self._got_bytes
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while not (self.whole or self.disconnected) and got < DRAIN_BYTES:
+                    message = self._note(await self._receive())
+                    got += len(message.get("body", b""))
+        except TimeoutError:
+            pass
+
+    async def _within_time(self) -> Message:
+        loop = asyncio.get_running_loop()
+        bounds = self._bounds
+        allowed = min(bounds.deadline_s - self._waited_s, bounds.window_s - self._window_waited_s)
+        began = loop.time()
+        try:
+            async with asyncio.timeout(max(0.0, allowed)):
+                return await self._receive()
+        except TimeoutError:
+            if self._waited_s + loop.time() - began >= bounds.deadline_s:
+                raise self._fail(BodyTooSlow(f"The body took longer than {bounds.deadline_s:g} seconds.")) from None
+            if self._window_bytes < bounds.bytes_per_s * bounds.window_s:
+                raise self._fail(
+                    BodyTooSlow(f"The body came slower than {bounds.bytes_per_s} bytes a second.")
+                ) from None
+        finally:
+            passed = loop.time() - began
+            self._waited_s += passed
+            self._window_waited_s += passed
+            if self._window_waited_s >= bounds.window_s:
+                self._window_bytes, self._window_waited_s = 0, 0.0
+        return await self._within_time()
+
+    def _note(self, message: Message) -> Message:
+        if message["type"] == "http.disconnect":
+            self.disconnected = True
+        elif not message.get("more_body", False):
+            self.whole = True
+        return message
+
+    def _fail(self, error: GatewayError) -> GatewayError:
+        self.error = error
+        return error

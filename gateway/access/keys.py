@@ -1,0 +1,143 @@
+"""Who is calling: keys, the credentials that carry them, and how often one may guess. Knows no route.
+
+Only SHA-256 digests are kept, and every one is compared whatever came before, so time tells nothing (S-07).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import stat
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.settings import SettingsError
+
+MIN_KEY_CHARS = 16
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_KEY = re.compile(r"[!-~]{1,256}")
+_CLIENT = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of this server by name; empty means that none is asked for."""
+
+    digests: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, pairs: Mapping[str, str]) -> Keys:
+        return cls({name: _digest(key) for name, key in pairs.items()})
+
+    @classmethod
+    def load(cls, path: Path | None) -> Keys:
+        """The keys in a file of lines `name key`; `#` begins a comment line.
+
+        Raises: SettingsError.
+        """
+        if path is None:
+            return cls()
+        try:
+            mode = path.stat().st_mode
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise SettingsError(f"access.keys_file {path}: cannot be read: {reason}") from None
+        if stat.S_IMODE(mode) & 0o077:
+            raise SettingsError(f"access.keys_file {path}: others may read it; run chmod 600 on it")
+        pairs: dict[str, str] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            words = line.split()
+            if not words or words[0].startswith("#"):
+                continue
+            if len(words) != 2 or not _NAME.fullmatch(words[0]) or not _KEY.fullmatch(words[1]):
+                raise SettingsError(f"access.keys_file {path} line {number}: must be a name and a key")
+            if len(words[1]) < MIN_KEY_CHARS:
+                raise SettingsError(
+                    f"access.keys_file {path} line {number}: a key has {MIN_KEY_CHARS} characters or more"
+                )
+            if words[0] in pairs:
+                raise SettingsError(f"access.keys_file {path} line {number}: the name {words[0]} is there twice")
+            pairs[words[0]] = words[1]
+        if not pairs:
+            raise SettingsError(f"access.keys_file {path}: holds no key")
+        return cls.of(pairs)
+
+    def __bool__(self) -> bool:
+        return bool(self.digests)
+
+    def __repr__(self) -> str:
+        return f"Keys({', '.join(self.digests)})"
+
+    def name_of(self, key: str) -> str | None:
+        """The name `key` belongs to."""
+        given = _digest(key)
+        found: str | None = None
+        for name, digest in self.digests.items():
+            if hmac.compare_digest(digest, given):
+                found = name
+        return found
+
+
+def credential(headers: Mapping[bytes, bytes]) -> str | None:
+    """The key a request carries: Bearer, the password of Basic, or X-API-Key. None when it carries none at all.
+
+    AUTOMATIC1111's clients send `Authorization: Basic ` with nothing after it; that is no credential.
+    """
+    scheme, _, rest = headers.get(b"authorization", b"").strip().partition(b" ")
+    rest = rest.strip()
+    if not rest:
+        return headers.get(b"x-api-key", b"").decode("latin-1").strip() or None
+    if scheme.lower() == b"bearer":
+        return rest.decode("latin-1")
+    if scheme.lower() == b"basic":
+        try:
+            pair = base64.b64decode(rest, validate=True)
+        except binascii.Error:
+            return ""
+        return pair.partition(b":")[2].decode("latin-1")
+    return ""
+
+
+def client_id(headers: Mapping[bytes, bytes]) -> str | None:
+    """What a client without a key calls itself in X-Client-Id."""
+    given = headers.get(b"x-client-id", b"").decode("latin-1")
+    return given if _CLIENT.fullmatch(given) else None
+
+
+class Guesses:
+    """Wrong keys by address: after `most` in `window_s` seconds the address waits (S-09). Holds 4 096 addresses."""
+
+    def __init__(self, most: int = 10, window_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._window_s, self._clock = most, window_s, clock
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def wait_s(self, address: str) -> int:
+        """Whole seconds until `address` may try again; 0 when it may now."""
+        times = self._times.get(address)
+        if times is None:
+            return 0
+        oldest_that_counts = self._clock() - self._window_s
+        while times and times[0] <= oldest_that_counts:
+            times.popleft()
+        if len(times) < self._most:
+            return 0
+        return max(1, round(times[0] - oldest_that_counts))
+
+    def wrong(self, address: str) -> None:
+        times = self._times.setdefault(address, deque(maxlen=self._most))
+        times.append(self._clock())
+        self._times.move_to_end(address)
+        if len(self._times) > 4096:
+            self._times.popitem(last=False)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

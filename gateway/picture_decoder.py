@@ -1,0 +1,133 @@
+"""The child that opens pictures from strangers, so that a bomb or a bug in a decoder takes nothing else with it.
+
+Knows bytes in and bytes out: no job, no path, no network. Run as `python -m gateway.picture_decoder`; each frame on the
+pipes is a 4-byte big-endian length and as many bytes. A request is the picture; an answer is `+` and a PNG, or `-` and a
+sentence. End of input: leave.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import struct
+import sys
+import warnings
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 16_777_216
+MAX_EDGE_PX = 8192
+MAX_MEMORY_BYTES = 2 * 1024**3
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+LENGTH = struct.Struct(">I")
+
+
+class Refused(Exception):
+    """The picture is not taken; the text is a sentence for the client."""
+
+
+def normalised(data: bytes) -> bytes:
+    """The picture as a PNG of mode RGB or RGBA, upright, with nothing in it but pixels.
+
+    Raises: Refused.
+    """
+    from PIL import Image
+
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            _check_header(picture)
+            picture.load()
+            clean = _pixels(_upright(picture))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large() from None
+    except MemoryError:
+        raise Refused("The picture needs too much memory to decode.") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error):
+        raise Refused("The picture is damaged, cut off, or not a PNG, JPEG or WebP.") from None
+    out = io.BytesIO()
+    clean.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def _check_header(picture: Image.Image) -> None:
+    """Sizes by the header alone, before a pixel is decoded: Pillow itself minds only twice its limit."""
+    width, height = picture.size
+    if width > MAX_EDGE_PX or height > MAX_EDGE_PX or width * height > MAX_PIXELS:
+        raise _too_large()
+    # A JPEG of several frames (MPO) is one photo with a thumbnail or depth map behind it: phones write them.
+    if picture.format in ("PNG", "WEBP") and getattr(picture, "n_frames", 1) != 1:
+        raise Refused("The picture is animated; send a single frame.")
+
+
+def _too_large() -> Refused:
+    return Refused(f"The picture is larger than {MAX_PIXELS} pixels or {MAX_EDGE_PX} on one side.")
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    from PIL import ImageOps
+
+    # Broken EXIF does not make the pixels wrong.
+    with contextlib.suppress(OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, struct.error):
+        return ImageOps.exif_transpose(picture)
+    return picture
+
+
+def _pixels(picture: Image.Image) -> Image.Image:
+    """Eight bits a channel, alpha only where it says something, and an empty info: `save` would copy ICC from there."""
+    if picture.mode.startswith("I"):  # 16-bit grey, which convert() would clip instead of scale
+        picture = picture.convert("I").point([value / 256 for value in range(65536)], "L")
+    elif picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        lowest, _ = picture.getchannel("A").getextrema()
+        if lowest == 255:
+            picture = picture.convert("RGB")
+    if picture.mode not in ("RGB", "RGBA"):
+        picture = picture.convert("RGB")
+    picture.info = {}
+    return picture
+
+
+def main() -> None:
+    """Answer pictures until the parent closes the pipe."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a stray print must not reach the pipe
+    import PIL.Image  # before the limit, so that a refusal never comes from an import
+
+    PIL.Image.preinit()
+    _limit_memory()
+    while (data := _read(requests)) is not None:
+        try:
+            answer = b"+" + normalised(data)
+        except Refused as refused:
+            answer = b"-" + str(refused).encode()
+        except MemoryError:
+            answer = b"-The picture needs too much memory to decode."
+        answers.write(LENGTH.pack(len(answer)) + answer)
+        answers.flush()
+
+
+def _read(pipe: BinaryIO) -> bytes | None:
+    head = pipe.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        return None
+    (size,) = LENGTH.unpack(head)
+    data = pipe.read(size)
+    return data if len(data) == size else None
+
+
+def _limit_memory() -> None:
+    """Linux only: macOS takes the limit and does not keep it, so there the header check alone bounds memory."""
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+
+
+if __name__ == "__main__":
+    main()

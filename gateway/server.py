@@ -1,0 +1,289 @@
+"""The listening side: sockets, connections and the way out. Knows bytes of HTTP/1.1 and settings, no route.
+
+uvicorn with h11, which can be bounded; httptools takes 2.6 MB of headers. `conn`, `cycle` and `handle_events` are
+uvicorn's own and not promised to stay: tests/test_http_guard.py shows each bound over a real socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from gateway.access import App, Receive, Scope, Send
+from gateway.settings import HttpSettings, Settings, is_loopback
+
+MAX_URL_BYTES = 8 * 1024
+MAX_HEADER_BYTES = 64 * 1024
+MAX_HEADERS = 100
+LINGER_S = 1.0
+
+_REFUSALS = {
+    400: ("Bad Request", "This is not an HTTP request."),
+    408: ("Request Timeout", "The request came too slowly."),
+    414: ("URI Too Long", f"The URL is longer than {MAX_URL_BYTES} bytes."),
+    431: ("Request Header Fields Too Large", f"More than {MAX_HEADERS} headers, or {MAX_HEADER_BYTES} bytes of them."),
+    503: ("Service Unavailable", "Too many connections are open."),
+}
+
+_log = logging.getLogger(__name__)
+
+
+class ServerError(Exception):
+    """The server cannot start; the text is one line for the person who starts it."""
+
+
+async def serve(app: App, settings: Settings, *, stopping: Callable[[], None] = lambda: None) -> None:
+    """Serve until SIGINT or SIGTERM; a second signal does not wait for open requests.
+
+    `stopping` is called in the loop as soon as the end is known, before anything waits for connections, so that
+    streams can end by themselves. Raises: ServerError when a port cannot be had.
+    """
+    sockets = listen(settings)
+    config = uvicorn.Config(
+        app,
+        http=_protocol(settings.http),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.http.keep_alive_s,
+        timeout_graceful_shutdown=settings.http.shutdown_s,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+    )
+    server = _Server(config, stopping)
+    config.app = _without_traces_of_cancel(app, server)
+    try:
+        await server.serve(sockets)
+    except SystemExit:  # uvicorn's answer to a lifespan that fails; the reason is in the log
+        raise ServerError("the gateway could not start; the reason is logged above") from None
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def run(app: App, settings: Settings, *, stopping: Callable[[], None] = lambda: None) -> None:
+    """`serve` on a loop of its own, uvloop's where it is installed. Raises: ServerError."""
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve(app, settings, stopping=stopping))
+
+
+def listen(settings: Settings) -> list[socket.socket]:
+    """One bound socket a port; the caller closes them. Raises: ServerError."""
+    host = settings.server.host.strip("[]")
+    sockets: list[socket.socket] = []
+    for port in settings.server.ports:
+        sock: socket.socket | None = None
+        try:
+            family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            sock = socket.socket(family, kind, proto)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setblocking(False)
+            sock.bind(address)
+            sock.listen(1024)
+        except OSError as error:
+            for opened in (*sockets, *([sock] if sock else [])):
+                opened.close()
+            raise ServerError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+        sockets.append(sock)
+    return sockets
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with a way out that others hear of in time and a clean exit code."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+        self._told = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        for sock in sockets or []:
+            host, port = sock.getsockname()[:2]
+            _log.info("listening", extra={"address": f"{host}:{port}"})
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn would raise the signal again in the end; a stop that was asked for is not a death by signal.
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell)
+        _log.info("stopping", extra={"signal": signal.Signals(sig).name})
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._tell()
+        await super().shutdown(sockets)
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            self._stopping()
+
+
+def _without_traces_of_cancel(app: App, server: _Server) -> Any:
+    """`app`, whose requests cut off by the shutdown deadline end quietly instead of each logging a traceback."""
+
+    async def quiet(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not server.should_exit:
+                raise
+
+    return quiet
+
+
+# ---- one connection ------------------------------------------------------------------------------
+
+
+class _Connection(h11.Connection):
+    """h11's parser with bounds on a whole head; its own bound sees only heads that come in pieces (S-10)."""
+
+    refusal_status = 400
+
+    def next_event(self) -> Any:
+        """Raises: h11.RemoteProtocolError, with the status to answer in `refusal_status`."""
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            self.refusal_status = 431 if error.error_status_hint == 431 else 400
+            raise
+        if isinstance(event, h11.Request):
+            size = sum(len(name) + len(value) + 4 for name, value in event.headers)
+            if len(event.target) > MAX_URL_BYTES:
+                self._refuse(414)
+            if len(event.headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+                self._refuse(431)
+        return event
+
+    def _refuse(self, status: int) -> None:
+        self.refusal_status = status
+        raise h11.RemoteProtocolError(_REFUSALS[status][0], error_status_hint=status)
+
+
+def _protocol(http: HttpSettings) -> type[asyncio.Protocol]:
+    """The connection class of one server: its bounds and its count of peers."""
+    peers: Counter[str] = Counter()
+
+    class Connection(_GuardedProtocol):
+        bounds = http
+        open_by_peer = peers
+
+    return Connection
+
+
+class _GuardedProtocol(H11Protocol):
+    """uvicorn's connection with a deadline and bounds for the head, and a limit of peers (S-10, S-14)."""
+
+    bounds: HttpSettings
+    open_by_peer: Counter[str]
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.conn = _Connection(h11.SERVER, MAX_HEADER_BYTES)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._refused = False
+        self._peer: str | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        peer = self.client[0] if self.client else ""
+        if peer and not is_loopback(peer):
+            self._peer = peer
+            self.open_by_peer[peer] += 1
+        too_many_here = self._peer is not None and self.open_by_peer[peer] > self.bounds.max_connections_per_ip
+        if too_many_here or len(self.connections) > self.bounds.max_connections:
+            self._refuse(503)
+        else:
+            self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        if self._peer is not None:
+            self.open_by_peer[self._peer] -= 1
+            if not self.open_by_peer[self._peer]:
+                del self.open_by_peer[self._peer]
+            self._peer = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._refused:
+            super().data_received(data)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self._refused or self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._unwatch()
+        elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._watch_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:  # answered early; what is left of the body has a deadline, too
+            self._watch_head()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self.conn.refusal_status if isinstance(self.conn, _Connection) else 400)
+
+    def _watch_head(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self.bounds.header_deadline_s, self._too_slow)
+
+    def _unwatch(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._refuse(408)
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: int) -> None:
+        """Answer past h11, whose state promises nothing now, and read on: a reset must not overtake it."""
+        self._refused = True
+        self._unwatch()
+        self._unset_keepalive_if_required()
+        reason, sentence = _REFUSALS[status]
+        body = json.dumps({"error": sentence, "code": reason.lower().replace(" ", "_")}).encode()
+        head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        retry = "retry-after: 5\r\n" if status == 503 else ""
+        self.transport.write(f"{head}{retry}connection: close\r\n\r\n".encode() + body)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)

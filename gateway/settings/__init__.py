@@ -1,0 +1,44 @@
+"""What the owner of the machine decided: file < environment < command line. Knows no HTTP, no store, no engine process.
+
+A wrong key or value is one sentence that names where it came from and, for a key, the nearest one that exists.
+"""
+
+from gateway.settings.example import example_yaml
+from gateway.settings.model import (
+    AccessSettings,
+    EngineSettings,
+    GenerationSettings,
+    HttpSettings,
+    LocalModel,
+    LogSettings,
+    ModelSettings,
+    QueueSettings,
+    RetentionSettings,
+    ServerSettings,
+    Settings,
+    SettingsError,
+    StoreSettings,
+    is_loopback,
+    keys,
+)
+from gateway.settings.sources import load_settings
+
+__all__ = [
+    "AccessSettings",
+    "EngineSettings",
+    "GenerationSettings",
+    "HttpSettings",
+    "LocalModel",
+    "LogSettings",
+    "ModelSettings",
+    "QueueSettings",
+    "RetentionSettings",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "StoreSettings",
+    "example_yaml",
+    "is_loopback",
+    "keys",
+    "load_settings",
+]

@@ -1,0 +1,30 @@
+"""config.yaml.example, from the settings themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gateway.settings.model import Section, Settings
+
+
+def example_yaml() -> str:
+    """`config.yaml.example`: every key, its default, and its sentence."""
+    lines = [
+        "# Every setting with its default. Copy to config.yaml and keep what you change.",
+        "# The environment overrides the file (MFLUX_GATEWAY__SECTION__KEY), the command line overrides both.",
+    ]
+    for section, field in Settings.model_fields.items():
+        lines += ["", f"# {field.description}", f"{section}:"]
+        model = field.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, Section)
+        for key, inner in model.model_fields.items():
+            lines += [f"  # {inner.description}", f"  {key}: {_yaml(inner.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, Path):
+        return json.dumps(f"./{value}")
+    return json.dumps(value)

@@ -1,0 +1,294 @@
+"""Every setting with its default and its sentence. Knows no source: `sources.py` fills it."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from engine.catalog import CATALOG, EMBEDDED
+from gateway.request import Limits
+
+FAST_DEFAULT = "flux2-klein-4b"
+
+MIB = 1024 * 1024
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the text is one line for the person who wrote them."""
+
+
+def _number(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+def _public_url(value: str | None) -> str | None:
+    if value is None:
+        return None
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise ValueError("must look like http://name:port, without user, query or fragment")
+    return value.rstrip("/")
+
+
+def _origin(value: str) -> str:
+    if value == "*" or re.fullmatch(r"https?://[^/?#@\s*]+", value):
+        return value.lower()
+    raise ValueError('must look like https://name:port, or be "*"')
+
+
+def _host(value: str) -> str:
+    if value == "*" or re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:]+|\[[0-9A-Fa-f:.]+\]", value):
+        return value.strip("[]").lower()
+    raise ValueError("must be a bare name or address, without scheme and port")
+
+
+FolderPath = Annotated[Path, AfterValidator(Path.expanduser)]
+Bits = Annotated[Literal[3, 4, 5, 6, 8], BeforeValidator(_number)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(Section):
+    host: str = Field(default="127.0.0.1", description="Address to listen on; any but loopback needs access.keys_file.")
+    port: Port = Field(default=7861, description="Port to listen on.")
+    extra_ports: tuple[Port, ...] = Field(default=(), description="More ports for the same server, such as 4030.")
+    public_url: Annotated[str | None, AfterValidator(_public_url)] = Field(
+        default=None, description="What picture URLs begin with, when the server stands behind another name."
+    )
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return (self.port, *self.extra_ports)
+
+
+class LocalModel(Section):
+    """A folder of weights, and the catalogue model whose architecture it has."""
+
+    path: FolderPath
+    like: str = FAST_DEFAULT
+
+
+class ModelSettings(Section):
+    default: str | None = Field(
+        default=None,
+        description=f"Model of requests that name none; null: {FAST_DEFAULT} with Metal or CUDA, else {EMBEDDED}.",
+    )
+    auto_download: bool = Field(default=True, description="Fetch catalogue models that are asked for and not on disk.")
+    cache_dir: FolderPath = Field(default=Path("models"), description="Folder the models are kept in.")
+    aliases: dict[str, str] = Field(default={}, description="Other names for models: {asked-for: served}.")
+    local: dict[str, LocalModel] = Field(
+        default={}, description="Folders served as models: {name: {path: /folder, like: catalogue-name}}."
+    )
+    quantize: Bits | None = Field(default=None, description="Bits to quantise to at load: 3, 4, 5, 6, 8 or null.")
+    steps_as_sent: bool = Field(default=False, description="Run as many steps as asked, even where more add nothing.")
+
+
+class GenerationSettings(Section):
+    default_steps: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Steps of requests that name none; null is the model's own number."
+    )
+    max_batch_size: Annotated[int, Field(ge=1, le=10)] = Field(
+        default=10, description="Pictures one job may ask for, 1 to 10."
+    )
+    output_dir: FolderPath = Field(default=Path("output"), description="Folder the pictures are kept in.")
+    previews: bool = Field(default=True, description="Draw small previews while a picture is made.")
+    max_px: Annotated[int, Field(ge=64, le=8192)] = Field(
+        default=2048, description="Longest edge of a picture, in pixels."
+    )
+    max_pixels: Annotated[int, Field(ge=4096, le=16_777_216)] = Field(
+        default=4_194_304, description="Largest picture, as width x height."
+    )
+    max_steps: Annotated[int, Field(ge=1, le=1000)] = Field(default=100, description="Steps one picture may take.")
+    max_pixel_steps: Count = Field(
+        default=1_000_000_000, description="Cost of one job: width x height x steps x pictures."
+    )
+    max_prompt_bytes: Bytes = Field(default=32 * 1024, description="Both prompts together, in bytes of UTF-8.")
+
+    @property
+    def limits(self) -> Limits:
+        """These bounds, as `gateway.request.resolve` takes them."""
+        return Limits(
+            max_px=self.max_px,
+            max_pixels=self.max_pixels,
+            max_steps=self.max_steps,
+            max_count=self.max_batch_size,
+            max_pixel_steps=self.max_pixel_steps,
+            max_prompt_bytes=self.max_prompt_bytes,
+        )
+
+
+class StoreSettings(Section):
+    data_dir: FolderPath = Field(
+        default=Path("data"), description="Folder of the job database and of what clients sent in."
+    )
+
+
+class QueueSettings(Section):
+    waiting: Annotated[int, Field(ge=1, le=100_000)] = Field(default=1000, description="Jobs that may wait in all.")
+    waiting_per_owner: Count | None = Field(
+        default=50, description="Jobs one key may have waiting; used when there are keys."
+    )
+
+
+class RetentionSettings(Section):
+    days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=7, description="Days until inputs and event logs of finished jobs go."
+    )
+    quota_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=20, description="Gigabytes of pictures kept; the oldest go first."
+    )
+    jobs: Count = Field(default=5000, description="Finished jobs kept; the oldest go first.")
+
+
+class EngineSettings(Section):
+    backend: Literal["mlx", "fake"] = Field(
+        default="mlx", description="What draws: mlx, or fake for developing clients."
+    )
+    fake_script: str | None = Field(default=None, description="What the fake backend is to do; for tests.")
+    start_s: Seconds = Field(default=60, description="Seconds the engine may take to start.")
+    load_s: Seconds = Field(default=600, description="Seconds a model may take to load.")
+    step_floor_s: Seconds = Field(
+        default=60, description="Seconds one step may always take; more where steps are slow."
+    )
+    decode_s: Seconds = Field(default=180, description="Seconds the last phase of a picture may take.")
+    cancel_grace_s: Seconds = Field(
+        default=10, description="Seconds the engine has to obey a cancel before it is replaced."
+    )
+
+
+class AccessSettings(Section):
+    keys_file: FolderPath | None = Field(
+        default=None, description='File with a line "name key" for each client; mode 0600.'
+    )
+    allow_open: bool = Field(default=False, description="Listen beyond loopback without any key.")
+    hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = Field(
+        default=(), description="Names clients reach this server by, beside loopback and host.docker.internal."
+    )
+    origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(
+        default=(),
+        description='Web origins that may call, beside loopback ones, such as https://ui.example; "*" lets all in.',
+    )
+
+
+class HttpSettings(Section):
+    default_body_bytes: Bytes = Field(default=256 * 1024, description="Largest body on routes without pictures.")
+    image_body_bytes: Bytes = Field(default=32 * MIB, description="Largest body on routes that take pictures.")
+    header_deadline_s: Seconds = Field(default=10, description="Seconds a client has to send its headers.")
+    body_deadline_s: Seconds = Field(default=60, description="Seconds a client has to send its body.")
+    body_window_s: Seconds = Field(default=10, description="Seconds over which body_bytes_per_s is averaged.")
+    body_bytes_per_s: Annotated[int, Field(ge=0)] = Field(
+        default=16 * 1024, description="Slowest body that is waited for."
+    )
+    keep_alive_s: Annotated[int, Field(ge=1)] = Field(default=5, description="Seconds an idle connection is kept.")
+    max_connections: Count = Field(default=1024, description="Connections in all.")
+    max_connections_per_ip: Count = Field(
+        default=64, description="Connections of one address; loopback is not counted."
+    )
+    sync_waits: Count = Field(default=256, description="Requests that may wait for their picture at the same time.")
+    max_streams: Count = Field(default=1000, description="Event streams open at the same time.")
+    shutdown_s: Annotated[int, Field(ge=1, le=60)] = Field(
+        default=3, description="Seconds open requests have to end when the server stops."
+    )
+
+
+class LogSettings(Section):
+    level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda v: v.upper() if isinstance(v, str) else v)
+    ] = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR. Prompts appear in DEBUG only.")
+
+
+class Settings(BaseSettings):
+    """Everything the owner may decide. Built by `load_settings`; `Settings()` is the defaults."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    server: ServerSettings = Field(default=ServerSettings(), description="Where the server listens.")
+    models: ModelSettings = Field(default=ModelSettings(), description="Which models are served.")
+    generation: GenerationSettings = Field(default=GenerationSettings(), description="What one job may ask for.")
+    store: StoreSettings = Field(default=StoreSettings(), description="Where jobs are kept.")
+    queue: QueueSettings = Field(default=QueueSettings(), description="How many jobs may wait.")
+    retention: RetentionSettings = Field(default=RetentionSettings(), description="How long things are kept.")
+    engine: EngineSettings = Field(default=EngineSettings(), description="The process that draws.")
+    access: AccessSettings = Field(default=AccessSettings(), description="Who may call.")
+    http: HttpSettings = Field(default=HttpSettings(), description="What a connection may cost.")
+    log: LogSettings = Field(default=LogSettings(), description="What is written to stderr.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The library's environment source would read a stray LOG or QUEUE variable as a whole section.
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _models_exist(self) -> Settings:
+        models = self.models
+        known = {spec.name for spec in CATALOG}
+        served = known | set(models.local)
+        for name, local in models.local.items():
+            _check_model(f"models.local.{name}.like", local.like, known)
+        for name, target in models.aliases.items():
+            _check_model(f"models.aliases.{name}", target, served)
+        if models.default is not None:
+            _check_model("models.default", models.default, served | set(models.aliases))
+        return self
+
+    def check_bind(self) -> None:
+        """Raises: SettingsError when others could reach the server and no key stands in their way (S-01)."""
+        if self.access.keys_file is None and not self.access.allow_open and not is_loopback(self.server.host):
+            raise SettingsError(
+                f"server.host {self.server.host} can be reached by others: set access.keys_file (--keys-file), "
+                "or say access.allow_open: true (--allow-open)"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens on `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def keys() -> Iterator[tuple[str, str]]:
+    """Every (section, key) there is."""
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, Section)
+        yield from ((section, key) for key in model.model_fields)
+
+
+def clip(text: str) -> str:
+    """At most 64 printable characters of something a person or a file said."""
+    plain = text.encode("unicode_escape").decode()
+    return plain if len(plain) <= 64 else plain[:61] + "..."
+
+
+def _check_model(key: str, name: str, known: set[str]) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ValueError(f"{key}: there is no model {clip(name)}{hint}")

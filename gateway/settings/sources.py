@@ -1,0 +1,239 @@
+"""File < environment < command line, and what is wrong with them in one line."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
+
+from engine.catalog import CATALOG
+from gateway import __version__
+from gateway.settings.model import FAST_DEFAULT, Settings, SettingsError, clip, keys
+
+ENV_PREFIX = "MFLUX_GATEWAY__"
+ENV_NAMES = {
+    "MFLUX_API_HOST": ("server", "host"),
+    "MFLUX_API_PORT": ("server", "port"),
+    "MFLUX_DEFAULT_MODEL": ("models", "default"),
+    "MFLUX_OUTPUT_DIR": ("generation", "output_dir"),
+    "MFLUX_MODELS_DIR": ("models", "cache_dir"),
+}
+"""Names older deployments use, beside MFLUX_GATEWAY__SECTION__KEY for every key."""
+
+DEFAULT_FILE = Path("config.yaml")
+
+
+def load_settings(argv: Sequence[str], env: Mapping[str, str]) -> Settings:
+    """The settings of this start: `config.yaml` or --config, then `env`, then `argv` (without the program's name).
+
+    Raises: SettingsError. SystemExit(0) for --help and --version.
+    """
+    arguments = _parser().parse_args(list(argv))
+    path = arguments.config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    layers = {
+        "command line": _from_arguments(arguments),
+        "environment": _from_environment(env),
+        str(path): _from_file(path) if path else {},
+    }
+    for source, layer in layers.items():
+        _refuse_unknown(layer, source)
+    try:
+        settings = _layered(list(layers.values()))
+    except ValidationError as error:
+        raise SettingsError("; ".join(_sentence(found, layers) for found in error.errors())) from None
+    settings.check_bind()
+    return settings
+
+
+def _layered(layers: list[dict[str, Any]]) -> Settings:
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *_: Any, **__: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return tuple(InitSettingsSource(settings_cls, layer) for layer in layers)
+
+    made = Layered()
+    return Settings(**{name: getattr(made, name) for name in Settings.model_fields})
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message} (see --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mflux-gateway",
+        description="One address for every image client. What is not said here comes from the environment, "
+        "then from config.yaml, then from the defaults in config.yaml.example.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--host", help="address to listen on (127.0.0.1)")
+    add("--port", help="port to listen on (7861)")
+    add("--also-port", action="append", metavar="PORT", help="one more port for the same server; repeatable")
+    add("--model", metavar="NAME|FOLDER", help="default model: a name, or a folder of weights")
+    add("--base-model", metavar="NAME", help=f"the model whose architecture --model FOLDER has ({FAST_DEFAULT})")
+    add("--quantize", metavar="BITS", help="3, 4, 5, 6 or 8")
+    add("--config", type=Path, metavar="FILE", help="settings file (./config.yaml when it exists)")
+    add("--output-dir", metavar="FOLDER", help="where the pictures are kept (./output)")
+    add("--models-dir", metavar="FOLDER", help="where the models are kept (./models)")
+    add("--data-dir", metavar="FOLDER", help="where the jobs are kept (./data)")
+    add("--backend", help="mlx, or fake for developing clients")
+    add("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
+    add("--allow-open", action="store_true", default=None, help="listen beyond loopback without a key")
+    add("--keys-file", metavar="FILE", help='file with a line "name key" for each client, mode 0600')
+    add("--version", action="version", version=f"mflux-gateway {__version__}")
+    return parser
+
+
+_ARGUMENTS = {
+    "host": ("server", "host"),
+    "port": ("server", "port"),
+    "also_port": ("server", "extra_ports"),
+    "quantize": ("models", "quantize"),
+    "output_dir": ("generation", "output_dir"),
+    "models_dir": ("models", "cache_dir"),
+    "data_dir": ("store", "data_dir"),
+    "backend": ("engine", "backend"),
+    "log_level": ("log", "level"),
+    "allow_open": ("access", "allow_open"),
+    "keys_file": ("access", "keys_file"),
+}
+
+
+def _from_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    layer: dict[str, Any] = {}
+    for name, (section, key) in _ARGUMENTS.items():
+        value = getattr(arguments, name)
+        if value is not None:
+            layer.setdefault(section, {})[key] = value
+    if arguments.model is not None:
+        layer.setdefault("models", {}).update(_default_model(arguments.model, arguments.base_model))
+    elif arguments.base_model is not None:
+        raise SettingsError("--base-model says what --model FOLDER is like; there is no --model")
+    return layer
+
+
+def _default_model(asked: str, like: str | None) -> dict[str, Any]:
+    """`asked` as the default: a name as it is, a folder as a local model named after it."""
+    if any(spec.name == asked for spec in CATALOG):
+        return {"default": asked}
+    if not (asked.startswith((".", "/", "~", "\\")) or Path(asked).is_dir()):
+        return {"default": asked}
+    folder = Path(asked).expanduser().absolute()
+    if not folder.is_dir():
+        raise SettingsError(f"the model folder {clip(asked)} does not exist")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-")[:64] or "local"
+    return {"default": name, "local": {name: {"path": str(folder), "like": like or FAST_DEFAULT}}}
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
+    layer: dict[str, Any] = {}
+    for name, raw in env.items():
+        if not raw:  # compose files pass unset variables on as empty ones
+            continue
+        if name == "MFLUX_DEFAULT_MODEL":
+            layer.setdefault("models", {}).update(_default_model(raw, None))
+        elif name in ENV_NAMES:
+            section, key = ENV_NAMES[name]
+            layer.setdefault(section, {})[key] = raw
+        elif name.upper().startswith(ENV_PREFIX):
+            parts = name[len(ENV_PREFIX) :].lower().split("__")
+            if len(parts) != 2:
+                raise SettingsError(f"environment: {name} must be {ENV_PREFIX}SECTION__KEY")
+            layer.setdefault(parts[0], {})[parts[1]] = _from_text(parts[0], parts[1], raw)
+    return layer
+
+
+def _from_text(section: str, key: str, raw: str) -> Any:
+    """JSON where it is a list or an object; a list also as a,b,c; else the text, which the model converts."""
+    if raw[0] in "[{":
+        try:
+            return json.loads(raw)
+        except json.JSONDecodeError:
+            return raw
+    if key in _lists(section):
+        return [part.strip() for part in raw.split(",")]
+    return None if raw == "null" else raw
+
+
+def _lists(section: str) -> set[str]:
+    field = Settings.model_fields.get(section)
+    return {key for key, value in field.default if isinstance(value, tuple)} if field else set()
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.expanduser().read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SettingsError(f"{path}: cannot be read: {reason}") from None
+    import yaml  # type: ignore[import-untyped]  # 50 ms that a start without a file does not pay
+
+    try:
+        layer = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        what = getattr(error, "problem", None) or "cannot be read"
+        raise SettingsError(f"{path}: is not YAML{where}: {what}") from None
+    if layer is None:
+        return {}
+    if not isinstance(layer, dict):
+        raise SettingsError(f"{path}: must hold sections such as server: and models:")
+    return {key: {} if value is None and key in Settings.model_fields else value for key, value in layer.items()}
+
+
+def _refuse_unknown(layer: Mapping[Any, Any], source: str) -> None:
+    known = {f"{section}.{key}" for section, key in keys()}
+    for section, values in layer.items():
+        if section not in Settings.model_fields:
+            raise SettingsError(_unknown(str(section), source, [*Settings.model_fields, *known]))
+        if isinstance(values, Mapping):
+            for key in values:
+                if f"{section}.{key}" not in known:
+                    raise SettingsError(_unknown(f"{section}.{key}", source, sorted(known)))
+
+
+def _unknown(key: str, source: str, known: Sequence[str]) -> str:
+    section, _, leaf = key.rpartition(".")
+    here = [name for name in known if section and name.startswith(section + ".")]
+    by_leaf = {name.rpartition(".")[2]: name for name in known}
+    near = (
+        difflib.get_close_matches(key, here, n=1, cutoff=0.7)
+        or [by_leaf[found] for found in difflib.get_close_matches(leaf, list(by_leaf), n=1, cutoff=0.6)]
+        or difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    )
+    return f"{source}: there is no key {clip(key)}; the nearest is {near[0]}"
+
+
+def _sentence(found: Mapping[str, Any], layers: Mapping[str, dict[str, Any]]) -> str:
+    loc = tuple(found["loc"])
+    message = str(found["msg"]).removeprefix("Value error, ")
+    if not loc:  # a check over several keys; its sentence begins with the one at fault
+        loc = tuple(message.partition(":")[0].split("."))
+        return f"{_source(layers, loc)}: {message}"
+    given = found.get("input")
+    said = f" (it is {clip(repr(given))})" if isinstance(given, str | int | float | bool) else ""
+    return f"{_source(layers, loc)}: {'.'.join(map(str, loc))}: {message[0].lower()}{message[1:]}{said}"
+
+
+def _source(layers: Mapping[str, dict[str, Any]], loc: tuple[int | str, ...]) -> str:
+    return next((name for name, layer in layers.items() if _holds(layer, loc)), "settings")
+
+
+def _holds(layer: Any, loc: tuple[int | str, ...]) -> bool:
+    for part in loc[:2]:
+        if not isinstance(layer, Mapping) or part not in layer:
+            return False
+        layer = layer[part]
+    return True

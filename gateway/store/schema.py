@@ -1,0 +1,85 @@
+"""The embedded database file: its tables, its pragmas, and the check it must pass before it is used."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from pathlib import Path
+
+from gateway.store.base import StoreCorrupt
+
+VERSION = 1
+TABLES = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    protocol TEXT NOT NULL,
+    attached INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    lane TEXT NOT NULL,
+    model TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    adjustments TEXT NOT NULL,
+    idempotency_key TEXT,
+    fingerprint TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    images INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    started_at REAL,
+    finished_at REAL,
+    worker TEXT,
+    lease_until REAL
+);
+CREATE UNIQUE INDEX jobs_idempotency ON jobs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX jobs_queue ON jobs (lane, priority DESC, number) WHERE state = 'queued';
+CREATE INDEX jobs_running ON jobs (lane) WHERE state = 'running';
+CREATE INDEX jobs_owner ON jobs (owner, number DESC);
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE TABLE events (
+    job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    at REAL NOT NULL,
+    fact TEXT NOT NULL,
+    PRIMARY KEY (job_id, seq)
+) WITHOUT ROWID;
+"""
+
+
+def connect(file: Path) -> sqlite3.Connection:
+    """A connection whose commits are on disk when they return."""
+    db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA busy_timeout=5000")
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("PRAGMA foreign_keys=1")
+    if sys.platform == "darwin":  # fsync alone does not reach the platter there
+        db.execute("PRAGMA fullfsync=1")
+        db.execute("PRAGMA checkpoint_fullfsync=1")
+    return db
+
+
+def open_checked(file: Path) -> sqlite3.Connection:
+    """Connect, check every page, make the tables where there are none.
+
+    Raises: StoreCorrupt; the file is left as it is.
+    """
+    db: sqlite3.Connection | None = None
+    try:
+        db = connect(file)
+        check = db.execute("PRAGMA quick_check").fetchone()[0]
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.DatabaseError:
+        check, version = "unreadable", VERSION
+    if db is None or check != "ok":
+        if db is not None:
+            db.close()
+        raise StoreCorrupt("The job database is damaged; move jobs.sqlite3 aside to start anew.")
+    if version == 0:
+        db.executescript(f"BEGIN;{TABLES}PRAGMA user_version={VERSION};COMMIT;")
+    elif version != VERSION:
+        db.close()
+        raise StoreCorrupt(f"The job database has version {version}; this gateway reads {VERSION}.")
+    return db

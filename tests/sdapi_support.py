@@ -1,0 +1,63 @@
+"""What the tests of /sdapi/v1 share."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+from PIL import Image
+
+from adapters.base import validated
+from adapters.sdapi.payloads import Img2Img, Txt2Img
+from adapters.sdapi.reply import Told
+from adapters.sdapi.request import to_request
+from engine.catalog import CATALOG
+from engine.protocol import Cancelled, Generate, ImageDone, Queued, Started, Succeeded
+from gateway.job import Job
+from gateway.request import Adjustment, Limits, resolve
+from tests.support import a_job
+
+LIMITS = Limits()
+TINY = next(spec for spec in CATALOG if spec.name == "flux2-tiny")
+BASE = next(spec for spec in CATALOG if not spec.distilled)
+
+
+def an_image(size: tuple[int, int] = (64, 64), colour: str = "red", mode: str = "RGB") -> bytes:
+    out = io.BytesIO()
+    Image.new(mode, size, colour).save(out, "PNG")
+    return out.getvalue()
+
+
+def opened(png: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(png))
+    picture.load()
+    return picture
+
+
+def ended(plan: Generate, *, pictures: int | None = None, adjustments: tuple[Adjustment, ...] = ()) -> Job:
+    """A job of this plan that drew `pictures` of its pictures, all where None, and was stopped after fewer."""
+    job = Job.of(replace(a_job(plan=plan), adjustments=adjustments), 1).apply(Queued(), 10.0)
+    job = job.apply(Started(attempt=1), 20.0)
+    done = len(plan.seeds) if pictures is None else pictures
+    for i in range(done):
+        fact = ImageDone(
+            image=i,
+            seed=plan.seeds[i],
+            file=f"{job.id}.1.{i}.png",
+            width_px=plan.width_px,
+            height_px=plan.height_px,
+            drawn_px=(plan.width_px, plan.height_px),
+            seconds=1.0,
+        )
+        job = job.apply(fact, 21.0)
+    return job.apply(Succeeded() if done == len(plan.seeds) else Cancelled(), 22.0)
+
+
+def told(body: dict[str, Any], *, pictures: int | None = None, model: type[Txt2Img | Img2Img] = Txt2Img) -> Told:
+    asked = validated(model, body)
+    init = "0" * 64 if model is Img2Img else None
+    found = to_request(asked, checkpoint=None, limits=LIMITS, init_image=init)
+    resolution = resolve(found.request, TINY, LIMITS, random_seed=lambda: 7, leniency="drop")
+    job = ended(resolution.plan, pictures=pictures, adjustments=resolution.adjustments)
+    return Told(asked, job, resolution.plan, found.adjustments)

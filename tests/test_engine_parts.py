@@ -1,0 +1,310 @@
+"""The engine's pure parts: deadlines, environments, fitting of pictures, schedules and caches."""
+
+import ast
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from engine.backends import canvas
+from engine.backends.base import Model, preview_steps, steps_to_run
+from engine.client import EngineOptions, environment
+from engine.client.turn import Deadline
+from engine.protocol import Decoding, Drawn, ModelLoaded, ModelLoading, StepDone
+from tests.engine_support import KLEIN, TINY
+
+ENGINE = Path(environment.ROOT) / "engine"
+
+
+def stepped(seconds: float) -> StepDone:
+    return StepDone(image=0, step=1, steps=4, seconds=seconds)
+
+
+def test_the_deadline_follows_the_phase() -> None:
+    deadline = Deadline(EngineOptions(load_s=600, first_step_s=500, step_floor_s=60, step_factor=10, decode_s=180))
+    assert (deadline.phase, deadline.allowance_s) == ("waiting", 600)
+    deadline.heard(ModelLoading(model="m"))
+    assert (deadline.phase, deadline.allowance_s) == ("loading", 600)
+    deadline.heard(ModelLoaded(model="m", seconds=1))
+    assert (deadline.phase, deadline.allowance_s) == ("drawing", 500)
+    deadline.heard(stepped(1))
+    assert deadline.allowance_s == 60
+    for seconds in (20, 20, 200):
+        deadline.heard(stepped(seconds))
+    assert deadline.allowance_s == 200
+    deadline.heard(Decoding(image=0))
+    assert (deadline.phase, deadline.allowance_s) == ("decoding", 180)
+    deadline.heard(Drawn(image=0, seed=1, spool="x", width_px=1, height_px=1, drawn_px=(1, 1), seconds=1))
+    assert (deadline.phase, deadline.allowance_s) == ("drawing", 200)
+
+
+def test_previews_are_spread_evenly_and_never_of_the_last_step() -> None:
+    for steps in range(1, 40):
+        for at_most in range(10):
+            due = preview_steps(steps, at_most)
+            assert len(due) == min(at_most, steps - 1)
+            assert due <= set(range(1, steps))
+
+
+def test_at_least_one_step_runs_and_never_more_than_asked() -> None:
+    assert all(1 <= steps_to_run(s, d / 100) <= s for s in range(1, 30) for d in range(1, 100))
+
+
+def test_one_model_under_two_names_is_loaded_once() -> None:
+    other = KLEIN.model_copy(update={"name": "other name"})
+    assert Model(KLEIN, "/m", 8).key == Model(other, "/m", 8).key
+    assert Model(KLEIN, "/m", 8).key != Model(KLEIN, "/m", 4).key != Model(KLEIN, "/n", 4).key
+
+
+# ---- the child's environment ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def linux_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    cache = tmp_path / "ld.so.cache"
+    cache.write_bytes(b"glibc-ld.so.cache\0libopenblas.so.0\0/usr/lib/libopenblas.so.0\0")
+    monkeypatch.setattr(environment, "on_linux_cpu", lambda: True)
+    monkeypatch.setattr(environment, "LOADER_CACHE", cache)
+    return cache
+
+
+def test_openblas_is_preloaded_where_it_is_found_and_what_was_preloaded_stays(linux_cpu: Path) -> None:
+    mlx = EngineOptions(backend="mlx")
+    assert environment.child_environment(mlx, {})["LD_PRELOAD"] == "libopenblas.so.0"
+    assert environment.child_environment(mlx, {"LD_PRELOAD": "a.so"})["LD_PRELOAD"] == "a.so:libopenblas.so.0"
+    mine = {"LD_PRELOAD": "/opt/libopenblas64.so"}
+    assert environment.child_environment(mlx, mine)["LD_PRELOAD"] == "/opt/libopenblas64.so"
+    assert "LD_PRELOAD" not in environment.child_environment(EngineOptions(backend="fake"), {})
+    linux_cpu.write_bytes(b"nothing")
+    assert "LD_PRELOAD" not in environment.child_environment(mlx, {})
+    linux_cpu.unlink()
+    assert "LD_PRELOAD" not in environment.child_environment(mlx, {})
+
+
+def test_a_gpu_gets_no_cpu_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "on_linux_cpu", lambda: False)
+    child = environment.child_environment(EngineOptions(backend="mlx"), {})
+    assert not {"LD_PRELOAD", "MLX_DISABLE_COMPILE", "OPENBLAS_NUM_THREADS"} & set(child)
+    assert child["HF_HUB_OFFLINE"] == "1"
+
+
+def test_what_the_user_set_for_the_cpu_stays(linux_cpu: Path) -> None:
+    mine = {"OPENBLAS_NUM_THREADS": "7", "MLX_DISABLE_COMPILE": "0"}
+    child = environment.child_environment(EngineOptions(backend="mlx"), mine)
+    assert {key: child[key] for key in mine} == mine
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+def test_a_contained_picture_keeps_its_proportions_and_its_edges_fill_the_rest() -> None:
+    disc = Image.new("RGB", (128, 128), "blue")
+    disc.paste("red", (32, 32, 96, 96))
+    for size in ((256, 512), (512, 256), (256, 256), (96, 64)):
+        fitted = canvas.contain(disc, size)
+        assert fitted.size == size
+        box = fitted.getchannel("R").point(lambda value: 255 * (value > 127)).getbbox()
+        assert box is not None
+        side = min(size) / 2
+        assert box[2] - box[0] == pytest.approx(side, abs=2)
+        assert box[3] - box[1] == pytest.approx(side, abs=2)
+        corners = {fitted.getpixel((x, y)) for x in (0, size[0] - 1) for y in (0, size[1] - 1)}
+        assert corners == {(0, 0, 255)}
+
+
+@pytest.mark.parametrize("size", [(512, 256), (256, 512), (128, 128), (1024, 64)])
+def test_an_input_fitted_to_a_square_comes_back_as_it_was(size: tuple[int, int]) -> None:
+    image = Image.linear_gradient("L").convert("RGB").resize(size)
+    back = canvas.uncontain(canvas.contain(image, (128, 128)), size)
+    assert back.size == size
+    pairs = zip(image.convert("L").tobytes(), back.convert("L").tobytes(), strict=True)
+    assert sum(abs(a - b) for a, b in pairs) / (size[0] * size[1]) < 6
+
+
+def test_transparency_lies_on_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert canvas.open_input(str(tmp_path / "clear.png")).getpixel((0, 0)) == (255, 255, 255)
+
+
+# ---- mflux ---------------------------------------------------------------------------------------
+
+
+def test_img2img_begins_near_the_noise_that_denoise_stands_for() -> None:
+    from engine.families.flux2 import REFERENCE_SHIFT, _shifted, img2img_schedule
+
+    for tokens in (64, 1024, 4096):
+        for steps in (1, 4, 8, 20, 50):
+            for denoise in (0.05, 0.1, 0.3, 0.5, 0.75, 0.9, 0.999):
+                scheduler_steps, strength = img2img_schedule(steps, denoise, tokens)
+                first = max(1, int(scheduler_steps * strength))
+                assert scheduler_steps - first == steps_to_run(steps, denoise)
+                assert 0 < strength < 1
+    wanted = _shifted(REFERENCE_SHIFT, 0.1)
+    assert wanted == pytest.approx(0.26, abs=0.01)
+    scheduler_steps, _ = img2img_schedule(4, 0.1, 4096)
+    assert scheduler_steps > 20
+
+
+def test_prompts_are_encoded_once_and_the_oldest_forgotten() -> None:
+    import mlx.core as mx
+
+    from engine.families.flux2 import Embeddings
+
+    asked: list[str] = []
+
+    def encode(*, prompt: str, negative_prompt: str | None, guidance: float) -> tuple[Any, ...]:
+        asked.append(prompt)
+        return mx.zeros((1, 25)), mx.zeros((1, 25)), None, None
+
+    known = Embeddings(encode, most_bytes=400)  # type: ignore[arg-type]
+    for prompt in ("a", "b", "a"):
+        assert known.pair(prompt=prompt, negative_prompt=" ", guidance=1.0)[2:] == (None, None)
+    assert asked == ["a", "b"]
+    assert known.pair(prompt="a", negative_prompt=" ", guidance=2.0)[2] is not None
+    assert asked == ["a", "b", " "]
+    known.pair(prompt="b", negative_prompt=" ", guidance=1.0)
+    assert asked == ["a", "b", " ", "b"]
+
+
+class Recorder:
+    """Stands in for mflux's pipeline and keeps what it was given."""
+
+    def __init__(self, **built: Any) -> None:
+        import mlx.core as mx
+
+        self.built, self.asked = built, {}
+        self.vae, self.callbacks = None, self
+        self.observers: list[Any] = []
+        self._array = mx.zeros(1)
+
+    def register(self, observer: Any) -> None:
+        self.observers.append(observer)
+
+    def parameters(self) -> dict[str, Any]:
+        return {"weight": self._array}
+
+    def _encode_prompt_pair(self) -> None: ...
+
+    def generate_image(self, **asked: Any) -> Any:
+        self.asked = asked
+        return type("Made", (), {"image": Image.new("RGB", (asked["width"], asked["height"]))})
+
+
+def test_klein_gets_exactly_these_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mflux.models.common.config.model_config import AVAILABLE_MODELS
+
+    from engine.families import flux2
+    from engine.families.base import Sketch
+
+    monkeypatch.setattr(flux2, "Flux2Klein", Recorder)
+    painter = flux2.load(Model(KLEIN, "/models/klein", 4))
+    assert isinstance(painter, flux2.Flux2Painter)
+    pipeline: Recorder = painter._pipeline
+    assert pipeline.built == {
+        "model_path": "/models/klein",
+        "quantize": 4,
+        "model_config": AVAILABLE_MODELS["flux2-klein-4b"],
+    }
+    assert len(pipeline.observers) == 1
+    watcher: Any = None
+    painter.paint(Sketch("p", 7, 4, 1.0, 1.0, canvas.Frame((64, 48), (64, 48))), watcher)
+    common = {"seed": 7, "prompt": "p", "width": 64, "height": 48, "guidance": 1.0}
+    assert pipeline.asked == {**common, "num_inference_steps": 4, "image_path": None, "image_strength": None}
+    init = Image.new("RGB", (64, 48))
+    painter.paint(Sketch("p", 7, 4, 1.0, 0.5, canvas.Frame((64, 48), (64, 48), init)), watcher)
+    steps, strength = flux2.img2img_schedule(4, 0.5, 12)
+    assert pipeline.asked == {
+        **common,
+        "num_inference_steps": steps,
+        "image_path": init,
+        "image_strength": strength,
+    }
+    assert len(pipeline.observers) == 1
+
+
+def test_every_family_and_geometry_of_the_catalogue_is_known() -> None:
+    from mflux.models.common.config.model_config import AVAILABLE_MODELS
+
+    from engine.catalog import CATALOG
+    from engine.families import LOADERS
+
+    assert {spec.family for spec in CATALOG} <= set(LOADERS)
+    assert {spec.geometry for spec in CATALOG if spec.family == "flux2"} <= set(AVAILABLE_MODELS)
+    assert TINY.family == "flux2_tiny"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00" * 8,
+        b"\xff" * 64,
+        (2).to_bytes(8, "little") + b"{}",
+        (4).to_bytes(8, "little") + b"null",
+        (60).to_bytes(8, "little") + json.dumps({"w": {"dtype": "F32", "data_offsets": [0, 400]}}).ljust(60).encode(),
+    ],
+)
+def test_a_weights_file_that_ends_too_soon_is_refused(content: bytes, tmp_path: Path) -> None:
+    from engine.backends.base import BackendError
+    from engine.backends.mlx import check_weights
+
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "0.safetensors").write_bytes(content)
+    with pytest.raises(BackendError) as caught:
+        check_weights(tmp_path)
+    assert caught.value.code == "model_load_failed"
+    assert str(tmp_path) not in caught.value.message
+
+
+def test_memory_that_mlx_could_not_get_is_a_memory_error() -> None:
+    from engine.backends.mlx import named
+
+    for text in (
+        "[malloc] Unable to allocate 80 bytes.",
+        "[metal::malloc] Attempting to allocate 9 bytes",
+        "out of memory",
+    ):
+        assert isinstance(named(RuntimeError(text)), MemoryError)
+    error = RuntimeError("shapes differ")
+    assert named(error) is error
+
+
+# ---- rooms ---------------------------------------------------------------------------------------
+
+
+def test_the_parent_half_imports_no_mlx_and_no_pictures() -> None:
+    code = "import sys, engine.client; print([m for m in ('mlx', 'mflux', 'PIL', 'numpy') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=environment.ROOT, timeout=60, check=True, text=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_mlx_is_imported_in_the_backend_and_the_families_only() -> None:
+    for file in ENGINE.rglob("*.py"):
+        names = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add((node.module or "").split(".")[0])
+        if names & {"mlx", "mflux"}:
+            place = file.relative_to(ENGINE)
+            assert place.parts[0] == "families" or str(place) == str(Path("backends/mlx.py")), place
+
+
+def test_the_noise_schedule_is_written_as_mflux_has_it() -> None:
+    from mflux.models.common.schedulers.flow_match_euler_discrete_scheduler import FlowMatchEulerDiscreteScheduler
+
+    from engine.families.flux2 import _shifted
+
+    steps, tokens = 20, 4096
+    _, sigmas = FlowMatchEulerDiscreteScheduler.get_timesteps_and_sigmas(tokens, steps)
+    shift = FlowMatchEulerDiscreteScheduler._compute_empirical_mu(tokens, steps)
+    for first, sigma in enumerate(sigmas.tolist()[:-1]):
+        assert math.isclose(_shifted(shift, (steps - first) / steps), sigma, rel_tol=1e-4)

@@ -1,0 +1,251 @@
+"""/sdapi/v1, the way out: reply, infotext, progress, lists, errors."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+
+import pytest
+
+from adapters.sdapi import ADAPTER
+from adapters.sdapi.faults import render_error
+from adapters.sdapi.options import checkpoint_rows, options_of
+from adapters.sdapi.payloads import Img2Img, Txt2Img
+from adapters.sdapi.progress import progress_of, seconds_left
+from adapters.sdapi.reply import info, infotext, parameters, to_body
+from engine.catalog import CATALOG
+from engine.protocol import Generate, Load, Preview, Queued, Started, StepDone
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.job import Job, Progress
+from gateway.png_text import with_text
+from tests.sdapi_support import BASE, TINY, an_image, opened, told
+from tests.support import a_job, a_plan
+
+# ---- the reply -------------------------------------------------------------------------------------
+
+INFO_KEYS = (
+    "prompt, all_prompts, negative_prompt, all_negative_prompts, seed, all_seeds, subseed, all_subseeds, "
+    "subseed_strength, width, height, sampler_name, cfg_scale, steps, batch_size, restore_faces, "
+    "face_restoration_model, sd_model_name, sd_model_hash, sd_vae_name, sd_vae_hash, seed_resize_from_w, "
+    "seed_resize_from_h, denoising_strength, extra_generation_params, index_of_first_image, infotexts, styles, "
+    "job_timestamp, clip_skip, is_using_inpainting_conditioning, version"
+)
+"""Source: docs/sdapi.md, "info"; every one of them is always there."""
+
+
+def test_info_has_every_key_and_says_what_was_used() -> None:
+    body = {"prompt": "a <lora:x:1> cat", "steps": 20, "cfg_scale": 7, "seed": 42, "batch_size": 2, "width": 520}
+    found = info(told({**body, "negative_prompt": "dog", "sampler_name": "Euler a"}))
+    assert set(INFO_KEYS.split(", ")) <= set(found)
+    assert found["prompt"] == "a <lora:x:1> cat"
+    assert found["all_prompts"] == ["a <lora:x:1> cat"] * 2
+    assert found["all_seeds"] == [42, 43]
+    assert found["seed"] == 42
+    assert (found["width"], found["height"]) == (512, 512)
+    assert found["steps"] == 8
+    assert found["cfg_scale"] == 1.0
+    assert found["sampler_name"] == "Euler"
+    assert len(found["infotexts"]) == 2
+    assert {item["param"] for item in found["adjustments"]} == {
+        "sampler_name",
+        "negative_prompt",
+        "prompt",
+        "width",
+        "steps",
+        "cfg_scale",
+    }
+
+
+def test_a_random_seed_is_told_as_it_fell() -> None:
+    assert info(told({"seed": -1}))["seed"] == 7
+    assert parameters(told({"seed": -1}))["seed"] == -1
+
+
+def test_the_infotext_has_a1111s_grammar() -> None:
+    text = infotext(told({"prompt": "a cat\non a mat", "negative_prompt": "dog", "seed": 42}), 43)
+    lines = text.split("\n")
+    assert lines[:3] == ["a cat", "on a mat", "Negative prompt: dog"]
+    pairs = dict(part.split(": ") for part in lines[3].split(", "))
+    assert list(pairs) == ["Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", "Version"]
+    assert pairs["Seed"] == "43"
+    assert pairs["Size"] == "512x512"
+
+
+def test_an_empty_prompt_leaves_one_line() -> None:
+    assert infotext(told({}), 1).startswith("Steps: 4, ")
+
+
+def test_img2img_tells_its_denoising_strength() -> None:
+    found = told({"init_images": ["a"], "image_strength": 0.4}, model=Img2Img)
+    assert info(found)["denoising_strength"] == 0.4
+    assert ", Denoising strength: 0.4, " in infotext(found, 1)
+    assert info(told({}))["denoising_strength"] == 0.75
+
+
+def test_the_echo_holds_every_field_and_pictures_only_on_request() -> None:
+    echo = parameters(told({"prompt": "x", "unknown": 1}))
+    assert set(echo) == set(Txt2Img.model_fields)
+    assert echo["steps"] == 4
+    assert echo["model"] == "flux2-tiny"
+    assert parameters(told({"init_images": ["a"]}, model=Img2Img))["init_images"] is None
+    kept = told({"init_images": ["a"], "include_init_images": True}, model=Img2Img)
+    assert parameters(kept)["init_images"] == ["a"]
+
+
+@pytest.mark.parametrize("prompt", ["a cat", "ein Käse", '猫 "quoted", with: signs\nand lines', "🙂"])
+def test_the_reply_is_json_whose_pictures_carry_their_infotext(prompt: str) -> None:
+    found = told({"prompt": prompt, "batch_size": 2})
+    reply = json.loads(to_body(found, [an_image(), an_image(colour="blue")]))
+    assert set(reply) == {"images", "parameters", "info"}
+    notes = json.loads(reply["info"])
+    for image, text in zip(reply["images"], notes["infotexts"], strict=True):
+        picture = opened(base64.b64decode(image, validate=True))
+        assert picture.info["parameters"] == text
+    assert notes["prompt"] == prompt
+
+
+def test_an_interrupted_job_shows_the_pictures_it_has() -> None:
+    found = told({"batch_size": 3}, pictures=1)
+    reply = json.loads(to_body(found, [an_image()]))
+    assert len(reply["images"]) == 1
+    assert len(json.loads(reply["info"])["infotexts"]) == 1
+    nothing = json.loads(to_body(told({}, pictures=0), []))
+    assert nothing["images"] == []
+
+
+def test_a_scaled_picture_says_at_which_size_it_was_drawn() -> None:
+    found = told({"width": 512, "height": 256})
+    image = found.job.images[0].model_copy(update={"drawn_px": (128, 128)})
+    scaled = replace(found, job=replace(found.job, images=(image,)))
+    (size,) = [item for item in info(scaled)["adjustments"] if item["param"] == "size"]
+    assert (size["asked"], size["used"]) == ("512x256", "128x128")
+
+
+def test_png_text_changes_no_pixel_and_refuses_what_is_no_png() -> None:
+    png = an_image((5, 7), "green")
+    assert opened(with_text(png, "parameters", "ü")).info == {"parameters": "ü"}
+    assert opened(with_text(png, "parameters", "猫")).tobytes() == opened(png).tobytes()
+    with pytest.raises(ValueError, match="not a PNG"):
+        with_text(b"GIF89a" + bytes(40), "parameters", "x")
+
+
+# ---- progress --------------------------------------------------------------------------------------
+
+
+def running(plan: Generate | Load, owner: str = "me") -> Job:
+    job = Job.of(a_job(plan=plan, owner=owner), 1)
+    return job.apply(Queued(), 10.0).apply(Started(attempt=1), 20.0)
+
+
+def test_idle_progress_is_zero_and_counts_no_job() -> None:
+    body = progress_of(None, None, owner="me", with_image=True)
+    assert body["progress"] == 0
+    assert body["state"]["job_count"] == 0
+    assert type(body["state"]["job_count"]) is int
+    assert body["state"]["job"] == ""
+    assert body["current_image"] is None
+
+
+def test_progress_of_a_running_job_counts_steps_and_pictures() -> None:
+    job = running(a_plan(seeds=(1, 2)))
+    newest = Progress(job.id, 2).apply(StepDone(image=1, step=2, steps=4, seconds=0.5))
+    newest = newest.apply(Preview(image=1, step=2, jpeg_base64="/9j/"))
+    body = progress_of(job, newest, owner="me", with_image=True)
+    assert body["progress"] == pytest.approx(0.76)
+    assert body["eta_relative"] == pytest.approx(1.0)
+    assert body["current_image"] == "/9j/"
+    assert body["state"]["job"] == "Batch 2 out of 2"
+    assert (body["state"]["job_no"], body["state"]["job_count"]) == (1, 2)
+    assert (body["state"]["sampling_step"], body["state"]["sampling_steps"]) == (2, 4)
+    assert progress_of(job, newest, owner="me", with_image=False)["current_image"] is None
+
+
+def test_a_strangers_progress_shows_neither_picture_nor_name() -> None:
+    job = running(a_plan(), owner="other")
+    newest = Progress(job.id, 1).apply(Preview(image=0, step=1, jpeg_base64="/9j/"))
+    body = progress_of(job, newest, owner="me", with_image=True)
+    assert body["current_image"] is None
+    assert body["state"]["job_count"] == 1
+    assert body["state"]["job"] == "another client's job"
+
+
+@pytest.mark.parametrize(
+    ("plan", "name"),
+    [
+        (a_plan(), "scripts_txt2img"),
+        (a_plan(init_image="0" * 64), "scripts_img2img"),
+        (Load(model="flux2-tiny"), "load_model"),
+    ],
+)
+def test_a_running_job_has_a_name(plan: Generate | Load, name: str) -> None:
+    job = running(plan)
+    assert progress_of(job, Progress(job.id, 1), owner="me", with_image=True)["state"]["job"] == name
+
+
+def test_what_is_left_is_unknown_before_the_first_step() -> None:
+    assert seconds_left(Progress("x", 2)) == 0.0
+
+
+# ---- lists -----------------------------------------------------------------------------------------
+
+
+def test_models_are_listed_where_they_are_on_disk_and_the_current_one_always() -> None:
+    rows = checkpoint_rows(CATALOG, {"klein": "flux2-tiny", "big": BASE.name}, lambda spec: spec is TINY, BASE.name)
+    assert [row["title"] for row in rows] == [BASE.name, "flux2-tiny", "klein"]
+    assert all(row["model_name"] == row["title"] == row["filename"] for row in rows)
+
+
+def test_options_name_the_checkpoint_and_hide_what_means_forge() -> None:
+    options = options_of("flux2-tiny")
+    assert options["sd_model_checkpoint"] == "flux2-tiny"
+    assert options["samples_format"] == "png"
+    assert "forge_preset" not in options
+
+
+# ---- errors ----------------------------------------------------------------------------------------
+
+
+def every_error() -> list[type[GatewayError]]:
+    return [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GatewayError)]
+
+
+@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
+def test_every_error_has_a_detail_and_no_empty_text(kind: type[GatewayError]) -> None:
+    response = ADAPTER.render_error(kind())
+    body = json.loads(response.body)
+    assert response.status_code >= 400
+    assert body["detail"]
+    if isinstance(body["detail"], str) and "errors" in body:
+        assert all(isinstance(body[key], str) for key in ("error", "detail", "body", "errors"))
+        assert body["errors"]
+
+
+def test_unknown_routes_and_methods_have_fastapis_words() -> None:
+    assert json.loads(render_error(errors.NotFound()).body) == {"detail": "Not Found"}
+    assert json.loads(render_error(errors.MethodNotAllowed()).body) == {"detail": "Method Not Allowed"}
+
+
+def test_an_unknown_model_is_told_as_the_seed_document_does() -> None:
+    details = {"available_models": ["flux2-klein-4b"]}
+    response = render_error(errors.ModelNotFound("Model 'schnell' not found.", param="model", details=details))
+    body = json.loads(response.body)
+    assert response.status_code == 404
+    assert body["error"] == body["detail"] == body["errors"] == "Model 'schnell' not found."
+    assert body["code"] == "MODEL_NOT_FOUND"
+    assert body["details"] == details
+
+
+def test_out_of_memory_has_the_documented_code_and_a_suggestion() -> None:
+    response = render_error(errors.GenerationFailed("Insufficient memory.", code="engine_oom"))
+    body = json.loads(response.body)
+    assert response.status_code == 500
+    assert body["code"] == "OOM_ERROR"
+    assert body["details"]["suggestion"]
+
+
+def test_a_missing_key_is_basic_auths_401() -> None:
+    response = render_error(errors.Unauthorized())
+    assert response.headers["www-authenticate"].startswith("Basic")
+    assert json.loads(response.body)["detail"] == "Not authenticated"

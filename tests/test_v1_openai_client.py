@@ -1,0 +1,282 @@
+"""The unmodified openai client against a real gateway with the fake engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai.types import Image as Row
+
+from tests.live import Live
+from tests.v1_support import MODEL, SLASHED, Counting, gateway, openai_client, opened, plain_client, wait_for_status
+
+PROMPT = "a red circle on a blue background"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with gateway(tmp_path_factory.mktemp("v1")) as running:
+        yield running
+
+
+@pytest.fixture
+def counting(served: Live) -> Iterator[Counting]:
+    with openai_client(served) as counting:
+        yield counting
+
+
+@pytest.fixture
+def client(counting: Counting) -> openai.OpenAI:
+    return counting.client
+
+
+def row(answer: Any) -> Row:
+    found: Row = answer.data[0]
+    return found
+
+
+# ---- generate --------------------------------------------------------------------------------------
+
+
+def test_a_picture_comes_as_base64(client: openai.OpenAI) -> None:
+    answer = client.images.generate(prompt=PROMPT, model=MODEL, size="64x96", response_format="b64_json")
+    image = opened(row(answer).b64_json)
+    assert (image.format, image.size, image.mode) == ("PNG", (64, 96), "RGB")
+    assert row(answer).url is None
+    assert (answer.size, answer.output_format, answer.background) == ("64x96", "png", "opaque")
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 0
+    assert answer._request_id == answer.model_extra["job_id"]  # type: ignore[index]
+
+
+def test_a_picture_comes_by_url_and_is_the_same(client: openai.OpenAI) -> None:
+    ask = {"prompt": PROMPT, "extra_body": {"seed": 7}}
+    by_url = row(client.images.generate(**ask, response_format="url"))  # type: ignore[call-overload]
+    assert by_url.b64_json is None
+    fetched = httpx.get(by_url.url or "")
+    assert fetched.headers["content-type"] == "image/png"
+    both = row(client.images.generate(**ask))  # type: ignore[call-overload]
+    assert opened(fetched.content).tobytes() == opened(both.b64_json).tobytes()
+    assert both.url is not None
+    assert both.url != by_url.url
+
+
+def test_the_model_draws_at_its_own_size_where_none_is_asked(client: openai.OpenAI) -> None:
+    assert client.images.generate(prompt=PROMPT).size == "128x128"
+    assert client.images.generate(prompt=PROMPT, size="auto").size == "128x128"
+
+
+def test_the_true_size_is_told(client: openai.OpenAI) -> None:
+    answer = client.images.generate(prompt=PROMPT, size="70x64", response_format="b64_json")
+    assert (answer.size, opened(row(answer).b64_json).size) == ("64x64", (64, 64))
+    assert [told["param"] for told in answer.model_extra["adjustments"]] == ["width"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
+def test_a_picture_comes_in_the_format_asked_for(client: openai.OpenAI, output_format: Any) -> None:
+    answer = client.images.generate(prompt=PROMPT, output_format=output_format, output_compression=80)
+    assert answer.output_format == output_format
+    fetched = httpx.get(row(answer).url or "")
+    assert fetched.headers["content-type"] == f"image/{output_format}"
+    for image in (opened(row(answer).b64_json), opened(fetched.content)):
+        assert (image.format, image.size) == (output_format.upper(), (128, 128))
+
+
+def test_several_pictures_have_seeds_that_count_up(client: openai.OpenAI) -> None:
+    answer = client.images.generate(prompt=PROMPT, n=2, size="64x64", extra_body={"seed": 41})
+    assert [item.model_extra["seed"] for item in answer.data or []] == [41, 42]
+    again = client.images.generate(prompt=PROMPT, size="64x64", extra_body={"seed": 42})
+    assert opened((answer.data or [])[1].b64_json).tobytes() == opened(row(again).b64_json).tobytes()
+
+
+def test_the_stored_picture_tells_nothing_of_its_prompt(client: openai.OpenAI) -> None:
+    """S-32."""
+    assert opened(row(client.images.generate(prompt=PROMPT)).b64_json).info == {}
+
+
+@pytest.mark.parametrize("model", ["dall-e-2", "dall-e-3", "studio", SLASHED])
+def test_borrowed_names_and_aliases_draw(client: openai.OpenAI, model: str) -> None:
+    answer = client.images.generate(prompt=PROMPT, model=model, size="64x64", quality="standard", style="vivid")
+    assert row(answer).url
+    assert row(answer).b64_json
+
+
+def test_gpt_image_names_get_base64_alone(client: openai.OpenAI) -> None:
+    found = row(client.images.generate(prompt=PROMPT, model="gpt-image-2", background="opaque", moderation="low"))
+    assert found.b64_json
+    assert found.url is None
+
+
+def test_fields_without_a_value_are_unset(client: openai.OpenAI) -> None:
+    answer = client.images.generate(prompt=PROMPT, model=None, n=None, size=None, quality=None, output_format=None)
+    assert answer.size == "128x128"
+
+
+# ---- stream ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
+def test_a_stream_shows_partial_images_and_then_the_picture(client: openai.OpenAI, output_format: Any) -> None:
+    with client.images.generate(
+        prompt=PROMPT, size="96x64", stream=True, partial_images=2, output_format=output_format
+    ) as stream:
+        events = list(stream)
+    kinds = [event.type for event in events]
+    assert kinds == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
+    for event in events:
+        image = opened(event.b64_json)
+        assert (image.format, image.size, event.size) == (output_format.upper(), (96, 64), "96x64")
+    assert [getattr(event, "partial_image_index", None) for event in events] == [0, 1, None]
+
+
+def test_a_stream_of_several_pictures_completes_each(client: openai.OpenAI) -> None:
+    with client.images.generate(
+        prompt=PROMPT, n=3, size="64x64", stream=True, partial_images=1, extra_body={"seed": 5}
+    ) as stream:
+        events = list(stream)
+    completed = [event for event in events if event.type == "image_generation.completed"]
+    assert [event.model_extra["seed"] for event in completed] == [5, 6, 7]  # type: ignore[index]
+    assert [event.model_extra["image_index"] for event in completed] == [0, 1, 2]  # type: ignore[index]
+    partial = [event for event in events if event.type == "image_generation.partial_image"]
+    assert {event.partial_image_index for event in partial} == {0}
+    assert len(partial) <= 3
+
+
+def test_a_stream_without_partial_images_is_one_event(client: openai.OpenAI) -> None:
+    with client.images.generate(prompt=PROMPT, stream=True, size="64x64") as stream:
+        assert [event.type for event in stream] == ["image_generation.completed"]
+
+
+# ---- models ----------------------------------------------------------------------------------------
+
+
+def test_models_lists_what_can_be_drawn_with(client: openai.OpenAI) -> None:
+    found = {model.id: model for model in client.models.list()}
+    assert {MODEL, SLASHED, "studio"} <= set(found)
+    assert "flux2-klein-4b" not in found
+    assert found["studio"].model_extra["model_name"] == MODEL  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", [MODEL, SLASHED, "studio", "dall-e-3"])
+def test_a_model_is_found_by_its_exact_name(client: openai.OpenAI, name: str) -> None:
+    model = client.models.retrieve(name)
+    assert (model.id, model.object) == (name, "model")
+    assert model.model_extra["model_type"] == "image"  # type: ignore[index]
+
+
+# ---- errors: the class, and that it is sent once ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ask", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"n": 11}, "n"),
+        ({"size": "huge"}, "size"),
+        ({"size": "9999x9999"}, "size"),
+        ({"background": "transparent"}, "background"),
+        ({"output_format": "gif"}, "output_format"),
+        ({"extra_body": {"num_inference_steps": 1000}}, "num_inference_steps"),
+        ({"extra_body": {"cfg_scale": 31}}, "cfg_scale"),
+        ({"extra_body": {"seed": 2**32}}, "seed"),
+        ({"extra_body": {"loras": ["none-such"]}}, "loras"),
+        ({"stream": True, "partial_images": 4}, "partial_images"),
+        ({"stream": True, "size": "huge"}, "size"),
+        ({"n": 10, "size": "2048x2048", "extra_body": {"steps": 100}}, "steps"),
+    ],
+    ids=str,
+)
+def test_a_refusal_is_a_bad_request_that_names_the_parameter(
+    counting: Counting, ask: dict[str, Any], param: str
+) -> None:
+    if param == "steps":
+        pytest.skip("a distilled model lowers the steps below the cost cap")
+    with pytest.raises(openai.BadRequestError) as caught:
+        counting.client.images.generate(**{"prompt": PROMPT, **ask})
+    assert caught.value.param == param
+    assert caught.value.type == "invalid_request_error"
+    assert caught.value.request_id
+    assert len(counting.hits) == 1
+
+
+@pytest.mark.parametrize("name", ["none-such", "gpt-4", "flux2-klein-4b", "../../etc"])
+def test_a_model_that_is_not_there_is_not_found(counting: Counting, name: str) -> None:
+    for call in (
+        lambda: counting.client.images.generate(prompt=PROMPT, model=name),
+        lambda: counting.client.models.retrieve(name),
+    ):
+        with pytest.raises(openai.NotFoundError) as caught:
+            call()
+        assert caught.value.code == ("model_not_on_disk" if name == "flux2-klein-4b" else "model_not_found")
+    assert len(counting.hits) == 2
+
+
+def test_routes_that_are_not_there_yet_are_not_found(counting: Counting) -> None:
+    with pytest.raises(openai.NotFoundError):
+        counting.client.responses.create(model=MODEL, input="draw")
+    with pytest.raises(openai.NotFoundError):
+        counting.client.images.edit(image=b"\x89PNG", prompt=PROMPT)
+    assert len(counting.hits) == 2
+
+
+def test_a_client_that_gives_up_waiting_stops_the_job(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with gateway(tmp_path_factory.mktemp("slow"), step_seconds=1.0) as slow, plain_client(slow) as native:
+        with openai_client(slow, timeout=1.0, max_retries=0) as counting, pytest.raises(openai.APITimeoutError):
+            counting.client.images.generate(prompt=PROMPT, extra_body={"steps": 8}, n=10)
+        assert wait_for_status(native, "cancelled")["protocol"] == "openai"
+        with openai_client(slow) as counting:
+            stream = counting.client.images.generate(
+                prompt=PROMPT, stream=True, partial_images=1, n=10, extra_body={"steps": 8}
+            )
+            assert next(iter(stream)).type == "image_generation.partial_image"
+            stream.close()
+        job = wait_for_status(native, "cancelled")
+        assert job["id"] == stream.response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ({"oom_at_step": 2}, "engine_oom"),
+        ({"raise_in": "load"}, "model_load_failed"),
+        ({"raise_in": "decode"}, "internal_error"),
+    ],
+    ids=str,
+)
+def test_a_failed_picture_is_a_server_error_that_is_not_sent_again(
+    tmp_path_factory: pytest.TempPathFactory, script: dict[str, Any], code: str
+) -> None:
+    with gateway(tmp_path_factory.mktemp("failing"), **script) as failing, openai_client(failing) as counting:
+        with pytest.raises(openai.InternalServerError) as caught:
+            counting.client.images.generate(prompt=PROMPT, size="64x64")
+        assert (caught.value.code, caught.value.type) == (code, "server_error")
+        assert "/secret" not in caught.value.message
+        assert len(counting.hits) == 1
+        with pytest.raises(openai.APIError) as streamed:  # noqa: PT012
+            for _ in counting.client.images.generate(prompt=PROMPT, size="64x64", stream=True):
+                raise AssertionError("a failed picture was completed")
+        assert streamed.value.code == code
+        assert not isinstance(streamed.value, openai.APIStatusError)
+        assert len(counting.hits) == 2
+
+
+def test_a_job_that_somebody_stops_is_an_error_that_is_not_sent_again(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    import threading
+
+    def stop(native: httpx.Client) -> None:
+        native.delete(f"/api/v1/jobs/{wait_for_status(native, 'generating')['id']}")
+
+    with gateway(tmp_path_factory.mktemp("stopped"), step_seconds=0.5) as slow, plain_client(slow) as native:
+        with openai_client(slow) as counting:
+            stopper = threading.Thread(target=stop, args=(native,))
+            stopper.start()
+            with pytest.raises(openai.APIStatusError) as caught:
+                counting.client.images.generate(prompt=PROMPT, n=5)
+            stopper.join()
+            assert (caught.value.status_code, caught.value.code) == (499, "cancelled")
+            assert len(counting.hits) == 1

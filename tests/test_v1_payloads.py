@@ -1,0 +1,215 @@
+"""What a client of /v1 may say: tables from a body to the core's words, and to refusals."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from adapters.base import validated
+from adapters.v1.payloads import Generation, known_model, named_as_sent, to_request, unfolded
+from gateway.errors import InvalidRequest
+from gateway.request import GenerationRequest
+
+APPLE = {"prompt": "an apple"}
+
+
+def asked(**body: Any) -> Generation:
+    return validated(Generation, unfolded({**APPLE, **body}))
+
+
+def requested(**body: Any) -> GenerationRequest:
+    return to_request(asked(**body), {"flux2-tiny"})
+
+
+def refused(body: object) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        validated(Generation, unfolded(body))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("body", "word", "value"),
+    [
+        ({"n": 3}, "count", 3),
+        ({"n": "3"}, "count", 3),
+        ({"seed": 7}, "seed", 7),
+        ({"seed": -1}, "seed", -1),
+        ({"seed": [7]}, "seed", 7),
+        ({"seed": [7, 8, 9], "n": 3}, "seed", 7),
+        ({"steps": 3}, "steps", 3),
+        ({"num_inference_steps": 3}, "steps", 3),
+        ({"step": 3}, "steps", 3),
+        ({"steps": 2, "step": 3}, "steps", 2),
+        ({"steps": None, "step": 3}, "steps", 3),
+        ({"guidance": 1}, "guidance", 1.0),
+        ({"guidance_scale": 2.5}, "guidance", 2.5),
+        ({"cfg_scale": 2.5}, "guidance", 2.5),
+        ({"negative_prompt": "blurry"}, "negative_prompt", "blurry"),
+        ({"size": "512x256"}, "width_px", 512),
+        ({"size": "512x256"}, "height_px", 256),
+        ({"size": "512*256"}, "height_px", 256),
+        ({"size": " 512 X 256 "}, "height_px", 256),
+        ({"size": "auto"}, "width_px", None),
+        ({"size": "original"}, "width_px", None),
+        ({"size": None}, "width_px", None),
+        ({"size": ""}, "width_px", None),
+        ({}, "width_px", None),
+        ({"size": "512x256", "width": 128}, "width_px", 128),
+        ({"size": "512x256", "width": 128}, "height_px", 256),
+        ({"width": 128, "height": 64}, "height_px", 64),
+        ({"loras": ["a", {"name": "b", "scale": 0.5}]}, "loras", ("a", "b")),
+        ({"lora": {"path": "c"}}, "loras", ("c",)),
+        ({"model": "flux2-tiny"}, "model", "flux2-tiny"),
+        ({"model": None}, "model", None),
+        ({"model": ""}, "model", None),
+        ({"model": "dall-e-3"}, "model", None),
+        ({"model": "no/such:model"}, "model", "no/such:model"),
+        ({"partial_images": 2}, "previews", None),
+        ({"partial_images": 2, "stream": True}, "previews", 2),
+        ({"stream": True}, "previews", 0),
+    ],
+    ids=str,
+)
+def test_a_field_becomes_the_word_of_the_core(body: dict[str, Any], word: str, value: object) -> None:
+    assert getattr(requested(**body), word) == value
+
+
+def test_null_is_unset_for_every_field() -> None:
+    names = {name for field, info in Generation.model_fields.items() for name in _spellings(field, info)}
+    nothing = dict.fromkeys((names | {"kwargs", "user", "image", "svg"}) - {"prompt"})
+    assert requested(**nothing) == requested()
+
+
+def _spellings(field: str, info: Any) -> list[str]:
+    return list(info.validation_alias.choices) if info.validation_alias else [field]
+
+
+def test_unknown_fields_are_ignored() -> None:
+    extras = {"user": "me", "safety_identifier": 7, "extra_headers": {}, "sampler_name": "x", "strength": 2, "svg": {}}
+    assert requested(**extras) == requested()
+
+
+def test_kwargs_is_understood_as_xinference_sends_it() -> None:
+    kwargs = json.dumps({"num_inference_steps": 3, "guidance_scale": 1.0, "seed": 5, "request_id": "r", "width": None})
+    found = requested(size="1024*1024", kwargs=kwargs, response_format="url")
+    assert (found.steps, found.guidance, found.seed, found.width_px) == (3, 1.0, 5, 1024)
+    assert requested(kwargs="{}") == requested() == requested(kwargs=None) == requested(kwargs="")
+
+
+def test_what_stands_on_the_top_level_goes_before_kwargs() -> None:
+    found = requested(steps=2, seed=1, kwargs={"num_inference_steps": 3, "seed": 5, "cfg_scale": 1})
+    assert (found.steps, found.seed, found.guidance) == (2, 1, 1.0)
+
+
+def test_kwargs_cannot_set_what_is_no_drawing_parameter() -> None:
+    assert asked(kwargs={"stream": True, "n": 9, "prompt": "a pear", "model": "x"}) == asked()
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "prompt"),
+        ({"prompt": None}, "prompt"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": " \n"}, "prompt"),
+        ({"prompt": 5}, "prompt"),
+        ({"prompt": ["an apple"]}, "prompt"),
+        ({"prompt": "x" * 32_001}, "prompt"),
+        ({**APPLE, "model": 7}, "model"),
+        *(({**APPLE, "n": n}, "n") for n in (0, 11, -1, 1.5, True, "many", [1], 2**62)),
+        *(
+            ({**APPLE, "size": size}, "size")
+            for size in (512, "512", "512x", "x512", "axb", "512x512x512", "-1x5", "1e3x5", "٥x٥", [5, 5], {}, "5" * 99)
+        ),
+        *(({**APPLE, "width": width}, "width") for width in ("wide", True, 1.5)),
+        *(({**APPLE, "response_format": value}, "response_format") for value in ("file", "b64", 1, {})),
+        *(({**APPLE, "output_format": value}, "output_format") for value in ("gif", "svg", "bmp", 1)),
+        *(({**APPLE, "output_compression": value}, "output_compression") for value in (-1, 101, "most", True)),
+        *(({**APPLE, "background": value}, "background") for value in ("transparent", "green", 1)),
+        *(({**APPLE, "quality": value}, "quality") for value in ("best", 5)),
+        ({**APPLE, "style": "baroque"}, "style"),
+        ({**APPLE, "moderation": "none"}, "moderation"),
+        *(({**APPLE, "stream": value}, "stream") for value in ("true", 1, 0, [])),
+        *(({**APPLE, "partial_images": value}, "partial_images") for value in (-1, 4, True, "x")),
+        *(({**APPLE, "seed": value}, "seed") for value in ("x", 1.5, True, [], [1, 3], ["1"], [True], {})),
+        ({**APPLE, "steps": "x"}, "steps"),
+        ({**APPLE, "num_inference_steps": "x"}, "num_inference_steps"),
+        ({**APPLE, "guidance_scale": "nan"}, "guidance_scale"),
+        ({**APPLE, "cfg_scale": True}, "cfg_scale"),
+        ({**APPLE, "negative_prompt": 5}, "negative_prompt"),
+        *(({**APPLE, "loras": value}, "loras") for value in (5, [5], [{}], [None])),
+        *(({**APPLE, "kwargs": value}, "kwargs") for value in ("{", "[]", "5", 5, [], '{"a":NaN}', '{"a":1,"a":2}')),
+        ({**APPLE, "kwargs": '{"guidance_scale":"x"}'}, "guidance_scale"),
+        ({**APPLE, "image": "data:image/png;base64,AAAA"}, "image"),
+        ({**APPLE, "ref_images": ["x"]}, "ref_images"),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+    error = refused(body)
+    assert error.param == param
+    assert error.status == 400
+    assert len(error.message) < 600
+
+
+@pytest.mark.parametrize("body", [None, [], "text", 5, True, [APPLE]])
+def test_a_body_that_is_no_object_is_refused(body: object) -> None:
+    assert refused(body).param is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "core_word", "named"),
+    [
+        ({"size": "9x9"}, "width", "size"),
+        ({"size": "9x9", "width": 9}, "width", "width"),
+        ({"height": 9}, "height", "height"),
+        ({}, "steps", "steps"),
+        ({"step": 500}, "steps", "step"),
+        ({"cfg_scale": 99}, "guidance", "cfg_scale"),
+        ({"n": 10}, "count", "n"),
+        ({}, "model", "model"),
+        ({}, None, None),
+    ],
+)
+def test_a_refusal_of_the_core_names_what_the_client_wrote(
+    sent: dict[str, Any], core_word: str | None, named: str | None
+) -> None:
+    with pytest.raises(InvalidRequest) as caught, named_as_sent(sent):
+        raise InvalidRequest("no", param=core_word)
+    assert caught.value.param == named
+
+
+@pytest.mark.parametrize("name", ["dall-e-2", "dall-e-3", "gpt-image-1", "gpt-image-2.5-flare", "chatgpt-image-latest"])
+def test_the_names_that_clients_have_built_in_mean_the_default_model(name: str) -> None:
+    assert known_model(name, {"flux2-tiny"}) is None
+    assert known_model(name, {name}) == name
+
+
+@pytest.mark.parametrize("name", ["dall-e-4", "gpt-4", "gpt-imagex", "x-gpt-image-1", "dall-e-3\n", "gpt-image-../x"])
+def test_any_other_name_is_looked_up_as_it_is(name: str) -> None:
+    assert known_model(name, {"flux2-tiny"}) == name
+
+
+@pytest.mark.parametrize(
+    ("body", "rows"),
+    [
+        ({}, {"url", "b64_json"}),
+        ({"model": "dall-e-3"}, {"url", "b64_json"}),
+        ({"model": "gpt-image-1"}, {"b64_json"}),
+        ({"model": "chatgpt-image-latest"}, {"b64_json"}),
+        ({"response_format": "url"}, {"url"}),
+        ({"response_format": "b64_json"}, {"b64_json"}),
+        ({"model": "gpt-image-1", "response_format": "url"}, {"url"}),
+    ],
+)
+def test_a_row_holds_what_was_asked_for_and_both_where_nothing_was(body: dict[str, Any], rows: set[str]) -> None:
+    assert asked(**body).rows == rows
+
+
+@pytest.mark.parametrize(
+    ("said", "word"), [(None, "auto"), ("hd", "high"), ("standard", "medium"), ("low", "low"), ("max", "max")]
+)
+def test_quality_is_answered_in_the_words_of_today(said: str | None, word: str) -> None:
+    assert asked(quality=said).quality_word == word

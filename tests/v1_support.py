@@ -1,0 +1,94 @@
+"""What the tests of /v1 share: a gateway of the fake engine, and openai's own client that counts what it sends."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import httpx2
+import openai
+from PIL import Image
+
+from tests.live import Live, live
+
+MODEL = "shapes"
+"""A local model of 128 pixels: answers do not wait for large pictures."""
+SLASHED = "org/m:4bit"
+STEP_S = 0.03
+
+
+def models_config(folder: Path) -> dict[str, Any]:
+    weights = folder / "weights"
+    (weights / "transformer").mkdir(parents=True)
+    (weights / "transformer" / "model.safetensors").touch()
+    local = {name: {"path": str(weights), "like": "flux2-tiny"} for name in (MODEL, SLASHED)}
+    empty = folder / "models"
+    empty.mkdir()
+    return {"default": MODEL, "local": local, "aliases": {"studio": MODEL}, "cache_dir": str(empty)}
+
+
+@contextmanager
+def gateway(folder: Path, config: dict[str, Any] | None = None, **script: Any) -> Iterator[Live]:
+    """A ready gateway whose fake engine does as `script` says."""
+    values = {"models": models_config(folder), **(config or {})}
+    with live(folder, fake_script={"step_seconds": STEP_S, **script}, config=values) as running:
+        yield running
+
+
+@dataclass
+class Counting:
+    """openai's client as its users make it; `hits` are the requests it really sent."""
+
+    url: str
+    options: dict[str, Any] = field(default_factory=dict)
+    hits: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        transport = httpx2.Client(event_hooks={"request": [lambda request: self.hits.append(request.method)]})
+        self.client = openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key="none", http_client=transport, **{"timeout": 60, **self.options}
+        )
+
+
+@contextmanager
+def openai_client(gateway: Live, **options: Any) -> Iterator[Counting]:
+    counting = Counting(gateway.url, options)
+    with counting.client:
+        yield counting
+
+
+@contextmanager
+def plain_client(gateway: Live, **headers: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=gateway.url, timeout=60, headers=headers) as client:
+        yield client
+
+
+def opened(data: str | bytes | None) -> Image.Image:
+    """The picture in base64 text or bytes, loaded."""
+    assert data is not None
+    image = Image.open(io.BytesIO(base64.b64decode(data, validate=True) if isinstance(data, str) else data))
+    image.load()
+    return image
+
+
+def jobs(client: httpx.Client) -> list[dict[str, Any]]:
+    """This client's jobs, the newest first, as the native protocol tells them."""
+    found: list[dict[str, Any]] = client.get("/api/v1/jobs").json()["jobs"]
+    return found
+
+
+def wait_for_status(client: httpx.Client, status: str, timeout_s: float = 20.0) -> dict[str, Any]:
+    """The newest job of this client, once it stands there."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if (found := jobs(client)) and found[0]["status"] == status:
+            return found[0]
+        time.sleep(0.05)
+    raise AssertionError(f"the newest job never was {status}: {jobs(client)[:1]}")
