@@ -1,8 +1,8 @@
 """The child that opens pictures from strangers, so that a bomb or a bug in a decoder takes nothing else with it.
 
-Knows bytes in and bytes out: no job, no path, no network. Run as `python -m gateway.picture_decoder`; each frame on the
-pipes is a 4-byte big-endian length and as many bytes. A request is the picture; an answer is `+` and a PNG, or `-` and a
-sentence. End of input: leave.
+Knows bytes in and bytes out: no job, no path, no network. Run as `python -m gateway.picture_decoder`; each frame on
+the pipes is a 4-byte big-endian length and as many bytes. A request is the picture; an answer is `+` and a PNG, or `-`
+and a sentence. End of input: leave.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ async def _told(request: Request, asked: Txt2Img | Img2Img, translated: Translat
 async def _start_picture(request: Request, asked: Img2Img) -> str:
     """The name under which the start picture, at the size of the result, is stored. Raises: InvalidRequest."""
     core = core_of(request)
-    png = await checked_picture(base64_picture(asked.init_images[0], "init_images"), core.decoder, "init_images")
+    data = await asyncio.to_thread(base64_picture, asked.init_images[0], "init_images")
+    png = await checked_picture(data, core.decoder, "init_images")
     picture = await asyncio.to_thread(
         fitted,
         png,

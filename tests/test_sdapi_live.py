@@ -1,0 +1,466 @@
+"""/sdapi/v1 over a real socket against the fake engine: recorded clients, bad input, interrupt, progress, options."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.live import Live, live
+from tests.sdapi_support import an_image, opened
+
+GOLDEN = sorted((Path(__file__).parent / "golden" / "sdapi").glob("*.json"))
+INIT = base64.b64encode(an_image((96, 64), "blue")).decode()
+SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 4}
+STEP_S = 0.25
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    config = {"models": {"aliases": {"klein": "flux2-tiny"}}}
+    with live(tmp_path_factory.mktemp("sdapi"), config=config) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def slow_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with live(tmp_path_factory.mktemp("slow"), fake_script={"step_seconds": STEP_S}) as started:
+        yield started
+
+
+@pytest.fixture
+def client(gateway: Live) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{gateway.url}/sdapi/v1/", timeout=60) as made:
+        yield made
+
+
+@pytest.fixture
+def slow(slow_gateway: Live) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{slow_gateway.url}/sdapi/v1/", timeout=60) as made:
+        yield made
+
+
+# ---- recorded clients ------------------------------------------------------------------------------
+
+
+def send(client: httpx.Client, call: dict[str, Any], options: dict[str, Any]) -> httpx.Response:
+    body = call.get("json")
+    if body == "$OPTIONS":
+        body = options
+    text = call.get("content", "" if body is None else json.dumps(body)).replace("$INIT", INIT)
+    headers = dict(call.get("headers", {}))
+    if body is not None:
+        headers["content-type"] = "application/json"
+    return client.request(call["method"], call["path"], content=text, headers=headers)
+
+
+def check_pictures(answer: dict[str, Any]) -> None:
+    """What the clients of the contract's section 10 read without a guard."""
+    assert isinstance(answer["parameters"], dict)
+    assert isinstance(answer["info"], str)
+    info = json.loads(answer["info"])
+    assert len(answer["images"]) == len(info["infotexts"]) == len(info["all_seeds"])
+    for image, text in zip(answer["images"], info["infotexts"], strict=True):
+        assert "," not in image
+        picture = opened(base64.b64decode(image, validate=True))
+        assert picture.format == "PNG"
+        assert picture.size == (info["width"], info["height"])
+        assert picture.info["parameters"] == text
+        assert text.split("\n")[-1].startswith("Steps: ")
+        assert all(": " in part for part in text.split("\n")[-1].split(", "))
+    assert info["seed"] >= 0
+
+
+def check_answer(path: str, method: str, answer: Any) -> None:
+    match method, path.partition("?")[0]:
+        case "POST", "txt2img" | "img2img":
+            check_pictures(answer)
+        case "POST", "options":
+            assert answer is None
+        case "POST", "interrupt":
+            assert answer == {}
+        case _, "options":
+            assert answer["sd_model_checkpoint"]
+            assert answer["samples_format"] == "png"
+            assert isinstance(answer["send_seed"], bool)
+        case _, "sd-models":
+            assert answer
+            assert {"title", "model_name", "hash", "sha256", "filename", "config"} <= set(answer[0])
+        case _, "samplers":
+            assert [sampler["name"] for sampler in answer] == ["Euler"]
+        case _, "progress":
+            assert answer["progress"] == 0
+            assert answer["state"]["job_count"] == 0
+        case _:
+            raise AssertionError(path)
+
+
+@pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
+def test_a_recorded_client_gets_what_it_reads(client: httpx.Client, file: Path) -> None:
+    calls = json.loads(file.read_text())["calls"]
+    options = client.get("options").json()
+    assert options["sd_model_checkpoint"] in [row["title"] for row in client.get("sd-models").json()]
+    for call in calls:
+        response = send(client, call, options)
+        assert response.status_code == 200, (call["path"], response.text[:500])
+        assert response.headers["content-type"] == "application/json"
+        check_answer(call["path"], call["method"], response.json())
+
+
+def test_the_unmodified_webuiapi_client_draws(gateway: Live) -> None:
+    webuiapi = pytest.importorskip("webuiapi", reason="webuiapi is not installed")
+    api = webuiapi.WebUIApi(port=gateway.port)
+    drawn = api.txt2img(prompt="a red circle", seed=7, width=64, height=64, batch_size=2)
+    assert [image.size for image in drawn.images] == [(64, 64)] * 2
+    assert drawn.info["all_seeds"] == [7, 8]
+    again = api.img2img(images=[drawn.image], prompt="a red circle", width=64, height=64, denoising_strength=0.5)
+    assert again.image.size == (64, 64)
+    assert api.set_options({"sd_model_checkpoint": "flux2-tiny"}) is None
+    assert api.get_options()["sd_model_checkpoint"] == "flux2-tiny"
+    assert api.get_progress()["state"]["job_count"] == 0
+    assert api.interrupt() == {}
+    assert not (api.has_controlnet or api.has_adetailer or api.has_animatediff)
+    api.session.close()
+
+
+# ---- meaning ---------------------------------------------------------------------------------------
+
+
+def test_picture_i_of_a_batch_is_the_single_picture_of_seed_plus_i(client: httpx.Client) -> None:
+    batch = client.post("txt2img", json={**SMALL, "seed": 41, "batch_size": 3}).json()["images"]
+    single = client.post("txt2img", json={**SMALL, "seed": 43}).json()["images"]
+    assert opened(base64.b64decode(batch[2])).tobytes() == opened(base64.b64decode(single[0])).tobytes()
+    assert len({opened(base64.b64decode(image)).tobytes() for image in batch}) == 3
+
+
+def test_denoising_strength_0_returns_the_picture_and_1_ignores_it(client: httpx.Client) -> None:
+    def drawn(strength: float) -> bytes:
+        body = {**SMALL, "seed": 1, "init_images": [INIT], "denoising_strength": strength}
+        return opened(base64.b64decode(client.post("img2img", json=body).json()["images"][0])).tobytes()
+
+    fresh = client.post("txt2img", json={**SMALL, "seed": 1}).json()["images"][0]
+    assert drawn(0.0) == Image.new("RGB", (64, 64), "blue").tobytes()
+    assert drawn(1.0) == opened(base64.b64decode(fresh)).tobytes()
+
+
+def test_send_images_false_sends_the_texts_alone(client: httpx.Client) -> None:
+    answer = client.post("txt2img", json={**SMALL, "send_images": False}).json()
+    assert answer["images"] == []
+    assert len(json.loads(answer["info"])["infotexts"]) == 1
+
+
+def test_sizes_that_are_multiples_of_8_are_rounded_down_and_told(client: httpx.Client) -> None:
+    answer = client.post("txt2img", json={**SMALL, "width": 72, "height": 88}).json()
+    info = json.loads(answer["info"])
+    assert (info["width"], info["height"]) == (64, 80)
+    told = {item["param"]: (item["asked"], item["used"]) for item in info["adjustments"]}
+    assert told["width"] == (72, 64)
+    assert told["height"] == (88, 80)
+
+
+# ---- options ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["klein", "flux2-tiny [0123456789]", "flux2-tiny"])
+def test_a_known_checkpoint_becomes_the_default(client: httpx.Client, name: str) -> None:
+    response = client.post("options", json={"sd_model_checkpoint": name})
+    assert (response.status_code, response.text) == (200, "null")
+    current = client.get("options").json()["sd_model_checkpoint"]
+    assert current == name.partition(" ")[0]
+    assert current in [row["title"] for row in client.get("sd-models").json()]
+    drawn = client.post("txt2img", json=SMALL).json()
+    assert json.loads(drawn["info"])["sd_model_name"] == "flux2-tiny"
+
+
+@pytest.mark.parametrize("name", ["sd_xl_base_1.0.safetensors", "flux2-klein-9b", "../../etc/passwd"])
+def test_a_checkpoint_that_cannot_be_had_changes_nothing(client: httpx.Client, name: str) -> None:
+    before = client.get("options").json()
+    response = client.post("options", json={"sd_model_checkpoint": name})
+    assert response.status_code == 500
+    assert response.json()["error"] == "RuntimeError"
+    assert response.json()["detail"]
+    assert response.json()["errors"]
+    assert client.get("options").json() == before
+
+
+@pytest.mark.parametrize("body", [{}, {"anything": [1, {}]}, {"sd_model_checkpoint": None}, {"samples_format": "jpg"}])
+def test_other_options_are_taken_and_change_nothing(client: httpx.Client, body: dict[str, Any]) -> None:
+    before = client.get("options").json()
+    assert client.post("options", json=body).json() is None
+    assert client.get("options").json() == before
+
+
+def test_a_model_that_is_unknown_in_a_request_is_told_with_what_there_is(client: httpx.Client) -> None:
+    for body in ({"model": "schnell"}, {"override_settings": {"sd_model_checkpoint": "schnell"}}):
+        response = client.post("txt2img", json={**SMALL, **body})
+        answer = response.json()
+        assert response.status_code == 404
+        assert answer["code"] == "MODEL_NOT_FOUND"
+        assert answer["error"].startswith("Model 'schnell' not found.")
+        assert "flux2-klein-4b" in answer["details"]["available_models"]
+        assert all(isinstance(answer[key], str) for key in ("error", "detail", "body", "errors"))
+
+
+# ---- bad input -------------------------------------------------------------------------------------
+
+DEEP = "[" * 200_000
+BOMB = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(64)).decode()
+BAD_BODIES = {
+    "deep nesting": DEEP,
+    "an integer of 5000 digits": '{"steps": ' + "9" * 5000 + "}",
+    "bytes that are no UTF-8": b'{"prompt": "\xff\xfe"}',
+    "NaN": '{"cfg_scale": NaN}',
+    "1e999": '{"cfg_scale": 1e999}',
+    "a lone surrogate": '{"prompt": "\\ud800"}',
+    "a NUL": '{"prompt": "\\u0000"}',
+    "a key twice": '{"steps": 1, "steps": 2}',
+    "half a body": '{"prompt": ',
+    "nothing": "",
+    "a list": "[]",
+    "a string": '"text"',
+    "null": "null",
+}
+BAD_FIELDS = [
+    {"steps": "many"},
+    {"steps": 0},
+    {"steps": -5},
+    {"steps": 151},
+    {"steps": 10**18},
+    {"width": 0},
+    {"width": 63},
+    {"width": -512},
+    {"width": 2049},
+    {"height": 10**9},
+    {"width": 4096, "height": 4096},
+    {"cfg_scale": "nan"},
+    {"cfg_scale": -1},
+    {"cfg_scale": 31},
+    {"seed": -2},
+    {"seed": 2**32},
+    {"batch_size": 0},
+    {"batch_size": 11},
+    {"batch_size": 4, "n_iter": 4},
+    {"num_images": -1},
+    {"prompt": "x" * 40_000},
+    {"prompt": {"text": "x"}},
+    {"styles": {}},
+    {"alwayson_scripts": {"ADetailer": {}}},
+    {"script_name": "__class__"},
+    {"enable_hr": True},
+    {"override_settings": "x"},
+]
+BAD_PICTURES = [
+    "http://169.254.169.254/latest/meta-data",
+    "https://example.com/a.png",
+    "file:///etc/passwd",
+    "/etc/passwd",
+    "not base64!",
+    "",
+    "aGVsbG8=",
+    "data:image/svg+xml;base64,PHN2Zz48L3N2Zz4=",
+    "data:text/html;base64,PGI+",
+    BOMB,
+]
+
+
+def check_refusal(response: httpx.Response, statuses: tuple[int, ...] = (422,)) -> None:
+    assert response.status_code in statuses, response.text[:500]
+    assert len(response.content) <= 4096
+    body = response.json()
+    assert body["detail"]
+    for item in body["detail"] if isinstance(body["detail"], list) else ():
+        assert set(item) == {"loc", "msg", "type"}
+        assert item["loc"][0] == "body"
+    assert "Traceback" not in response.text
+
+
+def check_next_works(client: httpx.Client) -> None:
+    assert client.post("txt2img", json=SMALL).status_code == 200
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_a_body_that_is_no_clean_json_object_is_refused(client: httpx.Client, name: str) -> None:
+    headers = {"content-type": "application/json"}
+    for path in ("txt2img", "img2img", "options"):
+        check_refusal(client.post(path, content=BAD_BODIES[name], headers=headers))
+    check_next_works(client)
+
+
+@pytest.mark.parametrize("fields", BAD_FIELDS, ids=str)
+def test_a_field_that_cannot_be_honoured_is_refused(client: httpx.Client, fields: dict[str, Any]) -> None:
+    response = client.post("txt2img", json={**SMALL, **fields})
+    check_refusal(response)
+    named = response.json()["detail"][0]["loc"][1]
+    assert named in fields or named == "prompt"
+    check_next_works(client)
+
+
+@pytest.mark.parametrize("picture", BAD_PICTURES, ids=lambda text: text[:24])
+def test_a_start_picture_that_is_none_is_refused(client: httpx.Client, picture: str) -> None:
+    response = client.post("img2img", json={**SMALL, "init_images": [picture]})
+    check_refusal(response)
+    assert response.json()["detail"][0]["loc"] == ["body", "init_images"]
+    check_next_works(client)
+
+
+def test_a_remote_picture_has_a_code_of_its_own(client: httpx.Client) -> None:
+    answer = client.post("img2img", json={**SMALL, "init_images": ["http://localhost/a.png"]}).json()
+    assert answer["code"] == "REMOTE_IMAGES_DISABLED"
+
+
+@pytest.mark.parametrize("body", [{}, {"init_images": []}, {"init_images": None}])
+def test_img2img_without_a_picture_has_a1111s_words(client: httpx.Client, body: dict[str, Any]) -> None:
+    response = client.post("img2img", json={**SMALL, **body})
+    assert response.status_code == 404
+    assert response.json()["detail"] == "Init image not found"
+
+
+def test_a_wrong_content_type_is_a_422_and_none_is_json(client: httpx.Client) -> None:
+    body = json.dumps(SMALL)
+    check_refusal(client.post("txt2img", content=body, headers={"content-type": "text/plain"}))
+    assert client.post("txt2img", content=body).status_code == 200
+
+
+def test_unknown_routes_and_wrong_methods_answer_as_fastapi_does(client: httpx.Client) -> None:
+    for path in ("nothing", "extra-single-image", "txt2img/", "controlnet/model_list", "skip"):
+        response = client.post(path, json={})
+        assert (response.status_code, response.json()) == (404, {"detail": "Not Found"})
+    for method, path in (("GET", "txt2img"), ("DELETE", "options"), ("PUT", "progress"), ("GET", "interrupt")):
+        response = client.request(method, path)
+        assert (response.status_code, response.json()) == (405, {"detail": "Method Not Allowed"})
+    assert client.head("options").status_code == 405
+
+
+# ---- progress and interrupt ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def background() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+def wait_for_progress(client: httpx.Client, at_least: float, timeout_s: float = 20.0) -> dict[str, Any]:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        body: dict[str, Any] = client.get("progress").json()
+        if body["progress"] >= at_least and body["state"]["sampling_step"] > 0:
+            return body
+        time.sleep(0.02)
+    raise AssertionError(f"progress never came to {at_least}")
+
+
+def drawing(pool: ThreadPoolExecutor, client: httpx.Client, **fields: Any) -> Future[httpx.Response]:
+    return pool.submit(client.post, "txt2img", json={**SMALL, **fields})
+
+
+def test_progress_of_a_running_picture_shows_steps_and_a_picture(
+    slow: httpx.Client, background: ThreadPoolExecutor
+) -> None:
+    answer = drawing(background, slow, steps=8)
+    body = wait_for_progress(slow, 0.2)
+    while body["current_image"] is None and not answer.done():
+        body = wait_for_progress(slow, 0.2)
+    picture = opened(base64.b64decode(body["current_image"], validate=True))
+    assert picture.format == "JPEG"
+    assert 0 < body["progress"] <= 1
+    assert 0 < body["eta_relative"] <= 8 * STEP_S * 3
+    state = body["state"]
+    assert state["job_count"] >= 1
+    assert state["job"] == "scripts_txt2img"
+    assert 1 <= state["sampling_step"] <= state["sampling_steps"] == 8
+    assert slow.get("progress", params={"skip_current_image": "true"}).json()["current_image"] is None
+    assert answer.result().status_code == 200
+    assert slow.get("progress").json()["state"]["job_count"] == 0
+
+
+def test_a_stranger_sees_that_something_runs_but_not_what(slow: httpx.Client, background: ThreadPoolExecutor) -> None:
+    answer = drawing(background, slow, steps=8)
+    wait_for_progress(slow, 0.4)
+    seen = slow.get("progress", headers={"x-client-id": "somebody-else"}).json()
+    assert seen["current_image"] is None
+    assert seen["state"]["job_count"] >= 1
+    slow.post("interrupt", headers={"x-client-id": "somebody-else"})
+    assert len(answer.result().json()["images"]) == 1
+
+
+def test_interrupt_answers_the_waiting_request_with_what_is_finished(
+    slow: httpx.Client, background: ThreadPoolExecutor
+) -> None:
+    answer = drawing(background, slow, steps=4, batch_size=4, seed=5)
+    wait_for_progress(slow, 0.3)
+    began = time.monotonic()
+    assert slow.post("interrupt").json() == {}
+    assert time.monotonic() - began < 2
+    reply = answer.result()
+    assert reply.status_code == 200
+    info = json.loads(reply.json()["info"])
+    assert 1 <= len(reply.json()["images"]) == len(info["infotexts"]) < 4
+    assert info["seed"] == 5
+
+
+def test_an_interrupt_while_idle_harms_nobody(slow: httpx.Client) -> None:
+    assert slow.post("interrupt", content='""').json() == {}
+    assert len(slow.post("txt2img", json=SMALL).json()["images"]) == 1
+
+
+def test_an_interrupt_leaves_the_waiting_jobs_alone(slow: httpx.Client, background: ThreadPoolExecutor) -> None:
+    first = drawing(background, slow, steps=8)
+    wait_for_progress(slow, 0.1)
+    second = drawing(background, slow, steps=2)
+    time.sleep(0.1)
+    slow.post("interrupt")
+    assert first.result().json()["images"] == []
+    assert len(second.result().json()["images"]) == 1
+
+
+def test_requests_at_the_same_time_queue_and_none_is_turned_away(
+    client: httpx.Client, background: ThreadPoolExecutor
+) -> None:
+    answers = [drawing(background, client, seed=i) for i in range(4)]
+    assert [answer.result().status_code for answer in answers] == [200] * 4
+
+
+def test_a_client_that_hangs_up_stops_its_picture(slow_gateway: Live, slow: httpx.Client) -> None:
+    def leave() -> None:
+        with httpx.Client(base_url=slow.base_url, timeout=0.6) as gone, pytest.raises(httpx.ReadTimeout):
+            gone.post("txt2img", json={**SMALL, "steps": 8, "batch_size": 10})
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    thread.join()
+    end = time.monotonic() + 15
+    while slow.get("progress").json()["state"]["job_count"] and time.monotonic() < end:
+        time.sleep(0.05)
+    assert slow.get("progress").json()["state"]["job_count"] == 0
+
+
+def test_a_failed_picture_is_a_500_with_its_sentence_and_the_next_one_works(tmp_path: Path) -> None:
+    script = {"oom_at_step": 2, "crash_times": 1, "counter_path": str(tmp_path / "count")}
+    with live(tmp_path, fake_script=script) as started:
+        with httpx.Client(base_url=f"{started.url}/sdapi/v1/", timeout=60) as client:
+            response = client.post("txt2img", json=SMALL)
+            answer = response.json()
+            assert response.status_code == 500
+            assert answer["code"] == "OOM_ERROR"
+            assert answer["error"] == answer["detail"] == answer["errors"] != ""
+            assert answer["details"]["suggestion"]
+            check_next_works(client)
+
+
+def test_the_picture_on_disk_holds_no_prompt(gateway: Live, client: httpx.Client) -> None:
+    client.post("txt2img", json={**SMALL, "prompt": "canary-prompt"})
+    for file in (gateway.folder / "output").iterdir():
+        assert b"canary-prompt" not in file.read_bytes()
+        with Image.open(io.BytesIO(file.read_bytes())) as picture:
+            assert not picture.info
