@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ from gateway.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from adapters.base import Adapter
+
+log = logging.getLogger("gateway.app")
 
 
 def build_core(settings: Settings) -> Core:
@@ -144,13 +147,17 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """The store can be read and the engine is there (R-21); 503 with the reason where not."""
+    """A picture could be drawn: the store takes writes, the engine is there; else 503 and why (R-21)."""
     core: Core = request.state.core
-    await core.service.stats()
     engine = core.service.engine
-    is_ready = engine.state in ("ready", "busy")
-    body = {"status": "ready" if is_ready else "not_ready", "engine": engine.state, "reason": engine.reason}
-    return JSONResponse({**body, "version": __version__}, status_code=200 if is_ready else 503)
+    reason = None if engine.works else engine.reason
+    try:
+        await core.service.check_store()
+    except Exception:
+        log.exception("the store cannot be written")
+        reason = "The job store cannot be written."
+    body = {"status": "not_ready" if reason else "ready", "engine": engine.state, "reason": reason}
+    return JSONResponse({**body, "version": __version__}, status_code=503 if reason else 200)
 
 
 def _plain_error(error: GatewayError) -> Response:

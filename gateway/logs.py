@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import time
+import traceback
 from typing import Any, TextIO
 
 MAX_TEXT_CHARS = 8192
@@ -29,8 +30,8 @@ class JsonLines(logging.Formatter):
             "msg": _clip(_message(record)),
         }
         line.update((key, value) for key, value in vars(record).items() if key not in _STANDARD and key not in line)
-        if record.exc_info:
-            line["exc"] = _clip(self.formatException(record.exc_info))
+        if record.exc_info and record.exc_info[1] is not None:
+            line["exc"] = _clip(_trace(record.exc_info[1]))
         if record.stack_info:
             line["stack"] = _clip(record.stack_info)
         return json.dumps(line, ensure_ascii=True, default=_foreign)
@@ -56,6 +57,19 @@ def setup(level: str = "INFO", stream: TextIO | None = None) -> None:
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.NOTSET if level == "DEBUG" else logging.WARNING)
     logging.captureWarnings(True)
+
+
+def _trace(error: BaseException) -> str:
+    """Frames and types of an error and its causes. ValueError and LookupError quote what they were given, which may be
+    a prompt (pydantic's do): their text stays out (S-41).
+    """
+    parts: list[str] = []
+    at: BaseException | None = error
+    while at is not None and len(parts) < 8:
+        said = "" if isinstance(at, ValueError | LookupError) else f": {at}"
+        parts.insert(0, "".join(traceback.format_tb(at.__traceback__)) + type(at).__qualname__ + said)
+        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
+    return "\n".join(parts)
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -37,13 +37,15 @@ def normalised(data: bytes) -> bytes:
     """
     from PIL import Image
 
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            _check_header(picture)
-            picture.load()
-            clean = _pixels(_upright(picture))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                _check_header(picture)
+                picture.load()
+                clean = _pixels(_upright(picture))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
     except MemoryError:

@@ -196,6 +196,10 @@ class JobService:
         """How many jobs run or wait before this one; None once it has ended."""
         return await self._store.position(job_id)
 
+    async def check_store(self) -> None:
+        """Raises: whatever keeps the store from being written."""
+        await self._store.check()
+
     async def stats(self) -> Stats:
         return await self._store.stats()
 

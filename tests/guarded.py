@@ -102,7 +102,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if path in ("/stream", "/deaf", "/flood"):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
         while path != "/stream" or not stopping.is_set():
-            await send({"type": "http.response.body", "body": b"x" * (1 if path != "/flood" else 65536), "more_body": True})
+            await send(
+                {"type": "http.response.body", "body": b"x" * (1 if path != "/flood" else 65536), "more_body": True}
+            )
             await asyncio.sleep(0.02 if path != "/flood" else 0)
         await send({"type": "http.response.body", "body": b"bye", "more_body": False})
         return
@@ -139,7 +141,9 @@ def main() -> None:
     guard = Guard(
         app,
         settings,
-        body_limit=lambda path: settings.http.image_body_bytes if path == "/images" else settings.http.default_body_bytes,
+        body_limit=lambda path: (
+            settings.http.image_body_bytes if path == "/images" else settings.http.default_body_bytes
+        ),
         is_picture_path=lambda path: path.startswith("/pictures/"),
         is_open_path=lambda path: path == "/open",
     )

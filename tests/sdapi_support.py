@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from gateway.job import Job
 from gateway.request import Adjustment, Limits, resolve
 from tests.support import a_job
 
+SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 4}
 LIMITS = Limits()
 TINY = next(spec for spec in CATALOG if spec.name == "flux2-tiny")
 BASE = next(spec for spec in CATALOG if not spec.distilled)
@@ -61,3 +63,6 @@ def told(body: dict[str, Any], *, pictures: int | None = None, model: type[Txt2I
     resolution = resolve(found.request, TINY, LIMITS, random_seed=lambda: 7, leniency="drop")
     job = ended(resolution.plan, pictures=pictures, adjustments=resolution.adjustments)
     return Told(asked, job, resolution.plan, found.adjustments)
+
+
+INIT = base64.b64encode(an_image((96, 64), "blue")).decode()

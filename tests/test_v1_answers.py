@@ -161,9 +161,7 @@ def test_no_frame_ever_carries_an_id() -> None:
     ],
     ids=str,
 )
-def test_an_end_without_pictures_is_a_failure_alike_for_an_answer_and_a_stream(
-    end: Outcome, code: str | None
-) -> None:
+def test_an_end_without_pictures_is_a_failure_alike_for_an_answer_and_a_stream(end: Outcome, code: str | None) -> None:
     ended = job(done(0), end)
     for source in (ended, ended.events[-1]):
         failure = failure_of(source)

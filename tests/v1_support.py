@@ -16,11 +16,12 @@ import httpx2
 import openai
 from PIL import Image
 
-from tests.live import Live, live
+from tests.live import Live
 
 MODEL = "shapes"
 """A local model of 128 pixels: answers do not wait for large pictures."""
 SLASHED = "org/m:4bit"
+UNDISTILLED = "base"
 STEP_S = 0.03
 
 
@@ -29,17 +30,22 @@ def models_config(folder: Path) -> dict[str, Any]:
     (weights / "transformer").mkdir(parents=True)
     (weights / "transformer" / "model.safetensors").touch()
     local = {name: {"path": str(weights), "like": "flux2-tiny"} for name in (MODEL, SLASHED)}
+    local[UNDISTILLED] = {"path": str(weights), "like": "flux2-klein-base-4b"}
     empty = folder / "models"
     empty.mkdir()
     return {"default": MODEL, "local": local, "aliases": {"studio": MODEL}, "cache_dir": str(empty)}
 
 
 @contextmanager
-def gateway(folder: Path, config: dict[str, Any] | None = None, **script: Any) -> Iterator[Live]:
-    """A ready gateway whose fake engine does as `script` says."""
+def gateway(folder: Path, config: dict[str, Any] | None = None, ready: bool = True, **script: Any) -> Iterator[Live]:
+    """A gateway whose fake engine does as `script` says; where it has keys, nobody may ask it whether it is ready."""
     values = {"models": models_config(folder), **(config or {})}
-    with live(folder, fake_script={"step_seconds": STEP_S, **script}, config=values) as running:
-        yield running
+    running = Live(folder, fake_script={"step_seconds": STEP_S, **script}, config=values)
+    try:
+        yield running.start(ready=ready)
+    finally:
+        if running.process is not None and running.process.poll() is None:
+            running.stop()
 
 
 @dataclass

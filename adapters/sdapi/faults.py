@@ -44,7 +44,7 @@ def render_error(error: GatewayError) -> Response:
         case InvalidRequest() | UnsupportedMediaType():
             return JSONResponse({"detail": _details(error), "error": error.message, "code": _code(error)}, 422)
         case Unauthorized():
-            return _body(error, "HTTPException", "Not authenticated", {"WWW-Authenticate": "Basic"})
+            return _body(error, "HTTPException", "Not authenticated")
         case InitImageNotFound():
             return _body(error, "HTTPException", error.message)
         case OptionRefused():
@@ -55,7 +55,7 @@ def render_error(error: GatewayError) -> Response:
             return _body(error, error.message, error.message)
 
 
-def _body(error: GatewayError, name: str, text: str, headers: dict[str, str] | None = None) -> Response:
+def _body(error: GatewayError, name: str, text: str) -> Response:
     """All four of A1111's strings, none of which a client may find missing, then the seed's two keys."""
     body: dict[str, Any] = {"error": name, "detail": text, "body": "", "errors": text, "code": _code(error)}
     details = {key: value for key, value in error.details.items() if key != "errors"}
@@ -63,7 +63,7 @@ def _body(error: GatewayError, name: str, text: str, headers: dict[str, str] | N
         details["suggestion"] = OOM_HINT
     if details:
         body["details"] = details
-    return JSONResponse(body, error.status, headers)
+    return JSONResponse(body, error.status)
 
 
 def _code(error: GatewayError) -> str:

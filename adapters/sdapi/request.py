@@ -16,8 +16,8 @@ SCHEDULER = "Simple"
 """mflux spaces its flow-matching sigmas evenly before the shift: what A1111 and Forge call "Simple"."""
 CLIENT_STEPS = 150
 """A1111's own slider ends here; up to this, too many steps are cut rather than refused."""
-PREVIEWS = 4
-"""At most, a picture: what /progress shows as `current_image`."""
+PREVIEWS = 2
+"""At most, a picture: what /progress shows as `current_image`; A1111 shows one every 10 steps."""
 RESIZE_MODES = ("stretch", "cover and crop", "fit and fill")
 
 # Source: A1111 1.10.1 modules/extra_networks.py, re_extra_net

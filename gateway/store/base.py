@@ -125,6 +125,10 @@ class JobStore(Protocol):
 
     async def events_after(self, job_id: str, seq: int) -> list[JobEvent]: ...
 
+    async def check(self) -> None:
+        """Write something. Raises: StorageFull, or whatever keeps the store from being written."""
+        ...
+
     async def stats(self) -> Stats: ...
 
     async def delete(self, job_ids: Sequence[str]) -> None:

@@ -32,7 +32,7 @@ from gateway.job import Job, JobEvent, NewJob, Outcome, Priority, State, StateFa
 from gateway.request import Adjustment
 from gateway.store.base import Bounds, Lease, Stats, StoreLocked, Submitted, WorkerInfo
 from gateway.store.blobs import Blobs
-from gateway.store.schema import connect, open_checked
+from gateway.store.schema import VERSION, connect, open_checked
 
 IDEMPOTENCY_S = 24 * 3600.0
 
@@ -239,6 +239,9 @@ class SqliteStore:
             return [self._append(db, self._fold(db, row), Requeued(reason="lease_expired")) for row in rows]
 
         return await self._write(work)
+
+    async def check(self) -> None:
+        await self._write(lambda db: db.execute(f"PRAGMA user_version={VERSION}"))
 
     async def delete(self, job_ids: Sequence[str]) -> None:
         def work(db: sqlite3.Connection) -> None:
