@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from PIL import Image
+from starlette.requests import Request
 
 from adapters.base import validated
 from adapters.v1 import ADAPTER
 from adapters.v1.answers import Row, completed_frame, error_frame, partial_frame, to_response, to_url
 from adapters.v1.errors import render_error, to_error
-from adapters.v1.openai import failure_of
+from adapters.v1.openai import failure_of, to_frame
 from adapters.v1.payloads import Generation, PictureFormat, unfolded
 from adapters.v1.pictures import from_png, from_preview
-from engine.protocol import Cancelled, Failed, Generate, ImageDone, Queued, Started, StateFact, Succeeded
+from engine.protocol import (
+    Cancelled,
+    Failed,
+    Generate,
+    ImageDone,
+    Preview,
+    Queued,
+    Started,
+    StepDone,
+    Succeeded,
+)
 from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, ModelNotFound, QueueFull
-from gateway.job import Job, NewJob, Outcome
+from gateway.hub import ProgressEvent
+from gateway.job import Job, NewJob, Outcome, Progress, StateFacts
 from gateway.request import Adjustment
 
 ID = "0123456789abcdef" * 2
+NO_REQUEST = Request({"type": "http"})
 PLAN = Generate(
     model="flux2-tiny", prompt="an apple", width_px=128, height_px=64, steps=4, guidance=1.0, seeds=(7, 8), previews=2
 )
@@ -39,10 +55,11 @@ def done(image: int = 0) -> ImageDone:
     )
 
 
-def job(*facts: StateFact, adjustments: tuple[Adjustment, ...] = ()) -> Job:
+def job(*facts: StateFacts, adjustments: tuple[Adjustment, ...] = ()) -> Job:
     new = NewJob(id=ID, owner="local", protocol="openai", plan=PLAN, attached=True, adjustments=adjustments)
     made = Job.of(new, 1)
-    for at, fact in enumerate((Queued(), Started(attempt=1), *facts)):
+    happened: tuple[StateFacts, ...] = (Queued(), Started(attempt=1), *facts)
+    for at, fact in enumerate(happened):
         made = made.apply(fact, 1_763_000_000.5 + at)
     return made
 
@@ -166,6 +183,30 @@ def test_an_end_without_pictures_is_a_failure_alike_for_an_answer_and_a_stream(e
     for source in (ended, ended.events[-1]):
         failure = failure_of(source)
         assert (failure.code if failure else None) == code
+
+
+def test_previews_are_counted_for_each_picture_and_never_more_than_asked() -> None:
+    """Also where a picture is drawn again because the engine died: its previews are not asked for twice."""
+    jpeg = base64.b64encode(picture("JPEG")).decode()
+    progress = Progress(job_id=ID, pictures=2)
+
+    async def shown() -> list[tuple[int, int] | None]:
+        counts: Counter[int] = Counter()
+        found: list[tuple[int, int] | None] = []
+        for image in (0, 1, 0, 0, 1):
+            event = ProgressEvent(ID, progress, Preview(image=image, step=1, jpeg_base64=jpeg))
+            frame = await to_frame(NO_REQUEST, job(), asked(stream=True, partial_images=2), event, counts)
+            data = json.loads(frames(frame)[0]["data"]) if frame else None
+            found.append((data["image_index"], data["partial_image_index"]) if data else None)
+        return found
+
+    assert asyncio.run(shown()) == [(0, 0), (1, 0), (0, 1), None, (1, 1)]
+
+
+def test_other_progress_is_not_shown() -> None:
+    step = StepDone(image=0, step=1, steps=4, seconds=1.0)
+    event = ProgressEvent(ID, Progress(job_id=ID, pictures=2), step)
+    assert asyncio.run(to_frame(NO_REQUEST, job(), asked(), event, Counter())) is None
 
 
 # ---- pictures --------------------------------------------------------------------------------------

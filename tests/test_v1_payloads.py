@@ -107,46 +107,125 @@ def test_kwargs_cannot_set_what_is_no_drawing_parameter() -> None:
     assert asked(kwargs={"stream": True, "n": 9, "prompt": "a pear", "model": "x"}) == asked()
 
 
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        ({}, "prompt"),
-        ({"prompt": None}, "prompt"),
-        ({"prompt": ""}, "prompt"),
-        ({"prompt": " \n"}, "prompt"),
-        ({"prompt": 5}, "prompt"),
-        ({"prompt": ["an apple"]}, "prompt"),
-        ({"prompt": "x" * 32_001}, "prompt"),
-        ({**APPLE, "model": 7}, "model"),
-        *(({**APPLE, "n": n}, "n") for n in (0, 11, -1, 1.5, True, "many", [1], 2**62)),
-        *(
-            ({**APPLE, "size": size}, "size")
-            for size in (512, "512", "512x", "x512", "axb", "512x512x512", "-1x5", "1e3x5", "٥x٥", [5, 5], {}, "5" * 99)
-        ),
-        *(({**APPLE, "width": width}, "width") for width in ("wide", True, 1.5)),
-        *(({**APPLE, "response_format": value}, "response_format") for value in ("file", "b64", 1, {})),
-        *(({**APPLE, "output_format": value}, "output_format") for value in ("gif", "svg", "bmp", 1)),
-        *(({**APPLE, "output_compression": value}, "output_compression") for value in (-1, 101, "most", True)),
-        *(({**APPLE, "background": value}, "background") for value in ("transparent", "green", 1)),
-        *(({**APPLE, "quality": value}, "quality") for value in ("best", 5)),
-        ({**APPLE, "style": "baroque"}, "style"),
-        ({**APPLE, "moderation": "none"}, "moderation"),
-        *(({**APPLE, "stream": value}, "stream") for value in ("true", 1, 0, [])),
-        *(({**APPLE, "partial_images": value}, "partial_images") for value in (-1, 4, True, "x")),
-        *(({**APPLE, "seed": value}, "seed") for value in ("x", 1.5, True, [], [1, 3], ["1"], [True], {})),
-        ({**APPLE, "steps": "x"}, "steps"),
-        ({**APPLE, "num_inference_steps": "x"}, "num_inference_steps"),
-        ({**APPLE, "guidance_scale": "nan"}, "guidance_scale"),
-        ({**APPLE, "cfg_scale": True}, "cfg_scale"),
-        ({**APPLE, "negative_prompt": 5}, "negative_prompt"),
-        *(({**APPLE, "loras": value}, "loras") for value in (5, [5], [{}], [None])),
-        *(({**APPLE, "kwargs": value}, "kwargs") for value in ("{", "[]", "5", 5, [], '{"a":NaN}', '{"a":1,"a":2}')),
-        ({**APPLE, "kwargs": '{"guidance_scale":"x"}'}, "guidance_scale"),
-        ({**APPLE, "image": "data:image/png;base64,AAAA"}, "image"),
-        ({**APPLE, "ref_images": ["x"]}, "ref_images"),
-    ],
-    ids=lambda value: repr(value)[:60],
-)
+BAD_VALUES: dict[str, tuple[Any, ...]] = {
+    "n": (
+        0,
+        11,
+        -1,
+        1.5,
+        True,
+        "many",
+        [1],
+        2**62,
+    ),
+    "size": (
+        512,
+        "512",
+        "512x",
+        "x512",
+        "axb",
+        "512x512x512",
+        "-1x5",
+        "1e3x5",
+        "٥x٥",
+        [5, 5],
+        {},
+        "5" * 99,
+    ),
+    "width": (
+        "wide",
+        True,
+        1.5,
+    ),
+    "response_format": (
+        "file",
+        "b64",
+        1,
+        {},
+    ),
+    "output_format": (
+        "gif",
+        "svg",
+        "bmp",
+        1,
+    ),
+    "output_compression": (
+        -1,
+        101,
+        "most",
+        True,
+    ),
+    "background": (
+        "transparent",
+        "green",
+        1,
+    ),
+    "quality": (
+        "best",
+        5,
+    ),
+    "stream": (
+        "true",
+        1,
+        0,
+        [],
+    ),
+    "partial_images": (
+        -1,
+        4,
+        True,
+        "x",
+    ),
+    "seed": (
+        "x",
+        1.5,
+        True,
+        [],
+        [1, 3],
+        ["1"],
+        [True],
+        {},
+    ),
+    "loras": (
+        5,
+        [5],
+        [{}],
+        [None],
+    ),
+    "kwargs": (
+        "{",
+        "[]",
+        "5",
+        5,
+        [],
+        '{"a":NaN}',
+        '{"a":1,"a":2}',
+    ),
+}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({}, "prompt"),
+    ({"prompt": None}, "prompt"),
+    ({"prompt": ""}, "prompt"),
+    ({"prompt": " \n"}, "prompt"),
+    ({"prompt": 5}, "prompt"),
+    ({"prompt": ["an apple"]}, "prompt"),
+    ({"prompt": "x" * 32_001}, "prompt"),
+    ({**APPLE, "model": 7}, "model"),
+    ({**APPLE, "style": "baroque"}, "style"),
+    ({**APPLE, "moderation": "none"}, "moderation"),
+    ({**APPLE, "steps": "x"}, "steps"),
+    ({**APPLE, "num_inference_steps": "x"}, "num_inference_steps"),
+    ({**APPLE, "guidance_scale": "nan"}, "guidance_scale"),
+    ({**APPLE, "cfg_scale": True}, "cfg_scale"),
+    ({**APPLE, "negative_prompt": 5}, "negative_prompt"),
+    ({**APPLE, "kwargs": '{"guidance_scale":"x"}'}, "guidance_scale"),
+    ({**APPLE, "image": "data:image/png;base64,AAAA"}, "image"),
+    ({**APPLE, "ref_images": ["x"]}, "ref_images"),
+    *(({**APPLE, field: value}, field) for field, values in BAD_VALUES.items() for value in values),
+]
+
+
+@pytest.mark.parametrize(("body", "param"), REFUSED, ids=lambda value: repr(value)[:60])
 def test_what_cannot_be_honoured_is_refused_by_name(body: dict[str, Any], param: str) -> None:
     error = refused(body)
     assert error.param == param
