@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from sse_starlette import EventSourceResponse
@@ -119,9 +119,8 @@ async def attached_events(request: Request, job: Job) -> AsyncGenerator[Event, N
     """
     core = core_of(request)
     with _abandoning(core, job), core.waits():
-        watched = cast(AsyncGenerator[Event, None], core.service.watch(job.id))
         # Closed here and now: while its subscription lives, the job counts as watched and is not cancelled.
-        async with aclosing(watched) as events:
+        async with aclosing(core.service.watch(job.id)) as events:
             async for event in events:
                 yield event
 

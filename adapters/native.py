@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Literal, assert_never
 
@@ -273,11 +274,14 @@ async def to_frame(request: Request, event: Event) -> bytes:
 
 async def frames(request: Request, job: Job, after: int) -> AsyncIterator[bytes]:
     """Replay after `after`, then live, to the end; a gateway that stops says so."""
-    yield b"retry: 2000\n\n"
+    core = core_of(request)
     last: Event | None = None
-    async for event in core_of(request).service.watch(job.id, after):
-        yield await to_frame(request, event)
-        last = event
+    with core.streams():
+        yield b"retry: 2000\n\n"
+        async with aclosing(core.service.watch(job.id, after)) as events:
+            async for event in events:
+                yield await to_frame(request, event)
+                last = event
     if last is None or isinstance(last, ProgressEvent) or not isinstance(last.fact, Succeeded | Failed | Cancelled):
         yield frame("shutdown", {"job_id": job.id})
 
@@ -355,7 +359,8 @@ async def stream(request: Request) -> Response:
     after = last_seq(request, own.id)
     if own.state is not None and own.state.terminal and after >= own.seq:
         return Response(status_code=204)
-    return event_stream(frames(request, own, after))
+    with core_of(request).streams():  # refused before the stream begins, counted while it lasts
+        return event_stream(frames(request, own, after))
 
 
 async def cancel(request: Request) -> Response:

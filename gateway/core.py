@@ -28,6 +28,7 @@ class Core:
     decoder: PictureDecoder
     started_at: float = field(default_factory=time.monotonic)
     waiting: int = 0
+    streaming: int = 0
     checkpoint: str | None = None
     """The model /sdapi's options chose; None means the default."""
 
@@ -36,10 +37,8 @@ class Core:
         server, default = self.settings.server, self.library.find(None)
         lines = [f"mflux-gateway {__version__} on http://{server.host}:{server.port}, drawing with {default.name}"]
         if not self.library.on_disk(default):
-            lines.append(
-                f"{default.name} is not on this machine yet and this version does not download it; "
-                f"start with --model {EMBEDDED} to draw at once."
-            )
+            hope = ", and this version does not download it yet" if self.settings.models.auto_download else ""
+            lines.append(f"{default.name} is not on this machine{hope}; start with --model {EMBEDDED} to draw at once.")
         elif default.name == EMBEDDED:
             lines.append(
                 f"{EMBEDDED} is the small embedded model: coloured shapes, no download. --model names another."
@@ -56,3 +55,14 @@ class Core:
             yield
         finally:
             self.waiting -= 1
+
+    @contextmanager
+    def streams(self) -> Iterator[None]:
+        """One more event stream is open. Raises: Unavailable where too many are."""
+        if self.streaming >= self.settings.http.max_streams:
+            raise Unavailable("Too many event streams are open.", retry_after_s=10)
+        self.streaming += 1
+        try:
+            yield
+        finally:
+            self.streaming -= 1

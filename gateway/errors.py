@@ -10,10 +10,13 @@ GatewayError
 │   ├── ModelNotFound           `details["available_models"]`
 │   ├── ModelNotOnDisk          in the catalogue, but not on this machine
 │   └── JobNotFound
+├── MethodNotAllowed 405
+├── BodyTooSlow 408
 ├── IdempotencyConflict 409     the same key with another body
 ├── BodyTooLarge 413
 ├── UnsupportedMediaType 415
 ├── OwnerQueueFull 429
+├── TooManyGuesses 429          wrong keys from one address
 ├── ClientGone 499              the job was cancelled
 ├── InternalError 500
 │   └── GenerationFailed        the job failed; `code` is the job's failure code
@@ -94,6 +97,10 @@ class MethodNotAllowed(GatewayError):
     code, status, message = "method_not_allowed", 405, "The method is not allowed here."
 
 
+class BodyTooSlow(GatewayError):
+    code, status, message = "body_too_slow", 408, "The body came too slowly."
+
+
 class IdempotencyConflict(GatewayError):
     code, status = "idempotency_conflict", 409
     message = "This Idempotency-Key was used with another request."
@@ -109,6 +116,10 @@ class UnsupportedMediaType(GatewayError):
 
 class OwnerQueueFull(GatewayError):
     code, status, message = "too_many_jobs", 429, "You have too many jobs waiting."
+
+
+class TooManyGuesses(GatewayError):
+    code, status, message = "too_many_guesses", 429, "Too many wrong keys came from this address."
 
 
 class ClientGone(GatewayError):

@@ -8,7 +8,7 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
@@ -219,7 +219,7 @@ class JobService:
     def engine(self) -> EngineStatus:
         return self._engine.status
 
-    async def watch(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
+    async def watch(self, job_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
         """Every state event with seq > `after`, and the newest progress, until the job has ended or the gateway stops.
 
         Replay and live are one loop: no gap, no duplicate. Raises: JobNotFound.

@@ -93,9 +93,9 @@ class Live:
 @contextlib.contextmanager
 def live(folder: Path, **options: Any) -> Iterator[Live]:
     """A ready gateway on a port of its own; stopped in the end."""
-    gateway = Live(folder, **options).start()
+    gateway = Live(folder, **options)
     try:
-        yield gateway
+        yield gateway.start()
     finally:
         if gateway.process is not None and gateway.process.poll() is None:
             gateway.stop()

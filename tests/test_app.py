@@ -19,6 +19,7 @@ import pytest
 from adapters import ADAPTERS
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.settings import keys
 from tests.live import ROOT, Live, live
 
 SMALL = {"prompt": "x", "width": 64, "height": 64, "steps": 4}
@@ -159,3 +160,10 @@ def test_prompts_and_keys_are_nowhere_in_the_logs(tmp_path: Path) -> None:
     assert "canary-4711" not in log
     assert "FAKE" not in log
     assert "\x1b" not in log
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    rooms = [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "adapters").rglob("*.py"), ROOT / "api_main.py"]
+    code = "\n".join(file.read_text() for file in rooms if file.name != "example.py")
+    for section, key in keys():
+        assert re.search(rf"\.{key}\b", code), f"{section}.{key} is read by nobody"

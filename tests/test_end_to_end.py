@@ -124,7 +124,8 @@ def test_a_stream_shows_the_picture_growing(gateway: Live) -> None:
             model="flux2-tiny", prompt=PROMPT, size="128x128", stream=True, partial_images=2
         )
         events = list(stream)
-    assert [event.type for event in events] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
+    kinds = [event.type.removeprefix("image_generation.") for event in events]
+    assert kinds in (["partial_image"] * n + ["completed"] for n in (1, 2))
     assert all(picture(event.b64_json).size == (128, 128) for event in events)
 
 

@@ -260,6 +260,22 @@ def test_a_hung_engine_is_replaced_and_the_job_fails_the_second_time(tmp_path: P
     run(story())
 
 
+def test_an_engine_whose_memory_grows_is_replaced_between_jobs(tmp_path: Path) -> None:
+    """B4: caches leak, and only a new process gives all of it back."""
+
+    async def story() -> None:
+        async with service_in(tmp_path, script={"memory_growth_bytes": 2**30}) as service:
+            pids = set()
+            for _ in range(3):
+                job = await service.submit(request(), ME)
+                async for _ in service.watch(job.id):
+                    pids.add(service.engine.pid)
+                assert (await service.get(job.id)).state is State.SUCCEEDED
+            assert len(pids - {None}) > 1
+
+    run(story())
+
+
 def test_stopping_gives_the_running_job_back_and_the_next_gateway_finishes_it(tmp_path: Path) -> None:
     """R-13."""
 

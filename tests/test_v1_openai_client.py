@@ -100,7 +100,7 @@ def test_a_picture_comes_in_the_format_asked_for(client: openai.OpenAI, output_f
 
 def test_several_pictures_have_seeds_that_count_up(client: openai.OpenAI) -> None:
     answer = client.images.generate(prompt=PROMPT, n=2, size="64x64", extra_body={"seed": 41})
-    assert [item.model_extra["seed"] for item in answer.data or []] == [41, 42]
+    assert [(item.model_extra or {})["seed"] for item in answer.data or []] == [41, 42]
     again = client.images.generate(prompt=PROMPT, size="64x64", extra_body={"seed": 42})
     assert opened((answer.data or [])[1].b64_json).tobytes() == opened(row(again).b64_json).tobytes()
 
@@ -277,7 +277,7 @@ def test_a_failed_picture_is_a_server_error_that_is_not_sent_again(
 
 
 def test_a_stream_outlives_an_engine_that_dies_once(tmp_path: Path) -> None:
-    script = {"crash_at_step": 3, "crash_times": 1, "counter_path": str(tmp_path / "crashes")}
+    script: dict[str, Any] = {"crash_at_step": 3, "crash_times": 1, "counter_path": str(tmp_path / "crashes")}
     with gateway(tmp_path, **script) as dying, openai_client(dying) as counting:
         events = list(counting.client.images.generate(prompt=PROMPT, n=2, size="64x64", stream=True, partial_images=1))
     completed = [event for event in events if event.type == "image_generation.completed"]

@@ -50,6 +50,8 @@ class FakeScript(Frozen):
     """Ignore SIGTERM."""
     raise_in: Literal["load", "step", "decode"] | None = None
     oom_at_step: int | None = None
+    memory_growth_bytes: int = 0
+    """By which each picture grows the memory in use."""
     garbage_at_step: int | None = None
     oversized_frame: bool = False
     partial_frame: bool = False
@@ -75,6 +77,7 @@ class FakeBackend:
         self._script = script
         self._wire = wire
         self._loaded: Model | None = None
+        self._pictures = 0
         wire.pause_s = script.slow_stdout
         if script.hang_deaf:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -109,6 +112,7 @@ class FakeBackend:
             began = time.monotonic()
             self._step(step)
             watcher.step(step, steps, time.monotonic() - began, lambda: frame.preview(image))
+        self._pictures += 1
         watcher.decoding()
         self._phase("decode")
         if self._script.crash_in == "decode" and self._may():
@@ -120,7 +124,8 @@ class FakeBackend:
         self._phase("ping")
 
     def memory(self) -> Memory:
-        return Memory(active_bytes=0 if self._loaded is None else 1_000_000, peak_bytes=2_000_000)
+        grown = self._pictures * self._script.memory_growth_bytes
+        return Memory(active_bytes=0 if self._loaded is None else 1_000_000 + grown, peak_bytes=2_000_000 + grown)
 
     def _step(self, step: int) -> None:
         script = self._script

@@ -48,6 +48,8 @@ class Child(asyncio.SubprocessProtocol):
         self.ready: Ready | None = None
         self.doom: Doom | None = None
         self.turn: Turn | None = None
+        self.first_memory: Memory | None = None
+        """What it held after the first job with its model."""
         self.exit_code: int | None = None
         self.dead: asyncio.Future[int] = self._loop.create_future()
 

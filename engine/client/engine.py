@@ -180,6 +180,7 @@ class Engine:
         match report:
             case Memory():
                 self._memory = report
+                self._recycle(child, report)
             case JobReport(job=job, attempt=attempt, fact=fact):
                 turn = child.turn
                 if turn is None or (turn.run.job, turn.run.attempt) != (job, attempt):
@@ -190,10 +191,19 @@ class Engine:
             case _:
                 assert_never(report)
 
+    def _recycle(self, child: Child, memory: Memory) -> None:
+        """Replace an idle child whose memory has grown: caches leak, and only a new process gives all of it back."""
+        if child.first_memory is None:
+            child.first_memory = memory
+        bound = self._options.recycle_ratio * child.first_memory.active_bytes + self._options.recycle_slack_bytes
+        if child.turn is None and memory.active_bytes > bound:
+            log.info("replacing the engine: it holds %d bytes", memory.active_bytes)
+            child.leave()
+
     def _learn(self, child: Child, fact: Fact) -> None:
         match fact:
             case ModelLoading():
-                self._loaded_model = None
+                self._loaded_model = child.first_memory = None
             case ModelLoaded(model=model):
                 self._loaded_model = model
             case Succeeded() | Failed() | Cancelled():

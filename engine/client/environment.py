@@ -30,6 +30,7 @@ def child_environment(options: EngineOptions, parent: Mapping[str, str]) -> dict
     environment["HF_HUB_OFFLINE"] = "1"
     environment["TOKENIZERS_PARALLELISM"] = "false"
     environment["TQDM_DISABLE"] = "1"
+    environment["TRANSFORMERS_VERBOSITY"] = "error"  # it misses PyTorch, which nobody needs here
     if options.backend == "mlx" and on_linux_cpu():
         # On a CPU MLX compiles kernels with g++ and loads them from a shared temporary folder: 11 s for the first
         # picture of a process, against at most 8 % afterwards.

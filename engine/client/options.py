@@ -40,5 +40,8 @@ class EngineOptions:
     circuit_window_s: float = 300.0
     circuit_retry_s: float = 60.0
     """While the circuit is open, the engine is tried again this often."""
+    recycle_ratio: float = 1.3
+    recycle_slack_bytes: int = 512 * 2**20
+    """An idle child is replaced once it holds this much more than `recycle_ratio` of what its first job left."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic

@@ -14,22 +14,28 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gateway.access.body import BodyBounds, BodyTooSlow, GuardedBody, Message, Receive
+from gateway.access.body import BodyBounds, GuardedBody, Message, Receive
 from gateway.access.keys import Guesses, Keys, client_id, credential
 from gateway.access.origins import HostRule, OriginRule, askable
-from gateway.errors import Forbidden, GatewayError, InternalError, InvalidRequest, Unauthorized, UnsupportedMediaType
+from gateway.errors import (
+    Forbidden,
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    TooManyGuesses,
+    Unauthorized,
+    UnsupportedMediaType,
+)
 from gateway.settings import Settings
 
 __all__ = [
     "App",
-    "BodyTooSlow",
     "Guard",
     "Keys",
     "Receive",
     "Rendered",
     "Scope",
     "Send",
-    "TooManyGuesses",
     "owner_of",
     "plain_error",
 ]
@@ -72,10 +78,6 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
 EXPOSED = b"retry-after, location, x-request-id, x-job-id, content-disposition"
 
 _log = logging.getLogger(__name__)
-
-
-class TooManyGuesses(GatewayError):
-    code, status, message = "too_many_guesses", 429, "Too many wrong keys came from this address."
 
 
 def owner_of(scope: Scope) -> str:

@@ -10,17 +10,13 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.errors import BodyTooLarge, GatewayError
+from gateway.errors import BodyTooLarge, BodyTooSlow, GatewayError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 DRAIN_S = 2.0
 DRAIN_BYTES = 64 * 1024 * 1024
-
-
-class BodyTooSlow(GatewayError):
-    code, status, message = "body_too_slow", 408, "The body came too slowly."
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise SettingsError(f"{path}: cannot be read: {reason}") from None
-    import yaml  # type: ignore[import-untyped]  # 50 ms that a start without a file does not pay
+    import yaml  # 50 ms that a start without a file does not pay
 
     try:
         layer = yaml.safe_load(text)
