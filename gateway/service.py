@@ -1,46 +1,28 @@
-"""The life of a job from submit to its end: order, running, watching, cancelling. Knows no protocol and no HTTP."""
+"""The one way in and the one way out of every job: submit, watch, cancel, forget. Knows no protocol and no HTTP."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
-import shutil
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
-from engine.client import Engine, EngineDied, EngineStatus, EngineStopped
-from engine.protocol import (
-    Cancelled,
-    CancelReason,
-    Drawn,
-    EngineFact,
-    Failed,
-    Generate,
-    ImageDone,
-    Load,
-    Run,
-    Succeeded,
-)
-from gateway.errors import JobNotFound, ModelNotOnDisk, StorageFull, Unavailable
+from engine.client import Engine, EngineStatus
+from engine.protocol import Cancelled, CancelReason, Failed, Load, Succeeded
+from gateway.errors import JobNotFound, Unavailable
 from gateway.hub import Event, Hub
-from gateway.job import CRASHES_ALLOWED, Job, JobEvent, NewJob, Outcome, Plans, Priority, Progress, State
+from gateway.job import Job, JobEvent, NewJob, Plans, Priority, Progress, State
+from gateway.lane import EngineLane
 from gateway.library import Library
 from gateway.pictures import Pictures
 from gateway.request import GenerationRequest, Leniency, Limits, resolve
-from gateway.store.base import Bounds, JobStore, Lease, Stats, WorkerInfo
+from gateway.store.base import Bounds, JobStore, Stats
 
 log = logging.getLogger("gateway.service")
-
-FAILURE_TEXT = {
-    "engine_crash": "The engine stopped twice while drawing this picture. A smaller size may help.",
-    "engine_timeout": "The engine made no progress twice while drawing this picture.",
-    "engine_oom": "Insufficient memory. Try a smaller size or a quantised model.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +70,13 @@ class JobService:
         self.pictures = pictures
         self._store = store
         self._engine = engine
-        self._spool = spool
         self._options = options
         self._hub = Hub()
-        self._worker = WorkerInfo(id=secrets.token_hex(8))
-        self._wake = asyncio.Event()
+        self._lane = EngineLane(
+            store=store, engine=engine, hub=self._hub, library=library, pictures=pictures, spool=spool
+        )
         self._stopping = False
-        self._running: Job | None = None
-        self._cancels: dict[str, CancelReason] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lane: asyncio.Task[None] | None = None
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -106,21 +85,16 @@ class JobService:
         for job in await self._store.open():
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
-        await asyncio.to_thread(_empty_folder, self._spool)
-        await self._engine.start()
-        self._lane = asyncio.create_task(self._run_lane(), name="engine-lane")
+        await self._lane.start()
         self._spawn(self._retain())
 
     async def stop(self) -> None:
         """Take no more jobs, give the running one back to the queue, stop the engine. Nothing is lost."""
-        self._stopping = True
-        self._hub.close()
-        for task in (self._lane, *self._tasks):
-            if task is not None and task.get_name() != "finish":
-                task.cancel()
-        await self._engine.stop()
-        tasks = [task for task in (self._lane, *self._tasks) if task is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self.begin_stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._lane.stop()
         await self._store.close()
 
     def begin_stop(self) -> None:
@@ -167,7 +141,7 @@ class JobService:
         if submitted.created:
             log.info("queued", extra={"job": job.id, "protocol": job.protocol, "model": job.plan.model})
             self._hub.publish(job.events[-1])
-            self._wake.set()
+            self._lane.wake()
         return job
 
     async def keep_input(self, picture: bytes) -> str:
@@ -205,7 +179,7 @@ class JobService:
 
     def running(self) -> Job | None:
         """The job the engine draws now."""
-        return self._running
+        return self._lane.running
 
     def progress(self, job_id: str) -> Progress | None:
         """How far a running job is; None where it does not run."""
@@ -234,13 +208,15 @@ class JobService:
             if (newest := self._hub.newest(job_id)) is not None:
                 yield newest
             async for news in live:
-                if isinstance(news, JobEvent):
-                    if news.seq <= seq:
-                        continue
-                    seq = news.seq
-                yield news
-                if isinstance(news, JobEvent) and _ends(news):
-                    return
+                if not isinstance(news, JobEvent):
+                    yield news
+                    continue
+                # Two writers may publish in another order than they stored: what is missing stands in the store.
+                for event in [news] if news.seq == seq + 1 else await self._store.events_after(job_id, seq):
+                    seq = event.seq
+                    yield event
+                    if _ends(event):
+                        return
 
     async def ended(self, job_id: str) -> Job:
         """The job once it has ended. Raises: Unavailable where the gateway stops first."""
@@ -263,10 +239,10 @@ class JobService:
         before = await self._store.get(job_id)
         job = await self._store.cancel(job_id, reason)
         for event in job.events[before.seq :]:
-            self._publish(job, event)
+            log.info(event.fact.kind, extra={"job": job_id, "seq": event.seq})
+            self._hub.publish(event)
         if job.state is State.RUNNING:
-            self._cancels[job_id] = reason
-            await self._engine.cancel(job_id)
+            await self._lane.cancel(job_id, reason)
 
     def abandon(self, job: Job) -> None:
         """The client that waited for this job hung up (R-09): stop it, unless somebody else still wants it."""
@@ -279,152 +255,6 @@ class JobService:
             await asyncio.sleep(self._options.abandon_grace_s)
         if self.watchers(job_id) == 0:
             await self._cancel(job_id, "client_gone")
-
-    # ---- the engine's lane -----------------------------------------------------------------------
-
-    async def _run_lane(self) -> None:
-        while True:
-            await self._engine.wait_ready()
-            self._wake.clear()
-            try:
-                lease = await self._store.claim(self._worker)
-            except Exception:
-                log.exception("claim failed")
-                await asyncio.sleep(1.0)
-                continue
-            if lease is None:
-                await self._wake.wait()
-                continue
-            try:
-                await self._run(lease)
-            except (asyncio.CancelledError, EngineStopped):
-                await asyncio.shield(self._store.release(lease, "gateway_restart"))
-                raise
-            except Exception:
-                log.exception("run failed", extra={"job": lease.job.id})
-                await self._end(lease, Failed(code="internal_error", message="The gateway made a mistake."))
-            finally:
-                self._running = None
-
-    async def _run(self, lease: Lease) -> None:
-        """Have the engine do one claimed job; filing its last pictures goes on while the next job runs."""
-        job = self._running = lease.job
-        self._hub.begin(job.id, _pictures(job.plan), job.first_undrawn)
-        self._publish(job, job.events[-1])
-        try:
-            command = await self._command(job)
-        except ModelNotOnDisk as error:
-            return await self._end(lease, Failed(code="model_missing", message=error.message))
-        except KeyError:
-            return await self._end(lease, Failed(code="bad_input", message="The input picture is gone."))
-        except StorageFull as error:
-            return await self._end(lease, Failed(code="disk_full", message=error.message))
-
-        filing: asyncio.Task[Failed | None] | None = None
-        outcome: Outcome | None = None
-        try:
-            if job.id in self._cancels:
-                outcome = Cancelled()
-            else:
-                async for fact in self._engine.run(command):
-                    if isinstance(fact, Drawn):
-                        filing = asyncio.create_task(self._file(filing, lease, fact))
-                    else:
-                        outcome = self._tell(job, fact) or outcome
-        except EngineDied as death:
-            failure = await filing if filing else None
-            return await self._after_death(lease, death, failure)
-        except (asyncio.CancelledError, EngineStopped):
-            if filing is not None:
-                await asyncio.shield(filing)
-            raise
-        self._spawn(self._finish(lease, filing, outcome), name="finish")
-
-    async def _command(self, job: Job) -> Run:
-        spec = self.library.find(job.plan.model)
-        folder = self.library.folder(spec)
-        init_image = None
-        if isinstance(job.plan, Generate) and job.plan.init_image is not None:
-            data = await self._store.blob(job.plan.init_image)
-            init_image = self._spool / f"{job.id}.{job.attempt}.input.png"
-            await asyncio.to_thread(init_image.write_bytes, data)
-        return Run(
-            job=job.id,
-            attempt=job.attempt,
-            plan=job.plan,
-            spec=spec,
-            model_path=str(folder),
-            init_image_path=str(init_image) if init_image else None,
-            spool_dir=str(self._spool),
-            first_image=job.first_undrawn,
-        )
-
-    def _tell(self, job: Job, fact: EngineFact) -> Outcome | None:
-        """Broadcast progress; hand back an outcome."""
-        if isinstance(fact, Succeeded | Failed | Cancelled):
-            return fact
-        if not isinstance(fact, Drawn):
-            self._hub.publish_progress(job.id, fact)
-        return None
-
-    async def _file(self, earlier: asyncio.Task[Failed | None] | None, lease: Lease, drawn: Drawn) -> Failed | None:
-        """Encode one picture, put it on disk, then into the row; in order of the pictures."""
-        job = lease.job
-        name = f"{job.id}.{job.attempt}.{drawn.image}.png"
-        try:
-            await asyncio.to_thread(self.pictures.keep, self._spool / drawn.spool, name)
-        except StorageFull as error:
-            return Failed(code="disk_full", message=error.message)
-        if earlier is not None and (failure := await earlier) is not None:
-            return failure
-        done = ImageDone(
-            image=drawn.image,
-            seed=drawn.seed,
-            file=name,
-            width_px=drawn.width_px,
-            height_px=drawn.height_px,
-            drawn_px=drawn.drawn_px,
-            seconds=drawn.seconds,
-        )
-        event = await self._store.record(lease, done)
-        if event is None:
-            await asyncio.to_thread(self.pictures.remove, name)
-        else:
-            self._publish(job, event)
-        return None
-
-    async def _finish(self, lease: Lease, filing: asyncio.Task[Failed | None] | None, outcome: Outcome | None) -> None:
-        failure = await filing if filing is not None else None
-        await self._end(lease, failure or outcome or Failed(code="internal_error", message="The engine fell silent."))
-
-    async def _after_death(self, lease: Lease, death: EngineDied, failure: Failed | None) -> None:
-        if failure is not None:
-            return await self._end(lease, failure)
-        job = await self._store.get(lease.job.id)
-        if job.cancel_requested is not None:
-            return await self._end(lease, Cancelled(reason=job.cancel_requested))
-        if job.crashes >= CRASHES_ALLOWED:
-            return await self._end(lease, Failed(code=death.reason, message=FAILURE_TEXT[death.reason]))
-        timed_out = death.reason == "engine_timeout"
-        released = await self._store.release(lease, "engine_timeout" if timed_out else "engine_crash")
-        if released is not None:
-            self._publish(released, released.events[-1])
-            self._hub.end(job.id)
-
-    async def _end(self, lease: Lease, outcome: Outcome) -> None:
-        if isinstance(outcome, Cancelled):
-            outcome = Cancelled(reason=self._cancels.get(lease.job.id, outcome.reason))
-        verdict, job = await self._store.commit(lease, outcome)
-        self._cancels.pop(lease.job.id, None)
-        if verdict == "committed":
-            self._publish(job, job.events[-1])
-        self._hub.end(lease.job.id)
-        for leftover in self._spool.glob(f"{lease.job.id}.*"):
-            leftover.unlink(missing_ok=True)
-
-    def _publish(self, job: Job, event: JobEvent) -> None:
-        log.info(event.fact.kind, extra={"job": job.id, "seq": event.seq})
-        self._hub.publish(event)
 
     # ---- retention -------------------------------------------------------------------------------
 
@@ -463,21 +293,5 @@ def _new_job(plan: Plans, origin: Origin, fingerprint: str) -> NewJob:
     )
 
 
-def _pictures(plan: Plans) -> int:
-    match plan:
-        case Generate(seeds=seeds):
-            return len(seeds)
-        case Load():
-            return 1
-        case _:
-            assert_never(plan)
-
-
 def _ends(event: JobEvent) -> bool:
     return isinstance(event.fact, Succeeded | Failed | Cancelled)
-
-
-def _empty_folder(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, mode=0o700)

@@ -15,7 +15,7 @@ import pytest
 
 from engine.client import Engine, EngineOptions
 from engine.protocol import CancelRequested, ImageDone, Queued, Requeued, Started, StepDone, Succeeded
-from gateway.errors import JobNotFound, ModelNotFound, ModelNotOnDisk, Unavailable
+from gateway.errors import JobNotFound, ModelNotFound, ModelNotOnDisk, StorageFull, Unavailable
 from gateway.hub import ProgressEvent
 from gateway.job import Job, JobEvent, Priority, State
 from gateway.library import Library, LocalModel
@@ -272,6 +272,79 @@ def test_an_engine_whose_memory_grows_is_replaced_between_jobs(tmp_path: Path) -
                     pids.add(service.engine.pid)
                 assert (await service.get(job.id)).state is State.SUCCEEDED
             assert len(pids - {None}) > 1
+
+    run(story())
+
+
+def test_a_store_that_falters_costs_neither_the_lane_nor_the_job(tmp_path: Path, monkeypatch: Any) -> None:
+    """R-05: what must be written is tried again until it is."""
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            faults = {"claim": 1, "commit": 2}
+
+            def faltering(name: str) -> Any:
+                method = getattr(SqliteStore, name)
+
+                async def call(*arguments: Any) -> Any:
+                    if faults[name]:
+                        faults[name] -= 1
+                        raise StorageFull
+                    return await method(*arguments)
+
+                return call
+
+            for name in faults:
+                monkeypatch.setattr(SqliteStore, name, faltering(name))
+            jobs = [await service.submit(request(), ME) for _ in range(2)]
+            assert [(await service.ended(job.id)).state for job in jobs] == [State.SUCCEEDED] * 2
+            assert faults == {"claim": 0, "commit": 0}
+
+    run(story())
+
+
+def test_a_full_disk_fails_the_job_by_name_and_spares_the_next(tmp_path: Path, monkeypatch: Any) -> None:
+    """R-05."""
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            keep = service.pictures.keep
+            full = iter([True])
+
+            def faltering(spooled: Path, name: str) -> None:
+                if next(full, False):
+                    raise StorageFull
+                keep(spooled, name)
+
+            monkeypatch.setattr(service.pictures, "keep", faltering)
+            first, second = [await service.submit(request(), ME) for _ in range(2)]
+            failed = await service.ended(first.id)
+            assert failed.failure is not None
+            assert failed.failure.code == "disk_full"
+            assert (await service.ended(second.id)).state is State.SUCCEEDED
+            assert not list((tmp_path / "data" / "spool").iterdir())
+
+    run(story())
+
+
+def test_events_published_out_of_order_reach_the_watcher_in_order(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
+            job = await service.submit(request(count=2), ME)
+            publish = service._hub.publish
+            held: list[JobEvent] = []
+
+            def late(event: JobEvent) -> None:
+                if isinstance(event.fact, ImageDone):
+                    held.append(event)
+                else:
+                    publish(event)
+                    for image in held:
+                        publish(image)
+
+            service._hub.publish = late  # type: ignore[method-assign]
+            seen = [event.seq async for event in service.watch(job.id) if isinstance(event, JobEvent)]
+            assert seen == [1, 2, 3, 4, 5]
 
     run(story())
 

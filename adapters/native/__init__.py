@@ -1,0 +1,16 @@
+"""Our own API under /api/v1: detached jobs, their state, their stream. Refuses what cannot be honoured, by name.
+
+Source of the shapes: the /api/v1 sections of the MFLUX API documentation; what it leaves out is ours.
+"""
+
+from adapters.base import Adapter
+from adapters.native.answers import PREFIX, render_error
+from adapters.native.routes import ROUTES
+
+ADAPTER = Adapter(
+    name="native",
+    prefix=PREFIX,
+    routes=ROUTES,
+    render_error=render_error,
+    image_paths=(f"{PREFIX}/generate",),
+)
