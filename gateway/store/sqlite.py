@@ -15,8 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import TypeAdapter
-
 from engine.protocol import (
     Cancelled,
     CancelReason,
@@ -25,18 +23,16 @@ from engine.protocol import (
     Requeued,
     RequeueReason,
     Started,
-    lane_of,
 )
-from gateway.errors import IdempotencyConflict, JobNotFound, OwnerQueueFull, QueueFull, StorageFull
-from gateway.job import Job, JobEvent, NewJob, Outcome, Priority, State, StateFacts, plan_adapter, state_fact
-from gateway.request import Adjustment
+from gateway.errors import IdempotencyConflict, OwnerQueueFull, QueueFull, StorageFull
+from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
+from gateway.store import rows
 from gateway.store.base import Bounds, Lease, Stats, StoreLocked, Submitted, WorkerInfo
 from gateway.store.blobs import Blobs
 from gateway.store.schema import VERSION, connect, open_checked
 
 IDEMPOTENCY_S = 24 * 3600.0
 
-_adjustments: TypeAdapter[tuple[Adjustment, ...]] = TypeAdapter(tuple[Adjustment, ...])
 T = TypeVar("T")
 
 
@@ -78,12 +74,12 @@ class SqliteStore:
         self._lock_fd = fd
 
     def _recover(self, db: sqlite3.Connection) -> list[Job]:
-        rows = db.execute(
+        found = db.execute(
             "SELECT * FROM jobs WHERE state = 'running' OR (state = 'queued' AND attached = 1) ORDER BY number"
         ).fetchall()
         changed = []
-        for row in rows:
-            job = self._fold(db, row)
+        for row in found:
+            job = rows.fold(db, row)
             if job.attached and job.idempotency_key is None:
                 changed.append(self._append(db, job, Cancelled(reason="client_gone")))
             elif job.cancel_requested is not None:
@@ -112,7 +108,7 @@ class SqliteStore:
             if new.idempotency_key is not None and (known := self._find_idempotent(db, new)) is not None:
                 return Submitted(known, created=False)
             self._check_bounds(db, new, bounds)
-            number = self._insert(db, new)
+            number = rows.insert(db, new)
             return Submitted(self._append(db, Job.of(new, number), Queued()), created=True)
 
         return await self._write(work)
@@ -129,7 +125,7 @@ class SqliteStore:
             return None
         if row["fingerprint"] != new.fingerprint:
             raise IdempotencyConflict
-        return self._fold(db, row)
+        return rows.fold(db, row)
 
     def _check_bounds(self, db: sqlite3.Connection, new: NewJob, bounds: Bounds) -> None:
         waiting = db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()[0]
@@ -142,28 +138,6 @@ class SqliteStore:
             if own >= bounds.waiting_per_owner:
                 raise OwnerQueueFull(retry_after_s=30)
 
-    def _insert(self, db: sqlite3.Connection, new: NewJob) -> int:
-        cursor = db.execute(
-            "INSERT INTO jobs (id, owner, protocol, attached, priority, lane, model, plan, adjustments,"
-            " idempotency_key, fingerprint, state, attempt, images, created_at)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,'',0,0,0)",
-            (
-                new.id,
-                new.owner,
-                new.protocol,
-                int(new.attached),
-                int(new.priority),
-                lane_of(new.plan),
-                new.plan.model,
-                new.plan.model_dump_json(),
-                _adjustments.dump_json(new.adjustments).decode(),
-                new.idempotency_key,
-                new.fingerprint,
-            ),
-        )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
-
     async def claim(self, worker: WorkerInfo) -> Lease | None:
         def work(db: sqlite3.Connection) -> Lease | None:
             where, values = "lane = ? AND state = 'queued'", [str(worker.lane)]
@@ -175,7 +149,7 @@ class SqliteStore:
             ).fetchone()
             if row is None:
                 return None
-            before = self._fold(db, row)
+            before = rows.fold(db, row)
             job = self._append(db, before, Started(attempt=before.attempt + 1))
             until = None if worker.lease_s is None else self._clock() + worker.lease_s
             db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (worker.id, until, job.id))
@@ -185,7 +159,7 @@ class SqliteStore:
 
     async def heartbeat(self, lease: Lease, lease_s: float | None = None) -> Literal["ok", "cancel", "lost"]:
         def work(db: sqlite3.Connection) -> Literal["ok", "cancel", "lost"]:
-            job = self._held(db, lease)
+            job = rows.held(db, lease)
             if job is None:
                 return "lost"
             if lease_s is not None:
@@ -196,7 +170,7 @@ class SqliteStore:
 
     async def record(self, lease: Lease, fact: StateFacts) -> JobEvent | None:
         def work(db: sqlite3.Connection) -> JobEvent | None:
-            job = self._held(db, lease)
+            job = rows.held(db, lease)
             return None if job is None else self._append(db, job, fact).events[-1]
 
         return await self._write(work)
@@ -205,7 +179,7 @@ class SqliteStore:
         self, lease: Lease, outcome: Outcome
     ) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
         def work(db: sqlite3.Connection) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
-            job = self._get(db, lease.job.id)
+            job = rows.get(db, lease.job.id)
             if job.attempt == lease.job.attempt and job.state is State.RUNNING:
                 return "committed", self._append(db, job, outcome)
             mine = job.attempt == lease.job.attempt and job.events[-1].fact == outcome
@@ -215,14 +189,14 @@ class SqliteStore:
 
     async def release(self, lease: Lease, why: RequeueReason) -> Job | None:
         def work(db: sqlite3.Connection) -> Job | None:
-            job = self._held(db, lease)
+            job = rows.held(db, lease)
             return None if job is None else self._append(db, job, Requeued(reason=why))
 
         return await self._write(work)
 
     async def cancel(self, job_id: str, reason: CancelReason) -> Job:
         def work(db: sqlite3.Connection) -> Job:
-            job = self._get(db, job_id)
+            job = rows.get(db, job_id)
             if job.state is State.QUEUED:
                 return self._append(db, job, Cancelled(reason=reason))
             if job.state is State.RUNNING and job.cancel_requested is None:
@@ -233,10 +207,10 @@ class SqliteStore:
 
     async def reap(self) -> list[Job]:
         def work(db: sqlite3.Connection) -> list[Job]:
-            rows = db.execute(
+            found = db.execute(
                 "SELECT * FROM jobs WHERE state = 'running' AND lease_until < ? ORDER BY number", (self._clock(),)
             ).fetchall()
-            return [self._append(db, self._fold(db, row), Requeued(reason="lease_expired")) for row in rows]
+            return [self._append(db, rows.fold(db, row), Requeued(reason="lease_expired")) for row in found]
 
         return await self._write(work)
 
@@ -254,7 +228,7 @@ class SqliteStore:
     # ---- reads -----------------------------------------------------------------------------------
 
     async def get(self, job_id: str) -> Job:
-        return await self._read(lambda db: self._get(db, job_id))
+        return await self._read(lambda db: rows.get(db, job_id))
 
     async def list_jobs(
         self,
@@ -274,11 +248,11 @@ class SqliteStore:
             where.append(f"state IN ({','.join('?' * len(states))})")
             values += [str(state) for state in states]
         sql = f"SELECT * FROM jobs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"
-        return await self._read(lambda db: self._fold_all(db, sql, (*values, limit)))
+        return await self._read(lambda db: rows.fold_all(db, sql, (*values, limit)))
 
     async def waiting(self, *, limit: int = 100) -> list[Job]:
         sql = "SELECT * FROM jobs WHERE state = 'queued' ORDER BY priority DESC, number LIMIT ?"
-        return await self._read(lambda db: self._fold_all(db, sql, (limit,)))
+        return await self._read(lambda db: rows.fold_all(db, sql, (limit,)))
 
     async def position(self, job_id: str) -> int | None:
         def work(db: sqlite3.Connection) -> int | None:
@@ -300,7 +274,7 @@ class SqliteStore:
         return await self._read(work)
 
     async def events_after(self, job_id: str, seq: int) -> list[JobEvent]:
-        return await self._read(lambda db: self._events(db, job_id, seq))
+        return await self._read(lambda db: rows.events(db, job_id, seq))
 
     async def stats(self) -> Stats:
         def work(db: sqlite3.Connection) -> Stats:
@@ -319,7 +293,7 @@ class SqliteStore:
             " (SELECT number FROM jobs WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT ?))"
             " ORDER BY number LIMIT ?"
         )
-        return await self._read(lambda db: self._fold_all(db, sql, (at, keep_newest, limit)))
+        return await self._read(lambda db: rows.fold_all(db, sql, (at, keep_newest, limit)))
 
     # ---- blobs -----------------------------------------------------------------------------------
 
@@ -335,68 +309,8 @@ class SqliteStore:
 
         return await asyncio.to_thread(self._blobs.drop_unused, await self._read(named), grace_s)
 
-    # ---- one job in and out of its rows ----------------------------------------------------------
-
     def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
-        after = job.apply(fact, self._clock())
-        event = after.events[-1]
-        db.execute(
-            "INSERT INTO events (job_id, seq, at, fact) VALUES (?,?,?,?)",
-            (job.id, event.seq, event.at, fact.model_dump_json()),
-        )
-        held = after.state is State.RUNNING
-        db.execute(
-            "UPDATE jobs SET state = ?, attempt = ?, images = ?, created_at = ?, started_at = ?, finished_at = ?,"
-            " worker = CASE WHEN ? THEN worker END, lease_until = CASE WHEN ? THEN lease_until END WHERE id = ?",
-            (
-                after.state,
-                after.attempt,
-                len(after.images),
-                after.created_at,
-                after.started_at,
-                after.finished_at,
-                held,
-                held,
-                job.id,
-            ),
-        )
-        return after
-
-    def _held(self, db: sqlite3.Connection, lease: Lease) -> Job | None:
-        row = db.execute(
-            "SELECT * FROM jobs WHERE id = ? AND attempt = ? AND state = 'running'", (lease.job.id, lease.job.attempt)
-        ).fetchone()
-        return None if row is None else self._fold(db, row)
-
-    def _get(self, db: sqlite3.Connection, job_id: str) -> Job:
-        row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
-        if row is None:
-            raise JobNotFound
-        return self._fold(db, row)
-
-    def _fold_all(self, db: sqlite3.Connection, sql: str, values: Sequence[object]) -> list[Job]:
-        return [self._fold(db, row) for row in db.execute(sql, values).fetchall()]
-
-    def _fold(self, db: sqlite3.Connection, row: sqlite3.Row) -> Job:
-        new = NewJob(
-            id=row["id"],
-            owner=row["owner"],
-            protocol=row["protocol"],
-            plan=plan_adapter.validate_json(row["plan"]),
-            attached=bool(row["attached"]),
-            priority=Priority(row["priority"]),
-            adjustments=_adjustments.validate_json(row["adjustments"]),
-            idempotency_key=row["idempotency_key"],
-            fingerprint=row["fingerprint"],
-        )
-        job = Job.of(new, row["number"])
-        for event in self._events(db, new.id, 0):
-            job = job.apply(event.fact, event.at)
-        return job
-
-    def _events(self, db: sqlite3.Connection, job_id: str, after: int) -> list[JobEvent]:
-        rows = db.execute("SELECT * FROM events WHERE job_id = ? AND seq > ? ORDER BY seq", (job_id, after)).fetchall()
-        return [JobEvent(job_id, row["seq"], row["at"], state_fact.validate_json(row["fact"])) for row in rows]
+        return rows.append(db, job, fact, self._clock())
 
     # ---- threads ---------------------------------------------------------------------------------
 
