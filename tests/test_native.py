@@ -213,6 +213,15 @@ def test_another_client_does_not_see_the_job(client: httpx.Client) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "JOB_NOT_FOUND")
 
 
+def test_a_job_outlives_its_removed_pictures(gateway: Live, client: httpx.Client) -> None:
+    done = ended(client, submit(client)["job_id"])
+    for file in (gateway.folder / "output").glob(f"{done['id']}.*"):
+        file.unlink()
+    assert client.get(f"/jobs/{done['id']}").json()["result"]["images"] == [None]
+    assert events(client, done["id"])[-1]["data"]["result"]["seeds"] == done["result"]["seeds"]
+    assert client.get(f"/jobs/{done['id']}/images/0").json()["code"] == "PICTURE_GONE"
+
+
 def test_health_tells_of_the_engine(client: httpx.Client) -> None:
     health = client.get("/health").json()
     assert (health["status"], health["default_model"]) == ("healthy", "flux2-tiny")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from datetime import UTC, datetime
 from typing import Any, assert_never
@@ -9,7 +10,7 @@ from typing import Any, assert_never
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import png_of
+from adapters.base import core_of
 from engine.protocol import Generate, Load
 from gateway.errors import GatewayError
 from gateway.job import Job, Plans, Progress, State
@@ -94,10 +95,11 @@ def to_job(job: Job, position: int | None, progress: Progress | None) -> dict[st
 
 
 async def to_result(request: Request, job: Job) -> dict[str, Any]:
-    """Pictures as base64 PNG with their seeds."""
-    pngs = [await png_of(request, image.file) for image in job.images]
+    """Pictures as base64 PNG with their seeds; null where the quota has removed one since."""
+    read = core_of(request).pictures.read
+    pngs = [await asyncio.to_thread(read, image.file) for image in job.images]
     return {
-        "images": [base64.b64encode(png).decode() for png in pngs],
+        "images": [base64.b64encode(png).decode() if png else None for png in pngs],
         "seeds": [image.seed for image in job.images],
         "drawn_px": [list(image.drawn_px) for image in job.images],
     }
