@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.core import Core
-from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest
+from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, PictureGone
 from gateway.hub import Event
 from gateway.images import base64_picture, checked_picture
 from gateway.job import Job, State
@@ -149,10 +149,10 @@ def raise_for(job: Job) -> None:
 
 
 async def png_of(request: Request, name: str) -> bytes:
-    """The stored PNG of a finished picture. Raises: GenerationFailed where it was removed since."""
+    """The stored PNG of a finished picture. Raises: PictureGone."""
     data = await asyncio.to_thread(core_of(request).pictures.read, name)
     if data is None:
-        raise GenerationFailed("The picture is no longer on disk.", code="picture_gone")
+        raise PictureGone
     return data
 
 

@@ -9,7 +9,8 @@ GatewayError
 ├── NotFound 404
 │   ├── ModelNotFound           `details["available_models"]`
 │   ├── ModelNotOnDisk          in the catalogue, but not on this machine
-│   └── JobNotFound
+│   ├── JobNotFound
+│   └── PictureGone             it was drawn, and removed since
 ├── MethodNotAllowed 405
 ├── BodyTooSlow 408
 ├── IdempotencyConflict 409     the same key with another body
@@ -91,6 +92,10 @@ class ModelNotOnDisk(NotFound):
 
 class JobNotFound(NotFound):
     code, message = "job_not_found", "No such job."
+
+
+class PictureGone(NotFound):
+    code, message = "picture_gone", "The picture is no longer on disk."
 
 
 class MethodNotAllowed(GatewayError):

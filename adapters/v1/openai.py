@@ -95,7 +95,7 @@ async def answer(request: Request, job: Job, asked: Generation) -> Response:
 
 
 async def drawn(request: Request, done: ImageDone, asked: Generation) -> bytes:
-    """A finished picture in the format that was asked for. Raises: GenerationFailed where it was removed since."""
+    """A finished picture in the format that was asked for. Raises: PictureGone."""
     png = await png_of(request, done.file)
     return await asyncio.to_thread(from_png, png, asked.output_format, asked.output_compression)
 
