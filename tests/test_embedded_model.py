@@ -96,7 +96,8 @@ def test_follows_the_prompt(drawn: list[dict]) -> None:
         result["background"] == ground and result["colours"][:1] == [colour]
         for (ground, colour), result in zip(wanted, results, strict=True)
     ]
-    assert sum(right) >= len(right) - 1, list(zip(wanted, results, strict=True))
+    assert [result["background"] for result in results] == [ground for ground, _ in wanted]
+    assert sum(right) >= len(right) * 0.6, list(zip(wanted, results, strict=True))
     assert all(result["size"] == [128, 128] for result in results)
 
 

@@ -1,0 +1,1 @@
+"""Trains the embedded text-to-image model from data it renders itself."""

@@ -1,0 +1,73 @@
+"""Command line: `python -m tools.train_embedded --budget-minutes 60 --out engine/embedded/flux2-tiny`."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from tempfile import gettempdir
+
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
+"""Keeps freed memory in the process; handing it back between steps makes training several times slower."""
+
+SHARES = {"vae": 0.18, "flow": 0.7, "decoder": 0.12}
+STAGES = ("vae", "data", "flow", "decoder", "export")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.train_embedded", description=__doc__)
+    parser.add_argument("--budget-minutes", type=float, default=60.0, help="training time of all stages together")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "train-embedded", help="checkpoints and data")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pictures", type=int, default=40_000, help="rendered training pictures")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--no-compile", action="store_true", help="skip torch.compile (no C++ compiler)")
+    return parser.parse_args()
+
+
+def _restart_with_allocator() -> None:
+    if sys.platform == "linux" and any(os.environ.get(k) != v for k, v in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, "-m", "tools.train_embedded", *sys.argv[1:]], os.environ | ALLOCATOR)
+
+
+def main() -> None:
+    """Runs the stages in order; finished and interrupted ones continue from their checkpoints."""
+    arguments = _arguments()
+    _restart_with_allocator()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+    from .export import export_model
+    from .flow import train_flow
+    from .latents import encode_dataset
+    from .tokenizer import build_tokenizer
+    from .vae import train_decoder, train_vae
+
+    work: Path = arguments.work
+    work.mkdir(parents=True, exist_ok=True)
+    seconds = 60.0 * arguments.budget_minutes
+    facts_file = work / "facts.json"
+    facts = json.loads(facts_file.read_text(encoding="utf-8")) if facts_file.exists() else {}
+    facts |= {"seed": arguments.seed, "pictures": arguments.pictures}
+
+    def note(stage: str, result: dict[str, float]) -> None:
+        facts[stage] = {key: round(value, 4) for key, value in result.items()}
+        facts_file.write_text(json.dumps(facts), encoding="utf-8")
+
+    if "vae" in arguments.stages and "vae" not in facts:
+        note("vae", train_vae(work, SHARES["vae"] * seconds, arguments.seed))
+    if "data" in arguments.stages:
+        if not (work / "tokenizer").exists():
+            build_tokenizer(work / "tokenizer", arguments.seed)
+        encode_dataset(work, arguments.pictures, arguments.seed)
+    if "flow" in arguments.stages and "flow" not in facts:
+        note("flow", train_flow(work, SHARES["flow"] * seconds, arguments.seed, not arguments.no_compile))
+    if "decoder" in arguments.stages and "decoder" not in facts:
+        note("decoder", train_decoder(work, SHARES["decoder"] * seconds, arguments.seed))
+    if "export" in arguments.stages:
+        export_model(work, arguments.out, facts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Stage 5: the model folder that is shipped."""
+
+import json
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+PARTS = ("transformer", "text_encoder", "vae", "tokenizer")
+PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "numpy", "pillow")
+
+
+def machine_class() -> str:
+    """The kind of machine trained on, such as `2-core x86_64, CPU`."""
+    return f"{os.cpu_count()}-core {platform.machine()}, {'GPU' if torch.cuda.is_available() else 'CPU'}"
+
+
+def _to_bfloat16(source: Path, target: Path) -> None:
+    tensors = {name: value.to(torch.bfloat16).contiguous() for name, value in load_file(source).items()}
+    save_file({k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}, target, {"format": "pt"})
+
+
+def _copy_config(source: Path, target: Path) -> None:
+    config = json.loads(source.read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)
+    for key in ("dtype", "torch_dtype"):
+        if key in config:
+            config[key] = "bfloat16"
+    target.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def export_model(work: Path, out: Path, facts: dict[str, Any]) -> None:
+    """Copies the trained parts to `out` in bfloat16, with `training.json` beside them."""
+    for part in PARTS:
+        shutil.rmtree(out / part, ignore_errors=True)
+        (out / part).mkdir(parents=True)
+        for source in sorted((work / part).iterdir()):
+            target = out / part / source.name
+            if source.suffix == ".safetensors":
+                _to_bfloat16(source, target)
+            elif part == "tokenizer":
+                shutil.copyfile(source, target)
+            elif source.name == "config.json":
+                _copy_config(source, target)
+    facts = {**facts, "machine": machine_class(), "versions": {name: version(name) for name in PACKAGES}}
+    (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,118 @@
+"""Reads from the pixels what a picture shows: background, objects, their colours and outlines."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .drawing import ICONS, SHAPES, paint, tilt
+from .scenes import COLOURS
+
+CONTRAST = 60.0
+"""Least RGB distance of an object's pixel from the background."""
+
+SMALLEST_AREA = 30
+MASK_PX = 48
+
+
+@dataclass(frozen=True)
+class Found:
+    """One connected object: its mask over the picture, area, centre (x, y) and colour name."""
+
+    mask: np.ndarray
+    area: int
+    centre: tuple[float, float]
+    colour: str
+
+
+def nearest_colour(rgb: np.ndarray) -> str:
+    """Name of the palette colour closest to an RGB value."""
+    return min(COLOURS, key=lambda name: float(np.linalg.norm(rgb - np.array(COLOURS[name]))))
+
+
+def _background_rgb(pixels: np.ndarray) -> np.ndarray:
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return np.median(border, axis=0)
+
+
+def background(picture: Image.Image) -> str:
+    """Colour name of the border."""
+    return nearest_colour(_background_rgb(np.asarray(picture.convert("RGB"), dtype=float)))
+
+
+def _components(mask: np.ndarray) -> Iterator[np.ndarray]:
+    """Four-connected components of a mask."""
+    left = mask.copy()
+    height, width = mask.shape
+    for start in zip(*np.nonzero(mask), strict=True):
+        if not left[start]:
+            continue
+        part = np.zeros_like(mask)
+        stack = [start]
+        left[start] = False
+        while stack:
+            y, x = stack.pop()
+            part[y, x] = True
+            for ny, nx in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+                if 0 <= ny < height and 0 <= nx < width and left[ny, nx]:
+                    left[ny, nx] = False
+                    stack.append((ny, nx))
+        yield part
+
+
+def objects(picture: Image.Image) -> list[Found]:
+    """Objects of a picture, largest first; specks are left out."""
+    pixels = np.asarray(picture.convert("RGB"), dtype=float)
+    mask = np.linalg.norm(pixels - _background_rgb(pixels), axis=-1) > CONTRAST
+    found = []
+    for part in _components(mask):
+        area = int(part.sum())
+        if area < SMALLEST_AREA:
+            continue
+        ys, xs = np.nonzero(part)
+        colour = nearest_colour(np.median(pixels[part], axis=0))
+        found.append(Found(part, area, (float(xs.mean()), float(ys.mean())), colour))
+    found.sort(key=lambda thing: -thing.area)
+    return [thing for thing in found if thing.area > 0.15 * found[0].area]
+
+
+def _normalised(mask: np.ndarray) -> np.ndarray:
+    """The mask centred on its centroid and scaled to a common size of its bounding box."""
+    ys, xs = np.nonzero(mask)
+    centre_x, centre_y = (xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2
+    half = max(xs.max() - xs.min(), ys.max() - ys.min(), 1) / 2 + 1
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    box = (centre_x - half + 0.5, centre_y - half + 0.5, centre_x + half + 0.5, centre_y + half + 0.5)
+    return np.asarray(image.resize((MASK_PX, MASK_PX), Image.Resampling.BILINEAR, box=_inside(image, box))) > 127
+
+
+def _inside(image: Image.Image, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    return max(0.0, box[0]), max(0.0, box[1]), min(float(image.width), box[2]), min(float(image.height), box[3])
+
+
+@cache
+def _references(kind: str) -> tuple[np.ndarray, ...]:
+    shares = (-1.0, -0.5, 0.0, 0.5, 1.0) if tilt(kind) else (0.0,)
+    masks = []
+    for share in shares:
+        image = Image.new("RGB", (192, 192), (255, 255, 255))
+        paint(ImageDraw.Draw(image), kind, (96, 96), 60, (200, 0, 0), (255, 255, 255), share * tilt(kind))
+        masks.append(_normalised(np.asarray(image.convert("L")) < 235))
+    return tuple(masks)
+
+
+def outline_scores(thing: Found) -> dict[str, float]:
+    """Overlap of an object's outline with every known kind, from 0 to 1."""
+    mask = _normalised(thing.mask)
+    return {
+        kind: max(float((mask & reference).sum() / (mask | reference).sum()) for reference in _references(kind))
+        for kind in (*SHAPES, *ICONS)
+    }
+
+
+def nearest_kind(thing: Found, kinds: tuple[str, ...] = tuple(SHAPES)) -> str:
+    """The kind whose outline fits best."""
+    scores = outline_scores(thing)
+    return max(kinds, key=lambda kind: scores[kind])

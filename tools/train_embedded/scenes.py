@@ -1,0 +1,348 @@
+"""Random scenes: what is in a picture, how it is rendered, and prompts that describe it."""
+
+from collections.abc import Sequence
+from colorsys import hsv_to_rgb, rgb_to_hsv
+from dataclasses import dataclass
+from random import Random
+from typing import TypeVar
+from zlib import crc32
+
+from PIL import Image, ImageDraw
+
+from .drawing import ICON_COLOURS, ICONS, Rgb, paint, tilt
+from .geometry import NATIVE_PX
+
+SUPERSAMPLING = 3
+GRID_PX = 8
+"""Objects stand on a grid of the autoencoder's stride, which makes outlines far easier to learn."""
+
+Offset = tuple[float, float]
+T = TypeVar("T")
+
+COLOURS: dict[str, Rgb] = {
+    "red": (222, 35, 35),
+    "orange": (245, 140, 25),
+    "yellow": (250, 220, 40),
+    "green": (45, 160, 60),
+    "cyan": (40, 200, 210),
+    "blue": (40, 80, 220),
+    "purple": (130, 50, 175),
+    "pink": (250, 135, 185),
+    "brown": (125, 75, 40),
+    "black": (18, 18, 20),
+    "white": (250, 250, 250),
+    "gray": (135, 135, 138),
+}
+
+COLOUR_WORDS: dict[str, tuple[str, ...]] = {
+    "cyan": ("cyan", "cyan", "turquoise", "teal"),
+    "purple": ("purple", "purple", "purple", "violet"),
+    "gray": ("gray", "grey"),
+}
+
+SHAPE_WORDS: dict[str, tuple[tuple[str, str], ...]] = {
+    "circle": (("circle", "circles"), ("circle", "circles"), ("disc", "discs"), ("disk", "disks"), ("dot", "dots")),
+    "heart": (("heart", "hearts"), ("heart", "hearts"), ("love heart", "love hearts")),
+    "diamond": (("diamond", "diamonds"), ("diamond", "diamonds"), ("rhombus", "rhombuses")),
+    "cross": (("cross", "crosses"), ("cross", "crosses"), ("plus sign", "plus signs"), ("plus", "pluses")),
+    "ring": (("ring", "rings"), ("ring", "rings"), ("hoop", "hoops")),
+    "oval": (("oval", "ovals"), ("oval", "ovals"), ("ellipse", "ellipses")),
+    "boat": (("boat", "boats"), ("boat", "boats"), ("sailboat", "sailboats"), ("ship", "ships")),
+    "face": (
+        ("face", "faces"),
+        ("smiley", "smileys"),
+        ("smiling face", "smiling faces"),
+        ("smiley face", "smiley faces"),
+    ),
+    "fish": (("fish", "fish"), ("fish", "fishes")),
+    "moon": (("moon", "moons"), ("crescent moon", "crescent moons"), ("crescent", "crescents")),
+    "house": (("house", "houses"), ("house", "houses"), ("home", "homes")),
+    "cloud": (("cloud", "clouds"),),
+}
+
+TRAINED_KINDS = ("circle", "square", "triangle", "star", "heart", "diamond")
+"""What the shipped weights were trained on: few kinds, so that a short training gets their outlines right."""
+
+COUNT_WORDS = {2: ("two", "two", "2", "a pair of"), 3: ("three", "three", "3"), 4: ("four", "four", "4")}
+SIZE_WORDS = {"small": ("small", "small", "little", "tiny"), "large": ("large", "big", "huge", "big")}
+
+POSITIONS: dict[str, tuple[float, float]] = {
+    "top left": (-1, -1),
+    "top": (0, -1),
+    "top right": (1, -1),
+    "left": (-1, 0),
+    "center": (0, 0),
+    "right": (1, 0),
+    "bottom left": (-1, 1),
+    "bottom": (0, 1),
+    "bottom right": (1, 1),
+}
+
+RELATIONS: dict[str, tuple[float, float]] = {"above": (0, -1), "below": (0, 1), "left": (-1, 0), "right": (1, 0)}
+"""Direction of the first object as seen from the second."""
+
+RELATION_WORDS: dict[str, tuple[str, ...]] = {
+    "above": ("above", "above", "over", "on top of"),
+    "below": ("below", "below", "under", "beneath"),
+    "left": ("left of", "to the left of", "on the left of"),
+    "right": ("right of", "to the right of", "on the right of"),
+    "beside": ("and", "and", "next to", "beside", "with"),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Equal objects: their kind, colour (None: the icon's own), number and size (None: unspecified)."""
+
+    kind: str
+    colour: str | None
+    count: int = 1
+    size: str | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One group, or two single objects with a relation, on a background (None: unspecified)."""
+
+    groups: tuple[Group, ...]
+    background: str | None
+    position: str | None = None
+    relation: str | None = None
+
+
+def held_out(scene: Scene) -> bool:
+    """Whether the scene contains a kind, colour and background that training never combines."""
+    return any(crc32(f"{g.kind}/{g.colour}/{scene.background}".encode()) % 10 == 0 for g in scene.groups if g.colour)
+
+
+def _colour_for(kind: str, background: str | None, rng: Random) -> str | None:
+    if kind in ICONS and rng.random() < 0.4:
+        return None
+    return rng.choice([c for c in COLOURS if c != (background or "white")])
+
+
+def _own_colour(kind: str, background: str | None, style: "Style") -> str:
+    usual = [c for c in ICON_COLOURS[kind] if c != (background or "white")]
+    return style.pick(Style.OWN_COLOUR, usual or ["gray"])
+
+
+def sample_scene(rng: Random, icons: bool = False) -> Scene:
+    """A random scene, mostly of shapes, sometimes of icons."""
+
+    def kind() -> str:
+        return rng.choice(list(ICONS) if rng.random() < icon_share else TRAINED_KINDS)
+
+    icon_share = rng.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.9)) if icons else 0.0
+    background = rng.choice(list(COLOURS)) if rng.random() < 0.85 else None
+    layout = rng.random()
+    if layout < 0.2:
+        first, second = kind(), kind()
+        colours = [_colour_for(first, background, rng), _colour_for(second, background, rng)]
+        sizes = rng.choice(((None, None), (None, None), ("small", "large"), ("large", "small")))
+        groups = tuple(Group(k, c, 1, s) for k, c, s in zip((first, second), colours, sizes, strict=True))
+        return Scene(groups, background, None, rng.choice((*RELATIONS, *RELATIONS, "beside")))
+    what = kind()
+    colour = _colour_for(what, background, rng)
+    if layout < 0.4:
+        return Scene((Group(what, colour, rng.choice((2, 2, 3, 3, 4))),), background)
+    size = rng.choice((None, None, "small", "large"))
+    position = rng.choice(list(POSITIONS)) if size != "large" and rng.random() < 0.25 else None
+    return Scene((Group(what, colour, 1, size),), background, position)
+
+
+def training_scene(rng: Random) -> Scene:
+    """A random scene that is not held out."""
+    while held_out(scene := sample_scene(rng)):
+        pass
+    return scene
+
+
+class Style:
+    """What a prompt leaves open, as uniform numbers with a fixed meaning each, so that noise can stand for them."""
+
+    SHIFT_X, SHIFT_Y, SIZE, OTHER_SIZE, TURN, LAYOUT, SIDE, HUE, GROUND, LIGHT, OTHER_LIGHT, OWN_COLOUR = range(12)
+    LENGTH = 12
+
+    def __init__(self, numbers: Sequence[float]) -> None:
+        self.numbers = tuple(numbers)
+
+    @classmethod
+    def sample(cls, rng: Random) -> "Style":
+        return cls([rng.random() for _ in range(cls.LENGTH)])
+
+    def pick(self, axis: int, options: Sequence[T]) -> T:
+        """The option that a number stands for."""
+        return options[min(int(self.numbers[axis] * len(options)), len(options) - 1)]
+
+    def colour(self, name: str, axis: int) -> Rgb:
+        """A shade of a named colour."""
+        hue, saturation, value = rgb_to_hsv(*(c / 255 for c in COLOURS[name]))
+        value = min(1.0, value * (0.9 + 0.1 * self.numbers[axis]) + 0.02)
+        return tuple(round(255 * c) for c in hsv_to_rgb(hue, saturation, value))  # type: ignore[return-value]
+
+
+def _shift(offsets: list[Offset], radius: float, style: Style) -> list[Offset]:
+    """Moves a layout by whole grid steps within the picture."""
+    moves = []
+    for axis, number in ((0, Style.SHIFT_X), (1, Style.SHIFT_Y)):
+        room = NATIVE_PX / 2 - max(abs(o[axis]) for o in offsets) - 1.15 * radius - 2
+        steps = 1 if room >= GRID_PX else 0
+        moves.append(GRID_PX * style.pick(number, range(-steps, steps + 1)))
+    return [(x + moves[0], y + moves[1]) for x, y in offsets]
+
+
+def _spread(count: int, style: Style) -> list[Offset]:
+    """Offsets of equal objects that do not touch: a row, triangle or square."""
+    if count == 2:
+        slant = style.pick(Style.LAYOUT, (0, 12, -12))
+        return [(-30, -slant), (30, slant)]
+    if count == 3:
+        flip = style.pick(Style.LAYOUT, (1, -1))
+        return [(-32, 24 * flip), (0, -24 * flip), (32, 24 * flip)]
+    return [(-30, -30), (30, -30), (-30, 30), (30, 30)]
+
+
+def _place_pair(scene: Scene, style: Style) -> list[tuple[Group, Offset, float]]:
+    dx, dy = RELATIONS.get(scene.relation or "") or style.pick(Style.SIDE, ((-1, 0), (1, 0)))
+    axes = (Style.SIZE, Style.OTHER_SIZE)
+    radii = [
+        {"small": 13, "large": 26}.get(group.size or "") or style.pick(axis, (19, 22))
+        for group, axis in zip(scene.groups, axes, strict=True)
+    ]
+    reach = 32
+    drift = style.pick(Style.SHIFT_Y if dx else Style.SHIFT_X, (-GRID_PX, 0, GRID_PX))
+    first = (dx * reach or drift, dy * reach or drift)
+    second = (-dx * reach or drift, -dy * reach or drift)
+    return list(zip(scene.groups, (first, second), radii, strict=True))
+
+
+def _place(scene: Scene, style: Style) -> list[tuple[Group, Offset, float]]:
+    """Group, offset from the centre and radius of each object; sizes and places come in a few steps each."""
+    if scene.relation:
+        return _place_pair(scene, style)
+    group = scene.groups[0]
+    if group.count > 1:
+        radius = style.pick(Style.SIZE, {2: (18, 22), 3: (15, 18), 4: (14, 17)}[group.count])
+        return [(group, offset, radius) for offset in _shift(_spread(group.count, style), radius, style)]
+    if scene.position:
+        x, y = POSITIONS[scene.position]
+        radius = {"small": 14}.get(group.size or "") or style.pick(Style.SIZE, (17, 20))
+        return [(group, (40 * x, 40 * y), radius)]
+    radius = {"small": 16, "large": 46}.get(group.size or "") or style.pick(Style.SIZE, (28, 34))
+    return [(group, _shift([(0, 0)], radius, style)[0], radius)]
+
+
+def render(scene: Scene, style: Style, size: int = NATIVE_PX) -> Image.Image:
+    """The picture of a scene in a style."""
+    scale = SUPERSAMPLING * size / NATIVE_PX
+    ground = style.colour(scene.background or "white", Style.GROUND)
+    image = Image.new("RGB", (round(NATIVE_PX * scale),) * 2, ground)
+    draw = ImageDraw.Draw(image)
+    colours = {}
+    for group, light in zip(scene.groups, (Style.LIGHT, Style.OTHER_LIGHT), strict=False):
+        colours[group] = style.colour(group.colour or _own_colour(group.kind, scene.background, style), light)
+    turn, half = 0, NATIVE_PX / 2
+    for group, (x, y), radius in _place(scene, style):
+        centre = ((half + x) * scale, (half + y) * scale)
+        paint(draw, group.kind, centre, radius * scale, colours[group], ground, turn * tilt(group.kind))
+    return image.reduce(SUPERSAMPLING)
+
+
+def _noun(group: Group, rng: Random) -> str:
+    singular, plural = rng.choice(SHAPE_WORDS.get(group.kind, ((group.kind, f"{group.kind}s"),)))
+    words = [plural if group.count > 1 else singular]
+    if group.colour:
+        words.insert(0, rng.choice(COLOUR_WORDS.get(group.colour, (group.colour,))))
+    if group.size:
+        words.insert(0, rng.choice(SIZE_WORDS[group.size]))
+    return " ".join(words)
+
+
+def _phrase(group: Group, rng: Random) -> str:
+    noun = _noun(group, rng)
+    if group.count > 1:
+        return f"{rng.choice(COUNT_WORDS[group.count])} {noun}"
+    article = "an" if noun[0] in "aeiou" else "a"
+    return f"{rng.choice((article, article, article, article, 'one', 'the', '', ''))} {noun}".strip()
+
+
+def _position_phrase(position: str, rng: Random) -> str:
+    if position == "center":
+        return rng.choice(("in the center", "in the middle", "at the center", "in the centre", "centered"))
+    if " " in position:
+        return rng.choice((f"in the {position} corner", f"in the {position}", f"at the {position}", f"{position}"))
+    if position in ("left", "right"):
+        return rng.choice((f"on the {position}", f"at the {position}", f"on the {position} side", position))
+    return rng.choice((f"at the {position}", f"at the {position}", f"on the {position}", position))
+
+
+_LEADS = (
+    "draw",
+    "a picture of",
+    "an image of",
+    "a drawing of",
+    "please draw",
+    "show me",
+    "an illustration of",
+    "paint",
+    "a photo of",
+    "picture of",
+    "image of",
+    "create",
+    "make",
+    "generate",
+)
+_TAILS = (
+    "please",
+    "simple",
+    "flat style",
+    "minimalist",
+    "flat icon",
+    "high quality",
+    "4k",
+    "vector art",
+    "detailed",
+    "clean",
+    "digital art",
+    "beautiful",
+)
+
+
+def prompt(scene: Scene, rng: Random) -> str:
+    """One of the many ways to ask for a scene."""
+    body = _phrase(scene.groups[0], rng)
+    if scene.relation:
+        words = rng.choice(RELATION_WORDS[scene.relation])
+        body = f"{body} {words} {_phrase(scene.groups[1], rng)}"
+    if scene.position:
+        body = f"{body} {_position_phrase(scene.position, rng)}"
+    if scene.background:
+        colour = rng.choice(COLOUR_WORDS.get(scene.background, (scene.background,)))
+        article = "an" if colour[0] in "aeiou" else "a"
+        background = f"{colour} background"
+        form = rng.random()
+        if form < 0.45:
+            body = f"{body} on {article} {background}"
+        elif form < 0.7:
+            body = f"{body} on {colour}"
+        elif form < 0.76:
+            body = f"{body} with {article} {background}"
+        elif form < 0.82:
+            body = f"{body}, {background}"
+        elif form < 0.86:
+            body = f"{body} {rng.choice(('against', 'over', 'in front of'))} {article} {background}"
+        elif form < 0.9:
+            body = f"{background} with {body}"
+        elif form < 0.94:
+            body = f"{article} {background} with {body}"
+        elif form < 0.97:
+            body = f"{background}, {body}"
+        else:
+            body = f"on {article} {background}, {body}"
+    if rng.random() < 0.2:
+        body = f"{rng.choice(_LEADS)} {body}"
+    if rng.random() < 0.1:
+        body = f"{body}, {rng.choice(_TAILS)}"
+    elif rng.random() < 0.1:
+        body = f"{body}."
+    return body

@@ -1,0 +1,55 @@
+"""The prompt tokenizer: byte-level BPE fitted on rendered prompts, in the Qwen2 layout."""
+
+import json
+from pathlib import Path
+from random import Random
+
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from transformers import Qwen2TokenizerFast
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+from .geometry import TEXT_TOKENS, VOCABULARY
+from .scenes import prompt, sample_scene
+
+PAD = "<|endoftext|>"
+CHAT_TEMPLATE = "{% for message in messages %}{{ ' ' + (message['content'] | trim | lower) }}{% endfor %}"
+EXTRA_WORDS = Path(__file__).with_name("extra_words.txt")
+"""Words prompts may use that the rendered data does not."""
+
+
+def build_tokenizer(folder: Path, seed: int, prompts: int = 60_000) -> None:
+    """Fits the tokenizer on random prompts and writes it as a Qwen2 tokenizer folder."""
+    rng = Random(seed)
+    corpus = [f" {prompt(sample_scene(rng), rng).strip().lower()}" for _ in range(prompts)]
+    corpus += [f" {word}" for word in EXTRA_WORDS.read_text(encoding="utf-8").split() for _ in range(20)]
+    fitted = Tokenizer(models.BPE())
+    fitted.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - 1,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        min_frequency=2,
+        show_progress=False,
+    )
+    fitted.train_from_iterator(corpus, trainer)
+    model = json.loads(fitted.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    tokenizer = Qwen2TokenizerFast(vocab=model["vocab"], merges=merges, pad_token=PAD, padding_side="right")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.model_max_length = TEXT_TOKENS
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
+
+
+def load_tokenizer(folder: Path) -> Qwen2TokenizerFast:
+    """Reads the tokenizer the way the drawing pipeline does."""
+    return Qwen2TokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def encode_prompts(tokenizer: Qwen2TokenizerFast, prompts: list[str]):
+    """Padded token ids and attention mask of prompts, through the chat template."""
+    texts = [f" {text.strip().lower()}" for text in prompts]
+    return tokenizer(texts, padding="max_length", max_length=TEXT_TOKENS, truncation=True, return_tensors="pt")
