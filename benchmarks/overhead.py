@@ -27,7 +27,7 @@ from engine.client.environment import child_environment
 from engine.client.options import EngineOptions
 from tests.live import ROOT, Live
 
-SIZE_PX, STEPS = 128, 8
+SIZE_PX, STEPS = 128, 16
 PROMPT = "a red circle on a blue background"
 BARE = f"""
 import sys
@@ -154,7 +154,7 @@ def main() -> None:
         folder = Path(name)
         start_up(folder, 5)
         (folder / "gateway").mkdir()
-        gateway = Live(folder / "gateway", backend="mlx").start()
+        gateway = Live(folder / "gateway", backend="mlx", config={"models": {"steps_as_sent": True}}).start()
         try:
             overhead(gateway, folder, rounds)
             liveness(gateway, "while drawing", SIZE_PX, 20)
