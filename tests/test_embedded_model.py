@@ -86,7 +86,7 @@ def test_training_is_recorded_without_traces_of_a_machine() -> None:
     text = (MODEL / "training.json").read_text(encoding="utf-8")
     facts = json.loads(text)
     assert {"seed", "machine", "versions", "vae", "flow"} <= facts.keys()
-    assert not any(folder in text for folder in ("/tmp", "/home", "/work"))
+    assert '"/' not in text, "an absolute path"
 
 
 def test_follows_the_prompt(drawn: list[dict]) -> None:
