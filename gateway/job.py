@@ -217,6 +217,14 @@ class Progress:
         within = self.step / self.steps if self.steps else 0.0
         return min(1.0, (self.image + within) / max(1, self.pictures))
 
+    @property
+    def seconds_left(self) -> float | None:
+        """The steps still to run, at the pace of the last one; None before there is a pace."""
+        if self.step_seconds is None:
+            return None
+        pictures_after = max(0, self.pictures - self.image - 1)
+        return self.step_seconds * (max(0, self.steps - self.step) + pictures_after * self.steps)
+
     def apply(self, fact: ProgressFacts) -> Progress:
         match fact:
             case ModelLoading():

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,9 +158,15 @@ class JobService:
         return job
 
     async def list_jobs(
-        self, *, owner: str | None, limit: int = 100, before: int | None = None, protocol: str | None = None
+        self,
+        *,
+        owner: str | None,
+        states: Sequence[State] | None = None,
+        limit: int = 100,
+        before: int | None = None,
     ) -> list[Job]:
-        return await self._store.list_jobs(owner=owner, limit=limit, before=before, protocol=protocol)
+        """Newest first; `before` is the number of the last job of the page before."""
+        return await self._store.list_jobs(owner=owner, states=states, limit=limit, before=before)
 
     async def waiting(self, *, limit: int = 100) -> list[Job]:
         """Queued jobs in the order in which they will run."""

@@ -177,6 +177,16 @@ def test_priority_overtakes_and_jobs_list_newest_first(client: httpx.Client) -> 
         client.delete(f"/jobs/{job_id}")
 
 
+def test_the_list_is_filtered_by_status_before_it_is_cut(client: httpx.Client) -> None:
+    cancelled = submit(client, num_images=10)["job_id"]
+    client.delete(f"/jobs/{cancelled}")
+    for _ in range(2):
+        ended(client, submit(client, steps=1)["job_id"])
+    page = client.get("/jobs", params={"status": "cancelled", "limit": 1}).json()["jobs"]
+    assert [job["id"] for job in page] == [cancelled]
+    assert client.get("/jobs", params={"status": "lost"}).json()["details"] == {"param": "status"}
+
+
 def test_an_idempotency_key_makes_one_job(client: httpx.Client) -> None:
     key = {"Idempotency-Key": "one"}
     first, again = (client.post("/generate", json=SMALL, headers=key).json() for _ in range(2))

@@ -12,7 +12,7 @@ from adapters.sdapi import ADAPTER
 from adapters.sdapi.faults import render_error
 from adapters.sdapi.options import checkpoint_rows, options_of
 from adapters.sdapi.payloads import Img2Img, Txt2Img
-from adapters.sdapi.progress import progress_of, seconds_left
+from adapters.sdapi.progress import progress_of
 from adapters.sdapi.reply import info, infotext, parameters, to_body
 from engine.catalog import CATALOG
 from engine.protocol import Generate, Load, Preview, Queued, Started, StepDone
@@ -185,7 +185,7 @@ def test_a_running_job_has_a_name(plan: Generate | Load, name: str) -> None:
 
 
 def test_what_is_left_is_unknown_before_the_first_step() -> None:
-    assert seconds_left(Progress("x", 2)) == 0.0
+    assert Progress("x", 2).seconds_left is None
 
 
 # ---- lists -----------------------------------------------------------------------------------------

@@ -30,15 +30,6 @@ def iso(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def eta_s(progress: Progress) -> float | None:
-    """Seconds the rest of the steps will take at the pace of the last one; None before the first."""
-    if progress.step_seconds is None:
-        return None
-    pictures_after = progress.pictures - progress.image - 1
-    steps_left = progress.steps - progress.step + pictures_after * progress.steps
-    return round(steps_left * progress.step_seconds, 2)
-
-
 def to_progress(progress: Progress) -> dict[str, Any]:
     return {
         "progress": round(progress.fraction, 4),
@@ -48,7 +39,7 @@ def to_progress(progress: Progress) -> dict[str, Any]:
         "total_images": progress.pictures,
         "step": progress.step,
         "steps": progress.steps,
-        "eta_seconds": eta_s(progress),
+        "eta_seconds": None if progress.seconds_left is None else round(progress.seconds_left, 2),
     }
 
 

@@ -46,11 +46,22 @@ async def jobs(request: Request) -> Response:
     """GET jobs?limit=&before=&status=: the newest first, without their pictures."""
     limit = _number(request, "limit", 100, PAGE_MAX)
     before = _number(request, "before", None, 2**53)
-    found = await _service(request).list_jobs(owner=owner_of(request), limit=limit or 100, before=before)
-    wanted = request.query_params.get("status")
-    wanted = "generating" if wanted == "running" else wanted
-    shown = [await _shown(request, job) for job in found]
-    return JSONResponse({"jobs": [job for job in shown if wanted in (None, job["status"])]})
+    found = await _service(request).list_jobs(
+        owner=owner_of(request), states=_states(request), limit=limit or 100, before=before
+    )
+    return JSONResponse({"jobs": [await _shown(request, job) for job in found]})
+
+
+def _states(request: Request) -> list[State] | None:
+    """Source: the `status` query; `running` is what MFLUX-WEBUI calls `generating`. Raises: InvalidRequest."""
+    asked = request.query_params.get("status")
+    if asked is None:
+        return None
+    wanted = "generating" if asked == "running" else asked
+    states = [state for state, status in STATUS.items() if status == wanted]
+    if not states:
+        raise InvalidRequest(f"status must be one of {', '.join(STATUS.values())}.", param="status")
+    return states
 
 
 def _number(request: Request, name: str, default: int | None, most: int) -> int | None:

@@ -27,15 +27,7 @@ def progress_of(job: Job | None, progress: Progress | None, *, owner: str, with_
         interrupted=job.cancel_requested is not None,
     )
     preview = progress.preview.jpeg_base64 if with_image and is_own and progress.preview else None
-    return _body(min(1.0, 0.01 + progress.fraction), seconds_left(progress), state, preview)
-
-
-def seconds_left(progress: Progress) -> float:
-    """What the steps still to run take at the pace of the last one; 0 before there is a pace."""
-    if progress.step_seconds is None:
-        return 0.0
-    pictures_after = max(0, progress.pictures - progress.image - 1)
-    return progress.step_seconds * (max(0, progress.steps - progress.step) + pictures_after * progress.steps)
+    return _body(min(1.0, 0.01 + progress.fraction), progress.seconds_left or 0.0, state, preview)
 
 
 def timestamp(at: float) -> str:
