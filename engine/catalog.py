@@ -35,6 +35,8 @@ class ModelSpec(BaseModel):
     native_px: int | None = None
     quantize: int | None = None
     """Bits to quantise to at load; None leaves it to the settings."""
+    max_references: int = 0
+    """Pictures the model can follow at once; 0 for one that cannot edit."""
     size_gb: float
 
 
@@ -50,6 +52,7 @@ def _klein(name: str, geometry: str, repo: str, licence: str, size_gb: float, *,
         default_steps=4 if distilled else 25,
         useful_max_steps=8 if distilled else 100,
         default_guidance=1.0 if distilled else 4.0,
+        max_references=4,
         size_gb=size_gb,
     )
 

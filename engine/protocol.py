@@ -21,8 +21,24 @@ class Frozen(BaseModel):
 # ---- plans: a request with no holes left -------------------------------------------------------
 
 
+class Paste(Frozen):
+    """Where a drawn picture belongs in a larger one. Boxes in pixels of that picture."""
+
+    picture: str
+    """Blob: the picture to lay the drawn one into; the result has its size."""
+    mask: str
+    """Blob: the drawn one shows where this is white, the old one where it is black."""
+    left_px: int
+    top_px: int
+    width_px: int
+    height_px: int
+
+
+MaskContent = Literal["original", "noise", "nothing"]
+
+
 class Generate(Frozen):
-    """Draw one picture a seed. The same plan gives the same pixels, always."""
+    """Draw one picture a seed. The same plan gives the same pixels, always. Blobs are named by their sha256."""
 
     kind: Literal["generate"] = "generate"
     model: str
@@ -34,11 +50,28 @@ class Generate(Frozen):
     seeds: tuple[int, ...]
     quantize: int | None = None
     init_image: str | None = None
-    """sha256 of a stored blob."""
+    """Blob."""
     denoise: float = 1.0
     """0 keeps the input picture, 1 ignores it."""
+    mask: str | None = None
+    """Blob: white is repainted, black stays as the input picture is."""
+    mask_content: MaskContent = "original"
+    """What the repainted part begins from, besides noise."""
+    paste: Paste | None = None
+    references: tuple[str, ...] = ()
+    """Blobs: pictures that the drawn one follows, for models that edit."""
+    subseeds: tuple[int, ...] = ()
+    """One a picture where `subseed_strength` is above 0."""
+    subseed_strength: float = 0.0
+    """How far the noise of a seed goes over into that of its subseed: 0 to 1."""
     previews: int = 0
     """At most this many previews a picture."""
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """All blobs the plan names."""
+        paste = (self.paste.picture, self.paste.mask) if self.paste else ()
+        return frozenset(name for name in (self.init_image, self.mask, *paste, *self.references) if name)
 
 
 class Load(Frozen):
@@ -222,7 +255,8 @@ class Run(Frozen):
     spec: ModelSpec
     model_path: str
     """Absolute folder, resolved by the gateway."""
-    init_image_path: str | None = None
+    inputs: dict[str, str] = {}
+    """Where the blobs of the plan lie: absolute files."""
     spool_dir: str
     first_image: int = 0
 

@@ -189,14 +189,13 @@ class Worker:
     def _draw(self, backend: Backend, held: Held, plan: Generate, image: int) -> None:
         run = held.run
         began = time.monotonic()
-        seed = plan.seeds[image]
         watcher = _Watcher(self._wire, held, image, plan.previews)
-        picture = backend.draw(run.spec, plan, seed, run.init_image_path, watcher)
+        picture = backend.draw(run.spec, plan, image, run.inputs, watcher)
         name = f"{run.job}.{run.attempt}.{image}.ppm"
         write_ppm(Path(run.spool_dir) / name, picture)
         drawn = Drawn(
             image=image,
-            seed=seed,
+            seed=plan.seeds[image],
             spool=name,
             width_px=picture.width_px,
             height_px=picture.height_px,

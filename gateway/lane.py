@@ -144,7 +144,7 @@ class EngineLane:
         try:
             spec = self._library.find(job.plan.model)
             folder = self._library.folder(spec)
-            init_image = await self._lay_out_input(job)
+            inputs = await self._lay_out_inputs(job)
         except ModelNotOnDisk as error:
             return Failed(code="model_missing", message=error.message)
         except KeyError:
@@ -158,17 +158,21 @@ class EngineLane:
             plan=job.plan,
             spec=spec,
             model_path=str(folder),
-            init_image_path=str(init_image) if init_image else None,
+            inputs=inputs,
             spool_dir=str(self._spool),
             first_image=job.first_undrawn,
         )
 
-    async def _lay_out_input(self, job: Job) -> Path | None:
-        if not isinstance(job.plan, Generate) or job.plan.init_image is None:
-            return None
-        file = self._spool / f"{job.id}.{job.attempt}.input.png"
-        await asyncio.to_thread(file.write_bytes, await self._store.blob(job.plan.init_image))
-        return file
+    async def _lay_out_inputs(self, job: Job) -> dict[str, str]:
+        """The blobs of a plan as files that go with the job. Raises: KeyError, OSError."""
+        if not isinstance(job.plan, Generate):
+            return {}
+        files = {}
+        for name in sorted(job.plan.inputs):
+            file = self._spool / f"{job.id}.{job.attempt}.{name}.png"
+            await asyncio.to_thread(file.write_bytes, await self._store.blob(name))
+            files[name] = str(file)
+        return files
 
     def _tell(self, job: Job, fact: EngineFact) -> Outcome | None:
         """Broadcast progress; hand back an outcome."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from engine.catalog import ModelSpec
-from engine.protocol import Frozen, Generate
+from engine.protocol import Frozen, Generate, MaskContent, Paste
 from gateway.errors import InvalidRequest
 
 SEED_MAX = 2**32 - 1
@@ -28,6 +28,12 @@ class GenerationRequest(Frozen):
     count: int | None = None
     init_image: str | None = None
     denoise: float | None = None
+    mask: str | None = None
+    mask_content: MaskContent = "original"
+    paste: Paste | None = None
+    references: tuple[str, ...] = ()
+    subseed: int | None = None
+    subseed_strength: float = 0.0
     loras: tuple[str, ...] = ()
     previews: int | None = None
 
@@ -118,10 +124,15 @@ def resolve(
         denoise = 0.75 if request.denoise is None else request.denoise
         if not 0.0 <= denoise <= 1.0:
             raise InvalidRequest("The denoising strength must be between 0 and 1.", param="denoise")
+    elif request.mask is not None:
+        raise InvalidRequest("A mask needs a picture that it belongs to.", param="mask")
+    references = _references(request.references, spec, leniency, adjust)
 
-    seed = random_seed() if request.seed is None or request.seed == -1 else request.seed
-    if not 0 <= seed <= SEED_MAX:
-        raise InvalidRequest(f"seed must be -1 or between 0 and {SEED_MAX}.", param="seed")
+    seed = _seed("seed", request.seed, random_seed)
+    if not 0.0 <= request.subseed_strength <= 1.0:
+        raise InvalidRequest("The subseed strength must be between 0 and 1.", param="subseed_strength")
+    varied = request.subseed_strength > 0
+    subseed = _seed("subseed", request.subseed, random_seed) if varied else 0
 
     plan = Generate(
         model=spec.name,
@@ -130,10 +141,16 @@ def resolve(
         height_px=height,
         steps=steps,
         guidance=guidance,
-        seeds=tuple((seed + i) % (SEED_MAX + 1) for i in range(count)),
+        seeds=(seed,) * count if varied else _following(seed, count),
+        subseeds=_following(subseed, count) if varied else (),
+        subseed_strength=request.subseed_strength,
         quantize=spec.quantize or default_quantize,
         init_image=request.init_image,
         denoise=denoise,
+        mask=request.mask,
+        mask_content=request.mask_content,
+        paste=request.paste,
+        references=references,
         previews=max(0, request.previews or 0),
     )
     return Resolution(plan=plan, adjustments=tuple(adjustments))
@@ -179,6 +196,28 @@ def _guidance(asked: float | None, spec: ModelSpec, limits: Limits, adjust: _Adj
         adjust("guidance", asked, spec.default_guidance, f"{spec.name} is distilled: its guidance is fixed")
         return spec.default_guidance
     return asked
+
+
+def _references(asked: tuple[str, ...], spec: ModelSpec, leniency: Leniency, adjust: _Adjust) -> tuple[str, ...]:
+    if len(asked) <= spec.max_references:
+        return asked
+    if spec.max_references:
+        raise InvalidRequest(f"{spec.name} takes at most {spec.max_references} reference pictures.", param="references")
+    if leniency == "refuse":
+        raise InvalidRequest(f"{spec.name} cannot edit pictures.", param="references")
+    adjust("references", len(asked), None, f"{spec.name} cannot edit pictures")
+    return ()
+
+
+def _seed(param: str, asked: int | None, random_seed: Callable[[], int]) -> int:
+    seed = random_seed() if asked is None or asked == -1 else asked
+    if not 0 <= seed <= SEED_MAX:
+        raise InvalidRequest(f"{param} must be -1 or between 0 and {SEED_MAX}.", param=param)
+    return seed
+
+
+def _following(seed: int, count: int) -> tuple[int, ...]:
+    return tuple((seed + i) % (SEED_MAX + 1) for i in range(count))
 
 
 def _clip(text: str) -> str:

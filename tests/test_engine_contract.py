@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from engine.client import Engine, EngineOptions
 from engine.client.turn import Fact
-from engine.protocol import Drawn, Failed, Load, Preview, Run, StepDone
+from engine.protocol import Drawn, Failed, Load, Paste, Preview, Run, StepDone
 from tests.engine_support import TINY, facts_of, fake, kinds, plan, read_ppm, run_of
 from tests.engine_toy import save_toy_model
 
@@ -138,7 +138,7 @@ def test_previews_are_small_spread_and_never_of_the_last_step(
 
 
 def test_denoise_0_gives_the_input_at_the_asked_size(bench: Bench, photo: Path) -> None:
-    facts = bench.facts(plan(init_image="x", denoise=0.0), init_image_path=str(photo))
+    facts = bench.facts(plan(init_image="x", denoise=0.0), inputs={"x": str(photo)})
     assert kinds(facts)[-2:] == ["drawn", "succeeded"]
     with Image.open(photo) as original:
         assert bench.drawn(facts) == [original.resize((64, 48), Image.Resampling.LANCZOS).tobytes()]
@@ -146,7 +146,7 @@ def test_denoise_0_gives_the_input_at_the_asked_size(bench: Bench, photo: Path) 
 
 def test_denoise_1_ignores_the_input(bench: Bench, photo: Path) -> None:
     without = bench.drawn(bench.facts(plan()))
-    assert bench.drawn(bench.facts(plan(init_image="x", denoise=1.0), init_image_path=str(photo))) == without
+    assert bench.drawn(bench.facts(plan(init_image="x", denoise=1.0), inputs={"x": str(photo)})) == without
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_denoise_1_ignores_the_input(bench: Bench, photo: Path) -> None:
 def test_img2img_runs_that_fraction_of_the_steps_and_one_at_least(
     bench: Bench, photo: Path, steps: int, denoise: float, runs: int
 ) -> None:
-    facts = bench.facts(plan(init_image="x", denoise=denoise, steps=steps), init_image_path=str(photo))
+    facts = bench.facts(plan(init_image="x", denoise=denoise, steps=steps), inputs={"x": str(photo)})
     assert [(fact.step, fact.steps) for fact in facts if isinstance(fact, StepDone)] == [
         (step, runs) for step in range(1, runs + 1)
     ]
@@ -166,7 +166,7 @@ def test_img2img_depends_on_the_input(bench: Bench, photo: Path, tmp_path: Path)
     other = tmp_path / "other.png"
     Image.new("RGBA", (10, 10), (255, 0, 0, 128)).save(other)
     what = plan(init_image="x", denoise=0.4)
-    one, two = (bench.drawn(bench.facts(what, init_image_path=str(path))) for path in (photo, other))
+    one, two = (bench.drawn(bench.facts(what, inputs={"x": str(path)})) for path in (photo, other))
     assert one != two
 
 
@@ -175,7 +175,7 @@ def test_a_model_with_a_native_size_draws_at_it_and_is_fitted(bench: Bench, phot
         facts = bench.facts(
             plan(width_px=64, height_px=32, previews=1, steps=2, **changes),
             spec=TINY,
-            init_image_path=str(photo) if changes else None,
+            inputs={"x": str(photo)} if changes else {},
         )
         drawn = facts[-2]
         assert isinstance(drawn, Drawn)
@@ -183,9 +183,70 @@ def test_a_model_with_a_native_size_draws_at_it_and_is_fitted(bench: Bench, phot
         assert read_ppm(bench.spool / drawn.spool)[:2] == (64, 32)
 
 
+def _save(path: Path, image: Image.Image) -> str:
+    image.save(path)
+    return str(path)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, str]:
+    """A picture of 64x48, the mask of its right half, a larger picture, and a mask of part of that."""
+    half, ring = Image.new("L", (64, 48)), Image.new("L", (100, 80))
+    half.paste(255, (32, 0, 64, 48))
+    ring.paste(255, (20, 20, 60, 60))
+    gradient = Image.linear_gradient("L").convert("RGB")
+    pictures = {"x": gradient.resize((64, 48)), "mask": half, "large": gradient.resize((100, 80)), "ring": ring}
+    return {name: _save(tmp_path / f"{name}.png", image) for name, image in pictures.items()}
+
+
+@pytest.mark.parametrize("content", ["original", "noise", "nothing"])
+@pytest.mark.parametrize("denoise", [0.5, 1.0])
+def test_a_mask_repaints_its_white_part_and_nothing_else(
+    bench: Bench, inputs: dict[str, str], content: str, denoise: float
+) -> None:
+    what = plan(init_image="x", mask="mask", denoise=denoise, mask_content=content)
+    pixels = bench.drawn(bench.facts(what, inputs=inputs))[0]
+    image = Image.frombytes("RGB", (64, 48), pixels)
+    with Image.open(inputs["x"]) as original:
+        assert image.crop((0, 0, 32, 48)).tobytes() == original.crop((0, 0, 32, 48)).tobytes()
+        assert image.crop((32, 0, 64, 48)).tobytes() != original.crop((32, 0, 64, 48)).tobytes()
+
+
+def test_a_drawn_picture_can_be_laid_into_a_larger_one(bench: Bench, inputs: dict[str, str]) -> None:
+    paste = Paste(picture="large", mask="ring", left_px=10, top_px=10, width_px=64, height_px=64)
+    what = plan(init_image="x", mask="mask", denoise=0.8, paste=paste)
+    facts = bench.facts(what, inputs=inputs)
+    drawn = next(fact for fact in facts if isinstance(fact, Drawn))
+    assert (drawn.width_px, drawn.height_px) == (100, 80)
+    image = Image.frombytes("RGB", (100, 80), bench.drawn(facts)[0])
+    with Image.open(inputs["large"]) as original:
+        difference = ImageChops.difference(image, original).convert("L").getbbox()
+    assert difference is not None
+    left, top, right, bottom = difference
+    assert 20 <= left < right <= 60
+    assert 20 <= top < bottom <= 60
+
+
+def test_a_reference_picture_changes_what_is_drawn(bench: Bench, inputs: dict[str, str]) -> None:
+    pictures = [
+        bench.drawn(bench.facts(plan(references=names), inputs=inputs)) for names in ((), ("x",), ("x", "large"))
+    ]
+    assert len({picture[0] for picture in pictures}) == 3
+
+
+def test_subseeds_lead_from_one_picture_to_another(bench: Bench) -> None:
+    def drawn(seed: int, **changes: Any) -> bytes:
+        return bench.drawn(bench.facts(plan(seeds=(seed,), **changes)))[0]
+
+    between = [drawn(7, subseeds=(8,), subseed_strength=share) for share in (0.0, 0.5, 1.0)]
+    assert between[0] == drawn(7)
+    assert between[2] == drawn(8)
+    assert len(set(between)) == 3
+
+
 def test_an_input_that_is_no_picture_fails_and_the_next_job_runs(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
-    failed = bench.facts(plan(init_image="x", denoise=0.5), init_image_path=str(tmp_path / "bad"))[-1]
+    failed = bench.facts(plan(init_image="x", denoise=0.5), inputs={"x": str(tmp_path / "bad")})[-1]
     assert isinstance(failed, Failed)
     assert failed.code == "bad_input"
     assert str(tmp_path) not in failed.message

@@ -66,6 +66,24 @@ def test_denoise_counts_only_with_an_input_picture() -> None:
     assert resolved(init_image="0" * 64).plan.denoise == 0.75
 
 
+def test_subseeds_follow_each_other_while_the_seed_stays() -> None:
+    plan = resolved(seed=5, subseed=9, subseed_strength=0.25, count=3).plan
+    assert (plan.seeds, plan.subseeds, plan.subseed_strength) == ((5, 5, 5), (9, 10, 11), 0.25)
+    plan = resolved(seed=5, subseed=9, count=3).plan
+    assert (plan.seeds, plan.subseeds) == ((5, 6, 7), ())
+
+
+def test_references_are_for_models_that_edit() -> None:
+    names = ("0" * 64,)
+    assert resolved(references=names).plan.references == names
+    with pytest.raises(InvalidRequest) as refused:
+        resolved("flux2-tiny", references=names)
+    assert refused.value.param == "references"
+    dropped = resolved("flux2-tiny", references=names, leniency="drop")
+    assert dropped.plan.references == ()
+    assert told(dropped) == {"references": (1, None)}
+
+
 @pytest.mark.parametrize(
     ("said", "param"),
     [
@@ -83,6 +101,10 @@ def test_denoise_counts_only_with_an_input_picture() -> None:
         ({"denoise": 1.1, "init_image": "0" * 64}, "denoise"),
         ({"denoise": float("nan"), "init_image": "0" * 64}, "denoise"),
         ({"prompt": "é" * 20_000}, "prompt"),
+        ({"mask": "0" * 64}, "mask"),
+        ({"subseed_strength": 1.1}, "subseed_strength"),
+        ({"subseed_strength": 0.1, "subseed": -2}, "subseed"),
+        ({"references": ("0" * 64,) * 5}, "references"),
     ],
 )
 def test_what_is_out_of_bounds_is_refused_by_name_at_submit(said: dict[str, Any], param: str) -> None:

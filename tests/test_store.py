@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol import Cancelled, CancelRequested, Failed, ImageDone, Queued, Requeued, Started, Succeeded
+from engine.protocol import (
+    Cancelled,
+    CancelRequested,
+    Failed,
+    ImageDone,
+    Paste,
+    Queued,
+    Requeued,
+    Started,
+    Succeeded,
+)
 from gateway.errors import IdempotencyConflict, JobNotFound, OwnerQueueFull, QueueFull, StorageFull
 from gateway.job import Job, Priority, State
 from gateway.store.base import Bounds, JobStore, Lease, StoreCorrupt, StoreLocked, WorkerInfo
@@ -342,8 +352,14 @@ def test_blobs_are_named_by_their_bytes_and_kept_while_a_job_names_them(make: Ca
             used, unused = await store.put_blob(b"used"), await store.put_blob(b"unused")
             assert await store.put_blob(b"used") == used
             await submit(store, plan=a_plan(init_image=used))
+            names = [await store.put_blob(bytes([i])) for i in range(5)]
+            paste = Paste(picture=names[1], mask=names[2], left_px=0, top_px=0, width_px=16, height_px=16)
+            plan = a_plan(init_image=used, mask=names[0], paste=paste, references=tuple(names[3:]))
+            await submit(store, plan=plan)
+            assert plan.inputs == {used, *names}
             assert await store.drop_unused_blobs(grace_s=-1) == 1
-            assert await store.blob(used) == b"used"
+            for name in plan.inputs:
+                await store.blob(name)
             for name in (unused, "../jobs.sqlite3", "0" * 63):
                 with pytest.raises(KeyError):
                     await store.blob(name)

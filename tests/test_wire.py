@@ -50,7 +50,7 @@ COMMANDS: list[Frozen] = [
         plan=GENERATE,
         spec=TINY,
         model_path="/models/ä b",
-        init_image_path="/in",
+        inputs={"ab" * 32: "/in"},
         spool_dir="/spool",
         first_image=1,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,10 +79,9 @@ class Backend(Protocol):
         Raises: BackendError, MemoryError, or anything else for a model that cannot be loaded.
         """
 
-    def draw(
-        self, spec: ModelSpec, plan: Generate, seed: int, init_image_path: str | None, watcher: Watcher
-    ) -> Picture:
-        """One picture with the loaded model, which `spec` describes.
+    def draw(self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher) -> Picture:
+        """Picture number `image` of the plan with the loaded model, which `spec` describes; `inputs` says where the
+        plan's blobs lie.
 
         Raises: JobCancelled, BackendError, MemoryError.
         """

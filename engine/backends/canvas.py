@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
@@ -15,6 +16,11 @@ Size = tuple[int, int]
 
 PREVIEW_PX = 256
 """Longest side of a preview."""
+
+
+def open_mask(path: str) -> Image.Image:
+    """The mask at `path`, one byte a pixel. Raises: BackendError("bad_input")."""
+    return open_input(path).convert("L")
 
 
 def open_input(path: str) -> Image.Image:
@@ -49,7 +55,7 @@ def contain(image: Image.Image, size: Size) -> Image.Image:
     inner = stretch(image, (right - left, bottom - top))
     if inner.size == size:
         return inner
-    canvas = Image.new("RGB", size)
+    canvas = Image.new(image.mode, size)
     canvas.paste(inner, (left, top))
     width, height = size
     for source, target in (
@@ -70,8 +76,23 @@ def uncontain(image: Image.Image, size: Size) -> Image.Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Patch:
+    """A picture that a drawn one is laid into: at `box` (left, top, right, bottom), where `mask` is white."""
+
+    picture: Image.Image
+    mask: Image.Image
+    box: tuple[int, int, int, int]
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        left, top, right, bottom = self.box
+        laid = self.picture.copy()
+        laid.paste(stretch(image, (right - left, bottom - top)), (left, top))
+        return Image.composite(laid, self.picture, self.mask)
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
-    """The sizes of one picture, and what it begins from."""
+    """The sizes of one picture, and what it begins from and ends in."""
 
     asked: Size
     drawn: Size
@@ -80,12 +101,16 @@ class Frame:
     """The input picture, fitted to `drawn`."""
     untouched: Image.Image | None = None
     """The whole answer, where nothing is to be drawn."""
+    mask: Image.Image | None = None
+    """Fitted to `drawn`: white is repainted, black stays."""
+    references: tuple[Image.Image, ...] = ()
+    patch: Patch | None = None
 
     def finish(self, image: Image.Image) -> Image.Image:
-        """What the model drew, at the size asked for."""
-        if image.size == self.asked:
-            return image
-        return contain(image, self.asked) if self.init is None else uncontain(image, self.asked)
+        """What the model drew, at the size asked for, or in the picture it belongs to."""
+        if image.size != self.asked:
+            image = contain(image, self.asked) if self.init is None else uncontain(image, self.asked)
+        return image if self.patch is None else self.patch.apply(image)
 
     def preview(self, image: Image.Image) -> bytes:
         """A small JPEG with the proportions of the finished picture; `image` is a sketch of any size."""
@@ -100,16 +125,35 @@ class Frame:
         return buffer.getvalue()
 
 
-def frame_of(plan: Generate, native_px: int | None, init_image_path: str | None) -> Frame:
-    """Denoise 1 ignores the input picture, 0 keeps it. Raises: BackendError("bad_input")."""
+def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) -> Frame:
+    """Denoise 1 ignores the input picture outside the part that a mask keeps, 0 keeps it.
+
+    Raises: BackendError("bad_input").
+    """
     asked = (plan.width_px, plan.height_px)
     drawn = asked if native_px is None else (native_px, native_px)
-    if init_image_path is None or plan.denoise >= 1:
-        return Frame(asked, drawn)
-    init = stretch(open_input(init_image_path), asked)
+    references = tuple(open_input(inputs[name]) for name in plan.references)
+    if native_px is not None:
+        references = tuple(contain(reference, drawn) for reference in references)
+    if plan.init_image is None or (plan.denoise >= 1 and plan.mask is None):
+        return Frame(asked, drawn, references=references)
+    init = stretch(open_input(inputs[plan.init_image]), asked)
+    mask = None if plan.mask is None else stretch(open_mask(inputs[plan.mask]), asked)
+    patch = _patch_of(plan, init, mask, inputs)
     if plan.denoise <= 0:
-        return Frame(asked, asked, untouched=init)
-    return Frame(asked, drawn, init=contain(init, drawn))
+        return Frame(asked, asked, untouched=init if patch is None else patch.picture)
+    fitted = None if mask is None else contain(mask, drawn)
+    return Frame(asked, drawn, contain(init, drawn), mask=fitted, references=references, patch=patch)
+
+
+def _patch_of(plan: Generate, init: Image.Image, mask: Image.Image | None, inputs: Mapping[str, str]) -> Patch | None:
+    """Where the picture is laid; a masked one without a word about it goes into its own input."""
+    if plan.paste is None:
+        return None if mask is None else Patch(init, mask, (0, 0, *init.size))
+    picture = open_input(inputs[plan.paste.picture])
+    left, top = plan.paste.left_px, plan.paste.top_px
+    box = (left, top, left + plan.paste.width_px, top + plan.paste.height_px)
+    return Patch(picture, stretch(open_mask(inputs[plan.paste.mask]), picture.size), box)
 
 
 def to_picture(image: Image.Image, drawn_px: Size) -> Picture:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NoReturn, Protocol
 
@@ -97,28 +98,23 @@ class FakeBackend:
         time.sleep(self._script.load_seconds)
         self._loaded = model
 
-    def draw(
-        self, spec: ModelSpec, plan: Generate, seed: int, init_image_path: str | None, watcher: Watcher
-    ) -> Picture:
-        frame = canvas.frame_of(plan, spec.native_px, init_image_path)
+    def draw(self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher) -> Picture:
+        frame = canvas.frame_of(plan, spec.native_px, inputs)
         if frame.untouched is not None:
-            return canvas.to_picture(frame.untouched, frame.asked)
-        image = gradient(plan.prompt, seed, frame.drawn)
-        steps = plan.steps
-        if frame.init is not None:
-            image = Image.blend(frame.init, image, plan.denoise)
-            steps = steps_to_run(plan.steps, plan.denoise)
+            return canvas.to_picture(frame.untouched, frame.untouched.size)
+        painted = sketch(plan, image, frame)
+        steps = steps_to_run(plan.steps, plan.denoise)
         for step in range(1, steps + 1):
             began = time.monotonic()
             self._step(step)
-            watcher.step(step, steps, time.monotonic() - began, lambda: frame.preview(image))
+            watcher.step(step, steps, time.monotonic() - began, lambda: frame.preview(painted))
         self._pictures += 1
         watcher.decoding()
         self._phase("decode")
         if self._script.crash_in == "decode" and self._may():
             self._crash()
         time.sleep(self._script.decode_seconds)
-        return canvas.to_picture(frame.finish(image), frame.drawn)
+        return canvas.to_picture(frame.finish(painted), frame.drawn)
 
     def prove(self) -> None:
         self._phase("ping")
@@ -171,6 +167,21 @@ class FakeBackend:
         os.kill(os.getpid(), signal.Signals[self._script.crash_with])
         time.sleep(60)
         raise AssertionError("unreachable")
+
+
+def sketch(plan: Generate, image: int, frame: canvas.Frame) -> Image.Image:
+    """A gradient that depends on all that a picture depends on."""
+    painted = gradient(plan.prompt, plan.seeds[image], frame.drawn)
+    if plan.subseed_strength:
+        variation = gradient(plan.prompt, plan.subseeds[image], frame.drawn)
+        painted = Image.blend(painted, variation, plan.subseed_strength)
+    for reference in frame.references:
+        painted = Image.blend(painted, canvas.stretch(reference, frame.drawn), 0.5)
+    if frame.init is not None:
+        painted = Image.blend(frame.init, painted, plan.denoise)
+        if frame.mask is not None:
+            painted = Image.composite(painted, frame.init, frame.mask)
+    return painted
 
 
 def gradient(prompt: str, seed: int, size: tuple[int, int]) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlx.core as mx
@@ -50,20 +51,17 @@ class MlxBackend:
             raise named(error) from error
         self._loaded = model
 
-    def draw(
-        self, spec: ModelSpec, plan: Generate, seed: int, init_image_path: str | None, watcher: Watcher
-    ) -> Picture:
+    def draw(self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher) -> Picture:
         assert self._painter is not None
-        frame = canvas.frame_of(plan, spec.native_px, init_image_path)
+        frame = canvas.frame_of(plan, spec.native_px, inputs)
         if frame.untouched is not None:
-            return canvas.to_picture(frame.untouched, frame.asked)
+            return canvas.to_picture(frame.untouched, frame.untouched.size)
         mx.reset_peak_memory()
-        sketch = Sketch(plan.prompt, seed, plan.steps, plan.guidance, plan.denoise, frame)
         try:
-            image = self._painter.paint(sketch, watcher)
+            painted = self._painter.paint(Sketch(plan, image, frame), watcher)
         except RuntimeError as error:
             raise named(error) from error
-        return canvas.to_picture(frame.finish(image), image.size)
+        return canvas.to_picture(frame.finish(painted), painted.size)
 
     def prove(self) -> None:
         mx.eval(mx.ones(1) + 1)

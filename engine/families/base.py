@@ -9,18 +9,20 @@ from PIL.Image import Image
 
 from engine.backends.base import Watcher
 from engine.backends.canvas import Frame
+from engine.protocol import Generate
 
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """One picture to paint: `frame` holds its size and what it begins from."""
+    """One picture to paint: number `image` of the plan. `frame` holds its size and the pictures it depends on."""
 
-    prompt: str
-    seed: int
-    steps: int
-    guidance: float
-    denoise: float
+    plan: Generate
+    image: int
     frame: Frame
+
+    @property
+    def seed(self) -> int:
+        return self.plan.seeds[self.image]
 
 
 class Painter(Protocol):

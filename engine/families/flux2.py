@@ -6,13 +6,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, exp
 from typing import Any, cast
 
 import mlx.core as mx
 from mflux.models.common.config.model_config import AVAILABLE_MODELS
+from mflux.models.common.latent_creator.latent_creator import LatentCreator
 from mflux.models.common.schedulers.flow_match_euler_discrete_scheduler import FlowMatchEulerDiscreteScheduler
 from mflux.models.flux2 import Flux2Klein
+from mflux.models.flux2.latent_creator.flux2_latent_creator import Flux2LatentCreator
+from mflux.models.flux2.variants.edit.flux2_klein_edit import Flux2KleinEdit
+from mflux.models.flux2.variants.edit.flux2_klein_edit_helpers import _Flux2KleinEditHelpers
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
@@ -52,27 +57,123 @@ class Flux2Painter:
         pipeline._encode_prompt_pair = Embeddings(pipeline._encode_prompt_pair).pair
 
     def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
-        frame = sketch.frame
+        plan, frame = sketch.plan, sketch.frame
         width, height = frame.drawn
-        steps, strength = sketch.steps, None
-        if frame.init is not None:
-            steps, strength = img2img_schedule(sketch.steps, sketch.denoise, (width // 16) * (height // 16))
-        self._observer.sitting = _Sitting(watcher, frame)
+        steps, strength = plan.steps, None
+        if frame.init is not None and plan.denoise < 1:
+            steps, strength = img2img_schedule(plan.steps, plan.denoise, (width // 16) * (height // 16))
+        sitting = self._observer.sitting = _Sitting(watcher, frame)
+        easel = Easel(self._pipeline, sketch, sitting)
+        self._pipeline._prepare_generation_latents = easel.prepare
+        self._pipeline._predict = easel.predictor
         try:
             made = self._pipeline.generate_image(
                 seed=sketch.seed,
-                prompt=sketch.prompt,
+                prompt=plan.prompt,
                 num_inference_steps=steps,
                 width=width,
                 height=height,
-                guidance=sketch.guidance,
-                # ImageUtil.load_image takes a picture as well as a path: no file in between.
-                image_path=frame.init,
+                guidance=plan.guidance,
+                # Only its presence counts: it makes the schedule begin late. Easel encodes the picture.
+                image_path=frame.init if strength is not None else None,
                 image_strength=strength,
             )
             return cast(Image, made.image)
         finally:
             self._observer.sitting = None
+            del self._pipeline._prepare_generation_latents, self._pipeline._predict
+
+
+class Easel:
+    """What mflux's text-to-image loop lacks, put into two of its methods for the time of one picture: the noise of
+    variations, a mask, and reference pictures. Latents are packed: (1, tokens, 128), a token for 16x16 pixels.
+    """
+
+    def __init__(self, pipeline: Any, sketch: Sketch, sitting: _Sitting) -> None:
+        self._pipeline = pipeline
+        self._sketch = sketch
+        self._sitting = sitting
+        self._clean: mx.array | None = None
+        frame = sketch.frame
+        self._repaint = None if frame.mask is None else repainted(frame.mask)
+
+    def prepare(self, *, seed: int, config: Any) -> tuple[mx.array, mx.array, int, int]:
+        """In the place of `_prepare_generation_latents`: what the first step begins from."""
+        plan, frame = self._sketch.plan, self._sketch.frame
+        size = {"height": config.height, "width": config.width, "batch_size": 1}
+        noise, *grid = Flux2LatentCreator.prepare_packed_latents(seed=seed, **size)
+        if plan.subseed_strength > 0:
+            other, *_ = Flux2LatentCreator.prepare_packed_latents(seed=plan.subseeds[self._sketch.image], **size)
+            noise = slerp(noise, other, plan.subseed_strength)
+        if frame.init is None:
+            return noise, *grid
+        self._clean = start = self._encode(frame.init)
+        if self._repaint is not None and plan.mask_content != "original":
+            other, *_ = Flux2LatentCreator.prepare_packed_latents(seed=(seed + 1) % 2**32, **size)
+            content = other if plan.mask_content == "noise" else mx.zeros_like(start)
+            start = mx.where(self._repaint, content, start)
+        sigma = config.scheduler.sigmas[config.init_time_step]
+        return LatentCreator.add_noise_by_interpolation(clean=start, noise=noise, sigma=sigma), *grid
+
+    def _encode(self, image: Image) -> mx.array:
+        helpers = _Flux2KleinEditHelpers
+        # ImageUtil.load_image takes a picture as well as a path: no file in between.
+        encoded = LatentCreator.encode_image(
+            vae=self._pipeline.vae,
+            image_path=cast(Any, image),
+            height=image.height,
+            width=image.width,
+            tiling_config=self._pipeline.tiling_config,
+        )
+        patches = Flux2LatentCreator.patchify_latents(helpers.ensure_4d_latents(encoded))
+        normal = helpers.bn_normalize_vae_encoded_latents(patches, vae=self._pipeline.vae)
+        return Flux2LatentCreator.pack_latents(normal)
+
+    def predictor(self, transformer: Any) -> Callable[..., mx.array]:
+        """In the place of `_predict`: a function from a step's arguments to the velocity."""
+        pipeline, references = self._pipeline, self._sketch.frame.references
+        if references:
+            tokens, ids = _Flux2KleinEditHelpers.prepare_reference_image_conditioning(
+                vae=pipeline.vae, tiling_config=pipeline.tiling_config, image_paths=list(references)
+            )
+            mx.eval(tokens, ids)
+            edit = Flux2KleinEdit._predict(pipeline, transformer)
+            predict = partial(edit, image_latents=tokens, image_latent_ids=ids)
+        else:
+            predict = type(pipeline)._predict(transformer)
+        if self._repaint is None or self._clean is None:
+            return predict
+        return partial(_keep, predict, self._clean, self._repaint, self._sitting)
+
+
+def _keep(
+    predict: Callable[..., mx.array],
+    clean: mx.array,
+    repaint: mx.array,
+    sitting: _Sitting,
+    *,
+    latents: mx.array,
+    **arguments: Any,
+) -> mx.array:
+    """Velocity whose kept part goes straight back to the input picture, so that no step leaves that way."""
+    return mx.where(repaint, predict(latents=latents, **arguments), (latents - clean) / sitting.sigma)
+
+
+def repainted(mask: Image) -> mx.array:
+    """Which packed latents, (1, tokens, 128) of booleans, a mask of multiples of 16 pixels repaints: all that it
+    touches, as one pixel kept in them would pull the rest back.
+    """
+    columns, rows = mask.width // 8, mask.height // 8
+    pixels = mx.array(list(mask.tobytes()), dtype=mx.uint8).reshape(rows, 8, columns, 8)
+    touched = mx.broadcast_to(pixels.max(axis=(1, 3)) > 127, (1, 32, rows, columns))
+    return Flux2LatentCreator.pack_latents(Flux2LatentCreator.patchify_latents(touched))
+
+
+def slerp(one: mx.array, other: mx.array, share: float) -> mx.array:
+    """Noise on the great circle between two, which keeps its length: `share` from 0 (`one`) to 1 (`other`)."""
+    cosine = (one * other).sum() / (mx.linalg.norm(one.reshape(-1)) * mx.linalg.norm(other.reshape(-1)))
+    angle = mx.arccos(mx.clip(cosine, -1.0, 1.0))
+    return (mx.sin((1 - share) * angle) * one + mx.sin(share * angle) * other) / mx.sin(angle)
 
 
 def img2img_schedule(steps: int, denoise: float, tokens: int) -> tuple[int, float]:
@@ -141,6 +242,8 @@ class _Sitting:
     frame: Frame
     before: mx.array | None = None
     clock: float = 0.0
+    sigma: float = 1.0
+    """Share of noise that the next step begins with."""
 
 
 class _Observer:
@@ -150,9 +253,10 @@ class _Observer:
         self._vae = vae
         self.sitting: _Sitting | None = None
 
-    def call_before_loop(self, *, latents: mx.array, **_: Any) -> None:
+    def call_before_loop(self, *, latents: mx.array, config: Any, **_: Any) -> None:
         if self.sitting is not None:
             mx.eval(latents)
+            self.sitting.sigma = float(config.scheduler.sigmas[config.init_time_step])
             self.sitting.before = latents
             self.sitting.clock = time.monotonic()
 
@@ -170,6 +274,7 @@ class _Observer:
 
         sitting.watcher.step(t - first + 1, int(config.num_inference_steps) - first, seconds, preview)
         sitting.before = latents
+        sitting.sigma = float(config.scheduler.sigmas[t + 1])
         sitting.clock = time.monotonic()
 
     def call_after_loop(self, **_: Any) -> None:

@@ -32,6 +32,12 @@ from gateway.store.blobs import Blobs
 from gateway.store.schema import VERSION, connect, open_checked
 
 IDEMPOTENCY_S = 24 * 3600.0
+INPUTS_SQL = """
+SELECT DISTINCT named.value FROM jobs, json_tree(jobs.plan) AS named
+WHERE named.path || '.' || named.key IN ('$.init_image', '$.mask', '$.paste.picture', '$.paste.mask')
+   OR named.path = '$.references'
+"""
+"""The blobs that plans name: `Generate.inputs` in SQL."""
 
 T = TypeVar("T")
 
@@ -305,7 +311,7 @@ class SqliteStore:
 
     async def drop_unused_blobs(self, grace_s: float) -> int:
         def named(db: sqlite3.Connection) -> set[str]:
-            return {row[0] for row in db.execute("SELECT DISTINCT json_extract(plan, '$.init_image') FROM jobs")}
+            return {row[0] for row in db.execute(INPUTS_SQL)}
 
         return await asyncio.to_thread(self._blobs.drop_unused, await self._read(named), grace_s)
 
