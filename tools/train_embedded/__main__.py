@@ -11,8 +11,8 @@ from tempfile import gettempdir
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 """Keeps freed memory in the process; handing it back between steps makes training several times slower."""
 
-SHARES = {"vae": 0.18, "flow": 0.7, "decoder": 0.12}
-STAGES = ("vae", "data", "flow", "decoder", "export")
+SHARES = {"flow": 0.84, "vae": 0.16}
+STAGES = ("flow", "vae", "export")
 
 
 def _arguments() -> argparse.Namespace:
@@ -21,9 +21,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "train-embedded", help="checkpoints and data")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pictures", type=int, default=40_000, help="rendered training pictures")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
-    parser.add_argument("--no-compile", action="store_true", help="skip torch.compile (no C++ compiler)")
     return parser.parse_args()
 
 
@@ -40,31 +38,22 @@ def main() -> None:
 
     from .export import export_model
     from .flow import train_flow
-    from .latents import encode_dataset
+    from .latents import fit_basis
     from .tokenizer import build_tokenizer
-    from .vae import train_decoder, train_vae
+    from .vae import train_vae
 
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
-    seconds = 60.0 * arguments.budget_minutes
     facts_file = work / "facts.json"
-    facts = json.loads(facts_file.read_text(encoding="utf-8")) if facts_file.exists() else {}
-    facts |= {"seed": arguments.seed, "pictures": arguments.pictures}
-
-    def note(stage: str, result: dict[str, float]) -> None:
-        facts[stage] = {key: round(value, 4) for key, value in result.items()}
-        facts_file.write_text(json.dumps(facts), encoding="utf-8")
-
-    if "vae" in arguments.stages and "vae" not in facts:
-        note("vae", train_vae(work, SHARES["vae"] * seconds, arguments.seed))
-    if "data" in arguments.stages:
-        if not (work / "tokenizer").exists():
-            build_tokenizer(work / "tokenizer", arguments.seed)
-        encode_dataset(work, arguments.pictures, arguments.seed)
-    if "flow" in arguments.stages and "flow" not in facts:
-        note("flow", train_flow(work, SHARES["flow"] * seconds, arguments.seed, not arguments.no_compile))
-    if "decoder" in arguments.stages and "decoder" not in facts:
-        note("decoder", train_decoder(work, SHARES["decoder"] * seconds, arguments.seed))
+    facts = json.loads(facts_file.read_text(encoding="utf-8")) if facts_file.exists() else {"seed": arguments.seed}
+    if not (work / "tokenizer").exists():
+        build_tokenizer(work / "tokenizer", arguments.seed)
+    fit_basis(work / "basis.npz", arguments.seed)
+    for stage, train in (("flow", train_flow), ("vae", train_vae)):
+        if stage in arguments.stages and stage not in facts:
+            result = train(work, 60.0 * arguments.budget_minutes * SHARES[stage], arguments.seed)
+            facts[stage] = {key: round(value, 4) for key, value in result.items()}
+            facts_file.write_text(json.dumps(facts), encoding="utf-8")
     if "export" in arguments.stages:
         export_model(work, arguments.out, facts)
 

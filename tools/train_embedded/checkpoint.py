@@ -37,7 +37,7 @@ class Budget:
         return min(1.0, self.spent / self._seconds)
 
 
-def learning_rate(fraction: float, warmup: float = 0.02, hold: float = 0.5) -> float:
+def learning_rate(fraction: float, warmup: float = 0.02, hold: float = 0.6) -> float:
     """Multiplier that rises briefly, stays, then falls to zero at the end of the budget."""
     if fraction < warmup:
         return max(fraction / warmup, 0.02)

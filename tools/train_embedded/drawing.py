@@ -1,4 +1,4 @@
-"""Draws one object (a plain shape or a simple icon) onto a Pillow canvas."""
+"""A pen for one object on a Pillow canvas, and the plain shapes."""
 
 from collections.abc import Callable, Sequence
 from math import cos, pi, sin
@@ -10,20 +10,16 @@ Point = tuple[float, float]
 
 
 class Pen:
-    """Draws in the coordinates of one object: unit radius around its centre, turned by an angle."""
+    """Draws in the coordinates of one object: unit radius around its centre."""
 
-    def __init__(self, draw: ImageDraw.ImageDraw, centre: Point, radius: float, angle: float = 0.0) -> None:
+    def __init__(self, draw: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
         self._draw = draw
         self._centre = centre
         self._radius = radius
-        self._cos, self._sin = cos(angle), sin(angle)
 
     def at(self, x: float, y: float) -> Point:
         """Canvas position of a point of the object."""
-        return (
-            self._centre[0] + self._radius * (x * self._cos - y * self._sin),
-            self._centre[1] + self._radius * (x * self._sin + y * self._cos),
-        )
+        return self._centre[0] + self._radius * x, self._centre[1] + self._radius * y
 
     def polygon(self, points: Sequence[Point], colour: Rgb) -> None:
         self._draw.polygon([self.at(x, y) for x, y in points], fill=colour)
@@ -123,91 +119,6 @@ def _rectangle(pen: Pen, colour: Rgb, ground: Rgb) -> None:
     pen.box(-1.15, -0.58, 1.15, 0.58, colour)
 
 
-def _house(pen: Pen, colour: Rgb, ground: Rgb) -> None:
-    pen.box(-0.75, -0.15, 0.75, 0.95, colour)
-    pen.polygon([(0, -1.05), (1.0, -0.1), (-1.0, -0.1)], shade(colour, 0.6))
-    pen.box(-0.2, 0.35, 0.2, 0.95, shade(colour, 0.35))
-    pen.box(0.32, 0.1, 0.6, 0.38, (250, 245, 200))
-
-
-def _tree(pen: Pen, colour: Rgb, ground: Rgb) -> None:
-    pen.box(-0.17, 0.2, 0.17, 1.05, (110, 70, 35))
-    for x, y, r in ((-0.42, 0.02, 0.48), (0.42, 0.02, 0.48), (0, -0.45, 0.6)):
-        pen.disc(x, y, r, colour)
-
-
-def _sun(pen: Pen, colour: Rgb, ground: Rgb) -> None:
-    pen.disc(0, 0, 0.55, colour)
-    for i in range(8):
-        a = 2 * pi * i / 8
-        pen.line([(0.68 * cos(a), 0.68 * sin(a)), (1.05 * cos(a), 1.05 * sin(a))], 0.16, colour)
-
-
-def _moon(pen: Pen, colour: Rgb, ground: Rgb) -> None:
-    pen.disc(0, 0, 1.0, colour)
-    pen.disc(0.45, -0.12, 0.85, ground)
-
-
-def _flower(pen: Pen, colour: Rgb, ground: Rgb) -> None:
-    pen.box(-0.07, 0.0, 0.07, 1.1, (50, 130, 50))
-    for i in range(6):
-        a = 2 * pi * i / 6
-        pen.disc(0.42 * cos(a), -0.35 + 0.42 * sin(a), 0.3, colour)
-    pen.disc(0, -0.35, 0.25, (245, 200, 50) if colour[0] + colour[1] < 400 or colour[2] > 150 else (140, 80, 30))
-
-
-def _boat(pen: Pen, colour: Rgb, ground: Rgb) -> None:
-    pen.polygon([(-1.0, 0.35), (1.0, 0.35), (0.6, 0.85), (-0.6, 0.85)], colour)
-    pen.box(-0.06, -1.0, 0.06, 0.35, (110, 70, 35))
-    pen.polygon([(0.12, -0.95), (0.8, 0.2), (0.12, 0.2)], shade(colour, 1.55))
-    pen.polygon([(-0.12, -0.7), (-0.65, 0.2), (-0.12, 0.2)], shade(colour, 1.55))
-
-
-def _car(pen: Pen, colour: Rgb, ground: Rgb) -> None:
-    pen.polygon([(-0.55, -0.15), (-0.35, -0.6), (0.35, -0.6), (0.6, -0.15)], colour)
-    pen.polygon([(-0.4, -0.15), (-0.27, -0.47), (0.27, -0.47), (0.43, -0.15)], (205, 230, 245))
-    pen.box(-1.1, -0.15, 1.1, 0.35, colour)
-    for x in (-0.6, 0.6):
-        pen.disc(x, 0.38, 0.27, (40, 40, 45))
-        pen.disc(x, 0.38, 0.12, (190, 190, 190))
-
-
-def _fish(pen: Pen, colour: Rgb, ground: Rgb) -> None:
-    pen.polygon([(-0.55, 0.0), (-1.15, -0.55), (-1.15, 0.55)], shade(colour, 0.75))
-    pen.oval(0.15, 0, 0.9, 0.55, colour)
-    pen.disc(0.62, -0.12, 0.15, (255, 255, 255))
-    pen.disc(0.65, -0.12, 0.08, (20, 20, 20))
-
-
-def _face(pen: Pen, colour: Rgb, ground: Rgb) -> None:
-    dark = (40, 30, 25) if sum(colour) > 200 else (245, 245, 245)
-    pen.disc(0, 0, 1.0, colour)
-    pen.disc(-0.36, -0.25, 0.14, dark)
-    pen.disc(0.36, -0.25, 0.14, dark)
-    pen.line([(0.55 * cos(a * pi / 10), 0.12 + 0.5 * sin(a * pi / 10)) for a in range(1, 10)], 0.13, dark)
-
-
-def _apple(pen: Pen, colour: Rgb, ground: Rgb) -> None:
-    pen.disc(-0.32, 0.15, 0.66, colour)
-    pen.disc(0.32, 0.15, 0.66, colour)
-    pen.oval(0, 0.4, 0.62, 0.55, colour)
-    pen.line([(0, -0.35), (0.08, -0.9)], 0.14, (100, 65, 35))
-    pen.oval(0.42, -0.75, 0.32, 0.17, (70, 160, 60))
-
-
-def _cloud(pen: Pen, colour: Rgb, ground: Rgb) -> None:
-    for x, y, r in ((-0.65, 0.15, 0.42), (-0.2, -0.2, 0.5), (0.35, -0.1, 0.45), (0.75, 0.2, 0.36)):
-        pen.disc(x, y, r, colour)
-    pen.box(-0.65, 0.1, 0.75, 0.56, colour)
-
-
-def _mushroom(pen: Pen, colour: Rgb, ground: Rgb) -> None:
-    pen.box(-0.3, 0.0, 0.3, 0.95, (240, 228, 205))
-    pen.polygon([(cos(pi + pi * i / 24), 0.15 + 1.05 * sin(pi + pi * i / 24)) for i in range(25)], colour)
-    for x, y, r in ((-0.45, -0.2, 0.15), (0.1, -0.5, 0.17), (0.5, -0.12, 0.13)):
-        pen.disc(x, y, r, shade(colour, 1.8))
-
-
 SHAPES: dict[str, Painter] = {
     "circle": _circle,
     "square": _square,
@@ -221,49 +132,3 @@ SHAPES: dict[str, Painter] = {
     "oval": _oval,
     "rectangle": _rectangle,
 }
-
-ICONS: dict[str, Painter] = {
-    "house": _house,
-    "tree": _tree,
-    "sun": _sun,
-    "moon": _moon,
-    "flower": _flower,
-    "boat": _boat,
-    "car": _car,
-    "fish": _fish,
-    "face": _face,
-    "apple": _apple,
-    "cloud": _cloud,
-    "mushroom": _mushroom,
-}
-
-ICON_COLOURS: dict[str, tuple[str, ...]] = {
-    "house": ("orange", "red", "brown"),
-    "tree": ("green",),
-    "sun": ("yellow",),
-    "moon": ("yellow",),
-    "flower": ("pink", "purple", "red"),
-    "boat": ("brown", "blue"),
-    "car": ("red", "blue"),
-    "fish": ("orange", "blue"),
-    "face": ("yellow",),
-    "apple": ("red",),
-    "cloud": ("white",),
-    "mushroom": ("red",),
-}
-"""Colours an icon takes when the prompt names none."""
-
-TILTS = {"circle": 0.0, "ring": 0.0, "square": 0.2, "triangle": 0.22, "diamond": 0.15, "rectangle": 0.2}
-"""Rotation in radians an object may be drawn with; a square turned further would read as a diamond."""
-
-
-def tilt(kind: str) -> float:
-    """The rotation, to either side, that a kind may be drawn with."""
-    return TILTS.get(kind, 0.1 if kind in ICONS else 0.3)
-
-
-def paint(
-    draw: ImageDraw.ImageDraw, kind: str, centre: Point, radius: float, colour: Rgb, ground: Rgb, angle: float = 0.0
-) -> None:
-    """Draws one object of a kind."""
-    (SHAPES.get(kind) or ICONS[kind])(Pen(draw, centre, radius, angle), colour, ground)

@@ -1,4 +1,4 @@
-"""Stage 5: the model folder that is shipped."""
+"""Stage 3: the model folder that is shipped."""
 
 import json
 import os

@@ -1,38 +1,50 @@
-"""Stage 3: text encoder and transformer, trained together on the velocity of noised latents."""
+"""Stage 1: text encoder and transformer, trained together on the velocity of noised latents."""
 
 import logging
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import torch
 from diffusers import Flux2Transformer2DModel
 from diffusers.models.transformers import transformer_flux2
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from .basis import Basis
 from .checkpoint import Average, Budget, learning_rate, load_checkpoint, save_checkpoint
 from .geometry import LATENT_GRID, LATENT_TOKENS, TEXT_ENCODER, TEXT_LAYERS, TEXT_TOKENS, TRANSFORMER, scheduler_sigmas
-from .latents import load_dataset
-from .scenes import Style, prompt
+from .judging import evaluation_scenes, icon_scenes, judge
+from .latents import paint_pool
+from .scenes import prompt
 from .tokenizer import encode_prompts, load_tokenizer
 
 log = logging.getLogger(__name__)
 
 BATCH = 32
+POOL = 16_000
 MATRIX_RATE = 0.02
 OTHER_RATE = 1e-3
-CONTEXT_RATE = 3e-4
+WEIGHT_DECAY = 0.02
+ORTHOGONALISING_STEPS = 3
 BLANK_SHARE = 0.06
-SCHEDULE_SHARE = 0.92
-SCHEDULE_WEIGHTS = (0.49, 0.17, 0.17, 0.17)
+SCHEDULE_SHARE = 0.8
+SCHEDULE_WEIGHTS = (0.4, 0.2, 0.2, 0.2)
 LOOSE_SHARE = 0.1
 """Share of samples whose noise is independent of the picture, as it is when drawing starts from a picture."""
 
-GUIDANCE_AFTER = 1.1
-GUIDANCE = 0.4
-"""From this share of the budget on, targets move away from the blank prompt's prediction, which works into the
-weights what a guidance of about 1 / (1 - GUIDANCE) would do while drawing."""
+PLAIN_UNTIL, VARIED_FROM = 0.1, 0.55
+"""Shares of the budget between which styles grow from all alike to their full variety: a model shown everything at
+once first learns the blur of all places and sizes, and outlines only much later."""
+
+EVERYTHING_FROM = 0.18
+"""Share of the budget from which on all kinds are drawn, not only the first ones."""
+
+SCORED = 96
 
 
 def _plain_attention(query, key, value, **_):
@@ -84,45 +96,28 @@ class Painter(nn.Module):
         )[0]
 
 
-def style_directions() -> torch.Tensor:
-    """Orthonormal directions in the noise, one for each number of a style.
-
-    Each is the diagonal contrast of a 2x2 patch in one latent channel, summed over the picture: pictures themselves
-    hardly contain it, so it can be read from a noised picture too.
-    """
-    directions = torch.zeros(Style.LENGTH, LATENT_TOKENS, TRANSFORMER["in_channels"])
-    for axis in range(Style.LENGTH):
-        directions[axis, :, 4 * axis : 4 * axis + 4] = torch.tensor([1.0, -1.0, -1.0, 1.0])
-    return nn.functional.normalize(directions.flatten(1))
-
-
 def couple(noise: torch.Tensor, styles: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-    """Noise that stands for the styles: its components along the directions are their normal quantiles.
+    """Noise (N x tokens x 128) that stands for styles (N x S): its mean token along each of the orthonormal directions
+    (S x 128) is the style's normal quantile, scaled as a mean of tokens is.
 
     Styles are uniform, so the noise stays standard normal; but as it now decides what the prompt leaves open, the model
     has one picture to aim at from the first step on, which four steps need.
     """
-    flat = noise.flatten(1)
-    wanted = torch.special.ndtri(styles.clamp(1e-4, 1 - 1e-4))
-    return (flat + (wanted - flat @ directions.T) @ directions).view_as(noise)
+    wanted = torch.special.ndtri(styles.clamp(1e-4, 1 - 1e-4)) / noise.shape[1] ** 0.5
+    return noise + ((wanted - noise.mean(1) @ directions.T) @ directions)[:, None]
 
 
 def _optimizers(model: Painter) -> list[torch.optim.Optimizer]:
-    outer = ("embed_tokens", "x_embedder", "proj_out", "norm_out", "timestep_embedder")
-    reader, painter, context, others = [], [], [], []
+    outer = ("embed_tokens", "x_embedder", "proj_out", "norm_out", "timestep_embedder", "context_embedder")
+    reader, painter, others = [], [], []
     for name, parameter in model.named_parameters():
-        if "context_embedder" in name:
-            context.append(parameter)
-        elif parameter.ndim != 2 or any(part in name for part in outer):
+        if parameter.ndim != 2 or any(part in name for part in outer):
             others.append(parameter)
         else:
             (reader if name.startswith("text_encoder") else painter).append(parameter)
     matrices = [{"params": painter, "lr": MATRIX_RATE}, {"params": reader, "lr": MATRIX_RATE / 2}]
-    rest = [{"params": others, "lr": OTHER_RATE}, {"params": context, "lr": CONTEXT_RATE}]
-    return [
-        torch.optim.Muon(matrices, lr=MATRIX_RATE, momentum=0.95, weight_decay=0.1),
-        torch.optim.AdamW(rest, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+    muon = torch.optim.Muon(matrices, momentum=0.95, weight_decay=WEIGHT_DECAY, ns_steps=ORTHOGONALISING_STEPS)
+    return [muon, torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
 def _sample_sigmas(count: int, schedule: torch.Tensor) -> torch.Tensor:
@@ -140,18 +135,60 @@ def _initialise(model: Painter) -> None:
     nn.init.normal_(model.text_encoder.model.embed_tokens.weight, std=0.5)
 
 
-def save_parts(model: Painter, average: Average, work: Path) -> None:
-    """Writes `transformer/` and `text_encoder/` with the averaged weights."""
-    current = {name: value.detach().clone() for name, value in model.named_parameters()}
-    average.copy_to(model)
+class Swapped:
+    """Puts the averaged weights into a model for the time of a block."""
+
+    def __init__(self, model: Painter, average: Average) -> None:
+        self._model, self._average = model, average
+
+    def __enter__(self) -> None:
+        self._current = {name: value.detach().clone() for name, value in self._model.named_parameters()}
+        self._average.copy_to(self._model)
+
+    @torch.no_grad()
+    def __exit__(self, *_) -> None:
+        for name, value in self._model.named_parameters():
+            value.copy_(self._current[name])
+
+
+def save_parts(model: Painter, work: Path) -> None:
+    """Writes `transformer/` and `text_encoder/`."""
     model.transformer.save_pretrained(work / "transformer")
     model.text_encoder.save_pretrained(work / "text_encoder")
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            value.copy_(current[name])
 
 
-def train_flow(work: Path, budget_seconds: float, seed: int, compiled: bool = True) -> dict[str, float]:
+@torch.no_grad()
+def draw(forward, tokenizer, prompts: list[str], basis: Basis, seed: int, steps: int = 4) -> np.ndarray:
+    """Pictures of prompts by Euler steps, N x H x W x 3, decoded linearly."""
+    noisy = torch.randn(len(prompts), LATENT_TOKENS, 128, generator=torch.Generator().manual_seed(seed))
+    tokens = encode_prompts(tokenizer, prompts)
+    sigmas = [*scheduler_sigmas(steps), 0.0]
+    for sigma, following in pairwise(sigmas):
+        with torch.autocast("cpu", torch.bfloat16):
+            velocity = forward(noisy, torch.full((len(prompts),), sigma), tokens["input_ids"], tokens["attention_mask"])
+        noisy = noisy + (following - sigma) * velocity.float()
+    return basis.decode(noisy.numpy())
+
+
+def score(forward, tokenizer, basis: Basis, everything: bool, sheet: Path) -> dict[str, float]:
+    """Shares of held-out prompts whose background, colour, outline, ... came out right; saves the pictures."""
+    rng = Random(7)
+    icons = icon_scenes(1, each=1)[: SCORED // 3] if everything else []
+    scenes = [*evaluation_scenes(SCORED - len(icons), 1, everything), *icons]
+    texts = [prompt(scene, rng) for scene in scenes]
+    batches = range(0, SCORED, BATCH)
+    pictures = np.concatenate([draw(forward, tokenizer, texts[i : i + BATCH], basis, i) for i in batches])
+    right, asked = Counter(), Counter()
+    for scene, picture in zip(scenes, pictures, strict=True):
+        verdict = judge(scene, Image.fromarray(picture))
+        asked.update(verdict.keys())
+        right.update(name for name, holds in verdict.items() if holds)
+    rows = pictures.reshape(-1, 16, *pictures.shape[1:])
+    Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(sheet)
+    return {name: right[name] / asked[name] for name in asked}
+
+
+def train_flow(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
     """Trains until the budget is used; leaves `transformer/` and `text_encoder/` in the work folder."""
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = _plain_attention
@@ -168,24 +205,26 @@ def train_flow(work: Path, budget_seconds: float, seed: int, compiled: bool = Tr
             optimizer.load_state_dict(saved)
         step, spent = state["step"], state["spent"]
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    latents, styles, scenes = load_dataset(work)
-    directions = style_directions()
+    basis = Basis.load(work / "basis.npz")
+    directions = torch.from_numpy(basis.style_directions)
     tokenizer = load_tokenizer(work / "tokenizer")
-    blank_tokens = encode_prompts(tokenizer, [" "] * BATCH)
-    blank = blank_tokens["input_ids"], blank_tokens["attention_mask"]
     schedule = torch.tensor(scheduler_sigmas(4))
     rng = Random(seed + step)
     torch.manual_seed(seed + step)
-    forward = torch.compile(model) if compiled else model
+    forward = torch.compile(model)
     budget = Budget(budget_seconds, spent)
     smooth, order = None, []
     while budget.fraction < 1.0:
         for group, peak in zip(groups, peaks, strict=True):
             group["lr"] = peak * learning_rate(budget.fraction)
         if len(order) < BATCH:
-            order = rng.sample(range(len(scenes)), len(scenes))
+            variety = min(1.0, max(0.0, (budget.fraction - PLAIN_UNTIL) / (VARIED_FROM - PLAIN_UNTIL)))
+            everything = budget.fraction >= EVERYTHING_FROM
+            painted = paint_pool(basis, seed * 100_000 + step, POOL, variety, everything)
+            latents, styles = torch.from_numpy(painted.latents), torch.from_numpy(painted.styles)
+            order = rng.sample(range(POOL), POOL)
         picked, order = order[:BATCH], order[BATCH:]
-        texts = [" " if rng.random() < BLANK_SHARE else prompt(scenes[i], rng) for i in picked]
+        texts = [" " if rng.random() < BLANK_SHARE else prompt(painted.scenes[i], rng) for i in picked]
         tokens = encode_prompts(tokenizer, texts)
         clean = latents[picked].float()
         sigma = _sample_sigmas(len(clean), schedule)
@@ -195,13 +234,7 @@ def train_flow(work: Path, budget_seconds: float, seed: int, compiled: bool = Tr
         noisy = torch.lerp(clean, noise, sigma[:, None, None])
         with torch.autocast("cpu", torch.bfloat16):
             velocity = forward(noisy, sigma, tokens["input_ids"], tokens["attention_mask"])
-        target = noise - clean
-        if budget.fraction > GUIDANCE_AFTER:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                unprompted = forward(noisy, sigma, *blank)
-            prompted = torch.tensor([text != " " for text in texts]).float()[:, None, None]
-            target = target + GUIDANCE * prompted * (velocity.detach() - unprompted).float()
-        loss = functional.mse_loss(velocity.float(), target)
+        loss = functional.mse_loss(velocity.float(), noise - clean)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -211,17 +244,21 @@ def train_flow(work: Path, budget_seconds: float, seed: int, compiled: bool = Tr
         step += 1
         average.update(model, step)
         smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
-        if step % 50 == 0:
-            log.info("flow step %d %.0f s loss %.4f, %d samples", step, budget.spent, smooth, step * BATCH)
+        if step % 100 == 0:
+            log.info("flow step %d %.0f s variety %.2f loss %.4f", step, budget.spent, variety, smooth)
         if step % 500 == 0:
-            save_parts(model, average, work)
+            with Swapped(model, average):
+                save_parts(model, work)
+                shares = score(forward, tokenizer, basis, everything, work / "sheet.png")
+            log.info("right: %s", ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
             saved = [optimizer.state_dict() for optimizer in optimizers]
             save_checkpoint(
                 work / "flow.pt",
                 {"model": model.state_dict(), "average": average.shadow, "optimizers": saved, "step": step,
                  "spent": budget.spent},
             )  # fmt: skip
-    save_parts(model, average, work)
+    with Swapped(model, average):
+        save_parts(model, work)
     result = {"loss": smooth or 0.0, "steps": step, "samples": step * BATCH, "seconds": budget.spent}
     log.info("flow done %s", result)
     return result

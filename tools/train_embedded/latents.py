@@ -1,75 +1,68 @@
-"""Stage 2: training scenes, rendered and encoded once."""
+"""Training pictures, rendered and encoded in pools."""
 
-import json
-import logging
 import os
-from dataclasses import asdict
+from collections.abc import Iterator
 from multiprocessing import Pool
 from pathlib import Path
 from random import Random
 
 import numpy as np
-import torch
-from diffusers import AutoencoderKLFlux2
 
-from .geometry import LATENT_TOKENS
-from .scenes import Group, Scene, Style, render, training_scene
-from .vae import encode, patchify, to_signal
+from .basis import Basis
+from .scenes import Scene, Style, render, sample_scene, training_scene
 
-log = logging.getLogger(__name__)
-
-BATCH = 64
+CHUNK = 256
+Task = tuple[int, int, float, bool, Basis]
+BASIS_PICTURES = 3000
 
 
-def _make(seed: int) -> tuple[Scene, Style, np.ndarray]:
+def _sample(seed: int) -> np.ndarray:
     rng = Random(seed)
-    scene, style = training_scene(rng), Style.sample(rng)
-    return scene, style, np.asarray(render(scene, style))
+    return np.asarray(render(sample_scene(rng, everything=True), Style.sample(rng)))
 
 
-def scene_from_json(data: dict) -> Scene:
-    """The scene that `asdict` turned into JSON."""
-    groups = tuple(Group(**group) for group in data["groups"])
-    return Scene(groups, data["background"], data["position"], data["relation"])
-
-
-@torch.no_grad()
-def encode_dataset(work: Path, count: int, seed: int) -> None:
-    """Writes `latents.npy` (N x tokens x 128, float16), `styles.npy` and `scenes.jsonl`."""
-    if (work / "scenes.jsonl").exists():
-        return
-    vae = AutoencoderKLFlux2.from_pretrained(work / "vae").eval().to(memory_format=torch.channels_last)
-    mean = vae.bn.running_mean[None, :, None, None]
-    deviation = torch.sqrt(vae.bn.running_var + vae.config.batch_norm_eps)[None, :, None, None]
-    latents = np.lib.format.open_memmap(
-        work / "latents.npy", mode="w+", dtype=np.float16, shape=(count, LATENT_TOKENS, 128)
-    )
-    scenes, styles, pictures, done = [], [], [], 0
+def render_pool(seed: int, count: int) -> np.ndarray:
+    """Random pictures, held-out scenes among them: uint8, N x H x W x 3."""
     with Pool(os.cpu_count()) as pool:
-        for scene, style, picture in pool.imap(
-            _make, range(10_000_000 * (seed + 1), 10_000_000 * (seed + 1) + count), 64
-        ):
-            scenes.append(scene)
-            styles.append(style.numbers)
-            pictures.append(picture)
-            if len(pictures) == BATCH or len(scenes) == count:
-                signal = to_signal(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
-                with torch.autocast("cpu", torch.bfloat16):
-                    packed = patchify(encode(vae, signal)).float()
-                packed = ((packed - mean) / deviation).flatten(2).transpose(1, 2)
-                latents[done : done + len(packed)] = packed.numpy().astype(np.float16)
-                done, pictures = done + len(packed), []
-                if done % (BATCH * 50) == 0:
-                    log.info("encoded %d of %d", done, count)
-    latents.flush()
-    np.save(work / "styles.npy", np.array(styles, dtype=np.float32))
-    lines = "\n".join(json.dumps(asdict(scene)) for scene in scenes)
-    (work / "scenes.jsonl").write_text(lines, encoding="utf-8")
+        return np.stack(pool.map(_sample, range(seed, seed + count), chunksize=64))
 
 
-def load_dataset(work: Path) -> tuple[torch.Tensor, torch.Tensor, list[Scene]]:
-    """The encoded pictures, their styles and what they show."""
-    latents = torch.from_numpy(np.load(work / "latents.npy"))
-    styles = torch.from_numpy(np.load(work / "styles.npy"))
-    lines = (work / "scenes.jsonl").read_text(encoding="utf-8").splitlines()
-    return latents, styles, [scene_from_json(json.loads(line)) for line in lines]
+def fit_basis(file: Path, seed: int) -> Basis:
+    """The basis in the file, fitted first if there is none."""
+    if not file.exists():
+        Basis.fit(render_pool(seed, BASIS_PICTURES), Style.LENGTH).save(file)
+    return Basis.load(file)
+
+
+class Painted:
+    """Scenes of one pool with their styles (N x S) and encoded pictures (N x tokens x 128, float16)."""
+
+    def __init__(self, scenes: list[Scene], styles: np.ndarray, latents: np.ndarray) -> None:
+        self.scenes = scenes
+        self.styles = styles
+        self.latents = latents
+
+
+def _paint_chunk(task: Task) -> tuple[list[Scene], list[tuple[float, ...]], np.ndarray]:
+    seed, count, variety, everything, basis = task
+    rng = Random(seed)
+    scenes = [training_scene(rng, everything) for _ in range(count)]
+    styles = [Style.sample(rng, variety) for _ in scenes]
+    pictures = np.stack([np.asarray(render(scene, style)) for scene, style in zip(scenes, styles, strict=True)])
+    return scenes, [style.numbers for style in styles], basis.encode(pictures).astype(np.float16)
+
+
+def _tasks(seed: int, count: int, variety: float, everything: bool, basis: Basis) -> Iterator[Task]:
+    for start in range(0, count, CHUNK):
+        yield seed * 1_000_000 + start, min(CHUNK, count - start), variety, everything, basis
+
+
+def paint_pool(basis: Basis, seed: int, count: int, variety: float, everything: bool) -> Painted:
+    """Random training scenes of the first or of all kinds, drawn in styles of a variety from 0 to 1."""
+    with Pool(os.cpu_count()) as pool:
+        chunks = pool.map(_paint_chunk, _tasks(seed, count, variety, everything, basis))
+    return Painted(
+        [scene for scenes, _, _ in chunks for scene in scenes],
+        np.array([numbers for _, styles, _ in chunks for numbers in styles], dtype=np.float32),
+        np.concatenate([latents for _, _, latents in chunks]),
+    )

@@ -7,7 +7,8 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .drawing import ICONS, SHAPES, paint, tilt
+from .drawing import SHAPES
+from .icons import KINDS, paint
 from .scenes import COLOURS
 
 CONTRAST = 60.0
@@ -15,6 +16,7 @@ CONTRAST = 60.0
 
 SMALLEST_AREA = 30
 MASK_PX = 48
+LOOK_PX = 32
 
 
 @dataclass(frozen=True)
@@ -62,20 +64,29 @@ def _components(mask: np.ndarray) -> Iterator[np.ndarray]:
         yield part
 
 
+def _foreground(pixels: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(pixels - _background_rgb(pixels), axis=-1) > CONTRAST
+
+
+def _found(part: np.ndarray, pixels: np.ndarray) -> Found:
+    ys, xs = np.nonzero(part)
+    colour = nearest_colour(np.median(pixels[part], axis=0))
+    return Found(part, int(part.sum()), (float(xs.mean()), float(ys.mean())), colour)
+
+
 def objects(picture: Image.Image) -> list[Found]:
     """Objects of a picture, largest first; specks are left out."""
     pixels = np.asarray(picture.convert("RGB"), dtype=float)
-    mask = np.linalg.norm(pixels - _background_rgb(pixels), axis=-1) > CONTRAST
-    found = []
-    for part in _components(mask):
-        area = int(part.sum())
-        if area < SMALLEST_AREA:
-            continue
-        ys, xs = np.nonzero(part)
-        colour = nearest_colour(np.median(pixels[part], axis=0))
-        found.append(Found(part, area, (float(xs.mean()), float(ys.mean())), colour))
-    found.sort(key=lambda thing: -thing.area)
-    return [thing for thing in found if thing.area > 0.15 * found[0].area]
+    parts = [part for part in _components(_foreground(pixels)) if part.sum() >= SMALLEST_AREA]
+    found = sorted((_found(part, pixels) for part in parts), key=lambda thing: -thing.area)
+    return [thing for thing in found if thing.area > 0.05 * found[0].area]
+
+
+def whole(picture: Image.Image) -> Found | None:
+    """All that is not background as one thing: icons have parts that do not touch."""
+    pixels = np.asarray(picture.convert("RGB"), dtype=float)
+    mask = _foreground(pixels)
+    return _found(mask, pixels) if mask.sum() >= SMALLEST_AREA else None
 
 
 def _normalised(mask: np.ndarray) -> np.ndarray:
@@ -93,26 +104,35 @@ def _inside(image: Image.Image, box: tuple[float, float, float, float]) -> tuple
 
 
 @cache
-def _references(kind: str) -> tuple[np.ndarray, ...]:
-    shares = (-1.0, -0.5, 0.0, 0.5, 1.0) if tilt(kind) else (0.0,)
-    masks = []
-    for share in shares:
-        image = Image.new("RGB", (192, 192), (255, 255, 255))
-        paint(ImageDraw.Draw(image), kind, (96, 96), 60, (200, 0, 0), (255, 255, 255), share * tilt(kind))
-        masks.append(_normalised(np.asarray(image.convert("L")) < 235))
-    return tuple(masks)
+def _reference(kind: str) -> np.ndarray:
+    image = Image.new("RGB", (192, 192), (255, 255, 255))
+    paint(ImageDraw.Draw(image), kind, (96, 96), 60, (200, 0, 0), (255, 255, 255))
+    return _normalised(np.asarray(image.convert("L")) < 235)
 
 
 def outline_scores(thing: Found) -> dict[str, float]:
     """Overlap of an object's outline with every known kind, from 0 to 1."""
     mask = _normalised(thing.mask)
-    return {
-        kind: max(float((mask & reference).sum() / (mask | reference).sum()) for reference in _references(kind))
-        for kind in (*SHAPES, *ICONS)
-    }
+    return {kind: float((mask & _reference(kind)).sum() / (mask | _reference(kind)).sum()) for kind in KINDS}
 
 
 def nearest_kind(thing: Found, kinds: tuple[str, ...] = tuple(SHAPES)) -> str:
     """The kind whose outline fits best."""
     scores = outline_scores(thing)
     return max(kinds, key=lambda kind: scores[kind])
+
+
+def look(picture: Image.Image) -> np.ndarray | None:
+    """What is not background in a picture, as `LOOK_PX` x `LOOK_PX` x 3 values from 0 to 1, whatever place and size."""
+    thing = whole(picture)
+    if thing is None:
+        return None
+    ys, xs = np.nonzero(thing.mask)
+    centre_x, centre_y = (xs.min() + xs.max() + 1) / 2, (ys.min() + ys.max() + 1) / 2
+    half = max(xs.max() - xs.min(), ys.max() - ys.min()) / 2 + 2
+    ground = tuple(round(value) for value in _background_rgb(np.asarray(picture.convert("RGB"), dtype=float)))
+    margin = picture.width
+    wide = Image.new("RGB", (picture.width + 2 * margin, picture.height + 2 * margin), ground)
+    wide.paste(picture, (margin, margin))
+    box = tuple(value + margin for value in (centre_x - half, centre_y - half, centre_x + half, centre_y + half))
+    return np.asarray(wide.resize((LOOK_PX, LOOK_PX), Image.Resampling.BILINEAR, box=box), dtype=float) / 255

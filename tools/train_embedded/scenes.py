@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from colorsys import hsv_to_rgb, rgb_to_hsv
 from dataclasses import dataclass
 from random import Random
-from typing import TypeVar
 from zlib import crc32
 
 from PIL import Image, ImageDraw
 
-from .drawing import ICON_COLOURS, ICONS, Rgb, paint, tilt
+from .drawing import SHAPES, Rgb
 from .geometry import NATIVE_PX
+from .icons import ICON_COLOURS, ICONS, paint
 
 SUPERSAMPLING = 3
-GRID_PX = 8
-"""Objects stand on a grid of the autoencoder's stride, which makes outlines far easier to learn."""
+LARGEST_SHIFT_PX = 14
+ICON_SHARE = 0.5
+"""Share of scenes with icons, once they have their turn."""
 
 Offset = tuple[float, float]
-T = TypeVar("T")
 
 COLOURS: dict[str, Rgb] = {
     "red": (222, 35, 35),
@@ -40,7 +40,7 @@ COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "gray": ("gray", "grey"),
 }
 
-SHAPE_WORDS: dict[str, tuple[tuple[str, str], ...]] = {
+NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
     "circle": (("circle", "circles"), ("circle", "circles"), ("disc", "discs"), ("disk", "disks"), ("dot", "dots")),
     "heart": (("heart", "hearts"), ("heart", "hearts"), ("love heart", "love hearts")),
     "diamond": (("diamond", "diamonds"), ("diamond", "diamonds"), ("rhombus", "rhombuses")),
@@ -48,6 +48,15 @@ SHAPE_WORDS: dict[str, tuple[tuple[str, str], ...]] = {
     "ring": (("ring", "rings"), ("ring", "rings"), ("hoop", "hoops")),
     "oval": (("oval", "ovals"), ("oval", "ovals"), ("ellipse", "ellipses")),
     "boat": (("boat", "boats"), ("boat", "boats"), ("sailboat", "sailboats"), ("ship", "ships")),
+    "bus": (("bus", "buses"),),
+    "butterfly": (("butterfly", "butterflies"),),
+    "cactus": (("cactus", "cacti"), ("cactus", "cactuses")),
+    "cherry": (("cherry", "cherries"),),
+    "clock": (("clock", "clocks"), ("clock", "clocks"), ("watch", "watches")),
+    "cup": (("cup", "cups"), ("cup", "cups"), ("mug", "mugs")),
+    "drop": (("drop", "drops"), ("water drop", "water drops"), ("raindrop", "raindrops")),
+    "egg": (("egg", "eggs"), ("fried egg", "fried eggs")),
+    "envelope": (("envelope", "envelopes"), ("envelope", "envelopes"), ("letter", "letters")),
     "face": (
         ("face", "faces"),
         ("smiley", "smileys"),
@@ -55,13 +64,20 @@ SHAPE_WORDS: dict[str, tuple[tuple[str, str], ...]] = {
         ("smiley face", "smiley faces"),
     ),
     "fish": (("fish", "fish"), ("fish", "fishes")),
-    "moon": (("moon", "moons"), ("crescent moon", "crescent moons"), ("crescent", "crescents")),
+    "gift": (("gift", "gifts"), ("gift", "gifts"), ("present", "presents")),
+    "hat": (("hat", "hats"), ("hat", "hats"), ("top hat", "top hats")),
     "house": (("house", "houses"), ("house", "houses"), ("home", "homes")),
-    "cloud": (("cloud", "clouds"),),
+    "leaf": (("leaf", "leaves"),),
+    "lightning": (("lightning bolt", "lightning bolts"), ("lightning", "lightning bolts")),
+    "lock": (("lock", "locks"), ("lock", "locks"), ("padlock", "padlocks")),
+    "moon": (("moon", "moons"), ("crescent moon", "crescent moons"), ("crescent", "crescents")),
+    "shirt": (("shirt", "shirts"), ("shirt", "shirts"), ("t-shirt", "t-shirts")),
+    "snowman": (("snowman", "snowmen"),),
 }
+"""Singular and plural of each name of a kind; a kind that is not here has its own name and a plural on s."""
 
-TRAINED_KINDS = ("circle", "square", "triangle", "star", "heart", "diamond")
-"""What the shipped weights were trained on: few kinds, so that a short training gets their outlines right."""
+FIRST_KINDS = ("circle", "square", "triangle", "star", "heart", "diamond")
+"""What training begins with: few kinds, so that outlines, counts, colours and relations come soon."""
 
 COUNT_WORDS = {2: ("two", "two", "2", "a pair of"), 3: ("three", "three", "3"), 4: ("four", "four", "4")}
 SIZE_WORDS = {"small": ("small", "small", "little", "tiny"), "large": ("large", "big", "huge", "big")}
@@ -121,18 +137,18 @@ def _colour_for(kind: str, background: str | None, rng: Random) -> str | None:
     return rng.choice([c for c in COLOURS if c != (background or "white")])
 
 
-def _own_colour(kind: str, background: str | None, style: "Style") -> str:
-    usual = [c for c in ICON_COLOURS[kind] if c != (background or "white")]
-    return style.pick(Style.OWN_COLOUR, usual or ["gray"])
+def _own_colour(kind: str, background: str | None) -> str:
+    return next((c for c in ICON_COLOURS[kind] if c != (background or "white")), "gray")
 
 
-def sample_scene(rng: Random, icons: bool = False) -> Scene:
-    """A random scene, mostly of shapes, sometimes of icons."""
+def sample_scene(rng: Random, everything: bool = False) -> Scene:
+    """A random scene of the first kinds, or of all shapes and icons."""
+    shapes = tuple(SHAPES) if everything else FIRST_KINDS
+    has_icons = everything and rng.random() < ICON_SHARE
 
     def kind() -> str:
-        return rng.choice(list(ICONS) if rng.random() < icon_share else TRAINED_KINDS)
+        return rng.choice(list(ICONS) if has_icons and rng.random() < 0.9 else shapes)
 
-    icon_share = rng.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.9)) if icons else 0.0
     background = rng.choice(list(COLOURS)) if rng.random() < 0.85 else None
     layout = rng.random()
     if layout < 0.2:
@@ -143,16 +159,16 @@ def sample_scene(rng: Random, icons: bool = False) -> Scene:
         return Scene(groups, background, None, rng.choice((*RELATIONS, *RELATIONS, "beside")))
     what = kind()
     colour = _colour_for(what, background, rng)
-    if layout < 0.4:
+    if layout < (0.3 if has_icons else 0.4):
         return Scene((Group(what, colour, rng.choice((2, 2, 3, 3, 4))),), background)
     size = rng.choice((None, None, "small", "large"))
     position = rng.choice(list(POSITIONS)) if size != "large" and rng.random() < 0.25 else None
     return Scene((Group(what, colour, 1, size),), background, position)
 
 
-def training_scene(rng: Random) -> Scene:
+def training_scene(rng: Random, everything: bool) -> Scene:
     """A random scene that is not held out."""
-    while held_out(scene := sample_scene(rng)):
+    while held_out(scene := sample_scene(rng, everything)):
         pass
     return scene
 
@@ -160,75 +176,77 @@ def training_scene(rng: Random) -> Scene:
 class Style:
     """What a prompt leaves open, as uniform numbers with a fixed meaning each, so that noise can stand for them."""
 
-    SHIFT_X, SHIFT_Y, SIZE, OTHER_SIZE, TURN, LAYOUT, SIDE, HUE, GROUND, LIGHT, OTHER_LIGHT, OWN_COLOUR = range(12)
-    LENGTH = 12
+    SHIFT_X, SHIFT_Y, SIZE, OTHER_SIZE, SLANT, GROUND, LIGHT, OTHER_LIGHT = range(8)
+    LENGTH = 8
 
-    def __init__(self, numbers: Sequence[float]) -> None:
+    def __init__(self, numbers: Sequence[float], variety: float = 1.0) -> None:
         self.numbers = tuple(numbers)
+        self._variety = variety
 
     @classmethod
-    def sample(cls, rng: Random) -> "Style":
-        return cls([rng.random() for _ in range(cls.LENGTH)])
+    def sample(cls, rng: Random, variety: float = 1.0) -> "Style":
+        """A random style; `variety` from 0 (all alike) to 1 says how far it departs from the plainest one."""
+        return cls([rng.random() for _ in range(cls.LENGTH)], variety)
 
-    def pick(self, axis: int, options: Sequence[T]) -> T:
-        """The option that a number stands for."""
-        return options[min(int(self.numbers[axis] * len(options)), len(options) - 1)]
+    def swing(self, axis: int) -> float:
+        """A number as a deviation from the plainest style, from -1 to 1."""
+        return self._variety * (2.0 * self.numbers[axis] - 1.0)
 
     def colour(self, name: str, axis: int) -> Rgb:
         """A shade of a named colour."""
         hue, saturation, value = rgb_to_hsv(*(c / 255 for c in COLOURS[name]))
-        value = min(1.0, value * (0.9 + 0.1 * self.numbers[axis]) + 0.02)
+        value = min(1.0, value * (0.97 + 0.05 * self.swing(axis)))
         return tuple(round(255 * c) for c in hsv_to_rgb(hue, saturation, value))  # type: ignore[return-value]
 
 
 def _shift(offsets: list[Offset], radius: float, style: Style) -> list[Offset]:
-    """Moves a layout by whole grid steps within the picture."""
+    """Moves a layout within the picture."""
     moves = []
     for axis, number in ((0, Style.SHIFT_X), (1, Style.SHIFT_Y)):
         room = NATIVE_PX / 2 - max(abs(o[axis]) for o in offsets) - 1.15 * radius - 2
-        steps = 1 if room >= GRID_PX else 0
-        moves.append(GRID_PX * style.pick(number, range(-steps, steps + 1)))
+        moves.append(min(max(room, 0.0), LARGEST_SHIFT_PX) * style.swing(number))
     return [(x + moves[0], y + moves[1]) for x, y in offsets]
 
 
 def _spread(count: int, style: Style) -> list[Offset]:
     """Offsets of equal objects that do not touch: a row, triangle or square."""
+    slant = 10 * style.swing(Style.SLANT)
     if count == 2:
-        slant = style.pick(Style.LAYOUT, (0, 12, -12))
         return [(-30, -slant), (30, slant)]
     if count == 3:
-        flip = style.pick(Style.LAYOUT, (1, -1))
-        return [(-32, 24 * flip), (0, -24 * flip), (32, 24 * flip)]
-    return [(-30, -30), (30, -30), (-30, 30), (30, 30)]
+        return [(-32, 22 - slant / 3), (0, -24), (32, 22 + slant / 3)]
+    return [(-30, -30 - slant / 3), (30, -30 + slant / 3), (-30, 30 - slant / 3), (30, 30 + slant / 3)]
 
 
 def _place_pair(scene: Scene, style: Style) -> list[tuple[Group, Offset, float]]:
-    dx, dy = RELATIONS.get(scene.relation or "") or style.pick(Style.SIDE, ((-1, 0), (1, 0)))
+    dx, dy = RELATIONS.get(scene.relation or "", (-1, 0))
     axes = (Style.SIZE, Style.OTHER_SIZE)
     radii = [
-        {"small": 13, "large": 26}.get(group.size or "") or style.pick(axis, (19, 22))
+        {"small": 13, "large": 26}.get(group.size or "", 20) * (1 + 0.08 * style.swing(axis))
         for group, axis in zip(scene.groups, axes, strict=True)
     ]
-    reach = 32
-    drift = style.pick(Style.SHIFT_Y if dx else Style.SHIFT_X, (-GRID_PX, 0, GRID_PX))
-    first = (dx * reach or drift, dy * reach or drift)
-    second = (-dx * reach or drift, -dy * reach or drift)
+    drift = [8 * style.swing(Style.SHIFT_Y if dx else Style.SHIFT_X), 6 * style.swing(Style.SLANT)]
+    first, second = [
+        (sign * dx * 32 if dx else drift[0] + sign * drift[1], sign * dy * 32 if dy else drift[0] + sign * drift[1])
+        for sign in (1, -1)
+    ]
     return list(zip(scene.groups, (first, second), radii, strict=True))
 
 
 def _place(scene: Scene, style: Style) -> list[tuple[Group, Offset, float]]:
-    """Group, offset from the centre and radius of each object; sizes and places come in a few steps each."""
+    """Group, offset from the centre and radius of each object."""
     if scene.relation:
         return _place_pair(scene, style)
     group = scene.groups[0]
+    swing = style.swing(Style.SIZE)
     if group.count > 1:
-        radius = style.pick(Style.SIZE, {2: (18, 22), 3: (15, 18), 4: (14, 17)}[group.count])
+        radius = {2: 20, 3: 17, 4: 16}[group.count] * (1 + 0.12 * swing)
         return [(group, offset, radius) for offset in _shift(_spread(group.count, style), radius, style)]
     if scene.position:
         x, y = POSITIONS[scene.position]
-        radius = {"small": 14}.get(group.size or "") or style.pick(Style.SIZE, (17, 20))
+        radius = (14 if group.size == "small" else 19) * (1 + 0.1 * swing)
         return [(group, (40 * x, 40 * y), radius)]
-    radius = {"small": 16, "large": 46}.get(group.size or "") or style.pick(Style.SIZE, (28, 34))
+    radius = {"small": 16, "large": 45}.get(group.size or "", 31) * (1 + 0.12 * swing)
     return [(group, _shift([(0, 0)], radius, style)[0], radius)]
 
 
@@ -240,16 +258,16 @@ def render(scene: Scene, style: Style, size: int = NATIVE_PX) -> Image.Image:
     draw = ImageDraw.Draw(image)
     colours = {}
     for group, light in zip(scene.groups, (Style.LIGHT, Style.OTHER_LIGHT), strict=False):
-        colours[group] = style.colour(group.colour or _own_colour(group.kind, scene.background, style), light)
-    turn, half = 0, NATIVE_PX / 2
+        colours[group] = style.colour(group.colour or _own_colour(group.kind, scene.background), light)
+    half = NATIVE_PX / 2
     for group, (x, y), radius in _place(scene, style):
         centre = ((half + x) * scale, (half + y) * scale)
-        paint(draw, group.kind, centre, radius * scale, colours[group], ground, turn * tilt(group.kind))
+        paint(draw, group.kind, centre, radius * scale, colours[group], ground)
     return image.reduce(SUPERSAMPLING)
 
 
 def _noun(group: Group, rng: Random) -> str:
-    singular, plural = rng.choice(SHAPE_WORDS.get(group.kind, ((group.kind, f"{group.kind}s"),)))
+    singular, plural = rng.choice(NOUNS.get(group.kind, ((group.kind, f"{group.kind}s"),)))
     words = [plural if group.count > 1 else singular]
     if group.colour:
         words.insert(0, rng.choice(COLOUR_WORDS.get(group.colour, (group.colour,))))

@@ -1,8 +1,6 @@
-"""Stages 1 and 4: the autoencoder, trained on rendered scenes."""
+"""Stage 2: the autoencoder, trained on rendered scenes."""
 
 import logging
-import os
-from multiprocessing import Pool
 from pathlib import Path
 from random import Random
 
@@ -11,10 +9,11 @@ import torch
 from diffusers import AutoencoderKLFlux2
 from torch.nn import functional
 
+from .basis import Basis
 from .checkpoint import Budget, learning_rate, load_checkpoint, save_checkpoint
-from .geometry import NATIVE_PX, VAE
+from .geometry import CELL_PX, NATIVE_PX, VAE
+from .latents import render_pool
 from .muon import ConvMuon
-from .scenes import Style, render, sample_scene
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +23,8 @@ CROP_BATCH = 8
 FULL_BATCH = 4
 FULL_SIZE_AFTER = 0.75
 PEAK_RATE = 2e-3
-DECODER_RATE = 2e-3
-LATENT_PENALTY = 1e-4
-MAX_NOISE = 0.45
+MAX_NOISE = 0.35
+"""Largest standard deviation of noise on latents, whose variance is 1 on average."""
 
 
 def build_vae() -> AutoencoderKLFlux2:
@@ -38,21 +36,11 @@ def build_vae() -> AutoencoderKLFlux2:
     return vae.to(memory_format=torch.channels_last)
 
 
-def _render_one(seed: int) -> np.ndarray:
-    rng = Random(seed)
-    return np.asarray(render(sample_scene(rng), Style.sample(rng)))
-
-
-def render_pool(seed: int, count: int) -> torch.Tensor:
-    """Random pictures as one uint8 tensor, N x 3 x H x W."""
-    with Pool(os.cpu_count()) as pool:
-        pictures = pool.map(_render_one, range(seed, seed + count), chunksize=64)
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
-
-
-def to_signal(pictures: torch.Tensor) -> torch.Tensor:
-    """uint8 pictures as floats from -1 to 1."""
-    return (pictures.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
+def to_signal(pictures: np.ndarray) -> torch.Tensor:
+    """uint8 pictures N x H x W x 3 as floats N x 3 x H x W from -1 to 1."""
+    return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1.0).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def _edges(picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,7 +54,7 @@ def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Ten
 
 
 def encode(vae: AutoencoderKLFlux2, signal: torch.Tensor) -> torch.Tensor:
-    """Mean latents, B x 32 x H/8 x W/8."""
+    """Mean latents, N x 32 x H/8 x W/8."""
     return vae.quant_conv(vae.encoder(signal)).chunk(2, dim=1)[0]
 
 
@@ -74,30 +62,16 @@ def decode(vae: AutoencoderKLFlux2, latents: torch.Tensor) -> torch.Tensor:
     return vae.decoder(vae.post_quant_conv(latents))
 
 
-def patchify(latents: torch.Tensor) -> torch.Tensor:
-    """Packs 2x2 neighbours into channels: B x 32 x 2h x 2w to B x 128 x h x w."""
-    b, c, h, w = latents.shape
-    return latents.reshape(b, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(b, 4 * c, h // 2, w // 2)
-
-
-def _crop(pictures: torch.Tensor, rng: Random) -> torch.Tensor:
-    x, y = (rng.randrange(NATIVE_PX - CROP_PX + 1) for _ in range(2))
-    return pictures[:, :, y : y + CROP_PX, x : x + CROP_PX]
+def _crop(pictures: np.ndarray, rng: Random) -> np.ndarray:
+    x, y = (CELL_PX * rng.randrange((NATIVE_PX - CROP_PX) // CELL_PX + 1) for _ in range(2))
+    return pictures[:, y : y + CROP_PX, x : x + CROP_PX]
 
 
 @torch.no_grad()
-def measure_latents(vae: AutoencoderKLFlux2, pictures: torch.Tensor) -> None:
-    """Sets the running statistics by which packed latents are normalised."""
-    packed = torch.cat([patchify(encode(vae, to_signal(batch))) for batch in pictures.split(32)])
-    vae.bn.running_mean.copy_(packed.mean((0, 2, 3)))
-    vae.bn.running_var.copy_(packed.var((0, 2, 3)))
-
-
-@torch.no_grad()
-def psnr(vae: AutoencoderKLFlux2, pictures: torch.Tensor) -> float:
+def psnr(vae: AutoencoderKLFlux2, pictures: np.ndarray) -> float:
     """Reconstruction quality in decibels."""
     errors = []
-    for batch in pictures.split(32):
+    for batch in np.array_split(pictures, len(pictures) // 32):
         signal = to_signal(batch)
         errors.append(functional.mse_loss(decode(vae, encode(vae, signal)).clamp(-1, 1) / 2, signal / 2).item())
     return -10 * float(np.log10(np.mean(errors)))
@@ -105,8 +79,7 @@ def psnr(vae: AutoencoderKLFlux2, pictures: torch.Tensor) -> float:
 
 def _noisy(latents: torch.Tensor) -> torch.Tensor:
     """Latents with a random amount of noise each, so that decoding forgives what drawing leaves unfinished."""
-    strength = torch.rand(len(latents), 1, 1, 1) * MAX_NOISE * latents.detach().std()
-    return latents + strength * torch.randn_like(latents)
+    return latents + torch.rand(len(latents), 1, 1, 1) * MAX_NOISE * torch.randn_like(latents)
 
 
 def _optimizers(parameters: list[torch.nn.Parameter], rate: float) -> list[torch.optim.Optimizer]:
@@ -115,63 +88,54 @@ def _optimizers(parameters: list[torch.nn.Parameter], rate: float) -> list[torch
     return [ConvMuon(filters, rate), torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
-def _fit(vae: AutoencoderKLFlux2, checkpoint: Path, budget_seconds: float, seed: int, decoder_only: bool) -> dict:
-    """The training loop of both stages, continued from its checkpoint where there is one."""
-    trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()] if decoder_only else [*vae.parameters()]
-    peak = DECODER_RATE if decoder_only else PEAK_RATE
-    optimizers = _optimizers(trained, peak)
+def train_vae(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
+    """Trains the autoencoder until the budget is used; leaves `vae/` in the work folder and returns its measures.
+
+    The encoder learns the latents of the basis, the decoder to paint from them: neither waits for the other.
+    """
+    torch.manual_seed(seed)
+    vae = build_vae()
+    basis = Basis.load(work / "basis.npz")
+    parameters = [*vae.parameters()]
+    optimizers = _optimizers(parameters, PEAK_RATE)
     step, spent, smooth = 0, 0.0, None
-    if state := load_checkpoint(checkpoint):
+    if state := load_checkpoint(work / "vae.pt"):
         vae.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         step, spent = state["step"], state["spent"]
-    pictures = render_pool(seed + 1_000 * decoder_only, POOL_IMAGES)
+    pictures = render_pool(seed, POOL_IMAGES)
     rng = Random(seed + step)
     torch.manual_seed(seed + step)
     budget = Budget(budget_seconds, spent)
     while budget.fraction < 1.0:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = peak * learning_rate(budget.fraction)
+            group["lr"] = PEAK_RATE * learning_rate(budget.fraction)
         full = budget.fraction > FULL_SIZE_AFTER
         batch = pictures[[rng.randrange(len(pictures)) for _ in range(FULL_BATCH if full else CROP_BATCH)]]
-        signal = to_signal(batch if full else _crop(batch, rng))
+        batch = batch if full else _crop(batch, rng)
+        signal, wanted = to_signal(batch), torch.from_numpy(basis.latents(batch)).permute(0, 3, 1, 2)
         with torch.autocast("cpu", torch.bfloat16):
-            with torch.set_grad_enabled(not decoder_only):
-                latents = encode(vae, signal).float()
-            output = decode(vae, _noisy(latents)).float()
-        loss = reconstruction_loss(output, signal) + LATENT_PENALTY * latents.pow(2).mean()
+            latents = encode(vae, signal).float()
+            output = decode(vae, _noisy(wanted).contiguous(memory_format=torch.channels_last)).float()
+        painting, reading = reconstruction_loss(output, signal), functional.l1_loss(latents, wanted)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        (painting + reading).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in optimizers:
             optimizer.step()
         step += 1
-        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        now = torch.tensor([painting.item(), reading.item()])
+        smooth = now if smooth is None else torch.lerp(smooth, now, 0.02)
         if step % 50 == 0:
-            log.info("%s step %d %.0f s loss %.4f", checkpoint.stem, step, budget.spent, smooth)
+            log.info("vae step %d %.0f s painting %.4f reading %.4f", step, budget.spent, *smooth)
         if step % 500 == 0:
             saved = [optimizer.state_dict() for optimizer in optimizers]
             state = {"model": vae.state_dict(), "optimizers": saved, "step": step}
-            save_checkpoint(checkpoint, {**state, "spent": budget.spent})
-    unseen = render_pool(seed + 1_000_000, 128)
-    return {"loss": smooth or 0.0, "psnr_db": psnr(vae, unseen), "steps": step, "seconds": budget.spent}
-
-
-def train_vae(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
-    """Trains the autoencoder until the budget is used; leaves `vae/` in the work folder and returns its measures."""
-    torch.manual_seed(seed)
-    vae = build_vae()
-    result = _fit(vae, work / "vae.pt", budget_seconds, seed, decoder_only=False)
-    measure_latents(vae.eval(), render_pool(seed, 1000))
-    vae.save_pretrained(work / "vae")
-    return result
-
-
-def train_decoder(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
-    """Sharpens the decoder with the latents left as they are."""
-    vae = AutoencoderKLFlux2.from_pretrained(work / "vae").to(memory_format=torch.channels_last)
-    result = _fit(vae, work / "decoder.pt", budget_seconds, seed, decoder_only=True)
-    vae.save_pretrained(work / "vae")
-    return result
+            save_checkpoint(work / "vae.pt", {**state, "spent": budget.spent})
+    vae.bn.running_mean.zero_()
+    vae.bn.running_var.fill_(1.0)
+    vae.eval().save_pretrained(work / "vae")
+    quality = psnr(vae, render_pool(seed + 1_000_000, 128))
+    return {"loss": float(smooth[0]), "psnr_db": quality, "steps": step, "seconds": budget.spent}

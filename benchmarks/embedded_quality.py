@@ -1,0 +1,129 @@
+"""What the embedded model gets right: python -m benchmarks.embedded_quality --sheet docs/embedded-model.png
+
+Draws held-out prompts through the gateway and reads from the pixels what came out. Composed prompts combine a kind, a
+colour and a background that training never combined.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import tempfile
+import textwrap
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from random import Random
+
+import httpx
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from tests.live import Live
+from tools.train_embedded.judging import evaluation_scenes, icon_scenes, judge, ranked_icons
+from tools.train_embedded.scenes import prompt
+
+SIZE_PX = 128
+APART = 8.0
+"""Least root mean square distance of two seeds' pixels, in grey levels of 256, to count as different."""
+
+SHEET_COLUMNS, SHEET_ROWS, CAPTION_PX = 8, 6, 30
+
+Shown = list[tuple[str, Image.Image]]
+
+
+class Artist:
+    """The gateway's embedded model, asked in the OpenAI dialect."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def draw(self, text: str, seed: int) -> Image.Image:
+        body = {"model": "flux2-tiny", "prompt": text, "seed": seed, "size": f"{SIZE_PX}x{SIZE_PX}"}
+        answer = self._client.post("/v1/images/generations", json={**body, "response_format": "b64_json"})
+        answer.raise_for_status()
+        return Image.open(io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))).convert("RGB")
+
+
+def composed(artist: Artist, count: int, seed: int) -> Shown:
+    """Shapes with colours, backgrounds, counts, sizes, places and relations."""
+    rng, right, asked, shown = Random(seed), Counter[str](), Counter[str](), []
+    for number, scene in enumerate(evaluation_scenes(count, seed)):
+        text = prompt(scene, rng)
+        picture = artist.draw(text, number)
+        verdict = judge(scene, picture)
+        verdict["everything"] = all(verdict.values())
+        asked.update(verdict.keys())
+        right.update(name for name, holds in verdict.items() if holds)
+        shown.append((text, picture))
+    for name in asked:
+        say(f"{name} right", right[name], asked[name])
+    return shown
+
+
+def icons(artist: Artist, seed: int, each: int) -> Shown:
+    """Single icons: is the likest of all icons the one asked for?"""
+    rng, first, three, shown = Random(seed), 0, 0, []
+    for number, scene in enumerate(icon_scenes(seed, each)):
+        text = prompt(scene, rng)
+        picture = artist.draw(text, number)
+        likest = ranked_icons(scene, picture)[:3]
+        first += likest[:1] == [scene.groups[0].kind]
+        three += scene.groups[0].kind in likest
+        shown.append((text, picture))
+    say("icon the likest", first, len(shown))
+    say("icon among the three likest", three, len(shown))
+    return shown
+
+
+def variety(artist: Artist, count: int, seed: int) -> None:
+    """How far two seeds of one prompt are apart."""
+    rng, distances = Random(seed), []
+    for scene in evaluation_scenes(count, seed + 1):
+        text = prompt(scene, rng)
+        one, other = (np.asarray(artist.draw(text, number), dtype=float) for number in (1, 2))
+        distances.append(float(np.sqrt(np.mean((one - other) ** 2))))
+    say(f"two seeds at least {APART:g} grey levels apart", sum(d >= APART for d in distances), count)
+
+
+def say(what: str, right: int, asked: int) -> None:
+    print(f"{what:40} {100 * right / max(1, asked):5.1f} %   {right} of {asked}")
+
+
+def contact_sheet(shown: Iterable[tuple[str, Image.Image]], path: Path) -> None:
+    """Pictures with their prompts below."""
+    width, height = SIZE_PX + 6, SIZE_PX + CAPTION_PX
+    sheet = Image.new("RGB", (SHEET_COLUMNS * width, SHEET_ROWS * height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
+    for number, (text, picture) in enumerate(shown):
+        x, y = number % SHEET_COLUMNS * width + 3, number // SHEET_COLUMNS * height + 3
+        sheet.paste(picture, (x, y))
+        caption = "\n".join(textwrap.wrap(text, 25)[:2])
+        draw.multiline_text((x, y + SIZE_PX + 1), caption, fill=(60, 60, 60), font=font, spacing=1)
+    sheet.save(path, optimize=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=200, help="composed prompts")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--sheet", type=Path, help="where to put a contact sheet")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        gateway = Live(Path(folder), backend="mlx").start()
+        try:
+            with httpx.Client(base_url=gateway.url, timeout=120) as client:
+                artist = Artist(client)
+                shapes = composed(artist, arguments.count, arguments.seed)
+                things = icons(artist, arguments.seed, each=2)
+                variety(artist, 60, arguments.seed)
+        finally:
+            gateway.stop()
+    if arguments.sheet:
+        half = SHEET_COLUMNS * SHEET_ROWS // 2
+        contact_sheet([*shapes[:half], *things[: 2 * half : 2]], arguments.sheet)
+
+
+if __name__ == "__main__":
+    main()

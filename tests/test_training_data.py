@@ -1,0 +1,81 @@
+"""What the embedded model is trained on and measured by: scenes, their pictures, and the reading of pictures."""
+
+from collections import Counter
+from random import Random
+
+import numpy as np
+import pytest
+
+from tools.train_embedded.basis import Basis
+from tools.train_embedded.drawing import SHAPES
+from tools.train_embedded.icons import ICON_COLOURS, ICONS
+from tools.train_embedded.judging import evaluation_scenes, icon_scenes, judge, ranked_icons
+from tools.train_embedded.scenes import COLOURS, Style, held_out, prompt, render, training_scene
+
+
+def test_training_never_meets_what_is_measured() -> None:
+    rng = Random(1)
+    assert not any(held_out(training_scene(rng, everything=True)) for _ in range(2000))
+    assert all(held_out(scene) for scene in evaluation_scenes(50, 1))
+
+
+def test_there_are_forty_icons_with_colours_of_their_own() -> None:
+    assert len(ICONS) >= 40
+    assert ICONS.keys() == ICON_COLOURS.keys()
+    assert not ICONS.keys() & SHAPES.keys()
+    assert {colour for colours in ICON_COLOURS.values() for colour in colours} <= COLOURS.keys()
+
+
+def test_pictures_of_shapes_are_read_as_what_they_show() -> None:
+    rng, right, asked = Random(2), Counter[str](), Counter[str]()
+    for scene in evaluation_scenes(100, 3):
+        verdict = judge(scene, render(scene, Style.sample(rng)))
+        asked.update(verdict.keys())
+        right.update(name for name, holds in verdict.items() if holds)
+    assert right["shape"] >= 0.95 * asked["shape"]
+    for name in asked.keys() - {"shape"}:
+        assert right[name] == asked[name], name
+
+
+def test_pictures_of_icons_are_read_as_what_they_show() -> None:
+    rng = Random(4)
+    scenes = icon_scenes(5, each=1)
+    ranks = [ranked_icons(s, render(s, Style.sample(rng))).index(s.groups[0].kind) for s in scenes]
+    assert sum(rank == 0 for rank in ranks) >= 0.9 * len(scenes)
+    assert all(rank < 3 for rank in ranks)
+
+
+def test_an_empty_picture_shows_nothing() -> None:
+    scene = icon_scenes(1, each=1)[0]
+    empty = render(scene, Style([0.5] * Style.LENGTH)).copy()
+    empty.paste((9, 9, 9), (0, 0, *empty.size))
+    assert ranked_icons(scene, empty) == []
+    assert not any(judge(scene, empty).values())
+
+
+def test_without_variety_all_styles_draw_alike() -> None:
+    scene, rng = evaluation_scenes(1, 6)[0], Random(1)
+    assert render(scene, Style.sample(rng, 0.0)) == render(scene, Style.sample(rng, 0.0))
+    assert render(scene, Style.sample(rng)) != render(scene, Style.sample(rng))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_prompts_are_short_plain_and_many(seed: int) -> None:
+    rng = Random(seed)
+    texts = {prompt(training_scene(rng, everything=True), rng) for _ in range(300)}
+    assert len(texts) > 290
+    assert all(text == text.strip() and len(text) < 120 and text.isascii() for text in texts)
+
+
+def test_latents_hold_a_picture_and_average_to_variance_1() -> None:
+    rng = Random(8)
+    pictures = np.stack([np.asarray(render(training_scene(rng, True), Style.sample(rng))) for _ in range(300)])
+    basis = Basis.fit(pictures, Style.LENGTH)
+    tokens = basis.encode(pictures)
+    assert tokens.shape == (300, 64, 128)
+    assert 0.9 < tokens.var() < 1.1
+    error = (basis.decode(tokens).astype(float) - pictures) ** 2
+    assert -10 * np.log10(error.mean() / 255**2) > 30
+    directions = basis.style_directions
+    assert np.allclose(directions @ directions.T, np.eye(Style.LENGTH), atol=1e-4)
+    assert (tokens.mean(1) @ directions.T).std(0).max() < 0.05

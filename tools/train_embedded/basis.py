@@ -1,0 +1,78 @@
+"""The latent space: principal components of 8x8 pixel cells, fixed before anything is trained.
+
+A learned latent space spreads a picture's information evenly over its channels, so a small transformer has to predict
+all of them equally well. Here the first channels hold nearly everything and the rest is detail, as in the pixels.
+The autoencoder learns this space (encoder) and to sharpen what it leaves out (decoder).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .geometry import CELL_PX, LATENT_CHANNELS, LATENT_GRID
+
+WHITENING = 0.5
+"""Exponent between keeping the components' variances (0) and making them equal (1)."""
+
+Floats = np.ndarray
+
+
+def _cells(pictures: np.ndarray) -> Floats:
+    """uint8 pictures N x H x W x 3 as N x h x w x 192, values from -1 to 1."""
+    n, height, width, _ = pictures.shape
+    signal = pictures.astype(np.float32) / 127.5 - 1.0
+    cells = signal.reshape(n, height // CELL_PX, CELL_PX, width // CELL_PX, CELL_PX, 3).transpose(0, 1, 3, 2, 4, 5)
+    return cells.reshape(n, height // CELL_PX, width // CELL_PX, -1)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Mean cell (192), components (192 x 32), their scales (32), and the directions that stand for styles (S x 128)."""
+
+    mean: Floats
+    components: Floats
+    scale: Floats
+    style_directions: Floats
+
+    @classmethod
+    def fit(cls, pictures: np.ndarray, styles: int) -> "Basis":
+        """The basis of these pictures, with latents of variance 1 on average.
+
+        Style directions are those in which a picture's mean token varies least: there noise can be read undisturbed.
+        """
+        cells = _cells(pictures).reshape(-1, 3 * CELL_PX**2)
+        mean = cells.mean(0)
+        variances, vectors = np.linalg.eigh(np.cov((cells - mean).T))
+        variances, vectors = variances[::-1][:LATENT_CHANNELS], vectors[:, ::-1][:, :LATENT_CHANNELS]
+        scale = variances ** (WHITENING / 2)
+        scale = scale * np.sqrt(np.mean(variances / scale**2))
+        plain = cls(mean, vectors.copy(), scale, np.zeros((styles, 4 * LATENT_CHANNELS)))
+        tokens = plain.encode(pictures).astype(np.float64).mean(1)
+        _, directions = np.linalg.eigh(np.cov(tokens.T))
+        return cls(mean, plain.components, scale, directions.T[:styles].astype(np.float32))
+
+    def latents(self, pictures: np.ndarray) -> Floats:
+        """Latents N x h x w x 32 of pictures."""
+        return ((_cells(pictures) - self.mean) @ self.components / self.scale).astype(np.float32)
+
+    def encode(self, pictures: np.ndarray) -> Floats:
+        """Packed tokens N x 64 x 128 of native-size pictures, 2x2 cells each, as FLUX.2 packs them."""
+        z = self.latents(pictures).reshape(-1, LATENT_GRID, 2, LATENT_GRID, 2, LATENT_CHANNELS)
+        return z.transpose(0, 1, 3, 5, 2, 4).reshape(-1, LATENT_GRID**2, 4 * LATENT_CHANNELS)
+
+    def decode(self, tokens: Floats) -> np.ndarray:
+        """Native-size uint8 pictures of packed tokens, without a decoder's sharpening."""
+        z = tokens.reshape(-1, LATENT_GRID, LATENT_GRID, LATENT_CHANNELS, 2, 2).transpose(0, 1, 4, 2, 5, 3)
+        cells = (z.reshape(len(z), 2 * LATENT_GRID, 2 * LATENT_GRID, -1) * self.scale) @ self.components.T + self.mean
+        grid = cells.reshape(*cells.shape[:3], CELL_PX, CELL_PX, 3).transpose(0, 1, 3, 2, 4, 5)
+        side = 2 * LATENT_GRID * CELL_PX
+        return ((grid.reshape(-1, side, side, 3).clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
+
+    def save(self, path: Path) -> None:
+        np.savez(path, **vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "Basis":
+        with np.load(path) as file:
+            return cls(**file)
