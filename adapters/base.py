@@ -40,6 +40,12 @@ class Adapter:
     """Below this lie unguessable picture URLs, readable from any site."""
     open_paths: tuple[str, ...] = ()
     """Paths that need no key."""
+    more_prefixes: tuple[str, ...] = ()
+    """Where clients of this protocol look besides: errors there are its, too."""
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        return (self.prefix, *self.more_prefixes)
 
 
 def core_of(request: Request) -> Core:

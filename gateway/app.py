@@ -132,8 +132,8 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
 
 def _owner(adapters: Sequence[Adapter], path: str) -> Adapter | None:
     """The adapter of the longest prefix: it owns what is wrong below it."""
-    owners = [a for a in adapters if path == a.prefix or path.startswith(a.prefix + "/")]
-    return max(owners, key=lambda a: len(a.prefix), default=None)
+    owners = [(len(p), a) for a in adapters for p in a.prefixes if path == p or path.startswith(p + "/")]
+    return max(owners, key=lambda owner: owner[0], default=(0, None))[1]
 
 
 def _to_gateway_error(request: Request, error: Exception) -> Response:

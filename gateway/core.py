@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine.catalog import EMBEDDED
 from gateway import __version__
@@ -31,6 +32,9 @@ class Core:
     streaming: int = 0
     checkpoint: str | None = None
     """The model /sdapi's options chose; None means the default."""
+
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What adapters keep for as long as the gateway runs, each under its own name."""
 
     def greeting(self) -> str:
         """What the operator reads at the start: where it listens, and what draws."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.client import Engine, EngineStatus
+from engine.client import Engine, EngineStatus, EngineStopped
 from engine.protocol import Cancelled, CancelReason, Failed, Load, Succeeded
 from gateway.errors import JobNotFound, Unavailable
 from gateway.hub import Event, Hub
@@ -132,6 +132,13 @@ class JobService:
         self.library.folder(spec)
         plan = Load(model=spec.name, quantize=spec.quantize or self._options.quantize)
         return await self._submit(_new_job(plan, origin, spec.name))
+
+    async def unload(self) -> None:
+        """Free the memory of the loaded model, between two jobs; the next job loads its own. Raises: Unavailable."""
+        try:
+            await self._engine.unload()
+        except EngineStopped:
+            raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
 
     async def _submit(self, new: NewJob) -> Job:
         if self._stopping:

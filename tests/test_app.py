@@ -63,7 +63,7 @@ def test_no_route_has_two_owners_and_each_lies_below_its_adapters_prefix() -> No
     seen: dict[tuple[str, str], str] = {}
     for adapter in ADAPTERS:
         for route in adapter.routes:
-            assert route.path.startswith(adapter.prefix + "/")
+            assert route.path.startswith(tuple(prefix + "/" for prefix in adapter.prefixes))
             for method in route.methods or ():
                 assert seen.setdefault((route.path, method), adapter.name) == adapter.name
 

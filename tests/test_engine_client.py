@@ -49,6 +49,27 @@ def test_a_job_runs_and_the_engine_is_ready_again(loop: Any, tmp_path: Path) -> 
     loop(story())
 
 
+def test_an_unload_waits_for_the_running_job_and_leaves_an_empty_engine(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(fake(step_seconds=0.1)) as engine:
+            await engine.wait_ready(20)
+            await engine.unload()  # nothing is loaded: nothing happens
+            first = engine.status.pid
+            job = asyncio.create_task(facts_of(engine, run_of(tmp_path)))
+            for _ in range(500):
+                if engine.status.loaded_model is not None:
+                    break
+                await asyncio.sleep(0.01)
+            await engine.unload()
+            assert kinds(await job)[-1] == "succeeded"
+            await engine.wait_ready(20)
+            assert engine.status.loaded_model is None
+            assert engine.status.pid != first
+            assert kinds(await facts_of(engine, run_of(tmp_path, job="next")))[:2] == ["model_loading", "model_loaded"]
+
+    asyncio.run(story())
+
+
 def test_a_crash_at_any_point_is_told_once_and_the_next_run_succeeds(tmp_path: Path) -> None:
     points: list[tuple[dict[str, Any], str]] = [
         ({"crash_in": "load", "crash_with": "SIGABRT"}, "loading"),

@@ -5,12 +5,16 @@ The contract is docs/sdapi.md. Knows jobs and the core; knows no other protocol.
 
 from adapters.base import Adapter
 from adapters.sdapi.faults import render_error
-from adapters.sdapi.routes import PREFIX, PROTOCOL, ROUTES
+from adapters.sdapi.routes import IMAGE_PATHS, ROUTES
+from adapters.sdapi.routing import INTERNAL, PREFIX, PROTOCOL
+from adapters.sdapi.watching import OPEN_PATHS
 
 ADAPTER = Adapter(
     name=PROTOCOL,
     prefix=PREFIX,
     routes=ROUTES,
     render_error=render_error,
-    image_paths=(f"{PREFIX}/img2img", f"{PREFIX}/txt2img"),
+    image_paths=IMAGE_PATHS,
+    open_paths=OPEN_PATHS,
+    more_prefixes=(INTERNAL, "/controlnet"),
 )

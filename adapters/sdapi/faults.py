@@ -30,10 +30,20 @@ PYDANTIC_1 = {
 }
 
 
-class OptionRefused(GatewayError):
-    """POST /options named a model that cannot be had; A1111 raises a bare RuntimeError there."""
+class AsA1111(GatewayError):
+    """Where A1111 lets a bare exception through: `exception` is its class, the status 500."""
 
-    code, status = "model_not_found", 500
+    code, status = "invalid_param", 500
+
+    def __init__(self, exception: str, message: str, *, code: str | None = None, details: Any = None) -> None:
+        super().__init__(message, code=code, details=details)
+        self.exception = exception
+
+
+class NotImplementedHere(GatewayError):
+    """A1111 does this; nothing here can."""
+
+    code, status = "not_implemented", 501
 
 
 def render_error(error: GatewayError) -> Response:
@@ -45,10 +55,10 @@ def render_error(error: GatewayError) -> Response:
             return JSONResponse({"detail": _details(error), "error": error.message, "code": _code(error)}, 422)
         case Unauthorized():
             return _body(error, "HTTPException", "Not authenticated")
-        case InitImageNotFound():
+        case InitImageNotFound() | NotFound(code="interrogator_not_found") | NotImplementedHere():
             return _body(error, "HTTPException", error.message)
-        case OptionRefused():
-            return _body(error, "RuntimeError", error.message)
+        case AsA1111():
+            return _body(error, error.exception, error.message)
         case NotFound(code="not_found"):
             return JSONResponse({"detail": "Not Found"}, 404)
         case _:

@@ -49,9 +49,6 @@ CONSTANTS: Mapping[str, Any] = {
 Source: A1111 1.10.1 modules/shared_options.py.
 """
 
-SAMPLERS = ({"name": "Euler", "aliases": ["k_euler"], "options": {}},)
-"""Source: A1111 1.10.1 modules/sd_samplers_kdiffusion.py; only what mflux runs."""
-
 
 def options_of(checkpoint: str) -> dict[str, Any]:
     """The answer of GET /options; `checkpoint` equals a title of GET /sd-models."""

@@ -66,7 +66,7 @@ class Generation(Payload):
     alwayson_scripts: Object = {}
     send_images: Bool = True
     save_images: Bool = False
-    force_task_id: Ignored = None
+    force_task_id: Str | None = None
     infotext: Str | None = None
 
     # Source: Forge (distilled_cfg_scale), stable-diffusion.cpp and KoboldCpp (extra_images)
@@ -126,3 +126,51 @@ class Options(Payload):
     """POST /options: one key has an effect. Source: A1111 1.10.1 modules/shared_options.py."""
 
     sd_model_checkpoint: Str | None = None
+
+
+class Extras(Payload):
+    """Source: A1111 1.10.1 ExtrasBaseRequest."""
+
+    resize_mode: Int = 0
+    show_extras_results: Ignored = True
+    gfpgan_visibility: Float = 0.0
+    codeformer_visibility: Float = 0.0
+    codeformer_weight: Float = 0.0
+    upscaling_resize: Float = 2.0
+    upscaling_resize_w: Int = 512
+    upscaling_resize_h: Int = 512
+    upscaling_crop: Bool = True
+    upscaler_1: Str = "None"
+    upscaler_2: Str = "None"
+    extras_upscaler_2_visibility: Float = 0.0
+    upscale_first: Ignored = False
+
+
+class ExtraSingle(Extras):
+    image: Str = ""
+
+
+class FileData(Payload):
+    data: Str
+    name: Ignored = None
+
+
+class ExtraBatch(Extras):
+    imageList: list[FileData]
+
+
+class PngInfo(Payload):
+    image: Str
+
+
+class Interrogate(Payload):
+    image: Ignored = ""
+    model: Str = "clip"
+
+
+class TaskProgress(Payload):
+    """Source: A1111 1.10.1 modules/progress.py ProgressRequest."""
+
+    id_task: Str = ""
+    id_live_preview: Int = -1
+    live_preview: Bool = True

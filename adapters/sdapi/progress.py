@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from engine.protocol import Generate
-from gateway.job import Job, Progress
+from gateway.job import Job, Progress, State
 
 
 def progress_of(job: Job | None, progress: Progress | None, *, owner: str, with_image: bool) -> dict[str, Any]:
@@ -28,6 +28,43 @@ def progress_of(job: Job | None, progress: Progress | None, *, owner: str, with_
     )
     preview = progress.preview.jpeg_base64 if with_image and is_own and progress.preview else None
     return _body(min(1.0, 0.01 + progress.fraction), progress.seconds_left or 0.0, state, preview)
+
+
+def running_task(progress: Progress, *, seen: int, with_image: bool) -> dict[str, Any]:
+    """Of one task that is drawn now; `seen` is the id of the preview the client has.
+
+    Source: A1111 1.10.1 modules/progress.py ProgressResponse.
+    """
+    preview, newest = progress.preview, -1
+    if preview is not None:
+        newest = preview.image * 1000 + preview.step
+    is_new = with_image and preview is not None and newest != seen
+    return {
+        "active": True,
+        "queued": False,
+        "completed": False,
+        "progress": min(1.0, progress.fraction),
+        "eta": progress.seconds_left,
+        "live_preview": f"data:image/jpeg;base64,{preview.jpeg_base64}" if preview and is_new else None,
+        "id_live_preview": newest if is_new else seen,
+        "textinfo": None,
+    }
+
+
+def waiting_task(state: State | None, place: tuple[int, int] | None) -> dict[str, Any]:
+    """Of one task that is not drawn now: it waits, it is over, or nobody knows it."""
+    queued = state in (State.QUEUED, State.RUNNING)
+    text = f"In queue: {place[0]}/{place[1]}" if queued and place else "Waiting..."
+    return {
+        "active": False,
+        "queued": queued,
+        "completed": state is not None and state.terminal,
+        "progress": None,
+        "eta": None,
+        "live_preview": None,
+        "id_live_preview": -1,
+        "textinfo": text,
+    }
 
 
 def timestamp(at: float) -> str:

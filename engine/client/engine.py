@@ -57,6 +57,8 @@ class Engine:
         self._down = False
         self._loaded_model: str | None = None
         self._memory: Memory | None = None
+        self._leaving: Child | None = None
+        """Gets no further job, so that it can go."""
 
     # ---- life ----------------------------------------------------------------------------------
 
@@ -142,13 +144,31 @@ class Engine:
             turn.cancel_asked = True
             self._pulse()
 
+    async def unload(self) -> None:
+        """Give back all memory of the loaded model: its child goes as soon as no job is on it, an empty one comes.
+
+        Returns once it is gone. Raises: EngineStopped.
+        """
+        child = self._child
+        if child is None or (child.turn is None and self._loaded_model is None):
+            return
+        self._leaving = child
+        try:
+            while self._child is child:
+                if child.idle:
+                    child.leave()
+                await self._news()
+        finally:
+            self._leaving = None
+            self._pulse()
+
     async def _acquire(self, turn: Turn) -> Child | None:
         """The child, given the job; None where the job was cancelled while it waited."""
         while True:
             if turn.cancel_asked:
                 return None
             child = self._child
-            if child is not None and child.idle and not self._stopping:
+            if child is not None and child.idle and child is not self._leaving and not self._stopping:
                 child.turn = turn
                 turn.begin()
                 child.say(turn.run)

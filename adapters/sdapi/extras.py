@@ -1,0 +1,131 @@
+"""POST extra-single-image and extra-batch-images, png-info and interrogate: work on pictures that needs no model."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.base import core_of, parse
+from adapters.sdapi.faults import AsA1111, NotImplementedHere
+from adapters.sdapi.lists import NO_UPSCALER
+from adapters.sdapi.payloads import ExtraBatch, Extras, ExtraSingle, Interrogate, PngInfo
+from adapters.sdapi.png_info import PNG_KEYWORD, answer, infotext_of
+from adapters.sdapi.routing import post
+from adapters.sdapi.upscale import FILTERS, Enlargement, as_png, enlarged, told
+from gateway.errors import InvalidRequest, NotFound
+from gateway.images import base64_picture, checked_picture
+from gateway.picture_decoder import MAX_PIXELS
+
+MOST_PICTURES = 32
+MOST_RESULT_PIXELS = 4 * MAX_PIXELS
+"""Over all pictures of one request: they wait in memory until the last one is done."""
+POSTPROCESSING = "postprocessing"
+
+
+async def extra_single_image(request: Request) -> Response:
+    """One picture, enlarged."""
+    asked = await parse(ExtraSingle, request)
+    done, html = await _worked(request, asked, asked.image, "image")
+    return JSONResponse({"html_info": html, "image": done[1], "adjustments": not_done(asked)})
+
+
+async def extra_batch_images(request: Request) -> Response:
+    """Several pictures, each as extra-single-image does it."""
+    asked = await parse(ExtraBatch, request)
+    if len(asked.imageList) > MOST_PICTURES:
+        raise InvalidRequest(f"At most {MOST_PICTURES} pictures at a time.", param="imageList")
+    images, pixels, html = [], 0, ""
+    for item in asked.imageList:
+        (count, image), html = await _worked(request, asked, item.data, "imageList")
+        pixels += count
+        if pixels > MOST_RESULT_PIXELS:
+            raise InvalidRequest(f"The results have more than {MOST_RESULT_PIXELS} pixels.", param="imageList")
+        images.append(image)
+    return JSONResponse({"html_info": html, "images": images, "adjustments": not_done(asked)})
+
+
+async def _worked(request: Request, asked: Extras, text: str, param: str) -> tuple[tuple[int, str], str]:
+    """Pixels and base64 of the result, and what was done. Raises: InvalidRequest, AsA1111."""
+    how = enlargement_of(asked)
+    data = await asyncio.to_thread(base64_picture, text, param)
+    png = await checked_picture(data, core_of(request).decoder, param)
+    return await asyncio.to_thread(_enlarge, data, png, how, param)
+
+
+def _enlarge(data: bytes, png: bytes, how: Enlargement, param: str) -> tuple[tuple[int, str], str]:
+    size = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+    picture = enlarged(png, how, param=param)
+    line = ", ".join(f"{key}: {value}" for key, value in told(how, size).items())
+    infotext, _ = infotext_of(data)
+    texts = {PNG_KEYWORD: infotext, POSTPROCESSING: line}
+    made = as_png(picture, {keyword: text for keyword, text in texts.items() if text})
+    return (picture.width * picture.height, b64encode(made).decode()), f"<p>{line}</p>" if line else ""
+
+
+def enlargement_of(asked: Extras) -> Enlargement:
+    """Source: A1111 1.10.1 ExtrasBaseRequest. Raises: InvalidRequest, AsA1111 for an upscaler that is not there."""
+    for name in (asked.upscaler_1, asked.upscaler_2):
+        if name != NO_UPSCALER and name not in FILTERS:
+            raise AsA1111("AssertionError", f"could not find upscaler named {name[:64]}", code="upscaler_not_found")
+    if asked.resize_mode not in (0, 1):
+        raise InvalidRequest("resize_mode must be 0 (by factor) or 1 (to size).", param="resize_mode")
+    if asked.upscaling_resize <= 0:
+        raise InvalidRequest("upscaling_resize must be above 0.", param="upscaling_resize")
+    for field in ("upscaling_resize_w", "upscaling_resize_h"):
+        if getattr(asked, field) < 1:
+            raise InvalidRequest(f"{field} must be at least 1.", param=field)
+    for field in ("gfpgan_visibility", "codeformer_visibility", "codeformer_weight", "extras_upscaler_2_visibility"):
+        if not 0 <= getattr(asked, field) <= 1:
+            raise InvalidRequest(f"{field} must be between 0 and 1.", param=field)
+    return Enlargement(
+        first=asked.upscaler_1,
+        second=asked.upscaler_2,
+        second_share=asked.extras_upscaler_2_visibility,
+        factor=asked.upscaling_resize if asked.resize_mode == 0 else None,
+        size_px=(asked.upscaling_resize_w, asked.upscaling_resize_h),
+        crop=asked.upscaling_crop,
+    )
+
+
+def not_done(asked: Extras) -> list[dict[str, Any]]:
+    """What was asked for and left out, as `info.adjustments` of a drawn picture tells it."""
+    return [
+        {"param": name, "asked": getattr(asked, name), "used": 0, "reason": "there is no face restoration here"}
+        for name in ("gfpgan_visibility", "codeformer_visibility")
+        if getattr(asked, name) > 0
+    ]
+
+
+async def png_info(request: Request) -> Response:
+    """What a picture says of how it was made."""
+    asked = await parse(PngInfo, request)
+    data = await asyncio.to_thread(base64_picture, asked.image, "image")
+    await checked_picture(data, core_of(request).decoder, "image")
+    return JSONResponse(await asyncio.to_thread(answer, data))
+
+
+async def interrogate(request: Request) -> Response:
+    """Captions need a model that is not here; an unknown model's name has A1111's own answer."""
+    asked = await parse(Interrogate, request)
+    if asked.model not in ("clip", "deepdanbooru", "deepbooru"):
+        raise NotFound("Model not found", code="interrogator_not_found")
+    raise NotImplementedHere("This gateway has no model that describes pictures.")
+
+
+async def training(request: Request) -> Response:
+    """create/* and train/*."""
+    raise NotImplementedHere("This gateway does not train.")
+
+
+ROUTES = (
+    post("/extra-single-image", extra_single_image),
+    post("/extra-batch-images", extra_batch_images),
+    post("/png-info", png_info),
+    post("/interrogate", interrogate),
+    *(post(f"/{verb}/{what}", training) for verb in ("create", "train") for what in ("embedding", "hypernetwork")),
+)
+IMAGE_PATHS = ("/extra-single-image", "/extra-batch-images", "/png-info", "/interrogate")

@@ -1,0 +1,64 @@
+"""The lists A1111's clients fill their menus with. Pure data: what is not here is an empty list, not a pretence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SAMPLERS = ({"name": "Euler", "aliases": ["k_euler"], "options": {}},)
+"""Source: A1111 1.10.1 modules/sd_samplers_kdiffusion.py; only what mflux runs."""
+
+
+def _scheduler(name: str, label: str) -> dict[str, Any]:
+    return {"name": name, "label": label, "aliases": None, "default_rho": -1, "need_inner_model": False}
+
+
+SCHEDULERS = (_scheduler("automatic", "Automatic"), _scheduler("simple", "Simple"))
+"""Source: A1111 1.10.1 modules/sd_schedulers.py. Automatic is what the model runs anyway: the simple one."""
+
+NO_UPSCALER = "None"
+UPSCALERS = tuple(
+    {"name": name, "model_name": None, "model_path": None, "model_url": None, "scale": 4}
+    for name in (NO_UPSCALER, "Lanczos", "Nearest")
+)
+"""Source: A1111 1.10.1 modules/upscaler.py."""
+
+EMPTY = (
+    "latent-upscale-modes",
+    "sd-vae",
+    "hypernetworks",
+    "face-restorers",
+    "realesrgan-models",
+    "loras",
+    "script-info",
+    "extensions",
+    "prompt-styles",
+)
+"""Lists of what this gateway does not have."""
+
+EMBEDDINGS: dict[str, dict[str, Any]] = {"loaded": {}, "skipped": {}}
+SCRIPTS: dict[str, list[str]] = {"txt2img": [], "img2img": []}
+"""webuiapi adds to every request what it finds here, such as controlnet or adetailer."""
+
+
+def cmd_flags(*, host: str, port: int) -> dict[str, Any]:
+    """The flags under which A1111 would behave as this gateway does; no password, no path.
+
+    Source: A1111 1.10.1 modules/cmd_args.py.
+    """
+    return {
+        "api": True,
+        "api_auth": None,
+        "api_server_stop": False,
+        "nowebui": True,
+        "listen": host not in ("127.0.0.1", "localhost", "::1"),
+        "port": port,
+        "gradio_auth": None,
+        "gradio_auth_path": None,
+        "share": False,
+        "enable_insecure_extension_access": False,
+        "disable_extension_access": True,
+        "hide_ui_dir_config": True,
+        "freeze_settings": False,
+        "use_cpu": [],
+        "theme": None,
+    }

@@ -1,0 +1,92 @@
+"""Options and models: what is set, what there is, what is in memory."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.base import attached, core_of, parse, raise_for
+from adapters.sdapi.faults import AsA1111
+from adapters.sdapi.lists import cmd_flags
+from adapters.sdapi.memory import memory
+from adapters.sdapi.options import checkpoint_rows, options_of
+from adapters.sdapi.payloads import Options
+from adapters.sdapi.request import without_hash
+from adapters.sdapi.routing import checkpoint_of, get, origin_of, post
+from gateway.errors import GatewayError, ModelNotFound, ModelNotOnDisk
+from gateway.job import State
+
+
+async def get_options(request: Request) -> Response:
+    """The current checkpoint and A1111's constants."""
+    return JSONResponse(options_of(checkpoint_of(request)))
+
+
+async def post_options(request: Request) -> Response:
+    """`sd_model_checkpoint` loads that model and makes it the default of /sdapi; the rest is ignored."""
+    wanted = (await parse(Options, request)).sd_model_checkpoint
+    if wanted and without_hash(wanted) != checkpoint_of(request):
+        try:
+            await _load(request, without_hash(wanted))
+        except (ModelNotFound, ModelNotOnDisk) as error:
+            raise AsA1111("RuntimeError", error.message, code=error.code, details=error.details) from None
+    return JSONResponse(None)
+
+
+async def _load(request: Request, model: str) -> None:
+    core = core_of(request)
+    job = await attached(request, await core.service.submit_load(model, origin_of(request)))
+    if job.state is not State.SUCCEEDED:
+        raise_for(job)
+        raise GatewayError("The model was not loaded.")
+    core.checkpoint = model
+
+
+async def reload_checkpoint(request: Request) -> Response:
+    """Brings the current checkpoint into memory."""
+    await _load(request, checkpoint_of(request))
+    return JSONResponse({})
+
+
+async def unload_checkpoint(request: Request) -> Response:
+    """Frees the memory of whatever model is loaded, once nothing is drawn with it; the next picture loads its own."""
+    await core_of(request).service.unload()
+    return JSONResponse({})
+
+
+async def refresh(_: Request) -> Response:
+    """Nothing to do: every list reads the disk anew."""
+    return JSONResponse(None)
+
+
+async def sd_models(request: Request) -> Response:
+    """What can be drawn with now."""
+    library = core_of(request).library
+    rows = await asyncio.to_thread(
+        checkpoint_rows, library.specs, library.aliases, library.on_disk, checkpoint_of(request)
+    )
+    return JSONResponse(rows)
+
+
+async def get_cmd_flags(request: Request) -> Response:
+    server = core_of(request).settings.server
+    return JSONResponse(cmd_flags(host=server.host, port=server.port))
+
+
+async def get_memory(request: Request) -> Response:
+    held = core_of(request).service.engine.memory
+    return JSONResponse(await asyncio.to_thread(memory, held.active_bytes if held else 0))
+
+
+ROUTES = (
+    get("/options", get_options),
+    post("/options", post_options),
+    get("/sd-models", sd_models),
+    get("/cmd-flags", get_cmd_flags),
+    get("/memory", get_memory),
+    post("/unload-checkpoint", unload_checkpoint),
+    post("/reload-checkpoint", reload_checkpoint),
+    *(post(f"/refresh-{what}", refresh) for what in ("checkpoints", "vae", "loras", "embeddings")),
+)

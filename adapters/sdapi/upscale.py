@@ -1,0 +1,88 @@
+"""Enlarges pictures without a model. Pure; takes checked pictures only, blocks for as long as Pillow does."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image, PngImagePlugin
+
+from adapters.sdapi.lists import NO_UPSCALER, UPSCALERS
+from gateway.errors import InvalidRequest
+from gateway.picture_decoder import MAX_EDGE_PX, MAX_PIXELS
+
+FILTERS = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
+STEP_PX = 8
+"""A1111 makes enlarged pictures a multiple of this."""
+
+assert {NO_UPSCALER, *FILTERS} == {row["name"] for row in UPSCALERS}
+
+
+@dataclass(frozen=True, slots=True)
+class Enlargement:
+    """How to enlarge: by a factor, or to a size in pixels, which is cropped to where `crop` says so."""
+
+    first: str
+    second: str = NO_UPSCALER
+    second_share: float = 0.0
+    """How much of the second upscaler's picture is laid over the first's: 0 to 1."""
+    factor: float | None = None
+    size_px: tuple[int, int] = (512, 512)
+    crop: bool = True
+
+    def target_of(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height before any crop."""
+        factor = self.factor_for(width, height)
+        return tuple(max(STEP_PX, int(px * factor) // STEP_PX * STEP_PX) for px in (width, height))  # type: ignore[return-value]
+
+    def factor_for(self, width: int, height: int) -> float:
+        return self.factor or max(self.size_px[0] / width, self.size_px[1] / height)
+
+
+def enlarged(png: bytes, how: Enlargement, *, param: str) -> Image.Image:
+    """The picture, larger; as it is where no upscaler is chosen.
+
+    Source: A1111 1.10.1 scripts/postprocessing_upscale.py. Raises: InvalidRequest for a result beyond our bounds.
+    """
+    with Image.open(io.BytesIO(png)) as opened:
+        picture = opened.convert("RGBA" if "A" in opened.getbands() else "RGB")
+    if how.first == NO_UPSCALER:
+        return picture
+    width, height = how.target_of(*picture.size)
+    if max(width, height) > MAX_EDGE_PX or width * height > MAX_PIXELS:
+        raise InvalidRequest(
+            f"The result may have at most {MAX_PIXELS} pixels, {MAX_EDGE_PX} on one side.", param=param
+        )
+    result = picture.resize((width, height), FILTERS[how.first])
+    if how.second != NO_UPSCALER and how.second_share > 0:
+        other = picture.resize((width, height), FILTERS[how.second])
+        result = Image.blend(result, other, how.second_share)
+    if how.factor is None and how.crop:
+        left, top = (width - how.size_px[0]) // 2, (height - how.size_px[1]) // 2
+        result = result.crop((left, top, left + how.size_px[0], top + how.size_px[1]))
+    return result
+
+
+def told(how: Enlargement, before: tuple[int, int]) -> dict[str, str]:
+    """What was done, as A1111 writes it into html and file."""
+    if how.first == NO_UPSCALER:
+        return {}
+    pairs = {"Postprocess upscale by": f"{how.factor_for(*before):g}"}
+    if how.factor is None:
+        pairs = {"Postprocess upscale to": f"{how.size_px[0]}x{how.size_px[1]}"}
+        if how.crop:
+            pairs["Postprocess crop to"] = pairs["Postprocess upscale to"]
+    pairs["Postprocess upscaler"] = how.first
+    if how.second != NO_UPSCALER and how.second_share > 0:
+        pairs["Postprocess upscaler 2"] = how.second
+    return pairs
+
+
+def as_png(picture: Image.Image, texts: dict[str, str]) -> bytes:
+    """The PNG with these text chunks; texts beyond Latin-1 become iTXt."""
+    chunks = PngImagePlugin.PngInfo()
+    for keyword, text in texts.items():
+        chunks.add_text(keyword, text)
+    out = io.BytesIO()
+    picture.save(out, "PNG", compress_level=1, pnginfo=chunks)
+    return out.getvalue()

@@ -1,0 +1,97 @@
+"""How far the pictures are, and how they are stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.base import core_of, owner_of, parse
+from adapters.sdapi.kept import kept
+from adapters.sdapi.lenient import TRUE
+from adapters.sdapi.payloads import TaskProgress
+from adapters.sdapi.progress import progress_of, running_task, waiting_task
+from adapters.sdapi.routing import INTERNAL, PROTOCOL, get, post
+from adapters.sdapi.tasks import MOST_TASKS
+from engine.protocol import Generate
+from gateway.errors import JobNotFound
+from gateway.job import Job, State
+
+INTERRUPT_WAIT_S = 0.5
+"""A1111 answers an interrupt at once; this is how long we wait to see it take effect."""
+
+
+async def progress(request: Request) -> Response:
+    """Of the job that runs, whoever asked for it; its preview only for its owner."""
+    service = core_of(request).service
+    job = service.running()
+    newest = service.progress(job.id) if job else None
+    skip = request.query_params.get("skip_current_image", "").lower() in TRUE
+    return JSONResponse(progress_of(job, newest, owner=owner_of(request), with_image=not skip))
+
+
+async def interrupt(request: Request) -> Response:
+    """Stops the caller's own running /sdapi picture and nothing that comes after it."""
+    if (job := _own_drawing(request)) is not None:
+        with contextlib.suppress(TimeoutError, JobNotFound):
+            await asyncio.wait_for(core_of(request).service.cancel(job.id), INTERRUPT_WAIT_S)
+    return JSONResponse({})
+
+
+def _own_drawing(request: Request) -> Job | None:
+    """The running job, where it is a picture of this caller's that came in by this protocol."""
+    job = core_of(request).service.running()
+    is_own = job is not None and job.protocol == PROTOCOL and job.owner == owner_of(request)
+    return job if job is not None and is_own and isinstance(job.plan, Generate) else None
+
+
+async def ping(_: Request) -> Response:
+    """The server answers."""
+    return JSONResponse({})
+
+
+async def task_progress(request: Request) -> Response:
+    """Of the caller's own task, by the `force_task_id` it was sent with."""
+    asked = await parse(TaskProgress, request)
+    service, owner = core_of(request).service, owner_of(request)
+    job_id = kept(core_of(request)).tasks.job_of(owner, asked.id_task)
+    newest = service.progress(job_id) if job_id else None
+    if newest is not None:
+        return JSONResponse(running_task(newest, seen=asked.id_live_preview, with_image=asked.live_preview))
+    return JSONResponse(waiting_task(await _state(request, job_id), await _place(request, job_id)))
+
+
+async def _state(request: Request, job_id: str | None) -> State | None:
+    with contextlib.suppress(JobNotFound):
+        return (await core_of(request).service.get(job_id)).state if job_id else None
+    return None
+
+
+async def _place(request: Request, job_id: str | None) -> tuple[int, int] | None:
+    """Which of how many jobs, counted from 1, is this one in the queue?"""
+    service = core_of(request).service
+    ahead = await service.position(job_id) if job_id else None
+    return None if ahead is None else (ahead, max(ahead, len(await service.waiting(limit=1000))))
+
+
+async def pending_tasks(request: Request) -> Response:
+    """The caller's own tasks that wait or run."""
+    own = kept(core_of(request)).tasks.of(owner_of(request))
+    jobs = await core_of(request).service.list_jobs(
+        owner=owner_of(request), states=(State.QUEUED, State.RUNNING), limit=MOST_TASKS
+    )
+    live = {job.id for job in jobs}
+    tasks = [task for task, job_id in own.items() if job_id in live]
+    return JSONResponse({"size": len(tasks), "tasks": tasks})
+
+
+ROUTES = (
+    get("/progress", progress),
+    post("/interrupt", interrupt),
+    get("/ping", ping, INTERNAL),
+    post("/progress", task_progress, INTERNAL),
+    get("/pending-tasks", pending_tasks, INTERNAL),
+)
+OPEN_PATHS = (f"{INTERNAL}/ping",)

@@ -1,0 +1,62 @@
+"""Texts of picture files, read as bytes: what Pillow writes, and what nobody should have written."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+
+from gateway.images import Format, encode
+from gateway.picture_text import MAX_TEXT_BYTES, USER_COMMENT, texts
+from gateway.png_text import SIGNATURE, with_text
+
+TEXT = 'a cat, "quoted"\nNegative prompt: 猫 Käse\nSteps: 4'
+
+
+def saved(**options: object) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(out, "PNG", **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("text", ["plain", "Käse", TEXT])
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_kind_of_png_text_is_read(text: str, packed: bool) -> None:
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("parameters", text, zip=packed)
+    chunks.add_itxt("other", text, "de", "anderes", zip=packed)
+    assert texts(saved(pnginfo=chunks)) == {"parameters": text, "other": text}
+    assert texts(with_text(saved(), "parameters", text)) == {"parameters": text}
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_the_user_comment_of_jpeg_and_webp_is_read(kind: Format) -> None:
+    assert texts(encode(saved(), format=kind, text=TEXT)) == {USER_COMMENT: TEXT}
+    assert texts(encode(saved(), format=kind)) == {}
+
+
+def test_a_text_that_unpacks_beyond_the_bound_is_left_out() -> None:
+    body = b"bomb\0\0" + zlib.compress(bytes(50 * MAX_TEXT_BYTES))
+    chunk = struct.pack(">I", len(body)) + b"zTXt" + body + bytes(4)
+    assert texts(SIGNATURE + chunk) == {}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_damaged_files_have_fewer_texts_and_raise_nothing(data: st.DataObject) -> None:
+    file = bytearray(
+        data.draw(st.sampled_from([with_text(saved(), "parameters", TEXT), encode(saved(), format="webp", text=TEXT)]))
+    )
+    for _ in range(data.draw(st.integers(1, 8))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    texts(bytes(file[: data.draw(st.integers(0, len(file)))]))
+
+
+def test_what_is_no_picture_has_no_texts() -> None:
+    for data in (b"", b"\xff\xd8", b"RIFF\0\0\0\0WEBP", b"GIF89a", SIGNATURE, b"\xff\xd8\xff\xe1\0\0"):
+        assert texts(data) == {}
