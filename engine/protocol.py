@@ -82,13 +82,33 @@ class Load(Frozen):
     quantize: int | None = None
 
 
-Plan = Annotated[Generate | Load, Field(discriminator="kind")]
+class Ocr(Frozen):
+    """Read the text of a picture, or of pages of a PDF."""
+
+    kind: Literal["ocr"] = "ocr"
+    model: str = "rapidocr"
+    document: str
+    """Blob: a checked PNG, or a PDF as it came."""
+    pages: tuple[int, ...] = ()
+    """Pages of the PDF in the order of the answer, counted from 1; empty where the document is a picture."""
+    dpi: float = 200.0
+    """How finely pages are rendered."""
+
+    @property
+    def count(self) -> int:
+        """Pages to read; a picture is one."""
+        return len(self.pages) or 1
+
+
+Plan = Annotated[Generate | Load | Ocr, Field(discriminator="kind")]
+EnginePlan = Annotated[Generate | Load, Field(discriminator="kind")]
+"""What the engine's child may be told to do."""
 Lane = Literal["engine", "cpu", "network"]
 
 
-def lane_of(plan: Generate | Load) -> Lane:
+def lane_of(plan: Generate | Load | Ocr) -> Lane:
     """Where a plan runs: one runner a lane."""
-    return "engine"
+    return "cpu" if isinstance(plan, Ocr) else "engine"
 
 
 # ---- facts: frozen things that happened --------------------------------------------------------
@@ -134,6 +154,30 @@ class ImageDone(Frozen):
     seconds: float
 
 
+class TextLine(Frozen):
+    """One line of text. `box` is its four corners (x, y), clockwise from the top left, in pixels of the page."""
+
+    box: tuple[tuple[float, float], ...]
+    text: str
+    score: float
+    """How sure the model is: 0 to 1."""
+
+
+class PageRead(Frozen):
+    """One page was read; `page` counts from 0 within the job, its lines from top to bottom."""
+
+    kind: Literal["page_read"] = "page_read"
+    page: int
+    width_px: int
+    height_px: int
+    lines: tuple[TextLine, ...]
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        return "\n".join(line.text for line in self.lines)
+
+
 class CancelRequested(Frozen):
     """Somebody asked a running job to stop."""
 
@@ -142,7 +186,7 @@ class CancelRequested(Frozen):
 
 
 class Requeued(Frozen):
-    """The job lost its runner and waits again, at its first undrawn seed."""
+    """The job lost its runner and waits again, at its first undrawn seed or unread page."""
 
     kind: Literal["requeued"] = "requeued"
     reason: RequeueReason
@@ -194,6 +238,13 @@ class StepDone(Frozen):
     seconds: float
 
 
+class Reading(Frozen):
+    """The text of one page is looked for; this cannot be interrupted. `page` counts from 0 within the job."""
+
+    kind: Literal["reading"] = "reading"
+    page: int
+
+
 class Decoding(Frozen):
     """The VAE turns latents into pixels; this cannot be interrupted."""
 
@@ -224,13 +275,13 @@ class Drawn(Frozen):
 
 
 StateFact = Annotated[
-    Queued | Started | ImageDone | CancelRequested | Requeued | Succeeded | Failed | Cancelled,
+    Queued | Started | ImageDone | PageRead | CancelRequested | Requeued | Succeeded | Failed | Cancelled,
     Field(discriminator="kind"),
 ]
 """Stored with a `seq`; a job is folded from these."""
 
 ProgressFact = Annotated[
-    ModelLoading | ModelLoaded | StepDone | Decoding | Preview,
+    ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Reading,
     Field(discriminator="kind"),
 ]
 """Broadcast only; the newest is kept."""
@@ -251,7 +302,7 @@ class Run(Frozen):
     kind: Literal["run"] = "run"
     job: str
     attempt: int
-    plan: Plan
+    plan: EnginePlan
     spec: ModelSpec
     model_path: str
     """Absolute folder, resolved by the gateway."""

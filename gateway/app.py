@@ -19,6 +19,7 @@ from gateway.core import Core
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.images import PictureDecoder
 from gateway.library import Library, LocalModel, default_model
+from gateway.ocr.client import OcrOptions
 from gateway.pictures import Pictures
 from gateway.service import JobService, ServiceOptions
 from gateway.settings import Settings
@@ -59,6 +60,12 @@ def build_core(settings: Settings) -> Core:
         pictures=pictures,
         spool=data / "spool",
         options=_service_options(settings),
+        ocr=OcrOptions(
+            max_pages=settings.ocr.max_pages,
+            page_s=settings.ocr.page_s,
+            idle_s=settings.ocr.idle_s,
+            threads=settings.ocr.threads,
+        ),
     )
     return Core(settings=settings, service=service, library=library, pictures=pictures, decoder=PictureDecoder())
 

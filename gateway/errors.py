@@ -21,6 +21,7 @@ GatewayError
 ├── ClientGone 499              the job was cancelled
 ├── InternalError 500
 │   └── GenerationFailed        the job failed; `code` is the job's failure code
+├── NotInstalled 501            an optional part of the gateway is missing; the message says which
 ├── Unavailable 503
 │   ├── QueueFull
 │   └── EngineDown
@@ -137,6 +138,10 @@ class InternalError(GatewayError):
 
 class GenerationFailed(InternalError):
     code, message = "generation_failed", "The picture could not be drawn."
+
+
+class NotInstalled(GatewayError):
+    code, status, message = "not_installed", 501, "This part of the gateway is not installed."
 
 
 class Unavailable(GatewayError):

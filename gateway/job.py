@@ -18,10 +18,13 @@ from engine.protocol import (
     Load,
     ModelLoaded,
     ModelLoading,
+    Ocr,
+    PageRead,
     Plan,
     Preview,
     ProgressFact,
     Queued,
+    Reading,
     Requeued,
     Started,
     StateFact,
@@ -53,10 +56,10 @@ class Priority(IntEnum):
     HIGH = 2
 
 
-StateFacts = Queued | Started | ImageDone | CancelRequested | Requeued | Succeeded | Failed | Cancelled
-ProgressFacts = ModelLoading | ModelLoaded | StepDone | Decoding | Preview
+StateFacts = Queued | Started | ImageDone | PageRead | CancelRequested | Requeued | Succeeded | Failed | Cancelled
+ProgressFacts = ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Reading
 Outcome = Succeeded | Failed | Cancelled
-Plans = Generate | Load
+Plans = Generate | Load | Ocr
 
 state_fact: TypeAdapter[StateFacts] = TypeAdapter(StateFact)
 progress_fact: TypeAdapter[ProgressFacts] = TypeAdapter(ProgressFact)
@@ -68,6 +71,7 @@ TRANSITIONS: dict[tuple[State | None, type[StateFacts]], State] = {
     (State.QUEUED, Failed): State.FAILED,
     (State.QUEUED, Cancelled): State.CANCELLED,
     (State.RUNNING, ImageDone): State.RUNNING,
+    (State.RUNNING, PageRead): State.RUNNING,
     (State.RUNNING, CancelRequested): State.RUNNING,
     (State.RUNNING, Requeued): State.QUEUED,
     (State.RUNNING, Succeeded): State.SUCCEEDED,
@@ -129,6 +133,7 @@ class Job:
     crashes: int = 0
     cancel_requested: CancelReason | None = None
     images: tuple[ImageDone, ...] = ()
+    pages: tuple[PageRead, ...] = ()
     failure: Failed | None = None
     created_at: float = 0.0
     started_at: float | None = None
@@ -155,6 +160,11 @@ class Job:
     def first_undrawn(self) -> int:
         """Index of the first seed without a picture: where a run begins."""
         return len(self.images)
+
+    @property
+    def text(self) -> str:
+        """What was read so far, pages parted by a blank line."""
+        return "\n\n".join(page.text for page in self.pages)
 
     @property
     def seconds(self) -> float | None:
@@ -187,6 +197,10 @@ class Job:
                 if image != self.first_undrawn:
                     raise IllegalTransition(f"picture {image} is not the next one")
                 return replace(after, images=(*self.images, fact))
+            case PageRead(page=page):
+                if page != len(self.pages):
+                    raise IllegalTransition(f"page {page} is not the next one")
+                return replace(after, pages=(*self.pages, fact))
             case CancelRequested(reason=reason):
                 return replace(after, cancel_requested=reason)
             case Requeued(reason=why):
@@ -204,7 +218,7 @@ class Progress:
     job_id: str
     pictures: int
     phase: str = "waiting"
-    """waiting, loading, denoising, decoding."""
+    """waiting, loading, denoising, decoding, reading."""
     image: int = 0
     step: int = 0
     steps: int = 0
@@ -237,3 +251,5 @@ class Progress:
                 return replace(self, phase="decoding", image=image)
             case Preview():
                 return replace(self, preview=fact)
+            case Reading(page=page):
+                return replace(self, phase="reading", image=page)

@@ -1,4 +1,4 @@
-"""The engine's lane: claims one job after the other, has it drawn, files its pictures, and records how it ended.
+"""The engine's lane: has its jobs drawn and files their pictures.
 
 Knows the store, the engine and the hub; no client and no protocol.
 """
@@ -8,11 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import shutil
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 from engine.client import Engine, EngineDied, EngineStopped
 from engine.protocol import (
@@ -24,49 +22,42 @@ from engine.protocol import (
     Generate,
     ImageDone,
     Load,
+    Ocr,
     Run,
     Succeeded,
 )
 from gateway.errors import ModelNotOnDisk, StorageFull
 from gateway.hub import Hub
-from gateway.job import CRASHES_ALLOWED, Job, JobEvent, Outcome, Plans
+from gateway.job import Job, Outcome, Plans
 from gateway.library import Library
 from gateway.pictures import Pictures
-from gateway.store.base import JobStore, Lease, WorkerInfo
+from gateway.runner import LaneRunner
+from gateway.store.base import JobStore, Lease
 
 log = logging.getLogger("gateway.lane")
-
-T = TypeVar("T")
 
 FAILURE_TEXT = {
     "engine_crash": "The engine stopped twice while drawing this picture. A smaller size may help.",
     "engine_timeout": "The engine made no progress twice while drawing this picture.",
     "engine_oom": "Insufficient memory. Try a smaller size or a quantised model.",
 }
-RETRY_S = (0.1, 0.5, 2.0, 5.0, 15.0)
-"""Between tries to write what must be written; the last one repeats."""
 
 
-class EngineLane:
-    """One runner, one job at the engine at a time; a job's last pictures are filed while the next one runs."""
+class EngineLane(LaneRunner):
+    """One job at the engine at a time; a job's last pictures are filed while the next one runs."""
+
+    lane = "engine"
+    stops = (asyncio.CancelledError, EngineStopped)
 
     def __init__(
         self, *, store: JobStore, engine: Engine, hub: Hub, library: Library, pictures: Pictures, spool: Path
     ) -> None:
-        self._store = store
+        super().__init__(store=store, hub=hub)
         self._engine = engine
-        self._hub = hub
         self._library = library
         self._pictures = pictures
         self._spool = spool
-        self._worker = WorkerInfo(id=secrets.token_hex(8))
-        self._wake = asyncio.Event()
-        self._cancels: dict[str, CancelReason] = {}
-        self._loop: asyncio.Task[None] | None = None
         self._finishing: set[asyncio.Task[None]] = set()
-        self.running: Job | None = None
-        """The job the engine draws now."""
-        self._stopping = False
 
     async def start(self) -> None:
         await asyncio.to_thread(_empty_folder, self._spool)
@@ -82,10 +73,6 @@ class EngineLane:
         if self._loop is not None:
             await asyncio.gather(self._loop, *self._finishing, return_exceptions=True)
 
-    def wake(self) -> None:
-        """There is a job to claim."""
-        self._wake.set()
-
     async def cancel(self, job_id: str, reason: CancelReason) -> None:
         """Stop a job that was claimed; the store already knows that it was asked to."""
         self._cancels[job_id] = reason
@@ -93,24 +80,8 @@ class EngineLane:
 
     # ---- one job after the other -----------------------------------------------------------------
 
-    async def _run(self) -> None:
-        while True:
-            await self._engine.wait_ready()
-            self._wake.clear()
-            lease = await self._surely(lambda: self._store.claim(self._worker), "claim")
-            if lease is None:
-                await self._wake.wait()
-                continue
-            try:
-                await self._do(lease)
-            except (asyncio.CancelledError, EngineStopped):
-                await asyncio.shield(self._store.release(lease, "gateway_restart"))
-                raise
-            except Exception:
-                log.exception("the lane stumbled", extra={"job": lease.job.id})
-                await self._end(lease, Failed(code="internal_error", message="The gateway made a mistake."))
-            finally:
-                self.running = None
+    async def _wait_ready(self) -> None:
+        await self._engine.wait_ready()
 
     async def _do(self, lease: Lease) -> None:
         job = self.running = lease.job
@@ -141,8 +112,10 @@ class EngineLane:
 
     async def _command(self, job: Job) -> Run | Failed:
         """What the engine is told, or why the job cannot be done any more."""
+        plan = job.plan
+        assert not isinstance(plan, Ocr), "the store gives this lane its own jobs only"
         try:
-            spec = self._library.find(job.plan.model)
+            spec = self._library.find(plan.model)
             folder = self._library.folder(spec)
             inputs = await self._lay_out_inputs(job)
         except ModelNotOnDisk as error:
@@ -155,7 +128,7 @@ class EngineLane:
         return Run(
             job=job.id,
             attempt=job.attempt,
-            plan=job.plan,
+            plan=plan,
             spec=spec,
             model_path=str(folder),
             inputs=inputs,
@@ -218,60 +191,25 @@ class EngineLane:
         await self._end(lease, failure or outcome or Failed(code="internal_error", message="The engine fell silent."))
 
     async def _after_death(self, lease: Lease, death: EngineDied, failure: Failed | None) -> None:
-        """The engine took the job with it: once it waits again, twice it fails."""
+        """The engine took the job with it; what it drew before is filed."""
         if failure is not None:
             return await self._end(lease, failure)
-        job = await self._surely(lambda: self._store.get(lease.job.id), "get")
-        if job.cancel_requested is not None:
-            return await self._end(lease, Cancelled(reason=job.cancel_requested))
-        if job.crashes >= CRASHES_ALLOWED:
-            return await self._end(lease, Failed(code=death.reason, message=FAILURE_TEXT[death.reason]))
-        why = death.reason if death.reason == "engine_timeout" else "engine_crash"
-        released = await self._surely(lambda: self._store.release(lease, why), "release")
-        self._hub.end(job.id)
-        if released is not None:
-            self._publish(released.events[-1])
-
-    async def _end(self, lease: Lease, outcome: Outcome) -> None:
-        """Commit, tell, tidy up."""
-        job_id = lease.job.id
-        if isinstance(outcome, Cancelled):
-            outcome = Cancelled(reason=self._cancels.get(job_id, outcome.reason))
-        verdict, job = await self._surely(lambda: self._store.commit(lease, outcome), "commit")
-        self._cancels.pop(job_id, None)
-        self._hub.end(job_id)
-        if verdict != "fenced":
-            self._publish(job.events[-1])
-        await asyncio.to_thread(self._tidy, job_id)
-
-    async def _surely(self, write: Callable[[], Awaitable[T]], what: str) -> T:
-        """Try until it is on disk: a full disk or a passing fault must not cost the lane, nor the job its end."""
-        for tries in range(2**31):
-            try:
-                return await write()
-            except Exception:
-                if self._stopping:
-                    raise
-                log.exception("%s failed; trying again", what)
-                await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
-        raise AssertionError("unreachable")
+        await self._died(lease, death.reason, FAILURE_TEXT[death.reason])
 
     def _tidy(self, job_id: str) -> None:
         for leftover in self._spool.glob(f"{job_id}.*"):
             leftover.unlink(missing_ok=True)
 
-    def _publish(self, event: JobEvent) -> None:
-        log.info(event.fact.kind, extra={"job": event.job_id, "seq": event.seq})
-        self._hub.publish(event)
-
 
 def _count(plan: Plans) -> int:
-    """Pictures to make; loading a model counts as one."""
+    """Pictures to make or pages to read; loading a model counts as one."""
     match plan:
         case Generate(seeds=seeds):
             return len(seeds)
         case Load():
             return 1
+        case Ocr(count=count):
+            return count
         case _:
             assert_never(plan)
 

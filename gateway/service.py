@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import secrets
 import time
@@ -12,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from engine.client import Engine, EngineStatus, EngineStopped
-from engine.protocol import Cancelled, CancelReason, Failed, Load, Succeeded
+from engine.protocol import Cancelled, CancelReason, Failed, Lane, Load, Succeeded, lane_of
 from gateway.errors import JobNotFound, Unavailable
 from gateway.hub import Event, Hub
 from gateway.job import Job, JobEvent, NewJob, Plans, Priority, Progress, State
 from gateway.lane import EngineLane
 from gateway.library import Library
+from gateway.ocr.client import OcrOptions
+from gateway.ocr.lane import OcrLane
+from gateway.ocr.request import OcrRequest
 from gateway.pictures import Pictures
 from gateway.request import GenerationRequest, Leniency, Limits, resolve
+from gateway.runner import LaneRunner
 from gateway.store.base import Bounds, JobStore, Stats
 
 log = logging.getLogger("gateway.service")
@@ -65,6 +70,7 @@ class JobService:
         pictures: Pictures,
         spool: Path,
         options: ServiceOptions,
+        ocr: OcrOptions | None = None,
     ) -> None:
         self.library = library
         self.pictures = pictures
@@ -75,6 +81,8 @@ class JobService:
         self._lane = EngineLane(
             store=store, engine=engine, hub=self._hub, library=library, pictures=pictures, spool=spool
         )
+        self._ocr = OcrLane(store=store, hub=self._hub, options=ocr or OcrOptions())
+        self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr)}
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -85,7 +93,8 @@ class JobService:
         for job in await self._store.open():
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
-        await self._lane.start()
+        for lane in self._lanes.values():
+            await lane.start()
         self._spawn(self._retain())
 
     async def stop(self) -> None:
@@ -94,7 +103,7 @@ class JobService:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._lane.stop()
+        await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
         await self._store.close()
 
     def begin_stop(self) -> None:
@@ -140,6 +149,16 @@ class JobService:
         except EngineStopped:
             raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
 
+    async def submit_ocr(self, request: OcrRequest, document: bytes, origin: Origin) -> Job:
+        """Store a job that reads a document: a checked PNG, or a PDF as it came.
+
+        Raises: NotInstalled, and as submit.
+        """
+        name = hashlib.sha256(document).hexdigest()
+        plan = await self._ocr.plan(request, document, name)
+        await self.keep_input(document)
+        return await self._submit(_new_job(plan, origin, hashlib.sha256(plan.model_dump_json().encode()).hexdigest()))
+
     async def _submit(self, new: NewJob) -> Job:
         if self._stopping:
             raise Unavailable("The gateway is stopping.", retry_after_s=5)
@@ -148,7 +167,7 @@ class JobService:
         if submitted.created:
             log.info("queued", extra={"job": job.id, "protocol": job.protocol, "model": job.plan.model})
             self._hub.publish(job.events[-1])
-            self._lane.wake()
+            self._lanes[lane_of(job.plan)].wake()
         return job
 
     async def keep_input(self, picture: bytes) -> str:
@@ -255,7 +274,7 @@ class JobService:
             log.info(event.fact.kind, extra={"job": job_id, "seq": event.seq})
             self._hub.publish(event)
         if job.state is State.RUNNING:
-            await self._lane.cancel(job_id, reason)
+            await self._lanes[lane_of(job.plan)].cancel(job_id, reason)
 
     def abandon(self, job: Job) -> None:
         """The client that waited for this job hung up (R-09): stop it, unless somebody else still wants it."""

@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FILES = [p for room in ("gateway", "adapters", "engine") for p in sorted((ROOT / room).rglob("*.py"))]
+OCR_CHILD_ONLY = ("gateway/ocr/reader.py", "gateway/ocr/pages.py")
+OCR_PACKAGES = {"rapidocr", "onnxruntime", "pypdfium2", "cv2", "numpy"}
 CHILD_ONLY = ("engine/backends/mlx", "engine/families/")
 WEB = ("adapters/", "gateway/app.py", "gateway/access.py", "gateway/server.py")
 ENGINE_SEEN = {"engine.protocol", "engine.catalog", "engine.client", "engine"}
@@ -52,6 +54,8 @@ def test_no_arrow_points_the_wrong_way(file: Path) -> None:
         assert "engine.client" not in found, "only the service talks to the engine"
     if not name.startswith(CHILD_ONLY):
         assert not rooms & {"mlx", "mflux"}, "mflux and mlx are imported in the child only"
+    if not name.startswith((*OCR_CHILD_ONLY, *CHILD_ONLY, "engine/")):
+        assert not rooms & OCR_PACKAGES, "what reads text is imported in its child only"
     if not name.startswith(WEB):
         assert not rooms & {"starlette", "sse_starlette"}, "starlette stays at the edge"
 

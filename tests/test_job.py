@@ -17,12 +17,15 @@ from engine.protocol import (
     ImageDone,
     ModelLoaded,
     ModelLoading,
+    PageRead,
     Preview,
     Queued,
+    Reading,
     Requeued,
     Started,
     StepDone,
     Succeeded,
+    TextLine,
 )
 from gateway.job import TRANSITIONS, IllegalTransition, Job, Progress, State, StateFacts
 from tests.support import a_job, a_plan
@@ -32,12 +35,19 @@ def image(n: int) -> ImageDone:
     return ImageDone(image=n, seed=n, file=f"{n}.png", width_px=64, height_px=64, drawn_px=(64, 64), seconds=0.1)
 
 
+def page(n: int, *texts: str) -> PageRead:
+    lines = tuple(TextLine(box=((0, 0), (9, 0), (9, 9), (0, 9)), text=text, score=1.0) for text in texts)
+    return PageRead(page=n, width_px=64, height_px=64, lines=lines, seconds=0.1)
+
+
 def fact_of(kind: type[StateFacts], job: Job) -> StateFacts:
     match kind.__name__:
         case "Started":
             return Started(attempt=job.attempt + 1)
         case "ImageDone":
             return image(job.first_undrawn)
+        case "PageRead":
+            return page(len(job.pages))
         case "Requeued":
             return Requeued(reason="engine_crash")
         case "Failed":
@@ -127,3 +137,19 @@ def test_progress_runs_from_zero_to_one_over_all_pictures() -> None:
         seen.append(progress.fraction)
         progress = progress.apply(Preview(image=n, step=step, jpeg_base64="")).apply(Decoding(image=n))
     assert seen == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_text_is_folded_page_by_page_in_order() -> None:
+    job = job_in(State.RUNNING)
+    with pytest.raises(IllegalTransition):
+        job.apply(page(1), at=2.0)
+    for read in (page(0, "one", "two"), page(1), page(2, "three")):
+        job = job.apply(read, at=2.0)
+    assert job.text == "one\ntwo\n\n\n\nthree"
+    with pytest.raises(IllegalTransition):
+        job.apply(page(2), at=2.0)
+
+
+def test_progress_tells_which_page_is_read() -> None:
+    progress = Progress(job_id="j", pictures=4).apply(Reading(page=1))
+    assert (progress.phase, progress.fraction) == ("reading", 0.25)

@@ -14,11 +14,14 @@ from engine.protocol import (
     CancelRequested,
     Failed,
     ImageDone,
+    Ocr,
+    PageRead,
     Paste,
     Queued,
     Requeued,
     Started,
     Succeeded,
+    TextLine,
 )
 from gateway.errors import IdempotencyConflict, JobNotFound, OwnerQueueFull, QueueFull, StorageFull
 from gateway.job import Job, Priority, State
@@ -119,6 +122,45 @@ def test_a_worker_gets_only_models_it_can_run(make: Callable[[], JobStore]) -> N
             lease = await store.claim(WorkerInfo(id="w", models=frozenset({"small", "other"})))
             assert lease is not None
             assert lease.job.id == small.id
+
+    run(story())
+
+
+def test_each_lane_claims_its_own_jobs_and_counts_its_own_queue(make: Callable[[], JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            drawn = [await submit(store), await submit(store)]
+            read = [await submit(store, plan=Ocr(document=d * 64), priority=Priority.HIGH) for d in "ab"]
+            assert [await store.position(job.id) for job in (*drawn, *read)] == [0, 1, 0, 1]
+            cpu = await store.claim(WorkerInfo(id="c", lane="cpu"))
+            assert cpu is not None
+            assert cpu.job.id == read[0].id
+            assert (await claim(store)).job.id == drawn[0].id
+            assert await store.position(read[1].id) == 1
+            assert await store.claim(WorkerInfo(id="n", lane="network")) is None
+            await store.commit(cpu, Succeeded())
+            assert await store.position(read[1].id) == 0
+
+    run(story())
+
+
+def test_pages_are_kept_over_a_release_and_a_restart(make: Callable[[], JobStore]) -> None:
+    line = TextLine(box=((0, 0), (9.5, 0), (9.5, 8), (0, 8)), text="Größe ☀", score=0.9)
+    page = PageRead(page=0, width_px=64, height_px=64, lines=(line,), seconds=0.1)
+
+    async def story() -> None:
+        worker = WorkerInfo(id="c", lane="cpu")
+        async with opened(make) as store:
+            job = await submit(store, plan=Ocr(document="a" * 64, pages=(3, 1), dpi=150))
+            lease = await store.claim(worker)
+            assert lease is not None
+            await store.record(lease, page)
+            assert await store.release(lease, "engine_crash") is not None
+            assert await store.claim(worker) is not None
+        async with opened(make) as store:
+            again = await store.get(job.id)
+            assert (again.plan, again.pages, again.text) == (job.plan, (page,), line.text)
+            assert (again.state, again.crashes) == (State.QUEUED, 1)
 
     run(story())
 
@@ -357,8 +399,10 @@ def test_blobs_are_named_by_their_bytes_and_kept_while_a_job_names_them(make: Ca
             plan = a_plan(init_image=used, mask=names[0], paste=paste, references=tuple(names[3:]))
             await submit(store, plan=plan)
             assert plan.inputs == {used, *names}
+            document = await store.put_blob(b"document")
+            await submit(store, plan=Ocr(document=document))
             assert await store.drop_unused_blobs(grace_s=-1) == 1
-            for name in plan.inputs:
+            for name in (*plan.inputs, document):
                 await store.blob(name)
             for name in (unused, "../jobs.sqlite3", "0" * 63):
                 with pytest.raises(KeyError):

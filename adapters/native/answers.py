@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapters.base import core_of
-from engine.protocol import Generate, Load
+from engine.protocol import Generate, Load, Ocr, PageRead
 from gateway.errors import GatewayError
 from gateway.job import Job, Plans, Progress, State
 
@@ -86,13 +86,25 @@ def to_job(job: Job, position: int | None, progress: Progress | None) -> dict[st
 
 
 async def to_result(request: Request, job: Job) -> dict[str, Any]:
-    """Pictures as base64 PNG with their seeds; null where the quota has removed one since."""
+    """Pictures as base64 PNG with their seeds, null where the quota removed one since; or the text that was read."""
+    if isinstance(job.plan, Ocr):
+        return {"text": job.text, "pages": [to_page(job.plan, page) for page in job.pages]}
     read = core_of(request).pictures.read
     pngs = [await asyncio.to_thread(read, image.file) for image in job.images]
     return {
         "images": [base64.b64encode(png).decode() if png else None for png in pngs],
         "seeds": [image.seed for image in job.images],
         "drawn_px": [list(image.drawn_px) for image in job.images],
+    }
+
+
+def to_page(plan: Ocr, read: PageRead) -> dict[str, Any]:
+    """One page with its lines; `page` is its number in the PDF, null for a picture."""
+    return {
+        "page": plan.pages[read.page] if plan.pages else None,
+        "width": read.width_px,
+        "height": read.height_px,
+        "lines": [line.model_dump() for line in read.lines],
     }
 
 
@@ -112,5 +124,7 @@ def type_of(plan: Plans) -> str:
             return "img2img"
         case Load():
             return "load"
+        case Ocr():
+            return "ocr"
         case _:
             assert_never(plan)

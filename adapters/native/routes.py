@@ -77,7 +77,7 @@ async def job(request: Request) -> Response:
     """GET jobs/{id}: the state, and with it the pictures unless `?images=false`."""
     own = await _own_job(request)
     shown = await _shown(request, own)
-    if own.images and request.query_params.get("images") != "false":
+    if (own.images or own.pages) and request.query_params.get("images") != "false":
         shown["result"] = await to_result(request, own)
     return JSONResponse(shown)
 

@@ -16,6 +16,7 @@ from engine.protocol import (
     CancelRequested,
     Failed,
     ImageDone,
+    PageRead,
     Preview,
     Queued,
     Requeued,
@@ -51,6 +52,8 @@ async def to_frame(request: Request, event: Event) -> bytes:
         case ImageDone(image=image, seed=seed):
             url = f"{PREFIX}/jobs/{job_id}/images/{image}"
             return frame("image", {**base, "image": image, "seed": seed, "url": url}, event_id)
+        case PageRead(page=page):
+            return frame("page", {**base, "page": page, "text": event.fact.text}, event_id)
         case CancelRequested():
             return frame("cancel_requested", base, event_id)
         case Requeued(reason=reason):

@@ -170,6 +170,19 @@ class EngineSettings(Section):
     )
 
 
+class OcrSettings(Section):
+    max_pages: Annotated[int, Field(ge=1, le=2000)] = Field(
+        default=200, description="Pages of a PDF one request may have read."
+    )
+    page_s: Seconds = Field(default=120, description="Seconds one page may take.")
+    idle_s: Seconds = Field(
+        default=300, description="Seconds the process that reads text is kept when it has nothing to do."
+    )
+    threads: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        default=None, description="Threads that read text; null: one less than processors, four at most."
+    )
+
+
 class AccessSettings(Section):
     keys_file: FolderPath | None = Field(
         default=None, description='File with a line "name key" for each client; mode 0600.'
@@ -223,6 +236,7 @@ class Settings(BaseSettings):
     queue: QueueSettings = Field(default=QueueSettings(), description="How many jobs may wait.")
     retention: RetentionSettings = Field(default=RetentionSettings(), description="How long things are kept.")
     engine: EngineSettings = Field(default=EngineSettings(), description="The process that draws.")
+    ocr: OcrSettings = Field(default=OcrSettings(), description="What reads text in pictures and PDFs.")
     access: AccessSettings = Field(default=AccessSettings(), description="Who may call.")
     http: HttpSettings = Field(default=HttpSettings(), description="What a connection may cost.")
     log: LogSettings = Field(default=LogSettings(), description="What is written to stderr.")

@@ -34,10 +34,10 @@ from gateway.store.schema import VERSION, connect, open_checked
 IDEMPOTENCY_S = 24 * 3600.0
 INPUTS_SQL = """
 SELECT DISTINCT named.value FROM jobs, json_tree(jobs.plan) AS named
-WHERE named.path || '.' || named.key IN ('$.init_image', '$.mask', '$.paste.picture', '$.paste.mask')
+WHERE named.path || '.' || named.key IN ('$.init_image', '$.mask', '$.paste.picture', '$.paste.mask', '$.document')
    OR named.path = '$.references'
 """
-"""The blobs that plans name: `Generate.inputs` in SQL."""
+"""The blobs that plans name: `Generate.inputs` and `Ocr.document` in SQL."""
 
 T = TypeVar("T")
 

@@ -1,0 +1,260 @@
+"""The parent's side of the OCR child: started when first needed, killed when it is late, let go when it is idle.
+
+Knows frames and signals; what a job is, is the lane's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, assert_never
+
+from pydantic import ValidationError
+
+from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
+from gateway.errors import InvalidRequest, Unavailable
+from gateway.ocr.wire import (
+    LENGTH,
+    MAX_ANSWER_BYTES,
+    Answer,
+    Counted,
+    CountPages,
+    Read,
+    Refused,
+    Request,
+    answer,
+    framed,
+)
+
+log = logging.getLogger("gateway.ocr")
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "HOME", "TMPDIR")
+THREADS_MOST = 4
+
+Fact = ModelLoading | ModelLoaded | Reading | PageRead
+
+
+@dataclass(frozen=True, slots=True)
+class OcrOptions:
+    """All times in seconds."""
+
+    max_pages: int = 200
+    """In one job."""
+    page_s: float = 120.0
+    """The child may be silent this long: for a page, or for loading its models."""
+    check_s: float = 10.0
+    """A PDF may take this long to be counted."""
+    idle_s: float = 300.0
+    """A child with nothing to do is let go after this, and with it half a gigabyte."""
+    threads: int | None = None
+    """None: one less than there are processors, four at most."""
+    command: tuple[str, ...] = (sys.executable, "-m", "gateway.ocr.child")
+
+    @property
+    def used_threads(self) -> int:
+        return self.threads or min(THREADS_MOST, max(1, (os.cpu_count() or 1) - 1))
+
+
+class OcrRefused(Exception):
+    """The document cannot be read. `message` is a sentence for the client."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        super().__init__(message)
+
+
+class OcrDied(Exception):
+    """The child died, or was killed for being silent too long."""
+
+    def __init__(self, reason: Literal["engine_crash", "engine_timeout"]) -> None:
+        self.reason: Literal["engine_crash", "engine_timeout"] = reason
+        super().__init__(reason)
+
+
+class OcrClient:
+    """One child, one request at a time. Belongs to one event loop; `close` in the end."""
+
+    def __init__(self, options: OcrOptions) -> None:
+        self._options = options
+        self._child: asyncio.subprocess.Process | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._idle: asyncio.TimerHandle | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the child, while there is one."""
+        return None if self._child is None else self._child.pid
+
+    async def count_pages(self, pdf: bytes) -> int:
+        """How many pages a PDF has. Raises: InvalidRequest where it cannot be read, Unavailable."""
+        try:
+            async with aclosing(self._ask(CountPages(), pdf, self._options.check_s)) as answers:
+                async for found in answers:
+                    if isinstance(found, Counted):
+                        return found.pages
+        except OcrRefused as refusal:
+            raise InvalidRequest(refusal.message, param="image") from None
+        except OcrDied:
+            raise InvalidRequest("The PDF cannot be opened.", param="image") from None
+        except OSError as error:
+            raise Unavailable("PDFs cannot be opened now.") from error
+        raise InvalidRequest("The PDF cannot be opened.", param="image")
+
+    async def read(self, plan: Ocr, document: bytes, first: int) -> AsyncGenerator[Fact]:
+        """What happens while the pages from index `first` on are read; a caller that leaves early kills the child.
+
+        Raises: OcrRefused, OcrDied.
+        """
+        asked = Read(pages=plan.pages, dpi=plan.dpi, first=first)
+        try:
+            async with aclosing(self._ask(asked, document, self._options.page_s)) as answers:
+                async for found in answers:
+                    if not isinstance(found, Counted):
+                        yield found
+        except OSError as error:
+            log.exception("the OCR process could not be started")
+            raise OcrDied("engine_crash") from error
+
+    async def close(self) -> None:
+        """End the child; a later request starts another."""
+        async with self._turn:
+            await self._end()
+        await asyncio.gather(*self._leaving)
+
+    # ---- one request -----------------------------------------------------------------------------
+
+    async def _ask(self, asked: Request, document: bytes, silence_s: float) -> AsyncGenerator[Fact | Counted]:
+        """Raises: OcrRefused, OcrDied, OSError where no child can be started."""
+        async with self._turn:
+            if self._idle is not None:
+                self._idle.cancel()
+            child = await self._started()
+            is_clean = False
+            try:
+                async with asyncio.timeout(silence_s):
+                    await _send(child, asked, document)
+                while True:
+                    async with asyncio.timeout(silence_s):
+                        found = await _next(child)
+                    is_clean = _ends(asked, found)
+                    if isinstance(found, Refused):
+                        raise OcrRefused(found.message)
+                    yield found
+                    if is_clean:
+                        return
+            except TimeoutError:
+                log.error("the OCR process, pid %d, was silent too long", child.pid)
+                raise OcrDied("engine_timeout") from None
+            except (OSError, asyncio.IncompleteReadError, ValidationError):
+                raise OcrDied("engine_crash") from None
+            finally:
+                # An answer nobody waits for would be taken for the next document's.
+                if is_clean:
+                    self._rest()
+                else:
+                    await self._end()
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        """Raises: OSError."""
+        if self._child is not None and self._child.returncode is not None:
+            await self._end()
+        if self._child is None:
+            threads = str(self._options.used_threads)
+            environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+            self._child = await asyncio.create_subprocess_exec(
+                *self._options.command,
+                "--threads",
+                threads,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                cwd=ROOT,
+                env={**environment, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+                start_new_session=True,
+            )
+            self._listening = asyncio.create_task(_log_stderr(self._child))
+        return self._child
+
+    def _rest(self) -> None:
+        self._idle = asyncio.get_running_loop().call_later(self._options.idle_s, self._let_go)
+
+    def _let_go(self) -> None:
+        task = asyncio.create_task(self._end_if_idle())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _end_if_idle(self) -> None:
+        if not self._turn.locked():
+            async with self._turn:
+                await self._end()
+
+    async def _end(self) -> None:
+        """Kill the child and wait for it; it holds nothing worth a farewell."""
+        if self._idle is not None:
+            self._idle.cancel()
+        child, self._child = self._child, None
+        listening, self._listening = self._listening, None
+        if child is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        if child.stdin is not None:
+            child.stdin.close()
+        await asyncio.shield(_buried(child, listening))
+
+
+async def _buried(child: asyncio.subprocess.Process, listening: asyncio.Task[None] | None) -> None:
+    await child.wait()
+    if listening is not None:
+        await listening
+
+
+async def _send(child: asyncio.subprocess.Process, asked: Request, document: bytes) -> None:
+    assert child.stdin is not None
+    child.stdin.write(framed(asked.model_dump_json().encode()) + framed(document))
+    await child.stdin.drain()
+
+
+async def _next(child: asyncio.subprocess.Process) -> Answer:
+    """Raises: IncompleteReadError, ValidationError."""
+    assert child.stdout is not None
+    (size,) = LENGTH.unpack(await child.stdout.readexactly(LENGTH.size))
+    if size > MAX_ANSWER_BYTES:
+        raise asyncio.IncompleteReadError(b"", size)
+    return answer.validate_json(await child.stdout.readexactly(size))
+
+
+def _ends(asked: Request, found: Answer) -> bool:
+    """Whether this is the last answer to the request."""
+    match asked:
+        case CountPages():
+            return isinstance(found, Counted | Refused)
+        case Read(pages=pages):
+            is_last = isinstance(found, PageRead) and found.page + 1 == (len(pages) or 1)
+            return is_last or isinstance(found, Refused)
+        case _:
+            assert_never(asked)
+
+
+async def _log_stderr(child: asyncio.subprocess.Process) -> None:
+    """What the child complains of goes to our log, a line each."""
+    assert child.stderr is not None
+    while True:
+        try:
+            line = await child.stderr.readline()
+        except ValueError:  # a line beyond the reader's limit
+            continue
+        if not line:
+            return
+        log.info("%s", line.decode(errors="replace").rstrip(), extra={"pid": child.pid})

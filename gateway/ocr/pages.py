@@ -1,0 +1,97 @@
+"""A document's pages as bounded pictures; runs in the child. PDFs come as strangers made them, PNGs are our own."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from pypdfium2 import PdfDocument
+
+MAX_PIXELS = 16_777_216
+MAX_EDGE_PX = 8192
+POINTS_PER_INCH = 72.0
+
+
+class Unreadable(Exception):
+    """The document is not taken; the text is a sentence for the client."""
+
+
+def count_pages(pdf: bytes) -> int:
+    """Raises: Unreadable."""
+    with opened(pdf) as document:
+        return len(document)
+
+
+def to_pictures(document: bytes, pages: Sequence[int], dpi: float) -> Iterator[Image]:
+    """One RGB picture a page, rendered when it is asked for; without pages the document is a PNG, and the picture.
+
+    Raises: Unreadable.
+    """
+    if not pages:
+        yield _flat(document)
+        return
+    with opened(document) as pdf:
+        for page in pages:
+            yield _render(pdf, page, dpi)
+
+
+@contextmanager
+def opened(pdf: bytes) -> Iterator[PdfDocument]:
+    """Raises: Unreadable."""
+    import pypdfium2
+    from pypdfium2 import raw
+
+    try:
+        document = pypdfium2.PdfDocument(pdf)
+    except pypdfium2.PdfiumError as error:
+        if getattr(error, "err_code", None) == raw.FPDF_ERR_PASSWORD:
+            raise Unreadable("The PDF is encrypted; send it without a password.") from None
+        raise Unreadable("The PDF is damaged or cut off.") from None
+    try:
+        yield document
+    finally:
+        document.close()
+
+
+def _render(pdf: PdfDocument, number: int, dpi: float) -> Image:
+    """Page `number`, counted from 1, at `dpi`, or as much of it as a picture may have."""
+    import pypdfium2
+
+    try:
+        page = pdf[number - 1]
+        width, height = page.get_size()
+        picture: Image = page.render(scale=scale_of(width, height, dpi)).to_pil().convert("RGB")
+        page.close()
+    except (pypdfium2.PdfiumError, IndexError, ValueError):
+        raise Unreadable(f"Page {number} of the PDF cannot be rendered.") from None
+    return picture
+
+
+def scale_of(width_pt: float, height_pt: float, dpi: float) -> float:
+    """Pixels a point at `dpi`; less where the page would have more than MAX_PIXELS or MAX_EDGE_PX on a side.
+
+    Raises: ValueError for a page without a size.
+    """
+    if width_pt <= 0 or height_pt <= 0:
+        raise ValueError("no size")
+    # A little less than the bounds: the renderer rounds up.
+    by_edge = (MAX_EDGE_PX - 1) / max(width_pt, height_pt)
+    by_area = math.sqrt(MAX_PIXELS / (width_pt * height_pt)) * 0.999
+    return min(dpi / POINTS_PER_INCH, by_edge, by_area)
+
+
+def _flat(png: bytes) -> Image:
+    """The picture on white: text on a transparent ground is meant to stand on something."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
+        picture.load()
+        if picture.mode != "RGBA":
+            return picture.convert("RGB")
+        ground = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(ground, picture).convert("RGB")

@@ -1,0 +1,53 @@
+"""From what a client asked of a document to a plan with nothing open. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from engine.protocol import Frozen, Ocr
+from gateway.errors import InvalidRequest
+
+DEFAULT_DPI = 200.0
+MAX_DPI = 600.0
+"""More is rendered as this much. Source: Xinference's bound for PDFs."""
+
+
+class OcrRequest(Frozen):
+    """What a client asked for beside the document. None means: the client did not say."""
+
+    pages: tuple[int, ...] | None = None
+    """Of a PDF, counted from 1, in the order of the answer."""
+    dpi: float | None = None
+
+
+def is_pdf(document: bytes) -> bool:
+    """By its bytes: a content type may say anything."""
+    return document.startswith(b"%PDF")
+
+
+def resolve(request: OcrRequest, document: str, page_count: int | None, max_pages: int) -> Ocr:
+    """`document` is the name of its blob, `page_count` what the PDF has; None: it is a picture, which has no pages.
+
+    Raises: InvalidRequest naming the parameter.
+    """
+    dpi = DEFAULT_DPI if request.dpi is None else request.dpi
+    if not math.isfinite(dpi) or dpi <= 0:
+        raise InvalidRequest("dpi must be a number above 0.", param="dpi")
+    if page_count is None:
+        return Ocr(document=document)
+    return Ocr(document=document, pages=_pages(request.pages, page_count, max_pages), dpi=min(dpi, MAX_DPI))
+
+
+def _pages(asked: tuple[int, ...] | None, count: int, most: int) -> tuple[int, ...]:
+    pages = tuple(range(1, count + 1)) if asked is None else asked
+    if not pages:
+        raise InvalidRequest("The PDF has no pages." if asked is None else "pages is empty.", param="pages")
+    if len(pages) > most:
+        raise InvalidRequest(
+            f"At most {most} pages are read in one request, and these are {len(pages)}; choose some with pages.",
+            param="pages",
+        )
+    for page in pages:
+        if not 1 <= page <= count:
+            raise InvalidRequest(f"The PDF has {count} pages, counted from 1.", param="pages")
+    return pages

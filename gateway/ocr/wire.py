@@ -1,0 +1,58 @@
+"""What travels between the gateway and the OCR child: frames of bytes, and what they say.
+
+A frame is a 4-byte big-endian length and as many bytes. A request is a frame of JSON and a frame with the document;
+its answers are frames of JSON. End of input: leave.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from engine.protocol import Frozen, ModelLoaded, ModelLoading, PageRead, Reading
+
+LENGTH = struct.Struct(">I")
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+
+
+class CountPages(Frozen):
+    """Request: how many pages has this PDF? Answered by Counted or Refused."""
+
+    kind: Literal["count_pages"] = "count_pages"
+
+
+class Read(Frozen):
+    """Request: read the pages from index `first` on. Answered by one PageRead each, or Refused."""
+
+    kind: Literal["read"] = "read"
+    pages: tuple[int, ...]
+    """Of a PDF, counted from 1; empty where the document is a picture."""
+    dpi: float
+    first: int
+
+
+class Counted(Frozen):
+    """Answer to CountPages."""
+
+    kind: Literal["counted"] = "counted"
+    pages: int
+
+
+class Refused(Frozen):
+    """Answer: the document cannot be read; `message` is a sentence for the client."""
+
+    kind: Literal["refused"] = "refused"
+    message: str
+
+
+Request = CountPages | Read
+Answer = Counted | Refused | ModelLoading | ModelLoaded | Reading | PageRead
+
+request: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
+answer: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])
+
+
+def framed(data: bytes) -> bytes:
+    return LENGTH.pack(len(data)) + data

@@ -1,0 +1,77 @@
+"""An OCR child that does what its document says, for tests of the parent: one JSON list of actions after `%PDF`.
+
+`page` answers one page, `die` and `sleep` do so, `refuse` and `garbage` answer that; an action with a file name is done
+only once, where that file does not exist yet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from engine.protocol import ModelLoaded, ModelLoading, PageRead, Reading, TextLine
+from gateway.ocr.wire import LENGTH, Answer, Counted, CountPages, Refused, framed, request
+
+
+def say(answer: Answer) -> None:
+    sys.stdout.buffer.write(framed(answer.model_dump_json().encode()))
+    sys.stdout.buffer.flush()
+
+
+def frame() -> bytes:
+    head = sys.stdin.buffer.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        sys.exit()
+    return sys.stdin.buffer.read(LENGTH.unpack(head)[0])
+
+
+def page(n: int, text: str) -> PageRead:
+    line = TextLine(box=((0, 0), (9, 0), (9, 9), (0, 9)), text=text, score=1.0)
+    return PageRead(page=n, width_px=9, height_px=9, lines=(line,), seconds=0.0)
+
+
+def act(n: int, action: dict[str, Any]) -> None:
+    once = action.get("once")
+    if once is not None:
+        if Path(once).exists():
+            action = {"do": "page"}
+        else:
+            Path(once).touch()
+    match action["do"]:
+        case "die":
+            os._exit(7)
+        case "sleep":
+            time.sleep(600)
+        case "refuse":
+            say(Refused(message="No."))
+            return
+        case "garbage":
+            sys.stdout.buffer.write(b"\0\0\0\4nope")
+            sys.stdout.buffer.flush()
+            return
+    say(page(n, f"page {n} by {os.getpid()}"))
+
+
+def main() -> None:
+    say_loaded = True
+    while True:
+        asked, document = request.validate_json(frame()), frame()
+        actions = json.loads(document.removeprefix(b"%PDF"))
+        if isinstance(asked, CountPages):
+            say(Counted(pages=len(actions)))
+            continue
+        if say_loaded:
+            say(ModelLoading(model="rapidocr"))
+            say(ModelLoaded(model="rapidocr", seconds=0.0))
+            say_loaded = False
+        for n, action in list(enumerate(actions))[asked.first :]:
+            say(Reading(page=n))
+            act(n, action)
+
+
+if __name__ == "__main__":
+    main()
