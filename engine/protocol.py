@@ -37,6 +37,19 @@ class Paste(Frozen):
 MaskContent = Literal["original", "noise", "nothing"]
 
 
+class SecondPass(Frozen):
+    """The drawn picture, enlarged so that it covers this size, cropped to it, and drawn over: "hires fix"."""
+
+    width_px: int
+    height_px: int
+    steps: int
+    denoise: float
+    """0 leaves the enlarged picture as it is, 1 ignores it."""
+    enlarge: Literal["lanczos", "nearest"] = "lanczos"
+    prompt: str | None = None
+    """Where it is another one than the first pass's."""
+
+
 class Generate(Frozen):
     """Draw one picture a seed. The same plan gives the same pixels, always. Blobs are named by their sha256."""
 
@@ -51,8 +64,11 @@ class Generate(Frozen):
     quantize: int | None = None
     init_image: str | None = None
     """Blob."""
+    further_init_images: tuple[str, ...] = ()
+    """Blobs: the pictures after the first begin from these in turn, then from `init_image` again."""
     denoise: float = 1.0
     """0 keeps the input picture, 1 ignores it."""
+    second_pass: SecondPass | None = None
     mask: str | None = None
     """Blob: white is repainted, black stays as the input picture is."""
     mask_content: MaskContent = "original"
@@ -71,7 +87,12 @@ class Generate(Frozen):
     def inputs(self) -> frozenset[str]:
         """All blobs the plan names."""
         paste = (self.paste.picture, self.paste.mask) if self.paste else ()
-        return frozenset(name for name in (self.init_image, self.mask, *paste, *self.references) if name)
+        return frozenset(name for name in (*self.init_images, self.mask, *paste, *self.references) if name)
+
+    @property
+    def init_images(self) -> tuple[str, ...]:
+        """What the pictures begin from, in turn."""
+        return () if self.init_image is None else (self.init_image, *self.further_init_images)
 
 
 class Load(Frozen):
@@ -152,6 +173,8 @@ class ImageDone(Frozen):
     drawn_px: tuple[int, int]
     """Width and height the model drew at; differs from the size where a model knows only its native one."""
     seconds: float
+    cut_short: bool = False
+    """Somebody skipped the rest of its steps."""
 
 
 class TextLine(Frozen):
@@ -272,6 +295,8 @@ class Drawn(Frozen):
     height_px: int
     drawn_px: tuple[int, int]
     seconds: float
+    cut_short: bool = False
+    """Somebody skipped the rest of its steps."""
 
 
 StateFact = Annotated[
@@ -319,6 +344,13 @@ class Cancel(Frozen):
     job: str
 
 
+class Skip(Frozen):
+    """Command: leave out the rest of this picture's steps; it is finished as it stands, and the job goes on."""
+
+    kind: Literal["skip"] = "skip"
+    job: str
+
+
 class Ping(Frozen):
     """Command: answer Pong once the work thread is free and clean."""
 
@@ -358,12 +390,12 @@ class JobReport(Frozen):
     fact: EngineFact
 
 
-Command = Annotated[Run | Cancel | Ping, Field(discriminator="kind")]
+Command = Annotated[Run | Cancel | Skip | Ping, Field(discriminator="kind")]
 Report = Annotated[Ready | Pong | Memory | JobReport, Field(discriminator="kind")]
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 
-_command: TypeAdapter[Run | Cancel | Ping] = TypeAdapter(Command)
+_command: TypeAdapter[Run | Cancel | Skip | Ping] = TypeAdapter(Command)
 _report: TypeAdapter[Ready | Pong | Memory | JobReport] = TypeAdapter(Report)
 
 
@@ -372,7 +404,7 @@ def encode(message: Frozen) -> bytes:
     return message.model_dump_json().encode() + b"\n"
 
 
-def decode_command(line: bytes) -> Run | Cancel | Ping:
+def decode_command(line: bytes) -> Run | Cancel | Skip | Ping:
     """Raises: pydantic.ValidationError for anything that is not a command."""
     return _command.validate_json(line)
 

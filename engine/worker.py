@@ -19,7 +19,16 @@ from typing import BinaryIO, Never, assert_never
 
 from pydantic import ValidationError
 
-from engine.backends.base import Backend, BackendError, JobCancelled, Model, Picture, preview_steps
+from engine.backends.base import (
+    Backend,
+    BackendError,
+    JobCancelled,
+    Model,
+    Picture,
+    PictureSkipped,
+    preview_steps,
+)
+from engine.passes import draw
 from engine.protocol import (
     Cancel,
     Cancelled,
@@ -38,6 +47,7 @@ from engine.protocol import (
     Preview,
     Ready,
     Run,
+    Skip,
     StepDone,
     Succeeded,
     decode_command,
@@ -78,10 +88,11 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The job in hand, and whether it was asked to stop."""
+    """The job in hand, and whether it, or the picture being drawn, was asked to stop."""
 
     run: Run
     stop: threading.Event = field(default_factory=threading.Event)
+    skip: threading.Event = field(default_factory=threading.Event)
 
 
 class Worker:
@@ -128,6 +139,10 @@ class Worker:
                     held = self._held
                     if held is not None and held.run.job == job:
                         held.stop.set()
+                case Skip(job=job):
+                    held = self._held
+                    if held is not None and held.run.job == job:
+                        held.skip.set()
                 case Ping():
                     self._work.put(command)
                 case _:
@@ -190,8 +205,15 @@ class Worker:
         run = held.run
         began = time.monotonic()
         watcher = _Watcher(self._wire, held, image, plan.previews)
-        picture = backend.draw(run.spec, plan, image, run.inputs, watcher)
         name = f"{run.job}.{run.attempt}.{image}.ppm"
+        unfinished = Path(run.spool_dir) / f"{run.job}.{run.attempt}.{image}.first.ppm"
+
+        def lay(first: Picture) -> str:
+            write_ppm(unfinished, first)
+            return str(unfinished)
+
+        picture = draw(backend, run.spec, plan, image, run.inputs, watcher, lay)
+        unfinished.unlink(missing_ok=True)
         write_ppm(Path(run.spool_dir) / name, picture)
         drawn = Drawn(
             image=image,
@@ -201,7 +223,9 @@ class Worker:
             height_px=picture.height_px,
             drawn_px=picture.drawn_px,
             seconds=time.monotonic() - began,
+            cut_short=watcher.cut_short,
         )
+        held.skip.clear()
         self._say(run, drawn)
 
 
@@ -213,6 +237,7 @@ class _Watcher:
         self._held = held
         self._image = image
         self._previews = previews
+        self.cut_short = False
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self._say(StepDone(image=self._image, step=step, steps=steps, seconds=seconds))
@@ -221,6 +246,9 @@ class _Watcher:
             jpeg = base64.b64encode(preview()).decode()
             self._say(Preview(image=self._image, step=step, jpeg_base64=jpeg))
             self._check()
+        if step < steps and self._held.skip.is_set():
+            self.cut_short = True
+            raise PictureSkipped
 
     def decoding(self) -> None:
         self._check()

@@ -78,6 +78,10 @@ class EngineLane(LaneRunner):
         self._cancels[job_id] = reason
         await self._engine.cancel(job_id)
 
+    def skip(self, job_id: str) -> None:
+        """Finish the picture being drawn as it stands."""
+        self._engine.skip(job_id)
+
     # ---- one job after the other -----------------------------------------------------------------
 
     async def _wait_ready(self) -> None:
@@ -169,6 +173,7 @@ class EngineLane(LaneRunner):
             height_px=drawn.height_px,
             drawn_px=drawn.drawn_px,
             seconds=drawn.seconds,
+            cut_short=drawn.cut_short,
         )
         try:
             await asyncio.to_thread(self._pictures.keep, self._spool / drawn.spool, name)

@@ -276,6 +276,10 @@ class JobService:
         if job.state is State.RUNNING:
             await self._lanes[lane_of(job.plan)].cancel(job_id, reason)
 
+    def skip(self, job_id: str) -> None:
+        """Finish the picture that a running job draws now as it stands, and go on with the next one."""
+        self._lane.skip(job_id)
+
     def abandon(self, job: Job) -> None:
         """The client that waited for this job hung up (R-09): stop it, unless somebody else still wants it."""
         if job.idempotency_key is None and not self._stopping:

@@ -123,3 +123,36 @@ def test_the_cost_of_a_job_is_capped() -> None:
 def test_equal_requests_have_equal_fingerprints() -> None:
     a, b = GenerationRequest(prompt="x", seed=1), GenerationRequest(prompt="x", seed=2)
     assert a.fingerprint() == GenerationRequest(prompt="x", seed=1).fingerprint() != b.fingerprint()
+
+
+def test_a_second_pass_has_the_steps_of_the_first_unless_told_otherwise_and_is_rounded_down() -> None:
+    asked = {"width_px": 1000, "height_px": 512, "denoise": 0.5}
+    resolution = resolved(steps=3, width_px=512, height_px=512, second_pass=asked)
+    second = resolution.plan.second_pass
+    assert second is not None
+    assert (second.width_px, second.height_px, second.steps, second.denoise) == (992, 512, 3, 0.5)
+    assert told(resolution) == {"second_pass": ("1000x512", "992x512")}
+    second = resolved(second_pass={**asked, "width_px": 992, "steps": 20}).plan.second_pass
+    assert second is not None
+    assert second.steps == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [({"width_px": 32}, "second_pass"), ({"width_px": 4096}, "second_pass"), ({"denoise": 1.5}, "denoise")],
+)
+def test_a_second_pass_out_of_bounds_is_refused(changes: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        resolved(second_pass={"width_px": 512, "height_px": 512, **changes})
+    assert caught.value.param == param
+
+
+def test_the_second_pass_counts_towards_the_cost_of_a_job() -> None:
+    with pytest.raises(InvalidRequest):
+        resolved(
+            count=10,
+            steps=8,
+            width_px=1024,
+            height_px=1024,
+            second_pass={"width_px": 2048, "height_px": 2048, "steps": 8},
+        )

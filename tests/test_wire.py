@@ -21,6 +21,8 @@ from engine.protocol import (
     Preview,
     Ready,
     Run,
+    SecondPass,
+    Skip,
     StepDone,
     Succeeded,
     decode_command,
@@ -39,7 +41,9 @@ GENERATE = Generate(
     seeds=(0, 2**63),
     quantize=8,
     init_image="ab" * 32,
+    further_init_images=("cd" * 32,),
     denoise=0.6,
+    second_pass=SecondPass(width_px=1024, height_px=1536, steps=4, denoise=0.5, enlarge="nearest", prompt="larger"),
     previews=2,
 )
 
@@ -56,6 +60,7 @@ COMMANDS: list[Frozen] = [
     ),
     Run(job="j", attempt=1, plan=Load(model=KLEIN.name), spec=KLEIN, model_path="/m", spool_dir="/s"),
     Cancel(job="j"),
+    Skip(job="j"),
     Ping(nonce=3),
 ]
 

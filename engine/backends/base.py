@@ -39,6 +39,10 @@ class JobCancelled(Exception):
     """The job was asked to stop; raised through the backend, which stays usable."""
 
 
+class PictureSkipped(Exception):
+    """The rest of the steps is not wanted: the backend finishes the picture as it stands."""
+
+
 class BackendError(Exception):
     """The job cannot be done. `message` is a sentence fit for a client."""
 
@@ -54,7 +58,7 @@ class Watcher(Protocol):
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         """One step was evaluated; `preview` gives a JPEG and is called only where one is due.
 
-        Raises: JobCancelled.
+        Raises: JobCancelled; PictureSkipped, never after the last step.
         """
 
     def decoding(self) -> None:

@@ -11,13 +11,14 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NoReturn, Protocol
 
 from PIL import Image
 
 from engine.backends import canvas
-from engine.backends.base import Model, Picture, Watcher, steps_to_run
+from engine.backends.base import Model, Picture, PictureSkipped, Watcher, steps_to_run
 from engine.catalog import ModelSpec
 from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory
 
@@ -104,10 +105,11 @@ class FakeBackend:
             return canvas.to_picture(frame.untouched, frame.untouched.size)
         painted = sketch(plan, image, frame)
         steps = steps_to_run(plan.steps, plan.denoise)
-        for step in range(1, steps + 1):
-            began = time.monotonic()
-            self._step(step)
-            watcher.step(step, steps, time.monotonic() - began, lambda: frame.preview(painted))
+        with suppress(PictureSkipped):
+            for step in range(1, steps + 1):
+                began = time.monotonic()
+                self._step(step)
+                watcher.step(step, steps, time.monotonic() - began, lambda: frame.preview(painted))
         self._pictures += 1
         watcher.decoding()
         self._phase("decode")

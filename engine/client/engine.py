@@ -13,7 +13,18 @@ from typing import Literal, assert_never
 from engine.client.child import EXPECTED, Child
 from engine.client.options import EngineOptions
 from engine.client.turn import DeathReason, EngineDied, Fact, Turn
-from engine.protocol import Cancel, Cancelled, Failed, JobReport, Memory, ModelLoaded, ModelLoading, Run, Succeeded
+from engine.protocol import (
+    Cancel,
+    Cancelled,
+    Failed,
+    JobReport,
+    Memory,
+    ModelLoaded,
+    ModelLoading,
+    Run,
+    Skip,
+    Succeeded,
+)
 
 log = logging.getLogger("engine.client")
 
@@ -143,6 +154,12 @@ class Engine:
         else:
             turn.cancel_asked = True
             self._pulse()
+
+    def skip(self, job_id: str) -> None:
+        """Leave out the rest of the steps of the picture being drawn; nothing where the job is not on the child."""
+        turn, child = self._turns.get(job_id), self._child
+        if turn is not None and child is not None and child.turn is turn and not turn.ended:
+            child.say(Skip(job=job_id))
 
     async def unload(self) -> None:
         """Give back all memory of the loaded model: its child goes as soon as no job is on it, an empty one comes.

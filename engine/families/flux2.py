@@ -21,7 +21,7 @@ from mflux.models.flux2.variants.edit.flux2_klein_edit_helpers import _Flux2Klei
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
-from engine.backends.base import Model, Watcher, steps_to_run
+from engine.backends.base import Model, PictureSkipped, Watcher, steps_to_run
 from engine.backends.canvas import PREVIEW_PX, Frame
 from engine.families.base import Painter, Sketch
 
@@ -79,9 +79,20 @@ class Flux2Painter:
                 image_strength=strength,
             )
             return cast(Image, made.image)
+        except Unfinished as unfinished:
+            watcher.decoding()
+            return self._observer.finished(unfinished.packed, self._pipeline.tiling_config)
         finally:
             self._observer.sitting = None
             del self._pipeline._prepare_generation_latents, self._pipeline._predict
+
+
+class Unfinished(Exception):
+    """The rest of the steps is left out; `packed` is where they would have led if they went straight on."""
+
+    def __init__(self, packed: mx.array) -> None:
+        super().__init__("the picture was skipped")
+        self.packed = packed
 
 
 class Easel:
@@ -272,7 +283,10 @@ class _Observer:
         def preview() -> bytes:
             return sitting.frame.preview(self._look(before, latents, config, t))
 
-        sitting.watcher.step(t - first + 1, int(config.num_inference_steps) - first, seconds, preview)
+        try:
+            sitting.watcher.step(t - first + 1, int(config.num_inference_steps) - first, seconds, preview)
+        except PictureSkipped:
+            raise Unfinished(_straight_on(before, latents, config, t)) from None
         sitting.before = latents
         sitting.sigma = float(config.scheduler.sigmas[t + 1])
         sitting.clock = time.monotonic()
@@ -281,14 +295,22 @@ class _Observer:
         if self.sitting is not None:
             self.sitting.watcher.decoding()
 
+    def finished(self, packed: mx.array, tiling_config: Any) -> Image:
+        return cast(Image, ImageUtil.to_pil(self._vae.decode_packed_latents(packed, tiling_config=tiling_config)))
+
     def _look(self, before: mx.array, latents: mx.array, config: Any, t: int) -> Image:
         """What the picture would be if the rest of the way went straight on, small."""
-        sigmas = config.scheduler.sigmas
-        velocity = (latents - before) / (sigmas[t + 1] - sigmas[t])
-        clean = (latents - sigmas[t + 1] * velocity).astype(latents.dtype)
-        rows, columns = config.height // 16, config.width // 16
-        packed = clean.reshape(1, rows, columns, clean.shape[-1]).transpose(0, 3, 1, 2)
+        packed = _straight_on(before, latents, config, t)
         return cast(Image, ImageUtil.to_pil(self._vae.decode(_shrunk(self._vae.unpack_packed_latents(packed)))))
+
+
+def _straight_on(before: mx.array, latents: mx.array, config: Any, t: int) -> mx.array:
+    """Packed latents without noise, (1, 128, rows, columns): where step `t` points to."""
+    sigmas = config.scheduler.sigmas
+    velocity = (latents - before) / (sigmas[t + 1] - sigmas[t])
+    clean = (latents - sigmas[t + 1] * velocity).astype(latents.dtype)
+    rows, columns = config.height // 16, config.width // 16
+    return clean.reshape(1, rows, columns, clean.shape[-1]).transpose(0, 3, 1, 2)
 
 
 def _shrunk(latent: mx.array) -> mx.array:

@@ -1,0 +1,88 @@
+"""One picture of a plan, in as many passes as it takes. Knows backends, no wire and no job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from PIL import Image, ImageOps
+
+from engine.backends.base import Backend, Picture, PictureSkipped, Watcher, steps_to_run
+from engine.backends.canvas import to_picture
+from engine.catalog import ModelSpec
+from engine.protocol import Generate, SecondPass
+
+FIRST = "first pass"
+"""Under this name the second pass finds the first one's picture: no blob is called so."""
+FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
+
+Lay = Callable[[Picture], str]
+"""Puts a picture into a file for as long as it is needed; returns the path."""
+
+
+@dataclass(slots=True)
+class PassWatcher:
+    """Counts the steps of one pass among those of all."""
+
+    watcher: Watcher
+    before: int
+    """Steps of the passes before."""
+    after: int
+    """Steps of the passes after."""
+    run: int = 0
+    skipped: bool = False
+
+    def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
+        self.run = steps
+        try:
+            self.watcher.step(self.before + step, self.before + steps + self.after, seconds, preview)
+        except PictureSkipped:
+            self.skipped = True
+            if step < steps:
+                raise
+
+    def decoding(self) -> None:
+        self.watcher.decoding()
+
+
+def draw(
+    backend: Backend,
+    spec: ModelSpec,
+    plan: Generate,
+    image: int,
+    inputs: Mapping[str, str],
+    watcher: Watcher,
+    lay: Lay,
+) -> Picture:
+    """Picture number `image`, begun from its own input picture, and drawn over once more where the plan says so.
+
+    Raises: as Backend.draw.
+    """
+    if plan.further_init_images:
+        plan = plan.model_copy(update={"init_image": plan.init_images[image % len(plan.init_images)]})
+    second = plan.second_pass
+    if second is None:
+        return backend.draw(spec, plan, image, inputs, watcher)
+    after = steps_to_run(second.steps, second.denoise) if second.denoise > 0 else 0
+    first = PassWatcher(watcher, 0, after)
+    path = lay(enlarged(backend.draw(spec, plan, image, inputs, first), second))
+    update = {
+        "prompt": plan.prompt if second.prompt is None else second.prompt,
+        "width_px": second.width_px,
+        "height_px": second.height_px,
+        "steps": second.steps,
+        "init_image": FIRST,
+        "further_init_images": (),
+        "denoise": 0.0 if first.skipped else second.denoise,
+        "second_pass": None,
+        "mask": None,
+        "paste": None,
+    }
+    over = plan.model_copy(update=update)
+    return backend.draw(spec, over, image, {**inputs, FIRST: path}, PassWatcher(watcher, first.run, 0))
+
+
+def enlarged(picture: Picture, to: SecondPass) -> Picture:
+    """The picture covering the size of the second pass, its middle cut out."""
+    image = Image.frombytes("RGB", (picture.width_px, picture.height_px), picture.rgb)
+    return to_picture(ImageOps.fit(image, (to.width_px, to.height_px), FILTERS[to.enlarge]), picture.drawn_px)
