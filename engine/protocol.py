@@ -34,6 +34,13 @@ class Paste(Frozen):
     height_px: int
 
 
+class Lora(Frozen):
+    """A LoRA of the library, by its name there."""
+
+    name: str
+    scale: float = 1.0
+
+
 MaskContent = Literal["original", "noise", "nothing"]
 
 
@@ -76,6 +83,7 @@ class Generate(Frozen):
     paste: Paste | None = None
     references: tuple[str, ...] = ()
     """Blobs: pictures that the drawn one follows, for models that edit."""
+    loras: tuple[Lora, ...] = ()
     subseeds: tuple[int, ...] = ()
     """One a picture where `subseed_strength` is above 0."""
     subseed_strength: float = 0.0
@@ -332,7 +340,7 @@ class Run(Frozen):
     model_path: str
     """Absolute folder, resolved by the gateway."""
     inputs: dict[str, str] = {}
-    """Where the blobs of the plan lie: absolute files."""
+    """Where what the plan names lies, blobs and LoRAs: absolute files."""
     spool_dir: str
     first_image: int = 0
 

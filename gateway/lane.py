@@ -125,7 +125,7 @@ class EngineLane(LaneRunner):
         except ModelNotOnDisk as error:
             return Failed(code="model_missing", message=error.message)
         except KeyError:
-            return Failed(code="bad_input", message="The input picture is gone.")
+            return Failed(code="bad_input", message="An input picture or a LoRA is gone.")
         except OSError:
             log.exception("the input picture could not be laid out", extra={"job": job.id})
             return Failed(code="disk_full", message=StorageFull.message)
@@ -141,7 +141,10 @@ class EngineLane(LaneRunner):
         )
 
     async def _lay_out_inputs(self, job: Job) -> dict[str, str]:
-        """The blobs of a plan as files that go with the job. Raises: KeyError, OSError."""
+        """Where what a plan names lies: its blobs, laid out as files that go with the job, and LoRAs.
+
+        Raises: KeyError, OSError.
+        """
         if not isinstance(job.plan, Generate):
             return {}
         files = {}
@@ -149,7 +152,8 @@ class EngineLane(LaneRunner):
             file = self._spool / f"{job.id}.{job.attempt}.{name}.png"
             await asyncio.to_thread(file.write_bytes, await self._store.blob(name))
             files[name] = str(file)
-        return files
+        known = self._library.loras() if job.plan.loras else {}
+        return files | {lora.name: str(known[lora.name]) for lora in job.plan.loras}
 
     def _tell(self, job: Job, fact: EngineFact) -> Outcome | None:
         """Broadcast progress; hand back an outcome."""

@@ -106,6 +106,11 @@ class Library:
             )
         return folder
 
+    def loras(self) -> Mapping[str, Path]:
+        """The LoRAs there are: `NAME.safetensors` in the folder `loras` of the models, or shipped with the gateway."""
+        folders = (EMBEDDED_PATH.parent / "loras", self._models_dir / "loras")
+        return {file.stem: file.resolve() for folder in folders for file in sorted(folder.glob("*.safetensors"))}
+
     def on_disk(self, spec: ModelSpec) -> bool:
         return self._locate(spec) is not None
 

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from engine.catalog import ModelSpec
-from engine.protocol import Frozen, Generate, MaskContent, Paste, SecondPass
+from engine.protocol import Frozen, Generate, Lora, MaskContent, Paste
 from gateway.errors import InvalidRequest
 
 SEED_MAX = 2**32 - 1
 SIZE_STEP_PX = 16
-
-
-class SecondPassRequest(Frozen):
-    """A second pass as a client asked for it; `steps` None: as many as the first."""
-
-    width_px: int
-    height_px: int
-    steps: int | None = None
-    denoise: float = 0.75
-    enlarge: Literal["lanczos", "nearest"] = "lanczos"
-    prompt: str | None = None
+LORA_SCALE_MAX = 4
 
 
 class GenerationRequest(Frozen):
@@ -38,16 +28,15 @@ class GenerationRequest(Frozen):
     seed: int | None = None
     count: int | None = None
     init_image: str | None = None
-    further_init_images: tuple[str, ...] = ()
     denoise: float | None = None
-    second_pass: SecondPassRequest | None = None
     mask: str | None = None
     mask_content: MaskContent = "original"
     paste: Paste | None = None
     references: tuple[str, ...] = ()
     subseed: int | None = None
     subseed_strength: float = 0.0
-    loras: tuple[str, ...] = ()
+    loras: tuple[Lora | str, ...] = ()
+    """By their names in the library; a name alone is at scale 1."""
     previews: int | None = None
 
     def fingerprint(self) -> str:
@@ -98,8 +87,9 @@ def resolve(
     default_quantize: int | None = None,
     steps_as_sent: bool = False,
     leniency: Leniency = "refuse",
+    known_loras: Collection[str] = (),
 ) -> Resolution:
-    """Fill every hole and check every bound.
+    """Fill every hole and check every bound. `known_loras` are the names of the library.
 
     Raises: InvalidRequest naming the parameter.
     """
@@ -111,11 +101,7 @@ def resolve(
     _check_prompts(request, limits)
     if request.negative_prompt:
         adjust("negative_prompt", _clip(request.negative_prompt), None, f"{spec.name} takes no negative prompt")
-    if request.loras:
-        if leniency == "refuse":
-            raise InvalidRequest(f"LoRA {_clip(request.loras[0])!r} is not in the library.", param="loras")
-        for name in request.loras[: limits.max_loras]:
-            adjust("loras", _clip(name), None, "there is no such LoRA in the library")
+    loras = _loras(request.loras, known_loras, limits, leniency, adjust)
 
     width = _size("width", request.width_px, spec, limits, adjust)
     height = _size("height", request.height_px, spec, limits, adjust)
@@ -131,15 +117,6 @@ def resolve(
         raise InvalidRequest(
             f"width x height x steps x pictures must be at most {limits.max_pixel_steps}.", param="steps"
         )
-
-    second_pass = None
-    if request.second_pass is not None:
-        second_pass = _second_pass(request.second_pass, steps, spec, limits, steps_as_sent, adjust)
-        pixel_steps = second_pass.width_px * second_pass.height_px * second_pass.steps
-        if (width * height * steps + pixel_steps) * count > limits.max_pixel_steps:
-            raise InvalidRequest(
-                f"width x height x steps x pictures must be at most {limits.max_pixel_steps}.", param="second_pass"
-            )
 
     denoise = 1.0
     if request.init_image is not None:
@@ -168,13 +145,12 @@ def resolve(
         subseed_strength=request.subseed_strength,
         quantize=spec.quantize or default_quantize,
         init_image=request.init_image,
-        further_init_images=request.further_init_images,
         denoise=denoise,
-        second_pass=second_pass,
         mask=request.mask,
         mask_content=request.mask_content,
         paste=request.paste,
         references=references,
+        loras=loras,
         previews=max(0, request.previews or 0),
     )
     return Resolution(plan=plan, adjustments=tuple(adjustments))
@@ -222,6 +198,23 @@ def _guidance(asked: float | None, spec: ModelSpec, limits: Limits, adjust: _Adj
     return asked
 
 
+def _loras(
+    asked: tuple[Lora | str, ...], known: Collection[str], limits: Limits, leniency: Leniency, adjust: _Adjust
+) -> tuple[Lora, ...]:
+    loras = [Lora(name=lora) if isinstance(lora, str) else lora for lora in asked]
+    missing = [lora for lora in loras if lora.name not in known]
+    if missing and leniency == "refuse":
+        raise InvalidRequest(f"LoRA {_clip(missing[0].name)!r} is not in the library.", param="loras")
+    for lora in missing[: limits.max_loras]:
+        adjust("loras", _clip(lora.name), None, "there is no such LoRA in the library")
+    found = tuple(lora for lora in loras if lora.name in known)
+    if len(found) > limits.max_loras:
+        raise InvalidRequest(f"At most {limits.max_loras} LoRAs can be used at once.", param="loras")
+    if not all(-LORA_SCALE_MAX <= lora.scale <= LORA_SCALE_MAX for lora in found):
+        raise InvalidRequest(f"A LoRA's scale must be between -{LORA_SCALE_MAX} and {LORA_SCALE_MAX}.", param="loras")
+    return found
+
+
 def _references(asked: tuple[str, ...], spec: ModelSpec, leniency: Leniency, adjust: _Adjust) -> tuple[str, ...]:
     if len(asked) <= spec.max_references:
         return asked
@@ -231,35 +224,6 @@ def _references(asked: tuple[str, ...], spec: ModelSpec, leniency: Leniency, adj
         raise InvalidRequest(f"{spec.name} cannot edit pictures.", param="references")
     adjust("references", len(asked), None, f"{spec.name} cannot edit pictures")
     return ()
-
-
-def _second_pass(
-    asked: SecondPassRequest, first_steps: int, spec: ModelSpec, limits: Limits, as_sent: bool, adjust: _Adjust
-) -> SecondPass:
-    def told(_: str, value: str | int | float | None, used: str | int | float | None, reason: str) -> None:
-        adjust("second_pass", value, used, reason)
-
-    sizes = []
-    for px in (asked.width_px, asked.height_px):
-        if not limits.min_px <= px <= limits.max_px:
-            message = f"The second pass must be between {limits.min_px} and {limits.max_px} wide and high."
-            raise InvalidRequest(message, param="second_pass")
-        sizes.append(px // SIZE_STEP_PX * SIZE_STEP_PX)
-    if sizes[0] * sizes[1] > limits.max_pixels:
-        raise InvalidRequest(f"width x height must be at most {limits.max_pixels} pixels.", param="second_pass")
-    if (asked.width_px, asked.height_px) != tuple(sizes):
-        size, used = f"{asked.width_px}x{asked.height_px}", f"{sizes[0]}x{sizes[1]}"
-        adjust("second_pass", size, used, f"sizes are multiples of {SIZE_STEP_PX}, rounded down")
-    if not 0.0 <= asked.denoise <= 1.0:
-        raise InvalidRequest("The denoising strength must be between 0 and 1.", param="denoise")
-    return SecondPass(
-        width_px=sizes[0],
-        height_px=sizes[1],
-        steps=first_steps if asked.steps is None else _steps(asked.steps, spec, limits, as_sent, told),
-        denoise=asked.denoise,
-        enlarge=asked.enlarge,
-        prompt=asked.prompt,
-    )
 
 
 def _seed(param: str, asked: int | None, random_seed: Callable[[], int]) -> int:

@@ -131,6 +131,7 @@ class JobService:
             default_quantize=self._options.quantize,
             steps_as_sent=self._options.steps_as_sent,
             leniency=origin.leniency,
+            known_loras=self.library.loras() if request.loras else (),
         )
         new = _new_job(resolution.plan, origin, request.fingerprint())
         return await self._submit(replace(new, adjustments=resolution.adjustments))

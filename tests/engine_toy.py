@@ -68,3 +68,14 @@ def save_toy_model(folder: Path) -> None:
     tokenizer = Qwen2TokenizerFast(vocab=vocabulary, merges=[], pad_token="<|endoftext|>", padding_side="right")
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(folder / "tokenizer", save_jinja_files=False)
+
+
+def save_toy_lora(file: Path, layer: str = "single_transformer_blocks.0.attn.to_out", rank: int = 4) -> None:
+    """A LoRA of random matrices for one layer of the toy, by default one that every picture goes through."""
+    import mlx.core as mx
+
+    width = TRANSFORMER["attention_head_dim"] * TRANSFORMER["num_attention_heads"]
+    wide = int(width + width * TRANSFORMER["mlp_ratio"])
+    mx.random.seed(2)
+    matrices = {"lora_A": mx.random.normal((rank, wide)), "lora_B": mx.random.normal((width, rank))}
+    mx.save_safetensors(str(file), {f"transformer.{layer}.{name}.weight": value for name, value in matrices.items()})

@@ -7,15 +7,29 @@ from typing import Any
 import pytest
 
 from engine.catalog import CATALOG
+from engine.protocol import Lora
 from gateway.errors import InvalidRequest
 from gateway.request import GenerationRequest, Limits, Resolution, resolve
 
 SPECS = {spec.name: spec for spec in CATALOG}
 
 
-def resolved(model: str = "flux2-klein-4b", leniency: Any = "refuse", as_sent: bool = False, **said: Any) -> Resolution:
-    request = GenerationRequest(**{"prompt": "a red circle", **said})
-    return resolve(request, SPECS[model], Limits(), random_seed=lambda: 7, leniency=leniency, steps_as_sent=as_sent)
+def resolved(
+    model: str = "flux2-klein-4b",
+    leniency: Any = "refuse",
+    as_sent: bool = False,
+    known_loras: tuple[str, ...] = (),
+    **said: Any,
+) -> Resolution:
+    return resolve(
+        GenerationRequest(**{"prompt": "a red circle", **said}),
+        SPECS[model],
+        Limits(),
+        random_seed=lambda: 7,
+        leniency=leniency,
+        steps_as_sent=as_sent,
+        known_loras=known_loras,
+    )
 
 
 def told(resolution: Resolution) -> dict[str, tuple[object, object]]:
@@ -58,6 +72,17 @@ def test_a_lora_that_does_not_exist_is_refused_or_dropped_visibly() -> None:
         resolved(loras=("../x",))
     assert refused.value.param == "loras"
     assert told(resolved(loras=("x",), leniency="drop")) == {"loras": ("x", None)}
+
+
+def test_loras_of_the_library_are_used_at_their_scale() -> None:
+    loras = ("night", Lora(name="outline", scale=0.5), "x")
+    found = resolved(loras=loras, leniency="drop", known_loras=("night", "outline"))
+    assert found.plan.loras == (Lora(name="night"), Lora(name="outline", scale=0.5))
+    assert told(found) == {"loras": ("x", None)}
+    for bad in (Lora(name="night", scale=5), Lora(name="night", scale=float("nan"))):
+        with pytest.raises(InvalidRequest) as refused:
+            resolved(loras=(bad,), known_loras=("night",))
+        assert refused.value.param == "loras"
 
 
 def test_denoise_counts_only_with_an_input_picture() -> None:

@@ -56,9 +56,10 @@ class MlxBackend:
         frame = canvas.frame_of(plan, spec.native_px, inputs)
         if frame.untouched is not None:
             return canvas.to_picture(frame.untouched, frame.untouched.size)
+        loras = tuple((inputs[lora.name], lora.scale) for lora in plan.loras)
         mx.reset_peak_memory()
         try:
-            painted = self._painter.paint(Sketch(plan, image, frame), watcher)
+            painted = self._painter.paint(Sketch(plan, image, frame, loras), watcher)
         except RuntimeError as error:
             raise named(error) from error
         return canvas.to_picture(frame.finish(painted), painted.size)

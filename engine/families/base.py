@@ -14,11 +14,14 @@ from engine.protocol import Generate
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """One picture to paint: number `image` of the plan. `frame` holds its size and the pictures it depends on."""
+    """One picture to paint: number `image` of the plan. `frame` holds its size and the pictures it depends on, `loras`
+    the files with their scales.
+    """
 
     plan: Generate
     image: int
     frame: Frame
+    loras: tuple[tuple[str, float], ...] = ()
 
     @property
     def seed(self) -> int:

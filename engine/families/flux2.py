@@ -18,12 +18,15 @@ from mflux.models.flux2 import Flux2Klein
 from mflux.models.flux2.latent_creator.flux2_latent_creator import Flux2LatentCreator
 from mflux.models.flux2.variants.edit.flux2_klein_edit import Flux2KleinEdit
 from mflux.models.flux2.variants.edit.flux2_klein_edit_helpers import _Flux2KleinEditHelpers
+from mflux.models.flux2.weights.flux2_lora_mapping import Flux2LoRAMapping
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
 from engine.backends.base import Model, PictureSkipped, Watcher, steps_to_run
 from engine.backends.canvas import PREVIEW_PX, Frame
 from engine.families.base import Painter, Sketch
+from engine.families.loras import Wardrobe
+from engine.protocol import Generate
 
 EMBEDDINGS_BYTES = 64 * 1024 * 1024
 MOST_SCHEDULER_STEPS = 200
@@ -43,21 +46,25 @@ def load_tiny(model: Model) -> Painter:
     """The same pipeline round toy-width parts."""
     from engine.families import flux2_tiny
 
-    return Flux2Painter(flux2_tiny.build(model.path, quantize=model.quantize))  # type: ignore[arg-type]
+    pipeline = flux2_tiny.build(model.path, quantize=model.quantize)  # type: ignore[arg-type]
+    return Flux2Painter(pipeline, flux2_tiny.wording)
 
 
 class Flux2Painter:
     """A pipeline with its prompt cache and the one callback it ever gets: mflux has no unregister."""
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Any, wording: Callable[[Generate, int], str] = lambda plan, _: plan.prompt) -> None:
         mx.eval(pipeline.parameters())
         self._pipeline = pipeline
+        self._wording = wording
+        self._wardrobe = Wardrobe(pipeline.transformer, Flux2LoRAMapping.get_mapping())
         self._observer = _Observer(pipeline.vae)
         pipeline.callbacks.register(self._observer)
         pipeline._encode_prompt_pair = Embeddings(pipeline._encode_prompt_pair).pair
 
     def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
         plan, frame = sketch.plan, sketch.frame
+        self._wardrobe.wear(sketch.loras)
         width, height = frame.drawn
         steps, strength = plan.steps, None
         if frame.init is not None and plan.denoise < 1:
@@ -69,7 +76,7 @@ class Flux2Painter:
         try:
             made = self._pipeline.generate_image(
                 seed=sketch.seed,
-                prompt=plan.prompt,
+                prompt=self._wording(plan, sketch.image),
                 num_inference_steps=steps,
                 width=width,
                 height=height,

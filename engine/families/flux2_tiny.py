@@ -4,7 +4,6 @@ Imports MLX and mflux, so only the engine's child process may import it.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,9 @@ from mflux.models.flux2.model.flux2_vae.encoder.encoder import Flux2Encoder
 from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from mflux.models.flux2.variants.txt2img.flux2_klein import Flux2Klein
 from mlx import nn
+
+from engine.embedded.style import between, numbers_of, worded
+from engine.protocol import Generate
 
 NATIVE_PX = 128
 NATIVE_STEPS = 4
@@ -102,9 +104,6 @@ class Flux2Tiny(Flux2Klein):
         self,
         model_path: Path,
         quantize: int | None = None,
-        lora_paths: Sequence[str] = (),
-        lora_scales: Sequence[float] = (),
-        bake_lora: bool = True,
     ) -> None:
         nn.Module.__init__(self)
         path = str(model_path)
@@ -117,7 +116,8 @@ class Flux2Tiny(Flux2Klein):
         self.transformer = Flux2Transformer(**self.model_config.transformer_overrides)
         self.text_encoder = Qwen3TextEncoder(**self.model_config.text_encoder_overrides)
         Flux2Initializer._apply_weights(self, weights, quantize)
-        Flux2Initializer._apply_lora(self, list(lora_paths), list(lora_scales), bake_lora, weights)
+        self.lora_paths: list[str] = []
+        self.lora_scales: list[float] = []
         self.compute_precision = ComputePrecision()
 
     def encode_prompt(self, prompt: str) -> tuple[mx.array, mx.array]:
@@ -139,14 +139,20 @@ class Flux2Tiny(Flux2Klein):
         return embeddings, ids, *self.encode_prompt(negative_prompt)
 
 
+def wording(plan: Generate, image: int) -> str:
+    """The prompt with what its seed, or the way to its subseed, settles."""
+    numbers = numbers_of(plan.seeds[image])
+    if plan.subseed_strength > 0:
+        numbers = between(numbers, numbers_of(plan.subseeds[image]), plan.subseed_strength)
+    return worded(plan.prompt, numbers)
+
+
 def build(
     model_path: Path,
     *,
     quantize: int | None = None,
-    lora_paths: Sequence[str] = (),
-    lora_scales: Sequence[float] = (),
 ) -> Flux2Klein:
     """Loads the embedded model; on a CPU everything is computed in float32."""
     if mx.default_device() == mx.cpu:
         ModelConfig.precision = mx.float32
-    return Flux2Tiny(Path(model_path).resolve(), quantize, lora_paths, lora_scales)
+    return Flux2Tiny(Path(model_path).resolve(), quantize)

@@ -1,0 +1,27 @@
+"""What the seed settles for the embedded model before it draws."""
+
+from engine.embedded.style import AXES, between, levels, numbers_of, worded
+from tools.train_embedded.scenes import COLOUR_WORDS, COLOURS, NOUNS
+
+
+def test_a_style_is_one_character_an_axis_before_the_prompt() -> None:
+    assert worded("a red circle", [0.0, 0.5, 0.99, 1.0]) == "!<_~ a red circle"
+
+
+def test_no_character_stands_for_two_things_or_occurs_in_prompts() -> None:
+    characters = "".join(AXES)
+    assert len(set(characters)) == len(characters)
+    words = [*COLOURS, *(word for words in COLOUR_WORDS.values() for word in words)]
+    words += [word for pairs in NOUNS.values() for pair in pairs for word in pair]
+    assert not set(characters) & set("".join(words) + " .,-'")
+
+
+def test_seeds_settle_different_styles_for_good() -> None:
+    assert numbers_of(7) == numbers_of(7)
+    assert len({levels(numbers_of(seed)) for seed in range(100)}) > 80
+
+
+def test_subseeds_lead_from_one_style_to_another() -> None:
+    one, other = numbers_of(1), numbers_of(2)
+    assert between(one, other, 0) == one
+    assert between(one, other, 1) == other
