@@ -28,29 +28,22 @@ def _cells(pictures: np.ndarray) -> Floats:
 
 @dataclass(frozen=True)
 class Basis:
-    """Mean cell (192), components (192 x 32), their scales (32), and the directions that stand for styles (S x 128)."""
+    """Mean cell (192), components (192 x 32) and their scales (32)."""
 
     mean: Floats
     components: Floats
     scale: Floats
-    style_directions: Floats
 
     @classmethod
-    def fit(cls, pictures: np.ndarray, styles: int) -> "Basis":
-        """The basis of these pictures, with latents of variance 1 on average.
-
-        Style directions are those in which a picture's mean token varies least: there noise can be read undisturbed.
-        """
+    def fit(cls, pictures: np.ndarray) -> "Basis":
+        """The basis of these pictures, with latents of variance 1 on average."""
         cells = _cells(pictures).reshape(-1, 3 * CELL_PX**2)
         mean = cells.mean(0)
         variances, vectors = np.linalg.eigh(np.cov((cells - mean).T))
         variances, vectors = variances[::-1][:LATENT_CHANNELS], vectors[:, ::-1][:, :LATENT_CHANNELS]
         scale = variances ** (WHITENING / 2)
         scale = scale * np.sqrt(np.mean(variances / scale**2))
-        plain = cls(mean, vectors.copy(), scale, np.zeros((styles, 4 * LATENT_CHANNELS)))
-        tokens = plain.encode(pictures).astype(np.float64).mean(1)
-        _, directions = np.linalg.eigh(np.cov(tokens.T))
-        return cls(mean, plain.components, scale, directions.T[:styles].astype(np.float32))
+        return cls(mean, vectors.copy(), scale)
 
     def latents(self, pictures: np.ndarray) -> Floats:
         """Latents N x h x w x 32 of pictures."""

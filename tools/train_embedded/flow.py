@@ -15,11 +15,13 @@ from torch import nn
 from torch.nn import functional
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from engine.embedded.style import numbers_of, worded
+
 from .basis import Basis
 from .checkpoint import Average, Budget, learning_rate, load_checkpoint, save_checkpoint
 from .geometry import LATENT_GRID, LATENT_TOKENS, TEXT_ENCODER, TEXT_LAYERS, TEXT_TOKENS, TRANSFORMER, scheduler_sigmas
 from .judging import evaluation_scenes, icon_scenes, judge
-from .latents import paint_pool
+from .latents import Painted, paint_pool
 from .scenes import prompt
 from .tokenizer import encode_prompts, load_tokenizer
 
@@ -34,10 +36,10 @@ ORTHOGONALISING_STEPS = 3
 BLANK_SHARE = 0.06
 SCHEDULE_SHARE = 0.8
 SCHEDULE_WEIGHTS = (0.4, 0.2, 0.2, 0.2)
-LOOSE_SHARE = 0.1
-"""Share of samples whose noise is independent of the picture, as it is when drawing starts from a picture."""
+UNSTYLED_SHARE = 0.05
+"""Share of prompts that come without their style."""
 
-PLAIN_UNTIL, VARIED_FROM = 0.1, 0.55
+PLAIN_UNTIL, VARIED_FROM = 0.2, 0.5
 """Shares of the budget between which styles grow from all alike to their full variety: a model shown everything at
 once first learns the blur of all places and sizes, and outlines only much later."""
 
@@ -96,17 +98,6 @@ class Painter(nn.Module):
         )[0]
 
 
-def couple(noise: torch.Tensor, styles: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-    """Noise (N x tokens x 128) that stands for styles (N x S): its mean token along each of the orthonormal directions
-    (S x 128) is the style's normal quantile, scaled as a mean of tokens is.
-
-    Styles are uniform, so the noise stays standard normal; but as it now decides what the prompt leaves open, the model
-    has one picture to aim at from the first step on, which four steps need.
-    """
-    wanted = torch.special.ndtri(styles.clamp(1e-4, 1 - 1e-4)) / noise.shape[1] ** 0.5
-    return noise + ((wanted - noise.mean(1) @ directions.T) @ directions)[:, None]
-
-
 def _optimizers(model: Painter) -> list[torch.optim.Optimizer]:
     outer = ("embed_tokens", "x_embedder", "proj_out", "norm_out", "timestep_embedder", "context_embedder")
     reader, painter, others = [], [], []
@@ -151,6 +142,13 @@ class Swapped:
             value.copy_(self._current[name])
 
 
+def _wording(painted: Painted, index: int, rng: Random) -> str:
+    if rng.random() < BLANK_SHARE:
+        return " "
+    text = prompt(painted.scenes[index], rng)
+    return text if rng.random() < UNSTYLED_SHARE else worded(text, painted.styles[index])
+
+
 def save_parts(model: Painter, work: Path) -> None:
     """Writes `transformer/` and `text_encoder/`."""
     model.transformer.save_pretrained(work / "transformer")
@@ -175,7 +173,7 @@ def score(forward, tokenizer, basis: Basis, everything: bool, sheet: Path) -> di
     rng = Random(7)
     icons = icon_scenes(1, each=1)[: SCORED // 3] if everything else []
     scenes = [*evaluation_scenes(SCORED - len(icons), 1, everything), *icons]
-    texts = [prompt(scene, rng) for scene in scenes]
+    texts = [worded(prompt(scene, rng), numbers_of(number)) for number, scene in enumerate(scenes)]
     batches = range(0, SCORED, BATCH)
     pictures = np.concatenate([draw(forward, tokenizer, texts[i : i + BATCH], basis, i) for i in batches])
     right, asked = Counter(), Counter()
@@ -206,7 +204,6 @@ def train_flow(work: Path, budget_seconds: float, seed: int) -> dict[str, float]
         step, spent = state["step"], state["spent"]
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     basis = Basis.load(work / "basis.npz")
-    directions = torch.from_numpy(basis.style_directions)
     tokenizer = load_tokenizer(work / "tokenizer")
     schedule = torch.tensor(scheduler_sigmas(4))
     rng = Random(seed + step)
@@ -221,16 +218,14 @@ def train_flow(work: Path, budget_seconds: float, seed: int) -> dict[str, float]
             variety = min(1.0, max(0.0, (budget.fraction - PLAIN_UNTIL) / (VARIED_FROM - PLAIN_UNTIL)))
             everything = budget.fraction >= EVERYTHING_FROM
             painted = paint_pool(basis, seed * 100_000 + step, POOL, variety, everything)
-            latents, styles = torch.from_numpy(painted.latents), torch.from_numpy(painted.styles)
+            latents = torch.from_numpy(painted.latents)
             order = rng.sample(range(POOL), POOL)
         picked, order = order[:BATCH], order[BATCH:]
-        texts = [" " if rng.random() < BLANK_SHARE else prompt(painted.scenes[i], rng) for i in picked]
+        texts = [_wording(painted, i, rng) for i in picked]
         tokens = encode_prompts(tokenizer, texts)
         clean = latents[picked].float()
         sigma = _sample_sigmas(len(clean), schedule)
-        free = torch.randn_like(clean)
-        loose = (sigma < 1.0) & (torch.rand(len(clean)) < LOOSE_SHARE)
-        noise = torch.where(loose[:, None, None], free, couple(free, styles[picked], directions))
+        noise = torch.randn_like(clean)
         noisy = torch.lerp(clean, noise, sigma[:, None, None])
         with torch.autocast("cpu", torch.bfloat16):
             velocity = forward(noisy, sigma, tokens["input_ids"], tokens["attention_mask"])

@@ -9,7 +9,7 @@ from PIL import Image
 from .drawing import SHAPES
 from .icons import ICONS
 from .reading import Found, background, look, nearest_kind, objects, whole
-from .scenes import RELATIONS, Scene, Style, held_out, render, sample_scene
+from .scenes import PLAINEST, RELATIONS, Scene, held_out, render, sample_scene
 
 
 def evaluation_scenes(count: int, seed: int, everything: bool = True) -> list[Scene]:
@@ -76,10 +76,9 @@ def ranked_icons(scene: Scene, picture: Image.Image) -> list[str]:
     seen = look(picture)
     if seen is None:
         return []
-    plain = Style([0.5] * Style.LENGTH)
 
     def distance(kind: str) -> float:
-        wanted = look(render(replace(scene, groups=(replace(scene.groups[0], kind=kind),)), plain))
+        wanted = look(render(replace(scene, groups=(replace(scene.groups[0], kind=kind),)), PLAINEST))
         return float("inf") if wanted is None else float(np.abs(seen - wanted).mean())
 
     return sorted(ICONS, key=distance)

@@ -30,7 +30,7 @@ def render_pool(seed: int, count: int) -> np.ndarray:
 def fit_basis(file: Path, seed: int) -> Basis:
     """The basis in the file, fitted first if there is none."""
     if not file.exists():
-        Basis.fit(render_pool(seed, BASIS_PICTURES), Style.LENGTH).save(file)
+        Basis.fit(render_pool(seed, BASIS_PICTURES)).save(file)
     return Basis.load(file)
 
 

@@ -1,12 +1,13 @@
 """Random scenes: what is in a picture, how it is rendered, and prompts that describe it."""
 
 from collections.abc import Sequence
-from colorsys import hsv_to_rgb, rgb_to_hsv
 from dataclasses import dataclass
 from random import Random
 from zlib import crc32
 
 from PIL import Image, ImageDraw
+
+from engine.embedded.style import AXES, levels
 
 from .drawing import SHAPES, Rgb
 from .geometry import NATIVE_PX
@@ -174,10 +175,9 @@ def training_scene(rng: Random, everything: bool) -> Scene:
 
 
 class Style:
-    """What a prompt leaves open, as uniform numbers with a fixed meaning each, so that noise can stand for them."""
+    """What a prompt leaves open, as deviations from the plainest picture."""
 
-    SHIFT_X, SHIFT_Y, SIZE, OTHER_SIZE, SLANT, GROUND, LIGHT, OTHER_LIGHT = range(8)
-    LENGTH = 8
+    SHIFT_X, SHIFT_Y, SIZE, SLANT = range(len(AXES))
 
     def __init__(self, numbers: Sequence[float], variety: float = 1.0) -> None:
         self.numbers = tuple(numbers)
@@ -186,17 +186,14 @@ class Style:
     @classmethod
     def sample(cls, rng: Random, variety: float = 1.0) -> "Style":
         """A random style; `variety` from 0 (all alike) to 1 says how far it departs from the plainest one."""
-        return cls([rng.random() for _ in range(cls.LENGTH)], variety)
+        return cls([rng.random() for _ in AXES], variety)
 
     def swing(self, axis: int) -> float:
-        """A number as a deviation from the plainest style, from -1 to 1."""
-        return self._variety * (2.0 * self.numbers[axis] - 1.0)
+        """The level of an axis as a deviation, between -1 and 1."""
+        return self._variety * (2.0 * (levels(self.numbers)[axis] + 0.5) / len(AXES[axis]) - 1.0)
 
-    def colour(self, name: str, axis: int) -> Rgb:
-        """A shade of a named colour."""
-        hue, saturation, value = rgb_to_hsv(*(c / 255 for c in COLOURS[name]))
-        value = min(1.0, value * (0.97 + 0.05 * self.swing(axis)))
-        return tuple(round(255 * c) for c in hsv_to_rgb(hue, saturation, value))  # type: ignore[return-value]
+
+PLAINEST = Style([0.5] * len(AXES))
 
 
 def _shift(offsets: list[Offset], radius: float, style: Style) -> list[Offset]:
@@ -220,10 +217,9 @@ def _spread(count: int, style: Style) -> list[Offset]:
 
 def _place_pair(scene: Scene, style: Style) -> list[tuple[Group, Offset, float]]:
     dx, dy = RELATIONS.get(scene.relation or "", (-1, 0))
-    axes = (Style.SIZE, Style.OTHER_SIZE)
     radii = [
-        {"small": 13, "large": 26}.get(group.size or "", 20) * (1 + 0.08 * style.swing(axis))
-        for group, axis in zip(scene.groups, axes, strict=True)
+        {"small": 13, "large": 26}.get(group.size or "", 20) * (1 + sign * 0.08 * style.swing(Style.SIZE))
+        for group, sign in zip(scene.groups, (1, -1), strict=True)
     ]
     drift = [8 * style.swing(Style.SHIFT_Y if dx else Style.SHIFT_X), 6 * style.swing(Style.SLANT)]
     first, second = [
@@ -253,16 +249,14 @@ def _place(scene: Scene, style: Style) -> list[tuple[Group, Offset, float]]:
 def render(scene: Scene, style: Style, size: int = NATIVE_PX) -> Image.Image:
     """The picture of a scene in a style."""
     scale = SUPERSAMPLING * size / NATIVE_PX
-    ground = style.colour(scene.background or "white", Style.GROUND)
+    ground = COLOURS[scene.background or "white"]
     image = Image.new("RGB", (round(NATIVE_PX * scale),) * 2, ground)
     draw = ImageDraw.Draw(image)
-    colours = {}
-    for group, light in zip(scene.groups, (Style.LIGHT, Style.OTHER_LIGHT), strict=False):
-        colours[group] = style.colour(group.colour or _own_colour(group.kind, scene.background), light)
     half = NATIVE_PX / 2
     for group, (x, y), radius in _place(scene, style):
         centre = ((half + x) * scale, (half + y) * scale)
-        paint(draw, group.kind, centre, radius * scale, colours[group], ground)
+        colour = COLOURS[group.colour or _own_colour(group.kind, scene.background)]
+        paint(draw, group.kind, centre, radius * scale, colour, ground)
     return image.reduce(SUPERSAMPLING)
 
 
