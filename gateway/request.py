@@ -7,12 +7,23 @@ from collections.abc import Callable, Collection
 from typing import Literal
 
 from engine.catalog import ModelSpec
-from engine.protocol import Frozen, Generate, Lora, MaskContent, Paste
+from engine.protocol import Frozen, Generate, Lora, MaskContent, Paste, SecondPass
 from gateway.errors import InvalidRequest
 
 SEED_MAX = 2**32 - 1
 SIZE_STEP_PX = 16
 LORA_SCALE_MAX = 4
+
+
+class SecondPassRequest(Frozen):
+    """A second pass as a client asked for it; `steps` None: as many as the first."""
+
+    width_px: int
+    height_px: int
+    steps: int | None = None
+    denoise: float = 0.75
+    enlarge: Literal["lanczos", "nearest"] = "lanczos"
+    prompt: str | None = None
 
 
 class GenerationRequest(Frozen):
@@ -28,7 +39,9 @@ class GenerationRequest(Frozen):
     seed: int | None = None
     count: int | None = None
     init_image: str | None = None
+    further_init_images: tuple[str, ...] = ()
     denoise: float | None = None
+    second_pass: SecondPassRequest | None = None
     mask: str | None = None
     mask_content: MaskContent = "original"
     paste: Paste | None = None
@@ -118,6 +131,15 @@ def resolve(
             f"width x height x steps x pictures must be at most {limits.max_pixel_steps}.", param="steps"
         )
 
+    second_pass = None
+    if request.second_pass is not None:
+        second_pass = _second_pass(request.second_pass, steps, spec, limits, steps_as_sent, adjust)
+        pixel_steps = second_pass.width_px * second_pass.height_px * second_pass.steps
+        if (width * height * steps + pixel_steps) * count > limits.max_pixel_steps:
+            raise InvalidRequest(
+                f"width x height x steps x pictures must be at most {limits.max_pixel_steps}.", param="second_pass"
+            )
+
     denoise = 1.0
     if request.init_image is not None:
         denoise = 0.75 if request.denoise is None else request.denoise
@@ -145,7 +167,9 @@ def resolve(
         subseed_strength=request.subseed_strength,
         quantize=spec.quantize or default_quantize,
         init_image=request.init_image,
+        further_init_images=request.further_init_images,
         denoise=denoise,
+        second_pass=second_pass,
         mask=request.mask,
         mask_content=request.mask_content,
         paste=request.paste,
@@ -224,6 +248,35 @@ def _references(asked: tuple[str, ...], spec: ModelSpec, leniency: Leniency, adj
         raise InvalidRequest(f"{spec.name} cannot edit pictures.", param="references")
     adjust("references", len(asked), None, f"{spec.name} cannot edit pictures")
     return ()
+
+
+def _second_pass(
+    asked: SecondPassRequest, first_steps: int, spec: ModelSpec, limits: Limits, as_sent: bool, adjust: _Adjust
+) -> SecondPass:
+    def told(_: str, value: str | int | float | None, used: str | int | float | None, reason: str) -> None:
+        adjust("second_pass", value, used, reason)
+
+    sizes = []
+    for px in (asked.width_px, asked.height_px):
+        if not limits.min_px <= px <= limits.max_px:
+            message = f"The second pass must be between {limits.min_px} and {limits.max_px} wide and high."
+            raise InvalidRequest(message, param="second_pass")
+        sizes.append(px // SIZE_STEP_PX * SIZE_STEP_PX)
+    if sizes[0] * sizes[1] > limits.max_pixels:
+        raise InvalidRequest(f"width x height must be at most {limits.max_pixels} pixels.", param="second_pass")
+    if (asked.width_px, asked.height_px) != tuple(sizes):
+        size, used = f"{asked.width_px}x{asked.height_px}", f"{sizes[0]}x{sizes[1]}"
+        adjust("second_pass", size, used, f"sizes are multiples of {SIZE_STEP_PX}, rounded down")
+    if not 0.0 <= asked.denoise <= 1.0:
+        raise InvalidRequest("The denoising strength must be between 0 and 1.", param="denoise")
+    return SecondPass(
+        width_px=sizes[0],
+        height_px=sizes[1],
+        steps=first_steps if asked.steps is None else _steps(asked.steps, spec, limits, as_sent, told),
+        denoise=asked.denoise,
+        enlarge=asked.enlarge,
+        prompt=asked.prompt,
+    )
 
 
 def _seed(param: str, asked: int | None, random_seed: Callable[[], int]) -> int:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageOps
 
 from engine.client import Engine, EngineOptions
 from engine.client.turn import Fact
-from engine.protocol import Drawn, Failed, Load, Lora, Paste, Preview, Run, StepDone
+from engine.protocol import Drawn, Failed, Load, Lora, Paste, Preview, Run, SecondPass, StepDone
 from tests.engine_support import TINY, facts_of, fake, kinds, plan, read_ppm, run_of
 from tests.engine_toy import save_toy_lora, save_toy_model
 
@@ -274,6 +274,46 @@ def test_a_lora_that_does_not_fit_fails_and_leaves_the_model_bare(bench: Bench, 
     assert failed.code == "bad_input"
     assert str(tmp_path) not in failed.message
     assert bench.drawn(bench.facts(plan()))[0] == bare
+
+
+def test_pictures_begin_from_their_own_inputs_in_turn(bench: Bench, inputs: dict[str, str]) -> None:
+    def drawn(*names: str) -> list[bytes]:
+        what = plan(seeds=(1, 1, 1), init_image=names[0], further_init_images=names[1:], denoise=0.3)
+        return bench.drawn(bench.facts(what, inputs=inputs))
+
+    assert drawn("x", "large") == [drawn("x")[0], drawn("large")[0], drawn("x")[0]]
+    assert drawn("x")[0] != drawn("large")[0]
+
+
+@pytest.mark.parametrize(("denoise", "steps"), [(0.0, 2), (0.5, 4), (1.0, 6)])
+def test_a_second_pass_draws_over_the_enlarged_picture(bench: Bench, denoise: float, steps: int) -> None:
+    first = plan(seeds=(1,), steps=2, width_px=64, height_px=64)
+    larger = SecondPass(width_px=128, height_px=96, steps=4, denoise=denoise)
+    facts = bench.facts(first.model_copy(update={"second_pass": larger}), job="twice")
+    told = [(fact.step, fact.steps) for fact in facts if isinstance(fact, StepDone)]
+    assert told == [(step, steps) for step in range(1, steps + 1)]
+    drawn = next(fact for fact in facts if isinstance(fact, Drawn))
+    assert (drawn.width_px, drawn.height_px) == (128, 96)
+    small = Image.frombytes("RGB", (64, 64), bench.drawn(bench.facts(first))[0])
+    enlarged = ImageOps.fit(small, (128, 96), Image.Resampling.LANCZOS).tobytes()
+    assert (bench.drawn(facts)[0] == enlarged) == (denoise == 0)
+    assert not list(bench.spool.glob("*first*"))
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_skip_finishes_the_picture_as_it_stands_and_the_next_one_is_drawn_whole(bench: Bench, passes: int) -> None:
+    async def skip(fact: Fact) -> None:
+        if isinstance(fact, StepDone) and (fact.image, fact.step) == (0, 2):
+            bench.engine.skip("skipped")
+
+    second = SecondPass(width_px=64, height_px=64, steps=2, denoise=0.5) if passes == 2 else None
+    what = plan(seeds=(1, 2), steps=100, second_pass=second)
+    facts = bench.facts(what, skip, job="skipped")
+    first, last = (fact for fact in facts if isinstance(fact, Drawn))
+    assert (first.cut_short, last.cut_short) == (True, False)
+    assert kinds(facts)[-1] == "succeeded"
+    assert sum(isinstance(fact, StepDone) and fact.image == 0 for fact in facts) < 80
+    assert len(bench.drawn(facts)) == 2
 
 
 def test_an_input_that_is_no_picture_fails_and_the_next_job_runs(bench: Bench, tmp_path: Path) -> None:

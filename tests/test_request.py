@@ -173,11 +173,8 @@ def test_a_second_pass_out_of_bounds_is_refused(changes: dict[str, Any], param: 
 
 
 def test_the_second_pass_counts_towards_the_cost_of_a_job() -> None:
-    with pytest.raises(InvalidRequest):
-        resolved(
-            count=10,
-            steps=8,
-            width_px=1024,
-            height_px=1024,
-            second_pass={"width_px": 2048, "height_px": 2048, "steps": 8},
-        )
+    larger = {"width_px": 2048, "height_px": 2048, "steps": 25}
+    assert len(resolved("flux2-klein-base-4b", count=10).plan.seeds) == 10
+    with pytest.raises(InvalidRequest) as caught:
+        resolved("flux2-klein-base-4b", count=10, second_pass=larger)
+    assert caught.value.param == "second_pass"
