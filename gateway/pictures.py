@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.images import encode, open_picture, write_atomic
 
 NAME = re.compile(r"([0-9a-f]{32})\.(\d+)\.(\d+)\.png")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A finished picture; `made_at` is Unix time in seconds."""
+
+    png: bytes
+    made_at: float
 
 
 class Pictures:
@@ -27,6 +36,16 @@ class Pictures:
     def read(self, name: str) -> bytes | None:
         """The PNG of that name, None where it is gone or the name is not one of ours."""
         return open_picture(self._folder, name)
+
+    def stored(self, name: str) -> Stored | None:
+        """As `read`, and when it was made."""
+        png = self.read(name)
+        if png is None:
+            return None
+        try:
+            return Stored(png, (self._folder / name).stat().st_mtime)
+        except FileNotFoundError:
+            return None
 
     def remove(self, name: str) -> None:
         if NAME.fullmatch(name):

@@ -172,12 +172,12 @@ def test_a_body_that_is_too_large_or_of_another_type_is_refused(client: httpx.Cl
         ("GET", "/v1", 404),
         ("GET", "/v1/", 404),
         ("POST", "/v1/responses", 404),
-        ("POST", "/v1/images/edits", 404),
-        ("POST", "/v1/images/variations", 404),
+        ("POST", "/v1/files", 404),
         ("POST", "/v1/chat/completions", 404),
-        ("GET", "/v1/cluster/auth", 404),
         ("GET", "/v1/images/generations", 405),
-        ("DELETE", "/v1/models/shapes", 405),
+        ("GET", "/v1/images/edits", 405),
+        ("GET", "/v1/images/variations", 405),
+        ("PUT", "/v1/models/shapes", 405),
         ("GET", "/v1/models/", 404),
         ("GET", "/v1/models/none", 404),
     ],
@@ -204,7 +204,7 @@ def test_a_model_id_may_hold_an_escaped_slash_and_a_colon(client: httpx.Client) 
 def test_a_model_is_what_xinferences_client_needs(client: httpx.Client) -> None:
     model = client.get("/v1/models/shapes").json()
     assert model["model_type"] == "image"
-    assert model["model_ability"] == ["text2image"]
+    assert model["model_ability"] == ["text2image", "image2image", "inpainting"]
     assert model["model_name"] == "shapes"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx
 import openai
 import pytest
 from openai.types import Image as Row
+from openai.types import ImageEditCompletedEvent, ImageEditPartialImageEvent
 
 from tests.live import Live
 from tests.v1_support import (
@@ -19,6 +21,8 @@ from tests.v1_support import (
     UNDISTILLED,
     Counting,
     gateway,
+    hole_mask,
+    input_png,
     openai_client,
     opened,
     plain_client,
@@ -182,6 +186,116 @@ def test_a_model_is_found_by_its_exact_name(client: openai.OpenAI, name: str) ->
     assert model.model_extra["model_type"] == "image"  # type: ignore[index]
 
 
+# ---- edit, vary ------------------------------------------------------------------------------------
+
+
+def test_an_edit_keeps_the_size_of_its_picture(client: openai.OpenAI) -> None:
+    answer = client.images.edit(image=input_png(), prompt=PROMPT)
+    assert (answer.size, opened(row(answer).b64_json).size) == ("96x64", (96, 64))
+    assert row(answer).url
+
+
+def test_several_pictures_are_followed_by_a_model_that_can(client: openai.OpenAI) -> None:
+    pictures = [input_png(), ("b.webp", input_png("WEBP"), "image/webp"), io.BytesIO(input_png())]
+    ask: Any = {"prompt": PROMPT, "model": UNDISTILLED, "extra_body": {"steps": 1, "seed": 3}}
+    one = client.images.edit(image=pictures[0], **ask)
+    three = client.images.edit(image=[input_png(), *pictures[1:]], **ask)
+    assert opened(row(one).b64_json).tobytes() != opened(row(three).b64_json).tobytes()
+
+
+def test_outside_the_mask_the_picture_stays(client: openai.OpenAI) -> None:
+    answer = client.images.edit(image=input_png(), mask=hole_mask(), prompt=PROMPT, extra_body={"seed": 11})
+    drawn, before = opened(row(answer).b64_json), opened(input_png())
+    right, left = (48, 0, 96, 64), (0, 0, 48, 64)
+    assert drawn.crop(right).tobytes() == before.crop(right).tobytes()
+    assert drawn.crop(left).tobytes() != before.crop(left).tobytes()
+
+
+def test_every_parameter_of_an_edit_is_taken(client: openai.OpenAI) -> None:
+    answer = client.images.edit(
+        image=input_png(),
+        prompt=PROMPT,
+        model="dall-e-2",
+        n=2,
+        size="64x64",
+        quality="high",
+        background="opaque",
+        input_fidelity="high",
+        output_format="jpeg",
+        output_compression=70,
+        user="me",
+        extra_body={"loras": [], "nested": {"key": True}},
+    )
+    assert [opened(item.b64_json).format for item in answer.data or []] == ["JPEG", "JPEG"]
+    assert answer.model_extra is not None
+    assert {told["param"] for told in answer.model_extra["adjustments"]} == {"image", "input_fidelity"}
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+def test_a_variation_is_of_its_picture(client: openai.OpenAI) -> None:
+    answer = client.images.create_variation(image=input_png(), n=2, size="96x64", response_format="b64_json")
+    assert [opened(item.b64_json).size for item in answer.data or []] == [(96, 64)] * 2
+    assert [item.url for item in answer.data or []] == [None, None]
+    again = client.images.create_variation(image=input_png(), extra_body={"prompt": PROMPT, "strength": 0.0})
+    assert opened(row(again).b64_json).tobytes() == opened(input_png()).tobytes()
+
+
+def test_an_edit_streams_events_of_its_own(client: openai.OpenAI) -> None:
+    with client.images.edit(
+        image=input_png(), prompt=PROMPT, n=2, stream=True, partial_images=2, output_format="webp"
+    ) as stream:
+        events = list(stream)
+    completed = [event for event in events if isinstance(event, ImageEditCompletedEvent)]
+    partial = [event for event in events if isinstance(event, ImageEditPartialImageEvent)]
+    assert len(completed) == 2
+    assert len(completed) + len(partial) == len(events)
+    assert partial
+    for event in events:
+        assert (opened(event.b64_json).format, opened(event.b64_json).size) == ("WEBP", (96, 64))
+
+
+@pytest.mark.parametrize(
+    ("ask", "param"),
+    [
+        ({"image": b"no picture"}, "image"),
+        ({"image": [input_png(), input_png()]}, "image"),
+        ({"image": input_png(), "mask": b"no mask"}, "mask"),
+        ({"image": input_png(), "background": "transparent"}, "background"),
+        ({"image": input_png(), "output_format": "svg"}, "output_format"),
+        ({"image": input_png(), "n": 11}, "n"),
+        ({"image": input_png(), "stream": True, "size": "9x9"}, "size"),
+        ({"image": input_png(), "extra_body": {"strength": 2}}, "strength"),
+        ({"image": input_png(), "extra_body": {"loras": ["none-such"]}}, "loras"),
+    ],
+    ids=lambda value: repr(value)[-40:],
+)
+def test_a_refused_edit_is_a_bad_request_that_names_the_parameter(
+    counting: Counting, ask: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        counting.client.images.edit(**{"prompt": PROMPT, **ask})
+    assert caught.value.param == param
+    assert len(counting.hits) == 1
+
+
+# ---- keys ------------------------------------------------------------------------------------------
+
+
+def test_with_and_without_a_key(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("me secret-of-at-least-some-length\n")
+    keys.chmod(0o600)
+    with gateway(tmp_path, {"access": {"keys_file": str(keys)}}, ready=False, step_seconds=0.0) as locked:
+        for key in ("none", "wrong-key-of-some-length"):
+            counting = Counting(locked.url, {"api_key": key})
+            with counting.client, pytest.raises(openai.AuthenticationError) as caught:
+                counting.client.images.generate(prompt=PROMPT)
+            assert (caught.value.code, len(counting.hits)) == ("invalid_api_key", 1)
+        with Counting(locked.url, {"api_key": "secret-of-at-least-some-length"}).client as known:
+            answer = known.images.edit(image=input_png(), prompt=PROMPT)
+        assert opened(httpx.get(row(answer).url or "").content).size == (96, 64)
+
+
 # ---- errors: the class, and that it is sent once ---------------------------------------------------
 
 
@@ -227,11 +341,11 @@ def test_a_model_that_is_not_there_is_not_found(counting: Counting, name: str) -
     assert len(counting.hits) == 2
 
 
-def test_routes_that_are_not_there_yet_are_not_found(counting: Counting) -> None:
+def test_routes_that_are_not_there_are_not_found(counting: Counting) -> None:
     with pytest.raises(openai.NotFoundError):
         counting.client.responses.create(model=MODEL, input="draw")
     with pytest.raises(openai.NotFoundError):
-        counting.client.images.edit(image=b"\x89PNG", prompt=PROMPT)
+        counting.client.files.create(file=b"x", purpose="vision")
     assert len(counting.hits) == 2
 
 

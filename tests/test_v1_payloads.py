@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from adapters.base import validated
-from adapters.v1.payloads import Generation, known_model, named_as_sent, to_request, unfolded
+from adapters.v1.payloads import (
+    Edit,
+    Generation,
+    Inpainting,
+    Variation,
+    known_model,
+    named_as_sent,
+    to_request,
+    unfolded,
+    without_pictures,
+)
 from gateway.errors import InvalidRequest
 from gateway.request import GenerationRequest
 
@@ -25,7 +35,7 @@ def requested(**body: Any) -> GenerationRequest:
 
 def refused(body: object) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
-        validated(Generation, unfolded(body))
+        validated(Generation, without_pictures(unfolded(body)))
     return caught.value
 
 
@@ -51,6 +61,8 @@ def refused(body: object) -> InvalidRequest:
         ({"size": "512x256"}, "height_px", 256),
         ({"size": "512*256"}, "height_px", 256),
         ({"size": " 512 X 256 "}, "height_px", 256),
+        ({"size": "512,256"}, "height_px", 256),
+        ({"size": "512 256"}, "height_px", 256),
         ({"size": "auto"}, "width_px", None),
         ({"size": "original"}, "width_px", None),
         ({"size": None}, "width_px", None),
@@ -111,6 +123,10 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "n": (0, 11, -1, 1.5, True, "many", [1], 2**62),
     "size": (512, "512", "512x", "x512", "axb", "512x512x512", "-1x5", "1e3x5", "٥x٥", [5, 5], {}, "5" * 99),
     "width": ("wide", True, 1.5),
+    "complexity": ("highest", 1),
+    "frame_count": (4, "4"),
+    "frame_duration_ms": (100,),
+    "svg": ({"model": "x"}, "<svg/>"),
     "response_format": ("file", "b64", 1, {}),
     "output_format": ("gif", "svg", "bmp", 1),
     "output_compression": (-1, 101, "most", True),
@@ -178,6 +194,29 @@ def test_a_refusal_of_the_core_names_what_the_client_wrote(
     with pytest.raises(InvalidRequest) as caught, named_as_sent(sent):
         raise InvalidRequest("no", param=core_word)
     assert caught.value.param == named
+
+
+@pytest.mark.parametrize("name", ["strength", "image_strength", "denoising_strength"])
+@pytest.mark.parametrize("route", [Edit, Variation, Inpainting])
+def test_strength_has_three_names_where_there_is_a_picture(route: type[Edit], name: str) -> None:
+    assert validated(route, unfolded({**APPLE, name: "0.4"})).denoise == 0.4
+    assert validated(route, unfolded({**APPLE, "kwargs": json.dumps({name: 0.4})})).denoise == 0.4
+
+
+def test_only_a_variation_needs_no_prompt() -> None:
+    assert validated(Variation, {}).prompt == ""
+    for route in (Edit, Inpainting):
+        with pytest.raises(InvalidRequest) as caught:
+            validated(route, {"prompt": " "})
+        assert caught.value.param == "prompt"
+
+
+@pytest.mark.parametrize("route", [Variation, Inpainting])
+def test_what_has_no_events_cannot_be_streamed(route: type[Variation]) -> None:
+    assert not validated(route, {**APPLE, "stream": False}).stream
+    with pytest.raises(InvalidRequest) as caught:
+        validated(route, {**APPLE, "stream": True})
+    assert caught.value.param == "stream"
 
 
 @pytest.mark.parametrize("name", ["dall-e-2", "dall-e-3", "gpt-image-1", "gpt-image-2.5-flare", "chatgpt-image-latest"])

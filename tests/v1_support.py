@@ -58,9 +58,8 @@ class Counting:
 
     def __post_init__(self) -> None:
         transport = httpx2.Client(event_hooks={"request": [lambda request: self.hits.append(request.method)]})
-        self.client = openai.OpenAI(
-            base_url=f"{self.url}/v1", api_key="none", http_client=transport, **{"timeout": 60, **self.options}
-        )
+        options = {"api_key": "none", "timeout": 60, **self.options}
+        self.client = openai.OpenAI(base_url=f"{self.url}/v1", http_client=transport, **options)
 
 
 @contextmanager
@@ -82,6 +81,29 @@ def opened(data: str | bytes | None) -> Image.Image:
     image = Image.open(io.BytesIO(base64.b64decode(data, validate=True) if isinstance(data, str) else data))
     image.load()
     return image
+
+
+def input_png(picture_format: str = "PNG") -> bytes:
+    """A picture of 96x64 to begin from: a grey ramp."""
+    out = io.BytesIO()
+    Image.linear_gradient("L").resize((96, 64)).convert("RGB").save(out, picture_format, lossless=True)
+    return out.getvalue()
+
+
+def hole_mask() -> bytes:
+    """OpenAI's meaning: its left half is transparent and may change."""
+    mask, out = Image.new("RGBA", (96, 64), (0, 0, 0, 255)), io.BytesIO()
+    mask.paste((0, 0, 0, 0), (0, 0, 48, 64))
+    mask.save(out, "PNG")
+    return out.getvalue()
+
+
+def white_mask() -> bytes:
+    """Xinference's meaning: its left half is white and is repainted."""
+    mask, out = Image.new("RGB", (96, 64)), io.BytesIO()
+    mask.paste((255, 255, 255), (0, 0, 48, 64))
+    mask.save(out, "PNG")
+    return out.getvalue()
 
 
 def jobs(client: httpx.Client) -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.v1.errors import to_error
-from adapters.v1.payloads import Generation, PictureFormat
+from adapters.v1.payloads import Drawing
+from adapters.v1.values import PictureFormat
 from engine.protocol import Generate, ImageDone
 from gateway.errors import GatewayError
 from gateway.job import Job
@@ -40,23 +41,23 @@ def size_of(width_px: int, height_px: int) -> str:
     return f"{width_px}x{height_px}"
 
 
-def to_url(origin: str, done: ImageDone, asked: Generation) -> str:
+def to_url(origin: str, done: ImageDone, asked: Drawing) -> str:
     """Where one picture can be fetched; `origin` is scheme and host, without a slash at the end."""
     stem = done.file.removesuffix(".png")
     query = "" if asked.output_compression is None else f"?output_compression={asked.output_compression}"
     return f"{origin}{CONTENT}{stem}.{asked.output_format}{query}"
 
 
-def to_adjustments(job: Job, asked: Generation) -> list[dict[str, Any]]:
-    """What was not done as asked; a key of our own."""
-    found = list(job.adjustments)
+def to_adjustments(job: Job, asked: Drawing, told: Sequence[Adjustment] = ()) -> list[dict[str, Any]]:
+    """What was not done as asked, by the core and by this prefix; a key of our own."""
+    found = [*told, *job.adjustments]
     if asked.output_format == "png" and asked.output_compression not in (None, 100):
         reason = "PNG files lose nothing"
         found.append(Adjustment(param="output_compression", asked=asked.output_compression, used=100, reason=reason))
     return [adjustment.model_dump() for adjustment in found]
 
 
-def to_response(job: Job, asked: Generation, rows: Sequence[Row]) -> bytes:
+def to_response(job: Job, asked: Drawing, rows: Sequence[Row], told: Sequence[Adjustment] = ()) -> bytes:
     """The JSON answer. Large: call it in a thread.
 
     Source: `ImagesResponse` of openai 3.52; every row has both keys, as Xinference's have. Ours: `seed` in a row,
@@ -83,7 +84,7 @@ def to_response(job: Job, asked: Generation, rows: Sequence[Row]) -> bytes:
         "usage": USAGE,
         "model": plan.model,
         "job_id": job.id,
-        "adjustments": to_adjustments(job, asked),
+        "adjustments": to_adjustments(job, asked, told),
     }
     return json.dumps(answer).encode()
 
@@ -91,16 +92,24 @@ def to_response(job: Job, asked: Generation, rows: Sequence[Row]) -> bytes:
 # ---- the stream ------------------------------------------------------------------------------------
 
 
-def partial_frame(asked: Generation, size_px: tuple[int, int], image: int, index: int, at: float, raw: bytes) -> bytes:
-    """Source: `ImageGenPartialImageEvent` of openai 3.52. Ours: `image_index`, the picture it is of."""
-    return _frame("image_generation.partial_image", asked, size_px, image, at, raw, {"partial_image_index": index})
+def partial_frame(asked: Drawing, size_px: tuple[int, int], image: int, index: int, at: float, raw: bytes) -> bytes:
+    """Source: `ImageGenPartialImageEvent`, `ImageEditPartialImageEvent` of openai 3.52.
+
+    Ours: `image_index`, the picture it is of.
+    """
+    return _frame(f"{asked.events}.partial_image", asked, size_px, image, at, raw, {"partial_image_index": index})
 
 
-def completed_frame(job: Job, asked: Generation, done: ImageDone, at: float, raw: bytes) -> bytes:
-    """Source: `ImageGenCompletedEvent` of openai 3.52. Ours: `image_index`, `seed`, `job_id`, `adjustments`."""
+def completed_frame(
+    job: Job, asked: Drawing, done: ImageDone, at: float, raw: bytes, told: Sequence[Adjustment] = ()
+) -> bytes:
+    """Source: `ImageGenCompletedEvent`, `ImageEditCompletedEvent` of openai 3.52.
+
+    Ours: `image_index`, `seed`, `job_id`, `adjustments`.
+    """
     size_px = (done.width_px, done.height_px)
-    more = {"usage": USAGE, "seed": done.seed, "job_id": job.id, "adjustments": to_adjustments(job, asked)}
-    return _frame("image_generation.completed", asked, size_px, done.image, at, raw, more)
+    more = {"usage": USAGE, "seed": done.seed, "job_id": job.id, "adjustments": to_adjustments(job, asked, told)}
+    return _frame(f"{asked.events}.completed", asked, size_px, done.image, at, raw, more)
 
 
 def error_frame(error: GatewayError) -> bytes:
@@ -109,7 +118,7 @@ def error_frame(error: GatewayError) -> bytes:
 
 
 def _frame(
-    event: str, asked: Generation, size_px: tuple[int, int], image: int, at: float, raw: bytes, more: dict[str, Any]
+    event: str, asked: Drawing, size_px: tuple[int, int], image: int, at: float, raw: bytes, more: dict[str, Any]
 ) -> bytes:
     # No `id:` line, ever: after one, openai's client takes each keep-alive comment for an event and dies of it.
     data = {

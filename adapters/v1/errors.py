@@ -11,7 +11,7 @@ from gateway.errors import GatewayError
 
 RETRY_AFTER_MAX_S = 60
 """openai for Node ignores a longer wait, and for Python gives up above 120 s."""
-NEVER_RETRY = {409, 500, 507}
+NEVER_RETRY = {409, 500, 501, 507}
 """The clients would send these again twice by themselves, and the same would happen again, after minutes of drawing."""
 MODELS_NAMED = 50
 

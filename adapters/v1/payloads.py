@@ -1,115 +1,62 @@
-"""What a client of /v1 may say, and what it means to the core. Pure: knows no connection and no job."""
+"""What a client of /v1 may say, and what it means to the core. Pure: knows no connection, no picture and no job."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
+from adapters.v1.values import (
+    PROMPT_CHARS,
+    Background,
+    LoraNames,
+    NoFrames,
+    NoStream,
+    NoVector,
+    Number,
+    OutputFormat,
+    ResponseFormat,
+    Seed,
+    Size,
+    Whole,
+    not_blank,
+)
 from gateway.errors import InvalidRequest
 from gateway.request import GenerationRequest
 from gateway.strict_json import parse as parse_json
 
-PROMPT_CHARS = 32_000
-SIZE = re.compile(r"\s*([0-9]{1,5})\s*[xX*×]\s*([0-9]{1,5})\s*")
-NO_SIZE = ("auto", "original")
 BORROWED_NAME = re.compile(r"dall-e-[23]|(chat)?gpt-image(-[A-Za-z0-9._-]{1,64})?")
 """Model names of OpenAI's that clients have built in; they mean the default model."""
 GPT_IMAGE = re.compile(r"(chat)?gpt-image(-|$)")
-
-PictureFormat = Literal["png", "jpeg", "webp"]
-ResponseFormat = Literal["url", "b64_json"]
 
 NAMES: dict[str, tuple[str, ...]] = {
     "seed": ("seed",),
     "steps": ("steps", "num_inference_steps", "step"),
     "guidance": ("guidance", "guidance_scale", "cfg_scale"),
     "negative_prompt": ("negative_prompt",),
+    "denoise": ("strength", "image_strength", "denoising_strength"),
     "width": ("width", "size"),
     "height": ("height", "size"),
     "count": ("n",),
     "loras": ("loras", "lora"),
+    "references": ("image", "images", "url"),
+    "init_image": ("image", "images", "url"),
+    "mask": ("mask", "mask_image"),
 }
 """The core's words for a parameter, and how this prefix's clients spell them, the preferred spelling first."""
 
-IN_KWARGS = {name for word in ("seed", "steps", "guidance", "negative_prompt") for name in NAMES[word]}
-IN_KWARGS |= {"width", "height"}
+IN_KWARGS = {name for word in ("seed", "steps", "guidance", "negative_prompt", "denoise") for name in NAMES[word]}
+IN_KWARGS |= {"width", "height", "mask_blur", "request_id"}
 PICTURES_IN = ("image", "images", "mask", "file", "files", "ref_images", "reference_images")
 
-
-def _refuse(sentence: str) -> PydanticCustomError:
-    return PydanticCustomError("invalid_value", "{sentence}", {"sentence": sentence})
+Prompt = Annotated[str, Field(max_length=PROMPT_CHARS), AfterValidator(not_blank)]
 
 
-def _not_blank(prompt: str) -> str:
-    if not prompt.strip():
-        raise _refuse("The prompt is empty.")
-    return prompt
-
-
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise _refuse("Send a number, not true or false.")
-    return value
-
-
-def _background(value: object) -> object:
-    if value == "transparent":
-        raise _refuse("This gateway draws opaque pictures only. Use 'opaque' or 'auto'.")
-    return value
-
-
-def _format(value: object) -> object:
-    if value in ("gif", "svg"):
-        raise _refuse(f"{value} pictures cannot be drawn here. Use png, jpeg or webp.")
-    return "jpeg" if value == "jpg" else value
-
-
-def parse_size(value: object) -> tuple[int, int] | None:
-    """`WxH` or `W*H` as width and height in pixels; None for `auto` and `original`.
-
-    Raises: PydanticCustomError. Source: openai images.generate `size`; Xinference's size parser.
-    """
-    if isinstance(value, str):
-        if value.strip().lower() in NO_SIZE:
-            return None
-        if found := SIZE.fullmatch(value):
-            return int(found[1]), int(found[2])
-    raise _refuse("size must be 'auto' or WIDTHxHEIGHT, for example 512x512.")
-
-
-def _one_seed(value: object) -> object:
-    """A list of seeds, one a picture, as its first; the core counts on from there (Xinference, SGLang)."""
-    if not isinstance(value, list):
-        return _no_bool(value)
-    if not value or not all(type(seed) is int for seed in value):
-        raise _refuse("A list of seeds must hold whole numbers.")
-    if any(later != value[0] + i for i, later in enumerate(value)):
-        raise _refuse("The seeds of several pictures count up by one: send the first seed alone.")
-    return value[0]
-
-
-def _lora_names(value: object) -> object:
-    """One LoRA or several, each a name or {name|path, scale} (vLLM-Omni), as names."""
-    names = []
-    for lora in value if isinstance(value, list) else [value]:
-        name = lora.get("name") or lora.get("path") if isinstance(lora, dict) else lora
-        if not isinstance(name, str):
-            raise _refuse("A LoRA is a name, or an object with a name.")
-        names.append(name)
-    return names
-
-
-Whole = Annotated[int, BeforeValidator(_no_bool)]
-Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
-
-
-class Generation(BaseModel):
-    """POST /v1/images/generations, after `unfolded`. Fields it does not name are ignored.
+class Drawing(BaseModel):
+    """What every route that draws understands, after `unfolded`. Fields it does not name are ignored.
 
     Source: `ImageGenerateParams` of openai 3.52; `seed` and below: the dialects of Xinference, LocalAI, vLLM-Omni,
     SGLang-diffusion and mlx-openai-server.
@@ -117,29 +64,36 @@ class Generation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    prompt: Annotated[str, Field(max_length=PROMPT_CHARS), AfterValidator(_not_blank)]
+    events: ClassVar[str] = "image_generation"
+    """What the events of its stream begin with."""
+
+    prompt: Prompt
     model: str | None = None
     n: Annotated[Whole, Field(ge=1, le=10)] | None = None
-    size: Annotated[tuple[int, int] | None, BeforeValidator(parse_size)] = None
+    size: Size = None
     response_format: ResponseFormat | None = None
-    output_format: Annotated[PictureFormat, BeforeValidator(_format)] = "png"
+    output_format: OutputFormat = "png"
     output_compression: Annotated[Whole, Field(ge=0, le=100)] | None = None
-    background: Annotated[Literal["opaque", "auto"], BeforeValidator(_background)] | None = None
+    background: Background | None = None
     quality: Literal["low", "medium", "high", "xhigh", "max", "auto", "standard", "hd"] | None = None
     style: Literal["vivid", "natural"] | None = None
     moderation: Literal["low", "auto"] | None = None
+    complexity: Literal["low", "medium", "high"] | None = None
+    frame_count: NoFrames = None
+    frame_duration_ms: NoFrames = None
+    svg: NoVector = None
     stream: Annotated[bool, Field(strict=True)] = False
     partial_images: Annotated[Whole, Field(ge=0, le=3)] = 0
 
-    seed: Annotated[int, BeforeValidator(_one_seed)] | None = None
+    seed: Seed | None = None
     steps: Whole | None = Field(None, validation_alias=AliasChoices(*NAMES["steps"]))
     guidance: Number | None = Field(None, validation_alias=AliasChoices(*NAMES["guidance"]))
     negative_prompt: str | None = None
     width: Whole | None = None
     height: Whole | None = None
-    loras: Annotated[list[str], BeforeValidator(_lora_names)] = Field(
-        default=[], validation_alias=AliasChoices(*NAMES["loras"])
-    )
+    loras: LoraNames = Field(default=[], validation_alias=AliasChoices(*NAMES["loras"]))
+    request_id: Annotated[str, Field(max_length=128)] | None = None
+    """The client's own name for the request, by which it asks for progress (Xinference)."""
 
     @property
     def quality_word(self) -> str:
@@ -159,6 +113,48 @@ class Generation(BaseModel):
             return frozenset({"b64_json"})
         return frozenset({"url", "b64_json"})
 
+    @property
+    def size_px(self) -> tuple[int | None, int | None]:
+        """Width and height that were asked for; the words of their own go before `size`."""
+        width_px, height_px = self.size or (None, None)
+        return (
+            self.width if self.width is not None else width_px,
+            self.height if self.height is not None else height_px,
+        )
+
+
+class Generation(Drawing):
+    """POST /v1/images/generations."""
+
+
+class FromPictures(Drawing):
+    """What the routes that take pictures understand besides."""
+
+    denoise: Number | None = Field(None, validation_alias=AliasChoices(*NAMES["denoise"]))
+    mask_blur: Annotated[Number, Field(ge=0, le=256)] | None = None
+    """Radius in pixels by which the edge of the mask is softened (Xinference)."""
+
+
+class Edit(FromPictures):
+    """POST /v1/images/edits. Source: `ImageEditParams` of openai 3.52."""
+
+    events: ClassVar[str] = "image_edit"
+
+    input_fidelity: Literal["high", "low"] | None = None
+
+
+class Variation(FromPictures):
+    """POST /v1/images/variations. Source: `ImageCreateVariationParams` of openai 3.52; `prompt` is Xinference's."""
+
+    prompt: Annotated[str, Field(max_length=PROMPT_CHARS)] = ""
+    stream: NoStream = False
+
+
+class Inpainting(FromPictures):
+    """POST /v1/images/inpainting of Xinference and LocalAI."""
+
+    stream: NoStream = False
+
 
 def unfolded(body: object) -> dict[str, Any]:
     """The body with null and "" as unset, and Xinference's `kwargs` (a JSON string) on the top level.
@@ -172,10 +168,15 @@ def unfolded(body: object) -> dict[str, Any]:
         word = next((names for names in NAMES.values() if key in names), (key,))
         if key in IN_KWARGS and value is not None and not any(name in said for name in word if name != "size"):
             said[key] = value
-    for key in PICTURES_IN:
-        if said.get(key):
-            raise InvalidRequest("This route draws from text alone; it takes no pictures.", param=key)
     return said
+
+
+def without_pictures(body: dict[str, Any]) -> dict[str, Any]:
+    """The body of a route that draws from text alone. Raises: InvalidRequest."""
+    for key in PICTURES_IN:
+        if body.get(key):
+            raise InvalidRequest("This route draws from text alone: use /v1/images/edits.", param=key)
+    return body
 
 
 def _kwargs(value: object) -> dict[str, Any]:
@@ -197,15 +198,15 @@ def known_model(name: str | None, served: Container[str]) -> str | None:
     return None
 
 
-def to_request(asked: Generation, served: Container[str]) -> GenerationRequest:
-    """`served` holds the names and aliases of the library."""
-    width_px, height_px = asked.size or (None, None)
+def to_request(asked: Drawing, served: Container[str]) -> GenerationRequest:
+    """All but the pictures; `served` holds the names and aliases of the library."""
+    width_px, height_px = asked.size_px
     return GenerationRequest(
         prompt=asked.prompt,
         model=known_model(asked.model, served),
         negative_prompt=asked.negative_prompt,
-        width_px=asked.width if asked.width is not None else width_px,
-        height_px=asked.height if asked.height is not None else height_px,
+        width_px=width_px,
+        height_px=height_px,
         steps=asked.steps,
         guidance=asked.guidance,
         seed=asked.seed,
@@ -216,11 +217,11 @@ def to_request(asked: Generation, served: Container[str]) -> GenerationRequest:
 
 
 @contextmanager
-def named_as_sent(body: Mapping[str, Any]) -> Iterator[None]:
-    """Refusals of the core name the parameter as this client spelled it."""
+def named_as_sent(sent: Container[str]) -> Iterator[None]:
+    """Refusals of the core name the parameter as this client spelled it; `sent` holds the names it used."""
     try:
         yield
     except InvalidRequest as error:
         names = NAMES.get(error.param or "", ())
-        error.param = next((name for name in names if name in body), names[0] if names else error.param)
+        error.param = next((name for name in names if name in sent), names[0] if names else error.param)
         raise

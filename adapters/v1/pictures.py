@@ -6,7 +6,7 @@ import io
 
 from PIL import Image
 
-from adapters.v1.payloads import PictureFormat
+from adapters.v1.values import PictureFormat
 from gateway.images import encode
 
 QUALITY_MAX = {"png": 100, "jpeg": 95, "webp": 100}

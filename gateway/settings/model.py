@@ -152,6 +152,9 @@ class RetentionSettings(Section):
         default=20, description="Gigabytes of pictures kept; the oldest go first."
     )
     jobs: Count = Field(default=5000, description="Finished jobs kept; the oldest go first.")
+    url_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=24, description="Hours the picture URLs of /v1 work."
+    )
 
 
 class EngineSettings(Section):

@@ -1,0 +1,197 @@
+"""From a request to its pictures, for every route that draws: submit, wait or stream, answer.
+
+What the fields mean is in payloads.py, what is said back in answers.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Container
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from adapters.base import attached, attached_events, core_of, event_stream, idempotency_key, owner_of, png_of
+from adapters.v1.answers import Row, completed_frame, error_frame, partial_frame, to_response, to_url
+from adapters.v1.content import origin_of
+from adapters.v1.errors import RETRY_AFTER_MAX_S, render_error
+from adapters.v1.inputs import inputs_of
+from adapters.v1.models import served_names
+from adapters.v1.payloads import Drawing, FromPictures, known_model, named_as_sent, to_request
+from adapters.v1.pictures import from_png, from_preview
+from adapters.v1.request_ids import request_ids
+from adapters.v1.sent import Sent
+from engine.protocol import Cancelled, Failed, Generate, ImageDone, Preview, Succeeded
+from gateway.core import Core
+from gateway.errors import (
+    ClientGone,
+    GatewayError,
+    GenerationFailed,
+    InternalError,
+    OwnerQueueFull,
+    QueueFull,
+    Unavailable,
+)
+from gateway.hub import Event, ProgressEvent
+from gateway.job import Job, JobEvent, State
+from gateway.request import Adjustment, GenerationRequest
+from gateway.service import Origin
+
+log = logging.getLogger("adapters.v1")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was asked, as it is submitted, and what of it this prefix itself did otherwise."""
+
+    asked: Drawing
+    request: GenerationRequest
+    told: tuple[Adjustment, ...] = ()
+
+
+def from_text(request: Request, asked: Drawing) -> Order:
+    return Order(asked, to_request(asked, served_names(core_of(request).library)))
+
+
+async def from_pictures(request: Request, asked: FromPictures, sent: Sent) -> Order:
+    """Raises: ModelNotFound, ModelNotOnDisk, InvalidRequest, Unavailable, StorageFull."""
+    core = core_of(request)
+    served = served_names(core.library)
+    spec = core.library.find(known_model(asked.model, served))
+    await asyncio.to_thread(core.library.folder, spec)
+    with named_as_sent(sent.names):
+        inputs = await inputs_of(request, asked, sent, spec)
+    given = {
+        "width_px": inputs.width_px,
+        "height_px": inputs.height_px,
+        "init_image": inputs.init_image,
+        "denoise": inputs.denoise,
+        "mask": inputs.mask,
+        "references": inputs.references,
+    }
+    return Order(asked, to_request(asked, served).model_copy(update=given), inputs.told)
+
+
+async def drawn(request: Request, order: Order, names: Container[str]) -> Response:
+    """Submit and answer as the client wishes; `names` are the parameters it sent. Raises: as JobService.submit."""
+    core = core_of(request)
+    with core.waits():
+        pass  # one client too many is refused here, with a status: a stream that has begun has none left
+    job = await submit(request, order, names)
+    if order.asked.stream:
+        response: Response = event_stream(frames(request, job, order))
+        response.headers["x-request-id"] = job.id
+        return response
+    try:
+        return await answer(request, await attached(request, job), order)
+    except GatewayError as error:
+        return render_error(error, job.id)
+
+
+async def submit(request: Request, order: Order, names: Container[str]) -> Job:
+    """Raises: as JobService.submit, naming parameters as the client did."""
+    core, owner = core_of(request), owner_of(request)
+    origin = Origin(owner=owner, protocol="openai", attached=True, idempotency_key=idempotency_key(request))
+    try:
+        with named_as_sent(names):
+            job = await core.service.submit(order.request, origin)
+    except (QueueFull, OwnerQueueFull) as error:
+        error.retry_after_s = retry_after_s(core) or error.retry_after_s
+        raise
+    if order.asked.request_id is not None:
+        request_ids(core).put(owner, order.asked.request_id, job.id)
+    return job
+
+
+def retry_after_s(core: Core) -> int | None:
+    """When the running job is expected to make room; None where nothing is known of it."""
+    running = core.service.running()
+    progress = core.service.progress(running.id) if running else None
+    if progress is None or progress.seconds_left is None:
+        return None
+    return max(1, min(RETRY_AFTER_MAX_S, math.ceil(progress.seconds_left)))
+
+
+async def answer(request: Request, job: Job, order: Order) -> Response:
+    """An ended job's pictures in one JSON body. Raises: GenerationFailed, ClientGone."""
+    if (failure := failure_of(job)) is not None:
+        raise failure
+    asked, rows = order.asked, []
+    for done in job.images:
+        picture = await encoded(request, done, asked) if "b64_json" in asked.rows else None
+        url = to_url(origin_of(request), done, asked) if "url" in asked.rows else None
+        rows.append(Row(done, picture, url))
+    body = await asyncio.to_thread(to_response, job, asked, rows, order.told)
+    return Response(body, media_type="application/json", headers={"x-request-id": job.id})
+
+
+async def encoded(request: Request, done: ImageDone, asked: Drawing) -> bytes:
+    """A finished picture in the format that was asked for. Raises: PictureGone."""
+    png = await png_of(request, done.file)
+    return await asyncio.to_thread(from_png, png, asked.output_format, asked.output_compression)
+
+
+def failure_of(end: Job | Event | None) -> GatewayError | None:
+    """Why a job, or its last event, has no pictures for this client; None for a success.
+
+    A cancelled job is a failure here even with pictures finished: OpenAI's clients expect all they asked for.
+    """
+    failed = end.failure if isinstance(end, Job) else end.fact if isinstance(end, JobEvent) else None
+    cancelled = end.state is State.CANCELLED if isinstance(end, Job) else isinstance(failed, Cancelled)
+    if isinstance(failed, Failed):
+        return GenerationFailed(failed.message, code=failed.code)
+    return ClientGone() if cancelled else None
+
+
+# ---- the stream ------------------------------------------------------------------------------------
+
+
+async def frames(request: Request, job: Job, order: Order) -> AsyncIterator[bytes]:
+    """The job as OpenAI's events; whatever goes wrong becomes the error event."""
+    shown: Counter[int] = Counter()
+    try:
+        last: Event | None = None
+        async with aclosing(attached_events(request, job)) as events:
+            async for last in events:
+                if (frame := await to_frame(request, job, order, last, shown)) is not None:
+                    yield frame
+        if not isinstance(last, JobEvent) or not isinstance(last.fact, Succeeded | Failed | Cancelled):
+            raise Unavailable("The gateway is stopping.", retry_after_s=5)
+        if (failure := failure_of(last)) is not None:
+            raise failure
+    except GatewayError as error:
+        yield error_frame(error)
+    except Exception:
+        log.exception("stream failed", extra={"job": job.id})
+        yield error_frame(InternalError())
+
+
+async def to_frame(request: Request, job: Job, order: Order, event: Event, shown: Counter[int]) -> bytes | None:
+    """A preview or a finished picture as a frame; `shown` counts the previews sent of each picture."""
+    asked = order.asked
+    match event:
+        case ProgressEvent(fact=Preview(image=image) as preview) if shown[image] < asked.partial_images:
+            index = shown[image]
+            shown[image] += 1
+            return await asyncio.to_thread(_partial, job, asked, preview, index)
+        case JobEvent(fact=ImageDone() as done, at=at):
+            picture = await encoded(request, done, asked)
+            return await asyncio.to_thread(completed_frame, job, asked, done, at, picture, order.told)
+        case _:
+            return None
+
+
+def _partial(job: Job, asked: Drawing, preview: Preview, index: int) -> bytes:
+    plan = job.plan
+    assert isinstance(plan, Generate)
+    size_px = (plan.width_px, plan.height_px)
+    jpeg = base64.b64decode(preview.jpeg_base64)
+    raw = from_preview(jpeg, size_px, asked.output_format, asked.output_compression)
+    return partial_frame(asked, size_px, preview.image, index, time.time(), raw)

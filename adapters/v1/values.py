@@ -1,0 +1,106 @@
+"""Single values as clients of /v1 write them. Pure: each parser takes one value and refuses it with a sentence."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+PROMPT_CHARS = 32_000
+SIZE = re.compile(r"\s*([0-9]{1,5})(?:\s*[xX*×,]\s*|\s+)([0-9]{1,5})\s*")
+NO_SIZE = ("auto", "original")
+
+PictureFormat = Literal["png", "jpeg", "webp"]
+ResponseFormat = Literal["url", "b64_json"]
+
+
+def refusal(sentence: str) -> PydanticCustomError:
+    return PydanticCustomError("invalid_value", "{sentence}", {"sentence": sentence})
+
+
+def not_blank(prompt: str) -> str:
+    if not prompt.strip():
+        raise refusal("The prompt is empty.")
+    return prompt
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise refusal("Send a number, not true or false.")
+    return value
+
+
+def _background(value: object) -> object:
+    if value == "transparent":
+        raise refusal("This gateway draws opaque pictures only. Use 'opaque' or 'auto'.")
+    return value
+
+
+def _format(value: object) -> object:
+    if value in ("gif", "svg"):
+        raise refusal(f"{value} pictures cannot be drawn here. Use png, jpeg or webp.")
+    return "jpeg" if value == "jpg" else value
+
+
+def parse_size(value: object) -> tuple[int, int] | None:
+    """`WxH`, `W*H`, `W,H` or `W H` as width and height in pixels; None for `auto` and `original`.
+
+    Raises: PydanticCustomError. Source: openai images.generate `size`; Xinference's size parser.
+    """
+    if isinstance(value, str):
+        if value.strip().lower() in NO_SIZE:
+            return None
+        if found := SIZE.fullmatch(value):
+            return int(found[1]), int(found[2])
+    raise refusal("size must be 'auto' or WIDTHxHEIGHT, for example 512x512.")
+
+
+def _one_seed(value: object) -> object:
+    """A list of seeds, one a picture, as its first; the core counts on from there (Xinference, SGLang)."""
+    if not isinstance(value, list):
+        return _no_bool(value)
+    if not value or not all(type(seed) is int for seed in value):
+        raise refusal("A list of seeds must hold whole numbers.")
+    if any(later != value[0] + i for i, later in enumerate(value)):
+        raise refusal("The seeds of several pictures count up by one: send the first seed alone.")
+    return value[0]
+
+
+def _lora_names(value: object) -> object:
+    """One LoRA or several, each a name or {name|path, scale} (vLLM-Omni), as names."""
+    names = []
+    for lora in value if isinstance(value, list) else [value]:
+        name = lora.get("name") or lora.get("path") if isinstance(lora, dict) else lora
+        if not isinstance(name, str):
+            raise refusal("A LoRA is a name, or an object with a name.")
+        names.append(name)
+    return names
+
+
+def _no_stream(value: object) -> object:
+    if value is not False:
+        raise refusal("This route answers whole; /v1/images/edits can stream.")
+    return value
+
+
+def _not_here(sentence: str) -> BeforeValidator:
+    def refuse(value: object) -> object:
+        if value is None or value == {}:
+            return None
+        raise refusal(sentence)
+
+    return BeforeValidator(refuse)
+
+
+Whole = Annotated[int, BeforeValidator(_no_bool)]
+Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Size = Annotated[tuple[int, int] | None, BeforeValidator(parse_size)]
+Seed = Annotated[int, BeforeValidator(_one_seed)]
+LoraNames = Annotated[list[str], BeforeValidator(_lora_names)]
+OutputFormat = Annotated[PictureFormat, BeforeValidator(_format)]
+Background = Annotated[Literal["opaque", "auto"], BeforeValidator(_background)]
+NoFrames = Annotated[None, _not_here("Animated pictures cannot be drawn here.")]
+NoVector = Annotated[None, _not_here("Vector pictures cannot be drawn here.")]
+NoStream = Annotated[Literal[False], BeforeValidator(_no_stream)]
