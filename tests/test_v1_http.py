@@ -67,6 +67,21 @@ def test_a_real_clients_request_is_answered_with_what_that_client_reads(client: 
         assert body["data"][0]["seed"] == golden["seed"]
 
 
+def test_a_lora_is_used_at_its_scale(client: httpx.Client) -> None:
+    plain, one, half, two = (
+        opened(generate(client, {"seed": 5, **body}).json()["data"][0]["b64_json"]).tobytes()
+        for body in (
+            {},
+            {"loras": ["style"]},
+            {"loras": [{"name": "style", "scale": 0.5}]},
+            {"kwargs": "{}", "lora": "style"},
+        )
+    )
+    assert len({plain, one, half}) == 3
+    assert one == two
+    assert assert_openai_error(generate(client, {"lora": {"name": "style", "scale": 9}}), 400)["param"] == "lora"
+
+
 def test_requests_in_parallel_all_get_their_picture(served: Live) -> None:
     """The AI SDK splits n pictures into n requests."""
 

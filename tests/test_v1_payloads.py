@@ -19,6 +19,7 @@ from adapters.v1.payloads import (
     unfolded,
     without_pictures,
 )
+from engine.protocol import Lora
 from gateway.errors import InvalidRequest
 from gateway.request import GenerationRequest
 
@@ -71,8 +72,8 @@ def refused(body: object) -> InvalidRequest:
         ({"size": "512x256", "width": 128}, "width_px", 128),
         ({"size": "512x256", "width": 128}, "height_px", 256),
         ({"width": 128, "height": 64}, "height_px", 64),
-        ({"loras": ["a", {"name": "b", "scale": 0.5}]}, "loras", ("a", "b")),
-        ({"lora": {"path": "c"}}, "loras", ("c",)),
+        ({"loras": ["a", {"name": "b", "scale": 0.5}]}, "loras", (Lora(name="a"), Lora(name="b", scale=0.5))),
+        ({"lora": {"path": "c", "scale": -1}}, "loras", (Lora(name="c", scale=-1.0),)),
         ({"model": "flux2-tiny"}, "model", "flux2-tiny"),
         ({"model": None}, "model", None),
         ({"model": ""}, "model", None),
@@ -135,7 +136,8 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "stream": ("true", 1, 0, []),
     "partial_images": (-1, 4, True, "x"),
     "seed": ("x", 1.5, True, [], [1, 3], ["1"], [True], {}),
-    "loras": (5, [5], [{}], [None]),
+    "lora": ({"name": 5}, {"name": "x", "scale": "strong"}),
+    "loras": (5, [5], [{}], [None], [{"name": "x", "scale": "strong"}]),
     "kwargs": ("{", "[]", "5", 5, [], '{"a":NaN}', '{"a":1,"a":2}'),
 }
 REFUSED: list[tuple[dict[str, Any], str]] = [

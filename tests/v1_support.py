@@ -32,7 +32,8 @@ def models_config(folder: Path) -> dict[str, Any]:
     local = {name: {"path": str(weights), "like": "flux2-tiny"} for name in (MODEL, SLASHED)}
     local[UNDISTILLED] = {"path": str(weights), "like": "flux2-klein-base-4b"}
     empty = folder / "models"
-    empty.mkdir()
+    (empty / "loras").mkdir(parents=True)
+    (empty / "loras" / "style.safetensors").touch()
     return {"default": MODEL, "local": local, "aliases": {"studio": MODEL}, "cache_dir": str(empty)}
 
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 from adapters.v1.values import (
     PROMPT_CHARS,
     Background,
-    LoraNames,
+    Loras,
     NoFrames,
     NoStream,
     NoVector,
@@ -91,7 +91,7 @@ class Drawing(BaseModel):
     negative_prompt: str | None = None
     width: Whole | None = None
     height: Whole | None = None
-    loras: LoraNames = Field(default=[], validation_alias=AliasChoices(*NAMES["loras"]))
+    loras: Loras = Field(default=[], validation_alias=AliasChoices(*NAMES["loras"]))
     request_id: Annotated[str, Field(max_length=128)] | None = None
     """The client's own name for the request, by which it asks for progress (Xinference)."""
 

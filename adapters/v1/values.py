@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
+
+from engine.protocol import Lora
 
 PROMPT_CHARS = 32_000
 SIZE = re.compile(r"\s*([0-9]{1,5})(?:\s*[xX*×,]\s*|\s+)([0-9]{1,5})\s*")
@@ -68,15 +70,19 @@ def _one_seed(value: object) -> object:
     return value[0]
 
 
-def _lora_names(value: object) -> object:
-    """One LoRA or several, each a name or {name|path, scale} (vLLM-Omni), as names."""
-    names = []
+def _loras(value: object) -> object:
+    """One LoRA or several, each a name or {name|path, scale} (vLLM-Omni)."""
+    loras = []
     for lora in value if isinstance(value, list) else [value]:
-        name = lora.get("name") or lora.get("path") if isinstance(lora, dict) else lora
+        said = lora if isinstance(lora, dict) else {"name": lora}
+        name, scale = said.get("name") or said.get("path"), said.get("scale")
         if not isinstance(name, str):
             raise refusal("A LoRA is a name, or an object with a name.")
-        names.append(name)
-    return names
+        try:
+            loras.append(Lora.model_validate({"name": name} if scale is None else {"name": name, "scale": scale}))
+        except ValidationError:
+            raise refusal("The scale of a LoRA is a number.") from None
+    return loras
 
 
 def _no_stream(value: object) -> object:
@@ -98,7 +104,7 @@ Whole = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Size = Annotated[tuple[int, int] | None, BeforeValidator(parse_size)]
 Seed = Annotated[int, BeforeValidator(_one_seed)]
-LoraNames = Annotated[list[str], BeforeValidator(_lora_names)]
+Loras = Annotated[list[Lora], BeforeValidator(_loras)]
 OutputFormat = Annotated[PictureFormat, BeforeValidator(_format)]
 Background = Annotated[Literal["opaque", "auto"], BeforeValidator(_background)]
 NoFrames = Annotated[None, _not_here("Animated pictures cannot be drawn here.")]
