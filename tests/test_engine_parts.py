@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from engine.backends import canvas
 from engine.backends.base import Model, preview_steps, steps_to_run
 from engine.client import EngineOptions, environment
 from engine.client.turn import Deadline
 from engine.protocol import Decoding, Drawn, ModelLoaded, ModelLoading, StepDone
-from tests.engine_support import KLEIN, TINY
+from tests.engine_support import KLEIN, TINY, plan
 
 ENGINE = Path(environment.ROOT) / "engine"
 
@@ -171,6 +171,35 @@ def test_prompts_are_encoded_once_and_the_oldest_forgotten() -> None:
     assert asked == ["a", "b", " ", "b"]
 
 
+def test_a_model_of_one_size_draws_the_surroundings_of_a_mask(tmp_path: Path) -> None:
+    picture, mask = Image.linear_gradient("L").convert("RGB").resize((640, 480)), Image.new("L", (640, 480))
+    mask.paste(255, (500, 40, 600, 120))
+    picture.save(tmp_path / "x.png")
+    mask.save(tmp_path / "mask.png")
+    what = plan(width_px=640, height_px=480, init_image="x", mask="mask", denoise=1.0)
+    frame = canvas.frame_of(what, 128, {name: str(tmp_path / f"{name}.png") for name in ("x", "mask")})
+    assert frame.drawn == (128, 128)
+    assert frame.part is not None
+    assert frame.part.box == (475, 5, 625, 155)
+    assert frame.mask is not None
+    assert frame.mask.size == (128, 128)
+    left, _, right, _ = frame.mask.point(lambda value: 255 * (value > 127)).getbbox() or (0, 0, 0, 0)
+    assert abs(left - 128 / 6) < 2
+    assert abs(right - 128 * 5 / 6) < 2
+    finished = frame.finish(Image.new("RGB", (128, 128), "red"))
+    assert finished.getpixel((550, 80)) == (255, 0, 0)
+    assert ImageChops.difference(finished, picture).getbbox() == (500, 40, 600, 120)
+
+
+def test_a_mask_of_nearly_all_leaves_no_surroundings_to_draw(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "x.png")
+    Image.new("L", (64, 48), 255).save(tmp_path / "mask.png")
+    inputs = {name: str(tmp_path / f"{name}.png") for name in ("x", "mask")}
+    frame = canvas.frame_of(plan(init_image="x", mask="mask", denoise=1.0), 128, inputs)
+    assert frame.part is None
+    assert frame.finish(Image.new("RGB", (128, 128), "red")).getpixel((0, 0)) == (255, 0, 0)
+
+
 class Recorder:
     """Stands in for mflux's pipeline and keeps what it was given."""
 
@@ -178,7 +207,7 @@ class Recorder:
         import mlx.core as mx
 
         self.built, self.asked = built, {}
-        self.vae, self.callbacks = None, self
+        self.vae, self.callbacks, self.transformer = None, self, self
         self.observers: list[Any] = []
         self._array = mx.zeros(1)
 
@@ -212,11 +241,12 @@ def test_klein_gets_exactly_these_arguments(monkeypatch: pytest.MonkeyPatch) -> 
     }
     assert len(pipeline.observers) == 1
     watcher: Any = None
-    painter.paint(Sketch("p", 7, 4, 1.0, 1.0, canvas.Frame((64, 48), (64, 48))), watcher)
+    painter.paint(Sketch(plan(prompt="p"), 0, canvas.Frame((64, 48), (64, 48))), watcher)
     common = {"seed": 7, "prompt": "p", "width": 64, "height": 48, "guidance": 1.0}
     assert pipeline.asked == {**common, "num_inference_steps": 4, "image_path": None, "image_strength": None}
     init = Image.new("RGB", (64, 48))
-    painter.paint(Sketch("p", 7, 4, 1.0, 0.5, canvas.Frame((64, 48), (64, 48), init)), watcher)
+    half = plan(prompt="p", init_image="x", denoise=0.5)
+    painter.paint(Sketch(half, 0, canvas.Frame((64, 48), (64, 48), init)), watcher)
     steps, strength = flux2.img2img_schedule(4, 0.5, 12)
     assert pipeline.asked == {
         **common,

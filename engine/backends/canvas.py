@@ -17,6 +17,9 @@ Size = tuple[int, int]
 PREVIEW_PX = 256
 """Longest side of a preview."""
 
+PART_SCALE = 1.5
+"""Side of what is drawn round a mask, in sides of the mask."""
+
 
 def open_mask(path: str) -> Image.Image:
     """The mask at `path`, one byte a pixel. Raises: BackendError("bad_input")."""
@@ -104,24 +107,28 @@ class Frame:
     mask: Image.Image | None = None
     """Fitted to `drawn`: white is repainted, black stays."""
     references: tuple[Image.Image, ...] = ()
+    part: Patch | None = None
+    """Where in the picture asked for the model drew, where it drew only a part of it."""
     patch: Patch | None = None
 
     def finish(self, image: Image.Image) -> Image.Image:
         """What the model drew, at the size asked for, or in the picture it belongs to."""
-        if image.size != self.asked:
-            image = contain(image, self.asked) if self.init is None else uncontain(image, self.asked)
+        image = self._whole(image, self.asked)
         return image if self.patch is None else self.patch.apply(image)
+
+    def _whole(self, image: Image.Image, size: Size) -> Image.Image:
+        if self.part is not None:
+            return stretch(self.part.apply(image), size)
+        if self.asked == self.drawn:
+            return stretch(image, size)
+        return contain(image, size) if self.init is None else uncontain(image, size)
 
     def preview(self, image: Image.Image) -> bytes:
         """A small JPEG with the proportions of the finished picture; `image` is a sketch of any size."""
         scale = min(1.0, PREVIEW_PX / max(self.asked))
         small = (max(1, round(self.asked[0] * scale)), max(1, round(self.asked[1] * scale)))
-        if self.asked == self.drawn:
-            fitted = stretch(image, small)
-        else:
-            fitted = contain(image, small) if self.init is None else uncontain(image, small)
         buffer = io.BytesIO()
-        fitted.save(buffer, "JPEG", quality=75)
+        self._whole(image, small).save(buffer, "JPEG", quality=75)
         return buffer.getvalue()
 
 
@@ -142,8 +149,29 @@ def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) -
     patch = _patch_of(plan, init, mask, inputs)
     if plan.denoise <= 0:
         return Frame(asked, asked, untouched=init if patch is None else patch.picture)
+    part = None if mask is None or native_px is None else _surroundings(mask)
+    if mask is not None and part is not None:
+        laid = Patch(init, Image.new("L", asked, 255), part)
+        init, mask = init.crop(part), mask.crop(part)
+        return Frame(asked, drawn, stretch(init, drawn), None, stretch(mask, drawn), references, laid, patch)
     fitted = None if mask is None else contain(mask, drawn)
     return Frame(asked, drawn, contain(init, drawn), mask=fitted, references=references, patch=patch)
+
+
+def _surroundings(mask: Image.Image) -> tuple[int, int, int, int] | None:
+    """A square round the white part of a mask, with half as much again to either side together: what a model that
+    draws small draws instead of the whole picture. None where it does not fit in or nothing is white.
+    """
+    white = mask.point(lambda value: 255 * (value > 127)).getbbox()
+    if white is None:
+        return None
+    left, top, right, bottom = white
+    side = round(PART_SCALE * max(right - left, bottom - top))
+    if side > min(mask.size):
+        return None
+    x = min(max(0, (left + right - side) // 2), mask.width - side)
+    y = min(max(0, (top + bottom - side) // 2), mask.height - side)
+    return x, y, x + side, y + side
 
 
 def _patch_of(plan: Generate, init: Image.Image, mask: Image.Image | None, inputs: Mapping[str, str]) -> Patch | None:
