@@ -18,7 +18,7 @@ def test_no_character_stands_for_two_things_or_occurs_in_prompts() -> None:
 
 def test_seeds_settle_different_styles_for_good() -> None:
     assert numbers_of(7) == numbers_of(7)
-    assert len({levels(numbers_of(seed)) for seed in range(100)}) > 80
+    assert len({levels(numbers_of(seed)) for seed in range(100)}) > 60
 
 
 def test_subseeds_lead_from_one_style_to_another() -> None:

@@ -7,7 +7,7 @@ stands for one level of one axis; none of them occurs in prompts.
 from collections.abc import Sequence
 from random import Random
 
-AXES = ('!"#$%&()*', "+/:;<=>?@", "[\\]^_", "`{|}~")
+AXES = ("!#%(*", "+:<>@", "[]_", "`|~")
 """Levels, from least to most, of: place across, place down, size, slant."""
 
 Numbers = tuple[float, ...]

@@ -14,8 +14,10 @@ from .geometry import NATIVE_PX
 from .icons import ICON_COLOURS, ICONS, paint
 
 SUPERSAMPLING = 3
-LARGEST_SHIFT_PX = 14
-ICON_SHARE = 0.5
+GRID_PX = 8
+"""Objects stand on the latents' grid: a model can learn their outlines there sooner than anywhere between."""
+
+ICON_SHARE = 0.4
 """Share of scenes with icons, once they have their turn."""
 
 Offset = tuple[float, float]
@@ -196,23 +198,28 @@ class Style:
 PLAINEST = Style([0.5] * len(AXES))
 
 
-def _shift(offsets: list[Offset], radius: float, style: Style) -> list[Offset]:
-    """Moves a layout within the picture."""
+def _grid(length: float) -> float:
+    return GRID_PX * round(length / GRID_PX)
+
+
+def _shift(offsets: list[Offset], radius: float, style: Style, most: int) -> list[Offset]:
+    """Moves a layout within the picture by up to `most` grid steps."""
     moves = []
     for axis, number in ((0, Style.SHIFT_X), (1, Style.SHIFT_Y)):
-        room = NATIVE_PX / 2 - max(abs(o[axis]) for o in offsets) - 1.15 * radius - 2
-        moves.append(min(max(room, 0.0), LARGEST_SHIFT_PX) * style.swing(number))
+        room = NATIVE_PX / 2 - max(abs(o[axis]) for o in offsets) - 1.1 * radius
+        steps = min(most, int(max(room, 0.0) / GRID_PX))
+        moves.append(_grid(GRID_PX * steps * style.swing(number)))
     return [(x + moves[0], y + moves[1]) for x, y in offsets]
 
 
 def _spread(count: int, style: Style) -> list[Offset]:
     """Offsets of equal objects that do not touch: a row, triangle or square."""
-    slant = 10 * style.swing(Style.SLANT)
+    slant = _grid(GRID_PX * style.swing(Style.SLANT))
     if count == 2:
-        return [(-30, -slant), (30, slant)]
+        return [(-32, -slant), (32, slant)]
     if count == 3:
-        return [(-32, 22 - slant / 3), (0, -24), (32, 22 + slant / 3)]
-    return [(-30, -30 - slant / 3), (30, -30 + slant / 3), (-30, 30 - slant / 3), (30, 30 + slant / 3)]
+        return [(-32, 24), (slant, -24), (32, 24)]
+    return [(-32, -32 - slant), (32, -32), (-32, 32), (32, 32 + slant)]
 
 
 def _place_pair(scene: Scene, style: Style) -> list[tuple[Group, Offset, float]]:
@@ -221,9 +228,10 @@ def _place_pair(scene: Scene, style: Style) -> list[tuple[Group, Offset, float]]
         {"small": 13, "large": 26}.get(group.size or "", 20) * (1 + sign * 0.08 * style.swing(Style.SIZE))
         for group, sign in zip(scene.groups, (1, -1), strict=True)
     ]
-    drift = [8 * style.swing(Style.SHIFT_Y if dx else Style.SHIFT_X), 6 * style.swing(Style.SLANT)]
+    drift = _grid(GRID_PX * style.swing(Style.SHIFT_Y if dx else Style.SHIFT_X))
+    slant = _grid(GRID_PX * style.swing(Style.SLANT))
     first, second = [
-        (sign * dx * 32 if dx else drift[0] + sign * drift[1], sign * dy * 32 if dy else drift[0] + sign * drift[1])
+        (sign * dx * 32 if dx else drift + sign * slant, sign * dy * 32 if dy else drift + sign * slant)
         for sign in (1, -1)
     ]
     return list(zip(scene.groups, (first, second), radii, strict=True))
@@ -236,14 +244,14 @@ def _place(scene: Scene, style: Style) -> list[tuple[Group, Offset, float]]:
     group = scene.groups[0]
     swing = style.swing(Style.SIZE)
     if group.count > 1:
-        radius = {2: 20, 3: 17, 4: 16}[group.count] * (1 + 0.12 * swing)
-        return [(group, offset, radius) for offset in _shift(_spread(group.count, style), radius, style)]
+        radius = {2: 21, 3: 18, 4: 17}[group.count] * (1 + 0.15 * swing)
+        return [(group, offset, radius) for offset in _shift(_spread(group.count, style), radius, style, most=1)]
     if scene.position:
         x, y = POSITIONS[scene.position]
-        radius = (14 if group.size == "small" else 19) * (1 + 0.1 * swing)
-        return [(group, (40 * x, 40 * y), radius)]
-    radius = {"small": 16, "large": 45}.get(group.size or "", 31) * (1 + 0.12 * swing)
-    return [(group, _shift([(0, 0)], radius, style)[0], radius)]
+        radius = (14 if group.size == "small" else 19) * (1 + 0.12 * swing)
+        return [(group, _shift([(40 * x, 40 * y)], radius, style, most=1)[0], radius)]
+    radius = {"small": 16, "large": 45}.get(group.size or "", 31) * (1 + 0.15 * swing)
+    return [(group, _shift([(0, 0)], radius, style, most=2)[0], radius)]
 
 
 def render(scene: Scene, style: Style, size: int = NATIVE_PX) -> Image.Image:
