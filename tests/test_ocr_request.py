@@ -34,7 +34,7 @@ def test_pages_are_those_asked_for_in_their_order_and_all_by_default(
     ("said", "count", "param"),
     [
         ({}, 201, "pages"),
-        ({}, 0, "pages"),
+        ({}, 0, "image"),
         ({"pages": ()}, 3, "pages"),
         ({"pages": (0,)}, 3, "pages"),
         ({"pages": (4,)}, 3, "pages"),
@@ -57,6 +57,7 @@ def test_more_dpi_than_is_useful_is_rendered_as_the_most() -> None:
 
 def test_a_pdf_is_known_by_its_bytes() -> None:
     assert is_pdf(b"%PDF-1.7\n")
+    assert is_pdf(b"\xef\xbb\xbf\r\n%PDF-1.7\n")
     assert not is_pdf(b"\x89PNG\r\n%PDF")
 
 

@@ -1,16 +1,16 @@
 """The prefix /v1: OpenAI's Images API, and the dialects of Xinference and others where they meet it."""
 
 from adapters.base import Adapter
-from adapters.v1 import content, openai, xinference
+from adapters.v1 import content, ocr, openai, xinference
 from adapters.v1.answers import CONTENT
 from adapters.v1.errors import render_error
 
 ADAPTER = Adapter(
     name="v1",
     prefix="/v1",
-    routes=(*xinference.ROUTES, *openai.ROUTES, *content.ROUTES),
+    routes=(*xinference.ROUTES, *openai.ROUTES, *ocr.ROUTES, *content.ROUTES),
     render_error=render_error,
-    image_paths=(openai.EDITS, openai.VARIATIONS, xinference.INPAINTING),
+    image_paths=(openai.EDITS, openai.VARIATIONS, xinference.INPAINTING, ocr.OCR),
     picture_prefix=CONTENT,
     open_paths=(xinference.AUTH,),
 )

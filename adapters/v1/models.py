@@ -8,6 +8,7 @@ from adapters.v1.payloads import known_model
 from engine.catalog import ModelSpec
 from gateway.errors import ModelNotFound
 from gateway.library import Library
+from gateway.ocr.packages import MODEL, installed_at
 
 
 def served_names(library: Library) -> frozenset[str]:
@@ -23,7 +24,7 @@ def to_models(library: Library) -> dict[str, Any]:
     rows = [_row(spec.name, spec, library) for spec in library.specs if library.on_disk(spec)]
     aliased = {name: library.find(name) for name in library.aliases}
     rows += [_row(name, spec, library) for name, spec in aliased.items() if library.on_disk(spec)]
-    return {"object": "list", "data": rows}
+    return {"object": "list", "data": [*rows, *_reader()]}
 
 
 def to_model(name: str, library: Library) -> dict[str, Any]:
@@ -33,6 +34,8 @@ def to_model(name: str, library: Library) -> dict[str, Any]:
     """
     if not name:
         raise ModelNotFound(param="model")
+    if name == MODEL and (rows := _reader()):
+        return rows[0]
     return _row(name, library.find(known_model(name, served_names(library))), library)
 
 
@@ -52,3 +55,25 @@ def _row(name: str, spec: ModelSpec, library: Library) -> dict[str, Any]:
         "description": spec.description,
         "licence": spec.licence,
     }
+
+
+def _reader() -> list[dict[str, Any]]:
+    """What reads text, as a row like those of models that draw; none where it is not installed."""
+    installed = installed_at()
+    if installed is None:
+        return []
+    description = "Reads the text of pictures and PDFs: Latin, Chinese and Japanese."
+    row = {
+        "id": MODEL,
+        "object": "model",
+        "created": int(installed),
+        "owned_by": "RapidAI",
+        "model_type": "image",
+        "model_name": MODEL,
+        "model_ability": ["ocr"],
+        "model_family": "ocr",
+        "model_description": description,
+        "description": description,
+        "licence": "Apache-2.0",
+    }
+    return [row]

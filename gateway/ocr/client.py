@@ -51,8 +51,8 @@ class OcrOptions:
     """In one job."""
     page_s: float = 120.0
     """The child may be silent this long: for a page, or for loading its models."""
-    check_s: float = 10.0
-    """A PDF may take this long to be counted."""
+    check_s: float = 30.0
+    """A PDF may take this long to be counted, with the start of a child."""
     idle_s: float = 300.0
     """A child with nothing to do is let go after this, and with it half a gigabyte."""
     threads: int | None = None

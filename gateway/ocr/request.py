@@ -21,8 +21,8 @@ class OcrRequest(Frozen):
 
 
 def is_pdf(document: bytes) -> bool:
-    """By its bytes: a content type may say anything."""
-    return document.startswith(b"%PDF")
+    """By its bytes: a content type may say anything. Some writers put a byte order mark or blanks first."""
+    return document[:64].lstrip(b"\xef\xbb\xbf\r\n\t \0").startswith(b"%PDF")
 
 
 def resolve(request: OcrRequest, document: str, page_count: int | None, max_pages: int) -> Ocr:
@@ -41,7 +41,8 @@ def resolve(request: OcrRequest, document: str, page_count: int | None, max_page
 def _pages(asked: tuple[int, ...] | None, count: int, most: int) -> tuple[int, ...]:
     pages = tuple(range(1, count + 1)) if asked is None else asked
     if not pages:
-        raise InvalidRequest("The PDF has no pages." if asked is None else "pages is empty.", param="pages")
+        empty = ("The PDF has no pages.", "image") if asked is None else ("pages is empty.", "pages")
+        raise InvalidRequest(empty[0], param=empty[1])
     if len(pages) > most:
         raise InvalidRequest(
             f"At most {most} pages are read in one request, and these are {len(pages)}; choose some with pages.",
