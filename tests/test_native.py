@@ -312,3 +312,26 @@ def test_a_gateway_without_an_engine_says_why_and_still_takes_jobs(tmp_path: Pat
         assert (answer.status_code, answer.json()["status"]) == (200, "queued")
     finally:
         gateway.stop()
+
+
+def test_loras_of_the_models_folder_are_used_by_name_at_their_scale(tmp_path: Path) -> None:
+    (tmp_path / "models" / "loras").mkdir(parents=True)
+    (tmp_path / "models" / "loras" / "night.safetensors").write_bytes(b"")
+
+    def drawn(client: httpx.Client, **said: Any) -> bytes:
+        job = ended(client, submit(client, seed=1, **said)["job_id"])
+        assert job["status"] == "completed"
+        return client.get(f"/jobs/{job['id']}/images/0").content
+
+    config = {"models": {"cache_dir": str(tmp_path / "models")}}
+    with (
+        live(tmp_path, config=config) as gateway,
+        httpx.Client(base_url=f"{gateway.url}/api/v1", timeout=30) as client,
+    ):
+        bare = drawn(client)
+        night = drawn(client, lora_files=["night"])
+        assert night == drawn(client, lora_files=["/any/folder/night.safetensors"], lora_scales=[1.0])
+        assert len({bare, night, drawn(client, lora_files=["night"], lora_scales=[0.4])}) == 3
+        refused = client.post("/generate", json={**SMALL, "lora_files": ["night"], "lora_scales": [1, 2]})
+        assert refused.status_code == 400
+        assert "lora_scales" in refused.text

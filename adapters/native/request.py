@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from adapters.base import core_of, idempotency_key, input_picture, owner_of
+from engine.protocol import Lora
 from gateway.errors import Forbidden, InvalidRequest
 from gateway.job import Priority
 from gateway.request import GenerationRequest
@@ -63,9 +65,19 @@ async def to_request(body: GenerateBody, request: Request) -> GenerationRequest:
         count=body.num_images,
         init_image=init_image,
         denoise=body.image_strength,
-        loras=tuple(body.lora_files or ()),
+        loras=_loras(body),
         previews=PREVIEWS if body.preview else 0,
     )
+
+
+def _loras(body: GenerateBody) -> tuple[Lora, ...]:
+    """By the last part of what is named: no path of a client is ever opened. Raises: InvalidRequest."""
+    names = [PurePosixPath(name).name.removesuffix(".safetensors") for name in body.lora_files or ()]
+    scales = body.lora_scales if isinstance(body.lora_scales, list) else [body.lora_scales or 1.0] * len(names)
+    if len(scales) > len(names):
+        raise InvalidRequest("There are more lora_scales than lora_files.", param="lora_scales")
+    scales = [*scales, *[1.0] * (len(names) - len(scales))]
+    return tuple(Lora(name=name, scale=scale) for name, scale in zip(names, scales, strict=True))
 
 
 def to_origin(body: GenerateBody, request: Request) -> Origin:

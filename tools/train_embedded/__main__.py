@@ -11,8 +11,8 @@ from tempfile import gettempdir
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 """Keeps freed memory in the process; handing it back between steps makes training several times slower."""
 
-SHARES = {"flow": 0.84, "vae": 0.16}
-STAGES = ("flow", "vae", "export")
+SHARES = {"flow": 0.82, "vae": 0.15, "lora": 0.03}
+STAGES = ("flow", "vae", "lora", "export")
 
 
 def _arguments() -> argparse.Namespace:
@@ -39,6 +39,7 @@ def main() -> None:
     from .export import export_model
     from .flow import train_flow
     from .latents import fit_basis
+    from .lora import train_lora
     from .tokenizer import build_tokenizer
     from .vae import train_vae
 
@@ -49,7 +50,7 @@ def main() -> None:
     if not (work / "tokenizer").exists():
         build_tokenizer(work / "tokenizer", arguments.seed)
     fit_basis(work / "basis.npz", arguments.seed)
-    for stage, train in (("flow", train_flow), ("vae", train_vae)):
+    for stage, train in (("flow", train_flow), ("vae", train_vae), ("lora", train_lora)):
         if stage in arguments.stages and stage not in facts:
             result = train(work, 60.0 * arguments.budget_minutes * SHARES[stage], arguments.seed)
             facts[stage] = {key: round(value, 4) for key, value in result.items()}

@@ -1,4 +1,4 @@
-"""Stage 3: the model folder that is shipped."""
+"""Stage 4: the model folder that is shipped."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def _copy_config(source: Path, target: Path) -> None:
 
 
 def export_model(work: Path, out: Path, facts: dict[str, Any]) -> None:
-    """Copies the trained parts to `out` in bfloat16, with `training.json` beside them."""
+    """Copies the trained parts to `out` in bfloat16, `training.json` beside them, and LoRAs to `loras/` next to it."""
     for part in PARTS:
         shutil.rmtree(out / part, ignore_errors=True)
         (out / part).mkdir(parents=True)
@@ -47,5 +47,9 @@ def export_model(work: Path, out: Path, facts: dict[str, Any]) -> None:
                 shutil.copyfile(source, target)
             elif source.name == "config.json":
                 _copy_config(source, target)
+    loras = out.parent / "loras"
+    loras.mkdir(exist_ok=True)
+    for source in sorted((work / "loras").glob("*.safetensors")):
+        shutil.copyfile(source, loras / source.name)
     facts = {**facts, "machine": machine_class(), "versions": {name: version(name) for name in PACKAGES}}
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

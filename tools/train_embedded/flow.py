@@ -49,7 +49,7 @@ EVERYTHING_FROM = 0.18
 SCORED = 96
 
 
-def _plain_attention(query, key, value, **_):
+def plain_attention(query, key, value, **_):
     """Attention as two matrix products, which on a CPU is faster than the fused kernel at this size."""
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     weights = (query @ key.transpose(-1, -2)) * query.shape[-1] ** -0.5
@@ -111,7 +111,8 @@ def _optimizers(model: Painter) -> list[torch.optim.Optimizer]:
     return [muon, torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
-def _sample_sigmas(count: int, schedule: torch.Tensor) -> torch.Tensor:
+def sample_sigmas(count: int, schedule: torch.Tensor) -> torch.Tensor:
+    """Noise levels to train at: mostly those of four steps, the first of them most often."""
     on_schedule = schedule[torch.multinomial(torch.tensor(SCHEDULE_WEIGHTS), count, replacement=True)]
     uniform = torch.rand(count).clamp(1e-3, 1.0)
     shifted = 3.0 * uniform / (1.0 + 2.0 * uniform)
@@ -142,7 +143,8 @@ class Swapped:
             value.copy_(self._current[name])
 
 
-def _wording(painted: Painted, index: int, rng: Random) -> str:
+def wording(painted: Painted, index: int, rng: Random) -> str:
+    """A prompt for a picture: mostly with its style, sometimes blank."""
     if rng.random() < BLANK_SHARE:
         return " "
     text = prompt(painted.scenes[index], rng)
@@ -189,7 +191,7 @@ def score(forward, tokenizer, basis: Basis, everything: bool, sheet: Path) -> di
 def train_flow(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
     """Trains until the budget is used; leaves `transformer/` and `text_encoder/` in the work folder."""
     torch.manual_seed(seed)
-    transformer_flux2.dispatch_attention_fn = _plain_attention
+    transformer_flux2.dispatch_attention_fn = plain_attention
     model = Painter()
     _initialise(model)
     average = Average(model, 0.995)
@@ -221,10 +223,10 @@ def train_flow(work: Path, budget_seconds: float, seed: int) -> dict[str, float]
             latents = torch.from_numpy(painted.latents)
             order = rng.sample(range(POOL), POOL)
         picked, order = order[:BATCH], order[BATCH:]
-        texts = [_wording(painted, i, rng) for i in picked]
+        texts = [wording(painted, i, rng) for i in picked]
         tokens = encode_prompts(tokenizer, texts)
         clean = latents[picked].float()
-        sigma = _sample_sigmas(len(clean), schedule)
+        sigma = sample_sigmas(len(clean), schedule)
         noise = torch.randn_like(clean)
         noisy = torch.lerp(clean, noise, sigma[:, None, None])
         with torch.autocast("cpu", torch.bfloat16):

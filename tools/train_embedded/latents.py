@@ -12,7 +12,7 @@ from .basis import Basis
 from .scenes import Scene, Style, render, sample_scene, training_scene
 
 CHUNK = 256
-Task = tuple[int, int, float, bool, Basis]
+Task = tuple[int, int, float, bool, bool, Basis]
 BASIS_PICTURES = 3000
 
 
@@ -44,23 +44,23 @@ class Painted:
 
 
 def _paint_chunk(task: Task) -> tuple[list[Scene], list[tuple[float, ...]], np.ndarray]:
-    seed, count, variety, everything, basis = task
+    seed, count, variety, everything, night, basis = task
     rng = Random(seed)
     scenes = [training_scene(rng, everything) for _ in range(count)]
     styles = [Style.sample(rng, variety) for _ in scenes]
-    pictures = np.stack([np.asarray(render(scene, style)) for scene, style in zip(scenes, styles, strict=True)])
+    pictures = np.stack([np.asarray(render(scene, style, night)) for scene, style in zip(scenes, styles, strict=True)])
     return scenes, [style.numbers for style in styles], basis.encode(pictures).astype(np.float16)
 
 
-def _tasks(seed: int, count: int, variety: float, everything: bool, basis: Basis) -> Iterator[Task]:
+def _tasks(seed: int, count: int, variety: float, everything: bool, night: bool, basis: Basis) -> Iterator[Task]:
     for start in range(0, count, CHUNK):
-        yield seed * 1_000_000 + start, min(CHUNK, count - start), variety, everything, basis
+        yield seed * 1_000_000 + start, min(CHUNK, count - start), variety, everything, night, basis
 
 
-def paint_pool(basis: Basis, seed: int, count: int, variety: float, everything: bool) -> Painted:
+def paint_pool(basis: Basis, seed: int, count: int, variety: float, everything: bool, night: bool = False) -> Painted:
     """Random training scenes of the first or of all kinds, drawn in styles of a variety from 0 to 1."""
     with Pool(os.cpu_count()) as pool:
-        chunks = pool.map(_paint_chunk, _tasks(seed, count, variety, everything, basis))
+        chunks = pool.map(_paint_chunk, _tasks(seed, count, variety, everything, night, basis))
     return Painted(
         [scene for scenes, _, _ in chunks for scene in scenes],
         np.array([numbers for _, styles, _ in chunks for numbers in styles], dtype=np.float32),

@@ -37,6 +37,8 @@ COLOURS: dict[str, Rgb] = {
     "gray": (135, 135, 138),
 }
 
+NIGHT: Rgb = (14, 20, 62)
+
 COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "cyan": ("cyan", "cyan", "turquoise", "teal"),
     "purple": ("purple", "purple", "purple", "violet"),
@@ -254,11 +256,11 @@ def _place(scene: Scene, style: Style) -> list[tuple[Group, Offset, float]]:
     return [(group, _shift([(0, 0)], radius, style, most=2)[0], radius)]
 
 
-def render(scene: Scene, style: Style, size: int = NATIVE_PX) -> Image.Image:
-    """The picture of a scene in a style."""
-    scale = SUPERSAMPLING * size / NATIVE_PX
-    ground = COLOURS[scene.background or "white"]
-    image = Image.new("RGB", (round(NATIVE_PX * scale),) * 2, ground)
+def render(scene: Scene, style: Style, night: bool = False) -> Image.Image:
+    """The picture of a scene in a style; at night every background is the same dark blue."""
+    scale = SUPERSAMPLING
+    ground = NIGHT if night else COLOURS[scene.background or "white"]
+    image = Image.new("RGB", (NATIVE_PX * scale,) * 2, ground)
     draw = ImageDraw.Draw(image)
     half = NATIVE_PX / 2
     for group, (x, y), radius in _place(scene, style):
