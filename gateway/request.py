@@ -37,6 +37,8 @@ class GenerationRequest(Frozen):
     steps: int | None = None
     guidance: float | None = None
     seed: int | None = None
+    seeds: tuple[int, ...] = ()
+    """One a picture, in the place of `seed` and its successors."""
     count: int | None = None
     init_image: str | None = None
     further_init_images: tuple[str, ...] = ()
@@ -123,7 +125,9 @@ def resolve(
 
     steps = _steps(request.steps, spec, limits, steps_as_sent, adjust)
     guidance = _guidance(request.guidance, spec, limits, adjust)
-    count = 1 if request.count is None else request.count
+    count = request.count if request.count is not None else len(request.seeds) or 1
+    if request.seeds and len(request.seeds) != count:
+        raise InvalidRequest("There must be as many seeds as pictures.", param="seed")
     if not 1 <= count <= limits.max_count:
         raise InvalidRequest(f"The number of pictures must be between 1 and {limits.max_count}.", param="count")
     if width * height * steps * count > limits.max_pixel_steps:
@@ -150,6 +154,7 @@ def resolve(
     references = _references(request.references, spec, leniency, adjust)
 
     seed = _seed("seed", request.seed, random_seed)
+    seeds = tuple(_seed("seed", one, random_seed) for one in request.seeds)
     if not 0.0 <= request.subseed_strength <= 1.0:
         raise InvalidRequest("The subseed strength must be between 0 and 1.", param="subseed_strength")
     varied = request.subseed_strength > 0
@@ -162,7 +167,7 @@ def resolve(
         height_px=height,
         steps=steps,
         guidance=guidance,
-        seeds=(seed,) * count if varied else _following(seed, count),
+        seeds=seeds or ((seed,) * count if varied else _following(seed, count)),
         subseeds=_following(subseed, count) if varied else (),
         subseed_strength=request.subseed_strength,
         quantize=spec.quantize or default_quantize,

@@ -91,6 +91,15 @@ def test_denoise_counts_only_with_an_input_picture() -> None:
     assert resolved(init_image="0" * 64).plan.denoise == 0.75
 
 
+def test_every_picture_may_have_a_seed_of_its_own() -> None:
+    assert resolved(seeds=(5, 5, -1)).plan.seeds == (5, 5, 7)
+    assert resolved(seeds=(5, 9), count=2).plan.seeds == (5, 9)
+    for request in ({"seeds": (5, 9), "count": 3}, {"seeds": (5, -2)}, {"seeds": (1,) * 11}):
+        with pytest.raises(InvalidRequest) as refused:
+            resolved(**request)
+        assert refused.value.param in ("seed", "count")
+
+
 def test_subseeds_follow_each_other_while_the_seed_stays() -> None:
     plan = resolved(seed=5, subseed=9, subseed_strength=0.25, count=3).plan
     assert (plan.seeds, plan.subseeds, plan.subseed_strength) == ((5, 5, 5), (9, 10, 11), 0.25)

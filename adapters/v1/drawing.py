@@ -63,6 +63,8 @@ def from_text(request: Request, asked: Drawing) -> Order:
 async def from_pictures(request: Request, asked: FromPictures, sent: Sent) -> Order:
     """Raises: ModelNotFound, ModelNotOnDisk, InvalidRequest, Unavailable, StorageFull."""
     core = core_of(request)
+    with core.waits():
+        pass  # nobody's pictures are opened who will be refused afterwards
     served = served_names(core.library)
     spec = core.library.find(known_model(asked.model, served))
     await asyncio.to_thread(core.library.folder, spec)

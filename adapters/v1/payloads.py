@@ -19,7 +19,7 @@ from adapters.v1.values import (
     Number,
     OutputFormat,
     ResponseFormat,
-    Seed,
+    Seeds,
     Size,
     Whole,
     not_blank,
@@ -49,7 +49,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 """The core's words for a parameter, and how this prefix's clients spell them, the preferred spelling first."""
 
 IN_KWARGS = {name for word in ("seed", "steps", "guidance", "negative_prompt", "denoise") for name in NAMES[word]}
-IN_KWARGS |= {"width", "height", "mask_blur", "request_id"}
+IN_KWARGS |= {"width", "height", "loras", "lora", "mask_blur", "request_id"}
 PICTURES_IN = ("image", "images", "mask", "file", "files", "ref_images", "reference_images")
 
 Prompt = Annotated[str, Field(max_length=PROMPT_CHARS), AfterValidator(not_blank)]
@@ -85,7 +85,7 @@ class Drawing(BaseModel):
     stream: Annotated[bool, Field(strict=True)] = False
     partial_images: Annotated[Whole, Field(ge=0, le=3)] = 0
 
-    seed: Seed | None = None
+    seed: Seeds | None = None
     steps: Whole | None = Field(None, validation_alias=AliasChoices(*NAMES["steps"]))
     guidance: Number | None = Field(None, validation_alias=AliasChoices(*NAMES["guidance"]))
     negative_prompt: str | None = None
@@ -166,6 +166,8 @@ def unfolded(body: object) -> dict[str, Any]:
     said = {key: value for key, value in body.items() if value is not None and (value != "" or key == "prompt")}
     for key, value in _kwargs(said.pop("kwargs", {})).items():
         word = next((names for names in NAMES.values() if key in names), (key,))
+        if key in PICTURES_IN and value:
+            raise InvalidRequest("Pictures are sent as files, not in kwargs.", param=key)
         if key in IN_KWARGS and value is not None and not any(name in said for name in word if name != "size"):
             said[key] = value
     return said
@@ -209,7 +211,8 @@ def to_request(asked: Drawing, served: Container[str]) -> GenerationRequest:
         height_px=height_px,
         steps=asked.steps,
         guidance=asked.guidance,
-        seed=asked.seed,
+        seed=None if isinstance(asked.seed, tuple) else asked.seed,
+        seeds=asked.seed if isinstance(asked.seed, tuple) else (),
         count=asked.n,
         loras=tuple(asked.loras),
         previews=asked.partial_images if asked.stream else None,

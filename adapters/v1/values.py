@@ -12,6 +12,7 @@ from engine.protocol import Lora
 
 PROMPT_CHARS = 32_000
 SIZE = re.compile(r"\s*([0-9]{1,5})(?:\s*[xX*×,]\s*|\s+)([0-9]{1,5})\s*")
+WHOLE = re.compile(r"-?[0-9]{1,20}")
 NO_SIZE = ("auto", "original")
 
 PictureFormat = Literal["png", "jpeg", "webp"]
@@ -59,15 +60,19 @@ def parse_size(value: object) -> tuple[int, int] | None:
     raise refusal("size must be 'auto' or WIDTHxHEIGHT, for example 512x512.")
 
 
-def _one_seed(value: object) -> object:
-    """A list of seeds, one a picture, as its first; the core counts on from there (Xinference, SGLang)."""
-    if not isinstance(value, list):
-        return _no_bool(value)
-    if not value or not all(type(seed) is int for seed in value):
-        raise refusal("A list of seeds must hold whole numbers.")
-    if any(later != value[0] + i for i, later in enumerate(value)):
-        raise refusal("The seeds of several pictures count up by one: send the first seed alone.")
-    return value[0]
+def _seeds(value: object) -> object:
+    """One seed, or a list of them, one a picture (Xinference, SGLang)."""
+    if isinstance(value, list) and value:
+        return tuple(_seed(seed) for seed in value)
+    return _seed(value)
+
+
+def _seed(value: object) -> int:
+    if (isinstance(value, str) and WHOLE.fullmatch(value.strip())) or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    if type(value) is not int:
+        raise refusal("A seed is a whole number, or a list of them, one a picture.")
+    return value
 
 
 def _loras(value: object) -> object:
@@ -103,7 +108,7 @@ def _not_here(sentence: str) -> BeforeValidator:
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Size = Annotated[tuple[int, int] | None, BeforeValidator(parse_size)]
-Seed = Annotated[int, BeforeValidator(_one_seed)]
+Seeds = Annotated[int | tuple[int, ...], BeforeValidator(_seeds)]
 Loras = Annotated[list[Lora], BeforeValidator(_loras)]
 OutputFormat = Annotated[PictureFormat, BeforeValidator(_format)]
 Background = Annotated[Literal["opaque", "auto"], BeforeValidator(_background)]
