@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from adapters.base import validated
-from adapters.v1.inputs import fitted, mask_of, opened, prepared, scaled, size_of, told_of, uses_of
+from adapters.v1.inputs import check_followed, fitted, mask_of, opened, prepared, scaled, size_of, told_of, uses_of
 from adapters.v1.payloads import Edit, FromPictures, Inpainting, Variation, unfolded
 from adapters.v1.sent import PICTURES, Picture, Sent
 from engine.catalog import CATALOG
@@ -213,6 +213,12 @@ def test_pictures_that_cannot_be_used_are_refused_by_name(
     with pytest.raises(InvalidRequest) as caught:
         uses_of(asked(route), sent(**pictures), model)
     assert caught.value.param == param
+
+
+def test_a_picture_too_small_to_follow_is_refused() -> None:
+    check_followed([png(picture((16, 4000)))], "image")
+    with pytest.raises(InvalidRequest, match="at least 16 pixels"):
+        check_followed([png(picture()), png(picture((15, 64)))], "image")
 
 
 def test_a_markup_is_drawn_over_the_picture_that_is_followed() -> None:

@@ -26,6 +26,8 @@ Pixels = tuple[int, int]
 
 MASK_DENOISE = 1.0
 """What is masked is drawn anew, unless a strength is asked for."""
+REFERENCE_MIN_PX = 16
+"""FLUX.2 sees a picture in squares of this edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ async def inputs_of(request: Request, asked: FromPictures, sent: Sent, spec: Mod
         return await core.service.keep_input(png)
 
     images, references = await checked("image"), await checked("reference")
+    if uses.follows:
+        check_followed([*images, *references], sent.pictures["image"][0].param)
     masks, markups = await checked("mask"), await checked("markup")
     limits = core.settings.generation.limits
     ready = await asyncio.to_thread(prepared, asked, images, masks, markups, limits)
@@ -110,6 +114,13 @@ async def inputs_of(request: Request, asked: FromPictures, sent: Sent, spec: Mod
         references=tuple([await kept(png) for png in followed]),
         told=(*ready.told, *told_of(asked, spec, sent, repaints=ready.mask is not None)),
     )
+
+
+def check_followed(pngs: Sequence[bytes], param: str) -> None:
+    """Raises: InvalidRequest for a picture that is too small to be seen as a reference."""
+    for png in pngs:
+        if min(int.from_bytes(png[16:20]), int.from_bytes(png[20:24])) < REFERENCE_MIN_PX:  # PNG's first chunk
+            raise InvalidRequest(f"A picture to follow has at least {REFERENCE_MIN_PX} pixels a side.", param=param)
 
 
 def told_of(asked: FromPictures, spec: ModelSpec, sent: Sent, *, repaints: bool) -> tuple[Adjustment, ...]:
