@@ -44,7 +44,7 @@ PLAIN_UNTIL, VARIED_FROM = 0.2, 0.5
 once first learns the blur of all places and sizes, and outlines only much later."""
 
 EVERYTHING_FROM = 0.18
-"""Share of the budget from which on all kinds are drawn, not only the first ones."""
+"""Share of the budget from which on all kinds are drawn, if they are wanted, not only the first ones."""
 
 SCORED = 96
 
@@ -188,8 +188,10 @@ def score(forward, tokenizer, basis: Basis, everything: bool, sheet: Path) -> di
     return {name: right[name] / asked[name] for name in asked}
 
 
-def train_flow(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
-    """Trains until the budget is used; leaves `transformer/` and `text_encoder/` in the work folder."""
+def train_flow(work: Path, budget_seconds: float, seed: int, kinds: str = "first") -> dict[str, float]:
+    """Trains until the budget is used on the first kinds, or all; leaves `transformer/` and `text_encoder/` in the work
+    folder.
+    """
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = plain_attention
     model = Painter()
@@ -218,7 +220,7 @@ def train_flow(work: Path, budget_seconds: float, seed: int) -> dict[str, float]
             group["lr"] = peak * learning_rate(budget.fraction)
         if len(order) < BATCH:
             variety = min(1.0, max(0.0, (budget.fraction - PLAIN_UNTIL) / (VARIED_FROM - PLAIN_UNTIL)))
-            everything = budget.fraction >= EVERYTHING_FROM
+            everything = kinds == "all" and budget.fraction >= EVERYTHING_FROM
             painted = paint_pool(basis, seed * 100_000 + step, POOL, variety, everything)
             latents = torch.from_numpy(painted.latents)
             order = rng.sample(range(POOL), POOL)
