@@ -160,6 +160,10 @@ class JobService:
         await self.keep_input(document)
         return await self._submit(_new_job(plan, origin, hashlib.sha256(plan.model_dump_json().encode()).hexdigest()))
 
+    async def unload_reader(self) -> bool:
+        """Free the memory of what reads text, between two jobs; whether it held any."""
+        return await self._ocr.let_go()
+
     async def _submit(self, new: NewJob) -> Job:
         if self._stopping:
             raise Unavailable("The gateway is stopping.", retry_after_s=5)

@@ -19,7 +19,7 @@ from gateway.errors import InvalidRequest, Unavailable
 from gateway.ocr.client import OcrClient, OcrDied, OcrOptions, OcrRefused
 from gateway.ocr.wire import LENGTH, Read, framed
 from tests.engine_support import alive, gone
-from tests.ocr_support import CHILD, OBEDIENT, encrypted_pdf, pids_by, script
+from tests.ocr_support import CHILD, OBEDIENT, empty_pdf, encrypted_pdf, pids_by, script
 from tests.support import run
 
 ROOT = Path(__file__).parent.parent
@@ -171,6 +171,17 @@ def test_a_pdf_that_cannot_be_opened_is_refused_in_one_sentence(pdf: bytes, word
             with pytest.raises(InvalidRequest, match=word) as refused:
                 await ocr.count_pages(pdf)
             assert refused.value.param == "image"
+
+    run(story())
+
+
+def test_a_refusal_is_not_that_of_the_pdf_before() -> None:
+    async def story() -> None:
+        async with client(OcrOptions(threads=1)) as ocr:
+            for pdf, word in ((encrypted_pdf(), "encrypted"), (empty_pdf(0), "damaged")):
+                with pytest.raises(InvalidRequest, match=word):
+                    await ocr.count_pages(pdf)
+            assert await ocr.count_pages(empty_pdf(3)) == 3
 
     run(story())
 

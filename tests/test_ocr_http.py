@@ -49,6 +49,11 @@ def children_of(running: Live) -> list[int]:
     return [child.pid for child in family if "gateway.ocr.child" in child.cmdline()]
 
 
+def reading(running: Live) -> list[int]:
+    """Those of them that hold the models: the other one only opens PDFs."""
+    return [pid for pid in children_of(running) if psutil.Process(pid).memory_info().rss > 150 * 2**20]
+
+
 def wait_for_job(client: httpx.Client, status: str) -> dict[str, Any]:
     end = time.monotonic() + READ_S
     while time.monotonic() < end:
@@ -128,6 +133,17 @@ def test_the_example_of_xinferences_documentation_runs(served: Live) -> None:
     assert [line["txt"] for line in lines] == ["Alpha"]
     with pytest.raises(RuntimeError, match="damaged"):
         model.ocr(b"not a picture")
+
+
+def test_xinferences_client_launches_aborts_and_terminates_the_reader(served: Live) -> None:
+    client = RESTfulClient(served.url)
+    uid = client.launch_model(model_name="rapidocr", model_type="image")
+    assert client.get_model(uid).ocr(encoded(written("Word")), request_id="mine") == "Word"
+    assert client.abort_request(uid, "mine") == {"msg": "NO_OP"}
+    assert len(reading(served)) == 1
+    client.terminate_model(uid)
+    assert reading(served) == []
+    assert client.get_model(uid).ocr(encoded(written("Again"))) == "Again"
 
 
 def test_the_models_list_names_the_reader(client: httpx.Client) -> None:

@@ -23,6 +23,7 @@ from engine.catalog import ModelSpec
 from gateway.core import Core
 from gateway.errors import GatewayError, InvalidRequest, JobNotFound, ModelNotFound
 from gateway.job import Job, State
+from gateway.ocr.packages import MODEL, check_installed
 from gateway.service import Origin
 from gateway.strict_json import parse_async
 
@@ -63,6 +64,9 @@ async def launch(request: Request) -> Response:
     body = {key: value for key, value in _object(await parse_async(await request.body())).items() if value is not None}
     asked = validated(Launch, body)
     ignored = launch_options(asked)
+    if asked.model_name == MODEL:
+        check_installed(pdf=False)  # it is loaded with its first picture, within a second or two
+        return _answer({"model_uid": MODEL, "ignored": ignored})
     spec = _spec(core, asked.model_name)
     waits = request.query_params.get("wait_ready", "true").lower() not in ("false", "0")
     answer = _answer({"model_uid": asked.model_name, "ignored": ignored})
@@ -117,9 +121,9 @@ async def terminate(request: Request) -> Response:
     """DELETE /v1/models/{uid}: give its memory back. It stays served, and is loaded again when it is asked for."""
     core = core_of(request)
     name = request.path_params["uid"]
-    spec = _spec(core, name)
-    was_loaded = core.service.engine.loaded_model == spec.name
-    if was_loaded:
+    if name == MODEL:
+        was_loaded = await core.service.unload_reader()
+    elif was_loaded := core.service.engine.loaded_model == _spec(core, name).name:
         await core.service.unload()
     return _answer({"id": name, "object": "model", "deleted": False, "unloaded": was_loaded})
 
@@ -159,7 +163,8 @@ async def progress(request: Request) -> Response:
 async def abort(request: Request) -> Response:
     """POST /v1/models/{uid}/requests/{request_id}/abort. The call that waits for the pictures gets a 499."""
     core = core_of(request)
-    _spec(core, request.path_params["uid"])
+    if request.path_params["uid"] != MODEL:
+        _spec(core, request.path_params["uid"])
     job = await _job_named(request, request.path_params["request_id"])
     if job is None:
         return _answer({"msg": "NOT_FOUND"})

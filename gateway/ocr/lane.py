@@ -57,6 +57,12 @@ class OcrLane(LaneRunner):
         if self._work is not None and self.running is not None and self.running.id == job_id:
             self._work.cancel()
 
+    async def let_go(self) -> bool:
+        """Give back the reader's memory, once it has no job; whether there was a reader. The next job starts one."""
+        was_there = self._reader.pid is not None
+        await self._reader.close()
+        return was_there
+
     async def plan(self, request: OcrRequest, document: bytes, name: str) -> Ocr:
         """What to do with a document: a checked PNG, or a PDF as it came; `name` is that of its blob.
 

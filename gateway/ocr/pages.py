@@ -46,6 +46,8 @@ def opened(pdf: bytes) -> Iterator[PdfDocument]:
     import pypdfium2
     from pypdfium2 import raw
 
+    # PDFium keeps its last error, and a PDF without pages sets none: it would be told the one of the PDF before.
+    raw.FPDF_LoadMemDocument(b"-", 1, None)
     try:
         document = pypdfium2.PdfDocument(pdf)
     except pypdfium2.PdfiumError as error:
