@@ -12,7 +12,7 @@ from PIL import Image
 from adapters.base import validated
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.reply import Told
-from adapters.sdapi.request import to_request
+from adapters.sdapi.request import Inputs, to_request
 from engine.catalog import CATALOG
 from engine.protocol import Cancelled, Generate, ImageDone, Queued, Started, Succeeded
 from gateway.job import Job
@@ -56,10 +56,20 @@ def ended(plan: Generate, *, pictures: int | None = None, adjustments: tuple[Adj
     return job.apply(Succeeded() if done == len(plan.seeds) else Cancelled(), 22.0)
 
 
-def told(body: dict[str, Any], *, pictures: int | None = None, model: type[Txt2Img | Img2Img] = Txt2Img) -> Told:
+def begun(model: type[Txt2Img | Img2Img]) -> Inputs:
+    """One stored picture to begin from, where this kind of request needs one."""
+    return Inputs(init_images=("0" * 64,)) if model is Img2Img else Inputs()
+
+
+def told(
+    body: dict[str, Any],
+    *,
+    pictures: int | None = None,
+    model: type[Txt2Img | Img2Img] = Txt2Img,
+    inputs: Inputs | None = None,
+) -> Told:
     asked = validated(model, body)
-    init = "0" * 64 if model is Img2Img else None
-    found = to_request(asked, checkpoint=None, limits=LIMITS, init_image=init)
+    found = to_request(asked, checkpoint=None, limits=LIMITS, inputs=inputs or begun(model))
     resolution = resolve(found.request, TINY, LIMITS, random_seed=lambda: 7, leniency="drop")
     job = ended(resolution.plan, pictures=pictures, adjustments=resolution.adjustments)
     return Told(asked, job, resolution.plan, found.adjustments)

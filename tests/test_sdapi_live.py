@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from tests.live import Live, live
 from tests.sdapi_support import INIT, SMALL, opened
@@ -82,6 +82,90 @@ def test_sizes_that_are_multiples_of_8_are_rounded_down_and_told(client: httpx.C
     assert told["height"] == (88, 80)
 
 
+def pictures(answer: dict[str, Any]) -> list[Image.Image]:
+    return [opened(base64.b64decode(image)) for image in answer["images"]]
+
+
+def of(picture: Image.Image) -> str:
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def halves(size: tuple[int, int] = (128, 96)) -> tuple[Image.Image, Image.Image]:
+    """A picture of many colours, and the mask of a square in its right half."""
+    picture = Image.linear_gradient("L").resize(size).convert("RGB")
+    mask = Image.new("L", size)
+    mask.paste(255, (80, 32, 112, 64))
+    return picture, mask
+
+
+@pytest.mark.parametrize(("full_res", "fill"), [(True, 0), (False, 0), (True, 1), (False, 2), (True, 3)])
+def test_inpainting_keeps_what_is_not_masked_to_the_last_pixel(client: httpx.Client, full_res: bool, fill: int) -> None:
+    picture, mask = halves()
+    body = {
+        "init_images": [of(picture)],
+        "mask": of(mask),
+        "mask_blur": 2,
+        "inpainting_fill": fill,
+        "inpaint_full_res": full_res,
+        "inpaint_full_res_padding": 8,
+        "width": 128,
+        "height": 96,
+        "seed": 3,
+    }
+    answer = client.post("img2img", json={**SMALL, **body}).json()
+    (drawn,) = pictures(answer)
+    assert drawn.size == picture.size
+    left, top, right, bottom = ImageChops.difference(drawn, picture).convert("L").getbbox() or (0, 0, 0, 0)
+    assert 64 <= left < right <= 128
+    assert 16 <= top < bottom <= 80
+    pairs = json.loads(answer["info"])["extra_generation_params"]
+    assert pairs["Mask blur"] == 2.0
+
+
+def test_an_inverted_mask_repaints_the_rest_and_a_blank_one_everything(client: httpx.Client) -> None:
+    picture, mask = halves()
+    body = {**SMALL, "init_images": [of(picture)], "mask": of(mask), "mask_blur": 0, "inpainting_mask_invert": True}
+    (drawn,) = pictures(client.post("img2img", json={**body, "inpaint_full_res": False}).json())
+    assert drawn.size == (64, 64)
+    blank = {**body, "mask": of(Image.new("L", picture.size)), "inpainting_mask_invert": 0}
+    answer = client.post("img2img", json=blank).json()
+    assert "mask" in [item["param"] for item in json.loads(answer["info"])["adjustments"]]
+
+
+def test_hires_fix_answers_the_larger_picture(client: httpx.Client) -> None:
+    answer = client.post("txt2img", json={**SMALL, "enable_hr": True, "hr_scale": 1.5, "batch_size": 2}).json()
+    assert [picture.size for picture in pictures(answer)] == [(96, 96)] * 2
+    info = json.loads(answer["info"])
+    assert (info["width"], info["height"]) == (64, 64)
+
+
+def test_several_start_pictures_are_drawn_over_in_turn(client: httpx.Client) -> None:
+    starts = [of(Image.new("RGB", (64, 64), colour)) for colour in ("red", "blue")]
+    body = {**SMALL, "init_images": starts, "batch_size": 2, "denoising_strength": 0}
+    drawn = pictures(client.post("img2img", json={**body, "n_iter": 2}).json())
+    assert [picture.getpixel((1, 1)) for picture in drawn] == [(255, 0, 0), (0, 0, 255)] * 2
+    response = client.post("img2img", json={**body, "batch_size": 1})
+    assert (response.status_code, response.json()["error"]) == (500, "RuntimeError")
+
+
+def test_subseeds_lead_from_one_picture_to_another(client: httpx.Client) -> None:
+    def drawn(**fields: Any) -> bytes:
+        return pictures(client.post("txt2img", json={**SMALL, **fields}).json())[0].tobytes()
+
+    assert drawn(seed=1, subseed=2, subseed_strength=1) == drawn(seed=2)
+    assert drawn(seed=1, subseed=2, subseed_strength=0.5) not in (drawn(seed=1), drawn(seed=2))
+
+
+def test_references_that_the_model_cannot_follow_are_left_out_and_told(client: httpx.Client) -> None:
+    body = {**SMALL, "init_images": [INIT], "mode": "edit", "extra_images": [INIT, INIT]}
+    info = json.loads(client.post("img2img", json=body).json()["info"])
+    told = {item["param"]: (item["asked"], item["used"]) for item in info["adjustments"]}
+    assert told["mode"] == ("edit", "img2img")
+    assert told["extra_images"] == (2, None)
+
+
 # ---- options ---------------------------------------------------------------------------------------
 
 
@@ -107,11 +191,30 @@ def test_a_checkpoint_that_cannot_be_had_changes_nothing(client: httpx.Client, n
     assert client.get("options").json() == before
 
 
-@pytest.mark.parametrize("body", [{}, {"anything": [1, {}]}, {"sd_model_checkpoint": None}, {"samples_format": "jpg"}])
+@pytest.mark.parametrize("body", [{}, {"anything": [1, {}]}, {"sd_model_checkpoint": None}, {"tiling": True}])
 def test_other_options_are_taken_and_change_nothing(client: httpx.Client, body: dict[str, Any]) -> None:
     before = client.get("options").json()
     assert client.post("options", json=body).json() is None
     assert client.get("options").json() == before
+
+
+def test_options_that_mean_something_are_kept_and_a_request_overrides_them(client: httpx.Client) -> None:
+    assert client.post("options", json={"send_seed": False, "samples_format": "webp"}).json() is None
+    options = client.get("options").json()
+    assert (options["send_seed"], options["samples_format"]) == (False, "webp")
+    assert pictures(client.post("txt2img", json=SMALL).json())[0].format == "WEBP"
+    override = {"override_settings": {"samples_format": "jpg"}, "override_settings_restore_afterwards": False}
+    assert pictures(client.post("txt2img", json={**SMALL, **override}).json())[0].format == "JPEG"
+    assert client.get("options").json()["samples_format"] == "jpg"
+    client.post("options", json={"send_seed": True, "samples_format": "png"})
+
+
+def test_an_infotext_draws_its_picture_again(client: httpx.Client) -> None:
+    first = client.post("txt2img", json={**SMALL, "seed": 77}).json()
+    text = json.loads(first["info"])["infotexts"][0]
+    again = client.post("txt2img", json={"infotext": text}).json()
+    assert pictures(again)[0].tobytes() == pictures(first)[0].tobytes()
+    assert json.loads(again["info"])["infotexts"] == [text]
 
 
 def test_a_model_that_is_unknown_in_a_request_is_told_with_what_there_is(client: httpx.Client) -> None:
@@ -191,6 +294,39 @@ def test_interrupt_answers_the_waiting_request_with_what_is_finished(
     info = json.loads(reply.json()["info"])
     assert 1 <= len(reply.json()["images"]) == len(info["infotexts"]) < 4
     assert info["seed"] == 5
+
+
+def test_skip_ends_one_picture_and_the_job_goes_on(slow: httpx.Client, background: ThreadPoolExecutor) -> None:
+    answer = drawing(background, slow, steps=8, batch_size=2, seed=5)
+    wait_for_progress(slow, 0.05)
+    assert slow.post("skip").text == "null"
+    reply = answer.result().json()
+    assert len(reply["images"]) == 2
+    told = [item for item in json.loads(reply["info"])["adjustments"] if item["param"] == "steps"]
+    assert "picture 0 was skipped" in told[-1]["reason"]
+
+
+def test_ones_own_task_is_told_from_others_while_they_wait(
+    slow_gateway: Live, slow: httpx.Client, background: ThreadPoolExecutor
+) -> None:
+    def asked(task: str) -> dict[str, Any]:
+        answer: dict[str, Any] = httpx.post(f"{slow_gateway.url}/internal/progress", json={"id_task": task}).json()
+        return answer
+
+    first = drawing(background, slow, steps=8, batch_size=8, force_task_id="task(1)")
+    wait_for_progress(slow, 0.05)
+    second = drawing(background, slow, steps=8, force_task_id="task(2)")
+    end = time.monotonic() + 20
+    while not asked("task(2)")["queued"] and time.monotonic() < end:
+        time.sleep(0.02)
+    running, waiting = asked("task(1)"), asked("task(2)")
+    assert (running["active"], running["completed"]) == (True, False)
+    assert (waiting["active"], waiting["queued"]) == (False, True)
+    pending = httpx.get(f"{slow_gateway.url}/internal/pending-tasks").json()
+    assert pending == {"size": 2, "tasks": ["task(1)", "task(2)"]}
+    slow.post("interrupt")
+    assert first.result().status_code == second.result().status_code == 200
+    assert asked("task(1)")["completed"] is True
 
 
 def test_an_interrupt_while_idle_harms_nobody(slow: httpx.Client) -> None:

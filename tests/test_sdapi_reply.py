@@ -10,15 +10,18 @@ import pytest
 
 from adapters.sdapi import ADAPTER
 from adapters.sdapi.faults import render_error
-from adapters.sdapi.options import checkpoint_rows, options_of
+from adapters.sdapi.options import checkpoint_rows, look_of, options_of
 from adapters.sdapi.payloads import Img2Img, Txt2Img
-from adapters.sdapi.progress import progress_of
+from adapters.sdapi.png_info import infotext_of
+from adapters.sdapi.progress import progress_of, running_task, waiting_task
 from adapters.sdapi.reply import info, infotext, parameters, to_body
+from adapters.sdapi.request import Inputs
+from adapters.sdapi.tasks import MOST_TASKS, Tasks
 from engine.catalog import CATALOG
-from engine.protocol import Generate, Load, Preview, Queued, Started, StepDone
+from engine.protocol import Generate, Load, Preview, Queued, SecondPass, Started, StepDone
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.job import Job, Progress
+from gateway.job import Job, Progress, State
 from gateway.png_text import with_text
 from tests.sdapi_support import BASE, TINY, an_image, opened, told
 from tests.support import a_job, a_plan
@@ -64,7 +67,7 @@ def test_a_random_seed_is_told_as_it_fell() -> None:
 
 
 def test_the_infotext_has_a1111s_grammar() -> None:
-    text = infotext(told({"prompt": "a cat\non a mat", "negative_prompt": "dog", "seed": 42}), 43)
+    text = infotext(told({"prompt": "a cat\non a mat", "negative_prompt": "dog", "seed": 42, "n_iter": 2}), 1)
     lines = text.split("\n")
     assert lines[:3] == ["a cat", "on a mat", "Negative prompt: dog"]
     pairs = dict(part.split(": ") for part in lines[3].split(", "))
@@ -74,13 +77,13 @@ def test_the_infotext_has_a1111s_grammar() -> None:
 
 
 def test_an_empty_prompt_leaves_one_line() -> None:
-    assert infotext(told({}), 1).startswith("Steps: 4, ")
+    assert infotext(told({}), 0).startswith("Steps: 4, ")
 
 
 def test_img2img_tells_its_denoising_strength() -> None:
     found = told({"init_images": ["a"], "image_strength": 0.4}, model=Img2Img)
     assert info(found)["denoising_strength"] == 0.4
-    assert ", Denoising strength: 0.4, " in infotext(found, 1)
+    assert ", Denoising strength: 0.4, " in infotext(found, 0)
     assert info(told({}))["denoising_strength"] == 0.75
 
 
@@ -123,6 +126,59 @@ def test_a_scaled_picture_says_at_which_size_it_was_drawn() -> None:
     assert (size["asked"], size["used"]) == ("512x256", "128x128")
 
 
+def test_subseeds_keep_the_seed_and_count_up_themselves() -> None:
+    found = told({"seed": 5, "subseed": 9, "subseed_strength": "0.5", "batch_size": 2})
+    notes = info(found)
+    assert (notes["seed"], notes["all_seeds"]) == (5, [5, 5])
+    assert (notes["subseed"], notes["all_subseeds"], notes["subseed_strength"]) == (9, [9, 10], 0.5)
+    assert ", Variation seed: 10, Variation seed strength: 0.5, " in infotext(found, 1)
+    assert "Variation" not in infotext(told({"subseed": 9}), 0)
+
+
+def test_a_second_pass_shows_in_info_which_keeps_the_size_of_the_first() -> None:
+    found = told({"enable_hr": True, "hr_scale": 1.5, "width": 64, "height": 64, "denoising_strength": 0.6})
+    notes = info(found)
+    assert (notes["width"], notes["height"]) == (64, 64)
+    assert notes["extra_generation_params"] == {"Hires upscale": 1.5, "Hires upscaler": "Lanczos"}
+    assert ", Denoising strength: 0.6, Hires upscale: 1.5, Hires upscaler: Lanczos, Version: " in infotext(found, 0)
+
+
+def test_a_mask_shows_in_info() -> None:
+    masked = Inputs(init_images=("0" * 64,), mask="1" * 64)
+    body = {
+        "init_images": ["a"],
+        "mask": "b",
+        "mask_blur": 6,
+        "inpainting_mask_invert": 1,
+        "inpaint_full_res_padding": 8,
+    }
+    assert info(told(body, model=Img2Img, inputs=masked))["extra_generation_params"] == {
+        "Mask blur": 6.0,
+        "Mask mode": "Inpaint not masked",
+        "Inpaint area": "Only masked",
+        "Masked area padding": 8,
+        "Masked content": "fill",
+    }
+
+
+@pytest.mark.parametrize(("name", "format"), [("png", "PNG"), ("jpg", "JPEG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
+def test_pictures_come_in_the_format_asked_for_with_their_infotext(name: str, format: str) -> None:
+    found = replace(told({"prompt": "猫"}), look=look_of({}, {"samples_format": name}))
+    reply = json.loads(to_body(found, [an_image()]))
+    data = base64.b64decode(reply["images"][0], validate=True)
+    assert opened(data).format == format
+    assert infotext_of(data)[0] == json.loads(reply["info"])["infotexts"][0]
+    silent = replace(found, look=look_of({}, {"samples_format": name, "enable_pnginfo": False}))
+    assert infotext_of(base64.b64decode(json.loads(to_body(silent, [an_image()]))["images"][0]))[0] == ""
+
+
+def test_a_skipped_picture_is_told() -> None:
+    found = told({"batch_size": 2})
+    image = found.job.images[1].model_copy(update={"cut_short": True})
+    cut = replace(found, job=replace(found.job, images=(found.job.images[0], image)))
+    assert [item["reason"] for item in info(cut)["adjustments"]] == ["picture 1 was skipped and finished as it stood"]
+
+
 def test_png_text_changes_no_pixel_and_refuses_what_is_no_png() -> None:
     png = an_image((5, 7), "green")
     assert opened(with_text(png, "parameters", "ü")).info == {"parameters": "ü"}
@@ -162,6 +218,55 @@ def test_progress_of_a_running_job_counts_steps_and_pictures() -> None:
     assert progress_of(job, newest, owner="me", with_image=False)["current_image"] is None
 
 
+@pytest.mark.parametrize(
+    ("image", "step", "no", "at"), [(0, 2, 0, (2, 4)), (0, 5, 1, (1, 2)), (1, 4, 2, (4, 4)), (1, 6, 3, (2, 2))]
+)
+def test_a_second_pass_doubles_the_jobs(image: int, step: int, no: int, at: tuple[int, int]) -> None:
+    second = SecondPass(width_px=128, height_px=128, steps=4, denoise=0.5)
+    job = running(a_plan(seeds=(1, 2), second_pass=second))
+    newest = Progress(job.id, 2).apply(StepDone(image=image, step=step, steps=6, seconds=0.5))
+    state = progress_of(job, newest, owner="me", with_image=True)["state"]
+    assert (state["job_count"], state["job_no"]) == (4, no)
+    assert (state["sampling_step"], state["sampling_steps"]) == at
+
+
+def test_a_task_that_runs_shows_a_preview_once() -> None:
+    newest = Progress("x", 1).apply(StepDone(image=0, step=2, steps=4, seconds=0.5))
+    newest = newest.apply(Preview(image=0, step=2, jpeg_base64="/9j/"))
+    body = running_task(newest, seen=-1, with_image=True)
+    assert (body["active"], body["progress"], body["eta"]) == (True, 0.5, 1.0)
+    assert body["live_preview"] == "data:image/jpeg;base64,/9j/"
+    again = running_task(newest, seen=body["id_live_preview"], with_image=True)
+    assert (again["live_preview"], again["id_live_preview"]) == (None, body["id_live_preview"])
+
+
+@pytest.mark.parametrize(
+    ("state", "place", "told_as"),
+    [
+        (State.QUEUED, (2, 3), (True, False, "In queue: 2/3")),
+        (State.SUCCEEDED, None, (False, True, "Waiting...")),
+        (None, None, (False, False, "Waiting...")),
+    ],
+)
+def test_a_task_that_does_not_run_waits_or_is_over(
+    state: State | None, place: tuple[int, int] | None, told_as: tuple[bool, bool, str]
+) -> None:
+    body = waiting_task(state, place)
+    assert (body["queued"], body["completed"], body["textinfo"]) == told_as
+    assert body["active"] is False
+
+
+def test_tasks_belong_to_their_owners_and_the_oldest_go() -> None:
+    tasks = Tasks()
+    tasks.put("me", "a", "job1")
+    tasks.put("other", "b", "job2")
+    assert tasks.of("me") == {"a": "job1"}
+    assert tasks.job_of("me", "b") is None
+    for i in range(MOST_TASKS):
+        tasks.put("me", f"t{i}", "job")
+    assert tasks.job_of("me", "a") is None
+
+
 def test_a_strangers_progress_shows_neither_picture_nor_name() -> None:
     job = running(a_plan(), owner="other")
     newest = Progress(job.id, 1).apply(Preview(image=0, step=1, jpeg_base64="/9j/"))
@@ -198,9 +303,9 @@ def test_models_are_listed_where_they_are_on_disk_and_the_current_one_always() -
 
 
 def test_options_name_the_checkpoint_and_hide_what_means_forge() -> None:
-    options = options_of("flux2-tiny")
+    options = options_of("flux2-tiny", {"samples_format": "webp"})
     assert options["sd_model_checkpoint"] == "flux2-tiny"
-    assert options["samples_format"] == "png"
+    assert options["samples_format"] == "webp"
     assert "forge_preset" not in options
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +12,16 @@ from pydantic import ValidationError
 
 from adapters.base import validated
 from adapters.sdapi.faults import render_error
-from adapters.sdapi.fit import fitted
-from adapters.sdapi.options import CONSTANTS
+from adapters.sdapi.fit import on_background, resized, size_of
+from adapters.sdapi.options import CONSTANTS, accepted, look_of
 from adapters.sdapi.payloads import Img2Img, Txt2Img
+from adapters.sdapi.refusals import AsA1111
 from adapters.sdapi.request import Translated, adjustments_of, split_tags, to_request, without_hash
+from adapters.sdapi.said import completed
+from adapters.sdapi.styles import styled, styles_of
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.request import Adjustment, resolve
-from tests.sdapi_support import BASE, LIMITS, TINY, an_image, opened
+from tests.sdapi_support import BASE, LIMITS, TINY, begun
 
 
 def translated(**body: Any) -> Translated:
@@ -60,8 +63,8 @@ def dropped(**body: Any) -> dict[str, Adjustment]:
         ("sampler_index", None, "Euler"),
         ("prompt", 7, "7"),
         ("eta", "anything", "anything"),
-        ("hr_scale", "1.0", "1.0"),
-        ("hr_second_pass_steps", 0.5, 0.5),
+        ("hr_scale", "1.0", 1.0),
+        ("hr_second_pass_steps", 15.5, 15),
     ],
 )
 def test_a_value_is_taken_as_the_clients_mean_it(field: str, sent: object, meant: object) -> None:
@@ -195,15 +198,18 @@ def test_steps_as_far_as_a1111s_slider_goes_are_cut_to_the_limit(asked: int, ste
     ("prompt", "clean", "loras"),
     [
         ("a cat", "a cat", ()),
-        ("a cat <lora:fur:0.8>", "a cat ", ("fur",)),
-        ("<lora:a:1:0.5:dyn=3>x<lyco:b>", "x", ("a", "b")),
+        ("a cat <lora:fur:0.8>", "a cat ", (("fur", 0.8),)),
+        ("<lora:a:1:0.5:dyn=3>x<lyco:b>", "x", (("a", 0.5), ("b", 1.0))),
+        ("<lora:a:te=0.1:unet=0.3><lora:b:te=0.2>", "", (("a", 0.3), ("b", 0.2))),
+        ("<lora:a:much:nan>", "", (("a", 1.0),)),
         ("<hypernet:h:1>x", "x", ()),
         ("a < b > c", "a < b > c", ()),
         ("(emphasis:1.2) [a:b:0.3]", "(emphasis:1.2) [a:b:0.3]", ()),
     ],
 )
-def test_extra_network_tags_leave_the_prompt(prompt: str, clean: str, loras: tuple[str, ...]) -> None:
-    assert split_tags(prompt) == (clean, loras)
+def test_extra_network_tags_leave_the_prompt(prompt: str, clean: str, loras: tuple[tuple[str, float], ...]) -> None:
+    left, found = split_tags(prompt)
+    assert (left, tuple((lora.name, lora.scale) for lora in found)) == (clean, loras)
 
 
 def test_disabled_extra_networks_are_not_even_missed() -> None:
@@ -215,12 +221,9 @@ def test_disabled_extra_networks_are_not_even_missed() -> None:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"enable_hr": True}, "enable_hr"),
-        ({"enable_hr": "true"}, "enable_hr"),
         ({"script_name": "sd upscale"}, "script_name"),
         ({"alwayson_scripts": {"ADetailer": {"args": []}}}, "alwayson_scripts"),
         ({"refiner_checkpoint": "sdxl-refiner"}, "refiner_checkpoint"),
-        ({"extra_images": ["aGk="]}, "extra_images"),
     ],
 )
 def test_what_would_give_another_picture_is_refused_by_name(body: dict[str, Any], field: str) -> None:
@@ -236,9 +239,7 @@ def test_what_would_give_another_picture_is_refused_by_name(body: dict[str, Any]
     [
         ({}, 404, None),
         ({"init_images": []}, 404, None),
-        ({"init_images": ["a", "b"]}, 422, "init_images"),
-        ({"init_images": ["a"], "mask": "b"}, 422, "mask"),
-        ({"init_images": ["a"], "resize_mode": 3}, 422, "resize_mode"),
+        ({"init_images": ["a"], "resize_mode": 4}, 422, "resize_mode"),
         ({"init_images": ["a"], "resize_mode": -1}, 422, "resize_mode"),
     ],
 )
@@ -280,14 +281,16 @@ def test_what_means_nothing_is_neither_refused_nor_reported(body: dict[str, Any]
         ({"sampler_index": "DDIM"}, "sampler_name", "Euler"),
         ({"sampler_name": "", "sampler_index": "Euler a"}, "sampler_name", "Euler"),
         ({"scheduler": "karras"}, "scheduler", "Simple"),
-        ({"styles": ["cinematic"]}, "styles", None),
-        ({"subseed_strength": 0.3}, "subseed_strength", 0),
         ({"restore_faces": True}, "restore_faces", None),
         ({"tiling": True}, "tiling", None),
         ({"low_ram": True}, "low_ram", None),
-        ({"infotext": "Steps: 3"}, "infotext", None),
         ({"steps": 150}, "steps", 100),
-        ({"override_settings": {"samples_format": "jpg"}}, "override_settings.samples_format", "png"),
+        ({"override_settings": {"samples_format": "avif"}}, "override_settings.samples_format", "png"),
+        ({"enable_hr": True, "hr_upscaler": "Latent (antialiased)"}, "hr_upscaler", "Lanczos"),
+        ({"enable_hr": True, "hr_negative_prompt": "x"}, "hr_negative_prompt", None),
+        ({"enable_hr": True, "hr_sampler_name": "DDIM"}, "hr_sampler_name", "Euler"),
+        ({"enable_hr": True, "hr_checkpoint_name": "x"}, "hr_checkpoint_name", None),
+        ({"enable_hr": True, "hr_prompt": "<lora:x:1>"}, "hr_prompt", None),
         ({"override_settings": {"CLIP_stop_at_last_layers": 2}}, "override_settings.CLIP_stop_at_last_layers", 1),
         ({"override_settings": {"anything": [1]}}, "override_settings.anything", None),
     ],
@@ -319,7 +322,7 @@ def test_a_base_model_takes_cfg_scale_as_guidance() -> None:
 )
 def test_denoise_is_image_strength_or_denoising_strength(body: dict[str, Any], denoise: float) -> None:
     asked = validated(Img2Img, {"init_images": ["a"], **body})
-    request = to_request(asked, checkpoint=None, limits=LIMITS, init_image="0" * 64).request
+    request = to_request(asked, checkpoint=None, limits=LIMITS, inputs=begun(Img2Img)).request
     assert request.denoise == denoise
     assert request.init_image == "0" * 64
 
@@ -332,17 +335,140 @@ def test_a_hash_behind_the_title_is_nothing(title: str, name: str) -> None:
     assert without_hash(title) == name
 
 
+# ---- hires fix -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "first", "second"),
+    [
+        ({}, (512, 512), (1024, 1024)),
+        ({"hr_scale": "1.5"}, (512, 512), (768, 768)),
+        ({"hr_resize_x": 1024, "height": 256}, (512, 256), (1024, 512)),
+        ({"hr_resize_y": 1024, "height": 256}, (512, 256), (2048, 1024)),
+        ({"hr_resize_x": 640, "hr_resize_y": 768}, (512, 512), (640, 768)),
+        ({"firstphase_width": 256, "firstphase_height": 128, "hr_scale": 4}, (256, 128), (512, 512)),
+    ],
+)
+def test_hires_fix_goes_by_a_factor_or_by_sides(
+    body: dict[str, Any], first: tuple[int, int], second: tuple[int, int]
+) -> None:
+    request = translated(enable_hr=True, **body).request
+    assert (request.width_px, request.height_px) == first
+    assert request.second_pass is not None
+    assert (request.second_pass.width_px, request.second_pass.height_px) == second
+
+
+def test_hires_fix_takes_its_own_steps_prompt_and_denoise() -> None:
+    body = {
+        "hr_second_pass_steps": 3,
+        "hr_prompt": "larger<lora:x:1>",
+        "denoising_strength": 0.4,
+        "hr_upscaler": "Nearest",
+    }
+    second = translated(enable_hr=True, **body).request.second_pass
+    assert second is not None
+    assert (second.steps, second.prompt, second.denoise, second.enlarge) == (3, "larger", 0.4, "nearest")
+    plain = translated(enable_hr="true").request.second_pass
+    assert plain is not None
+    assert (plain.steps, plain.prompt, plain.denoise, plain.enlarge) == (None, None, 0.75, "lanczos")
+    assert translated(hr_scale=2).request.second_pass is None
+
+
+def test_an_upscaler_that_is_not_there_is_a1111s_own_error() -> None:
+    with pytest.raises(AsA1111) as caught:
+        translated(enable_hr=True, hr_upscaler="R-ESRGAN 4x+")
+    response = render_error(caught.value)
+    assert response.status_code == 500
+    assert json.loads(response.body)["errors"] == "could not find upscaler named R-ESRGAN 4x+"
+    assert translated(hr_upscaler="R-ESRGAN 4x+").adjustments == ()
+
+
+# ---- the infotext of another picture ---------------------------------------------------------------
+
+OLD = """an old cat
+Negative prompt: dog
+Steps: 3, Sampler: Euler, Schedule type: Simple, CFG scale: 2.5, Seed: 42, Size: 320x256, Model: known, \
+Variation seed: 7, Variation seed strength: 0.25, Denoising strength: 0.6, Hires upscale: 2, Hires upscaler: Lanczos"""
+
+
+def test_an_infotext_fills_what_the_request_leaves_open() -> None:
+    sent = validated(Txt2Img, {"infotext": OLD, "seed": 1, "steps": None})
+    asked, left_out = completed(sent, lambda name: name == "known")
+    assert left_out == ()
+    assert (asked.prompt, asked.negative_prompt, asked.seed, asked.steps) == ("an old cat", "dog", 1, 3)
+    assert (asked.width, asked.height, asked.cfg_scale, asked.model) == (320, 256, 2.5, "known")
+    assert (asked.subseed, asked.subseed_strength) == (7, 0.25)
+    assert (asked.enable_hr, asked.hr_scale, asked.hr_upscaler, asked.denoising_strength) == (True, 2.0, "Lanczos", 0.6)
+    assert completed(sent, lambda name: False)[0].model is None
+
+
+def test_an_infotext_of_img2img_knows_the_mask() -> None:
+    masked = "Mask blur: 6, Mask mode: Inpaint not masked, Masked content: latent noise, Inpaint area: Only masked"
+    text = f"x\nSteps: 4, Seed: 1, {masked}"
+    asked, _ = completed(validated(Img2Img, {"infotext": text}), lambda name: True)
+    assert (asked.mask_blur, asked.inpainting_mask_invert, asked.inpainting_fill) == (6.0, True, 2)
+    assert asked.inpaint_full_res is True
+
+
+def test_what_an_infotext_says_badly_is_left_out_and_told() -> None:
+    asked, left_out = completed(
+        validated(Txt2Img, {"infotext": "x\nSteps: many, Seed: 5, Sampler: Euler"}), lambda name: True
+    )
+    assert (asked.steps, asked.seed) == (None, 5)
+    assert [(item.param, item.asked) for item in left_out] == [("infotext", "steps: many")]
+
+
+# ---- styles ----------------------------------------------------------------------------------------
+
+CSV = """name,prompt,negative_prompt
+cinematic,"{prompt}, cinematic still",blurry
+plain,oil painting,
+"""
+YAML = """
+- {name: cinematic, prompt: "{prompt}, cinematic still", negative_prompt: blurry}
+- {name: plain, prompt: oil painting}
+"""
+
+
+@pytest.mark.parametrize(("name", "text"), [("styles.csv", CSV), ("styles.yaml", YAML)])
+def test_styles_come_from_a_file_and_go_into_the_prompts(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    styles = styles_of(tmp_path / name)
+    assert [style.name for style in styles] == ["cinematic", "plain"]
+    sent = validated(Txt2Img, {"prompt": "a cat", "styles": ["plain", "cinematic", "None", "other"]})
+    asked, unknown = styled(sent, styles)
+    assert asked.prompt == "a cat, oil painting, cinematic still"
+    assert asked.negative_prompt == "blurry"
+    assert [(item.param, item.asked) for item in unknown] == [("styles", "other")]
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "- 7", "{", "name\n"])
+def test_a_styles_file_that_is_none_gives_no_styles(tmp_path: Path, text: str) -> None:
+    for name in ("styles.csv", "styles.yml"):
+        (tmp_path / name).write_text(text)
+        assert styles_of(tmp_path / name) == ()
+    assert styles_of(tmp_path / "nothing.csv") == styles_of(None) == ()
+
+
+# ---- options ---------------------------------------------------------------------------------------
+
+
+def test_options_are_set_where_they_mean_something_and_at_values_that_do() -> None:
+    asked = {"samples_format": "jpg", "jpeg_quality": "90", "send_seed": False, "tiling": True, "enable_pnginfo": "x"}
+    assert accepted(asked) == {"samples_format": "jpg", "jpeg_quality": 90, "send_seed": False}
+    assert accepted({"samples_format": ["jpg"], "jpeg_quality": 101, "img2img_background_color": "red"}) == {}
+    look = look_of({"samples_format": "webp"}, {"img2img_background_color": "#102030"})
+    assert (look.format, look.background, look.with_infotext) == ("webp", "#102030", True)
+
+
 # ---- the start picture -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", [0, 1, 2])
+@pytest.mark.parametrize("mode", [0, 1, 2, 3])
 @pytest.mark.parametrize("size", [(64, 64), (100, 30), (30, 100), (2000, 1), (1, 2000), (96, 128)])
 def test_the_start_picture_gets_the_size_of_the_result(mode: int, size: tuple[int, int]) -> None:
-    png = fitted(an_image(size), width_px=100, height_px=130, resize_mode=mode, limits=LIMITS)
-    picture = opened(png)
+    picture = resized(Image.new("RGB", size, "red"), size_of(100, 130, LIMITS), mode)
     assert picture.size == (96, 128)
-    assert picture.mode == "RGB"
-    assert picture.getpixel((48, 64)) == (255, 0, 0)
     assert picture.getcolors() == [(96 * 128, (255, 0, 0))]
 
 
@@ -350,24 +476,18 @@ def test_stretching_cropping_and_filling_differ() -> None:
     halves = Image.new("RGB", (128, 64), "red")
     halves.paste((0, 0, 255), (64, 0, 128, 64))
     halves.paste((0, 255, 0), (0, 0, 16, 64))
-    out = io.BytesIO()
-    halves.save(out, "PNG")
-    stretched, cropped, filled = (
-        opened(fitted(out.getvalue(), width_px=64, height_px=64, resize_mode=mode, limits=LIMITS)) for mode in (0, 1, 2)
-    )
+    stretched, cropped, filled = (resized(halves, (64, 64), mode) for mode in (0, 1, 2))
     assert stretched.getpixel((2, 32)) == (0, 255, 0)
     assert cropped.getpixel((2, 32)) == (255, 0, 0)
     assert filled.getpixel((2, 2)) == (0, 255, 0)
     assert filled.getpixel((60, 62)) == (0, 0, 255)
 
 
-def test_transparent_start_pictures_lie_on_white() -> None:
-    out = io.BytesIO()
-    Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(out, "PNG")
-    assert opened(fitted(out.getvalue(), width_px=64, height_px=64, resize_mode=0, limits=LIMITS)).getcolors() == [
-        (4096, (255, 255, 255))
-    ]
+def test_transparent_start_pictures_lie_on_the_background() -> None:
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert on_background(clear, "#ffffff").getcolors() == [(64, (255, 255, 255))]
+    assert on_background(clear, "#102030").getcolors() == [(64, (16, 32, 48))]
 
 
 def test_a_size_out_of_bounds_costs_nothing_before_the_core_refuses_it() -> None:
-    assert opened(fitted(an_image(), width_px=10**9, height_px=-5, resize_mode=0, limits=LIMITS)).size == (2048, 64)
+    assert size_of(10**9, -5, LIMITS) == (2048, 64)

@@ -1,4 +1,4 @@
-"""POST txt2img and img2img: parse, submit, wait, tell."""
+"""POST txt2img and img2img: parse, gather the pictures, submit, wait, tell."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.base import attached, core_of, parse, png_of, raise_for
-from adapters.sdapi.fit import fitted
 from adapters.sdapi.kept import kept
+from adapters.sdapi.options import accepted, look_of
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.reply import Told, to_body
-from adapters.sdapi.request import Translated, field_of, refuse, to_request
+from adapters.sdapi.request import field_of, model_of, refuse, to_request
 from adapters.sdapi.routing import origin_of, post
+from adapters.sdapi.said import completed
+from adapters.sdapi.start import inputs_of
+from adapters.sdapi.styles import styled, styles_of
 from engine.protocol import Generate
-from gateway.errors import InvalidRequest
-from gateway.images import base64_picture, checked_picture
-from gateway.job import Job, State
+from gateway.core import Core
+from gateway.errors import InvalidRequest, ModelNotFound
+from gateway.job import State
 
 
 async def txt2img(request: Request) -> Response:
@@ -28,53 +31,58 @@ async def txt2img(request: Request) -> Response:
 
 
 async def img2img(request: Request) -> Response:
-    """POST img2img: as txt2img, from one start picture."""
-    asked = await parse(Img2Img, request)
-    refuse(asked)
-    return await _drawn(request, asked, await _start_picture(request, asked))
+    """POST img2img: as txt2img, from start pictures."""
+    return await _drawn(request, await parse(Img2Img, request))
 
 
-async def _drawn(request: Request, asked: Txt2Img | Img2Img, init_image: str | None = None) -> Response:
+async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
+    """Raises: InvalidRequest, ModelNotFound, GenerationFailed, AsA1111."""
     core = core_of(request)
     generation = core.settings.generation
-    translated = to_request(
-        asked,
-        checkpoint=core.checkpoint,
-        limits=generation.limits,
-        previews=generation.previews,
-        init_image=init_image,
-    )
+    asked, left_out = completed(sent, lambda name: _knows(core, name))
+    styles = await asyncio.to_thread(styles_of, generation.styles_file)
+    asked, unknown = styled(asked, styles)
+    refuse(asked)
+    look = look_of(kept(core).options, asked.override_settings)
     with _client_names(asked):
+        spec = core.library.find(model_of(asked) or core.checkpoint)
+        translated = to_request(
+            asked,
+            checkpoint=core.checkpoint,
+            limits=generation.limits,
+            previews=generation.previews and look.previews,
+            inputs=await inputs_of(core, asked, spec, look),
+        )
         job = await core.service.submit(translated.request, origin_of(request))
     if asked.force_task_id:
         kept(core).tasks.put(job.owner, asked.force_task_id, job.id)
-    return await _told(request, asked, translated, await attached(request, job))
-
-
-async def _told(request: Request, asked: Txt2Img | Img2Img, translated: Translated, job: Job) -> Response:
-    """The pictures of an ended job; an interrupted one answers with those it has. Raises: GenerationFailed."""
+    job = await attached(request, job)
     if job.state is State.FAILED:
         raise_for(job)
+    if not asked.override_settings_restore_afterwards:
+        _keep_settings(core, asked)
     assert isinstance(job.plan, Generate)
-    pngs = [await png_of(request, image.file) for image in job.images] if asked.send_images else []
-    told = Told(asked, job, job.plan, translated.adjustments)
+    told = Told(asked, job, job.plan, (*left_out, *unknown, *translated.adjustments), sent=sent, look=look)
+    return await _told(request, told)
+
+
+async def _told(request: Request, told: Told) -> Response:
+    """The pictures of an ended job; an interrupted one answers with those it has."""
+    pngs = [await png_of(request, image.file) for image in told.job.images] if told.asked.send_images else []
     return Response(await asyncio.to_thread(to_body, told, pngs), media_type="application/json")
 
 
-async def _start_picture(request: Request, asked: Img2Img) -> str:
-    """The name under which the start picture, at the size of the result, is stored. Raises: InvalidRequest."""
-    core = core_of(request)
-    data = await asyncio.to_thread(base64_picture, asked.init_images[0], "init_images")
-    png = await checked_picture(data, core.decoder, "init_images")
-    picture = await asyncio.to_thread(
-        fitted,
-        png,
-        width_px=asked.width,
-        height_px=asked.height,
-        resize_mode=asked.resize_mode,
-        limits=core.settings.generation.limits,
-    )
-    return await core.service.keep_input(picture)
+def _knows(core: Core, name: str) -> bool:
+    with contextlib.suppress(ModelNotFound):
+        return core.library.find(name) is not None
+    return False
+
+
+def _keep_settings(core: Core, asked: Txt2Img | Img2Img) -> None:
+    """What `override_settings` set stays set. Source: A1111 1.10.1 `override_settings_restore_afterwards`."""
+    kept(core).options.update(accepted(asked.override_settings))
+    if asked.override_settings.get("sd_model_checkpoint") and (name := model_of(asked)):
+        core.checkpoint = name
 
 
 @contextlib.contextmanager

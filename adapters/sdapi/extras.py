@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapters.base import core_of, parse
-from adapters.sdapi.faults import AsA1111, NotImplementedHere
 from adapters.sdapi.lists import NO_UPSCALER
 from adapters.sdapi.payloads import ExtraBatch, Extras, ExtraSingle, Interrogate, PngInfo
 from adapters.sdapi.png_info import PNG_KEYWORD, answer, infotext_of
+from adapters.sdapi.refusals import NotImplementedHere, no_such_upscaler
 from adapters.sdapi.routing import post
 from adapters.sdapi.upscale import FILTERS, Enlargement, as_png, enlarged, told
 from gateway.errors import InvalidRequest, NotFound
@@ -70,7 +70,7 @@ def enlargement_of(asked: Extras) -> Enlargement:
     """Source: A1111 1.10.1 ExtrasBaseRequest. Raises: InvalidRequest, AsA1111 for an upscaler that is not there."""
     for name in (asked.upscaler_1, asked.upscaler_2):
         if name != NO_UPSCALER and name not in FILTERS:
-            raise AsA1111("AssertionError", f"could not find upscaler named {name[:64]}", code="upscaler_not_found")
+            raise no_such_upscaler(name)
     if asked.resize_mode not in (0, 1):
         raise InvalidRequest("resize_mode must be 0 (by factor) or 1 (to size).", param="resize_mode")
     if asked.upscaling_resize <= 0:

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from adapters.sdapi.request import InitImageNotFound
+from adapters.sdapi.refusals import AsA1111, InitImageNotFound, NotImplementedHere
 from gateway.errors import (
     GatewayError,
     InvalidRequest,
@@ -28,22 +28,6 @@ PYDANTIC_1 = {
     "model_type": ("type_error.dict", "value is not a valid dict"),
     "model_attributes_type": ("type_error.dict", "value is not a valid dict"),
 }
-
-
-class AsA1111(GatewayError):
-    """Where A1111 lets a bare exception through: `exception` is its class, the status 500."""
-
-    code, status = "invalid_param", 500
-
-    def __init__(self, exception: str, message: str, *, code: str | None = None, details: Any = None) -> None:
-        super().__init__(message, code=code, details=details)
-        self.exception = exception
-
-
-class NotImplementedHere(GatewayError):
-    """A1111 does this; nothing here can."""
-
-    code, status = "not_implemented", 501
 
 
 def render_error(error: GatewayError) -> Response:

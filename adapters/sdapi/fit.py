@@ -1,4 +1,4 @@
-"""Fits the start picture of img2img to the size of the result. Pure; takes checked pictures only."""
+"""Fits pictures to the size at which they are drawn. Pure; takes checked pictures only."""
 
 from __future__ import annotations
 
@@ -8,40 +8,52 @@ from PIL import Image, ImageOps
 
 from gateway.request import SIZE_STEP_PX, Limits
 
-BACKGROUND = (255, 255, 255)
 
-
-def fitted(png: bytes, *, width_px: int, height_px: int, resize_mode: int, limits: Limits) -> bytes:
-    """The picture, without alpha, at the size in which it will be redrawn.
-
-    A size out of bounds is brought inside: the core refuses it right after, by name.
-    Source: A1111 1.10.1 modules/images.py resize_image; 0 stretches, 1 covers and crops, 2 fits and fills.
-    """
+def size_of(width_px: int, height_px: int, limits: Limits) -> tuple[int, int]:
+    """Width and height as the core will round them; out of bounds brought inside: the core refuses it right after."""
     width, height = (
         min(max(px, limits.min_px), limits.max_px) // SIZE_STEP_PX * SIZE_STEP_PX for px in (width_px, height_px)
     )
-    with Image.open(io.BytesIO(png)) as opened:
-        picture = on_white(opened)
+    return width, height
+
+
+def resized(picture: Image.Image, size: tuple[int, int], resize_mode: int) -> Image.Image:
+    """A picture or a mask at `size`.
+
+    Source: A1111 1.10.1 modules/images.py resize_image; 0 stretches, 1 covers and crops, 2 fits and fills. 3 stretches
+    in latent space there, and pixels here.
+    """
     match resize_mode:
-        case 0:
-            result = picture.resize((width, height), Image.Resampling.LANCZOS)
+        case 0 | 3:
+            return picture.resize(size, Image.Resampling.LANCZOS)
         case 1:
-            result = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+            return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
         case _:
-            result = filled(contained(picture, width, height), width, height)
-    out = io.BytesIO()
-    result.save(out, "PNG", compress_level=1)
-    return out.getvalue()
+            return filled(contained(picture, *size), *size)
 
 
-def on_white(picture: Image.Image) -> Image.Image:
-    """Source: A1111 1.10.1 `img2img_background_color`."""
+def on_background(picture: Image.Image, colour: str) -> Image.Image:
+    """Without alpha. Source: A1111 1.10.1 `img2img_background_color`."""
     if "A" not in picture.getbands() and "transparency" not in picture.info:
         return picture.convert("RGB")
     rgba = picture.convert("RGBA")
-    flat = Image.new("RGB", rgba.size, BACKGROUND)
+    flat = Image.new("RGB", rgba.size, colour)
     flat.paste(rgba, mask=rgba.getchannel("A"))
     return flat
+
+
+def opened(png: bytes) -> Image.Image:
+    """A checked picture, its pixels loaded."""
+    picture = Image.open(io.BytesIO(png), formats=["PNG"])
+    picture.load()
+    return picture
+
+
+def saved(picture: Image.Image) -> bytes:
+    """As a PNG, quickly."""
+    out = io.BytesIO()
+    picture.save(out, "PNG", compress_level=1)
+    return out.getvalue()
 
 
 def contained(picture: Image.Image, width: int, height: int) -> Image.Image:
@@ -57,7 +69,7 @@ def filled(picture: Image.Image, width: int, height: int) -> Image.Image:
     right, bottom = left + picture.width, top + picture.height
     first_row, last_row = (0, 0, picture.width, 1), (0, picture.height - 1, picture.width, picture.height)
     first_column, last_column = (0, 0, 1, picture.height), (picture.width - 1, 0, picture.width, picture.height)
-    result = Image.new("RGB", (width, height))
+    result = Image.new(picture.mode, (width, height))
     for edge, box in (
         (first_row, (0, 0, width, top)),
         (last_row, (0, bottom, width, height)),

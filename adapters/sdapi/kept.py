@@ -10,11 +10,13 @@ from adapters.sdapi.tasks import Tasks
 from gateway.core import Core
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Kept:
     options: dict[str, Any] = field(default_factory=dict)
     """What POST /options set, for all clients, as in A1111."""
     tasks: Tasks = field(default_factory=Tasks)
+    skipped: str | None = None
+    """The job in which a picture was skipped last."""
 
 
 def kept(core: Core) -> Kept:

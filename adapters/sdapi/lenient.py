@@ -73,6 +73,11 @@ def to_names(value: object) -> list[str]:
     raise PydanticCustomError("type_error.list", "value is not a valid list")
 
 
+def to_floats(value: object) -> list[float]:
+    """A list of numbers; one number stands for a list of one."""
+    return [to_float(item) for item in value] if isinstance(value, list) else [to_float(value)]
+
+
 def to_dict(value: object) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
@@ -85,6 +90,7 @@ Float = Annotated[float, BeforeValidator(to_float)]
 Bool = Annotated[bool, BeforeValidator(to_bool)]
 Str = Annotated[str, BeforeValidator(to_str)]
 Names = Annotated[list[str], BeforeValidator(to_names)]
+Floats = Annotated[list[float], BeforeValidator(to_floats)]
 Object = Annotated[dict[str, Any], BeforeValidator(to_dict)]
 Ignored = Any
 """Echoed in `parameters`, never looked at."""

@@ -28,10 +28,8 @@ EMPTY = (
     "hypernetworks",
     "face-restorers",
     "realesrgan-models",
-    "loras",
     "script-info",
     "extensions",
-    "prompt-styles",
 )
 """Lists of what this gateway does not have."""
 

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapters.base import attached, core_of, parse, raise_for
-from adapters.sdapi.faults import AsA1111
+from adapters.sdapi.kept import kept
 from adapters.sdapi.lists import cmd_flags
 from adapters.sdapi.memory import memory
-from adapters.sdapi.options import checkpoint_rows, options_of
+from adapters.sdapi.options import accepted, checkpoint_rows, options_of
 from adapters.sdapi.payloads import Options
+from adapters.sdapi.refusals import AsA1111
 from adapters.sdapi.request import without_hash
 from adapters.sdapi.routing import checkpoint_of, get, origin_of, post
+from adapters.sdapi.styles import styles_of
 from gateway.errors import GatewayError, ModelNotFound, ModelNotOnDisk
 from gateway.job import State
 
 
 async def get_options(request: Request) -> Response:
-    """The current checkpoint and A1111's constants."""
-    return JSONResponse(options_of(checkpoint_of(request)))
+    """The current checkpoint, what was set, and A1111's constants."""
+    return JSONResponse(options_of(checkpoint_of(request), kept(core_of(request)).options))
 
 
 async def post_options(request: Request) -> Response:
-    """`sd_model_checkpoint` loads that model and makes it the default of /sdapi; the rest is ignored."""
-    wanted = (await parse(Options, request)).sd_model_checkpoint
+    """`sd_model_checkpoint` loads that model and makes it the default of /sdapi; what else can be set is set."""
+    asked = await parse(Options, request)
+    wanted = asked.sd_model_checkpoint
     if wanted and without_hash(wanted) != checkpoint_of(request):
         try:
             await _load(request, without_hash(wanted))
         except (ModelNotFound, ModelNotOnDisk) as error:
             raise AsA1111("RuntimeError", error.message, code=error.code, details=error.details) from None
+    kept(core_of(request)).options.update(accepted(asked.model_extra or {}))
     return JSONResponse(None)
 
 
@@ -70,6 +75,19 @@ async def sd_models(request: Request) -> Response:
     return JSONResponse(rows)
 
 
+async def loras(request: Request) -> Response:
+    """The LoRAs of the library, by the names that prompts call them."""
+    names = await asyncio.to_thread(core_of(request).library.loras)
+    rows = [{"name": name, "alias": name, "path": f"{name}.safetensors", "metadata": {}} for name in names]
+    return JSONResponse(rows)
+
+
+async def prompt_styles(request: Request) -> Response:
+    """Of the file that the settings name."""
+    found = await asyncio.to_thread(styles_of, core_of(request).settings.generation.styles_file)
+    return JSONResponse([asdict(style) for style in found])
+
+
 async def get_cmd_flags(request: Request) -> Response:
     server = core_of(request).settings.server
     return JSONResponse(cmd_flags(host=server.host, port=server.port))
@@ -84,6 +102,8 @@ ROUTES = (
     get("/options", get_options),
     post("/options", post_options),
     get("/sd-models", sd_models),
+    get("/loras", loras),
+    get("/prompt-styles", prompt_styles),
     get("/cmd-flags", get_cmd_flags),
     get("/memory", get_memory),
     post("/unload-checkpoint", unload_checkpoint),

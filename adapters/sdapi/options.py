@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import PydanticCustomError
+
+from adapters.sdapi.lenient import to_bool, to_int
 from engine.catalog import ModelSpec
+from gateway.images import Format
 
 CONSTANTS: Mapping[str, Any] = {
     "sd_checkpoint_hash": None,
@@ -44,15 +51,84 @@ CONSTANTS: Mapping[str, Any] = {
     "tiling": False,
     "randn_source": "CPU",
 }
-"""What every A1111 has and none can change here. `forge_preset` must not be among them: it means Forge.
+"""What every A1111 has, as it is here at the start. `forge_preset` must not be among them: it means Forge.
 
 Source: A1111 1.10.1 modules/shared_options.py.
 """
 
 
-def options_of(checkpoint: str) -> dict[str, Any]:
+FORMATS: Mapping[str, Format] = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How the pictures of one request come out, from the options and its `override_settings`."""
+
+    format: Format = "png"
+    quality: int = 80
+    """Of JPEG and WebP, 1 to 100."""
+    with_infotext: bool = True
+    background: str = "#ffffff"
+    """What is seen through transparent input pictures."""
+    previews: bool = True
+
+
+def look_of(options: Mapping[str, Any], override: Mapping[str, Any]) -> Look:
+    """`options` as kept; of `override` what can be set."""
+    said = {**CONSTANTS, **options, **accepted(override)}
+    return Look(
+        format=FORMATS[said["samples_format"]],
+        quality=said["jpeg_quality"],
+        with_infotext=said["enable_pnginfo"],
+        background=said["img2img_background_color"],
+        previews=said["live_previews_enable"],
+    )
+
+
+def _format(value: object) -> str:
+    if isinstance(value, str) and value in FORMATS:
+        return value
+    raise ValueError
+
+
+def _quality(value: object) -> int:
+    if 1 <= (quality := to_int(value)) <= 100:
+        return quality
+    raise ValueError
+
+
+def _colour(value: object) -> str:
+    if isinstance(value, str) and _COLOUR.fullmatch(value):
+        return value
+    raise ValueError
+
+
+CHANGEABLE: Mapping[str, Callable[[object], Any]] = {
+    "samples_format": _format,
+    "jpeg_quality": _quality,
+    "enable_pnginfo": to_bool,
+    "img2img_background_color": _colour,
+    "live_previews_enable": to_bool,
+    "send_seed": to_bool,
+    "send_size": to_bool,
+}
+"""What POST /options and `override_settings` can set. `send_*` are kept for the client that asks again."""
+
+
+def accepted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that can be set, at values that can be; the others stay as they are."""
+    found: dict[str, Any] = {}
+    for name, to_value in CHANGEABLE.items():
+        if settings.get(name) is not None:
+            with suppress(ValueError, PydanticCustomError):
+                found[name] = to_value(settings[name])
+    return found
+
+
+def options_of(checkpoint: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The answer of GET /options; `checkpoint` equals a title of GET /sd-models."""
-    return {"sd_model_checkpoint": checkpoint, **CONSTANTS}
+    return {"sd_model_checkpoint": checkpoint, **CONSTANTS, **options}
 
 
 def checkpoint_rows(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from adapters.sdapi.lenient import Bool, Float, Ignored, Int, Names, Object, Seed, Str
+from adapters.sdapi.lenient import Bool, Float, Floats, Ignored, Int, Names, Object, Seed, Str
 
 
 class Payload(BaseModel):
@@ -69,9 +69,10 @@ class Generation(Payload):
     force_task_id: Str | None = None
     infotext: Str | None = None
 
-    # Source: Forge (distilled_cfg_scale), stable-diffusion.cpp and KoboldCpp (extra_images)
+    # Source: Forge (distilled_cfg_scale); stable-diffusion.cpp and KoboldCpp (extra_images); ours: mode "edit"
     distilled_cfg_scale: Float | None = None
     extra_images: Names = []
+    mode: Str | None = None
 
     # Source: MFLUX API documentation 2.0, "POST /sdapi/v1/txt2img"
     model: Str | None = None
@@ -79,7 +80,7 @@ class Generation(Payload):
     guidance: Float | None = None
     num_images: Int | None = None
     lora_files: Names = []
-    lora_scales: Ignored = []
+    lora_scales: Floats = []
     low_ram: Bool = False
 
 
@@ -87,18 +88,18 @@ class Txt2Img(Generation):
     """Source: A1111 1.10.1 StableDiffusionProcessingTxt2Img: the second pass ("hires fix")."""
 
     enable_hr: Bool = False
-    firstphase_width: Ignored = 0
-    firstphase_height: Ignored = 0
-    hr_scale: Ignored = 2.0
-    hr_upscaler: Ignored = None
-    hr_second_pass_steps: Ignored = 0
-    hr_resize_x: Ignored = 0
-    hr_resize_y: Ignored = 0
-    hr_checkpoint_name: Ignored = None
-    hr_sampler_name: Ignored = None
-    hr_scheduler: Ignored = None
-    hr_prompt: Ignored = ""
-    hr_negative_prompt: Ignored = ""
+    firstphase_width: Int = 0
+    firstphase_height: Int = 0
+    hr_scale: Float = 2.0
+    hr_upscaler: Str | None = None
+    hr_second_pass_steps: Int = 0
+    hr_resize_x: Int = 0
+    hr_resize_y: Int = 0
+    hr_checkpoint_name: Str | None = None
+    hr_sampler_name: Str | None = None
+    hr_scheduler: Str | None = None
+    hr_prompt: Str = ""
+    hr_negative_prompt: Str = ""
 
 
 class Img2Img(Generation):
@@ -109,21 +110,23 @@ class Img2Img(Generation):
     image_cfg_scale: Ignored = None
     image_strength: Float | None = None
     mask: Str | None = None
-    mask_blur: Ignored = None
-    mask_blur_x: Ignored = 4
-    mask_blur_y: Ignored = 4
-    mask_round: Ignored = True
-    inpainting_fill: Ignored = 0
-    inpaint_full_res: Ignored = True
-    inpaint_full_res_padding: Ignored = 0
-    inpainting_mask_invert: Ignored = 0
+    mask_blur: Float | None = None
+    mask_blur_x: Float = 4.0
+    mask_blur_y: Float = 4.0
+    mask_round: Bool = True
+    inpainting_fill: Int = 0
+    inpaint_full_res: Bool = True
+    inpaint_full_res_padding: Int = 0
+    inpainting_mask_invert: Bool = False
     initial_noise_multiplier: Ignored = None
     latent_mask: Ignored = None
     include_init_images: Bool = False
 
 
 class Options(Payload):
-    """POST /options: one key has an effect. Source: A1111 1.10.1 modules/shared_options.py."""
+    """POST /options: any object. Source: A1111 1.10.1 modules/shared_options.py."""
+
+    model_config = ConfigDict(extra="allow")
 
     sd_model_checkpoint: Str | None = None
 

@@ -9,7 +9,9 @@ from engine.protocol import Generate
 from gateway.job import Job, Progress, State
 
 
-def progress_of(job: Job | None, progress: Progress | None, *, owner: str, with_image: bool) -> dict[str, Any]:
+def progress_of(
+    job: Job | None, progress: Progress | None, *, owner: str, with_image: bool, skipped: bool = False
+) -> dict[str, Any]:
     """The answer of GET /progress; `job` is what the engine does now, whoever asked for it.
 
     Source: A1111 1.10.1 progressapi; `current_image` is bare base64 of a small JPEG.
@@ -17,13 +19,15 @@ def progress_of(job: Job | None, progress: Progress | None, *, owner: str, with_
     if job is None or progress is None:
         return _body(0.0, 0.0, _state("", 0))
     is_own = job.owner == owner
+    passes, at, step, steps = _pass(job, progress)
     state = _state(
         _name(job, progress) if is_own else "another client's job",
-        progress.pictures,
+        progress.pictures * passes,
+        skipped=skipped and is_own,
         job_timestamp=timestamp(job.started_at or job.created_at),
-        job_no=min(progress.image, progress.pictures - 1),
-        sampling_step=progress.step,
-        sampling_steps=progress.steps or (job.plan.steps if isinstance(job.plan, Generate) else 0),
+        job_no=min(progress.image, progress.pictures - 1) * passes + at,
+        sampling_step=step,
+        sampling_steps=steps,
         interrupted=job.cancel_requested is not None,
     )
     preview = progress.preview.jpeg_base64 if with_image and is_own and progress.preview else None
@@ -72,6 +76,21 @@ def timestamp(at: float) -> str:
     return time.strftime("%Y%m%d%H%M%S", time.localtime(at))
 
 
+def _pass(job: Job, progress: Progress) -> tuple[int, int, int, int]:
+    """How many passes a picture takes, the one it is in, and the step and steps of that one.
+
+    Source: A1111 1.10.1: hires fix doubles job_count.
+    """
+    plan = job.plan
+    if not isinstance(plan, Generate):
+        return 1, 0, progress.step, progress.steps
+    if plan.second_pass is None:
+        return 1, 0, progress.step, progress.steps or plan.steps
+    if progress.step <= plan.steps:
+        return 2, 0, progress.step, plan.steps
+    return 2, 1, progress.step - plan.steps, progress.steps - plan.steps
+
+
 def _name(job: Job, progress: Progress) -> str:
     if not isinstance(job.plan, Generate):
         return "load_model"
@@ -89,9 +108,10 @@ def _state(
     sampling_step: int = 0,
     sampling_steps: int = 0,
     interrupted: bool = False,
+    skipped: bool = False,
 ) -> dict[str, Any]:
     return {
-        "skipped": False,
+        "skipped": skipped,
         "interrupted": interrupted,
         "stopping_generation": interrupted,
         "job": job,

@@ -8,17 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from adapters.sdapi.infotext import compose
+from adapters.sdapi.options import Look
 from adapters.sdapi.payloads import Img2Img, Txt2Img
+from adapters.sdapi.png_info import PNG_KEYWORD
 from adapters.sdapi.progress import timestamp
 from adapters.sdapi.request import SAMPLER, SCHEDULER, adjustments_of
+from adapters.sdapi.said import MASKED_CONTENT
+from adapters.sdapi.start import mask_use
 from engine.protocol import Generate
 from gateway import __version__
+from gateway.images import encode
 from gateway.job import Job
 from gateway.png_text import with_text
 from gateway.request import Adjustment
 
 VERSION = f"mflux-gateway {__version__}"
-PNG_KEYWORD = "parameters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +31,26 @@ class Told:
     """A job that ended, what its client asked for, and what was left out before the core heard of it."""
 
     asked: Txt2Img | Img2Img
+    """With its styles and its infotext in it."""
     job: Job
     plan: Generate
     dropped: tuple[Adjustment, ...] = ()
+    sent: Txt2Img | Img2Img | None = None
+    """As it came, where that is not `asked`."""
+    look: Look = Look()
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """Width and height of the pictures as they are."""
-        if self.job.images:
-            return self.job.images[0].width_px, self.job.images[0].height_px
+        """Width and height at which the first pass was drawn; a picture may be larger."""
         return self.plan.width_px, self.plan.height_px
+
+    @property
+    def subseeds(self) -> tuple[int, ...]:
+        """One a picture; without strength they are names for nothing, as in A1111."""
+        if self.plan.subseeds:
+            return self.plan.subseeds
+        first = self.plan.seeds[0] if self.asked.subseed == -1 else self.asked.subseed
+        return tuple(first + i for i in range(len(self.plan.seeds)))
 
 
 def to_body(told: Told, pngs: Sequence[bytes]) -> bytes:
@@ -44,10 +59,18 @@ def to_body(told: Told, pngs: Sequence[bytes]) -> bytes:
     The pictures are spliced in as base64: a JSON encoder would walk every one of their characters.
     """
     texts = infotexts(told)
-    images = [b64encode(with_text(png, PNG_KEYWORD, text)) for png, text in zip(pngs, texts, strict=False)]
+    images = [b64encode(file_of(png, text, told.look)) for png, text in zip(pngs, texts, strict=False)]
     rest = {"parameters": parameters(told), "info": json.dumps(info(told), ensure_ascii=False)}
     listed = b'"' + b'","'.join(images) + b'"' if images else b""
     return b'{"images":[' + listed + b"]," + json.dumps(rest).encode()[1:]
+
+
+def file_of(png: bytes, infotext: str, look: Look) -> bytes:
+    """A stored picture as its client wants it. Source: A1111 1.10.1 `samples_format`, `enable_pnginfo`."""
+    text = infotext if look.with_infotext else None
+    if look.format == "png":
+        return png if text is None else with_text(png, PNG_KEYWORD, text)
+    return encode(png, format=look.format, quality=look.quality, text=text)
 
 
 def parameters(told: Told) -> dict[str, Any]:
@@ -56,7 +79,7 @@ def parameters(told: Told) -> dict[str, Any]:
     Source: A1111 1.10.1 TextToImageResponse.parameters: pictures only where `include_init_images`.
     """
     asked, plan = told.asked, told.plan
-    echo = asked.model_dump()
+    echo = (told.sent or asked).model_dump()
     for name, used in (("steps", plan.steps), ("cfg_scale", plan.guidance), ("model", plan.model)):
         if echo[name] is None:
             echo[name] = used
@@ -73,7 +96,6 @@ def info(told: Told) -> dict[str, Any]:
     asked, job, plan = told.asked, told.job, told.plan
     width_px, height_px = told.size_px
     count = len(plan.seeds)
-    subseed = plan.seeds[0] if asked.subseed == -1 else asked.subseed
     return {
         "prompt": asked.prompt,
         "all_prompts": [asked.prompt] * count,
@@ -81,9 +103,9 @@ def info(told: Told) -> dict[str, Any]:
         "all_negative_prompts": [asked.negative_prompt] * count,
         "seed": plan.seeds[0],
         "all_seeds": list(plan.seeds),
-        "subseed": subseed,
-        "all_subseeds": [subseed + i for i in range(count)],
-        "subseed_strength": 0,
+        "subseed": told.subseeds[0],
+        "all_subseeds": list(told.subseeds),
+        "subseed_strength": plan.subseed_strength,
         "width": width_px,
         "height": height_px,
         "sampler_name": SAMPLER,
@@ -99,7 +121,7 @@ def info(told: Told) -> dict[str, Any]:
         "seed_resize_from_w": asked.seed_resize_from_w,
         "seed_resize_from_h": asked.seed_resize_from_h,
         "denoising_strength": plan.denoise if plan.init_image is not None else asked.denoising_strength,
-        "extra_generation_params": {},
+        "extra_generation_params": extra_params(told),
         "index_of_first_image": 0,
         "infotexts": infotexts(told),
         "styles": list(asked.styles),
@@ -115,43 +137,69 @@ def info(told: Told) -> dict[str, Any]:
 def adjustments(told: Told) -> list[Adjustment]:
     """Everything that was not done as asked."""
     found = adjustments_of(told.asked, told.dropped, told.job.adjustments)
+    plan = told.plan
+    last = plan.second_pass or plan
     for image in told.job.images[:1]:
-        size, drawn = f"{image.width_px}x{image.height_px}", f"{image.drawn_px[0]}x{image.drawn_px[1]}"
-        if drawn != size:
-            reason = f"{told.plan.model} draws at its own size; the picture was scaled to {size}"
+        size, drawn = f"{last.width_px}x{last.height_px}", f"{image.drawn_px[0]}x{image.drawn_px[1]}"
+        if drawn != size and image.drawn_px != (image.width_px, image.height_px):
+            reason = f"{plan.model} draws at its own size; the picture was scaled to {size}"
             found.append(Adjustment(param="size", asked=size, used=drawn, reason=reason))
+    for image in told.job.images:
+        if image.cut_short:
+            reason = f"picture {image.image} was skipped and finished as it stood"
+            found.append(Adjustment(param="steps", asked=plan.steps, used=None, reason=reason))
     return found
+
+
+def extra_params(told: Told) -> dict[str, object]:
+    """What the infotext says of a second pass or a mask.
+
+    Source: A1111 1.10.1 modules/processing.py, extra_generation_params.
+    """
+    asked, plan = told.asked, told.plan
+    found: dict[str, object] = {}
+    if plan.second_pass is not None and isinstance(asked, Txt2Img):
+        if asked.hr_resize_x or asked.hr_resize_y:
+            found["Hires resize"] = f"{asked.hr_resize_x}x{asked.hr_resize_y}"
+        else:
+            found["Hires upscale"] = asked.hr_scale
+        if plan.second_pass.steps != plan.steps:
+            found["Hires steps"] = plan.second_pass.steps
+        found["Hires upscaler"] = plan.second_pass.enlarge.capitalize()
+        if plan.second_pass.prompt is not None:
+            found["Hires prompt"] = asked.hr_prompt
+    if plan.mask is not None and isinstance(asked, Img2Img):
+        across, down = mask_use(asked).blur
+        found["Mask blur"] = across if across == down else None
+        found["Mask mode"] = "Inpaint not masked" if asked.inpainting_mask_invert else None
+        found["Inpaint area"] = "Only masked" if asked.inpaint_full_res else None
+        found["Masked area padding"] = asked.inpaint_full_res_padding if asked.inpaint_full_res else None
+        found["Masked content"] = MASKED_CONTENT[asked.inpainting_fill] if asked.inpainting_fill != 1 else None
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def infotexts(told: Told) -> list[str]:
     """One text a finished picture, as A1111 writes it into the file."""
-    return [infotext(told, image.seed) for image in told.job.images]
+    return [infotext(told, image.image) for image in told.job.images]
 
 
-def infotext(told: Told, seed: int) -> str:
-    """Prompt, negative prompt, and one line of `Key: value` pairs.
-
-    Source: A1111 1.10.1 create_infotext: its key order, and keys without a value left out.
-    """
+def infotext(told: Told, image: int) -> str:
+    """Of picture number `image`. Source: A1111 1.10.1 create_infotext: its key order."""
     asked, plan = told.asked, told.plan
-    width_px, height_px = told.size_px
+    varied = plan.subseed_strength > 0
+    denoise = plan.denoise if plan.init_image is not None else None
     pairs: dict[str, object] = {
         "Steps": plan.steps,
         "Sampler": SAMPLER,
         "Schedule type": SCHEDULER,
         "CFG scale": plan.guidance,
-        "Seed": seed,
-        "Size": f"{width_px}x{height_px}",
+        "Seed": plan.seeds[image],
+        "Size": f"{plan.width_px}x{plan.height_px}",
         "Model": plan.model,
+        "Variation seed": told.subseeds[image] if varied else None,
+        "Variation seed strength": plan.subseed_strength if varied else None,
+        "Denoising strength": plan.second_pass.denoise if plan.second_pass else denoise,
+        **extra_params(told),
+        "Version": VERSION,
     }
-    if plan.init_image is not None:
-        pairs["Denoising strength"] = plan.denoise
-    pairs["Version"] = VERSION
-    negative = [f"Negative prompt: {asked.negative_prompt}"] if asked.negative_prompt else []
-    line = ", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items())
-    return "\n".join([asked.prompt, *negative, line]).strip()
-
-
-def _quoted(value: object) -> str:
-    text = str(value)
-    return json.dumps(text, ensure_ascii=False) if set(text) & set(",:\n") else text
+    return compose(asked.prompt, asked.negative_prompt, pairs)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
+from pathlib import PurePath
+from typing import Literal
 
-from adapters.sdapi.options import CONSTANTS
+from adapters.sdapi.options import CONSTANTS, accepted
 from adapters.sdapi.payloads import Generation, Img2Img, Txt2Img
-from gateway.errors import InvalidRequest, NotFound
-from gateway.request import Adjustment, GenerationRequest, Limits
+from adapters.sdapi.refusals import InitImageNotFound, no_such_upscaler
+from engine.protocol import Lora, MaskContent, Paste
+from gateway.errors import InvalidRequest
+from gateway.request import Adjustment, GenerationRequest, Limits, SecondPassRequest
 
 SAMPLER = "Euler"
 SCHEDULER = "Simple"
@@ -18,7 +24,15 @@ CLIENT_STEPS = 150
 """A1111's own slider ends here; up to this, too many steps are cut rather than refused."""
 PREVIEWS = 2
 """At most, a picture: what /progress shows as `current_image`; A1111 shows one every 10 steps."""
-RESIZE_MODES = ("stretch", "cover and crop", "fit and fill")
+RESIZE_MODES = (0, 1, 2, 3)
+HR_UPSCALER, LATENT = "Latent", "Latent"
+HR_UPSCALERS: Mapping[str, Literal["lanczos", "nearest"]] = {
+    "None": "lanczos",
+    "Lanczos": "lanczos",
+    "Nearest": "nearest",
+}
+"""A1111 resizes with Lanczos where the upscaler is None. Latent ones, its default, become Lanczos, too."""
+SAME = ("", "none", "use same sampler", "use same scheduler", "use same checkpoint")
 
 # Source: A1111 1.10.1 modules/extra_networks.py, re_extra_net
 _TAG = re.compile(r"<(\w+):([^>]+)>")
@@ -26,8 +40,18 @@ _HASH = re.compile(r" \[[^\]]*\]$")
 _NOTHING = ("", "none")
 
 
-class InitImageNotFound(NotFound):
-    code, message = "init_image_not_found", "Init image not found"
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The pictures of a request by the names under which they are stored, and what of them was left out."""
+
+    init_images: tuple[str, ...] = ()
+    mask: str | None = None
+    mask_content: MaskContent = "original"
+    paste: Paste | None = None
+    references: tuple[str, ...] = ()
+    denoise: float | None = None
+    """Where the way of drawing decides it."""
+    dropped: tuple[Adjustment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +68,44 @@ def to_request(
     checkpoint: str | None,
     limits: Limits,
     previews: bool = True,
-    init_image: str | None = None,
+    inputs: Inputs | None = None,
 ) -> Translated:
     """The canonical request; `checkpoint` is the model where the body names none.
 
-    Raises: InvalidRequest naming the field, for what would give another picture than the one asked for.
+    Raises: InvalidRequest naming the field, for what would give another picture than the one asked for; AsA1111.
     """
     refuse(asked)
+    inputs = inputs or Inputs()
     prompt, tags = split_tags(asked.prompt)
-    loras = () if asked.disable_extra_networks else tags
-    steps = asked.steps
-    if steps is not None and limits.max_steps < steps <= CLIENT_STEPS:
-        steps = limits.max_steps
+    width, height = first_size(asked)
+    steps = _within(asked.steps, limits)
+    denoise = None
+    if inputs.init_images:
+        denoise = denoise_of(asked) if inputs.denoise is None else inputs.denoise
     request = GenerationRequest(
         prompt=prompt,
         model=model_of(asked) or checkpoint,
         negative_prompt=asked.negative_prompt or None,
-        width_px=asked.width,
-        height_px=asked.height,
+        width_px=width,
+        height_px=height,
         steps=steps,
         guidance=_first(asked.guidance, asked.distilled_cfg_scale, asked.cfg_scale),
         seed=asked.seed,
         count=count_of(asked),
-        init_image=init_image,
-        denoise=denoise_of(asked) if init_image is not None else None,
-        loras=(*loras, *asked.lora_files),
+        init_image=inputs.init_images[0] if inputs.init_images else None,
+        further_init_images=inputs.init_images[1:],
+        denoise=denoise,
+        second_pass=second_pass_of(asked, limits),
+        mask=inputs.mask,
+        mask_content=inputs.mask_content,
+        paste=inputs.paste,
+        references=inputs.references,
+        subseed=asked.subseed,
+        subseed_strength=asked.subseed_strength,
+        loras=(*(() if asked.disable_extra_networks else tags), *_lora_files(asked)),
         previews=PREVIEWS if previews else 0,
     )
-    return Translated(request, tuple(_dropped(asked, steps)))
+    return Translated(request, (*inputs.dropped, *_dropped(asked, steps)))
 
 
 def refuse(asked: Txt2Img | Img2Img) -> None:
@@ -82,21 +116,57 @@ def refuse(asked: Txt2Img | Img2Img) -> None:
         raise InvalidRequest(f"Script '{_clip(name)}' not found", param="alwayson_scripts")
     if (asked.refiner_checkpoint or "").lower() not in _NOTHING:
         raise InvalidRequest("There is no refiner here.", param="refiner_checkpoint")
-    if asked.extra_images:
-        raise InvalidRequest("Reference pictures are not supported yet.", param="extra_images")
     match asked:
-        case Txt2Img(enable_hr=True):
-            raise InvalidRequest("Hires fix is not supported yet; ask for the final size.", param="enable_hr")
-        case Img2Img(mask=str(mask)) if mask:
-            raise InvalidRequest("Inpainting with a mask is not supported yet.", param="mask")
         case Img2Img(init_images=[]):
             raise InitImageNotFound
-        case Img2Img(init_images=[_, _, *_]):
-            raise InvalidRequest("One picture at a time can be the start.", param="init_images")
-        case Img2Img(resize_mode=mode) if mode not in range(len(RESIZE_MODES)):
-            raise InvalidRequest("resize_mode must be 0 (stretch), 1 (crop) or 2 (fill).", param="resize_mode")
+        case Img2Img(resize_mode=mode) if mode not in RESIZE_MODES:
+            raise InvalidRequest("resize_mode must be 0 (stretch), 1 (crop), 2 (fill) or 3.", param="resize_mode")
         case _:
             pass
+
+
+def first_size(asked: Txt2Img | Img2Img) -> tuple[int, int]:
+    """Width and height of the first pass. Source: A1111's old hires fix had them in `firstphase_*`."""
+    if isinstance(asked, Txt2Img) and asked.enable_hr and asked.firstphase_width > 0 and asked.firstphase_height > 0:
+        return asked.firstphase_width, asked.firstphase_height
+    return asked.width, asked.height
+
+
+def second_pass_of(asked: Txt2Img | Img2Img, limits: Limits) -> SecondPassRequest | None:
+    """Hires fix. Raises: AsA1111 for an upscaler that is not there."""
+    if not isinstance(asked, Txt2Img) or not asked.enable_hr:
+        return None
+    upscaler = asked.hr_upscaler or HR_UPSCALER
+    if upscaler not in HR_UPSCALERS and not upscaler.startswith(LATENT):
+        raise no_such_upscaler(upscaler)
+    width, height = second_size(asked)
+    return SecondPassRequest(
+        width_px=width,
+        height_px=height,
+        steps=_within(asked.hr_second_pass_steps or None, limits),
+        denoise=asked.denoising_strength,
+        enlarge=HR_UPSCALERS.get(upscaler, "lanczos"),
+        prompt=split_tags(asked.hr_prompt)[0] or None,
+    )
+
+
+def second_size(asked: Txt2Img) -> tuple[int, int]:
+    """Width and height of the result: by a factor, or from one or two sides.
+
+    Source: A1111 1.10.1 StableDiffusionProcessingTxt2Img.calculate_target_resolution.
+    """
+    width, height = first_size(asked)
+    if (width, height) != (asked.width, asked.height):
+        return asked.width, asked.height
+    match asked.hr_resize_x, asked.hr_resize_y:
+        case 0, 0:
+            return int(width * asked.hr_scale), int(height * asked.hr_scale)
+        case x, 0:
+            return x, x * height // max(1, width)
+        case 0, y:
+            return y * width // max(1, height), y
+        case both:
+            return both
 
 
 def model_of(asked: Generation) -> str | None:
@@ -119,7 +189,9 @@ def count_of(asked: Generation) -> int:
         value = getattr(asked, name)
         if value is not None and value < 1:
             raise InvalidRequest(f"{name} must be at least 1.", param=name)
-    return asked.num_images or asked.batch_size * asked.n_iter
+    starts = len(asked.init_images) if isinstance(asked, Img2Img) and asked.mode != "edit" else 1
+    batch = starts if starts > 1 else asked.batch_size
+    return asked.num_images or batch * asked.n_iter
 
 
 def denoise_of(asked: Txt2Img | Img2Img) -> float:
@@ -127,13 +199,37 @@ def denoise_of(asked: Txt2Img | Img2Img) -> float:
     return asked.denoising_strength if strength is None else strength
 
 
-def split_tags(prompt: str) -> tuple[str, tuple[str, ...]]:
-    """The prompt without `<kind:name:...>` tags, and the names of the LoRAs among them.
+def split_tags(prompt: str) -> tuple[str, tuple[Lora, ...]]:
+    """The prompt without `<kind:name:...>` tags, and the LoRAs among them.
 
-    Source: A1111 1.10.1: every such tag is removed, whatever its kind.
+    Source: A1111 1.10.1: every such tag is removed, whatever its kind; extensions-builtin/Lora: name, strength for the
+    text encoder, strength for the rest, which is the one that counts here.
     """
-    tags = [(match[1].lower(), match[2].split(":")[0].strip()) for match in _TAG.finditer(prompt)]
-    return _TAG.sub("", prompt), tuple(name for kind, name in tags if kind in ("lora", "lyco"))
+    tags = [(match[1].lower(), match[2].split(":")) for match in _TAG.finditer(prompt)]
+    return _TAG.sub("", prompt), tuple(_lora(parts) for kind, parts in tags if kind in ("lora", "lyco"))
+
+
+def _lora(parts: list[str]) -> Lora:
+    places = [part.strip() for part in parts if "=" not in part]
+    named = dict(part.strip().split("=", 1) for part in parts if "=" in part)
+    for text in (named.get("unet"), *places[2:3], named.get("te"), *places[1:2]):
+        if text is not None and (scale := _number(text)) is not None:
+            return Lora(name=places[0] if places else "", scale=scale)
+    return Lora(name=places[0] if places else "")
+
+
+def _number(text: str) -> float | None:
+    with suppress(ValueError):
+        number = float(text)
+        return number if isfinite(number) else None
+    return None
+
+
+def _lora_files(asked: Generation) -> Iterator[Lora]:
+    """Source: MFLUX API documentation 2.0, `lora_files` and `lora_scales`; a path stands for the name of its file."""
+    for i, file in enumerate(asked.lora_files):
+        scale = asked.lora_scales[i] if i < len(asked.lora_scales) else 1.0
+        yield Lora(name=PurePath(file).name.removesuffix(".safetensors"), scale=scale)
 
 
 def field_of(asked: Generation, param: str) -> str:
@@ -151,6 +247,10 @@ def field_of(asked: Generation, param: str) -> str:
             return sent("image_strength", "denoising_strength")
         case "loras":
             return sent("lora_files", "prompt")
+        case "second_pass":
+            return sent("hr_resize_x", "hr_resize_y", "hr_second_pass_steps", "hr_scale")
+        case "references":
+            return sent("extra_images", "init_images")
         case "model":
             return sent("model", "sd_model_checkpoint", "override_settings")
         case _:
@@ -171,44 +271,58 @@ def adjustments_of(asked: Generation, ours: tuple[Adjustment, ...], cores: tuple
 
 def _dropped(asked: Txt2Img | Img2Img, steps: int | None) -> Iterator[Adjustment]:
     if steps != asked.steps:
-        yield _drop("steps", asked.steps, steps, "this is the most a job may take")
+        yield dropped("steps", asked.steps, steps, "this is the most a job may take")
     sampler = asked.sampler_name or asked.sampler_index
     if sampler not in ("", SAMPLER):
-        yield _drop("sampler_name", _clip(sampler), SAMPLER, "the only sampler there is")
+        yield dropped("sampler_name", _clip(sampler), SAMPLER, "the only sampler there is")
     if (asked.scheduler or "").lower() not in ("", "automatic", SCHEDULER.lower()):
-        yield _drop("scheduler", _clip(asked.scheduler or ""), SCHEDULER, "the only schedule there is")
-    for style in asked.styles[:8]:
-        if style.lower() not in _NOTHING:
-            yield _drop("styles", _clip(style), None, "there is no such style")
-    if asked.subseed_strength:
-        yield _drop("subseed_strength", asked.subseed_strength, 0, "variation seeds are not supported yet")
+        yield dropped("scheduler", _clip(asked.scheduler or ""), SCHEDULER, "the only schedule there is")
     for name in ("restore_faces", "tiling", "low_ram"):
         if getattr(asked, name):
-            yield _drop(name, "true", None, "there is no such thing here")
-    if asked.infotext:
-        yield _drop("infotext", _clip(asked.infotext), None, "not read yet; send the fields themselves")
+            yield dropped(name, "true", None, "there is no such thing here")
+    if isinstance(asked, Txt2Img) and asked.enable_hr:
+        yield from _dropped_of_hires(asked)
+    if isinstance(asked, Img2Img) and asked.mask and not asked.mask_round:
+        yield dropped("mask_round", "false", "true", "latents are repainted or kept, nothing between")
     yield from _ignored_settings(asked)
+
+
+def _dropped_of_hires(asked: Txt2Img) -> Iterator[Adjustment]:
+    if (asked.hr_upscaler or "").startswith(LATENT):
+        yield dropped("hr_upscaler", _clip(asked.hr_upscaler or ""), "Lanczos", "pictures are enlarged, not latents")
+    if asked.hr_negative_prompt:
+        yield dropped("hr_negative_prompt", _clip(asked.hr_negative_prompt), None, "these models take none")
+    for name, used in (("hr_checkpoint_name", None), ("hr_sampler_name", SAMPLER), ("hr_scheduler", SCHEDULER)):
+        said = getattr(asked, name) or ""
+        if said.lower() not in (*SAME, "automatic") and said != used:
+            yield dropped(name, _clip(said), used, "both passes are drawn alike")
+    if split_tags(asked.hr_prompt)[1]:
+        yield dropped("hr_prompt", "LoRA tags", None, "both passes are drawn with the LoRAs of the prompt")
 
 
 def _ignored_settings(asked: Generation) -> Iterator[Adjustment]:
     settings = asked.override_settings
+    can_be_set = accepted(settings)
     for name, value in list(settings.items())[:32]:
-        if name == "sd_model_checkpoint" or value is None or value == CONSTANTS.get(name):
+        if name == "sd_model_checkpoint" or value is None or value == CONSTANTS.get(name) or name in can_be_set:
             continue
         shown = value if isinstance(value, int | float) else _clip(str(value))
         used = CONSTANTS.get(name)
-        yield _drop(
+        yield dropped(
             f"override_settings.{_clip(name)}",
             shown,
             used if isinstance(used, str | int | float) else None,
             "this setting has no effect here",
         )
-    if not asked.override_settings_restore_afterwards and settings.get("sd_model_checkpoint"):
-        yield _drop("override_settings_restore_afterwards", "false", "true", "POST /options changes the model for good")
 
 
-def _drop(param: str, asked: str | int | float | None, used: str | int | float | None, reason: str) -> Adjustment:
+def dropped(param: str, asked: str | int | float | None, used: str | int | float | None, reason: str) -> Adjustment:
     return Adjustment(param=param, asked=asked, used=used, reason=reason)
+
+
+def _within(steps: int | None, limits: Limits) -> int | None:
+    """Too many steps, as far as A1111's slider goes, are cut to the limit."""
+    return limits.max_steps if steps is not None and limits.max_steps < steps <= CLIENT_STEPS else steps
 
 
 def _first(*values: float | None) -> float | None:

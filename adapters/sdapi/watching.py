@@ -29,7 +29,9 @@ async def progress(request: Request) -> Response:
     job = service.running()
     newest = service.progress(job.id) if job else None
     skip = request.query_params.get("skip_current_image", "").lower() in TRUE
-    return JSONResponse(progress_of(job, newest, owner=owner_of(request), with_image=not skip))
+    skipped = job is not None and kept(core_of(request)).skipped == job.id
+    body = progress_of(job, newest, owner=owner_of(request), with_image=not skip, skipped=skipped)
+    return JSONResponse(body)
 
 
 async def interrupt(request: Request) -> Response:
@@ -38,6 +40,14 @@ async def interrupt(request: Request) -> Response:
         with contextlib.suppress(TimeoutError, JobNotFound):
             await asyncio.wait_for(core_of(request).service.cancel(job.id), INTERRUPT_WAIT_S)
     return JSONResponse({})
+
+
+async def skip(request: Request) -> Response:
+    """Finishes the picture that is drawn for the caller as it stands; the job goes on with the next one."""
+    if (job := _own_drawing(request)) is not None:
+        core_of(request).service.skip(job.id)
+        kept(core_of(request)).skipped = job.id
+    return JSONResponse(None)
 
 
 def _own_drawing(request: Request) -> Job | None:
@@ -90,6 +100,7 @@ async def pending_tasks(request: Request) -> Response:
 ROUTES = (
     get("/progress", progress),
     post("/interrupt", interrupt),
+    post("/skip", skip),
     get("/ping", ping, INTERNAL),
     post("/progress", task_progress, INTERNAL),
     get("/pending-tasks", pending_tasks, INTERNAL),

@@ -105,6 +105,9 @@ class GenerationSettings(Section):
         default=10, description="Pictures one job may ask for, 1 to 10."
     )
     output_dir: FolderPath = Field(default=Path("output"), description="Folder the pictures are kept in.")
+    styles_file: FolderPath | None = Field(
+        default=None, description="Prompt styles of /sdapi: A1111's styles.csv, or YAML rows of the same names."
+    )
     previews: bool = Field(default=True, description="Draw small previews while a picture is made.")
     max_px: Annotated[int, Field(ge=64, le=8192)] = Field(
         default=2048, description="Longest edge of a picture, in pixels."

@@ -1,0 +1,129 @@
+"""A picture and its mask made ready for redrawing a part. Pure; takes checked pictures only, blocks as Pillow does.
+
+Source: A1111 1.10.1 modules/processing.py StableDiffusionProcessingImg2Img.init, modules/masking.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image, ImageChops, ImageFilter, ImageOps
+
+from adapters.sdapi.fit import contained, filled, resized
+from engine.protocol import MaskContent
+
+MOST_BLUR = 1024.0
+MASK_CONTENT: tuple[MaskContent, ...] = ("original", "original", "noise", "nothing")
+"""By `inpainting_fill`; 0 smears the surroundings into the picture first."""
+SMEAR = 0
+SMEARS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
+"""Blur radius in pixels and how often it is laid on, from far to near."""
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskUse:
+    """What is to be done with a mask."""
+
+    blur: tuple[float, float] = (4.0, 4.0)
+    """Standard deviation in pixels, across and down."""
+    invert: bool = False
+    content: int = SMEAR
+    only_masked: bool = True
+    padding_px: int = 0
+    resize_mode: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is drawn from, and where the result is laid: `box` may reach beyond `whole`."""
+
+    init: Image.Image
+    mask: Image.Image
+    """Of the size of `init`: white is repainted."""
+    whole: Image.Image
+    overlay: Image.Image
+    """Of the size of `whole`: the result shows where it is white."""
+    box: Box
+
+
+def mask_of(picture: Image.Image) -> Image.Image:
+    """White is repainted: where the picture lets something through, that is its alpha, else its brightness."""
+    if "A" in picture.getbands():
+        alpha = picture.getchannel("A")
+        if alpha.getextrema() != (255, 255):
+            return alpha.point([255 if value > 128 else 0 for value in range(256)])
+    return picture.convert("L")
+
+
+def prepared(picture: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[int, int]) -> Prepared | None:
+    """The part that is drawn, at `size`; None where only what is masked is to be drawn and nothing is."""
+    if mask.size != picture.size:
+        mask = mask.resize(picture.size, Image.Resampling.BILINEAR)
+    if use.invert:
+        mask = ImageOps.invert(mask)
+    if max(use.blur) > 0:
+        across, down = (max(0.0, radius) for radius in use.blur)
+        mask = mask.filter(ImageFilter.GaussianBlur((across, down)))
+    if use.only_masked:
+        masked = mask.getbbox()
+        return None if masked is None else _cut_out(picture, mask, use, size, masked)
+    picture, mask = resized(picture, size, use.resize_mode), resized(mask, size, use.resize_mode)
+    overlay = mask.point([min(255, 2 * value) for value in range(256)])
+    return Prepared(_content(picture, mask, use), mask, picture, overlay, (0, 0, *size))
+
+
+def _cut_out(picture: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[int, int], masked: Box) -> Prepared:
+    part = grown(masked, use.padding_px, size, picture.size)
+    width, height = part[2] - part[0], part[3] - part[1]
+    scale = min(size[0] / width, size[1] / height)
+    # The whole drawn picture in pixels of the old one: wider or higher than `part` where the old one ends.
+    frame_width, frame_height = round(size[0] / scale), round(size[1] / scale)
+    left, top = part[0] - (frame_width - width) // 2, part[1] - (frame_height - height) // 2
+    init = filled(contained(picture.crop(part), *size), *size)
+    small = contained(mask.crop(part), *size)
+    area = Image.new("L", size)
+    area.paste(small, ((size[0] - small.width) // 2, (size[1] - small.height) // 2))
+    box = (left, top, left + frame_width, top + frame_height)
+    return Prepared(_content(init, area, use), area, picture, mask, box)
+
+
+def _content(picture: Image.Image, mask: Image.Image, use: MaskUse) -> Image.Image:
+    return picture if use.content == 1 else smeared(picture, mask)
+
+
+def grown(box: Box, padding_px: int, size: tuple[int, int], within: tuple[int, int]) -> Box:
+    """The box with padding, grown to the proportions of `size` as far as `within` allows."""
+    padding = max(0, min(padding_px, max(within)))
+    left, top = max(0, box[0] - padding), max(0, box[1] - padding)
+    right, bottom = min(within[0], box[2] + padding), min(within[1], box[3] + padding)
+    width = max(right - left, round((bottom - top) * size[0] / size[1]))
+    height = max(bottom - top, round((right - left) * size[1] / size[0]))
+    left, right = _stretched(left, right, width, within[0])
+    top, bottom = _stretched(top, bottom, height, within[1])
+    return left, top, right, bottom
+
+
+def _stretched(first: int, last: int, length: int, most: int) -> tuple[int, int]:
+    """The span from `first` to `last` made `length` long in both directions, moved and cut to 0..`most`."""
+    length = min(length, most)
+    start = min(max(0, first - (length - (last - first)) // 2), most - length)
+    return start, start + length
+
+
+def smeared(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """The masked part painted over with colours from around it; the rest as it is.
+
+    Source: A1111 1.10.1 modules/masking.py fill.
+    """
+    kept = Image.new("RGBa", picture.size)
+    kept.paste(picture.convert("RGBA").convert("RGBa"), mask=ImageChops.invert(mask))
+    *mean, opacity = kept.resize((1, 1), Image.Resampling.BOX).convert("RGBA").getpixel((0, 0))  # type: ignore[misc]
+    result = Image.new("RGBA", picture.size, (*mean, 255) if opacity else "grey")
+    for radius, times in SMEARS:
+        layer = (kept.filter(ImageFilter.GaussianBlur(radius)) if radius else kept).convert("RGBA")
+        for _ in range(times):
+            result.alpha_composite(layer)
+    return result.convert("RGB")

@@ -1,0 +1,162 @@
+"""The pictures a drawing begins from: checked, fitted, stored. Knows the core, no request and no route."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from adapters.sdapi.fit import on_background, opened, resized, saved, size_of
+from adapters.sdapi.inpaint import MASK_CONTENT, MOST_BLUR, MaskUse, Prepared, mask_of, prepared
+from adapters.sdapi.options import Look
+from adapters.sdapi.payloads import Generation, Img2Img, Txt2Img
+from adapters.sdapi.refusals import AsA1111
+from adapters.sdapi.request import Inputs, dropped
+from engine.catalog import ModelSpec
+from engine.protocol import Paste
+from gateway.core import Core
+from gateway.errors import InvalidRequest
+from gateway.images import base64_picture, checked_picture
+from gateway.request import Adjustment
+
+EDIT = "edit"
+REFERENCE_MIN_PX = 16
+REFERENCE_MAX_PIXELS = 1024 * 1024
+"""mflux shrinks larger references to this, and needs 16 pixels each way after that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How one request begins, besides its pictures."""
+
+    size: tuple[int, int]
+    background: str
+    mask: MaskUse
+
+
+async def inputs_of(core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec, look: Look) -> Inputs:
+    """Every picture of the request, stored. References are left out where the model cannot edit.
+
+    Raises: InvalidRequest, AsA1111.
+    """
+    can_edit = spec.max_references > 0
+    notes = list(_left_out(asked, spec)) if not can_edit else []
+    extra = asked.extra_images if can_edit else []
+    if not isinstance(asked, Img2Img):
+        return Inputs(references=await _references(core, extra, spec, "extra_images"), dropped=tuple(notes))
+    edits = can_edit and asked.mode == EDIT
+    follows = edits or (can_edit and asked.image_strength is not None)
+    has_mask = bool(asked.mask)
+    _check_count(asked, edits=edits, has_mask=has_mask)
+    pngs = [await _checked(core, text, "init_images") for text in asked.init_images]
+    named = "extra_images" if extra else "init_images"
+    references = await _references(core, extra, spec, named, before=pngs if follows else ())
+    if edits and not has_mask:
+        return Inputs(references=references, denoise=1.0, dropped=tuple(notes))
+    if asked.resize_mode == 3:
+        reason = "the picture is stretched as pixels, not as latents"
+        notes.append(Adjustment(param="resize_mode", asked=3, used=0, reason=reason))
+    start = Start(size_of(asked.width, asked.height, core.settings.generation.limits), look.background, mask_use(asked))
+    denoise = 1.0 if edits else None
+    if has_mask:
+        mask = await _checked(core, asked.mask or "", "mask")
+        made = await asyncio.to_thread(_masked, pngs[0], mask, start)
+        if made is not None:
+            return await _stored(
+                core, made, start, Inputs(references=references, denoise=denoise, dropped=tuple(notes))
+            )
+        reason = "the mask is blank: the whole picture is redrawn, as A1111 does it"
+        notes.append(Adjustment(param="mask", asked="a blank mask", used=None, reason=reason))
+    fitted = [await asyncio.to_thread(_fitted, png, start) for png in pngs]
+    names = tuple([await core.service.keep_input(picture) for picture in fitted])
+    return Inputs(init_images=names, references=references, denoise=denoise, dropped=tuple(notes))
+
+
+def mask_use(asked: Img2Img) -> MaskUse:
+    """Raises: InvalidRequest."""
+    blur = (asked.mask_blur_x, asked.mask_blur_y) if asked.mask_blur is None else (asked.mask_blur, asked.mask_blur)
+    if max(blur) > MOST_BLUR:
+        raise InvalidRequest(f"mask_blur must be at most {MOST_BLUR:g}.", param="mask_blur")
+    if asked.inpainting_fill not in range(len(MASK_CONTENT)):
+        message = "inpainting_fill must be 0 (fill), 1 (original), 2 (latent noise) or 3 (latent nothing)."
+        raise InvalidRequest(message, param="inpainting_fill")
+    return MaskUse(
+        blur=blur,
+        invert=asked.inpainting_mask_invert,
+        content=asked.inpainting_fill,
+        only_masked=asked.inpaint_full_res,
+        padding_px=asked.inpaint_full_res_padding,
+        resize_mode=asked.resize_mode,
+    )
+
+
+def _check_count(asked: Img2Img, *, edits: bool, has_mask: bool) -> None:
+    """Source: A1111 1.10.1 StableDiffusionProcessingImg2Img.init. Raises: InvalidRequest, AsA1111."""
+    count = len(asked.init_images)
+    if has_mask and count > 1:
+        raise InvalidRequest("With a mask, one picture at a time can be the start.", param="init_images")
+    if not edits and asked.num_images is None and count > max(1, asked.batch_size):
+        expecting = f"bad number of images passed: {count}; expecting {asked.batch_size} or less"
+        raise AsA1111("RuntimeError", expecting)
+
+
+def _left_out(asked: Generation, spec: ModelSpec) -> Iterator[Adjustment]:
+    reason = f"{spec.name} cannot edit pictures"
+    if asked.extra_images:
+        yield dropped("extra_images", len(asked.extra_images), None, reason)
+    if asked.mode == EDIT:
+        yield dropped("mode", EDIT, "img2img" if isinstance(asked, Img2Img) else "txt2img", reason)
+
+
+async def _references(
+    core: Core, texts: Sequence[str], spec: ModelSpec, param: str, before: Sequence[bytes] = ()
+) -> tuple[str, ...]:
+    if len(texts) + len(before) > spec.max_references:
+        if spec.max_references == 0:
+            return ()
+        raise InvalidRequest(f"{spec.name} takes at most {spec.max_references} reference pictures.", param=param)
+    pngs = [*before, *[await _checked(core, text, param) for text in texts]]
+    for png in pngs:
+        width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+        scale = min(1.0, math.sqrt(REFERENCE_MAX_PIXELS / (width * height)))
+        if min(round(width * scale), round(height * scale)) < REFERENCE_MIN_PX:
+            raise InvalidRequest(f"A reference must be {REFERENCE_MIN_PX} pixels wide and high at least.", param=param)
+    return tuple([await core.service.keep_input(png) for png in pngs])
+
+
+async def _checked(core: Core, text: str, param: str) -> bytes:
+    data = await asyncio.to_thread(base64_picture, text, param)
+    return await checked_picture(data, core.decoder, param)
+
+
+def _fitted(png: bytes, start: Start) -> bytes:
+    return saved(resized(on_background(opened(png), start.background), start.size, start.mask.resize_mode))
+
+
+def _masked(png: bytes, mask: bytes, start: Start) -> tuple[Prepared, tuple[bytes, ...]] | None:
+    """The parts of a masked drawing, and their files in the order of `_stored`."""
+    picture = on_background(opened(png), start.background)
+    found = prepared(picture, mask_of(opened(mask)), start.mask, start.size)
+    if found is None:
+        return None
+    parts: tuple[Image.Image, ...] = (found.init, found.mask, found.whole, found.overlay)
+    return found, tuple(saved(part) for part in parts)
+
+
+async def _stored(core: Core, made: tuple[Prepared, tuple[bytes, ...]], start: Start, rest: Inputs) -> Inputs:
+    found, files = made
+    init, mask, whole, overlay = [await core.service.keep_input(file) for file in files]
+    left, top, right, bottom = found.box
+    paste = Paste(picture=whole, mask=overlay, left_px=left, top_px=top, width_px=right - left, height_px=bottom - top)
+    return Inputs(
+        init_images=(init,),
+        mask=mask,
+        mask_content=MASK_CONTENT[start.mask.content],
+        paste=paste,
+        references=rest.references,
+        denoise=rest.denoise,
+        dropped=rest.dropped,
+    )

@@ -1,0 +1,82 @@
+"""Prompt styles from a file of the operator's: A1111's CSV, or YAML. Reads that file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from adapters.sdapi.payloads import Generation
+from adapters.sdapi.request import dropped
+from gateway.request import Adjustment
+
+log = logging.getLogger("adapters.sdapi")
+
+T = TypeVar("T", bound=Generation)
+
+MOST_BYTES = 1024 * 1024
+PLACE = "{prompt}"
+"""Where in a style's text the prompt goes; without it the style follows the prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    name: str
+    prompt: str = ""
+    negative_prompt: str = ""
+
+
+def styles_of(file: Path | None) -> tuple[Style, ...]:
+    """All styles in the file, none where it cannot be read. Blocks.
+
+    CSV has the columns name, prompt and negative_prompt (or text, as A1111 once wrote); YAML is a list of such rows.
+    Source: A1111 1.10.1 modules/styles.py.
+    """
+    if file is None:
+        return ()
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            text = opened.read(MOST_BYTES)
+        is_yaml = file.suffix.lower() in (".yaml", ".yml")
+        rows = yaml.safe_load(text) if is_yaml else list(csv.DictReader(io.StringIO(text)))
+        return tuple(_style(row) for row in rows or () if row.get("name"))
+    except (OSError, ValueError, AttributeError, TypeError, csv.Error, yaml.YAMLError):
+        log.warning("the styles file cannot be read", exc_info=True)
+        return ()
+
+
+def _style(row: dict[str, object]) -> Style:
+    return Style(
+        name=str(row["name"]),
+        prompt=str(row.get("prompt") or row.get("text") or ""),
+        negative_prompt=str(row.get("negative_prompt") or ""),
+    )
+
+
+def merged(text: str, styles: Iterable[str]) -> str:
+    """The prompt with styles put round it or after it. Source: A1111 1.10.1 modules/styles.py merge_prompts."""
+    for style in styles:
+        if PLACE in style:
+            text = style.replace(PLACE, text)
+        else:
+            text = ", ".join(part for part in (text.strip(), style.strip()) if part)
+    return text
+
+
+def styled(asked: T, styles: Sequence[Style]) -> tuple[T, tuple[Adjustment, ...]]:
+    """The request with its styles in the prompts, and the names of styles that there are not."""
+    there = {style.name: style for style in styles}
+    chosen = [there[name] for name in asked.styles if name in there]
+    missing = [name for name in asked.styles if name not in there and name.lower() not in ("", "none")]
+    update = {
+        "prompt": merged(asked.prompt, [style.prompt for style in chosen]),
+        "negative_prompt": merged(asked.negative_prompt, [style.negative_prompt for style in chosen]),
+    }
+    notes = tuple(dropped("styles", name[:64], None, "there is no such style") for name in missing[:8])
+    return (asked.model_copy(update=update) if chosen else asked), notes
