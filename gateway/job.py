@@ -110,6 +110,8 @@ class NewJob:
     adjustments: tuple[Adjustment, ...] = ()
     idempotency_key: str | None = None
     fingerprint: str = ""
+    note: str = ""
+    """What the protocol that took the job must know to show it, in its own words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,9 @@ class Job:
     adjustments: tuple[Adjustment, ...] = ()
     idempotency_key: str | None = None
     fingerprint: str = ""
+    note: str = ""
+    hidden: bool = False
+    """Its protocol lists it no more; it stays in the history."""
     state: State | None = None
     seq: int = 0
     attempt: int = 0
@@ -154,6 +159,7 @@ class Job:
             adjustments=new.adjustments,
             idempotency_key=new.idempotency_key,
             fingerprint=new.fingerprint,
+            note=new.note,
         )
 
     @property

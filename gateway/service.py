@@ -40,6 +40,8 @@ class Origin:
     priority: Priority = Priority.NORMAL
     idempotency_key: str | None = None
     leniency: Leniency = "refuse"
+    note: str = ""
+    """What the protocol must know to show the job later, in its own words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +195,19 @@ class JobService:
         *,
         owner: str | None,
         states: Sequence[State] | None = None,
+        protocol: str | None = None,
+        hidden: bool | None = None,
         limit: int = 100,
         before: int | None = None,
     ) -> list[Job]:
         """Newest first; `before` is the number of the last job of the page before."""
-        return await self._store.list_jobs(owner=owner, states=states, limit=limit, before=before)
+        return await self._store.list_jobs(
+            owner=owner, states=states, protocol=protocol, hidden=hidden, limit=limit, before=before
+        )
+
+    async def hide(self, job_ids: Sequence[str]) -> None:
+        """Their protocol lists these jobs no more; history and pictures stay."""
+        await asyncio.shield(self._store.hide(job_ids))
 
     async def waiting(self, *, limit: int = 100) -> list[Job]:
         """Queued jobs in the order in which they will run."""
@@ -330,7 +340,8 @@ def _new_job(plan: Plans, origin: Origin, fingerprint: str) -> NewJob:
         attached=origin.attached,
         priority=origin.priority,
         idempotency_key=origin.idempotency_key,
-        fingerprint=fingerprint,
+        fingerprint=fingerprint + origin.note,
+        note=origin.note,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -371,6 +372,24 @@ def test_lists_are_filtered_and_paged_newest_first(make: Callable[[], JobStore])
     run(story())
 
 
+def test_a_note_is_kept_and_a_hidden_job_is_only_left_out_of_lists_that_ask_for_it(
+    make: Callable[[], JobStore],
+) -> None:
+    async def story() -> None:
+        async with opened(make) as store:
+            shown, hidden = await submit(store, note='{"format": "PNG"}'), await submit(store)
+            await store.hide([hidden.id])
+        async with opened(make) as store:
+            assert (await store.get(shown.id)).note == '{"format": "PNG"}'
+            assert (await store.get(hidden.id)).hidden
+            assert [job.id for job in await store.list_jobs(hidden=False)] == [shown.id]
+            assert [job.id for job in await store.list_jobs(hidden=True)] == [hidden.id]
+            assert [job.id for job in await store.list_jobs()] == [hidden.id, shown.id]
+            assert [(await claim(store)).job.id for _ in range(2)] == [shown.id, hidden.id]
+
+    run(story())
+
+
 def test_only_ended_jobs_can_be_deleted_and_old_ones_are_found(make: Callable[[], JobStore]) -> None:
     async def story() -> None:
         async with opened(make) as store:
@@ -460,6 +479,20 @@ def test_commits_reach_the_disk(tmp_path: Path) -> None:
                 return db.execute("PRAGMA journal_mode").fetchone()[0], db.execute("PRAGMA synchronous").fetchone()[0]
 
             assert pragmas() == ("wal", 2)
+
+    run(story())
+
+
+def test_a_database_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            job = await submit(store)
+        db = sqlite3.connect(tmp_path / "jobs.sqlite3")
+        db.executescript("ALTER TABLE jobs DROP COLUMN note; ALTER TABLE jobs DROP COLUMN hidden;")
+        db.execute("PRAGMA user_version=1")
+        db.close()
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert await store.get(job.id) == job
 
     run(story())
 

@@ -95,6 +95,10 @@ class JobStore(Protocol):
         """Queued: Cancelled at once. Running: CancelRequested. Ended: unchanged. Raises: JobNotFound."""
         ...
 
+    async def hide(self, job_ids: Sequence[str]) -> None:
+        """Mark jobs as shown no more by their protocol; their state does not matter."""
+        ...
+
     async def reap(self) -> list[Job]:
         """Requeue the jobs whose lease expired."""
         ...
@@ -109,6 +113,7 @@ class JobStore(Protocol):
         owner: str | None = None,
         states: Sequence[State] | None = None,
         protocol: str | None = None,
+        hidden: bool | None = None,
         limit: int = 100,
         before: int | None = None,
     ) -> list[Job]:

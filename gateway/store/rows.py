@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pydantic import TypeAdapter
 
@@ -20,8 +21,8 @@ def insert(db: sqlite3.Connection, new: NewJob) -> int:
     """The row of a job before its first event; returns its number."""
     cursor = db.execute(
         "INSERT INTO jobs (id, owner, protocol, attached, priority, lane, model, plan, adjustments,"
-        " idempotency_key, fingerprint, state, attempt, images, created_at)"
-        " VALUES (?,?,?,?,?,?,?,?,?,?,?,'',0,0,0)",
+        " idempotency_key, fingerprint, note, state, attempt, images, created_at)"
+        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,'',0,0,0)",
         (
             new.id,
             new.owner,
@@ -34,6 +35,7 @@ def insert(db: sqlite3.Connection, new: NewJob) -> int:
             _adjustments.dump_json(new.adjustments).decode(),
             new.idempotency_key,
             new.fingerprint,
+            new.note,
         ),
     )
     assert cursor.lastrowid is not None
@@ -100,8 +102,9 @@ def fold(db: sqlite3.Connection, row: sqlite3.Row) -> Job:
         adjustments=_adjustments.validate_json(row["adjustments"]),
         idempotency_key=row["idempotency_key"],
         fingerprint=row["fingerprint"],
+        note=row["note"],
     )
-    job = Job.of(new, row["number"])
+    job = replace(Job.of(new, row["number"]), hidden=bool(row["hidden"]))
     for event in events(db, new.id, 0):
         job = job.apply(event.fact, event.at)
     return job

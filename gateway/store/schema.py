@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.store.base import StoreCorrupt
 
-VERSION = 1
+VERSION = 2
 TABLES = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -23,6 +23,8 @@ CREATE TABLE jobs (
     adjustments TEXT NOT NULL,
     idempotency_key TEXT,
     fingerprint TEXT NOT NULL,
+    note TEXT NOT NULL DEFAULT '',
+    hidden INTEGER NOT NULL DEFAULT 0,
     state TEXT NOT NULL,
     attempt INTEGER NOT NULL,
     images INTEGER NOT NULL,
@@ -45,6 +47,11 @@ CREATE TABLE events (
     PRIMARY KEY (job_id, seq)
 ) WITHOUT ROWID;
 """
+UPGRADES = {
+    1: "ALTER TABLE jobs ADD COLUMN note TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE jobs ADD COLUMN hidden INTEGER NOT NULL DEFAULT 0;",
+}
+"""What makes a database of this version one of the next."""
 
 
 def connect(file: Path) -> sqlite3.Connection:
@@ -62,7 +69,7 @@ def connect(file: Path) -> sqlite3.Connection:
 
 
 def open_checked(file: Path) -> sqlite3.Connection:
-    """Connect, check every page, make the tables where there are none.
+    """Connect, check every page, make the tables where there are none, bring older ones up to date.
 
     Raises: StoreCorrupt; the file is left as it is.
     """
@@ -79,7 +86,11 @@ def open_checked(file: Path) -> sqlite3.Connection:
         raise StoreCorrupt("The job database is damaged; move jobs.sqlite3 aside to start anew.")
     if version == 0:
         db.executescript(f"BEGIN;{TABLES}PRAGMA user_version={VERSION};COMMIT;")
-    elif version != VERSION:
+        return db
+    while version in UPGRADES:
+        db.executescript(f"BEGIN;{UPGRADES[version]}PRAGMA user_version={version + 1};COMMIT;")
+        version += 1
+    if version != VERSION:
         db.close()
         raise StoreCorrupt(f"The job database has version {version}; this gateway reads {VERSION}.")
     return db

@@ -211,6 +211,12 @@ class SqliteStore:
 
         return await self._write(work)
 
+    async def hide(self, job_ids: Sequence[str]) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany("UPDATE jobs SET hidden = 1 WHERE id = ?", [(job_id,) for job_id in job_ids])
+
+        await self._write(work)
+
     async def reap(self) -> list[Job]:
         def work(db: sqlite3.Connection) -> list[Job]:
             found = db.execute(
@@ -242,11 +248,19 @@ class SqliteStore:
         owner: str | None = None,
         states: Sequence[State] | None = None,
         protocol: str | None = None,
+        hidden: bool | None = None,
         limit: int = 100,
         before: int | None = None,
     ) -> list[Job]:
-        where, values = ["1"], []
-        for clause, value in (("owner = ?", owner), ("protocol = ?", protocol), ("number < ?", before)):
+        where: list[str] = ["1"]
+        values: list[str | int] = []
+        filters: tuple[tuple[str, str | int | None], ...] = (
+            ("owner = ?", owner),
+            ("protocol = ?", protocol),
+            ("hidden = ?", hidden),
+            ("number < ?", before),
+        )
+        for clause, value in filters:
             if value is not None:
                 where.append(clause)
                 values.append(value)
