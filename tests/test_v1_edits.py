@@ -13,8 +13,17 @@ import pytest
 from PIL import Image
 
 from tests.live import Live
-from tests.test_v1_http import assert_openai_error
-from tests.v1_support import MODEL, UNDISTILLED, gateway, hole_mask, input_png, opened, plain_client, white_mask
+from tests.v1_support import (
+    MODEL,
+    UNDISTILLED,
+    assert_openai_error,
+    gateway,
+    hole_mask,
+    input_png,
+    opened,
+    plain_client,
+    white_mask,
+)
 
 APPLE = {"prompt": "an apple"}
 EDITS, VARIATIONS = (f"/v1/images/{name}" for name in ("edits", "variations"))
@@ -143,6 +152,57 @@ def test_a_mask_comes_as_json_too(client: httpx.Client) -> None:
 @pytest.mark.parametrize("name", ["image", "image[]", "images", "images[]", "image[0]"])
 def test_every_name_of_the_picture_field_is_understood(client: httpx.Client, name: str) -> None:
     assert first(post(client, EDITS, {name: ("image", input_png(), "application/octet-stream")})).size == (96, 64)
+
+
+BOTH = {"b64_json", "url"}
+WRITTEN: list[tuple[str, dict[str, str], str, tuple[str, bytes, str], set[str]]] = [
+    (
+        "Open WebUI 0.12",
+        {"model": "dall-e-2", "n": "1", "size": "64x64", "response_format": "b64_json"},
+        "image",
+        ("image.png", input_png(), "image/png"),
+        {"b64_json"},
+    ),
+    (
+        "Open WebUI 0.12, gpt-image",
+        {"model": "gpt-image-1", "n": "1", "size": "64x64"},
+        "image",
+        ("image.png", input_png(), "image/png"),
+        {"b64_json"},
+    ),
+    (
+        "LiteLLM",
+        {"model": MODEL, "size": "64x64"},
+        "image[]",
+        ("image_edit.png", input_png(), "application/octet-stream"),
+        BOTH,
+    ),
+    (
+        "AI SDK",
+        {"model": MODEL, "n": "1", "size": "64x64", "output_format": "webp"},
+        "image",
+        ("blob", input_png("WEBP"), "image/webp"),
+        BOTH,
+    ),
+    (
+        "vLLM-Omni's clients",
+        {"num_inference_steps": "2", "true_cfg_scale": "4.0", "flow_shift": "3", "size": "64x64"},
+        "image",
+        ("upload", input_png(), "application/octet-stream"),
+        BOTH,
+    ),
+]
+
+
+@pytest.mark.parametrize(("who", "fields", "name", "file", "rows"), WRITTEN, ids=[row[0] for row in WRITTEN])
+def test_a_form_as_a_known_client_writes_it_is_answered_with_what_it_reads(
+    client: httpx.Client, who: str, fields: dict[str, str], name: str, file: Any, rows: set[str]
+) -> None:
+    answer = client.post(EDITS, data={**APPLE, **fields}, files=[(name, file)])
+    assert answer.status_code == 200, answer.text[:500]
+    (row,) = answer.json()["data"]
+    assert {key for key in ("b64_json", "url") if row[key] is not None} == rows
+    assert answer.json()["size"] == "64x64"
 
 
 def test_lists_and_objects_of_a_form_are_understood(client: httpx.Client) -> None:

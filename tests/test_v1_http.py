@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.live import Live
-from tests.v1_support import gateway, jobs, opened, plain_client
+from tests.v1_support import assert_openai_error, gateway, jobs, opened, plain_client
 
 GOLDEN = sorted((Path(__file__).parent / "golden" / "v1").glob("*.json"))
 JSON = {"Content-Type": "application/json"}
@@ -33,19 +33,6 @@ def client(served: Live) -> Iterator[httpx.Client]:
 
 def generate(client: httpx.Client, body: Any = None, **headers: str) -> httpx.Response:
     return client.post("/v1/images/generations", json={**APPLE, **(body or {})}, headers=headers)
-
-
-def assert_openai_error(answer: httpx.Response, status: int) -> dict[str, Any]:
-    """The envelope, short, without what was sent and without where it failed (S-13)."""
-    assert answer.status_code == status, answer.text[:500]
-    body = answer.json()
-    error: dict[str, Any] = body["error"]
-    assert set(error) >= {"message", "type", "param", "code"}
-    assert body["detail"] == error["message"]
-    assert len(answer.content) <= 4096
-    assert "Traceback" not in answer.text
-    assert answer.headers["x-request-id"]
-    return error
 
 
 # ---- golden requests -------------------------------------------------------------------------------

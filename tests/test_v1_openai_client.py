@@ -362,6 +362,13 @@ def test_a_client_that_gives_up_waiting_stops_the_job(tmp_path_factory: pytest.T
             stream.close()
         job = wait_for_status(native, "cancelled")
         assert job["id"] == stream.response.headers["x-request-id"]
+        with openai_client(slow) as counting:
+            edited = counting.client.images.edit(
+                image=input_png(), prompt=PROMPT, stream=True, partial_images=1, n=10, extra_body={"steps": 8}
+            )
+            assert next(iter(edited)).type == "image_edit.partial_image"
+            edited.close()
+        assert wait_for_status(native, "cancelled", job_id=edited.response.headers["x-request-id"])
 
 
 @pytest.mark.parametrize(
@@ -388,6 +395,11 @@ def test_a_failed_picture_is_a_server_error_that_is_not_sent_again(
         assert streamed.value.code == code
         assert not isinstance(streamed.value, openai.APIStatusError)
         assert len(counting.hits) == 2
+        with pytest.raises(openai.APIError) as edited:  # noqa: PT012
+            for _ in counting.client.images.edit(image=input_png(), prompt=PROMPT, stream=True):
+                raise AssertionError("a failed picture was completed")
+        assert edited.value.code == code
+        assert len(counting.hits) == 3
 
 
 def test_a_stream_outlives_an_engine_that_dies_once(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from PIL import Image
 from xinference_client import AsyncRESTfulClient, RESTfulClient
 
 from tests.live import Live
-from tests.test_v1_http import assert_openai_error
 from tests.v1_support import (
     MODEL,
     SLASHED,
     UNDISTILLED,
+    assert_openai_error,
     gateway,
     hole_mask,
     input_png,

@@ -84,6 +84,19 @@ def opened(data: str | bytes | None) -> Image.Image:
     return image
 
 
+def assert_openai_error(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """The envelope, short, without what was sent and without where it failed (S-13)."""
+    assert answer.status_code == status, answer.text[:500]
+    body = answer.json()
+    error: dict[str, Any] = body["error"]
+    assert set(error) >= {"message", "type", "param", "code"}
+    assert body["detail"] == error["message"]
+    assert len(answer.content) <= 4096
+    assert "Traceback" not in answer.text
+    assert answer.headers["x-request-id"]
+    return error
+
+
 def input_png(picture_format: str = "PNG") -> bytes:
     """A picture of 96x64 to begin from: a grey ramp."""
     out = io.BytesIO()
@@ -113,11 +126,14 @@ def jobs(client: httpx.Client) -> list[dict[str, Any]]:
     return found
 
 
-def wait_for_status(client: httpx.Client, status: str, timeout_s: float = 20.0) -> dict[str, Any]:
-    """The newest job of this client, once it stands there."""
+def wait_for_status(
+    client: httpx.Client, status: str, timeout_s: float = 20.0, *, job_id: str | None = None
+) -> dict[str, Any]:
+    """The newest job of this client, or the one of that id, once it stands there."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
-        if (found := jobs(client)) and found[0]["status"] == status:
+        found = [job for job in jobs(client) if job_id in (None, job["id"])]
+        if found and found[0]["status"] == status:
             return found[0]
         time.sleep(0.05)
-    raise AssertionError(f"the newest job never was {status}: {jobs(client)[:1]}")
+    raise AssertionError(f"the job never was {status}: {jobs(client)[:1]}")
