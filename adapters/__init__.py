@@ -1,10 +1,11 @@
 """The protocols, one line each. An adapter translates; it keeps no state and knows no other adapter."""
 
-from adapters import native, sdapi, v1
+from adapters import mflux_server, native, sdapi, v1
 from adapters.base import Adapter
 
 ADAPTERS: tuple[Adapter, ...] = (
     sdapi.ADAPTER,
     v1.ADAPTER,
     native.ADAPTER,
+    mflux_server.ADAPTER,
 )

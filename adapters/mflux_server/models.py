@@ -1,0 +1,60 @@
+"""Which models there are, which one draws, and bringing another into memory."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from adapters.base import attached, core_of, owner_of, parse, raise_for
+from adapters.mflux_server.answers import shown, to_listing
+from adapters.mflux_server.kept import PROTOCOL, chosen, kept
+from adapters.mflux_server.request import LoadBody, to_model
+from engine.catalog import ModelSpec
+from gateway.core import Core
+from gateway.errors import GenerationFailed
+from gateway.job import State
+from gateway.service import Origin
+
+
+async def ls(request: Request) -> Response:
+    """GET ls: what can be loaded now, the operator's aliases included."""
+    library = core_of(request).library
+
+    def there() -> list[tuple[str, ModelSpec]]:
+        named = [(spec.name, spec) for spec in library.specs]
+        named += [(alias, library.find(alias)) for alias in library.aliases]
+        return [(name, spec) for name, spec in named if library.on_disk(spec)]
+
+    return shown(to_listing(await asyncio.to_thread(there)))
+
+
+async def ps(request: Request) -> Response:
+    """GET ps: the model that generate draws with; `loaded` is the one in memory, whichever protocol asked for it."""
+    core = core_of(request)
+    spec = core.library.find(chosen(core))
+    return shown({**_drawing(core, spec), "cache_limit": 0, "loaded": core.service.engine.loaded_model})
+
+
+async def load(request: Request) -> Response:
+    """POST load: answers once the model is in memory; from then on generate draws with it."""
+    core = core_of(request)
+    body = await parse(LoadBody, request)
+    spec = to_model(body, core)
+    if core.service.engine.loaded_model != spec.name:
+        origin = Origin(owner=owner_of(request), protocol=PROTOCOL, attached=True)
+        job = await attached(request, await core.service.submit_load(spec.name, origin))
+        raise_for(job)
+        if job.state is not State.SUCCEEDED:
+            raise GenerationFailed("The model was not loaded.")
+    kept(core).model = spec.name
+    return shown(_drawing(core, spec))
+
+
+def _drawing(core: Core, spec: ModelSpec) -> dict[str, str | int | None]:
+    return {
+        "model": spec.name,
+        "quantize": spec.quantize or core.settings.models.quantize,
+        "default_steps": core.settings.generation.default_steps or spec.default_steps,
+    }

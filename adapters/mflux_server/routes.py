@@ -1,0 +1,178 @@
+"""The routes of both generations: the first at the root, the second below /api, the same answers from both."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import math
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from adapters.base import core_of, owner_of, parse, png_of, raise_for
+from adapters.mflux_server.answers import NO_STORE, empty, shown, to_task
+from adapters.mflux_server.forecast import left_s, pace_of, wait_s
+from adapters.mflux_server.kept import PROTOCOL
+from adapters.mflux_server.models import load, ls, ps
+from adapters.mflux_server.request import Encoding, GenerateBody, to_origin, to_request
+from engine.protocol import Generate
+from gateway.errors import JobNotFound
+from gateway.images import encode
+from gateway.job import Job, State
+from gateway.service import JobService
+
+PREFIX = "/api"
+FIRST = ("generate", "status", "image", "tasks", "cancel", "clear")
+"""What generation 1 had, at the root."""
+FIRST_STEPS = 4
+"""Steps of a request of generation 1 that names none."""
+
+TASKS_MOST = 1000
+RECENT = 20
+TRUE = frozenset({"true", "1", "t", "y", "yes"})
+LISTED = (State.QUEUED, State.RUNNING, State.SUCCEEDED, State.FAILED)
+
+
+async def generate(request: Request) -> Response:
+    """POST generate: the task is on disk when this answers. `task_length` counts the other jobs, whosever they are."""
+    service = core_of(request).service
+    body = await parse(GenerateBody, request)
+    origin = to_origin(body, request)
+    default_steps = None if request.url.path.startswith(PREFIX) else FIRST_STEPS
+    job = await service.submit(await to_request(body, request, default_steps=default_steps), origin)
+    stats = await service.stats()
+    others = stats.by_state.get(State.QUEUED, 0) + stats.by_state.get(State.RUNNING, 0) - 1
+    return shown(
+        {
+            "task_id": job.id,
+            "task_length": max(0, others),
+            "expected_time_seconds": await _seconds_left(service, job),
+            "adjustments": [adjustment.model_dump() for adjustment in job.adjustments],
+        }
+    )
+
+
+async def status(request: Request) -> Response:
+    """GET status: `done` says that it is over; `error` beside it, that it failed. Clients know no third word."""
+    service = core_of(request).service
+    task = await _own_task(request)
+    if task is None:
+        return empty(404)
+    position = await service.position(task.id)
+    if position is None:
+        task = await service.get(task.id)  # it may have ended since
+        failed = {} if task.failure is None else {"error": task.failure.message}
+        return empty(404) if task.state is State.CANCELLED else shown({"status": "done", **failed})
+    wait = max(1, math.ceil(await _seconds_left(service, task)))
+    return shown({"pos": position, "status": "waiting", "wait_remaining": wait})
+
+
+async def image(request: Request) -> Response:
+    """GET image: the picture as it was ordered; the task is then hidden unless `delete` says otherwise."""
+    service = core_of(request).service
+    task = await _own_task(request)
+    if task is None or task.state in (State.QUEUED, State.RUNNING):
+        return empty(404)
+    raise_for(task)
+    data, encoding = await png_of(request, task.images[0].file), Encoding.of_note(task.note)
+    if not encoding.is_png:
+        data = await asyncio.to_thread(encode, data, format="jpeg", quality=encoding.quality)
+    if _asked(request, "delete", default=True):
+        await service.hide([task.id])
+    if _asked(request, "base64", default=False):
+        return Response(base64.b64encode(data), media_type="text/plain", headers=NO_STORE)
+    return Response(data, media_type=encoding.media_type, headers=NO_STORE)
+
+
+async def tasks(request: Request) -> Response:
+    """GET tasks: a bare array, the oldest first."""
+    found = reversed(await _listed(request))
+    return shown([to_task(job, job.plan) for job in found if isinstance(job.plan, Generate)])
+
+
+async def cancel(request: Request) -> Response:
+    """GET cancel: a waiting or running task is stopped, a finished one hidden."""
+    service = core_of(request).service
+    task = await _own_task(request)
+    if task is None:
+        return empty(404)
+    await service.cancel(task.id)
+    await service.hide([task.id])
+    return empty(200)
+
+
+async def clear(request: Request) -> Response:
+    """GET clear: as cancel, for all tasks of this client."""
+    service = core_of(request).service
+    before = None
+    while page := await _listed(request, before):
+        for job in page:  # the newest first: none of them begins while the others are stopped
+            if isinstance(job.plan, Generate) and job.state in (State.QUEUED, State.RUNNING):
+                await service.cancel(job.id)
+        await service.hide([job.id for job in page])
+        before = page[-1].number
+    return empty(200)
+
+
+async def _listed(request: Request, before: int | None = None) -> list[Job]:
+    """This client's jobs that were neither fetched nor cancelled, the newest first."""
+    return await core_of(request).service.list_jobs(
+        owner=owner_of(request), states=LISTED, protocol=PROTOCOL, hidden=False, limit=TASKS_MOST, before=before
+    )
+
+
+async def _own_task(request: Request) -> Job | None:
+    """The task that `task_id` names, where it is this client's and was neither fetched nor cancelled."""
+    with suppress(JobNotFound):
+        job = await core_of(request).service.get(request.query_params.get("task_id", ""), owner_of(request))
+        is_task = job.protocol == PROTOCOL and isinstance(job.plan, Generate)
+        return job if is_task and not job.hidden and job.state is not State.CANCELLED else None
+    return None
+
+
+async def _seconds_left(service: JobService, task: Job) -> float:
+    """Until this task is done, at the pace of recent jobs."""
+    pace = pace_of(await service.list_jobs(owner=None, states=(State.SUCCEEDED,), limit=RECENT))
+    running = service.running()
+    left = left_s(running, service.progress(running.id), pace, time.time()) if running else 0.0
+    if running is not None and running.id == task.id:
+        return left
+    return wait_s(task.id, left, await service.waiting(limit=TASKS_MOST), pace)
+
+
+def _asked(request: Request, name: str, *, default: bool) -> bool:
+    """Source: `str_to_bool` of mflux-server."""
+    said = request.query_params.get(name)
+    return default if said is None else said.lower() in TRUE
+
+
+def _get(path: str, endpoint: Callable[[Request], Awaitable[Response]], *, changes: bool = False) -> Route:
+    """A GET route; one that changes something takes no HEAD, which nobody expects to."""
+    route = Route(path, endpoint, methods=["GET"])
+    if changes and route.methods is not None:
+        route.methods.discard("HEAD")
+    return route
+
+
+def _tasks_at(prefix: str) -> tuple[Route, ...]:
+    return (
+        Route(f"{prefix}/generate", generate, methods=["POST"]),
+        _get(f"{prefix}/status", status),
+        _get(f"{prefix}/image", image, changes=True),
+        _get(f"{prefix}/tasks", tasks),
+        _get(f"{prefix}/cancel", cancel, changes=True),
+        _get(f"{prefix}/clear", clear, changes=True),
+    )
+
+
+ROUTES = (
+    *_tasks_at(""),
+    *_tasks_at(PREFIX),
+    _get(f"{PREFIX}/ls", ls),
+    _get(f"{PREFIX}/ps", ps),
+    Route(f"{PREFIX}/load", load, methods=["POST"]),
+)

@@ -1,0 +1,125 @@
+"""mflux-server's protocol without a connection: forecasts, notes, errors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from adapters.mflux_server.answers import render_error, to_task
+from adapters.mflux_server.forecast import FIRST_GUESS_S, left_s, pace_of, wait_s, whole_s
+from adapters.mflux_server.request import Encoding, GenerateBody, LoadBody, to_model, to_origin
+from engine.protocol import Load, Queued, Started, Succeeded
+from gateway.errors import Forbidden, InvalidRequest, ModelNotFound, ModelNotOnDisk
+from gateway.job import Job, Priority, Progress
+from gateway.library import Library
+from tests.support import a_job, a_plan
+
+PIXEL_STEPS = 64 * 64 * 4
+
+
+def waiting(number: int, **changes: object) -> Job:
+    return Job.of(a_job(**changes), number).apply(Queued(), 0.0)
+
+
+def finished(number: int, seconds: float, **changes: object) -> Job:
+    return waiting(number, **changes).apply(Started(attempt=1), 10.0).apply(Succeeded(), 10.0 + seconds)
+
+
+def test_the_pace_is_the_median_of_what_each_model_took() -> None:
+    done = [finished(n, seconds) for n, seconds in enumerate((1.0, 2.0, 90.0))]
+    done.append(finished(3, 8.0, plan=a_plan(model="other", seeds=(1, 2))))
+    done.append(finished(4, 5.0, plan=Load(model="flux2-tiny")))
+    pace = pace_of(done)
+    assert pace == {"flux2-tiny": 2.0 / PIXEL_STEPS, "other": 4.0 / PIXEL_STEPS}
+    assert whole_s(a_plan(), pace) == 2.0
+    assert whole_s(a_plan(model="unseen"), pace) == FIRST_GUESS_S * PIXEL_STEPS
+    assert whole_s(Load(model="flux2-tiny"), pace) == 0.0
+
+
+def test_a_wait_counts_each_job_once_and_elapsed_time_only_of_the_running_one() -> None:
+    pace = {"flux2-tiny": 2.0 / PIXEL_STEPS}
+    running = waiting(1).apply(Started(attempt=1), 100.0)
+    assert left_s(running, None, pace, now=100.5) == 1.5
+    assert left_s(running, None, pace, now=900.0) == 0.0
+    measured = Progress(job_id=running.id, pictures=1, step=1, steps=4, step_seconds=3.0)
+    assert left_s(running, measured, pace, now=900.0) == 9.0
+    queue = [waiting(n) for n in (2, 3, 4)]
+    assert [wait_s(job.id, 1.5, queue, pace) for job in queue] == [3.5, 5.5, 7.5]
+
+
+def test_the_note_brings_the_format_back() -> None:
+    assert Encoding.of_note(Encoding("PNG", 7).to_note()) == Encoding("PNG", 7)
+    assert Encoding.of_note("") == Encoding("JPEG", 85)
+    assert [Encoding(name).media_type for name in ("PNG", "JPEG", "WEBP")] == ["image/png", "image/jpeg", "image/jpeg"]
+
+
+def test_a_task_shows_its_times_as_they_come() -> None:
+    job = waiting(1, priority=Priority.HIGH, note=Encoding("PNG", 7).to_note())
+    plan = a_plan()
+    row = {
+        "task_id": job.id,
+        "prompt": "a red circle",
+        "seed": "1",
+        "height": 64,
+        "width": 64,
+        "steps": 4,
+        "guidance": 1.0,
+        "format": "PNG",
+        "quality": 7,
+        "priority": True,
+        "init_image": None,
+        "start_time": 0.0,
+    }
+    assert to_task(job, plan) == row
+    ended = replace(job, started_at=1.0, finished_at=2.0)
+    assert to_task(ended, plan) == {**row, "compute_time": 1.0, "end_time": 2.0}
+
+
+def test_priority_is_free_only_where_no_keys_divide_the_clients() -> None:
+    def asked(keys_file: Path | None) -> Request:
+        core = SimpleNamespace(settings=SimpleNamespace(access=SimpleNamespace(keys_file=keys_file)))
+        return Request({"type": "http", "headers": [], "state": {"core": core, "owner": "key:a"}})
+
+    urgent = GenerateBody(prompt="x", priority=True, format="png", quality=7)
+    origin = to_origin(urgent, asked(None))
+    assert (origin.priority, origin.attached, origin.note) == (Priority.HIGH, False, Encoding("PNG", 7).to_note())
+    assert to_origin(GenerateBody(prompt="x"), asked(Path("keys"))).priority is Priority.NORMAL
+    with pytest.raises(Forbidden):
+        to_origin(urgent, asked(Path("keys")))
+
+
+def test_quantize_picks_the_row_of_that_many_bits(tmp_path: Path) -> None:
+    weights = tmp_path / "flux2-klein-4b" / "transformer"
+    weights.mkdir(parents=True)
+    (weights / "model.safetensors").touch()
+    settings = SimpleNamespace(models=SimpleNamespace(quantize=4))
+    core: Any = SimpleNamespace(library=Library(tmp_path, default="flux2-tiny"), settings=settings)
+    asked = {None: "flux2-klein-4b", 4: "flux2-klein-4b", 8: "flux2-klein-4b-8-bit"}
+    for bits, name in asked.items():
+        assert to_model(LoadBody(model="flux2-klein-4b", quantize=bits), core).name == name
+    for model, bits in (("flux2-klein-4b", 5), ("flux2-klein-4b-8-bit", 6), ("flux2-tiny", 8)):
+        with pytest.raises(InvalidRequest, match="bits"):
+            to_model(LoadBody(model=model, quantize=bits), core)
+    with pytest.raises(ModelNotOnDisk):
+        to_model(LoadBody(model="flux2-klein-9b", quantize=8), core)
+
+
+def test_errors_name_fields_where_fields_are_at_fault() -> None:
+    def said(error: InvalidRequest | ModelNotFound) -> object:
+        return json.loads(bytes(render_error(error).body))
+
+    assert said(InvalidRequest("Too wide.", param="width")) == {
+        "errors": {"width": "Too wide."},
+        "message": "Input payload validation failed",
+    }
+    assert said(InvalidRequest("Bad host.")) == {"message": "Bad host."}
+    assert said(ModelNotFound("None.", details={"available_models": ["a"]})) == {
+        "message": "None.",
+        "available_models": ["a"],
+    }
