@@ -31,6 +31,15 @@ def an_image(size: tuple[int, int] = (64, 64), colour: str = "red", mode: str = 
     return out.getvalue()
 
 
+def a_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> bytes:
+    """White in the box, black elsewhere."""
+    out = io.BytesIO()
+    mask = Image.new("L", size)
+    mask.paste(255, box)
+    mask.save(out, "PNG")
+    return out.getvalue()
+
+
 def opened(png: bytes) -> Image.Image:
     picture = Image.open(io.BytesIO(png))
     picture.load()

@@ -203,3 +203,30 @@ def test_whatever_a_field_holds_it_is_drawn_or_refused_by_name(
     job = ended(plan.plan, adjustments=plan.adjustments)
     reply = json.loads(to_body(Told(asked, job, plan.plan, found.adjustments), [an_image()] * len(plan.plan.seeds)))
     assert len(json.loads(reply["info"])["infotexts"]) == len(reply["images"])
+
+
+# ---- valid requests, changed at random ---------------------------------------------------------------
+
+TINY_PICTURE = base64.b64encode(an_image((64, 64), "blue")).decode()
+VALID: dict[str, dict[str, Any]] = {
+    "txt2img": {**SMALL, "seed": 1, "enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "styles": ["None"]},
+    "img2img": {**SMALL, "init_images": [TINY_PICTURE], "mask": TINY_PICTURE, "mask_blur": 2, "resize_mode": 1},
+    "extra-single-image": {"image": TINY_PICTURE, "upscaler_1": "Lanczos", "upscaling_resize": 1.5},
+    "png-info": {"image": TINY_PICTURE},
+    "options": {"samples_format": "png", "send_seed": True},
+}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sampled_from(sorted(VALID)), st.data())
+def test_a_valid_request_changed_at_random_is_done_or_refused_and_never_a_mistake_of_ours(
+    gateway: Live, path: str, data: st.DataObject
+) -> None:
+    body = dict(VALID[path])
+    for name in data.draw(st.lists(st.sampled_from(sorted(body)), min_size=1, max_size=3, unique=True)):
+        body[name] = data.draw(ANYTHING)
+    if body.get("sd_model_checkpoint"):
+        del body["sd_model_checkpoint"]
+    response = httpx.post(f"{gateway.url}/sdapi/v1/{path}", json=body, timeout=60)
+    assert response.status_code in (200, 404, 422) or response.json()["error"] in ("AssertionError", "RuntimeError")
+    assert "Traceback" not in response.text

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from tests.live import Live, live
-from tests.sdapi_support import INIT, opened
+from tests.sdapi_support import INIT, a_mask, opened
 
+MASK = base64.b64encode(a_mask((96, 64), (40, 20, 60, 40))).decode()
 GOLDEN = sorted((Path(__file__).parent / "golden" / "sdapi").glob("*.json"))
 
 
@@ -33,10 +34,11 @@ def client(gateway: Live) -> Iterator[httpx.Client]:
 # ---- recorded clients ------------------------------------------------------------------------------
 
 
-def send(gateway: Live, call: dict[str, Any], options: dict[str, Any]) -> tuple[int, str, Any]:
+def send(gateway: Live, call: dict[str, Any], options: dict[str, Any], last: str) -> tuple[int, str, Any]:
     """Status, content type and JSON of one call. By http.client: httpx refuses to send `Basic ` with nothing behind."""
     body = options if call.get("json") == "$OPTIONS" else call.get("json")
     text = call.get("content", "" if body is None else json.dumps(body)).replace("$INIT", INIT)
+    text = text.replace("$MASK", MASK).replace("$IMAGE", last)
     headers = dict(call.get("headers", {}))
     if body is not None:
         headers["content-type"] = "application/json"
@@ -49,7 +51,7 @@ def send(gateway: Live, call: dict[str, Any], options: dict[str, Any]) -> tuple[
         connection.close()
 
 
-def check_pictures(answer: dict[str, Any]) -> None:
+def check_pictures(answer: dict[str, Any], asked: dict[str, Any]) -> None:
     """What the clients of the contract's section 10 read without a guard."""
     assert isinstance(answer["parameters"], dict)
     assert isinstance(answer["info"], str)
@@ -59,21 +61,54 @@ def check_pictures(answer: dict[str, Any]) -> None:
         assert "," not in image
         picture = opened(base64.b64decode(image, validate=True))
         assert picture.format == "PNG"
-        assert picture.size == (info["width"], info["height"])
+        if asked.get("mask") and asked.get("inpaint_full_res"):
+            assert picture.size == (96, 64)
+        elif asked.get("enable_hr"):
+            assert picture.width > info["width"]
+        else:
+            assert picture.size == (info["width"], info["height"])
         assert picture.info["parameters"] == text
         assert text.split("\n")[-1].startswith("Steps: ")
         assert all(": " in part for part in text.split("\n")[-1].split(", "))
     assert info["seed"] >= 0
 
 
-def check_answer(path: str, method: str, answer: Any) -> None:
+LISTS = (
+    "upscalers",
+    "latent-upscale-modes",
+    "sd-vae",
+    "schedulers",
+    "prompt-styles",
+    "face-restorers",
+    "hypernetworks",
+)
+
+
+def check_answer(path: str, method: str, answer: Any, asked: Any) -> None:
     match method, path.partition("?")[0]:
         case "POST", "txt2img" | "img2img":
-            check_pictures(answer)
+            check_pictures(answer, asked)
         case "POST", "options":
             assert answer is None
-        case "POST", "interrupt":
+        case "POST", "skip":
+            assert answer is None
+        case "POST", "interrupt" | "unload-checkpoint" | "reload-checkpoint":
             assert answer == {}
+        case "POST", "extra-single-image":
+            assert opened(base64.b64decode(answer["image"], validate=True)).size == (192, 128)
+        case "POST", "png-info":
+            assert answer["info"].startswith("a red circle\n")
+            assert answer["info"].split("\n")[-1].startswith("Steps: ")
+        case _, "cmd-flags":
+            assert isinstance(answer, dict)
+        case _, "scripts":
+            assert answer == {"txt2img": [], "img2img": []}
+        case _, "embeddings":
+            assert (answer["loaded"], answer["skipped"]) == ({}, {})
+        case _, "loras":
+            assert all(isinstance(row["alias"], str) for row in answer)
+        case _, path if path in LISTS:
+            assert all("name" in row for row in answer)
         case _, "options":
             assert answer["sd_model_checkpoint"]
             assert answer["samples_format"] == "png"
@@ -95,10 +130,12 @@ def test_a_recorded_client_gets_what_it_reads(gateway: Live, client: httpx.Clien
     calls = json.loads(file.read_text())["calls"]
     options = client.get("options").json()
     assert options["sd_model_checkpoint"] in [row["title"] for row in client.get("sd-models").json()]
+    last = ""
     for call in calls:
-        status, content_type, answer = send(gateway, call, options)
+        status, content_type, answer = send(gateway, call, options, last)
         assert (status, content_type) == (200, "application/json"), (call["path"], answer)
-        check_answer(call["path"], call["method"], answer)
+        check_answer(call["path"], call["method"], answer, call.get("json") or {})
+        last = next(iter(answer["images"]), last) if isinstance(answer, dict) and "images" in answer else last
 
 
 def test_the_unmodified_webuiapi_client_draws(gateway: Live) -> None:
@@ -109,6 +146,22 @@ def test_the_unmodified_webuiapi_client_draws(gateway: Live) -> None:
     assert drawn.info["all_seeds"] == [7, 8]
     again = api.img2img(images=[drawn.image], prompt="a red circle", width=64, height=64, denoising_strength=0.5)
     assert again.image.size == (64, 64)
+    masked = api.img2img(images=[drawn.image], mask_image=opened(base64.b64decode(MASK)), width=64, height=64)
+    assert masked.image.size == (64, 64)
+    larger = api.txt2img(prompt="a red circle", width=64, height=64, enable_hr=True, hr_scale=1.5)
+    assert larger.image.size == (96, 96)
+    assert api.extra_single_image(drawn.image, upscaler_1=webuiapi.Upscaler.Lanczos).image.size == (128, 128)
+    assert api.extra_batch_images(drawn.images, upscaler_1="Nearest").images[1].size == (128, 128)
+    assert api.png_info(larger.image).info.startswith("a red circle")
+    assert api.util_get_model_names() == ["flux2-tiny"]
+    for listed in (api.get_samplers, api.get_upscalers, api.get_face_restorers, api.get_realesrgan_models):
+        assert isinstance(listed(), list)
+    for listed in (api.get_hypernetworks, api.get_prompt_styles, api.get_loras, api.get_sd_vae, api.get_embeddings):
+        assert isinstance(listed(), list | dict)
+    assert api.get_memory()["cuda"] == {"error": "unavailable"}
+    assert api.get_cmd_flags()["api"] is True
+    assert api.refresh_checkpoints() is None
+    assert api.skip() is None
     assert api.set_options({"sd_model_checkpoint": "flux2-tiny"}) is None
     assert api.get_options()["sd_model_checkpoint"] == "flux2-tiny"
     assert api.get_progress()["state"]["job_count"] == 0
