@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from adapters.mflux_server.request import Encoding
 from engine.catalog import ModelSpec
 from engine.protocol import Generate
-from gateway.errors import GatewayError, InvalidRequest, MalformedBody, ModelNotFound
+from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
 from gateway.job import Job, Priority
 
 NO_STORE = {"Cache-Control": "no-store"}
@@ -71,7 +71,7 @@ def to_listing(names: list[tuple[str, ModelSpec]]) -> dict[str, dict[str, Any]]:
 def render_error(error: GatewayError) -> Response:
     """Source: flask-restx: {message}, and {errors: {field: sentence}} where fields are at fault."""
     body: dict[str, Any] = {"message": error.message}
-    if isinstance(error, InvalidRequest) and not isinstance(error, MalformedBody) and (error.param or error.details):
+    if isinstance(error, InvalidRequest) and (error.param or "errors" in error.details):
         body = {"errors": _by_field(error), "message": "Input payload validation failed"}
     if isinstance(error, ModelNotFound):
         body |= error.details
