@@ -5,6 +5,7 @@ GatewayError
 │   ├── MalformedBody           not JSON, too deep, too many nodes, forbidden text
 │   └── RemoteImagesDisabled    a URL where a picture was expected
 ├── Unauthorized 401
+│   └── WrongKey                a key was sent, but none of ours
 ├── Forbidden 403               foreign host, origin or cross-site request
 ├── NotFound 404
 │   ├── ModelNotFound           `details["available_models"]`
@@ -73,6 +74,10 @@ class RemoteImagesDisabled(InvalidRequest):
 
 class Unauthorized(GatewayError):
     code, status, message = "unauthorized", 401, "A valid API key is required."
+
+
+class WrongKey(Unauthorized):
+    pass
 
 
 class Forbidden(GatewayError):

@@ -350,7 +350,11 @@ def test_out_of_memory_has_the_documented_code_and_a_suggestion() -> None:
     assert body["details"]["suggestion"]
 
 
-def test_a_missing_key_is_basic_auths_401() -> None:
-    response = render_error(errors.Unauthorized())
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [(errors.Unauthorized(), "Not authenticated"), (errors.WrongKey(), "Incorrect username or password")],
+)
+def test_a_missing_key_and_a_wrong_one_are_basic_auths_401(error: GatewayError, detail: str) -> None:
+    response = render_error(error)
     assert response.status_code == 401
-    assert json.loads(response.body)["detail"] == "Not authenticated"
+    assert json.loads(response.body)["detail"] == detail

@@ -18,6 +18,7 @@ from gateway.errors import (
     NotFound,
     Unauthorized,
     UnsupportedMediaType,
+    WrongKey,
 )
 
 SEED_CODES = {"engine_oom": "OOM_ERROR"}
@@ -37,6 +38,8 @@ def render_error(error: GatewayError) -> Response:
             return JSONResponse({"detail": "Method Not Allowed"}, 405)
         case InvalidRequest() | UnsupportedMediaType():
             return JSONResponse({"detail": _details(error), "error": error.message, "code": _code(error)}, 422)
+        case WrongKey():
+            return _body(error, "HTTPException", "Incorrect username or password")
         case Unauthorized():
             return _body(error, "HTTPException", "Not authenticated")
         case InitImageNotFound() | NotFound(code="interrogator_not_found") | NotImplementedHere():

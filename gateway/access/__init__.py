@@ -25,6 +25,7 @@ from gateway.errors import (
     TooManyGuesses,
     Unauthorized,
     UnsupportedMediaType,
+    WrongKey,
 )
 from gateway.settings import Settings
 
@@ -249,9 +250,10 @@ class Guard:
         if name is not None:
             state["owner"] = f"key:{name}"
         elif not is_open:
-            if given is not None:
-                self._guesses.wrong(peer)
-            raise Unauthorized
+            if given is None:
+                raise Unauthorized
+            self._guesses.wrong(peer)
+            raise WrongKey
 
     def _check_body(self, scope: Scope, headers: dict[bytes, bytes], bounds: BodyBounds) -> None:
         if not _has_body(scope):
