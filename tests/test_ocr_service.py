@@ -112,7 +112,8 @@ def test_a_document_that_takes_two_children_along_fails_and_the_next_one_is_read
     tmp_path: Path, action: str, code: str
 ) -> None:
     async def story() -> None:
-        async with service_in(tmp_path, replace(OBEDIENT, page_s=3.0)) as service:
+        options = replace(OBEDIENT, page_s=3.0) if action == "sleep" else OBEDIENT
+        async with service_in(tmp_path, options) as service:
             ended = await service.ended((await read(service, action)).id)
             assert ended.failure is not None
             assert (ended.failure.code, ended.attempt) == (code, 2)
