@@ -35,7 +35,6 @@ EXACT = [
     ("GET", "realesrgan-models", []),
     ("GET", "prompt-styles", []),
     ("GET", "embeddings", {"loaded": {}, "skipped": {}}),
-    ("GET", "loras", []),
     ("GET", "scripts", {"txt2img": [], "img2img": []}),
     ("GET", "script-info", []),
     ("GET", "extensions", []),
@@ -74,6 +73,11 @@ def test_the_rows_of_a_list_have_all_their_keys(client: httpx.Client, path: str,
     rows = client.get(path).json()
     assert rows
     assert all(set(row) == keys for row in rows)
+
+
+def test_loras_are_told_by_the_names_that_prompts_call_them(client: httpx.Client) -> None:
+    for row in client.get("loras").json():
+        assert row == {"name": row["name"], "alias": row["name"], "path": f"{row['name']}.safetensors", "metadata": {}}
 
 
 def test_upscalers_are_those_that_need_no_model(client: httpx.Client) -> None:
