@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import base64
 import io
+import json
 import tempfile
 import textwrap
 from collections import Counter
@@ -20,11 +21,15 @@ import httpx
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from engine.catalog import EMBEDDED_PATH
 from tests.live import Live
 from tools.train_embedded.judging import evaluation_scenes, icon_scenes, judge, ranked_icons
 from tools.train_embedded.scenes import prompt
 
 SIZE_PX = 128
+KNOWS_ALL = json.loads((EMBEDDED_PATH / "training.json").read_text(encoding="utf-8"))["kinds"] == "all"
+"""Whether the shipped weights were trained on all shapes and icons, or on the first shapes."""
+
 APART = 8.0
 """Least root mean square distance of two seeds' pixels, in grey levels of 256, to count as different."""
 
@@ -49,7 +54,7 @@ class Artist:
 def composed(artist: Artist, count: int, seed: int) -> Shown:
     """Shapes with colours, backgrounds, counts, sizes, places and relations."""
     rng, right, asked, shown = Random(seed), Counter[str](), Counter[str](), []
-    for number, scene in enumerate(evaluation_scenes(count, seed)):
+    for number, scene in enumerate(evaluation_scenes(count, seed, KNOWS_ALL)):
         text = prompt(scene, rng)
         picture = artist.draw(text, number)
         verdict = judge(scene, picture)
@@ -80,7 +85,7 @@ def icons(artist: Artist, seed: int, each: int) -> Shown:
 def variety(artist: Artist, count: int, seed: int) -> None:
     """How far two seeds of one prompt are apart."""
     rng, distances = Random(seed), []
-    for scene in evaluation_scenes(count, seed + 1):
+    for scene in evaluation_scenes(count, seed + 1, KNOWS_ALL):
         text = prompt(scene, rng)
         one, other = (np.asarray(artist.draw(text, number), dtype=float) for number in (1, 2))
         distances.append(float(np.sqrt(np.mean((one - other) ** 2))))
@@ -116,13 +121,14 @@ def main() -> None:
             with httpx.Client(base_url=gateway.url, timeout=120) as client:
                 artist = Artist(client)
                 shapes = composed(artist, arguments.count, arguments.seed)
-                things = icons(artist, arguments.seed, each=2)
+                things = icons(artist, arguments.seed, each=2) if KNOWS_ALL else []
                 variety(artist, 60, arguments.seed)
         finally:
             gateway.stop()
     if arguments.sheet:
-        half = SHEET_COLUMNS * SHEET_ROWS // 2
-        contact_sheet([*shapes[:half], *things[: 2 * half : 2]], arguments.sheet)
+        cells = SHEET_COLUMNS * SHEET_ROWS
+        things = things[:cells:2]
+        contact_sheet([*shapes[: cells - len(things)], *things], arguments.sheet)
 
 
 if __name__ == "__main__":

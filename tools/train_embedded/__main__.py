@@ -49,14 +49,12 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     facts_file = work / "facts.json"
     facts = json.loads(facts_file.read_text(encoding="utf-8")) if facts_file.exists() else {"seed": arguments.seed}
+    facts["kinds"] = arguments.kinds
     if not (work / "tokenizer").exists():
         build_tokenizer(work / "tokenizer", arguments.seed)
     fit_basis(work / "basis.npz", arguments.seed)
-    for stage, train in (
-        ("flow", partial(train_flow, kinds=arguments.kinds)),
-        ("vae", train_vae),
-        ("lora", train_lora),
-    ):
+    flow = partial(train_flow, kinds=arguments.kinds)
+    for stage, train in (("flow", flow), ("vae", train_vae), ("lora", train_lora)):
         if stage in arguments.stages and stage not in facts:
             result = train(work, 60.0 * arguments.budget_minutes * SHARES[stage], arguments.seed)
             facts[stage] = {key: round(value, 4) for key, value in result.items()}
