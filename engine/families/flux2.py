@@ -11,6 +11,7 @@ from math import ceil, exp
 from typing import Any, cast
 
 import mlx.core as mx
+import numpy as np
 from mflux.models.common.config.model_config import AVAILABLE_MODELS
 from mflux.models.common.latent_creator.latent_creator import LatentCreator
 from mflux.models.common.schedulers.flow_match_euler_discrete_scheduler import FlowMatchEulerDiscreteScheduler
@@ -182,7 +183,7 @@ def repainted(mask: Image) -> mx.array:
     touches, as one pixel kept in them would pull the rest back.
     """
     columns, rows = mask.width // 8, mask.height // 8
-    pixels = mx.array(list(mask.tobytes()), dtype=mx.uint8).reshape(rows, 8, columns, 8)
+    pixels = mx.array(np.asarray(mask)).reshape(rows, 8, columns, 8)
     touched = mx.broadcast_to(pixels.max(axis=(1, 3)) > 127, (1, 32, rows, columns))
     return Flux2LatentCreator.pack_latents(Flux2LatentCreator.patchify_latents(touched))
 

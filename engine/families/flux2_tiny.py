@@ -104,11 +104,7 @@ class TinyVAE(Flux2VAE):
 class Flux2Tiny(Flux2Klein):
     """mflux's FLUX.2 Klein pipeline around toy-width parts; prompts are read up to `TEXT_TOKENS` tokens."""
 
-    def __init__(
-        self,
-        model_path: Path,
-        quantize: int | None = None,
-    ) -> None:
+    def __init__(self, model_path: Path, quantize: int | None = None) -> None:
         nn.Module.__init__(self)
         path = str(model_path)
         Flux2Initializer._init_config(self, _model_config(model_path))
@@ -153,11 +149,7 @@ def wording(plan: Generate, image: int) -> str:
     return worded(plan.prompt, numbers)
 
 
-def build(
-    model_path: Path,
-    *,
-    quantize: int | None = None,
-) -> Flux2Klein:
+def build(model_path: Path, *, quantize: int | None = None) -> Flux2Klein:
     """Loads the embedded model; on a CPU everything is computed in float32."""
     if mx.default_device() == mx.cpu:
         ModelConfig.precision = mx.float32
