@@ -13,9 +13,10 @@ import json
 import tempfile
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from math import ceil
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import httpx
 import numpy as np
@@ -23,17 +24,20 @@ from PIL import Image, ImageDraw, ImageFont
 
 from engine.catalog import EMBEDDED_PATH
 from tests.live import Live
-from tools.train_embedded.judging import evaluation_scenes, icon_scenes, judge, ranked_icons
-from tools.train_embedded.scenes import prompt
+from tools.train_embedded.judging import edit_cases, evaluation_scenes, icon_scenes, judge, ranked_icons
+from tools.train_embedded.reading import is_night
+from tools.train_embedded.scenes import Style, prompt, render
 
+MODEL = "flux2-tiny"
 SIZE_PX = 128
+SIZE = f"{SIZE_PX}x{SIZE_PX}"
 KNOWS_ALL = json.loads((EMBEDDED_PATH / "training.json").read_text(encoding="utf-8"))["kinds"] == "all"
 """Whether the shipped weights were trained on all shapes and icons, or on the first shapes."""
 
 APART = 8.0
 """Least root mean square distance of two seeds' pixels, in grey levels of 256, to count as different."""
 
-SHEET_COLUMNS, SHEET_ROWS, CAPTION_PX = 8, 6, 30
+SHEET_COLUMNS, CAPTION_PX = 8, 30
 
 Shown = list[tuple[str, Image.Image]]
 
@@ -44,11 +48,20 @@ class Artist:
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
-    def draw(self, text: str, seed: int) -> Image.Image:
-        body = {"model": "flux2-tiny", "prompt": text, "seed": seed, "size": f"{SIZE_PX}x{SIZE_PX}"}
-        answer = self._client.post("/v1/images/generations", json={**body, "response_format": "b64_json"})
-        answer.raise_for_status()
-        return Image.open(io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))).convert("RGB")
+    def draw(self, text: str, seed: int, **said: Any) -> Image.Image:
+        body = {"model": MODEL, "prompt": text, "seed": seed, "size": SIZE, "response_format": "b64_json", **said}
+        return _shown(self._client.post("/v1/images/generations", json=body))
+
+    def change(self, words: str, before: Image.Image, seed: int) -> Image.Image:
+        buffer = io.BytesIO()
+        before.save(buffer, "PNG")
+        body = {"model": MODEL, "prompt": words, "seed": str(seed), "size": SIZE, "response_format": "b64_json"}
+        return _shown(self._client.post("/v1/images/edits", data=body, files={"image": buffer.getvalue()}))
+
+
+def _shown(answer: httpx.Response) -> Image.Image:
+    answer.raise_for_status()
+    return Image.open(io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))).convert("RGB")
 
 
 def composed(artist: Artist, count: int, seed: int) -> Shown:
@@ -92,14 +105,44 @@ def variety(artist: Artist, count: int, seed: int) -> None:
     say(f"two seeds at least {APART:g} grey levels apart", sum(d >= APART for d in distances), count)
 
 
+def edits(artist: Artist, count: int, seed: int) -> Shown:
+    """Changes of a picture beside it: is all of the scene as it should be then?"""
+    rng, right, asked, shown = Random(seed), Counter[str](), Counter[str](), []
+    for number, edit in enumerate(edit_cases(count, seed, KNOWS_ALL)):
+        before = render(edit.before, Style.sample(rng))
+        after = artist.change(edit.words, before, number)
+        holds = all(judge(edit.after, after).values())
+        for name in (edit.what, "whatever"):
+            asked[name] += 1
+            right[name] += holds
+        shown += [("", before), (edit.words, after)]
+    for name in asked:
+        say(f"change of {name} right", right[name], asked[name])
+    return shown
+
+
+def at_night(artist: Artist, count: int, seed: int) -> Shown:
+    """The LoRA `night`: is the background dark blue with it, another without, and are the objects still there?"""
+    rng, effects, objects_kept, shown = Random(seed), 0, 0, []
+    for number, scene in enumerate(evaluation_scenes(count, seed + 2, KNOWS_ALL)):
+        text = prompt(scene, rng)
+        picture = artist.draw(text, number, loras=[{"name": "night", "scale": 1.0}])
+        effects += is_night(picture) and not is_night(artist.draw(text, number))
+        objects_kept += judge(scene, picture)["shape"]
+        shown.append((f"{text} (night)", picture))
+    say("the LoRA's effect shows", effects, count)
+    say("outlines right with the LoRA", objects_kept, count)
+    return shown
+
+
 def say(what: str, right: int, asked: int) -> None:
     print(f"{what:40} {100 * right / max(1, asked):5.1f} %   {right} of {asked}")
 
 
-def contact_sheet(shown: Iterable[tuple[str, Image.Image]], path: Path) -> None:
+def contact_sheet(shown: Shown, path: Path) -> None:
     """Pictures with their prompts below."""
     width, height = SIZE_PX + 6, SIZE_PX + CAPTION_PX
-    sheet = Image.new("RGB", (SHEET_COLUMNS * width, SHEET_ROWS * height), "white")
+    sheet = Image.new("RGB", (SHEET_COLUMNS * width, ceil(len(shown) / SHEET_COLUMNS) * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
     for number, (text, picture) in enumerate(shown):
         x, y = number % SHEET_COLUMNS * width + 3, number // SHEET_COLUMNS * height + 3
@@ -123,12 +166,12 @@ def main() -> None:
                 shapes = composed(artist, arguments.count, arguments.seed)
                 things = icons(artist, arguments.seed, each=2) if KNOWS_ALL else []
                 variety(artist, 60, arguments.seed)
+                changed = edits(artist, 100, arguments.seed)
+                dark = at_night(artist, 60, arguments.seed)
         finally:
             gateway.stop()
     if arguments.sheet:
-        cells = SHEET_COLUMNS * SHEET_ROWS
-        things = things[:cells:2]
-        contact_sheet([*shapes[: cells - len(things)], *things], arguments.sheet)
+        contact_sheet([*shapes[:32], *things[::2], *changed[:16], *dark[:8]], arguments.sheet)
 
 
 if __name__ == "__main__":

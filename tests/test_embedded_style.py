@@ -1,6 +1,6 @@
 """What the seed settles for the embedded model before it draws."""
 
-from engine.embedded.style import AXES, between, levels, numbers_of, worded
+from engine.embedded.style import AXES, between, centred, levels, numbers_of, worded
 from tools.train_embedded.scenes import COLOUR_WORDS, COLOURS, NOUNS
 
 
@@ -25,3 +25,8 @@ def test_subseeds_lead_from_one_style_to_another() -> None:
     one, other = numbers_of(1), numbers_of(2)
     assert between(one, other, 0) == one
     assert between(one, other, 1) == other
+
+
+def test_centred_stands_in_the_middle_and_keeps_the_rest() -> None:
+    numbers = numbers_of(3)
+    assert levels(centred(numbers)) == (len(AXES[0]) // 2, len(AXES[1]) // 2, *levels(numbers)[2:])

@@ -8,8 +8,9 @@ import pytest
 
 from tools.train_embedded.basis import Basis
 from tools.train_embedded.drawing import SHAPES
+from tools.train_embedded.edits import training_edit
 from tools.train_embedded.icons import ICON_COLOURS, ICONS
-from tools.train_embedded.judging import evaluation_scenes, icon_scenes, judge, ranked_icons
+from tools.train_embedded.judging import edit_cases, evaluation_scenes, icon_scenes, judge, ranked_icons
 from tools.train_embedded.scenes import COLOURS, PLAINEST, Style, held_out, prompt, render, training_scene
 
 
@@ -43,6 +44,39 @@ def test_pictures_of_icons_are_read_as_what_they_show() -> None:
     ranks = [ranked_icons(s, render(s, Style.sample(rng))).index(s.groups[0].kind) for s in scenes]
     assert sum(rank == 0 for rank in ranks) >= 0.9 * len(scenes)
     assert all(rank < 3 for rank in ranks)
+
+
+def test_changes_are_measured_where_training_never_goes() -> None:
+    rng = Random(1)
+    edits = [training_edit(rng, everything=True) for _ in range(500)]
+    assert not any(held_out(edit.before) or held_out(edit.after) for edit in edits)
+    assert all(held_out(edit.after) for edit in edit_cases(30, 1))
+
+
+def test_a_change_changes_one_thing_and_its_words_name_it() -> None:
+    for edit in edit_cases(100, 2):
+        before, after = edit.before, edit.after
+        assert before != after
+        pairs = list(zip(before.groups, after.groups, strict=True))
+        assert (before.background == after.background) == (edit.what != "background")
+        assert all((one.kind == other.kind) == (edit.what != "kind") for one, other in pairs)
+        assert sum(one.colour != other.colour for one, other in pairs) == (edit.what == "colour")
+        assert edit.words
+
+
+def test_pictures_of_changes_are_read_as_what_they_show() -> None:
+    rng, right = Random(3), 0
+    for edit in (cases := edit_cases(60, 3)):
+        right += all(judge(edit.after, render(edit.after, Style.sample(rng))).values())
+    assert right >= 0.95 * len(cases)
+
+
+def test_two_styles_of_a_scene_nearly_always_differ() -> None:
+    rng, far = Random(9), 0
+    for scene in evaluation_scenes(200, 77):
+        one, other = (np.asarray(render(scene, Style.sample(rng)), dtype=float) for _ in range(2))
+        far += float(np.sqrt(np.mean((one - other) ** 2))) > 8
+    assert far >= 0.92 * 200
 
 
 def test_an_empty_picture_shows_nothing() -> None:

@@ -25,6 +25,11 @@ def between(one: Numbers, other: Numbers, share: float) -> Numbers:
     return tuple((1 - share) * a + share * b for a, b in zip(one, other, strict=True))
 
 
+def centred(numbers: Numbers) -> Numbers:
+    """The same, but in the middle of the picture."""
+    return (0.5, 0.5, *numbers[2:])
+
+
 def levels(numbers: Sequence[float]) -> tuple[int, ...]:
     """The level of each axis, counted from 0."""
     return tuple(min(int(number * len(axis)), len(axis) - 1) for number, axis in zip(numbers, AXES, strict=True))

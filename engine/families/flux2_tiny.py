@@ -21,7 +21,7 @@ from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from mflux.models.flux2.variants.txt2img.flux2_klein import Flux2Klein
 from mlx import nn
 
-from engine.embedded.style import between, numbers_of, worded
+from engine.embedded.style import between, centred, numbers_of, worded
 from engine.protocol import Generate
 
 NATIVE_PX = 128
@@ -140,13 +140,17 @@ class Flux2Tiny(Flux2Klein):
 
 
 def wording(plan: Generate, image: int) -> str:
-    """The prompt with what its seed, or the way to its subseed, settles; none where a picture is to be kept mostly."""
+    """The prompt with what its seed, or the way to its subseed, settles; a mask settles the place itself, and a
+    reference picture everything. None where a picture is to be kept mostly.
+    """
+    if plan.references:
+        return plan.prompt
     if plan.init_image is not None and plan.mask is None and plan.denoise < FOLLOWS_PROMPT:
         return ""
     numbers = numbers_of(plan.seeds[image])
     if plan.subseed_strength > 0:
         numbers = between(numbers, numbers_of(plan.subseeds[image]), plan.subseed_strength)
-    return worded(plan.prompt, numbers)
+    return worded(plan.prompt, numbers if plan.mask is None else centred(numbers))
 
 
 def build(model_path: Path, *, quantize: int | None = None) -> Flux2Klein:

@@ -18,35 +18,34 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from engine.embedded.style import numbers_of, worded
 
 from .basis import Basis
+from .batches import BATCH, Supply, misled
 from .checkpoint import Average, Budget, learning_rate, load_checkpoint, save_checkpoint
 from .geometry import LATENT_GRID, LATENT_TOKENS, TEXT_ENCODER, TEXT_LAYERS, TEXT_TOKENS, TRANSFORMER, scheduler_sigmas
-from .judging import evaluation_scenes, icon_scenes, judge
-from .latents import Painted, paint_pool
-from .scenes import prompt
+from .judging import edit_cases, evaluation_scenes, icon_scenes, judge, ranked_icons
+from .scenes import Style, prompt, render
 from .tokenizer import encode_prompts, load_tokenizer
 
 log = logging.getLogger(__name__)
 
-BATCH = 32
-POOL = 16_000
 MATRIX_RATE = 0.02
 OTHER_RATE = 1e-3
 WEIGHT_DECAY = 0.02
 ORTHOGONALISING_STEPS = 3
-BLANK_SHARE = 0.06
 SCHEDULE_SHARE = 0.8
 SCHEDULE_WEIGHTS = (0.4, 0.2, 0.2, 0.2)
-UNSTYLED_SHARE = 0.05
-"""Share of prompts that come without their style."""
+HOLD = 0.45
+"""Share of the budget after which the learning rate falls; outlines become right while it does."""
 
-PLAIN_UNTIL, VARIED_FROM = 0.2, 0.5
+PLAIN_UNTIL, VARIED_FROM = 0.22, 0.42
 """Shares of the budget between which styles grow from all alike to their full variety: a model shown everything at
 once first learns the blur of all places and sizes, and outlines only much later."""
 
-EVERYTHING_FROM = 0.18
+EVERYTHING_FROM = 0.1
 """Share of the budget from which on all kinds are drawn, if they are wanted, not only the first ones."""
 
 SCORED = 96
+REFERENCE_TIME = 10
+"""First coordinate of a reference picture's tokens, as the pipeline sets it."""
 
 
 def plain_attention(query, key, value, **_):
@@ -69,7 +68,11 @@ class Painter(nn.Module):
         image_ids[..., 2] = grid[None, :]
         text_ids = torch.zeros(TEXT_TOKENS, 4)
         text_ids[:, 3] = torch.arange(TEXT_TOKENS)
-        self.register_buffer("image_ids", image_ids.reshape(-1, 4), persistent=False)
+        image_ids = image_ids.reshape(-1, 4)
+        reference_ids = image_ids.clone()
+        reference_ids[:, 0] = REFERENCE_TIME
+        self.register_buffer("image_ids", image_ids, persistent=False)
+        self.register_buffer("reference_ids", reference_ids, persistent=False)
         self.register_buffer("text_ids", text_ids, persistent=False)
 
     def embed(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -86,16 +89,28 @@ class Painter(nn.Module):
             outputs.append(hidden)
         return torch.cat([outputs[i] for i in TEXT_LAYERS], dim=-1)
 
-    def forward(self, noisy: torch.Tensor, sigma: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return self.transformer(
+    def forward(
+        self,
+        noisy: torch.Tensor,
+        sigma: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        references: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        image_ids = self.image_ids
+        if references is not None:
+            noisy = torch.cat([noisy, references], dim=1)
+            image_ids = torch.cat([image_ids, self.reference_ids])
+        velocity = self.transformer(
             hidden_states=noisy,
             encoder_hidden_states=self.embed(ids, mask),
             timestep=sigma,
-            img_ids=self.image_ids,
+            img_ids=image_ids,
             txt_ids=self.text_ids,
             guidance=None,
             return_dict=False,
         )[0]
+        return velocity[:, :LATENT_TOKENS]
 
 
 def _optimizers(model: Painter) -> list[torch.optim.Optimizer]:
@@ -143,14 +158,6 @@ class Swapped:
             value.copy_(self._current[name])
 
 
-def wording(painted: Painted, index: int, rng: Random) -> str:
-    """A prompt for a picture: mostly with its style, sometimes blank."""
-    if rng.random() < BLANK_SHARE:
-        return " "
-    text = prompt(painted.scenes[index], rng)
-    return text if rng.random() < UNSTYLED_SHARE else worded(text, painted.styles[index])
-
-
 def save_parts(model: Painter, work: Path) -> None:
     """Writes `transformer/` and `text_encoder/`."""
     model.transformer.save_pretrained(work / "transformer")
@@ -158,14 +165,23 @@ def save_parts(model: Painter, work: Path) -> None:
 
 
 @torch.no_grad()
-def draw(forward, tokenizer, prompts: list[str], basis: Basis, seed: int, steps: int = 4) -> np.ndarray:
-    """Pictures of prompts by Euler steps, N x H x W x 3, decoded linearly."""
+def draw(
+    forward,
+    tokenizer,
+    prompts: list[str],
+    basis: Basis,
+    seed: int,
+    references: torch.Tensor | None = None,
+    steps: int = 4,
+) -> np.ndarray:
+    """Pictures of prompts, N x H x W x 3, by four Euler steps, decoded linearly."""
     noisy = torch.randn(len(prompts), LATENT_TOKENS, 128, generator=torch.Generator().manual_seed(seed))
     tokens = encode_prompts(tokenizer, prompts)
-    sigmas = [*scheduler_sigmas(steps), 0.0]
+    sigmas = [*scheduler_sigmas(4), 0.0]
     for sigma, following in pairwise(sigmas):
         with torch.autocast("cpu", torch.bfloat16):
-            velocity = forward(noisy, torch.full((len(prompts),), sigma), tokens["input_ids"], tokens["attention_mask"])
+            at = torch.full((len(prompts),), sigma)
+            velocity = forward(noisy, at, tokens["input_ids"], tokens["attention_mask"], references)
         noisy = noisy + (following - sigma) * velocity.float()
     return basis.decode(noisy.numpy())
 
@@ -181,8 +197,21 @@ def score(forward, tokenizer, basis: Basis, everything: bool, sheet: Path) -> di
     right, asked = Counter(), Counter()
     for scene, picture in zip(scenes, pictures, strict=True):
         verdict = judge(scene, Image.fromarray(picture))
+        if "shape" in verdict:
+            verdict["all of it"] = all(verdict.values())
+        else:
+            ranked = ranked_icons(scene, Image.fromarray(picture))
+            verdict = {"icon": ranked[:1] == [scene.groups[0].kind], "icon of 3": scene.groups[0].kind in ranked[:3]}
         asked.update(verdict.keys())
         right.update(name for name, holds in verdict.items() if holds)
+    if everything:
+        edits = edit_cases(BATCH, 1)
+        before = np.stack([np.asarray(render(edit.before, Style.sample(rng))) for edit in edits])
+        references = torch.from_numpy(basis.encode(before)).float()
+        changed = draw(forward, tokenizer, [edit.words for edit in edits], basis, 0, references)
+        pictures = np.concatenate([pictures, before, changed])
+        verdicts = [judge(edit.after, Image.fromarray(picture)) for edit, picture in zip(edits, changed, strict=True)]
+        asked["edit"], right["edit"] = len(edits), sum(all(verdict.values()) for verdict in verdicts)
     rows = pictures.reshape(-1, 16, *pictures.shape[1:])
     Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(sheet)
     return {name: right[name] / asked[name] for name in asked}
@@ -214,25 +243,20 @@ def train_flow(work: Path, budget_seconds: float, seed: int, kinds: str = "first
     torch.manual_seed(seed + step)
     forward = torch.compile(model)
     budget = Budget(budget_seconds, spent)
-    smooth, order = None, []
+    supply, smooth = Supply(basis, seed, rng), None
     while budget.fraction < 1.0:
         for group, peak in zip(groups, peaks, strict=True):
-            group["lr"] = peak * learning_rate(budget.fraction)
-        if len(order) < BATCH:
-            variety = min(1.0, max(0.0, (budget.fraction - PLAIN_UNTIL) / (VARIED_FROM - PLAIN_UNTIL)))
-            everything = kinds == "all" and budget.fraction >= EVERYTHING_FROM
-            painted = paint_pool(basis, seed * 100_000 + step, POOL, variety, everything)
-            latents = torch.from_numpy(painted.latents)
-            order = rng.sample(range(POOL), POOL)
-        picked, order = order[:BATCH], order[BATCH:]
-        texts = [wording(painted, i, rng) for i in picked]
-        tokens = encode_prompts(tokenizer, texts)
-        clean = latents[picked].float()
+            group["lr"] = peak * learning_rate(budget.fraction, hold=HOLD)
+        variety = min(1.0, max(0.0, (budget.fraction - PLAIN_UNTIL) / (VARIED_FROM - PLAIN_UNTIL)))
+        everything = kinds == "all" and budget.fraction >= EVERYTHING_FROM
+        batch = supply.batch(step, variety, everything)
+        clean = batch.clean
         sigma = sample_sigmas(len(clean), schedule)
+        tokens = encode_prompts(tokenizer, misled(batch.texts, sigma, rng))
         noise = torch.randn_like(clean)
         noisy = torch.lerp(clean, noise, sigma[:, None, None])
         with torch.autocast("cpu", torch.bfloat16):
-            velocity = forward(noisy, sigma, tokens["input_ids"], tokens["attention_mask"])
+            velocity = forward(noisy, sigma, tokens["input_ids"], tokens["attention_mask"], batch.references)
         loss = functional.mse_loss(velocity.float(), noise - clean)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)

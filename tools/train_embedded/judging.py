@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from .drawing import SHAPES
+from .edits import Edit, sample_edit
 from .icons import ICONS
 from .reading import Found, background, look, nearest_kind, objects, whole
 from .scenes import PLAINEST, RELATIONS, Scene, held_out, render, sample_scene
@@ -35,6 +36,18 @@ def icon_scenes(seed: int, each: int = 2) -> list[Scene]:
             wanted[group.kind] -= 1
             scenes.append(scene)
     return sorted(scenes, key=lambda scene: list(ICONS).index(scene.groups[0].kind))
+
+
+def edit_cases(count: int, seed: int, everything: bool = True) -> list[Edit]:
+    """Changes of shapes to scenes whose combination of kind, colour and background was never trained on."""
+    rng = Random(seed)
+    cases: list[Edit] = []
+    while len(cases) < count:
+        case = sample_edit(rng, everything)
+        groups = (*case.before.groups, *case.after.groups)
+        if held_out(case.after) and all(group.kind in SHAPES for group in groups):
+            cases.append(case)
+    return cases
 
 
 def _relation_holds(scene: Scene, first: Found, second: Found) -> bool:

@@ -9,10 +9,12 @@ from random import Random
 import numpy as np
 
 from .basis import Basis
+from .edits import training_edit
 from .scenes import Scene, Style, render, sample_scene, training_scene
 
 CHUNK = 256
 Task = tuple[int, int, float, bool, bool, Basis]
+EditTask = tuple[int, int, float, bool, Basis]
 BASIS_PICTURES = 3000
 
 
@@ -65,4 +67,36 @@ def paint_pool(basis: Basis, seed: int, count: int, variety: float, everything: 
         [scene for scenes, _, _ in chunks for scene in scenes],
         np.array([numbers for _, styles, _ in chunks for numbers in styles], dtype=np.float32),
         np.concatenate([latents for _, _, latents in chunks]),
+    )
+
+
+class Edits:
+    """Words of changes, with encoded pictures before and after (each N x tokens x 128, float16)."""
+
+    def __init__(self, words: list[str], before: np.ndarray, after: np.ndarray) -> None:
+        self.words = words
+        self.before = before
+        self.after = after
+
+
+def _edit_chunk(task: EditTask) -> tuple[list[str], np.ndarray, np.ndarray]:
+    seed, count, variety, everything, basis = task
+    rng = Random(seed)
+    edits = [training_edit(rng, everything) for _ in range(count)]
+    styles = [Style.sample(rng, variety) for _ in edits]
+    before = [np.asarray(render(edit.before, style)) for edit, style in zip(edits, styles, strict=True)]
+    after = [np.asarray(render(edit.after, style)) for edit, style in zip(edits, styles, strict=True)]
+    sides = [basis.encode(np.stack(pictures)).astype(np.float16) for pictures in (before, after)]
+    return [edit.words for edit in edits], sides[0], sides[1]
+
+
+def paint_edits(basis: Basis, seed: int, count: int, variety: float, everything: bool) -> Edits:
+    """Random changes of training scenes; both pictures have the same style."""
+    tasks = [(seed * 1_000_000 + i, min(CHUNK, count - i), variety, everything, basis) for i in range(0, count, CHUNK)]
+    with Pool(os.cpu_count()) as pool:
+        chunks = pool.map(_edit_chunk, tasks)
+    return Edits(
+        [text for words, _, _ in chunks for text in words],
+        np.concatenate([before for _, before, _ in chunks]),
+        np.concatenate([after for _, _, after in chunks]),
     )

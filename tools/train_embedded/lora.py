@@ -13,8 +13,9 @@ from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
 from .basis import Basis
+from .batches import BATCH, wording
 from .checkpoint import Budget, learning_rate
-from .flow import BATCH, Painter, plain_attention, sample_sigmas, wording
+from .flow import Painter, plain_attention, sample_sigmas
 from .geometry import scheduler_sigmas
 from .latents import paint_pool
 from .tokenizer import encode_prompts, load_tokenizer

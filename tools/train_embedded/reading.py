@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from .drawing import SHAPES
 from .icons import KINDS, paint
-from .scenes import COLOURS
+from .scenes import COLOURS, NIGHT
 
 CONTRAST = 60.0
 """Least RGB distance of an object's pixel from the background."""
@@ -42,6 +42,13 @@ def _background_rgb(pixels: np.ndarray) -> np.ndarray:
 def background(picture: Image.Image) -> str:
     """Colour name of the border."""
     return nearest_colour(_background_rgb(np.asarray(picture.convert("RGB"), dtype=float)))
+
+
+def is_night(picture: Image.Image) -> bool:
+    """Whether the border is nearer to the colour of night than to any other."""
+    rgb = _background_rgb(np.asarray(picture.convert("RGB"), dtype=float))
+    distance = float(np.linalg.norm(rgb - np.array(NIGHT)))
+    return distance < min(float(np.linalg.norm(rgb - np.array(colour))) for colour in COLOURS.values())
 
 
 def _components(mask: np.ndarray) -> Iterator[np.ndarray]:

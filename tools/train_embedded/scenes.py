@@ -14,10 +14,10 @@ from .geometry import NATIVE_PX
 from .icons import ICON_COLOURS, ICONS, paint
 
 SUPERSAMPLING = 3
-GRID_PX = 8
-"""Objects stand on the latents' grid: a model can learn their outlines there sooner than anywhere between."""
+GRID_PX = 16
+"""Objects stand on the transformer's grid: it learns an outline once there, not once for every way between."""
 
-ICON_SHARE = 0.4
+ICON_SHARE = 0.5
 """Share of scenes with icons, once they have their turn."""
 
 Offset = tuple[float, float]
@@ -156,7 +156,7 @@ def sample_scene(rng: Random, everything: bool = False) -> Scene:
 
     background = rng.choice(list(COLOURS)) if rng.random() < 0.85 else None
     layout = rng.random()
-    if layout < 0.2:
+    if layout < (0.1 if has_icons else 0.2):
         first, second = kind(), kind()
         colours = [_colour_for(first, background, rng), _colour_for(second, background, rng)]
         sizes = rng.choice(((None, None), (None, None), ("small", "large"), ("large", "small")))
@@ -164,7 +164,7 @@ def sample_scene(rng: Random, everything: bool = False) -> Scene:
         return Scene(groups, background, None, rng.choice((*RELATIONS, *RELATIONS, "beside")))
     what = kind()
     colour = _colour_for(what, background, rng)
-    if layout < (0.3 if has_icons else 0.4):
+    if layout < (0.2 if has_icons else 0.4):
         return Scene((Group(what, colour, rng.choice((2, 2, 3, 3, 4))),), background)
     size = rng.choice((None, None, "small", "large"))
     position = rng.choice(list(POSITIONS)) if size != "large" and rng.random() < 0.25 else None
@@ -215,19 +215,31 @@ def _shift(offsets: list[Offset], radius: float, style: Style, most: int) -> lis
 
 
 def _spread(count: int, style: Style) -> list[Offset]:
-    """Offsets of equal objects that do not touch: a row, triangle or square."""
+    """Offsets of equal objects that do not touch: a row, a triangle, or a square or one on its tip."""
     slant = _grid(GRID_PX * style.swing(Style.SLANT))
     if count == 2:
         return [(-32, -slant), (32, slant)]
     if count == 3:
-        return [(-32, 24), (slant, -24), (32, 24)]
-    return [(-32, -32 - slant), (32, -32), (-32, 32), (32, 32 + slant)]
+        down = -32 if style.swing(Style.SHIFT_Y) < 0 else 32
+        return [(-32, down), (slant, -down), (32, down)]
+    if slant > 0:
+        return [(0, -32), (-32, 0), (32, 0), (0, 32)]
+    return [(-32, -32 - slant), (32 + slant, -32), (-32 - slant, 32), (32, 32 + slant)]
+
+
+def _in_corner(position: str, style: Style) -> Offset:
+    """The centre of an object at an edge or in a corner, nearer to it or further off."""
+    place = []
+    for side, number in zip(POSITIONS[position], (Style.SHIFT_X, Style.SHIFT_Y), strict=True):
+        swing = style.swing(number)
+        place.append(side * (40 if swing > 0 else 32) if side else _grid(GRID_PX * swing))
+    return place[0], place[1]
 
 
 def _place_pair(scene: Scene, style: Style) -> list[tuple[Group, Offset, float]]:
     dx, dy = RELATIONS.get(scene.relation or "", (-1, 0))
     radii = [
-        {"small": 13, "large": 26}.get(group.size or "", 20) * (1 + sign * 0.08 * style.swing(Style.SIZE))
+        {"small": 13, "large": 26}.get(group.size or "", 20) * (1 + sign * 0.12 * style.swing(Style.SIZE))
         for group, sign in zip(scene.groups, (1, -1), strict=True)
     ]
     drift = _grid(GRID_PX * style.swing(Style.SHIFT_Y if dx else Style.SHIFT_X))
@@ -249,10 +261,12 @@ def _place(scene: Scene, style: Style) -> list[tuple[Group, Offset, float]]:
         radius = {2: 21, 3: 18, 4: 17}[group.count] * (1 + 0.15 * swing)
         return [(group, offset, radius) for offset in _shift(_spread(group.count, style), radius, style, most=1)]
     if scene.position:
-        x, y = POSITIONS[scene.position]
-        radius = (14 if group.size == "small" else 19) * (1 + 0.12 * swing)
-        return [(group, _shift([(40 * x, 40 * y)], radius, style, most=1)[0], radius)]
-    radius = {"small": 16, "large": 45}.get(group.size or "", 31) * (1 + 0.15 * swing)
+        radius = (13 if group.size == "small" else 17) * (1 + 0.15 * swing)
+        return [(group, _in_corner(scene.position, style), radius)]
+    if group.size == "large":
+        radius = 40 * (1 + 0.06 * swing)
+        return [(group, _shift([(0, 0)], radius, style, most=1)[0], radius)]
+    radius = (16 if group.size == "small" else 28) * (1 + 0.15 * swing)
     return [(group, _shift([(0, 0)], radius, style, most=2)[0], radius)]
 
 

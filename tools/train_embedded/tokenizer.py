@@ -8,6 +8,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2TokenizerFast
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
+from .edits import edit
 from .geometry import TEXT_TOKENS, VOCABULARY
 from .scenes import prompt, sample_scene
 
@@ -20,7 +21,9 @@ EXTRA_WORDS = Path(__file__).with_name("extra_words.txt")
 def build_tokenizer(folder: Path, seed: int, prompts: int = 60_000) -> None:
     """Fits the tokenizer on random prompts and writes it as a Qwen2 tokenizer folder."""
     rng = Random(seed)
-    corpus = [f" {prompt(sample_scene(rng), rng).strip().lower()}" for _ in range(prompts)]
+    scenes = [sample_scene(rng, everything=True) for _ in range(prompts)]
+    corpus = [f" {prompt(scene, rng).strip().lower()}" for scene in scenes]
+    corpus += [f" {edit(scene, rng, everything=True).words}" for scene in scenes[: prompts // 4]]
     corpus += [f" {word}" for word in EXTRA_WORDS.read_text(encoding="utf-8").split() for _ in range(20)]
     fitted = Tokenizer(models.BPE())
     fitted.pre_tokenizer = pre_tokenizers.Sequence(

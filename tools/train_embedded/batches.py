@@ -1,0 +1,84 @@
+"""What the flow is trained on, batch by batch: pictures with prompts, and pictures before and after a change."""
+
+from dataclasses import dataclass
+from random import Random
+
+import torch
+
+from engine.embedded.style import worded
+
+from .basis import Basis
+from .latents import Edits, Painted, paint_edits, paint_pool
+from .scenes import prompt
+
+BATCH = 32
+POOL = 16_000
+EDIT_POOL = 3200
+EDIT_EVERY = 8
+"""One batch of this many is of changes, once all kinds are drawn."""
+
+BLANK_SHARE = 0.06
+UNSTYLED_SHARE = 0.05
+"""Share of prompts that come without their style."""
+
+WRONG_SHARE, WRONG_BELOW = 0.4, 0.8
+"""Share of wrong prompts without noise, falling to none at this noise: they teach to keep a picture that shows through
+it, which is what img2img at a low denoising strength asks for.
+"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts, clean latents (N x tokens x 128), and latents of reference pictures, if it is one of changes."""
+
+    texts: list[str]
+    clean: torch.Tensor
+    references: torch.Tensor | None = None
+
+
+def wording(painted: Painted, index: int, rng: Random) -> str:
+    """A prompt for a picture: mostly with its style, sometimes blank."""
+    if rng.random() < BLANK_SHARE:
+        return " "
+    text = prompt(painted.scenes[index], rng)
+    return text if rng.random() < UNSTYLED_SHARE else worded(text, painted.styles[index])
+
+
+def misled(texts: list[str], sigma: torch.Tensor, rng: Random) -> list[str]:
+    """The prompts, some exchanged for others', the more the less noise (`sigma` from 0 to 1) there is."""
+    shares = (WRONG_SHARE * (1.0 - sigma / WRONG_BELOW)).tolist()
+    return [rng.choice(texts) if rng.random() < share else text for text, share in zip(texts, shares, strict=True)]
+
+
+class Supply:
+    """Draws pools of pictures ahead and deals them out once each."""
+
+    def __init__(self, basis: Basis, seed: int, rng: Random) -> None:
+        self._basis, self._seed, self._rng = basis, seed, rng
+        self._painted: Painted | None = None
+        self._edits: Edits | None = None
+        self._order: list[int] = []
+        self._edit_order: list[int] = []
+
+    def batch(self, step: int, variety: float, everything: bool) -> Batch:
+        """The batch of a step; new pools are drawn in a variety from 0 to 1, of the first or of all kinds."""
+        if everything and step % EDIT_EVERY == 0:
+            return self._changes(step, variety)
+        if len(self._order) < BATCH:
+            self._painted = paint_pool(self._basis, self._seed * 100_000 + step, POOL, variety, everything)
+            self._order = self._rng.sample(range(POOL), POOL)
+        painted = self._painted
+        assert painted is not None
+        picked, self._order = self._order[:BATCH], self._order[BATCH:]
+        texts = [wording(painted, i, self._rng) for i in picked]
+        return Batch(texts, torch.from_numpy(painted.latents[picked]).float())
+
+    def _changes(self, step: int, variety: float) -> Batch:
+        if len(self._edit_order) < BATCH:
+            self._edits = paint_edits(self._basis, self._seed * 100_000 + step, EDIT_POOL, variety, everything=True)
+            self._edit_order = self._rng.sample(range(EDIT_POOL), EDIT_POOL)
+        edits = self._edits
+        assert edits is not None
+        picked, self._edit_order = self._edit_order[:BATCH], self._edit_order[BATCH:]
+        after, before = (torch.from_numpy(side[picked]).float() for side in (edits.after, edits.before))
+        return Batch([edits.words[i] for i in picked], after, before)

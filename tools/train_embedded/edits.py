@@ -1,0 +1,132 @@
+"""Changes of a scene, and the words that ask for them beside a picture of it."""
+
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Literal
+
+from .drawing import SHAPES
+from .icons import ICONS
+from .scenes import (
+    COLOUR_WORDS,
+    COLOURS,
+    FIRST_KINDS,
+    NOUNS,
+    Group,
+    Scene,
+    held_out,
+    prompt,
+    sample_scene,
+    training_scene,
+)
+
+DESCRIBED_SHARE = 0.15
+"""Share of changes asked for by describing the wanted picture."""
+
+
+Change = Literal["colour", "background", "kind"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change: what is changed, the words that ask for it, and the scene before and after."""
+
+    what: Change
+    words: str
+    before: Scene
+    after: Scene
+
+
+def sample_edit(rng: Random, everything: bool) -> Edit:
+    """A random change of a random scene of the first or of all kinds."""
+    return edit(sample_scene(rng, everything), rng, everything)
+
+
+def training_edit(rng: Random, everything: bool) -> Edit:
+    """A random change of which neither side is held out."""
+    while held_out((change := edit(training_scene(rng, everything), rng, everything)).after):
+        pass
+    return change
+
+
+def edit(scene: Scene, rng: Random, everything: bool) -> Edit:
+    """A random change of a scene."""
+    choice = rng.random()
+    if choice < 0.4:
+        change = _recolour(scene, rng)
+    elif choice < 0.75 or len(scene.groups) > 1:
+        change = _other_background(scene, rng)
+    else:
+        change = _other_kind(scene, rng, everything)
+    return replace(change, words=prompt(change.after, rng)) if rng.random() < DESCRIBED_SHARE else change
+
+
+def _noun(group: Group, rng: Random) -> str:
+    names = rng.choice(NOUNS.get(group.kind, ((group.kind, f"{group.kind}s"),)))
+    return names[group.count > 1]
+
+
+def _colour(but: tuple[str | None, ...], rng: Random) -> str:
+    return rng.choice([colour for colour in COLOURS if colour not in but])
+
+
+def _said(colour: str, rng: Random) -> str:
+    return rng.choice(COLOUR_WORDS.get(colour, (colour,)))
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def _recolour(scene: Scene, rng: Random) -> Edit:
+    number = rng.randrange(len(scene.groups))
+    group = scene.groups[number]
+    colour = _colour((group.colour, scene.background or "white"), rng)
+    said, noun, it = _said(colour, rng), _noun(group, rng), "them" if group.count > 1 else "it"
+    forms = [
+        f"make the {noun} {said}",
+        f"turn the {noun} {said}",
+        f"paint the {noun} {said}",
+        f"change the color of the {noun} to {said}",
+        f"change the {noun} to {said}",
+    ]
+    if len(scene.groups) == 1:
+        forms += [f"make {it} {said}", f"make {it} {said}", f"turn {it} {said}", f"change the color to {said}"]
+        forms += [f"paint {it} {said}", f"change the colour to {said}"]
+    groups = list(scene.groups)
+    groups[number] = replace(group, colour=colour)
+    return Edit("colour", rng.choice(forms), scene, replace(scene, groups=tuple(groups)))
+
+
+def _other_background(scene: Scene, rng: Random) -> Edit:
+    colour = _colour((scene.background or "white", *(group.colour for group in scene.groups)), rng)
+    said = _said(colour, rng)
+    forms = (
+        f"make the background {said}",
+        f"make the background {said}",
+        f"change the background to {said}",
+        f"turn the background {said}",
+        f"put it on {_article(said)} {said} background",
+        f"on {_article(said)} {said} background",
+        f"{said} background",
+    )
+    return Edit("background", rng.choice(forms), scene, replace(scene, background=colour))
+
+
+def _other_kind(scene: Scene, rng: Random, everything: bool) -> Edit:
+    group = scene.groups[0]
+    kinds = (*SHAPES, *ICONS) if everything else FIRST_KINDS
+    colour = group.colour or _colour((scene.background or "white",), rng)
+    other = replace(group, kind=rng.choice([kind for kind in kinds if kind != group.kind]), colour=colour)
+    old, new = _noun(group, rng), _noun(other, rng)
+    many = group.count > 1
+    thing, it = (new, "them") if many else (f"{_article(new)} {new}", "it")
+    if group.colour is None:
+        thing = f"{colour} {new}" if many else f"{_article(colour)} {colour} {new}"
+    forms = (
+        f"turn {it} into {thing}",
+        f"make {it} {thing}",
+        f"change {it} to {thing}",
+        f"turn the {old} into {thing}",
+        f"replace the {old} with {thing}",
+    )
+    return Edit("kind", rng.choice(forms), scene, replace(scene, groups=(other,)))
