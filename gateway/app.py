@@ -130,6 +130,7 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         await send({"type": "lifespan.startup.failed", "message": str(reason)})
         return
+    log.info("started", extra={"model": core.library.default, "is_embedded": core.draws_embedded})
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await core.service.stop()
@@ -164,7 +165,8 @@ async def ready(request: Request) -> Response:
         log.exception("the store cannot be written")
         reason = "The job store cannot be written."
     body = {"status": "not_ready" if reason else "ready", "engine": engine.state, "reason": reason}
-    return JSONResponse({**body, "version": __version__}, status_code=503 if reason else 200)
+    draws = {"model": core.library.default, "embedded": core.draws_embedded}
+    return JSONResponse({**body, **draws, "version": __version__}, status_code=503 if reason else 200)
 
 
 def _plain_error(error: GatewayError) -> Response:

@@ -36,6 +36,11 @@ class Core:
     kept: dict[str, Any] = field(default_factory=dict)
     """What adapters keep for as long as the gateway runs, each under its own name."""
 
+    @property
+    def draws_embedded(self) -> bool:
+        """Whether requests that name no model are drawn by the embedded one."""
+        return self.library.default == EMBEDDED
+
     def greeting(self) -> str:
         """What the operator reads at the start: where it listens, and what draws."""
         server, default = self.settings.server, self.library.find(None)
@@ -43,7 +48,7 @@ class Core:
         if not self.library.on_disk(default):
             hope = ", and this version does not download it yet" if self.settings.models.auto_download else ""
             lines.append(f"{default.name} is not on this machine{hope}; start with --model {EMBEDDED} to draw at once.")
-        elif default.name == EMBEDDED:
+        elif self.draws_embedded:
             lines.append(
                 f"{EMBEDDED} is the small embedded model: coloured shapes, no download. --model names another."
             )

@@ -46,6 +46,27 @@ def test_ready_says_503_while_the_engine_is_gone_and_200_when_it_is_back(tmp_pat
         gateway.wait_for("/health/ready")
 
 
+def test_greeting_health_and_log_say_when_the_embedded_model_draws(tmp_path: Path) -> None:
+    with live(tmp_path) as gateway:
+        ready = httpx.get(f"{gateway.url}/health/ready").json()
+        health = httpx.get(f"{gateway.url}/api/v1/health").json()
+        greeting, *logged = gateway.logged().splitlines()
+    assert (ready["model"], ready["embedded"]) == ("flux2-tiny", True)
+    assert (health["default_model"], health["embedded"]) == ("flux2-tiny", True)
+    assert "drawing with flux2-tiny" in greeting
+    assert "embedded model" in logged[0]
+    started = next(record for record in map(json.loads, logged[1:]) if record["msg"] == "started")
+    assert (started["model"], started["is_embedded"]) == ("flux2-tiny", True)
+
+
+def test_a_start_without_the_model_on_disk_says_so_and_how_to_draw_at_once(tmp_path: Path) -> None:
+    config = {"models": {"default": "flux2-klein-4b", "cache_dir": str(tmp_path / "models")}}
+    with live(tmp_path, config=config) as gateway:
+        assert httpx.get(f"{gateway.url}/health/ready").json()["embedded"] is False
+        assert "flux2-klein-4b is not on this machine" in gateway.logged()
+        assert "start with --model flux2-tiny to draw at once" in gateway.logged()
+
+
 def test_every_error_renders_in_every_protocol() -> None:
     kinds = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, GatewayError)]
     assert len(kinds) > 15
