@@ -139,6 +139,7 @@ async def health(request: Request) -> Response:
             "version": __version__,
             "models_available": sum(core.library.on_disk(spec) for spec in core.library.specs),
             "default_model": core.library.default,
+            "embedded": core.draws_embedded,
             "active_jobs": stats.by_state.get(State.RUNNING, 0),
             "queue_length": stats.by_state.get(State.QUEUED, 0),
             "engine": {"state": engine.state, "device": engine.device, "reason": engine.reason},
