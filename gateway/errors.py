@@ -15,6 +15,8 @@ GatewayError
 ├── MethodNotAllowed 405
 ├── BodyTooSlow 408
 ├── IdempotencyConflict 409     the same key with another body
+├── JobNotWaiting 409           only a waiting job has a place
+├── JobNotEnded 409             only an ended job can be tried again
 ├── BodyTooLarge 413
 ├── UnsupportedMediaType 415
 ├── OwnerQueueFull 429
@@ -115,6 +117,14 @@ class BodyTooSlow(GatewayError):
 class IdempotencyConflict(GatewayError):
     code, status = "idempotency_conflict", 409
     message = "This Idempotency-Key was used with another request."
+
+
+class JobNotWaiting(GatewayError):
+    code, status, message = "job_not_waiting", 409, "The job does not wait any more."
+
+
+class JobNotEnded(GatewayError):
+    code, status, message = "job_not_ended", 409, "The job has not ended yet."
 
 
 class BodyTooLarge(GatewayError):

@@ -1,7 +1,7 @@
 """Who listens to which job, in this process. Nothing here is durable: state events are stored before they come here.
 
-A subscriber's queue is bounded: state events wait in order, of progress only the newest. A reader so slow that
-even state events pile up is closed; it comes back and resumes from the store.
+A subscriber's queue is bounded: state events wait in order, of progress and places only the newest. A reader so slow
+that even state events pile up is closed; it comes back and resumes from the store.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from gateway.job import JobEvent, Progress, ProgressFacts
+from gateway.job import Job, JobEvent, Progress, ProgressFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STATE_EVENTS_QUEUED = 64
+"""For a reader of one job."""
+OWNER_EVENTS_QUEUED = 2048
+"""For a reader of all jobs of an owner: as many may be cancelled at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +33,45 @@ class ProgressEvent:
     fact: ProgressFacts
 
 
-Event = JobEvent | ProgressEvent
+@dataclass(frozen=True, slots=True)
+class PlaceEvent:
+    """Where a waiting job stands now: how many run or wait before it."""
+
+    job_id: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What an owner's jobs look like after the event `number`: where a reader begins who has seen nothing."""
+
+    number: int
+    jobs: tuple[Job, ...]
+    """Those that wait or run, in order of submission."""
+    newest: tuple[ProgressEvent | PlaceEvent, ...]
+    """Of each of them the newest progress or place."""
+
+
+Event = JobEvent | ProgressEvent | PlaceEvent
+Topic = tuple[Literal["job", "owner"], str]
 
 
 class Subscription:
-    """One reader of one job, or of all."""
+    """One reader of one job, or of all jobs of an owner."""
 
-    def __init__(self) -> None:
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
         self._states: deque[JobEvent] = deque()
-        self._progress: dict[tuple[str, bool], ProgressEvent] = {}
+        self._progress: dict[tuple[str, str], ProgressEvent | PlaceEvent] = {}
         self._wake = asyncio.Event()
         self._closed = False
 
     def put(self, event: Event) -> None:
-        if isinstance(event, ProgressEvent):
-            self._progress[event.job_id, event.fact.kind == "preview"] = event
-        elif len(self._states) >= STATE_EVENTS_QUEUED:
+        if isinstance(event, PlaceEvent):
+            self._progress[event.job_id, "place"] = event
+        elif isinstance(event, ProgressEvent):
+            self._progress[event.job_id, "preview" if event.fact.kind == "preview" else "progress"] = event
+        elif len(self._states) >= self._bound:
             self._closed = True
         else:
             self._states.append(event)
@@ -70,32 +96,49 @@ class Subscription:
 
 
 class Hub:
-    """In-process EventBus: publishes to the subscribers of a job and to those of all jobs."""
+    """In-process EventBus: publishes to the subscribers of a job and to those of its owner."""
 
     def __init__(self) -> None:
-        self._subscriptions: dict[str | None, set[Subscription]] = {}
+        self._subscriptions: dict[Topic, set[Subscription]] = {}
+        self._owners: dict[str, str] = {}
+        """Of the jobs that wait or run."""
         self._newest: dict[str, Progress] = {}
         self._newest_event: dict[str, ProgressEvent] = {}
         self._closed = False
 
     @contextmanager
-    def subscribe(self, job_id: str | None) -> Iterator[Subscription]:
-        """Listen to a job, or with None to all. Events published from here on are seen."""
-        subscription = Subscription()
+    def subscribe(self, job_id: str) -> Iterator[Subscription]:
+        """Listen to a job. Events published from here on are seen."""
+        with self._subscribe(("job", job_id), STATE_EVENTS_QUEUED) as subscription:
+            yield subscription
+
+    @contextmanager
+    def subscribe_owner(self, owner: str) -> Iterator[Subscription]:
+        """Listen to all jobs of an owner. Events published from here on are seen."""
+        with self._subscribe(("owner", owner), OWNER_EVENTS_QUEUED) as subscription:
+            yield subscription
+
+    @contextmanager
+    def _subscribe(self, topic: Topic, bound: int) -> Iterator[Subscription]:
+        subscription = Subscription(bound)
         if self._closed:
             subscription.close()
-        self._subscriptions.setdefault(job_id, set()).add(subscription)
+        self._subscriptions.setdefault(topic, set()).add(subscription)
         try:
             yield subscription
         finally:
-            listeners = self._subscriptions[job_id]
+            listeners = self._subscriptions[topic]
             listeners.discard(subscription)
             if not listeners:
-                del self._subscriptions[job_id]
+                del self._subscriptions[topic]
 
     def watchers(self, job_id: str) -> int:
         """How many listen to this very job."""
-        return len(self._subscriptions.get(job_id, ()))
+        return len(self._subscriptions.get(("job", job_id), ()))
+
+    def hears(self, job_id: str, owner: str) -> bool:
+        """Whether anybody would see an event of this job."""
+        return ("job", job_id) in self._subscriptions or ("owner", owner) in self._subscriptions
 
     def begin(self, job_id: str, pictures: int, first_image: int) -> None:
         """The job runs: there is progress to speak of."""
@@ -109,8 +152,14 @@ class Hub:
         """What a listener who comes late should know first."""
         return self._newest_event.get(job_id)
 
-    def publish(self, event: JobEvent) -> None:
-        """Tell of a state event that is on disk."""
+    def publish(self, job: Job, event: JobEvent) -> None:
+        """Tell of a state event that is on disk, and of the job as the event left it."""
+        self._owners[job.id] = job.owner
+        self._send(job.id, event)
+        if job.state is not None and job.state.terminal:
+            del self._owners[job.id]
+
+    def publish_place(self, event: PlaceEvent) -> None:
         self._send(event.job_id, event)
 
     def publish_progress(self, job_id: str, fact: ProgressFacts) -> None:
@@ -136,6 +185,9 @@ class Hub:
                 subscription.close()
 
     def _send(self, job_id: str, event: Event) -> None:
-        for key in (job_id, None):
-            for subscription in self._subscriptions.get(key, ()):
+        topics: list[Topic] = [("job", job_id)]
+        if (owner := self._owners.get(job_id)) is not None:
+            topics.append(("owner", owner))
+        for topic in topics:
+            for subscription in self._subscriptions.get(topic, ()):
                 subscription.put(event)

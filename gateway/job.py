@@ -49,8 +49,10 @@ class State(StrEnum):
 
 
 class Priority(IntEnum):
-    """Classes; the order inside one is the order of submission."""
+    """Classes; `gateway/queue.py` says what follows from them."""
 
+    BACKGROUND = -1
+    """Runs when nothing else waits."""
     LOW = 0
     NORMAL = 1
     HIGH = 2
@@ -95,6 +97,8 @@ class JobEvent:
     seq: int
     at: float
     fact: StateFacts
+    number: int = 0
+    """Order of storing over all jobs; 0 until it is stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,6 @@ class EngineLane(LaneRunner):
     async def _do(self, lease: Lease) -> None:
         job = self.running = lease.job
         self._hub.begin(job.id, _count(job.plan), job.first_undrawn)
-        self._publish(job.events[-1])
         command = await self._command(job)
         if isinstance(command, Failed):
             return await self._end(lease, command)
@@ -191,8 +190,6 @@ class EngineLane(LaneRunner):
             return Failed(code="internal_error", message="The picture could not be filed.")
         if event is None:
             await asyncio.to_thread(self._pictures.remove, name)
-        else:
-            self._publish(event)
         return None
 
     async def _finish(self, lease: Lease, filing: asyncio.Task[Failed | None] | None, outcome: Outcome | None) -> None:

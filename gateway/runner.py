@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from engine.protocol import Cancelled, CancelReason, Failed, FailureCode, Lane
 from gateway.hub import Hub
-from gateway.job import CRASHES_ALLOWED, Job, JobEvent, Outcome
+from gateway.job import CRASHES_ALLOWED, Job, Outcome
 from gateway.store.base import JobStore, Lease, WorkerInfo
 
 log = logging.getLogger("gateway.lane")
@@ -97,21 +97,17 @@ class LaneRunner(ABC):
         if job.crashes >= CRASHES_ALLOWED:
             return await self._end(lease, Failed(code=code, message=message))
         why = code if code == "engine_timeout" else "engine_crash"
-        released = await self._surely(lambda: self._store.release(lease, why), "release")
+        await self._surely(lambda: self._store.release(lease, why), "release")
         self._hub.end(job.id)
-        if released is not None:
-            self._publish(released.events[-1])
 
     async def _end(self, lease: Lease, outcome: Outcome) -> None:
-        """Commit, tell, tidy up."""
+        """Commit, tidy up."""
         job_id = lease.job.id
         if isinstance(outcome, Cancelled):
             outcome = Cancelled(reason=self._cancels.get(job_id, outcome.reason))
-        verdict, job = await self._surely(lambda: self._store.commit(lease, outcome), "commit")
+        await self._surely(lambda: self._store.commit(lease, outcome), "commit")
         self._cancels.pop(job_id, None)
         self._hub.end(job_id)
-        if verdict != "fenced":
-            self._publish(job.events[-1])
         await asyncio.to_thread(self._tidy, job_id)
 
     async def _surely(self, write: Callable[[], Awaitable[T]], what: str) -> T:
@@ -125,7 +121,3 @@ class LaneRunner(ABC):
                 log.exception("%s failed; trying again", what)
                 await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
         raise AssertionError("unreachable")
-
-    def _publish(self, event: JobEvent) -> None:
-        log.info(event.fact.kind, extra={"job": event.job_id, "seq": event.seq})
-        self._hub.publish(event)

@@ -7,15 +7,15 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.client import Engine, EngineStatus, EngineStopped
-from engine.protocol import Cancelled, CancelReason, Failed, Lane, Load, Succeeded, lane_of
-from gateway.errors import JobNotFound, Unavailable
-from gateway.hub import Event, Hub
+from engine.protocol import CancelReason, Lane, Load, lane_of
+from gateway.errors import JobNotEnded, JobNotFound, JobNotWaiting, Unavailable
+from gateway.hub import Event, Hub, PlaceEvent, ProgressEvent, Snapshot
 from gateway.job import Job, JobEvent, NewJob, Plans, Priority, Progress, State
 from gateway.lane import EngineLane
 from gateway.library import Library
@@ -28,6 +28,10 @@ from gateway.runner import LaneRunner
 from gateway.store.base import Bounds, JobStore, Stats
 
 log = logging.getLogger("gateway.service")
+
+PNG = b"\x89PNG\r\n\x1a\n"
+UNUSED_INPUTS_S = 3600.0
+"""How long an input is kept that no job names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class ServiceOptions:
     pictures_quota_bytes: int = 20 * 2**30
     retention_every_s: float = 600.0
     abandon_grace_s: float = 2.0
+    places_every_s: float = 0.5
+    """Places are told at most this often."""
 
 
 class JobService:
@@ -86,18 +92,22 @@ class JobService:
         self._ocr = OcrLane(store=store, hub=self._hub, options=ocr or OcrOptions())
         self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr)}
         self._stopping = False
+        self._moved = asyncio.Event()
+        """Places or forecasts may have changed."""
+        self._told: dict[str, PlaceEvent] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- life ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Recover what an earlier process left, then begin to run jobs. Raises: StoreLocked, StoreCorrupt."""
-        for job in await self._store.open():
+        for job in await self._store.open(self._hear):
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
         for lane in self._lanes.values():
             await lane.start()
         self._spawn(self._retain())
+        self._spawn(self._tell_places())
 
     async def stop(self) -> None:
         """Take no more jobs, give the running one back to the queue, stop the engine. Nothing is lost."""
@@ -162,24 +172,105 @@ class JobService:
         await self.keep_input(document)
         return await self._submit(_new_job(plan, origin, hashlib.sha256(plan.model_dump_json().encode()).hexdigest()))
 
-    async def unload_reader(self) -> bool:
-        """Free the memory of what reads text, between two jobs; whether it held any."""
-        return await self._ocr.let_go()
+    async def unload_reader(self, model: str) -> bool:
+        """Free the memory of what reads text, between two jobs; whether that one held any."""
+        return await self._ocr.let_go(model)
 
     async def _submit(self, new: NewJob) -> Job:
         if self._stopping:
             raise Unavailable("The gateway is stopping.", retry_after_s=5)
-        submitted = await asyncio.shield(self._store.submit(new, self._options.bounds))
-        job = submitted.job
-        if submitted.created:
-            log.info("queued", extra={"job": job.id, "protocol": job.protocol, "model": job.plan.model})
-            self._hub.publish(job.events[-1])
-            self._lanes[lane_of(job.plan)].wake()
+        return (await asyncio.shield(self._store.submit(new, self._options.bounds))).job
+
+    async def retry(self, job_id: str, owner: str | None = None, *, idempotency_key: str | None = None) -> Job:
+        """Store a new job of an ended one's plan, which draws the same pixels.
+
+        Raises: JobNotFound, JobNotEnded, and as submit.
+        """
+        job = await self.get(job_id, owner)
+        if job.state is None or not job.state.terminal:
+            raise JobNotEnded
+        if lane_of(job.plan) == "engine":
+            self.library.folder(self.library.find(job.plan.model))
+        origin = Origin(
+            owner=job.owner,
+            protocol=job.protocol,
+            attached=False,
+            priority=job.priority,
+            idempotency_key=idempotency_key,
+            note=job.note,
+        )
+        new = _new_job(job.plan, origin, "")
+        return await self._submit(replace(new, adjustments=job.adjustments, fingerprint=job.fingerprint))
+
+    # ---- the queue -------------------------------------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing new is drawn; what runs goes on, and other lanes do."""
+        return self._store.is_paused("engine")
+
+    async def pause(self) -> None:
+        """Begin no more jobs in the engine's lane, over restarts, too, until `resume`."""
+        await self._pause(True)
+
+    async def resume(self) -> None:
+        await self._pause(False)
+
+    async def _pause(self, paused: bool) -> None:
+        await asyncio.shield(self._store.pause("engine", paused))
+        log.info("paused" if paused else "resumed")
+        self._lane.wake()
+        self._moved.set()
+
+    async def move(
+        self,
+        job_id: str,
+        *,
+        owner: str | None = None,
+        before: str | None = None,
+        position: int | None = None,
+        to: Literal["front", "end"] | None = None,
+    ) -> Job:
+        """Let a waiting job run earlier or later than the same owner's others: exactly one of the three says where.
+
+        `before` is one of those others; `position` is as `position()` counts, and the owner's first place from there on
+        is taken. Nobody else's place changes. Raises: JobNotFound, JobNotWaiting.
+        """
+        job = await self.get(job_id, owner)
+        line = self._store.order(lane_of(job.plan))
+        own = [(place, other.id) for place, other in enumerate(line) if other.owner == job.owner]
+        if job_id not in (ids := [other for _, other in own]):
+            raise JobNotWaiting
+        match before, position, to:
+            case str(), None, None:
+                others = [other for other in ids if other != job_id]
+                if before not in others:
+                    await self.get(before, job.owner)
+                    raise JobNotWaiting
+                place = others.index(before)
+            case None, int(), None:
+                running = self._store.running(lane_of(job.plan))
+                place = sum(slot + running < position for slot, _ in own)
+            case None, None, "front":
+                place = 0
+            case None, None, "end":
+                place = len(own)
+            case _:
+                raise ValueError("say where by exactly one of before, position, to")
+        await asyncio.shield(self._store.move(job_id, place))
+        self._moved.set()
         return job
 
     async def keep_input(self, picture: bytes) -> str:
         """Store a checked input picture; returns the name by which a request refers to it."""
         return await self._store.put_blob(picture)
+
+    async def kept_picture(self, name: str) -> str:
+        """The name of an input picture that was stored before; it is as fresh as a new one. Raises: KeyError."""
+        data = await self._store.blob(name)
+        if not data.startswith(PNG):
+            raise KeyError(name)
+        return await self._store.put_blob(data)
 
     # ---- out -------------------------------------------------------------------------------------
 
@@ -243,7 +334,7 @@ class JobService:
     async def watch(self, job_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
         """Every state event with seq > `after`, and the newest progress, until the job has ended or the gateway stops.
 
-        Replay and live are one loop: no gap, no duplicate. Raises: JobNotFound.
+        While it waits, its place, too. Replay and live are one loop: no gap, no duplicate. Raises: JobNotFound.
         """
         with self._hub.subscribe(job_id) as live:
             job = await self._store.get(job_id)
@@ -252,7 +343,7 @@ class JobService:
             if job.state is not None and job.state.terminal:
                 return
             seq = max(after, job.seq)
-            if (newest := self._hub.newest(job_id)) is not None:
+            for newest in self._newest([job]):
                 yield newest
             async for news in live:
                 if not isinstance(news, JobEvent):
@@ -262,8 +353,30 @@ class JobService:
                 for event in [news] if news.seq == seq + 1 else await self._store.events_after(job_id, seq):
                     seq = event.seq
                     yield event
-                    if _ends(event):
+                    if event.fact.kind in ("succeeded", "failed", "cancelled"):
                         return
+
+    async def watch_all(self, owner: str, after: int | None = None) -> AsyncGenerator[Snapshot | Event, None]:
+        """All of an owner's jobs: every state event with number > `after`, and the newest of progress and places.
+
+        Begins with a snapshot where `after` is None or too old to know what was missed. Ends when the gateway stops or
+        the reader is far too slow; `after` the last number that was seen it goes on with no gap and no duplicate.
+        """
+        with self._hub.subscribe_owner(owner) as live:
+            seen = await self._store.seen(owner, after)
+            while seen.live is None and seen.events:
+                for event in seen.events:
+                    yield event
+                seen = await self._store.seen(owner, seen.number)
+            if seen.live is not None:
+                yield Snapshot(seen.number, seen.live, tuple(self._newest(seen.live)))
+            else:
+                lives = await self._store.list_jobs(owner=owner, states=(State.QUEUED, State.RUNNING), limit=1000)
+                for newest in self._newest(lives):
+                    yield newest
+            async for news in live:
+                if not isinstance(news, JobEvent) or news.number > seen.number:
+                    yield news
 
     async def ended(self, job_id: str) -> Job:
         """The job once it has ended. Raises: Unavailable where the gateway stops first."""
@@ -283,11 +396,7 @@ class JobService:
         return await self.ended(job_id)
 
     async def _cancel(self, job_id: str, reason: CancelReason) -> None:
-        before = await self._store.get(job_id)
         job = await self._store.cancel(job_id, reason)
-        for event in job.events[before.seq :]:
-            log.info(event.fact.kind, extra={"job": job_id, "seq": event.seq})
-            self._hub.publish(event)
         if job.state is State.RUNNING:
             await self._lanes[lane_of(job.plan)].cancel(job_id, reason)
 
@@ -307,6 +416,46 @@ class JobService:
         if self.watchers(job_id) == 0:
             await self._cancel(job_id, "client_gone")
 
+    # ---- what is told ----------------------------------------------------------------------------
+
+    def _hear(self, job: Job, event: JobEvent) -> None:
+        """Every state event comes by here once, in the order in which they were stored."""
+        log.info(event.fact.kind, extra={"job": job.id, "seq": event.seq, "protocol": job.protocol})
+        self._hub.publish(job, event)
+        if job.state is State.QUEUED:
+            self._lanes[lane_of(job.plan)].wake()
+        self._moved.set()
+
+    async def _tell_places(self) -> None:
+        """Tell waiting jobs where they stand, whenever that has changed."""
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            told: dict[str, PlaceEvent] = {}
+            for place, owner in self._places():
+                if self._hub.hears(place.job_id, owner):
+                    told[place.job_id] = place
+                    if self._told.get(place.job_id) != place:
+                        self._hub.publish_place(place)
+            self._told = told
+            await asyncio.sleep(self._options.places_every_s)
+
+    def _places(self) -> Iterator[tuple[PlaceEvent, str]]:
+        """Of all waiting jobs, with their owners."""
+        for lane in self._lanes:
+            running = self._store.running(lane)
+            for place, job in enumerate(self._store.order(lane)):
+                yield PlaceEvent(job.id, running + place), job.owner
+
+    def _newest(self, jobs: Sequence[Job]) -> Iterator[ProgressEvent | PlaceEvent]:
+        """What a listener who comes late should know first."""
+        for job in jobs:
+            if job.state is State.RUNNING and (newest := self._hub.newest(job.id)) is not None:
+                yield newest
+        waiting = {job.id for job in jobs if job.state is State.QUEUED}
+        if waiting:
+            yield from (place for place, _ in self._places() if place.job_id in waiting)
+
     # ---- retention -------------------------------------------------------------------------------
 
     async def _retain(self) -> None:
@@ -322,7 +471,7 @@ class JobService:
         old = time.time() - self._options.retention_s
         while ended := await self._store.ended_before(old, keep_newest=self._options.retained_jobs):
             await self._store.delete([job.id for job in ended])
-        await self._store.drop_unused_blobs(grace_s=3600.0)
+        await self._store.drop_unused_blobs(grace_s=UNUSED_INPUTS_S)
         await asyncio.to_thread(self.pictures.shrink, self._options.pictures_quota_bytes)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
@@ -343,7 +492,3 @@ def _new_job(plan: Plans, origin: Origin, fingerprint: str) -> NewJob:
         fingerprint=fingerprint + origin.note,
         note=origin.note,
     )
-
-
-def _ends(event: JobEvent) -> bool:
-    return isinstance(event.fact, Succeeded | Failed | Cancelled)

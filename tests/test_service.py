@@ -334,13 +334,13 @@ def test_events_published_out_of_order_reach_the_watcher_in_order(tmp_path: Path
             publish = service._hub.publish
             held: list[JobEvent] = []
 
-            def late(event: JobEvent) -> None:
+            def late(job: Job, event: JobEvent) -> None:
                 if isinstance(event.fact, ImageDone):
                     held.append(event)
                 else:
-                    publish(event)
+                    publish(job, event)
                     for image in held:
-                        publish(image)
+                        publish(job, image)
 
             service._hub.publish = late  # type: ignore[method-assign]
             seen = [event.seq async for event in service.watch(job.id) if isinstance(event, JobEvent)]

@@ -483,16 +483,48 @@ def test_commits_reach_the_disk(tmp_path: Path) -> None:
     run(story())
 
 
-def test_a_database_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> None:
+OLDER = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, protocol TEXT NOT NULL,
+    attached INTEGER NOT NULL, priority INTEGER NOT NULL, lane TEXT NOT NULL, model TEXT NOT NULL, plan TEXT NOT NULL,
+    adjustments TEXT NOT NULL, idempotency_key TEXT, fingerprint TEXT NOT NULL, {extra} state TEXT NOT NULL,
+    attempt INTEGER NOT NULL, images INTEGER NOT NULL, created_at REAL NOT NULL, started_at REAL, finished_at REAL,
+    worker TEXT, lease_until REAL
+);
+CREATE UNIQUE INDEX jobs_idempotency ON jobs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX jobs_queue ON jobs (lane, priority DESC, number) WHERE state = 'queued';
+CREATE INDEX jobs_running ON jobs (lane) WHERE state = 'running';
+CREATE INDEX jobs_owner ON jobs (owner, number DESC);
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE TABLE events (
+    job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, seq INTEGER NOT NULL, at REAL NOT NULL,
+    fact TEXT NOT NULL, PRIMARY KEY (job_id, seq)
+) WITHOUT ROWID;
+"""
+EXTRA = {1: "", 2: "note TEXT NOT NULL DEFAULT '', hidden INTEGER NOT NULL DEFAULT 0,"}
+COLUMNS = "number, id, owner, protocol, attached, priority, lane, model, plan, adjustments, fingerprint"
+
+
+@pytest.mark.parametrize("version", EXTRA)
+def test_a_database_of_an_older_version_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
     async def story() -> None:
         async with opened(lambda: SqliteStore(tmp_path)) as store:
-            job = await submit(store)
-        db = sqlite3.connect(tmp_path / "jobs.sqlite3")
-        db.executescript("ALTER TABLE jobs DROP COLUMN note; ALTER TABLE jobs DROP COLUMN hidden;")
-        db.execute("PRAGMA user_version=1")
+            jobs = [await submit(store, priority=p) for p in (Priority.NORMAL, Priority.HIGH)]
+            await store.cancel((await submit(store)).id, "user")
+        db = sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)
+        rows = db.execute(f"SELECT {COLUMNS}, state, created_at, finished_at FROM jobs").fetchall()
+        events = db.execute("SELECT job_id, seq, at, fact FROM events").fetchall()
+        db.executescript("DROP TABLE events; DROP TABLE jobs; DROP TABLE kept;")
+        db.executescript(OLDER.format(extra=EXTRA[version]))
+        new = f"INSERT INTO jobs ({COLUMNS}, attempt, images, state, created_at, finished_at)"
+        db.executemany(f"{new} VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?)", rows)
+        db.executemany("INSERT INTO events VALUES (?,?,?,?)", reversed(events))
+        db.execute(f"PRAGMA user_version={version}")
         db.close()
         async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert await store.get(job.id) == job
+            assert [await store.get(job.id) for job in jobs] == jobs
+            assert [event.number for event in (await store.seen("me", 0)).events] == [1, 2, 3, 4]
+            assert [(await claim(store)).job.id for _ in jobs] == [jobs[1].id, jobs[0].id]
 
     run(story())
 
@@ -529,24 +561,5 @@ def test_a_full_disk_refuses_the_submit_and_loses_nothing(tmp_path: Path) -> Non
             assert (await store.cancel(job.id, "user")).state is State.CANCELLED
             store._write_db.execute("PRAGMA max_page_count=100000")
             assert (await submit(store)).state is State.QUEUED
-
-    run(story())
-
-
-def test_ten_thousand_waiting_jobs_keep_claim_and_position_on_their_indexes(tmp_path: Path) -> None:
-    """R-11, by the query plan instead of a clock."""
-
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert isinstance(store, SqliteStore)
-            queries = (
-                "SELECT * FROM jobs WHERE lane = 'engine' AND state = 'queued' ORDER BY priority DESC, number LIMIT 1",
-                "SELECT count(*) FROM jobs WHERE state = 'queued' AND lane = 'engine'"
-                " AND (priority > 1 OR (priority = 1 AND number < 9))",
-            )
-            for query in queries:
-                plan = " ".join(row["detail"] for row in store._write_db.execute(f"EXPLAIN QUERY PLAN {query}"))
-                assert "jobs_queue" in plan
-                assert "TEMP B-TREE" not in plan
 
     run(story())

@@ -1,85 +1,101 @@
-"""What happens to a job, as server-sent events. State events carry an id, `<job>:<seq>`; progress carries none."""
+"""Server-sent events. State events carry an id by which a stream goes on after it; progress carries none.
+
+Source: the HTML standard, section 9.2. An event is encoded once, however many listen.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import Response
 
-from adapters.base import core_of
-from adapters.native.answers import PREFIX, STATUS, iso, to_progress, to_result
-from engine.protocol import (
-    Cancelled,
-    CancelRequested,
-    Failed,
-    ImageDone,
-    PageRead,
-    Preview,
-    Queued,
-    Requeued,
-    Started,
-    Succeeded,
-)
+from adapters.base import core_of, event_stream, query
+from adapters.native.answers import to_result
+from adapters.native.events import body, frame, progress_body, state_body
+from adapters.native.jobs import own_job, service_of
+from adapters.native.request import JobQuery
+from engine.protocol import Cancelled, Failed, Succeeded
+from gateway.core import Core
 from gateway.hub import Event, ProgressEvent
-from gateway.job import Job, State
+from gateway.job import Job, JobEvent
+
+RETRY = b"retry: 2000\n\n"
+KEPT_FRAMES = 256
 
 
-def frame(event: str, data: dict[str, Any], event_id: str | None = None) -> bytes:
-    """One SSE frame. Only state events carry an id."""
-    head = f"id: {event_id}\n" if event_id else ""
-    return f"{head}event: {event}\ndata: {json.dumps(data)}\n\n".encode()
+class Encoded:
+    """Frames but for their ids, by the event they tell of. Those with pictures are shared only while they are made."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[int, tuple[Event, bytes]] = OrderedDict()
+        self._made: dict[str, asyncio.Task[bytes]] = {}
+
+    def of(self, event: Event) -> bytes:
+        found = self._kept.get(id(event))
+        if found is not None and found[0] is event:
+            return found[1]
+        rest = progress_body(event) if isinstance(event, ProgressEvent) else state_body(event)
+        self._kept[id(event)] = (event, rest)  # the event is held, so no other one has its id
+        if len(self._kept) > KEPT_FRAMES:
+            self._kept.popitem(last=False)
+        return rest
+
+    async def with_result(self, request: Request, event: JobEvent) -> bytes:
+        """The end of a success, with its pictures."""
+        task = self._made.get(event.job_id)
+        if task is None:
+            task = self._made[event.job_id] = asyncio.create_task(self._complete(request, event))
+            task.add_done_callback(lambda _: self._made.pop(event.job_id, None))
+        return await asyncio.shield(task)
+
+    @staticmethod
+    async def _complete(request: Request, event: JobEvent) -> bytes:
+        result = await to_result(request, await service_of(request).get(event.job_id))
+        return await asyncio.to_thread(state_body, event, result)
 
 
-async def to_frame(request: Request, event: Event) -> bytes:
-    """What happened, as `progress`, `preview`, `queued`, `started`, `image`, `requeued`, `complete` and so on."""
-    if isinstance(event, ProgressEvent):
-        if isinstance(event.fact, Preview):
-            preview = {"image": event.fact.image, "step": event.fact.step, "jpeg": event.fact.jpeg_base64}
-            return frame("preview", {"job_id": event.job_id, **preview})
-        return frame(
-            "progress", {"job_id": event.job_id, "status": STATUS[State.RUNNING], **to_progress(event.progress)}
-        )
-    job_id, event_id = event.job_id, f"{event.job_id}:{event.seq}"
-    base = {"job_id": job_id, "at": iso(event.at)}
-    match event.fact:
-        case Queued():
-            return frame("queued", {**base, "status": "queued"}, event_id)
-        case Started(attempt=attempt):
-            return frame("started", {**base, "status": "generating", "attempt": attempt}, event_id)
-        case ImageDone(image=image, seed=seed):
-            url = f"{PREFIX}/jobs/{job_id}/images/{image}"
-            return frame("image", {**base, "image": image, "seed": seed, "url": url}, event_id)
-        case PageRead(page=page):
-            return frame("page", {**base, "page": page, "text": event.fact.text}, event_id)
-        case CancelRequested():
-            return frame("cancel_requested", base, event_id)
-        case Requeued(reason=reason):
-            return frame("requeued", {**base, "status": "queued", "reason": reason}, event_id)
-        case Succeeded():
-            job = await core_of(request).service.get(job_id)
-            done = {**base, "status": "completed", "progress": 1.0, "result": await to_result(request, job)}
-            return frame("complete", done, event_id)
-        case Failed(code=code, message=message):
-            return frame("failed", {**base, "status": "failed", "error": message, "code": code.upper()}, event_id)
-        case Cancelled(reason=why):
-            return frame("cancelled", {**base, "status": "cancelled", "reason": why}, event_id)
+def encoded(core: Core) -> Encoded:
+    found: Encoded = core.kept.setdefault("native-frames", Encoded())
+    return found
 
 
-async def frames(request: Request, job: Job, after: int) -> AsyncIterator[bytes]:
+async def stream(request: Request) -> Response:
+    """GET jobs/{id}/stream: Follow a job to its end; 204 once that was delivered, so that an EventSource stops asking.
+
+    `queued`, `started`, `image`, `complete`, `error` and `cancelled` have an id, and a stream with that Last-Event-ID
+    goes on after it. Of `progress`, `loading` and `preview` only the newest are sent to a slow reader. `shutdown` says
+    that the gateway stops.
+    """
+    asked = query(JobQuery, request)
+    own = await own_job(request)
+    after = last_seq(request, own.id)
+    if own.state is not None and own.state.terminal and after >= own.seq:
+        return Response(status_code=204)
+    with core_of(request).streams():  # refused before the stream begins, counted while it lasts
+        return event_stream(request, frames(request, own, after, with_images=asked.images))
+
+
+async def frames(request: Request, job: Job, after: int, *, with_images: bool) -> AsyncGenerator[bytes, None]:
     """Replay after `after`, then live, to the end; a gateway that stops says so."""
     core = core_of(request)
+    ready = encoded(core)
     last: Event | None = None
     with core.streams():
-        yield b"retry: 2000\n\n"
+        yield RETRY
         async with aclosing(core.service.watch(job.id, after)) as events:
-            async for event in events:
-                yield await to_frame(request, event)
-                last = event
-    if last is None or isinstance(last, ProgressEvent) or not isinstance(last.fact, Succeeded | Failed | Cancelled):
-        yield frame("shutdown", {"job_id": job.id})
+            async for last in events:
+                if not isinstance(last, JobEvent):
+                    yield ready.of(last)
+                elif with_images and isinstance(last.fact, Succeeded):
+                    yield frame(f"{job.id}:{last.seq}", await ready.with_result(request, last))
+                else:
+                    yield frame(f"{job.id}:{last.seq}", ready.of(last))
+    if not isinstance(last, JobEvent) or not isinstance(last.fact, Succeeded | Failed | Cancelled):
+        yield body("shutdown", {"job_id": job.id})
 
 
 def last_seq(request: Request, job_id: str) -> int:

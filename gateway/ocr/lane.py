@@ -85,7 +85,6 @@ class OcrLane(LaneRunner):
         plan = job.plan
         assert isinstance(plan, Ocr), "the store gives this lane its own jobs only"
         self._hub.begin(job.id, plan.count, len(job.pages))
-        self._publish(job.events[-1])
         if job.id in self._cancels:
             return await self._end(lease, Cancelled())
         work = self._work = asyncio.create_task(self._read(lease, plan))
@@ -116,8 +115,8 @@ class OcrLane(LaneRunner):
                 async for fact in facts:
                     if not isinstance(fact, PageRead):
                         self._hub.publish_progress(job.id, fact)
-                    elif (event := await self._store.record(lease, fact)) is not None:
-                        self._publish(event)
+                    else:
+                        await self._store.record(lease, fact)
         except KeyError:
             return Failed(code="bad_input", message="The document is gone.")
         except OcrRefused as refusal:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from engine.protocol import CancelReason, Lane, RequeueReason
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
+from gateway.queue import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +55,30 @@ class Bounds:
     waiting_per_owner: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one owner has missed up to the event `number`: the events, or what lives where they are not known."""
+
+    number: int
+    events: tuple[JobEvent, ...] = ()
+    live: tuple[Job, ...] | None = None
+    """Jobs that wait or run, in order of submission."""
+
+
+Hear = Callable[[Job, JobEvent], None]
+"""Takes an event and the job as the event left it."""
+
+
 class JobStore(Protocol):
     """Durable jobs. Every method returns after its write is on disk; none blocks the event loop."""
 
-    async def open(self) -> list[Job]:
+    async def open(self, hear: Hear | None = None) -> list[Job]:
         """Take the store for this process and recover; returns the jobs whose state that changed.
 
-        Queued and running attached jobs without an Idempotency-Key become Cancelled(client_gone); other running
-        jobs are requeued where they waited. Raises: StoreLocked, StoreCorrupt.
+        From here on `hear` is called on the event loop with every event once it is on disk, in the order of their
+        numbers, and before the call that wrote it returns. Queued and running attached jobs without an
+        Idempotency-Key become Cancelled(client_gone); other running jobs are requeued where they waited.
+        Raises: StoreLocked, StoreCorrupt.
         """
         ...
 
@@ -72,7 +89,7 @@ class JobStore(Protocol):
         ...
 
     async def claim(self, worker: WorkerInfo) -> Lease | None:
-        """The next job of the worker's lane: highest class first, then order of submission."""
+        """The next job of the worker's lane by `gateway.queue.order`; None where none waits or the lane is paused."""
         ...
 
     async def heartbeat(self, lease: Lease) -> Literal["ok", "cancel", "lost"]: ...
@@ -121,14 +138,50 @@ class JobStore(Protocol):
         ...
 
     async def waiting(self, *, limit: int = 100) -> list[Job]:
-        """Queued jobs in the order in which they will run."""
+        """Queued jobs in the order in which they will run, one lane after the other."""
         ...
 
+    def order(self, lane: Lane) -> tuple[Waiting, ...]:
+        """The same of one lane, as little as their places need."""
+        ...
+
+    def running(self, lane: Lane) -> int:
+        """How many jobs of a lane run, those included whose last picture is being filed."""
+        ...
+
+    async def move(self, job_id: str, to: int) -> list[Waiting]:
+        """Let a waiting job take place `to`, from 0, among its owner's in its lane; returns those that moved.
+
+        Raises: JobNotFound, JobNotWaiting.
+        """
+        ...
+
+    async def pause(self, lane: Lane, paused: bool) -> None:
+        """Claim nothing of this lane until it goes on; outlives restarts."""
+        ...
+
+    def is_paused(self, lane: Lane) -> bool: ...
+
     async def position(self, job_id: str) -> int | None:
-        """How many jobs run or wait before this one; 0 for the running one; None once it has ended."""
+        """How many jobs of its lane run or wait before this one; 0 for the running one; None once it has ended."""
         ...
 
     async def events_after(self, job_id: str, seq: int) -> list[JobEvent]: ...
+
+    async def seen(self, owner: str, after: int | None, *, limit: int = 1000) -> Seen:
+        """The owner's events with a number > `after`, the oldest `limit` of them.
+
+        Where `after` is None, unknown, or so old that events since were deleted: the jobs that live.
+        """
+        ...
+
+    async def keep(self, name: str, value: str) -> None:
+        """Keep a small text under a name."""
+        ...
+
+    async def kept(self, name: str) -> str | None:
+        """What was kept under a name."""
+        ...
 
     async def check(self) -> None:
         """Write something. Raises: StorageFull, or whatever keeps the store from being written."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.store.base import StoreCorrupt
 
-VERSION = 2
+VERSION = 3
 TABLES = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -32,24 +32,50 @@ CREATE TABLE jobs (
     started_at REAL,
     finished_at REAL,
     worker TEXT,
-    lease_until REAL
+    lease_until REAL,
+    standing_priority INTEGER NOT NULL DEFAULT 0,
+    standing_since REAL NOT NULL DEFAULT 0,
+    standing_number INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX jobs_idempotency ON jobs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
-CREATE INDEX jobs_queue ON jobs (lane, priority DESC, number) WHERE state = 'queued';
-CREATE INDEX jobs_running ON jobs (lane) WHERE state = 'running';
+CREATE INDEX jobs_live ON jobs (state, owner) WHERE finished_at IS NULL;
 CREATE INDEX jobs_owner ON jobs (owner, number DESC);
 CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE TABLE events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     seq INTEGER NOT NULL,
     at REAL NOT NULL,
     fact TEXT NOT NULL,
-    PRIMARY KEY (job_id, seq)
-) WITHOUT ROWID;
+    UNIQUE (job_id, seq)
+);
+CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 UPGRADES = {
     1: "ALTER TABLE jobs ADD COLUMN note TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE jobs ADD COLUMN hidden INTEGER NOT NULL DEFAULT 0;",
+    2: """
+ALTER TABLE jobs ADD COLUMN standing_priority INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN standing_since REAL NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN standing_number INTEGER NOT NULL DEFAULT 0;
+UPDATE jobs SET standing_priority = priority, standing_since = created_at, standing_number = number;
+DROP INDEX jobs_queue;
+DROP INDEX jobs_running;
+CREATE INDEX jobs_live ON jobs (state, owner) WHERE finished_at IS NULL;
+CREATE TABLE events_3 (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    at REAL NOT NULL,
+    fact TEXT NOT NULL,
+    UNIQUE (job_id, seq)
+);
+INSERT INTO events_3 (job_id, seq, at, fact) SELECT job_id, seq, at, fact FROM events
+    ORDER BY max(at) OVER (PARTITION BY job_id ORDER BY seq), job_id, seq;
+DROP TABLE events;
+ALTER TABLE events_3 RENAME TO events;
+CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+""",
 }
 """What makes a database of this version one of the next."""
 

@@ -12,6 +12,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -19,19 +21,26 @@ from engine.protocol import (
     Cancelled,
     CancelReason,
     CancelRequested,
+    Lane,
     Queued,
     Requeued,
     RequeueReason,
     Started,
+    lane_of,
 )
-from gateway.errors import IdempotencyConflict, OwnerQueueFull, QueueFull, StorageFull
+from gateway.errors import IdempotencyConflict, JobNotWaiting, OwnerQueueFull, QueueFull, StorageFull
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
+from gateway.queue import Turns, Waiting, moved
 from gateway.store import rows
-from gateway.store.base import Bounds, Lease, Stats, StoreLocked, Submitted, WorkerInfo
+from gateway.store.base import Bounds, Hear, Lease, Seen, Stats, StoreLocked, Submitted, WorkerInfo
 from gateway.store.blobs import Blobs
+from gateway.store.line import Line
 from gateway.store.schema import VERSION, connect, open_checked
 
 IDEMPOTENCY_S = 24 * 3600.0
+LANES: tuple[Lane, ...] = ("engine", "cpu", "network")
+FORGOTTEN = "forgotten events"
+"""Kept under this name: up to which number events may have been deleted."""
 INPUTS_SQL = """
 SELECT DISTINCT named.value FROM jobs, json_tree(jobs.plan) AS named
 WHERE named.path || '.' || named.key IN ('$.init_image', '$.mask', '$.paste.picture', '$.paste.mask', '$.document')
@@ -54,11 +63,21 @@ class SqliteStore:
         self._write_db: sqlite3.Connection
         self._read_db: sqlite3.Connection
         self._lock_fd: int | None = None
+        self._line = Line()
+        self._news: list[tuple[Job, JobEvent]] = []
+        """Of the transaction that is written now."""
+        self._after: list[Callable[[], None]] = []
+        """What to do once it is on disk."""
+        self._hear: Hear | None = None
+        self._loop: asyncio.AbstractEventLoop
 
     # ---- life ------------------------------------------------------------------------------------
 
-    async def open(self) -> list[Job]:
-        return await self._on(self._writer, self._open)
+    async def open(self, hear: Hear | None = None) -> list[Job]:
+        self._loop = asyncio.get_running_loop()
+        recovered = await self._on(self._writer, self._open)
+        self._hear = hear
+        return recovered
 
     def _open(self) -> list[Job]:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -67,7 +86,9 @@ class SqliteStore:
         self._write_db = open_checked(self._folder / "jobs.sqlite3")
         self._read_db = connect(self._folder / "jobs.sqlite3")
         self._read_db.execute("PRAGMA query_only=1")
-        return self._transact(self._recover)
+        recovered = self._transact(self._recover)
+        self._fill_line(self._write_db)
+        return recovered
 
     def _lock(self) -> None:
         """Hold the folder as long as this process lives. Raises: StoreLocked."""
@@ -94,6 +115,15 @@ class SqliteStore:
                 changed.append(self._append(db, job, Requeued(reason="gateway_restart")))
         return changed
 
+    def _fill_line(self, db: sqlite3.Connection) -> None:
+        self._line = Line()
+        for row in db.execute(f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE state = 'queued'").fetchall():
+            self._line.put(rows.waiting(row))
+        for lane in LANES:
+            self._line.set_paused(lane, rows.kept(db, f"paused {lane}") is not None)
+            if (turns := rows.kept(db, f"turns {lane}")) is not None:
+                self._line.set_turns(lane, rows.to_turns(turns))
+
     async def close(self) -> None:
         await self._on(self._writer, self._close)
         self._writer.shutdown()
@@ -115,7 +145,9 @@ class SqliteStore:
                 return Submitted(known, created=False)
             self._check_bounds(db, new, bounds)
             number = rows.insert(db, new)
-            return Submitted(self._append(db, Job.of(new, number), Queued()), created=True)
+            job = self._append(db, Job.of(new, number), Queued())
+            rows.stand(db, job)
+            return Submitted(job, created=True)
 
         return await self._write(work)
 
@@ -134,32 +166,56 @@ class SqliteStore:
         return rows.fold(db, row)
 
     def _check_bounds(self, db: sqlite3.Connection, new: NewJob, bounds: Bounds) -> None:
-        waiting = db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()[0]
-        if waiting >= bounds.waiting:
+        if self._line.count() >= bounds.waiting:
             raise QueueFull(retry_after_s=30)
-        if bounds.waiting_per_owner is not None:
-            own = db.execute("SELECT count(*) FROM jobs WHERE state = 'queued' AND owner = ?", (new.owner,)).fetchone()[
-                0
-            ]
-            if own >= bounds.waiting_per_owner:
-                raise OwnerQueueFull(retry_after_s=30)
+        if bounds.waiting_per_owner is not None and self._line.count(new.owner) >= bounds.waiting_per_owner:
+            raise OwnerQueueFull(retry_after_s=30)
 
     async def claim(self, worker: WorkerInfo) -> Lease | None:
         def work(db: sqlite3.Connection) -> Lease | None:
-            where, values = "lane = ? AND state = 'queued'", [str(worker.lane)]
-            if worker.models is not None:
-                where += f" AND model IN ({','.join('?' * len(worker.models))})"
-                values += sorted(worker.models)
-            row = db.execute(
-                f"SELECT * FROM jobs WHERE {where} ORDER BY priority DESC, number LIMIT 1", values
-            ).fetchone()
-            if row is None:
+            if self._line.is_paused(worker.lane):
                 return None
-            before = rows.fold(db, row)
+            taken = self._line.next(worker.lane, self._clock(), worker.models)
+            if taken is None:
+                if not self._line.order(worker.lane, self._clock()):
+                    self._keep_turns(db, worker.lane, Turns())
+                return None
+            before = rows.get(db, taken[0].id)
             job = self._append(db, before, Started(attempt=before.attempt + 1))
+            self._keep_turns(db, worker.lane, taken[1])
             until = None if worker.lease_s is None else self._clock() + worker.lease_s
             db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (worker.id, until, job.id))
             return Lease(job, worker.id)
+
+        return await self._write(work)
+
+    def _keep_turns(self, db: sqlite3.Connection, lane: Lane, turns: Turns) -> None:
+        if turns != self._line.turns(lane):
+            rows.keep(db, f"turns {lane}", rows.of_turns(turns))
+            self._after.append(lambda: self._line.set_turns(lane, turns))
+
+    async def pause(self, lane: Lane, paused: bool) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            rows.keep(db, f"paused {lane}", "true" if paused else None)
+            self._after.append(lambda: self._line.set_paused(lane, paused))
+
+        await self._write(work)
+
+    def is_paused(self, lane: Lane) -> bool:
+        return self._line.is_paused(lane)
+
+    async def move(self, job_id: str, to: int) -> list[Waiting]:
+        def work(db: sqlite3.Connection) -> list[Waiting]:
+            job = rows.get(db, job_id)
+            if job.state is not State.QUEUED:
+                raise JobNotWaiting
+            line = self._line.order(lane_of(job.plan), self._clock())
+            standings = moved(line, job_id, to)
+            rows.move(db, standings)
+            changed = [replace(other, standing=standings[other.id]) for other in line if other.id in standings]
+            for other in changed:
+                self._after.append(partial(self._line.put, other))
+            return changed
 
         return await self._write(work)
 
@@ -196,7 +252,11 @@ class SqliteStore:
     async def release(self, lease: Lease, why: RequeueReason) -> Job | None:
         def work(db: sqlite3.Connection) -> Job | None:
             job = rows.held(db, lease)
-            return None if job is None else self._append(db, job, Requeued(reason=why))
+            if job is None:
+                return None
+            lane = lane_of(job.plan)
+            self._keep_turns(db, lane, self._line.turns(lane).given_back(job.owner))
+            return self._append(db, job, Requeued(reason=why))
 
         return await self._write(work)
 
@@ -231,11 +291,18 @@ class SqliteStore:
 
     async def delete(self, job_ids: Sequence[str]) -> None:
         def work(db: sqlite3.Connection) -> None:
-            db.executemany(
-                "DELETE FROM jobs WHERE id = ? AND finished_at IS NOT NULL", [(job_id,) for job_id in job_ids]
-            )
+            newest = int(rows.kept(db, FORGOTTEN) or 0)
+            for job_id in job_ids:
+                if db.execute("SELECT 1 FROM jobs WHERE id = ? AND finished_at IS NULL", (job_id,)).fetchone() is None:
+                    gone = db.execute("SELECT max(number) FROM events WHERE job_id = ?", (job_id,)).fetchone()[0]
+                    newest = max(newest, gone or 0)
+                    db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+            rows.keep(db, FORGOTTEN, str(newest))
 
         await self._write(work)
+
+    async def keep(self, name: str, value: str) -> None:
+        await self._write(lambda db: rows.keep(db, f"kept {name}", value))
 
     # ---- reads -----------------------------------------------------------------------------------
 
@@ -271,30 +338,38 @@ class SqliteStore:
         return await self._read(lambda db: rows.fold_all(db, sql, (*values, limit)))
 
     async def waiting(self, *, limit: int = 100) -> list[Job]:
-        sql = "SELECT * FROM jobs WHERE state = 'queued' ORDER BY priority DESC, number LIMIT ?"
-        return await self._read(lambda db: rows.fold_all(db, sql, (limit,)))
+        line = [job.id for lane in LANES for job in self.order(lane)][:limit]
+        return await self._read(lambda db: [job for job_id in line if (job := rows.find(db, job_id)) is not None])
+
+    def order(self, lane: Lane) -> tuple[Waiting, ...]:
+        return self._line.order(lane, self._clock())
+
+    def running(self, lane: Lane) -> int:
+        return self._line.running(lane)
 
     async def position(self, job_id: str) -> int | None:
-        def work(db: sqlite3.Connection) -> int | None:
-            row = db.execute("SELECT lane, priority, number, state FROM jobs WHERE id = ?", (job_id,)).fetchone()
-            if row is None or State(row["state"]).terminal:
-                return None
-            if row["state"] == State.RUNNING:
-                return 0
-            running = db.execute(
-                "SELECT count(*) FROM jobs WHERE state = 'running' AND lane = ?", (row["lane"],)
-            ).fetchone()[0]
-            ahead = db.execute(
-                "SELECT count(*) FROM jobs WHERE state = 'queued' AND lane = ?"
-                " AND (priority > ? OR (priority = ? AND number < ?))",
-                (row["lane"], row["priority"], row["priority"], row["number"]),
-            ).fetchone()[0]
-            return int(running + ahead)
-
-        return await self._read(work)
+        now = self._clock()
+        for lane in LANES:
+            if (position := self._line.position(lane, job_id, now)) is not None:
+                return position
+        return None
 
     async def events_after(self, job_id: str, seq: int) -> list[JobEvent]:
         return await self._read(lambda db: rows.events(db, job_id, seq))
+
+    async def seen(self, owner: str, after: int | None, *, limit: int = 1000) -> Seen:
+        def work(db: sqlite3.Connection) -> Seen:
+            last = rows.last_number(db)
+            if after is not None and int(rows.kept(db, FORGOTTEN) or 0) <= after <= last:
+                events = rows.events_of(db, owner, after, limit)
+                return Seen(events[-1].number if len(events) == limit else last, events=tuple(events))
+            live = "SELECT * FROM jobs WHERE state IN ('queued', 'running') AND owner = ? AND finished_at IS NULL"
+            return Seen(last, live=tuple(rows.fold_all(db, f"{live} ORDER BY number", (owner,))))
+
+        return await self._read(work)
+
+    async def kept(self, name: str) -> str | None:
+        return await self._read(lambda db: rows.kept(db, f"kept {name}"))
 
     async def stats(self) -> Stats:
         def work(db: sqlite3.Connection) -> Stats:
@@ -330,7 +405,23 @@ class SqliteStore:
         return await asyncio.to_thread(self._blobs.drop_unused, await self._read(named), grace_s)
 
     def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
-        return rows.append(db, job, fact, self._clock())
+        """Store one more fact, and tell of it once it is on disk."""
+        after = rows.append(db, job, fact, self._clock())
+        if after.state is not job.state:
+            self._after.append(lambda: self._line_up(db, after))
+        self._news.append((after, after.events[-1]))
+        return after
+
+    def _line_up(self, db: sqlite3.Connection, job: Job) -> None:
+        lane = lane_of(job.plan)
+        if job.state is State.RUNNING:
+            self._line.run(lane, job.id)
+        elif job.state is not State.QUEUED:
+            self._line.end(lane, job.id)
+        elif (
+            row := db.execute(f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
+        ) is not None:
+            self._line.put(rows.waiting(row))
 
     # ---- threads ---------------------------------------------------------------------------------
 
@@ -339,6 +430,7 @@ class SqliteStore:
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         db = self._write_db
+        self._news, self._after = [], []
         try:
             db.execute("BEGIN IMMEDIATE")
             result = work(db)
@@ -349,6 +441,11 @@ class SqliteStore:
             if isinstance(error, sqlite3.Error) and error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_IOERR_WRITE"):
                 raise StorageFull from error
             raise
+        for change in self._after:
+            change()
+        if self._hear is not None:
+            for job, event in self._news:
+                self._loop.call_soon_threadsafe(self._hear, job, event)
         return result
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -1,0 +1,144 @@
+"""The order of waiting jobs: classes that rise with age, owners in turn inside a class, then submission.
+
+Pure; knows no store and no clock. `order` and `take` follow from the same keys, so a place that was told is the place
+that is served. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from engine.protocol import Lane
+from gateway.job import Priority
+
+AGEING_S = 600.0
+"""A head that waits this long rises by one class (S-26)."""
+BACKGROUND_AGEING_S = 3600.0
+"""How long a head of the background class waits before it counts as low."""
+OVERDUE = Priority.HIGH + 1
+"""Above all classes: what waited through them is served by submission alone, whoever else has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a place in the queue follows from. A reorder exchanges the standings of one owner's jobs."""
+
+    priority: Priority
+    since: float
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A waiting job, as far as its place goes."""
+
+    id: str
+    owner: str
+    lane: Lane
+    model: str
+    standing: Standing
+
+    @property
+    def group(self) -> tuple[int, str]:
+        return self.standing.priority, self.owner
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Who was served lately in one lane: what round-robin and ageing remember between two claims."""
+
+    had: frozenset[tuple[int, str]] = frozenset()
+    """(class, owner): served in this round of the class."""
+    last: Mapping[tuple[int, str], float] = field(default_factory=dict)
+    """When the last job with (class, owner) was served."""
+
+    def given_back(self, owner: str) -> Turns:
+        """The same, as if this owner had not been served in this round."""
+        return replace(self, had=frozenset(turn for turn in self.had if turn[1] != owner))
+
+
+Key = tuple[int, int, int]
+"""(-class, turn, number): the smallest is served first. Turn 0 is this round, 1 the next one."""
+
+
+def order(waiting: Iterable[Waiting], turns: Turns, now: float) -> list[Waiting]:
+    """The jobs of one lane in the order in which they will run, if nothing else comes."""
+    return [job for _, job in sorted(_keyed(waiting, turns, now), key=lambda pair: pair[0])]
+
+
+def take(
+    waiting: Sequence[Waiting], turns: Turns, now: float, models: Collection[str] | None = None
+) -> tuple[Waiting, Turns] | None:
+    """The next job among those of `models`, and the turns once it is served; None where there is none."""
+    keyed = [pair for pair in _keyed(waiting, turns, now) if models is None or pair[1].model in models]
+    if not keyed:
+        return None
+    (falling, turn, _), job = min(keyed, key=lambda pair: pair[0])
+    level = int(job.standing.priority) if falling == -OVERDUE else -falling
+    had = turns.had if turn == 0 else frozenset(had for had in turns.had if had[0] != level)
+    groups = {other.group for other in waiting}
+    last = {group: at for group, at in turns.last.items() if group in groups}
+    return job, Turns(had | {(level, job.owner)}, last | {job.group: now})
+
+
+def level_of(job: Waiting, turns: Turns, now: float) -> int:
+    """The class of the first job of its owner in its own class: raised by the time since one of them was served."""
+    waited = now - max(job.standing.since, turns.last.get(job.group, 0.0))
+    level = job.standing.priority
+    if level is Priority.BACKGROUND:
+        if waited < BACKGROUND_AGEING_S:
+            return level
+        level, waited = Priority.LOW, waited - BACKGROUND_AGEING_S
+    return min(OVERDUE, level + max(0, int(waited // AGEING_S)))
+
+
+def next_rise(waiting: Iterable[Waiting], turns: Turns, now: float) -> float:
+    """When the order changes by age alone, at the earliest: until then an order once computed holds."""
+    rises = [float("inf")]
+    for job in _heads(waiting):
+        waited = now - max(job.standing.since, turns.last.get(job.group, 0.0))
+        if level_of(job, turns, now) < OVERDUE:
+            first = BACKGROUND_AGEING_S if job.standing.priority is Priority.BACKGROUND else AGEING_S
+            rises.append(now + (first - waited if waited < first else AGEING_S - (waited - first) % AGEING_S))
+    return min(rises)
+
+
+def moved(line: Sequence[Waiting], job_id: str, to: int) -> dict[str, Standing]:
+    """The standings that change when a job takes place `to`, from 0, among its owner's jobs; `line` is the order.
+
+    Nobody else's place changes: the owner's places stay, other jobs of the same owner fill them.
+    """
+    job = next(job for job in line if job.id == job_id)
+    own = [other for other in line if other.owner == job.owner]
+    standings = [other.standing for other in own]
+    own.remove(job)
+    own.insert(max(0, min(to, len(own))), job)
+    return {o.id: standing for o, standing in zip(own, standings, strict=True) if o.standing != standing}
+
+
+def _heads(waiting: Iterable[Waiting]) -> Iterator[Waiting]:
+    """Of each owner in each class the first."""
+    seen: set[tuple[int, str]] = set()
+    for job in sorted(waiting, key=_number):
+        if job.group not in seen:
+            seen.add(job.group)
+            yield job
+
+
+def _keyed(waiting: Iterable[Waiting], turns: Turns, now: float) -> Iterator[tuple[Key, Waiting]]:
+    heads: set[tuple[int, str]] = set()
+    ahead: dict[tuple[int, str], int] = {}
+    for job in sorted(waiting, key=_number):
+        group = job.group
+        level = int(job.standing.priority) if group in heads else level_of(job, turns, now)
+        heads.add(group)
+        slot = level, job.owner
+        before = ahead.get(slot, 0)
+        ahead[slot] = before + 1
+        turn = 0 if level == OVERDUE else before + (slot in turns.had)
+        yield (-level, turn, job.standing.number), job
+
+
+def _number(job: Waiting) -> int:
+    return job.standing.number

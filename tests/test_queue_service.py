@@ -1,0 +1,241 @@
+"""The queue as a client meets it: pause, reorder, retry, places, and one stream for all jobs of an owner."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from engine.protocol import ImageDone, Queued, Started, Succeeded
+from gateway.errors import JobNotEnded, JobNotFound, JobNotWaiting
+from gateway.hub import Event, PlaceEvent, Snapshot
+from gateway.job import Job, JobEvent, Priority, State
+from gateway.service import JobService, Origin, ServiceOptions
+from tests.support import run
+from tests.test_service import ME, request, service_in, until
+
+YOU = Origin(owner="you", protocol="native", attached=False)
+AT_ONCE = ServiceOptions(places_every_s=0.0)
+
+
+async def submitted(service: JobService, count: int, origin: Origin = ME) -> list[Job]:
+    return [await service.submit(request(), origin) for _ in range(count)]
+
+
+async def line(service: JobService) -> list[str]:
+    return [job.id for job in await service.waiting()]
+
+
+async def starts(service: JobService, jobs: list[Job]) -> list[str]:
+    """Their ids in the order in which they began, once all have ended."""
+    ended = [await service.ended(job.id) for job in jobs]
+    return [job.id for job in sorted(ended, key=lambda job: job.started_at or 0.0)]
+
+
+def test_a_paused_queue_begins_nothing_even_after_a_restart_and_goes_on_when_told(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
+            running = await service.submit(request(), ME)
+            await until(lambda: service.running() is not None)
+            await service.pause()
+            waiting = await service.submit(request(), ME)
+            assert (await service.ended(running.id)).state is State.SUCCEEDED
+            assert service.paused
+            assert (await service.get(waiting.id)).state is State.QUEUED
+        async with service_in(tmp_path) as service:
+            assert service.paused
+            more = await service.submit(request(), ME)
+            assert await service.position(more.id) == 1
+            await service.resume()
+            assert not service.paused
+            assert (await service.ended(waiting.id)).attempt == 1
+            assert (await service.ended(more.id)).state is State.SUCCEEDED
+
+    run(story())
+
+
+def test_a_job_is_moved_before_another_to_the_front_to_the_end_and_to_a_position(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            await service.pause()
+            a, b, c, d = [job.id for job in await submitted(service, 4)]
+            await service.move(d, to="front")
+            assert await line(service) == [d, a, b, c]
+            await service.move(a, to="end")
+            assert await line(service) == [d, b, c, a]
+            await service.move(a, before=c)
+            assert await line(service) == [d, b, a, c]
+            await service.move(d, position=2)
+            order = await line(service)
+            assert order == [b, a, d, c]
+            assert [await service.position(job) for job in order] == [0, 1, 2, 3]
+            await service.resume()
+            assert await starts(service, [await service.get(job) for job in (a, b, c, d)]) == order
+
+    run(story())
+
+
+def test_a_reorder_leaves_everybody_else_where_they_were(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            await service.pause()
+            mine, yours = await submitted(service, 3), await submitted(service, 3, YOU)
+            assert await line(service) == [j.id for pair in zip(mine, yours, strict=True) for j in pair]
+            before = [await service.position(job.id) for job in yours]
+            await service.move(mine[2].id, to="front", owner="me")
+            assert await line(service) == [
+                mine[2].id,
+                yours[0].id,
+                mine[0].id,
+                yours[1].id,
+                mine[1].id,
+                yours[2].id,
+            ]
+            assert [await service.position(job.id) for job in yours] == before
+            for job_id, before_id in ((mine[0].id, yours[0].id), (yours[0].id, mine[0].id)):
+                with pytest.raises(JobNotFound):
+                    await service.move(job_id, before=before_id, owner="me")
+
+    run(story())
+
+
+def test_only_a_waiting_job_can_be_moved(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            ended = await service.ended((await service.submit(request(), ME)).id)
+            await service.pause()
+            waiting = await service.submit(request(), ME)
+            with pytest.raises(JobNotWaiting):
+                await service.move(ended.id, to="front")
+            with pytest.raises(JobNotWaiting):
+                await service.move(waiting.id, before=ended.id)
+            with pytest.raises(JobNotFound):
+                await service.move(waiting.id, before="0" * 32)
+
+    run(story())
+
+
+def test_a_retry_is_a_new_job_of_the_same_plan(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            first = await service.ended((await service.submit(request(), ME)).id)
+            again = await service.retry(first.id, "me")
+            assert again.id != first.id
+            assert (again.plan, again.owner, again.attached) == (first.plan, "me", False)
+            ended = await service.ended(again.id)
+            pixels = [service.pictures.read(job.images[0].file) for job in (first, ended)]
+            assert pixels[0] == pixels[1]
+            with pytest.raises(JobNotFound):
+                await service.retry(first.id, "you")
+            await service.pause()
+            waiting = await service.submit(request(), ME)
+            with pytest.raises(JobNotEnded):
+                await service.retry(waiting.id)
+
+    run(story())
+
+
+def test_a_waiting_job_hears_of_every_new_place(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, options=AT_ONCE) as service:
+            await service.pause()
+            first, second, third = await submitted(service, 3)
+            seen: list[Event] = []
+
+            async def follow() -> None:
+                async for event in service.watch(third.id):
+                    seen.append(event)
+
+            def places() -> list[int]:
+                return [event.position for event in seen if isinstance(event, PlaceEvent)]
+
+            watcher = asyncio.create_task(follow())
+            await until(lambda: places()[-1:] == [2])
+            await service.cancel(first.id)
+            await until(lambda: places()[-1:] == [1])
+            high = await service.submit(request(), Origin("me", "native", False, Priority.HIGH))
+            await until(lambda: places()[-1:] == [2])
+            await service.move(third.id, to="front")
+            await until(lambda: places()[-1:] == [0])
+            await service.resume()
+            await watcher
+            for job in (second, high):
+                await service.ended(job.id)
+
+    run(story())
+
+
+def test_one_stream_carries_all_of_an_owners_jobs_and_nobody_elses(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script={"step_seconds": 0.01}) as service:
+            await service.pause()
+            waiting = await service.submit(request(), ME)
+            await service.submit(request(), YOU)
+            seen: list[Snapshot | Event] = []
+
+            async def follow() -> None:
+                async for event in service.watch_all("me"):
+                    seen.append(event)
+                    if sum(isinstance(e, JobEvent) and isinstance(e.fact, Succeeded) for e in seen) == 2:
+                        return
+
+            watcher = asyncio.create_task(follow())
+            await until(lambda: bool(seen))
+            snapshot = seen[0]
+            assert isinstance(snapshot, Snapshot)
+            assert [job.id for job in snapshot.jobs] == [waiting.id]
+            assert [event.job_id for event in snapshot.newest] == [waiting.id]
+            late = await service.submit(request(), ME)
+            await service.resume()
+            await watcher
+            states = [event for event in seen if isinstance(event, JobEvent)]
+            assert {event.job_id for event in states} == {waiting.id, late.id}
+            assert [type(e.fact) for e in states if e.job_id == late.id] == [Queued, Started, ImageDone, Succeeded]
+
+    run(story())
+
+
+def test_the_stream_of_all_jobs_cut_at_any_event_and_resumed_has_no_gap_and_no_duplicate(tmp_path: Path) -> None:
+    """R-08."""
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            first = [event async for event in ends(service, None, 0)]
+            cursor = first[0].number if isinstance(first[0], Snapshot) else 0
+            begun = cursor
+            jobs = [*await submitted(service, 3), *await submitted(service, 2, YOU)]
+            seen: list[JobEvent] = []
+            while len(seen) < 12:
+                async for event in ends(service, cursor, 1):
+                    if isinstance(event, JobEvent):
+                        seen.append(event)
+                        cursor = event.number
+            for job in jobs:
+                await service.ended(job.id)
+            stored = [event for job in jobs[:3] for event in (await service.get(job.id)).events]
+            assert seen == sorted(stored, key=lambda event: event.number)
+            assert all(event.number > begun for event in seen)
+
+    run(story())
+
+
+async def ends(service: JobService, after: int | None, states: int) -> AsyncGenerator[Snapshot | Event, None]:
+    """The stream of all jobs of "me" until it has told of so many state events; 0 is the first thing it says."""
+    async for event in service.watch_all("me", after):
+        yield event
+        if states == 0 or isinstance(event, JobEvent):
+            return
+
+
+def test_a_cursor_from_before_jobs_were_forgotten_begins_anew(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, options=ServiceOptions(retention_s=-1.0)) as service:
+            ended = await service.ended((await service.submit(request(), ME)).id)
+            await service.retain_once()
+            for after in (ended.events[0].number, 10**9):
+                opening = [event async for event in ends(service, after, 0)]
+                assert [type(event) for event in opening] == [Snapshot]
+
+    run(story())
