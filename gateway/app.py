@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -20,6 +20,7 @@ from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.images import PictureDecoder
 from gateway.library import Library, LocalModel, default_model
 from gateway.ocr.client import OcrOptions
+from gateway.openapi import Group, Operation
 from gateway.pictures import Pictures
 from gateway.service import JobService, ServiceOptions
 from gateway.settings import Settings
@@ -94,10 +95,11 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         adapter = _owner(adapters, path)
         return adapter.render_error(error) if adapter else _plain_error(error)
 
-    routes = [Route("/health/live", live), Route("/health/ready", ready)]
-    routes += [route for adapter in adapters for route in adapter.routes]
+    core.sections = (*adapters, Group("health", HEALTH, HEALTH_DESCRIBED, dict[str, Any]))
+    routes = [*HEALTH, *(route for adapter in adapters for route in adapter.routes)]
     image_paths = {path for adapter in adapters for path in adapter.image_paths}
     open_paths = {"/health/live", *(path for adapter in adapters for path in adapter.open_paths)}
+    page_paths = {"/", *(path for adapter in adapters for path in adapter.page_paths)}
     picture_prefixes = tuple(adapter.picture_prefix for adapter in adapters if adapter.picture_prefix)
     http = core.settings.http
     guarded = Guard(
@@ -107,6 +109,7 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         body_limit=lambda path: http.image_body_bytes if path in image_paths else http.default_body_bytes,
         is_picture_path=lambda path: path.startswith(picture_prefixes),
         is_open_path=lambda path: path in open_paths or path.startswith(picture_prefixes),
+        is_page_path=lambda path: path in page_paths,
     )
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -167,6 +170,13 @@ async def ready(request: Request) -> Response:
     body = {"status": "not_ready" if reason else "ready", "engine": engine.state, "reason": reason}
     draws = {"model": core.library.default, "embedded": core.draws_embedded}
     return JSONResponse({**body, **draws, "version": __version__}, status_code=503 if reason else 200)
+
+
+HEALTH = (Route("/health/live", live), Route("/health/ready", ready))
+HEALTH_DESCRIBED = {
+    "GET /health/live": Operation(answer=dict[str, str]),
+    "GET /health/ready": Operation(answer=dict[str, Any]),
+}
 
 
 def _plain_error(error: GatewayError) -> Response:

@@ -13,6 +13,7 @@ from gateway import __version__
 from gateway.errors import Unavailable
 from gateway.images import PictureDecoder
 from gateway.library import Library
+from gateway.openapi import Section
 from gateway.pictures import Pictures
 from gateway.service import JobService
 from gateway.settings import Settings
@@ -33,6 +34,8 @@ class Core:
     checkpoint: str | None = None
     """The model /sdapi's options chose; None means the default."""
 
+    sections: tuple[Section, ...] = ()
+    """What there is to document."""
     kept: dict[str, Any] = field(default_factory=dict)
     """What adapters keep for as long as the gateway runs, each under its own name."""
 

@@ -130,11 +130,22 @@ def test_leaving_the_stream_changes_nothing(client: httpx.Client) -> None:
     assert ended(client, job_id)["status"] == "completed"
 
 
-def test_previews_come_when_asked_for(client: httpx.Client) -> None:
-    job_id = submit(client, preview=True)["job_id"]
-    seen = events(client, job_id)
-    jpeg = next(event["data"]["jpeg"] for event in seen if event["event"] == "preview")
-    assert Image.open(io.BytesIO(base64.b64decode(jpeg))).format == "JPEG"
+def test_previews_are_fetched_where_their_events_say(client: httpx.Client) -> None:
+    job_id = submit(client, preview=True, num_images=10)["job_id"]
+    url = preview_url(client, job_id)
+    assert url.startswith(f"/api/v1/jobs/{job_id}/preview?at=0-")
+    first = client.get(str(client.base_url.copy_with(raw_path=url.encode())))
+    assert first.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(first.content)).format == "JPEG"
+    client.delete(f"/jobs/{job_id}")
+    assert client.get(f"/jobs/{job_id}/preview").json()["code"] == "NOT_FOUND"
+
+
+def preview_url(client: httpx.Client, job_id: str) -> str:
+    with client.stream("GET", f"/jobs/{job_id}/stream") as answer:
+        lines = answer.iter_lines()
+        next(line for line in lines if line == "event: preview")
+        return str(json.loads(next(lines).removeprefix("data: "))["url"])
 
 
 def test_delete_stops_a_running_job_and_says_so(client: httpx.Client) -> None:
@@ -283,7 +294,7 @@ def test_unknown_paths_and_methods_get_this_protocols_error(client: httpx.Client
     for method, path, status in (("GET", "/nothing", 404), ("PUT", "/jobs", 405), ("GET", "/jobs/../../x", 404)):
         answer = client.request(method, path)
         assert answer.status_code == status
-    assert client.get("/jobs", params={"limit": "0"}).json()["details"] == {"param": "limit"}
+    assert client.get("/jobs", params={"limit": "0"}).json()["details"]["param"] == "limit"
 
 
 def test_sixteen_clients_at_once_all_get_their_pictures(gateway: Live) -> None:

@@ -5,7 +5,8 @@ Source: the README of mflux-server of October 2024 (generation 1) and of Decembe
 
 from adapters.base import Adapter
 from adapters.mflux_server.answers import render_error
-from adapters.mflux_server.routes import FIRST, PREFIX, ROUTES
+from adapters.mflux_server.routes import DESCRIBED, FIRST, PREFIX, ROUTES
+from adapters.mflux_server.shapes import Refused
 
 ADAPTER = Adapter(
     name="mflux-server",
@@ -14,4 +15,6 @@ ADAPTER = Adapter(
     routes=ROUTES,
     render_error=render_error,
     image_paths=(f"{PREFIX}/generate", "/generate"),
+    described=DESCRIBED,
+    error=Refused,
 )

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 
-from adapters.base import core_of, idempotency_key, input_picture, owner_of
+from adapters.base import check_operator, core_of, idempotency_key, input_picture, owner_of
 from adapters.mflux_server.kept import PROTOCOL, chosen
 from engine.catalog import ModelSpec
 from gateway.core import Core
-from gateway.errors import Forbidden, InvalidRequest
+from gateway.errors import InvalidRequest
 from gateway.job import Priority
 from gateway.request import GenerationRequest
 from gateway.service import Origin
@@ -27,7 +27,7 @@ FORMAT_CHARS = 16
 class GenerateBody(BaseModel):
     """POST generate. Source: `TaskInput` of mflux-server; unknown fields are ignored, null is a wrong type."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True)
 
     prompt: str
     seed: str | int = ""
@@ -45,7 +45,7 @@ class GenerateBody(BaseModel):
 class LoadBody(BaseModel):
     """POST load. Source: the web page of mflux-server generation 2."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True)
 
     model: str
     quantize: int | None = None
@@ -93,8 +93,8 @@ async def to_request(body: GenerateBody, request: Request, *, default_steps: int
 
 def to_origin(body: GenerateBody, request: Request) -> Origin:
     """Raises: InvalidRequest; Forbidden for a raised priority where keys divide the users."""
-    if body.priority and core_of(request).settings.access.keys_file is not None:
-        raise Forbidden("This key may not raise its priority.")
+    if body.priority:
+        check_operator(request, "This key may not raise its priority.")
     if not 1 <= body.quality <= 100:
         raise InvalidRequest("quality must be between 1 and 100.", param="quality")
     return Origin(

@@ -6,23 +6,25 @@ import asyncio
 import base64
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.base import core_of, owner_of, parse, png_of, raise_for
+from adapters.base import core_of, owner_of, parse, png_of, query, raise_for
 from adapters.mflux_server.answers import NO_STORE, empty, shown, to_task
 from adapters.mflux_server.forecast import left_s, pace_of, wait_s
 from adapters.mflux_server.kept import PROTOCOL
 from adapters.mflux_server.models import load, ls, ps
-from adapters.mflux_server.request import Encoding, GenerateBody, to_origin, to_request
+from adapters.mflux_server.request import Encoding, GenerateBody, LoadBody, to_origin, to_request
+from adapters.mflux_server.shapes import Done, Drawing, ImageQuery, Listed, Loaded, Submitted, Task, TaskQuery, Waiting
 from engine.protocol import Generate
 from gateway.errors import JobNotFound
 from gateway.images import encode
 from gateway.job import Job, State
+from gateway.openapi import Operation
 from gateway.service import JobService
 
 PREFIX = "/api"
@@ -33,7 +35,6 @@ FIRST_STEPS = 4
 
 TASKS_MOST = 1000
 RECENT = 20
-TRUE = frozenset({"true", "1", "t", "y", "yes"})
 LISTED = (State.QUEUED, State.RUNNING, State.SUCCEEDED, State.FAILED)
 
 
@@ -73,7 +74,7 @@ async def status(request: Request) -> Response:
 
 async def image(request: Request) -> Response:
     """GET image: the picture as it was ordered; the task is then hidden unless `delete` says otherwise."""
-    service = core_of(request).service
+    service, asked = core_of(request).service, query(ImageQuery, request)
     task = await _own_task(request)
     if task is None or task.state in (State.QUEUED, State.RUNNING):
         return empty(404)
@@ -81,9 +82,9 @@ async def image(request: Request) -> Response:
     data, encoding = await png_of(request, task.images[0].file), Encoding.of_note(task.note)
     if not encoding.is_png:
         data = await asyncio.to_thread(encode, data, format="jpeg", quality=encoding.quality)
-    if _asked(request, "delete", default=True):
+    if asked.delete:
         await service.hide([task.id])
-    if _asked(request, "base64", default=False):
+    if asked.base64:
         return Response(base64.b64encode(data), media_type="text/plain", headers=NO_STORE)
     return Response(data, media_type=encoding.media_type, headers=NO_STORE)
 
@@ -144,12 +145,6 @@ async def _seconds_left(service: JobService, task: Job) -> float:
     return wait_s(task.id, left, await service.waiting(limit=TASKS_MOST), pace)
 
 
-def _asked(request: Request, name: str, *, default: bool) -> bool:
-    """Source: `str_to_bool` of mflux-server."""
-    said = request.query_params.get(name)
-    return default if said is None else said.lower() in TRUE
-
-
 def _get(path: str, endpoint: Callable[[Request], Awaitable[Response]], *, changes: bool = False) -> Route:
     """A GET route; one that changes something takes no HEAD, which nobody expects to."""
     route = Route(path, endpoint, methods=["GET"])
@@ -176,3 +171,20 @@ ROUTES = (
     _get(f"{PREFIX}/ps", ps),
     Route(f"{PREFIX}/load", load, methods=["POST"]),
 )
+
+ONCE = ("Idempotency-Key",)
+UNKNOWN = {404: "There is no such task, or it was fetched or cancelled."}
+_TASKS: Mapping[str, Operation] = {
+    "POST {}/generate": Operation(body=GenerateBody, answer=Submitted, headers=ONCE),
+    "GET {}/status": Operation(query=TaskQuery, answer=Waiting | Done, also=UNKNOWN),
+    "GET {}/image": Operation(query=ImageQuery, media=("image/png", "image/jpeg", "text/plain"), also=UNKNOWN),
+    "GET {}/tasks": Operation(answer=list[Task]),
+    "GET {}/cancel": Operation(query=TaskQuery, also=UNKNOWN),
+    "GET {}/clear": Operation(),
+}
+DESCRIBED: Mapping[str, Operation] = {
+    **{name.format(prefix): operation for prefix in ("", PREFIX) for name, operation in _TASKS.items()},
+    f"GET {PREFIX}/ls": Operation(answer=dict[str, Listed]),
+    f"GET {PREFIX}/ps": Operation(answer=Drawing),
+    f"POST {PREFIX}/load": Operation(body=LoadBody, answer=Loaded),
+}

@@ -5,12 +5,15 @@ Source of the shapes: the /api/v1 sections of the MFLUX API documentation; what 
 
 from adapters.base import Adapter
 from adapters.native.answers import PREFIX, render_error
-from adapters.native.routes import ROUTES
+from adapters.native.routes import DESCRIBED, IMAGE_PATHS, ROUTES
+from adapters.native.shapes import Problem
 
 ADAPTER = Adapter(
     name="native",
     prefix=PREFIX,
     routes=ROUTES,
     render_error=render_error,
-    image_paths=(f"{PREFIX}/generate",),
+    image_paths=IMAGE_PATHS,
+    described=DESCRIBED,
+    error=Problem,
 )

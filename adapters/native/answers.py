@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, assert_never
+from typing import assert_never
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapters.base import core_of
+from adapters.native.shapes import (
+    AdjustmentShown,
+    Brief,
+    JobShown,
+    JobType,
+    PageShown,
+    Problem,
+    ProgressShown,
+    Result,
+    Status,
+)
 from engine.protocol import Generate, Load, Ocr, PageRead
 from gateway.errors import GatewayError
 from gateway.job import Job, Plans, Progress, State
+from gateway.request import Adjustment
 
 PREFIX = "/api/v1"
-STATUS = {
+STATUS: dict[State, Status] = {
     State.QUEUED: "queued",
     State.RUNNING: "generating",
     State.SUCCEEDED: "completed",
     State.FAILED: "failed",
     State.CANCELLED: "cancelled",
 }
+ALSO_CALLED = {"running": "generating", "succeeded": "completed", "waiting": "queued"}
+"""What MFLUX-WEBUI's code, and the gateway, call some of them."""
 
 
-def iso(at: float | None) -> str | None:
+def iso(at: float) -> str:
     """Unix seconds as the documentation writes times: 2026-02-08T10:30:00Z."""
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def to_progress(progress: Progress) -> dict[str, Any]:
+def to_progress(progress: Progress) -> ProgressShown:
     return {
         "progress": round(progress.fraction, 4),
         "percent": round(progress.fraction * 100),
@@ -43,11 +58,11 @@ def to_progress(progress: Progress) -> dict[str, Any]:
     }
 
 
-def to_job(job: Job, position: int | None, progress: Progress | None) -> dict[str, Any]:
+def to_job(job: Job, position: int | None, progress: Progress | None) -> JobShown:
     """A job without its pictures' bytes."""
     assert job.state is not None
     fraction = 1.0 if job.state is State.SUCCEEDED else progress.fraction if progress else 0.0
-    shown: dict[str, Any] = {
+    shown: JobShown = {
         "id": job.id,
         "job_id": job.id,
         "type": type_of(job.plan),
@@ -56,50 +71,64 @@ def to_job(job: Job, position: int | None, progress: Progress | None) -> dict[st
         "position": position,
         "model": job.plan.model,
         "protocol": job.protocol,
-        "priority": job.priority.name.lower(),
+        "priority": job.priority.name.lower(),  # type: ignore[typeddict-item]
         "created_at": iso(job.created_at),
-        "started_at": iso(job.started_at),
-        "completed_at": iso(job.finished_at),
+        "started_at": None if job.started_at is None else iso(job.started_at),
+        "completed_at": None if job.finished_at is None else iso(job.finished_at),
         "seconds": job.seconds,
         "attempt": job.attempt,
-        "adjustments": [a.model_dump() for a in job.adjustments],
+        "adjustments": to_adjustments(job.adjustments),
     }
     if isinstance(job.plan, Generate):
-        shown |= {
-            "prompt": job.plan.prompt,
-            "width": job.plan.width_px,
-            "height": job.plan.height_px,
-            "steps": job.plan.steps,
-            "guidance": job.plan.guidance,
-            "seeds": list(job.plan.seeds),
-        }
+        shown["prompt"] = job.plan.prompt
+        shown["width"], shown["height"] = job.plan.width_px, job.plan.height_px
+        shown["steps"], shown["guidance"] = job.plan.steps, job.plan.guidance
+        shown["seeds"] = list(job.plan.seeds)
     if progress is not None:
         shown["progress_detail"] = to_progress(progress)
     if job.images:
-        shown["image_urls"] = [f"{PREFIX}/jobs/{job.id}/images/{image.image}" for image in job.images]
+        shown["image_ids"] = [image_id(job.id, image.image) for image in job.images]
+        shown["image_urls"] = [image_url(job.id, image.image) for image in job.images]
     if job.failure is not None:
-        shown |= {
-            "error": job.failure.message,
-            "error_detail": {"code": job.failure.code.upper(), "message": job.failure.message},
-        }
+        shown["error"] = job.failure.message
+        shown["error_detail"] = {"code": job.failure.code.upper(), "message": job.failure.message}
     return shown
 
 
-async def to_result(request: Request, job: Job) -> dict[str, Any]:
-    """Pictures as base64 PNG with their seeds, null where the quota removed one since; or the text that was read."""
+def to_brief(job: Job) -> Brief:
+    prompt = job.plan.prompt if isinstance(job.plan, Generate) else None
+    return {"job_id": job.id, "type": type_of(job.plan), "prompt": prompt, "model": job.plan.model}
+
+
+def to_adjustments(adjustments: Sequence[Adjustment]) -> list[AdjustmentShown]:
+    return [{"param": a.param, "asked": a.asked, "used": a.used, "reason": a.reason} for a in adjustments]
+
+
+def image_id(job_id: str, image: int) -> str:
+    return f"{job_id}-{image}"
+
+
+def image_url(job_id: str, image: int) -> str:
+    return f"{PREFIX}/jobs/{job_id}/images/{image}"
+
+
+async def to_result(request: Request, job: Job) -> Result:
     if isinstance(job.plan, Ocr):
         return {"text": job.text, "pages": [to_page(job.plan, page) for page in job.pages]}
     read = core_of(request).pictures.read
-    pngs = [await asyncio.to_thread(read, image.file) for image in job.images]
+
+    def encoded() -> list[str | None]:
+        pngs = (read(image.file) for image in job.images)
+        return [base64.b64encode(png).decode() if png else None for png in pngs]
+
     return {
-        "images": [base64.b64encode(png).decode() if png else None for png in pngs],
+        "images": await asyncio.to_thread(encoded),
         "seeds": [image.seed for image in job.images],
         "drawn_px": [list(image.drawn_px) for image in job.images],
     }
 
 
-def to_page(plan: Ocr, read: PageRead) -> dict[str, Any]:
-    """One page with its lines; `page` is its number in the PDF, null for a picture."""
+def to_page(plan: Ocr, read: PageRead) -> PageShown:
     return {
         "page": plan.pages[read.page] if plan.pages else None,
         "width": read.width_px,
@@ -111,12 +140,11 @@ def to_page(plan: Ocr, read: PageRead) -> dict[str, Any]:
 def render_error(error: GatewayError) -> Response:
     """Source: the documentation's error format {error, code, details}."""
     details = {**error.details, **({"param": error.param} if error.param else {})}
-    return JSONResponse(
-        {"error": error.message, "code": error.code.upper(), "details": details}, status_code=error.status
-    )
+    body: Problem = {"error": error.message, "code": error.code.upper(), "details": details}
+    return JSONResponse(body, status_code=error.status)
 
 
-def type_of(plan: Plans) -> str:
+def type_of(plan: Plans) -> JobType:
     match plan:
         case Generate(init_image=None):
             return "txt2img"

@@ -1,27 +1,46 @@
-"""POST generate: what a client may say, and what it means. Refuses what cannot be honoured, by name."""
+"""What clients of /api/v1 may say, and what it means. Refuses what cannot be honoured, by name."""
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
-from adapters.base import core_of, idempotency_key, input_picture, owner_of
+from adapters.base import check_operator, core_of, idempotency_key, input_picture, owner_of
+from adapters.native.answers import ALSO_CALLED, STATUS
 from engine.protocol import Lora
-from gateway.errors import Forbidden, InvalidRequest
-from gateway.job import Priority
+from gateway.errors import InvalidRequest
+from gateway.job import Priority, State
+from gateway.openapi import File
 from gateway.request import GenerationRequest
 from gateway.service import Origin
 
 PREVIEWS = 4
+PAGE_MAX = 500
+UPLOAD = re.compile(r"[0-9a-f]{64}")
+NAMES = {"width_px": "width", "height_px": "height", "count": "num_images", "denoise": "image_strength"} | {
+    "loras": "lora_files",
+    "references": "reference_images",
+}
+"""The core's words for a parameter, where this protocol has others."""
 
 
-class GenerateBody(BaseModel):
-    """POST generate. Source: the documentation's txt2img and img2img tables; aliases from MFLUX-WEBUI's code."""
+class Said(BaseModel):
+    """What a client says."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True, use_attribute_docstrings=True)
+
+
+class GenerateBody(Said):
+    """POST generate. A picture is base64, a data URL, or the id of an upload.
+
+    Source: the documentation's txt2img and img2img tables; aliases from MFLUX-WEBUI's code.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     prompt: str
     model: str | None = Field(None, validation_alias=AliasChoices("model", "sd_model_checkpoint"))
@@ -31,28 +50,98 @@ class GenerateBody(BaseModel):
     steps: int | None = Field(None, validation_alias=AliasChoices("steps", "num_inference_steps"))
     guidance: float | None = Field(None, validation_alias=AliasChoices("guidance", "guidance_scale"))
     seed: int | None = None
+    """-1 and null are random; fixed at submit. Pictures after the first have the seeds that follow."""
     num_images: int | None = None
     init_images: list[str] | None = Field(None, validation_alias=AliasChoices("init_images", "images"))
+    """One picture that is drawn over."""
     image_strength: float | None = Field(None, validation_alias=AliasChoices("image_strength", "denoising_strength"))
+    """0 keeps the input picture, 1 ignores it."""
+    mask: str | None = None
+    """White is repainted, black stays; stretched to the size of the picture."""
+    reference_images: list[str] | None = None
+    """Pictures that the drawn one follows, for models that edit."""
     lora_files: list[str] | None = None
     lora_scales: list[float] | float | None = None
     low_ram: bool | None = None
+    """Refused where it is true: name a quantised model instead."""
     type: Literal["txt2img", "img2img"] | None = None
     preview: bool = False
-    priority: Literal["low", "normal", "high"] = "normal"
+    """Make small previews while it is drawn."""
+    priority: Literal["background", "low", "normal", "high"] = "normal"
+
+
+class JobsQuery(Said):
+    """GET jobs."""
+
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 100
+    cursor: Annotated[str, Field(pattern=r"^[0-9]{1,16}$")] | None = None
+    """The `next_cursor` of the page before."""
+    status: str | None = None
+    """One status, or several with commas between them."""
+    protocol: Annotated[str, Field(max_length=64)] | None = None
+    """`native`, `sdapi`, `openai`, `xinference` or `mflux-server`: what the job came in by."""
+
+    @property
+    def states(self) -> list[State] | None:
+        """Raises: InvalidRequest."""
+        if self.status is None:
+            return None
+        wanted = {ALSO_CALLED.get(word.strip(), word.strip()) for word in self.status.split(",")}
+        if not wanted <= set(STATUS.values()):
+            raise InvalidRequest(f"status must be one of {', '.join(STATUS.values())}.", param="status")
+        return [state for state, status in STATUS.items() if status in wanted]
+
+
+class JobQuery(Said):
+    """GET jobs/{id}."""
+
+    images: bool = True
+    """Whether `result` is there, with the pictures as base64."""
+
+
+class MoveBody(Said):
+    """POST jobs/{id}/move: exactly one of the three says where, among your own waiting jobs."""
+
+    before: str | None = None
+    """The job that it is to run before."""
+    position: Annotated[int, Field(ge=0)] | None = None
+    """As jobs show it."""
+    to: Literal["front", "end"] | None = None
+
+
+class UploadBody(Said):
+    """POST uploads, as JSON."""
+
+    image: str
+    """base64 or a data URL."""
+
+
+class UploadForm(Said):
+    """POST uploads, as a form."""
+
+    image: File
+
+
+class PictureQuery(Said):
+    """GET a picture."""
+
+    format: Literal["png", "jpeg", "webp"] = "png"
+    quality: Annotated[int, Field(ge=1, le=100)] = 90
+    """Of JPEG and WebP."""
 
 
 async def to_request(body: GenerateBody, request: Request) -> GenerationRequest:
     """Raises: InvalidRequest naming the parameter."""
-    init_image = None
-    if body.init_images:
-        if len(body.init_images) > 1:
-            raise InvalidRequest("One input picture a job.", param="init_images")
-        init_image = await input_picture(request, body.init_images[0], "init_images")
-    elif body.type == "img2img":
-        raise InvalidRequest("img2img needs init_images.", param="init_images")
     if body.low_ram:
         raise InvalidRequest("low_ram is not available; name a quantised model instead.", param="low_ram")
+    if body.init_images and len(body.init_images) > 1:
+        raise InvalidRequest("One input picture a job.", param="init_images")
+    if body.type == "img2img" and not body.init_images:
+        raise InvalidRequest("img2img needs init_images.", param="init_images")
+    if body.mask is not None and not body.init_images:
+        raise InvalidRequest("A mask needs init_images.", param="mask")
+    loras = _loras(body)
+    references = [await _picture(request, text, "reference_images") for text in body.reference_images or ()]
     return GenerationRequest(
         prompt=body.prompt,
         model=body.model,
@@ -63,17 +152,30 @@ async def to_request(body: GenerateBody, request: Request) -> GenerationRequest:
         guidance=body.guidance,
         seed=body.seed,
         count=body.num_images,
-        init_image=init_image,
+        init_image=await _picture(request, body.init_images[0], "init_images") if body.init_images else None,
         denoise=body.image_strength,
-        loras=_loras(body),
+        mask=None if body.mask is None else await _picture(request, body.mask, "mask"),
+        references=tuple(references),
+        loras=loras,
         previews=PREVIEWS if body.preview else 0,
     )
+
+
+async def _picture(request: Request, text: str, param: str) -> str:
+    """The name of a picture that is sent, or was uploaded. Raises: InvalidRequest, RemoteImagesDisabled."""
+    if not UPLOAD.fullmatch(text):
+        return await input_picture(request, text, param)
+    try:
+        return await core_of(request).service.kept_picture(text)
+    except KeyError:
+        raise InvalidRequest("There is no such upload, or it has expired.", param=param) from None
 
 
 def _loras(body: GenerateBody) -> tuple[Lora, ...]:
     """By the last part of what is named: no path of a client is ever opened. Raises: InvalidRequest."""
     names = [PurePosixPath(name).name.removesuffix(".safetensors") for name in body.lora_files or ()]
-    scales = body.lora_scales if isinstance(body.lora_scales, list) else [body.lora_scales or 1.0] * len(names)
+    said = body.lora_scales
+    scales = said if isinstance(said, list) else [1.0 if said is None else said] * len(names)
     if len(scales) > len(names):
         raise InvalidRequest("There are more lora_scales than lora_files.", param="lora_scales")
     scales = [*scales, *[1.0] * (len(names) - len(scales))]
@@ -82,8 +184,8 @@ def _loras(body: GenerateBody) -> tuple[Lora, ...]:
 
 def to_origin(body: GenerateBody, request: Request) -> Origin:
     """Raises: Forbidden for a raised priority where keys divide the users."""
-    if body.priority == "high" and core_of(request).settings.access.keys_file is not None:
-        raise Forbidden("This key may not raise its priority.")
+    if body.priority == "high":
+        check_operator(request, "This key may not raise its priority.", "priority")
     return Origin(
         owner=owner_of(request),
         protocol="native",

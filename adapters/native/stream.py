@@ -13,15 +13,15 @@ from contextlib import aclosing
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.base import core_of, event_stream, query
-from adapters.native.answers import to_result
-from adapters.native.events import body, frame, progress_body, state_body
+from adapters.base import core_of, event_stream, owner_of, query
+from adapters.native.answers import to_job, to_result
+from adapters.native.events import SnapshotData, body, frame, position_body, progress_body, state_body
 from adapters.native.jobs import own_job, service_of
 from adapters.native.request import JobQuery
 from engine.protocol import Cancelled, Failed, Succeeded
 from gateway.core import Core
-from gateway.hub import Event, ProgressEvent
-from gateway.job import Job, JobEvent
+from gateway.hub import Event, PlaceEvent, ProgressEvent, Snapshot
+from gateway.job import Job, JobEvent, State
 
 RETRY = b"retry: 2000\n\n"
 KEPT_FRAMES = 256
@@ -38,7 +38,7 @@ class Encoded:
         found = self._kept.get(id(event))
         if found is not None and found[0] is event:
             return found[1]
-        rest = progress_body(event) if isinstance(event, ProgressEvent) else state_body(event)
+        rest = _encoded(event)
         self._kept[id(event)] = (event, rest)  # the event is held, so no other one has its id
         if len(self._kept) > KEPT_FRAMES:
             self._kept.popitem(last=False)
@@ -56,6 +56,16 @@ class Encoded:
     async def _complete(request: Request, event: JobEvent) -> bytes:
         result = await to_result(request, await service_of(request).get(event.job_id))
         return await asyncio.to_thread(state_body, event, result)
+
+
+def _encoded(event: Event) -> bytes:
+    match event:
+        case JobEvent():
+            return state_body(event)
+        case ProgressEvent():
+            return progress_body(event)
+        case PlaceEvent():
+            return position_body(event)
 
 
 def encoded(core: Core) -> Encoded:
@@ -96,6 +106,46 @@ async def frames(request: Request, job: Job, after: int, *, with_images: bool) -
                     yield frame(f"{job.id}:{last.seq}", ready.of(last))
     if not isinstance(last, JobEvent) or not isinstance(last.fact, Succeeded | Failed | Cancelled):
         yield body("shutdown", {"job_id": job.id})
+
+
+async def events(request: Request) -> Response:
+    """GET events: Follow all your jobs on one stream, those of other protocols included.
+
+    It opens with a `snapshot` of what waits and runs; with a Last-Event-ID it goes on after that event, without one.
+    """
+    last = request.headers.get("last-event-id", "")
+    after = int(last) if last.isascii() and last.isdigit() and len(last) < 17 else None
+    with core_of(request).streams():
+        return event_stream(request, all_frames(request, after))
+
+
+async def all_frames(request: Request, after: int | None) -> AsyncGenerator[bytes, None]:
+    """Until the gateway stops, or the reader is so slow that it must come back."""
+    core = core_of(request)
+    ready = encoded(core)
+    with core.streams():
+        yield RETRY
+        async with aclosing(core.service.watch_all(owner_of(request), after)) as found:
+            async for event in found:
+                match event:
+                    case Snapshot():
+                        yield frame(event.number, body("snapshot", to_snapshot(event)))
+                    case JobEvent():
+                        yield frame(event.number, ready.of(event))
+                    case ProgressEvent() | PlaceEvent():
+                        yield ready.of(event)
+    yield body("shutdown", {})
+
+
+def to_snapshot(snapshot: Snapshot) -> SnapshotData:
+    progress = {n.job_id: n.progress for n in snapshot.newest if isinstance(n, ProgressEvent)}
+    places = {n.job_id: n.position for n in snapshot.newest if isinstance(n, PlaceEvent)}
+    return {
+        "jobs": [
+            to_job(job, 0 if job.state is State.RUNNING else places.get(job.id), progress.get(job.id))
+            for job in snapshot.jobs
+        ]
+    }
 
 
 def last_seq(request: Request, job_id: str) -> int:

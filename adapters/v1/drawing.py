@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncGenerator, Container
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -88,7 +88,7 @@ async def drawn(request: Request, order: Order, names: Container[str]) -> Respon
         pass  # one client too many is refused here, with a status: a stream that has begun has none left
     job = await submit(request, order, names)
     if order.asked.stream:
-        response: Response = event_stream(frames(request, job, order))
+        response: Response = event_stream(request, frames(request, job, order))
         response.headers["x-request-id"] = job.id
         return response
     try:
@@ -155,7 +155,7 @@ def failure_of(end: Job | Event | None) -> GatewayError | None:
 # ---- the stream ------------------------------------------------------------------------------------
 
 
-async def frames(request: Request, job: Job, order: Order) -> AsyncIterator[bytes]:
+async def frames(request: Request, job: Job, order: Order) -> AsyncGenerator[bytes, None]:
     """The job as OpenAI's events; whatever goes wrong becomes the error event."""
     shown: Counter[int] = Counter()
     try:

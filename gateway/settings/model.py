@@ -193,6 +193,9 @@ class AccessSettings(Section):
     keys_file: FolderPath | None = Field(
         default=None, description='File with a line "name key" for each client; mode 0600.'
     )
+    operators: tuple[str, ...] = Field(
+        default=(), description="Names of keys that may pause the queue and raise a priority."
+    )
     allow_open: bool = Field(default=False, description="Listen beyond loopback without any key.")
     hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = Field(
         default=(), description="Names clients reach this server by, beside loopback and host.docker.internal."
@@ -219,6 +222,9 @@ class HttpSettings(Section):
     )
     sync_waits: Count = Field(default=256, description="Requests that may wait for their picture at the same time.")
     max_streams: Count = Field(default=1000, description="Event streams open at the same time.")
+    heartbeat_s: Seconds = Field(
+        default=15, description="Seconds of silence after which an event stream sends a comment."
+    )
     shutdown_s: Annotated[int, Field(ge=1, le=60)] = Field(
         default=3, description="Seconds open requests have to end when the server stops."
     )

@@ -1,0 +1,101 @@
+"""What mflux-server answers, as types, and what its GETs are asked with. Source: the READMEs of mflux-server.
+
+Knows no task; the documentation is made of these.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from typing_extensions import TypedDict
+
+TRUE = frozenset({"true", "1", "t", "y", "yes"})
+Truth = Annotated[bool, BeforeValidator(lambda said: str(said).lower() in TRUE, json_schema_input_type=str)]
+"""`true`, `1`, `t`, `y` and `yes` in any case; everything else is false. Source: `str_to_bool` of mflux-server."""
+
+
+class TaskQuery(BaseModel):
+    """Which task; one that is missing is unknown."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task_id: str = ""
+
+
+class ImageQuery(TaskQuery):
+    """GET image. Anything but `true`, `1`, `t`, `y` and `yes` is false."""
+
+    base64: Truth = False
+    delete: Truth = True
+
+
+class Refused(TypedDict):
+    """Source: flask-restx. `errors` has a sentence for each field at fault."""
+
+    message: str
+    errors: NotRequired[dict[str, str]]
+    available_models: NotRequired[list[str]]
+
+
+class Submitted(TypedDict):
+    """`task_length` counts the other tasks that wait or run; `adjustments` is ours: what was not done as asked."""
+
+    task_id: str
+    task_length: int
+    expected_time_seconds: float
+    adjustments: list[dict[str, Any]]
+
+
+class Waiting(TypedDict):
+    """Seconds are whole, and at least one."""
+
+    pos: int
+    status: Literal["waiting"]
+    wait_remaining: int
+
+
+class Done(TypedDict):
+    """It is over; `error` says that it failed."""
+
+    status: Literal["done"]
+    error: NotRequired[str]
+
+
+class Task(TypedDict):
+    """Times are Unix seconds."""
+
+    task_id: str
+    prompt: str
+    seed: str
+    height: int
+    width: int
+    steps: int
+    guidance: float
+    format: str
+    quality: int
+    priority: bool
+    init_image: None
+    start_time: float
+    compute_time: NotRequired[float]
+    end_time: NotRequired[float]
+    error: NotRequired[str]
+
+
+class Listed(TypedDict):
+    loader: str
+    steps: int
+    quantize: NotRequired[int]
+
+
+class Loaded(TypedDict):
+    model: str
+    quantize: int | None
+    default_steps: int
+
+
+class Drawing(Loaded):
+    """`loaded` is the model in memory, whichever protocol asked for it."""
+
+    cache_limit: int
+    loaded: str | None

@@ -1,0 +1,201 @@
+"""What happens to a job, as the data of server-sent events. Pure; knows no stream and no picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from adapters.native.answers import PREFIX, STATUS, image_id, image_url, iso, to_progress
+from adapters.native.shapes import JobShown, ProgressShown, Result, Status
+from engine.protocol import (
+    Cancelled,
+    CancelRequested,
+    Failed,
+    ImageDone,
+    ModelLoading,
+    PageRead,
+    Preview,
+    Queued,
+    Requeued,
+    Started,
+    Succeeded,
+)
+from gateway.hub import PlaceEvent, ProgressEvent
+from gateway.job import JobEvent, State
+
+
+class AJob(TypedDict):
+    job_id: str
+
+
+class Happened(AJob):
+    """Something that is on disk: its event has an id."""
+
+    at: str
+
+
+class QueuedData(Happened):
+    status: Literal["queued"]
+
+
+class StartedData(Happened):
+    status: Literal["generating"]
+    attempt: int
+
+
+class ImageData(Happened):
+    """A picture is finished."""
+
+    image: int
+    seed: int
+    id: str
+    url: str
+
+
+class PageData(Happened):
+    """A page was read."""
+
+    page: int
+    text: str
+
+
+class RequeuedData(Happened):
+    """The engine or the gateway stopped under it; it goes on where it was."""
+
+    status: Literal["queued"]
+    reason: str
+
+
+class CompleteData(Happened):
+    """All is done. `result` is there on the stream of one job, unless `images` says no."""
+
+    status: Literal["completed"]
+    progress: float
+    result: NotRequired[Result]
+
+
+class ErrorData(Happened):
+    status: Literal["failed"]
+    error: str
+    code: str
+
+
+class CancelledData(Happened):
+    status: Literal["cancelled"]
+    reason: str
+
+
+class ProgressData(AJob, ProgressShown):
+    status: Status
+
+
+class LoadingData(ProgressData):
+    """The model is brought into memory."""
+
+    model: str
+
+
+class PreviewData(AJob):
+    """A preview can be fetched; `url` is another one for each."""
+
+    image: int
+    step: int
+    url: str
+
+
+class PositionData(AJob):
+    """Where a waiting job stands now."""
+
+    status: Literal["queued"]
+    position: int
+
+
+class SnapshotData(TypedDict):
+    """Your jobs that wait or run, when the stream begins."""
+
+    jobs: list[JobShown]
+
+
+EVENTS: dict[str, Any] = {
+    "queued": QueuedData,
+    "position": PositionData,
+    "started": StartedData,
+    "loading": LoadingData,
+    "progress": ProgressData,
+    "preview": PreviewData,
+    "image": ImageData,
+    "page": PageData,
+    "requeued": RequeuedData,
+    "cancel_requested": Happened,
+    "complete": CompleteData,
+    "error": ErrorData,
+    "cancelled": CancelledData,
+    "shutdown": dict[str, str],
+}
+ALL_EVENTS: dict[str, Any] = {"snapshot": SnapshotData, **EVENTS}
+
+
+def body(event: str, data: Mapping[str, Any]) -> bytes:
+    """A frame but for its id."""
+    return f"event: {event}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+def frame(event_id: object, rest: bytes) -> bytes:
+    return f"id: {event_id}\n".encode() + rest
+
+
+def position_body(event: PlaceEvent) -> bytes:
+    data: PositionData = {"job_id": event.job_id, "status": "queued", "position": event.position}
+    return body("position", data)
+
+
+def progress_body(event: ProgressEvent) -> bytes:
+    progress: ProgressData = {
+        "job_id": event.job_id,
+        "status": STATUS[State.RUNNING],
+        **to_progress(event.progress),
+    }
+    match event.fact:
+        case Preview(image=image, step=step):
+            url = f"{PREFIX}/jobs/{event.job_id}/preview?at={image}-{step}"
+            preview: PreviewData = {"job_id": event.job_id, "image": image, "step": step, "url": url}
+            return body("preview", preview)
+        case ModelLoading(model=model):
+            loading: LoadingData = {**progress, "model": model}
+            return body("loading", loading)
+        case _:
+            return body("progress", progress)
+
+
+def state_body(event: JobEvent, result: Result | None = None) -> bytes:
+    """`result` goes with the end of a success."""
+    job_id = event.job_id
+    base: Happened = {"job_id": job_id, "at": iso(event.at)}
+    data: Happened
+    match event.fact:
+        case Queued():
+            name, data = "queued", QueuedData(**base, status="queued")
+        case Started(attempt=attempt):
+            name, data = "started", StartedData(**base, status="generating", attempt=attempt)
+        case ImageDone(image=image, seed=seed):
+            url, own = image_url(job_id, image), image_id(job_id, image)
+            name, data = "image", ImageData(**base, image=image, seed=seed, id=own, url=url)
+        case PageRead(page=page):
+            name, data = "page", PageData(**base, page=page, text=event.fact.text)
+        case CancelRequested():
+            name, data = "cancel_requested", base
+        case Requeued(reason=why):
+            name, data = "requeued", RequeuedData(**base, status="queued", reason=why)
+        case Succeeded():
+            complete: CompleteData = {**base, "status": "completed", "progress": 1.0}
+            if result is not None:
+                complete["result"] = result
+            name, data = "complete", complete
+        case Failed(code=code, message=message):
+            name, data = "error", ErrorData(**base, status="failed", error=message, code=code.upper())
+        case Cancelled(reason=reason):
+            name, data = "cancelled", CancelledData(**base, status="cancelled", reason=reason)
+    return body(name, data)

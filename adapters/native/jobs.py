@@ -1,0 +1,113 @@
+"""Jobs: made, looked at, moved, tried again, ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.base import core_of, idempotency_key, owner_of, parse, query
+from adapters.native.answers import STATUS, to_job, to_result
+from adapters.native.request import NAMES, GenerateBody, JobQuery, JobsQuery, MoveBody, to_origin, to_request
+from adapters.native.shapes import Ended, Jobs, JobShown, Submitted
+from gateway.errors import InvalidRequest
+from gateway.job import Job
+from gateway.service import JobService
+
+IGNORED_MOST = 20
+
+
+def service_of(request: Request) -> JobService:
+    return core_of(request).service
+
+
+async def own_job(request: Request, job_id: str | None = None) -> Job:
+    """Raises: JobNotFound, also where the job is somebody else's."""
+    return await service_of(request).get(job_id or request.path_params["job_id"], owner_of(request))
+
+
+async def shown(request: Request, job: Job) -> JobShown:
+    service = service_of(request)
+    has_ended = job.state is not None and job.state.terminal
+    return to_job(job, None if has_ended else await service.position(job.id), service.progress(job.id))
+
+
+async def generate(request: Request) -> Response:
+    """POST generate: Make a job; it is on disk when this answers."""
+    body = await parse(GenerateBody, request)
+    with _own_names():
+        job = await service_of(request).submit(await to_request(body, request), to_origin(body, request))
+    ignored = sorted(name[:64] for name in body.model_extra or {})[:IGNORED_MOST]
+    answer: Submitted = {**await shown(request, job), "ignored": ignored}
+    return JSONResponse(answer)
+
+
+@contextmanager
+def _own_names() -> Iterator[None]:
+    try:
+        yield
+    except InvalidRequest as error:
+        error.param = NAMES.get(error.param or "", error.param)
+        raise
+
+
+async def jobs(request: Request) -> Response:
+    """GET jobs: List your jobs, the newest first, without their pictures."""
+    asked = query(JobsQuery, request)
+    found = await service_of(request).list_jobs(
+        owner=owner_of(request),
+        states=asked.states,
+        protocol=asked.protocol,
+        limit=asked.limit + 1,
+        before=None if asked.cursor is None else int(asked.cursor),
+    )
+    page = found[: asked.limit]
+    answer: Jobs = {
+        "jobs": [await shown(request, job) for job in page],
+        "next_cursor": str(page[-1].number) if len(found) > len(page) else None,
+    }
+    return JSONResponse(answer)
+
+
+async def job(request: Request) -> Response:
+    """GET jobs/{id}: Show a job, and with it what came of it unless `images` says no."""
+    asked = query(JobQuery, request)
+    own = await own_job(request)
+    answer = await shown(request, own)
+    if (own.images or own.pages) and asked.images:
+        answer["result"] = await to_result(request, own)
+    return JSONResponse(answer)
+
+
+async def cancel(request: Request) -> Response:
+    """DELETE jobs/{id}: Stop a job; answers once it has ended, and says how."""
+    own = await own_job(request)
+    ended = await asyncio.shield(service_of(request).cancel(own.id))
+    assert ended.state is not None
+    answer: Ended = {"status": STATUS[ended.state], "job_id": ended.id}
+    return JSONResponse(answer)
+
+
+async def retry(request: Request) -> Response:
+    """POST jobs/{id}/retry: Make a new job of an ended one; it draws the same pixels."""
+    job_id, key = request.path_params["job_id"], idempotency_key(request)
+    again = await service_of(request).retry(job_id, owner_of(request), idempotency_key=key)
+    return JSONResponse(await shown(request, again))
+
+
+async def move(request: Request) -> Response:
+    """POST jobs/{id}/move: Let a waiting job run earlier or later than your others; nobody else's place changes."""
+    asked = await parse(MoveBody, request)
+    if [asked.before, asked.position, asked.to].count(None) != 2:
+        raise InvalidRequest("Say where by exactly one of before, position and to.", param="to")
+    moved = await service_of(request).move(
+        request.path_params["job_id"],
+        owner=owner_of(request),
+        before=asked.before,
+        position=asked.position,
+        to=asked.to,
+    )
+    return JSONResponse(await shown(request, moved))

@@ -1,0 +1,91 @@
+"""The models there are, and how one of them stands."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.base import core_of
+from adapters.native.shapes import Models, ModelShown, ModelStatus
+from engine.catalog import ModelSpec
+from gateway.core import Core
+from gateway.errors import ModelNotOnDisk
+from gateway.weights import sha256_of
+
+TEXT_TOKENS = 512
+"""What every family here pads a prompt to. Source: mflux 0.24, Flux2PromptEncoder."""
+
+
+async def models(request: Request) -> Response:
+    """GET models: List the models, those that are not on this machine included."""
+    core = core_of(request)
+
+    def rows() -> list[ModelShown]:
+        named = [to_model(core, spec.name, spec) for spec in core.library.specs]
+        return named + [to_model(core, alias, core.library.find(alias)) for alias in core.library.aliases]
+
+    answer: Models = {"models": await asyncio.to_thread(rows)}
+    return JSONResponse(answer)
+
+
+def to_model(core: Core, name: str, spec: ModelSpec) -> ModelShown:
+    """Reads folders: call it in a thread."""
+    try:
+        sha256 = sha256_of(core.library.folder(spec))
+        downloaded = True
+    except ModelNotOnDisk:
+        sha256, downloaded = None, False
+    return {
+        "title": name,
+        "model_name": spec.repo or spec.name,
+        "hash": None if sha256 is None else sha256[:10],
+        "sha256": sha256,
+        "config": {
+            "base_arch": "flux2",
+            "supports_guidance": not spec.distilled,
+            "max_sequence_length": TEXT_TOKENS,
+        },
+        "downloaded": downloaded,
+        "size_gb": spec.size_gb,
+        "description": spec.description,
+        "licence": spec.licence,
+        "default": spec.name == core.library.default,
+        "quantize": spec.quantize or core.settings.models.quantize,
+        "default_steps": core.settings.generation.default_steps or spec.default_steps,
+        "max_references": spec.max_references,
+        "alias_of": spec.name if name != spec.name else None,
+    }
+
+
+async def model_status(request: Request) -> Response:
+    """GET models/{id}/status: Tell whether a model is here, and whether it is in memory."""
+    core = core_of(request)
+    name = request.path_params["model_id"]
+    spec = core.library.find(name)
+
+    def folder() -> str | None:
+        try:
+            return core.library.folder(spec).name
+        except ModelNotOnDisk:
+            return None
+
+    found = await asyncio.to_thread(folder)
+    answer: ModelStatus = {
+        "model": name,
+        "status": "missing" if found is None else "loading" if is_loading(core, spec) else "ready",
+        "downloaded": found is not None,
+        "loaded": core.service.engine.loaded_model == spec.name,
+        "size_gb": spec.size_gb,
+        "path": found,
+    }
+    return JSONResponse(answer)
+
+
+def is_loading(core: Core, spec: ModelSpec) -> bool:
+    running = core.service.running()
+    if running is None or running.plan.model != spec.name:
+        return False
+    progress = core.service.progress(running.id)
+    return progress is not None and progress.phase == "loading"

@@ -1,0 +1,104 @@
+"""Pictures: finished ones by their ids, previews of those that are drawn, and uploads to draw upon."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import time
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.base import core_of, parse, png_of, query
+from adapters.native.answers import image_id, iso
+from adapters.native.jobs import own_job, service_of
+from adapters.native.request import PictureQuery, UploadBody
+from adapters.native.shapes import Uploaded
+from gateway.errors import InvalidRequest, NotFound
+from gateway.images import base64_picture, checked_picture, encode
+from gateway.service import UNUSED_INPUTS_S
+
+IMAGE_ID = re.compile(r"([0-9a-f]{32})-([0-9]{1,4})")
+PRIVATE = {"Cache-Control": "private, no-cache"}
+"""May be kept, but is asked for again each time: the owner may be another one by then."""
+
+
+async def job_image(request: Request) -> Response:
+    """GET jobs/{id}/images/{n}: Fetch a finished picture of a job."""
+    return await _image(request, request.path_params["job_id"], request.path_params["index"])
+
+
+async def image(request: Request) -> Response:
+    """GET images/{id}: Fetch a finished picture by its id."""
+    found = IMAGE_ID.fullmatch(request.path_params["image_id"])
+    if found is None:
+        raise NotFound("There is no such picture.")
+    return await _image(request, found[1], int(found[2]))
+
+
+async def _image(request: Request, job_id: str, index: int) -> Response:
+    asked = query(PictureQuery, request)
+    own = await own_job(request, job_id)
+    if index >= len(own.images):
+        raise NotFound("That picture is not there yet." if index < 10 else "There is no such picture.")
+    name = image_id(job_id, index)
+    tag = f'"{name}.{asked.format}.{asked.quality if asked.format != "png" else 0}"'
+    headers = {
+        **PRIVATE,
+        "ETag": tag,
+        "Content-Disposition": f'inline; filename="{name}.{asked.format}"',
+    }
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    data = await png_of(request, own.images[index].file)
+    if asked.format != "png":
+        data = await asyncio.to_thread(encode, data, format=asked.format, quality=asked.quality)
+    return Response(data, media_type=f"image/{asked.format}", headers=headers)
+
+
+async def preview(request: Request) -> Response:
+    """GET jobs/{id}/preview: Fetch the newest preview of a running job, a small JPEG."""
+    own = await own_job(request)
+    progress = service_of(request).progress(own.id)
+    newest = progress.preview if progress else None
+    if newest is None:
+        raise NotFound("There is no preview of this job now.")
+    tag = f'"{own.id}-{newest.image}-{newest.step}"'
+    headers = {**PRIVATE, "ETag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(base64.b64decode(newest.jpeg_base64), media_type="image/jpeg", headers=headers)
+
+
+async def upload(request: Request) -> Response:
+    """POST uploads: Store a picture for requests to come, as JSON or as a form."""
+    core = core_of(request)
+    png = await checked_picture(await _sent(request), core.decoder, "image")
+    answer: Uploaded = {
+        "id": await core.service.keep_input(png),
+        "width": int.from_bytes(png[16:20]),
+        "height": int.from_bytes(png[20:24]),
+        "bytes": len(png),
+        "expires_at": iso(time.time() + UNUSED_INPUTS_S),
+    }
+    return JSONResponse(answer)
+
+
+async def _sent(request: Request) -> bytes:
+    """Raises: InvalidRequest, RemoteImagesDisabled."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        body = await parse(UploadBody, request)
+        return await asyncio.to_thread(base64_picture, body.image, "image")
+    try:
+        form = await request.form(max_files=1, max_fields=8)
+    except HTTPException as error:  # starlette's own words; ours, so that no 404 is made of it
+        raise InvalidRequest(str(error.detail)) from None
+    try:
+        file = form.get("image")
+        if file is None or isinstance(file, str):
+            raise InvalidRequest("Send the picture as a file named image.", param="image")
+        return await file.read()
+    finally:
+        await form.close()

@@ -1,0 +1,54 @@
+"""The queue as a whole: who runs, who waits, and whether it goes on."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.base import check_operator, owner_of
+from adapters.native.answers import to_brief, to_progress
+from adapters.native.jobs import service_of
+from adapters.native.shapes import Active, Paused, Queue, Waiting
+
+SHOWN_MOST = 1000
+
+
+async def queue(request: Request) -> Response:
+    """GET queue: Show your own jobs by name, everybody's by count."""
+    service, owner = service_of(request), owner_of(request)
+    running = service.running()
+    progress = service.progress(running.id) if running else None
+    waiting = await service.waiting(limit=SHOWN_MOST)
+    active: Active | None = None
+    if running is not None and running.owner == owner and progress is not None:
+        active = {**to_brief(running), **to_progress(progress)}
+    queued: list[Waiting] = []
+    for job in (job for job in waiting if job.owner == owner):
+        if (position := await service.position(job.id)) is not None:
+            queued.append({**to_brief(job), "position": position})
+    answer: Queue = {
+        "active": active,
+        "queued": queued,
+        "running_count": 1 if running else 0,
+        "pending_count": len(waiting),
+        "paused": service.paused,
+    }
+    return JSONResponse(answer)
+
+
+async def pause(request: Request) -> Response:
+    """POST queue/pause: Begin no more pictures until it is resumed, over restarts, too; what runs goes on."""
+    return await _paused(request, True)
+
+
+async def resume(request: Request) -> Response:
+    """POST queue/resume: Go on with what waits."""
+    return await _paused(request, False)
+
+
+async def _paused(request: Request, paused: bool) -> Response:
+    check_operator(request, "This key may not stop everybody's queue.")
+    service = service_of(request)
+    await (service.pause() if paused else service.resume())
+    answer: Paused = {"paused": service.paused}
+    return JSONResponse(answer)

@@ -1,0 +1,251 @@
+"""What /api/v1 answers, as types. Knows no job; the documentation is made of these.
+
+Source: the /api/v1 sections of the MFLUX API documentation; what it does not have is ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+Status = Literal["queued", "generating", "completed", "failed", "cancelled"]
+JobType = Literal["txt2img", "img2img", "load", "ocr"]
+Value = str | int | float | None
+
+
+class Problem(TypedDict):
+    """Every refusal. `details["param"]` names the field at fault where there is one."""
+
+    error: str
+    code: str
+    details: dict[str, Any]
+
+
+class AdjustmentShown(TypedDict):
+    """Something that was not done as asked."""
+
+    param: str
+    asked: Value
+    used: Value
+    reason: str
+
+
+class ProgressShown(TypedDict):
+    """How far a running job is. `progress` is 0 to 1 over all its pictures; `phase` is waiting, loading, denoising,
+    decoding or reading."""
+
+    progress: float
+    percent: int
+    phase: str
+    image: int
+    total_images: int
+    step: int
+    steps: int
+    eta_seconds: float | None
+
+
+class PageShown(TypedDict):
+    """One page that was read; `page` is its number in the PDF, null for a picture."""
+
+    page: int | None
+    width: int
+    height: int
+    lines: list[dict[str, Any]]
+
+
+class Result(TypedDict, total=False):
+    """Pictures as base64 PNG with their seeds, null where the quota removed one since; or text with its pages."""
+
+    images: list[str | None]
+    seeds: list[int]
+    drawn_px: list[list[int]]
+    text: str
+    pages: list[PageShown]
+
+
+class ErrorDetail(TypedDict):
+    code: str
+    message: str
+
+
+class JobShown(TypedDict):
+    """A job. `position` counts the jobs before it and is null once it has ended; times are UTC."""
+
+    id: str
+    job_id: str
+    type: JobType
+    status: Status
+    progress: float
+    position: int | None
+    model: str
+    protocol: str
+    priority: Literal["low", "normal", "high"]
+    created_at: str | None
+    started_at: str | None
+    completed_at: str | None
+    seconds: float | None
+    attempt: int
+    adjustments: list[AdjustmentShown]
+    prompt: NotRequired[str]
+    width: NotRequired[int]
+    height: NotRequired[int]
+    steps: NotRequired[int]
+    guidance: NotRequired[float]
+    seeds: NotRequired[list[int]]
+    progress_detail: NotRequired[ProgressShown]
+    image_ids: NotRequired[list[str]]
+    image_urls: NotRequired[list[str]]
+    error: NotRequired[str]
+    error_detail: NotRequired[ErrorDetail]
+    result: NotRequired[Result]
+
+
+class Submitted(JobShown):
+    """The job that was made; `ignored` names fields that nobody here knows."""
+
+    ignored: list[str]
+
+
+class Jobs(TypedDict):
+    """One page, the newest first; `next_cursor` asks for the one after it and is null at the end."""
+
+    jobs: list[JobShown]
+    next_cursor: str | None
+
+
+class Ended(TypedDict):
+    """How a job ended that was to be cancelled: it may have been done before."""
+
+    status: Status
+    job_id: str
+
+
+class Uploaded(TypedDict):
+    """A stored input picture: its id can stand where a picture is expected, and is kept for an hour, or as long as a
+    job on record names it."""
+
+    id: str
+    width: int
+    height: int
+    bytes: int
+    expires_at: str
+
+
+class ModelConfig(TypedDict):
+    base_arch: str
+    supports_guidance: bool
+    max_sequence_length: int
+
+
+class ModelShown(TypedDict):
+    """One model. `hash` is the first ten digits of `sha256`, that of its transformer's weights; null where these are
+    not here, are in several files, or are too large to be read for it."""
+
+    title: str
+    model_name: str
+    hash: str | None
+    sha256: str | None
+    config: ModelConfig
+    downloaded: bool
+    size_gb: float
+    description: str
+    licence: str
+    default: bool
+    quantize: int | None
+    default_steps: int
+    max_references: int
+    alias_of: str | None
+
+
+class Models(TypedDict):
+    models: list[ModelShown]
+
+
+class ModelStatus(TypedDict):
+    """`path` is the name of the folder, without where it lies."""
+
+    model: str
+    status: Literal["ready", "loading", "missing"]
+    downloaded: bool
+    loaded: bool
+    size_gb: float
+    path: str | None
+
+
+class EngineShown(TypedDict):
+    state: str
+    device: str | None
+    reason: str | None
+
+
+class Health(TypedDict):
+    status: Literal["healthy", "unhealthy"]
+    version: str
+    models_available: int
+    default_model: str
+    embedded: bool
+    active_jobs: int
+    queue_length: int
+    engine: EngineShown
+
+
+class MemoryShown(TypedDict):
+    """Of the machine, in GiB; null where the system does not tell."""
+
+    total: float
+    used: float | None
+    free: float | None
+
+
+class System(TypedDict):
+    """`mlx_memory_gb` is what MLX held after the last picture; null before there was one."""
+
+    active_model: str | None
+    mlx_memory_gb: float | None
+    mlx_peak_memory_gb: float | None
+    system_memory_gb: MemoryShown
+    device: str | None
+    engine: EngineShown
+    queue_depth: int
+
+
+class Brief(TypedDict):
+    job_id: str
+    type: JobType
+    prompt: str | None
+    model: str
+
+
+class Active(Brief, ProgressShown):
+    """The job that runs."""
+
+
+class Waiting(Brief):
+    """`position` counts the jobs before it, whosever they are."""
+
+    position: int
+
+
+class Queue(TypedDict):
+    """Your own jobs by name, everybody's by count."""
+
+    active: Active | None
+    queued: list[Waiting]
+    running_count: int
+    pending_count: int
+    paused: bool
+
+
+class Paused(TypedDict):
+    paused: bool
+
+
+class Stats(TypedDict):
+    """Of all jobs on record, whosever they are."""
+
+    total_generations: int
+    total_images: int
+    average_time_seconds: float | None
+    uptime_hours: float
+    by_status: dict[Status, int]

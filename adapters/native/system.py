@@ -1,0 +1,86 @@
+"""The gateway itself: how it is, what it runs on, what it has done."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.base import core_of
+from adapters.native.answers import STATUS
+from adapters.native.shapes import EngineShown, Health, MemoryShown, Stats, System
+from gateway import __version__
+from gateway.core import Core
+from gateway.job import State
+from gateway.machine import Memory, memory
+
+GIB = 2**30
+
+
+async def health(request: Request) -> Response:
+    """GET health: 200 as long as the gateway answers; `status` tells of the engine."""
+    core = core_of(request)
+    stats = await core.service.stats()
+    answer: Health = {
+        "status": "unhealthy" if core.service.engine.state == "down" else "healthy",
+        "version": __version__,
+        "models_available": sum(core.library.on_disk(spec) for spec in core.library.specs),
+        "default_model": core.library.default,
+        "embedded": core.draws_embedded,
+        "active_jobs": stats.by_state.get(State.RUNNING, 0),
+        "queue_length": stats.by_state.get(State.QUEUED, 0),
+        "engine": to_engine(core),
+    }
+    return JSONResponse(answer)
+
+
+async def system(request: Request) -> Response:
+    """GET system: Tell what draws, and how much memory there is."""
+    core = core_of(request)
+    held = core.service.engine.memory
+    stats = await core.service.stats()
+    answer: System = {
+        "active_model": core.service.engine.loaded_model,
+        "mlx_memory_gb": None if held is None else in_gib(held.active_bytes),
+        "mlx_peak_memory_gb": None if held is None else in_gib(held.peak_bytes),
+        "system_memory_gb": to_memory(await asyncio.to_thread(memory)),
+        "device": core.service.engine.device,
+        "engine": to_engine(core),
+        "queue_depth": stats.by_state.get(State.QUEUED, 0),
+    }
+    return JSONResponse(answer)
+
+
+async def stats(request: Request) -> Response:
+    """GET stats: Count the jobs on record, whosever they are."""
+    core = core_of(request)
+    found = await core.service.stats()
+    done = found.by_state.get(State.SUCCEEDED, 0)
+    answer: Stats = {
+        "total_generations": done,
+        "total_images": found.images,
+        "average_time_seconds": round(found.drawing_seconds / done, 3) if done else None,
+        "uptime_hours": round((time.monotonic() - core.started_at) / 3600, 4),
+        "by_status": {status: found.by_state.get(state, 0) for state, status in STATUS.items()},
+    }
+    return JSONResponse(answer)
+
+
+def to_engine(core: Core) -> EngineShown:
+    engine = core.service.engine
+    return {"state": engine.state, "device": engine.device, "reason": engine.reason}
+
+
+def to_memory(found: Memory) -> MemoryShown:
+    free = found.free_bytes
+    return {
+        "total": in_gib(found.total_bytes),
+        "used": None if free is None else in_gib(found.total_bytes - free),
+        "free": None if free is None else in_gib(free),
+    }
+
+
+def in_gib(count: int) -> float:
+    return round(count / GIB, 3)

@@ -1,0 +1,55 @@
+"""How much memory this machine has. Reads the system; blocks for milliseconds on macOS."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+
+_AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB$", re.MULTILINE)
+_PAGE_SIZE = re.compile(r"page size of (\d+) bytes")
+_PAGES = re.compile(r"^Pages (?:free|inactive|speculative|purgeable):\s+(\d+)\.$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes. `free_bytes` is what programs could still get; None where the system does not tell."""
+
+    total_bytes: int
+    free_bytes: int | None
+
+
+def memory() -> Memory:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = _on_macos() if sys.platform == "darwin" else _on_linux()
+    return Memory(total, None if free is None else min(free, total))
+
+
+def _on_linux() -> int | None:
+    try:
+        with open("/proc/meminfo") as file:
+            return available_in(file.read())
+    except OSError:
+        return None
+
+
+def available_in(meminfo: str) -> int | None:
+    """Of /proc/meminfo."""
+    found = _AVAILABLE.search(meminfo)
+    return int(found[1]) * 1024 if found else None
+
+
+def _on_macos() -> int | None:
+    try:
+        told = subprocess.run(["/usr/bin/vm_stat"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return reclaimable_in(told.stdout)
+
+
+def reclaimable_in(vm_stat: str) -> int | None:
+    """Of what vm_stat prints: the pages that hold nothing, or nothing that is needed."""
+    size, pages = _PAGE_SIZE.search(vm_stat), _PAGES.findall(vm_stat)
+    return int(size[1]) * sum(map(int, pages)) if size and pages else None

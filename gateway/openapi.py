@@ -1,0 +1,259 @@
+"""OpenAPI 3.1 of every protocol, from the types its adapter declares beside its routes. Pure: knows no connection.
+
+Source: OpenAPI Specification 3.1.1; JSON Schema 2020-12, which is what pydantic writes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import AliasChoices, BaseModel, TypeAdapter, WithJsonSchema
+from pydantic.json_schema import GenerateJsonSchema
+
+Mode = Literal["validation", "serialization"]
+Schema = dict[str, Any]
+
+File = Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
+"""A part of a form that is a file."""
+
+JSON, FORM, EVENTS = "application/json", "multipart/form-data", "text/event-stream"
+REF = "#/components/schemas/{model}"
+HEADERS = {
+    "Idempotency-Key": "A repeated request with the same key is the same job, for 24 hours.",
+    "Last-Event-ID": "The id of the last event that arrived: the stream goes on after it.",
+    "If-None-Match": "The ETag of what the client has.",
+    "Range": "The part that is wanted, in bytes.",
+}
+SECURITY: Mapping[str, Schema] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "basic": {"type": "http", "scheme": "basic", "description": "The key is the password; the name does not matter."},
+}
+_PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
+_LEAD = re.compile(r"^(GET|POST|PUT|DELETE) [^:]*: ")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What one method of one route takes and answers; its sentence is the docstring of what serves it."""
+
+    answer: Any = None
+    """Type of the JSON it answers."""
+    status: int = 200
+    body: type[BaseModel] | None = None
+    form: type[BaseModel] | None = None
+    """The same as a multipart form."""
+    query: type[BaseModel] | None = None
+    headers: tuple[str, ...] = ()
+    """Of `HEADERS`, those it heeds."""
+    media: tuple[str, ...] = ()
+    """Media types of an answer that is not JSON."""
+    also: Mapping[int, str] = field(default_factory=dict)
+    """Answers without a body, and when they are given."""
+    events: Mapping[str, Any] = field(default_factory=dict)
+    """Types of the data of its server-sent events."""
+
+
+class Routed(Protocol):
+    """A route, as starlette has them."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def methods(self) -> Collection[str] | None: ...
+    @property
+    def endpoint(self) -> Callable[..., Any]: ...
+
+
+class Section(Protocol):
+    """A protocol: its routes, what each takes and answers under "METHOD /path", and the type of its errors."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def routes(self) -> Iterable[Routed]: ...
+    @property
+    def described(self) -> Mapping[str, Operation]: ...
+    @property
+    def error(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Routes that no adapter has."""
+
+    name: str
+    routes: tuple[Routed, ...]
+    described: Mapping[str, Operation]
+    error: Any
+
+
+class _Titleless(GenerateJsonSchema):
+    """pydantic's titles repeat the names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+class _Types:
+    """Every type that is named, once: `ref` while collecting, `schemas` in the end."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, Mode], Schema] = {}
+        self._schemas: dict[str, Schema] = {}
+
+    def collect(self, wanted: Iterable[tuple[Any, Mode]]) -> None:
+        named = {key: key[0] for key in wanted}
+        adapters = [(key, key[1], TypeAdapter(kind)) for key, kind in named.items()]
+        found, whole = TypeAdapter.json_schemas(adapters, ref_template=REF, schema_generator=_Titleless)
+        self._known = {key: schema for (key, _), schema in found.items()}
+        self._schemas = whole.get("$defs", {})
+        for kind, mode in named:
+            if mode == "validation" and isinstance(kind, type) and issubclass(kind, BaseModel):
+                self._add_aliases(kind)
+
+    def _add_aliases(self, model: type[BaseModel]) -> None:
+        """The other spellings of a field, which pydantic leaves out."""
+        properties = self.properties(model)
+        for name, info in model.model_fields.items():
+            if isinstance(info.validation_alias, AliasChoices):
+                first, *others = (choice for choice in info.validation_alias.choices if isinstance(choice, str))
+                for other in others:
+                    properties.setdefault(other, {**properties[first], "description": f"Another name of `{first}`."})
+            assert info.validation_alias or name in properties
+
+    def of(self, kind: Any, mode: Mode) -> Schema:
+        return self._known[kind, mode]
+
+    def properties(self, model: type[BaseModel]) -> dict[str, Schema]:
+        """Of a model that clients send."""
+        schema = self._resolved(self.of(model, "validation"))
+        properties: dict[str, Schema] = schema.setdefault("properties", {})
+        return properties
+
+    def required(self, model: type[BaseModel]) -> list[str]:
+        return list(self._resolved(self.of(model, "validation")).get("required", ()))
+
+    def _resolved(self, schema: Schema) -> Schema:
+        reference = schema.get("$ref")
+        return self._schemas[reference.rpartition("/")[2]] if reference else schema
+
+    @property
+    def schemas(self) -> dict[str, Schema]:
+        return dict(sorted(self._schemas.items()))
+
+
+def document(sections: Iterable[Section], *, title: str, version: str) -> dict[str, Any]:
+    """The whole description. Raises: KeyError for a route that its adapter does not describe."""
+    sections = tuple(sections)
+    types = _Types()
+    types.collect(key for section in sections for key in _wanted(section))
+    paths: dict[str, dict[str, Any]] = {}
+    templates: dict[str, str] = {}
+    for section in sections:
+        for method, route, operation in _operations(section):
+            template = _PARAMETER.sub(r"{\1}", route.path)
+            template = templates.setdefault(_PARAMETER.sub("{}", template), template)
+            paths.setdefault(template, {})[method.lower()] = _operation(
+                section, method, route, operation, template, types
+            )
+    return {
+        "openapi": "3.1.1",
+        "info": {"title": title, "version": version, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": section.name} for section in sections],
+        "security": [{}, *({name: []} for name in SECURITY)],
+        "paths": paths,
+        "components": {
+            "schemas": types.schemas,
+            "securitySchemes": dict(SECURITY),
+            "responses": {f"{section.name}-error": _error(section, types) for section in sections},
+        },
+    }
+
+
+def _operations(section: Section) -> Iterator[tuple[str, Routed, Operation]]:
+    for route in section.routes:
+        for method in sorted(set(route.methods or ()) - {"HEAD"}):
+            yield method, route, section.described[f"{method} {route.path}"]
+
+
+def _wanted(section: Section) -> Iterator[tuple[Any, Mode]]:
+    yield section.error, "serialization"
+    for _, _, operation in _operations(section):
+        for sent in (operation.body, operation.form, operation.query):
+            if sent is not None:
+                yield sent, "validation"
+        for answered in (operation.answer, *operation.events.values()):
+            if answered is not None:
+                yield answered, "serialization"
+
+
+def _error(section: Section, types: _Types) -> Schema:
+    content = {JSON: {"schema": types.of(section.error, "serialization")}}
+    return {"description": "What was wrong, in a sentence.", "content": content}
+
+
+def _operation(
+    section: Section, method: str, route: Routed, operation: Operation, template: str, types: _Types
+) -> Schema:
+    sentence, _, more = (route.endpoint.__doc__ or "").strip().partition("\n")
+    shown: Schema = {
+        "tags": [section.name],
+        "operationId": re.sub(r"[^a-z0-9]+", "_", f"{method} {route.path}".lower()).strip("_"),
+        "summary": _LEAD.sub("", sentence).strip() or section.name,
+        "responses": _responses(section, operation, types),
+    }
+    if more.strip():
+        shown["description"] = re.sub(r"\s+", " ", more).strip()
+    if parameters := [*_in_path(route, template), *_in_query(operation, types), *_in_headers(operation)]:
+        shown["parameters"] = parameters
+    if bodies := {JSON: operation.body, FORM: operation.form}:
+        content = {kind: {"schema": types.of(body, "validation")} for kind, body in bodies.items() if body is not None}
+        if content:
+            shown["requestBody"] = {"required": True, "content": content}
+    if operation.events:
+        shown["x-events"] = {name: types.of(kind, "serialization") for name, kind in operation.events.items()}
+    return shown
+
+
+def _responses(section: Section, operation: Operation, types: _Types) -> Schema:
+    good: Schema = {"description": "Done."}
+    if operation.answer is not None:
+        good["content"] = {JSON: {"schema": types.of(operation.answer, "serialization")}}
+    for media in operation.media:
+        text = media.startswith("text/")
+        schema = {"type": "string"} if text else {"type": "string", "contentMediaType": media}
+        good.setdefault("content", {})[media] = {"schema": schema}
+    error = {"$ref": f"#/components/responses/{section.name}-error"}
+    return {
+        str(operation.status): good,
+        **{str(status): {"description": when} for status, when in operation.also.items()},
+        "4XX": error,
+        "5XX": error,
+    }
+
+
+def _in_path(route: Routed, template: str) -> Iterator[Schema]:
+    kinds = [kind for _, kind in _PARAMETER.findall(route.path)]
+    for name, kind in zip(re.findall(r"\{(\w+)\}", template), kinds, strict=True):
+        schema: Schema = {"type": "integer", "minimum": 0} if kind == "int" else {"type": "string", "minLength": 1}
+        yield {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _in_query(operation: Operation, types: _Types) -> Iterator[Schema]:
+    if operation.query is None:
+        return
+    required = types.required(operation.query)
+    for name, schema in types.properties(operation.query).items():
+        schema = dict(schema)
+        described = {"description": schema.pop("description")} if "description" in schema else {}
+        yield {"name": name, "in": "query", "required": name in required, "schema": schema, **described}
+
+
+def _in_headers(operation: Operation) -> Iterator[Schema]:
+    for name in operation.headers:
+        yield {"name": name, "in": "header", "description": HEADERS[name], "schema": {"type": "string"}}
