@@ -188,9 +188,10 @@ class ImageDone(Frozen):
 class TextLine(Frozen):
     """One line of text. `box` is its four corners (x, y), clockwise from the top left, in pixels of the page."""
 
-    box: tuple[tuple[float, float], ...]
+    box: tuple[tuple[float, float], ...] = ()
+    """Empty where the model does not say."""
     text: str
-    score: float
+    score: float | None = None
     """How sure the model is: 0 to 1."""
 
 

@@ -66,6 +66,8 @@ def build_core(settings: Settings) -> Core:
             page_s=settings.ocr.page_s,
             idle_s=settings.ocr.idle_s,
             threads=settings.ocr.threads,
+            default=settings.ocr.default,
+            vision=settings.ocr.models,
         ),
     )
     return Core(settings=settings, service=service, library=library, pictures=pictures, decoder=PictureDecoder())

@@ -17,9 +17,13 @@ import secrets
 import stat
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from gateway.child import LENGTH
 from gateway.errors import InvalidRequest, RemoteImagesDisabled, StorageFull, Unavailable
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_PICTURE_BYTES = 20 * 1024 * 1024
 DECODE_S = 10.0
@@ -32,7 +36,6 @@ _DATA_URL = re.compile(r"data:([^,;]{0,64})((?:;[^,;]{0,64}){0,4}),", re.IGNOREC
 _URL = re.compile(r"[a-z][a-z0-9+.-]{0,31}://", re.IGNORECASE)
 _TYPES = frozenset({"image/png", "image/jpeg", "image/jpg", "image/webp"})
 _PIECE_CHARS = 4 * 1024 * 1024
-_LENGTH_BYTES = 4
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT", "LANG")
 _ROOT = Path(__file__).parent.parent
 
@@ -138,10 +141,10 @@ class PictureDecoder:
     async def _ask(child: asyncio.subprocess.Process, data: bytes) -> bytes:
         assert child.stdin is not None
         assert child.stdout is not None
-        child.stdin.write(len(data).to_bytes(_LENGTH_BYTES, "big"))
+        child.stdin.write(LENGTH.pack(len(data)))
         child.stdin.write(data)
         await child.stdin.drain()
-        size = int.from_bytes(await child.stdout.readexactly(_LENGTH_BYTES), "big")
+        (size,) = LENGTH.unpack(await child.stdout.readexactly(LENGTH.size))
         return await child.stdout.readexactly(size)
 
     async def _end(self) -> None:
@@ -191,6 +194,22 @@ def encode(pixels: bytes | Path, *, format: Format = "png", quality: int = 90, t
         else:
             flat = picture.convert("RGB") if format == "jpeg" else picture
             flat.save(out, format.upper(), quality=quality, exif=b"" if text is None else _user_comment(text))
+    return out.getvalue()
+
+
+def opened(png: bytes) -> Image.Image:
+    """A picture the decoder or the engine made, its pixels loaded."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
+        picture.load()
+        return picture
+
+
+def to_png(picture: Image.Image) -> bytes:
+    """As a PNG, quickly."""
+    out = io.BytesIO()
+    picture.save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 

@@ -1,19 +1,18 @@
 """The child that opens pictures from strangers, so that a bomb or a bug in a decoder takes nothing else with it.
 
-Knows bytes in and bytes out: no job, no path, no network. Run as `python -m gateway.picture_decoder`; each frame on
-the pipes is a 4-byte big-endian length and as many bytes. A request is the picture; an answer is `+` and a PNG, or `-`
-and a sentence. End of input: leave.
+Knows bytes in and bytes out: no job, no path, no network. Run as `python -m gateway.picture_decoder`. A request is a
+frame with the picture; an answer is one of `+` and a PNG, or `-` and a sentence. End of input: leave.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import os
 import struct
-import sys
 import warnings
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
+
+from gateway.child import framed, limit_memory, own_pipes, read_frame
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,8 +21,6 @@ MAX_PIXELS = 16_777_216
 MAX_EDGE_PX = 8192
 MAX_MEMORY_BYTES = 2 * 1024**3
 FORMATS = ("PNG", "JPEG", "WEBP")
-
-LENGTH = struct.Struct(">I")
 
 
 class Refused(Exception):
@@ -97,38 +94,20 @@ def _pixels(picture: Image.Image) -> Image.Image:
 
 def main() -> None:
     """Answer pictures until the parent closes the pipe."""
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a stray print must not reach the pipe
+    requests, answers = own_pipes()
     import PIL.Image  # before the limit, so that a refusal never comes from an import
 
     PIL.Image.preinit()
-    _limit_memory()
-    while (data := _read(requests)) is not None:
+    limit_memory(MAX_MEMORY_BYTES)
+    while (data := read_frame(requests)) is not None:
         try:
             answer = b"+" + normalised(data)
         except Refused as refused:
             answer = b"-" + str(refused).encode()
         except MemoryError:
             answer = b"-The picture needs too much memory to decode."
-        answers.write(LENGTH.pack(len(answer)) + answer)
+        answers.write(framed(answer))
         answers.flush()
-
-
-def _read(pipe: BinaryIO) -> bytes | None:
-    head = pipe.read(LENGTH.size)
-    if len(head) < LENGTH.size:
-        return None
-    (size,) = LENGTH.unpack(head)
-    data = pipe.read(size)
-    return data if len(data) == size else None
-
-
-def _limit_memory() -> None:
-    """Linux only: macOS takes the limit and does not keep it, so there the header check alone bounds memory."""
-    if sys.platform == "linux":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.protocol import ModelLoaded, ModelLoading, PageRead, Reading, TextLine
-from gateway.ocr.wire import LENGTH, Answer, Counted, CountPages, Refused, framed, request
+from gateway.child import framed, read_frame
+from gateway.ocr.wire import Answer, Counted, CountPages, Refused, request
 
 
 def say(answer: Answer) -> None:
@@ -23,10 +24,8 @@ def say(answer: Answer) -> None:
 
 
 def frame() -> bytes:
-    head = sys.stdin.buffer.read(LENGTH.size)
-    if len(head) < LENGTH.size:
-        sys.exit()
-    return sys.stdin.buffer.read(LENGTH.unpack(head)[0])
+    data = read_frame(sys.stdin.buffer)
+    return sys.exit() if data is None else data
 
 
 def page(n: int, text: str) -> PageRead:

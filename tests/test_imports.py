@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FILES = [p for room in ("gateway", "adapters", "engine") for p in sorted((ROOT / room).rglob("*.py"))]
-OCR_CHILD_ONLY = ("gateway/ocr/reader.py", "gateway/ocr/pages.py")
-OCR_PACKAGES = {"rapidocr", "onnxruntime", "pypdfium2", "cv2", "numpy"}
+OCR_CHILD_ONLY = ("gateway/ocr/reader.py", "gateway/ocr/vision.py", "gateway/ocr/pages.py")
+OCR_PACKAGES = {"rapidocr", "onnxruntime", "pypdfium2", "cv2", "numpy", "mlx_vlm"}
 CHILD_ONLY = ("engine/backends/mlx", "engine/families/")
 WEB = ("adapters/", "gateway/app.py", "gateway/access.py", "gateway/server.py")
 ENGINE_SEEN = {"engine.protocol", "engine.catalog", "engine.client", "engine"}

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
+from gateway.child import framed, read_frame
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.ocr.client import OcrClient, OcrDied, OcrOptions, OcrRefused
-from gateway.ocr.wire import LENGTH, Read, framed
+from gateway.ocr.wire import Read
 from tests.engine_support import alive, gone
 from tests.ocr_support import CHILD, OBEDIENT, empty_pdf, encrypted_pdf, pids_by, script
 from tests.support import run
@@ -205,8 +206,7 @@ def test_the_real_child_leaves_its_parent_in_the_middle_of_a_page_too() -> None:
     asked = Read(pages=(), dpi=200, first=0)
     child.stdin.write(framed(asked.model_dump_json().encode()) + framed(b"no picture"))
     child.stdin.flush()
-    (size,) = LENGTH.unpack(child.stdout.read(LENGTH.size))
-    assert b"model_loading" in child.stdout.read(size)
+    assert b"model_loading" in (read_frame(child.stdout) or b"")
     child.stdin.close()
     assert child.wait(30) == 0
     child.stdout.close()

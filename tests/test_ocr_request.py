@@ -7,7 +7,7 @@ import pytest
 from engine.protocol import Ocr
 from gateway.errors import InvalidRequest, NotInstalled
 from gateway.ocr import packages
-from gateway.ocr.packages import check_installed, installed_at
+from gateway.ocr.packages import MODEL, check_installed, installed_at
 from gateway.ocr.pages import MAX_EDGE_PX, MAX_PIXELS, scale_of
 from gateway.ocr.request import OcrRequest, is_pdf, resolve
 
@@ -26,7 +26,7 @@ NAME = "a" * 64
 def test_pages_are_those_asked_for_in_their_order_and_all_by_default(
     said: dict[str, object], count: int | None, pages: tuple[int, ...]
 ) -> None:
-    plan = resolve(OcrRequest.model_validate(said), NAME, count, 200)
+    plan = resolve(OcrRequest.model_validate(said), MODEL, NAME, count, 200)
     assert plan == Ocr(document=NAME, pages=pages)
 
 
@@ -47,12 +47,12 @@ def test_pages_are_those_asked_for_in_their_order_and_all_by_default(
 )
 def test_what_cannot_be_read_is_refused_by_name(said: dict[str, object], count: int, param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        resolve(OcrRequest.model_validate(said), NAME, count, 200)
+        resolve(OcrRequest.model_validate(said), MODEL, NAME, count, 200)
     assert refused.value.param == param
 
 
 def test_more_dpi_than_is_useful_is_rendered_as_the_most() -> None:
-    assert resolve(OcrRequest(dpi=1200), NAME, 1, 200).dpi == 600
+    assert resolve(OcrRequest(dpi=1200), MODEL, NAME, 1, 200).dpi == 600
 
 
 def test_a_pdf_is_known_by_its_bytes() -> None:

@@ -17,7 +17,9 @@ def pins(lines: list[str]) -> dict[str, str]:
 
 
 def test_every_dependency_is_pinned_exactly() -> None:
-    groups = [PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"].values()]
+    project = PROJECT["project"]
+    extras = project["optional-dependencies"].values()
+    groups = [project["dependencies"], *extras, *PROJECT["dependency-groups"].values()]
     for line in (line for group in groups for line in group):
         assert pins([line]), f"{line} is not pinned"
 

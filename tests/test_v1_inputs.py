@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
@@ -10,11 +9,13 @@ import pytest
 from PIL import Image
 
 from adapters.base import validated
-from adapters.v1.inputs import check_followed, fitted, mask_of, opened, prepared, scaled, size_of, told_of, uses_of
+from adapters.v1.inputs import check_followed, fitted, mask_of, prepared, scaled, size_of, told_of, uses_of
 from adapters.v1.payloads import Edit, FromPictures, Inpainting, Variation, unfolded
 from adapters.v1.sent import PICTURES, Picture, Sent
 from engine.catalog import CATALOG
 from gateway.errors import InvalidRequest
+from gateway.images import opened
+from gateway.images import to_png as png
 from gateway.request import Limits
 
 SPECS = {spec.name: spec for spec in CATALOG}
@@ -25,12 +26,6 @@ APPLE = {"prompt": "an apple"}
 
 def picture(size: tuple[int, int] = (96, 64), colour: Any = "red", mode: str = "RGB") -> Image.Image:
     return Image.new(mode, size, colour)
-
-
-def png(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    return out.getvalue()
 
 
 def hole(size: tuple[int, int] = (96, 64)) -> Image.Image:

@@ -6,7 +6,6 @@ Knows what OpenAI and Xinference mean by a mask. Pillow opens only what the pict
 from __future__ import annotations
 
 import asyncio
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from adapters.v1.payloads import Edit, FromPictures, Inpainting, Variation
 from adapters.v1.sent import Role, Sent
 from engine.catalog import ModelSpec
 from gateway.errors import InvalidRequest
-from gateway.images import checked_picture
+from gateway.images import checked_picture, opened, to_png
 from gateway.request import SIZE_STEP_PX, Adjustment, Limits
 
 Pixels = tuple[int, int]
@@ -75,7 +74,7 @@ def uses_of(asked: FromPictures, sent: Sent, spec: ModelSpec) -> Uses:
         raise InvalidRequest("A markup and a mask cannot go together.", param="markup")
     count = len(images) + len(references)
     if count > max(1, spec.max_references):
-        most = f"{spec.max_references} pictures" if spec.max_references else "one picture"
+        most = f"{spec.max_references} pictures" if spec.max_references > 1 else "one picture"
         raise InvalidRequest(f"{spec.name} takes at most {most}.", param=(references or images)[0].param)
     follows = spec.max_references > 0 and (isinstance(asked, Edit) or count > 1)
     return Uses(starts=bool(masks) or asked.denoise is not None or not follows, follows=follows)
@@ -178,19 +177,6 @@ def prepared(
         mask=None if mask is None else to_png(softened(fitted(at(mask, first.size), size), asked.mask_blur)),
         told=told,
     )
-
-
-def opened(png: bytes) -> Image.Image:
-    """A picture the decoder made, RGB or RGBA."""
-    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-        image.load()
-        return image
-
-
-def to_png(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "PNG", compress_level=1)
-    return out.getvalue()
 
 
 def at(image: Image.Image, size: Pixels) -> Image.Image:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from adapters.v1.payloads import known_model
 from engine.catalog import ModelSpec
-from gateway.errors import ModelNotFound
+from gateway.errors import GatewayError, ModelNotFound
 from gateway.library import Library
-from gateway.ocr.packages import MODEL, installed_at
+from gateway.ocr.packages import MODEL, check_vision, installed_at
+
+Folders = Mapping[str, Path]
+"""Of the vision models that read text, by name."""
 
 
 def served_names(library: Library) -> frozenset[str]:
@@ -16,26 +22,28 @@ def served_names(library: Library) -> frozenset[str]:
     return frozenset(library.aliases) | {spec.name for spec in library.specs}
 
 
-def to_models(library: Library) -> dict[str, Any]:
-    """The models that can be drawn with now, and the operator's aliases of them. Reads folders: call it in a thread.
+def to_models(library: Library, vision: Folders) -> dict[str, Any]:
+    """The models that draw or read now, and the operator's aliases of them. Reads folders: call it in a thread.
 
     Source: OpenAI's list object.
     """
     rows = [_row(spec.name, spec, library) for spec in library.specs if library.on_disk(spec)]
     aliased = {name: library.find(name) for name in library.aliases}
     rows += [_row(name, spec, library) for name, spec in aliased.items() if library.on_disk(spec)]
-    return {"object": "list", "data": [*rows, *_reader()]}
+    return {"object": "list", "data": [*rows, *_readers(vision)]}
 
 
-def to_model(name: str, library: Library) -> dict[str, Any]:
+def to_model(name: str, library: Library, vision: Folders) -> dict[str, Any]:
     """The model behind one exact name, OpenAI's own included. Reads folders: call it in a thread.
 
-    Raises: ModelNotFound, ModelNotOnDisk.
+    Raises: ModelNotFound, ModelNotOnDisk; NotInstalled for a vision model without what runs it.
     """
     if not name:
         raise ModelNotFound(param="model")
-    if name == MODEL and (rows := _reader()):
-        return rows[0]
+    if name in vision:
+        return _vision(name, vision[name])
+    if name == MODEL and (installed := installed_at()) is not None:
+        return _rapidocr(installed)
     return _row(name, library.find(known_model(name, served_names(library))), library)
 
 
@@ -57,23 +65,39 @@ def _row(name: str, spec: ModelSpec, library: Library) -> dict[str, Any]:
     }
 
 
-def _reader() -> list[dict[str, Any]]:
-    """What reads text, as a row like those of models that draw; none where it is not installed."""
+def _readers(vision: Folders) -> list[dict[str, Any]]:
+    """What reads text here and now."""
     installed = installed_at()
-    if installed is None:
-        return []
+    rows = [] if installed is None else [_rapidocr(installed)]
+    for name, folder in vision.items():
+        with suppress(GatewayError):
+            rows.append(_vision(name, folder))
+    return rows
+
+
+def _rapidocr(installed_at: float) -> dict[str, Any]:
     description = "Reads the text of pictures and PDFs: Latin, Chinese and Japanese."
-    row = {
-        "id": MODEL,
+    return _reader(MODEL, installed_at, "RapidAI", description) | {"licence": "Apache-2.0"}
+
+
+def _vision(name: str, folder: Path) -> dict[str, Any]:
+    """Raises: NotInstalled, ModelNotOnDisk."""
+    check_vision(name, folder, pdf=False)
+    description = "A vision model that reads the text of pictures and PDFs."
+    return _reader(name, folder.stat().st_mtime, "mflux-gateway", description)
+
+
+def _reader(name: str, created_at: float, owned_by: str, description: str) -> dict[str, Any]:
+    """What reads text, as a row like those of models that draw."""
+    return {
+        "id": name,
         "object": "model",
-        "created": int(installed),
-        "owned_by": "RapidAI",
+        "created": int(created_at),
+        "owned_by": owned_by,
         "model_type": "image",
-        "model_name": MODEL,
+        "model_name": name,
         "model_ability": ["ocr"],
         "model_family": "ocr",
         "model_description": description,
         "description": description,
-        "licence": "Apache-2.0",
     }
-    return [row]

@@ -46,7 +46,7 @@ class OcrFields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     model: str | None = None
-    pages: Annotated[tuple[int, ...], BeforeValidator(_pages)] | None = None
+    pages: Annotated[tuple[int, ...], BeforeValidator(_pages, json_schema_input_type=int | list[int])] | None = None
     dpi: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     return_dict: bool = False
     boxes: bool = False
@@ -64,10 +64,10 @@ async def ocr(request: Request) -> Response:
     core, owner = core_of(request), owner_of(request)
     came = await sent(request)
     asked = validated(OcrFields, unfolded(came.fields))
-    check_model(core, asked.model)
+    reader = reader_of(core, asked)
     document = await document_of(core, came)
     origin = Origin(owner=owner, protocol="xinference", attached=True, idempotency_key=idempotency_key(request))
-    job = await core.service.submit_ocr(OcrRequest(pages=asked.pages, dpi=asked.dpi), document, origin)
+    job = await core.service.submit_ocr(OcrRequest(model=reader, pages=asked.pages, dpi=asked.dpi), document, origin)
     if asked.request_id is not None:
         request_ids(core).put(owner, asked.request_id, job.id)
     try:
@@ -94,15 +94,20 @@ def unfolded(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in inner.items() if value is not None} | said
 
 
-def check_model(core: Core, name: str | None) -> None:
-    """There is one reader, and every model that is served stands for it. Raises: ModelNotFound."""
-    if name == MODEL:
-        return
-    try:
-        core.library.find(known_model(name, served_names(core.library)))
-    except ModelNotFound as error:
-        known = [MODEL, *error.details.get("available_models", ())]
-        raise ModelNotFound(error.message, param="model", details={"available_models": known}) from None
+def reader_of(core: Core, asked: OcrFields) -> str:
+    """What is to read: every model that draws stands for the default one. Raises: ModelNotFound, InvalidRequest."""
+    readers, name = (MODEL, *core.settings.ocr.models), asked.model
+    if name not in readers:
+        try:
+            core.library.find(known_model(name, served_names(core.library)))
+        except ModelNotFound as error:
+            known = [*readers, *error.details.get("available_models", ())]
+            raise ModelNotFound(error.message, param="model", details={"available_models": known}) from None
+        name = core.settings.ocr.default
+    if asked.is_structured and name != MODEL:
+        param = "return_dict" if asked.return_dict else "boxes"
+        raise InvalidRequest(f"'{name}' does not say where a line is: use {MODEL}.", param=param)
+    return name
 
 
 async def document_of(core: Core, came: Sent) -> bytes:

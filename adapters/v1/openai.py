@@ -41,12 +41,15 @@ async def vary(request: Request) -> Response:
 
 async def list_models(request: Request) -> Response:
     """GET /v1/models."""
-    return JSONResponse(await asyncio.to_thread(to_models, core_of(request).library), headers=request_id())
+    core = core_of(request)
+    rows = await asyncio.to_thread(to_models, core.library, core.settings.ocr.models)
+    return JSONResponse(rows, headers=request_id())
 
 
 async def retrieve_model(request: Request) -> Response:
     """GET /v1/models/{id}; the id may hold slashes and colons."""
-    row = await asyncio.to_thread(to_model, request.path_params["id"], core_of(request).library)
+    core = core_of(request)
+    row = await asyncio.to_thread(to_model, request.path_params["id"], core.library, core.settings.ocr.models)
     return JSONResponse(row, headers=request_id())
 
 

@@ -23,7 +23,7 @@ from engine.catalog import ModelSpec
 from gateway.core import Core
 from gateway.errors import GatewayError, InvalidRequest, JobNotFound, ModelNotFound
 from gateway.job import Job, State
-from gateway.ocr.packages import MODEL, check_installed
+from gateway.ocr.packages import MODEL, check_installed, check_vision
 from gateway.service import Origin
 from gateway.strict_json import parse_async
 
@@ -64,9 +64,8 @@ async def launch(request: Request) -> Response:
     body = {key: value for key, value in _object(await parse_async(await request.body())).items() if value is not None}
     asked = validated(Launch, body)
     ignored = launch_options(asked)
-    if asked.model_name == MODEL:
-        check_installed(pdf=False)  # it is loaded with its first picture, within a second or two
-        return _answer({"model_uid": MODEL, "ignored": ignored})
+    if _reads(core, asked.model_name):
+        return _answer({"model_uid": asked.model_name, "ignored": ignored})
     spec = _spec(core, asked.model_name)
     waits = request.query_params.get("wait_ready", "true").lower() not in ("false", "0")
     answer = _answer({"model_uid": asked.model_name, "ignored": ignored})
@@ -99,9 +98,8 @@ def launch_options(asked: Launch) -> list[str]:
 
 async def launch_progress(request: Request) -> Response:
     """GET /v1/models/{uid}/progress: how far its launch is; 1 for a model that is in memory."""
-    core = core_of(request)
-    spec = _spec(core, request.path_params["uid"])
-    if core.service.engine.loaded_model == spec.name:
+    core, uid = core_of(request), request.path_params["uid"]
+    if _reads(core, uid) or core.service.engine.loaded_model == (spec := _spec(core, uid)).name:
         return _answer({"progress": 1.0})
     return _answer({"progress": 0.0, "launching": await _launching(request, spec) is not None})
 
@@ -121,11 +119,22 @@ async def terminate(request: Request) -> Response:
     """DELETE /v1/models/{uid}: give its memory back. It stays served, and is loaded again when it is asked for."""
     core = core_of(request)
     name = request.path_params["uid"]
-    if name == MODEL:
-        was_loaded = await core.service.unload_reader()
+    if name == MODEL or name in core.settings.ocr.models:
+        was_loaded = await core.service.unload_reader(name)
     elif was_loaded := core.service.engine.loaded_model == _spec(core, name).name:
         await core.service.unload()
     return _answer({"id": name, "object": "model", "deleted": False, "unloaded": was_loaded})
+
+
+def _reads(core: Core, name: str) -> bool:
+    """Whether this is what reads text: it is loaded with its first picture. Raises: NotInstalled, ModelNotOnDisk."""
+    if name == MODEL:
+        check_installed(pdf=False)
+    elif (folder := core.settings.ocr.models.get(name)) is not None:
+        check_vision(name, folder, pdf=False)
+    else:
+        return False
+    return True
 
 
 def _spec(core: Core, name: str) -> ModelSpec:
@@ -163,8 +172,9 @@ async def progress(request: Request) -> Response:
 async def abort(request: Request) -> Response:
     """POST /v1/models/{uid}/requests/{request_id}/abort. The call that waits for the pictures gets a 499."""
     core = core_of(request)
-    if request.path_params["uid"] != MODEL:
-        _spec(core, request.path_params["uid"])
+    uid = request.path_params["uid"]
+    if uid != MODEL and uid not in core.settings.ocr.models:
+        _spec(core, uid)
     job = await _job_named(request, request.path_params["request_id"])
     if job is None:
         return _answer({"msg": "NOT_FOUND"})

@@ -1,7 +1,7 @@
 """The process that reads, so that a broken PDF or a bug in native code takes nothing else with it.
 
-Knows frames in and frames out (`wire`): no job, no path, no network. Run as `python -m gateway.ocr.child --threads N`.
-The models are loaded with the first page to read.
+Knows frames in and frames out (`wire`): no job, no network. Run as `python -m gateway.ocr.child --threads N`, or with
+`--vision FOLDER --name NAME` to read with a vision model. What reads is loaded with the first page.
 """
 
 from __future__ import annotations
@@ -9,28 +9,42 @@ from __future__ import annotations
 import argparse
 import os
 import queue
-import sys
 import threading
 import time
-from typing import BinaryIO, assert_never
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol, assert_never
 
-from engine.protocol import ModelLoaded, ModelLoading, PageRead, Reading
+from engine.protocol import ModelLoaded, ModelLoading, PageRead, Reading, TextLine
+from gateway.child import framed, limit_memory, own_pipes, read_frame
 from gateway.ocr.packages import MODEL
 from gateway.ocr.pages import Unreadable, count_pages, to_pictures
 from gateway.ocr.reader import Reader
-from gateway.ocr.wire import LENGTH, Answer, Counted, CountPages, Read, Refused, Request, framed, request
+from gateway.ocr.vision import VisionReader
+from gateway.ocr.wire import Answer, Counted, CountPages, NotLoaded, Read, Refused, Request, request
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MAX_MEMORY_BYTES = 4 * 1024**3
 """Of address space. A page takes 0.7 GB of memory at most, 1.2 GB of addresses with one thread."""
 
 
+class Reads(Protocol):
+    """A model in memory."""
+
+    def lines(self, picture: Image) -> tuple[TextLine, ...]: ...
+
+
 class Child:
     """One request after the other, until the parent closes the pipe."""
 
-    def __init__(self, answers: BinaryIO, threads: int) -> None:
+    def __init__(self, answers: BinaryIO, name: str, load: Callable[[], Reads]) -> None:
         self._answers = answers
-        self._threads = threads
-        self._reader: Reader | None = None
+        self._name = name
+        self._load = load
+        self._reader: Reads | None = None
 
     def do(self, asked: Request, document: bytes) -> None:
         try:
@@ -48,6 +62,8 @@ class Child:
 
     def _read(self, asked: Read, document: bytes) -> None:
         reader = self._loaded()
+        if reader is None:
+            return self._say(NotLoaded())
         pictures = to_pictures(document, asked.pages[asked.first :], asked.dpi)
         for page in range(asked.first, len(asked.pages) or 1):
             self._say(Reading(page=page))
@@ -64,12 +80,17 @@ class Child:
                 )
             )
 
-    def _loaded(self) -> Reader:
+    def _loaded(self) -> Reads | None:
+        """What reads; None where it cannot be loaded, which is tried anew with the next document."""
         if self._reader is None:
-            self._say(ModelLoading(model=MODEL))
+            self._say(ModelLoading(model=self._name))
             began = time.monotonic()
-            self._reader = Reader(self._threads)
-            self._say(ModelLoaded(model=MODEL, seconds=round(time.monotonic() - began, 3)))
+            try:
+                self._reader = self._load()
+            except Exception:
+                traceback.print_exc()  # stderr is the parent's log
+                return None
+            self._say(ModelLoaded(model=self._name, seconds=round(time.monotonic() - began, 3)))
         return self._reader
 
     def _say(self, answer: Answer) -> None:
@@ -81,13 +102,19 @@ def main() -> None:
     """Answer until the parent closes the pipe, or is gone."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=1)
-    threads: int = parser.parse_args().threads
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a stray print must not reach the pipe
-    _limit_memory()
+    parser.add_argument("--vision", type=Path)
+    parser.add_argument("--name", default=MODEL)
+    said = parser.parse_args()
+    threads: int = said.threads
+    vision: Path | None = said.vision
+    requests, answers = own_pipes()
     waiting: queue.SimpleQueue[tuple[Request, bytes]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
-    child = Child(answers, threads)
+    if vision is None:
+        limit_memory(MAX_MEMORY_BYTES)
+        child = Child(answers, said.name, lambda: Reader(threads))
+    else:
+        child = Child(answers, said.name, lambda: VisionReader(vision))
     while True:
         child.do(*waiting.get())
 
@@ -95,27 +122,10 @@ def main() -> None:
 def _listen(pipe: BinaryIO, waiting: queue.SimpleQueue[tuple[Request, bytes]]) -> None:
     """In a thread of its own, to leave at once when the parent does, also in the middle of a page."""
     try:
-        while (head := _frame(pipe)) is not None and (document := _frame(pipe)) is not None:
+        while (head := read_frame(pipe)) is not None and (document := read_frame(pipe)) is not None:
             waiting.put((request.validate_json(head), document))
     finally:
         os._exit(0)
-
-
-def _frame(pipe: BinaryIO) -> bytes | None:
-    head = pipe.read(LENGTH.size)
-    if len(head) < LENGTH.size:
-        return None
-    (size,) = LENGTH.unpack(head)
-    data = pipe.read(size)
-    return data if len(data) == size else None
-
-
-def _limit_memory() -> None:
-    """Linux only: macOS takes the limit and does not keep it, so there the bounds on pixels and pages alone hold."""
-    if sys.platform == "linux":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
 
 
 if __name__ == "__main__":

@@ -11,33 +11,25 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, assert_never
 
 from pydantic import ValidationError
 
 from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
+from gateway.child import LENGTH, framed
 from gateway.errors import InvalidRequest, Unavailable
-from gateway.ocr.wire import (
-    LENGTH,
-    MAX_ANSWER_BYTES,
-    Answer,
-    Counted,
-    CountPages,
-    Read,
-    Refused,
-    Request,
-    answer,
-    framed,
-)
+from gateway.ocr.packages import MODEL
+from gateway.ocr.wire import MAX_ANSWER_BYTES, Answer, Counted, CountPages, NotLoaded, Read, Refused, Request, answer
 
 log = logging.getLogger("gateway.ocr")
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "HOME", "TMPDIR")
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 THREADS_MOST = 4
 
 Fact = ModelLoading | ModelLoaded | Reading | PageRead
@@ -57,6 +49,10 @@ class OcrOptions:
     """A child with nothing to do is let go after this, and with it half a gigabyte."""
     threads: int | None = None
     """None: one less than there are processors, four at most."""
+    default: str = MODEL
+    """What reads where a request names no reader."""
+    vision: Mapping[str, Path] = field(default_factory=dict)
+    """Folders of vision models that read, by name."""
     command: tuple[str, ...] = (sys.executable, "-m", "gateway.ocr.child")
 
     @property
@@ -72,6 +68,10 @@ class OcrRefused(Exception):
         super().__init__(message)
 
 
+class OcrNotLoaded(Exception):
+    """What reads could not be loaded; the child lives."""
+
+
 class OcrDied(Exception):
     """The child died, or was killed for being silent too long."""
 
@@ -81,11 +81,15 @@ class OcrDied(Exception):
 
 
 class OcrClient:
-    """One child, one request at a time. Belongs to one event loop; `close` in the end."""
+    """One child, one request at a time. Belongs to one event loop; `close` in the end.
+
+    A child reads with one model all its life: another one gets another child, and the memory is given back between.
+    """
 
     def __init__(self, options: OcrOptions) -> None:
         self._options = options
         self._child: asyncio.subprocess.Process | None = None
+        self._model = MODEL
         self._listening: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
@@ -96,10 +100,15 @@ class OcrClient:
         """Of the child, while there is one."""
         return None if self._child is None else self._child.pid
 
+    @property
+    def model(self) -> str | None:
+        """What the child reads with, while there is one."""
+        return None if self._child is None else self._model
+
     async def count_pages(self, pdf: bytes) -> int:
         """How many pages a PDF has. Raises: InvalidRequest where it cannot be read, Unavailable."""
         try:
-            async with aclosing(self._ask(CountPages(), pdf, self._options.check_s)) as answers:
+            async with aclosing(self._ask(CountPages(), pdf, self._options.check_s, MODEL)) as answers:
                 async for found in answers:
                     if isinstance(found, Counted):
                         return found.pages
@@ -114,11 +123,11 @@ class OcrClient:
     async def read(self, plan: Ocr, document: bytes, first: int) -> AsyncGenerator[Fact]:
         """What happens while the pages from index `first` on are read; a caller that leaves early kills the child.
 
-        Raises: OcrRefused, OcrDied.
+        Raises: OcrRefused, OcrNotLoaded, OcrDied.
         """
         asked = Read(pages=plan.pages, dpi=plan.dpi, first=first)
         try:
-            async with aclosing(self._ask(asked, document, self._options.page_s)) as answers:
+            async with aclosing(self._ask(asked, document, self._options.page_s, plan.model)) as answers:
                 async for found in answers:
                     if not isinstance(found, Counted):
                         yield found
@@ -134,12 +143,14 @@ class OcrClient:
 
     # ---- one request -----------------------------------------------------------------------------
 
-    async def _ask(self, asked: Request, document: bytes, silence_s: float) -> AsyncGenerator[Fact | Counted]:
-        """Raises: OcrRefused, OcrDied, OSError where no child can be started."""
+    async def _ask(
+        self, asked: Request, document: bytes, silence_s: float, model: str
+    ) -> AsyncGenerator[Fact | Counted]:
+        """Raises: OcrRefused, OcrNotLoaded, OcrDied, OSError where no child can be started."""
         async with self._turn:
             if self._idle is not None:
                 self._idle.cancel()
-            child = await self._started()
+            child = await self._started(model)
             is_clean = False
             try:
                 async with asyncio.timeout(silence_s):
@@ -150,6 +161,8 @@ class OcrClient:
                     is_clean = _ends(asked, found)
                     if isinstance(found, Refused):
                         raise OcrRefused(found.message)
+                    if isinstance(found, NotLoaded):
+                        raise OcrNotLoaded
                     yield found
                     if is_clean:
                         return
@@ -165,22 +178,25 @@ class OcrClient:
                 else:
                     await self._end()
 
-    async def _started(self) -> asyncio.subprocess.Process:
+    async def _started(self, model: str) -> asyncio.subprocess.Process:
         """Raises: OSError."""
-        if self._child is not None and self._child.returncode is not None:
+        if self._child is not None and (self._child.returncode is not None or self._model != model):
             await self._end()
         if self._child is None:
             threads = str(self._options.used_threads)
             environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+            folder = self._options.vision.get(model)
+            self._model = model
             self._child = await asyncio.create_subprocess_exec(
                 *self._options.command,
                 "--threads",
                 threads,
+                *(() if folder is None else ("--vision", str(folder.resolve()), "--name", model)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=ROOT,
-                env={**environment, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+                env={**environment, **OFFLINE, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
                 start_new_session=True,
             )
             self._listening = asyncio.create_task(_log_stderr(self._child))
@@ -242,7 +258,7 @@ def _ends(asked: Request, found: Answer) -> bool:
             return isinstance(found, Counted | Refused)
         case Read(pages=pages):
             is_last = isinstance(found, PageRead) and found.page + 1 == (len(pages) or 1)
-            return is_last or isinstance(found, Refused)
+            return is_last or isinstance(found, Refused | NotLoaded)
         case _:
             assert_never(asked)
 

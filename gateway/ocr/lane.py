@@ -10,11 +10,11 @@ import logging
 from contextlib import aclosing
 
 from engine.protocol import Cancelled, CancelReason, Failed, Ocr, PageRead, Succeeded
-from gateway.errors import GatewayError, StorageFull
+from gateway.errors import GatewayError, ModelNotFound, StorageFull
 from gateway.hub import Hub
 from gateway.job import Outcome
-from gateway.ocr.client import OcrClient, OcrDied, OcrOptions, OcrRefused
-from gateway.ocr.packages import check_installed
+from gateway.ocr.client import OcrClient, OcrDied, OcrNotLoaded, OcrOptions, OcrRefused
+from gateway.ocr.packages import MODEL, check_installed, check_vision
 from gateway.ocr.request import OcrRequest, is_pdf, resolve
 from gateway.runner import LaneRunner
 from gateway.store.base import JobStore, Lease
@@ -57,20 +57,31 @@ class OcrLane(LaneRunner):
         if self._work is not None and self.running is not None and self.running.id == job_id:
             self._work.cancel()
 
-    async def let_go(self) -> bool:
-        """Give back the reader's memory, once it has no job; whether there was a reader. The next job starts one."""
-        was_there = self._reader.pid is not None
-        await self._reader.close()
+    async def let_go(self, model: str) -> bool:
+        """Give back the memory of that reader, once it has no job; whether it held any. The next job starts it."""
+        was_there = self._reader.model == model
+        if was_there:
+            await self._reader.close()
         return was_there
 
     async def plan(self, request: OcrRequest, document: bytes, name: str) -> Ocr:
         """What to do with a document: a checked PNG, or a PDF as it came; `name` is that of its blob.
 
-        Raises: NotInstalled, InvalidRequest, Unavailable.
+        Raises: ModelNotFound, NotInstalled, ModelNotOnDisk, InvalidRequest, Unavailable.
         """
-        check_installed(pdf=is_pdf(document))
+        model = request.model or self._options.default
+        self._check(model, pdf=is_pdf(document))
         count = await self._checker.count_pages(document) if is_pdf(document) else None
-        return resolve(request, name, count, self._options.max_pages)
+        return resolve(request, model, name, count, self._options.max_pages)
+
+    def _check(self, model: str, *, pdf: bool) -> None:
+        """Raises: ModelNotFound, NotInstalled, ModelNotOnDisk, InvalidRequest."""
+        if model == MODEL:
+            check_installed(pdf=pdf)
+        elif (folder := self._options.vision.get(model)) is not None:
+            check_vision(model, folder, pdf=pdf)
+        else:
+            raise ModelNotFound(param="model")
 
     def _tidy(self, job_id: str) -> None:
         """Nothing lies about: documents and pages travel through pipes."""
@@ -109,7 +120,7 @@ class OcrLane(LaneRunner):
         if first == plan.count:
             return Succeeded()
         try:
-            check_installed(pdf=bool(plan.pages))
+            self._check(plan.model, pdf=bool(plan.pages))
             document = await self._store.blob(plan.document)
             async with aclosing(self._reader.read(plan, document, first)) as facts:
                 async for fact in facts:
@@ -121,6 +132,8 @@ class OcrLane(LaneRunner):
             return Failed(code="bad_input", message="The document is gone.")
         except OcrRefused as refusal:
             return Failed(code="bad_input", message=refusal.message)
+        except OcrNotLoaded:
+            return Failed(code="model_load_failed", message=f"{plan.model} could not be loaded.")
         except StorageFull as error:
             return Failed(code="disk_full", message=error.message)
         except GatewayError as error:

@@ -15,6 +15,8 @@ MAX_DPI = 600.0
 class OcrRequest(Frozen):
     """What a client asked for beside the document. None means: the client did not say."""
 
+    model: str | None = None
+    """The reader: rapidocr, or a vision model of the settings."""
     pages: tuple[int, ...] | None = None
     """Of a PDF, counted from 1, in the order of the answer."""
     dpi: float | None = None
@@ -25,7 +27,7 @@ def is_pdf(document: bytes) -> bool:
     return document[:64].lstrip(b"\xef\xbb\xbf\r\n\t \0").startswith(b"%PDF")
 
 
-def resolve(request: OcrRequest, document: str, page_count: int | None, max_pages: int) -> Ocr:
+def resolve(request: OcrRequest, model: str, document: str, page_count: int | None, max_pages: int) -> Ocr:
     """`document` is the name of its blob, `page_count` what the PDF has; None: it is a picture, which has no pages.
 
     Raises: InvalidRequest naming the parameter.
@@ -34,8 +36,9 @@ def resolve(request: OcrRequest, document: str, page_count: int | None, max_page
     if not math.isfinite(dpi) or dpi <= 0:
         raise InvalidRequest("dpi must be a number above 0.", param="dpi")
     if page_count is None:
-        return Ocr(document=document)
-    return Ocr(document=document, pages=_pages(request.pages, page_count, max_pages), dpi=min(dpi, MAX_DPI))
+        return Ocr(model=model, document=document)
+    pages = _pages(request.pages, page_count, max_pages)
+    return Ocr(model=model, document=document, pages=pages, dpi=min(dpi, MAX_DPI))
 
 
 def _pages(asked: tuple[int, ...] | None, count: int, most: int) -> tuple[int, ...]:

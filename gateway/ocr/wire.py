@@ -1,19 +1,16 @@
 """What travels between the gateway and the OCR child: frames of bytes, and what they say.
 
-A frame is a 4-byte big-endian length and as many bytes. A request is a frame of JSON and a frame with the document;
-its answers are frames of JSON. End of input: leave.
+A request is a frame of JSON and a frame with the document; its answers are frames of JSON. End of input: leave.
 """
 
 from __future__ import annotations
 
-import struct
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
 from engine.protocol import Frozen, ModelLoaded, ModelLoading, PageRead, Reading
 
-LENGTH = struct.Struct(">I")
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 
@@ -47,12 +44,14 @@ class Refused(Frozen):
     message: str
 
 
+class NotLoaded(Frozen):
+    """Answer to Read: what reads could not be loaded; the log says why."""
+
+    kind: Literal["not_loaded"] = "not_loaded"
+
+
 Request = CountPages | Read
-Answer = Counted | Refused | ModelLoading | ModelLoaded | Reading | PageRead
+Answer = Counted | Refused | NotLoaded | ModelLoading | ModelLoaded | Reading | PageRead
 
 request: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 answer: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])
-
-
-def framed(data: bytes) -> bytes:
-    return LENGTH.pack(len(data)) + data

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.catalog import CATALOG, EMBEDDED
+from gateway.ocr.packages import MODEL as READER
 from gateway.request import Limits
 
 FAST_DEFAULT = "flux2-klein-4b"
@@ -187,6 +188,10 @@ class OcrSettings(Section):
     threads: Annotated[int, Field(ge=1, le=64)] | None = Field(
         default=None, description="Threads that read text; null: one less than processors, four at most."
     )
+    models: dict[Annotated[str, Field(min_length=1, max_length=128)], FolderPath] = Field(
+        default={}, description="Vision models that read text through mlx-vlm: {name: /folder}."
+    )
+    default: str = Field(default=READER, description=f"What reads where nothing is named: {READER}, or one of models.")
 
 
 class AccessSettings(Section):
@@ -276,6 +281,10 @@ class Settings(BaseSettings):
             _check_model(f"models.aliases.{name}", target, served)
         if models.default is not None:
             _check_model("models.default", models.default, served | set(models.aliases))
+        for name in self.ocr.models:
+            if name in served | set(models.aliases) | {READER}:
+                raise ValueError(f"ocr.models.{clip(name)}: there is another model of that name")
+        _check_model("ocr.default", self.ocr.default, set(self.ocr.models) | {READER})
         return self
 
     def check_bind(self) -> None:
