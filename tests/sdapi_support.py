@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import httpx
+import pytest
 from PIL import Image
 
 from adapters.base import validated
@@ -17,12 +20,30 @@ from engine.catalog import CATALOG
 from engine.protocol import Cancelled, Generate, ImageDone, Queued, Started, Succeeded
 from gateway.job import Job
 from gateway.request import Adjustment, Limits, resolve
+from tests.live import Live, live
 from tests.support import a_job
 
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 4}
 LIMITS = Limits()
 TINY = next(spec for spec in CATALOG if spec.name == "flux2-tiny")
 BASE = next(spec for spec in CATALOG if not spec.distilled)
+
+
+def fixtures(gateway: str = "gateway", client: str = "client", **options: Any) -> tuple[Any, Any]:
+    """Two fixtures of these names: a running gateway for one module, and a client of its /sdapi/v1."""
+
+    @pytest.fixture(scope="module", name=gateway)
+    def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+        with live(tmp_path_factory.mktemp(gateway), **options) as started:
+            yield started
+
+    @pytest.fixture(name=client)
+    def connected(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+        url = request.getfixturevalue(gateway).url
+        with httpx.Client(base_url=f"{url}/sdapi/v1/", timeout=100) as made:
+            yield made
+
+    return running, connected
 
 
 def an_image(size: tuple[int, int] = (64, 64), colour: str = "red", mode: str = "RGB") -> bytes:
@@ -76,12 +97,13 @@ def told(
     pictures: int | None = None,
     model: type[Txt2Img | Img2Img] = Txt2Img,
     inputs: Inputs | None = None,
+    **more: Any,
 ) -> Told:
     asked = validated(model, body)
     found = to_request(asked, checkpoint=None, limits=LIMITS, inputs=inputs or begun(model))
     resolution = resolve(found.request, TINY, LIMITS, random_seed=lambda: 7, leniency="drop")
     job = ended(resolution.plan, pictures=pictures, adjustments=resolution.adjustments)
-    return Told(asked, job, resolution.plan, found.adjustments)
+    return Told(asked, job, resolution.plan, found.adjustments, **more)
 
 
 INIT = base64.b64encode(an_image((96, 64), "blue")).decode()

@@ -6,14 +6,12 @@ Source: A1111 1.10.1 test/test_txt2img.py, test_img2img.py, test_extras.py, test
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.live import live
-from tests.sdapi_support import a_mask, an_image
+from tests.sdapi_support import a_mask, an_image, fixtures
 
 TXT2IMG: dict[str, Any] = {
     "batch_size": 1,
@@ -76,13 +74,7 @@ EXTRAS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with (
-        live(tmp_path_factory.mktemp("a1111")) as gateway,
-        httpx.Client(base_url=f"{gateway.url}/sdapi/v1/", timeout=60) as made,
-    ):
-        yield made
+gateway, client = fixtures()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.live import Live, live
-from tests.sdapi_support import INIT, a_mask, opened
+from tests.live import Live
+from tests.sdapi_support import INIT, a_mask, fixtures, opened
 
 MASK = base64.b64encode(a_mask((96, 64), (40, 20, 60, 40))).decode()
 GOLDEN = sorted((Path(__file__).parent / "golden" / "sdapi").glob("*.json"))
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with live(tmp_path_factory.mktemp("sdapi")) as started:
-        yield started
-
-
-@pytest.fixture
-def client(gateway: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{gateway.url}/sdapi/v1/", timeout=60) as made:
-        yield made
+gateway, client = fixtures()
 
 
 # ---- recorded clients ------------------------------------------------------------------------------

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from adapters.sdapi.gif import comment, is_gif
 from adapters.sdapi.infotext import compose, parse, with_defaults
 from adapters.sdapi.png_info import answer
 from gateway.images import Format, encode
@@ -83,6 +86,28 @@ def test_a_picture_without_texts_says_nothing() -> None:
     found = answer(an_image())
     assert (found["info"], found["items"]) == ("", {})
     assert found["parameters"]["Prompt"] == ""
+
+
+def a_gif(comment: bytes | None, frames: int = 1) -> bytes:
+    out = io.BytesIO()
+    first, *more = [Image.linear_gradient("L").rotate(i) for i in range(frames)]
+    said = {} if comment is None else {"comment": comment}
+    first.save(out, "GIF", save_all=frames > 1, append_images=more, **said)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_png_info_reads_the_comment_of_a_gif(frames: int) -> None:
+    text = "猫\n" * 200 + A1111
+    assert answer(a_gif(text.encode(), frames))["info"] == text
+    assert answer(a_gif(None, frames))["info"] == ""
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(13, 400), st.binary(max_size=200))
+def test_a_broken_gif_says_nothing_or_its_comment(length: int, rest: bytes) -> None:
+    assert comment(a_gif(b"x" * 300)[:length] + rest) is None or length > 13
+    assert is_gif(b"GIF89a") is False
 
 
 def test_pictures_of_novelai_are_told_in_a1111s_words() -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import replace
+from typing import Any
 
+import httpx
 import pytest
 from PIL import Image, ImageChops
 
 from adapters.sdapi.inpaint import Box, MaskUse, grown, mask_of, prepared, smeared
+from tests.sdapi_support import SMALL, fixtures, opened
+from tests.sdapi_support import a_mask as mask_png
+
+gateway, client = fixtures()
 
 HARD = MaskUse(blur=(0, 0), content=1)
 
@@ -104,3 +112,39 @@ def test_the_masked_part_is_smeared_over_with_what_surrounds_it() -> None:
     assert red.crop((24, 24, 40, 40)).getextrema()[0] > 200
     assert max(green.getextrema()[1], blue.getextrema()[1]) < 40
     assert smeared(picture, Image.new("L", (64, 64), 255)).size == (64, 64)
+
+
+# ---- masks that are asked back ---------------------------------------------------------------------
+
+
+def drawn(client: httpx.Client, **options: Any) -> tuple[list[Image.Image], dict[str, Any]]:
+    """Two masked pictures of 96x64, masked at (40, 20, 60, 40) without blur."""
+    picture, mask = (base64.b64encode(mask_png((96, 64), box)).decode() for box in ((0, 0, 30, 30), (40, 20, 60, 40)))
+    body = {**SMALL, "init_images": [picture], "mask": mask, "mask_blur": 0, "batch_size": 2}
+    response = client.post("img2img", json={**body, "override_settings": options})
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    return [opened(base64.b64decode(image)) for image in answer["images"]], json.loads(answer["info"])
+
+
+def test_masks_come_back_behind_each_picture_where_they_are_asked_for(client: httpx.Client) -> None:
+    images, notes = drawn(client, return_mask=True, return_mask_composite=True)
+    assert [image.mode for image in images] == ["RGB", "RGB", "RGBA"] * 2
+    assert {image.size for image in images} == {(96, 64)}
+    assert len(notes["infotexts"]) == len(notes["all_seeds"]) == 2
+    assert not [item for item in notes["adjustments"] if item["param"].startswith("override_settings")]
+    first, mask, cut_out = images[:3]
+    assert mask.getbbox() == cut_out.getchannel("A").getbbox() == (40, 20, 60, 40)
+    assert cut_out.convert("RGB").crop((40, 20, 60, 40)).tobytes() == first.crop((40, 20, 60, 40)).tobytes()
+    assert "parameters" in first.info
+    assert "parameters" not in mask.info
+
+
+def test_masks_come_back_in_the_format_asked_for_and_otherwise_not_at_all(client: httpx.Client) -> None:
+    images, _ = drawn(client, return_mask_composite=True, samples_format="jpg")
+    assert [image.format for image in images] == ["JPEG"] * 4
+    assert len(drawn(client)[0]) == 2
+    assert client.post("options", json={"return_mask": True}).json() is None
+    assert len(drawn(client)[0]) == 4
+    assert client.get("options").json()["return_mask"] is True
+    client.post("options", json={"return_mask": False})

@@ -17,34 +17,13 @@ import pytest
 from PIL import Image, ImageChops
 
 from tests.live import Live, live
-from tests.sdapi_support import INIT, SMALL, opened
+from tests.sdapi_support import INIT, SMALL, fixtures, opened
 
 STEP_S = 0.25
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    config = {"models": {"aliases": {"klein": "flux2-tiny"}}}
-    with live(tmp_path_factory.mktemp("sdapi"), config=config) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def slow_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with live(tmp_path_factory.mktemp("slow"), fake_script={"step_seconds": STEP_S}) as started:
-        yield started
-
-
-@pytest.fixture
-def client(gateway: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{gateway.url}/sdapi/v1/", timeout=60) as made:
-        yield made
-
-
-@pytest.fixture
-def slow(slow_gateway: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{slow_gateway.url}/sdapi/v1/", timeout=60) as made:
-        yield made
+gateway, client = fixtures(config={"models": {"aliases": {"klein": "flux2-tiny"}}})
+slow_gateway, slow = fixtures("slow_gateway", "slow", fake_script={"step_seconds": STEP_S})
 
 
 # ---- meaning ---------------------------------------------------------------------------------------

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from gateway.png_text import with_text
-from tests.live import Live, live
-from tests.sdapi_support import INIT, SMALL, an_image, opened
+from tests.live import Live
+from tests.sdapi_support import INIT, SMALL, an_image, fixtures, opened
 
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with live(tmp_path_factory.mktemp("sdapi")) as started:
-        yield started
-
-
-@pytest.fixture
-def client(gateway: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{gateway.url}/sdapi/v1/", timeout=60) as made:
-        yield made
+gateway, client = fixtures()
 
 
 EXACT = [

@@ -4,6 +4,7 @@ The contract is docs/sdapi.md. Knows jobs and the core; knows no other protocol.
 """
 
 from adapters.base import Adapter
+from adapters.sdapi.described import DESCRIBED, Problem
 from adapters.sdapi.faults import render_error
 from adapters.sdapi.routes import IMAGE_PATHS, ROUTES
 from adapters.sdapi.routing import INTERNAL, PREFIX, PROTOCOL
@@ -17,4 +18,6 @@ ADAPTER = Adapter(
     image_paths=IMAGE_PATHS,
     open_paths=OPEN_PATHS,
     more_prefixes=(INTERNAL, "/controlnet"),
+    described=DESCRIBED,
+    error=Problem,
 )

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.base import attached, core_of, parse, png_of, raise_for
+from adapters.base import attached, core_of, png_of, raise_for
 from adapters.sdapi.kept import kept
+from adapters.sdapi.loras import hashes, names_by_alias
 from adapters.sdapi.options import accepted, look_of
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.reply import Told, to_body
 from adapters.sdapi.request import field_of, model_of, refuse, to_request
-from adapters.sdapi.routing import origin_of, post
+from adapters.sdapi.routing import body_of, origin_of, post
 from adapters.sdapi.said import completed
 from adapters.sdapi.start import inputs_of
 from adapters.sdapi.styles import styled, styles_of
@@ -27,12 +28,12 @@ from gateway.job import State
 
 async def txt2img(request: Request) -> Response:
     """POST txt2img: waits for its pictures."""
-    return await _drawn(request, await parse(Txt2Img, request))
+    return await _drawn(request, await body_of(Txt2Img, request))
 
 
 async def img2img(request: Request) -> Response:
     """POST img2img: as txt2img, from start pictures."""
-    return await _drawn(request, await parse(Img2Img, request))
+    return await _drawn(request, await body_of(Img2Img, request))
 
 
 async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
@@ -46,12 +47,14 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     look = look_of(kept(core).options, asked.override_settings)
     with _client_names(asked):
         spec = core.library.find(model_of(asked) or core.checkpoint)
+        inputs = await inputs_of(core, asked, spec, look)
         translated = to_request(
             asked,
             checkpoint=core.checkpoint,
             limits=generation.limits,
             previews=generation.previews and look.previews,
-            inputs=await inputs_of(core, asked, spec, look),
+            inputs=inputs,
+            lora_aliases=await asyncio.to_thread(_aliases, core, asked),
         )
         job = await core.service.submit(translated.request, origin_of(request))
     if asked.force_task_id:
@@ -62,7 +65,16 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     if not asked.override_settings_restore_afterwards:
         _keep_settings(core, asked)
     assert isinstance(job.plan, Generate)
-    told = Told(asked, job, job.plan, (*left_out, *unknown, *translated.adjustments), sent=sent, look=look)
+    told = Told(
+        asked,
+        job,
+        job.plan,
+        (*left_out, *unknown, *translated.adjustments),
+        sent=sent,
+        look=look,
+        overlay=inputs.overlay,
+        lora_hashes=await asyncio.to_thread(_hashes, core, job.plan),
+    )
     return await _told(request, told)
 
 
@@ -76,6 +88,14 @@ def _knows(core: Core, name: str) -> bool:
     with contextlib.suppress(ModelNotFound):
         return core.library.find(name) is not None
     return False
+
+
+def _aliases(core: Core, asked: Txt2Img | Img2Img) -> Mapping[str, str]:
+    return names_by_alias(core.library.loras()) if "<" in asked.prompt else {}
+
+
+def _hashes(core: Core, plan: Generate) -> Mapping[str, str]:
+    return hashes((lora.name for lora in plan.loras), core.library.loras()) if plan.loras else {}
 
 
 def _keep_settings(core: Core, asked: Txt2Img | Img2Img) -> None:

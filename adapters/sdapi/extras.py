@@ -9,12 +9,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, parse
+from adapters.base import core_of
+from adapters.sdapi.gif import is_gif
 from adapters.sdapi.lists import NO_UPSCALER
 from adapters.sdapi.payloads import ExtraBatch, Extras, ExtraSingle, Interrogate, PngInfo
 from adapters.sdapi.png_info import PNG_KEYWORD, answer, infotext_of
 from adapters.sdapi.refusals import NotImplementedHere, no_such_upscaler
-from adapters.sdapi.routing import post
+from adapters.sdapi.routing import body_of, post
 from adapters.sdapi.upscale import FILTERS, Enlargement, as_png, enlarged, told
 from gateway.errors import InvalidRequest, NotFound
 from gateway.images import base64_picture, checked_picture
@@ -24,18 +25,20 @@ MOST_PICTURES = 32
 MOST_RESULT_PIXELS = 4 * MAX_PIXELS
 """Over all pictures of one request: they wait in memory until the last one is done."""
 POSTPROCESSING = "postprocessing"
+GIF_URL = "data:image/gif;base64,"
+"""Nothing is drawn from a GIF here; png-info reads its comment."""
 
 
 async def extra_single_image(request: Request) -> Response:
     """One picture, enlarged."""
-    asked = await parse(ExtraSingle, request)
+    asked = await body_of(ExtraSingle, request)
     done, html = await _worked(request, asked, asked.image, "image")
     return JSONResponse({"html_info": html, "image": done[1], "adjustments": not_done(asked)})
 
 
 async def extra_batch_images(request: Request) -> Response:
     """Several pictures, each as extra-single-image does it."""
-    asked = await parse(ExtraBatch, request)
+    asked = await body_of(ExtraBatch, request)
     if len(asked.imageList) > MOST_PICTURES:
         raise InvalidRequest(f"At most {MOST_PICTURES} pictures at a time.", param="imageList")
     images, pixels, html = [], 0, ""
@@ -102,15 +105,16 @@ def not_done(asked: Extras) -> list[dict[str, Any]]:
 
 async def png_info(request: Request) -> Response:
     """What a picture says of how it was made."""
-    asked = await parse(PngInfo, request)
-    data = await asyncio.to_thread(base64_picture, asked.image, "image")
-    await checked_picture(data, core_of(request).decoder, "image")
+    asked = await body_of(PngInfo, request)
+    data = await asyncio.to_thread(base64_picture, asked.image.removeprefix(GIF_URL), "image")
+    if not is_gif(data):
+        await checked_picture(data, core_of(request).decoder, "image")
     return JSONResponse(await asyncio.to_thread(answer, data))
 
 
 async def interrogate(request: Request) -> Response:
     """Captions need a model that is not here; an unknown model's name has A1111's own answer."""
-    asked = await parse(Interrogate, request)
+    asked = await body_of(Interrogate, request)
     if asked.model not in ("clip", "deepdanbooru", "deepbooru"):
         raise NotFound("Model not found", code="interrogator_not_found")
     raise NotImplementedHere("This gateway has no model that describes pictures.")

@@ -56,6 +56,19 @@ def saved(picture: Image.Image) -> bytes:
     return out.getvalue()
 
 
+def as_rgb(mask: bytes) -> bytes:
+    return saved(opened(mask).convert("RGB"))
+
+
+def cut_out(picture: bytes, mask: bytes) -> bytes:
+    """What of the picture lies where the mask is white; the rest is transparent."""
+    whole, shape = opened(picture).convert("RGBA"), opened(mask).convert("L")
+    if shape.size != whole.size:
+        shape = contained(shape, *whole.size)
+    clear = Image.new("RGBa", whole.size)
+    return saved(Image.composite(whole.convert("RGBa"), clear, shape).convert("RGBA"))
+
+
 def contained(picture: Image.Image, width: int, height: int) -> Image.Image:
     """The whole picture, as large as fits; at least one pixel each way, however thin it is."""
     scale = min(width / picture.width, height / picture.height)

@@ -72,6 +72,9 @@ class Look:
     background: str = "#ffffff"
     """What is seen through transparent input pictures."""
     previews: bool = True
+    with_mask: bool = False
+    with_cut_out: bool = False
+    """Each masked picture is followed by its mask; by what of it lies inside."""
 
 
 def look_of(options: Mapping[str, Any], override: Mapping[str, Any]) -> Look:
@@ -83,6 +86,8 @@ def look_of(options: Mapping[str, Any], override: Mapping[str, Any]) -> Look:
         with_infotext=said["enable_pnginfo"],
         background=said["img2img_background_color"],
         previews=said["live_previews_enable"],
+        with_mask=said["return_mask"],
+        with_cut_out=said["return_mask_composite"],
     )
 
 
@@ -110,6 +115,8 @@ CHANGEABLE: Mapping[str, Callable[[object], Any]] = {
     "enable_pnginfo": to_bool,
     "img2img_background_color": _colour,
     "live_previews_enable": to_bool,
+    "return_mask": to_bool,
+    "return_mask_composite": to_bool,
     "send_seed": to_bool,
     "send_size": to_bool,
 }

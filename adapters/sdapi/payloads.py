@@ -18,6 +18,13 @@ class Payload(BaseModel):
         return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
+class LoraItem(Payload):
+    """Source: stable-diffusion.cpp examples/server, `lora`."""
+
+    path: Str = ""
+    multiplier: Float = 1.0
+
+
 class Generation(Payload):
     """What txt2img and img2img share."""
 
@@ -69,9 +76,12 @@ class Generation(Payload):
     force_task_id: Str | None = None
     infotext: Str | None = None
 
-    # Source: Forge (distilled_cfg_scale); stable-diffusion.cpp and KoboldCpp (extra_images); ours: mode "edit"
+    # Source: Forge (distilled_cfg_scale); KoboldCpp (distilled_guidance, extra_images); stable-diffusion.cpp
+    # (extra_images, lora); ours: mode "edit"
     distilled_cfg_scale: Float | None = None
+    distilled_guidance: Float | None = None
     extra_images: Names = []
+    lora: list[LoraItem] = []
     mode: Str | None = None
 
     # Source: MFLUX API documentation 2.0, "POST /sdapi/v1/txt2img"

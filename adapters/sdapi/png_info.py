@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from adapters.sdapi.gif import comment, is_gif
 from adapters.sdapi.infotext import parse, with_defaults
 from gateway.picture_text import USER_COMMENT, texts
 
@@ -25,11 +26,13 @@ def infotext_of(data: bytes) -> tuple[str, dict[str, str]]:
     """
     items = texts(data)
     info = items.pop(PNG_KEYWORD, None)
-    if (comment := items.pop(USER_COMMENT, None)) is not None:
-        info = comment
-        items["exif comment"] = comment
+    if (exif := items.pop(USER_COMMENT, None)) is not None:
+        info = exif
+        items["exif comment"] = exif
     if items.get("Software") == "NovelAI" and (told := _novelai(items)) is not None:
         info = told
+    if is_gif(data):
+        info = comment(data)
     return info or "", items
 
 

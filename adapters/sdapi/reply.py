@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from adapters.sdapi.fit import as_rgb, cut_out
 from adapters.sdapi.infotext import compose
 from adapters.sdapi.options import Look
 from adapters.sdapi.payloads import Img2Img, Txt2Img
@@ -24,6 +26,7 @@ from gateway.png_text import with_text
 from gateway.request import Adjustment
 
 VERSION = f"mflux-gateway {__version__}"
+NO_SEPARATORS = str.maketrans("", "", ":,")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,9 @@ class Told:
     sent: Txt2Img | Img2Img | None = None
     """As it came, where that is not `asked`."""
     look: Look = Look()
+    overlay: bytes | None = None
+    """The mask as a PNG, where it is asked back."""
+    lora_hashes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -59,10 +65,25 @@ def to_body(told: Told, pngs: Sequence[bytes]) -> bytes:
     The pictures are spliced in as base64: a JSON encoder would walk every one of their characters.
     """
     texts = infotexts(told)
-    images = [b64encode(file_of(png, text, told.look)) for png, text in zip(pngs, texts, strict=False)]
+    files = (file for png, text in zip(pngs, texts, strict=False) for file in files_of(png, text, told))
+    images = [b64encode(file) for file in files]
     rest = {"parameters": parameters(told), "info": json.dumps(info(told), ensure_ascii=False)}
     listed = b'"' + b'","'.join(images) + b'"' if images else b""
     return b'{"images":[' + listed + b"]," + json.dumps(rest).encode()[1:]
+
+
+def files_of(png: bytes, infotext: str, told: Told) -> Iterator[bytes]:
+    """The picture, and its mask where that is asked back.
+
+    Source: A1111 1.10.1 `return_mask`, `return_mask_composite`; the latter cut out of the finished picture here.
+    """
+    look = told.look
+    yield file_of(png, infotext, look)
+    if told.overlay is None:
+        return
+    for is_wanted, made in ((look.with_mask, as_rgb), (look.with_cut_out, partial(cut_out, png))):
+        if is_wanted:
+            yield encode(made(told.overlay), format=look.format, quality=look.quality)
 
 
 def file_of(png: bytes, infotext: str, look: Look) -> bytes:
@@ -152,9 +173,9 @@ def adjustments(told: Told) -> list[Adjustment]:
 
 
 def extra_params(told: Told) -> dict[str, object]:
-    """What the infotext says of a second pass or a mask.
+    """What the infotext says of a second pass, a mask or LoRAs.
 
-    Source: A1111 1.10.1 modules/processing.py, extra_generation_params.
+    Source: A1111 1.10.1 modules/processing.py, extensions-builtin/Lora/extra_networks_lora.py.
     """
     asked, plan = told.asked, told.plan
     found: dict[str, object] = {}
@@ -175,6 +196,8 @@ def extra_params(told: Told) -> dict[str, object]:
         found["Inpaint area"] = "Only masked" if asked.inpaint_full_res else None
         found["Masked area padding"] = asked.inpaint_full_res_padding if asked.inpaint_full_res else None
         found["Masked content"] = MASKED_CONTENT[asked.inpainting_fill] if asked.inpainting_fill != 1 else None
+    listed = [f"{name.translate(NO_SEPARATORS)}: {text}" for name, text in told.lora_hashes.items()]
+    found["Lora hashes"] = ", ".join(listed) or None
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -25,6 +25,8 @@ CLIENT_STEPS = 150
 PREVIEWS = 2
 """At most, a picture: what /progress shows as `current_image`; A1111 shows one every 10 steps."""
 RESIZE_MODES = (0, 1, 2, 3)
+GUIDANCE_FIELDS = ("guidance", "distilled_cfg_scale", "distilled_guidance", "cfg_scale")
+"""The first one given counts."""
 HR_UPSCALER, LATENT = "Latent", "Latent"
 HR_UPSCALERS: Mapping[str, Literal["lanczos", "nearest"]] = {
     "None": "lanczos",
@@ -51,6 +53,8 @@ class Inputs:
     references: tuple[str, ...] = ()
     denoise: float | None = None
     """Where the way of drawing decides it."""
+    overlay: bytes | None = None
+    """The mask as a PNG, where it is asked back."""
     dropped: tuple[Adjustment, ...] = ()
 
 
@@ -69,14 +73,17 @@ def to_request(
     limits: Limits,
     previews: bool = True,
     inputs: Inputs | None = None,
+    lora_aliases: Mapping[str, str] | None = None,
 ) -> Translated:
-    """The canonical request; `checkpoint` is the model where the body names none.
+    """The canonical request; `checkpoint` is the model where the body names none, `lora_aliases` lead to names.
 
     Raises: InvalidRequest naming the field, for what would give another picture than the one asked for; AsA1111.
     """
     refuse(asked)
     inputs = inputs or Inputs()
     prompt, tags = split_tags(asked.prompt)
+    aliases = lora_aliases or {}
+    loras = (*(() if asked.disable_extra_networks else tags), *_lora_files(asked))
     width, height = first_size(asked)
     steps = _within(asked.steps, limits)
     denoise = None
@@ -89,7 +96,7 @@ def to_request(
         width_px=width,
         height_px=height,
         steps=steps,
-        guidance=_first(asked.guidance, asked.distilled_cfg_scale, asked.cfg_scale),
+        guidance=_first(*(getattr(asked, name) for name in GUIDANCE_FIELDS)),
         seed=asked.seed,
         count=count_of(asked),
         init_image=inputs.init_images[0] if inputs.init_images else None,
@@ -102,7 +109,7 @@ def to_request(
         references=inputs.references,
         subseed=asked.subseed,
         subseed_strength=asked.subseed_strength,
-        loras=(*(() if asked.disable_extra_networks else tags), *_lora_files(asked)),
+        loras=tuple(Lora(name=aliases.get(lora.name, lora.name), scale=lora.scale) for lora in loras),
         previews=PREVIEWS if previews else 0,
     )
     return Translated(request, (*inputs.dropped, *_dropped(asked, steps)))
@@ -226,10 +233,18 @@ def _number(text: str) -> float | None:
 
 
 def _lora_files(asked: Generation) -> Iterator[Lora]:
-    """Source: MFLUX API documentation 2.0, `lora_files` and `lora_scales`; a path stands for the name of its file."""
+    """A path stands for the name of its file.
+
+    Source: MFLUX API documentation 2.0, `lora_files` and `lora_scales`; stable-diffusion.cpp's server, `lora`.
+    """
     for i, file in enumerate(asked.lora_files):
-        scale = asked.lora_scales[i] if i < len(asked.lora_scales) else 1.0
-        yield Lora(name=PurePath(file).name.removesuffix(".safetensors"), scale=scale)
+        yield Lora(name=_stem(file), scale=asked.lora_scales[i] if i < len(asked.lora_scales) else 1.0)
+    for item in asked.lora:
+        yield Lora(name=_stem(item.path), scale=item.multiplier)
+
+
+def _stem(file: str) -> str:
+    return PurePath(file).name.removesuffix(".safetensors")
 
 
 def field_of(asked: Generation, param: str) -> str:
@@ -240,13 +255,13 @@ def field_of(asked: Generation, param: str) -> str:
 
     match param:
         case "guidance":
-            return sent("guidance", "distilled_cfg_scale", "cfg_scale")
+            return sent(*GUIDANCE_FIELDS)
         case "count":
             return sent("num_images", "n_iter", "batch_size")
         case "denoise":
             return sent("image_strength", "denoising_strength")
         case "loras":
-            return sent("lora_files", "prompt")
+            return sent("lora_files", "lora", "prompt")
         case "second_pass":
             return sent("hr_resize_x", "hr_resize_y", "hr_second_pass_steps", "hr_scale")
         case "references":

@@ -33,7 +33,7 @@ class Start:
     """How one request begins, besides its pictures."""
 
     size: tuple[int, int]
-    background: str
+    look: Look
     mask: MaskUse
 
 
@@ -59,7 +59,7 @@ async def inputs_of(core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec, look:
     if asked.resize_mode == 3:
         reason = "the picture is stretched as pixels, not as latents"
         notes.append(Adjustment(param="resize_mode", asked=3, used=0, reason=reason))
-    start = Start(size_of(asked.width, asked.height, core.settings.generation.limits), look.background, mask_use(asked))
+    start = Start(size_of(asked.width, asked.height, core.settings.generation.limits), look, mask_use(asked))
     denoise = 1.0 if edits else None
     if has_mask:
         mask = await _checked(core, asked.mask or "", "mask")
@@ -133,12 +133,12 @@ async def _checked(core: Core, text: str, param: str) -> bytes:
 
 
 def _fitted(png: bytes, start: Start) -> bytes:
-    return saved(resized(on_background(opened(png), start.background), start.size, start.mask.resize_mode))
+    return saved(resized(on_background(opened(png), start.look.background), start.size, start.mask.resize_mode))
 
 
 def _masked(png: bytes, mask: bytes, start: Start) -> tuple[Prepared, tuple[bytes, ...]] | None:
     """The parts of a masked drawing, and their files in the order of `_stored`."""
-    picture = on_background(opened(png), start.background)
+    picture = on_background(opened(png), start.look.background)
     found = prepared(picture, mask_of(opened(mask)), start.mask, start.size)
     if found is None:
         return None
@@ -151,6 +151,7 @@ async def _stored(core: Core, made: tuple[Prepared, tuple[bytes, ...]], start: S
     init, mask, whole, overlay = [await core.service.keep_input(file) for file in files]
     left, top, right, bottom = found.box
     paste = Paste(picture=whole, mask=overlay, left_px=left, top_px=top, width_px=right - left, height_px=bottom - top)
+    wanted_back = start.look.with_mask or start.look.with_cut_out
     return Inputs(
         init_images=(init,),
         mask=mask,
@@ -158,5 +159,6 @@ async def _stored(core: Core, made: tuple[Prepared, tuple[bytes, ...]], start: S
         paste=paste,
         references=rest.references,
         denoise=rest.denoise,
+        overlay=files[-1] if wanted_back else None,
         dropped=rest.dropped,
     )

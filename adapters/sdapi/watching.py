@@ -8,12 +8,12 @@ import contextlib
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, owner_of, parse
+from adapters.base import core_of, owner_of
 from adapters.sdapi.kept import kept
 from adapters.sdapi.lenient import TRUE
 from adapters.sdapi.payloads import TaskProgress
 from adapters.sdapi.progress import progress_of, running_task, waiting_task
-from adapters.sdapi.routing import INTERNAL, PROTOCOL, get, post
+from adapters.sdapi.routing import INTERNAL, PROTOCOL, body_of, get, post
 from adapters.sdapi.tasks import MOST_TASKS
 from engine.protocol import Generate
 from gateway.errors import JobNotFound
@@ -64,7 +64,7 @@ async def ping(_: Request) -> Response:
 
 async def task_progress(request: Request) -> Response:
     """Of the caller's own task, by the `force_task_id` it was sent with."""
-    asked = await parse(TaskProgress, request)
+    asked = await body_of(TaskProgress, request)
     service, owner = core_of(request).service, owner_of(request)
     job_id = kept(core_of(request)).tasks.job_of(owner, asked.id_task)
     newest = service.progress(job_id) if job_id else None

@@ -1,0 +1,89 @@
+"""What CI runs in slices, run long: python -m benchmarks.soak sdapi
+
+Each soak starts a gateway of its own, prints what it counted, and ends with an error at the first mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+from hypothesis import HealthCheck, given, seed, settings
+
+from tests.live import Live
+from tests.sdapi_mutations import Sent, changed, outcome, send
+from tests.sdapi_support import SMALL
+
+
+@dataclass(frozen=True, slots=True)
+class Soak:
+    """One way to strain a gateway: `run` gets a folder of its own, how often, and a seed."""
+
+    run: Callable[[Path, int, int], None]
+    count: int
+    about: str
+
+
+def sdapi(folder: Path, count: int, number: int) -> None:
+    """Valid requests changed at random, one after the other."""
+    gateway = Live(folder).start()
+    outcomes, paths, slowest = Counter[str](), Counter[str](), 0.0
+    try:
+        assert gateway.process is not None
+        process = psutil.Process(gateway.process.pid)
+        at_first = process.memory_info().rss
+        with httpx.Client(base_url=f"{gateway.url}/sdapi/v1/") as client:
+
+            @seed(number)
+            @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+            @given(changed())
+            def strain(request: Sent) -> None:
+                nonlocal slowest
+                began = time.perf_counter()
+                result = outcome(send(client, request))
+                slowest = max(slowest, time.perf_counter() - began)
+                outcomes[result] += 1
+                paths[request.path] += 1
+
+            strain()
+            assert client.post("txt2img", json=SMALL, timeout=60).status_code == 200, "the next request does not work"
+        grown = (process.memory_info().rss - at_first) / 2**20
+    finally:
+        gateway.stop()
+    say("requests", outcomes.total())
+    for name, many in [*sorted(outcomes.items()), *sorted(paths.items())]:
+        say(f"  {name}", many)
+    say("slowest answer, seconds", round(slowest, 2))
+    say("gateway grown by, MB", round(grown, 1))
+
+
+SOAKS = {
+    "sdapi": Soak(sdapi, 4000, "random changes of valid /sdapi/v1 requests: no 5xx of our own, no hang"),
+}
+
+
+def say(what: str, value: float) -> None:
+    print(f"{what:40} {value:>10}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="soak", required=True)
+    for name, soak in SOAKS.items():
+        command = commands.add_parser(name, help=soak.about, description=soak.about)
+        command.add_argument("--count", type=int, default=soak.count)
+        command.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        SOAKS[arguments.soak].run(Path(folder), arguments.count, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
