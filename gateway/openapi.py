@@ -32,6 +32,7 @@ SECURITY: Mapping[str, Schema] = {
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "basic": {"type": "http", "scheme": "basic", "description": "The key is the password; the name does not matter."},
 }
+_LONG = re.compile(r"adapters__([a-z0-9]+(?:_[a-z0-9]+)*)__[a-z0-9_]+__(\w+)")
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 _LEAD = re.compile(r"^(GET|POST|PUT|DELETE) [^:]*: ")
 
@@ -109,8 +110,8 @@ class _Types:
         named = {key: key[0] for key in wanted}
         adapters = [(key, key[1], TypeAdapter(kind)) for key, kind in named.items()]
         found, whole = TypeAdapter.json_schemas(adapters, ref_template=REF, schema_generator=_Titleless)
-        self._known = {key: schema for (key, _), schema in found.items()}
-        self._schemas = whole.get("$defs", {})
+        self._known = {key: _renamed(schema) for (key, _), schema in found.items()}
+        self._schemas = {_short(name): _renamed(schema) for name, schema in whole.get("$defs", {}).items()}
         for kind, mode in named:
             if mode == "validation" and isinstance(kind, type) and issubclass(kind, BaseModel):
                 self._add_aliases(kind)
@@ -141,9 +142,40 @@ class _Types:
         reference = schema.get("$ref")
         return self._schemas[reference.rpartition("/")[2]] if reference else schema
 
-    @property
-    def schemas(self) -> dict[str, Schema]:
-        return dict(sorted(self._schemas.items()))
+    def reached_from(self, *roots: Any) -> dict[str, Schema]:
+        """Those that are referred to, by name."""
+        found: dict[str, Schema] = {}
+        waiting = list(roots)
+        while waiting:
+            for name in _references(waiting.pop()):
+                if name not in found:
+                    waiting.append(found.setdefault(name, self._schemas[name]))
+        return dict(sorted(found.items()))
+
+
+def _short(name: str) -> str:
+    """pydantic tells equal names apart by their modules; the protocol is enough."""
+    return _LONG.sub(r"\1.\2", name)
+
+
+def _renamed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_renamed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _short(value) if key == "$ref" else _renamed(value) for key, value in schema.items()}
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, list):
+        for item in schema:
+            yield from _references(item)
+    elif isinstance(schema, dict):
+        for key, value in schema.items():
+            if key == "$ref" and isinstance(value, str) and value.startswith("#/components/schemas/"):
+                yield value.rpartition("/")[2]
+            else:
+                yield from _references(value)
 
 
 def document(sections: Iterable[Section], *, title: str, version: str) -> dict[str, Any]:
@@ -160,6 +192,7 @@ def document(sections: Iterable[Section], *, title: str, version: str) -> dict[s
             paths.setdefault(template, {})[method.lower()] = _operation(
                 section, method, route, operation, template, types
             )
+    responses = {f"{section.name}-error": _error(section, types) for section in sections}
     return {
         "openapi": "3.1.1",
         "info": {"title": title, "version": version, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
@@ -168,9 +201,9 @@ def document(sections: Iterable[Section], *, title: str, version: str) -> dict[s
         "security": [{}, *({name: []} for name in SECURITY)],
         "paths": paths,
         "components": {
-            "schemas": types.schemas,
+            "schemas": types.reached_from(paths, responses),
             "securitySchemes": dict(SECURITY),
-            "responses": {f"{section.name}-error": _error(section, types) for section in sections},
+            "responses": responses,
         },
     }
 
@@ -201,10 +234,11 @@ def _operation(
     section: Section, method: str, route: Routed, operation: Operation, template: str, types: _Types
 ) -> Schema:
     sentence, _, more = (route.endpoint.__doc__ or "").strip().partition("\n")
+    sentence = _LEAD.sub("", sentence).strip() or f"The {_PARAMETER.sub('', route.path).rpartition('/')[2]}."
     shown: Schema = {
         "tags": [section.name],
         "operationId": re.sub(r"[^a-z0-9]+", "_", f"{method} {route.path}".lower()).strip("_"),
-        "summary": _LEAD.sub("", sentence).strip() or section.name,
+        "summary": sentence[:1].upper() + sentence[1:],
         "responses": _responses(section, operation, types),
     }
     if more.strip():

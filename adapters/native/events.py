@@ -190,7 +190,7 @@ def state_body(event: JobEvent, result: Result | None = None) -> bytes:
         case Requeued(reason=why):
             name, data = "requeued", RequeuedData(**base, status="queued", reason=why)
         case Succeeded():
-            complete: CompleteData = {**base, "status": "completed", "progress": 1.0}
+            complete = CompleteData(job_id=job_id, at=base["at"], status="completed", progress=1.0)
             if result is not None:
                 complete["result"] = result
             name, data = "complete", complete

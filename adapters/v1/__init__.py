@@ -3,6 +3,7 @@
 from adapters.base import Adapter
 from adapters.v1 import content, ocr, openai, xinference
 from adapters.v1.answers import CONTENT
+from adapters.v1.described import DESCRIBED, Problem
 from adapters.v1.errors import render_error
 
 ADAPTER = Adapter(
@@ -13,4 +14,6 @@ ADAPTER = Adapter(
     image_paths=(openai.EDITS, openai.VARIATIONS, xinference.INPAINTING, ocr.OCR),
     picture_prefix=CONTENT,
     open_paths=(xinference.AUTH,),
+    described=DESCRIBED,
+    error=Problem,
 )

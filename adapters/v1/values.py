@@ -107,9 +107,9 @@ def _not_here(sentence: str) -> BeforeValidator:
 
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
-Size = Annotated[tuple[int, int] | None, BeforeValidator(parse_size)]
-Seeds = Annotated[int | tuple[int, ...], BeforeValidator(_seeds)]
-Loras = Annotated[list[Lora], BeforeValidator(_loras)]
+Size = Annotated[tuple[int, int] | None, BeforeValidator(parse_size, json_schema_input_type=str)]
+Seeds = Annotated[int | tuple[int, ...], BeforeValidator(_seeds, json_schema_input_type=int | list[int] | str)]
+Loras = Annotated[list[Lora], BeforeValidator(_loras, json_schema_input_type=list[Lora | str] | Lora | str)]
 OutputFormat = Annotated[PictureFormat, BeforeValidator(_format)]
 Background = Annotated[Literal["opaque", "auto"], BeforeValidator(_background)]
 NoFrames = Annotated[None, _not_here("Animated pictures cannot be drawn here.")]
