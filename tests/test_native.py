@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.live import Live, live
-
-SMALL = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 4}
+from tests.native_support import SMALL, ended, events, submit
 
 
 @pytest.fixture(scope="module")
@@ -30,44 +28,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 def client(gateway: Live) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=f"{gateway.url}/api/v1", timeout=30) as client:
         yield client
-
-
-def submit(client: httpx.Client, **said: Any) -> dict[str, Any]:
-    answer = client.post("/generate", json={**SMALL, **said})
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
-
-
-def ended(client: httpx.Client, job_id: str) -> dict[str, Any]:
-    """As the documentation's second example waits: by asking again and again."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        job = client.get(f"/jobs/{job_id}").json()
-        if job["status"] in ("completed", "failed", "cancelled"):
-            return dict(job)
-        time.sleep(0.05)
-    raise AssertionError("the job did not end")
-
-
-def events(client: httpx.Client, job_id: str, last: str | None = None, stop_after: int = 10**6) -> list[dict[str, Any]]:
-    headers = {"Last-Event-ID": last} if last else {}
-    found: list[dict[str, Any]] = []
-    with client.stream("GET", f"/jobs/{job_id}/stream", headers=headers) as answer:
-        assert answer.status_code == 200
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        event: dict[str, Any] = {}
-        for line in answer.iter_lines():
-            field, _, value = line.partition(": ")
-            if line == "" and "event" in event:
-                found.append(event)
-                event = {}
-                if len(found) >= stop_after:
-                    break
-            elif field in ("id", "event"):
-                event[field] = value
-            elif field == "data":
-                event["data"] = json.loads(value)
-    return found
 
 
 def test_submit_poll_and_decode_as_the_documentation_shows(client: httpx.Client) -> None:

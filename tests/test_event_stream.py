@@ -1,0 +1,143 @@
+"""A stream of server-sent events as an ASGI answer: when it is silent, stuck, left, or over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, MutableMapping
+from typing import Any
+
+from adapters.base import EventStream
+from tests.support import run
+
+Message = MutableMapping[str, Any]
+GET = {"type": "http", "method": "GET"}
+
+
+class Line:
+    """A connection: what was sent, and when the client leaves."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.left = asyncio.Event()
+        self.open = asyncio.Event()
+        self.open.set()
+        self.changed = asyncio.Condition()
+        self.closed = False
+
+    async def receive(self) -> Message:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        await self.open.wait()
+        if message["type"] == "http.response.start":
+            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+            return
+        self.closed = not message["more_body"]
+        async with self.changed:
+            self.sent.append(message["body"])
+            self.changed.notify_all()
+
+    async def until(self, count: int) -> None:
+        async with self.changed:
+            await self.changed.wait_for(lambda: len(self.sent) >= count)
+
+
+class Source:
+    """Frames that are fed by hand; `freed` once nobody takes them any more."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.freed = False
+
+    async def frames(self) -> AsyncGenerator[bytes, None]:
+        try:
+            while (frame := await self.queue.get()) is not None:
+                yield frame
+        finally:
+            self.freed = True
+
+
+def test_frames_go_out_as_they_come_and_the_stream_ends_with_them() -> None:
+    async def play() -> None:
+        line, source = Line(), Source()
+        for frame in (b"1", b"2", None):
+            source.queue.put_nowait(frame)
+        await EventStream(source.frames())(GET, line.receive, line.send)
+        assert (line.sent, line.closed, source.freed) == ([b"1", b"2", b""], True, True)
+        assert line.headers["content-type"].startswith("text/event-stream")
+        assert (line.headers["cache-control"], line.headers["x-accel-buffering"]) == ("no-store", "no")
+        assert "content-length" not in line.headers
+
+    run(play())
+
+
+def test_a_silent_stream_sends_a_comment_at_each_heartbeat() -> None:
+    async def play() -> None:
+        line, source = Line(), Source()
+        playing = asyncio.create_task(EventStream(source.frames(), heartbeat_s=0.01)(GET, line.receive, line.send))
+        await line.until(3)
+        line.left.set()
+        await playing
+        assert set(line.sent) == {b": ping\n\n"}
+
+    run(play())
+
+
+def test_a_client_that_leaves_frees_what_fed_it() -> None:
+    """R-08."""
+
+    async def play() -> None:
+        line, source = Line(), Source()
+        playing = asyncio.create_task(EventStream(source.frames())(GET, line.receive, line.send))
+        source.queue.put_nowait(b"1")
+        await line.until(1)
+        line.left.set()
+        await playing
+        assert source.freed
+        assert not line.closed
+
+    run(play())
+
+
+def test_a_reader_that_is_stuck_is_let_go() -> None:
+    """R-10."""
+
+    async def play() -> None:
+        line, source = Line(), Source()
+        stream = EventStream(source.frames(), heartbeat_s=5, stuck_after_s=0.05)
+        playing = asyncio.create_task(stream(GET, line.receive, line.send))
+        source.queue.put_nowait(b"1")
+        await line.until(1)
+        line.open.clear()
+        source.queue.put_nowait(b"2")
+        await playing
+        assert source.freed
+        assert line.sent == [b"1"]
+
+    run(play())
+
+
+def test_a_stream_that_fails_says_so_to_the_guard() -> None:
+    async def play() -> None:
+        async def broken() -> AsyncGenerator[bytes, None]:
+            yield b"1"
+            raise RuntimeError("no")
+
+        line = Line()
+        try:
+            await EventStream(broken())(GET, line.receive, line.send)
+        except RuntimeError:
+            return
+        raise AssertionError("the error was lost")
+
+    run(play())
+
+
+def test_head_gets_the_headers_alone() -> None:
+    async def play() -> None:
+        line, source = Line(), Source()
+        await EventStream(source.frames())({**GET, "method": "HEAD"}, line.receive, line.send)
+        assert (line.sent, line.closed) == ([b""], True)
+
+    run(play())
