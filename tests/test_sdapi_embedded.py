@@ -1,0 +1,68 @@
+"""/sdapi/v1 on the embedded model: what is painted into a mask, and how far img2img goes from its picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+from itertools import pairwise
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.inpainting import RIGHT_SHARE, cases, drawn, encoded
+from tests.sdapi_support import fixtures
+from tools.train_embedded.scenes import PLAINEST, Group, Scene, render
+
+pytest.importorskip("mlx.core")
+
+SLICE = 10
+"""Of the 50 cases of `python -m benchmarks.inpainting`."""
+
+SCENES = (("square", "yellow", "green"), ("star", "white", "black"), ("triangle", "purple", "cyan"))
+STRENGTHS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)
+TOLERANCE = 3.0
+"""By how many grey levels of 256 the mean distance may fall from one strength to the next."""
+
+gateway, client = fixtures(backend="mlx")
+
+
+def test_the_object_asked_for_stands_inside_the_mask_and_the_rest_stays_as_it_was(client: httpx.Client) -> None:
+    ran = [(case, drawn(client, case)) for case in cases(SLICE)]
+    assert all(case.keeps_the_rest(answer) for case, answer in ran)
+    wrong = [case for case, answer in ran if not case.shows_it(answer)]
+    assert len(wrong) <= (1 - RIGHT_SHARE) * SLICE, wrong
+
+
+@pytest.mark.parametrize("steps", [4, 20])
+def test_the_more_denoising_the_further_from_the_picture(client: httpx.Client, steps: int) -> None:
+    starts = [render(Scene((Group(kind, colour),), ground), PLAINEST) for kind, colour, ground in SCENES]
+    fresh = picture(client, steps)
+    distances = []
+    for strength in STRENGTHS:
+        answers = [picture(client, steps, start, strength) for start in starts]
+        distances.append(float(np.mean([apart(*pair) for pair in zip(answers, starts, strict=True)])))
+        if strength == 0:
+            assert all(answer.tobytes() == start.tobytes() for answer, start in zip(answers, starts, strict=True))
+        if strength == 1:
+            assert all(answer.tobytes() == fresh.tobytes() for answer in answers)
+    told = dict(zip(STRENGTHS, distances, strict=True))
+    assert all(after >= before - TOLERANCE for before, after in pairwise(distances)), told
+    assert told[0.15] < 0.5 * told[1.0], told
+
+
+def picture(
+    client: httpx.Client, steps: int, start: Image.Image | None = None, strength: float | None = None
+) -> Image.Image:
+    body = {"prompt": "a red circle on a blue background", "seed": 3, "width": 128, "height": 128, "steps": steps}
+    if start is not None:
+        body |= {"init_images": [encoded(start)], "denoising_strength": strength}
+    answer = client.post("txt2img" if start is None else "img2img", json=body)
+    assert answer.status_code == 200, answer.text
+    return Image.open(io.BytesIO(base64.b64decode(answer.json()["images"][0]))).convert("RGB")
+
+
+def apart(one: Image.Image, other: Image.Image) -> float:
+    """Root mean square distance in grey levels."""
+    return float(np.sqrt(np.mean((np.asarray(one, dtype=float) - np.asarray(other, dtype=float)) ** 2)))
