@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Family = Literal["flux2", "flux2_tiny"]
+Family = Literal["flux1", "flux2", "flux2_tiny", "qwen", "z_image"]
 
 EMBEDDED = "flux2-tiny"
 EMBEDDED_PATH = Path(__file__).parent / "embedded" / EMBEDDED
@@ -35,6 +35,8 @@ class ModelSpec(BaseModel):
     native_px: int | None = None
     quantize: int | None = None
     """Bits to quantise to at load; None leaves it to the settings."""
+    negative_prompt: bool = False
+    """Whether the model stays away from what a second prompt says."""
     max_references: int = 0
     """Pictures the model can follow at once; 0 for one that cannot edit."""
     size_gb: float
@@ -96,6 +98,93 @@ def _quantised(spec: ModelSpec, bits: int) -> ModelSpec:
     )
 
 
+_Z_IMAGE = (
+    ModelSpec(
+        name="z-image-turbo",
+        family="z_image",
+        geometry="z-image-turbo",
+        repo="Tongyi-MAI/Z-Image-Turbo",
+        licence="Apache-2.0",
+        description="Z-Image-Turbo, 6B parameters, distilled",
+        distilled=True,
+        default_steps=9,
+        useful_max_steps=16,
+        size_gb=33.0,
+    ),
+    ModelSpec(
+        name="z-image",
+        family="z_image",
+        geometry="z-image",
+        repo="Tongyi-MAI/Z-Image",
+        licence="Apache-2.0",
+        description="Z-Image base, 6B parameters",
+        distilled=False,
+        default_steps=50,
+        useful_max_steps=100,
+        default_guidance=4.0,
+        negative_prompt=True,
+        size_gb=21.0,
+    ),
+)
+
+_FLUX1 = (
+    ModelSpec(
+        name="flux1-schnell",
+        family="flux1",
+        geometry="schnell",
+        repo="black-forest-labs/FLUX.1-schnell",
+        licence="Apache-2.0",
+        description="FLUX.1 schnell, 12B parameters, distilled",
+        distilled=True,
+        default_steps=4,
+        useful_max_steps=8,
+        size_gb=34.0,
+    ),
+    ModelSpec(
+        name="flux1-dev",
+        family="flux1",
+        geometry="dev",
+        repo="black-forest-labs/FLUX.1-dev",
+        licence="FLUX Non-Commercial",
+        description="FLUX.1 dev, 12B parameters",
+        distilled=False,
+        default_steps=25,
+        useful_max_steps=100,
+        default_guidance=3.5,
+        size_gb=34.0,
+    ),
+    ModelSpec(
+        name="flux1-krea-dev",
+        family="flux1",
+        geometry="krea-dev",
+        repo="black-forest-labs/FLUX.1-Krea-dev",
+        licence="FLUX Non-Commercial",
+        description="FLUX.1 Krea dev, 12B parameters",
+        distilled=False,
+        default_steps=25,
+        useful_max_steps=100,
+        default_guidance=4.5,
+        size_gb=34.0,
+    ),
+)
+
+_QWEN = (
+    ModelSpec(
+        name="qwen-image",
+        family="qwen",
+        geometry="qwen-image",
+        repo="Qwen/Qwen-Image-2512",
+        licence="Apache-2.0",
+        description="Qwen-Image 2512, 20B parameters",
+        distilled=False,
+        default_steps=30,
+        useful_max_steps=100,
+        default_guidance=4.0,
+        negative_prompt=True,
+        size_gb=58.0,
+    ),
+)
+
 _TINY = ModelSpec(
     name=EMBEDDED,
     family="flux2_tiny",
@@ -114,4 +203,5 @@ CATALOG: tuple[ModelSpec, ...] = (
     _TINY,
     *_WHOLE,
     *(_quantised(spec, bits) for spec in _WHOLE for bits in (3, 4, 6, 8)),
+    *(row for spec in (*_Z_IMAGE, *_FLUX1, *_QWEN) for row in (spec, _quantised(spec, 4), _quantised(spec, 8))),
 )

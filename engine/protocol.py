@@ -67,6 +67,8 @@ class Generate(Frozen):
     height_px: int
     steps: int
     guidance: float
+    negative_prompt: str | None = None
+    """What to stay away from, for models that can; counts where guidance is above 1."""
     seeds: tuple[int, ...]
     quantize: int | None = None
     init_image: str | None = None

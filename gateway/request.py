@@ -114,7 +114,7 @@ def resolve(
         adjustments.append(Adjustment(param=param, asked=asked, used=used, reason=reason))
 
     _check_prompts(request, limits)
-    if request.negative_prompt:
+    if request.negative_prompt and not spec.negative_prompt:
         adjust("negative_prompt", _clip(request.negative_prompt), None, f"{spec.name} takes no negative prompt")
     loras = _loras(request.loras, known_loras, limits, leniency, adjust)
 
@@ -167,6 +167,7 @@ def resolve(
         height_px=height,
         steps=steps,
         guidance=guidance,
+        negative_prompt=request.negative_prompt if spec.negative_prompt else None,
         seeds=seeds or ((seed,) * count if varied else _following(seed, count)),
         subseeds=_following(subseed, count) if varied else (),
         subseed_strength=request.subseed_strength,

@@ -1,4 +1,7 @@
-"""A model folder with random weights at toy width, in the layout of the embedded model: real code, no meaning."""
+"""A model folder with random weights at toy width, in the layout of the embedded model: real code, no meaning.
+
+Unlike the embedded model it draws at any size, which is what tests of sizes and of the engine need.
+"""
 
 import json
 import os
@@ -49,8 +52,6 @@ def save_toy_model(folder: Path) -> None:
     from mflux.models.flux2.model.flux2_text_encoder.qwen3_text_encoder import Qwen3TextEncoder
     from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
     from mflux.models.flux2.weights.flux2_weight_definition import Flux2KleinWeightDefinition
-    from tokenizers import pre_tokenizers
-    from transformers import Qwen2TokenizerFast
 
     from engine.families.flux2_tiny import TinyVAE
 
@@ -63,11 +64,19 @@ def save_toy_model(folder: Path) -> None:
     ModelSaver.save_model(Parts, None, str(folder), Flux2KleinWeightDefinition)  # type: ignore[arg-type]
     for part, config in (("transformer", TRANSFORMER), ("text_encoder", TEXT_ENCODER), ("vae", VAE)):
         (folder / part / "config.json").write_text(json.dumps(config))
+    save_toy_tokenizer(folder / "tokenizer")
+
+
+def save_toy_tokenizer(folder: Path) -> None:
+    """A token a byte."""
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2TokenizerFast
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {letter: number for number, letter in enumerate((*alphabet, "<|endoftext|>"))}
     tokenizer = Qwen2TokenizerFast(vocab=vocabulary, merges=[], pad_token="<|endoftext|>", padding_side="right")
     tokenizer.chat_template = CHAT_TEMPLATE
-    tokenizer.save_pretrained(folder / "tokenizer", save_jinja_files=False)
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
 
 
 def save_toy_lora(file: Path, layer: str = "single_transformer_blocks.0.attn.to_out", rank: int = 4) -> None:

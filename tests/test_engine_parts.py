@@ -1,10 +1,12 @@
 """The engine's pure parts: deadlines, environments, fitting of pictures, schedules and caches."""
 
 import ast
+import importlib
 import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from engine.backends.base import Model, preview_steps, steps_to_run
 from engine.client import EngineOptions, environment
 from engine.client.turn import Deadline
 from engine.protocol import Decoding, Drawn, ModelLoaded, ModelLoading, StepDone
-from tests.engine_support import KLEIN, TINY, plan
+from tests.engine_support import KLEIN, SPECS, TINY, plan
 
 ENGINE = Path(environment.ROOT) / "engine"
 
@@ -135,40 +137,52 @@ def test_transparency_lies_on_white(tmp_path: Path) -> None:
 
 
 def test_img2img_begins_near_the_noise_that_denoise_stands_for() -> None:
-    from engine.families.flux2 import REFERENCE_SHIFT, _shifted, img2img_schedule
+    from engine.families.flux2 import _sigma_of
+    from engine.families.noise import REFERENCE_SHIFT, img2img_schedule, shifted
 
     for tokens in (64, 1024, 4096):
         for steps in (1, 4, 8, 20, 50):
             for denoise in (0.05, 0.1, 0.3, 0.5, 0.75, 0.9, 0.999):
-                scheduler_steps, strength = img2img_schedule(steps, denoise, tokens)
+                scheduler_steps, strength = img2img_schedule(steps, denoise, partial(_sigma_of, tokens))
                 first = max(1, int(scheduler_steps * strength))
                 assert scheduler_steps - first == steps_to_run(steps, denoise)
                 assert 0 < strength < 1
-    wanted = _shifted(REFERENCE_SHIFT, 0.1)
+    wanted = shifted(REFERENCE_SHIFT, 0.1)
     assert wanted == pytest.approx(0.26, abs=0.01)
-    scheduler_steps, _ = img2img_schedule(4, 0.1, 4096)
+    scheduler_steps, _ = img2img_schedule(4, 0.1, partial(_sigma_of, 4096))
     assert scheduler_steps > 20
 
 
 def test_prompts_are_encoded_once_and_the_oldest_forgotten() -> None:
     import mlx.core as mx
 
-    from engine.families.flux2 import Embeddings
+    from engine.families.encoded import Encoded
 
     asked: list[str] = []
 
-    def encode(*, prompt: str, negative_prompt: str | None, guidance: float) -> tuple[Any, ...]:
-        asked.append(prompt)
-        return mx.zeros((1, 25)), mx.zeros((1, 25)), None, None
+    def encode(text: str) -> tuple[mx.array, ...]:
+        asked.append(text)
+        return mx.zeros((1, 25)), mx.zeros((1, 25))
 
-    known = Embeddings(encode, most_bytes=400)  # type: ignore[arg-type]
+    known = Encoded(encode, most_bytes=400)
     for prompt in ("a", "b", "a"):
-        assert known.pair(prompt=prompt, negative_prompt=" ", guidance=1.0)[2:] == (None, None)
+        known.of(prompt)
     assert asked == ["a", "b"]
-    assert known.pair(prompt="a", negative_prompt=" ", guidance=2.0)[2] is not None
-    assert asked == ["a", "b", " "]
-    known.pair(prompt="b", negative_prompt=" ", guidance=1.0)
-    assert asked == ["a", "b", " ", "b"]
+    known.of("c")
+    known.of("a")
+    assert asked == ["a", "b", "c"]
+    known.of("b")
+    assert asked == ["a", "b", "c", "b"]
+
+
+def test_klein_gets_a_negative_prompt_only_where_guidance_wants_it() -> None:
+    import mlx.core as mx
+
+    from engine.families.flux2 import Prompts
+
+    prompts = Prompts(lambda **_: (mx.zeros(1), mx.zeros(1), None, None))
+    assert prompts.pair(prompt="a", negative_prompt=" ", guidance=1.0)[2:] == (None, None)
+    assert all(part is not None for part in prompts.pair(prompt="a", negative_prompt=" ", guidance=2.0))
 
 
 def test_a_model_of_one_size_draws_the_surroundings_of_a_mask(tmp_path: Path) -> None:
@@ -206,7 +220,8 @@ class Recorder:
     def __init__(self, **built: Any) -> None:
         import mlx.core as mx
 
-        self.built, self.asked = built, {}
+        self.built = built
+        self.asked: dict[str, Any] = {}
         self.vae, self.callbacks, self.transformer = None, self, self
         self.observers: list[Any] = []
         self._array = mx.zeros(1)
@@ -219,6 +234,8 @@ class Recorder:
 
     def _encode_prompt_pair(self) -> None: ...
 
+    def _encode_prompts(self) -> None: ...
+
     def generate_image(self, **asked: Any) -> Any:
         self.asked = asked
         return type("Made", (), {"image": Image.new("RGB", (asked["width"], asked["height"]))})
@@ -229,6 +246,7 @@ def test_klein_gets_exactly_these_arguments(monkeypatch: pytest.MonkeyPatch) -> 
 
     from engine.families import flux2
     from engine.families.base import Sketch
+    from engine.families.noise import img2img_schedule
 
     monkeypatch.setattr(flux2, "Flux2Klein", Recorder)
     painter = flux2.load(Model(KLEIN, "/models/klein", 4))
@@ -247,7 +265,7 @@ def test_klein_gets_exactly_these_arguments(monkeypatch: pytest.MonkeyPatch) -> 
     init = Image.new("RGB", (64, 48))
     half = plan(prompt="p", init_image="x", denoise=0.5)
     painter.paint(Sketch(half, 0, canvas.Frame((64, 48), (64, 48), init)), watcher)
-    steps, strength = flux2.img2img_schedule(4, 0.5, 12)
+    steps, strength = img2img_schedule(4, 0.5, partial(flux2._sigma_of, 12))
     assert pipeline.asked == {
         **common,
         "num_inference_steps": steps,
@@ -257,14 +275,60 @@ def test_klein_gets_exactly_these_arguments(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(pipeline.observers) == 1
 
 
-def test_every_family_and_geometry_of_the_catalogue_is_known() -> None:
+@pytest.mark.parametrize(
+    ("name", "family", "pipeline", "scheduler", "takes"),
+    [
+        ("flux1-schnell", "flux1", "Flux1", "linear", {"guidance": 1.0}),
+        ("flux1-dev-4-bit", "flux1", "Flux1", "linear", {"guidance": 1.0}),
+        ("qwen-image", "qwen", "QwenImage", "linear", {"guidance": 1.0, "negative_prompt": "n"}),
+        ("z-image-turbo", "z_image", "ZImage", "linear", {"guidance": 1.0, "negative_prompt": "n"}),
+        ("z-image", "z_image", "ZImage", "flow_match_euler_discrete", {"guidance": 1.0, "negative_prompt": "n"}),
+    ],
+)
+def test_standard_families_get_exactly_these_arguments(
+    name: str, family: str, pipeline: str, scheduler: str, takes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mflux.models.common.config.model_config import AVAILABLE_MODELS
+
+    from engine import families
+    from engine.families.base import Sketch
+    from engine.families.standard import StandardPainter
+
+    module = importlib.import_module(f"engine.families.{family}")
+    monkeypatch.setattr(module, pipeline, Recorder)
+    spec = SPECS[name]
+    painter = families.load(Model(spec, "/models/x", spec.quantize))
+    assert isinstance(painter, StandardPainter)
+    recorder: Recorder = painter._pipeline
+    config = AVAILABLE_MODELS[spec.geometry]
+    assert recorder.built == {"model_path": "/models/x", "quantize": spec.quantize, "model_config": config}
+    assert config.model_name == spec.repo
+    watcher: Any = None
+    what = plan(prompt="p", negative_prompt="n")
+    painter.paint(Sketch(what, 0, canvas.Frame((64, 48), (64, 48))), watcher)
+    common = {"seed": 7, "prompt": "p", "width": 64, "height": 48, "scheduler": scheduler, **takes}
+    assert recorder.asked == {**common, "num_inference_steps": 4, "image_path": None, "image_strength": None}
+    assert len(recorder.observers) == 1
+
+
+def test_a_pipelines_own_prompt_cache_keeps_the_newest_few() -> None:
+    from engine.families.encoded import FewPrompts
+
+    cache = FewPrompts(most=2)
+    for prompt in "abc":
+        cache[prompt] = ()
+    assert list(cache) == ["b", "c"]
+
+
+def test_every_geometry_of_the_catalogue_is_mfluxs() -> None:
     from mflux.models.common.config.model_config import AVAILABLE_MODELS
 
     from engine.catalog import CATALOG
-    from engine.families import LOADERS
 
-    assert {spec.family for spec in CATALOG} <= set(LOADERS)
-    assert {spec.geometry for spec in CATALOG if spec.family == "flux2"} <= set(AVAILABLE_MODELS)
+    assert {spec.geometry for spec in CATALOG if spec.family != "flux2_tiny"} <= set(AVAILABLE_MODELS)
+    assert {AVAILABLE_MODELS[spec.geometry].model_name for spec in CATALOG if spec.repo} == {
+        spec.repo for spec in CATALOG if spec.repo
+    }
     assert TINY.family == "flux2_tiny"
 
 
@@ -331,10 +395,9 @@ def test_mlx_is_imported_in_the_backend_and_the_families_only() -> None:
 def test_the_noise_schedule_is_written_as_mflux_has_it() -> None:
     from mflux.models.common.schedulers.flow_match_euler_discrete_scheduler import FlowMatchEulerDiscreteScheduler
 
-    from engine.families.flux2 import _shifted
+    from engine.families.flux2 import _sigma_of
 
     steps, tokens = 20, 4096
     _, sigmas = FlowMatchEulerDiscreteScheduler.get_timesteps_and_sigmas(tokens, steps)
-    shift = FlowMatchEulerDiscreteScheduler._compute_empirical_mu(tokens, steps)
     for first, sigma in enumerate(sigmas.tolist()[:-1]):
-        assert math.isclose(_shifted(shift, (steps - first) / steps), sigma, rel_tol=1e-4)
+        assert math.isclose(_sigma_of(tokens, steps, first), sigma, rel_tol=1e-4)

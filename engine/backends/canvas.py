@@ -141,7 +141,8 @@ def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) -
     drawn = asked if native_px is None else (native_px, native_px)
     references = tuple(open_input(inputs[name]) for name in plan.references)
     if native_px is not None:
-        references = tuple(contain(reference, drawn) for reference in references)
+        # What is drawn into a mask is a part of the picture, where a reference would be seen out of place.
+        references = () if plan.mask else tuple(contain(reference, drawn) for reference in references)
     if plan.init_image is None or (plan.denoise >= 1 and plan.mask is None):
         return Frame(asked, drawn, references=references)
     init = stretch(open_input(inputs[plan.init_image]), asked)

@@ -10,10 +10,10 @@ from pathlib import Path
 import mlx.core as mx
 from mflux.models.common.config.model_config import ModelConfig
 
+from engine import families
 from engine.backends import canvas
 from engine.backends.base import BackendError, Model, Picture, Watcher
 from engine.catalog import ModelSpec
-from engine.families import LOADERS
 from engine.families.base import Painter, Sketch
 from engine.protocol import Generate, Memory
 
@@ -46,7 +46,7 @@ class MlxBackend:
         mx.clear_cache()
         check_weights(Path(model.path))
         try:
-            self._painter = LOADERS[model.spec.family](model)
+            self._painter = families.load(model)
         except RuntimeError as error:
             raise named(error) from error
         self._loaded = model

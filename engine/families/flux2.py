@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from math import ceil, exp
 from typing import Any, cast
 
 import mlx.core as mx
@@ -23,16 +19,13 @@ from mflux.models.flux2.weights.flux2_lora_mapping import Flux2LoRAMapping
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
-from engine.backends.base import Model, PictureSkipped, Watcher, steps_to_run
-from engine.backends.canvas import PREVIEW_PX, Frame
+from engine.backends.base import Model, Watcher
 from engine.families.base import Painter, Sketch
+from engine.families.encoded import Encoded
 from engine.families.loras import Wardrobe
+from engine.families.noise import img2img_schedule, shifted, slerp
+from engine.families.sitting import Observer, Sitting, Unfinished, shrunk
 from engine.protocol import Generate
-
-EMBEDDINGS_BYTES = 64 * 1024 * 1024
-MOST_SCHEDULER_STEPS = 200
-REFERENCE_SHIFT = 1.15
-"""The shift of the noise schedule at which A1111 and ComfyUI begin an img2img of FLUX."""
 
 
 def load(model: Model) -> Painter:
@@ -59,9 +52,9 @@ class Flux2Painter:
         self._pipeline = pipeline
         self._wording = wording
         self._wardrobe = Wardrobe(pipeline.transformer, Flux2LoRAMapping.get_mapping())
-        self._observer = _Observer(pipeline.vae)
+        self._observer = Observer()
         pipeline.callbacks.register(self._observer)
-        pipeline._encode_prompt_pair = Embeddings(pipeline._encode_prompt_pair).pair
+        pipeline._encode_prompt_pair = Prompts(pipeline._encode_prompt_pair).pair
 
     def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
         plan, frame = sketch.plan, sketch.frame
@@ -69,8 +62,9 @@ class Flux2Painter:
         width, height = frame.drawn
         steps, strength = plan.steps, None
         if frame.init is not None and plan.denoise < 1:
-            steps, strength = img2img_schedule(plan.steps, plan.denoise, (width // 16) * (height // 16))
-        sitting = self._observer.sitting = _Sitting(watcher, frame)
+            sigma_of = partial(_sigma_of, (width // 16) * (height // 16))
+            steps, strength = img2img_schedule(plan.steps, plan.denoise, sigma_of)
+        sitting = self._observer.sitting = Sitting(watcher, frame, self._look)
         easel = Easel(self._pipeline, sketch, sitting)
         self._pipeline._prepare_generation_latents = easel.prepare
         self._pipeline._predict = easel.predictor
@@ -89,18 +83,24 @@ class Flux2Painter:
             return cast(Image, made.image)
         except Unfinished as unfinished:
             watcher.decoding()
-            return self._observer.finished(unfinished.packed, self._pipeline.tiling_config)
+            return self._finished(unfinished.clean, height // 16, width // 16)
         finally:
             self._observer.sitting = None
             del self._pipeline._prepare_generation_latents, self._pipeline._predict
 
+    def _finished(self, clean: mx.array, rows: int, columns: int) -> Image:
+        packed, tiling = _gridded(clean, rows, columns), self._pipeline.tiling_config
+        return cast(Image, ImageUtil.to_pil(self._pipeline.vae.decode_packed_latents(packed, tiling_config=tiling)))
 
-class Unfinished(Exception):
-    """The rest of the steps is left out; `packed` is where they would have led if they went straight on."""
+    def _look(self, clean: mx.array, config: Any) -> Image:
+        vae = self._pipeline.vae
+        latent = vae.unpack_packed_latents(_gridded(clean, config.height // 16, config.width // 16))
+        return cast(Image, ImageUtil.to_pil(vae.decode(shrunk(latent))))
 
-    def __init__(self, packed: mx.array) -> None:
-        super().__init__("the picture was skipped")
-        self.packed = packed
+
+def _gridded(packed: mx.array, rows: int, columns: int) -> mx.array:
+    """Latents (1, tokens, 128) as (1, 128, rows, columns)."""
+    return packed.reshape(1, rows, columns, packed.shape[-1]).transpose(0, 3, 1, 2)
 
 
 class Easel:
@@ -108,7 +108,7 @@ class Easel:
     variations, a mask, and reference pictures. Latents are packed: (1, tokens, 128), a token for 16x16 pixels.
     """
 
-    def __init__(self, pipeline: Any, sketch: Sketch, sitting: _Sitting) -> None:
+    def __init__(self, pipeline: Any, sketch: Sketch, sitting: Sitting) -> None:
         self._pipeline = pipeline
         self._sketch = sketch
         self._sitting = sitting
@@ -169,7 +169,7 @@ def _keep(
     predict: Callable[..., mx.array],
     clean: mx.array,
     repaint: mx.array,
-    sitting: _Sitting,
+    sitting: Sitting,
     *,
     latents: mx.array,
     **arguments: Any,
@@ -188,146 +188,20 @@ def repainted(mask: Image) -> mx.array:
     return Flux2LatentCreator.pack_latents(Flux2LatentCreator.patchify_latents(touched))
 
 
-def slerp(one: mx.array, other: mx.array, share: float) -> mx.array:
-    """Noise on the great circle between two, which keeps its length: `share` from 0 (`one`) to 1 (`other`)."""
-    cosine = (one * other).sum() / (mx.linalg.norm(one.reshape(-1)) * mx.linalg.norm(other.reshape(-1)))
-    angle = mx.arccos(mx.clip(cosine, -1.0, 1.0))
-    return (mx.sin((1 - share) * angle) * one + mx.sin(share * angle) * other) / mx.sin(angle)
+def _sigma_of(tokens: int, scheduler_steps: int, first: int) -> float:
+    """Share of noise that step `first` of mflux's schedule begins with, for a picture of so many tokens."""
+    shift = FlowMatchEulerDiscreteScheduler._compute_empirical_mu(tokens, scheduler_steps)
+    return shifted(shift, (scheduler_steps - first) / scheduler_steps)
 
 
-def img2img_schedule(steps: int, denoise: float, tokens: int) -> tuple[int, float]:
-    """Scheduler steps and mflux's `image_strength` for `steps_to_run` steps from the noise that `denoise` stands for.
+class Prompts:
+    """In the place of the pipeline's `_encode_prompt_pair`: remembers what is encoded."""
 
-    mflux's own mapping begins at noise 0.77 for denoise 0.1 at 4 steps, which repaints the picture. A longer
-    schedule of which only the end is run begins as low as asked and costs no more steps.
-    """
-    run = steps_to_run(steps, denoise)
-    wanted = _shifted(REFERENCE_SHIFT, denoise)
+    def __init__(self, encode: Callable[..., tuple[Any, ...]]) -> None:
+        self._encoded = Encoded(lambda text: encode(prompt=text, negative_prompt=None, guidance=1.0)[:2])
 
-    def distance(scheduler_steps: int) -> float:
-        shift = FlowMatchEulerDiscreteScheduler._compute_empirical_mu(tokens, scheduler_steps)
-        return abs(_shifted(shift, run / scheduler_steps) - wanted)
-
-    best = min(range(run + 1, max(run + 2, MOST_SCHEDULER_STEPS)), key=distance)
-    # mflux begins at int(steps * strength); the half keeps that clear of rounding.
-    return best, (best - run + 0.5) / best
-
-
-def _shifted(shift: float, time_left: float) -> float:
-    """Share of noise when `time_left` (above 0, up to 1) of the schedule is left."""
-    return exp(shift) / (exp(shift) + 1.0 / time_left - 1.0)
-
-
-Encoder = Callable[..., tuple[mx.array, mx.array, mx.array | None, mx.array | None]]
-
-
-class Embeddings:
-    """Prompts already encoded, the least used forgotten first: mflux encodes anew for each picture."""
-
-    def __init__(self, encode: Encoder, most_bytes: int = EMBEDDINGS_BYTES) -> None:
-        self._encode = encode
-        self._most_bytes = most_bytes
-        self._known: OrderedDict[str, tuple[mx.array, mx.array]] = OrderedDict()
-
-    def pair(
-        self, *, prompt: str, negative_prompt: str | None, guidance: float
-    ) -> tuple[mx.array, mx.array, mx.array | None, mx.array | None]:
-        """In the place of the pipeline's `_encode_prompt_pair`."""
-        embedding, ids = self._of(prompt)
+    def pair(self, *, prompt: str, negative_prompt: str | None, guidance: float) -> tuple[mx.array | None, ...]:
+        """Embedding and ids of the prompt, and of the negative one where guidance wants it."""
         if negative_prompt is None or guidance <= 1.0:
-            return embedding, ids, None, None
-        return embedding, ids, *self._of(negative_prompt)
-
-    def _of(self, text: str) -> tuple[mx.array, mx.array]:
-        known = self._known.get(text)
-        if known is None:
-            embedding, ids, *_ = self._encode(prompt=text, negative_prompt=None, guidance=1.0)
-            mx.eval(embedding, ids)
-            known = self._known[text] = (embedding, ids)
-            while self._bytes() > self._most_bytes and len(self._known) > 1:
-                self._known.popitem(last=False)
-        self._known.move_to_end(text)
-        return known
-
-    def _bytes(self) -> int:
-        return sum(int(embedding.nbytes + ids.nbytes) for embedding, ids in self._known.values())
-
-
-@dataclass(slots=True)
-class _Sitting:
-    """One picture on its way. `before` holds the latents one step ago, `clock` when the step began."""
-
-    watcher: Watcher
-    frame: Frame
-    before: mx.array | None = None
-    clock: float = 0.0
-    sigma: float = 1.0
-    """Share of noise that the next step begins with."""
-
-
-class _Observer:
-    """mflux's callbacks: evaluates before it looks at the clock, and lets the watcher stop the picture."""
-
-    def __init__(self, vae: Any) -> None:
-        self._vae = vae
-        self.sitting: _Sitting | None = None
-
-    def call_before_loop(self, *, latents: mx.array, config: Any, **_: Any) -> None:
-        if self.sitting is not None:
-            mx.eval(latents)
-            self.sitting.sigma = float(config.scheduler.sigmas[config.init_time_step])
-            self.sitting.before = latents
-            self.sitting.clock = time.monotonic()
-
-    def call_in_loop(self, *, t: int, latents: mx.array, config: Any, **_: Any) -> None:
-        sitting = self.sitting
-        if sitting is None or sitting.before is None:
-            return
-        # mflux calls this before it evaluates: without this line progress runs a step ahead.
-        mx.eval(latents)
-        seconds = time.monotonic() - sitting.clock
-        before, first = sitting.before, int(config.init_time_step)
-
-        def preview() -> bytes:
-            return sitting.frame.preview(self._look(before, latents, config, t))
-
-        try:
-            sitting.watcher.step(t - first + 1, int(config.num_inference_steps) - first, seconds, preview)
-        except PictureSkipped:
-            raise Unfinished(_straight_on(before, latents, config, t)) from None
-        sitting.before = latents
-        sitting.sigma = float(config.scheduler.sigmas[t + 1])
-        sitting.clock = time.monotonic()
-
-    def call_after_loop(self, **_: Any) -> None:
-        if self.sitting is not None:
-            self.sitting.watcher.decoding()
-
-    def finished(self, packed: mx.array, tiling_config: Any) -> Image:
-        return cast(Image, ImageUtil.to_pil(self._vae.decode_packed_latents(packed, tiling_config=tiling_config)))
-
-    def _look(self, before: mx.array, latents: mx.array, config: Any, t: int) -> Image:
-        """What the picture would be if the rest of the way went straight on, small."""
-        packed = _straight_on(before, latents, config, t)
-        return cast(Image, ImageUtil.to_pil(self._vae.decode(_shrunk(self._vae.unpack_packed_latents(packed)))))
-
-
-def _straight_on(before: mx.array, latents: mx.array, config: Any, t: int) -> mx.array:
-    """Packed latents without noise, (1, 128, rows, columns): where step `t` points to."""
-    sigmas = config.scheduler.sigmas
-    velocity = (latents - before) / (sigmas[t + 1] - sigmas[t])
-    clean = (latents - sigmas[t + 1] * velocity).astype(latents.dtype)
-    rows, columns = config.height // 16, config.width // 16
-    return clean.reshape(1, rows, columns, clean.shape[-1]).transpose(0, 3, 1, 2)
-
-
-def _shrunk(latent: mx.array) -> mx.array:
-    """VAE latents (1, channels, height / 8, width / 8), averaged until they decode to `PREVIEW_PX` at most."""
-    _, channels, height, width = latent.shape
-    pool = ceil(max(height, width) * 8 / PREVIEW_PX)
-    if pool <= 1:
-        return latent
-    rows, columns = ceil(height / pool), ceil(width / pool)
-    margins = [(0, 0), (0, 0), (0, rows * pool - height), (0, columns * pool - width)]
-    whole = mx.pad(latent, margins, mode="edge")
-    return whole.reshape(1, channels, rows, pool, columns, pool).mean(axis=(3, 5))
+            return *self._encoded.of(prompt), None, None
+        return *self._encoded.of(prompt), *self._encoded.of(negative_prompt)

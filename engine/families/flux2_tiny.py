@@ -143,7 +143,7 @@ def wording(plan: Generate, image: int) -> str:
     """The prompt with what its seed, or the way to its subseed, settles; a mask settles the place itself, and a
     reference picture everything. None where a picture is to be kept mostly.
     """
-    if plan.references:
+    if plan.references and plan.mask is None:
         return plan.prompt
     if plan.init_image is not None and plan.mask is None and plan.denoise < FOLLOWS_PROMPT:
         return ""

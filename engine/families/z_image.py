@@ -1,0 +1,50 @@
+"""Z-Image and Z-Image-Turbo as mflux 0.24 spells them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+from mflux.models.common.config.model_config import AVAILABLE_MODELS
+from mflux.models.z_image import ZImage
+from mflux.models.z_image.weights.z_image_lora_mapping import ZImageLoRAMapping
+
+from engine.backends.base import Model
+from engine.families.base import Painter
+from engine.families.encoded import Encoded
+from engine.families.standard import StandardPainter
+from engine.protocol import Generate
+
+
+def load(model: Model) -> Painter:
+    """By its geometry in mflux's table: names are never guessed from, and paths are absolute."""
+    config = AVAILABLE_MODELS[model.spec.geometry]
+    pipeline = ZImage(model_path=model.path, quantize=model.quantize, model_config=config)
+    pipeline._encode_prompts = _Prompts(pipeline._encode_prompts).pair
+    return StandardPainter(
+        pipeline,
+        loras=ZImageLoRAMapping.get_mapping(),
+        # What mflux picks where none is named.
+        scheduler="flow_match_euler_discrete" if config.supports_guidance else "linear",
+        arguments=_arguments,
+    )
+
+
+def _arguments(plan: Generate) -> dict[str, Any]:
+    return {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt}
+
+
+class _Prompts:
+    """In the place of the pipeline's `_encode_prompts`: remembers what is encoded."""
+
+    def __init__(self, encode: Callable[..., tuple[mx.array, mx.array | None]]) -> None:
+        self._encoded = Encoded(lambda text: encode(prompt=text, negative_prompt=None, guidance=0.0)[:1])
+
+    def pair(self, *, prompt: str, negative_prompt: str | None, guidance: float) -> tuple[mx.array, mx.array | None]:
+        """Embeddings of the prompt, and of the negative one where guidance wants it; a blank one counts as one."""
+        (wanted,) = self._encoded.of(prompt)
+        if guidance <= 1.0:
+            return wanted, None
+        (unwanted,) = self._encoded.of(negative_prompt if negative_prompt and negative_prompt.strip() else " ")
+        return wanted, unwanted
