@@ -21,7 +21,7 @@ from adapters.sdapi.said import completed
 from gateway.errors import GatewayError
 from gateway.request import resolve
 from tests.live import Live
-from tests.sdapi_mutations import ANYTHING, Sent, changed, outcome, send
+from tests.sdapi_mutations import ANYTHING, VALID, Sent, changed, outcome, send
 from tests.sdapi_support import INIT, LIMITS, SMALL, TINY, an_image, begun, ended, fixtures
 
 gateway, client = fixtures()
@@ -189,6 +189,11 @@ def test_whatever_a_field_holds_it_is_drawn_or_refused_by_name(
 
 
 # ---- valid requests, changed at random ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "body"), VALID, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_is_changed_at_random_was_valid(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    assert client.post(path, json=body).status_code == 200
 
 
 @settings(max_examples=360, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

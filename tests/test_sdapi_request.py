@@ -182,6 +182,7 @@ def test_the_chosen_checkpoint_is_the_model_of_requests_that_name_none() -> None
         ({"cfg_scale": 7}, 7.0),
         ({"cfg_scale": 1, "distilled_cfg_scale": 3.5}, 3.5),
         ({"guidance": 2.0, "cfg_scale": 7, "distilled_cfg_scale": 3.5}, 2.0),
+        ({"cfg_scale": 7, "distilled_guidance": "2.5"}, 2.5),
         ({"cfg_scale": None}, None),
     ],
 )

@@ -13,7 +13,7 @@ from adapters.base import validated
 from adapters.sdapi.options import Look
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.request import Inputs, field_of, to_request
-from adapters.sdapi.start import inputs_of
+from adapters.sdapi.start import inputs_of, mask_use
 from engine.catalog import CATALOG
 from gateway.core import Core
 from gateway.errors import InvalidRequest
@@ -117,6 +117,25 @@ def test_a_mask_that_cannot_be_used_as_asked_is_refused_by_name(body: dict[str, 
     with pytest.raises(InvalidRequest) as caught:
         begun({"init_images": [INIT], "mask": INIT, **body})
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("body", "blur"),
+    [
+        ({}, (4.0, 4.0)),
+        ({"mask_blur": 2}, (2.0, 2.0)),
+        ({"mask_blur_x": 1, "mask_blur_y": "3"}, (1.0, 3.0)),
+        ({"mask_blur": 0, "mask_blur_x": 1}, (0.0, 0.0)),
+    ],
+)
+def test_a_mask_is_blurred_across_and_down(body: dict[str, Any], blur: tuple[float, float]) -> None:
+    assert mask_use(validated(Img2Img, body)).blur == blur
+
+
+def test_half_masked_latents_are_not_to_be_had_and_that_is_told() -> None:
+    body = {"init_images": [INIT], "mask": INIT, "mask_round": False}
+    found = to_request(validated(Img2Img, body), checkpoint=None, limits=LIMITS, inputs=begun(body))
+    assert [(item.param, item.used) for item in found.adjustments] == [("mask_round", "true")]
 
 
 def test_a_mask_takes_one_start_picture() -> None:
