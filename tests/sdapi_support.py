@@ -15,7 +15,7 @@ from PIL import Image
 from adapters.base import validated
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.reply import Told
-from adapters.sdapi.request import Inputs, to_request
+from adapters.sdapi.request import Inputs, Translated, to_request
 from engine.catalog import CATALOG
 from engine.protocol import Cancelled, Generate, ImageDone, Queued, Started, Succeeded
 from gateway.job import Job
@@ -84,6 +84,10 @@ def ended(plan: Generate, *, pictures: int | None = None, adjustments: tuple[Adj
         )
         job = job.apply(fact, 21.0)
     return job.apply(Succeeded() if done == len(plan.seeds) else Cancelled(), 22.0)
+
+
+def translated(**body: Any) -> Translated:
+    return to_request(validated(Txt2Img, body), checkpoint=None, limits=LIMITS)
 
 
 def begun(model: type[Txt2Img | Img2Img]) -> Inputs:
