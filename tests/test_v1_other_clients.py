@@ -1,15 +1,16 @@
-"""Clients that live in environments of their own: openai's older majors, and its Node package.
+"""Clients that live in environments of their own: openai's older majors and Node package, and what is built on them.
 
-Skipped, and said so, where uv, npm or the packages cannot be had.
+Skipped, and said so, where uv, npm or the packages cannot be had. The environments are shared: they take long to fill.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,26 +67,91 @@ def installed(command: list[str], folder: Path, what: str) -> None:
         pytest.skip(f"{what} could not be installed: {done.stderr.strip().splitlines()[-1:]}")
 
 
+PYTHON = {
+    "1.109.1": ["openai==1.109.1"],
+    "2.54.0": [
+        "openai==2.54.0",
+        "litellm==1.106.2",
+        "langchain-community==0.4.2",
+        "llama-index-tools-openai-image-generation==0.7.0",
+    ],
+}
+"""What lies beside which openai."""
+NODE = ["openai@6.49.0", "ai@7.0.173", "@ai-sdk/openai@4.0.118", "@ai-sdk/openai-compatible@3.0.92"]
+
+
+@pytest.fixture(scope="module")
+def python_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """The interpreter of an environment with that openai."""
+
+    @functools.cache
+    def made(version: str) -> str:
+        folder = tmp_path_factory.mktemp("env")
+        python = str(folder / "env" / "bin" / "python")
+        installed(["uv", "venv", "--quiet", "--python", sys.executable, str(folder / "env")], folder, "an environment")
+        packages = PYTHON[version]
+        installed(["uv", "pip", "install", "--quiet", "--python", python, *packages], folder, " ".join(packages))
+        return python
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where node finds the packages and the scripts."""
+    if shutil.which("node") is None:
+        pytest.skip("node is not there")
+    folder = tmp_path_factory.mktemp("node")
+    (folder / "package.json").write_text('{"private": true, "type": "module"}')
+    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", *NODE]
+    installed(command, folder, " ".join(NODE))
+    for script in CLIENTS.glob("*.mjs"):
+        shutil.copy(script, folder)
+    return folder
+
+
 @pytest.mark.timeout(INSTALL_S + CALLS_S)
-@pytest.mark.parametrize("version", ["1.109.1", "2.54.0"])
-def test_an_older_openai_gets_the_same(served: Live, tmp_path: Path, version: str) -> None:
-    python = tmp_path / "env" / "bin" / "python"
-    installed(["uv", "venv", "--quiet", "--python", sys.executable, str(tmp_path / "env")], tmp_path, "an environment")
-    package = f"openai=={version}"
-    installed(["uv", "pip", "install", "--quiet", "--python", str(python), package], tmp_path, package)
-    found = said([str(python), str(CLIENTS / "openai_calls.py"), *arguments(served)], tmp_path)
+@pytest.mark.parametrize("version", PYTHON)
+def test_an_older_openai_gets_the_same(
+    served: Live, tmp_path: Path, python_of: Callable[[str], str], version: str
+) -> None:
+    found = said([python_of(version), str(CLIENTS / "openai_calls.py"), *arguments(served)], tmp_path)
     assert found.pop("version") == version
     assert found.pop("async") == [[64, 64], [96, 64]]
     assert found == {**DRAWN, "null": [64, 96], "edit": [96, 64], "bad picture": ["BadRequestError", "image", 1]}
 
 
 @pytest.mark.timeout(INSTALL_S + CALLS_S)
-def test_openai_for_node_gets_the_same(served: Live, tmp_path: Path) -> None:
-    if shutil.which("node") is None:
-        pytest.skip("node is not there")
-    (tmp_path / "package.json").write_text('{"private": true, "type": "module"}')
-    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "openai@6.49.0"]
-    installed(command, tmp_path, "openai for Node")
-    shutil.copy(CLIENTS / "openai_calls.mjs", tmp_path)
-    found = said(["node", "openai_calls.mjs", *arguments(served)], tmp_path)
+def test_litellm_langchain_and_llamaindex_get_what_they_read(
+    served: Live, tmp_path: Path, python_of: Callable[[str], str]
+) -> None:
+    found = said([python_of("2.54.0"), str(CLIENTS / "wrapper_calls.py"), *arguments(served)], tmp_path)
+    assert found["litellm"] == {
+        "generation": [[64, 96], [64, 96]],
+        "more": [[64, 64]],
+        "alias": [[64, 96]],
+        "async": [[64, 96]],
+        "variation": [[96, 64]],
+        "edit": [[96, 64]],
+        "edit with a mask": [[64, 64]],
+        "refused": 400,
+    }
+    assert found["langchain"] == {"wrapper": [[64, 96], [64, 96]], "tool": [64, 96], "model": [64, 96]}
+    assert found["llamaindex"] == {"url": [256, 256], "file": [256, 256], "tools": ["image_generation"]}
+
+
+@pytest.mark.timeout(INSTALL_S + CALLS_S)
+def test_openai_for_node_gets_the_same(served: Live, node_folder: Path) -> None:
+    found = said(["node", "openai_calls.mjs", *arguments(served)], node_folder)
     assert found == {**DRAWN, "edit of a stream": [96, 64]}
+
+
+@pytest.mark.timeout(INSTALL_S + CALLS_S)
+def test_the_ai_sdk_gets_what_it_reads(served: Live, node_folder: Path) -> None:
+    """Its OpenAI provider asks for base64 and sends n requests at once; its compatible one asks for neither."""
+    found = said(["node", "ai_sdk_calls.mjs", *arguments(served)], node_folder)
+    edited = {"edit": [[96, 64]], "edit with a mask": [[96, 64]], "refused": ["AI_APICallError", 400, 1]}
+    assert found == {
+        "openai": {"generate": [[64, 96]] * 3, "gpt-image": [[64, 96]], **edited},
+        "compatible": {"generate": [[64, 96]] * 2, "options": [[64, 64]], **edited},
+    }
