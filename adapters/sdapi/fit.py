@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
-
 from PIL import Image, ImageOps
 
+from gateway.images import opened, to_png
 from gateway.request import SIZE_STEP_PX, Limits
 
 
@@ -42,22 +41,8 @@ def on_background(picture: Image.Image, colour: str) -> Image.Image:
     return flat
 
 
-def opened(png: bytes) -> Image.Image:
-    """A checked picture, its pixels loaded."""
-    picture = Image.open(io.BytesIO(png), formats=["PNG"])
-    picture.load()
-    return picture
-
-
-def saved(picture: Image.Image) -> bytes:
-    """As a PNG, quickly."""
-    out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=1)
-    return out.getvalue()
-
-
 def as_rgb(mask: bytes) -> bytes:
-    return saved(opened(mask).convert("RGB"))
+    return to_png(opened(mask).convert("RGB"))
 
 
 def cut_out(picture: bytes, mask: bytes) -> bytes:
@@ -66,7 +51,7 @@ def cut_out(picture: bytes, mask: bytes) -> bytes:
     if shape.size != whole.size:
         shape = contained(shape, *whole.size)
     clear = Image.new("RGBa", whole.size)
-    return saved(Image.composite(whole.convert("RGBa"), clear, shape).convert("RGBA"))
+    return to_png(Image.composite(whole.convert("RGBa"), clear, shape).convert("RGBA"))
 
 
 def contained(picture: Image.Image, width: int, height: int) -> Image.Image:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from adapters.sdapi.fit import on_background, opened, resized, saved, size_of
+from adapters.sdapi.fit import on_background, resized, size_of
 from adapters.sdapi.inpaint import MASK_CONTENT, MOST_BLUR, MaskUse, Prepared, mask_of, prepared
 from adapters.sdapi.options import Look
 from adapters.sdapi.payloads import Generation, Img2Img, Txt2Img
@@ -19,7 +19,7 @@ from engine.catalog import ModelSpec
 from engine.protocol import Paste
 from gateway.core import Core
 from gateway.errors import InvalidRequest
-from gateway.images import base64_picture, checked_picture
+from gateway.images import base64_picture, checked_picture, opened, to_png
 from gateway.request import Adjustment
 
 EDIT = "edit"
@@ -133,7 +133,7 @@ async def _checked(core: Core, text: str, param: str) -> bytes:
 
 
 def _fitted(png: bytes, start: Start) -> bytes:
-    return saved(resized(on_background(opened(png), start.look.background), start.size, start.mask.resize_mode))
+    return to_png(resized(on_background(opened(png), start.look.background), start.size, start.mask.resize_mode))
 
 
 def _masked(png: bytes, mask: bytes, start: Start) -> tuple[Prepared, tuple[bytes, ...]] | None:
@@ -143,7 +143,7 @@ def _masked(png: bytes, mask: bytes, start: Start) -> tuple[Prepared, tuple[byte
     if found is None:
         return None
     parts: tuple[Image.Image, ...] = (found.init, found.mask, found.whole, found.overlay)
-    return found, tuple(saved(part) for part in parts)
+    return found, tuple(to_png(part) for part in parts)
 
 
 async def _stored(core: Core, made: tuple[Prepared, tuple[bytes, ...]], start: Start, rest: Inputs) -> Inputs:
