@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from itertools import pairwise
+from typing import Any
 
 import httpx
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image
 
 from benchmarks.inpainting import RIGHT_SHARE, cases, drawn, encoded
 from tests.sdapi_support import fixtures
-from tools.train_embedded.scenes import PLAINEST, Group, Scene, render
+from tools.train_embedded.reading import nearest_kind, objects
+from tools.train_embedded.scenes import FIRST_KINDS, PLAINEST, Group, Scene, render
 
 pytest.importorskip("mlx.core")
 
@@ -52,15 +54,35 @@ def test_the_more_denoising_the_further_from_the_picture(client: httpx.Client, s
     assert told[0.15] < 0.5 * told[1.0], told
 
 
+def test_picture_i_of_a_batch_is_the_single_picture_of_seed_plus_i_and_subseeds_lead_there(
+    client: httpx.Client,
+) -> None:
+    batch = drawings(client, "txt2img", seed=41, batch_size=2)
+    (single,) = drawings(client, "txt2img", seed=42)
+    (varied,) = drawings(client, "txt2img", seed=41, subseed=42, subseed_strength=1)
+    assert batch[1].tobytes() == single.tobytes() == varied.tobytes() != batch[0].tobytes()
+
+
+def test_hires_fix_draws_what_is_asked_larger(client: httpx.Client) -> None:
+    (larger,) = drawings(client, "txt2img", enable_hr=True, hr_scale=1.5, denoising_strength=0.5)
+    assert larger.size == (192, 192)
+    assert [(thing.colour, nearest_kind(thing, FIRST_KINDS)) for thing in objects(larger)] == [("red", "circle")]
+
+
 def picture(
     client: httpx.Client, steps: int, start: Image.Image | None = None, strength: float | None = None
 ) -> Image.Image:
-    body = {"prompt": "a red circle on a blue background", "seed": 3, "width": 128, "height": 128, "steps": steps}
-    if start is not None:
-        body |= {"init_images": [encoded(start)], "denoising_strength": strength}
-    answer = client.post("txt2img" if start is None else "img2img", json=body)
+    if start is None:
+        return drawings(client, "txt2img", steps=steps)[0]
+    said = {"init_images": [encoded(start)], "denoising_strength": strength}
+    return drawings(client, "img2img", steps=steps, **said)[0]
+
+
+def drawings(client: httpx.Client, path: str, **said: Any) -> list[Image.Image]:
+    body = {"prompt": "a red circle on a blue background", "seed": 3, "width": 128, "height": 128, **said}
+    answer = client.post(path, json=body)
     assert answer.status_code == 200, answer.text
-    return Image.open(io.BytesIO(base64.b64decode(answer.json()["images"][0]))).convert("RGB")
+    return [Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB") for image in answer.json()["images"]]
 
 
 def apart(one: Image.Image, other: Image.Image) -> float:
