@@ -10,9 +10,10 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from gateway.forecast import Forecast
 from gateway.job import Job, JobEvent, Progress, ProgressFacts
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ class ProgressEvent:
 
 @dataclass(frozen=True, slots=True)
 class PlaceEvent:
-    """Where a waiting job stands now: how many run or wait before it."""
+    """Where a waiting job stands now: how many run or wait before it, and when it is expected to be done."""
 
     job_id: str
     position: int
+    forecast: Forecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +164,12 @@ class Hub:
     def publish_place(self, event: PlaceEvent) -> None:
         self._send(event.job_id, event)
 
-    def publish_progress(self, job_id: str, fact: ProgressFacts) -> None:
+    def publish_progress(self, job_id: str, fact: ProgressFacts, expected_s: float | None = None) -> None:
+        """A fact that is only broadcast; the job is expected to be done after `expected_s`."""
         before = self._newest.get(job_id)
         if before is None:
             return
-        self._newest[job_id] = after = before.apply(fact)
+        self._newest[job_id] = after = replace(before.apply(fact), expected_s=expected_s)
         event = ProgressEvent(job_id, after, fact)
         if fact.kind != "preview":
             self._newest_event[job_id] = event

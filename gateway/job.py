@@ -234,6 +234,8 @@ class Progress:
     steps: int = 0
     step_seconds: float | None = None
     preview: Preview | None = None
+    expected_s: float | None = None
+    """Until the whole job is done, as it is forecast; None where it is not."""
 
     @property
     def fraction(self) -> float:
@@ -243,7 +245,9 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """The steps still to run, at the pace of the last one; None before there is a pace."""
+        """Until the job is done: as forecast, else the steps still to run at the pace of the last; None before one."""
+        if self.expected_s is not None:
+            return self.expected_s
         if self.step_seconds is None:
             return None
         pictures_after = max(0, self.pictures - self.image - 1)

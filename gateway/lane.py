@@ -27,6 +27,7 @@ from engine.protocol import (
     Succeeded,
 )
 from gateway.errors import ModelNotOnDisk, StorageFull
+from gateway.forecast import Forecaster
 from gateway.hub import Hub
 from gateway.job import Job, Outcome, Plans
 from gateway.library import Library
@@ -50,9 +51,18 @@ class EngineLane(LaneRunner):
     stops = (asyncio.CancelledError, EngineStopped)
 
     def __init__(
-        self, *, store: JobStore, engine: Engine, hub: Hub, library: Library, pictures: Pictures, spool: Path
+        self,
+        *,
+        store: JobStore,
+        engine: Engine,
+        hub: Hub,
+        library: Library,
+        pictures: Pictures,
+        spool: Path,
+        forecaster: Forecaster,
     ) -> None:
         super().__init__(store=store, hub=hub)
+        self._forecaster = forecaster
         self._engine = engine
         self._library = library
         self._pictures = pictures
@@ -85,7 +95,12 @@ class EngineLane(LaneRunner):
     # ---- one job after the other -----------------------------------------------------------------
 
     async def _wait_ready(self) -> None:
+        if self._engine.status.state == "ready":
+            return
+        if self._engine.status.state == "starting":
+            self._forecaster.engine_starts()
         await self._engine.wait_ready()
+        self._forecaster.engine_started()
 
     async def _do(self, lease: Lease) -> None:
         job = self.running = lease.job
@@ -99,6 +114,7 @@ class EngineLane(LaneRunner):
             if outcome is None:
                 async for fact in self._engine.run(command):
                     if isinstance(fact, Drawn):
+                        self._forecaster.hear(job.id, fact)
                         filing = asyncio.create_task(self._file(filing, lease, fact))
                     else:
                         outcome = self._tell(job, fact)
@@ -159,7 +175,7 @@ class EngineLane(LaneRunner):
         if isinstance(fact, Succeeded | Failed | Cancelled):
             return fact
         if not isinstance(fact, Drawn):
-            self._hub.publish_progress(job.id, fact)
+            self._hub.publish_progress(job.id, fact, self._forecaster.hear(job.id, fact))
         return None
 
     # ---- pictures and ends -----------------------------------------------------------------------

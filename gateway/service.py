@@ -5,17 +5,28 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
 from engine.protocol import CancelReason, Lane, Load, lane_of
-from gateway.errors import JobNotEnded, JobNotFound, JobNotWaiting, Unavailable
-from gateway.hub import Event, Hub, PlaceEvent, ProgressEvent, Snapshot
+from gateway.errors import (
+    JobNotEnded,
+    JobNotFound,
+    JobNotWaiting,
+    ModelNotFound,
+    OwnerQueueFull,
+    QueueFull,
+    Unavailable,
+)
+from gateway.forecast import Forecast, Forecaster, Record
+from gateway.hub import Event, Hub, Snapshot
 from gateway.job import Job, JobEvent, NewJob, Plans, Priority, Progress, State
 from gateway.lane import EngineLane
 from gateway.library import Library
@@ -23,6 +34,7 @@ from gateway.ocr.client import OcrOptions
 from gateway.ocr.lane import OcrLane
 from gateway.ocr.request import OcrRequest
 from gateway.pictures import Pictures
+from gateway.places import Places
 from gateway.request import GenerationRequest, Leniency, Limits, resolve
 from gateway.runner import LaneRunner
 from gateway.store.base import Bounds, JobStore, Stats
@@ -30,6 +42,7 @@ from gateway.store.base import Bounds, JobStore, Stats
 log = logging.getLogger("gateway.service")
 
 PNG = b"\x89PNG\r\n\x1a\n"
+RETRY_AFTER_MOST_S = 3600
 UNUSED_INPUTS_S = 3600.0
 """How long an input is kept that no job names."""
 
@@ -86,15 +99,20 @@ class JobService:
         self._engine = engine
         self._options = options
         self._hub = Hub()
+        self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model)
+        self._places = Places(store, self._hub, self._forecaster, options.places_every_s)
         self._lane = EngineLane(
-            store=store, engine=engine, hub=self._hub, library=library, pictures=pictures, spool=spool
+            store=store,
+            engine=engine,
+            hub=self._hub,
+            library=library,
+            pictures=pictures,
+            spool=spool,
+            forecaster=self._forecaster,
         )
         self._ocr = OcrLane(store=store, hub=self._hub, options=ocr or OcrOptions())
         self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr)}
         self._stopping = False
-        self._moved = asyncio.Event()
-        """Places or forecasts may have changed."""
-        self._told: dict[str, PlaceEvent] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- life ------------------------------------------------------------------------------------
@@ -104,10 +122,11 @@ class JobService:
         for job in await self._store.open(self._hear):
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
+        await self._places.start()
         for lane in self._lanes.values():
             await lane.start()
         self._spawn(self._retain())
-        self._spawn(self._tell_places())
+        self._spawn(self._places.run())
 
     async def stop(self) -> None:
         """Take no more jobs, give the running one back to the queue, stop the engine. Nothing is lost."""
@@ -116,6 +135,7 @@ class JobService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
+        await self._places.keep()
         await self._store.close()
 
     def begin_stop(self) -> None:
@@ -179,7 +199,16 @@ class JobService:
     async def _submit(self, new: NewJob) -> Job:
         if self._stopping:
             raise Unavailable("The gateway is stopping.", retry_after_s=5)
-        return (await asyncio.shield(self._store.submit(new, self._options.bounds))).job
+        try:
+            return (await asyncio.shield(self._store.submit(new, self._options.bounds))).job
+        except (QueueFull, OwnerQueueFull) as full:
+            owner = new.owner if isinstance(full, OwnerQueueFull) else None
+            full.retry_after_s = self._retry_after_s(lane_of(new.plan), owner)
+            raise
+
+    def _retry_after_s(self, lane: Lane, owner: str | None) -> int:
+        """When one more job may wait, by the forecast."""
+        return max(1, min(RETRY_AFTER_MOST_S, math.ceil(self._places.room_s(lane, owner))))
 
     async def retry(self, job_id: str, owner: str | None = None, *, idempotency_key: str | None = None) -> Job:
         """Store a new job of an ended one's plan, which draws the same pixels.
@@ -220,7 +249,7 @@ class JobService:
         await asyncio.shield(self._store.pause("engine", paused))
         log.info("paused" if paused else "resumed")
         self._lane.wake()
-        self._moved.set()
+        self._places.shift()
 
     async def move(
         self,
@@ -258,7 +287,7 @@ class JobService:
             case _:
                 raise ValueError("say where by exactly one of before, position, to")
         await asyncio.shield(self._store.move(job_id, place))
-        self._moved.set()
+        self._places.shift()
         return job
 
     async def keep_input(self, picture: bytes) -> str:
@@ -308,6 +337,21 @@ class JobService:
         """How many jobs run or wait before this one; None once it has ended."""
         return await self._store.position(job_id)
 
+    def forecast(self, job: Job) -> Forecast | None:
+        """When a job is expected to begin and to be done, from now; None once it has ended."""
+        return self._places.forecast(job)
+
+    @property
+    def forecast_record(self) -> Record:
+        """How good the forecasts made at submit have been."""
+        return self._forecaster.record
+
+    def _spec_of(self, model: str) -> ModelSpec | None:
+        try:
+            return self.library.find(model)
+        except ModelNotFound:
+            return None
+
     async def check_store(self) -> None:
         """Raises: whatever keeps the store from being written."""
         await self._store.check()
@@ -343,7 +387,7 @@ class JobService:
             if job.state is not None and job.state.terminal:
                 return
             seq = max(after, job.seq)
-            for newest in self._newest([job]):
+            for newest in self._places.newest([job]):
                 yield newest
             async for news in live:
                 if not isinstance(news, JobEvent):
@@ -369,10 +413,10 @@ class JobService:
                     yield event
                 seen = await self._store.seen(owner, seen.number)
             if seen.live is not None:
-                yield Snapshot(seen.number, seen.live, tuple(self._newest(seen.live)))
+                yield Snapshot(seen.number, seen.live, tuple(self._places.newest(seen.live)))
             else:
                 lives = await self._store.list_jobs(owner=owner, states=(State.QUEUED, State.RUNNING), limit=1000)
-                for newest in self._newest(lives):
+                for newest in self._places.newest(lives):
                     yield newest
             async for news in live:
                 if not isinstance(news, JobEvent) or news.number > seen.number:
@@ -421,40 +465,10 @@ class JobService:
     def _hear(self, job: Job, event: JobEvent) -> None:
         """Every state event comes by here once, in the order in which they were stored."""
         log.info(event.fact.kind, extra={"job": job.id, "seq": event.seq, "protocol": job.protocol})
+        self._places.hear(job, event)
         self._hub.publish(job, event)
         if job.state is State.QUEUED:
             self._lanes[lane_of(job.plan)].wake()
-        self._moved.set()
-
-    async def _tell_places(self) -> None:
-        """Tell waiting jobs where they stand, whenever that has changed."""
-        while True:
-            await self._moved.wait()
-            self._moved.clear()
-            told: dict[str, PlaceEvent] = {}
-            for place, owner in self._places():
-                if self._hub.hears(place.job_id, owner):
-                    told[place.job_id] = place
-                    if self._told.get(place.job_id) != place:
-                        self._hub.publish_place(place)
-            self._told = told
-            await asyncio.sleep(self._options.places_every_s)
-
-    def _places(self) -> Iterator[tuple[PlaceEvent, str]]:
-        """Of all waiting jobs, with their owners."""
-        for lane in self._lanes:
-            running = self._store.running(lane)
-            for place, job in enumerate(self._store.order(lane)):
-                yield PlaceEvent(job.id, running + place), job.owner
-
-    def _newest(self, jobs: Sequence[Job]) -> Iterator[ProgressEvent | PlaceEvent]:
-        """What a listener who comes late should know first."""
-        for job in jobs:
-            if job.state is State.RUNNING and (newest := self._hub.newest(job.id)) is not None:
-                yield newest
-        waiting = {job.id for job in jobs if job.state is State.QUEUED}
-        if waiting:
-            yield from (place for place, _ in self._places() if place.job_id in waiting)
 
     # ---- retention -------------------------------------------------------------------------------
 

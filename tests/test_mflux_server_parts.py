@@ -1,4 +1,4 @@
-"""mflux-server's protocol without a connection: forecasts, notes, errors."""
+"""mflux-server's protocol without a connection: notes, tasks, errors."""
 
 from __future__ import annotations
 
@@ -12,45 +12,16 @@ import pytest
 from starlette.requests import Request
 
 from adapters.mflux_server.answers import render_error, to_task
-from adapters.mflux_server.forecast import FIRST_GUESS_S, left_s, pace_of, wait_s, whole_s
 from adapters.mflux_server.request import Encoding, GenerateBody, LoadBody, to_model, to_origin
-from engine.protocol import Load, Queued, Started, Succeeded
+from engine.protocol import Queued
 from gateway.errors import Forbidden, InvalidRequest, ModelNotFound, ModelNotOnDisk
-from gateway.job import Job, Priority, Progress
+from gateway.job import Job, Priority
 from gateway.library import Library
 from tests.support import a_job, a_plan
-
-PIXEL_STEPS = 64 * 64 * 4
 
 
 def waiting(number: int, **changes: object) -> Job:
     return Job.of(a_job(**changes), number).apply(Queued(), 0.0)
-
-
-def finished(number: int, seconds: float, **changes: object) -> Job:
-    return waiting(number, **changes).apply(Started(attempt=1), 10.0).apply(Succeeded(), 10.0 + seconds)
-
-
-def test_the_pace_is_the_median_of_what_each_model_took() -> None:
-    done = [finished(n, seconds) for n, seconds in enumerate((1.0, 2.0, 90.0))]
-    done.append(finished(3, 8.0, plan=a_plan(model="other", seeds=(1, 2))))
-    done.append(finished(4, 5.0, plan=Load(model="flux2-tiny")))
-    pace = pace_of(done)
-    assert pace == {"flux2-tiny": 2.0 / PIXEL_STEPS, "other": 4.0 / PIXEL_STEPS}
-    assert whole_s(a_plan(), pace) == 2.0
-    assert whole_s(a_plan(model="unseen"), pace) == FIRST_GUESS_S * PIXEL_STEPS
-    assert whole_s(Load(model="flux2-tiny"), pace) == 0.0
-
-
-def test_a_wait_counts_each_job_once_and_elapsed_time_only_of_the_running_one() -> None:
-    pace = {"flux2-tiny": 2.0 / PIXEL_STEPS}
-    running = waiting(1).apply(Started(attempt=1), 100.0)
-    assert left_s(running, None, pace, now=100.5) == 1.5
-    assert left_s(running, None, pace, now=900.0) == 0.0
-    measured = Progress(job_id=running.id, pictures=1, step=1, steps=4, step_seconds=3.0)
-    assert left_s(running, measured, pace, now=900.0) == 9.0
-    queue = [waiting(n) for n in (2, 3, 4)]
-    assert [wait_s(job.id, 1.5, queue, pace) for job in queue] == [3.5, 5.5, 7.5]
 
 
 def test_the_note_brings_the_format_back() -> None:
@@ -83,7 +54,7 @@ def test_a_task_shows_its_times_as_they_come() -> None:
 
 def test_priority_is_free_only_where_no_keys_divide_the_clients() -> None:
     def asked(keys_file: Path | None) -> Request:
-        core = SimpleNamespace(settings=SimpleNamespace(access=SimpleNamespace(keys_file=keys_file)))
+        core = SimpleNamespace(settings=SimpleNamespace(access=SimpleNamespace(keys_file=keys_file, operators=())))
         return Request({"type": "http", "headers": [], "state": {"core": core, "owner": "key:a"}})
 
     urgent = GenerateBody(prompt="x", priority=True, format="png", quality=7)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import math
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
@@ -15,7 +14,6 @@ from starlette.routing import Route
 
 from adapters.base import core_of, owner_of, parse, png_of, query, raise_for
 from adapters.mflux_server.answers import NO_STORE, empty, shown, to_task
-from adapters.mflux_server.forecast import left_s, pace_of, wait_s
 from adapters.mflux_server.kept import PROTOCOL
 from adapters.mflux_server.models import load, ls, ps
 from adapters.mflux_server.request import Encoding, GenerateBody, LoadBody, to_origin, to_request
@@ -34,7 +32,6 @@ FIRST_STEPS = 4
 """Steps of a request of generation 1 that names none."""
 
 TASKS_MOST = 1000
-RECENT = 20
 LISTED = (State.QUEUED, State.RUNNING, State.SUCCEEDED, State.FAILED)
 
 
@@ -51,7 +48,7 @@ async def generate(request: Request) -> Response:
         {
             "task_id": job.id,
             "task_length": max(0, others),
-            "expected_time_seconds": await _seconds_left(service, job),
+            "expected_time_seconds": _seconds_left(service, job),
             "adjustments": [adjustment.model_dump() for adjustment in job.adjustments],
         }
     )
@@ -68,7 +65,7 @@ async def status(request: Request) -> Response:
         task = await service.get(task.id)  # it may have ended since
         failed = {} if task.failure is None else {"error": task.failure.message}
         return empty(404) if task.state is State.CANCELLED else shown({"status": "done", **failed})
-    wait = max(1, math.ceil(await _seconds_left(service, task)))
+    wait = max(1, math.ceil(_seconds_left(service, task)))
     return shown({"pos": position, "status": "waiting", "wait_remaining": wait})
 
 
@@ -135,14 +132,10 @@ async def _own_task(request: Request) -> Job | None:
     return None
 
 
-async def _seconds_left(service: JobService, task: Job) -> float:
-    """Until this task is done, at the pace of recent jobs."""
-    pace = pace_of(await service.list_jobs(owner=None, states=(State.SUCCEEDED,), limit=RECENT))
-    running = service.running()
-    left = left_s(running, service.progress(running.id), pace, time.time()) if running else 0.0
-    if running is not None and running.id == task.id:
-        return left
-    return wait_s(task.id, left, await service.waiting(limit=TASKS_MOST), pace)
+def _seconds_left(service: JobService, task: Job) -> float:
+    """Until this task is done, those before it and the loads between them included."""
+    forecast = service.forecast(task)
+    return 0.0 if forecast is None else forecast.expected_s
 
 
 def _get(path: str, endpoint: Callable[[Request], Awaitable[Response]], *, changes: bool = False) -> Route:

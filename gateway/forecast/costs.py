@@ -1,0 +1,117 @@
+"""What each kind of job costs on this machine: learned, guessed from the catalogue before that, and kept. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import hypot
+from typing import Any, Literal
+
+from engine.catalog import ModelSpec
+from gateway.forecast.series import Cost, Line, Series
+from gateway.forecast.work import Work
+
+Part = Literal["start", "gap", "load", "head", "next_head", "step", "tail", "file", "page"]
+"""`start` of the engine, the `gap` between two jobs, the `load` of a model. Of a picture: `head`, what comes before its
+first step, such as encoding the text (`next_head`: of a job's later pictures); a `step`; `tail`, what comes after the
+last one, such as decoding; its way into a `file`. A `page` of text.
+"""
+KEPT_KINDS = 64
+SpecOf = Callable[[str], ModelSpec | None]
+
+
+class Costs:
+    """Seconds of every part of every kind of job. `version` changes with what is known."""
+
+    def __init__(self, spec_of: SpecOf) -> None:
+        self._spec_of = spec_of
+        self._series: dict[str, Series] = {}
+        self._runs: dict[Work, Cost] = {}
+        self.version = 0
+
+    def learn(self, part: Part, work: Work | None, seconds: float) -> None:
+        """A part took so long."""
+        name, size = _name(part, work), _size(part, work)
+        series = self._series.pop(name, Series())
+        series.learn(size, seconds)
+        self._series[name] = series
+        if len(self._series) > KEPT_KINDS:
+            del self._series[next(iter(self._series))]
+        self._runs.clear()
+        self.version += 1
+
+    def of(self, part: Part, work: Work | None = None) -> Cost:
+        """What a part is expected to take."""
+        spec = None if work is None else self._spec_of(work.model)
+        series = self._series.get(_name(part, work))
+        return (series or Series()).cost(_size(part, work), first_guess(part, work, spec))
+
+    def run(self, work: Work) -> Cost:
+        """All pictures or pages of a job, its model in memory; their last way into a file left out."""
+        if (known := self._runs.get(work)) is None:
+            known = self._runs[work] = self._run(work)
+        return known
+
+    def _run(self, work: Work) -> Cost:
+        if work.lane == "cpu":
+            page = self.of("page", work)
+            return Cost(work.pictures * page.seconds, work.pictures * page.spread)
+        if work.pictures <= 0:
+            return Cost(0.0, 0.0)
+        step, tail = self.of("step", work), self.of("tail", work)
+        head, next_head = self.of("head", work), self.of("next_head", work)
+        seconds = head.seconds + (work.pictures - 1) * next_head.seconds
+        seconds += work.pictures * (work.steps * step.seconds + tail.seconds)
+        spread = hypot(head.spread, work.pictures * work.steps * step.spread, work.pictures * tail.spread)
+        return Cost(seconds, spread)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            name: {str(size): [round(value, 5) for value in values] for size, values in series.seen.items()}
+            for name, series in self._series.items()
+        }
+
+    def read_json(self, kept: dict[str, Any]) -> None:
+        """Raises: ValueError, AttributeError, TypeError for what was not written by `to_json`."""
+        self._series = {
+            name: Series({float(size): [float(value) for value in values] for size, values in sizes.items()})
+            for name, sizes in kept.items()
+        }
+        self._runs.clear()
+        self.version += 1
+
+
+def first_guess(part: Part, work: Work | None, spec: ModelSpec | None) -> Line:
+    """Before anything was seen: by the size of the weights, as on a middling machine with Metal."""
+    size_gb = 10.0 if spec is None else spec.size_gb
+    guidance = 2.0 if work is not None and "+guidance" in work.mode else 1.0
+    match part:
+        case "start":
+            return Line(2.0, 0.0)
+        case "gap":
+            return Line(0.01, 0.0)
+        case "load":
+            return Line(0.5 + 0.5 * size_gb, 0.0)
+        case "head":
+            return Line(0.1 + 0.05 * size_gb, 0.0)
+        case "next_head":
+            return Line(0.05, 0.0)
+        case "step":
+            return Line(guidance * (0.03 + 0.01 * size_gb), guidance * (0.2 + 0.4 * size_gb))
+        case "tail":
+            return Line(0.02, 1.5)
+        case "file":
+            return Line(0.02, 0.2)
+        case "page":
+            return Line(2.0, 0.0)
+
+
+def _name(part: Part, work: Work | None) -> str:
+    if work is None or part in ("start", "gap", "file"):
+        return part
+    return f"{part} {work.model} {work.quantize or 'whole'}" if part == "load" else f"{part} {work.key}"
+
+
+def _size(part: Part, work: Work | None) -> float:
+    if work is None or part in ("start", "gap", "load", "page"):
+        return 0.0
+    return work.filed if part == "file" else work.drawn

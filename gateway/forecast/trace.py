@@ -1,0 +1,128 @@
+"""A running job by the clock: what its parts took, and how much of it is left. Pure; times are of a monotonic clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from engine.protocol import Drawn, ImageDone, ModelLoaded, ModelLoading, PageRead, StepDone
+from gateway.forecast.costs import Costs, Part
+from gateway.forecast.series import Cost
+from gateway.forecast.work import Work
+
+LIVE_AFTER = 2
+"""So many steps of this job count as much as all that was known before."""
+OVERDUE = 0.1
+"""What takes longer than expected is expected to take this share of it longer still."""
+
+Phase = Literal["loading", "head", "steps", "tail", "filing"]
+
+
+@dataclass(slots=True)
+class Trace:
+    """One attempt at a job that began at `began`."""
+
+    work: Work
+    """All that this attempt has to do."""
+    began: float
+    loads: bool
+    """Whether the model is not in memory yet."""
+    phase: Phase = "head"
+    since: float = field(init=False)
+    """When the phase began; of steps, when the last one ended."""
+    done: int = 0
+    """Pictures drawn or pages read."""
+    step: int = 0
+    _first_step_at: float = 0.0
+    _first_step_s: float = 0.0
+    _head_s: float = 0.0
+    _paces: list[float] = field(default_factory=list)
+    """Seconds a step of this job so far, without the first of each picture."""
+    _drawn_at: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.since = self.began
+        if self.loads:
+            self.phase = "loading"
+
+    def hear(self, fact: object, now: float) -> Iterator[tuple[Part, float]]:
+        """Take note of a fact; gives the parts that ended with it and their seconds."""
+        match fact:
+            case ModelLoading():
+                self._enter("loading", now)
+            case ModelLoaded(seconds=seconds):
+                self.loads = False
+                self._enter("head", now)
+                yield "load", seconds
+            case StepDone(step=step, steps=steps, seconds=seconds):
+                if self.phase != "steps":
+                    self._first_step_at, self._first_step_s, self._head_s = now, seconds, now - self.since
+                elif step > self.step:
+                    self._paces.append((now - self.since) / (step - self.step))
+                self.loads, self.step = False, step
+                self._enter("tail" if step >= steps else "steps", now)
+            case Drawn(image=image, cut_short=cut_short):
+                if self.phase == "tail" and not cut_short:
+                    yield from self._parts(now)
+                self._drawn_at[image] = now
+                self.done, self.step = self.done + 1, 0
+                self._enter("filing" if self.done >= self.work.pictures else "head", now)
+            case ImageDone(image=image):
+                if (drawn_at := self._drawn_at.pop(image, None)) is not None:
+                    yield "file", now - drawn_at
+            case PageRead(seconds=seconds):
+                self.done += 1
+                self.since = now
+                yield "page", seconds
+
+    def _parts(self, now: float) -> Iterator[tuple[Part, float]]:
+        """Of a picture with all its steps. The first step's surplus over the others belongs to what comes before it."""
+        more = self.step - 1
+        step_s = (self.since - self._first_step_at) / more if more > 0 else self._first_step_s
+        yield "step", step_s
+        yield "head" if self.done == 0 else "next_head", max(0.0, self._head_s - step_s)
+        yield "tail", now - self.since
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        self.phase, self.since = phase, now
+
+    def left(self, costs: Costs, now: float) -> Cost:
+        """What is left until the lane is free; the last picture's way into a file not counted."""
+        work, elapsed = self.work, max(0.0, now - self.since)
+        rest = work.pictures - self.done
+        if work.lane == "cpu":
+            page = costs.of("page", work)
+            return Cost(over(page.seconds, elapsed) + max(0, rest - 1) * page.seconds, rest * page.spread)
+        load = costs.of("load", work) if self.loads else Cost(0.0, 0.0)
+        if rest <= 0:
+            return Cost(over(load.seconds, elapsed) if self.loads else 0.0, load.spread)
+        if self.phase == "loading":
+            run = costs.run(work)
+            return Cost(over(load.seconds, elapsed) + run.seconds, load.spread + run.spread)
+        step_s, tail = self._pace(costs), costs.of("tail", work)
+        head = costs.of("head" if self.done == 0 else "next_head", work)
+        match self.phase:
+            case "head":
+                seconds = over(head.seconds + step_s, elapsed) + max(0, work.steps - 1) * step_s + tail.seconds
+            case "steps":
+                seconds = over(step_s, elapsed) + max(0, work.steps - self.step - 1) * step_s + tail.seconds
+            case _:
+                seconds = over(tail.seconds, elapsed)
+        later = costs.of("next_head", work).seconds + work.steps * step_s + tail.seconds
+        share = costs.run(replace(work, pictures=rest))
+        seconds += (rest - 1) * later
+        return Cost(seconds, share.spread * min(1.0, seconds / share.seconds) if share.seconds else 0.0)
+
+    def _pace(self, costs: Costs) -> float:
+        """Seconds a step: what is known of such jobs, and more and more what this one shows."""
+        known = costs.of("step", self.work).seconds
+        if not self._paces:
+            return known
+        live = sorted(self._paces)[len(self._paces) // 2]
+        return (LIVE_AFTER * known + len(self._paces) * live) / (LIVE_AFTER + len(self._paces))
+
+
+def over(expected_s: float, elapsed_s: float) -> float:
+    """What is left of something expected to take so long."""
+    return max(expected_s - elapsed_s, OVERDUE * max(expected_s, elapsed_s))

@@ -1,0 +1,90 @@
+"""What a plan asks of a machine, in the few numbers that its time follows from. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from engine.catalog import ModelSpec
+from engine.protocol import Generate, Lane, Load, Ocr
+from gateway.job import Plans
+
+MEGAPIXEL = 1_000_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One job, or what is left of it. Sizes in megapixels."""
+
+    lane: Lane
+    model: str
+    quantize: int | None
+    mode: str
+    """Plans of one mode cost alike for the same size and steps: txt2img, img2img, edit, and what else matters."""
+    pictures: int
+    """Pictures to draw or pages to read; 0 for a model that is only loaded."""
+    steps: int = 0
+    """Of one picture."""
+    drawn: float = 0.0
+    """What one step works on: the picture, and as much again for each reference."""
+    filed: float = 0.0
+    """What is encoded and stored of one picture."""
+
+    @property
+    def needs(self) -> tuple[str, int | None] | None:
+        """What must be in the engine's memory."""
+        return (self.model, self.quantize) if self.lane == "engine" else None
+
+    @property
+    def key(self) -> str:
+        """Under which its costs are kept."""
+        return f"{self.model} {self.quantize or 'whole'} {self.mode}"
+
+
+def work_of(plan: Plans, spec: ModelSpec | None = None, done: int = 0) -> Work:
+    """The work of a plan of which `done` pictures or pages are there; `spec` is None for a model that is gone."""
+    match plan:
+        case Load(model=model, quantize=quantize):
+            return Work("engine", model, quantize, "load", 0)
+        case Ocr(model=model, count=count):
+            return Work("cpu", model, None, "ocr", count - done)
+        case Generate():
+            return _drawing(plan, spec, done)
+        case _:
+            assert_never(plan)
+
+
+def _drawing(plan: Generate, spec: ModelSpec | None, done: int) -> Work:
+    begins = plan.init_image is not None
+    first_steps = _run(plan.steps, plan.denoise) if begins else plan.steps
+    native = None if spec is None or spec.native_px is None else spec.native_px**2
+    first = native or plan.width_px * plan.height_px
+    steps, pixel_steps, filed = first_steps, float(first_steps * first), plan.width_px * plan.height_px
+    mode = "img2img" if begins else "txt2img"
+    if plan.references:
+        mode = "edit"
+    if plan.guidance > 1 and (spec is None or not spec.distilled):
+        mode += "+guidance"
+    if plan.loras:
+        mode += "+lora"
+    if (second := plan.second_pass) is not None:
+        mode += "+second"
+        more = _run(second.steps, second.denoise)
+        filed = second.width_px * second.height_px
+        steps, pixel_steps = steps + more, pixel_steps + more * (native or filed)
+    drawn = pixel_steps / steps * (1 + len(plan.references)) if steps else float(first)
+    return Work(
+        "engine",
+        plan.model,
+        plan.quantize,
+        mode,
+        len(plan.seeds) - done,
+        steps,
+        drawn / MEGAPIXEL,
+        filed / MEGAPIXEL,
+    )
+
+
+def _run(steps: int, denoise: float) -> int:
+    """The steps that the engine runs of those asked for. Source: engine/backends/base.py steps_to_run."""
+    return max(1, round(steps * denoise)) if denoise > 0 else 0

@@ -1,0 +1,147 @@
+"""Where jobs stand and when they are expected to be done: found when asked, and told to who listens.
+
+Knows the store's order, the forecaster and the hub; no engine, no client and no protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+
+from engine.protocol import Lane, lane_of
+from gateway.forecast import Forecast, Forecaster
+from gateway.hub import Hub, PlaceEvent, ProgressEvent
+from gateway.job import Job, JobEvent, State
+from gateway.store.base import JobStore
+
+log = logging.getLogger("gateway.places")
+
+LANES: tuple[Lane, ...] = ("engine", "cpu")
+KEPT_AS = "forecast"
+KEEP_EVERY_S = 10.0
+HELD_TO = 200
+"""Jobs further back are told a forecast, too; they are not counted when its error is."""
+SHIFT_S = 1.0
+SHIFT_RATIO = 0.1
+"""A forecast is told again once its end has shifted by more than both."""
+
+
+class Places:
+    """Hears of every state event; `run` tells listeners what follows from them."""
+
+    def __init__(self, store: JobStore, hub: Hub, forecaster: Forecaster, every_s: float) -> None:
+        self._store = store
+        self._hub = hub
+        self._forecaster = forecaster
+        self._every_s = every_s
+        self._changed = asyncio.Event()
+        self._told: dict[str, tuple[PlaceEvent, float]] = {}
+        """With the loop's time at which it was told."""
+
+    async def start(self) -> None:
+        """Remember what was learned, and what waits."""
+        kept = await self._store.kept(KEPT_AS)
+        if kept is not None:
+            try:
+                self._forecaster.read_text(kept)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                log.exception("what forecasts were learned from cannot be read; they begin anew")
+        for job in await self._store.waiting(limit=100_000):
+            self._forecaster.waits(job)
+
+    def hear(self, job: Job, event: JobEvent) -> None:
+        """A state event: places may have changed."""
+        forecaster = self._forecaster
+        match event.fact.kind:
+            case "queued":
+                forecaster.waits(job)
+                lane = lane_of(job.plan)
+                line = self._store.order(lane)
+                if len(line) <= HELD_TO and not self._store.is_paused(lane):
+                    forecaster.tell(job.id, line)
+            case "requeued":
+                forecaster.waits(job)
+            case "started":
+                forecaster.begins(job)
+            case "succeeded" | "failed" | "cancelled":
+                forecaster.ends(job)
+            case _:
+                forecaster.hear(job.id, event.fact)
+        self._changed.set()
+
+    def shift(self) -> None:
+        """Places have changed without an event: a reorder, a pause, its end."""
+        self._forecaster.pauses()
+        self._changed.set()
+
+    # ---- what is asked ---------------------------------------------------------------------------
+
+    def forecast(self, job: Job) -> Forecast | None:
+        """When a job is expected to begin and to be done; None once it has ended."""
+        lane = lane_of(job.plan)
+        return self._forecaster.of(job.id, self._store.order(lane), is_paused=self._store.is_paused(lane))
+
+    def newest(self, jobs: Sequence[Job]) -> Iterator[ProgressEvent | PlaceEvent]:
+        """What a listener who comes late should know first."""
+        for job in jobs:
+            if job.state is State.RUNNING and (newest := self._hub.newest(job.id)) is not None:
+                yield newest
+        waiting = {job.id for job in jobs if job.state is State.QUEUED}
+        if waiting:
+            yield from self._places(waiting)
+
+    def room_s(self, lane: Lane, owner: str | None) -> float:
+        """Seconds until one more job may wait: of this owner, or of anybody."""
+        line = self._store.order(lane)
+        first = next((job.id for job in line if job.owner == owner), None)
+        return self._forecaster.room_s(lane, first, line)
+
+    def _places(self, wanted: set[str]) -> Iterator[PlaceEvent]:
+        for lane in LANES:
+            line, running = self._store.order(lane), self._store.running(lane)
+            is_paused = self._store.is_paused(lane)
+            for place, job in enumerate(line):
+                if job.id in wanted and (found := self._forecaster.of(job.id, line, is_paused=is_paused)) is not None:
+                    yield PlaceEvent(job.id, running + place, found)
+
+    # ---- what is told ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Tell waiting jobs where they stand whenever that has changed, and keep what was learned."""
+        loop, kept, kept_at = asyncio.get_running_loop(), self._forecaster.version, 0.0
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            self._tell(loop.time())
+            if self._forecaster.version != kept and loop.time() - kept_at > KEEP_EVERY_S:
+                kept, kept_at = self._forecaster.version, loop.time()
+                await self.keep()
+            await asyncio.sleep(self._every_s)
+
+    async def keep(self) -> None:
+        """Store what was learned; a disk that is full costs no more than that."""
+        try:
+            await self._store.keep(KEPT_AS, self._forecaster.to_text())
+        except Exception:
+            log.exception("what forecasts were learned from could not be kept")
+
+    def _tell(self, now: float) -> None:
+        told: dict[str, tuple[PlaceEvent, float]] = {}
+        heard = {job.id for lane in LANES for job in self._store.order(lane) if self._hub.hears(job.id, job.owner)}
+        for place in self._places(heard) if heard else ():
+            before = self._told.get(place.job_id)
+            if before is not None and not _differs(*before, place, now):
+                told[place.job_id] = before
+                continue
+            told[place.job_id] = place, now
+            self._hub.publish_place(place)
+        self._told = told
+
+
+def _differs(before: PlaceEvent, told_at: float, after: PlaceEvent, now: float) -> bool:
+    """Whether a listener should hear of it: the position, the pause, or the end by more than a little."""
+    if (before.position, before.forecast.is_paused) != (after.position, after.forecast.is_paused):
+        return True
+    shift = abs(now + after.forecast.expected_s - told_at - before.forecast.expected_s)
+    return shift > max(SHIFT_S, SHIFT_RATIO * after.forecast.expected_s) and not after.forecast.is_paused
