@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, Router
+from starlette.routing import Match, Route, Router
 
 from engine.client import Engine, EngineOptions
 from gateway import __version__
@@ -105,7 +106,9 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
     picture_prefixes = tuple(adapter.picture_prefix for adapter in adapters if adapter.picture_prefix)
     http = core.settings.http
     guarded = Guard(
-        ExceptionMiddleware(Router(routes, redirect_slashes=False), handlers={HTTPException: _to_gateway_error}),
+        ExceptionMiddleware(
+            Router(routes, redirect_slashes=False), handlers={HTTPException: partial(_to_gateway_error, routes)}
+        ),
         core.settings,
         render=render,
         body_limit=lambda path: http.image_body_bytes if path in image_paths else http.default_body_bytes,
@@ -149,9 +152,14 @@ def _owner(adapters: Sequence[Adapter], path: str) -> Adapter | None:
     return max(owners, key=lambda owner: owner[0], default=(0, None))[1]
 
 
-def _to_gateway_error(request: Request, error: Exception) -> Response:
+def _to_gateway_error(routes: Sequence[Route], request: Request, error: Exception) -> Response:
     """Starlette knows two of its own: no such route, no such method."""
-    raise MethodNotAllowed if getattr(error, "status_code", 404) == 405 else NotFound
+    if getattr(error, "status_code", 404) != 405:
+        raise NotFound
+    refused = MethodNotAllowed()
+    here = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    refused.allowed = tuple(sorted({method for methods in here for method in methods}))
+    raise refused
 
 
 async def live(request: Request) -> Response:

@@ -108,6 +108,8 @@ class PictureGone(NotFound):
 
 class MethodNotAllowed(GatewayError):
     code, status, message = "method_not_allowed", 405, "The method is not allowed here."
+    allowed: tuple[str, ...] = ()
+    """What is; answered as Allow."""
 
 
 class BodyTooSlow(GatewayError):

@@ -259,9 +259,7 @@ def _responses(section: Section, operation: Operation, types: _Types) -> Schema:
     if operation.answer is not None:
         good["content"] = {JSON: {"schema": types.of(operation.answer, "serialization")}}
     for media in operation.media:
-        text = media.startswith("text/")
-        schema = {"type": "string"} if text else {"type": "string", "contentMediaType": media}
-        good.setdefault("content", {})[media] = {"schema": schema}
+        good.setdefault("content", {})[media] = {"schema": _of_media(media, operation, types)}
     error = {"$ref": f"#/components/responses/{section.name}-error"}
     return {
         str(operation.status): good,
@@ -269,6 +267,16 @@ def _responses(section: Section, operation: Operation, types: _Types) -> Schema:
         "4XX": error,
         "5XX": error,
     }
+
+
+def _of_media(media: str, operation: Operation, types: _Types) -> Schema:
+    if media == EVENTS:
+        kinds = [types.of(kind, "serialization") for kind in dict.fromkeys(operation.events.values())]
+        data = {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": kinds}}
+        event = {"type": "string", "enum": list(operation.events)}
+        properties = {"event": event, "id": {"type": "string"}, "data": data}
+        return {"type": "object", "description": "Of each event.", "properties": properties, "required": ["data"]}
+    return {"type": "string"} if media.startswith("text/") else {"type": "string", "contentMediaType": media}
 
 
 def _in_path(route: Routed, template: str) -> Iterator[Schema]:
@@ -290,4 +298,5 @@ def _in_query(operation: Operation, types: _Types) -> Iterator[Schema]:
 
 def _in_headers(operation: Operation) -> Iterator[Schema]:
     for name in operation.headers:
-        yield {"name": name, "in": "header", "description": HEADERS[name], "schema": {"type": "string"}}
+        schema = {"type": "string", "minLength": 1, "maxLength": 255}
+        yield {"name": name, "in": "header", "description": HEADERS[name], "schema": schema}

@@ -76,7 +76,7 @@ class JobsQuery(Said):
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 100
     cursor: Annotated[str, Field(pattern=r"^[0-9]{1,16}$")] | None = None
     """The `next_cursor` of the page before."""
-    status: str | None = None
+    status: Annotated[str, Field(min_length=1, json_schema_extra={"example": "queued,generating"})] | None = None
     """One status, or several with commas between them."""
     protocol: Annotated[str, Field(max_length=64)] | None = None
     """`native`, `sdapi`, `openai`, `xinference` or `mflux-server`: what the job came in by."""

@@ -22,6 +22,7 @@ from gateway.errors import (
     GatewayError,
     InternalError,
     InvalidRequest,
+    MethodNotAllowed,
     TooManyGuesses,
     Unauthorized,
     UnsupportedMediaType,
@@ -186,6 +187,8 @@ class Guard:
         headers = [(name, value) for name, value in rendered.raw_headers if name.lower() not in dropped]
         if isinstance(error, Unauthorized):
             headers += _challenge(scope)
+        if isinstance(error, MethodNotAllowed) and error.allowed:
+            headers.append((b"allow", ", ".join(error.allowed).encode()))
         if error.retry_after_s is not None and not any(name.lower() == b"retry-after" for name, _ in headers):
             headers.append((b"retry-after", str(error.retry_after_s).encode()))
         if body.whole or not _has_body(scope):
