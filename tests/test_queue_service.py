@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol import ImageDone, Queued, Started, Succeeded
-from gateway.errors import JobNotEnded, JobNotFound, JobNotWaiting
-from gateway.hub import Event, PlaceEvent, Snapshot
+from engine.protocol import ImageDone, Queued, Started, StepDone, Succeeded
+from gateway.errors import JobNotEnded, JobNotFound, JobNotWaiting, OwnerQueueFull, QueueFull
+from gateway.hub import Event, PlaceEvent, ProgressEvent, Snapshot
 from gateway.job import Job, JobEvent, Priority, State
 from gateway.service import JobService, Origin, ServiceOptions
+from gateway.store.base import Bounds
+from gateway.store.sqlite import SqliteStore
 from tests.support import run
 from tests.test_service import ME, request, service_in, until
 
@@ -237,5 +239,102 @@ def test_a_cursor_from_before_jobs_were_forgotten_begins_anew(tmp_path: Path) ->
             for after in (ended.events[0].number, 10**9):
                 opening = [event async for event in ends(service, after, 0)]
                 assert [type(event) for event in opening] == [Snapshot]
+
+    run(story())
+
+
+# ---- forecasts -----------------------------------------------------------------------------------
+
+
+SLOW = {"step_seconds": 0.1, "decode_seconds": 0.1}
+
+
+def test_a_forecast_counts_what_waits_before_and_is_learned_for_the_next_start_of_the_gateway(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script=SLOW) as service:
+            for job in await submitted(service, 3):
+                await service.ended(job.id)
+            assert service.forecast(await service.get(job.id)) is None
+            assert service.forecast_record.count == 3
+        async with service_in(tmp_path, script=SLOW) as service:
+            assert service.forecast_record.count == 3
+            await service.pause()
+            jobs = await submitted(service, 3)
+            told = [service.forecast(job) for job in jobs]
+            assert all(forecast is not None and forecast.is_paused for forecast in told)
+            ends = [forecast.expected_s for forecast in told if forecast is not None]
+            begins = [forecast.wait_s for forecast in told if forecast is not None]
+            assert begins[0] < ends[0] <= begins[1] + 1 < ends[1] + 1 <= begins[2] + 2
+            alone = ends[2] - begins[2]
+            assert 0.3 < alone < 30
+            await service.resume()
+            for job in jobs:
+                await service.ended(job.id)
+            assert service.forecast_record.count == 3  # what was told while it was paused is not held against it
+
+    run(story())
+
+
+def test_a_running_job_is_forecast_by_its_own_steps_and_its_progress_says_so(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script=SLOW) as service:
+            job = await service.submit(request(steps=6), ME)
+            lefts = [
+                (event.progress.step, event.progress.seconds_left)
+                async for event in service.watch(job.id)
+                if isinstance(event, ProgressEvent) and isinstance(event.fact, StepDone)
+            ]
+            assert all(left is not None and left > 0 for _, left in lefts)
+            assert lefts[-1] == min(lefts, key=lambda pair: pair[1] or 0.0)
+
+    run(story())
+
+
+def test_a_place_that_is_told_comes_with_its_forecast(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, options=AT_ONCE) as service:
+            await service.pause()
+            job = await service.submit(request(), ME)
+            async for event in service.watch(job.id):
+                if isinstance(event, PlaceEvent):
+                    assert event.forecast.is_paused
+                    assert event.forecast.expected_s > event.forecast.wait_s
+                    await service.resume()
+                    break
+            await service.ended(job.id)
+
+    run(story())
+
+
+def test_who_finds_the_queue_full_is_told_when_there_will_be_room(tmp_path: Path) -> None:
+    async def story() -> None:
+        options = ServiceOptions(bounds=Bounds(waiting=3, waiting_per_owner=2))
+        async with service_in(tmp_path, script={"step_seconds": 1.0}, options=options) as service:
+            first = await service.submit(request(steps=8), ME)
+            await until(lambda: service.running() is not None)
+            await submitted(service, 2)
+            with pytest.raises(OwnerQueueFull) as own:
+                await service.submit(request(), ME)
+            await service.submit(request(), YOU)
+            with pytest.raises(QueueFull) as full:
+                await service.submit(request(), YOU)
+            left = service.forecast(first)
+            assert left is not None
+            for error in (own.value, full.value):
+                assert error.retry_after_s is not None
+                assert 1 <= error.retry_after_s <= left.expected_s + 10
+
+    run(story())
+
+
+def test_what_was_learned_and_cannot_be_read_is_begun_anew(tmp_path: Path) -> None:
+    async def story() -> None:
+        store = SqliteStore(tmp_path / "data")
+        await store.open()
+        await store.keep("forecast", "{broken")
+        await store.close()
+        async with service_in(tmp_path) as service:
+            assert service.forecast_record.count == 0
+            await service.ended((await service.submit(request(), ME)).id)
 
     run(story())
