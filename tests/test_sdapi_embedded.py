@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -67,6 +70,23 @@ def test_hires_fix_draws_what_is_asked_larger(client: httpx.Client) -> None:
     (larger,) = drawings(client, "txt2img", enable_hr=True, hr_scale=1.5, denoising_strength=0.5)
     assert larger.size == (192, 192)
     assert [(thing.colour, nearest_kind(thing, FIRST_KINDS)) for thing in objects(larger)] == [("red", "circle")]
+
+
+def test_a_running_drawing_is_seen_and_an_interrupt_ends_it_with_the_finished_pictures(client: httpx.Client) -> None:
+    body = {"prompt": "a red circle", "seed": 3, "width": 128, "height": 96, "steps": 8, "batch_size": 10}
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.post, "txt2img", json=body)
+        seen = None
+        while seen is None and not waiting.done():
+            seen = client.get("progress").json()["current_image"]
+            time.sleep(0.02)
+        assert client.post("interrupt").json() == {}
+        answer = waiting.result()
+    assert seen is not None
+    assert Image.open(io.BytesIO(base64.b64decode(seen))).size == (128, 96)
+    notes = json.loads(answer.json()["info"])
+    assert answer.status_code == 200
+    assert len(answer.json()["images"]) == len(notes["infotexts"]) < 10 == len(notes["all_seeds"])
 
 
 def picture(
