@@ -7,9 +7,8 @@ import hashlib
 import logging
 import math
 import secrets
-import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,56 +26,27 @@ from gateway.errors import (
 )
 from gateway.forecast import Forecast, Forecaster, Record
 from gateway.hub import Event, Hub, Snapshot
-from gateway.job import Job, JobEvent, NewJob, Plans, Priority, Progress, State
+from gateway.job import Job, JobEvent, NewJob, Plans, Progress, State
 from gateway.lane import EngineLane
 from gateway.library import Library
 from gateway.ocr.client import OcrOptions
 from gateway.ocr.lane import OcrLane
 from gateway.ocr.request import OcrRequest
+from gateway.options import Origin, ServiceOptions
 from gateway.pictures import Pictures
 from gateway.places import Places
-from gateway.request import GenerationRequest, Leniency, Limits, resolve
+from gateway.request import GenerationRequest, resolve
+from gateway.retention import Retention
 from gateway.runner import LaneRunner
-from gateway.store.base import Bounds, JobStore, Stats
+from gateway.store.base import JobStore, Stats
+from gateway.watching import watch, watch_all
+
+__all__ = ["JobService", "Origin", "ServiceOptions"]
 
 log = logging.getLogger("gateway.service")
 
 PNG = b"\x89PNG\r\n\x1a\n"
 RETRY_AFTER_MOST_S = 3600
-UNUSED_INPUTS_S = 3600.0
-"""How long an input is kept that no job names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Who submits, and how the job is tied to them."""
-
-    owner: str
-    protocol: str
-    attached: bool
-    priority: Priority = Priority.NORMAL
-    idempotency_key: str | None = None
-    leniency: Leniency = "refuse"
-    note: str = ""
-    """What the protocol must know to show the job later, in its own words."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceOptions:
-    """What of the settings the service goes by."""
-
-    limits: Limits = Limits()
-    bounds: Bounds = Bounds()
-    quantize: int | None = None
-    default_steps: int | None = None
-    steps_as_sent: bool = False
-    retention_s: float = 7 * 86400.0
-    retained_jobs: int = 5000
-    pictures_quota_bytes: int = 20 * 2**30
-    retention_every_s: float = 600.0
-    abandon_grace_s: float = 2.0
-    places_every_s: float = 0.5
-    """Places are told at most this often."""
 
 
 class JobService:
@@ -100,6 +70,7 @@ class JobService:
         self._options = options
         self._hub = Hub()
         self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model)
+        self._retention = Retention(store, pictures, options)
         self._places = Places(store, self._hub, self._forecaster, options.places_every_s)
         self._lane = EngineLane(
             store=store,
@@ -125,7 +96,7 @@ class JobService:
         await self._places.start()
         for lane in self._lanes.values():
             await lane.start()
-        self._spawn(self._retain())
+        self._spawn(self._retention.run())
         self._spawn(self._places.run())
 
     async def stop(self) -> None:
@@ -375,52 +346,13 @@ class JobService:
     def engine(self) -> EngineStatus:
         return self._engine.status
 
-    async def watch(self, job_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
-        """Every state event with seq > `after`, and the newest progress, until the job has ended or the gateway stops.
+    def watch(self, job_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
+        """As `gateway.watching.watch`."""
+        return watch(self._store, self._hub, self._places, job_id, after)
 
-        While it waits, its place, too. Replay and live are one loop: no gap, no duplicate. Raises: JobNotFound.
-        """
-        with self._hub.subscribe(job_id) as live:
-            job = await self._store.get(job_id)
-            for event in job.events[after:]:
-                yield event
-            if job.state is not None and job.state.terminal:
-                return
-            seq = max(after, job.seq)
-            for newest in self._places.newest([job]):
-                yield newest
-            async for news in live:
-                if not isinstance(news, JobEvent):
-                    yield news
-                    continue
-                # Two writers may publish in another order than they stored: what is missing stands in the store.
-                for event in [news] if news.seq == seq + 1 else await self._store.events_after(job_id, seq):
-                    seq = event.seq
-                    yield event
-                    if event.fact.kind in ("succeeded", "failed", "cancelled"):
-                        return
-
-    async def watch_all(self, owner: str, after: int | None = None) -> AsyncGenerator[Snapshot | Event, None]:
-        """All of an owner's jobs: every state event with number > `after`, and the newest of progress and places.
-
-        Begins with a snapshot where `after` is None or too old to know what was missed. Ends when the gateway stops or
-        the reader is far too slow; `after` the last number that was seen it goes on with no gap and no duplicate.
-        """
-        with self._hub.subscribe_owner(owner) as live:
-            seen = await self._store.seen(owner, after)
-            while seen.live is None and seen.events:
-                for event in seen.events:
-                    yield event
-                seen = await self._store.seen(owner, seen.number)
-            if seen.live is not None:
-                yield Snapshot(seen.number, seen.live, tuple(self._places.newest(seen.live)))
-            else:
-                lives = await self._store.list_jobs(owner=owner, states=(State.QUEUED, State.RUNNING), limit=1000)
-                for newest in self._places.newest(lives):
-                    yield newest
-            async for news in live:
-                if not isinstance(news, JobEvent) or news.number > seen.number:
-                    yield news
+    def watch_all(self, owner: str, after: int | None = None) -> AsyncGenerator[Snapshot | Event, None]:
+        """As `gateway.watching.watch_all`."""
+        return watch_all(self._store, self._hub, self._places, owner, after)
 
     async def ended(self, job_id: str) -> Job:
         """The job once it has ended. Raises: Unavailable where the gateway stops first."""
@@ -470,23 +402,9 @@ class JobService:
         if job.state is State.QUEUED:
             self._lanes[lane_of(job.plan)].wake()
 
-    # ---- retention -------------------------------------------------------------------------------
-
-    async def _retain(self) -> None:
-        while True:
-            try:
-                await self.retain_once()
-            except Exception:
-                log.exception("retention failed")
-            await asyncio.sleep(self._options.retention_every_s)
-
     async def retain_once(self) -> None:
-        """Forget ended jobs past their time with their inputs; remove the oldest pictures over the quota."""
-        old = time.time() - self._options.retention_s
-        while ended := await self._store.ended_before(old, keep_newest=self._options.retained_jobs):
-            await self._store.delete([job.id for job in ended])
-        await self._store.drop_unused_blobs(grace_s=UNUSED_INPUTS_S)
-        await asyncio.to_thread(self.pictures.shrink, self._options.pictures_quota_bytes)
+        """Forget what is past its time."""
+        await self._retention.once()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
         task = asyncio.create_task(work, name=name)

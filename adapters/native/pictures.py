@@ -18,7 +18,7 @@ from adapters.native.request import PictureQuery, UploadBody
 from adapters.native.shapes import Uploaded
 from gateway.errors import InvalidRequest, NotFound
 from gateway.images import base64_picture, checked_picture, encode
-from gateway.service import UNUSED_INPUTS_S
+from gateway.retention import UNUSED_INPUTS_S
 
 IMAGE_ID = re.compile(r"([0-9a-f]{32})-([0-9]{1,4})")
 PRIVATE = {"Cache-Control": "private, no-cache"}

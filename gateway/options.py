@@ -1,0 +1,41 @@
+"""Who submits a job, and what of the settings the service goes by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.job import Priority
+from gateway.request import Leniency, Limits
+from gateway.store.base import Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who submits, and how the job is tied to them."""
+
+    owner: str
+    protocol: str
+    attached: bool
+    priority: Priority = Priority.NORMAL
+    idempotency_key: str | None = None
+    leniency: Leniency = "refuse"
+    note: str = ""
+    """What the protocol must know to show the job later, in its own words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """What of the settings the service goes by."""
+
+    limits: Limits = Limits()
+    bounds: Bounds = Bounds()
+    quantize: int | None = None
+    default_steps: int | None = None
+    steps_as_sent: bool = False
+    retention_s: float = 7 * 86400.0
+    retained_jobs: int = 5000
+    pictures_quota_bytes: int = 20 * 2**30
+    retention_every_s: float = 600.0
+    abandon_grace_s: float = 2.0
+    places_every_s: float = 0.5
+    """Places are told at most this often."""
