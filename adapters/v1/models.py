@@ -48,7 +48,10 @@ def to_model(name: str, library: Library, vision: Folders) -> dict[str, Any]:
 
 
 def _row(name: str, spec: ModelSpec, library: Library) -> dict[str, Any]:
-    """Source: `Model` of openai 3.52; `model_type` and below: what xinference_client reads of a model."""
+    """Source: `Model` of openai 3.52; `model_type` and below: what xinference_client reads of a model.
+
+    Ours: `max_references`, how many pictures an edit follows; 0 for a model that cannot.
+    """
     folder = library.folder(spec)
     return {
         "id": name,
@@ -58,6 +61,7 @@ def _row(name: str, spec: ModelSpec, library: Library) -> dict[str, Any]:
         "model_type": "image",
         "model_name": spec.name,
         "model_ability": ["text2image", "image2image", "inpainting"],
+        "max_references": spec.max_references,
         "model_family": spec.geometry,
         "model_description": spec.description,
         "description": spec.description,
