@@ -138,6 +138,11 @@ class Hub:
         """How many listen to this very job."""
         return len(self._subscriptions.get(("job", job_id), ()))
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody listens at all."""
+        return bool(self._subscriptions)
+
     def hears(self, job_id: str, owner: str) -> bool:
         """Whether anybody would see an event of this job."""
         return ("job", job_id) in self._subscriptions or ("owner", owner) in self._subscriptions

@@ -21,7 +21,7 @@ LANES: tuple[Lane, ...] = ("engine", "cpu")
 KEPT_AS = "forecast"
 KEEP_EVERY_S = 10.0
 HELD_TO = 200
-"""Jobs further back are told a forecast, too; they are not counted when its error is."""
+"""Where more wait, forecasts are told, too, but not held to: that would cost every submit a look at all."""
 SHIFT_S = 1.0
 SHIFT_RATIO = 0.1
 """A forecast is told again once its end has shifted by more than both."""
@@ -57,9 +57,8 @@ class Places:
             case "queued":
                 forecaster.waits(job)
                 lane = lane_of(job.plan)
-                line = self._store.order(lane)
-                if len(line) <= HELD_TO and not self._store.is_paused(lane):
-                    forecaster.tell(job.id, line)
+                if self._store.depth(lane) <= HELD_TO and not self._store.is_paused(lane):
+                    forecaster.tell(job.id, self._store.order(lane))
             case "requeued":
                 forecaster.waits(job)
             case "started":
@@ -128,7 +127,9 @@ class Places:
 
     def _tell(self, now: float) -> None:
         told: dict[str, tuple[PlaceEvent, float]] = {}
-        heard = {job.id for lane in LANES for job in self._store.order(lane) if self._hub.hears(job.id, job.owner)}
+        heard: set[str] = set()
+        if self._hub.is_heard:
+            heard = {job.id for lane in LANES for job in self._store.order(lane) if self._hub.hears(job.id, job.owner)}
         for place in self._places(heard) if heard else ():
             before = self._told.get(place.job_id)
             if before is not None and not _differs(*before, place, now):

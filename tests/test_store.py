@@ -460,7 +460,7 @@ def test_claim_position_and_waiting_agree_about_owners_classes_and_age(tmp_path:
             assert [job.id for job in store.order("engine")] == line
             assert [await store.position(job_id) for job_id in line] == list(range(7))
             assert [(await claim(store)).job.id for _ in line] == line
-            assert store.running("engine") == 7
+            assert (store.running("engine"), store.depth("engine"), store.depth("cpu")) == (7, 0, 0)
 
     run(story())
 

@@ -93,6 +93,8 @@ class Trace:
         rest = work.pictures - self.done
         if work.lane == "cpu":
             page = costs.of("page", work)
+            if rest <= 0:
+                return Cost(0.0, 0.0)
             return Cost(over(page.seconds, elapsed) + max(0, rest - 1) * page.seconds, rest * page.spread)
         load = costs.of("load", work) if self.loads else Cost(0.0, 0.0)
         if rest <= 0:

@@ -145,6 +145,10 @@ class JobStore(Protocol):
         """The same of one lane, as little as their places need."""
         ...
 
+    def depth(self, lane: Lane) -> int:
+        """How many jobs of a lane wait."""
+        ...
+
     def running(self, lane: Lane) -> int:
         """How many jobs of a lane run, those included whose last picture is being filed."""
         ...

@@ -79,6 +79,9 @@ class Line:
         with self._lock:
             return self._ordered(lane, now).ordered
 
+    def depth(self, lane: Lane) -> int:
+        return len(self._lanes[lane].waiting)
+
     def running(self, lane: Lane) -> int:
         return len(self._lanes[lane].running)
 

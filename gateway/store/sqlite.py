@@ -344,6 +344,9 @@ class SqliteStore:
     def order(self, lane: Lane) -> tuple[Waiting, ...]:
         return self._line.order(lane, self._clock())
 
+    def depth(self, lane: Lane) -> int:
+        return self._line.depth(lane)
+
     def running(self, lane: Lane) -> int:
         return self._line.running(lane)
 
