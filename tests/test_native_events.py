@@ -120,7 +120,10 @@ def test_a_waiting_job_hears_comments_and_how_the_queue_moves(gateway: Live, cli
                     other.delete(f"/jobs/{first}")
                     first = ""
                 if event.get("event") == "position" and event["data"]["position"] == before - 1:
+                    told = event["data"]
                     break
+            assert told["earliest_seconds"] <= told["eta_seconds"] <= told["latest_seconds"]
+            assert 0 <= told["wait_seconds"] <= told["eta_seconds"]
             assert "progress" not in seen
         finally:
             client.post("/queue/resume")

@@ -181,6 +181,8 @@ def test_the_queue_answers_as_documented(client: httpx.Client) -> None:
     same_shape(queue, {**answer("queue"), "active": {**answer("queue")["active"]}})
     assert queue["active"]["job_id"] == running["id"]
     assert (queue["queued"][0]["job_id"], queue["queued"][0]["position"]) == (waiting["id"], 1)
+    assert queue["queued"][0]["eta_seconds"] >= queue["active"]["eta_seconds"] >= 0
+    assert waiting["forecast"]["wait_seconds"] <= waiting["eta_seconds"]
     for job in (waiting, running):
         client.delete(f"/jobs/{job['id']}")
 

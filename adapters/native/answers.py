@@ -15,6 +15,7 @@ from adapters.base import core_of
 from adapters.native.shapes import (
     AdjustmentShown,
     Brief,
+    ForecastShown,
     JobShown,
     JobType,
     PageShown,
@@ -25,6 +26,7 @@ from adapters.native.shapes import (
 )
 from engine.protocol import Generate, Load, Ocr, PageRead
 from gateway.errors import GatewayError
+from gateway.forecast import Forecast
 from gateway.job import Job, Plans, Progress, State
 from gateway.request import Adjustment
 
@@ -58,7 +60,18 @@ def to_progress(progress: Progress) -> ProgressShown:
     }
 
 
-def to_job(job: Job, position: int | None, progress: Progress | None) -> JobShown:
+def to_forecast(forecast: Forecast) -> ForecastShown:
+    return {
+        "eta_seconds": round(forecast.expected_s, 2),
+        "wait_seconds": round(forecast.wait_s, 2),
+        "earliest_seconds": round(forecast.finish_low_s, 2),
+        "latest_seconds": round(forecast.finish_high_s, 2),
+    }
+
+
+def to_job(
+    job: Job, position: int | None, progress: Progress | None = None, forecast: Forecast | None = None
+) -> JobShown:
     """A job without its pictures' bytes."""
     assert job.state is not None
     fraction = 1.0 if job.state is State.SUCCEEDED else progress.fraction if progress else 0.0
@@ -69,6 +82,7 @@ def to_job(job: Job, position: int | None, progress: Progress | None) -> JobShow
         "status": STATUS[job.state],
         "progress": round(fraction, 4),
         "position": position,
+        "eta_seconds": None if forecast is None else round(forecast.expected_s, 2),
         "model": job.plan.model,
         "protocol": job.protocol,
         "priority": job.priority.name.lower(),  # type: ignore[typeddict-item]
@@ -86,6 +100,8 @@ def to_job(job: Job, position: int | None, progress: Progress | None) -> JobShow
         shown["seeds"] = list(job.plan.seeds)
     if progress is not None:
         shown["progress_detail"] = to_progress(progress)
+    if forecast is not None:
+        shown["forecast"] = to_forecast(forecast)
     if job.images:
         shown["image_ids"] = [image_id(job.id, image.image) for image in job.images]
         shown["image_urls"] = [image_url(job.id, image.image) for image in job.images]

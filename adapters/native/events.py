@@ -8,8 +8,8 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from adapters.native.answers import PREFIX, STATUS, image_id, image_url, iso, to_progress
-from adapters.native.shapes import JobShown, ProgressShown, Result, Status
+from adapters.native.answers import PREFIX, STATUS, image_id, image_url, iso, to_forecast, to_progress
+from adapters.native.shapes import ForecastShown, JobShown, ProgressShown, Result, Status
 from engine.protocol import (
     Cancelled,
     CancelRequested,
@@ -106,8 +106,8 @@ class PreviewData(AJob):
     url: str
 
 
-class PositionData(AJob):
-    """Where a waiting job stands now."""
+class PositionData(AJob, ForecastShown):
+    """Where a waiting job stands now, and when it is expected to be done."""
 
     status: Literal["queued"]
     position: int
@@ -148,7 +148,12 @@ def frame(event_id: object, rest: bytes) -> bytes:
 
 
 def position_body(event: PlaceEvent) -> bytes:
-    data: PositionData = {"job_id": event.job_id, "status": "queued", "position": event.position}
+    data: PositionData = {
+        "job_id": event.job_id,
+        "status": "queued",
+        "position": event.position,
+        **to_forecast(event.forecast),
+    }
     return body("position", data)
 
 

@@ -31,8 +31,9 @@ async def own_job(request: Request, job_id: str | None = None) -> Job:
 
 async def shown(request: Request, job: Job) -> JobShown:
     service = service_of(request)
-    has_ended = job.state is not None and job.state.terminal
-    return to_job(job, None if has_ended else await service.position(job.id), service.progress(job.id))
+    if job.state is not None and job.state.terminal:
+        return to_job(job, None)
+    return to_job(job, await service.position(job.id), service.progress(job.id), service.forecast(job))
 
 
 async def generate(request: Request) -> Response:

@@ -22,10 +22,14 @@ async def queue(request: Request) -> Response:
     active: Active | None = None
     if running is not None and running.owner == owner and progress is not None:
         active = {**to_brief(running), **to_progress(progress)}
+        if (forecast := service.forecast(running)) is not None:
+            active["eta_seconds"] = round(forecast.expected_s, 2)
     queued: list[Waiting] = []
     for job in (job for job in waiting if job.owner == owner):
         if (position := await service.position(job.id)) is not None:
-            queued.append({**to_brief(job), "position": position})
+            forecast = service.forecast(job)
+            eta_s = None if forecast is None else round(forecast.expected_s, 2)
+            queued.append({**to_brief(job), "position": position, "eta_seconds": eta_s})
     answer: Queue = {
         "active": active,
         "queued": queued,

@@ -45,6 +45,18 @@ class ProgressShown(TypedDict):
     eta_seconds: float | None
 
 
+class ForecastShown(TypedDict):
+    """Seconds from now: until it is done, until it begins, and between which two it is done in nine cases of ten.
+
+    Where the queue is paused they count from the moment that it goes on.
+    """
+
+    eta_seconds: float
+    wait_seconds: float
+    earliest_seconds: float
+    latest_seconds: float
+
+
 class PageShown(TypedDict):
     """One page that was read; `page` is its number in the PDF, null for a picture."""
 
@@ -70,7 +82,7 @@ class ErrorDetail(TypedDict):
 
 
 class JobShown(TypedDict):
-    """A job. `position` counts the jobs before it and is null once it has ended; times are UTC."""
+    """A job. `position` counts the jobs before it; it and `eta_seconds` are null once it has ended. Times are UTC."""
 
     id: str
     job_id: str
@@ -78,6 +90,7 @@ class JobShown(TypedDict):
     status: Status
     progress: float
     position: int | None
+    eta_seconds: float | None
     model: str
     protocol: str
     priority: Literal["low", "normal", "high"]
@@ -94,6 +107,7 @@ class JobShown(TypedDict):
     guidance: NotRequired[float]
     seeds: NotRequired[list[int]]
     progress_detail: NotRequired[ProgressShown]
+    forecast: NotRequired[ForecastShown]
     image_ids: NotRequired[list[str]]
     image_urls: NotRequired[list[str]]
     error: NotRequired[str]
@@ -225,6 +239,7 @@ class Waiting(Brief):
     """`position` counts the jobs before it, whosever they are."""
 
     position: int
+    eta_seconds: float | None
 
 
 class Queue(TypedDict):

@@ -139,13 +139,13 @@ async def all_frames(request: Request, after: int | None) -> AsyncGenerator[byte
 
 def to_snapshot(snapshot: Snapshot) -> SnapshotData:
     progress = {n.job_id: n.progress for n in snapshot.newest if isinstance(n, ProgressEvent)}
-    places = {n.job_id: n.position for n in snapshot.newest if isinstance(n, PlaceEvent)}
-    return {
-        "jobs": [
-            to_job(job, 0 if job.state is State.RUNNING else places.get(job.id), progress.get(job.id))
-            for job in snapshot.jobs
-        ]
-    }
+    places = {n.job_id: n for n in snapshot.newest if isinstance(n, PlaceEvent)}
+    jobs = []
+    for job in snapshot.jobs:
+        place = places.get(job.id)
+        position = 0 if job.state is State.RUNNING else place.position if place else None
+        jobs.append(to_job(job, position, progress.get(job.id), place.forecast if place else None))
+    return {"jobs": jobs}
 
 
 def last_seq(request: Request, job_id: str) -> int:
