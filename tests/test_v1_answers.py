@@ -8,8 +8,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -18,7 +17,7 @@ from starlette.requests import Request
 from adapters.base import validated
 from adapters.v1 import ADAPTER
 from adapters.v1.answers import Row, completed_frame, error_frame, partial_frame, to_response, to_url
-from adapters.v1.drawing import Order, failure_of, retry_after_s, to_frame
+from adapters.v1.drawing import Order, failure_of, to_frame
 from adapters.v1.errors import render_error, to_error
 from adapters.v1.payloads import Edit, Generation, unfolded
 from adapters.v1.pictures import from_png, from_preview
@@ -34,7 +33,6 @@ from engine.protocol import (
     StepDone,
     Succeeded,
 )
-from gateway.core import Core
 from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, ModelNotFound, QueueFull
 from gateway.hub import ProgressEvent
 from gateway.job import Job, NewJob, Outcome, Progress, StateFacts
@@ -317,18 +315,6 @@ def test_a_missing_field_has_openais_own_words() -> None:
     shown = to_error(caught.value)
     assert shown["message"] == "Missing required parameter: 'prompt'."
     assert (shown["param"], shown["code"]) == ("prompt", "missing_required_parameter")
-
-
-@pytest.mark.parametrize(("left_s", "retry_s"), [(None, None), (0.2, 1), (12.3, 13), (900.0, 60)])
-def test_a_busy_gateway_is_to_be_asked_again_when_its_job_should_be_done(
-    left_s: float | None, retry_s: int | None
-) -> None:
-    running = SimpleNamespace(id=ID)
-    progress = SimpleNamespace(seconds_left=left_s)
-    service = SimpleNamespace(running=lambda: running, progress=lambda job_id: progress)
-    assert retry_after_s(cast(Core, SimpleNamespace(service=service))) == retry_s
-    idle = SimpleNamespace(running=lambda: None)
-    assert retry_after_s(cast(Core, SimpleNamespace(service=idle))) is None
 
 
 def test_an_unknown_model_tells_which_there_are() -> None:

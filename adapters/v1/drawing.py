@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Container
@@ -21,7 +20,7 @@ from starlette.responses import Response
 from adapters.base import attached, attached_events, core_of, event_stream, idempotency_key, owner_of, png_of
 from adapters.v1.answers import Row, completed_frame, error_frame, partial_frame, to_response, to_url
 from adapters.v1.content import origin_of
-from adapters.v1.errors import RETRY_AFTER_MAX_S, render_error
+from adapters.v1.errors import render_error
 from adapters.v1.inputs import inputs_of
 from adapters.v1.models import served_names
 from adapters.v1.payloads import Drawing, FromPictures, known_model, named_as_sent, to_request
@@ -29,14 +28,11 @@ from adapters.v1.pictures import from_png, from_preview
 from adapters.v1.request_ids import request_ids
 from adapters.v1.sent import Sent
 from engine.protocol import Cancelled, Failed, Generate, ImageDone, Preview, Succeeded
-from gateway.core import Core
 from gateway.errors import (
     ClientGone,
     GatewayError,
     GenerationFailed,
     InternalError,
-    OwnerQueueFull,
-    QueueFull,
     Unavailable,
 )
 from gateway.hub import Event, ProgressEvent
@@ -101,24 +97,11 @@ async def submit(request: Request, order: Order, names: Container[str]) -> Job:
     """Raises: as JobService.submit, naming parameters as the client did."""
     core, owner = core_of(request), owner_of(request)
     origin = Origin(owner=owner, protocol="openai", attached=True, idempotency_key=idempotency_key(request))
-    try:
-        with named_as_sent(names):
-            job = await core.service.submit(order.request, origin)
-    except (QueueFull, OwnerQueueFull) as error:
-        error.retry_after_s = retry_after_s(core) or error.retry_after_s
-        raise
+    with named_as_sent(names):
+        job = await core.service.submit(order.request, origin)
     if order.asked.request_id is not None:
         request_ids(core).put(owner, order.asked.request_id, job.id)
     return job
-
-
-def retry_after_s(core: Core) -> int | None:
-    """When the running job is expected to make room; None where nothing is known of it."""
-    running = core.service.running()
-    progress = core.service.progress(running.id) if running else None
-    if progress is None or progress.seconds_left is None:
-        return None
-    return max(1, min(RETRY_AFTER_MAX_S, math.ceil(progress.seconds_left)))
 
 
 async def answer(request: Request, job: Job, order: Order) -> Response:
