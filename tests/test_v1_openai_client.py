@@ -17,6 +17,7 @@ from openai.types import ImageEditCompletedEvent, ImageEditPartialImageEvent
 from tests.live import Live
 from tests.v1_support import (
     MODEL,
+    SKETCH,
     SLASHED,
     UNDISTILLED,
     Counting,
@@ -215,7 +216,7 @@ def test_every_parameter_of_an_edit_is_taken(client: openai.OpenAI) -> None:
     answer = client.images.edit(
         image=input_png(),
         prompt=PROMPT,
-        model="dall-e-2",
+        model=SKETCH,
         n=2,
         size="64x64",
         quality="high",

@@ -42,7 +42,8 @@ DRAWN = {
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with gateway(tmp_path_factory.mktemp("v1"), step_seconds=0.2) as running:
+    """Its streams say more comments than events: all of these clients must pass over them."""
+    with gateway(tmp_path_factory.mktemp("v1"), {"http": {"heartbeat_s": 0.05}}, step_seconds=0.2) as running:
         (running.folder / "picture.png").write_bytes(input_png())
         (running.folder / "mask.png").write_bytes(hole_mask())
         yield running

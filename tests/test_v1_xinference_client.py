@@ -35,23 +35,11 @@ INPAINTING = "/v1/images/inpainting"
 LEFT, RIGHT = (0, 0, 48, 64), (48, 0, 96, 64)
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with gateway(tmp_path_factory.mktemp("v1"), step_seconds=0.0) as running:
-        yield running
-
-
 @pytest.fixture
 def client(served: Live) -> Iterator[RESTfulClient]:
     client = RESTfulClient(served.url)
     yield client
     client.close()
-
-
-@pytest.fixture
-def plain(served: Live) -> Iterator[httpx.Client]:
-    with plain_client(served) as client:
-        yield client
 
 
 def fetched(answer: Any) -> Image.Image:

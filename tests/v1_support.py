@@ -22,6 +22,9 @@ MODEL = "shapes"
 """A local model of 128 pixels: answers do not wait for large pictures."""
 SLASHED = "org/m:4bit"
 UNDISTILLED = "base"
+"""Follows up to four pictures."""
+SKETCH = "sketch"
+"""Follows none: its edits are image-to-image."""
 STEP_S = 0.03
 
 
@@ -31,6 +34,7 @@ def models_config(folder: Path) -> dict[str, Any]:
     (weights / "transformer" / "model.safetensors").touch()
     local = {name: {"path": str(weights), "like": "flux2-tiny"} for name in (MODEL, SLASHED)}
     local[UNDISTILLED] = {"path": str(weights), "like": "flux2-klein-base-4b"}
+    local[SKETCH] = {"path": str(weights), "like": "z-image-turbo"}
     empty = folder / "models"
     (empty / "loras").mkdir(parents=True)
     (empty / "loras" / "style.safetensors").touch()

@@ -1,0 +1,25 @@
+"""What tests of several modules begin from. A module that needs another gateway has a `served` of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.live import Live
+from tests.v1_support import gateway, plain_client
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A gateway of the fake engine that draws at once, with the models of /v1's tests."""
+    with gateway(tmp_path_factory.mktemp("v1"), step_seconds=0.0) as running:
+        yield running
+
+
+@pytest.fixture
+def plain(served: Live) -> Iterator[httpx.Client]:
+    """HTTP and nothing else, to that gateway."""
+    with plain_client(served) as client:
+        yield client
