@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import shutil
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -46,6 +48,26 @@ async ([base, body]) => {
       }
     };
   });
+}
+"""
+FOLLOW_ALL = """
+async ([base, body, count]) => {
+  const submit = async () => (await (await fetch(base + '/api/v1/generate', {
+    method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify(body)})).json()).job_id;
+  window.seen = {ids: [], names: [], snapshots: 0, opened: 0, ended: []};
+  const source = new EventSource(base + '/api/v1/events');
+  source.addEventListener('open', () => { seen.opened += 1; });
+  await new Promise((resolve) => source.addEventListener('snapshot', (e) => { seen.snapshots += 1; resolve(); }));
+  for (const name of ['queued', 'started', 'image', 'requeued', 'complete', 'error', 'cancelled'])
+    source.addEventListener(name, (e) => {
+      if (!e.data) return;  // the browser's own error event
+      seen.ids.push(Number(e.lastEventId));
+      seen.names.push(name);
+      if (['complete', 'error', 'cancelled'].includes(name)) seen.ended.push(JSON.parse(e.data).job_id);
+    });
+  const jobs = [];
+  for (let i = 0; i < count; i++) jobs.push(await submit());
+  return jobs;
 }
 """
 DRIVE_BY = """
@@ -133,4 +155,68 @@ def test_a_foreign_page_can_neither_read_nor_queue(gateway: Live, browser: Any, 
     assert tries["read"] == tries["simple"] == "blocked"
     assert tries["opaque"] in (0, "blocked")
     assert httpx.get(f"{gateway.url}/api/v1/jobs").json() == before
+    page.close()
+
+
+def test_the_javascript_of_the_documentation_runs_as_written(gateway: Live, browser: Any) -> None:
+    """The third seed's EventSource."""
+    seed = json.loads((Path(__file__).parent / "seeds" / "mflux_api.json").read_text())
+    body = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 4}
+    httpx.post(f"{gateway.url}/api/v1/queue/pause")
+    job_id = httpx.post(f"{gateway.url}/api/v1/generate", json=body).json()["job_id"]
+    page = browser.new_page(bypass_csp=True)  # for Playwright's own waiting
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(f"{gateway.url}/health/live")
+    page.evaluate(
+        "\n".join(seed["javascript"]).replace("a3f2b8c9d4e5", job_id).replace("const eventSource", "eventSource")
+    )
+    page.wait_for_function("eventSource.readyState === EventSource.OPEN")
+    httpx.post(f"{gateway.url}/api/v1/queue/resume")
+    page.wait_for_function("eventSource.readyState === EventSource.CLOSED")
+    assert any(line.startswith("Progress: ") and line.endswith("%") for line in said)
+    assert any(line.startswith("Generation complete!") for line in said)
+    page.close()
+
+
+def test_one_event_source_hears_of_all_jobs_also_over_a_restart_of_the_gateway(browser: Any, tmp_path: Path) -> None:
+    """It comes back by itself with the last id, and misses nothing and hears nothing twice."""
+    gateway = Live(tmp_path, fake_script={"step_seconds": 0.1}).start()
+    try:
+        page = browser.new_page(bypass_csp=True)  # for Playwright's own waiting
+        page.goto(f"{gateway.url}/health/live")
+        body = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 8, "num_images": 2}
+        jobs = page.evaluate(FOLLOW_ALL, [gateway.url, body, 2])
+        page.wait_for_function("seen.names.includes('image')")
+        gateway.stop()
+        gateway.start()
+        page.wait_for_function(f"seen.ended.length === {len(jobs)}")
+        seen = page.evaluate("seen")
+        assert sorted(seen["ended"]) == sorted(jobs)
+        assert seen["opened"] >= 2
+        assert seen["snapshots"] == 1
+        assert seen["ids"] == sorted(set(seen["ids"]))
+        assert seen["names"].count("image") == 4
+        assert seen["names"].count("requeued") >= 1
+        page.close()
+    finally:
+        gateway.stop()
+
+
+def test_the_documentation_is_shown_under_the_strict_policy(gateway: Live, browser: Any) -> None:
+    """S-15, S-42: nothing is fetched from elsewhere, nothing is refused by the policy."""
+    page = browser.new_page()
+    asked: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.goto(f"{gateway.url}/swagger", wait_until="commit")
+    page.wait_for_selector("#operations-tag-native")
+    page.click("#operations-tag-native")
+    page.click("#operations-native-post_api_v1_generate")
+    page.wait_for_selector("text=Make a job")
+    assert page.locator(".opblock-tag").count() >= 6
+    assert all(url.startswith((gateway.url, "data:", "blob:")) for url in asked)
+    assert complaints == []
     page.close()

@@ -1,0 +1,272 @@
+"""python -m benchmarks.fanout [--streams 1000] [--jobs 20] [--seconds 30] [--stuck 50]: events to many readers.
+
+A gateway and its client share the machine and speak over real sockets. The jobs are in the store and in the hub as the
+lanes would put them there; what they report is made up, so that all of them run at once. Each has ten steps a second
+and a picture every few seconds, and each stream follows one job. Latency is from the report to the parsed event.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import psutil
+
+from engine.protocol import ImageDone, StepDone, Succeeded
+from gateway.core import Core
+from gateway.request import GenerationRequest
+from gateway.service import Origin
+from gateway.store.base import Lease, WorkerInfo
+
+PER_S = 10
+IMAGES = 10
+OWNER = "fanout"
+OPENED_AT_ONCE = 50
+MOST = 10_000
+HEAD = "GET /api/v1/jobs/{job}/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Client-Id: {owner}\r\n\r\n"
+ENDS = ("complete", "error", "cancelled")
+
+
+# ---- the gateway: a process of its own ------------------------------------------------------------
+
+
+async def serve(folder: Path, port: int, jobs: int, seconds: float) -> None:
+    """Serve, and do as the lines on stdin say; answers are JSON lines on stdout."""
+    from adapters import ADAPTERS
+    from gateway.app import build_app, build_core
+    from gateway.server import serve as serve_app
+    from gateway.settings import load_settings
+
+    config = {"http": {"max_streams": MOST, "max_connections": MOST}, "engine": {"backend": "fake"}}
+    (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    arguments = ["--config", str(folder / "config.yaml"), "--port", str(port), "--model", "flux2-tiny"]
+    arguments += ["--data-dir", str(folder / "data"), "--output-dir", str(folder / "output")]
+    settings = load_settings(arguments, {})
+    core = build_core(settings)
+    serving = asyncio.create_task(serve_app(build_app(core, ADAPTERS), settings, stopping=core.service.begin_stop))
+    leases: list[Lease] = []
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        match line.strip():
+            case "submit":
+                leases = await claimed(core, jobs)
+                say({"jobs": [lease.job.id for lease in leases]})
+            case "go":
+                say({"reported": await report(core, leases, seconds)})
+            case "left":
+                say({"streams": core.streaming})
+    serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+def say(answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+async def claimed(core: Core, count: int) -> list[Lease]:
+    """As many jobs, all of them running as far as store and hub know."""
+    await core.service.pause()
+    origin = Origin(owner=f"client:{OWNER}", protocol="native", attached=False)
+    for _ in range(count):
+        request = GenerationRequest(prompt="x", width_px=64, height_px=64, count=IMAGES)
+        await core.service.submit(request, origin)
+    store = core.service._store
+    await store.pause("engine", False)
+    leases = [await store.claim(WorkerInfo(id=f"worker {i}")) for i in range(count)]
+    await store.pause("engine", True)
+    return [lease for lease in leases if lease is not None]
+
+
+async def report(core: Core, leases: list[Lease], seconds: float) -> dict[str, list[float]]:
+    """Report on all jobs until they end; returns when each step of each job was told, in Unix seconds."""
+    told = await asyncio.gather(*(_report(core, lease, i, len(leases), seconds) for i, lease in enumerate(leases)))
+    return {lease.job.id: times for lease, times in zip(leases, told, strict=True)}
+
+
+async def _report(core: Core, lease: Lease, place: int, places: int, seconds: float) -> list[float]:
+    hub, store, job = core.service._hub, core.service._store, lease.job
+    hub.begin(job.id, IMAGES, 0)
+    steps = round(seconds * PER_S)
+    begin, times = time.monotonic() + 1 + place / places / PER_S, []
+    for step in range(steps):
+        await asyncio.sleep(max(0.0, begin + step / PER_S - time.monotonic()))
+        image = step * IMAGES // steps
+        times.append(time.time())
+        hub.publish_progress(job.id, StepDone(image=image, step=step, steps=steps, seconds=1 / PER_S))
+        if (step + 1) * IMAGES // steps > image:
+            file = f"{job.id}.1.{image}.png"
+            done = ImageDone(image=image, seed=1, file=file, width_px=64, height_px=64, drawn_px=(64, 64), seconds=1)
+            await store.record(lease, done)
+    await store.commit(lease, Succeeded())
+    hub.end(job.id)
+    return times
+
+
+# ---- the client ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Reader:
+    """One stream: what came of it."""
+
+    job: str
+    seq: int = 0
+    lost: int = 0
+    ended: bool = False
+    seen: list[tuple[int, float]] = field(default_factory=list)
+    """Steps, and when they were parsed, in Unix seconds."""
+
+
+async def follow(reader: Reader, port: int, opening: asyncio.Semaphore) -> None:
+    async with opening:
+        source, sink = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+        sink.write(HEAD.format(job=reader.job, owner=OWNER).encode())
+        await source.readuntil(b"\r\n\r\n")
+    event, seq = "", 0
+    try:
+        while not reader.ended and (line := await source.readline()):
+            if line.startswith(b"id: "):
+                seq = int(line.rpartition(b":")[2])
+            elif line.startswith(b"event: "):
+                event = line[7:-1].decode()
+            elif line.startswith(b"data: ") and event == "progress":
+                reader.seen.append((json.loads(line[6:])["step"], time.time()))
+            elif line.startswith(b"data: ") and seq > reader.seq:
+                reader.lost += seq - reader.seq - 1
+                reader.seq, reader.ended = seq, event in ENDS
+    finally:
+        sink.close()
+
+
+async def stuck(job: str, port: int) -> asyncio.StreamWriter:
+    """A reader that never reads."""
+    source, sink = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    sink.write(HEAD.format(job=job, owner=OWNER).encode())
+    source._transport.pause_reading()  # type: ignore[attr-defined]
+    return sink
+
+
+class Gateway:
+    """The other process."""
+
+    def __init__(self, folder: Path, port: int, jobs: int, seconds: float) -> None:
+        command = [sys.executable, "-m", "benchmarks.fanout", "--serve", str(folder), str(port)]
+        with (folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, "--jobs", str(jobs), "--seconds", str(seconds)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self.measured = psutil.Process(self._process.pid)
+
+    def ask(self, what: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+async def measure(streams: int, jobs: int, seconds: float, stuck_readers: int) -> dict[str, Any]:
+    from tests.live import free_port
+
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        gateway = Gateway(Path(folder), port, jobs, seconds)
+        try:
+            while True:
+                with contextlib.suppress(OSError):
+                    (await asyncio.open_connection("127.0.0.1", port))[1].close()
+                    break
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(1)
+            ids = (await asyncio.to_thread(gateway.ask, "submit"))["jobs"]
+            readers = [Reader(ids[i % len(ids)]) for i in range(streams)]
+            opening = asyncio.Semaphore(OPENED_AT_ONCE)
+            following = [asyncio.create_task(follow(reader, port, opening)) for reader in readers]
+            still = [await stuck(ids[i % len(ids)], port) for i in range(stuck_readers)]
+            while (await asyncio.to_thread(gateway.ask, "left"))["streams"] < streams:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+            before, began = sum(gateway.measured.cpu_times()[:2]), time.monotonic()
+            reported = (await asyncio.to_thread(gateway.ask, "go"))["reported"]
+            cpu = (sum(gateway.measured.cpu_times()[:2]) - before) / (time.monotonic() - began)
+            await asyncio.wait(following, timeout=30)
+            memory = gateway.measured.memory_info().rss
+            for sink in still:
+                sink.close()
+            await asyncio.sleep(1)
+            left = (await asyncio.to_thread(gateway.ask, "left"))["streams"]
+        finally:
+            gateway.end()
+    return told(readers, reported, cpu, memory, left)
+
+
+def told(readers: list[Reader], reported: dict[str, list[float]], cpu: float, memory: int, left: int) -> dict[str, Any]:
+    late = [(at - reported[reader.job][step]) * 1000 for reader in readers for step, at in reader.seen]
+    percent = quantiles(late, n=100)
+    steps = Counter({job: len(times) for job, times in reported.items()})
+    return {
+        "streams": len(readers),
+        "jobs": len(reported),
+        "events": len(late),
+        "p50_ms": round(percent[49], 1),
+        "p99_ms": round(percent[98], 1),
+        "progress_conflated": sum(steps[reader.job] for reader in readers) - len(late),
+        "state_events_lost": sum(reader.lost for reader in readers),
+        "streams_without_their_end": sum(not reader.ended for reader in readers),
+        "streams_left_after_1_s": left,
+        "cpu_of_one_core": f"{cpu:.0%}",
+        "memory_mb": round(memory / 2**20),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--jobs", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--stuck", type=int, default=0, help="readers besides that never read")
+    parser.add_argument("--serve", nargs=2, metavar=("FOLDER", "PORT"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(MOST, most) if most > 0 else MOST, most))
+    with asyncio.Runner(loop_factory=_loop) as runner:
+        if asked.serve:
+            runner.run(serve(Path(asked.serve[0]), int(asked.serve[1]), asked.jobs, asked.seconds))
+        else:
+            print(json.dumps(runner.run(measure(asked.streams, asked.jobs, asked.seconds, asked.stuck)), indent=1))
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+if __name__ == "__main__":
+    main()
