@@ -16,13 +16,18 @@ import httpx
 import pytest
 from PIL import Image, ImageChops
 
+from engine.catalog import EMBEDDED_PATH
 from tests.live import Live, live
 from tests.sdapi_support import INIT, SMALL, fixtures, opened
 
 STEP_S = 0.25
 
 
-gateway, client = fixtures(config={"models": {"aliases": {"klein": "flux2-tiny"}}})
+NO_EDIT = {"path": str(EMBEDDED_PATH), "like": "z-image-turbo"}
+MODELS = {"aliases": {"klein": "flux2-tiny"}, "local": {"no-edit": NO_EDIT}}
+"""Any folder of weights will do: the fake backend reads none."""
+
+gateway, client = fixtures(config={"models": MODELS})
 slow_gateway, slow = fixtures("slow_gateway", "slow", fake_script={"step_seconds": STEP_S})
 
 
@@ -138,7 +143,7 @@ def test_subseeds_lead_from_one_picture_to_another(client: httpx.Client) -> None
 
 
 def test_references_that_the_model_cannot_follow_are_left_out_and_told(client: httpx.Client) -> None:
-    body = {**SMALL, "init_images": [INIT], "mode": "edit", "extra_images": [INIT, INIT]}
+    body = {**SMALL, "model": "no-edit", "init_images": [INIT], "mode": "edit", "extra_images": [INIT, INIT]}
     info = json.loads(client.post("img2img", json=body).json()["info"])
     told = {item["param"]: (item["asked"], item["used"]) for item in info["adjustments"]}
     assert told["mode"] == ("edit", "img2img")

@@ -19,10 +19,11 @@ from gateway.core import Core
 from gateway.errors import InvalidRequest
 from gateway.request import resolve
 from gateway.settings import Settings
-from tests.sdapi_support import INIT, LIMITS, TINY, an_image, opened
+from tests.sdapi_support import INIT, LIMITS, an_image, opened
 from tests.support import run
 
 EDITS = next(spec for spec in CATALOG if spec.max_references == 4)
+NO_EDIT = next(spec for spec in CATALOG if spec.max_references == 0)
 SMALL = {"width": 64, "height": 64}
 THIN = base64.b64encode(an_image((200, 8))).decode()
 
@@ -73,10 +74,10 @@ def test_a_model_that_edits_follows_references(
 
 
 def test_a_model_that_cannot_edit_starts_from_the_picture_and_says_so() -> None:
-    found = begun({"init_images": [INIT], "mode": "edit", "extra_images": [INIT]}, model=TINY)
+    found = begun({"init_images": [INIT], "mode": "edit", "extra_images": [INIT]}, model=NO_EDIT)
     assert (len(found.init_images), found.references, found.denoise) == (1, (), None)
     assert [item.param for item in found.dropped] == ["extra_images", "mode"]
-    assert begun({"init_images": [INIT], "image_strength": 0.5}, model=TINY).dropped == ()
+    assert begun({"init_images": [INIT], "image_strength": 0.5}, model=NO_EDIT).dropped == ()
 
 
 @pytest.mark.parametrize("body", [{"extra_images": [INIT] * 5}, {"extra_images": [THIN]}])
