@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from xinference_client import RESTfulClient
 
 from gateway.errors import InvalidRequest, ModelNotOnDisk, NotInstalled
@@ -22,6 +23,7 @@ from gateway.ocr import packages
 from gateway.ocr.packages import check_vision
 from gateway.ocr.pages import Unreadable
 from gateway.ocr.vision import MAX_TOKENS, VisionReader, prompt_for
+from gateway.settings import Settings
 from tests.live import Live, live
 from tests.ocr_support import encoded, pdf, written
 from tests.v1_support import assert_openai_error
@@ -125,6 +127,21 @@ def test_what_is_missing_is_named_with_what_installs_it(tmp_path: Path, monkeypa
     monkeypatch.setattr(packages, "PDF", "no_such_package")
     with pytest.raises(InvalidRequest, match="no_such_package"):
         check_vision("glm", tmp_path / "glm", pdf=True)
+
+
+@pytest.mark.parametrize(
+    ("ocr", "words"),
+    [
+        ({"default": "glm"}, "there is no model glm"),
+        ({"models": {"rapidocr": "/weights"}}, "another model of that name"),
+        ({"models": {"flux2-tiny": "/weights"}}, "another model of that name"),
+        ({"models": {"": "/weights"}}, "at least 1 character"),
+    ],
+)
+def test_a_setting_that_names_no_reader_of_its_own_is_refused(ocr: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Settings.model_validate({"ocr": ocr})
+    assert Settings.model_validate({"ocr": {"models": {"glm": "/weights"}, "default": "glm"}}).ocr.default == "glm"
 
 
 def test_the_pinned_mlx_vlm_has_what_the_stand_in_has(tmp_path: Path) -> None:
