@@ -59,7 +59,8 @@ class Recorder(Forecaster):
         self.rows.append([round(time.monotonic() - self.began, 4), what, job_id[:8], *more])
 
     def waits(self, job: Job) -> None:
-        self._row("waits", job.id, job.plan.model_dump(exclude_defaults=True) | {"kind": job.plan.kind})
+        plan = job.plan.model_dump(exclude_defaults=True) | {"kind": job.plan.kind, "prompt": "x"}
+        self._row("waits", job.id, plan)
         super().waits(job)
 
     def tell(self, job_id: str, line: Sequence[Waiting]) -> None:
@@ -72,7 +73,7 @@ class Recorder(Forecaster):
 
     def hear(self, job_id: str, fact: object) -> float | None:
         dump = getattr(fact, "model_dump", dict)(include={"kind", "image", "step", "steps", "seconds", "model"})
-        if dump.get("kind") != "preview":
+        if dump.get("kind") not in ("preview", "decoding"):
             self._row("hear", job_id, {k: round(v, 4) if isinstance(v, float) else v for k, v in dump.items()})
         return super().hear(job_id, fact)
 

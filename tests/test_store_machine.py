@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
@@ -169,12 +170,13 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 StoreMachine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("STORE_EXAMPLES", "15")),
-    stateful_step_count=int(os.environ.get("STORE_STEPS", "40")),
+    max_examples=int(os.environ.get("STORE_EXAMPLES", "6")),
+    stateful_step_count=int(os.environ.get("STORE_STEPS", "30")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 
 
+@pytest.mark.timeout(600)
 class TestStore(StoreMachine.TestCase):  # type: ignore[misc]
     """Its one test is hypothesis's."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-FADE = 0.85
+FADE = 0.6
 """How much a value counts for each newer one of its size."""
 FAR = 3.0
 """Spreads from the median at which a value is drawn in."""
