@@ -75,7 +75,7 @@ def test_a_mask_says_what_is_repainted(client: httpx.Client) -> None:
 
 def test_what_the_model_cannot_follow_is_refused_by_name(client: httpx.Client) -> None:
     red = base64.b64encode(png(RED)).decode()
-    refused = client.post("/generate", json={**SMALL, "reference_images": [red]})
+    refused = client.post("/generate", json={**SMALL, "reference_images": [red] * 17})
     assert (refused.status_code, refused.json()["details"]["param"]) == (400, "reference_images")
 
 
