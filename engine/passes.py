@@ -58,8 +58,7 @@ def draw(
 
     Raises: as Backend.draw.
     """
-    if plan.further_init_images:
-        plan = plan.model_copy(update={"init_image": plan.init_images[image % len(plan.init_images)]})
+    plan = begun_from_its_own(plan, image)
     second = plan.second_pass
     if second is None:
         return backend.draw(spec, plan, image, inputs, watcher)
@@ -80,6 +79,17 @@ def draw(
     }
     over = plan.model_copy(update=update)
     return backend.draw(spec, over, image, {**inputs, FIRST: path}, PassWatcher(watcher, first.run, 0))
+
+
+def begun_from_its_own(plan: Generate, image: int) -> Generate:
+    """The plan with the input picture of picture number `image`, and what that is laid into."""
+    if not plan.further_init_images:
+        return plan
+    turn = image % len(plan.init_images)
+    paste = plan.paste
+    if paste is not None and paste.further_pictures:
+        paste = paste.model_copy(update={"picture": (paste.picture, *paste.further_pictures)[turn]})
+    return plan.model_copy(update={"init_image": plan.init_images[turn], "paste": paste})
 
 
 def enlarged(picture: Picture, to: SecondPass) -> Picture:

@@ -26,6 +26,8 @@ class Paste(Frozen):
 
     picture: str
     """Blob: the picture to lay the drawn one into; the result has its size."""
+    further_pictures: tuple[str, ...] = ()
+    """Blobs: what the pictures after the first are laid into in turn, one for each `further_init_images`."""
     mask: str
     """Blob: the drawn one shows where this is white, the old one where it is black."""
     left_px: int
@@ -77,6 +79,8 @@ class Generate(Frozen):
     """Blobs: the pictures after the first begin from these in turn, then from `init_image` again."""
     denoise: float = 1.0
     """0 keeps the input picture, 1 ignores it."""
+    stretch_latents: bool = False
+    """The input picture is brought to the size drawn as latents, not as pixels: by models of any size, unmasked."""
     second_pass: SecondPass | None = None
     mask: str | None = None
     """Blob: white is repainted, black stays as the input picture is."""
@@ -96,7 +100,7 @@ class Generate(Frozen):
     @property
     def inputs(self) -> frozenset[str]:
         """All blobs the plan names."""
-        paste = (self.paste.picture, self.paste.mask) if self.paste else ()
+        paste = (self.paste.picture, *self.paste.further_pictures, self.paste.mask) if self.paste else ()
         return frozenset(name for name in (*self.init_images, self.mask, *paste, *self.references) if name)
 
     @property

@@ -43,6 +43,7 @@ class GenerationRequest(Frozen):
     init_image: str | None = None
     further_init_images: tuple[str, ...] = ()
     denoise: float | None = None
+    stretch_latents: bool = False
     second_pass: SecondPassRequest | None = None
     mask: str | None = None
     mask_content: MaskContent = "original"
@@ -175,6 +176,7 @@ def resolve(
         init_image=request.init_image,
         further_init_images=request.further_init_images,
         denoise=denoise,
+        stretch_latents=request.stretch_latents,
         second_pass=second_pass,
         mask=request.mask,
         mask_content=request.mask_content,

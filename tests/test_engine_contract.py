@@ -285,6 +285,16 @@ def test_pictures_begin_from_their_own_inputs_in_turn(bench: Bench, inputs: dict
     assert drawn("x")[0] != drawn("large")[0]
 
 
+def test_a_picture_of_another_size_is_begun_from_as_pixels_or_as_latents(bench: Bench, inputs: dict[str, str]) -> None:
+    def drawn(**changes: bool) -> bytes:
+        return bench.drawn(bench.facts(plan(init_image="large", denoise=0.5, **changes), inputs=inputs))[0]
+
+    pixels, latents = drawn(), drawn(stretch_latents=True)
+    assert len(latents) == len(pixels)
+    assert bench.name == "fake" or latents != pixels
+    assert drawn(stretch_latents=True) == latents
+
+
 @pytest.mark.parametrize(("denoise", "steps"), [(0.0, 2), (0.5, 4), (1.0, 6)])
 def test_a_second_pass_draws_over_the_enlarged_picture(bench: Bench, denoise: float, steps: int) -> None:
     first = plan(seeds=(1,), steps=2, width_px=64, height_px=64)

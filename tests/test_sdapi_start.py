@@ -19,7 +19,8 @@ from gateway.core import Core
 from gateway.errors import InvalidRequest
 from gateway.request import resolve
 from gateway.settings import Settings
-from tests.sdapi_support import INIT, LIMITS, an_image, opened
+from tests.sdapi_support import INIT, LIMITS, TINY, an_image, opened
+from tests.sdapi_support import a_mask as mask_png
 from tests.support import run
 
 EDITS = next(spec for spec in CATALOG if spec.max_references == 4)
@@ -139,9 +140,30 @@ def test_half_masked_latents_are_not_to_be_had_and_that_is_told() -> None:
     assert [(item.param, item.used) for item in found.adjustments] == [("mask_round", "true")]
 
 
-def test_a_mask_takes_one_start_picture() -> None:
-    with pytest.raises(InvalidRequest):
-        begun({"init_images": [INIT, INIT], "batch_size": 2, "mask": INIT})
+def test_start_pictures_under_one_mask_are_each_laid_into_their_own() -> None:
+    other = base64.b64encode(mask_png((96, 64), (0, 0, 9, 9))).decode()
+    found = begun({"init_images": [INIT, other], "batch_size": 2, "mask": INIT})
+    assert found.paste is not None
+    assert len(set(found.init_images)) == 2
+    assert len({found.paste.picture, *found.paste.further_pictures}) == 2
+
+
+def test_start_pictures_under_one_mask_must_have_one_size() -> None:
+    other = base64.b64encode(mask_png((64, 64), (0, 0, 9, 9))).decode()
+    with pytest.raises(InvalidRequest) as caught:
+        begun({"init_images": [INIT, other], "batch_size": 2, "mask": INIT})
+    assert caught.value.param == "init_images"
+
+
+def test_a_picture_is_stretched_as_latents_where_that_is_asked_and_can_be() -> None:
+    shelf = Shelf()
+    found = begun({"init_images": [INIT], "resize_mode": 3}, shelf=shelf)
+    assert found.stretch_latents
+    assert opened(shelf.kept[found.init_images[0]]).size == (96, 64)
+    for body, model in (({}, TINY), ({"mask": INIT}, EDITS)):
+        told = begun({"init_images": [INIT], "resize_mode": 3, **body}, model=model)
+        assert not told.stretch_latents
+        assert [(item.param, item.used) for item in told.dropped if item.param == "resize_mode"] == [("resize_mode", 0)]
 
 
 def test_the_cores_names_become_the_clients() -> None:

@@ -53,6 +53,7 @@ class Inputs:
     references: tuple[str, ...] = ()
     denoise: float | None = None
     """Where the way of drawing decides it."""
+    stretch_latents: bool = False
     overlay: bytes | None = None
     """The mask as a PNG, where it is asked back."""
     dropped: tuple[Adjustment, ...] = ()
@@ -102,6 +103,7 @@ def to_request(
         init_image=inputs.init_images[0] if inputs.init_images else None,
         further_init_images=inputs.init_images[1:],
         denoise=denoise,
+        stretch_latents=inputs.stretch_latents,
         second_pass=second_pass_of(asked, limits),
         mask=inputs.mask,
         mask_content=inputs.mask_content,

@@ -23,6 +23,7 @@ from gateway.images import base64_picture, checked_picture, opened, to_png
 from gateway.request import Adjustment
 
 EDIT = "edit"
+LATENT_RESIZE = 3
 REFERENCE_MIN_PX = 16
 REFERENCE_MAX_PIXELS = 1024 * 1024
 """mflux shrinks larger references to this, and needs 16 pixels each way after that."""
@@ -56,23 +57,27 @@ async def inputs_of(core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec, look:
     references = await _references(core, extra, spec, named, before=pngs if follows else ())
     if edits and not has_mask:
         return Inputs(references=references, denoise=1.0, dropped=tuple(notes))
-    if asked.resize_mode == 3:
-        reason = "the picture is stretched as pixels, not as latents"
-        notes.append(Adjustment(param="resize_mode", asked=3, used=0, reason=reason))
+    by_latents = asked.resize_mode == LATENT_RESIZE and not has_mask and spec.native_px is None
+    if asked.resize_mode == LATENT_RESIZE and not by_latents:
+        reason = "with a mask, or a model of one size, a picture is stretched as pixels, not as latents"
+        notes.append(Adjustment(param="resize_mode", asked=LATENT_RESIZE, used=0, reason=reason))
     start = Start(size_of(asked.width, asked.height, core.settings.generation.limits), look, mask_use(asked))
     denoise = 1.0 if edits else None
     if has_mask:
         mask = await _checked(core, asked.mask or "", "mask")
-        made = await asyncio.to_thread(_masked, pngs[0], mask, start)
-        if made is not None:
+        made = await asyncio.to_thread(_all_masked, pngs, mask, start)
+        if made:
             return await _stored(
                 core, made, start, Inputs(references=references, denoise=denoise, dropped=tuple(notes))
             )
         reason = "the mask is blank: the whole picture is redrawn, as A1111 does it"
         notes.append(Adjustment(param="mask", asked="a blank mask", used=None, reason=reason))
-    fitted = [await asyncio.to_thread(_fitted, png, start) for png in pngs]
+    fit = _laid if by_latents else _fitted
+    fitted = [await asyncio.to_thread(fit, png, start) for png in pngs]
     names = tuple([await core.service.keep_input(picture) for picture in fitted])
-    return Inputs(init_images=names, references=references, denoise=denoise, dropped=tuple(notes))
+    return Inputs(
+        init_images=names, references=references, denoise=denoise, dropped=tuple(notes), stretch_latents=by_latents
+    )
 
 
 def mask_use(asked: Img2Img) -> MaskUse:
@@ -96,8 +101,6 @@ def mask_use(asked: Img2Img) -> MaskUse:
 def _check_count(asked: Img2Img, *, edits: bool, has_mask: bool) -> None:
     """Source: A1111 1.10.1 StableDiffusionProcessingImg2Img.init. Raises: InvalidRequest, AsA1111."""
     count = len(asked.init_images)
-    if has_mask and count > 1:
-        raise InvalidRequest("With a mask, one picture at a time can be the start.", param="init_images")
     if not edits and asked.num_images is None and count > max(1, asked.batch_size):
         expecting = f"bad number of images passed: {count}; expecting {asked.batch_size} or less"
         raise AsA1111("RuntimeError", expecting)
@@ -136,6 +139,10 @@ def _fitted(png: bytes, start: Start) -> bytes:
     return to_png(resized(on_background(opened(png), start.look.background), start.size, start.mask.resize_mode))
 
 
+def _laid(png: bytes, start: Start) -> bytes:
+    return to_png(on_background(opened(png), start.look.background))
+
+
 def _masked(png: bytes, mask: bytes, start: Start) -> tuple[Prepared, tuple[bytes, ...]] | None:
     """The parts of a masked drawing, and their files in the order of `_stored`."""
     picture = on_background(opened(png), start.look.background)
@@ -146,14 +153,30 @@ def _masked(png: bytes, mask: bytes, start: Start) -> tuple[Prepared, tuple[byte
     return found, tuple(to_png(part) for part in parts)
 
 
-async def _stored(core: Core, made: tuple[Prepared, tuple[bytes, ...]], start: Start, rest: Inputs) -> Inputs:
-    found, files = made
-    init, mask, whole, overlay = [await core.service.keep_input(file) for file in files]
+def _all_masked(pngs: Sequence[bytes], mask: bytes, start: Start) -> list[tuple[Prepared, tuple[bytes, ...]]]:
+    """Each picture with the same mask; nothing where the mask is blank. Raises: InvalidRequest."""
+    if len({png[16:24] for png in pngs}) > 1:  # width and height in PNG's first chunk
+        raise InvalidRequest("Pictures with one mask must have one size.", param="init_images")
+    return [made for png in pngs if (made := _masked(png, mask, start)) is not None]
+
+
+async def _stored(core: Core, made: list[tuple[Prepared, tuple[bytes, ...]]], start: Start, rest: Inputs) -> Inputs:
+    (found, files), *_ = made
+    _, mask, _, overlay = [await core.service.keep_input(file) for file in files]
+    inits, wholes = [[await core.service.keep_input(parts[i]) for _, parts in made] for i in (0, 2)]
     left, top, right, bottom = found.box
-    paste = Paste(picture=whole, mask=overlay, left_px=left, top_px=top, width_px=right - left, height_px=bottom - top)
+    paste = Paste(
+        picture=wholes[0],
+        further_pictures=tuple(wholes[1:]),
+        mask=overlay,
+        left_px=left,
+        top_px=top,
+        width_px=right - left,
+        height_px=bottom - top,
+    )
     wanted_back = start.look.with_mask or start.look.with_cut_out
     return Inputs(
-        init_images=(init,),
+        init_images=tuple(inits),
         mask=mask,
         mask_content=MASK_CONTENT[start.mask.content],
         paste=paste,

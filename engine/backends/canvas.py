@@ -101,7 +101,7 @@ class Frame:
     drawn: Size
     """What the model draws at."""
     init: Image.Image | None = None
-    """The input picture, fitted to `drawn`."""
+    """The input picture, fitted to `drawn`, or at a size of its own, whose latents are to be stretched."""
     untouched: Image.Image | None = None
     """The whole answer, where nothing is to be drawn."""
     mask: Image.Image | None = None
@@ -150,6 +150,10 @@ def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) -
     patch = _patch_of(plan, init, mask, inputs)
     if plan.denoise <= 0:
         return Frame(asked, asked, untouched=init if patch is None else patch.picture)
+    if plan.stretch_latents and native_px is None and mask is None:
+        whole = open_input(inputs[plan.init_image])
+        own = (max(16, whole.width // 16 * 16), max(16, whole.height // 16 * 16))
+        return Frame(asked, drawn, stretch(whole, own), references=references, patch=patch)
     part = None if mask is None or native_px is None else _surroundings(mask)
     if mask is not None and part is not None:
         laid = Patch(init, Image.new("L", asked, 255), part)

@@ -182,7 +182,7 @@ def sketch(plan: Generate, image: int, frame: canvas.Frame) -> Image.Image:
     for lora in plan.loras:
         painted = Image.blend(painted, gradient(lora.name, 0, frame.drawn), min(1.0, abs(lora.scale) / 2))
     if frame.init is not None:
-        painted = Image.blend(frame.init, painted, plan.denoise)
+        painted = Image.blend(canvas.stretch(frame.init, painted.size), painted, plan.denoise)
         if frame.mask is not None:
             painted = Image.composite(painted, frame.init, frame.mask)
     return painted

@@ -22,9 +22,10 @@ from PIL.Image import Image
 from engine.backends.base import Model, Watcher
 from engine.families.base import Painter, Sketch
 from engine.families.encoded import Encoded
+from engine.families.latents import shrunk, stretched
 from engine.families.loras import Wardrobe
 from engine.families.noise import img2img_schedule, shifted, slerp
-from engine.families.sitting import Observer, Sitting, Unfinished, shrunk
+from engine.families.sitting import Observer, Sitting, Unfinished
 from engine.protocol import Generate
 
 
@@ -144,7 +145,9 @@ class Easel:
             width=image.width,
             tiling_config=self._pipeline.tiling_config,
         )
-        patches = Flux2LatentCreator.patchify_latents(helpers.ensure_4d_latents(encoded))
+        width, height = self._sketch.frame.drawn
+        latent = stretched(helpers.ensure_4d_latents(encoded), height // 8, width // 8)
+        patches = Flux2LatentCreator.patchify_latents(latent)
         normal = helpers.bn_normalize_vae_encoded_latents(patches, vae=self._pipeline.vae)
         return Flux2LatentCreator.pack_latents(normal)
 

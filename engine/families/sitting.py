@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 import mlx.core as mx
 from PIL.Image import Image
 
 from engine.backends.base import PictureSkipped, Watcher
-from engine.backends.canvas import PREVIEW_PX, Frame
+from engine.backends.canvas import Frame
 
 
 class Unfinished(Exception):
@@ -87,15 +86,3 @@ def straight_on(before: mx.array, latents: mx.array, config: Any, t: int) -> mx.
     sigmas = config.scheduler.sigmas
     velocity = (latents - before) / (sigmas[t + 1] - sigmas[t])
     return (latents - sigmas[t + 1] * velocity).astype(latents.dtype)
-
-
-def shrunk(latent: mx.array) -> mx.array:
-    """VAE latents (1, channels, [1,] height / 8, width / 8), averaged until they decode to `PREVIEW_PX` at most."""
-    height, width = latent.shape[-2:]
-    pool = ceil(max(height, width) * 8 / PREVIEW_PX)
-    if pool <= 1:
-        return latent
-    rows, columns = ceil(height / pool), ceil(width / pool)
-    plain = [(0, 0)] * (latent.ndim - 2)
-    whole = mx.pad(latent, [*plain, (0, rows * pool - height), (0, columns * pool - width)], mode="edge")
-    return whole.reshape(*latent.shape[:-2], rows, pool, columns, pool).mean(axis=(-3, -1))

@@ -21,9 +21,10 @@ from PIL.Image import Image
 
 from engine.backends.base import Watcher
 from engine.families.base import Sketch
+from engine.families.latents import shrunk, stretched
 from engine.families.loras import Wardrobe
 from engine.families.noise import img2img_schedule, slerp
-from engine.families.sitting import Observer, Sitting, Unfinished, shrunk
+from engine.families.sitting import Observer, Sitting, Unfinished
 from engine.protocol import Generate
 
 
@@ -133,10 +134,11 @@ class _Canvas:
         encoded = LatentCreator.encode_image(
             vae=img2img.vae,
             image_path=cast(Any, frame.init),  # takes a picture as well as a path
-            height=height,
-            width=width,
+            height=frame.init.height,
+            width=frame.init.width,
             tiling_config=img2img.tiling_config,
         )
+        encoded = stretched(encoded, height // 8, width // 8)
         clean = start = layout.pack_latents(encoded, height, width)
         if frame.mask is not None:
             repaint = layout.pack_latents(_touched(frame.mask, encoded), height, width) > 0

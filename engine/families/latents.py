@@ -1,0 +1,41 @@
+"""VAE latents, (1, channels, [1,] rows, columns), made smaller or stretched. Knows no family."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import mlx.core as mx
+import numpy as np
+
+from engine.backends.canvas import PREVIEW_PX
+
+
+def shrunk(latent: mx.array) -> mx.array:
+    """Averaged until they decode to `PREVIEW_PX` at most."""
+    height, width = latent.shape[-2:]
+    pool = ceil(max(height, width) * 8 / PREVIEW_PX)
+    if pool <= 1:
+        return latent
+    rows, columns = ceil(height / pool), ceil(width / pool)
+    plain = [(0, 0)] * (latent.ndim - 2)
+    whole = mx.pad(latent, [*plain, (0, rows * pool - height), (0, columns * pool - width)], mode="edge")
+    return whole.reshape(*latent.shape[:-2], rows, pool, columns, pool).mean(axis=(-3, -1))
+
+
+def stretched(latent: mx.array, rows: int, columns: int) -> mx.array:
+    """Brought to another size by linear interpolation."""
+    if latent.shape[-2:] == (rows, columns):
+        return latent
+    down, across = _linear(latent.shape[-2], rows), _linear(latent.shape[-1], columns)
+    return (down @ latent.astype(mx.float32) @ across.T).astype(latent.dtype)
+
+
+def _linear(before: int, after: int) -> mx.array:
+    """The matrix, after x before, that interpolates linearly between the middles of cells."""
+    places = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
+    low = np.floor(places).astype(int)
+    high = np.minimum(low + 1, before - 1)
+    matrix = np.zeros((after, before), dtype=np.float32)
+    matrix[np.arange(after), low] += 1 - (places - low)
+    matrix[np.arange(after), high] += places - low
+    return mx.array(matrix)
