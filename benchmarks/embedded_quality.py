@@ -26,7 +26,7 @@ from engine.catalog import EMBEDDED_PATH
 from tests.live import Live
 from tools.train_embedded.judging import edit_cases, evaluation_scenes, icon_scenes, judge, ranked_icons
 from tools.train_embedded.reading import is_night
-from tools.train_embedded.scenes import Style, prompt, render
+from tools.train_embedded.scenes import Scene, Style, prompt, render
 
 MODEL = "flux2-tiny"
 SIZE_PX = 128
@@ -121,10 +121,16 @@ def edits(artist: Artist, count: int, seed: int) -> Shown:
     return shown
 
 
+def by_day(count: int, seed: int) -> list[Scene]:
+    """Scenes whose backgrounds are not dark anyway, nor the objects."""
+    scenes = evaluation_scenes(3 * count, seed, KNOWS_ALL)
+    return [s for s in scenes if s.background != "black" and all(g.colour != "black" for g in s.groups)][:count]
+
+
 def at_night(artist: Artist, count: int, seed: int) -> Shown:
-    """The LoRA `night`: is the background dark blue with it, another without, and are the objects still there?"""
+    """The LoRA `night`: is the background dark with it and not without, and are the objects still there?"""
     rng, effects, objects_kept, shown = Random(seed), 0, 0, []
-    for number, scene in enumerate(evaluation_scenes(count, seed + 2, KNOWS_ALL)):
+    for number, scene in enumerate(by_day(count, seed + 2)):
         text = prompt(scene, rng)
         picture = artist.draw(text, number, loras=[{"name": "night", "scale": 1.0}])
         effects += is_night(picture) and not is_night(artist.draw(text, number))
@@ -164,14 +170,14 @@ def main() -> None:
             with httpx.Client(base_url=gateway.url, timeout=120) as client:
                 artist = Artist(client)
                 shapes = composed(artist, arguments.count, arguments.seed)
-                things = icons(artist, arguments.seed, each=2) if KNOWS_ALL else []
+                things = icons(artist, arguments.seed, each=4) if KNOWS_ALL else []
                 variety(artist, 60, arguments.seed)
                 changed = edits(artist, 100, arguments.seed)
                 dark = at_night(artist, 60, arguments.seed)
         finally:
             gateway.stop()
     if arguments.sheet:
-        contact_sheet([*shapes[:32], *things[::2], *changed[:16], *dark[:8]], arguments.sheet)
+        contact_sheet([*shapes[:32], *things[::4], *changed[:16], *dark[:8]], arguments.sheet)
 
 
 if __name__ == "__main__":

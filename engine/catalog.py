@@ -190,12 +190,13 @@ _TINY = ModelSpec(
     family="flux2_tiny",
     geometry=EMBEDDED,
     licence="Apache-2.0",
-    description="The embedded model: coloured shapes, drawn by the FLUX.2 pipeline on any machine",
+    description="The embedded model: coloured shapes and everyday things, by the FLUX.2 pipeline on any machine",
     distilled=True,
     default_steps=4,
     useful_max_steps=8,
     default_px=128,
     native_px=128,
+    max_references=1,
     size_gb=0.02,
 )
 

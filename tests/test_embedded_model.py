@@ -14,11 +14,12 @@ from PIL import Image, ImageChops
 
 from engine.catalog import EMBEDDED_PATH
 from tests.live import Live, live
-from tools.train_embedded.judging import evaluation_scenes, judge
-from tools.train_embedded.reading import background, nearest_kind, objects
-from tools.train_embedded.scenes import FIRST_KINDS, prompt
+from tools.train_embedded.judging import edit_cases, evaluation_scenes, icon_scenes, judge, ranked_icons
+from tools.train_embedded.reading import background, is_night, nearest_kind, objects
+from tools.train_embedded.scenes import Style, prompt, render
 
 MAX_BYTES = 18_000_000
+MAX_LORA_BYTES = 300_000
 CIRCLE = "a red circle on a blue background"
 
 
@@ -45,7 +46,7 @@ def encoded(image: Image.Image) -> str:
 
 
 def shows(picture: Image.Image, ground: str, kind: str, colour: str) -> bool:
-    seen = [(thing.colour, nearest_kind(thing, FIRST_KINDS)) for thing in objects(picture)]
+    seen = [(thing.colour, nearest_kind(thing)) for thing in objects(picture)]
     return background(picture) == ground and seen == [(colour, kind)]
 
 
@@ -54,6 +55,10 @@ def test_folder_is_small_and_plain() -> None:
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt"}
     assert sum(path.stat().st_size for path in files) <= MAX_BYTES
     assert {path.parent.name for path in files} >= {"transformer", "text_encoder", "vae", "tokenizer"}
+
+
+def test_its_lora_is_small() -> None:
+    assert 0 < (EMBEDDED_PATH.parent / "loras" / "night.safetensors").stat().st_size <= MAX_LORA_BYTES
 
 
 def test_training_is_recorded_without_traces_of_a_machine() -> None:
@@ -70,13 +75,49 @@ def test_the_readmes_example_is_what_it_says(gateway: Live) -> None:
 def test_follows_prompts_it_was_not_trained_on(gateway: Live) -> None:
     """benchmarks/embedded_quality.py prints the whole measure; this is a slice of it with some room."""
     rng, right, asked = Random(1), Counter[str](), Counter[str]()
-    for number, scene in enumerate(evaluation_scenes(40, 1, everything=False)):
+    for number, scene in enumerate(evaluation_scenes(40, 1)):
         verdict = judge(scene, draw(gateway, prompt(scene, rng), number))
         asked.update(verdict.keys())
         right.update(name for name, holds in verdict.items() if holds)
     shares = {name: right[name] / asked[name] for name in asked}
     assert shares["background"] >= 0.95, shares
     assert min(shares["colour"], shares["count"], shares["shape"], shares["relation"]) >= 0.8, shares
+
+
+def test_everyday_things_are_recognised(gateway: Live) -> None:
+    rng, likest, three = Random(2), 0, 0
+    scenes = icon_scenes(2, each=1)
+    for number, scene in enumerate(scenes):
+        ranked = ranked_icons(scene, draw(gateway, prompt(scene, rng), number))
+        likest += ranked[:1] == [scene.groups[0].kind]
+        three += scene.groups[0].kind in ranked[:3]
+    assert likest >= 0.75 * len(scenes)
+    assert three >= 0.85 * len(scenes)
+
+
+def test_a_picture_beside_the_words_is_changed_as_they_say(gateway: Live) -> None:
+    rng, right, cases = Random(3), 0, edit_cases(20, 3)
+    for number, edit in enumerate(cases):
+        before = io.BytesIO()
+        render(edit.before, Style.sample(rng)).save(before, "PNG")
+        form = {"prompt": edit.words, "model": "flux2-tiny", "seed": str(number), "response_format": "b64_json"}
+        answer = httpx.post(
+            f"{gateway.url}/v1/images/edits", data=form, files={"image": before.getvalue()}, timeout=120
+        )
+        picture = Image.open(io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))).convert("RGB")
+        right += all(judge(edit.after, picture).values())
+    assert right >= 0.6 * len(cases)
+
+
+def test_its_lora_turns_day_into_night_by_its_scale_and_comes_off_again(gateway: Live) -> None:
+    by_day = [scene for scene in evaluation_scenes(12, 4) if scene.background != "black"][:8]
+    prompts = [prompt(scene, Random(number)) for number, scene in enumerate(by_day)]
+    for number, text in enumerate(prompts):
+        day, night = (draw(gateway, said, number) for said in (text, f"{text} <lora:night:1>"))
+        assert is_night(night)
+        assert not is_night(day)
+        assert draw(gateway, text, number).tobytes() == day.tobytes()
+    assert draw(gateway, f"{prompts[0]} <lora:night:0>", 0).tobytes() == draw(gateway, prompts[0], 0).tobytes()
 
 
 def test_seed_decides_the_pixels(gateway: Live) -> None:

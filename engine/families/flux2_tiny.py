@@ -26,10 +26,6 @@ from engine.protocol import Generate
 
 NATIVE_PX = 128
 NATIVE_STEPS = 4
-FOLLOWS_PROMPT = 0.45
-"""From this denoise on the prompt counts. In training picture and prompt always agreed: the model can't weigh them, and
-would repaint everything at the least noise.
-"""
 TEXT_TOKENS = 24
 TEXT_LAYERS = (1, 2, 3)
 
@@ -141,12 +137,10 @@ class Flux2Tiny(Flux2Klein):
 
 def wording(plan: Generate, image: int) -> str:
     """The prompt with what its seed, or the way to its subseed, settles; a mask settles the place itself, and a
-    reference picture everything. None where a picture is to be kept mostly.
+    reference picture everything.
     """
     if plan.references and plan.mask is None:
         return plan.prompt
-    if plan.init_image is not None and plan.mask is None and plan.denoise < FOLLOWS_PROMPT:
-        return ""
     numbers = numbers_of(plan.seeds[image])
     if plan.subseed_strength > 0:
         numbers = between(numbers, numbers_of(plan.subseeds[image]), plan.subseed_strength)

@@ -14,6 +14,9 @@ from .scenes import COLOURS, NIGHT
 CONTRAST = 60.0
 """Least RGB distance of an object's pixel from the background."""
 
+DARK = 30.0
+"""Greatest RGB distance from the colour of night."""
+
 SMALLEST_AREA = 30
 MASK_PX = 48
 LOOK_PX = 32
@@ -45,10 +48,9 @@ def background(picture: Image.Image) -> str:
 
 
 def is_night(picture: Image.Image) -> bool:
-    """Whether the border is nearer to the colour of night than to any other."""
+    """Whether the border is as dark as at night: nearer to that or to black than to any other colour."""
     rgb = _background_rgb(np.asarray(picture.convert("RGB"), dtype=float))
-    distance = float(np.linalg.norm(rgb - np.array(NIGHT)))
-    return distance < min(float(np.linalg.norm(rgb - np.array(colour))) for colour in COLOURS.values())
+    return float(np.linalg.norm(rgb - np.array(NIGHT))) < DARK or nearest_colour(rgb) == "black"
 
 
 def _components(mask: np.ndarray) -> Iterator[np.ndarray]:
