@@ -111,9 +111,9 @@ def test_references_are_for_models_that_edit() -> None:
     names = ("0" * 64,)
     assert resolved(references=names).plan.references == names
     with pytest.raises(InvalidRequest) as refused:
-        resolved("flux2-tiny", references=names)
+        resolved("z-image-turbo", references=names)
     assert refused.value.param == "references"
-    dropped = resolved("flux2-tiny", references=names, leniency="drop")
+    dropped = resolved("z-image-turbo", references=names, leniency="drop")
     assert dropped.plan.references == ()
     assert told(dropped) == {"references": (1, None)}
 
