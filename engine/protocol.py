@@ -116,6 +116,11 @@ class Load(Frozen):
     model: str
     quantize: int | None = None
 
+    @property
+    def inputs(self) -> frozenset[str]:
+        """All blobs the plan names: none."""
+        return frozenset()
+
 
 class Ocr(Frozen):
     """Read the text of a picture, or of pages of a PDF."""
@@ -128,6 +133,11 @@ class Ocr(Frozen):
     """Pages of the PDF in the order of the answer, counted from 1; empty where the document is a picture."""
     dpi: float = 200.0
     """How finely pages are rendered."""
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """All blobs the plan names."""
+        return frozenset({self.document})
 
     @property
     def count(self) -> int:

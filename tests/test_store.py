@@ -413,9 +413,11 @@ def test_blobs_are_named_by_their_bytes_and_kept_while_a_job_names_them(make: Ca
             used, unused = await store.put_blob(b"used"), await store.put_blob(b"unused")
             assert await store.put_blob(b"used") == used
             await submit(store, plan=a_plan(init_image=used))
-            names = [await store.put_blob(bytes([i])) for i in range(5)]
-            paste = Paste(picture=names[1], mask=names[2], left_px=0, top_px=0, width_px=16, height_px=16)
-            plan = a_plan(init_image=used, mask=names[0], paste=paste, references=tuple(names[3:]))
+            names = [await store.put_blob(bytes([i])) for i in range(7)]
+            box = {"left_px": 0, "top_px": 0, "width_px": 16, "height_px": 16}
+            paste = Paste(picture=names[1], further_pictures=(names[5],), mask=names[2], **box)
+            further = {"further_init_images": (names[6],), "references": tuple(names[3:5])}
+            plan = a_plan(init_image=used, mask=names[0], paste=paste, **further)
             await submit(store, plan=plan)
             assert plan.inputs == {used, *names}
             document = await store.put_blob(b"document")

@@ -29,7 +29,7 @@ from engine.protocol import (
     lane_of,
 )
 from gateway.errors import IdempotencyConflict, JobNotWaiting, OwnerQueueFull, QueueFull, StorageFull
-from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
+from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts, plan_adapter
 from gateway.queue import Turns, Waiting, moved
 from gateway.store import rows
 from gateway.store.base import Bounds, Hear, Lease, Seen, Stats, StoreLocked, Submitted, WorkerInfo
@@ -41,12 +41,6 @@ IDEMPOTENCY_S = 24 * 3600.0
 LANES: tuple[Lane, ...] = ("engine", "cpu", "network")
 FORGOTTEN = "forgotten events"
 """Kept under this name: up to which number events may have been deleted."""
-INPUTS_SQL = """
-SELECT DISTINCT named.value FROM jobs, json_tree(jobs.plan) AS named
-WHERE named.path || '.' || named.key IN ('$.init_image', '$.mask', '$.paste.picture', '$.paste.mask', '$.document')
-   OR named.path = '$.references'
-"""
-"""The blobs that plans name: `Generate.inputs` and `Ocr.document` in SQL."""
 
 T = TypeVar("T")
 
@@ -403,7 +397,8 @@ class SqliteStore:
 
     async def drop_unused_blobs(self, grace_s: float) -> int:
         def named(db: sqlite3.Connection) -> set[str]:
-            return {row[0] for row in db.execute(INPUTS_SQL)}
+            plans = db.execute("SELECT DISTINCT plan FROM jobs").fetchall()
+            return {name for row in plans for name in plan_adapter.validate_json(row["plan"]).inputs}
 
         return await asyncio.to_thread(self._blobs.drop_unused, await self._read(named), grace_s)
 
