@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
-from engine.backends.base import Backend, Picture, PictureSkipped, Watcher, steps_to_run
+from engine.backends.base import Backend, Picture, PictureSkipped, Watcher
 from engine.backends.canvas import to_picture
 from engine.catalog import ModelSpec
-from engine.protocol import Generate, SecondPass
+from engine.protocol import Generate, SecondPass, steps_to_run
 
 FIRST = "first pass"
 """Under this name the second pass finds the first one's picture: no blob is called so."""
@@ -62,7 +62,7 @@ def draw(
     second = plan.second_pass
     if second is None:
         return backend.draw(spec, plan, image, inputs, watcher)
-    after = steps_to_run(second.steps, second.denoise) if second.denoise > 0 else 0
+    after = steps_to_run(second.steps, second.denoise)
     first = PassWatcher(watcher, 0, after)
     path = lay(enlarged(backend.draw(spec, plan, image, inputs, first), second))
     update = {

@@ -145,6 +145,11 @@ class Ocr(Frozen):
         return len(self.pages) or 1
 
 
+def steps_to_run(steps: int, denoise: float) -> int:
+    """Steps an img2img picture runs: that fraction of the steps asked for, and one at least; 0 at denoise 0."""
+    return max(1, round(steps * denoise)) if denoise > 0 else 0
+
+
 Plan = Annotated[Generate | Load | Ocr, Field(discriminator="kind")]
 EnginePlan = Annotated[Generate | Load, Field(discriminator="kind")]
 """What the engine's child may be told to do."""

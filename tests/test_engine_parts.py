@@ -14,10 +14,10 @@ import pytest
 from PIL import Image, ImageChops
 
 from engine.backends import canvas
-from engine.backends.base import Model, preview_steps, steps_to_run
+from engine.backends.base import Model, preview_steps
 from engine.client import EngineOptions, environment
 from engine.client.turn import Deadline
-from engine.protocol import Decoding, Drawn, ModelLoaded, ModelLoading, StepDone
+from engine.protocol import Decoding, Drawn, ModelLoaded, ModelLoading, StepDone, steps_to_run
 from tests.engine_support import KLEIN, SPECS, TINY, plan
 
 ENGINE = Path(environment.ROOT) / "engine"

@@ -100,8 +100,3 @@ def preview_steps(steps: int, at_most: int) -> frozenset[int]:
     """After which steps a preview is due: spread evenly, never after the last one."""
     count = min(at_most, steps - 1)
     return frozenset(round(i * steps / (count + 1)) for i in range(1, count + 1))
-
-
-def steps_to_run(steps: int, denoise: float) -> int:
-    """Steps an img2img picture runs: that fraction of the steps asked for, and one at least."""
-    return max(1, round(steps * denoise))

@@ -18,9 +18,9 @@ from typing import Literal, NoReturn, Protocol
 from PIL import Image
 
 from engine.backends import canvas
-from engine.backends.base import Model, Picture, PictureSkipped, Watcher, steps_to_run
+from engine.backends.base import Model, Picture, PictureSkipped, Watcher
 from engine.catalog import ModelSpec
-from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory
+from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory, steps_to_run
 
 Phase = Literal["start", "load", "step", "decode", "ping"]
 

@@ -7,7 +7,7 @@ from math import exp
 
 import mlx.core as mx
 
-from engine.backends.base import steps_to_run
+from engine.protocol import steps_to_run
 
 MOST_SCHEDULER_STEPS = 200
 REFERENCE_SHIFT = 1.15

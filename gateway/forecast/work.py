@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from engine.catalog import ModelSpec
-from engine.protocol import Generate, Lane, Load, Ocr
+from engine.protocol import Generate, Lane, Load, Ocr, steps_to_run
 from gateway.job import Plans
 
 MEGAPIXEL = 1_000_000.0
@@ -56,7 +56,7 @@ def work_of(plan: Plans, spec: ModelSpec | None = None, done: int = 0) -> Work:
 
 def _drawing(plan: Generate, spec: ModelSpec | None, done: int) -> Work:
     begins = plan.init_image is not None
-    first_steps = _run(plan.steps, plan.denoise) if begins else plan.steps
+    first_steps = steps_to_run(plan.steps, plan.denoise) if begins else plan.steps
     native = None if spec is None or spec.native_px is None else spec.native_px**2
     first = native or plan.width_px * plan.height_px
     steps, pixel_steps, filed = first_steps, float(first_steps * first), plan.width_px * plan.height_px
@@ -69,7 +69,7 @@ def _drawing(plan: Generate, spec: ModelSpec | None, done: int) -> Work:
         mode += "+lora"
     if (second := plan.second_pass) is not None:
         mode += "+second"
-        more = _run(second.steps, second.denoise)
+        more = steps_to_run(second.steps, second.denoise)
         filed = second.width_px * second.height_px
         steps, pixel_steps = steps + more, pixel_steps + more * (native or filed)
     drawn = pixel_steps / steps * (1 + len(plan.references)) if steps else float(first)
@@ -83,8 +83,3 @@ def _drawing(plan: Generate, spec: ModelSpec | None, done: int) -> Work:
         drawn / MEGAPIXEL,
         filed / MEGAPIXEL,
     )
-
-
-def _run(steps: int, denoise: float) -> int:
-    """The steps that the engine runs of those asked for. Source: engine/backends/base.py steps_to_run."""
-    return max(1, round(steps * denoise)) if denoise > 0 else 0
