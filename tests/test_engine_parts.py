@@ -137,19 +137,19 @@ def test_transparency_lies_on_white(tmp_path: Path) -> None:
 
 
 def test_img2img_begins_near_the_noise_that_denoise_stands_for() -> None:
-    from engine.families.flux2 import _sigma_of
+    from engine.families.flux2 import sigma_of
     from engine.families.noise import REFERENCE_SHIFT, img2img_schedule, shifted
 
     for tokens in (64, 1024, 4096):
         for steps in (1, 4, 8, 20, 50):
             for denoise in (0.05, 0.1, 0.3, 0.5, 0.75, 0.9, 0.999):
-                scheduler_steps, strength = img2img_schedule(steps, denoise, partial(_sigma_of, tokens))
+                scheduler_steps, strength = img2img_schedule(steps, denoise, partial(sigma_of, tokens))
                 first = max(1, int(scheduler_steps * strength))
                 assert scheduler_steps - first == steps_to_run(steps, denoise)
                 assert 0 < strength < 1
     wanted = shifted(REFERENCE_SHIFT, 0.1)
     assert wanted == pytest.approx(0.26, abs=0.01)
-    scheduler_steps, _ = img2img_schedule(4, 0.1, partial(_sigma_of, 4096))
+    scheduler_steps, _ = img2img_schedule(4, 0.1, partial(sigma_of, 4096))
     assert scheduler_steps > 20
 
 
@@ -223,6 +223,7 @@ class Recorder:
         self.built = built
         self.asked: dict[str, Any] = {}
         self.vae, self.callbacks, self.transformer = None, self, self
+        self.model_config = built.get("model_config")
         self.observers: list[Any] = []
         self._array = mx.zeros(1)
 
@@ -265,7 +266,7 @@ def test_klein_gets_exactly_these_arguments(monkeypatch: pytest.MonkeyPatch) -> 
     init = Image.new("RGB", (64, 48))
     half = plan(prompt="p", init_image="x", denoise=0.5)
     painter.paint(Sketch(half, 0, canvas.Frame((64, 48), (64, 48), init)), watcher)
-    steps, strength = img2img_schedule(4, 0.5, partial(flux2._sigma_of, 12))
+    steps, strength = img2img_schedule(4, 0.5, partial(flux2.sigma_of, 12))
     assert pipeline.asked == {
         **common,
         "num_inference_steps": steps,
@@ -395,9 +396,9 @@ def test_mlx_is_imported_in_the_backend_and_the_families_only() -> None:
 def test_the_noise_schedule_is_written_as_mflux_has_it() -> None:
     from mflux.models.common.schedulers.flow_match_euler_discrete_scheduler import FlowMatchEulerDiscreteScheduler
 
-    from engine.families.flux2 import _sigma_of
+    from engine.families.flux2 import sigma_of
 
     steps, tokens = 20, 4096
     _, sigmas = FlowMatchEulerDiscreteScheduler.get_timesteps_and_sigmas(tokens, steps)
     for first, sigma in enumerate(sigmas.tolist()[:-1]):
-        assert math.isclose(_sigma_of(tokens, steps, first), sigma, rel_tol=1e-4)
+        assert math.isclose(sigma_of(tokens, steps, first), sigma, rel_tol=1e-4)

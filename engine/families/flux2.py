@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
-from mflux.models.common.config.model_config import AVAILABLE_MODELS
 from mflux.models.common.latent_creator.latent_creator import LatentCreator
 from mflux.models.common.schedulers.flow_match_euler_discrete_scheduler import FlowMatchEulerDiscreteScheduler
 from mflux.models.flux2 import Flux2Klein
@@ -19,22 +19,19 @@ from mflux.models.flux2.weights.flux2_lora_mapping import Flux2LoRAMapping
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
-from engine.backends.base import Model, Watcher
+from engine.backends.base import Model
 from engine.families.base import Painter, Sketch
 from engine.families.encoded import Encoded
 from engine.families.latents import shrunk, stretched
-from engine.families.loras import Wardrobe
-from engine.families.noise import img2img_schedule, shifted, slerp
-from engine.families.sitting import Observer, Sitting, Unfinished
+from engine.families.noise import shifted, slerp
+from engine.families.painter import PipelinePainter, built
+from engine.families.sitting import Sitting
 from engine.protocol import Generate
 
 
 def load(model: Model) -> Painter:
-    """Klein by its geometry in mflux's table: names are never guessed from, and paths are absolute."""
-    pipeline = Flux2Klein(
-        model_path=model.path, quantize=model.quantize, model_config=AVAILABLE_MODELS[model.spec.geometry]
-    )
-    return Flux2Painter(pipeline)
+    """Klein."""
+    return Flux2Painter(built(model, Flux2Klein))
 
 
 def load_tiny(model: Model) -> Painter:
@@ -45,58 +42,39 @@ def load_tiny(model: Model) -> Painter:
     return Flux2Painter(pipeline, flux2_tiny.wording)
 
 
-class Flux2Painter:
-    """A pipeline with its prompt cache and the one callback it ever gets: mflux has no unregister."""
+class Flux2Painter(PipelinePainter):
+    """Klein's own loop, with its prompts remembered. `wording` says a plan's prompt for one of its pictures."""
 
     def __init__(self, pipeline: Any, wording: Callable[[Generate, int], str] = lambda plan, _: plan.prompt) -> None:
-        mx.eval(pipeline.parameters())
-        self._pipeline = pipeline
+        super().__init__(pipeline, Flux2LoRAMapping.get_mapping())
         self._wording = wording
-        self._wardrobe = Wardrobe(pipeline.transformer, Flux2LoRAMapping.get_mapping())
-        self._observer = Observer()
-        pipeline.callbacks.register(self._observer)
         pipeline._encode_prompt_pair = Prompts(pipeline._encode_prompt_pair).pair
 
-    def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
-        plan, frame = sketch.plan, sketch.frame
-        self._wardrobe.wear(sketch.loras)
-        width, height = frame.drawn
-        steps, strength = plan.steps, None
-        if frame.init is not None and plan.denoise < 1:
-            sigma_of = partial(_sigma_of, (width // 16) * (height // 16))
-            steps, strength = img2img_schedule(plan.steps, plan.denoise, sigma_of)
-        sitting = self._observer.sitting = Sitting(watcher, frame, self._look)
+    def _prompt(self, sketch: Sketch) -> str:
+        return self._wording(sketch.plan, sketch.image)
+
+    def _arguments(self, plan: Generate) -> Mapping[str, Any]:
+        return {"guidance": plan.guidance}
+
+    def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:
+        return partial(sigma_of, (width // 16) * (height // 16))
+
+    @contextmanager
+    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
         easel = Easel(self._pipeline, sketch, sitting)
         self._pipeline._prepare_generation_latents = easel.prepare
         self._pipeline._predict = easel.predictor
         try:
-            made = self._pipeline.generate_image(
-                seed=sketch.seed,
-                prompt=self._wording(plan, sketch.image),
-                num_inference_steps=steps,
-                width=width,
-                height=height,
-                guidance=plan.guidance,
-                # Only its presence counts: it makes the schedule begin late. Easel encodes the picture.
-                image_path=frame.init if strength is not None else None,
-                image_strength=strength,
-            )
-            return cast(Image, made.image)
-        except Unfinished as unfinished:
-            watcher.decoding()
-            return self._finished(unfinished.clean, height // 16, width // 16)
+            yield
         finally:
-            self._observer.sitting = None
             del self._pipeline._prepare_generation_latents, self._pipeline._predict
 
-    def _finished(self, clean: mx.array, rows: int, columns: int) -> Image:
-        packed, tiling = _gridded(clean, rows, columns), self._pipeline.tiling_config
-        return cast(Image, ImageUtil.to_pil(self._pipeline.vae.decode_packed_latents(packed, tiling_config=tiling)))
-
-    def _look(self, clean: mx.array, config: Any) -> Image:
-        vae = self._pipeline.vae
-        latent = vae.unpack_packed_latents(_gridded(clean, config.height // 16, config.width // 16))
-        return cast(Image, ImageUtil.to_pil(vae.decode(shrunk(latent))))
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
+        vae, tiling = self._pipeline.vae, self._pipeline.tiling_config
+        packed = _gridded(clean, height // 16, width // 16)
+        if small:
+            return cast(Image, ImageUtil.to_pil(vae.decode(shrunk(vae.unpack_packed_latents(packed)))))
+        return cast(Image, ImageUtil.to_pil(vae.decode_packed_latents(packed, tiling_config=tiling)))
 
 
 def _gridded(packed: mx.array, rows: int, columns: int) -> mx.array:
@@ -191,7 +169,7 @@ def repainted(mask: Image) -> mx.array:
     return Flux2LatentCreator.pack_latents(Flux2LatentCreator.patchify_latents(touched))
 
 
-def _sigma_of(tokens: int, scheduler_steps: int, first: int) -> float:
+def sigma_of(tokens: int, scheduler_steps: int, first: int) -> float:
     """Share of noise that step `first` of mflux's schedule begins with, for a picture of so many tokens."""
     shift = FlowMatchEulerDiscreteScheduler._compute_empirical_mu(tokens, scheduler_steps)
     return shifted(shift, (scheduler_steps - first) / scheduler_steps)

@@ -7,7 +7,7 @@ masks keep and img2img begins where a denoise asks, as with FLUX.2.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
 import mlx.core as mx
@@ -19,19 +19,16 @@ from mflux.models.common.vae.vae_util import VAEUtil
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
-from engine.backends.base import Watcher
 from engine.families.base import Sketch
 from engine.families.latents import shrunk, stretched
-from engine.families.loras import Wardrobe
-from engine.families.noise import img2img_schedule, slerp
-from engine.families.sitting import Observer, Sitting, Unfinished
+from engine.families.noise import slerp
+from engine.families.painter import PipelinePainter
+from engine.families.sitting import Sitting
 from engine.protocol import Generate
 
 
-class StandardPainter:
-    """A pipeline with the one callback it ever gets. `scheduler` is mflux's name of the noise schedule it draws by,
-    `arguments` what of a plan its `generate_image` takes besides the usual.
-    """
+class StandardPainter(PipelinePainter):
+    """`scheduler` is mflux's name of the noise schedule to draw by, `arguments` what else of a plan is passed on."""
 
     def __init__(
         self,
@@ -41,43 +38,12 @@ class StandardPainter:
         scheduler: str,
         arguments: Callable[[Generate], Mapping[str, Any]],
     ) -> None:
-        mx.eval(pipeline.parameters())
-        self._pipeline = pipeline
+        super().__init__(pipeline, loras)
         self._scheduler = scheduler
-        self._arguments = arguments
-        self._wardrobe = Wardrobe(pipeline.transformer, loras)
-        self._observer = Observer()
-        pipeline.callbacks.register(self._observer)
+        self._more = arguments
 
-    def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
-        plan, frame = sketch.plan, sketch.frame
-        self._wardrobe.wear(sketch.loras)
-        width, height = frame.drawn
-        steps, strength = plan.steps, None
-        if frame.init is not None and plan.denoise < 1:
-            steps, strength = img2img_schedule(plan.steps, plan.denoise, self._sigma_of(width, height))
-        sitting = self._observer.sitting = Sitting(watcher, frame, self._look)
-        canvas = _Canvas(sketch, sitting)
-        try:
-            with _beginning_with(canvas.prepare):
-                made = self._pipeline.generate_image(
-                    seed=sketch.seed,
-                    prompt=plan.prompt,
-                    num_inference_steps=steps,
-                    width=width,
-                    height=height,
-                    scheduler=self._scheduler,
-                    # Only its presence counts: it makes the schedule begin late. The canvas encodes the picture.
-                    image_path=frame.init if strength is not None else None,
-                    image_strength=strength,
-                    **self._arguments(plan),
-                )
-            return cast(Image, made.image)
-        except Unfinished as unfinished:
-            watcher.decoding()
-            return self._decoded(sitting.unpack(unfinished.clean, height, width))
-        finally:
-            self._observer.sitting = None
+    def _arguments(self, plan: Generate) -> Mapping[str, Any]:
+        return {"scheduler": self._scheduler, **self._more(plan)}
 
     def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:
         def sigma_of(scheduler_steps: int, first: int) -> float:
@@ -92,14 +58,16 @@ class StandardPainter:
 
         return sigma_of
 
-    def _look(self, clean: mx.array, config: Any) -> Image:
-        sitting = self._observer.sitting
-        assert sitting is not None
-        return self._decoded(shrunk(sitting.unpack(clean, config.height, config.width)))
+    def _begun(self, sketch: Sketch, sitting: Sitting) -> AbstractContextManager[None]:
+        return _beginning_with(_Canvas(sketch, sitting).prepare)
 
-    def _decoded(self, latent: mx.array) -> Image:
-        pipeline = self._pipeline
-        decoded = VAEUtil.decode(vae=pipeline.vae, latent=latent, tiling_config=pipeline.tiling_config)
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
+        sitting, pipeline = self._observer.sitting, self._pipeline
+        assert sitting is not None
+        latent = sitting.unpack(clean, height, width)
+        decoded = VAEUtil.decode(
+            vae=pipeline.vae, latent=shrunk(latent) if small else latent, tiling_config=pipeline.tiling_config
+        )
         return cast(Image, ImageUtil.to_pil(decoded))
 
 

@@ -6,27 +6,26 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
-from mflux.models.common.config.model_config import AVAILABLE_MODELS
 from mflux.models.z_image import ZImage
 from mflux.models.z_image.weights.z_image_lora_mapping import ZImageLoRAMapping
 
 from engine.backends.base import Model
 from engine.families.base import Painter
 from engine.families.encoded import Encoded
+from engine.families.painter import built
 from engine.families.standard import StandardPainter
 from engine.protocol import Generate
 
 
 def load(model: Model) -> Painter:
-    """By its geometry in mflux's table: names are never guessed from, and paths are absolute."""
-    config = AVAILABLE_MODELS[model.spec.geometry]
-    pipeline = ZImage(model_path=model.path, quantize=model.quantize, model_config=config)
+    """Its prompts remembered, which mflux does not do for this family."""
+    pipeline = built(model, ZImage)
     pipeline._encode_prompts = _Prompts(pipeline._encode_prompts).pair
     return StandardPainter(
         pipeline,
         loras=ZImageLoRAMapping.get_mapping(),
         # What mflux picks where none is named.
-        scheduler="flow_match_euler_discrete" if config.supports_guidance else "linear",
+        scheduler="flow_match_euler_discrete" if pipeline.model_config.supports_guidance else "linear",
         arguments=_arguments,
     )
 

@@ -1,0 +1,87 @@
+"""How one picture is painted by any pipeline of mflux; what differs between families is left to them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, cast
+
+import mlx.core as mx
+from mflux.models.common.config.model_config import AVAILABLE_MODELS
+from mflux.models.common.lora.mapping.lora_mapping import LoRATarget
+from PIL.Image import Image
+
+from engine.backends.base import Model, Watcher
+from engine.families.base import Sketch
+from engine.families.loras import Wardrobe
+from engine.families.noise import img2img_schedule
+from engine.families.sitting import Observer, Sitting, Unfinished
+from engine.protocol import Generate
+
+
+def built(model: Model, pipeline: Callable[..., Any]) -> Any:
+    """A pipeline by the model's geometry in mflux's table: names are never guessed from, and paths are absolute."""
+    config = AVAILABLE_MODELS[model.spec.geometry]
+    return pipeline(model_path=model.path, quantize=model.quantize, model_config=config)
+
+
+class PipelinePainter(ABC):
+    """A pipeline with the one callback it ever gets: mflux has no unregister."""
+
+    def __init__(self, pipeline: Any, loras: list[LoRATarget]) -> None:
+        mx.eval(pipeline.parameters())
+        self._pipeline = pipeline
+        self._wardrobe = Wardrobe(pipeline.transformer, loras)
+        self._observer = Observer()
+        pipeline.callbacks.register(self._observer)
+
+    def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
+        plan, frame = sketch.plan, sketch.frame
+        self._wardrobe.wear(sketch.loras)
+        width, height = frame.drawn
+        steps, strength = plan.steps, None
+        if frame.init is not None and plan.denoise < 1:
+            steps, strength = img2img_schedule(plan.steps, plan.denoise, self._sigma_of(width, height))
+        sitting = self._observer.sitting = Sitting(watcher, frame, self._preview)
+        try:
+            with self._begun(sketch, sitting):
+                made = self._pipeline.generate_image(
+                    seed=sketch.seed,
+                    prompt=self._prompt(sketch),
+                    num_inference_steps=steps,
+                    width=width,
+                    height=height,
+                    # Only its presence counts: it makes the schedule begin late. The family encodes the picture.
+                    image_path=frame.init if strength is not None else None,
+                    image_strength=strength,
+                    **self._arguments(plan),
+                )
+            return cast(Image, made.image)
+        except Unfinished as unfinished:
+            watcher.decoding()
+            return self._decoded(unfinished.clean, height, width)
+        finally:
+            self._observer.sitting = None
+
+    def _preview(self, clean: mx.array, config: Any) -> Image:
+        return self._decoded(clean, config.height, config.width, small=True)
+
+    def _prompt(self, sketch: Sketch) -> str:
+        return sketch.plan.prompt
+
+    @abstractmethod
+    def _arguments(self, plan: Generate) -> Mapping[str, Any]:
+        """What of a plan `generate_image` takes besides the usual."""
+
+    @abstractmethod
+    def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:
+        """Share of noise by scheduler steps and step, as `img2img_schedule` wants it."""
+
+    @abstractmethod
+    def _begun(self, sketch: Sketch, sitting: Sitting) -> AbstractContextManager[None]:
+        """For the time of one picture the pipeline begins as the sketch asks."""
+
+    @abstractmethod
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
+        """The picture of clean latents in the loop's layout; a small one is for a preview."""
