@@ -37,13 +37,13 @@ async def measure(waiting: int, times: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteStore(Path(folder))
         await store.open()
-        store._write_db.execute("PRAGMA synchronous=OFF")  # only while it is filled
+        store._database._write_db.execute("PRAGMA synchronous=OFF")  # only while it is filled
         ids = []
         for n in range(waiting):
             priority = Priority.NORMAL if n % 5 else Priority.HIGH
             new = a_job(owner=str(n % OWNERS), priority=priority)
             ids.append((await store.submit(new, BOUNDS)).job.id)
-        store._write_db.execute("PRAGMA synchronous=FULL")
+        store._database._write_db.execute("PRAGMA synchronous=FULL")
 
         async def claim_then_position() -> None:
             await store.claim(WorkerInfo(id="w"))

@@ -612,7 +612,7 @@ def test_commits_reach_the_disk(tmp_path: Path) -> None:
             assert isinstance(store, SqliteStore)
 
             def pragmas() -> tuple[object, object]:
-                db = store._write_db
+                db = store._database._write_db
                 return db.execute("PRAGMA journal_mode").fetchone()[0], db.execute("PRAGMA synchronous").fetchone()[0]
 
             assert pragmas() == ("wal", 2)
@@ -691,12 +691,12 @@ def test_a_full_disk_refuses_the_submit_and_loses_nothing(tmp_path: Path) -> Non
         async with opened(lambda: SqliteStore(tmp_path)) as store:
             assert isinstance(store, SqliteStore)
             job = await submit(store)
-            pages = store._write_db.execute("PRAGMA page_count").fetchone()[0]
-            store._write_db.execute(f"PRAGMA max_page_count={pages}")
+            pages = store._database._write_db.execute("PRAGMA page_count").fetchone()[0]
+            store._database._write_db.execute(f"PRAGMA max_page_count={pages}")
             with pytest.raises(StorageFull):
                 await fill(store)
             assert (await store.cancel(job.id, "user")).state is State.CANCELLED
-            store._write_db.execute("PRAGMA max_page_count=100000")
+            store._database._write_db.execute("PRAGMA max_page_count=100000")
             assert (await submit(store)).state is State.QUEUED
 
     run(story())
@@ -710,15 +710,15 @@ def test_a_claim_costs_as_many_statements_with_a_thousand_waiting_jobs_as_with_o
             assert isinstance(store, SqliteStore)
             counts = []
             for waiting in (1, 1000):
-                store._write_db.execute("PRAGMA synchronous=OFF")
+                store._database._write_db.execute("PRAGMA synchronous=OFF")
                 for n in range(waiting):
                     await submit(store, owner=str(n % 7))
                 statements: list[str] = []
-                store._write_db.set_trace_callback(statements.append)
+                store._database._write_db.set_trace_callback(statements.append)
                 last = [job.id for job in store.order("engine")][-1]
                 await claim(store)
                 await store.position(last)
-                store._write_db.set_trace_callback(None)
+                store._database._write_db.set_trace_callback(None)
                 counts.append(len(statements))
             assert counts[0] == counts[1]
 

@@ -46,7 +46,7 @@ class StoreMachine(RuleBasedStateMachine):
     def _open(self) -> None:
         self.store = SqliteStore(Path(self.folder.name), lambda: self.now)
         self.do(self.store.open(lambda _, event: self.told.append(event)))
-        self.store._write_db.execute("PRAGMA synchronous=OFF")
+        self.store._database._write_db.execute("PRAGMA synchronous=OFF")
 
     def do(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)

@@ -1,17 +1,14 @@
-"""The embedded job store: one SQLite file, one writer thread, one process. Knows nothing of queues or protocols.
+"""The embedded job store: jobs in the rows of one SQLite file. Knows nothing of protocols.
 
-A write is on disk when it returns: WAL with synchronous=FULL. Statements stay within what PostgreSQL says too.
+Statements stay within what PostgreSQL says too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,14 +25,15 @@ from engine.protocol import (
     Started,
     lane_of,
 )
-from gateway.errors import IdempotencyConflict, JobNotWaiting, OwnerQueueFull, QueueFull, StorageFull
+from gateway.errors import IdempotencyConflict, JobNotWaiting, OwnerQueueFull, QueueFull
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts, plan_adapter
 from gateway.queue import Turns, Waiting, moved
 from gateway.store import rows
-from gateway.store.base import Bounds, Hear, Lease, Seen, Stats, StoreLocked, Submitted, WorkerInfo
+from gateway.store.base import Bounds, Hear, Lease, Seen, Stats, Submitted, WorkerInfo
 from gateway.store.blobs import Blobs
+from gateway.store.database import Database
 from gateway.store.line import Line
-from gateway.store.schema import VERSION, connect, open_checked
+from gateway.store.schema import VERSION
 
 IDEMPOTENCY_S = 24 * 3600.0
 LANES: tuple[Lane, ...] = ("engine", "cpu", "network")
@@ -49,14 +47,9 @@ class SqliteStore:
     """A JobStore in `folder` (mode 0700), held by this process alone."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        self._folder = folder
         self._blobs = Blobs(folder / "blobs")
         self._clock = clock
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
-        self._write_db: sqlite3.Connection
-        self._read_db: sqlite3.Connection
-        self._lock_fd: int | None = None
+        self._database = Database(folder, self._written)
         self._line = Line()
         self._news: list[tuple[Job, JobEvent]] = []
         """Of the transaction that is written now."""
@@ -69,30 +62,12 @@ class SqliteStore:
 
     async def open(self, hear: Hear | None = None) -> list[Job]:
         self._loop = asyncio.get_running_loop()
-        recovered = await self._on(self._writer, self._open)
+        await self._database.open()
+        await asyncio.to_thread(self._blobs.prepare)
+        recovered = await self._write(self._recover)
+        await self._database.read(self._fill_line)
         self._hear = hear
         return recovered
-
-    def _open(self) -> list[Job]:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock()
-        self._blobs.prepare()
-        self._write_db = open_checked(self._folder / "jobs.sqlite3")
-        self._read_db = connect(self._folder / "jobs.sqlite3")
-        self._read_db.execute("PRAGMA query_only=1")
-        recovered = self._transact(self._recover)
-        self._fill_line(self._write_db)
-        return recovered
-
-    def _lock(self) -> None:
-        """Hold the folder as long as this process lives. Raises: StoreLocked."""
-        fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise StoreLocked("Another gateway is using this data folder.") from None
-        self._lock_fd = fd
 
     def _recover(self, db: sqlite3.Connection) -> list[Job]:
         found = db.execute(
@@ -119,17 +94,7 @@ class SqliteStore:
                 self._line.set_turns(lane, rows.to_turns(turns))
 
     async def close(self) -> None:
-        await self._on(self._writer, self._close)
-        self._writer.shutdown()
-        self._reader.shutdown()
-
-    def _close(self) -> None:
-        for name in ("_read_db", "_write_db"):
-            if (db := getattr(self, name, None)) is not None:
-                db.close()
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        await self._database.close()
 
     # ---- writes ----------------------------------------------------------------------------------
 
@@ -301,7 +266,7 @@ class SqliteStore:
     # ---- reads -----------------------------------------------------------------------------------
 
     async def get(self, job_id: str) -> Job:
-        return await self._read(lambda db: rows.get(db, job_id))
+        return await self._database.read(lambda db: rows.get(db, job_id))
 
     async def list_jobs(
         self,
@@ -329,11 +294,13 @@ class SqliteStore:
             where.append(f"state IN ({','.join('?' * len(states))})")
             values += [str(state) for state in states]
         sql = f"SELECT * FROM jobs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"
-        return await self._read(lambda db: rows.fold_all(db, sql, (*values, limit)))
+        return await self._database.read(lambda db: rows.fold_all(db, sql, (*values, limit)))
 
     async def waiting(self, *, limit: int = 100) -> list[Job]:
         line = [job.id for lane in LANES for job in self.order(lane)][:limit]
-        return await self._read(lambda db: [job for job_id in line if (job := rows.find(db, job_id)) is not None])
+        return await self._database.read(
+            lambda db: [job for job_id in line if (job := rows.find(db, job_id)) is not None]
+        )
 
     def order(self, lane: Lane) -> tuple[Waiting, ...]:
         return self._line.order(lane, self._clock())
@@ -352,7 +319,7 @@ class SqliteStore:
         return None
 
     async def events_after(self, job_id: str, seq: int) -> list[JobEvent]:
-        return await self._read(lambda db: rows.events(db, job_id, seq))
+        return await self._database.read(lambda db: rows.events(db, job_id, seq))
 
     async def seen(self, owner: str, after: int | None, *, limit: int = 1000) -> Seen:
         def work(db: sqlite3.Connection) -> Seen:
@@ -363,10 +330,10 @@ class SqliteStore:
             live = "SELECT * FROM jobs WHERE state IN ('queued', 'running') AND owner = ? AND finished_at IS NULL"
             return Seen(last, live=tuple(rows.fold_all(db, f"{live} ORDER BY number", (owner,))))
 
-        return await self._read(work)
+        return await self._database.read(work)
 
     async def kept(self, name: str) -> str | None:
-        return await self._read(lambda db: rows.kept(db, f"kept {name}"))
+        return await self._database.read(lambda db: rows.kept(db, f"kept {name}"))
 
     async def stats(self) -> Stats:
         def work(db: sqlite3.Connection) -> Stats:
@@ -377,7 +344,7 @@ class SqliteStore:
             ).fetchone()
             return Stats(counts, int(images), float(seconds))
 
-        return await self._read(work)
+        return await self._database.read(work)
 
     async def ended_before(self, at: float, *, keep_newest: int, limit: int = 500) -> list[Job]:
         sql = (
@@ -385,7 +352,7 @@ class SqliteStore:
             " (SELECT number FROM jobs WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT ?))"
             " ORDER BY number LIMIT ?"
         )
-        return await self._read(lambda db: rows.fold_all(db, sql, (at, keep_newest, limit)))
+        return await self._database.read(lambda db: rows.fold_all(db, sql, (at, keep_newest, limit)))
 
     # ---- blobs -----------------------------------------------------------------------------------
 
@@ -400,7 +367,7 @@ class SqliteStore:
             plans = db.execute("SELECT DISTINCT plan FROM jobs").fetchall()
             return {name for row in plans for name in plan_adapter.validate_json(row["plan"]).inputs}
 
-        return await asyncio.to_thread(self._blobs.drop_unused, await self._read(named), grace_s)
+        return await asyncio.to_thread(self._blobs.drop_unused, await self._database.read(named), grace_s)
 
     def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
         """Store one more fact, and tell of it once it is on disk."""
@@ -421,40 +388,16 @@ class SqliteStore:
         ) is not None:
             self._line.put(rows.waiting(row))
 
-    # ---- threads ---------------------------------------------------------------------------------
-
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._on(self._writer, lambda: self._transact(work))
+        def noting(db: sqlite3.Connection) -> T:
+            self._news, self._after = [], []
+            return work(db)
 
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        db = self._write_db
-        self._news, self._after = [], []
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            result = work(db)
-            db.execute("COMMIT")
-        except BaseException as error:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error) and error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_IOERR_WRITE"):
-                raise StorageFull from error
-            raise
+        return await self._database.write(noting)
+
+    def _written(self) -> None:
         for change in self._after:
             change()
         if self._hear is not None:
             for job, event in self._news:
                 self._loop.call_soon_threadsafe(self._hear, job, event)
-        return result
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def snapshot() -> T:
-            self._read_db.execute("BEGIN")
-            try:
-                return work(self._read_db)
-            finally:
-                self._read_db.execute("COMMIT")
-
-        return await self._on(self._reader, snapshot)
-
-    async def _on(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
