@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from gateway.store.base import JobStore
 from tests.live import Live
+from tests.store_support import STORES, Clock
 from tests.v1_support import gateway, plain_client
 
 
@@ -23,3 +26,9 @@ def plain(served: Live) -> Iterator[httpx.Client]:
     """HTTP and nothing else, to that gateway."""
     with plain_client(served) as client:
         yield client
+
+
+@pytest.fixture(params=STORES)
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., JobStore]:
+    clock = Clock()
+    return lambda: STORES[request.param](tmp_path / "data", clock)

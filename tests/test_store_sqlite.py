@@ -1,0 +1,154 @@
+"""What only the embedded store promises: its file, its lock, its disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import StorageFull
+from gateway.job import Priority, State
+from gateway.store.base import JobStore, StoreCorrupt, StoreLocked
+from gateway.store.sqlite import SqliteStore
+from tests.store_support import claim, opened, submit
+from tests.support import a_plan, run
+
+
+async def fill(store: JobStore) -> None:
+    for _ in range(200):
+        await submit(store, plan=a_plan(prompt="x" * 4000))
+
+
+def test_a_second_gateway_cannot_take_the_same_folder(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)):
+            second = SqliteStore(tmp_path)
+            with pytest.raises(StoreLocked):
+                await second.open()
+            await second.close()
+        async with opened(lambda: SqliteStore(tmp_path)):
+            pass
+
+    run(story())
+
+
+def test_commits_reach_the_disk(tmp_path: Path) -> None:
+    """R-04: the pragmas, since a kill cannot show it."""
+
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert isinstance(store, SqliteStore)
+
+            def pragmas() -> tuple[object, object]:
+                db = store._database._write_db
+                return db.execute("PRAGMA journal_mode").fetchone()[0], db.execute("PRAGMA synchronous").fetchone()[0]
+
+            assert pragmas() == ("wal", 2)
+
+    run(story())
+
+
+OLDER = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, protocol TEXT NOT NULL,
+    attached INTEGER NOT NULL, priority INTEGER NOT NULL, lane TEXT NOT NULL, model TEXT NOT NULL, plan TEXT NOT NULL,
+    adjustments TEXT NOT NULL, idempotency_key TEXT, fingerprint TEXT NOT NULL, {extra} state TEXT NOT NULL,
+    attempt INTEGER NOT NULL, images INTEGER NOT NULL, created_at REAL NOT NULL, started_at REAL, finished_at REAL,
+    worker TEXT, lease_until REAL
+);
+CREATE UNIQUE INDEX jobs_idempotency ON jobs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX jobs_queue ON jobs (lane, priority DESC, number) WHERE state = 'queued';
+CREATE INDEX jobs_running ON jobs (lane) WHERE state = 'running';
+CREATE INDEX jobs_owner ON jobs (owner, number DESC);
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE TABLE events (
+    job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, seq INTEGER NOT NULL, at REAL NOT NULL,
+    fact TEXT NOT NULL, PRIMARY KEY (job_id, seq)
+) WITHOUT ROWID;
+"""
+EXTRA = {1: "", 2: "note TEXT NOT NULL DEFAULT '', hidden INTEGER NOT NULL DEFAULT 0,"}
+COLUMNS = "number, id, owner, protocol, attached, priority, lane, model, plan, adjustments, fingerprint"
+
+
+@pytest.mark.parametrize("version", EXTRA)
+def test_a_database_of_an_older_version_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            jobs = [await submit(store, priority=p) for p in (Priority.NORMAL, Priority.HIGH)]
+            await store.cancel((await submit(store)).id, "user")
+        db = sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)
+        rows = db.execute(f"SELECT {COLUMNS}, state, created_at, finished_at FROM jobs").fetchall()
+        events = db.execute("SELECT job_id, seq, at, fact FROM events").fetchall()
+        db.executescript("DROP TABLE events; DROP TABLE jobs; DROP TABLE kept;")
+        db.executescript(OLDER.format(extra=EXTRA[version]))
+        new = f"INSERT INTO jobs ({COLUMNS}, attempt, images, state, created_at, finished_at)"
+        db.executemany(f"{new} VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?)", rows)
+        db.executemany("INSERT INTO events VALUES (?,?,?,?)", reversed(events))
+        db.execute(f"PRAGMA user_version={version}")
+        db.close()
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert [await store.get(job.id) for job in jobs] == jobs
+            assert [event.number for event in (await store.seen("me", 0)).events] == [1, 2, 3, 4]
+            assert [(await claim(store)).job.id for _ in jobs] == [jobs[1].id, jobs[0].id]
+
+    run(story())
+
+
+def test_a_damaged_database_is_refused_loudly_and_left_alone(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            for _ in range(50):
+                await submit(store)
+        file = tmp_path / "jobs.sqlite3"
+        data = bytearray(file.read_bytes())
+        data[4096 * 3 : 4096 * 3 + 64] = b"\xff" * 64
+        file.write_bytes(data)
+        store = SqliteStore(tmp_path)
+        with pytest.raises(StoreCorrupt):
+            await store.open()
+        await store.close()
+        assert file.read_bytes() == bytes(data)
+
+    run(story())
+
+
+def test_a_full_disk_refuses_the_submit_and_loses_nothing(tmp_path: Path) -> None:
+    """R-05: SQLITE_FULL by max_page_count; cancel and list still work, and so does a submit once there is room."""
+
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert isinstance(store, SqliteStore)
+            job = await submit(store)
+            pages = store._database._write_db.execute("PRAGMA page_count").fetchone()[0]
+            store._database._write_db.execute(f"PRAGMA max_page_count={pages}")
+            with pytest.raises(StorageFull):
+                await fill(store)
+            assert (await store.cancel(job.id, "user")).state is State.CANCELLED
+            store._database._write_db.execute("PRAGMA max_page_count=100000")
+            assert (await submit(store)).state is State.QUEUED
+
+    run(story())
+
+
+def test_a_claim_costs_as_many_statements_with_a_thousand_waiting_jobs_as_with_one(tmp_path: Path) -> None:
+    """R-11; benchmarks/queue.py has the milliseconds."""
+
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert isinstance(store, SqliteStore)
+            counts = []
+            for waiting in (1, 1000):
+                store._database._write_db.execute("PRAGMA synchronous=OFF")
+                for n in range(waiting):
+                    await submit(store, owner=str(n % 7))
+                statements: list[str] = []
+                store._database._write_db.set_trace_callback(statements.append)
+                last = [job.id for job in store.order("engine")][-1]
+                await claim(store)
+                await store.position(last)
+                store._database._write_db.set_trace_callback(None)
+                counts.append(len(statements))
+            assert counts[0] == counts[1]
+
+    run(story())
