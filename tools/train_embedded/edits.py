@@ -7,16 +7,16 @@ from typing import Literal
 from .drawing import SHAPES
 from .icons import ICONS
 from .scenes import (
-    COLOUR_WORDS,
     COLOURS,
     FIRST_KINDS,
-    NOUNS,
-    Group,
     Scene,
     held_out,
+    name_of,
     prompt,
+    said,
     sample_scene,
     training_scene,
+    with_article,
 )
 
 DESCRIBED_SHARE = 0.15
@@ -60,38 +60,25 @@ def edit(scene: Scene, rng: Random, everything: bool) -> Edit:
     return replace(change, words=prompt(change.after, rng)) if rng.random() < DESCRIBED_SHARE else change
 
 
-def _noun(group: Group, rng: Random) -> str:
-    names = rng.choice(NOUNS.get(group.kind, ((group.kind, f"{group.kind}s"),)))
-    return names[group.count > 1]
-
-
 def _colour(but: tuple[str | None, ...], rng: Random) -> str:
     return rng.choice([colour for colour in COLOURS if colour not in but])
-
-
-def _said(colour: str, rng: Random) -> str:
-    return rng.choice(COLOUR_WORDS.get(colour, (colour,)))
-
-
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
 
 
 def _recolour(scene: Scene, rng: Random) -> Edit:
     number = rng.randrange(len(scene.groups))
     group = scene.groups[number]
     colour = _colour((group.colour, scene.background or "white"), rng)
-    said, noun, it = _said(colour, rng), _noun(group, rng), "them" if group.count > 1 else "it"
+    word, noun, it = said(colour, rng), name_of(group, rng), "them" if group.count > 1 else "it"
     forms = [
-        f"make the {noun} {said}",
-        f"turn the {noun} {said}",
-        f"paint the {noun} {said}",
-        f"change the color of the {noun} to {said}",
-        f"change the {noun} to {said}",
+        f"make the {noun} {word}",
+        f"turn the {noun} {word}",
+        f"paint the {noun} {word}",
+        f"change the color of the {noun} to {word}",
+        f"change the {noun} to {word}",
     ]
     if len(scene.groups) == 1:
-        forms += [f"make {it} {said}", f"make {it} {said}", f"turn {it} {said}", f"change the color to {said}"]
-        forms += [f"paint {it} {said}", f"change the colour to {said}"]
+        forms += [f"make {it} {word}", f"make {it} {word}", f"turn {it} {word}", f"change the color to {word}"]
+        forms += [f"paint {it} {word}", f"change the colour to {word}"]
     groups = list(scene.groups)
     groups[number] = replace(group, colour=colour)
     return Edit("colour", rng.choice(forms), scene, replace(scene, groups=tuple(groups)))
@@ -99,15 +86,16 @@ def _recolour(scene: Scene, rng: Random) -> Edit:
 
 def _other_background(scene: Scene, rng: Random) -> Edit:
     colour = _colour((scene.background or "white", *(group.colour for group in scene.groups)), rng)
-    said = _said(colour, rng)
+    word = said(colour, rng)
+    on = with_article(f"{word} background")
     forms = (
-        f"make the background {said}",
-        f"make the background {said}",
-        f"change the background to {said}",
-        f"turn the background {said}",
-        f"put it on {_article(said)} {said} background",
-        f"on {_article(said)} {said} background",
-        f"{said} background",
+        f"make the background {word}",
+        f"make the background {word}",
+        f"change the background to {word}",
+        f"turn the background {word}",
+        f"put it on {on}",
+        f"on {on}",
+        f"{word} background",
     )
     return Edit("background", rng.choice(forms), scene, replace(scene, background=colour))
 
@@ -117,11 +105,11 @@ def _other_kind(scene: Scene, rng: Random, everything: bool) -> Edit:
     kinds = (*SHAPES, *ICONS) if everything else FIRST_KINDS
     colour = group.colour or _colour((scene.background or "white",), rng)
     other = replace(group, kind=rng.choice([kind for kind in kinds if kind != group.kind]), colour=colour)
-    old, new = _noun(group, rng), _noun(other, rng)
+    old, new = name_of(group, rng), name_of(other, rng)
     many = group.count > 1
-    thing, it = (new, "them") if many else (f"{_article(new)} {new}", "it")
+    thing, it = (new, "them") if many else (with_article(new), "it")
     if group.colour is None:
-        thing = f"{colour} {new}" if many else f"{_article(colour)} {colour} {new}"
+        thing = f"{colour} {new}" if many else with_article(f"{colour} {new}")
     forms = (
         f"turn {it} into {thing}",
         f"make {it} {thing}",

@@ -284,11 +284,24 @@ def render(scene: Scene, style: Style, night: bool = False) -> Image.Image:
     return image.reduce(SUPERSAMPLING)
 
 
+def name_of(group: Group, rng: Random) -> str:
+    """One of the names of a kind, in the plural where there are several."""
+    return rng.choice(NOUNS.get(group.kind, ((group.kind, f"{group.kind}s"),)))[group.count > 1]
+
+
+def said(colour: str, rng: Random) -> str:
+    """One of the words for a colour."""
+    return rng.choice(COLOUR_WORDS.get(colour, (colour,)))
+
+
+def with_article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
 def _noun(group: Group, rng: Random) -> str:
-    singular, plural = rng.choice(NOUNS.get(group.kind, ((group.kind, f"{group.kind}s"),)))
-    words = [plural if group.count > 1 else singular]
+    words = [name_of(group, rng)]
     if group.colour:
-        words.insert(0, rng.choice(COLOUR_WORDS.get(group.colour, (group.colour,))))
+        words.insert(0, said(group.colour, rng))
     if group.size:
         words.insert(0, rng.choice(SIZE_WORDS[group.size]))
     return " ".join(words)
@@ -353,28 +366,28 @@ def prompt(scene: Scene, rng: Random) -> str:
     if scene.position:
         body = f"{body} {_position_phrase(scene.position, rng)}"
     if scene.background:
-        colour = rng.choice(COLOUR_WORDS.get(scene.background, (scene.background,)))
-        article = "an" if colour[0] in "aeiou" else "a"
+        colour = said(scene.background, rng)
         background = f"{colour} background"
+        one = with_article(background)
         form = rng.random()
         if form < 0.45:
-            body = f"{body} on {article} {background}"
+            body = f"{body} on {one}"
         elif form < 0.7:
             body = f"{body} on {colour}"
         elif form < 0.76:
-            body = f"{body} with {article} {background}"
+            body = f"{body} with {one}"
         elif form < 0.82:
             body = f"{body}, {background}"
         elif form < 0.86:
-            body = f"{body} {rng.choice(('against', 'over', 'in front of'))} {article} {background}"
+            body = f"{body} {rng.choice(('against', 'over', 'in front of'))} {one}"
         elif form < 0.9:
             body = f"{background} with {body}"
         elif form < 0.94:
-            body = f"{article} {background} with {body}"
+            body = f"{one} with {body}"
         elif form < 0.97:
             body = f"{background}, {body}"
         else:
-            body = f"on {article} {background}, {body}"
+            body = f"on {one}, {body}"
     if rng.random() < 0.2:
         body = f"{rng.choice(_LEADS)} {body}"
     if rng.random() < 0.1:
