@@ -53,7 +53,7 @@ class Core:
             lines.append(f"{default.name} is not on this machine{hope}; start with --model {EMBEDDED} to draw at once.")
         elif self.draws_embedded:
             lines.append(
-                f"{EMBEDDED} is the small embedded model: coloured shapes, no download. --model names another."
+                f"{EMBEDDED} is the small embedded model: shapes and simple things, no download. --model names another."
             )
         return "\n".join(lines)
 

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import secrets
-import shutil
 import subprocess
 import sys
 import time
@@ -91,7 +90,6 @@ def base64_png(colour: tuple[int, int, int]) -> str:
 # ---- the documentation, as written ---------------------------------------------------------------
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("generation", SEED["generations"], ids=lambda generation: generation["name"])
 def test_every_curl_of_the_documentation_runs(gateway: Live, generation: dict[str, Any]) -> None:
     def curl(name: str, task_id: str = "") -> bytes:
