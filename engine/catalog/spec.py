@@ -1,0 +1,100 @@
+"""What a row of the catalogue says."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Family = Literal["flux1", "flux2", "flux2_tiny", "qwen", "z_image"]
+
+
+class HubFiles(BaseModel):
+    """Files of one hub repository. `patterns` are huggingface_hub's `allow_patterns`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repo: str
+    patterns: tuple[str, ...]
+    revision: str | None = None
+
+
+class ModelSpec(BaseModel):
+    """One row. Sizes in pixels and gigabytes; `native_px` is set where a model draws right at that edge length only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    family: Family
+    geometry: str
+    """Which of the family's architectures: mflux's name for it."""
+    task: Literal["generate", "upscale"] = "generate"
+    unavailable: str | None = None
+    """Why a listed model cannot be drawn with: one sentence for the client."""
+
+    repo: str | None = None
+    """Hub repository the weights come from."""
+    revision: str | None = None
+    """The commit to fetch; None: the one that the first download resolves, kept from then on."""
+    files: tuple[str, ...] = ()
+    """Patterns of the repository's files that the model needs."""
+    also: tuple[HubFiles, ...] = ()
+    """Further repositories the model needs, such as a ControlNet's."""
+    gated: bool = False
+    """Whether the hub asks for an account that accepted the licence."""
+    licence: str
+    description: str
+    size_gb: float
+    """What `files` take on disk."""
+    weights_gb: float | None = None
+    """Weights in memory at 16 bits; None: as on disk."""
+    fixed_gb: float = 0.0
+    """The part of `weights_gb` that mflux leaves unquantised."""
+
+    distilled: bool
+    """A distilled model draws at guidance 1 only, in few steps."""
+    default_steps: int
+    useful_max_steps: int
+    default_guidance: float = 1.0
+    guidance_range: tuple[float, float] = (0.0, 30.0)
+    default_px: int = 1024
+    native_px: int | None = None
+    quantize: int | None = None
+    """Bits to quantise to at load; None leaves it to the settings."""
+    stored_bits: int | None = None
+    """Bits the repository's weights are quantised to already."""
+    max_sequence: int | None = None
+    """Tokens of a prompt that count; None where mflux sets no bound of its own."""
+
+    negative_prompt: bool = False
+    """Whether the model stays away from what a second prompt says."""
+    init_image: bool = True
+    """Whether a picture can be the start of another."""
+    masks: bool = True
+    max_references: int = 0
+    """Pictures the model can follow at once; 0 for one that cannot edit."""
+    needs_reference: bool = False
+    lora: bool = True
+    control: Literal["canny", "depth"] | None = None
+    """The kind of map the model's ControlNet follows."""
+
+    def loaded_gb(self, bits: int | None) -> float:
+        """Weights in memory at `bits`, or as stored; a group of 64 carries 32 bits of scale and bias."""
+        bits = self.stored_bits or bits
+        whole = self.size_gb if self.weights_gb is None else self.weights_gb
+        return whole if bits is None else self.fixed_gb + (whole - self.fixed_gb) * (bits + 0.5) / 16
+
+
+def at_load(spec: ModelSpec, *bits: int) -> tuple[ModelSpec, ...]:
+    """The row and its variants that are quantised when they are loaded."""
+    return (spec, *(_quantised(spec, one) for one in bits))
+
+
+def _quantised(spec: ModelSpec, bits: int) -> ModelSpec:
+    return spec.model_copy(
+        update={
+            "name": f"{spec.name}-{bits}-bit",
+            "quantize": bits,
+            "description": f"{spec.description}, quantised to {bits} bits at load",
+        }
+    )
