@@ -1,0 +1,140 @@
+"""A safetensors file looked at before MLX or PyTorch sees it (S-35). Reads headers only; pure standard library.
+
+Source: the format, https://huggingface.co/docs/safetensors/index#format
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MAX_HEADER_BYTES = 100 * 2**20
+BITS = {
+    **dict.fromkeys(("F4",), 4),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+}
+"""Bits of one element, by the name the format gives a dtype."""
+PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
+
+
+class UnsafeFile(Exception):
+    """The file cannot be trusted. `message` is a sentence fit for a client: it names the file, not its folder."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One entry of a header. `begin` and `end` count bytes from the end of the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself. `metadata` is whatever its maker wrote: text to judge."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+
+def inspect(file: Path) -> Header:
+    """The header of a file whose every tensor lies inside it, apart from all others, and is as long as it should be.
+
+    Raises: UnsafeFile, OSError.
+    """
+    with file.open("rb") as opened:
+        found = os.fstat(opened.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise UnsafeFile(f"{file.name} is no file.")
+        if found.st_mode & stat.S_IWOTH:
+            raise UnsafeFile(f"{file.name} can be written by every user of this machine; take that right away.")
+        length = int.from_bytes(opened.read(8), "little")
+        if found.st_size < 8 or length > MAX_HEADER_BYTES:
+            raise UnsafeFile(f"{file.name} is damaged: it does not begin as a safetensors file does.")
+        if 8 + length > found.st_size:
+            raise UnsafeFile(f"{file.name} is incomplete.")
+        written = opened.read(length)
+    header = _parsed(written, file.name)
+    _check_places(header, found.st_size - 8 - length, file.name)
+    return header
+
+
+def check_folder(folder: Path) -> None:
+    """Inspect every weights file at and below a model's folder; a part of it that holds only pickles is refused.
+
+    Raises: UnsafeFile, OSError.
+    """
+    parts: dict[Path, list[Path]] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in (".safetensors", *PICKLES):
+            parts.setdefault(file.parent, []).append(file)
+    for part in parts.values():
+        weights = [file for file in part if file.suffix == ".safetensors"]
+        if not weights:
+            raise UnsafeFile(f"{part[0].name} is a pickle, which can run code; only safetensors files are loaded.")
+        for file in weights:
+            inspect(file)
+
+
+def _parsed(written: bytes, name: str) -> Header:
+    damaged = UnsafeFile(f"{name} is damaged: its header cannot be read.")
+    try:
+        found = json.loads(written, object_pairs_hook=_once)
+        metadata = found.pop("__metadata__", {})
+        tensors = {key: _tensor(entry) for key, entry in found.items()}
+        texts = all(isinstance(value, str) for value in metadata.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged from error
+    if not tensors or not texts:
+        raise damaged
+    return Header(tensors, metadata)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _tensor(entry: Any) -> Tensor:
+    begin, end = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+        raise ValueError("not a size")
+    if not isinstance(entry["dtype"], str):
+        raise ValueError("not a type")
+    return Tensor(entry["dtype"], shape, begin, end)
+
+
+def _check_places(header: Header, size: int, name: str) -> None:
+    free = 0
+    for tensor in sorted(header.tensors.values(), key=lambda tensor: (tensor.begin, tensor.end)):
+        bits = BITS.get(tensor.dtype)
+        if bits is None:
+            raise UnsafeFile(f"{name} holds numbers of a type that is not known here.")
+        if tensor.end > size:
+            raise UnsafeFile(f"{name} is incomplete.")
+        if tensor.begin < free or (tensor.end - tensor.begin) * 8 != tensor.elements * bits:
+            raise UnsafeFile(f"{name} is damaged: its parts are not where they should be.")
+        free = tensor.end
