@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 
-from gateway.job import Priority
+from gateway.job import NewJob, Plans, Priority
 from gateway.request import Leniency, Limits
 from gateway.store.base import Bounds
 
@@ -21,6 +22,20 @@ class Origin:
     leniency: Leniency = "refuse"
     note: str = ""
     """What the protocol must know to show the job later, in its own words."""
+
+    def new_job(self, plan: Plans, fingerprint: str) -> NewJob:
+        """A job of theirs with an id nobody can guess; `fingerprint` tells other requests of the same key apart."""
+        return NewJob(
+            id=secrets.token_hex(16),
+            owner=self.owner,
+            protocol=self.protocol,
+            plan=plan,
+            attached=self.attached,
+            priority=self.priority,
+            idempotency_key=self.idempotency_key,
+            fingerprint=fingerprint + self.note,
+            note=self.note,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
+from math import ceil
 
 from engine.protocol import Lane, lane_of
 from gateway.forecast import Forecast, Forecaster
@@ -22,6 +23,7 @@ KEPT_AS = "forecast"
 KEEP_EVERY_S = 10.0
 HELD_TO = 200
 """Where more wait, forecasts are told, too, but not held to: that would cost every submit a look at all."""
+RETRY_AFTER_MOST_S = 3600
 SHIFT_S = 1.0
 SHIFT_RATIO = 0.1
 """A forecast is told again once its end has shifted by more than both."""
@@ -90,11 +92,11 @@ class Places:
         if waiting:
             yield from self._places(waiting)
 
-    def room_s(self, lane: Lane, owner: str | None) -> float:
+    def retry_after_s(self, lane: Lane, owner: str | None) -> int:
         """Seconds until one more job may wait: of this owner, or of anybody."""
         line = self._store.order(lane)
         first = next((job.id for job in line if job.owner == owner), None)
-        return self._forecaster.room_s(lane, first, line)
+        return max(1, min(RETRY_AFTER_MOST_S, ceil(self._forecaster.room_s(lane, first, line))))
 
     def _places(self, wanted: set[str]) -> Iterator[PlaceEvent]:
         for lane in LANES:

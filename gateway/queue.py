@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from engine.protocol import Lane
 from gateway.job import Priority
@@ -102,6 +103,36 @@ def next_rise(waiting: Iterable[Waiting], turns: Turns, now: float) -> float:
             first = BACKGROUND_AGEING_S if job.standing.priority is Priority.BACKGROUND else AGEING_S
             rises.append(now + (first - waited if waited < first else AGEING_S - (waited - first) % AGEING_S))
     return min(rises)
+
+
+def place_among_own(
+    line: Sequence[Waiting],
+    job_id: str,
+    running: int,
+    *,
+    before: str | None = None,
+    position: int | None = None,
+    to: Literal["front", "end"] | None = None,
+) -> int | None:
+    """Where among its owner's jobs, from 0, a waiting job is to stand; None where it, or `before`, does not wait.
+
+    `position` counts the `running` ones, too: the owner's first place from there on is taken.
+    """
+    job = next((job for job in line if job.id == job_id), None)
+    if job is None:
+        return None
+    own = [(place, other.id) for place, other in enumerate(line) if other.owner == job.owner]
+    match before, position, to:
+        case str(), None, None:
+            others = [other for _, other in own if other != job_id]
+            return others.index(before) if before in others else None
+        case None, int(), None:
+            return sum(place + running < position for place, _ in own)
+        case None, None, "front":
+            return 0
+        case None, None, "end":
+            return len(own)
+    raise ValueError("say where by exactly one of before, position, to")
 
 
 def moved(line: Sequence[Waiting], job_id: str, to: int) -> dict[str, Standing]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import math
 import secrets
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from gateway.errors import (
 )
 from gateway.forecast import Forecast, Forecaster, Record
 from gateway.hub import Event, Hub, Snapshot
-from gateway.job import Job, JobEvent, NewJob, Plans, Progress, State
+from gateway.job import Job, JobEvent, NewJob, Progress, State
 from gateway.lane import EngineLane
 from gateway.library import Library
 from gateway.ocr.client import OcrOptions
@@ -35,6 +34,7 @@ from gateway.ocr.request import OcrRequest
 from gateway.options import Origin, ServiceOptions
 from gateway.pictures import Pictures
 from gateway.places import Places
+from gateway.queue import place_among_own
 from gateway.request import GenerationRequest, resolve
 from gateway.retention import Retention
 from gateway.runner import LaneRunner
@@ -46,7 +46,6 @@ __all__ = ["JobService", "Origin", "ServiceOptions"]
 log = logging.getLogger("gateway.service")
 
 PNG = b"\x89PNG\r\n\x1a\n"
-RETRY_AFTER_MOST_S = 3600
 
 
 class JobService:
@@ -136,7 +135,7 @@ class JobService:
             leniency=origin.leniency,
             known_loras=self.library.loras() if request.loras else (),
         )
-        new = _new_job(resolution.plan, origin, request.fingerprint())
+        new = origin.new_job(resolution.plan, request.fingerprint())
         return await self._submit(replace(new, adjustments=resolution.adjustments))
 
     async def submit_load(self, model: str, origin: Origin) -> Job:
@@ -144,7 +143,7 @@ class JobService:
         spec = self.library.find(model)
         self.library.folder(spec)
         plan = Load(model=spec.name, quantize=spec.quantize or self._options.quantize)
-        return await self._submit(_new_job(plan, origin, spec.name))
+        return await self._submit(origin.new_job(plan, spec.name))
 
     async def unload(self) -> None:
         """Free the memory of the loaded model, between two jobs; the next job loads its own. Raises: Unavailable."""
@@ -161,7 +160,7 @@ class JobService:
         name = hashlib.sha256(document).hexdigest()
         plan = await self._ocr.plan(request, document, name)
         await self.keep_input(document)
-        return await self._submit(_new_job(plan, origin, hashlib.sha256(plan.model_dump_json().encode()).hexdigest()))
+        return await self._submit(origin.new_job(plan, hashlib.sha256(plan.model_dump_json().encode()).hexdigest()))
 
     async def unload_reader(self, model: str) -> bool:
         """Free the memory of what reads text, between two jobs; whether that one held any."""
@@ -174,12 +173,8 @@ class JobService:
             return (await asyncio.shield(self._store.submit(new, self._options.bounds))).job
         except (QueueFull, OwnerQueueFull) as full:
             owner = new.owner if isinstance(full, OwnerQueueFull) else None
-            full.retry_after_s = self._retry_after_s(lane_of(new.plan), owner)
+            full.retry_after_s = self._places.retry_after_s(lane_of(new.plan), owner)
             raise
-
-    def _retry_after_s(self, lane: Lane, owner: str | None) -> int:
-        """When one more job may wait, by the forecast."""
-        return max(1, min(RETRY_AFTER_MOST_S, math.ceil(self._places.room_s(lane, owner))))
 
     async def retry(self, job_id: str, owner: str | None = None, *, idempotency_key: str | None = None) -> Job:
         """Store a new job of an ended one's plan, which draws the same pixels.
@@ -199,7 +194,7 @@ class JobService:
             idempotency_key=idempotency_key,
             note=job.note,
         )
-        new = _new_job(job.plan, origin, "")
+        new = origin.new_job(job.plan, "")
         return await self._submit(replace(new, adjustments=job.adjustments, fingerprint=job.fingerprint))
 
     # ---- the queue -------------------------------------------------------------------------------
@@ -237,26 +232,13 @@ class JobService:
         is taken. Nobody else's place changes. Raises: JobNotFound, JobNotWaiting.
         """
         job = await self.get(job_id, owner)
-        line = self._store.order(lane_of(job.plan))
-        own = [(place, other.id) for place, other in enumerate(line) if other.owner == job.owner]
-        if job_id not in (ids := [other for _, other in own]):
+        lane = lane_of(job.plan)
+        line = self._store.order(lane)
+        if before is not None:
+            await self.get(before, job.owner)
+        place = place_among_own(line, job_id, self._store.running(lane), before=before, position=position, to=to)
+        if place is None:
             raise JobNotWaiting
-        match before, position, to:
-            case str(), None, None:
-                others = [other for other in ids if other != job_id]
-                if before not in others:
-                    await self.get(before, job.owner)
-                    raise JobNotWaiting
-                place = others.index(before)
-            case None, int(), None:
-                running = self._store.running(lane_of(job.plan))
-                place = sum(slot + running < position for slot, _ in own)
-            case None, None, "front":
-                place = 0
-            case None, None, "end":
-                place = len(own)
-            case _:
-                raise ValueError("say where by exactly one of before, position, to")
         await asyncio.shield(self._store.move(job_id, place))
         self._places.shift()
         return job
@@ -410,17 +392,3 @@ class JobService:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _new_job(plan: Plans, origin: Origin, fingerprint: str) -> NewJob:
-    return NewJob(
-        id=secrets.token_hex(16),
-        owner=origin.owner,
-        protocol=origin.protocol,
-        plan=plan,
-        attached=origin.attached,
-        priority=origin.priority,
-        idempotency_key=origin.idempotency_key,
-        fingerprint=fingerprint + origin.note,
-        note=origin.note,
-    )

@@ -136,6 +136,19 @@ def test_a_move_that_makes_no_sense_is_refused(gateway: Live, paused: httpx.Clie
         assert other.post(f"/jobs/{job_id}/move", json={"to": "front"}).status_code == 404
 
 
+def test_each_class_is_shown_wherever_its_job_is_and_runs_in_its_order(paused: httpx.Client) -> None:
+    asked = ["background", "low", "normal", "high"]
+    made = {submit(paused, priority=priority)["job_id"]: priority for priority in asked}
+    queued = paused.get("/queue").json()["queued"]
+    assert [job["priority"] for job in queued] == asked[::-1]
+    for job_id, priority in made.items():
+        assert paused.get(f"/jobs/{job_id}").json()["priority"] == priority
+    snapshot = next(event for event in read(paused, "/events") if event.get("event") == "snapshot")
+    assert {job["id"]: job["priority"] for job in snapshot["data"]["jobs"]} == made
+    refused = paused.post("/generate", json={**SMALL, "priority": "urgent"})
+    assert (refused.status_code, refused.json()["details"]["param"]) == (400, "priority")
+
+
 def test_an_ended_job_is_tried_again_with_the_same_pixels(gateway: Live, client: httpx.Client) -> None:
     first = ended(client, submit(client, num_images=2)["job_id"])
     again = client.post(f"/jobs/{first['id']}/retry").json()
@@ -172,6 +185,7 @@ def test_where_there_are_keys_only_an_operator_pauses_and_raises_a_priority(tmp_
             raised = {**SMALL, "priority": "high"}
             assert guest.post("/generate", json=raised).json()["details"]["param"] == "priority"
             assert boss.post("/generate", json=raised).json()["priority"] == "high"
+            assert guest.post("/generate", json={**SMALL, "priority": "background"}).json()["priority"] == "background"
             mflux = {**SMALL, "priority": True}
             assert guest.post(f"{gateway.url}/api/generate", json=mflux).status_code == 403
             assert boss.post(f"{gateway.url}/api/generate", json=mflux).status_code == 200

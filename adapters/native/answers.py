@@ -24,10 +24,11 @@ from adapters.native.shapes import (
     Result,
     Status,
 )
+from adapters.native.shapes import Priority as PriorityName
 from engine.protocol import Generate, Load, Ocr, PageRead
 from gateway.errors import GatewayError
 from gateway.forecast import Forecast
-from gateway.job import Job, Plans, Progress, State
+from gateway.job import Job, Plans, Priority, Progress, State
 from gateway.request import Adjustment
 
 PREFIX = "/api/v1"
@@ -37,6 +38,12 @@ STATUS: dict[State, Status] = {
     State.SUCCEEDED: "completed",
     State.FAILED: "failed",
     State.CANCELLED: "cancelled",
+}
+PRIORITY: dict[Priority, PriorityName] = {
+    Priority.BACKGROUND: "background",
+    Priority.LOW: "low",
+    Priority.NORMAL: "normal",
+    Priority.HIGH: "high",
 }
 ALSO_CALLED = {"running": "generating", "succeeded": "completed", "waiting": "queued"}
 """What MFLUX-WEBUI's code, and the gateway, call some of them."""
@@ -85,7 +92,7 @@ def to_job(
         "eta_seconds": None if forecast is None else round(forecast.expected_s, 2),
         "model": job.plan.model,
         "protocol": job.protocol,
-        "priority": job.priority.name.lower(),  # type: ignore[typeddict-item]
+        "priority": PRIORITY[job.priority],
         "created_at": iso(job.created_at),
         "started_at": None if job.started_at is None else iso(job.started_at),
         "completed_at": None if job.finished_at is None else iso(job.finished_at),
@@ -113,7 +120,13 @@ def to_job(
 
 def to_brief(job: Job) -> Brief:
     prompt = job.plan.prompt if isinstance(job.plan, Generate) else None
-    return {"job_id": job.id, "type": type_of(job.plan), "prompt": prompt, "model": job.plan.model}
+    return {
+        "job_id": job.id,
+        "type": type_of(job.plan),
+        "prompt": prompt,
+        "model": job.plan.model,
+        "priority": PRIORITY[job.priority],
+    }
 
 
 def to_adjustments(adjustments: Sequence[Adjustment]) -> list[AdjustmentShown]:

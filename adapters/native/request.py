@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from adapters.base import check_operator, core_of, idempotency_key, input_picture, owner_of
 from adapters.native.answers import ALSO_CALLED, STATUS
+from adapters.native.shapes import Priority as PriorityName
 from engine.protocol import Lora
 from gateway.errors import InvalidRequest
 from gateway.job import Priority, State
@@ -67,7 +68,8 @@ class GenerateBody(Said):
     type: Literal["txt2img", "img2img"] | None = None
     preview: bool = False
     """Make small previews while it is drawn."""
-    priority: Literal["background", "low", "normal", "high"] = "normal"
+    priority: PriorityName = "normal"
+    """With keys, only operators may say `high`; `background` runs when nothing else waits, or once it has aged."""
 
 
 class JobsQuery(Said):

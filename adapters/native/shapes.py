@@ -10,6 +10,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 Status = Literal["queued", "generating", "completed", "failed", "cancelled"]
+Priority = Literal["background", "low", "normal", "high"]
 JobType = Literal["txt2img", "img2img", "load", "ocr"]
 Value = str | int | float | None
 
@@ -93,7 +94,7 @@ class JobShown(TypedDict):
     eta_seconds: float | None
     model: str
     protocol: str
-    priority: Literal["low", "normal", "high"]
+    priority: Priority
     created_at: str | None
     started_at: str | None
     completed_at: str | None
@@ -229,6 +230,7 @@ class Brief(TypedDict):
     type: JobType
     prompt: str | None
     model: str
+    priority: Priority
 
 
 class Active(Brief, ProgressShown):
