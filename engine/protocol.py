@@ -5,11 +5,11 @@ Knows nothing of HTTP, jobs in a queue, or MLX. Both halves of the child process
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from engine.catalog import ModelSpec
+from engine.catalog import HubFiles, ModelSpec
 
 
 class Frozen(BaseModel):
@@ -145,20 +145,42 @@ class Ocr(Frozen):
         return len(self.pages) or 1
 
 
+class Download(Frozen):
+    """Fetch the weights of a model from the hub."""
+
+    kind: Literal["download"] = "download"
+    model: str
+    sources: tuple[HubFiles, ...]
+    """The repositories the model needs, its own first."""
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """All blobs the plan names: none."""
+        return frozenset()
+
+
 def steps_to_run(steps: int, denoise: float) -> int:
     """Steps an img2img picture runs: that fraction of the steps asked for, and one at least; 0 at denoise 0."""
     return max(1, round(steps * denoise)) if denoise > 0 else 0
 
 
-Plan = Annotated[Generate | Load | Ocr, Field(discriminator="kind")]
+Plan = Annotated[Generate | Load | Ocr | Download, Field(discriminator="kind")]
 EnginePlan = Annotated[Generate | Load, Field(discriminator="kind")]
 """What the engine's child may be told to do."""
 Lane = Literal["engine", "cpu", "network"]
 
 
-def lane_of(plan: Generate | Load | Ocr) -> Lane:
+def lane_of(plan: Generate | Load | Ocr | Download) -> Lane:
     """Where a plan runs: one runner a lane."""
-    return "cpu" if isinstance(plan, Ocr) else "engine"
+    match plan:
+        case Generate() | Load():
+            return "engine"
+        case Ocr():
+            return "cpu"
+        case Download():
+            return "network"
+        case _:
+            assert_never(plan)
 
 
 # ---- facts: frozen things that happened --------------------------------------------------------
@@ -266,6 +288,18 @@ class Cancelled(Frozen):
     reason: CancelReason = "user"
 
 
+class ModelDownloading(Frozen):
+    """So much of the model has come from the hub; told of the download itself and of the jobs that wait for it."""
+
+    kind: Literal["model_downloading"] = "model_downloading"
+    model: str
+    done_bytes: int
+    """What lies on disk already is counted."""
+    total_bytes: int
+    bytes_per_s: float | None = None
+    """Over the last seconds; None before there is a pace."""
+
+
 class ModelLoading(Frozen):
     """The engine began to bring the model into memory."""
 
@@ -336,7 +370,7 @@ StateFact = Annotated[
 """Stored with a `seq`; a job is folded from these."""
 
 ProgressFact = Annotated[
-    ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Reading,
+    ModelDownloading | ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Reading,
     Field(discriminator="kind"),
 ]
 """Broadcast only; the newest is kept."""

@@ -17,6 +17,7 @@ GatewayError
 ├── IdempotencyConflict 409     the same key with another body
 ├── JobNotWaiting 409           only a waiting job has a place
 ├── JobNotEnded 409             only an ended job can be tried again
+├── ModelKept 409               a model that is in use, or that we did not download, is not removed
 ├── BodyTooLarge 413
 ├── UnsupportedMediaType 415
 ├── OwnerQueueFull 429
@@ -26,6 +27,7 @@ GatewayError
 │   └── GenerationFailed        the job failed; `code` is the job's failure code
 ├── NotInstalled 501            an optional part of the gateway is missing; the message says which
 ├── Unavailable 503
+│   ├── ModelComing             it is downloaded now; ask again
 │   ├── QueueFull
 │   └── EngineDown
 └── StorageFull 507
@@ -129,6 +131,10 @@ class JobNotEnded(GatewayError):
     code, status, message = "job_not_ended", 409, "The job has not ended yet."
 
 
+class ModelKept(GatewayError):
+    code, status, message = "model_kept", 409, "The model is in use."
+
+
 class BodyTooLarge(GatewayError):
     code, status, message = "body_too_large", 413, "The body is too large."
 
@@ -163,6 +169,10 @@ class NotInstalled(GatewayError):
 
 class Unavailable(GatewayError):
     code, status, message = "unavailable", 503, "The gateway cannot take this request now."
+
+
+class ModelComing(Unavailable):
+    code, message = "model_downloading", "The model is being downloaded; ask again in a minute."
 
 
 class QueueFull(Unavailable):

@@ -12,10 +12,12 @@ from engine.protocol import (
     CancelReason,
     CancelRequested,
     Decoding,
+    Download,
     Failed,
     Generate,
     ImageDone,
     Load,
+    ModelDownloading,
     ModelLoaded,
     ModelLoading,
     Ocr,
@@ -59,9 +61,9 @@ class Priority(IntEnum):
 
 
 StateFacts = Queued | Started | ImageDone | PageRead | CancelRequested | Requeued | Succeeded | Failed | Cancelled
-ProgressFacts = ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Reading
+ProgressFacts = ModelDownloading | ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Reading
 Outcome = Succeeded | Failed | Cancelled
-Plans = Generate | Load | Ocr
+Plans = Generate | Load | Ocr | Download
 
 state_fact: TypeAdapter[StateFacts] = TypeAdapter(StateFact)
 progress_fact: TypeAdapter[ProgressFacts] = TypeAdapter(ProgressFact)
@@ -228,18 +230,22 @@ class Progress:
     job_id: str
     pictures: int
     phase: str = "waiting"
-    """waiting, loading, denoising, decoding, reading."""
+    """waiting, downloading, loading, denoising, decoding, reading."""
     image: int = 0
     step: int = 0
     steps: int = 0
     step_seconds: float | None = None
     preview: Preview | None = None
+    download: ModelDownloading | None = None
+    """Of a download, and of a job that waits for one."""
     expected_s: float | None = None
     """Until the whole job is done, as it is forecast; None where it is not."""
 
     @property
     def fraction(self) -> float:
-        """0 to 1 over all pictures of the job; decoding counts as the end of its picture's steps."""
+        """0 to 1: of a download by bytes, else over all pictures; decoding counts as the end of its picture's steps."""
+        if self.download is not None:
+            return min(1.0, self.download.done_bytes / max(1, self.download.total_bytes))
         within = self.step / self.steps if self.steps else 0.0
         return min(1.0, (self.image + within) / max(1, self.pictures))
 
@@ -255,6 +261,8 @@ class Progress:
 
     def apply(self, fact: ProgressFacts) -> Progress:
         match fact:
+            case ModelDownloading():
+                return replace(self, phase="downloading", download=fact)
             case ModelLoading():
                 return replace(self, phase="loading")
             case ModelLoaded():

@@ -16,6 +16,7 @@ from engine.client import Engine, EngineDied, EngineStopped
 from engine.protocol import (
     Cancelled,
     CancelReason,
+    Download,
     Drawn,
     EngineFact,
     Failed,
@@ -132,7 +133,7 @@ class EngineLane(LaneRunner):
     async def _command(self, job: Job) -> Run | Failed:
         """What the engine is told, or why the job cannot be done any more."""
         plan = job.plan
-        assert not isinstance(plan, Ocr), "the store gives this lane its own jobs only"
+        assert not isinstance(plan, Ocr | Download), "the store gives this lane its own jobs only"
         try:
             spec = self._library.find(plan.model)
             folder = self._library.folder(spec)
@@ -228,7 +229,7 @@ def _count(plan: Plans) -> int:
     match plan:
         case Generate(seeds=seeds):
             return len(seeds)
-        case Load():
+        case Load() | Download():
             return 1
         case Ocr(count=count):
             return count

@@ -403,3 +403,18 @@ def test_statistics_count_states_and_pictures(make_store: Callable[[], JobStore]
             assert stats.drawing_seconds > 0
 
     run(story())
+
+
+def test_a_waiting_job_can_be_refused_and_a_running_or_ended_one_is_left(make_store: Callable[..., JobStore]) -> None:
+    async def story() -> None:
+        async with opened(make_store) as store:
+            running, waiting = await submit(store), await submit(store)
+            await claim(store)
+            failure = Failed(code="model_missing", message="It did not come.")
+            refused = await store.refuse([running.id, waiting.id, "none-such"], failure)
+            assert [(job.id, job.state, job.failure) for job in refused] == [(waiting.id, State.FAILED, failure)]
+            assert (await store.get(running.id)).state is State.RUNNING
+            assert await store.refuse([waiting.id], failure) == []
+            assert store.order("engine") == ()
+
+    run(story())

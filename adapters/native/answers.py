@@ -25,7 +25,7 @@ from adapters.native.shapes import (
     Status,
 )
 from adapters.native.shapes import Priority as PriorityName
-from engine.protocol import Generate, Load, Ocr, PageRead
+from engine.protocol import Download, Generate, Load, Ocr, PageRead
 from gateway.errors import GatewayError
 from gateway.forecast import Forecast
 from gateway.job import Job, Plans, Priority, Progress, State
@@ -183,5 +183,7 @@ def type_of(plan: Plans) -> JobType:
             return "load"
         case Ocr():
             return "ocr"
+        case Download():
+            return "download"
         case _:
             assert_never(plan)

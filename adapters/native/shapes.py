@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 Status = Literal["queued", "generating", "completed", "failed", "cancelled"]
 Priority = Literal["background", "low", "normal", "high"]
-JobType = Literal["txt2img", "img2img", "load", "ocr"]
+JobType = Literal["txt2img", "img2img", "load", "ocr", "download"]
 Value = str | int | float | None
 
 

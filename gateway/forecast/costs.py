@@ -10,10 +10,10 @@ from engine.catalog import ModelSpec
 from gateway.forecast.series import Cost, Line, Series
 from gateway.forecast.work import Work
 
-Part = Literal["start", "gap", "load", "head", "next_head", "step", "tail", "file", "page"]
+Part = Literal["start", "gap", "load", "head", "next_head", "step", "tail", "file", "page", "fetch"]
 """`start` of the engine, the `gap` between two jobs, the `load` of a model. Of a picture: `head`, what comes before its
 first step, such as encoding the text (`next_head`: of a job's later pictures); a `step`; `tail`, what comes after the
-last one, such as decoding; its way into a `file`. A `page` of text.
+last one, such as decoding; its way into a `file`. A `page` of text. To `fetch` a gigabyte from the hub.
 """
 KEPT_KINDS = 64
 SpecOf = Callable[[str], ModelSpec | None]
@@ -52,6 +52,9 @@ class Costs:
         return known
 
     def _run(self, work: Work) -> Cost:
+        if work.lane == "network":
+            fetch = self.of("fetch", work)
+            return Cost(work.gigabytes * fetch.seconds, work.gigabytes * fetch.spread)
         if work.lane == "cpu":
             page = self.of("page", work)
             return Cost(work.pictures * page.seconds, work.pictures * page.spread)
@@ -103,15 +106,17 @@ def first_guess(part: Part, work: Work | None, spec: ModelSpec | None) -> Line:
             return Line(0.02, 0.2)
         case "page":
             return Line(2.0, 0.0)
+        case "fetch":
+            return Line(50.0, 0.0)
 
 
 def _name(part: Part, work: Work | None) -> str:
-    if work is None or part in ("start", "gap", "file"):
+    if work is None or part in ("start", "gap", "file", "fetch"):
         return part
     return f"{part} {work.model} {work.quantize or 'whole'}" if part == "load" else f"{part} {work.key}"
 
 
 def _size(part: Part, work: Work | None) -> float:
-    if work is None or part in ("start", "gap", "load", "page"):
+    if work is None or part in ("start", "gap", "load", "page", "fetch"):
         return 0.0
     return work.filed if part == "file" else work.drawn

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from engine.protocol import Drawn, ImageDone, ModelLoaded, ModelLoading, PageRead, StepDone
+from engine.protocol import Drawn, ImageDone, ModelDownloading, ModelLoaded, ModelLoading, PageRead, StepDone
 from gateway.forecast.costs import Costs, Part
 from gateway.forecast.series import Cost
 from gateway.forecast.work import Work
@@ -15,6 +15,10 @@ LIVE_AFTER = 2
 """So many steps of this job count as much as all that was known before."""
 OVERDUE = 0.1
 """What takes longer than expected is expected to take this share of it longer still."""
+
+GIGABYTE = 1e9
+LEARNT_FROM = 0.01
+"""Gigabytes: a smaller download says nothing of the line."""
 
 Phase = Literal["loading", "head", "steps", "tail", "filing"]
 
@@ -40,6 +44,9 @@ class Trace:
     _paces: list[float] = field(default_factory=list)
     """Seconds a step of this job so far, without the first of each picture."""
     _drawn_at: dict[int, float] = field(default_factory=dict)
+    _fetched: ModelDownloading | None = None
+    _fetched_first: tuple[float, int] = (0.0, 0)
+    """When it was first told how much there is, and how much that was."""
 
     def __post_init__(self) -> None:
         self.since = self.began
@@ -71,6 +78,13 @@ class Trace:
             case ImageDone(image=image):
                 if (drawn_at := self._drawn_at.pop(image, None)) is not None:
                     yield "file", now - drawn_at
+            case ModelDownloading(done_bytes=done, total_bytes=total):
+                if self._fetched is None:
+                    self._fetched_first = now, done
+                self._fetched = fact
+                size = (done - self._fetched_first[1]) / GIGABYTE
+                if done >= total and size >= LEARNT_FROM:
+                    yield "fetch", (now - self._fetched_first[0]) / size
             case PageRead(seconds=seconds):
                 self.done += 1
                 self.since = now
@@ -91,6 +105,8 @@ class Trace:
         """What is left until the lane is free; the last picture's way into a file not counted."""
         work, elapsed = self.work, max(0.0, now - self.since)
         rest = work.pictures - self.done
+        if work.lane == "network":
+            return self._to_fetch(costs)
         if work.lane == "cpu":
             page = costs.of("page", work)
             if rest <= 0:
@@ -115,6 +131,16 @@ class Trace:
         share = costs.run(replace(work, pictures=rest))
         seconds += (rest - 1) * later
         return Cost(seconds, share.spread * min(1.0, seconds / share.seconds) if share.seconds else 0.0)
+
+    def _to_fetch(self, costs: Costs) -> Cost:
+        """What has not come yet, at the pace of the last seconds where it is known."""
+        known = costs.of("fetch", self.work)
+        if (fetched := self._fetched) is None:
+            return Cost(self.work.gigabytes * known.seconds, self.work.gigabytes * known.spread)
+        rest = (fetched.total_bytes - fetched.done_bytes) / GIGABYTE
+        if fetched.bytes_per_s:
+            return Cost(rest * GIGABYTE / fetched.bytes_per_s, 0.2 * rest * GIGABYTE / fetched.bytes_per_s)
+        return Cost(rest * known.seconds, rest * known.spread)
 
     def _pace(self, costs: Costs) -> float:
         """Seconds a step: what is known of such jobs, and more and more what this one shows."""

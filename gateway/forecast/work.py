@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from engine.catalog import ModelSpec
-from engine.protocol import Generate, Lane, Load, Ocr, steps_to_run
+from engine.protocol import Download, Generate, Lane, Load, Ocr, steps_to_run
 from gateway.job import Plans
 
 MEGAPIXEL = 1_000_000.0
@@ -29,6 +29,8 @@ class Work:
     """What one step works on: the picture, and as much again for each reference."""
     filed: float = 0.0
     """What is encoded and stored of one picture."""
+    gigabytes: float = 0.0
+    """What is fetched."""
 
     @property
     def needs(self) -> tuple[str, int | None] | None:
@@ -48,6 +50,8 @@ def work_of(plan: Plans, spec: ModelSpec | None = None, done: int = 0) -> Work:
             return Work("engine", model, quantize, "load", 0)
         case Ocr(model=model, count=count):
             return Work("cpu", model, None, "ocr", count - done)
+        case Download(model=model):
+            return Work("network", model, None, "download", 1, gigabytes=10.0 if spec is None else spec.size_gb)
         case Generate():
             return _drawing(plan, spec, done)
         case _:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from engine.protocol import CancelReason, Lane, RequeueReason
+from engine.protocol import CancelReason, Failed, Lane, RequeueReason
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.queue import Waiting
 
@@ -110,6 +110,10 @@ class JobStore(Protocol):
 
     async def cancel(self, job_id: str, reason: CancelReason) -> Job:
         """Queued: Cancelled at once. Running: CancelRequested. Ended: unchanged. Raises: JobNotFound."""
+        ...
+
+    async def refuse(self, job_ids: Sequence[str], failure: Failed) -> list[Job]:
+        """End those of these jobs that still wait; returns them."""
         ...
 
     async def hide(self, job_ids: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from engine.protocol import (
     Cancelled,
     CancelReason,
     CancelRequested,
+    Failed,
     Lane,
     Queued,
     Requeued,
@@ -227,6 +228,13 @@ class SqliteStore:
             if job.state is State.RUNNING and job.cancel_requested is None:
                 return self._append(db, job, CancelRequested(reason=reason))
             return job
+
+        return await self._write(work)
+
+    async def refuse(self, job_ids: Sequence[str], failure: Failed) -> list[Job]:
+        def work(db: sqlite3.Connection) -> list[Job]:
+            found = [job for job_id in job_ids if (job := rows.find(db, job_id)) is not None]
+            return [self._append(db, job, failure) for job in found if job.state is State.QUEUED]
 
         return await self._write(work)
 
