@@ -6,7 +6,7 @@ that is served. Times are Unix seconds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -65,22 +65,26 @@ Key = tuple[int, int, int]
 
 def order(waiting: Iterable[Waiting], turns: Turns, now: float) -> list[Waiting]:
     """The jobs of one lane in the order in which they will run, if nothing else comes."""
-    return [job for _, job in sorted(_keyed(waiting, turns, now), key=lambda pair: pair[0])]
+    return [job for _, job in sorted(keyed(waiting, turns, now), key=lambda pair: pair[0])]
 
 
 def take(
     waiting: Sequence[Waiting], turns: Turns, now: float, models: Collection[str] | None = None
 ) -> tuple[Waiting, Turns] | None:
     """The next job among those of `models`, and the turns once it is served; None where there is none."""
-    keyed = [pair for pair in _keyed(waiting, turns, now) if models is None or pair[1].model in models]
-    if not keyed:
+    found = [pair for pair in keyed(waiting, turns, now) if models is None or pair[1].model in models]
+    if not found:
         return None
-    (falling, turn, _), job = min(keyed, key=lambda pair: pair[0])
-    level = int(job.standing.priority) if falling == -OVERDUE else -falling
+    (falling, turn, _), job = min(found, key=lambda pair: pair[0])
+    return job, served(job, -falling, turn, turns, {other.group for other in waiting}, now)
+
+
+def served(job: Waiting, level: int, turn: int, turns: Turns, groups: Container[tuple[int, str]], now: float) -> Turns:
+    """The turns once a job is served that counted as `level`; `groups` are those that wait, its own included."""
+    level = int(job.standing.priority) if level == OVERDUE else level
     had = turns.had if turn == 0 else frozenset(had for had in turns.had if had[0] != level)
-    groups = {other.group for other in waiting}
     last = {group: at for group, at in turns.last.items() if group in groups}
-    return job, Turns(had | {(level, job.owner)}, last | {job.group: now})
+    return Turns(had | {(level, job.owner)}, last | {job.group: now})
 
 
 def level_of(job: Waiting, turns: Turns, now: float) -> int:
@@ -96,13 +100,16 @@ def level_of(job: Waiting, turns: Turns, now: float) -> int:
 
 def next_rise(waiting: Iterable[Waiting], turns: Turns, now: float) -> float:
     """When the order changes by age alone, at the earliest: until then an order once computed holds."""
-    rises = [float("inf")]
-    for job in _heads(waiting):
-        waited = now - max(job.standing.since, turns.last.get(job.group, 0.0))
-        if level_of(job, turns, now) < OVERDUE:
-            first = BACKGROUND_AGEING_S if job.standing.priority is Priority.BACKGROUND else AGEING_S
-            rises.append(now + (first - waited if waited < first else AGEING_S - (waited - first) % AGEING_S))
-    return min(rises)
+    return min((next_rise_of(job, turns, now) for job in _heads(waiting)), default=float("inf"))
+
+
+def next_rise_of(job: Waiting, turns: Turns, now: float) -> float:
+    """When the first job of its owner in its class rises next; never above the highest."""
+    if level_of(job, turns, now) == OVERDUE:
+        return float("inf")
+    waited = now - max(job.standing.since, turns.last.get(job.group, 0.0))
+    first = BACKGROUND_AGEING_S if job.standing.priority is Priority.BACKGROUND else AGEING_S
+    return now + (first - waited if waited < first else AGEING_S - (waited - first) % AGEING_S)
 
 
 def place_among_own(
@@ -157,7 +164,8 @@ def _heads(waiting: Iterable[Waiting]) -> Iterator[Waiting]:
             yield job
 
 
-def _keyed(waiting: Iterable[Waiting], turns: Turns, now: float) -> Iterator[tuple[Key, Waiting]]:
+def keyed(waiting: Iterable[Waiting], turns: Turns, now: float) -> Iterator[tuple[Key, Waiting]]:
+    """Each job, in order of submission, with what its place follows from."""
     heads: set[tuple[int, str]] = set()
     ahead: dict[tuple[int, str], int] = {}
     for job in sorted(waiting, key=_number):

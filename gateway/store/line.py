@@ -6,11 +6,13 @@ Belongs to one process; every change is made once its transaction is on disk.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from engine.protocol import Lane
-from gateway.queue import Turns, Waiting, next_rise, order, take
+from gateway.queue import Turns, Waiting
+from gateway.store.kept_order import KeptOrder, Taken
 
 
 @dataclass(slots=True)
@@ -19,10 +21,9 @@ class _Lane:
     running: set[str] = field(default_factory=set)
     turns: Turns = Turns()
     is_paused: bool = False
-    ordered: tuple[Waiting, ...] = ()
-    places: dict[str, int] = field(default_factory=dict)
-    ordered_until: float = 0.0
-    """The order holds until then; 0 where it must be found again."""
+    owners: Counter[str] = field(default_factory=Counter)
+    order: KeptOrder | None = None
+    """None where it must be found again."""
 
 
 class Line:
@@ -37,22 +38,37 @@ class Line:
         with self._lock:
             lane = self._lanes[job.lane]
             lane.running.discard(job.id)
+            if job.id not in lane.waiting:
+                lane.owners[job.owner] += 1
             lane.waiting[job.id] = job
-            lane.ordered_until = 0.0
+            if lane.order is not None:
+                lane.order.put(job)
 
-    def run(self, lane: Lane, job_id: str) -> None:
+    def serve(self, taken: Taken) -> None:
+        """It runs now."""
         with self._lock:
-            self._forget(lane, job_id)
-            self._lanes[lane].running.add(job_id)
+            lane = self._lanes[taken.job.lane]
+            is_same = lane.order is taken.order and taken.order.is_known
+            self._forget(lane, taken.job.id)
+            lane.running.add(taken.job.id)
+            lane.turns = taken.turns
+            if is_same:
+                taken.order.serve(taken)
+                lane.order = taken.order
 
     def end(self, lane: Lane, job_id: str) -> None:
         with self._lock:
-            self._forget(lane, job_id)
+            self._forget(self._lanes[lane], job_id)
             self._lanes[lane].running.discard(job_id)
 
-    def _forget(self, lane: Lane, job_id: str) -> None:
-        if self._lanes[lane].waiting.pop(job_id, None) is not None:
-            self._lanes[lane].ordered_until = 0.0
+    @staticmethod
+    def _forget(lane: _Lane, job_id: str) -> None:
+        job = lane.waiting.pop(job_id, None)
+        if job is not None:
+            lane.owners[job.owner] -= 1
+            if not lane.owners[job.owner]:
+                del lane.owners[job.owner]
+            lane.order = None
 
     def turns(self, lane: Lane) -> Turns:
         return self._lanes[lane].turns
@@ -60,7 +76,7 @@ class Line:
     def set_turns(self, lane: Lane, turns: Turns) -> None:
         with self._lock:
             self._lanes[lane].turns = turns
-            self._lanes[lane].ordered_until = 0.0
+            self._lanes[lane].order = None
 
     def is_paused(self, lane: Lane) -> bool:
         return self._lanes[lane].is_paused
@@ -68,16 +84,15 @@ class Line:
     def set_paused(self, lane: Lane, paused: bool) -> None:
         self._lanes[lane].is_paused = paused
 
-    def next(self, lane: Lane, now: float, models: Collection[str] | None) -> tuple[Waiting, Turns] | None:
-        """Who is served next, and whose turn it was then."""
+    def next(self, lane: Lane, now: float, models: Collection[str] | None) -> Taken | None:
+        """Who is served next."""
         with self._lock:
-            found = self._lanes[lane]
-            return take(list(found.waiting.values()), found.turns, now, models)
+            return self._order(lane, now).next(now, models)
 
     def order(self, lane: Lane, now: float) -> tuple[Waiting, ...]:
         """The waiting jobs of a lane, the next one first."""
         with self._lock:
-            return self._ordered(lane, now).ordered
+            return self._order(lane, now).line
 
     def depth(self, lane: Lane) -> int:
         return len(self._lanes[lane].waiting)
@@ -88,25 +103,20 @@ class Line:
     def position(self, lane: Lane, job_id: str, now: float) -> int | None:
         """How many jobs of its lane run or wait before it; None where it does neither."""
         with self._lock:
-            found = self._ordered(lane, now)
+            found = self._lanes[lane]
             if job_id in found.running:
                 return 0
-            place = found.places.get(job_id)
+            place = self._order(lane, now).place(job_id)
             return None if place is None else len(found.running) + place
 
     def count(self, owner: str | None = None) -> int:
         """Waiting jobs of all lanes."""
         with self._lock:
-            lines = [lane.waiting for lane in self._lanes.values()]
-            if owner is None:
-                return sum(map(len, lines))
-            return sum(job.owner == owner for line in lines for job in line.values())
+            lanes = self._lanes.values()
+            return sum(len(lane.waiting) if owner is None else lane.owners[owner] for lane in lanes)
 
-    def _ordered(self, lane: Lane, now: float) -> _Lane:
+    def _order(self, lane: Lane, now: float) -> KeptOrder:
         found = self._lanes[lane]
-        if now >= found.ordered_until:
-            waiting = list(found.waiting.values())
-            found.ordered = tuple(order(waiting, found.turns, now))
-            found.places = {job.id: place for place, job in enumerate(found.ordered)}
-            found.ordered_until = next_rise(waiting, found.turns, now)
-        return found
+        if found.order is None or not found.order.is_known or now >= found.order.until:
+            found.order = KeptOrder(found.waiting.values(), found.turns, now)
+        return found.order

@@ -140,9 +140,10 @@ class SqliteStore:
                 if not self._line.order(worker.lane, self._clock()):
                     self._keep_turns(db, worker.lane, Turns())
                 return None
-            before = rows.get(db, taken[0].id)
+            before = rows.get(db, taken.job.id)
             job = self._append(db, before, Started(attempt=before.attempt + 1))
-            self._keep_turns(db, worker.lane, taken[1])
+            rows.keep(db, f"turns {worker.lane}", rows.of_turns(taken.turns))
+            self._after.append(lambda: self._line.serve(taken))
             until = None if worker.lease_s is None else self._clock() + worker.lease_s
             db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (worker.id, until, job.id))
             return Lease(job, worker.id)
@@ -380,16 +381,14 @@ class SqliteStore:
     def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
         """Store one more fact, and tell of it once it is on disk."""
         after = rows.append(db, job, fact, self._clock())
-        if after.state is not job.state:
+        if after.state is not job.state and after.state is not State.RUNNING:  # that is the claim's to tell
             self._after.append(lambda: self._line_up(db, after))
         self._news.append((after, after.events[-1]))
         return after
 
     def _line_up(self, db: sqlite3.Connection, job: Job) -> None:
         lane = lane_of(job.plan)
-        if job.state is State.RUNNING:
-            self._line.run(lane, job.id)
-        elif job.state is not State.QUEUED:
+        if job.state is not State.QUEUED:
             self._line.end(lane, job.id)
         elif (
             row := db.execute(f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
