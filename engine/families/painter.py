@@ -29,10 +29,10 @@ def built(model: Model, pipeline: Callable[..., Any]) -> Any:
 class PipelinePainter(ABC):
     """A pipeline with the one callback it ever gets: mflux has no unregister."""
 
-    def __init__(self, pipeline: Any, loras: list[LoRATarget]) -> None:
+    def __init__(self, pipeline: Any, loras: list[LoRATarget], transformer: str = "transformer") -> None:
         mx.eval(pipeline.parameters())
         self._pipeline = pipeline
-        self._wardrobe = Wardrobe(pipeline.transformer, loras)
+        self._wardrobe = Wardrobe(getattr(pipeline, transformer), loras)
         self._observer = Observer()
         pipeline.callbacks.register(self._observer)
 
@@ -43,7 +43,7 @@ class PipelinePainter(ABC):
         steps, strength = plan.steps, None
         if frame.init is not None and plan.denoise < 1:
             steps, strength = img2img_schedule(plan.steps, plan.denoise, self._sigma_of(width, height))
-        sitting = self._observer.sitting = Sitting(watcher, frame, self._preview)
+        sitting = self._observer.sitting = Sitting(watcher, frame, self._preview, steps, strength)
         try:
             with self._begun(sketch, sitting):
                 made = self._pipeline.generate_image(
@@ -52,9 +52,7 @@ class PipelinePainter(ABC):
                     num_inference_steps=steps,
                     width=width,
                     height=height,
-                    # Only its presence counts: it makes the schedule begin late. The family encodes the picture.
-                    image_path=frame.init if strength is not None else None,
-                    image_strength=strength,
+                    **self._pictures(sketch, strength),
                     **self._arguments(plan),
                 )
             return cast(Image, made.image)
@@ -69,6 +67,11 @@ class PipelinePainter(ABC):
 
     def _prompt(self, sketch: Sketch) -> str:
         return sketch.plan.prompt
+
+    def _pictures(self, sketch: Sketch, strength: float | None) -> Mapping[str, Any]:
+        """What of a sketch's pictures `generate_image` takes; `strength` is set where it begins late."""
+        # Only its presence counts: it makes the schedule begin late. The family encodes the picture.
+        return {"image_path": sketch.frame.init if strength is not None else None, "image_strength": strength}
 
     @abstractmethod
     def _arguments(self, plan: Generate) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,14 +30,33 @@ class Sitting:
     frame: Frame
     look: Callable[[mx.array, Any], Image]
     """A small picture of clean latents, as the loop has them, and mflux's config."""
+    steps: int
+    """Of the schedule, of which an img2img runs the end."""
+    strength: float | None = None
+    """mflux's `image_strength`, which says where it begins."""
     unpack: Callable[[mx.array, int, int], mx.array] = lambda latents, height, width: latents
     """The loop's latents as the VAE's, for a height and a width in pixels."""
+    begin: Callable[[mx.array, Any], mx.array] | None = None
+    """What the first step begins with, from the noise that the loop made and mflux's config; None leaves the noise."""
+    sigmas: Sequence[float] | None = None
+    """Share of noise before each step and after the last, where the loop does not go by mflux's own scheduler."""
     keep: Callable[[mx.array, float], mx.array] | None = None
     """Latents, put back where a mask keeps the input picture, for the noise that the next step begins with."""
     before: mx.array | None = None
     clock: float = 0.0
     sigma: float = 1.0
     """Share of noise that the next step begins with."""
+
+    def schedule(self, config: Any) -> Any:
+        """Share of noise by step."""
+        return config.scheduler.sigmas if self.sigmas is None else self.sigmas
+
+    def clean(self, latents: mx.array, denoised: mx.array | None, config: Any, t: int) -> mx.array:
+        """Latents without noise after step `t`: as the loop says, else where the step points to."""
+        if denoised is not None and denoised is not latents:
+            return denoised
+        assert self.before is not None
+        return straight_on(self.before, latents, self.schedule(config), t)
 
 
 class Observer:
@@ -48,28 +67,32 @@ class Observer:
 
     def call_before_loop(self, *, latents: mx.array, config: Any, **_: Any) -> None:
         if self.sitting is not None:
+            if self.sitting.begin is not None:
+                latents[...] = self.sitting.begin(latents, config)
             mx.eval(latents)
-            self.sitting.sigma = float(config.scheduler.sigmas[config.init_time_step])
-            self.sitting.before = latents
+            self.sitting.sigma = float(self.sitting.schedule(config)[config.init_time_step])
+            self.sitting.before = latents if self.sitting.begin is None else mx.array(latents)
             self.sitting.clock = time.monotonic()
 
-    def call_in_loop(self, *, t: int, latents: mx.array, config: Any, **_: Any) -> None:
+    def call_in_loop(
+        self, *, t: int, latents: mx.array, config: Any, denoised: mx.array | None = None, **_: Any
+    ) -> None:
         sitting = self.sitting
         if sitting is None or sitting.before is None:
             return
         # mflux calls this before it evaluates: without this line progress runs a step ahead.
         mx.eval(latents)
         seconds = time.monotonic() - sitting.clock
-        before, first = sitting.before, int(config.init_time_step)
+        first = int(config.init_time_step)
 
         def preview() -> bytes:
-            return sitting.frame.preview(sitting.look(straight_on(before, latents, config, t), config))
+            return sitting.frame.preview(sitting.look(sitting.clean(latents, denoised, config, t), config))
 
         try:
             sitting.watcher.step(t - first + 1, int(config.num_inference_steps) - first, seconds, preview)
         except PictureSkipped:
-            raise Unfinished(straight_on(before, latents, config, t)) from None
-        sitting.sigma = float(config.scheduler.sigmas[t + 1])
+            raise Unfinished(sitting.clean(latents, denoised, config, t)) from None
+        sitting.sigma = float(sitting.schedule(config)[t + 1])
         if sitting.keep is not None:
             latents[...] = sitting.keep(latents, sitting.sigma)
             mx.eval(latents)
@@ -81,8 +104,7 @@ class Observer:
             self.sitting.watcher.decoding()
 
 
-def straight_on(before: mx.array, latents: mx.array, config: Any, t: int) -> mx.array:
+def straight_on(before: mx.array, latents: mx.array, sigmas: Any, t: int) -> mx.array:
     """Latents without noise, in the loop's own layout: where step `t` points to."""
-    sigmas = config.scheduler.sigmas
     velocity = (latents - before) / (sigmas[t + 1] - sigmas[t])
     return (latents - sigmas[t + 1] * velocity).astype(latents.dtype)
