@@ -42,7 +42,7 @@ def build_core(settings: Settings) -> Core:
         aliases=settings.models.aliases,
         local={name: LocalModel(model.path, model.like) for name, model in settings.models.local.items()},
     )
-    pictures = Pictures(settings.generation.output_dir.resolve())
+    pictures = Pictures(settings.generation.output_dir.resolve(), signs=settings.generation.sign_pictures)
     data = settings.store.data_dir.resolve()
     engine = settings.engine
     service = JobService(

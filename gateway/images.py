@@ -173,11 +173,18 @@ async def checked_picture(data: bytes, decoder: PictureDecoder, param: str = "im
 # ---- our own pictures ----------------------------------------------------------------------------
 
 
-def encode(pixels: bytes | Path, *, format: Format = "png", quality: int = 90, text: str | None = None) -> bytes:
+def encode(
+    pixels: bytes | Path,
+    *,
+    format: Format = "png",
+    quality: int = 90,
+    text: str | None = None,
+    max_px: int | None = None,
+) -> bytes:
     """Our own PPM or PNG as a file for a client; blocks for tens of milliseconds, so call it in a thread.
 
     `quality` is 1 to 100, for JPEG and WebP. `text` goes where AUTOMATIC1111's clients read it: the PNG chunk
-    `parameters`, or EXIF's UserComment.
+    `parameters`, or EXIF's UserComment. `max_px` bounds the longer edge.
     """
     from PIL import Image, PngImagePlugin
 
@@ -186,6 +193,8 @@ def encode(pixels: bytes | Path, *, format: Format = "png", quality: int = 90, t
     with Image.open(io.BytesIO(data), formats=("PPM", "PNG")) as picture:
         picture.load()
         picture.info = {}
+        if max_px is not None:
+            picture.thumbnail((max_px, max_px), Image.Resampling.LANCZOS)
         if format == "png":
             chunks = PngImagePlugin.PngInfo()
             if text is not None:

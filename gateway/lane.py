@@ -33,6 +33,7 @@ from gateway.hub import Hub
 from gateway.job import Job, Outcome, Plans
 from gateway.library import Library
 from gateway.pictures import Pictures
+from gateway.provenance import drawing_of
 from gateway.runner import LaneRunner
 from gateway.store.base import JobStore, Lease
 
@@ -196,7 +197,9 @@ class EngineLane(LaneRunner):
             cut_short=drawn.cut_short,
         )
         try:
-            await asyncio.to_thread(self._pictures.keep, self._spool / drawn.spool, name)
+            await asyncio.to_thread(
+                self._pictures.keep, self._spool / drawn.spool, name, drawing_of(job.plan, drawn.seed)
+            )
             if earlier is not None and (failure := await earlier) is not None:
                 return failure
             event = await self._store.record(lease, done)

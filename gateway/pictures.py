@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.images import encode, open_picture, write_atomic
+from gateway.provenance import Drawing, signed
 
 NAME = re.compile(r"([0-9a-f]{32})\.(\d+)\.(\d+)\.png")
 
@@ -20,22 +22,28 @@ class Stored:
 
 
 class Pictures:
-    """PNG files `<job>.<attempt>.<n>.png` in one folder of mode 0700."""
+    """PNG files `<job>.<attempt>.<n>.png` in one folder of mode 0700; `signs`: each says how it was drawn."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, signs: bool = True) -> None:
         self._folder = folder
+        self._signs = signs
 
     def prepare(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def keep(self, spooled: Path, name: str) -> None:
+    def keep(self, spooled: Path, name: str, drawing: Drawing | None = None) -> None:
         """Encode spooled pixels and put them on disk under `name`. Raises: StorageFull."""
-        write_atomic(self._folder, name, encode(spooled, format="png"))
+        png = encode(spooled, format="png")
+        write_atomic(self._folder, name, signed(png, drawing) if self._signs and drawing is not None else png)
         spooled.unlink(missing_ok=True)
 
     def read(self, name: str) -> bytes | None:
         """The PNG of that name, None where it is gone or the name is not one of ours."""
         return open_picture(self._folder, name)
+
+    def there(self, names: Iterable[str]) -> set[str]:
+        """Which of these are still on disk."""
+        return {name for name in names if NAME.fullmatch(name) and (self._folder / name).is_file()}
 
     def stored(self, name: str) -> Stored | None:
         """As `read`, and when it was made."""

@@ -247,12 +247,16 @@ class JobService:
         """Store a checked input picture; returns the name by which a request refers to it."""
         return await self._store.put_blob(picture)
 
-    async def kept_picture(self, name: str) -> str:
-        """The name of an input picture that was stored before; it is as fresh as a new one. Raises: KeyError."""
+    async def input_picture(self, name: str) -> bytes:
+        """The PNG of an input picture that was stored before. Raises: KeyError."""
         data = await self._store.blob(name)
         if not data.startswith(PNG):
             raise KeyError(name)
-        return await self._store.put_blob(data)
+        return data
+
+    async def kept_picture(self, name: str) -> str:
+        """The name of an input picture that was stored before; it is as fresh as a new one. Raises: KeyError."""
+        return await self._store.put_blob(await self.input_picture(name))
 
     # ---- out -------------------------------------------------------------------------------------
 
@@ -270,12 +274,23 @@ class JobService:
         states: Sequence[State] | None = None,
         protocol: str | None = None,
         hidden: bool | None = None,
+        model: str | None = None,
+        words: Sequence[str] = (),
+        with_pictures: bool = False,
         limit: int = 100,
         before: int | None = None,
     ) -> list[Job]:
-        """Newest first; `before` is the number of the last job of the page before."""
+        """As `JobStore.list_jobs`."""
         return await self._store.list_jobs(
-            owner=owner, states=states, protocol=protocol, hidden=hidden, limit=limit, before=before
+            owner=owner,
+            states=states,
+            protocol=protocol,
+            hidden=hidden,
+            model=model,
+            words=words,
+            with_pictures=with_pictures,
+            limit=limit,
+            before=before,
         )
 
     async def hide(self, job_ids: Sequence[str]) -> None:

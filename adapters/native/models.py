@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapters.base import core_of
-from adapters.native.shapes import Models, ModelShown, ModelStatus
+from adapters.native.shapes import Capabilities, Models, ModelShown, ModelStatus
 from engine.catalog import ModelSpec
 from gateway.core import Core
 from gateway.errors import ModelNotOnDisk
@@ -55,7 +55,32 @@ def to_model(core: Core, name: str, spec: ModelSpec) -> ModelShown:
         "quantize": spec.quantize or core.settings.models.quantize,
         "default_steps": core.settings.generation.default_steps or spec.default_steps,
         "max_references": spec.max_references,
+        "unavailable": spec.unavailable,
+        "capabilities": to_capabilities(core, spec),
         "alias_of": spec.name if name != spec.name else None,
+    }
+
+
+def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
+    limits = core.settings.generation.limits
+    as_sent = core.settings.models.steps_as_sent or not spec.distilled
+    low, high = spec.guidance_range
+    return {
+        "task": spec.task,
+        "default_px": spec.default_px,
+        "native_px": spec.native_px,
+        "default_steps": core.settings.generation.default_steps or spec.default_steps,
+        "max_steps": limits.max_steps if as_sent else min(limits.max_steps, spec.useful_max_steps),
+        "default_guidance": spec.default_guidance,
+        "guidance_range": [low, min(high, limits.max_guidance)],
+        "guidance": not spec.distilled,
+        "negative_prompt": spec.negative_prompt,
+        "init_image": spec.init_image,
+        "mask": spec.masks,
+        "max_references": spec.max_references,
+        "needs_reference": spec.needs_reference,
+        "lora": spec.lora,
+        "control": spec.control,
     }
 
 

@@ -14,10 +14,12 @@ from starlette.responses import JSONResponse, Response
 from adapters.base import core_of, parse, png_of, query
 from adapters.native.answers import image_id, iso
 from adapters.native.jobs import own_job, service_of
-from adapters.native.request import PictureQuery, UploadBody
+from adapters.native.request import UPLOAD, PictureQuery, UploadBody
 from adapters.native.shapes import Uploaded
 from gateway.errors import InvalidRequest, NotFound
 from gateway.images import base64_picture, checked_picture, encode
+from gateway.job import Job
+from gateway.provenance import carried
 from gateway.retention import UNUSED_INPUTS_S
 
 IMAGE_ID = re.compile(r"([0-9a-f]{32})-([0-9]{1,4})")
@@ -32,19 +34,31 @@ async def job_image(request: Request) -> Response:
 
 async def image(request: Request) -> Response:
     """GET images/{id}: Fetch a finished picture by its id."""
-    found = IMAGE_ID.fullmatch(request.path_params["image_id"])
+    return await _image(request, *parts_of(request.path_params["image_id"]))
+
+
+def parts_of(image_id: str) -> tuple[str, int]:
+    """Job and number of a picture's id. Raises: NotFound."""
+    found = IMAGE_ID.fullmatch(image_id)
     if found is None:
         raise NotFound("There is no such picture.")
-    return await _image(request, found[1], int(found[2]))
+    return found[1], int(found[2])
+
+
+async def own_picture(request: Request, image_id: str) -> tuple[Job, int]:
+    """The job of a picture, and its number there. Raises: NotFound, JobNotFound."""
+    job_id, index = parts_of(image_id)
+    own = await own_job(request, job_id)
+    if index >= len(own.images):
+        raise NotFound("That picture is not there yet." if index < 10 else "There is no such picture.")
+    return own, index
 
 
 async def _image(request: Request, job_id: str, index: int) -> Response:
     asked = query(PictureQuery, request)
-    own = await own_job(request, job_id)
-    if index >= len(own.images):
-        raise NotFound("That picture is not there yet." if index < 10 else "There is no such picture.")
+    own, _ = await own_picture(request, image_id(job_id, index))
     name = image_id(job_id, index)
-    tag = f'"{name}.{asked.format}.{asked.quality if asked.format != "png" else 0}"'
+    tag = f'"{name}.{asked.format}.{asked.quality if asked.format != "png" else 0}.{asked.max_px or 0}"'
     headers = {
         **PRIVATE,
         "ETag": tag,
@@ -53,9 +67,14 @@ async def _image(request: Request, job_id: str, index: int) -> Response:
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     data = await png_of(request, own.images[index].file)
-    if asked.format != "png":
-        data = await asyncio.to_thread(encode, data, format=asked.format, quality=asked.quality)
+    if asked.format != "png" or asked.max_px is not None:
+        data = await asyncio.to_thread(_as_asked, data, asked)
     return Response(data, media_type=f"image/{asked.format}", headers=headers)
+
+
+def _as_asked(png: bytes, asked: PictureQuery) -> bytes:
+    text = carried(png) if asked.max_px is None else None
+    return encode(png, format=asked.format, quality=asked.quality, max_px=asked.max_px, text=text)
 
 
 async def preview(request: Request) -> Response:
@@ -72,10 +91,22 @@ async def preview(request: Request) -> Response:
     return Response(base64.b64decode(newest.jpeg_base64), media_type="image/jpeg", headers=headers)
 
 
+async def uploaded(request: Request) -> Response:
+    """GET uploads/{id}: Fetch an input picture, as long as it is kept."""
+    name = request.path_params["upload_id"]
+    if not UPLOAD.fullmatch(name):
+        raise NotFound("There is no such upload, or it has expired.")
+    try:
+        data = await service_of(request).input_picture(name)
+    except KeyError:
+        raise NotFound("There is no such upload, or it has expired.") from None
+    return Response(data, media_type="image/png", headers=PRIVATE)
+
+
 async def upload(request: Request) -> Response:
     """POST uploads: Store a picture for requests to come, as JSON or as a form."""
     core = core_of(request)
-    png = await checked_picture(await _sent(request), core.decoder, "image")
+    png = await checked_picture(await sent_picture(request), core.decoder, "image")
     answer: Uploaded = {
         "id": await core.service.keep_input(png),
         "width": int.from_bytes(png[16:20]),
@@ -86,8 +117,8 @@ async def upload(request: Request) -> Response:
     return JSONResponse(answer)
 
 
-async def _sent(request: Request) -> bytes:
-    """Raises: InvalidRequest, RemoteImagesDisabled."""
+async def sent_picture(request: Request) -> bytes:
+    """The file of an upload, in either spelling. Raises: InvalidRequest, RemoteImagesDisabled."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         body = await parse(UploadBody, request)
         return await asyncio.to_thread(base64_picture, body.image, "image")

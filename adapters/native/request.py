@@ -130,6 +130,22 @@ class PictureQuery(Said):
     format: Literal["png", "jpeg", "webp"] = "png"
     quality: Annotated[int, Field(ge=1, le=100)] = 90
     """Of JPEG and WebP."""
+    max_px: Annotated[int, Field(ge=16, le=8192)] | None = None
+    """Of the longer edge: a smaller copy, which does not say how it was drawn."""
+
+
+class ImagesQuery(Said):
+    """GET images."""
+
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 60
+    """As many at least, where there are as many: the pictures of one job stay together."""
+    cursor: Annotated[str, Field(pattern=r"^[0-9]{1,16}$")] | None = None
+    """The `next_cursor` of the page before."""
+    search: Annotated[str, Field(max_length=200)] = ""
+    """Words that all occur in the prompt."""
+    model: Annotated[str, Field(max_length=256)] | None = None
+    protocol: Annotated[str, Field(max_length=64)] | None = None
+    """What the job came in by, as of `GET jobs`."""
 
 
 async def to_request(body: GenerateBody, request: Request) -> GenerationRequest:

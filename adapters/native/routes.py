@@ -8,11 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.native import jobs, models, pictures, queue, stream, system
+from adapters.native import gallery, jobs, models, pictures, queue, stream, system
 from adapters.native.answers import PREFIX
 from adapters.native.events import ALL_EVENTS, EVENTS
 from adapters.native.request import (
     GenerateBody,
+    ImagesQuery,
     JobQuery,
     JobsQuery,
     MoveBody,
@@ -21,13 +22,16 @@ from adapters.native.request import (
     UploadForm,
 )
 from adapters.native.shapes import (
+    Deleted,
     Ended,
     Health,
+    Images,
     Jobs,
     JobShown,
     Models,
     ModelStatus,
     Paused,
+    Provenance,
     Queue,
     Stats,
     Submitted,
@@ -66,8 +70,12 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
         pictures.preview,
         Operation(headers=("If-None-Match",), media=("image/jpeg",), also=UNCHANGED),
     ),
+    ("GET", "/images", gallery.images, Operation(query=ImagesQuery, answer=Images)),
+    ("POST", "/images/drawing", gallery.drawing, Operation(body=UploadBody, form=UploadForm, answer=Provenance)),
     ("GET", "/images/{image_id}", pictures.image, PICTURE),
+    ("DELETE", "/images/{image_id}", gallery.delete, Operation(answer=Deleted)),
     ("POST", "/uploads", pictures.upload, Operation(body=UploadBody, form=UploadForm, answer=Uploaded)),
+    ("GET", "/uploads/{upload_id}", pictures.uploaded, Operation(media=("image/png",))),
     ("GET", "/models", models.models, Operation(answer=Models)),
     ("GET", "/models/{model_id:path}/status", models.model_status, Operation(answer=ModelStatus)),
     ("GET", "/queue", queue.queue, Operation(answer=Queue)),
@@ -80,4 +88,4 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
 )
 ROUTES = tuple(Route(PREFIX + path, endpoint, methods=[method]) for method, path, endpoint, _ in TABLE)
 DESCRIBED = {f"{method} {PREFIX}{path}": operation for method, path, _, operation in TABLE}
-IMAGE_PATHS = (f"{PREFIX}/generate", f"{PREFIX}/uploads")
+IMAGE_PATHS = (f"{PREFIX}/generate", f"{PREFIX}/uploads", f"{PREFIX}/images/drawing")

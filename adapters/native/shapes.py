@@ -9,6 +9,8 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from gateway.provenance import Drawing
+
 Status = Literal["queued", "generating", "completed", "failed", "cancelled"]
 Priority = Literal["background", "low", "normal", "high"]
 JobType = Literal["txt2img", "img2img", "load", "ocr", "download"]
@@ -68,7 +70,7 @@ class PageShown(TypedDict):
 
 
 class Result(TypedDict, total=False):
-    """Pictures as base64 PNG with their seeds, null where the quota removed one since; or text with its pages."""
+    """Pictures as base64 PNG with their seeds, null where one was removed since; or text with its pages."""
 
     images: list[str | None]
     seeds: list[int]
@@ -147,10 +149,70 @@ class Uploaded(TypedDict):
     expires_at: str
 
 
+class PictureShown(TypedDict):
+    """A finished picture. `drawing` says how it was drawn, in the words of `POST generate`; null for one
+    that was only enlarged. `image_strength`, `init_image`, `mask`, `reference_images`, `negative_prompt` and
+    `loras` are there where they count.
+    """
+
+    id: str
+    url: str
+    job_id: str
+    image: int
+    type: JobType
+    protocol: str
+    model: str
+    seed: int
+    width: int
+    height: int
+    seconds: float
+    created_at: str
+    drawing: Drawing | None
+
+
+class Images(TypedDict):
+    """The newest first; `next_cursor` asks for the page after and is null at the end."""
+
+    images: list[PictureShown]
+    next_cursor: str | None
+
+
+class Deleted(TypedDict):
+    id: str
+    deleted: bool
+
+
+class Provenance(TypedDict):
+    """How the picture was drawn, as its file says; null where it does not say."""
+
+    drawing: Drawing | None
+
+
 class ModelConfig(TypedDict):
     base_arch: str
     supports_guidance: bool
     max_sequence_length: int
+
+
+class Capabilities(TypedDict):
+    """What the model can do, and what it draws with where nothing is said. `native_px` is the only edge length that
+    it knows; `control` the kind of map that its ControlNet follows."""
+
+    task: Literal["generate", "upscale"]
+    default_px: int
+    native_px: int | None
+    default_steps: int
+    max_steps: int
+    default_guidance: float
+    guidance_range: list[float]
+    guidance: bool
+    negative_prompt: bool
+    init_image: bool
+    mask: bool
+    max_references: int
+    needs_reference: bool
+    lora: bool
+    control: Literal["canny", "depth"] | None
 
 
 class ModelShown(TypedDict):
@@ -170,6 +232,8 @@ class ModelShown(TypedDict):
     quantize: int | None
     default_steps: int
     max_references: int
+    unavailable: str | None
+    capabilities: Capabilities
     alias_of: str | None
 
 

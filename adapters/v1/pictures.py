@@ -8,6 +8,7 @@ from PIL import Image
 
 from adapters.v1.values import PictureFormat
 from gateway.images import encode
+from gateway.provenance import carried
 
 QUALITY_MAX = {"png": 100, "jpeg": 95, "webp": 100}
 """Pillow: a JPEG above 95 grows and does not get better."""
@@ -15,7 +16,7 @@ QUALITY_MAX = {"png": 100, "jpeg": 95, "webp": 100}
 
 def from_png(png: bytes, picture_format: PictureFormat, compression: int | None = None) -> bytes:
     """A stored picture as `picture_format`; a PNG stays the very file. `compression` is 0, smallest, to 100, best."""
-    return png if picture_format == "png" else _encoded(png, picture_format, compression)
+    return png if picture_format == "png" else _encoded(png, picture_format, compression, carried(png))
 
 
 def from_preview(
@@ -28,6 +29,6 @@ def from_preview(
     return _encoded(pixels.getvalue(), picture_format, compression)
 
 
-def _encoded(pixels: bytes, picture_format: PictureFormat, compression: int | None) -> bytes:
+def _encoded(pixels: bytes, picture_format: PictureFormat, compression: int | None, text: str | None = None) -> bytes:
     quality = min(100 if compression is None else max(1, compression), QUALITY_MAX[picture_format])
-    return encode(pixels, format=picture_format, quality=quality)
+    return encode(pixels, format=picture_format, quality=quality, text=text)

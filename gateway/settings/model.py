@@ -106,6 +106,9 @@ class GenerationSettings(Section):
         default=10, description="Pictures one job may ask for, 1 to 10."
     )
     output_dir: FolderPath = Field(default=Path("output"), description="Folder the pictures are kept in.")
+    sign_pictures: bool = Field(
+        default=True, description="Write into each picture file how it was drawn: prompt, model, seed and the rest."
+    )
     styles_file: FolderPath | None = Field(
         default=None, description="Prompt styles of /sdapi: A1111's styles.csv, or YAML rows of the same names."
     )

@@ -135,10 +135,16 @@ class JobStore(Protocol):
         states: Sequence[State] | None = None,
         protocol: str | None = None,
         hidden: bool | None = None,
+        model: str | None = None,
+        words: Sequence[str] = (),
+        with_pictures: bool = False,
         limit: int = 100,
         before: int | None = None,
     ) -> list[Job]:
-        """Newest first; `before` is the number of the last job of the page before."""
+        """Newest first; `before` is the number of the last job of the page before.
+
+        All `words` occur in the prompt, whatever the case of ASCII letters; `with_pictures`: one at least is finished.
+        """
         ...
 
     async def waiting(self, *, limit: int = 100) -> list[Job]:

@@ -284,6 +284,9 @@ class SqliteStore:
         states: Sequence[State] | None = None,
         protocol: str | None = None,
         hidden: bool | None = None,
+        model: str | None = None,
+        words: Sequence[str] = (),
+        with_pictures: bool = False,
         limit: int = 100,
         before: int | None = None,
     ) -> list[Job]:
@@ -293,7 +296,10 @@ class SqliteStore:
             ("owner = ?", owner),
             ("protocol = ?", protocol),
             ("hidden = ?", hidden),
+            ("model = ?", model),
             ("number < ?", before),
+            ("images > ?", 0 if with_pictures else None),
+            *(("lower(plan->>'prompt') LIKE ? ESCAPE '\\'", rows.anywhere(word)) for word in words),
         )
         for clause, value in filters:
             if value is not None:

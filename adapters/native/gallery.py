@@ -1,0 +1,93 @@
+"""The finished pictures as a collection: listed with how they were drawn, searched, removed; and what a file says."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.base import core_of, owner_of, query
+from adapters.native.answers import image_id, image_url, iso, type_of
+from adapters.native.jobs import service_of
+from adapters.native.pictures import own_picture, sent_picture
+from adapters.native.request import ImagesQuery
+from adapters.native.shapes import Deleted, Images, PictureShown, Provenance
+from engine.protocol import ImageDone
+from gateway.errors import PictureGone
+from gateway.job import Job
+from gateway.provenance import Drawing, drawing_in, drawing_of
+
+JOBS_AT_ONCE = 50
+
+
+async def images(request: Request) -> Response:
+    """GET images: List your finished pictures, the newest first, with how each was drawn; removed ones are left out."""
+    asked = query(ImagesQuery, request)
+    service, there = service_of(request), core_of(request).pictures.there
+    shown: list[PictureShown] = []
+    cursor = None if asked.cursor is None else int(asked.cursor)
+    while True:
+        page = await service.list_jobs(
+            owner=owner_of(request),
+            protocol=asked.protocol,
+            model=asked.model,
+            words=asked.search.split(),
+            with_pictures=True,
+            limit=JOBS_AT_ONCE,
+            before=cursor,
+        )
+        kept = await asyncio.to_thread(there, [done.file for job in page for done in job.images])
+        for job in page:
+            cursor = job.number
+            shown += [to_picture(job, done) for done in reversed(job.images) if done.file in kept]
+            if len(shown) >= asked.limit:
+                break
+        if len(shown) >= asked.limit or len(page) < JOBS_AT_ONCE:
+            break
+    more = len(shown) >= asked.limit
+    answer: Images = {"images": shown, "next_cursor": str(cursor) if more else None}
+    return JSONResponse(answer)
+
+
+def to_picture(job: Job, done: ImageDone) -> PictureShown:
+    at = next((event.at for event in job.events if event.fact == done), job.created_at)
+    return {
+        "id": image_id(job.id, done.image),
+        "url": image_url(job.id, done.image),
+        "job_id": job.id,
+        "image": done.image,
+        "type": type_of(job.plan),
+        "protocol": job.protocol,
+        "model": job.plan.model,
+        "seed": done.seed,
+        "width": done.width_px,
+        "height": done.height_px,
+        "seconds": round(done.seconds, 3),
+        "created_at": iso(at),
+        "drawing": to_drawing(drawing_of(job.plan, done.seed)),
+    }
+
+
+def to_drawing(drawing: Drawing | None) -> Any:
+    """What was said, and no more."""
+    return None if drawing is None else drawing.model_dump(mode="json", exclude_defaults=True)
+
+
+async def delete(request: Request) -> Response:
+    """DELETE images/{id}: Remove a finished picture from the disk, for good; its job stays on record."""
+    job, index = await own_picture(request, request.path_params["image_id"])
+    pictures, file = core_of(request).pictures, job.images[index].file
+    if not await asyncio.to_thread(pictures.there, [file]):
+        raise PictureGone
+    await asyncio.to_thread(pictures.remove, file)
+    answer: Deleted = {"id": image_id(job.id, index), "deleted": True}
+    return JSONResponse(answer)
+
+
+async def drawing(request: Request) -> Response:
+    """POST images/drawing: Read from a picture's file how this gateway drew it; the file is not kept."""
+    found = await asyncio.to_thread(drawing_in, await sent_picture(request))
+    answer: Provenance = {"drawing": to_drawing(found)}
+    return JSONResponse(answer)

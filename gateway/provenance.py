@@ -1,0 +1,103 @@
+"""What a picture file says of how it was drawn: one text in it, written by us and read back. Pure; decodes no pixel.
+
+The words are those of our own requests, so that what is read can be sent again. The file may come from a stranger.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.protocol import Generate
+from gateway.job import Plans
+from gateway.picture_text import USER_COMMENT, texts
+from gateway.png_text import with_text
+
+KEYWORD = "mflux-gateway"
+"""Of the PNG's text; in a JPEG or WebP it is EXIF's UserComment, and begins with this word."""
+MARK = f"{KEYWORD} "
+
+Name = Annotated[str, Field(max_length=256)]
+Px = Annotated[int, Field(ge=1, le=65_536)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class LoraDrawn(_Frozen):
+    name: Name
+    scale: float
+
+
+class Drawing(_Frozen):
+    """How one picture was drawn. A picture of a larger job has its own seed here."""
+
+    prompt: Annotated[str, Field(max_length=65_536)]
+    negative_prompt: Annotated[str, Field(max_length=65_536)] | None = None
+    model: Name
+    width: Px
+    height: Px
+    steps: Annotated[int, Field(ge=1, le=10_000)]
+    guidance: float
+    seed: Annotated[int, Field(ge=0)]
+    image_strength: float | None = None
+    """Of a picture that began from another one: 0 kept that, 1 ignored it."""
+    init_image: Name | None = None
+    """sha256 of what it began from, which is an upload's id as long as that is kept."""
+    mask: Name | None = None
+    reference_images: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
+    loras: Annotated[tuple[LoraDrawn, ...], Field(max_length=16)] = ()
+
+
+def drawing_of(plan: Plans, seed: int) -> Drawing | None:
+    """How the picture of this seed was drawn; None for what draws nothing."""
+    if not isinstance(plan, Generate):
+        return None
+    return Drawing(
+        prompt=plan.prompt,
+        negative_prompt=plan.negative_prompt,
+        model=plan.model,
+        width=plan.width_px,
+        height=plan.height_px,
+        steps=plan.steps,
+        guidance=plan.guidance,
+        seed=seed,
+        image_strength=None if plan.init_image is None else plan.denoise,
+        init_image=plan.init_image,
+        mask=plan.mask,
+        reference_images=plan.references,
+        loras=tuple(LoraDrawn(name=lora.name, scale=lora.scale) for lora in plan.loras),
+    )
+
+
+def to_text(drawing: Drawing) -> str:
+    """Without what is not said."""
+    return json.dumps(drawing.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False)
+
+
+def signed(png: bytes, drawing: Drawing) -> bytes:
+    """The same picture, with the text."""
+    return with_text(png, KEYWORD, to_text(drawing))
+
+
+def carried(png: bytes) -> str | None:
+    """The text of a signed PNG, as it goes into a JPEG's or WebP's UserComment."""
+    text = texts(png).get(KEYWORD)
+    return None if text is None else MARK + text
+
+
+def drawing_in(data: bytes) -> Drawing | None:
+    """What a PNG, JPEG or WebP says of itself; None where it says nothing, or nothing that we wrote."""
+    found = texts(data)
+    text = found.get(KEYWORD)
+    if text is None and (comment := found.get(USER_COMMENT, "")).startswith(MARK):
+        text = comment.removeprefix(MARK)
+    if text is None:
+        return None
+    try:
+        return Drawing.model_validate_json(text)
+    except ValidationError:
+        return None
