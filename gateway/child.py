@@ -5,6 +5,8 @@ A frame is a 4-byte big-endian length and as many bytes. Knows nothing of what i
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import struct
 import sys
@@ -25,6 +27,28 @@ def read_frame(pipe: BinaryIO) -> bytes | None:
     (size,) = LENGTH.unpack(head)
     data = pipe.read(size)
     return data if len(data) == size else None
+
+
+async def next_frame(child: asyncio.subprocess.Process, most_bytes: int) -> bytes:
+    """What the child says next. Raises: IncompleteReadError where it ends, or says more than that."""
+    assert child.stdout is not None
+    (size,) = LENGTH.unpack(await child.stdout.readexactly(LENGTH.size))
+    if size > most_bytes:
+        raise asyncio.IncompleteReadError(b"", size)
+    return await child.stdout.readexactly(size)
+
+
+async def log_stderr(child: asyncio.subprocess.Process, log: logging.Logger) -> None:
+    """What the child complains of goes to the log, a line each."""
+    assert child.stderr is not None
+    while True:
+        try:
+            line = await child.stderr.readline()
+        except ValueError:  # a line beyond the reader's limit
+            continue
+        if not line:
+            return
+        log.info("%s", line.decode(errors="replace").rstrip(), extra={"pid": child.pid})
 
 
 def own_pipes() -> tuple[BinaryIO, BinaryIO]:

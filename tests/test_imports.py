@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FILES = [p for room in ("gateway", "adapters", "engine") for p in sorted((ROOT / room).rglob("*.py"))]
+DOWNLOAD_CHILD_ONLY = ("gateway/downloads/fetch.py", "gateway/downloads/reasons.py")
 OCR_CHILD_ONLY = ("gateway/ocr/reader.py", "gateway/ocr/vision.py", "gateway/ocr/pages.py")
 OCR_PACKAGES = {"rapidocr", "onnxruntime", "pypdfium2", "cv2", "numpy", "mlx_vlm"}
 CHILD_ONLY = ("engine/backends/mlx", "engine/families/")
@@ -56,6 +57,8 @@ def test_no_arrow_points_the_wrong_way(file: Path) -> None:
         assert not rooms & {"mlx", "mflux"}, "mflux and mlx are imported in the child only"
     if not name.startswith((*OCR_CHILD_ONLY, *CHILD_ONLY, "engine/")):
         assert not rooms & OCR_PACKAGES, "what reads text is imported in its child only"
+    if not name.startswith(DOWNLOAD_CHILD_ONLY):
+        assert "huggingface_hub" not in rooms or name.startswith(CHILD_ONLY), "the hub's client has a child of its own"
     if not name.startswith(WEB):
         assert not rooms & {"starlette", "sse_starlette"}, "starlette stays at the edge"
 

@@ -20,7 +20,7 @@ from typing import Literal, assert_never
 from pydantic import ValidationError
 
 from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
-from gateway.child import LENGTH, framed
+from gateway.child import framed, log_stderr, next_frame
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.ocr.packages import MODEL
 from gateway.ocr.wire import MAX_ANSWER_BYTES, Answer, Counted, CountPages, NotLoaded, Read, Refused, Request, answer
@@ -199,7 +199,7 @@ class OcrClient:
                 env={**environment, **OFFLINE, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
                 start_new_session=True,
             )
-            self._listening = asyncio.create_task(_log_stderr(self._child))
+            self._listening = asyncio.create_task(log_stderr(self._child, log))
         return self._child
 
     def _rest(self) -> None:
@@ -244,11 +244,7 @@ async def _send(child: asyncio.subprocess.Process, asked: Request, document: byt
 
 async def _next(child: asyncio.subprocess.Process) -> Answer:
     """Raises: IncompleteReadError, ValidationError."""
-    assert child.stdout is not None
-    (size,) = LENGTH.unpack(await child.stdout.readexactly(LENGTH.size))
-    if size > MAX_ANSWER_BYTES:
-        raise asyncio.IncompleteReadError(b"", size)
-    return answer.validate_json(await child.stdout.readexactly(size))
+    return answer.validate_json(await next_frame(child, MAX_ANSWER_BYTES))
 
 
 def _ends(asked: Request, found: Answer) -> bool:
@@ -261,16 +257,3 @@ def _ends(asked: Request, found: Answer) -> bool:
             return is_last or isinstance(found, Refused | NotLoaded)
         case _:
             assert_never(asked)
-
-
-async def _log_stderr(child: asyncio.subprocess.Process) -> None:
-    """What the child complains of goes to our log, a line each."""
-    assert child.stderr is not None
-    while True:
-        try:
-            line = await child.stderr.readline()
-        except ValueError:  # a line beyond the reader's limit
-            continue
-        if not line:
-            return
-        log.info("%s", line.decode(errors="replace").rstrip(), extra={"pid": child.pid})

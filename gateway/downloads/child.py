@@ -1,0 +1,71 @@
+"""The process that downloads: with the hub's client and its token, killed without harm, gone with its parent.
+
+Knows one request in and frames out (`wire`). Run as `python -m gateway.downloads.child`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from typing import BinaryIO
+
+from gateway.child import framed, own_pipes, read_frame
+from gateway.downloads.fetch import Download
+from gateway.downloads.reasons import CannotFetch
+from gateway.downloads.wire import Answer, Fetch, Fetched, Had, NotFetched
+
+EVERY_S = 0.5
+
+
+def main() -> None:
+    """Fetch what the one request asks for; leave at once when the parent does."""
+    requests, answers = own_pipes()
+    head = read_frame(requests)
+    if head is None:
+        return
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    download = Download(Fetch.model_validate_json(head))
+    over = threading.Event()
+    ticking = threading.Thread(target=_tick, args=(download, answers, over), daemon=True)
+    ticking.start()
+    try:
+        download.run()
+        last: Answer = Fetched()
+    except CannotFetch as reason:
+        last = reason.answer
+    except Exception:
+        traceback.print_exc(file=sys.stderr)  # the parent's log
+        last = NotFetched(code="model_missing", message="The download failed; the gateway's log says why.")
+    over.set()
+    ticking.join()
+    _count(download, answers)
+    _say(answers, last)
+
+
+def _tick(download: Download, answers: BinaryIO, over: threading.Event) -> None:
+    while not over.wait(EVERY_S):
+        _count(download, answers)
+
+
+def _count(download: Download, answers: BinaryIO) -> None:
+    if (counted := download.counted()) is not None:
+        _say(answers, Had(done_bytes=counted[0], total_bytes=counted[1]))
+
+
+def _say(answers: BinaryIO, answer: Answer) -> None:
+    answers.write(framed(answer.model_dump_json().encode()))
+    answers.flush()
+
+
+def _listen(pipe: BinaryIO) -> None:
+    try:
+        while read_frame(pipe) is not None:
+            pass
+    finally:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""Fetches repositories of the hub, file by file; runs in the download child, the one place with a token.
+
+Not `snapshot_download`: since huggingface_hub 1.0 it throws away what a killed process had, and begins again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import httpx
+from huggingface_hub import HfApi, constants, get_token, is_offline_mode, set_client_factory
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.file_download import hf_hub_url, http_get
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+from engine.catalog import HubFiles
+from gateway.downloads.folders import INCOMPLETE, RECORD, Entry, Record, folder_of, record_of, staging_of
+from gateway.downloads.reasons import CannotFetch, Damaged, told
+from gateway.downloads.wire import Fetch
+
+TAKEN = {".safetensors", ".json", ".txt", ".jinja", ".model"}
+"""Weights and what tokenizers are made of. A pickle is never fetched, whatever a pattern says."""
+CHUNK_BYTES = 256 * 1024
+"""huggingface_hub writes 10 MB at once: on a slow line nothing would move for minutes."""
+ROOM = 1.1
+"""Times the size that must be free before a download begins."""
+PAUSES_S = (1.0, 4.0, 15.0)
+"""Between tries while the hub cannot be reached. `http_get` itself goes on five times after a cut."""
+GB = 1e9
+
+T = TypeVar("T")
+
+
+class Download:
+    """One request, from the list of files to folders in their places. `counted()` may be asked from another thread."""
+
+    def __init__(self, asked: Fetch, *, endpoint: str | None = None, token: str | None = None) -> None:
+        self._models_dir = Path(asked.models_dir)
+        self._sources = asked.sources
+        self._endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        set_client_factory(lambda: _client(self._endpoint))
+        self._token = token or get_token() or False
+        self._api = HfApi(endpoint=self._endpoint, token=self._token)
+        self._done_bytes = 0
+        self._total_bytes: int | None = None
+        self._growing: Path | None = None
+
+    def run(self) -> None:
+        """Raises: CannotFetch."""
+        constants.DOWNLOAD_CHUNK_SIZE = CHUNK_BYTES
+        (self._models_dir / INCOMPLETE).mkdir(parents=True, exist_ok=True)
+        with (self._models_dir / INCOMPLETE / "lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a gateway that was killed may leave a child for a moment
+            self._run()
+
+    def _run(self) -> None:
+        for source in self._sources:
+            with told(source.repo, self._endpoint):
+                self._check_place(source)
+        listed = [(source, self._record(source)) for source in self._sources]
+        total = sum(entry.size for _, record in listed for entry in record.files)
+        self._done_bytes = sum(self._have(record, entry) for _, record in listed for entry in record.files)
+        self._total_bytes = total
+        self._check_room(total - self._done_bytes)
+        for source, record in listed:
+            with told(source.repo, self._endpoint):
+                self._bring(record)
+
+    def counted(self) -> tuple[int, int] | None:
+        """Bytes on disk and bytes in all; None before the sizes are known."""
+        growing, total = self._growing, self._total_bytes
+        if total is None:
+            return None
+        return min(total, self._done_bytes + (_size(growing) if growing is not None else 0)), total
+
+    # ---- what there is to fetch ------------------------------------------------------------------
+
+    def _check_place(self, source: HubFiles) -> None:
+        """Raises: CannotFetch where somebody else's folder stands where ours would."""
+        place = folder_of(self._models_dir, source.repo)
+        if place.exists() and record_of(place) is None:
+            raise CannotFetch(
+                f"The models folder has a folder {place.name} that is not ours; rename it, then try again."
+            )
+        staging_of(self._models_dir, source.repo).mkdir(parents=True, exist_ok=True)
+
+    def _record(self, source: HubFiles) -> Record:
+        """What the folder will hold: what it holds already, and the files of this source. Raises: CannotFetch."""
+        old = record_of(folder_of(self._models_dir, source.repo))
+        staged = record_of(staging_of(self._models_dir, source.repo))
+        kept = old or staged
+        with told(source.repo, self._endpoint):
+            commit = self._patiently(lambda: self._commit(source, kept))
+            entries = self._patiently(lambda: self._entries(source, commit))
+        if not any(entry.path.endswith(".safetensors") for entry in entries):
+            raise CannotFetch(f"{source.repo} has no safetensors weights under the names that this model needs.")
+        known = () if old is None else old.files
+        paths = {entry.path for entry in entries}
+        record = Record(
+            repo=source.repo,
+            revision=commit,
+            patterns=tuple(dict.fromkeys((*(() if old is None else old.patterns), *source.patterns))),
+            files=(*entries, *(entry for entry in known if entry.path not in paths)),
+        )
+        _write(staging_of(self._models_dir, source.repo) / RECORD, record.model_dump_json().encode())
+        return record
+
+    def _commit(self, source: HubFiles, kept: Record | None) -> str:
+        """The commit that a first download resolved is kept: the same model draws the same picture."""
+        wanted = kept.revision if kept is not None else source.revision
+        found = self._api.model_info(source.repo, revision=wanted).sha
+        if found is None:
+            raise CannotFetch(f"The hub does not say which commit {source.repo} is at; try again later.")
+        return found
+
+    def _entries(self, source: HubFiles, commit: str) -> tuple[Entry, ...]:
+        listed = self._api.list_repo_tree(source.repo, recursive=True, revision=commit)
+        files = {file.path: file for file in listed if isinstance(file, RepoFile)}
+        wanted = [path for path in sorted(files) if is_taken(path) and is_asked_for(path, source.patterns)]
+        return tuple(Entry(path=path, size=files[path].size, digest=_digest_of(files[path])) for path in wanted)
+
+    def _check_room(self, missing: int) -> None:
+        """Raises: CannotFetch."""
+        free = shutil.disk_usage(self._models_dir).free
+        if missing * ROOM > free:
+            raise CannotFetch(
+                f"The download needs {missing * ROOM / GB:.1f} GB, and the models folder has {free / GB:.1f} GB free. "
+                "Make room, or set models.cache_dir to a larger disk.",
+                "disk_full",
+            )
+
+    # ---- fetching --------------------------------------------------------------------------------
+
+    def _have(self, record: Record, entry: Entry) -> int:
+        """Bytes of a file that lie somewhere already."""
+        if self._is_placed(record, entry):
+            return entry.size
+        whole = staging_of(self._models_dir, record.repo) / entry.path
+        partial = _size(_partial(whole))
+        return _size(whole) or (partial if partial <= entry.size else 0)
+
+    def _is_placed(self, record: Record, entry: Entry) -> bool:
+        old = record_of(folder_of(self._models_dir, record.repo))
+        return old is not None and entry in old.files
+
+    def _bring(self, record: Record) -> None:
+        staging, place = staging_of(self._models_dir, record.repo), folder_of(self._models_dir, record.repo)
+        came = [entry for entry in record.files if not self._is_placed(record, entry)]
+        for entry in came:
+            whole = staging / entry.path
+            if not whole.exists():
+                self._file(record, entry, whole)
+        if not place.exists():
+            _sync(staging)
+            staging.rename(place)
+            _sync(place.parent)
+            return
+        for entry in came:  # more files of a repository that is in its place: its record says so last
+            (place / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            (staging / entry.path).replace(place / entry.path)
+        (staging / RECORD).replace(place / RECORD)
+        _sync(place)
+        shutil.rmtree(staging)
+
+    def _file(self, record: Record, entry: Entry, whole: Path) -> None:
+        """One file, checked, under its name. Raises: CannotFetch, and what `told` knows."""
+        partial = _partial(whole)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        for is_last in (False, True):
+            if _size(partial) > entry.size:
+                partial.unlink()
+            self._done_bytes -= _size(partial)
+            self._growing = partial
+            try:
+                self._patiently(lambda: self._get(record, entry, partial))
+                _check(partial, entry)
+                break
+            except Damaged:
+                partial.unlink(missing_ok=True)
+                if is_last:
+                    raise CannotFetch(
+                        f"{entry.path} of {record.repo} came damaged twice; the hub or a proxy on the way is at fault. "
+                        "Try again later."
+                    ) from None
+            finally:
+                self._growing = None
+                self._done_bytes += _size(partial)
+        partial.replace(whole)
+
+    def _get(self, record: Record, entry: Entry, partial: Path) -> None:
+        """The rest of a file. Raises: Damaged, OSError, httpx.TransportError, HfHubHTTPError."""
+        url = hf_hub_url(record.repo, entry.path, revision=record.revision, endpoint=self._endpoint)
+        headers = build_hf_headers(token=self._token) | {"Accept-Encoding": "identity"}
+        with partial.open("ab") as file:
+            try:
+                http_get(url, file, resume_size=file.tell(), headers=headers, expected_size=entry.size)
+            except HfHubHTTPError as error:
+                if error.response.status_code == 416:
+                    raise Damaged from None
+                raise
+            except OSError as error:
+                if error.errno is not None:
+                    raise
+                raise Damaged from None  # "Consistency check failed"
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """Try again where the line or the hub is at fault, but for a person's mistake at once."""
+        for pause in PAUSES_S:
+            try:
+                return work()
+            except httpx.TransportError:
+                pass
+            except HfHubHTTPError as error:
+                if error.response.status_code < 500 and error.response.status_code != 429:
+                    raise
+            time.sleep(pause)
+        return work()
+
+
+def _client(endpoint: str) -> httpx.Client:
+    """The hub's client, with a token for the configured host only, wherever the hub sends on to."""
+    home = httpx.URL(endpoint)
+
+    def before(request: httpx.Request) -> None:
+        if is_offline_mode():
+            raise OfflineModeIsEnabled
+        if (request.url.scheme, request.url.host, request.url.port) != (home.scheme, home.host, home.port):
+            request.headers.pop("authorization", None)
+
+    return httpx.Client(
+        event_hooks={"request": [before]}, follow_redirects=True, timeout=constants.DEFAULT_REQUEST_TIMEOUT
+    )
+
+
+def is_taken(path: str) -> bool:
+    """Whether a file of a repository is of a kind that we fetch, under a name that stays below its folder."""
+    is_plain = all(part and not part.startswith(".") for part in path.split("/"))
+    return is_plain and "\\" not in path and path.isprintable() and PurePosixPath(path).suffix in TAKEN
+
+
+def is_asked_for(path: str, patterns: Collection[str]) -> bool:
+    """Whether one of the patterns is for this file, as huggingface_hub's `allow_patterns`."""
+    return any(fnmatch(path, pattern) for pattern in patterns)
+
+
+def _digest_of(file: RepoFile) -> str:
+    return file.blob_id if file.lfs is None else file.lfs.sha256
+
+
+def _check(partial: Path, entry: Entry) -> None:
+    """Raises: Damaged."""
+    with partial.open("rb") as file:
+        if len(entry.digest) == 64:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        else:  # git's own name for a small file
+            content = file.read()
+            found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    if found != entry.digest:
+        raise Damaged
+
+
+def _partial(whole: Path) -> Path:
+    return whole.with_name(f"{whole.name}.incomplete")
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def _write(file: Path, data: bytes) -> None:
+    new = file.with_name(f"{file.name}.new")
+    with new.open("wb") as opened:
+        opened.write(data)
+        opened.flush()
+        os.fsync(opened.fileno())
+    new.replace(file)
+
+
+def _sync(folder: Path) -> None:
+    """The names in a folder, on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,107 @@
+"""Where models lie in the models folder, whole or in part. Reads and removes folders; knows no network.
+
+A repository `org/name` becomes the folder `org--name`, renamed there when its last file is checked: until then it grows
+below `.incomplete`, where nobody looks for models. A record inside says what is whole, and that it is ours to remove.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from engine.protocol import Frozen
+
+INCOMPLETE = ".incomplete"
+RECORD = ".mflux-gateway.json"
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors)")
+
+
+class Entry(Frozen):
+    """One file of a repository; `digest` is the SHA-256 of a large file, or git's SHA-1 of a small one."""
+
+    path: str
+    size: int
+    digest: str
+
+
+class Record(Frozen):
+    """What a folder of ours holds: these files of one commit, chosen by these patterns."""
+
+    repo: str
+    revision: str
+    patterns: tuple[str, ...]
+    files: tuple[Entry, ...]
+
+
+def folder_of(models_dir: Path, repo: str) -> Path:
+    """Where a whole repository lies. Raises: ValueError for what is no `org/name`."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*", repo):
+        raise ValueError(repo)
+    return models_dir / repo.replace("/", "--")
+
+
+def staging_of(models_dir: Path, repo: str) -> Path:
+    """Where it grows."""
+    return models_dir / INCOMPLETE / folder_of(models_dir, repo).name
+
+
+def record_of(folder: Path) -> Record | None:
+    """What we recorded of a folder; None where it is not ours."""
+    try:
+        return Record.model_validate_json((folder / RECORD).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def is_whole(folder: Path, patterns: Collection[str]) -> bool:
+    """Whether all weights that the patterns ask for are there: by our record, else by the names of the files."""
+    record = record_of(folder)
+    if record is not None:
+        return set(patterns) <= set(record.patterns)
+    weights = [file.relative_to(folder).as_posix() for file in folder.glob("**/*.safetensors") if file.exists()]
+    wanted = [pattern for pattern in patterns if pattern.endswith(".safetensors")]
+    return bool(weights) and _has_all_shards(weights) and all(_some(weights, pattern) for pattern in wanted)
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a folder of the operator's, in whatever layout, looks like a model: weights, and every shard of them."""
+    weights = [file.relative_to(folder).as_posix() for file in folder.glob("transformer/*.safetensors")]
+    return bool(weights) and _has_all_shards(weights)
+
+
+def remove(models_dir: Path, repo: str) -> bool:
+    """Remove what we downloaded of a repository, in part or whole; whether there was any. Blocks."""
+    whole, staging = folder_of(models_dir, repo), staging_of(models_dir, repo)
+    gone = False
+    if record_of(whole) is not None:
+        # Renamed first: half a model is never listed.
+        away = staging.with_name(f"removed-{secrets.token_hex(4)}")
+        away.parent.mkdir(parents=True, exist_ok=True)
+        whole.rename(away)
+        shutil.rmtree(away, ignore_errors=True)
+        gone = True
+    if staging.is_dir():
+        shutil.rmtree(staging, ignore_errors=True)
+        gone = True
+    return gone
+
+
+def _has_all_shards(names: Iterable[str]) -> bool:
+    """`model-00001-of-00003.safetensors` says that there are two more."""
+    have = set(names)
+    for name in have:
+        if (shard := _SHARD.fullmatch(name)) is not None:
+            stem, _, count, suffix = shard.groups()
+            if not all(f"{stem}-{number:05}-of-{count}{suffix}" in have for number in range(1, int(count) + 1)):
+                return False
+    return True
+
+
+def _some(names: Iterable[str], pattern: str) -> bool:
+    return any(fnmatch(name, pattern) for name in names)

@@ -1,0 +1,85 @@
+"""Why a repository cannot be had, each as one sentence with the next step; runs in the download child."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from gateway.downloads.wire import NotFetched
+
+LOGIN = "(`hf auth login`, or HF_TOKEN)"
+
+
+class CannotFetch(Exception):
+    """`answer` says why, and what to do."""
+
+    def __init__(self, message: str, code: str = "model_missing") -> None:
+        self.answer = NotFetched.model_validate({"code": code, "message": message})
+        super().__init__(message)
+
+
+class Damaged(Exception):
+    """A file came otherwise than the hub's own list says."""
+
+
+@contextmanager
+def told(repo: str, endpoint: str) -> Iterator[None]:
+    """Whatever goes wrong with a repository, as one sentence and the next step. Raises: CannotFetch."""
+    try:
+        yield
+    except OfflineModeIsEnabled:
+        raise CannotFetch(
+            f"{repo} is not on this machine and HF_HUB_OFFLINE is set. Start the gateway without it, or put the files "
+            "into the models folder."
+        ) from None
+    except GatedRepoError:
+        raise CannotFetch(
+            f"{repo} is gated: accept its licence at {endpoint}/{repo}, then give the gateway a token of that account "
+            f"{LOGIN}, and try again."
+        ) from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise _unknown(repo) from None
+    except RevisionNotFoundError:
+        raise CannotFetch(
+            f"The hub no longer has the commit of {repo} that was asked for; remove the model, then pull it again."
+        ) from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status == 401:
+            raise _unknown(repo) from None
+        if status == 403:
+            raise CannotFetch(
+                f"The hub refuses {repo} to the gateway's token: renew it {LOGIN}, and try again."
+            ) from None
+        raise CannotFetch(f"The hub answered {status} for {repo}; try again later.") from None
+    except httpx.HTTPError:
+        raise CannotFetch(
+            f"The hub at {httpx.URL(endpoint).host} cannot be reached for {repo}: check the network, then try again; "
+            "what has come is kept."
+        ) from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise CannotFetch(
+                f"The disk of the models folder is full; {repo} has come in part. Make room, then try again.",
+                "disk_full",
+            ) from None
+        raise CannotFetch(f"The models folder cannot be written ({error.strerror or 'unknown reason'}).") from error
+
+
+def _unknown(repo: str) -> CannotFetch:
+    """The hub does not tell these apart."""
+    return CannotFetch(
+        f"The hub has no repository {repo}, or it is private: give the gateway a token that may read it {LOGIN}, "
+        "and try again."
+    )

@@ -1,0 +1,46 @@
+"""What travels between the gateway and the process that downloads. End of input: leave."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from engine.catalog import HubFiles
+from engine.protocol import Frozen
+
+MAX_ANSWER_BYTES = 1024 * 1024
+
+
+class Fetch(Frozen):
+    """The one request: bring what is missing of these repositories into the models folder."""
+
+    models_dir: str
+    sources: tuple[HubFiles, ...]
+
+
+class Had(Frozen):
+    """Answer, about once a second as soon as the sizes are known: so many bytes of them all lie on disk."""
+
+    kind: Literal["had"] = "had"
+    done_bytes: int
+    total_bytes: int
+
+
+class Fetched(Frozen):
+    """Answer: all of it is in its place, checked."""
+
+    kind: Literal["fetched"] = "fetched"
+
+
+class NotFetched(Frozen):
+    """Answer: it cannot be had; `message` is a sentence for the client, with what to do about it."""
+
+    kind: Literal["not_fetched"] = "not_fetched"
+    code: Literal["model_missing", "disk_full"]
+    message: str
+
+
+Answer = Had | Fetched | NotFetched
+
+answer: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])
