@@ -168,6 +168,7 @@ Plan = Annotated[Generate | Load | Ocr | Download, Field(discriminator="kind")]
 EnginePlan = Annotated[Generate | Load, Field(discriminator="kind")]
 """What the engine's child may be told to do."""
 Lane = Literal["engine", "cpu", "network"]
+LANES: tuple[Lane, ...] = ("engine", "cpu", "network")
 
 
 def lane_of(plan: Generate | Load | Ocr | Download) -> Lane:

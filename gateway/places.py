@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from math import ceil
 
-from engine.protocol import Lane, lane_of
+from engine.protocol import LANES, Lane, lane_of
 from gateway.forecast import Forecast, Forecaster
 from gateway.hub import Hub, PlaceEvent, ProgressEvent
 from gateway.job import Job, JobEvent, State
@@ -18,7 +18,6 @@ from gateway.store.base import JobStore
 
 log = logging.getLogger("gateway.places")
 
-LANES: tuple[Lane, ...] = ("engine", "cpu")
 KEPT_AS = "forecast"
 KEEP_EVERY_S = 10.0
 HELD_TO = 200

@@ -297,9 +297,13 @@ class JobService:
         """Their protocol lists these jobs no more; history and pictures stay."""
         await asyncio.shield(self._store.hide(job_ids))
 
-    async def waiting(self, *, limit: int = 100) -> list[Job]:
-        """Queued jobs in the order in which they will run."""
-        return await self._store.waiting(limit=limit)
+    async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
+        """Queued jobs, of one owner or of all, in the order in which they will run."""
+        return await self._store.waiting(owner=owner, limit=limit)
+
+    def depth(self, lane: Lane) -> int:
+        """How many jobs wait for this lane."""
+        return self._store.depth(lane)
 
     async def position(self, job_id: str) -> int | None:
         """How many jobs run or wait before this one; None once it has ended."""

@@ -136,6 +136,16 @@ def test_a_move_that_makes_no_sense_is_refused(gateway: Live, paused: httpx.Clie
         assert other.post(f"/jobs/{job_id}/move", json={"to": "front"}).status_code == 404
 
 
+def test_the_queue_counts_everybodys_jobs_and_names_only_your_own(gateway: Live, paused: httpx.Client) -> None:
+    with client_of(gateway.url) as other:
+        theirs = [submit(other)["job_id"] for _ in range(3)]
+        own = submit(paused)["job_id"]
+        queue = paused.get("/queue").json()
+        assert ([job["job_id"] for job in queue["queued"]], queue["pending_count"]) == ([own], 4)
+        for job_id in theirs:
+            other.delete(f"/jobs/{job_id}")
+
+
 def test_each_class_is_shown_wherever_its_job_is_and_runs_in_its_order(paused: httpx.Client) -> None:
     asked = ["background", "low", "normal", "high"]
     made = {submit(paused, priority=priority)["job_id"]: priority for priority in asked}

@@ -9,6 +9,7 @@ from adapters.base import check_operator, owner_of
 from adapters.native.answers import to_brief, to_progress
 from adapters.native.jobs import service_of
 from adapters.native.shapes import Active, Paused, Queue, Waiting
+from engine.protocol import LANES
 
 SHOWN_MOST = 1000
 
@@ -18,14 +19,13 @@ async def queue(request: Request) -> Response:
     service, owner = service_of(request), owner_of(request)
     running = service.running()
     progress = service.progress(running.id) if running else None
-    waiting = await service.waiting(limit=SHOWN_MOST)
     active: Active | None = None
     if running is not None and running.owner == owner and progress is not None:
         active = {**to_brief(running), **to_progress(progress)}
         if (forecast := service.forecast(running)) is not None:
             active["eta_seconds"] = round(forecast.expected_s, 2)
     queued: list[Waiting] = []
-    for job in (job for job in waiting if job.owner == owner):
+    for job in await service.waiting(owner=owner, limit=SHOWN_MOST):
         if (position := await service.position(job.id)) is not None:
             forecast = service.forecast(job)
             eta_s = None if forecast is None else round(forecast.expected_s, 2)
@@ -34,7 +34,7 @@ async def queue(request: Request) -> Response:
         "active": active,
         "queued": queued,
         "running_count": 1 if running else 0,
-        "pending_count": len(waiting),
+        "pending_count": sum(service.depth(lane) for lane in LANES),
         "paused": service.paused,
     }
     return JSONResponse(answer)

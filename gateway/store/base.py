@@ -147,8 +147,8 @@ class JobStore(Protocol):
         """
         ...
 
-    async def waiting(self, *, limit: int = 100) -> list[Job]:
-        """Queued jobs in the order in which they will run, one lane after the other."""
+    async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
+        """Queued jobs, of one owner or of all, in the order in which they will run, one lane after the other."""
         ...
 
     def order(self, lane: Lane) -> tuple[Waiting, ...]:

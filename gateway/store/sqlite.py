@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from engine.protocol import (
+    LANES,
     Cancelled,
     CancelReason,
     CancelRequested,
@@ -37,7 +38,6 @@ from gateway.store.line import Line
 from gateway.store.schema import VERSION
 
 IDEMPOTENCY_S = 24 * 3600.0
-LANES: tuple[Lane, ...] = ("engine", "cpu", "network")
 FORGOTTEN = "forgotten events"
 """Kept under this name: up to which number events may have been deleted."""
 
@@ -311,8 +311,9 @@ class SqliteStore:
         sql = f"SELECT * FROM jobs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"
         return await self._database.read(lambda db: rows.fold_all(db, sql, (*values, limit)))
 
-    async def waiting(self, *, limit: int = 100) -> list[Job]:
-        line = [job.id for lane in LANES for job in self.order(lane)][:limit]
+    async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
+        jobs = (job for lane in LANES for job in self.order(lane))
+        line = [job.id for job in jobs if owner is None or job.owner == owner][:limit]
         return await self._database.read(
             lambda db: [job for job_id in line if (job := rows.find(db, job_id)) is not None]
         )
