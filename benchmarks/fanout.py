@@ -49,7 +49,8 @@ async def serve(folder: Path, port: int, jobs: int, seconds: float) -> None:
     from gateway.server import serve as serve_app
     from gateway.settings import load_settings
 
-    config = {"http": {"max_streams": MOST, "max_connections": MOST}, "engine": {"backend": "fake"}}
+    http = {"max_streams": MOST, "max_streams_per_client": MOST, "max_connections": MOST}
+    config = {"http": http, "engine": {"backend": "fake"}}
     (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
     arguments = ["--config", str(folder / "config.yaml"), "--port", str(port), "--model", "flux2-tiny"]
     arguments += ["--data-dir", str(folder / "data"), "--output-dir", str(folder / "output")]
@@ -65,7 +66,7 @@ async def serve(folder: Path, port: int, jobs: int, seconds: float) -> None:
             case "go":
                 say({"reported": await report(core, leases, seconds)})
             case "left":
-                say({"streams": core.streaming})
+                say({"streams": core.streaming.total()})
     serving.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await serving

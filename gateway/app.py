@@ -115,6 +115,7 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         is_picture_path=lambda path: path.startswith(picture_prefixes),
         is_open_path=lambda path: path in open_paths or path.startswith(picture_prefixes),
         is_page_path=lambda path: path in page_paths,
+        tickets=core.tickets,
     )
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from typing import Any
 
 from engine.catalog import EMBEDDED
 from gateway import __version__
-from gateway.errors import Unavailable
+from gateway.access.tickets import Tickets
+from gateway.errors import TooManyStreams, Unavailable
 from gateway.images import PictureDecoder
 from gateway.library import Library
 from gateway.openapi import Section
@@ -29,8 +31,10 @@ class Core:
     pictures: Pictures
     decoder: PictureDecoder
     started_at: float = field(default_factory=time.monotonic)
+    tickets: Tickets = field(default_factory=Tickets)
     waiting: int = 0
-    streaming: int = 0
+    streaming: Counter[str] = field(default_factory=Counter)
+    """Open event streams by owner."""
     checkpoint: str | None = None
     """The model /sdapi's options chose; None means the default."""
 
@@ -69,12 +73,17 @@ class Core:
             self.waiting -= 1
 
     @contextmanager
-    def streams(self) -> Iterator[None]:
-        """One more event stream is open. Raises: Unavailable where too many are."""
-        if self.streaming >= self.settings.http.max_streams:
+    def streams(self, owner: str) -> Iterator[None]:
+        """One more event stream of this owner is open. Raises: Unavailable or TooManyStreams where too many are."""
+        http = self.settings.http
+        if self.streaming.total() >= http.max_streams:
             raise Unavailable("Too many event streams are open.", retry_after_s=10)
-        self.streaming += 1
+        if self.streaming[owner] >= http.max_streams_per_client:
+            raise TooManyStreams(retry_after_s=10)
+        self.streaming[owner] += 1
         try:
             yield
         finally:
-            self.streaming -= 1
+            self.streaming[owner] -= 1
+            if not self.streaming[owner]:
+                del self.streaming[owner]

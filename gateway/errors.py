@@ -22,6 +22,7 @@ GatewayError
 ├── UnsupportedMediaType 415
 ├── OwnerQueueFull 429
 ├── TooManyGuesses 429          wrong keys from one address
+├── TooManyStreams 429          event streams of one client
 ├── ClientGone 499              the job was cancelled
 ├── InternalError 500
 │   └── GenerationFailed        the job failed; `code` is the job's failure code
@@ -149,6 +150,10 @@ class OwnerQueueFull(GatewayError):
 
 class TooManyGuesses(GatewayError):
     code, status, message = "too_many_guesses", 429, "Too many wrong keys came from this address."
+
+
+class TooManyStreams(GatewayError):
+    code, status, message = "too_many_streams", 429, "You have too many event streams open."
 
 
 class ClientGone(GatewayError):

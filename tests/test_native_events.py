@@ -206,7 +206,10 @@ def test_nobody_hears_of_another_ones_jobs(gateway: Live, client: httpx.Client) 
 
 def test_streams_that_were_left_make_room_for_others(tmp_path: Path) -> None:
     """R-08: no subscriber leaks, whichever way it left; a slice of the 1,000 of benchmarks/fanout.py."""
-    with live(tmp_path, config={"http": {"max_streams": 20}}) as gateway, client_of(gateway.url) as client:
+    with (
+        live(tmp_path, config={"http": {"max_streams": 20, "max_streams_per_client": 20}}) as gateway,
+        client_of(gateway.url) as client,
+    ):
         client.post("/queue/pause")
         job_id = submit(client)["job_id"]
         paths = ("/events", f"/jobs/{job_id}/stream")
@@ -232,7 +235,7 @@ def test_readers_that_do_not_read_take_nothing_from_those_who_do(gateway: Live, 
     owner = client.headers["x-client-id"]
     request = f"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Client-Id: {owner}\r\n\r\n".encode()
     stuck = []
-    for _ in range(10):
+    for _ in range(8):
         sock = socket.create_connection(("127.0.0.1", gateway.port))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.sendall(request)
@@ -245,14 +248,14 @@ def test_readers_that_do_not_read_take_nothing_from_those_who_do(gateway: Live, 
         with client_of(gateway.url, owner) as own:
             found[reader] = until_ended(own, jobs, begin)
 
-    readers = [threading.Thread(target=follow, args=(reader,)) for reader in range(10)]
+    readers = [threading.Thread(target=follow, args=(reader,)) for reader in range(8)]
     for thread in readers:
         thread.start()
     for thread in readers:
         thread.join()
     for sock in stuck:
         sock.close()
-    assert len(found) == 10
+    assert len(found) == 8
     assert all(with_id(seen) == with_id(found[0]) for seen in found.values())
     assert len(with_id(found[0])) == 3 * (3 + 2)
 

@@ -101,6 +101,24 @@ class JobQuery(Said):
     """Whether `result` is there, with the pictures as base64."""
 
 
+class EventsQuery(Said):
+    """GET events."""
+
+    ticket: Annotated[str, Field(min_length=1)] | None = None
+    """Of POST tickets, instead of a key."""
+
+
+class StreamQuery(JobQuery, EventsQuery):
+    """GET jobs/{id}/stream."""
+
+
+class TicketBody(Said):
+    """POST tickets."""
+
+    job_id: str | None = None
+    """Whose stream is to be opened; without it, the one of all your jobs."""
+
+
 class MoveBody(Said):
     """POST jobs/{id}/move: exactly one of the three says where, among your own waiting jobs."""
 

@@ -8,16 +8,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.native import gallery, jobs, models, pictures, queue, stream, system
+from adapters.native import gallery, jobs, models, pictures, queue, stream, system, tickets
 from adapters.native.answers import PREFIX
 from adapters.native.events import ALL_EVENTS, EVENTS
 from adapters.native.request import (
+    EventsQuery,
     GenerateBody,
     ImagesQuery,
     JobQuery,
     JobsQuery,
     MoveBody,
     PictureQuery,
+    StreamQuery,
+    TicketBody,
     UploadBody,
     UploadForm,
 )
@@ -36,6 +39,7 @@ from adapters.native.shapes import (
     Stats,
     Submitted,
     System,
+    Ticket,
     Uploaded,
 )
 from gateway.openapi import EVENTS as EVENT_STREAM
@@ -58,7 +62,11 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
         "/jobs/{job_id}/stream",
         stream.stream,
         Operation(
-            query=JobQuery, headers=RESUMED, media=(EVENT_STREAM,), also={204: "It was told to its end."}, events=EVENTS
+            query=StreamQuery,
+            headers=RESUMED,
+            media=(EVENT_STREAM,),
+            also={204: "It was told to its end."},
+            events=EVENTS,
         ),
     ),
     ("POST", "/jobs/{job_id}/retry", jobs.retry, Operation(answer=JobShown, headers=ONCE)),
@@ -81,7 +89,13 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
     ("GET", "/queue", queue.queue, Operation(answer=Queue)),
     ("POST", "/queue/pause", queue.pause, Operation(answer=Paused)),
     ("POST", "/queue/resume", queue.resume, Operation(answer=Paused)),
-    ("GET", "/events", stream.events, Operation(headers=RESUMED, media=(EVENT_STREAM,), events=ALL_EVENTS)),
+    (
+        "GET",
+        "/events",
+        stream.events,
+        Operation(query=EventsQuery, headers=RESUMED, media=(EVENT_STREAM,), events=ALL_EVENTS),
+    ),
+    ("POST", "/tickets", tickets.ticket, Operation(body=TicketBody, answer=Ticket)),
     ("GET", "/health", system.health, Operation(answer=Health)),
     ("GET", "/system", system.system, Operation(answer=System)),
     ("GET", "/stats", system.stats, Operation(answer=Stats)),

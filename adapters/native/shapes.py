@@ -138,6 +138,14 @@ class Ended(TypedDict):
     job_id: str
 
 
+class Ticket(TypedDict):
+    """`url` can be opened once without a key, until `expires_at`."""
+
+    ticket: str
+    url: str
+    expires_at: str
+
+
 class Uploaded(TypedDict):
     """A stored input picture: its id can stand where a picture is expected, and is kept for an hour, or as long as a
     job on record names it."""

@@ -17,7 +17,7 @@ from adapters.base import core_of, event_stream, owner_of, query
 from adapters.native.answers import to_job, to_result
 from adapters.native.events import SnapshotData, body, frame, position_body, progress_body, state_body
 from adapters.native.jobs import own_job, service_of
-from adapters.native.request import JobQuery
+from adapters.native.request import EventsQuery, StreamQuery
 from engine.protocol import Cancelled, Failed, Succeeded
 from gateway.core import Core
 from gateway.hub import Event, PlaceEvent, ProgressEvent, Snapshot
@@ -80,12 +80,12 @@ async def stream(request: Request) -> Response:
     goes on after it. Of `progress`, `loading` and `preview` only the newest are sent to a slow reader. `shutdown` says
     that the gateway stops.
     """
-    asked = query(JobQuery, request)
+    asked = query(StreamQuery, request)
     own = await own_job(request)
     after = last_seq(request, own.id)
     if own.state is not None and own.state.terminal and after >= own.seq:
         return Response(status_code=204)
-    with core_of(request).streams():  # refused before the stream begins, counted while it lasts
+    with core_of(request).streams(owner_of(request)):  # refused before the stream begins, counted while it lasts
         return event_stream(request, frames(request, own, after, with_images=asked.images))
 
 
@@ -94,7 +94,7 @@ async def frames(request: Request, job: Job, after: int, *, with_images: bool) -
     core = core_of(request)
     ready = encoded(core)
     last: Event | None = None
-    with core.streams():
+    with core.streams(owner_of(request)):
         yield RETRY
         async with aclosing(core.service.watch(job.id, after)) as events:
             async for last in events:
@@ -113,9 +113,10 @@ async def events(request: Request) -> Response:
 
     It opens with a `snapshot` of what waits and runs; with a Last-Event-ID it goes on after that event, without one.
     """
+    query(EventsQuery, request)
     last = request.headers.get("last-event-id", "")
     after = int(last) if last.isascii() and last.isdigit() and len(last) < 17 else None
-    with core_of(request).streams():
+    with core_of(request).streams(owner_of(request)):
         return event_stream(request, all_frames(request, after))
 
 
@@ -123,7 +124,7 @@ async def all_frames(request: Request, after: int | None) -> AsyncGenerator[byte
     """Until the gateway stops, or the reader is so slow that it must come back."""
     core = core_of(request)
     ready = encoded(core)
-    with core.streams():
+    with core.streams(owner_of(request)):
         yield RETRY
         async with aclosing(core.service.watch_all(owner_of(request), after)) as found:
             async for event in found:

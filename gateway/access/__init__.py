@@ -1,7 +1,7 @@
 """The door: who may call, from where, with how large a body. Knows headers and paths as text, no route and no protocol.
 
 Pure ASGI, outermost in the stack. In this order, for every method: Host (S-02), Origin and Sec-Fetch-Site (S-03, S-04),
-preflight, key (S-07, S-09), content type (S-05), then the body while it comes in (S-11).
+preflight, key or ticket (S-07 to S-09), content type (S-05), then the body while it comes in (S-11).
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import parse_qs
 
 from gateway.access.body import BodyBounds, GuardedBody, Message, Receive
 from gateway.access.keys import Guesses, Keys, client_id, credential
 from gateway.access.origins import HostRule, OriginRule, askable
+from gateway.access.tickets import Tickets
 from gateway.errors import (
     Forbidden,
     GatewayError,
@@ -120,6 +122,7 @@ class Guard:
         is_picture_path: Callable[[str], bool] = lambda path: False,
         is_open_path: Callable[[str], bool] = lambda path: False,
         is_page_path: Callable[[str], bool] = lambda path: path == "/",
+        tickets: Tickets | None = None,
     ) -> None:
         self._app = app
         self._http = settings.http
@@ -129,6 +132,7 @@ class Guard:
         self._hosts, self._origins = HostRule.of(settings), OriginRule.of(settings)
         self._keys = Keys.load(settings.access.keys_file)
         self._guesses = Guesses()
+        self._tickets = tickets or Tickets()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -242,13 +246,20 @@ class Guard:
         client = client_id(headers)
         state = scope.setdefault("state", {})
         state["owner"] = f"client:{client}" if client else f"peer:{peer}"
+        given = credential(headers)
+        ticket = _ticket(scope) if given is None or not self._keys else None
+        if ticket is not None:
+            owner = self._tickets.take(ticket, scope["path"])
+            if owner is None:
+                raise Unauthorized("The ticket was used, is past its time, or is for another address.")
+            state["owner"] = owner
+            return
         if not self._keys:
             return
         is_open = self._is_open_path(scope["path"])
         wait_s = self._guesses.wait_s(peer)
         if wait_s and not is_open:
             raise TooManyGuesses(retry_after_s=wait_s)
-        given = credential(headers)
         name = self._keys.name_of(given) if given is not None and not wait_s else None
         if name is not None:
             state["owner"] = f"key:{name}"
@@ -318,6 +329,14 @@ def _has_body(scope: Scope) -> bool:
         name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
         for name, value in scope["headers"]
     )
+
+
+def _ticket(scope: Scope) -> str | None:
+    """The `ticket` behind the question mark, of a GET alone."""
+    if scope["method"] != "GET" or b"ticket=" not in scope.get("query_string", b""):
+        return None
+    given = parse_qs(scope["query_string"].decode("latin-1")).get("ticket")
+    return given[-1] if given else None
 
 
 def _challenge(scope: Scope) -> Headers:

@@ -230,6 +230,7 @@ class HttpSettings(Section):
     )
     sync_waits: Count = Field(default=256, description="Requests that may wait for their picture at the same time.")
     max_streams: Count = Field(default=1000, description="Event streams open at the same time.")
+    max_streams_per_client: Count = Field(default=16, description="Event streams of one key, X-Client-Id or address.")
     heartbeat_s: Seconds = Field(
         default=15, description="Seconds of silence after which an event stream sends a comment."
     )
