@@ -15,6 +15,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m engine", description="The engine process of the gateway.")
     parser.add_argument("--backend", choices=BACKENDS, required=True)
     parser.add_argument("--fake-script", metavar="JSON", help="what the fake backend does")
+    parser.add_argument("--memory-limit", type=int, metavar="BYTES", help="instead of what the device says")
+    parser.add_argument("--cache-limit", type=int, metavar="BYTES", help="freed memory that is kept for later")
     args = parser.parse_args()
     # The wire is a copy of stdout; fd 1 then points at stderr, so a stray print cannot reach the parent.
     wire = Wire(os.dup(1))
@@ -22,7 +24,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     code = 1
     try:
-        Worker(sys.stdin.buffer, wire, lambda: build(args.backend, args.fake_script, wire)).serve()
+        limits = {"memory_limit_bytes": args.memory_limit, "cache_limit_bytes": args.cache_limit}
+        Worker(sys.stdin.buffer, wire, lambda: build(args.backend, args.fake_script, wire, **limits)).serve()
     except SystemExit as error:
         print(error, file=sys.stderr)
     except BaseException:

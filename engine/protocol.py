@@ -96,6 +96,8 @@ class Generate(Frozen):
     """How far the noise of a seed goes over into that of its subseed: 0 to 1."""
     previews: int = 0
     """At most this many previews a picture."""
+    low_ram: bool = False
+    """Decode in tiles and keep no freed memory: less at the peak, slower."""
 
     @property
     def inputs(self) -> frozenset[str]:
@@ -120,6 +122,16 @@ class Load(Frozen):
     def inputs(self) -> frozenset[str]:
         """All blobs the plan names: none."""
         return frozenset()
+
+
+class Save(Frozen):
+    """Write the loaded model, quantised as it is, into an empty folder; fails where another one is loaded."""
+
+    kind: Literal["save"] = "save"
+    model: str
+    quantize: int
+    folder: str
+    """Absolute."""
 
 
 class Ocr(Frozen):
@@ -165,7 +177,7 @@ def steps_to_run(steps: int, denoise: float) -> int:
 
 
 Plan = Annotated[Generate | Load | Ocr | Download, Field(discriminator="kind")]
-EnginePlan = Annotated[Generate | Load, Field(discriminator="kind")]
+EnginePlan = Annotated[Generate | Load | Save, Field(discriminator="kind")]
 """What the engine's child may be told to do."""
 Lane = Literal["engine", "cpu", "network"]
 LANES: tuple[Lane, ...] = ("engine", "cpu", "network")
@@ -192,6 +204,7 @@ FailureCode = Literal[
     "engine_oom",
     "model_load_failed",
     "model_missing",
+    "model_unavailable",
     "bad_input",
     "disk_full",
     "internal_error",
@@ -314,6 +327,8 @@ class ModelLoaded(Frozen):
     kind: Literal["model_loaded"] = "model_loaded"
     model: str
     seconds: float
+    from_copy: bool = False
+    """It came from a copy that was quantised before."""
 
 
 class StepDone(Frozen):
@@ -396,6 +411,8 @@ class Run(Frozen):
     spec: ModelSpec
     model_path: str
     """Absolute folder, resolved by the gateway."""
+    copy_path: str | None = None
+    """Absolute folder of the same weights, quantised as the plan wants them: loaded in the place of `model_path`."""
     inputs: dict[str, str] = {}
     """Where what the plan names lies, blobs and LoRAs: absolute files."""
     spool_dir: str
@@ -429,6 +446,8 @@ class Ready(Frozen):
     kind: Literal["ready"] = "ready"
     backend: str
     device: str
+    memory_limit_bytes: int | None = None
+    """What the device lets one process use; None where it does not say."""
 
 
 class Pong(Frozen):
@@ -439,11 +458,12 @@ class Pong(Frozen):
 
 
 class Memory(Frozen):
-    """Report: bytes in use after a job."""
+    """Report: bytes in use. The peak is that of the load or of the picture last begun."""
 
     kind: Literal["memory"] = "memory"
     active_bytes: int
     peak_bytes: int
+    after: Literal["load", "step", "picture", "job"] = "job"
 
 
 class JobReport(Frozen):

@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Never, assert_never
 
@@ -40,6 +40,7 @@ from engine.protocol import (
     Generate,
     JobReport,
     Load,
+    Memory,
     ModelLoaded,
     ModelLoading,
     Ping,
@@ -47,6 +48,7 @@ from engine.protocol import (
     Preview,
     Ready,
     Run,
+    Save,
     Skip,
     StepDone,
     Succeeded,
@@ -109,7 +111,8 @@ class Worker:
         """Work until the parent leaves: this never returns."""
         threading.Thread(target=self._read, name="commands", daemon=True).start()
         backend = self._build()
-        self._wire.say(Ready(backend=backend.name, device=backend.device))
+        limit = backend.memory_limit_bytes
+        self._wire.say(Ready(backend=backend.name, device=backend.device, memory_limit_bytes=limit))
         while True:
             match self._work.get():
                 case Ping(nonce=nonce):
@@ -165,6 +168,7 @@ class Worker:
             return Failed(code=error.code, message=error.message)
         except MemoryError:
             log.exception("job %s: out of memory", job)
+            backend.clear()
             return Failed(code="engine_oom", message="There is not enough memory to draw this picture.")
         except Exception as error:
             log.exception("job %s failed", job)
@@ -174,7 +178,11 @@ class Worker:
 
     def _do(self, backend: Backend, held: Held) -> None:
         run = held.run
-        model = Model(run.spec, run.model_path, run.plan.quantize)
+        model = Model(run.spec, run.model_path, run.plan.quantize, run.copy_path)
+        if isinstance(run.plan, Save):
+            if not backend.holds(model):
+                raise BackendError("internal_error", "The model is not loaded any more.")
+            return backend.save(run.plan.folder)
         if not backend.holds(model):
             self._load(backend, run, model)
         match run.plan:
@@ -192,19 +200,21 @@ class Worker:
         self._say(run, ModelLoading(model=model.spec.name))
         began = time.monotonic()
         try:
-            backend.load(model)
+            model = _load_copy(backend, model)
         except (BackendError, MemoryError):
             raise
         except Exception as error:
             code: FailureCode = "model_load_failed" if os.path.isdir(model.path) else "model_missing"
             what = "could not be loaded" if code == "model_load_failed" else "is not on this machine"
             raise BackendError(code, f"The model {what}.") from error
-        self._say(run, ModelLoaded(model=model.spec.name, seconds=time.monotonic() - began))
+        seconds = time.monotonic() - began
+        self._say(run, ModelLoaded(model=model.spec.name, seconds=seconds, from_copy=model.copy is not None))
+        self._wire.say(backend.memory().model_copy(update={"after": "load"}))
 
     def _draw(self, backend: Backend, held: Held, plan: Generate, image: int) -> None:
         run = held.run
         began = time.monotonic()
-        watcher = _Watcher(self._wire, held, image, plan.previews)
+        watcher = _Watcher(self._wire, held, image, plan.previews, backend.memory)
         name = f"{run.job}.{run.attempt}.{image}.ppm"
         unfinished = Path(run.spool_dir) / f"{run.job}.{run.attempt}.{image}.first.ppm"
 
@@ -226,13 +236,15 @@ class Worker:
             cut_short=watcher.cut_short,
         )
         held.skip.clear()
+        self._wire.say(backend.memory().model_copy(update={"after": "picture"}))
         self._say(run, drawn)
 
 
 class _Watcher:
     """Reports the steps of one picture, and stops it between two of them."""
 
-    def __init__(self, wire: Wire, held: Held, image: int, previews: int) -> None:
+    def __init__(self, wire: Wire, held: Held, image: int, previews: int, memory: Callable[[], Memory]) -> None:
+        self._memory = memory
         self._wire = wire
         self._held = held
         self._image = image
@@ -241,6 +253,7 @@ class _Watcher:
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self._say(StepDone(image=self._image, step=step, steps=steps, seconds=seconds))
+        self._wire.say(self._memory().model_copy(update={"after": "step"}))
         self._check()
         if step in preview_steps(steps, self._previews):
             jpeg = base64.b64encode(preview()).decode()
@@ -261,6 +274,21 @@ class _Watcher:
     def _say(self, fact: Said) -> None:
         run = self._held.run
         self._wire.say(JobReport(job=run.job, attempt=run.attempt, fact=fact))
+
+
+def _load_copy(backend: Backend, model: Model) -> Model:
+    """What was loaded: the model from its copy, or without one where the copy is no good."""
+    if model.copy is not None:
+        try:
+            backend.load(model)
+            return model
+        except MemoryError:
+            raise
+        except Exception:
+            log.exception("the quantised copy could not be loaded; the model is quantised anew")
+            model = replace(model, copy=None)
+    backend.load(model)
+    return model
 
 
 def write_ppm(path: Path, picture: Picture) -> None:

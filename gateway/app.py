@@ -23,6 +23,7 @@ from gateway.library import Library, LocalModel, default_model
 from gateway.ocr.client import OcrOptions
 from gateway.openapi import Group, Operation
 from gateway.pictures import Pictures
+from gateway.residency import HouseOptions
 from gateway.service import JobService, ServiceOptions
 from gateway.settings import Settings
 from gateway.store.base import Bounds, StoreCorrupt, StoreLocked
@@ -56,12 +57,20 @@ def build_core(settings: Settings) -> Core:
                 step_floor_s=engine.step_floor_s,
                 decode_s=engine.decode_s,
                 cancel_grace_s=engine.cancel_grace_s,
+                memory_limit_bytes=_bytes(engine.memory_gb),
+                cache_limit_bytes=_bytes(engine.cache_limit_gb),
             )
         ),
         library=library,
         pictures=pictures,
         spool=data / "spool",
         options=_service_options(settings),
+        residency=HouseOptions(
+            models_dir=settings.models.cache_dir,
+            keep_quantized=settings.models.keep_quantized,
+            memory_is_set=engine.memory_gb is not None,
+            idle_unload_s=engine.idle_unload_s,
+        ),
         ocr=OcrOptions(
             max_pages=settings.ocr.max_pages,
             page_s=settings.ocr.page_s,
@@ -85,10 +94,15 @@ def _service_options(settings: Settings) -> ServiceOptions:
         quantize=settings.models.quantize,
         default_steps=generation.default_steps,
         steps_as_sent=settings.models.steps_as_sent,
+        low_ram=settings.engine.low_ram,
         retention_s=retention.days * 86400.0,
         retained_jobs=retention.jobs,
         pictures_quota_bytes=int(retention.quota_gb * 2**30),
     )
+
+
+def _bytes(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else int(gigabytes * 1e9)
 
 
 def build_app(core: Core, adapters: Sequence[Adapter]) -> App:

@@ -2,6 +2,7 @@
 
 GatewayError
 ├── InvalidRequest 400          what was sent cannot be honoured; `param` names the field
+│   ├── InsufficientMemory      this machine's is too small for it; `details["suggestion"]`
 │   ├── MalformedBody           not JSON, too deep, too many nodes, forbidden text
 │   └── RemoteImagesDisabled    a URL where a picture was expected
 ├── Unauthorized 401
@@ -29,6 +30,7 @@ GatewayError
 ├── NotInstalled 501            an optional part of the gateway is missing; the message says which
 ├── Unavailable 503
 │   ├── ModelComing             it is downloaded now; ask again
+│   ├── ModelUnavailable        set aside: it kills the engine
 │   ├── QueueFull
 │   └── EngineDown
 └── StorageFull 507
@@ -66,6 +68,10 @@ class GatewayError(Exception):
 
 class InvalidRequest(GatewayError):
     code, status, message = "invalid_param", 400, "The request cannot be honoured."
+
+
+class InsufficientMemory(InvalidRequest):
+    code, message = "oom_error", "Insufficient memory. Try using a quantized model or low_ram mode"
 
 
 class MalformedBody(InvalidRequest):
@@ -178,6 +184,10 @@ class Unavailable(GatewayError):
 
 class ModelComing(Unavailable):
     code, message = "model_downloading", "The model is being downloaded; ask again in a minute."
+
+
+class ModelUnavailable(Unavailable):
+    code, message = "model_unavailable", "The model cannot be used now."
 
 
 class QueueFull(Unavailable):

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import assert_never
 
-from engine.client import Engine, EngineDied, EngineStopped
+from engine.client import DeathReason, Engine, EngineDied, EngineStopped
 from engine.protocol import (
     Cancelled,
     CancelReason,
@@ -23,26 +23,28 @@ from engine.protocol import (
     Generate,
     ImageDone,
     Load,
+    ModelLoaded,
     Ocr,
     Run,
+    Save,
     Succeeded,
 )
-from gateway.errors import ModelNotOnDisk, StorageFull
+from gateway.errors import InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFull
 from gateway.forecast import Forecaster
 from gateway.hub import Hub
 from gateway.job import Job, Outcome, Plans
 from gateway.library import Library
 from gateway.pictures import Pictures
 from gateway.provenance import drawing_of
+from gateway.residency import House
 from gateway.runner import LaneRunner
 from gateway.store.base import JobStore, Lease
 
 log = logging.getLogger("gateway.lane")
 
-FAILURE_TEXT = {
+FAILURE_TEXT: dict[DeathReason, str] = {
     "engine_crash": "The engine stopped twice while drawing this picture. A smaller size may help.",
     "engine_timeout": "The engine made no progress twice while drawing this picture.",
-    "engine_oom": "Insufficient memory. Try a smaller size or a quantised model.",
 }
 
 
@@ -62,8 +64,12 @@ class EngineLane(LaneRunner):
         pictures: Pictures,
         spool: Path,
         forecaster: Forecaster,
+        house: House,
     ) -> None:
         super().__init__(store=store, hub=hub)
+        self._house = house
+        self._unsaved: Run | None = None
+        """What loaded the model that is in memory, where a copy of it should be saved."""
         self._forecaster = forecaster
         self._engine = engine
         self._library = library
@@ -73,6 +79,7 @@ class EngineLane(LaneRunner):
 
     async def start(self) -> None:
         await asyncio.to_thread(_empty_folder, self._spool)
+        self._engine.on_memory = self._house.hear
         await self._engine.start()
         self._loop = asyncio.create_task(self._run(), name="engine lane")
 
@@ -110,6 +117,8 @@ class EngineLane(LaneRunner):
         command = await self._command(job)
         if isinstance(command, Failed):
             return await self._end(lease, command)
+        if self._unsaved is not None and _weights(self._unsaved) != _weights(command):
+            await self._save_copy()
         filing: asyncio.Task[Failed | None] | None = None
         outcome: Outcome | None = Cancelled() if job.id in self._cancels else None
         try:
@@ -120,13 +129,19 @@ class EngineLane(LaneRunner):
                         filing = asyncio.create_task(self._file(filing, lease, fact))
                     else:
                         outcome = self._tell(job, fact)
+                    if isinstance(fact, ModelLoaded):
+                        await self._loaded(command, from_copy=fact.from_copy)
         except EngineDied as death:
             failure = await filing if filing else None
-            return await self._after_death(lease, death, failure)
+            if (death.phase, death.reason) == ("loading", "engine_crash"):
+                await self._house.note_death_at_load(command)
+            return await self._after_death(lease, death.reason, failure)
         except (asyncio.CancelledError, EngineStopped):
             if filing is not None:
                 await asyncio.shield(filing)
             raise
+        if isinstance(outcome, Failed) and outcome.code == "engine_oom":
+            return await self._after_death(lease, "engine_oom", await filing if filing else None)
         finishing = asyncio.create_task(self._finish(lease, filing, outcome))
         self._finishing.add(finishing)
         finishing.add_done_callback(self._finishing.discard)
@@ -138,9 +153,15 @@ class EngineLane(LaneRunner):
         try:
             spec = self._library.find(plan.model)
             folder = self._library.folder(spec)
+            self._house.admit(plan, spec)
+            copy = await asyncio.to_thread(self._house.copy_of, plan, spec, folder)
             inputs = await self._lay_out_inputs(job)
         except ModelNotOnDisk as error:
             return Failed(code="model_missing", message=error.message)
+        except ModelUnavailable as error:
+            return Failed(code="model_unavailable", message=error.message)
+        except InsufficientMemory as error:
+            return Failed(code="engine_oom", message=f"Insufficient memory. {error.details['suggestion']}.")
         except KeyError:
             return Failed(code="bad_input", message="An input picture or a LoRA is gone.")
         except OSError:
@@ -152,6 +173,7 @@ class EngineLane(LaneRunner):
             plan=plan,
             spec=spec,
             model_path=str(folder),
+            copy_path=None if copy is None else str(copy),
             inputs=inputs,
             spool_dir=str(self._spool),
             first_image=job.first_undrawn,
@@ -179,6 +201,46 @@ class EngineLane(LaneRunner):
         if not isinstance(fact, Drawn):
             self._hub.publish_progress(job.id, fact, self._forecaster.hear(job.id, fact))
         return None
+
+    # ---- the model in memory ---------------------------------------------------------------------
+
+    async def _loaded(self, run: Run, *, from_copy: bool) -> None:
+        await self._house.note_loaded(run)
+        if run.copy_path is not None and not from_copy:
+            await asyncio.to_thread(self._house.copies.discard, Path(run.copy_path))
+        wants = not from_copy and await asyncio.to_thread(self._house.wants_copy, run)
+        self._unsaved = run if wants else None
+
+    async def _idle(self) -> None:
+        """Save what was quantised, then wait; a model that nobody asks for long enough is given up."""
+        if self._unsaved is not None:
+            return await self._save_copy()
+        idle_s = self._house.idle_unload_s if self._engine.status.loaded_model is not None else None
+        try:
+            async with asyncio.timeout(idle_s):
+                await self._wake.wait()
+        except TimeoutError:
+            log.info("unloading %s: nobody has asked for %g s", self._engine.status.loaded_model, idle_s)
+            await self._engine.unload()
+
+    async def _save_copy(self) -> None:
+        """Before the model in memory goes: quantising it again would cost more than this."""
+        run, self._unsaved = self._unsaved, None
+        if run is None or run.plan.quantize is None or self._engine.status.loaded_model != run.spec.name:
+            return
+        source, copies = Path(run.model_path), self._house.copies
+        try:
+            folder = await asyncio.to_thread(copies.begin, run.spec, source, run.plan.quantize)
+            plan = Save(model=run.spec.name, quantize=run.plan.quantize, folder=str(folder))
+            saving = run.model_copy(update={"job": f"copy of {run.spec.name}", "plan": plan, "inputs": {}})
+            facts = [fact async for fact in self._engine.run(saving)]
+            if facts and isinstance(facts[-1], Succeeded):
+                await asyncio.to_thread(copies.finish, folder, source)
+                log.info("saved a quantised copy of %s", run.spec.name)
+            else:
+                await asyncio.to_thread(copies.discard, folder)
+        except (OSError, EngineDied):
+            log.exception("no quantised copy of %s could be saved", run.spec.name)
 
     # ---- pictures and ends -----------------------------------------------------------------------
 
@@ -215,12 +277,20 @@ class EngineLane(LaneRunner):
     async def _finish(self, lease: Lease, filing: asyncio.Task[Failed | None] | None, outcome: Outcome | None) -> None:
         failure = await filing if filing is not None else None
         await self._end(lease, failure or outcome or Failed(code="internal_error", message="The engine fell silent."))
+        await self._house.keep()
 
-    async def _after_death(self, lease: Lease, death: EngineDied, failure: Failed | None) -> None:
-        """The engine took the job with it; what it drew before is filed."""
+    async def _after_death(self, lease: Lease, reason: DeathReason, failure: Failed | None) -> None:
+        """The engine took the job with it, or had no memory for it; what it drew before is filed."""
         if failure is not None:
             return await self._end(lease, failure)
-        await self._died(lease, death.reason, FAILURE_TEXT[death.reason])
+        plan = lease.job.plan
+        if reason != "engine_oom" or not isinstance(plan, Generate | Load):
+            return await self._died(lease, reason, FAILURE_TEXT.get(reason, FAILURE_TEXT["engine_crash"]))
+        spec, admission = self._library.find(plan.model), self._house.admission
+        text = f"Insufficient memory. {admission.advice(plan, spec)}."
+        if admission.fits(plan, spec):
+            return await self._died(lease, reason, text)
+        await self._end(lease, Failed(code=reason, message=text))
 
     def _tidy(self, job_id: str) -> None:
         for leftover in self._spool.glob(f"{job_id}.*"):
@@ -238,6 +308,11 @@ def _count(plan: Plans) -> int:
             return count
         case _:
             assert_never(plan)
+
+
+def _weights(run: Run) -> tuple[str, str, int | None]:
+    """What is in memory after it."""
+    return run.spec.geometry, run.model_path, run.plan.quantize
 
 
 def _empty_folder(folder: Path) -> None:

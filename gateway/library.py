@@ -62,8 +62,10 @@ class Library:
         for target in self._aliases.values():
             self.find(target)
         self.default = self.find(default).name
-        owners: dict[tuple[str, ...], str] = {}
-        self._weights = {name: owners.setdefault(self._source(spec), name) for name, spec in self._specs.items()}
+
+    @property
+    def models_dir(self) -> Path:
+        return self._models_dir
 
     @property
     def specs(self) -> tuple[ModelSpec, ...]:
@@ -112,14 +114,6 @@ class Library:
         """The LoRAs there are: `NAME.safetensors` in the folder `loras` of the models, or shipped with the gateway."""
         folders = (EMBEDDED_PATH.parent / "loras", self._models_dir / "loras")
         return {file.stem: file.resolve() for folder in folders for file in sorted(folder.glob("*.safetensors"))}
-
-    def weights(self, name: str) -> str:
-        """One name for all models drawn with the same weights, whatever the bits: the first of them."""
-        name = self._aliases.get(name, name)
-        return self._weights.get(name, name)
-
-    def _source(self, spec: ModelSpec) -> tuple[str, ...]:
-        return (spec.family, spec.geometry, str(self._folders.get(spec.name) or spec.repo or spec.name))
 
     def on_disk(self, spec: ModelSpec) -> bool:
         return self._locate(spec) is not None

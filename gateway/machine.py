@@ -7,7 +7,10 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""Source: cgroup v2; "max" where there is no limit."""
 _AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB$", re.MULTILINE)
 _PAGE_SIZE = re.compile(r"page size of (\d+) bytes")
 _PAGES = re.compile(r"^Pages (?:free|inactive|speculative|purgeable):\s+(\d+)\.$", re.MULTILINE)
@@ -21,8 +24,18 @@ class Memory:
     free_bytes: int | None
 
 
-def memory() -> Memory:
+def total_bytes() -> int:
+    """What the machine has, or the container gets."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        allowed = CGROUP_LIMIT.read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(allowed)) if allowed.isdigit() else total
+
+
+def memory() -> Memory:
+    total = total_bytes()
     free = _on_macos() if sys.platform == "darwin" else _on_linux()
     return Memory(total, None if free is None else min(free, total))
 

@@ -47,6 +47,7 @@ class ServiceOptions:
     quantize: int | None = None
     default_steps: int | None = None
     steps_as_sent: bool = False
+    low_ram: bool = False
     retention_s: float = 7 * 86400.0
     retained_jobs: int = 5000
     pictures_quota_bytes: int = 20 * 2**30

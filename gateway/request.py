@@ -54,6 +54,8 @@ class GenerationRequest(Frozen):
     loras: tuple[Lora | str, ...] = ()
     """By their names in the library; a name alone is at scale 1."""
     previews: int | None = None
+    low_ram: bool | None = None
+    """Spend less memory at the price of time; None: as the settings say."""
 
     def fingerprint(self) -> str:
         """Equal for equal requests: what an Idempotency-Key is bound to."""
@@ -102,6 +104,7 @@ def resolve(
     random_seed: Callable[[], int],
     default_quantize: int | None = None,
     steps_as_sent: bool = False,
+    low_ram: bool = False,
     leniency: Leniency = "refuse",
     known_loras: Collection[str] = (),
 ) -> Resolution:
@@ -184,6 +187,7 @@ def resolve(
         references=references,
         loras=loras,
         previews=max(0, request.previews or 0),
+        low_ram=low_ram if request.low_ram is None else request.low_ram,
     )
     return Resolution(plan=plan, adjustments=tuple(adjustments))
 

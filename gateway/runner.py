@@ -58,6 +58,10 @@ class LaneRunner(ABC):
     async def _wait_ready(self) -> None:
         """Until a job could be done."""
 
+    async def _idle(self) -> None:
+        """There is nothing to do: until there may be something."""
+        await self._wake.wait()
+
     @abstractmethod
     async def _do(self, lease: Lease) -> None:
         """Do the job and end it. Raises: one of `stops`."""
@@ -76,7 +80,7 @@ class LaneRunner(ABC):
             self._wake.clear()
             lease = await self._surely(lambda: self._store.claim(self._worker), "claim")
             if lease is None:
-                await self._wake.wait()
+                await self._idle()
                 continue
             try:
                 await self._do(lease)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
-from engine.protocol import CancelReason, Lane, Load, lane_of
+from engine.protocol import CancelReason, Generate, Lane, Load, lane_of
 from gateway.errors import (
     JobNotEnded,
     JobNotFound,
@@ -36,6 +36,7 @@ from gateway.pictures import Pictures
 from gateway.places import Places
 from gateway.queue import place_among_own
 from gateway.request import GenerationRequest, resolve
+from gateway.residency import House, HouseOptions
 from gateway.retention import Retention
 from gateway.runner import LaneRunner
 from gateway.store.base import JobStore, Stats
@@ -61,6 +62,7 @@ class JobService:
         spool: Path,
         options: ServiceOptions,
         ocr: OcrOptions | None = None,
+        residency: HouseOptions | None = None,
     ) -> None:
         self.library = library
         self.pictures = pictures
@@ -68,9 +70,15 @@ class JobService:
         self._engine = engine
         self._options = options
         self._hub = Hub()
-        self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model, weights_of=library.weights)
+        self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model)
         self._retention = Retention(store, pictures, options)
         self._places = Places(store, self._hub, self._forecaster, options.places_every_s)
+        self.house = House(
+            store=store,
+            library=library,
+            device=lambda: (engine.status.device, engine.status.memory_limit_bytes),
+            options=residency or HouseOptions(models_dir=library.models_dir),
+        )
         self._lane = EngineLane(
             store=store,
             engine=engine,
@@ -79,6 +87,7 @@ class JobService:
             pictures=pictures,
             spool=spool,
             forecaster=self._forecaster,
+            house=self.house,
         )
         self._ocr = OcrLane(store=store, hub=self._hub, options=ocr or OcrOptions())
         self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr)}
@@ -93,6 +102,7 @@ class JobService:
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
         await self._places.start()
+        await self.house.start()
         for lane in self._lanes.values():
             await lane.start()
         self._spawn(self._retention.run())
@@ -118,8 +128,8 @@ class JobService:
     async def submit(self, request: GenerationRequest, origin: Origin) -> Job:
         """Store a job for this request; it is on disk when this returns.
 
-        Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, QueueFull, OwnerQueueFull, IdempotencyConflict,
-        StorageFull, Unavailable.
+        Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, ModelUnavailable, QueueFull, OwnerQueueFull,
+        IdempotencyConflict, StorageFull, Unavailable.
         """
         spec = self.library.find(request.model)
         self.library.folder(spec)
@@ -132,6 +142,7 @@ class JobService:
             random_seed=lambda: secrets.randbelow(2**32),
             default_quantize=self._options.quantize,
             steps_as_sent=self._options.steps_as_sent,
+            low_ram=self._options.low_ram,
             leniency=origin.leniency,
             known_loras=self.library.loras() if request.loras else (),
         )
@@ -169,6 +180,8 @@ class JobService:
     async def _submit(self, new: NewJob) -> Job:
         if self._stopping:
             raise Unavailable("The gateway is stopping.", retry_after_s=5)
+        if isinstance(new.plan, Generate | Load):
+            self.house.admit(new.plan, self.library.find(new.plan.model))
         try:
             return (await asyncio.shield(self._store.submit(new, self._options.bounds))).job
         except (QueueFull, OwnerQueueFull) as full:

@@ -276,7 +276,6 @@ def test_what_means_nothing_is_neither_refused_nor_reported(body: dict[str, Any]
         ({"scheduler": "karras"}, "scheduler", "Simple"),
         ({"restore_faces": True}, "restore_faces", None),
         ({"tiling": True}, "tiling", None),
-        ({"low_ram": True}, "low_ram", None),
         ({"steps": 150}, "steps", 100),
         ({"override_settings": {"samples_format": "avif"}}, "override_settings.samples_format", "png"),
         ({"enable_hr": True, "hr_upscaler": "Latent (antialiased)"}, "hr_upscaler", "Lanczos"),

@@ -7,11 +7,13 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of
-from adapters.native.shapes import Capabilities, Models, ModelShown, ModelStatus
+from adapters.base import check_operator, core_of, idempotency_key, owner_of
+from adapters.native.jobs import shown
+from adapters.native.shapes import Capabilities, Cleared, Models, ModelShown, ModelStatus, Unloaded
 from engine.catalog import ModelSpec
 from gateway.core import Core
 from gateway.errors import ModelNotOnDisk
+from gateway.options import Origin
 from gateway.weights import sha256_of
 
 TEXT_TOKENS = 512
@@ -97,13 +99,52 @@ async def model_status(request: Request) -> Response:
             return None
 
     found = await asyncio.to_thread(folder)
+    set_aside = found is not None and core.service.house.is_set_aside(core.library.folder(spec))
     answer: ModelStatus = {
         "model": name,
-        "status": "missing" if found is None else "loading" if is_loading(core, spec) else "ready",
+        "status": "missing"
+        if found is None
+        else "unavailable"
+        if set_aside
+        else "loading"
+        if is_loading(core, spec)
+        else "ready",
         "downloaded": found is not None,
         "loaded": core.service.engine.loaded_model == spec.name,
         "size_gb": spec.size_gb,
         "path": found,
+    }
+    return JSONResponse(answer)
+
+
+async def load(request: Request) -> Response:
+    """POST models/{id}/load: Make a job that brings a model into memory; it waits its turn like any other."""
+    core = core_of(request)
+    key = idempotency_key(request)
+    origin = Origin(owner=owner_of(request), protocol="native", attached=False, idempotency_key=key)
+    job = await core.service.submit_load(request.path_params["model_id"], origin)
+    return JSONResponse(await shown(request, job))
+
+
+async def unload(request: Request) -> Response:
+    """POST models/{id}/unload: Give a model's memory back once no job uses it; the next one loads it again."""
+    core = core_of(request)
+    name = request.path_params["model_id"]
+    was_loaded = core.service.engine.loaded_model == core.library.find(name).name
+    if was_loaded:
+        await core.service.unload()
+    answer: Unloaded = {"model": name, "unloaded": was_loaded}
+    return JSONResponse(answer)
+
+
+async def clear_quarantine(request: Request) -> Response:
+    """DELETE models/{id}/quarantine: Trust a model again that was set aside for stopping the engine while it loaded."""
+    check_operator(request, "This key may not clear a model that was set aside.")
+    core = core_of(request)
+    name = request.path_params["model_id"]
+    answer: Cleared = {
+        "model": name,
+        "cleared": await core.service.house.clear(core.library.folder(core.library.find(name))),
     }
     return JSONResponse(answer)
 

@@ -64,7 +64,7 @@ class GenerateBody(Said):
     lora_files: list[str] | None = None
     lora_scales: list[float] | float | None = None
     low_ram: bool | None = None
-    """Refused where it is true: name a quantised model instead."""
+    """Decode in tiles and keep no freed memory: less at the peak, slower. null: as the server is set."""
     type: Literal["txt2img", "img2img"] | None = None
     preview: bool = False
     """Make small previews while it is drawn."""
@@ -168,8 +168,6 @@ class ImagesQuery(Said):
 
 async def to_request(body: GenerateBody, request: Request) -> GenerationRequest:
     """Raises: InvalidRequest naming the parameter."""
-    if body.low_ram:
-        raise InvalidRequest("low_ram is not available; name a quantised model instead.", param="low_ram")
     if body.init_images and len(body.init_images) > 1:
         raise InvalidRequest("One input picture a job.", param="init_images")
     if body.type == "img2img" and not body.init_images:
@@ -194,6 +192,7 @@ async def to_request(body: GenerateBody, request: Request) -> GenerationRequest:
         references=tuple(references),
         loras=loras,
         previews=PREVIEWS if body.preview else 0,
+        low_ram=body.low_ram,
     )
 
 

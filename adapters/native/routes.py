@@ -25,6 +25,7 @@ from adapters.native.request import (
     UploadForm,
 )
 from adapters.native.shapes import (
+    Cleared,
     Deleted,
     Ended,
     Health,
@@ -40,6 +41,7 @@ from adapters.native.shapes import (
     Submitted,
     System,
     Ticket,
+    Unloaded,
     Uploaded,
 )
 from gateway.openapi import EVENTS as EVENT_STREAM
@@ -86,6 +88,9 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
     ("GET", "/uploads/{upload_id}", pictures.uploaded, Operation(media=("image/png",))),
     ("GET", "/models", models.models, Operation(answer=Models)),
     ("GET", "/models/{model_id:path}/status", models.model_status, Operation(answer=ModelStatus)),
+    ("POST", "/models/{model_id:path}/load", models.load, Operation(answer=JobShown, headers=ONCE)),
+    ("POST", "/models/{model_id:path}/unload", models.unload, Operation(answer=Unloaded)),
+    ("DELETE", "/models/{model_id:path}/quarantine", models.clear_quarantine, Operation(answer=Cleared)),
     ("GET", "/queue", queue.queue, Operation(answer=Queue)),
     ("POST", "/queue/pause", queue.pause, Operation(answer=Paused)),
     ("POST", "/queue/resume", queue.resume, Operation(answer=Paused)),

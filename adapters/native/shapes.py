@@ -253,11 +253,25 @@ class ModelStatus(TypedDict):
     """`path` is the name of the folder, without where it lies."""
 
     model: str
-    status: Literal["ready", "loading", "missing"]
+    status: Literal["ready", "loading", "unavailable", "missing"]
     downloaded: bool
     loaded: bool
     size_gb: float
     path: str | None
+
+
+class Unloaded(TypedDict):
+    """`unloaded` is false where the model was not in memory."""
+
+    model: str
+    unloaded: bool
+
+
+class Cleared(TypedDict):
+    """`cleared` is false where nothing was held against the model."""
+
+    model: str
+    cleared: bool
 
 
 class EngineShown(TypedDict):

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from adapters.sdapi.refusals import AsA1111, InitImageNotFound, NotImplementedHere
 from gateway.errors import (
     GatewayError,
+    InsufficientMemory,
     InvalidRequest,
     MalformedBody,
     MethodNotAllowed,
@@ -22,7 +23,7 @@ from gateway.errors import (
 )
 
 SEED_CODES = {"engine_oom": "OOM_ERROR"}
-OOM_HINT = "Use a smaller size or a quantised model."
+OOM_HINT = "Use a smaller size, a quantised model or low_ram=true"
 
 PYDANTIC_1 = {
     "missing": ("value_error.missing", "field required"),
@@ -37,7 +38,9 @@ def render_error(error: GatewayError) -> Response:
         case MethodNotAllowed():
             return JSONResponse({"detail": "Method Not Allowed"}, 405)
         case InvalidRequest() | UnsupportedMediaType():
-            return JSONResponse({"detail": _details(error), "error": error.message, "code": _code(error)}, 422)
+            body = {"detail": _details(error), "error": error.message, "code": _code(error)}
+            said = {"details": error.details} if isinstance(error, InsufficientMemory) else {}
+            return JSONResponse({**body, **said}, 422)
         case WrongKey():
             return _body(error, "HTTPException", "Incorrect username or password")
         case Unauthorized():

@@ -104,6 +104,7 @@ def to_request(
         further_init_images=inputs.init_images[1:],
         denoise=denoise,
         stretch_latents=inputs.stretch_latents,
+        low_ram=True if asked.low_ram else None,
         second_pass=second_pass_of(asked, limits),
         mask=inputs.mask,
         mask_content=inputs.mask_content,
@@ -294,7 +295,7 @@ def _dropped(asked: Txt2Img | Img2Img, steps: int | None) -> Iterator[Adjustment
         yield dropped("sampler_name", _clip(sampler), SAMPLER, "the only sampler there is")
     if (asked.scheduler or "").lower() not in ("", "automatic", SCHEDULER.lower()):
         yield dropped("scheduler", _clip(asked.scheduler or ""), SCHEDULER, "the only schedule there is")
-    for name in ("restore_faces", "tiling", "low_ram"):
+    for name in ("restore_faces", "tiling"):
         if getattr(asked, name):
             yield dropped(name, "true", None, "there is no such thing here")
     if isinstance(asked, Txt2Img) and asked.enable_hr:

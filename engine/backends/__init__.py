@@ -8,13 +8,20 @@ from engine.backends.fake import FakeBackend, FakeScript, RawWire
 BACKENDS = ("mlx", "fake")
 
 
-def build(name: str, fake_script: str | None, wire: RawWire) -> Backend:
+def build(
+    name: str,
+    fake_script: str | None,
+    wire: RawWire,
+    *,
+    memory_limit_bytes: int | None = None,
+    cache_limit_bytes: int | None = None,
+) -> Backend:
     """The backend called `name`, imported and ready for work. Raises: whatever its import raises."""
     match name:
         case "mlx":
             from engine.backends.mlx import MlxBackend
 
-            return MlxBackend()
+            return MlxBackend(memory_limit_bytes=memory_limit_bytes, cache_limit_bytes=cache_limit_bytes)
         case "fake":
             return FakeBackend(FakeScript.model_validate_json(fake_script or "{}"), wire)
         case _:

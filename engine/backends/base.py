@@ -17,6 +17,8 @@ class Model:
     spec: ModelSpec
     path: str
     quantize: int | None
+    copy: str | None = None
+    """A folder of the same weights that were quantised before."""
 
     @property
     def key(self) -> tuple[str, str, str, int | None]:
@@ -74,11 +76,15 @@ class Backend(Protocol):
     @property
     def device(self) -> str: ...
 
+    @property
+    def memory_limit_bytes(self) -> int | None:
+        """What the device lets one process use."""
+
     def holds(self, model: Model) -> bool:
         """Whether `model` is in memory already."""
 
     def load(self, model: Model) -> None:
-        """Put `model` in the place of whatever was loaded.
+        """Put `model` in the place of whatever was loaded; from its copy where it has one.
 
         Raises: BackendError, MemoryError, or anything else for a model that cannot be loaded.
         """
@@ -90,10 +96,16 @@ class Backend(Protocol):
         Raises: JobCancelled, BackendError, MemoryError.
         """
 
+    def save(self, folder: str) -> None:
+        """Write the loaded model into an empty folder, as `load` reads it. Raises: OSError, ValueError."""
+
     def prove(self) -> None:
         """Do something trivial, to show that the device still answers."""
 
     def memory(self) -> Memory: ...
+
+    def clear(self) -> None:
+        """Give back freed memory that is only kept for later."""
 
 
 def preview_steps(steps: int, at_most: int) -> frozenset[int]:

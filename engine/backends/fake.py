@@ -54,6 +54,10 @@ class FakeScript(Frozen):
     oom_at_step: int | None = None
     memory_growth_bytes: int = 0
     """By which each picture grows the memory in use."""
+    active_bytes: int = 1_000_000
+    peak_bytes: int = 2_000_000
+    """What it says it uses with a model loaded, and while it draws."""
+    memory_limit_bytes: int | None = None
     garbage_at_step: int | None = None
     oversized_frame: bool = False
     partial_frame: bool = False
@@ -80,6 +84,7 @@ class FakeBackend:
         self._wire = wire
         self._loaded: Model | None = None
         self._pictures = 0
+        self.memory_limit_bytes = script.memory_limit_bytes
         wire.pause_s = script.slow_stdout
         if script.hang_deaf:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -97,7 +102,15 @@ class FakeBackend:
         if self._script.crash_in == "load" and self._may():
             self._crash()
         time.sleep(self._script.load_seconds)
+        if model.copy is not None and not any(Path(model.copy).iterdir()):
+            raise ValueError("an empty copy")
         self._loaded = model
+
+    def save(self, folder: str) -> None:
+        """A file that is no model, but can be looked at as one."""
+        header = b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+        (Path(folder) / "transformer").mkdir()
+        (Path(folder) / "transformer" / "0.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"w")
 
     def draw(self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher) -> Picture:
         frame = canvas.frame_of(plan, spec.native_px, inputs)
@@ -123,7 +136,11 @@ class FakeBackend:
 
     def memory(self) -> Memory:
         grown = self._pictures * self._script.memory_growth_bytes
-        return Memory(active_bytes=0 if self._loaded is None else 1_000_000 + grown, peak_bytes=2_000_000 + grown)
+        active = 0 if self._loaded is None else self._script.active_bytes + grown
+        return Memory(active_bytes=active, peak_bytes=self._script.peak_bytes + grown)
+
+    def clear(self) -> None:
+        """It keeps nothing."""
 
     def _step(self, step: int) -> None:
         script = self._script

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -19,6 +21,8 @@ from engine.safetensors import UnsafeFile, check_folder
 
 CACHE_LIMIT_BYTES = 1_000_000_000
 """Freed buffers that MLX keeps on a GPU. Without a limit pictures got slower: 6.9, 80, 105 s on a 32 GB Mac."""
+DEVICE_MEMORY = ("max_recommended_working_set_size", "total_memory", "memory_size")
+"""What MLX calls the memory of a device: Metal, CUDA, either."""
 
 
 class MlxBackend:
@@ -26,15 +30,21 @@ class MlxBackend:
 
     name = "mlx"
 
-    def __init__(self) -> None:
+    def __init__(self, *, memory_limit_bytes: int | None = None, cache_limit_bytes: int | None = None) -> None:
         self.device = device_name()
+        self.memory_limit_bytes = memory_limit_bytes or device_memory()
+        self._cache_limit_bytes = cache_limit_bytes
         self._loaded: Model | None = None
         self._painter: Painter | None = None
         if self.device == "cpu":
             # bfloat16 has no fast matmul here: 6 GFLOP/s against 61 in float32.
             ModelConfig.precision = mx.float32
-        else:
-            mx.set_cache_limit(CACHE_LIMIT_BYTES)
+        elif cache_limit_bytes is None:
+            self._cache_limit_bytes = CACHE_LIMIT_BYTES
+        if self._cache_limit_bytes is not None:
+            mx.set_cache_limit(self._cache_limit_bytes)
+        if self.memory_limit_bytes is not None:
+            mx.set_memory_limit(self.memory_limit_bytes)
         self.prove()
 
     def holds(self, model: Model) -> bool:
@@ -42,11 +52,12 @@ class MlxBackend:
 
     def load(self, model: Model) -> None:
         self._loaded = self._painter = None
-        gc.collect()
-        mx.clear_cache()
-        check_weights(Path(model.path))
+        self.clear()
+        mx.reset_peak_memory()
+        folder = model.copy or model.path
+        check_weights(Path(folder))
         try:
-            self._painter = families.load(model)
+            self._painter = families.load(replace(model, path=folder))
         except RuntimeError as error:
             raise named(error) from error
         self._loaded = model
@@ -59,10 +70,31 @@ class MlxBackend:
         loras = tuple((inputs[lora.name], lora.scale) for lora in plan.loras)
         mx.reset_peak_memory()
         try:
-            painted = self._painter.paint(Sketch(plan, image, frame, loras), watcher)
+            with self._sparing(plan.low_ram):
+                painted = self._painter.paint(Sketch(plan, image, frame, loras), watcher)
         except RuntimeError as error:
             raise named(error) from error
         return canvas.to_picture(frame.finish(painted), painted.size)
+
+    def save(self, folder: str) -> None:
+        assert self._painter is not None
+        self._painter.save(folder)
+
+    @contextmanager
+    def _sparing(self, low_ram: bool) -> Iterator[None]:
+        """While a picture asks for it, nothing freed is kept."""
+        if not low_ram:
+            yield
+            return
+        before = mx.set_cache_limit(0)
+        try:
+            yield
+        finally:
+            mx.set_cache_limit(before)
+
+    def clear(self) -> None:
+        gc.collect()
+        mx.clear_cache()
 
     def prove(self) -> None:
         mx.eval(mx.ones(1) + 1)
@@ -76,6 +108,12 @@ def device_name() -> str:
     if mx.default_device().type == mx.DeviceType.cpu:
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
+
+
+def device_memory() -> int | None:
+    """Bytes a GPU has for us; None on a CPU, where the gateway asks the system."""
+    found = mx.device_info()
+    return next((int(found[name]) for name in DEVICE_MEMORY if found.get(name)), None)
 
 
 def named(error: RuntimeError) -> Exception:

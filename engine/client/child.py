@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, cast
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from engine.protocol import MAX_LINE_BYTES, Frozen, JobReport, Memory, Ping, Pon
 log = logging.getLogger("engine.client")
 child_log = logging.getLogger("engine.child")
 
+VMSTAT = Path("/proc/vmstat")
 STDERR_BYTES = 64 * 1024
 LAST_LINES = 20
 
@@ -51,6 +53,8 @@ class Child(asyncio.SubprocessProtocol):
         self.first_memory: Memory | None = None
         """What it held after the first job with its model."""
         self.exit_code: int | None = None
+        self.killed_for_memory = False
+        self._kills = memory_kills()
         self.dead: asyncio.Future[int] = self._loop.create_future()
 
     @classmethod
@@ -150,6 +154,7 @@ class Child(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         assert self._transport is not None
         self.exit_code = self._transport.get_returncode()
+        self.killed_for_memory = self.exit_code == -signal.SIGKILL and memory_kills() > self._kills
         # What it said last is still read; a grandchild that holds the pipe open is not waited for.
         self._later(self._options.eof_grace_s, self._transport.close)
 
@@ -208,3 +213,12 @@ class Child(asyncio.SubprocessProtocol):
         job = None if self.turn is None else self.turn.run.job
         for line in lines:
             child_log.info("%s", line.decode(errors="replace"), extra={"job": job})
+
+
+def memory_kills() -> int:
+    """How often Linux has killed a process because memory ran out; 0 where the system does not count."""
+    try:
+        counters = VMSTAT.read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in counters.splitlines() if line.startswith("oom_kill ")), 0)

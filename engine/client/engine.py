@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
@@ -28,6 +29,9 @@ from engine.protocol import (
 
 log = logging.getLogger("engine.client")
 
+HIGH_WATER = 0.8
+"""Of the memory there is: an engine that is killed with more in use has run out of it."""
+
 State = Literal["starting", "ready", "busy", "down", "stopped"]
 
 
@@ -46,6 +50,8 @@ class EngineStatus:
     pid: int | None = None
     loaded_model: str | None = None
     memory: Memory | None = None
+    memory_limit_bytes: int | None = None
+    """What the engine may use, as its device or the settings say; None where neither does."""
 
     @property
     def works(self) -> bool:
@@ -57,6 +63,9 @@ class Engine:
 
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
+        self.on_memory: Callable[[Run, Memory], None] = lambda run, memory: None
+        """Told what a run held after it loaded, and at the peak of each picture."""
+        self._limit_bytes = options.memory_limit_bytes
         self._supervision: asyncio.Task[None] | None = None
         self._stopping = False
         self._child: Child | None = None
@@ -96,10 +105,13 @@ class Engine:
     def status(self) -> EngineStatus:
         child, backend = self._child, self._options.backend
         if self._supervision is None or self._stopping:
-            return EngineStatus("stopped", backend, "The engine is stopped.")
+            return EngineStatus("stopped", backend, "The engine is stopped.", memory_limit_bytes=self._limit_bytes)
         if child is None or child.ready is None or child.doom is not None:
             return EngineStatus(
-                "down" if self._down else "starting", backend, self._reason or "The engine is starting."
+                "down" if self._down else "starting",
+                backend,
+                self._reason or "The engine is starting.",
+                memory_limit_bytes=self._limit_bytes,
             )
         return EngineStatus(
             "ready" if child.idle else "busy",
@@ -108,6 +120,7 @@ class Engine:
             pid=child.pid,
             loaded_model=self._loaded_model,
             memory=self._memory,
+            memory_limit_bytes=self._limit_bytes,
         )
 
     async def wait_ready(self, timeout_s: float | None = None) -> None:
@@ -215,9 +228,12 @@ class Engine:
 
     def _hear(self, child: Child, report: JobReport | Memory) -> None:
         match report:
-            case Memory():
+            case Memory(after=after):
                 self._memory = report
-                self._recycle(child, report)
+                if child.turn is not None and after in ("load", "picture"):
+                    self.on_memory(child.turn.run, report)
+                if after == "job":
+                    self._recycle(child, report)
             case JobReport(job=job, attempt=attempt, fact=fact):
                 turn = child.turn
                 if turn is None or (turn.run.job, turn.run.attempt) != (job, attempt):
@@ -288,6 +304,7 @@ class Engine:
                 child.changed.clear()
                 if child.ready is not None and not deadline.cancelled():
                     deadline.cancel()
+                    self._limit_bytes = child.ready.memory_limit_bytes or self._options.memory_limit_bytes
                     log.info(
                         "the engine is ready: %s on %s, pid %d", child.ready.backend, child.ready.device, child.pid
                     )
@@ -299,13 +316,14 @@ class Engine:
     def _bury(self, child: Child) -> None:
         turn, code = child.turn, child.exit_code
         self._child = None
+        reason = None if turn is None else reason_of(child, self._memory, self._limit_bytes)
         self._loaded_model = self._memory = None
         job = None if turn is None else turn.run.job
         if child.doom not in EXPECTED:
             log.error("the engine died (%s)\n%s", how_it_ended(code), child.last_words, extra={"job": job})
             self._fail("did not become ready in time" if child.doom == "start" else how_it_ended(code))
-        if turn is not None:
-            turn.die(reason_of(child))
+        if turn is not None and reason is not None:
+            turn.die(reason)
         self._pulse()
 
     def _fail(self, how: str) -> None:
@@ -346,14 +364,19 @@ def how_it_ended(exit_code: int | None) -> str:
     return f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
 
 
-def reason_of(child: Child) -> DeathReason:
-    """What a job is told that the child took with it.
+def reason_of(child: Child, memory: Memory | None, limit_bytes: int | None) -> DeathReason:
+    """What a job is told that the child took with it (R-14).
 
-    Metal throws where nobody can catch when memory runs out, so the process aborts; only its stderr says why.
+    Metal throws where nobody can catch when memory runs out, so the process aborts and its stderr says why. Linux
+    kills, and counts it. Where neither tells, an abort with most of the memory in use counts as one.
     """
     if child.doom == "timeout":
         return "engine_timeout"
+    if child.doom is not None:
+        return "engine_crash"
     words = child.last_words
-    if child.doom is None and ("OutOfMemory" in words or "Insufficient Memory" in words):
+    if "OutOfMemory" in words or "Insufficient Memory" in words or child.killed_for_memory:
         return "engine_oom"
-    return "engine_crash"
+    held = 0 if memory is None else max(memory.active_bytes, memory.peak_bytes)
+    is_high = limit_bytes is not None and held >= HIGH_WATER * limit_bytes
+    return "engine_oom" if is_high and child.exit_code in (-signal.SIGABRT, -signal.SIGKILL) else "engine_crash"

@@ -17,6 +17,10 @@ class EngineOptions:
     backend: Literal["mlx", "fake"] = "mlx"
     fake_script: str | None = None
     python: str = sys.executable
+    memory_limit_bytes: int | None = None
+    """Instead of what the device says."""
+    cache_limit_bytes: int | None = None
+    """Freed memory that MLX keeps; None leaves it to the backend."""
     start_s: float = 60.0
     """From the start of the process to Ready."""
     load_s: float = 600.0

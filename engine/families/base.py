@@ -33,3 +33,6 @@ class Painter(Protocol):
 
     def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
         """The picture at `sketch.frame.drawn`. Raises: JobCancelled."""
+
+    def save(self, folder: str) -> None:
+        """Write the bare weights, quantised as they are, as mflux does. Raises: OSError, ValueError."""

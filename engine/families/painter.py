@@ -10,6 +10,7 @@ from typing import Any, cast
 import mlx.core as mx
 from mflux.models.common.config.model_config import AVAILABLE_MODELS
 from mflux.models.common.lora.mapping.lora_mapping import LoRATarget
+from mflux.models.common.vae.tiling_config import TilingConfig
 from PIL.Image import Image
 
 from engine.backends.base import Model, Watcher
@@ -44,6 +45,9 @@ class PipelinePainter(ABC):
         if frame.init is not None and plan.denoise < 1:
             steps, strength = img2img_schedule(plan.steps, plan.denoise, self._sigma_of(width, height))
         sitting = self._observer.sitting = Sitting(watcher, frame, self._preview, steps, strength)
+        tiling = self._pipeline.tiling_config
+        if plan.low_ram and tiling is None and TilingConfig.may_tile_implicitly(self._pipeline):
+            self._pipeline.tiling_config = TilingConfig()
         try:
             with self._begun(sketch, sitting):
                 made = self._pipeline.generate_image(
@@ -61,6 +65,11 @@ class PipelinePainter(ABC):
             return self._decoded(unfinished.clean, height, width)
         finally:
             self._observer.sitting = None
+            self._pipeline.tiling_config = tiling
+
+    def save(self, folder: str) -> None:
+        self._wardrobe.wear(())  # mflux would bake them in
+        self._pipeline.save_model(folder)
 
     def _preview(self, clean: mx.array, config: Any) -> Image:
         return self._decoded(clean, config.height, config.width, small=True)

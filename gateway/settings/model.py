@@ -55,6 +55,7 @@ FolderPath = Annotated[Path, AfterValidator(Path.expanduser)]
 Bits = Annotated[Literal[3, 4, 5, 6, 8], BeforeValidator(_number)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Gigabytes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -93,6 +94,9 @@ class ModelSettings(Section):
     aliases: dict[str, str] = Field(default={}, description="Other names for models: {asked-for: served}.")
     local: dict[str, LocalModel] = Field(
         default={}, description="Folders served as models: {name: {path: /folder, like: catalogue-name}}."
+    )
+    keep_quantized: bool = Field(
+        default=True, description="Save models quantised at load below cache_dir, and load those copies from then on."
     )
     quantize: Bits | None = Field(default=None, description="Bits to quantise to at load: 3, 4, 5, 6, 8 or null.")
     steps_as_sent: bool = Field(default=False, description="Run as many steps as asked, even where more add nothing.")
@@ -177,6 +181,18 @@ class EngineSettings(Section):
     decode_s: Seconds = Field(default=180, description="Seconds the last phase of a picture may take.")
     cancel_grace_s: Seconds = Field(
         default=10, description="Seconds the engine has to obey a cancel before it is replaced."
+    )
+    memory_gb: Gigabytes | None = Field(
+        default=None, description="Gigabytes models and pictures may take; null: what the device has."
+    )
+    cache_limit_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="Gigabytes of freed memory MLX keeps; null: 1 on a GPU, MLX's own on a CPU."
+    )
+    idle_unload_s: Seconds | None = Field(
+        default=None, description="Seconds without a job after which the model is unloaded; null: never."
+    )
+    low_ram: bool = Field(
+        default=False, description="Draw with less memory, slower, where a request does not say low_ram."
     )
 
 

@@ -1,0 +1,5 @@
+"""What is in the engine's memory, and what may be: admission, quantised copies, models set aside. Knows no protocol."""
+
+from gateway.residency.house import House, HouseOptions
+
+__all__ = ["House", "HouseOptions"]

@@ -1,0 +1,150 @@
+"""How much memory a model and a picture take: guessed from the catalogue, then learned from what jobs took. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from engine.catalog import ModelSpec
+from engine.protocol import Generate, Load
+
+GB = 1_000_000_000
+MEGAPIXEL = 1_000_000.0
+
+PICTURE_GB = 0.1
+STEP_GB = 1.0
+"""A megapixel under way in the transformer; references lie beside it."""
+DECODE_GB = 3.0
+"""A megapixel that the VAE decodes at once."""
+TILE_MEGAPIXELS = 512 * 512 / MEGAPIXEL
+LOAD_RATIO = 1.05
+KEPT_KINDS = 64
+KEPT_SIZES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes. `weights` stay while the model is loaded, `load` is the peak of loading it, `picture` comes on top."""
+
+    weights: int
+    load: int
+    picture: int = 0
+
+    @property
+    def peak(self) -> int:
+        return max(self.load, self.weights + self.picture)
+
+
+def guess(plan: Generate | Load, spec: ModelSpec, *, disk_bytes: int | None, is_float32: bool) -> Footprint:
+    """Before anything was learned. `disk_bytes` are the weights files of 16 bits, where they are known and unquantised;
+    a CPU computes in float32 and keeps weights so.
+    """
+    bits = spec.stored_bits or plan.quantize
+    weights = spec.loaded_gb(plan.quantize) * GB
+    if disk_bytes is not None:
+        weights = min(weights, disk_bytes if bits is None else disk_bytes * (bits + 0.5) / 16)
+    if is_float32 and bits is None:
+        weights *= 2
+    match plan:
+        case Load():
+            picture = 0.0
+        case Generate():
+            drawn, seen = sizes(plan, spec)
+            tile = min(drawn, TILE_MEGAPIXELS) if plan.low_ram else drawn
+            picture = (PICTURE_GB + max(STEP_GB * seen, DECODE_GB * tile)) * GB
+        case _:
+            assert_never(plan)
+    return Footprint(int(weights), int(weights * LOAD_RATIO), int(picture))
+
+
+def sizes(plan: Generate, spec: ModelSpec) -> tuple[float, float]:
+    """Megapixels of the largest picture the model draws, and of all that a step of it looks at."""
+    drawn = plan.width_px * plan.height_px
+    if plan.second_pass is not None:
+        drawn = max(drawn, plan.second_pass.width_px * plan.second_pass.height_px)
+    if spec.native_px is not None:
+        drawn = spec.native_px**2
+    megapixels = drawn / MEGAPIXEL
+    return megapixels, megapixels * (1 + len(plan.references))
+
+
+class Peaks:
+    """What jobs took on this machine. `version` changes with what is known."""
+
+    def __init__(self) -> None:
+        self._loads: dict[str, tuple[int, int]] = {}
+        self._pictures: dict[str, dict[float, int]] = {}
+        self.most = 0
+        """The highest peak that was survived."""
+        self.version = 0
+
+    def learn_load(self, plan: Generate | Load, active: int, peak: int) -> None:
+        """What a loaded model holds, and held at most while it was loaded."""
+        key = _model(plan)
+        _, highest = self._loads.pop(key, (0, 0))
+        # A model that came from its quantised copy peaks lower than one that has to be quantised again.
+        self._learned(self._loads, key, (active, max(highest, peak)), peak)
+
+    def learn_picture(self, plan: Generate, spec: ModelSpec, active: int, peak: int) -> None:
+        """What a picture took on top of the model."""
+        key, (_, seen) = _mode(plan), sizes(plan, spec)
+        known = self._pictures.pop(key, {})
+        known[round(seen, 4)] = max(known.pop(round(seen, 4), 0), peak - active, 0)
+        if len(known) > KEPT_SIZES:
+            del known[next(iter(known))]
+        self._learned(self._pictures, key, known, peak)
+
+    def _learned(self, where: dict[str, Any], key: str, what: Any, peak: int) -> None:
+        changed = where.get(key) != what
+        where[key] = what
+        if len(where) > KEPT_KINDS:
+            del where[next(iter(where))]
+        self.most = max(self.most, peak)
+        self.version += changed
+
+    def correct(self, plan: Generate | Load, spec: ModelSpec, guessed: Footprint) -> Footprint:
+        """What was learned in the place of what was guessed."""
+        weights, load = self._loads.get(_model(plan), (guessed.weights, guessed.load))
+        picture = guessed.picture
+        if isinstance(plan, Generate):
+            _, seen = sizes(plan, spec)
+            known = self._pictures.get(_mode(plan), {})
+            # Larger pictures that were drawn bound this one; of smaller ones it takes as much more as it is larger.
+            above = [taken for size, taken in known.items() if size >= round(seen, 4)]
+            below = [taken * seen / size for size, taken in known.items() if size < round(seen, 4)]
+            picture = int(min(above, default=max(below, default=float(picture))))
+        return Footprint(weights, load, picture)
+
+    def to_json(self) -> dict[str, Any]:
+        pictures = {key: [[size, taken] for size, taken in known.items()] for key, known in self._pictures.items()}
+        return {"version": 1, "most": self.most, "loads": self._loads, "pictures": pictures}
+
+    def read_json(self, kept: dict[str, Any]) -> None:
+        """Raises: ValueError, KeyError, TypeError, AttributeError for what was not written by `to_json`."""
+        if kept["version"] != 1:
+            raise ValueError("another version")
+        self._loads = {key: (int(active), int(peak)) for key, (active, peak) in kept["loads"].items()}
+        self._pictures = {
+            key: {float(size): int(taken) for size, taken in known} for key, known in kept["pictures"].items()
+        }
+        self.most = int(kept["most"])
+        if not all(math.isfinite(size) and size > 0 for known in self._pictures.values() for size in known):
+            raise ValueError("no size")
+        self.version += 1
+
+
+def _model(plan: Generate | Load) -> str:
+    return f"{plan.model} {plan.quantize or 'whole'}"
+
+
+def _mode(plan: Generate) -> str:
+    """Pictures of one mode take alike for the same size."""
+    parts = (
+        ("img2img", plan.init_image is not None),
+        ("edit", bool(plan.references)),
+        ("lora", bool(plan.loras)),
+        ("guidance", plan.guidance > 1),
+        ("low_ram", plan.low_ram),
+    )
+    return " ".join((_model(plan), *(name for name, is_so in parts if is_so)))
