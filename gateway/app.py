@@ -80,7 +80,9 @@ def build_core(settings: Settings) -> Core:
             vision=settings.ocr.models,
         ),
     )
-    return Core(settings=settings, service=service, library=library, pictures=pictures, decoder=PictureDecoder())
+    core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=PictureDecoder())
+    service.listen(core.metrics.hear)
+    return core
 
 
 def _service_options(settings: Settings) -> ServiceOptions:
@@ -138,7 +140,8 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         elif scope["type"] == "http":
             scope["app"] = guarded  # makes starlette raise its 404 and 405 instead of answering in plain text
             scope.setdefault("state", {})["core"] = core
-            await guarded(scope, receive, send)
+            adapter = _owner(adapters, scope["path"])
+            await core.metrics.counted(guarded, adapter.name if adapter else "other", scope, receive, send)
 
     return app
 
@@ -197,10 +200,18 @@ async def ready(request: Request) -> Response:
     return JSONResponse({**body, **draws, "version": __version__}, status_code=503 if reason else 200)
 
 
-HEALTH = (Route("/health/live", live), Route("/health/ready", ready))
+async def metrics(request: Request) -> Response:
+    """Count what happened and show what is so, for Prometheus (docs/operations.md); names nobody."""
+    core: Core = request.state.core
+    content, media_type = await core.metrics.text(core, request.headers.get("accept", ""))
+    return Response(content, headers={"content-type": media_type, "cache-control": "no-store"})
+
+
+HEALTH = (Route("/health/live", live), Route("/health/ready", ready), Route("/metrics", metrics))
 HEALTH_DESCRIBED = {
     "GET /health/live": Operation(answer=dict[str, str]),
     "GET /health/ready": Operation(answer=dict[str, Any]),
+    "GET /metrics": Operation(media=("text/plain", "application/openmetrics-text")),
 }
 
 

@@ -15,6 +15,7 @@ from gateway.access.tickets import Tickets
 from gateway.errors import TooManyStreams, Unavailable
 from gateway.images import PictureDecoder
 from gateway.library import Library
+from gateway.metrics import Metrics
 from gateway.openapi import Section
 from gateway.pictures import Pictures
 from gateway.service import JobService
@@ -32,6 +33,7 @@ class Core:
     decoder: PictureDecoder
     started_at: float = field(default_factory=time.monotonic)
     tickets: Tickets = field(default_factory=Tickets)
+    metrics: Metrics = field(default_factory=Metrics)
     waiting: int = 0
     streaming: Counter[str] = field(default_factory=Counter)
     """Open event streams by owner."""

@@ -39,7 +39,7 @@ from gateway.request import GenerationRequest, resolve
 from gateway.residency import House, HouseOptions
 from gateway.retention import Retention
 from gateway.runner import LaneRunner
-from gateway.store.base import JobStore, Stats
+from gateway.store.base import Hear, JobStore, Stats
 from gateway.watching import watch, watch_all
 
 __all__ = ["JobService", "Origin", "ServiceOptions"]
@@ -91,10 +91,15 @@ class JobService:
         )
         self._ocr = OcrLane(store=store, hub=self._hub, options=ocr or OcrOptions())
         self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr)}
+        self._listeners: list[Hear] = []
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- life ------------------------------------------------------------------------------------
+
+    def listen(self, hear: Hear) -> None:
+        """Call `hear` with every state event from now on."""
+        self._listeners.append(hear)
 
     async def start(self) -> None:
         """Recover what an earlier process left, then begin to run jobs. Raises: StoreLocked, StoreCorrupt."""
@@ -314,6 +319,10 @@ class JobService:
         """Queued jobs, of one owner or of all, in the order in which they will run."""
         return await self._store.waiting(owner=owner, limit=limit)
 
+    def running_count(self, lane: Lane) -> int:
+        """How many jobs of this lane run."""
+        return self._store.running(lane)
+
     def depth(self, lane: Lane) -> int:
         """How many jobs wait for this lane."""
         return self._store.depth(lane)
@@ -412,6 +421,8 @@ class JobService:
         """Every state event comes by here once, in the order in which they were stored."""
         log.info(event.fact.kind, extra={"job": job.id, "seq": event.seq, "protocol": job.protocol})
         self._places.hear(job, event)
+        for hear in self._listeners:
+            hear(job, event)
         self._hub.publish(job, event)
         if job.state is State.QUEUED:
             self._lanes[lane_of(job.plan)].wake()

@@ -344,6 +344,16 @@ class Paused(TypedDict):
     paused: bool
 
 
+class ForecastRecord(TypedDict):
+    """How good the forecasts told at submit have been: how many jobs they were held against, the median error of the
+    time until done and until begun, relative to what it was, and how many were done within their interval."""
+
+    count: int
+    median_error: float | None
+    median_wait_error: float | None
+    coverage: float | None
+
+
 class Stats(TypedDict):
     """Of all jobs on record, whosever they are."""
 
@@ -352,3 +362,4 @@ class Stats(TypedDict):
     average_time_seconds: float | None
     uptime_hours: float
     by_status: dict[Status, int]
+    forecast: ForecastRecord

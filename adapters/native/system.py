@@ -57,6 +57,7 @@ async def stats(request: Request) -> Response:
     """GET stats: Count the jobs on record, whosever they are."""
     core = core_of(request)
     found = await core.service.stats()
+    record = core.service.forecast_record
     done = found.by_state.get(State.SUCCEEDED, 0)
     answer: Stats = {
         "total_generations": done,
@@ -64,8 +65,18 @@ async def stats(request: Request) -> Response:
         "average_time_seconds": round(found.drawing_seconds / done, 3) if done else None,
         "uptime_hours": round((time.monotonic() - core.started_at) / 3600, 4),
         "by_status": {status: found.by_state.get(state, 0) for state, status in STATUS.items()},
+        "forecast": {
+            "count": record.count,
+            "median_error": rounded(record.median_error),
+            "median_wait_error": rounded(record.median_wait_error),
+            "coverage": rounded(record.coverage),
+        },
     }
     return JSONResponse(answer)
+
+
+def rounded(ratio: float | None) -> float | None:
+    return None if ratio is None else round(ratio, 4)
 
 
 def to_engine(core: Core) -> EngineShown:

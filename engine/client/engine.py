@@ -8,7 +8,7 @@ import logging
 import signal
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 from engine.client.child import EXPECTED, Child
@@ -52,6 +52,9 @@ class EngineStatus:
     memory: Memory | None = None
     memory_limit_bytes: int | None = None
     """What the engine may use, as its device or the settings say; None where neither does."""
+    starts: int = 0
+    """Processes since `Engine.start`; `deaths` of them ended unasked."""
+    deaths: int = 0
 
     @property
     def works(self) -> bool:
@@ -73,6 +76,7 @@ class Engine:
         self._changed = asyncio.Event()
         self._failures: deque[float] = deque(maxlen=options.circuit_failures)
         self._failures_in_a_row = 0
+        self._starts = self._deaths = 0
         self._reason: str | None = None
         self._down = False
         self._loaded_model: str | None = None
@@ -103,6 +107,9 @@ class Engine:
 
     @property
     def status(self) -> EngineStatus:
+        return replace(self._state(), starts=self._starts, deaths=self._deaths)
+
+    def _state(self) -> EngineStatus:
         child, backend = self._child, self._options.backend
         if self._supervision is None or self._stopping:
             return EngineStatus("stopped", backend, "The engine is stopped.", memory_limit_bytes=self._limit_bytes)
@@ -291,6 +298,7 @@ class Engine:
 
     def _adopt(self, child: Child) -> None:
         self._child = child
+        self._starts += 1
         self._loaded_model = self._memory = None
         if self._stopping:
             child.leave()
@@ -320,6 +328,7 @@ class Engine:
         self._loaded_model = self._memory = None
         job = None if turn is None else turn.run.job
         if child.doom not in EXPECTED:
+            self._deaths += 1
             log.error("the engine died (%s)\n%s", how_it_ended(code), child.last_words, extra={"job": job})
             self._fail("did not become ready in time" if child.doom == "start" else how_it_ended(code))
         if turn is not None and reason is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -42,9 +43,16 @@ class Submitted:
 class Stats:
     """Counts over all jobs on record."""
 
-    by_state: dict[State, int]
+    by_protocol: Mapping[tuple[State, str], int]
     images: int
     drawing_seconds: float
+
+    @property
+    def by_state(self) -> dict[State, int]:
+        counts: Counter[State] = Counter()
+        for (state, _), count in self.by_protocol.items():
+            counts[state] += count
+        return dict(counts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -353,7 +353,8 @@ class SqliteStore:
 
     async def stats(self) -> Stats:
         def work(db: sqlite3.Connection) -> Stats:
-            counts = {State(row[0]): int(row[1]) for row in db.execute("SELECT state, count(*) FROM jobs GROUP BY 1")}
+            counted = db.execute("SELECT state, protocol, count(*) FROM jobs GROUP BY 1, 2")
+            counts = {(State(row[0]), str(row[1])): int(row[2]) for row in counted}
             images, seconds = db.execute(
                 "SELECT coalesce(sum(images), 0), coalesce(sum(finished_at - started_at), 0)"
                 " FROM jobs WHERE state = 'succeeded'"
