@@ -47,7 +47,7 @@ def test_every_route_and_method_is_described_and_nothing_else(described: dict[st
         for route in adapter.routes
         for method in set(route.methods or ()) - {"HEAD"}
     }
-    routes |= {("/health/live", "get"), ("/health/ready", "get")}
+    routes |= {("/health/live", "get"), ("/health/ready", "get"), ("/metrics", "get")}
     there = {(template(path), method) for path, methods in described["paths"].items() for method in methods}
     assert there == routes
     for adapter in ADAPTERS:
