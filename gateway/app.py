@@ -20,6 +20,7 @@ from gateway.core import Core
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.images import PictureDecoder
 from gateway.library import Library, LocalModel, default_model
+from gateway.loras import HubLora, LoraLibrary
 from gateway.ocr.client import OcrOptions
 from gateway.openapi import Group, Operation
 from gateway.pictures import Pictures
@@ -42,6 +43,7 @@ def build_core(settings: Settings) -> Core:
         default=settings.models.default or default_model(),
         aliases=settings.models.aliases,
         local={name: LocalModel(model.path, model.like) for name, model in settings.models.local.items()},
+        loras=_loras(settings),
     )
     pictures = Pictures(settings.generation.output_dir.resolve(), signs=settings.generation.sign_pictures)
     data = settings.store.data_dir.resolve()
@@ -83,6 +85,16 @@ def build_core(settings: Settings) -> Core:
     core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=PictureDecoder())
     service.listen(core.metrics.hear)
     return core
+
+
+def _loras(settings: Settings) -> LoraLibrary:
+    hub = settings.loras.hub.items()
+    return LoraLibrary(
+        (settings.models.cache_dir / "loras", *settings.loras.folders),
+        aliases=settings.loras.aliases,
+        hub={name: HubLora(lora.repo, lora.file, lora.like, lora.revision) for name, lora in hub},
+        hashes=settings.store.data_dir.resolve() / "lora_hashes.json",
+    )
 
 
 def _service_options(settings: Settings) -> ServiceOptions:

@@ -10,6 +10,7 @@ GatewayError
 ├── Forbidden 403               foreign host, origin or cross-site request
 ├── NotFound 404
 │   ├── ModelNotFound           `details["available_models"]`
+│   ├── LoraNotFound
 │   ├── ModelNotOnDisk          in the catalogue, but not on this machine
 │   ├── JobNotFound
 │   └── PictureGone             it was drawn, and removed since
@@ -105,6 +106,10 @@ class ModelNotFound(NotFound):
 
 class ModelNotOnDisk(NotFound):
     code, message = "model_not_on_disk", "The model is not on this machine."
+
+
+class LoraNotFound(NotFound):
+    code, message = "lora_not_found", "No such LoRA."
 
 
 class JobNotFound(NotFound):

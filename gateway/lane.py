@@ -191,8 +191,9 @@ class EngineLane(LaneRunner):
             file = self._spool / f"{job.id}.{job.attempt}.{name}.png"
             await asyncio.to_thread(file.write_bytes, await self._store.blob(name))
             files[name] = str(file)
-        known = self._library.loras() if job.plan.loras else {}
-        return files | {lora.name: str(known[lora.name]) for lora in job.plan.loras}
+        for lora in job.plan.loras:
+            files[lora.name] = str(await asyncio.to_thread(self._library.loras.file, lora.name))
+        return files
 
     def _tell(self, job: Job, fact: EngineFact) -> Outcome | None:
         """Broadcast progress; hand back an outcome."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, ModelSpec
 from gateway.errors import ModelNotFound, ModelNotOnDisk
+from gateway.loras import LoraLibrary
 
 FAST_DEFAULT = "flux2-klein-4b"
 REMOVED = {"schnell", "dev"}
@@ -49,8 +50,10 @@ class Library:
         default: str,
         aliases: Mapping[str, str] | None = None,
         local: Mapping[str, LocalModel] | None = None,
+        loras: LoraLibrary | None = None,
     ) -> None:
         self._models_dir = models_dir.resolve()
+        self.loras = loras or LoraLibrary([self._models_dir / "loras"])
         self._specs = {spec.name: spec for spec in CATALOG}
         self._folders: dict[str, Path] = {EMBEDDED: EMBEDDED_PATH}
         for name, model in (local or {}).items():
@@ -109,11 +112,6 @@ class Library:
                 param="model",
             )
         return folder
-
-    def loras(self) -> Mapping[str, Path]:
-        """The LoRAs there are: `NAME.safetensors` in the folder `loras` of the models, or shipped with the gateway."""
-        folders = (EMBEDDED_PATH.parent / "loras", self._models_dir / "loras")
-        return {file.stem: file.resolve() for folder in folders for file in sorted(folder.glob("*.safetensors"))}
 
     def on_disk(self, spec: ModelSpec) -> bool:
         return self._locate(spec) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from engine.catalog import ModelSpec
@@ -51,8 +51,8 @@ class GenerationRequest(Frozen):
     references: tuple[str, ...] = ()
     subseed: int | None = None
     subseed_strength: float = 0.0
-    loras: tuple[Lora | str, ...] = ()
-    """By their names in the library; a name alone is at scale 1."""
+    loras: tuple[Lora, ...] = ()
+    """By what the library calls them, aliases and paths included."""
     previews: int | None = None
     low_ram: bool | None = None
     """Spend less memory at the price of time; None: as the settings say."""
@@ -60,6 +60,15 @@ class GenerationRequest(Frozen):
     def fingerprint(self) -> str:
         """Equal for equal requests: what an Idempotency-Key is bound to."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class KnownLora(Frozen):
+    """What the library says of a LoRA that a request names."""
+
+    name: str
+    """Its one name there."""
+    trouble: str | None = None
+    """Why this model cannot wear it: one sentence."""
 
 
 class Adjustment(Frozen):
@@ -106,9 +115,9 @@ def resolve(
     steps_as_sent: bool = False,
     low_ram: bool = False,
     leniency: Leniency = "refuse",
-    known_loras: Collection[str] = (),
+    known_loras: Mapping[str, KnownLora] | None = None,
 ) -> Resolution:
-    """Fill every hole and check every bound. `known_loras` are the names of the library.
+    """Fill every hole and check every bound. `known_loras` are those of the library, by what the request calls them.
 
     Raises: InvalidRequest naming the parameter.
     """
@@ -120,7 +129,7 @@ def resolve(
     _check_prompts(request, limits)
     if request.negative_prompt and not spec.negative_prompt:
         adjust("negative_prompt", _clip(request.negative_prompt), None, f"{spec.name} takes no negative prompt")
-    loras = _loras(request.loras, known_loras, limits, leniency, adjust)
+    loras = _loras(request.loras, known_loras or {}, spec, limits, leniency, adjust)
 
     width = _size("width", request.width_px, spec, limits, adjust)
     height = _size("height", request.height_px, spec, limits, adjust)
@@ -235,20 +244,31 @@ def _guidance(asked: float | None, spec: ModelSpec, limits: Limits, adjust: _Adj
 
 
 def _loras(
-    asked: tuple[Lora | str, ...], known: Collection[str], limits: Limits, leniency: Leniency, adjust: _Adjust
+    asked: tuple[Lora, ...],
+    known: Mapping[str, KnownLora],
+    spec: ModelSpec,
+    limits: Limits,
+    leniency: Leniency,
+    adjust: _Adjust,
 ) -> tuple[Lora, ...]:
-    loras = [Lora(name=lora) if isinstance(lora, str) else lora for lora in asked]
-    missing = [lora for lora in loras if lora.name not in known]
+    if asked and not spec.lora:
+        if leniency == "refuse":
+            raise InvalidRequest(f"{spec.name} takes no LoRAs.", param="loras")
+        adjust("loras", _clip(asked[0].name), None, f"{spec.name} takes no LoRAs")
+        return ()
+    missing = [lora for lora in asked if lora.name not in known]
     if missing and leniency == "refuse":
         raise InvalidRequest(f"LoRA {_clip(missing[0].name)!r} is not in the library.", param="loras")
     for lora in missing[: limits.max_loras]:
         adjust("loras", _clip(lora.name), None, "there is no such LoRA in the library")
-    found = tuple(lora for lora in loras if lora.name in known)
+    found = [(lora, known[lora.name]) for lora in asked if lora.name in known]
     if len(found) > limits.max_loras:
         raise InvalidRequest(f"At most {limits.max_loras} LoRAs can be used at once.", param="loras")
-    if not all(-LORA_SCALE_MAX <= lora.scale <= LORA_SCALE_MAX for lora in found):
+    if not all(-LORA_SCALE_MAX <= lora.scale <= LORA_SCALE_MAX for lora, _ in found):
         raise InvalidRequest(f"A LoRA's scale must be between -{LORA_SCALE_MAX} and {LORA_SCALE_MAX}.", param="loras")
-    return found
+    if trouble := next((there.trouble for _, there in found if there.trouble), None):
+        raise InvalidRequest(trouble, param="loras")
+    return tuple(Lora(name=there.name, scale=lora.scale) for lora, there in found)
 
 
 def _references(asked: tuple[str, ...], spec: ModelSpec, leniency: Leniency, adjust: _Adjust) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ class JobService:
             steps_as_sent=self._options.steps_as_sent,
             low_ram=self._options.low_ram,
             leniency=origin.leniency,
-            known_loras=self.library.loras() if request.loras else (),
+            known_loras=await asyncio.to_thread(self.library.loras.known, request.loras, spec),
         )
         new = origin.new_job(resolution.plan, request.fingerprint())
         return await self._submit(replace(new, adjustments=resolution.adjustments))

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.live import Live, live
+from tests.lora_support import TINY, save_lora
 from tests.native_support import SMALL, ended, events, submit
 
 
@@ -286,8 +287,7 @@ def test_a_gateway_without_an_engine_says_why_and_still_takes_jobs(tmp_path: Pat
 
 
 def test_loras_of_the_models_folder_are_used_by_name_at_their_scale(tmp_path: Path) -> None:
-    (tmp_path / "models" / "loras").mkdir(parents=True)
-    (tmp_path / "models" / "loras" / "night.safetensors").write_bytes(b"")
+    file = save_lora(tmp_path / "models" / "loras", "night", TINY)
 
     def drawn(client: httpx.Client, **said: Any) -> bytes:
         job = ended(client, submit(client, seed=1, **said)["job_id"])
@@ -301,7 +301,10 @@ def test_loras_of_the_models_folder_are_used_by_name_at_their_scale(tmp_path: Pa
     ):
         bare = drawn(client)
         night = drawn(client, lora_files=["night"])
-        assert night == drawn(client, lora_files=["/any/folder/night.safetensors"], lora_scales=[1.0])
+        assert night == drawn(client, lora_files=[str(file)], lora_scales=[1.0])
+        assert night == drawn(client, loras=[{"name": "night.safetensors"}])
+        elsewhere = client.post("/generate", json={**SMALL, "lora_files": ["/any/folder/night.safetensors"]})
+        assert (elsewhere.status_code, elsewhere.json()["details"]["param"]) == (400, "loras")
         assert len({bare, night, drawn(client, lora_files=["night"], lora_scales=[0.4])}) == 3
         refused = client.post("/generate", json={**SMALL, "lora_files": ["night"], "lora_scales": [1, 2]})
         assert refused.status_code == 400

@@ -9,7 +9,7 @@ import pytest
 from engine.catalog import CATALOG
 from engine.protocol import Lora
 from gateway.errors import InvalidRequest
-from gateway.request import GenerationRequest, Limits, Resolution, resolve
+from gateway.request import GenerationRequest, KnownLora, Limits, Resolution, resolve
 
 SPECS = {spec.name: spec for spec in CATALOG}
 
@@ -18,7 +18,7 @@ def resolved(
     model: str = "flux2-klein-4b",
     leniency: Any = "refuse",
     as_sent: bool = False,
-    known_loras: tuple[str, ...] = (),
+    known_loras: dict[str, KnownLora] | None = None,
     **said: Any,
 ) -> Resolution:
     return resolve(
@@ -69,20 +69,47 @@ def test_a_row_that_names_its_bits_wins_over_the_setting() -> None:
 
 def test_a_lora_that_does_not_exist_is_refused_or_dropped_visibly() -> None:
     with pytest.raises(InvalidRequest) as refused:
-        resolved(loras=("../x",))
+        resolved(loras=(Lora(name="../x"),))
     assert refused.value.param == "loras"
-    assert told(resolved(loras=("x",), leniency="drop")) == {"loras": ("x", None)}
+    assert told(resolved(loras=(Lora(name="x"),), leniency="drop")) == {"loras": ("x", None)}
 
 
 def test_loras_of_the_library_are_used_at_their_scale() -> None:
-    loras = ("night", Lora(name="outline", scale=0.5), "x")
-    found = resolved(loras=loras, leniency="drop", known_loras=("night", "outline"))
+    loras = (Lora(name="dark"), Lora(name="outline", scale=0.5), Lora(name="x"))
+    known = {"dark": KnownLora(name="night"), "outline": KnownLora(name="outline")}
+    found = resolved(loras=loras, leniency="drop", known_loras=known)
     assert found.plan.loras == (Lora(name="night"), Lora(name="outline", scale=0.5))
     assert told(found) == {"loras": ("x", None)}
-    for bad in (Lora(name="night", scale=5), Lora(name="night", scale=float("nan"))):
+    for bad in (Lora(name="dark", scale=5), Lora(name="dark", scale=float("nan"))):
         with pytest.raises(InvalidRequest) as refused:
-            resolved(loras=(bad,), known_loras=("night",))
+            resolved(loras=(bad,), known_loras=known)
         assert refused.value.param == "loras"
+
+
+def test_nine_loras_are_too_many_and_eight_are_not() -> None:
+    """S-20."""
+    known = {"night": KnownLora(name="night")}
+    assert len(resolved(loras=(Lora(name="night"),) * 8, known_loras=known).plan.loras) == 8
+    with pytest.raises(InvalidRequest):
+        resolved(loras=(Lora(name="night"),) * 9, known_loras=known)
+
+
+@pytest.mark.parametrize("leniency", ["refuse", "drop"])
+def test_a_lora_that_the_model_cannot_wear_is_refused_by_everyone(leniency: str) -> None:
+    """A picture without it is another one than was asked for."""
+    known = {"night": KnownLora(name="night", trouble="It does not fit.")}
+    with pytest.raises(InvalidRequest) as refused:
+        resolved(loras=(Lora(name="night"),), known_loras=known, leniency=leniency)
+    assert (refused.value.param, refused.value.message) == ("loras", "It does not fit.")
+
+
+def test_a_model_without_loras_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SPECS, "bare", SPECS["z-image"].model_copy(update={"name": "bare", "lora": False}))
+    known = {"night": KnownLora(name="night")}
+    with pytest.raises(InvalidRequest):
+        resolved("bare", loras=(Lora(name="night"),), known_loras=known)
+    dropped = resolved("bare", loras=(Lora(name="night"),), known_loras=known, leniency="drop")
+    assert (dropped.plan.loras, told(dropped)) == ((), {"loras": ("night", None)})
 
 
 def test_denoise_counts_only_with_an_input_picture() -> None:

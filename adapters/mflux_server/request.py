@@ -11,6 +11,7 @@ from starlette.requests import Request
 from adapters.base import check_operator, core_of, idempotency_key, input_picture, owner_of
 from adapters.mflux_server.kept import PROTOCOL, chosen
 from engine.catalog import ModelSpec
+from engine.protocol import Lora
 from gateway.core import Core
 from gateway.errors import InvalidRequest
 from gateway.job import Priority
@@ -40,6 +41,10 @@ class GenerateBody(BaseModel):
     quality: int = 85
     priority: bool = False
     init_image: str | None = None
+    lora_paths: list[str] = []
+    """LoRAs by name, or by a path inside the folders of LoRAs. Not in mflux-server: mflux's own words."""
+    lora_scales: list[float] = []
+    """One a LoRA; 1 where there are fewer."""
 
 
 class LoadBody(BaseModel):
@@ -88,7 +93,15 @@ async def to_request(body: GenerateBody, request: Request, *, default_steps: int
         seed=_seed(body.seed),
         init_image=init_image,
         denoise=None if init_image is None else DENOISE,
+        loras=_loras(body),
     )
+
+
+def _loras(body: GenerateBody) -> tuple[Lora, ...]:
+    if len(body.lora_scales) > len(body.lora_paths):
+        raise InvalidRequest("There are more lora_scales than lora_paths.", param="lora_scales")
+    scales = (*body.lora_scales, *[1.0] * (len(body.lora_paths) - len(body.lora_scales)))
+    return tuple(Lora(name=name, scale=scale) for name, scale in zip(body.lora_paths, scales, strict=True))
 
 
 def to_origin(body: GenerateBody, request: Request) -> Origin:

@@ -19,7 +19,7 @@ from adapters.mflux_server.models import load, ls, ps
 from adapters.mflux_server.request import Encoding, GenerateBody, LoadBody, to_origin, to_request
 from adapters.mflux_server.shapes import Done, Drawing, ImageQuery, Listed, Loaded, Submitted, Task, TaskQuery, Waiting
 from engine.protocol import Generate
-from gateway.errors import JobNotFound
+from gateway.errors import InvalidRequest, JobNotFound
 from gateway.images import encode
 from gateway.job import Job, State
 from gateway.openapi import Operation
@@ -41,7 +41,11 @@ async def generate(request: Request) -> Response:
     body = await parse(GenerateBody, request)
     origin = to_origin(body, request)
     default_steps = None if request.url.path.startswith(PREFIX) else FIRST_STEPS
-    job = await service.submit(await to_request(body, request, default_steps=default_steps), origin)
+    try:
+        job = await service.submit(await to_request(body, request, default_steps=default_steps), origin)
+    except InvalidRequest as error:
+        error.param = "lora_paths" if error.param == "loras" else error.param
+        raise
     stats = await service.stats()
     others = stats.by_state.get(State.QUEUED, 0) + stats.by_state.get(State.RUNNING, 0) - 1
     return shown(

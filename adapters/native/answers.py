@@ -105,6 +105,8 @@ def to_job(
         shown["width"], shown["height"] = job.plan.width_px, job.plan.height_px
         shown["steps"], shown["guidance"] = job.plan.steps, job.plan.guidance
         shown["seeds"] = list(job.plan.seeds)
+        if job.plan.loras:
+            shown["loras"] = [{"name": lora.name, "scale": lora.scale} for lora in job.plan.loras]
     if progress is not None:
         shown["progress_detail"] = to_progress(progress)
     if forecast is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
@@ -23,7 +22,6 @@ PREVIEWS = 4
 PAGE_MAX = 500
 UPLOAD = re.compile(r"[0-9a-f]{64}")
 NAMES = {"width_px": "width", "height_px": "height", "count": "num_images", "denoise": "image_strength"} | {
-    "loras": "lora_files",
     "references": "reference_images",
 }
 """The core's words for a parameter, where this protocol has others."""
@@ -33,6 +31,15 @@ class Said(BaseModel):
     """What a client says."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, use_attribute_docstrings=True)
+
+
+class LoraBody(Said):
+    """One LoRA to draw with."""
+
+    name: str
+    """As GET loras lists it, or one of its aliases."""
+    scale: float = 1.0
+    """-4 to 4."""
 
 
 class GenerateBody(Said):
@@ -61,8 +68,11 @@ class GenerateBody(Said):
     """White is repainted, black stays; stretched to the size of the picture."""
     reference_images: list[str] | None = None
     """Pictures that the drawn one follows, for models that edit."""
+    loras: list[LoraBody] | None = None
     lora_files: list[str] | None = None
+    """Names, or paths inside the folders of LoRAs."""
     lora_scales: list[float] | float | None = None
+    """One a file, or one for all; 1 where nothing is said."""
     low_ram: bool | None = None
     """Decode in tiles and keep no freed memory: less at the peak, slower. null: as the server is set."""
     type: Literal["txt2img", "img2img"] | None = None
@@ -207,14 +217,15 @@ async def _picture(request: Request, text: str, param: str) -> str:
 
 
 def _loras(body: GenerateBody) -> tuple[Lora, ...]:
-    """By the last part of what is named: no path of a client is ever opened. Raises: InvalidRequest."""
-    names = [PurePosixPath(name).name.removesuffix(".safetensors") for name in body.lora_files or ()]
+    """What `loras` and `lora_files` name; no path of a client is ever opened. Raises: InvalidRequest."""
+    names = body.lora_files or []
     said = body.lora_scales
     scales = said if isinstance(said, list) else [1.0 if said is None else said] * len(names)
     if len(scales) > len(names):
         raise InvalidRequest("There are more lora_scales than lora_files.", param="lora_scales")
     scales = [*scales, *[1.0] * (len(names) - len(scales))]
-    return tuple(Lora(name=name, scale=scale) for name, scale in zip(names, scales, strict=True))
+    named = [(lora.name, lora.scale) for lora in body.loras or ()]
+    return tuple(Lora(name=name, scale=scale) for name, scale in (*named, *zip(names, scales, strict=True)))
 
 
 def to_origin(body: GenerateBody, request: Request) -> Origin:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.native import gallery, jobs, models, pictures, queue, stream, system, tickets
+from adapters.native import gallery, jobs, loras, models, pictures, queue, stream, system, tickets
 from adapters.native.answers import PREFIX
 from adapters.native.events import ALL_EVENTS, EVENTS
 from adapters.native.request import (
@@ -32,6 +32,8 @@ from adapters.native.shapes import (
     Images,
     Jobs,
     JobShown,
+    LoraDetail,
+    Loras,
     Models,
     ModelStatus,
     Paused,
@@ -91,6 +93,9 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
     ("POST", "/models/{model_id:path}/load", models.load, Operation(answer=JobShown, headers=ONCE)),
     ("POST", "/models/{model_id:path}/unload", models.unload, Operation(answer=Unloaded)),
     ("DELETE", "/models/{model_id:path}/quarantine", models.clear_quarantine, Operation(answer=Cleared)),
+    ("GET", "/loras", loras.loras, Operation(answer=Loras)),
+    ("GET", "/loras/{name:path}/preview", loras.preview, Operation(media=("image/png",))),
+    ("GET", "/loras/{name:path}", loras.lora, Operation(answer=LoraDetail)),
     ("GET", "/queue", queue.queue, Operation(answer=Queue)),
     ("POST", "/queue/pause", queue.pause, Operation(answer=Paused)),
     ("POST", "/queue/resume", queue.resume, Operation(answer=Paused)),

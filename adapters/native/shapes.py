@@ -84,6 +84,11 @@ class ErrorDetail(TypedDict):
     message: str
 
 
+class LoraWorn(TypedDict):
+    name: str
+    scale: float
+
+
 class JobShown(TypedDict):
     """A job. `position` counts the jobs before it; it and `eta_seconds` are null once it has ended. Times are UTC."""
 
@@ -109,6 +114,7 @@ class JobShown(TypedDict):
     steps: NotRequired[int]
     guidance: NotRequired[float]
     seeds: NotRequired[list[int]]
+    loras: NotRequired[list[LoraWorn]]
     progress_detail: NotRequired[ProgressShown]
     forecast: NotRequired[ForecastShown]
     image_ids: NotRequired[list[str]]
@@ -243,6 +249,43 @@ class ModelShown(TypedDict):
     unavailable: str | None
     capabilities: Capabilities
     alias_of: str | None
+
+
+class LoraShown(TypedDict):
+    """One LoRA. `hash` is A1111's, of the weights alone; the hashes are null until the file was read for them."""
+
+    name: str
+    aliases: list[str]
+    """What else it may be called."""
+    title: str | None
+    trigger_words: list[str]
+    activation_text: str | None
+    """What a prompt should say."""
+    preferred_scale: float | None
+    base_model: str | None
+    """In its maker's words."""
+    models: list[str]
+    """Those it fits; empty where only trying will tell."""
+    rank: int | None
+    size_bytes: int
+    sha256: str | None
+    hash: str | None
+    preview_url: str | None
+    downloaded: bool
+    repo: str | None
+    """Where the settings say it is on the hub."""
+    trouble: str | None
+    """Why it cannot be used."""
+
+
+class LoraDetail(LoraShown):
+    description: str
+    metadata: dict[str, str]
+    """What its trainer wrote, without what may name folders."""
+
+
+class Loras(TypedDict):
+    loras: list[LoraShown]
 
 
 class Models(TypedDict):

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from adapters.base import attached, core_of, png_of, raise_for
 from adapters.sdapi.kept import kept
-from adapters.sdapi.loras import hashes, names_by_alias
+from adapters.sdapi.loras import hashes
 from adapters.sdapi.options import accepted, look_of
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.reply import Told, to_body
@@ -54,7 +54,6 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
             limits=generation.limits,
             previews=generation.previews and look.previews,
             inputs=inputs,
-            lora_aliases=await asyncio.to_thread(_aliases, core, asked),
         )
         job = await core.service.submit(translated.request, origin_of(request))
     if asked.force_task_id:
@@ -90,12 +89,8 @@ def _knows(core: Core, name: str) -> bool:
     return False
 
 
-def _aliases(core: Core, asked: Txt2Img | Img2Img) -> Mapping[str, str]:
-    return names_by_alias(core.library.loras()) if "<" in asked.prompt else {}
-
-
 def _hashes(core: Core, plan: Generate) -> Mapping[str, str]:
-    return hashes((lora.name for lora in plan.loras), core.library.loras()) if plan.loras else {}
+    return hashes((lora.name for lora in plan.loras), core.library.loras) if plan.loras else {}
 
 
 def _keep_settings(core: Core, asked: Txt2Img | Img2Img) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from adapters.base import attached, core_of, raise_for
 from adapters.sdapi.kept import kept
 from adapters.sdapi.lists import cmd_flags
-from adapters.sdapi.loras import alias_of
+from adapters.sdapi.loras import lora_rows
 from adapters.sdapi.memory import memory
 from adapters.sdapi.options import accepted, checkpoint_rows, options_of
 from adapters.sdapi.payloads import Options
@@ -22,7 +21,6 @@ from adapters.sdapi.routing import body_of, checkpoint_of, get, origin_of, post
 from adapters.sdapi.styles import styles_of
 from gateway.errors import GatewayError, ModelNotFound, ModelNotOnDisk
 from gateway.job import State
-from gateway.library import Library
 
 
 async def get_options(request: Request) -> Response:
@@ -80,15 +78,7 @@ async def sd_models(request: Request) -> Response:
 
 async def loras(request: Request) -> Response:
     """The LoRAs of the library, by the names that prompts call them."""
-    return JSONResponse(await asyncio.to_thread(_lora_rows, core_of(request).library))
-
-
-def _lora_rows(library: Library) -> list[dict[str, Any]]:
-    """Source: A1111 1.10.1 extensions-builtin/Lora: create_lora_json. Metadata may name folders: it stays here."""
-    return [
-        {"name": name, "alias": alias_of(name, file), "path": f"{name}.safetensors", "metadata": {}}
-        for name, file in library.loras().items()
-    ]
+    return JSONResponse(await asyncio.to_thread(lora_rows, core_of(request).library.loras))
 
 
 async def prompt_styles(request: Request) -> Response:

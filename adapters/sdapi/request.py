@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import PurePath
 from typing import Literal
 
 from adapters.sdapi.options import CONSTANTS, accepted
@@ -74,16 +73,14 @@ def to_request(
     limits: Limits,
     previews: bool = True,
     inputs: Inputs | None = None,
-    lora_aliases: Mapping[str, str] | None = None,
 ) -> Translated:
-    """The canonical request; `checkpoint` is the model where the body names none, `lora_aliases` lead to names.
+    """The canonical request; `checkpoint` is the model where the body names none.
 
     Raises: InvalidRequest naming the field, for what would give another picture than the one asked for; AsA1111.
     """
     refuse(asked)
     inputs = inputs or Inputs()
     prompt, tags = split_tags(asked.prompt)
-    aliases = lora_aliases or {}
     loras = (*(() if asked.disable_extra_networks else tags), *_lora_files(asked))
     width, height = first_size(asked)
     steps = _within(asked.steps, limits)
@@ -112,7 +109,7 @@ def to_request(
         references=inputs.references,
         subseed=asked.subseed,
         subseed_strength=asked.subseed_strength,
-        loras=tuple(Lora(name=aliases.get(lora.name, lora.name), scale=lora.scale) for lora in loras),
+        loras=loras,
         previews=PREVIEWS if previews else 0,
     )
     return Translated(request, (*inputs.dropped, *_dropped(asked, steps)))
@@ -236,18 +233,14 @@ def _number(text: str) -> float | None:
 
 
 def _lora_files(asked: Generation) -> Iterator[Lora]:
-    """A path stands for the name of its file.
+    """Names, or paths inside the LoRA folders: the library knows them.
 
     Source: MFLUX API documentation 2.0, `lora_files` and `lora_scales`; stable-diffusion.cpp's server, `lora`.
     """
     for i, file in enumerate(asked.lora_files):
-        yield Lora(name=_stem(file), scale=asked.lora_scales[i] if i < len(asked.lora_scales) else 1.0)
+        yield Lora(name=file, scale=asked.lora_scales[i] if i < len(asked.lora_scales) else 1.0)
     for item in asked.lora:
-        yield Lora(name=_stem(item.path), scale=item.multiplier)
-
-
-def _stem(file: str) -> str:
-    return PurePath(file).name.removesuffix(".safetensors")
+        yield Lora(name=item.path, scale=item.multiplier)
 
 
 def field_of(asked: Generation, param: str) -> str:

@@ -142,6 +142,29 @@ class GenerationSettings(Section):
         )
 
 
+class HubLora(Section):
+    """A LoRA of a hub repository, and the catalogue model it is for."""
+
+    repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", max_length=200)]
+    file: Annotated[str, Field(pattern=r"^(?:[\w-][\w. -]*/)*[\w-][\w. -]*\.safetensors$", max_length=200)]
+    revision: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)] | None = None
+    like: str = FAST_DEFAULT
+
+
+LoraName = Annotated[str, Field(pattern=r"^[^<>:\"|?*\\/.][^<>:\"|?*\\/]*$", max_length=100)]
+
+
+class LoraSettings(Section):
+    folders: tuple[FolderPath, ...] = Field(
+        default=(), description="Folders of LoRAs, beside the folder loras of models.cache_dir."
+    )
+    aliases: dict[str, str] = Field(default={}, description="Other names for LoRAs: {asked-for: name}.")
+    hub: dict[LoraName, HubLora] = Field(
+        default={},
+        description="LoRAs of the hub: {name: {repo: user/repository, file: x.safetensors, like: catalogue-name}}.",
+    )
+
+
 class StoreSettings(Section):
     data_dir: FolderPath = Field(
         default=Path("data"), description="Folder of the job database and of what clients sent in."
@@ -268,6 +291,7 @@ class Settings(BaseSettings):
 
     server: ServerSettings = Field(default=ServerSettings(), description="Where the server listens.")
     models: ModelSettings = Field(default=ModelSettings(), description="Which models are served.")
+    loras: LoraSettings = Field(default=LoraSettings(), description="Where LoRAs come from.")
     generation: GenerationSettings = Field(default=GenerationSettings(), description="What one job may ask for.")
     store: StoreSettings = Field(default=StoreSettings(), description="Where jobs are kept.")
     queue: QueueSettings = Field(default=QueueSettings(), description="How many jobs may wait.")
@@ -301,6 +325,8 @@ class Settings(BaseSettings):
             _check_model(f"models.aliases.{name}", target, served)
         if models.default is not None:
             _check_model("models.default", models.default, served | set(models.aliases))
+        for name, lora in self.loras.hub.items():
+            _check_model(f"loras.hub.{name}.like", lora.like, known)
         for name in self.ocr.models:
             if name in served | set(models.aliases) | {READER}:
                 raise ValueError(f"ocr.models.{clip(name)}: there is another model of that name")

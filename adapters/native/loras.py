@@ -1,0 +1,94 @@
+"""The LoRAs there are, and one of them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.base import core_of
+from adapters.native.answers import PREFIX
+from adapters.native.shapes import LoraDetail, Loras, LoraShown
+from gateway.errors import InvalidRequest, LoraNotFound, NotFound
+from gateway.images import checked_picture
+from gateway.lora_layers import names_of
+from gateway.loras import LoraFile, LoraLibrary, preview_of
+
+PREVIEW_MOST_BYTES = 16 * 1024 * 1024
+
+
+async def loras(request: Request) -> Response:
+    """GET loras: List the LoRAs, those that cannot be used included; no file is read for its hash."""
+    library = core_of(request).library.loras
+
+    def rows() -> list[LoraShown]:
+        calls = library.calls()
+        return [shown(library, lora, calls.get(lora.name, []), read=False) for lora in library.all()]
+
+    answer: Loras = {"loras": await asyncio.to_thread(rows)}
+    return JSONResponse(answer)
+
+
+async def lora(request: Request) -> Response:
+    """GET loras/{name}: Show a LoRA, by its name or an alias, with its hashes and what is written about it."""
+    library, found = core_of(request).library.loras, await _found(request)
+
+    def detail() -> LoraDetail:
+        row = shown(library, found, library.calls().get(found.name, []), read=True)
+        return {**row, "description": found.notes.description, "metadata": found.notes.told}
+
+    return JSONResponse(await asyncio.to_thread(detail))
+
+
+async def preview(request: Request) -> Response:
+    """GET loras/{name}/preview: Fetch the picture that lies beside a LoRA, as PNG."""
+    found = await _found(request)
+    data = await asyncio.to_thread(_preview_bytes, found)
+    if data is None:
+        raise NotFound("There is no picture of this LoRA.")
+    try:
+        png = await checked_picture(data, core_of(request).decoder)
+    except InvalidRequest:
+        raise NotFound("The picture of this LoRA cannot be read.") from None
+    return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+
+async def _found(request: Request) -> LoraFile:
+    """Raises: LoraNotFound."""
+    found = await asyncio.to_thread(core_of(request).library.loras.find, request.path_params["name"])
+    if found is None:
+        raise LoraNotFound
+    return found
+
+
+def shown(library: LoraLibrary, lora: LoraFile, calls: list[str], *, read: bool) -> LoraShown:
+    """Blocks; reads the file for its hashes where `read` says so and nobody did before."""
+    hashes = library.hashes(lora, read=read)
+    models = [lora.hub.like] if lora.hub and lora.file is None else names_of(lora.fit.models)
+    return {
+        "name": lora.name,
+        "aliases": calls,
+        "title": lora.notes.title or None,
+        "trigger_words": list(lora.notes.trigger_words),
+        "activation_text": lora.notes.activation_text or None,
+        "preferred_scale": lora.notes.preferred_scale,
+        "base_model": lora.notes.base_model or None,
+        "models": models,
+        "rank": lora.fit.rank,
+        "size_bytes": lora.size_bytes,
+        "sha256": hashes.sha256 if hashes else None,
+        "hash": hashes.short if hashes else None,
+        "preview_url": f"{PREFIX}/loras/{lora.name}/preview" if preview_of(lora) else None,
+        "downloaded": lora.file is not None,
+        "repo": lora.hub.repo if lora.hub else None,
+        "trouble": lora.trouble,
+    }
+
+
+def _preview_bytes(lora: LoraFile) -> bytes | None:
+    file = preview_of(lora)
+    try:
+        return file.read_bytes() if file and file.stat().st_size <= PREVIEW_MOST_BYTES else None
+    except OSError:
+        return None

@@ -1,0 +1,206 @@
+"""The LoRAs there are: files in the operator's folders, by exact names. Reads headers; knows no MLX and no protocol.
+
+What a client names is compared with what was found, and never opened: a path leads nowhere but into the list (S-21).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine.catalog import EMBEDDED_PATH, ModelSpec
+from engine.protocol import Lora
+from engine.safetensors import UnsafeFile, inspect
+from gateway.lora_hashes import Hashes, HashKeeper
+from gateway.lora_layers import Fit, fit_of, names_of
+from gateway.lora_notes import Notes, notes_of, picture_beside
+from gateway.request import KnownLora
+
+log = logging.getLogger("gateway.loras")
+
+SUFFIX = ".safetensors"
+NAME_CHARS = 200
+FILES_MOST = 10_000
+SHIPPED = EMBEDDED_PATH.parent / "loras"
+_NO_NAME = frozenset('<>:"|?*\\')
+
+Version = tuple[Path, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class HubLora:
+    """A LoRA of a hub repository that the settings name. `like` is the catalogue model it is for."""
+
+    repo: str
+    file: str
+    like: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """One LoRA. `name` is its path in its folder, without suffix; `file` is None while it is on the hub only."""
+
+    name: str
+    file: Path | None
+    size_bytes: int = 0
+    changed_ns: int = 0
+    fit: Fit = Fit(None, frozenset(), False)
+    notes: Notes = Notes()
+    trouble: str | None = None
+    """Why it cannot be used: one sentence."""
+    hub: HubLora | None = None
+
+    @property
+    def stem(self) -> str:
+        return self.name.rpartition("/")[2]
+
+    @property
+    def alias(self) -> str:
+        """The name its trainer gave it, else its own."""
+        return self.notes.metadata.get("ss_output_name") or self.stem
+
+    @property
+    def version(self) -> Version:
+        assert self.file is not None
+        return self.file, self.changed_ns, self.size_bytes
+
+    def trouble_on(self, spec: ModelSpec) -> str | None:
+        """Why it cannot be put on this model, as a sentence; None where it can, or only trying will tell."""
+        if self.trouble is not None:
+            return self.trouble
+        if self.fit.of(spec) is not False:
+            return None
+        others = names_of(self.fit.models)
+        made = f"it is for {' and '.join(others[:4])}" if others else "its layers have other sizes"
+        return f"LoRA '{clip(self.name)}' does not fit {spec.name}: {made}."
+
+
+class LoraLibrary:
+    """Finds LoRAs in `folders`, the first one's coming first; those shipped with the gateway come last."""
+
+    def __init__(
+        self,
+        folders: Iterable[Path],
+        *,
+        aliases: Mapping[str, str] | None = None,
+        hub: Mapping[str, HubLora] | None = None,
+        hashes: Path | None = None,
+    ) -> None:
+        self._folders = tuple(dict.fromkeys(folder.absolute() for folder in (*folders, SHIPPED)))
+        self._own_aliases = dict(aliases or {})
+        self._hub = dict(hub or {})
+        self._hashes = HashKeeper(hashes)
+        self._read: dict[Version, LoraFile] = {}
+        self._lock = threading.Lock()
+
+    def all(self) -> tuple[LoraFile, ...]:
+        """All there are, by name; those of the hub that are not here included. Blocks; new files are looked into."""
+        with self._lock:
+            found: dict[str, LoraFile] = {}
+            read: dict[Version, LoraFile] = {}
+            for name, version in self._files():
+                read[version] = one = self._read.get(version) or _looked_into(name, version)
+                found.setdefault(name, replace(one, name=name, notes=notes_of(version[0], one.notes.metadata)))
+            self._read = read
+        for name, there in self._hub.items():
+            missing = LoraFile(name, None, trouble=f"LoRA '{clip(name)}' is not on this machine yet.")
+            found[name] = replace(found.get(name, missing), hub=there)
+        return tuple(sorted(found.values(), key=lambda lora: lora.name))
+
+    def find(self, asked: str) -> LoraFile | None:
+        """The LoRA of this name, alias, or path inside one of the folders. Blocks."""
+        return self._named(self.all()).get(_plain(asked))
+
+    def file(self, name: str) -> Path:
+        """Where the LoRA of exactly this name lies. Raises: KeyError."""
+        found = next((lora.file for lora in self.all() if lora.name == name and lora.trouble is None), None)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def known(self, asked: Collection[Lora], spec: ModelSpec) -> dict[str, KnownLora]:
+        """Of these those that are here, by what they are called, and whether a model can wear them. Blocks."""
+        named = self._named(self.all()) if asked else {}
+        found = {lora.name: named.get(_plain(lora.name)) for lora in asked}
+        return {name: KnownLora(name=lora.name, trouble=lora.trouble_on(spec)) for name, lora in found.items() if lora}
+
+    def hashes(self, lora: LoraFile, *, read: bool = True) -> Hashes | None:
+        """Of its file, read where it was not before and `read` says so; None where it is not known. Blocks."""
+        if lora.file is None:
+            return None
+        return self._hashes.of(lora.version, lora.notes.metadata, read=read)
+
+    def _named(self, loras: Iterable[LoraFile]) -> dict[str, LoraFile]:
+        """By everything a client may call them. A name comes before any alias; what two claim is nobody's."""
+        loras = tuple(loras)
+        named = {lora.name: lora for lora in loras}
+        calls: list[dict[str, LoraFile]] = [
+            {alias: named[name] for alias, name in self._own_aliases.items() if name in named},
+            _single((lora.stem, lora) for lora in loras),
+            _single((lora.alias, lora) for lora in loras if lora.file),
+            {str(lora.file.with_suffix("")): lora for lora in loras if lora.file},
+        ]
+        for call in calls:
+            for name, lora in call.items():
+                named.setdefault(name, lora)
+        return named
+
+    def calls(self) -> dict[str, list[str]]:
+        """By name, what else a LoRA may be called; paths are left out. Blocks."""
+        found: dict[str, list[str]] = {}
+        for call, lora in self._named(self.all()).items():
+            if call != lora.name and not Path(call).is_absolute():
+                found.setdefault(lora.name, []).append(call)
+        return found
+
+    def _files(self) -> Iterator[tuple[str, Version]]:
+        count = 0
+        for folder in self._folders:
+            for file in sorted(folder.rglob(f"*{SUFFIX}")):
+                name = file.relative_to(folder).as_posix().removesuffix(SUFFIX)
+                if len(name) > NAME_CHARS or not name.isprintable() or _NO_NAME & set(name):
+                    continue
+                try:
+                    stat = file.stat()
+                except OSError:
+                    continue
+                count += 1
+                if count > FILES_MOST:
+                    return
+                yield name, (file, stat.st_mtime_ns, stat.st_size)
+
+
+def _looked_into(name: str, version: Version) -> LoraFile:
+    file, changed_ns, size_bytes = version
+    lora = LoraFile(name, file, size_bytes, changed_ns)
+    try:
+        header = inspect(file)
+    except (UnsafeFile, OSError) as error:
+        log.warning("LoRA %s cannot be used: %s", clip(name), error.message if isinstance(error, UnsafeFile) else "")
+        return replace(lora, trouble=f"LoRA '{clip(name)}' cannot be used: its file is damaged or not safe to load.")
+    fit = fit_of({key: tensor.shape for key, tensor in header.tensors.items()})
+    return replace(lora, fit=fit, notes=Notes(metadata=header.metadata))
+
+
+def _single(calls: Iterable[tuple[str, LoraFile]]) -> dict[str, LoraFile]:
+    pairs = list(calls)
+    count = Counter(name for name, _ in pairs)
+    return {name: lora for name, lora in pairs if count[name] == 1}
+
+
+def _plain(asked: str) -> str:
+    return asked.removesuffix(SUFFIX)
+
+
+def clip(text: str) -> str:
+    return text if len(text) <= 64 else text[:61] + "..."
+
+
+def preview_of(lora: LoraFile) -> Path | None:
+    """The picture beside the file. Blocks."""
+    return None if lora.file is None else picture_beside(lora.file)
