@@ -350,7 +350,7 @@ def test_a_client_that_hangs_up_stops_its_picture(slow_gateway: Live, slow: http
 
 
 def test_a_failed_picture_is_a_500_with_its_sentence_and_the_next_one_works(tmp_path: Path) -> None:
-    script = {"oom_at_step": 2, "crash_times": 1, "counter_path": str(tmp_path / "count")}
+    script = {"oom_at_step": 2, "crash_times": 2, "counter_path": str(tmp_path / "count")}
     with (
         live(tmp_path, fake_script=script) as started,
         httpx.Client(base_url=f"{started.url}/sdapi/v1/", timeout=60) as client,

@@ -37,7 +37,7 @@ class FakeScript(Frozen):
     step_seconds: float = 0.0
     decode_seconds: float = 0.0
     start_fails: bool = False
-    crash_in: Literal["load", "decode"] | None = None
+    crash_in: Literal["load", "decode", "save"] | None = None
     crash_at_step: int | None = None
     crash_with: Literal["SIGABRT", "SIGKILL", "SIGSEGV"] | int = "SIGKILL"
     """A signal, or an exit code."""
@@ -102,12 +102,14 @@ class FakeBackend:
         if self._script.crash_in == "load" and self._may():
             self._crash()
         time.sleep(self._script.load_seconds)
-        if model.copy is not None and not any(Path(model.copy).iterdir()):
-            raise ValueError("an empty copy")
+        if model.copy is not None and not (Path(model.copy) / "transformer" / "0.safetensors").exists():
+            raise ValueError("no copy of this backend")
         self._loaded = model
 
     def save(self, folder: str) -> None:
         """A file that is no model, but can be looked at as one."""
+        if self._script.crash_in == "save" and self._may():
+            self._crash()
         header = b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
         (Path(folder) / "transformer").mkdir()
         (Path(folder) / "transformer" / "0.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"w")

@@ -82,21 +82,21 @@ class Peaks:
     def learn_load(self, plan: Generate | Load, active: int, peak: int) -> None:
         """What a loaded model holds, and held at most while it was loaded."""
         key = _model(plan)
-        _, highest = self._loads.pop(key, (0, 0))
+        _, highest = self._loads.get(key, (0, 0))
         # A model that came from its quantised copy peaks lower than one that has to be quantised again.
         self._learned(self._loads, key, (active, max(highest, peak)), peak)
 
     def learn_picture(self, plan: Generate, spec: ModelSpec, active: int, peak: int) -> None:
         """What a picture took on top of the model."""
         key, (_, seen) = _mode(plan), sizes(plan, spec)
-        known = self._pictures.pop(key, {})
-        known[round(seen, 4)] = max(known.pop(round(seen, 4), 0), peak - active, 0)
+        known, size = dict(self._pictures.get(key, {})), round(seen, 6)
+        known[size] = max(known.pop(size, 0), peak - active, 0)
         if len(known) > KEPT_SIZES:
             del known[next(iter(known))]
         self._learned(self._pictures, key, known, peak)
 
     def _learned(self, where: dict[str, Any], key: str, what: Any, peak: int) -> None:
-        changed = where.get(key) != what
+        changed = where.pop(key, None) != what
         where[key] = what
         if len(where) > KEPT_KINDS:
             del where[next(iter(where))]
@@ -111,8 +111,8 @@ class Peaks:
             _, seen = sizes(plan, spec)
             known = self._pictures.get(_mode(plan), {})
             # Larger pictures that were drawn bound this one; of smaller ones it takes as much more as it is larger.
-            above = [taken for size, taken in known.items() if size >= round(seen, 4)]
-            below = [taken * seen / size for size, taken in known.items() if size < round(seen, 4)]
+            above = [taken for size, taken in known.items() if size >= round(seen, 6)]
+            below = [taken * seen / size for size, taken in known.items() if size < round(seen, 6)]
             picture = int(min(above, default=max(below, default=float(picture))))
         return Footprint(weights, load, picture)
 

@@ -1,0 +1,229 @@
+"""What memory a job takes, which copies of models there are, which models are set aside: each part alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.catalog import CATALOG, ModelSpec
+from engine.protocol import Generate, Load, SecondPass
+from gateway.errors import InsufficientMemory
+from gateway.library import Library, LocalModel
+from gateway.residency.admission import Admission
+from gateway.residency.copies import INCOMPLETE, STAMP, Copies
+from gateway.residency.footprint import GB, Footprint, Peaks, guess
+from gateway.residency.quarantine import Quarantine
+
+SPECS = {spec.name: spec for spec in CATALOG}
+KLEIN, KLEIN_4 = SPECS["flux2-klein-4b"], SPECS["flux2-klein-4b-4-bit"]
+WEIGHTS = b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+
+
+def plan_of(spec: ModelSpec = KLEIN, **changes: Any) -> Generate:
+    fields = {"model": spec.name, "prompt": "x", "width_px": 1024, "height_px": 1024, "steps": 4, "guidance": 1.0}
+    return Generate(**{**fields, "seeds": (1,), "quantize": spec.quantize, **changes})
+
+
+def peak_of(plan: Generate | Load, spec: ModelSpec = KLEIN, **known: Any) -> int:
+    return guess(plan, spec, **{"disk_bytes": None, "is_float32": False, **known}).peak
+
+
+def test_a_guess_grows_with_bits_pixels_and_references_and_shrinks_in_tiles() -> None:
+    plain = peak_of(plan_of())
+    assert peak_of(plan_of(KLEIN_4), KLEIN_4) < peak_of(plan_of(quantize=8)) < plain
+    assert peak_of(plan_of(width_px=512)) < plain < peak_of(plan_of(width_px=2048))
+    assert peak_of(plan_of(low_ram=True)) < plain < peak_of(plan_of(references=("a", "b", "c")))
+    second = SecondPass(width_px=2048, height_px=2048, steps=4, denoise=0.5)
+    assert peak_of(plan_of(second_pass=second)) == peak_of(plan_of(width_px=2048, height_px=2048))
+    assert peak_of(Load(model=KLEIN.name)) < plain < peak_of(plan_of(), is_float32=True)
+    assert peak_of(plan_of(), disk_bytes=int(GB)) < plain, "what lies on disk is known better than the catalogue"
+
+
+def test_what_jobs_took_replaces_the_guess() -> None:
+    peaks, guessed = Peaks(), Footprint(16 * GB, 17 * GB, 3 * GB)
+    peaks.learn_load(plan_of(), 8 * GB, 9 * GB)
+    peaks.learn_picture(plan_of(), KLEIN, 8 * GB, 10 * GB)
+    assert peaks.correct(plan_of(), KLEIN, guessed) == Footprint(8 * GB, 9 * GB, 2 * GB)
+    assert peaks.correct(plan_of(width_px=512), KLEIN, guessed).picture == 2 * GB, "at most what a larger one took"
+    assert peaks.correct(plan_of(width_px=2048), KLEIN, guessed).picture == pytest.approx(4 * GB, rel=1e-4)
+    assert peaks.correct(plan_of(low_ram=True), KLEIN, guessed).picture == 3 * GB, "another way of drawing"
+    assert peaks.correct(plan_of(KLEIN_4), KLEIN_4, guessed) == guessed, "another model"
+    assert peaks.most == 10 * GB
+
+
+def test_what_was_learned_survives_being_written_and_read() -> None:
+    peaks, again, guessed = Peaks(), Peaks(), Footprint(1, 1, 1)
+    peaks.learn_load(plan_of(), 5, 6)
+    peaks.learn_picture(plan_of(), KLEIN, 5, 9)
+    again.read_json(json.loads(json.dumps(peaks.to_json())))
+    assert again.correct(plan_of(), KLEIN, guessed) == peaks.correct(plan_of(), KLEIN, guessed)
+    assert again.most == peaks.most
+    version = peaks.version
+    peaks.learn_picture(plan_of(), KLEIN, 5, 7)
+    assert peaks.version == version, "nothing new: nothing to store"
+
+
+def test_what_is_kept_is_bounded() -> None:
+    peaks = Peaks()
+    for number in range(500):
+        peaks.learn_load(Load(model=f"model{number}"), 1, 1)
+        peaks.learn_picture(plan_of(width_px=64 + 16 * number), KLEIN, 1, 2)
+    assert len(json.dumps(peaks.to_json())) < 10_000
+
+
+# ---- admission -----------------------------------------------------------------------------------
+
+
+def model_in(folder: Path, name: str, metadata: dict[str, str] | None = None) -> Path:
+    for part in ("transformer", "vae"):
+        (folder / name / part).mkdir(parents=True)
+        header = json.dumps(json.loads(WEIGHTS) | ({"__metadata__": metadata} if metadata else {})).encode()
+        file = folder / name / part / "0.safetensors"
+        file.write_bytes(len(header).to_bytes(8, "little") + header + b"w")
+        file.chmod(0o644)
+        (folder / name / part / "config.json").write_text("{}")
+    return folder / name
+
+
+def admission(folder: Path, limit_gb: float, peaks: Peaks | None = None, *, is_set: bool = True) -> Admission:
+    library = Library(folder, default=KLEIN.name)
+    return Admission(library, lambda: ("metal", int(limit_gb * GB)), peaks or Peaks(), is_set=is_set)
+
+
+@pytest.mark.parametrize(
+    ("limit_gb", "suggestion"),
+    [
+        (17.5, "Use flux2-klein-4b-8-bit or set low_ram=true"),
+        (13.0, "Use flux2-klein-4b-8-bit"),
+        (8.0, "Use flux2-klein-4b-4-bit"),
+        (0.5, "Use flux2-tiny, or a machine with more memory"),
+    ],
+)
+def test_a_job_that_cannot_fit_is_refused_with_what_would(limit_gb: float, suggestion: str, tmp_path: Path) -> None:
+    with pytest.raises(InsufficientMemory) as caught:
+        admission(tmp_path, limit_gb).check(plan_of(), KLEIN)
+    assert caught.value.code == "oom_error"
+    assert caught.value.message == "Insufficient memory. Try using a quantized model or low_ram mode"
+    found = caught.value.details["suggestion"]
+    assert found == suggestion
+
+
+def test_a_picture_that_is_too_large_for_the_smallest_model_is_told_so(tmp_path: Path) -> None:
+    bits_3 = SPECS["flux2-klein-4b-3-bit"]
+    large = plan_of(bits_3, width_px=2048, height_px=2048, low_ram=True)
+    assert admission(tmp_path, 6.0).advice(large, bits_3) == "Use a smaller size"
+
+
+def test_what_went_well_before_is_admitted_again_unless_the_operator_set_a_limit(tmp_path: Path) -> None:
+    peaks = Peaks()
+    peaks.learn_load(plan_of(), 16 * GB, 16 * GB)
+    peaks.learn_picture(plan_of(), KLEIN, 16 * GB, 20 * GB)
+    assert admission(tmp_path, 12.0, peaks, is_set=False).fits(plan_of(), KLEIN)
+    assert not admission(tmp_path, 12.0, peaks).fits(plan_of(), KLEIN)
+
+
+def test_weights_on_disk_that_are_quantised_already_are_not_counted_down_again(tmp_path: Path) -> None:
+    folder = model_in(tmp_path, "mine", {"quantization_level": "8"})
+    library = Library(tmp_path, default=KLEIN.name, local={"mine": LocalModel(folder, KLEIN.name)})
+    found = Admission(library, lambda: ("metal", None), Peaks(), is_set=False)
+    plan = Load(model="mine", quantize=4)
+    assert found.footprint(plan, library.find("mine")).weights == int(KLEIN.loaded_gb(4) * GB)
+
+
+# ---- copies --------------------------------------------------------------------------------------
+
+
+def saved(copies: Copies, source: Path, bits: int = 4) -> Path:
+    """As the engine does it."""
+    unfinished = copies.begin(KLEIN, source, bits)
+    shutil.copytree(source / "transformer", unfinished / "transformer", ignore=shutil.ignore_patterns("*.json"))
+    assert copies.find(KLEIN, source, bits) is None, "half a copy is none"
+    return copies.finish(unfinished, source)
+
+
+def test_a_copy_is_found_once_it_is_whole_and_has_what_was_not_saved(tmp_path: Path) -> None:
+    source, copies = model_in(tmp_path, "source"), Copies(tmp_path / "models", keep=True)
+    assert copies.wants(KLEIN, source, 4, 1)
+    copy = saved(copies, source)
+    assert copies.find(KLEIN, source, 4) == copy
+    assert copies.find(KLEIN, source, 8) is None
+    assert not copies.wants(KLEIN, source, 4, 1)
+    assert (copy / "vae" / "config.json").exists()
+    assert not (copy / "vae" / "0.safetensors").exists(), "weights are not mixed with those of the source"
+    assert not list((tmp_path / "models").rglob(f"*{INCOMPLETE}"))
+
+
+@pytest.mark.parametrize("change", ["touched", "longer", "config"])
+def test_a_copy_of_what_has_changed_since_is_not_used_and_is_made_anew(change: str, tmp_path: Path) -> None:
+    source, copies = model_in(tmp_path, "source"), Copies(tmp_path / "models", keep=True)
+    before = saved(copies, source)
+    file = source / "transformer" / ("config.json" if change == "config" else "0.safetensors")
+    if change == "touched":
+        os.utime(file, ns=(1, 1))
+    else:
+        file.write_bytes(file.read_bytes() + b" ")
+    assert copies.find(KLEIN, source, 4) is None
+    assert copies.wants(KLEIN, source, 4, 1)
+    assert saved(copies, source) == before, "in the same place"
+    assert copies.find(KLEIN, source, 4) == before
+
+
+def test_a_source_that_changes_while_it_is_copied_leaves_no_copy(tmp_path: Path) -> None:
+    source, copies = model_in(tmp_path, "source"), Copies(tmp_path / "models", keep=True)
+    unfinished = copies.begin(KLEIN, source, 4)
+    os.utime(source / "vae" / "0.safetensors", ns=(1, 1))
+    with pytest.raises(OSError, match="changed"):
+        copies.finish(unfinished, source)
+    assert not unfinished.exists()
+
+
+def test_what_an_interrupted_save_left_is_never_found_and_is_swept(tmp_path: Path) -> None:
+    source, models = model_in(tmp_path, "source"), tmp_path / "models"
+    unfinished = Copies(models, keep=True).begin(KLEIN, source, 4)
+    assert (unfinished / STAMP).exists()
+    assert Copies(models, keep=True).find(KLEIN, source, 4) is None
+    Copies(models, keep=True).sweep()
+    assert not unfinished.exists()
+
+
+def test_nothing_is_copied_without_room_against_the_settings_or_twice_quantised(tmp_path: Path) -> None:
+    source, copies = model_in(tmp_path, "source"), Copies(tmp_path / "models", keep=True)
+    assert not copies.wants(KLEIN, source, 4, 2**60)
+    assert not Copies(tmp_path / "models", keep=False).wants(KLEIN, source, 4, 1)
+    assert not copies.wants(KLEIN, model_in(tmp_path, "small", {"quantization_level": "4"}), 4, 1)
+    assert not copies.wants(KLEIN.model_copy(update={"stored_bits": 4}), source, 4, 1)
+    kept = saved(copies, source)
+    assert Copies(tmp_path / "models", keep=False).find(KLEIN, source, 4) is None
+    copies.discard(kept)
+    assert not kept.exists()
+    copies.discard(source)
+    assert source.exists(), "only what lies among the copies is removed"
+
+
+# ---- models set aside ----------------------------------------------------------------------------
+
+
+def test_a_model_is_set_aside_at_its_second_death_until_a_file_changes(tmp_path: Path) -> None:
+    quarantine, folder = Quarantine(), model_in(tmp_path, "bad")
+    assert not quarantine.note(folder)
+    assert quarantine.note(folder)
+    again = Quarantine()
+    again.read_json(json.loads(json.dumps(quarantine.to_json())))
+    assert again.holds(folder)
+    os.utime(folder / "vae" / "0.safetensors")
+    assert not again.holds(folder)
+    assert not again.note(folder), "counted anew"
+
+
+def test_a_model_that_is_cleared_is_trusted(tmp_path: Path) -> None:
+    quarantine, folder = Quarantine(), model_in(tmp_path, "bad")
+    assert not quarantine.clear(folder)
+    quarantine.note(folder)
+    quarantine.note(folder)
+    assert quarantine.clear(folder)
+    assert not quarantine.holds(folder)

@@ -1,0 +1,320 @@
+"""Memory, copies and models set aside, played through the service against the fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.client import Engine, EngineOptions
+from engine.protocol import ModelLoaded
+from gateway.errors import InsufficientMemory, ModelUnavailable
+from gateway.hub import ProgressEvent
+from gateway.job import Job, State
+from gateway.library import Library, LocalModel
+from gateway.pictures import Pictures
+from gateway.request import GenerationRequest
+from gateway.residency import HouseOptions
+from gateway.service import JobService, Origin, ServiceOptions
+from gateway.store.sqlite import SqliteStore
+from tests.support import run
+
+ME = Origin(owner="me", protocol="native", attached=False)
+GB = 10**9
+
+
+@asynccontextmanager
+async def service_in(
+    folder: Path, *, options: ServiceOptions | None = None, script: dict[str, Any] | None = None, **residency: Any
+) -> AsyncIterator[JobService]:
+    """Two models that the fake engine takes: toy and other."""
+    for name in ("toy", "other"):
+        weights = folder / name / "transformer"
+        weights.mkdir(parents=True, exist_ok=True)
+        if not (weights / "x.safetensors").exists():
+            (weights / "x.safetensors").touch()
+    pictures = Pictures(folder / "output")
+    pictures.prepare()
+    counted = {"counter_path": str(folder / "count"), **(script or {})}
+    service = JobService(
+        store=SqliteStore(folder / "data"),
+        engine=Engine(EngineOptions(backend="fake", fake_script=json.dumps(counted), backoff_s=(0.0,))),
+        library=Library(
+            folder / "models",
+            default="toy",
+            local={name: LocalModel(folder / name, "flux2-klein-base-4b") for name in ("toy", "other")},
+        ),
+        pictures=pictures,
+        spool=folder / "data" / "spool",
+        options=options or ServiceOptions(),
+        residency=HouseOptions(models_dir=folder / "models", **residency),
+    )
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
+async def submit(service: JobService, **said: Any) -> Job:
+    request = {"prompt": "x", "width_px": 64, "height_px": 64, "steps": 4, **said}
+    return await service.submit(GenerationRequest(**request), ME)
+
+
+async def drawn(service: JobService, **said: Any) -> Job:
+    return await service.ended((await submit(service, **said)).id)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+def test_a_job_that_cannot_fit_is_refused_at_submit_and_others_go_on(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script={"memory_limit_bytes": GB}) as service:
+            await until(lambda: service.engine.memory_limit_bytes == GB)
+            with pytest.raises(InsufficientMemory) as caught:
+                await submit(service, width_px=1024, height_px=1024)
+            assert caught.value.details["suggestion"] == "Set low_ram=true"
+            job = await drawn(service, width_px=512, height_px=512, low_ram=True)
+            assert job.state is State.SUCCEEDED
+
+    run(story())
+
+
+def aborts(limit_gb: float, **script: Any) -> dict[str, Any]:
+    """R-14: the engine aborts at step 3 with most of the memory in use."""
+    abort = {"crash_at_step": 3, "crash_with": "SIGABRT", "crash_times": 2, "peak_bytes": int(9.5 * GB)}
+    return {**abort, "memory_limit_bytes": int(limit_gb * GB), **script}
+
+
+def test_an_abort_with_the_memory_full_is_tried_once_more_and_then_told_with_advice(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script=aborts(10)) as service:
+            failed, other = [await submit(service) for _ in range(2)]
+            ended = await service.ended(failed.id)
+            assert ended.failure is not None
+            assert ended.failure.code == "engine_oom"
+            assert ended.failure.message.startswith("Insufficient memory. ")
+            assert ended.attempt == 2
+            assert (await service.ended(other.id)).state is State.SUCCEEDED
+
+    run(story())
+
+
+def test_an_abort_is_not_tried_again_where_the_estimate_says_that_it_cannot_fit(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script=aborts(9), memory_is_set=True) as service:
+            ended = await drawn(service)
+            assert ended.failure is not None
+            assert (ended.failure.code, ended.attempt) == ("engine_oom", 1)
+            with pytest.raises(InsufficientMemory):
+                await submit(service)
+
+    run(story())
+
+
+def test_an_abort_with_little_memory_in_use_is_a_crash(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script=aborts(100)) as service:
+            ended = await drawn(service)
+            assert ended.failure is not None
+            assert ended.failure.code == "engine_crash"
+
+    run(story())
+
+
+def test_memory_that_ran_out_in_a_step_is_tried_once_more_in_the_same_process(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script={"oom_at_step": 2, "crash_times": 1}) as service:
+            await until(lambda: service.engine.pid is not None)
+            pid = service.engine.pid
+            ended = await drawn(service)
+            assert (ended.state, ended.attempt) == (State.SUCCEEDED, 2)
+            assert service.engine.pid == pid
+
+    run(story())
+
+
+def test_what_was_learned_is_known_after_a_restart(tmp_path: Path) -> None:
+    async def story() -> None:
+        script = {"active_bytes": 3 * GB, "peak_bytes": 5 * GB}
+        async with service_in(tmp_path, script=script) as service:
+            job = await drawn(service)
+            await until(lambda: service.house.admission.footprint(job.plan, service.library.find("toy")).peak == 5 * GB)
+        async with service_in(tmp_path) as service:
+            assert service.house.admission.footprint(job.plan, service.library.find("toy")).peak == 5 * GB
+
+    run(story())
+
+
+def test_low_ram_is_the_settings_word_where_the_request_says_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, options=ServiceOptions(low_ram=True)) as service:
+            assert [(await submit(service, low_ram=said)).plan.low_ram for said in (None, False)] == [True, False]
+
+    run(story())
+
+
+# ---- loading and unloading -----------------------------------------------------------------------
+
+
+def test_a_model_that_nobody_asks_for_is_unloaded_and_loaded_again_for_the_next_job(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, idle_unload_s=0.05) as service:
+            await drawn(service)
+            await until(lambda: service.engine.works and service.engine.loaded_model is None)
+            assert (await drawn(service)).state is State.SUCCEEDED
+
+    run(story())
+
+
+def test_a_model_is_kept_warm_while_nobody_says_otherwise(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            loads = [await loading(service, await submit(service)) for _ in range(2)]
+            assert [len(found) for found in loads] == [1, 0]
+            await service.unload()
+            assert len(await loading(service, await submit(service))) == 1
+
+    run(story())
+
+
+async def loading(service: JobService, job: Job) -> list[ModelLoaded]:
+    """The loads that a job waited for."""
+    return [
+        event.fact
+        async for event in service.watch(job.id)
+        if isinstance(event, ProgressEvent) and isinstance(event.fact, ModelLoaded)
+    ]
+
+
+# ---- quantised copies ----------------------------------------------------------------------------
+
+IN_4_BITS = ServiceOptions(quantize=4)
+
+
+def copies_in(folder: Path) -> list[Path]:
+    return sorted((folder / "models" / "quantized").glob("*"))
+
+
+def test_a_model_is_quantised_once_saved_after_the_picture_and_loaded_from_its_copy(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, options=IN_4_BITS) as service:
+            (anew,) = await loading(service, await submit(service))
+            assert not anew.from_copy
+            await until(
+                lambda: copies_in(tmp_path) and copies_in(tmp_path)[0].name.endswith("4-bit-" + place(tmp_path))
+            )
+            assert await loading(service, await submit(service)) == [], "saving it leaves it loaded"
+        async with service_in(tmp_path, options=IN_4_BITS) as service:
+            (again,) = await loading(service, await submit(service))
+            assert again.from_copy
+
+    run(story())
+
+
+def place(folder: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(str((folder / "toy").resolve()).encode()).hexdigest()[:8]
+
+
+def test_a_copy_is_saved_before_another_model_takes_its_place(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, options=IN_4_BITS) as service:
+            await service.pause()
+            jobs = [await submit(service, model=model) for model in ("toy", "other", "toy")]
+            await service.resume()
+            last = await loading(service, jobs[-1])
+            assert [fact.from_copy for fact in last] == [True]
+
+    run(story())
+
+
+def test_a_copy_that_cannot_be_loaded_is_made_anew_and_costs_no_job(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, options=IN_4_BITS) as service:
+            await drawn(service)
+            await until(lambda: service.house.copies.find(service.library.find("toy"), tmp_path / "toy", 4))
+        (tmp_path / "models" / "quantized").joinpath(copies_in(tmp_path)[0], "transformer", "0.safetensors").unlink()
+        async with service_in(tmp_path, options=IN_4_BITS) as service:
+            job = await submit(service)
+            assert [fact.from_copy for fact in await loading(service, job)] == [False]
+            assert (await service.ended(job.id)).state is State.SUCCEEDED
+            await until(lambda: (copies_in(tmp_path)[0] / "transformer" / "0.safetensors").exists())
+
+    run(story())
+
+
+def test_an_engine_that_dies_while_it_saves_leaves_no_copy_and_fails_no_job(tmp_path: Path) -> None:
+    async def story() -> None:
+        script = {"crash_in": "save", "crash_times": 1}
+        async with service_in(tmp_path, options=IN_4_BITS, script=script) as service:
+            first = await drawn(service)
+            second = await drawn(service)
+            assert (first.state, second.state, second.attempt) == (State.SUCCEEDED, State.SUCCEEDED, 1)
+            await until(lambda: service.house.copies.find(service.library.find("toy"), tmp_path / "toy", 4))
+
+    run(story())
+
+
+# ---- models set aside ----------------------------------------------------------------------------
+
+DEADLY = {"crash_in": "load", "crash_times": 2}
+
+
+def test_a_model_that_kills_the_engine_twice_is_set_aside_and_others_go_on(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script=DEADLY) as service:
+            first, waiting = [await submit(service) for _ in range(2)]
+            failed, refused = [await service.ended(job.id) for job in (first, waiting)]
+            assert failed.failure is not None
+            assert refused.failure is not None
+            assert (failed.failure.code, refused.failure.code) == ("engine_crash", "model_unavailable")
+            with pytest.raises(ModelUnavailable) as caught:
+                await submit(service)
+            assert (caught.value.status, caught.value.code) == (503, "model_unavailable")
+            assert str(tmp_path) not in caught.value.message
+            assert (await drawn(service, model="other")).state is State.SUCCEEDED
+        async with service_in(tmp_path) as service:
+            with pytest.raises(ModelUnavailable):
+                await submit(service)
+            os.utime(tmp_path / "toy" / "transformer" / "x.safetensors", ns=(1, 1))
+            assert (await drawn(service)).state is State.SUCCEEDED
+
+    run(story())
+
+
+def test_a_model_that_an_operator_clears_is_tried_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script=DEADLY) as service:
+            await drawn(service)
+            folder = service.library.folder(service.library.find("toy"))
+            assert service.house.is_set_aside(folder)
+            assert await service.house.clear(folder)
+            assert (await drawn(service)).state is State.SUCCEEDED
+
+    run(story())
+
+
+def test_one_death_at_a_load_is_forgotten_once_the_model_was_loaded(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script={"crash_in": "load", "crash_times": 1}) as service:
+            job = await drawn(service)
+            assert (job.state, job.attempt) == (State.SUCCEEDED, 2)
+            assert not service.house.is_set_aside(tmp_path / "toy")
+            assert not await service.house.clear(tmp_path / "toy")
+
+    run(story())
