@@ -67,7 +67,7 @@ def save_toy_model(folder: Path) -> None:
     save_toy_tokenizer(folder / "tokenizer")
 
 
-def save_toy_tokenizer(folder: Path) -> None:
+def save_toy_tokenizer(folder: Path, chat_template: str = CHAT_TEMPLATE) -> None:
     """A token a byte."""
     from tokenizers import pre_tokenizers
     from transformers import Qwen2TokenizerFast
@@ -75,7 +75,7 @@ def save_toy_tokenizer(folder: Path) -> None:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {letter: number for number, letter in enumerate((*alphabet, "<|endoftext|>"))}
     tokenizer = Qwen2TokenizerFast(vocab=vocabulary, merges=[], pad_token="<|endoftext|>", padding_side="right")
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = chat_template
     tokenizer.save_pretrained(folder, save_jinja_files=False)
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Family = Literal["flux1", "flux2", "flux2_tiny", "qwen", "z_image"]
+Family = Literal["ernie", "flux1", "flux2", "flux2_tiny", "flux3", "krea2", "moss", "qwen", "z_image"]
 
 
 class HubFiles(BaseModel):

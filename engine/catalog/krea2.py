@@ -1,0 +1,46 @@
+"""Krea 2."""
+
+from __future__ import annotations
+
+from engine.catalog.spec import ModelSpec, at_load
+
+_SHARED = ("vae/*.safetensors", "vae/*.json", "text_encoder/*.safetensors", "text_encoder/*.json", "tokenizer/**")
+
+_TURBO = ModelSpec(
+    name="krea-2",
+    family="krea2",
+    geometry="krea-2",
+    repo="krea/Krea-2-Turbo",
+    revision="98e0fe118d17c9e3547fbb2e25acdbae2cadf7c7",
+    # Not the transformer once more in diffusers' layout: 26 GB.
+    files=("turbo.safetensors", *_SHARED),
+    gated=True,
+    licence="Krea 2 Community",
+    description="Krea 2 Turbo, 12B parameters, distilled",
+    size_gb=35.0,
+    fixed_gb=9.0,
+    distilled=True,
+    default_steps=8,
+    useful_max_steps=16,
+    guidance_range=(1.0, 1.0),
+    max_sequence=1024,
+)
+
+_RAW = _TURBO.model_copy(
+    update={
+        "name": "krea-2-raw",
+        "geometry": "krea-2-raw",
+        "repo": "krea/Krea-2-Raw",
+        "revision": "6b0ece7fffb640c5e3bcbe0a7f10f66b8e60a603",
+        "files": ("transformer/*.safetensors", "transformer/*.json", "model_index.json", *_SHARED),
+        "description": "Krea 2 Raw, 12B parameters: the base that LoRAs are trained on",
+        "distilled": False,
+        "default_steps": 28,
+        "useful_max_steps": 100,
+        "default_guidance": 4.5,
+        "guidance_range": (1.0, 10.0),
+        "negative_prompt": True,
+    }
+)
+
+ROWS = (*at_load(_TURBO, 4, 8), *at_load(_RAW, 4, 8))

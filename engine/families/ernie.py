@@ -1,0 +1,26 @@
+"""ERNIE-Image and ERNIE-Image-Turbo as mflux 0.24 spells them."""
+
+from __future__ import annotations
+
+from mflux.models.ernie_image import ErnieImage
+from mflux.models.ernie_image.latent_creator import ErnieLatentCreator
+from mflux.models.ernie_image.weights.ernie_lora_mapping import ErnieLoRAMapping
+
+from engine.backends.base import Model
+from engine.families.base import Painter
+from engine.families.flux2_latents import PackedLatents
+from engine.families.own_loop import OwnLoopPainter
+from engine.families.painter import built
+from engine.families.start import scheduled
+
+
+def load(model: Model) -> Painter:
+    """With the schedule that mflux picks where none is named."""
+    pipeline = built(model, ErnieImage)
+    return OwnLoopPainter(
+        pipeline,
+        layout=PackedLatents(pipeline.vae, ErnieLatentCreator.create_noise),
+        sigmas=scheduled(pipeline, "linear"),
+        loras=ErnieLoRAMapping.get_mapping(),
+        arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
+    )

@@ -1,0 +1,26 @@
+"""MOSS-Image as mflux 0.24 spells it."""
+
+from __future__ import annotations
+
+from mflux.models.moss_image import MOSSImage
+from mflux.models.moss_image.latent_creator.moss_image_latent_creator import MOSSImageLatentCreator
+from mflux.models.moss_image.weights.moss_image_lora_mapping import MOSSImageLoRAMapping
+
+from engine.backends.base import Model
+from engine.families.base import Painter
+from engine.families.flux2_latents import PackedLatents
+from engine.families.own_loop import OwnLoopPainter
+from engine.families.painter import built
+from engine.families.start import scheduled
+
+
+def load(model: Model) -> Painter:
+    """On the schedule it was trained with."""
+    pipeline = built(model, MOSSImage)
+    return OwnLoopPainter(
+        pipeline,
+        layout=PackedLatents(pipeline.vae, MOSSImageLatentCreator.create_noise),
+        sigmas=scheduled(pipeline, "moss_image"),
+        loras=MOSSImageLoRAMapping.get_mapping(),
+        arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
+    )
