@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import random
+import shutil
 import statistics
 import tempfile
 import time
@@ -97,7 +98,9 @@ def request(rnd: random.Random) -> GenerationRequest:
 def service_in(folder: Path, backend: str) -> JobService:
     pictures = Pictures(folder / "output")
     pictures.prepare()
-    local = {name: LocalModel(EMBEDDED_PATH, EMBEDDED) for name in MODELS[1:]}
+    local = {name: LocalModel(folder / name, EMBEDDED) for name in MODELS[1:]}
+    for model in local.values():
+        shutil.copytree(EMBEDDED_PATH, model.path)
     options = EngineOptions(backend="fake", fake_script=json.dumps(FAKE)) if backend == "fake" else EngineOptions()
     return JobService(
         store=SqliteStore(folder / "data"),

@@ -65,6 +65,8 @@ class Library:
         for target in self._aliases.values():
             self.find(target)
         self.default = self.find(default).name
+        owners: dict[tuple[str, ...], str] = {}
+        self._weights = {name: owners.setdefault(self._source(spec), name) for name, spec in self._specs.items()}
 
     @property
     def models_dir(self) -> Path:
@@ -112,6 +114,14 @@ class Library:
                 param="model",
             )
         return folder
+
+    def weights(self, name: str) -> str:
+        """One name for all models drawn with the same weights, whatever the bits: the first of them."""
+        name = self._aliases.get(name, name)
+        return self._weights.get(name, name)
+
+    def _source(self, spec: ModelSpec) -> tuple[str, ...]:
+        return (spec.family, spec.geometry, str(self._folders.get(spec.name) or spec.repo or spec.name))
 
     def on_disk(self, spec: ModelSpec) -> bool:
         return self._locate(spec) is not None

@@ -70,7 +70,7 @@ class JobService:
         self._engine = engine
         self._options = options
         self._hub = Hub()
-        self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model)
+        self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model, weights_of=library.weights)
         self._retention = Retention(store, pictures, options)
         self._places = Places(store, self._hub, self._forecaster, options.places_every_s)
         self.house = House(

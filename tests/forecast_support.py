@@ -51,10 +51,14 @@ class Machine:
     held: list[bool] = field(default_factory=list)
     arrivals: list[tuple[float, Generate]] = field(default_factory=list)
     """What is submitted at which time, in order."""
+    weights_of: Callable[[str], str | None] = str
+    """None for the model's own."""
     _told: dict[str, tuple[float, Forecast]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.forecaster = Forecaster(SPECS.get, lambda: self.loaded, lambda: self.now)
+        self.forecaster = Forecaster(
+            SPECS.get, lambda: self.loaded, lambda: self.now, weights_of=lambda name: self.weights_of(name) or name
+        )
 
     def order(self) -> Sequence[Waiting]:
         return [

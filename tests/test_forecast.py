@@ -150,6 +150,25 @@ def test_a_wait_counts_every_job_and_every_load_before_it_once() -> None:
     assert machine.forecast(jobs[0]).expected_s == approx(load + machine.real.of(plan), rel=0.05)
 
 
+def test_models_of_the_same_weights_are_loaded_once_and_cost_alike() -> None:
+    machine = Machine(weights_of={LARGE: SMALL}.get)
+    for _ in range(4):
+        machine.draw(a_picture())
+    jobs = [machine.submit(a_picture(model=model)) for model in (LARGE, SMALL)]
+    one = machine.real.of(a_picture())
+    assert [machine.forecast(job).expected_s for job in jobs] == approx([one, 2 * one], rel=0.05)
+
+
+def test_a_job_that_was_claimed_a_moment_ago_still_has_its_forecast() -> None:
+    machine = Machine()
+    for _ in range(4):
+        machine.draw(a_picture())
+    job = machine.submit(a_picture())
+    before = machine.forecast(job)
+    machine.line.clear()
+    assert machine.forecast(job) == before
+
+
 def test_the_time_that_passes_is_taken_from_the_running_job_only_and_never_below_nothing() -> None:
     machine = Machine()
     for _ in range(4):
@@ -338,8 +357,9 @@ FACTS = {kind.model_fields["kind"].default: kind for kind in KINDS}
 
 @pytest.mark.parametrize("trace", TRACES, ids=lambda trace: trace.stem)
 def test_on_a_recorded_trace_of_the_embedded_model_errors_stay_bounded_and_intervals_hold(trace: Path) -> None:
-    """Recorded by benchmarks/forecast.py --record, while other programs took two to four times the cores there were:
-    a step of the same size took between 0.04 and 0.11 s."""
+    """Recorded by benchmarks/forecast.py --record. On the busy machine other programs took two to four times the cores
+    there were: a step of the same size took between 0.04 and 0.11 s; on the other between 0.027 and 0.051 s."""
+    most_error = 0.25 if "busy" in trace.stem else 0.15
     clock, loaded = [0.0], [""]
     specs = dict.fromkeys((EMBEDDED, "second", "third"), SPECS[EMBEDDED])
     forecaster = Forecaster(specs.get, lambda: loaded[0] or None, lambda: clock[0])
@@ -378,9 +398,9 @@ def test_on_a_recorded_trace_of_the_embedded_model_errors_stay_bounded_and_inter
                 outcomes.append((forecast, clock[0] - at))
     assert len(outcomes) >= 60
     errors = [abs(said - came) / came for said, came in waits[20:] if came >= 2]
-    assert median(errors) <= 0.25
+    assert median(errors) <= most_error
     held = [f.finish_low_s <= came <= f.finish_high_s for f, came in outcomes[20:] if came >= 2]
-    assert sum(held) / len(held) >= 0.85
+    assert 0.85 <= sum(held) / len(held) <= 0.97
 
 
 def test_there_is_a_recorded_trace() -> None:

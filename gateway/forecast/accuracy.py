@@ -16,12 +16,15 @@ from typing import Any
 
 from gateway.forecast.series import Cost
 
-MISSED = 0.07
+MISSED = 0.06
 """Of the forecasts may lie outside their interval: a little less than is promised, as those of a burst err together."""
-ADAPT = 0.2
-"""How much a miss widens the interval, as a logarithm; hits take that back in nine steps."""
+ADAPT = 0.1
+"""How much a miss widens the interval, as a logarithm; hits take that back in sixteen steps."""
 WIDTHS = (0.5, 4.0)
-SCORES = 100
+SCORES = 30, 100
+"""Scores kept, least and most."""
+NEWEST = 0.7
+"""Share of all scores that is kept between the two: what a beginner missed widens no interval for long."""
 RECORDED = 500
 AT_LEAST_S = 2.0
 """Shorter waits count for no error: a tenth of a second would be much of them."""
@@ -48,7 +51,7 @@ class Accuracy:
     """Forecasts held against what came."""
 
     def __init__(self) -> None:
-        self._scores: deque[float] = deque(AT_FIRST, maxlen=SCORES)
+        self._scores: deque[float] = deque(AT_FIRST, maxlen=SCORES[1])
         self._errors: deque[float] = deque(maxlen=RECORDED)
         self._wait_errors: deque[float] = deque(maxlen=RECORDED)
         self._held: deque[bool] = deque(maxlen=RECORDED)
@@ -71,6 +74,8 @@ class Accuracy:
         if actual_s >= AT_LEAST_S:
             self._errors.append(abs(actual_s - expected.seconds) / actual_s)
         self.count += 1
+        while len(self._scores) > max(SCORES[0], NEWEST * (self.count + len(AT_FIRST))):
+            self._scores.popleft()
 
     def note_wait(self, expected_s: float, actual_s: float) -> None:
         """A job began after `actual_s`."""
@@ -98,7 +103,7 @@ class Accuracy:
 
     def read_json(self, kept: dict[str, Any]) -> None:
         """Raises: KeyError, ValueError, TypeError for what was not written by `to_json`."""
-        self._scores = deque((float(score) for score in kept["scores"]), maxlen=SCORES)
+        self._scores = deque((float(score) for score in kept["scores"]), maxlen=SCORES[1])
         self._errors.extend(float(error) for error in kept["errors"])
         self._wait_errors.extend(float(error) for error in kept["wait_errors"])
         self._held.extend(bool(held) for held in kept["held"])

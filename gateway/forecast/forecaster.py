@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import hypot
 from typing import Any
 
@@ -43,17 +43,21 @@ class Walk:
 
 
 class Forecaster:
-    """Belongs to one event loop. `loaded_model` says which model the engine holds, `spec_of` what is known of one."""
+    """Belongs to one event loop. `loaded_model` says which model the engine holds, `spec_of` what is known of one,
+    `weights_of` what names the weights it shares with others: between two such nothing is loaded.
+    """
 
     def __init__(
         self,
         spec_of: Callable[[str], ModelSpec | None],
         loaded_model: Callable[[], str | None],
         clock: Callable[[], float] = time.monotonic,
+        weights_of: Callable[[str], str] = str,
     ) -> None:
         self._spec_of = spec_of
         self._loaded_model = loaded_model
         self._clock = clock
+        self._weights_of = weights_of
         self._costs = Costs(spec_of)
         self._accuracy = Accuracy()
         self._works: dict[str, Work] = {}
@@ -168,11 +172,12 @@ class Forecaster:
     # ---- inside ----------------------------------------------------------------------------------
 
     def _work(self, job: Job) -> Work:
-        return work_of(job.plan, self._spec_of(job.plan.model), max(job.first_undrawn, len(job.pages)))
+        work = work_of(job.plan, self._spec_of(job.plan.model), max(job.first_undrawn, len(job.pages)))
+        return replace(work, model=self._weights_of(work.model))
 
     def _loaded_now(self) -> tuple[str, int | None] | None:
-        loaded = self._loaded
-        return loaded if loaded is not None and self._loaded_model() == loaded[0] else None
+        loaded, name = self._loaded, self._loaded_model()
+        return loaded if loaded is not None and name is not None and self._weights_of(name) == loaded[0] else None
 
     def _left(self, trace: Trace) -> Cost:
         """Until the job is done, its last file included."""
@@ -193,8 +198,11 @@ class Forecaster:
     def _due(self, job_id: str, line: Sequence[Waiting]) -> tuple[Cost, Cost] | None:
         """When a waiting job begins and is done, from now."""
         work = self._works.get(job_id)
-        if work is None or (due := self._walk(work.lane, line).due.get(job_id)) is None:
+        if work is None:
             return None
+        walk = self._walk(work.lane, line)
+        # One that is claimed leaves the line a moment before `begins`.
+        due = walk.due.get(job_id) or along([(job_id, work)], self._costs, walk.loaded)[job_id]
         left = self._lane_left(work.lane)
         return _after(left, due.begins), _after(left, due.done)
 

@@ -18,6 +18,7 @@ class Work:
 
     lane: Lane
     model: str
+    """Whose weights it needs."""
     quantize: int | None
     mode: str
     """Plans of one mode cost alike for the same size and steps: txt2img, img2img, edit, and what else matters."""
