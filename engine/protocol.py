@@ -46,6 +46,18 @@ class Lora(Frozen):
 MaskContent = Literal["original", "noise", "nothing"]
 
 
+class Control(Frozen):
+    """A picture whose outlines or depths the drawn one follows, by a model that has learnt to."""
+
+    kind: Literal["canny", "depth"]
+    image: str
+    """Blob: for `depth` the map itself, near parts light."""
+    is_map: bool = True
+    """For `canny`: whether the picture is white edges on black already, or its edges are still to be found."""
+    strength: float = 1.0
+    """How closely: 0 to 2."""
+
+
 class SecondPass(Frozen):
     """The drawn picture, enlarged so that it covers this size, cropped to it, and drawn over: "hires fix"."""
 
@@ -89,6 +101,7 @@ class Generate(Frozen):
     paste: Paste | None = None
     references: tuple[str, ...] = ()
     """Blobs: pictures that the drawn one follows, for models that edit."""
+    control: Control | None = None
     loras: tuple[Lora, ...] = ()
     subseeds: tuple[int, ...] = ()
     """One a picture where `subseed_strength` is above 0."""
@@ -103,7 +116,8 @@ class Generate(Frozen):
     def inputs(self) -> frozenset[str]:
         """All blobs the plan names."""
         paste = (self.paste.picture, *self.paste.further_pictures, self.paste.mask) if self.paste else ()
-        return frozenset(name for name in (*self.init_images, self.mask, *paste, *self.references) if name)
+        control = self.control.image if self.control else None
+        return frozenset(name for name in (*self.init_images, self.mask, *paste, *self.references, control) if name)
 
     @property
     def init_images(self) -> tuple[str, ...]:
@@ -413,6 +427,8 @@ class Run(Frozen):
     """Absolute folder, resolved by the gateway."""
     copy_path: str | None = None
     """Absolute folder of the same weights, quantised as the plan wants them: loaded in the place of `model_path`."""
+    also_paths: tuple[str, ...] = ()
+    """One for each of the spec's further repositories, where they lie in folders of their own."""
     inputs: dict[str, str] = {}
     """Where what the plan names lies, blobs and LoRAs: absolute files."""
     spool_dir: str

@@ -178,7 +178,7 @@ class Worker:
 
     def _do(self, backend: Backend, held: Held) -> None:
         run = held.run
-        model = Model(run.spec, run.model_path, run.plan.quantize, run.copy_path)
+        model = Model(run.spec, run.model_path, run.plan.quantize, run.copy_path, run.also_paths)
         if isinstance(run.plan, Save):
             if not backend.holds(model):
                 raise BackendError("internal_error", "The model is not loaded any more.")

@@ -153,6 +153,7 @@ class EngineLane(LaneRunner):
         try:
             spec = self._library.find(plan.model)
             folder = self._library.folder(spec)
+            also = tuple(str(path) for path in self._library.further_folders(spec))
             self._house.admit(plan, spec)
             copy = await asyncio.to_thread(self._house.copy_of, plan, spec, folder)
             inputs = await self._lay_out_inputs(job)
@@ -174,6 +175,7 @@ class EngineLane(LaneRunner):
             spec=spec,
             model_path=str(folder),
             copy_path=None if copy is None else str(copy),
+            also_paths=also,
             inputs=inputs,
             spool_dir=str(self._spool),
             first_image=job.first_undrawn,

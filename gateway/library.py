@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,8 @@ from gateway.loras import LoraLibrary
 
 FAST_DEFAULT = "flux2-klein-4b"
 REMOVED = {"schnell", "dev"}
+ALSO_SAVED_AS = ("transformer_controlnet", "controlnet", "image_encoder")
+"""Where a copy that mflux saved holds what first came from a further repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,28 @@ class Library:
     def _source(self, spec: ModelSpec) -> tuple[str, ...]:
         return (spec.family, spec.geometry, str(self._folders.get(spec.name) or spec.repo or spec.name))
 
+    def further_folders(self, spec: ModelSpec) -> tuple[Path, ...]:
+        """Where the model's further repositories lie; none where they are part of its own folder.
+
+        Raises: ModelNotOnDisk.
+        """
+        found = self._locate_also(spec, self.folder(spec))
+        if found is None:
+            repos = " and ".join(files.repo for files in spec.also)
+            raise ModelNotOnDisk(f"'{spec.name}' also needs {repos}, not on this machine.", param="model")
+        return found
+
     def on_disk(self, spec: ModelSpec) -> bool:
-        return self._locate(spec) is not None
+        folder = self._locate(spec)
+        return folder is not None and self._locate_also(spec, folder) is not None
+
+    def _locate_also(self, spec: ModelSpec, folder: Path) -> tuple[Path, ...] | None:
+        """A folder for each further repository; none where mflux saved everything into the model's own."""
+        if not spec.also or any(any((folder / part).glob("*.safetensors")) for part in ALSO_SAVED_AS):
+            return ()
+        places = [(self._models_dir / files.repo.rpartition("/")[2], files.repo) for files in spec.also]
+        found = [own if _holds_any(own) else _hub_snapshot(repo, _holds_any) for own, repo in places]
+        return None if None in found else tuple(path for path in found if path is not None)
 
     def _locate(self, spec: ModelSpec) -> Path | None:
         own = self._folders.get(spec.name)
@@ -143,10 +165,14 @@ def _holds_weights(folder: Path) -> bool:
     return any((folder / "transformer").glob("*.safetensors"))
 
 
-def _hub_snapshot(repo: str) -> Path | None:
+def _holds_any(folder: Path) -> bool:
+    return any(folder.glob("**/*.safetensors"))
+
+
+def _hub_snapshot(repo: str, holds: Callable[[Path], bool] = _holds_weights) -> Path | None:
     """The newest complete snapshot in the Hugging Face cache that mflux itself would use."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     snapshots = cache / f"models--{repo.replace('/', '--')}" / "snapshots"
-    found = [folder for folder in snapshots.glob("*") if _holds_weights(folder)]
+    found = [folder for folder in snapshots.glob("*") if holds(folder)]
     return max(found, key=lambda folder: folder.stat().st_mtime).resolve() if found else None

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from engine.catalog import ModelSpec
-from engine.protocol import Frozen, Generate, Lora, MaskContent, Paste, SecondPass
+from engine.protocol import Control, Frozen, Generate, Lora, MaskContent, Paste, SecondPass
 from gateway.errors import InvalidRequest
 
 SEED_MAX = 2**32 - 1
 SIZE_STEP_PX = 16
 LORA_SCALE_MAX = 4
+CONTROL_STRENGTH_MAX = 2
 
 
 class SecondPassRequest(Frozen):
@@ -49,6 +50,7 @@ class GenerationRequest(Frozen):
     mask_content: MaskContent = "original"
     paste: Paste | None = None
     references: tuple[str, ...] = ()
+    control: Control | None = None
     subseed: int | None = None
     subseed_strength: float = 0.0
     loras: tuple[Lora, ...] = ()
@@ -149,7 +151,9 @@ def resolve(
         )
 
     second_pass = None
-    if request.second_pass is not None:
+    if request.second_pass is not None and (not spec.init_image or spec.needs_mask):
+        _lacks(leniency, adjust, "second_pass", "a second pass", f"{spec.name} cannot draw over a whole picture")
+    elif request.second_pass is not None:
         second_pass = _second_pass(request.second_pass, steps, spec, limits, steps_as_sent, adjust)
         pixel_steps = second_pass.width_px * second_pass.height_px * second_pass.steps
         if (width * height * steps + pixel_steps) * count > limits.max_pixel_steps:
@@ -157,14 +161,12 @@ def resolve(
                 f"width x height x steps x pictures must be at most {limits.max_pixel_steps}.", param="second_pass"
             )
 
+    request = _pictured(request, spec, leniency, adjust)
     denoise = 1.0
     if request.init_image is not None:
-        denoise = 0.75 if request.denoise is None else request.denoise
+        denoise = (1.0 if spec.needs_mask else 0.75) if request.denoise is None else request.denoise
         if not 0.0 <= denoise <= 1.0:
             raise InvalidRequest("The denoising strength must be between 0 and 1.", param="denoise")
-    elif request.mask is not None:
-        raise InvalidRequest("A mask needs a picture that it belongs to.", param="mask")
-    references = _references(request.references, spec, leniency, adjust)
 
     seed = _seed("seed", request.seed, random_seed)
     seeds = tuple(_seed("seed", one, random_seed) for one in request.seeds)
@@ -193,7 +195,8 @@ def resolve(
         mask=request.mask,
         mask_content=request.mask_content,
         paste=request.paste,
-        references=references,
+        references=request.references,
+        control=request.control,
         loras=loras,
         previews=max(0, request.previews or 0),
         low_ram=low_ram if request.low_ram is None else request.low_ram,
@@ -252,9 +255,7 @@ def _loras(
     adjust: _Adjust,
 ) -> tuple[Lora, ...]:
     if asked and not spec.lora:
-        if leniency == "refuse":
-            raise InvalidRequest(f"{spec.name} takes no LoRAs.", param="loras")
-        adjust("loras", _clip(asked[0].name), None, f"{spec.name} takes no LoRAs")
+        _lacks(leniency, adjust, "loras", _clip(asked[0].name), f"{spec.name} takes no LoRAs")
         return ()
     missing = [lora for lora in asked if lora.name not in known]
     if missing and leniency == "refuse":
@@ -271,15 +272,66 @@ def _loras(
     return tuple(Lora(name=there.name, scale=lora.scale) for lora, there in found)
 
 
+def _pictured(request: GenerationRequest, spec: ModelSpec, leniency: Leniency, adjust: _Adjust) -> GenerationRequest:
+    """The request with the pictures that the model can use, each as what it can be used.
+
+    Raises: InvalidRequest for one that it lacks, or that cannot be left out.
+    """
+    update: dict[str, object] = {}
+    if request.mask is not None and request.init_image is None:
+        raise InvalidRequest("A mask needs a picture that it belongs to.", param="mask")
+    if request.mask is not None and not spec.masks:
+        _lacks(leniency, adjust, "mask", "a mask", f"{spec.name} cannot repaint a part of a picture")
+        update |= {"mask": None, "paste": None}
+    masked = request.mask is not None and spec.masks
+    if spec.needs_mask and not masked:
+        raise InvalidRequest(f"{spec.name} repaints a part of a picture: send one with a mask.", param="mask")
+    references = _references(request.references, spec, leniency, adjust)
+    if request.init_image is not None and not references and spec.needs_reference:
+        references = (request.init_image,)
+        if not masked:
+            update |= {"init_image": None, "further_init_images": ()}
+        elif request.denoise is None:
+            update |= {"denoise": 1.0}
+        adjust("init_image", "a start", "a reference", f"{spec.name} follows a picture rather than begin from it")
+    elif request.init_image is not None and not spec.init_image:
+        _lacks(leniency, adjust, "init_image", "a start", f"{spec.name} cannot begin from a picture")
+        update |= {"init_image": None, "further_init_images": ()}
+    if spec.needs_reference and not references:
+        raise InvalidRequest(f"{spec.name} follows a picture: send a reference.", param="references")
+    control = _control(request.control, spec, leniency, adjust)
+    return request.model_copy(update={**update, "references": references, "control": control})
+
+
 def _references(asked: tuple[str, ...], spec: ModelSpec, leniency: Leniency, adjust: _Adjust) -> tuple[str, ...]:
     if len(asked) <= spec.max_references:
         return asked
     if spec.max_references:
         raise InvalidRequest(f"{spec.name} takes at most {spec.max_references} reference pictures.", param="references")
-    if leniency == "refuse":
-        raise InvalidRequest(f"{spec.name} cannot edit pictures.", param="references")
-    adjust("references", len(asked), None, f"{spec.name} cannot edit pictures")
+    _lacks(leniency, adjust, "references", len(asked), f"{spec.name} cannot edit pictures")
     return ()
+
+
+def _control(asked: Control | None, spec: ModelSpec, leniency: Leniency, adjust: _Adjust) -> Control | None:
+    if spec.control is None:
+        if asked is not None:
+            _lacks(leniency, adjust, "control", asked.kind, f"{spec.name} has no ControlNet")
+        return None
+    if asked is None:
+        what = "outlines" if spec.control == "canny" else "depth map"
+        raise InvalidRequest(f"{spec.name} follows the {what} of a picture: send a control picture.", param="control")
+    if asked.kind != spec.control:
+        raise InvalidRequest(f"{spec.name} follows {spec.control}, not {asked.kind}.", param="control")
+    if not 0.0 <= asked.strength <= CONTROL_STRENGTH_MAX:
+        raise InvalidRequest(f"A control's strength must be between 0 and {CONTROL_STRENGTH_MAX}.", param="control")
+    return asked
+
+
+def _lacks(leniency: Leniency, adjust: _Adjust, param: str, asked: str | int, reason: str) -> None:
+    """Refuse, or tell that it is left out."""
+    if leniency == "refuse":
+        raise InvalidRequest(f"{reason}.", param=param)
+    adjust(param, asked, None, reason)
 
 
 def _second_pass(

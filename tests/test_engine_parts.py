@@ -223,6 +223,7 @@ class Recorder:
         self.built = built
         self.asked: dict[str, Any] = {}
         self.vae, self.callbacks, self.transformer = None, self, self
+        self.tiling_config = None
         self.model_config = built.get("model_config")
         self.observers: list[Any] = []
         self._array = mx.zeros(1)
@@ -236,6 +237,8 @@ class Recorder:
     def _encode_prompt_pair(self) -> None: ...
 
     def _encode_prompts(self) -> None: ...
+
+    def _encode_prompts_with_images(self) -> None: ...
 
     def generate_image(self, **asked: Any) -> Any:
         self.asked = asked
@@ -327,9 +330,11 @@ def test_every_geometry_of_the_catalogue_is_mfluxs() -> None:
     from engine.catalog import CATALOG
 
     assert {spec.geometry for spec in CATALOG if spec.family != "flux2_tiny"} <= set(AVAILABLE_MODELS)
-    assert {AVAILABLE_MODELS[spec.geometry].model_name for spec in CATALOG if spec.repo} == {
-        spec.repo for spec in CATALOG if spec.repo
-    }
+    for spec in CATALOG:
+        if spec.repo is not None:
+            config, repos = AVAILABLE_MODELS[spec.geometry], [spec.repo, *(files.repo for files in spec.also)]
+            assert config.model_name in repos
+            assert config.controlnet_model in (None, *repos)
     assert TINY.family == "flux2_tiny"
 
 

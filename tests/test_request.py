@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from engine.catalog import CATALOG
-from engine.protocol import Lora
+from engine.protocol import Control, Lora
 from gateway.errors import InvalidRequest
-from gateway.request import GenerationRequest, KnownLora, Limits, Resolution, resolve
+from gateway.request import GenerationRequest, KnownLora, Limits, Resolution, SecondPassRequest, resolve
 
 SPECS = {spec.name: spec for spec in CATALOG}
 
@@ -132,6 +132,62 @@ def test_subseeds_follow_each_other_while_the_seed_stays() -> None:
     assert (plan.seeds, plan.subseeds, plan.subseed_strength) == ((5, 5, 5), (9, 10, 11), 0.25)
     plan = resolved(seed=5, subseed=9, count=3).plan
     assert (plan.seeds, plan.subseeds) == ((5, 6, 7), ())
+
+
+@pytest.mark.parametrize(
+    ("model", "said", "param"),
+    [
+        ("flux1-kontext-dev", {}, "references"),
+        ("qwen-image-edit-2511", {}, "references"),
+        ("qwen-image-edit-2511", {"references": ("a",) * 4}, "references"),
+        ("flux1-fill-dev", {}, "mask"),
+        ("flux1-fill-dev", {"init_image": "a"}, "mask"),
+        ("flux1-depth-dev", {}, "control"),
+        ("flux1-depth-dev", {"control": Control(kind="canny", image="a")}, "control"),
+        ("flux1-depth-dev", {"control": Control(kind="depth", image="a", strength=2.1)}, "control"),
+        ("flux1-redux-dev", {"references": ("a",), "init_image": "a", "mask": "b"}, "mask"),
+        ("flux1-redux-dev", {"references": ("a",), "init_image": "a"}, "init_image"),
+        ("flux1-dev", {"control": Control(kind="canny", image="a")}, "control"),
+        (
+            "flux1-redux-dev",
+            {"references": ("a",), "second_pass": SecondPassRequest(width_px=64, height_px=64)},
+            "second_pass",
+        ),
+    ],
+)
+def test_what_a_model_cannot_draw_without_or_with_is_refused(model: str, said: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        resolved(model, **said)
+    assert caught.value.param == param
+
+
+def test_what_a_model_can_draw_without_is_left_out_where_the_protocol_expects_that() -> None:
+    control = Control(kind="canny", image="a")
+    resolution = resolved("flux1-dev", leniency="drop", control=control)
+    assert (resolution.plan.control, told(resolution)) == (None, {"control": ("canny", None)})
+    resolution = resolved("flux1-redux-dev", leniency="drop", references=("a",), init_image="b", mask="c")
+    assert (resolution.plan.init_image, resolution.plan.mask, resolution.plan.denoise) == (None, None, 1.0)
+    assert set(told(resolution)) == {"init_image", "mask"}
+
+
+def test_a_picture_to_begin_from_is_the_reference_of_a_model_that_only_edits() -> None:
+    resolution = resolved("qwen-image-edit-2509", init_image="a", denoise=0.5)
+    assert (resolution.plan.references, resolution.plan.init_image, resolution.plan.denoise) == (("a",), None, 1.0)
+    assert told(resolution) == {"init_image": ("a start", "a reference")}
+    plan = resolved("flux1-kontext-dev", init_image="a", mask="b").plan
+    assert (plan.references, plan.init_image, plan.mask, plan.denoise) == (("a",), "a", "b", 1.0)
+    plan = resolved("flux1-kontext-dev", init_image="a", references=("b",), denoise=0.5).plan
+    assert (plan.references, plan.init_image, plan.denoise) == (("b",), "a", 0.5)
+
+
+def test_a_model_that_repaints_does_so_wholly_unless_told_otherwise() -> None:
+    assert resolved("flux1-fill-dev", init_image="a", mask="b").plan.denoise == 1.0
+    assert resolved("flux1-fill-dev", init_image="a", mask="b", denoise=0.6).plan.denoise == 0.6
+
+
+def test_a_control_reaches_the_plan_of_a_model_that_follows_its_kind() -> None:
+    control = Control(kind="canny", image="a", strength=0.7, is_map=False)
+    assert resolved("flux1-schnell-controlnet-canny", control=control).plan.control == control
 
 
 def test_references_are_for_models_that_edit() -> None:

@@ -19,6 +19,8 @@ class Model:
     quantize: int | None
     copy: str | None = None
     """A folder of the same weights that were quantised before."""
+    also: tuple[str, ...] = ()
+    """One absolute folder for each of the spec's further repositories; none where all lies in `path`."""
 
     @property
     def key(self) -> tuple[str, str, str, int | None]:

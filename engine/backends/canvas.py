@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageOps
 
 from engine.backends.base import BackendError, Picture
+from engine.backends.canny import edges_of
 from engine.protocol import Generate
 
 Size = tuple[int, int]
@@ -107,6 +108,8 @@ class Frame:
     mask: Image.Image | None = None
     """Fitted to `drawn`: white is repainted, black stays."""
     references: tuple[Image.Image, ...] = ()
+    control: Image.Image | None = None
+    """The map to follow, at `drawn`: white edges on black, or depths."""
     part: Patch | None = None
     """Where in the picture asked for the model drew, where it drew only a part of it."""
     patch: Patch | None = None
@@ -137,6 +140,15 @@ def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) -
 
     Raises: BackendError("bad_input").
     """
+    frame = _frame_of(plan, native_px, inputs)
+    if plan.control is None or frame.untouched is not None:
+        return frame
+    followed = stretch(open_input(inputs[plan.control.image]), frame.drawn)
+    finds = plan.control.kind == "canny" and not plan.control.is_map
+    return replace(frame, control=edges_of(followed) if finds else followed)
+
+
+def _frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) -> Frame:
     asked = (plan.width_px, plan.height_px)
     drawn = asked if native_px is None else (native_px, native_px)
     references = tuple(open_input(inputs[name]) for name in plan.references)
@@ -158,7 +170,9 @@ def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) -
     if mask is not None and part is not None:
         laid = Patch(init, Image.new("L", asked, 255), part)
         init, mask = init.crop(part), mask.crop(part)
-        return Frame(asked, drawn, stretch(init, drawn), None, stretch(mask, drawn), references, laid, patch)
+        return Frame(
+            asked, drawn, stretch(init, drawn), mask=stretch(mask, drawn), references=references, part=laid, patch=patch
+        )
     fitted = None if mask is None else contain(mask, drawn)
     return Frame(asked, drawn, contain(init, drawn), mask=fitted, references=references, patch=patch)
 
@@ -187,6 +201,13 @@ def _patch_of(plan: Generate, init: Image.Image, mask: Image.Image | None, input
     left, top = plan.paste.left_px, plan.paste.top_px
     box = (left, top, left + plan.paste.width_px, top + plan.paste.height_px)
     return Patch(picture, stretch(open_mask(inputs[plan.paste.mask]), picture.size), box)
+
+
+def png_file(image: Image.Image) -> io.BytesIO:
+    """The picture as a file in memory."""
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return file
 
 
 def to_picture(image: Image.Image, drawn_px: Size) -> Picture:

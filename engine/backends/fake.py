@@ -198,6 +198,8 @@ def sketch(plan: Generate, image: int, frame: canvas.Frame) -> Image.Image:
         painted = Image.blend(painted, variation, plan.subseed_strength)
     for reference in frame.references:
         painted = Image.blend(painted, canvas.stretch(reference, frame.drawn), 0.5)
+    if frame.control is not None and plan.control is not None:
+        painted = Image.blend(painted, frame.control, plan.control.strength / 4)
     for lora in plan.loras:
         painted = Image.blend(painted, gradient(lora.name, 0, frame.drawn), min(1.0, abs(lora.scale) / 2))
     if frame.init is not None:

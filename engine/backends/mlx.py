@@ -54,10 +54,11 @@ class MlxBackend:
         self._loaded = self._painter = None
         self.clear()
         mx.reset_peak_memory()
-        folder = model.copy or model.path
-        check_weights(Path(folder))
+        placed = model if model.copy is None else replace(model, path=model.copy, also=())
+        for folder in (placed.path, *placed.also):
+            check_weights(Path(folder))
         try:
-            self._painter = families.load(replace(model, path=folder))
+            self._painter = families.load(placed)
         except RuntimeError as error:
             raise named(error) from error
         self._loaded = model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.catalog.spec import ModelSpec, at_load
+from engine.catalog.spec import HubFiles, ModelSpec, at_load
 
 _FILES = (
     "text_encoder/*.safetensors",
@@ -61,4 +61,73 @@ _KREA = _DEV.model_copy(
     }
 )
 
-ROWS = tuple(row for spec in (_SCHNELL, _DEV, _KREA) for row in at_load(spec, 4, 8))
+
+def _like_dev(name: str, geometry: str, description: str, **update: object) -> ModelSpec:
+    """A model of FLUX.1 dev's shape, its repository named after it unless `update` says otherwise."""
+    repo = f"black-forest-labs/FLUX.1-{name.removeprefix('flux1-').removesuffix('-dev').capitalize()}-dev"
+    fields = {"name": name, "geometry": geometry, "repo": repo, "description": f"FLUX.1 {description}, 12B parameters"}
+    return _DEV.model_copy(update={**fields, **update})
+
+
+_KONTEXT = _like_dev(
+    "flux1-kontext-dev",
+    "dev-kontext",
+    "Kontext dev, edits the picture it follows",
+    default_guidance=2.5,
+    max_references=1,
+    needs_reference=True,
+)
+_FILL = _like_dev(
+    "flux1-fill-dev",
+    "dev-fill",
+    "Fill dev, repaints what a mask shows",
+    default_guidance=30.0,
+    needs_mask=True,
+)
+_DEPTH = _like_dev(
+    "flux1-depth-dev",
+    "dev-depth",
+    "Depth dev, follows a depth map",
+    default_guidance=10.0,
+    control="depth",
+)
+_REDUX = _like_dev(
+    "flux1-redux-dev",
+    "dev-redux",
+    "Redux dev, varies and mixes pictures",
+    repo=_DEV.repo,
+    also=(
+        HubFiles(
+            repo="black-forest-labs/FLUX.1-Redux-dev",
+            patterns=("image_encoder/*.safetensors", "image_encoder/*.json", "image_embedder/*"),
+        ),
+    ),
+    size_gb=35.0,
+    max_references=4,
+    needs_reference=True,
+    init_image=False,
+    masks=False,
+)
+_CANNY = HubFiles(repo="InstantX/FLUX.1-dev-Controlnet-Canny", patterns=("*.safetensors", "config.json"))
+
+
+def _outlined(spec: ModelSpec) -> ModelSpec:
+    short = spec.name.removeprefix("flux1-")
+    update = {
+        "name": f"{spec.name}-controlnet-canny",
+        "geometry": f"{short}-controlnet-canny",
+        "description": f"FLUX.1 {short} with a ControlNet, follows the outlines of a picture",
+        "also": (_CANNY,),
+        "size_gb": spec.size_gb + 3.6,
+        "control": "canny",
+        "init_image": False,
+        "masks": False,
+    }
+    return spec.model_copy(update=update)
+
+
+ROWS = tuple(
+    row
+    for spec in (_SCHNELL, _DEV, _KREA, _KONTEXT, _FILL, _DEPTH, _REDUX, _outlined(_DEV), _outlined(_SCHNELL))
+    for row in at_load(spec, 4, 8)
+)

@@ -33,4 +33,24 @@ _IMAGE = ModelSpec(
     negative_prompt=True,
 )
 
-ROWS = at_load(_IMAGE, 4, 8)
+
+def _edit(year_month: str, geometry: str) -> ModelSpec:
+    return _IMAGE.model_copy(
+        update={
+            "name": f"qwen-image-edit-{year_month}",
+            "geometry": geometry,
+            "repo": f"Qwen/Qwen-Image-Edit-{year_month}",
+            "description": f"Qwen-Image-Edit {year_month}, edits the pictures it follows, 20B parameters",
+            "max_references": 3,
+            "needs_reference": True,
+            "init_image": False,
+            "masks": False,
+        }
+    )
+
+
+ROWS = tuple(
+    row
+    for spec in (_IMAGE, _edit("2509", "qwen-image-edit"), _edit("2511", "qwen-image-edit-2511"))
+    for row in at_load(spec, 4, 8)
+)

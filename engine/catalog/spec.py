@@ -71,12 +71,14 @@ class ModelSpec(BaseModel):
     init_image: bool = True
     """Whether a picture can be the start of another."""
     masks: bool = True
+    needs_mask: bool = False
+    """It repaints a part of a picture, and draws nothing else."""
     max_references: int = 0
     """Pictures the model can follow at once; 0 for one that cannot edit."""
     needs_reference: bool = False
     lora: bool = True
     control: Literal["canny", "depth"] | None = None
-    """The kind of map the model's ControlNet follows."""
+    """The kind of map the model follows, and cannot draw without."""
 
     def loaded_gb(self, bits: int | None) -> float:
         """Weights in memory at `bits`, or as stored; a group of 64 carries 32 bits of scale and bias."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.catalog.spec import ModelSpec, at_load
+from engine.catalog.spec import HubFiles, ModelSpec, at_load
 
 _FILES = (
     "vae/*.safetensors",
@@ -49,4 +49,30 @@ _BASE = ModelSpec(
     negative_prompt=True,
 )
 
-ROWS = (*at_load(_TURBO, 4, 8), *at_load(_BASE, 4, 8))
+_UNION = HubFiles(
+    repo="alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1",
+    patterns=("Z-Image-Turbo-Fun-Controlnet-Union-2.1.safetensors", "config.json"),
+)
+
+
+def _controlled(control: str, what: str) -> ModelSpec:
+    return _TURBO.model_copy(
+        update={
+            "name": f"z-image-turbo-controlnet-{control}",
+            "geometry": "z-image-turbo-controlnet-union-2.1",
+            "also": (_UNION,),
+            "description": f"Z-Image-Turbo with a ControlNet, follows {what} of a picture",
+            "size_gb": _TURBO.size_gb + 6.7,
+            "weights_gb": 27.2,
+            "control": control,
+            "init_image": False,
+            "masks": False,
+        }
+    )
+
+
+ROWS = tuple(
+    row
+    for spec in (_TURBO, _BASE, _controlled("canny", "the outlines"), _controlled("depth", "the depths"))
+    for row in at_load(spec, 4, 8)
+)

@@ -1,4 +1,4 @@
-"""FLUX.1 schnell, dev and Krea as mflux 0.24 spells them."""
+"""FLUX.1 as mflux 0.24 spells it: schnell, dev and Krea here, what follows pictures and maps in files of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from mflux.models.flux.variants.txt2img.flux import Flux1
 from mflux.models.flux.weights.flux_lora_mapping import FluxLoRAMapping
 
 from engine.backends.base import Model
+from engine.families import flux1_controlled, flux1_pictures
 from engine.families.base import Painter
 from engine.families.encoded import FewPrompts
 from engine.families.painter import built
@@ -14,11 +15,23 @@ from engine.families.standard import StandardPainter
 
 def load(model: Model) -> Painter:
     """Its prompts remembered as mflux does it, but not all."""
-    pipeline = built(model, Flux1)
-    pipeline.prompt_cache = FewPrompts()
-    return StandardPainter(
-        pipeline,
-        loras=FluxLoRAMapping.get_mapping(),
-        scheduler="linear",
-        arguments=lambda plan: {"guidance": plan.guidance},
-    )
+    match model.spec.geometry:
+        case "dev-kontext":
+            return flux1_pictures.load_kontext(model)
+        case "dev-fill":
+            return flux1_pictures.load_fill(model)
+        case "dev-redux":
+            return flux1_pictures.load_redux(model)
+        case "dev-depth":
+            return flux1_controlled.load_depth(model)
+        case "dev-controlnet-canny" | "schnell-controlnet-canny":
+            return flux1_controlled.load_controlnet(model)
+        case _:
+            pipeline = built(model, Flux1)
+            pipeline.prompt_cache = FewPrompts()
+            return StandardPainter(
+                pipeline,
+                loras=FluxLoRAMapping.get_mapping(),
+                scheduler="linear",
+                arguments=lambda plan: {"guidance": plan.guidance},
+            )

@@ -26,7 +26,9 @@ from engine.protocol import Generate
 
 
 class OwnLoopPainter(PipelinePainter):
-    """`arguments` is what else of a plan is passed on; `references` says that the pipeline takes those of a frame."""
+    """`arguments` is what else of a plan is passed on, `pictures` what of a sketch; `references` says that the pipeline
+    takes those of a frame under that name.
+    """
 
     def __init__(
         self,
@@ -38,17 +40,21 @@ class OwnLoopPainter(PipelinePainter):
         loras: Sequence[LoRATarget] = (),
         transformer: str = "transformer",
         references: bool = False,
+        pictures: Callable[[Sketch], Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(pipeline, list(loras), transformer)
         self._layout = layout
         self._sigmas = sigmas
         self._more = arguments
         self._references = references
+        self._sketched = pictures
 
     def _arguments(self, plan: Generate) -> Mapping[str, Any]:
         return self._more(plan)
 
     def _pictures(self, sketch: Sketch, strength: float | None) -> Mapping[str, Any]:
+        if self._sketched is not None:
+            return self._sketched(sketch)
         return {"references": sketch.frame.references} if self._references else {}
 
     def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import mlx.core as mx
-from mflux.models.common.config.model_config import AVAILABLE_MODELS
+from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfig
 from mflux.models.common.lora.mapping.lora_mapping import LoRATarget
 from mflux.models.common.vae.tiling_config import TilingConfig
 from PIL.Image import Image
@@ -21,9 +21,9 @@ from engine.families.sitting import Observer, Sitting, Unfinished
 from engine.protocol import Generate
 
 
-def built(model: Model, pipeline: Callable[..., Any]) -> Any:
+def built(model: Model, pipeline: Callable[..., Any], config: ModelConfig | None = None) -> Any:
     """A pipeline by the model's geometry in mflux's table: names are never guessed from, and paths are absolute."""
-    config = AVAILABLE_MODELS[model.spec.geometry]
+    config = config or AVAILABLE_MODELS[model.spec.geometry]
     return pipeline(model_path=model.path, quantize=model.quantize, model_config=config)
 
 

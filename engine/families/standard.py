@@ -6,8 +6,8 @@ masks keep and img2img begins where a denoise asks, as with FLUX.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import mlx.core as mx
@@ -22,6 +22,7 @@ from engine.families.latents import shrunk
 from engine.families.painter import PipelinePainter
 from engine.families.sitting import Sitting
 from engine.families.start import beginning, scheduled
+from engine.families.swapped import swapped
 from engine.protocol import Generate
 
 
@@ -61,7 +62,7 @@ class StandardPainter(PipelinePainter):
                 sigma=lambda: float(img2img.sigmas[img2img.init_time_step]),
             )
 
-        return _beginning_with(prepare)
+        return swapped(LatentCreator, "create_for_txt2img_or_img2img", staticmethod(prepare))
 
     def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
         sitting, pipeline = self._observer.sitting, self._pipeline
@@ -70,14 +71,3 @@ class StandardPainter(PipelinePainter):
         latent = shrunk(latent, height // latent.shape[-2]) if small else latent
         decoded = VAEUtil.decode(vae=pipeline.vae, latent=latent, tiling_config=pipeline.tiling_config)
         return cast(Image, ImageUtil.to_pil(decoded))
-
-
-@contextmanager
-def _beginning_with(prepare: Callable[..., mx.array]) -> Iterator[None]:
-    """Every loop begins with the latents of `prepare`: the engine has one thread and draws one picture at a time."""
-    original = LatentCreator.create_for_txt2img_or_img2img
-    LatentCreator.create_for_txt2img_or_img2img = staticmethod(prepare)
-    try:
-        yield
-    finally:
-        LatentCreator.create_for_txt2img_or_img2img = staticmethod(original)

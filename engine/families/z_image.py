@@ -19,6 +19,10 @@ from engine.protocol import Generate
 
 def load(model: Model) -> Painter:
     """Its prompts remembered, which mflux does not do for this family."""
+    if model.spec.control is not None:
+        from engine.families import z_image_controlled
+
+        return z_image_controlled.load(model)
     pipeline = built(model, ZImage)
     pipeline._encode_prompts = _Prompts(pipeline._encode_prompts).pair
     return StandardPainter(

@@ -1,0 +1,31 @@
+"""What all of FLUX.1's pipelines share that make their noise themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mflux.models.flux.latent_creator.flux_latent_creator import FluxLatentCreator
+from mflux.models.flux.weights.flux_lora_mapping import FluxLoRAMapping
+
+from engine.families.base import Sketch
+from engine.families.encoded import FewPrompts
+from engine.families.own_loop import OwnLoopPainter
+from engine.families.start import scheduled
+
+SCHEDULER = "linear"
+
+
+class Flux1Painter(OwnLoopPainter):
+    """`pictures` is what of a sketch's pictures the pipeline takes."""
+
+    def __init__(self, pipeline: Any, pictures: Callable[[Sketch], Mapping[str, Any]]) -> None:
+        pipeline.prompt_cache = FewPrompts()
+        super().__init__(
+            pipeline,
+            layout=FluxLatentCreator,
+            sigmas=scheduled(pipeline, SCHEDULER),
+            arguments=lambda plan: {"guidance": plan.guidance, "scheduler": SCHEDULER},
+            loras=FluxLoRAMapping.get_mapping(),
+            pictures=pictures,
+        )

@@ -1,0 +1,52 @@
+"""Z-Image-Turbo with its ControlNet, which follows maps of any kind. They come ready: see `Frame.control`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mflux.models.z_image.latent_creator.z_image_latent_creator import ZImageLatentCreator
+from mflux.models.z_image.variants.controlnet import ControlSpec, ControlType, ZImageTurboControlnet
+from mflux.models.z_image.variants.controlnet.controlnet_util import ZImageControlnetUtil
+from mflux.models.z_image.weights.z_image_lora_mapping import ZImageLoRAMapping
+
+from engine.backends.base import Model
+from engine.families.base import Painter, Sketch
+from engine.families.controlnet import config_with_controlnet
+from engine.families.own_loop import OwnLoopPainter
+from engine.families.painter import built
+from engine.families.sitting import Sitting
+from engine.families.start import scheduled
+from engine.families.swapped import swapped
+
+SCHEDULER = "linear"
+
+
+def load(model: Model) -> Painter:
+    """The ControlNet shares the embedders and refiners of the transformer."""
+    pipeline = built(model, ZImageTurboControlnet, config_with_controlnet(model))
+    return _ControlnetPainter(
+        pipeline,
+        layout=ZImageLatentCreator,
+        sigmas=scheduled(pipeline, SCHEDULER),
+        # The control's own strength alone counts.
+        arguments=lambda plan: {"scheduler": SCHEDULER, "controlnet_strength": 1.0},
+        loras=ZImageLoRAMapping.get_mapping(),
+        pictures=_controlled,
+    )
+
+
+def _controlled(sketch: Sketch) -> dict[str, Any]:
+    control = sketch.plan.control
+    assert control is not None
+    spec = ControlSpec(type=ControlType(control.kind), image_path=sketch.frame.control, strength=control.strength)
+    return {"controls": [spec]}
+
+
+class _ControlnetPainter(OwnLoopPainter):
+    @contextmanager
+    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
+        ready = staticmethod(lambda image, kind: image)
+        with swapped(ZImageControlnetUtil, "_preprocess", ready), super()._begun(sketch, sitting):
+            yield
