@@ -24,12 +24,13 @@ from engine.catalog import EMBEDDED, EMBEDDED_PATH
 from engine.client import Engine, EngineOptions
 from gateway.forecast import Forecast, Forecaster
 from gateway.job import Job, State
-from gateway.library import Library, LocalModel
+from gateway.library import Library
 from gateway.pictures import Pictures
 from gateway.queue import Waiting
 from gateway.request import GenerationRequest
 from gateway.service import JobService, Origin, ServiceOptions
 from gateway.store.sqlite import SqliteStore
+from gateway.user_models import LocalModel
 
 MODELS = (EMBEDDED, "second", "third")
 SIZES_PX = (128, 512, 1024)

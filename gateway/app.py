@@ -19,7 +19,7 @@ from gateway.access import App, Guard, Receive, Scope, Send
 from gateway.core import Core
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.images import PictureDecoder
-from gateway.library import Library, LocalModel, default_model
+from gateway.library import Library, default_model
 from gateway.loras import HubLora, LoraLibrary
 from gateway.ocr.client import OcrOptions
 from gateway.openapi import Group, Operation
@@ -29,6 +29,7 @@ from gateway.service import JobService, ServiceOptions
 from gateway.settings import Settings
 from gateway.store.base import Bounds, StoreCorrupt, StoreLocked
 from gateway.store.sqlite import SqliteStore
+from gateway.user_models import HubModel, LocalModel
 
 if TYPE_CHECKING:
     from adapters.base import Adapter
@@ -44,12 +45,13 @@ def build_core(settings: Settings) -> Core:
         aliases=settings.models.aliases,
         local={name: LocalModel(model.path, model.like) for name, model in settings.models.local.items()},
         loras=_loras(settings),
+        hub={name: HubModel(model.repo, model.like, model.revision) for name, model in settings.models.hub.items()},
     )
     pictures = Pictures(settings.generation.output_dir.resolve(), signs=settings.generation.sign_pictures)
     data = settings.store.data_dir.resolve()
     engine = settings.engine
     service = JobService(
-        store=SqliteStore(data, lookahead=engine.lookahead),
+        store=SqliteStore(data),
         engine=Engine(
             EngineOptions(
                 backend=engine.backend,

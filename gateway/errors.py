@@ -4,7 +4,8 @@ GatewayError
 ├── InvalidRequest 400          what was sent cannot be honoured; `param` names the field
 │   ├── InsufficientMemory      this machine's is too small for it; `details["suggestion"]`
 │   ├── MalformedBody           not JSON, too deep, too many nodes, forbidden text
-│   └── RemoteImagesDisabled    a URL where a picture was expected
+│   ├── RemoteImagesDisabled    a URL where a picture was expected
+│   └── ModelNotServed          listed, but nothing here can draw with it; the message says why
 ├── Unauthorized 401
 │   └── WrongKey                a key was sent, but none of ours
 ├── Forbidden 403               foreign host, origin or cross-site request
@@ -82,6 +83,10 @@ class MalformedBody(InvalidRequest):
 class RemoteImagesDisabled(InvalidRequest):
     code = "remote_images_disabled"
     message = "Pictures are not fetched from URLs. Send base64 or a data URL."
+
+
+class ModelNotServed(InvalidRequest):
+    code, message = "model_not_served", "Nothing here can draw with this model."
 
 
 class Unauthorized(GatewayError):

@@ -6,26 +6,18 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, ModelSpec
-from gateway.errors import ModelNotFound, ModelNotOnDisk
+from gateway.errors import ModelNotFound, ModelNotOnDisk, ModelNotServed
 from gateway.loras import LoraLibrary
+from gateway.substitutes import instead_of
+from gateway.user_models import HubModel, LocalModel, hub_row, local_row
 
 FAST_DEFAULT = "flux2-klein-4b"
-REMOVED = {"schnell", "dev"}
 ALSO_SAVED_AS = ("transformer_controlnet", "controlnet", "image_encoder")
 """Where a copy that mflux saved holds what first came from a further repository."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalModel:
-    """A folder of the operator's, with the geometry of a catalogue model."""
-
-    path: Path
-    like: str
 
 
 def default_model() -> str:
@@ -52,6 +44,7 @@ class Library:
         default: str,
         aliases: Mapping[str, str] | None = None,
         local: Mapping[str, LocalModel] | None = None,
+        hub: Mapping[str, HubModel] | None = None,
         loras: LoraLibrary | None = None,
     ) -> None:
         self._models_dir = models_dir.resolve()
@@ -59,10 +52,9 @@ class Library:
         self._specs = {spec.name: spec for spec in CATALOG}
         self._folders: dict[str, Path] = {EMBEDDED: EMBEDDED_PATH}
         for name, model in (local or {}).items():
-            like = self.find(model.like)
-            update = {"name": name, "description": f"A local model like {like.name}", "repo": None}
-            self._specs[name] = like.model_copy(update=update)
+            self._specs[name] = local_row(name, model)
             self._folders[name] = model.path.resolve()
+        self._specs |= {name: hub_row(name, model) for name, model in (hub or {}).items()}
         self._aliases = dict(aliases or {})
         for target in self._aliases.values():
             self.find(target)
@@ -79,6 +71,11 @@ class Library:
         return tuple(self._specs.values())
 
     @property
+    def available(self) -> list[str]:
+        """The names of the models that can be drawn with, here or once they are downloaded."""
+        return [spec.name for spec in self._specs.values() if spec.unavailable is None and spec.task == "generate"]
+
+    @property
     def aliases(self) -> Mapping[str, str]:
         return self._aliases
 
@@ -93,21 +90,19 @@ class Library:
         spec = self._specs.get(name)
         if spec is None:
             shown = name if len(name) <= 64 else name[:61] + "..."
-            why = (
-                "Flux1 models removed. Use flux2-klein-4b or flux2-klein-9b"
-                if name in REMOVED
-                else "See the models list"
-            )
+            why = instead_of(name) or "See the models list"
             raise ModelNotFound(
-                f"Model '{shown}' not found. {why}", param="model", details={"available_models": list(self._specs)}
+                f"Model '{shown}' not found. {why}", param="model", details={"available_models": self.available}
             )
         return spec
 
     def folder(self, spec: ModelSpec) -> Path:
         """The absolute folder of the model's weights.
 
-        Raises: ModelNotOnDisk.
+        Raises: ModelNotServed, ModelNotOnDisk.
         """
+        if spec.unavailable is not None:
+            raise ModelNotServed(spec.unavailable, param="model")
         folder = self._locate(spec)
         if folder is None:
             raise ModelNotOnDisk(
@@ -137,7 +132,7 @@ class Library:
         return found
 
     def on_disk(self, spec: ModelSpec) -> bool:
-        folder = self._locate(spec)
+        folder = self._locate(spec) if spec.unavailable is None else None
         return folder is not None and self._locate_also(spec, folder) is not None
 
     def _locate_also(self, spec: ModelSpec, folder: Path) -> tuple[Path, ...] | None:
@@ -152,7 +147,7 @@ class Library:
         own = self._folders.get(spec.name)
         if own is not None:
             return own if _holds_weights(own) else None
-        names = [spec.name, spec.geometry]
+        names = [spec.name] if spec.stored_bits else [spec.name, spec.geometry]
         if spec.repo is not None:
             names.append(spec.repo.rpartition("/")[2])
         for name in names:

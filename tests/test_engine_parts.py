@@ -18,7 +18,7 @@ from engine.backends.base import Model, preview_steps
 from engine.client import EngineOptions, environment
 from engine.client.turn import Deadline
 from engine.protocol import Decoding, Drawn, ModelLoaded, ModelLoading, StepDone, steps_to_run
-from tests.engine_support import KLEIN, SPECS, TINY, plan
+from tests.engine_support import KLEIN, SPECS, plan
 
 ENGINE = Path(environment.ROOT) / "engine"
 
@@ -322,20 +322,6 @@ def test_a_pipelines_own_prompt_cache_keeps_the_newest_few() -> None:
     for prompt in "abc":
         cache[prompt] = ()
     assert list(cache) == ["b", "c"]
-
-
-def test_every_geometry_of_the_catalogue_is_mfluxs() -> None:
-    from mflux.models.common.config.model_config import AVAILABLE_MODELS
-
-    from engine.catalog import CATALOG
-
-    assert {spec.geometry for spec in CATALOG if spec.family != "flux2_tiny"} <= set(AVAILABLE_MODELS)
-    for spec in CATALOG:
-        if spec.repo is not None:
-            config, repos = AVAILABLE_MODELS[spec.geometry], [spec.repo, *(files.repo for files in spec.also)]
-            assert config.model_name in repos
-            assert config.controlnet_model in (None, *repos)
-    assert TINY.family == "flux2_tiny"
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,13 @@ from engine.protocol import CancelRequested, ImageDone, Queued, Requeued, Starte
 from gateway.errors import JobNotFound, ModelNotFound, ModelNotOnDisk, StorageFull, Unavailable
 from gateway.hub import ProgressEvent
 from gateway.job import Job, JobEvent, Priority, State
-from gateway.library import Library, LocalModel
+from gateway.library import Library
 from gateway.pictures import Pictures
 from gateway.request import GenerationRequest
 from gateway.service import JobService, Origin, ServiceOptions
 from gateway.store.base import Bounds, WorkerInfo
 from gateway.store.sqlite import SqliteStore
+from gateway.user_models import LocalModel
 from tests.support import a_job, a_plan, run
 
 ME = Origin(owner="me", protocol="native", attached=False)

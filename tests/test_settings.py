@@ -115,7 +115,7 @@ def test_a_folder_as_model_becomes_a_local_model_named_after_it(tmp_path: Path) 
     assert models.default == "My-model"
     assert models.local["My-model"].path == tmp_path / "My model!"
     assert models.local["My-model"].like == "flux2-klein-9b"
-    assert load(MFLUX_DEFAULT_MODEL=str(tmp_path / "My model!")).models.local["My-model"].like == "flux2-klein-4b"
+    assert load(MFLUX_DEFAULT_MODEL=str(tmp_path / "My model!")).models.local["My-model"].like is None
 
 
 @pytest.mark.parametrize(
@@ -147,6 +147,11 @@ def test_an_unknown_key_is_an_error_naming_the_nearest(file: str, wrong: str, ne
         ("models: {aliases: {a: b}}", "models.aliases.a: there is no model b"),
         ("models: {local: {a: {path: /x, like: nothing-like-it}}}", "models.local.a.like: there is no model"),
         ("models: {local: {a: {pth: /x}}}", "models.local.a"),
+        ("models: {default: flux2-dev}", "config.yaml: models.default: FLUX.2-dev cannot be drawn with"),
+        ("models: {hub: {a: {repo: a/b, like: flux2-dev}}}", "models.hub.a.like: FLUX.2-dev cannot be drawn with"),
+        ("models: {hub: {a: {repo: ../b, like: z-image}}}", "models.hub.a.repo"),
+        ("models: {hub: {a: {repo: a/b, like: z-image, revision: main}}}", "models.hub.a.revision"),
+        ("models: {hub: {z-image: {repo: a/b, like: z-image}}}", "models.hub.z-image: there is another model"),
         ("generation: {max_batch_size: 11}", "generation.max_batch_size"),
         ("access: {origins: [evil.example]}", "access.origins"),
         ("access: {hosts: ['http://x']}", "access.hosts"),

@@ -2,18 +2,18 @@
 
 from engine.catalog import embedded, ernie, flux1, flux2, flux3, krea2, moss, qwen, z_image
 from engine.catalog.embedded import EMBEDDED, EMBEDDED_PATH
+from engine.catalog.revisions import REVISIONS
 from engine.catalog.spec import Family, HubFiles, ModelSpec
 
 __all__ = ["CATALOG", "EMBEDDED", "EMBEDDED_PATH", "Family", "HubFiles", "ModelSpec"]
 
-CATALOG: tuple[ModelSpec, ...] = (
-    *embedded.ROWS,
-    *flux2.ROWS,
-    *z_image.ROWS,
-    *flux1.ROWS,
-    *qwen.ROWS,
-    *flux3.ROWS,
-    *krea2.ROWS,
-    *ernie.ROWS,
-    *moss.ROWS,
-)
+_FAMILIES = (embedded, flux2, z_image, flux1, qwen, flux3, krea2, ernie, moss)
+
+
+def _pinned(spec: ModelSpec) -> ModelSpec:
+    """The row with the commits of `revisions`, where it names none itself."""
+    also = tuple(more.model_copy(update={"revision": more.revision or REVISIONS.get(more.repo)}) for more in spec.also)
+    return spec.model_copy(update={"revision": spec.revision or REVISIONS.get(spec.repo or ""), "also": also})
+
+
+CATALOG: tuple[ModelSpec, ...] = tuple(_pinned(spec) for family in _FAMILIES for spec in family.ROWS)

@@ -20,6 +20,7 @@ ROWS = (
         distilled=True,
         default_steps=4,
         useful_max_steps=8,
+        guidance_range=(1.0, 1.0),
         default_px=128,
         native_px=128,
         max_references=1,

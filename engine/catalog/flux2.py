@@ -41,6 +41,21 @@ def _klein(size: str, *, distilled: bool) -> ModelSpec:
     )
 
 
+def _stored(spec: ModelSpec, bits: int, size_gb: float) -> ModelSpec:
+    """The repository of somebody who quantised the model with mflux and saved it."""
+    size = spec.geometry[-2:].upper()
+    return spec.model_copy(
+        update={
+            "name": f"{spec.name}-mlx-{bits}bit",
+            "repo": f"AITRADER/FLUX2-klein-{'' if spec.distilled else 'base-'}{size}-mlx-{bits}bit",
+            "gated": False,
+            "description": f"{spec.description}, stored at {bits} bits",
+            "size_gb": size_gb,
+            "stored_bits": bits,
+        }
+    )
+
+
 _WHOLE = (
     _klein("4B", distilled=True),
     _klein("9B", distilled=True),
@@ -48,4 +63,31 @@ _WHOLE = (
     _klein("9B", distilled=False),
 )
 
-ROWS = tuple(row for spec in _WHOLE for row in at_load(spec, 3, 4, 6, 8))
+_STORED_GB = {"4b": {4: 4.6, 8: 8.6}, "9b": {4: 9.8, 8: 17.9}}
+"""Of the 9B base model there is no such repository."""
+
+_DEV = ModelSpec(
+    name="flux2-dev",
+    family="flux2",
+    geometry="flux2-dev",
+    unavailable="FLUX.2-dev cannot be drawn with: mflux 0.24 has no loader for it. Use flux2-klein-9b.",
+    repo="black-forest-labs/FLUX.2-dev",
+    gated=True,
+    licence="FLUX Non-Commercial",
+    description="FLUX.2 dev, 32B parameters",
+    size_gb=113.0,
+    distilled=False,
+    default_steps=50,
+    useful_max_steps=100,
+    default_guidance=4.0,
+    guidance_range=(1.0, 10.0),
+)
+
+
+def _rows(spec: ModelSpec) -> tuple[ModelSpec, ...]:
+    stored = {} if spec.name == "flux2-klein-base-9b" else _STORED_GB[spec.geometry[-2:]]
+    whole, *quantised = at_load(spec, 3, 4, 6, 8)
+    return (whole, *(_stored(spec, bits, size_gb) for bits, size_gb in stored.items()), *quantised)
+
+
+ROWS = (*(row for spec in _WHOLE for row in _rows(spec)), *at_load(_DEV, 4, 8))

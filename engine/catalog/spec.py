@@ -82,7 +82,8 @@ class ModelSpec(BaseModel):
 
     def loaded_gb(self, bits: int | None) -> float:
         """Weights in memory at `bits`, or as stored; a group of 64 carries 32 bits of scale and bias."""
-        bits = self.stored_bits or bits
+        if self.stored_bits:
+            return self.size_gb
         whole = self.size_gb if self.weights_gb is None else self.weights_gb
         return whole if bits is None else self.fixed_gb + (whole - self.fixed_gb) * (bits + 0.5) / 16
 

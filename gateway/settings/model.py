@@ -78,10 +78,18 @@ class ServerSettings(Section):
 
 
 class LocalModel(Section):
-    """A folder of weights, and the catalogue model whose architecture it has."""
+    """A folder of weights, and the catalogue model whose architecture it has; null: what the folder itself says."""
 
     path: FolderPath
-    like: str = FAST_DEFAULT
+    like: str | None = None
+
+
+class HubModel(Section):
+    """A hub repository, the catalogue model it is laid out like, and the commit; null: the first that is fetched."""
+
+    repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
+    like: str
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
 
 
 class ModelSettings(Section):
@@ -94,6 +102,10 @@ class ModelSettings(Section):
     aliases: dict[str, str] = Field(default={}, description="Other names for models: {asked-for: served}.")
     local: dict[str, LocalModel] = Field(
         default={}, description="Folders served as models: {name: {path: /folder, like: catalogue-name}}."
+    )
+    hub: dict[str, HubModel] = Field(
+        default={},
+        description="More hub repositories: {name: {repo: org/name, like: catalogue-name, revision: commit}}.",
     )
     keep_quantized: bool = Field(
         default=True, description="Save models quantised at load below cache_dir, and load those copies from then on."
@@ -204,9 +216,6 @@ class EngineSettings(Section):
     decode_s: Seconds = Field(default=180, description="Seconds the last phase of a picture may take.")
     cancel_grace_s: Seconds = Field(
         default=10, description="Seconds the engine has to obey a cancel before it is replaced."
-    )
-    lookahead: Annotated[int, Field(ge=0, le=100)] = Field(
-        default=0, description="Jobs of the loaded model that may pass one of another model; 0 keeps the order strict."
     )
     memory_gb: Gigabytes | None = Field(
         default=None, description="Gigabytes models and pictures may take; null: what the device has."
@@ -320,10 +329,15 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _models_exist(self) -> Settings:
         models = self.models
-        known = {spec.name for spec in CATALOG}
-        served = known | set(models.local)
+        known = {spec.name for spec in CATALOG if spec.unavailable is None}
+        served = known | set(models.local) | set(models.hub)
         for name, local in models.local.items():
-            _check_model(f"models.local.{name}.like", local.like, known)
+            if local.like is not None:
+                _check_model(f"models.local.{name}.like", local.like, known)
+        for name, hub in models.hub.items():
+            _check_model(f"models.hub.{name}.like", hub.like, known - {EMBEDDED})
+            if name in known | set(models.local):
+                raise ValueError(f"models.hub.{clip(name)}: there is another model of that name")
         for name, target in models.aliases.items():
             _check_model(f"models.aliases.{name}", target, served)
         if models.default is not None:
@@ -373,6 +387,9 @@ def clip(text: str) -> str:
 def _check_model(key: str, name: str, known: set[str]) -> None:
     if name in known:
         return
+    why = next((spec.unavailable for spec in CATALOG if spec.name == name and spec.unavailable), None)
+    if why is not None:
+        raise ValueError(f"{key}: {why}")
     near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ValueError(f"{key}: there is no model {clip(name)}{hint}")

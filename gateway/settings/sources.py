@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from engine.catalog import CATALOG
 from gateway import __version__
-from gateway.settings.model import FAST_DEFAULT, Settings, SettingsError, clip, keys
+from gateway.settings.model import Settings, SettingsError, clip, keys
 
 ENV_PREFIX = "MFLUX_GATEWAY__"
 ENV_NAMES = {
@@ -81,7 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--port", help="port to listen on (7861)")
     add("--also-port", action="append", metavar="PORT", help="one more port for the same server; repeatable")
     add("--model", metavar="NAME|FOLDER", help="default model: a name, or a folder of weights")
-    add("--base-model", metavar="NAME", help=f"the model whose architecture --model FOLDER has ({FAST_DEFAULT})")
+    add(
+        "--base-model",
+        metavar="NAME",
+        help="the model whose architecture --model FOLDER has; without it the folder says",
+    )
     add("--quantize", metavar="BITS", help="3, 4, 5, 6 or 8")
     add("--config", type=Path, metavar="FILE", help="settings file (./config.yaml when it exists)")
     add("--output-dir", metavar="FOLDER", help="where the pictures are kept (./output)")
@@ -133,7 +137,7 @@ def _default_model(asked: str, like: str | None) -> dict[str, Any]:
     if not folder.is_dir():
         raise SettingsError(f"the model folder {clip(asked)} does not exist")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-")[:64] or "local"
-    return {"default": name, "local": {name: {"path": str(folder), "like": like or FAST_DEFAULT}}}
+    return {"default": name, "local": {name: {"path": str(folder), "like": like}}}
 
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:

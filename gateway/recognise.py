@@ -1,0 +1,107 @@
+"""Which catalogue model a folder of weights is, by what the folder says of itself. Reads small files; loads nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.catalog import ModelSpec
+
+FILE_BYTES = 16 * 1024 * 1024
+"""Largest JSON file that is read; an index of a thousand weights is under one."""
+
+_Told = Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
+
+
+def _klein(index: Mapping[str, Any], transformer: Mapping[str, Any]) -> str | None:
+    size = {5: "4b", 8: "9b"}.get(transformer.get("num_layers", 0))
+    return size and f"flux2-klein-{'' if index.get('is_distilled') else 'base-'}{size}"
+
+
+_PIPELINES: Mapping[str, _Told] = {
+    "Flux2KleinPipeline": _klein,
+    "FluxPipeline": lambda _, transformer: "dev" if transformer.get("guidance_embeds") else "schnell",
+    "FluxKontextPipeline": lambda *_: "dev-kontext",
+    "FluxFillPipeline": lambda *_: "dev-fill",
+    "QwenImagePipeline": lambda *_: "qwen-image",
+    "QwenImageEditPlusPipeline": lambda _, transformer: (
+        "qwen-image-edit-2511" if transformer.get("zero_cond_t") else "qwen-image-edit"
+    ),
+}
+"""`_class_name` of diffusers' model_index.json -> a geometry, from that file and transformer/config.json."""
+
+
+def recognise(folder: Path, rows: Iterable[ModelSpec]) -> ModelSpec | None:
+    """The whole model whose architecture the folder has: as mflux noted when it saved it, as diffusers says, as the
+    hub's cache names it, or as the folder's own name says. None where nothing tells.
+    """
+    whole = [row for row in rows if row.repo and not (row.quantize or row.stored_bits or row.unavailable)]
+    for said in (*_noted_by_mflux(folder), *_said_by_diffusers(folder), *_cached_from(folder)):
+        found = [row for row in whole if said.lower() in (row.geometry.lower(), (row.repo or "").lower())]
+        if found:
+            return found[0]
+    return _named(folder.name, whole)
+
+
+def stored_bits(folder: Path) -> int | None:
+    """The bits that mflux quantised the weights to before it saved them.
+
+    Source: mflux 0.24, ModelSaver: `quantization_level` of each part's index.
+    """
+    for index in sorted(folder.glob("*/model.safetensors.index.json")):
+        level = _dict(_json(index).get("metadata")).get("quantization_level")
+        if isinstance(level, str) and level.isascii() and level.isdigit():
+            return int(level)
+    return None
+
+
+def size_gb(folder: Path) -> float:
+    """What the folder's weights take on disk."""
+    files = (*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors"))
+    return round(sum(file.stat().st_size for file in files) / 1e9, 2)
+
+
+def _noted_by_mflux(folder: Path) -> list[str]:
+    """Source: mflux 0.24, SavedModelInfo: mflux_model.json."""
+    note = _json(folder / "mflux_model.json")
+    said = (note.get("base_model"), note.get("model_name"), _dict(note.get("upstream")).get("repo_id"))
+    return [name for name in said if isinstance(name, str)]
+
+
+def _said_by_diffusers(folder: Path) -> list[str]:
+    index = _json(folder / "model_index.json")
+    told = _PIPELINES.get(str(index.get("_class_name")))
+    geometry = told(index, _json(folder / "transformer" / "config.json")) if told else None
+    origin = index.get("_name_or_path")
+    return [name for name in (origin, geometry) if isinstance(name, str)]
+
+
+def _cached_from(folder: Path) -> list[str]:
+    """`.../models--org--name/snapshots/commit`, as the hub's cache lies."""
+    return [part.removeprefix("models--").replace("--", "/", 1) for part in folder.parts if part.startswith("models--")]
+
+
+def _named(folder: str, rows: list[ModelSpec]) -> ModelSpec | None:
+    """The row whose name or repository is a part of the folder's name, the longest first, as mflux tells it."""
+    names = {name.lower(): row for row in reversed(rows) for name in (row.name, (row.repo or "").rpartition("/")[2])}
+    for name in sorted(names, key=len, reverse=True):
+        if re.search(rf"(?<![a-z0-9]){re.escape(name)}(?![a-z0-9.])", folder.lower()):
+            return names[name]
+    return None
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The object in the file; empty where there is none."""
+    try:
+        if file.stat().st_size > FILE_BYTES:
+            return {}
+        return _dict(json.loads(file.read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

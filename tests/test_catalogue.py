@@ -1,0 +1,61 @@
+"""The catalogue against itself, the seed's table and the names other gateways use."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.catalog import CATALOG, ModelSpec
+from gateway.substitutes import INSTEAD, instead_of
+
+SPECS = {spec.name: spec for spec in CATALOG}
+
+
+@pytest.mark.parametrize("spec", CATALOG, ids=lambda spec: spec.name)
+def test_a_row_agrees_with_itself(spec: ModelSpec) -> None:
+    low, high = spec.guidance_range
+    assert low <= spec.default_guidance <= high
+    assert not spec.distilled or low == high
+    assert 1 <= spec.default_steps <= spec.useful_max_steps
+    assert spec.default_px % 16 == 0
+    assert not (spec.quantize and spec.stored_bits)
+    assert spec.max_references or not spec.needs_reference
+    assert spec.repo is None or spec.files or spec.unavailable
+    assert spec.loaded_gb(4) <= spec.loaded_gb(None)
+    assert spec.fixed_gb <= (spec.weights_gb or spec.size_gb)
+    assert spec.licence
+    assert spec.description
+
+
+def test_no_two_rows_have_one_name() -> None:
+    assert len(SPECS) == len(CATALOG)
+
+
+def test_the_seeds_table_is_served_but_for_flux2_dev() -> None:
+    """Of the third seed's document; seedvr2 enlarges."""
+    klein = [
+        f"flux2-klein-{base}{size}{bits}"
+        for base in ("", "base-")
+        for size in ("4b", "9b")
+        for bits in ("", "-mlx-4bit", "-mlx-8bit", "-3-bit", "-4-bit", "-6-bit", "-8-bit")
+        if not (base and size == "9b" and "mlx" in bits)
+    ]
+    assert len(klein) == 26
+    assert all(SPECS[name].unavailable is None for name in klein)
+    assert all(SPECS[name].unavailable for name in ("flux2-dev", "flux2-dev-4-bit", "flux2-dev-8-bit"))
+
+
+def test_a_quantised_model_takes_less_memory_and_its_unquantised_parts_stay() -> None:
+    klein, qwen = SPECS["flux2-klein-4b"], SPECS["qwen-image"]
+    assert klein.loaded_gb(None) == 16.0
+    assert klein.loaded_gb(4) == pytest.approx(4.5)
+    assert SPECS["flux2-klein-4b-mlx-4bit"].loaded_gb(8) == pytest.approx(4.6)
+    assert qwen.loaded_gb(4) > qwen.fixed_gb
+
+
+def test_names_of_other_gateways_are_answered_with_a_model_that_is_served() -> None:
+    for name, (_, served) in INSTEAD.items():
+        spec = SPECS[served]
+        assert spec.unavailable is None
+        assert spec.task == "generate"
+        assert served in str(instead_of(name.upper()))
+    assert instead_of("nothing-like-it") is None

@@ -1,0 +1,230 @@
+"""The catalogue against mflux: its registry, its pinned commits, what its loaders read, what its commands accept.
+
+A model or a command that a new mflux adds or drops fails here until the catalogue or one of these tables says what
+becomes of it. `_SOON` shrinks as families arrive: whoever adds a row takes its geometry out.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from engine.catalog import CATALOG, EMBEDDED, ModelSpec
+from engine.catalog.revisions import MFLUX, OTHERS
+
+FROM_MFLUX = [spec for spec in CATALOG if spec.name != EMBEDDED and spec.unavailable is None]
+WHOLE = [spec for spec in FROM_MFLUX if not spec.quantize and not spec.stored_bits]
+
+_SOON = (
+    "krea-2-controlnet-depth",
+    "qwen-image-2.1",
+    "qwen-image-2.1-turbo",
+    "qwen-image-2.1-controlnet-union",
+    "qwen-image-2.1-turbo-controlnet-union",
+    "seedvr2-3b",
+    "seedvr2-7b",
+    "iris-3b",
+    "iris-3b-base",
+    "fibo",
+    "fibo-lite",
+    "fibo-edit",
+    "fibo-edit-rmbg",
+    "fibo2",
+    "fibo2-edit-turbo",
+    "ming-image-design",
+    "lens-turbo",
+    "ideogram-4-fp8",
+    "boogu-image-turbo",
+    "anima-turbo",
+    "anima-aesthetic",
+    "anima-base",
+)
+
+NOT_SERVED: Mapping[str, str] = {
+    "flux2-klein-9b-kv": "its references live in a cache that only mflux's own edit loop fills",
+    "dev-controlnet-upscaler": "SeedVR2 enlarges better and needs no prompt",
+    "dev-fill-catvton": "tries on clothes only",
+    **dict.fromkeys(_SOON, "its family is on its way"),
+}
+
+FIXED_GUIDANCE: Mapping[str, str] = {
+    "flux2-klein-4b": "mflux's command refuses all but 1",
+    "flux2-klein-9b": "mflux's command refuses all but 1",
+    "krea-2": "distilled to 1",
+    "anima-turbo": "distilled to 1",
+}
+"""Geometries that mflux's registry says take guidance."""
+
+_WEIGHTS = "mflux.models.{}_weight_definition"
+LOADERS: Mapping[str, tuple[str, str]] = {
+    "flux2": ("flux2.weights.flux2", "Flux2KleinWeightDefinition"),
+    "z_image": ("z_image.weights.z_image", "ZImageWeightDefinition"),
+    "flux1": ("flux.weights.flux", "FluxWeightDefinition"),
+    "dev-redux": ("flux.weights.flux", "FluxReduxWeightDefinition"),
+    "qwen": ("qwen.weights.qwen", "QwenWeightDefinition"),
+    "qwen21": ("qwen21.weights.qwen_image21", "QwenImage21WeightDefinition"),
+    "flux3": ("flux3.weights.flux3", "Flux3KleinWeightDefinition"),
+    "krea2": ("krea2.weights.krea2", "Krea2WeightDefinition"),
+    "ernie": ("ernie_image.weights.ernie", "ErnieWeightDefinition"),
+    "moss": ("moss_image.weights.moss_image", "MOSSImageWeightDefinition"),
+    "fibo": ("fibo.weights.fibo", "FIBOWeightDefinition"),
+    "fibo2": ("fibo2.weights.fibo2", "Fibo2WeightDefinition"),
+    "ming": ("ming_image.weights.ming_image", "MingImageWeightDefinition"),
+    "ideogram": ("ideogram4.weights.ideogram4", "Ideogram4WeightDefinition"),
+    "ideogram4": ("ideogram4.weights.ideogram4", "Ideogram4WeightDefinition"),
+    "boogu": ("boogu.weights.boogu", "BooguWeightDefinition"),
+    "lens": ("lens.weights.lens", "LensWeightDefinition"),
+    "seedvr2-3b": ("seedvr2.weights.seedvr2", "SeedVR2WeightDefinition3B"),
+    "seedvr2-7b": ("seedvr2.weights.seedvr2", "SeedVR2WeightDefinition7B"),
+}
+"""Geometry or family -> what mflux reads of a repository of it."""
+
+OWN_LAYOUT = {"iris", "anima"}
+"""Families whose definition tells what mflux saves, not what their repositories hold."""
+
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "mflux-generate": ("dev", "schnell", "krea-dev"),
+    "mflux-generate-kontext": ("dev-kontext",),
+    "mflux-generate-fill": ("dev-fill",),
+    "mflux-generate-redux": ("dev-redux",),
+    "mflux-generate-depth": ("dev-depth",),
+    "mflux-generate-controlnet": ("dev-controlnet-canny", "schnell-controlnet-canny"),
+    "mflux-generate-flux2": ("flux2-klein-4b", "flux2-klein-9b", "flux2-klein-base-4b", "flux2-klein-base-9b"),
+    "mflux-generate-flux3": ("flux3-image-klein", "flux3-image-klein-base"),
+    "mflux-generate-z-image": ("z-image",),
+    "mflux-generate-z-image-turbo": ("z-image-turbo",),
+    "mflux-generate-z-image-controlnet": ("z-image-turbo-controlnet-union-2.1",),
+    "mflux-generate-qwen": ("qwen-image",),
+    "mflux-generate-qwen-edit": ("qwen-image-edit", "qwen-image-edit-2511"),
+    "mflux-generate-qwen-2.1": ("qwen-image-2.1", "qwen-image-2.1-turbo"),
+    "mflux-generate-qwen-2.1-controlnet": (
+        "qwen-image-2.1-controlnet-union",
+        "qwen-image-2.1-turbo-controlnet-union",
+    ),
+    "mflux-generate-krea2": ("krea-2", "krea-2-raw"),
+    "mflux-generate-krea2-controlnet": ("krea-2-controlnet-depth",),
+    "mflux-generate-ernie-image": ("ernie-image",),
+    "mflux-generate-ernie-image-turbo": ("ernie-image-turbo",),
+    "mflux-generate-moss-image": ("moss-image-sft", "moss-image-base"),
+    "mflux-generate-fibo": ("fibo", "fibo-lite"),
+    "mflux-generate-fibo-edit": ("fibo-edit", "fibo-edit-rmbg"),
+    "mflux-generate-fibo2": ("fibo2",),
+    "mflux-generate-fibo2-edit": ("fibo2-edit-turbo",),
+    "mflux-generate-ming": ("ming-image-design",),
+    "mflux-generate-lens": ("lens-turbo",),
+    "mflux-generate-ideogram4": ("ideogram-4-fp8",),
+    "mflux-generate-boogu": ("boogu-image-turbo",),
+    "mflux-generate-iris": ("iris-3b", "iris-3b-base"),
+    "mflux-generate-anima": ("anima-turbo", "anima-aesthetic", "anima-base"),
+    "mflux-upscale-seedvr2": ("seedvr2-3b", "seedvr2-7b"),
+}
+
+EDITS: Mapping[str, tuple[str, ...]] = {
+    "mflux-generate-flux2-edit": COMMANDS["mflux-generate-flux2"],
+    "mflux-generate-flux3-edit": COMMANDS["mflux-generate-flux3"],
+    "mflux-generate-qwen-2.1-edit": COMMANDS["mflux-generate-qwen-2.1"],
+    "mflux-generate-qwen-edit": COMMANDS["mflux-generate-qwen-edit"],
+    "mflux-generate-kontext": ("dev-kontext",),
+    "mflux-generate-redux": ("dev-redux",),
+    "mflux-generate-fibo-edit": ("fibo-edit", "fibo-edit-rmbg"),
+    "mflux-generate-fibo2-edit": ("fibo2-edit-turbo",),
+}
+"""Commands that follow pictures."""
+
+NOT_OFFERED: Mapping[str, str] = {
+    "mflux-concept": "draws heat maps",
+    "mflux-concept-from-image": "draws heat maps",
+    "mflux-generate-in-context": "two pictures side by side by a LoRA of its own",
+    "mflux-generate-in-context-edit": "two pictures side by side by a LoRA of its own",
+    "mflux-generate-in-context-catvton": "tries on clothes only",
+    "mflux-upscale-controlnet": "SeedVR2 enlarges better and needs no prompt",
+}
+
+
+@pytest.fixture(scope="module")
+def registry() -> Mapping[str, Any]:
+    from mflux.models.common.config.model_config import AVAILABLE_MODELS
+
+    found: Mapping[str, Any] = AVAILABLE_MODELS
+    return found
+
+
+@pytest.fixture(scope="module")
+def commands() -> Mapping[str, Mapping[str, Any]]:
+    """What `mflux-capabilities` prints, by command."""
+    from mflux.cli.capabilities import build_capabilities
+
+    return {row["command"]: row for row in build_capabilities()["commands"]}
+
+
+def test_every_model_of_mflux_is_served_or_it_is_said_why_not(registry: Mapping[str, Any]) -> None:
+    served = {spec.geometry for spec in FROM_MFLUX}
+    assert served <= set(registry)
+    assert served & set(NOT_SERVED) == set(), "take what is served out of NOT_SERVED"
+    assert set(registry) - served - set(NOT_SERVED) == set()
+
+
+@pytest.mark.parametrize("spec", WHOLE, ids=lambda spec: spec.name)
+def test_a_row_says_what_mfluxs_registry_says(spec: ModelSpec, registry: Mapping[str, Any]) -> None:
+    config = registry[spec.geometry]
+    repos = {spec.repo, *(more.repo for more in spec.also)}
+    assert {config.model_name, config.controlnet_model, config.custom_transformer_model} - {None} <= repos
+    assert spec.max_sequence in (None, config.max_sequence_length)
+    low, high = spec.guidance_range
+    if config.supports_guidance is False:
+        assert low == high
+    elif low == high:
+        assert spec.geometry in FIXED_GUIDANCE
+
+
+def test_the_commits_are_those_that_mflux_pins() -> None:
+    from mflux.models.common.resolution.model_revisions import ModelRevisions
+
+    assert MFLUX.items() <= ModelRevisions.PINNED.items()
+    assert not OTHERS.keys() & ModelRevisions.PINNED.keys()
+    for spec in FROM_MFLUX:
+        assert spec.revision == ModelRevisions.PINNED.get(spec.repo, OTHERS.get(spec.repo or ""))
+        for more in spec.also:
+            assert more.revision == ModelRevisions.PINNED.get(more.repo)
+
+
+@pytest.mark.parametrize("spec", WHOLE, ids=lambda spec: spec.name)
+def test_a_row_fetches_what_mflux_reads(spec: ModelSpec) -> None:
+    if spec.family in OWN_LAYOUT:
+        return
+    place, name = LOADERS.get(spec.geometry) or LOADERS[spec.family]
+    definition = getattr(import_module(_WEIGHTS.format(place)), name)
+    takes_name = bool(inspect.signature(definition.get_download_patterns).parameters)
+    patterns = [*spec.files, *(pattern for more in spec.also for pattern in more.patterns)]
+    for wanted in definition.get_download_patterns(*([spec.repo] if takes_name else [])):
+        assert any(fnmatch(wanted, pattern) for pattern in patterns), wanted
+    folders = {pattern.rpartition("/")[0] for pattern in patterns}
+    assert {tokenizer.hf_subdir for tokenizer in definition.get_tokenizers()} <= folders
+
+
+def test_every_command_of_mflux_is_matched_by_rows_or_it_is_said_why_not(
+    commands: Mapping[str, Mapping[str, Any]], registry: Mapping[str, Any]
+) -> None:
+    assert {*COMMANDS, *EDITS, *NOT_OFFERED} == set(commands)
+    assert not NOT_OFFERED.keys() & {*COMMANDS, *EDITS}
+    named = {geometry for geometries in (*COMMANDS.values(), *EDITS.values()) for geometry in geometries}
+    assert named <= set(registry)
+    assert {spec.geometry for spec in FROM_MFLUX} <= named
+
+
+@pytest.mark.parametrize("spec", WHOLE, ids=lambda spec: spec.name)
+def test_a_row_can_what_mfluxs_command_can(spec: ModelSpec, commands: Mapping[str, Mapping[str, Any]]) -> None:
+    command = commands[next(name for name, geometries in COMMANDS.items() if spec.geometry in geometries)]
+    if spec.task == "upscale":
+        return
+    assert spec.lora == command["traits"]["lora"]
+    assert spec.init_image or not command["traits"]["img2img"], "we may do more with a picture than mflux, not less"
+    assert (spec.max_references > 0) == any(spec.geometry in geometries for geometries in EDITS.values())
+    status = next(row["status"] for row in command["options"] if row["flag"] == "--negative-prompt")
+    low, high = spec.guidance_range
+    assert spec.negative_prompt == (status == "honored" or (status == "conditional" and low < high))

@@ -1,0 +1,142 @@
+"""The operator's own models: folders that say what they are, and more hub repositories."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.catalog import CATALOG
+from gateway.errors import ModelNotFound, ModelNotServed
+from gateway.library import Library
+from gateway.recognise import recognise, stored_bits
+from gateway.user_models import HubModel, LocalModel
+
+
+def folder_of(root: Path, name: str = "mine", **files: Any) -> Path:
+    """A folder with JSON files; `__` in a name is a slash."""
+    folder = root / name
+    (folder / "transformer").mkdir(parents=True)
+    (folder / "transformer" / "0.safetensors").write_bytes(b"x" * 100)
+    for file, content in files.items():
+        path = folder / (file.replace("__", "/") + ".json")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"mflux_model": {"model_name": "z-image-turbo", "base_model": None}}, "z-image-turbo"),
+        ({"mflux_model": {"model_name": "bob/finetune", "base_model": "flux2-klein-base-4b"}}, "flux2-klein-base-4b"),
+        ({"mflux_model": {"upstream": {"repo_id": "Qwen/Qwen-Image-2512"}}}, "qwen-image"),
+        ({"model_index": {"_name_or_path": "Tongyi-MAI/Z-Image"}}, "z-image"),
+        (
+            {
+                "model_index": {"_class_name": "Flux2KleinPipeline", "is_distilled": True},
+                "transformer__config": {"num_layers": 8},
+            },
+            "flux2-klein-9b",
+        ),
+        (
+            {"model_index": {"_class_name": "Flux2KleinPipeline"}, "transformer__config": {"num_layers": 5}},
+            "flux2-klein-base-4b",
+        ),
+        (
+            {"model_index": {"_class_name": "FluxPipeline"}, "transformer__config": {"guidance_embeds": True}},
+            "flux1-dev",
+        ),
+        (
+            {"model_index": {"_class_name": "FluxPipeline"}, "transformer__config": {"guidance_embeds": False}},
+            "flux1-schnell",
+        ),
+        ({"model_index": {"_class_name": "QwenImagePipeline"}}, "qwen-image"),
+    ],
+)
+def test_a_folder_says_which_model_it_is(files: dict[str, Any], told: str, tmp_path: Path) -> None:
+    found = recognise(folder_of(tmp_path, **files), CATALOG)
+    assert found is not None
+    assert found.name == told
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("my-flux2-klein-9b-finetune", "flux2-klein-9b"),
+        ("FLUX.2-klein-base-4B-mflux-q4", "flux2-klein-base-4b"),
+        ("Z-Image-Turbo-mflux-q8", "z-image-turbo"),
+        ("z-image-q8", "z-image"),
+        ("models--Tongyi-MAI--Z-Image", "z-image"),
+        ("my-device", None),
+        ("flux2-klein-9b-ish2", "flux2-klein-9b"),
+        ("qwen-image2", None),
+    ],
+)
+def test_a_folder_without_notes_is_told_by_its_name(name: str, told: str | None, tmp_path: Path) -> None:
+    found = recognise(folder_of(tmp_path, name), CATALOG)
+    assert (found and found.name) == told
+
+
+def test_what_is_no_note_is_passed_over(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, mflux_model=[1], model_index={"_class_name": {}, "_name_or_path": 3})
+    (folder / "transformer" / "config.json").write_bytes(b"\xff{")
+    (folder / "transformer" / "model.safetensors.index.json").write_text('{"metadata": {"quantization_level": "None"}}')
+    assert recognise(folder, CATALOG) is None
+    assert stored_bits(folder) is None
+
+
+def test_a_local_model_has_the_abilities_of_what_it_is_and_the_bits_it_was_saved_at(tmp_path: Path) -> None:
+    index = {"metadata": {"quantization_level": "4"}}
+    folder = folder_of(
+        tmp_path, mflux_model={"model_name": "flux2-klein-base-4b"}, **{"transformer__model.safetensors.index": index}
+    )
+    library = Library(tmp_path, default="mine", local={"mine": LocalModel(folder)})
+    spec = library.find("mine")
+    assert (spec.geometry, spec.stored_bits, spec.default_guidance) == ("flux2-klein-base-4b", 4, 4.0)
+    assert (spec.repo, spec.revision, spec.files) == (None, None, ())
+    assert library.folder(spec) == folder
+
+
+def test_a_folder_that_does_not_say_what_it_is_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"models\.local\.mine: it does not say which model it is.*like:"):
+        Library(tmp_path, default="mine", local={"mine": LocalModel(folder_of(tmp_path))})
+    with pytest.raises(ModelNotFound, match=r"models\.local\.mine: there is no such folder"):
+        Library(tmp_path, default="mine", local={"mine": LocalModel(tmp_path / "nowhere")})
+
+
+def test_a_hub_repository_is_laid_out_like_a_catalogue_model(tmp_path: Path) -> None:
+    commit = "0" * 40
+    hub = {"mine": HubModel("org/name", "z-image-turbo", commit)}
+    spec = Library(tmp_path, default="flux2-tiny", hub=hub).find("mine")
+    like = next(row for row in CATALOG if row.name == "z-image-turbo")
+    assert (spec.repo, spec.revision, spec.files, spec.gated) == ("org/name", commit, like.files, False)
+    assert spec.licence == "as its repository says"
+
+
+def test_an_unavailable_model_is_listed_and_refused_and_nothing_else_is_drawn(tmp_path: Path) -> None:
+    for name in ("flux2-dev", "FLUX.2-dev"):
+        folder_of(tmp_path, name)
+    library = Library(tmp_path, default="flux2-tiny")
+    spec = library.find("flux2-dev")
+    assert spec in library.specs
+    assert not library.on_disk(spec)
+    with pytest.raises(ModelNotServed, match="no loader") as caught:
+        library.folder(spec)
+    assert caught.value.param == "model"
+    with pytest.raises(ModelNotFound) as unknown:
+        library.find("schnell")
+    message = "Model 'schnell' not found. Flux1 models removed. Use flux2-klein-4b or flux2-klein-9b, or flux1-schnell"
+    assert unknown.value.message == message
+    assert "flux2-dev" not in unknown.value.details["available_models"]
+
+
+def test_a_stored_repository_is_not_taken_from_the_folder_of_the_whole_model(tmp_path: Path) -> None:
+    folder_of(tmp_path, "flux2-klein-4b")
+    library = Library(tmp_path, default="flux2-tiny")
+    assert library.on_disk(library.find("flux2-klein-4b-4-bit"))
+    assert not library.on_disk(library.find("flux2-klein-4b-mlx-4bit"))
+    folder_of(tmp_path, "FLUX2-klein-4B-mlx-4bit")
+    assert library.on_disk(library.find("flux2-klein-4b-mlx-4bit"))
