@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.core import Core
 from gateway.errors import ClientGone, Forbidden, GatewayError, GenerationFailed, InvalidRequest, PictureGone
@@ -49,6 +49,8 @@ class Adapter:
     """What each route takes and answers, under "METHOD /path"."""
     error: Any = None
     """The type of what `render_error` draws."""
+    around: Callable[[ASGIApp], ASGIApp] = lambda app: app
+    """What all its answers go through, refusals at the door included."""
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -148,6 +148,8 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         tickets=core.tickets,
     )
 
+    around = {adapter.name: adapter.around(guarded) for adapter in adapters}
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _live_and_die(core, receive, send)
@@ -155,7 +157,8 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
             scope["app"] = guarded  # makes starlette raise its 404 and 405 instead of answering in plain text
             scope.setdefault("state", {})["core"] = core
             adapter = _owner(adapters, scope["path"])
-            await core.metrics.counted(guarded, adapter.name if adapter else "other", scope, receive, send)
+            name, inner = (adapter.name, around[adapter.name]) if adapter else ("other", guarded)
+            await core.metrics.counted(inner, name, scope, receive, send)
 
     return app
 

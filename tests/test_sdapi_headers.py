@@ -42,8 +42,12 @@ def test_a_short_answer_is_not_packed(client: httpx.Client) -> None:
 
 
 def test_an_answer_tells_how_long_it_took(client: httpx.Client) -> None:
-    for answer in (client.get("options"), client.post("txt2img", json=SMALL), client.post("skip")):
+    good = (client.get("options"), client.post("txt2img", json=SMALL), client.post("skip"))
+    refused = (client.get("nothing"), client.get("txt2img"), client.post("txt2img", json={"width": "x"}))
+    at_the_door = client.post("txt2img", content=b"x" * 10, headers={"content-type": "text/plain"})
+    for answer in (*good, *refused, at_the_door):
         assert float(answer.headers["x-process-time"]) >= 0
+    assert [answer.status_code for answer in (*refused, at_the_door)] == [404, 405, 422, 422]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from adapters.sdapi.described import DESCRIBED, Problem
 from adapters.sdapi.faults import render_error
 from adapters.sdapi.routes import IMAGE_PATHS, ROUTES
 from adapters.sdapi.routing import INTERNAL, PREFIX, PROTOCOL
+from adapters.sdapi.timing import timed
 from adapters.sdapi.watching import OPEN_PATHS
 
 ADAPTER = Adapter(
@@ -20,4 +21,5 @@ ADAPTER = Adapter(
     more_prefixes=(INTERNAL, "/controlnet"),
     described=DESCRIBED,
     error=Problem,
+    around=timed,
 )
