@@ -12,6 +12,7 @@ import json
 import logging
 import signal
 import socket
+import struct
 from collections import Counter
 from collections.abc import Callable
 from types import FrameType
@@ -196,7 +197,10 @@ def _protocol(http: HttpSettings) -> type[asyncio.Protocol]:
 
 
 class _GuardedProtocol(H11Protocol):
-    """uvicorn's connection with a deadline and bounds for the head, and a limit of peers (S-10, S-14)."""
+    """uvicorn's connection with a deadline and bounds for the head, a limit of peers, and an end to stuck readers.
+
+    S-10, S-14, R-10.
+    """
 
     bounds: HttpSettings
     open_by_peer: Counter[str]
@@ -211,6 +215,7 @@ class _GuardedProtocol(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self.conn = _Connection(h11.SERVER, MAX_HEADER_BYTES)
         self._deadline: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
         self._refused = False
         self._peer: str | None = None
 
@@ -228,6 +233,7 @@ class _GuardedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        self._unwatch_reader()
         if self._peer is not None:
             self.open_by_peer[self._peer] -= 1
             if not self.open_by_peer[self._peer]:
@@ -238,6 +244,34 @@ class _GuardedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._refused:
             super().data_received(data)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unwatch_reader()
+
+    def _watch_reader(self, left: int) -> None:
+        """Let the connection go where no byte of `left` has been taken a while from now: a slow reader stays."""
+
+        def look() -> None:
+            now_left = self.transport.get_write_buffer_size()
+            if now_left >= left:
+                # Without RST the kernel would go on to offer what it holds.
+                linger_not = struct.pack("ii", 1, 0)
+                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
+                self.transport.abort()  # closing it would wait for the reader
+            else:
+                self._watch_reader(now_left)
+
+        self._stuck = self.loop.call_later(self.bounds.stuck_s, look)
+
+    def _unwatch_reader(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
     def handle_events(self) -> None:
         super().handle_events()

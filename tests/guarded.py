@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -91,6 +92,12 @@ def guarded(**settings: Any) -> Iterator[Guarded]:
 stopping = asyncio.Event()
 
 
+async def until_gone(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    logging.getLogger("tests").info("a reader is gone")
+
+
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """What stands behind the guard in these tests."""
     if scope["type"] == "lifespan":
@@ -100,8 +107,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         return
     path = scope["path"]
     if path in ("/stream", "/deaf", "/flood"):
+        gone = asyncio.ensure_future(until_gone(receive))
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
-        while path != "/stream" or not stopping.is_set():
+        while not gone.done() and (path != "/stream" or not stopping.is_set()):
             await send(
                 {"type": "http.response.body", "body": b"x" * (1 if path != "/flood" else 65536), "more_body": True}
             )

@@ -1,4 +1,4 @@
-"""A stream of server-sent events as an ASGI answer: when it is silent, stuck, left, or over."""
+"""A stream of server-sent events as an ASGI answer: when it is silent, left, or over."""
 
 from __future__ import annotations
 
@@ -96,24 +96,6 @@ def test_a_client_that_leaves_frees_what_fed_it() -> None:
         await playing
         assert source.freed
         assert not line.closed
-
-    run(play())
-
-
-def test_a_reader_that_is_stuck_is_let_go() -> None:
-    """R-10."""
-
-    async def play() -> None:
-        line, source = Line(), Source()
-        stream = EventStream(source.frames(), heartbeat_s=5, stuck_after_s=0.05)
-        playing = asyncio.create_task(stream(GET, line.receive, line.send))
-        source.queue.put_nowait(b"1")
-        await line.until(1)
-        line.open.clear()
-        source.queue.put_nowait(b"2")
-        await playing
-        assert source.freed
-        assert line.sent == [b"1"]
 
     run(play())
 

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
+from gateway.server import _GuardedProtocol
+from gateway.settings import HttpSettings
 from tests.guarded import ROOT, Guarded, guarded, rest
 
 JSON = {"content-type": "application/json"}
@@ -358,6 +363,39 @@ def test_deaf_streams_and_stuck_readers_do_not_hold_the_server(sig: signal.Signa
         assert time.monotonic() - began < shutdown_s + 2
         assert code == 0
         assert "Traceback" not in logged
+
+
+def test_a_reader_that_takes_nothing_loses_its_connection_and_what_writes_hears_of_it() -> None:
+    """R-10: aborted, as closing would wait for the reader; seen here without reading."""
+    with guarded(http={"stuck_s": 0.2}) as server, streaming(server, b"/flood", read=False) as sock:
+        hung_up = select.poll()
+        hung_up.register(sock, 0)
+        assert hung_up.poll(20_000)
+        code, logged = server.stop()
+        assert code == 0
+        assert "a reader is gone" in logged
+        assert "Traceback" not in logged
+
+
+def test_a_reader_that_takes_a_little_at_a_time_keeps_its_connection() -> None:
+    later: list[Callable[[], None]] = []
+    unsent = [90, 80, 80, 80]
+    aborted: list[bool] = []
+    transport = SimpleNamespace(
+        get_write_buffer_size=lambda: unsent.pop(0),
+        abort=lambda: aborted.append(True),
+        get_extra_info=lambda name: SimpleNamespace(setsockopt=lambda *said: None),
+    )
+    reader = SimpleNamespace(
+        transport=transport,
+        bounds=HttpSettings(),
+        loop=SimpleNamespace(call_later=lambda seconds, look: later.append(look)),
+    )
+    reader._watch_reader = partial(_GuardedProtocol._watch_reader, reader)
+    reader._watch_reader(100)
+    for still_there in (True, True, False):
+        later.pop()()
+        assert bool(aborted) != still_there
 
 
 def test_a_second_signal_does_not_wait() -> None:

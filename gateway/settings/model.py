@@ -285,6 +285,9 @@ class HttpSettings(Section):
     heartbeat_s: Seconds = Field(
         default=15, description="Seconds of silence after which an event stream sends a comment."
     )
+    stuck_s: Seconds = Field(
+        default=30, description="Seconds a client may take nothing of what is sent to it before it is let go."
+    )
     shutdown_s: Annotated[int, Field(ge=1, le=60)] = Field(
         default=3, description="Seconds open requests have to end when the server stops."
     )
