@@ -1,6 +1,6 @@
 """The protocols, one line each. An adapter translates; it keeps no state and knows no other adapter."""
 
-from adapters import docs, mflux_server, native, sdapi, v1
+from adapters import docs, mflux_server, native, sdapi, v1, web
 from adapters.base import Adapter
 
 ADAPTERS: tuple[Adapter, ...] = (
@@ -9,4 +9,5 @@ ADAPTERS: tuple[Adapter, ...] = (
     native.ADAPTER,
     mflux_server.ADAPTER,
     docs.ADAPTER,
+    web.ADAPTER,
 )

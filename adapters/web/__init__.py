@@ -1,0 +1,16 @@
+"""The studio: the page at `/`, its modules and styles. Serves files; all it shows comes from /api/v1."""
+
+from adapters.base import Adapter
+from adapters.web.routes import DESCRIBED, OPEN, ROUTES, Plain, render_error
+
+ADAPTER = Adapter(
+    name="studio",
+    prefix="/",
+    more_prefixes=("/studio",),
+    routes=ROUTES,
+    render_error=render_error,
+    page_paths=("/",),
+    open_paths=OPEN,
+    described=DESCRIBED,
+    error=Plain,
+)

@@ -1,0 +1,113 @@
+// The one road to the gateway: /api/v1, with the key where there is one.
+
+import { dialog, h } from "./dom.js";
+
+export const BASE = "/api/v1";
+const KEPT = "key";
+
+export class Refused extends Error {
+  constructor(status, body) {
+    super(body?.error ?? `The gateway answered ${status}.`);
+    this.status = status;
+    this.code = body?.code ?? "";
+    this.param = body?.details?.param ?? null;
+  }
+}
+
+let key = stored();
+let asking = null;
+const waiting = new Set();
+
+function stored() {
+  try { return sessionStorage.getItem(KEPT); } catch { return null; }
+}
+
+export const currentKey = () => key;
+
+export function setKey(value) {
+  key = value;
+  try { sessionStorage.setItem(KEPT, value); } catch { /* it is kept as long as the page */ }
+  for (const heard of waiting) heard(value);
+}
+
+export const onKey = (heard) => waiting.add(heard);
+
+const headers = (more = {}) => ({ ...(key ? { "X-API-Key": key } : {}), ...more });
+
+/** The answer of a route, as JSON. Raises: Refused, TypeError where nothing answers. */
+export async function call(method, path, body, options = {}) {
+  const form = body instanceof FormData;
+  const sent = body === undefined || form ? body : JSON.stringify(body);
+  const type = body === undefined || form ? {} : { "Content-Type": "application/json" };
+  const used = key;
+  const answer = await fetch(BASE + path, { method, body: sent, headers: headers(type), ...options });
+  if (answer.status === 401) {
+    if (key === used) await askKey(Boolean(used));
+    if (key !== used) return call(method, path, body, options);
+  }
+  const said = await answer.json().catch(() => null);
+  if (!answer.ok) throw new Refused(answer.status, said);
+  return said;
+}
+
+export const get = (path) => call("GET", path);
+export const post = (path, body = {}) => call("POST", path, body);
+
+/** Ask for the key; several calls at once ask once. It resolves also where the question was closed. */
+export function askKey(wrong = false) {
+  asking ??= new Promise((resolve) => {
+    const field = h("input", { type: "password", id: "key", autocomplete: "current-password", required: true });
+    const form = h("form", { class: "ask", onsubmit: (event) => {
+      event.preventDefault();
+      setKey(field.value.trim());
+    } },
+    h("p", {}, wrong ? "That key is not known here." : "This gateway asks for a key."),
+    h("label", { for: "key" }, "Key"), field,
+    h("p", { class: "note" }, "Kept until this tab is closed."),
+    h("button", { class: "draw", type: "submit" }, "Open the studio"));
+    const heard = () => box.close();
+    const box = dialog("Key", { onclose: () => { waiting.delete(heard); asking = null; resolve(); } }, form);
+    waiting.add(heard);
+    field.focus();
+  });
+  return asking;
+}
+
+/** A picture of the gateway as something an <img> may show: with a key it must be fetched. */
+export async function picture(path, into) {
+  if (!key) { into.src = path; return; }
+  const blob = await fetched(path);
+  const url = URL.createObjectURL(blob);
+  into.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
+  into.addEventListener("error", () => URL.revokeObjectURL(url), { once: true });
+  into.src = url;
+}
+
+export async function fetched(path) {
+  const answer = await fetch(path, { headers: headers() });
+  if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => null));
+  return answer.blob();
+}
+
+export const small = (url, px = 360) => `${url}?format=webp&quality=82&max_px=${px}`;
+
+/** Keep a picture on the gateway as an input; answers {id, width, height}. */
+export function upload(blob) {
+  const form = new FormData();
+  form.append("image", blob, "picture");
+  return call("POST", "/uploads", form);
+}
+
+/** How a picture file says that it was drawn; null where it does not. */
+export async function drawingOf(blob) {
+  const form = new FormData();
+  form.append("image", blob, "picture");
+  return (await call("POST", "/images/drawing", form)).drawing;
+}
+
+export async function download(image, format) {
+  const blob = await fetched(`${image.url}?format=${format}&quality=92`);
+  const url = URL.createObjectURL(blob);
+  h("a", { href: url, download: `${image.id}.${format === "jpeg" ? "jpg" : format}` }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}

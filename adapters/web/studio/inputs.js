@@ -1,0 +1,144 @@
+// Pictures to draw upon: one to begin from, with a mask, and those to follow. They are uploads; the form names their ids.
+
+import { BASE, fetched, upload } from "./api.js";
+import { $, h, iconButton, textButton, toast } from "./dom.js";
+import { paintMask } from "./mask.js";
+
+const TYPES = ["image/png", "image/jpeg", "image/webp"];
+
+let first = null; // {id, blob, width, height, mask: {id, blob} | null}
+let followed = [];
+let its = { init_image: false, mask: false, max_references: 0 };
+
+async function take(blob) {
+  if (!TYPES.includes(blob.type)) { toast("PNG, JPEG or WebP, please.", { kind: "bad" }); return null; }
+  try {
+    return { ...(await upload(blob)), blob, mask: null };
+  } catch (error) {
+    toast(error.message, { kind: "bad" });
+    return null;
+  }
+}
+
+/** A drop zone that is a file button, too. */
+function chooser(says, chosen, many = false) {
+  const file = h("input", { type: "file", accept: TYPES.join(","), multiple: many, hidden: true,
+    onchange: () => { for (const one of file.files) chosen(one); file.value = ""; } });
+  const button = h("button", { type: "button", class: "chooser", onclick: () => file.click() },
+    h("span", {}, says), h("small", {}, "Drop, paste or choose"));
+  const zone = h("div", { class: "zone" }, button, file);
+  zone.addEventListener("dragover", (event) => { event.preventDefault(); event.stopPropagation(); zone.classList.add("over"); });
+  zone.addEventListener("dragleave", () => zone.classList.remove("over"));
+  zone.addEventListener("drop", (event) => {
+    event.preventDefault();
+    zone.classList.remove("over");
+    const files = [...event.dataTransfer.files];
+    if (!files.length) return;
+    event.stopPropagation();
+    document.dispatchEvent(new Event("dropped"));
+    for (const one of many ? files : files.slice(0, 1)) chosen(one);
+  });
+  return zone;
+}
+
+function thumb(blob, alt) {
+  const image = h("img", { alt });
+  const url = URL.createObjectURL(blob);
+  image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
+  image.src = url;
+  return image;
+}
+
+function show() {
+  $("input").hidden = !its.init_image;
+  $("references").hidden = its.max_references === 0;
+  $("denoise-field").hidden = first === null;
+  $("denoise-value").textContent = `${Math.round(Number($("denoise").value) * 100)} %`;
+  $("input-slot").replaceChildren(first === null ? chooser("Add an input picture", (file) => inputs.begin(file)) :
+    h("div", { class: "chosen" }, h("div", { class: "thumb" }, thumb(first.blob, "The input picture"),
+      first.mask && its.mask ? maskThumb() : null),
+    h("div", { class: "column" }, h("small", { class: "muted" }, `${first.width} × ${first.height}`),
+      its.mask && textButton("brush", first.mask ? "Change the mask" : "Paint a mask", mask, { id: "mask" }),
+      first.mask && textButton("close", "Repaint everything", () => { first.mask = null; show(); }),
+      textButton("bin", "Remove", () => { first = null; show(); }))));
+  const rows = followed.slice(0, its.max_references).map((one, at) =>
+    h("div", { class: "thumb" }, thumb(one.blob, `Reference picture ${at + 1}`),
+      iconButton("close", `Remove reference ${at + 1}`, () => { followed = followed.filter((other) => other !== one); show(); })));
+  if (followed.length < its.max_references) rows.push(chooser("Add a reference picture", (file) => inputs.follow(file), its.max_references > 1));
+  $("reference-slots").replaceChildren(...rows);
+}
+
+function maskThumb() {
+  const image = thumb(first.mask.blob, "The mask");
+  image.className = "mask";
+  return image;
+}
+
+async function mask() {
+  const blob = await paintMask(first.blob, first.mask?.blob ?? null);
+  if (!blob) return;
+  try {
+    first.mask = { ...(await upload(blob)), blob };
+  } catch (error) {
+    toast(error.message, { kind: "bad" });
+  }
+  show();
+  $("mask")?.focus();
+}
+
+export const inputs = {
+  offer(capabilities) {
+    its = capabilities;
+    show();
+  },
+
+  async begin(blob) {
+    const taken = await take(blob);
+    if (taken) first = taken;
+    show();
+  },
+
+  async follow(blob) {
+    if (followed.length >= its.max_references) followed = followed.slice(0, its.max_references - 1);
+    const taken = await take(blob);
+    if (taken) followed.push(taken);
+    show();
+  },
+
+  canBegin: () => its.init_image,
+  canFollow: () => its.max_references > 0,
+
+  /** The fields of a request. */
+  said() {
+    const rows = followed.slice(0, its.max_references);
+    return {
+      ...(first && its.init_image ? { init_images: [first.id], image_strength: Number($("denoise").value) } : {}),
+      ...(first?.mask && its.init_image && its.mask ? { mask: first.mask.id } : {}),
+      ...(rows.length ? { reference_images: rows.map((one) => one.id) } : {}),
+    };
+  },
+
+  /** The inputs of a picture, as long as the gateway keeps them. */
+  async restore(drawing) {
+    const kept = async (id) => {
+      try { return { id, blob: await fetched(`${BASE}/uploads/${id}`) }; } catch { return null; }
+    };
+    first = null;
+    if (drawing.init_image) {
+      const found = await kept(drawing.init_image);
+      if (found) {
+        const size = await createImageBitmap(found.blob);
+        first = { ...found, width: size.width, height: size.height, mask: drawing.mask ? await kept(drawing.mask) : null };
+      }
+      $("denoise").value = drawing.image_strength ?? 0.75;
+    }
+    followed = (await Promise.all((drawing.reference_images ?? []).map(kept))).filter(Boolean);
+    if ((drawing.init_image && !first) || followed.length < (drawing.reference_images ?? []).length)
+      toast("Its input pictures are no longer kept.");
+    show();
+  },
+};
+
+$("denoise").addEventListener("input", () => {
+  $("denoise-value").textContent = `${Math.round(Number($("denoise").value) * 100)} %`;
+});

@@ -1,0 +1,157 @@
+// All jobs as /api/v1/events tells of them. Runs in a worker that the tabs share, or in the one tab where there is none.
+
+const BASE = "/api/v1";
+const SILENCE_MS = 45_000; // three heartbeats
+const ENDS = { complete: "completed", error: "failed", cancelled: "cancelled" };
+
+export class Live {
+  /** `tell(message)` hears {type: "state"}, {type: "job"} and {type: "link"}. */
+  constructor(tell, key) {
+    this.tell = tell;
+    this.key = key;
+    this.jobs = new Map();
+    this.last = null;
+    this.link = "joining";
+    this.heard = Date.now();
+    this.stopped = false;
+    this.run();
+    this.timer = setInterval(() => this.watch(), 5000);
+  }
+
+  state() {
+    return { type: "state", jobs: [...this.jobs.values()], link: this.link };
+  }
+
+  stop() {
+    this.stopped = true;
+    clearInterval(this.timer);
+    this.abort?.abort();
+  }
+
+  /** Asked when a tab wakes up: is the stream still there? */
+  watch() {
+    const now = Date.now();
+    const slept = this.ticked && now - this.ticked > 20_000;
+    this.ticked = now;
+    if (slept || now - this.heard > SILENCE_MS) this.abort?.abort();
+  }
+
+  wake() {
+    this.watch();
+    this.awake?.();
+  }
+
+  headers(more = {}) {
+    return { ...(this.key ? { "X-API-Key": this.key } : {}), ...more };
+  }
+
+  setLink(link) {
+    if (link === this.link) return;
+    this.link = link;
+    this.tell({ type: "link", link });
+  }
+
+  async run() {
+    let wait = 400;
+    while (!this.stopped) {
+      const began = Date.now();
+      this.abort = new AbortController();
+      try {
+        const known = this.last === null ? {} : { "Last-Event-ID": this.last };
+        this.heard = Date.now();
+        const answer = await fetch(`${BASE}/events`, {
+          headers: this.headers(known), signal: this.abort.signal, cache: "no-store" });
+        if (answer.status === 401) { this.setLink("key"); return; }
+        if (!answer.ok) throw new Error(String(answer.status));
+        this.setLink("live");
+        await this.read(answer.body.getReader());
+      } catch { /* what is wrong shows in the link; it is tried again */ }
+      if (this.stopped) return;
+      this.setLink("away");
+      wait = Date.now() - began > 10_000 ? 400 : Math.min(5000, wait * 1.6);
+      await new Promise((resolve) => { this.awake = resolve; setTimeout(resolve, wait); });
+    }
+  }
+
+  async read(reader) {
+    const decoder = new TextDecoder();
+    let rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      this.heard = Date.now();
+      const frames = (rest + decoder.decode(value, { stream: true })).split("\n\n");
+      rest = frames.pop();
+      for (const frame of frames) this.take(frame);
+    }
+  }
+
+  take(frame) {
+    let event = "message", data = "", id = null;
+    for (const line of frame.split("\n")) {
+      const colon = line.indexOf(":");
+      if (colon <= 0) continue;
+      const value = line.slice(colon + 1).trimStart();
+      const name = line.slice(0, colon);
+      if (name === "event") event = value;
+      else if (name === "data") data += value;
+      else if (name === "id") id = value;
+    }
+    if (data) this.hear(event, JSON.parse(data));
+    if (id !== null) this.last = id;
+  }
+
+  hear(event, data) {
+    const id = data.job_id;
+    switch (event) {
+      case "snapshot": return this.snapshot(data.jobs);
+      case "queued": return void this.fetch(id);
+      case "position": return this.change(id, { position: data.position, eta_seconds: data.eta_seconds, forecast: data });
+      case "started": return this.change(id, { status: "generating", position: 0, attempt: data.attempt });
+      case "requeued": return this.change(id, { status: "queued", progress_detail: null });
+      case "cancel_requested": return this.change(id, { stopping: true });
+      case "loading": case "progress": case "downloading":
+        return this.change(id, { status: data.status ?? "generating", progress_detail: data, eta_seconds: data.eta_seconds });
+      case "preview": return this.change(id, { preview: data.url });
+      case "image": return this.change(id, { newest: { id: data.id, url: data.url, seed: data.seed } });
+      case "complete": case "error": case "cancelled":
+        return this.change(id, { status: ENDS[event], error: data.error ?? null, eta_seconds: null, position: null });
+    }
+  }
+
+  snapshot(jobs) {
+    const before = this.jobs;
+    this.jobs = new Map(jobs.map((job) => [job.job_id, job]));
+    this.tell(this.state());
+    for (const [id] of before) if (!this.jobs.has(id)) void this.fetch(id); // it ended while nobody listened
+  }
+
+  change(id, patch) {
+    const job = this.jobs.get(id);
+    if (!job) { this.jobs.set(id, { job_id: id, ...patch }); void this.fetch(id, patch); return; }
+    Object.assign(job, patch);
+    this.told(job);
+  }
+
+  told(job) {
+    if (Object.values(ENDS).includes(job.status)) this.jobs.delete(job.job_id);
+    this.tell({ type: "job", job: { ...job } });
+  }
+
+  /** The whole of a job that only its id is known of; what happens meanwhile counts. */
+  async fetch(id, since = {}) {
+    const known = this.jobs.get(id) ?? { job_id: id, ...since };
+    this.jobs.set(id, known);
+    try {
+      const answer = await fetch(`${BASE}/jobs/${id}?images=false`, { headers: this.headers() });
+      if (!answer.ok) throw new Error(String(answer.status));
+      const job = await answer.json();
+      const now = this.jobs.get(id) ?? known;
+      const ended = Object.values(ENDS).includes(job.status);
+      this.jobs.set(id, ended ? { ...now, ...job } : { ...job, ...now });
+      this.told(this.jobs.get(id));
+    } catch {
+      this.jobs.delete(id);
+    }
+  }
+}

@@ -1,0 +1,260 @@
+// The form: what to draw, with what the chosen model can do and nothing else.
+
+import { get, post } from "./api.js";
+import { $, h, iconButton, toast } from "./dom.js";
+import { inputs } from "./inputs.js";
+
+const ASPECTS = [["1:1", 1, 1], ["4:3", 4, 3], ["3:2", 3, 2], ["16:9", 16, 9], ["3:4", 3, 4], ["2:3", 2, 3], ["9:16", 9, 16]];
+const KEPT = "make";
+const STEP = 16;
+
+let models = [];
+let loras = [];
+
+export const known = () => models;
+export const model = () => models.find((one) => one.title === $("model").value) ?? null;
+const can = () => model()?.capabilities ?? null;
+const rounded = (px) => Math.max(64, Math.min(2048, Math.round(px / STEP) * STEP));
+
+export const prompts = () => {
+  const text = $("prompt").value.trim();
+  return $("lines").checked ? text.split("\n").map((line) => line.trim()).filter(Boolean) : text ? [text] : [];
+};
+
+// ---- models --------------------------------------------------------------------------------------
+
+export async function loadModels() {
+  const chosen = $("model").value || kept().model;
+  ({ models } = (await Promise.all([get("/models"), loadLoras()]))[0]);
+  const drawing = models.filter((one) => one.capabilities.task === "generate");
+  const here = drawing.filter((one) => one.downloaded && !one.unavailable);
+  const away = drawing.filter((one) => !here.includes(one));
+  const option = (one) => h("option", { value: one.title, disabled: Boolean(one.unavailable) }, one.title);
+  $("model").replaceChildren(
+    h("optgroup", { label: "On this machine" }, here.map(option)),
+    away.length ? h("optgroup", { label: "Not downloaded" }, away.map(option)) : "");
+  const first = here.find((one) => one.title === chosen) ?? here.find((one) => one.default) ?? here[0];
+  if (first) $("model").value = first.title;
+  fit(false);
+  document.dispatchEvent(new CustomEvent("models", { detail: models }));
+}
+
+async function loadLoras() {
+  loras = (await get("/loras")).loras.filter((one) => one.downloaded && !one.trouble);
+}
+
+/** Those that the chosen model can wear, as far as anybody knows. */
+const fitting = () => loras.filter((one) => !one.models.length || one.models.includes(model()?.alias_of ?? model()?.title));
+
+/** Offer what the chosen model can do. `fresh`: another model was chosen, so its own defaults are set. */
+function fit(fresh) {
+  const one = model(), its = can();
+  if (!its) return;
+  const missing = one.downloaded ? "" : `Not on this machine yet: ${one.size_gb} GB to download. `;
+  $("model-note").textContent = `${one.unavailable ?? missing + one.description} · ${one.licence}`;
+  $("steps").max = its.max_steps;
+  $("guidance").min = its.guidance_range[0];
+  $("guidance").max = Math.min(its.guidance_range[1], 20);
+  $("guidance-field").hidden = !its.guidance;
+  $("negative-field").hidden = !its.negative_prompt;
+  $("loras").hidden = !its.lora || fitting().length === 0;
+  for (const row of [...$("lora-rows").children])
+    if (!fitting().some((other) => other.name === row.querySelector("select").value)) row.remove();
+  inputs.offer(its);
+  if (fresh || !$("width").value) {
+    $("steps").value = its.default_steps;
+    $("guidance").value = its.default_guidance;
+    $("width").value = $("height").value = its.default_px;
+  }
+  show();
+}
+
+function show() {
+  $("steps-value").textContent = $("steps").value;
+  $("guidance-value").textContent = Number($("guidance").value).toFixed(1);
+  const width = Number($("width").value), height = Number($("height").value), its = can();
+  for (const button of $("aspects").children) {
+    const [w, hgt] = button.dataset.size.split("x").map(Number);
+    const is = Math.abs(width / height - w / hgt) < 0.02;
+    button.setAttribute("aria-checked", String(is));
+    button.tabIndex = is ? 0 : -1;
+  }
+  const buttons = [...$("aspects").children];
+  if (!buttons.some((button) => button.tabIndex === 0)) buttons[0].tabIndex = 0;
+  const native = its?.native_px;
+  $("size-note").textContent = native && (width !== native || height !== native)
+    ? `This model draws at ${native} × ${native}; the picture is fitted to the size.` : "";
+  const many = prompts().length, count = Number($("count").value) || 1, all = many * count;
+  $("lines-count").textContent = $("lines").checked && many ? `${many} ${many === 1 ? "job" : "jobs"}` : "";
+  $("draw-text").textContent = all > 1 ? `Draw ${all} pictures` : "Draw";
+  keep();
+}
+
+function aspects() {
+  for (const [name, w, hgt] of ASPECTS) {
+    const shape = h("i", { class: "shape" });
+    shape.style.aspectRatio = `${w} / ${hgt}`;
+    shape.style[w >= hgt ? "width" : "height"] = "18px";
+    const button = h("button", { type: "button", role: "radio", "aria-checked": "false", dataset: { size: `${w}x${hgt}` },
+      onclick: () => choose(w, hgt) }, shape, h("span", {}, name));
+    $("aspects").append(button);
+  }
+  $("aspects").addEventListener("keydown", (event) => {
+    const go = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!go) return;
+    event.preventDefault();
+    const all = [...$("aspects").children];
+    const next = all[(all.indexOf(document.activeElement) + go + all.length) % all.length];
+    next.click();
+    next.focus();
+  });
+}
+
+function choose(w, hgt) {
+  const base = can()?.default_px ?? 1024;
+  const scale = Math.sqrt(w * hgt);
+  $("width").value = rounded((base * w) / scale);
+  $("height").value = rounded((base * hgt) / scale);
+  show();
+}
+
+// ---- LoRAs ---------------------------------------------------------------------------------------
+
+function addLora(name = null, scale = null) {
+  const first = fitting().find((one) => one.name === name) ?? fitting()[0];
+  scale ??= first?.preferred_scale ?? 1;
+  const note = h("p", { class: "note" });
+  const words = () => {
+    const one = loras.find((other) => other.name === choice.value);
+    note.textContent = one?.activation_text ?? (one?.trigger_words.length ? `Say: ${one.trigger_words.join(", ")}` : "");
+  };
+  const value = h("output", {}, Number(scale).toFixed(2));
+  const choice = h("select", { "aria-label": "LoRA", onchange: () => { words(); keep(); } }, fitting().map((one) => h("option", { value: one.name }, one.title ?? one.name)));
+  if (name) choice.value = name;
+  words();
+  const row = h("div", { class: "row lora" }, choice,
+    h("input", { type: "range", min: -2, max: 2, step: 0.05, value: scale, "aria-label": "Scale of the LoRA",
+      oninput: (event) => { value.textContent = Number(event.target.value).toFixed(2); keep(); } }), value,
+    iconButton("close", "Remove this LoRA", () => { row.remove(); keep(); }), note);
+  $("lora-rows").append(row);
+  keep();
+}
+
+const chosenLoras = () => [...$("lora-rows").children].map((row) =>
+  ({ name: row.querySelector("select").value, scale: Number(row.querySelector("input").value) }));
+
+// ---- what is sent --------------------------------------------------------------------------------
+
+function body(prompt) {
+  const its = can(), used = its.lora ? chosenLoras() : [];
+  return {
+    prompt,
+    model: $("model").value,
+    width: Number($("width").value),
+    height: Number($("height").value),
+    steps: Number($("steps").value),
+    ...(its.guidance ? { guidance: Number($("guidance").value) } : {}),
+    ...(its.negative_prompt && $("negative").value.trim() ? { negative_prompt: $("negative").value.trim() } : {}),
+    ...($("seed").value === "" ? {} : { seed: Number($("seed").value) }),
+    num_images: Number($("count").value) || 1,
+    ...(used.length ? { lora_files: used.map((one) => one.name), lora_scales: used.map((one) => one.scale) } : {}),
+    ...inputs.said(),
+    preview: true,
+  };
+}
+
+let sending = false;
+
+async function send(event) {
+  event.preventDefault();
+  if (sending) return;
+  $("refusal").textContent = "";
+  const wanted = prompts();
+  if (!wanted.length) { $("prompt").focus(); return; }
+  if (can()?.needs_reference && !inputs.said().reference_images) return refuse("This model needs a reference picture.");
+  sending = true;
+  $("draw").classList.add("busy");
+  try {
+    for (const prompt of wanted) {
+      const job = await post("/generate", body(prompt));
+      for (const a of job.adjustments) toast(`${a.param}: ${a.asked ?? "–"} became ${a.used ?? "nothing"}; ${a.reason}.`);
+    }
+  } catch (error) {
+    refuse(error.name === "TypeError" ? "The gateway does not answer." : error.message);
+  } finally {
+    sending = false;
+    $("draw").classList.remove("busy");
+  }
+}
+
+function refuse(text) {
+  $("refusal").textContent = text;
+}
+
+// ---- settings that come from elsewhere, and that stay --------------------------------------------------
+
+/** Set the form to how a picture was drawn; what the model no longer can is left out and said. */
+export async function useSettings(drawing) {
+  const there = models.find((one) => one.title === drawing.model);
+  if (there && !there.unavailable) $("model").value = drawing.model;
+  else toast(`The model ${drawing.model} is not here; the settings are used with ${$("model").value}.`);
+  $("lines").checked = false;
+  $("prompt").value = drawing.prompt;
+  $("negative").value = drawing.negative_prompt ?? "";
+  fit(false);
+  $("width").value = drawing.width;
+  $("height").value = drawing.height;
+  $("steps").value = drawing.steps;
+  $("guidance").value = drawing.guidance;
+  $("seed").value = drawing.seed;
+  $("count").value = 1;
+  $("lora-rows").replaceChildren();
+  for (const one of drawing.loras ?? [])
+    if (fitting().some((other) => other.name === one.name)) addLora(one.name, one.scale);
+    else toast(`The LoRA ${one.name} is not here.`);
+  await inputs.restore(drawing);
+  show();
+  document.body.dataset.view = "make";
+  document.dispatchEvent(new Event("view"));
+  $("prompt").focus();
+}
+
+function kept() {
+  try { return JSON.parse(localStorage.getItem(KEPT)) ?? {}; } catch { return {}; }
+}
+
+const FIELDS = ["prompt", "negative", "width", "height", "steps", "guidance", "seed", "count"];
+
+function keep() {
+  const values = Object.fromEntries(FIELDS.map((id) => [id, $(id).value]));
+  try {
+    localStorage.setItem(KEPT, JSON.stringify({ ...values, model: $("model").value, lines: $("lines").checked }));
+  } catch { /* then it is gone with the tab */ }
+}
+
+export function begin() {
+  aspects();
+  const before = kept();
+  for (const id of FIELDS) if (before[id] && id !== "steps" && id !== "guidance") $(id).value = before[id];
+  $("lines").checked = Boolean(before.lines);
+  $("make").addEventListener("submit", send);
+  $("make").addEventListener("input", show);
+  $("model").addEventListener("change", () => fit(true));
+  $("prompt").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("make").requestSubmit();
+  });
+  $("swap").addEventListener("click", () => {
+    [$("width").value, $("height").value] = [$("height").value, $("width").value];
+    show();
+  });
+  for (const id of ["width", "height"]) $(id).addEventListener("change", () => { $(id).value = rounded(Number($(id).value)); show(); });
+  $("dice").addEventListener("click", () => { $("seed").value = ""; show(); });
+  $("lora-add").addEventListener("click", () => addLora());
+  if (/Mac|iP/.test(navigator.platform)) $("draw").querySelector("kbd").textContent = "⌘ ↵";
+  return loadModels().then(() => {
+    if (before.model === $("model").value) {
+      for (const id of ["steps", "guidance"]) if (before[id]) $(id).value = before[id];
+      show();
+    }
+  });
+}

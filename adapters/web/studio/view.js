@@ -1,0 +1,109 @@
+// One picture large, with all that is known of it; and two side by side.
+
+import { download, fetched, picture } from "./api.js";
+import { clock, dialog, h, iconButton, textButton, toast } from "./dom.js";
+import { inputs } from "./inputs.js";
+import { remove, shownImages, words } from "./keep.js";
+import { useSettings } from "./make.js";
+import { enlarge, enlarges } from "./models.js";
+import { PROTOCOLS } from "./watch.js";
+
+const madeAt = (date) => (date.toDateString() === new Date().toDateString() ? `Today, ${clock(date)}`
+  : date.toLocaleString([], { dateStyle: "medium", timeStyle: "short" }));
+
+/** Everything that was said of a picture, as [name, value]. */
+export function factsOf(image) {
+  const drawn = image.drawing ?? {};
+  return [
+    ["Model", image.model], ["Size", `${image.width} × ${image.height}`], ["Steps", drawn.steps], ["Guidance", drawn.guidance],
+    ["Seed", image.seed], ["Denoise", drawn.image_strength === undefined ? null : `${Math.round(drawn.image_strength * 100)} %`],
+    ["Mask", drawn.mask ? "yes" : null], ["References", drawn.reference_images?.length ?? null],
+    ["LoRAs", drawn.loras?.map((one) => `${one.name} ${one.scale}`).join(", ")],
+    ["Took", image.seconds === undefined ? null : `${image.seconds.toFixed(1)} s`],
+    ["By", PROTOCOLS[image.protocol] ?? image.protocol],
+    ["Made", image.created_at ? madeAt(new Date(image.created_at)) : null],
+  ].filter(([, value]) => value !== null && value !== undefined && value !== "");
+}
+
+export const factList = (facts, differs = () => false) => h("dl", { class: "facts-list" },
+  facts.map(([name, value]) => h("div", { class: differs(name, value) ? "differs" : "" }, h("dt", {}, name), h("dd", {}, String(value)))));
+
+function prompt(drawing) {
+  return [h("p", { class: "quote" }, drawing?.prompt ?? ""),
+    drawing?.negative_prompt ? h("p", { class: "muted" }, `Negative: ${drawing.negative_prompt}`) : null];
+}
+
+/** What can be done with a picture; `close` goes away first. */
+export function actions(image, close = () => {}) {
+  const start = (work) => async () => {
+    close();
+    try { await work(await fetched(image.url)); } catch (error) { toast(error.message, { kind: "bad" }); }
+    document.body.dataset.view = "make";
+    document.dispatchEvent(new Event("view"));
+  };
+  const format = h("select", { "aria-label": "Format of the download" },
+    [["png", "PNG"], ["jpeg", "JPEG"], ["webp", "WebP"]].map(([value, text]) => h("option", { value }, text)));
+  return h("div", { class: "actions" },
+    image.drawing && textButton("reuse", "Use these settings", () => { close(); void useSettings(image.drawing); }),
+    inputs.canBegin() && textButton("picture", "Use as input", start((blob) => inputs.begin(blob))),
+    inputs.canFollow() && textButton("layers", "Use as reference", start((blob) => inputs.follow(blob))),
+    enlarges() && textButton("scale", "Enlarge", () => { close(); void enlarge(image); }),
+    h("span", { class: "joined row" }, format,
+      iconButton("save", "Download", () => download(image, format.value).catch((error) => toast(error.message, { kind: "bad" })))),
+    iconButton("bin", "Delete", () => { close(); remove(image); }, { class: "plain square danger" }));
+}
+
+export function showPicture(image) {
+  const img = h("img", { alt: words(image) });
+  const side = h("div", { class: "side" });
+  const box = dialog("Picture", { wide: true }, h("div", { class: "look" }, h("div", { class: "frame" }, img,
+    iconButton("left", "The picture before", () => go(-1), { class: "plain square before" }),
+    iconButton("right", "The picture after", () => go(1), { class: "plain square after" })), side));
+  let now = image;
+  function paint() {
+    picture(now.url, img).catch(() => {});
+    img.alt = words(now);
+    side.replaceChildren(...prompt(now.drawing).filter(Boolean), factList(factsOf(now)), actions(now, () => box.close()));
+  }
+  function go(by) {
+    const all = shownImages();
+    const next = all[all.findIndex((one) => one.id === now.id) + by];
+    if (next) { now = next; paint(); }
+  }
+  box.addEventListener("keydown", (event) => {
+    if (event.target instanceof HTMLSelectElement) return;
+    if (event.key === "ArrowLeft") go(-1);
+    if (event.key === "ArrowRight") go(1);
+    if (event.key === "Delete") { box.close(); remove(now); }
+  });
+  paint();
+}
+
+export function comparePictures(two) {
+  const facts = two.map((image) => new Map(factsOf(image)));
+  const columns = two.map((image, at) => {
+    const img = h("img", { alt: words(image) });
+    picture(image.url, img).catch(() => {});
+    const other = facts[1 - at];
+    return h("figure", { class: "column" }, h("div", { class: "frame" }, img),
+      h("figcaption", {}, ...prompt(image.drawing).filter(Boolean),
+        factList(factsOf(image), (name, value) => other.get(name) !== value && !["Made", "Took", "By"].includes(name)),
+        textButton("reuse", "Use these settings", () => { box.close(); void useSettings(image.drawing); })));
+  });
+  const box = dialog("Side by side", { wide: true }, h("div", { class: "compare" }, columns));
+}
+
+/** A file that was dropped: what it says of itself, and what it may become. */
+export function showDropped(blob, drawing) {
+  const img = h("img", { alt: "The picture that was dropped" });
+  const url = URL.createObjectURL(blob);
+  img.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
+  img.src = url;
+  const facts = drawing ? factsOf({ ...drawing, drawing, protocol: null }) : [];
+  const box = dialog("Dropped picture", { wide: true }, h("div", { class: "look" }, h("div", { class: "frame" }, img),
+    h("div", { class: "side" }, ...(drawing ? [...prompt(drawing), factList(facts)] : [h("p", {}, "It does not say how it was drawn.")]).filter(Boolean),
+      h("div", { class: "actions" },
+        drawing && textButton("reuse", "Use these settings", () => { box.close(); void useSettings(drawing); }, { id: "use-dropped" }),
+        inputs.canBegin() && textButton("picture", "Use as input", () => { box.close(); void inputs.begin(blob); }),
+        inputs.canFollow() && textButton("layers", "Use as reference", () => { box.close(); void inputs.follow(blob); })))));
+}
