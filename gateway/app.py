@@ -111,6 +111,7 @@ def _service_options(settings: Settings) -> ServiceOptions:
         default_steps=generation.default_steps,
         steps_as_sent=settings.models.steps_as_sent,
         low_ram=settings.engine.low_ram,
+        auto_download=settings.models.auto_download,
         retention_s=retention.days * 86400.0,
         retained_jobs=retention.jobs,
         pictures_quota_bytes=int(retention.quota_gb * 2**30),

@@ -55,8 +55,12 @@ class Core:
         server, default = self.settings.server, self.library.find(None)
         lines = [f"mflux-gateway {__version__} on http://{server.host}:{server.port}, drawing with {default.name}"]
         if not self.library.on_disk(default):
-            hope = ", and this version does not download it yet" if self.settings.models.auto_download else ""
-            lines.append(f"{default.name} is not on this machine{hope}; start with --model {EMBEDDED} to draw at once.")
+            step = f"`mflux-gateway models pull {default.name}` fetches it"
+            if self.settings.models.auto_download and default.repo is not None:
+                step = f"the first picture downloads it ({default.size_gb:.0f} GB)"
+            lines.append(
+                f"{default.name} is not on this machine: {step}. Start with --model {EMBEDDED} to draw at once."
+            )
         elif self.draws_embedded:
             lines.append(
                 f"{EMBEDDED} is the small embedded model: shapes and simple things, no download. --model names another."

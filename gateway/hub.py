@@ -169,6 +169,11 @@ class Hub:
     def publish_place(self, event: PlaceEvent) -> None:
         self._send(event.job_id, event)
 
+    def publish_waiting(self, job_id: str, fact: ProgressFacts, expected_s: float | None = None) -> None:
+        """A fact that a waiting job is told of, such as how far the download of its model is."""
+        progress = Progress(job_id=job_id, pictures=1, expected_s=expected_s).apply(fact)
+        self._send(job_id, ProgressEvent(job_id, progress, fact))
+
     def publish_progress(self, job_id: str, fact: ProgressFacts, expected_s: float | None = None) -> None:
         """A fact that is only broadcast; the job is expected to be done after `expected_s`."""
         before = self._newest.get(job_id)

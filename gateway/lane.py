@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import logging
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
@@ -38,7 +40,7 @@ from gateway.pictures import Pictures
 from gateway.provenance import drawing_of
 from gateway.residency import House
 from gateway.runner import LaneRunner
-from gateway.store.base import JobStore, Lease
+from gateway.store.base import JobStore, Lease, WorkerInfo
 
 log = logging.getLogger("gateway.lane")
 
@@ -65,12 +67,14 @@ class EngineLane(LaneRunner):
         spool: Path,
         forecaster: Forecaster,
         house: House,
+        claimable: Callable[[], frozenset[str] | None] = lambda: None,
     ) -> None:
         super().__init__(store=store, hub=hub)
         self._house = house
         self._unsaved: Run | None = None
         """What loaded the model that is in memory, where a copy of it should be saved."""
         self._forecaster = forecaster
+        self._claimable = claimable
         self._engine = engine
         self._library = library
         self._pictures = pictures
@@ -102,6 +106,10 @@ class EngineLane(LaneRunner):
         self._engine.skip(job_id)
 
     # ---- one job after the other -----------------------------------------------------------------
+
+    def _claimant(self) -> WorkerInfo:
+        """Jobs whose model is not here yet are passed over."""
+        return replace(self._worker, models=self._claimable())
 
     async def _wait_ready(self) -> None:
         if self._engine.status.state == "ready":

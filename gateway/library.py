@@ -1,15 +1,15 @@
-"""The models this gateway can name, and where their weights lie. Reads folders; imports no MLX; downloads nothing."""
+"""The models this gateway can name, and where their weights lie. Reads folders; imports no MLX; fetches nothing."""
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, ModelSpec
+from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, HubFiles, ModelSpec
+from gateway.downloads.folders import folder_of, holds_weights, hub_snapshot, is_whole
 from gateway.errors import ModelNotFound, ModelNotOnDisk, ModelNotServed
 from gateway.loras import LoraLibrary
 from gateway.substitutes import instead_of
@@ -106,11 +106,17 @@ class Library:
         folder = self._locate(spec)
         if folder is None:
             raise ModelNotOnDisk(
-                f"The weights of '{spec.name}' are not on this machine; this version does not download them. "
-                f"Put {spec.repo or 'them'} into the models folder, or use '{EMBEDDED}', which is always there.",
+                f"The weights of '{spec.name}' are not on this machine. {self._next_step(spec)}, or use '{EMBEDDED}', "
+                "which is always there.",
                 param="model",
             )
         return folder
+
+    @staticmethod
+    def _next_step(spec: ModelSpec) -> str:
+        if spec.repo is None:
+            return "Put them into its folder"
+        return f"Fetch them with `mflux-gateway models pull {spec.name}`, put {spec.repo} into the models folder"
 
     def weights(self, name: str) -> str:
         """One name for all models drawn with the same weights, whatever the bits: the first of them."""
@@ -132,6 +138,7 @@ class Library:
         return found
 
     def on_disk(self, spec: ModelSpec) -> bool:
+        """Whether the model could be loaded now: its own weights and those of its further repositories."""
         folder = self._locate(spec) if spec.unavailable is None else None
         return folder is not None and self._locate_also(spec, folder) is not None
 
@@ -139,35 +146,27 @@ class Library:
         """A folder for each further repository; none where mflux saved everything into the model's own."""
         if not spec.also or any(any((folder / part).glob("*.safetensors")) for part in ALSO_SAVED_AS):
             return ()
-        places = [(self._models_dir / files.repo.rpartition("/")[2], files.repo) for files in spec.also]
-        found = [own if _holds_any(own) else _hub_snapshot(repo, _holds_any) for own, repo in places]
+        found = [self._further(files) for files in spec.also]
         return None if None in found else tuple(path for path in found if path is not None)
 
     def _locate(self, spec: ModelSpec) -> Path | None:
         own = self._folders.get(spec.name)
         if own is not None:
-            return own if _holds_weights(own) else None
+            return own if holds_weights(own) else None
         names = [spec.name] if spec.stored_bits else [spec.name, spec.geometry]
         if spec.repo is not None:
             names.append(spec.repo.rpartition("/")[2])
         for name in names:
-            if _holds_weights(self._models_dir / name):
+            if holds_weights(self._models_dir / name):
                 return self._models_dir / name
-        return _hub_snapshot(spec.repo) if spec.repo is not None else None
+        if spec.repo is None:
+            return None
+        return self._further(HubFiles(repo=spec.repo, patterns=spec.files))
 
-
-def _holds_weights(folder: Path) -> bool:
-    return any((folder / "transformer").glob("*.safetensors"))
-
-
-def _holds_any(folder: Path) -> bool:
-    return any(folder.glob("**/*.safetensors"))
-
-
-def _hub_snapshot(repo: str, holds: Callable[[Path], bool] = _holds_weights) -> Path | None:
-    """The newest complete snapshot in the Hugging Face cache that mflux itself would use."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    snapshots = cache / f"models--{repo.replace('/', '--')}" / "snapshots"
-    found = [folder for folder in snapshots.glob("*") if holds(folder)]
-    return max(found, key=lambda folder: folder.stat().st_mtime).resolve() if found else None
+    def _further(self, files: HubFiles) -> Path | None:
+        """Where a repository lies: put there by the operator, or downloaded, by us or by another tool."""
+        own, ours = self._models_dir / files.repo.rpartition("/")[2], folder_of(self._models_dir, files.repo)
+        for folder in (own, ours):
+            if is_whole(folder, files.patterns):
+                return folder
+        return hub_snapshot(files.repo, files.patterns)

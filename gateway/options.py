@@ -20,6 +20,8 @@ class Origin:
     priority: Priority = Priority.NORMAL
     idempotency_key: str | None = None
     leniency: Leniency = "refuse"
+    waits: bool = True
+    """Whether the client waits where the model must be downloaded first."""
     note: str = ""
     """What the protocol must know to show the job later, in its own words."""
 
@@ -48,6 +50,7 @@ class ServiceOptions:
     default_steps: int | None = None
     steps_as_sent: bool = False
     low_ram: bool = False
+    auto_download: bool = False
     retention_s: float = 7 * 86400.0
     retained_jobs: int = 5000
     pictures_quota_bytes: int = 20 * 2**30

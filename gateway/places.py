@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 
 from engine.protocol import LANES, Lane, lane_of
@@ -39,6 +39,8 @@ class Places:
         self._changed = asyncio.Event()
         self._told: dict[str, tuple[PlaceEvent, float]] = {}
         """With the loop's time at which it was told."""
+        self.coming: Callable[[Job], ProgressEvent | None] = lambda _: None
+        """How far the download is that a waiting job needs first."""
 
     async def start(self) -> None:
         """Remember what was learned, and what waits."""
@@ -58,7 +60,7 @@ class Places:
             case "queued":
                 forecaster.waits(job)
                 lane = lane_of(job.plan)
-                if self._store.depth(lane) <= HELD_TO and not self._store.is_paused(lane):
+                if self._is_held(job, lane):
                     forecaster.tell(job.id, self._store.order(lane))
             case "requeued":
                 forecaster.waits(job)
@@ -68,6 +70,16 @@ class Places:
                 forecaster.ends(job)
             case _:
                 forecaster.hear(job.id, event.fact)
+        self._changed.set()
+
+    def _is_held(self, job: Job, lane: Lane) -> bool:
+        """Whether a forecast told now counts: nobody can foretell how fast the hub sends."""
+        is_paused, model = self._store.is_paused(lane), job.plan.model
+        foretold = lane != "network" and model not in self._forecaster.coming()
+        return foretold and not is_paused and self._store.depth(lane) <= HELD_TO
+
+    def look(self) -> None:
+        """Forecasts may have changed without an event: a download goes on."""
         self._changed.set()
 
     def shift(self) -> None:
@@ -87,6 +99,8 @@ class Places:
         for job in jobs:
             if job.state is State.RUNNING and (newest := self._hub.newest(job.id)) is not None:
                 yield newest
+            elif job.state is State.QUEUED and (coming := self.coming(job)) is not None:
+                yield coming
         waiting = {job.id for job in jobs if job.state is State.QUEUED}
         if waiting:
             yield from self._places(waiting)

@@ -62,6 +62,10 @@ class LaneRunner(ABC):
         """There is nothing to do: until there may be something."""
         await self._wake.wait()
 
+    def _claimant(self) -> WorkerInfo:
+        """Who claims, and for which models."""
+        return self._worker
+
     @abstractmethod
     async def _do(self, lease: Lease) -> None:
         """Do the job and end it. Raises: one of `stops`."""
@@ -78,7 +82,7 @@ class LaneRunner(ABC):
         while True:
             await self._wait_ready()
             self._wake.clear()
-            lease = await self._surely(lambda: self._store.claim(self._worker), "claim")
+            lease = await self._surely(lambda: self._store.claim(self._claimant()), "claim")
             if lease is None:
                 await self._idle()
                 continue

@@ -13,11 +13,14 @@ from typing import Any, Literal
 
 from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
-from engine.protocol import CancelReason, Generate, Lane, Load, lane_of
+from engine.protocol import CancelReason, Download, Generate, Lane, Load, lane_of
+from gateway.downloads.coming import Downloads
+from gateway.downloads.lane import NetworkLane
 from gateway.errors import (
     JobNotEnded,
     JobNotFound,
     JobNotWaiting,
+    ModelKept,
     ModelNotFound,
     OwnerQueueFull,
     QueueFull,
@@ -79,6 +82,16 @@ class JobService:
             device=lambda: (engine.status.device, engine.status.memory_limit_bytes),
             options=residency or HouseOptions(models_dir=library.models_dir),
         )
+        self.downloads = Downloads(
+            store=store,
+            hub=self._hub,
+            library=library,
+            forecaster=self._forecaster,
+            places=self._places,
+            auto=options.auto_download,
+            wake=self._wake_engine,
+        )
+        self._forecaster.coming, self._places.coming = self.downloads.due, self.downloads.newest
         self._lane = EngineLane(
             store=store,
             engine=engine,
@@ -88,9 +101,13 @@ class JobService:
             spool=spool,
             forecaster=self._forecaster,
             house=self.house,
+            claimable=self.downloads.claimable,
+        )
+        network = NetworkLane(
+            store=store, hub=self._hub, library=library, forecaster=self._forecaster, tell=self.downloads.tell
         )
         self._ocr = OcrLane(store=store, hub=self._hub, options=ocr or OcrOptions())
-        self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr)}
+        self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr, network)}
         self._listeners: list[Hear] = []
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,6 +125,7 @@ class JobService:
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
         await self._places.start()
         await self.house.start()
+        await self.downloads.start()
         for lane in self._lanes.values():
             await lane.start()
         self._spawn(self._retention.run())
@@ -120,6 +138,7 @@ class JobService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
+        await self.downloads.stop()
         await self._places.keep()
         await self._store.close()
 
@@ -133,11 +152,11 @@ class JobService:
     async def submit(self, request: GenerationRequest, origin: Origin) -> Job:
         """Store a job for this request; it is on disk when this returns.
 
-        Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, ModelUnavailable, QueueFull, OwnerQueueFull,
+        Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, ModelUnavailable, ModelComing, QueueFull, OwnerQueueFull,
         IdempotencyConflict, StorageFull, Unavailable.
         """
         spec = self.library.find(request.model)
-        self.library.folder(spec)
+        comes_first = await self.downloads.need(spec, waits=origin.waits)
         if request.steps is None and self._options.default_steps is not None:
             request = request.model_copy(update={"steps": self._options.default_steps})
         resolution = resolve(
@@ -152,14 +171,34 @@ class JobService:
             known_loras=await asyncio.to_thread(self.library.loras.known, request.loras, spec),
         )
         new = origin.new_job(resolution.plan, request.fingerprint())
-        return await self._submit(replace(new, adjustments=resolution.adjustments))
+        return await self._submit(replace(new, adjustments=resolution.adjustments), spec if comes_first else None)
 
     async def submit_load(self, model: str, origin: Origin) -> Job:
         """Store a job that brings a model into memory. Raises: as submit."""
         spec = self.library.find(model)
-        self.library.folder(spec)
+        comes_first = await self.downloads.need(spec, waits=origin.waits)
         plan = Load(model=spec.name, quantize=spec.quantize or self._options.quantize)
-        return await self._submit(origin.new_job(plan, spec.name))
+        return await self._submit(origin.new_job(plan, spec.name), spec if comes_first else None)
+
+    async def pull(self, model: str, origin: Origin) -> Job:
+        """The download of a model, started or joined; of one that is here it ends at once.
+
+        Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk for one that no hub has, StorageFull, Unavailable.
+        """
+        spec = self.library.find(model)
+        if spec.repo is None or spec.unavailable is not None:
+            self.library.folder(spec)
+        self._check_running()
+        return await self.downloads.bring(spec, origin)
+
+    async def remove_model(self, model: str) -> None:
+        """Remove the weights that were downloaded for a model. Raises: ModelNotFound, ModelNotOnDisk, ModelKept."""
+        spec = self.library.find(model)
+        drawing = self._lane.running
+        for used in (self._engine.status.loaded_model, None if drawing is None else drawing.plan.model):
+            if used is not None and self.downloads.share(used, spec.name):
+                raise ModelKept(f"{used} is in memory; unload it first.")
+        await self.downloads.remove(spec)
 
     async def unload(self) -> None:
         """Free the memory of the loaded model, between two jobs; the next job loads its own. Raises: Unavailable."""
@@ -182,17 +221,27 @@ class JobService:
         """Free the memory of what reads text, between two jobs; whether that one held any."""
         return await self._ocr.let_go(model)
 
-    async def _submit(self, new: NewJob) -> Job:
-        if self._stopping:
-            raise Unavailable("The gateway is stopping.", retry_after_s=5)
+    async def _submit(self, new: NewJob, missing: ModelSpec | None = None) -> Job:
+        """`missing` must be downloaded first."""
+        self._check_running()
         if isinstance(new.plan, Generate | Load):
             self.house.admit(new.plan, self.library.find(new.plan.model))
         try:
-            return (await asyncio.shield(self._store.submit(new, self._options.bounds))).job
+            job = (await asyncio.shield(self._store.submit(new, self._options.bounds))).job
+            if missing is not None:
+                await self.downloads.bring(missing)
+            return job
         except (QueueFull, OwnerQueueFull) as full:
             owner = new.owner if isinstance(full, OwnerQueueFull) else None
             full.retry_after_s = self._places.retry_after_s(lane_of(new.plan), owner)
             raise
+
+    def _check_running(self) -> None:
+        if self._stopping:
+            raise Unavailable("The gateway is stopping.", retry_after_s=5)
+
+    def _wake_engine(self) -> None:
+        self._lane.wake()
 
     async def retry(self, job_id: str, owner: str | None = None, *, idempotency_key: str | None = None) -> Job:
         """Store a new job of an ended one's plan, which draws the same pixels.
@@ -202,8 +251,8 @@ class JobService:
         job = await self.get(job_id, owner)
         if job.state is None or not job.state.terminal:
             raise JobNotEnded
-        if lane_of(job.plan) == "engine":
-            self.library.folder(self.library.find(job.plan.model))
+        spec = self.library.find(job.plan.model) if lane_of(job.plan) == "engine" else None
+        comes_first = spec is not None and await self.downloads.need(spec)
         origin = Origin(
             owner=job.owner,
             protocol=job.protocol,
@@ -213,7 +262,8 @@ class JobService:
             note=job.note,
         )
         new = origin.new_job(job.plan, "")
-        return await self._submit(replace(new, adjustments=job.adjustments, fingerprint=job.fingerprint))
+        new = replace(new, adjustments=job.adjustments, fingerprint=job.fingerprint)
+        return await self._submit(new, spec if comes_first else None)
 
     # ---- the queue -------------------------------------------------------------------------------
 
@@ -282,6 +332,13 @@ class JobService:
         """Raises: JobNotFound, also where the job is somebody else's."""
         job = await self._store.get(job_id)
         if owner is not None and job.owner != owner:
+            raise JobNotFound
+        return job
+
+    async def see(self, job_id: str, owner: str) -> Job:
+        """As `get`; a download may be seen by everybody: all may wait for it. Raises: JobNotFound."""
+        job = await self._store.get(job_id)
+        if job.owner != owner and not isinstance(job.plan, Download):
             raise JobNotFound
         return job
 
@@ -420,6 +477,7 @@ class JobService:
     def _hear(self, job: Job, event: JobEvent) -> None:
         """Every state event comes by here once, in the order in which they were stored."""
         log.info(event.fact.kind, extra={"job": job.id, "seq": event.seq, "protocol": job.protocol})
+        self.downloads.hear(job, event)
         self._places.hear(job, event)
         for hear in self._listeners:
             hear(job, event)

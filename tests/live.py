@@ -50,7 +50,7 @@ class Live:
         values = {
             **self.config,
             "engine": engine,
-            "models": {"default": "flux2-tiny", **self.config.get("models", {})},
+            "models": {"default": "flux2-tiny", "auto_download": False, **self.config.get("models", {})},
             "store": {"data_dir": str(self.folder / "data")},
             "generation": {"output_dir": str(self.folder / "output"), **self.config.get("generation", {})},
         }

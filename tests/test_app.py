@@ -64,7 +64,7 @@ def test_a_start_without_the_model_on_disk_says_so_and_how_to_draw_at_once(tmp_p
     with live(tmp_path, config=config) as gateway:
         assert httpx.get(f"{gateway.url}/health/ready").json()["embedded"] is False
         assert "flux2-klein-4b is not on this machine" in gateway.logged()
-        assert "start with --model flux2-tiny to draw at once" in gateway.logged()
+        assert "Start with --model flux2-tiny to draw at once" in gateway.logged()
 
 
 def test_every_error_renders_in_every_protocol() -> None:

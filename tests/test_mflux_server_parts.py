@@ -14,7 +14,7 @@ from starlette.requests import Request
 from adapters.mflux_server.answers import render_error, to_task
 from adapters.mflux_server.request import Encoding, GenerateBody, LoadBody, to_model, to_origin
 from engine.protocol import Queued
-from gateway.errors import Forbidden, InvalidRequest, ModelNotFound, ModelNotOnDisk
+from gateway.errors import Forbidden, InvalidRequest, ModelNotFound
 from gateway.job import Job, Priority
 from gateway.library import Library
 from tests.support import a_job, a_plan
@@ -77,8 +77,7 @@ def test_quantize_picks_the_row_of_that_many_bits(tmp_path: Path) -> None:
     for model, bits in (("flux2-klein-4b", 5), ("flux2-klein-4b-8-bit", 6), ("flux2-tiny", 8)):
         with pytest.raises(InvalidRequest, match="bits"):
             to_model(LoadBody(model=model, quantize=bits), core)
-    with pytest.raises(ModelNotOnDisk):
-        to_model(LoadBody(model="flux2-klein-9b", quantize=8), core)
+    assert to_model(LoadBody(model="flux2-klein-9b", quantize=8), core).name == "flux2-klein-9b-8-bit"
 
 
 def test_errors_name_fields_where_fields_are_at_fault() -> None:

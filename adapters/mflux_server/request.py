@@ -123,10 +123,9 @@ def to_origin(body: GenerateBody, request: Request) -> Origin:
 def to_model(body: LoadBody, core: Core) -> ModelSpec:
     """The model that is to be loaded: `quantize` picks the catalogue's row of that many bits.
 
-    Raises: ModelNotFound, ModelNotOnDisk; InvalidRequest where there is no such row.
+    Raises: ModelNotFound; InvalidRequest where there is no such row.
     """
     spec = core.library.find(body.model)
-    core.library.folder(spec)
     bits = spec.quantize or core.settings.models.quantize
     if body.quantize in (None, bits):
         return spec

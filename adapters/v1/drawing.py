@@ -57,13 +57,13 @@ def from_text(request: Request, asked: Drawing) -> Order:
 
 
 async def from_pictures(request: Request, asked: FromPictures, sent: Sent) -> Order:
-    """Raises: ModelNotFound, ModelNotOnDisk, InvalidRequest, Unavailable, StorageFull."""
+    """Raises: ModelNotFound, ModelNotOnDisk, ModelComing, InvalidRequest, Unavailable, StorageFull."""
     core = core_of(request)
     with core.waits():
         pass  # nobody's pictures are opened who will be refused afterwards
     served = served_names(core.library)
     spec = core.library.find(known_model(asked.model, served))
-    await asyncio.to_thread(core.library.folder, spec)
+    await core.service.downloads.need(spec, waits=asked.stream)
     with named_as_sent(sent.names):
         inputs = await inputs_of(request, asked, sent, spec)
     given = {
@@ -96,7 +96,13 @@ async def drawn(request: Request, order: Order, names: Container[str]) -> Respon
 async def submit(request: Request, order: Order, names: Container[str]) -> Job:
     """Raises: as JobService.submit, naming parameters as the client did."""
     core, owner = core_of(request), owner_of(request)
-    origin = Origin(owner=owner, protocol="openai", attached=True, idempotency_key=idempotency_key(request))
+    origin = Origin(
+        owner=owner,
+        protocol="openai",
+        attached=True,
+        idempotency_key=idempotency_key(request),
+        waits=order.asked.stream,  # these clients give up after minutes: a stream has its heartbeat
+    )
     with named_as_sent(names):
         job = await core.service.submit(order.request, origin)
     if order.asked.request_id is not None:

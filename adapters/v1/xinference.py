@@ -59,14 +59,17 @@ async def inpaint(request: Request) -> Response:
 
 
 async def launch(request: Request) -> Response:
-    """POST /v1/models: bring a model that is served into memory; `?wait_ready=false` does not wait for it."""
+    """POST /v1/models: bring a model into memory, and from the hub first where it is not on disk.
+
+    `?wait_ready=false` does not wait for it.
+    """
     core = core_of(request)
     body = {key: value for key, value in _object(await parse_async(await request.body())).items() if value is not None}
     asked = validated(Launch, body)
     ignored = launch_options(asked)
     if _reads(core, asked.model_name):
         return _answer({"model_uid": asked.model_name, "ignored": ignored})
-    spec = _spec(core, asked.model_name)
+    spec = _named(core, asked.model_name)
     waits = request.query_params.get("wait_ready", "true").lower() not in ("false", "0")
     answer = _answer({"model_uid": asked.model_name, "ignored": ignored})
     if core.service.engine.loaded_model == spec.name:
@@ -99,15 +102,19 @@ def launch_options(asked: Launch) -> list[str]:
 async def launch_progress(request: Request) -> Response:
     """GET /v1/models/{uid}/progress: how far its launch is; 1 for a model that is in memory."""
     core, uid = core_of(request), request.path_params["uid"]
-    if _reads(core, uid) or core.service.engine.loaded_model == (spec := _spec(core, uid)).name:
+    if _reads(core, uid) or core.service.engine.loaded_model == (spec := _named(core, uid)).name:
         return _answer({"progress": 1.0})
-    return _answer({"progress": 0.0, "launching": await _launching(request, spec) is not None})
+    job = await _launching(request, spec)
+    if job is None:
+        core.library.folder(spec)
+    coming = None if job is None else core.service.downloads.waits(job)
+    return _answer({"progress": 0.0 if coming is None else round(coming.fraction, 4), "launching": job is not None})
 
 
 async def cancel_launch(request: Request) -> Response:
     """POST /v1/models/{uid}/cancel."""
     core = core_of(request)
-    spec = _spec(core, request.path_params["uid"])
+    spec = _named(core, request.path_params["uid"])
     job = await _launching(request, spec)
     if job is None:
         raise InvalidRequest("This model is not being launched.", param="model_uid")
@@ -139,11 +146,16 @@ def _reads(core: Core, name: str) -> bool:
 
 def _spec(core: Core, name: str) -> ModelSpec:
     """Raises: ModelNotFound, ModelNotOnDisk."""
-    if not name:
-        raise ModelNotFound(param="model")
-    spec = core.library.find(known_model(name, served_names(core.library)))
+    spec = _named(core, name)
     core.library.folder(spec)
     return spec
+
+
+def _named(core: Core, name: str) -> ModelSpec:
+    """Raises: ModelNotFound."""
+    if not name:
+        raise ModelNotFound(param="model")
+    return core.library.find(known_model(name, served_names(core.library)))
 
 
 def _launch_of(spec: ModelSpec) -> str:

@@ -251,7 +251,7 @@ def is_taken(path: str) -> bool:
 
 def is_asked_for(path: str, patterns: Collection[str]) -> bool:
     """Whether one of the patterns is for this file, as huggingface_hub's `allow_patterns`."""
-    return any(fnmatch(path, pattern) for pattern in patterns)
+    return not patterns or any(fnmatch(path, pattern) for pattern in patterns)
 
 
 def _digest_of(file: RepoFile) -> str:

@@ -6,6 +6,7 @@ below `.incomplete`, where nobody looks for models. A record inside says what is
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shutil
@@ -73,6 +74,15 @@ def holds_weights(folder: Path) -> bool:
     """Whether a folder of the operator's, in whatever layout, looks like a model: weights, and every shard of them."""
     weights = [file.relative_to(folder).as_posix() for file in folder.glob("transformer/*.safetensors")]
     return bool(weights) and _has_all_shards(weights)
+
+
+def hub_snapshot(repo: str, patterns: Collection[str]) -> Path | None:
+    """The newest whole snapshot in the Hugging Face cache, which mflux and other tools fill."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    snapshots = cache / f"models--{repo.replace('/', '--')}" / "snapshots"
+    found = [folder for folder in snapshots.glob("*") if is_whole(folder, patterns)]
+    return max(found, key=lambda folder: folder.stat().st_mtime).resolve() if found else None
 
 
 def remove(models_dir: Path, repo: str) -> bool:

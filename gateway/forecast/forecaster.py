@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot
 from typing import Any
@@ -39,6 +39,7 @@ class Walk:
     line: Sequence[Waiting]
     version: int
     loaded: tuple[str, int | None] | None
+    ready_in: Mapping[str, float]
     due: dict[str, Due]
 
 
@@ -69,6 +70,8 @@ class Forecaster:
         self._loaded: tuple[str, int | None] | None = None
         self._free_since: dict[Lane, float] = {}
         self._starting_since: float | None = None
+        self.coming: Callable[[], Mapping[str, float]] = dict
+        """Models that are downloaded now, and when they are here, in whole seconds from now."""
 
     # ---- what happens ----------------------------------------------------------------------------
 
@@ -210,11 +213,21 @@ class Forecaster:
         running = [trace for trace in self._traces.values() if trace.work.lane == lane]
         loaded = running[-1].work.needs if running else self._loaded_now()
         walk = self._walks.get(lane)
-        known = walk is not None and (walk.version, walk.loaded) == (self._costs.version, loaded)
+        ready_in = self._ready_in() if lane == "engine" else {}
+        follows = (self._costs.version, loaded, ready_in)
+        known = walk is not None and (walk.version, walk.loaded, walk.ready_in) == follows
         if walk is None or not known or walk.line is not line:
             works = ((job.id, self._works[job.id]) for job in line if job.id in self._works)
-            walk = self._walks[lane] = Walk(line, self._costs.version, loaded, along(works, self._costs, loaded))
+            walk = self._walks[lane] = Walk(line, *follows, along(works, self._costs, loaded, ready_in))
         return walk
+
+    def _ready_in(self) -> Mapping[str, float]:
+        """Counted from when the lane is free, in whole seconds: a walk along the line holds for so long."""
+        coming = self.coming()
+        if not coming:
+            return coming
+        free = self._lane_left("engine").seconds
+        return {model: float(max(0, round(seconds - free))) for model, seconds in coming.items()}
 
     def _forecast(self, begins: Cost, done: Cost, *, is_paused: bool) -> Forecast:
         low, high = self._accuracy.interval(done)

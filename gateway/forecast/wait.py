@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from math import hypot
 
 from gateway.forecast.costs import Costs
@@ -34,13 +35,21 @@ class Due:
     done: Cost
 
 
-def along(line: Iterable[tuple[str, Work]], costs: Costs, loaded: tuple[str, int | None] | None) -> dict[str, Due]:
-    """The jobs of a lane in their order with the loads between them; `loaded` is in memory before the first."""
+def along(
+    line: Iterable[tuple[str, Work]],
+    costs: Costs,
+    loaded: tuple[str, int | None] | None,
+    ready_in: Mapping[str, float] | None = None,
+) -> dict[str, Due]:
+    """The jobs of a lane in their order with the loads between them; `loaded` is in memory before the first.
+
+    `ready_in` says after how many seconds a model is here at all: its jobs are passed over until then.
+    """
     due: dict[str, Due] = {}
     gap = costs.of("gap").seconds
     at, variance = 0.0, 0.0
-    for job_id, work in line:
-        at += gap
+    for job_id, work, not_before in _served(line, costs, ready_in or {}):
+        at = max(at + gap, not_before)
         begins = Cost(at, variance**0.5)
         run = costs.run(work)
         at, variance = at + run.seconds, variance + run.spread**2
@@ -50,6 +59,28 @@ def along(line: Iterable[tuple[str, Work]], costs: Costs, loaded: tuple[str, int
         filed = filing(costs, work)
         due[job_id] = Due(begins, Cost(at + filed.seconds, hypot(variance**0.5, filed.spread)))
     return due
+
+
+def _served(
+    line: Iterable[tuple[str, Work]], costs: Costs, ready_in: Mapping[str, float]
+) -> Iterable[tuple[str, Work, float]]:
+    """The jobs as they will be claimed, each with when its model is here; loads are left out of the count."""
+    if not ready_in:
+        return ((job_id, work, 0.0) for job_id, work in line)
+    jobs = list(line)
+    absent = [(ready_in[work.model], place) for place, (_, work) in enumerate(jobs) if work.model in ready_in]
+    present = [place for place, (_, work) in enumerate(jobs) if work.model not in ready_in]
+    heapify(absent)
+    served, at = [], 0.0
+    while present or absent:
+        if not present:
+            at = max(at, absent[0][0])
+        while absent and absent[0][0] <= at:
+            heappush(present, heappop(absent)[1])
+        job_id, work = jobs[heappop(present)]
+        served.append((job_id, work, ready_in.get(work.model, 0.0)))
+        at += costs.run(work).seconds
+    return served
 
 
 def filing(costs: Costs, work: Work) -> Cost:

@@ -1,0 +1,289 @@
+"""Which models jobs wait for, and the downloads that bring them: started, joined, told of, and given up.
+
+A job for a model that is not here waits in the queue like any other, but is not claimed; jobs of other models go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.catalog import HubFiles, ModelSpec
+from engine.protocol import Download, Failed, ModelDownloading, lane_of
+from gateway.downloads import folders
+from gateway.errors import ModelComing, ModelKept, ModelNotFound, ModelNotOnDisk
+from gateway.forecast import Forecaster
+from gateway.hub import Hub, ProgressEvent
+from gateway.job import Job, JobEvent, Progress, State
+from gateway.library import Library
+from gateway.options import Origin
+from gateway.places import Places
+from gateway.store.base import Bounds, JobStore
+
+log = logging.getLogger("gateway.downloads")
+
+HOUSE = Origin(owner="gateway", protocol="gateway", attached=False)
+"""Whose downloads those are that a job brought about: everybody's. They count against nobody's share of the queue."""
+COMING_RETRY_S = 60
+Sources = tuple[HubFiles, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """A download that waits or runs."""
+
+    job_id: str
+    model: str
+    is_running: bool
+    fact: ModelDownloading | None
+    """How far it is; None before the sizes are known."""
+    seconds_left: float | None
+
+
+class Downloads:
+    """Belongs to one event loop. `wake` says that a model is there now: the engine's lane may claim more."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        hub: Hub,
+        library: Library,
+        forecaster: Forecaster,
+        places: Places,
+        auto: bool,
+        wake: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._library = library
+        self._forecaster = forecaster
+        self._places = places
+        self._auto = auto
+        self._wake = wake
+        self._missing: dict[str, Sources] = {}
+        """Models that a job may wait for and that were not here when we last looked."""
+        self._live: dict[str, Download] = {}
+        """Downloads that wait or run, by job."""
+        self._running: set[str] = set()
+        self._ending: set[str] = set()
+        """Those that somebody cancelled: nobody joins them any more."""
+        self._facts: dict[Sources, ModelDownloading] = {}
+        self._starting = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Take up what an earlier process left: downloads, and jobs that wait for one."""
+        for job in await self._store.waiting(limit=100_000):
+            if isinstance(job.plan, Download):
+                self._live[job.id] = job.plan
+        for model in {job.model for job in self._store.order("engine")}:
+            try:
+                spec = self._library.find(model)
+            except ModelNotFound:
+                continue
+            if not await asyncio.to_thread(self._library.on_disk, spec) and self._may_come(spec):
+                self._missing[model] = sources_of(spec)
+                await self.bring(spec)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- who needs what --------------------------------------------------------------------------
+
+    async def need(self, spec: ModelSpec, *, waits: bool = True) -> bool:
+        """Before a job of this model is stored; whether the model must come first, which is `bring`'s part afterwards.
+
+        Raises: ModelNotOnDisk where it cannot come; ModelComing where it does and the client does not wait.
+        """
+        if await asyncio.to_thread(self._library.on_disk, spec):
+            if self._missing.pop(spec.name, None) is not None:
+                self._wake()
+            return False
+        if not self._may_come(spec):
+            self._library.further_folders(spec)
+            raise ModelNotOnDisk(param="model")
+        self._missing[spec.name] = sources_of(spec)
+        if not waits:
+            await self.bring(spec)
+            raise ModelComing(self._sentence(spec), param="model", retry_after_s=COMING_RETRY_S)
+        return True
+
+    async def bring(self, spec: ModelSpec, origin: Origin = HOUSE) -> Job:
+        """The download of this model, started or joined. Raises: QueueFull, StorageFull."""
+        async with self._starting:
+            sources = sources_of(spec)
+            for job_id, plan in self._live.items():
+                if plan.sources == sources and job_id not in self._ending:
+                    return await self._store.get(job_id)
+            plan = Download(model=spec.name, sources=sources)
+            bounds = Bounds(waiting=1_000_000)  # who waits for it was counted already
+            job = (await asyncio.shield(self._store.submit(origin.new_job(plan, ""), bounds))).job
+            self._live.setdefault(job.id, plan)
+            return job
+
+    def claimable(self) -> frozenset[str] | None:
+        """Models whose jobs may run now; None means all."""
+        if not self._missing:
+            return None
+        return frozenset({job.model for job in self._store.order("engine")} - self._missing.keys())
+
+    def _may_come(self, spec: ModelSpec) -> bool:
+        if spec.repo is None or spec.unavailable is not None:
+            return False
+        return self._auto or any(plan.sources == sources_of(spec) for plan in self._live.values())
+
+    def _sentence(self, spec: ModelSpec) -> str:
+        coming = self.of(spec)
+        if coming is None or coming.fact is None:
+            return f"{spec.name} is being downloaded; ask again in a minute."
+        done, total = coming.fact.done_bytes / 1e9, coming.fact.total_bytes / 1e9
+        return f"{spec.name} is being downloaded: {done:.1f} of {total:.1f} GB are here. Ask again in a minute."
+
+    # ---- what happens ----------------------------------------------------------------------------
+
+    def hear(self, job: Job, event: JobEvent) -> None:
+        """A state event of any job, in the order in which they were stored."""
+        plan = job.plan
+        if not isinstance(plan, Download):
+            return
+        self._running.discard(job.id)
+        match event.fact.kind:
+            case "queued" | "requeued":
+                self._live[job.id] = plan
+            case "started":
+                self._running.add(job.id)
+            case "cancel_requested":
+                self._running.add(job.id)
+                self._ending.add(job.id)
+            case "succeeded":
+                self._gone(job.id, plan)
+                self._spawn(self._arrived())
+            case "failed":
+                self._gone(job.id, plan)
+                self._give_up(plan, job.failure.message if job.failure else "The download failed.")
+            case "cancelled":
+                self._gone(job.id, plan)
+                self._give_up(plan, f"The download of {plan.model} was cancelled.")
+        self._places.look()
+
+    def tell(self, plan: Download, fact: ModelDownloading) -> None:
+        """How far a download is: for the jobs that wait for it."""
+        self._facts[plan.sources] = fact
+        self._places.look()
+        if not self._hub.is_heard:
+            return
+        models = {model for model, sources in self._missing.items() if sources == plan.sources}
+        line = self._store.order("engine")
+        for waiting in line:
+            if waiting.model in models and self._hub.hears(waiting.id, waiting.owner):
+                expected = self._forecaster.of(waiting.id, line)
+                told = fact.model_copy(update={"model": waiting.model})
+                self._hub.publish_waiting(waiting.id, told, None if expected is None else expected.expected_s)
+
+    def _gone(self, job_id: str, plan: Download) -> None:
+        self._live.pop(job_id, None)
+        self._ending.discard(job_id)
+        if not any(other.sources == plan.sources for other in self._live.values()):
+            self._facts.pop(plan.sources, None)
+
+    async def _arrived(self) -> None:
+        for model in list(self._missing):
+            if await asyncio.to_thread(self._library.on_disk, self._library.find(model)):
+                self._missing.pop(model, None)
+        self._wake()
+
+    def _give_up(self, plan: Download, message: str) -> None:
+        """The jobs that waited for it fail with its reason, unless another download brings the same."""
+        if any(other.sources == plan.sources for other in self._live.values()):
+            return
+        models = {model for model, sources in self._missing.items() if sources == plan.sources}
+        waited = [waiting.id for waiting in self._store.order("engine") if waiting.model in models]
+        self._spawn(self._refuse(waited, Failed(code="model_missing", message=message)))
+
+    async def _refuse(self, job_ids: list[str], failure: Failed) -> None:
+        await self._store.refuse(job_ids, failure)
+
+    # ---- what is asked ---------------------------------------------------------------------------
+
+    def of(self, spec: ModelSpec) -> Coming | None:
+        """The download that brings this model, where there is one."""
+        sources = sources_of(spec)
+        for job_id, plan in self._live.items():
+            if plan.sources == sources:
+                expected = self._forecaster.of(job_id, self._store.order("network"))
+                seconds = None if expected is None else expected.expected_s
+                return Coming(job_id, plan.model, job_id in self._running, self._facts.get(sources), seconds)
+        return None
+
+    def waits(self, job: Job) -> Progress | None:
+        """Of a queued job that waits for its model: how far that is."""
+        sources = self._missing.get(job.plan.model)
+        if job.state is not State.QUEUED or sources is None or lane_of(job.plan) != "engine":
+            return None
+        fact = self._facts.get(sources)
+        fact = None if fact is None else fact.model_copy(update={"model": job.plan.model})
+        return Progress(job_id=job.id, pictures=1, phase="downloading", download=fact)
+
+    def newest(self, job: Job) -> ProgressEvent | None:
+        """What a listener who comes late should know first."""
+        progress = self.waits(job)
+        if progress is None or progress.download is None:
+            return None
+        return ProgressEvent(job.id, progress, progress.download)
+
+    def due(self) -> Mapping[str, float]:
+        """When the missing models are expected to be here, in whole seconds from now."""
+        left: dict[Sources, float] = {}
+        line = self._store.order("network") if self._missing else ()
+        for job_id, plan in self._live.items():
+            expected = self._forecaster.of(job_id, line)
+            if expected is not None:
+                left[plan.sources] = float(round(expected.expected_s))
+        return {model: left[sources] for model, sources in self._missing.items() if sources in left}
+
+    async def remove(self, spec: ModelSpec) -> None:
+        """Remove what was downloaded of a model, in part or whole. Raises: ModelNotOnDisk, ModelKept."""
+        sources = sources_of(spec)
+        if self.of(spec) is not None:
+            raise ModelKept(f"{spec.name} is being downloaded; cancel that first.")
+        for waiting in self._store.order("engine"):
+            if self.share(waiting.model, spec.name):
+                raise ModelKept(f"Jobs wait for {waiting.model}, which is the same weights.")
+        mine = [source.repo for source in sources if source.repo == spec.repo or not self._is_shared(spec, source.repo)]
+        gone = [await asyncio.to_thread(folders.remove, self._library.models_dir, repo) for repo in mine]
+        if not any(gone):
+            self._library.folder(spec)
+            raise ModelKept(f"{spec.name} was not downloaded by this gateway; its folder is yours to remove.")
+
+    def share(self, one: str, other: str) -> bool:
+        """Whether two models are drawn with files of the same repository."""
+        return bool(_repos(self._library, one) & _repos(self._library, other))
+
+    def _is_shared(self, spec: ModelSpec, repo: str) -> bool:
+        """Whether a further repository serves another model that is here."""
+        others = (other for other in self._library.specs if other.repo != spec.repo)
+        return any(repo in _repos(self._library, other.name) and self._library.on_disk(other) for other in others)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def sources_of(spec: ModelSpec) -> Sources:
+    """The repositories a model needs, its own first."""
+    own = () if spec.repo is None else (HubFiles(repo=spec.repo, patterns=spec.files, revision=spec.revision),)
+    return (*own, *spec.also)
+
+
+def _repos(library: Library, model: str) -> set[str]:
+    try:
+        return {source.repo for source in sources_of(library.find(model))}
+    except ModelNotFound:
+        return set()

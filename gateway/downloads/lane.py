@@ -1,0 +1,130 @@
+"""The network lane: one download at a time, beside whatever is drawn. Knows the store, the hub of events, the child."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import aclosing
+
+from engine.protocol import Cancelled, CancelReason, Download, Failed, ModelDownloading, Succeeded
+from gateway.downloads.client import DownloadDied, fetched
+from gateway.downloads.wire import Fetch, Fetched, Had, NotFetched
+from gateway.forecast import Forecaster
+from gateway.hub import Hub
+from gateway.job import Job, Outcome
+from gateway.library import Library
+from gateway.runner import LaneRunner
+from gateway.store.base import JobStore, Lease
+
+log = logging.getLogger("gateway.downloads")
+
+FAILURE_TEXT = {
+    "engine_crash": "The process that downloads stopped twice; what has come is kept.",
+    "engine_timeout": "The hub said nothing for minutes, twice; what has come is kept.",
+}
+PACE_OVER_S = 15.0
+LOGGED_PERCENT = 25
+Tell = Callable[[Download, ModelDownloading], None]
+
+
+class NetworkLane(LaneRunner):
+    """`tell` hears how far a download is, for those who wait for it."""
+
+    lane = "network"
+
+    def __init__(self, *, store: JobStore, hub: Hub, library: Library, forecaster: Forecaster, tell: Tell) -> None:
+        super().__init__(store=store, hub=hub)
+        self._library = library
+        self._forecaster = forecaster
+        self._tell = tell
+        self._work: asyncio.Task[Outcome] | None = None
+
+    async def start(self) -> None:
+        self._loop = asyncio.create_task(self._run(), name="network lane")
+
+    async def stop(self) -> None:
+        """Give the running job back to the queue; what has come is kept."""
+        self._stopping = True
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+
+    async def cancel(self, job_id: str, reason: CancelReason) -> None:
+        """Kills the child; what has come is kept for another try."""
+        self._cancels[job_id] = reason
+        if self._work is not None and self.running is not None and self.running.id == job_id:
+            self._work.cancel()
+
+    async def _wait_ready(self) -> None:
+        """The child starts with the job."""
+
+    def _tidy(self, job_id: str) -> None:
+        """What has come belongs to the model, not to the job."""
+
+    async def _do(self, lease: Lease) -> None:
+        job = self.running = lease.job
+        plan = job.plan
+        assert isinstance(plan, Download), "the store gives this lane its own jobs only"
+        self._hub.begin(job.id, 1, 0)
+        if job.id in self._cancels:
+            return await self._end(lease, Cancelled())
+        work = self._work = asyncio.create_task(self._fetch(job, plan))
+        try:
+            await asyncio.wait({work})
+        finally:
+            self._work = None
+            if not work.done():
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+        if work.cancelled():
+            return await self._end(lease, Cancelled())
+        error = work.exception()
+        if isinstance(error, DownloadDied):
+            return await self._died(lease, "model_missing", FAILURE_TEXT[error.reason])
+        await self._end(lease, work.result())
+
+    async def _fetch(self, job: Job, plan: Download) -> Outcome:
+        """Raises: DownloadDied."""
+        if await asyncio.to_thread(self._library.on_disk, self._library.find(plan.model)):
+            return Succeeded()
+        asked = Fetch(models_dir=str(self._library.models_dir), sources=plan.sources)
+        pace, logged = Pace(), -1
+        async with aclosing(fetched(asked)) as answers:
+            async for found in answers:
+                match found:
+                    case Had(done_bytes=done, total_bytes=total):
+                        per_s = pace.of(asyncio.get_running_loop().time(), done)
+                        percent = 100 * done // max(1, total)
+                        if percent // LOGGED_PERCENT > logged:
+                            logged = percent // LOGGED_PERCENT
+                            self._log(job, plan, logged * LOGGED_PERCENT, total)
+                        fact = ModelDownloading(model=plan.model, done_bytes=done, total_bytes=total, bytes_per_s=per_s)
+                        self._hub.publish_progress(job.id, fact, self._forecaster.hear(job.id, fact))
+                        self._tell(plan, fact)
+                    case Fetched():
+                        return Succeeded()
+                    case NotFetched(code=code, message=message):
+                        return Failed(code=code, message=message)
+        raise DownloadDied("engine_crash")
+
+    @staticmethod
+    def _log(job: Job, plan: Download, percent: int, total: int) -> None:
+        extra = {"job": job.id, "model": plan.model, "percent": percent}
+        log.info("downloading %s: %d %% of %.2f GB", plan.model, percent, total / 1e9, extra=extra)
+
+
+class Pace:
+    """Bytes a second over the last seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def of(self, now: float, done: int) -> float | None:
+        """With so many bytes there now; None until something came over a second and more."""
+        self._seen.append((now, done))
+        while self._seen[0][0] < now - PACE_OVER_S:
+            self._seen.popleft()
+        began, had = self._seen[0]
+        return (done - had) / (now - began) if now - began >= 1.0 and done > had else None

@@ -1,0 +1,339 @@
+"""Jobs that wait for their model: one download for all of them, other models meanwhile, and every way it can end.
+
+The download is real: the hub's client in its child against a small hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from engine.catalog import CATALOG
+from engine.client import Engine, EngineOptions
+from engine.protocol import Download, Failed, ModelDownloading
+from gateway.downloads import client
+from gateway.downloads.folders import folder_of, staging_of
+from gateway.errors import ModelComing, ModelKept, ModelNotOnDisk
+from gateway.hub import PlaceEvent, ProgressEvent
+from gateway.job import Job, State
+from gateway.library import Library, LocalModel
+from gateway.pictures import Pictures
+from gateway.request import GenerationRequest
+from gateway.service import JobService, Origin, ServiceOptions
+from gateway.store.sqlite import SqliteStore
+from tests.support import run
+from tests.toy_hub import ToyHub, toy_hub
+
+ME = Origin(owner="me", protocol="native", attached=False)
+ABSENT, QUANTISED = "flux2-klein-4b", "flux2-klein-4b-8-bit"
+SPEC = next(spec for spec in CATALOG if spec.name == ABSENT)
+REPO = SPEC.repo or ""
+BIG = "transformer/model.safetensors"
+SIZE = 2_000_000
+FILES = {
+    BIG: random.Random(2).randbytes(SIZE),
+    "vae/model.safetensors": b"v" * 1000,
+    "text_encoder/model.safetensors": b"t" * 1000,
+    "tokenizer/tokenizer.json": b"{}",
+}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ToyHub]:
+    with toy_hub({REPO: dict(FILES)}, commits={REPO: SPEC.revision or "a" * 40}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+        yield hub
+
+
+@asynccontextmanager
+async def service_in(folder: Path, *, auto: bool = True) -> AsyncIterator[JobService]:
+    weights = folder / "model" / "transformer"
+    weights.mkdir(parents=True, exist_ok=True)
+    (weights / "x.safetensors").touch()
+    pictures = Pictures(folder / "output")
+    pictures.prepare()
+    service = JobService(
+        store=SqliteStore(folder / "data"),
+        engine=Engine(EngineOptions(backend="fake", fake_script=json.dumps({"step_seconds": 0}), backoff_s=(0.0,))),
+        library=Library(folder / "models", default="toy", local={"toy": LocalModel(folder / "model", ABSENT)}),
+        pictures=pictures,
+        spool=folder / "data" / "spool",
+        options=ServiceOptions(abandon_grace_s=0.05, auto_download=auto, places_every_s=0.05),
+    )
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
+def asked(model: str | None = ABSENT) -> GenerationRequest:
+    return GenerationRequest(prompt="x", width_px=64, height_px=64, steps=2, model=model)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def downloads_of(service: JobService) -> list[Job]:
+    return [job for job in await service.list_jobs(owner=None) if isinstance(job.plan, Download)]
+
+
+def test_jobs_wait_for_one_download_while_jobs_of_other_models_go_on(hub: ToyHub, tmp_path: Path) -> None:
+    hub.hold_at[BIG] = SIZE // 2
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            first = await service.submit(asked(), ME)
+            second = await service.submit(asked(QUANTISED), ME)
+            loads = await service.submit_load(ABSENT, ME)
+            await until(hub.held.is_set)
+            other = await service.ended((await service.submit(asked("toy"), ME)).id)
+            assert other.state is State.SUCCEEDED
+            waiting = await service.get(first.id)
+            assert waiting.state is State.QUEUED
+            assert service.downloads.waits(waiting) is not None
+            assert not service.library.on_disk(service.library.find(ABSENT))
+            assert not folder_of(tmp_path / "models", REPO).exists()
+            hub.go_on.set()
+            for job in (first, second, loads):
+                assert (await service.ended(job.id)).state is State.SUCCEEDED
+            (download,) = await downloads_of(service)
+            assert (download.state, download.owner) == (State.SUCCEEDED, "gateway")
+            assert service.library.on_disk(service.library.find(QUANTISED))
+            assert service.downloads.claimable() is None
+        assert len(hub.bodies()) == len(FILES) + 1  # the large one is sent on to the other host
+
+    run(story())
+
+
+def test_who_watches_a_waiting_job_is_told_of_bytes_and_of_when_it_will_be_done(hub: ToyHub, tmp_path: Path) -> None:
+    hub.hold_at[BIG] = SIZE // 2
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            job = await service.submit(asked(QUANTISED), ME)
+            await until(hub.held.is_set)
+            coming: list[ModelDownloading] = []
+            expected = []
+            async for event in service.watch(job.id):
+                if isinstance(event, ProgressEvent) and isinstance(event.fact, ModelDownloading):
+                    coming.append(event.fact)
+                    assert event.progress.phase == "downloading"
+                    hub.go_on.set()
+                if isinstance(event, PlaceEvent):
+                    expected.append(event.forecast.expected_s)
+            total = sum(map(len, FILES.values()))
+            assert {(fact.model, fact.total_bytes) for fact in coming} == {(QUANTISED, total)}
+            assert all(0 <= fact.done_bytes <= total for fact in coming)
+            assert expected
+            assert min(expected) > 0
+
+    run(story())
+
+
+def test_a_client_that_does_not_wait_is_told_to_come_again_and_the_download_goes_on(
+    hub: ToyHub, tmp_path: Path
+) -> None:
+    impatient = Origin(owner="me", protocol="openai", attached=True, waits=False)
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            for _ in range(2):
+                with pytest.raises(ModelComing) as caught:
+                    await service.submit(asked(), impatient)
+                assert caught.value.retry_after_s == 60
+            (download,) = await downloads_of(service)
+            assert (await service.ended(download.id)).state is State.SUCCEEDED
+            job = await service.submit(asked(), impatient)
+            assert (await service.ended(job.id)).state is State.SUCCEEDED
+
+    run(story())
+
+
+def test_without_auto_download_the_refusal_names_the_next_step_and_a_pull_brings_it(
+    hub: ToyHub, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, auto=False) as service:
+            with pytest.raises(ModelNotOnDisk, match=f"mflux-gateway models pull {ABSENT}"):
+                await service.submit(asked(), ME)
+            assert hub.seen == []
+            pulled = await service.pull(ABSENT, ME)
+            waiting = await service.submit(asked(), ME)  # it comes anyway
+            assert (await service.pull(QUANTISED, ME)).id == pulled.id
+            assert (await service.ended(waiting.id)).state is State.SUCCEEDED
+            assert (await service.ended(pulled.id)).state is State.SUCCEEDED
+            again = await service.ended((await service.pull(ABSENT, ME)).id)
+            assert again.state is State.SUCCEEDED
+        assert sum(one.path.endswith("/model.safetensors?signed=yes") for one in hub.bodies()) == 1
+
+    run(story())
+
+
+def test_a_download_that_fails_takes_the_jobs_that_waited_with_its_sentence(hub: ToyHub, tmp_path: Path) -> None:
+    hub.refusals[REPO] = (403, "GatedRepo")
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            jobs = [await service.submit(asked(model), ME) for model in (ABSENT, QUANTISED)]
+            for job in jobs:
+                ended = await service.ended(job.id)
+                assert ended.failure is not None
+                assert ended.failure.code == "model_missing"
+                assert "accept its licence" in ended.failure.message
+            hub.refusals.clear()
+            again = await service.submit(asked(), ME)
+            assert (await service.ended(again.id)).state is State.SUCCEEDED
+
+    run(story())
+
+
+def test_a_cancelled_download_keeps_what_came_and_the_next_one_goes_on_there(hub: ToyHub, tmp_path: Path) -> None:
+    hub.hold_at[BIG] = 1_500_000
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            job = await service.submit(asked(), ME)
+            (download,) = await downloads_of(service)
+            partial = staging_of(tmp_path / "models", REPO) / f"{BIG}.incomplete"
+            await until(lambda: partial.exists() and partial.stat().st_size > 1_000_000)
+            assert (await service.cancel(download.id)).state is State.CANCELLED
+            ended = await service.ended(job.id)
+            assert ended.failure == Failed(code="model_missing", message=f"The download of {ABSENT} was cancelled.")
+            hub.hold_at.clear()
+            assert (await service.ended((await service.pull(ABSENT, ME)).id)).state is State.SUCCEEDED
+        ranges = [one.headers["range"] for one in hub.bodies() if "range" in one.headers]
+        assert ranges
+        assert int(ranges[0].removeprefix("bytes=").rstrip("-")) > 1_000_000
+
+    run(story())
+
+
+def test_a_job_that_is_cancelled_while_it_waits_leaves_the_download(hub: ToyHub, tmp_path: Path) -> None:
+    hub.hold_at[BIG] = 10
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            job = await service.submit(asked(), ME)
+            await until(hub.held.is_set)
+            assert (await service.cancel(job.id)).state is State.CANCELLED
+            hub.go_on.set()
+            (download,) = await downloads_of(service)
+            assert (await service.ended(download.id)).state is State.SUCCEEDED
+
+    run(story())
+
+
+def test_a_download_child_that_dies_is_started_once_more(
+    hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.hold_at[BIG] = 1_500_000
+    pids: list[int] = []
+    listen = client.log_stderr
+
+    async def noted(child: asyncio.subprocess.Process, log: object) -> None:
+        pids.append(child.pid)
+        await listen(child, client.log)
+
+    monkeypatch.setattr(client, "log_stderr", noted)
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            job = await service.submit(asked(), ME)
+            await until(hub.held.is_set)
+            hub.hold_at.clear()
+            os.kill(pids[0], signal.SIGKILL)
+            assert (await service.ended(job.id)).state is State.SUCCEEDED
+            (download,) = await downloads_of(service)
+            assert (download.attempt, len(pids)) == (2, 2)
+
+    run(story())
+
+
+def test_a_stop_in_the_middle_is_taken_up_by_the_next_start(hub: ToyHub, tmp_path: Path) -> None:
+    hub.hold_at[BIG] = 1_500_000
+
+    async def before() -> str:
+        async with service_in(tmp_path) as service:
+            job = await service.submit(asked(), ME)
+            await until(hub.held.is_set)
+            return job.id
+
+    async def after(job_id: str) -> None:
+        async with service_in(tmp_path) as service:
+            assert (await service.ended(job_id)).state is State.SUCCEEDED
+
+    job_id = run(before())
+    hub.hold_at.clear()
+    run(after(job_id))
+    assert any("range" in one.headers for one in hub.bodies())
+
+
+def test_what_was_downloaded_is_removed_and_nothing_else(hub: ToyHub, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            job = await service.submit(asked(), ME)
+            with pytest.raises(ModelKept, match="being downloaded"):
+                await service.remove_model(ABSENT)
+            assert (await service.ended(job.id)).state is State.SUCCEEDED
+            with pytest.raises(ModelKept, match="in memory"):
+                await service.remove_model(QUANTISED)
+            await service.unload()
+            await service.pause()
+            waiting = await service.submit(asked(QUANTISED), ME)
+            with pytest.raises(ModelKept, match="Jobs wait"):
+                await service.remove_model(ABSENT)
+            await service.cancel(waiting.id)
+            await service.remove_model(ABSENT)
+            assert not folder_of(tmp_path / "models", REPO).exists()
+            assert not service.library.on_disk(service.library.find(QUANTISED))
+            with pytest.raises(ModelNotOnDisk):
+                await service.remove_model(ABSENT)
+            with pytest.raises(ModelKept, match="yours"):
+                await service.remove_model("toy")
+
+    run(story())
+
+
+def test_a_model_whose_folder_the_operator_puts_there_needs_no_download(hub: ToyHub, tmp_path: Path) -> None:
+    own = tmp_path / "models" / ABSENT / "transformer"
+    own.mkdir(parents=True)
+    (own / "model.safetensors").touch()
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            assert (await service.ended((await service.submit(asked(), ME)).id)).state is State.SUCCEEDED
+            await service.unload()
+            with pytest.raises(ModelKept, match="yours"):
+                await service.remove_model(ABSENT)
+        assert hub.seen == []
+        assert not staging_of(tmp_path / "models", REPO).exists()
+
+    run(story())
+
+
+def test_the_token_is_in_no_log_and_no_event(hub: ToyHub, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hub.refusals[REPO] = (403, "")
+    caplog.set_level("DEBUG")
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            job = await service.ended((await service.submit(asked(), ME)).id)
+            told = repr(job) + "".join(repr(one.events) for one in await downloads_of(service))
+            assert "hf_secret" not in told + caplog.text
+
+    run(story())
+    assert any(one.headers.get("authorization") == "Bearer hf_secret" for one in hub.seen)
