@@ -52,8 +52,8 @@ def told(repo: str, endpoint: str) -> Iterator[None]:
         raise _unknown(repo) from None
     except RevisionNotFoundError:
         raise CannotFetch(
-            f"The hub no longer has the commit of {repo} that is asked for: remove what came of the model, then pull it "
-            "again, or name another repository in models.hub."
+            f"The hub no longer has the commit of {repo} that is asked for: remove what came of the model, then pull "
+            "it again, or name another repository in models.hub."
         ) from None
     except HfHubHTTPError as error:
         status = error.response.status_code
