@@ -12,14 +12,20 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from tests.live import Live
 from tests.sdapi_mutations import Sent, changed, outcome, send
 from tests.sdapi_support import SMALL
+from tests.test_store_machine import StoreMachine
+
+STORY = 12
+"""Operations of one story of the store at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,38 @@ def sdapi(folder: Path, count: int, number: int) -> None:
     say("gateway grown by, MB", round(grown, 1))
 
 
+def store(folder: Path, count: int, number: int) -> None:
+    """Stories of a dozen operations on a store, each with its own database, held against a model after every one."""
+    told = Counter[str]()
+
+    class Counted(StoreMachine):
+        def check_invariants(self, *said: Any, **also: Any) -> None:
+            told["operations"] += 1
+            super().check_invariants(*said, **also)
+
+        def teardown(self) -> None:
+            told["stories"] += 1
+            super().teardown()
+
+    tempfile.tempdir = str(folder)
+    seed(number)(Counted)
+    run_state_machine_as_test(
+        Counted,
+        settings=settings(
+            max_examples=count,
+            stateful_step_count=STORY,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    for name, many in told.items():
+        say(name, many)
+
+
 SOAKS = {
+    "store": Soak(store, 100_000, "R-12: submits, claims, ends, cancels, moves, pauses and restarts in any order"),
     "sdapi": Soak(sdapi, 4000, "random changes of valid /sdapi/v1 requests: no 5xx of our own, no hang"),
 }
 
