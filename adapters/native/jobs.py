@@ -26,7 +26,7 @@ def service_of(request: Request) -> JobService:
 
 async def own_job(request: Request, job_id: str | None = None) -> Job:
     """Raises: JobNotFound, also where the job is somebody else's."""
-    return await service_of(request).get(job_id or request.path_params["job_id"], owner_of(request))
+    return await service_of(request).get(request.path_params["job_id"] if job_id is None else job_id, owner_of(request))
 
 
 async def shown(request: Request, job: Job) -> JobShown:
