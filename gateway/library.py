@@ -110,6 +110,9 @@ class Library:
                 "which is always there.",
                 param="model",
             )
+        if self._locate_also(spec, folder) is None:
+            repos = " and ".join(files.repo for files in spec.also)
+            raise ModelNotOnDisk(f"'{spec.name}' also needs {repos}, not on this machine.", param="model")
         return folder
 
     @staticmethod
@@ -129,13 +132,9 @@ class Library:
     def further_folders(self, spec: ModelSpec) -> tuple[Path, ...]:
         """Where the model's further repositories lie; none where they are part of its own folder.
 
-        Raises: ModelNotOnDisk.
+        Raises: ModelNotServed, ModelNotOnDisk.
         """
-        found = self._locate_also(spec, self.folder(spec))
-        if found is None:
-            repos = " and ".join(files.repo for files in spec.also)
-            raise ModelNotOnDisk(f"'{spec.name}' also needs {repos}, not on this machine.", param="model")
-        return found
+        return self._locate_also(spec, self.folder(spec)) or ()
 
     def on_disk(self, spec: ModelSpec) -> bool:
         """Whether the model could be loaded now: its own weights and those of its further repositories."""

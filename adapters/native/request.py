@@ -11,7 +11,7 @@ from starlette.requests import Request
 from adapters.base import check_operator, core_of, idempotency_key, input_picture, owner_of
 from adapters.native.answers import ALSO_CALLED, STATUS
 from adapters.native.shapes import Priority as PriorityName
-from engine.protocol import Lora
+from engine.protocol import Control, Lora
 from gateway.errors import InvalidRequest
 from gateway.job import Priority, State
 from gateway.openapi import File
@@ -23,6 +23,7 @@ PAGE_MAX = 500
 UPLOAD = re.compile(r"[0-9a-f]{64}")
 NAMES = {"width_px": "width", "height_px": "height", "count": "num_images", "denoise": "image_strength"} | {
     "references": "reference_images",
+    "init_image": "init_images",
 }
 """The core's words for a parameter, where this protocol has others."""
 
@@ -40,6 +41,18 @@ class LoraBody(Said):
     """As GET loras lists it, or one of its aliases."""
     scale: float = 1.0
     """-4 to 4."""
+
+
+class ControlBody(Said):
+    """What the drawn picture follows, for models whose `capabilities.control` says so."""
+
+    type: Literal["canny", "depth"]
+    image: str
+    """A depth map, near parts light; or any picture, whose outlines are found."""
+    edges: bool = False
+    """`canny`: the picture is white outlines on black already."""
+    strength: float = 1.0
+    """0 to 2."""
 
 
 class GenerateBody(Said):
@@ -68,6 +81,7 @@ class GenerateBody(Said):
     """White is repainted, black stays; stretched to the size of the picture."""
     reference_images: list[str] | None = None
     """Pictures that the drawn one follows, for models that edit."""
+    control: ControlBody | None = None
     loras: list[LoraBody] | None = None
     lora_files: list[str] | None = None
     """Names, or paths inside the folders of LoRAs."""
@@ -200,6 +214,7 @@ async def to_request(body: GenerateBody, request: Request) -> GenerationRequest:
         denoise=body.image_strength,
         mask=None if body.mask is None else await _picture(request, body.mask, "mask"),
         references=tuple(references),
+        control=None if body.control is None else await _control(body.control, request),
         loras=loras,
         previews=PREVIEWS if body.preview else 0,
         low_ram=body.low_ram,
@@ -214,6 +229,11 @@ async def _picture(request: Request, text: str, param: str) -> str:
         return await core_of(request).service.kept_picture(text)
     except KeyError:
         raise InvalidRequest("There is no such upload, or it has expired.", param=param) from None
+
+
+async def _control(said: ControlBody, request: Request) -> Control:
+    image = await _picture(request, said.image, "control")
+    return Control(kind=said.type, image=image, is_map=said.type == "depth" or said.edges, strength=said.strength)
 
 
 def _loras(body: GenerateBody) -> tuple[Lora, ...]:

@@ -4,6 +4,7 @@ The contract is docs/sdapi.md. Knows jobs and the core; knows no other protocol.
 """
 
 from adapters.base import Adapter
+from adapters.sdapi.control import PREFIX as CONTROLNET
 from adapters.sdapi.described import DESCRIBED, Problem
 from adapters.sdapi.faults import render_error
 from adapters.sdapi.routes import IMAGE_PATHS, ROUTES
@@ -18,7 +19,7 @@ ADAPTER = Adapter(
     render_error=render_error,
     image_paths=IMAGE_PATHS,
     open_paths=OPEN_PATHS,
-    more_prefixes=(INTERNAL, "/controlnet"),
+    more_prefixes=(INTERNAL, CONTROLNET),
     described=DESCRIBED,
     error=Problem,
     around=timed,

@@ -10,6 +10,7 @@ from typing import Any, NotRequired
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
 
+from adapters.sdapi.control import PREFIX as CONTROLNET
 from adapters.sdapi.lists import EMPTY
 from adapters.sdapi.payloads import (
     ExtraBatch,
@@ -94,6 +95,19 @@ class Memory(TypedDict):
     cuda: Row
 
 
+class ControlModels(TypedDict):
+    model_list: list[str]
+
+
+class ControlModules(TypedDict):
+    module_list: list[str]
+    module_detail: Row
+
+
+class ControlVersion(TypedDict):
+    version: int
+
+
 class Problem(TypedDict):
     """A1111's words, with the seed document's `code` and `details` beside them."""
 
@@ -137,10 +151,15 @@ _INTERNAL = {
     "POST /progress": Operation(body=TaskProgress, answer=TaskShown),
     "GET /pending-tasks": Operation(answer=Pending),
 }
+_CONTROLNET = {
+    "GET /model_list": Operation(answer=ControlModels),
+    "GET /module_list": Operation(answer=ControlModules),
+    "GET /version": Operation(answer=ControlVersion),
+}
 
 
 def _below(prefix: str, table: dict[str, Operation]) -> dict[str, Operation]:
     return {name.replace(" ", f" {prefix}", 1): operation for name, operation in table.items()}
 
 
-DESCRIBED = {**_below(PREFIX, _SDAPI), **_below(INTERNAL, _INTERNAL)}
+DESCRIBED = {**_below(PREFIX, _SDAPI), **_below(INTERNAL, _INTERNAL), **_below(CONTROLNET, _CONTROLNET)}

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.base import attached, core_of, png_of, raise_for
+from adapters.sdapi.control import controlled
 from adapters.sdapi.kept import kept
 from adapters.sdapi.loras import hashes
 from adapters.sdapi.options import accepted, look_of
@@ -47,7 +48,8 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     look = look_of(kept(core).options, asked.override_settings)
     with _client_names(asked):
         spec = core.library.find(model_of(asked) or core.checkpoint)
-        inputs = await inputs_of(core, asked, spec, look)
+        followed = await controlled(core, asked, spec)
+        inputs = await inputs_of(core, asked, spec if followed is None else followed.spec, look)
         translated = to_request(
             asked,
             checkpoint=core.checkpoint,
@@ -55,7 +57,11 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
             previews=generation.previews and look.previews,
             inputs=inputs,
         )
-        job = await core.service.submit(translated.request, origin_of(request))
+        wanted = translated.request
+        if followed is not None:
+            left_out = (*left_out, *followed.dropped)
+            wanted = wanted.model_copy(update={"model": followed.spec.name, "control": followed.control})
+        job = await core.service.submit(wanted, origin_of(request))
     if asked.force_task_id:
         kept(core).tasks.put(job.owner, asked.force_task_id, job.id)
     job = await attached(request, job)

@@ -120,6 +120,8 @@ def refuse(asked: Txt2Img | Img2Img) -> None:
     if asked.script_name:
         raise InvalidRequest(f"Script '{_clip(asked.script_name)}' not found", param="script_name")
     for name in asked.alwayson_scripts:
+        if name.lower() == "controlnet":
+            continue
         raise InvalidRequest(f"Script '{_clip(name)}' not found", param="alwayson_scripts")
     if (asked.refiner_checkpoint or "").lower() not in _NOTHING:
         raise InvalidRequest("There is no refiner here.", param="refiner_checkpoint")
@@ -260,6 +262,10 @@ def field_of(asked: Generation, param: str) -> str:
             return sent("lora_files", "lora", "prompt")
         case "second_pass":
             return sent("hr_resize_x", "hr_resize_y", "hr_second_pass_steps", "hr_scale")
+        case "control":
+            return "alwayson_scripts"
+        case "init_image":
+            return "init_images"
         case "references":
             return sent("extra_images", "init_images")
         case "model":

@@ -1,6 +1,6 @@
 """All routes of /sdapi/v1, and the few of A1111's own page. Each parses, asks the core, and hands on."""
 
-from adapters.sdapi import drawing, extras, models, watching
+from adapters.sdapi import control, drawing, extras, models, watching
 from adapters.sdapi.lists import EMBEDDINGS, EMPTY, SAMPLERS, SCHEDULERS, SCRIPTS, UPSCALERS
 from adapters.sdapi.routing import PREFIX, constant
 
@@ -9,6 +9,7 @@ ROUTES = (
     *extras.ROUTES,
     *watching.ROUTES,
     *models.ROUTES,
+    *control.ROUTES,
     constant("/samplers", SAMPLERS),
     constant("/schedulers", SCHEDULERS),
     constant("/upscalers", UPSCALERS),

@@ -48,7 +48,7 @@ async def inputs_of(core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec, look:
     extra = asked.extra_images if can_edit else []
     if not isinstance(asked, Img2Img):
         return Inputs(references=await _references(core, extra, spec, "extra_images"), dropped=tuple(notes))
-    edits = can_edit and asked.mode == EDIT
+    edits = can_edit and (asked.mode == EDIT or not (spec.init_image or spec.masks))
     follows = edits or (can_edit and asked.image_strength is not None)
     has_mask = bool(asked.mask)
     _check_count(asked, edits=edits, has_mask=has_mask)

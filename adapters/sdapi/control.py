@@ -1,0 +1,209 @@
+"""The ControlNet unit of /sdapi: what AUTOMATIC1111's extension takes in `alwayson_scripts`, and the lists it answers.
+
+Source: Mikubill/sd-webui-controlnet, wiki "API", scripts/api.py and internal_controlnet/external_code.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.base import core_of
+from adapters.sdapi.fit import on_background, resized, size_of
+from adapters.sdapi.lenient import Bool, Float, Ignored, Str
+from adapters.sdapi.payloads import Img2Img, Payload, Txt2Img
+from adapters.sdapi.request import dropped, first_size, without_hash
+from adapters.sdapi.routing import get
+from engine.catalog import ModelSpec
+from engine.protocol import Control
+from gateway.core import Core
+from gateway.errors import InvalidRequest
+from gateway.images import base64_picture, checked_picture, opened, to_png
+from gateway.request import Adjustment
+
+PREFIX = "/controlnet"
+API_VERSION = 2
+SCRIPT = "controlnet"
+PARAM = "alwayson_scripts"
+READY, OUTLINES = "none", "canny"
+MODULES = (READY, OUTLINES)
+"""`none` takes the map as it is, of outlines or of depths; `canny` finds the outlines."""
+RESIZE_MODES = {"just resize": 0, "crop and resize": 1, "resize and fill": 2, "0": 0, "1": 1, "2": 2}
+BALANCED = ("balanced", "0")
+THRESHOLDS = {"threshold_a": 100.0, "threshold_b": 200.0}
+"""Between which outlines are found; 64 and -1 are what the extension sends for "not set"."""
+
+
+class Unit(Payload):
+    """One unit; what only tunes other preprocessors is nothing."""
+
+    enabled: Bool = True
+    module: Str = READY
+    model: Str = "None"
+    weight: Float = 1.0
+    image: Ignored = None
+    input_image: Ignored = None
+    mask: Ignored = None
+    mask_image: Ignored = None
+    effective_region_mask: Ignored = None
+    resize_mode: Str = "1"
+    threshold_a: Float = -1.0
+    threshold_b: Float = -1.0
+    guidance: Float = 1.0
+    guidance_start: Float = 0.0
+    guidance_end: Float = 1.0
+    control_mode: Str = "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Controlled:
+    """The model that follows, what it follows, and what of the unit was left out."""
+
+    spec: ModelSpec
+    control: Control
+    dropped: tuple[Adjustment, ...]
+
+
+def unit_of(scripts: dict[str, Any]) -> Unit | None:
+    """The one unit that is switched on, if any. Raises: InvalidRequest."""
+    script = next((value for name, value in scripts.items() if name.lower() == SCRIPT), None)
+    if script is None:
+        return None
+    args = script.get("args", []) if isinstance(script, dict) else None
+    if not isinstance(args, list):
+        raise InvalidRequest("ControlNet takes a list of units under args.", param=PARAM)
+    try:
+        units = [Unit.model_validate(item) for item in args if isinstance(item, dict)]
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InvalidRequest(f"The ControlNet unit's {place} is not what it should be.", param=PARAM) from None
+    units = [unit for unit in units if unit.enabled]
+    if len(units) > 1:
+        raise InvalidRequest("One ControlNet unit a picture.", param=PARAM)
+    return units[0] if units else None
+
+
+async def controlled(core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec) -> Controlled | None:
+    """What the unit asks for, its picture stored; `spec` is the checkpoint. None where no unit is on.
+
+    Raises: InvalidRequest, ModelNotFound.
+    """
+    unit = unit_of(asked.alwayson_scripts)
+    if unit is None:
+        return None
+    module = unit.module.lower()
+    if module not in MODULES:
+        message = f"The preprocessors are {' and '.join(MODULES)}: send a depth map as it is, with module none."
+        raise InvalidRequest(message, param=PARAM)
+    follows = model_for(core.library.specs, spec, _named(core, unit.model), "canny" if module == OUTLINES else None)
+    if follows is None or follows.control is None:
+        message = f"There is no ControlNet for {spec.name} that does this. /controlnet/model_list has all there are."
+        raise InvalidRequest(message, param=PARAM)
+    if module == OUTLINES and follows.control != "canny":
+        raise InvalidRequest(f"{follows.name} follows {follows.control}, not outlines.", param=PARAM)
+    text = _picture_of(unit) or next(iter(asked.init_images if isinstance(asked, Img2Img) else ()), None)
+    if text is None:
+        raise InvalidRequest("The ControlNet unit has no picture.", param=PARAM)
+    mode = RESIZE_MODES.get(unit.resize_mode.strip().lower().replace("scale to fit (inner fit)", "1"))
+    if mode is None:
+        raise InvalidRequest("The ControlNet unit's resize_mode must be 0, 1 or 2.", param=PARAM)
+    png = await checked_picture(await asyncio.to_thread(base64_picture, text, PARAM), core.decoder, PARAM)
+    size = size_of(*first_size(asked), core.settings.generation.limits)
+    fitted = await asyncio.to_thread(_fitted, png, size, mode)
+    control = Control(
+        kind=follows.control,
+        image=await core.service.keep_input(fitted),
+        is_map=module == READY,
+        strength=unit.weight,
+    )
+    return Controlled(follows, control, tuple(_left_out(unit, spec, follows)))
+
+
+def model_for(
+    specs: Sequence[ModelSpec], checkpoint: ModelSpec, named: ModelSpec | None, kind: Literal["canny", "depth"] | None
+) -> ModelSpec | None:
+    """The row that draws like the checkpoint and follows what is named, at the checkpoint's bits where there are such.
+
+    Where nothing is named, it is the checkpoint itself or the first one of its weights that follows `kind`.
+    """
+    if named is None:
+        if checkpoint.control is not None:
+            return checkpoint
+        same = (row for row in specs if row.repo is not None and row.repo == checkpoint.repo)
+        named = next((row for row in same if row.control is not None and kind in (None, row.control)), None)
+    if named is None or named.control is None or named.repo != checkpoint.repo:
+        return None if named is None or named.control is None else named
+    alike = (row for row in specs if (row.geometry, row.control) == (named.geometry, named.control))
+    return next((row for row in alike if row.repo == named.repo and row.quantize == checkpoint.quantize), named)
+
+
+def _named(core: Core, model: str) -> ModelSpec | None:
+    return None if model.lower() in ("", "none") else core.library.find(without_hash(model))
+
+
+def _picture_of(unit: Unit) -> str | None:
+    """base64, alone or in the extension's older shape with a mask beside it. Raises: InvalidRequest."""
+    found = unit.image if unit.image is not None else unit.input_image
+    if isinstance(found, dict):
+        found = found.get("image")
+    if found is not None and not isinstance(found, str):
+        raise InvalidRequest("The ControlNet unit's image must be base64.", param=PARAM)
+    return found or None
+
+
+def _fitted(png: bytes, size: tuple[int, int], mode: int) -> bytes:
+    return to_png(resized(on_background(opened(png), "white"), size, mode))
+
+
+def _left_out(unit: Unit, checkpoint: ModelSpec, used: ModelSpec) -> Iterator[Adjustment]:
+    def left(name: str, asked: str | float, used: str | float | None, reason: str) -> Adjustment:
+        return dropped(f"ControlNet.{name}", asked, used, reason)
+
+    if used.repo != checkpoint.repo:
+        yield left("model", checkpoint.name, used.name, "the ControlNet belongs to another checkpoint")
+    if unit.guidance_start > 0 or min(unit.guidance_end, unit.guidance) < 1:
+        yield left("guidance", f"{unit.guidance_start:g} to {unit.guidance_end:g}", "0 to 1", "it counts in every step")
+    if unit.control_mode.strip().lower() not in BALANCED:
+        yield left("control_mode", unit.control_mode[:40], "Balanced", "the only mode there is")
+    for name, fixed in THRESHOLDS.items():
+        value = getattr(unit, name)
+        if unit.module.lower() == OUTLINES and value not in (-1.0, 64.0, fixed):
+            yield left(name, value, fixed, "outlines are found between 100 and 200")
+    if any(mask is not None for mask in (unit.mask, unit.mask_image, unit.effective_region_mask)):
+        yield left("mask", "a mask", None, "it counts everywhere")
+
+
+# ---- lists -----------------------------------------------------------------------------------------
+
+
+async def model_list(request: Request) -> Response:
+    """GET model_list: the models with a ControlNet that are on this machine."""
+    library = core_of(request).library
+
+    def rows() -> list[str]:
+        return [spec.name for spec in library.specs if spec.control is not None and library.on_disk(spec)]
+
+    return JSONResponse({"model_list": await asyncio.to_thread(rows)})
+
+
+async def module_list(_: Request) -> Response:
+    """GET module_list: the preprocessors."""
+    return JSONResponse({"module_list": list(MODULES), "module_detail": {}})
+
+
+async def version(_: Request) -> Response:
+    """GET version: of the extension's API."""
+    return JSONResponse({"version": API_VERSION})
+
+
+ROUTES = (
+    get("/model_list", model_list, PREFIX),
+    get("/module_list", module_list, PREFIX),
+    get("/version", version, PREFIX),
+)
