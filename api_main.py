@@ -1,17 +1,36 @@
-"""Command line -> settings -> app -> server. Nothing else."""
+"""Command line -> settings -> app -> server; a command of the client goes to gateway.cli. Nothing else."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+
+COMPLETION = "_MFLUX_GATEWAY_COMPLETE"
+"""Set by a shell that asks for completions."""
 
 
 def main() -> None:
+    """Run a command where the first word is one, else serve."""
+    from gateway.cli import COMMANDS
+
+    words = sys.argv[1:]
+    if words[:1] == ["serve"]:
+        serve(words[1:])
+    elif COMPLETION in os.environ or (words and (words[0] in COMMANDS or words[0].endswith("-completion"))):
+        from gateway.cli.app import main as command
+
+        command(words)
+    else:
+        serve(words)
+
+
+def serve(words: Sequence[str]) -> None:
     """Serve until told to stop. Exits with 2 for settings that cannot be, 1 where the gateway cannot start."""
     from gateway.settings import SettingsError, load_settings
 
     try:
-        settings = load_settings(sys.argv[1:], os.environ)
+        settings = load_settings(words, os.environ)
     except SettingsError as error:
         sys.exit(_complain(error, 2))
 

@@ -91,11 +91,11 @@ class Live:
 
 
 @contextlib.contextmanager
-def live(folder: Path, **options: Any) -> Iterator[Live]:
-    """A ready gateway on a port of its own; stopped in the end."""
+def live(folder: Path, *, ready: bool = True, **options: Any) -> Iterator[Live]:
+    """A gateway on a port of its own, ready, or at least alive; stopped in the end."""
     gateway = Live(folder, **options)
     try:
-        yield gateway.start()
+        yield gateway.start(ready=ready)
     finally:
         if gateway.process is not None and gateway.process.poll() is None:
             gateway.stop()

@@ -74,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="mflux-gateway",
         description="One address for every image client. What is not said here comes from the environment, "
         "then from config.yaml, then from the defaults in config.yaml.example.",
+        epilog="Commands: serve (this one), generate, queue, jobs, cancel, models, loras, doctor. "
+        "mflux-gateway COMMAND --help says more; --install-completion teaches them to your shell.",
         allow_abbrev=False,
     )
     add = parser.add_argument

@@ -1,0 +1,51 @@
+"""The commands of mflux-gateway, put together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from gateway.cli.doctor import doctor
+from gateway.cli.drawing import generate
+from gateway.cli.failure import Exit, Failure
+from gateway.cli.jobs import cancel, jobs, queue
+from gateway.cli.models import loras, models
+from gateway.cli.options import err
+
+app = typer.Typer(
+    name="mflux-gateway",
+    help="Draw, watch and look after a gateway. They speak to the one that runs here, or to --url; "
+    "generate, jobs, models and loras start one for the call where there is none.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(generate)
+app.add_typer(queue, name="queue")
+app.command()(jobs)
+app.command()(cancel)
+app.add_typer(models, name="models")
+app.add_typer(loras, name="loras")
+app.command()(doctor)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
+def serve(arguments: Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS]")] = None) -> None:
+    """Serve, as mflux-gateway without a command does; --help shows its options."""
+    from api_main import serve as run
+
+    run(arguments or [])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run one command and leave with its exit code."""
+    try:
+        app(list(argv), prog_name="mflux-gateway")
+    except Failure as failure:
+        err.print(f"mflux-gateway: {failure}", markup=False, soft_wrap=True)
+        sys.exit(failure.code)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)

@@ -1,0 +1,180 @@
+"""mflux-gateway doctor: what is installed, what draws, what is missing and how to get it. Needs no gateway."""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from engine.catalog import EMBEDDED
+from gateway import __version__
+from gateway.cli.connect import Where
+from gateway.cli.failure import Exit, Failure
+from gateway.cli.options import AsJson, Config, out, print_json
+from gateway.cli.remote import Remote
+from gateway.errors import GatewayError
+from gateway.library import Library, LocalModel, default_model
+from gateway.machine import memory
+from gateway.ocr.packages import installed_at
+from gateway.settings import Settings
+
+Health = Literal["ok", "note", "broken"]
+SIGN: dict[Health, str] = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "broken": "[red]!![/]"}
+GIB = 2**30
+DEVICE = "import mlx.core as mx; print('metal' if mx.metal.is_available() else mx.default_device().type.name)"
+PROBE_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at; `broken` keeps the gateway from drawing. `remedy` says what to do."""
+
+    what: str
+    health: Health
+    found: str
+    remedy: str = ""
+
+
+def doctor(as_json: AsJson = False, config: Config = None) -> None:
+    """Say what is installed, what draws, and what is missing."""
+    findings = [*_installed(), *_of_settings(config)]
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        table = Table(show_header=False, box=None)
+        for finding in findings:
+            remedy = f"\n[yellow]{escape(finding.remedy)}[/]" if finding.remedy else ""
+            table.add_row(SIGN[finding.health], finding.what, escape(finding.found) + remedy)
+        out.print(table)
+    if any(finding.health == "broken" for finding in findings):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _installed() -> Iterator[Finding]:
+    yield Finding(
+        "gateway", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}"
+    )
+    yield _package("mflux", "uv sync")
+    yield _device()
+    if sys.platform == "linux":
+        yield _openblas()
+    if installed_at() is None:
+        yield Finding("OCR", "note", "rapidocr is not installed", "uv sync --group ocr")
+    else:
+        yield Finding("OCR", "ok", "rapidocr reads pictures")
+    ram = memory()
+    free = "" if ram.free_bytes is None else f", {ram.free_bytes / GIB:.1f} GiB of it free"
+    yield Finding("memory", "ok", f"{ram.total_bytes / GIB:.1f} GiB{free}")
+
+
+def _package(name: str, remedy: str) -> Finding:
+    try:
+        return Finding(name, "ok", version(name))
+    except PackageNotFoundError:
+        return Finding(name, "broken", "not installed", remedy)
+
+
+def _device() -> Finding:
+    """Asked in a process of its own: a driver that is broken may take it along."""
+    try:
+        asked = subprocess.run([sys.executable, "-c", DEVICE], capture_output=True, text=True, timeout=PROBE_S)
+    except subprocess.TimeoutExpired:
+        return Finding("MLX", "broken", "did not answer", "Try again; then reinstall mlx.")
+    if asked.returncode != 0:
+        remedy = "macOS: uv sync. Linux: uv sync (CPU), or uv sync --no-group cpu --group cuda."
+        return Finding("MLX", "broken", "cannot be imported", remedy)
+    device = asked.stdout.strip()
+    slow = "" if device != "cpu" else f"Only {EMBEDDED} draws at a pleasant speed on a CPU."
+    return Finding("MLX", "note" if slow else "ok", f"{version('mlx')} on {device}", slow)
+
+
+def _openblas() -> Finding:
+    if ctypes.util.find_library("openblas"):
+        return Finding("OpenBLAS", "ok", "found; the engine preloads it on a CPU")
+    return Finding(
+        "OpenBLAS", "note", "not found", "apt install libopenblas0-pthread: five to ten times the speed on a CPU."
+    )
+
+
+def _of_settings(config: Path | None) -> Iterator[Finding]:
+    where = Where(None, config)
+    try:
+        settings = where.settings
+    except Failure as failure:
+        yield Finding("settings", "broken", str(failure))
+        return
+    yield Finding("settings", "ok", str(config or ("config.yaml" if Path("config.yaml").exists() else "defaults")))
+    yield from _models(settings)
+    yield _keys(settings)
+    for what, folder in (("jobs", settings.store.data_dir), ("pictures", settings.generation.output_dir)):
+        yield _folder(what, folder)
+    yield _listening(where)
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    models = settings.models
+    try:
+        library = Library(
+            models.cache_dir,
+            default=models.default or default_model(),
+            aliases=models.aliases,
+            local={name: LocalModel(model.path, model.like) for name, model in models.local.items()},
+        )
+    except GatewayError as error:
+        yield Finding("models", "broken", error.message)
+        return
+    here = [spec.name for spec in library.specs if library.on_disk(spec)]
+    yield Finding("models", "ok", f"on disk: {', '.join(here)}")
+    if library.default in here:
+        yield Finding("default model", "ok", library.default)
+    else:
+        yield Finding(
+            "default model", "note", f"{library.default} is not on disk", f"mflux-gateway models pull {library.default}"
+        )
+
+
+def _keys(settings: Settings) -> Finding:
+    file = settings.access.keys_file
+    if file is None:
+        return Finding("keys", "ok", f"none; only {settings.server.host} may call")
+    try:
+        mode = file.stat().st_mode & 0o777
+    except OSError as error:
+        return Finding("keys", "broken", f"the file cannot be read: {error.strerror}")
+    if mode & 0o077:
+        return Finding("keys", "broken", f"others may read the file (mode {mode:o})", f"chmod 600 {file}")
+    return Finding("keys", "ok", "set")
+
+
+def _folder(what: str, folder: Path) -> Finding:
+    """Where it is, or will be, and what room there is."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if not os.access(there, os.W_OK):
+        return Finding(what, "broken", f"{folder} cannot be written")
+    health: Health = "note" if free < 5 * GIB else "ok"
+    return Finding(
+        what, health, f"{folder}, {free / GIB:.0f} GiB free", "There is little room." if health == "note" else ""
+    )
+
+
+def _listening(where: Where) -> Finding:
+    remote = Remote(where.listens_at, os.environ.get("MFLUX_GATEWAY_KEY"))
+    try:
+        if remote.answers():
+            return Finding("running", "ok", f"a gateway answers at {remote.url}")
+        return Finding("running", "note", f"no gateway answers at {remote.url}", "mflux-gateway serve")
+    finally:
+        remote.close()

@@ -1,0 +1,152 @@
+"""mflux-gateway queue, jobs, cancel: what waits, what was, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from gateway.cli.connect import gateway
+from gateway.cli.failure import Failure
+from gateway.cli.options import AsJson, Config, Url, out, print_json, where
+from gateway.cli.words import clipped, seconds
+
+queue = typer.Typer(help="What runs and what waits, and its order.", invoke_without_command=True)
+COLOUR = {"completed": "green", "failed": "red", "cancelled": "yellow", "generating": "cyan"}
+
+
+@queue.callback()
+def show_queue(context: typer.Context, as_json: AsJson = False, url: Url = None, config: Config = None) -> None:
+    """What runs and what waits, in the order in which it will run."""
+    context.obj = where(url, config)
+    if context.invoked_subcommand is not None:
+        return
+    with gateway(context.obj, may_start=False) as remote:
+        found = remote.get("/api/v1/queue")
+    if as_json:
+        return print_json(found)
+    table = Table("", Column("job", no_wrap=True), "model", "prompt", "done in", box=None)
+    active = found["active"]
+    if active:
+        table.add_row(f"[cyan]{active['percent']} %[/]", *_brief(active))
+    for waiting in found["queued"]:
+        table.add_row(str(waiting["position"]), *_brief(waiting))
+    if table.row_count:
+        out.print(table)
+    others = found["running_count"] + found["pending_count"] - table.row_count
+    if others > 0:
+        out.print(f"{others} more of others.")
+    if not table.row_count and others <= 0:
+        out.print("Nothing waits.")
+    if found["paused"]:
+        out.print("[yellow]The queue is paused: mflux-gateway queue resume[/]")
+
+
+@queue.command()
+def pause(context: typer.Context) -> None:
+    """Begin no more pictures; what runs goes on."""
+    with gateway(context.obj, may_start=False) as remote:
+        remote.post("/api/v1/queue/pause")
+    out.print("Paused.")
+
+
+@queue.command()
+def resume(context: typer.Context) -> None:
+    """Go on."""
+    with gateway(context.obj, may_start=False) as remote:
+        remote.post("/api/v1/queue/resume")
+    out.print("Resumed.")
+
+
+@queue.command()
+def move(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help="Id of a waiting job.")],
+    to: Annotated[str, typer.Argument(help="front, end, or the id of the job it is to run before.")],
+) -> None:
+    """Let a waiting job of yours run earlier or later than your others."""
+    with gateway(context.obj, may_start=False) as remote:
+        moved = remote.post(f"/api/v1/jobs/{_id(job)}/move", {"to": to} if to in ("front", "end") else {"before": to})
+    out.print(f"{moved['position']} before it.")
+
+
+def jobs(
+    job: Annotated[str | None, typer.Argument(help="Id of one job; without it, the newest ones.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="queued, generating, completed, failed, cancelled; commas between several.")
+    ] = None,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=500)] = 20,
+    as_json: AsJson = False,
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """Your jobs, the newest first; or one of them."""
+    with gateway(where(url, config), may_start=True) as remote:
+        if job is not None:
+            found = remote.get(f"/api/v1/jobs/{_id(job)}", images="false")
+        else:
+            found = remote.get("/api/v1/jobs", limit=limit, status=status)
+    if as_json:
+        print_json(found)
+    elif job is not None:
+        _print_job(found)
+    else:
+        table = Table(Column("job", no_wrap=True, min_width=32), "when", "status", "took", "model", "prompt", box=None)
+        for row in found["jobs"]:
+            table.add_row(row["id"], _when(row), _status(row), seconds(row["seconds"]), *_what(row))
+        out.print(table if table.row_count else "No jobs.")
+
+
+def cancel(
+    jobs: Annotated[list[str], typer.Argument(help="Ids of jobs.", metavar="JOB...")],
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """Stop jobs; a running one within a step."""
+    fault: Failure | None = None
+    with gateway(where(url, config), may_start=False) as remote:
+        for job in jobs:
+            try:
+                out.print(f"{escape(job)}: {remote.delete(f'/api/v1/jobs/{_id(job)}')['status']}")
+            except Failure as failure:
+                out.print(f"{escape(job)}: {escape(str(failure))}")
+                fault = failure
+    if fault is not None:
+        raise typer.Exit(fault.code)
+
+
+def _id(text: str) -> str:
+    """Fit for a path."""
+    if not text.isalnum():
+        raise typer.BadParameter("must be the id of a job", param_hint="JOB")
+    return text
+
+
+def _brief(job: dict[str, Any]) -> tuple[str, str, str, str]:
+    return (job["job_id"], clipped(job["model"], 28), escape(clipped(job["prompt"])), seconds(job["eta_seconds"]))
+
+
+def _what(job: dict[str, Any]) -> tuple[str, str]:
+    return clipped(job["model"], 28), escape(clipped(job.get("prompt") or job["type"]))
+
+
+def _when(job: dict[str, Any]) -> str:
+    return str(job["created_at"] or "")[:19].replace("T", " ")
+
+
+def _status(job: dict[str, Any]) -> str:
+    colour = COLOUR.get(job["status"])
+    return f"[{colour}]{job['status']}[/]" if colour else str(job["status"])
+
+
+def _print_job(job: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=None)
+    names = ("id", "status", "position", "model", "prompt", "width", "height", "steps", "guidance", "seeds")
+    for name in (*names, "protocol", "priority", "created_at", "completed_at", "seconds", "error", "image_urls"):
+        value = job.get(name)
+        if value not in (None, []):
+            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            table.add_row(f"[dim]{name}[/]", escape(clipped(text, 400)))
+    out.print(table)

@@ -1,0 +1,143 @@
+"""mflux-gateway models, loras: what there is to draw with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from gateway.cli.connect import gateway
+from gateway.cli.failure import Exit, Failure
+from gateway.cli.options import AsJson, Config, Url, err, out, print_json, where
+from gateway.cli.remote import Remote
+from gateway.cli.words import clipped
+
+models = typer.Typer(help="What there is to draw with; pull and remove weights.", no_args_is_help=True)
+loras = typer.Typer(help="LoRAs of the gateway's library.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="Name of a model, as models list shows it.")]
+
+
+@models.command("list")
+def list_models(
+    everything: Annotated[bool, typer.Option("-a", "--all", help="Those that are not on disk, too.")] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """The models that are on disk, or all that could be."""
+    with gateway(where(url, config), may_start=True) as remote:
+        found = remote.get("/api/v1/models")["models"]
+    shown = [model for model in found if everything or model["downloaded"]]
+    if as_json:
+        return print_json(shown)
+    table = Table("model", "", "size", "licence", "what it is", box=None)
+    for model in shown:
+        state = "[green]on disk[/]" if model["downloaded"] else "[dim]unavailable[/]" if model["unavailable"] else ""
+        name = escape(model["title"]) + (" [dim](default)[/]" if model["default"] else "")
+        table.add_row(name, state, f"{model['size_gb']:g} GB", model["licence"], clipped(model["description"], 60))
+    out.print(table)
+    if hidden := len(found) - len(shown):
+        out.print(f"[dim]{hidden} more can be pulled or placed: --all[/]")
+
+
+@models.command()
+def info(model: Name, as_json: AsJson = False, url: Url = None, config: Config = None) -> None:
+    """All that is known of one model."""
+    with gateway(where(url, config), may_start=True) as remote:
+        status = remote.get(f"/api/v1/models/{quote(model, safe='')}/status")
+        rows = [row for row in remote.get("/api/v1/models")["models"] if row["title"] == model]
+    found = {**(rows[0] if rows else {}), **status}
+    if as_json:
+        return print_json(found)
+    can = found.pop("capabilities", {})
+    out.print(_pairs({**found, **can}))
+
+
+@models.command()
+def pull(
+    model: Name, quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False, url: Url = None, config: Config = None
+) -> None:
+    """Fetch a model's weights; goes on where an earlier pull stopped."""
+    with gateway(where(url, config), may_start=True) as remote:
+        job = remote.post(f"/api/v1/models/{quote(model, safe='')}/pull")
+        if job.get("job_id"):
+            _follow(remote, str(job["job_id"]), model, quiet=quiet)
+    out.print(f"{escape(model)} is on disk.")
+
+
+@models.command()
+def remove(
+    model: Name,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """Delete weights that were pulled; never a folder of your own."""
+    if not yes:
+        typer.confirm(f"Delete the weights of {model}?", abort=True)
+    with gateway(where(url, config), may_start=True) as remote:
+        remote.delete(f"/api/v1/models/{quote(model, safe='')}")
+    out.print(f"{escape(model)} is removed.")
+
+
+@loras.command("list")
+def list_loras(as_json: AsJson = False, url: Url = None, config: Config = None) -> None:
+    """The LoRAs there are, and the words that trigger them."""
+    with gateway(where(url, config), may_start=True) as remote:
+        found = remote.get("/api/v1/loras")["loras"]
+    if as_json:
+        return print_json(found)
+    table = Table("lora", "family", "trigger words", box=None)
+    for lora in found:
+        words = lora.get("trigger_words") or ()
+        table.add_row(escape(lora["name"]), str(lora.get("family") or ""), escape(clipped(", ".join(words), 60)))
+    out.print(table if table.row_count else "No LoRAs.")
+
+
+@loras.command("info")
+def lora_info(
+    name: Annotated[str, typer.Argument(help="Name of a LoRA.")],
+    as_json: AsJson = False,
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """All that is known of one LoRA."""
+    with gateway(where(url, config), may_start=True) as remote:
+        found = remote.get(f"/api/v1/loras/{quote(name, safe='')}")
+    print_json(found) if as_json else out.print(_pairs(found))
+
+
+def _pairs(values: dict[str, Any]) -> Table:
+    table = Table(show_header=False, box=None)
+    for name, value in values.items():
+        if value not in (None, [], {}):
+            table.add_row(f"[dim]{name}[/]", escape(clipped(str(value), 400)))
+    return table
+
+
+def _follow(remote: Remote, job_id: str, model: str, *, quiet: bool) -> None:
+    """Raises: Failure where the download did not succeed; Ctrl-C leaves what is there for the next pull."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=quiet) as progress:
+        task = progress.add_task(model, total=None)
+        try:
+            for event in remote.events(job_id):
+                if event.name == "downloading":
+                    progress.update(task, completed=event.data["done_bytes"], total=event.data["total_bytes"])
+                if event.name == "error":
+                    raise Failure(str(event.data["error"]))
+                if event.name == "cancelled":
+                    raise Failure("The download was cancelled.", Exit.CANCELLED)
+        except KeyboardInterrupt:
+            remote.delete(f"/api/v1/jobs/{job_id}")
+            raise Failure("Stopped; pull again to go on.", Exit.INTERRUPTED) from None
