@@ -20,12 +20,12 @@ from rich.table import Table
 
 from engine.catalog import EMBEDDED
 from gateway import __version__
+from gateway.app import build_core
 from gateway.cli.connect import Where
 from gateway.cli.failure import Exit, Failure
 from gateway.cli.options import AsJson, Config, out, print_json
 from gateway.cli.remote import Remote
 from gateway.errors import GatewayError
-from gateway.library import Library, LocalModel, default_model
 from gateway.machine import memory
 from gateway.ocr.packages import installed_at
 from gateway.settings import Settings
@@ -116,22 +116,16 @@ def _of_settings(config: Path | None) -> Iterator[Finding]:
         yield Finding("settings", "broken", str(failure))
         return
     yield Finding("settings", "ok", str(config or ("config.yaml" if Path("config.yaml").exists() else "defaults")))
-    yield from _models(settings)
     yield _keys(settings)
+    yield from _models(settings)
     for what, folder in (("jobs", settings.store.data_dir), ("pictures", settings.generation.output_dir)):
         yield _folder(what, folder)
     yield _listening(where)
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
-    models = settings.models
     try:
-        library = Library(
-            models.cache_dir,
-            default=models.default or default_model(),
-            aliases=models.aliases,
-            local={name: LocalModel(model.path, model.like) for name, model in models.local.items()},
-        )
+        library = build_core(settings).library
     except GatewayError as error:
         yield Finding("models", "broken", error.message)
         return
