@@ -12,7 +12,6 @@ from adapters.native.jobs import shown
 from adapters.native.shapes import Capabilities, Cleared, Models, ModelShown, ModelStatus, Unloaded
 from engine.catalog import ModelSpec
 from gateway.core import Core
-from gateway.errors import ModelNotOnDisk
 from gateway.options import Origin
 from gateway.weights import sha256_of
 
@@ -34,18 +33,15 @@ async def models(request: Request) -> Response:
 
 def to_model(core: Core, name: str, spec: ModelSpec) -> ModelShown:
     """Reads folders: call it in a thread."""
-    try:
-        sha256 = sha256_of(core.library.folder(spec))
-        downloaded = True
-    except ModelNotOnDisk:
-        sha256, downloaded = None, False
+    downloaded = core.library.on_disk(spec)
+    sha256 = sha256_of(core.library.folder(spec)) if downloaded else None
     return {
         "title": name,
         "model_name": spec.repo or spec.name,
         "hash": None if sha256 is None else sha256[:10],
         "sha256": sha256,
         "config": {
-            "base_arch": "flux2",
+            "base_arch": spec.family.removesuffix("_tiny"),
             "supports_guidance": not spec.distilled,
             "max_sequence_length": TEXT_TOKENS,
         },
@@ -93,10 +89,7 @@ async def model_status(request: Request) -> Response:
     spec = core.library.find(name)
 
     def folder() -> str | None:
-        try:
-            return core.library.folder(spec).name
-        except ModelNotOnDisk:
-            return None
+        return core.library.folder(spec).name if core.library.on_disk(spec) else None
 
     found = await asyncio.to_thread(folder)
     set_aside = found is not None and core.service.house.is_set_aside(core.library.folder(spec))
