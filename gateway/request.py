@@ -216,8 +216,9 @@ def _check_prompts(request: GenerationRequest, limits: Limits) -> None:
 def _size(param: str, asked: int | None, spec: ModelSpec, limits: Limits, adjust: _Adjust) -> int:
     if asked is None:
         return spec.default_px
-    if not limits.min_px <= asked <= limits.max_px:
-        raise InvalidRequest(f"{param} must be between {limits.min_px} and {limits.max_px}.", param=param)
+    least = max(limits.min_px, spec.min_px)
+    if not least <= asked <= limits.max_px:
+        raise InvalidRequest(f"{param} must be between {least} and {limits.max_px}.", param=param)
     used = asked // SIZE_STEP_PX * SIZE_STEP_PX
     if used != asked:
         adjust(param, asked, used, f"sizes are multiples of {SIZE_STEP_PX}, rounded down")

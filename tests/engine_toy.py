@@ -73,8 +73,9 @@ def save_toy_tokenizer(folder: Path, chat_template: str = CHAT_TEMPLATE) -> None
     from transformers import Qwen2TokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: number for number, letter in enumerate((*alphabet, "<|endoftext|>"))}
+    vocabulary = {letter: number for number, letter in enumerate((*alphabet, "<|endoftext|>", "<|image_pad|>"))}
     tokenizer = Qwen2TokenizerFast(vocab=vocabulary, merges=[], pad_token="<|endoftext|>", padding_side="right")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|image_pad|>"]})
     tokenizer.chat_template = chat_template
     tokenizer.save_pretrained(folder, save_jinja_files=False)
 

@@ -14,7 +14,7 @@ from tests.engine_toy import save_toy_tokenizer
 WIDTH = 192
 
 
-def _parts() -> dict[str, Any]:
+def parts() -> dict[str, Any]:
     """Transformer, text encoder and VAE, each of mflux's class."""
     from mflux.models.common.vae.block_decoder import VAEBlockDecoder
     from mflux.models.z_image.model.z_image_text_encoder.text_encoder import TextEncoder
@@ -75,7 +75,7 @@ def toy_sized() -> Iterator[None]:
     from mflux.models.z_image.z_image_initializer import ZImageInitializer
 
     def build(model: Any) -> None:
-        for name, part in _parts().items():
+        for name, part in parts().items():
             setattr(model, name, part)
 
     with mock.patch.object(ZImageInitializer, "_init_models", staticmethod(build)):
@@ -90,8 +90,8 @@ def save_toy_z_image(folder: Path) -> None:
     from mflux.models.z_image.weights.z_image_weight_definition import ZImageWeightDefinition
 
     mx.random.seed(1)
-    parts = type("Parts", (), _parts())
-    ModelSaver.save_model(parts, None, str(folder), ZImageWeightDefinition)
+    model = type("Parts", (), parts())
+    ModelSaver.save_model(model, None, str(folder), ZImageWeightDefinition)
     save_toy_tokenizer(folder / "tokenizer")
 
 

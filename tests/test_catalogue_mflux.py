@@ -30,25 +30,17 @@ _SOON = (
     "seedvr2-7b",
     "iris-3b",
     "iris-3b-base",
-    "fibo",
-    "fibo-lite",
     "fibo-edit",
     "fibo-edit-rmbg",
-    "fibo2",
-    "fibo2-edit-turbo",
     "ming-image-design",
     "lens-turbo",
-    "ideogram-4-fp8",
-    "boogu-image-turbo",
-    "anima-turbo",
-    "anima-aesthetic",
-    "anima-base",
 )
 
 NOT_SERVED: Mapping[str, str] = {
     "flux2-klein-9b-kv": "its references live in a cache that only mflux's own edit loop fills",
     "dev-controlnet-upscaler": "SeedVR2 enlarges better and needs no prompt",
     "dev-fill-catvton": "tries on clothes only",
+    **dict.fromkeys(("fibo", "fibo-lite"), "mflux reads their weights with PyTorch; listed as unavailable"),
     **dict.fromkeys(_SOON, "its family is on its way"),
 }
 
@@ -75,7 +67,6 @@ LOADERS: Mapping[str, tuple[str, str]] = {
     "fibo": ("fibo.weights.fibo", "FIBOWeightDefinition"),
     "fibo2": ("fibo2.weights.fibo2", "Fibo2WeightDefinition"),
     "ming": ("ming_image.weights.ming_image", "MingImageWeightDefinition"),
-    "ideogram": ("ideogram4.weights.ideogram4", "Ideogram4WeightDefinition"),
     "ideogram4": ("ideogram4.weights.ideogram4", "Ideogram4WeightDefinition"),
     "boogu": ("boogu.weights.boogu", "BooguWeightDefinition"),
     "lens": ("lens.weights.lens", "LensWeightDefinition"),
@@ -132,7 +123,7 @@ EDITS: Mapping[str, tuple[str, ...]] = {
     "mflux-generate-kontext": ("dev-kontext",),
     "mflux-generate-redux": ("dev-redux",),
     "mflux-generate-fibo-edit": ("fibo-edit", "fibo-edit-rmbg"),
-    "mflux-generate-fibo2-edit": ("fibo2-edit-turbo",),
+    "mflux-generate-fibo2-edit": ("fibo2", "fibo2-edit-turbo"),
 }
 """Commands that follow pictures."""
 

@@ -100,8 +100,10 @@ def test_subseeds_lead_from_one_picture_to_another(studio: Studio, bare: Image.I
 def test_guidance_and_a_negative_prompt_count(studio: Studio, bare: Image.Image) -> None:
     if not studio.spec.negative_prompt:
         pytest.skip("its row says that it takes no negative prompt")
-    assert differs(bare, studio.draw(guidance=studio.spec.default_guidance + 1))
-    assert differs(bare, studio.draw(negative_prompt="blue"))
+    guidance = studio.spec.default_guidance + 1
+    guided = studio.draw(guidance=guidance)
+    assert differs(bare, guided)
+    assert differs(guided, studio.draw(guidance=guidance, negative_prompt="blue"))
 
 
 def test_references_are_followed(studio: Studio, bare: Image.Image, inputs: dict[str, str]) -> None:

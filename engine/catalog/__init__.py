@@ -1,13 +1,43 @@
 """The models we know how to draw with: pure data, capabilities included. Knows no disk and no MLX."""
 
-from engine.catalog import embedded, ernie, flux1, flux2, flux3, krea2, moss, qwen, z_image
+from engine.catalog import (
+    anima,
+    boogu,
+    embedded,
+    ernie,
+    fibo,
+    fibo2,
+    flux1,
+    flux2,
+    flux3,
+    ideogram4,
+    krea2,
+    moss,
+    qwen,
+    z_image,
+)
 from engine.catalog.embedded import EMBEDDED, EMBEDDED_PATH
 from engine.catalog.revisions import REVISIONS
 from engine.catalog.spec import Family, HubFiles, ModelSpec
 
 __all__ = ["CATALOG", "EMBEDDED", "EMBEDDED_PATH", "Family", "HubFiles", "ModelSpec"]
 
-_FAMILIES = (embedded, flux2, z_image, flux1, qwen, flux3, krea2, ernie, moss)
+_FAMILIES = (
+    embedded,
+    flux2,
+    z_image,
+    flux1,
+    qwen,
+    flux3,
+    krea2,
+    fibo2,
+    ernie,
+    ideogram4,
+    moss,
+    boogu,
+    anima,
+    fibo,
+)
 
 
 def _pinned(spec: ModelSpec) -> ModelSpec:

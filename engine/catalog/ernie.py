@@ -9,7 +9,6 @@ _TURBO = ModelSpec(
     family="ernie",
     geometry="ernie-image-turbo",
     repo="baidu/ERNIE-Image-Turbo",
-    revision="bc68c81e2a1730a394d5fc9fae70713dee940140",
     files=(
         "vae/*.safetensors",
         "vae/*.json",
@@ -34,7 +33,6 @@ _BASE = _TURBO.model_copy(
         "name": "ernie-image",
         "geometry": "ernie-image",
         "repo": "baidu/ERNIE-Image",
-        "revision": "5346b31d68c9c23758ba56ef8be5e9dc174c7f99",
         "description": "ERNIE-Image, 8B parameters",
         "distilled": False,
         "default_steps": 50,

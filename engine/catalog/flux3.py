@@ -9,7 +9,6 @@ _DISTILLED = ModelSpec(
     family="flux3",
     geometry="flux3-image-klein",
     repo="black-forest-labs/flux-3-image-klein",
-    revision="8454017f9ebaada30c998fccd9f67a80c7580f68",
     files=(
         "vae/*.safetensors",
         "vae/*.json",
@@ -38,7 +37,6 @@ _BASE = _DISTILLED.model_copy(
         "name": "flux3-klein-base",
         "geometry": "flux3-image-klein-base",
         "repo": "black-forest-labs/flux-3-image-klein-base",
-        "revision": "1469d27cfb9bb1bd81d3a93f5a023b39dbf136e4",
         "description": "FLUX.3 Klein base, 5.6B parameters: draws and edits",
         "distilled": False,
         "default_steps": 50,

@@ -11,7 +11,6 @@ _TURBO = ModelSpec(
     family="krea2",
     geometry="krea-2",
     repo="krea/Krea-2-Turbo",
-    revision="98e0fe118d17c9e3547fbb2e25acdbae2cadf7c7",
     # Not the transformer once more in diffusers' layout: 26 GB.
     files=("turbo.safetensors", *_SHARED),
     gated=True,
@@ -31,7 +30,6 @@ _RAW = _TURBO.model_copy(
         "name": "krea-2-raw",
         "geometry": "krea-2-raw",
         "repo": "krea/Krea-2-Raw",
-        "revision": "6b0ece7fffb640c5e3bcbe0a7f10f66b8e60a603",
         "files": ("transformer/*.safetensors", "transformer/*.json", "model_index.json", *_SHARED),
         "description": "Krea 2 Raw, 12B parameters: the base that LoRAs are trained on",
         "distilled": False,

@@ -9,7 +9,6 @@ _SFT = ModelSpec(
     family="moss",
     geometry="moss-image-sft",
     repo="OpenMOSS-Team/MOSS-Image-SFT",
-    revision="f972bd4b4b9e3852133cc5da954d87bc32cd8fb9",
     files=(
         "vae/*.safetensors",
         "vae/*.json",
@@ -36,7 +35,6 @@ _BASE = _SFT.model_copy(
         "name": "moss-image-base",
         "geometry": "moss-image-base",
         "repo": "OpenMOSS-Team/MOSS-Image-Base",
-        "revision": "85975793d8b3d432f1b6e27f352abaa4c2a4c0d3",
         "description": "MOSS-Image base, 4.9B parameters",
     }
 )

@@ -6,7 +6,22 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Family = Literal["ernie", "flux1", "flux2", "flux2_tiny", "flux3", "krea2", "moss", "qwen", "z_image"]
+Family = Literal[
+    "anima",
+    "boogu",
+    "ernie",
+    "fibo",
+    "fibo2",
+    "flux1",
+    "flux2",
+    "flux2_tiny",
+    "flux3",
+    "ideogram4",
+    "krea2",
+    "moss",
+    "qwen",
+    "z_image",
+]
 
 
 class HubFiles(BaseModel):
@@ -58,6 +73,7 @@ class ModelSpec(BaseModel):
     default_guidance: float = 1.0
     guidance_range: tuple[float, float] = (0.0, 30.0)
     default_px: int = 1024
+    min_px: int = 64
     native_px: int | None = None
     quantize: int | None = None
     """Bits to quantise to at load; None leaves it to the settings."""

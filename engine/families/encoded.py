@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 Encoding = tuple[mx.array, ...]
 MOST_BYTES = 64 * 1024 * 1024
@@ -37,11 +38,15 @@ class Encoded:
 class FewPrompts(OrderedDict[str, Encoding]):
     """In the place of a pipeline's own `prompt_cache`, which only grows: the newest few, by what mflux calls them."""
 
-    def __init__(self, most: int = 16) -> None:
+    def __init__(self, most: int = 16, most_bytes: int = 4 * MOST_BYTES) -> None:
         super().__init__()
         self._most = most
+        self._most_bytes = most_bytes
 
     def __setitem__(self, key: str, value: Encoding) -> None:
         super().__setitem__(key, value)
-        while len(self) > self._most:
+        while len(self) > self._most or (len(self) > 1 and self._bytes() > self._most_bytes):
             self.popitem(last=False)
+
+    def _bytes(self) -> int:
+        return sum(int(part.nbytes) for _, part in tree_flatten(list(self.values())) if isinstance(part, mx.array))

@@ -8,6 +8,7 @@ from mflux.models.ernie_image.weights.ernie_lora_mapping import ErnieLoRAMapping
 
 from engine.backends.base import Model
 from engine.families.base import Painter
+from engine.families.encoded import FewPrompts
 from engine.families.flux2_latents import PackedLatents
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
@@ -17,6 +18,7 @@ from engine.families.start import scheduled
 def load(model: Model) -> Painter:
     """With the schedule that mflux picks where none is named."""
     pipeline = built(model, ErnieImage)
+    pipeline.prompt_cache = FewPrompts()
     return OwnLoopPainter(
         pipeline,
         layout=PackedLatents(pipeline.vae, ErnieLatentCreator.create_noise),

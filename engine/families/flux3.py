@@ -14,6 +14,7 @@ from PIL.Image import Image
 
 from engine.backends.base import Model
 from engine.families.base import Painter
+from engine.families.encoded import FewPrompts
 from engine.families.flux2_latents import PackedLatents
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
@@ -34,6 +35,7 @@ class Klein(Flux3KleinEdit):
 def load(model: Model) -> Painter:
     """Its own schedule, whatever the size."""
     pipeline = built(model, Klein)
+    pipeline.prompt_cache = FewPrompts()
     return OwnLoopPainter(
         pipeline,
         layout=PackedLatents(pipeline.vae, Flux3LatentCreator.create_noise, tokens=True),

@@ -8,6 +8,7 @@ from mflux.models.krea2.weights.krea2_lora_mapping import Krea2LoRAMapping
 
 from engine.backends.base import Model
 from engine.families.base import Painter
+from engine.families.encoded import FewPrompts
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.start import scheduled
@@ -16,6 +17,7 @@ from engine.families.start import scheduled
 def load(model: Model) -> Painter:
     """With the sampler that mflux picks where none is named."""
     pipeline = built(model, Krea2)
+    pipeline.prompt_cache = FewPrompts()
     return OwnLoopPainter(
         pipeline,
         layout=Krea2LatentCreator(),

@@ -8,6 +8,7 @@ from mflux.models.moss_image.weights.moss_image_lora_mapping import MOSSImageLoR
 
 from engine.backends.base import Model
 from engine.families.base import Painter
+from engine.families.encoded import FewPrompts
 from engine.families.flux2_latents import PackedLatents
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
@@ -17,6 +18,7 @@ from engine.families.start import scheduled
 def load(model: Model) -> Painter:
     """On the schedule it was trained with."""
     pipeline = built(model, MOSSImage)
+    pipeline.prompt_cache = FewPrompts()
     return OwnLoopPainter(
         pipeline,
         layout=PackedLatents(pipeline.vae, MOSSImageLatentCreator.create_noise),

@@ -42,6 +42,8 @@ class Sitting:
     """Share of noise before each step and after the last, where the loop does not go by mflux's own scheduler."""
     keep: Callable[[mx.array, float], mx.array] | None = None
     """Latents, put back where a mask keeps the input picture, for the noise that the next step begins with."""
+    denoised: mx.array | None = None
+    """Latents without noise after this step, where the family learns of them otherwise than by the callback."""
     before: mx.array | None = None
     clock: float = 0.0
     sigma: float = 1.0
@@ -53,6 +55,7 @@ class Sitting:
 
     def clean(self, latents: mx.array, denoised: mx.array | None, config: Any, t: int) -> mx.array:
         """Latents without noise after step `t`: as the loop says, else where the step points to."""
+        denoised = self.denoised if denoised is None else denoised
         if denoised is not None and denoised is not latents:
             return denoised
         assert self.before is not None

@@ -21,13 +21,15 @@ from engine.families.base import Sketch
 from engine.families.latents import shrunk
 from engine.families.painter import PipelinePainter
 from engine.families.sitting import Sitting
-from engine.families.start import beginning, scheduled
+from engine.families.start import Sigmas, beginning, scheduled
 from engine.families.swapped import swapped
 from engine.protocol import Generate
 
 
 class StandardPainter(PipelinePainter):
-    """`scheduler` is mflux's name of the noise schedule to draw by, `arguments` what else of a plan is passed on."""
+    """`scheduler` is mflux's name of the noise schedule to draw by, `arguments` what else of a plan is passed on;
+    `sigmas` are those of the schedule where it runs another one by that name.
+    """
 
     def __init__(
         self,
@@ -36,17 +38,18 @@ class StandardPainter(PipelinePainter):
         loras: list[LoRATarget],
         scheduler: str,
         arguments: Callable[[Generate], Mapping[str, Any]],
+        sigmas: Sigmas | None = None,
     ) -> None:
         super().__init__(pipeline, loras)
         self._scheduler = scheduler
+        self._sigmas = sigmas or scheduled(pipeline, scheduler)
         self._more = arguments
 
     def _arguments(self, plan: Generate) -> Mapping[str, Any]:
         return {"scheduler": self._scheduler, **self._more(plan)}
 
     def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:
-        sigmas = scheduled(self._pipeline, self._scheduler)
-        return lambda scheduler_steps, first: sigmas(scheduler_steps, width, height)[first]
+        return lambda scheduler_steps, first: self._sigmas(scheduler_steps, width, height)[first]
 
     def _begun(self, sketch: Sketch, sitting: Sitting) -> AbstractContextManager[None]:
         def prepare(seed: int, height: int, width: int, img2img: Img2Img) -> mx.array:

@@ -1,0 +1,27 @@
+"""Anima turbo, aesthetic and base as mflux 0.24 spells them: its sampler adds noise of its own at every step."""
+
+from __future__ import annotations
+
+from mflux.models.anima import Anima
+from mflux.models.anima.latent_creator.anima_latent_creator import AnimaLatentCreator
+from mflux.models.anima.weights.anima_lora_mapping import AnimaLoRAMapping
+
+from engine.backends.base import Model
+from engine.families.base import Painter
+from engine.families.encoded import FewPrompts
+from engine.families.own_loop import OwnLoopPainter
+from engine.families.painter import built
+from engine.families.start import scheduled
+
+
+def load(model: Model) -> Painter:
+    """With the sampler that mflux picks where none is named."""
+    pipeline = built(model, Anima)
+    pipeline.prompt_cache = FewPrompts()
+    return OwnLoopPainter(
+        pipeline,
+        layout=AnimaLatentCreator(),
+        sigmas=scheduled(pipeline, "anima"),
+        loras=AnimaLoRAMapping.get_mapping(),
+        arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
+    )

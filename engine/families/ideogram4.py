@@ -1,0 +1,77 @@
+"""Ideogram 4 as mflux 0.24 spells it: two transformers, one for what the prompt says and one without."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import mlx.core as mx
+from mflux.models.ideogram4 import Ideogram4
+from mflux.models.ideogram4.latent_creator import Ideogram4LatentCreator
+from mflux.models.ideogram4.model.ideogram4_scheduler import Ideogram4Scheduler
+from mflux.models.ideogram4.weights import Ideogram4LoRAMapping
+from PIL.Image import Image
+
+from engine.backends.base import Model, Watcher
+from engine.families.base import Painter, Sketch
+from engine.families.encoded import FewPrompts
+from engine.families.loras import Wardrobe
+from engine.families.own_loop import OwnLoopPainter
+from engine.families.painter import built
+
+
+def load(model: Model) -> Painter:
+    """On mflux's default preset, at the guidance asked for."""
+    pipeline = built(model, Ideogram4)
+    pipeline.prompt_cache = FewPrompts()
+    return Ideogram4Painter(
+        pipeline,
+        layout=Ideogram4Latents(),
+        sigmas=sigmas,
+        loras=Ideogram4LoRAMapping.get_mapping(),
+        transformer="conditional_transformer",
+        arguments=lambda plan: {"guidance": plan.guidance, "warn_on_caption_issues": False},
+    )
+
+
+class Ideogram4Painter(OwnLoopPainter):
+    """LoRAs are worn by both transformers."""
+
+    def __init__(self, pipeline: Any, **said: Any) -> None:
+        super().__init__(pipeline, **said)
+        self._other = Wardrobe(pipeline.unconditional_transformer, said["loras"])
+
+    def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
+        self._other.wear(sketch.loras)
+        return super().paint(sketch, watcher)
+
+    def save(self, folder: str) -> None:
+        self._other.wear(())
+        super().save(folder)
+
+
+class Ideogram4Latents:
+    """(1, tokens, 128), shifted and scaled by constants; a token for 16x16 pixels. Sizes in pixels."""
+
+    def create_noise(self, seed: int, height: int, width: int) -> mx.array:
+        """What mflux's loop begins from."""
+        return Ideogram4LatentCreator.create_noise(seed, height, width)
+
+    def pack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
+        """The VAE's latents as the loop's: the way back of mflux's `unpack_latents`."""
+        rows, columns, channels = height // 16, width // 16, latents.shape[1]
+        cells = latents.reshape(1, channels, rows, 2, columns, 2).transpose(0, 2, 4, 3, 5, 1)
+        shift, scale = Ideogram4LatentCreator.get_latent_norm()
+        return (cells.reshape(1, rows * columns, 4 * channels) - shift) / scale
+
+    def unpack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
+        """The loop's latents as the VAE's."""
+        return Ideogram4LatentCreator.unpack_latents(latents, height, width)
+
+
+def sigmas(steps: int, width: int, height: int) -> list[float]:
+    """mflux counts the share of signal instead, and its steps from the last."""
+    preset = Ideogram4Scheduler.get_preset(None)
+    before, after = Ideogram4Scheduler.make_timesteps(
+        num_steps=steps, height=height, width=width, mu=preset.mu, std=preset.std
+    )
+    return cast(list[float], [*(1.0 - before[::-1]).tolist(), 1.0 - float(after[0])])
