@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from engine.backends.fake import FakeScript
 from engine.catalog import CATALOG, EMBEDDED, ModelSpec
 from engine.client import Engine, EngineOptions
@@ -108,3 +110,34 @@ def read_ppm(path: Path) -> tuple[int, int, bytes]:
     width, height = map(int, size.split())
     assert len(pixels) == 3 * width * height
     return width, height, pixels
+
+
+class Recorder:
+    """Stands in for mflux's pipeline and keeps what it was given."""
+
+    def __init__(self, **built: Any) -> None:
+        import mlx.core as mx
+
+        self.built = built
+        self.asked: dict[str, Any] = {}
+        self.vae, self.callbacks, self.transformer = None, self, self
+        self.tiling_config = None
+        self.model_config = built.get("model_config")
+        self.observers: list[Any] = []
+        self._array = mx.zeros(1)
+
+    def register(self, observer: Any) -> None:
+        self.observers.append(observer)
+
+    def parameters(self) -> dict[str, Any]:
+        return {"weight": self._array}
+
+    def _encode_prompt_pair(self) -> None: ...
+
+    def _encode_prompts(self) -> None: ...
+
+    def _encode_prompts_with_images(self) -> None: ...
+
+    def generate_image(self, **asked: Any) -> Any:
+        self.asked = asked
+        return type("Made", (), {"image": Image.new("RGB", (asked["width"], asked["height"]))})

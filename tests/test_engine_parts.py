@@ -18,7 +18,7 @@ from engine.backends.base import Model, preview_steps
 from engine.client import EngineOptions, environment
 from engine.client.turn import Deadline
 from engine.protocol import Decoding, Drawn, ModelLoaded, ModelLoading, StepDone, steps_to_run
-from tests.engine_support import KLEIN, SPECS, plan
+from tests.engine_support import KLEIN, SPECS, Recorder, plan
 
 ENGINE = Path(environment.ROOT) / "engine"
 
@@ -212,37 +212,6 @@ def test_a_mask_of_nearly_all_leaves_no_surroundings_to_draw(tmp_path: Path) -> 
     frame = canvas.frame_of(plan(init_image="x", mask="mask", denoise=1.0), 128, inputs)
     assert frame.part is None
     assert frame.finish(Image.new("RGB", (128, 128), "red")).getpixel((0, 0)) == (255, 0, 0)
-
-
-class Recorder:
-    """Stands in for mflux's pipeline and keeps what it was given."""
-
-    def __init__(self, **built: Any) -> None:
-        import mlx.core as mx
-
-        self.built = built
-        self.asked: dict[str, Any] = {}
-        self.vae, self.callbacks, self.transformer = None, self, self
-        self.tiling_config = None
-        self.model_config = built.get("model_config")
-        self.observers: list[Any] = []
-        self._array = mx.zeros(1)
-
-    def register(self, observer: Any) -> None:
-        self.observers.append(observer)
-
-    def parameters(self) -> dict[str, Any]:
-        return {"weight": self._array}
-
-    def _encode_prompt_pair(self) -> None: ...
-
-    def _encode_prompts(self) -> None: ...
-
-    def _encode_prompts_with_images(self) -> None: ...
-
-    def generate_image(self, **asked: Any) -> Any:
-        self.asked = asked
-        return type("Made", (), {"image": Image.new("RGB", (asked["width"], asked["height"]))})
 
 
 def test_klein_gets_exactly_these_arguments(monkeypatch: pytest.MonkeyPatch) -> None:

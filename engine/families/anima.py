@@ -5,6 +5,7 @@ from __future__ import annotations
 from mflux.models.anima import Anima
 from mflux.models.anima.latent_creator.anima_latent_creator import AnimaLatentCreator
 from mflux.models.anima.weights.anima_lora_mapping import AnimaLoRAMapping
+from mflux.models.anima.weights.anima_weight_definition import AnimaWeightDefinition
 
 from engine.backends.base import Model
 from engine.families.base import Painter
@@ -12,11 +13,16 @@ from engine.families.encoded import FewPrompts
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.start import scheduled
+from engine.families.swapped import swapped
 
 
 def load(model: Model) -> Painter:
     """With the sampler that mflux picks where none is named."""
-    pipeline = built(model, Anima)
+    tokenizers = AnimaWeightDefinition.source_tokenizers()
+    # mflux takes a folder for a repository; what is in the model's own folder it finds there.
+    placed = dict(zip(model.also or tokenizers, tokenizers.values(), strict=True))
+    with swapped(AnimaWeightDefinition, "source_tokenizers", staticmethod(lambda: placed)):
+        pipeline = built(model, Anima)
     pipeline.prompt_cache = FewPrompts()
     return OwnLoopPainter(
         pipeline,
