@@ -41,6 +41,9 @@ class PassWatcher:
             if step < steps:
                 raise
 
+    def check(self) -> None:
+        self.watcher.check()
+
     def decoding(self) -> None:
         self.watcher.decoding()
 

@@ -125,6 +125,29 @@ class Generate(Frozen):
         return () if self.init_image is None else (self.init_image, *self.further_init_images)
 
 
+class Upscale(Frozen):
+    """Draw a picture larger, with details that it did not have; one picture a job."""
+
+    kind: Literal["upscale"] = "upscale"
+    model: str
+    image: str
+    """Blob."""
+    width_px: int
+    height_px: int
+    """Of the result: the picture's proportions, rounded down to even numbers."""
+    short_px: int
+    """The result's shorter side, as mflux is told."""
+    softness: float = 0.0
+    """0 keeps what the picture has of detail, 1 blurs it eightfold before: 0 to 1."""
+    seed: int
+    quantize: int | None = None
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """All blobs the plan names."""
+        return frozenset({self.image})
+
+
 class Load(Frozen):
     """Bring a model into memory."""
 
@@ -190,17 +213,19 @@ def steps_to_run(steps: int, denoise: float) -> int:
     return max(1, round(steps * denoise)) if denoise > 0 else 0
 
 
-Plan = Annotated[Generate | Load | Ocr | Download, Field(discriminator="kind")]
-EnginePlan = Annotated[Generate | Load | Save, Field(discriminator="kind")]
+Plan = Annotated[Generate | Upscale | Load | Ocr | Download, Field(discriminator="kind")]
+EngineJob = Generate | Upscale | Load
+"""What a job may have the engine do."""
+EnginePlan = Annotated[Generate | Upscale | Load | Save, Field(discriminator="kind")]
 """What the engine's child may be told to do."""
 Lane = Literal["engine", "cpu", "network"]
 LANES: tuple[Lane, ...] = ("engine", "cpu", "network")
 
 
-def lane_of(plan: Generate | Load | Ocr | Download) -> Lane:
+def lane_of(plan: EngineJob | Ocr | Download) -> Lane:
     """Where a plan runs: one runner a lane."""
     match plan:
-        case Generate() | Load():
+        case Generate() | Upscale() | Load():
             return "engine"
         case Ocr():
             return "cpu"

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Never, assert_never
 
@@ -26,6 +27,7 @@ from engine.backends.base import (
     Model,
     Picture,
     PictureSkipped,
+    Watcher,
     preview_steps,
 )
 from engine.passes import draw
@@ -52,6 +54,7 @@ from engine.protocol import (
     Skip,
     StepDone,
     Succeeded,
+    Upscale,
     decode_command,
     encode,
 )
@@ -188,6 +191,8 @@ class Worker:
         match run.plan:
             case Load():
                 return
+            case Upscale() as larger:
+                self._make(backend, held, 0, larger.seed, 0, partial(_upscaled, backend, run, larger))
             case Generate() as plan:
                 for image in range(run.first_image, len(plan.seeds)):
                     if held.stop.is_set():
@@ -213,21 +218,37 @@ class Worker:
 
     def _draw(self, backend: Backend, held: Held, plan: Generate, image: int) -> None:
         run = held.run
-        began = time.monotonic()
-        watcher = _Watcher(self._wire, held, image, plan.previews, backend.memory)
-        name = f"{run.job}.{run.attempt}.{image}.ppm"
         unfinished = Path(run.spool_dir) / f"{run.job}.{run.attempt}.{image}.first.ppm"
 
         def lay(first: Picture) -> str:
             write_ppm(unfinished, first)
             return str(unfinished)
 
-        picture = draw(backend, run.spec, plan, image, run.inputs, watcher, lay)
+        def made(watcher: Watcher) -> Picture:
+            return draw(backend, run.spec, plan, image, run.inputs, watcher, lay)
+
+        self._make(backend, held, image, plan.seeds[image], plan.previews, made)
         unfinished.unlink(missing_ok=True)
+
+    def _make(
+        self,
+        backend: Backend,
+        held: Held,
+        image: int,
+        seed: int,
+        previews: int,
+        made: Callable[[Watcher], Picture],
+    ) -> None:
+        """Have one picture made, lay it into the spool, and say so."""
+        run = held.run
+        began = time.monotonic()
+        watcher = _Watcher(self._wire, held, image, previews, backend.memory)
+        picture = made(watcher)
+        name = f"{run.job}.{run.attempt}.{image}.ppm"
         write_ppm(Path(run.spool_dir) / name, picture)
         drawn = Drawn(
             image=image,
-            seed=plan.seeds[image],
+            seed=seed,
             spool=name,
             width_px=picture.width_px,
             height_px=picture.height_px,
@@ -238,6 +259,10 @@ class Worker:
         held.skip.clear()
         self._wire.say(backend.memory().model_copy(update={"after": "picture"}))
         self._say(run, drawn)
+
+
+def _upscaled(backend: Backend, run: Run, plan: Upscale, watcher: Watcher) -> Picture:
+    return backend.upscale(plan, run.inputs[plan.image], watcher)
 
 
 class _Watcher:
@@ -254,20 +279,20 @@ class _Watcher:
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self._say(StepDone(image=self._image, step=step, steps=steps, seconds=seconds))
         self._wire.say(self._memory().model_copy(update={"after": "step"}))
-        self._check()
+        self.check()
         if step in preview_steps(steps, self._previews):
             jpeg = base64.b64encode(preview()).decode()
             self._say(Preview(image=self._image, step=step, jpeg_base64=jpeg))
-            self._check()
+            self.check()
         if step < steps and self._held.skip.is_set():
             self.cut_short = True
             raise PictureSkipped
 
     def decoding(self) -> None:
-        self._check()
+        self.check()
         self._say(Decoding(image=self._image))
 
-    def _check(self) -> None:
+    def check(self) -> None:
         if self._held.stop.is_set():
             raise JobCancelled
 

@@ -32,6 +32,7 @@ from engine.protocol import (
     StateFact,
     StepDone,
     Succeeded,
+    Upscale,
 )
 from gateway.request import Adjustment
 
@@ -63,7 +64,7 @@ class Priority(IntEnum):
 StateFacts = Queued | Started | ImageDone | PageRead | CancelRequested | Requeued | Succeeded | Failed | Cancelled
 ProgressFacts = ModelDownloading | ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Reading
 Outcome = Succeeded | Failed | Cancelled
-Plans = Generate | Load | Ocr | Download
+Plans = Generate | Upscale | Load | Ocr | Download
 
 state_fact: TypeAdapter[StateFacts] = TypeAdapter(StateFact)
 progress_fact: TypeAdapter[ProgressFacts] = TypeAdapter(ProgressFact)

@@ -21,6 +21,7 @@ from engine.protocol import (
     Download,
     Drawn,
     EngineFact,
+    EngineJob,
     Failed,
     Generate,
     ImageDone,
@@ -30,6 +31,7 @@ from engine.protocol import (
     Run,
     Save,
     Succeeded,
+    Upscale,
 )
 from gateway.errors import InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFull
 from gateway.forecast import Forecaster
@@ -194,14 +196,12 @@ class EngineLane(LaneRunner):
 
         Raises: KeyError, OSError.
         """
-        if not isinstance(job.plan, Generate):
-            return {}
         files = {}
         for name in sorted(job.plan.inputs):
             file = self._spool / f"{job.id}.{job.attempt}.{name}.png"
             await asyncio.to_thread(file.write_bytes, await self._store.blob(name))
             files[name] = str(file)
-        for lora in job.plan.loras:
+        for lora in job.plan.loras if isinstance(job.plan, Generate) else ():
             files[lora.name] = str(await asyncio.to_thread(self._library.loras.file, lora.name))
         return files
 
@@ -295,7 +295,7 @@ class EngineLane(LaneRunner):
         if failure is not None:
             return await self._end(lease, failure)
         plan = lease.job.plan
-        if reason != "engine_oom" or not isinstance(plan, Generate | Load):
+        if reason != "engine_oom" or not isinstance(plan, EngineJob):
             return await self._died(lease, reason, FAILURE_TEXT.get(reason, FAILURE_TEXT["engine_crash"]))
         spec, admission = self._library.find(plan.model), self._house.admission
         text = f"Insufficient memory. {admission.advice(plan, spec)}."
@@ -313,7 +313,7 @@ def _count(plan: Plans) -> int:
     match plan:
         case Generate(seeds=seeds):
             return len(seeds)
-        case Load() | Download():
+        case Upscale() | Load() | Download():
             return 1
         case Ocr(count=count):
             return count

@@ -93,6 +93,7 @@ class Limits(Frozen):
     max_pixel_steps: int = 1_000_000_000
     max_guidance: float = 30.0
     max_prompt_bytes: int = 32 * 1024
+    max_upscaled_pixels: int = 16_777_216
     max_loras: int = 8
 
 
@@ -123,6 +124,8 @@ def resolve(
 
     Raises: InvalidRequest naming the parameter.
     """
+    if spec.task != "generate":
+        raise InvalidRequest(f"{spec.name} upscales pictures; it does not draw from a prompt.", param="model")
     adjustments: list[Adjustment] = []
 
     def adjust(param: str, asked: str | int | float | None, used: str | int | float | None, reason: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
-from engine.protocol import CancelReason, Download, Generate, Lane, Load, lane_of
+from engine.protocol import CancelReason, Download, EngineJob, Lane, Load, lane_of
 from gateway.downloads.coming import Downloads
 from gateway.downloads.lane import NetworkLane
 from gateway.errors import (
@@ -43,6 +43,8 @@ from gateway.residency import House, HouseOptions
 from gateway.retention import Retention
 from gateway.runner import LaneRunner
 from gateway.store.base import Hear, JobStore, Stats
+from gateway.upscale import UpscaleRequest
+from gateway.upscale import resolve as resolve_upscale
 from gateway.watching import watch, watch_all
 
 __all__ = ["JobService", "Origin", "ServiceOptions"]
@@ -173,6 +175,26 @@ class JobService:
         new = origin.new_job(resolution.plan, request.fingerprint())
         return await self._submit(replace(new, adjustments=resolution.adjustments), spec if comes_first else None)
 
+    async def submit_upscale(self, request: UpscaleRequest, origin: Origin) -> Job:
+        """Store a job that draws a picture larger. Raises: as submit."""
+        spec, options = self.library.find(request.model or self.upscaler), self._options
+        comes_first = await self.downloads.need(spec, waits=origin.waits)
+        plan = resolve_upscale(
+            request,
+            spec,
+            options.limits,
+            random_seed=lambda: secrets.randbelow(2**32),
+            default_quantize=options.quantize,
+        )
+        new = origin.new_job(plan, hashlib.sha256(request.model_dump_json().encode()).hexdigest())
+        return await self._submit(new, spec if comes_first else None)
+
+    @property
+    def upscaler(self) -> str:
+        """The upscaling model where none is named: the first that is here, else the first there is."""
+        rows = [spec for spec in self.library.specs if spec.task == "upscale"]
+        return next((spec for spec in rows if self.library.on_disk(spec)), rows[0]).name
+
     async def submit_load(self, model: str, origin: Origin) -> Job:
         """Store a job that brings a model into memory. Raises: as submit."""
         spec = self.library.find(model)
@@ -224,7 +246,7 @@ class JobService:
     async def _submit(self, new: NewJob, missing: ModelSpec | None = None) -> Job:
         """`missing` must be downloaded first."""
         self._check_running()
-        if isinstance(new.plan, Generate | Load):
+        if isinstance(new.plan, EngineJob):
             self.house.admit(new.plan, self.library.find(new.plan.model))
         try:
             job = (await asyncio.shield(self._store.submit(new, self._options.bounds))).job

@@ -25,7 +25,7 @@ from adapters.native.shapes import (
     Status,
 )
 from adapters.native.shapes import Priority as PriorityName
-from engine.protocol import Download, Generate, Load, Ocr, PageRead
+from engine.protocol import Download, Generate, Load, Ocr, PageRead, Upscale
 from gateway.errors import GatewayError
 from gateway.forecast import Forecast
 from gateway.job import Job, Plans, Priority, Progress, State
@@ -107,6 +107,8 @@ def to_job(
         shown["seeds"] = list(job.plan.seeds)
         if job.plan.loras:
             shown["loras"] = [{"name": lora.name, "scale": lora.scale} for lora in job.plan.loras]
+    if isinstance(job.plan, Upscale):
+        shown["width"], shown["height"], shown["seeds"] = job.plan.width_px, job.plan.height_px, [job.plan.seed]
     if progress is not None:
         shown["progress_detail"] = to_progress(progress)
     if forecast is not None:
@@ -181,6 +183,8 @@ def type_of(plan: Plans) -> JobType:
             return "txt2img"
         case Generate():
             return "img2img"
+        case Upscale():
+            return "upscale"
         case Load():
             return "load"
         case Ocr():

@@ -39,7 +39,7 @@ async def shown(request: Request, job: Job) -> JobShown:
 async def generate(request: Request) -> Response:
     """POST generate: Make a job; it is on disk when this answers."""
     body = await parse(GenerateBody, request)
-    with _own_names():
+    with own_names():
         job = await service_of(request).submit(await to_request(body, request), to_origin(body, request))
     ignored = sorted(name[:64] for name in body.model_extra or {})[:IGNORED_MOST]
     answer: Submitted = {**await shown(request, job), "ignored": ignored}
@@ -47,7 +47,8 @@ async def generate(request: Request) -> Response:
 
 
 @contextmanager
-def _own_names() -> Iterator[None]:
+def own_names() -> Iterator[None]:
+    """Refusals of the core name the parameter as this protocol does."""
     try:
         yield
     except InvalidRequest as error:

@@ -225,6 +225,11 @@ async def _picture(request: Request, text: str, param: str) -> str:
     """The name of a picture that is sent, or was uploaded. Raises: InvalidRequest, RemoteImagesDisabled."""
     if not UPLOAD.fullmatch(text):
         return await input_picture(request, text, param)
+    return await kept_upload(request, text, param)
+
+
+async def kept_upload(request: Request, text: str, param: str) -> str:
+    """The name of a picture that was uploaded. Raises: InvalidRequest."""
     try:
         return await core_of(request).service.kept_picture(text)
     except KeyError:
@@ -250,12 +255,17 @@ def _loras(body: GenerateBody) -> tuple[Lora, ...]:
 
 def to_origin(body: GenerateBody, request: Request) -> Origin:
     """Raises: Forbidden for a raised priority where keys divide the users."""
-    if body.priority == "high":
+    return origin_at(body.priority, request)
+
+
+def origin_at(priority: PriorityName, request: Request) -> Origin:
+    """Raises: Forbidden for a raised priority where keys divide the users."""
+    if priority == "high":
         check_operator(request, "This key may not raise its priority.", "priority")
     return Origin(
         owner=owner_of(request),
         protocol="native",
         attached=False,
-        priority=Priority[body.priority.upper()],
+        priority=Priority[priority.upper()],
         idempotency_key=idempotency_key(request),
     )

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.native import gallery, jobs, loras, models, pictures, queue, stream, system, tickets
+from adapters.native import gallery, jobs, loras, models, pictures, queue, stream, system, tickets, upscale
 from adapters.native.answers import PREFIX
 from adapters.native.events import ALL_EVENTS, EVENTS
 from adapters.native.request import (
@@ -58,6 +58,12 @@ ONCE = ("Idempotency-Key",)
 
 TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
     ("POST", "/generate", jobs.generate, Operation(body=GenerateBody, answer=Submitted, headers=ONCE)),
+    (
+        "POST",
+        "/upscale",
+        upscale.upscale,
+        Operation(body=upscale.UpscaleBody, form=upscale.UpscaleForm, answer=Submitted, headers=ONCE),
+    ),
     ("GET", "/jobs", jobs.jobs, Operation(query=JobsQuery, answer=Jobs)),
     ("GET", "/jobs/{job_id}", jobs.job, Operation(query=JobQuery, answer=JobShown)),
     ("DELETE", "/jobs/{job_id}", jobs.cancel, Operation(answer=Ended)),
@@ -112,4 +118,4 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
 )
 ROUTES = tuple(Route(PREFIX + path, endpoint, methods=[method]) for method, path, endpoint, _ in TABLE)
 DESCRIBED = {f"{method} {PREFIX}{path}": operation for method, path, _, operation in TABLE}
-IMAGE_PATHS = (f"{PREFIX}/generate", f"{PREFIX}/uploads", f"{PREFIX}/images/drawing")
+IMAGE_PATHS = (f"{PREFIX}/generate", f"{PREFIX}/upscale", f"{PREFIX}/uploads", f"{PREFIX}/images/drawing")

@@ -13,7 +13,7 @@ from gateway.provenance import Drawing
 
 Status = Literal["queued", "generating", "completed", "failed", "cancelled"]
 Priority = Literal["background", "low", "normal", "high"]
-JobType = Literal["txt2img", "img2img", "load", "ocr", "download"]
+JobType = Literal["txt2img", "img2img", "upscale", "load", "ocr", "download"]
 Value = str | int | float | None
 
 

@@ -9,17 +9,19 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of
+from adapters.base import attached, core_of, png_of, raise_for
 from adapters.sdapi.gif import is_gif
-from adapters.sdapi.lists import NO_UPSCALER
+from adapters.sdapi.lists import MODEL_UPSCALERS, NO_UPSCALER, UPSCALERS, upscaler_row
 from adapters.sdapi.payloads import ExtraBatch, Extras, ExtraSingle, Interrogate, PngInfo
 from adapters.sdapi.png_info import PNG_KEYWORD, answer, infotext_of
 from adapters.sdapi.refusals import NotImplementedHere, no_such_upscaler
-from adapters.sdapi.routing import body_of, post
+from adapters.sdapi.routing import body_of, get, origin_of, post
 from adapters.sdapi.upscale import FILTERS, Enlargement, as_png, enlarged, told
-from gateway.errors import InvalidRequest, NotFound
+from gateway.errors import ClientGone, InvalidRequest, NotFound
 from gateway.images import base64_picture, checked_picture
+from gateway.job import State
 from gateway.picture_decoder import MAX_PIXELS
+from gateway.upscale import UpscaleRequest
 
 MOST_PICTURES = 32
 MOST_RESULT_PIXELS = 4 * MAX_PIXELS
@@ -56,12 +58,43 @@ async def _worked(request: Request, asked: Extras, text: str, param: str) -> tup
     how = enlargement_of(asked)
     data = await asyncio.to_thread(base64_picture, text, param)
     png = await checked_picture(data, core_of(request).decoder, param)
-    return await asyncio.to_thread(_enlarge, data, png, how, param)
+    drawn = await _drawn(request, png, how) if how.first in MODEL_UPSCALERS else None
+    return await asyncio.to_thread(_enlarge, data, png, how, param, drawn)
 
 
-def _enlarge(data: bytes, png: bytes, how: Enlargement, param: str) -> tuple[tuple[int, str], str]:
-    size = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
-    picture = enlarged(png, how, param=param)
+async def _drawn(request: Request, png: bytes, how: Enlargement) -> bytes:
+    """The PNG that a model makes of it, as a job that ends with this connection. Raises: GatewayError."""
+    service, (width, height) = core_of(request).service, _size(png)
+    factor = how.factor_for(width, height)
+    if factor < 1:
+        raise InvalidRequest(f"{how.first} makes pictures larger, not smaller.", param="upscaling_resize")
+    wanted = UpscaleRequest(
+        image=await service.keep_input(png),
+        from_width_px=width,
+        from_height_px=height,
+        model=MODEL_UPSCALERS[how.first],
+        scale=factor,
+        seed=0,
+    )
+    try:
+        job = await service.submit_upscale(wanted, origin_of(request))
+    except InvalidRequest as error:
+        error.param = "upscaling_resize" if error.param == "scale" else error.param
+        raise
+    job = await attached(request, job)
+    if job.state is not State.SUCCEEDED:
+        raise_for(job)
+        raise ClientGone
+    return await png_of(request, job.images[0].file)
+
+
+def _size(png: bytes) -> tuple[int, int]:
+    return int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
+
+
+def _enlarge(data: bytes, png: bytes, how: Enlargement, param: str, drawn: bytes | None) -> tuple[tuple[int, str], str]:
+    size = _size(png)
+    picture = enlarged(png, how, param=param, drawn=drawn)
     line = ", ".join(f"{key}: {value}" for key, value in told(how, size).items())
     infotext, _ = infotext_of(data)
     texts = {PNG_KEYWORD: infotext, POSTPROCESSING: line}
@@ -71,8 +104,10 @@ def _enlarge(data: bytes, png: bytes, how: Enlargement, param: str) -> tuple[tup
 
 def enlargement_of(asked: Extras) -> Enlargement:
     """Source: A1111 1.10.1 ExtrasBaseRequest. Raises: InvalidRequest, AsA1111 for an upscaler that is not there."""
+    if asked.upscaler_2 in MODEL_UPSCALERS:
+        raise InvalidRequest(f"{asked.upscaler_2} can be the first upscaler only.", param="upscaler_2")
     for name in (asked.upscaler_1, asked.upscaler_2):
-        if name != NO_UPSCALER and name not in FILTERS:
+        if name != NO_UPSCALER and name not in FILTERS and name not in MODEL_UPSCALERS:
             raise no_such_upscaler(name)
     if asked.resize_mode not in (0, 1):
         raise InvalidRequest("resize_mode must be 0 (by factor) or 1 (to size).", param="resize_mode")
@@ -103,6 +138,16 @@ def not_done(asked: Extras) -> list[dict[str, Any]]:
     ]
 
 
+async def upscalers(request: Request) -> Response:
+    """The filters, and SeedVR2 where its weights are here."""
+    library = core_of(request).library
+
+    def there() -> list[str]:
+        return [name for name, model in MODEL_UPSCALERS.items() if library.on_disk(library.find(model))]
+
+    return JSONResponse([*UPSCALERS, *(upscaler_row(name) for name in await asyncio.to_thread(there))])
+
+
 async def png_info(request: Request) -> Response:
     """What a picture says of how it was made."""
     asked = await body_of(PngInfo, request)
@@ -126,6 +171,7 @@ async def training(request: Request) -> Response:
 
 
 ROUTES = (
+    get("/upscalers", upscalers),
     post("/extra-single-image", extra_single_image),
     post("/extra-batch-images", extra_batch_images),
     post("/png-info", png_info),

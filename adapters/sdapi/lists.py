@@ -16,11 +16,16 @@ SCHEDULERS = (_scheduler("automatic", "Automatic"), _scheduler("simple", "Simple
 """Source: A1111 1.10.1 modules/sd_schedulers.py. Automatic is what the model runs anyway: the simple one."""
 
 NO_UPSCALER = "None"
-UPSCALERS = tuple(
-    {"name": name, "model_name": None, "model_path": None, "model_url": None, "scale": 4}
-    for name in (NO_UPSCALER, "Lanczos", "Nearest")
-)
+
+
+def upscaler_row(name: str) -> dict[str, Any]:
+    return {"name": name, "model_name": None, "model_path": None, "model_url": None, "scale": 4}
+
+
+UPSCALERS = tuple(upscaler_row(name) for name in (NO_UPSCALER, "Lanczos", "Nearest"))
 """Source: A1111 1.10.1 modules/upscaler.py."""
+MODEL_UPSCALERS = {"SeedVR2": "seedvr2", "SeedVR2 7B": "seedvr2-7b"}
+"""Listed where their weights are on disk."""
 
 EMPTY = (
     "latent-upscale-modes",

@@ -146,7 +146,7 @@ def checkpoint_rows(
     Title and model_name are one plain name and `filename` names no folder of this machine.
     Source: A1111 1.10.1 SDModelItem.
     """
-    there = [spec.name for spec in specs if on_disk(spec)]
+    there = [spec.name for spec in specs if spec.task == "generate" and on_disk(spec)]
     names = [*there, *(alias for alias, target in aliases.items() if target in there)]
     if current not in names:
         names.insert(0, current)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from engine.protocol import Generate
+from engine.protocol import Generate, Upscale
 from gateway.job import Job, Progress, State
 
 
@@ -92,6 +92,8 @@ def _pass(job: Job, progress: Progress) -> tuple[int, int, int, int]:
 
 
 def _name(job: Job, progress: Progress) -> str:
+    if isinstance(job.plan, Upscale):
+        return "extras"
     if not isinstance(job.plan, Generate):
         return "load_model"
     if progress.pictures > 1:

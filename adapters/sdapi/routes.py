@@ -1,7 +1,7 @@
 """All routes of /sdapi/v1, and the few of A1111's own page. Each parses, asks the core, and hands on."""
 
 from adapters.sdapi import control, drawing, extras, models, watching
-from adapters.sdapi.lists import EMBEDDINGS, EMPTY, SAMPLERS, SCHEDULERS, SCRIPTS, UPSCALERS
+from adapters.sdapi.lists import EMBEDDINGS, EMPTY, SAMPLERS, SCHEDULERS, SCRIPTS
 from adapters.sdapi.routing import PREFIX, constant
 
 ROUTES = (
@@ -12,7 +12,6 @@ ROUTES = (
     *control.ROUTES,
     constant("/samplers", SAMPLERS),
     constant("/schedulers", SCHEDULERS),
-    constant("/upscalers", UPSCALERS),
     constant("/embeddings", EMBEDDINGS),
     constant("/scripts", SCRIPTS),
     *(constant(f"/{name}", []) for name in EMPTY),

@@ -39,8 +39,8 @@ class Enlargement:
         return self.factor or max(self.size_px[0] / width, self.size_px[1] / height)
 
 
-def enlarged(png: bytes, how: Enlargement, *, param: str) -> Image.Image:
-    """The picture, larger; as it is where no upscaler is chosen.
+def enlarged(png: bytes, how: Enlargement, *, param: str, drawn: bytes | None = None) -> Image.Image:
+    """The picture, larger; as it is where no upscaler is chosen. `drawn` is the PNG that a model made of it.
 
     Source: A1111 1.10.1 scripts/postprocessing_upscale.py. Raises: InvalidRequest for a result beyond our bounds.
     """
@@ -53,13 +53,25 @@ def enlarged(png: bytes, how: Enlargement, *, param: str) -> Image.Image:
         raise InvalidRequest(
             f"The result may have at most {MAX_PIXELS} pixels, {MAX_EDGE_PX} on one side.", param=param
         )
-    result = picture.resize((width, height), FILTERS[how.first])
+    if drawn is None:
+        result = picture.resize((width, height), FILTERS[how.first])
+    else:
+        result = _drawn(drawn, picture, (width, height))
     if how.second != NO_UPSCALER and how.second_share > 0:
         other = picture.resize((width, height), FILTERS[how.second])
         result = Image.blend(result, other, how.second_share)
     if how.factor is None and how.crop:
         left, top = (width - how.size_px[0]) // 2, (height - how.size_px[1]) // 2
         result = result.crop((left, top, left + how.size_px[0], top + how.size_px[1]))
+    return result
+
+
+def _drawn(png: bytes, before: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """What a model made, which is a few pixels off that size, with the transparency that no model knows."""
+    with Image.open(io.BytesIO(png)) as opened:
+        result = opened.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    if before.mode == "RGBA":
+        result.putalpha(before.getchannel("A").resize(size, Image.Resampling.LANCZOS))
     return result
 
 

@@ -15,7 +15,7 @@ from adapters.sdapi.payloads import TaskProgress
 from adapters.sdapi.progress import progress_of, running_task, waiting_task
 from adapters.sdapi.routing import INTERNAL, PROTOCOL, body_of, get, post
 from adapters.sdapi.tasks import MOST_TASKS
-from engine.protocol import Generate
+from engine.protocol import Generate, Upscale
 from gateway.errors import JobNotFound
 from gateway.job import Job, State
 
@@ -54,7 +54,7 @@ def _own_drawing(request: Request) -> Job | None:
     """The running job, where it is a picture of this caller's that came in by this protocol."""
     job = core_of(request).service.running()
     is_own = job is not None and job.protocol == PROTOCOL and job.owner == owner_of(request)
-    return job if job is not None and is_own and isinstance(job.plan, Generate) else None
+    return job if job is not None and is_own and isinstance(job.plan, Generate | Upscale) else None
 
 
 async def ping(_: Request) -> Response:

@@ -27,7 +27,8 @@ def to_models(library: Library, vision: Folders) -> dict[str, Any]:
 
     Source: OpenAI's list object.
     """
-    rows = [_row(spec.name, spec, library) for spec in library.specs if library.on_disk(spec)]
+    drawing = [spec for spec in library.specs if spec.task == "generate"]
+    rows = [_row(spec.name, spec, library) for spec in drawing if library.on_disk(spec)]
     aliased = {name: library.find(name) for name in library.aliases}
     rows += [_row(name, spec, library) for name, spec in aliased.items() if library.on_disk(spec)]
     return {"object": "list", "data": [*rows, *_readers(vision)]}

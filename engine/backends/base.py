@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.catalog import ModelSpec
-from engine.protocol import FailureCode, Generate, Memory
+from engine.protocol import FailureCode, Generate, Memory, Upscale
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,9 @@ class BackendError(Exception):
 class Watcher(Protocol):
     """Who is told how far one picture is, and may stop it."""
 
+    def check(self) -> None:
+        """Raises: JobCancelled."""
+
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         """One step was evaluated; `preview` gives a JPEG and is called only where one is due.
 
@@ -100,6 +103,12 @@ class Backend(Protocol):
 
     def save(self, folder: str) -> None:
         """Write the loaded model into an empty folder, as `load` reads it. Raises: OSError, ValueError."""
+
+    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Picture:
+        """The picture in the file `image`, larger, by the loaded model.
+
+        Raises: JobCancelled, BackendError, MemoryError.
+        """
 
     def prove(self) -> None:
         """Do something trivial, to show that the device still answers."""

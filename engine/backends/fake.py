@@ -20,7 +20,7 @@ from PIL import Image
 from engine.backends import canvas
 from engine.backends.base import Model, Picture, PictureSkipped, Watcher
 from engine.catalog import ModelSpec
-from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory, steps_to_run
+from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory, Upscale, steps_to_run
 
 Phase = Literal["start", "load", "step", "decode", "ping"]
 
@@ -63,6 +63,10 @@ class FakeScript(Frozen):
     partial_frame: bool = False
     slow_stdout: float = 0.0
     """Seconds between two pieces of a frame."""
+
+
+UPSCALE_STEPS = 32
+"""As many as SeedVR2 3B tells of."""
 
 
 class RawWire(Protocol):
@@ -132,6 +136,20 @@ class FakeBackend:
             self._crash()
         time.sleep(self._script.decode_seconds)
         return canvas.to_picture(frame.finish(painted), frame.drawn)
+
+    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Picture:
+        with Image.open(image) as opened:
+            made = opened.convert("RGB").resize((plan.width_px, plan.height_px), Image.Resampling.LANCZOS)
+        for step in range(1, UPSCALE_STEPS + 1):
+            began = time.monotonic()
+            self._step(step)
+            watcher.check()
+            with suppress(PictureSkipped):
+                watcher.step(step, UPSCALE_STEPS, time.monotonic() - began, lambda: b"")
+        self._pictures += 1
+        watcher.decoding()
+        time.sleep(self._script.decode_seconds)
+        return canvas.to_picture(made, made.size)
 
     def prove(self) -> None:
         self._phase("ping")

@@ -15,8 +15,8 @@ from engine import families
 from engine.backends import canvas
 from engine.backends.base import BackendError, Model, Picture, Watcher
 from engine.catalog import ModelSpec
-from engine.families.base import Painter, Sketch
-from engine.protocol import Generate, Memory
+from engine.families.base import Painter, Sketch, Upscaler
+from engine.protocol import Generate, Memory, Upscale
 from engine.safetensors import UnsafeFile, check_folder
 
 CACHE_LIMIT_BYTES = 1_000_000_000
@@ -36,6 +36,7 @@ class MlxBackend:
         self._cache_limit_bytes = cache_limit_bytes
         self._loaded: Model | None = None
         self._painter: Painter | None = None
+        self._upscaler: Upscaler | None = None
         if self.device == "cpu":
             # bfloat16 has no fast matmul here: 6 GFLOP/s against 61 in float32.
             ModelConfig.precision = mx.float32
@@ -51,20 +52,24 @@ class MlxBackend:
         return self._loaded is not None and self._loaded.key == model.key
 
     def load(self, model: Model) -> None:
-        self._loaded = self._painter = None
+        self._loaded = self._painter = self._upscaler = None
         self.clear()
         mx.reset_peak_memory()
         placed = model if model.copy is None else replace(model, path=model.copy, also=())
         for folder in (placed.path, *placed.also):
             check_weights(Path(folder))
         try:
-            self._painter = families.load(placed)
+            if model.spec.task == "upscale":
+                self._upscaler = families.load_upscaler(placed)
+            else:
+                self._painter = families.load(placed)
         except RuntimeError as error:
             raise named(error) from error
         self._loaded = model
 
     def draw(self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher) -> Picture:
-        assert self._painter is not None
+        if self._painter is None:
+            raise BackendError("bad_input", "The model upscales pictures and draws none.")
         frame = canvas.frame_of(plan, spec.native_px, inputs)
         if frame.untouched is not None:
             return canvas.to_picture(frame.untouched, frame.untouched.size)
@@ -77,9 +82,20 @@ class MlxBackend:
             raise named(error) from error
         return canvas.to_picture(frame.finish(painted), painted.size)
 
+    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Picture:
+        if self._upscaler is None:
+            raise BackendError("bad_input", "The model draws pictures and does not upscale them.")
+        mx.reset_peak_memory()
+        try:
+            made = self._upscaler.upscale(plan, image, watcher)
+        except RuntimeError as error:
+            raise named(error) from error
+        return canvas.to_picture(made, made.size)
+
     def save(self, folder: str) -> None:
-        assert self._painter is not None
-        self._painter.save(folder)
+        held = self._painter or self._upscaler
+        assert held is not None
+        held.save(folder)
 
     @contextmanager
     def _sparing(self, low_ram: bool) -> Iterator[None]:

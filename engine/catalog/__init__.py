@@ -14,6 +14,7 @@ from engine.catalog import (
     krea2,
     moss,
     qwen,
+    seedvr2,
     z_image,
 )
 from engine.catalog.embedded import EMBEDDED, EMBEDDED_PATH
@@ -37,6 +38,7 @@ _FAMILIES = (
     boogu,
     anima,
     fibo,
+    seedvr2,
 )
 
 

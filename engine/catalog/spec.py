@@ -20,6 +20,7 @@ Family = Literal[
     "krea2",
     "moss",
     "qwen",
+    "seedvr2",
     "z_image",
 ]
 

@@ -7,7 +7,7 @@ from typing import cast
 
 from engine.backends.base import Model
 from engine.families import flux2
-from engine.families.base import Painter
+from engine.families.base import Painter, Upscaler
 
 
 def load(model: Model) -> Painter:
@@ -15,3 +15,8 @@ def load(model: Model) -> Painter:
     if model.spec.family == "flux2_tiny":
         return flux2.load_tiny(model)
     return cast(Painter, import_module(f"engine.families.{model.spec.family}").load(model))
+
+
+def load_upscaler(model: Model) -> Upscaler:
+    """As load, of a family that draws pictures larger."""
+    return cast(Upscaler, import_module(f"engine.families.{model.spec.family}").load(model))

@@ -9,7 +9,7 @@ from PIL.Image import Image
 
 from engine.backends.base import Watcher
 from engine.backends.canvas import Frame
-from engine.protocol import Generate
+from engine.protocol import Generate, Upscale
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,16 @@ class Sketch:
     @property
     def seed(self) -> int:
         return self.plan.seeds[self.image]
+
+
+class Upscaler(Protocol):
+    """A loaded model that draws pictures larger."""
+
+    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Image:
+        """The picture of the file `image` at the plan's size. Raises: JobCancelled."""
+
+    def save(self, folder: str) -> None:
+        """Write it as it is in memory, quantised or whole."""
 
 
 class Painter(Protocol):

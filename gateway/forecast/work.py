@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from engine.catalog import ModelSpec
-from engine.protocol import Download, Generate, Lane, Load, Ocr, steps_to_run
+from engine.protocol import Download, Generate, Lane, Load, Ocr, Upscale, steps_to_run
 from gateway.job import Plans
 
 MEGAPIXEL = 1_000_000.0
@@ -53,6 +53,10 @@ def work_of(plan: Plans, spec: ModelSpec | None = None, done: int = 0) -> Work:
             return Work("cpu", model, None, "ocr", count - done)
         case Download(model=model):
             return Work("network", model, None, "download", 1, gigabytes=10.0 if spec is None else spec.size_gb)
+        case Upscale(model=model, quantize=quantize, width_px=width, height_px=height):
+            steps = 1 if spec is None else spec.default_steps
+            size = width * height / MEGAPIXEL
+            return Work("engine", model, quantize, "upscale", 1 - done, steps, size, size)
         case Generate():
             return _drawing(plan, spec, done)
         case _:

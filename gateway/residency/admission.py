@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.catalog import EMBEDDED, ModelSpec
-from engine.protocol import Generate, Load
+from engine.protocol import EngineJob, Generate, Load
 from gateway.errors import InsufficientMemory, ModelNotOnDisk
 from gateway.library import Library
 from gateway.machine import total_bytes
@@ -35,7 +35,7 @@ class Admission:
         limit = said if said is not None else int(MEMORY_SHARE * total_bytes())
         return limit if self._is_set else max(limit, self._peaks.most)
 
-    def footprint(self, plan: Generate | Load, spec: ModelSpec) -> Footprint:
+    def footprint(self, plan: EngineJob, spec: ModelSpec) -> Footprint:
         """Reads sizes from disk: milliseconds."""
         try:
             folder: Path | None = self._library.folder(spec)
@@ -46,10 +46,10 @@ class Admission:
         guessed = guess(plan, spec, disk_bytes=disk_bytes, is_float32=self._device()[0] == "cpu")
         return self._peaks.correct(plan, spec, guessed)
 
-    def fits(self, plan: Generate | Load, spec: ModelSpec) -> bool:
+    def fits(self, plan: EngineJob, spec: ModelSpec) -> bool:
         return self.footprint(plan, spec).peak <= self.limit_bytes
 
-    def check(self, plan: Generate | Load, spec: ModelSpec) -> None:
+    def check(self, plan: EngineJob, spec: ModelSpec) -> None:
         """Raises: InsufficientMemory with a suggestion."""
         needed, limit = self.footprint(plan, spec).peak, self.limit_bytes
         if needed > limit:
@@ -60,20 +60,20 @@ class Admission:
             }
             raise InsufficientMemory(param="model", details=details)
 
-    def advice(self, plan: Generate | Load, spec: ModelSpec) -> str:
+    def advice(self, plan: EngineJob, spec: ModelSpec) -> str:
         """What would fit: the best variant of the model, tiles, less of a picture."""
         ways = []
         if (variant := self._variant(plan, spec)) is not None:
             ways.append(f"Use {variant.name}")
-        if isinstance(plan, Generate):
-            if not plan.low_ram and self.fits(plan.model_copy(update={"low_ram": True}), spec):
-                ways.append("set low_ram=true")
-            if not ways and self.footprint(plan, spec).weights < self.limit_bytes:
-                ways.append("Use a smaller size")
+        sparing = isinstance(plan, Generate) and not plan.low_ram
+        if sparing and self.fits(plan.model_copy(update={"low_ram": True}), spec):
+            ways.append("set low_ram=true")
+        if not ways and not isinstance(plan, Load) and self.footprint(plan, spec).weights < self.limit_bytes:
+            ways.append("Use a smaller size")
         text = " or ".join(ways) or f"Use {EMBEDDED}, or a machine with more memory"
         return text[0].upper() + text[1:]
 
-    def _variant(self, plan: Generate | Load, spec: ModelSpec) -> ModelSpec | None:
+    def _variant(self, plan: EngineJob, spec: ModelSpec) -> ModelSpec | None:
         """The most exact smaller one of the same weights that fits; one that is on disk before others."""
         now = self.footprint(plan, spec).peak
         found = []

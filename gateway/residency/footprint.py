@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from engine.catalog import ModelSpec
-from engine.protocol import Generate, Load
+from engine.protocol import EngineJob, Generate, Load, Upscale
 
 GB = 1_000_000_000
 MEGAPIXEL = 1_000_000.0
@@ -36,7 +36,7 @@ class Footprint:
         return max(self.load, self.weights + self.picture)
 
 
-def guess(plan: Generate | Load, spec: ModelSpec, *, disk_bytes: int | None, is_float32: bool) -> Footprint:
+def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float32: bool) -> Footprint:
     """Before anything was learned. `disk_bytes` are the weights files of 16 bits, where they are known and unquantised;
     a CPU computes in float32 and keeps weights so.
     """
@@ -53,14 +53,19 @@ def guess(plan: Generate | Load, spec: ModelSpec, *, disk_bytes: int | None, is_
             drawn, seen = sizes(plan, spec)
             tile = min(drawn, TILE_MEGAPIXELS) if plan.low_ram else drawn
             picture = (PICTURE_GB + max(STEP_GB * seen, DECODE_GB * tile)) * GB
+        case Upscale():
+            drawn, _ = sizes(plan, spec)
+            picture = (PICTURE_GB + STEP_GB * drawn + DECODE_GB * min(drawn, TILE_MEGAPIXELS)) * GB
         case _:
             assert_never(plan)
     return Footprint(int(weights), int(weights * LOAD_RATIO), int(picture))
 
 
-def sizes(plan: Generate, spec: ModelSpec) -> tuple[float, float]:
+def sizes(plan: Generate | Upscale, spec: ModelSpec) -> tuple[float, float]:
     """Megapixels of the largest picture the model draws, and of all that a step of it looks at."""
     drawn = plan.width_px * plan.height_px
+    if isinstance(plan, Upscale):
+        return drawn / MEGAPIXEL, drawn / MEGAPIXEL
     if plan.second_pass is not None:
         drawn = max(drawn, plan.second_pass.width_px * plan.second_pass.height_px)
     if spec.native_px is not None:
@@ -79,14 +84,14 @@ class Peaks:
         """The highest peak that was survived."""
         self.version = 0
 
-    def learn_load(self, plan: Generate | Load, active: int, peak: int) -> None:
+    def learn_load(self, plan: EngineJob, active: int, peak: int) -> None:
         """What a loaded model holds, and held at most while it was loaded."""
         key = _model(plan)
         _, highest = self._loads.get(key, (0, 0))
         # A model that came from its quantised copy peaks lower than one that has to be quantised again.
         self._learned(self._loads, key, (active, max(highest, peak)), peak)
 
-    def learn_picture(self, plan: Generate, spec: ModelSpec, active: int, peak: int) -> None:
+    def learn_picture(self, plan: Generate | Upscale, spec: ModelSpec, active: int, peak: int) -> None:
         """What a picture took on top of the model."""
         key, (_, seen) = _mode(plan), sizes(plan, spec)
         known, size = dict(self._pictures.get(key, {})), round(seen, 6)
@@ -103,11 +108,11 @@ class Peaks:
         self.most = max(self.most, peak)
         self.version += changed
 
-    def correct(self, plan: Generate | Load, spec: ModelSpec, guessed: Footprint) -> Footprint:
+    def correct(self, plan: EngineJob, spec: ModelSpec, guessed: Footprint) -> Footprint:
         """What was learned in the place of what was guessed."""
         weights, load = self._loads.get(_model(plan), (guessed.weights, guessed.load))
         picture = guessed.picture
-        if isinstance(plan, Generate):
+        if isinstance(plan, Generate | Upscale):
             _, seen = sizes(plan, spec)
             known = self._pictures.get(_mode(plan), {})
             # Larger pictures that were drawn bound this one; of smaller ones it takes as much more as it is larger.
@@ -134,12 +139,14 @@ class Peaks:
         self.version += 1
 
 
-def _model(plan: Generate | Load) -> str:
+def _model(plan: EngineJob) -> str:
     return f"{plan.model} {plan.quantize or 'whole'}"
 
 
-def _mode(plan: Generate) -> str:
+def _mode(plan: Generate | Upscale) -> str:
     """Pictures of one mode take alike for the same size."""
+    if isinstance(plan, Upscale):
+        return f"{_model(plan)} upscale"
     parts = (
         ("img2img", plan.init_image is not None),
         ("edit", bool(plan.references)),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.catalog import ModelSpec
-from engine.protocol import Generate, Load, Memory, Run, Save
+from engine.protocol import EngineJob, Generate, Load, Memory, Run, Save, Upscale
 from gateway.errors import ModelUnavailable
 from gateway.library import Library
 from gateway.residency.admission import Admission
@@ -82,7 +82,7 @@ class House:
 
     # ---- before a job ----------------------------------------------------------------------------
 
-    def admit(self, plan: Generate | Load, spec: ModelSpec) -> None:
+    def admit(self, plan: EngineJob, spec: ModelSpec) -> None:
         """Raises: ModelUnavailable, InsufficientMemory. A model that is not here yet is only measured."""
         if self._library.on_disk(spec) and self._quarantine.holds(self._library.folder(spec)):
             raise ModelUnavailable(
@@ -92,7 +92,7 @@ class House:
             )
         self.admission.check(plan, spec)
 
-    def copy_of(self, plan: Generate | Load, spec: ModelSpec, folder: Path) -> Path | None:
+    def copy_of(self, plan: EngineJob, spec: ModelSpec, folder: Path) -> Path | None:
         """Where the model lies quantised already. Blocks."""
         return None if plan.quantize is None else self.copies.find(spec, folder, plan.quantize)
 
@@ -117,9 +117,9 @@ class House:
     def hear(self, run: Run, memory: Memory) -> None:
         """What a run held."""
         match run.plan, memory.after:
-            case (Generate() | Load()) as plan, "load":
+            case (Generate() | Upscale() | Load()) as plan, "load":
                 self._peaks.learn_load(plan, memory.active_bytes, memory.peak_bytes)
-            case Generate() as plan, "picture":
+            case (Generate() | Upscale()) as plan, "picture":
                 self._peaks.learn_picture(plan, run.spec, memory.active_bytes, memory.peak_bytes)
             case _:
                 pass

@@ -135,6 +135,9 @@ class GenerationSettings(Section):
     max_pixels: Annotated[int, Field(ge=4096, le=16_777_216)] = Field(
         default=4_194_304, description="Largest picture, as width x height."
     )
+    max_upscaled_pixels: Annotated[int, Field(ge=4096, le=16_777_216)] = Field(
+        default=16_777_216, description="Largest upscaled picture, as width x height."
+    )
     max_steps: Annotated[int, Field(ge=1, le=1000)] = Field(default=100, description="Steps one picture may take.")
     max_pixel_steps: Count = Field(
         default=1_000_000_000, description="Cost of one job: width x height x steps x pictures."
@@ -151,6 +154,7 @@ class GenerationSettings(Section):
             max_count=self.max_batch_size,
             max_pixel_steps=self.max_pixel_steps,
             max_prompt_bytes=self.max_prompt_bytes,
+            max_upscaled_pixels=self.max_upscaled_pixels,
         )
 
 

@@ -1,0 +1,124 @@
+"""POST upscale: a picture drawn larger, as a job like any other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import AliasChoices, ConfigDict, Field
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.base import core_of, parse, png_of, validated
+from adapters.native.jobs import IGNORED_MOST, own_names, service_of, shown
+from adapters.native.pictures import IMAGE_ID, own_picture
+from adapters.native.request import UPLOAD, Said, kept_upload, origin_at
+from adapters.native.shapes import Priority, Submitted
+from gateway.errors import InvalidRequest
+from gateway.images import base64_picture, checked_picture
+from gateway.openapi import File
+from gateway.upscale import UpscaleRequest, is_video
+
+NO_VIDEO = "Videos cannot be upscaled here; send one picture."
+FORM_FIELDS = 16
+
+
+class UpscaleFields(Said):
+    """How a picture is drawn larger. Without `scale`, `width` and `height` it becomes twice as large."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str | None = None
+    """`seedvr2-3b` or `seedvr2-7b`; without it, the one that is here."""
+    scale: float | None = Field(None, validation_alias=AliasChoices("scale", "upscale_factor"))
+    """1 to 16."""
+    width: int | None = None
+    """Of the result, whose height follows."""
+    height: int | None = None
+    """Of the result, whose width follows; with both, the result covers them."""
+    softness: float | None = None
+    """0 keeps the picture's own detail, 1 gives the model the most freedom."""
+    seed: int | None = None
+    """-1 and null are random."""
+    video: str | None = None
+    """Refused: videos cannot be upscaled here."""
+    priority: Priority = "normal"
+
+
+class UpscaleBody(UpscaleFields):
+    """POST upscale, as JSON."""
+
+    image: str
+    """base64, a data URL, the id of an upload, or of a picture of yours."""
+
+
+class UpscaleForm(UpscaleFields):
+    """POST upscale, as a form."""
+
+    image: File
+
+
+async def upscale(request: Request) -> Response:
+    """POST upscale: Make a job that draws a picture larger with SeedVR2; it is on disk when this answers."""
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        asked, image = await _form(request)
+    else:
+        body = await parse(UpscaleBody, request)
+        asked, image = body, await _named(request, body.image)
+    if asked.video is not None:
+        raise InvalidRequest(NO_VIDEO, param="video")
+    if is_video(image):
+        raise InvalidRequest(NO_VIDEO, param="image")
+    png = await checked_picture(image, core_of(request).decoder, "image")
+    wanted = UpscaleRequest(
+        image=await service_of(request).keep_input(png),
+        from_width_px=int.from_bytes(png[16:20]),
+        from_height_px=int.from_bytes(png[20:24]),
+        model=asked.model,
+        scale=asked.scale,
+        width_px=asked.width,
+        height_px=asked.height,
+        softness=asked.softness,
+        seed=asked.seed,
+    )
+    with own_names():
+        job = await service_of(request).submit_upscale(wanted, origin_at(asked.priority, request))
+    ignored = sorted(name[:64] for name in asked.model_extra or {})[:IGNORED_MOST]
+    answer: Submitted = {**await shown(request, job), "ignored": ignored}
+    return JSONResponse(answer)
+
+
+async def _named(request: Request, text: str) -> bytes:
+    """The bytes of a picture that was sent, uploaded or drawn here. Raises: InvalidRequest, NotFound."""
+    if UPLOAD.fullmatch(text):
+        return await service_of(request).input_picture(await kept_upload(request, text, "image"))
+    if IMAGE_ID.fullmatch(text):
+        own, index = await own_picture(request, text)
+        return await png_of(request, own.images[index].file)
+    return await asyncio.to_thread(_decoded, text)
+
+
+def _decoded(text: str) -> bytes:
+    if text[:32].lower().startswith("data:video/"):
+        raise InvalidRequest(NO_VIDEO, param="image")
+    return base64_picture(text, "image")
+
+
+async def _form(request: Request) -> tuple[UpscaleFields, bytes]:
+    try:
+        form = await request.form(max_files=1, max_fields=FORM_FIELDS)
+    except HTTPException as error:
+        raise InvalidRequest(str(error.detail)) from None
+    try:
+        file = form.get("image")
+        if not isinstance(file, UploadFile):
+            raise InvalidRequest("Send the picture as a file named image.", param="image")
+        said: Mapping[str, Any] = {
+            name: value for name, value in form.items() if isinstance(value, str) and value != "" and name != "image"
+        }
+        return validated(UpscaleFields, dict(said)), await file.read()
+    finally:
+        await form.close()

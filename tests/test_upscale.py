@@ -1,0 +1,92 @@
+"""From what is asked of a picture that is to be larger to a plan: sizes, bounds, seeds, models (S-20)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.catalog import CATALOG
+from engine.protocol import Upscale
+from gateway.errors import InvalidRequest
+from gateway.forecast.work import work_of
+from gateway.request import GenerationRequest, Limits
+from gateway.request import resolve as resolve_drawing
+from gateway.upscale import UpscaleRequest, is_video, resolve, size_of
+
+SPECS = {spec.name: spec for spec in CATALOG}
+
+
+def resolved(model: str = "seedvr2-3b", size: tuple[int, int] = (640, 480), **said: Any) -> Upscale:
+    request = UpscaleRequest(image="x", from_width_px=size[0], from_height_px=size[1], **said)
+    return resolve(request, SPECS[model], Limits(), random_seed=lambda: 7)
+
+
+@pytest.mark.parametrize(
+    ("size", "said", "result"),
+    [
+        ((640, 480), {}, (1280, 960)),
+        ((640, 480), {"scale": 1.5}, (960, 720)),
+        ((640, 480), {"scale": 1}, (640, 480)),
+        ((640, 480), {"width_px": 960}, (960, 720)),
+        ((640, 480), {"height_px": 960}, (1280, 960)),
+        ((640, 480), {"width_px": 1280, "height_px": 1280}, (1706, 1280)),
+        ((101, 99), {"scale": 2}, (202, 198)),
+        ((333, 77), {"scale": 3}, (1002, 232)),
+    ],
+)
+def test_the_result_has_the_pictures_proportions(
+    size: tuple[int, int], said: dict[str, Any], result: tuple[int, int]
+) -> None:
+    plan = resolved(size=size, **said)
+    assert (plan.width_px, plan.height_px) == result
+    assert size_of(*size, plan.short_px) == result
+
+
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        ({"scale": 0.5}, "scale"),
+        ({"scale": 17}, "scale"),
+        ({"scale": float("nan")}, "scale"),
+        ({"scale": 2, "width_px": 900}, "scale"),
+        ({"width_px": 100}, "width"),
+        ({"height_px": 100_000}, "height"),
+        ({"scale": 8}, "scale"),
+        ({"softness": 1.5}, "softness"),
+        ({"seed": -2}, "seed"),
+        ({"size": (4, 4), "scale": 2}, "scale"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused_by_name(said: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        resolved(**said)
+    assert refused.value.param == param
+
+
+def test_seeds_bits_and_models_are_settled() -> None:
+    assert (resolved().seed, resolved(seed=-1).seed, resolved(seed=5).seed) == (7, 7, 5)
+    assert (resolved("seedvr2-7b-8-bit").quantize, resolved().quantize) == (8, None)
+    assert resolved().inputs == {"x"}
+
+
+def test_models_that_draw_do_not_upscale_and_the_other_way_round() -> None:
+    for refusing in (
+        lambda: resolved("flux2-klein-4b"),
+        lambda: resolve_drawing(GenerationRequest(prompt="x"), SPECS["seedvr2"], Limits(), random_seed=lambda: 1),
+    ):
+        with pytest.raises(InvalidRequest) as refused:
+            refusing()
+        assert refused.value.param == "model"
+
+
+def test_the_work_is_as_many_steps_as_the_model_has_blocks() -> None:
+    work = work_of(resolved("seedvr2-7b"), SPECS["seedvr2-7b"])
+    assert (work.mode, work.steps, work.pictures, round(work.drawn, 2)) == ("upscale", 36, 1, 1.23)
+
+
+@pytest.mark.parametrize("data", [b"\0\0\0\x18ftypmp42", b"\x1aE\xdf\xa3webm", b"RIFF\0\0\0\0AVI LIST", b"OggS\0"])
+def test_videos_are_known_by_their_first_bytes(data: bytes) -> None:
+    assert is_video(data)
+    assert not is_video(b"RIFF\0\0\0\0WEBPVP8 ")
+    assert not is_video(b"\x89PNG\r\n\x1a\n")
