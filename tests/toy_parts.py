@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,18 @@ QWEN3 = {
     "num_key_value_heads": 1,
     "intermediate_size": 64,
     "head_dim": 32,
+}
+VISION = {
+    "depth": 1,
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_heads": 2,
+    "out_hidden_size": 64,
+    "patch_size": 16,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "num_position_embeddings": 16,
+    "deepstack_visual_indexes": [0],
 }
 
 
@@ -233,16 +246,6 @@ def fibo2() -> dict[str, Any]:
         "num_hidden_layers": 2,
         "rope_scaling": {"mrope_section": [8, 4, 4]},
     }
-    vision = {
-        **Fibo2TextEncoder.VISION_CONFIG,
-        "depth": 1,
-        "hidden_size": 64,
-        "intermediate_size": 64,
-        "num_heads": 2,
-        "out_hidden_size": 64,
-        "num_position_embeddings": 16,
-        "deepstack_visual_indexes": [0],
-    }
     return {
         "vae": flux2_vae(),
         "transformer": Fibo2Transformer(
@@ -255,7 +258,7 @@ def fibo2() -> dict[str, Any]:
             perceiver_num_layers=1,
             axes_dims=(8, 12, 12),
         ),
-        "text_encoder": Fibo2TextEncoder(text, vision),
+        "text_encoder": Fibo2TextEncoder(text, VISION),
     }
 
 
@@ -273,3 +276,57 @@ def save_t5(folder: Path) -> None:
     letters = [(letter, -3.0) for letter in map(chr, range(33, 127))]
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *letters]
     T5Tokenizer(vocab=vocabulary, extra_ids=0).save_pretrained(folder / "tokenizer_2")
+
+
+QWEN21 = {
+    "vae": {
+        "base_dim": 8,
+        "decoder_base_dim": 8,
+        "dim_mult": [1, 1, 1, 1, 1],
+        "num_res_blocks": 1,
+        "is_residual": True,
+        "patch_size": None,
+    },
+    "transformer": {
+        "in_channels": 64,
+        "out_channels": 64,
+        "num_layers": 1,
+        "attention_head_dim": 32,
+        "num_attention_heads": 2,
+        "context_in_dim": 64,
+        "mlp_ratio": 3,
+        "axes_dims_rope": [8, 12, 12],
+    },
+    "text_encoder": {
+        "text_config": {
+            **QWEN3,
+            "num_hidden_layers": 2,
+            "max_position_embeddings": 512,
+            "rope_theta": 5000000.0,
+            "rope_scaling": {"mrope_section": [8, 4, 4]},
+            "attention_bias": False,
+            "rms_norm_eps": 1e-6,
+        },
+        "vision_config": VISION,
+        "image_token_id": 257,
+    },
+}
+
+
+def qwen21() -> dict[str, Any]:
+    from mflux.models.qwen21.model.qwen21_text_encoder.text_encoder import QwenImage21TextEncoder
+    from mflux.models.qwen21.model.qwen21_transformer.qwen_image21_transformer import QwenImage21Transformer
+    from mflux.models.qwen21.model.qwen21_vae.vae import QwenImage21VAE
+
+    return {
+        "vae": QwenImage21VAE(QWEN21["vae"]),
+        "transformer": QwenImage21Transformer(QWEN21["transformer"]),
+        "text_encoder": QwenImage21TextEncoder(QWEN21["text_encoder"]),
+    }
+
+
+def save_qwen21(folder: Path) -> None:
+    """The widths, which mflux reads."""
+    save_qwen_images(folder)
+    for part, config in QWEN21.items():
+        (folder / part / "config.json").write_text(json.dumps(config))

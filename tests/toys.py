@@ -20,10 +20,12 @@ CHAT_TEMPLATE = "{% for message in messages %}<{{ message['role'] }}>{{ message[
 
 @dataclass(frozen=True)
 class Toy:
-    """`name` is a row's; `initializer` and `definition` are mflux's, as module:class; `parts` builds what it would."""
+    """`name` is a row's; `initializer` and `definition` are mflux's, as module:class; `parts` builds what it would;
+    there is no `initializer` where mflux reads the widths from the model's own files.
+    """
 
     name: str
-    initializer: str
+    initializer: str | None
     definition: str
     parts: Callable[[], dict[str, Any]]
     tokenizers: tuple[str, ...] = ("tokenizer",)
@@ -47,7 +49,8 @@ class Toy:
         with ExitStack() as stack:
             for place, attribute, value in self.changed:
                 stack.enter_context(mock.patch.object(found(place), attribute, value))
-            stack.enter_context(mock.patch.object(found(self.initializer), "_init_models", staticmethod(build)))
+            if self.initializer is not None:
+                stack.enter_context(mock.patch.object(found(self.initializer), "_init_models", staticmethod(build)))
             yield
 
     def save(self, folder: Path) -> None:
@@ -80,6 +83,7 @@ def found(place: str) -> Any:
 
 _AT = "mflux.models"
 _FIBO2_TEXT = f"{_AT}.fibo2.model.fibo2_text_encoder"
+_QWEN21_LATENTS = f"{_AT}.qwen21.latent_creator.qwen_image21_latent_creator:QwenImage21LatentCreator"
 _MOSS_DRAWS = f"{_AT}.moss_image:MOSSImage.generate_image"
 _ERNIE_BATCH = f"{_AT}.ernie_image.model.ernie_text_encoder.prompt_encoder:ErniePromptEncoder.build_text_batch"
 TOYS = {
@@ -155,5 +159,15 @@ TOYS = {
         tokenizers=("processor",),
         more=toy_parts.save_qwen_images,
         lora=("transformer.layers.0.attention.to_q", 64),
+    ),
+    "qwen21": Toy(
+        "qwen-image-2.1",
+        None,
+        f"{_AT}.qwen21.weights.qwen_image21_weight_definition:QwenImage21WeightDefinition",
+        toy_parts.qwen21,
+        changed=((_QWEN21_LATENTS, "dimensions", staticmethod(lambda resolution, ratio: (32, 32))),),
+        tokenizers=("processor",),
+        more=toy_parts.save_qwen21,
+        lora=("transformer.transformer_blocks.0.attn.to_q", 64),
     ),
 }

@@ -32,12 +32,17 @@ def open_input(path: str) -> Image.Image:
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        return image.convert("RGB")
+        return opaque(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BackendError("bad_input", "The input picture could not be read.") from error
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """`image` as RGB, transparency laid on white."""
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert("RGB")
 
 
 def stretch(image: Image.Image, size: Size) -> Image.Image:

@@ -14,6 +14,7 @@ from engine.catalog import (
     krea2,
     moss,
     qwen,
+    qwen21,
     seedvr2,
     z_image,
 )
@@ -29,6 +30,7 @@ _FAMILIES = (
     z_image,
     flux1,
     qwen,
+    qwen21,
     flux3,
     krea2,
     fibo2,

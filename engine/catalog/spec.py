@@ -20,6 +20,7 @@ Family = Literal[
     "krea2",
     "moss",
     "qwen",
+    "qwen21",
     "seedvr2",
     "z_image",
 ]

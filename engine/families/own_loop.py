@@ -7,7 +7,7 @@ is to run begins late by mflux's own count of steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import mlx.core as mx
@@ -67,11 +67,13 @@ class OwnLoopPainter(PipelinePainter):
         first = 0 if sitting.strength is None else max(1, int(sitting.steps * sitting.strength))
 
         def begin(noise: mx.array, _: Any) -> mx.array:
+            if first:  # only now: a loop that finds itself late earlier may look for a picture of its own
+                late.enter_context(_late(first))
             parts = {"layout": self._layout, "pipeline": self._pipeline}
             return beginning(sketch, sitting, noise, **parts, sigma=lambda: float(sigmas[first]))
 
         sitting.begin = begin
-        with _late(first) if first else nullcontext():
+        with ExitStack() as late:
             yield
 
     def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:

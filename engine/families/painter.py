@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfig
@@ -14,6 +14,7 @@ from mflux.models.common.vae.tiling_config import TilingConfig
 from PIL.Image import Image
 
 from engine.backends.base import Model, Watcher
+from engine.backends.canvas import opaque
 from engine.families.base import Sketch
 from engine.families.loras import Wardrobe
 from engine.families.noise import img2img_schedule
@@ -59,10 +60,10 @@ class PipelinePainter(ABC):
                     **self._pictures(sketch, strength),
                     **self._arguments(plan),
                 )
-            return cast(Image, made.image)
+            return opaque(made.image)
         except Unfinished as unfinished:
             watcher.decoding()
-            return self._decoded(unfinished.clean, height, width)
+            return opaque(self._decoded(unfinished.clean, height, width))
         finally:
             self._observer.sitting = None
             self._pipeline.tiling_config = tiling
@@ -72,7 +73,7 @@ class PipelinePainter(ABC):
         self._pipeline.save_model(folder)
 
     def _preview(self, clean: mx.array, config: Any) -> Image:
-        return self._decoded(clean, config.height, config.width, small=True)
+        return opaque(self._decoded(clean, config.height, config.width, small=True))
 
     def _prompt(self, sketch: Sketch) -> str:
         return sketch.plan.prompt

@@ -1,0 +1,76 @@
+"""Qwen-Image-2.1 and its Turbo as mflux 0.24 spells them: one set of weights draws and edits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+from mflux.models.qwen21.latent_creator.qwen_image21_latent_creator import QwenImage21LatentCreator
+from mflux.models.qwen21.model.qwen21_scheduler import Qwen21TurboScheduler
+from mflux.models.qwen21.variants.edit.qwen_image_21_edit import QwenImage21Edit
+from mflux.models.qwen21.weights.qwen21_lora_mapping import Qwen21LoRAMapping
+from PIL.Image import Image
+
+from engine.backends.base import BackendError, Model
+from engine.families.base import Painter
+from engine.families.encoded import FewPrompts
+from engine.families.own_loop import OwnLoopPainter
+from engine.families.painter import built
+from engine.families.start import scheduled
+from engine.families.swapped import swapped
+
+
+class Qwen21(QwenImage21Edit):
+    """`generate_image` for both: with pictures to follow, or with none."""
+
+    def generate_image(self, *, num_inference_steps: int, references: Sequence[Image] = (), **asked: Any) -> Any:
+        """The picture, also at sizes that are multiples of 16 only, which the text-to-image loop of mflux draws too.
+
+        Raises: BackendError("bad_input") for a single step, of which the schedule knows no noise.
+        """
+        if num_inference_steps < 2:
+            raise BackendError("bad_input", "Qwen-Image-2.1 takes two steps at least.")
+        with swapped(QwenImage21LatentCreator, "validate", staticmethod(lambda *_: None)):
+            return super().generate_image(
+                num_inference_steps=num_inference_steps, image_paths=list(references), **asked
+            )
+
+
+def load(model: Model) -> Painter:
+    """Turbo has a schedule of its own, which it runs by the usual one's name."""
+    pipeline = built(model, Qwen21)
+    pipeline.prompt_cache = FewPrompts()
+    encode = pipeline.vae.encode
+    pipeline.vae.encode = lambda pixels: encode(opaque(pixels))
+    return OwnLoopPainter(
+        pipeline,
+        layout=Qwen21Latents(),
+        sigmas=scheduled(pipeline, Qwen21TurboScheduler.for_model(pipeline.model_config, "linear")),
+        loras=Qwen21LoRAMapping.get_mapping(),
+        # Where guidance counts mflux wants a negative prompt, which may say nothing.
+        arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt or ""},
+        references=True,
+    )
+
+
+def opaque(pixels: mx.array) -> mx.array:
+    """Pixels (1, 3 or 4, rows, columns) from -1 to 1 with the alpha that the VAE wants."""
+    return pixels if pixels.shape[1] == 4 else mx.concatenate([pixels, mx.ones_like(pixels[:, :1])], axis=1)
+
+
+class Qwen21Latents:
+    """(1, tokens, 64); a token for 16x16 pixels. Sizes in pixels."""
+
+    def create_noise(self, seed: int, height: int, width: int) -> mx.array:
+        """What mflux's loop begins from."""
+        mx.random.seed(seed)
+        return QwenImage21LatentCreator.pack_latents(mx.random.normal((1, 64, 1, height // 16, width // 16)))
+
+    def pack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
+        """The VAE's latents as the loop's."""
+        return QwenImage21LatentCreator.pack_latents(latents)
+
+    def unpack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
+        """The loop's latents as the VAE's."""
+        return QwenImage21LatentCreator.unpack_latents(latents, height, width).astype(mx.float32)
