@@ -44,8 +44,9 @@ VAE: dict[str, Any] = {
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
-def save_toy_model(folder: Path) -> None:
-    """Build the parts with random weights and save them as mflux does."""
+def save_toy_model(folder: Path, **wider: Any) -> None:
+    """Build the parts with random weights and save them as mflux does; `wider` changes the transformer's geometry."""
+    geometry = TRANSFORMER | wider
     os.environ.setdefault("TQDM_DISABLE", "1")
     import mlx.core as mx
     from mflux.models.common.weights.saving.model_saver import ModelSaver
@@ -57,12 +58,12 @@ def save_toy_model(folder: Path) -> None:
 
     class Parts:
         vae = TinyVAE(VAE)
-        transformer = Flux2Transformer(**TRANSFORMER)
+        transformer = Flux2Transformer(**geometry)
         text_encoder = Qwen3TextEncoder(**TEXT_ENCODER)
 
     mx.random.seed(1)
     ModelSaver.save_model(Parts, None, str(folder), Flux2KleinWeightDefinition)  # type: ignore[arg-type]
-    for part, config in (("transformer", TRANSFORMER), ("text_encoder", TEXT_ENCODER), ("vae", VAE)):
+    for part, config in (("transformer", geometry), ("text_encoder", TEXT_ENCODER), ("vae", VAE)):
         (folder / part / "config.json").write_text(json.dumps(config))
     save_toy_tokenizer(folder / "tokenizer")
 

@@ -262,6 +262,26 @@ def test_a_start_that_fails_again_and_again_opens_the_circuit_and_says_why(tmp_p
     asyncio.run(story())
 
 
+def test_deaths_between_jobs_that_end_well_are_no_crash_loop(tmp_path: Path) -> None:
+    """R-16: three restarts in a minute are free, the next one waits."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await asyncio.sleep(0)
+
+    async def story() -> None:
+        options = replace(fake(crash_at_step=3), backoff_s=(0.0, 1.0, 2.0), sleep=sleep, clock=lambda: 0.0)
+        async with running(options) as engine:
+            for number in range(4):
+                await dies(engine, spool=tmp_path)
+                facts = await facts_of(engine, run_of(tmp_path, plan(steps=1), job=f"good{number}"))
+                assert kinds(facts)[-1] == "succeeded"
+            assert pauses == [0.0, 0.0, 0.0, 0.0, 1.0]
+
+    asyncio.run(story())
+
+
 def test_failures_far_apart_leave_the_circuit_closed(tmp_path: Path) -> None:
     now = iter(range(0, 10_000, 100))
 

@@ -76,6 +76,7 @@ class Engine:
         self._changed = asyncio.Event()
         self._failures: deque[float] = deque(maxlen=options.circuit_failures)
         self._failures_in_a_row = 0
+        self._failures_lately = 0
         self._starts = self._deaths = 0
         self._reason: str | None = None
         self._down = False
@@ -340,6 +341,7 @@ class Engine:
         self._failures.append(now)
         self._failures_in_a_row += 1
         recent = [at for at in self._failures if now - at <= options.circuit_window_s]
+        self._failures_lately = sum(now - at <= options.free_restarts_window_s for at in recent)
         self._down = len(recent) >= options.circuit_failures
         self._reason = f"The engine process {how}; it is being started again."
         if self._down:
@@ -351,8 +353,9 @@ class Engine:
     def _pause_s(self) -> float:
         if self._down:
             return self._options.circuit_retry_s
-        table = self._options.backoff_s
-        return table[min(max(0, self._failures_in_a_row - 1), len(table) - 1)]
+        options = self._options
+        place = max(0, self._failures_in_a_row - 1, self._failures_lately - options.free_restarts)
+        return options.backoff_s[min(place, len(options.backoff_s) - 1)]
 
     async def _news(self) -> None:
         """Wait for a change. Raises: EngineStopped."""

@@ -40,6 +40,9 @@ class EngineOptions:
     """Between one end of a child's life (exit, closed pipe) and the other."""
     backoff_s: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
     """The wait before each start, by failures since a job last ended well."""
+    free_restarts: int = 3
+    free_restarts_window_s: float = 60.0
+    """More failures within this time wait, too, even where jobs end well in between (R-16)."""
     circuit_failures: int = 5
     circuit_window_s: float = 300.0
     circuit_retry_s: float = 60.0

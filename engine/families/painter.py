@@ -10,13 +10,13 @@ from typing import Any
 import mlx.core as mx
 from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfig
 from mflux.models.common.lora.mapping.lora_mapping import LoRATarget
-from mflux.models.common.vae.tiling_config import TilingConfig
 from PIL.Image import Image
 
 from engine.backends.base import Model, Watcher
 from engine.backends.canvas import opaque
 from engine.families.base import Sketch
 from engine.families.loras import Wardrobe
+from engine.families.low_ram import sparing
 from engine.families.noise import img2img_schedule
 from engine.families.sitting import Observer, Sitting, Unfinished
 from engine.protocol import Generate
@@ -46,11 +46,8 @@ class PipelinePainter(ABC):
         if frame.init is not None and plan.denoise < 1:
             steps, strength = img2img_schedule(plan.steps, plan.denoise, self._sigma_of(width, height))
         sitting = self._observer.sitting = Sitting(watcher, frame, self._preview, steps, strength)
-        tiling = self._pipeline.tiling_config
-        if plan.low_ram and tiling is None and TilingConfig.may_tile_implicitly(self._pipeline):
-            self._pipeline.tiling_config = TilingConfig()
         try:
-            with self._begun(sketch, sitting):
+            with self._begun(sketch, sitting), sparing(self._pipeline, low_ram=plan.low_ram):
                 made = self._pipeline.generate_image(
                     seed=sketch.seed,
                     prompt=self._prompt(sketch),
@@ -66,7 +63,6 @@ class PipelinePainter(ABC):
             return opaque(self._decoded(unfinished.clean, height, width))
         finally:
             self._observer.sitting = None
-            self._pipeline.tiling_config = tiling
 
     def save(self, folder: str) -> None:
         self._wardrobe.wear(())  # mflux would bake them in

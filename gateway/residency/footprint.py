@@ -15,8 +15,10 @@ MEGAPIXEL = 1_000_000.0
 PICTURE_GB = 0.1
 STEP_GB = 1.0
 """A megapixel under way in the transformer; references lie beside it."""
-DECODE_GB = 3.0
+DECODE_GB = 2.0
 """A megapixel that the VAE decodes at once."""
+FLOAT32_RATIO = 3.0
+"""Of a picture's memory on a CPU: twice the bytes, and convolutions that lay out their input first."""
 TILE_MEGAPIXELS = 512 * 512 / MEGAPIXEL
 LOAD_RATIO = 1.05
 KEPT_KINDS = 64
@@ -58,6 +60,8 @@ def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float3
             picture = (PICTURE_GB + STEP_GB * drawn + DECODE_GB * min(drawn, TILE_MEGAPIXELS)) * GB
         case _:
             assert_never(plan)
+    if is_float32:
+        picture *= FLOAT32_RATIO
     return Footprint(int(weights), int(weights * LOAD_RATIO), int(picture))
 
 

@@ -1,0 +1,162 @@
+"""What it costs to change models, to quantise, to change LoRAs, and what memory pictures take.
+
+python -m benchmarks.model_house                      with a toy model of 125 M parameters and the embedded one
+python -m benchmarks.model_house --model ~/weights/klein --like flux2-klein-4b --lora x.safetensors    elsewhere
+
+Times of a comparison come from one run, alternating; medians. Peaks of memory come from one picture a mode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import platform
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+from PIL import Image
+
+from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, ModelSpec
+from engine.client import Engine, EngineOptions
+from engine.client.turn import Fact
+from engine.protocol import Drawn, Generate, Load, Lora, Memory, ModelLoaded, Run, Save
+from gateway.residency.copies import Copies, weights_bytes
+from tests.engine_toy import save_toy_model
+
+NIGHT = EMBEDDED_PATH.parent / "loras" / "night.safetensors"
+WIDER = {"num_attention_heads": 32, "num_layers": 2, "num_single_layers": 6}
+MB = 1_000_000
+
+
+class House:
+    """One engine, one model on trial, and the embedded one to change with."""
+
+    def __init__(self, folder: Path, model: Path, spec: ModelSpec, px: int) -> None:
+        self.folder, self.model, self.spec, self.px = folder, model, spec, px
+        self.engine = Engine(EngineOptions())
+        self.peaks: dict[str, list[Memory]] = defaultdict(list)
+        self.engine.on_memory = lambda run, memory: self.peaks[run.job].append(memory)
+
+    async def run(self, plan: Generate | Load | Save, *, job: str = "job", **changes: object) -> list[Fact]:
+        tiny = {s.name: s for s in CATALOG}[EMBEDDED]
+        spec, path = (tiny, EMBEDDED_PATH) if plan.model == EMBEDDED else (self.spec, self.model)
+        fields = {"job": job, "attempt": 1, "plan": plan, "spec": spec, "model_path": str(path)}
+        facts = [fact async for fact in self.engine.run(Run(**{**fields, "spool_dir": str(self.folder), **changes}))]
+        if facts[-1].kind != "succeeded":
+            raise SystemExit(f"{job}: {facts[-1]}")
+        return facts
+
+    async def load(self, model: str, quantize: int | None = None, **changes: object) -> float:
+        facts = await self.run(Load(model=model, quantize=quantize), **changes)
+        return sum(fact.seconds for fact in facts if isinstance(fact, ModelLoaded))
+
+    def plan(self, **changes: object) -> Generate:
+        size = {"width_px": self.px, "height_px": self.px}
+        fields = {"model": self.spec.name, "prompt": "a red circle", "steps": 1, "guidance": 1.0, "seeds": (1,), **size}
+        return Generate(**{**fields, **changes})
+
+    async def picture(self, plan: Generate, job: str = "job", **changes: object) -> float:
+        facts = await self.run(plan, job=job, **changes)
+        return sum(fact.seconds for fact in facts if isinstance(fact, Drawn))
+
+
+async def switching(house: House, rounds: int) -> None:
+    there, back = [], []
+    for _ in range(rounds):
+        back.append(await house.load(EMBEDDED))
+        there.append(await house.load(house.spec.name))
+    said = f"{house.spec.name} {median(there):.2f} s, {EMBEDDED} {median(back):.2f} s; a model that is kept: nothing"
+    print(f"model switch: {said}")
+
+
+async def quantising(house: House, rounds: int, bits: int) -> None:
+    copies = Copies(house.folder / "models", keep=True)
+    await house.load(house.spec.name, bits)
+    unfinished = copies.begin(house.spec, house.model, bits)
+    await house.run(Save(model=house.spec.name, quantize=bits, folder=str(unfinished)))
+    copy = copies.finish(unfinished, house.model)
+    anew, again = [], []
+    for _ in range(rounds):
+        for seconds, where in ((anew, None), (again, str(copy))):
+            await house.load(EMBEDDED)
+            seconds.append(await house.load(house.spec.name, bits, copy_path=where))
+    sizes = f"{weights_bytes(house.model) / MB:.0f} -> {weights_bytes(copy) / MB:.0f} MB"
+    times = f"anew {median(anew):.2f} s, from its copy {median(again):.2f} s: {median(anew) / median(again):.1f}x"
+    print(f"{bits} bits: quantised {times} ({sizes})")
+
+
+async def wearing(house: House, rounds: int, lora: Path | None) -> None:
+    """With the embedded model where no LoRA for the model is given."""
+    model, file = (house.spec.name, lora) if lora else (EMBEDDED, NIGHT)
+    await house.load(model)
+    bare, worn, warm, reload = [], [], [], []
+    size = {} if lora else {"width_px": 128, "height_px": 128}
+    for n in range(rounds + 1):
+        for scale in (1.0, 0.5 + n / 100):
+            plan = house.plan(model=model, loras=(Lora(name="x", scale=scale),), **size)
+            worn.append(await house.picture(plan, inputs={"x": str(file)}))
+            warm.append(await house.picture(plan, inputs={"x": str(file)}))
+        bare.append(await house.picture(house.plan(model=model, **size)))
+        await house.load(house.spec.name if model == EMBEDDED else EMBEDDED)
+        reload.append(await house.load(model))
+    change = max(0.0, median(worn[2:]) - median(warm[2:]))
+    print(f"LoRA changed on {model}: {change:.2f} s; loaded anew instead: {median(reload[1:]):.2f} s")
+
+
+async def remembering(house: House) -> None:
+    """Peaks above the loaded weights, as MLX counts them."""
+    picture = house.folder / "in.png"
+    Image.effect_noise((house.px, house.px), 80).convert("RGB").save(picture)
+    inputs = {"inputs": {"in": str(picture)}}
+    modes = {
+        "txt2img": (house.plan(), {}),
+        "txt2img, low_ram": (house.plan(low_ram=True), {}),
+        "img2img": (house.plan(init_image="in", denoise=0.6), inputs),
+        "img2img, low_ram": (house.plan(init_image="in", denoise=0.6, low_ram=True), inputs),
+    }
+    if house.spec.max_references:
+        modes["edit, 1 reference"] = (house.plan(references=("in",)), inputs)
+    print(f"memory of {house.spec.name} at {house.px}x{house.px}:")
+    for mode, (plan, more) in modes.items():
+        seconds = await house.picture(plan, mode, **more)
+        memory = house.peaks[mode][-1]
+        above = memory.peak_bytes - memory.active_bytes
+        print(f"  {mode:18} {memory.active_bytes / MB:6.0f} MB held, {above / MB:6.0f} MB above, {seconds:.2f} s")
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a folder of weights; without it a toy is made")
+    parser.add_argument("--like", default="flux2-klein-4b", help="the catalogue model whose architecture it has")
+    parser.add_argument("--lora", type=Path, help="a LoRA that fits it")
+    parser.add_argument("--px", type=int, help="edge of the pictures; 1024, or 640 for the toy")
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = {spec.name: spec for spec in CATALOG}
+        if asked.model is None:
+            save_toy_model(folder / "toy", **WIDER)
+            update = {"name": "toy", "native_px": None, "max_references": 1}
+            house = House(folder, folder / "toy", rows[EMBEDDED].model_copy(update=update), asked.px or 640)
+        else:
+            house = House(folder, asked.model.expanduser().resolve(), rows[asked.like], asked.px or 1024)
+        await house.engine.start()
+        try:
+            await house.engine.wait_ready(120)
+            status = house.engine.status
+            print(json.dumps({"machine": platform.machine(), "system": platform.system(), "device": status.device}))
+            await switching(house, asked.rounds)
+            await quantising(house, asked.rounds, asked.bits)
+            await wearing(house, asked.rounds, asked.lora)
+            await remembering(house)
+        finally:
+            await house.engine.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
