@@ -82,8 +82,8 @@ async def until(condition: Any) -> None:
 
 def test_a_job_that_cannot_fit_is_refused_at_submit_and_others_go_on(tmp_path: Path) -> None:
     async def story() -> None:
-        async with service_in(tmp_path, script={"memory_limit_bytes": GB}) as service:
-            await until(lambda: service.engine.memory_limit_bytes == GB)
+        async with service_in(tmp_path, script={"memory_limit_bytes": 2 * GB}) as service:
+            await until(lambda: service.engine.memory_limit_bytes == 2 * GB)
             with pytest.raises(InsufficientMemory) as caught:
                 await submit(service, width_px=1024, height_px=1024)
             assert caught.value.details["suggestion"] == "Set low_ram=true"
