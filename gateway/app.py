@@ -51,7 +51,7 @@ def build_core(settings: Settings) -> Core:
     data = settings.store.data_dir.resolve()
     engine = settings.engine
     service = JobService(
-        store=SqliteStore(data),
+        store=SqliteStore(data, lookahead=engine.lookahead),
         engine=Engine(
             EngineOptions(
                 backend=engine.backend,

@@ -140,7 +140,8 @@ class EngineLane(LaneRunner):
                     else:
                         outcome = self._tell(job, fact)
                     if isinstance(fact, ModelLoaded):
-                        await self._loaded(command, from_copy=fact.from_copy)
+                        wants_copy = await self._house.note_loaded(command, from_copy=fact.from_copy)
+                        self._unsaved = command if wants_copy else None
         except EngineDied as death:
             failure = await filing if filing else None
             if (death.phase, death.reason) == ("loading", "engine_crash"):
@@ -214,13 +215,6 @@ class EngineLane(LaneRunner):
         return None
 
     # ---- the model in memory ---------------------------------------------------------------------
-
-    async def _loaded(self, run: Run, *, from_copy: bool) -> None:
-        await self._house.note_loaded(run)
-        if run.copy_path is not None and not from_copy:
-            await asyncio.to_thread(self._house.copies.discard, Path(run.copy_path))
-        wants = not from_copy and await asyncio.to_thread(self._house.wants_copy, run)
-        self._unsaved = run if wants else None
 
     async def _idle(self) -> None:
         """Save what was quantised, then wait; a model that nobody asks for long enough is given up."""

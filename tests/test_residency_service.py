@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from engine.client import Engine, EngineOptions
-from engine.protocol import ModelLoaded
+from engine.protocol import Run
 from gateway.errors import InsufficientMemory, ModelUnavailable
-from gateway.hub import ProgressEvent
 from gateway.job import Job, State
 from gateway.library import Library, LocalModel
 from gateway.pictures import Pictures
@@ -183,21 +182,27 @@ def test_a_model_that_nobody_asks_for_is_unloaded_and_loaded_again_for_the_next_
 def test_a_model_is_kept_warm_while_nobody_says_otherwise(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path) as service:
-            loads = [await loading(service, await submit(service)) for _ in range(2)]
-            assert [len(found) for found in loads] == [1, 0]
+            loads = loads_of(service)
+            await drawn(service)
+            await drawn(service)
+            assert len(loads) == 1
             await service.unload()
-            assert len(await loading(service, await submit(service))) == 1
+            await drawn(service)
+            assert len(loads) == 2
 
     run(story())
 
 
-async def loading(service: JobService, job: Job) -> list[ModelLoaded]:
-    """The loads that a job waited for."""
-    return [
-        event.fact
-        async for event in service.watch(job.id)
-        if isinstance(event, ProgressEvent) and isinstance(event.fact, ModelLoaded)
-    ]
+def loads_of(service: JobService) -> list[bool]:
+    """Grows with every load from now on: whether it was from a copy."""
+    loads, note = [], service.house.note_loaded
+
+    async def noted(run: Run, *, from_copy: bool) -> bool:
+        loads.append(from_copy)
+        return await note(run, from_copy=from_copy)
+
+    service.house.note_loaded = noted  # type: ignore[method-assign]
+    return loads
 
 
 # ---- quantised copies ----------------------------------------------------------------------------
@@ -212,15 +217,17 @@ def copies_in(folder: Path) -> list[Path]:
 def test_a_model_is_quantised_once_saved_after_the_picture_and_loaded_from_its_copy(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, options=IN_4_BITS) as service:
-            (anew,) = await loading(service, await submit(service))
-            assert not anew.from_copy
+            loads = loads_of(service)
+            await drawn(service)
             await until(
                 lambda: copies_in(tmp_path) and copies_in(tmp_path)[0].name.endswith("4-bit-" + place(tmp_path))
             )
-            assert await loading(service, await submit(service)) == [], "saving it leaves it loaded"
+            await drawn(service)
+            assert loads == [False], "saving it leaves it loaded"
         async with service_in(tmp_path, options=IN_4_BITS) as service:
-            (again,) = await loading(service, await submit(service))
-            assert again.from_copy
+            loads = loads_of(service)
+            await drawn(service)
+            assert loads == [True]
 
     run(story())
 
@@ -235,10 +242,11 @@ def test_a_copy_is_saved_before_another_model_takes_its_place(tmp_path: Path) ->
     async def story() -> None:
         async with service_in(tmp_path, options=IN_4_BITS) as service:
             await service.pause()
+            loads = loads_of(service)
             jobs = [await submit(service, model=model) for model in ("toy", "other", "toy")]
             await service.resume()
-            last = await loading(service, jobs[-1])
-            assert [fact.from_copy for fact in last] == [True]
+            await service.ended(jobs[-1].id)
+            assert loads == [False, False, True]
 
     run(story())
 
@@ -250,9 +258,9 @@ def test_a_copy_that_cannot_be_loaded_is_made_anew_and_costs_no_job(tmp_path: Pa
             await until(lambda: service.house.copies.find(service.library.find("toy"), tmp_path / "toy", 4))
         (tmp_path / "models" / "quantized").joinpath(copies_in(tmp_path)[0], "transformer", "0.safetensors").unlink()
         async with service_in(tmp_path, options=IN_4_BITS) as service:
-            job = await submit(service)
-            assert [fact.from_copy for fact in await loading(service, job)] == [False]
-            assert (await service.ended(job.id)).state is State.SUCCEEDED
+            loads = loads_of(service)
+            assert (await drawn(service)).state is State.SUCCEEDED
+            assert loads == [False]
             await until(lambda: (copies_in(tmp_path)[0] / "transformer" / "0.safetensors").exists())
 
     run(story())

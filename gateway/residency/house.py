@@ -96,8 +96,8 @@ class House:
         """Where the model lies quantised already. Blocks."""
         return None if plan.quantize is None else self.copies.find(spec, folder, plan.quantize)
 
-    def wants_copy(self, run: Run) -> bool:
-        """Whether the model that was just quantised should be saved. Blocks."""
+    def _wants_copy(self, run: Run) -> bool:
+        """Blocks."""
         if run.plan.quantize is None or isinstance(run.plan, Save):
             return False
         size = self.admission.footprint(run.plan, run.spec).weights
@@ -132,7 +132,10 @@ class House:
             log.error("%s is set aside: it stopped the engine twice while it was loaded", run.spec.name)
         await self._keep(SET_ASIDE, json.dumps(self._quarantine.to_json()))
 
-    async def note_loaded(self, run: Run) -> None:
-        """It can be loaded: what was against it is forgotten."""
+    async def note_loaded(self, run: Run, *, from_copy: bool) -> bool:
+        """It can be loaded: what was against it is forgotten. Whether a copy of it should be saved now."""
+        if run.copy_path is not None and not from_copy:
+            await asyncio.to_thread(self.copies.discard, Path(run.copy_path))
         if self._quarantine.clear(Path(run.model_path)):
             await self._keep(SET_ASIDE, json.dumps(self._quarantine.to_json()))
+        return not from_copy and await asyncio.to_thread(self._wants_copy, run)

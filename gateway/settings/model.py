@@ -221,6 +221,9 @@ class EngineSettings(Section):
     cancel_grace_s: Seconds = Field(
         default=10, description="Seconds the engine has to obey a cancel before it is replaced."
     )
+    lookahead: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0, description="Jobs of the loaded model that may pass one of another model; 0 keeps the order strict."
+    )
     memory_gb: Gigabytes | None = Field(
         default=None, description="Gigabytes models and pictures may take; null: what the device has."
     )

@@ -69,11 +69,19 @@ class KeptOrder:
 
     def next(self, now: float, models: Collection[str] | None) -> Taken | None:
         """The first job, of `models` where these are given."""
-        for key, job in self._keyed:
-            if models is None or job.model in models:
-                turn = key[1] - self._rounds[-key[0]]
-                return Taken(job, served(job, -key[0], turn, self._turns, self._groups, now), now, self)
-        return None
+        found = (job for _, job in self._keyed if models is None or job.model in models)
+        job = next(found, None)
+        return None if job is None else self.take(job, now)
+
+    def take(self, job: Waiting, now: float) -> Taken:
+        """Any of the jobs, as if it were the next one."""
+        key = self._key_of[job.id]
+        turn = key[1] - self._rounds[-key[0]]
+        return Taken(job, served(job, -key[0], turn, self._turns, self._groups, now), now, self)
+
+    def level(self, job: Waiting) -> int:
+        """The class that the job counts in now."""
+        return -self._key_of[job.id][0]
 
     def serve(self, taken: Taken) -> None:
         """It waits no more, and its turn is over."""

@@ -9,8 +9,10 @@ import threading
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from engine.protocol import Lane
+from gateway.lookahead import grouped
 from gateway.queue import Turns, Waiting
 from gateway.store.kept_order import KeptOrder, Taken
 
@@ -24,12 +26,19 @@ class _Lane:
     owners: Counter[str] = field(default_factory=Counter)
     order: KeptOrder | None = None
     """None where it must be found again."""
+    model: str | None = None
+    """Of the job that was served last."""
+    passed: Counter[str] = field(default_factory=Counter)
+    """How often a waiting job saw a later one served for its model."""
+    grouped: tuple[tuple[Waiting, ...], tuple[Waiting, ...]] | None = None
+    """The strict line, and the one that follows from it; while the first is the same object, so is the second."""
 
 
 class Line:
     """Written by the thread that writes the store, read by any."""
 
-    def __init__(self) -> None:
+    def __init__(self, lookahead: int = 0) -> None:
+        self._lookahead = lookahead
         self._lanes: dict[Lane, _Lane] = {"engine": _Lane(), "cpu": _Lane(), "network": _Lane()}
         self._lock = threading.Lock()
 
@@ -49,6 +58,8 @@ class Line:
         with self._lock:
             lane = self._lanes[taken.job.lane]
             is_same = lane.order is taken.order and taken.order.is_known
+            if self._lookahead:
+                self._count_passed(lane, taken)
             self._forget(lane, taken.job.id)
             lane.running.add(taken.job.id)
             lane.turns = taken.turns
@@ -64,6 +75,7 @@ class Line:
     @staticmethod
     def _forget(lane: _Lane, job_id: str) -> None:
         job = lane.waiting.pop(job_id, None)
+        lane.passed.pop(job_id, None)
         if job is not None:
             lane.owners[job.owner] -= 1
             if not lane.owners[job.owner]:
@@ -87,12 +99,17 @@ class Line:
     def next(self, lane: Lane, now: float, models: Collection[str] | None) -> Taken | None:
         """Who is served next."""
         with self._lock:
-            return self._order(lane, now).next(now, models)
+            order = self._order(lane, now)
+            if not self._lookahead:
+                return order.next(now, models)
+            found = (job for job in self._served(lane, now) if models is None or job.model in models)
+            job = next(found, None)
+            return None if job is None else order.take(job, now)
 
     def order(self, lane: Lane, now: float) -> tuple[Waiting, ...]:
         """The waiting jobs of a lane, the next one first."""
         with self._lock:
-            return self._order(lane, now).line
+            return self._served(lane, now)
 
     def depth(self, lane: Lane) -> int:
         return len(self._lanes[lane].waiting)
@@ -106,7 +123,7 @@ class Line:
             found = self._lanes[lane]
             if job_id in found.running:
                 return 0
-            place = self._order(lane, now).place(job_id)
+            place = self._place(lane, now, job_id)
             return None if place is None else len(found.running) + place
 
     def count(self, owner: str | None = None) -> int:
@@ -120,3 +137,26 @@ class Line:
         if found.order is None or not found.order.is_known or now >= found.order.until:
             found.order = KeptOrder(found.waiting.values(), found.turns, now)
         return found.order
+
+    def _served(self, lane: Lane, now: float) -> tuple[Waiting, ...]:
+        """The line as it will be served."""
+        found, order = self._lanes[lane], self._order(lane, now)
+        if not self._lookahead:
+            return order.line
+        if found.grouped is None or found.grouped[0] is not order.line:
+            line = grouped(order.line, order.level, self._lookahead, found.model, found.passed)
+            found.grouped = order.line, line
+        return found.grouped[1]
+
+    def _place(self, lane: Lane, now: float, job_id: str) -> int | None:
+        if not self._lookahead:
+            return self._order(lane, now).place(job_id)
+        return next((place for place, job in enumerate(self._served(lane, now)) if job.id == job_id), None)
+
+    @staticmethod
+    def _count_passed(lane: _Lane, taken: Taken) -> None:
+        """A job is served before others that stood before it; its model stays in memory."""
+        lane.model, lane.grouped = taken.job.model, None
+        for job in takewhile(lambda job: job.id != taken.job.id, taken.order.line):
+            if job.model != taken.job.model:
+                lane.passed[job.id] += 1

@@ -47,11 +47,12 @@ T = TypeVar("T")
 class SqliteStore:
     """A JobStore in `folder` (mode 0700), held by this process alone."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time, *, lookahead: int = 0) -> None:
         self._blobs = Blobs(folder / "blobs")
         self._clock = clock
         self._database = Database(folder, self._written)
-        self._line = Line()
+        self._lookahead = lookahead
+        self._line = Line(lookahead)
         self._news: list[tuple[Job, JobEvent]] = []
         """Of the transaction that is written now."""
         self._after: list[Callable[[], None]] = []
@@ -86,7 +87,7 @@ class SqliteStore:
         return changed
 
     def _fill_line(self, db: sqlite3.Connection) -> None:
-        self._line = Line()
+        self._line = Line(self._lookahead)
         for row in db.execute(f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE state = 'queued'").fetchall():
             self._line.put(rows.waiting(row))
         for lane in LANES:

@@ -1,0 +1,105 @@
+"""Jobs of the loaded model before others, within bounds: the line that is told is the line that is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.job import Priority
+from gateway.lookahead import grouped
+from gateway.queue import Standing, Waiting
+from gateway.store.base import Bounds, WorkerInfo
+from gateway.store.line import Line
+from gateway.store.sqlite import SqliteStore
+from tests.support import a_job, a_plan, run
+
+
+def waiting(number: int, model: str, priority: Priority = Priority.NORMAL, owner: str = "me") -> Waiting:
+    return Waiting(f"{number}{model}", owner, "engine", model, Standing(priority, 0.0, number))
+
+
+def line_of(models: str) -> list[Waiting]:
+    return [waiting(number, model) for number, model in enumerate(models)]
+
+
+def served(models: str, most: int, loaded: str | None = None) -> str:
+    line = grouped(line_of(models), lambda job: 1, most, loaded, {})
+    return "".join(job.model for job in line)
+
+
+def test_without_lookahead_the_order_is_strict() -> None:
+    assert served("abababab", 0, "a") == "abababab"
+
+
+def test_jobs_of_the_loaded_model_go_first_within_the_bound() -> None:
+    assert served("abababab", 3, "a") == "aaaabbbb"
+    assert served("abababab", 2, "a") == "aaabbbba"
+    assert served("bacaab", 1, "a") == "abcaab"
+    assert served("bbbba", 2, "a") == "bbbba", "too far away"
+
+
+def test_a_job_is_passed_no_more_often_than_allowed_whoever_keeps_coming() -> None:
+    """A client that asks for the loaded model again and again cannot keep another one waiting."""
+    line, most = Line(3), 3
+    line.put(waiting(0, "a"))
+    line.put(waiting(1, "b"))
+    order = []
+    for number in range(2, 12):
+        line.put(waiting(number, "a"))
+        taken = line.next("engine", 0.0, None)
+        assert taken is not None
+        line.serve(taken)
+        order.append(taken.job.model)
+    assert "".join(order).index("b") == 1 + most
+
+
+jobs = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from((Priority.LOW, Priority.NORMAL))), max_size=25)
+
+
+@given(jobs, st.integers(0, 5), st.sampled_from((None, "a", "b")))
+def test_nobody_is_lost_passed_too_often_or_passed_by_a_lower_class(
+    said: list[tuple[str, Priority]], most: int, loaded: str | None
+) -> None:
+    jobs = [waiting(number, model, level) for number, (model, level) in enumerate(said)]
+    line = sorted(jobs, key=lambda job: -job.standing.priority)
+    found = grouped(line, lambda job: job.standing.priority, most, loaded, {})
+    assert sorted(found, key=line.index) == line
+    for place, job in enumerate(line):
+        passing = [other for other in found[: found.index(job)] if line.index(other) > place]
+        assert len(passing) <= most
+        assert all(other.standing.priority == job.standing.priority for other in passing)
+
+
+@given(jobs, st.integers(0, 4))
+def test_the_line_that_is_told_is_the_line_that_is_served(said: list[tuple[str, Priority]], most: int) -> None:
+    line = Line(most)
+    for number, (model, level) in enumerate(said):
+        line.put(waiting(number, model, level, owner=model if number % 3 else "me"))
+    while (taken := line.next("engine", 0.0, None)) is not None:
+        told = line.order("engine", 0.0)
+        assert told is line.order("engine", 0.0), "the same object while nothing changes"
+        assert told[0] == taken.job
+        assert [line.position("engine", job.id, 0.0) for job in told] == [
+            line.running("engine") + place for place in range(len(told))
+        ]
+        line.serve(taken)
+        line.end("engine", taken.job.id)
+
+
+def test_a_store_with_lookahead_claims_in_the_order_it_tells(tmp_path: Path) -> None:
+    async def story() -> None:
+        store = SqliteStore(tmp_path, lookahead=2)
+        await store.open(lambda job, event: None)
+        for model in "ababab":
+            await store.submit(a_job(plan=a_plan(model=model)), Bounds())
+        told = [job.model for job in store.order("engine")]
+        claimed = []
+        while (lease := await store.claim(WorkerInfo(id="w", lane="engine"))) is not None:
+            claimed.append(lease.job.plan.model)
+        assert claimed == ["a", "a", "a", "b", "b", "b"]
+        assert told == claimed
+        await store.close()
+
+    run(story())
