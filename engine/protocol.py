@@ -110,7 +110,7 @@ class Generate(Frozen):
     previews: int = 0
     """At most this many previews a picture."""
     low_ram: bool = False
-    """Decode in tiles and keep no freed memory: less at the peak, slower."""
+    """Decode in strips or tiles and keep no freed memory: less at the peak, slower."""
 
     @property
     def inputs(self) -> frozenset[str]:

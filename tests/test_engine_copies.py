@@ -102,8 +102,10 @@ def test_memory_is_told_after_the_load_and_at_the_peak_of_each_picture(bench: Be
     assert bench.engine.status.memory_limit_bytes == 4_000_000_000
 
 
-def test_a_picture_with_little_memory_is_the_same_where_one_tile_holds_it(bench: Bench) -> None:
-    assert bench.drawn(PLAN) == bench.drawn(PLAN.model_copy(update={"low_ram": True}))
+def test_a_picture_with_little_memory_looks_the_same_and_the_next_one_is_drawn_as_before(bench: Bench) -> None:
+    plain, spared, again = [bench.drawn(PLAN.model_copy(update={"low_ram": low})) for low in (False, True, False)]
+    assert plain == again
+    assert max(abs(one - other) for one, other in zip(plain, spared, strict=True)) <= 2
 
 
 def lie(content: bytes) -> bytes:

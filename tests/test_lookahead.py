@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.job import Priority
@@ -58,6 +58,7 @@ def test_a_job_is_passed_no_more_often_than_allowed_whoever_keeps_coming() -> No
 jobs = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from((Priority.LOW, Priority.NORMAL))), max_size=25)
 
 
+@settings(deadline=None)
 @given(jobs, st.integers(0, 5), st.sampled_from((None, "a", "b")))
 def test_nobody_is_lost_passed_too_often_or_passed_by_a_lower_class(
     said: list[tuple[str, Priority]], most: int, loaded: str | None
@@ -72,6 +73,7 @@ def test_nobody_is_lost_passed_too_often_or_passed_by_a_lower_class(
         assert all(other.standing.priority == job.standing.priority for other in passing)
 
 
+@settings(deadline=None)
 @given(jobs, st.integers(0, 4))
 def test_the_line_that_is_told_is_the_line_that_is_served(said: list[tuple[str, Priority]], most: int) -> None:
     line = Line(most)

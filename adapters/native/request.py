@@ -88,7 +88,7 @@ class GenerateBody(Said):
     lora_scales: list[float] | float | None = None
     """One a file, or one for all; 1 where nothing is said."""
     low_ram: bool | None = None
-    """Decode in tiles and keep no freed memory: less at the peak, slower. null: as the server is set."""
+    """Decode in strips or tiles and keep no freed memory: less at the peak, slower. null: as the server is set."""
     type: Literal["txt2img", "img2img"] | None = None
     preview: bool = False
     """Make small previews while it is drawn."""

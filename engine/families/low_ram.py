@@ -1,4 +1,4 @@
-"""Pictures with less memory at the peak, as mflux offers it: the VAE decodes in strips, or in tiles. Knows no family."""
+"""Pictures with less memory at the peak, as mflux offers it: the VAE decodes in strips or in tiles."""
 
 from __future__ import annotations
 
