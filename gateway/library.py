@@ -72,8 +72,10 @@ class Library:
 
     @property
     def available(self) -> list[str]:
-        """The names of the models that can be drawn with, here or once they are downloaded."""
-        return [spec.name for spec in self._specs.values() if spec.unavailable is None and spec.task == "generate"]
+        """The names of the models that can be drawn with, once they are downloaded; the operator's own first."""
+        listed = {spec.name for spec in CATALOG}
+        rows = sorted(self._specs.values(), key=lambda spec: spec.name in listed)
+        return [spec.name for spec in rows if spec.unavailable is None and spec.task == "generate"]
 
     @property
     def aliases(self) -> Mapping[str, str]:
@@ -90,20 +92,25 @@ class Library:
         spec = self._specs.get(name)
         if spec is None:
             shown = name if len(name) <= 64 else name[:61] + "..."
-            why = instead_of(name) or "See the models list"
-            raise ModelNotFound(
-                f"Model '{shown}' not found. {why}", param="model", details={"available_models": self.available}
-            )
+            why, suggestion = instead_of(name) or ("See the models list", None)
+            details: dict[str, object] = {"available_models": self.available}
+            if suggestion is not None:
+                details["suggestion"] = suggestion
+            raise ModelNotFound(f"Model '{shown}' not found. {why}", param="model", details=details)
         return spec
+
+    def find_folder(self, spec: ModelSpec) -> Path | None:
+        """As `folder`; None where there is none."""
+        return self._locate(spec) if spec.unavailable is None else None
 
     def folder(self, spec: ModelSpec) -> Path:
         """The absolute folder of the model's weights.
 
         Raises: ModelNotServed, ModelNotOnDisk.
         """
+        folder = self.find_folder(spec)
         if spec.unavailable is not None:
             raise ModelNotServed(spec.unavailable, param="model")
-        folder = self._locate(spec)
         if folder is None:
             raise ModelNotOnDisk(
                 f"The weights of '{spec.name}' are not on this machine. {self._next_step(spec)}, or use '{EMBEDDED}', "
@@ -138,8 +145,12 @@ class Library:
 
     def on_disk(self, spec: ModelSpec) -> bool:
         """Whether the model could be loaded now: its own weights and those of its further repositories."""
-        folder = self._locate(spec) if spec.unavailable is None else None
+        folder = self.find_folder(spec)
         return folder is not None and self._locate_also(spec, folder) is not None
+
+    def draws(self, spec: ModelSpec) -> bool:
+        """Whether pictures can be drawn with it now."""
+        return spec.task == "generate" and self.on_disk(spec)
 
     def _locate_also(self, spec: ModelSpec, folder: Path) -> tuple[Path, ...] | None:
         """A folder for each further repository; none where mflux saved everything into the model's own."""

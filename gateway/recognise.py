@@ -46,24 +46,6 @@ def recognise(folder: Path, rows: Iterable[ModelSpec]) -> ModelSpec | None:
     return _named(folder.name, whole)
 
 
-def stored_bits(folder: Path) -> int | None:
-    """The bits that mflux quantised the weights to before it saved them.
-
-    Source: mflux 0.24, ModelSaver: `quantization_level` of each part's index.
-    """
-    for index in sorted(folder.glob("*/model.safetensors.index.json")):
-        level = _dict(_json(index).get("metadata")).get("quantization_level")
-        if isinstance(level, str) and level.isascii() and level.isdigit():
-            return int(level)
-    return None
-
-
-def size_gb(folder: Path) -> float:
-    """What the folder's weights take on disk."""
-    files = (*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors"))
-    return round(sum(file.stat().st_size for file in files) / 1e9, 2)
-
-
 def _noted_by_mflux(folder: Path) -> list[str]:
     """Source: mflux 0.24, SavedModelInfo: mflux_model.json."""
     note = _json(folder / "mflux_model.json")

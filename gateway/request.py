@@ -131,6 +131,8 @@ def resolve(
     def adjust(param: str, asked: str | int | float | None, used: str | int | float | None, reason: str) -> None:
         adjustments.append(Adjustment(param=param, asked=asked, used=used, reason=reason))
 
+    if spec.task != "generate":
+        raise InvalidRequest(f"{spec.name} enlarges pictures, it draws none. Use another model.", param="model")
     _check_prompts(request, limits)
     if request.negative_prompt and not spec.negative_prompt:
         adjust("negative_prompt", _clip(request.negative_prompt), None, f"{spec.name} takes no negative prompt")
@@ -247,7 +249,11 @@ def _guidance(asked: float | None, spec: ModelSpec, limits: Limits, adjust: _Adj
     if spec.distilled and asked != spec.default_guidance:
         adjust("guidance", asked, spec.default_guidance, f"{spec.name} is distilled: its guidance is fixed")
         return spec.default_guidance
-    return asked
+    low, high = spec.guidance_range
+    used = min(max(asked, low), high)
+    if used != asked:
+        adjust("guidance", asked, used, f"{spec.name} takes guidance from {low:g} to {high:g}")
+    return used
 
 
 def _loras(

@@ -10,8 +10,8 @@ _AS = "It is served as {}"
 _NOT = "It is not served. Use {}"
 
 INSTEAD: Mapping[str, tuple[str, str]] = {
-    "schnell": (_SEED + ", or {}", "flux1-schnell"),
-    "dev": (_SEED + ", or {}", "flux1-dev"),
+    "schnell": (_SEED, "flux1-schnell"),
+    "dev": (_SEED, "flux1-dev"),
     "sd-turbo": (_SD, "flux2-klein-4b"),
     "sdxl-turbo": (_SD, "z-image-turbo"),
     "stable-diffusion-v1.5": (_SD, "flux2-klein-4b"),
@@ -32,7 +32,7 @@ INSTEAD: Mapping[str, tuple[str, str]] = {
 """Lower-case names of mflux's and Xinference's, with a sentence and the model it names."""
 
 
-def instead_of(name: str) -> str | None:
-    """A sentence that names a served model, for a name that another gateway would know."""
+def instead_of(name: str) -> tuple[str, str] | None:
+    """A sentence, and what it suggests, for a name that another gateway would know."""
     found = INSTEAD.get(name.lower())
-    return None if found is None else found[0].format(found[1])
+    return None if found is None else (found[0].format(found[1]), f"Use {found[1]}")

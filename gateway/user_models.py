@@ -7,7 +7,8 @@ from pathlib import Path
 
 from engine.catalog import CATALOG, ModelSpec
 from gateway.errors import ModelNotFound
-from gateway.recognise import recognise, size_gb, stored_bits
+from gateway.recognise import recognise
+from gateway.weights import stored_bits, weights_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ def local_row(name: str, model: LocalModel) -> ModelSpec:
             f"models.local.{name}: {missing}: {folder}. Say like: with a name of the models list", param="model"
         )
     bits = stored_bits(folder)
+    taken = weights_bytes(folder)
     return like.model_copy(
         update={
             "name": name,
@@ -48,7 +50,7 @@ def local_row(name: str, model: LocalModel) -> ModelSpec:
             "revision": None,
             "files": (),
             "gated": False,
-            "size_gb": size_gb(folder) or like.size_gb,
+            "size_gb": round(taken / 1e9, 2) if taken else like.size_gb,
             "weights_gb": like.weights_gb or like.size_gb,
             "stored_bits": bits,
             "quantize": None if bits else like.quantize,

@@ -1,4 +1,4 @@
-"""What identifies a model's weights: the SHA-256 of its transformer. Reads files; opens none of them as a model."""
+"""What a model's weights are: their SHA-256, size and bits. Reads files; opens none of them as a model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 import re
 from functools import lru_cache
 from pathlib import Path
+
+from engine.safetensors import UnsafeFile, inspect
 
 HASHED_MOST_BYTES = 256 * 1024 * 1024
 """Larger files would be read for seconds, only to be listed."""
@@ -31,3 +33,23 @@ def sha256_of(folder: Path) -> str | None:
 def _hashed(file: Path, _changed_ns: int, _size: int) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def weights_bytes(source: Path) -> int:
+    """What the weights of a model take on disk."""
+    return sum(file.stat().st_size for file in source.glob("*/*.safetensors"))
+
+
+def stored_bits(source: Path) -> int | None:
+    """What a model that mflux saved is quantised to; None for one that is not."""
+    file = next(iter(sorted((source / "transformer").glob("*.safetensors"))), None)
+    return None if file is None else _stored_bits(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _stored_bits(file: Path, _changed_ns: int) -> int | None:
+    try:
+        said = inspect(file).metadata.get("quantization_level", "")
+    except (UnsafeFile, OSError):
+        return None
+    return int(said) if said.isdigit() else None

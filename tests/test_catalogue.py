@@ -57,5 +57,7 @@ def test_names_of_other_gateways_are_answered_with_a_model_that_is_served() -> N
         spec = SPECS[served]
         assert spec.unavailable is None
         assert spec.task == "generate"
-        assert served in str(instead_of(name.upper()))
+        sentence, suggestion = instead_of(name.upper()) or ("", "")
+        assert "Use " in sentence or served in sentence
+        assert suggestion == f"Use {served}"
     assert instead_of("nothing-like-it") is None

@@ -61,6 +61,21 @@ def test_a_distilled_model_caps_its_steps_and_fixes_its_guidance_and_says_so() -
     assert (base.plan.steps, base.plan.guidance, base.adjustments) == (30, 7.0, ())
 
 
+def test_guidance_beyond_what_a_model_takes_is_brought_inside_and_told() -> None:
+    high = resolved("flux2-klein-base-4b", guidance=20.0)
+    assert (high.plan.guidance, told(high)) == (10.0, {"guidance": (20.0, 10.0)})
+    low = resolved("flux2-klein-base-4b", guidance=0.0)
+    assert (low.plan.guidance, told(low)) == (1.0, {"guidance": (0.0, 1.0)})
+
+
+@pytest.mark.parametrize("leniency", ["refuse", "drop"])
+def test_a_model_that_enlarges_draws_nothing(leniency: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SPECS, "large", SPECS["z-image"].model_copy(update={"name": "large", "task": "upscale"}))
+    with pytest.raises(InvalidRequest, match="enlarges pictures") as refused:
+        resolved("large", leniency=leniency)
+    assert refused.value.param == "model"
+
+
 def test_a_row_that_names_its_bits_wins_over_the_setting() -> None:
     request = GenerationRequest(prompt="x")
     plan = resolve(request, SPECS["flux2-klein-4b-4-bit"], Limits(), random_seed=lambda: 1, default_quantize=8).plan

@@ -131,8 +131,10 @@ def test_weights_on_disk_that_are_quantised_already_are_not_counted_down_again(t
     folder = model_in(tmp_path, "mine", {"quantization_level": "8"})
     library = Library(tmp_path, default=KLEIN.name, local={"mine": LocalModel(folder, KLEIN.name)})
     found = Admission(library, lambda: ("metal", None), Peaks(), is_set=False)
-    plan = Load(model="mine", quantize=4)
-    assert found.footprint(plan, library.find("mine")).weights == int(KLEIN.loaded_gb(4) * GB)
+    mine = library.find("mine")
+    assert mine.stored_bits == 8
+    as_stored = int(mine.size_gb * GB)
+    assert {found.footprint(Load(model="mine", quantize=bits), mine).weights for bits in (4, None)} == {as_stored}
 
 
 # ---- copies --------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from engine.catalog import CATALOG
 from gateway.errors import ModelNotFound, ModelNotServed
 from gateway.library import Library
-from gateway.recognise import recognise, stored_bits
+from gateway.recognise import recognise
 from gateway.user_models import HubModel, LocalModel
 
 
@@ -83,16 +83,14 @@ def test_a_folder_without_notes_is_told_by_its_name(name: str, told: str | None,
 def test_what_is_no_note_is_passed_over(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, mflux_model=[1], model_index={"_class_name": {}, "_name_or_path": 3})
     (folder / "transformer" / "config.json").write_bytes(b"\xff{")
-    (folder / "transformer" / "model.safetensors.index.json").write_text('{"metadata": {"quantization_level": "None"}}')
     assert recognise(folder, CATALOG) is None
-    assert stored_bits(folder) is None
 
 
 def test_a_local_model_has_the_abilities_of_what_it_is_and_the_bits_it_was_saved_at(tmp_path: Path) -> None:
-    index = {"metadata": {"quantization_level": "4"}}
-    folder = folder_of(
-        tmp_path, mflux_model={"model_name": "flux2-klein-base-4b"}, **{"transformer__model.safetensors.index": index}
-    )
+    folder = folder_of(tmp_path, mflux_model={"model_name": "flux2-klein-base-4b"})
+    tensor = {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}
+    header = json.dumps({"__metadata__": {"quantization_level": "4"}, "w": tensor}).encode()
+    (folder / "transformer" / "0.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"x")
     library = Library(tmp_path, default="mine", local={"mine": LocalModel(folder)})
     spec = library.find("mine")
     assert (spec.geometry, spec.stored_bits, spec.default_guidance) == ("flux2-klein-base-4b", 4, 4.0)
@@ -128,8 +126,9 @@ def test_an_unavailable_model_is_listed_and_refused_and_nothing_else_is_drawn(tm
     assert caught.value.param == "model"
     with pytest.raises(ModelNotFound) as unknown:
         library.find("schnell")
-    message = "Model 'schnell' not found. Flux1 models removed. Use flux2-klein-4b or flux2-klein-9b, or flux1-schnell"
+    message = "Model 'schnell' not found. Flux1 models removed. Use flux2-klein-4b or flux2-klein-9b"
     assert unknown.value.message == message
+    assert unknown.value.details["suggestion"] == "Use flux1-schnell"
     assert "flux2-dev" not in unknown.value.details["available_models"]
 
 

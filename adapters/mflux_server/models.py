@@ -25,7 +25,7 @@ async def ls(request: Request) -> Response:
     def there() -> list[tuple[str, ModelSpec]]:
         named = [(spec.name, spec) for spec in library.specs]
         named += [(alias, library.find(alias)) for alias in library.aliases]
-        return [(name, spec) for name, spec in named if spec.task == "generate" and library.on_disk(spec)]
+        return [(name, spec) for name, spec in named if library.draws(spec)]
 
     return shown(to_listing(await asyncio.to_thread(there)))
 

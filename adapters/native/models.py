@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -14,9 +15,6 @@ from engine.catalog import ModelSpec
 from gateway.core import Core
 from gateway.options import Origin
 from gateway.weights import sha256_of
-
-TEXT_TOKENS = 512
-"""What every family here pads a prompt to. Source: mflux 0.24, Flux2PromptEncoder."""
 
 
 async def models(request: Request) -> Response:
@@ -33,8 +31,8 @@ async def models(request: Request) -> Response:
 
 def to_model(core: Core, name: str, spec: ModelSpec) -> ModelShown:
     """Reads folders: call it in a thread."""
-    downloaded = core.library.on_disk(spec)
-    sha256 = sha256_of(core.library.folder(spec)) if downloaded else None
+    folder = core.library.find_folder(spec) if core.library.on_disk(spec) else None
+    sha256 = None if folder is None else sha256_of(folder)
     return {
         "title": name,
         "model_name": spec.repo or spec.name,
@@ -42,13 +40,16 @@ def to_model(core: Core, name: str, spec: ModelSpec) -> ModelShown:
         "sha256": sha256,
         "config": {
             "base_arch": spec.family.removesuffix("_tiny"),
-            "supports_guidance": not spec.distilled,
-            "max_sequence_length": TEXT_TOKENS,
+            "supports_guidance": spec.guidance_range[0] < spec.guidance_range[1],
+            "max_sequence_length": spec.max_sequence,
         },
-        "downloaded": downloaded,
+        "downloaded": folder is not None,
         "size_gb": spec.size_gb,
         "description": spec.description,
         "licence": spec.licence,
+        "gated": spec.gated,
+        "revision": spec.revision,
+        "stored_bits": spec.stored_bits,
         "default": spec.name == core.library.default,
         "quantize": spec.quantize or core.settings.models.quantize,
         "default_steps": core.settings.generation.default_steps or spec.default_steps,
@@ -71,10 +72,11 @@ def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
         "max_steps": limits.max_steps if as_sent else min(limits.max_steps, spec.useful_max_steps),
         "default_guidance": spec.default_guidance,
         "guidance_range": [low, min(high, limits.max_guidance)],
-        "guidance": not spec.distilled,
+        "guidance": low < high,
         "negative_prompt": spec.negative_prompt,
         "init_image": spec.init_image,
         "mask": spec.masks,
+        "needs_mask": spec.needs_mask,
         "max_references": spec.max_references,
         "needs_reference": spec.needs_reference,
         "lora": spec.lora,
@@ -88,24 +90,24 @@ async def model_status(request: Request) -> Response:
     name = request.path_params["model_id"]
     spec = core.library.find(name)
 
-    def folder() -> str | None:
-        return core.library.folder(spec).name if core.library.on_disk(spec) else None
+    def folder() -> Path | None:
+        return core.library.find_folder(spec) if core.library.on_disk(spec) else None
 
     found = await asyncio.to_thread(folder)
-    set_aside = found is not None and core.service.house.is_set_aside(core.library.folder(spec))
+    set_aside = found is not None and core.service.house.is_set_aside(found)
     answer: ModelStatus = {
         "model": name,
-        "status": "missing"
+        "status": "unavailable"
+        if set_aside or spec.unavailable is not None
+        else "missing"
         if found is None
-        else "unavailable"
-        if set_aside
         else "loading"
         if is_loading(core, spec)
         else "ready",
         "downloaded": found is not None,
         "loaded": core.service.engine.loaded_model == spec.name,
         "size_gb": spec.size_gb,
-        "path": found,
+        "path": None if found is None else found.name,
     }
     return JSONResponse(answer)
 

@@ -205,7 +205,7 @@ class Provenance(TypedDict):
 class ModelConfig(TypedDict):
     base_arch: str
     supports_guidance: bool
-    max_sequence_length: int
+    max_sequence_length: int | None
 
 
 class Capabilities(TypedDict):
@@ -223,6 +223,7 @@ class Capabilities(TypedDict):
     negative_prompt: bool
     init_image: bool
     mask: bool
+    needs_mask: bool
     max_references: int
     needs_reference: bool
     lora: bool
@@ -242,6 +243,9 @@ class ModelShown(TypedDict):
     size_gb: float
     description: str
     licence: str
+    gated: bool
+    revision: str | None
+    stored_bits: int | None
     default: bool
     quantize: int | None
     default_steps: int

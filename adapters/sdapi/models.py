@@ -71,7 +71,7 @@ async def sd_models(request: Request) -> Response:
     """What can be drawn with now."""
     library = core_of(request).library
     rows = await asyncio.to_thread(
-        checkpoint_rows, library.specs, library.aliases, library.on_disk, checkpoint_of(request)
+        checkpoint_rows, library.specs, library.aliases, library.draws, checkpoint_of(request)
     )
     return JSONResponse(rows)
 

@@ -139,14 +139,14 @@ def options_of(checkpoint: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checkpoint_rows(
-    specs: Iterable[ModelSpec], aliases: Mapping[str, str], on_disk: Callable[[ModelSpec], bool], current: str
+    specs: Iterable[ModelSpec], aliases: Mapping[str, str], draws: Callable[[ModelSpec], bool], current: str
 ) -> list[dict[str, Any]]:
     """One row a model that can be drawn with now, aliases included, and in any case the current one.
 
     Title and model_name are one plain name and `filename` names no folder of this machine.
     Source: A1111 1.10.1 SDModelItem.
     """
-    there = [spec.name for spec in specs if spec.task == "generate" and on_disk(spec)]
+    there = [spec.name for spec in specs if draws(spec)]
     names = [*there, *(alias for alias, target in aliases.items() if target in there)]
     if current not in names:
         names.insert(0, current)

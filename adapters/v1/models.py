@@ -27,10 +27,9 @@ def to_models(library: Library, vision: Folders) -> dict[str, Any]:
 
     Source: OpenAI's list object.
     """
-    drawing = [spec for spec in library.specs if spec.task == "generate"]
-    rows = [_row(spec.name, spec, library) for spec in drawing if library.on_disk(spec)]
+    rows = [_row(spec.name, spec, library) for spec in library.specs if library.draws(spec)]
     aliased = {name: library.find(name) for name in library.aliases}
-    rows += [_row(name, spec, library) for name, spec in aliased.items() if library.on_disk(spec)]
+    rows += [_row(name, spec, library) for name, spec in aliased.items() if library.draws(spec)]
     return {"object": "list", "data": [*rows, *_readers(vision)]}
 
 
@@ -61,13 +60,24 @@ def _row(name: str, spec: ModelSpec, library: Library) -> dict[str, Any]:
         "owned_by": spec.repo.partition("/")[0] if spec.repo else "mflux-gateway",
         "model_type": "image",
         "model_name": spec.name,
-        "model_ability": ["text2image", "image2image", "inpainting"],
+        "model_ability": _abilities(spec),
         "max_references": spec.max_references,
         "model_family": spec.geometry,
         "model_description": spec.description,
         "description": spec.description,
         "licence": spec.licence,
     }
+
+
+def _abilities(spec: ModelSpec) -> list[str]:
+    """In Xinference's words."""
+    follows = spec.init_image or spec.max_references > 0
+    said = {
+        "text2image": not (spec.needs_mask or spec.needs_reference),
+        "image2image": follows and not spec.needs_mask,
+        "inpainting": spec.masks,
+    }
+    return [name for name, can in said.items() if can]
 
 
 def _readers(vision: Folders) -> list[dict[str, Any]]:

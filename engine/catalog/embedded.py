@@ -21,6 +21,7 @@ ROWS = (
         default_steps=4,
         useful_max_steps=8,
         guidance_range=(1.0, 1.0),
+        max_sequence=512,
         default_px=128,
         native_px=128,
         max_references=1,

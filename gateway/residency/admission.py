@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from engine.catalog import EMBEDDED, ModelSpec
 from engine.protocol import EngineJob, Generate, Load
-from gateway.errors import InsufficientMemory, ModelNotOnDisk
+from gateway.errors import InsufficientMemory
 from gateway.library import Library
 from gateway.machine import total_bytes
-from gateway.residency.copies import stored_bits, weights_bytes
 from gateway.residency.footprint import GB, Footprint, Peaks, guess
+from gateway.weights import stored_bits, weights_bytes
 
 MEMORY_SHARE = 0.9
 """Of the machine's memory, where the device names no limit of its own."""
@@ -37,10 +36,7 @@ class Admission:
 
     def footprint(self, plan: EngineJob, spec: ModelSpec) -> Footprint:
         """Reads sizes from disk: milliseconds."""
-        try:
-            folder: Path | None = self._library.folder(spec)
-        except ModelNotOnDisk:
-            folder = None
+        folder = self._library.find_folder(spec)
         known = folder is not None and stored_bits(folder) is None and spec.stored_bits is None
         disk_bytes = weights_bytes(folder) if folder is not None and known else None
         guessed = guess(plan, spec, disk_bytes=disk_bytes, is_float32=self._device()[0] == "cpu")

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from engine.catalog import ModelSpec
-from engine.safetensors import UnsafeFile, inspect
+from gateway.weights import stored_bits
 
 log = logging.getLogger("gateway.residency")
 
@@ -106,26 +106,6 @@ def fingerprint(source: Path) -> dict[str, object]:
     files = sorted(f for f in source.glob("*/*") if f.suffix in (".safetensors", ".json"))
     seen = [[file.relative_to(source).as_posix(), (found := file.stat()).st_size, found.st_mtime_ns] for file in files]
     return {"mflux": _mflux_version(), "files": seen}
-
-
-def weights_bytes(source: Path) -> int:
-    """What the weights of a model take on disk."""
-    return sum(file.stat().st_size for file in source.glob("*/*.safetensors"))
-
-
-def stored_bits(source: Path) -> int | None:
-    """What a model that mflux saved is quantised to; None for one that is not."""
-    file = next(iter(sorted((source / "transformer").glob("*.safetensors"))), None)
-    return None if file is None else _stored_bits(file, file.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _stored_bits(file: Path, _changed_ns: int) -> int | None:
-    try:
-        said = inspect(file).metadata.get("quantization_level", "")
-    except (UnsafeFile, OSError):
-        return None
-    return int(said) if said.isdigit() else None
 
 
 @lru_cache(maxsize=1)
