@@ -68,13 +68,14 @@ class Library:
 
     @property
     def specs(self) -> tuple[ModelSpec, ...]:
-        return tuple(self._specs.values())
+        """Every row but those whose name is an alias of another model's."""
+        return tuple(spec for name, spec in self._specs.items() if name not in self._aliases)
 
     @property
     def available(self) -> list[str]:
         """The names of the models that can be drawn with, once they are downloaded; the operator's own first."""
         listed = {spec.name for spec in CATALOG}
-        rows = sorted(self._specs.values(), key=lambda spec: spec.name in listed)
+        rows = sorted(self.specs, key=lambda spec: spec.name in listed)
         return [spec.name for spec in rows if spec.unavailable is None and spec.task == "generate"]
 
     @property
