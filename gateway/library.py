@@ -73,10 +73,10 @@ class Library:
 
     @property
     def available(self) -> list[str]:
-        """The names of the models that can be drawn with, once they are downloaded; the operator's own first."""
+        """The names of the models that can be drawn with, once downloaded; the operator's own and aliases first."""
+        drawn = [spec.name for spec in self.specs if spec.unavailable is None and spec.task == "generate"]
         listed = {spec.name for spec in CATALOG}
-        rows = sorted(self.specs, key=lambda spec: spec.name in listed)
-        return [spec.name for spec in rows if spec.unavailable is None and spec.task == "generate"]
+        return [*sorted(set(drawn) - listed), *self._aliases, *(name for name in drawn if name in listed)]
 
     @property
     def aliases(self) -> Mapping[str, str]:
