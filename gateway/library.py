@@ -89,7 +89,7 @@ class Library:
         """
         if name is None:
             name = self.default
-        name = getattr(self, "_aliases", {}).get(name, name)
+        name = self._aliases.get(name, name)
         spec = self._specs.get(name)
         if spec is None:
             shown = name if len(name) <= 64 else name[:61] + "..."

@@ -31,7 +31,7 @@ def test_no_two_rows_have_one_name() -> None:
 
 
 def test_the_seeds_table_is_served_but_for_flux2_dev() -> None:
-    """Of the third seed's document; seedvr2 enlarges."""
+    """Of the third seed's document."""
     klein = [
         f"flux2-klein-{base}{size}{bits}"
         for base in ("", "base-")
@@ -42,6 +42,7 @@ def test_the_seeds_table_is_served_but_for_flux2_dev() -> None:
     assert len(klein) == 26
     assert all(SPECS[name].unavailable is None for name in klein)
     assert all(SPECS[name].unavailable for name in ("flux2-dev", "flux2-dev-4-bit", "flux2-dev-8-bit"))
+    assert (SPECS["seedvr2"].task, SPECS["seedvr2"].unavailable) == ("upscale", None)
 
 
 def test_a_quantised_model_takes_less_memory_and_its_unquantised_parts_stay() -> None:
