@@ -24,6 +24,7 @@ from tests.sdapi_mutations import Sent, changed, outcome, send
 from tests.sdapi_support import SMALL
 from tests.test_store_machine import StoreMachine
 
+TINY = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 STORY = 12
 """Operations of one story of the store at most."""
 
@@ -100,13 +101,37 @@ def store(folder: Path, count: int, number: int) -> None:
         say(name, many)
 
 
+def jobs(folder: Path, count: int, number: int) -> None:
+    """Small jobs through HTTP, a tenth of them followed on a stream; memory and files of the gateway all along."""
+    gateway = Live(folder, config={"generation": {"previews": False}}).start()
+    try:
+        assert gateway.process is not None
+        process = psutil.Process(gateway.process.pid)
+        marks: list[tuple[int, int, int]] = []
+        with httpx.Client(base_url=f"{gateway.url}/api/v1", timeout=60) as client:
+            for n in range(1, count + 1):
+                job_id = client.post("/generate", json={**TINY, "seed": number + n}).json()["job_id"]
+                if n % 10 == 0:
+                    with client.stream("GET", f"/jobs/{job_id}/stream?images=false") as answer:
+                        assert b"event: complete" in answer.read()
+                if n % (count // 10) == 0:
+                    marks.append((n, process.memory_info().rss, process.num_fds()))
+    finally:
+        gateway.stop()
+    for n, rss, fds in marks:
+        say(f"MB, open files after {n} jobs", f"{rss / 2**20:.1f}, {fds}")
+    (n0, rss0, _), (n1, rss1, _) = marks[len(marks) // 2 - 1], marks[-1]
+    say("MB in 10,000 jobs, second half", round((rss1 - rss0) / 2**20 * 10_000 / (n1 - n0), 2))
+
+
 SOAKS = {
+    "jobs": Soak(jobs, 10_000, "R-20: small jobs one after the other: memory and open files stay as they are"),
     "store": Soak(store, 100_000, "R-12: submits, claims, ends, cancels, moves, pauses and restarts in any order"),
     "sdapi": Soak(sdapi, 4000, "random changes of valid /sdapi/v1 requests: no 5xx of our own, no hang"),
 }
 
 
-def say(what: str, value: float) -> None:
+def say(what: str, value: float | str) -> None:
     print(f"{what:40} {value:>10}")
 
 

@@ -67,3 +67,16 @@ def test_one_module_alone_starts_the_engine() -> None:
     users = [name_of(f) for f in FILES if any(m.startswith("engine.client") for m in imports(f))]
     allowed = ("engine/client", "gateway/app.py", "gateway/service.py", "gateway/lane.py")
     assert all(user.startswith(allowed) for user in users)
+
+
+def test_nothing_runs_what_it_reads() -> None:
+    """S-44: no pickle in any coat, no shell, no second road to the network."""
+    modules = {"pickle", "marshal", "shelve", "dill", "torch", "requests", "urllib.request", "multiprocessing"}
+    calls = {"eval", "exec", "__import__", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "numpy.load"}
+    for file in FILES:
+        assert not {m for m in imports(file) if m in modules or m.split(".")[0] in modules}, name_of(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in calls, f"{name_of(file)}:{node.lineno}"
+                shell = [k.value for k in node.keywords if k.arg == "shell"]
+                assert not any(ast.unparse(value) != "False" for value in shell), f"{name_of(file)}:{node.lineno}"

@@ -366,6 +366,20 @@ def test_stopping_gives_the_running_job_back_and_the_next_gateway_finishes_it(tm
     run(story())
 
 
+def test_a_stop_while_the_model_loads_is_no_crash_and_the_next_gateway_draws(tmp_path: Path) -> None:
+    """R-18."""
+
+    async def story() -> None:
+        async with service_in(tmp_path, script={"load_seconds": 30.0}) as service:
+            job = await service.submit(request(), ME)
+            await until(lambda: (progress := service.progress(job.id)) is not None and progress.phase == "loading")
+        async with service_in(tmp_path) as service:
+            ended = await service.ended(job.id)
+            assert (ended.state, ended.crashes) == (State.SUCCEEDED, 0)
+
+    run(story())
+
+
 def test_a_stopping_gateway_takes_no_more_jobs_and_ends_its_streams(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, script={"step_seconds": 0.2}) as service:

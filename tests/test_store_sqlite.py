@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.protocol import Succeeded
 from gateway.errors import StorageFull
 from gateway.job import Priority, State
 from gateway.store.base import JobStore, StoreCorrupt, StoreLocked
@@ -150,5 +151,30 @@ def test_a_claim_costs_as_many_statements_with_a_thousand_waiting_jobs_as_with_o
                 store._database._write_db.set_trace_callback(None)
                 counts.append(len(statements))
             assert counts[0] == counts[1]
+
+    run(story())
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+def test_a_clock_that_jumps_while_a_job_runs_takes_nothing_and_makes_no_negative_time(
+    tmp_path: Path, jump_s: float
+) -> None:
+    """R-07: the embedded store has no leases to expire."""
+
+    async def story() -> None:
+        now = [1_000_000.0]
+        async with opened(lambda: SqliteStore(tmp_path, lambda: now[0])) as store:
+            running, waiting = await submit(store), await submit(store)
+            lease = await claim(store)
+            now[0] += jump_s
+            assert await store.reap() == []
+            assert await store.heartbeat(lease) == "ok"
+            assert await store.position(waiting.id) == 1
+            verdict, ended = await store.commit(lease, Succeeded())
+            assert (verdict, ended.id) == ("committed", running.id)
+            assert ended.seconds is not None
+            assert ended.seconds >= 0
+            assert (await store.stats()).drawing_seconds >= 0
+            assert (await claim(store)).job.id == waiting.id
 
     run(story())

@@ -1,6 +1,6 @@
 """The order of one lane's waiting jobs, kept while jobs come and go: a claim or a submit finds nothing anew.
 
-Always what `gateway.queue.order` would say. Where a change may touch more than one job's place, `is_known` turns False
+Always what `gateway.queue.order` would say. Where a change may touch more than one job's place, `holds` turns False
 and the order is to be found again. Pure; knows no store and no clock.
 """
 
@@ -32,6 +32,7 @@ class KeptOrder:
 
     def __init__(self, waiting: Iterable[Waiting], turns: Turns, now: float) -> None:
         self._turns = turns
+        self._found_at = now
         self._keyed: list[tuple[Key, Waiting]] = []
         self._key_of: dict[str, Key] = {}
         self._rounds: Counter[int] = Counter()
@@ -40,9 +41,9 @@ class KeptOrder:
         self._groups: dict[Group, deque[str]] = {}
         """Jobs by their own class and owner, in order of submission: only the first one ages."""
         self._newest = -1
-        self.until = float("inf")
+        self._until = float("inf")
         """Age alone changes the order then, at the earliest."""
-        self.is_known = True
+        self._is_known = True
         for key, job in keyed(waiting, turns, now):
             self._keyed.append((key, job))
             self._key_of[job.id] = key
@@ -51,9 +52,13 @@ class KeptOrder:
             group = self._groups.setdefault(job.group, deque())
             group.append(job.id)
             if len(group) == 1:
-                self.until = min(self.until, next_rise_of(job, turns, now))
+                self._until = min(self._until, next_rise_of(job, turns, now))
         self._keyed.sort(key=_key)
         self._line: tuple[Waiting, ...] | None = None
+
+    def holds(self, now: float) -> bool:
+        """Whether it need not be found again; a clock that was set back makes heads younger."""
+        return self._is_known and self._found_at <= now < self._until
 
     @property
     def line(self) -> tuple[Waiting, ...]:
@@ -92,7 +97,7 @@ class KeptOrder:
         group = self._groups[job.group]
         self._turns = taken.turns
         if level == OVERDUE or group[0] != job.id or not (turn == 0 or (turn == 1 and first_of_class)):
-            self.is_known = False
+            self._is_known = False
             return
         # What is left of its owner moves up by one and has had its turn: nobody's place changes but by this one job.
         del self._keyed[place], self._key_of[job.id]
@@ -101,7 +106,7 @@ class KeptOrder:
         group.popleft()
         if group:
             next_head = self._keyed[self.place(group[0]) or 0][1]
-            self.until = min(self.until, next_rise_of(next_head, taken.turns, taken.at))
+            self._until = min(self._until, next_rise_of(next_head, taken.turns, taken.at))
         else:
             del self._groups[job.group]
         self._line = None
@@ -109,7 +114,7 @@ class KeptOrder:
     def put(self, job: Waiting) -> None:
         """It waits, or waits elsewhere than before."""
         if job.standing.number <= self._newest:
-            self.is_known = False
+            self._is_known = False
             return
         level, slot = int(job.standing.priority), job.group
         turn = self._slots[slot] + (slot in self._turns.had)
@@ -121,7 +126,7 @@ class KeptOrder:
         group = self._groups.setdefault(slot, deque())
         group.append(job.id)
         if len(group) == 1:  # its age counts from its coming: before `until` it stays in its class
-            self.until = min(self.until, next_rise_of(job, self._turns, job.standing.since))
+            self._until = min(self._until, next_rise_of(job, self._turns, job.standing.since))
         self._line = None
 
 

@@ -57,7 +57,7 @@ class Line:
         """It runs now."""
         with self._lock:
             lane = self._lanes[taken.job.lane]
-            is_same = lane.order is taken.order and taken.order.is_known
+            is_same = lane.order is taken.order
             if self._lookahead:
                 self._count_passed(lane, taken)
             self._forget(lane, taken.job.id)
@@ -134,7 +134,7 @@ class Line:
 
     def _order(self, lane: Lane, now: float) -> KeptOrder:
         found = self._lanes[lane]
-        if found.order is None or not found.order.is_known or now >= found.order.until:
+        if found.order is None or not found.order.holds(now):
             found.order = KeptOrder(found.waiting.values(), found.turns, now)
         return found.order
 

@@ -357,8 +357,8 @@ class SqliteStore:
             counted = db.execute("SELECT state, protocol, count(*) FROM jobs GROUP BY 1, 2")
             counts = {(State(row[0]), str(row[1])): int(row[2]) for row in counted}
             images, seconds = db.execute(
-                "SELECT coalesce(sum(images), 0), coalesce(sum(finished_at - started_at), 0)"
-                " FROM jobs WHERE state = 'succeeded'"
+                "SELECT coalesce(sum(images), 0), coalesce(sum(CASE WHEN finished_at > started_at"
+                " THEN finished_at - started_at ELSE 0 END), 0) FROM jobs WHERE state = 'succeeded'"
             ).fetchone()
             return Stats(counts, int(images), float(seconds))
 
