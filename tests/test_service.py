@@ -312,10 +312,10 @@ def test_a_full_disk_fails_the_job_by_name_and_spares_the_next(tmp_path: Path, m
             keep = service.pictures.keep
             full = iter([True])
 
-            def faltering(spooled: Path, name: str) -> None:
+            def faltering(*arguments: Any) -> None:
                 if next(full, False):
                     raise StorageFull
-                keep(spooled, name)
+                keep(*arguments)
 
             monkeypatch.setattr(service.pictures, "keep", faltering)
             first, second = [await service.submit(request(), ME) for _ in range(2)]
