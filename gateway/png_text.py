@@ -8,6 +8,7 @@ import zlib
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = len(SIGNATURE) + 25
 """Where the IHDR chunk, always first and always this long, ends."""
+TEXT_KINDS = (b"tEXt", b"iTXt", b"zTXt")
 
 
 def with_text(png: bytes, keyword: str, text: str) -> bytes:
@@ -24,3 +25,16 @@ def with_text(png: bytes, keyword: str, text: str) -> bytes:
         kind, data = b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + text.encode()
     chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     return png[:HEADER_END] + chunk + png[HEADER_END:]
+
+
+def without_text(png: bytes) -> bytes:
+    """The same picture with no text chunk. Raises: ValueError for what is no PNG. Source: PNG specification, 5.3."""
+    if not png.startswith(SIGNATURE):
+        raise ValueError("not a PNG")
+    kept, at = [SIGNATURE], len(SIGNATURE)
+    while at < len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+        if png[at + 4 : at + 8] not in TEXT_KINDS:
+            kept.append(png[at:end])
+        at = end
+    return b"".join(kept)

@@ -27,7 +27,7 @@ NO_EDIT = {"path": str(EMBEDDED_PATH), "like": "z-image-turbo"}
 MODELS = {"aliases": {"klein": "flux2-tiny"}, "local": {"no-edit": NO_EDIT}}
 """Any folder of weights will do: the fake backend reads none."""
 
-gateway, client = fixtures(config={"models": MODELS})
+gateway, client = fixtures(config={"models": MODELS, "generation": {"sign_pictures": False}})
 slow_gateway, slow = fixtures("slow_gateway", "slow", fake_script={"step_seconds": STEP_S})
 
 
@@ -364,7 +364,7 @@ def test_a_failed_picture_is_a_500_with_its_sentence_and_the_next_one_works(tmp_
         assert client.post("txt2img", json=SMALL).status_code == 200
 
 
-def test_the_picture_on_disk_holds_no_prompt(gateway: Live, client: httpx.Client) -> None:
+def test_the_picture_on_disk_holds_no_prompt_where_pictures_are_not_signed(gateway: Live, client: httpx.Client) -> None:
     client.post("txt2img", json={**SMALL, "prompt": "canary-prompt"})
     for file in (gateway.folder / "output").iterdir():
         assert b"canary-prompt" not in file.read_bytes()

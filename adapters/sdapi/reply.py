@@ -22,7 +22,7 @@ from engine.protocol import Generate
 from gateway import __version__
 from gateway.images import encode
 from gateway.job import Job
-from gateway.png_text import with_text
+from gateway.png_text import with_text, without_text
 from gateway.request import Adjustment
 
 VERSION = f"mflux-gateway {__version__}"
@@ -90,7 +90,7 @@ def file_of(png: bytes, infotext: str, look: Look) -> bytes:
     """A stored picture as its client wants it. Source: A1111 1.10.1 `samples_format`, `enable_pnginfo`."""
     text = infotext if look.with_infotext else None
     if look.format == "png":
-        return png if text is None else with_text(png, PNG_KEYWORD, text)
+        return without_text(png) if text is None else with_text(png, PNG_KEYWORD, text)
     return encode(png, format=look.format, quality=look.quality, text=text)
 
 

@@ -8,15 +8,15 @@ from PIL import Image
 
 from adapters.v1.values import PictureFormat
 from gateway.images import encode
-from gateway.provenance import carried
+from gateway.png_text import without_text
 
 QUALITY_MAX = {"png": 100, "jpeg": 95, "webp": 100}
 """Pillow: a JPEG above 95 grows and does not get better."""
 
 
 def from_png(png: bytes, picture_format: PictureFormat, compression: int | None = None) -> bytes:
-    """A stored picture as `picture_format`; a PNG stays the very file. `compression` is 0, smallest, to 100, best."""
-    return png if picture_format == "png" else _encoded(png, picture_format, compression, carried(png))
+    """A stored picture without a word of its prompt (S-32). `compression` is 0, smallest, to 100, best."""
+    return without_text(png) if picture_format == "png" else _encoded(png, picture_format, compression)
 
 
 def from_preview(
@@ -29,6 +29,6 @@ def from_preview(
     return _encoded(pixels.getvalue(), picture_format, compression)
 
 
-def _encoded(pixels: bytes, picture_format: PictureFormat, compression: int | None, text: str | None = None) -> bytes:
+def _encoded(pixels: bytes, picture_format: PictureFormat, compression: int | None) -> bytes:
     quality = min(100 if compression is None else max(1, compression), QUALITY_MAX[picture_format])
-    return encode(pixels, format=picture_format, quality=quality, text=text)
+    return encode(pixels, format=picture_format, quality=quality)
