@@ -22,7 +22,7 @@ INSTEAD: Mapping[str, tuple[str, str]] = {
     "sd3.5-large-turbo": (_SD, "z-image-turbo"),
     "flux.1-schnell": (_AS, "flux1-schnell"),
     "flux.1-dev": (_AS, "flux1-dev"),
-    "flux.1-kontext-dev": (_NOT, "flux2-klein-9b"),
+    "flux.1-kontext-dev": (_AS, "flux1-kontext-dev"),
     "kolors": (_NOT, "qwen-image"),
     "hunyuandit-v1.2": (_NOT, "qwen-image"),
     "hunyuandit-v1.2-distilled": (_NOT, "z-image-turbo"),

@@ -6,6 +6,7 @@ import pytest
 
 from engine.catalog import CATALOG, ModelSpec
 from gateway.substitutes import INSTEAD, instead_of
+from tools.write_models import PAGE, with_tables
 
 SPECS = {spec.name: spec for spec in CATALOG}
 
@@ -62,3 +63,9 @@ def test_names_of_other_gateways_are_answered_with_a_model_that_is_served() -> N
         assert "Use " in sentence or served in sentence
         assert suggestion == f"Use {served}"
     assert instead_of("nothing-like-it") is None
+
+
+def test_the_documented_table_is_the_catalogue() -> None:
+    page = PAGE.read_text("utf-8")
+    assert with_tables(page) == page, "run python -m tools.write_models"
+    assert all(f"`{spec.name}`" in page for spec in CATALOG if not spec.quantize and not spec.stored_bits)

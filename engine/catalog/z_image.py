@@ -45,6 +45,7 @@ _BASE = ModelSpec(
     default_steps=50,
     useful_max_steps=100,
     default_guidance=4.0,
+    guidance_range=(1.0, 10.0),
     max_sequence=512,
     negative_prompt=True,
 )
