@@ -125,14 +125,12 @@ def resolve(
     Raises: InvalidRequest naming the parameter.
     """
     if spec.task != "generate":
-        raise InvalidRequest(f"{spec.name} upscales pictures; it does not draw from a prompt.", param="model")
+        raise InvalidRequest(f"{spec.name} enlarges pictures, it draws none. Use another model.", param="model")
     adjustments: list[Adjustment] = []
 
     def adjust(param: str, asked: str | int | float | None, used: str | int | float | None, reason: str) -> None:
         adjustments.append(Adjustment(param=param, asked=asked, used=used, reason=reason))
 
-    if spec.task != "generate":
-        raise InvalidRequest(f"{spec.name} enlarges pictures, it draws none. Use another model.", param="model")
     _check_prompts(request, limits)
     if request.negative_prompt and not spec.negative_prompt:
         adjust("negative_prompt", _clip(request.negative_prompt), None, f"{spec.name} takes no negative prompt")
