@@ -106,8 +106,9 @@ def _spellings(layer: str) -> Iterator[str]:
 
 
 def names_of(models: frozenset[str]) -> list[str]:
-    """The catalogue's names of these, variants left out."""
-    return [spec.name for spec in CATALOG if spec.geometry in models and spec.quantize is None]
+    """The catalogue's names of these, those of fewer bits left out."""
+    rows = (spec for spec in CATALOG if spec.quantize is None and spec.stored_bits is None)
+    return [spec.name for spec in rows if spec.geometry in models]
 
 
 @cache
