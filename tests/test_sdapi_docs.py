@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapters.sdapi import ADAPTER
+from adapters.sdapi.control import Unit
 from adapters.sdapi.lenient import Ignored
 from adapters.sdapi.payloads import ExtraBatch, ExtraSingle, Img2Img, LoraItem, Txt2Img
 from adapters.sdapi.routing import PREFIX
@@ -15,7 +16,7 @@ from adapters.sdapi.routing import PREFIX
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "sdapi.md").read_text()
 WORDS = set(re.findall(r"[\w*]+", PAGE))
-MODELS = (Txt2Img, Img2Img, ExtraSingle, ExtraBatch, LoraItem)
+MODELS = (Txt2Img, Img2Img, ExtraSingle, ExtraBatch, LoraItem, Unit)
 FIELDS = {name: info.annotation for model in MODELS for name, info in model.model_fields.items()}
 TESTS = [*(ROOT / "tests").glob("*sdapi_*.py"), *(ROOT / "tests" / "golden" / "sdapi").glob("*.json")]
 TEST_CODE = "\n".join(file.read_text() for file in TESTS)

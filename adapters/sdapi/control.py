@@ -34,7 +34,12 @@ PARAM = "alwayson_scripts"
 READY, OUTLINES = "none", "canny"
 MODULES = (READY, OUTLINES)
 """`none` takes the map as it is, of outlines or of depths; `canny` finds the outlines."""
-RESIZE_MODES = {"just resize": 0, "crop and resize": 1, "resize and fill": 2, "0": 0, "1": 1, "2": 2}
+MOST_UNITS = 1
+RESIZE_MODES = {
+    **dict.fromkeys(("just resize", "0", "3"), 0),
+    **dict.fromkeys(("crop and resize", "inner fit (scale to fit)", "scale to fit (inner fit)", "1"), 1),
+    **dict.fromkeys(("resize and fill", "outer fit (shrink to fit)", "envelope (outer fit)", "2"), 2),
+}
 BALANCED = ("balanced", "0")
 THRESHOLDS = {"threshold_a": 100.0, "threshold_b": 200.0}
 """Between which outlines are found; 64 and -1 are what the extension sends for "not set"."""
@@ -84,7 +89,7 @@ def unit_of(scripts: dict[str, Any]) -> Unit | None:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise InvalidRequest(f"The ControlNet unit's {place} is not what it should be.", param=PARAM) from None
     units = [unit for unit in units if unit.enabled]
-    if len(units) > 1:
+    if len(units) > MOST_UNITS:
         raise InvalidRequest("One ControlNet unit a picture.", param=PARAM)
     return units[0] if units else None
 
@@ -110,7 +115,7 @@ async def controlled(core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec) -> C
     text = _picture_of(unit) or next(iter(asked.init_images if isinstance(asked, Img2Img) else ()), None)
     if text is None:
         raise InvalidRequest("The ControlNet unit has no picture.", param=PARAM)
-    mode = RESIZE_MODES.get(unit.resize_mode.strip().lower().replace("scale to fit (inner fit)", "1"))
+    mode = RESIZE_MODES.get(unit.resize_mode.strip().lower())
     if mode is None:
         raise InvalidRequest("The ControlNet unit's resize_mode must be 0, 1 or 2.", param=PARAM)
     png = await checked_picture(await asyncio.to_thread(base64_picture, text, PARAM), core.decoder, PARAM)
@@ -193,8 +198,14 @@ async def model_list(request: Request) -> Response:
 
 
 async def module_list(_: Request) -> Response:
-    """GET module_list: the preprocessors."""
-    return JSONResponse({"module_list": list(MODULES), "module_detail": {}})
+    """GET module_list: the preprocessors. Clients look each up in `module_detail` for what could be set of it."""
+    detail = {name: {"model_free": False, "sliders": []} for name in MODULES}
+    return JSONResponse({"module_list": list(MODULES), "module_detail": detail})
+
+
+async def settings(_: Request) -> Response:
+    """GET settings: how many units a picture takes."""
+    return JSONResponse({"control_net_unit_count": MOST_UNITS})
 
 
 async def version(_: Request) -> Response:
@@ -205,5 +216,6 @@ async def version(_: Request) -> Response:
 ROUTES = (
     get("/model_list", model_list, PREFIX),
     get("/module_list", module_list, PREFIX),
+    get("/settings", settings, PREFIX),
     get("/version", version, PREFIX),
 )

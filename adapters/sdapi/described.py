@@ -104,6 +104,10 @@ class ControlModules(TypedDict):
     module_detail: Row
 
 
+class ControlSettings(TypedDict):
+    control_net_unit_count: int
+
+
 class ControlVersion(TypedDict):
     version: int
 
@@ -154,6 +158,7 @@ _INTERNAL = {
 _CONTROLNET = {
     "GET /model_list": Operation(answer=ControlModels),
     "GET /module_list": Operation(answer=ControlModules),
+    "GET /settings": Operation(answer=ControlSettings),
     "GET /version": Operation(answer=ControlVersion),
 }
 

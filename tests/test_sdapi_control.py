@@ -130,10 +130,11 @@ def test_img2img_follows_its_own_picture_where_the_unit_brings_none(gateway: Liv
 
 
 def test_what_a_unit_asks_for_in_vain_is_told(gateway: Live) -> None:
-    response = unit(gateway, guidance_end=0.5, control_mode=1, threshold_a=30, mask=drawing(), resize_mode=0)
-    assert told(response) == {"ControlNet.guidance", "ControlNet.control_mode", "ControlNet.threshold_a"} | {
-        "ControlNet.mask"
-    }
+    masks = dict.fromkeys(("mask", "mask_image", "effective_region_mask"), drawing())
+    response = unit(gateway, guidance_end=0.5, control_mode=1, threshold_a=30, threshold_b=60, resize_mode=0, **masks)
+    left_out = ("guidance", "control_mode", "threshold_a", "threshold_b", "mask")
+    assert told(response) == {f"ControlNet.{name}" for name in left_out}
+    assert told(unit(gateway, guidance=0.5, guidance_start=0.5)) == {"ControlNet.guidance"}
 
 
 @pytest.mark.parametrize(
@@ -156,14 +157,16 @@ def test_a_unit_that_would_give_another_picture_is_refused(gateway: Live, model:
 
 
 def test_the_extensions_lists_name_what_is_here(gateway: Live) -> None:
-    def get(name: str) -> Any:
-        return httpx.get(f"{gateway.url}/controlnet/{name}").json()
+    def get(path: str) -> Any:
+        return httpx.get(f"{gateway.url}{path}").json()
 
-    listed = get("model_list")["model_list"]
+    listed = get("/controlnet/model_list")["model_list"]
     assert {CANNY, DEPTH} <= set(listed)
     assert "flux1-dev-controlnet-canny" not in listed
-    assert get("module_list")["module_list"] == ["none", "canny"]
-    assert get("version") == {"version": 2}
+    modules = get("/controlnet/module_list")
+    assert modules["module_list"] == list(modules["module_detail"]) == ["none", "canny"]
+    assert get("/controlnet/settings") == {"control_net_unit_count": 1}
+    assert get("/controlnet/version") == {"version": 2}
 
 
 def test_a_unit_comes_in_every_shape_that_clients_send() -> None:
