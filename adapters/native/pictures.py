@@ -78,12 +78,12 @@ def _as_asked(png: bytes, asked: PictureQuery) -> bytes:
 
 
 async def preview(request: Request) -> Response:
-    """GET jobs/{id}/preview: Fetch the newest preview of a running job, a small JPEG."""
+    """GET jobs/{id}/preview: Fetch the newest preview of a running job, a small JPEG; 204 where there is none now."""
     own = await own_job(request)
     progress = service_of(request).progress(own.id)
     newest = progress.preview if progress else None
     if newest is None:
-        raise NotFound("There is no preview of this job now.")
+        return Response(status_code=204, headers=PRIVATE)  # its event may come when the job has just ended
     tag = f'"{own.id}-{newest.image}-{newest.step}"'
     headers = {**PRIVATE, "ETag": tag}
     if request.headers.get("if-none-match") == tag:

@@ -86,7 +86,7 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
         "GET",
         "/jobs/{job_id}/preview",
         pictures.preview,
-        Operation(headers=("If-None-Match",), media=("image/jpeg",), also=UNCHANGED),
+        Operation(headers=("If-None-Match",), media=("image/jpeg",), also={204: "There is none now.", **UNCHANGED}),
     ),
     ("GET", "/images", gallery.images, Operation(query=ImagesQuery, answer=Images)),
     ("POST", "/images/drawing", gallery.drawing, Operation(body=UploadBody, form=UploadForm, answer=Provenance)),

@@ -75,7 +75,8 @@ function show() {
   const width = Number($("width").value), height = Number($("height").value), its = can();
   for (const button of $("aspects").children) {
     const [w, hgt] = button.dataset.size.split("x").map(Number);
-    const is = Math.abs(width / height - w / hgt) < 0.02;
+    const [aw, ah] = sized(w, hgt);
+    const is = (width === aw && height === ah) || Math.abs(width / height - w / hgt) < 0.02;
     button.setAttribute("aria-checked", String(is));
     button.tabIndex = is ? 0 : -1;
   }
@@ -110,11 +111,14 @@ function aspects() {
   });
 }
 
+/** The size of an aspect, with as many pixels as the model is used to. */
+function sized(w, hgt) {
+  const base = can()?.default_px ?? 1024, scale = Math.sqrt(w * hgt);
+  return [rounded((base * w) / scale), rounded((base * hgt) / scale)];
+}
+
 function choose(w, hgt) {
-  const base = can()?.default_px ?? 1024;
-  const scale = Math.sqrt(w * hgt);
-  $("width").value = rounded((base * w) / scale);
-  $("height").value = rounded((base * hgt) / scale);
+  [$("width").value, $("height").value] = sized(w, hgt);
   show();
 }
 

@@ -17,7 +17,7 @@ const running = () => allJobs().find((job) => job.status === "generating" && job
 function drawing(job) {
   if (shown !== job.job_id) {
     shown = job.job_id;
-    const img = h("img", { alt: "", hidden: true });
+    const img = h("img", { alt: "", hidden: true, onload: () => { img.hidden = false; } });
     const frame = h("div", { class: "frame drawing" }, h("div", { class: "blank" }), img);
     frame.style.setProperty("--ratio", String(job.width / job.height));
     const bar = h("div", { class: "progress large", "aria-hidden": "true" }, h("i", {}));
@@ -33,7 +33,7 @@ function drawing(job) {
   const detail = job.progress_detail, url = job.preview;
   if (url && url !== parts.url) {
     parts.url = url;
-    picture(url, parts.img).then(() => { parts.img.hidden = false; }).catch(() => {});
+    picture(url, parts.img).catch(() => {});
   }
   const step = detail?.steps ? detail.step / detail.steps : 0;
   parts.img.style.filter = `blur(${((1 - step) * 14).toFixed(1)}px) saturate(${(0.75 + step * 0.25).toFixed(2)})`;

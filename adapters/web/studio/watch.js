@@ -25,7 +25,7 @@ function rowOf(job) {
   let row = rows.get(job.job_id);
   if (row) return row;
   const part = {
-    image: h("img", { alt: "", hidden: true }),
+    image: h("img", { alt: "", hidden: true, onload: (event) => { event.target.hidden = false; } }),
     place: h("span", { "aria-hidden": "true" }),
     title: h("p", { class: "title" }),
     badge: h("span", { class: "badge" }),
@@ -59,7 +59,6 @@ function paint(row) {
   if (shown && shown !== row.shown) {
     row.shown = shown;
     picture(job.preview ? shown : `${shown}?format=webp&max_px=160`, part.image).catch(() => {});
-    part.image.hidden = false;
   }
   paintActs(row);
 }
