@@ -155,7 +155,7 @@ def report(outcomes: Sequence[Outcome]) -> None:
 
 async def measure(backend: str, jobs: int, seed: int, record: Path | None) -> None:
     if record is not None:
-        gateway.service.Forecaster = Recorder  # type: ignore[misc]
+        gateway.service.Forecaster = Recorder  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         service = service_in(Path(folder), backend)
         await service.start()

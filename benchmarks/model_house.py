@@ -16,6 +16,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from PIL import Image
 
@@ -23,11 +24,12 @@ from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, ModelSpec
 from engine.client import Engine, EngineOptions
 from engine.client.turn import Fact
 from engine.protocol import Drawn, Generate, Load, Lora, Memory, ModelLoaded, Run, Save
-from gateway.residency.copies import Copies, weights_bytes
-from tests.engine_toy import save_toy_model
+from gateway.residency.copies import Copies
+from gateway.weights import weights_bytes
+from tests.engine_toy import save_toy_lora, save_toy_model
 
-NIGHT = EMBEDDED_PATH.parent / "loras" / "night.safetensors"
-WIDER = {"num_attention_heads": 32, "num_layers": 2, "num_single_layers": 6}
+SMALL_PX = 128
+WIDER: dict[str, Any] = {"num_attention_heads": 32, "num_layers": 2, "num_single_layers": 6}
 MB = 1_000_000
 
 
@@ -40,25 +42,32 @@ class House:
         self.peaks: dict[str, list[Memory]] = defaultdict(list)
         self.engine.on_memory = lambda run, memory: self.peaks[run.job].append(memory)
 
-    async def run(self, plan: Generate | Load | Save, *, job: str = "job", **changes: object) -> list[Fact]:
+    async def run(self, plan: Generate | Load | Save, *, job: str = "job", **changes: Any) -> list[Fact]:
         tiny = {s.name: s for s in CATALOG}[EMBEDDED]
         spec, path = (tiny, EMBEDDED_PATH) if plan.model == EMBEDDED else (self.spec, self.model)
-        fields = {"job": job, "attempt": 1, "plan": plan, "spec": spec, "model_path": str(path)}
+        fields: dict[str, Any] = {"job": job, "attempt": 1, "plan": plan, "spec": spec, "model_path": str(path)}
         facts = [fact async for fact in self.engine.run(Run(**{**fields, "spool_dir": str(self.folder), **changes}))]
         if facts[-1].kind != "succeeded":
             raise SystemExit(f"{job}: {facts[-1]}")
         return facts
 
-    async def load(self, model: str, quantize: int | None = None, **changes: object) -> float:
+    async def load(self, model: str, quantize: int | None = None, **changes: Any) -> float:
         facts = await self.run(Load(model=model, quantize=quantize), **changes)
         return sum(fact.seconds for fact in facts if isinstance(fact, ModelLoaded))
 
-    def plan(self, **changes: object) -> Generate:
+    def plan(self, **changes: Any) -> Generate:
         size = {"width_px": self.px, "height_px": self.px}
-        fields = {"model": self.spec.name, "prompt": "a red circle", "steps": 1, "guidance": 1.0, "seeds": (1,), **size}
+        fields: dict[str, Any] = {
+            "model": self.spec.name,
+            "prompt": "a red circle",
+            "steps": 1,
+            "guidance": 1.0,
+            "seeds": (1,),
+            **size,
+        }
         return Generate(**{**fields, **changes})
 
-    async def picture(self, plan: Generate, job: str = "job", **changes: object) -> float:
+    async def picture(self, plan: Generate, job: str = "job", **changes: Any) -> float:
         facts = await self.run(plan, job=job, **changes)
         return sum(fact.seconds for fact in facts if isinstance(fact, Drawn))
 
@@ -78,7 +87,8 @@ async def quantising(house: House, rounds: int, bits: int) -> None:
     unfinished = copies.begin(house.spec, house.model, bits)
     await house.run(Save(model=house.spec.name, quantize=bits, folder=str(unfinished)))
     copy = copies.finish(unfinished, house.model)
-    anew, again = [], []
+    anew: list[float] = []
+    again: list[float] = []
     for _ in range(rounds):
         for seconds, where in ((anew, None), (again, str(copy))):
             await house.load(EMBEDDED)
@@ -88,22 +98,20 @@ async def quantising(house: House, rounds: int, bits: int) -> None:
     print(f"{bits} bits: quantised {times} ({sizes})")
 
 
-async def wearing(house: House, rounds: int, lora: Path | None) -> None:
-    """With the embedded model where no LoRA for the model is given."""
-    model, file = (house.spec.name, lora) if lora else (EMBEDDED, NIGHT)
-    await house.load(model)
-    bare, worn, warm, reload = [], [], [], []
-    size = {} if lora else {"width_px": 128, "height_px": 128}
+async def wearing(house: House, rounds: int, lora: Path) -> None:
+    """A small picture right after a change against the same one again: the difference is the change."""
+    name, inputs = house.spec.name, {"x": str(lora)}
+    await house.load(name)
+    changed, again, reload = [], [], []
     for n in range(rounds + 1):
         for scale in (1.0, 0.5 + n / 100):
-            plan = house.plan(model=model, loras=(Lora(name="x", scale=scale),), **size)
-            worn.append(await house.picture(plan, inputs={"x": str(file)}))
-            warm.append(await house.picture(plan, inputs={"x": str(file)}))
-        bare.append(await house.picture(house.plan(model=model, **size)))
-        await house.load(house.spec.name if model == EMBEDDED else EMBEDDED)
-        reload.append(await house.load(model))
-    change = max(0.0, median(worn[2:]) - median(warm[2:]))
-    print(f"LoRA changed on {model}: {change:.2f} s; loaded anew instead: {median(reload[1:]):.2f} s")
+            plan = house.plan(loras=(Lora(name="x", scale=scale),), width_px=SMALL_PX, height_px=SMALL_PX)
+            changed.append(await house.picture(plan, inputs=inputs))
+            again.append(await house.picture(plan, inputs=inputs))
+        await house.load(EMBEDDED)
+        reload.append(await house.load(name))
+    change = max(0.0, median(changed[2:]) - median(again[2:]))
+    print(f"LoRA changed on {name}: {change:.2f} s; loaded anew instead: {median(reload[1:]):.2f} s")
 
 
 async def remembering(house: House) -> None:
@@ -132,7 +140,7 @@ async def main() -> None:
     parser.add_argument("--model", type=Path, help="a folder of weights; without it a toy is made")
     parser.add_argument("--like", default="flux2-klein-4b", help="the catalogue model whose architecture it has")
     parser.add_argument("--lora", type=Path, help="a LoRA that fits it")
-    parser.add_argument("--px", type=int, help="edge of the pictures; 1024, or 640 for the toy")
+    parser.add_argument("--px", type=int, help="edge of the pictures; 1024, or 512 for the toy")
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
@@ -141,8 +149,10 @@ async def main() -> None:
         rows = {spec.name: spec for spec in CATALOG}
         if asked.model is None:
             save_toy_model(folder / "toy", **WIDER)
+            asked.lora = folder / "lora.safetensors"
+            save_toy_lora(asked.lora, **WIDER)
             update = {"name": "toy", "native_px": None, "max_references": 1}
-            house = House(folder, folder / "toy", rows[EMBEDDED].model_copy(update=update), asked.px or 640)
+            house = House(folder, folder / "toy", rows[EMBEDDED].model_copy(update=update), asked.px or 512)
         else:
             house = House(folder, asked.model.expanduser().resolve(), rows[asked.like], asked.px or 1024)
         await house.engine.start()
@@ -152,7 +162,8 @@ async def main() -> None:
             print(json.dumps({"machine": platform.machine(), "system": platform.system(), "device": status.device}))
             await switching(house, asked.rounds)
             await quantising(house, asked.rounds, asked.bits)
-            await wearing(house, asked.rounds, asked.lora)
+            if asked.lora is not None:
+                await wearing(house, asked.rounds, asked.lora)
             await remembering(house)
         finally:
             await house.engine.stop()

@@ -81,12 +81,15 @@ def save_toy_tokenizer(folder: Path, chat_template: str = CHAT_TEMPLATE) -> None
     tokenizer.save_pretrained(folder, save_jinja_files=False)
 
 
-def save_toy_lora(file: Path, layer: str = "single_transformer_blocks.0.attn.to_out", rank: int = 4) -> None:
+def save_toy_lora(
+    file: Path, layer: str = "single_transformer_blocks.0.attn.to_out", rank: int = 4, **wider: Any
+) -> None:
     """A LoRA of random matrices for one layer of the toy, by default one that every picture goes through."""
     import mlx.core as mx
 
-    width = TRANSFORMER["attention_head_dim"] * TRANSFORMER["num_attention_heads"]
-    wide = int(width + width * TRANSFORMER["mlp_ratio"])
+    geometry = TRANSFORMER | wider
+    width = geometry["attention_head_dim"] * geometry["num_attention_heads"]
+    wide = int(width + width * geometry["mlp_ratio"])
     mx.random.seed(2)
     matrices = {"lora_A": mx.random.normal((rank, wide)), "lora_B": mx.random.normal((width, rank))}
     mx.save_safetensors(str(file), {f"transformer.{layer}.{name}.weight": value for name, value in matrices.items()})

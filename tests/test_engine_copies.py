@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from engine.catalog import EMBEDDED_PATH
 from engine.client import Engine, EngineOptions
 from engine.client.turn import Fact
-from engine.protocol import Drawn, Failed, Load, Memory, ModelLoaded, Run, Save
+from engine.protocol import Drawn, Failed, Load, Memory, ModelLoaded, ModelLoading, Run, Save
 from gateway.residency.copies import Copies, stored_bits
 from tests.engine_support import TINY, facts_of, kinds, plan, read_ppm, run_of
 
@@ -100,6 +101,20 @@ def test_memory_is_told_after_the_load_and_at_the_peak_of_each_picture(bench: Be
     assert 0 < loaded.active_bytes <= loaded.peak_bytes
     assert picture.peak_bytes > picture.active_bytes
     assert bench.engine.status.memory_limit_bytes == 4_000_000_000
+
+
+def test_drawing_and_editing_share_one_set_of_weights(bench: Bench, tmp_path: Path) -> None:
+    Image.radial_gradient("L").resize((128, 128)).convert("RGB").save(tmp_path / "photo.png")
+    bench.facts(Load(model=TINY.name, quantize=8))
+    bench.drawn(PLAN)
+    bench.heard.clear()
+    for references in (("photo",), (), ("photo",)):
+        asked = PLAN.model_copy(update={"references": references})
+        facts = bench.facts(asked, inputs={"photo": str(tmp_path / "photo.png")})
+        assert not [fact for fact in facts if isinstance(fact, ModelLoading | ModelLoaded)]
+    held = [memory.active_bytes for _, memory in bench.heard]
+    assert len(held) == 3
+    assert max(held) < 1.05 * min(held)
 
 
 def test_a_picture_with_little_memory_looks_the_same_and_the_next_one_is_drawn_as_before(bench: Bench) -> None:

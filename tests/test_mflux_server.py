@@ -31,7 +31,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """Listening twice, as beside an old mflux-server's 4030; a long task takes ten seconds if nobody stops it."""
     arguments = ("--also-port", str(SECOND_PORT))
     folder = tmp_path_factory.mktemp("mflux")
-    config = {"models": {"steps_as_sent": True}}
+    config = {"models": {"steps_as_sent": True}, "engine": {"cache_limit_gb": 0.5}}
     with live(folder, fake_script={"step_seconds": 0.1}, config=config, arguments=arguments) as gateway:
         yield gateway
 
@@ -290,7 +290,7 @@ def test_models_are_listed_shown_and_loaded(client: httpx.Client) -> None:
     assert {name: shown[name] for name in ("model", "quantize", "cache_limit", "default_steps")} == {
         "model": "flux2-tiny",
         "quantize": None,
-        "cache_limit": 0,
+        "cache_limit": 500_000_000,
         "default_steps": 4,
     }
     loaded = client.post("/load", json={"model": "flux2-tiny"})

@@ -17,6 +17,8 @@ from gateway.errors import GenerationFailed
 from gateway.job import State
 from gateway.service import Origin
 
+GB = 1_000_000_000
+
 
 async def ls(request: Request) -> Response:
     """GET ls: what can be loaded now, the operator's aliases included."""
@@ -34,7 +36,8 @@ async def ps(request: Request) -> Response:
     """GET ps: the model that generate draws with; `loaded` is the one in memory, whichever protocol asked for it."""
     core = core_of(request)
     spec = core.library.find(chosen(core))
-    return shown({**_drawing(core, spec), "cache_limit": 0, "loaded": core.service.engine.loaded_model})
+    cache_limit = round((core.settings.engine.cache_limit_gb or 0) * GB)
+    return shown({**_drawing(core, spec), "cache_limit": cache_limit, "loaded": core.service.engine.loaded_model})
 
 
 async def load(request: Request) -> Response:
