@@ -30,7 +30,7 @@ from engine.protocol import (
 from gateway.errors import IdempotencyConflict, JobNotWaiting, OwnerQueueFull, QueueFull
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts, plan_adapter
 from gateway.queue import Turns, Waiting, moved
-from gateway.store import rows
+from gateway.store import queries, rows
 from gateway.store.base import Bounds, Hear, Lease, Seen, Stats, Submitted, WorkerInfo
 from gateway.store.blobs import Blobs
 from gateway.store.database import Database
@@ -38,9 +38,6 @@ from gateway.store.line import Line
 from gateway.store.schema import VERSION
 
 IDEMPOTENCY_S = 24 * 3600.0
-FORGOTTEN = "forgotten events"
-"""Kept under this name: up to which number events may have been deleted."""
-
 T = TypeVar("T")
 
 
@@ -260,13 +257,13 @@ class SqliteStore:
 
     async def delete(self, job_ids: Sequence[str]) -> None:
         def work(db: sqlite3.Connection) -> None:
-            newest = int(rows.kept(db, FORGOTTEN) or 0)
+            newest = queries.forgotten(db)
             for job_id in job_ids:
                 if db.execute("SELECT 1 FROM jobs WHERE id = ? AND finished_at IS NULL", (job_id,)).fetchone() is None:
                     gone = db.execute("SELECT max(number) FROM events WHERE job_id = ?", (job_id,)).fetchone()[0]
                     newest = max(newest, gone or 0)
                     db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-            rows.keep(db, FORGOTTEN, str(newest))
+            queries.forget(db, newest)
 
         await self._write(work)
 
@@ -291,26 +288,8 @@ class SqliteStore:
         limit: int = 100,
         before: int | None = None,
     ) -> list[Job]:
-        where: list[str] = ["1"]
-        values: list[str | int] = []
-        filters: tuple[tuple[str, str | int | None], ...] = (
-            ("owner = ?", owner),
-            ("protocol = ?", protocol),
-            ("hidden = ?", hidden),
-            ("model = ?", model),
-            ("number < ?", before),
-            ("images > ?", 0 if with_pictures else None),
-            *(("lower(plan->>'prompt') LIKE ? ESCAPE '\\'", rows.anywhere(word)) for word in words),
-        )
-        for clause, value in filters:
-            if value is not None:
-                where.append(clause)
-                values.append(value)
-        if states is not None:
-            where.append(f"state IN ({','.join('?' * len(states))})")
-            values += [str(state) for state in states]
-        sql = f"SELECT * FROM jobs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"
-        return await self._database.read(lambda db: rows.fold_all(db, sql, (*values, limit)))
+        found = queries.Wanted(owner, states, protocol, hidden, model, words, with_pictures)
+        return await self._database.read(lambda db: queries.listed(db, found, limit=limit, before=before))
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
         jobs = (job for lane in LANES for job in self.order(lane))
@@ -339,38 +318,16 @@ class SqliteStore:
         return await self._database.read(lambda db: rows.events(db, job_id, seq))
 
     async def seen(self, owner: str, after: int | None, *, limit: int = 1000) -> Seen:
-        def work(db: sqlite3.Connection) -> Seen:
-            last = rows.last_number(db)
-            if after is not None and int(rows.kept(db, FORGOTTEN) or 0) <= after <= last:
-                events = rows.events_of(db, owner, after, limit)
-                return Seen(events[-1].number if len(events) == limit else last, events=tuple(events))
-            live = "SELECT * FROM jobs WHERE state IN ('queued', 'running') AND owner = ? AND finished_at IS NULL"
-            return Seen(last, live=tuple(rows.fold_all(db, f"{live} ORDER BY number", (owner,))))
-
-        return await self._database.read(work)
+        return await self._database.read(lambda db: queries.seen(db, owner, after, limit))
 
     async def kept(self, name: str) -> str | None:
         return await self._database.read(lambda db: rows.kept(db, f"kept {name}"))
 
     async def stats(self) -> Stats:
-        def work(db: sqlite3.Connection) -> Stats:
-            counted = db.execute("SELECT state, protocol, count(*) FROM jobs GROUP BY 1, 2")
-            counts = {(State(row[0]), str(row[1])): int(row[2]) for row in counted}
-            images, seconds = db.execute(
-                "SELECT coalesce(sum(images), 0), coalesce(sum(CASE WHEN finished_at > started_at"
-                " THEN finished_at - started_at ELSE 0 END), 0) FROM jobs WHERE state = 'succeeded'"
-            ).fetchone()
-            return Stats(counts, int(images), float(seconds))
-
-        return await self._database.read(work)
+        return await self._database.read(queries.stats)
 
     async def ended_before(self, at: float, *, keep_newest: int, limit: int = 500) -> list[Job]:
-        sql = (
-            "SELECT * FROM jobs WHERE finished_at IS NOT NULL AND (finished_at < ? OR number NOT IN"
-            " (SELECT number FROM jobs WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT ?))"
-            " ORDER BY number LIMIT ?"
-        )
-        return await self._database.read(lambda db: rows.fold_all(db, sql, (at, keep_newest, limit)))
+        return await self._database.read(lambda db: queries.ended_before(db, at, keep_newest, limit))
 
     # ---- blobs -----------------------------------------------------------------------------------
 

@@ -1,0 +1,91 @@
+"""What is read of many jobs at once: lists, statistics, what an owner missed. SQL only; knows no thread, no order."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.job import Job, State
+from gateway.store import rows
+from gateway.store.base import Seen, Stats
+
+FORGOTTEN = "forgotten events"
+"""Kept under this name: up to which number events may have been deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which jobs a list shows; None is no matter."""
+
+    owner: str | None
+    states: Sequence[State] | None
+    protocol: str | None
+    hidden: bool | None
+    model: str | None
+    words: Sequence[str]
+    with_pictures: bool
+
+
+def listed(db: sqlite3.Connection, wanted: Wanted, *, limit: int, before: int | None) -> list[Job]:
+    """The newest first; those numbered below `before`."""
+    where: list[str] = ["1"]
+    values: list[str | int] = []
+    filters: tuple[tuple[str, str | int | None], ...] = (
+        ("owner = ?", wanted.owner),
+        ("protocol = ?", wanted.protocol),
+        ("hidden = ?", wanted.hidden),
+        ("model = ?", wanted.model),
+        ("number < ?", before),
+        ("images > ?", 0 if wanted.with_pictures else None),
+        *(("lower(plan->>'prompt') LIKE ? ESCAPE '\\'", rows.anywhere(word)) for word in wanted.words),
+    )
+    for clause, value in filters:
+        if value is not None:
+            where.append(clause)
+            values.append(value)
+    if wanted.states is not None:
+        where.append(f"state IN ({','.join('?' * len(wanted.states))})")
+        values += [str(state) for state in wanted.states]
+    sql = f"SELECT * FROM jobs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"
+    return rows.fold_all(db, sql, (*values, limit))
+
+
+def seen(db: sqlite3.Connection, owner: str, after: int | None, limit: int) -> Seen:
+    """As `JobStore.seen`."""
+    last = rows.last_number(db)
+    if after is not None and forgotten(db) <= after <= last:
+        events = rows.events_of(db, owner, after, limit)
+        return Seen(events[-1].number if len(events) == limit else last, events=tuple(events))
+    live = "SELECT * FROM jobs WHERE state IN ('queued', 'running') AND owner = ? AND finished_at IS NULL"
+    return Seen(last, live=tuple(rows.fold_all(db, f"{live} ORDER BY number", (owner,))))
+
+
+def stats(db: sqlite3.Connection) -> Stats:
+    """Of all jobs on record."""
+    counted = db.execute("SELECT state, protocol, count(*) FROM jobs GROUP BY 1, 2")
+    counts = {(State(row[0]), str(row[1])): int(row[2]) for row in counted}
+    images, seconds = db.execute(
+        "SELECT coalesce(sum(images), 0), coalesce(sum(CASE WHEN finished_at > started_at"
+        " THEN finished_at - started_at ELSE 0 END), 0) FROM jobs WHERE state = 'succeeded'"
+    ).fetchone()
+    return Stats(counts, int(images), float(seconds))
+
+
+def ended_before(db: sqlite3.Connection, at: float, keep_newest: int, limit: int) -> list[Job]:
+    """As `JobStore.ended_before`."""
+    sql = (
+        "SELECT * FROM jobs WHERE finished_at IS NOT NULL AND (finished_at < ? OR number NOT IN"
+        " (SELECT number FROM jobs WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT ?))"
+        " ORDER BY number LIMIT ?"
+    )
+    return rows.fold_all(db, sql, (at, keep_newest, limit))
+
+
+def forgotten(db: sqlite3.Connection) -> int:
+    """Up to which number events may have been deleted."""
+    return int(rows.kept(db, FORGOTTEN) or 0)
+
+
+def forget(db: sqlite3.Connection, number: int) -> None:
+    rows.keep(db, FORGOTTEN, str(number))
