@@ -115,6 +115,8 @@ def _service_options(settings: Settings) -> ServiceOptions:
         retention_s=retention.days * 86400.0,
         retained_jobs=retention.jobs,
         pictures_quota_bytes=int(retention.quota_gb * 2**30),
+        backup_every_s=None if settings.store.backup_hours is None else settings.store.backup_hours * 3600.0,
+        min_free_bytes=int(settings.store.min_free_gb * 1e9),
     )
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gateway.child import LENGTH
+from gateway.disk import sync
 from gateway.errors import InvalidRequest, RemoteImagesDisabled, StorageFull, Unavailable
 
 if TYPE_CHECKING:
@@ -262,17 +263,7 @@ def _write_durably(directory: int, name: str, data: bytes) -> None:
         view = memoryview(data)
         while view:
             view = view[file.write(view) or 0 :]
-        _sync(file.fileno())
-
-
-def _sync(descriptor: int) -> None:
-    """fsync on macOS leaves the bytes in the drive's cache; F_FULLFSYNC does not."""
-    if sys.platform == "darwin":
-        import fcntl
-
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(descriptor)
+        sync(file.fileno())
 
 
 def open_picture(folder: Path, name: str) -> bytes | None:

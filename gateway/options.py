@@ -55,6 +55,10 @@ class ServiceOptions:
     retained_jobs: int = 5000
     pictures_quota_bytes: int = 20 * 2**30
     retention_every_s: float = 600.0
+    backup_every_s: float | None = None
+    """Between copies of the store; None: none."""
+    min_free_bytes: int = 0
+    """What must be free on the disks of the store and the pictures for a new job."""
     abandon_grace_s: float = 2.0
     places_every_s: float = 0.5
     """Places are told at most this often."""

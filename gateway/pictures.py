@@ -25,25 +25,25 @@ class Pictures:
     """PNG files `<job>.<attempt>.<n>.png` in one folder of mode 0700; `signs`: each says how it was drawn."""
 
     def __init__(self, folder: Path, *, signs: bool = True) -> None:
-        self._folder = folder
+        self.folder = folder
         self._signs = signs
 
     def prepare(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def keep(self, spooled: Path, name: str, drawing: Drawing | None = None) -> None:
         """Encode spooled pixels and put them on disk under `name`. Raises: StorageFull."""
         png = encode(spooled, format="png")
-        write_atomic(self._folder, name, signed(png, drawing) if self._signs and drawing is not None else png)
+        write_atomic(self.folder, name, signed(png, drawing) if self._signs and drawing is not None else png)
         spooled.unlink(missing_ok=True)
 
     def read(self, name: str) -> bytes | None:
         """The PNG of that name, None where it is gone or the name is not one of ours."""
-        return open_picture(self._folder, name)
+        return open_picture(self.folder, name)
 
     def there(self, names: Iterable[str]) -> set[str]:
         """Which of these are still on disk."""
-        return {name for name in names if NAME.fullmatch(name) and (self._folder / name).is_file()}
+        return {name for name in names if NAME.fullmatch(name) and (self.folder / name).is_file()}
 
     def stored(self, name: str) -> Stored | None:
         """As `read`, and when it was made."""
@@ -51,23 +51,23 @@ class Pictures:
         if png is None:
             return None
         try:
-            return Stored(png, (self._folder / name).stat().st_mtime)
+            return Stored(png, (self.folder / name).stat().st_mtime)
         except FileNotFoundError:
             return None
 
     def remove(self, name: str) -> None:
         if NAME.fullmatch(name):
-            (self._folder / name).unlink(missing_ok=True)
+            (self.folder / name).unlink(missing_ok=True)
 
     def sweep(self, job_id: str, keep: set[str]) -> None:
         """Remove pictures of a job that no row names: a crash came between the file and the row."""
-        for file in self._folder.glob(f"{job_id}.*"):
+        for file in self.folder.glob(f"{job_id}.*"):
             if file.name not in keep:
                 self.remove(file.name)
 
     def shrink(self, quota_bytes: int) -> None:
         """Remove the oldest pictures until the rest fits into the quota."""
-        ours = [(file, file.stat()) for file in self._folder.iterdir() if NAME.fullmatch(file.name)]
+        ours = [(file, file.stat()) for file in self.folder.iterdir() if NAME.fullmatch(file.name)]
         total = sum(stat.st_size for _, stat in ours)
         for file, stat in sorted(ours, key=lambda pair: pair[1].st_mtime):
             if total <= quota_bytes:

@@ -1,4 +1,4 @@
-"""What is forgotten, and when: ended jobs, inputs that none names, pictures over the quota."""
+"""What is forgotten, and when: ended jobs, inputs that none names, pictures over the quota; and what is copied."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ class Retention:
             await asyncio.sleep(self._options.retention_every_s)
 
     async def once(self) -> None:
-        """Forget ended jobs past their time with their inputs; remove the oldest pictures over the quota."""
+        """Forget ended jobs past their time with their inputs; remove the oldest pictures over the quota; copy jobs."""
         old = time.time() - self._options.retention_s
         while ended := await self._store.ended_before(old, keep_newest=self._options.retained_jobs):
             await self._store.delete([job.id for job in ended])
         await self._store.drop_unused_blobs(grace_s=UNUSED_INPUTS_S)
         await asyncio.to_thread(self._pictures.shrink, self._options.pictures_quota_bytes)
+        if self._options.backup_every_s is not None:
+            await self._store.back_up(self._options.backup_every_s)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
 from engine.protocol import CancelReason, Download, EngineJob, Lane, Load, lane_of
+from gateway.disk import check_room
 from gateway.downloads.coming import Downloads
 from gateway.downloads.lane import NetworkLane
 from gateway.errors import (
@@ -113,6 +114,7 @@ class JobService:
         self._listeners: list[Hear] = []
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._disks = (spool.parent, pictures.folder)
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -246,6 +248,8 @@ class JobService:
     async def _submit(self, new: NewJob, missing: ModelSpec | None = None) -> Job:
         """`missing` must be downloaded first."""
         self._check_running()
+        if self._options.min_free_bytes:
+            await asyncio.to_thread(check_room, self._disks, self._options.min_free_bytes)
         if isinstance(new.plan, EngineJob):
             self.house.admit(new.plan, self.library.find(new.plan.model))
         try:

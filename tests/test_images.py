@@ -368,7 +368,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def no_room(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(images, "_sync", no_room)
+    monkeypatch.setattr(images, "sync", no_room)
     return None
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,21 @@ def test_a_full_disk_fails_the_job_by_name_and_spares_the_next(tmp_path: Path, m
             assert failed.failure.code == "disk_full"
             assert (await service.ended(second.id)).state is State.SUCCEEDED
             assert not list((tmp_path / "data" / "spool").iterdir())
+
+    run(story())
+
+
+def test_a_disk_with_too_little_room_takes_no_new_job_and_all_else_goes_on(tmp_path: Path) -> None:
+    """R-05."""
+
+    async def story() -> None:
+        async with service_in(tmp_path, script={"step_seconds": 0.1}) as service:
+            job = await service.submit(request(), ME)
+            service._options = replace(service._options, min_free_bytes=2**80)
+            with pytest.raises(StorageFull):
+                await service.submit(request(), ME)
+            assert [listed.id for listed in await service.list_jobs(owner=None)] == [job.id]
+            assert (await service.cancel(job.id)).state is State.CANCELLED
 
     run(story())
 

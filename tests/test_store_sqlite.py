@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -110,6 +111,36 @@ def test_a_damaged_database_is_refused_loudly_and_left_alone(tmp_path: Path) -> 
             await store.open()
         await store.close()
         assert file.read_bytes() == bytes(data)
+
+    run(story())
+
+
+def test_copies_are_made_where_there_is_news_and_a_damaged_database_names_the_newest(tmp_path: Path) -> None:
+    """R-06: two are kept, each a whole store to go on from."""
+
+    async def story() -> None:
+        file, folder = tmp_path / "jobs.sqlite3", tmp_path / "backups"
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert await store.back_up(3600.0)
+            for _ in range(2):
+                job = await submit(store)
+                assert not await store.back_up(3600.0), "it is not time yet"
+                assert await store.back_up(0.0)
+                assert not await store.back_up(0.0), "nothing has changed since"
+        copies = sorted(folder.iterdir())
+        assert len(copies) == 2
+        assert all(copy.suffix == ".sqlite3" for copy in copies)
+        file.write_bytes(b"\xff" * 8192)
+        damaged = SqliteStore(tmp_path)
+        with pytest.raises(StoreCorrupt, match=copies[1].name):
+            await damaged.open()
+        await damaged.close()
+        for part in tmp_path.glob("jobs.sqlite3*"):
+            part.unlink()
+        shutil.copyfile(copies[1], file)
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert await store.get(job.id) == job
+            assert len(store.order("engine")) == 2
 
     run(story())
 

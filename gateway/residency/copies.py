@@ -10,13 +10,13 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import re
 import shutil
 from functools import lru_cache
 from pathlib import Path
 
 from engine.catalog import ModelSpec
+from gateway.disk import sync_path
 from gateway.weights import stored_bits
 
 log = logging.getLogger("gateway.residency")
@@ -82,12 +82,12 @@ class Copies:
             raise OSError("the model changed while its copy was written")
         _bring_along(source, unfinished)
         for file in sorted(unfinished.rglob("*"), reverse=True):
-            _sync(file)
-        _sync(unfinished)
+            sync_path(file)
+        sync_path(unfinished)
         place = unfinished.with_name(unfinished.name.removesuffix(INCOMPLETE))
         shutil.rmtree(place, ignore_errors=True)
         unfinished.rename(place)
-        _sync(place.parent)
+        sync_path(place.parent)
         return place
 
     def discard(self, folder: Path) -> None:
@@ -126,11 +126,3 @@ def _bring_along(source: Path, copy: Path) -> None:
         if file.is_file() and not is_weights and not there.exists() and file.stat().st_size <= SMALL_BYTES:
             there.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, there)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

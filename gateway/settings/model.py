@@ -185,6 +185,12 @@ class StoreSettings(Section):
     data_dir: FolderPath = Field(
         default=Path("data"), description="Folder of the job database and of what clients sent in."
     )
+    backup_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=1, description="Hours between copies of the job database, the newest two of them kept; null: none."
+    )
+    min_free_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=1, description="Gigabytes that must be free on the disks of jobs and pictures for a new job."
+    )
 
 
 class QueueSettings(Section):

@@ -209,6 +209,10 @@ class JobStore(Protocol):
         """Write something. Raises: StorageFull, or whatever keeps the store from being written."""
         ...
 
+    async def back_up(self, every_s: float) -> bool:
+        """Copy what is on record, to go back to, where the newest copy is older than that and no longer the same."""
+        ...
+
     async def stats(self) -> Stats: ...
 
     async def delete(self, job_ids: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.errors import StorageFull
+from gateway.store import backups
 from gateway.store.base import StoreLocked
 from gateway.store.schema import connect, open_checked
 
@@ -98,6 +99,10 @@ class Database:
                 self._read_db.execute("COMMIT")
 
         return await self._on(self._reader, snapshot)
+
+    async def back_up(self, every_s: float) -> bool:
+        """As `gateway.store.backups.back_up`; writes and reads go on meanwhile."""
+        return await asyncio.to_thread(backups.back_up, self._folder / "jobs.sqlite3", every_s)
 
     async def _on(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)

@@ -6,6 +6,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
+from gateway.store.backups import newest_of
 from gateway.store.base import StoreCorrupt
 
 VERSION = 3
@@ -94,6 +95,12 @@ def connect(file: Path) -> sqlite3.Connection:
     return db
 
 
+def _damaged(file: Path) -> str:
+    newest = newest_of(file)
+    again = "" if newest is None else f", or copy {newest.parent.name}/{newest.name} to its place to go on from there"
+    return f"The job database is damaged; move {file.name}* aside to start anew{again}."
+
+
 def open_checked(file: Path) -> sqlite3.Connection:
     """Connect, check every page, make the tables where there are none, bring older ones up to date.
 
@@ -109,7 +116,7 @@ def open_checked(file: Path) -> sqlite3.Connection:
     if db is None or check != "ok":
         if db is not None:
             db.close()
-        raise StoreCorrupt("The job database is damaged; move jobs.sqlite3 aside to start anew.")
+        raise StoreCorrupt(_damaged(file))
     if version == 0:
         db.executescript(f"BEGIN;{TABLES}PRAGMA user_version={VERSION};COMMIT;")
         return db

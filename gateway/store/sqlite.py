@@ -255,6 +255,9 @@ class SqliteStore:
     async def check(self) -> None:
         await self._write(lambda db: db.execute(f"PRAGMA user_version={VERSION}"))
 
+    async def back_up(self, every_s: float) -> bool:
+        return await self._database.back_up(every_s)
+
     async def delete(self, job_ids: Sequence[str]) -> None:
         def work(db: sqlite3.Connection) -> None:
             newest = queries.forgotten(db)
