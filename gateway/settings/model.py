@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.catalog import CATALOG, EMBEDDED
 from gateway.ocr.packages import MODEL as READER
 from gateway.request import Limits
+from gateway.settings.values import (
+    Bits,
+    Bytes,
+    Count,
+    FolderPath,
+    Gigabytes,
+    HostName,
+    Port,
+    PublicUrl,
+    Seconds,
+    WebOrigin,
+)
 
 FAST_DEFAULT = "flux2-klein-4b"
 
@@ -26,40 +36,6 @@ class SettingsError(Exception):
     """The settings cannot be used; the text is one line for the person who wrote them."""
 
 
-def _number(value: object) -> object:
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-
-
-def _public_url(value: str | None) -> str | None:
-    if value is None:
-        return None
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise ValueError("must look like http://name:port, without user, query or fragment")
-    return value.rstrip("/")
-
-
-def _origin(value: str) -> str:
-    if value == "*" or re.fullmatch(r"https?://[^/?#@\s*]+", value):
-        return value.lower()
-    raise ValueError('must look like https://name:port, or be "*"')
-
-
-def _host(value: str) -> str:
-    if value == "*" or re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:]+|\[[0-9A-Fa-f:.]+\]", value):
-        return value.strip("[]").lower()
-    raise ValueError("must be a bare name or address, without scheme and port")
-
-
-FolderPath = Annotated[Path, AfterValidator(Path.expanduser)]
-Bits = Annotated[Literal[3, 4, 5, 6, 8], BeforeValidator(_number)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Gigabytes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,7 +44,7 @@ class ServerSettings(Section):
     host: str = Field(default="127.0.0.1", description="Address to listen on; any but loopback needs access.keys_file.")
     port: Port = Field(default=7861, description="Port to listen on.")
     extra_ports: tuple[Port, ...] = Field(default=(), description="More ports for the same server, such as 4030.")
-    public_url: Annotated[str | None, AfterValidator(_public_url)] = Field(
+    public_url: PublicUrl | None = Field(
         default=None, description="What picture URLs begin with, when the server stands behind another name."
     )
 
@@ -269,10 +245,10 @@ class AccessSettings(Section):
         default=(), description="Names of keys that may pause the queue and raise a priority."
     )
     allow_open: bool = Field(default=False, description="Listen beyond loopback without any key.")
-    hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = Field(
+    hosts: tuple[HostName, ...] = Field(
         default=(), description="Names clients reach this server by, beside loopback and host.docker.internal."
     )
-    origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(
+    origins: tuple[WebOrigin, ...] = Field(
         default=(),
         description='Web origins that may call, beside loopback ones, such as https://ui.example; "*" lets all in.',
     )

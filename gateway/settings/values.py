@@ -1,0 +1,45 @@
+"""The kinds of values that settings have, and what each must look like."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+
+def _number(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+def _public_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise ValueError("must look like http://name:port, without user, query or fragment")
+    return value.rstrip("/")
+
+
+def _origin(value: str) -> str:
+    if value == "*" or re.fullmatch(r"https?://[^/?#@\s*]+", value):
+        return value.lower()
+    raise ValueError('must look like https://name:port, or be "*"')
+
+
+def _host(value: str) -> str:
+    if value == "*" or re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:]+|\[[0-9A-Fa-f:.]+\]", value):
+        return value.strip("[]").lower()
+    raise ValueError("must be a bare name or address, without scheme and port")
+
+
+FolderPath = Annotated[Path, AfterValidator(Path.expanduser)]
+Bits = Annotated[Literal[3, 4, 5, 6, 8], BeforeValidator(_number)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Gigabytes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
+WebOrigin = Annotated[str, AfterValidator(_origin)]
+HostName = Annotated[str, AfterValidator(_host)]
