@@ -160,7 +160,7 @@ class JobService:
         IdempotencyConflict, StorageFull, Unavailable.
         """
         spec = self.library.find(request.model)
-        comes_first = await self.downloads.need(spec, waits=origin.waits)
+        comes_first = await self.downloads.need(spec)
         if request.steps is None and self._options.default_steps is not None:
             request = request.model_copy(update={"steps": self._options.default_steps})
         resolution = resolve(
@@ -175,12 +175,14 @@ class JobService:
             known_loras=await asyncio.to_thread(self.library.loras.known, request.loras, spec),
         )
         new = origin.new_job(resolution.plan, request.fingerprint())
-        return await self._submit(replace(new, adjustments=resolution.adjustments), spec if comes_first else None)
+        return await self._submit(
+            replace(new, adjustments=resolution.adjustments), spec if comes_first else None, waits=origin.waits
+        )
 
     async def submit_upscale(self, request: UpscaleRequest, origin: Origin) -> Job:
         """Store a job that draws a picture larger. Raises: as submit."""
         spec, options = self.library.find(request.model or self.upscaler), self._options
-        comes_first = await self.downloads.need(spec, waits=origin.waits)
+        comes_first = await self.downloads.need(spec)
         plan = resolve_upscale(
             request,
             spec,
@@ -189,7 +191,7 @@ class JobService:
             default_quantize=options.quantize,
         )
         new = origin.new_job(plan, hashlib.sha256(request.model_dump_json().encode()).hexdigest())
-        return await self._submit(new, spec if comes_first else None)
+        return await self._submit(new, spec if comes_first else None, waits=origin.waits)
 
     @property
     def upscaler(self) -> str:
@@ -200,9 +202,9 @@ class JobService:
     async def submit_load(self, model: str, origin: Origin) -> Job:
         """Store a job that brings a model into memory. Raises: as submit."""
         spec = self.library.find(model)
-        comes_first = await self.downloads.need(spec, waits=origin.waits)
+        comes_first = await self.downloads.need(spec)
         plan = Load(model=spec.name, quantize=spec.quantize or self._options.quantize)
-        return await self._submit(origin.new_job(plan, spec.name), spec if comes_first else None)
+        return await self._submit(origin.new_job(plan, spec.name), spec if comes_first else None, waits=origin.waits)
 
     async def pull(self, model: str, origin: Origin) -> Job:
         """The download of a model, started or joined; of one that is here it ends at once.
@@ -245,13 +247,15 @@ class JobService:
         """Free the memory of what reads text, between two jobs; whether that one held any."""
         return await self._ocr.let_go(model)
 
-    async def _submit(self, new: NewJob, missing: ModelSpec | None = None) -> Job:
-        """`missing` must be downloaded first."""
+    async def _submit(self, new: NewJob, missing: ModelSpec | None = None, *, waits: bool = True) -> Job:
+        """`missing` must be downloaded first, for which the client waits or not."""
         self._check_running()
         if self._options.min_free_bytes:
             await asyncio.to_thread(check_room, self._disks, self._options.min_free_bytes)
         if isinstance(new.plan, EngineJob):
             self.house.admit(new.plan, self.library.find(new.plan.model))
+        if missing is not None and not waits:
+            await self.downloads.put_off(missing)
         try:
             job = (await asyncio.shield(self._store.submit(new, self._options.bounds))).job
             if missing is not None:

@@ -87,6 +87,12 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def came(folder: Path) -> int:
+    """Bytes of the large file that are on disk."""
+    partial = staging_of(folder / "models", REPO) / f"{BIG}.incomplete"
+    return partial.stat().st_size if partial.exists() else 0
+
+
 async def downloads_of(service: JobService) -> list[Job]:
     return [job for job in await service.list_jobs(owner=None) if isinstance(job.plan, Download)]
 
@@ -208,8 +214,7 @@ def test_a_cancelled_download_keeps_what_came_and_the_next_one_goes_on_there(hub
         async with service_in(tmp_path) as service:
             job = await service.submit(asked(), ME)
             (download,) = await downloads_of(service)
-            partial = staging_of(tmp_path / "models", REPO) / f"{BIG}.incomplete"
-            await until(lambda: partial.exists() and partial.stat().st_size > 1_000_000)
+            await until(lambda: came(tmp_path) > 1_000_000)
             assert (await service.cancel(download.id)).state is State.CANCELLED
             ended = await service.ended(job.id)
             assert ended.failure == Failed(code="model_missing", message=f"The download of {ABSENT} was cancelled.")
@@ -269,7 +274,7 @@ def test_a_stop_in_the_middle_is_taken_up_by_the_next_start(hub: ToyHub, tmp_pat
     async def before() -> str:
         async with service_in(tmp_path) as service:
             job = await service.submit(asked(), ME)
-            await until(hub.held.is_set)
+            await until(lambda: came(tmp_path) > 1_000_000)
             return job.id
 
     async def after(job_id: str) -> None:

@@ -15,6 +15,7 @@ from adapters.base import core_of
 from adapters.native.shapes import (
     AdjustmentShown,
     Brief,
+    BytesShown,
     ForecastShown,
     JobShown,
     JobType,
@@ -25,7 +26,7 @@ from adapters.native.shapes import (
     Status,
 )
 from adapters.native.shapes import Priority as PriorityName
-from engine.protocol import Download, Generate, Load, Ocr, PageRead, Upscale
+from engine.protocol import Download, Generate, Load, ModelDownloading, Ocr, PageRead, Upscale
 from gateway.errors import GatewayError
 from gateway.forecast import Forecast
 from gateway.job import Job, Plans, Priority, Progress, State
@@ -55,7 +56,7 @@ def iso(at: float) -> str:
 
 
 def to_progress(progress: Progress) -> ProgressShown:
-    return {
+    shown: ProgressShown = {
         "progress": round(progress.fraction, 4),
         "percent": round(progress.fraction * 100),
         "phase": progress.phase,
@@ -64,6 +65,19 @@ def to_progress(progress: Progress) -> ProgressShown:
         "step": progress.step,
         "steps": progress.steps,
         "eta_seconds": None if progress.seconds_left is None else round(progress.seconds_left, 2),
+    }
+    if progress.download is not None:
+        shown["download"] = to_bytes(progress.download)
+    return shown
+
+
+def to_bytes(fact: ModelDownloading) -> BytesShown:
+    return {
+        "model": fact.model,
+        "done_bytes": fact.done_bytes,
+        "total_bytes": fact.total_bytes,
+        "bytes_per_second": None if fact.bytes_per_s is None else round(fact.bytes_per_s),
+        "percent": 100 * fact.done_bytes // max(1, fact.total_bytes),
     }
 
 
@@ -81,7 +95,8 @@ def to_job(
 ) -> JobShown:
     """A job without its pictures' bytes."""
     assert job.state is not None
-    fraction = 1.0 if job.state is State.SUCCEEDED else progress.fraction if progress else 0.0
+    runs = progress is not None and job.state is State.RUNNING
+    fraction = 1.0 if job.state is State.SUCCEEDED else progress.fraction if progress and runs else 0.0
     shown: JobShown = {
         "id": job.id,
         "job_id": job.id,

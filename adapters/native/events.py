@@ -8,13 +8,14 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from adapters.native.answers import PREFIX, STATUS, image_id, image_url, iso, to_forecast, to_progress
-from adapters.native.shapes import ForecastShown, JobShown, ProgressShown, Result, Status
+from adapters.native.answers import PREFIX, STATUS, image_id, image_url, iso, to_bytes, to_forecast, to_progress
+from adapters.native.shapes import BytesShown, ForecastShown, JobShown, ProgressShown, Result, Status
 from engine.protocol import (
     Cancelled,
     CancelRequested,
     Failed,
     ImageDone,
+    ModelDownloading,
     ModelLoading,
     PageRead,
     Preview,
@@ -98,6 +99,12 @@ class LoadingData(ProgressData):
     model: str
 
 
+class DownloadingData(AJob, BytesShown):
+    """The model comes from the hub, for this job or as this job; `eta_seconds` is until the job is done."""
+
+    eta_seconds: float | None
+
+
 class PreviewData(AJob):
     """A preview can be fetched; `url` is another one for each."""
 
@@ -123,6 +130,7 @@ EVENTS: dict[str, Any] = {
     "queued": QueuedData,
     "position": PositionData,
     "started": StartedData,
+    "downloading": DownloadingData,
     "loading": LoadingData,
     "progress": ProgressData,
     "preview": PreviewData,
@@ -168,6 +176,14 @@ def progress_body(event: ProgressEvent) -> bytes:
             url = f"{PREFIX}/jobs/{event.job_id}/preview?at={image}-{step}"
             preview: PreviewData = {"job_id": event.job_id, "image": image, "step": step, "url": url}
             return body("preview", preview)
+        case ModelDownloading():
+            left = event.progress.seconds_left
+            coming: DownloadingData = {
+                "job_id": event.job_id,
+                **to_bytes(event.fact),
+                "eta_seconds": None if left is None else round(left, 2),
+            }
+            return body("downloading", coming)
         case ModelLoading(model=model):
             loading: LoadingData = {**progress, "model": model}
             return body("loading", loading)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, idempotency_key, owner_of, parse, query
+from adapters.base import check_operator, core_of, idempotency_key, owner_of, parse, query
 from adapters.native.answers import STATUS, to_job, to_result
 from adapters.native.request import NAMES, GenerateBody, JobQuery, JobsQuery, MoveBody, to_origin, to_request
 from adapters.native.shapes import Ended, Jobs, JobShown, Submitted
@@ -25,15 +25,16 @@ def service_of(request: Request) -> JobService:
 
 
 async def own_job(request: Request, job_id: str | None = None) -> Job:
-    """Raises: JobNotFound, also where the job is somebody else's."""
-    return await service_of(request).get(request.path_params["job_id"] if job_id is None else job_id, owner_of(request))
+    """Raises: JobNotFound, also where the job is somebody else's; downloads are everybody's to see."""
+    return await service_of(request).see(request.path_params["job_id"] if job_id is None else job_id, owner_of(request))
 
 
 async def shown(request: Request, job: Job) -> JobShown:
     service = service_of(request)
     if job.state is not None and job.state.terminal:
         return to_job(job, None)
-    return to_job(job, await service.position(job.id), service.progress(job.id), service.forecast(job))
+    progress = service.progress(job.id) or service.downloads.waits(job)
+    return to_job(job, await service.position(job.id), progress, service.forecast(job))
 
 
 async def generate(request: Request) -> Response:
@@ -87,6 +88,8 @@ async def job(request: Request) -> Response:
 async def cancel(request: Request) -> Response:
     """DELETE jobs/{id}: Stop a job; answers once it has ended, and says how."""
     own = await own_job(request)
+    if own.owner != owner_of(request):
+        check_operator(request, "This key may not stop a download that others wait for.")
     ended = await asyncio.shield(service_of(request).cancel(own.id))
     assert ended.state is not None
     answer: Ended = {"status": STATUS[ended.state], "job_id": ended.id}

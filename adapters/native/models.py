@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapters.base import check_operator, core_of, idempotency_key, owner_of
+from adapters.native.answers import to_bytes
 from adapters.native.jobs import shown
-from adapters.native.shapes import Capabilities, Cleared, Models, ModelShown, ModelStatus, Unloaded
+from adapters.native.shapes import (
+    Capabilities,
+    Cleared,
+    DownloadShown,
+    Models,
+    ModelShown,
+    ModelStatus,
+    Removed,
+    Unloaded,
+)
 from engine.catalog import ModelSpec
 from gateway.core import Core
 from gateway.options import Origin
@@ -20,16 +31,18 @@ from gateway.weights import sha256_of
 async def models(request: Request) -> Response:
     """GET models: List the models, those that are not on this machine included."""
     core = core_of(request)
+    coming = {spec.name: to_download(core, spec) for spec in core.library.specs}
 
     def rows() -> list[ModelShown]:
-        named = [to_model(core, spec.name, spec) for spec in core.library.specs]
-        return named + [to_model(core, alias, core.library.find(alias)) for alias in core.library.aliases]
+        named = [(spec.name, spec) for spec in core.library.specs]
+        named += [(alias, core.library.find(alias)) for alias in core.library.aliases]
+        return [to_model(core, name, spec, coming[spec.name]) for name, spec in named]
 
     answer: Models = {"models": await asyncio.to_thread(rows)}
     return JSONResponse(answer)
 
 
-def to_model(core: Core, name: str, spec: ModelSpec) -> ModelShown:
+def to_model(core: Core, name: str, spec: ModelSpec, coming: DownloadShown | None) -> ModelShown:
     """Reads folders: call it in a thread."""
     folder = core.library.find_folder(spec) if core.library.on_disk(spec) else None
     sha256 = None if folder is None else sha256_of(folder)
@@ -44,6 +57,7 @@ def to_model(core: Core, name: str, spec: ModelSpec) -> ModelShown:
             "max_sequence_length": spec.max_sequence,
         },
         "downloaded": folder is not None,
+        "download": None if folder is not None else coming,
         "size_gb": spec.size_gb,
         "description": spec.description,
         "licence": spec.licence,
@@ -84,8 +98,25 @@ def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
     }
 
 
+def to_download(core: Core, spec: ModelSpec) -> DownloadShown | None:
+    coming = core.service.downloads.of(spec)
+    if coming is None:
+        return None
+    fact = coming.fact
+    bytes_shown = None if fact is None else to_bytes(fact)
+    return {
+        "job_id": coming.job_id,
+        "status": "downloading" if coming.is_running else "queued",
+        "done_bytes": None if fact is None else fact.done_bytes,
+        "total_bytes": None if fact is None else fact.total_bytes,
+        "bytes_per_second": None if bytes_shown is None else bytes_shown["bytes_per_second"],
+        "percent": None if bytes_shown is None else bytes_shown["percent"],
+        "eta_seconds": None if coming.seconds_left is None else round(coming.seconds_left, 2),
+    }
+
+
 async def model_status(request: Request) -> Response:
-    """GET models/{id}/status: Tell whether a model is here, and whether it is in memory."""
+    """GET models/{id}/status: Tell whether a model is here or on its way, and whether it is in memory."""
     core = core_of(request)
     name = request.path_params["model_id"]
     spec = core.library.find(name)
@@ -94,21 +125,48 @@ async def model_status(request: Request) -> Response:
         return core.library.find_folder(spec) if core.library.on_disk(spec) else None
 
     found = await asyncio.to_thread(folder)
-    set_aside = found is not None and core.service.house.is_set_aside(found)
+    coming = None if found is not None else to_download(core, spec)
     answer: ModelStatus = {
         "model": name,
-        "status": "unavailable"
-        if set_aside or spec.unavailable is not None
-        else "missing"
-        if found is None
-        else "loading"
-        if is_loading(core, spec)
-        else "ready",
+        "status": _status(core, spec, found, coming),
         "downloaded": found is not None,
+        "download": coming,
         "loaded": core.service.engine.loaded_model == spec.name,
         "size_gb": spec.size_gb,
         "path": None if found is None else found.name,
     }
+    return JSONResponse(answer)
+
+
+def _status(
+    core: Core, spec: ModelSpec, folder: Path | None, coming: DownloadShown | None
+) -> Literal["ready", "loading", "unavailable", "downloading", "missing"]:
+    if folder is None:
+        served = spec.unavailable is None
+        return "downloading" if coming is not None else "missing" if served else "unavailable"
+    if core.service.house.is_set_aside(folder):
+        return "unavailable"
+    return "loading" if is_loading(core, spec) else "ready"
+
+
+async def pull(request: Request) -> Response:
+    """POST models/{id}/pull: Bring a model from the hub to this machine; one download for all who ask.
+
+    The job ends at once where the model is here; DELETE of the job stops it, and what has come is kept for the next.
+    """
+    check_operator(request, "This key may not download models.")
+    core = core_of(request)
+    origin = Origin(owner=owner_of(request), protocol="native", attached=False)
+    job = await core.service.pull(request.path_params["model_id"], origin)
+    return JSONResponse(await shown(request, job))
+
+
+async def remove(request: Request) -> Response:
+    """DELETE models/{id}: Remove the weights that this gateway downloaded; 409 while the model is in use."""
+    check_operator(request, "This key may not remove models.")
+    name = request.path_params["model_id"]
+    await core_of(request).service.remove_model(name)
+    answer: Removed = {"model": name, "removed": True}
     return JSONResponse(answer)
 
 

@@ -35,8 +35,8 @@ class AdjustmentShown(TypedDict):
 
 
 class ProgressShown(TypedDict):
-    """How far a running job is. `progress` is 0 to 1 over all its pictures; `phase` is waiting, loading, denoising,
-    decoding or reading."""
+    """How far a running job is. `progress` is 0 to 1 over all its pictures; `phase` is waiting, downloading, loading,
+    denoising, decoding or reading. `download` is there while the model comes from the hub, of waiting jobs, too."""
 
     progress: float
     percent: int
@@ -46,6 +46,17 @@ class ProgressShown(TypedDict):
     step: int
     steps: int
     eta_seconds: float | None
+    download: NotRequired[BytesShown]
+
+
+class BytesShown(TypedDict):
+    """How far a download is; `eta_seconds` is until the model is here."""
+
+    model: str
+    done_bytes: int
+    total_bytes: int
+    bytes_per_second: int | None
+    percent: int
 
 
 class ForecastShown(TypedDict):
@@ -230,6 +241,18 @@ class Capabilities(TypedDict):
     control: Literal["canny", "depth"] | None
 
 
+class DownloadShown(TypedDict):
+    """The job that brings a model from the hub; bytes are null before the hub has told the sizes."""
+
+    job_id: str
+    status: Literal["queued", "downloading"]
+    done_bytes: int | None
+    total_bytes: int | None
+    bytes_per_second: int | None
+    percent: int | None
+    eta_seconds: float | None
+
+
 class ModelShown(TypedDict):
     """One model. `hash` is the first ten digits of `sha256`, that of its transformer's weights; null where these are
     not here, are in several files, or are too large to be read for it."""
@@ -240,6 +263,7 @@ class ModelShown(TypedDict):
     sha256: str | None
     config: ModelConfig
     downloaded: bool
+    download: DownloadShown | None
     size_gb: float
     description: str
     licence: str
@@ -300,11 +324,17 @@ class ModelStatus(TypedDict):
     """`path` is the name of the folder, without where it lies."""
 
     model: str
-    status: Literal["ready", "loading", "unavailable", "missing"]
+    status: Literal["ready", "loading", "unavailable", "downloading", "missing"]
     downloaded: bool
+    download: DownloadShown | None
     loaded: bool
     size_gb: float
     path: str | None
+
+
+class Removed(TypedDict):
+    model: str
+    removed: bool
 
 
 class Unloaded(TypedDict):

@@ -13,6 +13,8 @@ from engine.client.options import EngineOptions
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the package `engine`."""
 
+HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
+"""For the process that downloads alone."""
 OPENBLAS = "libopenblas.so.0"
 LOADER_CACHE = Path("/etc/ld.so.cache")
 
@@ -27,7 +29,7 @@ def child_arguments(options: EngineOptions) -> list[str]:
 
 def child_environment(options: EngineOptions, parent: Mapping[str, str]) -> dict[str, str]:
     """The parent's environment, with what keeps mflux quiet, offline and fast on a CPU."""
-    environment = dict(parent)
+    environment = {name: value for name, value in parent.items() if name not in HUB_TOKENS}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), parent.get("PYTHONPATH"))))
     environment["HF_HUB_OFFLINE"] = "1"
     environment["TOKENIZERS_PARALLELISM"] = "false"

@@ -96,10 +96,10 @@ class Downloads:
 
     # ---- who needs what --------------------------------------------------------------------------
 
-    async def need(self, spec: ModelSpec, *, waits: bool = True) -> bool:
+    async def need(self, spec: ModelSpec) -> bool:
         """Before a job of this model is stored; whether the model must come first, which is `bring`'s part afterwards.
 
-        Raises: ModelNotOnDisk where it cannot come; ModelComing where it does and the client does not wait.
+        Raises: ModelNotServed, ModelNotOnDisk where it cannot come.
         """
         if await asyncio.to_thread(self._library.on_disk, spec):
             if self._missing.pop(spec.name, None) is not None:
@@ -109,10 +109,12 @@ class Downloads:
             self._library.further_folders(spec)
             raise ModelNotOnDisk(param="model")
         self._missing[spec.name] = sources_of(spec)
-        if not waits:
-            await self.bring(spec)
-            raise ModelComing(self._sentence(spec), param="model", retry_after_s=COMING_RETRY_S)
         return True
+
+    async def put_off(self, spec: ModelSpec) -> None:
+        """For a client that does not wait: the download is begun. Raises: ModelComing."""
+        await self.bring(spec)
+        raise ModelComing(self._sentence(spec), param="model", retry_after_s=COMING_RETRY_S)
 
     async def bring(self, spec: ModelSpec, origin: Origin = HOUSE) -> Job:
         """The download of this model, started or joined. Raises: QueueFull, StorageFull."""
