@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import pty
+import random
 import re
 import signal
 import subprocess
@@ -18,17 +21,36 @@ import httpx
 import pytest
 from PIL import Image
 
+from engine.catalog import CATALOG
 from gateway.cli.app import app
 from gateway.cli.app import main as command
 from gateway.cli.words import clipped, seconds
 from tests.live import ROOT, Live, free_port, live
+from tests.toy_hub import ToyHub, hub_with
 
 SLOW = {"step_seconds": 0.3}
+PULLED, GATED = "flux2-klein-4b", "flux2-klein-base-4b"
+REPOS = {spec.name: spec.repo or "" for spec in CATALOG}
+BIG = "transformer/model.safetensors"
+FILES = {
+    BIG: random.Random(4).randbytes(2_000_000),
+    "vae/model.safetensors": b"v",
+    "text_encoder/model.safetensors": b"t",
+    "tokenizer/tokenizer.json": b"{}",
+}
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with live(tmp_path_factory.mktemp("gateway"), fake_script={"step_seconds": 0.005}) as gateway:
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToyHub]:
+    with hub_with((PULLED, GATED), FILES, tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def running(hub: ToyHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("gateway")
+    config = {"models": {"cache_dir": str(folder / "models")}}
+    with live(folder, config=config, fake_script={"step_seconds": 0.005}) as gateway:
         yield gateway
 
 
@@ -175,6 +197,39 @@ def test_models_and_loras_are_listed(run: Any) -> None:
     names = [model["title"] for model in json.loads(run("models", "list", "--all", "--json")[1])]
     assert {"flux2-tiny", "flux2-klein-4b"} <= set(names)
     assert "native_px" in run("models", "info", "flux2-tiny")[1]
+    assert re.search("night +flux2-tiny", run("loras", "list")[1])
+
+
+def test_a_pull_shows_its_bytes_in_a_terminal_stops_at_ctrl_c_and_goes_on_there(
+    run: Any, running: Live, hub: ToyHub, tmp_path: Path
+) -> None:
+    hub.hold_at[BIG] = 1_500_000
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "120"}
+    command = [sys.executable, "-m", "api_main", "models", "pull", PULLED]
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = ""
+    while not re.search(r"[01]\.[1-9]/2\.0 MB", seen):
+        seen += os.read(ours, 65536).decode()
+    assert "coming" in run("models", "list")[1]
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # Linux's end of file
+        while more := os.read(ours, 65536).decode():
+            seen += more
+    os.close(ours)
+    assert (process.wait(60), "pull again to go on" in seen) == (130, True)
+    assert PULLED not in run("models", "list")[1]
+    hub.hold_at.clear()
+    assert run("models", "pull", PULLED)[:2] == (0, f"{PULLED} is on disk.\n")
+    assert [one.headers.get("range", "")[:7] for one in hub.bodies() if one.host == "other"] == ["", "bytes=1"]
+    assert json.loads(run("models", "info", PULLED, "--json")[1])["status"] == "ready"
+    assert run("models", "remove", PULLED, "-y")[:2] == (0, f"{PULLED} is removed.\n")
+    code, _, err = run("models", "remove", PULLED, "-y")
+    assert (code, "not on this machine" in err) == (1, True)
+    hub.refusals[REPOS[GATED]] = (403, "GatedRepo")
+    code, _, err = run("models", "pull", GATED)
+    assert (code, "accept its licence at" in err) == (1, True)
 
 
 # ---- gateways that are not there, go away, or want a key -----------------------------------------

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,11 @@ from gateway.downloads.fetch import Download
 from gateway.downloads.folders import folder_of, staging_of
 from gateway.downloads.wire import Fetch
 from tests.live import Live, live
-from tests.toy_hub import ToyHub, toy_hub
+from tests.toy_hub import ToyHub, hub_with, toy_hub
 
 MODELS = ("flux2-klein-4b", "flux2-klein-9b", "flux2-klein-base-4b", "flux2-klein-base-9b")
 """One a test: what one has brought is here for the next."""
-SPECS = {spec.name: spec for spec in CATALOG if spec.name in MODELS}
-REPOS = {name: spec.repo or "" for name, spec in SPECS.items()}
+REPOS = {spec.name: spec.repo or "" for spec in CATALOG if spec.name in MODELS}
 BIG = "transformer/model.safetensors"
 SIZE = 4_000_000
 FILES = {
@@ -41,15 +40,8 @@ FILES = {
 ASKED = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 2}
 
 
-@contextmanager
-def hub_in(folder: Path) -> Iterator[ToyHub]:
-    """A hub, and the environment of a gateway that goes there."""
-    commits = {spec.repo or "": spec.revision or "a" * 40 for spec in SPECS.values()}
-    repos = {repo: dict(FILES) for repo in REPOS.values()}
-    with toy_hub(repos, commits=commits) as hub, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_ENDPOINT", hub.url)
-        patch.setenv("HF_HOME", str(folder / "hf"))
-        yield hub
+def hub_in(folder: Path) -> AbstractContextManager[ToyHub]:
+    return hub_with(MODELS, FILES, folder)
 
 
 def gateway_in(folder: Path) -> Live:

@@ -6,12 +6,17 @@ import hashlib
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from engine.catalog import CATALOG
 
 LFS_FROM = 10_000
 """Bytes: larger files lie on the other host, named by their SHA-256."""
@@ -75,6 +80,20 @@ def toy_hub(repos: dict[str, dict[str, bytes]], **faults: Any) -> Iterator[ToyHu
         for server in servers:
             server.shutdown()
             server.server_close()
+
+
+@contextmanager
+def hub_with(models: Iterable[str], files: dict[str, bytes], folder: Path) -> Iterator[ToyHub]:
+    """A hub that has these models of the catalogue, and the environment of a gateway that goes there."""
+    specs = [spec for spec in CATALOG if spec.name in set(models)]
+    commits = {spec.repo or "": spec.revision or "a" * 40 for spec in specs}
+    with (
+        toy_hub({repo: dict(files) for repo in commits}, commits=commits) as hub,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("HF_ENDPOINT", hub.url)
+        patch.setenv("HF_HOME", str(folder / "hf"))
+        yield hub
 
 
 class _Server(ThreadingHTTPServer):

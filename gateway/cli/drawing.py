@@ -132,8 +132,13 @@ def _follow(remote: Remote, job: dict[str, Any], *, is_shown: bool) -> None:
         task = progress.add_task("waiting", total=1.0, left=seconds(job["eta_seconds"]))
         try:
             with _sigterm_as_interrupt():
+                is_coming = False
                 for event in remote.events(job["job_id"]):
-                    progress.update(task, **_shown(event))
+                    shown = _shown(event)
+                    is_coming = event.name == "downloading" or (is_coming and event.name == "position")
+                    if is_coming:  # its place changes with every byte's forecast
+                        shown["description"] = "downloading the model"
+                    progress.update(task, **shown)
                     _check(event)
         except KeyboardInterrupt:
             remote.delete(f"/api/v1/jobs/{job['job_id']}")
@@ -159,7 +164,10 @@ def _shown(event: Event) -> dict[str, Any]:
             place = data["position"]
             before = "next" if place == 0 else f"{place} before it"
             return {"description": f"waiting, {before}", "left": seconds(data.get("eta_seconds"))}
-        case "downloading" | "loading" | "progress":
+        case "downloading":
+            left = seconds(data["eta_seconds"])
+            return {"completed": data["percent"] / 100, "left": left}
+        case "loading" | "progress":
             phase = str(data.get("phase") or event.name)
             step = f" {data['step']}/{data['steps']}" if phase == "denoising" else ""
             done = float(data.get("progress") or 0.0)

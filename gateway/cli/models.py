@@ -31,14 +31,15 @@ def list_models(
     """The models that are on disk, or all that could be."""
     with gateway(where(url, config), may_start=True) as remote:
         found = remote.get("/api/v1/models")["models"]
-    shown = [model for model in found if everything or model["downloaded"]]
+    shown = [model for model in found if everything or model["downloaded"] or model["download"]]
     if as_json:
         return print_json(shown)
     table = Table("model", "", "size", "licence", "what it is", box=None)
     for model in shown:
-        state = "[green]on disk[/]" if model["downloaded"] else "[dim]unavailable[/]" if model["unavailable"] else ""
         name = escape(model["title"]) + (" [dim](default)[/]" if model["default"] else "")
-        table.add_row(name, state, f"{model['size_gb']:g} GB", model["licence"], clipped(model["description"], 60))
+        table.add_row(
+            name, _state(model), f"{model['size_gb']:g} GB", model["licence"], clipped(model["description"], 60)
+        )
     out.print(table)
     if hidden := len(found) - len(shown):
         out.print(f"[dim]{hidden} more can be pulled or placed: --all[/]")
@@ -63,9 +64,7 @@ def pull(
 ) -> None:
     """Fetch a model's weights; goes on where an earlier pull stopped."""
     with gateway(where(url, config), may_start=True) as remote:
-        job = remote.post(f"/api/v1/models/{quote(model, safe='')}/pull")
-        if job.get("job_id"):
-            _follow(remote, str(job["job_id"]), model, quiet=quiet)
+        _follow(remote, remote.post(f"/api/v1/models/{quote(model, safe='')}/pull"), model, quiet=quiet)
     out.print(f"{escape(model)} is on disk.")
 
 
@@ -91,10 +90,10 @@ def list_loras(as_json: AsJson = False, url: Url = None, config: Config = None) 
         found = remote.get("/api/v1/loras")["loras"]
     if as_json:
         return print_json(found)
-    table = Table("lora", "family", "trigger words", box=None)
+    table = Table("lora", "for", "trigger words", "", box=None)
     for lora in found:
-        words = lora.get("trigger_words") or ()
-        table.add_row(escape(lora["name"]), str(lora.get("family") or ""), escape(clipped(", ".join(words), 60)))
+        words, models = (clipped(", ".join(lora[what]), 60) for what in ("trigger_words", "models"))
+        table.add_row(escape(clipped(lora["name"])), escape(models), escape(words), escape(lora["trouble"] or ""))
     out.print(table if table.row_count else "No LoRAs.")
 
 
@@ -111,6 +110,14 @@ def lora_info(
     print_json(found) if as_json else out.print(_pairs(found))
 
 
+def _state(model: dict[str, Any]) -> str:
+    if model["downloaded"]:
+        return "[green]on disk[/]"
+    if coming := model["download"]:
+        return "waiting" if coming["percent"] is None else f"coming, {coming['percent']} %"
+    return "[dim]unavailable[/]" if model["unavailable"] else ""
+
+
 def _pairs(values: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None)
     for name, value in values.items():
@@ -119,8 +126,8 @@ def _pairs(values: dict[str, Any]) -> Table:
     return table
 
 
-def _follow(remote: Remote, job_id: str, model: str, *, quiet: bool) -> None:
-    """Raises: Failure where the download did not succeed; Ctrl-C leaves what is there for the next pull."""
+def _follow(remote: Remote, job: dict[str, Any], model: str, *, quiet: bool) -> None:
+    """Ctrl-C stops a download that nobody else began; what came is kept. Raises: Failure where it did not succeed."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -131,7 +138,7 @@ def _follow(remote: Remote, job_id: str, model: str, *, quiet: bool) -> None:
     with Progress(*columns, console=err, transient=True, disable=quiet) as progress:
         task = progress.add_task(model, total=None)
         try:
-            for event in remote.events(job_id):
+            for event in remote.events(job["job_id"]):
                 if event.name == "downloading":
                     progress.update(task, completed=event.data["done_bytes"], total=event.data["total_bytes"])
                 if event.name == "error":
@@ -139,5 +146,7 @@ def _follow(remote: Remote, job_id: str, model: str, *, quiet: bool) -> None:
                 if event.name == "cancelled":
                     raise Failure("The download was cancelled.", Exit.CANCELLED)
         except KeyboardInterrupt:
-            remote.delete(f"/api/v1/jobs/{job_id}")
+            if job["protocol"] == "gateway":
+                raise Failure("The download goes on: others wait for it.", Exit.INTERRUPTED) from None
+            remote.delete(f"/api/v1/jobs/{job['job_id']}")
             raise Failure("Stopped; pull again to go on.", Exit.INTERRUPTED) from None
