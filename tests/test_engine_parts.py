@@ -101,6 +101,20 @@ def test_what_the_user_set_for_the_cpu_stays(linux_cpu: Path) -> None:
     assert {key: child[key] for key in mine} == mine
 
 
+def test_the_child_is_told_its_limits_and_mlx_keeps_to_them() -> None:
+    mx = pytest.importorskip("mlx.core")
+    from engine.backends.mlx import MlxBackend
+
+    memory, cache = 3 * 2**30, 12_000_000
+    options = EngineOptions(backend="mlx", memory_limit_bytes=memory, cache_limit_bytes=cache)
+    assert environment.child_arguments(options)[-4:] == ["--memory-limit", str(memory), "--cache-limit", str(cache)]
+    before = mx.set_memory_limit(2**34), mx.set_cache_limit(2**30)
+    try:
+        assert MlxBackend(memory_limit_bytes=memory, cache_limit_bytes=cache).memory_limit_bytes == memory
+    finally:
+        assert (mx.set_memory_limit(before[0]), mx.set_cache_limit(before[1])) == (memory, cache)
+
+
 # ---- pictures ------------------------------------------------------------------------------------
 
 
