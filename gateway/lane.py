@@ -225,8 +225,9 @@ class EngineLane(LaneRunner):
             async with asyncio.timeout(idle_s):
                 await self._wake.wait()
         except TimeoutError:
-            log.info("unloading %s: nobody has asked for %g s", self._engine.status.loaded_model, idle_s)
-            await self._engine.unload()
+            if (model := self._engine.status.loaded_model) is not None:
+                log.info("unloading %s: nobody has asked for %g s", model, idle_s)
+                await self._engine.unload()
 
     async def _save_copy(self) -> None:
         """Before the model in memory goes: quantising it again would cost more than this."""
