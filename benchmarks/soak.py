@@ -22,6 +22,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.live import Live
 from tests.sdapi_mutations import Sent, changed, outcome, send
 from tests.sdapi_support import SMALL
+from tests.test_kill_loops import kill_the_gateway
 from tests.test_store_machine import StoreMachine
 
 TINY = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
@@ -124,8 +125,15 @@ def jobs(folder: Path, count: int, number: int) -> None:
     say("MB in 10,000 jobs, second half", round((rss1 - rss0) / 2**20 * 10_000 / (n1 - n0), 2))
 
 
+def kills(folder: Path, count: int, number: int) -> None:
+    """kill -9 of the gateway at random times, with a client that submits all along."""
+    say("kills", count)
+    say("jobs acknowledged, each drawn once", kill_the_gateway(folder, count, number))
+
+
 SOAKS = {
     "jobs": Soak(jobs, 10_000, "R-20: small jobs one after the other: memory and open files stay as they are"),
+    "kills": Soak(kills, 200, "R-02: kill -9 of the gateway: no acknowledged job is lost, none drawn twice"),
     "store": Soak(store, 100_000, "R-12: submits, claims, ends, cancels, moves, pauses and restarts in any order"),
     "sdapi": Soak(sdapi, 4000, "random changes of valid /sdapi/v1 requests: no 5xx of our own, no hang"),
 }

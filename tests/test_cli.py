@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from engine.catalog import CATALOG
+from gateway.cli import options
 from gateway.cli.app import app
 from gateway.cli.app import main as command
 from gateway.cli.words import clipped, seconds
@@ -61,7 +62,7 @@ def run(
     """A command in an empty folder: its exit code, and what it printed to stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MFLUX_GATEWAY_URL", running.url)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(options.out, "width", 200)
 
     def typed(*words: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as left:
@@ -266,7 +267,7 @@ def test_a_gateway_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_cancels_the_job_and_a_cancel_elsewhere_ends_the_wait(tmp_path: Path) -> None:
-    with live(tmp_path, fake_script=SLOW) as gateway:
+    with live(tmp_path, fake_script={"step_seconds": 5.0}) as gateway:
         codes = []
         for end in ("here", "elsewhere"):
             process = typed_in_a_shell("generate", "x", "--steps", "8", folder=tmp_path, MFLUX_GATEWAY_URL=gateway.url)
