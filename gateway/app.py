@@ -96,6 +96,7 @@ def _loras(settings: Settings) -> LoraLibrary:
         aliases=settings.loras.aliases,
         hub={name: HubLora(lora.repo, lora.file, lora.like, lora.revision) for name, lora in hub},
         hashes=settings.store.data_dir.resolve() / "lora_hashes.json",
+        models_dir=settings.models.cache_dir.resolve(),
     )
 
 

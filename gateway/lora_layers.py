@@ -105,6 +105,12 @@ def _spellings(layer: str) -> Iterator[str]:
         yield f"{layer[: number.start()]}#{layer[number.end() :]}"
 
 
+def share_layers(one: ModelSpec, other: ModelSpec) -> bool | None:
+    """Whether a LoRA of one model can be put on another; None where only trying will tell."""
+    first, second = (layouts().get(spec.geometry) for spec in (one, other))
+    return None if first is None or second is None else first is second
+
+
 def names_of(models: frozenset[str]) -> list[str]:
     """The catalogue's names of these, those of fewer bits left out."""
     rows = (spec for spec in CATALOG if spec.quantize is None and spec.stored_bits is None)

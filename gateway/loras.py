@@ -12,11 +12,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.catalog import EMBEDDED_PATH, ModelSpec
+from engine.catalog import CATALOG, EMBEDDED_PATH, HubFiles, ModelSpec
 from engine.protocol import Lora
 from engine.safetensors import UnsafeFile, inspect
+from gateway.downloads.folders import folder_of, hub_snapshot, is_whole
 from gateway.lora_hashes import Hashes, HashKeeper
-from gateway.lora_layers import Fit, fit_of, names_of
+from gateway.lora_layers import Fit, fit_of, names_of, share_layers
 from gateway.lora_notes import Notes, notes_of, picture_beside
 from gateway.request import KnownLora
 
@@ -26,6 +27,7 @@ SUFFIX = ".safetensors"
 NAME_CHARS = 200
 FILES_MOST = 10_000
 SHIPPED = EMBEDDED_PATH.parent / "loras"
+_ROWS = {spec.name: spec for spec in CATALOG}
 _NO_NAME = frozenset('<>:"|?*\\')
 
 Version = tuple[Path, int, int]
@@ -39,6 +41,16 @@ class HubLora:
     file: str
     like: str
     revision: str | None = None
+
+    @property
+    def files(self) -> HubFiles:
+        return HubFiles(repo=self.repo, patterns=(self.file,), revision=self.revision)
+
+    def place(self, models_dir: Path) -> Path | None:
+        """Where the file lies, downloaded by us or by another tool; None where it does not. Blocks."""
+        ours = folder_of(models_dir, self.repo)
+        whole = ours if is_whole(ours, (self.file,)) else hub_snapshot(self.repo, (self.file,))
+        return None if whole is None else whole / self.file
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +81,18 @@ class LoraFile:
         assert self.file is not None
         return self.file, self.changed_ns, self.size_bytes
 
-    def trouble_on(self, spec: ModelSpec) -> str | None:
-        """Why it cannot be put on this model, as a sentence; None where it can, or only trying will tell."""
-        if self.trouble is not None:
-            return self.trouble
-        if self.fit.of(spec) is not False:
-            return None
+    def trouble_on(self, spec: ModelSpec, *, may_come: bool = False) -> str | None:
+        """Why it cannot be put on this model, as a sentence; None where it can, or only trying will tell.
+
+        `may_come`: that it is on the hub only is no trouble.
+        """
         others = names_of(self.fit.models)
+        if self.hub is not None and self.file is None and may_come:
+            if share_layers(_ROWS[self.hub.like], spec) is not False:
+                return None
+            others = [self.hub.like]
+        elif self.trouble is not None or self.fit.of(spec) is not False:
+            return self.trouble
         made = f"it is for {' and '.join(others[:4])}" if others else "its layers have other sizes"
         return f"LoRA '{clip(self.name)}' does not fit {spec.name}: {made}."
 
@@ -90,7 +107,9 @@ class LoraLibrary:
         aliases: Mapping[str, str] | None = None,
         hub: Mapping[str, HubLora] | None = None,
         hashes: Path | None = None,
+        models_dir: Path | None = None,
     ) -> None:
+        self._models_dir = models_dir
         self._folders = tuple(dict.fromkeys(folder.absolute() for folder in (*folders, SHIPPED)))
         self._own_aliases = dict(aliases or {})
         self._hub = dict(hub or {})
@@ -112,6 +131,14 @@ class LoraLibrary:
             found[name] = replace(found.get(name, missing), hub=there)
         return tuple(sorted(found.values(), key=lambda lora: lora.name))
 
+    def missing(self, asked: Iterable[str]) -> list[tuple[str, HubLora]]:
+        """Of these those that are on the hub and not here. Blocks."""
+        if not self._hub:
+            return []
+        named = self._named(self.all())
+        found = {lora.name: lora for name in asked if (lora := named.get(_plain(name)))}
+        return [(lora.name, lora.hub) for lora in found.values() if lora.hub and lora.file is None]
+
     def find(self, asked: str) -> LoraFile | None:
         """The LoRA of this name, alias, or path inside one of the folders. Blocks."""
         return self._named(self.all()).get(_plain(asked))
@@ -123,11 +150,15 @@ class LoraLibrary:
             raise KeyError(name)
         return found
 
-    def known(self, asked: Collection[Lora], spec: ModelSpec) -> dict[str, KnownLora]:
-        """Of these those that are here, by what they are called, and whether a model can wear them. Blocks."""
+    def known(self, asked: Collection[Lora], spec: ModelSpec, *, may_come: bool = False) -> dict[str, KnownLora]:
+        """Of these those that there are, by what they are called, and why a model cannot wear them. Blocks."""
         named = self._named(self.all()) if asked else {}
         found = {lora.name: named.get(_plain(lora.name)) for lora in asked}
-        return {name: KnownLora(name=lora.name, trouble=lora.trouble_on(spec)) for name, lora in found.items() if lora}
+        return {
+            name: KnownLora(name=lora.name, trouble=lora.trouble_on(spec, may_come=may_come))
+            for name, lora in found.items()
+            if lora
+        }
 
     def hashes(self, lora: LoraFile, *, read: bool = True) -> Hashes | None:
         """Of its file, read where it was not before and `read` says so; None where it is not known. Blocks."""
@@ -159,20 +190,34 @@ class LoraLibrary:
         return found
 
     def _files(self) -> Iterator[tuple[str, Version]]:
+        """Those of the folders before those of the hub."""
+        yield from self._in_folders()
+        for name, hub in self._hub.items():
+            file = None if self._models_dir is None else hub.place(self._models_dir)
+            if file is not None and (version := _version(file)) is not None:
+                yield name, version
+
+    def _in_folders(self) -> Iterator[tuple[str, Version]]:
         count = 0
         for folder in self._folders:
             for file in sorted(folder.rglob(f"*{SUFFIX}")):
                 name = file.relative_to(folder).as_posix().removesuffix(SUFFIX)
                 if len(name) > NAME_CHARS or not name.isprintable() or _NO_NAME & set(name):
                     continue
-                try:
-                    stat = file.stat()
-                except OSError:
+                if (version := _version(file)) is None:
                     continue
                 count += 1
                 if count > FILES_MOST:
                     return
-                yield name, (file, stat.st_mtime_ns, stat.st_size)
+                yield name, version
+
+
+def _version(file: Path) -> Version | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return file, stat.st_mtime_ns, stat.st_size
 
 
 def _looked_into(name: str, version: Version) -> LoraFile:

@@ -172,8 +172,11 @@ class JobService:
             steps_as_sent=self._options.steps_as_sent,
             low_ram=self._options.low_ram,
             leniency=origin.leniency,
-            known_loras=await asyncio.to_thread(self.library.loras.known, request.loras, spec),
+            known_loras=await asyncio.to_thread(
+                self.library.loras.known, request.loras, spec, may_come=self._options.auto_download
+            ),
         )
+        await self.downloads.need_loras(resolution.plan.loras)
         new = origin.new_job(resolution.plan, request.fingerprint())
         return await self._submit(
             replace(new, adjustments=resolution.adjustments), spec if comes_first else None, waits=origin.waits

@@ -15,6 +15,8 @@ from mflux.models.common.lora.mapping.lora_loader import LoRALoader
 from mflux.models.common.lora.mapping.lora_mapping import LoRATarget
 from mflux.models.ernie_image.model.ernie_transformer.transformer import ErnieTransformer
 from mflux.models.ernie_image.weights.ernie_lora_mapping import ErnieLoRAMapping
+from mflux.models.fibo2.model.fibo2_transformer.fibo2_transformer import Fibo2Transformer
+from mflux.models.fibo2.weights.fibo2_lora_mapping import Fibo2LoRAMapping
 from mflux.models.flux.model.flux_transformer.transformer import Transformer
 from mflux.models.flux.weights.flux_lora_mapping import FluxLoRAMapping
 from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
@@ -61,6 +63,7 @@ ARCHITECTURES: dict[str, tuple[Callable[[ModelConfig], nn.Module], Any]] = {
     "z-image": (_overridden(ZImageTransformer), ZImageLoRAMapping),
     "ernie-image": (_overridden(ErnieTransformer), ErnieLoRAMapping),
     "moss-image": (_overridden(MOSSImageTransformer), MOSSImageLoRAMapping),
+    "fibo2": (_overridden(Fibo2Transformer), Fibo2LoRAMapping),
     "anima": (_overridden(AnimaTransformer), AnimaLoRAMapping),
 }
 

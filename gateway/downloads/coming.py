@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from engine.catalog import HubFiles, ModelSpec
-from engine.protocol import Download, Failed, ModelDownloading, lane_of
+from engine.protocol import Download, Failed, Lora, ModelDownloading, lane_of
 from gateway.downloads import folders
 from gateway.errors import ModelComing, ModelKept, ModelNotFound, ModelNotOnDisk
 from gateway.forecast import Forecaster
@@ -28,6 +28,8 @@ log = logging.getLogger("gateway.downloads")
 HOUSE = Origin(owner="gateway", protocol="gateway", attached=False)
 """Whose downloads those are that a job brought about: everybody's. They count against nobody's share of the queue."""
 COMING_RETRY_S = 60
+LORA = "lora:"
+"""What the name of a LoRA is told with: no model is called so."""
 Sources = tuple[HubFiles, ...]
 
 
@@ -72,6 +74,8 @@ class Downloads:
         self._ending: set[str] = set()
         """Those that somebody cancelled: nobody joins them any more."""
         self._facts: dict[Sources, ModelDownloading] = {}
+        self._failed_loras: dict[str, str] = {}
+        """Why a LoRA could not be fetched, until somebody was told."""
         self._starting = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -118,12 +122,35 @@ class Downloads:
 
     async def bring(self, spec: ModelSpec, origin: Origin = HOUSE) -> Job:
         """The download of this model, started or joined. Raises: QueueFull, StorageFull."""
+        return await self._bring(spec.name, sources_of(spec), origin)
+
+    async def need_loras(self, asked: Collection[Lora]) -> None:
+        """Start what brings the LoRAs among these that are on the hub only, where that is allowed.
+
+        Raises: ModelComing while one is fetched; ModelNotOnDisk with the reason where that just failed.
+        """
+        if not asked or not self._auto:
+            return
+        missing = await asyncio.to_thread(self._library.loras.missing, [lora.name for lora in asked])
+        for name, hub in missing:
+            title = f"{LORA}{name}"
+            if (reason := self._failed_loras.pop(title, None)) is not None:
+                raise ModelNotOnDisk(reason, param="loras")
+            await self._bring(title, (hub.files,), HOUSE)
+        if missing:
+            names = " and ".join(name for name, _ in missing)
+            raise ModelComing(
+                f"LoRA {names} is being downloaded; ask again in a minute.",
+                param="loras",
+                retry_after_s=COMING_RETRY_S,
+            )
+
+    async def _bring(self, model: str, sources: Sources, origin: Origin) -> Job:
         async with self._starting:
-            sources = sources_of(spec)
             for job_id, plan in self._live.items():
                 if plan.sources == sources and job_id not in self._ending:
                     return await self._store.get(job_id)
-            plan = Download(model=spec.name, sources=sources)
+            plan = Download(model=model, sources=sources)
             bounds = Bounds(waiting=1_000_000)  # who waits for it was counted already
             job = (await asyncio.shield(self._store.submit(origin.new_job(plan, ""), bounds))).job
             self._live.setdefault(job.id, plan)
@@ -168,7 +195,10 @@ class Downloads:
                 self._spawn(self._arrived())
             case "failed":
                 self._gone(job.id, plan)
-                self._give_up(plan, job.failure.message if job.failure else "The download failed.")
+                reason = job.failure.message if job.failure else "The download failed."
+                if plan.model.startswith(LORA):
+                    self._failed_loras[plan.model] = reason
+                self._give_up(plan, reason)
             case "cancelled":
                 self._gone(job.id, plan)
                 self._give_up(plan, f"The download of {plan.model} was cancelled.")

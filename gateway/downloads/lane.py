@@ -11,6 +11,7 @@ from contextlib import aclosing
 from engine.protocol import Cancelled, CancelReason, Download, Failed, ModelDownloading, Succeeded
 from gateway.downloads.client import DownloadDied, fetched
 from gateway.downloads.wire import Fetch, Fetched, Had, NotFetched
+from gateway.errors import ModelNotFound
 from gateway.forecast import Forecaster
 from gateway.hub import Hub
 from gateway.job import Job, Outcome
@@ -87,7 +88,7 @@ class NetworkLane(LaneRunner):
 
     async def _fetch(self, job: Job, plan: Download) -> Outcome:
         """Raises: DownloadDied."""
-        if await asyncio.to_thread(self._library.on_disk, self._library.find(plan.model)):
+        if await asyncio.to_thread(self._is_here, plan):
             return Succeeded()
         asked = Fetch(models_dir=str(self._library.models_dir), sources=plan.sources)
         pace, logged = Pace(), -1
@@ -108,6 +109,12 @@ class NetworkLane(LaneRunner):
                     case NotFetched(code=code, message=message):
                         return Failed(code=code, message=message)
         raise DownloadDied("engine_crash")
+
+    def _is_here(self, plan: Download) -> bool:
+        try:
+            return self._library.on_disk(self._library.find(plan.model))
+        except ModelNotFound:
+            return False  # a LoRA: the child looks itself
 
     @staticmethod
     def _log(job: Job, plan: Download, percent: int, total: int) -> None:
