@@ -73,7 +73,9 @@ class ModelSettings(Section):
         default=None,
         description=f"Model of requests that name none; null: {FAST_DEFAULT} with Metal or CUDA, else {EMBEDDED}.",
     )
-    auto_download: bool = Field(default=True, description="Fetch catalogue models that are asked for and not on disk.")
+    auto_download: bool = Field(
+        default=True, description="Fetch models and LoRAs of the hub that are asked for and not on disk."
+    )
     cache_dir: FolderPath = Field(default=Path("models"), description="Folder the models are kept in.")
     aliases: dict[str, str] = Field(default={}, description="Other names for models: {asked-for: served}.")
     local: dict[str, LocalModel] = Field(
