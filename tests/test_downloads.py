@@ -150,19 +150,26 @@ def test_who_watches_a_waiting_job_is_told_of_bytes_and_of_when_it_will_be_done(
     run(story())
 
 
-def test_a_client_that_does_not_wait_is_told_to_come_again_and_the_download_goes_on(
+def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_download_failed(
     hub: ToyHub, tmp_path: Path
 ) -> None:
     impatient = Origin(owner="me", protocol="openai", attached=True, waits=False)
+    hub.refusals[REPO] = (403, "GatedRepo")
 
     async def story() -> None:
         async with service_in(tmp_path) as service:
-            for _ in range(2):
-                with pytest.raises(ModelComing) as caught:
-                    await service.submit(asked(), impatient)
-                assert caught.value.retry_after_s == 60
+            with pytest.raises(ModelComing) as caught:
+                await service.submit(asked(), impatient)
+            assert caught.value.retry_after_s == 60
             (download,) = await downloads_of(service)
-            assert (await service.ended(download.id)).state is State.SUCCEEDED
+            assert (await service.ended(download.id)).state is State.FAILED
+            hub.refusals.clear()
+            with pytest.raises(ModelNotOnDisk, match="accept its licence"):
+                await service.submit(asked(), impatient)
+            with pytest.raises(ModelComing):
+                await service.submit(asked(), impatient)
+            for download in await downloads_of(service):
+                await service.ended(download.id)
             job = await service.submit(asked(), impatient)
             assert (await service.ended(job.id)).state is State.SUCCEEDED
 

@@ -74,8 +74,8 @@ class Downloads:
         self._ending: set[str] = set()
         """Those that somebody cancelled: nobody joins them any more."""
         self._facts: dict[Sources, ModelDownloading] = {}
-        self._failed_loras: dict[str, str] = {}
-        """Why a LoRA could not be fetched, until somebody was told."""
+        self._untold: dict[Sources, str] = {}
+        """Why a download failed for which no job waited, until the next request is told."""
         self._starting = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -116,7 +116,12 @@ class Downloads:
         return True
 
     async def put_off(self, spec: ModelSpec) -> None:
-        """For a client that does not wait: the download is begun. Raises: ModelComing."""
+        """For a client that does not wait: the download is begun.
+
+        Raises: ModelComing; ModelNotOnDisk with the reason where the last one failed.
+        """
+        if (reason := self._untold.pop(sources_of(spec), None)) is not None:
+            raise ModelNotOnDisk(reason, param="model")
         await self.bring(spec)
         raise ModelComing(self._sentence(spec), param="model", retry_after_s=COMING_RETRY_S)
 
@@ -133,10 +138,9 @@ class Downloads:
             return
         missing = await asyncio.to_thread(self._library.loras.missing, [lora.name for lora in asked])
         for name, hub in missing:
-            title = f"{LORA}{name}"
-            if (reason := self._failed_loras.pop(title, None)) is not None:
+            if (reason := self._untold.pop((hub.files,), None)) is not None:
                 raise ModelNotOnDisk(reason, param="loras")
-            await self._bring(title, (hub.files,), HOUSE)
+            await self._bring(f"{LORA}{name}", (hub.files,), HOUSE)
         if missing:
             names = " and ".join(name for name, _ in missing)
             raise ModelComing(
@@ -192,13 +196,13 @@ class Downloads:
                 self._ending.add(job.id)
             case "succeeded":
                 self._gone(job.id, plan)
+                self._untold.pop(plan.sources, None)
                 self._spawn(self._arrived())
             case "failed":
                 self._gone(job.id, plan)
                 reason = job.failure.message if job.failure else "The download failed."
-                if plan.model.startswith(LORA):
-                    self._failed_loras[plan.model] = reason
-                self._give_up(plan, reason)
+                if not self._give_up(plan, reason) and job.owner == HOUSE.owner:
+                    self._untold[plan.sources] = reason
             case "cancelled":
                 self._gone(job.id, plan)
                 self._give_up(plan, f"The download of {plan.model} was cancelled.")
@@ -230,13 +234,14 @@ class Downloads:
                 self._missing.pop(model, None)
         self._wake()
 
-    def _give_up(self, plan: Download, message: str) -> None:
-        """The jobs that waited for it fail with its reason, unless another download brings the same."""
+    def _give_up(self, plan: Download, message: str) -> bool:
+        """The jobs that waited for it fail with its reason, unless another brings the same; False: none waited."""
         if any(other.sources == plan.sources for other in self._live.values()):
-            return
+            return True
         models = {model for model, sources in self._missing.items() if sources == plan.sources}
         waited = [waiting.id for waiting in self._store.order("engine") if waiting.model in models]
         self._spawn(self._refuse(waited, Failed(code="model_missing", message=message)))
+        return bool(waited)
 
     async def _refuse(self, job_ids: list[str], failure: Failed) -> None:
         await self._store.refuse(job_ids, failure)
