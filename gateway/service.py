@@ -221,13 +221,19 @@ class JobService:
         return await self.downloads.bring(spec, origin)
 
     async def remove_model(self, model: str) -> None:
-        """Remove the weights that were downloaded for a model. Raises: ModelNotFound, ModelNotOnDisk, ModelKept."""
+        """Remove the weights that were downloaded for a model, and their quantised copies.
+
+        Raises: ModelNotFound, ModelNotOnDisk, ModelKept.
+        """
         spec = self.library.find(model)
         drawing = self._lane.running
         for used in (self._engine.status.loaded_model, None if drawing is None else drawing.plan.model):
             if used is not None and self.downloads.share(used, spec.name):
                 raise ModelKept(f"{used} is in memory; unload it first.")
+        folder = await asyncio.to_thread(self.library.find_folder, spec)
         await self.downloads.remove(spec)
+        if folder is not None:
+            await asyncio.to_thread(self.house.copies.forget, folder)
 
     async def unload(self) -> None:
         """Free the memory of the loaded model, between two jobs; the next job loads its own. Raises: Unavailable."""

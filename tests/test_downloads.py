@@ -309,8 +309,11 @@ def test_what_was_downloaded_is_removed_and_nothing_else(hub: ToyHub, tmp_path: 
             with pytest.raises(ModelKept, match="Jobs wait"):
                 await service.remove_model(ABSENT)
             await service.cancel(waiting.id)
+            folder, copies = service.library.folder(SPEC), service.house.copies
+            copy = copies.finish(copies.begin(SPEC, folder, 3), folder)
             await service.remove_model(ABSENT)
-            assert not folder_of(tmp_path / "models", REPO).exists()
+            assert not folder.exists()
+            assert not copy.exists()
             assert not service.library.on_disk(service.library.find(QUANTISED))
             with pytest.raises(ModelNotOnDisk):
                 await service.remove_model(ABSENT)

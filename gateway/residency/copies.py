@@ -96,9 +96,17 @@ class Copies:
             (folder / STAMP).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
 
+    def forget(self, source: Path) -> None:
+        """Remove the copies of a model that was removed."""
+        for folder in self._folder.glob(f"*-bit-{_name_of(source)}"):
+            self.discard(folder)
+
     def _place(self, spec: ModelSpec, source: Path, bits: int) -> Path:
-        where = hashlib.sha256(str(source).encode()).hexdigest()[:8]
-        return self._folder / f"{re.sub('[^A-Za-z0-9._-]', '-', spec.geometry)}-{bits}-bit-{where}"
+        return self._folder / f"{re.sub('[^A-Za-z0-9._-]', '-', spec.geometry)}-{bits}-bit-{_name_of(source)}"
+
+
+def _name_of(source: Path) -> str:
+    return hashlib.sha256(str(source).encode()).hexdigest()[:8]
 
 
 def fingerprint(source: Path) -> dict[str, object]:
