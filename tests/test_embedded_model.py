@@ -110,7 +110,7 @@ def test_a_picture_beside_the_words_is_changed_as_they_say(gateway: Live) -> Non
 
 
 def test_its_lora_turns_day_into_night_by_its_scale_and_comes_off_again(gateway: Live) -> None:
-    by_day = [scene for scene in evaluation_scenes(12, 4) if scene.background != "black"][:8]
+    by_day = [scene for scene in evaluation_scenes(12, 4) if scene.background != "black"][:4]
     prompts = [prompt(scene, Random(number)) for number, scene in enumerate(by_day)]
     for number, text in enumerate(prompts):
         day, night = (draw(gateway, said, number) for said in (text, f"{text} <lora:night:1>"))

@@ -357,7 +357,7 @@ def test_routes_that_are_not_there_are_not_found(counting: Counting) -> None:
 
 
 def test_a_client_that_gives_up_waiting_stops_the_job(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with gateway(tmp_path_factory.mktemp("slow"), step_seconds=1.0) as slow, plain_client(slow) as native:
+    with gateway(tmp_path_factory.mktemp("slow"), step_seconds=0.3) as slow, plain_client(slow) as native:
         with openai_client(slow, timeout=1.0, max_retries=0) as counting, pytest.raises(openai.APITimeoutError):
             counting.client.images.generate(prompt=PROMPT, extra_body={"steps": 8}, n=10)
         assert wait_for_status(native, "cancelled")["protocol"] == "openai"
