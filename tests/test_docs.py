@@ -1,0 +1,24 @@
+"""The pages point to what is there: files, folders and tests that they name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TESTS = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("test_*.py")}
+NAMES = {name for text in TESTS.values() for name in re.findall(r"def (test_\w+)\(", text)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_points_to_what_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if ":" not in link]
+    paths = re.findall(r"`((?:gateway|engine|adapters|tools|benchmarks|examples|tests)/[\w/.]+)`", text)
+    named = set(re.findall(r"\btest_\w+(?:\.py)?", text))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert [name for name in named if name not in NAMES | TESTS.keys() and f"{name}.py" not in TESTS] == []
