@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageDraw
 
 from engine.backends.base import JobCancelled, Model, PictureSkipped
 from engine.catalog import ModelSpec
+from engine.protocol import Control
 from tests.engine_support import plan
+
+SIDE_PX = 32
 
 
 class Watching:
@@ -37,28 +40,52 @@ class Watching:
 
 
 class Studio:
-    """Draws 32 pixels square with `spec` where nothing else is said; `model` is the folder of its weights."""
+    """Draws 32 pixels square with `spec`, and with the pictures that it cannot draw without, where nothing else is
+    said; `model` is the folder of its weights, `also` where its further ones lie, `inputs` are files by name.
+    """
 
-    def __init__(self, spec: ModelSpec, model: Path, **usual: Any) -> None:
+    def __init__(
+        self, spec: ModelSpec, model: Path, *, also: tuple[str, ...] = (), inputs: dict[str, str], **usual: Any
+    ) -> None:
         from engine.backends.mlx import MlxBackend
 
         self.spec = spec
         self.model = model
+        self.also = also
+        self.inputs = inputs
         self.backend = MlxBackend()
-        self.usual = {"width_px": 32, "height_px": 32, "steps": 2, "guidance": spec.default_guidance, **usual}
+        needs: dict[str, Any] = {}
+        if spec.needs_reference:
+            needs["references"] = ("photo",)
+        if spec.needs_mask:
+            needs |= {"init_image": "photo", "mask": "mask", "denoise": 1.0}
+        if spec.control:
+            needs["control"] = Control(kind=spec.control, image="photo", is_map=False)
+        size = {"width_px": SIDE_PX, "height_px": SIDE_PX}
+        self.usual = {**size, "steps": 2, "guidance": spec.default_guidance, **needs, **usual}
 
-    def load(self, path: Path | None = None, quantize: int | None = None) -> None:
-        model = Model(self.spec, str(path or self.model), quantize)
+    def load(self, copy: Path | None = None, quantize: int | None = None) -> None:
+        """As it lies on disk, quantised on the way or not; or its copy, in which everything is."""
+        model = Model(self.spec, str(copy or self.model), quantize, also=() if copy else self.also)
         if not self.backend.holds(model):
             self.backend.load(model)
 
     def draw(self, watcher: Watching | None = None, inputs: dict[str, str] | None = None, **said: Any) -> Image.Image:
         what = plan(model=self.spec.name, **{**self.usual, **said})
-        picture = self.backend.draw(self.spec, what, 0, inputs or {}, watcher or Watching())
+        picture = self.backend.draw(self.spec, what, 0, {**self.inputs, **(inputs or {})}, watcher or Watching())
         return Image.frombytes("RGB", (picture.width_px, picture.height_px), picture.rgb)
 
-    def save(self, folder: Path) -> None:
-        self.backend._painter._pipeline.save_model(str(folder))  # type: ignore[union-attr]
+
+def save_inputs(folder: Path) -> dict[str, str]:
+    """A photo, a blue picture, and a mask that keeps the left half."""
+    photo = Image.radial_gradient("L").resize((SIDE_PX, SIDE_PX)).convert("RGB")
+    ImageDraw.Draw(photo).rectangle((4, 4, 20, 12), fill="red")
+    mask = Image.new("L", photo.size)
+    mask.paste(255, (SIDE_PX // 2, 0, *photo.size))
+    pictures = {"photo": photo, "blue": Image.new("RGB", photo.size, "blue"), "mask": mask}
+    for name, picture in pictures.items():
+        picture.save(folder / f"{name}.png")
+    return {name: str(folder / f"{name}.png") for name in pictures}
 
 
 def differs(one: Image.Image, other: Image.Image) -> bool:

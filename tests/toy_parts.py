@@ -168,12 +168,12 @@ def boogu() -> dict[str, Any]:
     from mflux.models.boogu.model.boogu_transformer.boogu_transformer import BooguImageTransformer
     from mflux.models.flux2.model.flux2_text_encoder.qwen3_text_encoder import Qwen3TextEncoder
 
-    from tests.engine_toy_z_image import parts
+    from tests.toys_pictures import z_image_vae
 
     encoder = BooguTextEncoder.__new__(BooguTextEncoder)
     Qwen3TextEncoder.__init__(encoder, **QWEN3, num_hidden_layers=2)
     return {
-        "vae": parts()["vae"],
+        "vae": z_image_vae(),
         "transformer": BooguImageTransformer(
             hidden_size=64,
             num_layers=2,

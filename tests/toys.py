@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 from tests import toy_parts
+from tests.engine_support import SPECS
 from tests.engine_toy import save_toy_tokenizer
 
 CHAT_TEMPLATE = "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{% endfor %}"
@@ -31,6 +32,16 @@ class Toy:
     tokenizers: tuple[str, ...] = ("tokenizer",)
     changed: tuple[tuple[str, str, Any], ...] = ()
     """What of mflux has another value: module or module:class, attribute, value."""
+    remade: tuple[tuple[str, str, Callable[[Any], Any]], ...] = ()
+    """As `changed`, but made of what is there."""
+    builder: str = "_init_models"
+    """The initialiser's method that `parts` stands for."""
+    tokens: int | None = None
+    """How many of a prompt count, where mflux pads it to its own number."""
+    also: tuple[str, ...] = ()
+    """The folders of a saved model that otherwise come from a repository of their own."""
+    restless: bool = False
+    """Its sampler adds noise of the seed at every step."""
     lora: tuple[str, int] | None = None
     """A layer that every picture goes through, and its width in and out."""
     more: Callable[[Path], None] = lambda folder: None
@@ -49,8 +60,14 @@ class Toy:
         with ExitStack() as stack:
             for place, attribute, value in self.changed:
                 stack.enter_context(mock.patch.object(found(place), attribute, value))
+            for place, attribute, make in self.remade:
+                made = make(getattr(found(place), attribute))
+                stack.enter_context(mock.patch.object(found(place), attribute, made))
             if self.initializer is not None:
-                stack.enter_context(mock.patch.object(found(self.initializer), "_init_models", staticmethod(build)))
+                stack.enter_context(mock.patch.object(found(self.initializer), self.builder, staticmethod(build)))
+            if self.tokens is not None:
+                config = found(f"{_AT}.common.config.model_config:AVAILABLE_MODELS")[SPECS[self.name].geometry]
+                stack.enter_context(mock.patch.object(config, "max_sequence_length", self.tokens))
             yield
 
     def save(self, folder: Path) -> None:
@@ -64,6 +81,16 @@ class Toy:
         for tokenizer in self.tokenizers:
             save_toy_tokenizer(folder / tokenizer, CHAT_TEMPLATE)
         self.more(folder)
+
+    def part(self, folder: Path) -> tuple[str, ...]:
+        """Move what comes from another repository out of a saved model; its new place, if there is such."""
+        if not self.also:
+            return ()
+        place = folder.with_name("also")
+        place.mkdir()
+        for name in self.also:
+            target = (folder / name).rename(place / name)
+        return (str(target if len(self.also) == 1 else place),)
 
     def save_lora(self, file: Path, rank: int = 4) -> None:
         """Random matrices for `lora`."""
@@ -86,8 +113,8 @@ _FIBO2_TEXT = f"{_AT}.fibo2.model.fibo2_text_encoder"
 _QWEN21_LATENTS = f"{_AT}.qwen21.latent_creator.qwen_image21_latent_creator:QwenImage21LatentCreator"
 _MOSS_DRAWS = f"{_AT}.moss_image:MOSSImage.generate_image"
 _ERNIE_BATCH = f"{_AT}.ernie_image.model.ernie_text_encoder.prompt_encoder:ErniePromptEncoder.build_text_batch"
-TOYS = {
-    "flux3": Toy(
+TOYS = (
+    Toy(
         "flux3-klein",
         f"{_AT}.flux3.flux3_initializer:Flux3Initializer",
         f"{_AT}.flux3.weights.flux3_weight_definition:Flux3KleinWeightDefinition",
@@ -96,7 +123,7 @@ TOYS = {
         changed=((f"{_AT}.flux3.model.flux3_text_encoder.prompt_encoder:Flux3PromptEncoder", "OUTPUT_LAYERS", (1, 2)),),
         lora=("transformer.single_transformer_blocks.0.attn.to_q", 64),
     ),
-    "krea2": Toy(
+    Toy(
         "krea-2-raw",
         f"{_AT}.krea2:Krea2Initializer",
         f"{_AT}.krea2.weights.krea2_weight_definition:Krea2WeightDefinition",
@@ -104,7 +131,7 @@ TOYS = {
         changed=((f"{_AT}.krea2.weights.krea2_weight_definition", "KREA2_TEMPLATE", "{}"),),
         lora=("transformer.blocks.0.attn.wq", 128),
     ),
-    "ernie": Toy(
+    Toy(
         "ernie-image",
         f"{_AT}.ernie_image:ErnieImageInitializer",
         f"{_AT}.ernie_image.weights.ernie_weight_definition:ErnieWeightDefinition",
@@ -112,7 +139,7 @@ TOYS = {
         changed=((_ERNIE_BATCH, "__defaults__", (None, None, 64)),),
         lora=("transformer.layers.0.self_attention.to_q", 64),
     ),
-    "moss": Toy(
+    Toy(
         "moss-image",
         f"{_AT}.moss_image:MOSSImageInitializer",
         f"{_AT}.moss_image.weights.moss_image_weight_definition:MOSSImageWeightDefinition",
@@ -122,14 +149,14 @@ TOYS = {
         ),
         lora=("transformer.layers.0.proj.q", 64),
     ),
-    "boogu": Toy(
+    Toy(
         "boogu-image",
         f"{_AT}.boogu:BooguInitializer",
         f"{_AT}.boogu.weights.boogu_weight_definition:BooguWeightDefinition",
         toy_parts.boogu,
         tokenizers=("mllm",),
     ),
-    "anima": Toy(
+    Toy(
         "anima-base",
         f"{_AT}.anima:AnimaInitializer",
         f"{_AT}.anima.weights.anima_weight_definition:AnimaWeightDefinition",
@@ -138,7 +165,7 @@ TOYS = {
         lora=("diffusion_model.blocks.0.self_attn.q_proj", 64),
         usual={"negative_prompt": "grey"},
     ),
-    "ideogram4": Toy(
+    Toy(
         "ideogram-4",
         f"{_AT}.ideogram4:Ideogram4Initializer",
         f"{_AT}.ideogram4.weights:Ideogram4WeightDefinition",
@@ -146,7 +173,7 @@ TOYS = {
         changed=((f"{_AT}.ideogram4.latent_creator:Ideogram4LatentCreator", "MIN_DIMENSION", 16),),
         lora=("transformer.layers.0.attention.o", 64),
     ),
-    "fibo2": Toy(
+    Toy(
         "fibo2",
         f"{_AT}.fibo2.fibo2_initializer:Fibo2Initializer",
         f"{_AT}.fibo2.weights.fibo2_weight_definition:Fibo2WeightDefinition",
@@ -160,7 +187,7 @@ TOYS = {
         more=toy_parts.save_qwen_images,
         lora=("transformer.layers.0.attention.to_q", 64),
     ),
-    "qwen21": Toy(
+    Toy(
         "qwen-image-2.1",
         None,
         f"{_AT}.qwen21.weights.qwen_image21_weight_definition:QwenImage21WeightDefinition",
@@ -170,4 +197,4 @@ TOYS = {
         more=toy_parts.save_qwen21,
         lora=("transformer.transformer_blocks.0.attn.to_q", 64),
     ),
-}
+)

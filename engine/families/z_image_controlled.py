@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from mflux.models.z_image.latent_creator.z_image_latent_creator import ZImageLatentCreator
@@ -45,6 +48,13 @@ def _controlled(sketch: Sketch) -> dict[str, Any]:
 
 
 class _ControlnetPainter(OwnLoopPainter):
+    def save(self, folder: str) -> None:
+        super().save(folder)
+        # mflux saves no geometry, and would take that of Union 2.1 for whatever it loads.
+        config = asdict(self._pipeline.controlnet.config)
+        sizes = {f"all_{name}": [config.pop(name)] for name in ("patch_size", "f_patch_size")}
+        (Path(folder) / "controlnet" / "config.json").write_text(json.dumps(config | sizes))
+
     @contextmanager
     def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
         ready = staticmethod(lambda image, kind: image)
