@@ -162,6 +162,7 @@ def test_a_row_says_what_mfluxs_registry_says(spec: ModelSpec, registry: Mapping
     repos = {spec.repo, *(more.repo for more in spec.also)}
     assert {config.model_name, config.controlnet_model, config.custom_transformer_model} - {None} <= repos
     assert spec.max_sequence in (None, config.max_sequence_length)
+    assert spec.min_steps > 1 or config.sigma_shift_terminal is None, "mflux divides by nothing at a single step"
     low, high = spec.guidance_range
     if config.supports_guidance is False:
         assert low == high

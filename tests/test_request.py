@@ -53,6 +53,15 @@ def test_sizes_are_rounded_down_to_16_and_that_is_told() -> None:
     assert (resolution.plan.width_px, told(resolution)) == (512, {"width": (520, 512)})
 
 
+def test_a_single_step_and_a_size_that_a_model_cannot_draw_are_brought_to_the_next_that_it_can() -> None:
+    resolution = resolved("qwen-image-2.1", steps=1, width_px=1008, height_px=1024)
+    assert told(resolution) == {"steps": (1, 2), "width": (1008, 992)}
+    second = SecondPassRequest(width_px=1104, height_px=1120, steps=1)
+    plan = resolved("qwen-image-2.1", second_pass=second).plan
+    assert plan.second_pass is not None
+    assert (plan.second_pass.width_px, plan.second_pass.height_px, plan.second_pass.steps) == (1088, 1120, 2)
+
+
 def test_a_distilled_model_caps_its_steps_and_fixes_its_guidance_and_says_so() -> None:
     resolution = resolved(steps=20, guidance=7.0)
     assert told(resolution) == {"steps": (20, 8), "guidance": (7.0, 1.0)}

@@ -40,8 +40,6 @@ class Toy:
     """How many of a prompt count, where mflux pads it to its own number."""
     also: tuple[str, ...] = ()
     """The folders of a saved model that otherwise come from a repository of their own."""
-    restless: bool = False
-    """Its sampler adds noise of the seed at every step."""
     lora: tuple[str, int] | None = None
     """A layer that every picture goes through, and its width in and out."""
     more: Callable[[Path], None] = lambda folder: None
@@ -186,6 +184,7 @@ TOYS = (
         tokenizers=("processor",),
         more=toy_parts.save_qwen_images,
         lora=("transformer.layers.0.attention.to_q", 64),
+        usual={"negative_prompt": "grey"},
     ),
     Toy(
         "qwen-image-2.1",

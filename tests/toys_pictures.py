@@ -55,6 +55,10 @@ def narrowed(numbers: Mapping[Any, Any], function: Any) -> Any:
 
 def vae(whole: Any) -> Any:
     """FLUX.1's or Z-Image's; the normalisation has 32 groups, the attention is quantised in 64."""
+    from mlx import nn
+
+    for block in (*whole.encoder.down_blocks, *whole.decoder.up_blocks):
+        block.resnets[1:] = [nn.Identity() for _ in block.resnets[1:]]
     return shrunk(whole, {512: WIDTH, 256: 32, 128: 32})
 
 
@@ -194,6 +198,9 @@ def qwen(geometry: str) -> dict[str, Any]:
     }
 
 
+_QWEN_EDIT = f"{_AT}.qwen.variants.edit.qwen_image_edit:QwenImageEdit"
+
+
 def _qwen_toy(name: str, geometry: str, **more: Any) -> Toy:
     return Toy(
         name,
@@ -270,7 +277,12 @@ TOYS = (
         also=("transformer_controlnet",),
     ),
     _qwen_toy("qwen-image", "qwen-image"),
-    _qwen_toy("qwen-image-edit-2511", "qwen-image-edit-2511", builder="_init_edit_models"),
+    _qwen_toy(
+        "qwen-image-edit-2511",
+        "qwen-image-edit-2511",
+        builder="_init_edit_models",
+        remade=((_QWEN_EDIT, "_compute_dimensions", partial(narrowed, {384 * 384: 64 * 64})),),
+    ),
     _z_image_toy("z-image"),
     _z_image_toy("z-image-turbo-controlnet-canny", also=("controlnet",), more=_configured),
 )

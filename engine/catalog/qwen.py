@@ -29,6 +29,7 @@ _IMAGE = ModelSpec(
     distilled=False,
     default_steps=30,
     useful_max_steps=100,
+    min_steps=2,
     default_guidance=4.0,
     guidance_range=(1.0, 10.0),
     negative_prompt=True,

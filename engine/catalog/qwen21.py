@@ -29,8 +29,10 @@ _BASE = ModelSpec(
     distilled=False,
     default_steps=40,
     useful_max_steps=100,
+    min_steps=2,
     guidance_range=(1.0, 10.0),
     max_references=10,
+    step_px=32,
     negative_prompt=True,
 )
 

@@ -72,10 +72,14 @@ class ModelSpec(BaseModel):
     """A distilled model draws at guidance 1 only, in few steps."""
     default_steps: int
     useful_max_steps: int
+    min_steps: int = 1
+    """Fewer are drawn as these; where they are the most as well, a model draws in no other number."""
     default_guidance: float = 1.0
     guidance_range: tuple[float, float] = (0.0, 30.0)
     default_px: int = 1024
     min_px: int = 64
+    step_px: int = 16
+    """Sizes are multiples of this."""
     native_px: int | None = None
     quantize: int | None = None
     """Bits to quantise to at load; None leaves it to the settings."""

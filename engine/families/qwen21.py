@@ -12,29 +12,19 @@ from mflux.models.qwen21.variants.edit.qwen_image_21_edit import QwenImage21Edit
 from mflux.models.qwen21.weights.qwen21_lora_mapping import Qwen21LoRAMapping
 from PIL.Image import Image
 
-from engine.backends.base import BackendError, Model
+from engine.backends.base import Model
 from engine.families.base import Painter
 from engine.families.encoded import FewPrompts
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.start import scheduled
-from engine.families.swapped import swapped
 
 
 class Qwen21(QwenImage21Edit):
     """`generate_image` for both: with pictures to follow, or with none."""
 
-    def generate_image(self, *, num_inference_steps: int, references: Sequence[Image] = (), **asked: Any) -> Any:
-        """The picture, also at sizes that are multiples of 16 only, which the text-to-image loop of mflux draws too.
-
-        Raises: BackendError("bad_input") for a single step, of which the schedule knows no noise.
-        """
-        if num_inference_steps < 2:
-            raise BackendError("bad_input", "Qwen-Image-2.1 takes two steps at least.")
-        with swapped(QwenImage21LatentCreator, "validate", staticmethod(lambda *_: None)):
-            return super().generate_image(
-                num_inference_steps=num_inference_steps, image_paths=list(references), **asked
-            )
+    def generate_image(self, *, references: Sequence[Image] = (), **asked: Any) -> Any:
+        return super().generate_image(image_paths=list(references), **asked)
 
 
 def load(model: Model) -> Painter:
