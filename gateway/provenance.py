@@ -6,11 +6,11 @@ The words are those of our own requests, so that what is read can be sent again.
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engine.protocol import Generate
+from engine.protocol import Control, Generate
 from gateway.job import Plans
 from gateway.picture_text import USER_COMMENT, texts
 from gateway.png_text import with_text
@@ -32,6 +32,13 @@ class LoraDrawn(_Frozen):
     scale: float
 
 
+class ControlDrawn(_Frozen):
+    type: Literal["canny", "depth"]
+    image: Name
+    edges: bool = False
+    strength: float = 1.0
+
+
 class Drawing(_Frozen):
     """How one picture was drawn. A picture of a larger job has its own seed here."""
 
@@ -49,6 +56,7 @@ class Drawing(_Frozen):
     """sha256 of what it began from, which is an upload's id as long as that is kept."""
     mask: Name | None = None
     reference_images: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
+    control: ControlDrawn | None = None
     loras: Annotated[tuple[LoraDrawn, ...], Field(max_length=16)] = ()
 
 
@@ -69,8 +77,14 @@ def drawing_of(plan: Plans, seed: int) -> Drawing | None:
         init_image=plan.init_image,
         mask=plan.mask,
         reference_images=plan.references,
+        control=None if plan.control is None else _control(plan.control),
         loras=tuple(LoraDrawn(name=lora.name, scale=lora.scale) for lora in plan.loras),
     )
+
+
+def _control(said: Control) -> ControlDrawn:
+    edges = said.kind == "canny" and said.is_map
+    return ControlDrawn(type=said.kind, image=said.image, edges=edges, strength=said.strength)
 
 
 def to_text(drawing: Drawing) -> str:

@@ -176,8 +176,8 @@ class Uploaded(TypedDict):
 
 class PictureShown(TypedDict):
     """A finished picture. `drawing` says how it was drawn, in the words of `POST generate`; null for one
-    that was only enlarged. `image_strength`, `init_image`, `mask`, `reference_images`, `negative_prompt` and
-    `loras` are there where they count.
+    that was only enlarged. `image_strength`, `init_image`, `mask`, `reference_images`, `control`,
+    `negative_prompt` and `loras` are there where they count.
     """
 
     id: str

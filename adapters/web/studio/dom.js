@@ -74,4 +74,13 @@ export function span(seconds) {
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
+const GB = 1e9;
+
+/** How much of a download is here, and how fast it comes. */
+export function amount({ done_bytes: done, total_bytes: total, bytes_per_second: speed }) {
+  if (!total) return "Asking the hub";
+  const [unit, size, digits] = total < GB ? ["MB", 1e6, 0] : ["GB", GB, 1];
+  return `${(done / size).toFixed(digits)} of ${(total / size).toFixed(digits)} ${unit}${speed ? ` · ${(speed / 1e6).toFixed(1)} MB/s` : ""}`;
+}
+
 export const clock = (date) => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });

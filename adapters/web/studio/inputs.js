@@ -1,53 +1,13 @@
 // Pictures to draw upon: one to begin from, with a mask, and those to follow. They are uploads; the form names their ids.
 
-import { BASE, fetched, upload } from "./api.js";
+import { upload } from "./api.js";
 import { $, h, iconButton, textButton, toast } from "./dom.js";
 import { paintMask } from "./mask.js";
-
-const TYPES = ["image/png", "image/jpeg", "image/webp"];
+import { chooser, kept, renewed, take, thumb } from "./slots.js";
 
 let first = null; // {id, blob, width, height, mask: {id, blob} | null}
 let followed = [];
 let its = { init_image: false, mask: false, max_references: 0 };
-
-async function take(blob) {
-  if (!TYPES.includes(blob.type)) { toast("PNG, JPEG or WebP, please.", { kind: "bad" }); return null; }
-  try {
-    return { ...(await upload(blob)), blob, mask: null };
-  } catch (error) {
-    toast(error.message, { kind: "bad" });
-    return null;
-  }
-}
-
-/** A drop zone that is a file button, too. */
-function chooser(says, chosen, many = false) {
-  const file = h("input", { type: "file", accept: TYPES.join(","), multiple: many, hidden: true,
-    onchange: () => { for (const one of file.files) chosen(one); file.value = ""; } });
-  const button = h("button", { type: "button", class: "chooser", onclick: () => file.click() },
-    h("span", {}, says), h("small", {}, "Drop, paste or choose"));
-  const zone = h("div", { class: "zone" }, button, file);
-  zone.addEventListener("dragover", (event) => { event.preventDefault(); event.stopPropagation(); zone.classList.add("over"); });
-  zone.addEventListener("dragleave", () => zone.classList.remove("over"));
-  zone.addEventListener("drop", (event) => {
-    event.preventDefault();
-    zone.classList.remove("over");
-    const files = [...event.dataTransfer.files];
-    if (!files.length) return;
-    event.stopPropagation();
-    document.dispatchEvent(new Event("dropped"));
-    for (const one of many ? files : files.slice(0, 1)) chosen(one);
-  });
-  return zone;
-}
-
-function thumb(blob, alt) {
-  const image = h("img", { alt });
-  const url = URL.createObjectURL(blob);
-  image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
-  image.src = url;
-  return image;
-}
 
 function show() {
   $("input").hidden = !its.init_image;
@@ -94,7 +54,7 @@ export const inputs = {
 
   async begin(blob) {
     const taken = await take(blob);
-    if (taken) first = taken;
+    if (taken) first = { ...taken, mask: null };
     show();
   },
 
@@ -109,7 +69,9 @@ export const inputs = {
   canFollow: () => its.max_references > 0,
 
   /** The fields of a request. */
-  said() {
+  async said() {
+    if (first) first = { ...(await renewed(first)), mask: first.mask && await renewed(first.mask) };
+    followed = await Promise.all(followed.map(renewed));
     const rows = followed.slice(0, its.max_references);
     return {
       ...(first && its.init_image ? { init_images: [first.id], image_strength: Number($("denoise").value) } : {}),
@@ -120,16 +82,10 @@ export const inputs = {
 
   /** The inputs of a picture, as long as the gateway keeps them. */
   async restore(drawing) {
-    const kept = async (id) => {
-      try { return { id, blob: await fetched(`${BASE}/uploads/${id}`) }; } catch { return null; }
-    };
     first = null;
     if (drawing.init_image) {
       const found = await kept(drawing.init_image);
-      if (found) {
-        const size = await createImageBitmap(found.blob);
-        first = { ...found, width: size.width, height: size.height, mask: drawing.mask ? await kept(drawing.mask) : null };
-      }
+      if (found) first = { ...found, mask: drawing.mask ? await kept(drawing.mask) : null };
       $("denoise").value = drawing.image_strength ?? 0.75;
     }
     followed = (await Promise.all((drawing.reference_images ?? []).map(kept))).filter(Boolean);

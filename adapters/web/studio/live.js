@@ -110,7 +110,10 @@ export class Live {
       case "started": return this.change(id, { status: "generating", position: 0, attempt: data.attempt });
       case "requeued": return this.change(id, { status: "queued", progress_detail: null });
       case "cancel_requested": return this.change(id, { stopping: true });
-      case "loading": case "progress": case "downloading":
+      case "downloading": // of a job that waits for its model, too
+        return this.change(id, { eta_seconds: data.eta_seconds, progress_detail: {
+          phase: "downloading", progress: data.done_bytes / (data.total_bytes || 1), eta_seconds: data.eta_seconds, download: data } });
+      case "loading": case "progress":
         return this.change(id, { status: data.status ?? "generating", progress_detail: data, eta_seconds: data.eta_seconds });
       case "preview": return this.change(id, { preview: data.url });
       case "image": return this.change(id, { newest: { id: data.id, url: data.url, seed: data.seed } });

@@ -1,6 +1,7 @@
 // The form: what to draw, with what the chosen model can do and nothing else.
 
 import { get, post } from "./api.js";
+import { control } from "./control.js";
 import { $, h, iconButton, toast } from "./dom.js";
 import { inputs } from "./inputs.js";
 
@@ -61,6 +62,7 @@ function fit(fresh) {
   for (const row of [...$("lora-rows").children])
     if (!fitting().some((other) => other.name === row.querySelector("select").value)) row.remove();
   inputs.offer(its);
+  control.offer(its);
   if (fresh || !$("width").value) {
     $("steps").value = its.default_steps;
     $("guidance").value = its.default_guidance;
@@ -137,7 +139,7 @@ function addLora(name = null, scale = null) {
   if (name) choice.value = name;
   words();
   const row = h("div", { class: "row lora" }, choice,
-    h("input", { type: "range", min: -2, max: 2, step: 0.05, value: scale, "aria-label": "Scale of the LoRA",
+    h("input", { type: "range", min: -4, max: 4, step: 0.05, value: scale, "aria-label": "Scale of the LoRA",
       oninput: (event) => { value.textContent = Number(event.target.value).toFixed(2); keep(); } }), value,
     iconButton("close", "Remove this LoRA", () => { row.remove(); keep(); }), note);
   $("lora-rows").append(row);
@@ -149,7 +151,7 @@ const chosenLoras = () => [...$("lora-rows").children].map((row) =>
 
 // ---- what is sent --------------------------------------------------------------------------------
 
-function body(prompt) {
+async function body(prompt) {
   const its = can(), used = its.lora ? chosenLoras() : [];
   return {
     prompt,
@@ -162,7 +164,8 @@ function body(prompt) {
     ...($("seed").value === "" ? {} : { seed: Number($("seed").value) }),
     num_images: Number($("count").value) || 1,
     ...(used.length ? { lora_files: used.map((one) => one.name), lora_scales: used.map((one) => one.scale) } : {}),
-    ...inputs.said(),
+    ...(await inputs.said()),
+    ...(await control.said()),
     preview: true,
   };
 }
@@ -175,12 +178,11 @@ async function send(event) {
   $("refusal").textContent = "";
   const wanted = prompts();
   if (!wanted.length) { $("prompt").focus(); return; }
-  if (can()?.needs_reference && !inputs.said().reference_images) return refuse("This model needs a reference picture.");
   sending = true;
   $("draw").classList.add("busy");
   try {
     for (const prompt of wanted) {
-      const job = await post("/generate", body(prompt));
+      const job = await post("/generate", await body(prompt));
       for (const a of job.adjustments) toast(`${a.param}: ${a.asked ?? "–"} became ${a.used ?? "nothing"}; ${a.reason}.`);
     }
   } catch (error) {
@@ -216,7 +218,7 @@ export async function useSettings(drawing) {
   for (const one of drawing.loras ?? [])
     if (fitting().some((other) => other.name === one.name)) addLora(one.name, one.scale);
     else toast(`The LoRA ${one.name} is not here.`);
-  await inputs.restore(drawing);
+  await Promise.all([inputs.restore(drawing), control.restore(drawing)]);
   show();
   document.body.dataset.view = "make";
   document.dispatchEvent(new Event("view"));

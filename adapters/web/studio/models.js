@@ -1,20 +1,19 @@
-// The models: which are here, which is in memory, what they take; and the state of the engine in the header.
+// The models: which are here, in memory or on their way; and the state of the engine in the header.
 
-import { get, post } from "./api.js";
-import { $, dialog, h, textButton, toast } from "./dom.js";
-import { feed, linkNow } from "./feed.js";
+import { call, get, post } from "./api.js";
+import { $, amount, dialog, h, iconButton, span, textButton, toast } from "./dom.js";
+import { allJobs, feed, linkNow } from "./feed.js";
 import { known, loadModels } from "./make.js";
 
-export const enlarges = () => false;
-export const enlarge = async () => {};
+const GROUPS = { memory: "In memory", coming: "Downloading", disk: "On disk", hub: "To download", closed: "Not available" };
 
 let system = null;
-let refill = () => {};
+let paintPanel = () => {};
 
 export async function look() {
   try { system = await get("/system"); } catch { /* the link says it */ }
   paint();
-  refill();
+  paintPanel();
 }
 
 function paint() {
@@ -28,49 +27,147 @@ function paint() {
   $("engine").title = engine?.device ?? "";
 }
 
-function meter(label, used, total) {
-  const bar = h("div", { class: "progress", role: "meter", "aria-label": label, "aria-valuemin": 0, "aria-valuemax": total, "aria-valuenow": used }, h("i", {}));
-  bar.firstChild.style.transform = `scaleX(${Math.min(1, used / total).toFixed(3)})`;
-  return h("div", { class: "field" }, h("div", { class: "row" }, h("span", {}, label), h("span", { class: "grow" }),
-    h("span", { class: "muted" }, `${used.toFixed(1)} of ${total.toFixed(1)} GB`)), bar);
-}
-
-async function act(work, said) {
-  try { await work(); toast(said); } catch (error) { toast(error.message, { kind: "bad" }); }
-}
+// ---- one model -----------------------------------------------------------------------------------
 
 const path = (one) => `/models/${one.title.split("/").map(encodeURIComponent).join("/")}`;
+const own = (one) => one.alias_of ?? one.title;
 
-function rowOf(one) {
-  const loaded = system?.active_model === one.title;
-  const state = one.unavailable ? "Not available" : loaded ? "In memory" : one.downloaded ? "On disk" : "Not here";
-  return h("li", { class: "model", dataset: { state } },
-    h("div", { class: "column" }, h("p", { class: "title" }, one.title), h("p", { class: "muted" }, one.unavailable ?? one.description),
-      h("p", { class: "facts" }, h("span", { class: "badge" }, state), h("span", {}, `${one.size_gb} GB`), h("span", {}, one.licence))),
-    one.unavailable || !one.downloaded ? null : loaded
-      ? textButton("close", "Unload", () => act(() => post(`${path(one)}/unload`).then(look), `${one.title} gives its memory back.`), { "aria-label": `Unload ${one.title}` })
-      : textButton("play", "Load", () => act(() => post(`${path(one)}/load`), `${one.title} is loaded when its turn comes.`), { "aria-label": `Load ${one.title}` }));
+/** Its download as {job_id, done_bytes, total_bytes, bytes_per_second, eta_seconds}, newest word first. */
+function comingOf(one) {
+  const jobs = allJobs(), name = own(one);
+  const job = jobs.find((other) => other.type === "download" && other.model === name);
+  const told = jobs.map((other) => other.progress_detail?.download && other.progress_detail)
+    .find((detail) => detail?.download.model === name);
+  if (!job && !told && (!one.download || one.downloaded)) return null;
+  return { job_id: job?.job_id ?? one.download?.job_id, ...one.download, ...told?.download, eta_seconds: told?.eta_seconds ?? one.download?.eta_seconds };
+}
+
+const groupOf = (one, coming) => (system?.active_model === own(one) ? "memory" : coming ? "coming"
+  : one.unavailable ? "closed" : one.downloaded ? "disk" : "hub");
+
+async function act(work, said) {
+  try {
+    await work();
+    if (said) toast(said);
+  } catch (error) {
+    toast(error.status ? error.message : "The gateway does not answer.", { kind: "bad" });
+  }
+}
+
+const reload = () => Promise.all([look(), loadModels()]);
+
+function confirmRemoval(one) {
+  const box = dialog(`Remove ${one.title}?`, {}, h("div", { class: "ask" },
+    h("p", {}, `Its weights, ${one.size_gb} GB, leave the disk. They can be downloaded again.`),
+    h("button", { type: "button", class: "draw", onclick: () => {
+      box.close();
+      void act(() => call("DELETE", path(one)).then(reload), `${one.title} is off the disk.`);
+    } }, "Remove")));
+}
+
+function buttonsOf(one, group, coming) {
+  const name = one.title;
+  if (one.alias_of || group === "closed") return [];
+  if (group === "coming")
+    return coming.job_id ? [textButton("close", "Cancel", () => act(() => call("DELETE", `/jobs/${coming.job_id}`).then(reload),
+      "What has come is kept for the next try."), { "aria-label": `Cancel the download of ${name}` })] : [];
+  if (group === "hub")
+    return [textButton("save", "Download", () => act(() => post(`${path(one)}/pull`).then(reload)), { "aria-label": `Download ${name}, ${one.size_gb} GB` })];
+  return [
+    group === "memory"
+      ? textButton("close", "Unload", () => act(() => post(`${path(one)}/unload`).then(look), `${name} gives its memory back.`), { "aria-label": `Unload ${name}` })
+      : textButton("play", "Load", () => act(() => post(`${path(one)}/load`), `${name} is loaded when its turn comes.`), { "aria-label": `Load ${name}` }),
+    one.removable && iconButton("bin", `Remove ${name} from the disk`, () => confirmRemoval(one), { class: "plain square danger" }),
+  ];
+}
+
+/** What a row shows; it is made anew only where `shape` differs, so that focus stays. */
+class Row {
+  constructor() {
+    this.shape = "";
+    this.bar = h("div", { class: "progress", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 }, h("i", {}));
+    this.amount = h("span", {});
+    this.li = h("li", { class: "model" });
+  }
+
+  paint(one) {
+    const coming = comingOf(one), group = groupOf(one, coming);
+    const shape = [group, coming?.job_id, one.downloaded, one.unavailable, one.removable].join();
+    if (shape !== this.shape) {
+      this.shape = shape;
+      this.li.dataset.state = group;
+      this.bar.setAttribute("aria-label", `Download of ${one.title}`);
+      const tags = [`${one.size_gb} GB`, one.stored_bits && `${one.stored_bits} bit`, one.licence, one.gated && !one.downloaded && "Licence to be accepted on the hub"];
+      this.li.replaceChildren(h("div", { class: "column" }, h("p", { class: "title" }, one.title),
+        h("p", { class: "muted" }, one.unavailable ?? (one.alias_of ? `Stands for ${one.alias_of}.` : one.description)),
+        group === "coming" ? this.bar : null,
+        h("p", { class: "facts" }, group === "coming" ? this.amount : tags.filter(Boolean).map((text) => h("span", {}, text)))),
+      h("div", { class: "row" }, buttonsOf(one, group, coming).filter(Boolean)));
+    }
+    if (coming) {
+      const share = coming.total_bytes ? coming.done_bytes / coming.total_bytes : 0;
+      this.bar.firstChild.style.transform = `scaleX(${share.toFixed(4)})`;
+      this.bar.setAttribute("aria-valuenow", Math.floor(share * 100));
+      this.amount.textContent = `${amount(coming)}${coming.eta_seconds ? ` · ${span(coming.eta_seconds)}` : ""}`;
+    }
+    return group;
+  }
+}
+
+// ---- the panel -----------------------------------------------------------------------------------
+
+function meter(label) {
+  const text = h("span", { class: "muted" });
+  const bar = h("div", { class: "progress large", role: "meter", "aria-label": label, "aria-valuemin": 0 }, h("i", {}));
+  const box = h("div", { class: "field" }, h("div", { class: "row" }, h("span", {}, label), h("span", { class: "grow" }), text), bar);
+  return { box, set: (used, total) => {
+    text.textContent = `${used.toFixed(1)} of ${total.toFixed(1)} GB`;
+    bar.setAttribute("aria-valuemax", total);
+    bar.setAttribute("aria-valuenow", used);
+    bar.firstChild.style.transform = `scaleX(${Math.min(1, used / total).toFixed(3)})`;
+  } };
 }
 
 async function show() {
-  await Promise.all([look(), loadModels()]).catch(() => {});
-  const list = h("ul", { class: "models" });
-  const find = h("input", { type: "search", placeholder: "Search models", "aria-label": "Search models", oninput: () => fill() });
-  const fill = () => {
-    const words = find.value.toLowerCase().split(/\s+/);
-    const rank = (one) => (system?.active_model === one.title ? 0 : one.downloaded && !one.unavailable ? 1 : one.unavailable ? 3 : 2);
-    list.replaceChildren(...known().filter((one) => words.every((word) => `${one.title} ${one.description}`.toLowerCase().includes(word)))
-      .sort((a, b) => rank(a) - rank(b)).map(rowOf));
+  await reload().catch(() => {});
+  const rows = new Map(), list = h("div", { class: "models" }), none = h("p", { class: "muted" }, "No model is like that.");
+  const find = h("input", { type: "search", placeholder: "Search models", "aria-label": "Search models", oninput: () => paintPanel() });
+  const machine = meter("Memory of this machine"), engine = meter("Held by the engine");
+  const sections = Object.entries(GROUPS).map(([group, says]) => {
+    const rows = h("ul", { class: "models-rows", "aria-label": says });
+    return { group, rows, box: h("section", {}, h("h3", {}, says), rows) };
+  });
+  list.append(...sections.map((section) => section.box), none);
+  paintPanel = () => {
+    const words = find.value.toLowerCase().split(/\s+/), lines = Object.fromEntries(Object.keys(GROUPS).map((group) => [group, []]));
+    for (const one of known()) {
+      if (!words.every((word) => `${one.title} ${one.description}`.toLowerCase().includes(word))) continue;
+      if (!rows.has(one.title)) rows.set(one.title, new Row());
+      const row = rows.get(one.title);
+      lines[row.paint(one)].push(row.li);
+    }
+    for (const { group, rows: into, box } of sections) {
+      if (lines[group].length !== into.children.length || lines[group].some((li, at) => into.children[at] !== li)) into.replaceChildren(...lines[group]);
+      box.hidden = lines[group].length === 0;
+    }
+    none.hidden = sections.some((section) => !section.box.hidden);
+    const memory = system?.system_memory_gb, held = system?.mlx_memory_gb;
+    machine.box.hidden = !memory?.used;
+    engine.box.hidden = !memory || held === null || held === undefined;
+    if (memory?.used) machine.set(memory.used, memory.total);
+    if (!engine.box.hidden) engine.set(held, memory.total);
   };
-  fill();
-  refill = fill;
-  const memory = system?.system_memory_gb;
-  dialog("Models", { wide: true, onclose: () => { refill = () => {}; } }, h("div", { class: "column gap" },
-    memory?.used ? meter("Memory of this machine", memory.used, memory.total) : null, find, list));
+  paintPanel();
+  dialog("Models", { wide: true, onclose: () => { paintPanel = () => {}; } }, h("div", { class: "column gap" },
+    h("div", { class: "meters" }, machine.box, engine.box), find, list));
 }
 
 export function begin() {
   $("open-models").addEventListener("click", show);
   feed.addEventListener("link", () => { paint(); if (linkNow() === "live") void look(); });
-  feed.addEventListener("job", ({ detail }) => { if (detail.ended) void look(); });
+  feed.addEventListener("job", ({ detail: { job, ended } }) => {
+    if (ended && job.type === "download") void reload().catch(() => {});
+    else if (ended) void look();
+    else if (job.progress_detail?.download) paintPanel();
+  });
 }

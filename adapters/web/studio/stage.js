@@ -5,7 +5,7 @@ import { $, h, span, textButton, toast } from "./dom.js";
 import { allJobs, feed } from "./feed.js";
 import { shownImages, words } from "./keep.js";
 import { actions, factList, factsOf, showPicture } from "./view.js";
-import { pace, PROTOCOLS, whereOf } from "./watch.js";
+import { name, pace, PROTOCOLS, whereOf } from "./watch.js";
 
 const IDEAS = ["a red circle on a blue background", "two green triangles on yellow", "a yellow star above a purple square", "a cat on a white background"];
 
@@ -23,8 +23,8 @@ function drawing(job) {
     const bar = h("div", { class: "progress large", "aria-hidden": "true" }, h("i", {}));
     parts = { img, frame, bar, where: h("span", {}), eta: h("strong", {}), url: "" };
     $("stage").replaceChildren(frame, h("div", { class: "side" },
-      h("p", { class: "over" }, h("i", { class: "pulse" }), "Drawing"),
-      h("p", { class: "quote" }, job.prompt ?? ""), bar,
+      h("p", { class: "over" }, h("i", { class: "pulse" }), job.type === "upscale" ? "Enlarging" : "Drawing"),
+      h("p", { class: "quote" }, name(job)), bar,
       h("p", { class: "facts" }, parts.eta, h("span", { class: "grow" }), parts.where),
       factList([["Model", job.model], ["Size", `${job.width} × ${job.height}`], ["Seed", job.seeds?.length > 1 ? `${job.seeds[0]} and on` : job.seeds?.[0]], ["By", PROTOCOLS[job.protocol] ?? job.protocol]]),
       h("div", { class: "actions" }, textButton("close", "Cancel", () => call("DELETE", `/jobs/${job.job_id}`).catch((error) => toast(error.message, { kind: "bad" }))))));

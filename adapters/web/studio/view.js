@@ -1,11 +1,12 @@
 // One picture large, with all that is known of it; and two side by side.
 
 import { download, fetched, picture } from "./api.js";
+import { control } from "./control.js";
 import { clock, dialog, h, iconButton, textButton, toast } from "./dom.js";
+import { enlarge, enlarges } from "./enlarge.js";
 import { inputs } from "./inputs.js";
 import { remove, shownImages, words } from "./keep.js";
 import { useSettings } from "./make.js";
-import { enlarge, enlarges } from "./models.js";
 import { PROTOCOLS } from "./watch.js";
 
 const madeAt = (date) => (date.toDateString() === new Date().toDateString() ? `Today, ${clock(date)}`
@@ -18,6 +19,7 @@ export function factsOf(image) {
     ["Model", image.model], ["Size", `${image.width} × ${image.height}`], ["Steps", drawn.steps], ["Guidance", drawn.guidance],
     ["Seed", image.seed], ["Denoise", drawn.image_strength === undefined ? null : `${Math.round(drawn.image_strength * 100)} %`],
     ["Mask", drawn.mask ? "yes" : null], ["References", drawn.reference_images?.length ?? null],
+    ["Follows", drawn.control ? { canny: "outlines", depth: "depth" }[drawn.control.type] : null],
     ["LoRAs", drawn.loras?.map((one) => `${one.name} ${one.scale}`).join(", ")],
     ["Took", image.seconds === undefined ? null : `${image.seconds.toFixed(1)} s`],
     ["By", PROTOCOLS[image.protocol] ?? image.protocol],
@@ -47,7 +49,8 @@ export function actions(image, close = () => {}) {
     image.drawing && textButton("reuse", "Use these settings", () => { close(); void useSettings(image.drawing); }),
     inputs.canBegin() && textButton("picture", "Use as input", start((blob) => inputs.begin(blob))),
     inputs.canFollow() && textButton("layers", "Use as reference", start((blob) => inputs.follow(blob))),
-    enlarges() && textButton("scale", "Enlarge", () => { close(); void enlarge(image); }),
+    control.canFollowOutlines() && textButton("pen", "Follow its outlines", start((blob) => control.begin(blob))),
+    enlarges() && textButton("scale", "Enlarge", () => { close(); enlarge(image); }),
     h("span", { class: "joined row" }, format,
       iconButton("save", "Download", () => download(image, format.value).catch((error) => toast(error.message, { kind: "bad" })))),
     iconButton("bin", "Delete", () => { close(); remove(image); }, { class: "plain square danger" }));

@@ -1,7 +1,7 @@
 // The queue as it is now: every job of every protocol, its place, its forecast, its end.
 
 import { call, get, picture, post } from "./api.js";
-import { $, clock, h, iconButton, span, toast } from "./dom.js";
+import { $, amount, clock, h, iconButton, span, toast } from "./dom.js";
 import { allJobs, feed, linkNow } from "./feed.js";
 import { Pace } from "./pace.js";
 
@@ -14,7 +14,7 @@ let paused = false;
 let others = 0;
 
 const now = () => performance.now() / 1000;
-const name = (job) => job.prompt ?? { load: `Load ${job.model}`, ocr: "Read text", download: `Download ${job.model}`, upscale: "Enlarge a picture" }[job.type] ?? job.type ?? "A job";
+export const name = (job) => job.prompt ?? { load: `Load ${job.model}`, ocr: "Read text", download: `Download ${job.model}`, upscale: "Enlarge a picture" }[job.type] ?? job.type ?? "A job";
 const cut = (text) => (text.length > 60 ? `${text.slice(0, 57)}…` : text);
 
 export const pace = (id) => rows.get(id)?.pace ?? null;
@@ -67,6 +67,7 @@ export function whereOf(job) {
   const detail = job.progress_detail;
   if (job.status === "failed") return job.error ?? "It failed.";
   if (job.stopping) return "Stopping";
+  if (detail?.download) return `${job.type === "download" ? "" : "Its model comes first: "}${amount(detail.download)}`;
   if (job.status === "queued") return job.position > 0 ? `${job.position} ahead` : "Next";
   if (!detail) return "Starting";
   if (detail.phase === "loading") return "Loading the model";
