@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 from collections.abc import Iterator
 from typing import Any
+
+from PIL import Image
 
 from tests.live import Live
 
@@ -78,3 +81,10 @@ def studio(browser: Any, gateway: Live, **options: Any) -> Iterator[Studio]:
         tab.check()
     finally:
         context.close()
+
+
+def a_picture(colour: str = "red") -> dict[str, Any]:
+    """A file to choose."""
+    out = io.BytesIO()
+    Image.new("RGB", (128, 128), colour).save(out, "PNG")
+    return {"name": "a.png", "mimeType": "image/png", "buffer": out.getvalue()}

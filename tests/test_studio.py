@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.chromium import chromium
 from tests.live import Live, live
-from tests.studio_support import Studio, studio
+from tests.studio_support import Studio, a_picture, studio
 
 FOLDER = Path(__file__).parent.parent / "adapters" / "web" / "studio"
 CANARY = '<img src=x onerror="canary=1"><svg onload=canary=1>'
@@ -49,12 +49,6 @@ def tab(browser: Any, gateway: Live) -> Iterator[Studio]:
 def paused(gateway: Live, tab: Studio) -> None:
     tab.page.click("#pause")
     tab.page.wait_for_selector("#pause[aria-pressed=true]")
-
-
-def a_picture(colour: str = "red") -> dict[str, Any]:
-    out = io.BytesIO()
-    Image.new("RGB", (128, 128), colour).save(out, "PNG")
-    return {"name": "a.png", "mimeType": "image/png", "buffer": out.getvalue()}
 
 
 # ---- what is served ------------------------------------------------------------------------------

@@ -53,6 +53,8 @@ export async function call(method, path, body, options = {}) {
 export const get = (path) => call("GET", path);
 export const post = (path, body = {}) => call("POST", path, body);
 
+export const modelPath = (one) => `/models/${one.title.split("/").map(encodeURIComponent).join("/")}`;
+
 /** Ask for the key; several calls at once ask once. It resolves also where the question was closed. */
 export function askKey(wrong = false) {
   asking ??= new Promise((resolve) => {

@@ -1,6 +1,6 @@
 // The form: what to draw, with what the chosen model can do and nothing else.
 
-import { get, post } from "./api.js";
+import { get, modelPath, post } from "./api.js";
 import { control } from "./control.js";
 import { $, h, iconButton, toast } from "./dom.js";
 import { inputs } from "./inputs.js";
@@ -25,7 +25,7 @@ export const prompts = () => {
 // ---- models --------------------------------------------------------------------------------------
 
 export async function loadModels() {
-  const chosen = $("model").value || kept().model;
+  const chosen = $("model").value, before = kept().model;
   ({ models } = (await Promise.all([get("/models"), loadLoras()]))[0]);
   const drawing = models.filter((one) => one.capabilities.task === "generate");
   const here = drawing.filter((one) => one.downloaded && !one.unavailable);
@@ -34,7 +34,8 @@ export async function loadModels() {
   $("model").replaceChildren(
     h("optgroup", { label: "On this machine" }, here.map(option)),
     away.length ? h("optgroup", { label: "Not downloaded" }, away.map(option)) : "");
-  const first = here.find((one) => one.title === chosen) ?? here.find((one) => one.default) ?? here[0];
+  const first = drawing.find((one) => one.title === chosen && !one.unavailable)
+    ?? here.find((one) => one.title === before) ?? here.find((one) => one.default) ?? here[0];
   if (first) $("model").value = first.title;
   fit(false);
   document.dispatchEvent(new CustomEvent("models", { detail: models }));
@@ -51,8 +52,9 @@ const fitting = () => loras.filter((one) => !one.models.length || one.models.inc
 function fit(fresh) {
   const one = model(), its = can();
   if (!its) return;
-  const missing = one.downloaded ? "" : `Not on this machine yet: ${one.size_gb} GB to download. `;
-  $("model-note").textContent = `${one.unavailable ?? missing + one.description} · ${one.licence}`;
+  $("model-note").textContent = `${one.unavailable ?? one.description} · ${one.licence}`;
+  $("model-pull").hidden = one.downloaded || Boolean(one.unavailable) || Boolean(one.download);
+  $("model-pull").querySelector("span").textContent = `Not on this machine yet: download ${one.size_gb} GB`;
   $("steps").max = its.max_steps;
   $("guidance").min = its.guidance_range[0];
   $("guidance").max = Math.min(its.guidance_range[1], 20);
@@ -246,6 +248,8 @@ export function begin() {
   $("make").addEventListener("submit", send);
   $("make").addEventListener("input", show);
   $("model").addEventListener("change", () => fit(true));
+  $("model-pull").addEventListener("click", () => post(`${modelPath(model())}/pull`).then(loadModels)
+    .catch((error) => toast(error.status ? error.message : "The gateway does not answer.", { kind: "bad" })));
   $("prompt").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("make").requestSubmit();
   });

@@ -1,6 +1,6 @@
 // The models: which are here, in memory or on their way; and the state of the engine in the header.
 
-import { call, get, post } from "./api.js";
+import { call, get, modelPath, post } from "./api.js";
 import { $, amount, dialog, h, iconButton, span, textButton, toast } from "./dom.js";
 import { allJobs, feed, linkNow } from "./feed.js";
 import { known, loadModels } from "./make.js";
@@ -29,7 +29,6 @@ function paint() {
 
 // ---- one model -----------------------------------------------------------------------------------
 
-const path = (one) => `/models/${one.title.split("/").map(encodeURIComponent).join("/")}`;
 const own = (one) => one.alias_of ?? one.title;
 
 /** Its download as {job_id, done_bytes, total_bytes, bytes_per_second, eta_seconds}, newest word first. */
@@ -61,7 +60,7 @@ function confirmRemoval(one) {
     h("p", {}, `Its weights, ${one.size_gb} GB, leave the disk. They can be downloaded again.`),
     h("button", { type: "button", class: "draw", onclick: () => {
       box.close();
-      void act(() => call("DELETE", path(one)).then(reload), `${one.title} is off the disk.`);
+      void act(() => call("DELETE", modelPath(one)).then(reload), `${one.title} is off the disk.`);
     } }, "Remove")));
 }
 
@@ -72,13 +71,11 @@ function buttonsOf(one, group, coming) {
     return coming.job_id ? [textButton("close", "Cancel", () => act(() => call("DELETE", `/jobs/${coming.job_id}`).then(reload),
       "What has come is kept for the next try."), { "aria-label": `Cancel the download of ${name}` })] : [];
   if (group === "hub")
-    return [textButton("save", "Download", () => act(() => post(`${path(one)}/pull`).then(reload)), { "aria-label": `Download ${name}, ${one.size_gb} GB` })];
-  return [
-    group === "memory"
-      ? textButton("close", "Unload", () => act(() => post(`${path(one)}/unload`).then(look), `${name} gives its memory back.`), { "aria-label": `Unload ${name}` })
-      : textButton("play", "Load", () => act(() => post(`${path(one)}/load`), `${name} is loaded when its turn comes.`), { "aria-label": `Load ${name}` }),
-    one.removable && iconButton("bin", `Remove ${name} from the disk`, () => confirmRemoval(one), { class: "plain square danger" }),
-  ];
+    return [textButton("save", "Download", () => act(() => post(`${modelPath(one)}/pull`).then(reload)), { "aria-label": `Download ${name}, ${one.size_gb} GB` })];
+  if (group === "memory")
+    return [textButton("close", "Unload", () => act(() => post(`${modelPath(one)}/unload`).then(look), `${name} gives its memory back.`), { "aria-label": `Unload ${name}` })];
+  return [textButton("play", "Load", () => act(() => post(`${modelPath(one)}/load`), `${name} is loaded when its turn comes.`), { "aria-label": `Load ${name}` }),
+    one.removable && iconButton("bin", `Remove ${name} from the disk`, () => confirmRemoval(one), { class: "plain square danger" })];
 }
 
 /** What a row shows; it is made anew only where `shape` differs, so that focus stays. */

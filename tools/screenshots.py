@@ -1,0 +1,113 @@
+"""python -m tools.screenshots [FOLDER]: draw with the embedded model, and photograph the studio for README.md."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+from openai import OpenAI
+from PIL import Image
+
+from tests.chromium import chromium
+from tests.live import Live, live
+from tests.studio_support import Studio, studio
+
+GALLERY = (
+    "a red house on a light blue background",
+    "a yellow star above a purple square",
+    "a green tree on a white background",
+    "three orange fish on a dark blue background",
+    "a pink flower on a green background",
+    "a white cat on a teal background",
+    "two green triangles on yellow",
+    "an orange butterfly on a light blue background",
+    "a purple rocket on a black background",
+    "a yellow moon on a dark blue background",
+    "a red umbrella on a gray background",
+    "a blue ring on a white background",
+)
+QUALITY = 82
+
+
+def draw(gateway: Live) -> None:
+    """What the gallery shows, by whatever protocol."""
+    for seed, prompt in enumerate(GALLERY):
+        body = {"prompt": prompt, "width": 128, "height": 128, "steps": 8, "seed": 40 + seed}
+        httpx.post(f"{gateway.url}/sdapi/v1/txt2img", json=body, timeout=120).raise_for_status()
+
+
+def wait_in_line(gateway: Live) -> list[threading.Thread]:
+    """Jobs of four clients."""
+
+    def openai() -> None:
+        client = OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
+        client.images.generate(model="flux2-tiny", prompt="a green apple on a pink background", n=4, size="128x128")
+
+    def a1111() -> None:
+        body = {
+            "prompt": "a snowman on a light blue background",
+            "batch_size": 4,
+            "steps": 8,
+            "width": 128,
+            "height": 128,
+        }
+        httpx.post(f"{gateway.url}/sdapi/v1/txt2img", json=body, timeout=120)
+
+    native = {"num_images": 8, "steps": 8, "preview": True, "width": 128, "height": 128}
+    httpx.post(
+        f"{gateway.url}/api/v1/generate",
+        json={**native, "prompt": "a red balloon on a light blue background", "seed": 8},
+    )
+    threads = [threading.Thread(target=work) for work in (a1111, openai)]
+    for count, thread in enumerate(threads, 1):
+        thread.start()
+        while httpx.get(f"{gateway.url}/api/v1/queue").json()["pending_count"] < count:
+            pass
+    httpx.post(f"{gateway.url}/api/generate", json={"prompt": "a gold crown on a purple background", "steps": 8})
+    return threads
+
+
+def keep(page: Any, file: Path) -> None:
+    with Image.open(io.BytesIO(page.screenshot())) as shot:
+        shot.convert("RGB").save(file, "WEBP", quality=QUALITY, method=6)
+
+
+def watch(tab: Studio, gateway: Live, file: Path) -> None:
+    """A picture that is drawn, and those that wait."""
+    threads = wait_in_line(gateway)
+    tab.page.wait_for_selector("#stage .drawing img:not([hidden])")
+    tab.page.wait_for_selector(".job .facts:has-text('picture 2 of')")
+    tab.page.wait_for_timeout(700)
+    keep(tab.page, file)
+    for thread in threads:
+        thread.join()
+    tab.page.wait_for_selector(".job", state="detached")
+
+
+def look(tab: Studio, file: Path) -> None:
+    """Two pictures, side by side."""
+    for prompt in ("a white cat", "an orange butterfly"):
+        tab.tile(prompt).hover()
+        tab.tile(prompt).locator("input").check()
+    tab.page.click("#compare")
+    tab.page.wait_for_timeout(500)
+    keep(tab.page, file)
+
+
+def main() -> None:
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
+    with tempfile.TemporaryDirectory() as folder, live(Path(folder), backend="mlx") as gateway, chromium() as browser:
+        draw(gateway)
+        with studio(browser, gateway, color_scheme="dark") as tab:
+            watch(tab, gateway, out / "studio-dark.webp")
+        with studio(browser, gateway, color_scheme="light") as tab:
+            look(tab, out / "studio-light.webp")
+
+
+if __name__ == "__main__":
+    main()
