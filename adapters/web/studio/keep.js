@@ -141,7 +141,7 @@ export function begin() {
   $("by-protocol").append(...Object.entries(PROTOCOLS).map(([value, text]) => h("option", { value }, text)));
   document.addEventListener("models", ({ detail }) => {
     const chosen = $("by-model").value;
-    $("by-model").replaceChildren(h("option", { value: "" }, "Every model"),
+    $("by-model").replaceChildren(h("option", { value: "" }, "Any model"),
       ...detail.filter((one) => one.downloaded && !one.alias_of).map((one) => h("option", { value: one.title }, one.title)));
     $("by-model").value = chosen;
   });

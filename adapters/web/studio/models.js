@@ -118,7 +118,7 @@ function meter(label) {
   const bar = h("div", { class: "progress large", role: "meter", "aria-label": label, "aria-valuemin": 0 }, h("i", {}));
   const box = h("div", { class: "field" }, h("div", { class: "row" }, h("span", {}, label), h("span", { class: "grow" }), text), bar);
   return { box, set: (used, total) => {
-    text.textContent = `${used.toFixed(1)} of ${total.toFixed(1)} GB`;
+    text.textContent = `${used < 1 ? `${Math.round(used * 1000)} MB` : `${used.toFixed(1)} GB`} of ${total.toFixed(0)} GB`;
     bar.setAttribute("aria-valuemax", total);
     bar.setAttribute("aria-valuenow", used);
     bar.firstChild.style.transform = `scaleX(${Math.min(1, used / total).toFixed(3)})`;
@@ -136,12 +136,15 @@ async function show() {
   });
   list.append(...sections.map((section) => section.box), none);
   paintPanel = () => {
+    const weights = new Set(); // rows that differ only by their bits are one download
     const words = find.value.toLowerCase().split(/\s+/), lines = Object.fromEntries(Object.keys(GROUPS).map((group) => [group, []]));
     for (const one of known()) {
       if (!words.every((word) => `${one.title} ${one.description}`.toLowerCase().includes(word))) continue;
       if (!rows.has(one.title)) rows.set(one.title, new Row());
-      const row = rows.get(one.title);
-      lines[row.paint(one)].push(row.li);
+      const row = rows.get(one.title), group = row.paint(one), what = [one.model_name, one.size_gb, one.config.base_arch, one.capabilities.control].join();
+      if (["hub", "coming", "closed"].includes(group) && weights.has(what)) continue;
+      weights.add(what);
+      lines[group].push(row.li);
     }
     for (const { group, rows: into, box } of sections) {
       if (lines[group].length !== into.children.length || lines[group].some((li, at) => into.children[at] !== li)) into.replaceChildren(...lines[group]);

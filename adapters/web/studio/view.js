@@ -52,8 +52,8 @@ export function actions(image, close = () => {}) {
     control.canFollowOutlines() && textButton("pen", "Follow its outlines", start((blob) => control.begin(blob))),
     enlarges() && textButton("scale", "Enlarge", () => { close(); enlarge(image); }),
     h("span", { class: "joined row" }, format,
-      iconButton("save", "Download", () => download(image, format.value).catch((error) => toast(error.message, { kind: "bad" })))),
-    iconButton("bin", "Delete", () => { close(); remove(image); }, { class: "plain square danger" }));
+      iconButton("save", "Download", () => download(image, format.value).catch((error) => toast(error.message, { kind: "bad" }))),
+      iconButton("bin", "Delete", () => { close(); remove(image); }, { class: "plain square danger" })));
 }
 
 export function showPicture(image) {
