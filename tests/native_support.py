@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -62,3 +63,10 @@ def events(client: httpx.Client, job_id: str, last: str | None = None, stop_afte
         if len(found) >= stop_after:
             break
     return found
+
+
+def put_weights(folder: Path) -> None:
+    """A folder that looks like a model's."""
+    folder.mkdir(parents=True)
+    header = b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+    (folder / "0.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"w")

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,16 +16,10 @@ from adapters.sdapi.control import model_for, unit_of
 from gateway.errors import InvalidRequest
 from tests.engine_support import SPECS
 from tests.live import Live, live
-from tests.native_support import ended
+from tests.native_support import ended, put_weights
 
 CANNY, DEPTH = "flux1-schnell-controlnet-canny-4-bit", "flux1-depth-dev"
 SMALL = {"prompt": "a house", "width": 96, "height": 64, "steps": 1, "seed": 1}
-
-
-def put_weights(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    header = b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
-    (folder / "0.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"w")
 
 
 @pytest.fixture(scope="module")

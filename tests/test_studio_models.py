@@ -12,12 +12,13 @@ import pytest
 
 from tests.chromium import chromium
 from tests.live import Live, live
+from tests.native_support import put_weights
 from tests.studio_support import Studio, a_picture, studio
 from tests.toy_hub import ToyHub, hub_with
 
 PULLED = "flux2-klein-4b"
 CANNY = "flux1-schnell-controlnet-canny-4-bit"
-HERE = ("seedvr2-3b", CANNY)
+HERE = ("seedvr2-3b/transformer", "FLUX.1-schnell/transformer", "FLUX.1-dev-Controlnet-Canny")
 BIG, SIZE = "transformer/model.safetensors", 4_000_000
 FILES = {
     BIG: random.Random(3).randbytes(SIZE),
@@ -31,10 +32,8 @@ FILES = {
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ToyHub, Live]]:
     folder = tmp_path_factory.mktemp("studio-models")
     for name in HERE:
-        weights = folder / "models" / name / "transformer"
-        weights.mkdir(parents=True)
-        (weights / "0.safetensors").touch()
-    config = {"models": {"cache_dir": str(folder / "models")}, "engine": {"memory_gb": 400}}
+        put_weights(folder / "models" / name)
+    config = {"models": {"cache_dir": str(folder / "models")}, "engine": {"memory_gb": 500}}
     with (
         hub_with([PULLED], FILES, folder) as hub,
         live(folder, fake_script={"step_seconds": 0.01}, config=config) as gateway,
