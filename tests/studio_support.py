@@ -38,7 +38,14 @@ class Studio:
             self.complaints.append(message.text)
 
     def open(self) -> Studio:
+        self.go()
+        return self.wait()
+
+    def go(self) -> None:
         self.page.goto(self.url, wait_until="commit")
+
+    def wait(self) -> Studio:
+        """Until it is connected and knows the models."""
         self.page.wait_for_selector("#engine[data-state=up]")
         self.page.wait_for_selector("#model option", state="attached")
         return self

@@ -225,7 +225,11 @@ def test_a_reload_in_the_middle_loses_nothing(tab: Studio) -> None:
 
 def test_tabs_share_one_stream_and_see_the_same(gateway: Live, tab: Studio) -> None:
     """Browsers allow six connections a host; eight tabs are open here."""
-    tabs = [Studio(tab.page.context.new_page(), gateway.url).open() for _ in range(7)]
+    tabs = [Studio(tab.page.context.new_page(), gateway.url) for _ in range(7)]
+    for other in tabs:
+        other.go()
+    for other in tabs:
+        other.wait()
     paused(gateway, tab)
     tab.draw("seen by all")
     for other in tabs:
@@ -335,3 +339,21 @@ def test_words_of_strangers_stay_words(gateway: Live, tab: Studio) -> None:
     page.reload(wait_until="commit")
     page.wait_for_selector(".job[data-status=failed] .facts:has-text('onerror')")
     assert page.locator("main img[src=x], dialog img[src=x]").count() == 0
+
+
+# ---- and after a restart ---------------------------------------------------------------------------
+
+
+def test_a_restart_of_the_gateway_loses_no_job_from_sight(gateway: Live, tab: Studio) -> None:
+    """Last, since the others share it."""
+    tab.draw("over a restart", count=3)
+    tab.page.wait_for_selector(".job[data-status=generating]")
+    tab.draw("behind that")
+    tab.job("behind that").wait_for()
+    gateway.stop()
+    tab.page.wait_for_selector("#banner:visible")
+    assert tab.job("behind that").count() == 1
+    gateway.start()
+    tab.see("over a restart")
+    tab.see("behind that")
+    tab.complaints = [text for text in tab.complaints if "ERR_" not in text]
