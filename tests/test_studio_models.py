@@ -118,8 +118,8 @@ def test_a_picture_follows_outlines_and_its_settings_come_back(served: tuple[Toy
     (drawn,) = httpx.get(f"{gateway.url}/api/v1/images", params={"search": "along"}).json()["images"]
     control = drawn["drawing"]["control"]
     assert (control["type"], control["edges"], control["strength"]) == ("canny", True, 1.5)
-    page.click("#control-slot button:has-text('Remove')")
     page.uncheck("#edges")
+    page.click("#control-slot button:has-text('Remove')")
     page.click("#stage button:has-text('Use these settings')")
     page.wait_for_selector("#control-slot img")
     assert page.is_checked("#edges")

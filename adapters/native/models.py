@@ -24,6 +24,7 @@ from adapters.native.shapes import (
 )
 from engine.catalog import ModelSpec
 from gateway.core import Core
+from gateway.downloads.folders import record_of
 from gateway.options import Origin
 from gateway.weights import sha256_of
 
@@ -57,6 +58,7 @@ def to_model(core: Core, name: str, spec: ModelSpec, coming: DownloadShown | Non
             "max_sequence_length": spec.max_sequence,
         },
         "downloaded": folder is not None,
+        "removable": folder is not None and record_of(folder) is not None,
         "download": None if folder is not None else coming,
         "size_gb": spec.size_gb,
         "description": spec.description,

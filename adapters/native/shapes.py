@@ -263,6 +263,8 @@ class ModelShown(TypedDict):
     sha256: str | None
     config: ModelConfig
     downloaded: bool
+    removable: bool
+    """This gateway downloaded it, so that `DELETE` takes it off the disk."""
     download: DownloadShown | None
     size_gb: float
     description: str

@@ -164,6 +164,7 @@ async function show() {
 
 export function begin() {
   $("open-models").addEventListener("click", show);
+  document.addEventListener("models", () => paintPanel());
   feed.addEventListener("link", () => { paint(); if (linkNow() === "live") void look(); });
   feed.addEventListener("job", ({ detail: { job, ended } }) => {
     if (ended && job.type === "download") void reload().catch(() => {});
