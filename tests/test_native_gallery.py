@@ -121,11 +121,16 @@ def test_a_picture_says_how_it_was_drawn_in_every_format(client: httpx.Client, p
     assert form.json() == asked
 
 
-def test_a_picture_that_openai_drew_says_it_too(gateway: Live, client: httpx.Client) -> None:
+def test_a_picture_that_openai_drew_says_it_here_and_not_where_it_was_sent(gateway: Live, client: httpx.Client) -> None:
     body = {"prompt": "a red circle", "size": "64x64", "response_format": "b64_json"}
-    answer = httpx.post(f"{gateway.url}/v1/images/generations", json=body, timeout=60).json()
-    asked = client.post("/images/drawing", json={"image": answer["data"][0]["b64_json"]}).json()
-    assert asked["drawing"]["prompt"] == "a red circle"
+    headers = {"X-Client-Id": client.headers["X-Client-Id"]}
+    answer = httpx.post(f"{gateway.url}/v1/images/generations", json=body, headers=headers, timeout=60).json()
+    sent = client.post("/images/drawing", json={"image": answer["data"][0]["b64_json"]}).json()
+    assert sent["drawing"] is None
+    (own,) = listed(client)
+    kept = drawing_in(client.get(own["url"].removeprefix("/api/v1")).content)
+    assert kept is not None
+    assert kept.prompt == "a red circle"
 
 
 def test_what_begins_from_a_picture_names_it_and_it_can_be_fetched(client: httpx.Client) -> None:
