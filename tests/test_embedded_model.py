@@ -75,7 +75,7 @@ def test_the_readmes_example_is_what_it_says(gateway: Live) -> None:
 def test_follows_prompts_it_was_not_trained_on(gateway: Live) -> None:
     """benchmarks/embedded_quality.py prints the whole measure; this is a slice of it with some room."""
     rng, right, asked = Random(1), Counter[str](), Counter[str]()
-    for number, scene in enumerate(evaluation_scenes(40, 1)):
+    for number, scene in enumerate(evaluation_scenes(24, 1)):
         verdict = judge(scene, draw(gateway, prompt(scene, rng), number))
         asked.update(verdict.keys())
         right.update(name for name, holds in verdict.items() if holds)
@@ -86,7 +86,7 @@ def test_follows_prompts_it_was_not_trained_on(gateway: Live) -> None:
 
 def test_everyday_things_are_recognised(gateway: Live) -> None:
     rng, likest, three = Random(2), 0, 0
-    scenes = icon_scenes(2, each=1)
+    scenes = icon_scenes(2, each=1)[::2]
     for number, scene in enumerate(scenes):
         ranked = ranked_icons(scene, draw(gateway, prompt(scene, rng), number))
         likest += ranked[:1] == [scene.groups[0].kind]
@@ -116,8 +116,9 @@ def test_its_lora_turns_day_into_night_by_its_scale_and_comes_off_again(gateway:
         day, night = (draw(gateway, said, number) for said in (text, f"{text} <lora:night:1>"))
         assert is_night(night)
         assert not is_night(day)
-        assert draw(gateway, text, number).tobytes() == day.tobytes()
-    assert draw(gateway, f"{prompts[0]} <lora:night:0>", 0).tobytes() == draw(gateway, prompts[0], 0).tobytes()
+    last = len(prompts) - 1
+    assert draw(gateway, prompts[last], last).tobytes() == day.tobytes()
+    assert draw(gateway, f"{prompts[last]} <lora:night:0>", last).tobytes() == day.tobytes()
 
 
 def test_seed_decides_the_pixels(gateway: Live) -> None:
