@@ -11,7 +11,7 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,9 @@ from engine.catalog import CATALOG
 from engine.client import Engine, EngineOptions
 from engine.protocol import Download, Failed, ModelDownloading
 from gateway.downloads import client
+from gateway.downloads.coming import sources_of
 from gateway.downloads.folders import folder_of, staging_of
+from gateway.downloads.wire import Fetch, Fetched
 from gateway.errors import ModelComing, ModelKept, ModelNotOnDisk
 from gateway.hub import PlaceEvent, ProgressEvent
 from gateway.job import Job, State
@@ -271,6 +273,31 @@ def test_a_download_child_that_dies_is_started_once_more(
             assert (await service.ended(job.id)).state is State.SUCCEEDED
             (download,) = await downloads_of(service)
             assert (download.attempt, len(pids)) == (2, 2)
+
+    run(story())
+
+
+@pytest.mark.parametrize("percent", [10, 99])
+def test_a_download_child_that_is_killed_leaves_nothing_that_is_listed_and_the_next_goes_on(
+    hub: ToyHub, tmp_path: Path, percent: int
+) -> None:
+    hub.hold_at[BIG] = SIZE * percent // 100
+    library = Library(tmp_path / "models", default="flux2-tiny")
+    asked = Fetch(models_dir=str(library.models_dir), sources=sources_of(SPEC))
+
+    async def story() -> None:
+        async with aclosing(client.fetched(asked)) as answers:
+            async for _ in answers:
+                if came(tmp_path) > SIZE * percent // 100 - 300_000:
+                    break
+        assert not library.on_disk(SPEC)
+        had = came(tmp_path)
+        hub.hold_at.clear()
+        async with aclosing(client.fetched(asked)) as answers:
+            assert [answer async for answer in answers][-1] == Fetched()
+        assert library.on_disk(SPEC)
+        last = [one.headers.get("range") for one in hub.bodies() if one.host == "other"][-1]
+        assert last == (f"bytes={had}-" if had else None)
 
     run(story())
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from huggingface_hub import constants, file_download
 
-from engine.catalog import HubFiles
+from engine.catalog import EMBEDDED_PATH, HubFiles
 from gateway.downloads import fetch
 from gateway.downloads.fetch import Download, is_taken
-from gateway.downloads.folders import folder_of, is_whole, record_of, remove, staging_of
+from gateway.downloads.folders import folder_of, holds_weights, is_whole, record_of, remove, staging_of
 from gateway.downloads.reasons import CannotFetch
 from gateway.downloads.wire import Fetch
 from tests.toy_hub import ToyHub, toy_hub
@@ -256,6 +256,16 @@ def test_several_repositories_are_counted_as_one_download(tmp_path: Path) -> Non
         work.run()
     assert (work.counted() or (0, 0))[1] == SIZE + 50_000 + len(b'{"a": 1}') + len(b"a b\n")
     assert is_whole(folder_of(tmp_path, "toys/Control"), ("*.safetensors",))
+
+
+def test_all_files_of_a_model_that_draws_come_as_they_are(tmp_path: Path) -> None:
+    folder = EMBEDDED_PATH
+    files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    with toy_hub({REPO: files}) as hub:
+        download(hub, tmp_path, HubFiles(repo=REPO, patterns=())).run()
+    place = folder_of(tmp_path, REPO)
+    assert all((place / path).read_bytes() == data for path, data in files.items())
+    assert holds_weights(place)
 
 
 def test_a_repository_without_safetensors_is_refused(tmp_path: Path) -> None:
