@@ -8,7 +8,7 @@ from urllib.parse import quote
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from gateway.cli.connect import gateway
 from gateway.cli.failure import Exit, Failure
@@ -18,6 +18,8 @@ from gateway.cli.words import clipped
 
 models = typer.Typer(help="What there is to draw with; pull and remove weights.", no_args_is_help=True)
 loras = typer.Typer(help="LoRAs of the gateway's library.", no_args_is_help=True)
+WIDE = 110
+"""Columns of a terminal that has room for descriptions."""
 Name = Annotated[str, typer.Argument(help="Name of a model, as models list shows it.")]
 
 
@@ -34,12 +36,13 @@ def list_models(
     shown = [model for model in found if everything or model["downloaded"] or model["download"]]
     if as_json:
         return print_json(shown)
-    table = Table("model", "", "size", "licence", "what it is", box=None)
+    is_wide = out.width >= WIDE
+    columns = ["size", "licence", "what it is"] if is_wide else ["size", "licence"]
+    table = Table(Column("model", no_wrap=True), Column(no_wrap=True), *columns, box=None)
     for model in shown:
         name = escape(model["title"]) + (" [dim](default)[/]" if model["default"] else "")
-        table.add_row(
-            name, _state(model), f"{model['size_gb']:g} GB", model["licence"], clipped(model["description"], 60)
-        )
+        row = [name, _state(model), f"{model['size_gb']:g} GB", model["licence"]]
+        table.add_row(*row, *([clipped(model["description"], 60)] if is_wide else ()))
     out.print(table)
     if hidden := len(found) - len(shown):
         out.print(f"[dim]{hidden} more can be pulled or placed: --all[/]")
