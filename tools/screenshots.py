@@ -18,18 +18,18 @@ from tests.live import Live, live
 from tests.studio_support import Studio, studio
 
 GALLERY = (
-    "a red house on a light blue background",
+    "a red house on a white background",
     "a yellow star above a purple square",
-    "a green tree on a white background",
-    "three orange fish on a dark blue background",
+    "a green tree on a pink background",
+    "three orange fish on a teal background",
     "a pink flower on a green background",
     "a white cat on a teal background",
     "two green triangles on yellow",
-    "an orange butterfly on a light blue background",
+    "an orange butterfly on a purple background",
+    "a blue bird on a yellow background",
     "a purple rocket on a black background",
-    "a yellow moon on a dark blue background",
     "a red umbrella on a gray background",
-    "a blue ring on a white background",
+    "a yellow moon on a blue background",
 )
 QUALITY = 82
 
@@ -50,7 +50,7 @@ def wait_in_line(gateway: Live) -> list[threading.Thread]:
 
     def a1111() -> None:
         body = {
-            "prompt": "a snowman on a light blue background",
+            "prompt": "a snowman on a pink background",
             "batch_size": 4,
             "steps": 8,
             "width": 128,
@@ -61,14 +61,14 @@ def wait_in_line(gateway: Live) -> list[threading.Thread]:
     native = {"num_images": 8, "steps": 8, "preview": True, "width": 128, "height": 128}
     httpx.post(
         f"{gateway.url}/api/v1/generate",
-        json={**native, "prompt": "a red balloon on a light blue background", "seed": 8},
+        json={**native, "prompt": "a red balloon on a teal background", "seed": 8},
     )
     threads = [threading.Thread(target=work) for work in (a1111, openai)]
     for count, thread in enumerate(threads, 1):
         thread.start()
         while httpx.get(f"{gateway.url}/api/v1/queue").json()["pending_count"] < count:
             pass
-    httpx.post(f"{gateway.url}/api/generate", json={"prompt": "a gold crown on a purple background", "steps": 8})
+    httpx.post(f"{gateway.url}/api/generate", json={"prompt": "a yellow crown on a purple background", "steps": 8})
     return threads
 
 
@@ -79,6 +79,7 @@ def keep(page: Any, file: Path) -> None:
 
 def watch(tab: Studio, gateway: Live, file: Path) -> None:
     """A picture that is drawn, and those that wait."""
+    tab.say("a red balloon on a teal background")
     threads = wait_in_line(gateway)
     tab.page.wait_for_selector("#stage .drawing img:not([hidden])")
     tab.page.wait_for_selector(".job .facts:has-text('picture 2 of')")
@@ -90,11 +91,11 @@ def watch(tab: Studio, gateway: Live, file: Path) -> None:
 
 
 def look(tab: Studio, file: Path) -> None:
-    """Two pictures, side by side."""
-    for prompt in ("a white cat", "an orange butterfly"):
-        tab.tile(prompt).hover()
-        tab.tile(prompt).locator("input").check()
-    tab.page.click("#compare")
+    """A finished picture, which the next one begins from."""
+    tab.page.click("#stage button:has-text('Use as input')")
+    tab.page.wait_for_selector("#mask")
+    tab.say("a yellow moon on a pink background")
+    tab.page.mouse.move(700, 620)
     tab.page.wait_for_timeout(500)
     keep(tab.page, file)
 
@@ -103,10 +104,10 @@ def main() -> None:
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
     with tempfile.TemporaryDirectory() as folder, live(Path(folder), backend="mlx") as gateway, chromium() as browser:
         draw(gateway)
-        with studio(browser, gateway, color_scheme="dark") as tab:
-            watch(tab, gateway, out / "studio-dark.webp")
         with studio(browser, gateway, color_scheme="light") as tab:
             look(tab, out / "studio-light.webp")
+        with studio(browser, gateway, color_scheme="dark") as tab:
+            watch(tab, gateway, out / "studio-dark.webp")
 
 
 if __name__ == "__main__":
