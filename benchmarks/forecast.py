@@ -131,7 +131,7 @@ async def replay(service: JobService, jobs: int, rnd: random.Random) -> list[Out
             assert told is not None
             following.append(asyncio.create_task(follow(service, job, told)))
             await asyncio.sleep(rnd.uniform(0, 0.5))
-        while len(await service.waiting()) > rnd.randint(0, 4):  # noqa: ASYNC110
+        while len(await service.queue.waiting()) > rnd.randint(0, 4):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     return [outcome for outcome in await asyncio.gather(*following) if outcome is not None]
 

@@ -115,9 +115,9 @@ class Metrics:
         for (state, protocol), count in (await service.stats()).by_protocol.items():
             self._jobs.labels(protocol, state).set(count)
         for lane in LANES:
-            self._waiting.labels(lane).set(service.depth(lane))
-            self._running.labels(lane).set(service.running_count(lane))
-        self._paused.set(service.paused)
+            self._waiting.labels(lane).set(service.queue.depth(lane))
+            self._running.labels(lane).set(service.queue.running(lane))
+        self._paused.set(service.queue.paused)
         self._streams.set(core.streaming.total())
         self._sync_waits.set(core.waiting)
         self._up.set(engine.works)

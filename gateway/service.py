@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import secrets
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
 from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
-from engine.protocol import CancelReason, Download, EngineJob, Lane, Load, lane_of
+from engine.protocol import CancelReason, Download, EngineJob, Lane, lane_of
 from gateway.disk import check_room
 from gateway.downloads.coming import Downloads
 from gateway.downloads.lane import NetworkLane
 from gateway.errors import (
     JobNotEnded,
     JobNotFound,
-    JobNotWaiting,
     ModelKept,
     ModelNotFound,
     OwnerQueueFull,
@@ -29,7 +25,7 @@ from gateway.errors import (
 )
 from gateway.forecast import Forecast, Forecaster, Record
 from gateway.hub import Event, Hub, Snapshot
-from gateway.job import Job, JobEvent, NewJob, Progress, State
+from gateway.job import Job, JobEvent, Progress, State
 from gateway.lane import EngineLane
 from gateway.library import Library
 from gateway.ocr.client import OcrOptions
@@ -38,14 +34,14 @@ from gateway.ocr.request import OcrRequest
 from gateway.options import Origin, ServiceOptions
 from gateway.pictures import Pictures
 from gateway.places import Places
-from gateway.queue import place_among_own
-from gateway.request import GenerationRequest, resolve
+from gateway.planning import Planned, Planner
+from gateway.queue_control import QueueControl
+from gateway.request import GenerationRequest
 from gateway.residency import House, HouseOptions
 from gateway.retention import Retention
 from gateway.runner import LaneRunner
-from gateway.store.base import Hear, JobStore, Stats
+from gateway.store.base import Hear, JobStore, Stats, Wanted
 from gateway.upscale import UpscaleRequest
-from gateway.upscale import resolve as resolve_upscale
 from gateway.watching import watch, watch_all
 
 __all__ = ["JobService", "Origin", "ServiceOptions"]
@@ -92,7 +88,7 @@ class JobService:
             forecaster=self._forecaster,
             places=self._places,
             auto=options.auto_download,
-            wake=self._wake_engine,
+            wake=lambda: self._lane.wake(),
         )
         self._forecaster.coming, self._places.coming = self.downloads.due, self.downloads.newest
         self._lane = EngineLane(
@@ -110,6 +106,8 @@ class JobService:
             store=store, hub=self._hub, library=library, forecaster=self._forecaster, tell=self.downloads.tell
         )
         self._ocr = OcrLane(store=store, hub=self._hub, options=ocr or OcrOptions())
+        self._planner = Planner(library, self.downloads, self._ocr, options)
+        self.queue = QueueControl(store, self._places, self._lane.wake)
         self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr, network)}
         self._listeners: list[Hear] = []
         self._stopping = False
@@ -159,55 +157,74 @@ class JobService:
         Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, ModelUnavailable, ModelComing, QueueFull, OwnerQueueFull,
         IdempotencyConflict, StorageFull, Unavailable.
         """
-        spec = self.library.find(request.model)
-        comes_first = await self.downloads.need(spec)
-        if request.steps is None and self._options.default_steps is not None:
-            request = request.model_copy(update={"steps": self._options.default_steps})
-        resolution = resolve(
-            request,
-            spec,
-            self._options.limits,
-            random_seed=lambda: secrets.randbelow(2**32),
-            default_quantize=self._options.quantize,
-            steps_as_sent=self._options.steps_as_sent,
-            low_ram=self._options.low_ram,
-            leniency=origin.leniency,
-            known_loras=await asyncio.to_thread(
-                self.library.loras.known, request.loras, spec, may_come=self._options.auto_download
-            ),
-        )
-        await self.downloads.need_loras(resolution.plan.loras)
-        new = origin.new_job(resolution.plan, request.fingerprint())
-        return await self._submit(
-            replace(new, adjustments=resolution.adjustments), spec if comes_first else None, waits=origin.waits
-        )
+        return await self._submit(await self._planner.drawing(request, origin))
 
     async def submit_upscale(self, request: UpscaleRequest, origin: Origin) -> Job:
         """Store a job that draws a picture larger. Raises: as submit."""
-        spec, options = self.library.find(request.model or self.upscaler), self._options
-        comes_first = await self.downloads.need(spec)
-        plan = resolve_upscale(
-            request,
-            spec,
-            options.limits,
-            random_seed=lambda: secrets.randbelow(2**32),
-            default_quantize=options.quantize,
-        )
-        new = origin.new_job(plan, hashlib.sha256(request.model_dump_json().encode()).hexdigest())
-        return await self._submit(new, spec if comes_first else None, waits=origin.waits)
-
-    @property
-    def upscaler(self) -> str:
-        """The upscaling model where none is named: the first that is here, else the first there is."""
-        rows = [spec for spec in self.library.specs if spec.task == "upscale"]
-        return next((spec for spec in rows if self.library.on_disk(spec)), rows[0]).name
+        return await self._submit(await self._planner.upscaling(request, origin))
 
     async def submit_load(self, model: str, origin: Origin) -> Job:
         """Store a job that brings a model into memory. Raises: as submit."""
-        spec = self.library.find(model)
-        comes_first = await self.downloads.need(spec)
-        plan = Load(model=spec.name, quantize=spec.quantize or self._options.quantize)
-        return await self._submit(origin.new_job(plan, spec.name), spec if comes_first else None, waits=origin.waits)
+        return await self._submit(await self._planner.loading(model, origin))
+
+    async def submit_ocr(self, request: OcrRequest, document: bytes, origin: Origin) -> Job:
+        """Store a job that reads a document: a checked PNG, or a PDF as it came.
+
+        Raises: NotInstalled, and as submit.
+        """
+        planned = await self._planner.reading(request, document, origin)
+        await self.keep_input(document)
+        return await self._submit(planned)
+
+    async def retry(self, job_id: str, owner: str | None = None, *, idempotency_key: str | None = None) -> Job:
+        """Store a new job of an ended one's plan, which draws the same pixels.
+
+        Raises: JobNotFound, JobNotEnded, and as submit.
+        """
+        job = await self.get(job_id, owner)
+        if job.state is None or not job.state.terminal:
+            raise JobNotEnded
+        return await self._submit(await self._planner.again(job, idempotency_key))
+
+    async def _submit(self, planned: Planned) -> Job:
+        self._check_running()
+        new, missing = planned.new, planned.missing
+        if self._options.min_free_bytes:
+            await asyncio.to_thread(check_room, self._disks, self._options.min_free_bytes)
+        if isinstance(new.plan, EngineJob):
+            self.house.admit(new.plan, self.library.find(new.plan.model))
+        if missing is not None and not planned.waits:
+            await self.downloads.put_off(missing)
+        try:
+            job = (await asyncio.shield(self._store.submit(new, self._options.bounds))).job
+            if missing is not None:
+                await self.downloads.bring(missing)
+            return job
+        except (QueueFull, OwnerQueueFull) as full:
+            owner = new.owner if isinstance(full, OwnerQueueFull) else None
+            full.retry_after_s = self._places.retry_after_s(lane_of(new.plan), owner)
+            raise
+
+    def _check_running(self) -> None:
+        if self._stopping:
+            raise Unavailable("The gateway is stopping.", retry_after_s=5)
+
+    async def keep_input(self, picture: bytes) -> str:
+        """Store a checked input picture; returns the name by which a request refers to it."""
+        return await self._store.put_blob(picture)
+
+    async def input_picture(self, name: str) -> bytes:
+        """The PNG of an input picture that was stored before. Raises: KeyError."""
+        data = await self._store.blob(name)
+        if not data.startswith(PNG):
+            raise KeyError(name)
+        return data
+
+    async def kept_picture(self, name: str) -> str:
+        """The name of an input picture that was stored before; it is as fresh as a new one. Raises: KeyError."""
+        return await self._store.put_blob(await self.input_picture(name))
+
+    # ---- models ----------------------------------------------------------------------------------
 
     async def pull(self, model: str, origin: Origin) -> Job:
         """The download of a model, started or joined; of one that is here it ends at once.
@@ -242,137 +259,15 @@ class JobService:
         except EngineStopped:
             raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
 
-    async def submit_ocr(self, request: OcrRequest, document: bytes, origin: Origin) -> Job:
-        """Store a job that reads a document: a checked PNG, or a PDF as it came.
-
-        Raises: NotInstalled, and as submit.
-        """
-        name = hashlib.sha256(document).hexdigest()
-        plan = await self._ocr.plan(request, document, name)
-        await self.keep_input(document)
-        return await self._submit(origin.new_job(plan, hashlib.sha256(plan.model_dump_json().encode()).hexdigest()))
-
     async def unload_reader(self, model: str) -> bool:
         """Free the memory of what reads text, between two jobs; whether that one held any."""
         return await self._ocr.let_go(model)
-
-    async def _submit(self, new: NewJob, missing: ModelSpec | None = None, *, waits: bool = True) -> Job:
-        """`missing` must be downloaded first, for which the client waits or not."""
-        self._check_running()
-        if self._options.min_free_bytes:
-            await asyncio.to_thread(check_room, self._disks, self._options.min_free_bytes)
-        if isinstance(new.plan, EngineJob):
-            self.house.admit(new.plan, self.library.find(new.plan.model))
-        if missing is not None and not waits:
-            await self.downloads.put_off(missing)
-        try:
-            job = (await asyncio.shield(self._store.submit(new, self._options.bounds))).job
-            if missing is not None:
-                await self.downloads.bring(missing)
-            return job
-        except (QueueFull, OwnerQueueFull) as full:
-            owner = new.owner if isinstance(full, OwnerQueueFull) else None
-            full.retry_after_s = self._places.retry_after_s(lane_of(new.plan), owner)
-            raise
-
-    def _check_running(self) -> None:
-        if self._stopping:
-            raise Unavailable("The gateway is stopping.", retry_after_s=5)
-
-    def _wake_engine(self) -> None:
-        self._lane.wake()
-
-    async def retry(self, job_id: str, owner: str | None = None, *, idempotency_key: str | None = None) -> Job:
-        """Store a new job of an ended one's plan, which draws the same pixels.
-
-        Raises: JobNotFound, JobNotEnded, and as submit.
-        """
-        job = await self.get(job_id, owner)
-        if job.state is None or not job.state.terminal:
-            raise JobNotEnded
-        spec = self.library.find(job.plan.model) if lane_of(job.plan) == "engine" else None
-        comes_first = spec is not None and await self.downloads.need(spec)
-        origin = Origin(
-            owner=job.owner,
-            protocol=job.protocol,
-            attached=False,
-            priority=job.priority,
-            idempotency_key=idempotency_key,
-            note=job.note,
-        )
-        new = origin.new_job(job.plan, "")
-        new = replace(new, adjustments=job.adjustments, fingerprint=job.fingerprint)
-        return await self._submit(new, spec if comes_first else None)
-
-    # ---- the queue -------------------------------------------------------------------------------
-
-    @property
-    def paused(self) -> bool:
-        """Whether nothing new is drawn; what runs goes on, and other lanes do."""
-        return self._store.is_paused("engine")
-
-    async def pause(self) -> None:
-        """Begin no more jobs in the engine's lane, over restarts, too, until `resume`."""
-        await self._pause(True)
-
-    async def resume(self) -> None:
-        await self._pause(False)
-
-    async def _pause(self, paused: bool) -> None:
-        await asyncio.shield(self._store.pause("engine", paused))
-        log.info("paused" if paused else "resumed")
-        self._lane.wake()
-        self._places.shift()
-
-    async def move(
-        self,
-        job_id: str,
-        *,
-        owner: str | None = None,
-        before: str | None = None,
-        position: int | None = None,
-        to: Literal["front", "end"] | None = None,
-    ) -> Job:
-        """Let a waiting job run earlier or later than the same owner's others: exactly one of the three says where.
-
-        `before` is one of those others; `position` is as `position()` counts, and the owner's first place from there on
-        is taken. Nobody else's place changes. Raises: JobNotFound, JobNotWaiting.
-        """
-        job = await self.get(job_id, owner)
-        lane = lane_of(job.plan)
-        line = self._store.order(lane)
-        if before is not None:
-            await self.get(before, job.owner)
-        place = place_among_own(line, job_id, self._store.running(lane), before=before, position=position, to=to)
-        if place is None:
-            raise JobNotWaiting
-        await asyncio.shield(self._store.move(job_id, place))
-        self._places.shift()
-        return job
-
-    async def keep_input(self, picture: bytes) -> str:
-        """Store a checked input picture; returns the name by which a request refers to it."""
-        return await self._store.put_blob(picture)
-
-    async def input_picture(self, name: str) -> bytes:
-        """The PNG of an input picture that was stored before. Raises: KeyError."""
-        data = await self._store.blob(name)
-        if not data.startswith(PNG):
-            raise KeyError(name)
-        return data
-
-    async def kept_picture(self, name: str) -> str:
-        """The name of an input picture that was stored before; it is as fresh as a new one. Raises: KeyError."""
-        return await self._store.put_blob(await self.input_picture(name))
 
     # ---- out -------------------------------------------------------------------------------------
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
         """Raises: JobNotFound, also where the job is somebody else's."""
-        job = await self._store.get(job_id)
-        if owner is not None and job.owner != owner:
-            raise JobNotFound
-        return job
+        return await self._store.get(job_id, owner)
 
     async def see(self, job_id: str, owner: str) -> Job:
         """As `get`; a download may be seen by everybody: all may wait for it. Raises: JobNotFound."""
@@ -381,51 +276,13 @@ class JobService:
             raise JobNotFound
         return job
 
-    async def list_jobs(
-        self,
-        *,
-        owner: str | None,
-        states: Sequence[State] | None = None,
-        protocol: str | None = None,
-        hidden: bool | None = None,
-        model: str | None = None,
-        words: Sequence[str] = (),
-        with_pictures: bool = False,
-        limit: int = 100,
-        before: int | None = None,
-    ) -> list[Job]:
+    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
         """As `JobStore.list_jobs`."""
-        return await self._store.list_jobs(
-            owner=owner,
-            states=states,
-            protocol=protocol,
-            hidden=hidden,
-            model=model,
-            words=words,
-            with_pictures=with_pictures,
-            limit=limit,
-            before=before,
-        )
+        return await self._store.list_jobs(limit=limit, before=before, **wanted)
 
     async def hide(self, job_ids: Sequence[str]) -> None:
         """Their protocol lists these jobs no more; history and pictures stay."""
         await asyncio.shield(self._store.hide(job_ids))
-
-    async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
-        """Queued jobs, of one owner or of all, in the order in which they will run."""
-        return await self._store.waiting(owner=owner, limit=limit)
-
-    def running_count(self, lane: Lane) -> int:
-        """How many jobs of this lane run."""
-        return self._store.running(lane)
-
-    def depth(self, lane: Lane) -> int:
-        """How many jobs wait for this lane."""
-        return self._store.depth(lane)
-
-    async def position(self, job_id: str) -> int | None:
-        """How many jobs run or wait before this one; None once it has ended."""
-        return await self._store.position(job_id)
 
     def forecast(self, job: Job) -> Forecast | None:
         """When a job is expected to begin and to be done, from now; None once it has ended."""

@@ -331,7 +331,7 @@ def test_what_was_downloaded_is_removed_and_nothing_else(hub: ToyHub, tmp_path: 
             with pytest.raises(ModelKept, match="in memory"):
                 await service.remove_model(QUANTISED)
             await service.unload()
-            await service.pause()
+            await service.queue.pause()
             waiting = await service.submit(asked(QUANTISED), ME)
             with pytest.raises(ModelKept, match="Jobs wait"):
                 await service.remove_model(ABSENT)

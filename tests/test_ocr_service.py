@@ -152,7 +152,7 @@ def test_a_queued_job_is_cancelled_and_never_read(tmp_path: Path) -> None:
         async with service_in(tmp_path) as service:
             first = await read(service, "page", "sleep")
             second = await read(service, "page", request=OcrRequest(dpi=100))
-            assert await service.position(second.id) == 1
+            assert await service.queue.position(second.id) == 1
             assert kinds(await service.cancel(second.id)) == [Queued, Cancelled]
             await page_read(service, first)
             assert (await service.cancel(first.id)).state is State.CANCELLED

@@ -241,10 +241,10 @@ def place(folder: Path) -> str:
 def test_a_copy_is_saved_before_another_model_takes_its_place(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, options=IN_4_BITS) as service:
-            await service.pause()
+            await service.queue.pause()
             loads = loads_of(service)
             jobs = [await submit(service, model=model) for model in ("toy", "other", "toy")]
-            await service.resume()
+            await service.queue.resume()
             await service.ended(jobs[-1].id)
             assert loads == [False, False, True]
 

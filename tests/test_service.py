@@ -129,7 +129,7 @@ def test_the_order_is_by_class_and_then_by_submission(tmp_path: Path) -> None:
             normal = await service.submit(request(), ME)
             high = await service.submit(request(), Origin("me", "native", False, Priority.HIGH))
             jobs = [first, high, normal, low]
-            assert [await service.position(job.id) for job in jobs] == [0, 1, 2, 3]
+            assert [await service.queue.position(job.id) for job in jobs] == [0, 1, 2, 3]
             ended = [await service.ended(job.id) for job in jobs]
             starts = [job.started_at for job in ended]
             assert starts == sorted(starts, key=lambda at: at or 0)

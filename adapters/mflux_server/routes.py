@@ -64,7 +64,7 @@ async def status(request: Request) -> Response:
     task = await _own_task(request)
     if task is None:
         return empty(404)
-    position = await service.position(task.id)
+    position = await service.queue.position(task.id)
     if position is None:
         task = await service.get(task.id)  # it may have ended since
         failed = {} if task.failure is None else {"error": task.failure.message}

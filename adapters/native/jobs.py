@@ -34,7 +34,7 @@ async def shown(request: Request, job: Job) -> JobShown:
     if job.state is not None and job.state.terminal:
         return to_job(job, None)
     progress = service.progress(job.id) or service.downloads.waits(job)
-    return to_job(job, await service.position(job.id), progress, service.forecast(job))
+    return to_job(job, await service.queue.position(job.id), progress, service.forecast(job))
 
 
 async def generate(request: Request) -> Response:
@@ -108,7 +108,7 @@ async def move(request: Request) -> Response:
     asked = await parse(MoveBody, request)
     if [asked.before, asked.position, asked.to].count(None) != 2:
         raise InvalidRequest("Say where by exactly one of before, position and to.", param="to")
-    moved = await service_of(request).move(
+    moved = await service_of(request).queue.move(
         request.path_params["job_id"],
         owner=owner_of(request),
         before=asked.before,

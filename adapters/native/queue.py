@@ -25,8 +25,8 @@ async def queue(request: Request) -> Response:
         if (forecast := service.forecast(running)) is not None:
             active["eta_seconds"] = round(forecast.expected_s, 2)
     queued: list[Waiting] = []
-    for job in await service.waiting(owner=owner, limit=SHOWN_MOST):
-        if (position := await service.position(job.id)) is not None:
+    for job in await service.queue.waiting(owner=owner, limit=SHOWN_MOST):
+        if (position := await service.queue.position(job.id)) is not None:
             forecast = service.forecast(job)
             eta_s = None if forecast is None else round(forecast.expected_s, 2)
             queued.append({**to_brief(job), "position": position, "eta_seconds": eta_s})
@@ -34,8 +34,8 @@ async def queue(request: Request) -> Response:
         "active": active,
         "queued": queued,
         "running_count": 1 if running else 0,
-        "pending_count": sum(service.depth(lane) for lane in LANES),
-        "paused": service.paused,
+        "pending_count": sum(service.queue.depth(lane) for lane in LANES),
+        "paused": service.queue.paused,
     }
     return JSONResponse(answer)
 
@@ -53,6 +53,6 @@ async def resume(request: Request) -> Response:
 async def _paused(request: Request, paused: bool) -> Response:
     check_operator(request, "This key may not stop everybody's queue.")
     service = service_of(request)
-    await (service.pause() if paused else service.resume())
-    answer: Paused = {"paused": service.paused}
+    await (service.queue.pause() if paused else service.queue.resume())
+    answer: Paused = {"paused": service.queue.paused}
     return JSONResponse(answer)

@@ -82,8 +82,8 @@ async def _state(request: Request, job_id: str | None) -> State | None:
 async def _place(request: Request, job_id: str | None) -> tuple[int, int] | None:
     """Which of how many jobs, counted from 1, is this one in the queue?"""
     service = core_of(request).service
-    ahead = await service.position(job_id) if job_id else None
-    return None if ahead is None else (ahead, max(ahead, service.depth("engine")))
+    ahead = await service.queue.position(job_id) if job_id else None
+    return None if ahead is None else (ahead, max(ahead, service.queue.depth("engine")))
 
 
 async def pending_tasks(request: Request) -> Response:

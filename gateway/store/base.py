@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypedDict, Unpack
 
 from engine.protocol import CancelReason, Failed, Lane, RequeueReason
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
@@ -73,6 +73,20 @@ class Seen:
     """Jobs that wait or run, in order of submission."""
 
 
+class Wanted(TypedDict, total=False):
+    """Which jobs a list shows; what is None or not said is no matter."""
+
+    owner: str | None
+    states: Sequence[State] | None
+    protocol: str | None
+    hidden: bool | None
+    model: str | None
+    words: Sequence[str]
+    """All occur in the prompt, whatever the case of ASCII letters."""
+    with_pictures: bool
+    """One at least is finished."""
+
+
 Hear = Callable[[Job, JobEvent], None]
 """Takes an event and the job as the event left it."""
 
@@ -132,27 +146,12 @@ class JobStore(Protocol):
         """Requeue the jobs whose lease expired."""
         ...
 
-    async def get(self, job_id: str) -> Job:
-        """Raises: JobNotFound."""
+    async def get(self, job_id: str, owner: str | None = None) -> Job:
+        """Raises: JobNotFound, also where the job is another owner's."""
         ...
 
-    async def list_jobs(
-        self,
-        *,
-        owner: str | None = None,
-        states: Sequence[State] | None = None,
-        protocol: str | None = None,
-        hidden: bool | None = None,
-        model: str | None = None,
-        words: Sequence[str] = (),
-        with_pictures: bool = False,
-        limit: int = 100,
-        before: int | None = None,
-    ) -> list[Job]:
-        """Newest first; `before` is the number of the last job of the page before.
-
-        All `words` occur in the prompt, whatever the case of ASCII letters; `with_pictures`: one at least is finished.
-        """
+    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
+        """Newest first; `before` is the number of the last job of the page before."""
         ...
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from gateway.job import Job, State
 from gateway.store import rows
-from gateway.store.base import Seen, Stats
+from gateway.store.base import Seen, Stats, Wanted
 
 FORGOTTEN = "forgotten events"
 """Kept under this name: up to which number events may have been deleted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which jobs a list shows; None is no matter."""
-
-    owner: str | None
-    states: Sequence[State] | None
-    protocol: str | None
-    hidden: bool | None
-    model: str | None
-    words: Sequence[str]
-    with_pictures: bool
 
 
 def listed(db: sqlite3.Connection, wanted: Wanted, *, limit: int, before: int | None) -> list[Job]:
@@ -32,21 +17,21 @@ def listed(db: sqlite3.Connection, wanted: Wanted, *, limit: int, before: int | 
     where: list[str] = ["1"]
     values: list[str | int] = []
     filters: tuple[tuple[str, str | int | None], ...] = (
-        ("owner = ?", wanted.owner),
-        ("protocol = ?", wanted.protocol),
-        ("hidden = ?", wanted.hidden),
-        ("model = ?", wanted.model),
+        ("owner = ?", wanted.get("owner")),
+        ("protocol = ?", wanted.get("protocol")),
+        ("hidden = ?", wanted.get("hidden")),
+        ("model = ?", wanted.get("model")),
         ("number < ?", before),
-        ("images > ?", 0 if wanted.with_pictures else None),
-        *(("lower(plan->>'prompt') LIKE ? ESCAPE '\\'", rows.anywhere(word)) for word in wanted.words),
+        ("images > ?", 0 if wanted.get("with_pictures") else None),
+        *(("lower(plan->>'prompt') LIKE ? ESCAPE '\\'", rows.anywhere(word)) for word in wanted.get("words", ())),
     )
     for clause, value in filters:
         if value is not None:
             where.append(clause)
             values.append(value)
-    if wanted.states is not None:
-        where.append(f"state IN ({','.join('?' * len(wanted.states))})")
-        values += [str(state) for state in wanted.states]
+    if (states := wanted.get("states")) is not None:
+        where.append(f"state IN ({','.join('?' * len(states))})")
+        values += [str(state) for state in states]
     sql = f"SELECT * FROM jobs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"
     return rows.fold_all(db, sql, (*values, limit))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, Unpack
 
 from engine.protocol import (
     LANES,
@@ -27,11 +27,11 @@ from engine.protocol import (
     Started,
     lane_of,
 )
-from gateway.errors import IdempotencyConflict, JobNotWaiting, OwnerQueueFull, QueueFull
+from gateway.errors import IdempotencyConflict, JobNotFound, JobNotWaiting, OwnerQueueFull, QueueFull
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts, plan_adapter
 from gateway.queue import Turns, Waiting, moved
 from gateway.store import queries, rows
-from gateway.store.base import Bounds, Hear, Lease, Seen, Stats, Submitted, WorkerInfo
+from gateway.store.base import Bounds, Hear, Lease, Seen, Stats, Submitted, Wanted, WorkerInfo
 from gateway.store.blobs import Blobs
 from gateway.store.database import Database
 from gateway.store.line import Line
@@ -275,24 +275,14 @@ class SqliteStore:
 
     # ---- reads -----------------------------------------------------------------------------------
 
-    async def get(self, job_id: str) -> Job:
-        return await self._database.read(lambda db: rows.get(db, job_id))
+    async def get(self, job_id: str, owner: str | None = None) -> Job:
+        job = await self._database.read(lambda db: rows.get(db, job_id))
+        if owner is not None and job.owner != owner:
+            raise JobNotFound
+        return job
 
-    async def list_jobs(
-        self,
-        *,
-        owner: str | None = None,
-        states: Sequence[State] | None = None,
-        protocol: str | None = None,
-        hidden: bool | None = None,
-        model: str | None = None,
-        words: Sequence[str] = (),
-        with_pictures: bool = False,
-        limit: int = 100,
-        before: int | None = None,
-    ) -> list[Job]:
-        found = queries.Wanted(owner, states, protocol, hidden, model, words, with_pictures)
-        return await self._database.read(lambda db: queries.listed(db, found, limit=limit, before=before))
+    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
+        return await self._database.read(lambda db: queries.listed(db, wanted, limit=limit, before=before))
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
         jobs = (job for lane in LANES for job in self.order(lane))
