@@ -123,13 +123,14 @@ def test_a_watch_cut_at_any_event_and_resumed_has_no_gap_and_no_duplicate(tmp_pa
 def test_the_order_is_by_class_and_then_by_submission(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
-            first = await service.submit(request(), ME)
+            first = await service.submit(request(steps=100), ME)
             await until(lambda: service.running() is not None)
             low = await service.submit(request(), Origin("me", "native", False, Priority.LOW))
             normal = await service.submit(request(), ME)
             high = await service.submit(request(), Origin("me", "native", False, Priority.HIGH))
             jobs = [first, high, normal, low]
             assert [await service.queue.position(job.id) for job in jobs] == [0, 1, 2, 3]
+            await service.cancel(first.id)
             ended = [await service.ended(job.id) for job in jobs]
             starts = [job.started_at for job in ended]
             assert starts == sorted(starts, key=lambda at: at or 0)
