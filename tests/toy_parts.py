@@ -330,3 +330,26 @@ def save_qwen21(folder: Path) -> None:
     save_qwen_images(folder)
     for part, config in QWEN21.items():
         (folder / part / "config.json").write_text(json.dumps(config))
+
+
+def iris() -> dict[str, Any]:
+    from mflux.models.flux2.model.flux2_text_encoder.qwen3_text_encoder import Qwen3TextEncoder
+    from mflux.models.iris.model.iris_transformer.iris_transformer import IrisTransformer
+
+    return {
+        "transformer": IrisTransformer(
+            hidden_size=64,
+            depth=2,
+            dual_depth=1,
+            num_heads=2,
+            num_kv_heads=1,
+            text_len=64,
+            text_dim=64,
+            text_num_layers=2,
+            text_layer_num_heads=2,
+            pixel_depth=1,
+            pixel_attn_hidden_size=64,
+            pixel_num_heads=2,
+        ),
+        "text_encoder": Qwen3TextEncoder(**QWEN3, num_hidden_layers=2),
+    }

@@ -196,4 +196,15 @@ TOYS = (
         more=toy_parts.save_qwen21,
         lora=("transformer.transformer_blocks.0.attn.to_q", 64),
     ),
+    Toy(
+        "iris-3b-base",
+        f"{_AT}.iris.iris_initializer:IrisInitializer",
+        f"{_AT}.iris.weights.iris_weight_definition:IrisWeightDefinition",
+        toy_parts.iris,
+        changed=(
+            (f"{_AT}.iris.model.iris_text_encoder.prompt_encoder:IrisPromptEncoder", "HIDDEN_LAYERS", (1, 2)),
+            (f"{_AT}.iris.model.iris_text_encoder.prompt_encoder:IrisPromptEncoder", "MAX_LENGTH", 64),
+            (f"{_AT}.iris.model.iris_text_encoder.prompt_encoder:IrisPromptEncoder", "PREFIX", "<"),
+        ),
+    ),
 )

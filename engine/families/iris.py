@@ -1,0 +1,58 @@
+"""Iris-3B, Turbo and base, as mflux 0.24 spells it: draws pixels themselves, with no VAE and so from noise only."""
+
+from __future__ import annotations
+
+from copy import copy
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+from mflux.models.common.config.model_config import AVAILABLE_MODELS
+from mflux.models.iris.latent_creator.iris_latent_creator import IrisLatentCreator
+from mflux.models.iris.model.iris_scheduler.iris_flow_dpm_solver import IrisFlowDPMSolver
+from mflux.models.iris.model.iris_scheduler.iris_turbo_scheduler import IrisTurboScheduler
+from mflux.models.iris.variants import Iris
+from mflux.models.iris.weights.iris_weight_definition import IrisWeightDefinition
+from mflux.utils.image_util import ImageUtil
+from PIL.Image import Image
+
+from engine.backends.base import Model
+from engine.families.base import Painter
+from engine.families.encoded import FewPrompts
+from engine.families.own_loop import OwnLoopPainter
+from engine.families.painter import built
+from engine.families.start import Sigmas
+from engine.families.swapped import swapped
+
+
+def load(model: Model) -> Painter:
+    """Turbo on its four steps; base with guidance."""
+    pipeline = _built(model)
+    pipeline.prompt_cache = FewPrompts()
+    sigmas = _turbo if pipeline.is_turbo else _base
+    return IrisPainter(pipeline, layout=cast(Any, IrisLatentCreator), sigmas=sigmas, arguments=_arguments)
+
+
+def _built(model: Model) -> Any:
+    if (Path(model.path) / "text_encoder").is_dir():
+        return built(model, Iris)
+    # What mflux has not saved itself it reads only from where its table says: there is put where the gateway found it.
+    placed = copy(AVAILABLE_MODELS[model.spec.geometry])
+    placed.model_name = model.path
+    with swapped(IrisWeightDefinition, "TEXT_ENCODER_REPO", next(iter(model.also), model.path)):
+        return built(model, Iris, placed)
+
+
+def _arguments(plan: Any) -> dict[str, Any]:
+    return {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt}
+
+
+class IrisPainter(OwnLoopPainter):
+    """What the loop keeps are pixels already."""
+
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
+        return cast(Image, ImageUtil.to_pil(mx.clip(clean, -1, 1)))
+
+
+_turbo: Sigmas = lambda steps, width, height: (*IrisTurboScheduler.SIGMAS, 0.0)  # noqa: E731
+_base: Sigmas = lambda steps, width, height: IrisFlowDPMSolver(steps, Iris.SHIFT).grid  # noqa: E731

@@ -1,0 +1,56 @@
+"""Lens Turbo as mflux 0.24 spells it: put together from three repositories, and not saved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+from mflux.models.common.config.model_config import AVAILABLE_MODELS
+from mflux.models.lens.variants.txt2img import lens_image
+from mflux.models.lens.variants.txt2img.lens_image import LensImage
+
+from engine.backends.base import Model
+from engine.families.base import Painter
+from engine.families.encoded import Encoded
+from engine.families.flux2_latents import PackedLatents
+from engine.families.own_loop import OwnLoopPainter
+from engine.families.swapped import swapped
+
+
+class Lens(LensImage):
+    """Says what mflux's other pipelines do of themselves."""
+
+    def parameters(self) -> dict[str, Any]:
+        """All that it holds: mflux evaluated it."""
+        return {}
+
+
+def load(model: Model) -> Painter:
+    """Its prompts remembered, which mflux does not do for this family."""
+    encoder, vae = model.also or (None, lens_image.VAE_REPO)
+    with swapped(lens_image, "VAE_REPO", vae):
+        config = AVAILABLE_MODELS[model.spec.geometry]
+        pipeline = Lens(model_path=model.path, quantize=model.quantize, model_config=config, encoder_path=encoder)
+    encode = pipeline.text_encoder.encode
+    prompts = Encoded(lambda text: (encode(text),))
+    pipeline.text_encoder.encode = lambda text: prompts.of(text)[0]
+    return LensPainter(
+        pipeline,
+        layout=PackedLatents(pipeline.vae, noise, tokens=True),
+        sigmas=lambda steps, width, height: pipeline._turbo_sigmas((width // 16) * (height // 16), steps),
+        arguments=lambda plan: {},
+    )
+
+
+class LensPainter(OwnLoopPainter):
+    """Cannot be saved."""
+
+    def save(self, folder: str) -> None:
+        """Raises: OSError."""
+        raise OSError("mflux does not save this family")
+
+
+def noise(seed: int, height: int, width: int) -> mx.array:
+    """What mflux's loop begins from."""
+    mx.random.seed(seed)
+    return mx.random.normal((1, (width // 16) * (height // 16), 128), dtype=mx.float32).astype(mx.bfloat16)
