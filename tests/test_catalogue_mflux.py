@@ -1,7 +1,7 @@
 """The catalogue against mflux: its registry, its pinned commits, what its loaders read, what its commands accept.
 
 A model or a command that a new mflux adds or drops fails here until the catalogue or one of these tables says what
-becomes of it. `_SOON` shrinks as families arrive: whoever adds a row takes its geometry out.
+becomes of it.
 """
 
 from __future__ import annotations
@@ -20,26 +20,17 @@ from engine.catalog.revisions import MFLUX, OTHERS
 FROM_MFLUX = [spec for spec in CATALOG if spec.name != EMBEDDED and spec.unavailable is None]
 WHOLE = [spec for spec in FROM_MFLUX if not spec.quantize and not spec.stored_bits]
 
-_SOON = (
-    "krea-2-controlnet-depth",
-    "qwen-image-2.1-controlnet-union",
-    "qwen-image-2.1-turbo-controlnet-union",
-    "fibo-edit",
-    "fibo-edit-rmbg",
-)
-
 NOT_SERVED: Mapping[str, str] = {
     "flux2-klein-9b-kv": "its references live in a cache that only mflux's own edit loop fills",
     "dev-controlnet-upscaler": "SeedVR2 enlarges better and needs no prompt",
     "dev-fill-catvton": "tries on clothes only",
-    **dict.fromkeys(("fibo", "fibo-lite"), "mflux reads their weights with PyTorch; listed as unavailable"),
-    **dict.fromkeys(_SOON, "its family is on its way"),
 }
 
 FIXED_GUIDANCE: Mapping[str, str] = {
     "flux2-klein-4b": "mflux's command refuses all but 1",
     "flux2-klein-9b": "mflux's command refuses all but 1",
     "krea-2": "distilled to 1",
+    "krea-2-controlnet-depth": "distilled to 1",
     "anima-turbo": "distilled to 1",
 }
 """Geometries that mflux's registry says take guidance."""

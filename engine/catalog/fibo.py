@@ -8,7 +8,6 @@ _BASE = ModelSpec(
     name="fibo",
     family="fibo",
     geometry="fibo",
-    unavailable="mflux reads FIBO's weights with PyTorch, which the gateway does not bring; FIBO 2 is served instead.",
     repo="briaai/FIBO",
     files=(
         "vae/*.safetensors",
@@ -48,4 +47,28 @@ _LITE = _BASE.model_copy(
     }
 )
 
-ROWS = (*at_load(_BASE, 4, 8), *at_load(_LITE, 4, 8))
+_EDIT = _BASE.model_copy(
+    update={
+        "name": "fibo-edit",
+        "geometry": "fibo-edit",
+        "repo": "briaai/Fibo-Edit",
+        "description": "FIBO Edit, 8B parameters: edits one picture, from JSON captions or a plain instruction",
+        "max_sequence": 512,
+        "init_image": False,
+        "masks": False,
+        "max_references": 1,
+        "needs_reference": True,
+    }
+)
+
+_MATTE = _EDIT.model_copy(
+    update={
+        "name": "fibo-edit-rmbg",
+        "geometry": "fibo-edit-rmbg",
+        "repo": "briaai/Fibo-Edit-RMBG",
+        "description": "FIBO Edit RMBG, 8B parameters: draws what is in front of a picture's background in white",
+        "default_guidance": 1.0,
+    }
+)
+
+ROWS = tuple(row for spec in (_BASE, _LITE, _EDIT, _MATTE) for row in at_load(spec, 4, 8))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.catalog.spec import ModelSpec, at_load
+from engine.catalog.spec import HubFiles, ModelSpec, at_load
 
 _SHARED = ("vae/*.safetensors", "vae/*.json", "text_encoder/*.safetensors", "text_encoder/*.json", "tokenizer/**")
 
@@ -41,4 +41,18 @@ _RAW = _TURBO.model_copy(
     }
 )
 
-ROWS = (*at_load(_TURBO, 4, 8), *at_load(_RAW, 4, 8))
+_DEPTH = _TURBO.model_copy(
+    update={
+        "name": "krea-2-controlnet-depth",
+        "geometry": "krea-2-controlnet-depth",
+        "also": (HubFiles(repo="Patil/Krea-2-depth-controlnet", patterns=("*.safetensors",)),),
+        "description": "Krea 2 Turbo with a ControlNet, follows the depths of a picture",
+        "size_gb": _TURBO.size_gb + 1.5,
+        "fixed_gb": _TURBO.fixed_gb + 1.5,
+        "control": "depth",
+        "init_image": False,
+        "masks": False,
+    }
+)
+
+ROWS = tuple(row for spec in (_TURBO, _RAW, _DEPTH) for row in at_load(spec, 4, 8))

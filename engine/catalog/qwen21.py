@@ -1,8 +1,8 @@
-"""Qwen-Image-2.1. Its text encoder is never quantised."""
+"""Qwen-Image-2.1. Its text encoder is never quantised. The ControlNet's size is reckoned from its blocks."""
 
 from __future__ import annotations
 
-from engine.catalog.spec import ModelSpec, at_load
+from engine.catalog.spec import HubFiles, ModelSpec, at_load
 
 _FILES = (
     "model_index.json",
@@ -52,4 +52,33 @@ _TURBO = _BASE.model_copy(
     }
 )
 
-ROWS = (*at_load(_BASE, 4, 8), *at_load(_TURBO, 4, 8))
+_UNION = HubFiles(repo="alibaba-pai/Qwen-Image-2.1-Fun-Controlnet-Union", patterns=("*.safetensors",))
+_UNION_GB = 7.5
+
+
+def _controlled(spec: ModelSpec, control: str, what: str) -> ModelSpec:
+    return spec.model_copy(
+        update={
+            "name": f"{spec.name}-controlnet-{control}",
+            "geometry": f"{spec.geometry}-controlnet-union",
+            "also": (_UNION,),
+            "description": f"{spec.description.partition(':')[0]} with a ControlNet, follows {what} of a picture",
+            "size_gb": spec.size_gb + _UNION_GB,
+            "control": control,
+            "init_image": False,
+            "masks": False,
+            "max_references": 0,
+        }
+    )
+
+
+_MODELS = (
+    _BASE,
+    _TURBO,
+    *(
+        _controlled(spec, control, what)
+        for spec in (_BASE, _TURBO)
+        for control, what in (("canny", "the outlines"), ("depth", "the depths"))
+    ),
+)
+ROWS = tuple(row for spec in _MODELS for row in at_load(spec, 4, 8))

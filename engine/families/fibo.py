@@ -1,41 +1,86 @@
-"""FIBO and FIBO Lite as mflux 0.24 spells them, from JSON captions; plain text becomes a caption's short description.
+"""FIBO, FIBO Lite and FIBO Edit as mflux 0.24 spells them, from JSON captions.
 
-The model that makes captions of requests is another one, and is not needed.
+Plain text becomes a caption's short description, or its edit instruction. The model that makes captions of requests is
+another one, and is not needed.
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+from mflux.models.common.weights.loading.weight_loader import WeightLoader
+from mflux.models.fibo.latent_creator.fibo_latent_creator import FiboLatentCreator
+from mflux.models.fibo.variants.edit.fibo_edit import FIBOEdit
+from mflux.models.fibo.variants.edit.util import FIBO_EDIT_RMBG_DEFAULT_EDIT_INSTRUCTION, FiboEditUtil
 from mflux.models.fibo.variants.txt2img.fibo import FIBO
 
-from engine.backends.base import Model
+from engine.backends.base import BackendError, Model
 from engine.families.base import Painter, Sketch
+from engine.families.fibo2 import schedule
+from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.standard import StandardPainter
+from engine.families.swapped import swapped
 from engine.protocol import Generate
+
+SCHEDULER = "flow_match_euler_discrete"
+"""What mflux picks where none is named."""
+MATTE = "fibo-edit-rmbg"
 
 
 def load(model: Model) -> Painter:
-    """By the scheduler that mflux picks where none is named."""
-    return FiboPainter(built(model, FIBO), loras=[], scheduler="flow_match_euler_discrete", arguments=_arguments)
+    """mflux reads the weights with PyTorch, for nothing but another kind of 16 bits."""
+    edits = model.spec.needs_reference
+    with swapped(WeightLoader, "_load_torch_convert", staticmethod(half)):
+        pipeline = built(model, FIBOEdit if edits else FIBO)
+    if not edits:
+        return FiboPainter(pipeline, loras=[], scheduler=SCHEDULER, arguments=_arguments)
+    return FiboEditPainter(
+        pipeline,
+        layout=FiboLatentCreator,
+        sigmas=schedule(pipeline),
+        arguments=lambda plan: {"scheduler": SCHEDULER, **_arguments(plan)},
+        pictures=lambda sketch: {"image_path": sketch.frame.references[0]},
+    )
+
+
+def half(path: Path, weight_files: list[str] | None = None) -> dict[str, mx.array]:
+    """What mflux makes of the files with PyTorch: float16 in the place of bfloat16."""
+    weights = WeightLoader._load_mlx_native(path, weight_files)
+    return {name: value.astype(mx.float16) if value.dtype == mx.bfloat16 else value for name, value in weights.items()}
 
 
 class FiboPainter(StandardPainter):
     """Says prompts as captions."""
 
     def _prompt(self, sketch: Sketch) -> str:
-        return captioned(sketch.plan.prompt)
+        return captioned(sketch.plan.prompt, "short_description")
 
 
-def captioned(prompt: str) -> str:
-    """The caption, or one whose short description the text is."""
+class FiboEditPainter(OwnLoopPainter):
+    """Says prompts as instructions; the one that mattes has one of its own. Raises: BackendError("bad_input")."""
+
+    def _prompt(self, sketch: Sketch) -> str:
+        prompt = sketch.plan.prompt
+        if self._pipeline.model_config.aliases[0] == MATTE and not prompt.strip():
+            prompt = FIBO_EDIT_RMBG_DEFAULT_EDIT_INSTRUCTION
+        caption = captioned(prompt, "edit_instruction")
+        try:
+            return FiboEditUtil.ensure_edit_instruction(caption)
+        except ValueError as error:
+            raise BackendError("bad_input", "The prompt is a caption without edit_instruction.") from error
+
+
+def captioned(prompt: str, field: str) -> str:
+    """The caption with this field, or one where the text is all there is."""
     try:
         caption = json.loads(prompt)
     except ValueError:
         caption = None
-    return prompt if isinstance(caption, dict) else json.dumps({"short_description": prompt}, ensure_ascii=False)
+    return prompt if isinstance(caption, dict) and caption else json.dumps({field: prompt}, ensure_ascii=False)
 
 
 def _arguments(plan: Generate) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 from mflux.models.krea2 import Krea2
 from mflux.models.krea2.latent_creator.krea2_latent_creator import Krea2LatentCreator
 from mflux.models.krea2.weights.krea2_lora_mapping import Krea2LoRAMapping
@@ -16,9 +18,20 @@ from engine.families.start import scheduled
 
 def load(model: Model) -> Painter:
     """With the sampler that mflux picks where none is named."""
-    pipeline = built(model, Krea2)
+    if model.spec.control is not None:
+        from engine.families import krea2_controlled
+
+        return krea2_controlled.load(model)
+    return painter_of(built(model, Krea2), OwnLoopPainter)
+
+
+P = TypeVar("P", bound=OwnLoopPainter)
+
+
+def painter_of(pipeline: Any, painter: type[P]) -> P:
+    """Any pipeline of this family."""
     pipeline.prompt_cache = FewPrompts()
-    return OwnLoopPainter(
+    return painter(
         pipeline,
         layout=Krea2LatentCreator(),
         sigmas=scheduled(pipeline, "er_sde"),

@@ -1,4 +1,4 @@
-"""Ming-Image Design as mflux 0.24 spells it: pictures with transparency, from noise only: its loop begins but one way."""
+"""Ming-Image Design as mflux 0.24 spells it: pictures with transparency, and from noise only."""
 
 from __future__ import annotations
 

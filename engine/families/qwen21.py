@@ -29,7 +29,15 @@ class Qwen21(QwenImage21Edit):
 
 def load(model: Model) -> Painter:
     """Turbo has a schedule of its own, which it runs by the usual one's name."""
-    pipeline = built(model, Qwen21)
+    if model.spec.control is not None:
+        from engine.families import qwen21_controlled
+
+        return qwen21_controlled.load(model)
+    return painter_of(built(model, Qwen21), references=True)
+
+
+def painter_of(pipeline: Any, **more: Any) -> Painter:
+    """Any pipeline of this family; `more` is as OwnLoopPainter takes it."""
     pipeline.prompt_cache = FewPrompts()
     encode = pipeline.vae.encode
     pipeline.vae.encode = lambda pixels: encode(opaque(pixels))
@@ -40,7 +48,7 @@ def load(model: Model) -> Painter:
         loras=Qwen21LoRAMapping.get_mapping(),
         # Where guidance counts mflux wants a negative prompt, which may say nothing.
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt or ""},
-        references=True,
+        **more,
     )
 
 
