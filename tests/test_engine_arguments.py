@@ -6,20 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from engine.backends import canvas
-from engine.backends.base import Model
+from engine.backends.base import BackendError, Model
 from tests.engine_support import SPECS, Recorder, plan
 
 pytest.importorskip("mlx.core")
 
+RED = (Image.new("RGB", (64, 48), "red"),)
+SIZED = {"seed": 7, "num_inference_steps": 4, "width": 64, "height": 48}
 
-def painted(painter: Any, **said: Any) -> dict[str, Any]:
+
+def painted(painter: Any, *, references: tuple[Image.Image, ...] = (), **said: Any) -> dict[str, Any]:
     """What the pipeline was asked for a plan."""
     from engine.families.base import Sketch
 
     watcher: Any = None
-    painter.paint(Sketch(plan(**said), 0, canvas.Frame((64, 48), (64, 48))), watcher)
+    painter.paint(Sketch(plan(**said), 0, canvas.Frame((64, 48), (64, 48), references=references)), watcher)
     asked: dict[str, Any] = painter._pipeline.asked
     return asked
 
@@ -38,16 +42,76 @@ def test_fibo_gets_captions(said: str, caption: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fibo, "FIBO", Recorder)
     painter = fibo.load(Model(SPECS["fibo"], "/models/x", 8))
     assert painted(painter, prompt=said, negative_prompt="n", guidance=4.0) == {
-        "seed": 7,
+        **SIZED,
         "prompt": caption,
-        "num_inference_steps": 4,
-        "width": 64,
-        "height": 48,
         "image_path": None,
         "image_strength": None,
         "scheduler": "flow_match_euler_discrete",
         "guidance": 4.0,
         "negative_prompt": "n",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "caption"),
+    [
+        ("fibo-edit", "make it red", '{"edit_instruction": "make it red"}'),
+        ("fibo-edit", '{"edit_instruction": "x", "mood": "y"}', '{"edit_instruction": "x", "mood": "y"}'),
+        ("fibo-edit-rmbg", "only the cat", '{"edit_instruction": "only the cat"}'),
+        ("fibo-edit-rmbg", " ", "alpha matte"),
+    ],
+)
+def test_fibo_edit_gets_instructions(name: str, said: str, caption: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mflux.models.common.config.model_config import AVAILABLE_MODELS
+
+    from engine.families import fibo
+
+    monkeypatch.setattr(fibo, "FIBOEdit", Recorder)
+    painter: Any = fibo.load(Model(SPECS[name], "/models/x", None))
+    assert painter._pipeline.model_config is AVAILABLE_MODELS[name]
+    asked = painted(painter, prompt=said, guidance=4.0, references=RED)
+    assert caption in asked.pop("prompt")
+    assert asked == {**SIZED, "image_path": RED[0], "scheduler": "flow_match_euler_discrete", "guidance": 4.0} | {
+        "negative_prompt": ""
+    }
+    with pytest.raises(BackendError) as refused:
+        painted(painter, prompt='{"mood": "y"}', references=RED)
+    assert refused.value.code == "bad_input"
+
+
+def test_fibos_weights_become_what_mflux_makes_of_them_with_pytorch(tmp_path: Path) -> None:
+    import mlx.core as mx
+
+    from engine.families.fibo import half
+
+    mx.save_safetensors(str(tmp_path / "a.safetensors"), {"x": mx.ones(2, mx.bfloat16), "y": mx.ones(2, mx.float32)})
+    assert {name: value.dtype for name, value in half(tmp_path).items()} == {"x": mx.float16, "y": mx.float32}
+
+
+def test_iris_reads_its_parts_where_the_gateway_put_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mflux.models.iris.iris_initializer import IrisInitializer
+    from mflux.models.iris.weights.iris_weight_definition import IrisWeightDefinition
+
+    from engine.families import iris
+
+    seen: list[Any] = []
+
+    class Built(Recorder):
+        is_turbo = True
+
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given)
+            saved = IrisInitializer.saved_path(given["model_config"], given["model_path"])
+            seen.extend((IrisWeightDefinition.TEXT_ENCODER_REPO, given["model_config"].model_name, saved))
+
+    monkeypatch.setattr(iris, "Iris", Built)
+    spec = SPECS["iris-3b"]
+    painter = iris.load(Model(spec, str(tmp_path), None, also=("/models/qwen",)))
+    assert seen == ["/models/qwen", str(tmp_path), None]
+    assert spec.also[0].repo == IrisWeightDefinition.TEXT_ENCODER_REPO
+    assert painted(painter, guidance=1.0) == {**SIZED, "prompt": "a red circle on a blue background"} | {
+        "guidance": 1.0,
+        "negative_prompt": "",
     }
 
 

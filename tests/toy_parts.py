@@ -37,7 +37,7 @@ def flux2_vae() -> Any:
     return TinyVAE(VAE)
 
 
-def qwen_vae(narrow: int = 32) -> Any:
+def qwen_vae(narrow: int = 32, channels: int = 3) -> Any:
     """Qwen-Image's."""
     from mflux.models.qwen.model.qwen_vae import qwen_image_decoder_3d as d
     from mflux.models.qwen.model.qwen_vae import qwen_image_encoder_3d as e
@@ -48,7 +48,7 @@ def qwen_vae(narrow: int = 32) -> Any:
         def __init__(self) -> None:
             nn.Module.__init__(self)
             modes = ("downsample2d", "downsample2d", "downsample3d", None)
-            self.conv_in = e.QwenImageCausalConv3D(3, narrow, 3, 1, 1)
+            self.conv_in = e.QwenImageCausalConv3D(channels, narrow, 3, 1, 1)
             self.down_blocks = [
                 e.QwenImageDownBlock3D(narrow, narrow, num_res_blocks=1, downsample_mode=mode) for mode in modes
             ]
@@ -71,7 +71,7 @@ def qwen_vae(narrow: int = 32) -> Any:
                 block = d.QwenImageUpBlock3D(before, after, num_res_blocks=1, upsample_mode=mode)
                 setattr(self, f"up_block{place}", block)
             self.norm_out = d.QwenImageRMSNorm(eighth, images=False)
-            self.conv_out = d.QwenImageCausalConv3D(eighth, 3, 3, 1, 1)
+            self.conv_out = d.QwenImageCausalConv3D(eighth, channels, 3, 1, 1)
 
     vae = QwenVAE()
     vae.encoder, vae.decoder = Encoder(), Decoder()
@@ -330,26 +330,3 @@ def save_qwen21(folder: Path) -> None:
     save_qwen_images(folder)
     for part, config in QWEN21.items():
         (folder / part / "config.json").write_text(json.dumps(config))
-
-
-def iris() -> dict[str, Any]:
-    from mflux.models.flux2.model.flux2_text_encoder.qwen3_text_encoder import Qwen3TextEncoder
-    from mflux.models.iris.model.iris_transformer.iris_transformer import IrisTransformer
-
-    return {
-        "transformer": IrisTransformer(
-            hidden_size=64,
-            depth=2,
-            dual_depth=1,
-            num_heads=2,
-            num_kv_heads=1,
-            text_len=64,
-            text_dim=64,
-            text_num_layers=2,
-            text_layer_num_heads=2,
-            pixel_depth=1,
-            pixel_attn_hidden_size=64,
-            pixel_num_heads=2,
-        ),
-        "text_encoder": Qwen3TextEncoder(**QWEN3, num_hidden_layers=2),
-    }

@@ -81,14 +81,13 @@ class Toy:
         self.more(folder)
 
     def part(self, folder: Path) -> tuple[str, ...]:
-        """Move what comes from another repository out of a saved model; its new place, if there is such."""
+        """Move what comes from other repositories out of a saved model; a place for each of them."""
         if not self.also:
             return ()
         place = folder.with_name("also")
         place.mkdir()
-        for name in self.also:
-            target = (folder / name).rename(place / name)
-        return (str(target if len(self.also) == 1 else place),)
+        parted = [str((folder / name).rename(place / name)) for name in self.also]
+        return tuple(parted) if len(parted) == len(SPECS[self.name].also) else (str(place),)
 
     def save_lora(self, file: Path, rank: int = 4) -> None:
         """Random matrices for `lora`."""
@@ -195,16 +194,5 @@ TOYS = (
         tokenizers=("processor",),
         more=toy_parts.save_qwen21,
         lora=("transformer.transformer_blocks.0.attn.to_q", 64),
-    ),
-    Toy(
-        "iris-3b-base",
-        f"{_AT}.iris.iris_initializer:IrisInitializer",
-        f"{_AT}.iris.weights.iris_weight_definition:IrisWeightDefinition",
-        toy_parts.iris,
-        changed=(
-            (f"{_AT}.iris.model.iris_text_encoder.prompt_encoder:IrisPromptEncoder", "HIDDEN_LAYERS", (1, 2)),
-            (f"{_AT}.iris.model.iris_text_encoder.prompt_encoder:IrisPromptEncoder", "MAX_LENGTH", 64),
-            (f"{_AT}.iris.model.iris_text_encoder.prompt_encoder:IrisPromptEncoder", "PREFIX", "<"),
-        ),
     ),
 )

@@ -24,6 +24,7 @@ _TURBO = ModelSpec(
     guidance_range=(1.0, 1.0),
     max_sequence=512,
     lora=False,
+    copies=False,
 )
 
 ROWS = at_load(_TURBO, 4, 8)

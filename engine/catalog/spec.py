@@ -88,6 +88,8 @@ class ModelSpec(BaseModel):
     """Bits to quantise to at load; None leaves it to the settings."""
     stored_bits: int | None = None
     """Bits the repository's weights are quantised to already."""
+    copies: bool = True
+    """Whether mflux can save it quantised."""
     max_sequence: int | None = None
     """Tokens of a prompt that count; None where mflux sets no bound of its own."""
 

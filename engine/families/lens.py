@@ -1,4 +1,4 @@
-"""Lens Turbo as mflux 0.24 spells it: put together from three repositories, and not saved."""
+"""Lens Turbo as mflux 0.24 spells it: put together from three repositories."""
 
 from __future__ import annotations
 
@@ -34,20 +34,12 @@ def load(model: Model) -> Painter:
     encode = pipeline.text_encoder.encode
     prompts = Encoded(lambda text: (encode(text),))
     pipeline.text_encoder.encode = lambda text: prompts.of(text)[0]
-    return LensPainter(
+    return OwnLoopPainter(
         pipeline,
         layout=PackedLatents(pipeline.vae, noise, tokens=True),
         sigmas=lambda steps, width, height: pipeline._turbo_sigmas((width // 16) * (height // 16), steps),
         arguments=lambda plan: {},
     )
-
-
-class LensPainter(OwnLoopPainter):
-    """Cannot be saved."""
-
-    def save(self, folder: str) -> None:
-        """Raises: OSError."""
-        raise OSError("mflux does not save this family")
 
 
 def noise(seed: int, height: int, width: int) -> mx.array:

@@ -109,5 +109,7 @@ class Observer:
 
 def straight_on(before: mx.array, latents: mx.array, sigmas: Any, t: int) -> mx.array:
     """Latents without noise, in the loop's own layout: where step `t` points to."""
+    if float(sigmas[t + 1]) == float(sigmas[t]):  # Ming's last step goes nowhere
+        return latents
     velocity = (latents - before) / (sigmas[t + 1] - sigmas[t])
     return (latents - sigmas[t + 1] * velocity).astype(latents.dtype)

@@ -52,7 +52,7 @@ class Copies:
 
     def wants(self, spec: ModelSpec, source: Path, bits: int, size_bytes: int) -> bool:
         """Whether a copy should be made: it is missing, the source is not quantised itself, and there is room."""
-        if not self._keep or spec.stored_bits is not None or stored_bits(source) is not None:
+        if not self._keep or not spec.copies or spec.stored_bits is not None or stored_bits(source) is not None:
             return False
         if self.find(spec, source, bits) is not None:
             return False
