@@ -100,7 +100,8 @@ def _parsed(written: bytes, name: str) -> Header:
     damaged = UnsafeFile(f"{name} is damaged: its header cannot be read.")
     try:
         found = json.loads(written, object_pairs_hook=_once)
-        metadata = found.pop("__metadata__", {})
+        metadata = found.pop("__metadata__", None)
+        metadata = {} if metadata is None else metadata  # MLX writes null where there is none
         tensors = {key: _tensor(entry) for key, entry in found.items()}
         texts = all(isinstance(value, str) for value in metadata.values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -63,7 +63,7 @@ class Studio:
         if spec.control:
             needs["control"] = Control(kind=spec.control, image="photo", is_map=False)
         size = {"width_px": SIDE_PX, "height_px": SIDE_PX}
-        self.usual = {**size, "steps": spec.min_steps, "guidance": spec.default_guidance, **needs, **usual}
+        self.usual = {**size, "steps": spec.min_steps, "guidance": max(1.0, spec.guidance_range[0]), **needs, **usual}
 
     def load(self, copy: Path | None = None, quantize: int | None = None) -> None:
         """As it lies on disk, quantised on the way or not; or its copy, in which everything is."""

@@ -71,9 +71,8 @@ def test_fibo_edit_gets_instructions(name: str, said: str, caption: str, monkeyp
     assert painter._pipeline.model_config is AVAILABLE_MODELS[name]
     asked = painted(painter, prompt=said, guidance=4.0, references=RED)
     assert caption in asked.pop("prompt")
-    assert asked == {**SIZED, "image_path": RED[0], "scheduler": "flow_match_euler_discrete", "guidance": 4.0} | {
-        "negative_prompt": ""
-    }
+    given = {"image_path": RED[0], "scheduler": "flow_match_euler_discrete", "guidance": 4.0, "negative_prompt": None}
+    assert asked == {**SIZED, **given}
     with pytest.raises(BackendError) as refused:
         painted(painter, prompt='{"mood": "y"}', references=RED)
     assert refused.value.code == "bad_input"
@@ -109,10 +108,7 @@ def test_iris_reads_its_parts_where_the_gateway_put_them(monkeypatch: pytest.Mon
     painter = iris.load(Model(spec, str(tmp_path), None, also=("/models/qwen",)))
     assert seen == ["/models/qwen", str(tmp_path), None]
     assert spec.also[0].repo == IrisWeightDefinition.TEXT_ENCODER_REPO
-    assert painted(painter, guidance=1.0) == {**SIZED, "prompt": "a red circle on a blue background"} | {
-        "guidance": 1.0,
-        "negative_prompt": "",
-    }
+    assert painted(painter, prompt="p") == {**SIZED, "prompt": "p", "guidance": 1.0, "negative_prompt": None}
 
 
 def test_anima_reads_its_tokenizers_where_the_gateway_put_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tests.engine_studio import SIDE_PX, Studio, Watching, differs, save_inputs
 from tests.engine_support import SPECS
 from tests.toys import Toy
 
+CAPTION = '{"short_description": "a cat", "edit_instruction": "draw a cat"}'
 TOYS = {toy.name: toy for toy in (*toys.TOYS, *toys_pictures.TOYS, *toys_further.TOYS)}
 
 
@@ -53,19 +54,20 @@ def test_seed_subseed_and_prompt_count_and_progress_is_told(studio: Studio, bare
     assert watching.decoded == 1
     assert [preview[:2] for preview in watching.previews] == [b"\xff\xd8"]
     assert not differs(other, studio.draw(subseeds=(8,), subseed_strength=1.0), by=2)
-    assert differs(bare, studio.draw(prompt='{"short_description": "a cat"}'))
+    assert differs(bare, studio.draw(prompt=CAPTION))
 
 
 def test_a_cancel_or_a_skip_ends_a_picture_of_any_size_within_a_step(studio: Studio, bare: Image.Image) -> None:
     studio.load()
+    steps = max(3, studio.spec.min_steps)
     cancelled = Watching(cancel_at=2)
     with pytest.raises(JobCancelled):
-        studio.draw(cancelled, steps=3)
-    assert (cancelled.steps, cancelled.decoded) == ([(1, 3), (2, 3)], 0)
+        studio.draw(cancelled, steps=steps)
+    assert (cancelled.steps, cancelled.decoded) == ([(1, steps), (2, steps)], 0)
     skipped = Watching(skip_at=1)
     width = SIDE_PX + studio.spec.step_px
-    assert studio.draw(skipped, steps=3, width_px=width).size == (width, SIDE_PX)
-    assert (skipped.steps, skipped.decoded) == ([(1, 3)], 1)
+    assert studio.draw(skipped, steps=steps, width_px=width).size == (width, SIDE_PX)
+    assert (skipped.steps, skipped.decoded) == ([(1, steps)], 1)
     assert not differs(bare, studio.draw())
 
 

@@ -27,6 +27,7 @@ def write(file: Path, header: Any, data: bytes = bytes(24)) -> Path:
 def test_a_sound_file_tells_its_tensors_and_its_metadata(tmp_path: Path) -> None:
     header = inspect(write(tmp_path / "a.safetensors", ONE | {"__metadata__": {"trained_words": "sks"}}))
     assert header.metadata == {"trained_words": "sks"}
+    assert inspect(write(tmp_path / "mlx.safetensors", ONE | {"__metadata__": None})).metadata == {}
     assert header.tensors["w"].shape == (2, 3)
     assert header.tensors["w"].elements == 6
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from tests import toy_parts, toys
 from tests.engine_toy import save_toy_tokenizer
 from tests.toy_parts import QWEN3, QWEN21, flux2_vae, qwen_vae
 from tests.toys import Toy
-from tests.toys_pictures import shrunk
+from tests.toys_pictures import narrowed, shrunk
 
 _AT = "mflux.models"
 
 # ---- FIBO ------------------------------------------------------------------------------------------
 
-_FIBO = {3072: 64, 6144: 128, 9216: 192, 12288: 128, 15360: 192, 18432: 384, 4096: 128, 2048: 64, 1536: 32}
+_FIBO_TRANSFORMER = f"{_AT}.fibo.model.fibo_transformer.transformer:FiboTransformer"
+_FIBO = {3072: 64, 6144: 128, 9216: 192, 12288: 128, 15360: 192, 18432: 384, 4096: 128, 2048: 64, 1536: 32, 128: 32}
 _LAYERS = 46
 """mflux fills the text encoder's layers up to so many."""
 
@@ -33,7 +35,7 @@ def fibo() -> dict[str, Any]:
     transformer.pos_embed.axes_dim = [8, 12, 12]
     return {
         "vae": Wan2_2_VAE(),
-        "transformer": shrunk(transformer, _FIBO, num_heads=2, head_dim=32, embedding_dim=64),
+        "transformer": shrunk(transformer, _FIBO, num_heads=2, head_dim=32, inner_dim=64, dim=64, embedding_dim=64),
         "text_encoder": SmolLM3_3B_TextEncoder(320, 64, 64, 2, 2, 1, 512),
     }
 
@@ -46,6 +48,10 @@ def _fibo_toy(name: str) -> Toy:
         f"{_AT}.fibo.weights.fibo_weight_definition:FIBOWeightDefinition",
         fibo,
         changed=((vae, "ENCODER_BASE_DIM", 8), (vae, "DECODER_BASE_DIM", 8), (vae, "NUM_RES_BLOCKS", 1)),
+        remade=tuple(
+            (_FIBO_TRANSFORMER, f"_apply_{kind}_transformer_block", partial(narrowed, {1536: 32}))
+            for kind in ("joint", "single")
+        ),
     )
 
 
@@ -104,37 +110,32 @@ _GPT_OSS = {
 }
 
 
-def lens() -> dict[str, Any]:
-    from mflux.models.lens.model.transformer.lens_transformer import LensTransformer
-
-    return {"transformer": LensTransformer()}
-
-
 def save_lens(folder: Path) -> None:
-    """The text encoder and the VAE as their own repositories have them."""
+    """As the three repositories have them, after the VAE was saved."""
     import mlx.core as mx
-    from mflux.models.common.weights.saving.model_saver import ModelSaver
     from mflux.models.common_models.gpt_oss.gpt_oss import Model, ModelArgs
-    from mflux.models.flux2.weights.flux2_weight_definition import Flux2KleinWeightDefinition
+    from mflux.models.lens.model.transformer.lens_transformer import LensTransformer
     from mlx import nn
     from mlx.utils import tree_flatten
 
     encoder = Model(ModelArgs.from_dict(_GPT_OSS))
     nn.quantize(encoder, **_GPT_OSS["quantization"])
     save_toy_tokenizer(folder / "encoder")
-    mx.save_safetensors(str(folder / "encoder" / "model.safetensors"), dict(tree_flatten(encoder.parameters())))
     (folder / "encoder" / "config.json").write_text(json.dumps(_GPT_OSS))
-    components = [part for part in Flux2KleinWeightDefinition.get_components() if part.name == "vae"]
-    definition = type("Vae", (), {"get_components": staticmethod(lambda: components)})
-    ModelSaver.save_model(type("Parts", (), {"vae": flux2_vae()}), None, str(folder / "klein"), definition)
+    transformer = folder / "diffusion_models" / "lens_turbo_bf16.safetensors"
+    transformer.parent.mkdir()
+    for file, model in ((folder / "encoder" / "model.safetensors", encoder), (transformer, LensTransformer())):
+        mx.save_safetensors(str(file), dict(tree_flatten(model.parameters())))
+    (folder / "klein").mkdir()
+    (folder / "vae").rename(folder / "klein" / "vae")
 
 
 _LENS_ENCODER = f"{_AT}.lens.model.text_encoder.lens_gpt_oss_encoder"
 _LENS = Toy(
     "lens-turbo",
     None,
-    f"{_AT}.lens.weights.lens_weight_definition:LensWeightDefinition",
-    lens,
+    f"{_AT}.flux2.weights.flux2_weight_definition:Flux2KleinWeightDefinition",
+    lambda: {"vae": flux2_vae()},
     tokenizers=(),
     changed=(
         (f"{_AT}.lens.variants.txt2img.lens_image", "Flux2VAE", flux2_vae),

@@ -47,8 +47,16 @@ def shrunk(part: Any, widths: Mapping[int, int], kept: str = "", **numbers: Any)
 
 def narrowed(numbers: Mapping[Any, Any], function: Any) -> Any:
     """The very function, with other numbers in its code."""
+
+    def other(value: Any) -> Any:
+        if isinstance(value, slice):
+            return slice(other(value.start), other(value.stop), other(value.step))
+        if isinstance(value, tuple):
+            return numbers.get(value) or tuple(map(other, value))
+        return numbers.get(value, value) if isinstance(value, int) else value
+
     code = function.__code__
-    consts = tuple(numbers.get(value, value) if isinstance(value, int | tuple) else value for value in code.co_consts)
+    consts = tuple(map(other, code.co_consts))
     made = FunctionType(code.replace(co_consts=consts), function.__globals__, function.__name__)
     return made if code.co_varnames[:1] == ("self",) else staticmethod(made)
 

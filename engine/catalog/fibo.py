@@ -53,7 +53,6 @@ _EDIT = _BASE.model_copy(
         "geometry": "fibo-edit",
         "repo": "briaai/Fibo-Edit",
         "description": "FIBO Edit, 8B parameters: edits one picture, from JSON captions or a plain instruction",
-        "max_sequence": 512,
         "init_image": False,
         "masks": False,
         "max_references": 1,

@@ -15,7 +15,7 @@ def sparing(pipeline: Any, *, low_ram: bool) -> Iterator[None]:
     """For the time of one picture. Strips know the whole picture's statistics, so no seam shows; most families decode
     so anyway. Tiles are for the VAEs that know no strips and that mflux would tile by itself.
     """
-    mode = getattr(pipeline.vae, "decode_mode", None)
+    mode = getattr(getattr(pipeline, "vae", None), "decode_mode", None)
     tiling = getattr(pipeline, "tiling_config", None)
     if low_ram and mode == VAEBlockDecoder.LEGACY:
         pipeline.vae.decode_mode = VAEBlockDecoder.LOW_MEMORY

@@ -10,20 +10,12 @@ from engine.backends.base import Model
 from engine.families.base import Painter, Sketch
 from engine.families.controlnet import config_with_controlnet
 from engine.families.painter import built
-from engine.families.qwen21 import painter_of, sizes_of_16
-
-
-class Qwen21Controlled(QwenImage21Controlnet):
-    """Also at sizes that are multiples of 16 only."""
-
-    def generate_image(self, **asked: Any) -> Any:
-        with sizes_of_16():
-            return super().generate_image(**asked)
+from engine.families.qwen21 import painter_of
 
 
 def load(model: Model) -> Painter:
     """The ControlNet is a branch beside the transformer, and is quantised and saved with it."""
-    return painter_of(built(model, Qwen21Controlled, config_with_controlnet(model)), pictures=_controlled)
+    return painter_of(built(model, QwenImage21Controlnet, config_with_controlnet(model)), pictures=_controlled)
 
 
 def _controlled(sketch: Sketch) -> dict[str, Any]:
