@@ -110,8 +110,9 @@ async def wearing(house: House, rounds: int, lora: Path) -> None:
             again.append(await house.picture(plan, inputs=inputs))
         await house.load(EMBEDDED)
         reload.append(await house.load(name))
-    change = max(0.0, median(changed[2:]) - median(again[2:]))
-    print(f"LoRA changed on {name}: {change:.2f} s; loaded anew instead: {median(reload[1:]):.2f} s")
+    change = median(first - second for first, second in zip(changed[2:], again[2:], strict=True))
+    pictures = f"a picture after it {median(changed[2:]):.2f} s, the same again {median(again[2:]):.2f} s"
+    print(f"LoRA changed on {name}: {change:+.3f} s ({pictures}); loaded anew instead: {median(reload[1:]):.2f} s")
 
 
 async def remembering(house: House) -> None:
