@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -107,7 +108,9 @@ def test_a_picture_of_a_model_that_is_not_there_waits_for_it_and_is_drawn(hub: T
     assert [line for line in gateway.logged().splitlines() if f"downloading {DRAWN}: 100 %" in line]
 
 
-def test_the_native_api_tells_of_bytes_on_the_job_its_stream_and_the_model(hub: ToyHub, gateway: Live) -> None:
+def test_bytes_are_told_on_the_job_its_stream_and_the_model_and_mflux_servers_load_waits(
+    hub: ToyHub, gateway: Live
+) -> None:
     hold(hub, SIZE // 2)
     job = post(gateway, "/api/v1/generate", **ASKED, model=WATCHED).json()
     events: list[tuple[str, dict[str, Any]]] = []
@@ -136,7 +139,11 @@ def test_the_native_api_tells_of_bytes_on_the_job_its_stream_and_the_model(hub: 
     assert rows["flux2-tiny"]["download"] is None
     download = get(gateway, f"/api/v1/jobs/{status['download']['job_id']}")
     assert (download["type"], download["status"], download["model"]) == ("download", "generating", WATCHED)
-    hub.go_on.set()
+    with ThreadPoolExecutor() as pool:
+        loads = pool.submit(post, gateway, "/api/load", model=WATCHED)
+        until(lambda: any(job["type"] == "load" for job in get(gateway, "/api/v1/queue")["queued"]))
+        hub.go_on.set()
+        assert loads.result().json()["model"] == WATCHED
     listening.join(60)
     kinds = [kind for kind, _ in events]
     assert kinds.index("downloading") < kinds.index("started") < kinds.index("complete")
