@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.base import core_of
 from adapters.native.answers import PREFIX
-from adapters.native.shapes import LoraDetail, Loras, LoraShown
+from adapters.native.model_shapes import LoraDetail, Loras, LoraShown
 from gateway.errors import InvalidRequest, LoraNotFound, NotFound
 from gateway.images import checked_picture
 from gateway.lora_layers import names_of

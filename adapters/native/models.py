@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from adapters.base import check_operator, core_of, idempotency_key, owner_of
 from adapters.native.answers import to_bytes
 from adapters.native.jobs import shown
-from adapters.native.shapes import (
+from adapters.native.model_shapes import (
     Capabilities,
     Cleared,
     DownloadShown,

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from adapters.native import gallery, jobs, loras, models, pictures, queue, stream, system, tickets, upscale
 from adapters.native.answers import PREFIX
 from adapters.native.events import ALL_EVENTS, EVENTS
+from adapters.native.model_shapes import Cleared, LoraDetail, Loras, Models, ModelStatus, Removed, Unloaded
 from adapters.native.request import (
     EventsQuery,
     GenerateBody,
@@ -25,26 +26,19 @@ from adapters.native.request import (
     UploadForm,
 )
 from adapters.native.shapes import (
-    Cleared,
     Deleted,
     Ended,
     Health,
     Images,
     Jobs,
     JobShown,
-    LoraDetail,
-    Loras,
-    Models,
-    ModelStatus,
     Paused,
     Provenance,
     Queue,
-    Removed,
     Stats,
     Submitted,
     System,
     Ticket,
-    Unloaded,
     Uploaded,
 )
 from gateway.openapi import EVENTS as EVENT_STREAM

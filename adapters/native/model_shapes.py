@@ -1,0 +1,147 @@
+"""What /api/v1 answers about models and LoRAs, as types. Knows none; the documentation is made of these."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from typing_extensions import TypedDict
+
+
+class ModelConfig(TypedDict):
+    base_arch: str
+    supports_guidance: bool
+    max_sequence_length: int | None
+
+
+class Capabilities(TypedDict):
+    """What the model can do, and what it draws with where nothing is said. `native_px` is the only edge length that
+    it knows; `control` the kind of map that its ControlNet follows."""
+
+    task: Literal["generate", "upscale"]
+    default_px: int
+    native_px: int | None
+    default_steps: int
+    max_steps: int
+    default_guidance: float
+    guidance_range: list[float]
+    guidance: bool
+    negative_prompt: bool
+    init_image: bool
+    mask: bool
+    needs_mask: bool
+    max_references: int
+    needs_reference: bool
+    lora: bool
+    control: Literal["canny", "depth"] | None
+
+
+class DownloadShown(TypedDict):
+    """The job that brings a model from the hub; bytes are null before the hub has told the sizes."""
+
+    job_id: str
+    status: Literal["queued", "downloading"]
+    done_bytes: int | None
+    total_bytes: int | None
+    bytes_per_second: int | None
+    percent: int | None
+    eta_seconds: float | None
+
+
+class ModelShown(TypedDict):
+    """One model. `hash` is the first ten digits of `sha256`, that of its transformer's weights; null where these are
+    not here, are in several files, or are too large to be read for it."""
+
+    title: str
+    model_name: str
+    hash: str | None
+    sha256: str | None
+    config: ModelConfig
+    downloaded: bool
+    removable: bool
+    """This gateway downloaded it, so that `DELETE` takes it off the disk."""
+    download: DownloadShown | None
+    size_gb: float
+    description: str
+    licence: str
+    gated: bool
+    revision: str | None
+    stored_bits: int | None
+    default: bool
+    quantize: int | None
+    default_steps: int
+    max_references: int
+    unavailable: str | None
+    capabilities: Capabilities
+    alias_of: str | None
+
+
+class LoraShown(TypedDict):
+    """One LoRA. `hash` is A1111's, of the weights alone; the hashes are null until the file was read for them."""
+
+    name: str
+    aliases: list[str]
+    """What else it may be called."""
+    title: str | None
+    trigger_words: list[str]
+    activation_text: str | None
+    """What a prompt should say."""
+    preferred_scale: float | None
+    base_model: str | None
+    """In its maker's words."""
+    models: list[str]
+    """Those it fits; empty where only trying will tell."""
+    rank: int | None
+    size_bytes: int
+    sha256: str | None
+    hash: str | None
+    preview_url: str | None
+    downloaded: bool
+    repo: str | None
+    """Where the settings say it is on the hub."""
+    trouble: str | None
+    """Why it cannot be used."""
+
+
+class LoraDetail(LoraShown):
+    description: str
+    metadata: dict[str, str]
+    """What its trainer wrote, without what may name folders."""
+
+
+class Loras(TypedDict):
+    loras: list[LoraShown]
+
+
+class Models(TypedDict):
+    models: list[ModelShown]
+
+
+class ModelStatus(TypedDict):
+    """`path` is the name of the folder, without where it lies."""
+
+    model: str
+    status: Literal["ready", "loading", "unavailable", "downloading", "missing"]
+    downloaded: bool
+    download: DownloadShown | None
+    loaded: bool
+    size_gb: float
+    path: str | None
+
+
+class Removed(TypedDict):
+    model: str
+    removed: bool
+
+
+class Unloaded(TypedDict):
+    """`unloaded` is false where the model was not in memory."""
+
+    model: str
+    unloaded: bool
+
+
+class Cleared(TypedDict):
+    """`cleared` is false where nothing was held against the model."""
+
+    model: str
+    cleared: bool
