@@ -64,7 +64,8 @@ function confirmRemoval(one) {
     } }, "Remove")));
 }
 
-function buttonsOf(one, group, coming) {
+/** `whole`: no row before it has the same weights. */
+function buttonsOf(one, group, coming, whole) {
   const name = one.title;
   if (one.alias_of || group === "closed") return [];
   if (group === "coming")
@@ -75,7 +76,7 @@ function buttonsOf(one, group, coming) {
   if (group === "memory")
     return [textButton("close", "Unload", () => act(() => post(`${modelPath(one)}/unload`).then(look), `${name} gives its memory back.`), { "aria-label": `Unload ${name}` })];
   return [textButton("play", "Load", () => act(() => post(`${modelPath(one)}/load`), `${name} is loaded when its turn comes.`), { "aria-label": `Load ${name}` }),
-    one.removable && iconButton("bin", `Remove ${name} from the disk`, () => confirmRemoval(one), { class: "plain square danger" })];
+    whole && one.removable && iconButton("bin", `Remove ${name} from the disk`, () => confirmRemoval(one), { class: "plain square danger" })];
 }
 
 /** What a row shows; it is made anew only where `shape` differs, so that focus stays. */
@@ -87,9 +88,9 @@ class Row {
     this.li = h("li", { class: "model" });
   }
 
-  paint(one) {
+  paint(one, whole) {
     const coming = comingOf(one), group = groupOf(one, coming);
-    const shape = [group, coming?.job_id, one.downloaded, one.unavailable, one.removable].join();
+    const shape = [group, coming?.job_id, one.downloaded, one.unavailable, whole && one.removable].join();
     if (shape !== this.shape) {
       this.shape = shape;
       this.li.dataset.state = group;
@@ -99,7 +100,7 @@ class Row {
         h("p", { class: "muted" }, one.unavailable ?? (one.alias_of ? `Stands for ${one.alias_of}.` : one.description)),
         group === "coming" ? this.bar : null,
         h("p", { class: "facts" }, group === "coming" ? this.amount : tags.filter(Boolean).map((text) => h("span", {}, text)))),
-      h("div", { class: "row" }, buttonsOf(one, group, coming).filter(Boolean)));
+      h("div", { class: "row" }, buttonsOf(one, group, coming, whole).filter(Boolean)));
     }
     if (coming) {
       const share = coming.total_bytes ? coming.done_bytes / coming.total_bytes : 0;
@@ -141,8 +142,9 @@ async function show() {
     for (const one of known()) {
       if (!words.every((word) => `${one.title} ${one.description}`.toLowerCase().includes(word))) continue;
       if (!rows.has(one.title)) rows.set(one.title, new Row());
-      const row = rows.get(one.title), group = row.paint(one), what = [one.model_name, one.size_gb, one.config.base_arch, one.capabilities.control].join();
-      if (["hub", "coming", "closed"].includes(group) && weights.has(what)) continue;
+      const what = [one.model_name, one.size_gb, one.config.base_arch, one.capabilities.control].join();
+      const row = rows.get(one.title), whole = !weights.has(what), group = row.paint(one, whole);
+      if (!whole && ["hub", "coming", "closed"].includes(group)) continue;
       weights.add(what);
       lines[group].push(row.li);
     }
