@@ -373,6 +373,7 @@ def test_words_of_strangers_stay_words(gateway: Live, tab: Studio) -> None:
     page.reload(wait_until="commit")
     page.wait_for_selector(".job[data-status=failed] .facts:has-text('onerror')")
     assert page.locator("main img[src=x], dialog img[src=x]").count() == 0
+    assert page.locator(".job[data-status=failed] .eta").is_hidden()
 
 
 # ---- and after a restart ---------------------------------------------------------------------------

@@ -165,6 +165,7 @@ async function body(prompt) {
     ...(its.negative_prompt && $("negative").value.trim() ? { negative_prompt: $("negative").value.trim() } : {}),
     ...($("seed").value === "" ? {} : { seed: Number($("seed").value) }),
     num_images: Number($("count").value) || 1,
+    ...($("low-ram").checked ? { low_ram: true } : {}),
     ...(used.length ? { lora_files: used.map((one) => one.name), lora_scales: used.map((one) => one.scale) } : {}),
     ...(await inputs.said()),
     ...(await control.said()),
@@ -236,7 +237,7 @@ const FIELDS = ["prompt", "negative", "width", "height", "steps", "guidance", "s
 function keep() {
   const values = Object.fromEntries(FIELDS.map((id) => [id, $(id).value]));
   try {
-    localStorage.setItem(KEPT, JSON.stringify({ ...values, model: $("model").value, lines: $("lines").checked }));
+    localStorage.setItem(KEPT, JSON.stringify({ ...values, model: $("model").value, lines: $("lines").checked, lowRam: $("low-ram").checked }));
   } catch { /* then it is gone with the tab */ }
 }
 
@@ -245,6 +246,7 @@ export function begin() {
   const before = kept();
   for (const id of FIELDS) if (before[id] && id !== "steps" && id !== "guidance") $(id).value = before[id];
   $("lines").checked = Boolean(before.lines);
+  $("low-ram").checked = Boolean(before.lowRam);
   $("make").addEventListener("submit", send);
   $("make").addEventListener("input", show);
   $("model").addEventListener("change", () => fit(true));
