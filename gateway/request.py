@@ -237,8 +237,7 @@ def _steps(asked: int | None, spec: ModelSpec, limits: Limits, as_sent: bool, ad
     if asked < spec.min_steps:
         adjust("steps", asked, spec.min_steps, f"{spec.name} takes {spec.min_steps} steps at least")
         return spec.min_steps
-    fixed = spec.min_steps == spec.useful_max_steps
-    if spec.distilled and asked > spec.useful_max_steps and (fixed or not as_sent):
+    if spec.distilled and asked > spec.useful_max_steps and (spec.fixed_steps or not as_sent):
         adjust("steps", asked, spec.useful_max_steps, f"{spec.name} is distilled: more steps add nothing")
         return spec.useful_max_steps
     return asked

@@ -70,6 +70,11 @@ def test_a_distilled_model_caps_its_steps_and_fixes_its_guidance_and_says_so() -
     assert (base.plan.steps, base.plan.guidance, base.adjustments) == (30, 7.0, ())
 
 
+def test_a_model_of_one_number_of_steps_draws_in_that_whatever_is_asked() -> None:
+    assert told(resolved("iris-3b", steps=1)) == {"steps": (1, 4)}
+    assert told(resolved("iris-3b", steps=20, as_sent=True)) == {"steps": (20, 4)}
+
+
 def test_guidance_beyond_what_a_model_takes_is_brought_inside_and_told() -> None:
     high = resolved("flux2-klein-base-4b", guidance=20.0)
     assert (high.plan.guidance, told(high)) == (10.0, {"guidance": (20.0, 10.0)})

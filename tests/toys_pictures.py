@@ -131,6 +131,7 @@ _FLUX = f"{_AT}.flux.flux_initializer"
 _PARTS = f"{_AT}.flux.model"
 _T5 = f"{_PARTS}.flux_text_encoder.t5_encoder.t5_self_attention:T5SelfAttention"
 _SIGLIP = f"{_PARTS}.siglip_vision_transformer"
+_EMBEDDINGS = f"{_SIGLIP}.siglip_vision_embeddings:SiglipVisionEmbeddings"
 _REMADE = (
     (
         f"{_PARTS}.flux_transformer.ada_layer_norm_zero:AdaLayerNormZero",
@@ -151,7 +152,9 @@ _REMADE = (
     ),
     (_FLUX, "SiglipVisionTransformer", siglip),
     (_FLUX, "ReduxEncoder", lambda real: lambda: shrunk(real(), {1152: WIDTH, 12288: WIDTH, 4096: WIDTH})),
-    (f"{_SIGLIP}.siglip_vision_embeddings:SiglipVisionEmbeddings", "__call__", partial(narrowed, {1152: WIDTH})),
+    (_EMBEDDINGS, "__call__", partial(narrowed, {1152: WIDTH, 27 * 27: 16})),
+    (_EMBEDDINGS, "image_size", lambda _: 56),
+    ("mflux.utils.image_util:ImageUtil.preprocess_for_model", "__defaults__", lambda real: ((56, 56), *real[1:])),
     (
         f"{_SIGLIP}.siglip_multi_head_attention_pooling_head:SiglipMultiHeadAttentionPoolingHead",
         "__call__",
@@ -206,7 +209,17 @@ def qwen(geometry: str) -> dict[str, Any]:
     }
 
 
-_QWEN_EDIT = f"{_AT}.qwen.variants.edit.qwen_image_edit:QwenImageEdit"
+_QWEN_TOKENIZER = f"{_AT}.qwen.tokenizer.qwen_vision_language_tokenizer:QwenVisionLanguageTokenizer"
+
+
+def shortly(real: Callable[..., None]) -> Callable[..., None]:
+    """The initialiser, with a template of which a token a letter does not make hundreds."""
+
+    def initialise(tokenizer: Any, *given: Any, **named: Any) -> None:
+        real(tokenizer, *given, **named)
+        tokenizer.edit_template = "<" * tokenizer.edit_template_start_idx + "{}"
+
+    return initialise
 
 
 def _qwen_toy(name: str, geometry: str, **more: Any) -> Toy:
@@ -289,7 +302,10 @@ TOYS = (
         "qwen-image-edit-2511",
         "qwen-image-edit-2511",
         builder="_init_edit_models",
-        remade=((_QWEN_EDIT, "_compute_dimensions", partial(narrowed, {384 * 384: 64 * 64})),),
+        remade=(
+            (_QWEN_TOKENIZER, "tokenize_with_image", partial(narrowed, {384 * 384: 64 * 64})),
+            (_QWEN_TOKENIZER, "__init__", shortly),
+        ),
     ),
     _z_image_toy("z-image"),
     _z_image_toy("z-image-turbo-controlnet-canny", also=("controlnet",), more=_configured),

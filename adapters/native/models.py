@@ -78,13 +78,15 @@ def to_model(core: Core, name: str, spec: ModelSpec, coming: DownloadShown | Non
 
 def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
     limits = core.settings.generation.limits
-    as_sent = core.settings.models.steps_as_sent or not spec.distilled
+    as_sent = not spec.distilled or (core.settings.models.steps_as_sent and not spec.fixed_steps)
     low, high = spec.guidance_range
     return {
         "task": spec.task,
         "default_px": spec.default_px,
         "native_px": spec.native_px,
+        "step_px": spec.step_px,
         "default_steps": core.settings.generation.default_steps or spec.default_steps,
+        "min_steps": spec.min_steps,
         "max_steps": limits.max_steps if as_sent else min(limits.max_steps, spec.useful_max_steps),
         "default_guidance": spec.default_guidance,
         "guidance_range": [low, min(high, limits.max_guidance)],

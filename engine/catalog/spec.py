@@ -76,7 +76,7 @@ class ModelSpec(BaseModel):
     default_steps: int
     useful_max_steps: int
     min_steps: int = 1
-    """Fewer are drawn as these; where they are the most as well, a model draws in no other number."""
+    """Fewer are drawn as these."""
     default_guidance: float = 1.0
     guidance_range: tuple[float, float] = (0.0, 30.0)
     default_px: int = 1024
@@ -106,6 +106,11 @@ class ModelSpec(BaseModel):
     lora: bool = True
     control: Literal["canny", "depth"] | None = None
     """The kind of map the model follows, and cannot draw without."""
+
+    @property
+    def fixed_steps(self) -> bool:
+        """Whether it draws in one number of steps only."""
+        return self.min_steps == self.useful_max_steps
 
     def loaded_gb(self, bits: int | None) -> float:
         """Weights in memory at `bits`, or as stored; a group of 64 carries 32 bits of scale and bias."""
