@@ -30,6 +30,7 @@ from tests.live import ROOT, Live, free_port, live
 from tests.toy_hub import ToyHub, hub_with
 
 SLOW = {"step_seconds": 0.3}
+KEY = "0123456789abcdef0123456789abcdef"
 PULLED, GATED = "flux2-klein-4b", "flux2-klein-base-4b"
 REPOS = {spec.name: spec.repo or "" for spec in CATALOG}
 BIG = "transformer/model.safetensors"
@@ -52,6 +53,17 @@ def running(hub: ToyHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     folder = tmp_path_factory.mktemp("gateway")
     config = {"models": {"cache_dir": str(folder / "models")}}
     with live(folder, config=config, fake_script={"step_seconds": 0.005}) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """One that wants a key, and takes its time."""
+    folder = tmp_path_factory.mktemp("slow")
+    keys = folder / "keys"
+    keys.write_text(f"me {KEY}\n")
+    keys.chmod(0o600)
+    with live(folder, ready=False, fake_script=SLOW, arguments=("--keys-file", str(keys))) as gateway:
         yield gateway
 
 
@@ -266,50 +278,53 @@ def test_a_gateway_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert "access.keys_file" in err
 
 
-def test_ctrl_c_cancels_the_job_and_a_cancel_elsewhere_ends_the_wait(tmp_path: Path) -> None:
-    with live(tmp_path, fake_script={"step_seconds": 5.0}) as gateway:
-        codes = []
-        for end in ("here", "elsewhere"):
-            process = typed_in_a_shell("generate", "x", "--steps", "8", folder=tmp_path, MFLUX_GATEWAY_URL=gateway.url)
-            jobs = f"{gateway.url}/api/v1/jobs?status=generating"
-            wait_for(lambda jobs=jobs: bool(httpx.get(jobs).json()["jobs"]))  # type: ignore[misc]
-            job = httpx.get(jobs).json()["jobs"][0]["id"]
-            if end == "here":
-                process.send_signal(signal.SIGINT)
-            else:
-                httpx.delete(f"{gateway.url}/api/v1/jobs/{job}")
-            process.communicate(timeout=60)
-            codes.append(process.returncode)
-            assert httpx.get(f"{gateway.url}/api/v1/jobs/{job}").json()["status"] == "cancelled"
-        assert codes == [130, 4]
-        assert not list(tmp_path.glob("picture*"))
+def generating(gateway: Live) -> list[str]:
+    """The jobs that are drawn now."""
+    answer = httpx.get(f"{gateway.url}/api/v1/jobs?status=generating", headers={"X-API-Key": KEY})
+    return [job["id"] for job in answer.json()["jobs"]]
 
 
-def test_a_gateway_that_is_killed_and_comes_back_still_gives_the_picture(tmp_path: Path) -> None:
-    with live(tmp_path, fake_script=SLOW) as gateway:
-        process = typed_in_a_shell("generate", "x", "--steps", "8", folder=tmp_path, MFLUX_GATEWAY_URL=gateway.url)
-        wait_for(lambda: bool(httpx.get(f"{gateway.url}/api/v1/jobs?status=generating").json()["jobs"]))
-        assert gateway.process is not None
-        gateway.process.kill()
-        gateway.process.wait()
-        gateway.log.close()
-        gateway.start()
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
-        assert (tmp_path / "picture.png").is_file()
+def generates(gateway: Live, folder: Path) -> tuple[subprocess.Popen[str], str]:
+    """A shell whose picture is being drawn, and the job."""
+    env = {"MFLUX_GATEWAY_URL": gateway.url, "MFLUX_GATEWAY_KEY": KEY}
+    process = typed_in_a_shell("generate", "x", "--steps", "8", folder=folder, **env)
+    drawn: list[str] = []
+    wait_for(lambda: bool(drawn.extend(generating(gateway)) or drawn))
+    return process, drawn[0]
 
 
-def test_a_key_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("me 0123456789abcdef0123456789abcdef\n")
-    keys.chmod(0o600)
-    with live(tmp_path, ready=False, arguments=("--keys-file", str(keys))) as gateway:
-        for key, code in (("", 1), ("0123456789abcdef0123456789abcdef", 0)):
-            monkeypatch.setenv("MFLUX_GATEWAY_KEY", key)
-            with pytest.raises(SystemExit) as left:
-                command(["jobs", "--url", gateway.url])
-            assert left.value.code == code
-            assert ("MFLUX_GATEWAY_KEY" in capsys.readouterr().err) == bool(code)
+def test_ctrl_c_cancels_the_job_and_a_cancel_elsewhere_ends_the_wait(slow: Live, tmp_path: Path) -> None:
+    codes = []
+    for end in ("here", "elsewhere"):
+        process, name = generates(slow, tmp_path)
+        job = f"{slow.url}/api/v1/jobs/{name}"
+        if end == "here":
+            process.send_signal(signal.SIGINT)
+        else:
+            httpx.delete(job, headers={"X-API-Key": KEY})
+        process.communicate(timeout=60)
+        codes.append(process.returncode)
+        assert httpx.get(job, headers={"X-API-Key": KEY}).json()["status"] == "cancelled"
+    assert codes == [130, 4]
+    assert not list(tmp_path.glob("picture*"))
+
+
+def test_a_key_comes_from_the_environment(slow: Live, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    for key, code in (("", 1), (KEY, 0)):
+        monkeypatch.setenv("MFLUX_GATEWAY_KEY", key)
+        with pytest.raises(SystemExit) as left:
+            command(["jobs", "--url", slow.url])
+        assert left.value.code == code
+        assert ("MFLUX_GATEWAY_KEY" in capsys.readouterr().err) == bool(code)
+
+
+def test_a_gateway_that_is_killed_and_comes_back_still_gives_the_picture(slow: Live, tmp_path: Path) -> None:
+    process, _ = generates(slow, tmp_path)
+    slow.stop(signal.SIGKILL)
+    slow.start(ready=False)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert (tmp_path / "picture.png").is_file()
 
 
 # ---- doctor, completion, words -------------------------------------------------------------------

@@ -20,7 +20,6 @@ from rich.table import Table
 
 from engine.catalog import EMBEDDED
 from gateway import __version__
-from gateway.app import build_core
 from gateway.cli.connect import Where
 from gateway.cli.failure import Exit, Failure
 from gateway.cli.options import AsJson, Config, out, print_json
@@ -124,6 +123,8 @@ def _of_settings(config: Path | None) -> Iterator[Finding]:
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
+    from gateway.app import build_core  # half a second that no other command needs
+
     try:
         library = build_core(settings).library
     except GatewayError as error:
