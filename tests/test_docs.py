@@ -12,6 +12,11 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 TESTS = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("test_*.py")}
 NAMES = {name for text in TESTS.values() for name in re.findall(r"def (test_\w+)\(", text)}
 
+REQUIREMENTS = [
+    *(f"S-{n:02}" for n in (*range(1, 16), *range(20, 27), *range(30, 37), *range(40, 45))),
+    *(f"R-{n:02}" for n in range(1, 22)),
+]
+
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_points_to_what_is_there(page: Path) -> None:
@@ -22,3 +27,12 @@ def test_a_page_points_to_what_is_there(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
     assert [path for path in paths if not (ROOT / path).exists()] == []
     assert [name for name in named if name not in NAMES | TESTS.keys() and f"{name}.py" not in TESTS] == []
+
+
+def test_every_requirement_has_a_row_that_names_its_proof() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([SR]-\d\d) \|.*\|(.*)\|$", page, re.MULTILINE)
+    assert [number for number, _ in rows] == REQUIREMENTS
+    assert [number for number, proof in rows if not re.search(r"`(test_|benchmarks\.)", proof)] == []
+    measured = {file.stem for file in (ROOT / "benchmarks").glob("*.py")}
+    assert set(re.findall(r"`benchmarks\.(\w+)`", page)) <= measured
