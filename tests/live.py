@@ -39,6 +39,7 @@ class Live:
     fake_script: dict[str, Any] | None = None
     config: dict[str, Any] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
+    program: tuple[str, ...] = ("api_main.py",)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -60,7 +61,7 @@ class Live:
         }
         config.write_text(json.dumps(values))  # JSON is YAML
         self.log = (self.folder / "gateway.log").open("ab")
-        command = [sys.executable, "api_main.py", "--config", str(config), "--port", str(self.port), *self.arguments]
+        command = [sys.executable, *self.program, "--config", str(config), "--port", str(self.port), *self.arguments]
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=self.log, stdout=self.log, env=os.environ.copy())
         self.wait_for("/health/ready" if ready else "/health/live")
         return self

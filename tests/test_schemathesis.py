@@ -35,6 +35,7 @@ PROMISED = {
     "/sdapi/v1/(options|extra-single-image|extra-batch-images)": 500,
 }
 """As AUTOMATIC1111 answers a few bodies (docs/decisions.md), by pattern of the path."""
+LOG = "audit.log"
 CASES = 2
 """Of the random ones, an operation; those at the edges come besides."""
 
@@ -43,7 +44,9 @@ CASES = 2
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     bounds = {"max_px": 128, "max_steps": 8, "max_batch_size": 2}
     config = {"generation": bounds, "queue": {"waiting": 100_000}}
-    with live(tmp_path_factory.mktemp("schemathesis"), config=config) as gateway:
+    folder = tmp_path_factory.mktemp("schemathesis")
+    program = ("tests/audited_gateway.py", str(folder / LOG), str(folder))
+    with live(folder, config=config, program=program) as gateway:
         yield gateway
 
 
@@ -114,3 +117,9 @@ def test_a_stream_answers_as_described_and_can_be_left_at_its_first_event(gatewa
 def test_the_queue_is_stopped_and_goes_on_as_described(gateway: Live) -> None:
     strained(gateway, "/api/v1/queue/pause", "POST")
     strained(gateway, "/api/v1/queue/resume", "POST")
+
+
+def test_after_all_that_no_file_was_opened_outside_its_folders_and_no_connection_made(gateway: Live) -> None:
+    """S-21, S-30, S-36: nothing a client says becomes a path, an address or a program."""
+    assert httpx.get(f"{gateway.url}/health/live").status_code == 200
+    assert (gateway.folder / LOG).read_text() == ""
