@@ -68,7 +68,7 @@ export class Live {
       } catch { /* what is wrong shows in the link; it is tried again */ }
       if (this.stopped) return;
       this.setLink("away");
-      wait = Date.now() - began > 10_000 ? 400 : Math.min(5000, wait * 1.6);
+      wait = Date.now() - began > 10_000 ? 400 : Math.min(2500, wait * 1.6);
       await new Promise((resolve) => { this.awake = resolve; setTimeout(resolve, wait); });
     }
   }
