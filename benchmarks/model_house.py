@@ -141,7 +141,7 @@ async def main() -> None:
     parser.add_argument("--model", type=Path, help="a folder of weights; without it a toy is made")
     parser.add_argument("--like", default="flux2-klein-4b", help="the catalogue model whose architecture it has")
     parser.add_argument("--lora", type=Path, help="a LoRA that fits it")
-    parser.add_argument("--px", type=int, help="edge of the pictures; 1024, or 512 for the toy")
+    parser.add_argument("--px", type=int, help="edge of the pictures; 1024, or 256 for the toy")
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
@@ -153,7 +153,7 @@ async def main() -> None:
             asked.lora = folder / "lora.safetensors"
             save_toy_lora(asked.lora, **WIDER)
             update = {"name": "toy", "native_px": None, "max_references": 1}
-            house = House(folder, folder / "toy", rows[EMBEDDED].model_copy(update=update), asked.px or 512)
+            house = House(folder, folder / "toy", rows[EMBEDDED].model_copy(update=update), asked.px or 256)
         else:
             house = House(folder, asked.model.expanduser().resolve(), rows[asked.like], asked.px or 1024)
         await house.engine.start()
