@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Collection
@@ -23,6 +22,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from engine.catalog import HubFiles
+from gateway.disk import sync, sync_path
 from gateway.downloads.folders import INCOMPLETE, RECORD, Entry, Record, folder_of, record_of, staging_of
 from gateway.downloads.reasons import CannotFetch, Damaged, told
 from gateway.downloads.wire import Fetch
@@ -160,15 +160,15 @@ class Download:
             if not whole.exists():
                 self._file(record, entry, whole)
         if not place.exists():
-            _sync(staging)
+            sync_path(staging)
             staging.rename(place)
-            _sync(place.parent)
+            sync_path(place.parent)
             return
         for entry in came:  # more files of a repository that is in its place: its record says so last
             (place / entry.path).parent.mkdir(parents=True, exist_ok=True)
             (staging / entry.path).replace(place / entry.path)
         (staging / RECORD).replace(place / RECORD)
-        _sync(place)
+        sync_path(place)
         shutil.rmtree(staging)
 
     def _file(self, record: Record, entry: Entry, whole: Path) -> None:
@@ -212,7 +212,7 @@ class Download:
                     raise
                 raise Damaged from None  # "Consistency check failed"
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
 
     def _patiently(self, work: Callable[[], T]) -> T:
         """Try again where the line or the hub is at fault, but for a person's mistake at once."""
@@ -286,14 +286,5 @@ def _write(file: Path, data: bytes) -> None:
     with new.open("wb") as opened:
         opened.write(data)
         opened.flush()
-        os.fsync(opened.fileno())
+        sync(opened.fileno())
     new.replace(file)
-
-
-def _sync(folder: Path) -> None:
-    """The names in a folder, on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
