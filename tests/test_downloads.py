@@ -198,6 +198,20 @@ def test_without_auto_download_the_refusal_names_the_next_step_and_a_pull_brings
     run(story())
 
 
+def test_a_gateway_that_is_told_to_stay_offline_refuses_at_once(
+    hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            with pytest.raises(ModelNotOnDisk, match="HF_HUB_OFFLINE is set"):
+                await service.submit(asked(), ME)
+            assert (await service.ended((await service.submit(asked("toy"), ME)).id)).state is State.SUCCEEDED
+
+    run(story())
+
+
 def test_a_download_that_fails_takes_the_jobs_that_waited_with_its_sentence(hub: ToyHub, tmp_path: Path) -> None:
     hub.refusals[REPO] = (403, "GatedRepo")
 

@@ -14,6 +14,7 @@ from typing import Any
 from engine.catalog import HubFiles, ModelSpec
 from engine.protocol import Download, Failed, Lora, ModelDownloading, lane_of
 from gateway.downloads import folders
+from gateway.downloads.wire import offline_sentence
 from gateway.errors import ModelComing, ModelKept, ModelNotFound, ModelNotOnDisk
 from gateway.forecast import Forecaster
 from gateway.hub import Hub, ProgressEvent
@@ -112,6 +113,8 @@ class Downloads:
         if not self._may_come(spec):
             self._library.further_folders(spec)
             raise ModelNotOnDisk(param="model")
+        if folders.is_offline():
+            raise ModelNotOnDisk(offline_sentence(spec.name), param="model")
         self._missing[spec.name] = sources_of(spec)
         return True
 

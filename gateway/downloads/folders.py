@@ -85,6 +85,12 @@ def hub_snapshot(repo: str, patterns: Collection[str]) -> Path | None:
     return max(found, key=lambda folder: folder.stat().st_mtime).resolve() if found else None
 
 
+def is_offline() -> bool:
+    """Whether the hub's client would refuse to go there. Source: huggingface_hub 1.x constants.HF_HUB_OFFLINE."""
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return said.upper() in ("1", "ON", "YES", "TRUE")
+
+
 def remove(models_dir: Path, repo: str) -> bool:
     """Remove what we downloaded of a repository, in part or whole; whether there was any. Blocks."""
     whole, staging = folder_of(models_dir, repo), staging_of(models_dir, repo)

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from gateway.downloads.wire import NotFetched
+from gateway.downloads.wire import NotFetched, offline_sentence
 
 LOGIN = "(`hf auth login`, or HF_TOKEN)"
 
@@ -39,10 +39,7 @@ def told(repo: str, endpoint: str) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled:
-        raise CannotFetch(
-            f"{repo} is not on this machine and HF_HUB_OFFLINE is set. Start the gateway without it, or put the files "
-            "into the models folder."
-        ) from None
+        raise CannotFetch(offline_sentence(repo)) from None
     except GatedRepoError:
         raise CannotFetch(
             f"{repo} is gated: accept its licence at {endpoint}/{repo}, then give the gateway a token of that account "

@@ -12,6 +12,14 @@ from engine.protocol import Frozen
 MAX_ANSWER_BYTES = 1024 * 1024
 
 
+def offline_sentence(name: str) -> str:
+    """Why nothing comes while the hub's client is told to stay offline."""
+    return (
+        f"{name} is not on this machine and HF_HUB_OFFLINE is set. Start the gateway without it, or put the files into "
+        "the models folder."
+    )
+
+
 class Fetch(Frozen):
     """The one request: bring what is missing of these repositories into the models folder."""
 
