@@ -250,7 +250,7 @@ class JobService:
         folder = await asyncio.to_thread(self.library.find_folder, spec)
         await self.downloads.remove(spec)
         if folder is not None:
-            await asyncio.to_thread(self.house.copies.forget, folder)
+            await asyncio.to_thread(self.house.copies.forget, spec, folder)
 
     async def unload(self) -> None:
         """Free the memory of the loaded model, between two jobs; the next job loads its own. Raises: Unavailable."""

@@ -19,9 +19,9 @@ import pytest
 from engine.catalog import CATALOG
 from engine.client import Engine, EngineOptions
 from engine.protocol import Download, Failed, ModelDownloading
-from gateway.downloads import client
-from gateway.downloads.coming import sources_of
-from gateway.downloads.folders import folder_of, staging_of
+from gateway.downloads import client, fetch
+from gateway.downloads.folders import RECORD, Entry, Record, folder_of, staging_of
+from gateway.downloads.sources import remove, sources_of
 from gateway.downloads.wire import Fetch, Fetched
 from gateway.errors import ModelComing, ModelKept, ModelNotOnDisk
 from gateway.hub import PlaceEvent, ProgressEvent
@@ -40,6 +40,7 @@ SPEC = next(spec for spec in CATALOG if spec.name == ABSENT)
 REPO = SPEC.repo or ""
 BIG = "transformer/model.safetensors"
 SIZE = 2_000_000
+WEIGHTS = Entry(path=BIG, size=1, digest="0" * 64)
 FILES = {
     BIG: random.Random(2).randbytes(SIZE),
     "vae/model.safetensors": b"v" * 1000,
@@ -362,6 +363,41 @@ def test_what_was_downloaded_is_removed_and_nothing_else(hub: ToyHub, tmp_path: 
                 await service.remove_model("toy")
 
     run(story())
+
+
+def test_files_that_another_model_needs_stay_until_it_is_removed_itself(tmp_path: Path) -> None:
+    small, large = (next(spec for spec in CATALOG if spec.name == f"seedvr2-{size}b") for size in (3, 7))
+    files = {pattern: pattern.encode() for spec in (small, large) for pattern in spec.files}
+    library = Library(tmp_path, default="flux2-tiny")
+    with toy_hub({small.repo or "": files}, commits={small.repo: small.revision}) as hub:
+        for spec in (small, large):
+            fetch.Download(Fetch(models_dir=str(tmp_path), sources=sources_of(spec)), endpoint=hub.url).run()
+    folder = library.folder(large)
+    assert library.folder(small) == folder
+    remove(library, large)
+    assert (library.on_disk(small), library.on_disk(large)) == (True, False)
+    assert {file.name for file in folder.glob("*.safetensors")} == set(small.files)
+    with pytest.raises(ModelNotOnDisk):
+        remove(library, large)
+    remove(library, small)
+    assert not folder.exists()
+
+
+def test_a_model_that_is_part_of_another_is_removed_after_it(tmp_path: Path) -> None:
+    plain, controlled = (
+        next(spec for spec in CATALOG if spec.name == name) for name in ("flux1-dev", "flux1-dev-controlnet-canny")
+    )
+    library = Library(tmp_path, default="flux2-tiny")
+    for source in sources_of(controlled):
+        record = Record(repo=source.repo, revision="a" * 40, patterns=source.patterns, files=(WEIGHTS,))
+        folder_of(tmp_path, source.repo).mkdir()
+        (folder_of(tmp_path, source.repo) / RECORD).write_text(record.model_dump_json())
+    with pytest.raises(ModelKept, match="canny needs the files"):
+        remove(library, plain)
+    remove(library, controlled)
+    assert (library.on_disk(plain), library.on_disk(controlled)) == (True, False)
+    remove(library, plain)
+    assert not library.on_disk(plain)
 
 
 def test_a_model_whose_folder_the_operator_puts_there_needs_no_download(hub: ToyHub, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.catalog import HubFiles, ModelSpec
+from engine.catalog import ModelSpec
 from engine.protocol import Download, Failed, Lora, ModelDownloading, lane_of
 from gateway.downloads import folders
+from gateway.downloads.sources import Sources, remove, repos_of, sources_of
 from gateway.downloads.wire import offline_sentence
 from gateway.errors import ModelComing, ModelKept, ModelNotFound, ModelNotOnDisk
 from gateway.forecast import Forecaster
@@ -31,7 +32,6 @@ HOUSE = Origin(owner="gateway", protocol="gateway", attached=False)
 COMING_RETRY_S = 60
 LORA = "lora:"
 """What the name of a LoRA is told with: no model is called so."""
-Sources = tuple[HubFiles, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,41 +289,19 @@ class Downloads:
 
     async def remove(self, spec: ModelSpec) -> None:
         """Remove what was downloaded of a model, in part or whole. Raises: ModelNotOnDisk, ModelKept."""
-        sources = sources_of(spec)
-        if self.of(spec) is not None:
-            raise ModelKept(f"{spec.name} is being downloaded; cancel that first.")
+        for plan in self._live.values():
+            if self.share(plan.model, spec.name):
+                raise ModelKept(f"{plan.model} is being downloaded; cancel that first.")
         for waiting in self._store.order("engine"):
             if self.share(waiting.model, spec.name):
-                raise ModelKept(f"Jobs wait for {waiting.model}, which is the same weights.")
-        mine = [source.repo for source in sources if source.repo == spec.repo or not self._is_shared(spec, source.repo)]
-        gone = [await asyncio.to_thread(folders.remove, self._library.models_dir, repo) for repo in mine]
-        if not any(gone):
-            self._library.folder(spec)
-            raise ModelKept(f"{spec.name} was not downloaded by this gateway; its folder is yours to remove.")
+                raise ModelKept(f"Jobs wait for {waiting.model}, which has files of the same repository.")
+        await asyncio.to_thread(remove, self._library, spec)
 
     def share(self, one: str, other: str) -> bool:
         """Whether two models are drawn with files of the same repository."""
-        return bool(_repos(self._library, one) & _repos(self._library, other))
-
-    def _is_shared(self, spec: ModelSpec, repo: str) -> bool:
-        """Whether a further repository serves another model that is here."""
-        others = (other for other in self._library.specs if other.repo != spec.repo)
-        return any(repo in _repos(self._library, other.name) and self._library.on_disk(other) for other in others)
+        return bool(repos_of(self._library, one) & repos_of(self._library, other))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def sources_of(spec: ModelSpec) -> Sources:
-    """The repositories a model needs, its own first."""
-    own = () if spec.repo is None else (HubFiles(repo=spec.repo, patterns=spec.files, revision=spec.revision),)
-    return (*own, *spec.also)
-
-
-def _repos(library: Library, model: str) -> set[str]:
-    try:
-        return {source.repo for source in sources_of(library.find(model))}
-    except ModelNotFound:
-        return set()

@@ -91,21 +91,43 @@ def is_offline() -> bool:
     return said.upper() in ("1", "ON", "YES", "TRUE")
 
 
-def remove(models_dir: Path, repo: str) -> bool:
-    """Remove what we downloaded of a repository, in part or whole; whether there was any. Blocks."""
+def remove(models_dir: Path, repo: str, patterns: Collection[str] = (), keep: Collection[str] = ()) -> bool:
+    """Remove what we downloaded of a repository for these patterns, in part or whole; whether there was any. Blocks.
+
+    Files that one of `keep` asks for stay.
+    """
     whole, staging = folder_of(models_dir, repo), staging_of(models_dir, repo)
-    gone = False
-    if record_of(whole) is not None:
+    gone = _remove_whole(whole, staging, patterns, keep)
+    if staging.is_dir():
+        shutil.rmtree(staging, ignore_errors=True)
+        gone = True
+    return gone
+
+
+def _remove_whole(whole: Path, staging: Path, patterns: Collection[str], keep: Collection[str]) -> bool:
+    record = record_of(whole)
+    if record is None:
+        return False
+    going = [entry for entry in record.files if _asks_for(patterns, entry.path) and not _some([entry.path], *keep)]
+    staying = tuple(entry for entry in record.files if entry not in going)
+    if not any(entry.path.endswith(".safetensors") for entry in staying):
         # Renamed first: half a model is never listed.
         away = staging.with_name(f"removed-{secrets.token_hex(4)}")
         away.parent.mkdir(parents=True, exist_ok=True)
         whole.rename(away)
         shutil.rmtree(away, ignore_errors=True)
-        gone = True
-    if staging.is_dir():
-        shutil.rmtree(staging, ignore_errors=True)
-        gone = True
-    return gone
+        return True
+    left = tuple(pattern for pattern in record.patterns if pattern in keep or pattern not in patterns)
+    new = whole / f"{RECORD}.new"
+    new.write_text(record.model_copy(update={"patterns": left, "files": staying}).model_dump_json())
+    new.replace(whole / RECORD)
+    for entry in going:
+        (whole / entry.path).unlink(missing_ok=True)
+    return bool(going)
+
+
+def _asks_for(patterns: Collection[str], path: str) -> bool:
+    return not patterns or _some([path], *patterns)
 
 
 def _has_all_shards(names: Iterable[str]) -> bool:
@@ -119,5 +141,5 @@ def _has_all_shards(names: Iterable[str]) -> bool:
     return True
 
 
-def _some(names: Iterable[str], pattern: str) -> bool:
-    return any(fnmatch(name, pattern) for name in names)
+def _some(names: Iterable[str], *patterns: str) -> bool:
+    return any(fnmatch(name, pattern) for name in names for pattern in patterns)

@@ -96,13 +96,18 @@ class Copies:
             (folder / STAMP).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
 
-    def forget(self, source: Path) -> None:
-        """Remove the copies of a model that was removed."""
-        for folder in self._folder.glob(f"*-bit-{_name_of(source)}"):
+    def forget(self, spec: ModelSpec, source: Path) -> None:
+        """Remove the copies of a model that was removed; where its folder is gone, of all that lay there."""
+        prefix = _plain(spec.geometry) if source.exists() else "*"
+        for folder in self._folder.glob(f"{prefix}-*-bit-{_name_of(source)}"):
             self.discard(folder)
 
     def _place(self, spec: ModelSpec, source: Path, bits: int) -> Path:
-        return self._folder / f"{re.sub('[^A-Za-z0-9._-]', '-', spec.geometry)}-{bits}-bit-{_name_of(source)}"
+        return self._folder / f"{_plain(spec.geometry)}-{bits}-bit-{_name_of(source)}"
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^A-Za-z0-9._-]", "-", name)
 
 
 def _name_of(source: Path) -> str:

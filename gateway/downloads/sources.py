@@ -1,0 +1,50 @@
+"""Which repositories and files a model is made of, and what of them goes with it. Reads and removes folders."""
+
+from __future__ import annotations
+
+from engine.catalog import HubFiles, ModelSpec
+from gateway.downloads import folders
+from gateway.errors import ModelKept, ModelNotFound
+from gateway.library import Library
+
+Sources = tuple[HubFiles, ...]
+
+
+def sources_of(spec: ModelSpec) -> Sources:
+    """The repositories a model needs, its own first."""
+    own = () if spec.repo is None else (HubFiles(repo=spec.repo, patterns=spec.files, revision=spec.revision),)
+    return (*own, *spec.also)
+
+
+def repos_of(library: Library, model: str) -> set[str]:
+    try:
+        return {source.repo for source in sources_of(library.find(model))}
+    except ModelNotFound:
+        return set()
+
+
+def remove(library: Library, spec: ModelSpec) -> None:
+    """Remove what we downloaded of a model, but for the files of other models that are here. Blocks.
+
+    Raises: ModelNotOnDisk, ModelKept.
+    """
+    mine = sources_of(spec)
+    repos = {source.repo for source in mine}
+    others = {
+        other.name: theirs
+        for other in library.specs
+        if (theirs := sources_of(other)) != mine
+        and repos & {source.repo for source in theirs}
+        and library.on_disk(other)
+    }
+    gone = False
+    for source in mine:
+        shared = [other for found in others.values() for other in found if other.repo == source.repo]
+        keep = [pattern for other in shared for pattern in other.patterns or ("*",)]
+        gone = folders.remove(library.models_dir, source.repo, source.patterns, keep) or gone
+    if gone:
+        return
+    library.folder(spec)
+    if others:
+        raise ModelKept(f"{next(iter(others))} needs the files of {spec.name}; remove that first.")
+    raise ModelKept(f"{spec.name} was not downloaded by this gateway; its folder is yours to remove.")
