@@ -52,7 +52,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         runner.run(engine.stop())
 
 
-PLAN = plan(model=TINY.name, width_px=128, height_px=128, quantize=8)
+PLAN = plan(model=TINY.name, width_px=128, height_px=128, steps=1, quantize=8)
 
 
 def test_a_quantised_copy_is_smaller_loads_as_one_and_draws_the_same_pixels(bench: Bench, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_drawing_and_editing_share_one_set_of_weights(bench: Bench, tmp_path: Pa
     bench.drawn(PLAN)
     bench.heard.clear()
     for references in (("photo",), (), ("photo",)):
-        asked = PLAN.model_copy(update={"references": references, "steps": 1})
+        asked = PLAN.model_copy(update={"references": references})
         facts = bench.facts(asked, inputs={"photo": str(tmp_path / "photo.png")})
         assert not [fact for fact in facts if isinstance(fact, ModelLoading | ModelLoaded)]
     held = [memory.active_bytes for _, memory in bench.heard]

@@ -158,6 +158,12 @@ def test_the_extensions_lists_name_what_is_here(gateway: Live) -> None:
     assert "flux1-dev-controlnet-canny" not in listed
     modules = get("/controlnet/module_list")
     assert modules["module_list"] == list(modules["module_detail"]) == ["none", "canny"]
+    types = get("/controlnet/control_types")["control_types"]
+    assert set(types["All"]["model_list"]) == {"None", *listed}
+    first = "flux1-schnell-controlnet-canny"
+    assert (types["Canny"]["default_option"], types["Canny"]["default_model"]) == ("canny", first)
+    assert types["Depth"]["module_list"] == ["none"]
+    assert DEPTH in types["Depth"]["model_list"]
     assert get("/controlnet/settings") == {"control_net_unit_count": 1}
     assert get("/controlnet/version") == {"version": 2}
 
@@ -187,6 +193,9 @@ def test_the_row_that_follows_is_of_the_checkpoints_weights_and_bits() -> None:
     assert found("z-image-turbo", kind="canny") == "z-image-turbo-controlnet-canny"
     assert found("z-image-turbo-4-bit", "z-image-turbo-controlnet-depth") == "z-image-turbo-controlnet-depth-4-bit"
     assert found("flux1-depth-dev") == "flux1-depth-dev"
+    assert found("krea-2-4-bit") == "krea-2-controlnet-depth-4-bit"
+    assert found("krea-2", kind="canny") is None
+    assert found("qwen-image-2.1-turbo", kind="depth") == "qwen-image-2.1-turbo-controlnet-depth"
     assert found("flux2-klein-4b") is None
     assert found("flux2-klein-4b", "flux1-depth-dev") == "flux1-depth-dev"
     assert found("flux1-dev", "qwen-image") is None

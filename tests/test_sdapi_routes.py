@@ -115,7 +115,7 @@ def test_what_cannot_be_done_is_refused_in_a1111s_shape(
     assert answer["detail"] == answer["errors"] == detail
 
 
-@pytest.mark.parametrize("path", ["controlnet/control_types", "controlnet/detect", "internal/nothing"])
+@pytest.mark.parametrize("path", ["controlnet/nothing", "controlnet/detect", "internal/nothing"])
 def test_what_clients_look_for_elsewhere_is_not_found_in_fastapis_words(gateway: Live, path: str) -> None:
     response = httpx.get(f"{gateway.url}/{path}")
     assert (response.status_code, response.json()) == (404, {"detail": "Not Found"})

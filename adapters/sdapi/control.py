@@ -187,20 +187,35 @@ def _left_out(unit: Unit, checkpoint: ModelSpec, used: ModelSpec) -> Iterator[Ad
 # ---- lists -----------------------------------------------------------------------------------------
 
 
+def _here(core: Core) -> list[ModelSpec]:
+    """The models with a ControlNet that are on this machine. Reads the disk."""
+    return [spec for spec in core.library.specs if spec.control is not None and core.library.on_disk(spec)]
+
+
 async def model_list(request: Request) -> Response:
     """GET model_list: the models with a ControlNet that are on this machine."""
-    library = core_of(request).library
-
-    def rows() -> list[str]:
-        return [spec.name for spec in library.specs if spec.control is not None and library.on_disk(spec)]
-
-    return JSONResponse({"model_list": await asyncio.to_thread(rows)})
+    return JSONResponse({"model_list": [spec.name for spec in await asyncio.to_thread(_here, core_of(request))]})
 
 
 async def module_list(_: Request) -> Response:
     """GET module_list: the preprocessors. Clients look each up in `module_detail` for what could be set of it."""
     detail = {name: {"model_free": False, "sliders": []} for name in MODULES}
     return JSONResponse({"module_list": list(MODULES), "module_detail": detail})
+
+
+async def control_types(request: Request) -> Response:
+    """GET control_types: preprocessors and models by what is followed, with those to pick first."""
+    here = await asyncio.to_thread(_here, core_of(request))
+    types = {}
+    for name, modules in {"All": MODULES, "Canny": MODULES, "Depth": (READY,)}.items():
+        models = [spec.name for spec in here if name in ("All", str(spec.control).title())]
+        types[name] = {
+            "module_list": list(modules),
+            "model_list": ["None", *models],
+            "default_option": OUTLINES if name == "Canny" else READY,
+            "default_model": "None" if name == "All" else next(iter(models), "None"),
+        }
+    return JSONResponse({"control_types": types})
 
 
 async def settings(_: Request) -> Response:
@@ -216,6 +231,7 @@ async def version(_: Request) -> Response:
 ROUTES = (
     get("/model_list", model_list, PREFIX),
     get("/module_list", module_list, PREFIX),
+    get("/control_types", control_types, PREFIX),
     get("/settings", settings, PREFIX),
     get("/version", version, PREFIX),
 )

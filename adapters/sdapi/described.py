@@ -104,6 +104,10 @@ class ControlModules(TypedDict):
     module_detail: Row
 
 
+class ControlTypes(TypedDict):
+    control_types: dict[str, Row]
+
+
 class ControlSettings(TypedDict):
     control_net_unit_count: int
 
@@ -158,6 +162,7 @@ _INTERNAL = {
 _CONTROLNET = {
     "GET /model_list": Operation(answer=ControlModels),
     "GET /module_list": Operation(answer=ControlModules),
+    "GET /control_types": Operation(answer=ControlTypes),
     "GET /settings": Operation(answer=ControlSettings),
     "GET /version": Operation(answer=ControlVersion),
 }
