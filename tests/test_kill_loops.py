@@ -20,8 +20,8 @@ from engine.protocol import StepDone
 from gateway.hub import ProgressEvent
 from gateway.job import Job, State
 from tests.live import Live
+from tests.service_support import ME, request, service_in
 from tests.support import run
-from tests.test_service import ME, request, service_in
 
 GATEWAY_KILLS = 12
 PICTURES, STEPS = 2, 3

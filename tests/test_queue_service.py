@@ -15,8 +15,8 @@ from gateway.job import Job, JobEvent, Priority, State
 from gateway.service import JobService, Origin, ServiceOptions
 from gateway.store.base import Bounds
 from gateway.store.sqlite import SqliteStore
+from tests.service_support import ME, request, service_in, until
 from tests.support import run
-from tests.test_service import ME, request, service_in, until
 
 YOU = Origin(owner="you", protocol="native", attached=False)
 AT_ONCE = ServiceOptions(places_every_s=0.0)

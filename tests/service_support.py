@@ -1,0 +1,55 @@
+"""What tests of the service share: one with the fake engine behind it, and requests to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.client import Engine, EngineOptions
+from gateway.library import Library
+from gateway.pictures import Pictures
+from gateway.request import GenerationRequest
+from gateway.service import JobService, Origin, ServiceOptions
+from gateway.store.sqlite import SqliteStore
+from gateway.user_models import LocalModel
+
+ME = Origin(owner="me", protocol="native", attached=False)
+
+
+@asynccontextmanager
+async def service_in(
+    folder: Path, *, script: dict[str, Any] | None = None, options: ServiceOptions | None = None, **engine: Any
+) -> AsyncIterator[JobService]:
+    weights = folder / "model" / "transformer"
+    weights.mkdir(parents=True, exist_ok=True)
+    (weights / "x.safetensors").touch()
+    pictures = Pictures(folder / "output")
+    pictures.prepare()
+    fake = EngineOptions(backend="fake", fake_script=json.dumps(script or {}), backoff_s=(0.0,), **engine)
+    service = JobService(
+        store=SqliteStore(folder / "data"),
+        engine=Engine(fake),
+        library=Library(folder, default="toy", local={"toy": LocalModel(folder / "model", "flux2-klein-base-4b")}),
+        pictures=pictures,
+        spool=folder / "data" / "spool",
+        options=options or ServiceOptions(abandon_grace_s=0.05),
+    )
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
+def request(**said: Any) -> GenerationRequest:
+    return GenerationRequest(**{"prompt": "x", "width_px": 64, "height_px": 64, "steps": 3, **said})
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
