@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from gateway.cli.connect import gateway
 from gateway.cli.failure import Exit, Failure
+from gateway.cli.interrupts import submitted
 from gateway.cli.options import AsJson, Config, Url, err, out, print_json, where
 from gateway.cli.remote import Event, Remote
 from gateway.cli.words import clipped, seconds
@@ -78,13 +77,18 @@ def generate(
             body["mask"] = remote.upload(_read(mask))
         if reference_image:
             body["reference_images"] = [remote.upload(_read(path)) for path in reference_image]
-        job = remote.post("/api/v1/generate", body)
-        if not wait:
-            print_json(job) if as_json else print(job["job_id"])
-            return
-        for adjustment in job["adjustments"] if not quiet else ():
-            err.print(f"[yellow]{escape(_adjusted(adjustment))}[/]")
-        _follow(remote, job, is_shown=not (quiet or as_json))
+
+        def cancelled(job: dict[str, Any]) -> Failure:
+            remote.delete(f"/api/v1/jobs/{job['job_id']}")
+            return Failure("Cancelled.", Exit.INTERRUPTED)
+
+        with submitted(remote, "/api/v1/generate", body, cancelled) as job:
+            if not wait:
+                print_json(job) if as_json else print(job["job_id"])
+                return
+            for adjustment in job["adjustments"] if not quiet else ():
+                err.print(f"[yellow]{escape(_adjusted(adjustment))}[/]")
+            _follow(remote, job, is_shown=not (quiet or as_json))
         job = remote.get(f"/api/v1/jobs/{job['job_id']}", images="false")
         paths = files.write(remote, job["image_urls"])
         _tell(job, paths, as_json=as_json, quiet=quiet)
@@ -126,35 +130,18 @@ class Files:
 
 
 def _follow(remote: Remote, job: dict[str, Any], *, is_shown: bool) -> None:
-    """Until it has ended. Ctrl-C cancels the job. Raises: Failure where it did not succeed."""
+    """Until it has ended. Raises: Failure where it did not succeed."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
     with Progress(*columns, console=err, transient=True, disable=not is_shown) as progress:
         task = progress.add_task("waiting", total=1.0, left=seconds(job["eta_seconds"]))
-        try:
-            with _sigterm_as_interrupt():
-                is_coming = False
-                for event in remote.events(job["job_id"]):
-                    shown = _shown(event)
-                    is_coming = event.name == "downloading" or (is_coming and event.name == "position")
-                    if is_coming:  # its place changes with every byte's forecast
-                        shown["description"] = "downloading the model"
-                    progress.update(task, **shown)
-                    _check(event)
-        except KeyboardInterrupt:
-            remote.delete(f"/api/v1/jobs/{job['job_id']}")
-            raise Failure("Cancelled.", Exit.INTERRUPTED) from None
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Any:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        is_coming = False
+        for event in remote.events(job["job_id"]):
+            shown = _shown(event)
+            is_coming = event.name == "downloading" or (is_coming and event.name == "position")
+            if is_coming:  # its place changes with every byte's forecast
+                shown["description"] = "downloading the model"
+            progress.update(task, **shown)
+            _check(event)
 
 
 def _shown(event: Event) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from gateway.cli.connect import gateway
 from gateway.cli.failure import Exit, Failure
+from gateway.cli.interrupts import submitted
 from gateway.cli.options import AsJson, Config, Url, err, out, print_json, where
 from gateway.cli.remote import Remote
 from gateway.cli.words import clipped
@@ -65,9 +66,20 @@ def info(model: Name, as_json: AsJson = False, url: Url = None, config: Config =
 def pull(
     model: Name, quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False, url: Url = None, config: Config = None
 ) -> None:
-    """Fetch a model's weights; goes on where an earlier pull stopped."""
+    """Fetch a model's weights; goes on where an earlier pull stopped.
+
+    Ctrl-C stops a download that nobody else began; what came is kept.
+    """
     with gateway(where(url, config), may_start=True) as remote:
-        _follow(remote, remote.post(f"/api/v1/models/{quote(model, safe='')}/pull"), model, quiet=quiet)
+
+        def stopped(job: dict[str, Any]) -> Failure:
+            if job["protocol"] == "gateway":
+                return Failure("The download goes on: others wait for it.", Exit.INTERRUPTED)
+            remote.delete(f"/api/v1/jobs/{job['job_id']}")
+            return Failure("Stopped; pull again to go on.", Exit.INTERRUPTED)
+
+        with submitted(remote, f"/api/v1/models/{quote(model, safe='')}/pull", {}, stopped) as job:
+            _follow(remote, job, model, quiet=quiet)
     out.print(f"{escape(model)} is on disk.")
 
 
@@ -130,7 +142,7 @@ def _pairs(values: dict[str, Any]) -> Table:
 
 
 def _follow(remote: Remote, job: dict[str, Any], model: str, *, quiet: bool) -> None:
-    """Ctrl-C stops a download that nobody else began; what came is kept. Raises: Failure where it did not succeed."""
+    """Raises: Failure where it did not succeed."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -140,16 +152,10 @@ def _follow(remote: Remote, job: dict[str, Any], model: str, *, quiet: bool) -> 
     )
     with Progress(*columns, console=err, transient=True, disable=quiet) as progress:
         task = progress.add_task(model, total=None)
-        try:
-            for event in remote.events(job["job_id"]):
-                if event.name == "downloading":
-                    progress.update(task, completed=event.data["done_bytes"], total=event.data["total_bytes"])
-                if event.name == "error":
-                    raise Failure(str(event.data["error"]))
-                if event.name == "cancelled":
-                    raise Failure("The download was cancelled.", Exit.CANCELLED)
-        except KeyboardInterrupt:
-            if job["protocol"] == "gateway":
-                raise Failure("The download goes on: others wait for it.", Exit.INTERRUPTED) from None
-            remote.delete(f"/api/v1/jobs/{job['job_id']}")
-            raise Failure("Stopped; pull again to go on.", Exit.INTERRUPTED) from None
+        for event in remote.events(job["job_id"]):
+            if event.name == "downloading":
+                progress.update(task, completed=event.data["done_bytes"], total=event.data["total_bytes"])
+            if event.name == "error":
+                raise Failure(str(event.data["error"]))
+            if event.name == "cancelled":
+                raise Failure("The download was cancelled.", Exit.CANCELLED)
