@@ -26,7 +26,7 @@ class Studio:
         self.page, self.url = page, url
         self.complaints: list[str] = []
         self.asked: list[str] = []
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.add_init_script(WATCHED)
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))

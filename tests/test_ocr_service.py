@@ -77,7 +77,7 @@ def test_reading_does_not_wait_for_drawing(tmp_path: Path) -> None:
             drawn = await service.submit(GenerationRequest(prompt="x", width_px=64, height_px=64, steps=100), ME)
             ended = await service.ended((await read(service, "page")).id)
             assert ended.state is State.SUCCEEDED
-            assert (await service.get(drawn.id)).state is State.RUNNING
+            assert (await service.get(drawn.id)).state in (State.QUEUED, State.RUNNING)
             await service.cancel(drawn.id)
 
     run(story())

@@ -165,9 +165,9 @@ def test_a_job_of_the_openai_client_is_seen_with_progress_preview_and_picture(ga
     paused(gateway, tab)
 
     def ask() -> None:
-        for _ in client.images.generate(
-            model="flux2-tiny", prompt="a green kite", size="128x128", stream=True, partial_images=3
-        ):
+        """Large enough to be seen while it is drawn."""
+        asked = {"prompt": "a green kite", "size": "512x512", "extra_body": {"steps": 8}}
+        for _ in client.images.generate(model="flux2-tiny", stream=True, partial_images=3, **asked):
             pass
 
     asking = threading.Thread(target=ask)
