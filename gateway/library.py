@@ -16,8 +16,6 @@ from gateway.substitutes import instead_of
 from gateway.user_models import HubModel, LocalModel, hub_row, local_row
 
 FAST_DEFAULT = "flux2-klein-4b"
-ALSO_SAVED_AS = ("transformer_controlnet", "controlnet", "image_encoder")
-"""Where a copy that mflux saved holds what first came from a further repository."""
 
 
 def default_model() -> str:
@@ -155,7 +153,7 @@ class Library:
 
     def _locate_also(self, spec: ModelSpec, folder: Path) -> tuple[Path, ...] | None:
         """A folder for each further repository; none where mflux saved everything into the model's own."""
-        if not spec.also or any(any((folder / part).glob("*.safetensors")) for part in ALSO_SAVED_AS):
+        if all(more.saved_as is not None and (folder / more.saved_as).is_dir() for more in spec.also):
             return ()
         found = [self._further(files) for files in spec.also]
         return None if None in found else tuple(path for path in found if path is not None)
@@ -163,7 +161,8 @@ class Library:
     def _locate(self, spec: ModelSpec) -> Path | None:
         own = self._folders.get(spec.name)
         if own is not None:
-            return own if holds_weights(own) else None
+            # Named by the operator: some families keep their transformer elsewhere than in `transformer/`.
+            return own if is_whole(own, ()) else None
         names = [spec.name] if spec.stored_bits else [spec.name, spec.geometry]
         if spec.repo is not None:
             names.append(spec.repo.rpartition("/")[2])

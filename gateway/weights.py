@@ -37,7 +37,7 @@ def _hashed(file: Path, _changed_ns: int, _size: int) -> str:
 
 def weights_bytes(source: Path) -> int:
     """What the weights of a model take on disk."""
-    return sum(file.stat().st_size for file in source.glob("*/*.safetensors"))
+    return sum(file.stat().st_size for file in source.rglob("*.safetensors"))
 
 
 def stored_bits(source: Path) -> int | None:

@@ -42,6 +42,9 @@ def test_a_guess_grows_with_bits_pixels_and_references_and_shrinks_in_tiles() ->
     assert peak_of(plan_of(second_pass=second)) == peak_of(plan_of(width_px=2048, height_px=2048))
     assert peak_of(Load(model=KLEIN.name)) < plain < peak_of(plan_of(), is_float32=True)
     assert peak_of(plan_of(), disk_bytes=int(GB)) < plain, "what lies on disk is known better than the catalogue"
+    qwen = SPECS["qwen-image-4-bit"]
+    guessed = peak_of(plan_of(qwen), qwen)
+    assert peak_of(plan_of(qwen), qwen, disk_bytes=int(qwen.size_gb * GB)) == guessed, "a part stays at 16 bits"
 
 
 def test_what_jobs_took_replaces_the_guess() -> None:

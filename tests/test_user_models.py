@@ -98,6 +98,31 @@ def test_a_local_model_has_the_abilities_of_what_it_is_and_the_bits_it_was_saved
     assert library.folder(spec) == folder
 
 
+@pytest.mark.parametrize(
+    ("like", "weights", "further"),
+    [
+        ("krea-2", "0.safetensors", ()),
+        ("iris-3b", "turbo/model.safetensors", ("Qwen3-VL-4B-Instruct",)),
+        ("iris-3b", "text_encoder/0.safetensors", ()),
+        ("krea-2-controlnet-depth", "0.safetensors", ("Krea-2-depth-controlnet",)),
+        ("krea-2-controlnet-depth", "controlnet/depth.safetensors", ()),
+    ],
+)
+def test_a_local_model_needs_what_is_not_saved_in_its_own_folder(
+    like: str, weights: str, further: tuple[str, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine" / weights
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    library = Library(tmp_path, default="mine", local={"mine": LocalModel(tmp_path / "mine", like)})
+    spec = library.find("mine")
+    assert library.on_disk(spec) == (not further)
+    for repo in further:
+        (tmp_path / repo).mkdir()
+        (tmp_path / repo / "model-0.safetensors").write_bytes(b"x")
+    assert library.further_folders(spec) == tuple(tmp_path / repo for repo in further)
+
+
 def test_a_folder_that_does_not_say_what_it_is_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"models\.local\.mine: it does not say which model it is.*like:"):
         Library(tmp_path, default="mine", local={"mine": LocalModel(folder_of(tmp_path))})

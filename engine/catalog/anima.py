@@ -18,10 +18,12 @@ _TURBO = ModelSpec(
         HubFiles(
             repo="Qwen/Qwen3-0.6B-Base",
             patterns=("tokenizer.json", "tokenizer_config.json"),
+            saved_as="tokenizer",
         ),
         HubFiles(
             repo="google/t5-v1_1-xxl",
             patterns=("spiece.model", "tokenizer_config.json", "special_tokens_map.json"),
+            saved_as="tokenizer_2",
         ),
     ),
     licence="CircleStone Non-Commercial",

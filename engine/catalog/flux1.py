@@ -100,6 +100,7 @@ _REDUX = _like_dev(
         HubFiles(
             repo="black-forest-labs/FLUX.1-Redux-dev",
             patterns=("image_encoder/*.safetensors", "image_encoder/*.json", "image_embedder/*"),
+            saved_as="image_encoder",
         ),
     ),
     size_gb=35.0,
@@ -108,7 +109,11 @@ _REDUX = _like_dev(
     init_image=False,
     masks=False,
 )
-_CANNY = HubFiles(repo="InstantX/FLUX.1-dev-Controlnet-Canny", patterns=("*.safetensors", "config.json"))
+_CANNY = HubFiles(
+    repo="InstantX/FLUX.1-dev-Controlnet-Canny",
+    patterns=("*.safetensors", "config.json"),
+    saved_as="transformer_controlnet",
+)
 
 
 def _outlined(spec: ModelSpec) -> ModelSpec:

@@ -14,6 +14,7 @@ _TURBO = ModelSpec(
         HubFiles(
             repo="Qwen/Qwen3-VL-4B-Instruct",
             patterns=("model-*.safetensors", "model.safetensors.index.json", "tokenizer*", "vocab.json", "merges.txt"),
+            saved_as="text_encoder",
         ),
     ),
     licence="Apache-2.0",

@@ -45,7 +45,7 @@ _DEPTH = _TURBO.model_copy(
     update={
         "name": "krea-2-controlnet-depth",
         "geometry": "krea-2-controlnet-depth",
-        "also": (HubFiles(repo="Patil/Krea-2-depth-controlnet", patterns=("*.safetensors",)),),
+        "also": (HubFiles(repo="Patil/Krea-2-depth-controlnet", patterns=("*.safetensors",), saved_as="controlnet"),),
         "description": "Krea 2 Turbo with a ControlNet, follows the depths of a picture",
         "size_gb": _TURBO.size_gb + 1.5,
         "fixed_gb": _TURBO.fixed_gb + 1.5,

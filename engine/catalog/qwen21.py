@@ -52,7 +52,9 @@ _TURBO = _BASE.model_copy(
     }
 )
 
-_UNION = HubFiles(repo="alibaba-pai/Qwen-Image-2.1-Fun-Controlnet-Union", patterns=("*.safetensors",))
+_UNION = HubFiles(
+    repo="alibaba-pai/Qwen-Image-2.1-Fun-Controlnet-Union", patterns=("*.safetensors",), saved_as="controlnet"
+)
 _UNION_GB = 7.5
 
 

@@ -30,13 +30,16 @@ Family = Literal[
 
 
 class HubFiles(BaseModel):
-    """Files of one hub repository. `patterns` are huggingface_hub's `allow_patterns`."""
+    """Files of one hub repository. `patterns` are huggingface_hub's `allow_patterns`; `saved_as` is the folder that has
+    them in a model which mflux saved whole.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     repo: str
     patterns: tuple[str, ...]
     revision: str | None = None
+    saved_as: str | None = None
 
 
 class ModelSpec(BaseModel):

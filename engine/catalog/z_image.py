@@ -53,6 +53,7 @@ _BASE = ModelSpec(
 _UNION = HubFiles(
     repo="alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1",
     patterns=("Z-Image-Turbo-Fun-Controlnet-Union-2.1.safetensors", "config.json"),
+    saved_as="controlnet",
 )
 
 

@@ -37,7 +37,8 @@ class Admission:
     def footprint(self, plan: EngineJob, spec: ModelSpec) -> Footprint:
         """Reads sizes from disk: milliseconds."""
         folder = self._library.find_folder(spec)
-        known = folder is not None and stored_bits(folder) is None and spec.stored_bits is None
+        # Of a model in several repositories the catalogue alone knows the whole.
+        known = folder is not None and not spec.also and stored_bits(folder) is None and spec.stored_bits is None
         disk_bytes = weights_bytes(folder) if folder is not None and known else None
         guessed = guess(plan, spec, disk_bytes=disk_bytes, is_float32=self._device()[0] == "cpu")
         return self._peaks.correct(plan, spec, guessed)

@@ -45,7 +45,7 @@ def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float3
     bits = spec.stored_bits or plan.quantize
     weights = spec.loaded_gb(plan.quantize) * GB
     if disk_bytes is not None:
-        weights = min(weights, disk_bytes if bits is None else disk_bytes * (bits + 0.5) / 16)
+        weights *= min(1.0, disk_bytes / (spec.loaded_gb(None) * GB))
     if is_float32 and bits is None:
         weights *= 2
     match plan:
