@@ -60,10 +60,12 @@ class Pictures:
             (self.folder / name).unlink(missing_ok=True)
 
     def sweep(self, job_id: str, keep: set[str]) -> None:
-        """Remove pictures of a job that no row names: a crash came between the file and the row."""
+        """Remove what a crash left of a job: pictures that no row names, and one that was being written."""
         for file in self.folder.glob(f"{job_id}.*"):
             if file.name not in keep:
                 self.remove(file.name)
+        for half in self.folder.glob(f".{job_id}.*.tmp"):
+            half.unlink(missing_ok=True)
 
     def shrink(self, quota_bytes: int) -> None:
         """Remove the oldest pictures until the rest fits into the quota."""

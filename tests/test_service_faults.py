@@ -207,6 +207,8 @@ def test_a_picture_no_row_names_is_swept_at_the_next_start(tmp_path: Path) -> No
         await store.close()
         orphan = tmp_path / "output" / f"{job.id}.1.0.png"
         orphan.write_bytes(b"no row knows me")
+        half = tmp_path / "output" / f".{job.id}.1.1.png.0123abcd.tmp"
+        half.write_bytes(b"\x89PNG")
         async with service_in(tmp_path) as service:
             ended = await service.ended(job.id)
             assert [f.name for f in (tmp_path / "output").iterdir()] == [ended.images[0].file]
