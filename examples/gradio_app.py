@@ -49,7 +49,7 @@ def draw(
                     yield pictures, f"{data['percent']} %"
                 case "preview":
                     preview = httpx.get(URL + data["url"])
-                    if preview.is_success:  # it is gone once its picture is done
+                    if preview.content:  # it is gone once its picture is done
                         yield [*pictures, picture(preview.content)], "…"
                 case "image":
                     pictures = [*pictures, picture(fetch(job["job_id"], data["image"], URL))]
