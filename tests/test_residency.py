@@ -15,9 +15,10 @@ from engine.protocol import Generate, Load, SecondPass
 from gateway.errors import InsufficientMemory
 from gateway.library import Library, LocalModel
 from gateway.residency.admission import Admission
-from gateway.residency.copies import INCOMPLETE, STAMP, Copies
+from gateway.residency.copies import INCOMPLETE, STAMP, Copies, fingerprint
 from gateway.residency.footprint import GB, Footprint, Peaks, guess
 from gateway.residency.quarantine import Quarantine
+from gateway.weights import weights_bytes
 
 SPECS = {spec.name: spec for spec in CATALOG}
 KLEIN, KLEIN_4 = SPECS["flux2-klein-4b"], SPECS["flux2-klein-4b-4-bit"]
@@ -176,6 +177,17 @@ def test_a_copy_of_what_has_changed_since_is_not_used_and_is_made_anew(change: s
     assert copies.wants(KLEIN, source, 4, 1)
     assert saved(copies, source) == before, "in the same place"
     assert copies.find(KLEIN, source, 4) == before
+
+
+@pytest.mark.parametrize("path", ["seedvr2.safetensors", "split_files/vae/anima.safetensors"])
+def test_weights_count_wherever_a_repository_has_them(path: str, tmp_path: Path) -> None:
+    file = tmp_path / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"x" * 100)
+    assert weights_bytes(tmp_path) == 100
+    before = fingerprint(tmp_path)
+    os.utime(file, ns=(1, 1))
+    assert fingerprint(tmp_path) != before
 
 
 def test_a_source_that_changes_while_it_is_copied_leaves_no_copy(tmp_path: Path) -> None:

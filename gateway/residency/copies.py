@@ -116,8 +116,9 @@ def _name_of(source: Path) -> str:
 
 def fingerprint(source: Path) -> dict[str, object]:
     """What a copy depends on: the files of its source by size and time, and the mflux that writes it."""
-    files = sorted(f for f in source.glob("*/*") if f.suffix in (".safetensors", ".json"))
-    seen = [[file.relative_to(source).as_posix(), (found := file.stat()).st_size, found.st_mtime_ns] for file in files]
+    found = (file for file in source.rglob("*") if file.suffix in (".safetensors", ".json"))
+    files = sorted(file for file in found if not file.name.startswith("."))
+    seen = [[file.relative_to(source).as_posix(), (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
     return {"mflux": _mflux_version(), "files": seen}
 
 
