@@ -78,6 +78,16 @@ def test_fibo_edit_gets_instructions(name: str, said: str, caption: str, monkeyp
     assert refused.value.code == "bad_input"
 
 
+def test_prompts_are_encoded_once_while_they_are_among_the_newest() -> None:
+    from engine.families.encoded import Remembered
+
+    asked: list[str] = []
+    encode = Remembered(lambda prompt, tokenizer: asked.append(prompt) or prompt)
+    said = ["a", "b", "a", *map(str, range(16)), "b"]
+    assert [encode(prompt=prompt, tokenizer=None) for prompt in said] == said
+    assert asked == ["a", "b", *map(str, range(16)), "b"]
+
+
 def test_fibos_weights_become_what_mflux_makes_of_them_with_pytorch(tmp_path: Path) -> None:
     import mlx.core as mx
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -50,3 +51,16 @@ class FewPrompts(OrderedDict[str, Encoding]):
 
     def _bytes(self) -> int:
         return sum(int(part.nbytes) for _, part in tree_flatten(list(self.values())) if isinstance(part, mx.array))
+
+
+class Remembered:
+    """In the place of a function of mflux's that encodes a `prompt`: the newest few of its answers."""
+
+    def __init__(self, encode: Callable[..., Any]) -> None:
+        self._encode = encode
+        self._known = FewPrompts()
+
+    def __call__(self, *, prompt: str, **more: Any) -> Any:
+        if prompt not in self._known:
+            self._known[prompt] = self._encode(prompt=prompt, **more)
+        return self._known[prompt]

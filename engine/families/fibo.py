@@ -13,15 +13,18 @@ from typing import Any
 import mlx.core as mx
 from mflux.models.common.weights.loading.weight_loader import WeightLoader
 from mflux.models.fibo.latent_creator.fibo_latent_creator import FiboLatentCreator
+from mflux.models.fibo.model.fibo_text_encoder.prompt_encoder import PromptEncoder
 from mflux.models.fibo.variants.edit.fibo_edit import FIBOEdit
 from mflux.models.fibo.variants.edit.util import FIBO_EDIT_RMBG_DEFAULT_EDIT_INSTRUCTION, FiboEditUtil
 from mflux.models.fibo.variants.txt2img.fibo import FIBO
+from PIL.Image import Image
 
-from engine.backends.base import BackendError, Model
+from engine.backends.base import BackendError, Model, Watcher
 from engine.families.base import Painter, Sketch
+from engine.families.encoded import Remembered
 from engine.families.fibo2 import schedule
 from engine.families.own_loop import OwnLoopPainter
-from engine.families.painter import built
+from engine.families.painter import PipelinePainter, built
 from engine.families.standard import StandardPainter
 from engine.families.swapped import swapped
 from engine.protocol import Generate
@@ -53,14 +56,26 @@ def half(path: Path, weight_files: list[str] | None = None) -> dict[str, mx.arra
     return {name: value.astype(mx.float16) if value.dtype == mx.bfloat16 else value for name, value in weights.items()}
 
 
-class FiboPainter(StandardPainter):
+class _Remembering(PipelinePainter):
+    """mflux encodes anew for each picture of this family."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._encode = Remembered(PromptEncoder._get_prompt_embeds)
+
+    def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
+        with swapped(PromptEncoder, "_get_prompt_embeds", staticmethod(self._encode)):
+            return super().paint(sketch, watcher)
+
+
+class FiboPainter(_Remembering, StandardPainter):
     """Says prompts as captions."""
 
     def _prompt(self, sketch: Sketch) -> str:
         return captioned(sketch.plan.prompt, "short_description")
 
 
-class FiboEditPainter(OwnLoopPainter):
+class FiboEditPainter(_Remembering, OwnLoopPainter):
     """Says prompts as instructions; the one that mattes has one of its own. Raises: BackendError("bad_input")."""
 
     def _prompt(self, sketch: Sketch) -> str:

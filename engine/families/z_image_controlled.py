@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mflux.models.z_image.latent_creator.z_image_latent_creator import ZImageLatentCreator
+from mflux.models.z_image.model.z_image_text_encoder.prompt_encoder import PromptEncoder
 from mflux.models.z_image.variants.controlnet import ControlSpec, ControlType, ZImageTurboControlnet
 from mflux.models.z_image.variants.controlnet.controlnet_util import ZImageControlnetUtil
 from mflux.models.z_image.weights.z_image_lora_mapping import ZImageLoRAMapping
@@ -17,6 +18,7 @@ from mflux.models.z_image.weights.z_image_lora_mapping import ZImageLoRAMapping
 from engine.backends.base import Model
 from engine.families.base import Painter, Sketch
 from engine.families.controlnet import config_with_controlnet
+from engine.families.encoded import Remembered
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.sitting import Sitting
@@ -48,6 +50,10 @@ def _controlled(sketch: Sketch) -> dict[str, Any]:
 
 
 class _ControlnetPainter(OwnLoopPainter):
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._encode = Remembered(PromptEncoder.encode_prompt)
+
     def save(self, folder: str) -> None:
         super().save(folder)
         # mflux saves no geometry, and would take that of Union 2.1 for whatever it loads.
@@ -58,5 +64,6 @@ class _ControlnetPainter(OwnLoopPainter):
     @contextmanager
     def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
         ready = staticmethod(lambda image, kind: image)
-        with swapped(ZImageControlnetUtil, "_preprocess", ready), super()._begun(sketch, sitting):
+        remembered = swapped(PromptEncoder, "encode_prompt", staticmethod(self._encode))
+        with swapped(ZImageControlnetUtil, "_preprocess", ready), remembered, super()._begun(sketch, sitting):
             yield
