@@ -26,19 +26,21 @@ class Retention:
 
     async def run(self) -> None:
         """Again and again; what goes wrong once may go well the next time."""
+        due_s = 0.0  # what was checked at the start is worth a copy at once
         while True:
             try:
                 await self.once()
+                if self._options.backup_every_s is not None:
+                    await self._store.back_up(due_s)
+                    due_s = self._options.backup_every_s
             except Exception:
                 log.exception("retention failed")
             await asyncio.sleep(self._options.retention_every_s)
 
     async def once(self) -> None:
-        """Forget ended jobs past their time with their inputs; remove the oldest pictures over the quota; copy jobs."""
+        """Forget ended jobs past their time with their inputs; remove the oldest pictures over the quota."""
         old = time.time() - self._options.retention_s
         while ended := await self._store.ended_before(old, keep_newest=self._options.retained_jobs):
             await self._store.delete([job.id for job in ended])
         await self._store.drop_unused_blobs(grace_s=UNUSED_INPUTS_S)
         await asyncio.to_thread(self._pictures.shrink, self._options.pictures_quota_bytes)
-        if self._options.backup_every_s is not None:
-            await self._store.back_up(self._options.backup_every_s)

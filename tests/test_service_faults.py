@@ -14,6 +14,7 @@ import pytest
 from engine.protocol import ImageDone, Requeued
 from gateway.errors import StorageFull, Unavailable
 from gateway.job import JobEvent, State
+from gateway.options import ServiceOptions
 from gateway.store.base import Bounds, WorkerInfo
 from gateway.store.sqlite import SqliteStore
 from tests.service_support import ME, request, service_in, until
@@ -131,6 +132,23 @@ def test_a_full_disk_fails_the_job_by_name_and_spares_the_next(tmp_path: Path, m
             assert failed.failure.code == "disk_full"
             assert (await service.ended(second.id)).state is State.SUCCEEDED
             assert not list((tmp_path / "data" / "spool").iterdir())
+
+    run(story())
+
+
+def test_jobs_are_copied_at_each_start_since_they_passed_their_check(tmp_path: Path) -> None:
+    """R-06."""
+
+    def copies() -> list[Path]:
+        return list((tmp_path / "data" / "backups").glob("*.sqlite3"))
+
+    async def story() -> None:
+        options = ServiceOptions(backup_every_s=3600.0)
+        async with service_in(tmp_path, options=options) as service:
+            await until(lambda: len(copies()) == 1)
+            await service.ended((await service.submit(request(), ME)).id)
+        async with service_in(tmp_path, options=options):
+            await until(lambda: len(copies()) == 2)
 
     run(story())
 
