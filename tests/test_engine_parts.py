@@ -101,6 +101,13 @@ def test_what_the_user_set_for_the_cpu_stays(linux_cpu: Path) -> None:
     assert {key: child[key] for key in mine} == mine
 
 
+def test_the_engine_never_sees_the_hubs_token() -> None:
+    mine = {"HF_TOKEN": "hf_secret", "HUGGING_FACE_HUB_TOKEN": "hf_secret", "PATH": "/bin"}
+    child = environment.child_environment(EngineOptions(backend="fake"), mine)
+    assert "hf_secret" not in child.values()
+    assert child["PATH"] == "/bin"
+
+
 def test_the_child_is_told_its_limits_and_mlx_keeps_to_them() -> None:
     mx = pytest.importorskip("mlx.core")
     from engine.backends.mlx import MlxBackend
