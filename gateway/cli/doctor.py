@@ -108,7 +108,7 @@ def _openblas() -> Finding:
 
 
 def _of_settings(config: Path | None) -> Iterator[Finding]:
-    where = Where(None, config)
+    where = Where(os.environ.get("MFLUX_GATEWAY_URL"), config)
     try:
         settings = where.settings
     except Failure as failure:

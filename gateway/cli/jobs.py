@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,8 @@ from gateway.cli.options import AsJson, Config, Url, out, print_json, where
 from gateway.cli.words import clipped, seconds
 
 queue = typer.Typer(help="What runs and what waits, and its order.", invoke_without_command=True)
+JOBS_COLUMNS = {"job": 32, "when": 6, "status": 10, "took": 6, "model": 0}
+"""And the characters they need; on 80 of them the prompt is cut short."""
 COLOUR = {"completed": "green", "failed": "red", "cancelled": "yellow", "generating": "cyan"}
 
 
@@ -93,7 +96,8 @@ def jobs(
     elif job is not None:
         _print_job(found)
     else:
-        table = Table(Column("job", no_wrap=True, min_width=32), "when", "status", "took", "model", "prompt", box=None)
+        short = (Column(name, no_wrap=True, min_width=width) for name, width in JOBS_COLUMNS.items())
+        table = Table(*short, Column("prompt", no_wrap=True), box=None)
         for row in found["jobs"]:
             table.add_row(row["id"], _when(row), _status(row), seconds(row["seconds"]), *_what(row))
         out.print(table if table.row_count else "No jobs.")
@@ -133,7 +137,9 @@ def _what(job: dict[str, Any]) -> tuple[str, str]:
 
 
 def _when(job: dict[str, Any]) -> str:
-    return str(job["created_at"] or "")[:19].replace("T", " ")
+    """By the clock of whoever reads it: 17:33 today, else Nov 20."""
+    then = datetime.fromisoformat(job["created_at"]).astimezone()
+    return then.strftime("%H:%M" if then.date() == datetime.now().astimezone().date() else "%b %d")
 
 
 def _status(job: dict[str, Any]) -> str:
