@@ -13,15 +13,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
-from types import SimpleNamespace
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from gateway.server import _GuardedProtocol
-from gateway.settings import HttpSettings
 from tests.guarded import ROOT, Guarded, guarded, rest
 
 JSON = {"content-type": "application/json"}
@@ -375,27 +371,6 @@ def test_a_reader_that_takes_nothing_loses_its_connection_and_what_writes_hears_
         assert code == 0
         assert "a reader is gone" in logged
         assert "Traceback" not in logged
-
-
-def test_a_reader_that_takes_a_little_at_a_time_keeps_its_connection() -> None:
-    later: list[Callable[[], None]] = []
-    unsent = [90, 80, 80, 80]
-    aborted: list[bool] = []
-    transport = SimpleNamespace(
-        get_write_buffer_size=lambda: unsent.pop(0),
-        abort=lambda: aborted.append(True),
-        get_extra_info=lambda name: SimpleNamespace(setsockopt=lambda *said: None),
-    )
-    reader = SimpleNamespace(
-        transport=transport,
-        bounds=HttpSettings(),
-        loop=SimpleNamespace(call_later=lambda seconds, look: later.append(look)),
-    )
-    reader._watch_reader = partial(_GuardedProtocol._watch_reader, reader)
-    reader._watch_reader(100)
-    for still_there in (True, True, False):
-        later.pop()()
-        assert bool(aborted) != still_there
 
 
 def test_a_second_signal_does_not_wait() -> None:
