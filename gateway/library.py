@@ -166,9 +166,9 @@ class Library:
         names = [spec.name] if spec.stored_bits else [spec.name, spec.geometry]
         if spec.repo is not None:
             names.append(spec.repo.rpartition("/")[2])
-        for name in names:
-            if holds_weights(self._models_dir / name):
-                return self._models_dir / name
+        for folder in (self._models_dir / name for name in names):
+            if holds_weights(folder) or (spec.files and folder.is_dir() and is_whole(folder, spec.files)):
+                return folder
         if spec.repo is None:
             return None
         return self._further(HubFiles(repo=spec.repo, patterns=spec.files))

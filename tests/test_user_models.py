@@ -123,6 +123,15 @@ def test_a_local_model_needs_what_is_not_saved_in_its_own_folder(
     assert library.further_folders(spec) == tuple(tmp_path / repo for repo in further)
 
 
+def test_a_folder_of_a_models_name_holds_it_where_its_transformer_lies_beside(tmp_path: Path) -> None:
+    library = Library(tmp_path, default="flux2-tiny")
+    for file in ("turbo.safetensors", "vae/0.safetensors", "text_encoder/0.safetensors"):
+        assert not library.on_disk(library.find("krea-2"))
+        (tmp_path / "krea-2" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "krea-2" / file).write_bytes(b"x")
+    assert library.folder(library.find("krea-2-4-bit")) == tmp_path / "krea-2"
+
+
 def test_a_folder_that_does_not_say_what_it_is_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"models\.local\.mine: it does not say which model it is.*like:"):
         Library(tmp_path, default="mine", local={"mine": LocalModel(folder_of(tmp_path))})

@@ -57,7 +57,7 @@ def narrowed(numbers: Mapping[Any, Any], function: Any) -> Any:
 
     code = function.__code__
     consts = tuple(map(other, code.co_consts))
-    made = FunctionType(code.replace(co_consts=consts), function.__globals__, function.__name__)
+    made = FunctionType(code.replace(co_consts=consts), function.__globals__, function.__name__, function.__defaults__)
     return made if code.co_varnames[:1] == ("self",) else staticmethod(made)
 
 
