@@ -23,7 +23,10 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobil
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """With a picture."""
     with live(tmp_path_factory.mktemp("craft"), backend="mlx") as gateway:
+        body = {"prompt": "a blue square", "width": 128, "height": 128, "steps": 4}
+        httpx.post(f"{gateway.url}/sdapi/v1/txt2img", json=body, timeout=120).raise_for_status()
         yield gateway
 
 

@@ -60,7 +60,12 @@ export function dialog(title, { wide = false, onclose = () => {} } = {}, ...chil
   const box = h("dialog", { class: wide ? "wide" : "", "aria-label": title },
     h("div", { class: "bar" }, h("h2", {}, title), h("span", { class: "grow" }), iconButton("close", "Close", () => box.close())),
     ...children);
-  box.addEventListener("close", () => { box.remove(); onclose(); if (from?.isConnected) from.focus(); });
+  box.addEventListener("close", () => {
+    box.remove();
+    onclose();
+    // The browser gives focus back itself, and by now somebody may have moved it on.
+    if (from?.isConnected && document.activeElement === document.body) from.focus();
+  });
   box.addEventListener("click", (event) => { if (event.target === box) box.close(); });
   document.body.append(box);
   box.showModal();
