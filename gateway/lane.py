@@ -299,8 +299,10 @@ class EngineLane(LaneRunner):
         await self._end(lease, Failed(code=reason, message=text))
 
     def _tidy(self, job_id: str) -> None:
-        for leftover in self._spool.glob(f"{job_id}.*"):
-            leftover.unlink(missing_ok=True)
+        # Not a glob: each job's would be compiled as a pattern of its own.
+        for leftover in self._spool.iterdir():
+            if leftover.name.startswith(f"{job_id}."):
+                leftover.unlink(missing_ok=True)
 
 
 def _count(plan: Plans) -> int:
