@@ -300,9 +300,10 @@ class EngineLane(LaneRunner):
 
     def _tidy(self, job_id: str) -> None:
         # Not a glob: each job's would be compiled as a pattern of its own.
-        for leftover in self._spool.iterdir():
-            if leftover.name.startswith(f"{job_id}."):
-                leftover.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            for leftover in self._spool.iterdir():
+                if leftover.name.startswith(f"{job_id}."):
+                    leftover.unlink(missing_ok=True)
 
 
 def _count(plan: Plans) -> int:
