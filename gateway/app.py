@@ -20,7 +20,8 @@ from gateway.core import Core
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.images import PictureDecoder
 from gateway.library import Library, default_model
-from gateway.loras import HubLora, LoraLibrary
+from gateway.lora_hub import HubCollection, HubLora
+from gateway.loras import LoraLibrary
 from gateway.ocr.client import OcrOptions
 from gateway.openapi import Group, Operation
 from gateway.pictures import Pictures
@@ -90,11 +91,15 @@ def build_core(settings: Settings) -> Core:
 
 
 def _loras(settings: Settings) -> LoraLibrary:
-    hub = settings.loras.hub.items()
     return LoraLibrary(
         (settings.models.cache_dir / "loras", *settings.loras.folders),
         aliases=settings.loras.aliases,
-        hub={name: HubLora(lora.repo, lora.file, lora.like, lora.revision) for name, lora in hub},
+        hub={
+            name: HubLora(lora.repo, lora.file, lora.like, lora.revision)
+            if lora.file is not None
+            else HubCollection(lora.repo, lora.like, lora.revision)
+            for name, lora in settings.loras.hub.items()
+        },
         hashes=settings.store.data_dir.resolve() / "lora_hashes.json",
         models_dir=settings.models.cache_dir.resolve(),
     )

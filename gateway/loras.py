@@ -15,42 +15,19 @@ from pathlib import Path
 from engine.catalog import CATALOG, EMBEDDED_PATH, HubFiles, ModelSpec
 from engine.protocol import Lora
 from engine.safetensors import UnsafeFile, inspect
-from gateway.downloads.folders import folder_of, hub_snapshot, is_whole
 from gateway.lora_hashes import Hashes, HashKeeper
+from gateway.lora_hub import SUFFIX, HubEntry, HubLora, HubLoras, is_name
 from gateway.lora_layers import Fit, fit_of, names_of, share_layers
 from gateway.lora_notes import Notes, notes_of, picture_beside
 from gateway.request import KnownLora
 
 log = logging.getLogger("gateway.loras")
 
-SUFFIX = ".safetensors"
-NAME_CHARS = 200
 FILES_MOST = 10_000
 SHIPPED = EMBEDDED_PATH.parent / "loras"
 _ROWS = {spec.name: spec for spec in CATALOG}
-_NO_NAME = frozenset('<>:"|?*\\')
 
 Version = tuple[Path, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class HubLora:
-    """A LoRA of a hub repository that the settings name. `like` is the catalogue model it is for."""
-
-    repo: str
-    file: str
-    like: str
-    revision: str | None = None
-
-    @property
-    def files(self) -> HubFiles:
-        return HubFiles(repo=self.repo, patterns=(self.file,), revision=self.revision)
-
-    def place(self, models_dir: Path) -> Path | None:
-        """Where the file lies, downloaded by us or by another tool; None where it does not. Blocks."""
-        ours = folder_of(models_dir, self.repo)
-        whole = ours if is_whole(ours, (self.file,)) else hub_snapshot(self.repo, (self.file,))
-        return None if whole is None else whole / self.file
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,28 +82,28 @@ class LoraLibrary:
         folders: Iterable[Path],
         *,
         aliases: Mapping[str, str] | None = None,
-        hub: Mapping[str, HubLora] | None = None,
+        hub: Mapping[str, HubEntry] | None = None,
         hashes: Path | None = None,
         models_dir: Path | None = None,
     ) -> None:
-        self._models_dir = models_dir
         self._folders = tuple(dict.fromkeys(folder.absolute() for folder in (*folders, SHIPPED)))
         self._own_aliases = dict(aliases or {})
-        self._hub = dict(hub or {})
+        self._hub = HubLoras(hub or {}, models_dir)
         self._hashes = HashKeeper(hashes)
         self._read: dict[Version, LoraFile] = {}
         self._lock = threading.Lock()
 
     def all(self) -> tuple[LoraFile, ...]:
         """All there are, by name; those of the hub that are not here included. Blocks; new files are looked into."""
+        on_hub = self._hub.all()
         with self._lock:
             found: dict[str, LoraFile] = {}
             read: dict[Version, LoraFile] = {}
-            for name, version in self._files():
+            for name, version in self._files(on_hub):
                 read[version] = one = self._read.get(version) or _looked_into(name, version)
                 found.setdefault(name, replace(one, name=name, notes=notes_of(version[0], one.notes.metadata)))
             self._read = read
-        for name, there in self._hub.items():
+        for name, there in on_hub.items():
             missing = LoraFile(name, None, trouble=f"LoRA '{clip(name)}' is not on this machine yet.")
             found[name] = replace(found.get(name, missing), hub=there)
         return tuple(sorted(found.values(), key=lambda lora: lora.name))
@@ -138,6 +115,10 @@ class LoraLibrary:
         named = self._named(self.all())
         found = {lora.name: lora for name in asked if (lora := named.get(_plain(name)))}
         return [(lora.name, lora.hub) for lora in found.values() if lora.hub and lora.file is None]
+
+    def unlisted(self) -> list[HubFiles]:
+        """The collections of the hub whose lists are not here. Blocks."""
+        return self._hub.unlisted()
 
     def find(self, asked: str) -> LoraFile | None:
         """The LoRA of this name, alias, or path inside one of the folders. Blocks."""
@@ -189,12 +170,11 @@ class LoraLibrary:
                 found.setdefault(lora.name, []).append(call)
         return found
 
-    def _files(self) -> Iterator[tuple[str, Version]]:
+    def _files(self, on_hub: Mapping[str, HubLora]) -> Iterator[tuple[str, Version]]:
         """Those of the folders before those of the hub."""
         yield from self._in_folders()
-        for name, hub in self._hub.items():
-            file = None if self._models_dir is None else hub.place(self._models_dir)
-            if file is not None and (version := _version(file)) is not None:
+        for name, file in self._hub.places(on_hub):
+            if (version := _version(file)) is not None:
                 yield name, version
 
     def _in_folders(self) -> Iterator[tuple[str, Version]]:
@@ -202,7 +182,7 @@ class LoraLibrary:
         for folder in self._folders:
             for file in sorted(folder.rglob(f"*{SUFFIX}")):
                 name = file.relative_to(folder).as_posix().removesuffix(SUFFIX)
-                if len(name) > NAME_CHARS or not name.isprintable() or _NO_NAME & set(name):
+                if not is_name(name):
                     continue
                 if (version := _version(file)) is None:
                     continue

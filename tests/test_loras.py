@@ -11,8 +11,9 @@ import pytest
 from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH
 from engine.protocol import Lora
 from engine.safetensors import inspect
+from gateway.lora_hub import HubLora
 from gateway.lora_layers import fit_of, layouts, names_of
-from gateway.loras import HubLora, LoraLibrary, preview_of
+from gateway.loras import LoraLibrary, preview_of
 from tests.lora_support import FLUX1, KLEIN_4B, TINY, UNKNOWN, Z_IMAGE, save_lora
 
 SPECS = {spec.name: spec for spec in CATALOG}

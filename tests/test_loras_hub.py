@@ -15,12 +15,14 @@ from engine.protocol import Download, Lora
 from gateway.errors import InvalidRequest, ModelComing, ModelNotOnDisk
 from gateway.job import State
 from gateway.library import Library
-from gateway.loras import HubLora, LoraLibrary
+from gateway.lora_hub import HubCollection, HubLora
+from gateway.loras import LoraLibrary
 from gateway.pictures import Pictures
 from gateway.request import GenerationRequest
 from gateway.service import JobService, Origin, ServiceOptions
 from gateway.store.sqlite import SqliteStore
 from tests.lora_support import KLEIN_4B, TINY, save_lora
+from tests.service_support import until
 from tests.support import run
 from tests.toy_hub import ToyHub, toy_hub
 
@@ -30,6 +32,7 @@ HUB = {
     "wrong": HubLora("someone/ink", "wrong.safetensors", "flux2-tiny"),
     "large": HubLora("someone/ink", "wrong.safetensors", "flux2-klein-4b"),
     "gone": HubLora("someone/gone", "x.safetensors", "flux2-tiny"),
+    "pens": HubCollection("someone/pens", "flux2-tiny", revision="c" * 40),
 }
 
 
@@ -37,7 +40,8 @@ HUB = {
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ToyHub]:
     ink, wrong = (save_lora(tmp_path / "made", str(len(shapes)), shapes).read_bytes() for shapes in (TINY, KLEIN_4B))
     files = {"weights/ink.safetensors": ink, "wrong.safetensors": wrong, "other.safetensors": ink, "x.bin": b"x"}
-    with toy_hub({"someone/ink": files}) as hub:
+    pens = {"fine.safetensors": ink, "sets/thick [v2].safetensors": wrong, "old.ckpt": b"x", 'a"b.safetensors': ink}
+    with toy_hub({"someone/ink": files, "someone/pens": pens}, commits={"someone/pens": "c" * 40}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
         yield hub
@@ -136,5 +140,45 @@ def test_without_leave_nothing_is_fetched(hub: ToyHub, tmp_path: Path) -> None:
             with pytest.raises(InvalidRequest, match="is not on this machine"):
                 await service.submit(asked("ink"), ME)
             assert hub.seen == []
+
+    run(story())
+
+
+def test_a_collection_is_listed_once_its_list_is_here_and_fetched_member_by_member(
+    hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def members(service: JobService) -> dict[str, bool]:
+        loras = service.library.loras.all()
+        return {lora.name: lora.file is not None for lora in loras if lora.name.startswith("pens/")}
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            await until(lambda: bool(members(service)))
+            assert members(service) == {"pens/fine": False, "pens/sets/thick [v2]": False}
+            assert hub.bodies() == []
+            for name in ("pens/other", "pens/old", "pens"):
+                with pytest.raises(InvalidRequest, match="not"):
+                    await service.submit(asked(name), ME)
+            assert await service.list_jobs(owner=None) == []
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        seen = len(hub.seen)
+        async with service_in(tmp_path) as service:
+            assert members(service) == {"pens/fine": False, "pens/sets/thick [v2]": False}
+        assert len(hub.seen) == seen
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        async with service_in(tmp_path) as service:
+            with pytest.raises(ModelComing):
+                await service.submit(asked("pens/fine"), ME)
+            await fetched(service)
+            assert members(service) == {"pens/fine": True, "pens/sets/thick [v2]": False}
+            job = await service.ended((await service.submit(asked("fine"), ME)).id)
+            assert (job.state, job.plan.loras) == (State.SUCCEEDED, (Lora(name="pens/fine"),))  # type: ignore[union-attr]
+            with pytest.raises(ModelComing):
+                await service.submit(asked("pens/sets/thick [v2].safetensors"), ME)
+            await fetched(service)
+            with pytest.raises(InvalidRequest, match="does not fit flux2-tiny"):
+                await service.submit(asked("pens/sets/thick [v2]"), ME)
+        files = (tmp_path / "models" / "someone--pens").rglob("*.safetensors")
+        assert {file.name for file in files} == {"fine.safetensors", "thick [v2].safetensors"}
 
     run(story())

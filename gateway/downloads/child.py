@@ -26,12 +26,16 @@ def main() -> None:
     if head is None:
         return
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    download = Download(Fetch.model_validate_json(head))
+    asked = Fetch.model_validate_json(head)
+    download = Download(asked)
     over = threading.Event()
     ticking = threading.Thread(target=_tick, args=(download, answers, over), daemon=True)
     ticking.start()
     try:
-        download.run()
+        if asked.lists_only:
+            download.keep_lists()
+        else:
+            download.run()
         last: Answer = Fetched()
     except CannotFetch as reason:
         last = reason.answer

@@ -14,6 +14,7 @@ from typing import Any
 from engine.catalog import ModelSpec
 from engine.protocol import Download, Failed, Lora, ModelDownloading, lane_of
 from gateway.downloads import folders
+from gateway.downloads.lists import bring_lists
 from gateway.downloads.sources import Sources, remove, repos_of, sources_of
 from gateway.downloads.wire import offline_sentence
 from gateway.errors import ModelComing, ModelKept, ModelNotFound, ModelNotOnDisk
@@ -81,7 +82,9 @@ class Downloads:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Take up what an earlier process left: downloads, and jobs that wait for one."""
+        """Take up what an earlier process left: downloads, and jobs that wait for one; have LoRA collections listed."""
+        if self._auto and not folders.is_offline():
+            self._spawn(bring_lists(self._library.models_dir, self._library.loras.unlisted))
         for job in await self._store.waiting(limit=100_000):
             if isinstance(job.plan, Download):
                 self._live[job.id] = job.plan

@@ -23,7 +23,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from engine.catalog import HubFiles
 from gateway.disk import sync, sync_path
-from gateway.downloads.folders import INCOMPLETE, RECORD, Entry, Record, folder_of, record_of, staging_of
+from gateway.downloads.folders import INCOMPLETE, RECORD, Entry, Record, folder_of, list_of, record_of, staging_of
 from gateway.downloads.reasons import CannotFetch, Damaged, told
 from gateway.downloads.wire import Fetch
 
@@ -75,6 +75,14 @@ class Download:
             with told(source.repo, self._endpoint):
                 self._bring(record)
 
+    def keep_lists(self) -> None:
+        """Write down what there is at which commit, without waiting for another download. Raises: CannotFetch."""
+        for source in self._sources:
+            with told(source.repo, self._endpoint):
+                listed, file = self._listed(source), list_of(self._models_dir, source)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                _write(file, listed.model_dump_json().encode())
+
     def counted(self) -> tuple[int, int] | None:
         """Bytes on disk and bytes in all; None before the sizes are known."""
         growing, total = self._growing, self._total_bytes
@@ -95,24 +103,25 @@ class Download:
 
     def _record(self, source: HubFiles) -> Record:
         """What the folder will hold: what it holds already, and the files of this source. Raises: CannotFetch."""
-        old = record_of(folder_of(self._models_dir, source.repo))
-        staged = record_of(staging_of(self._models_dir, source.repo))
-        kept = old or staged
+        record = self._listed(source)
+        if (old := record_of(folder_of(self._models_dir, source.repo))) is not None:
+            paths = {entry.path for entry in record.files}
+            patterns = tuple(dict.fromkeys((*old.patterns, *source.patterns)))
+            files = (*record.files, *(entry for entry in old.files if entry.path not in paths))
+            record = record.model_copy(update={"patterns": patterns, "files": files})
+        _write(staging_of(self._models_dir, source.repo) / RECORD, record.model_dump_json().encode())
+        return record
+
+    def _listed(self, source: HubFiles) -> Record:
+        """What the hub has of this source. Raises: CannotFetch."""
+        kept = record_of(folder_of(self._models_dir, source.repo))
+        kept = kept or record_of(staging_of(self._models_dir, source.repo))
         with told(source.repo, self._endpoint):
             commit = self._patiently(lambda: self._commit(source, kept))
             entries = self._patiently(lambda: self._entries(source, commit))
         if not any(entry.path.endswith(".safetensors") for entry in entries):
             raise CannotFetch(f"{source.repo} has no safetensors weights under the names that this model needs.")
-        known = () if old is None else old.files
-        paths = {entry.path for entry in entries}
-        record = Record(
-            repo=source.repo,
-            revision=commit,
-            patterns=tuple(dict.fromkeys((*(() if old is None else old.patterns), *source.patterns))),
-            files=(*entries, *(entry for entry in known if entry.path not in paths)),
-        )
-        _write(staging_of(self._models_dir, source.repo) / RECORD, record.model_dump_json().encode())
-        return record
+        return Record(repo=source.repo, revision=commit, patterns=source.patterns, files=entries)
 
     def _commit(self, source: HubFiles, kept: Record | None) -> str:
         """The commit that a first download resolved is kept: the same model draws the same picture."""

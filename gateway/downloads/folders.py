@@ -16,10 +16,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from engine.catalog import HubFiles
 from engine.protocol import Frozen
 
 INCOMPLETE = ".incomplete"
 RECORD = ".mflux-gateway.json"
+LISTS = ".lists"
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors)")
 
 
@@ -52,10 +54,21 @@ def staging_of(models_dir: Path, repo: str) -> Path:
     return models_dir / INCOMPLETE / folder_of(models_dir, repo).name
 
 
+def list_of(models_dir: Path, source: HubFiles) -> Path:
+    """Where the list of what a repository has is kept: a record, one for each revision that is asked for."""
+    name = folder_of(models_dir, source.repo).name
+    return models_dir / LISTS / f"{name}@{source.revision or 'main'}.json"
+
+
 def record_of(folder: Path) -> Record | None:
     """What we recorded of a folder; None where it is not ours."""
+    return read_record(folder / RECORD)
+
+
+def read_record(file: Path) -> Record | None:
+    """None where it is not there, or not ours."""
     try:
-        return Record.model_validate_json((folder / RECORD).read_bytes())
+        return Record.model_validate_json(file.read_bytes())
     except (OSError, ValidationError):
         return None
 
@@ -77,12 +90,16 @@ def holds_weights(folder: Path) -> bool:
 
 
 def hub_snapshot(repo: str, patterns: Collection[str]) -> Path | None:
-    """The newest whole snapshot in the Hugging Face cache, which mflux and other tools fill."""
+    """The newest whole snapshot in the Hugging Face cache."""
+    return next((folder.resolve() for folder in hub_snapshots(repo) if is_whole(folder, patterns)), None)
+
+
+def hub_snapshots(repo: str) -> list[Path]:
+    """The snapshots of a repository in the Hugging Face cache, which mflux and other tools fill; the newest first."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     snapshots = cache / f"models--{repo.replace('/', '--')}" / "snapshots"
-    found = [folder for folder in snapshots.glob("*") if is_whole(folder, patterns)]
-    return max(found, key=lambda folder: folder.stat().st_mtime).resolve() if found else None
+    return sorted(snapshots.glob("*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
 
 
 def is_offline() -> bool:

@@ -25,6 +25,8 @@ class Fetch(Frozen):
 
     models_dir: str
     sources: tuple[HubFiles, ...]
+    lists_only: bool = False
+    """Only the lists of what they have."""
 
 
 class Had(Frozen):

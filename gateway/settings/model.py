@@ -136,11 +136,14 @@ class GenerationSettings(Section):
         )
 
 
+LoraPath = Annotated[str, Field(pattern=r"^(?:[\w-][\w. -]*/)*[\w-][\w. -]*\.safetensors$", max_length=200)]
+
+
 class HubLora(Section):
-    """A LoRA of a hub repository, and the catalogue model it is for."""
+    """A LoRA of a hub repository, or all of them, and the catalogue model they are for."""
 
     repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", max_length=200)]
-    file: Annotated[str, Field(pattern=r"^(?:[\w-][\w. -]*/)*[\w-][\w. -]*\.safetensors$", max_length=200)]
+    file: LoraPath | None = None
     revision: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)] | None = None
     like: str = FAST_DEFAULT
 
@@ -155,7 +158,8 @@ class LoraSettings(Section):
     aliases: dict[str, str] = Field(default={}, description="Other names for LoRAs: {asked-for: name}.")
     hub: dict[LoraName, HubLora] = Field(
         default={},
-        description="LoRAs of the hub: {name: {repo: user/repository, file: x.safetensors, like: catalogue-name}}.",
+        description="LoRAs of the hub: {name: {repo: user/repository, file: x.safetensors, like: catalogue-name}}; "
+        "without file all of the repository, as name/file.",
     )
 
 
