@@ -70,6 +70,7 @@ class EngineLane(LaneRunner):
         forecaster: Forecaster,
         house: House,
         claimable: Callable[[], frozenset[str] | None] = lambda: None,
+        held: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         super().__init__(store=store, hub=hub)
         self._house = house
@@ -77,6 +78,7 @@ class EngineLane(LaneRunner):
         """What loaded the model that is in memory, where a copy of it should be saved."""
         self._forecaster = forecaster
         self._claimable = claimable
+        self._held = held
         self._engine = engine
         self._library = library
         self._pictures = pictures
@@ -110,8 +112,8 @@ class EngineLane(LaneRunner):
     # ---- one job after the other -----------------------------------------------------------------
 
     def _claimant(self) -> WorkerInfo:
-        """Jobs whose model is not here yet are passed over."""
-        return replace(self._worker, models=self._claimable())
+        """Jobs whose model or LoRAs are not here yet are passed over."""
+        return replace(self._worker, models=self._claimable(), held=self._held())
 
     async def _wait_ready(self) -> None:
         if self._engine.status.state == "ready":

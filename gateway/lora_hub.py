@@ -11,6 +11,8 @@ from engine.catalog import HubFiles
 from gateway.downloads.folders import folder_of, hub_snapshots, list_of, read_record
 
 SUFFIX = ".safetensors"
+LORA = "lora:"
+"""What downloads of LoRAs are told with: no model is called so."""
 NAME_CHARS = 200
 MEMBERS_MOST = 10_000
 _NO_NAME = frozenset('<>:"|?*\\')

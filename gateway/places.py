@@ -75,7 +75,7 @@ class Places:
     def _is_held(self, job: Job, lane: Lane) -> bool:
         """Whether a forecast told now counts: nobody can foretell how fast the hub sends."""
         is_paused, model = self._store.is_paused(lane), job.plan.model
-        foretold = lane != "network" and model not in self._forecaster.coming()
+        foretold = lane != "network" and not {model, job.id} & self._forecaster.coming().keys()
         return foretold and not is_paused and self._store.depth(lane) <= HELD_TO
 
     def look(self) -> None:

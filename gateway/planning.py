@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from engine.catalog import ModelSpec
 from engine.protocol import Load, lane_of
 from gateway.downloads.coming import Downloads
+from gateway.downloads.held import Wanted
 from gateway.job import Job, NewJob
 from gateway.library import Library
 from gateway.ocr.lane import OcrLane
@@ -27,6 +28,8 @@ class Planned:
     new: NewJob
     missing: ModelSpec | None = None
     """What is not on disk, and will be fetched for it."""
+    loras: Wanted = Wanted("", ())
+    """LoRAs that are not on disk, and will be fetched for it."""
     waits: bool = True
     """Whether the client waits for that."""
 
@@ -61,9 +64,9 @@ class Planner:
             leniency=origin.leniency,
             known_loras=known,
         )
-        await self._downloads.need_loras(resolution.plan.loras)
+        loras = await self._downloads.need_loras(resolution.plan)
         new = origin.new_job(resolution.plan, request.fingerprint())
-        return Planned(replace(new, adjustments=resolution.adjustments), missing, origin.waits)
+        return Planned(replace(new, adjustments=resolution.adjustments), missing, loras, origin.waits)
 
     async def upscaling(self, request: UpscaleRequest, origin: Origin) -> Planned:
         """Raises: as drawing."""
@@ -74,7 +77,7 @@ class Planner:
             request, spec, options.limits, random_seed=_random_seed, default_quantize=options.quantize
         )
         new = origin.new_job(plan, _sha256(request.model_dump_json()))
-        return Planned(new, missing, origin.waits)
+        return Planned(new, missing, waits=origin.waits)
 
     @property
     def upscaler(self) -> str:
@@ -87,7 +90,7 @@ class Planner:
         spec = self._library.find(model)
         missing = await self._missing(spec)
         plan = Load(model=spec.name, quantize=spec.quantize or self._options.quantize)
-        return Planned(origin.new_job(plan, spec.name), missing, origin.waits)
+        return Planned(origin.new_job(plan, spec.name), missing, waits=origin.waits)
 
     async def reading(self, request: OcrRequest, document: bytes, origin: Origin) -> Planned:
         """`document` is a checked PNG, or a PDF as it came. Raises: NotInstalled, InvalidRequest."""
@@ -106,8 +109,9 @@ class Planner:
             idempotency_key=idempotency_key,
             note=job.note,
         )
+        loras = await self._downloads.need_loras(job.plan)
         new = origin.new_job(job.plan, "")
-        return Planned(replace(new, adjustments=job.adjustments, fingerprint=job.fingerprint), missing)
+        return Planned(replace(new, adjustments=job.adjustments, fingerprint=job.fingerprint), missing, loras)
 
     async def _missing(self, spec: ModelSpec) -> ModelSpec | None:
         return spec if await self._downloads.need(spec) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -101,6 +102,7 @@ class JobService:
             forecaster=self._forecaster,
             house=self.house,
             claimable=self.downloads.claimable,
+            held=self.downloads.held,
         )
         network = NetworkLane(
             store=store, hub=self._hub, library=library, forecaster=self._forecaster, tell=self.downloads.tell
@@ -188,18 +190,16 @@ class JobService:
 
     async def _submit(self, planned: Planned) -> Job:
         self._check_running()
-        new, missing = planned.new, planned.missing
+        new = planned.new
         if self._options.min_free_bytes:
             await asyncio.to_thread(check_room, self._disks, self._options.min_free_bytes)
         if isinstance(new.plan, EngineJob):
             self.house.admit(new.plan, self.library.find(new.plan.model))
-        if missing is not None and not planned.waits:
-            await self.downloads.put_off(missing)
+        if not planned.waits:
+            await self.downloads.put_off(planned.missing, planned.loras)
+        store = partial(self._store.submit, new, self._options.bounds)
         try:
-            job = (await asyncio.shield(self._store.submit(new, self._options.bounds))).job
-            if missing is not None:
-                await self.downloads.bring(missing)
-            return job
+            return await asyncio.shield(self.downloads.let_wait(new.id, planned.missing, planned.loras, store))
         except (QueueFull, OwnerQueueFull) as full:
             owner = new.owner if isinstance(full, OwnerQueueFull) else None
             full.retry_after_s = self._places.retry_after_s(lane_of(new.plan), owner)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from engine.catalog import EMBEDDED
 from engine.protocol import (
+    Download,
     Drawn,
     ImageDone,
     Load,
@@ -34,6 +35,7 @@ from gateway.forecast.accuracy import AT_FIRST, Accuracy
 from gateway.forecast.series import Cost, Line, Series, robust
 from gateway.forecast.work import work_of
 from gateway.job import Job, Priority, plan_adapter
+from gateway.lora_hub import LORA
 from gateway.queue import Standing, Waiting
 from tests.forecast_support import LARGE, SMALL, SPECS, Machine, Seconds, a_picture
 from tests.support import a_job, a_plan
@@ -61,6 +63,8 @@ def test_work_counts_what_a_step_works_on_and_tells_modes_apart() -> None:
     assert modes == {"txt2img+guidance", "txt2img+lora", "txt2img+second"}
     assert work_of(a_picture(1024, model="flux2-tiny"), SPECS["flux2-tiny"]).drawn == 128 * 128 / 1e6
     assert work_of(Load(model="m")).needs == ("m", None)
+    fetched = [work_of(Download(model=model, sources=())).gigabytes for model in ("gone", f"{LORA}ink")]
+    assert fetched == [10.0, 0.3]
     assert work_of(Ocr(document="d", pages=(1, 2, 3)), done=1).pictures == 2
 
 
@@ -148,6 +152,16 @@ def test_a_wait_counts_every_job_and_every_load_before_it_once() -> None:
     begins = [machine.forecast(job).wait_s for job in jobs]
     assert begins == approx([0, one + load, 2 * one + load, 3 * one + 2 * load, 4 * one + 2 * load], rel=0.05, abs=0.1)
     assert machine.forecast(jobs[0]).expected_s == approx(load + machine.real.of(plan), rel=0.05)
+
+
+def test_jobs_whose_model_or_lora_is_on_its_way_are_passed_over_until_it_is_here() -> None:
+    machine = Machine()
+    for _ in range(4):
+        machine.draw(a_picture())
+    model, lora, plain = [machine.submit(a_picture(model=model)) for model in (LARGE, SMALL, SMALL)]
+    machine.forecaster.coming = lambda: {LARGE: 200.0, lora.id: 100.0}
+    begins = [machine.forecast(job).wait_s for job in (model, lora, plain)]
+    assert begins == approx([200, 100, 0], abs=0.1)
 
 
 def test_models_of_the_same_weights_are_loaded_once_and_cost_alike() -> None:

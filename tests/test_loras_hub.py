@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine.client import Engine, EngineOptions
-from engine.protocol import Download, Lora
+from engine.protocol import Download, Lora, ModelDownloading
 from gateway.errors import InvalidRequest, ModelComing, ModelNotOnDisk
+from gateway.hub import ProgressEvent
 from gateway.job import State
 from gateway.library import Library
-from gateway.lora_hub import HubCollection, HubLora
+from gateway.lora_hub import HubCollection, HubEntry, HubLora
 from gateway.loras import LoraLibrary
 from gateway.pictures import Pictures
 from gateway.request import GenerationRequest
@@ -27,13 +28,14 @@ from tests.support import run
 from tests.toy_hub import ToyHub, toy_hub
 
 ME = Origin(owner="me", protocol="native", attached=False)
+IMPATIENT = replace(ME, waits=False)
 HUB = {
     "ink": HubLora("someone/ink", "weights/ink.safetensors", "flux2-tiny"),
     "wrong": HubLora("someone/ink", "wrong.safetensors", "flux2-tiny"),
     "large": HubLora("someone/ink", "wrong.safetensors", "flux2-klein-4b"),
     "gone": HubLora("someone/gone", "x.safetensors", "flux2-tiny"),
-    "pens": HubCollection("someone/pens", "flux2-tiny", revision="c" * 40),
 }
+PENS = {"pens": HubCollection("someone/pens", "flux2-tiny", revision="c" * 40)}
 
 
 @pytest.fixture
@@ -48,14 +50,16 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ToyHub]:
 
 
 @asynccontextmanager
-async def service_in(folder: Path, *, auto: bool = True) -> AsyncIterator[JobService]:
+async def service_in(
+    folder: Path, *, auto: bool = True, hub: Mapping[str, HubEntry] = HUB
+) -> AsyncIterator[JobService]:
     pictures = Pictures(folder / "output")
     pictures.prepare()
     models = folder / "models"
     service = JobService(
         store=SqliteStore(folder / "data"),
         engine=Engine(EngineOptions(backend="fake", fake_script=json.dumps({"step_seconds": 0}), backoff_s=(0.0,))),
-        library=Library(models, default="flux2-tiny", loras=LoraLibrary([], hub=HUB, models_dir=models)),
+        library=Library(models, default="flux2-tiny", loras=LoraLibrary([], hub=hub, models_dir=models)),
         pictures=pictures,
         spool=folder / "data" / "spool",
         options=ServiceOptions(auto_download=auto),
@@ -78,50 +82,61 @@ async def fetched(service: JobService) -> None:
             await service.ended(job.id)
 
 
-def test_the_first_request_fetches_it_and_the_next_one_draws(hub: ToyHub, tmp_path: Path) -> None:
+def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_download_failed(
+    hub: ToyHub, tmp_path: Path
+) -> None:
     async def story() -> None:
         async with service_in(tmp_path) as service:
             for _ in range(2):
                 with pytest.raises(ModelComing) as coming:
-                    await service.submit(asked("ink"), ME)
+                    await service.submit(asked("ink"), IMPATIENT)
                 assert (coming.value.param, coming.value.retry_after_s) == ("loras", 60)
             await fetched(service)
-            job = await service.ended((await service.submit(asked("ink"), ME)).id)
-            assert job.state is State.SUCCEEDED
             assert {seen.path.rpartition("/")[2] for seen in hub.bodies()} <= {"ink.safetensors"}
-        async with service_in(tmp_path) as service:
-            assert (await service.submit(asked("ink"), ME)).plan.loras == (Lora(name="ink"),)  # type: ignore[union-attr]
-
-    run(story())
-
-
-def test_another_file_of_the_same_repository_is_fetched_beside_and_judged_once_it_is_here(
-    hub: ToyHub, tmp_path: Path
-) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            for name in ("ink", "wrong"):
-                with pytest.raises(ModelComing):
-                    await service.submit(asked(name), ME)
-                await fetched(service)
-            await asyncio.to_thread(service.library.loras.file, "ink")
-            with pytest.raises(InvalidRequest, match="does not fit flux2-tiny"):
-                await service.submit(asked("wrong"), ME)
-
-    run(story())
-
-
-def test_a_download_that_fails_is_told_to_the_next_request_and_tried_again_by_the_one_after(
-    hub: ToyHub, tmp_path: Path
-) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
             for expected in (ModelComing, ModelNotOnDisk, ModelComing):
                 with pytest.raises(expected):
-                    await service.submit(asked("gone"), ME)
+                    await service.submit(asked("gone"), IMPATIENT)
                 await fetched(service)
+        async with service_in(tmp_path) as service:
+            job = await service.ended((await service.submit(asked("ink"), IMPATIENT)).id)
+            assert (job.state, job.plan.loras) == (State.SUCCEEDED, (Lora(name="ink"),))  # type: ignore[union-attr]
 
     run(story())
+
+
+def test_a_job_waits_for_its_lora_while_others_of_its_model_go_on(hub: ToyHub, tmp_path: Path) -> None:
+    hub.hold_at["weights/ink.safetensors"] = 100
+
+    async def before() -> str:
+        async with service_in(tmp_path) as service:
+            first, second = [await service.submit(asked("ink"), ME) for _ in range(2)]
+            await until(hub.held.is_set)
+            plain = await service.submit(GenerationRequest(prompt="x", width_px=64, height_px=64, steps=2), ME)
+            assert (await service.ended(plain.id)).state is State.SUCCEEDED
+            assert (await service.cancel(second.id)).state is State.CANCELLED
+            waiting = service.downloads.waits(await service.get(first.id))
+            assert waiting is not None
+            assert waiting.phase == "downloading"
+            return first.id
+
+    async def after(job_id: str) -> None:
+        """The next start takes it up."""
+        async with service_in(tmp_path) as service:
+            wrong, gone = [await service.submit(asked(name), ME) for name in ("wrong", "gone")]
+            told = []
+            async for event in service.watch(job_id):
+                if isinstance(event, ProgressEvent) and isinstance(event.fact, ModelDownloading):
+                    told.append(event.fact.model)
+                    hub.go_on.set()
+            assert (await service.get(job_id)).state is State.SUCCEEDED
+            assert set(told) == {"lora:ink"}
+            for job, code, reason in ((wrong, "bad_input", "does not fit"), (gone, "model_missing", "no repository")):
+                failure = (await service.ended(job.id)).failure
+                assert failure is not None
+                assert (failure.code, reason in failure.message) == (code, True)
+            assert service.downloads.held() == frozenset()
+
+    run(after(run(before())))
 
 
 def test_one_for_another_model_is_refused_and_not_fetched(hub: ToyHub, tmp_path: Path) -> None:
@@ -152,7 +167,7 @@ def test_a_collection_is_listed_once_its_list_is_here_and_fetched_member_by_memb
         return {lora.name: lora.file is not None for lora in loras if lora.name.startswith("pens/")}
 
     async def story() -> None:
-        async with service_in(tmp_path) as service:
+        async with service_in(tmp_path, hub=PENS) as service:
             await until(lambda: bool(members(service)))
             assert members(service) == {"pens/fine": False, "pens/sets/thick [v2]": False}
             assert hub.bodies() == []
@@ -162,20 +177,17 @@ def test_a_collection_is_listed_once_its_list_is_here_and_fetched_member_by_memb
             assert await service.list_jobs(owner=None) == []
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         seen = len(hub.seen)
-        async with service_in(tmp_path) as service:
+        async with service_in(tmp_path, hub=PENS) as service:
             assert members(service) == {"pens/fine": False, "pens/sets/thick [v2]": False}
         assert len(hub.seen) == seen
         monkeypatch.delenv("HF_HUB_OFFLINE")
-        async with service_in(tmp_path) as service:
-            with pytest.raises(ModelComing):
-                await service.submit(asked("pens/fine"), ME)
-            await fetched(service)
-            assert members(service) == {"pens/fine": True, "pens/sets/thick [v2]": False}
+        async with service_in(tmp_path, hub=PENS) as service:
             job = await service.ended((await service.submit(asked("fine"), ME)).id)
             assert (job.state, job.plan.loras) == (State.SUCCEEDED, (Lora(name="pens/fine"),))  # type: ignore[union-attr]
-            with pytest.raises(ModelComing):
-                await service.submit(asked("pens/sets/thick [v2].safetensors"), ME)
-            await fetched(service)
+            assert members(service) == {"pens/fine": True, "pens/sets/thick [v2]": False}
+            job = await service.ended((await service.submit(asked("pens/sets/thick [v2].safetensors"), ME)).id)
+            assert job.failure is not None
+            assert "does not fit flux2-tiny" in job.failure.message
             with pytest.raises(InvalidRequest, match="does not fit flux2-tiny"):
                 await service.submit(asked("pens/sets/thick [v2]"), ME)
         files = (tmp_path / "models" / "someone--pens").rglob("*.safetensors")

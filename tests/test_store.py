@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,14 +69,16 @@ def test_position_counts_the_running_job(make_store: Callable[[], JobStore]) -> 
     run(story())
 
 
-def test_a_worker_gets_only_models_it_can_run(make_store: Callable[[], JobStore]) -> None:
+def test_a_worker_gets_only_models_it_can_run_and_no_job_that_is_held(make_store: Callable[[], JobStore]) -> None:
     async def story() -> None:
         async with opened(make_store) as store:
             await submit(store, plan=a_plan(model="big"))
             small = await submit(store, plan=a_plan(model="small"))
             assert await store.claim(WorkerInfo(id="w", models=frozenset({"other"}))) is None
             assert await store.claim(WorkerInfo(id="w", lane="network")) is None
-            lease = await store.claim(WorkerInfo(id="w", models=frozenset({"small", "other"})))
+            able = WorkerInfo(id="w", models=frozenset({"small", "other"}))
+            assert await store.claim(replace(able, held=frozenset({small.id}))) is None
+            lease = await store.claim(able)
             assert lease is not None
             assert lease.job.id == small.id
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from engine.catalog import ModelSpec
-from engine.protocol import Download, Failed, Lora, ModelDownloading, lane_of
+from engine.protocol import Download, Failed, Generate, Lora, ModelDownloading, Plan, lane_of
 from gateway.downloads import folders
+from gateway.downloads.held import Held, Wanted
 from gateway.downloads.lists import bring_lists
 from gateway.downloads.sources import Sources, remove, repos_of, sources_of
 from gateway.downloads.wire import offline_sentence
@@ -22,17 +23,16 @@ from gateway.forecast import Forecaster
 from gateway.hub import Hub, ProgressEvent
 from gateway.job import Job, JobEvent, Progress, State
 from gateway.library import Library
+from gateway.lora_hub import LORA
 from gateway.options import Origin
 from gateway.places import Places
-from gateway.store.base import Bounds, JobStore
+from gateway.store.base import Bounds, JobStore, Submitted
 
 log = logging.getLogger("gateway.downloads")
 
 HOUSE = Origin(owner="gateway", protocol="gateway", attached=False)
 """Whose downloads those are that a job brought about: everybody's. They count against nobody's share of the queue."""
 COMING_RETRY_S = 60
-LORA = "lora:"
-"""What the name of a LoRA is told with: no model is called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,8 @@ class Downloads:
         self._wake = wake
         self._missing: dict[str, Sources] = {}
         """Models that a job may wait for and that were not here when we last looked."""
+        self._held = Held()
+        """Jobs that wait for LoRAs."""
         self._live: dict[str, Download] = {}
         """Downloads that wait or run, by job."""
         self._running: set[str] = set()
@@ -85,9 +87,15 @@ class Downloads:
         """Take up what an earlier process left: downloads, and jobs that wait for one; have LoRA collections listed."""
         if self._auto and not folders.is_offline():
             self._spawn(bring_lists(self._library.models_dir, self._library.loras.unlisted))
+        drawn: dict[str, Generate] = {}
         for job in await self._store.waiting(limit=100_000):
             if isinstance(job.plan, Download):
                 self._live[job.id] = job.plan
+            elif isinstance(job.plan, Generate) and job.plan.loras:
+                drawn[job.id] = job.plan
+        for job_id, wanted in (await self._wanted(drawn)).items():
+            self._held.hold(job_id, wanted)
+            await self._bring_loras(wanted)
         for model in {job.model for job in self._store.order("engine")}:
             try:
                 spec = self._library.find(model)
@@ -121,11 +129,26 @@ class Downloads:
         self._missing[spec.name] = sources_of(spec)
         return True
 
-    async def put_off(self, spec: ModelSpec) -> None:
-        """For a client that does not wait: the download is begun.
+    async def put_off(self, spec: ModelSpec | None, loras: Wanted) -> None:
+        """For a client that does not wait: the downloads are begun, where any is needed.
 
         Raises: ModelComing; ModelNotOnDisk with the reason where the last one failed.
         """
+        for _, lora in loras.loras:
+            if (reason := self._untold.pop((lora.files,), None)) is not None:
+                raise ModelNotOnDisk(reason, param="loras")
+        await self._bring_loras(loras)
+        if spec is not None:
+            await self._put_off_model(spec)
+        if loras.loras:
+            names = " and ".join(name for name, _ in loras.loras)
+            raise ModelComing(
+                f"LoRA {names} is being downloaded; ask again in a minute.",
+                param="loras",
+                retry_after_s=COMING_RETRY_S,
+            )
+
+    async def _put_off_model(self, spec: ModelSpec) -> None:
         if (reason := self._untold.pop(sources_of(spec), None)) is not None:
             raise ModelNotOnDisk(reason, param="model")
         await self.bring(spec)
@@ -135,25 +158,47 @@ class Downloads:
         """The download of this model, started or joined. Raises: QueueFull, StorageFull."""
         return await self._bring(spec.name, sources_of(spec), origin)
 
-    async def need_loras(self, asked: Collection[Lora]) -> None:
-        """Start what brings the LoRAs among these that are on the hub only, where that is allowed.
+    async def need_loras(self, plan: Plan) -> Wanted:
+        """Before a job is stored: which of its LoRAs are on the hub only and must come first; none where none may.
 
-        Raises: ModelComing while one is fetched; ModelNotOnDisk with the reason where that just failed.
+        Raises: ModelNotOnDisk where they cannot come.
         """
-        if not asked or not self._auto:
-            return
-        missing = await asyncio.to_thread(self._library.loras.missing, [lora.name for lora in asked])
-        for name, hub in missing:
-            if (reason := self._untold.pop((hub.files,), None)) is not None:
-                raise ModelNotOnDisk(reason, param="loras")
-            await self._bring(f"{LORA}{name}", (hub.files,), HOUSE)
-        if missing:
-            names = " and ".join(name for name, _ in missing)
-            raise ModelComing(
-                f"LoRA {names} is being downloaded; ask again in a minute.",
-                param="loras",
-                retry_after_s=COMING_RETRY_S,
-            )
+        none = Wanted(plan.model, ())
+        wanted = (await self._wanted({"": plan})).get("", none) if isinstance(plan, Generate) else none
+        if wanted.loras and folders.is_offline():
+            raise ModelNotOnDisk(offline_sentence(f"LoRA {wanted.loras[0][0]}"), param="loras")
+        return wanted
+
+    async def let_wait(
+        self, job_id: str, spec: ModelSpec | None, loras: Wanted, store: Callable[[], Coroutine[Any, Any, Submitted]]
+    ) -> Job:
+        """Store a job, and bring what it lacks: it is not claimed before. Raises: as `store`."""
+        self._held.hold(job_id, loras)
+        try:
+            job = (await store()).job
+        except BaseException:
+            self._held.release(job_id)
+            raise
+        if job.id != job_id:
+            self._held.release(job_id)
+        if spec is not None:
+            await self.bring(spec)
+        await self._bring_loras(loras)
+        return job
+
+    async def _wanted(self, plans: Mapping[str, Generate]) -> dict[str, Wanted]:
+        """Of these, by any key, those that lack LoRAs which may come."""
+        names = {lora.name for plan in plans.values() for lora in plan.loras} if self._auto else None
+        missing = dict(await asyncio.to_thread(self._library.loras.missing, names)) if names else {}
+        lacked = {
+            key: tuple((lora.name, missing[lora.name]) for lora in plan.loras if lora.name in missing)
+            for key, plan in plans.items()
+        }
+        return {key: Wanted(plans[key].model, loras) for key, loras in lacked.items() if loras}
+
+    async def _bring_loras(self, wanted: Wanted) -> None:
+        for name, lora in wanted.loras:
+            await self._bring(f"{LORA}{name}", (lora.files,), HOUSE)
 
     async def _bring(self, model: str, sources: Sources, origin: Origin) -> Job:
         async with self._starting:
@@ -171,6 +216,10 @@ class Downloads:
         if not self._missing:
             return None
         return frozenset({job.model for job in self._store.order("engine")} - self._missing.keys())
+
+    def held(self) -> frozenset[str]:
+        """Jobs, by id, that may not run yet: a LoRA of theirs is on its way."""
+        return self._held.ids
 
     def _may_come(self, spec: ModelSpec) -> bool:
         if spec.repo is None or spec.unavailable is not None:
@@ -190,6 +239,8 @@ class Downloads:
         """A state event of any job, in the order in which they were stored."""
         plan = job.plan
         if not isinstance(plan, Download):
+            if job.state is not None and job.state.terminal:
+                self._held.release(job.id)
             return
         self._running.discard(job.id)
         match event.fact.kind:
@@ -203,7 +254,7 @@ class Downloads:
             case "succeeded":
                 self._gone(job.id, plan)
                 self._untold.pop(plan.sources, None)
-                self._spawn(self._arrived())
+                self._spawn(self._arrived(self._held.came(plan.sources)))
             case "failed":
                 self._gone(job.id, plan)
                 reason = job.failure.message if job.failure else "The download failed."
@@ -220,12 +271,14 @@ class Downloads:
         self._places.look()
         if not self._hub.is_heard:
             return
+        held = set(self._held.of(plan.sources))
         models = {model for model, sources in self._missing.items() if sources == plan.sources}
         line = self._store.order("engine")
         for waiting in line:
-            if waiting.model in models and self._hub.hears(waiting.id, waiting.owner):
+            needs_model = waiting.model in models
+            if (needs_model or waiting.id in held) and self._hub.hears(waiting.id, waiting.owner):
                 expected = self._forecaster.of(waiting.id, line)
-                told = fact.model_copy(update={"model": waiting.model})
+                told = fact.model_copy(update={"model": waiting.model}) if needs_model else fact
                 self._hub.publish_waiting(waiting.id, told, None if expected is None else expected.expected_s)
 
     def _gone(self, job_id: str, plan: Download) -> None:
@@ -234,11 +287,25 @@ class Downloads:
         if not any(other.sources == plan.sources for other in self._live.values()):
             self._facts.pop(plan.sources, None)
 
-    async def _arrived(self) -> None:
+    async def _arrived(self, whole: Iterable[tuple[str, Wanted]]) -> None:
+        """`whole`: jobs whose LoRAs are all here now; whether they fit is known only now."""
+        for job_id, wanted in whole:
+            if (trouble := await asyncio.to_thread(self._trouble, wanted)) is not None:
+                await self._refuse([job_id], Failed(code="bad_input", message=trouble))
+            self._held.release(job_id)
         for model in list(self._missing):
             if await asyncio.to_thread(self._library.on_disk, self._library.find(model)):
                 self._missing.pop(model, None)
         self._wake()
+
+    def _trouble(self, wanted: Wanted) -> str | None:
+        """Why the model cannot wear what has come. Blocks."""
+        try:
+            spec = self._library.find(wanted.model)
+        except ModelNotFound:
+            return None  # its lane says so
+        known = self._library.loras.known([Lora(name=name) for name, _ in wanted.loras], spec)
+        return next((lora.trouble for lora in known.values() if lora.trouble), None)
 
     def _give_up(self, plan: Download, message: str) -> bool:
         """The jobs that waited for it fail with its reason, unless another brings the same; False: none waited."""
@@ -246,6 +313,7 @@ class Downloads:
             return True
         models = {model for model, sources in self._missing.items() if sources == plan.sources}
         waited = [waiting.id for waiting in self._store.order("engine") if waiting.model in models]
+        waited += self._held.of(plan.sources)
         self._spawn(self._refuse(waited, Failed(code="model_missing", message=message)))
         return bool(waited)
 
@@ -265,12 +333,16 @@ class Downloads:
         return None
 
     def waits(self, job: Job) -> Progress | None:
-        """Of a queued job that waits for its model: how far that is."""
-        sources = self._missing.get(job.plan.model)
-        if job.state is not State.QUEUED or sources is None or lane_of(job.plan) != "engine":
+        """Of a queued job that waits for its model, or a LoRA: how far that is."""
+        if job.state is not State.QUEUED or lane_of(job.plan) != "engine":
+            return None
+        model = self._missing.get(job.plan.model)
+        sources = model or next(iter(self._held.sources_of(job.id)), None)
+        if sources is None:
             return None
         fact = self._facts.get(sources)
-        fact = None if fact is None else fact.model_copy(update={"model": job.plan.model})
+        if fact is not None and model is not None:
+            fact = fact.model_copy(update={"model": job.plan.model})
         return Progress(job_id=job.id, pictures=1, phase="downloading", download=fact)
 
     def newest(self, job: Job) -> ProgressEvent | None:
@@ -281,14 +353,18 @@ class Downloads:
         return ProgressEvent(job.id, progress, progress.download)
 
     def due(self) -> Mapping[str, float]:
-        """When the missing models are expected to be here, in whole seconds from now."""
+        """When the missing models, and the LoRAs of jobs by id, are expected to be here, in whole seconds from now."""
         left: dict[Sources, float] = {}
-        line = self._store.order("network") if self._missing else ()
+        line = self._store.order("network") if self._missing or self._held.ids else ()
         for job_id, plan in self._live.items():
             expected = self._forecaster.of(job_id, line)
             if expected is not None:
                 left[plan.sources] = float(round(expected.expected_s))
-        return {model: left[sources] for model, sources in self._missing.items() if sources in left}
+        due = {model: left[sources] for model, sources in self._missing.items() if sources in left}
+        for job_id in self._held.ids:
+            seconds = [left[sources] for sources in self._held.sources_of(job_id) if sources in left]
+            due |= {job_id: max(seconds)} if seconds else {}
+        return due
 
     async def remove(self, spec: ModelSpec) -> None:
         """Remove what was downloaded of a model, in part or whole. Raises: ModelNotOnDisk, ModelKept."""

@@ -114,7 +114,7 @@ class NetworkLane(LaneRunner):
         try:
             return self._library.on_disk(self._library.find(plan.model))
         except ModelNotFound:
-            return False  # a LoRA: the child looks itself
+            return False  # a LoRA, or a model no longer served: the child looks itself
 
     @staticmethod
     def _log(job: Job, plan: Download, percent: int, total: int) -> None:

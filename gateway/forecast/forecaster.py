@@ -71,7 +71,7 @@ class Forecaster:
         self._free_since: dict[Lane, float] = {}
         self._starting_since: float | None = None
         self.coming: Callable[[], Mapping[str, float]] = dict
-        """Models that are downloaded now, and when they are here, in whole seconds from now."""
+        """Models, and jobs by id, whose downloads go on now, and when they are here, in whole seconds from now."""
 
     # ---- what happens ----------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class Forecaster:
         if not coming:
             return coming
         free = self._lane_left("engine").seconds
-        return {model: float(max(0, round(seconds - free))) for model, seconds in coming.items()}
+        return {waits: float(max(0, round(seconds - free))) for waits, seconds in coming.items()}
 
     def _forecast(self, begins: Cost, done: Cost, *, is_paused: bool) -> Forecast:
         low, high = self._accuracy.interval(done)

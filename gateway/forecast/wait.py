@@ -43,7 +43,8 @@ def along(
 ) -> dict[str, Due]:
     """The jobs of a lane in their order with the loads between them; `loaded` is in memory before the first.
 
-    `ready_in` says after how many seconds a model is here at all: its jobs are passed over until then.
+    `ready_in` says after how many seconds a model, or what a job by its id needs besides, is here: jobs are passed over
+    until then.
     """
     due: dict[str, Due] = {}
     gap = costs.of("gap").seconds
@@ -68,8 +69,9 @@ def _served(
     if not ready_in:
         return ((job_id, work, 0.0) for job_id, work in line)
     jobs = list(line)
-    absent = [(ready_in[work.model], place) for place, (_, work) in enumerate(jobs) if work.model in ready_in]
-    present = [place for place, (_, work) in enumerate(jobs) if work.model not in ready_in]
+    ready = [max(ready_in.get(work.model, 0.0), ready_in.get(job_id, 0.0)) for job_id, work in jobs]
+    absent = [(at, place) for place, at in enumerate(ready) if at > 0]
+    present = [place for place, at in enumerate(ready) if at <= 0]
     heapify(absent)
     served, at = [], 0.0
     while present or absent:
@@ -77,8 +79,9 @@ def _served(
             at = max(at, absent[0][0])
         while absent and absent[0][0] <= at:
             heappush(present, heappop(absent)[1])
-        job_id, work = jobs[heappop(present)]
-        served.append((job_id, work, ready_in.get(work.model, 0.0)))
+        place = heappop(present)
+        job_id, work = jobs[place]
+        served.append((job_id, work, ready[place]))
         at += costs.run(work).seconds
     return served
 

@@ -8,6 +8,7 @@ from typing import assert_never
 from engine.catalog import ModelSpec
 from engine.protocol import Download, Generate, Lane, Load, Ocr, Upscale, steps_to_run
 from gateway.job import Plans
+from gateway.lora_hub import LORA
 
 MEGAPIXEL = 1_000_000.0
 
@@ -52,7 +53,8 @@ def work_of(plan: Plans, spec: ModelSpec | None = None, done: int = 0) -> Work:
         case Ocr(model=model, count=count):
             return Work("cpu", model, None, "ocr", count - done)
         case Download(model=model):
-            return Work("network", model, None, "download", 1, gigabytes=10.0 if spec is None else spec.size_gb)
+            unknown = 0.3 if model.startswith(LORA) else 10.0
+            return Work("network", model, None, "download", 1, gigabytes=unknown if spec is None else spec.size_gb)
         case Upscale(model=model, quantize=quantize, width_px=width, height_px=height):
             steps = 1 if spec is None else spec.default_steps
             size = width * height / MEGAPIXEL

@@ -20,6 +20,8 @@ class WorkerInfo:
     lane: Lane = "engine"
     models: frozenset[str] | None = None
     """Models it can run now; None means all."""
+    held: frozenset[str] = frozenset()
+    """Jobs, by id, that cannot run yet."""
     lease_s: float | None = None
 
 

@@ -72,10 +72,10 @@ class KeptOrder:
         key = self._key_of.get(job_id)
         return None if key is None else bisect_left(self._keyed, key, key=_key)
 
-    def next(self, now: float, models: Collection[str] | None) -> Taken | None:
-        """The first job, of `models` where these are given."""
-        found = (job for _, job in self._keyed if models is None or job.model in models)
-        job = next(found, None)
+    def next(self, now: float, models: Collection[str] | None, held: Collection[str] = ()) -> Taken | None:
+        """The first job, of `models` where these are given, and not `held`."""
+        found = (job for _, job in self._keyed if job.id not in held)
+        job = next((job for job in found if models is None or job.model in models), None)
         return None if job is None else self.take(job, now)
 
     def take(self, job: Waiting, now: float) -> Taken:

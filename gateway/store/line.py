@@ -96,14 +96,14 @@ class Line:
     def set_paused(self, lane: Lane, paused: bool) -> None:
         self._lanes[lane].is_paused = paused
 
-    def next(self, lane: Lane, now: float, models: Collection[str] | None) -> Taken | None:
-        """Who is served next."""
+    def next(self, lane: Lane, now: float, models: Collection[str] | None, held: Collection[str] = ()) -> Taken | None:
+        """Who is served next: of `models` where these are given, and none that is `held`."""
         with self._lock:
             order = self._order(lane, now)
             if not self._lookahead:
-                return order.next(now, models)
-            found = (job for job in self._served(lane, now) if models is None or job.model in models)
-            job = next(found, None)
+                return order.next(now, models, held)
+            served = (job for job in self._served(lane, now) if job.id not in held)
+            job = next((job for job in served if models is None or job.model in models), None)
             return None if job is None else order.take(job, now)
 
     def order(self, lane: Lane, now: float) -> tuple[Waiting, ...]:
