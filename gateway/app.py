@@ -102,6 +102,7 @@ def _loras(settings: Settings) -> LoraLibrary:
         },
         hashes=settings.store.data_dir.resolve() / "lora_hashes.json",
         models_dir=settings.models.cache_dir.resolve(),
+        may_come=settings.models.auto_download,
     )
 
 

@@ -58,13 +58,10 @@ class LoraFile:
         assert self.file is not None
         return self.file, self.changed_ns, self.size_bytes
 
-    def trouble_on(self, spec: ModelSpec, *, may_come: bool = False) -> str | None:
-        """Why it cannot be put on this model, as a sentence; None where it can, or only trying will tell.
-
-        `may_come`: that it is on the hub only is no trouble.
-        """
+    def trouble_on(self, spec: ModelSpec) -> str | None:
+        """Why it cannot be put on this model, as a sentence; None where it can, or only trying will tell."""
         others = names_of(self.fit.models)
-        if self.hub is not None and self.file is None and may_come:
+        if self.hub is not None and self.file is None and self.trouble is None:
             if share_layers(_ROWS[self.hub.like], spec) is not False:
                 return None
             others = [self.hub.like]
@@ -75,7 +72,10 @@ class LoraFile:
 
 
 class LoraLibrary:
-    """Finds LoRAs in `folders`, the first one's coming first; those shipped with the gateway come last."""
+    """Finds LoRAs in `folders`, the first one's coming first; those shipped with the gateway come last.
+
+    `may_come`: those on the hub are fetched when they are asked for.
+    """
 
     def __init__(
         self,
@@ -85,7 +85,9 @@ class LoraLibrary:
         hub: Mapping[str, HubEntry] | None = None,
         hashes: Path | None = None,
         models_dir: Path | None = None,
+        may_come: bool = False,
     ) -> None:
+        self._may_come = may_come
         self._folders = tuple(dict.fromkeys(folder.absolute() for folder in (*folders, SHIPPED)))
         self._own_aliases = dict(aliases or {})
         self._hub = HubLoras(hub or {}, models_dir)
@@ -104,8 +106,8 @@ class LoraLibrary:
                 found.setdefault(name, replace(one, name=name, notes=notes_of(version[0], one.notes.metadata)))
             self._read = read
         for name, there in on_hub.items():
-            missing = LoraFile(name, None, trouble=f"LoRA '{clip(name)}' is not on this machine yet.")
-            found[name] = replace(found.get(name, missing), hub=there)
+            trouble = None if self._may_come else f"LoRA '{clip(name)}' is not on this machine yet."
+            found[name] = replace(found.get(name) or LoraFile(name, None, trouble=trouble), hub=there)
         return tuple(sorted(found.values(), key=lambda lora: lora.name))
 
     def missing(self, asked: Iterable[str]) -> list[tuple[str, HubLora]]:
@@ -131,15 +133,11 @@ class LoraLibrary:
             raise KeyError(name)
         return found
 
-    def known(self, asked: Collection[Lora], spec: ModelSpec, *, may_come: bool = False) -> dict[str, KnownLora]:
+    def known(self, asked: Collection[Lora], spec: ModelSpec) -> dict[str, KnownLora]:
         """Of these those that there are, by what they are called, and why a model cannot wear them. Blocks."""
         named = self._named(self.all()) if asked else {}
         found = {lora.name: named.get(_plain(lora.name)) for lora in asked}
-        return {
-            name: KnownLora(name=lora.name, trouble=lora.trouble_on(spec, may_come=may_come))
-            for name, lora in found.items()
-            if lora
-        }
+        return {name: KnownLora(name=lora.name, trouble=lora.trouble_on(spec)) for name, lora in found.items() if lora}
 
     def hashes(self, lora: LoraFile, *, read: bool = True) -> Hashes | None:
         """Of its file, read where it was not before and `read` says so; None where it is not known. Blocks."""

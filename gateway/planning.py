@@ -50,9 +50,7 @@ class Planner:
         missing = await self._missing(spec)
         if request.steps is None and options.default_steps is not None:
             request = request.model_copy(update={"steps": options.default_steps})
-        known = await asyncio.to_thread(
-            self._library.loras.known, request.loras, spec, may_come=self._options.auto_download
-        )
+        known = await asyncio.to_thread(self._library.loras.known, request.loras, spec)
         resolution = resolve(
             request,
             spec,

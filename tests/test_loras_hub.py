@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.sdapi.loras import lora_rows
 from engine.client import Engine, EngineOptions
 from engine.protocol import Download, Lora, ModelDownloading
 from gateway.errors import InvalidRequest, ModelComing, ModelNotOnDisk
@@ -59,7 +60,7 @@ async def service_in(
     service = JobService(
         store=SqliteStore(folder / "data"),
         engine=Engine(EngineOptions(backend="fake", fake_script=json.dumps({"step_seconds": 0}), backoff_s=(0.0,))),
-        library=Library(models, default="flux2-tiny", loras=LoraLibrary([], hub=hub, models_dir=models)),
+        library=Library(models, default="flux2-tiny", loras=LoraLibrary([], hub=hub, models_dir=models, may_come=auto)),
         pictures=pictures,
         spool=folder / "data" / "spool",
         options=ServiceOptions(auto_download=auto),
@@ -169,6 +170,7 @@ def test_a_collection_is_listed_once_its_list_is_here_and_fetched_member_by_memb
     async def story() -> None:
         async with service_in(tmp_path, hub=PENS) as service:
             await until(lambda: bool(members(service)))
+            assert {"pens/fine", "pens/sets/thick [v2]"} <= {row["name"] for row in lora_rows(service.library.loras)}
             assert members(service) == {"pens/fine": False, "pens/sets/thick [v2]": False}
             assert hub.bodies() == []
             for name in ("pens/other", "pens/old", "pens"):

@@ -98,6 +98,7 @@ class LoraShown(TypedDict):
     hash: str | None
     preview_url: str | None
     downloaded: bool
+    """Else it is fetched when it is asked for, unless that is its `trouble`."""
     repo: str | None
     """Where the settings say it is on the hub."""
     trouble: str | None

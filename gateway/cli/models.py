@@ -108,7 +108,8 @@ def list_loras(as_json: AsJson = False, url: Url = None, config: Config = None) 
     table = Table("lora", "for", "trigger words", "", box=None)
     for lora in found:
         words, models = (clipped(", ".join(lora[what]), 60) for what in ("trigger_words", "models"))
-        table.add_row(escape(clipped(lora["name"])), escape(models), escape(words), escape(lora["trouble"] or ""))
+        note = lora["trouble"] or ("" if lora["downloaded"] else "on the hub")
+        table.add_row(escape(clipped(lora["name"])), escape(models), escape(words), escape(note))
     out.print(table if table.row_count else "No LoRAs.")
 
 

@@ -42,7 +42,7 @@ export async function loadModels() {
 }
 
 async function loadLoras() {
-  loras = (await get("/loras")).loras.filter((one) => one.downloaded && !one.trouble);
+  loras = (await get("/loras")).loras.filter((one) => !one.trouble);
 }
 
 /** Those that the chosen model can wear, as far as anybody knows. */
@@ -137,7 +137,7 @@ function addLora(name = null, scale = null) {
     note.textContent = one?.activation_text ?? (one?.trigger_words.length ? `Say: ${one.trigger_words.join(", ")}` : "");
   };
   const value = h("output", {}, Number(scale).toFixed(2));
-  const choice = h("select", { "aria-label": "LoRA", onchange: () => { words(); keep(); } }, fitting().map((one) => h("option", { value: one.name }, one.title ?? one.name)));
+  const choice = h("select", { "aria-label": "LoRA", onchange: () => { words(); keep(); } }, fitting().map((one) => h("option", { value: one.name }, `${one.title ?? one.name}${one.downloaded ? "" : " (on the hub)"}`)));
   if (name) choice.value = name;
   words();
   const row = h("div", { class: "row lora" }, choice,
