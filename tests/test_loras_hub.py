@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from adapters.sdapi.loras import lora_rows
+from engine.catalog import HubFiles
 from engine.client import Engine, EngineOptions
 from engine.protocol import Download, Lora, ModelDownloading
+from gateway.downloads.lists import bring_lists
 from gateway.errors import InvalidRequest, ModelComing, ModelNotOnDisk
 from gateway.hub import ProgressEvent
 from gateway.job import State
@@ -196,3 +198,19 @@ def test_a_collection_is_listed_once_its_list_is_here_and_fetched_member_by_memb
         assert {file.name for file in files} == {"fine.safetensors", "thick [v2].safetensors"}
 
     run(story())
+
+
+def test_a_list_that_does_not_come_is_asked_for_again_and_the_log_says_why(
+    hub: ToyHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.refusals["someone/pens"] = (403, "GatedRepo")
+    library = LoraLibrary([], hub=PENS, models_dir=tmp_path)
+
+    def unlisted() -> list[HubFiles]:
+        if caplog.messages:
+            hub.refusals.clear()
+        return library.unlisted()
+
+    run(bring_lists(tmp_path, unlisted, pauses_s=(0.0,)))
+    assert "accept its licence" in caplog.text
+    assert library.find("pens/fine") is not None
