@@ -8,6 +8,7 @@ from enum import IntEnum, StrEnum
 from pydantic import TypeAdapter
 
 from engine.protocol import (
+    UNCACHED,
     Cancelled,
     CancelReason,
     CancelRequested,
@@ -66,9 +67,9 @@ ProgressFacts = ModelDownloading | ModelLoading | ModelLoaded | StepDone | Decod
 Outcome = Succeeded | Failed | Cancelled
 Plans = Generate | Upscale | Load | Ocr | Download
 
-state_fact: TypeAdapter[StateFacts] = TypeAdapter(StateFact)
-progress_fact: TypeAdapter[ProgressFacts] = TypeAdapter(ProgressFact)
-plan_adapter: TypeAdapter[Plans] = TypeAdapter(Plan)
+state_fact: TypeAdapter[StateFacts] = TypeAdapter(StateFact, config=UNCACHED)
+progress_fact: TypeAdapter[ProgressFacts] = TypeAdapter(ProgressFact, config=UNCACHED)
+plan_adapter: TypeAdapter[Plans] = TypeAdapter(Plan, config=UNCACHED)
 
 TRANSITIONS: dict[tuple[State | None, type[StateFacts]], State] = {
     (None, Queued): State.QUEUED,

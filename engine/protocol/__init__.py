@@ -31,6 +31,7 @@ from engine.protocol.facts import (
 )
 from engine.protocol.plans import (
     LANES,
+    UNCACHED,
     Control,
     Download,
     EngineJob,
@@ -70,6 +71,7 @@ from engine.protocol.wire import (
 __all__ = [
     "LANES",
     "MAX_LINE_BYTES",
+    "UNCACHED",
     "Cancel",
     "CancelReason",
     "CancelRequested",

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.catalog import HubFiles
 
+UNCACHED = ConfigDict(cache_strings="keys")
+"""Of TypeAdapters: pydantic would keep thousands of ids and hashes that never come again."""
+
 
 class Frozen(BaseModel):
     """A value: never changed, no unknown fields."""

@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter
 
 from engine.catalog import ModelSpec
 from engine.protocol.facts import EngineFact
-from engine.protocol.plans import EnginePlan, Frozen
+from engine.protocol.plans import UNCACHED, EnginePlan, Frozen
 
 
 class Run(Frozen):
@@ -92,8 +92,8 @@ Report = Annotated[Ready | Pong | Memory | JobReport, Field(discriminator="kind"
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 
-_command: TypeAdapter[Run | Cancel | Skip | Ping] = TypeAdapter(Command)
-_report: TypeAdapter[Ready | Pong | Memory | JobReport] = TypeAdapter(Report)
+_command: TypeAdapter[Run | Cancel | Skip | Ping] = TypeAdapter(Command, config=UNCACHED)
+_report: TypeAdapter[Ready | Pong | Memory | JobReport] = TypeAdapter(Report, config=UNCACHED)
 
 
 def encode(message: Frozen) -> bytes:
