@@ -1,4 +1,4 @@
-"""What our small children share: frames on their pipes, and a bound on their memory.
+"""What our small children share: frames on their pipes, a bound on their memory, and a death.
 
 A frame is a 4-byte big-endian length and as many bytes. Knows nothing of what is in one.
 """
@@ -10,9 +10,17 @@ import logging
 import os
 import struct
 import sys
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 LENGTH = struct.Struct(">I")
+
+
+class ChildDied(Exception):
+    """The child died, or was killed for being silent too long."""
+
+    def __init__(self, reason: Literal["engine_crash", "engine_timeout"]) -> None:
+        self.reason: Literal["engine_crash", "engine_timeout"] = reason
+        super().__init__(reason)
 
 
 def framed(data: bytes) -> bytes:

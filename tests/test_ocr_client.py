@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
-from gateway.child import framed, read_frame
+from gateway.child import ChildDied, framed, read_frame
 from gateway.errors import InvalidRequest, Unavailable
-from gateway.ocr.client import OcrClient, OcrDied, OcrOptions, OcrRefused
+from gateway.ocr.client import OcrClient, OcrOptions, OcrRefused
 from gateway.ocr.wire import Read
 from tests.engine_support import alive, gone
 from tests.ocr_support import CHILD, OBEDIENT, empty_pdf, encrypted_pdf, pids_by, script
@@ -62,7 +62,7 @@ def test_pages_come_one_by_one_from_one_child_that_loads_once() -> None:
 def test_a_child_that_dies_or_babbles_is_replaced(action: str) -> None:
     async def story() -> None:
         async with client() as ocr:
-            with pytest.raises(OcrDied) as death:
+            with pytest.raises(ChildDied) as death:
                 await facts_of(ocr, script("page", action), 2)
             assert death.value.reason == "engine_crash"
             assert ocr.pid is None
@@ -87,7 +87,7 @@ def test_a_child_killed_between_two_documents_costs_nothing() -> None:
 def test_a_silent_child_is_killed() -> None:
     async def story() -> None:
         async with client(replace(OBEDIENT, page_s=3.0)) as ocr:
-            with pytest.raises(OcrDied) as death:
+            with pytest.raises(ChildDied) as death:
                 await facts_of(ocr, script("sleep"), 1)
             assert death.value.reason == "engine_timeout"
             assert ocr.pid is None
@@ -146,7 +146,7 @@ def test_requests_at_the_same_time_wait_for_each_other() -> None:
 def test_a_child_that_cannot_be_started_is_a_crash_for_a_job_and_503_for_a_check() -> None:
     async def story() -> None:
         async with client(replace(OBEDIENT, command=("/no/such/program",))) as ocr:
-            with pytest.raises(OcrDied):
+            with pytest.raises(ChildDied):
                 await facts_of(ocr, script("page"), 1)
             with pytest.raises(Unavailable):
                 await ocr.count_pages(script("page"))

@@ -10,11 +10,10 @@ import signal
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 
-from gateway.child import framed, log_stderr, next_frame
+from gateway.child import ChildDied, framed, log_stderr, next_frame
 from gateway.downloads.wire import MAX_ANSWER_BYTES, Answer, Fetch, Had, answer
 
 log = logging.getLogger("gateway.downloads")
@@ -32,18 +31,10 @@ ENVIRONMENT = {
 }
 
 
-class DownloadDied(Exception):
-    """The child died, or was killed for being silent too long."""
-
-    def __init__(self, reason: Literal["engine_crash", "engine_timeout"]) -> None:
-        self.reason: Literal["engine_crash", "engine_timeout"] = reason
-        super().__init__(reason)
-
-
 async def fetched(asked: Fetch) -> AsyncGenerator[Answer]:
     """What the child tells; the last is Fetched or NotFetched. A caller that leaves early kills it.
 
-    Raises: DownloadDied.
+    Raises: ChildDied.
     """
     try:
         child = await asyncio.create_subprocess_exec(
@@ -59,7 +50,7 @@ async def fetched(asked: Fetch) -> AsyncGenerator[Answer]:
         )
     except OSError:
         log.exception("the download process could not be started")
-        raise DownloadDied("engine_crash") from None
+        raise ChildDied("engine_crash") from None
     listening = asyncio.create_task(log_stderr(child, log))
     try:
         assert child.stdin is not None
@@ -73,9 +64,9 @@ async def fetched(asked: Fetch) -> AsyncGenerator[Answer]:
                 return
     except TimeoutError:
         log.error("the download process, pid %d, was silent too long", child.pid)
-        raise DownloadDied("engine_timeout") from None
+        raise ChildDied("engine_timeout") from None
     except (OSError, asyncio.IncompleteReadError, ValidationError):
-        raise DownloadDied("engine_crash") from None
+        raise ChildDied("engine_crash") from None
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)

@@ -8,15 +8,16 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
 
-from engine.protocol import Cancelled, CancelReason, Download, Failed, ModelDownloading, Succeeded
-from gateway.downloads.client import DownloadDied, fetched
+from engine.protocol import Download, Failed, FailureCode, ModelDownloading, Succeeded
+from gateway.child import ChildDied
+from gateway.child_lane import ChildLane
+from gateway.downloads.client import fetched
 from gateway.downloads.wire import Fetch, Fetched, Had, NotFetched
 from gateway.errors import ModelNotFound
 from gateway.forecast import Forecaster
 from gateway.hub import Hub
 from gateway.job import Job, Outcome
 from gateway.library import Library
-from gateway.runner import LaneRunner
 from gateway.store.base import JobStore, Lease
 
 log = logging.getLogger("gateway.downloads")
@@ -30,7 +31,7 @@ LOGGED_PERCENT = 25
 Tell = Callable[[Download, ModelDownloading], None]
 
 
-class NetworkLane(LaneRunner):
+class NetworkLane(ChildLane):
     """`tell` hears how far a download is, for those who wait for it."""
 
     lane = "network"
@@ -40,54 +41,16 @@ class NetworkLane(LaneRunner):
         self._library = library
         self._forecaster = forecaster
         self._tell = tell
-        self._work: asyncio.Task[Outcome] | None = None
 
-    async def start(self) -> None:
-        self._loop = asyncio.create_task(self._run(), name="network lane")
+    def _extent(self, lease: Lease) -> tuple[int, int]:
+        return 1, 0
 
-    async def stop(self) -> None:
-        """Give the running job back to the queue; what has come is kept."""
-        self._stopping = True
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+    def _failure(self, died: ChildDied) -> tuple[FailureCode, str]:
+        return "model_missing", FAILURE_TEXT[died.reason]
 
-    async def cancel(self, job_id: str, reason: CancelReason) -> None:
-        """Kills the child; what has come is kept for another try."""
-        self._cancels[job_id] = reason
-        if self._work is not None and self.running is not None and self.running.id == job_id:
-            self._work.cancel()
-
-    async def _wait_ready(self) -> None:
-        """The child starts with the job."""
-
-    def _tidy(self, job_id: str) -> None:
-        """What has come belongs to the model, not to the job."""
-
-    async def _do(self, lease: Lease) -> None:
-        job = self.running = lease.job
-        plan = job.plan
+    async def _outcome(self, lease: Lease) -> Outcome:
+        job, plan = lease.job, lease.job.plan
         assert isinstance(plan, Download), "the store gives this lane its own jobs only"
-        self._hub.begin(job.id, 1, 0)
-        if job.id in self._cancels:
-            return await self._end(lease, Cancelled())
-        work = self._work = asyncio.create_task(self._fetch(job, plan))
-        try:
-            await asyncio.wait({work})
-        finally:
-            self._work = None
-            if not work.done():
-                work.cancel()
-                await asyncio.gather(work, return_exceptions=True)
-        if work.cancelled():
-            return await self._end(lease, Cancelled())
-        error = work.exception()
-        if isinstance(error, DownloadDied):
-            return await self._died(lease, "model_missing", FAILURE_TEXT[error.reason])
-        await self._end(lease, work.result())
-
-    async def _fetch(self, job: Job, plan: Download) -> Outcome:
-        """Raises: DownloadDied."""
         if await asyncio.to_thread(self._is_here, plan):
             return Succeeded()
         asked = Fetch(models_dir=str(self._library.models_dir), sources=plan.sources)
@@ -108,7 +71,7 @@ class NetworkLane(LaneRunner):
                         return Succeeded()
                     case NotFetched(code=code, message=message):
                         return Failed(code=code, message=message)
-        raise DownloadDied("engine_crash")
+        raise ChildDied("engine_crash")
 
     def _is_here(self, plan: Download) -> bool:
         try:

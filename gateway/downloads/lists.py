@@ -10,7 +10,8 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from engine.catalog import HubFiles
-from gateway.downloads.client import DownloadDied, fetched
+from gateway.child import ChildDied
+from gateway.downloads.client import fetched
 from gateway.downloads.wire import Fetch, NotFetched
 
 log = logging.getLogger("gateway.downloads")
@@ -38,7 +39,7 @@ async def _bring(models_dir: Path, source: HubFiles) -> None:
         async with aclosing(fetched(asked)) as answers:
             async for found in answers:
                 reason = found.message if isinstance(found, NotFetched) else None
-    except DownloadDied:
+    except ChildDied:
         reason = "The process that downloads stopped."
     if reason is None:
         log.info("the list of %s is here", source.repo)

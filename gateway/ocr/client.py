@@ -15,12 +15,12 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import assert_never
 
 from pydantic import ValidationError
 
 from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
-from gateway.child import framed, log_stderr, next_frame
+from gateway.child import ChildDied, framed, log_stderr, next_frame
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.ocr.packages import MODEL
 from gateway.ocr.wire import MAX_ANSWER_BYTES, Answer, Counted, CountPages, NotLoaded, Read, Refused, Request, answer
@@ -72,14 +72,6 @@ class OcrNotLoaded(Exception):
     """What reads could not be loaded; the child lives."""
 
 
-class OcrDied(Exception):
-    """The child died, or was killed for being silent too long."""
-
-    def __init__(self, reason: Literal["engine_crash", "engine_timeout"]) -> None:
-        self.reason: Literal["engine_crash", "engine_timeout"] = reason
-        super().__init__(reason)
-
-
 class OcrClient:
     """One child, one request at a time. Belongs to one event loop; `close` in the end.
 
@@ -114,7 +106,7 @@ class OcrClient:
                         return found.pages
         except OcrRefused as refusal:
             raise InvalidRequest(refusal.message, param="image") from None
-        except OcrDied:
+        except ChildDied:
             raise InvalidRequest("The PDF cannot be opened.", param="image") from None
         except OSError as error:
             raise Unavailable("PDFs cannot be opened now.") from error
@@ -123,7 +115,7 @@ class OcrClient:
     async def read(self, plan: Ocr, document: bytes, first: int) -> AsyncGenerator[Fact]:
         """What happens while the pages from index `first` on are read; a caller that leaves early kills the child.
 
-        Raises: OcrRefused, OcrNotLoaded, OcrDied.
+        Raises: OcrRefused, OcrNotLoaded, ChildDied.
         """
         asked = Read(pages=plan.pages, dpi=plan.dpi, first=first)
         try:
@@ -133,7 +125,7 @@ class OcrClient:
                         yield found
         except OSError as error:
             log.exception("the OCR process could not be started")
-            raise OcrDied("engine_crash") from error
+            raise ChildDied("engine_crash") from error
 
     async def close(self) -> None:
         """End the child; a later request starts another."""
@@ -146,7 +138,7 @@ class OcrClient:
     async def _ask(
         self, asked: Request, document: bytes, silence_s: float, model: str
     ) -> AsyncGenerator[Fact | Counted]:
-        """Raises: OcrRefused, OcrNotLoaded, OcrDied, OSError where no child can be started."""
+        """Raises: OcrRefused, OcrNotLoaded, ChildDied, OSError where no child can be started."""
         async with self._turn:
             if self._idle is not None:
                 self._idle.cancel()
@@ -168,9 +160,9 @@ class OcrClient:
                         return
             except TimeoutError:
                 log.error("the OCR process, pid %d, was silent too long", child.pid)
-                raise OcrDied("engine_timeout") from None
+                raise ChildDied("engine_timeout") from None
             except (OSError, asyncio.IncompleteReadError, ValidationError):
-                raise OcrDied("engine_crash") from None
+                raise ChildDied("engine_crash") from None
             finally:
                 # An answer nobody waits for would be taken for the next document's.
                 if is_clean:

@@ -5,18 +5,18 @@ Knows the store, the hub and the OCR child; no client and no protocol.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import aclosing
 
-from engine.protocol import Cancelled, CancelReason, Failed, Ocr, PageRead, Succeeded
+from engine.protocol import Failed, FailureCode, Ocr, PageRead, Succeeded
+from gateway.child import ChildDied
+from gateway.child_lane import ChildLane
 from gateway.errors import GatewayError, ModelNotFound, StorageFull
 from gateway.hub import Hub
 from gateway.job import Outcome
-from gateway.ocr.client import OcrClient, OcrDied, OcrNotLoaded, OcrOptions, OcrRefused
+from gateway.ocr.client import OcrClient, OcrNotLoaded, OcrOptions, OcrRefused
 from gateway.ocr.packages import MODEL, check_installed, check_vision
 from gateway.ocr.request import OcrRequest, is_pdf, resolve
-from gateway.runner import LaneRunner
 from gateway.store.base import JobStore, Lease
 
 log = logging.getLogger("gateway.ocr")
@@ -27,7 +27,7 @@ FAILURE_TEXT = {
 }
 
 
-class OcrLane(LaneRunner):
+class OcrLane(ChildLane):
     """One document at a time. A second child looks at PDFs as they come in: it must not wait for a long one."""
 
     lane = "cpu"
@@ -37,25 +37,12 @@ class OcrLane(LaneRunner):
         self._options = options
         self._reader = OcrClient(options)
         self._checker = OcrClient(options)
-        self._work: asyncio.Task[Outcome] | None = None
-
-    async def start(self) -> None:
-        self._loop = asyncio.create_task(self._run(), name="cpu lane")
 
     async def stop(self) -> None:
-        """Give the running job back to the queue and end the children; pages that were read are kept."""
-        self._stopping = True
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+        """As every lane, and end the children."""
+        await super().stop()
         await self._reader.close()
         await self._checker.close()
-
-    async def cancel(self, job_id: str, reason: CancelReason) -> None:
-        """A page cannot be interrupted, so the child is killed; it is back within seconds."""
-        self._cancels[job_id] = reason
-        if self._work is not None and self.running is not None and self.running.id == job_id:
-            self._work.cancel()
 
     async def let_go(self, model: str) -> bool:
         """Give back the memory of that reader, once it has no job; whether it held any. The next job starts it."""
@@ -83,39 +70,20 @@ class OcrLane(LaneRunner):
         else:
             raise ModelNotFound(param="model")
 
-    def _tidy(self, job_id: str) -> None:
-        """Nothing lies about: documents and pages travel through pipes."""
-
     # ---- one job ---------------------------------------------------------------------------------
 
-    async def _wait_ready(self) -> None:
-        """The child starts with the job."""
-
-    async def _do(self, lease: Lease) -> None:
-        job = self.running = lease.job
-        plan = job.plan
+    def _extent(self, lease: Lease) -> tuple[int, int]:
+        plan = lease.job.plan
         assert isinstance(plan, Ocr), "the store gives this lane its own jobs only"
-        self._hub.begin(job.id, plan.count, len(job.pages))
-        if job.id in self._cancels:
-            return await self._end(lease, Cancelled())
-        work = self._work = asyncio.create_task(self._read(lease, plan))
-        try:
-            await asyncio.wait({work})
-        finally:
-            self._work = None
-            if not work.done():
-                work.cancel()
-                await asyncio.gather(work, return_exceptions=True)
-        if work.cancelled():
-            return await self._end(lease, Cancelled())
-        error = work.exception()
-        if isinstance(error, OcrDied):
-            return await self._died(lease, error.reason, FAILURE_TEXT[error.reason])
-        await self._end(lease, work.result())
+        return plan.count, len(lease.job.pages)
 
-    async def _read(self, lease: Lease, plan: Ocr) -> Outcome:
-        """Raises: OcrDied."""
-        job = lease.job
+    def _failure(self, died: ChildDied) -> tuple[FailureCode, str]:
+        return died.reason, FAILURE_TEXT[died.reason]
+
+    async def _outcome(self, lease: Lease) -> Outcome:
+        """A page cannot be interrupted: a cancel kills the child, which is back within seconds."""
+        job, plan = lease.job, lease.job.plan
+        assert isinstance(plan, Ocr)
         first = len(job.pages)
         if first == plan.count:
             return Succeeded()
