@@ -98,12 +98,7 @@ def level_of(job: Waiting, turns: Turns, now: float) -> int:
     return min(OVERDUE, level + max(0, int(waited // AGEING_S)))
 
 
-def next_rise(waiting: Iterable[Waiting], turns: Turns, now: float) -> float:
-    """When the order changes by age alone, at the earliest: until then an order once computed holds."""
-    return min((next_rise_of(job, turns, now) for job in _heads(waiting)), default=float("inf"))
-
-
-def next_rise_of(job: Waiting, turns: Turns, now: float) -> float:
+def next_rise(job: Waiting, turns: Turns, now: float) -> float:
     """When the first job of its owner in its class rises next; never above the highest."""
     if level_of(job, turns, now) == OVERDUE:
         return float("inf")
@@ -153,15 +148,6 @@ def moved(line: Sequence[Waiting], job_id: str, to: int) -> dict[str, Standing]:
     own.remove(job)
     own.insert(max(0, min(to, len(own))), job)
     return {o.id: standing for o, standing in zip(own, standings, strict=True) if o.standing != standing}
-
-
-def _heads(waiting: Iterable[Waiting]) -> Iterator[Waiting]:
-    """Of each owner in each class the first."""
-    seen: set[tuple[int, str]] = set()
-    for job in sorted(waiting, key=_number):
-        if job.group not in seen:
-            seen.add(job.group)
-            yield job
 
 
 def keyed(waiting: Iterable[Waiting], turns: Turns, now: float) -> Iterator[tuple[Key, Waiting]]:

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from gateway.queue import OVERDUE, Key, Turns, Waiting, keyed, next_rise_of, served
+from gateway.queue import OVERDUE, Key, Turns, Waiting, keyed, next_rise, served
 
 Group = tuple[int, str]
 
@@ -52,7 +52,7 @@ class KeptOrder:
             group = self._groups.setdefault(job.group, deque())
             group.append(job.id)
             if len(group) == 1:
-                self._until = min(self._until, next_rise_of(job, turns, now))
+                self._until = min(self._until, next_rise(job, turns, now))
         self._keyed.sort(key=_key)
         self._line: tuple[Waiting, ...] | None = None
 
@@ -106,7 +106,7 @@ class KeptOrder:
         group.popleft()
         if group:
             next_head = self._keyed[self.place(group[0]) or 0][1]
-            self._until = min(self._until, next_rise_of(next_head, taken.turns, taken.at))
+            self._until = min(self._until, next_rise(next_head, taken.turns, taken.at))
         else:
             del self._groups[job.group]
         self._line = None
@@ -126,7 +126,7 @@ class KeptOrder:
         group = self._groups.setdefault(slot, deque())
         group.append(job.id)
         if len(group) == 1:  # its age counts from its coming: before `until` it stays in its class
-            self._until = min(self._until, next_rise_of(job, self._turns, job.standing.since))
+            self._until = min(self._until, next_rise(job, self._turns, job.standing.since))
         self._line = None
 
 
