@@ -110,6 +110,11 @@ class LoraLibrary:
             found[name] = replace(found.get(name) or LoraFile(name, None, trouble=trouble), hub=there)
         return tuple(sorted(found.values(), key=lambda lora: lora.name))
 
+    @property
+    def are_on_hub(self) -> bool:
+        """Whether the settings name any there."""
+        return bool(self._hub)
+
     def missing(self, asked: Iterable[str]) -> list[tuple[str, HubLora]]:
         """Of these those that are on the hub and not here. Blocks."""
         if not self._hub:

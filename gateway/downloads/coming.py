@@ -87,12 +87,15 @@ class Downloads:
         """Take up what an earlier process left: downloads, and jobs that wait for one; have LoRA collections listed."""
         if self._auto and not folders.is_offline():
             self._spawn(bring_lists(self._library.models_dir, self._library.loras.unlisted))
+        for waiting in self._store.order("network"):
+            plan = (await self._store.get(waiting.id)).plan
+            if isinstance(plan, Download):
+                self._live[waiting.id] = plan
         drawn: dict[str, Generate] = {}
-        for job in await self._store.waiting(limit=100_000):
-            if isinstance(job.plan, Download):
-                self._live[job.id] = job.plan
-            elif isinstance(job.plan, Generate) and job.plan.loras:
-                drawn[job.id] = job.plan
+        if self._auto and self._library.loras.are_on_hub:  # else nobody waits for one: a long queue need not be read
+            for job in await self._store.waiting(limit=100_000):
+                if isinstance(job.plan, Generate) and job.plan.loras:
+                    drawn[job.id] = job.plan
         for job_id, wanted in (await self._wanted(drawn)).items():
             self._held.hold(job_id, wanted)
             await self._bring_loras(wanted)
