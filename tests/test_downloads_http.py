@@ -151,19 +151,19 @@ def test_bytes_are_told_on_the_job_its_stream_and_the_model_and_mflux_servers_lo
 
 def test_openai_is_told_to_come_again_or_waits_where_it_streams(hub: ToyHub, gateway: Live) -> None:
     hold(hub, 100)
-    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="user-key-0123456789", max_retries=0)
     asked: dict[str, Any] = {"model": LATER, "prompt": "a red circle", "size": "64x64"}
-    with pytest.raises(openai.APIStatusError) as caught:
-        client.images.generate(**asked)
-    assert caught.value.status_code == 503
-    assert caught.value.response.headers["retry-after"] == "60"
-    assert caught.value.code == "model_downloading"
-    with pytest.raises(openai.APIStatusError) as edited:
-        client.images.edit(image=("a.png", png()), **asked)
-    assert edited.value.status_code == 503
-    hub.go_on.set()
-    kinds = [event.type for event in client.images.generate(**asked, stream=True)]
-    assert kinds[-1] == "image_generation.completed"
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="user-key-0123456789", max_retries=0) as client:
+        with pytest.raises(openai.APIStatusError) as caught:
+            client.images.generate(**asked)
+        assert caught.value.status_code == 503
+        assert caught.value.response.headers["retry-after"] == "60"
+        assert caught.value.code == "model_downloading"
+        with pytest.raises(openai.APIStatusError) as edited:
+            client.images.edit(image=("a.png", png()), **asked)
+        assert edited.value.status_code == 503
+        hub.go_on.set()
+        kinds = [event.type for event in client.images.generate(**asked, stream=True)]
+        assert kinds[-1] == "image_generation.completed"
 
 
 def png() -> bytes:

@@ -161,14 +161,14 @@ def test_an_input_picture_is_masked_and_its_settings_come_back(gateway: Live, ta
 
 
 def test_a_job_of_the_openai_client_is_seen_with_progress_preview_and_picture(gateway: Live, tab: Studio) -> None:
-    client = OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
     paused(gateway, tab)
 
     def ask() -> None:
         """Large enough to be seen while it is drawn."""
         asked = {"prompt": "a green kite", "size": "512x512", "extra_body": {"steps": 8}}
-        for _ in client.images.generate(model="flux2-tiny", stream=True, partial_images=3, **asked):
-            pass
+        with OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0) as client:
+            for _ in client.images.generate(model="flux2-tiny", stream=True, partial_images=3, **asked):
+                pass
 
     asking = threading.Thread(target=ask)
     asking.start()
