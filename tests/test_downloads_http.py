@@ -131,6 +131,7 @@ def test_bytes_are_told_on_the_job_its_stream_and_the_model_and_mflux_servers_lo
     assert shown["progress_detail"]["phase"] == "downloading"
     assert shown["progress_detail"]["download"]["total_bytes"] == sum(map(len, FILES.values()))
     assert shown["eta_seconds"] > 0
+    assert shown["progress_detail"]["eta_seconds"] > 0
     status = get(gateway, f"/api/v1/models/{WATCHED}/status")
     assert (status["status"], status["download"]["status"]) == ("downloading", "downloading")
     rows = {row["title"]: row for row in get(gateway, "/api/v1/models")["models"]}

@@ -152,6 +152,14 @@ def test_an_unknown_key_is_an_error_naming_the_nearest(file: str, wrong: str, ne
         ("models: {hub: {a: {repo: ../b, like: z-image}}}", "models.hub.a.repo"),
         ("models: {hub: {a: {repo: a/b, like: z-image, revision: main}}}", "models.hub.a.revision"),
         ("models: {hub: {z-image: {repo: a/b, like: z-image}}}", "models.hub.z-image: there is another model"),
+        (
+            f"models: {{hub: {{a: {{repo: black-forest-labs/FLUX.1-schnell, like: z-image, revision: {'a' * 40}}}}}}}",
+            "models.hub.a.revision: another model or LoRA takes black-forest-labs/FLUX.1-schnell at",
+        ),
+        (
+            "loras: {hub: {a: {repo: x/y, revision: one}, b: {repo: x/y, revision: two}}}",
+            "loras.hub.b.revision: another model or LoRA takes x/y at one",
+        ),
         ("generation: {max_batch_size: 11}", "generation.max_batch_size"),
         ("access: {origins: [evil.example]}", "access.origins"),
         ("access: {hosts: ['http://x']}", "access.hosts"),

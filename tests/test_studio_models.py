@@ -92,6 +92,21 @@ def test_a_download_is_cancelled_and_goes_on_where_it_was(served: tuple[ToyHub, 
     hub.go_on.set()
 
 
+@pytest.mark.parametrize(
+    ("model", "asked", "offered", "least_steps"),
+    [("qwen-image-2.1", 1000, 992, 2), ("ideogram-4", 100, 256, 1), (PULLED, 9000, 2048, 1)],
+)
+def test_sizes_and_steps_are_those_the_model_draws(
+    tab: Studio, model: str, asked: int, offered: int, least_steps: int
+) -> None:
+    tab.page.select_option("#model", model)
+    tab.page.fill("#width", str(asked))
+    tab.page.press("#width", "Tab")
+    assert tab.page.input_value("#width") == str(offered)
+    assert tab.page.get_attribute("#steps", "min") == str(least_steps)
+    assert tab.page.evaluate("width.validity.valid")
+
+
 def test_a_picture_is_enlarged(tab: Studio) -> None:
     page = tab.page
     tab.draw("a small thing")

@@ -15,12 +15,15 @@ class ModelConfig(TypedDict):
 
 class Capabilities(TypedDict):
     """What the model can do, and what it draws with where nothing is said. `native_px` is the only edge length that
-    it knows, sizes are multiples of `step_px`; `control` the kind of map that its ControlNet follows."""
+    it knows; sizes are multiples of `step_px` from `min_px` to `max_px`; `control` is the kind of map that its
+    ControlNet follows."""
 
     task: Literal["generate", "upscale"]
     default_px: int
     native_px: int | None
     step_px: int
+    min_px: int
+    max_px: int
     default_steps: int
     min_steps: int
     max_steps: int

@@ -85,6 +85,8 @@ def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
         "default_px": spec.default_px,
         "native_px": spec.native_px,
         "step_px": spec.step_px,
+        "min_px": max(limits.min_px, spec.min_px),
+        "max_px": limits.max_px,
         "default_steps": core.settings.generation.default_steps or spec.default_steps,
         "min_steps": spec.min_steps,
         "max_steps": limits.max_steps if as_sent else min(limits.max_steps, spec.useful_max_steps),

@@ -346,7 +346,9 @@ class Downloads:
         fact = self._facts.get(sources)
         if fact is not None and model is not None:
             fact = fact.model_copy(update={"model": job.plan.model})
-        return Progress(job_id=job.id, pictures=1, phase="downloading", download=fact)
+        expected = self._forecaster.of(job.id, self._store.order("engine"))
+        left = None if expected is None else expected.expected_s
+        return Progress(job_id=job.id, pictures=1, phase="downloading", download=fact, expected_s=left)
 
     def newest(self, job: Job) -> ProgressEvent | None:
         """What a listener who comes late should know first."""

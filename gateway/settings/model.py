@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from engine.catalog import CATALOG, EMBEDDED
 from gateway.ocr.packages import MODEL as READER
 from gateway.request import Limits
+from gateway.settings.checks import check_commits, check_model, clip
 from gateway.settings.values import (
     Bits,
     Bytes,
@@ -331,21 +331,26 @@ class Settings(BaseSettings):
         served = known | set(models.local) | set(models.hub)
         for name, local in models.local.items():
             if local.like is not None:
-                _check_model(f"models.local.{name}.like", local.like, known)
+                check_model(f"models.local.{name}.like", local.like, known)
         for name, hub in models.hub.items():
-            _check_model(f"models.hub.{name}.like", hub.like, known - {EMBEDDED})
+            check_model(f"models.hub.{name}.like", hub.like, known - {EMBEDDED})
             if name in known | set(models.local):
                 raise ValueError(f"models.hub.{clip(name)}: there is another model of that name")
         for name, target in models.aliases.items():
-            _check_model(f"models.aliases.{name}", target, served)
+            check_model(f"models.aliases.{name}", target, served)
         if models.default is not None:
-            _check_model("models.default", models.default, served | set(models.aliases))
+            check_model("models.default", models.default, served | set(models.aliases))
         for name, lora in self.loras.hub.items():
-            _check_model(f"loras.hub.{name}.like", lora.like, known)
+            check_model(f"loras.hub.{name}.like", lora.like, known)
+        check_commits(
+            (f"{section}.hub.{name}", entry.repo, entry.revision)
+            for section, entries in (("models", models.hub), ("loras", self.loras.hub))
+            for name, entry in entries.items()
+        )
         for name in self.ocr.models:
             if name in served | set(models.aliases) | {READER}:
                 raise ValueError(f"ocr.models.{clip(name)}: there is another model of that name")
-        _check_model("ocr.default", self.ocr.default, set(self.ocr.models) | {READER})
+        check_model("ocr.default", self.ocr.default, set(self.ocr.models) | {READER})
         return self
 
     def check_bind(self) -> None:
@@ -374,20 +379,3 @@ def keys() -> Iterator[tuple[str, str]]:
         assert isinstance(model, type)
         assert issubclass(model, Section)
         yield from ((section, key) for key in model.model_fields)
-
-
-def clip(text: str) -> str:
-    """At most 64 printable characters of something a person or a file said."""
-    plain = text.encode("unicode_escape").decode()
-    return plain if len(plain) <= 64 else plain[:61] + "..."
-
-
-def _check_model(key: str, name: str, known: set[str]) -> None:
-    if name in known:
-        return
-    why = next((spec.unavailable for spec in CATALOG if spec.name == name and spec.unavailable), None)
-    if why is not None:
-        raise ValueError(f"{key}: {why}")
-    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ValueError(f"{key}: there is no model {clip(name)}{hint}")

@@ -15,7 +15,8 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from engine.catalog import CATALOG
 from gateway import __version__
-from gateway.settings.model import Settings, SettingsError, clip, keys
+from gateway.settings.checks import clip
+from gateway.settings.model import Settings, SettingsError, keys
 
 ENV_PREFIX = "MFLUX_GATEWAY__"
 ENV_NAMES = {

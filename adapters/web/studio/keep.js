@@ -7,6 +7,7 @@ import { showPicture, comparePictures } from "./view.js";
 import { PROTOCOLS } from "./watch.js";
 
 const PAGE = 48;
+const FRESH = 12;
 const UNDO_S = 7;
 
 let images = [];
@@ -40,7 +41,9 @@ export async function reload() {
 }
 
 async function more() {
+  const mine = round;
   const page = await get(`/images?${query({ cursor })}`);
+  if (mine !== round) return;
   images = [...images, ...page.images.filter((image) => !images.some((other) => other.id === image.id))];
   cursor = page.next_cursor;
   paint();
@@ -53,9 +56,10 @@ function freshen() {
   soon = setTimeout(async () => {
     const mine = round;
     try {
-      const page = await get(`/images?${query({ limit: 12 })}`);
+      const page = await get(`/images?${query({ limit: FRESH })}`);
       if (mine !== round) return;
       const fresh = page.images.filter((image) => !images.some((other) => other.id === image.id));
+      if (fresh.length === FRESH) return reload();  // there may be more of them
       images = [...fresh, ...images];
       paint();
     } catch { /* the link says it */ }

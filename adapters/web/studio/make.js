@@ -7,7 +7,6 @@ import { inputs } from "./inputs.js";
 
 const ASPECTS = [["1:1", 1, 1], ["4:3", 4, 3], ["3:2", 3, 2], ["16:9", 16, 9], ["3:4", 3, 4], ["2:3", 2, 3], ["9:16", 9, 16]];
 const KEPT = "make";
-const STEP = 16;
 
 let models = [];
 let loras = [];
@@ -15,7 +14,13 @@ let loras = [];
 export const known = () => models;
 export const model = () => models.find((one) => one.title === $("model").value) ?? null;
 const can = () => model()?.capabilities ?? null;
-const rounded = (px) => Math.max(64, Math.min(2048, Math.round(px / STEP) * STEP));
+const ANY = { default_px: 1024, step_px: 16, min_px: 64, max_px: 2048 };
+
+/** The nearest edge that the chosen model draws. */
+const rounded = (px) => {
+  const its = can() ?? ANY, step = its.step_px, at = (edge) => edge * step;
+  return Math.max(at(Math.ceil(its.min_px / step)), Math.min(at(Math.floor(its.max_px / step)), at(Math.round(px / step))));
+};
 
 export const prompts = () => {
   const text = $("prompt").value.trim();
@@ -25,8 +30,8 @@ export const prompts = () => {
 // ---- models --------------------------------------------------------------------------------------
 
 export async function loadModels() {
-  const chosen = $("model").value, before = kept().model;
   ({ models } = (await Promise.all([get("/models"), loadLoras()]))[0]);
+  const chosen = $("model").value, before = kept().model;  // what was chosen meanwhile counts
   const drawing = models.filter((one) => one.capabilities.task === "generate");
   const here = drawing.filter((one) => one.downloaded && !one.unavailable);
   const away = drawing.filter((one) => !here.includes(one));
@@ -55,7 +60,11 @@ function fit(fresh) {
   $("model-note").textContent = `${one.unavailable ?? one.description} · ${one.licence}`;
   $("model-pull").hidden = one.downloaded || Boolean(one.unavailable) || Boolean(one.download);
   $("model-pull").querySelector("span").textContent = `Not on this machine yet: download ${one.size_gb} GB`;
-  $("steps").max = its.max_steps;
+  Object.assign($("steps"), { min: its.min_steps, max: its.max_steps });
+  for (const id of ["width", "height"]) {
+    Object.assign($(id), { min: rounded(its.min_px), max: rounded(its.max_px), step: its.step_px });
+    if ($(id).value) $(id).value = rounded(Number($(id).value));
+  }
   $("guidance").min = its.guidance_range[0];
   $("guidance").max = Math.min(its.guidance_range[1], 20);
   $("guidance-field").hidden = !its.guidance;
@@ -117,7 +126,7 @@ function aspects() {
 
 /** The size of an aspect, with as many pixels as the model is used to. */
 function sized(w, hgt) {
-  const base = can()?.default_px ?? 1024, scale = Math.sqrt(w * hgt);
+  const base = (can() ?? ANY).default_px, scale = Math.sqrt(w * hgt);
   return [rounded((base * w) / scale), rounded((base * hgt) / scale)];
 }
 
