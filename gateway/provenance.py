@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engine.protocol import Control, Generate
+from engine.protocol import Control, Generate, Upscale
 from gateway.job import Plans
 from gateway.picture_text import USER_COMMENT, texts
 from gateway.png_text import with_text
@@ -39,6 +39,16 @@ class ControlDrawn(_Frozen):
     strength: float = 1.0
 
 
+class EnlargedDrawn(_Frozen):
+    """By what a picture was drawn larger, and to which size."""
+
+    model: Name
+    width: Px
+    height: Px
+    softness: float = 0.0
+    seed: Annotated[int, Field(ge=0)]
+
+
 class Drawing(_Frozen):
     """How one picture was drawn. A picture of a larger job has its own seed here."""
 
@@ -58,12 +68,22 @@ class Drawing(_Frozen):
     reference_images: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
     control: ControlDrawn | None = None
     loras: Annotated[tuple[LoraDrawn, ...], Field(max_length=16)] = ()
+    enlarged: EnlargedDrawn | None = None
+    """Of a picture that was enlarged afterwards, the last time; all else is as it was before."""
 
 
 def drawing_of(plan: Plans, seed: int) -> Drawing | None:
-    """How the picture of this seed was drawn; None for what draws nothing."""
-    if not isinstance(plan, Generate):
-        return None
+    """How the picture of this seed was drawn; None where that is not known, and for what draws nothing."""
+    match plan:
+        case Generate():
+            return _drawn(plan, seed)
+        case Upscale(drawn=str(before)):
+            return Drawing.model_validate_json(before).model_copy(update={"enlarged": _enlarged(plan)})
+        case _:
+            return None
+
+
+def _drawn(plan: Generate, seed: int) -> Drawing:
     return Drawing(
         prompt=plan.prompt,
         negative_prompt=plan.negative_prompt,
@@ -79,6 +99,12 @@ def drawing_of(plan: Plans, seed: int) -> Drawing | None:
         reference_images=plan.references,
         control=None if plan.control is None else _control(plan.control),
         loras=tuple(LoraDrawn(name=lora.name, scale=lora.scale) for lora in plan.loras),
+    )
+
+
+def _enlarged(plan: Upscale) -> EnlargedDrawn:
+    return EnlargedDrawn(
+        model=plan.model, width=plan.width_px, height=plan.height_px, softness=plan.softness, seed=plan.seed
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from engine.catalog import ModelSpec
 from engine.protocol import Frozen, Upscale
 from gateway.errors import InvalidRequest
+from gateway.provenance import Drawing, to_text
 from gateway.request import SEED_MAX, Limits
 
 DEFAULT_SCALE = 2.0
@@ -32,6 +33,8 @@ class UpscaleRequest(Frozen):
     """Of the result; of both together, what covers them in the picture's own proportions."""
     softness: float | None = None
     seed: int | None = None
+    drawn: Drawing | None = None
+    """How that picture was drawn, where it is known."""
 
 
 def resolve(
@@ -72,6 +75,7 @@ def resolve(
         softness=softness,
         seed=seed,
         quantize=spec.quantize or default_quantize,
+        drawn=None if request.drawn is None else to_text(request.drawn),
     )
 
 

@@ -115,7 +115,10 @@ def test_a_picture_is_enlarged(tab: Studio) -> None:
     page.select_option("#enlarge-scale", "3")
     page.click("dialog .draw")
     page.wait_for_selector("#stage .facts-list dd:text-is('384 × 384')")
-    tab.see("An enlarged picture")
+    page.wait_for_selector("#stage .facts-list dd:text-is('from 128 × 128 by seedvr2')")
+    page.fill("#width", "256")
+    page.click("#stage button:has-text('Use these settings')")
+    assert (page.input_value("#width"), page.input_value("#prompt")) == ("128", "a small thing")
 
 
 def test_a_picture_follows_outlines_and_its_settings_come_back(served: tuple[ToyHub, Live], tab: Studio) -> None:

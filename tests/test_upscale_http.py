@@ -83,6 +83,25 @@ def test_uploads_and_pictures_of_ours_are_upscaled_by_their_ids(client: httpx.Cl
         assert other.post("/upscale", json={"image": drawn["image_ids"][0]}).status_code == 404
 
 
+def test_what_is_enlarged_still_says_how_it_was_drawn(client: httpx.Client) -> None:
+    drawn = ended(client, submit(client, prompt="an origin of its own", seed=7)["job_id"])
+    file = client.get(drawn["image_urls"][0].removeprefix("/api/v1")).content
+    form = client.post("/upscale", data={"scale": "2"}, files={"image": ("x.png", file)}).json()
+    said = {"image": base64.b64encode(file).decode()}
+    for larger in (ended(client, form["id"]), upscaled(client, **said), upscaled(client, image=drawn["image_ids"][0])):
+        enlarged = client.get(larger["image_urls"][0].removeprefix("/api/v1")).content
+        found = client.post("/images/drawing", files={"image": ("x.png", enlarged)}).json()["drawing"]
+        assert (found["prompt"], found["seed"], found["width"]) == ("an origin of its own", 7, SMALL["width"])
+        assert (found["enlarged"]["model"], found["enlarged"]["width"]) == ("seedvr2", SMALL["width"] * 2)
+        listed = client.get("/images", params={"search": "ORIGIN own"}).json()["images"]
+        assert {row["job_id"]: row["drawing"] for row in listed}[larger["id"]] == found
+
+
+def test_what_said_nothing_still_says_nothing(client: httpx.Client) -> None:
+    upscaled(client)
+    assert client.get("/images", params={"limit": 1}).json()["images"][0]["drawing"] is None
+
+
 def test_a_form_says_the_same(client: httpx.Client) -> None:
     answer = client.post("/upscale", data={"scale": "3", "seed": "1"}, files={"image": ("x.png", picture())})
     assert (answer.json()["width"], answer.json()["seeds"]) == (144, [1])

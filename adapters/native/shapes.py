@@ -175,9 +175,9 @@ class Uploaded(TypedDict):
 
 
 class PictureShown(TypedDict):
-    """A finished picture. `drawing` says how it was drawn, in the words of `POST generate`; null for one
-    that was only enlarged. `image_strength`, `init_image`, `mask`, `reference_images`, `control`,
-    `negative_prompt` and `loras` are there where they count.
+    """A finished picture. `drawing` says how it was drawn, in the words of `POST generate`; null where
+    a picture was enlarged that did not say. `image_strength`, `init_image`, `mask`, `reference_images`, `control`,
+    `negative_prompt`, `loras` and `enlarged` are there where they count.
     """
 
     id: str

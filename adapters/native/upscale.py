@@ -20,6 +20,7 @@ from adapters.native.shapes import Priority, Submitted
 from gateway.errors import InvalidRequest
 from gateway.images import base64_picture, checked_picture
 from gateway.openapi import File
+from gateway.provenance import Drawing, drawing_in, drawing_of
 from gateway.upscale import UpscaleRequest, is_video
 
 NO_VIDEO = "Videos cannot be upscaled here; send one picture."
@@ -65,9 +66,10 @@ async def upscale(request: Request) -> Response:
     """POST upscale: Make a job that draws a picture larger with SeedVR2; it is on disk when this answers."""
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         asked, image = await _form(request)
+        drawn = await asyncio.to_thread(drawing_in, image)
     else:
         body = await parse(UpscaleBody, request)
-        asked, image = body, await _named(request, body.image)
+        asked, (image, drawn) = body, await _named(request, body.image)
     if asked.video is not None:
         raise InvalidRequest(NO_VIDEO, param="video")
     if is_video(image):
@@ -83,6 +85,7 @@ async def upscale(request: Request) -> Response:
         height_px=asked.height,
         softness=asked.softness,
         seed=asked.seed,
+        drawn=drawn,
     )
     with own_names():
         job = await service_of(request).submit_upscale(wanted, origin_at(asked.priority, request))
@@ -91,20 +94,22 @@ async def upscale(request: Request) -> Response:
     return JSONResponse(answer)
 
 
-async def _named(request: Request, text: str) -> bytes:
-    """The bytes of a picture that was sent, uploaded or drawn here. Raises: InvalidRequest, NotFound."""
+async def _named(request: Request, text: str) -> tuple[bytes, Drawing | None]:
+    """A picture that was sent, uploaded or drawn here, and how it was drawn. Raises: InvalidRequest, NotFound."""
     if UPLOAD.fullmatch(text):
-        return await service_of(request).input_picture(await kept_upload(request, text, "image"))
+        return await service_of(request).input_picture(await kept_upload(request, text, "image")), None
     if IMAGE_ID.fullmatch(text):
         own, index = await own_picture(request, text)
-        return await png_of(request, own.images[index].file)
+        done = own.images[index]
+        return await png_of(request, done.file), drawing_of(own.plan, done.seed)
     return await asyncio.to_thread(_decoded, text)
 
 
-def _decoded(text: str) -> bytes:
+def _decoded(text: str) -> tuple[bytes, Drawing | None]:
     if text[:32].lower().startswith("data:video/"):
         raise InvalidRequest(NO_VIDEO, param="image")
-    return base64_picture(text, "image")
+    data = base64_picture(text, "image")
+    return data, drawing_in(data)
 
 
 async def _form(request: Request) -> tuple[UpscaleFields, bytes]:

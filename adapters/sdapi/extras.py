@@ -21,6 +21,7 @@ from gateway.errors import ClientGone, InvalidRequest, NotFound
 from gateway.images import base64_picture, checked_picture
 from gateway.job import State
 from gateway.picture_decoder import MAX_PIXELS
+from gateway.provenance import drawing_in
 from gateway.upscale import UpscaleRequest
 
 MOST_PICTURES = 32
@@ -58,12 +59,15 @@ async def _worked(request: Request, asked: Extras, text: str, param: str) -> tup
     how = enlargement_of(asked)
     data = await asyncio.to_thread(base64_picture, text, param)
     png = await checked_picture(data, core_of(request).decoder, param)
-    drawn = await _drawn(request, png, how) if how.first in MODEL_UPSCALERS else None
+    drawn = await _drawn(request, data, png, how) if how.first in MODEL_UPSCALERS else None
     return await asyncio.to_thread(_enlarge, data, png, how, param, drawn)
 
 
-async def _drawn(request: Request, png: bytes, how: Enlargement) -> bytes:
-    """The PNG that a model makes of it, as a job that ends with this connection. Raises: GatewayError."""
+async def _drawn(request: Request, data: bytes, png: bytes, how: Enlargement) -> bytes:
+    """The PNG that a model makes of it, as a job that ends with this connection; `data` is what was sent.
+
+    Raises: GatewayError.
+    """
     service, (width, height) = core_of(request).service, _size(png)
     factor = how.factor_for(width, height)
     if factor < 1:
@@ -75,6 +79,7 @@ async def _drawn(request: Request, png: bytes, how: Enlargement) -> bytes:
         model=MODEL_UPSCALERS[how.first],
         scale=factor,
         seed=0,
+        drawn=drawing_in(data),
     )
     try:
         job = await service.submit_upscale(wanted, origin_of(request))

@@ -138,6 +138,8 @@ class Upscale(Frozen):
     """0 keeps what the picture has of detail, 1 blurs it eightfold before: 0 to 1."""
     seed: int
     quantize: int | None = None
+    drawn: str | None = None
+    """How the picture was drawn before, in the gateway's words; nothing that an engine goes by."""
 
     @property
     def inputs(self) -> frozenset[str]:

@@ -84,7 +84,7 @@ class Wanted(TypedDict, total=False):
     hidden: bool | None
     model: str | None
     words: Sequence[str]
-    """All occur in the prompt, whatever the case of ASCII letters."""
+    """All occur in the prompt, or in that of the picture that is enlarged, whatever the case of ASCII letters."""
     with_pictures: bool
     """One at least is finished."""
 

@@ -10,6 +10,8 @@ from gateway.store.base import Seen, Stats, Wanted
 
 FORGOTTEN = "forgotten events"
 """Kept under this name: up to which number events may have been deleted."""
+PROMPT = "coalesce(plan->>'prompt', plan->>'drawn'->>'prompt')"
+"""Of what is drawn, and of what is enlarged."""
 
 
 def listed(db: sqlite3.Connection, wanted: Wanted, *, limit: int, before: int | None) -> list[Job]:
@@ -23,7 +25,7 @@ def listed(db: sqlite3.Connection, wanted: Wanted, *, limit: int, before: int | 
         ("model = ?", wanted.get("model")),
         ("number < ?", before),
         ("images > ?", 0 if wanted.get("with_pictures") else None),
-        *(("lower(plan->>'prompt') LIKE ? ESCAPE '\\'", rows.anywhere(word)) for word in wanted.get("words", ())),
+        *((f"lower({PROMPT}) LIKE ? ESCAPE '\\'", rows.anywhere(word)) for word in wanted.get("words", ())),
     )
     for clause, value in filters:
         if value is not None:

@@ -14,10 +14,11 @@ const madeAt = (date) => (date.toDateString() === new Date().toDateString() ? `T
 
 /** Everything that was said of a picture, as [name, value]. */
 export function factsOf(image) {
-  const drawn = image.drawing ?? {};
+  const drawn = image.drawing ?? {}, larger = drawn.enlarged;
   return [
-    ["Model", image.model], ["Size", `${image.width} × ${image.height}`], ["Steps", drawn.steps], ["Guidance", drawn.guidance],
-    ["Seed", image.seed], ["Denoise", drawn.image_strength === undefined ? null : `${Math.round(drawn.image_strength * 100)} %`],
+    ["Model", drawn.model ?? image.model], ["Size", `${larger?.width ?? image.width} × ${larger?.height ?? image.height}`],
+    ["Enlarged", larger ? `from ${drawn.width} × ${drawn.height} by ${larger.model}` : null], ["Steps", drawn.steps], ["Guidance", drawn.guidance],
+    ["Seed", drawn.seed ?? image.seed], ["Denoise", drawn.image_strength === undefined ? null : `${Math.round(drawn.image_strength * 100)} %`],
     ["Mask", drawn.mask ? "yes" : null], ["References", drawn.reference_images?.length ?? null],
     ["Follows", drawn.control ? { canny: "outlines", depth: "depth" }[drawn.control.type] : null],
     ["LoRAs", drawn.loras?.map((one) => `${one.name} ${one.scale}`).join(", ")],
@@ -91,7 +92,7 @@ export function comparePictures(two) {
     return h("figure", { class: "column" }, h("div", { class: "frame" }, img),
       h("figcaption", {}, ...prompt(image.drawing).filter(Boolean),
         factList(factsOf(image), (name, value) => other.get(name) !== value && !["Made", "Took", "By"].includes(name)),
-        textButton("reuse", "Use these settings", () => { box.close(); void useSettings(image.drawing); })));
+        image.drawing && textButton("reuse", "Use these settings", () => { box.close(); void useSettings(image.drawing); })));
   });
   const box = dialog("Side by side", { wide: true }, h("div", { class: "compare" }, columns));
 }
