@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
+from engine.catalog import ModelSpec
 from engine.client import DeathReason, Engine, EngineDied, EngineStopped
 from engine.protocol import (
     Cancelled,
@@ -165,10 +166,7 @@ class EngineLane(LaneRunner):
         assert not isinstance(plan, Ocr | Download), "the store gives this lane its own jobs only"
         try:
             spec = self._library.find(plan.model)
-            folder = self._library.folder(spec)
-            also = tuple(str(path) for path in self._library.further_folders(spec))
-            self._house.admit(plan, spec)
-            copy = await asyncio.to_thread(self._house.copy_of, plan, spec, folder)
+            folder, also, copy = await asyncio.to_thread(self._paths, plan, spec)
             inputs = await self._lay_out_inputs(job)
         except ModelNotOnDisk as error:
             return Failed(code="model_missing", message=error.message)
@@ -188,11 +186,20 @@ class EngineLane(LaneRunner):
             spec=spec,
             model_path=str(folder),
             copy_path=None if copy is None else str(copy),
-            also_paths=also,
+            also_paths=tuple(str(path) for path in also),
             inputs=inputs,
             spool_dir=str(self._spool),
             first_image=job.first_undrawn,
         )
+
+    def _paths(self, plan: EngineJob, spec: ModelSpec) -> tuple[Path, tuple[Path, ...], Path | None]:
+        """Where the weights lie, those of further repositories, and the quantised copy. Blocks.
+
+        Raises: ModelNotOnDisk, ModelUnavailable, InsufficientMemory.
+        """
+        folder, also = self._library.folder(spec), self._library.further_folders(spec)
+        self._house.admit(plan, spec)
+        return folder, also, self._house.copy_of(plan, spec, folder)
 
     async def _lay_out_inputs(self, job: Job) -> dict[str, str]:
         """Where what a plan names lies: its blobs, laid out as files that go with the job, and LoRAs.

@@ -194,7 +194,7 @@ class JobService:
         if self._options.min_free_bytes:
             await asyncio.to_thread(check_room, self._disks, self._options.min_free_bytes)
         if isinstance(new.plan, EngineJob):
-            self.house.admit(new.plan, self.library.find(new.plan.model))
+            await asyncio.to_thread(self.house.admit, new.plan, self.library.find(new.plan.model))
         if not planned.waits:
             await self.downloads.put_off(planned.missing, planned.loras)
         store = partial(self._store.submit, new, self._options.bounds)

@@ -83,7 +83,7 @@ class House:
     # ---- before a job ----------------------------------------------------------------------------
 
     def admit(self, plan: EngineJob, spec: ModelSpec) -> None:
-        """Raises: ModelUnavailable, InsufficientMemory. A model that is not here yet is only measured."""
+        """Raises: ModelUnavailable, InsufficientMemory. A model that is not here yet is only measured. Blocks."""
         if self._library.on_disk(spec) and self._quarantine.holds(self._library.folder(spec)):
             raise ModelUnavailable(
                 f"'{spec.name}' stopped the engine twice while it was loaded. It is set aside until its files change "

@@ -35,10 +35,10 @@ function maskThumb() {
 }
 
 async function mask() {
-  const blob = await paintMask(first.blob, first.mask?.blob ?? null);
+  const whose = first, blob = await paintMask(first.blob, first.mask?.blob ?? null);
   if (!blob) return;
   try {
-    first.mask = { ...(await upload(blob)), blob };
+    whose.mask = { ...(await upload(blob)), blob };
   } catch (error) {
     toast(error.message, { kind: "bad" });
   }
