@@ -64,6 +64,8 @@ log = logging.getLogger("engine.worker")
 Outcome = Succeeded | Failed | Cancelled
 Said = ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Drawn | Outcome
 
+MEMORY_EVERY_S = 1.0
+"""Between two reports of it while a picture is drawn."""
 PARENT_GONE = 3
 """Exit code of a child whose parent closed the pipe."""
 
@@ -76,8 +78,9 @@ class Wire:
         self._lock = threading.Lock()
         self.pause_s = 0.0
 
-    def say(self, message: Frozen) -> None:
-        self.write(encode(message))
+    def say(self, *messages: Frozen) -> None:
+        """Together, so that the parent wakes up once."""
+        self.write(b"".join(map(encode, messages)))
 
     def write(self, data: bytes) -> None:
         piece = len(data) if self.pause_s == 0 else 48
@@ -86,7 +89,8 @@ class Wire:
                 while data:
                     written = os.write(self._fd, data[:piece])
                     data = data[written:]
-                    time.sleep(self.pause_s)
+                    if self.pause_s:
+                        time.sleep(self.pause_s)
         except BrokenPipeError:
             os._exit(PARENT_GONE)
 
@@ -98,6 +102,9 @@ class Held:
     run: Run
     stop: threading.Event = field(default_factory=threading.Event)
     skip: threading.Event = field(default_factory=threading.Event)
+
+    def report(self, fact: Said) -> JobReport:
+        return JobReport(job=self.run.job, attempt=self.run.attempt, fact=fact)
 
 
 class Worker:
@@ -124,8 +131,7 @@ class Worker:
                 case Held() as held:
                     outcome = self._outcome(backend, held)
                     self._held = None
-                    self._say(held.run, outcome)
-                    self._wire.say(backend.memory())
+                    self._wire.say(held.report(outcome), backend.memory())
 
     def _read(self) -> None:
         for line in self._commands:
@@ -154,9 +160,6 @@ class Worker:
                 case _:
                     assert_never(command)
         os._exit(PARENT_GONE)
-
-    def _say(self, run: Run, fact: Said) -> None:
-        self._wire.say(JobReport(job=run.job, attempt=run.attempt, fact=fact))
 
     def _outcome(self, backend: Backend, held: Held) -> Outcome:
         """Do the job; whatever goes wrong becomes its outcome."""
@@ -187,7 +190,7 @@ class Worker:
                 raise BackendError("internal_error", "The model is not loaded any more.")
             return backend.save(run.plan.folder)
         if not backend.holds(model):
-            self._load(backend, run, model)
+            self._load(backend, held, model)
         match run.plan:
             case Load():
                 return
@@ -201,8 +204,8 @@ class Worker:
             case _:
                 assert_never(run.plan)
 
-    def _load(self, backend: Backend, run: Run, model: Model) -> None:
-        self._say(run, ModelLoading(model=model.spec.name))
+    def _load(self, backend: Backend, held: Held, model: Model) -> None:
+        self._wire.say(held.report(ModelLoading(model=model.spec.name)))
         began = time.monotonic()
         try:
             model = _load_copy(backend, model)
@@ -213,8 +216,8 @@ class Worker:
             what = "could not be loaded" if code == "model_load_failed" else "is not on this machine"
             raise BackendError(code, f"The model {what}.") from error
         seconds = time.monotonic() - began
-        self._say(run, ModelLoaded(model=model.spec.name, seconds=seconds, from_copy=model.copy is not None))
-        self._wire.say(backend.memory().model_copy(update={"after": "load"}))
+        loaded = ModelLoaded(model=model.spec.name, seconds=seconds, from_copy=model.copy is not None)
+        self._wire.say(held.report(loaded), backend.memory().model_copy(update={"after": "load"}))
 
     def _draw(self, backend: Backend, held: Held, plan: Generate, image: int) -> None:
         run = held.run
@@ -257,8 +260,7 @@ class Worker:
             cut_short=watcher.cut_short,
         )
         held.skip.clear()
-        self._wire.say(backend.memory().model_copy(update={"after": "picture"}))
-        self._say(run, drawn)
+        self._wire.say(backend.memory().model_copy(update={"after": "picture"}), held.report(drawn))
 
 
 def _upscaled(backend: Backend, run: Run, plan: Upscale, watcher: Watcher) -> Picture:
@@ -274,11 +276,14 @@ class _Watcher:
         self._held = held
         self._image = image
         self._previews = previews
+        self._memory_told_at = time.monotonic()
         self.cut_short = False
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self._say(StepDone(image=self._image, step=step, steps=steps, seconds=seconds))
-        self._wire.say(self._memory().model_copy(update={"after": "step"}))
+        if time.monotonic() - self._memory_told_at > MEMORY_EVERY_S:
+            self._memory_told_at = time.monotonic()
+            self._wire.say(self._memory().model_copy(update={"after": "step"}))
         self.check()
         if step in preview_steps(steps, self._previews):
             jpeg = base64.b64encode(preview()).decode()
@@ -297,8 +302,7 @@ class _Watcher:
             raise JobCancelled
 
     def _say(self, fact: Said) -> None:
-        run = self._held.run
-        self._wire.say(JobReport(job=run.job, attempt=run.attempt, fact=fact))
+        self._wire.say(self._held.report(fact))
 
 
 def _load_copy(backend: Backend, model: Model) -> Model:

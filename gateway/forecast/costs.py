@@ -25,6 +25,7 @@ class Costs:
     def __init__(self, spec_of: SpecOf) -> None:
         self._spec_of = spec_of
         self._series: dict[str, Series] = {}
+        self._parts: dict[tuple[Part, Work | None], Cost] = {}
         self._runs: dict[Work, Cost] = {}
         self.version = 0
 
@@ -36,11 +37,20 @@ class Costs:
         self._series[name] = series
         if len(self._series) > KEPT_KINDS:
             del self._series[next(iter(self._series))]
+        self._changed()
+
+    def _changed(self) -> None:
+        self._parts.clear()
         self._runs.clear()
         self.version += 1
 
     def of(self, part: Part, work: Work | None = None) -> Cost:
         """What a part is expected to take."""
+        if (known := self._parts.get((part, work))) is None:
+            known = self._parts[part, work] = self._of(part, work)
+        return known
+
+    def _of(self, part: Part, work: Work | None) -> Cost:
         spec = None if work is None else self._spec_of(work.model)
         series = self._series.get(_name(part, work))
         return (series or Series()).cost(_size(part, work), first_guess(part, work, spec))
@@ -79,8 +89,7 @@ class Costs:
             name: Series({float(size): [float(value) for value in values] for size, values in sizes.items()})
             for name, sizes in kept.items()
         }
-        self._runs.clear()
-        self.version += 1
+        self._changed()
 
 
 def first_guess(part: Part, work: Work | None, spec: ModelSpec | None) -> Line:

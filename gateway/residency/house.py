@@ -84,7 +84,8 @@ class House:
 
     def admit(self, plan: EngineJob, spec: ModelSpec) -> None:
         """Raises: ModelUnavailable, InsufficientMemory. A model that is not here yet is only measured. Blocks."""
-        if self._library.on_disk(spec) and self._quarantine.holds(self._library.folder(spec)):
+        folder = self._library.find_folder(spec)
+        if folder is not None and self._quarantine.holds(folder):
             raise ModelUnavailable(
                 f"'{spec.name}' stopped the engine twice while it was loaded. It is set aside until its files change "
                 "or an operator clears it.",
