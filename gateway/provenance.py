@@ -24,7 +24,7 @@ Px = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class LoraDrawn(_Frozen):

@@ -15,6 +15,8 @@ DEFAULT_SCALE = 2.0
 MAX_SCALE = 16.0
 MIN_PX = 16
 MAX_EDGE_PX = 8192
+DRAWN_CHARS = 100_000
+"""Of what a picture says of itself: more is left out."""
 VIDEO_MARKS = ((4, b"ftyp"), (0, b"\x1aE\xdf\xa3"), (8, b"AVI "), (0, b"FLV"), (0, b"OggS"), (0, b"\x00\x00\x01\xba"))
 
 
@@ -66,6 +68,7 @@ def resolve(
             f"{MAX_EDGE_PX} on one side.",
             param=param,
         )
+    drawn = "" if request.drawn is None else to_text(request.drawn)
     return Upscale(
         model=spec.name,
         image=request.image,
@@ -75,7 +78,7 @@ def resolve(
         softness=softness,
         seed=seed,
         quantize=spec.quantize or default_quantize,
-        drawn=None if request.drawn is None else to_text(request.drawn),
+        drawn=drawn if 0 < len(drawn) <= DRAWN_CHARS else None,
     )
 
 

@@ -150,7 +150,9 @@ def test_no_settings_are_found_in_what_we_did_not_write() -> None:
     said = Drawing(prompt="p", model="m", width=1, height=1, steps=1, guidance=1, seed=1)
     assert drawing_in(signed(plain, said)) == said
     assert KEYWORD in texts(signed(plain, said))
-    for other in (plain, b"", b"GIF89a", signed(plain, said)[:60], signed(plain, said.model_copy(update={"steps": 0}))):
+    for wrong in ({"steps": 0}, {"guidance": float("nan")}, {"guidance": float("inf")}):
+        assert drawing_in(signed(plain, said.model_copy(update=wrong))) is None
+    for other in (plain, b"", b"GIF89a", signed(plain, said)[:60]):
         assert drawing_in(other) is None
 
 

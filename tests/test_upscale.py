@@ -10,6 +10,7 @@ from engine.catalog import CATALOG
 from engine.protocol import Upscale
 from gateway.errors import InvalidRequest
 from gateway.forecast.work import work_of
+from gateway.provenance import Drawing, to_text
 from gateway.request import GenerationRequest, Limits
 from gateway.request import resolve as resolve_drawing
 from gateway.upscale import UpscaleRequest, is_video, resolve, size_of
@@ -68,6 +69,14 @@ def test_seeds_bits_and_models_are_settled() -> None:
     assert (resolved().seed, resolved(seed=-1).seed, resolved(seed=5).seed) == (7, 7, 5)
     assert (resolved("seedvr2-7b-8-bit").quantize, resolved().quantize) == (8, None)
     assert resolved().inputs == {"x"}
+
+
+def test_what_a_picture_says_of_itself_goes_with_it_unless_it_is_endless() -> None:
+    said = Drawing(prompt="p", model="m", width=8, height=8, steps=1, guidance=1, seed=1)
+    assert resolved(drawn=said).drawn == to_text(said)
+    endless = said.model_copy(update={"prompt": "p" * 60_000, "negative_prompt": "n" * 60_000})
+    assert resolved(drawn=endless).drawn is None
+    assert resolved().drawn is None
 
 
 def test_models_that_draw_do_not_upscale_and_the_other_way_round() -> None:

@@ -79,7 +79,7 @@ async def _drawn(request: Request, data: bytes, png: bytes, how: Enlargement) ->
         model=MODEL_UPSCALERS[how.first],
         scale=factor,
         seed=0,
-        drawn=drawing_in(data),
+        drawn=await asyncio.to_thread(drawing_in, data),
     )
     try:
         job = await service.submit_upscale(wanted, origin_of(request))
