@@ -210,3 +210,8 @@ class EngineDown(Unavailable):
 
 class StorageFull(GatewayError):
     code, status, message = "storage_full", 507, "There is no room left on the disk."
+
+
+def clip(text: str) -> str:
+    """At most 64 characters of what somebody said, for a sentence that names it."""
+    return text if len(text) <= 64 else text[:61] + "..."

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, HubFiles, ModelSpec
 from gateway.downloads.folders import folder_of, holds_weights, hub_snapshot, is_whole
-from gateway.errors import ModelNotFound, ModelNotOnDisk, ModelNotServed
+from gateway.errors import ModelNotFound, ModelNotOnDisk, ModelNotServed, clip
 from gateway.loras import LoraLibrary
 from gateway.substitutes import instead_of
 from gateway.user_models import HubModel, LocalModel, hub_row, local_row
@@ -90,12 +90,11 @@ class Library:
         name = self._aliases.get(name, name)
         spec = self._specs.get(name)
         if spec is None:
-            shown = name if len(name) <= 64 else name[:61] + "..."
             why, suggestion = instead_of(name) or ("See the models list", None)
             details: dict[str, object] = {"available_models": self.available}
             if suggestion is not None:
                 details["suggestion"] = suggestion
-            raise ModelNotFound(f"Model '{shown}' not found. {why}", param="model", details=details)
+            raise ModelNotFound(f"Model '{clip(name)}' not found. {why}", param="model", details=details)
         return spec
 
     def find_folder(self, spec: ModelSpec) -> Path | None:

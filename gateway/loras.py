@@ -15,6 +15,7 @@ from pathlib import Path
 from engine.catalog import CATALOG, EMBEDDED_PATH, HubFiles, ModelSpec
 from engine.protocol import Lora
 from engine.safetensors import UnsafeFile, inspect
+from gateway.errors import clip
 from gateway.lora_hashes import Hashes, HashKeeper
 from gateway.lora_hub import SUFFIX, HubEntry, HubLora, HubLoras, is_name
 from gateway.lora_layers import Fit, fit_of, names_of, share_layers
@@ -223,10 +224,6 @@ def _single(calls: Iterable[tuple[str, LoraFile]]) -> dict[str, LoraFile]:
 
 def _plain(asked: str) -> str:
     return asked.removesuffix(SUFFIX)
-
-
-def clip(text: str) -> str:
-    return text if len(text) <= 64 else text[:61] + "..."
 
 
 def preview_of(lora: LoraFile) -> Path | None:

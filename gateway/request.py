@@ -8,7 +8,7 @@ from typing import Literal
 
 from engine.catalog import ModelSpec
 from engine.protocol import Control, Frozen, Generate, Lora, MaskContent, Paste, SecondPass
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, clip
 
 SEED_MAX = 2**32 - 1
 SIZE_STEP_PX = 16
@@ -134,7 +134,7 @@ def resolve(
 
     _check_prompts(request, limits)
     if request.negative_prompt and not spec.negative_prompt:
-        adjust("negative_prompt", _clip(request.negative_prompt), None, f"{spec.name} takes no negative prompt")
+        adjust("negative_prompt", clip(request.negative_prompt), None, f"{spec.name} takes no negative prompt")
     loras = _loras(request.loras, known_loras or {}, spec, limits, leniency, adjust)
 
     width = _size("width", request.width_px, spec, limits, adjust)
@@ -267,13 +267,13 @@ def _loras(
     adjust: _Adjust,
 ) -> tuple[Lora, ...]:
     if asked and not spec.lora:
-        _lacks(leniency, adjust, "loras", _clip(asked[0].name), f"{spec.name} takes no LoRAs")
+        _lacks(leniency, adjust, "loras", clip(asked[0].name), f"{spec.name} takes no LoRAs")
         return ()
     missing = [lora for lora in asked if lora.name not in known]
     if missing and leniency == "refuse":
-        raise InvalidRequest(f"LoRA {_clip(missing[0].name)!r} is not in the library.", param="loras")
+        raise InvalidRequest(f"LoRA {clip(missing[0].name)!r} is not in the library.", param="loras")
     for lora in missing[: limits.max_loras]:
-        adjust("loras", _clip(lora.name), None, "there is no such LoRA in the library")
+        adjust("loras", clip(lora.name), None, "there is no such LoRA in the library")
     found = [(lora, known[lora.name]) for lora in asked if lora.name in known]
     if len(found) > limits.max_loras:
         raise InvalidRequest(f"At most {limits.max_loras} LoRAs can be used at once.", param="loras")
@@ -384,7 +384,3 @@ def _seed(param: str, asked: int | None, random_seed: Callable[[], int]) -> int:
 
 def _following(seed: int, count: int) -> tuple[int, ...]:
     return tuple((seed + i) % (SEED_MAX + 1) for i in range(count))
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= 64 else text[:61] + "..."

@@ -13,7 +13,7 @@ from adapters.sdapi.options import CONSTANTS, accepted
 from adapters.sdapi.payloads import Generation, Img2Img, Txt2Img
 from adapters.sdapi.refusals import InitImageNotFound, no_such_upscaler
 from engine.protocol import Lora, MaskContent, Paste
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, clip
 from gateway.request import Adjustment, GenerationRequest, Limits, SecondPassRequest
 
 SAMPLER = "Euler"
@@ -118,11 +118,11 @@ def to_request(
 def refuse(asked: Txt2Img | Img2Img) -> None:
     """Raises: InvalidRequest for what cannot be drawn here and must not be silently left out; InitImageNotFound."""
     if asked.script_name:
-        raise InvalidRequest(f"Script '{_clip(asked.script_name)}' not found", param="script_name")
+        raise InvalidRequest(f"Script '{clip(asked.script_name)}' not found", param="script_name")
     for name in asked.alwayson_scripts:
         if name.lower() == "controlnet":
             continue
-        raise InvalidRequest(f"Script '{_clip(name)}' not found", param="alwayson_scripts")
+        raise InvalidRequest(f"Script '{clip(name)}' not found", param="alwayson_scripts")
     if (asked.refiner_checkpoint or "").lower() not in _NOTHING:
         raise InvalidRequest("There is no refiner here.", param="refiner_checkpoint")
     match asked:
@@ -291,9 +291,9 @@ def _dropped(asked: Txt2Img | Img2Img, steps: int | None) -> Iterator[Adjustment
         yield dropped("steps", asked.steps, steps, "this is the most a job may take")
     sampler = asked.sampler_name or asked.sampler_index
     if sampler not in ("", SAMPLER):
-        yield dropped("sampler_name", _clip(sampler), SAMPLER, "the only sampler there is")
+        yield dropped("sampler_name", clip(sampler), SAMPLER, "the only sampler there is")
     if (asked.scheduler or "").lower() not in ("", "automatic", SCHEDULER.lower()):
-        yield dropped("scheduler", _clip(asked.scheduler or ""), SCHEDULER, "the only schedule there is")
+        yield dropped("scheduler", clip(asked.scheduler or ""), SCHEDULER, "the only schedule there is")
     for name in ("restore_faces", "tiling"):
         if getattr(asked, name):
             yield dropped(name, "true", None, "there is no such thing here")
@@ -306,13 +306,13 @@ def _dropped(asked: Txt2Img | Img2Img, steps: int | None) -> Iterator[Adjustment
 
 def _dropped_of_hires(asked: Txt2Img) -> Iterator[Adjustment]:
     if (asked.hr_upscaler or "").startswith(LATENT):
-        yield dropped("hr_upscaler", _clip(asked.hr_upscaler or ""), "Lanczos", "pictures are enlarged, not latents")
+        yield dropped("hr_upscaler", clip(asked.hr_upscaler or ""), "Lanczos", "pictures are enlarged, not latents")
     if asked.hr_negative_prompt:
-        yield dropped("hr_negative_prompt", _clip(asked.hr_negative_prompt), None, "these models take none")
+        yield dropped("hr_negative_prompt", clip(asked.hr_negative_prompt), None, "these models take none")
     for name, used in (("hr_checkpoint_name", None), ("hr_sampler_name", SAMPLER), ("hr_scheduler", SCHEDULER)):
         said = getattr(asked, name) or ""
         if said.lower() not in (*SAME, "automatic") and said != used:
-            yield dropped(name, _clip(said), used, "both passes are drawn alike")
+            yield dropped(name, clip(said), used, "both passes are drawn alike")
     if split_tags(asked.hr_prompt)[1]:
         yield dropped("hr_prompt", "LoRA tags", None, "both passes are drawn with the LoRAs of the prompt")
 
@@ -323,10 +323,10 @@ def _ignored_settings(asked: Generation) -> Iterator[Adjustment]:
     for name, value in list(settings.items())[:32]:
         if name == "sd_model_checkpoint" or value is None or value == CONSTANTS.get(name) or name in can_be_set:
             continue
-        shown = value if isinstance(value, int | float) else _clip(str(value))
+        shown = value if isinstance(value, int | float) else clip(str(value))
         used = CONSTANTS.get(name)
         yield dropped(
-            f"override_settings.{_clip(name)}",
+            f"override_settings.{clip(name)}",
             shown,
             used if isinstance(used, str | int | float) else None,
             "this setting has no effect here",
@@ -344,7 +344,3 @@ def _within(steps: int | None, limits: Limits) -> int | None:
 
 def _first(*values: float | None) -> float | None:
     return next((value for value in values if value is not None), None)
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= 64 else text[:61] + "..."

@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Iterable
 
 from engine.catalog import CATALOG
+from gateway import errors
 
 
 def clip(text: str) -> str:
-    """At most 64 printable characters of something a person or a file said."""
-    plain = text.encode("unicode_escape").decode()
-    return plain if len(plain) <= 64 else plain[:61] + "..."
+    """At most 64 characters, all printable, of something a person or a file said."""
+    return errors.clip(text.encode("unicode_escape").decode())
 
 
 def check_model(key: str, name: str, known: set[str]) -> None:
@@ -27,7 +27,7 @@ def check_model(key: str, name: str, known: set[str]) -> None:
 
 
 def check_commits(entries: Iterable[tuple[str, str, str | None]]) -> None:
-    """Entries are (key, repository, commit). Raises: ValueError where two want a repository, one folder, otherwise."""
+    """Entries are (key, repository, commit). Raises: ValueError where one is wanted at two commits."""
     wanted = {spec.repo: spec.revision for spec in CATALOG if spec.repo and spec.revision}
     for key, repo, revision in entries:
         if revision is not None and wanted.setdefault(repo, revision) != revision:
