@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.job import Priority
 from gateway.queue import AGEING_S, BACKGROUND_AGEING_S, Standing, Turns, Waiting, order, take
+from gateway.store.base import WorkerInfo
 from gateway.store.kept_order import KeptOrder
 from gateway.store.line import Line
 from tests.test_queue import queues
@@ -45,7 +46,7 @@ class Twins:
 
     def goes(self, models: frozenset[str] | None) -> None:
         expected = take(list(self.jobs.values()), self.turns, self.now, models)
-        taken = self.line.next("engine", self.now, models)
+        taken = self.line.next(WorkerInfo("w", models=models), self.now)
         assert (taken and (taken.job, taken.turns)) == expected
         if taken is not None:
             self.line.serve(taken)
@@ -95,7 +96,7 @@ def test_a_queue_is_served_to_its_end_as_it_would_be_without_anything_kept(
     kept = KeptOrder(waiting, turns, now)
     while waiting:
         expected = take(waiting, turns, now)
-        taken = kept.next(now, None)
+        taken = kept.next(now, WorkerInfo("w").may_run)
         assert taken is not None
         assert (taken.job, taken.turns) == expected
         kept.serve(taken)

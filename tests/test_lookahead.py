@@ -48,7 +48,7 @@ def test_a_job_is_passed_no_more_often_than_allowed_whoever_keeps_coming() -> No
     order = []
     for number in range(2, 12):
         line.put(waiting(number, "a"))
-        taken = line.next("engine", 0.0, None)
+        taken = line.next(WorkerInfo("w"), 0.0)
         assert taken is not None
         line.serve(taken)
         order.append(taken.job.model)
@@ -79,7 +79,7 @@ def test_the_line_that_is_told_is_the_line_that_is_served(said: list[tuple[str, 
     line = Line(most)
     for number, (model, level) in enumerate(said):
         line.put(waiting(number, model, level, owner=model if number % 3 else "me"))
-    while (taken := line.next("engine", 0.0, None)) is not None:
+    while (taken := line.next(WorkerInfo("w"), 0.0)) is not None:
         told = line.order("engine", 0.0)
         assert told is line.order("engine", 0.0), "the same object while nothing changes"
         assert told[0] == taken.job

@@ -24,6 +24,9 @@ class WorkerInfo:
     """Jobs, by id, that cannot run yet."""
     lease_s: float | None = None
 
+    def may_run(self, job: Waiting) -> bool:
+        return job.id not in self.held and (self.models is None or job.model in self.models)
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter, deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gateway.queue import OVERDUE, Key, Turns, Waiting, keyed, next_rise, served
@@ -72,10 +72,9 @@ class KeptOrder:
         key = self._key_of.get(job_id)
         return None if key is None else bisect_left(self._keyed, key, key=_key)
 
-    def next(self, now: float, models: Collection[str] | None, held: Collection[str] = ()) -> Taken | None:
-        """The first job, of `models` where these are given, and not `held`."""
-        found = (job for _, job in self._keyed if job.id not in held)
-        job = next((job for job in found if models is None or job.model in models), None)
+    def next(self, now: float, may_run: Callable[[Waiting], bool]) -> Taken | None:
+        """The first job that may."""
+        job = next((job for _, job in self._keyed if may_run(job)), None)
         return None if job is None else self.take(job, now)
 
     def take(self, job: Waiting, now: float) -> Taken:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import takewhile
 
 from engine.protocol import Lane
 from gateway.lookahead import grouped
 from gateway.queue import Turns, Waiting
+from gateway.store.base import WorkerInfo
 from gateway.store.kept_order import KeptOrder, Taken
 
 
@@ -96,14 +96,13 @@ class Line:
     def set_paused(self, lane: Lane, paused: bool) -> None:
         self._lanes[lane].is_paused = paused
 
-    def next(self, lane: Lane, now: float, models: Collection[str] | None, held: Collection[str] = ()) -> Taken | None:
-        """Who is served next: of `models` where these are given, and none that is `held`."""
+    def next(self, worker: WorkerInfo, now: float) -> Taken | None:
+        """Whom this worker serves next."""
         with self._lock:
-            order = self._order(lane, now)
+            order = self._order(worker.lane, now)
             if not self._lookahead:
-                return order.next(now, models, held)
-            served = (job for job in self._served(lane, now) if job.id not in held)
-            job = next((job for job in served if models is None or job.model in models), None)
+                return order.next(now, worker.may_run)
+            job = next(filter(worker.may_run, self._served(worker.lane, now)), None)
             return None if job is None else order.take(job, now)
 
     def order(self, lane: Lane, now: float) -> tuple[Waiting, ...]:

@@ -133,7 +133,7 @@ class SqliteStore:
         def work(db: sqlite3.Connection) -> Lease | None:
             if self._line.is_paused(worker.lane):
                 return None
-            taken = self._line.next(worker.lane, self._clock(), worker.models, worker.held)
+            taken = self._line.next(worker, self._clock())
             if taken is None:
                 if not self._line.order(worker.lane, self._clock()):
                     self._keep_turns(db, worker.lane, Turns())
