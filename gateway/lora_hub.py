@@ -46,9 +46,9 @@ class HubCollection:
 
     def members(self, models_dir: Path) -> Iterator[HubLora]:
         """Its LoRAs at the commit of its list; none before that is known. Blocks."""
-        record = read_record(list_of(models_dir, self.files))
-        for entry in () if record is None else record.files[:MEMBERS_MOST]:
-            yield HubLora(self.repo, entry.path, self.like, record.revision if record else None)
+        if (record := read_record(list_of(models_dir, self.files))) is not None:
+            for entry in record.files[:MEMBERS_MOST]:
+                yield HubLora(self.repo, entry.path, self.like, record.revision)
 
 
 HubEntry = HubLora | HubCollection

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,12 +91,12 @@ class Downloads:
             plan = (await self._store.get(waiting.id)).plan
             if isinstance(plan, Download):
                 self._live[waiting.id] = plan
-        drawn: dict[str, Generate] = {}
+        drawn: list[tuple[str, Generate]] = []
         if self._auto and self._library.loras.are_on_hub:  # else nobody waits for one: a long queue need not be read
-            for job in await self._store.waiting(limit=100_000):
-                if isinstance(job.plan, Generate) and job.plan.loras:
-                    drawn[job.id] = job.plan
-        for job_id, wanted in (await self._wanted(drawn)).items():
+            jobs = await self._store.waiting(limit=100_000)
+            drawn = [(job.id, job.plan) for job in jobs if isinstance(job.plan, Generate) and job.plan.loras]
+        lacked = await self._wanted([plan for _, plan in drawn])
+        for (job_id, _), wanted in zip(drawn, lacked, strict=True):
             self._held.hold(job_id, wanted)
             await self._bring_loras(wanted)
         for model in {job.model for job in self._store.order("engine")}:
@@ -166,8 +166,9 @@ class Downloads:
 
         Raises: ModelNotOnDisk where they cannot come.
         """
-        none = Wanted(plan.model, ())
-        wanted = (await self._wanted({"": plan})).get("", none) if isinstance(plan, Generate) else none
+        if not isinstance(plan, Generate):
+            return Wanted(plan.model, ())
+        (wanted,) = await self._wanted([plan])
         if wanted.loras and folders.is_offline():
             raise ModelNotOnDisk(offline_sentence(f"LoRA {wanted.loras[0][0]}"), param="loras")
         return wanted
@@ -189,15 +190,14 @@ class Downloads:
         await self._bring_loras(loras)
         return job
 
-    async def _wanted(self, plans: Mapping[str, Generate]) -> dict[str, Wanted]:
-        """Of these, by any key, those that lack LoRAs which may come."""
-        names = {lora.name for plan in plans.values() for lora in plan.loras} if self._auto else None
+    async def _wanted(self, plans: Sequence[Generate]) -> list[Wanted]:
+        """Of each plan the LoRAs that are not here and may come."""
+        names = {lora.name for plan in plans for lora in plan.loras} if self._auto else None
         missing = dict(await asyncio.to_thread(self._library.loras.missing, names)) if names else {}
-        lacked = {
-            key: tuple((lora.name, missing[lora.name]) for lora in plan.loras if lora.name in missing)
-            for key, plan in plans.items()
-        }
-        return {key: Wanted(plans[key].model, loras) for key, loras in lacked.items() if loras}
+        return [
+            Wanted(plan.model, tuple((lora.name, missing[lora.name]) for lora in plan.loras if lora.name in missing))
+            for plan in plans
+        ]
 
     async def _bring_loras(self, wanted: Wanted) -> None:
         for name, lora in wanted.loras:
