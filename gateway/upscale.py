@@ -68,7 +68,7 @@ def resolve(
             f"{MAX_EDGE_PX} on one side.",
             param=param,
         )
-    drawn = "" if request.drawn is None else to_text(request.drawn)
+    drawn = None if request.drawn is None else to_text(request.drawn)
     return Upscale(
         model=spec.name,
         image=request.image,
@@ -78,7 +78,7 @@ def resolve(
         softness=softness,
         seed=seed,
         quantize=spec.quantize or default_quantize,
-        drawn=drawn if 0 < len(drawn) <= DRAWN_CHARS else None,
+        drawn=drawn if drawn and len(drawn) <= DRAWN_CHARS else None,
     )
 
 

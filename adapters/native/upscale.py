@@ -65,8 +65,7 @@ class UpscaleForm(UpscaleFields):
 async def upscale(request: Request) -> Response:
     """POST upscale: Make a job that draws a picture larger with SeedVR2; it is on disk when this answers."""
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        asked, image = await _form(request)
-        drawn = await asyncio.to_thread(drawing_in, image)
+        (asked, image), drawn = await _form(request), None
     else:
         body = await parse(UpscaleBody, request)
         asked, (image, drawn) = body, await _named(request, body.image)
@@ -85,7 +84,7 @@ async def upscale(request: Request) -> Response:
         height_px=asked.height,
         softness=asked.softness,
         seed=asked.seed,
-        drawn=drawn,
+        drawn=drawn or await asyncio.to_thread(drawing_in, image),
     )
     with own_names():
         job = await service_of(request).submit_upscale(wanted, origin_at(asked.priority, request))
@@ -95,21 +94,23 @@ async def upscale(request: Request) -> Response:
 
 
 async def _named(request: Request, text: str) -> tuple[bytes, Drawing | None]:
-    """A picture that was sent, uploaded or drawn here, and how it was drawn. Raises: InvalidRequest, NotFound."""
+    """A picture that was sent, uploaded or drawn here, and how it was drawn where its job says that.
+
+    Raises: InvalidRequest, NotFound.
+    """
     if UPLOAD.fullmatch(text):
         return await service_of(request).input_picture(await kept_upload(request, text, "image")), None
     if IMAGE_ID.fullmatch(text):
         own, index = await own_picture(request, text)
         done = own.images[index]
         return await png_of(request, done.file), drawing_of(own.plan, done.seed)
-    return await asyncio.to_thread(_decoded, text)
+    return await asyncio.to_thread(_decoded, text), None
 
 
-def _decoded(text: str) -> tuple[bytes, Drawing | None]:
+def _decoded(text: str) -> bytes:
     if text[:32].lower().startswith("data:video/"):
         raise InvalidRequest(NO_VIDEO, param="image")
-    data = base64_picture(text, "image")
-    return data, drawing_in(data)
+    return base64_picture(text, "image")
 
 
 async def _form(request: Request) -> tuple[UpscaleFields, bytes]:
