@@ -13,7 +13,7 @@ import pytest
 from gateway.store.base import JobStore
 from tests.live import Live
 from tests.store_support import STORES, Clock
-from tests.v1_support import gateway, plain_client
+from tests.v1_support import Counting, gateway, openai_client, plain_client
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has what it starts in the background ignore Ctrl-C; the commands under test must hear it.
@@ -34,6 +34,13 @@ def plain(served: Live) -> Iterator[httpx.Client]:
     """HTTP and nothing else, to that gateway."""
     with plain_client(served) as client:
         yield client
+
+
+@pytest.fixture
+def counting(served: Live) -> Iterator[Counting]:
+    """openai's client of that gateway; it counts what it sends."""
+    with openai_client(served) as counting:
+        yield counting
 
 
 @pytest.fixture(params=STORES)

@@ -32,12 +32,6 @@ Call = Callable[[openai.OpenAI], object]
 
 
 @pytest.fixture
-def counting(served: Live) -> Iterator[Counting]:
-    with openai_client(served) as counting:
-        yield counting
-
-
-@pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long openai's client would have waited before it tried again; it does not wait here."""
     waits: list[float] = []
