@@ -107,6 +107,19 @@ def test_sizes_and_steps_are_those_the_model_draws(
     assert tab.page.evaluate("width.validity.valid")
 
 
+def test_a_model_chosen_while_the_list_loads_stays_chosen(tab: Studio) -> None:
+    asked: list[Any] = []
+    tab.page.route("**/api/v1/models", lambda route: asked.append(route))
+    tab.page.click("#open-models")
+    while not asked:
+        tab.page.wait_for_timeout(20)
+    tab.page.select_option("#model", CANNY)
+    for route in asked:
+        route.continue_()
+    tab.page.wait_for_selector("dialog .models")
+    assert tab.page.input_value("#model") == CANNY
+
+
 def test_a_picture_is_enlarged(tab: Studio) -> None:
     page = tab.page
     tab.draw("a small thing")
