@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from engine import worker
 from engine.backends.fake import FakeScript
-from engine.protocol import Cancel, JobReport, Ping, Pong, Ready, Run, decode_report, encode
+from engine.protocol import Cancel, JobReport, Memory, Ping, Pong, Ready, Run, decode_report, encode
 from tests.engine_support import alive, plan, run_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,6 +69,20 @@ def test_a_child_whose_parent_is_killed_leaves_while_it_draws(script: dict[str, 
         os.kill(parent.pid, signal.SIGKILL)
         parent.wait()
         wait_until_gone(pid, 5)
+
+
+def test_every_step_is_told_and_memory_once_a_second(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = [0.0]
+    said: list[Any] = []
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    wire = cast(worker.Wire, SimpleNamespace(say=lambda *messages: said.extend(messages)))
+    held = worker.Held(run_of(tmp_path, plan(steps=8)))
+    watcher = worker._Watcher(wire, held, 0, 0, lambda: Memory(active_bytes=1, peak_bytes=2))
+    for step in range(1, 9):
+        now[0] += 0.4
+        watcher.step(step, 8, 0.4, bytes)
+    assert [one.fact.step for one in said if isinstance(one, JobReport)] == [*range(1, 9)]
+    assert [one.after for one in said if isinstance(one, Memory)] == ["step"] * 2
 
 
 def test_a_child_leaves_at_the_end_of_its_commands() -> None:
