@@ -26,6 +26,7 @@ from gateway.ocr.client import OcrOptions
 from gateway.openapi import Group, Operation
 from gateway.pictures import Pictures
 from gateway.residency import HouseOptions
+from gateway.rights import Rights
 from gateway.service import JobService, ServiceOptions
 from gateway.settings import Settings
 from gateway.store.base import Bounds, StoreCorrupt, StoreLocked
@@ -107,13 +108,14 @@ def _loras(settings: Settings) -> LoraLibrary:
 
 
 def _service_options(settings: Settings) -> ServiceOptions:
-    generation, retention = settings.generation, settings.retention
+    access, generation, retention = settings.access, settings.generation, settings.retention
     return ServiceOptions(
         limits=generation.limits,
         bounds=Bounds(
             waiting=settings.queue.waiting,
-            waiting_per_owner=settings.queue.waiting_per_owner if settings.access.keys_file else None,
+            waiting_per_owner=settings.queue.waiting_per_owner if access.keys_file else None,
         ),
+        rights=Rights() if access.keys_file is None else Rights.of_keys(access.operators),
         quantize=settings.models.quantize,
         default_steps=generation.default_steps,
         steps_as_sent=settings.models.steps_as_sent,

@@ -37,8 +37,6 @@ class Core:
     waiting: int = 0
     streaming: Counter[str] = field(default_factory=Counter)
     """Open event streams by owner."""
-    checkpoint: str | None = None
-    """The model /sdapi's options chose; None means the default."""
 
     sections: tuple[Section, ...] = ()
     """What there is to document."""
