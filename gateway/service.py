@@ -172,10 +172,12 @@ class JobService:
         Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, ModelUnavailable, ModelComing, QueueFull, OwnerQueueFull,
         IdempotencyConflict, StorageFull, Unavailable; Forbidden for a download or a priority that is not this owner's.
         """
+        self._check_priority(origin.owner, origin.priority)
         return await self._submit(await self._planner.drawing(request, origin))
 
     async def submit_upscale(self, request: UpscaleRequest, origin: Origin) -> Job:
         """Store a job that draws a picture larger. Raises: as submit."""
+        self._check_priority(origin.owner, origin.priority)
         return await self._submit(await self._planner.upscaling(request, origin))
 
     async def submit_load(self, model: str, origin: Origin) -> Job:
@@ -204,8 +206,7 @@ class JobService:
     async def _submit(self, planned: Planned) -> Job:
         self._check_running()
         new = planned.new
-        if new.priority > Priority.NORMAL:
-            self._rights.check(new.owner, "raise_priority", param="priority")
+        self._check_priority(new.owner, new.priority)
         if isinstance(new.plan, Download):
             self._rights.check(new.owner, "pull")
         if self._options.min_free_bytes:
@@ -223,6 +224,11 @@ class JobService:
             owner = new.owner if isinstance(full, OwnerQueueFull) else None
             full.retry_after_s = self._places.retry_after_s(lane_of(new.plan), owner)
             raise
+
+    def _check_priority(self, owner: str, priority: Priority) -> None:
+        """Raises: Forbidden."""
+        if priority > Priority.NORMAL:
+            self._rights.check(owner, "raise_priority", param="priority")
 
     def _check_running(self) -> None:
         if self._stopping:

@@ -29,7 +29,7 @@ async def get_options(request: Request) -> Response:
 
 
 async def post_options(request: Request) -> Response:
-    """`sd_model_checkpoint` loads that model and makes it the one of /sdapi's requests that name none; what else can be set is set."""
+    """`sd_model_checkpoint` loads that model, for requests that name none; what else can be set is set."""
     asked = await body_of(Options, request)
     wanted = asked.sd_model_checkpoint
     if wanted and without_hash(wanted) != checkpoint_of(request):

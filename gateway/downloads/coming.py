@@ -241,7 +241,8 @@ class Downloads:
             return
         is_lora = name.startswith(LORA)
         how = "drawing with it once" if is_lora else f"`mflux-gateway models pull {name}`"
-        message = f"{name} is not on this machine, and this key may not download it: an operator can, by {how}."
+        what = f"LoRA {name.removeprefix(LORA)}" if is_lora else name
+        message = f"{what} is not on this machine, and this key may not download it: an operator can, by {how}."
         self._rights.check(owner, "pull", message=message, param="loras" if is_lora else "model")
 
     def claimable(self) -> frozenset[str] | None:
