@@ -300,9 +300,9 @@ def test_a_lora_of_the_hub_is_fetched_for_nobody_but_an_operator(stage: Stage) -
         assert refused.status_code == 403, refused.text
         assert "LoRA ink is not on this machine, and this key may not download it" in refused.text
     assert len(stage.hub.seen) == before
-    path = "/sdapi/v1/txt2img"
-    assert stage.clients["boss"].post(path, json=WITH_LORA[path]).status_code not in (401, 403, 422)
-    assert len(stage.hub.seen) > before
+    path = "/api/v1/generate"
+    waits = stage.clients["boss"].post(path, json=WITH_LORA[path]).json()
+    assert waits["progress_detail"]["phase"] == "downloading"
 
 
 # ---- nothing is forgotten --------------------------------------------------------------------------
