@@ -49,7 +49,11 @@ def build_core(settings: Settings) -> Core:
         loras=_loras(settings),
         hub={name: HubModel(model.repo, model.like, model.revision) for name, model in settings.models.hub.items()},
     )
-    pictures = Pictures(settings.generation.output_dir.resolve(), signs=settings.generation.sign_pictures)
+    pictures = Pictures(
+        settings.generation.output_dir.resolve(),
+        signs=settings.generation.sign_pictures,
+        shares=settings.generation.share_pictures,
+    )
     data = settings.store.data_dir.resolve()
     engine = settings.engine
     service = JobService(

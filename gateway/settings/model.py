@@ -103,6 +103,10 @@ class GenerationSettings(Section):
     sign_pictures: bool = Field(
         default=True, description="Write into each picture file how it was drawn: prompt, model, seed and the rest."
     )
+    share_pictures: bool = Field(
+        default=False,
+        description="Leave output_dir as open as it is: other users who may list it may read the pictures.",
+    )
     styles_file: FolderPath | None = Field(
         default=None, description="Prompt styles of /sdapi: A1111's styles.csv, or YAML rows of the same names."
     )
@@ -248,7 +252,8 @@ class AccessSettings(Section):
         default=None, description='File with a line "name key" for each client; mode 0600.'
     )
     operators: tuple[str, ...] = Field(
-        default=(), description="Names of keys that may pause the queue and raise a priority."
+        default=(),
+        description="Names of keys that may do what others feel: fetch, remove, unload, pause, go first.",
     )
     allow_open: bool = Field(default=False, description="Listen beyond loopback without any key.")
     hosts: tuple[HostName, ...] = Field(
