@@ -84,6 +84,8 @@ def build_core(settings: Settings) -> Core:
         ocr=OcrOptions(
             max_pages=settings.ocr.max_pages,
             page_s=settings.ocr.page_s,
+            render_s=settings.ocr.render_s,
+            document_s=settings.ocr.document_s,
             idle_s=settings.ocr.idle_s,
             threads=settings.ocr.threads,
             default=settings.ocr.default,

@@ -92,7 +92,7 @@ class Planner:
 
     async def reading(self, request: OcrRequest, document: bytes, origin: Origin) -> Planned:
         """`document` is a checked PNG, or a PDF as it came. Raises: NotInstalled, InvalidRequest."""
-        plan = await self._reader.plan(request, document, hashlib.sha256(document).hexdigest())
+        plan = await self._reader.plan(request, document, hashlib.sha256(document).hexdigest(), origin.owner)
         return Planned(origin.new_job(plan, _sha256(plan.model_dump_json())))
 
     async def again(self, job: Job, idempotency_key: str | None) -> Planned:

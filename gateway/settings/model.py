@@ -234,7 +234,9 @@ class OcrSettings(Section):
     max_pages: Annotated[int, Field(ge=1, le=2000)] = Field(
         default=200, description="Pages of a PDF one request may have read."
     )
-    page_s: Seconds = Field(default=120, description="Seconds one page may take.")
+    page_s: Seconds = Field(default=120, description="Seconds one page may take to be read.")
+    render_s: Seconds = Field(default=10, description="Seconds one page of a PDF may take to become a picture.")
+    document_s: Seconds = Field(default=1800, description="Seconds all pages of one document may take together.")
     idle_s: Seconds = Field(
         default=300, description="Seconds the process that reads text is kept when it has nothing to do."
     )
