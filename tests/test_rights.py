@@ -352,6 +352,21 @@ def test_every_method_that_does_a_deed_takes_who_asks() -> None:
         assert inspect.signature(getattr(Downloads, name)).parameters["owner"].default is inspect.Parameter.empty
 
 
+OPEN = {"GET /", "GET /internal/ping", "GET /v1/cluster/auth", "GET /v1/images/content/{name}"}
+"""Routes that need no key: pages, whether the server answers or has keys, and pictures by names nobody guesses."""
+
+
+def test_every_route_asks_for_a_key_but_those_that_are_open(stage: Stage) -> None:
+    asked = {route for route, _ in _routes()}
+    unlocked = set()
+    for route in asked:
+        method, _, path = route.partition(" ")
+        status = stage.clients["nobody"].request(method, re.sub(r"\{\w+\}", "x", path)).status_code
+        if status != 401:
+            unlocked.add(route)
+    assert {route for route in unlocked if "/studio" not in route} == OPEN
+
+
 def test_every_deed_has_its_sentence_and_is_an_operators() -> None:
     rights = Rights.of_keys(["boss"])
     assert set(SENTENCES) == set(get_args(Deed)) == {deed for deed, _ in TABLE}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from engine.catalog import ModelSpec
@@ -17,6 +16,7 @@ from gateway.downloads import folders
 from gateway.downloads.held import Held, Wanted
 from gateway.downloads.lists import bring_lists
 from gateway.downloads.sources import Sources, remove, repos_of, sources_of
+from gateway.downloads.told import Coming, not_yours, on_its_way
 from gateway.downloads.wire import offline_sentence
 from gateway.errors import Forbidden, ModelComing, ModelKept, ModelNotFound, ModelNotOnDisk
 from gateway.forecast import Forecaster
@@ -34,18 +34,6 @@ log = logging.getLogger("gateway.downloads")
 HOUSE = Origin(owner=GATEWAY, protocol="gateway", attached=False)
 """Whose downloads those are that a job brought about: everybody's. They count against nobody's share of the queue."""
 COMING_RETRY_S = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Coming:
-    """A download that waits or runs."""
-
-    job_id: str
-    model: str
-    is_running: bool
-    fact: ModelDownloading | None
-    """How far it is; None before the sizes are known."""
-    seconds_left: float | None
 
 
 class Downloads:
@@ -159,7 +147,7 @@ class Downloads:
         if (reason := self._untold.pop(sources_of(spec), None)) is not None:
             raise ModelNotOnDisk(reason, param="model")
         await self.bring(spec, owner)
-        raise ModelComing(self._sentence(spec), param="model", retry_after_s=COMING_RETRY_S)
+        raise ModelComing(on_its_way(spec.name, self.of(spec)), param="model", retry_after_s=COMING_RETRY_S)
 
     async def bring(self, spec: ModelSpec, owner: str, origin: Origin = HOUSE) -> Job:
         """The download of this model, started or joined. Raises: Forbidden, QueueFull, StorageFull."""
@@ -237,13 +225,9 @@ class Downloads:
 
     def _check_may_bring(self, name: str, sources: Sources, owner: str) -> None:
         """Raises: Forbidden where the download would have to be started, and this owner may not."""
-        if self._joinable(sources) is not None:
-            return
-        is_lora = name.startswith(LORA)
-        how = "drawing with it once" if is_lora else f"`mflux-gateway models pull {name}`"
-        what = f"LoRA {name.removeprefix(LORA)}" if is_lora else name
-        message = f"{what} is not on this machine, and this key may not download it: an operator can, by {how}."
-        self._rights.check(owner, "pull", message=message, param="loras" if is_lora else "model")
+        if self._joinable(sources) is None:
+            message, param = not_yours(name)
+            self._rights.check(owner, "pull", message=message, param=param)
 
     def claimable(self) -> frozenset[str] | None:
         """Models whose jobs may run now; None means all."""
@@ -259,13 +243,6 @@ class Downloads:
         if spec.repo is None or spec.unavailable is not None:
             return False
         return self._auto or any(plan.sources == sources_of(spec) for plan in self._live.values())
-
-    def _sentence(self, spec: ModelSpec) -> str:
-        coming = self.of(spec)
-        if coming is None or coming.fact is None:
-            return f"{spec.name} is being downloaded; ask again in a minute."
-        done, total = coming.fact.done_bytes / 1e9, coming.fact.total_bytes / 1e9
-        return f"{spec.name} is being downloaded: {done:.1f} of {total:.1f} GB are here. Ask again in a minute."
 
     # ---- what happens ----------------------------------------------------------------------------
 
