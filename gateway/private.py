@@ -51,7 +51,7 @@ def private_folder(folder: Path, setting: str) -> None:
             os.fchmod(descriptor, FOLDER)
         if stat.S_IMODE(os.fstat(descriptor).st_mode) & OTHERS:
             raise _refused(f"{name} cannot be closed to other users; name one on a disk that keeps modes.")
-        log.warning("%s was open to others, with mode %o; it is private now", setting, mode)
+        log.warning("%s was open to others, with mode %o; it is private now", name, mode)
     finally:
         os.close(descriptor)
 
@@ -83,14 +83,20 @@ def _close(directory: int, name: str, owner: int) -> None:
 
 
 def private_file(file: Path) -> None:
-    """Make an empty file, where there is none; what writes to it afterwards keeps its mode. Raises: OSError."""
+    """Make an empty file, where there is none, or close ours to others; what writes to it later keeps its mode.
+
+    Raises: PermissionError with a sentence where it is not ours, OSError.
+    """
     _check_link(file, str(file))
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE)
     try:
-        if os.fstat(descriptor).st_mode & OTHERS:
-            os.fchmod(descriptor, FILE)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE)
+        try:
+            if os.fstat(descriptor).st_mode & OTHERS:
+                os.fchmod(descriptor, FILE)
+        finally:
+            os.close(descriptor)
+    except PermissionError:
+        raise _refused(f"{file} is not this user's own; give it to the user the gateway runs as (chown).") from None
 
 
 def write_private(file: Path, data: bytes) -> None:

@@ -98,7 +98,7 @@ def test_what_was_open_is_closed_at_the_start_and_what_was_put_back_too(tmp_path
             assert client.get(f"/jobs/{job}").json()["result"]["images"]
     finally:
         gateway.stop()
-    assert "store.data_dir was open to others, with mode 777; it is private now" in gateway.logged()
+    assert f"store.data_dir {data} was open to others, with mode 777; it is private now" in gateway.logged()
 
 
 def test_a_copy_of_the_database_is_private_under_any_umask(tmp_path: Path) -> None:
@@ -158,6 +158,20 @@ def test_a_folder_or_a_link_of_another_users_is_refused_and_left_alone(
         private_folder(folder, "store.data_dir")
     assert mode_of(folder) == 0o755
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_database_that_is_another_users_is_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root leaves it who puts a copy back."""
+    (tmp_path / "jobs.sqlite3").touch()
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError, match=r"jobs\.sqlite3 is not this user's own; give it to"):
+        private_file(tmp_path / "jobs.sqlite3")
 
 
 def test_links_and_second_names_of_files_elsewhere_keep_their_mode(tmp_path: Path) -> None:

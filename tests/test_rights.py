@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,7 +21,9 @@ from adapters import ADAPTERS
 from engine.catalog import CATALOG
 from gateway.downloads.coming import Downloads
 from gateway.errors import Forbidden
+from gateway.job import State
 from gateway.model_control import ModelControl
+from gateway.options import Origin, ServiceOptions
 from gateway.per_owner import PerOwner
 from gateway.queue_control import QueueControl
 from gateway.rights import SENTENCES, Deed, Rights
@@ -29,6 +31,8 @@ from gateway.service import JobService
 from tests.live import Live
 from tests.native_support import ended, put_weights
 from tests.sdapi_support import an_image
+from tests.service_support import request, service_in
+from tests.support import run
 from tests.toy_hub import ToyHub, hub_with
 
 ROOT = Path(__file__).parent.parent
@@ -303,6 +307,31 @@ def test_a_lora_of_the_hub_is_fetched_for_nobody_but_an_operator(stage: Stage) -
     path = "/api/v1/generate"
     waits = stage.clients["boss"].post(path, json=WITH_LORA[path]).json()
     assert waits["progress_detail"]["phase"] == "downloading"
+
+
+def test_a_job_whose_download_was_stopped_meanwhile_starts_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at what is here and the job on disk an operator may stop what it would have joined."""
+
+    async def story() -> None:
+        options = ServiceOptions(auto_download=True, rights=Rights.of_keys(["boss"]))
+        async with service_in(tmp_path, options=options) as service:
+
+            async def comes(*_: object) -> bool:
+                return True
+
+            monkeypatch.setattr(service.downloads, "need", comes)
+            user = Origin(owner="key:user", protocol="native", attached=False)
+            job = await service.ended((await service.submit(request(model=ABSENT), user)).id)
+            assert job.failure is not None
+            assert job.failure.code == "model_missing"
+            assert "this key may not download it" in job.failure.message
+            with pytest.raises(Forbidden, match="this key may not download it"):
+                await service.submit(request(model=ABSENT), replace(user, waits=False))
+            assert (await service.stats()).by_state == {State.FAILED: 1}
+
+    run(story())
 
 
 # ---- nothing is forgotten --------------------------------------------------------------------------
