@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -83,8 +83,8 @@ def many_fonts() -> bytes:
     return raw_pdf(CATALOGUE, ONE_PAGE, page(b"/Font<<" + fonts + b">>"), stream(b"", text), font)
 
 
-ENDLESS = (self_reference, doubling, tiled_by_itself, shaded)
-BEARABLE = (lambda: looped_tree(1), lambda: looped_tree(10**9), dashed, many_fonts)
+ENDLESS: tuple[Callable[[], bytes], ...] = (self_reference, doubling, tiled_by_itself, shaded)
+BEARABLE: tuple[Callable[[], bytes], ...] = (lambda: looped_tree(1), lambda: looped_tree(10**9), dashed, many_fonts)
 
 
 async def read(client: OcrClient, document: bytes, pages: Sequence[int] = (1,)) -> list[PageRead]:

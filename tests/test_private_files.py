@@ -129,9 +129,11 @@ def test_a_folder_that_all_share_stops_the_start_in_one_sentence(tmp_path: Path,
     shared.mkdir()
     shared.chmod(0o1777)
     gateway = Live(tmp_path)
-    with pytest.raises(AssertionError, match="is open to others and not the gateway's alone"):
-        gateway.start()
-    gateway.log.close()
+    try:
+        with pytest.raises(AssertionError, match="is open to others and not the gateway's alone"):
+            gateway.start()
+    finally:
+        gateway.stop()
     assert "Traceback" not in gateway.logged()
     assert mode_of(shared) == 0o1777
 
