@@ -22,7 +22,7 @@ HOST = "gateway.lan"
 CHROMIUM = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36"
 PATHS = [path for adapter in ADAPTERS for path in adapter.changing_paths]
 PAGE = """<!doctype html><title>elsewhere</title><meta name="referrer" content="{referrer}"><body><script>
-window.go = async (base) => {{
+window.go = (base) => {{
   const add = (tag, fields) => document.body.append(Object.assign(document.createElement(tag), fields));
   for (const prefix of ['', '/api']) for (const path of ['/clear', '/cancel?task_id=TASK', '/image?task_id=DONE']) {{
     const url = base + prefix + path.replace('TASK', window.task).replace('DONE', window.done);
@@ -32,9 +32,9 @@ window.go = async (base) => {{
     for (const rel of ['prefetch', 'stylesheet', 'icon', 'preload']) add('link', {{rel, as: 'image', href: url}});
     add('div', {{style: `background: url(${{url}}); width: 9px; height: 9px`, textContent: '.'}});
     for (const headers of [{{}}, {{'Accept': '*/*', 'Accept-Language': '*'}}])
-      await fetch(url, {{mode: 'no-cors', headers, referrerPolicy: 'no-referrer'}}).catch(() => 0);
-    await fetch(url, {{headers: {{'User-Agent': 'curl/8'}}}}).catch(() => 0);
-    await fetch(url, {{headers: {{'X-Requested-With': 'x'}}}}).catch(() => 0);
+      fetch(url, {{mode: 'no-cors', headers, referrerPolicy: 'no-referrer'}}).catch(() => 0);
+    fetch(url, {{headers: {{'User-Agent': 'curl/8'}}}}).catch(() => 0);
+    fetch(url, {{headers: {{'X-Requested-With': 'x'}}}}).catch(() => 0);
     window.open(url);
     add('iframe', {{name: 'target'}});
     const form = Object.assign(document.createElement('form'), {{action: url, method: 'get', target: 'target'}});
@@ -212,7 +212,7 @@ def test_a_page_elsewhere_leaves_the_queue_as_it_is(
     page.goto(f"http://{site}:{elsewhere}{path}")
     page.evaluate("([task, done]) => { window.task = task; window.done = done; }", [tasks[1], tasks[0]])
     page.evaluate("base => window.go(base)", f"http://{HOST}:{gateway.port}")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(1500)
     context.close()
     assert sum("/clear" in url for url in reached) > 10
     assert ids(client) == set(tasks)
