@@ -115,7 +115,9 @@ def test_forms_are_taken_only_where_they_are_described(tmp_path: Path) -> None:
                     continue
                 url = re.sub(r"\{\w+(:\w+)?\}", "x", path)
                 answer = client.request(method, url, files={"nothing": b"x"})
-                assert (answer.status_code == 415) == (operation.form is None), name
+                refused = client.request(method, url, content=b"{}", headers={"content-type": "text/plain"})
+                assert refused.status_code == (422 if adapter.name == "sdapi" else 415), name  # FastAPI says 422
+                assert (answer.status_code == refused.status_code) == (operation.form is None), name
                 assert "json" in answer.headers["content-type"]
 
 
