@@ -45,6 +45,8 @@ class Adapter:
     """Where clients of this protocol look besides: errors there are its, too."""
     page_paths: tuple[str, ...] = ()
     """Pages for people: a link on any site may lead to them."""
+    changing_paths: tuple[str, ...] = ()
+    """Where a GET changes something: pages of other sites are refused even where the browser does not say so."""
     described: Mapping[str, Operation] = field(default_factory=dict)
     """What each route takes and answers, under "METHOD /path"."""
     error: Any = None
@@ -81,7 +83,27 @@ async def parse(model: type[M], request: Request) -> M:
 
     Raises: MalformedBody; InvalidRequest whose `details["errors"]` lists {loc, msg, type}.
     """
-    return validated(model, await parse_async(await request.body()))
+    return validated(model, await parse_async(await body_of(request)))
+
+
+async def body_of(request: Request) -> bytes:
+    """The whole body, which `request` keeps no longer: what is made of it is as large. Read it once."""
+    body = await request.body()
+    request._body = b""
+    return body
+
+
+def let_go(request: Request, held: object = None) -> None:
+    """Give the memory of the body back, but for the text in `held`: call it where its pictures are stored."""
+    request.state.body_memory.keep(_text_bytes(held))
+
+
+def _text_bytes(value: object) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(_text_bytes(item) for item in value.values())
+    return sum(_text_bytes(item) for item in value) if isinstance(value, list | tuple) else 0
 
 
 def validated(model: type[M], value: object) -> M:

@@ -16,8 +16,10 @@ from starlette.routing import Match, Route, Router
 from engine.client import Engine, EngineOptions
 from gateway import __version__
 from gateway.access import App, Guard, Receive, Scope, Send
+from gateway.access.memory import BodyMemory
 from gateway.core import Core
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
+from gateway.heap import HeapTrim
 from gateway.images import PictureDecoder
 from gateway.library import Library, default_model
 from gateway.lora_hub import HubCollection, HubLora
@@ -151,6 +153,8 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
     image_paths = {path for adapter in adapters for path in adapter.image_paths}
     open_paths = {"/health/live", *(path for adapter in adapters for path in adapter.open_paths)}
     page_paths = {"/", *(path for adapter in adapters for path in adapter.page_paths)}
+    changing_paths = {path for adapter in adapters for path in adapter.changing_paths}
+    forms = {name for adapter in adapters for name, operation in adapter.described.items() if operation.form}
     picture_prefixes = tuple(adapter.picture_prefix for adapter in adapters if adapter.picture_prefix)
     http = core.settings.http
     guarded = Guard(
@@ -163,7 +167,12 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         is_picture_path=lambda path: path.startswith(picture_prefixes),
         is_open_path=lambda path: path in open_paths or path.startswith(picture_prefixes),
         is_page_path=lambda path: path in page_paths,
+        is_changing_path=lambda path: path in changing_paths,
+        takes_form=lambda method, path: f"{method} {path}" in forms,
         tickets=core.tickets,
+        body_memory=BodyMemory(
+            http.body_memory_bytes, max(http.image_body_bytes, http.default_body_bytes), freed=HeapTrim()
+        ),
     )
 
     around = {adapter.name: adapter.around(guarded) for adapter in adapters}

@@ -31,6 +31,7 @@ GatewayError
 │   └── GenerationFailed        the job failed; `code` is the job's failure code
 ├── NotInstalled 501            an optional part of the gateway is missing; the message says which
 ├── Unavailable 503
+│   ├── BodyMemoryFull          large bodies fill the memory there is for them
 │   ├── ModelComing             it is downloaded now; ask again
 │   ├── ModelUnavailable        set aside: it kills the engine
 │   ├── QueueFull
@@ -190,6 +191,10 @@ class NotInstalled(GatewayError):
 
 class Unavailable(GatewayError):
     code, status, message = "unavailable", 503, "The gateway cannot take this request now."
+
+
+class BodyMemoryFull(Unavailable):
+    code, message = "body_memory_full", "Large requests fill the memory there is for them; ask again in some seconds."
 
 
 class ModelComing(Unavailable):

@@ -178,7 +178,14 @@ class _Connection(h11.Connection):
                 self._refuse(414)
             if len(event.headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
                 self._refuse(431)
+            self._check_framing(event)
         return event
+
+    def _check_framing(self, request: h11.Request) -> None:
+        """Two lengths of one body: what is in front of us may have read the other one (RFC 9112, 6.1)."""
+        names = {name for name, _ in request.headers}
+        if b"transfer-encoding" in names and (b"content-length" in names or request.http_version < b"1.1"):
+            self._refuse(400)
 
     def _refuse(self, status: int) -> None:
         self.refusal_status = status
@@ -309,10 +316,16 @@ class _GuardedProtocol(H11Protocol):
             self.transport.close()
 
     def _refuse(self, status: int) -> None:
-        """Answer past h11, whose state promises nothing now, and read on: a reset must not overtake it."""
+        """Answer past h11, whose state promises nothing now, and read on: a reset must not overtake it.
+
+        Where an answer has begun, nothing more can be said.
+        """
         self._refused = True
         self._unwatch()
         self._unset_keepalive_if_required()
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()
+            return
         reason, sentence = _REFUSALS[status]
         body = json.dumps({"error": sentence, "code": reason.lower().replace(" ", "_")}).encode()
         head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"

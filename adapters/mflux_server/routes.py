@@ -169,6 +169,13 @@ ROUTES = (
     Route(f"{PREFIX}/load", load, methods=["POST"]),
 )
 
+CHANGING = tuple(
+    route.path
+    for route in ROUTES
+    if route.methods is not None and "GET" in route.methods and "HEAD" not in route.methods
+)
+"""Where a GET changes something."""
+
 ONCE = ("Idempotency-Key",)
 UNKNOWN = {404: "There is no such task, or it was fetched or cancelled."}
 _TASKS: Mapping[str, Operation] = {

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.base import attached, core_of, png_of, raise_for
+from adapters.base import attached, core_of, let_go, png_of, raise_for
 from adapters.sdapi.control import controlled
 from adapters.sdapi.kept import Chosen, chosen, kept
 from adapters.sdapi.loras import hashes
@@ -63,6 +63,8 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
             left_out = (*left_out, *followed.dropped)
             wanted = wanted.model_copy(update={"model": followed.spec.name, "control": followed.control})
         job = await core.service.submit(wanted, origin_of(request))
+    asked, sent = without_pictures(asked), without_pictures(sent)
+    let_go(request, vars(sent))
     if asked.force_task_id:
         kept(core).tasks.put(job.owner, asked.force_task_id, job.id)
     job = await attached(request, job)
@@ -88,6 +90,13 @@ async def _told(request: Request, told: Told) -> Response:
     """The pictures of an ended job; an interrupted one answers with those it has."""
     pngs = [await png_of(request, image.file) for image in told.job.images] if told.asked.send_images else []
     return Response(await asyncio.to_thread(to_body, told, pngs), media_type="application/json")
+
+
+def without_pictures(asked: Txt2Img | Img2Img) -> Txt2Img | Img2Img:
+    """Without the pictures that are stored by now and that the reply does not repeat."""
+    if isinstance(asked, Img2Img) and not asked.include_init_images:
+        return asked.model_copy(update={"init_images": [], "mask": None})
+    return asked
 
 
 def _knows(core: Core, name: str) -> bool:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.base import attached, core_of, idempotency_key, owner_of, raise_for, validated
+from adapters.base import attached, core_of, idempotency_key, let_go, owner_of, raise_for, validated
 from adapters.v1.errors import render_error
 from adapters.v1.models import served_names
 from adapters.v1.payloads import known_model
@@ -65,9 +65,11 @@ async def ocr(request: Request) -> Response:
     came = await sent(request)
     asked = validated(OcrFields, unfolded(came.fields))
     reader = reader_of(core, asked)
-    document = await document_of(core, came)
     origin = Origin(owner=owner, protocol="xinference", attached=True, idempotency_key=idempotency_key(request))
-    job = await core.service.submit_ocr(OcrRequest(model=reader, pages=asked.pages, dpi=asked.dpi), document, origin)
+    wanted = OcrRequest(model=reader, pages=asked.pages, dpi=asked.dpi)
+    job = await core.service.submit_ocr(wanted, await document_of(core, came), origin)
+    came.let_go()
+    let_go(request, came.fields)
     if asked.request_id is not None:
         request_ids(core).put(owner, asked.request_id, job.id)
     try:

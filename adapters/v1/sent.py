@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from adapters.base import body_of
 from gateway.errors import InvalidRequest
 from gateway.images import base64_picture
 from gateway.strict_json import parse_async
@@ -57,13 +58,18 @@ class Sent:
         """Every parameter the client named."""
         return frozenset(self.fields) | {p.param for found in self.pictures.values() for p in found}
 
+    def let_go(self) -> None:
+        """Forget the bytes of the pictures, which are stored by now, but not in which fields they came."""
+        for found in self.pictures.values():
+            found[:] = [replace(picture, data=b"") for picture in found]
+
 
 async def sent(request: Request) -> Sent:
     """The body, whichever of the two it is. Raises: InvalidRequest, RemoteImagesDisabled."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _from_form(request)
-    body = await parse_async(await request.body())
+    body = await parse_async(await body_of(request))
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object or a multipart form.")
     return await asyncio.to_thread(_split, body)

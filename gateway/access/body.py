@@ -35,11 +35,14 @@ class BodyBounds:
 class GuardedBody:
     """An ASGI `receive` that ends in an error once the body breaks its bounds; `error` stays set from then on.
 
+    `arrived` hears how many bytes came so far, and refuses them by a GatewayError.
     Only time spent waiting for the client counts: an app that reads late is not the client's fault.
     """
 
-    def __init__(self, receive: Receive, bounds: BodyBounds) -> None:
-        self._receive, self._bounds = receive, bounds
+    def __init__(
+        self, receive: Receive, bounds: BodyBounds, arrived: Callable[[int], None] = lambda total: None
+    ) -> None:
+        self._receive, self._bounds, self._arrived = receive, bounds, arrived
         self._got_bytes = 0
         self._waited_s = 0.0
         self._window_bytes = 0
@@ -49,7 +52,7 @@ class GuardedBody:
         self.error: GatewayError | None = None
 
     async def __call__(self) -> Message:
-        """Raises: BodyTooLarge, BodyTooSlow."""
+        """Raises: BodyTooLarge, BodyTooSlow; as `arrived`."""
         if self.error is not None:
             raise self.error
         if self.whole or self.disconnected:
@@ -61,6 +64,10 @@ class GuardedBody:
             self._window_bytes += size
             if self._got_bytes > self._bounds.most_bytes:
                 raise self._fail(self._bounds.too_large())
+            try:
+                self._arrived(self._got_bytes)
+            except GatewayError as error:
+                raise self._fail(error) from None
         return self._note(message)
 
     async def drain(self) -> None:

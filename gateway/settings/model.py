@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.catalog import CATALOG, EMBEDDED
+from gateway.machine import total_bytes
 from gateway.ocr.packages import MODEL as READER
 from gateway.request import Limits
 from gateway.settings.checks import check_commits, check_model, clip
@@ -270,6 +271,11 @@ class AccessSettings(Section):
 class HttpSettings(Section):
     default_body_bytes: Bytes = Field(default=256 * 1024, description="Largest body on routes without pictures.")
     image_body_bytes: Bytes = Field(default=32 * MIB, description="Largest body on routes that take pictures.")
+    body_memory_mb: Count | None = Field(
+        default=None,
+        description="Megabytes that bodies over 256 KiB may hold together, one client half of it; "
+        "null: a sixteenth of the memory, 128 to 1024.",
+    )
     header_deadline_s: Seconds = Field(default=10, description="Seconds a client has to send its headers.")
     body_deadline_s: Seconds = Field(default=60, description="Seconds a client has to send its body.")
     body_window_s: Seconds = Field(default=10, description="Seconds over which body_bytes_per_s is averaged.")
@@ -293,6 +299,13 @@ class HttpSettings(Section):
     shutdown_s: Annotated[int, Field(ge=1, le=60)] = Field(
         default=3, description="Seconds open requests have to end when the server stops."
     )
+
+    @property
+    def body_memory_bytes(self) -> int:
+        """`body_memory_mb`, or what this machine's memory allows."""
+        if self.body_memory_mb is not None:
+            return self.body_memory_mb * MIB
+        return min(1024 * MIB, max(128 * MIB, total_bytes() // 16))
 
 
 class LogSettings(Section):
