@@ -181,6 +181,7 @@ class Shown(TypedDict):
     image_index: int
     partial_image_index: NotRequired[int]
     usage: NotRequired[Row]
+    safety_identifier: NotRequired[str | None]
     seed: NotRequired[int]
     job_id: NotRequired[str]
     adjustments: NotRequired[list[Row]]

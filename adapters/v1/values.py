@@ -13,6 +13,7 @@ from engine.protocol import Lora
 PROMPT_CHARS = 32_000
 SIZE = re.compile(r"\s*([0-9]{1,5})(?:\s*[xX*×,]\s*|\s+)([0-9]{1,5})\s*")
 WHOLE = re.compile(r"-?[0-9]{1,20}")
+IDENTIFIER_CHARS = 512
 NO_SIZE = ("auto", "original")
 
 PictureFormat = Literal["png", "jpeg", "webp"]
@@ -107,6 +108,10 @@ def _not_here(sentence: str, *, json_type: Any) -> BeforeValidator:
     return BeforeValidator(refuse, json_schema_input_type=json_type | None)
 
 
+def _text_or_nothing(value: object) -> str | None:
+    return value[:IDENTIFIER_CHARS] if isinstance(value, str) else None
+
+
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Size = Annotated[tuple[int, int] | None, BeforeValidator(parse_size, json_schema_input_type=str)]
@@ -116,4 +121,6 @@ OutputFormat = Annotated[PictureFormat, BeforeValidator(_format)]
 Background = Annotated[Literal["opaque", "auto"], BeforeValidator(_background)]
 NoFrames = Annotated[None, _not_here("Animated pictures cannot be drawn here.", json_type=int)]
 NoVector = Annotated[None, _not_here("Vector pictures cannot be drawn here.", json_type=dict[str, Any])]
+SaidText = Annotated[str | None, BeforeValidator(_text_or_nothing, json_schema_input_type=str | None)]
+"""A text that is only repeated; what is no text is ignored."""
 NoStream = Annotated[Literal[False], BeforeValidator(_no_stream)]
