@@ -67,6 +67,10 @@ def test_every_protocol_takes_doubled_and_trailing_slashes(served: Live, path: s
     assert httpx.post(served.url + path, json=body, timeout=60).status_code == 200
 
 
+def test_a_list_with_a_slash_behind_it_is_the_list(served: Live) -> None:
+    assert httpx.get(served.url + "/v1/models/").json() == httpx.get(served.url + "/v1/models").json()
+
+
 def test_what_no_route_has_is_still_a_404_in_its_protocols_shape(served: Live) -> None:
     assert httpx.get(served.url + "/v1//nothing/").json()["error"]["type"] == "invalid_request_error"
     assert httpx.get(served.url + "//sdapi/v1//nothing").json()["detail"] == "Not Found"
