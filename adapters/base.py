@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.core import Core
-from gateway.errors import ClientGone, Forbidden, GatewayError, GenerationFailed, InvalidRequest, PictureGone
+from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, PictureGone
 from gateway.hub import Event
 from gateway.images import base64_picture, checked_picture
 from gateway.job import Job, State
@@ -70,13 +70,6 @@ def owner_of(request: Request) -> str:
     """Whose jobs this request may see: the key's name, else the client's own id or address."""
     owner: str = request.state.owner
     return owner
-
-
-def check_operator(request: Request, message: str, param: str | None = None) -> None:
-    """Raises: Forbidden where keys divide the users and this one is no operator's (S-24)."""
-    access = core_of(request).settings.access
-    if access.keys_file is not None and owner_of(request).removeprefix("key:") not in access.operators:
-        raise Forbidden(message, param=param)
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -324,7 +324,7 @@ def write_ppm(path: Path, picture: Picture) -> None:
     """Write under a temporary name, then rename: a reader never meets half a picture."""
     temporary = path.with_name(path.name + ".part")
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(f"P6\n{picture.width_px} {picture.height_px}\n255\n".encode())
             file.write(picture.rgb)
         temporary.replace(path)

@@ -27,6 +27,7 @@ from gateway.openapi import Group, Operation
 from gateway.paths import canonical_path
 from gateway.pictures import Pictures
 from gateway.residency import HouseOptions
+from gateway.rights import Rights
 from gateway.service import JobService, ServiceOptions
 from gateway.settings import Settings
 from gateway.store.base import Bounds, StoreCorrupt, StoreLocked
@@ -49,7 +50,11 @@ def build_core(settings: Settings) -> Core:
         loras=_loras(settings),
         hub={name: HubModel(model.repo, model.like, model.revision) for name, model in settings.models.hub.items()},
     )
-    pictures = Pictures(settings.generation.output_dir.resolve(), signs=settings.generation.sign_pictures)
+    pictures = Pictures(
+        settings.generation.output_dir.resolve(),
+        signs=settings.generation.sign_pictures,
+        shares=settings.generation.share_pictures,
+    )
     data = settings.store.data_dir.resolve()
     engine = settings.engine
     service = JobService(
@@ -80,6 +85,8 @@ def build_core(settings: Settings) -> Core:
         ocr=OcrOptions(
             max_pages=settings.ocr.max_pages,
             page_s=settings.ocr.page_s,
+            render_s=settings.ocr.render_s,
+            document_s=settings.ocr.document_s,
             idle_s=settings.ocr.idle_s,
             threads=settings.ocr.threads,
             default=settings.ocr.default,
@@ -108,13 +115,14 @@ def _loras(settings: Settings) -> LoraLibrary:
 
 
 def _service_options(settings: Settings) -> ServiceOptions:
-    generation, retention = settings.generation, settings.retention
+    access, generation, retention = settings.access, settings.generation, settings.retention
     return ServiceOptions(
         limits=generation.limits,
         bounds=Bounds(
             waiting=settings.queue.waiting,
-            waiting_per_owner=settings.queue.waiting_per_owner if settings.access.keys_file else None,
+            waiting_per_owner=settings.queue.waiting_per_owner if access.keys_file else None,
         ),
+        rights=Rights() if access.keys_file is None else Rights.of_keys(access.operators),
         quantize=settings.models.quantize,
         default_steps=generation.default_steps,
         steps_as_sent=settings.models.steps_as_sent,

@@ -37,8 +37,6 @@ class Core:
     waiting: int = 0
     streaming: Counter[str] = field(default_factory=Counter)
     """Open event streams by owner."""
-    checkpoint: str | None = None
-    """The model /sdapi's options chose; None means the default."""
 
     sections: tuple[Section, ...] = ()
     """What there is to document."""
@@ -57,7 +55,8 @@ class Core:
         if not self.library.on_disk(default):
             step = f"`mflux-gateway models pull {default.name}` fetches it"
             if self.settings.models.auto_download and default.repo is not None:
-                step = f"the first picture downloads it ({default.size_gb:.0f} GB)"
+                whose = "the first" if self.settings.access.keys_file is None else "an operator's first"
+                step = f"{whose} picture downloads it ({default.size_gb:.0f} GB)"
             lines.append(
                 f"{default.name} is not on this machine: {step}. Start with --model {EMBEDDED} to draw at once."
             )

@@ -40,6 +40,7 @@ from gateway.hub import Hub
 from gateway.job import Job, Outcome, Plans
 from gateway.library import Library
 from gateway.pictures import Pictures
+from gateway.private import write_private
 from gateway.provenance import drawing_of
 from gateway.residency import House
 from gateway.runner import LaneRunner
@@ -209,7 +210,7 @@ class EngineLane(LaneRunner):
         files = {}
         for name in sorted(job.plan.inputs):
             file = self._spool / f"{job.id}.{job.attempt}.{name}.png"
-            await asyncio.to_thread(file.write_bytes, await self._store.blob(name))
+            await asyncio.to_thread(write_private, file, await self._store.blob(name))
             files[name] = str(file)
         for lora in job.plan.loras if isinstance(job.plan, Generate) else ():
             files[lora.name] = str(await asyncio.to_thread(self._library.loras.file, lora.name))

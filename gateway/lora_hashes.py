@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.private import write_private
+
 log = logging.getLogger("gateway.loras")
 
 SHORT_CHARS = 12
@@ -73,7 +75,7 @@ class HashKeeper:
                 return
             unfinished = self._file.with_suffix(".part")
             with contextlib.suppress(OSError):
-                unfinished.write_text(json.dumps(known), encoding="utf-8")
+                write_private(unfinished, json.dumps(known).encode())
                 os.replace(unfinished, self._file)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gateway.job import NewJob, Plans, Priority
 from gateway.request import Leniency, Limits
+from gateway.rights import Rights
 from gateway.store.base import Bounds
 
 
@@ -46,6 +47,7 @@ class ServiceOptions:
 
     limits: Limits = Limits()
     bounds: Bounds = Bounds()
+    rights: Rights = Rights()
     quantize: int | None = None
     default_steps: int | None = None
     steps_as_sent: bool = False

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.images import encode, open_picture, write_atomic
+from gateway.private import FILE, make_folder, private_files, private_folder
 from gateway.provenance import Drawing, signed
 
 NAME = re.compile(r"([0-9a-f]{32})\.(\d+)\.(\d+)\.png")
+SHARED = 0o755
+"""Of a shared folder that is not there yet."""
+READS = 0o044
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +26,29 @@ class Stored:
 
 
 class Pictures:
-    """PNG files `<job>.<attempt>.<n>.png` in one folder of mode 0700; `signs`: each says how it was drawn."""
+    """PNG files `<job>.<attempt>.<n>.png` in one folder of mode 0700; `signs`: each says how it was drawn.
 
-    def __init__(self, folder: Path, *, signs: bool = True) -> None:
+    `shares`: the folder keeps its mode, and who may list it may read the pictures.
+    """
+
+    def __init__(self, folder: Path, *, signs: bool = True, shares: bool = False) -> None:
         self.folder = folder
         self._signs = signs
+        self._shares = shares
 
     def prepare(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Raises: PermissionError with a sentence where the folder cannot be this user's alone."""
+        if self._shares:
+            return make_folder(self.folder, SHARED)
+        private_folder(self.folder, "generation.output_dir")
+        private_files(self.folder, lambda name: NAME.fullmatch(name) is not None)
 
     def keep(self, spooled: Path, name: str, drawing: Drawing | None = None) -> None:
         """Encode spooled pixels and put them on disk under `name`. Raises: StorageFull."""
         png = encode(spooled, format="png")
         write_atomic(self.folder, name, signed(png, drawing) if self._signs and drawing is not None else png)
+        if self._shares:
+            (self.folder / name).chmod(FILE | self.folder.stat().st_mode & READS)
         spooled.unlink(missing_ok=True)
 
     def read(self, name: str) -> bytes | None:

@@ -18,7 +18,6 @@ from gateway.downloads.lane import NetworkLane
 from gateway.errors import (
     JobNotEnded,
     JobNotFound,
-    ModelKept,
     ModelNotFound,
     OwnerQueueFull,
     QueueFull,
@@ -26,9 +25,10 @@ from gateway.errors import (
 )
 from gateway.forecast import Forecast, Forecaster, Record
 from gateway.hub import Event, Hub, Snapshot
-from gateway.job import Job, JobEvent, Progress, State
+from gateway.job import Job, JobEvent, Priority, Progress, State
 from gateway.lane import EngineLane
 from gateway.library import Library
+from gateway.model_control import ModelControl
 from gateway.ocr.client import OcrOptions
 from gateway.ocr.lane import OcrLane
 from gateway.ocr.request import OcrRequest
@@ -72,6 +72,7 @@ class JobService:
         self._store = store
         self._engine = engine
         self._options = options
+        self._rights = options.rights
         self._hub = Hub()
         self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model, weights_of=library.weights)
         self._retention = Retention(store, pictures, options)
@@ -89,6 +90,7 @@ class JobService:
             forecaster=self._forecaster,
             places=self._places,
             auto=options.auto_download,
+            rights=options.rights,
             wake=lambda: self._lane.wake(),
         )
         self._forecaster.coming, self._places.coming = self.downloads.due, self.downloads.newest
@@ -109,8 +111,19 @@ class JobService:
         )
         self._ocr = OcrLane(store=store, hub=self._hub, options=ocr or OcrOptions())
         self._planner = Planner(library, self.downloads, self._ocr, options)
-        self.queue = QueueControl(store, self._places, self._lane.wake)
+        self.queue = QueueControl(store, self._places, self._lane.wake, options.rights)
         self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr, network)}
+        self.models = ModelControl(
+            library=library,
+            downloads=self.downloads,
+            house=self.house,
+            reader=self._ocr,
+            loaded=lambda: engine.status.loaded_model,
+            let_go=self._let_go,
+            running=self.running,
+            check_running=self._check_running,
+            rights=options.rights,
+        )
         self._listeners: list[Hear] = []
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -157,12 +170,14 @@ class JobService:
         """Store a job for this request; it is on disk when this returns.
 
         Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, ModelUnavailable, ModelComing, QueueFull, OwnerQueueFull,
-        IdempotencyConflict, StorageFull, Unavailable.
+        IdempotencyConflict, StorageFull, Unavailable; Forbidden for a download or a priority that is not this owner's.
         """
+        self._check_priority(origin.owner, origin.priority)
         return await self._submit(await self._planner.drawing(request, origin))
 
     async def submit_upscale(self, request: UpscaleRequest, origin: Origin) -> Job:
         """Store a job that draws a picture larger. Raises: as submit."""
+        self._check_priority(origin.owner, origin.priority)
         return await self._submit(await self._planner.upscaling(request, origin))
 
     async def submit_load(self, model: str, origin: Origin) -> Job:
@@ -191,23 +206,40 @@ class JobService:
     async def _submit(self, planned: Planned) -> Job:
         self._check_running()
         new = planned.new
+        self._check_priority(new.owner, new.priority)
+        if isinstance(new.plan, Download):
+            self._rights.check(new.owner, "pull")
         if self._options.min_free_bytes:
             await asyncio.to_thread(check_room, self._disks, self._options.min_free_bytes)
         if isinstance(new.plan, EngineJob):
             await asyncio.to_thread(self.house.admit, new.plan, self.library.find(new.plan.model))
         if not planned.waits:
-            await self.downloads.put_off(planned.missing, planned.loras)
+            await self.downloads.put_off(planned.missing, planned.loras, new.owner)
         store = partial(self._store.submit, new, self._options.bounds)
         try:
-            return await asyncio.shield(self.downloads.let_wait(new.id, planned.missing, planned.loras, store))
+            return await asyncio.shield(
+                self.downloads.let_wait(new.id, planned.missing, planned.loras, new.owner, store)
+            )
         except (QueueFull, OwnerQueueFull) as full:
             owner = new.owner if isinstance(full, OwnerQueueFull) else None
             full.retry_after_s = self._places.retry_after_s(lane_of(new.plan), owner)
             raise
 
+    def _check_priority(self, owner: str, priority: Priority) -> None:
+        """Raises: Forbidden."""
+        if priority > Priority.NORMAL:
+            self._rights.check(owner, "raise_priority", param="priority")
+
     def _check_running(self) -> None:
         if self._stopping:
             raise Unavailable("The gateway is stopping.", retry_after_s=5)
+
+    async def _let_go(self) -> None:
+        """Free the memory of the loaded model, between two jobs. Raises: Unavailable."""
+        try:
+            await self._engine.unload()
+        except EngineStopped:
+            raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
 
     async def keep_input(self, picture: bytes) -> str:
         """Store a checked input picture; returns the name by which a request refers to it."""
@@ -223,45 +255,6 @@ class JobService:
     async def kept_picture(self, name: str) -> str:
         """The name of an input picture that was stored before; it is as fresh as a new one. Raises: KeyError."""
         return await self._store.put_blob(await self.input_picture(name))
-
-    # ---- models ----------------------------------------------------------------------------------
-
-    async def pull(self, model: str, origin: Origin) -> Job:
-        """The download of a model, started or joined; of one that is here it ends at once.
-
-        Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk for one that no hub has, StorageFull, Unavailable.
-        """
-        spec = self.library.find(model)
-        if spec.repo is None or spec.unavailable is not None:
-            self.library.folder(spec)
-        self._check_running()
-        return await self.downloads.bring(spec, origin)
-
-    async def remove_model(self, model: str) -> None:
-        """Remove the weights that were downloaded for a model, and their quantised copies.
-
-        Raises: ModelNotFound, ModelNotOnDisk, ModelKept.
-        """
-        spec = self.library.find(model)
-        drawing = self._lane.running
-        for used in (self._engine.status.loaded_model, None if drawing is None else drawing.plan.model):
-            if used is not None and self.downloads.share(used, spec.name):
-                raise ModelKept(f"{used} is in memory; unload it first.")
-        folder = await asyncio.to_thread(self.library.find_folder, spec)
-        await self.downloads.remove(spec)
-        if folder is not None:
-            await asyncio.to_thread(self.house.copies.forget, spec, folder)
-
-    async def unload(self) -> None:
-        """Free the memory of the loaded model, between two jobs; the next job loads its own. Raises: Unavailable."""
-        try:
-            await self._engine.unload()
-        except EngineStopped:
-            raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
-
-    async def unload_reader(self, model: str) -> bool:
-        """Free the memory of what reads text, between two jobs; whether that one held any."""
-        return await self._ocr.let_go(model)
 
     # ---- out -------------------------------------------------------------------------------------
 
@@ -342,8 +335,13 @@ class JobService:
             raise Unavailable("The gateway is stopping; the job is kept.", retry_after_s=5)
         return job
 
-    async def cancel(self, job_id: str, reason: CancelReason = "user") -> Job:
-        """Stop a job and return it as it ended, which may be a success that came first. Raises: JobNotFound."""
+    async def cancel(self, job_id: str, owner: str, reason: CancelReason = "user") -> Job:
+        """Stop a job and return it as it ended, which may be a success that came first.
+
+        Raises: JobNotFound, also where it is somebody else's; Forbidden for a download of somebody else's.
+        """
+        if (await self.see(job_id, owner)).owner != owner:
+            self._rights.check(owner, "stop_pull")
         await asyncio.shield(self._cancel(job_id, reason))
         return await self.ended(job_id)
 

@@ -163,7 +163,7 @@ def test_a_disk_with_too_little_room_takes_no_new_job_and_all_else_goes_on(tmp_p
             with pytest.raises(StorageFull):
                 await service.submit(request(), ME)
             assert [listed.id for listed in await service.list_jobs(owner=None)] == [job.id]
-            assert (await service.cancel(job.id)).state is State.CANCELLED
+            assert (await service.cancel(job.id, ME.owner)).state is State.CANCELLED
 
     run(story())
 

@@ -102,7 +102,7 @@ async def cancel(request: Request) -> Response:
     task = await _own_task(request)
     if task is None:
         return empty(404)
-    await service.cancel(task.id)
+    await service.cancel(task.id, owner_of(request))
     await service.hide([task.id])
     return empty(200)
 
@@ -114,7 +114,7 @@ async def clear(request: Request) -> Response:
     while page := await _listed(request, before):
         for job in page:  # the newest first: none of them begins while the others are stopped
             if isinstance(job.plan, Generate) and job.state in (State.QUEUED, State.RUNNING):
-                await service.cancel(job.id)
+                await service.cancel(job.id, owner_of(request))
         await service.hide([job.id for job in page])
         before = page[-1].number
     return empty(200)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import check_operator, owner_of
+from adapters.base import owner_of
 from adapters.native.answers import to_brief, to_progress
 from adapters.native.jobs import service_of
 from adapters.native.shapes import Active, Paused, Queue, Waiting
@@ -51,8 +51,7 @@ async def resume(request: Request) -> Response:
 
 
 async def _paused(request: Request, paused: bool) -> Response:
-    check_operator(request, "This key may not stop everybody's queue.")
-    service = service_of(request)
-    await (service.queue.pause() if paused else service.queue.resume())
+    service, owner = service_of(request), owner_of(request)
+    await (service.queue.pause(owner) if paused else service.queue.resume(owner))
     answer: Paused = {"paused": service.queue.paused}
     return JSONResponse(answer)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
-from adapters.base import check_operator, core_of, idempotency_key, input_picture, owner_of
+from adapters.base import core_of, idempotency_key, input_picture, owner_of
 from adapters.native.answers import ALSO_CALLED, STATUS
 from adapters.native.shapes import Priority as PriorityName
 from engine.protocol import Control, Lora
@@ -258,14 +258,11 @@ def _loras(body: GenerateBody) -> tuple[Lora, ...]:
 
 
 def to_origin(body: GenerateBody, request: Request) -> Origin:
-    """Raises: Forbidden for a raised priority where keys divide the users."""
     return origin_at(body.priority, request)
 
 
 def origin_at(priority: PriorityName, request: Request) -> Origin:
-    """Raises: Forbidden for a raised priority where keys divide the users."""
-    if priority == "high":
-        check_operator(request, "This key may not raise its priority.", "priority")
+    """Raises: InvalidRequest."""
     return Origin(
         owner=owner_of(request),
         protocol="native",

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from adapters.base import attached, core_of, png_of, raise_for
 from adapters.sdapi.control import controlled
-from adapters.sdapi.kept import kept
+from adapters.sdapi.kept import Chosen, chosen, kept
 from adapters.sdapi.loras import hashes
 from adapters.sdapi.options import accepted, look_of
 from adapters.sdapi.payloads import Img2Img, Txt2Img
@@ -45,14 +45,15 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     styles = await asyncio.to_thread(styles_of, generation.styles_file)
     asked, unknown = styled(asked, styles)
     refuse(asked)
-    look = look_of(kept(core).options, asked.override_settings)
+    choice = chosen(request)
+    look = look_of(choice.options, asked.override_settings)
     with _client_names(asked):
-        spec = core.library.find(model_of(asked) or core.checkpoint)
+        spec = core.library.find(model_of(asked) or choice.checkpoint)
         followed = await controlled(core, asked, spec)
         inputs = await inputs_of(core, asked, spec if followed is None else followed.spec, look)
         translated = to_request(
             asked,
-            checkpoint=core.checkpoint,
+            checkpoint=choice.checkpoint,
             limits=generation.limits,
             previews=generation.previews and look.previews,
             inputs=inputs,
@@ -68,7 +69,7 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     if job.state is State.FAILED:
         raise_for(job)
     if not asked.override_settings_restore_afterwards:
-        _keep_settings(core, asked)
+        _keep_settings(choice, asked)
     assert isinstance(job.plan, Generate)
     told = Told(
         asked,
@@ -99,11 +100,11 @@ def _hashes(core: Core, plan: Generate) -> Mapping[str, str]:
     return hashes((lora.name for lora in plan.loras), core.library.loras) if plan.loras else {}
 
 
-def _keep_settings(core: Core, asked: Txt2Img | Img2Img) -> None:
+def _keep_settings(choice: Chosen, asked: Txt2Img | Img2Img) -> None:
     """What `override_settings` set stays set. Source: A1111 1.10.1 `override_settings_restore_afterwards`."""
-    kept(core).options.update(accepted(asked.override_settings))
+    choice.options.update(accepted(asked.override_settings))
     if asked.override_settings.get("sd_model_checkpoint") and (name := model_of(asked)):
-        core.checkpoint = name
+        choice.checkpoint = name
 
 
 @contextlib.contextmanager

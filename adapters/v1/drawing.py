@@ -63,7 +63,7 @@ async def from_pictures(request: Request, asked: FromPictures, sent: Sent) -> Or
         pass  # nobody's pictures are opened who will be refused afterwards
     served = served_names(core.library)
     spec = core.library.find(known_model(asked.model, served))
-    await core.service.downloads.need(spec)
+    await core.service.downloads.need(spec, owner_of(request))
     with named_as_sent(sent.names):
         inputs = await inputs_of(request, asked, sent, spec)
     given = {

@@ -103,6 +103,10 @@ class GenerationSettings(Section):
     sign_pictures: bool = Field(
         default=True, description="Write into each picture file how it was drawn: prompt, model, seed and the rest."
     )
+    share_pictures: bool = Field(
+        default=False,
+        description="Leave output_dir as open as it is: other users who may list it may read the pictures.",
+    )
     styles_file: FolderPath | None = Field(
         default=None, description="Prompt styles of /sdapi: A1111's styles.csv, or YAML rows of the same names."
     )
@@ -230,7 +234,9 @@ class OcrSettings(Section):
     max_pages: Annotated[int, Field(ge=1, le=2000)] = Field(
         default=200, description="Pages of a PDF one request may have read."
     )
-    page_s: Seconds = Field(default=120, description="Seconds one page may take.")
+    page_s: Seconds = Field(default=120, description="Seconds one page may take to be read.")
+    render_s: Seconds = Field(default=10, description="Seconds one page of a PDF may take to become a picture.")
+    document_s: Seconds = Field(default=1800, description="Seconds all pages of one document may take together.")
     idle_s: Seconds = Field(
         default=300, description="Seconds the process that reads text is kept when it has nothing to do."
     )
@@ -248,7 +254,8 @@ class AccessSettings(Section):
         default=None, description='File with a line "name key" for each client; mode 0600.'
     )
     operators: tuple[str, ...] = Field(
-        default=(), description="Names of keys that may pause the queue and raise a priority."
+        default=(),
+        description="Names of keys that may do what others feel: fetch, remove, unload, pause, go first.",
     )
     allow_open: bool = Field(default=False, description="Listen beyond loopback without any key.")
     hosts: tuple[HostName, ...] = Field(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.disk import sync_path
+from gateway.private import private_file
 
 FOLDER = "backups"
 KEPT = 2
@@ -27,6 +28,7 @@ def back_up(file: Path, every_s: float) -> bool:
         leftover.unlink()
     place = folder / f"jobs-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z.sqlite3"
     unfinished = place.with_name(place.name + INCOMPLETE)
+    private_file(unfinished)  # an empty file is taken as if there were none
     with closing(sqlite3.connect(file)) as db:
         db.execute("VACUUM INTO ?", (str(unfinished),))
     sync_path(unfinished)

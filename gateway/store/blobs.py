@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from gateway.images import write_atomic
+from gateway.private import private_files, private_folder
 
 HEX = frozenset("0123456789abcdef")
 
@@ -20,7 +21,8 @@ class Blobs:
         self._folder = folder
 
     def prepare(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self._folder, "The folder")
+        private_files(self._folder)
 
     def put(self, data: bytes) -> str:
         """Durable on return; returns the name. Bytes stored before are only marked as fresh."""

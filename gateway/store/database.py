@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.errors import StorageFull
+from gateway.private import private_file, private_files, private_folder
 from gateway.store import backups
 from gateway.store.base import StoreLocked
 from gateway.store.schema import connect, open_checked
@@ -35,15 +36,24 @@ class Database:
         self._lock_fd: int | None = None
 
     async def open(self) -> None:
-        """Raises: StoreLocked, StoreCorrupt."""
+        """Raises: StoreLocked, StoreCorrupt; PermissionError where the folder cannot be this user's alone."""
         await self._on(self._writer, self._open)
 
     def _open(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self._folder, "store.data_dir")
         self._lock()
+        self._close_to_others()
         self._write_db = open_checked(self._folder / "jobs.sqlite3")
         self._read_db = connect(self._folder / "jobs.sqlite3")
         self._read_db.execute("PRAGMA query_only=1")
+
+    def _close_to_others(self) -> None:
+        """Also what was put back from a copy. SQLite gives its journals the mode of the database."""
+        private_files(self._folder)
+        if (kept := self._folder / backups.FOLDER).exists():
+            private_folder(kept, "The folder")
+            private_files(kept)
+        private_file(self._folder / "jobs.sqlite3")
 
     def _lock(self) -> None:
         """Hold the folder as long as this process lives. Raises: StoreLocked."""
