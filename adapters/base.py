@@ -24,6 +24,8 @@ from gateway.strict_json import parse_async
 
 IDEMPOTENCY_KEY_CHARS = 255
 DETAILS = 10
+STREAM_HEADERS = {"Cache-Control": "no-cache, no-store, no-transform", "X-Accel-Buffering": "no"}
+"""Proxies that compress what they pass on hold a stream back; no-transform (RFC 9111, 5.2.2.6) forbids it."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -43,6 +45,8 @@ class Adapter:
     """Paths that need no key."""
     more_prefixes: tuple[str, ...] = ()
     """Where clients of this protocol look besides: errors there are its, too."""
+    unprefixed: tuple[str, ...] = ()
+    """Paths below the prefix that are its, too, where a client leaves the prefix out."""
     page_paths: tuple[str, ...] = ()
     """Pages for people: a link on any site may lead to them."""
     changing_paths: tuple[str, ...] = ()
@@ -203,7 +207,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(self, frames: AsyncGenerator[bytes, None], *, heartbeat_s: float = 15.0) -> None:
-        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        super().__init__(headers=STREAM_HEADERS)
         del self.headers["content-length"]
         self._frames = frames
         self._heartbeat_s = heartbeat_s

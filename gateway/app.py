@@ -26,6 +26,7 @@ from gateway.lora_hub import HubCollection, HubLora
 from gateway.loras import LoraLibrary
 from gateway.ocr.client import OcrOptions
 from gateway.openapi import Group, Operation
+from gateway.paths import canonical_path
 from gateway.pictures import Pictures
 from gateway.residency import HouseOptions
 from gateway.rights import Rights
@@ -176,6 +177,8 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
     )
 
     around = {adapter.name: adapter.around(guarded) for adapter in adapters}
+    prefixes = sorted({adapter.prefix for adapter in adapters if adapter.prefix}, key=len, reverse=True)
+    unprefixed = {path: adapter.prefix for adapter in adapters for path in adapter.unprefixed}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -183,6 +186,7 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         elif scope["type"] == "http":
             scope["app"] = guarded  # makes starlette raise its 404 and 405 instead of answering in plain text
             scope.setdefault("state", {})["core"] = core
+            scope["path"] = canonical_path(scope["path"], prefixes, unprefixed)
             adapter = _owner(adapters, scope["path"])
             name, inner = (adapter.name, around[adapter.name]) if adapter else ("other", guarded)
             await core.metrics.counted(inner, name, scope, receive, send)
@@ -215,12 +219,17 @@ def _owner(adapters: Sequence[Adapter], path: str) -> Adapter | None:
 
 
 def _to_gateway_error(routes: Sequence[Route], request: Request, error: Exception) -> Response:
-    """Starlette knows two of its own: no such route, no such method."""
+    """Starlette knows two of its own: no such route, no such method.
+
+    OPTIONS and HEAD are how clients try an address: they are told what a route takes (RFC 9110, 9.3.7), and do nothing.
+    """
     if getattr(error, "status_code", 404) != 405:
         raise NotFound
     refused = MethodNotAllowed()
     here = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    refused.allowed = tuple(sorted({method for methods in here for method in methods}))
+    refused.allowed = tuple(sorted({method for methods in here for method in methods} | {"HEAD", "OPTIONS"}))
+    if request.method in ("HEAD", "OPTIONS"):
+        return Response(status_code=204, headers={"Allow": ", ".join(refused.allowed)})
     raise refused
 
 

@@ -326,3 +326,19 @@ def test_an_unknown_model_tells_which_there_are() -> None:
 def test_an_answer_about_a_job_carries_its_id() -> None:
     assert render_error(ClientGone(), ID).headers["x-request-id"] == ID
     assert render_error(QueueFull()).headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize(
+    ("body", "effective"),
+    [
+        ({}, None),
+        ({"user": "me"}, "me"),
+        ({"user": "me", "safety_identifier": "hash"}, "hash"),
+        ({"user": "me", "safety_identifier": ""}, "me"),
+        ({"safety_identifier": 7}, None),
+    ],
+)
+def test_the_last_event_repeats_the_effective_safety_identifier(body: dict[str, Any], effective: str | None) -> None:
+    """Source: openai 3.52, `ImageGenCompletedEvent`."""
+    (event,) = frames(completed_frame(job(), asked(**body), done(), 0.0, b"PNG"))
+    assert json.loads(event["data"])["safety_identifier"] == effective

@@ -130,6 +130,10 @@ class EventsQuery(Said):
 
     ticket: Annotated[str, Field(min_length=1)] | None = None
     """Of POST tickets, instead of a key."""
+    last_event_id: Annotated[str, Field(max_length=255)] | None = Field(
+        None, validation_alias=AliasChoices("lastEventId", "last_event_id")
+    )
+    """As the Last-Event-ID header, which goes before it. Source: event-source-polyfill sends it so."""
 
 
 class StreamQuery(JobQuery, EventsQuery):

@@ -50,6 +50,7 @@ UNCHANGED = {304: "The client has it already."}
 PICTURE = Operation(query=PictureQuery, headers=("If-None-Match",), media=PICTURES, also=UNCHANGED)
 RESUMED = ("Last-Event-ID",)
 ONCE = ("Idempotency-Key",)
+CLIENT = ("X-Client-Id",)
 
 TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
     ("POST", "/generate", jobs.generate, Operation(body=GenerateBody, answer=Submitted, headers=ONCE)),
@@ -84,10 +85,15 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
         Operation(headers=("If-None-Match",), media=("image/jpeg",), also={204: "There is none now.", **UNCHANGED}),
     ),
     ("GET", "/images", gallery.images, Operation(query=ImagesQuery, answer=Images)),
-    ("POST", "/images/drawing", gallery.drawing, Operation(body=UploadBody, form=UploadForm, answer=Provenance)),
+    (
+        "POST",
+        "/images/drawing",
+        gallery.drawing,
+        Operation(body=UploadBody, form=UploadForm, answer=Provenance, headers=CLIENT),
+    ),
     ("GET", "/images/{image_id}", pictures.image, PICTURE),
     ("DELETE", "/images/{image_id}", gallery.delete, Operation(answer=Deleted)),
-    ("POST", "/uploads", pictures.upload, Operation(body=UploadBody, form=UploadForm, answer=Uploaded)),
+    ("POST", "/uploads", pictures.upload, Operation(body=UploadBody, form=UploadForm, answer=Uploaded, headers=CLIENT)),
     ("GET", "/uploads/{upload_id}", pictures.uploaded, Operation(media=("image/png",))),
     ("GET", "/models", models.models, Operation(answer=Models)),
     ("GET", "/models/{model_id:path}/status", models.model_status, Operation(answer=ModelStatus)),

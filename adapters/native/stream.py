@@ -82,7 +82,7 @@ async def stream(request: Request) -> Response:
     """
     asked = query(StreamQuery, request)
     own = await own_job(request)
-    after = last_seq(request, own.id)
+    after = last_seq(last_event_id(request, asked), own.id)
     if own.state is not None and own.state.terminal and after >= own.seq:
         return Response(status_code=204)
     with core_of(request).streams(owner_of(request)):  # refused before the stream begins, counted while it lasts
@@ -113,8 +113,7 @@ async def events(request: Request) -> Response:
 
     It opens with a `snapshot` of what waits and runs; with a Last-Event-ID it goes on after that event, without one.
     """
-    query(EventsQuery, request)
-    last = request.headers.get("last-event-id", "")
+    last = last_event_id(request, query(EventsQuery, request))
     after = int(last) if last.isascii() and last.isdigit() and len(last) < 17 else None
     with core_of(request).streams(owner_of(request)):
         return event_stream(request, all_frames(request, after))
@@ -149,7 +148,12 @@ def to_snapshot(snapshot: Snapshot) -> SnapshotData:
     return {"jobs": jobs}
 
 
-def last_seq(request: Request, job_id: str) -> int:
-    """Source: the Last-Event-ID header, `<job>:<seq>`; anything else begins at the beginning."""
-    owner, _, seq = request.headers.get("last-event-id", "").rpartition(":")
+def last_event_id(request: Request, query: EventsQuery) -> str:
+    """The id after which a stream goes on, empty for none: of the header, else of the query."""
+    return request.headers.get("last-event-id") or query.last_event_id or ""
+
+
+def last_seq(event_id: str, job_id: str) -> int:
+    """The number in `<job>:<seq>`; anything else begins at the beginning."""
+    owner, _, seq = event_id.rpartition(":")
     return int(seq) if owner == job_id and seq.isascii() and seq.isdigit() and len(seq) < 10 else 0

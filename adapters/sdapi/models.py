@@ -14,7 +14,7 @@ from adapters.sdapi.lists import cmd_flags
 from adapters.sdapi.loras import lora_rows
 from adapters.sdapi.memory import memory
 from adapters.sdapi.options import accepted, checkpoint_rows, options_of
-from adapters.sdapi.payloads import Options
+from adapters.sdapi.payloads import OptionsBody
 from adapters.sdapi.refusals import AsA1111
 from adapters.sdapi.request import without_hash
 from adapters.sdapi.routing import body_of, get, origin_of, post
@@ -30,7 +30,7 @@ async def get_options(request: Request) -> Response:
 
 async def post_options(request: Request) -> Response:
     """`sd_model_checkpoint` loads that model, for requests that name none; what else can be set is set."""
-    asked = await body_of(Options, request)
+    asked = await body_of(OptionsBody, request)
     wanted = asked.sd_model_checkpoint
     if wanted and without_hash(wanted) != checkpoint_of(request):
         try:

@@ -108,7 +108,13 @@ def completed_frame(
     Ours: `image_index`, `seed`, `job_id`, `adjustments`.
     """
     size_px = (done.width_px, done.height_px)
-    more = {"usage": USAGE, "seed": done.seed, "job_id": job.id, "adjustments": to_adjustments(job, asked, told)}
+    more = {
+        "usage": USAGE,
+        "safety_identifier": asked.effective_safety_identifier,
+        "seed": done.seed,
+        "job_id": job.id,
+        "adjustments": to_adjustments(job, asked, told),
+    }
     return _frame(f"{asked.events}.completed", asked, size_px, done.image, at, raw, more)
 
 

@@ -19,6 +19,7 @@ from adapters.v1.values import (
     Number,
     OutputFormat,
     ResponseFormat,
+    SaidText,
     Seeds,
     Size,
     Whole,
@@ -82,6 +83,8 @@ class Drawing(BaseModel):
     frame_count: NoFrames = None
     frame_duration_ms: NoFrames = None
     svg: NoVector = None
+    user: SaidText = None
+    safety_identifier: SaidText = None
     stream: Annotated[bool, Field(strict=True)] = False
     partial_images: Annotated[Whole, Field(ge=0, le=3)] = 0
 
@@ -99,6 +102,11 @@ class Drawing(BaseModel):
     def quality_word(self) -> str:
         """The word of today's API for it; the steps, and not this, decide how good a picture gets."""
         return {"standard": "medium", "hd": "high"}.get(self.quality or "auto", self.quality or "auto")
+
+    @property
+    def effective_safety_identifier(self) -> str | None:
+        """What `image_generation.completed` repeats. Source: openai 3.52, `ImageGenCompletedEvent`."""
+        return self.safety_identifier or self.user or None
 
     @property
     def rows(self) -> frozenset[ResponseFormat]:
