@@ -12,7 +12,6 @@ from typing import Any, Unpack
 from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
 from engine.protocol import CancelReason, Download, EngineJob, Lane, lane_of
-from gateway.disk import check_room
 from gateway.downloads.coming import Downloads
 from gateway.downloads.lane import NetworkLane
 from gateway.errors import (
@@ -22,6 +21,7 @@ from gateway.errors import (
     ModelNotFound,
     OwnerQueueFull,
     QueueFull,
+    StorageFault,
     Unavailable,
 )
 from gateway.forecast import Forecast, Forecaster, Record
@@ -37,10 +37,14 @@ from gateway.pictures import Pictures
 from gateway.places import Places
 from gateway.planning import Planned, Planner
 from gateway.queue_control import QueueControl
+from gateway.readiness import Check
 from gateway.request import GenerationRequest
 from gateway.residency import House, HouseOptions
 from gateway.retention import Retention
 from gateway.runner import LaneRunner
+from gateway.stops import Stops
+from gateway.storage_health import Place, StorageHealth
+from gateway.store import blobs
 from gateway.store.base import Hear, JobStore, Stats, Wanted
 from gateway.upscale import UpscaleRequest
 from gateway.watching import watch, watch_all
@@ -50,6 +54,9 @@ __all__ = ["JobService", "Origin", "ServiceOptions"]
 log = logging.getLogger("gateway.service")
 
 PNG = b"\x89PNG\r\n\x1a\n"
+DRAWN_IN = ("spool", "output")
+READ_IN = ("spool",)
+"""What must take bytes for a new job of the engine, and for one that reads text."""
 
 
 class JobService:
@@ -73,6 +80,15 @@ class JobService:
         self._engine = engine
         self._options = options
         self._hub = Hub()
+        self._stops = Stops(store)
+        self.storage = StorageHealth(
+            {
+                "output": pictures.place,
+                "spool": Place("the spool folder", spool),
+                "inputs": Place(blobs.PLACE, spool.parent / "blobs"),
+                "models": Place("the models folder", library.models_dir),
+            }
+        )
         self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model, weights_of=library.weights)
         self._retention = Retention(store, pictures, options)
         self._places = Places(store, self._hub, self._forecaster, options.places_every_s)
@@ -103,18 +119,27 @@ class JobService:
             house=self.house,
             claimable=self.downloads.claimable,
             held=self.downloads.held,
+            storage=self.storage,
+            stops=self._stops,
         )
         network = NetworkLane(
-            store=store, hub=self._hub, library=library, forecaster=self._forecaster, tell=self.downloads.tell
+            store=store,
+            hub=self._hub,
+            library=library,
+            forecaster=self._forecaster,
+            tell=self.downloads.tell,
+            storage=self.storage,
+            stops=self._stops,
         )
-        self._ocr = OcrLane(store=store, hub=self._hub, options=ocr or OcrOptions())
+        self._ocr = OcrLane(
+            store=store, hub=self._hub, options=ocr or OcrOptions(), storage=self.storage, stops=self._stops
+        )
         self._planner = Planner(library, self.downloads, self._ocr, options)
         self.queue = QueueControl(store, self._places, self._lane.wake)
         self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr, network)}
         self._listeners: list[Hear] = []
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._disks = (spool.parent, pictures.folder)
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -127,6 +152,7 @@ class JobService:
         for job in await self._store.open(self._hear):
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
+        await asyncio.to_thread(self.storage.look)
         await self._places.start()
         await self.house.start()
         await self.downloads.start()
@@ -143,6 +169,7 @@ class JobService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
         await self.downloads.stop()
+        await self._stops.close()
         await self._places.keep()
         await self._store.close()
 
@@ -157,7 +184,7 @@ class JobService:
         """Store a job for this request; it is on disk when this returns.
 
         Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, ModelUnavailable, ModelComing, QueueFull, OwnerQueueFull,
-        IdempotencyConflict, StorageFull, Unavailable.
+        IdempotencyConflict, StorageFault, Unavailable.
         """
         return await self._submit(await self._planner.drawing(request, origin))
 
@@ -191,8 +218,8 @@ class JobService:
     async def _submit(self, planned: Planned) -> Job:
         self._check_running()
         new = planned.new
-        if self._options.min_free_bytes:
-            await asyncio.to_thread(check_room, self._disks, self._options.min_free_bytes)
+        places = DRAWN_IN if lane_of(new.plan) == "engine" else READ_IN
+        await self.storage.check(places, least_free_bytes=self._options.min_free_bytes)
         if isinstance(new.plan, EngineJob):
             await asyncio.to_thread(self.house.admit, new.plan, self.library.find(new.plan.model))
         if not planned.waits:
@@ -210,7 +237,8 @@ class JobService:
             raise Unavailable("The gateway is stopping.", retry_after_s=5)
 
     async def keep_input(self, picture: bytes) -> str:
-        """Store a checked input picture; returns the name by which a request refers to it."""
+        """Store a checked input picture; returns the name by which a request refers to it. Raises: StorageFault."""
+        await self.storage.check(("inputs",))
         return await self._store.put_blob(picture)
 
     async def input_picture(self, name: str) -> bytes:
@@ -229,7 +257,7 @@ class JobService:
     async def pull(self, model: str, origin: Origin) -> Job:
         """The download of a model, started or joined; of one that is here it ends at once.
 
-        Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk for one that no hub has, StorageFull, Unavailable.
+        Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk for one that no hub has, StorageFault, Unavailable.
         """
         spec = self.library.find(model)
         if spec.repo is None or spec.unavailable is not None:
@@ -267,18 +295,20 @@ class JobService:
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
         """Raises: JobNotFound, also where the job is somebody else's."""
-        return await self._store.get(job_id, owner)
+        return self._stops.seen(await self._store.get(job_id, owner))
 
     async def see(self, job_id: str, owner: str) -> Job:
         """As `get`; a download may be seen by everybody: all may wait for it. Raises: JobNotFound."""
         job = await self._store.get(job_id)
         if job.owner != owner and not isinstance(job.plan, Download):
             raise JobNotFound
-        return job
+        return self._stops.seen(job)
 
     async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
-        """As `JobStore.list_jobs`."""
-        return await self._store.list_jobs(limit=limit, before=before, **wanted)
+        """As `JobStore.list_jobs`; of what was stopped and is not stored yet, nothing is listed as live."""
+        found = [self._stops.seen(job) for job in await self._store.list_jobs(limit=limit, before=before, **wanted)]
+        states = wanted.get("states")
+        return found if states is None else [job for job in found if job.state in states]
 
     async def hide(self, job_ids: Sequence[str]) -> None:
         """Their protocol lists these jobs no more; history and pictures stay."""
@@ -299,9 +329,26 @@ class JobService:
         except ModelNotFound:
             return None
 
-    async def check_store(self) -> None:
-        """Raises: whatever keeps the store from being written."""
-        await self._store.check()
+    @property
+    def checks(self) -> tuple[tuple[str, Check], ...]:
+        """What must be well for pictures to be drawn, each with the name of what it looks at."""
+
+        async def engine() -> str | None:
+            return None if self.engine.works else self.engine.reason
+
+        async def places() -> str | None:
+            fault = await self.storage.fault((*DRAWN_IN, "inputs")) or self._lane.fault
+            return None if fault is None else fault.message
+
+        async def store() -> None:
+            await self._store.check()
+
+        return ("The engine", engine), ("The job store", store), ("The storage", places)
+
+    @property
+    def faults(self) -> dict[Lane, str]:
+        """Why a lane takes no jobs now, of those that take none, as sentences for clients."""
+        return {lane: runner.fault.message for lane, runner in self._lanes.items() if runner.fault is not None}
 
     async def stats(self) -> Stats:
         return await self._store.stats()
@@ -331,26 +378,56 @@ class JobService:
         return watch_all(self._store, self._hub, self._places, owner, after)
 
     async def ended(self, job_id: str) -> Job:
-        """The job once it has ended. Raises: Unavailable where the gateway stops first."""
-        job = await self._store.get(job_id)
+        """The job once it has ended; one that was stopped need not be stored as such yet.
+
+        Raises: JobNotFound; Unavailable where the gateway stops first.
+        """
+        job = await self.get(job_id)
         if job.state is not None and job.state.terminal:
             return job
-        async for _ in self.watch(job_id, after=job.seq):
-            pass
-        job = await self._store.get(job_id)
+        told = asyncio.ensure_future(self._told(job_id, job.seq))
+        over = asyncio.ensure_future(self._stops.over(job_id))
+        try:
+            await asyncio.wait({told, over}, return_when=asyncio.FIRST_COMPLETED)
+            if told.done():
+                told.result()
+        finally:
+            for task in (told, over):
+                task.cancel()
+            await asyncio.gather(told, over, return_exceptions=True)
+        job = await self.get(job_id)
         if job.state is None or not job.state.terminal:
             raise Unavailable("The gateway is stopping; the job is kept.", retry_after_s=5)
         return job
 
+    async def _told(self, job_id: str, after: int) -> None:
+        async for _ in self.watch(job_id, after=after):
+            pass
+
     async def cancel(self, job_id: str, reason: CancelReason = "user") -> Job:
-        """Stop a job and return it as it ended, which may be a success that came first. Raises: JobNotFound."""
+        """Stop a job and return it as it ended, which may be a success that came first; `is_stored` tells the rest.
+
+        Needs no write: what cannot be stored now is remembered, and stored later. Raises: JobNotFound.
+        """
         await asyncio.shield(self._cancel(job_id, reason))
         return await self.ended(job_id)
 
     async def _cancel(self, job_id: str, reason: CancelReason) -> None:
-        job = await self._store.cancel(job_id, reason)
+        for lane in self._lanes.values():
+            if lane.running is not None and lane.running.id == job_id:
+                await lane.cancel(job_id, reason)  # at once: the disk may take its time, or take nothing
+        try:
+            job = await self._store.cancel(job_id, reason)
+        except StorageFault:
+            job = await self._store.get(job_id)
+            if job.state is not None and not job.state.terminal:
+                self._stops.remember(job_id, reason)
         if job.state is State.RUNNING:
             await self._lanes[lane_of(job.plan)].cancel(job_id, reason)
+
+    def is_stored(self, job: Job) -> bool:
+        """Whether a job's end is on disk; one that is not may run again after a restart."""
+        return self._stops.end(job.id) is None
 
     def skip(self, job_id: str) -> None:
         """Finish the picture that a running job draws now as it stands, and go on with the next one."""

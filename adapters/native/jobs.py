@@ -90,10 +90,14 @@ async def cancel(request: Request) -> Response:
     own = await own_job(request)
     if own.owner != owner_of(request):
         check_operator(request, "This key may not stop a download that others wait for.")
-    ended = await asyncio.shield(service_of(request).cancel(own.id))
+    service = service_of(request)
+    ended = await asyncio.shield(service.cancel(own.id))
     assert ended.state is not None
     answer: Ended = {"status": STATUS[ended.state], "job_id": ended.id}
-    return JSONResponse(answer)
+    if service.is_stored(ended):
+        return JSONResponse(answer)
+    answer["stored"] = False
+    return JSONResponse(answer, 202)
 
 
 async def retry(request: Request) -> Response:

@@ -8,8 +8,10 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+from gateway.disk import telling
 from gateway.images import write_atomic
 
+PLACE = "the folder of input pictures"
 HEX = frozenset("0123456789abcdef")
 
 
@@ -23,22 +25,24 @@ class Blobs:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def put(self, data: bytes) -> str:
-        """Durable on return; returns the name. Bytes stored before are only marked as fresh."""
+        """Durable on return; returns the name. Bytes stored before are only marked as fresh. Raises: StorageFault."""
         name = hashlib.sha256(data).hexdigest()
-        if (self._folder / name).exists():
-            os.utime(self._folder / name)
-        else:
-            write_atomic(self._folder, name, data)
+        with telling(PLACE):
+            if (self._folder / name).exists():
+                os.utime(self._folder / name)
+            else:
+                write_atomic(self._folder, name, data, PLACE)
         return name
 
     def get(self, name: str) -> bytes:
-        """Raises: KeyError."""
+        """Raises: KeyError, StorageFault."""
         if len(name) != 64 or not set(name) <= HEX:
             raise KeyError(name)
-        try:
-            return (self._folder / name).read_bytes()
-        except FileNotFoundError:
-            raise KeyError(name) from None
+        with telling(PLACE):
+            try:
+                return (self._folder / name).read_bytes()
+            except FileNotFoundError:
+                raise KeyError(name) from None
 
     def drop_unused(self, used: Collection[str], grace_s: float) -> int:
         """Remove what nobody names and is older than `grace_s`; returns how many."""
