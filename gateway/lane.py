@@ -302,7 +302,7 @@ class EngineLane(LaneRunner):
                 log.exception("a picture could not be filed", extra={"job": job.id})
                 failure = Failed(code="internal_error", message="The picture could not be filed.")
         if event is None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, StorageFault):
                 await asyncio.to_thread(self._pictures.remove, name)
         return failure
 

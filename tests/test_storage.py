@@ -1,0 +1,298 @@
+"""What the gateway does while a place it writes to is at fault: no job fails, nothing is acknowledged, work stops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.protocol import Cancelled, ImageDone, Requeued, Succeeded
+from gateway.errors import PictureDamaged, StorageFault, StorageFull
+from gateway.job import Job, JobEvent, State
+from gateway.pictures import UNKNOWN, Note
+from gateway.service import JobService
+from gateway.store.sqlite import SqliteStore
+from tests.service_support import ME, request, service_in, until
+from tests.store_support import opened, submit
+from tests.support import run
+
+STEPS = {"step_seconds": 0.03}
+
+
+def replaced_by_a_file(folder: Path) -> Callable[[], None]:
+    """Nobody can write there, whoever they are; returns what undoes it."""
+    folder.rename(folder.with_name("away"))
+    folder.write_text("a file stands there")
+
+    def undo() -> None:
+        folder.unlink()
+        folder.with_name("away").rename(folder)
+
+    return undo
+
+
+async def reason_of(service: JobService) -> str | None:
+    _, check = service.checks[2]
+    return await check()
+
+
+@pytest.mark.parametrize("place", ["output", "data/spool"])
+def test_a_place_that_is_gone_stops_the_lane_and_fails_no_job(tmp_path: Path, place: str) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script=STEPS) as service:
+            jobs = [await service.submit(request(), ME) for _ in range(12)]
+            await until(lambda: service.running() is not None)
+            undo = replaced_by_a_file(tmp_path / place)
+            await until(lambda: "engine" in service.faults)
+            with pytest.raises(StorageFault):
+                await service.submit(request(), ME)
+            assert await reason_of(service)
+            undo()
+            ended = [await service.ended(job.id) for job in jobs]
+            assert {job.state for job in ended} == {State.SUCCEEDED}
+            assert {job.crashes for job in ended} == {0}
+            assert service.faults == {}
+            assert await reason_of(service) is None
+            assert (await service.ended((await service.submit(request(), ME)).id)).state is State.SUCCEEDED
+
+    run(story())
+
+
+@pytest.mark.parametrize("place", ["output", "data/spool"])
+def test_a_removed_folder_is_made_anew_and_the_job_is_drawn(tmp_path: Path, place: str) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script=STEPS) as service:
+            jobs = [await service.submit(request(), ME) for _ in range(4)]
+            await until(lambda: service.running() is not None)
+            with suppress(FileNotFoundError):
+                shutil.rmtree(tmp_path / place)
+            ended = [await service.ended(job.id) for job in jobs]
+            assert {job.state for job in ended} == {State.SUCCEEDED}
+
+    run(story())
+
+
+def test_a_job_of_several_pictures_stops_at_the_first_that_finds_no_room(tmp_path: Path, monkeypatch: Any) -> None:
+    """What follows could not be filed either; the pictures before are kept."""
+
+    async def story() -> None:
+        async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
+            keep, full, tried = service.pictures.keep, True, []
+
+            def faltering(spooled: Path, name: str, *arguments: Any) -> None:
+                tried.append(name)
+                if full and name.endswith(".1.png"):
+                    raise StorageFull
+                keep(spooled, name, *arguments)
+
+            monkeypatch.setattr(service.pictures, "keep", faltering)
+            job = await service.submit(request(count=8), ME)
+            await until(lambda: "engine" in service.faults)
+            full = False
+            ended = await service.ended(job.id)
+            assert [image.image for image in ended.images] == list(range(8))
+            assert not [name for name in tried if name.startswith(f"{job.id}.1.") and name.endswith(".7.png")]
+            assert len(list((tmp_path / "output").iterdir())) == 8
+
+    run(story())
+
+
+# ---- the database ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["jobs.sqlite3", "jobs.sqlite3-wal"])
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_nothing_is_acknowledged_into_a_file_that_no_name_leads_to(tmp_path: Path, name: str, how: str) -> None:
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            job = await submit(store)
+            file, kept = tmp_path / name, tmp_path / "kept"
+            os.link(file, kept)
+            file.unlink()
+            if how == "replaced":
+                shutil.copyfile(kept, file)
+            for write in (submit(store), store.check(), store.cancel(job.id, "user"), store.back_up(0.0)):
+                with pytest.raises(StorageFault, match="replaced"):
+                    await write
+            assert await store.get(job.id) == job
+            assert not list(tmp_path.glob("backups/*"))
+            kept.replace(file)
+            await submit(store)
+            assert len(store.order("engine")) == 2
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert len(store.order("engine")) == 2, "all that was acknowledged, and no more"
+
+    run(story())
+
+
+def test_a_database_that_is_read_only_is_a_fault_of_the_place(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert isinstance(store, SqliteStore)
+            store._database._write_db.execute("PRAGMA query_only=1")
+            with pytest.raises(StorageFault) as refused:
+                await submit(store)
+            assert not isinstance(refused.value, StorageFull)
+
+    run(story())
+
+
+# ---- stopping work needs no write ------------------------------------------------------------------
+
+
+def unlinked(folder: Path, _: JobService) -> Callable[[], None]:
+    file, kept = folder / "data" / "jobs.sqlite3", folder / "data" / "kept"
+    os.link(file, kept)
+    file.unlink()
+    return lambda: kept.rename(file)
+
+
+def read_only(_: Path, service: JobService) -> Callable[[], None]:
+    store = service._store
+    assert isinstance(store, SqliteStore)
+    store._database._write_db.execute("PRAGMA query_only=1")
+    return lambda: store._database._write_db.execute("PRAGMA query_only=0") and None
+
+
+FAULTS = pytest.mark.parametrize("break_", [unlinked, read_only])
+
+
+def ends(job: Job) -> list[str]:
+    return [event.fact.kind for event in job.events if event.fact.kind in ("succeeded", "failed", "cancelled")]
+
+
+@FAULTS
+def test_work_stops_though_nothing_can_be_written_and_is_stored_later_once(
+    tmp_path: Path, break_: Callable[[Path, JobService], Callable[[], None]]
+) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script={"step_seconds": 0.1}) as service:
+            running, waiting, other = [await service.submit(request(steps=50), ME) for _ in range(2)] + [
+                await service.submit(request(), ME)
+            ]
+            await until(lambda: (found := service.progress(running.id)) is not None and found.step > 0)
+            heard: list[str] = []
+            service.listen(lambda job, event: heard.append(f"{job.id} {event.fact.kind}"))
+            attached = asyncio.create_task(service.ended(running.id))
+            undo = break_(tmp_path, service)
+            for job in (waiting, running):
+                stopped = await service.cancel(job.id)
+                assert (stopped.state, service.is_stored(stopped)) == (State.CANCELLED, False)
+                assert (await service.get(job.id)).state is State.CANCELLED
+            assert (await attached).state is State.CANCELLED, "who waits on the connection is told at once"
+            assert [job.id for job in await service.list_jobs(states=(State.QUEUED, State.RUNNING))] == [other.id]
+            await until(lambda: service.engine.state == "ready", 5)
+            undo()
+            assert (await service.ended(other.id)).state is State.SUCCEEDED
+            await until(lambda: all(service.is_stored(job) for job in (running, waiting)))
+            for job in (running, waiting):
+                assert ends(await service._store.get(job.id)) == ["cancelled"]
+                assert heard.count(f"{job.id} cancelled") == 1
+            assert f"{waiting.id} started" not in heard
+
+    run(story())
+
+
+@FAULTS
+def test_a_client_that_hangs_up_stops_its_picture_though_nothing_can_be_written(
+    tmp_path: Path, break_: Callable[[Path, JobService], Callable[[], None]]
+) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script={"step_seconds": 0.1}) as service:
+            job = await service.submit(request(steps=100), ME)
+            await until(lambda: (found := service.progress(job.id)) is not None and found.step > 0)
+            undo = break_(tmp_path, service)
+            service.abandon(job)
+            await until(lambda: service.engine.state == "ready")
+            undo()
+            assert (await service.ended(job.id)).state is State.CANCELLED
+            await until(lambda: service.is_stored(job))
+            assert (await service._store.get(job.id)).events[-1].fact == Cancelled(reason="client_gone")
+
+    run(story())
+
+
+@FAULTS
+def test_a_gateway_that_stops_meanwhile_loses_no_job(
+    tmp_path: Path, break_: Callable[[Path, JobService], Callable[[], None]]
+) -> None:
+    """A stop that could not be stored is forgotten with the process: the job runs again."""
+
+    async def story() -> None:
+        async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
+            job = await service.submit(request(steps=20), ME)
+            await until(lambda: service.running() is not None)
+            undo = break_(tmp_path, service)
+            assert (await service.cancel(job.id)).state is State.CANCELLED
+        undo() if break_ is unlinked else None
+        async with service_in(tmp_path) as service:
+            assert (await service.ended(job.id)).state is State.SUCCEEDED
+
+    run(story())
+
+
+def test_a_job_is_put_back_where_its_picture_is_filed_and_its_row_is_not(tmp_path: Path, monkeypatch: Any) -> None:
+    """No picture is left that no row names, and the engine draws the same once more."""
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            record, faults = SqliteStore.record, iter([True])
+
+            async def faltering(self: SqliteStore, *arguments: Any) -> Any:
+                if next(faults, False):
+                    raise StorageFull
+                return await record(self, *arguments)
+
+            monkeypatch.setattr(SqliteStore, "record", faltering)
+            ended = await service.ended((await service.submit(request(), ME)).id)
+            facts = [event.fact for event in ended.events]
+            assert Requeued(reason="storage_fault") in facts
+            assert facts[-1] == Succeeded()
+            assert [file.name for file in (tmp_path / "output").iterdir()] == [ended.images[0].file]
+
+    run(story())
+
+
+# ---- pictures that are not what was written --------------------------------------------------------
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def one_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [cut, one_bit, lambda file: file.write_bytes(b"")])
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_damaged_picture_is_never_read(tmp_path: Path, damage: Callable[[Path], None], noted: bool) -> None:
+    """Of pictures of an older gateway nothing is on record: their own sums tell."""
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            job = await service.submit(request(), ME)
+            done: ImageDone | None = None
+            async for event in service.watch(job.id):
+                if isinstance(event, JobEvent) and isinstance(event.fact, ImageDone):
+                    done = event.fact
+            assert done is not None
+            note, pictures = Note.of(done) if noted else UNKNOWN, service.pictures
+            assert (whole := pictures.read(done.file, note)) is not None
+            assert len(whole) == done.length_bytes
+            assert not pictures.damaged([done])
+            damage(pictures.folder / done.file)
+            with pytest.raises(PictureDamaged):
+                pictures.read(done.file, note)
+            again = await service.ended((await service.retry(job.id)).id)
+            assert pictures.read(again.images[0].file, Note.of(again.images[0])) == whole
+
+    run(story())
