@@ -25,6 +25,7 @@ from gateway.loras import LoraLibrary
 from gateway.ocr.client import OcrOptions
 from gateway.openapi import Group, Operation
 from gateway.pictures import Pictures
+from gateway.readiness import checks_of
 from gateway.residency import HouseOptions
 from gateway.service import JobService, ServiceOptions
 from gateway.settings import Settings
@@ -87,7 +88,7 @@ def build_core(settings: Settings) -> Core:
     )
     core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=PictureDecoder())
     service.listen(core.metrics.hear)
-    for subject, check in service.checks:
+    for subject, check in checks_of(service):
         core.readiness.add(subject, check)
     return core
 

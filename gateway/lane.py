@@ -26,7 +26,6 @@ from engine.protocol import (
     EngineJob,
     Failed,
     Generate,
-    ImageDone,
     Load,
     ModelLoaded,
     Ocr,
@@ -35,18 +34,18 @@ from engine.protocol import (
     Succeeded,
     Upscale,
 )
-from gateway.disk import fault_of, telling
+from gateway.disk import telling
 from gateway.errors import InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFault, StorageFull
+from gateway.filing import Filed, Filing
 from gateway.forecast import Forecaster
 from gateway.hub import Hub
-from gateway.job import Job, JobEvent, Outcome, Plans
+from gateway.job import Job, Outcome, Plans
 from gateway.library import Library
-from gateway.pictures import Note, Pictures
-from gateway.provenance import Drawing, drawing_of
+from gateway.pictures import Pictures
 from gateway.residency import House
 from gateway.runner import LaneRunner
 from gateway.stops import Stops
-from gateway.storage_health import Place, StorageHealth
+from gateway.storage_health import SPOOL, Place, StorageHealth
 from gateway.store.base import JobStore, Lease, WorkerInfo
 
 log = logging.getLogger("gateway.lane")
@@ -57,7 +56,6 @@ FAILURE_TEXT: dict[DeathReason, str] = {
 }
 
 
-SPOOL = "the spool folder"
 OF_ANY_PLACE = frozenset({"internal_error", "bad_input", "model_missing", "model_load_failed"})
 """Failures that a folder which is gone can be behind."""
 
@@ -99,7 +97,7 @@ class EngineLane(LaneRunner):
         self._held = held
         self._engine = engine
         self._library = library
-        self._pictures = pictures
+        self._filing = Filing(store, pictures, spool)
         self._spool = spool
         self._finishing: set[asyncio.Task[None]] = set()
 
@@ -151,7 +149,7 @@ class EngineLane(LaneRunner):
             return await self._end(lease, command)
         if self._unsaved is not None and _weights(self._unsaved) != _weights(command):
             await self._save_copy()
-        filing: asyncio.Task[Failed | StorageFault | None] | None = None
+        filing: asyncio.Task[Filed] | None = None
         outcome: Outcome | None = Cancelled() if job.id in self._cancels else None
         try:
             if outcome is None:
@@ -159,7 +157,7 @@ class EngineLane(LaneRunner):
                     async for fact in facts:
                         if isinstance(fact, Drawn):
                             self._forecaster.hear(job.id, fact)
-                            filing = asyncio.create_task(self._file(filing, lease, fact))
+                            filing = asyncio.create_task(self._filing.file(filing, lease, fact))
                         else:
                             outcome = self._tell(job, fact)
                         if isinstance(fact, ModelLoaded):
@@ -282,38 +280,7 @@ class EngineLane(LaneRunner):
 
     # ---- pictures and ends -----------------------------------------------------------------------
 
-    async def _file(
-        self, earlier: asyncio.Task[Failed | StorageFault | None] | None, lease: Lease, drawn: Drawn
-    ) -> Failed | StorageFault | None:
-        """Encode one picture, put it on disk, then into the row; in order of the pictures."""
-        job = lease.job
-        name = f"{job.id}.{job.attempt}.{drawn.image}.png"
-        failure: Failed | StorageFault | None = None
-        event: JobEvent | None = None
-        try:
-            note = await asyncio.to_thread(
-                self._kept, self._spool / drawn.spool, name, drawing_of(job.plan, drawn.seed)
-            )
-            failure = await earlier if earlier is not None else None
-            if failure is None:
-                event = await self._store.record(lease, _done(drawn, name, note))
-        except Exception as error:
-            if (failure := fault_of(error)) is None:
-                log.exception("a picture could not be filed", extra={"job": job.id})
-                failure = Failed(code="internal_error", message="The picture could not be filed.")
-        if event is None:
-            with contextlib.suppress(OSError, StorageFault):
-                await asyncio.to_thread(self._pictures.remove, name)
-        return failure
-
-    def _kept(self, spooled: Path, name: str, drawing: Drawing | None) -> Note | None:
-        """Blocks. Raises: StorageFault."""
-        self._pictures.keep(spooled, name, drawing)
-        return self._pictures.note_of(name)
-
-    async def _finish(
-        self, lease: Lease, filing: asyncio.Task[Failed | StorageFault | None] | None, outcome: Outcome | None
-    ) -> None:
+    async def _finish(self, lease: Lease, filing: asyncio.Task[Filed] | None, outcome: Outcome | None) -> None:
         failure = await filing if filing is not None else None
         if failure is None and isinstance(outcome, Failed):
             failure = await self._fault_behind(lease.job.plan, outcome)
@@ -387,21 +354,6 @@ def _count(plan: Plans) -> int:
             return count
         case _:
             assert_never(plan)
-
-
-def _done(drawn: Drawn, name: str, note: Note | None) -> ImageDone:
-    return ImageDone(
-        image=drawn.image,
-        seed=drawn.seed,
-        file=name,
-        width_px=drawn.width_px,
-        height_px=drawn.height_px,
-        drawn_px=drawn.drawn_px,
-        seconds=drawn.seconds,
-        cut_short=drawn.cut_short,
-        length_bytes=None if note is None else note.length_bytes,
-        sha256=None if note is None else note.sha256,
-    )
 
 
 def _weights(run: Run) -> tuple[str, str, int | None]:

@@ -14,7 +14,7 @@ from gateway.errors import PictureDamaged
 from gateway.images import encode, open_picture, write_atomic
 from gateway.png_text import is_whole
 from gateway.provenance import Drawing, signed
-from gateway.storage_health import Place
+from gateway.storage_health import SPOOL, Place
 
 PLACE = "the output folder"
 NAME = re.compile(r"([0-9a-f]{32})\.(\d+)\.(\d+)\.png")
@@ -56,7 +56,7 @@ class Pictures:
 
     def keep(self, spooled: Path, name: str, drawing: Drawing | None = None) -> None:
         """Encode spooled pixels and put them on disk under `name`. Raises: StorageFault."""
-        with telling("the spool folder"):
+        with telling(SPOOL):
             png = encode(spooled, format="png")
         data = signed(png, drawing) if self._signs and drawing is not None else png
         write_atomic(self.folder, name, data, PLACE)

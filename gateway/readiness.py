@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
 
 from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from gateway.service import JobService
 
 log = logging.getLogger("gateway.readiness")
 
@@ -14,6 +18,22 @@ ANSWER_S = 3.0
 
 Check = Callable[[], Awaitable[str | None]]
 """Why nothing can be drawn, as one sentence fit for a client; None where all is well. May raise."""
+
+
+def checks_of(service: JobService) -> list[tuple[str, Check]]:
+    """What must be well in any gateway, each with the name of what it looks at."""
+
+    async def engine() -> str | None:
+        return None if service.engine.works else service.engine.reason
+
+    async def storage() -> str | None:
+        fault = await service.storage_fault()
+        return None if fault is None else fault.message
+
+    async def store() -> None:
+        await service.check_store()
+
+    return [("The engine", engine), ("The job store", store), ("The storage", storage)]
 
 
 class Readiness:

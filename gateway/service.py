@@ -37,14 +37,12 @@ from gateway.pictures import Pictures
 from gateway.places import Places
 from gateway.planning import Planned, Planner
 from gateway.queue_control import QueueControl
-from gateway.readiness import Check
 from gateway.request import GenerationRequest
 from gateway.residency import House, HouseOptions
 from gateway.retention import Retention
 from gateway.runner import LaneRunner
-from gateway.stops import Stops
-from gateway.storage_health import Place, StorageHealth
-from gateway.store import blobs
+from gateway.stops import Stops, first_of
+from gateway.storage_health import storage_of
 from gateway.store.base import Hear, JobStore, Stats, Wanted
 from gateway.upscale import UpscaleRequest
 from gateway.watching import watch, watch_all
@@ -81,14 +79,7 @@ class JobService:
         self._options = options
         self._hub = Hub()
         self._stops = Stops(store)
-        self.storage = StorageHealth(
-            {
-                "output": pictures.place,
-                "spool": Place("the spool folder", spool),
-                "inputs": Place(blobs.PLACE, spool.parent / "blobs"),
-                "models": Place("the models folder", library.models_dir),
-            }
-        )
+        self.storage = storage_of(pictures.place, spool, library.models_dir)
         self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model, weights_of=library.weights)
         self._retention = Retention(store, pictures, options)
         self._places = Places(store, self._hub, self._forecaster, options.places_every_s)
@@ -329,21 +320,13 @@ class JobService:
         except ModelNotFound:
             return None
 
-    @property
-    def checks(self) -> tuple[tuple[str, Check], ...]:
-        """What must be well for pictures to be drawn, each with the name of what it looks at."""
+    async def check_store(self) -> None:
+        """Raises: whatever keeps the store from being written."""
+        await self._store.check()
 
-        async def engine() -> str | None:
-            return None if self.engine.works else self.engine.reason
-
-        async def places() -> str | None:
-            fault = await self.storage.fault((*DRAWN_IN, "inputs")) or self._lane.fault
-            return None if fault is None else fault.message
-
-        async def store() -> None:
-            await self._store.check()
-
-        return ("The engine", engine), ("The job store", store), ("The storage", places)
+    async def storage_fault(self) -> StorageFault | None:
+        """Why pictures cannot be drawn now, where a folder is at fault."""
+        return await self.storage.fault((*DRAWN_IN, "inputs")) or self._lane.fault
 
     @property
     def faults(self) -> dict[Lane, str]:
@@ -385,16 +368,7 @@ class JobService:
         job = await self.get(job_id)
         if job.state is not None and job.state.terminal:
             return job
-        told = asyncio.ensure_future(self._told(job_id, job.seq))
-        over = asyncio.ensure_future(self._stops.over(job_id))
-        try:
-            await asyncio.wait({told, over}, return_when=asyncio.FIRST_COMPLETED)
-            if told.done():
-                told.result()
-        finally:
-            for task in (told, over):
-                task.cancel()
-            await asyncio.gather(told, over, return_exceptions=True)
+        await first_of(self._told(job_id, job.seq), self._stops.over(job_id))
         job = await self.get(job_id)
         if job.state is None or not job.state.terminal:
             raise Unavailable("The gateway is stopping; the job is kept.", retry_after_s=5)

@@ -20,6 +20,8 @@ from gateway.errors import StorageFault, StorageFull
 
 log = logging.getLogger("gateway.storage")
 
+SPOOL, INPUTS = "the spool folder", "the folder of input pictures"
+"""How sentences call them."""
 ANSWER_S = 2.0
 """A place that takes longer to answer is at fault."""
 PROBE_BYTES = 4096
@@ -141,6 +143,18 @@ class Place:
     @property
     def _capital(self) -> str:
         return self.name[:1].upper() + self.name[1:]
+
+
+def storage_of(output: Place, spool: Path, models: Path) -> StorageHealth:
+    """All that a gateway writes to, but for the database, which looks after itself."""
+    return StorageHealth(
+        {
+            "output": output,
+            "spool": Place(SPOOL, spool),
+            "inputs": Place(INPUTS, spool.parent / "blobs"),
+            "models": Place("the models folder", models),
+        }
+    )
 
 
 class StorageHealth:

@@ -38,8 +38,8 @@ def replaced_by_a_file(folder: Path) -> Callable[[], None]:
 
 
 async def reason_of(service: JobService) -> str | None:
-    _, check = service.checks[2]
-    return await check()
+    fault = await service.storage_fault()
+    return None if fault is None else fault.message
 
 
 @pytest.mark.parametrize("place", ["output", "data/spool"])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from gateway.disk import telling
 from gateway.images import write_atomic
+from gateway.storage_health import INPUTS
 
-PLACE = "the folder of input pictures"
 HEX = frozenset("0123456789abcdef")
 
 
@@ -27,18 +27,18 @@ class Blobs:
     def put(self, data: bytes) -> str:
         """Durable on return; returns the name. Bytes stored before are only marked as fresh. Raises: StorageFault."""
         name = hashlib.sha256(data).hexdigest()
-        with telling(PLACE):
+        with telling(INPUTS):
             if (self._folder / name).exists():
                 os.utime(self._folder / name)
             else:
-                write_atomic(self._folder, name, data, PLACE)
+                write_atomic(self._folder, name, data, INPUTS)
         return name
 
     def get(self, name: str) -> bytes:
         """Raises: KeyError, StorageFault."""
         if len(name) != 64 or not set(name) <= HEX:
             raise KeyError(name)
-        with telling(PLACE):
+        with telling(INPUTS):
             try:
                 return (self._folder / name).read_bytes()
             except FileNotFoundError:
