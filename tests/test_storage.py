@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -13,14 +14,21 @@ from typing import Any
 import pytest
 
 from engine.protocol import Cancelled, ImageDone, Requeued, Succeeded
+from gateway.downloads import lane as downloads_lane
+from gateway.downloads.wire import Fetch, Fetched, NotFetched
 from gateway.errors import PictureDamaged, StorageFault, StorageFull
 from gateway.job import Job, JobEvent, State
+from gateway.ocr.request import OcrRequest
 from gateway.pictures import UNKNOWN, Note
 from gateway.service import JobService
 from gateway.store.sqlite import SqliteStore
+from tests import ocr_support
 from tests.service_support import ME, request, service_in, until
+from tests.storage_support import Disk, disk
 from tests.store_support import opened, submit
 from tests.support import run
+
+__all__ = ["disk"]
 
 STEPS = {"step_seconds": 0.03}
 
@@ -99,6 +107,139 @@ def test_a_job_of_several_pictures_stops_at_the_first_that_finds_no_room(tmp_pat
             assert [image.image for image in ended.images] == list(range(8))
             assert not [name for name in tried if name.startswith(f"{job.id}.1.") and name.endswith(".7.png")]
             assert len(list((tmp_path / "output").iterdir())) == 8
+
+    run(story())
+
+
+# ---- models, text and downloads --------------------------------------------------------------------
+
+
+def test_a_model_whose_share_is_unmounted_keeps_its_jobs_waiting(tmp_path: Path, disk: Disk) -> None:
+    """A model that was removed fails its jobs; one whose disk went with it is there again some time."""
+
+    async def story() -> None:
+        (disk.folder / "model").mkdir()
+        (tmp_path / "model").symlink_to(disk.folder / "model")
+        async with service_in(tmp_path, script=STEPS) as service:
+            assert (await service.ended((await service.submit(request(), ME)).id)).state is State.SUCCEEDED
+            jobs = [await service.submit(request(), ME) for _ in range(3)]
+            await until(lambda: service.running() is not None)
+            disk.unmount()
+            await until(lambda: "engine" in service.faults)
+            assert "mounted" in service.faults["engine"]
+            disk.mount()
+            assert {(await service.ended(job.id)).state for job in jobs} == {State.SUCCEEDED}
+            await service.queue.pause()
+            job = await service.submit(request(), ME)
+            shutil.rmtree(disk.folder / "model")
+            await service.queue.resume()
+            failed = await service.ended(job.id)
+            assert failed.failure is not None
+            assert failed.failure.code == "model_missing"
+
+    run(story())
+
+
+async def read_once_put_back(service: JobService) -> Job:
+    job = await service.submit_ocr(OcrRequest(), ocr_support.script("page", "page"), ME)
+    ended = await service.ended(job.id)
+    assert Requeued(reason="storage_fault") in [event.fact for event in ended.events]
+    assert (ended.state, ended.crashes, len(ended.pages)) == (State.SUCCEEDED, 0, 2)
+    return ended
+
+
+def test_a_document_goes_back_where_its_page_finds_no_room(tmp_path: Path, monkeypatch: Any) -> None:
+    async def story() -> None:
+        async with ocr_support.service_in(tmp_path) as service:
+            record, faults = SqliteStore.record, iter([False, True])
+
+            async def faltering(self: SqliteStore, *arguments: Any) -> Any:
+                if next(faults, False):
+                    raise StorageFull
+                return await record(self, *arguments)
+
+            monkeypatch.setattr(SqliteStore, "record", faltering)
+            await read_once_put_back(service)
+
+    run(story())
+
+
+def test_a_document_goes_back_where_no_process_can_be_started(tmp_path: Path, monkeypatch: Any) -> None:
+    """Too many open files are the gateway's fault, and no crash of the job."""
+
+    async def story() -> None:
+        async with ocr_support.service_in(tmp_path) as service:
+            start = asyncio.create_subprocess_exec
+            faults = iter([False, True])  # the first one counts the pages
+
+            async def faltering(*command: Any, **options: Any) -> Any:
+                if "tests.ocr_child" in command and next(faults, False):
+                    raise OSError(errno.EMFILE, "Too many open files")
+                return await start(*command, **options)
+
+            monkeypatch.setattr(asyncio, "create_subprocess_exec", faltering)
+            await read_once_put_back(service)
+
+    run(story())
+
+
+def test_a_document_goes_back_where_the_inputs_are_away(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with ocr_support.service_in(tmp_path) as service:
+            first = await service.submit_ocr(OcrRequest(), ocr_support.script("sleep"), ME)
+            await until(lambda: service.progress(first.id) is not None)
+            job = await service.submit_ocr(OcrRequest(), ocr_support.script("page"), ME)
+            undo = replaced_by_a_file(tmp_path / "data" / "blobs")
+            with pytest.raises(StorageFault):
+                await service.submit_ocr(OcrRequest(), ocr_support.script("page", "page"), ME)
+            await service.cancel(first.id)
+            await until(lambda: "cpu" in service.faults)
+            undo()
+            assert (await service.ended(job.id)).state is State.SUCCEEDED
+
+    run(story())
+
+
+def test_a_download_goes_back_where_the_models_folder_is_at_fault(tmp_path: Path, monkeypatch: Any) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            answers = iter(
+                [
+                    NotFetched(code="disk_full", message="The disk is full.", is_of_the_disk=True),
+                    NotFetched(code="model_missing", message="It cannot be written.", is_of_the_disk=True),
+                    Fetched(),
+                ]
+            )
+
+            async def fetched(_: Fetch) -> Any:
+                yield next(answers)
+
+            monkeypatch.setattr(downloads_lane, "fetched", fetched)
+            ended = await service.ended((await service.pull("flux2-klein-4b", ME)).id)
+            assert [event.fact.kind for event in ended.events].count("requeued") == 2
+            assert (ended.state, ended.crashes) == (State.SUCCEEDED, 0)
+
+    run(story())
+
+
+def test_a_download_waits_for_the_room_that_was_taken_from_it(tmp_path: Path, monkeypatch: Any) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            (tmp_path / "models").mkdir(exist_ok=True)
+            needed = 2**80
+            refused = NotFetched(code="disk_full", message="Make room.", is_of_the_disk=True, needed_bytes=needed)
+            answers = iter([refused, Fetched()])
+
+            async def fetched(_: Fetch) -> Any:
+                yield next(answers)
+
+            monkeypatch.setattr(downloads_lane, "fetched", fetched)
+            job = await service.pull("flux2-klein-4b", ME)
+            await until(lambda: "too little room" in service.faults.get("network", ""))
+            assert (await service.get(job.id)).state is State.QUEUED
+            assert await service.storage_fault() is None, "pictures are drawn all the same"
+            service.storage._places["models"].needed_free_bytes = 0
+            assert (await service.ended(job.id)).state is State.SUCCEEDED
 
     run(story())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import secrets
@@ -15,6 +16,7 @@ import pytest
 from gateway import storage_health
 from gateway.disk import fault_of
 from gateway.errors import StorageFault, StorageFull
+from gateway.readiness import Readiness
 from gateway.storage_health import Place, Probed, StorageHealth
 from tests.support import run
 
@@ -188,5 +190,34 @@ def test_a_place_that_hangs_holds_nobody_up_and_is_not_asked_twice(tmp_path: Pat
             answers.set()
         while await health.fault(["output"]) is not None:
             pass
+
+    run(story())
+
+
+def test_a_check_that_hangs_is_told_as_such_and_the_others_are_heard() -> None:
+    async def story() -> None:
+        begun, goes_on = [], asyncio.Event()
+
+        async def hanging() -> str | None:
+            begun.append(1)
+            await goes_on.wait()
+            return None
+
+        async def failing() -> str | None:
+            raise OSError(errno.EIO, "/secret/path")
+
+        async def refusing() -> str | None:
+            raise StorageFull
+
+        async def well() -> str | None:
+            return None
+
+        readiness = Readiness([("The share", hanging), ("The store", failing), ("The disk", refusing)], answer_s=0.05)
+        readiness.add("The engine", well)
+        for _ in range(2):
+            assert await readiness.reasons() == ["The share does not answer.", "The store fails.", StorageFull.message]
+        assert len(begun) == 1
+        goes_on.set()
+        assert await readiness.reasons() == ["The store fails.", StorageFull.message]
 
     run(story())

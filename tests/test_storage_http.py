@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,10 @@ import pytest
 
 from tests.live import Live, live
 from tests.native_support import client_of, ended, submit
+from tests.storage_support import Disk, disk
 from tests.v1_support import assert_openai_error
+
+__all__ = ["disk"]
 
 OWNER = "me"
 SMALL = {"prompt": "a red circle", "width": 64, "height": 64}
@@ -40,32 +42,6 @@ MESSAGES: dict[str, Callable[[dict[str, Any]], str]] = {
 def http() -> Iterator[httpx.Client]:
     with httpx.Client(timeout=60, headers={"X-Client-Id": OWNER}) as client:
         yield client
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own where the system lets us mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("no disk can be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], capture_output=True)
-
-
-def fill(disk: Path) -> Path:
-    """Until not one block is left."""
-    filler = disk / "filler"
-    with filler.open("ab", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError:
-                pass
-    return filler
 
 
 def assert_refused(gateway: Live, http: httpx.Client, status: int) -> None:
@@ -107,13 +83,13 @@ def test_a_missing_output_folder_refuses_in_every_protocol_and_nothing_that_wait
 
 
 def test_a_full_disk_is_a_507_in_every_protocol_and_work_goes_on_with_room(
-    tmp_path: Path, disk: Path, http: httpx.Client
+    tmp_path: Path, disk: Disk, http: httpx.Client
 ) -> None:
-    config = {"generation": {"output_dir": str(disk / "output")}}
+    config = {"generation": {"output_dir": str(disk.folder / "output")}}
     script = {"step_seconds": 0.05}
     with live(tmp_path, fake_script=script, config=config) as gateway, client_of(gateway.url, OWNER) as client:
         jobs = [submit(client, width=512, height=512)["job_id"] for _ in range(3)]
-        filler = fill(disk)
+        filler = disk.fill()
         assert "no room" in why(gateway, http)
         assert_refused(gateway, http, 507)
         filler.unlink()
@@ -122,24 +98,18 @@ def test_a_full_disk_is_a_507_in_every_protocol_and_work_goes_on_with_room(
         gateway.wait_for("/health/ready")
 
 
-def test_an_unmounted_share_gets_no_picture_on_the_disk_below(tmp_path: Path, disk: Path, http: httpx.Client) -> None:
-    config = {"generation": {"output_dir": str(disk / "output")}}
+def test_an_unmounted_share_gets_no_picture_on_the_disk_below(tmp_path: Path, disk: Disk, http: httpx.Client) -> None:
+    config = {"generation": {"output_dir": str(disk.folder / "output")}}
     script = {"step_seconds": 0.05}
     with live(tmp_path, fake_script=script, config=config) as gateway, client_of(gateway.url, OWNER) as client:
         jobs = [submit(client)["job_id"] for _ in range(3)]
-        aside = tmp_path / "aside"
-        aside.mkdir()
-        subprocess.run(["mount", "--move", disk, aside], capture_output=True, check=False)
-        if os.path.ismount(disk):
-            subprocess.run(["mount", "--bind", disk, aside], check=True)
-            subprocess.run(["umount", disk], check=True)
+        disk.unmount()
         assert "mounted" in why(gateway, http)
         assert_refused(gateway, http, 503)
-        assert not list(disk.iterdir())
-        subprocess.run(["mount", "--bind", aside, disk], check=True)
+        assert not list(disk.folder.iterdir())
+        disk.mount()
         for job in jobs:
             assert ended(client, job)["status"] == "completed"
-        subprocess.run(["umount", aside], check=True)
 
 
 # ---- stopping work ---------------------------------------------------------------------------------
@@ -161,7 +131,7 @@ class Full:
     """The disk of the data is full."""
 
     def __init__(self, gateway: Live) -> None:
-        self.filler = fill(gateway.folder / "disk")
+        self.filler = Disk(gateway.folder / "disk", gateway.folder / "behind").fill()
 
     def undo(self) -> None:
         self.filler.unlink()
@@ -191,7 +161,7 @@ def idle(gateway: Live, http: httpx.Client) -> None:
 def broken(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Callable[[Live], Any], dict[str, Any]]:
     if request.param is Full:
         disk = request.getfixturevalue("disk")
-        return Full, {**MANY_STEPS, "store": {"data_dir": str(disk / "data")}}
+        return Full, {**MANY_STEPS, "store": {"data_dir": str(disk.folder / "data")}}
     return Unlinked, MANY_STEPS
 
 
@@ -266,8 +236,8 @@ def _stop_in_every_protocol(gateway: Live, break_: Callable[[Live], Any], http: 
             assert ended(client, task)["status"] == "cancelled"
 
 
-def test_a_hang_up_stops_its_picture_on_a_full_disk(tmp_path: Path, disk: Path, http: httpx.Client) -> None:
-    config = {**MANY_STEPS, "store": {"data_dir": str(disk / "data")}}
+def test_a_hang_up_stops_its_picture_on_a_full_disk(tmp_path: Path, disk: Disk, http: httpx.Client) -> None:
+    config = {**MANY_STEPS, "store": {"data_dir": str(disk.folder / "data")}}
     gateway = Live(tmp_path, fake_script={"step_seconds": 0.1}, config=config)
     try:
         gateway.start()

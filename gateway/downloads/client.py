@@ -13,8 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from gateway.child import ChildDied, framed, log_stderr, next_frame
-from gateway.disk import fault_of
+from gateway.child import ChildDied, framed, log_stderr, next_frame, starved
 from gateway.downloads.wire import MAX_ANSWER_BYTES, Answer, Fetch, Had, answer
 
 log = logging.getLogger("gateway.downloads")
@@ -51,7 +50,7 @@ async def fetched(asked: Fetch) -> AsyncGenerator[Answer]:
         )
     except OSError as error:
         log.exception("the download process could not be started")
-        raise (fault_of(error, "the gateway's program") or ChildDied("engine_crash")) from None
+        raise (starved(error) or ChildDied("engine_crash")) from None
     listening = asyncio.create_task(log_stderr(child, log))
     try:
         assert child.stdin is not None

@@ -20,8 +20,7 @@ from typing import assert_never
 from pydantic import ValidationError
 
 from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
-from gateway.child import ChildDied, framed, log_stderr, next_frame
-from gateway.disk import fault_of
+from gateway.child import ChildDied, framed, log_stderr, next_frame, starved
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.ocr.packages import MODEL
 from gateway.ocr.wire import MAX_ANSWER_BYTES, Answer, Counted, CountPages, NotLoaded, Read, Refused, Request, answer
@@ -126,7 +125,7 @@ class OcrClient:
                         yield found
         except OSError as error:
             log.exception("the OCR process could not be started")
-            raise (fault_of(error, "the gateway's program") or ChildDied("engine_crash")) from error
+            raise (starved(error) or ChildDied("engine_crash")) from error
 
     async def close(self) -> None:
         """End the child; a later request starts another."""
