@@ -169,10 +169,8 @@ def raise_for(job: Job) -> None:
 
 async def png_of(request: Request, done: ImageDone) -> bytes:
     """The stored PNG of a finished picture. Raises: PictureGone, PictureDamaged, StorageFault."""
-    core = core_of(request)
-    data = await asyncio.to_thread(core.pictures.read, done.file, Note.of(done))
+    data = await asyncio.to_thread(core_of(request).pictures.read, done.file, Note.of(done))
     if data is None:
-        await core.service.storage.check(("output",))
         raise PictureGone
     return data
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from engine.protocol import ImageDone
 from gateway.disk import telling
 from gateway.errors import PictureDamaged
 from gateway.images import encode, open_picture, write_atomic
-from gateway.png_text import is_whole
+from gateway.png_text import END, is_whole
 from gateway.provenance import Drawing, signed
 from gateway.storage_health import SPOOL, Place
 
@@ -79,25 +80,38 @@ class Pictures:
 
     def _opened(self, name: str) -> bytes | None:
         with telling(PLACE):
-            return open_picture(self.folder, name)
+            png = open_picture(self.folder, name)
+            if png is None:
+                self._check_there()
+            return png
+
+    def _check_there(self) -> None:
+        """What cannot be found may be on a disk that is away. Raises: StorageFault."""
+        with telling(PLACE):
+            if (fault := self.place.away()) is not None:
+                raise fault
 
     def there(self, names: Iterable[str]) -> set[str]:
-        """Which of these are still on disk."""
+        """Which of these are still on disk. Raises: StorageFault."""
+        self._check_there()
         return {name for name in names if NAME.fullmatch(name) and (self.folder / name).is_file()}
 
     def damaged(self, pictures: Iterable[ImageDone]) -> set[str]:
-        """Files of these that are longer or shorter than is on record; where nothing is, that are no whole PNG."""
+        """Files of these that are longer or shorter than is on record; where nothing is, that do not end as a PNG."""
         named = (done for done in pictures if NAME.fullmatch(done.file))
         return {done.file for done in named if self._is_damaged(done.file, Note.of(done))}
 
     def _is_damaged(self, name: str, note: Note) -> bool:
-        if note.length_bytes is None:
-            png = self._opened(name)
-            return png is not None and not is_whole(png)
         try:
+            if note.length_bytes is None:
+                with (self.folder / name).open("rb") as file:
+                    file.seek(-len(END), os.SEEK_END)
+                    return file.read() != END
             return (self.folder / name).stat().st_size != note.length_bytes
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError:  # too short for an end, or not to be read
+            return True
 
     def stored(self, name: str, note: Note = UNKNOWN) -> Stored | None:
         """As `read`, and when it was made."""

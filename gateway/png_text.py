@@ -8,6 +8,8 @@ import zlib
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = len(SIGNATURE) + 25
 """Where the IHDR chunk, always first and always this long, ends."""
+END = b"\0\0\0\0IEND\xaeB`\x82"
+"""The last chunk of every PNG."""
 TEXT_KINDS = (b"tEXt", b"iTXt", b"zTXt")
 
 

@@ -29,8 +29,10 @@ T = TypeVar("T")
 
 RETRY_S = (0.1, 0.5, 1.0, 2.0)
 """Between tries to write what must be written, and looks at a place at fault; the last one repeats."""
-PUT_BACK_MOST = 10
-"""Times in a row that a job may blame a place in which nothing wrong is found; after that it fails."""
+REST_S = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""After a job was put back, before anything is claimed; the last one repeats."""
+PUT_BACK_MOST = 20
+"""Times in a row that a job may blame a place in which nothing wrong is found, some minutes; after that it fails."""
 
 
 class LaneRunner(ABC):
@@ -182,7 +184,7 @@ class LaneRunner(ABC):
         if tries > PUT_BACK_MOST:
             code: FailureCode = "disk_full" if isinstance(fault, StorageFull) else "storage_fault"
             return await self._end(lease, Failed(code=code, message=fault.message))
-        self._rests_until = asyncio.get_running_loop().time() + RETRY_S[min(tries - 1, len(RETRY_S) - 1)]
+        self._rests_until = asyncio.get_running_loop().time() + REST_S[min(tries - 1, len(REST_S) - 1)]
         await self._give_back(lease, "storage_fault")
         await asyncio.to_thread(self._tidy, job_id)
 

@@ -126,7 +126,7 @@ class JobService:
             store=store, hub=self._hub, options=ocr or OcrOptions(), storage=self.storage, stops=self._stops
         )
         self._planner = Planner(library, self.downloads, self._ocr, options)
-        self.queue = QueueControl(store, self._places, self._lane.wake)
+        self.queue = QueueControl(store, self._places, self._lane.wake, lambda: self._stops.ids)
         self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr, network)}
         self._listeners: list[Hear] = []
         self._stopping = False

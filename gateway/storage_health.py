@@ -81,8 +81,11 @@ class Place:
                 self.look()
                 if self._known is None:
                     return Probed(None)
-            elif (trouble := self._trouble(self._known)) is not None:
+            elif (trouble := self.away()) is not None:
                 return Probed(trouble)
+            elif self._is_written and not self.folder.exists():
+                self.folder.mkdir(mode=0o700, exist_ok=True)
+                log.warning("%s was removed and is made anew", self.name)
             free = self._written() if self._is_written else None
         except OSError as error:
             return Probed(fault_of(error, self.name) or StorageFault(f"{self._capital} cannot be used."))
@@ -91,28 +94,32 @@ class Place:
         self.needed_bytes = self.needed_free_bytes = 0
         return Probed(None, free)
 
-    def _trouble(self, known: _Identity) -> StorageFault | None:
-        """Why this is not the folder it was; None where it is, or is again. Raises: OSError."""
+    def away(self) -> StorageFault | None:
+        """Why what lay in it cannot be seen now; a folder that was removed from a disk that is there is not away.
+
+        Changes nothing. An empty mount point has another device number than what was mounted there. Raises: OSError.
+        """
+        known = self._known
+        if known is None:
+            return None
         try:
             now = _Identity.of(self.folder)
         except FileNotFoundError:
-            return self._missing(known)
+            return self._lost(known)
+        if not self.folder.is_dir():
+            return StorageFault(f"{self._capital} is missing: something else is in its place.")
         if now.device != known.device and now.inode != known.inode:
             return StorageFault(f"{self._capital} is on another disk than before: is its share mounted?")
         self._known = now
         return None
 
-    def _missing(self, known: _Identity) -> StorageFault | None:
-        """An empty mount point has another device number than what was mounted there. Raises: OSError."""
-        if not self._is_written:
-            above = next(folder for folder in self.folder.parents if folder.exists())
-            is_removed = _Identity.of(above).device == known.device
-            return None if is_removed else StorageFault(f"{self._capital} is missing: is its share mounted?")
-        if _Identity.of(self.folder.parent).device != known.device:
+    def _lost(self, known: _Identity) -> StorageFault | None:
+        """None where the folder was removed, and could be made anew. Raises: OSError."""
+        above = next(folder for folder in self.folder.parents if folder.exists())
+        if self._is_written and above != self.folder.parent:
+            return StorageFault(f"{self._capital} is missing, and the folder that it was in.")
+        if _Identity.of(above).device != known.device:
             return StorageFault(f"{self._capital} is missing, and its disk with it: is its share mounted?")
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        log.warning("%s was removed and is made anew", self.name)
-        self._known = _Identity.of(self.folder)
         return None
 
     def _written(self) -> int:

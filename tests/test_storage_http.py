@@ -292,7 +292,10 @@ def test_what_was_drawn_is_said_to_be_away_and_not_gone_while_its_disk_is(tmp_pa
         assert ended(client, job)["status"] == "completed"
         (tmp_path / "output").rename(tmp_path / "away")
         (tmp_path / "output").write_text("in the way")
-        assert client.get(f"/jobs/{job}/images/0").status_code == 503
+        for path in (f"/jobs/{job}/images/0", "/images"):
+            assert client.get(path).status_code == 503
+        assert client.delete(f"/images/{job}-0").status_code == 503
+        assert client.get(f"/jobs/{job}").json()["result"]["images"] == [None]
         (tmp_path / "output").unlink()
         (tmp_path / "away").rename(tmp_path / "output")
         assert client.get(f"/jobs/{job}/images/0").status_code == 200

@@ -27,7 +27,7 @@ from adapters.native.shapes import (
 )
 from adapters.native.shapes import Priority as PriorityName
 from engine.protocol import Download, Generate, ImageDone, Load, ModelDownloading, Ocr, PageRead, Upscale
-from gateway.errors import GatewayError, PictureDamaged
+from gateway.errors import GatewayError, PictureDamaged, StorageFault
 from gateway.forecast import Forecast
 from gateway.job import Job, Plans, Priority, Progress, State
 from gateway.pictures import Note
@@ -172,6 +172,8 @@ async def to_result(request: Request, job: Job) -> Result:
             png = read(done.file, Note.of(done))
         except PictureDamaged:
             damaged.append(done.image)
+            return None
+        except StorageFault:  # the rest of the job can be told
             return None
         return base64.b64encode(png).decode() if png else None
 

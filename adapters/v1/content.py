@@ -76,15 +76,12 @@ async def content(request: Request) -> Response:
 
 
 async def _stored(core: Core, name: str) -> Stored | None:
-    """Raises: PictureDamaged, StorageFault where its disk is gone."""
+    """Raises: PictureDamaged, StorageFault."""
     note = UNKNOWN
     with suppress(JobNotFound):  # a picture outlives its job
         job = await core.service.get(name.partition(".")[0])
         note = next((Note.of(done) for done in job.images if done.file == name), UNKNOWN)
-    stored = await asyncio.to_thread(core.pictures.stored, name, note)
-    if stored is None:
-        await core.service.storage.check(("output",))
-    return stored
+    return await asyncio.to_thread(core.pictures.stored, name, note)
 
 
 def conditional(asked: Headers, body: bytes, media_type: str, headers: dict[str, str], changed_at: float) -> Response:
