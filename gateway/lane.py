@@ -65,7 +65,7 @@ class EngineLane(LaneRunner):
 
     lane = "engine"
     stops = (asyncio.CancelledError, EngineStopped)
-    places = ("spool", "output")
+    places = ("spool", "output", "inputs")
 
     def __init__(
         self,
@@ -324,12 +324,11 @@ class EngineLane(LaneRunner):
             return StorageFault(failed.message)
         if failed.code not in OF_ANY_PLACE:
             return None
-        return await self._lost_model(plan) or await self._storage.fault((*self.places, "inputs"))
+        return await self._lost_model(plan) or await self._storage.fault(self.places)
 
     async def _lost_model(self, plan: Plans) -> StorageFault | None:
         """Why the weights are not where they were, where their disk is gone with them."""
-        keys = [key for key in (f"model {plan.model}", "models") if self._storage.knows(key)]
-        for key in keys:
+        for key in (f"model {plan.model}", "weights"):
             if (fault := await self._storage.fault([key])) is not None:
                 self._blamed.add(key)
                 return fault

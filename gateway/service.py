@@ -52,9 +52,8 @@ __all__ = ["JobService", "Origin", "ServiceOptions"]
 log = logging.getLogger("gateway.service")
 
 PNG = b"\x89PNG\r\n\x1a\n"
-DRAWN_IN = ("spool", "output")
-READ_IN = ("spool",)
-"""What must take bytes for a new job of the engine, and for one that reads text."""
+STORE_ANSWER_S = 10.0
+"""A stop that the store has not taken by then is remembered."""
 
 
 class JobService:
@@ -209,7 +208,7 @@ class JobService:
     async def _submit(self, planned: Planned) -> Job:
         self._check_running()
         new = planned.new
-        places = DRAWN_IN if lane_of(new.plan) == "engine" else READ_IN
+        places = self._lanes[lane_of(new.plan)].places
         await self.storage.check(places, least_free_bytes=self._options.min_free_bytes)
         if isinstance(new.plan, EngineJob):
             await asyncio.to_thread(self.house.admit, new.plan, self.library.find(new.plan.model))
@@ -326,7 +325,7 @@ class JobService:
 
     async def storage_fault(self) -> StorageFault | None:
         """Why pictures cannot be drawn now, where a folder is at fault."""
-        return await self.storage.fault((*DRAWN_IN, "inputs")) or self._lane.fault
+        return await self.storage.fault(self._lane.places) or self._lane.fault
 
     @property
     def faults(self) -> dict[Lane, str]:
@@ -391,8 +390,9 @@ class JobService:
             if lane.running is not None and lane.running.id == job_id:
                 await lane.cancel(job_id, reason)  # at once: the disk may take its time, or take nothing
         try:
-            job = await self._store.cancel(job_id, reason)
-        except StorageFault:
+            async with asyncio.timeout(STORE_ANSWER_S):
+                job = await self._store.cancel(job_id, reason)
+        except (StorageFault, TimeoutError):
             job = await self._store.get(job_id)
             if job.state is not None and not job.state.terminal:
                 self._stops.remember(job_id, reason)

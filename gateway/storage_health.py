@@ -153,13 +153,14 @@ class Place:
 
 
 def storage_of(output: Place, spool: Path, models: Path) -> StorageHealth:
-    """All that a gateway writes to, but for the database, which looks after itself."""
+    """All that a gateway writes to, but for the database, which looks after itself; `weights` is only read."""
     return StorageHealth(
         {
             "output": output,
             "spool": Place(SPOOL, spool),
             "inputs": Place(INPUTS, spool.parent / "blobs"),
             "models": Place("the models folder", models),
+            "weights": Place("the models folder", models, is_written=False),
         }
     )
 
@@ -181,13 +182,11 @@ class StorageHealth:
                 place.look()
             self._places[key] = place
 
-    def knows(self, key: str) -> bool:
-        return key in self._places
-
     def look(self) -> None:
-        """Remember which folders they are. Blocks. Raises: OSError."""
+        """Remember which folders they are; one that cannot be looked at is told of by its probes. Blocks."""
         for place in self._places.values():
-            place.look()
+            with suppress(OSError):
+                place.look()
 
     def needs(self, key: str, count: int = 0, *, free: int = 0) -> None:
         """So many bytes could not be written there, or had to be free: the next probe asks for as many."""
@@ -213,20 +212,10 @@ class StorageHealth:
     async def _probed(self, key: str) -> Probed:
         loop, place = asyncio.get_running_loop(), self._places[key]
         if key not in self._asked:
-            answer: asyncio.Future[Probed] = loop.create_future()
-            self._asked[key] = answer, loop.time()
-
-            def over(found: Probed) -> None:
-                del self._asked[key]
-                if not answer.done():
-                    answer.set_result(found)
-
-            def ask() -> None:
-                found = place.probe()
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(over, found)
-
-            threading.Thread(target=ask, name=f"probe of {place.name}", daemon=True).start()
+            try:
+                self._ask(key, place)
+            except RuntimeError:
+                return Probed(StorageFault("The gateway has too many threads."))
         answer, began = self._asked[key]
         left = self._answer_s - (loop.time() - began)
         if left > 0:
@@ -234,3 +223,24 @@ class StorageHealth:
         if answer.done():
             return answer.result()
         return Probed(StorageFault(f"{place.name[:1].upper()}{place.name[1:]} does not answer."))
+
+    def _ask(self, key: str, place: Place) -> None:
+        """Raises: RuntimeError where no thread can be started."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Probed] = loop.create_future()
+
+        def over(found: Probed) -> None:
+            del self._asked[key]
+            answer.set_result(found)
+
+        def ask() -> None:
+            try:
+                found = place.probe()
+            except Exception:
+                log.exception("%s could not be looked at", place.name)
+                found = Probed(StorageFault(f"{place.name[:1].upper()}{place.name[1:]} cannot be used."))
+            with suppress(RuntimeError):  # the loop may be closed by now
+                loop.call_soon_threadsafe(over, found)
+
+        threading.Thread(target=ask, name=f"probe of {place.name}", daemon=True).start()
+        self._asked[key] = answer, loop.time()

@@ -360,10 +360,29 @@ def test_a_client_that_hangs_up_stops_its_picture_though_nothing_can_be_written(
 
 
 @FAULTS
+def test_a_skip_ends_the_picture_though_nothing_can_be_written(
+    tmp_path: Path, break_: Callable[[Path, JobService], Callable[[], None]]
+) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
+            job = await service.submit(request(steps=100), ME)
+            await until(lambda: (found := service.progress(job.id)) is not None and found.step > 0)
+            undo = break_(tmp_path, service)
+            service.skip(job.id)
+            await until(lambda: service.engine.state == "ready")
+            assert (found := service.progress(job.id)) is not None
+            assert found.step < 90
+            undo()
+            await service.cancel(job.id)
+
+    run(story())
+
+
+@FAULTS
 def test_a_gateway_that_stops_meanwhile_loses_no_job(
     tmp_path: Path, break_: Callable[[Path, JobService], Callable[[], None]]
 ) -> None:
-    """A stop that could not be stored is forgotten with the process: the job runs again."""
+    """A stop that could not be stored is forgotten with the process: the job may run again."""
 
     async def story() -> None:
         async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:

@@ -33,6 +33,7 @@ class OcrLane(ChildLane):
     """One document at a time. A second child looks at PDFs as they come in: it must not wait for a long one."""
 
     lane = "cpu"
+    places = ("inputs",)
 
     def __init__(
         self,
