@@ -39,8 +39,10 @@ class ChildLane(LaneRunner):
 
     async def cancel(self, job_id: str, reason: CancelReason) -> None:
         """Ends the child's work; what came of it is kept."""
+        is_asked = job_id in self._cancels
         self._cancels[job_id] = reason
-        if self._work is not None and self.running is not None and self.running.id == job_id:
+        # A second cancel would interrupt the child's burial.
+        if not is_asked and self._work is not None and self.running is not None and self.running.id == job_id:
             self._work.cancel()
 
     @abstractmethod
