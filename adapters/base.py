@@ -14,12 +14,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from engine.protocol import ImageDone
 from gateway.core import Core
 from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, PictureGone
 from gateway.hub import Event
 from gateway.images import base64_picture, checked_picture
 from gateway.job import Job, State
 from gateway.openapi import Operation
+from gateway.pictures import Note
 from gateway.strict_json import parse_async
 
 IDEMPOTENCY_KEY_CHARS = 255
@@ -184,9 +186,9 @@ def raise_for(job: Job) -> None:
         raise ClientGone
 
 
-async def png_of(request: Request, name: str) -> bytes:
-    """The stored PNG of a finished picture. Raises: PictureGone."""
-    data = await asyncio.to_thread(core_of(request).pictures.read, name)
+async def png_of(request: Request, done: ImageDone) -> bytes:
+    """The stored PNG of a finished picture. Raises: PictureGone, PictureDamaged, StorageFault."""
+    data = await asyncio.to_thread(core_of(request).pictures.read, done.file, Note.of(done))
     if data is None:
         raise PictureGone
     return data

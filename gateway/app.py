@@ -28,6 +28,7 @@ from gateway.ocr.client import OcrOptions
 from gateway.openapi import Group, Operation
 from gateway.paths import canonical_path
 from gateway.pictures import Pictures
+from gateway.readiness import checks_of
 from gateway.residency import HouseOptions
 from gateway.rights import Rights
 from gateway.service import JobService, ServiceOptions
@@ -97,6 +98,8 @@ def build_core(settings: Settings) -> Core:
     )
     core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=PictureDecoder())
     service.listen(core.metrics.hear)
+    for subject, check in checks_of(service):
+        core.readiness.add(subject, check)
     return core
 
 
@@ -239,18 +242,22 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """A picture could be drawn: the store takes writes, the engine is there; else 503 and why (R-21)."""
+    """A picture could be drawn: the store and the folders take writes, the engine is there; else 503 and why (R-21).
+
+    `lanes` says of each lane that takes no jobs now why it does not.
+    """
     core: Core = request.state.core
-    engine = core.service.engine
-    reason = None if engine.works else engine.reason
-    try:
-        await core.service.check_store()
-    except Exception:
-        log.exception("the store cannot be written")
-        reason = "The job store cannot be written."
-    body = {"status": "not_ready" if reason else "ready", "engine": engine.state, "reason": reason}
-    draws = {"model": core.library.default, "embedded": core.draws_embedded}
-    return JSONResponse({**body, **draws, "version": __version__}, status_code=503 if reason else 200)
+    reasons = await core.readiness.reasons()
+    body = {
+        "status": "not_ready" if reasons else "ready",
+        "engine": core.service.engine.state,
+        "reason": " ".join(reasons) or None,
+        "lanes": core.service.faults,
+        "model": core.library.default,
+        "embedded": core.draws_embedded,
+        "version": __version__,
+    }
+    return JSONResponse(body, status_code=503 if reasons else 200)
 
 
 async def metrics(request: Request) -> Response:

@@ -6,11 +6,14 @@ A frame is a 4-byte big-endian length and as many bytes. Knows nothing of what i
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import struct
 import sys
 from typing import BinaryIO, Literal
+
+from gateway.errors import StorageFault
 
 LENGTH = struct.Struct(">I")
 
@@ -21,6 +24,13 @@ class ChildDied(Exception):
     def __init__(self, reason: Literal["engine_crash", "engine_timeout"]) -> None:
         self.reason: Literal["engine_crash", "engine_timeout"] = reason
         super().__init__(reason)
+
+
+def starved(error: OSError) -> StorageFault | None:
+    """The machine had no files or processes left for a child: no job's fault. None where the program is at fault."""
+    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+        return None
+    return StorageFault("The gateway has too many files or processes open.")
 
 
 def framed(data: bytes) -> bytes:

@@ -18,6 +18,7 @@ from gateway.library import Library
 from gateway.metrics import Metrics
 from gateway.openapi import Section
 from gateway.pictures import Pictures
+from gateway.readiness import Readiness
 from gateway.service import JobService
 from gateway.settings import Settings
 
@@ -40,6 +41,8 @@ class Core:
 
     sections: tuple[Section, ...] = ()
     """What there is to document."""
+    readiness: Readiness = field(default_factory=Readiness)
+    """What must be well for pictures to be drawn."""
     kept: dict[str, Any] = field(default_factory=dict)
     """What adapters keep for as long as the gateway runs, each under its own name."""
 

@@ -28,7 +28,8 @@ GatewayError
 ├── TooManyStreams 429          event streams of one client
 ├── ClientGone 499              the job was cancelled
 ├── InternalError 500
-│   └── GenerationFailed        the job failed; `code` is the job's failure code
+│   ├── GenerationFailed        the job failed; `code` is the job's failure code
+│   └── PictureDamaged          it was drawn, and its file is not what was written
 ├── NotInstalled 501            an optional part of the gateway is missing; the message says which
 ├── Unavailable 503
 │   ├── BodyMemoryFull          large bodies fill the memory there is for them
@@ -36,7 +37,8 @@ GatewayError
 │   ├── ModelUnavailable        set aside: it kills the engine
 │   ├── QueueFull
 │   └── EngineDown
-└── StorageFull 507
+└── StorageFault 503            a folder or the database is missing or cannot be written; the message says which
+    └── StorageFull 507
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ class GatewayError(Exception):
     code = "internal_error"
     status = 500
     message = "The gateway made a mistake."
+    usual_retry_after_s: int | None = None
+    """Where the one who raises it does not say."""
 
     def __init__(
         self,
@@ -65,7 +69,7 @@ class GatewayError(Exception):
         self.code = code or type(self).code
         self.param = param
         self.details = dict(details or {})
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = self.usual_retry_after_s if retry_after_s is None else retry_after_s
         super().__init__(self.message)
 
 
@@ -185,6 +189,10 @@ class GenerationFailed(InternalError):
     code, message = "generation_failed", "The picture could not be drawn."
 
 
+class PictureDamaged(InternalError):
+    code, message = "picture_damaged", "The picture's file is damaged; draw it again."
+
+
 class NotInstalled(GatewayError):
     code, status, message = "not_installed", 501, "This part of the gateway is not installed."
 
@@ -213,8 +221,17 @@ class EngineDown(Unavailable):
     code, message = "engine_down", "The engine is not running."
 
 
-class StorageFull(GatewayError):
+class StorageFault(GatewayError):
+    """The place is at fault and no job: the same works once the place is mended."""
+
+    code, status, message = "storage_unavailable", 503, "What the gateway stores cannot be written."
+    usual_retry_after_s = 30
+
+
+class StorageFull(StorageFault):
     code, status, message = "storage_full", 507, "There is no room left on the disk."
+    needed_bytes: int = 0
+    """What could not be written; 0 where it is not known."""
 
 
 def clip(text: str) -> str:

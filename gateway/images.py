@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gateway.child import LENGTH
-from gateway.disk import sync
+from gateway.disk import fault_of, sync
 from gateway.errors import InvalidRequest, RemoteImagesDisabled, StorageFull, Unavailable
 
 if TYPE_CHECKING:
@@ -242,13 +242,26 @@ def _user_comment(text: str) -> bytes:
     return b"Exif\0\0MM\0*" + struct.pack(">I", 8) + first + second + comment
 
 
-def write_atomic(folder: Path, name: str, data: bytes) -> None:
-    """`data` as `name` in `folder`, wholly or not at all, on disk on return. Blocks.
+def write_atomic(folder: Path, name: str, data: bytes, place: str = "a folder of the gateway") -> None:
+    """`data` as `name` in `folder`, wholly or not at all, on disk on return; `place` is what errors call it. Blocks.
 
-    Raises: StorageFull; ValueError for a name that is not server-made.
+    Raises: StorageFault; ValueError for a name that is not server-made.
     """
     if not _FILE_NAME.fullmatch(name):
         raise ValueError("not a server-made name")
+    try:
+        _write_atomic(folder, name, data)
+    except OSError as error:
+        fault = fault_of(error, place)
+        if fault is None:
+            raise
+        if isinstance(fault, StorageFull):
+            fault.needed_bytes = len(data)
+        raise fault from error
+
+
+def _write_atomic(folder: Path, name: str, data: bytes) -> None:
+    """Raises: OSError."""
     temporary = f".{name}.{secrets.token_hex(4)}.tmp"
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -256,14 +269,10 @@ def write_atomic(folder: Path, name: str, data: bytes) -> None:
             _write_durably(directory, temporary, data)
             os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=directory)
             raise
         os.fsync(directory)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageFull from error
-        raise
     finally:
         os.close(directory)
 

@@ -19,10 +19,18 @@ log = logging.getLogger("gateway.service")
 
 
 class QueueControl:
-    """`wake` tells the engine's lane that there may be something to do."""
+    """`wake` tells the engine's lane that there may be something to do; `stopped` jobs are not shown as waiting."""
 
-    def __init__(self, store: JobStore, places: Places, wake: Callable[[], None], rights: Rights) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        places: Places,
+        wake: Callable[[], None],
+        rights: Rights,
+        stopped: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
         self._store = store
+        self._stopped = stopped
         self._places = places
         self._wake = wake
         self._rights = rights
@@ -75,7 +83,9 @@ class QueueControl:
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
         """Queued jobs, of one owner or of all, in the order in which they will run."""
-        return await self._store.waiting(owner=owner, limit=limit)
+        stopped = self._stopped()
+        found = await self._store.waiting(owner=owner, limit=limit)
+        return [job for job in found if job.id not in stopped]
 
     def running(self, lane: Lane) -> int:
         """How many jobs of this lane run."""

@@ -12,7 +12,6 @@ from typing import Any, Unpack
 from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
 from engine.protocol import CancelReason, Download, EngineJob, Lane, lane_of
-from gateway.disk import check_room
 from gateway.downloads.coming import Downloads
 from gateway.downloads.lane import NetworkLane
 from gateway.errors import (
@@ -21,6 +20,7 @@ from gateway.errors import (
     ModelNotFound,
     OwnerQueueFull,
     QueueFull,
+    StorageFault,
     Unavailable,
 )
 from gateway.forecast import Forecast, Forecaster, Record
@@ -41,6 +41,8 @@ from gateway.request import GenerationRequest
 from gateway.residency import House, HouseOptions
 from gateway.retention import Retention
 from gateway.runner import LaneRunner
+from gateway.stops import Stops, first_of
+from gateway.storage_health import storage_of
 from gateway.store.base import Hear, JobStore, Stats, Wanted
 from gateway.upscale import UpscaleRequest
 from gateway.watching import watch, watch_all
@@ -50,6 +52,8 @@ __all__ = ["JobService", "Origin", "ServiceOptions"]
 log = logging.getLogger("gateway.service")
 
 PNG = b"\x89PNG\r\n\x1a\n"
+STORE_ANSWER_S = 10.0
+"""A stop that the store has not taken by then is remembered."""
 
 
 class JobService:
@@ -74,6 +78,8 @@ class JobService:
         self._options = options
         self._rights = options.rights
         self._hub = Hub()
+        self._stops = Stops(store)
+        self.storage = storage_of(pictures.place, spool, library.models_dir)
         self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model, weights_of=library.weights)
         self._retention = Retention(store, pictures, options)
         self._places = Places(store, self._hub, self._forecaster, options.places_every_s)
@@ -105,13 +111,23 @@ class JobService:
             house=self.house,
             claimable=self.downloads.claimable,
             held=self.downloads.held,
+            storage=self.storage,
+            stops=self._stops,
         )
         network = NetworkLane(
-            store=store, hub=self._hub, library=library, forecaster=self._forecaster, tell=self.downloads.tell
+            store=store,
+            hub=self._hub,
+            library=library,
+            forecaster=self._forecaster,
+            tell=self.downloads.tell,
+            storage=self.storage,
+            stops=self._stops,
         )
-        self._ocr = OcrLane(store=store, hub=self._hub, options=ocr or OcrOptions())
+        self._ocr = OcrLane(
+            store=store, hub=self._hub, options=ocr or OcrOptions(), storage=self.storage, stops=self._stops
+        )
         self._planner = Planner(library, self.downloads, self._ocr, options)
-        self.queue = QueueControl(store, self._places, self._lane.wake, options.rights)
+        self.queue = QueueControl(store, self._places, self._lane.wake, options.rights, lambda: self._stops.ids)
         self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr, network)}
         self.models = ModelControl(
             library=library,
@@ -127,7 +143,6 @@ class JobService:
         self._listeners: list[Hear] = []
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._disks = (spool.parent, pictures.folder)
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -140,6 +155,7 @@ class JobService:
         for job in await self._store.open(self._hear):
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
+        await asyncio.to_thread(self.storage.look)
         await self._places.start()
         await self.house.start()
         await self.downloads.start()
@@ -156,6 +172,7 @@ class JobService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
         await self.downloads.stop()
+        await self._stops.close()
         await self._places.keep()
         await self._store.close()
 
@@ -170,7 +187,7 @@ class JobService:
         """Store a job for this request; it is on disk when this returns.
 
         Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, ModelUnavailable, ModelComing, QueueFull, OwnerQueueFull,
-        IdempotencyConflict, StorageFull, Unavailable; Forbidden for a download or a priority that is not this owner's.
+        IdempotencyConflict, StorageFault, Unavailable; Forbidden for a download or a priority that is not this owner's.
         """
         self._check_priority(origin.owner, origin.priority)
         return await self._submit(await self._planner.drawing(request, origin))
@@ -209,8 +226,8 @@ class JobService:
         self._check_priority(new.owner, new.priority)
         if isinstance(new.plan, Download):
             self._rights.check(new.owner, "pull")
-        if self._options.min_free_bytes:
-            await asyncio.to_thread(check_room, self._disks, self._options.min_free_bytes)
+        places = self._lanes[lane_of(new.plan)].places
+        await self.storage.check(places, least_free_bytes=self._options.min_free_bytes)
         if isinstance(new.plan, EngineJob):
             await asyncio.to_thread(self.house.admit, new.plan, self.library.find(new.plan.model))
         if not planned.waits:
@@ -242,7 +259,8 @@ class JobService:
             raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
 
     async def keep_input(self, picture: bytes) -> str:
-        """Store a checked input picture; returns the name by which a request refers to it."""
+        """Store a checked input picture; returns the name by which a request refers to it. Raises: StorageFault."""
+        await self.storage.check(("inputs",))
         return await self._store.put_blob(picture)
 
     async def input_picture(self, name: str) -> bytes:
@@ -260,18 +278,20 @@ class JobService:
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
         """Raises: JobNotFound, also where the job is somebody else's."""
-        return await self._store.get(job_id, owner)
+        return self._stops.seen(await self._store.get(job_id, owner))
 
     async def see(self, job_id: str, owner: str) -> Job:
         """As `get`; a download may be seen by everybody: all may wait for it. Raises: JobNotFound."""
         job = await self._store.get(job_id)
         if job.owner != owner and not isinstance(job.plan, Download):
             raise JobNotFound
-        return job
+        return self._stops.seen(job)
 
     async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
-        """As `JobStore.list_jobs`."""
-        return await self._store.list_jobs(limit=limit, before=before, **wanted)
+        """As `JobStore.list_jobs`; of what was stopped and is not stored yet, nothing is listed as live."""
+        found = [self._stops.seen(job) for job in await self._store.list_jobs(limit=limit, before=before, **wanted)]
+        states = wanted.get("states")
+        return found if states is None else [job for job in found if job.state in states]
 
     async def hide(self, job_ids: Sequence[str]) -> None:
         """Their protocol lists these jobs no more; history and pictures stay."""
@@ -295,6 +315,15 @@ class JobService:
     async def check_store(self) -> None:
         """Raises: whatever keeps the store from being written."""
         await self._store.check()
+
+    async def storage_fault(self) -> StorageFault | None:
+        """Why pictures cannot be drawn now, where a folder is at fault."""
+        return await self.storage.fault(self._lane.places) or self._lane.fault
+
+    @property
+    def faults(self) -> dict[Lane, str]:
+        """Why a lane takes no jobs now, of those that take none, as sentences for clients."""
+        return {lane: runner.fault.message for lane, runner in self._lanes.items() if runner.fault is not None}
 
     async def stats(self) -> Stats:
         return await self._store.stats()
@@ -324,20 +353,27 @@ class JobService:
         return watch_all(self._store, self._hub, self._places, owner, after)
 
     async def ended(self, job_id: str) -> Job:
-        """The job once it has ended. Raises: Unavailable where the gateway stops first."""
-        job = await self._store.get(job_id)
+        """The job once it has ended; one that was stopped need not be stored as such yet.
+
+        Raises: JobNotFound; Unavailable where the gateway stops first.
+        """
+        job = await self.get(job_id)
         if job.state is not None and job.state.terminal:
             return job
-        async for _ in self.watch(job_id, after=job.seq):
-            pass
-        job = await self._store.get(job_id)
+        await first_of(self._told(job_id, job.seq), self._stops.over(job_id))
+        job = await self.get(job_id)
         if job.state is None or not job.state.terminal:
             raise Unavailable("The gateway is stopping; the job is kept.", retry_after_s=5)
         return job
 
-    async def cancel(self, job_id: str, owner: str, reason: CancelReason = "user") -> Job:
-        """Stop a job and return it as it ended, which may be a success that came first.
+    async def _told(self, job_id: str, after: int) -> None:
+        async for _ in self.watch(job_id, after=after):
+            pass
 
+    async def cancel(self, job_id: str, owner: str, reason: CancelReason = "user") -> Job:
+        """Stop a job and return it as it ended, which may be a success that came first; `is_stored` tells the rest.
+
+        Needs no write: what cannot be stored now is remembered, and stored later.
         Raises: JobNotFound, also where it is somebody else's; Forbidden for a download of somebody else's.
         """
         if (await self.see(job_id, owner)).owner != owner:
@@ -346,9 +382,22 @@ class JobService:
         return await self.ended(job_id)
 
     async def _cancel(self, job_id: str, reason: CancelReason) -> None:
-        job = await self._store.cancel(job_id, reason)
+        for lane in self._lanes.values():
+            if lane.running is not None and lane.running.id == job_id:
+                await lane.cancel(job_id, reason)  # at once: the disk may take its time, or take nothing
+        try:
+            async with asyncio.timeout(STORE_ANSWER_S):
+                job = await self._store.cancel(job_id, reason)
+        except (StorageFault, TimeoutError):
+            job = await self._store.get(job_id)
+            if job.state is not None and not job.state.terminal:
+                self._stops.remember(job_id, reason)
         if job.state is State.RUNNING:
             await self._lanes[lane_of(job.plan)].cancel(job_id, reason)
+
+    def is_stored(self, job: Job) -> bool:
+        """Whether a job's end is on disk; one that is not may run again after a restart."""
+        return self._stops.end(job.id) is None
 
     def skip(self, job_id: str) -> None:
         """Finish the picture that a running job draws now as it stands, and go on with the next one."""

@@ -64,7 +64,7 @@ class PageData(Happened):
 
 
 class RequeuedData(Happened):
-    """The engine or the gateway stopped under it; it goes on where it was."""
+    """The engine or the gateway stopped under it, or a disk was at fault; it goes on where it was."""
 
     status: Literal["queued"]
     reason: str

@@ -88,10 +88,14 @@ async def job(request: Request) -> Response:
 async def cancel(request: Request) -> Response:
     """DELETE jobs/{id}: Stop a job; answers once it has ended, and says how."""
     own = await own_job(request)
-    ended = await asyncio.shield(service_of(request).cancel(own.id, owner_of(request)))
+    service = service_of(request)
+    ended = await asyncio.shield(service.cancel(own.id, owner_of(request)))
     assert ended.state is not None
     answer: Ended = {"status": STATUS[ended.state], "job_id": ended.id}
-    return JSONResponse(answer)
+    if service.is_stored(ended):
+        return JSONResponse(answer)
+    answer["stored"] = False
+    return JSONResponse(answer, 202)
 
 
 async def retry(request: Request) -> Response:

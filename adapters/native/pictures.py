@@ -66,7 +66,7 @@ async def _image(request: Request, job_id: str, index: int) -> Response:
     }
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
-    data = await png_of(request, own.images[index].file)
+    data = await png_of(request, own.images[index])
     if asked.format != "png" or asked.max_px is not None:
         data = await asyncio.to_thread(_as_asked, data, asked)
     return Response(data, media_type=f"image/{asked.format}", headers=headers)

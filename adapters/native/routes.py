@@ -46,6 +46,7 @@ from gateway.openapi import Operation
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 PICTURES = ("image/png", "image/jpeg", "image/webp")
+UNSTORED = {202: "It has stopped, and the disk does not take that yet; a restart before it does runs it again."}
 UNCHANGED = {304: "The client has it already."}
 PICTURE = Operation(query=PictureQuery, headers=("If-None-Match",), media=PICTURES, also=UNCHANGED)
 RESUMED = ("Last-Event-ID",)
@@ -62,7 +63,7 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
     ),
     ("GET", "/jobs", jobs.jobs, Operation(query=JobsQuery, answer=Jobs)),
     ("GET", "/jobs/{job_id}", jobs.job, Operation(query=JobQuery, answer=JobShown)),
-    ("DELETE", "/jobs/{job_id}", jobs.cancel, Operation(answer=Ended)),
+    ("DELETE", "/jobs/{job_id}", jobs.cancel, Operation(answer=Ended, also=UNSTORED)),
     (
         "GET",
         "/jobs/{job_id}/stream",

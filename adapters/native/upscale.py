@@ -103,7 +103,7 @@ async def _named(request: Request, text: str) -> tuple[bytes, Drawing | None]:
     if IMAGE_ID.fullmatch(text):
         own, index = await own_picture(request, text)
         done = own.images[index]
-        return await png_of(request, done.file), drawing_of(own.plan, done.seed)
+        return await png_of(request, done), drawing_of(own.plan, done.seed)
     return await asyncio.to_thread(_decoded, text), None
 
 

@@ -88,7 +88,7 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
 
 async def _told(request: Request, told: Told) -> Response:
     """The pictures of an ended job; an interrupted one answers with those it has."""
-    pngs = [await png_of(request, image.file) for image in told.job.images] if told.asked.send_images else []
+    pngs = [await png_of(request, image) for image in told.job.images] if told.asked.send_images else []
     return Response(await asyncio.to_thread(to_body, told, pngs), media_type="application/json")
 
 

@@ -90,7 +90,7 @@ async def _drawn(request: Request, data: bytes, png: bytes, how: Enlargement) ->
     if job.state is not State.SUCCEEDED:
         raise_for(job)
         raise ClientGone
-    return await png_of(request, job.images[0].file)
+    return await png_of(request, job.images[0])
 
 
 def _size(png: bytes) -> tuple[int, int]:

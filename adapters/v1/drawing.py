@@ -135,8 +135,8 @@ async def answer(request: Request, job: Job, order: Order) -> Response:
 
 
 async def encoded(request: Request, done: ImageDone, asked: Drawing) -> bytes:
-    """A finished picture in the format that was asked for. Raises: PictureGone."""
-    png = await png_of(request, done.file)
+    """A finished picture in the format that was asked for. Raises: as png_of."""
+    png = await png_of(request, done)
     return await asyncio.to_thread(from_png, png, asked.output_format, asked.output_compression)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from gateway.child import ChildDied, framed, log_stderr, next_frame
+from gateway.child import ChildDied, framed, log_stderr, next_frame, starved
 from gateway.downloads.wire import MAX_ANSWER_BYTES, Answer, Fetch, Had, answer
 
 log = logging.getLogger("gateway.downloads")
@@ -34,7 +34,7 @@ ENVIRONMENT = {
 async def fetched(asked: Fetch) -> AsyncGenerator[Answer]:
     """What the child tells; the last is Fetched or NotFetched. A caller that leaves early kills it.
 
-    Raises: ChildDied.
+    Raises: ChildDied; StorageFault where no child can be started.
     """
     try:
         child = await asyncio.create_subprocess_exec(
@@ -48,9 +48,9 @@ async def fetched(asked: Fetch) -> AsyncGenerator[Answer]:
             env={**os.environ, **ENVIRONMENT},
             start_new_session=True,
         )
-    except OSError:
+    except OSError as error:
         log.exception("the download process could not be started")
-        raise ChildDied("engine_crash") from None
+        raise (starved(error) or ChildDied("engine_crash")) from None
     listening = asyncio.create_task(log_stderr(child, log))
     try:
         assert child.stdin is not None

@@ -13,11 +13,13 @@ from gateway.child import ChildDied
 from gateway.child_lane import ChildLane
 from gateway.downloads.client import fetched
 from gateway.downloads.wire import Fetch, Fetched, Had, NotFetched
-from gateway.errors import ModelNotFound
+from gateway.errors import ModelNotFound, StorageFault, StorageFull
 from gateway.forecast import Forecaster
 from gateway.hub import Hub
 from gateway.job import Job, Outcome
 from gateway.library import Library
+from gateway.stops import Stops
+from gateway.storage_health import StorageHealth
 from gateway.store.base import JobStore, Lease
 
 log = logging.getLogger("gateway.downloads")
@@ -35,9 +37,20 @@ class NetworkLane(ChildLane):
     """`tell` hears how far a download is, for those who wait for it."""
 
     lane = "network"
+    places = ("models",)
 
-    def __init__(self, *, store: JobStore, hub: Hub, library: Library, forecaster: Forecaster, tell: Tell) -> None:
-        super().__init__(store=store, hub=hub)
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        hub: Hub,
+        library: Library,
+        forecaster: Forecaster,
+        tell: Tell,
+        storage: StorageHealth | None = None,
+        stops: Stops | None = None,
+    ) -> None:
+        super().__init__(store=store, hub=hub, storage=storage, stops=stops)
         self._library = library
         self._forecaster = forecaster
         self._tell = tell
@@ -69,6 +82,9 @@ class NetworkLane(ChildLane):
                         self._tell(plan, fact)
                     case Fetched():
                         return Succeeded()
+                    case NotFetched(is_of_the_disk=True) as refused:
+                        self._storage.needs("models", free=refused.needed_bytes)
+                        raise (StorageFull if refused.code == "disk_full" else StorageFault)(refused.message)
                     case NotFetched(code=code, message=message):
                         return Failed(code=code, message=message)
         raise ChildDied("engine_crash")

@@ -20,7 +20,7 @@ from typing import assert_never
 from pydantic import ValidationError
 
 from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
-from gateway.child import ChildDied, framed, log_stderr, next_frame
+from gateway.child import ChildDied, framed, log_stderr, next_frame, starved
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.ocr.packages import MODEL
 from gateway.ocr.wire import (
@@ -141,7 +141,7 @@ class OcrClient:
     async def read(self, plan: Ocr, document: bytes, first: int) -> AsyncGenerator[Fact]:
         """What happens while the pages from index `first` on are read; a caller that leaves early kills the child.
 
-        Raises: OcrRefused, OcrNotLoaded, ChildDied.
+        Raises: OcrRefused, OcrNotLoaded, ChildDied; StorageFault where no child can be started.
         """
         asked = Read(pages=plan.pages, dpi=plan.dpi, first=first)
         try:
@@ -151,7 +151,7 @@ class OcrClient:
                         yield found
         except OSError as error:
             log.exception("the OCR process could not be started")
-            raise ChildDied("engine_crash") from error
+            raise (starved(error) or ChildDied("engine_crash")) from error
 
     async def close(self) -> None:
         """End the child; a later request starts another."""

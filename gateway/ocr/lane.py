@@ -12,13 +12,15 @@ from contextlib import aclosing
 from engine.protocol import Failed, FailureCode, Ocr, PageRead, Succeeded
 from gateway.child import ChildDied
 from gateway.child_lane import ChildLane
-from gateway.errors import GatewayError, ModelNotFound, StorageFull
+from gateway.errors import GatewayError, ModelNotFound, StorageFault
 from gateway.hub import Hub
 from gateway.job import Outcome
 from gateway.ocr.checkers import Checkers
 from gateway.ocr.client import OcrClient, OcrNotLoaded, OcrOptions, OcrRefused
 from gateway.ocr.packages import MODEL, check_installed, check_vision
 from gateway.ocr.request import OcrRequest, is_pdf, resolve
+from gateway.stops import Stops
+from gateway.storage_health import StorageHealth
 from gateway.store.base import JobStore, Lease
 
 log = logging.getLogger("gateway.ocr")
@@ -34,9 +36,18 @@ class OcrLane(ChildLane):
     """One document at a time. Other children look at PDFs as they come in: they must not wait for a long one."""
 
     lane = "cpu"
+    places = ("inputs",)
 
-    def __init__(self, *, store: JobStore, hub: Hub, options: OcrOptions) -> None:
-        super().__init__(store=store, hub=hub)
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        hub: Hub,
+        options: OcrOptions,
+        storage: StorageHealth | None = None,
+        stops: Stops | None = None,
+    ) -> None:
+        super().__init__(store=store, hub=hub, storage=storage, stops=stops)
         self._options = options
         self._reader = OcrClient(options)
         self._checkers = Checkers(options)
@@ -84,7 +95,7 @@ class OcrLane(ChildLane):
         return died.reason, FAILURE_TEXT[died.reason]
 
     async def _outcome(self, lease: Lease) -> Outcome:
-        """A page cannot be interrupted: a cancel kills the child, which is back within seconds."""
+        """A page cannot be interrupted: a cancel kills the child, which is soon back. Raises: StorageFault."""
         job, plan = lease.job, lease.job.plan
         assert isinstance(plan, Ocr)
         first = len(job.pages)
@@ -103,13 +114,15 @@ class OcrLane(ChildLane):
         except TimeoutError:
             return Failed(code="engine_timeout", message=TOO_LONG.format(self._options.document_s))
         except KeyError:
+            if (fault := await self._storage.fault(["inputs"])) is not None:
+                raise fault from None
             return Failed(code="bad_input", message="The document is gone.")
         except OcrRefused as refusal:
             return Failed(code="bad_input", message=refusal.message)
         except OcrNotLoaded:
             return Failed(code="model_load_failed", message=f"{plan.model} could not be loaded.")
-        except StorageFull as error:
-            return Failed(code="disk_full", message=error.message)
+        except StorageFault:
+            raise
         except GatewayError as error:
             return Failed(code="model_missing", message=error.message)
         return Succeeded()

@@ -8,8 +8,10 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+from gateway.disk import telling
 from gateway.images import write_atomic
 from gateway.private import private_files, private_folder
+from gateway.storage_health import INPUTS
 
 HEX = frozenset("0123456789abcdef")
 
@@ -25,22 +27,24 @@ class Blobs:
         private_files(self._folder)
 
     def put(self, data: bytes) -> str:
-        """Durable on return; returns the name. Bytes stored before are only marked as fresh."""
+        """Durable on return; returns the name. Bytes stored before are only marked as fresh. Raises: StorageFault."""
         name = hashlib.sha256(data).hexdigest()
-        if (self._folder / name).exists():
-            os.utime(self._folder / name)
-        else:
-            write_atomic(self._folder, name, data)
+        with telling(INPUTS):
+            if (self._folder / name).exists():
+                os.utime(self._folder / name)
+            else:
+                write_atomic(self._folder, name, data, INPUTS)
         return name
 
     def get(self, name: str) -> bytes:
-        """Raises: KeyError."""
+        """Raises: KeyError, StorageFault."""
         if len(name) != 64 or not set(name) <= HEX:
             raise KeyError(name)
-        try:
-            return (self._folder / name).read_bytes()
-        except FileNotFoundError:
-            raise KeyError(name) from None
+        with telling(INPUTS):
+            try:
+                return (self._folder / name).read_bytes()
+            except FileNotFoundError:
+                raise KeyError(name) from None
 
     def drop_unused(self, used: Collection[str], grace_s: float) -> int:
         """Remove what nobody names and is older than `grace_s`; returns how many."""
