@@ -53,7 +53,7 @@ def test_work_stops_though_nothing_can_be_written_and_is_stored_later_once(
             attached = asyncio.create_task(service.ended(running.id))
             undo = break_(tmp_path, service)
             for job in (waiting, running):
-                stopped = await service.cancel(job.id)
+                stopped = await service.cancel(job.id, ME.owner)
                 assert (stopped.state, service.is_stored(stopped)) == (State.CANCELLED, False)
                 assert (await service.get(job.id)).state is State.CANCELLED
             assert (await attached).state is State.CANCELLED, "who waits on the connection is told at once"
@@ -103,7 +103,7 @@ def test_a_skip_ends_the_picture_though_nothing_can_be_written(
             assert (found := service.progress(job.id)) is not None
             assert found.step < 90
             undo()
-            await service.cancel(job.id)
+            await service.cancel(job.id, ME.owner)
 
     run(story())
 
@@ -119,7 +119,7 @@ def test_a_gateway_that_stops_meanwhile_loses_no_job(
             job = await service.submit(request(steps=20), ME)
             await until(lambda: service.running() is not None)
             undo = break_(tmp_path, service)
-            assert (await service.cancel(job.id)).state is State.CANCELLED
+            assert (await service.cancel(job.id, ME.owner)).state is State.CANCELLED
         undo() if break_ is unlinked else None
         async with service_in(tmp_path) as service:
             assert (await service.ended(job.id)).state is State.SUCCEEDED

@@ -129,10 +129,10 @@ def test_a_model_whose_share_is_unmounted_keeps_its_jobs_waiting(tmp_path: Path,
             assert "mounted" in service.faults["engine"]
             disk.mount()
             assert {(await service.ended(job.id)).state for job in jobs} == {State.SUCCEEDED}
-            await service.queue.pause()
+            await service.queue.pause(ME.owner)
             job = await service.submit(request(), ME)
             shutil.rmtree(disk.folder / "model")
-            await service.queue.resume()
+            await service.queue.resume(ME.owner)
             failed = await service.ended(job.id)
             assert failed.failure is not None
             assert failed.failure.code == "model_missing"
@@ -192,7 +192,7 @@ def test_a_document_goes_back_where_the_inputs_are_away(tmp_path: Path) -> None:
             undo = replaced_by_a_file(tmp_path / "data" / "blobs")
             with pytest.raises(StorageFault):
                 await service.submit_ocr(OcrRequest(), ocr_support.script("page", "page"), ME)
-            await service.cancel(first.id)
+            await service.cancel(first.id, ME.owner)
             await until(lambda: "cpu" in service.faults)
             undo()
             assert (await service.ended(job.id)).state is State.SUCCEEDED
@@ -215,7 +215,7 @@ def test_a_download_goes_back_where_the_models_folder_is_at_fault(tmp_path: Path
                 yield next(answers)
 
             monkeypatch.setattr(downloads_lane, "fetched", fetched)
-            ended = await service.ended((await service.pull("flux2-klein-4b", ME)).id)
+            ended = await service.ended((await service.models.pull("flux2-klein-4b", ME)).id)
             assert [event.fact.kind for event in ended.events].count("requeued") == 2
             assert (ended.state, ended.crashes) == (State.SUCCEEDED, 0)
 
@@ -234,7 +234,7 @@ def test_a_download_waits_for_the_room_that_was_taken_from_it(tmp_path: Path, mo
                 yield next(answers)
 
             monkeypatch.setattr(downloads_lane, "fetched", fetched)
-            job = await service.pull("flux2-klein-4b", ME)
+            job = await service.models.pull("flux2-klein-4b", ME)
             await until(lambda: "too little room" in service.faults.get("network", ""))
             assert (await service.get(job.id)).state is State.QUEUED
             assert await service.storage_fault() is None, "pictures are drawn all the same"
