@@ -21,6 +21,7 @@ from gateway.images import base64_picture, checked_picture
 from gateway.job import Job, State
 from gateway.openapi import Operation
 from gateway.strict_json import parse_async
+from gateway.turns import Share
 
 IDEMPOTENCY_KEY_CHARS = 255
 DETAILS = 10
@@ -68,6 +69,14 @@ def owner_of(request: Request) -> str:
     return owner
 
 
+def share_of(request: Request) -> Share:
+    """Whose turn work on what this request sent takes: without a key, its address's first of all."""
+    owner = owner_of(request)
+    if owner.startswith("key:"):
+        return Share(owner, owner)
+    return Share(f"peer:{request.client.host if request.client else 'unknown'}", owner)
+
+
 def check_operator(request: Request, message: str, param: str | None = None) -> None:
     """Raises: Forbidden where keys divide the users and this one is no operator's (S-24)."""
     access = core_of(request).settings.access
@@ -108,10 +117,11 @@ def validated(model: type[M], value: object) -> M:
 async def input_picture(request: Request, text: str, param: str) -> str:
     """Check a base64 or data-URL picture and store it; returns its name for a request.
 
-    Raises: InvalidRequest, RemoteImagesDisabled.
+    Raises: InvalidRequest, RemoteImagesDisabled, TooManyFiles, Unavailable, StorageFull.
     """
-    core = core_of(request)
-    return await core.service.keep_input(await checked_picture(base64_picture(text, param), core.decoder, param))
+    core, share = core_of(request), share_of(request)
+    data = await core.files.read(share, base64_picture, text, param)
+    return await core.service.keep_input(await checked_picture(data, core.decoder, param, share), share)
 
 
 async def attached(request: Request, job: Job) -> Job:

@@ -28,7 +28,7 @@ from gateway.pictures import Pictures
 from gateway.residency import HouseOptions
 from gateway.service import JobService, ServiceOptions
 from gateway.settings import Settings
-from gateway.store.base import Bounds, StoreCorrupt, StoreLocked
+from gateway.store.base import Bounds, InputBounds, StoreCorrupt, StoreLocked
 from gateway.store.sqlite import SqliteStore
 from gateway.user_models import HubModel, LocalModel
 
@@ -124,6 +124,7 @@ def _service_options(settings: Settings) -> ServiceOptions:
         pictures_quota_bytes=int(retention.quota_gb * 2**30),
         backup_every_s=None if settings.store.backup_hours is None else settings.store.backup_hours * 3600.0,
         min_free_bytes=int(settings.store.min_free_gb * 1e9),
+        inputs=InputBounds.of(int(settings.store.inputs_gb * 1e9)),
     )
 
 
@@ -188,6 +189,7 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
     await receive()
     await core.service.stop()
     await core.decoder.close()
+    core.files.close()
     await send({"type": "lifespan.shutdown.complete"})
 
 
@@ -213,10 +215,10 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """A picture could be drawn: the store takes writes, the engine is there; else 503 and why (R-21)."""
+    """A picture could be drawn: the store takes writes, the engine is there, files are read; else 503, why (R-21)."""
     core: Core = request.state.core
     engine = core.service.engine
-    reason = None if engine.works else engine.reason
+    reason = core.files.trouble if engine.works else engine.reason
     try:
         await core.service.check_store()
     except Exception:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.base import attached, core_of, idempotency_key, owner_of, raise_for, validated
+from adapters.base import attached, core_of, idempotency_key, owner_of, raise_for, share_of, validated
 from adapters.v1.errors import render_error
 from adapters.v1.models import served_names
 from adapters.v1.payloads import known_model
@@ -25,6 +25,7 @@ from gateway.ocr.packages import MODEL
 from gateway.ocr.request import OcrRequest, is_pdf
 from gateway.service import Origin
 from gateway.strict_json import parse
+from gateway.turns import Share
 
 OCR = "/v1/images/ocr"
 
@@ -65,9 +66,11 @@ async def ocr(request: Request) -> Response:
     came = await sent(request)
     asked = validated(OcrFields, unfolded(came.fields))
     reader = reader_of(core, asked)
-    document = await document_of(core, came)
+    document = await document_of(core, came, share_of(request))
     origin = Origin(owner=owner, protocol="xinference", attached=True, idempotency_key=idempotency_key(request))
-    job = await core.service.submit_ocr(OcrRequest(model=reader, pages=asked.pages, dpi=asked.dpi), document, origin)
+    job = await core.service.submit_ocr(
+        OcrRequest(model=reader, pages=asked.pages, dpi=asked.dpi), document, origin, share_of(request)
+    )
     if asked.request_id is not None:
         request_ids(core).put(owner, asked.request_id, job.id)
     try:
@@ -110,7 +113,7 @@ def reader_of(core: Core, asked: OcrFields) -> str:
     return name
 
 
-async def document_of(core: Core, came: Sent) -> bytes:
+async def document_of(core: Core, came: Sent, share: Share) -> bytes:
     """The one picture as a checked PNG, or the PDF as it came. Raises: InvalidRequest."""
     found = came.pictures.get("image", [])
     if len(found) != 1:
@@ -119,7 +122,7 @@ async def document_of(core: Core, came: Sent) -> bytes:
     (picture,) = found
     if is_pdf(picture.data):
         return picture.data
-    return await checked_picture(picture.data, core.decoder, picture.param)
+    return await checked_picture(picture.data, core.decoder, picture.param, share)
 
 
 def raise_for_text(job: Job) -> None:
