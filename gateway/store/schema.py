@@ -11,7 +11,7 @@ from gateway.store.base import StoreCorrupt
 
 VERSION = 4
 BLOB_OWNERS = """
-CREATE TABLE blob_owners (
+CREATE TABLE IF NOT EXISTS blob_owners (
     sha256 TEXT NOT NULL,
     owner TEXT NOT NULL,
     payer TEXT NOT NULL,
@@ -19,7 +19,7 @@ CREATE TABLE blob_owners (
     at REAL NOT NULL,
     PRIMARY KEY (sha256, owner)
 ) WITHOUT ROWID;
-CREATE INDEX blob_payers ON blob_owners (payer);
+CREATE INDEX IF NOT EXISTS blob_payers ON blob_owners (payer);
 """
 TABLES = (
     """
