@@ -23,6 +23,7 @@ from gateway.job import Job, State
 from gateway.openapi import Operation
 from gateway.pictures import Note
 from gateway.strict_json import parse_async
+from gateway.turns import Share
 
 IDEMPOTENCY_KEY_CHARS = 255
 DETAILS = 10
@@ -74,6 +75,14 @@ def owner_of(request: Request) -> str:
     """Whose jobs this request may see: the key's name, else the client's own id or address."""
     owner: str = request.state.owner
     return owner
+
+
+def share_of(request: Request) -> Share:
+    """Whose turn work on what this request sent takes: without a key, its address's first of all."""
+    owner = owner_of(request)
+    if owner.startswith("key:"):
+        return Share(owner, owner)
+    return Share(f"peer:{request.client.host if request.client else 'unknown'}", owner)
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -129,10 +138,11 @@ def validated(model: type[M], value: object) -> M:
 async def input_picture(request: Request, text: str, param: str) -> str:
     """Check a base64 or data-URL picture and store it; returns its name for a request.
 
-    Raises: InvalidRequest, RemoteImagesDisabled.
+    Raises: InvalidRequest, RemoteImagesDisabled, TooManyFiles, Unavailable, StorageFull.
     """
-    core = core_of(request)
-    return await core.service.keep_input(await checked_picture(base64_picture(text, param), core.decoder, param))
+    core, share = core_of(request), share_of(request)
+    data = await core.files.read(share, base64_picture, text, param)
+    return await core.service.keep_input(await checked_picture(data, core.decoder, param, share), share)
 
 
 async def attached(request: Request, job: Job) -> Job:

@@ -33,7 +33,7 @@ from gateway.residency import HouseOptions
 from gateway.rights import Rights
 from gateway.service import JobService, ServiceOptions
 from gateway.settings import Settings
-from gateway.store.base import Bounds, StoreCorrupt, StoreLocked
+from gateway.store.base import Bounds, InputBounds, StoreCorrupt, StoreLocked
 from gateway.store.sqlite import SqliteStore
 from gateway.user_models import HubModel, LocalModel
 
@@ -100,6 +100,11 @@ def build_core(settings: Settings) -> Core:
     service.listen(core.metrics.hear)
     for subject, check in checks_of(service):
         core.readiness.add(subject, check)
+
+    async def file_pool() -> str | None:
+        return core.files.trouble
+
+    core.readiness.add("The reading of files", file_pool)
     return core
 
 
@@ -138,6 +143,7 @@ def _service_options(settings: Settings) -> ServiceOptions:
         pictures_quota_bytes=int(retention.quota_gb * 2**30),
         backup_every_s=None if settings.store.backup_hours is None else settings.store.backup_hours * 3600.0,
         min_free_bytes=int(settings.store.min_free_gb * 1e9),
+        inputs=InputBounds.of(int(settings.store.inputs_gb * 1e9)),
     )
 
 
@@ -212,6 +218,7 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
     await receive()
     await core.service.stop()
     await core.decoder.close()
+    core.files.close()
     await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -13,6 +13,7 @@ from engine.catalog import EMBEDDED
 from gateway import __version__
 from gateway.access.tickets import Tickets
 from gateway.errors import TooManyStreams, Unavailable
+from gateway.file_pool import FilePool
 from gateway.images import PictureDecoder
 from gateway.library import Library
 from gateway.metrics import Metrics
@@ -32,6 +33,8 @@ class Core:
     library: Library
     pictures: Pictures
     decoder: PictureDecoder
+    files: FilePool = field(default_factory=FilePool)
+    """Threads for work on what clients sent."""
     started_at: float = field(default_factory=time.monotonic)
     tickets: Tickets = field(default_factory=Tickets)
     metrics: Metrics = field(default_factory=Metrics)

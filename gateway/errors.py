@@ -25,6 +25,7 @@ GatewayError
 ├── UnsupportedMediaType 415
 ├── OwnerQueueFull 429
 ├── TooManyGuesses 429          wrong keys from one address
+├── TooManyFiles 429            pictures of one client that wait to be read
 ├── TooManyStreams 429          event streams of one client
 ├── ClientGone 499              the job was cancelled
 ├── InternalError 500
@@ -175,6 +176,10 @@ class TooManyGuesses(GatewayError):
 
 class TooManyStreams(GatewayError):
     code, status, message = "too_many_streams", 429, "You have too many event streams open."
+
+
+class TooManyFiles(GatewayError):
+    code, status, message = "too_many_files", 429, "Too many of your pictures wait to be read."
 
 
 class ClientGone(GatewayError):

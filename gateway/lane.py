@@ -233,7 +233,7 @@ class EngineLane(LaneRunner):
                 await asyncio.to_thread(write_private, file, data)
             files[name] = str(file)
         for lora in job.plan.loras if isinstance(job.plan, Generate) else ():
-            files[lora.name] = str(await asyncio.to_thread(self._library.loras.file, lora.name))
+            files[lora.name] = str(await self._library.loras.off_loop(self._library.loras.file, lora.name))
         return files
 
     def _tell(self, job: Job, fact: EngineFact) -> Outcome | None:

@@ -5,12 +5,16 @@ What a client names is compared with what was found, and never opened: a path le
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from engine.catalog import CATALOG, EMBEDDED_PATH, HubFiles, ModelSpec
 from engine.protocol import Lora
@@ -25,10 +29,15 @@ from gateway.request import KnownLora
 log = logging.getLogger("gateway.loras")
 
 FILES_MOST = 10_000
+BESIDE = (".json", ".civitai.info")
+HEADER_MOST_BYTES = 16 * 1024 * 1024
+"""Of a LoRA: tensors by the thousand, and what its trainer wrote. Reading more holds up who asks for any LoRA."""
 SHIPPED = EMBEDDED_PATH.parent / "loras"
 _ROWS = {spec.name: spec for spec in CATALOG}
 
 Version = tuple[Path, int, int]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,14 @@ class LoraLibrary:
         self._hub = HubLoras(hub or {}, models_dir)
         self._hashes = HashKeeper(hashes)
         self._read: dict[Version, LoraFile] = {}
+        self._notes: dict[Path, tuple[object, Notes]] = {}
+        """What is written of each, with the versions of the files that it was read from."""
         self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loras")
+
+    async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work` in the library's own thread, one after the other: new headers hold up LoRAs only, nothing else."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args, **kwargs))
 
     def all(self) -> tuple[LoraFile, ...]:
         """All there are, by name; those of the hub that are not here included. Blocks; new files are looked into."""
@@ -102,10 +118,12 @@ class LoraLibrary:
         with self._lock:
             found: dict[str, LoraFile] = {}
             read: dict[Version, LoraFile] = {}
+            notes: dict[Path, tuple[object, Notes]] = {}
             for name, version in self._files(on_hub):
                 read[version] = one = self._read.get(version) or _looked_into(name, version)
-                found.setdefault(name, replace(one, name=name, notes=notes_of(version[0], one.notes.metadata)))
-            self._read = read
+                notes[version[0]] = beside = self._notes_of(one)
+                found.setdefault(name, replace(one, name=name, notes=beside[1]))
+            self._read, self._notes = read, notes
         for name, there in on_hub.items():
             trouble = None if self._may_come else f"LoRA '{clip(name)}' is not on this machine yet."
             found[name] = replace(found.get(name) or LoraFile(name, None, trouble=trouble), hub=there)
@@ -174,6 +192,15 @@ class LoraLibrary:
                 found.setdefault(lora.name, []).append(call)
         return found
 
+    def _notes_of(self, lora: LoraFile) -> tuple[object, Notes]:
+        """What is written in a file and beside it, read again where one of them has changed."""
+        assert lora.file is not None
+        versions = (lora.version, *(_version(lora.file.with_suffix(suffix)) for suffix in BESIDE))
+        kept = self._notes.get(lora.file)
+        if kept is not None and kept[0] == versions:
+            return kept
+        return versions, notes_of(lora.file, lora.notes.metadata)
+
     def _files(self, on_hub: Mapping[str, HubLora]) -> Iterator[tuple[str, Version]]:
         """Those of the folders before those of the hub."""
         yield from self._in_folders()
@@ -208,12 +235,22 @@ def _looked_into(name: str, version: Version) -> LoraFile:
     file, changed_ns, size_bytes = version
     lora = LoraFile(name, file, size_bytes, changed_ns)
     try:
+        _check_length(file)
         header = inspect(file)
     except (UnsafeFile, OSError) as error:
         log.warning("LoRA %s cannot be used: %s", clip(name), error.message if isinstance(error, UnsafeFile) else "")
         return replace(lora, trouble=f"LoRA '{clip(name)}' cannot be used: its file is damaged or not safe to load.")
     fit = fit_of({key: tensor.shape for key, tensor in header.tensors.items()})
     return replace(lora, fit=fit, notes=Notes(metadata=header.metadata))
+
+
+def _check_length(file: Path) -> None:
+    """Raises: UnsafeFile for what is no file, or has a header that would take long to read; OSError."""
+    if not file.is_file():
+        raise UnsafeFile(f"{file.name} is no file.")
+    with file.open("rb") as opened:
+        if int.from_bytes(opened.read(8), "little") > HEADER_MOST_BYTES:
+            raise UnsafeFile(f"{file.name} has a header of more than {HEADER_MOST_BYTES} bytes.")
 
 
 def _single(calls: Iterable[tuple[str, LoraFile]]) -> dict[str, LoraFile]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gateway.job import NewJob, Plans, Priority
 from gateway.request import Leniency, Limits
 from gateway.rights import Rights
-from gateway.store.base import Bounds
+from gateway.store.base import Bounds, InputBounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,8 @@ class ServiceOptions:
     """Between copies of the store; None: none."""
     min_free_bytes: int = 0
     """What must be free on the disks of the store and the pictures for a new job."""
+    inputs: InputBounds | None = None
+    """Of what clients send in; None: no bound."""
     abandon_grace_s: float = 2.0
     places_every_s: float = 0.5
     """Places are told at most this often."""

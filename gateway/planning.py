@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 from dataclasses import dataclass, replace
@@ -50,7 +49,8 @@ class Planner:
         missing = await self._missing(spec, origin.owner)
         if request.steps is None and options.default_steps is not None:
             request = request.model_copy(update={"steps": options.default_steps})
-        known = await asyncio.to_thread(self._library.loras.known, request.loras, spec)
+        loras = self._library.loras
+        known = await loras.off_loop(loras.known, request.loras, spec) if request.loras else {}
         resolution = resolve(
             request,
             spec,
@@ -62,9 +62,9 @@ class Planner:
             leniency=origin.leniency,
             known_loras=known,
         )
-        loras = await self._downloads.need_loras(resolution.plan, origin.owner)
+        wanted = await self._downloads.need_loras(resolution.plan, origin.owner)
         new = origin.new_job(resolution.plan, request.fingerprint())
-        return Planned(replace(new, adjustments=resolution.adjustments), missing, loras, origin.waits)
+        return Planned(replace(new, adjustments=resolution.adjustments), missing, wanted, origin.waits)
 
     async def upscaling(self, request: UpscaleRequest, origin: Origin) -> Planned:
         """Raises: as drawing."""

@@ -44,6 +44,7 @@ from gateway.runner import LaneRunner
 from gateway.stops import Stops, first_of
 from gateway.storage_health import storage_of
 from gateway.store.base import Hear, JobStore, Stats, Wanted
+from gateway.turns import Share
 from gateway.upscale import UpscaleRequest
 from gateway.watching import watch, watch_all
 
@@ -201,13 +202,13 @@ class JobService:
         """Store a job that brings a model into memory. Raises: as submit."""
         return await self._submit(await self._planner.loading(model, origin))
 
-    async def submit_ocr(self, request: OcrRequest, document: bytes, origin: Origin) -> Job:
+    async def submit_ocr(self, request: OcrRequest, document: bytes, origin: Origin, share: Share | None = None) -> Job:
         """Store a job that reads a document: a checked PNG, or a PDF as it came.
 
         Raises: NotInstalled, and as submit.
         """
         planned = await self._planner.reading(request, document, origin)
-        await self.keep_input(document)
+        await self.keep_input(document, share or Share(origin.owner, origin.owner))
         return await self._submit(planned)
 
     async def retry(self, job_id: str, owner: str | None = None, *, idempotency_key: str | None = None) -> Job:
@@ -258,21 +259,25 @@ class JobService:
         except EngineStopped:
             raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
 
-    async def keep_input(self, picture: bytes) -> str:
-        """Store a checked input picture; returns the name by which a request refers to it. Raises: StorageFault."""
-        await self.storage.check(("inputs",))
-        return await self._store.put_blob(picture)
+    async def keep_input(self, picture: bytes, share: Share) -> str:
+        """Store a checked input picture as its sender's; returns the name by which a request refers to it.
 
-    async def input_picture(self, name: str) -> bytes:
-        """The PNG of an input picture that was stored before. Raises: KeyError."""
-        data = await self._store.blob(name)
+        Raises: StorageFault.
+        """
+        least = self._options.min_free_bytes and self._options.min_free_bytes + len(picture)
+        await self.storage.check(("inputs",), least_free_bytes=least)
+        return await self._store.put_blob(picture, share.owner, share.peer, self._options.inputs)
+
+    async def input_picture(self, name: str, owner: str) -> bytes:
+        """The PNG of an input picture that its owner stored before. Raises: KeyError."""
+        data = await self._store.blob(name, owner)
         if not data.startswith(PNG):
             raise KeyError(name)
         return data
 
-    async def kept_picture(self, name: str) -> str:
-        """The name of an input picture that was stored before; it is as fresh as a new one. Raises: KeyError."""
-        return await self._store.put_blob(await self.input_picture(name))
+    async def kept_picture(self, name: str, share: Share) -> str:
+        """The name of an input picture that its owner stored before; it is as fresh as a new one. Raises: KeyError."""
+        return await self._store.put_blob(await self.input_picture(name, share.owner), share.owner, share.peer)
 
     # ---- out -------------------------------------------------------------------------------------
 

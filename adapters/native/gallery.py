@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, owner_of, query
+from adapters.base import core_of, owner_of, query, share_of
 from adapters.native.answers import image_id, image_url, iso, type_of
 from adapters.native.jobs import service_of
 from adapters.native.pictures import own_picture, sent_picture
@@ -99,6 +99,6 @@ async def delete(request: Request) -> Response:
 
 async def drawing(request: Request) -> Response:
     """POST images/drawing: Read from a picture's file how this gateway drew it; the file is not kept."""
-    found = await asyncio.to_thread(drawing_in, await sent_picture(request))
+    found = await core_of(request).files.read(share_of(request), drawing_in, await sent_picture(request))
     answer: Provenance = {"drawing": to_drawing(found)}
     return JSONResponse(answer)

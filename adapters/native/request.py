@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
-from adapters.base import core_of, idempotency_key, input_picture, owner_of
+from adapters.base import core_of, idempotency_key, input_picture, owner_of, share_of
 from adapters.native.answers import ALSO_CALLED, STATUS
 from adapters.native.shapes import Priority as PriorityName
 from engine.protocol import Control, Lora
@@ -233,9 +233,9 @@ async def _picture(request: Request, text: str, param: str) -> str:
 
 
 async def kept_upload(request: Request, text: str, param: str) -> str:
-    """The name of a picture that was uploaded. Raises: InvalidRequest."""
+    """The name of a picture that its owner uploaded. Raises: InvalidRequest."""
     try:
-        return await core_of(request).service.kept_picture(text)
+        return await core_of(request).service.kept_picture(text, share_of(request))
     except KeyError:
         raise InvalidRequest("There is no such upload, or it has expired.", param=param) from None
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.base import attached, core_of, let_go, png_of, raise_for
+from adapters.base import attached, core_of, let_go, png_of, raise_for, share_of
 from adapters.sdapi.control import controlled
 from adapters.sdapi.kept import Chosen, chosen, kept
 from adapters.sdapi.loras import hashes
@@ -39,7 +39,7 @@ async def img2img(request: Request) -> Response:
 
 async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     """Raises: InvalidRequest, ModelNotFound, GenerationFailed, AsA1111."""
-    core = core_of(request)
+    core, share = core_of(request), share_of(request)
     generation = core.settings.generation
     asked, left_out = completed(sent, lambda name: _knows(core, name))
     styles = await asyncio.to_thread(styles_of, generation.styles_file)
@@ -49,8 +49,8 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     look = look_of(choice.options, asked.override_settings)
     with _client_names(asked):
         spec = core.library.find(model_of(asked) or choice.checkpoint)
-        followed = await controlled(core, asked, spec)
-        inputs = await inputs_of(core, asked, spec if followed is None else followed.spec, look)
+        followed = await controlled(core, asked, spec, share)
+        inputs = await inputs_of(core, asked, spec if followed is None else followed.spec, look, share)
         translated = to_request(
             asked,
             checkpoint=choice.checkpoint,
@@ -81,7 +81,7 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
         sent=sent,
         look=look,
         overlay=inputs.overlay,
-        lora_hashes=await asyncio.to_thread(_hashes, core, job.plan),
+        lora_hashes=await core.files.run(share, _hashes, core, job.plan),
     )
     return await _told(request, told)
 

@@ -78,7 +78,7 @@ async def sd_models(request: Request) -> Response:
 
 async def loras(request: Request) -> Response:
     """The LoRAs of the library, by the names that prompts call them."""
-    return JSONResponse(await asyncio.to_thread(lora_rows, core_of(request).library.loras))
+    return JSONResponse(await core_of(request).library.loras.off_loop(lora_rows, core_of(request).library.loras))
 
 
 async def prompt_styles(request: Request) -> Response:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.base import attached, core_of, idempotency_key, let_go, owner_of, raise_for, validated
+from adapters.base import attached, core_of, idempotency_key, let_go, owner_of, raise_for, share_of, validated
 from adapters.v1.errors import render_error
 from adapters.v1.models import served_names
 from adapters.v1.payloads import known_model
@@ -25,6 +25,7 @@ from gateway.ocr.packages import MODEL
 from gateway.ocr.request import OcrRequest, is_pdf
 from gateway.service import Origin
 from gateway.strict_json import parse
+from gateway.turns import Share
 
 OCR = "/v1/images/ocr"
 
@@ -65,9 +66,10 @@ async def ocr(request: Request) -> Response:
     came = await sent(request)
     asked = validated(OcrFields, unfolded(came.fields))
     reader = reader_of(core, asked)
+    share = share_of(request)
     origin = Origin(owner=owner, protocol="xinference", attached=True, idempotency_key=idempotency_key(request))
     wanted = OcrRequest(model=reader, pages=asked.pages, dpi=asked.dpi)
-    job = await core.service.submit_ocr(wanted, await document_of(core, came), origin)
+    job = await core.service.submit_ocr(wanted, await document_of(core, came, share), origin, share)
     came.let_go()
     let_go(request, came.fields)
     if asked.request_id is not None:
@@ -112,7 +114,7 @@ def reader_of(core: Core, asked: OcrFields) -> str:
     return name
 
 
-async def document_of(core: Core, came: Sent) -> bytes:
+async def document_of(core: Core, came: Sent, share: Share) -> bytes:
     """The one picture as a checked PNG, or the PDF as it came. Raises: InvalidRequest."""
     found = came.pictures.get("image", [])
     if len(found) != 1:
@@ -121,7 +123,7 @@ async def document_of(core: Core, came: Sent) -> bytes:
     (picture,) = found
     if is_pdf(picture.data):
         return picture.data
-    return await checked_picture(picture.data, core.decoder, picture.param)
+    return await checked_picture(picture.data, core.decoder, picture.param, share)
 
 
 def raise_for_text(job: Job) -> None:

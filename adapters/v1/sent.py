@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from adapters.base import body_of
+from adapters.base import body_of, core_of, share_of
 from gateway.errors import InvalidRequest
 from gateway.images import base64_picture
 from gateway.strict_json import parse_async
@@ -72,7 +71,7 @@ async def sent(request: Request) -> Sent:
     body = await parse_async(await body_of(request))
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object or a multipart form.")
-    return await asyncio.to_thread(_split, body)
+    return await _apart(request, body)
 
 
 async def _from_form(request: Request) -> Sent:
@@ -88,7 +87,7 @@ async def _from_form(request: Request) -> Sent:
         fields, files = await _read(form)
     finally:
         await form.close()
-    found = await asyncio.to_thread(_split, fields)
+    found = await _apart(request, fields)
     for picture in files:
         found.pictures.setdefault(PICTURES[picture.param], []).append(picture)
     return found
@@ -129,6 +128,13 @@ def _clean(text: str) -> str:
     if "\0" in text:
         raise InvalidRequest("The form holds a NUL character.")
     return text
+
+
+async def _apart(request: Request, body: dict[str, Any]) -> Sent:
+    """Raises: InvalidRequest, RemoteImagesDisabled, TooManyFiles, Unavailable."""
+    if not any(name in body for name in PICTURES):
+        return Sent(body)
+    return await core_of(request).files.run(share_of(request), _split, body)
 
 
 def _split(body: dict[str, Any]) -> Sent:

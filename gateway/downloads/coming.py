@@ -196,7 +196,7 @@ class Downloads:
     async def _wanted(self, plans: Sequence[Generate]) -> list[Wanted]:
         """Of each plan the LoRAs that are not here and may come."""
         names = {lora.name for plan in plans for lora in plan.loras} if self._auto else None
-        missing = dict(await asyncio.to_thread(self._library.loras.missing, names)) if names else {}
+        missing = dict(await self._library.loras.off_loop(self._library.loras.missing, names)) if names else {}
         return [
             Wanted(plan.model, tuple((lora.name, missing[lora.name]) for lora in plan.loras if lora.name in missing))
             for plan in plans

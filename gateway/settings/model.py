@@ -179,6 +179,10 @@ class StoreSettings(Section):
         default=1, description="Gigabytes that must be free on the disks of jobs and pictures for a new job."
     )
 
+    inputs_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=10, description="Gigabytes of pictures sent in that are kept; half of it for one key or address."
+    )
+
 
 class QueueSettings(Section):
     waiting: Annotated[int, Field(ge=1, le=100_000)] = Field(default=1000, description="Jobs that may wait in all.")

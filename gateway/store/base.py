@@ -69,6 +69,19 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
+class InputBounds:
+    """How many bytes of blobs may be kept: in all, and of one payer. Checked in the transaction that notes one."""
+
+    total_bytes: int
+    payer_bytes: int
+
+    @classmethod
+    def of(cls, total_bytes: int) -> InputBounds:
+        """One payer may take half, so that there is room for others."""
+        return cls(total_bytes, total_bytes // 2)
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What one owner has missed up to the event `number`: the events, or what lives where they are not known."""
 
@@ -227,12 +240,17 @@ class JobStore(Protocol):
         """Ended jobs that retention may remove: older than `at`, or beyond the newest `keep_newest`."""
         ...
 
-    async def put_blob(self, data: bytes) -> str:
-        """Store bytes under their sha256 (hex), which is returned."""
+    async def put_blob(
+        self, data: bytes, owner: str | None = None, payer: str | None = None, bounds: InputBounds | None = None
+    ) -> str:
+        """Store bytes under their sha256 (hex), which is returned; equal bytes belong to all who stored them.
+
+        They count for `payer`, who is the owner where nothing is said. Raises: StorageFull.
+        """
         ...
 
-    async def blob(self, sha256: str) -> bytes:
-        """Raises: KeyError."""
+    async def blob(self, sha256: str, owner: str | None = None) -> bytes:
+        """Raises: KeyError, also where `owner` did not store it."""
         ...
 
     async def drop_unused_blobs(self, grace_s: float) -> int:

@@ -16,6 +16,10 @@ from gateway.storage_health import INPUTS
 HEX = frozenset("0123456789abcdef")
 
 
+def name_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 class Blobs:
     """Files in one folder of mode 0700. Every method blocks: call it in a thread."""
 
@@ -28,13 +32,17 @@ class Blobs:
 
     def put(self, data: bytes) -> str:
         """Durable on return; returns the name. Bytes stored before are only marked as fresh. Raises: StorageFault."""
-        name = hashlib.sha256(data).hexdigest()
+        name = name_of(data)
         with telling(INPUTS):
             if (self._folder / name).exists():
                 os.utime(self._folder / name)
             else:
                 write_atomic(self._folder, name, data, INPUTS)
         return name
+
+    def names(self) -> set[str]:
+        """Of all that are there."""
+        return {file.name for file in self._folder.iterdir() if len(file.name) == 64}
 
     def get(self, name: str) -> bytes:
         """Raises: KeyError, StorageFault."""

@@ -30,9 +30,9 @@ from engine.protocol import (
 from gateway.errors import IdempotencyConflict, JobNotFound, JobNotWaiting, OwnerQueueFull, QueueFull
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts, plan_adapter
 from gateway.queue import Turns, Waiting, moved
-from gateway.store import queries, rows
-from gateway.store.base import Bounds, Hear, Lease, Seen, Stats, Submitted, Wanted, WorkerInfo
-from gateway.store.blobs import Blobs
+from gateway.store import blob_owners, queries, rows
+from gateway.store.base import Bounds, Hear, InputBounds, Lease, Seen, Stats, Submitted, Wanted, WorkerInfo
+from gateway.store.blobs import Blobs, name_of
 from gateway.store.database import Database
 from gateway.store.line import Line
 from gateway.store.schema import VERSION
@@ -324,10 +324,25 @@ class SqliteStore:
 
     # ---- blobs -----------------------------------------------------------------------------------
 
-    async def put_blob(self, data: bytes) -> str:
-        return await asyncio.to_thread(self._blobs.put, data)
+    async def put_blob(
+        self, data: bytes, owner: str | None = None, payer: str | None = None, bounds: InputBounds | None = None
+    ) -> str:
+        name, whose = await asyncio.to_thread(name_of, data), owner or ""
 
-    async def blob(self, sha256: str) -> bytes:
+        def noted(db: sqlite3.Connection) -> bool:
+            return blob_owners.note(db, name, len(data), whose, payer or whose, self._clock(), bounds)
+
+        is_new = await self._write(noted)
+        try:
+            return await asyncio.to_thread(self._blobs.put, data)
+        except BaseException:
+            if is_new:
+                await self._write(lambda db: blob_owners.forget(db, name, whose))
+            raise
+
+    async def blob(self, sha256: str, owner: str | None = None) -> bytes:
+        if owner is not None and not await self._database.read(lambda db: blob_owners.owns(db, sha256, owner)):
+            raise KeyError(sha256)
         return await asyncio.to_thread(self._blobs.get, sha256)
 
     async def drop_unused_blobs(self, grace_s: float) -> int:
@@ -335,7 +350,11 @@ class SqliteStore:
             plans = db.execute("SELECT DISTINCT plan FROM jobs").fetchall()
             return {name for row in plans for name in plan_adapter.validate_json(row["plan"]).inputs}
 
-        return await asyncio.to_thread(self._blobs.drop_unused, await self._database.read(named), grace_s)
+        before = self._clock() - grace_s
+        count = await asyncio.to_thread(self._blobs.drop_unused, await self._database.read(named), grace_s)
+        there = await asyncio.to_thread(self._blobs.names)
+        await self._write(lambda db: blob_owners.forget_gone(db, there, before))
+        return count
 
     def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
         """Store one more fact, and tell of it once it is on disk."""
