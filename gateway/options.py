@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.job import NewJob, Plans, Priority
 from gateway.request import Leniency, Limits
@@ -59,6 +60,8 @@ class ServiceOptions:
     """Between copies of the store; None: none."""
     min_free_bytes: int = 0
     """What must be free on the disks of the store and the pictures for a new job."""
+    notes: Path | None = None
+    """A folder in which children are noted while they live."""
     abandon_grace_s: float = 2.0
     places_every_s: float = 0.5
     """Places are told at most this often."""

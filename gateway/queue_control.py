@@ -69,9 +69,9 @@ class QueueControl:
         self._places.shift()
         return job
 
-    async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
-        """Queued jobs, of one owner or of all, in the order in which they will run."""
-        return await self._store.waiting(owner=owner, limit=limit)
+    async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
+        """Queued jobs, of one owner or of all, in the order in which they will run, without the first `offset`."""
+        return await self._store.waiting(owner=owner, limit=limit, offset=offset)
 
     def running(self, lane: Lane) -> int:
         """How many jobs of this lane run."""

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 
 from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
+from engine.noted import Noted
 from engine.protocol import CancelReason, Download, EngineJob, Lane, lane_of
 from gateway.disk import check_room
 from gateway.downloads.coming import Downloads
@@ -105,7 +106,12 @@ class JobService:
             held=self.downloads.held,
         )
         network = NetworkLane(
-            store=store, hub=self._hub, library=library, forecaster=self._forecaster, tell=self.downloads.tell
+            store=store,
+            hub=self._hub,
+            library=library,
+            forecaster=self._forecaster,
+            tell=self.downloads.tell,
+            notes=options.notes,
         )
         self._ocr = OcrLane(store=store, hub=self._hub, options=ocr or OcrOptions())
         self._planner = Planner(library, self.downloads, self._ocr, options)
@@ -127,6 +133,8 @@ class JobService:
         for job in await self._store.open(self._hear):
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
+        if self._options.notes is not None:  # the store is ours, so no other gateway's children are noted there
+            await asyncio.to_thread(Noted(self._options.notes).end_left)
         await self._places.start()
         await self.house.start()
         await self.downloads.start()

@@ -1,7 +1,7 @@
 """An OCR child that does what its document says, for tests of the parent: one JSON list of actions after `%PDF`.
 
-`page` answers one page, `die` and `sleep` do so, `refuse` and `garbage` answer that; an action with a file name is done
-only once, where that file does not exist yet.
+`page` answers one page, `wait` so, too, but later; `die` and `sleep` do so, `refuse` and `garbage` answer that; an
+action with a file name is done only once, where that file does not exist yet.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def act(n: int, action: dict[str, Any]) -> None:
     match action["do"]:
         case "die":
             os._exit(7)
+        case "wait":
+            time.sleep(0.6)
         case "sleep":
             time.sleep(600)
         case "refuse":

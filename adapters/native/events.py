@@ -121,9 +121,10 @@ class PositionData(AJob, ForecastShown):
 
 
 class SnapshotData(TypedDict):
-    """Your jobs that wait or run, when the stream begins."""
+    """Your jobs that wait or run, when the stream begins: those that run and the first 500; `total` counts all."""
 
     jobs: list[JobShown]
+    total: int
 
 
 EVENTS: dict[str, Any] = {

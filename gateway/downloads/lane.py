@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
+from pathlib import Path
 
 from engine.protocol import Download, Failed, FailureCode, ModelDownloading, Succeeded
 from gateway.child import ChildDied
@@ -36,11 +37,21 @@ class NetworkLane(ChildLane):
 
     lane = "network"
 
-    def __init__(self, *, store: JobStore, hub: Hub, library: Library, forecaster: Forecaster, tell: Tell) -> None:
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        hub: Hub,
+        library: Library,
+        forecaster: Forecaster,
+        tell: Tell,
+        notes: Path | None = None,
+    ) -> None:
         super().__init__(store=store, hub=hub)
         self._library = library
         self._forecaster = forecaster
         self._tell = tell
+        self._notes = notes
 
     def _extent(self, lease: Lease) -> tuple[int, int]:
         return 1, 0
@@ -55,7 +66,7 @@ class NetworkLane(ChildLane):
             return Succeeded()
         asked = Fetch(models_dir=str(self._library.models_dir), sources=plan.sources)
         pace, logged = Pace(), -1
-        async with aclosing(fetched(asked)) as answers:
+        async with aclosing(fetched(asked, self._notes)) as answers:
             async for found in answers:
                 match found:
                     case Had(done_bytes=done, total_bytes=total):

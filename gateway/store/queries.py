@@ -10,6 +10,8 @@ from gateway.store.base import Seen, Stats, Wanted
 
 FORGOTTEN = "forgotten events"
 """Kept under this name: up to which number events may have been deleted."""
+LIVE_MOST = 500
+"""Jobs of one owner that are shown at once to who begins to listen."""
 PROMPT = "coalesce(plan->>'prompt', plan->>'drawn'->>'prompt')"
 """Of what is drawn, and of what is enlarged."""
 
@@ -44,8 +46,11 @@ def seen(db: sqlite3.Connection, owner: str, after: int | None, limit: int) -> S
     if after is not None and forgotten(db) <= after <= last:
         events = rows.events_of(db, owner, after, limit)
         return Seen(events[-1].number if len(events) == limit else last, events=tuple(events))
-    live = "SELECT * FROM jobs WHERE state IN ('queued', 'running') AND owner = ? AND finished_at IS NULL"
-    return Seen(last, live=tuple(rows.fold_all(db, f"{live} ORDER BY number", (owner,))))
+    live = "FROM jobs WHERE state IN ('queued', 'running') AND owner = ? AND finished_at IS NULL"
+    (count,) = db.execute(f"SELECT count(*) {live}", (owner,)).fetchone()
+    first = f"SELECT * {live} ORDER BY state = 'running' DESC, number LIMIT ?"
+    jobs = sorted(rows.fold_all(db, first, (owner, LIVE_MOST)), key=lambda job: job.number)
+    return Seen(last, live=tuple(jobs), live_count=int(count))
 
 
 def stats(db: sqlite3.Connection) -> Stats:

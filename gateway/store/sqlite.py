@@ -284,9 +284,10 @@ class SqliteStore:
     async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
         return await self._database.read(lambda db: queries.listed(db, wanted, limit=limit, before=before))
 
-    async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
+    async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
         jobs = (job for lane in LANES for job in self.order(lane))
-        line = [job.id for job in jobs if owner is None or job.owner == owner][:limit]
+        line = [job.id for job in jobs if owner is None or job.owner == owner]
+        line = line[offset : offset + limit]
         return await self._database.read(
             lambda db: [job for job_id in line if (job := rows.find(db, job_id)) is not None]
         )
@@ -348,7 +349,7 @@ class SqliteStore:
     def _line_up(self, db: sqlite3.Connection, job: Job) -> None:
         lane = lane_of(job.plan)
         if job.state is not State.QUEUED:
-            self._line.end(lane, job.id)
+            self._line.end(lane, job.id, self._clock())
         elif (
             row := db.execute(f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
         ) is not None:
