@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 from gateway.job import Job, State
@@ -10,6 +11,9 @@ from gateway.store.base import Seen, Stats, Wanted
 
 FORGOTTEN = "forgotten events"
 """Kept under this name: up to which number events may have been deleted."""
+PLANS_AT_ONCE = 2000
+INPUT = re.compile(r'"([0-9a-f]{64})"')
+"""What looks like the name of an input, wherever a plan has it."""
 LIVE_MOST = 500
 """Jobs of one owner that are shown at once to who begins to listen."""
 PROMPT = "coalesce(plan->>'prompt', plan->>'drawn'->>'prompt')"
@@ -72,6 +76,15 @@ def ended_before(db: sqlite3.Connection, at: float, keep_newest: int, limit: int
         " ORDER BY number LIMIT ?"
     )
     return rows.fold_all(db, sql, (at, keep_newest, limit))
+
+
+def inputs_after(db: sqlite3.Connection, number: int) -> tuple[int | None, set[str]]:
+    """Names of inputs in the plans of a page of jobs after `number`, and the last job's number; None after the last."""
+    found = db.execute(
+        "SELECT number, plan FROM jobs WHERE number > ? ORDER BY number LIMIT ?", (number, PLANS_AT_ONCE)
+    ).fetchall()
+    names = {name for row in found for name in INPUT.findall(row["plan"])}
+    return (found[-1]["number"] if found else None), names
 
 
 def forgotten(db: sqlite3.Connection) -> int:

@@ -28,7 +28,7 @@ from engine.protocol import (
     lane_of,
 )
 from gateway.errors import IdempotencyConflict, JobNotFound, JobNotWaiting, OwnerQueueFull, QueueFull
-from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts, plan_adapter
+from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.queue import Turns, Waiting, moved
 from gateway.store import queries, rows
 from gateway.store.base import Bounds, Hear, Lease, Seen, Stats, Submitted, Wanted, WorkerInfo
@@ -332,11 +332,14 @@ class SqliteStore:
         return await asyncio.to_thread(self._blobs.get, sha256)
 
     async def drop_unused_blobs(self, grace_s: float) -> int:
-        def named(db: sqlite3.Connection) -> set[str]:
-            plans = db.execute("SELECT DISTINCT plan FROM jobs").fetchall()
-            return {name for row in plans for name in plan_adapter.validate_json(row["plan"]).inputs}
-
-        return await asyncio.to_thread(self._blobs.drop_unused, await self._database.read(named), grace_s)
+        if not await asyncio.to_thread(self._blobs.are_there):
+            return 0
+        named: set[str] = set()
+        after: int | None = 0
+        while after is not None:  # a page at a time: others read between
+            after, names = await self._database.read(partial(queries.inputs_after, number=after))
+            named |= names
+        return await asyncio.to_thread(self._blobs.drop_unused, named, grace_s)
 
     def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
         """Store one more fact, and tell of it once it is on disk."""
