@@ -151,7 +151,8 @@ def to_snapshot(snapshot: Snapshot) -> SnapshotData:
         place = places.get(job.id)
         position = 0 if job.state is State.RUNNING else place.position if place else None
         jobs.append(to_job(job, position, progress.get(job.id), place.forecast if place else None))
-    return {"jobs": jobs, "total": snapshot.count}
+    left_out = snapshot.count > len(jobs)
+    return {"jobs": jobs, "total": snapshot.count} if left_out else {"jobs": jobs}
 
 
 def last_seq(request: Request, job_id: str) -> int:
