@@ -194,7 +194,9 @@ class Worker:
                 raise BackendError("internal_error", "The model is not loaded any more.")
             return backend.save(run.plan.folder)
         if not backend.holds(model):
+            _check(held)
             self._load(backend, held, model)
+        _check(held)
         match run.plan:
             case Load():
                 return
@@ -202,8 +204,7 @@ class Worker:
                 self._make(backend, held, 0, larger.seed, 0, partial(_upscaled, backend, run, larger))
             case Generate() as plan:
                 for image in range(run.first_image, len(plan.seeds)):
-                    if held.stop.is_set():
-                        raise JobCancelled
+                    _check(held)
                     self._draw(backend, held, plan, image)
             case _:
                 assert_never(run.plan)
@@ -234,8 +235,10 @@ class Worker:
         def made(watcher: Watcher) -> Picture:
             return draw(backend, run.spec, plan, image, run.inputs, watcher, lay)
 
-        self._make(backend, held, image, plan.seeds[image], plan.previews, made)
-        unfinished.unlink(missing_ok=True)
+        try:
+            self._make(backend, held, image, plan.seeds[image], plan.previews, made)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def _make(
         self,
@@ -251,6 +254,7 @@ class Worker:
         began = time.monotonic()
         watcher = _Watcher(self._wire, held, image, previews, backend.memory)
         picture = made(watcher)
+        watcher.check()  # whoever asked was told that it is cancelled, and its files were tidied away
         name = f"{run.job}.{run.attempt}.{image}.ppm"
         write_ppm(Path(run.spool_dir) / name, picture)
         drawn = Drawn(
@@ -302,11 +306,16 @@ class _Watcher:
         self._say(Decoding(image=self._image))
 
     def check(self) -> None:
-        if self._held.stop.is_set():
-            raise JobCancelled
+        _check(self._held)
 
     def _say(self, fact: Said) -> None:
         self._wire.say(self._held.report(fact))
+
+
+def _check(held: Held) -> None:
+    """Raises: JobCancelled."""
+    if held.stop.is_set():
+        raise JobCancelled
 
 
 def _load_copy(backend: Backend, model: Model) -> Model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -73,6 +74,7 @@ def build_core(settings: Settings) -> Core:
                 cancel_grace_s=engine.cancel_grace_s,
                 memory_limit_bytes=_bytes(engine.memory_gb),
                 cache_limit_bytes=_bytes(engine.cache_limit_gb),
+                notes=_notes(settings),
             )
         ),
         library=library,
@@ -94,6 +96,7 @@ def build_core(settings: Settings) -> Core:
             threads=settings.ocr.threads,
             default=settings.ocr.default,
             vision=settings.ocr.models,
+            notes=_notes(settings),
         ),
     )
     core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=PictureDecoder())
@@ -144,7 +147,12 @@ def _service_options(settings: Settings) -> ServiceOptions:
         backup_every_s=None if settings.store.backup_hours is None else settings.store.backup_hours * 3600.0,
         min_free_bytes=int(settings.store.min_free_gb * 1e9),
         inputs=InputBounds.of(int(settings.store.inputs_gb * 1e9)),
+        notes=_notes(settings),
     )
+
+
+def _notes(settings: Settings) -> Path:
+    return settings.store.data_dir.resolve() / "children"
 
 
 def _bytes(gigabytes: float | None) -> int | None:

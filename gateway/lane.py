@@ -17,6 +17,8 @@ from typing import assert_never
 
 from engine.catalog import ModelSpec
 from engine.client import DeathReason, Engine, EngineDied, EngineStopped
+from engine.client.turn import Phase
+from engine.clock import patience
 from engine.protocol import (
     Cancelled,
     CancelReason,
@@ -104,7 +106,7 @@ class EngineLane(LaneRunner):
 
     async def start(self) -> None:
         await asyncio.to_thread(_empty_folder, self._spool)
-        self._engine.on_memory = self._house.hear
+        self._engine.on_memory, self._engine.keeps = self._house.hear, self._keeps
         await self._engine.start()
         self._loop = asyncio.create_task(self._run(), name="engine lane")
 
@@ -181,6 +183,17 @@ class EngineLane(LaneRunner):
         self._finishing.add(finishing)
         finishing.add_done_callback(self._finishing.discard)
 
+    def _keeps(self, run: Run, phase: Phase) -> bool:
+        """Whether the engine is free sooner where it finishes its phase of a cancelled job than where it is replaced.
+
+        A load is worth waiting for only where the next job needs the same weights.
+        """
+        waiting, weights = self._store.order(self.lane), self._library.weights
+        is_next = bool(waiting) and weights(waiting[0].model) == weights(run.plan.model)
+        if phase in ("waiting", "loading"):
+            return is_next
+        return self._forecaster.is_worth_keeping(run.job, needs_load=is_next or not waiting)
+
     async def _command(self, job: Job) -> Run | Failed:
         """What the engine is told, or why the job cannot be done any more."""
         plan = job.plan
@@ -252,7 +265,7 @@ class EngineLane(LaneRunner):
             return await self._save_copy()
         idle_s = self._house.idle_unload_s if self._engine.status.loaded_model is not None else None
         try:
-            async with asyncio.timeout(idle_s):
+            async with patience(idle_s):
                 await self._wake.wait()
         except TimeoutError:
             if (model := self._engine.status.loaded_model) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.job import NewJob, Plans, Priority
 from gateway.request import Leniency, Limits
@@ -63,6 +64,8 @@ class ServiceOptions:
     """What must be free on the disks of the store and the pictures for a new job."""
     inputs: InputBounds | None = None
     """Of what clients send in; None: no bound."""
+    notes: Path | None = None
+    """A folder in which children are noted while they live."""
     abandon_grace_s: float = 2.0
     places_every_s: float = 0.5
     """Places are told at most this often."""

@@ -81,10 +81,10 @@ class QueueControl:
         self._places.shift()
         return job
 
-    async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
-        """Queued jobs, of one owner or of all, in the order in which they will run."""
+    async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
+        """Queued jobs, of one owner or of all, in the order in which they will run, without the first `offset`."""
         stopped = self._stopped()
-        found = await self._store.waiting(owner=owner, limit=limit)
+        found = await self._store.waiting(owner=owner, limit=limit, offset=offset)
         return [job for job in found if job.id not in stopped]
 
     def running(self, lane: Lane) -> int:

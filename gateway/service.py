@@ -11,6 +11,7 @@ from typing import Any, Unpack
 
 from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
+from engine.noted import Noted
 from engine.protocol import CancelReason, Download, EngineJob, Lane, lane_of
 from gateway.downloads.coming import Downloads
 from gateway.downloads.lane import NetworkLane
@@ -123,6 +124,7 @@ class JobService:
             tell=self.downloads.tell,
             storage=self.storage,
             stops=self._stops,
+            notes=options.notes,
         )
         self._ocr = OcrLane(
             store=store, hub=self._hub, options=ocr or OcrOptions(), storage=self.storage, stops=self._stops
@@ -157,6 +159,8 @@ class JobService:
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
         await asyncio.to_thread(self.storage.look)
+        if self._options.notes is not None:  # the store is ours, so no other gateway's children are noted there
+            await asyncio.to_thread(Noted(self._options.notes).end_left)
         await self._places.start()
         await self.house.start()
         await self.downloads.start()

@@ -1,8 +1,9 @@
 """An OCR child that does what its document says, for tests of the parent: one JSON list of actions after `%PDF`.
 
-`page` answers one page, `die` and `sleep` do so, `refuse` and `garbage` answer that; an action with a file name is done
-only once, where that file does not exist yet. `stuck` sleeps while the page is rendered. `count_die` dies before the
-document is open, `count_open_die` and `count_stuck` die and sleep while its pages are counted.
+`page` answers one page, `wait` so, too, but later; `die` and `sleep` do so, `refuse` and `garbage` answer that; an
+action with a file name is done only once, where that file does not exist yet. `stuck` sleeps while the page is
+rendered. `count_die` dies before the document is open, `count_open_die` and `count_stuck` die and sleep while its pages
+are counted.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def act(n: int, action: dict[str, Any]) -> None:
     match action["do"].removeprefix("count_").removeprefix("open_"):
         case "die":
             os._exit(7)
+        case "wait":
+            time.sleep(0.6)
         case "sleep" | "stuck":
             time.sleep(600)
         case "refuse":

@@ -93,8 +93,12 @@ async def image(request: Request) -> Response:
 
 async def tasks(request: Request) -> Response:
     """GET tasks: a bare array, the oldest first."""
-    found = reversed(await _listed(request))
-    return shown([to_task(job, job.plan) for job in found if isinstance(job.plan, Generate)])
+    found = await _listed(request)
+
+    def answer() -> Response:
+        return shown([to_task(job, job.plan) for job in reversed(found) if isinstance(job.plan, Generate)])
+
+    return await asyncio.to_thread(answer)
 
 
 async def cancel(request: Request) -> Response:

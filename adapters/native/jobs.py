@@ -18,6 +18,8 @@ from gateway.job import Job
 from gateway.service import JobService
 
 IGNORED_MOST = 20
+SLICE = 50
+"""Jobs shown between two looks of the loop at others."""
 
 
 def service_of(request: Request) -> JobService:
@@ -67,12 +69,16 @@ async def jobs(request: Request) -> Response:
         limit=asked.limit + 1,
         before=None if asked.cursor is None else int(asked.cursor),
     )
-    page = found[: asked.limit]
+    page, answers = found[: asked.limit], []
+    for n, job in enumerate(page, 1):
+        answers.append(await shown(request, job))
+        if n % SLICE == 0:
+            await asyncio.sleep(0)
     answer: Jobs = {
-        "jobs": [await shown(request, job) for job in page],
+        "jobs": answers,
         "next_cursor": str(page[-1].number) if len(found) > len(page) else None,
     }
-    return JSONResponse(answer)
+    return await asyncio.to_thread(JSONResponse, answer)
 
 
 async def job(request: Request) -> Response:

@@ -19,6 +19,7 @@ from gateway.request import GenerationRequest
 from gateway.service import Origin
 
 PREVIEWS = 4
+QUEUE_MAX = 1000
 PAGE_MAX = 500
 UPLOAD = re.compile(r"[0-9a-f]{64}")
 NAMES = {"width_px": "width", "height_px": "height", "count": "num_images", "denoise": "image_strength"} | {
@@ -123,6 +124,14 @@ class JobQuery(Said):
 
     images: bool = True
     """Whether `result` is there, with the pictures as base64."""
+
+
+class QueueQuery(Said):
+    """GET queue."""
+
+    limit: Annotated[int, Field(ge=1, le=QUEUE_MAX)] = QUEUE_MAX
+    offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """So many of your waiting jobs are left out, those in front."""
 
 
 class EventsQuery(Said):

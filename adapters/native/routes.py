@@ -20,6 +20,7 @@ from adapters.native.request import (
     JobsQuery,
     MoveBody,
     PictureQuery,
+    QueueQuery,
     StreamQuery,
     TicketBody,
     UploadBody,
@@ -106,7 +107,7 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
     ("GET", "/loras", loras.loras, Operation(answer=Loras)),
     ("GET", "/loras/{name:path}/preview", loras.preview, Operation(media=("image/png",))),
     ("GET", "/loras/{name:path}", loras.lora, Operation(answer=LoraDetail)),
-    ("GET", "/queue", queue.queue, Operation(answer=Queue)),
+    ("GET", "/queue", queue.queue, Operation(query=QueueQuery, answer=Queue)),
     ("POST", "/queue/pause", queue.pause, Operation(answer=Paused)),
     ("POST", "/queue/resume", queue.resume, Operation(answer=Paused)),
     (

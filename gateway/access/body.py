@@ -5,11 +5,11 @@ The count is of bytes received, since Content-Length may be missing or a lie.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.clock import Pulse, patience
 from gateway.errors import BodyTooLarge, BodyTooSlow, GatewayError
 
 Message = MutableMapping[str, Any]
@@ -74,7 +74,7 @@ class GuardedBody:
         """Take in what the client still sends, for a while, so that it reads our answer and not a reset."""
         got = self._got_bytes
         try:
-            async with asyncio.timeout(DRAIN_S):
+            async with patience(DRAIN_S):
                 while not (self.whole or self.disconnected) and got < DRAIN_BYTES:
                     message = self._note(await self._receive())
                     got += len(message.get("body", b""))
@@ -82,22 +82,21 @@ class GuardedBody:
             pass
 
     async def _within_time(self) -> Message:
-        loop = asyncio.get_running_loop()
-        bounds = self._bounds
+        pulse, bounds = Pulse.here(), self._bounds
         allowed = min(bounds.deadline_s - self._waited_s, bounds.window_s - self._window_waited_s)
-        began = loop.time()
+        began = pulse.ran_s()
         try:
-            async with asyncio.timeout(max(0.0, allowed)):
+            async with patience(max(0.0, allowed)):
                 return await self._receive()
         except TimeoutError:
-            if self._waited_s + loop.time() - began >= bounds.deadline_s:
+            if self._waited_s + pulse.ran_s() - began >= bounds.deadline_s:
                 raise self._fail(BodyTooSlow(f"The body took longer than {bounds.deadline_s:g} seconds.")) from None
             if self._window_bytes < bounds.bytes_per_s * bounds.window_s:
                 raise self._fail(
                     BodyTooSlow(f"The body came slower than {bounds.bytes_per_s} bytes a second.")
                 ) from None
         finally:
-            passed = loop.time() - began
+            passed = pulse.ran_s() - began
             self._waited_s += passed
             self._window_waited_s += passed
             if self._window_waited_s >= bounds.window_s:

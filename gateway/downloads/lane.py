@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
+from pathlib import Path
 
 from engine.protocol import Download, Failed, FailureCode, ModelDownloading, Succeeded
 from gateway.child import ChildDied
@@ -49,11 +50,13 @@ class NetworkLane(ChildLane):
         tell: Tell,
         storage: StorageHealth | None = None,
         stops: Stops | None = None,
+        notes: Path | None = None,
     ) -> None:
         super().__init__(store=store, hub=hub, storage=storage, stops=stops)
         self._library = library
         self._forecaster = forecaster
         self._tell = tell
+        self._notes = notes
 
     def _extent(self, lease: Lease) -> tuple[int, int]:
         return 1, 0
@@ -68,7 +71,7 @@ class NetworkLane(ChildLane):
             return Succeeded()
         asked = Fetch(models_dir=str(self._library.models_dir), sources=plan.sources)
         pace, logged = Pace(), -1
-        async with aclosing(fetched(asked)) as answers:
+        async with aclosing(fetched(asked, self._notes)) as answers:
             async for found in answers:
                 match found:
                     case Had(done_bytes=done, total_bytes=total):

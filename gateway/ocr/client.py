@@ -6,10 +6,8 @@ Knows frames and signals; what a job is, is the lane's business.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -19,8 +17,9 @@ from typing import assert_never
 
 from pydantic import ValidationError
 
+from engine.clock import patience
 from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
-from gateway.child import ChildDied, framed, log_stderr, next_frame, starved
+from gateway.child import ChildDied, ended_child, framed, log_stderr, next_frame, started_child, starved
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.ocr.packages import MODEL
 from gateway.ocr.wire import (
@@ -73,6 +72,8 @@ class OcrOptions:
     """What reads where a request names no reader."""
     vision: Mapping[str, Path] = field(default_factory=dict)
     """Folders of vision models that read, by name."""
+    notes: Path | None = None
+    """A folder in which the child is noted while it lives."""
     command: tuple[str, ...] = (sys.executable, "-m", "gateway.ocr.child")
 
     @property
@@ -172,10 +173,10 @@ class OcrClient:
             child = await self._started(model)
             is_clean = False
             try:
-                async with asyncio.timeout(self._silence_s(asked, None)):
+                async with patience(self._silence_s(asked, None)):
                     await _send(child, asked, document)
                 while True:
-                    async with asyncio.timeout(self._silence_s(asked, found)):
+                    async with patience(self._silence_s(asked, found)):
                         found = await _next(child)
                     is_clean = _ends(asked, found)
                     if isinstance(found, Refused):
@@ -217,17 +218,14 @@ class OcrClient:
             environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
             folder = self._options.vision.get(model)
             self._model = model
-            self._child = await asyncio.create_subprocess_exec(
+            self._child = await started_child(
                 *self._options.command,
                 "--threads",
                 threads,
                 *(() if folder is None else ("--vision", str(folder.resolve()), "--name", model)),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+                notes=self._options.notes,
                 cwd=ROOT,
                 env={**environment, **OFFLINE, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
-                start_new_session=True,
             )
             self._listening = asyncio.create_task(log_stderr(self._child, log))
         return self._child
@@ -253,17 +251,7 @@ class OcrClient:
         listening, self._listening = self._listening, None
         if child is None:
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        if child.stdin is not None:
-            child.stdin.close()
-        await asyncio.shield(_buried(child, listening))
-
-
-async def _buried(child: asyncio.subprocess.Process, listening: asyncio.Task[None] | None) -> None:
-    await child.wait()
-    if listening is not None:
-        await listening
+        await ended_child(child, self._options.notes, listening)
 
 
 async def _send(child: asyncio.subprocess.Process, asked: Request, document: bytes) -> None:

@@ -88,7 +88,9 @@ class Seen:
     number: int
     events: tuple[JobEvent, ...] = ()
     live: tuple[Job, ...] | None = None
-    """Jobs that wait or run, in order of submission."""
+    """Jobs that wait or run, in order of submission; of a long queue those that run and the first ones."""
+    live_count: int = 0
+    """How many wait or run."""
 
 
 class Wanted(TypedDict, total=False):
@@ -172,8 +174,11 @@ class JobStore(Protocol):
         """Newest first; `before` is the number of the last job of the page before."""
         ...
 
-    async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
-        """Queued jobs, of one owner or of all, in the order in which they will run, one lane after the other."""
+    async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
+        """Queued jobs, of one owner or of all, in the order in which they will run, one lane after the other.
+
+        The first `offset` of them are left out.
+        """
         ...
 
     def order(self, lane: Lane) -> tuple[Waiting, ...]:

@@ -54,6 +54,10 @@ class Blobs:
             except FileNotFoundError:
                 raise KeyError(name) from None
 
+    def are_there(self) -> bool:
+        """Whether any is stored."""
+        return next(self._folder.iterdir(), None) is not None
+
     def drop_unused(self, used: Collection[str], grace_s: float) -> int:
         """Remove what nobody names and is older than `grace_s`; returns how many."""
         old = time.time() - grace_s
