@@ -17,6 +17,7 @@ from engine.client import Engine, EngineOptions
 from gateway import __version__
 from gateway.access import App, Guard, Receive, Scope, Send
 from gateway.core import Core
+from gateway.error_body import bounded
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.images import PictureDecoder
 from gateway.library import Library, default_model
@@ -230,7 +231,7 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Count what happened and show what is so, for Prometheus (docs/operations.md); names nobody."""
     core: Core = request.state.core
-    content, media_type = await core.metrics.text(core, request.headers.get("accept", ""))
+    content, media_type = await core.metrics.text(core, request.headers.get("accept", "")[:1024])
     return Response(content, headers={"content-type": media_type, "cache-control": "no-store"})
 
 
@@ -243,4 +244,5 @@ HEALTH_DESCRIBED = {
 
 
 def _plain_error(error: GatewayError) -> Response:
-    return JSONResponse({"error": {"code": error.code, "message": error.message}}, status_code=error.status)
+    body = bounded({"error": {"code": error.code, "message": error.message}})
+    return JSONResponse(body, status_code=error.status)

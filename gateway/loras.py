@@ -19,12 +19,14 @@ from gateway.errors import clip
 from gateway.lora_hashes import Hashes, HashKeeper
 from gateway.lora_hub import SUFFIX, HubEntry, HubLora, HubLoras, is_name
 from gateway.lora_layers import Fit, fit_of, names_of, share_layers
-from gateway.lora_notes import Notes, notes_of, picture_beside
+from gateway.lora_notes import Notes, notes_of, picture_beside, told_by
 from gateway.request import KnownLora
 
 log = logging.getLogger("gateway.loras")
 
 FILES_MOST = 10_000
+HEADER_MOST_BYTES = 16 * 2**20
+"""Trainers write megabytes about their pictures."""
 SHIPPED = EMBEDDED_PATH.parent / "loras"
 _ROWS = {spec.name: spec for spec in CATALOG}
 
@@ -52,7 +54,7 @@ class LoraFile:
     @property
     def alias(self) -> str:
         """The name its trainer gave it, else its own."""
-        return self.notes.metadata.get("ss_output_name") or self.stem
+        return self.notes.alias or self.stem
 
     @property
     def version(self) -> Version:
@@ -104,7 +106,7 @@ class LoraLibrary:
             read: dict[Version, LoraFile] = {}
             for name, version in self._files(on_hub):
                 read[version] = one = self._read.get(version) or _looked_into(name, version)
-                found.setdefault(name, replace(one, name=name, notes=notes_of(version[0], one.notes.metadata)))
+                found.setdefault(name, replace(one, name=name, notes=notes_of(version[0], one.notes.told)))
             self._read = read
         for name, there in on_hub.items():
             trouble = None if self._may_come else f"LoRA '{clip(name)}' is not on this machine yet."
@@ -149,7 +151,7 @@ class LoraLibrary:
         """Of its file, read where it was not before and `read` says so; None where it is not known. Blocks."""
         if lora.file is None:
             return None
-        return self._hashes.of(lora.version, lora.notes.metadata, read=read)
+        return self._hashes.of(lora.version, lora.notes.told, read=read)
 
     def _named(self, loras: Iterable[LoraFile]) -> dict[str, LoraFile]:
         """By everything a client may call them. A name comes before any alias; what two claim is nobody's."""
@@ -208,12 +210,12 @@ def _looked_into(name: str, version: Version) -> LoraFile:
     file, changed_ns, size_bytes = version
     lora = LoraFile(name, file, size_bytes, changed_ns)
     try:
-        header = inspect(file)
+        header = inspect(file, most_header_bytes=HEADER_MOST_BYTES)
     except (UnsafeFile, OSError) as error:
         log.warning("LoRA %s cannot be used: %s", clip(name), error.message if isinstance(error, UnsafeFile) else "")
         return replace(lora, trouble=f"LoRA '{clip(name)}' cannot be used: its file is damaged or not safe to load.")
     fit = fit_of({key: tensor.shape for key, tensor in header.tensors.items()})
-    return replace(lora, fit=fit, notes=Notes(metadata=header.metadata))
+    return replace(lora, fit=fit, notes=Notes(told_by(header.metadata)))
 
 
 def _single(calls: Iterable[tuple[str, LoraFile]]) -> dict[str, LoraFile]:

@@ -41,8 +41,10 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     """Raises: InvalidRequest, ModelNotFound, GenerationFailed, AsA1111."""
     core = core_of(request)
     generation = core.settings.generation
-    asked, left_out = completed(sent, lambda name: _knows(core, name))
-    styles = await asyncio.to_thread(styles_of, generation.styles_file)
+    asked, left_out = sent, ()
+    if sent.infotext:
+        asked, left_out = await asyncio.to_thread(completed, sent, lambda name: _knows(core, name))
+    styles = await asyncio.to_thread(styles_of, generation.styles_file) if asked.styles else ()
     asked, unknown = styled(asked, styles)
     refuse(asked)
     look = look_of(kept(core).options, asked.override_settings)

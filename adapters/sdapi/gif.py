@@ -5,9 +5,15 @@ Source: GIF89a specification, 17 to 24.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+
+from gateway.file_text import whole
 from gateway.picture_text import MAX_TEXT_BYTES
 
 SIGNATURES = (b"GIF87a", b"GIF89a")
+BLOCKS_MOST = 200_000
+"""That are walked: the pixels of 20 MiB take half as many, of 255 bytes each."""
 _HEADER_BYTES = 13
 _COMMENT = 0xFE
 
@@ -19,17 +25,23 @@ def is_gif(data: bytes) -> bool:
 def comment(data: bytes) -> str | None:
     """The first comment, None where there is none or it is too long."""
     at = _HEADER_BYTES + _table_bytes(data[10])
-    while at + 1 < len(data):
+    blocks = BLOCKS_MOST
+    while at + 1 < len(data) and blocks > 0:
         match data[at]:
             case 0x21 if data[at + 1] == _COMMENT:
-                text, _ = _blocks(data, at + 2)
-                return text.decode("utf-8", "ignore") if len(text) <= MAX_TEXT_BYTES else None
+                text = b"".join(islice(_blocks(data, at + 2), MAX_TEXT_BYTES))
+                return whole(text.decode("utf-8", "ignore")) if len(text) <= MAX_TEXT_BYTES else None
             case 0x21:
-                _, at = _blocks(data, at + 2)
+                at += 2
             case 0x2C if at + 9 < len(data):
-                _, at = _blocks(data, at + 11 + _table_bytes(data[at + 9]))
+                at += 11 + _table_bytes(data[at + 9])
             case _:
                 return None
+        while at < len(data) and data[at] and blocks > 0:
+            at += 1 + data[at]
+            blocks -= 1
+        at += 1
+        blocks -= 1
     return None
 
 
@@ -38,10 +50,8 @@ def _table_bytes(packed: int) -> int:
     return 3 * 2 ** ((packed & 7) + 1) if packed & 0x80 else 0
 
 
-def _blocks(data: bytes, at: int) -> tuple[bytes, int]:
-    """The sub-blocks at `at` in one, and where they end."""
-    pieces = []
+def _blocks(data: bytes, at: int) -> Iterator[bytes]:
+    """The sub-blocks at `at`."""
     while at < len(data) and data[at]:
-        pieces.append(data[at + 1 : at + 1 + data[at]])
+        yield data[at + 1 : at + 1 + data[at]]
         at += 1 + data[at]
-    return b"".join(pieces), at + 1

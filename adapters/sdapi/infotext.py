@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gateway.file_text import whole
+
 MAX_CHARS = 256 * 1024
 NEGATIVE = "Negative prompt:"
 FEWEST_PAIRS = 3
@@ -108,6 +110,6 @@ def _pairs(line: str) -> Iterator[tuple[str, str]]:
 
 def _unquoted(text: str) -> str:
     try:
-        return str(json.loads(text))
+        return whole(str(json.loads(text)))
     except ValueError:
         return text
