@@ -10,7 +10,7 @@ from pathlib import Path
 from gateway.images import encode, open_picture, write_atomic
 from gateway.provenance import Drawing, signed
 
-NAME = re.compile(r"([0-9a-f]{32})\.(\d+)\.(\d+)\.png")
+NAME = re.compile(r"([0-9a-f]{32})\.(\d{1,9})\.(\d{1,9})\.png")
 
 
 @dataclass(frozen=True, slots=True)

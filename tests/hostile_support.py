@@ -28,8 +28,9 @@ REPEATS = (
     *(" ", "1_", "1", ".lora_A", "%", "%_", ";charset", "=", "((", "é", "\U0001f600", "a=", "&ticket=", "\t", MARKER),
 )
 PICTURE = base64.b64encode(an_image()).decode()
-PICTURES = ("image", "images", "init_images", "mask", "init_image", "data")
-SMALL = {"width": 64, "height": 64, "steps": 1, "n": 1, "size": "64x64", "init_images": PICTURE}
+PICTURES = ("image", "images", "init_images", "mask", "mask_image", "init_image", "data")
+SMALL = {"width": 64, "height": 64, "steps": 1, "n": 1, "size": "64x64", "init_images": PICTURE, "image": PICTURE}
+SMALL |= {"model": "flux2-tiny", "model_name": "flux2-tiny"}
 HEADERS = (
     *("Idempotency-Key", "X-Client-Id", "Accept", "Accept-Encoding", "Range", "If-None-Match", "If-Modified-Since"),
     *("Last-Event-ID", "Cookie", "If-Range", "X-Forwarded-Host", "X-Forwarded-Proto", "Content-Type"),
@@ -245,10 +246,10 @@ class Probe:
             thread.join()
 
 
-def asked(client: httpx.Client, case: Case, unit: str) -> tuple[httpx.Response | None, float]:
+def asked(client: httpx.Client, case: Case, unit: str, size: int = SIZE) -> tuple[httpx.Response | None, float]:
     """The answer, of a stream only its head, and the seconds it took; None where the client itself refuses to ask."""
     try:
-        arguments = case.sent(hostile(unit, case.size))
+        arguments = case.sent(hostile(unit, min(size, case.size)))
         request = client.build_request(case.method, **arguments)
     except (httpx.InvalidURL, UnicodeEncodeError, ValueError):
         return None, 0.0

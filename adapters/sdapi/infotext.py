@@ -17,7 +17,7 @@ NEGATIVE = "Negative prompt:"
 FEWEST_PAIRS = 3
 """With fewer, the last line belongs to the prompt."""
 
-_KEY = re.compile(r"\w[\w \-/]+")
+_KEY = re.compile(r"\w[\w \-/]++")
 _SIZE = re.compile(r"(\d{1,9})x(\d{1,9})")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"')
 
