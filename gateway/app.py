@@ -19,6 +19,7 @@ from gateway import __version__
 from gateway.access import App, Guard, Receive, Scope, Send
 from gateway.access.memory import BodyMemory
 from gateway.core import Core
+from gateway.error_body import bounded
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.heap import HeapTrim
 from gateway.images import PictureDecoder
@@ -278,7 +279,7 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Count what happened and show what is so, for Prometheus (docs/operations.md); names nobody."""
     core: Core = request.state.core
-    content, media_type = await core.metrics.text(core, request.headers.get("accept", ""))
+    content, media_type = await core.metrics.text(core, request.headers.get("accept", "")[:1024])
     return Response(content, headers={"content-type": media_type, "cache-control": "no-store"})
 
 
@@ -291,4 +292,5 @@ HEALTH_DESCRIBED = {
 
 
 def _plain_error(error: GatewayError) -> Response:
-    return JSONResponse({"error": {"code": error.code, "message": error.message}}, status_code=error.status)
+    body = bounded({"error": {"code": error.code, "message": error.message}})
+    return JSONResponse(body, status_code=error.status)

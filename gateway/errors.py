@@ -68,7 +68,7 @@ class GatewayError(Exception):
     ) -> None:
         self.message = message or type(self).message
         self.code = code or type(self).code
-        self.param = param
+        self.param = None if param is None else clip(param)
         self.details = dict(details or {})
         self.retry_after_s = self.usual_retry_after_s if retry_after_s is None else retry_after_s
         super().__init__(self.message)

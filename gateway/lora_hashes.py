@@ -88,8 +88,9 @@ def _read(file: Path) -> tuple[str, str]:
     with file.open("rb") as opened:
         first = opened.read(8)
         whole.update(first)
-        whole.update(opened.read(int.from_bytes(first, "little")))
+        header = int.from_bytes(first, "little")  # as long as the file says, which may be any length
         while piece := opened.read(_PIECE_BYTES):
             whole.update(piece)
-            weights.update(piece)
+            weights.update(memoryview(piece)[header:])
+            header = max(0, header - len(piece))
     return whole.hexdigest(), weights.hexdigest()[:SHORT_CHARS]

@@ -23,15 +23,15 @@ from gateway.errors import clip
 from gateway.lora_hashes import Hashes, HashKeeper
 from gateway.lora_hub import SUFFIX, HubEntry, HubLora, HubLoras, is_name
 from gateway.lora_layers import Fit, fit_of, names_of, share_layers
-from gateway.lora_notes import Notes, notes_of, picture_beside
+from gateway.lora_notes import Notes, notes_of, picture_beside, told_by
 from gateway.request import KnownLora
 
 log = logging.getLogger("gateway.loras")
 
 FILES_MOST = 10_000
 BESIDE = (".json", ".civitai.info")
-HEADER_MOST_BYTES = 16 * 1024 * 1024
-"""Of a LoRA: tensors by the thousand, and what its trainer wrote. Reading more holds up who asks for any LoRA."""
+HEADER_MOST_BYTES = 16 * 2**20
+"""Trainers write megabytes about their pictures. Reading more holds up who asks for any LoRA."""
 SHIPPED = EMBEDDED_PATH.parent / "loras"
 _ROWS = {spec.name: spec for spec in CATALOG}
 
@@ -61,7 +61,7 @@ class LoraFile:
     @property
     def alias(self) -> str:
         """The name its trainer gave it, else its own."""
-        return self.notes.metadata.get("ss_output_name") or self.stem
+        return self.notes.alias or self.stem
 
     @property
     def version(self) -> Version:
@@ -167,7 +167,7 @@ class LoraLibrary:
         """Of its file, read where it was not before and `read` says so; None where it is not known. Blocks."""
         if lora.file is None:
             return None
-        return self._hashes.of(lora.version, lora.notes.metadata, read=read)
+        return self._hashes.of(lora.version, lora.notes.told, read=read)
 
     def _named(self, loras: Iterable[LoraFile]) -> dict[str, LoraFile]:
         """By everything a client may call them. A name comes before any alias; what two claim is nobody's."""
@@ -199,7 +199,7 @@ class LoraLibrary:
         kept = self._notes.get(lora.file)
         if kept is not None and kept[0] == versions:
             return kept
-        return versions, notes_of(lora.file, lora.notes.metadata)
+        return versions, notes_of(lora.file, lora.notes.told)
 
     def _files(self, on_hub: Mapping[str, HubLora]) -> Iterator[tuple[str, Version]]:
         """Those of the folders before those of the hub."""
@@ -235,22 +235,12 @@ def _looked_into(name: str, version: Version) -> LoraFile:
     file, changed_ns, size_bytes = version
     lora = LoraFile(name, file, size_bytes, changed_ns)
     try:
-        _check_length(file)
-        header = inspect(file)
+        header = inspect(file, most_header_bytes=HEADER_MOST_BYTES)
     except (UnsafeFile, OSError) as error:
         log.warning("LoRA %s cannot be used: %s", clip(name), error.message if isinstance(error, UnsafeFile) else "")
         return replace(lora, trouble=f"LoRA '{clip(name)}' cannot be used: its file is damaged or not safe to load.")
     fit = fit_of({key: tensor.shape for key, tensor in header.tensors.items()})
-    return replace(lora, fit=fit, notes=Notes(metadata=header.metadata))
-
-
-def _check_length(file: Path) -> None:
-    """Raises: UnsafeFile for what is no file, or has a header that would take long to read; OSError."""
-    if not file.is_file():
-        raise UnsafeFile(f"{file.name} is no file.")
-    with file.open("rb") as opened:
-        if int.from_bytes(opened.read(8), "little") > HEADER_MOST_BYTES:
-            raise UnsafeFile(f"{file.name} has a header of more than {HEADER_MOST_BYTES} bytes.")
+    return replace(lora, fit=fit, notes=Notes(told_by(header.metadata)))
 
 
 def _single(calls: Iterable[tuple[str, LoraFile]]) -> dict[str, LoraFile]:

@@ -19,7 +19,7 @@ from gateway.provenance import Drawing, signed
 from gateway.storage_health import SPOOL, Place
 
 PLACE = "the output folder"
-NAME = re.compile(r"([0-9a-f]{32})\.(\d+)\.(\d+)\.png")
+NAME = re.compile(r"([0-9a-f]{32})\.(\d{1,9})\.(\d{1,9})\.png")
 SHARED = 0o755
 """Of a shared folder that is not there yet."""
 READS = 0o044

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import assert_never
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from adapters.base import core_of
+from adapters.base import core_of, error_response
 from adapters.native.shapes import (
     AdjustmentShown,
     Brief,
@@ -200,7 +200,7 @@ def render_error(error: GatewayError) -> Response:
     """Source: the documentation's error format {error, code, details}."""
     details = {**error.details, **({"param": error.param} if error.param else {})}
     body: Problem = {"error": error.message, "code": error.code.upper(), "details": details}
-    return JSONResponse(body, status_code=error.status)
+    return error_response(body, error.status)
 
 
 def type_of(plan: Plans) -> JobType:

@@ -34,7 +34,7 @@ async def lora(request: Request) -> Response:
 
     def detail() -> LoraDetail:
         row = shown(library, found, library.calls().get(found.name, []), read=True)
-        return {**row, "description": found.notes.description, "metadata": found.notes.told}
+        return {**row, "description": found.notes.description, "metadata": dict(found.notes.told)}
 
     return JSONResponse(await core_of(request).files.run(share_of(request), detail))
 

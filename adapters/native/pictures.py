@@ -123,7 +123,7 @@ async def sent_picture(request: Request) -> bytes:
         body = await parse(UploadBody, request)
         return await core_of(request).files.read(share_of(request), base64_picture, body.image, "image")
     try:
-        form = await request.form(max_files=1, max_fields=8)
+        form = await request.form(max_files=1, max_fields=8, max_part_size=64 * 1024)
     except HTTPException as error:  # starlette's own words; ours, so that no 404 is made of it
         raise InvalidRequest(str(error.detail)) from None
     try:

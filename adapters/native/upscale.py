@@ -23,7 +23,7 @@ from gateway.provenance import Drawing, drawing_in, drawing_of
 from gateway.upscale import UpscaleRequest, is_video
 
 NO_VIDEO = "Videos cannot be upscaled here; send one picture."
-FORM_FIELDS = 16
+FORM_FIELDS, FIELD_BYTES = 16, 64 * 1024
 
 
 class UpscaleFields(Said):
@@ -117,7 +117,7 @@ def _decoded(text: str) -> bytes:
 
 async def _form(request: Request) -> tuple[UpscaleFields, bytes]:
     try:
-        form = await request.form(max_files=1, max_fields=FORM_FIELDS)
+        form = await request.form(max_files=1, max_fields=FORM_FIELDS, max_part_size=FIELD_BYTES)
     except HTTPException as error:
         raise InvalidRequest(str(error.detail)) from None
     try:

@@ -18,8 +18,9 @@ from adapters.base import core_of
 from adapters.sdapi.fit import on_background, resized, size_of
 from adapters.sdapi.lenient import Bool, Float, Ignored, Str
 from adapters.sdapi.payloads import Img2Img, Payload, Txt2Img
-from adapters.sdapi.request import dropped, first_size, without_hash
+from adapters.sdapi.request import dropped, first_size
 from adapters.sdapi.routing import get
+from adapters.sdapi.tags import without_hash
 from engine.catalog import ModelSpec
 from engine.protocol import Control
 from gateway.core import Core

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,6 +26,7 @@ from engine.protocol import Generate
 from gateway.core import Core
 from gateway.errors import InvalidRequest, ModelNotFound
 from gateway.job import State
+from gateway.request import Adjustment
 
 
 async def txt2img(request: Request) -> Response:
@@ -41,8 +43,11 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     """Raises: InvalidRequest, ModelNotFound, GenerationFailed, AsA1111."""
     core, share = core_of(request), share_of(request)
     generation = core.settings.generation
-    asked, left_out = completed(sent, lambda name: _knows(core, name))
-    styles = await asyncio.to_thread(styles_of, generation.styles_file)
+    asked: Txt2Img | Img2Img = sent
+    left_out: tuple[Adjustment, ...] = ()
+    if sent.infotext:
+        asked, left_out = await core.files.run(share, completed, sent, partial(_knows, core))
+    styles = await asyncio.to_thread(styles_of, generation.styles_file) if asked.styles else ()
     asked, unknown = styled(asked, styles)
     refuse(asked)
     choice = chosen(request)

@@ -8,9 +8,12 @@ from __future__ import annotations
 from contextlib import suppress
 
 from gateway.file_budget import Budget, OverBudget
+from gateway.file_text import whole
 from gateway.picture_text import MAX_TEXT_BYTES
 
 SIGNATURES = (b"GIF87a", b"GIF89a")
+BLOCKS_MOST = 200_000
+"""That are walked: the pixels of 20 MiB take half as many, of 255 bytes each."""
 _HEADER_BYTES = 13
 _COMMENT = 0xFE
 
@@ -33,7 +36,7 @@ def _comment(data: bytes, budget: Budget) -> str | None:
         match data[at]:
             case 0x21 if data[at + 1] == _COMMENT:
                 text = _text(data, at + 2, budget)
-                return None if text is None else text.decode("utf-8", "ignore")
+                return None if text is None else whole(text.decode("utf-8", "ignore"))
             case 0x21:
                 at = _end(data, at + 2, budget)
             case 0x2C if at + 9 < len(data):

@@ -16,9 +16,9 @@ from adapters.sdapi.memory import memory
 from adapters.sdapi.options import accepted, checkpoint_rows, options_of
 from adapters.sdapi.payloads import OptionsBody
 from adapters.sdapi.refusals import AsA1111
-from adapters.sdapi.request import without_hash
 from adapters.sdapi.routing import body_of, get, origin_of, post
 from adapters.sdapi.styles import styles_of
+from adapters.sdapi.tags import without_hash
 from gateway.errors import GatewayError, ModelNotFound, ModelNotOnDisk
 from gateway.job import State
 

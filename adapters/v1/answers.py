@@ -12,6 +12,7 @@ from adapters.v1.errors import to_error
 from adapters.v1.payloads import Drawing
 from adapters.v1.values import PictureFormat
 from engine.protocol import Generate, ImageDone
+from gateway.error_body import bounded
 from gateway.errors import GatewayError
 from gateway.job import Job
 from gateway.request import Adjustment
@@ -120,7 +121,7 @@ def completed_frame(
 
 def error_frame(error: GatewayError) -> bytes:
     """The one form of failure for which openai's clients raise in the middle of a stream."""
-    return b"data: " + json.dumps({"error": to_error(error)}).encode() + b"\n\n"
+    return b"data: " + json.dumps(bounded({"error": to_error(error)})).encode() + b"\n\n"
 
 
 def _frame(

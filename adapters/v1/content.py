@@ -25,6 +25,8 @@ from gateway.errors import JobNotFound, NotFound
 from gateway.pictures import UNKNOWN, Note, Stored
 
 PICTURE_NAME = re.compile(r"([0-9a-f]{32}\.[0-9]{1,9}\.[0-9]{1,4})\.(png|jpeg|webp)")
+HEADER_CHARS = 1024
+"""Of a list of tags, or a date, that are looked at."""
 COMPRESSION = re.compile(r"100|[0-9]{1,2}")
 RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
 
@@ -104,12 +106,12 @@ def conditional(asked: Headers, body: bytes, media_type: str, headers: dict[str,
 def unchanged(asked: Headers, etag: str, changed_at: float) -> bool:
     """Whether what the client holds is still right; If-None-Match goes before If-Modified-Since."""
     if (tags := asked.get("if-none-match")) is not None:
-        held = {tag.strip().removeprefix("W/") for tag in tags.split(",")}
+        held = {tag.strip().removeprefix("W/") for tag in tags[:HEADER_CHARS].split(",")}
         return etag in held or "*" in held
     if (since := asked.get("if-modified-since")) is not None:
         try:
-            return int(changed_at) <= parsedate_to_datetime(since).timestamp()
-        except (ValueError, OverflowError):
+            return int(changed_at) <= parsedate_to_datetime(since[:HEADER_CHARS]).timestamp()
+        except (ValueError, OverflowError, IndexError, TypeError):
             return False
     return False
 

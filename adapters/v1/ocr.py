@@ -12,7 +12,7 @@ from starlette.routing import Route
 from adapters.base import attached, core_of, idempotency_key, let_go, owner_of, raise_for, share_of, validated
 from adapters.v1.errors import render_error
 from adapters.v1.models import served_names
-from adapters.v1.payloads import known_model
+from adapters.v1.payloads import known_model, kwargs_of
 from adapters.v1.request_ids import request_ids
 from adapters.v1.sent import Sent, sent
 from adapters.v1.values import refusal
@@ -24,7 +24,6 @@ from gateway.job import Job
 from gateway.ocr.packages import MODEL
 from gateway.ocr.request import OcrRequest, is_pdf
 from gateway.service import Origin
-from gateway.strict_json import parse
 from gateway.turns import Share
 
 OCR = "/v1/images/ocr"
@@ -88,13 +87,7 @@ def unfolded(fields: dict[str, Any]) -> dict[str, Any]:
     Raises: InvalidRequest.
     """
     said = {key: value for key, value in fields.items() if value not in (None, "")}
-    kwargs = said.pop("kwargs", {})
-    try:
-        inner = parse(kwargs.encode()) if isinstance(kwargs, str) else kwargs
-    except InvalidRequest:
-        inner = None
-    if not isinstance(inner, dict):
-        raise InvalidRequest("kwargs must be a JSON object in a string.", param="kwargs")
+    inner = kwargs_of(said.pop("kwargs", {}))
     return {key: value for key, value in inner.items() if value is not None} | said
 
 

@@ -51,6 +51,8 @@ NAMES: dict[str, tuple[str, ...]] = {
 
 IN_KWARGS = {name for word in ("seed", "steps", "guidance", "negative_prompt", "denoise") for name in NAMES[word]}
 IN_KWARGS |= {"width", "height", "loras", "lora", "mask_blur", "request_id"}
+KWARGS_CHARS = 64 * 1024
+"""As long as the field of a form may be."""
 PICTURES_IN = ("image", "images", "mask", "file", "files", "ref_images", "reference_images")
 
 Prompt = Annotated[str, Field(max_length=PROMPT_CHARS), AfterValidator(not_blank)]
@@ -172,7 +174,7 @@ def unfolded(body: object) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     said = {key: value for key, value in body.items() if value is not None and (value != "" or key == "prompt")}
-    for key, value in _kwargs(said.pop("kwargs", {})).items():
+    for key, value in kwargs_of(said.pop("kwargs", {})).items():
         word = next((names for names in NAMES.values() if key in names), (key,))
         if key in PICTURES_IN and value:
             raise InvalidRequest("Pictures are sent as files, not in kwargs.", param=key)
@@ -189,9 +191,11 @@ def without_pictures(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _kwargs(value: object) -> dict[str, Any]:
-    """Source: `kwargs` of Xinference's TextToImageRequest."""
+def kwargs_of(value: object) -> dict[str, Any]:
+    """Source: `kwargs` of Xinference's TextToImageRequest. Raises: InvalidRequest."""
     if isinstance(value, str):
+        if len(value) > KWARGS_CHARS:
+            raise InvalidRequest(f"kwargs may have at most {KWARGS_CHARS} characters.", param="kwargs")
         try:
             value = parse_json(value.encode())
         except InvalidRequest as error:

@@ -32,7 +32,7 @@ FIELD_BYTES = 64 * 1024
 FILE_NAME_BYTES = 255
 CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
 
-_CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";,\s]*)', re.IGNORECASE)
+_CHARSET = re.compile(r';\s{0,64}charset\s{0,64}=\s{0,64}"?([^";,\s]{0,64})', re.IGNORECASE)
 _KEYED = re.compile(r"([^\[\]]{1,128})\[([^\[\]]{1,128})\]")
 _LISTED = re.compile(r"\[[0-9]{0,3}\]$")
 

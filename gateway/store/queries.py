@@ -31,7 +31,7 @@ def listed(db: sqlite3.Connection, wanted: Wanted, *, limit: int, before: int | 
         ("model = ?", wanted.get("model")),
         ("number < ?", before),
         ("images > ?", 0 if wanted.get("with_pictures") else None),
-        *((f"lower({PROMPT}) LIKE ? ESCAPE '\\'", rows.anywhere(word)) for word in wanted.get("words", ())),
+        *((f"instr(lower({PROMPT}), ?)", rows.lower(word)) for word in wanted.get("words", ())),
     )
     for clause, value in filters:
         if value is not None:
