@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from engine.clock import patience
 from gateway.child import LENGTH
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.picture_header import is_short_work
@@ -84,7 +85,7 @@ class PictureDecoder:
     async def _decoded(self, data: bytes, param: str, child: Child) -> bytes:
         """Raises: InvalidRequest, _Died."""
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with patience(self._deadline_s):
                 answer = await _ask(child, data)
         except TimeoutError:
             await _end(child)
@@ -123,7 +124,7 @@ class PictureDecoder:
         except OSError as error:
             raise refused from error
         try:
-            async with asyncio.timeout(self._start_s):
+            async with patience(self._start_s):
                 await _ask(child, _PROBE)
         except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
             await _end(child)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from stat import S_ISREG
 
+from gateway.disk import read_file
 from gateway.file_text import number, one_line, without_markup
 
 NOTES_MOST_BYTES = 1024 * 1024
@@ -143,7 +144,7 @@ def _beside(file: Path) -> Beside:
 def _read(file: Path, _changed_ns: int, _size: int) -> Beside:
     """Source: A1111's keys, then Civitai's."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(read_file(file, NOTES_MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

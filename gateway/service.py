@@ -11,6 +11,7 @@ from typing import Any, Unpack
 
 from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
+from engine.clock import patience
 from engine.noted import Noted
 from engine.protocol import CancelReason, Download, EngineJob, Lane, lane_of
 from gateway.downloads.coming import Downloads
@@ -395,7 +396,7 @@ class JobService:
             if lane.running is not None and lane.running.id == job_id:
                 await lane.cancel(job_id, reason)  # at once: the disk may take its time, or take nothing
         try:
-            async with asyncio.timeout(STORE_ANSWER_S):
+            async with patience(STORE_ANSWER_S):
                 job = await self._store.cancel(job_id, reason)
         except (StorageFault, TimeoutError):
             job = await self._store.get(job_id)

@@ -23,7 +23,7 @@ from tests.hostile_support import REPEATS, Probe, hostile
 from tests.live import Live, live
 from tests.lora_support import TINY, save_lora
 
-FREEZE_S = 3.0
+FREEZE_S = 10.0
 ONE = {"w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
 
 
@@ -119,7 +119,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "seven.safetensors").write_bytes(b"1234567")
     for at, unit in enumerate(REPEATS):
         texts = dict.fromkeys(("ss_output_name", "modelspec.title", "modelspec.description"), hostile(unit, 100_000))
-        save_lora(made, f"said {at}", TINY, **texts, **{unit * 20: unit})
+        save_lora(made, f"said {at}", TINY, **texts, **{(unit * 20)[:100]: unit})
     save_lora(made, "surrogate", TINY, ss_output_name="\ud800", **{"modelspec.title": "\udfff\0\n", "\ud800": "x"})
     for at, text in enumerate(HOSTILE_NOTES):
         file = save_lora(made, f"notes {at}", TINY)
@@ -215,7 +215,7 @@ def pictures(unit: str) -> Iterator[bytes]:
     yield png(parameters=f"a\nSteps: 1, Sampler: Euler, Seed: 1, x: {text}")
     yield png(**{"mflux-gateway": text})
     yield gif(text)
-    yield with_exif(text, "JPEG")
+    yield with_exif(text[:30_000], "JPEG")  # a segment ends at 64 KiB
     yield with_exif(text, "WEBP")
 
 
@@ -245,7 +245,7 @@ def test_escapes_in_what_a_picture_says_make_no_text_that_nobody_can_write(clien
         for path in ("/sdapi/v1/png-info", "/api/v1/images/drawing"):
             answer = client.post(path, json={"image": base64.b64encode(data).decode()})
             assert answer.status_code in (200, 422, 400), answer.text
-            assert "\\u0000" not in answer.text
+            assert "\\u0000" not in answer.text.replace("\\\\u0000", "")  # spelled in the file, but not in the answer
     body = {"infotext": line, "enable_hr": True, "width": 64, "height": 64, "steps": 1}
     assert client.post("/sdapi/v1/txt2img", json=body).status_code == 200
 

@@ -5,10 +5,10 @@ Knows the store, the hub and the OCR child; no client and no protocol.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import aclosing
 
+from engine.clock import patience
 from engine.protocol import Failed, FailureCode, Ocr, PageRead, Succeeded
 from gateway.child import ChildDied
 from gateway.child_lane import ChildLane
@@ -105,7 +105,7 @@ class OcrLane(ChildLane):
             self._check(plan.model, pdf=bool(plan.pages))
             document = await self._store.blob(plan.document)
             left_s = self._options.document_s - sum(page.seconds for page in job.pages)
-            async with asyncio.timeout(left_s), aclosing(self._reader.read(plan, document, first)) as facts:
+            async with patience(left_s), aclosing(self._reader.read(plan, document, first)) as facts:
                 async for fact in facts:
                     if not isinstance(fact, PageRead):
                         self._hub.publish_progress(job.id, fact)
