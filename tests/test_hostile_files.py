@@ -145,7 +145,7 @@ def test_a_lora_with_an_endless_header_costs_one_look(tmp_path: Path, monkeypatc
         assert bad.trouble is not None
         assert bad.notes.description == "words"
     assert len(set(heads)) == len(heads)
-    assert "bad.safetensors" not in {file.name for file in heads}
+    assert [file.name for file in heads].count("bad.safetensors") == 1
     assert len([look for look in looks if look[0].name == "bad.safetensors"]) == 1  # type: ignore[index]
     (tmp_path / "bad.json").write_text('{"description": "other words"}')
     assert next(lora for lora in library.all() if lora.name == "bad").notes.description == "other words"
