@@ -166,16 +166,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_SCAN = json.JSONDecoder(object_pairs_hook=_once).scan_once
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
 
 
 def _decoded(piece: bytes) -> Any:
     """Raises: ValueError, also for more than one value; RecursionError."""
     text = piece.decode()
-    try:
-        found, end = _SCAN(text, 0)
-    except StopIteration:
-        raise ValueError("no value") from None
+    found, end = _DECODER.raw_decode(text)
     if end != len(text):
         raise ValueError("more than one value")
     return found

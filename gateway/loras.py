@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from stat import S_ISREG
 
 from engine.catalog import CATALOG, EMBEDDED_PATH, HubFiles, ModelSpec
 from engine.protocol import Lora
@@ -202,6 +203,8 @@ def _version(file: Path) -> Version | None:
     try:
         stat = file.stat()
     except OSError:
+        return None
+    if not S_ISREG(stat.st_mode):
         return None
     return file, stat.st_mtime_ns, stat.st_size
 

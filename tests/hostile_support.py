@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import random
 import string
 import threading
@@ -175,7 +174,10 @@ def places(
             for key, inner in properties.items():
                 for place, put in places(document, inner, sample(document, inner, key), key, depth + 1):
                     here = whole if isinstance(whole, dict) else {}
-                    yield f"{name}.{place}".strip("."), lambda text, key=key, put=put, here=here: {**here, key: put(text)}
+                    yield (
+                        f"{name}.{place}".strip("."),
+                        lambda text, key=key, put=put, here=here: {**here, key: put(text)},
+                    )
             if not properties:
                 yield from _of_any(name)
         if kind == "array":
@@ -259,5 +261,3 @@ def asked(client: httpx.Client, case: Case, unit: str, size: int = SIZE) -> tupl
         answer.read()
     answer.close()
     return answer, time.perf_counter() - began
-
-

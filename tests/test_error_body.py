@@ -41,7 +41,9 @@ def test_details_lose_their_end_and_stay_whole() -> None:
 
 @settings(deadline=None)
 @given(TEXTS, TEXTS, st.lists(TEXTS, max_size=40), st.dictionaries(st.text(max_size=40), TEXTS, max_size=3))
-def test_no_error_is_larger_than_a_kibibyte(message: str, other: str, names: list[str], details: dict[str, str]) -> None:
+def test_no_error_is_larger_than_a_kibibyte(
+    message: str, other: str, names: list[str], details: dict[str, str]
+) -> None:
     body = {"error": message, "detail": message, "errors": message, "names": names, "other": [{"msg": other}] * 20}
     assert len(encoded(bounded({**body, "details": details}))) <= MOST_BYTES
 

@@ -25,6 +25,7 @@ from engine.protocol import Generate
 from gateway.core import Core
 from gateway.errors import InvalidRequest, ModelNotFound
 from gateway.job import State
+from gateway.request import Adjustment
 
 
 async def txt2img(request: Request) -> Response:
@@ -41,9 +42,7 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     """Raises: InvalidRequest, ModelNotFound, GenerationFailed, AsA1111."""
     core = core_of(request)
     generation = core.settings.generation
-    asked, left_out = sent, ()
-    if sent.infotext:
-        asked, left_out = await asyncio.to_thread(completed, sent, lambda name: _knows(core, name))
+    asked, left_out = await _completed(core, sent) if sent.infotext else (sent, ())
     styles = await asyncio.to_thread(styles_of, generation.styles_file) if asked.styles else ()
     asked, unknown = styled(asked, styles)
     refuse(asked)
@@ -89,6 +88,15 @@ async def _told(request: Request, told: Told) -> Response:
     """The pictures of an ended job; an interrupted one answers with those it has."""
     pngs = [await png_of(request, image.file) for image in told.job.images] if told.asked.send_images else []
     return Response(await asyncio.to_thread(to_body, told, pngs), media_type="application/json")
+
+
+async def _completed(core: Core, sent: Txt2Img | Img2Img) -> tuple[Txt2Img | Img2Img, tuple[Adjustment, ...]]:
+    """Raises: InvalidRequest."""
+
+    def read() -> tuple[Txt2Img | Img2Img, tuple[Adjustment, ...]]:
+        return completed(sent, lambda name: _knows(core, name))
+
+    return await asyncio.to_thread(read)
 
 
 def _knows(core: Core, name: str) -> bool:

@@ -98,7 +98,10 @@ def merged(text: str, styles: Iterable[str]) -> str:
 
 
 def styled(asked: T, styles: Sequence[Style]) -> tuple[T, tuple[Adjustment, ...]]:
-    """The request with its styles in the prompts, and the names of styles that there are not. Raises: InvalidRequest."""
+    """The request with its styles in the prompts, and the names of styles that there are not.
+
+    Raises: InvalidRequest.
+    """
     if len(asked.styles) > STYLES_MOST:
         raise InvalidRequest(f"At most {STYLES_MOST} styles can be named.", param="styles")
     there = {style.name: style for style in styles}
