@@ -120,7 +120,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "seven.safetensors").write_bytes(b"1234567")
     for at, unit in enumerate(REPEATS):
         texts = dict.fromkeys(("ss_output_name", "modelspec.title", "modelspec.description"), hostile(unit, 100_000))
-        save_lora(made, f"said {at}", TINY, **texts, **{unit * 20: unit})
+        save_lora(made, f"said {at}", TINY, **texts, **{(unit * 20)[:80]: unit})
     save_lora(made, "surrogate", TINY, ss_output_name="\ud800", **{"modelspec.title": "\udfff\0\n", "\ud800": "x"})
     for at, text in enumerate(HOSTILE_NOTES):
         file = save_lora(made, f"notes {at}", TINY)
