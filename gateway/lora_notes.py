@@ -65,7 +65,7 @@ class Beside:
 class Notes:
     """Empty where nothing is said."""
 
-    told: Mapping[str, str] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
     """Of the header's metadata what may be passed on, as `told_by` leaves it."""
     user: Beside = Beside()
     """NAME.json."""
@@ -120,7 +120,7 @@ def told_by(metadata: Mapping[str, str]) -> dict[str, str]:
     return {key: line for key, line in lines.items() if line}
 
 
-def notes_of(file: Path, told: Mapping[str, str]) -> Notes:
+def notes_of(file: Path, told: dict[str, str]) -> Notes:
     """What is written beside a file, and what its header says, cleaned before. Blocks."""
     return Notes(told, _beside(file.with_suffix(".json")), _beside(file.with_suffix(".civitai.info")))
 
