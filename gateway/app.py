@@ -60,7 +60,9 @@ def build_core(settings: Settings) -> Core:
     )
     data = settings.store.data_dir.resolve()
     engine = settings.engine
+    decoder = PictureDecoder()
     service = JobService(
+        decoder=decoder,
         store=SqliteStore(data, lookahead=engine.lookahead),
         engine=Engine(
             EngineOptions(
@@ -96,7 +98,7 @@ def build_core(settings: Settings) -> Core:
             vision=settings.ocr.models,
         ),
     )
-    core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=PictureDecoder())
+    core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=decoder)
     service.listen(core.metrics.hear)
     for subject, check in checks_of(service):
         core.readiness.add(subject, check)
