@@ -219,7 +219,6 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await core.service.stop()
-    await core.decoder.close()
     core.files.close()
     await send({"type": "lifespan.shutdown.complete"})
 

@@ -87,8 +87,9 @@ def _jpeg(data: bytes, orientation: int) -> bytes | None:
 
 # ---- PNG: specification, 5 and 11 -------------------------------------------------------------------
 
-_PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
-_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+_PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL")
+"""The last two say that it is an animation: also one of a single frame is drawn by what they say."""
+_FRAME = b"fdAT"
 
 
 def _png(data: bytes, orientation: int) -> bytes | None:
@@ -97,7 +98,7 @@ def _png(data: bytes, orientation: int) -> bytes | None:
         if kind == b"IEND":
             break
         is_needed = kind in _PNG_NEEDED
-        if len(chunk) < 12 or kind in _ANIMATION or (kind[:1].isupper() and not is_needed):
+        if len(chunk) < 12 or kind == _FRAME or (kind[:1].isupper() and not is_needed):
             return None
         if kind == b"IDAT" and kind in kinds and kinds[-1] != kind:
             return None
@@ -123,41 +124,47 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 # ---- WebP: container specification ------------------------------------------------------------------
 
-_ALPHA, _EXIF = 0x10, 0x08
-_PIXELS = (b"VP8 ", b"VP8L")
+_ALPHA, _EXIF, _ANIMATED = 0x10, 0x08, 0x02
+_PIXELS = ([b"VP8 "], [b"VP8L"], [b"ALPH", b"VP8 "])
+_FRAME_HEAD = 16
 _WEBP_LEFT_OUT = (b"EXIF", b"XMP ", b"ICCP")
 
 
 def _webp(data: bytes, orientation: int) -> bytes | None:
-    chunks = list(_webp_chunks(data))
-    bodies = {kind: body for kind, body in chunks if kind not in _WEBP_LEFT_OUT}
-    kinds = [kind for kind, _ in chunks if kind not in _WEBP_LEFT_OUT]
-    header = bodies.pop(b"VP8X", None)
-    pixels = [kind for kind in kinds if kind in _PIXELS]
-    if len(set(kinds)) != len(kinds) or len(pixels) != 1 or set(bodies) - {*pixels, b"ALPH"} or None in bodies.values():
+    """An animation of one frame stays one: its frame has a place and a ground of its own."""
+    chunks = [(kind, body) for kind, body in _webp_chunks(data, 12) if kind not in _WEBP_LEFT_OUT]
+    kinds, turned = [kind for kind, _ in chunks], orientation != _UPRIGHT
+    if kinds[:1] != [b"VP8X"]:
+        return _riff(chunks) if kinds in _PIXELS[:2] and all(body for _, body in chunks) and not turned else None
+    (_, header), *parts = chunks
+    if len(header) != 10 or not all(body for _, body in parts):
         return None
-    turned = orientation != _UPRIGHT
-    if header is None:
-        if turned or kinds != pixels:
+    if kinds[1:] == [b"ANIM", b"ANMF"]:
+        frame = parts[1][1]
+        inner = [(kind, body) for kind, body in _webp_chunks(frame, _FRAME_HEAD) if kind in (b"ALPH", b"VP8 ", b"VP8L")]
+        if [kind for kind, _ in inner] not in _PIXELS or not all(body for _, body in inner) or len(parts[0][1]) != 6:
             return None
-        return _riff([(kind, bodies[kind] or b"") for kind in kinds])
-    if len(header) != 10 or kinds[0] != b"VP8X":
+        parts[1] = (b"ANMF", frame[:_FRAME_HEAD] + _chunks(inner))
+    elif kinds[1:] not in _PIXELS:
         return None
-    flags = header[0] & _ALPHA | (_EXIF if turned else 0)
-    parts = [(b"VP8X", bytes((flags, 0, 0, 0)) + header[4:])]
-    parts += [(kind, bodies[kind] or b"") for kind in kinds[1:]]
+    flags = header[0] & (_ALPHA | _ANIMATED) | (_EXIF if turned else 0)
+    parts.insert(0, (b"VP8X", bytes((flags, 0, 0, 0)) + header[4:]))
     return _riff([*parts, (b"EXIF", _tiff(orientation))] if turned else parts)
 
 
-def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes | None]]:
-    """Kind and body up to the end that the file says it has; one that is cut off is None."""
-    at, whole = 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+def _webp_chunks(data: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and body, of a file up to the end that it says it has; one that is cut off is empty."""
+    whole = min(len(data), 8 + int.from_bytes(data[4:8], "little")) if at == 12 else len(data)
     while at + 8 <= whole:
         size = int.from_bytes(data[at + 4 : at + 8], "little")
-        yield data[at : at + 4], data[at + 8 : at + 8 + size] if at + 8 + size <= whole else None
+        yield data[at : at + 4], data[at + 8 : at + 8 + size] if at + 8 + size <= whole else b""
         at += 8 + size + size % 2
 
 
+def _chunks(parts: list[tuple[bytes, bytes]]) -> bytes:
+    return b"".join(kind + struct.pack("<I", len(part)) + part + bytes(len(part) % 2) for kind, part in parts)
+
+
 def _riff(parts: list[tuple[bytes, bytes]]) -> bytes:
-    body = b"".join(kind + struct.pack("<I", len(part)) + part + bytes(len(part) % 2) for kind, part in parts)
+    body = _chunks(parts)
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body

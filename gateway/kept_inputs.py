@@ -25,6 +25,10 @@ class KeptInputs:
         self._store = store
         self._decoder = decoder
 
+    async def close(self) -> None:
+        """End the decoder's children."""
+        await self._decoder.close()
+
     async def keep(self, picture: CheckedImage | bytes, share: Share, bounds: InputBounds | None) -> str:
         """Store it as its sender's; returns its name. Raises: StorageFault."""
         kept, whole = (picture.kept, picture.png) if isinstance(picture, CheckedImage) else (picture, picture)

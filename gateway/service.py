@@ -184,6 +184,7 @@ class JobService:
         await self.downloads.stop()
         await self._stops.close()
         await self._places.keep()
+        await self._inputs.close()
         await self._store.close()
 
     def begin_stop(self) -> None:

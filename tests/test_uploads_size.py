@@ -242,7 +242,7 @@ def test_what_is_no_picture_and_what_was_a_png_before_are_read_as_they_are(tmp_p
 def test_a_damaged_file_is_as_one_that_is_gone_and_other_pixels_are_used_and_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R-12: another version of the decoder may read a file otherwise; a job is not lost over that."""
+    """Another version of the decoder may read a file otherwise; a job is not lost over that."""
 
     async def story() -> None:
         async with Kept(tmp_path) as kept:
@@ -264,7 +264,7 @@ def test_a_damaged_file_is_as_one_that_is_gone_and_other_pixels_are_used_and_tol
 
 
 def test_a_job_waits_for_no_clients_turn_and_for_no_fault_of_the_machine(tmp_path: Path) -> None:
-    """R-21: all turns are taken, and stay so; where no child starts the job goes back instead of failing."""
+    """S-31: all turns are taken, and stay so; where no child starts the job goes back instead of failing."""
 
     async def story() -> None:
         async with Kept(tmp_path, children=1) as kept:
@@ -382,7 +382,7 @@ def drawn(client: httpx.Client, job_id: str) -> Image.Image:
 
 
 def test_a_kept_file_is_drawn_upon_also_after_a_restart(gateway: Live) -> None:
-    """R-03: by its id, from a queue that was stored, and again; the engine is handed the PNG."""
+    """By its id, from a queue that was stored, and again; the engine is handed the PNG."""
     data = saved(noise((128, 64)), "JPEG", quality=80)
     png = normalised(data)
     begins: dict[str, Any] = {"width": 128, "height": 64, "image_strength": 0.0}

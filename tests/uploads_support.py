@@ -73,11 +73,38 @@ def sources() -> dict[str, bytes]:
         "PNG with EXIF at its end": late[:end] + png_chunk(b"eXIf", exif(6)[6:]) + late[end:] + CANARY,
         "PNG of one clear colour": saved(palette.convert("RGB"), "PNG", compress_level=9, transparency=(0, 255, 0)),
         "clear PNG": saved(clear, "PNG", compress_level=9),
+        "animated PNG of one frame": animated_png(
+            saved(palette.convert("RGB"), "PNG", compress_level=9, pnginfo=texts)
+        ),
+        "animated WebP of one frame": animated_webp(saved(rgb, "WEBP", quality=70), SIZE),
+        "animated clear WebP of one frame": animated_webp(saved(clear, "WEBP", lossless=True), SIZE, 0x10),
         "lossy WebP": saved(rgb, "WEBP", quality=70, **told(6)),
         "lossless WebP": saved(palette.convert("RGB"), "WEBP", lossless=True),
         "clear lossy WebP": saved(clear, "WEBP", quality=70, **told(8)) + CANARY,
         "clear lossless WebP": saved(clear, "WEBP", lossless=True, **told(1)),
     }
+
+
+def animated_png(png: bytes) -> bytes:
+    """The same as an animation of one frame."""
+    size = png[16:24]
+    frame = png_chunk(b"acTL", struct.pack(">II", 1, 0)) + png_chunk(
+        b"fcTL", bytes(4) + size + bytes(8) + struct.pack(">HHBB", 1, 10, 0, 0)
+    )
+    return png[:33] + frame + png[33:]
+
+
+def animated_webp(still: bytes, size: tuple[int, int], alpha: int = 0) -> bytes:
+    """The same as an animation of one frame, from a file of pixels alone; something unknown is in the frame."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return kind + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
+
+    edges = b"".join((edge - 1).to_bytes(3, "little") for edge in size)
+    head = chunk(b"VP8X", bytes((0x02 | alpha, 0, 0, 0)) + edges) + chunk(b"ANIM", bytes(6))
+    frame = bytes(6) + edges + (100).to_bytes(3, "little") + b"\0"
+    body = head + chunk(b"ANMF", frame + still[12:] + chunk(b"UNKN", CANARY)) + chunk(b"XMP ", CANARY)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
 
 
 def with_jfif_thumbnail(jpeg: bytes) -> bytes:
