@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from gateway.png_text import END, SIGNATURE
 
-ORIENTATION = 0x0112
+_ORIENTATION = 0x0112
 _SHORT = 3
 _UPRIGHT = 1
 
@@ -39,7 +39,7 @@ def says_more_behind_its_pixels(data: bytes) -> bool:
 
 def _tiff(orientation: int) -> bytes:
     """A TIFF block of one directory with one entry. Source: TIFF 6.0, section 2."""
-    return b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, ORIENTATION, _SHORT, 1, orientation, 0, 0)
+    return b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, _ORIENTATION, _SHORT, 1, orientation, 0, 0)
 
 
 # ---- JPEG: ITU T.81, annex B ------------------------------------------------------------------------
@@ -47,7 +47,7 @@ def _tiff(orientation: int) -> bytes:
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """Restart markers and stuffed zeros stand inside a scan; what else stands between segments is skipped."""
 _SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
-_DHT, _DAC, _SOI, _EOI, _SOS, _DQT, _DRI, _COM, _TEM = 0xC4, 0xCC, 0xD8, 0xD9, 0xDA, 0xDB, 0xDD, 0xFE, 0x01
+_DHT, _DAC, _EOI, _SOS, _DQT, _DRI, _COM, _TEM = 0xC4, 0xCC, 0xD9, 0xDA, 0xDB, 0xDD, 0xFE, 0x01
 _NEEDED = _SOF | {_DHT, _DAC, _DQT, _DRI}
 _APP0, _APP14 = 0xE0, 0xEE
 _LEFT_OUT = frozenset((*range(0xE0, 0xF0), _COM))
