@@ -62,7 +62,9 @@ def build_core(settings: Settings) -> Core:
     )
     data = settings.store.data_dir.resolve()
     engine = settings.engine
+    decoder = PictureDecoder()
     service = JobService(
+        decoder=decoder,
         store=SqliteStore(data, lookahead=engine.lookahead),
         engine=Engine(
             EngineOptions(
@@ -100,7 +102,7 @@ def build_core(settings: Settings) -> Core:
             notes=_notes(settings),
         ),
     )
-    core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=PictureDecoder())
+    core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=decoder)
     service.listen(core.metrics.hear)
     for subject, check in checks_of(service):
         core.readiness.add(subject, check)
@@ -226,7 +228,6 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await core.service.stop()
-    await core.decoder.close()
     core.files.close()
     await send({"type": "lifespan.shutdown.complete"})
 

@@ -47,10 +47,10 @@ async def preview(request: Request) -> Response:
     if data is None:
         raise NotFound("There is no picture of this LoRA.")
     try:
-        png = await checked_picture(data, core_of(request).decoder, share=share_of(request))
+        picture = await checked_picture(data, core_of(request).decoder, share=share_of(request))
     except InvalidRequest:
         raise NotFound("The picture of this LoRA cannot be read.") from None
-    return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+    return Response(picture.png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
 
 async def _found(request: Request) -> LoraFile:

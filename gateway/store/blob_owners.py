@@ -43,6 +43,17 @@ def _of_payer(db: sqlite3.Connection, payer: str) -> int:
     return int(db.execute(f"SELECT coalesce(sum(bytes), 0) FROM ({each}) AS blobs", (payer,)).fetchone()[0])
 
 
+def counts_otherwise(db: sqlite3.Connection, name: str, size: int) -> bool:
+    """Whether anybody's row says another size: equal pixels came in a file of another size before."""
+    found = "SELECT 1 FROM blob_owners WHERE sha256 = ? AND bytes != ? LIMIT 1"
+    return db.execute(found, (name, size)).fetchone() is not None
+
+
+def count(db: sqlite3.Connection, name: str, size: int) -> None:
+    """What is kept of the blob has so many bytes."""
+    db.execute("UPDATE blob_owners SET bytes = ? WHERE sha256 = ?", (size, name))
+
+
 def owns(db: sqlite3.Connection, name: str, owner: str) -> bool:
     return db.execute("SELECT 1 FROM blob_owners WHERE sha256 = ? AND owner = ?", (name, owner)).fetchone() is not None
 

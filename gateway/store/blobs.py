@@ -1,4 +1,7 @@
-"""Bytes on disk under their sha256: input pictures that jobs name. Knows no jobs."""
+"""Bytes on disk under a sha256: input pictures that jobs name. Knows no jobs.
+
+The sum is that of the bytes, or of the PNG that a smaller file stands for (`gateway.kept_inputs`).
+"""
 
 from __future__ import annotations
 
@@ -30,15 +33,29 @@ class Blobs:
         private_folder(self._folder, "The folder")
         private_files(self._folder)
 
-    def put(self, data: bytes) -> str:
-        """Durable on return; returns the name. Bytes stored before are only marked as fresh. Raises: StorageFault."""
-        name = name_of(data)
+    def put(self, data: bytes, name: str) -> int:
+        """Durable on return; returns how many bytes are kept. Of two files of one name the smaller one stays.
+
+        Raises: StorageFault.
+        """
         with telling(INPUTS):
-            if (self._folder / name).exists():
-                os.utime(self._folder / name)
-            else:
+            try:
+                there = (self._folder / name).stat().st_size
+            except FileNotFoundError:
+                there = None
+            if there is None or there > len(data):
                 write_atomic(self._folder, name, data, INPUTS)
-        return name
+                return len(data)
+            os.utime(self._folder / name)
+        return there
+
+    def size(self, name: str) -> int:
+        """Bytes. Raises: KeyError, StorageFault."""
+        with telling(INPUTS):
+            try:
+                return (self._folder / _checked(name)).stat().st_size
+            except FileNotFoundError:
+                raise KeyError(name) from None
 
     def names(self) -> set[str]:
         """Of all that are there."""
@@ -46,11 +63,9 @@ class Blobs:
 
     def get(self, name: str) -> bytes:
         """Raises: KeyError, StorageFault."""
-        if len(name) != 64 or not set(name) <= HEX:
-            raise KeyError(name)
         with telling(INPUTS):
             try:
-                return (self._folder / name).read_bytes()
+                return (self._folder / _checked(name)).read_bytes()
             except FileNotFoundError:
                 raise KeyError(name) from None
 
@@ -65,3 +80,10 @@ class Blobs:
         for file in gone:
             file.unlink(missing_ok=True)
         return len(gone)
+
+
+def _checked(name: str) -> str:
+    """Raises: KeyError."""
+    if len(name) != 64 or not set(name) <= HEX:
+        raise KeyError(name)
+    return name

@@ -326,25 +326,37 @@ class SqliteStore:
     # ---- blobs -----------------------------------------------------------------------------------
 
     async def put_blob(
-        self, data: bytes, owner: str | None = None, payer: str | None = None, bounds: InputBounds | None = None
+        self,
+        data: bytes,
+        owner: str | None = None,
+        payer: str | None = None,
+        bounds: InputBounds | None = None,
+        name: str | None = None,
     ) -> str:
-        name, whose = await asyncio.to_thread(name_of, data), owner or ""
+        whose = owner or ""
+        sha256 = name if name is not None else await asyncio.to_thread(name_of, data)
 
         def noted(db: sqlite3.Connection) -> bool:
-            return blob_owners.note(db, name, len(data), whose, payer or whose, self._clock(), bounds)
+            return blob_owners.note(db, sha256, len(data), whose, payer or whose, self._clock(), bounds)
 
         is_new = await self._write(noted)
         try:
-            return await asyncio.to_thread(self._blobs.put, data)
+            kept = await asyncio.to_thread(self._blobs.put, data, sha256)
         except BaseException:
             if is_new:
-                await self._write(lambda db: blob_owners.forget(db, name, whose))
+                await self._write(lambda db: blob_owners.forget(db, sha256, whose))
             raise
+        if await self._database.read(lambda db: blob_owners.counts_otherwise(db, sha256, kept)):
+            await self._write(lambda db: blob_owners.count(db, sha256, kept))
+        return sha256
 
     async def blob(self, sha256: str, owner: str | None = None) -> bytes:
         if owner is not None and not await self._database.read(lambda db: blob_owners.owns(db, sha256, owner)):
             raise KeyError(sha256)
         return await asyncio.to_thread(self._blobs.get, sha256)
+
+    async def blob_bytes(self, sha256: str) -> int:
+        return await asyncio.to_thread(self._blobs.size, sha256)
 
     async def drop_unused_blobs(self, grace_s: float) -> int:
         if not await asyncio.to_thread(self._blobs.are_there):
