@@ -175,7 +175,14 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
     open_paths = {"/health/live", *(path for adapter in adapters for path in adapter.open_paths)}
     page_paths = {"/", *(path for adapter in adapters for path in adapter.page_paths)}
     changing_paths = {path for adapter in adapters for path in adapter.changing_paths}
-    forms = {name for adapter in adapters for name, operation in adapter.described.items() if operation.form}
+    described = {name: operation for adapter in adapters for name, operation in adapter.described.items()}
+
+    def takes_form(method: str, path: str) -> bool:
+        """Where no route is, the answer is that there is none."""
+        here = [route.path for route in routes if method in (route.methods or ()) and route.path_regex.match(path)]
+        operations = [described.get(f"{method} {found}") for found in here]
+        return not here or any(operation is not None and operation.form is not None for operation in operations)
+
     picture_prefixes = tuple(adapter.picture_prefix for adapter in adapters if adapter.picture_prefix)
     http = core.settings.http
     guarded = Guard(
@@ -189,7 +196,7 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         is_open_path=lambda path: path in open_paths or path.startswith(picture_prefixes),
         is_page_path=lambda path: path in page_paths,
         is_changing_path=lambda path: path in changing_paths,
-        takes_form=lambda method, path: f"{method} {path}" in forms,
+        takes_form=takes_form,
         tickets=core.tickets,
         body_memory=BodyMemory(
             http.body_memory_bytes, max(http.image_body_bytes, http.default_body_bytes), freed=HeapTrim()
