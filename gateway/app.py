@@ -21,7 +21,7 @@ from gateway.access.memory import BodyMemory
 from gateway.core import Core
 from gateway.error_body import bounded
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
-from gateway.heap import HeapTrim
+from gateway.heap import HeapTrim, settle
 from gateway.images import PictureDecoder
 from gateway.library import Library, default_model
 from gateway.lora_hub import HubCollection, HubLora
@@ -231,6 +231,7 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         await send({"type": "lifespan.startup.failed", "message": str(reason)})
         return
+    settle()
     log.info("started", extra={"model": core.library.default, "is_embedded": core.draws_embedded})
     await send({"type": "lifespan.startup.complete"})
     await receive()
