@@ -15,15 +15,15 @@ import threading
 
 WAIT_S = 3.0
 """From the first large body that was freed: others of the same burst are freed by then."""
-AGAIN_S = 9.0
-"""From then to the second time, for what other threads and the children still held at the first."""
+AGAIN_S = (9.0, 30.0)
+"""From then to the next times, for what other threads and the children still held at the first."""
 LARGE_BYTES = 1024 * 1024
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Source: malloc.h of glibc."""
 
 
 class HeapTrim:
-    """Called with the bytes that were freed; trims the heap twice, a while after. For the event loop's thread."""
+    """Called with the bytes that were freed; trims the heap a few times, a while after. For the event loop's thread."""
 
     def __init__(self, wait_s: float = WAIT_S) -> None:
         self._wait_s = wait_s
@@ -35,8 +35,8 @@ class HeapTrim:
 
     def _go(self) -> None:
         self._timer = None
-        asyncio.get_running_loop().call_later(AGAIN_S, self._trim)
-        self._trim()
+        for wait_s in (0.0, *AGAIN_S):
+            asyncio.get_running_loop().call_later(wait_s, self._trim)
 
     @staticmethod
     def _trim() -> None:
