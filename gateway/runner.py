@@ -20,7 +20,7 @@ from gateway.errors import StorageFault, StorageFull
 from gateway.hub import Hub
 from gateway.job import CRASHES_ALLOWED, Job, Outcome
 from gateway.stops import Stops
-from gateway.storage_health import StorageHealth
+from gateway.storage_health import SOUND_S, StorageHealth
 from gateway.store.base import JobStore, Lease, WorkerInfo
 
 log = logging.getLogger("gateway.lane")
@@ -179,6 +179,7 @@ class LaneRunner(ABC):
         """
         job_id = lease.job.id
         self._blame(fault)
+        self._storage.doubt()
         self._put_backs[job_id] += 1
         tries = self._put_backs[job_id]
         if tries > PUT_BACK_MOST:
@@ -194,7 +195,7 @@ class LaneRunner(ABC):
         await asyncio.sleep(max(0.0, self._rests_until - loop.time()))
         tries = 0
         while self._store.depth(self.lane):
-            fault = await self._storage.fault((*self.places, *sorted(self._blamed)))
+            fault = await self._storage.fault((*self.places, *sorted(self._blamed)), newer_than_s=SOUND_S)
             if fault is None:
                 break
             self._put_backs.clear()  # the place was at fault indeed
