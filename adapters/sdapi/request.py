@@ -32,6 +32,10 @@ HR_UPSCALERS: Mapping[str, Literal["lanczos", "nearest"]] = {
     "Nearest": "nearest",
 }
 """A1111 resizes with Lanczos where the upscaler is None. Latent ones, its default, become Lanczos, too."""
+SCRIPTS = frozenset(
+    {"comments", "controlnet", "extra options", "hypertile", "refiner", "sampler", "seed", "soft inpainting"}
+)
+"""Always-on scripts that are known: A1111's own and ControlNet. Titles are found without regard to case."""
 SAME = ("", "none", "use same sampler", "use same scheduler", "use same checkpoint")
 
 _NOTHING = ("", "none")
@@ -116,9 +120,8 @@ def refuse(asked: Txt2Img | Img2Img) -> None:
     if asked.script_name:
         raise InvalidRequest(f"Script '{clip(asked.script_name)}' not found", param="script_name")
     for name in asked.alwayson_scripts:
-        if name.lower() == "controlnet":
-            continue
-        raise InvalidRequest(f"Script '{clip(name)}' not found", param="alwayson_scripts")
+        if name.lower() not in SCRIPTS:
+            raise InvalidRequest(f"Script '{clip(name)}' not found", param="alwayson_scripts")
     if (asked.refiner_checkpoint or "").lower() not in _NOTHING:
         raise InvalidRequest("There is no refiner here.", param="refiner_checkpoint")
     match asked:
@@ -185,13 +188,12 @@ def model_of(asked: Generation) -> str | None:
 
 def count_of(asked: Generation) -> int:
     """How many pictures. Raises: InvalidRequest."""
-    for name in ("batch_size", "n_iter", "num_images"):
-        value = getattr(asked, name)
-        if value is not None and value < 1:
+    for name in ("batch_size", "n_iter"):
+        if getattr(asked, name) < 1:
             raise InvalidRequest(f"{name} must be at least 1.", param=name)
     starts = len(asked.init_images) if isinstance(asked, Img2Img) and asked.mode != "edit" else 1
     batch = starts if starts > 1 else asked.batch_size
-    return asked.num_images or batch * asked.n_iter
+    return asked.num_images if asked.num_images is not None and asked.num_images >= 1 else batch * asked.n_iter
 
 
 def denoise_of(asked: Txt2Img | Img2Img) -> float:
@@ -259,6 +261,10 @@ def _dropped(asked: Txt2Img | Img2Img, steps: int | None) -> Iterator[Adjustment
         yield dropped("sampler_name", clip(sampler), SAMPLER, "the only sampler there is")
     if (asked.scheduler or "").lower() not in ("", "automatic", SCHEDULER.lower()):
         yield dropped("scheduler", clip(asked.scheduler or ""), SCHEDULER, "the only schedule there is")
+    for name in asked.untaken:
+        yield dropped(name, None, None, "A1111 has no such field, and its shape is none that is known here")
+    if asked.num_images is not None and asked.num_images < 1:
+        yield dropped("num_images", asked.num_images, None, "there must be at least one picture")
     for name in ("restore_faces", "tiling"):
         if getattr(asked, name):
             yield dropped(name, "true", None, "there is no such thing here")
