@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from reprlib import repr as brief
 from typing import Literal
 
+from adapters.sdapi.lists import STAND_IN, stands_in_for
 from adapters.sdapi.options import CONSTANTS, accepted
 from adapters.sdapi.payloads import Generation, Img2Img, Txt2Img
 from adapters.sdapi.refusals import InitImageNotFound, no_such_upscaler
@@ -25,13 +26,13 @@ PREVIEWS = 2
 RESIZE_MODES = (0, 1, 2, 3)
 GUIDANCE_FIELDS = ("guidance", "distilled_cfg_scale", "distilled_guidance", "cfg_scale")
 """The first one given counts."""
-HR_UPSCALER, LATENT = "Latent", "Latent"
+HR_UPSCALER = "Latent"
 HR_UPSCALERS: Mapping[str, Literal["lanczos", "nearest"]] = {
     "None": "lanczos",
     "Lanczos": "lanczos",
     "Nearest": "nearest",
 }
-"""A1111 resizes with Lanczos where the upscaler is None. Latent ones, its default, become Lanczos, too."""
+"""A1111 resizes with Lanczos where the upscaler is None. Latent ones, its default, and models become Lanczos, too."""
 SCRIPTS = frozenset(
     {"comments", "controlnet", "extra options", "hypertile", "refiner", "sampler", "seed", "soft inpainting"}
 )
@@ -145,7 +146,7 @@ def second_pass_of(asked: Txt2Img | Img2Img, limits: Limits) -> SecondPassReques
     if not isinstance(asked, Txt2Img) or not asked.enable_hr:
         return None
     upscaler = asked.hr_upscaler or HR_UPSCALER
-    if upscaler not in HR_UPSCALERS and not upscaler.startswith(LATENT):
+    if upscaler not in HR_UPSCALERS and not stands_in_for(upscaler):
         raise no_such_upscaler(upscaler)
     width, height = second_size(asked)
     return SecondPassRequest(
@@ -276,8 +277,11 @@ def _dropped(asked: Txt2Img | Img2Img, steps: int | None) -> Iterator[Adjustment
 
 
 def _dropped_of_hires(asked: Txt2Img) -> Iterator[Adjustment]:
-    if (asked.hr_upscaler or "").startswith(LATENT):
-        yield dropped("hr_upscaler", clip(asked.hr_upscaler or ""), "Lanczos", "pictures are enlarged, not latents")
+    upscaler = asked.hr_upscaler or ""
+    if upscaler not in HR_UPSCALERS and stands_in_for(upscaler):
+        is_latent = upscaler.lower().startswith("latent")
+        reason = "pictures are enlarged, not latents" if is_latent else "that model is not here"
+        yield dropped("hr_upscaler", clip(upscaler), STAND_IN, reason)
     if asked.hr_negative_prompt:
         yield dropped("hr_negative_prompt", clip(asked.hr_negative_prompt), None, "these models take none")
     for name, used in (("hr_checkpoint_name", None), ("hr_sampler_name", SAMPLER), ("hr_scheduler", SCHEDULER)):
