@@ -48,6 +48,8 @@ class Places:
         """With the loop's time at which it was told."""
         self.coming: Callable[[Job], ProgressEvent | None] = lambda _: None
         """How far the download is that a waiting job needs first."""
+        self.is_down: Callable[[Lane], bool] = lambda _: False
+        """Whether nobody can say when a lane goes on: nothing is foretold then."""
 
     async def start(self) -> None:
         """Remember what was learned, and what waits."""
@@ -83,7 +85,7 @@ class Places:
         """Whether a forecast told now counts: nobody can foretell how fast the hub sends."""
         is_paused, model = self._store.is_paused(lane), job.plan.model
         foretold = lane != "network" and not {model, job.id} & self._forecaster.coming().keys()
-        return foretold and not is_paused and self._store.depth(lane) <= HELD_TO
+        return foretold and not is_paused and not self.is_down(lane) and self._store.depth(lane) <= HELD_TO
 
     def look(self) -> None:
         """Forecasts may have changed without an event: a download goes on."""
@@ -99,6 +101,8 @@ class Places:
     def forecast(self, job: Job) -> Forecast | None:
         """When a job is expected to begin and to be done; None once it has ended."""
         lane = lane_of(job.plan)
+        if self.is_down(lane):
+            return None
         return self._forecaster.of(job.id, self._store.order(lane), is_paused=self._store.is_paused(lane))
 
     async def newest(self, jobs: Sequence[Job]) -> AsyncIterator[ProgressEvent | PlaceEvent]:
@@ -177,7 +181,7 @@ class Places:
 
     def _now(self, lane: Lane, position: int, job_id: str) -> PlaceEvent | None:
         """None where it has begun meanwhile."""
-        if not self._forecaster.is_waiting(job_id):
+        if not self._forecaster.is_waiting(job_id) or self.is_down(lane):
             return None
         line, is_paused = self._store.order(lane), self._store.is_paused(lane)
         found = self._forecaster.of(job_id, line, is_paused=is_paused)

@@ -105,6 +105,7 @@ class JobService:
             rights=options.rights,
             wake=lambda: self._lane.wake(),
         )
+        self._places.is_down = lambda lane: lane == "engine" and engine.status.state == "down"
         self._forecaster.coming, self._places.coming = self.downloads.due, self.downloads.newest
         self._lane = EngineLane(
             store=store,
@@ -325,6 +326,16 @@ class JobService:
     def forecast(self, job: Job) -> Forecast | None:
         """When a job is expected to begin and to be done, from now; None once it has ended."""
         return self._places.forecast(job)
+
+    def waits_for(self, job: Job) -> str | None:
+        """Why a queued job is not begun, as one sentence for clients; None where it only waits for its turn."""
+        if job.state is not State.QUEUED:
+            return None
+        lane = lane_of(job.plan)
+        if lane == "engine" and not self._engine.status.works:
+            status = self._engine.status
+            return f"The engine is down: {status.reason}" if status.state == "down" else "The engine starts."
+        return self.faults.get(lane) or ("The queue is paused." if self._store.is_paused(lane) else None)
 
     @property
     def forecast_record(self) -> Record:

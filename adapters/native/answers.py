@@ -92,7 +92,11 @@ def to_forecast(forecast: Forecast) -> ForecastShown:
 
 
 def to_job(
-    job: Job, position: int | None, progress: Progress | None = None, forecast: Forecast | None = None
+    job: Job,
+    position: int | None,
+    progress: Progress | None = None,
+    forecast: Forecast | None = None,
+    waits_for: str | None = None,
 ) -> JobShown:
     """A job without its pictures' bytes."""
     assert job.state is not None
@@ -127,6 +131,8 @@ def to_job(
         shown["width"], shown["height"], shown["seeds"] = job.plan.width_px, job.plan.height_px, [job.plan.seed]
     if progress is not None:
         shown["progress_detail"] = to_progress(progress)
+    if waits_for is not None:
+        shown["waits_for"] = waits_for
     if forecast is not None:
         shown["forecast"] = to_forecast(forecast)
     if job.images:

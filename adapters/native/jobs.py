@@ -36,7 +36,8 @@ async def shown(request: Request, job: Job) -> JobShown:
     if job.state is not None and job.state.terminal:
         return to_job(job, None)
     progress = service.progress(job.id) or service.downloads.waits(job)
-    return to_job(job, await service.queue.position(job.id), progress, service.forecast(job))
+    position = await service.queue.position(job.id)
+    return to_job(job, position, progress, service.forecast(job), service.waits_for(job))
 
 
 async def generate(request: Request) -> Response:

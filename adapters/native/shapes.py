@@ -105,7 +105,11 @@ class LoraWorn(TypedDict):
 
 
 class JobShown(TypedDict):
-    """A job. `position` counts the jobs before it; it and `eta_seconds` are null once it has ended. Times are UTC."""
+    """A job. `position` counts the jobs before it; it and `eta_seconds` are null once it has ended. Times are UTC.
+
+    `waits_for` says why nothing begins: the engine is down, a disk is full, the queue is paused. Nothing is foretold
+    while the engine is down.
+    """
 
     id: str
     job_id: str
@@ -131,6 +135,7 @@ class JobShown(TypedDict):
     seeds: NotRequired[list[int]]
     loras: NotRequired[list[LoraWorn]]
     progress_detail: NotRequired[ProgressShown]
+    waits_for: NotRequired[str]
     forecast: NotRequired[ForecastShown]
     image_ids: NotRequired[list[str]]
     image_urls: NotRequired[list[str]]

@@ -8,6 +8,9 @@ from typing import Any
 from engine.protocol import Generate, Upscale
 from gateway.job import Job, Progress, State
 
+BEFORE_DRAWING = {"waiting": "Waiting...", "downloading": "Downloading the model", "loading": "Loading the model"}
+"""`textinfo` in the phases before the first step. Source: A1111 1.10.1 `shared.state.textinfo`."""
+
 
 def progress_of(
     job: Job | None, progress: Progress | None, *, owner: str, with_image: bool, skipped: bool = False
@@ -16,9 +19,11 @@ def progress_of(
 
     Source: A1111 1.10.1 progressapi; `current_image` is bare base64 of a small JPEG.
     """
-    if job is None or progress is None:
+    if job is None:
         return _body(0.0, 0.0, _state("", 0))
     is_own = job.owner == owner
+    if progress is None:
+        return waiting_of(job, "Waiting...", 0.0) if is_own else _body(0.0, 0.0, _state("another client's job", 1))
     passes, at, step, steps = _pass(job, progress)
     state = _state(
         _name(job, progress) if is_own else "another client's job",
@@ -31,7 +36,15 @@ def progress_of(
         interrupted=job.cancel_requested is not None,
     )
     preview = progress.preview.jpeg_base64 if with_image and is_own and progress.preview else None
-    return _body(min(1.0, 0.01 + progress.fraction), progress.seconds_left or 0.0, state, preview)
+    text = BEFORE_DRAWING.get(progress.phase) if is_own else None
+    return _body(min(1.0, 0.01 + progress.fraction), progress.seconds_left or 0.0, state, preview, text)
+
+
+def waiting_of(job: Job, text: str, eta_s: float) -> dict[str, Any]:
+    """The same of the caller's own job that waits while nothing is drawn; `text` says why."""
+    pictures = len(job.plan.seeds) if isinstance(job.plan, Generate) else 1
+    state = _state(_kind(job), pictures, job_timestamp=timestamp(job.created_at))
+    return _body(0.0, eta_s, state, text=text)
 
 
 def running_task(progress: Progress, *, seen: int, with_image: bool) -> dict[str, Any]:
@@ -55,10 +68,10 @@ def running_task(progress: Progress, *, seen: int, with_image: bool) -> dict[str
     }
 
 
-def waiting_task(state: State | None, place: tuple[int, int] | None) -> dict[str, Any]:
-    """Of one task that is not drawn now: it waits, it is over, or nobody knows it."""
+def waiting_task(state: State | None, place: tuple[int, int] | None, reason: str | None = None) -> dict[str, Any]:
+    """Of one task that is not drawn now: it waits, it is over, or nobody knows it. `reason`: why nothing begins."""
     queued = state in (State.QUEUED, State.RUNNING)
-    text = f"In queue: {place[0]}/{place[1]}" if queued and place else "Waiting..."
+    text = reason or (f"In queue: {place[0]}/{place[1]}" if queued and place else "Waiting...")
     return {
         "active": False,
         "queued": queued,
@@ -92,12 +105,16 @@ def _pass(job: Job, progress: Progress) -> tuple[int, int, int, int]:
 
 
 def _name(job: Job, progress: Progress) -> str:
+    if isinstance(job.plan, Generate) and progress.pictures > 1:
+        return f"Batch {min(progress.image + 1, progress.pictures)} out of {progress.pictures}"
+    return _kind(job)
+
+
+def _kind(job: Job) -> str:
     if isinstance(job.plan, Upscale):
         return "extras"
     if not isinstance(job.plan, Generate):
         return "load_model"
-    if progress.pictures > 1:
-        return f"Batch {min(progress.image + 1, progress.pictures)} out of {progress.pictures}"
     return "scripts_txt2img" if job.plan.init_image is None else "scripts_img2img"
 
 
@@ -125,11 +142,13 @@ def _state(
     }
 
 
-def _body(progress: float, eta_s: float, state: dict[str, Any], image: str | None = None) -> dict[str, Any]:
+def _body(
+    progress: float, eta_s: float, state: dict[str, Any], image: str | None = None, text: str | None = None
+) -> dict[str, Any]:
     return {
         "progress": progress,
         "eta_relative": eta_s,
         "state": state,
         "current_image": image,
-        "textinfo": None,
+        "textinfo": text,
     }

@@ -12,7 +12,7 @@ from adapters.base import core_of, owner_of
 from adapters.sdapi.kept import kept
 from adapters.sdapi.lenient import TRUE
 from adapters.sdapi.payloads import TaskProgress
-from adapters.sdapi.progress import progress_of, running_task, waiting_task
+from adapters.sdapi.progress import progress_of, running_task, waiting_of, waiting_task
 from adapters.sdapi.routing import INTERNAL, PROTOCOL, body_of, get, post
 from adapters.sdapi.tasks import MOST_TASKS
 from engine.protocol import Generate, Upscale
@@ -28,10 +28,23 @@ async def progress(request: Request) -> Response:
     service = core_of(request).service
     job = service.running()
     newest = service.progress(job.id) if job else None
+    owner = owner_of(request)
+    if job is None and (waiting := await _own_waiting(request)) is not None:
+        forecast = service.forecast(waiting)
+        place = await _place(request, waiting.id)
+        text = service.waits_for(waiting) or (f"In queue: {place[0]}/{place[1]}" if place else "Waiting...")
+        return JSONResponse(waiting_of(waiting, text, 0.0 if forecast is None else forecast.expected_s))
     skip = request.query_params.get("skip_current_image", "").lower() in TRUE
     skipped = job is not None and kept(core_of(request)).skipped == job.id
-    body = progress_of(job, newest, owner=owner_of(request), with_image=not skip, skipped=skipped)
+    body = progress_of(job, newest, owner=owner, with_image=not skip, skipped=skipped)
     return JSONResponse(body)
+
+
+async def _own_waiting(request: Request) -> Job | None:
+    found = await core_of(request).service.list_jobs(
+        owner=owner_of(request), protocol=PROTOCOL, states=(State.QUEUED,), limit=1
+    )
+    return found[0] if found else None
 
 
 async def interrupt(request: Request) -> Response:
@@ -70,7 +83,10 @@ async def task_progress(request: Request) -> Response:
     newest = service.progress(job_id) if job_id else None
     if newest is not None:
         return JSONResponse(running_task(newest, seen=asked.id_live_preview, with_image=asked.live_preview))
-    return JSONResponse(waiting_task(await _state(request, job_id), await _place(request, job_id)))
+    reason = None
+    with contextlib.suppress(JobNotFound):
+        reason = service.waits_for(await service.get(job_id)) if job_id else None
+    return JSONResponse(waiting_task(await _state(request, job_id), await _place(request, job_id), reason))
 
 
 async def _state(request: Request, job_id: str | None) -> State | None:

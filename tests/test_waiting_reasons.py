@@ -1,0 +1,79 @@
+"""What each protocol says of a job that waits while nothing is drawn: that it waits and why, not that all is idle."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.live import Live, live
+
+SMALL: dict[str, Any] = {"prompt": "x", "width": 64, "height": 64, "steps": 1}
+OTHER = {"X-Client-Id": "other"}
+
+
+def progress(gateway: Live, **headers: str) -> dict[str, Any]:
+    answer: dict[str, Any] = httpx.get(f"{gateway.url}/sdapi/v1/progress", headers=headers).json()
+    return answer
+
+
+def seen(gateway: Live, text: str) -> dict[str, Any]:
+    """The progress once it says so."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        if text in ((found := progress(gateway))["textinfo"] or ""):
+            return found
+        time.sleep(0.02)
+    raise AssertionError(found)
+
+
+def test_a_job_that_waits_for_a_dead_engine_says_so_and_foretells_nothing(tmp_path: Path) -> None:
+    with live(tmp_path, ready=False, fake_script={"start_fails": True}) as gateway, ThreadPoolExecutor() as pool:
+        while httpx.get(f"{gateway.url}/api/v1/health").json()["engine"]["state"] != "down":
+            time.sleep(0.05)
+        assert progress(gateway)["state"]["job_count"] == 0
+        drawn = pool.submit(
+            httpx.post, f"{gateway.url}/sdapi/v1/txt2img", json={**SMALL, "force_task_id": "task(1)"}, timeout=60
+        )
+        found = seen(gateway, "The engine is down")
+        assert (found["progress"], found["eta_relative"], found["state"]["job"]) == (0.0, 0.0, "scripts_txt2img")
+        assert found["state"]["job_count"] == 1
+        assert progress(gateway, **OTHER)["state"]["job_count"] == 0
+        task = httpx.post(f"{gateway.url}/internal/progress", json={"id_task": "task(1)"}).json()
+        assert (task["queued"], task["eta"]) == (True, None)
+        assert task["textinfo"].startswith("The engine is down")
+        job = httpx.post(f"{gateway.url}/api/v1/generate", json=SMALL).json()
+        assert job["waits_for"].startswith("The engine is down: ")
+        assert len(job["waits_for"]) > len("The engine is down: ")
+        assert job["eta_seconds"] is None
+        assert "forecast" not in job
+        for path in ("/api/v1/queue", "/api/v1/jobs"):
+            assert '"eta_seconds":null' in httpx.get(gateway.url + path).text.replace(" ", "")
+        gateway.stop()
+        assert drawn.result().status_code == 503
+
+
+def test_a_load_and_a_pause_are_told_as_such(tmp_path: Path) -> None:
+    with live(tmp_path, fake_script={"load_seconds": 1.0}) as gateway, ThreadPoolExecutor() as pool:
+        for _ in range(2):
+            drawn = pool.submit(httpx.post, f"{gateway.url}/sdapi/v1/txt2img", json=SMALL, timeout=60)
+            found = seen(gateway, "Loading the model")
+            assert found["state"]["job"] == "scripts_txt2img"
+            assert drawn.result().status_code == 200
+            assert progress(gateway)["state"]["job_count"] == 0
+            httpx.post(f"{gateway.url}/sdapi/v1/unload-checkpoint").raise_for_status()
+        httpx.post(f"{gateway.url}/api/v1/queue/pause").raise_for_status()
+        drawn = pool.submit(httpx.post, f"{gateway.url}/sdapi/v1/txt2img", json=SMALL, timeout=60)
+        assert seen(gateway, "The queue is paused.")["state"]["job_count"] == 1
+        httpx.post(f"{gateway.url}/api/v1/queue/resume").raise_for_status()
+        assert drawn.result().status_code == 200
+
+
+def test_at_the_first_start_a_job_waits_for_the_engine(tmp_path: Path) -> None:
+    with live(tmp_path, ready=False, fake_script={"start_seconds": 3.0}) as gateway, ThreadPoolExecutor() as pool:
+        drawn = pool.submit(httpx.post, f"{gateway.url}/sdapi/v1/txt2img", json=SMALL, timeout=60)
+        assert seen(gateway, "The engine starts.")["state"]["job_count"] == 1
+        assert drawn.result().status_code == 200
