@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.access.tickets import LIVES_S, MOST, Tickets
+from gateway.access.tickets import LIVES_S, MOST, PASS_LIVES_S, Opened, Tickets
 from tests.live import Live, live
 from tests.native_support import SMALL, client_of, read, submit
 
@@ -83,7 +83,7 @@ def test_with_keys_a_ticket_opens_the_stream_of_one_job_or_of_all_and_nothing_el
         given = ticket(job_id=job_id)
         assert given["url"] == f"/api/v1/jobs/{job_id}/stream?ticket={given['ticket']}"
         assert named(browser, given["url"] + "&images=false")[-1] == "complete"
-        again = browser.get(keyed.url + given["url"])
+        again = httpx.get(keyed.url + given["url"])
         assert (again.status_code, again.json()["code"]) == (401, "UNAUTHORIZED")
         assert "ticket" in again.json()["error"]
         snapshot = next(event for event in read(browser, ticket()["url"][7:]) if "event" in event)
@@ -94,6 +94,61 @@ def test_with_keys_a_ticket_opens_the_stream_of_one_job_or_of_all_and_nothing_el
         assert refused.status_code == 401
     assert "ticket=" not in keyed.logged()
     assert given["ticket"] not in keyed.logged()
+
+
+def test_a_browser_that_opened_a_stream_opens_it_again_where_the_connection_was_lost(keyed: Live) -> None:
+    """As an EventSource does by itself: the same address, its cookies, and the last id it heard."""
+    with having(keyed, BOSS) as boss, having(keyed, None) as browser, having(keyed, None) as thief:
+        job_id = submit(boss)["job_id"]
+        for path, asked in ((f"/jobs/{job_id}/stream", {"job_id": job_id}), ("/events", {})):
+            url = boss.post("/tickets", json=asked).json()["url"]
+            with browser.stream("GET", keyed.url + url) as first:
+                assert first.status_code == 200
+                cookie = first.headers["set-cookie"]
+            assert {"HttpOnly", "SameSite=Strict", f"Path=/api/v1{path}"} <= set(cookie.split("; "))
+            for _ in range(2):
+                with browser.stream("GET", keyed.url + url) as again:
+                    assert again.status_code == 200
+                    assert "set-cookie" not in again.headers
+            assert thief.get(keyed.url + url).status_code == 401
+            other = boss.post("/tickets", json=asked).json()["url"]
+            name = cookie.partition("=")[0]
+            stolen = {"Cookie": f"{name}=x; {cookie.partition(';')[0]}"}
+            assert thief.get(keyed.url + url, headers={"Cookie": f"{name}=x"}).status_code == 401
+            with thief.stream("GET", keyed.url + other, headers=stolen) as opened:
+                assert opened.status_code == 200, "a fresh ticket needs no cookie"
+            assert thief.get(keyed.url + "/api/v1/jobs", headers=stolen).status_code == 401
+        url = boss.post("/tickets", json={"job_id": job_id}).json()["url"]
+        last = [event for event in read(browser, url.removeprefix("/api/v1")) if "event" in event][-1]
+        assert last["event"] == "complete"
+        over = browser.get(keyed.url + url, headers={"Last-Event-ID": last["id"]})
+        assert over.status_code == 204, "an EventSource stops asking"
+    assert "mflux-gateway-stream" not in keyed.logged()
+
+
+def test_a_pass_ends_after_a_day_and_passes_do_not_pile_up() -> None:
+    clock = Clock()
+    tickets = Tickets(clock)
+
+    def used() -> tuple[str, dict[str, str]]:
+        ticket = tickets.give("me", "/a")
+        opened = tickets.open(ticket, "/a", {})
+        assert opened is not None
+        assert opened.cookie is not None
+        name, _, value = opened.cookie.decode().partition(";")[0].partition("=")
+        return ticket, {name: value}
+
+    ticket, cookies = used()
+    assert tickets.open(ticket, "/a", cookies) == Opened("me")
+    assert tickets.open(ticket, "/b", cookies) is None
+    assert tickets.open(ticket, "/a", {}) is None
+    another, _ = used()
+    assert tickets.open(another, "/a", cookies) is None
+    clock.now += PASS_LIVES_S
+    assert tickets.open(ticket, "/a", cookies) is None
+    for _ in range(MOST + 10):
+        used()
+    assert len(tickets._passes) <= MOST
 
 
 def test_a_ticket_is_given_for_ones_own_jobs_only(keyed: Live) -> None:
@@ -116,7 +171,7 @@ def test_without_keys_a_ticket_carries_the_name_a_client_calls_itself_by(tmp_pat
         assert browser.get(f"/jobs/{job_id}/stream").status_code == 404
         url = mine.post("/tickets", json={"job_id": job_id}).json()["url"]
         assert named(browser, url)[-1] == "complete"
-        assert browser.get(gateway.url + url).status_code == 401
+        assert httpx.get(gateway.url + url).status_code == 401
 
 
 def test_the_seventeenth_stream_of_a_client_is_refused_and_others_are_not(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ class Rendered(Protocol):
 Render = Callable[[str, GatewayError], Rendered]
 
 ORIGINS_TOLD = 20
+COOKIE_BYTES = 16 * 1024
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -159,7 +160,8 @@ class Guard:
         if scope["type"] != "http":
             return
         headers = dict(reversed(scope["headers"]))  # the first of equal names counts
-        answer = _Answer(send, self._response_headers(scope, headers))
+        added = self._response_headers(scope, headers)
+        answer = _Answer(send, added)
         bounds = BodyBounds(
             most_bytes=self._body_limit(scope["path"]),
             deadline_s=self._http.body_deadline_s,
@@ -174,7 +176,7 @@ class Guard:
             if preflight := self._preflight(scope, headers):
                 await answer.whole(204, preflight, b"")
                 return
-            self._check_key(scope, headers)
+            self._check_key(scope, headers, added)
             self._check_body(scope, headers, bounds, lease)
         except GatewayError as error:
             await self._refuse(scope, error, answer, body)
@@ -284,7 +286,7 @@ class Guard:
             answer.append((b"access-control-allow-private-network", b"true"))
         return answer
 
-    def _check_key(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+    def _check_key(self, scope: Scope, headers: dict[bytes, bytes], added: Headers) -> None:
         peer = scope["client"][0] if scope.get("client") else "unknown"
         client = client_id(headers)
         state = scope.setdefault("state", {})
@@ -292,10 +294,12 @@ class Guard:
         given = credential(headers)
         ticket = _ticket(scope) if given is None or not self._keys else None
         if ticket is not None:
-            owner = self._tickets.take(ticket, scope["path"])
-            if owner is None:
+            opened = self._tickets.open(ticket, scope["path"], _cookies(headers))
+            if opened is None:
                 raise Unauthorized("The ticket was used, is past its time, or is for another address.")
-            state["owner"] = owner
+            state["owner"] = opened.owner
+            if opened.cookie is not None:
+                added.append((b"set-cookie", opened.cookie))
             return
         if not self._keys:
             return
@@ -402,6 +406,11 @@ def _ticket(scope: Scope) -> str | None:
         return None
     given = parse_qs(scope["query_string"].decode("latin-1")).get("ticket")
     return given[-1] if given else None
+
+
+def _cookies(headers: dict[bytes, bytes]) -> dict[str, str]:
+    pairs = headers.get(b"cookie", b"")[:COOKIE_BYTES].decode("latin-1").split(";")
+    return {name.strip(): value.strip() for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def _challenge(scope: Scope) -> Headers:
