@@ -137,6 +137,8 @@ def check_answer(path: str, method: str, answer: Any, asked: Any) -> None:
             assert answer == {"version": 2}
         case _, "/controlnet/model_list" | "/controlnet/module_list" as path:
             assert isinstance(answer[path.removeprefix("/controlnet/")], list)
+        case _, "/config":
+            assert {part["props"]["elem_id"] for part in answer["components"]} >= {"txt2img_hr_upscaler"}
         case _, "options":
             assert answer["sd_model_checkpoint"]
             assert answer["samples_format"] == "png"

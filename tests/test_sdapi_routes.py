@@ -225,6 +225,19 @@ def test_an_upscaler_that_every_a1111_has_is_done_by_what_is_there_and_told(clie
     assert (told["param"], told["asked"], told["used"]) == ("hr_upscaler", name, "Lanczos")
 
 
+def test_the_menus_that_aiya_looks_for_are_in_the_pages_config(client: httpx.Client) -> None:
+    """As AIYA's settings read them: by `props.elem_id`, after `/login` was tried."""
+    root = str(client.base_url).removesuffix("/sdapi/v1/").removesuffix("/sdapi/v1")
+    components = httpx.get(f"{root}/config").json()["components"]
+    menus = {part["props"]["elem_id"]: part["props"]["choices"] for part in components}
+    assert menus["txt2img_hr_upscaler"] == ["Latent", "None", "Lanczos", "Nearest"]
+    assert menus["setting_sd_lora"][0] == "None"
+    for name in menus["txt2img_hr_upscaler"]:
+        body = {**SMALL, "enable_hr": True, "hr_scale": 2, "hr_upscaler": name}
+        assert client.post("txt2img", json=body).status_code == 200
+    assert httpx.get(f"{root}/config/x").status_code == 404
+
+
 def test_an_unknown_upscaler_is_a1111s_own_error(client: httpx.Client) -> None:
     response = client.post("extra-single-image", json={"image": INIT, "upscaler_1": "4x-UltraSharp"})
     assert response.status_code == 500

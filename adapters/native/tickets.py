@@ -18,8 +18,8 @@ from gateway.access.tickets import LIVES_S
 async def ticket(request: Request) -> Response:
     """POST tickets: Get an address that an EventSource may open without a key, once, within a minute.
 
-    It is that of one job's stream, or of all your jobs'. The browser that opened it opens it again where the connection was
-    lost, by a cookie for that address alone; after a restart of the gateway ask for another one.
+    It is that of one job's stream, or of all your jobs'. The browser that opened it opens it again where the connection
+    was lost, by a cookie for that address alone; after a restart of the gateway ask for another one.
     """
     asked = await parse(TicketBody, request)
     path = f"{PREFIX}/events"

@@ -8,7 +8,7 @@ from adapters.sdapi.control import PREFIX as CONTROLNET
 from adapters.sdapi.described import DESCRIBED, Problem
 from adapters.sdapi.faults import render_error
 from adapters.sdapi.routes import IMAGE_PATHS, ROUTES
-from adapters.sdapi.routing import INTERNAL, PREFIX, PROTOCOL
+from adapters.sdapi.routing import INTERNAL, PAGE_CONFIG, PREFIX, PROTOCOL
 from adapters.sdapi.timing import timed
 from adapters.sdapi.watching import OPEN_PATHS
 
@@ -19,7 +19,7 @@ ADAPTER = Adapter(
     render_error=render_error,
     image_paths=IMAGE_PATHS,
     open_paths=OPEN_PATHS,
-    more_prefixes=(INTERNAL, CONTROLNET),
+    more_prefixes=(INTERNAL, CONTROLNET, PAGE_CONFIG),
     described=DESCRIBED,
     error=Problem,
     around=timed,

@@ -22,7 +22,7 @@ from adapters.sdapi.payloads import (
     TaskProgress,
     Txt2Img,
 )
-from adapters.sdapi.routing import INTERNAL, PREFIX
+from adapters.sdapi.routing import INTERNAL, PAGE_CONFIG, PREFIX
 from gateway.openapi import Operation
 
 Row = dict[str, Any]
@@ -95,6 +95,12 @@ class Memory(TypedDict):
     cuda: Row
 
 
+class PageConfig(TypedDict):
+    """Menus of A1111's page, as its clients look for them by `props.elem_id`."""
+
+    components: list[Row]
+
+
 class ControlModels(TypedDict):
     model_list: list[str]
 
@@ -159,6 +165,7 @@ _INTERNAL = {
     "POST /progress": Operation(body=TaskProgress, answer=TaskShown),
     "GET /pending-tasks": Operation(answer=Pending),
 }
+_PAGE = {f"GET {PAGE_CONFIG}": Operation(answer=PageConfig)}
 _CONTROLNET = {
     "GET /model_list": Operation(answer=ControlModels),
     "GET /module_list": Operation(answer=ControlModules),
@@ -172,4 +179,4 @@ def _below(prefix: str, table: dict[str, Operation]) -> dict[str, Operation]:
     return {name.replace(" ", f" {prefix}", 1): operation for name, operation in table.items()}
 
 
-DESCRIBED = {**_below(PREFIX, _SDAPI), **_below(INTERNAL, _INTERNAL), **_below(CONTROLNET, _CONTROLNET)}
+DESCRIBED = {**_PAGE, **_below(PREFIX, _SDAPI), **_below(INTERNAL, _INTERNAL), **_below(CONTROLNET, _CONTROLNET)}

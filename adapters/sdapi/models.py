@@ -10,13 +10,14 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.base import attached, core_of, owner_of, raise_for
 from adapters.sdapi.kept import checkpoint_of, chosen
-from adapters.sdapi.lists import cmd_flags
+from adapters.sdapi.lists import UPSCALERS, cmd_flags
 from adapters.sdapi.loras import lora_rows
 from adapters.sdapi.memory import memory
 from adapters.sdapi.options import accepted, checkpoint_rows, options_of
 from adapters.sdapi.payloads import OptionsBody
 from adapters.sdapi.refusals import AsA1111
-from adapters.sdapi.routing import body_of, get, origin_of, post
+from adapters.sdapi.request import HR_UPSCALER, HR_UPSCALERS
+from adapters.sdapi.routing import PAGE_CONFIG, body_of, get, origin_of, post
 from adapters.sdapi.styles import styles_of
 from adapters.sdapi.tags import without_hash
 from gateway.errors import GatewayError, ModelNotFound, ModelNotOnDisk
@@ -81,6 +82,26 @@ async def loras(request: Request) -> Response:
     return JSONResponse(await core_of(request).library.loras.off_loop(lora_rows, core_of(request).library.loras))
 
 
+async def page_config(request: Request) -> Response:
+    """The menus of A1111's page that no other list has: LoRAs, and upscalers as older clients find them.
+
+    Source: Gradio 3's `/config`, as AIYA reads it.
+    """
+    library = core_of(request).library.loras
+    names = [row["name"] for row in await library.off_loop(lora_rows, library)]
+    upscalers = [row["name"] for row in UPSCALERS]
+    menus = {
+        "setting_sd_lora": ["None", *names],
+        "txt2img_hr_upscaler": [HR_UPSCALER, *HR_UPSCALERS],
+        "extras_upscaler_1": upscalers,
+    }
+    components = [
+        {"id": number, "type": "dropdown", "props": {"elem_id": name, "choices": choices}}
+        for number, (name, choices) in enumerate(menus.items())
+    ]
+    return JSONResponse({"components": components})
+
+
 async def prompt_styles(request: Request) -> Response:
     """Of the file that the settings name."""
     found = await asyncio.to_thread(styles_of, core_of(request).settings.generation.styles_file)
@@ -102,6 +123,7 @@ ROUTES = (
     post("/options", post_options),
     get("/sd-models", sd_models),
     get("/loras", loras),
+    get(PAGE_CONFIG, page_config, ""),
     get("/prompt-styles", prompt_styles),
     get("/cmd-flags", get_cmd_flags),
     get("/memory", get_memory),

@@ -19,6 +19,7 @@ from gateway.service import Origin
 PREFIX = "/sdapi/v1"
 INTERNAL = "/internal"
 """Where A1111's own page asks; some clients do, too."""
+PAGE_CONFIG = "/config"
 PROTOCOL = "sdapi"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
