@@ -35,12 +35,17 @@ def serve(words: Sequence[str]) -> None:
         sys.exit(_complain(error, 2))
 
     from adapters import ADAPTERS
-    from gateway import logs
+    from gateway import descriptors, logs
     from gateway.app import build_app, build_core
     from gateway.errors import GatewayError
     from gateway.server import ServerError, run
 
     logs.setup(settings.log.level)
+    descriptors.raise_limit()
+    try:
+        settings = descriptors.fitted(settings)
+    except OSError as error:
+        sys.exit(_complain(error, 1))
     try:
         core = build_core(settings)
         app = build_app(core, ADAPTERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -177,17 +178,17 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
     """Start before the first request, stop after the last; a store that cannot be taken is told in one sentence."""
     await receive()
     try:
-        core.pictures.prepare()
+        await asyncio.to_thread(core.pictures.prepare)
         await core.service.start()
     except (StoreLocked, StoreCorrupt, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         await send({"type": "lifespan.startup.failed", "message": str(reason)})
         return
-    log.info("started", extra={"model": core.library.default, "is_embedded": core.draws_embedded})
+    if not core.service.is_stopping:
+        log.info("started", extra={"model": core.library.default, "is_embedded": core.draws_embedded})
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    await core.service.stop()
-    await core.decoder.close()
+    await asyncio.gather(core.service.stop(), core.decoder.close())
     await send({"type": "lifespan.shutdown.complete"})
 
 

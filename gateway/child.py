@@ -47,13 +47,16 @@ async def next_frame(child: asyncio.subprocess.Process, most_bytes: int) -> byte
 
 
 async def log_stderr(child: asyncio.subprocess.Process, log: logging.Logger) -> None:
-    """What the child complains of goes to the log, a line each."""
+    """What the child complains of goes to the log, a line each: read until it ends, or the child would wait for us."""
     assert child.stderr is not None
     while True:
+        await asyncio.sleep(0)  # lines that are here already come without waiting, and a child may say many
         try:
             line = await child.stderr.readline()
         except ValueError:  # a line beyond the reader's limit
             continue
+        except OSError:
+            return
         if not line:
             return
         log.info("%s", line.decode(errors="replace").rstrip(), extra={"pid": child.pid})

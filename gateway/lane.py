@@ -34,6 +34,7 @@ from engine.protocol import (
     Succeeded,
     Upscale,
 )
+from gateway.descriptors import is_out, patiently
 from gateway.errors import InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFull
 from gateway.forecast import Forecaster
 from gateway.hub import Hub
@@ -127,7 +128,7 @@ class EngineLane(LaneRunner):
     async def _do(self, lease: Lease) -> None:
         job = self.running = lease.job
         self._hub.begin(job.id, _count(job.plan), job.first_undrawn)
-        command = await self._command(job)
+        command = await patiently(lambda: self._command(job))
         if isinstance(command, Failed):
             return await self._end(lease, command)
         if self._unsaved is not None and _weights(self._unsaved) != _weights(command):
@@ -161,7 +162,7 @@ class EngineLane(LaneRunner):
         finishing.add_done_callback(self._finishing.discard)
 
     async def _command(self, job: Job) -> Run | Failed:
-        """What the engine is told, or why the job cannot be done any more."""
+        """What the engine is told, or why the job cannot be done any more. Raises: OSError where no file can be open."""
         plan = job.plan
         assert not isinstance(plan, Ocr | Download), "the store gives this lane its own jobs only"
         try:
@@ -176,7 +177,9 @@ class EngineLane(LaneRunner):
             return Failed(code="engine_oom", message=f"Insufficient memory. {error.details['suggestion']}.")
         except KeyError:
             return Failed(code="bad_input", message="An input picture or a LoRA is gone.")
-        except OSError:
+        except OSError as error:
+            if is_out(error):
+                raise
             log.exception("the input picture could not be laid out", extra={"job": job.id})
             return Failed(code="disk_full", message=StorageFull.message)
         return Run(
@@ -274,9 +277,8 @@ class EngineLane(LaneRunner):
             cut_short=drawn.cut_short,
         )
         try:
-            await asyncio.to_thread(
-                self._pictures.keep, self._spool / drawn.spool, name, drawing_of(job.plan, drawn.seed)
-            )
+            drawing = drawing_of(job.plan, drawn.seed)
+            await patiently(lambda: asyncio.to_thread(self._pictures.keep, self._spool / drawn.spool, name, drawing))
             if earlier is not None and (failure := await earlier) is not None:
                 return failure
             event = await self._store.record(lease, done)

@@ -112,6 +112,9 @@ class JobService:
         self.queue = QueueControl(store, self._places, self._lane.wake)
         self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr, network)}
         self._listeners: list[Hear] = []
+        self._starting: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self._has_started = False
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._disks = (spool.parent, pictures.folder)
@@ -123,7 +126,22 @@ class JobService:
         self._listeners.append(hear)
 
     async def start(self) -> None:
-        """Recover what an earlier process left, then begin to run jobs. Raises: StoreLocked, StoreCorrupt."""
+        """Recover what an earlier process left, then begin to run jobs; a stop that begins first cuts it short.
+
+        Raises: StoreLocked, StoreCorrupt.
+        """
+        if self._stopping:
+            return
+        starting = self._starting = asyncio.create_task(self._start(), name="start")
+        try:
+            await asyncio.wait({starting})
+        except asyncio.CancelledError:
+            starting.cancel()
+            raise
+        if not starting.cancelled():
+            starting.result()
+
+    async def _start(self) -> None:
         for job in await self._store.open(self._hear):
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
@@ -134,22 +152,38 @@ class JobService:
             await lane.start()
         self._spawn(self._retention.run())
         self._spawn(self._places.run())
+        self._has_started = True
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping
 
     async def stop(self) -> None:
         """Take no more jobs, give the running one back to the queue, stop the engine. Nothing is lost."""
         self.begin_stop()
+        assert self._leaving is not None
+        await self._leaving
+        await self.downloads.stop()
+        if self._has_started:
+            await self._places.keep()
+        await self._store.close()
+
+    def begin_stop(self) -> None:
+        """End the streams and the lanes with their children: called before the server waits for its connections."""
+        if not self._stopping:
+            self._stopping = True
+            self._hub.close()
+            self._leaving = asyncio.create_task(self._leave(), name="stop")
+
+    async def _leave(self) -> None:
+        """All lanes side by side: each of their children has its own time to go."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
-        await self.downloads.stop()
-        await self._places.keep()
-        await self._store.close()
-
-    def begin_stop(self) -> None:
-        """End the streams: called before the server waits for its connections."""
-        self._stopping = True
-        self._hub.close()
 
     # ---- in --------------------------------------------------------------------------------------
 

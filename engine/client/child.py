@@ -99,14 +99,18 @@ class Child(asyncio.SubprocessProtocol):
         self._ping = (self._pings, timer)
         self.say(Ping(nonce=self._pings))
 
-    def leave(self) -> None:
-        """Ask the child to go by closing its stdin; it is killed where it does not."""
+    def leave(self, within_s: float | None = None) -> None:
+        """Ask the child to go by closing its stdin; it is killed where it does not, by `within_s` at the latest."""
         if self.doom is None:
             self.doom = "stop"
         stdin = self._stdin()
         if stdin is not None:
             stdin.close()
-        self._later(self._options.eof_grace_s, self._terminate)
+        if within_s is None:
+            self._later(self._options.eof_grace_s, self._terminate)
+        else:
+            self._later(within_s / 2, self._signal, signal.SIGTERM)
+            self._later(within_s, self._signal, signal.SIGKILL)
 
     def kill(self, why: Doom) -> None:
         """SIGTERM, then SIGKILL. The first reason stands."""

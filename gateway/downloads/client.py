@@ -54,8 +54,9 @@ async def fetched(asked: Fetch) -> AsyncGenerator[Answer]:
     listening = asyncio.create_task(log_stderr(child, log))
     try:
         assert child.stdin is not None
-        child.stdin.write(framed(asked.model_dump_json().encode()))
-        await child.stdin.drain()
+        async with asyncio.timeout(SILENCE_S):
+            child.stdin.write(framed(asked.model_dump_json().encode()))
+            await child.stdin.drain()
         while True:
             async with asyncio.timeout(SILENCE_S):
                 found = answer.validate_json(await next_frame(child, MAX_ANSWER_BYTES))
