@@ -89,7 +89,8 @@ def flush(within_s: float) -> bool:
     end = time.monotonic() + within_s
     for name in _outputs:
         getattr(sys, name).flush()
-    return all([output.flush(max(0.0, end - time.monotonic())) for output in _outputs.values()])
+    written = [output.flush(max(0.0, end - time.monotonic())) for output in _outputs.values()]
+    return all(written)
 
 
 def _queued() -> logging.Handler:

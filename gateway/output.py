@@ -24,8 +24,8 @@ RETRY_S = 0.1
 class QueuedOutput:
     """The one who writes to `fd`; `put` may be called by any thread, by finalizers and by signal handlers.
 
-    `tell_dropped` words what takes the place of texts for which there was no room. Once some were dropped, none is taken
-    until half of the queue is free, so that what is missing is missing in one place.
+    `tell_dropped` words what takes the place of texts for which there was no room. Once some were dropped, none is
+    taken until half of the queue is free, so that what is missing is missing in one place.
     """
 
     def __init__(self, fd: int, tell_dropped: Callable[[int], bytes], *, max_bytes: int = MAX_QUEUED_BYTES) -> None:

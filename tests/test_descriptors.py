@@ -33,7 +33,9 @@ def limited(folder: Path, soft: int, hard: int) -> Live:
 
 
 def clients(gateway: Live, count: int, held: contextlib.ExitStack) -> list[socket.socket]:
-    socks = [held.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=20)) for _ in range(count)]
+    socks = [
+        held.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=20)) for _ in range(count)
+    ]
     for sock in socks:
         sock.sendall(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n")  # and no end of the head
     return socks
@@ -138,5 +140,3 @@ def test_a_hard_limit_without_end_is_no_reason_to_ask_for_more_than_macos_gives(
     assert limits[-1] == (10_240, resource.RLIM_INFINITY)
     limits.append((65_536, resource.RLIM_INFINITY))
     assert descriptors.raise_limit() == 65_536
-
-

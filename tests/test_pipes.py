@@ -169,7 +169,9 @@ class Unread(Live):
 
 
 def submitted(gateway: Live, **changes: object) -> str:
-    job: str = httpx.post(f"{gateway.url}/api/v1/generate", json={**SMALL, **changes}, timeout=FREEZE_S).json()["job_id"]
+    job: str = httpx.post(f"{gateway.url}/api/v1/generate", json={**SMALL, **changes}, timeout=FREEZE_S).json()[
+        "job_id"
+    ]
     return job
 
 

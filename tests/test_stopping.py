@@ -139,7 +139,9 @@ def test_bodies_that_trickle_and_readers_that_are_stuck(tmp_path: Path) -> None:
         held.pop_all()  # they stay as they are until the gateway has gone
 
 
-@pytest.mark.parametrize("script", [{"step_seconds": 30.0}, {"load_seconds": 30.0}, {"hang_in": "step", "hang_deaf": True}])
+@pytest.mark.parametrize(
+    "script", [{"step_seconds": 30.0}, {"load_seconds": 30.0}, {"hang_in": "step", "hang_deaf": True}]
+)
 def test_an_engine_that_is_stopped_loads_or_hears_nothing(tmp_path: Path, script: dict[str, object]) -> None:
     gateway = Live(tmp_path, fake_script=script).start()
     with leaves(gateway) as process:
