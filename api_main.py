@@ -39,6 +39,7 @@ def serve(words: Sequence[str]) -> None:
     from gateway.app import build_app, build_core
     from gateway.errors import GatewayError
     from gateway.server import ServerError, run
+    from gateway.stopping import leave
 
     logs.setup(settings.log.level)
     descriptors.raise_limit()
@@ -56,6 +57,7 @@ def serve(words: Sequence[str]) -> None:
         run(app, settings, stopping=core.service.begin_stop)
     except ServerError as error:
         sys.exit(_complain(error, 1))
+    leave()  # taking an interpreter apart helps nobody, and takes seconds on a busy machine
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -162,7 +162,7 @@ class EngineLane(LaneRunner):
         finishing.add_done_callback(self._finishing.discard)
 
     async def _command(self, job: Job) -> Run | Failed:
-        """What the engine is told, or why the job cannot be done any more. Raises: OSError where no file can be open."""
+        """What the engine is told, or why the job cannot be done any more. Raises: OSError where none can be open."""
         plan = job.plan
         assert not isinstance(plan, Ocr | Download), "the store gives this lane its own jobs only"
         try:

@@ -64,8 +64,8 @@ _outputs: dict[str, QueuedOutput] = {}
 def setup(level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send every logger of the process, the server's included, through one JSON handler.
 
-    `level` is one of DEBUG, INFO, WARNING, ERROR; libraries speak from WARNING up unless it is DEBUG. Without a `stream`
-    the records go to stderr, and from now on nothing that is printed waits for a reader either.
+    `level` is one of DEBUG, INFO, WARNING, ERROR; libraries speak from WARNING up unless it is DEBUG. Without a
+    `stream` the records go to stderr, and from now on nothing that is printed waits for a reader either.
     """
     handler = _queued() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())

@@ -12,7 +12,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -92,10 +91,11 @@ def leave(code: int = 0) -> None:
 
 def children() -> Iterable[int]:
     """The processes this one has started, by id, whoever did: also one that hears nothing because it was stopped."""
-    if sys.platform == "linux":
-        for listed in Path("/proc/self/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                yield from map(int, listed.read_text().split())
+    listings = list(Path("/proc/self/task").glob("*/children"))  # of each thread, on Linux
+    for listed in listings:
+        with contextlib.suppress(OSError):
+            yield from map(int, listed.read_text().split())
+    if listings:
         return
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         command = ["pgrep", "-P", str(os.getpid())]

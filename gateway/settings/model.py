@@ -285,7 +285,7 @@ class HttpSettings(Section):
     )
     shutdown_s: Annotated[float, Field(ge=0.1, le=60)] = Field(
         default=1.5,
-        description="Seconds open requests have to end when the server stops, which takes 4 s in all, or 1 s more than this.",
+        description="Seconds open requests have to end when the server stops, of 4 s in all.",
     )
 
 
