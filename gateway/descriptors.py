@@ -26,7 +26,7 @@ CHILDREN = 40
 OF_THREAD = 3
 """Files that a thread has open at once: a picture, its folder, what it is made from."""
 LEAST_CONNECTIONS = 8
-REFUSALS_MOST = 64
+REFUSALS_LEAST, REFUSALS_MOST = 8, 64
 """Connections that are being told that there are too many."""
 STREAMS_SHARE = 0.75
 """Of the connections, where they are few: the rest is for requests."""
@@ -66,7 +66,7 @@ def reserve() -> int:
 
 def refusals() -> int:
     """How many connections may be open beyond `connections` to be told that there are too many."""
-    return max(2, min(REFUSALS_MOST, (limit() - reserve()) // 8))
+    return max(REFUSALS_LEAST, min(REFUSALS_MOST, (limit() - reserve()) // 4))
 
 
 def connections() -> int:

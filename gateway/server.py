@@ -33,6 +33,8 @@ MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADERS = 100
 LINGER_S = 1.0
+FULL_LINGER_S = 0.25
+"""Where others wait in the kernel to be refused, too."""
 
 _REFUSALS = {
     400: ("Bad Request", "This is not an HTTP request."),
@@ -363,4 +365,4 @@ class _GuardedProtocol(H11Protocol):
         self.transport.write(f"{head}{retry}connection: close\r\n\r\n".encode() + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.loop.call_later(LINGER_S, self.transport.close)
+        self.loop.call_later(FULL_LINGER_S if status == 503 else LINGER_S, self.transport.close)
