@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -17,19 +18,25 @@ from starlette.routing import Match, Route, Router
 from engine.client import Engine, EngineOptions
 from gateway import __version__
 from gateway.access import App, Guard, Receive, Scope, Send
+from gateway.access.memory import BodyMemory
 from gateway.core import Core
+from gateway.error_body import bounded
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
+from gateway.heap import HeapTrim, settle
 from gateway.images import PictureDecoder
 from gateway.library import Library, default_model
 from gateway.lora_hub import HubCollection, HubLora
 from gateway.loras import LoraLibrary
 from gateway.ocr.client import OcrOptions
 from gateway.openapi import Group, Operation
+from gateway.paths import canonical_path
 from gateway.pictures import Pictures
+from gateway.readiness import checks_of
 from gateway.residency import HouseOptions
+from gateway.rights import Rights
 from gateway.service import JobService, ServiceOptions
 from gateway.settings import Settings
-from gateway.store.base import Bounds, StoreCorrupt, StoreLocked
+from gateway.store.base import Bounds, InputBounds, StoreCorrupt, StoreLocked
 from gateway.store.sqlite import SqliteStore
 from gateway.user_models import HubModel, LocalModel
 
@@ -49,10 +56,16 @@ def build_core(settings: Settings) -> Core:
         loras=_loras(settings),
         hub={name: HubModel(model.repo, model.like, model.revision) for name, model in settings.models.hub.items()},
     )
-    pictures = Pictures(settings.generation.output_dir.resolve(), signs=settings.generation.sign_pictures)
+    pictures = Pictures(
+        settings.generation.output_dir.resolve(),
+        signs=settings.generation.sign_pictures,
+        shares=settings.generation.share_pictures,
+    )
     data = settings.store.data_dir.resolve()
     engine = settings.engine
+    decoder = PictureDecoder()
     service = JobService(
+        decoder=decoder,
         store=SqliteStore(data, lookahead=engine.lookahead),
         engine=Engine(
             EngineOptions(
@@ -65,6 +78,7 @@ def build_core(settings: Settings) -> Core:
                 cancel_grace_s=engine.cancel_grace_s,
                 memory_limit_bytes=_bytes(engine.memory_gb),
                 cache_limit_bytes=_bytes(engine.cache_limit_gb),
+                notes=_notes(settings),
             )
         ),
         library=library,
@@ -80,14 +94,24 @@ def build_core(settings: Settings) -> Core:
         ocr=OcrOptions(
             max_pages=settings.ocr.max_pages,
             page_s=settings.ocr.page_s,
+            render_s=settings.ocr.render_s,
+            document_s=settings.ocr.document_s,
             idle_s=settings.ocr.idle_s,
             threads=settings.ocr.threads,
             default=settings.ocr.default,
             vision=settings.ocr.models,
+            notes=_notes(settings),
         ),
     )
-    core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=PictureDecoder())
+    core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=decoder)
     service.listen(core.metrics.hear)
+    for subject, check in checks_of(service):
+        core.readiness.add(subject, check)
+
+    async def file_pool() -> str | None:
+        return core.files.trouble
+
+    core.readiness.add("The reading of files", file_pool)
     return core
 
 
@@ -108,13 +132,14 @@ def _loras(settings: Settings) -> LoraLibrary:
 
 
 def _service_options(settings: Settings) -> ServiceOptions:
-    generation, retention = settings.generation, settings.retention
+    access, generation, retention = settings.access, settings.generation, settings.retention
     return ServiceOptions(
         limits=generation.limits,
         bounds=Bounds(
             waiting=settings.queue.waiting,
-            waiting_per_owner=settings.queue.waiting_per_owner if settings.access.keys_file else None,
+            waiting_per_owner=settings.queue.waiting_per_owner if access.keys_file else None,
         ),
+        rights=Rights() if access.keys_file is None else Rights.of_keys(access.operators),
         quantize=settings.models.quantize,
         default_steps=generation.default_steps,
         steps_as_sent=settings.models.steps_as_sent,
@@ -125,7 +150,13 @@ def _service_options(settings: Settings) -> ServiceOptions:
         pictures_quota_bytes=int(retention.quota_gb * 2**30),
         backup_every_s=None if settings.store.backup_hours is None else settings.store.backup_hours * 3600.0,
         min_free_bytes=int(settings.store.min_free_gb * 1e9),
+        inputs=InputBounds.of(int(settings.store.inputs_gb * 1e9)),
+        notes=_notes(settings),
     )
+
+
+def _notes(settings: Settings) -> Path:
+    return settings.store.data_dir.resolve() / "children"
 
 
 def _bytes(gigabytes: float | None) -> int | None:
@@ -144,6 +175,15 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
     image_paths = {path for adapter in adapters for path in adapter.image_paths}
     open_paths = {"/health/live", *(path for adapter in adapters for path in adapter.open_paths)}
     page_paths = {"/", *(path for adapter in adapters for path in adapter.page_paths)}
+    changing_paths = {path for adapter in adapters for path in adapter.changing_paths}
+    described = {name: operation for adapter in adapters for name, operation in adapter.described.items()}
+
+    def takes_form(method: str, path: str) -> bool:
+        """Where no route is, the answer is that there is none."""
+        here = [route.path for route in routes if method in (route.methods or ()) and route.path_regex.match(path)]
+        operations = [described.get(f"{method} {found}") for found in here]
+        return not here or any(operation is not None and operation.form is not None for operation in operations)
+
     picture_prefixes = tuple(adapter.picture_prefix for adapter in adapters if adapter.picture_prefix)
     http = core.settings.http
     guarded = Guard(
@@ -156,10 +196,17 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         is_picture_path=lambda path: path.startswith(picture_prefixes),
         is_open_path=lambda path: path in open_paths or path.startswith(picture_prefixes),
         is_page_path=lambda path: path in page_paths,
+        is_changing_path=lambda path: path in changing_paths,
+        takes_form=takes_form,
         tickets=core.tickets,
+        body_memory=BodyMemory(
+            http.body_memory_bytes, max(http.image_body_bytes, http.default_body_bytes), freed=HeapTrim()
+        ),
     )
 
     around = {adapter.name: adapter.around(guarded) for adapter in adapters}
+    prefixes = sorted({adapter.prefix for adapter in adapters if adapter.prefix}, key=len, reverse=True)
+    unprefixed = {path: adapter.prefix for adapter in adapters for path in adapter.unprefixed}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -167,6 +214,7 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         elif scope["type"] == "http":
             scope["app"] = guarded  # makes starlette raise its 404 and 405 instead of answering in plain text
             scope.setdefault("state", {})["core"] = core
+            scope["path"] = canonical_path(scope["path"], prefixes, unprefixed)
             adapter = _owner(adapters, scope["path"])
             name, inner = (adapter.name, around[adapter.name]) if adapter else ("other", guarded)
             await core.metrics.counted(inner, name, scope, receive, send)
@@ -185,10 +233,12 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.startup.failed", "message": str(reason)})
         return
     if not core.service.is_stopping:
+        settle()
         log.info("started", extra={"model": core.library.default, "is_embedded": core.draws_embedded})
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    await asyncio.gather(core.service.stop(), core.decoder.close())
+    await core.service.stop()
+    core.files.close()
     await send({"type": "lifespan.shutdown.complete"})
 
 
@@ -199,12 +249,17 @@ def _owner(adapters: Sequence[Adapter], path: str) -> Adapter | None:
 
 
 def _to_gateway_error(routes: Sequence[Route], request: Request, error: Exception) -> Response:
-    """Starlette knows two of its own: no such route, no such method."""
+    """Starlette knows two of its own: no such route, no such method.
+
+    OPTIONS and HEAD are how clients try an address: they are told what a route takes (RFC 9110, 9.3.7), and do nothing.
+    """
     if getattr(error, "status_code", 404) != 405:
         raise NotFound
     refused = MethodNotAllowed()
     here = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    refused.allowed = tuple(sorted({method for methods in here for method in methods}))
+    refused.allowed = tuple(sorted({method for methods in here for method in methods} | {"HEAD", "OPTIONS"}))
+    if request.method in ("HEAD", "OPTIONS"):
+        return Response(status_code=204, headers={"Allow": ", ".join(refused.allowed)})
     raise refused
 
 
@@ -214,24 +269,28 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """A picture could be drawn: the store takes writes, the engine is there; else 503 and why (R-21)."""
+    """A picture could be drawn: the store and the folders take writes, the engine is there; else 503 and why (R-21).
+
+    `lanes` says of each lane that takes no jobs now why it does not.
+    """
     core: Core = request.state.core
-    engine = core.service.engine
-    reason = None if engine.works else engine.reason
-    try:
-        await core.service.check_store()
-    except Exception:
-        log.exception("the store cannot be written")
-        reason = "The job store cannot be written."
-    body = {"status": "not_ready" if reason else "ready", "engine": engine.state, "reason": reason}
-    draws = {"model": core.library.default, "embedded": core.draws_embedded}
-    return JSONResponse({**body, **draws, "version": __version__}, status_code=503 if reason else 200)
+    reasons = await core.readiness.reasons()
+    body = {
+        "status": "not_ready" if reasons else "ready",
+        "engine": core.service.engine.state,
+        "reason": " ".join(reasons) or None,
+        "lanes": core.service.faults,
+        "model": core.library.default,
+        "embedded": core.draws_embedded,
+        "version": __version__,
+    }
+    return JSONResponse(body, status_code=503 if reasons else 200)
 
 
 async def metrics(request: Request) -> Response:
     """Count what happened and show what is so, for Prometheus (docs/operations.md); names nobody."""
     core: Core = request.state.core
-    content, media_type = await core.metrics.text(core, request.headers.get("accept", ""))
+    content, media_type = await core.metrics.text(core, request.headers.get("accept", "")[:1024])
     return Response(content, headers={"content-type": media_type, "cache-control": "no-store"})
 
 
@@ -244,4 +303,5 @@ HEALTH_DESCRIBED = {
 
 
 def _plain_error(error: GatewayError) -> Response:
-    return JSONResponse({"error": {"code": error.code, "message": error.message}}, status_code=error.status)
+    body = bounded({"error": {"code": error.code, "message": error.message}})
+    return JSONResponse(body, status_code=error.status)

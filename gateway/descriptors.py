@@ -6,23 +6,28 @@ that comes too late is told so, and no job fails of it.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
 import resource
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
+from gateway import decoder, file_pool
+from gateway.ocr import checkers
 from gateway.settings import Settings
 
-OPEN_MAX = 10_240
-"""What macOS grants at most where its hard limit says "unlimited"; enough for every setting."""
+UNLIMITED = 10_240
+"""What is asked for where the hard limit says "unlimited": macOS grants no more; enough for every setting."""
 LEAST = 96
-FIXED = 48
-"""The interpreter, the loop, its sockets, the store, a copy of its database, and some to spare."""
-CHILDREN = 40
-"""Three pipes each of the engine, the decoders, the readers and a download, and those of one that starts."""
+LOOP = 16
+"""Standard streams, the loop and its signals, a few listening sockets."""
+STORE = 20
+"""Its lock, two connections with their journals, what SQLite sorts in; the same for a copy of it being made."""
+PROBES = 4
+"""Folders that are tried by writing, at the same time: `gateway.storage_health`."""
+PIPES = 4
+"""Of a child: three, and what tells of its end."""
+STARTING = 8
+"""Of a child that is being started, one at a time: the ends of its pipes that it takes along."""
 OF_THREAD = 3
 """Files that a thread has open at once: a picture, its folder, what it is made from."""
 LEAST_CONNECTIONS = 8
@@ -30,24 +35,20 @@ REFUSALS_LEAST, REFUSALS_MOST = 8, 64
 """Connections that are being told that there are too many."""
 STREAMS_SHARE = 0.75
 """Of the connections, where they are few: the rest is for requests."""
-RETRY_S = 0.2
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
-def raise_limit(wanted: int = OPEN_MAX) -> int:
-    """Allow as many open files as the system lets us, `wanted` at most, and never fewer; how many that is.
-
-    Children inherit it.
-    """
+def raise_limit() -> int:
+    """Allow as many open files as the system lets us, and never fewer; how many that is. Children inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
+    for most in (UNLIMITED,) if hard == resource.RLIM_INFINITY else (hard, min(hard, UNLIMITED)):
+        if soft == resource.RLIM_INFINITY or soft >= most:
+            break
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        except (OSError, ValueError):
+            break
+        except (OSError, ValueError):  # macOS has another bound than the hard limit
             log.warning("the limit of open files stays at %d: %d were refused", soft, most)
     return limit()
 
@@ -55,13 +56,24 @@ def raise_limit(wanted: int = OPEN_MAX) -> int:
 def limit() -> int:
     """How many files may be open now."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return OPEN_MAX if soft == resource.RLIM_INFINITY else soft
+    return UNLIMITED if soft == resource.RLIM_INFINITY else soft
 
 
 def reserve() -> int:
     """Descriptors that no connection may take."""
-    threads = min(32, (os.cpu_count() or 1) + 4)  # those of asyncio's default executor
-    return FIXED + CHILDREN + OF_THREAD * threads
+    children = (
+        2  # an engine, and the one that it replaces
+        + decoder.CHILDREN
+        + 1  # that of what the gateway kept
+        + checkers.CHILDREN
+        + 2  # what reads text, and a download
+    )
+    threads = (
+        min(32, (os.cpu_count() or 1) + 4)  # of asyncio's default executor
+        + file_pool.THREADS
+        + 1  # of the library's
+    )
+    return LOOP + STORE + PROBES + PIPES * children + STARTING + OF_THREAD * threads
 
 
 def refusals() -> int:
@@ -92,20 +104,3 @@ def fitted(settings: Settings) -> Settings:
         return settings
     log.warning("open files are limited to %d: fewer clients than the settings allow", here, extra=fewer)
     return settings.model_copy(update={"http": http.model_copy(update=fewer)})
-
-
-def is_out(error: OSError) -> bool:
-    """Whether it says that no descriptor was left, of this process or of the machine."""
-    return error.errno in (errno.EMFILE, errno.ENFILE)
-
-
-async def patiently(work: Callable[[], Awaitable[T]]) -> T:
-    """The result of `work`, which is tried again for as long as it finds no descriptor left."""
-    while True:
-        try:
-            return await work()
-        except OSError as error:
-            if not is_out(error):
-                raise
-            log.warning("no file can be opened: too many are open; trying again")
-        await asyncio.sleep(RETRY_S)

@@ -1,18 +1,23 @@
 """The child that opens pictures from strangers, so that a bomb or a bug in a decoder takes nothing else with it.
 
 Knows bytes in and bytes out: no job, no path, no network. Run as `python -m gateway.picture_decoder`. A request is a
-frame with the picture; an answer is one of `+` and a PNG, or `-` and a sentence. End of input: leave.
+frame with the picture; an answer is one of `+` and a PNG, `=`, a PNG as a frame and the smaller file it was made of, or
+`-` and a sentence. End of input: leave.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import signal
 import struct
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gateway.child import framed, limit_memory, own_pipes, read_frame
+from gateway.image_stripping import says_more_behind_its_pixels, stripped
+from gateway.picture_header import TooMuchWork, check_work, orientation
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,6 +26,12 @@ MAX_PIXELS = 16_777_216
 MAX_EDGE_PX = 8192
 MAX_MEMORY_BYTES = 2 * 1024**3
 FORMATS = ("PNG", "JPEG", "WEBP")
+FIXED_S = 3.0
+S_PER_MEGAPIXEL = 1.0
+"""Seconds of processor that a picture may take. The slowest kind one measured took 4 for 16.8 million pixels."""
+
+_counts = False
+"""In the child alone."""
 
 
 class Refused(Exception):
@@ -32,6 +43,51 @@ def normalised(data: bytes) -> bytes:
 
     Raises: Refused.
     """
+    return checked(data)[0]
+
+
+def checked(data: bytes) -> tuple[bytes, bytes]:
+    """The PNG as `normalised` makes it, and the file that it was made of, without metadata; empty unless smaller.
+
+    What is decoded is that file, so that both are the same picture. Raises: Refused.
+    """
+    try:
+        check_work(data)
+    except TooMuchWork as refused:
+        raise Refused(str(refused)) from None
+    stands = _stands(data)
+    file = stripped(data, stands)
+    if file is not None:
+        with contextlib.suppress(Refused):
+            png = _png_of(file, stands)
+            return png, file if len(file) < len(png) else b""
+    return _png_of(data, stands), b""
+
+
+def _stands(data: bytes) -> int:
+    """How the picture stands, 1 to 8, by its header alone where that says all. Raises: Refused."""
+    with _opened(data) as picture:
+        _check_header(picture)
+        _allow(FIXED_S + S_PER_MEGAPIXEL * picture.width * picture.height / 1e6)
+        if says_more_behind_its_pixels(data):
+            picture.load()
+        return _orientation(picture)
+
+
+def _png_of(data: bytes, stands: int) -> bytes:
+    """Raises: Refused."""
+    with _opened(data) as picture:
+        _check_header(picture)
+        picture.load()
+        clean = _pixels(_upright(picture, stands))
+    out = io.BytesIO()
+    clean.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Its header is read. Raises: Refused, also for what is found to be wrong with it while it is open."""
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -40,18 +96,13 @@ def normalised(data: bytes) -> bytes:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                _check_header(picture)
-                picture.load()
-                clean = _pixels(_upright(picture))
+                yield picture
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
     except MemoryError:
         raise Refused("The picture needs too much memory to decode.") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error):
         raise Refused("The picture is damaged, cut off, or not a PNG, JPEG or WebP.") from None
-    out = io.BytesIO()
-    clean.save(out, "PNG", compress_level=1)
-    return out.getvalue()
 
 
 def _check_header(picture: Image.Image) -> None:
@@ -68,13 +119,43 @@ def _too_large() -> Refused:
     return Refused(f"The picture is larger than {MAX_PIXELS} pixels or {MAX_EDGE_PX} on one side.")
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    from PIL import ImageOps
+def _orientation(picture: Image.Image) -> int:
+    """As EXIF or XMP say it stands. ImageOps.exif_transpose would read every entry of every directory there is."""
+    exif = picture.info.get("exif", b"")
+    if not exif and isinstance(raw := picture.info.get("Raw profile type exif"), str):
+        with contextlib.suppress(ValueError):  # ImageMagick's; broken EXIF does not make the pixels wrong
+            exif = bytes.fromhex("".join(raw.split("\n")[3:]))
+    xmp = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp") or b""
+    return orientation(exif, xmp.encode(errors="replace") if isinstance(xmp, str) else xmp)
 
-    # Broken EXIF does not make the pixels wrong.
-    with contextlib.suppress(OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, struct.error):
-        return ImageOps.exif_transpose(picture)
-    return picture
+
+def _upright(picture: Image.Image, stands: int) -> Image.Image:
+    from PIL import Image
+
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }.get(stands)
+    return picture if turn is None else picture.transpose(turn)
+
+
+class _TooLong(BaseException):
+    """The seconds of processor that a picture may take are over."""
+
+
+def _allow(seconds: float) -> None:
+    """So many seconds of processor from now on; 0 ends the count. A busy machine does not make them fewer."""
+    if _counts:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise _TooLong
 
 
 def _pixels(picture: Image.Image) -> Image.Image:
@@ -94,18 +175,26 @@ def _pixels(picture: Image.Image) -> Image.Image:
 
 def main() -> None:
     """Answer pictures until the parent closes the pipe."""
+    global _counts
     requests, answers = own_pipes()
     import PIL.Image  # before the limit, so that a refusal never comes from an import
 
     PIL.Image.preinit()
     limit_memory(MAX_MEMORY_BYTES)
+    signal.signal(signal.SIGPROF, _stop)
+    _counts = True
     while (data := read_frame(requests)) is not None:
         try:
-            answer = b"+" + normalised(data)
+            _allow(FIXED_S)
+            png, file = checked(data)
+            answer = b"=" + framed(png) + file if file else b"+" + png
+        except _TooLong:
+            answer = b"-The picture takes too long to decode."
         except Refused as refused:
             answer = b"-" + str(refused).encode()
         except MemoryError:
             answer = b"-The picture needs too much memory to decode."
+        _allow(0)
         answers.write(framed(answer))
         answers.flush()
 

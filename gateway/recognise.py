@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.catalog import ModelSpec
+from gateway.disk import read_file
 
 FILE_BYTES = 16 * 1024 * 1024
 """Largest JSON file that is read; an index of a thousand weights is under one."""
@@ -17,7 +18,7 @@ _Told = Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
 
 
 def _klein(index: Mapping[str, Any], transformer: Mapping[str, Any]) -> str | None:
-    size = {5: "4b", 8: "9b"}.get(transformer.get("num_layers", 0))
+    size = {"5": "4b", "8": "9b"}.get(str(transformer.get("num_layers")))
     return size and f"flux2-klein-{'' if index.get('is_distilled') else 'base-'}{size}"
 
 
@@ -78,9 +79,7 @@ def _named(folder: str, rows: list[ModelSpec]) -> ModelSpec | None:
 def _json(file: Path) -> dict[str, Any]:
     """The object in the file; empty where there is none."""
     try:
-        if file.stat().st_size > FILE_BYTES:
-            return {}
-        return _dict(json.loads(file.read_bytes()))
+        return _dict(json.loads(read_file(file, FILE_BYTES)))
     except (OSError, ValueError, RecursionError):
         return {}
 

@@ -8,9 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from engine.safetensors import UnsafeFile, inspect
+from gateway.disk import opened_file
 
 HASHED_MOST_BYTES = 256 * 1024 * 1024
 """Larger files would be read for seconds, only to be listed."""
+_BITS = re.compile(r"[0-9]{1,2}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,7 +33,7 @@ def sha256_of(folder: Path) -> str | None:
 
 @lru_cache(maxsize=64)
 def _hashed(file: Path, _changed_ns: int, _size: int) -> str:
-    with file.open("rb") as opened:
+    with opened_file(file) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
@@ -52,4 +54,4 @@ def _stored_bits(file: Path, _changed_ns: int) -> int | None:
         said = inspect(file).metadata.get("quantization_level", "")
     except (UnsafeFile, OSError):
         return None
-    return int(said) if said.isdigit() else None
+    return int(said) if _BITS.fullmatch(said) else None

@@ -9,8 +9,20 @@ from pathlib import Path
 from gateway.store.backups import newest_of
 from gateway.store.base import StoreCorrupt
 
-VERSION = 3
-TABLES = """
+VERSION = 4
+BLOB_OWNERS = """
+CREATE TABLE IF NOT EXISTS blob_owners (
+    sha256 TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    payer TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (sha256, owner)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS blob_payers ON blob_owners (payer);
+"""
+TABLES = (
+    """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -52,6 +64,8 @@ CREATE TABLE events (
 );
 CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+    + BLOB_OWNERS
+)
 UPGRADES = {
     1: "ALTER TABLE jobs ADD COLUMN note TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE jobs ADD COLUMN hidden INTEGER NOT NULL DEFAULT 0;",
@@ -77,6 +91,7 @@ DROP TABLE events;
 ALTER TABLE events_3 RENAME TO events;
 CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """,
+    3: BLOB_OWNERS,
 }
 """What makes a database of this version one of the next."""
 

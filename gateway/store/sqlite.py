@@ -28,11 +28,11 @@ from engine.protocol import (
     lane_of,
 )
 from gateway.errors import IdempotencyConflict, JobNotFound, JobNotWaiting, OwnerQueueFull, QueueFull
-from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts, plan_adapter
+from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.queue import Turns, Waiting, moved
-from gateway.store import queries, rows
-from gateway.store.base import Bounds, Hear, Lease, Seen, Stats, Submitted, Wanted, WorkerInfo
-from gateway.store.blobs import Blobs
+from gateway.store import blob_owners, queries, rows
+from gateway.store.base import Bounds, Hear, InputBounds, Lease, Seen, Stats, Submitted, Wanted, WorkerInfo
+from gateway.store.blobs import Blobs, name_of
 from gateway.store.database import Database
 from gateway.store.line import Line
 from gateway.store.schema import VERSION
@@ -284,9 +284,10 @@ class SqliteStore:
     async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
         return await self._database.read(lambda db: queries.listed(db, wanted, limit=limit, before=before))
 
-    async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
+    async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
         jobs = (job for lane in LANES for job in self.order(lane))
-        line = [job.id for job in jobs if owner is None or job.owner == owner][:limit]
+        line = [job.id for job in jobs if owner is None or job.owner == owner]
+        line = line[offset : offset + limit]
         return await self._database.read(
             lambda db: [job for job_id in line if (job := rows.find(db, job_id)) is not None]
         )
@@ -324,18 +325,52 @@ class SqliteStore:
 
     # ---- blobs -----------------------------------------------------------------------------------
 
-    async def put_blob(self, data: bytes) -> str:
-        return await asyncio.to_thread(self._blobs.put, data)
+    async def put_blob(
+        self,
+        data: bytes,
+        owner: str | None = None,
+        payer: str | None = None,
+        bounds: InputBounds | None = None,
+        name: str | None = None,
+    ) -> str:
+        whose = owner or ""
+        sha256 = name if name is not None else await asyncio.to_thread(name_of, data)
 
-    async def blob(self, sha256: str) -> bytes:
+        def noted(db: sqlite3.Connection) -> bool:
+            return blob_owners.note(db, sha256, len(data), whose, payer or whose, self._clock(), bounds)
+
+        is_new = await self._write(noted)
+        try:
+            kept = await asyncio.to_thread(self._blobs.put, data, sha256)
+        except BaseException:
+            if is_new:
+                await self._write(lambda db: blob_owners.forget(db, sha256, whose))
+            raise
+        if await self._database.read(lambda db: blob_owners.counts_otherwise(db, sha256, kept)):
+            await self._write(lambda db: blob_owners.count(db, sha256, kept))
+        return sha256
+
+    async def blob(self, sha256: str, owner: str | None = None) -> bytes:
+        if owner is not None and not await self._database.read(lambda db: blob_owners.owns(db, sha256, owner)):
+            raise KeyError(sha256)
         return await asyncio.to_thread(self._blobs.get, sha256)
 
-    async def drop_unused_blobs(self, grace_s: float) -> int:
-        def named(db: sqlite3.Connection) -> set[str]:
-            plans = db.execute("SELECT DISTINCT plan FROM jobs").fetchall()
-            return {name for row in plans for name in plan_adapter.validate_json(row["plan"]).inputs}
+    async def blob_bytes(self, sha256: str) -> int:
+        return await asyncio.to_thread(self._blobs.size, sha256)
 
-        return await asyncio.to_thread(self._blobs.drop_unused, await self._database.read(named), grace_s)
+    async def drop_unused_blobs(self, grace_s: float) -> int:
+        if not await asyncio.to_thread(self._blobs.are_there):
+            return 0
+        before = self._clock() - grace_s
+        named: set[str] = set()
+        after: int | None = 0
+        while after is not None:  # a page at a time: others read between
+            after, names = await self._database.read(partial(queries.inputs_after, number=after))
+            named |= names
+        count = await asyncio.to_thread(self._blobs.drop_unused, named, grace_s)
+        there = await asyncio.to_thread(self._blobs.names)
+        await self._write(lambda db: blob_owners.forget_gone(db, there, before))
+        return count
 
     def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
         """Store one more fact, and tell of it once it is on disk."""
@@ -348,7 +383,7 @@ class SqliteStore:
     def _line_up(self, db: sqlite3.Connection, job: Job) -> None:
         lane = lane_of(job.plan)
         if job.state is not State.QUEUED:
-            self._line.end(lane, job.id)
+            self._line.end(lane, job.id, self._clock())
         elif (
             row := db.execute(f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
         ) is not None:
