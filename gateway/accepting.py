@@ -83,7 +83,6 @@ class Acceptor:
     async def _open(self, connection: socket.socket) -> None:
         try:
             connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._make, connection)
         except OSError:
             connection.close()

@@ -79,7 +79,7 @@ async def ended_child(
         if listening is not None:
             await listening
         if notes is not None:
-            Noted(notes).forget(child.pid)
+            await asyncio.to_thread(Noted(notes).forget, child.pid)
 
     await asyncio.shield(buried())
 

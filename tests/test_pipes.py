@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -12,39 +13,27 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
+from PIL import Image
 
+from engine.client import Engine, EngineOptions
+from engine.noted import Noted
+from gateway.child import ended_child, log_stderr, started_child
 from gateway.output import QueuedOutput, QueuedText
 from tests.live import ROOT, Live, live
+from tests.ocr_support import OBEDIENT_OCR, script
+from tests.pipes_support import Unread, filled, pipe
+from tests.toy_hub import hub_with, toy_model
 
 SMALL = {"prompt": "x", "width": 64, "height": 64, "steps": 1}
 FREEZE_S = 20.0
 """A gateway that waits for a pipe waits for ever."""
-
-
-@contextlib.contextmanager
-def pipe() -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    try:
-        yield ends
-    finally:
-        for fd in ends:
-            with contextlib.suppress(OSError):
-                os.close(fd)
-
-
-def filled(fd: int) -> int:
-    """Write into a pipe until it is full; how many bytes that took."""
-    os.set_blocking(fd, False)
-    size = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            size += os.write(fd, b"x" * 4096)
-    os.set_blocking(fd, True)
-    return size
 
 
 def told(dropped: int) -> bytes:
@@ -72,6 +61,31 @@ def test_what_finds_no_room_is_counted_and_told_in_its_place() -> None:
         assert kept == [f"line {n}" for n in range(len(kept))]
         assert 1 < len(kept) < 100
         assert lines == [*kept, f"{100 - len(kept)} dropped", "after"]
+
+
+def test_the_log_says_how_many_of_its_records_were_dropped() -> None:
+    program = """
+import logging, sys
+from gateway import logs
+logs.setup("INFO")
+for n in range(20_000):
+    logging.getLogger("x").info("line", extra={"n": n, "text": "x" * 500})
+print("go", flush=True)
+sys.stdin.read()
+logs.flush(30)
+logging.getLogger("x").info("last")
+"""
+    asked = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdin=-1, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert asked.stdout is not None
+    assert asked.stdout.readline() == b"go\n"
+    said = [json.loads(line) for line in asked.communicate(timeout=60)[1].splitlines()]
+    kept = [record["n"] for record in said if record["msg"] == "line"]
+    assert kept == list(range(len(kept)))
+    gap = said[len(kept)]
+    assert (gap["level"], gap["msg"]) == ("warning", f"{20_000 - len(kept)} log records were dropped")
+    assert said[-1]["msg"] == "last"
 
 
 def test_lines_of_many_threads_stay_whole_and_none_is_lost() -> None:
@@ -111,6 +125,7 @@ signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
 for n in range(3000):
     log.info("line")
 signal.setitimer(signal.ITIMER_REAL, 0)
+logs.flush(30)
 if (pid := os.fork()) == 0:
     log.info("from a fork")
     logs.flush(5)
@@ -147,25 +162,6 @@ raise RuntimeError("the crash itself")
 
 
 # ---- the gateway ---------------------------------------------------------------------------------
-
-
-class Unread(Live):
-    """A gateway whose stdout and stderr go to a pipe that was full before it began."""
-
-    def start(self, *, ready: bool = True) -> Live:
-        self.reading, writing = os.pipe()
-        self.filling = filled(writing)
-        original = subprocess.Popen
-
-        def into_pipe(command: list[str], **options: object) -> subprocess.Popen[bytes]:
-            return original(command, **{**options, "stdout": writing, "stderr": writing})  # type: ignore[call-overload, no-any-return]
-
-        subprocess.Popen = into_pipe  # type: ignore[assignment, misc]
-        try:
-            return super().start(ready=ready)
-        finally:
-            subprocess.Popen = original  # type: ignore[misc]
-            os.close(writing)
 
 
 def submitted(gateway: Live, **changes: object) -> str:
@@ -226,15 +222,15 @@ def test_what_waited_for_the_reader_comes_through_when_it_is_back(tmp_path: Path
     assert {"listening", "started", "succeeded", "stopping"} <= set(said)
 
 
+def family_of(gateway: Live) -> list[psutil.Process]:
+    assert gateway.process is not None
+    return psutil.Process(gateway.process.pid).children()
+
+
 def children_of(gateway: Live) -> dict[str, int]:
     """The gateway's children by what they run."""
-    assert gateway.process is not None
-    listed = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
-    found = {}
-    for pid in map(int, listed):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-        found[words[words.index("-m") + 1]] = pid
-    return found
+    words = {child.pid: child.cmdline() for child in family_of(gateway)}
+    return {said[said.index("-m") + 1]: pid for pid, said in words.items()}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds children in /proc")
@@ -250,6 +246,81 @@ def test_an_engine_that_is_stopped_holds_up_nothing_and_hears_all_of_it_later(tm
         assert ended(gateway, job) == "completed"
 
 
+@contextlib.contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    """These processes neither read nor write."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def goes_on(gateway: Live) -> None:
+    """With all that the child which is stopped has no part in."""
+    lives(gateway)
+    assert ended(gateway, submitted(gateway)) == "completed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds children in /proc")
+def test_a_decoder_that_is_stopped_holds_up_nothing_and_hears_all_of_it_later(tmp_path: Path) -> None:
+    """Its picture is larger than what a pipe holds."""
+    png = BytesIO()
+    Image.effect_noise((1024, 1024), 50).save(png, "PNG")
+
+    def upload(gateway: Live) -> int:
+        files = {"image": ("a.png", png.getvalue(), "image/png")}
+        return httpx.post(f"{gateway.url}/api/v1/uploads", files=files, timeout=60).status_code
+
+    with live(tmp_path) as gateway, ThreadPoolExecutor() as threads:
+        assert upload(gateway) == 200
+        with stopped(children_of(gateway)["gateway.picture_decoder"]):
+            sent = threads.submit(upload, gateway)
+            time.sleep(0.3)
+            goes_on(gateway)
+            assert not sent.done()
+        assert sent.result() == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds children in /proc")
+def test_readers_of_text_that_are_stopped_hold_up_nothing_and_hear_all_of_it_later(tmp_path: Path) -> None:
+    """The one that counts pages, then the one that reads them; the document is larger than what a pipe holds."""
+    document = script({"do": "page", "padding": "x" * 1_000_000})
+
+    def read(gateway: Live) -> int:
+        files = {"image": ("a.pdf", document)}
+        return httpx.post(f"{gateway.url}/v1/images/ocr", files=files, timeout=60).status_code
+
+    with live(tmp_path, program=OBEDIENT_OCR) as gateway, ThreadPoolExecutor() as threads:
+        assert read(gateway) == 200
+        readers = [child.pid for child in family_of(gateway) if "tests.ocr_child" in child.cmdline()]
+        assert len(readers) == 2
+        for reader in readers:
+            with stopped(reader):
+                sent = threads.submit(read, gateway)
+                time.sleep(0.3)
+                goes_on(gateway)
+                assert not sent.done()
+            assert sent.result() == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds children in /proc")
+def test_a_download_that_is_stopped_holds_up_nothing_and_goes_on_later(tmp_path: Path) -> None:
+    model, big = "flux2-klein-4b", "transformer/model.safetensors"
+    models = {"cache_dir": str(tmp_path / "models"), "auto_download": True}
+    with hub_with([model], toy_model(big), tmp_path) as hub, live(tmp_path, config={"models": models}) as gateway:
+        hub.hold_at[big] = 500_000
+        pull: str = httpx.post(f"{gateway.url}/api/v1/models/{model}/pull", timeout=FREEZE_S).json()["job_id"]
+        assert hub.held.wait(30)
+        with stopped(children_of(gateway)["gateway.downloads.child"]):
+            hub.go_on.set()
+            goes_on(gateway)
+            assert httpx.get(f"{gateway.url}/api/v1/jobs/{pull}", timeout=FREEZE_S).json()["status"] == "generating"
+        assert ended(gateway, pull) == "completed"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="finds children in /proc")
 def test_a_gateway_that_is_stopped_does_not_freeze_its_engine_for_good(tmp_path: Path) -> None:
     """The engine says more than a pipe holds while nobody reads, on stdout, and goes on with it afterwards."""
@@ -263,12 +334,53 @@ def test_a_gateway_that_is_stopped_does_not_freeze_its_engine_for_good(tmp_path:
         assert ended(gateway, job) == "completed"
 
 
+class SlowNotes:
+    """Notes of children on a disk that takes its time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go_on = threading.Event()
+        self.forgotten = threading.Event()
+        monkeypatch.setattr(Noted, "forget", self.forget)
+
+    def forget(self, _: int) -> None:
+        self.go_on.wait(FREEZE_S)
+        self.forgotten.set()
+
+
+def test_the_end_of_a_small_child_waits_for_no_disk_on_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = SlowNotes(monkeypatch)
+
+    async def story() -> None:
+        child = await started_child(sys.executable, "-c", "input()", notes=tmp_path, env=os.environ, is_heard=False)
+        ending = asyncio.create_task(ended_child(child, tmp_path))
+        await asyncio.sleep(0.3)
+        assert not notes.forgotten.is_set()
+        notes.go_on.set()
+        await ending
+
+    asyncio.run(story())
+    assert notes.forgotten.is_set()
+
+
+def test_the_end_of_the_engine_waits_for_no_disk_on_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = SlowNotes(monkeypatch)
+
+    async def story() -> None:
+        engine = Engine(EngineOptions(backend="fake", notes=tmp_path))
+        await engine.start()
+        await engine.wait_ready()
+        await engine.stop()
+        assert not notes.forgotten.is_set()
+        notes.go_on.set()
+
+    asyncio.run(story())
+    assert notes.forgotten.is_set()
+
+
 def test_what_a_child_says_is_read_to_its_end_however_it_says_it(caplog: pytest.LogCaptureFixture) -> None:
     """A line without end, and lines without number: a parent that stops reading stops the child."""
-    import asyncio
-
-    from gateway.child import log_stderr
-
     program = "import sys; sys.stderr.write('x' * 3_000_000 + '\\n' + 'y\\n' * 5000 + 'last\\n')"
 
     async def story() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -19,6 +21,9 @@ import pytest
 from PIL import Image
 
 from tests.live import ROOT, Live
+from tests.ocr_support import OBEDIENT_OCR, script
+from tests.pipes_support import Unread
+from tests.toy_hub import hub_with, toy_model
 
 WITHIN_S = 5.5
 """5 s, and some for a machine that does other things, too."""
@@ -26,11 +31,9 @@ SMALL = {"prompt": "x", "width": 64, "height": 64, "steps": 1}
 HEAD = b"POST /api/v1/generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 
 SLOW = """
-import sqlite3, sys, threading, time
+import importlib, time
 from pathlib import Path
 import api_main
-from gateway import images, library
-from gateway.store import backups, database
 
 def slow(module, name):
     original = getattr(module, name)
@@ -42,7 +45,7 @@ def slow(module, name):
     setattr(module, name, later)
 
 for module, name in {slowed}:
-    slow(globals().get(module) or sys.modules[module], name)
+    slow(importlib.import_module(module), name)
 api_main.main()
 """
 
@@ -52,8 +55,8 @@ def slowed(folder: Path, *functions: tuple[str, str]) -> tuple[str, ...]:
     return ("-c", SLOW.format(flag=str(folder / "slow"), slowed=list(functions)))
 
 
-def entered(folder: Path) -> None:
-    flag = folder / "slow.entered"
+def happens(flag: Path) -> None:
+    """Until somebody has made that file."""
     end = time.monotonic() + 20
     while not flag.exists():
         assert time.monotonic() < end
@@ -160,7 +163,7 @@ def test_a_store_that_is_being_opened(tmp_path: Path) -> None:
     gateway = Live(tmp_path, program=slowed(tmp_path, ("gateway.store.database", "open_checked")))
     starting = threading.Thread(target=_try, args=(gateway,))
     starting.start()
-    entered(tmp_path)
+    happens(tmp_path / "slow.entered")
     with leaves(gateway):
         pass
     starting.join(10)
@@ -173,7 +176,7 @@ def _try(gateway: Live) -> None:
 
 @pytest.mark.parametrize(
     "function",
-    [("gateway.images", "write_atomic"), ("gateway.pictures", "write_atomic"), ("gateway.store.rows", "insert")],
+    [("gateway.pictures", "write_atomic"), ("gateway.store.rows", "insert")],
 )
 def test_a_disk_that_takes_a_minute(tmp_path: Path, function: tuple[str, str]) -> None:
     gateway = Live(tmp_path, program=slowed(tmp_path, function)).start()
@@ -183,8 +186,7 @@ def test_a_disk_that_takes_a_minute(tmp_path: Path, function: tuple[str, str]) -
         (tmp_path / "slow").touch()
         with contextlib.suppress(httpx.TimeoutException):
             httpx.post(f"{gateway.url}/api/v1/generate", json=SMALL, timeout=0.5)
-        if function[0] != "gateway.images":
-            entered(tmp_path)
+        happens(tmp_path / "slow.entered")
     is_drawn_after_a_start(gateway, job)
 
 
@@ -192,7 +194,7 @@ def test_a_backup_that_runs(tmp_path: Path) -> None:
     (tmp_path / "slow").touch()
     gateway = Live(tmp_path, program=slowed(tmp_path, ("gateway.store.backups", "sync_path"))).start()
     with leaves(gateway):
-        entered(tmp_path)
+        happens(tmp_path / "slow.entered")
 
 
 def test_a_decoder_that_is_stopped(tmp_path: Path) -> None:
@@ -213,6 +215,49 @@ def test_a_decoder_that_is_stopped(tmp_path: Path) -> None:
         time.sleep(0.3)
         assert httpx.get(f"{gateway.url}/health/live", timeout=20).status_code == 200
     sending.join(20)
+
+
+def test_a_download_that_runs(tmp_path: Path) -> None:
+    """Its child hears nothing; what came is kept, and the next process goes on with it."""
+    model, big = "flux2-klein-4b", "transformer/model.safetensors"
+    with hub_with([model], toy_model(big), tmp_path) as hub:
+        hub.hold_at[big] = 500_000
+        models = {"cache_dir": str(tmp_path / "models"), "auto_download": True}
+        gateway = Live(tmp_path, config={"models": models}).start()
+        with leaves(gateway) as process:
+            job: str = httpx.post(f"{gateway.url}/api/v1/models/{model}/pull", timeout=20).json()["job_id"]
+            assert hub.held.wait(30)
+            child_of(process, "gateway.downloads.child").suspend()
+        hub.go_on.set()
+        is_drawn_after_a_start(gateway, job)
+
+
+def test_readers_of_text_at_work(tmp_path: Path) -> None:
+    """One reads a page, the other, which looks at what comes in, is stopped."""
+    gateway = Live(tmp_path, program=OBEDIENT_OCR).start()
+    documents = [script({"do": "sleep", "once": str(tmp_path / "read")}), script("page")]
+
+    def read(document: bytes) -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.post(f"{gateway.url}/v1/images/ocr", files={"image": ("a.pdf", document)}, timeout=20)
+
+    with ThreadPoolExecutor() as threads, leaves(gateway) as process:
+        threads.submit(read, documents[0])
+        happens(tmp_path / "read")
+        checker = child_of(process, "tests.ocr_child")
+        checker.suspend()
+        threads.submit(read, documents[1])
+        time.sleep(0.3)
+
+
+def test_a_stderr_that_nobody_reads(tmp_path: Path) -> None:
+    gateway = Unread(tmp_path, fake_script={"step_seconds": 30.0})
+    gateway.start()
+    with leaves(gateway):
+        job = submit(gateway)
+        time.sleep(0.3)
+    os.close(gateway.reading)
+    is_drawn_after_a_start(Live(tmp_path), job)
 
 
 def test_a_second_signal_waits_for_nothing(tmp_path: Path) -> None:

@@ -170,8 +170,6 @@ class Child(asyncio.SubprocessProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         assert self._transport is not None
         self._transport.close()
-        if self._noted is not None:
-            self._noted.forget(self.pid)
         for timer in self._timers:
             timer.cancel()
         if self._ping is not None:
@@ -179,6 +177,9 @@ class Child(asyncio.SubprocessProtocol):
         if not self.dead.done():
             self.dead.set_result(-1 if self.exit_code is None else self.exit_code)
         self.changed.set()
+        if self._noted is not None:
+            with contextlib.suppress(RuntimeError):  # the loop ends: the next start forgets it
+                self._loop.run_in_executor(None, self._noted.forget, self.pid)  # a disk may take its time
 
     def _hear(self, data: bytes) -> None:
         """Take lines apart. After the first nonsense nothing this child says counts."""

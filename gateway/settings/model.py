@@ -303,7 +303,7 @@ class HttpSettings(Section):
     )
     shutdown_s: Annotated[float, Field(ge=0.1, le=60)] = Field(
         default=1.5,
-        description="Seconds open requests have to end when the server stops, of 4 s in all.",
+        description="Seconds open requests have to end when the server stops, of 3.5 s in all.",
     )
 
     @property
