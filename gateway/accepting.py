@@ -1,4 +1,4 @@
-"""Takes connections from a listening socket while there is room for them; the others wait in the kernel.
+"""Takes connections where few files may be open, while there is room for them; the others wait in the kernel.
 
 Knows sockets and a loop, no HTTP. A process without descriptors waits for one: `accept` is not tried in a circle.
 """
@@ -38,7 +38,8 @@ class Acceptor:
         self._count = count
         self._most = most
         self._loop = asyncio.get_running_loop()
-        self._coming: set[asyncio.Task[None]] = set()
+        self._coming = 0
+        """Taken, and not counted as open yet."""
         self._later: asyncio.TimerHandle | None = None
         self._is_out = False
         self._is_closed = False
@@ -52,8 +53,9 @@ class Acceptor:
         self._loop.remove_reader(self._sock)
 
     def _take_some(self) -> None:
-        for _ in range(AT_ONCE):
-            if self._count() + len(self._coming) >= self._most():
+        room = self._most() - self._count() - self._coming
+        for taken in range(AT_ONCE):
+            if taken >= room:
                 return self._rest(FULL_S)
             try:
                 connection, _ = self._sock.accept()
@@ -67,9 +69,8 @@ class Acceptor:
                 self._is_out = True
                 return self._rest(OUT_S)
             self._is_out = False
-            task = self._loop.create_task(self._open(connection))
-            self._coming.add(task)
-            task.add_done_callback(self._coming.discard)
+            self._coming += 1
+            self._loop.create_task(self._open(connection))
         return None
 
     def _rest(self, seconds: float) -> None:
@@ -86,3 +87,5 @@ class Acceptor:
             await self._loop.connect_accepted_socket(self._make, connection)
         except OSError:
             connection.close()
+        finally:
+            self._coming -= 1

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import resource
+from functools import cache
 
 from gateway import decoder, file_pool
 from gateway.ocr import checkers
@@ -33,6 +34,8 @@ OF_THREAD = 3
 LEAST_CONNECTIONS = 8
 REFUSALS_LEAST, REFUSALS_MOST = 8, 64
 """Connections that are being told that there are too many."""
+AMPLE = 4096
+"""Beyond all connections: more than a flood opens before the first of it is refused."""
 STREAMS_SHARE = 0.75
 """Of the connections, where they are few: the rest is for requests."""
 
@@ -59,8 +62,9 @@ def limit() -> int:
     return UNLIMITED if soft == resource.RLIM_INFINITY else soft
 
 
+@cache
 def reserve() -> int:
-    """Descriptors that no connection may take."""
+    """Descriptors that no connection may take. Counted once: on Linux the number of cores is read from a file."""
     children = (
         2  # an engine, and the one that it replaces
         + decoder.CHILDREN
@@ -76,14 +80,23 @@ def reserve() -> int:
     return LOOP + STORE + PROBES + PIPES * children + STARTING + OF_THREAD * threads
 
 
-def refusals() -> int:
-    """How many connections may be open beyond `connections` to be told that there are too many."""
-    return max(REFUSALS_LEAST, min(REFUSALS_MOST, (limit() - reserve()) // 4))
+def refusals(here: int | None = None) -> int:
+    """How many connections may be open beyond `connections` to be told that there are too many; `here`: of so many
+    files.
+    """
+    left = (limit() if here is None else here) - reserve()
+    return max(REFUSALS_LEAST, min(REFUSALS_MOST, left // 4))
 
 
 def connections() -> int:
     """How many connections the limit leaves room for, now."""
-    return max(LEAST_CONNECTIONS, limit() - reserve() - refusals())
+    here = limit()
+    return max(LEAST_CONNECTIONS, here - reserve() - refusals(here))
+
+
+def are_ample(most_connections: int) -> bool:
+    """Whether no flood of clients finds the end of them, so that connections need not be counted as they are taken."""
+    return limit() - reserve() >= most_connections + AMPLE
 
 
 def fitted(settings: Settings) -> Settings:

@@ -236,7 +236,6 @@ class StorageFault(GatewayError):
 
 class TooManyOpenFiles(StorageFault):
     message = "The gateway has too many files open."
-    usual_retry_after_s = 5
 
 
 class StorageFull(StorageFault):

@@ -137,13 +137,16 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         if self.should_exit:
             self._tell()
-        await super().startup([])  # uvicorn listens to none of them: its loop would take more than there is room for
-        for sock in sockets or [] if not self.should_exit else []:
+        sockets = [] if self.should_exit else sockets or []
+        is_careful = not descriptors.are_ample(self._kind().bounds.max_connections)
+        await super().startup([] if is_careful else sockets)
+        for sock in sockets:
             host, port = sock.getsockname()[:2]
             _log.info("listening", extra={"address": f"{host}:{port}"})
-            self._acceptors.append(
-                Acceptor(sock, self._connection, count=lambda: len(self.server_state.connections), most=self._most)
-            )
+            if is_careful:
+                self._acceptors.append(
+                    Acceptor(sock, self._connection, count=lambda: len(self.server_state.connections), most=self._most)
+                )
 
     def _connection(self) -> asyncio.Protocol:
         made = self.config.http_protocol_class(
@@ -155,10 +158,13 @@ class _Server(uvicorn.Server):
         return made
 
     def _most(self) -> int:
+        return self._kind().most() + descriptors.refusals()
+
+    def _kind(self) -> type[_GuardedProtocol]:
         kind = self.config.http_protocol_class
         assert isinstance(kind, type)
         assert issubclass(kind, _GuardedProtocol)
-        return kind.most() + descriptors.refusals()
+        return kind
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn would raise the signal again in the end; a stop that was asked for is not a death by signal.
