@@ -9,6 +9,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from PIL import Image
 
 from gateway import descriptors
 from gateway.settings import Settings
-from tests.live import Live
+from tests.live import Live, live
 from tests.ocr_support import script
 
 SMALL = {"prompt": "x", "width": 64, "height": 64, "steps": 1}
@@ -36,8 +37,16 @@ api_main.main()
 """
 
 
-def limited(folder: Path, soft: int, hard: int, **options: Any) -> Live:
-    return Live(folder, program=("-c", LIMITED.format(soft=soft, hard=hard)), **options)
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., Live]]:
+    """Starts a gateway that may have so many open files; it is stopped in the end."""
+    with contextlib.ExitStack() as held:
+
+        def start(soft: int, hard: int, **options: Any) -> Live:
+            program = ("-c", LIMITED.format(soft=soft, hard=hard))
+            return held.enter_context(live(tmp_path, program=program, **options))
+
+        yield start
 
 
 def clients(gateway: Live, count: int, held: contextlib.ExitStack) -> list[socket.socket]:
@@ -70,9 +79,11 @@ def answered(socks: list[socket.socket], more_than: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("most", [128, 256])
-def test_jobs_are_drawn_while_hundreds_connect_and_who_is_too_many_is_told(tmp_path: Path, most: int) -> None:
+def test_jobs_are_drawn_while_hundreds_connect_and_who_is_too_many_is_told(
+    started: Callable[..., Live], most: int
+) -> None:
     """S-14."""
-    gateway = limited(tmp_path, most, most).start()
+    gateway = started(most, most)
     assert gateway.process is not None
     process = psutil.Process(gateway.process.pid)
     with httpx.Client(base_url=gateway.url, timeout=30) as known, contextlib.ExitStack() as held:
@@ -98,7 +109,7 @@ def test_jobs_are_drawn_while_hundreds_connect_and_who_is_too_many_is_told(tmp_p
     assert "internal_error" not in gateway.logged()
 
 
-def test_pictures_documents_and_jobs_are_done_while_all_connections_are_taken(tmp_path: Path) -> None:
+def test_pictures_documents_and_jobs_are_done_while_all_connections_are_taken(started: Callable[..., Live]) -> None:
     """S-14: decoders, readers of text, the engine, the store and the filing have what they need."""
     png = BytesIO()
     Image.effect_noise((512, 512), 50).save(png, "PNG")
@@ -112,7 +123,7 @@ def test_pictures_documents_and_jobs_are_done_while_all_connections_are_taken(tm
     def reads(client: httpx.Client) -> list[int]:
         return [client.post("/v1/images/ocr", files=document).status_code for _ in range(2)]
 
-    gateway = limited(tmp_path, 256, 256).start()
+    gateway = started(256, 256)
     with contextlib.ExitStack() as held, ThreadPoolExecutor(8) as threads:
         known = [held.enter_context(httpx.Client(base_url=gateway.url, timeout=60)) for _ in range(8)]
         for one in known:
@@ -124,9 +135,9 @@ def test_pictures_documents_and_jobs_are_done_while_all_connections_are_taken(tm
     assert "too many files" not in gateway.logged()
 
 
-def test_a_stream_that_is_too_many_is_503_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_stream_that_is_too_many_is_503_and_the_others_go_on(started: Callable[..., Live]) -> None:
     """S-14."""
-    gateway = limited(tmp_path, 256, 256, fake_script={"step_seconds": 0.5}).start()
+    gateway = started(256, 256, fake_script={"step_seconds": 0.5})
     with httpx.Client(base_url=gateway.url, timeout=30) as known, contextlib.ExitStack() as held:
         job = known.post("/api/v1/generate", json={**SMALL, "steps": 4}).json()["job_id"]
         head = "GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\nx-client-id: {}\r\n\r\n"
@@ -142,8 +153,8 @@ def test_a_stream_that_is_too_many_is_503_and_the_others_go_on(tmp_path: Path) -
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_files_of_forms_take_no_descriptors(tmp_path: Path) -> None:
-    gateway = Live(tmp_path).start()
+def test_files_of_forms_take_no_descriptors(started: Callable[..., Live]) -> None:
+    gateway = started(4096, 4096)
     assert gateway.process is not None
     process = psutil.Process(gateway.process.pid)
     part = b'--x\r\ncontent-disposition: form-data; name="image[]"; filename="a.png"\r\n\r\n%b\r\n' % bytes(1_500_000)
@@ -159,8 +170,8 @@ def test_files_of_forms_take_no_descriptors(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_the_soft_limit_is_raised_for_the_gateway_and_its_children(tmp_path: Path) -> None:
-    gateway = limited(tmp_path, 128, 4096).start()
+def test_the_soft_limit_is_raised_for_the_gateway_and_its_children(started: Callable[..., Live]) -> None:
+    gateway = started(128, 4096)
     assert gateway.process is not None
     process = psutil.Process(gateway.process.pid)
     for one in (process, *process.children()):
@@ -170,8 +181,8 @@ def test_the_soft_limit_is_raised_for_the_gateway_and_its_children(tmp_path: Pat
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="changes the limit of another process")
-def test_a_process_that_is_out_of_descriptors_waits_for_them_and_fails_no_job(tmp_path: Path) -> None:
-    gateway = Live(tmp_path).start()
+def test_a_process_that_is_out_of_descriptors_waits_for_them_and_fails_no_job(started: Callable[..., Live]) -> None:
+    gateway = started(4096, 4096)
     assert gateway.process is not None
     process = psutil.Process(gateway.process.pid)
     before = process.rlimit(psutil.RLIMIT_NOFILE)
