@@ -137,10 +137,10 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         if self.should_exit:
             self._tell()
-        sockets = [] if self.should_exit else sockets or []
+        sockets = sockets or []
         is_careful = not descriptors.are_ample(self._kind().bounds.max_connections)
         await super().startup([] if is_careful else sockets)
-        for sock in sockets:
+        for sock in [] if self.should_exit else sockets:
             host, port = sock.getsockname()[:2]
             _log.info("listening", extra={"address": f"{host}:{port}"})
             if is_careful:
