@@ -35,12 +35,18 @@ def serve(words: Sequence[str]) -> None:
         sys.exit(_complain(error, 2))
 
     from adapters import ADAPTERS
-    from gateway import logs
+    from gateway import descriptors, logs
     from gateway.app import build_app, build_core
     from gateway.errors import GatewayError
     from gateway.server import ServerError, run
+    from gateway.stopping import leave
 
     logs.setup(settings.log.level)
+    descriptors.raise_limit()
+    try:
+        settings = descriptors.fitted(settings)
+    except OSError as error:
+        sys.exit(_complain(error, 1))
     try:
         core = build_core(settings)
         app = build_app(core, ADAPTERS)
@@ -51,6 +57,7 @@ def serve(words: Sequence[str]) -> None:
         run(app, settings, stopping=core.service.begin_stop)
     except ServerError as error:
         sys.exit(_complain(error, 1))
+    leave()  # taking an interpreter apart helps nobody, and takes seconds on a busy machine
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -41,6 +43,9 @@ from gateway.user_models import HubModel, LocalModel
 
 if TYPE_CHECKING:
     from adapters.base import Adapter
+
+MultiPartParser.spool_max_size = 0
+"""Files of forms stay in memory, where they are counted (`gateway.access.memory`), and take no descriptors."""
 
 log = logging.getLogger("gateway.app")
 
@@ -225,14 +230,15 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
     """Start before the first request, stop after the last; a store that cannot be taken is told in one sentence."""
     await receive()
     try:
-        core.pictures.prepare()
+        await asyncio.to_thread(core.pictures.prepare)
         await core.service.start()
     except (StoreLocked, StoreCorrupt, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         await send({"type": "lifespan.startup.failed", "message": str(reason)})
         return
-    settle()
-    log.info("started", extra={"model": core.library.default, "is_embedded": core.draws_embedded})
+    if not core.service.is_stopping:
+        settle()
+        log.info("started", extra={"model": core.library.default, "is_embedded": core.draws_embedded})
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await core.service.stop()

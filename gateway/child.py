@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from engine.noted import Noted
-from gateway.errors import StorageFault
+from gateway.errors import StorageFault, TooManyOpenFiles
 
 LENGTH = struct.Struct(">I")
 
@@ -35,7 +35,7 @@ def starved(error: OSError) -> StorageFault | None:
     """The machine had no files or processes left for a child: no job's fault. None where the program is at fault."""
     if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
         return None
-    return StorageFault("The gateway has too many files or processes open.")
+    return TooManyOpenFiles("The gateway has too many files or processes open.")
 
 
 async def started_child(
@@ -79,7 +79,7 @@ async def ended_child(
         if listening is not None:
             await listening
         if notes is not None:
-            Noted(notes).forget(child.pid)
+            await asyncio.to_thread(Noted(notes).forget, child.pid)
 
     await asyncio.shield(buried())
 
@@ -108,13 +108,16 @@ async def next_frame(child: asyncio.subprocess.Process, most_bytes: int) -> byte
 
 
 async def log_stderr(child: asyncio.subprocess.Process, log: logging.Logger) -> None:
-    """What the child complains of goes to the log, a line each."""
+    """What the child complains of goes to the log, a line each: read until it ends, or the child would wait for us."""
     assert child.stderr is not None
     while True:
+        await asyncio.sleep(0)  # lines that are here already come without waiting, and a child may say many
         try:
             line = await child.stderr.readline()
         except ValueError:  # a line beyond the reader's limit
             continue
+        except OSError:
+            return
         if not line:
             return
         log.info("%s", line.decode(errors="replace").rstrip(), extra={"pid": child.pid})

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from gateway.errors import StorageFault, StorageFull
+from gateway.errors import StorageFault, StorageFull, TooManyOpenFiles
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO})
@@ -65,11 +65,12 @@ def fault_of(error: BaseException, place: str = "a folder of the gateway") -> St
     number = error.errno if isinstance(error, OSError) else None
     if number in FULL:
         return StorageFull(f"There is no room left on the disk of {place}.")
+    if number in TOO_MANY_FILES:
+        return TooManyOpenFiles()
     for numbers, sentence in (
         (MISSING, f"{_capital(place)} is missing."),
         (READ_ONLY, f"{_capital(place)} cannot be written."),
         (SILENT, f"{_capital(place)} does not answer."),
-        (TOO_MANY_FILES, "The gateway has too many files open."),
         (FAILING, f"The disk of {place} reports errors."),
     ):
         if number in numbers:

@@ -39,6 +39,7 @@ GatewayError
 │   ├── QueueFull
 │   └── EngineDown
 └── StorageFault 503            a folder or the database is missing or cannot be written; the message says which
+    ├── TooManyOpenFiles        no place is at fault: this process has no descriptor left, or the machine
     └── StorageFull 507
 """
 
@@ -231,6 +232,10 @@ class StorageFault(GatewayError):
 
     code, status, message = "storage_unavailable", 503, "What the gateway stores cannot be written."
     usual_retry_after_s = 30
+
+
+class TooManyOpenFiles(StorageFault):
+    message = "The gateway has too many files open."
 
 
 class StorageFull(StorageFault):

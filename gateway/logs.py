@@ -1,11 +1,13 @@
 """What the process says: one JSON object a line on stderr. Knows no request and no job, only records.
 
+No record waits for who reads stderr: a thread writes them (`gateway.output`), and what finds no room is counted.
 `ensure_ascii` keeps ESC, CR and LF of a prompt from reaching a terminal or forging a line (S-40, CVE-2020-7694).
 Request lines are not logged at all: they would carry query strings (S-41).
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import sys
@@ -13,7 +15,11 @@ import time
 import traceback
 from typing import Any, TextIO
 
+from gateway.output import QueuedOutput, QueuedText
+
 MAX_TEXT_CHARS = 8192
+EXIT_S = 0.5
+"""What was said last has this long to be read when the process ends."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 _CHATTY = ("asyncio", "httpx", "httpcore", "huggingface_hub", "PIL", "uvicorn.error", "urllib3", "filelock")
@@ -37,12 +43,31 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=True, default=_foreign)
 
 
+class QueuedLines(logging.Handler):
+    """Hands each record to `output` as a line."""
+
+    def __init__(self, output: QueuedOutput) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._output.put(self.format(record).encode() + b"\n")
+        except Exception:
+            self.handleError(record)
+
+
+_outputs: dict[str, QueuedOutput] = {}
+"""Those of stdout and stderr, once they are queued."""
+
+
 def setup(level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send every logger of the process, the server's included, through one JSON handler.
 
-    `level` is one of DEBUG, INFO, WARNING, ERROR; libraries speak from WARNING up unless it is DEBUG.
+    `level` is one of DEBUG, INFO, WARNING, ERROR; libraries speak from WARNING up unless it is DEBUG. Without a
+    `stream` the records go to stderr, and from now on nothing that is printed waits for a reader either.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _queued() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -57,6 +82,44 @@ def setup(level: str = "INFO", stream: TextIO | None = None) -> None:
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.NOTSET if level == "DEBUG" else logging.WARNING)
     logging.captureWarnings(True)
+
+
+def flush(within_s: float) -> bool:
+    """Wait until what was said is written; whether all of it was, in time."""
+    end = time.monotonic() + within_s
+    for name in _outputs:
+        getattr(sys, name).flush()
+    written = [output.flush(max(0.0, end - time.monotonic())) for output in _outputs.values()]
+    return all(written)
+
+
+def _queued() -> logging.Handler:
+    """Put queues before stdout and stderr, once; what writes records to that of stderr."""
+    if not _outputs:
+        for name in ("stdout", "stderr"):
+            text: TextIO | None = getattr(sys, name)
+            if text is not None:  # it was closed when we came: its number may be a file's by now
+                output = _outputs[name] = QueuedOutput(text.fileno(), _dropped)
+                setattr(sys, name, QueuedText(output, text.fileno()))
+        atexit.register(_leave)
+    return QueuedLines(_outputs["stderr"]) if "stderr" in _outputs else logging.NullHandler()
+
+
+def _leave() -> None:
+    """At the end of the process: what is said after this is said at once, unless nobody reads."""
+    if flush(EXIT_S):
+        for name in _outputs:
+            setattr(sys, name, getattr(sys, f"__{name}__"))
+        for handler in logging.getLogger().handlers[:]:
+            if isinstance(handler, QueuedLines):
+                direct = logging.StreamHandler()
+                direct.setFormatter(handler.formatter)
+                logging.getLogger().handlers[:] = [direct]
+
+
+def _dropped(count: int) -> bytes:
+    said = logging.LogRecord(__name__, logging.WARNING, __file__, 0, "%d log records were dropped", (count,), None)
+    return JsonLines().format(said).encode() + b"\n"
 
 
 def _trace(error: BaseException) -> str:

@@ -22,7 +22,8 @@ KEYWORD = "mflux-gateway"
 MARK = f"{KEYWORD} "
 
 Name = Annotated[str, Field(max_length=256), AfterValidator(whole)]
-Text = Annotated[str, Field(max_length=65_536), AfterValidator(whole)]
+TEXT_CHARS = 65_536
+Text = Annotated[str, Field(max_length=TEXT_CHARS), AfterValidator(whole)]
 Seed = Annotated[int, Field(ge=SEED_MIN, le=SEED_MAX)]
 Px = Annotated[int, Field(ge=1, le=65_536)]
 
@@ -77,10 +78,13 @@ class Drawing(_Frozen):
 
 
 def drawing_of(plan: Plans, seed: int) -> Drawing | None:
-    """How the picture of this seed was drawn; None where that is not known, and for what draws nothing."""
+    """How the picture of this seed was drawn; None where that is not known, or longer than a file may say it, and for
+    what draws nothing.
+    """
     match plan:
         case Generate():
-            return _drawn(plan, seed)
+            fits = max(len(plan.prompt), len(plan.negative_prompt or "")) <= TEXT_CHARS
+            return _drawn(plan, seed) if fits else None
         case Upscale(drawn=str(before)):
             return Drawing.model_validate_json(before).model_copy(update={"enlarged": _enlarged(plan)})
         case _:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from engine.protocol import Cancelled, CancelReason, Failed, FailureCode, Lane, RequeueReason
 from gateway.disk import fault_of
-from gateway.errors import StorageFault, StorageFull
+from gateway.errors import StorageFault, StorageFull, TooManyOpenFiles
 from gateway.hub import Hub
 from gateway.job import CRASHES_ALLOWED, Job, Outcome
 from gateway.stops import Stops
@@ -175,14 +175,15 @@ class LaneRunner(ABC):
     async def _put_back(self, lease: Lease, fault: StorageFault) -> None:
         """A place is at fault, not the job: it goes back to where it waited, and nothing is claimed before all is well.
 
-        One that blames a place again and again in which nothing is found fails by the fault's name.
+        One that blames a place again and again in which nothing is found fails by the fault's name; a lack of
+        descriptors is no place's, and passes.
         """
         job_id = lease.job.id
         self._blame(fault)
         self._storage.doubt()
         self._put_backs[job_id] += 1
         tries = self._put_backs[job_id]
-        if tries > PUT_BACK_MOST:
+        if tries > PUT_BACK_MOST and not isinstance(fault, TooManyOpenFiles):
             code: FailureCode = "disk_full" if isinstance(fault, StorageFull) else "storage_fault"
             return await self._end(lease, Failed(code=code, message=fault.message))
         self._rests_until = asyncio.get_running_loop().time() + REST_S[min(tries - 1, len(REST_S) - 1)]

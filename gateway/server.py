@@ -22,11 +22,14 @@ from typing import Any
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
+from uvicorn.server import HANDLED_SIGNALS, ServerState
 
 from engine.clock import Alarm
+from gateway import descriptors
+from gateway.accepting import Acceptor
 from gateway.access import App, Receive, Scope, Send
 from gateway.settings import HttpSettings, Settings, is_loopback
+from gateway.stopping import Stopping
 
 SWITCH_S = 0.0005
 """How long a thread at work keeps the loop waiting, at each of its turns; 5 ms by default, several times a request."""
@@ -34,6 +37,8 @@ MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADERS = 100
 LINGER_S = 1.0
+FULL_LINGER_S = 0.25
+"""Where others wait in the kernel to be refused, too."""
 
 _REFUSALS = {
     400: ("Bad Request", "This is not an HTTP request."),
@@ -50,12 +55,15 @@ class ServerError(Exception):
     """The server cannot start; the text is one line for the person who starts it."""
 
 
-async def serve(app: App, settings: Settings, *, stopping: Callable[[], None] = lambda: None) -> None:
-    """Serve until SIGINT or SIGTERM; a second signal does not wait for open requests.
+async def serve(
+    app: App, settings: Settings, *, stopping: Callable[[], None] = lambda: None, budget: Stopping | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM; a second signal waits for nothing.
 
     `stopping` is called in the loop as soon as the end is known, before anything waits for connections, so that
-    streams can end by themselves. Raises: ServerError when a port cannot be had.
+    streams can end by themselves. `budget` begins with the signal. Raises: ServerError when a port cannot be had.
     """
+    budget = budget or Stopping(settings.http.shutdown_s)
     sockets = listen(settings)
     config = uvicorn.Config(
         app,
@@ -67,10 +75,9 @@ async def serve(app: App, settings: Settings, *, stopping: Callable[[], None] = 
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=idle_s(settings.http.keep_alive_s),
-        timeout_graceful_shutdown=settings.http.shutdown_s,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
-    server = _Server(config, stopping)
+    server = _Server(config, stopping, budget)
     config.app = _without_traces_of_cancel(app, server)
     try:
         await server.serve(sockets)
@@ -89,8 +96,12 @@ def run(app: App, settings: Settings, *, stopping: Callable[[], None] = lambda: 
         import uvloop
 
         factory = uvloop.new_event_loop
+    budget = Stopping(settings.http.shutdown_s)
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(app, settings, stopping=stopping))
+        runner.run(serve(app, settings, stopping=stopping, budget=budget))
+        if budget.has_begun:  # what is left to wait for, threads above all, has what is left of the budget
+            for sig in HANDLED_SIGNALS:
+                signal.signal(sig, lambda *_: budget.hurry())
 
 
 def idle_s(told_s: int) -> int:
@@ -122,35 +133,70 @@ def listen(settings: Settings) -> list[socket.socket]:
 class _Server(uvicorn.Server):
     """uvicorn's server, with a way out that others hear of in time and a clean exit code."""
 
-    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None], budget: Stopping) -> None:
         super().__init__(config)
         self._stopping = stopping
+        self._budget = budget
         self._told = False
+        self._signal: signal.Signals | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
-        for sock in sockets or []:
+        if self.should_exit:
+            self._tell()
+        sockets = sockets or []
+        is_careful = not descriptors.are_ample(self._kind().bounds.max_connections)
+        await super().startup([] if is_careful else sockets)
+        for sock in [] if self.should_exit else sockets:
             host, port = sock.getsockname()[:2]
             _log.info("listening", extra={"address": f"{host}:{port}"})
+            if is_careful:
+                self._acceptors.append(
+                    Acceptor(sock, self._connection, count=lambda: len(self.server_state.connections), most=self._most)
+                )
+
+    def _connection(self) -> asyncio.Protocol:
+        made = self.config.http_protocol_class(
+            config=self.config,  # type: ignore[call-arg]
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        assert isinstance(made, asyncio.Protocol)
+        return made
+
+    def _most(self) -> int:
+        return self._kind().most() + descriptors.refusals()
+
+    def _kind(self) -> type[_GuardedProtocol]:
+        kind = self.config.http_protocol_class
+        assert isinstance(kind, type)
+        assert issubclass(kind, _GuardedProtocol)
+        return kind
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn would raise the signal again in the end; a stop that was asked for is not a death by signal.
         if self.should_exit:
             self.force_exit = True
+            self._budget.hurry()
         self.should_exit = True
+        self._signal = signal.Signals(sig)
+        self._budget.begin()
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._tell)
-        _log.info("stopping", extra={"signal": signal.Signals(sig).name})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._tell()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self.config.timeout_graceful_shutdown = max(0.1, self._budget.requests_left_s)  # type: ignore[assignment]
         await super().shutdown(sockets)
 
     def _tell(self) -> None:
         if not self._told:
             self._told = True
+            _log.info("stopping", extra={"signal": None if self._signal is None else self._signal.name})
             self._stopping()
 
 
@@ -222,6 +268,11 @@ class _GuardedProtocol(H11Protocol):
     bounds: HttpSettings
     open_by_peer: Counter[str]
 
+    @classmethod
+    def most(cls) -> int:
+        """How many connections may be served now."""
+        return min(cls.bounds.max_connections, descriptors.connections())
+
     def __init__(
         self,
         config: uvicorn.Config,
@@ -243,7 +294,7 @@ class _GuardedProtocol(H11Protocol):
             self._peer = peer
             self.open_by_peer[peer] += 1
         too_many_here = self._peer is not None and self.open_by_peer[peer] > self.bounds.max_connections_per_ip
-        if too_many_here or len(self.connections) > self.bounds.max_connections:
+        if too_many_here or len(self.connections) > self.most():
             self._refuse(503)
         else:
             self._watch_head()
@@ -347,4 +398,4 @@ class _GuardedProtocol(H11Protocol):
         self.transport.write(f"{head}{retry}connection: close\r\n\r\n".encode() + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.loop.call_later(LINGER_S, self.transport.close)
+        self.loop.call_later(FULL_LINGER_S if status == 503 else LINGER_S, self.transport.close)

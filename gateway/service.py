@@ -155,6 +155,9 @@ class JobService:
             rights=options.rights,
         )
         self._listeners: list[Hear] = []
+        self._starting: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self._has_started = False
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -165,7 +168,22 @@ class JobService:
         self._listeners.append(hear)
 
     async def start(self) -> None:
-        """Recover what an earlier process left, then begin to run jobs. Raises: StoreLocked, StoreCorrupt."""
+        """Recover what an earlier process left, then begin to run jobs; a stop that begins first cuts it short.
+
+        Raises: StoreLocked, StoreCorrupt.
+        """
+        if self._stopping:
+            return
+        starting = self._starting = asyncio.create_task(self._start(), name="start")
+        try:
+            await asyncio.wait({starting})
+        except asyncio.CancelledError:
+            starting.cancel()
+            raise
+        if not starting.cancelled():
+            starting.result()
+
+    async def _start(self) -> None:
         for job in await self._store.open(self._hear):
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
@@ -179,24 +197,40 @@ class JobService:
             await lane.start()
         self._spawn(self._retention.run())
         self._spawn(self._places.run())
+        self._has_started = True
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping
 
     async def stop(self) -> None:
         """Take no more jobs, give the running one back to the queue, stop the engine. Nothing is lost."""
         self.begin_stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
-        await self.downloads.stop()
+        assert self._leaving is not None
+        await self._leaving
         await self._stops.close()
-        await self._places.keep()
+        if self._has_started:
+            await self._places.keep()
         await self._inputs.close()
         await self._store.close()
 
     def begin_stop(self) -> None:
-        """End the streams: called before the server waits for its connections."""
-        self._stopping = True
-        self._hub.close()
+        """End the streams and the lanes with their children: called before the server waits for its connections."""
+        if not self._stopping:
+            self._stopping = True
+            self._hub.close()
+            self._leaving = asyncio.create_task(self._leave(), name="stop")
+
+    async def _leave(self) -> None:
+        """All lanes side by side: each of their children has its own time to go."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        lanes = (lane.stop() for lane in self._lanes.values())
+        await asyncio.gather(*lanes, self.downloads.stop())
 
     # ---- in --------------------------------------------------------------------------------------
 

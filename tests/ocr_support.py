@@ -22,6 +22,17 @@ from gateway.user_models import LocalModel
 
 CHILD = (sys.executable, "-m", "tests.ocr_child")
 OBEDIENT = OcrOptions(command=CHILD, threads=1)
+OBEDIENT_OCR = (
+    "-c",
+    """
+import functools, sys
+import api_main
+from gateway import app
+app.OcrOptions = functools.partial(app.OcrOptions, command=(sys.executable, "-m", "tests.ocr_child"))
+api_main.main()
+""",
+)
+"""A program that is the gateway, but for its OCR children."""
 
 
 def written(text: str, size: tuple[int, int] = (640, 240), height_px: int = 40, ground: str = "white") -> Image.Image:

@@ -96,6 +96,12 @@ def hub_with(models: Iterable[str], files: dict[str, bytes], folder: Path) -> It
         yield hub
 
 
+def toy_model(big: str, size: int = 1_000_000) -> dict[str, bytes]:
+    """Files that make a FLUX.2 repository whole, the one at `big` of that size."""
+    names = ("transformer/model.safetensors", "vae/model.safetensors", "text_encoder/model.safetensors")
+    return {**dict.fromkeys(names, b"x" * 1000), "tokenizer/tokenizer.json": b"{}", big: b"x" * size}
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 

@@ -104,14 +104,18 @@ class Child(asyncio.SubprocessProtocol):
         self._ping = (self._pings, timer)
         self.say(Ping(nonce=self._pings))
 
-    def leave(self) -> None:
-        """Ask the child to go by closing its stdin; it is killed where it does not."""
+    def leave(self, within_s: float | None = None) -> None:
+        """Ask the child to go by closing its stdin; it is killed where it does not, by `within_s` at the latest."""
         if self.doom is None:
             self.doom = "stop"
         stdin = self._stdin()
         if stdin is not None:
             stdin.close()
-        self._later(self._options.eof_grace_s, self._terminate)
+        if within_s is None:
+            self._later(self._options.eof_grace_s, self._terminate)
+        else:
+            self._later(within_s / 2, self._signal, signal.SIGTERM)
+            self._later(within_s, self._signal, signal.SIGKILL)
 
     def kill(self, why: Doom) -> None:
         """SIGTERM, then SIGKILL. The first reason stands."""
@@ -166,8 +170,6 @@ class Child(asyncio.SubprocessProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         assert self._transport is not None
         self._transport.close()
-        if self._noted is not None:
-            self._noted.forget(self.pid)
         for timer in self._timers:
             timer.cancel()
         if self._ping is not None:
@@ -175,6 +177,9 @@ class Child(asyncio.SubprocessProtocol):
         if not self.dead.done():
             self.dead.set_result(-1 if self.exit_code is None else self.exit_code)
         self.changed.set()
+        if self._noted is not None:
+            with contextlib.suppress(RuntimeError):  # the loop ends: the next start forgets it
+                self._loop.run_in_executor(None, self._noted.forget, self.pid)  # a disk may take its time
 
     def _hear(self, data: bytes) -> None:
         """Take lines apart. After the first nonsense nothing this child says counts."""

@@ -100,7 +100,7 @@ class Engine:
         """End the child by end-of-file, SIGTERM, SIGKILL, each in its time; leaves no process."""
         self._stopping = True
         if self._child is not None:
-            self._child.leave()
+            self._child.leave(self._options.stop_s)
             await asyncio.shield(self._child.dead)
         if self._supervision is not None:
             self._supervision.cancel()
@@ -311,7 +311,7 @@ class Engine:
                 self._adopt(child)
                 await self._watch(child)
             except asyncio.CancelledError:
-                child.leave()
+                child.leave(self._options.stop_s)
                 await asyncio.shield(child.dead)
                 raise
             finally:
@@ -322,7 +322,7 @@ class Engine:
         self._starts += 1
         self._loaded_model = self._memory = None
         if self._stopping:
-            child.leave()
+            child.leave(self._options.stop_s)
 
     async def _watch(self, child: Child) -> None:
         """Until it is dead: pass its changes on, and hold it to its time to start."""

@@ -41,6 +41,8 @@ class EngineOptions:
     """Between SIGTERM and SIGKILL."""
     eof_grace_s: float = 1.0
     """Between one end of a child's life (exit, closed pipe) and the other."""
+    stop_s: float = 1.5
+    """When the gateway stops, the child is killed after this, whatever it does; half of it before SIGTERM."""
     backoff_s: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
     """The wait before each start, by failures since a job last ended well."""
     free_restarts: int = 3

@@ -51,8 +51,9 @@ async def fetched(asked: Fetch, notes: Path | None = None) -> AsyncGenerator[Ans
     listening = asyncio.create_task(log_stderr(child, log))
     try:
         assert child.stdin is not None
-        child.stdin.write(framed(asked.model_dump_json().encode()))
-        await child.stdin.drain()
+        async with patience(SILENCE_S):
+            child.stdin.write(framed(asked.model_dump_json().encode()))
+            await child.stdin.drain()
         while True:
             async with patience(SILENCE_S):
                 found = answer.validate_json(await next_frame(child, MAX_ANSWER_BYTES))

@@ -305,8 +305,9 @@ class HttpSettings(Section):
     stuck_s: Seconds = Field(
         default=30, description="Seconds a client may take nothing of what is sent to it before it is let go."
     )
-    shutdown_s: Annotated[int, Field(ge=1, le=60)] = Field(
-        default=3, description="Seconds open requests have to end when the server stops."
+    shutdown_s: Annotated[float, Field(ge=0.1, le=60)] = Field(
+        default=1.5,
+        description="Seconds open requests have to end when the server stops, of 3.5 s in all.",
     )
 
     @property

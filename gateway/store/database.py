@@ -75,9 +75,10 @@ class Database:
         self._lock_fd = fd
 
     async def close(self) -> None:
+        await self._on(self._reader, lambda: None)  # what is read now
         await self._on(self._writer, self._close)
-        self._writer.shutdown()
-        self._reader.shutdown()
+        for pool in (self._writer, self._reader):
+            pool.shutdown(wait=False)  # both are idle, and the loop waits for no thread
 
     def _close(self) -> None:
         for name in ("_read_db", "_write_db"):
