@@ -78,6 +78,11 @@ class Places:
         foretold = lane != "network" and not {model, job.id} & self._forecaster.coming().keys()
         return foretold and not is_paused and self._store.depth(lane) <= HELD_TO
 
+    def forget(self, job_id: str) -> None:
+        """Nothing more will be heard of a job."""
+        self._forecaster.forget(job_id)
+        self._changed.set()
+
     def look(self) -> None:
         """Forecasts may have changed without an event: a download goes on."""
         self._changed.set()

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from engine.protocol import Cancelled, CancelReason, Failed, FailureCode, Lane
+from gateway.errors import JobDamaged
 from gateway.hub import Hub
 from gateway.job import CRASHES_ALLOWED, Job, Outcome
 from gateway.store.base import JobStore, Lease, WorkerInfo
@@ -123,6 +124,8 @@ class LaneRunner(ABC):
         for tries in range(2**31):
             try:
                 return await write()
+            except JobDamaged:
+                raise  # it stays damaged
             except Exception:
                 if self._stopping:
                     raise

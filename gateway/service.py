@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,6 +17,7 @@ from gateway.disk import check_room
 from gateway.downloads.coming import Downloads
 from gateway.downloads.lane import NetworkLane
 from gateway.errors import (
+    JobDamaged,
     JobNotEnded,
     JobNotFound,
     ModelKept,
@@ -41,7 +43,7 @@ from gateway.request import GenerationRequest
 from gateway.residency import House, HouseOptions
 from gateway.retention import Retention
 from gateway.runner import LaneRunner
-from gateway.store.base import Hear, JobStore, Stats, Wanted
+from gateway.store.base import DamagedRecord, Hear, JobStore, Stats, Wanted
 from gateway.upscale import UpscaleRequest
 from gateway.watching import watch, watch_all
 
@@ -124,7 +126,7 @@ class JobService:
 
     async def start(self) -> None:
         """Recover what an earlier process left, then begin to run jobs. Raises: StoreLocked, StoreCorrupt."""
-        for job in await self._store.open(self._hear):
+        for job in await self._store.open(self._hear, self._lose):
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
         await self._places.start()
@@ -271,7 +273,12 @@ class JobService:
 
     async def see(self, job_id: str, owner: str) -> Job:
         """As `get`; a download may be seen by everybody: all may wait for it. Raises: JobNotFound."""
-        job = await self._store.get(job_id)
+        try:
+            job = await self._store.get(job_id)
+        except JobDamaged as damaged:
+            if damaged.owner in (None, owner):
+                raise
+            raise JobNotFound from None
         if job.owner != owner and not isinstance(job.plan, Download):
             raise JobNotFound
         return job
@@ -302,6 +309,14 @@ class JobService:
     async def check_store(self) -> None:
         """Raises: whatever keeps the store from being written."""
         await self._store.check()
+
+    async def damaged(self) -> list[DamagedRecord]:
+        """As `JobStore.damaged`."""
+        return await self._store.damaged()
+
+    def age_s(self, date: float) -> float:
+        """As `JobStore.age_s`."""
+        return self._store.age_s(date)
 
     async def stats(self) -> Stats:
         return await self._store.stats()
@@ -362,11 +377,12 @@ class JobService:
             self._spawn(self._abandon(job.id))
 
     async def _abandon(self, job_id: str) -> None:
-        job = await self._store.get(job_id)
-        if job.state is State.RUNNING:
-            await asyncio.sleep(self._options.abandon_grace_s)
-        if self.watchers(job_id) == 0:
-            await self._cancel(job_id, "client_gone")
+        with suppress(JobDamaged):
+            job = await self._store.get(job_id)
+            if job.state is State.RUNNING:
+                await asyncio.sleep(self._options.abandon_grace_s)
+            if self.watchers(job_id) == 0:
+                await self._cancel(job_id, "client_gone")
 
     # ---- what is told ----------------------------------------------------------------------------
 
@@ -380,6 +396,14 @@ class JobService:
         self._hub.publish(job, event)
         if job.state is State.QUEUED:
             self._lanes[lane_of(job.plan)].wake()
+
+    def _lose(self, record: DamagedRecord) -> None:
+        """A record was set aside while the gateway runs: who waits for its job is told, and the next one begins."""
+        self._hub.drop(record.job_id)
+        self._places.forget(record.job_id)
+        self.downloads.forget(record.job_id)
+        for lane in self._lanes.values():
+            lane.wake()
 
     async def retain_once(self) -> None:
         """Forget what is past its time."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from email.utils import formatdate, parsedate_to_datetime
 from typing import cast
 
@@ -54,13 +53,14 @@ async def content(request: Request) -> Response:
     found = PICTURE_NAME.fullmatch(request.path_params["name"])
     stored = await asyncio.to_thread(core.pictures.stored, f"{found[1]}.png") if found else None
     lives_s = core.settings.retention.url_hours * 3600
-    if found is None or stored is None or time.time() > stored.made_at + lives_s:
+    age_s = 0.0 if stored is None else core.service.age_s(stored.made_at)
+    if found is None or stored is None or age_s > lives_s:
         raise NotFound("There is no such picture, or its address has expired.")
     picture_format = cast(PictureFormat, found[2])
     asked = request.query_params.get("output_compression", "")
     compression = int(asked) if COMPRESSION.fullmatch(asked) else None
     picture = await asyncio.to_thread(from_png, stored.png, picture_format, compression)
-    left_s = max(0, int(stored.made_at + lives_s - time.time()))
+    left_s = max(0, int(lives_s - age_s))
     headers = {
         "ETag": f'"{found[0]}.{compression}"',
         "Last-Modified": formatdate(stored.made_at, usegmt=True),

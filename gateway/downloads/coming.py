@@ -268,6 +268,14 @@ class Downloads:
                 self._give_up(plan, f"The download of {plan.model} was cancelled.")
         self._places.look()
 
+    def forget(self, job_id: str) -> None:
+        """The record of a job was set aside; who waited for it, where it was a download, is told."""
+        self._held.release(job_id)
+        if (plan := self._live.get(job_id)) is not None:
+            self._running.discard(job_id)
+            self._gone(job_id, plan)
+            self._give_up(plan, f"The record of the download of {plan.model} is damaged; ask for it again.")
+
     def tell(self, plan: Download, fact: ModelDownloading) -> None:
         """How far a download is: for the jobs that wait for it."""
         self._facts[plan.sources] = fact

@@ -41,8 +41,8 @@ class Database:
     def _open(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock()
-        self._write_db = open_checked(self._folder / "jobs.sqlite3")
-        self._read_db = connect(self._folder / "jobs.sqlite3")
+        self._write_db = open_checked(self.file)
+        self._read_db = connect(self.file)
         self._read_db.execute("PRAGMA query_only=1")
 
     def _lock(self) -> None:
@@ -100,9 +100,17 @@ class Database:
 
         return await self._on(self._reader, snapshot)
 
-    async def back_up(self, every_s: float) -> bool:
+    @property
+    def is_open(self) -> bool:
+        return hasattr(self, "_read_db")
+
+    @property
+    def file(self) -> Path:
+        return self._folder / "jobs.sqlite3"
+
+    async def back_up(self, steady: float, every_s: float) -> bool:
         """As `gateway.store.backups.back_up`; writes and reads go on meanwhile."""
-        return await asyncio.to_thread(backups.back_up, self._folder / "jobs.sqlite3", every_s)
+        return await asyncio.to_thread(backups.back_up, self.file, steady, every_s)
 
     async def _on(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)

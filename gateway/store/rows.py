@@ -11,12 +11,34 @@ from pydantic import TypeAdapter
 
 from engine.protocol import lane_of
 from gateway.errors import JobNotFound
-from gateway.job import Job, JobEvent, NewJob, Priority, State, StateFacts, plan_adapter, state_fact
+from gateway.job import (
+    IllegalTransition,
+    Job,
+    JobEvent,
+    NewJob,
+    Priority,
+    State,
+    StateFacts,
+    plan_adapter,
+    state_fact,
+)
 from gateway.queue import Standing, Turns, Waiting
 from gateway.request import Adjustment
+from gateway.store import checksum
 from gateway.store.base import Lease
 
 _adjustments: TypeAdapter[tuple[Adjustment, ...]] = TypeAdapter(tuple[Adjustment, ...])
+
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, IllegalTransition)
+"""What reading cells that were not written by us may end in."""
+
+
+class RecordDamaged(Exception):
+    """The record of `job_id` is not as it was written, or cannot be read."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"the record of job {job_id} is damaged")
 
 
 def insert(db: sqlite3.Connection, new: NewJob) -> int:
@@ -41,12 +63,13 @@ def insert(db: sqlite3.Connection, new: NewJob) -> int:
         ),
     )
     assert cursor.lastrowid is not None
+    checksum.seal(db, new.id)
     return cursor.lastrowid
 
 
 def stand(db: sqlite3.Connection, job: Job) -> None:
     """Where a job that was stored now comes in."""
-    _set_standing(db, job.id, Standing(job.priority, job.created_at, job.number))
+    _set_standing(db, job.id, Standing(job.priority, job.created_steady, job.number))
 
 
 def move(db: sqlite3.Connection, standings: Mapping[str, Standing]) -> None:
@@ -56,10 +79,31 @@ def move(db: sqlite3.Connection, standings: Mapping[str, Standing]) -> None:
 
 
 def _set_standing(db: sqlite3.Connection, job_id: str, standing: Standing) -> None:
-    db.execute(
-        "UPDATE jobs SET standing_priority = ?, standing_since = ?, standing_number = ? WHERE id = ?",
-        (int(standing.priority), standing.since, standing.number, job_id),
-    )
+    where = "standing_priority = ?, standing_since = ?, standing_number = ?"
+    _change(db, job_id, where, (int(standing.priority), standing.since, standing.number))
+
+
+def hide(db: sqlite3.Connection, job_id: str) -> None:
+    """One that is not on record is no matter. Raises: RecordDamaged."""
+    _change(db, job_id, "hidden = ?", (1,))
+
+
+def forget_key(db: sqlite3.Connection, job_id: str) -> None:
+    """Its Idempotency-Key may be used again. Raises: RecordDamaged."""
+    _change(db, job_id, "idempotency_key = ?", (None,))
+
+
+def _change(
+    db: sqlite3.Connection, job_id: str, what: str, values: Sequence[object], event: sqlite3.Row | None = None
+) -> None:
+    """Every change of a row but who works on it: only of one that is sound, and sealed again. Raises: RecordDamaged."""
+    row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if row is None:
+        return
+    if not checksum.is_right(row):
+        raise RecordDamaged(job_id)
+    db.execute(f"UPDATE jobs SET {what} WHERE id = ?", (*values, job_id))
+    checksum.seal(db, job_id, event)
 
 
 WAITING_COLUMNS = "id, owner, lane, model, standing_priority, standing_since, standing_number"
@@ -71,20 +115,26 @@ def waiting(row: sqlite3.Row) -> Waiting:
     return Waiting(row["id"], row["owner"], row["lane"], row["model"], standing)
 
 
-def append(db: sqlite3.Connection, job: Job, fact: StateFacts, at: float) -> Job:
-    """Store one more fact. Raises: IllegalTransition."""
-    after = job.apply(fact, at)
+def append(db: sqlite3.Connection, job: Job, fact: StateFacts, at: float, steady: float) -> Job:
+    """Store one more fact, not before the last one. Raises: IllegalTransition, RecordDamaged."""
+    if job.events:
+        at, steady = max(at, job.events[-1].at), max(steady, job.events[-1].steady)
+    after = job.apply(fact, float(at), float(steady))
     event = after.events[-1]
     cursor = db.execute(
-        "INSERT INTO events (job_id, seq, at, fact) VALUES (?,?,?,?)",
-        (job.id, event.seq, event.at, fact.model_dump_json()),
+        "INSERT INTO events (job_id, seq, at, fact, steady) VALUES (?,?,?,?,?)",
+        (job.id, event.seq, event.at, fact.model_dump_json(), event.steady),
     )
     assert cursor.lastrowid is not None
     after = replace(after, events=(*job.events, replace(event, number=cursor.lastrowid)))
+    stored = db.execute("SELECT * FROM events WHERE number = ?", (cursor.lastrowid,)).fetchone()
     is_held = after.state is State.RUNNING
-    db.execute(
-        "UPDATE jobs SET state = ?, attempt = ?, images = ?, created_at = ?, started_at = ?, finished_at = ?,"
-        " worker = CASE WHEN ? THEN worker END, lease_until = CASE WHEN ? THEN lease_until END WHERE id = ?",
+    _change(
+        db,
+        job.id,
+        "state = ?, attempt = ?, images = ?, created_at = ?, started_at = ?, finished_at = ?,"
+        " started_steady = ?, finished_steady = ?,"
+        " worker = CASE WHEN ? THEN worker END, lease_until = CASE WHEN ? THEN lease_until END",
         (
             after.state,
             after.attempt,
@@ -92,12 +142,23 @@ def append(db: sqlite3.Connection, job: Job, fact: StateFacts, at: float) -> Job
             after.created_at,
             after.started_at,
             after.finished_at,
+            after.started_steady,
+            after.finished_steady,
             is_held,
             is_held,
-            job.id,
         ),
+        stored,
     )
     return after
+
+
+def seal_all(db: sqlite3.Connection, job_id: str) -> None:
+    """Give a record its first checksum."""
+    events = db.execute("SELECT * FROM events WHERE job_id = ? ORDER BY seq", (job_id,)).fetchall()
+    for event in events:
+        checksum.seal(db, job_id, event)
+    if not events:
+        checksum.seal(db, job_id)
 
 
 def held(db: sqlite3.Connection, lease: Lease) -> Job | None:
@@ -126,28 +187,48 @@ def fold_all(db: sqlite3.Connection, sql: str, values: Sequence[object]) -> list
 
 
 def fold(db: sqlite3.Connection, row: sqlite3.Row) -> Job:
-    """The job of a row, folded from its events."""
-    new = NewJob(
-        id=row["id"],
-        owner=row["owner"],
-        protocol=row["protocol"],
-        plan=plan_adapter.validate_json(row["plan"]),
-        attached=bool(row["attached"]),
-        priority=Priority(row["priority"]),
-        adjustments=_adjustments.validate_json(row["adjustments"]),
-        idempotency_key=row["idempotency_key"],
-        fingerprint=row["fingerprint"],
-        note=row["note"],
-    )
-    job = replace(Job.of(new, row["number"]), hidden=bool(row["hidden"]))
-    stored = events(db, new.id, 0)
-    for event in stored:
-        job = job.apply(event.fact, event.at)
-    return replace(job, events=tuple(stored))
+    """The job of a row, folded from its events. Raises: RecordDamaged."""
+    stored = stored_events(db, row["number"])
+    if not checksum.is_right(row, stored):
+        raise RecordDamaged(row["id"])
+    return folded(row, stored)
+
+
+def folded(row: sqlite3.Row, stored: Sequence[sqlite3.Row]) -> Job:
+    """The same of cells that were read, whatever their checksum. Raises: RecordDamaged."""
+    try:
+        new = NewJob(
+            id=row["id"],
+            owner=row["owner"],
+            protocol=row["protocol"],
+            plan=plan_adapter.validate_json(row["plan"]),
+            attached=bool(row["attached"]),
+            priority=Priority(row["priority"]),
+            adjustments=_adjustments.validate_json(row["adjustments"]),
+            idempotency_key=row["idempotency_key"],
+            fingerprint=row["fingerprint"],
+            note=row["note"],
+        )
+        waiting(row)
+        job = replace(Job.of(new, row["number"]), hidden=bool(row["hidden"]))
+        for event in stored:
+            job = job.apply(state_fact.validate_json(event["fact"]), event["at"], event["steady"])
+        if [event["seq"] for event in stored] != list(range(1, job.seq + 1)) or job.state is None:
+            raise ValueError
+    except UNREADABLE:
+        raise RecordDamaged(row["id"]) from None
+    numbered = zip(job.events, stored, strict=True)
+    return replace(job, events=tuple(replace(event, number=row["number"]) for event, row in numbered))
+
+
+def stored_events(db: sqlite3.Connection, number: int) -> list[sqlite3.Row]:
+    """The events of the job with this number, in order, as they lie there."""
+    mine = "job_id = (SELECT id FROM jobs WHERE number = ?)"
+    return db.execute(f"SELECT * FROM events WHERE {mine} ORDER BY seq", (number,)).fetchall()
 
 
 def events(db: sqlite3.Connection, job_id: str, after: int) -> list[JobEvent]:
-    """Those with a greater seq, in order."""
+    """Those with a greater seq, in order. Raises: RecordDamaged."""
     found = db.execute("SELECT * FROM events WHERE job_id = ? AND seq > ? ORDER BY seq", (job_id, after)).fetchall()
     return [_event(row) for row in found]
 
@@ -165,11 +246,15 @@ def events_of(db: sqlite3.Connection, owner: str, after: int, limit: int) -> lis
 def last_number(db: sqlite3.Connection) -> int:
     """Of the newest event that ever was, deleted ones included."""
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return 0 if row is None else int(row[0])
+    return row[0] if row is not None and isinstance(row[0], int) else 0
 
 
 def _event(row: sqlite3.Row) -> JobEvent:
-    return JobEvent(row["job_id"], row["seq"], row["at"], state_fact.validate_json(row["fact"]), row["number"])
+    try:
+        fact = state_fact.validate_json(row["fact"])
+    except UNREADABLE:
+        raise RecordDamaged(row["job_id"]) from None
+    return JobEvent(row["job_id"], row["seq"], row["at"], fact, row["number"], row["steady"])
 
 
 def anywhere(word: str) -> str:
@@ -202,7 +287,7 @@ def of_turns(turns: Turns) -> str:
 
 
 def to_turns(text: str) -> Turns:
-    """Turns as they were kept."""
+    """Turns as they were kept. Raises: ValueError, TypeError, KeyError, AttributeError."""
     value = json.loads(text)
     had = frozenset((int(level), str(owner)) for level, owner in value["had"])
     return Turns(had, {(int(level), str(owner)): float(at) for level, owner, at in value["last"]})

@@ -6,9 +6,10 @@ Statements stay within what PostgreSQL says too.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,15 +28,31 @@ from engine.protocol import (
     Started,
     lane_of,
 )
-from gateway.errors import IdempotencyConflict, JobNotFound, JobNotWaiting, OwnerQueueFull, QueueFull
+from gateway.errors import IdempotencyConflict, JobDamaged, JobNotFound, JobNotWaiting, OwnerQueueFull, QueueFull
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts, plan_adapter
 from gateway.queue import Turns, Waiting, moved
-from gateway.store import queries, rows
-from gateway.store.base import Bounds, Hear, Lease, Seen, Stats, Submitted, Wanted, WorkerInfo
+from gateway.store import checks, damage, queries, rows
+from gateway.store.base import (
+    Bounds,
+    DamagedRecord,
+    Hear,
+    Lease,
+    Lost,
+    Seen,
+    Stats,
+    StoreCorrupt,
+    Submitted,
+    Wanted,
+    WorkerInfo,
+)
 from gateway.store.blobs import Blobs
+from gateway.store.clock import StoreClock
 from gateway.store.database import Database
 from gateway.store.line import Line
-from gateway.store.schema import VERSION
+from gateway.store.rows import RecordDamaged
+from gateway.store.schema import unusable
+
+log = logging.getLogger("gateway.store")
 
 IDEMPOTENCY_S = 24 * 3600.0
 T = TypeVar("T")
@@ -44,9 +61,17 @@ T = TypeVar("T")
 class SqliteStore:
     """A JobStore in `folder` (mode 0700), held by this process alone."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time, *, lookahead: int = 0) -> None:
-        self._blobs = Blobs(folder / "blobs")
-        self._clock = clock
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.time,
+        *,
+        elapsed: Callable[[], float] | None = None,
+        lookahead: int = 0,
+    ) -> None:
+        """`clock` says the date and may jump; `elapsed` only passes: where one clock is given alone, it is both."""
+        self._clock = StoreClock(clock, elapsed or (time.monotonic if clock is time.time else clock))
+        self._blobs = Blobs(folder / "blobs", clock, self._clock.age_s)
         self._database = Database(folder, self._written)
         self._lookahead = lookahead
         self._line = Line(lookahead)
@@ -55,17 +80,22 @@ class SqliteStore:
         self._after: list[Callable[[], None]] = []
         """What to do once it is on disk."""
         self._hear: Hear | None = None
+        self._lose: Lost | None = None
         self._loop: asyncio.AbstractEventLoop
 
     # ---- life ------------------------------------------------------------------------------------
 
-    async def open(self, hear: Hear | None = None) -> list[Job]:
+    async def open(self, hear: Hear | None = None, lose: Lost | None = None) -> list[Job]:
         self._loop = asyncio.get_running_loop()
         await self._database.open()
         await asyncio.to_thread(self._blobs.prepare)
-        recovered = await self._write(self._recover)
-        await self._database.read(self._fill_line)
-        self._hear = hear
+        try:
+            _name(await self._database.write(lambda db: checks.at_start(db, self._clock)))
+            recovered = await self._write(self._recover)
+            await self._database.read(self._fill_line)
+        except sqlite3.Error as error:
+            raise StoreCorrupt(unusable(self._database.file, error)) from error
+        self._hear, self._lose = hear, lose
         return recovered
 
     def _recover(self, db: sqlite3.Connection) -> list[Job]:
@@ -90,10 +120,18 @@ class SqliteStore:
         for lane in LANES:
             self._line.set_paused(lane, rows.kept(db, f"paused {lane}") is not None)
             if (turns := rows.kept(db, f"turns {lane}")) is not None:
-                self._line.set_turns(lane, rows.to_turns(turns))
+                try:
+                    self._line.set_turns(lane, rows.to_turns(turns))
+                except rows.UNREADABLE:
+                    log.warning("whose turn it was in the %s lane cannot be read; all begin anew", lane)
 
     async def close(self) -> None:
+        if self._database.is_open:
+            await self._database.write(self._keep_time)
         await self._database.close()
+
+    def _keep_time(self, db: sqlite3.Connection) -> None:
+        checks.keep_time(db, self._clock)
 
     # ---- writes ----------------------------------------------------------------------------------
 
@@ -110,18 +148,18 @@ class SqliteStore:
         return await self._write(work)
 
     def _find_idempotent(self, db: sqlite3.Connection, new: NewJob) -> Job | None:
-        db.execute(
-            "UPDATE jobs SET idempotency_key = NULL WHERE owner = ? AND idempotency_key = ? AND created_at < ?",
-            (new.owner, new.idempotency_key, self._clock() - IDEMPOTENCY_S),
-        )
         row = db.execute(
             "SELECT * FROM jobs WHERE owner = ? AND idempotency_key = ?", (new.owner, new.idempotency_key)
         ).fetchone()
         if row is None:
             return None
-        if row["fingerprint"] != new.fingerprint:
+        job = rows.fold(db, row)
+        if job.created_steady < self._clock.steady() - IDEMPOTENCY_S:
+            rows.forget_key(db, job.id)
+            return None
+        if job.fingerprint != new.fingerprint:
             raise IdempotencyConflict
-        return rows.fold(db, row)
+        return job
 
     def _check_bounds(self, db: sqlite3.Connection, new: NewJob, bounds: Bounds) -> None:
         if self._line.count() >= bounds.waiting:
@@ -133,16 +171,16 @@ class SqliteStore:
         def work(db: sqlite3.Connection) -> Lease | None:
             if self._line.is_paused(worker.lane):
                 return None
-            taken = self._line.next(worker, self._clock())
+            taken = self._line.next(worker, self._clock.steady())
             if taken is None:
-                if not self._line.order(worker.lane, self._clock()):
+                if not self._line.order(worker.lane, self._clock.steady()):
                     self._keep_turns(db, worker.lane, Turns())
                 return None
             before = rows.get(db, taken.job.id)
             job = self._append(db, before, Started(attempt=before.attempt + 1))
             rows.keep(db, f"turns {worker.lane}", rows.of_turns(taken.turns))
             self._after.append(lambda: self._line.serve(taken))
-            until = None if worker.lease_s is None else self._clock() + worker.lease_s
+            until = None if worker.lease_s is None else self._clock.steady() + worker.lease_s
             db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (worker.id, until, job.id))
             return Lease(job, worker.id)
 
@@ -165,10 +203,10 @@ class SqliteStore:
 
     async def move(self, job_id: str, to: int) -> list[Waiting]:
         def work(db: sqlite3.Connection) -> list[Waiting]:
-            job = rows.get(db, job_id)
+            job = self._get(db, job_id)
             if job.state is not State.QUEUED:
                 raise JobNotWaiting
-            line = self._line.order(lane_of(job.plan), self._clock())
+            line = self._line.order(lane_of(job.plan), self._clock.steady())
             standings = moved(line, job_id, to)
             rows.move(db, standings)
             changed = [replace(other, standing=standings[other.id]) for other in line if other.id in standings]
@@ -184,7 +222,7 @@ class SqliteStore:
             if job is None:
                 return "lost"
             if lease_s is not None:
-                db.execute("UPDATE jobs SET lease_until = ? WHERE id = ?", (self._clock() + lease_s, job.id))
+                db.execute("UPDATE jobs SET lease_until = ? WHERE id = ?", (self._clock.steady() + lease_s, job.id))
             return "ok" if job.cancel_requested is None else "cancel"
 
         return await self._write(work)
@@ -200,7 +238,9 @@ class SqliteStore:
         self, lease: Lease, outcome: Outcome
     ) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
         def work(db: sqlite3.Connection) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
-            job = rows.get(db, lease.job.id)
+            job = rows.find(db, lease.job.id)
+            if job is None:  # its record was set aside meanwhile
+                return "fenced", lease.job
             if job.attempt == lease.job.attempt and job.state is State.RUNNING:
                 return "committed", self._append(db, job, outcome)
             mine = job.attempt == lease.job.attempt and job.events[-1].fact == outcome
@@ -221,7 +261,7 @@ class SqliteStore:
 
     async def cancel(self, job_id: str, reason: CancelReason) -> Job:
         def work(db: sqlite3.Connection) -> Job:
-            job = rows.get(db, job_id)
+            job = self._get(db, job_id)
             if job.state is State.QUEUED:
                 return self._append(db, job, Cancelled(reason=reason))
             if job.state is State.RUNNING and job.cancel_requested is None:
@@ -239,24 +279,27 @@ class SqliteStore:
 
     async def hide(self, job_ids: Sequence[str]) -> None:
         def work(db: sqlite3.Connection) -> None:
-            db.executemany("UPDATE jobs SET hidden = 1 WHERE id = ?", [(job_id,) for job_id in job_ids])
+            for job_id in job_ids:
+                rows.hide(db, job_id)
 
         await self._write(work)
 
     async def reap(self) -> list[Job]:
         def work(db: sqlite3.Connection) -> list[Job]:
             found = db.execute(
-                "SELECT * FROM jobs WHERE state = 'running' AND lease_until < ? ORDER BY number", (self._clock(),)
+                "SELECT * FROM jobs WHERE state = 'running' AND lease_until < ? ORDER BY number",
+                (self._clock.steady(),),
             ).fetchall()
             return [self._append(db, rows.fold(db, row), Requeued(reason="lease_expired")) for row in found]
 
         return await self._write(work)
 
     async def check(self) -> None:
-        await self._write(lambda db: db.execute(f"PRAGMA user_version={VERSION}"))
+        await self._database.write(self._keep_time)
 
     async def back_up(self, every_s: float) -> bool:
-        return await self._database.back_up(every_s)
+        await self._database.write(self._keep_time)
+        return await self._database.back_up(self._clock.steady(), every_s)
 
     async def delete(self, job_ids: Sequence[str]) -> None:
         def work(db: sqlite3.Connection) -> None:
@@ -276,13 +319,32 @@ class SqliteStore:
     # ---- reads -----------------------------------------------------------------------------------
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
-        job = await self._database.read(lambda db: rows.get(db, job_id))
+        job = await self._read(lambda db: self._get(db, job_id, owner))
         if owner is not None and job.owner != owner:
             raise JobNotFound
         return job
 
+    def _get(self, db: sqlite3.Connection, job_id: str, owner: str | None = None) -> Job:
+        """Raises: JobNotFound, JobDamaged."""
+        if (job := rows.find(db, job_id)) is not None:
+            return job
+        if (record := damage.of(db, job_id)) is None or (owner and record.owner not in (None, owner)):
+            raise JobNotFound
+        damaged = JobDamaged()
+        damaged.owner = record.owner
+        raise damaged
+
+    async def damaged(self) -> list[DamagedRecord]:
+        return await self._read(damage.listed)
+
+    def steady(self) -> float:
+        return self._clock.steady()
+
+    def age_s(self, date: float) -> float:
+        return self._clock.age_s(date)
+
     async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
-        return await self._database.read(lambda db: queries.listed(db, wanted, limit=limit, before=before))
+        return await self._read(lambda db: queries.listed(db, wanted, limit=limit, before=before))
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
         jobs = (job for lane in LANES for job in self.order(lane))
@@ -292,7 +354,7 @@ class SqliteStore:
         )
 
     def order(self, lane: Lane) -> tuple[Waiting, ...]:
-        return self._line.order(lane, self._clock())
+        return self._line.order(lane, self._clock.steady())
 
     def depth(self, lane: Lane) -> int:
         return self._line.depth(lane)
@@ -301,26 +363,26 @@ class SqliteStore:
         return self._line.running(lane)
 
     async def position(self, job_id: str) -> int | None:
-        now = self._clock()
+        now = self._clock.steady()
         for lane in LANES:
             if (position := self._line.position(lane, job_id, now)) is not None:
                 return position
         return None
 
     async def events_after(self, job_id: str, seq: int) -> list[JobEvent]:
-        return await self._database.read(lambda db: rows.events(db, job_id, seq))
+        return await self._read(lambda db: rows.events(db, job_id, seq))
 
     async def seen(self, owner: str, after: int | None, *, limit: int = 1000) -> Seen:
-        return await self._database.read(lambda db: queries.seen(db, owner, after, limit))
+        return await self._read(lambda db: queries.seen(db, owner, after, limit))
 
     async def kept(self, name: str) -> str | None:
-        return await self._database.read(lambda db: rows.kept(db, f"kept {name}"))
+        return await self._read(lambda db: rows.kept(db, f"kept {name}"))
 
     async def stats(self) -> Stats:
-        return await self._database.read(queries.stats)
+        return await self._read(queries.stats)
 
     async def ended_before(self, at: float, *, keep_newest: int, limit: int = 500) -> list[Job]:
-        return await self._database.read(lambda db: queries.ended_before(db, at, keep_newest, limit))
+        return await self._read(lambda db: queries.ended_before(db, at, keep_newest, limit))
 
     # ---- blobs -----------------------------------------------------------------------------------
 
@@ -331,15 +393,22 @@ class SqliteStore:
         return await asyncio.to_thread(self._blobs.get, sha256)
 
     async def drop_unused_blobs(self, grace_s: float) -> int:
-        def named(db: sqlite3.Connection) -> set[str]:
-            plans = db.execute("SELECT DISTINCT plan FROM jobs").fetchall()
-            return {name for row in plans for name in plan_adapter.validate_json(row["plan"]).inputs}
+        def named(db: sqlite3.Connection) -> tuple[set[str], float | None]:
+            used: set[str] = set()
+            for plan, job_id in {row[0]: row[1] for row in db.execute("SELECT plan, id FROM jobs").fetchall()}.items():
+                try:
+                    used |= plan_adapter.validate_json(plan).inputs
+                except rows.UNREADABLE:
+                    raise RecordDamaged(job_id) from None
+            return used, damage.newest_at(db)
 
-        return await asyncio.to_thread(self._blobs.drop_unused, await self._database.read(named), grace_s)
+        used, newest_at = await self._read(named)
+        most_s = None if newest_at is None else self._clock.steady() - newest_at
+        return await asyncio.to_thread(self._blobs.drop_unused, used, grace_s, most_s)
 
     def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
         """Store one more fact, and tell of it once it is on disk."""
-        after = rows.append(db, job, fact, self._clock())
+        after = rows.append(db, job, fact, self._clock.date(), self._clock.steady())
         if after.state is not job.state and after.state is not State.RUNNING:  # that is the claim's to tell
             self._after.append(lambda: self._line_up(db, after))
         self._news.append((after, after.events[-1]))
@@ -357,13 +426,44 @@ class SqliteStore:
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def noting(db: sqlite3.Connection) -> T:
             self._news, self._after = [], []
-            return work(db)
+            result = work(db)
+            self._clock.note()
+            if not self._clock.is_noted:
+                self._keep_time(db)
+            return result
 
-        return await self._database.write(noting)
+        return await self._without_damaged(lambda: self._database.write(noting))
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._without_damaged(lambda: self._database.read(work))
+
+    async def _without_damaged(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it; where a damaged record is in the way, set that aside and do it again."""
+        try:
+            return await work()
+        except (RecordDamaged, sqlite3.OperationalError) as error:
+            if not isinstance(error, RecordDamaged) and error.sqlite_errorname != "SQLITE_ERROR":
+                raise
+            suspects = [error.job_id] if isinstance(error, RecordDamaged) else []
+            if not (records := await self._database.write(lambda db: checks.set_aside(db, self._clock, suspects))):
+                raise
+        _name(records)
+        for record in records:
+            for lane in LANES:
+                self._line.end(lane, record.job_id)
+            if self._lose is not None:
+                self._lose(record)
+        return await work()
 
     def _written(self) -> None:
-        for change in self._after:
+        news, after, self._news, self._after = self._news, self._after, [], []
+        for change in after:
             change()
         if self._hear is not None:
-            for job, event in self._news:
+            for job, event in news:
                 self._loop.call_soon_threadsafe(self._hear, job, event)
+
+
+def _name(records: Sequence[DamagedRecord]) -> None:
+    for record in records:
+        log.error("a damaged record is set aside: %s", record.reason, extra={"job": record.name})
