@@ -119,6 +119,7 @@ CREATE TABLE IF NOT EXISTS damaged (
 """What makes a database of this version one of the next."""
 
 
+PAGE_BYTES = 4096
 ROW_FAULT = re.compile(r"(NULL|NUMERIC|TEXT|BLOB|INT|REAL) value in ")
 """What integrity_check says of one cell: the matter of one record."""
 
@@ -169,7 +170,8 @@ def open_checked(file: Path) -> sqlite3.Connection:
 
     Raises: StoreCorrupt; the file is left as it is.
     """
-    if file.exists() and file.stat().st_size == 0 and newest_of(file) is not None:
+    size = file.stat().st_size if file.exists() else PAGE_BYTES
+    if size < PAGE_BYTES and (size or newest_of(file) is not None):
         raise StoreCorrupt(damaged(file))  # SQLite would take it for a new one
     db: sqlite3.Connection | None = None
     try:

@@ -1,0 +1,254 @@
+"""R-06: one damaged record stays one damaged record, and a damaged file names the copy to go back to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from engine.protocol import Succeeded
+from gateway.errors import JobDamaged, JobNotFound
+from gateway.job import plan_adapter, state_fact
+from gateway.store import schema
+from gateway.store.base import DamagedRecord, StoreCorrupt
+from gateway.store.rows import _adjustments
+from gateway.store.sqlite import SqliteStore
+from tests.damage_support import strain
+from tests.live import live
+from tests.native_support import client_of, ended
+from tests.native_support import submit as submit_to
+from tests.store_support import claim, image, opened, submit
+from tests.support import a_plan, run
+
+SEED = 20
+ALTERED: dict[str, tuple[str, object]] = {
+    "not JSON": ("UPDATE jobs SET plan = ? WHERE id = ?", "{"),
+    "another version's plan": ("UPDATE jobs SET plan = ? WHERE id = ?", '{"kind":"hologram","model":"x"}'),
+    "another version's fact": ("UPDATE events SET fact = ? WHERE seq = 1 AND job_id = ?", '{"kind":"dreamt"}'),
+    "bytes that are no text": ("UPDATE jobs SET owner = CAST(? AS TEXT) WHERE id = ?", b"\xff\xfe"),
+    "a state that is none": ("UPDATE jobs SET state = ? WHERE id = ?", "zzz"),
+    "another state": ("UPDATE jobs SET state = ? WHERE id = ?", "running"),
+    "a wrong type": ("UPDATE jobs SET priority = ? WHERE id = ?", "high"),
+    "one letter of a prompt": ("UPDATE jobs SET plan = replace(plan, ?, 'b') WHERE id = ?", "a"),
+    "a gap": ("DELETE FROM events WHERE seq = 1 + length(?) AND job_id = ?", ""),
+    "no row": ("DELETE FROM jobs WHERE '' = ? AND id = ?", ""),
+}
+
+
+def alter(folder: Path, how: str, job_id: str) -> None:
+    sql, value = ALTERED[how]
+    with closing(sqlite3.connect(folder / "jobs.sqlite3", isolation_level=None)) as db:
+        assert db.execute(sql, (value, job_id)).rowcount == 1
+
+
+@pytest.mark.parametrize("while_open", [False, True])
+@pytest.mark.parametrize("state", ["queued", "ended"])
+@pytest.mark.parametrize("how", ALTERED)
+def test_a_record_that_cannot_be_read_is_set_aside_and_all_else_goes_on(
+    tmp_path: Path, how: str, state: str, while_open: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    if while_open and how == "no row":
+        pytest.skip("a job that nobody asks for is found at the next start")
+
+    async def story() -> None:
+        told: list[DamagedRecord] = []
+        store = SqliteStore(tmp_path)
+        await store.open(None, told.append)
+        kept = await store.put_blob(b"named by the damaged one")
+        bad = await submit(store, plan=a_plan(init_image=kept))
+        if state == "ended":
+            lease = await claim(store)
+            await store.record(lease, image(0))
+            await store.commit(lease, Succeeded())
+        good = [await submit(store) for _ in range(3)]
+        if not while_open:
+            await store.close()
+        alter(tmp_path, how, bad.id)
+        if not while_open:
+            store = SqliteStore(tmp_path)
+            with caplog.at_level(logging.ERROR):
+                await store.open(None, told.append)
+            assert [record.job for record in caplog.records if hasattr(record, "job")] == [bad.id]
+        with pytest.raises(JobDamaged):
+            await store.get(bad.id, "me")
+        assert len(told) == while_open
+        assert [record.job_id for record in await store.damaged()] == [bad.id]
+        assert [job.id for job in await store.list_jobs(words=["circle"])] == [job.id for job in reversed(good)]
+        assert (
+            [job.id for job in await store.waiting()]
+            == [job.id for job in good]
+            == [job.id for job in store.order("engine")]
+        )
+        assert sum((await store.stats()).by_state.values()) == 3
+        assert (await claim(store)).job.id == good[0].id
+        assert await store.drop_unused_blobs(-1.0) == 0
+        assert await store.blob(kept)
+        await store.ended_before(9e9, keep_newest=0)
+        await store.delete([bad.id])
+        await store.seen("me", 0)
+        await store.hide([bad.id, good[1].id])
+        if how not in ("bytes that are no text", "no row"):
+            with pytest.raises(JobNotFound):
+                await store.get(bad.id, "you")
+        assert await store.back_up(0.0)
+        await store.close()
+
+    run(story())
+
+
+def test_a_job_whose_record_falls_while_it_runs_ends_for_its_worker_and_the_next_one_runs(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            bad, good = await submit(store), await submit(store)
+            lease = await claim(store)
+            alter(tmp_path, "not JSON", bad.id)
+            assert await store.record(lease, image(0)) is None
+            assert await store.heartbeat(lease) == "lost"
+            assert (await store.commit(lease, Succeeded()))[0] == "fenced"
+            assert store.running("engine") == 0
+            assert (await claim(store)).job.id == good.id
+
+    run(story())
+
+
+def test_random_damage_ends_in_a_start_or_in_a_refusal_that_names_the_copy(tmp_path: Path) -> None:
+    """A slice of `python -m benchmarks.soak damage`."""
+    ends = strain(tmp_path, 40, SEED)
+    assert sum(ends.values()) == 40
+
+
+@pytest.mark.parametrize("version", [schema.VERSION + 1, 99])
+def test_a_newer_database_is_refused_by_number_and_left_alone(tmp_path: Path, version: int) -> None:
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            await submit(store)
+        with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as db:
+            db.execute(f"PRAGMA user_version={version}")
+        store = SqliteStore(tmp_path)
+        with pytest.raises(StoreCorrupt, match=f"version {version}.*reads {schema.VERSION}"):
+            await store.open()
+        await store.close()
+
+    run(story())
+
+
+def test_sound_records_that_this_version_cannot_read_stop_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another version wrote is not damaged: nothing is set aside."""
+
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            await submit(store)
+        monkeypatch.setattr("gateway.store.checks.CONTENTS", "another")
+        monkeypatch.setattr("gateway.store.rows.plan_adapter", state_fact)
+        store = SqliteStore(tmp_path)
+        with pytest.raises(StoreCorrupt, match="another version"):
+            await store.open()
+        await store.close()
+        monkeypatch.undo()
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert await store.damaged() == []
+            assert len(store.order("engine")) == 1
+
+    run(story())
+
+
+def test_the_version_of_the_schema_covers_what_lies_in_it_as_json() -> None:
+    """A change of plans, facts or adjustments needs a step in UPGRADES, and this digest in CONTENTS."""
+    schemas = [bare(adapter.json_schema()) for adapter in (plan_adapter, state_fact, _adjustments)]
+    digest = hashlib.sha256(json.dumps(schemas, sort_keys=True).encode()).hexdigest()[:16]
+    assert digest == schema.CONTENTS
+
+
+def bare(node: Any) -> Any:
+    """A JSON schema without its prose."""
+    if isinstance(node, dict):
+        prose = ("description", "title")
+        return {name: bare(value) for name, value in node.items() if name not in prose or isinstance(value, dict)}
+    return [bare(value) for value in node] if isinstance(node, list) else node
+
+
+def test_damaged_indexes_alone_are_made_anew(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            jobs = [await submit(store) for _ in range(3)]
+        with closing(sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)) as db:
+            db.execute("PRAGMA writable_schema=1")
+            db.execute("UPDATE sqlite_master SET sql = replace(sql, 'DESC', '') WHERE name = 'jobs_owner'")
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert [job.id for job in await store.list_jobs(owner="me")] == [job.id for job in reversed(jobs)]
+
+    run(story())
+
+
+GETS: dict[str, Callable[[str], str]] = {
+    "native": lambda job_id: f"/api/v1/jobs/{job_id}",
+    "stream": lambda job_id: f"/api/v1/jobs/{job_id}/stream",
+    "picture": lambda job_id: f"/api/v1/images/{job_id}-0",
+    "mflux-server": lambda job_id: f"/api/status?task_id={job_id}",
+}
+
+
+def test_a_gateway_goes_on_beside_a_damaged_record_until_doctor_exports_it(tmp_path: Path) -> None:
+    with live(tmp_path) as gateway, client_of(gateway.url, "me") as client:
+        bad, good = (ended(client, submit_to(client)["job_id"])["id"] for _ in range(2))
+    alter(tmp_path / "data", "not JSON", bad)
+    from gateway.cli.app import app
+
+    said = ["doctor", "--config", str(tmp_path / "config.yaml")]
+    with live(tmp_path) as gateway, client_of(gateway.url, "me") as client:
+        assert client.get("/system").json()["damaged_records"] == {"count": 1, "ids": [bad]}
+        for way, path in GETS.items():
+            answer = client.get(f"{gateway.url}{path(bad)}")
+            assert answer.status_code == 410, way
+            assert "damaged" in answer.text, way
+        assert [job["id"] for job in client.get("/jobs").json()["jobs"]] == [good]
+        assert [picture["job_id"] for picture in client.get("/images").json()["images"]] == [good]
+        assert client.delete(f"/images/{good}-0").status_code == 200
+        assert client.get("/stats").json()["by_status"]["completed"] == 1
+        with client_of(gateway.url, "you") as other:
+            assert other.get(f"/jobs/{bad}").status_code == 404
+        assert ended(client, submit_to(client)["job_id"])["status"] == "completed"
+        told = [line for line in gateway.logged().splitlines() if "set aside" in line]
+        assert [json.loads(line)["job"] for line in told] == [bad]
+        named = CliRunner().invoke(app, said, env={"COLUMNS": "300"}).stdout
+        assert f"{bad} was set aside" in named
+        assert "a gateway is using the data folder" in CliRunner().invoke(app, [*said, "--repair"]).stdout
+    assert "exported" in CliRunner().invoke(app, [*said, "--repair"]).stdout
+    (file,) = (tmp_path / "data" / "damaged").iterdir()
+    exported = json.loads(file.read_text())
+    assert (exported["job_id"], exported["row"]["plan"], len(exported["events"])) == (bad, "{", 4)
+    assert file.stat().st_mode & 0o777 == 0o600
+    with live(tmp_path) as gateway, client_of(gateway.url, "me") as client:
+        assert client.get("/system").json()["damaged_records"]["count"] == 0
+        assert client.get(f"/jobs/{bad}").status_code == 404
+
+
+def test_one_duty_that_fails_keeps_no_other_from_being_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gateway.retention import Retention
+    from gateway.service import ServiceOptions
+
+    done: list[str] = []
+
+    class Failing:
+        """A store and its pictures, of which everything fails."""
+
+        def __getattr__(self, name: str) -> Any:
+            async def fails(*_: Any, **__: Any) -> None:
+                done.append(name)
+                raise RuntimeError(name)
+
+            return (lambda: 0.0) if name == "steady" else fails
+
+    retention = Retention(Failing(), Failing(), ServiceOptions(backup_every_s=1.0))  # type: ignore[arg-type]
+    run(retention.once())
+    assert done == ["check", "ended_before", "drop_unused_blobs", "damaged", "back_up"]
