@@ -13,6 +13,7 @@ import pytest
 from engine.protocol import Succeeded
 from gateway.job import Priority
 from gateway.pictures import Pictures
+from gateway.store.base import StoreCorrupt
 from gateway.store.clock import StoreClock
 from gateway.store.sqlite import SqliteStore
 from tests.live import live
@@ -121,8 +122,10 @@ def test_copies_go_on_whatever_the_clock_says_and_the_newest_is_the_last_made(tm
         copies = sorted(copy.name for copy in (tmp_path / "backups").iterdir())
         assert [int(name.split("-")[1]) for name in copies] == [3, 4]
         (tmp_path / "jobs.sqlite3").write_bytes(b"")
-        with pytest.raises(Exception, match=copies[1]):
-            await times.store(tmp_path)().open()
+        store = times.store(tmp_path)()
+        with pytest.raises(StoreCorrupt, match=copies[1]):
+            await store.open()
+        await store.close()
 
     run(story())
 

@@ -43,15 +43,14 @@ class StoreClock:
         """
         with self._lock:
             self._note()
-            now = end = self.steady()
-            for began, ahead in reversed(self._spans):
-                at = date - ahead
-                if at >= end:
-                    return now - end
-                if at >= began:
-                    return now - at
-                end = began
-            return now - min(end, date - self._spans[0][1])
+            now = self.steady()
+            ends = [*(began for began, _ in self._spans[1:]), now]
+            spans = [(began, end, date - ahead) for (began, ahead), end in zip(self._spans, ends, strict=True)]
+            shown = [at for began, end, at in spans if began <= at < end]
+            before = [end for _, end, at in spans if at >= end]
+            if shown or before:
+                return max(0.0, now - (shown or before)[-1])
+            return now - spans[0][2]
 
     def note(self) -> None:
         """See whether the clock was set."""
