@@ -163,8 +163,8 @@ def newest_at(db: sqlite3.Connection) -> float | None:
     return None if at is None else float(at)
 
 
-def take_out(db: sqlite3.Connection, number: int) -> None:
-    db.execute("DELETE FROM damaged WHERE number = ?", (number,))
+def take_out(db: sqlite3.Connection, numbers: Sequence[int]) -> None:
+    db.executemany("DELETE FROM damaged WHERE number = ?", [(number,) for number in numbers])
 
 
 def raw(db: sqlite3.Connection, number: int) -> str:

@@ -63,7 +63,7 @@ async def repair(folder: Path) -> list[Path]:
         await database.write(lambda db: checks.at_start(db, clock))
         records = await database.read(lambda db: [(found, damage.raw(db, found.number)) for found in damage.listed(db)])
         files = _export(folder / FOLDER, records) if records else []
-        await database.write(lambda db: [damage.take_out(db, record.number) for record, _ in records])
+        await database.write(lambda db: damage.take_out(db, [record.number for record, _ in records]))
         return files
     except sqlite3.Error as error:
         raise StoreCorrupt(unusable(database.file, error)) from error
