@@ -6,24 +6,47 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from engine.protocol import ImageDone
 from gateway.core import Core
-from gateway.errors import ClientGone, Forbidden, GatewayError, GenerationFailed, InvalidRequest, PictureGone
+from gateway.error_body import bounded
+from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, PictureGone, clip
 from gateway.hub import Event
-from gateway.images import base64_picture, checked_picture
+from gateway.images import MAX_PICTURE_BYTES, base64_picture, checked_picture
 from gateway.job import Job, State
 from gateway.openapi import Operation
+from gateway.pictures import Note
 from gateway.strict_json import parse_async
+from gateway.text_bounds import check_texts
+from gateway.turns import Share
 
+STREAM_HEADERS = {"Cache-Control": "no-cache, no-store, no-transform", "X-Accel-Buffering": "no"}
+"""Proxies that compress what they pass on hold a stream back; no-transform (RFC 9111, 5.2.2.6) forbids it."""
 IDEMPOTENCY_KEY_CHARS = 255
 DETAILS = 10
+PICTURE_CHARS = MAX_PICTURE_BYTES * 3 // 2
+"""As base64, which takes a third more, and with line ends."""
+PICTURES = (
+    *("image", "images", "init_image", "init_images", "extra_images", "reference_images", "mask", "mask_image"),
+    *("input_image", "effective_region_mask", "firstpass_image", "latent_mask", "data", "video"),
+)
+PROMPTS = ("prompt", "negative_prompt", "hr_prompt", "hr_negative_prompt")
+PROMPT_CHARS = 64 * 1024
+"""Of a prompt as it is sent, with what is taken out of it before its own bound is checked."""
+LONGER = {
+    **dict.fromkeys(PICTURES, PICTURE_CHARS),
+    **dict.fromkeys(PROMPTS, PROMPT_CHARS),
+    "infotext": 256 * 1024,
+}
+"""Fields of all protocols that may be longer than a name, and their characters."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -43,8 +66,12 @@ class Adapter:
     """Paths that need no key."""
     more_prefixes: tuple[str, ...] = ()
     """Where clients of this protocol look besides: errors there are its, too."""
+    unprefixed: tuple[str, ...] = ()
+    """Paths below the prefix that are its, too, where a client leaves the prefix out."""
     page_paths: tuple[str, ...] = ()
     """Pages for people: a link on any site may lead to them."""
+    changing_paths: tuple[str, ...] = ()
+    """Where a GET changes something: pages of other sites are refused even where the browser does not say so."""
     described: Mapping[str, Operation] = field(default_factory=dict)
     """What each route takes and answers, under "METHOD /path"."""
     error: Any = None
@@ -68,16 +95,12 @@ def owner_of(request: Request) -> str:
     return owner
 
 
-def check_operator(request: Request, message: str, param: str | None = None) -> None:
-    """Raises: Forbidden where keys divide the users and this one is no operator's (S-24)."""
-    if not is_operator(request):
-        raise Forbidden(message, param=param)
-
-
-def is_operator(request: Request) -> bool:
-    """Everybody is, where no keys divide the users."""
-    access = core_of(request).settings.access
-    return access.keys_file is None or owner_of(request).removeprefix("key:") in access.operators
+def share_of(request: Request) -> Share:
+    """Whose turn work on what this request sent takes: without a key, its address's first of all."""
+    owner = owner_of(request)
+    if owner.startswith("key:"):
+        return Share(owner, owner)
+    return Share(f"peer:{request.client.host if request.client else 'unknown'}", owner)
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -93,11 +116,38 @@ async def parse(model: type[M], request: Request) -> M:
 
     Raises: MalformedBody; InvalidRequest whose `details["errors"]` lists {loc, msg, type}.
     """
-    return validated(model, await parse_async(await request.body()))
+    prompt_chars = max(PROMPT_CHARS, 2 * core_of(request).settings.generation.max_prompt_bytes)
+    return validated(model, await parse_async(await body_of(request)), prompt_chars=prompt_chars)
 
 
-def validated(model: type[M], value: object) -> M:
-    """Raises: InvalidRequest naming the first field at fault; the input itself is never repeated."""
+async def body_of(request: Request) -> bytes:
+    """The whole body, which `request` keeps no longer: what is made of it is as large. Read it once."""
+    body = await request.body()
+    request._body = b""
+    return body
+
+
+def let_go(request: Request, held: object = None) -> None:
+    """Give the memory of the body back, but for the text in `held`: call it where its pictures are stored."""
+    request.state.body_memory.keep(_text_bytes(held))
+
+
+def _text_bytes(value: object) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(_text_bytes(item) for item in value.values())
+    return sum(_text_bytes(item) for item in value) if isinstance(value, list | tuple) else 0
+
+
+def validated(model: type[M], value: object, *, prompt_chars: int = PROMPT_CHARS) -> M:
+    """Texts are bounded before anything looks into them; of fields that the model does not have nothing is read.
+
+    Raises: InvalidRequest naming the first field at fault; the input itself is never repeated.
+    """
+    if isinstance(value, dict):
+        longer = LONGER if prompt_chars == PROMPT_CHARS else LONGER | dict.fromkeys(PROMPTS, prompt_chars)
+        check_texts({name: inner for name, inner in value.items() if name in names_of(model)}, longer)
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -105,18 +155,34 @@ def validated(model: type[M], value: object) -> M:
             {"loc": [str(part)[:64] for part in item["loc"]], "msg": item["msg"][:200], "type": item["type"]}
             for item in error.errors(include_url=False, include_context=False, include_input=False)[:DETAILS]
         ]
-        param = ".".join(str(part) for part in found[0]["loc"]) or None
+        param = clip(".".join(str(part) for part in found[0]["loc"])) or None
         message = f"{param}: {found[0]['msg']}" if param else str(found[0]["msg"])
         raise InvalidRequest(message, param=param, details={"errors": found}) from None
+
+
+@cache
+def names_of(model: type[BaseModel]) -> frozenset[str]:
+    """Every key of a body that a model reads."""
+    found = set(model.model_fields)
+    for info in model.model_fields.values():
+        if isinstance(info.validation_alias, AliasChoices):
+            found.update(choice for choice in info.validation_alias.choices if isinstance(choice, str))
+    return frozenset(found)
+
+
+def error_response(body: Mapping[str, Any], status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as JSON, of 1 KiB at most: every protocol's go through here (S-13)."""
+    return JSONResponse(bounded(body), status_code=status, headers=headers)
 
 
 async def input_picture(request: Request, text: str, param: str) -> str:
     """Check a base64 or data-URL picture and store it; returns its name for a request.
 
-    Raises: InvalidRequest, RemoteImagesDisabled.
+    Raises: InvalidRequest, RemoteImagesDisabled, TooManyFiles, Unavailable, StorageFull.
     """
-    core = core_of(request)
-    return await core.service.keep_input(await checked_picture(base64_picture(text, param), core.decoder, param))
+    core, share = core_of(request), share_of(request)
+    data = await core.files.read(share, base64_picture, text, param)
+    return await core.service.keep_input(await checked_picture(data, core.decoder, param, share), share)
 
 
 async def attached(request: Request, job: Job) -> Job:
@@ -170,9 +236,9 @@ def raise_for(job: Job) -> None:
         raise ClientGone
 
 
-async def png_of(request: Request, name: str) -> bytes:
-    """The stored PNG of a finished picture. Raises: PictureGone."""
-    data = await asyncio.to_thread(core_of(request).pictures.read, name)
+async def png_of(request: Request, done: ImageDone) -> bytes:
+    """The stored PNG of a finished picture. Raises: PictureGone, PictureDamaged, StorageFault."""
+    data = await asyncio.to_thread(core_of(request).pictures.read, done.file, Note.of(done))
     if data is None:
         raise PictureGone
     return data
@@ -193,7 +259,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(self, frames: AsyncGenerator[bytes, None], *, heartbeat_s: float = 15.0) -> None:
-        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        super().__init__(headers=STREAM_HEADERS)
         del self.headers["content-length"]
         self._frames = frames
         self._heartbeat_s = heartbeat_s

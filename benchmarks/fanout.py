@@ -78,8 +78,8 @@ def say(answer: dict[str, Any]) -> None:
 
 async def claimed(core: Core, count: int) -> list[Lease]:
     """As many jobs, all of them running as far as store and hub know."""
-    await core.service.queue.pause()
     origin = Origin(owner=f"client:{OWNER}", protocol="native", attached=False)
+    await core.service.queue.pause(origin.owner)
     for _ in range(count):
         request = GenerationRequest(prompt="x", width_px=64, height_px=64, count=IMAGES)
         await core.service.submit(request, origin)

@@ -146,6 +146,26 @@ def liveness(gateway: Live, title: str, size: int, pictures: int) -> None:
     print(f"/health/live {title}: median {statistics.median(times):.1f} ms, p99 {p99:.1f} ms ({len(times)} calls)")
 
 
+def door(folder: Path, rounds: int) -> None:
+    """p50 of a small native submit and of /health/live, one client on one connection, the fake engine behind them."""
+    gateway = Live(folder, config={"queue": {"waiting": 100_000}}).start()
+    body = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 1}
+    submits, lives = [], []
+    try:
+        with httpx.Client(base_url=gateway.url, timeout=60) as client:
+            client.post("/api/v1/queue/pause").raise_for_status()
+            for _ in range(rounds):
+                began = time.perf_counter()
+                client.post("/api/v1/generate", json=body).raise_for_status()
+                middle = time.perf_counter()
+                client.get("/health/live").raise_for_status()
+                submits.append((middle - began) * 1000)
+                lives.append((time.perf_counter() - middle) * 1000)
+    finally:
+        gateway.stop()
+    print(f"door: submit p50 {statistics.median(submits):.2f} ms, /health/live p50 {statistics.median(lives):.3f} ms")
+
+
 def start_up(folder: Path, rounds: int) -> None:
     """From exec to the first answer of /health/live, and the gateway's own memory."""
     seconds = []
@@ -166,9 +186,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7, help="processes of each kind")
     parser.add_argument("--rounds", type=int, default=9, help="pictures of each pair")
+    parser.add_argument("--door", type=int, metavar="REQUESTS", help="measure only what comes in, by so many requests")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        (folder / "door").mkdir()
+        door(folder / "door", args.door or 1000)
+        if args.door:
+            return
         start_up(folder, 5)
         overhead(folder, args.pairs, args.rounds)
         (folder / "gateway").mkdir()

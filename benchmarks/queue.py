@@ -1,6 +1,7 @@
 """What a long queue costs: python -m benchmarks.queue
 
-Ten thousand jobs of a hundred owners wait; how long claim, position, a page of the queue and submit take then (R-11).
+Ten thousand jobs of a hundred owners wait; how long claim, position, a page of the queue and submit take then, and how
+long a real gateway lets `/health/live` wait while its queue is looked at (R-11).
 """
 
 from __future__ import annotations
@@ -10,16 +11,22 @@ import asyncio
 import secrets
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import httpx
+
 from gateway.job import Priority
 from gateway.store.base import Bounds, WorkerInfo
 from gateway.store.sqlite import SqliteStore
+from tests.live import Live
 from tests.support import a_job
 
 OWNERS = 100
+STREAMS = 5
+"""More would measure this process, whose threads read them."""
 BOUNDS = Bounds(waiting=1_000_000)
 
 
@@ -31,6 +38,106 @@ async def timed(work: Callable[[], Awaitable[object]], times: int) -> str:
         await work()
         took.append((time.perf_counter() - began) * 1000)
     return f"p50 {statistics.median(took):.1f} ms, p99 {statistics.quantiles(took, n=100)[98]:.1f} ms"
+
+
+WATCHED = (
+    ("a page of the queue", "/api/v1/queue?limit=100"),
+    ("the whole list of the queue", "/api/v1/queue"),
+    ("a list of 100 jobs", "/api/v1/jobs"),
+    ("tasks of mflux-server", "/api/tasks"),
+    ("the studio's page", "/"),
+    ("metrics", "/metrics"),
+    ("progress of sdapi", "/sdapi/v1/progress"),
+    ("a cancel", None),
+)
+
+
+def gateway_with(folder: Path, waiting: int, owners: int) -> tuple[Live, list[str]]:
+    """A paused gateway in whose queue so many wait, and their ids."""
+
+    async def fill() -> list[str]:
+        store = SqliteStore(folder / "data")
+        await store.open()
+        store._database._write_db.execute("PRAGMA synchronous=OFF")  # only while it is filled
+        await store.pause("engine", True)
+        ids = [(await store.submit(a_job(owner=f"client:o{n % owners}"), BOUNDS)).job.id for n in range(waiting)]
+        await store.close()
+        return ids
+
+    ids = asyncio.run(fill())
+    return Live(folder, config={"queue": {"waiting": 2 * waiting}}).start(), ids
+
+
+class Prober(threading.Thread):
+    """Asks `/health/live` every few milliseconds on a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = url
+        self._over = threading.Event()
+        self.took: list[float] = []
+
+    def run(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=60) as client:
+            while not self._over.wait(0.003):
+                began = time.perf_counter()
+                client.get("/health/live")
+                self.took.append((time.perf_counter() - began) * 1000)
+
+    def stop(self) -> str:
+        self._over.set()
+        self.join()
+        middle, high = statistics.median(self.took), statistics.quantiles(self.took, n=100)[98]
+        return f"p50 {middle:.1f} ms, p99 {high:.1f} ms, most {max(self.took):.1f} ms"
+
+
+def lag(waiting: int, owners: int, times: int = 10) -> None:
+    """What `/health/live` waits while others look at a long queue."""
+    with tempfile.TemporaryDirectory() as folder:
+        gateway, ids = gateway_with(Path(folder), waiting, owners)
+        print(f"/health/live while {waiting} jobs of {owners} owners wait, and somebody asks for")
+        try:
+            with httpx.Client(
+                base_url=gateway.url, timeout=60, headers={"X-Client-Id": f"o{min(1, owners - 1)}"}
+            ) as client:
+                for name, path in (("nothing", "/health/live"), *WATCHED):
+                    prober = Prober(gateway.url)
+                    prober.start()
+                    took = []
+                    for n in range(times):
+                        began = time.perf_counter()
+                        if path is None:
+                            job = ids[owners * (n + 10) + min(1, owners - 1)]
+                            client.delete(f"/api/v1/jobs/{job}").raise_for_status()
+                        else:
+                            client.get(path).raise_for_status()
+                        took.append((time.perf_counter() - began) * 1000)
+                        time.sleep(0.05)
+                    print(f"  {name}: {prober.stop()}; its answer p50 {statistics.median(took):.0f} ms")
+            prober = Prober(gateway.url)
+            prober.start()
+            names = [f"o{n}" for n in range(min(owners, STREAMS))]
+            streams = [threading.Thread(target=listen, args=(gateway.url, name)) for name in names]
+            for stream in streams:
+                stream.start()
+            for stream in streams:
+                stream.join()
+            print(f"  {len(names)} streams, their snapshots and places: {prober.stop()}")
+        finally:
+            gateway.stop()
+
+
+def listen(url: str, owner: str, seconds: float = 4.0) -> None:
+    """To a stream of all jobs."""
+    with (
+        httpx.Client(base_url=url, timeout=60, headers={"X-Client-Id": owner}) as client,
+        client.stream("GET", "/api/v1/events") as answer,
+    ):
+        answer.raise_for_status()
+        end = time.monotonic() + seconds
+        for _ in answer.iter_raw():
+            if time.monotonic() > end:
+                return
 
 
 async def measure(waiting: int, times: int) -> None:
@@ -61,9 +168,12 @@ async def measure(waiting: int, times: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--waiting", type=int, default=10_000)
+    parser.add_argument("--owners", type=int, default=50)
     parser.add_argument("--times", type=int, default=200)
     asked = parser.parse_args()
     asyncio.run(measure(asked.waiting, asked.times))
+    lag(asked.waiting, asked.owners)
+    lag(asked.waiting, 1)
 
 
 if __name__ == "__main__":

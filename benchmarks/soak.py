@@ -19,6 +19,7 @@ import psutil
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from benchmarks.hours import history, hours
 from tests.damage_support import strain
 from tests.live import Live
 from tests.sdapi_mutations import Sent, changed, outcome, send
@@ -161,8 +162,18 @@ def main() -> None:
         command = commands.add_parser(name, help=soak.about, description=soak.about)
         command.add_argument("--count", type=int, default=soak.count)
         command.add_argument("--seed", type=int, default=1)
+    about = "R-20: three requests a second of all protocols: memory, open files, threads, WAL and log over time"
+    long = commands.add_parser("hours", help=about, description=about)
+    long.add_argument("--hours", type=float, default=24.0)
+    long.add_argument("--minutes", type=float, help="instead of hours")
+    about = "R-20: a hundred thousand ended jobs: how long a start and every list take"
+    commands.add_parser("history", help=about, description=about).add_argument("--jobs", type=int, default=100_000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if arguments.soak == "hours":
+            return hours(Path(folder), 60 * (arguments.minutes or 60 * arguments.hours), say)
+        if arguments.soak == "history":
+            return history(Path(folder), arguments.jobs, say)
         SOAKS[arguments.soak].run(Path(folder), arguments.count, arguments.seed)
 
 

@@ -5,14 +5,15 @@ Source: the format, https://huggingface.co/docs/safetensors/index#format
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from engine.safetensors_header import Tensor, parsed
+
+__all__ = ["Header", "Tensor", "UnsafeFile", "check_folder", "inspect"]
 
 MAX_HEADER_BYTES = 100 * 2**20
 BITS = {
@@ -36,20 +37,6 @@ class UnsafeFile(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    """One entry of a header. `begin` and `end` count bytes from the end of the header."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True, slots=True)
 class Header:
     """What a file says of itself. `metadata` is whatever its maker wrote: text to judge."""
 
@@ -57,19 +44,19 @@ class Header:
     metadata: Mapping[str, str]
 
 
-def inspect(file: Path) -> Header:
+def inspect(file: Path, *, most_header_bytes: int = MAX_HEADER_BYTES) -> Header:
     """The header of a file whose every tensor lies inside it, apart from all others, and is as long as it should be.
 
     Raises: UnsafeFile, OSError.
     """
-    with file.open("rb") as opened:
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # a pipe would never open
         found = os.fstat(opened.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise UnsafeFile(f"{file.name} is no file.")
         if found.st_mode & stat.S_IWOTH:
             raise UnsafeFile(f"{file.name} can be written by every user of this machine; take that right away.")
         length = int.from_bytes(opened.read(8), "little")
-        if found.st_size < 8 or length > MAX_HEADER_BYTES:
+        if found.st_size < 8 or length > most_header_bytes:
             raise UnsafeFile(f"{file.name} is damaged: it does not begin as a safetensors file does.")
         if 8 + length > found.st_size:
             raise UnsafeFile(f"{file.name} is incomplete.")
@@ -99,33 +86,12 @@ def check_folder(folder: Path) -> None:
 def _parsed(written: bytes, name: str) -> Header:
     damaged = UnsafeFile(f"{name} is damaged: its header cannot be read.")
     try:
-        found = json.loads(written, object_pairs_hook=_once)
-        metadata = found.pop("__metadata__", None)
-        metadata = {} if metadata is None else metadata  # MLX writes null where there is none
-        tensors = {key: _tensor(entry) for key, entry in found.items()}
-        texts = all(isinstance(value, str) for value in metadata.values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        tensors, metadata = parsed(written)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged from error
-    if not tensors or not texts:
+    if not tensors:
         raise damaged
     return Header(tensors, metadata)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
-    return found
-
-
-def _tensor(entry: Any) -> Tensor:
-    begin, end = entry["data_offsets"]
-    shape = tuple(entry["shape"])
-    if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
-        raise ValueError("not a size")
-    if not isinstance(entry["dtype"], str):
-        raise ValueError("not a type")
-    return Tensor(entry["dtype"], shape, begin, end)
 
 
 def _check_places(header: Header, size: int, name: str) -> None:

@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,7 @@ Said = ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Drawn | Outc
 
 MEMORY_EVERY_S = 1.0
 """Between two reports of it while a picture is drawn."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 PARENT_GONE = 3
 """Exit code of a child whose parent closed the pipe."""
 
@@ -178,8 +180,10 @@ class Worker:
             return Failed(code="engine_oom", message="There is not enough memory to draw this picture.")
         except Exception as error:
             log.exception("job %s failed", job)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, OSError) and error.errno in FULL:
                 return Failed(code="disk_full", message="The disk is full.")
+            if _is_of(error, held.run.spool_dir):
+                return Failed(code="storage_fault", message="The spool folder is missing or cannot be used.")
             return Failed(code="internal_error", message="The engine could not draw this picture.")
 
     def _do(self, backend: Backend, held: Held) -> None:
@@ -190,7 +194,9 @@ class Worker:
                 raise BackendError("internal_error", "The model is not loaded any more.")
             return backend.save(run.plan.folder)
         if not backend.holds(model):
+            _check(held)
             self._load(backend, held, model)
+        _check(held)
         match run.plan:
             case Load():
                 return
@@ -198,8 +204,7 @@ class Worker:
                 self._make(backend, held, 0, larger.seed, 0, partial(_upscaled, backend, run, larger))
             case Generate() as plan:
                 for image in range(run.first_image, len(plan.seeds)):
-                    if held.stop.is_set():
-                        raise JobCancelled
+                    _check(held)
                     self._draw(backend, held, plan, image)
             case _:
                 assert_never(run.plan)
@@ -230,8 +235,10 @@ class Worker:
         def made(watcher: Watcher) -> Picture:
             return draw(backend, run.spec, plan, image, run.inputs, watcher, lay)
 
-        self._make(backend, held, image, plan.seeds[image], plan.previews, made)
-        unfinished.unlink(missing_ok=True)
+        try:
+            self._make(backend, held, image, plan.seeds[image], plan.previews, made)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def _make(
         self,
@@ -247,6 +254,7 @@ class Worker:
         began = time.monotonic()
         watcher = _Watcher(self._wire, held, image, previews, backend.memory)
         picture = made(watcher)
+        watcher.check()  # whoever asked was told that it is cancelled, and its files were tidied away
         name = f"{run.job}.{run.attempt}.{image}.ppm"
         write_ppm(Path(run.spool_dir) / name, picture)
         drawn = Drawn(
@@ -298,11 +306,16 @@ class _Watcher:
         self._say(Decoding(image=self._image))
 
     def check(self) -> None:
-        if self._held.stop.is_set():
-            raise JobCancelled
+        _check(self._held)
 
     def _say(self, fact: Said) -> None:
         self._wire.say(self._held.report(fact))
+
+
+def _check(held: Held) -> None:
+    """Raises: JobCancelled."""
+    if held.stop.is_set():
+        raise JobCancelled
 
 
 def _load_copy(backend: Backend, model: Model) -> Model:
@@ -320,14 +333,22 @@ def _load_copy(backend: Backend, model: Model) -> Model:
     return model
 
 
+def _is_of(error: Exception, folder: str) -> bool:
+    """Whether the system refused a file below this folder."""
+    name = error.filename if isinstance(error, OSError) and error.errno is not None else None
+    return isinstance(name, str) and Path(name).is_relative_to(folder)
+
+
 def write_ppm(path: Path, picture: Picture) -> None:
-    """Write under a temporary name, then rename: a reader never meets half a picture."""
+    """Write under a temporary name, then rename: a reader never meets half a picture. Raises: OSError with its name."""
     temporary = path.with_name(path.name + ".part")
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(f"P6\n{picture.width_px} {picture.height_px}\n255\n".encode())
             file.write(picture.rgb)
         temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -16,19 +17,25 @@ from starlette.routing import Match, Route, Router
 from engine.client import Engine, EngineOptions
 from gateway import __version__
 from gateway.access import App, Guard, Receive, Scope, Send
+from gateway.access.memory import BodyMemory
 from gateway.core import Core
+from gateway.error_body import bounded
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
+from gateway.heap import HeapTrim
 from gateway.images import PictureDecoder
 from gateway.library import Library, default_model
 from gateway.lora_hub import HubCollection, HubLora
 from gateway.loras import LoraLibrary
 from gateway.ocr.client import OcrOptions
 from gateway.openapi import Group, Operation
+from gateway.paths import canonical_path
 from gateway.pictures import Pictures
+from gateway.readiness import checks_of
 from gateway.residency import HouseOptions
+from gateway.rights import Rights
 from gateway.service import JobService, ServiceOptions
 from gateway.settings import Settings
-from gateway.store.base import Bounds, StoreCorrupt, StoreLocked
+from gateway.store.base import Bounds, InputBounds, StoreCorrupt, StoreLocked
 from gateway.store.sqlite import SqliteStore
 from gateway.user_models import HubModel, LocalModel
 
@@ -48,7 +55,11 @@ def build_core(settings: Settings) -> Core:
         loras=_loras(settings),
         hub={name: HubModel(model.repo, model.like, model.revision) for name, model in settings.models.hub.items()},
     )
-    pictures = Pictures(settings.generation.output_dir.resolve(), signs=settings.generation.sign_pictures)
+    pictures = Pictures(
+        settings.generation.output_dir.resolve(),
+        signs=settings.generation.sign_pictures,
+        shares=settings.generation.share_pictures,
+    )
     data = settings.store.data_dir.resolve()
     engine = settings.engine
     service = JobService(
@@ -64,6 +75,7 @@ def build_core(settings: Settings) -> Core:
                 cancel_grace_s=engine.cancel_grace_s,
                 memory_limit_bytes=_bytes(engine.memory_gb),
                 cache_limit_bytes=_bytes(engine.cache_limit_gb),
+                notes=_notes(settings),
             )
         ),
         library=library,
@@ -79,14 +91,24 @@ def build_core(settings: Settings) -> Core:
         ocr=OcrOptions(
             max_pages=settings.ocr.max_pages,
             page_s=settings.ocr.page_s,
+            render_s=settings.ocr.render_s,
+            document_s=settings.ocr.document_s,
             idle_s=settings.ocr.idle_s,
             threads=settings.ocr.threads,
             default=settings.ocr.default,
             vision=settings.ocr.models,
+            notes=_notes(settings),
         ),
     )
     core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=PictureDecoder())
     service.listen(core.metrics.hear)
+    for subject, check in checks_of(service):
+        core.readiness.add(subject, check)
+
+    async def file_pool() -> str | None:
+        return core.files.trouble
+
+    core.readiness.add("The reading of files", file_pool)
     return core
 
 
@@ -107,13 +129,14 @@ def _loras(settings: Settings) -> LoraLibrary:
 
 
 def _service_options(settings: Settings) -> ServiceOptions:
-    generation, retention = settings.generation, settings.retention
+    access, generation, retention = settings.access, settings.generation, settings.retention
     return ServiceOptions(
         limits=generation.limits,
         bounds=Bounds(
             waiting=settings.queue.waiting,
-            waiting_per_owner=settings.queue.waiting_per_owner if settings.access.keys_file else None,
+            waiting_per_owner=settings.queue.waiting_per_owner if access.keys_file else None,
         ),
+        rights=Rights() if access.keys_file is None else Rights.of_keys(access.operators),
         quantize=settings.models.quantize,
         default_steps=generation.default_steps,
         steps_as_sent=settings.models.steps_as_sent,
@@ -124,7 +147,13 @@ def _service_options(settings: Settings) -> ServiceOptions:
         pictures_quota_bytes=int(retention.quota_gb * 2**30),
         backup_every_s=None if settings.store.backup_hours is None else settings.store.backup_hours * 3600.0,
         min_free_bytes=int(settings.store.min_free_gb * 1e9),
+        inputs=InputBounds.of(int(settings.store.inputs_gb * 1e9)),
+        notes=_notes(settings),
     )
+
+
+def _notes(settings: Settings) -> Path:
+    return settings.store.data_dir.resolve() / "children"
 
 
 def _bytes(gigabytes: float | None) -> int | None:
@@ -143,6 +172,8 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
     image_paths = {path for adapter in adapters for path in adapter.image_paths}
     open_paths = {"/health/live", *(path for adapter in adapters for path in adapter.open_paths)}
     page_paths = {"/", *(path for adapter in adapters for path in adapter.page_paths)}
+    changing_paths = {path for adapter in adapters for path in adapter.changing_paths}
+    forms = {name for adapter in adapters for name, operation in adapter.described.items() if operation.form}
     picture_prefixes = tuple(adapter.picture_prefix for adapter in adapters if adapter.picture_prefix)
     http = core.settings.http
     guarded = Guard(
@@ -155,10 +186,17 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         is_picture_path=lambda path: path.startswith(picture_prefixes),
         is_open_path=lambda path: path in open_paths or path.startswith(picture_prefixes),
         is_page_path=lambda path: path in page_paths,
+        is_changing_path=lambda path: path in changing_paths,
+        takes_form=lambda method, path: f"{method} {path}" in forms,
         tickets=core.tickets,
+        body_memory=BodyMemory(
+            http.body_memory_bytes, max(http.image_body_bytes, http.default_body_bytes), freed=HeapTrim()
+        ),
     )
 
     around = {adapter.name: adapter.around(guarded) for adapter in adapters}
+    prefixes = sorted({adapter.prefix for adapter in adapters if adapter.prefix}, key=len, reverse=True)
+    unprefixed = {path: adapter.prefix for adapter in adapters for path in adapter.unprefixed}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -166,6 +204,7 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         elif scope["type"] == "http":
             scope["app"] = guarded  # makes starlette raise its 404 and 405 instead of answering in plain text
             scope.setdefault("state", {})["core"] = core
+            scope["path"] = canonical_path(scope["path"], prefixes, unprefixed)
             adapter = _owner(adapters, scope["path"])
             name, inner = (adapter.name, around[adapter.name]) if adapter else ("other", guarded)
             await core.metrics.counted(inner, name, scope, receive, send)
@@ -188,6 +227,7 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
     await receive()
     await core.service.stop()
     await core.decoder.close()
+    core.files.close()
     await send({"type": "lifespan.shutdown.complete"})
 
 
@@ -198,12 +238,17 @@ def _owner(adapters: Sequence[Adapter], path: str) -> Adapter | None:
 
 
 def _to_gateway_error(routes: Sequence[Route], request: Request, error: Exception) -> Response:
-    """Starlette knows two of its own: no such route, no such method."""
+    """Starlette knows two of its own: no such route, no such method.
+
+    OPTIONS and HEAD are how clients try an address: they are told what a route takes (RFC 9110, 9.3.7), and do nothing.
+    """
     if getattr(error, "status_code", 404) != 405:
         raise NotFound
     refused = MethodNotAllowed()
     here = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    refused.allowed = tuple(sorted({method for methods in here for method in methods}))
+    refused.allowed = tuple(sorted({method for methods in here for method in methods} | {"HEAD", "OPTIONS"}))
+    if request.method in ("HEAD", "OPTIONS"):
+        return Response(status_code=204, headers={"Allow": ", ".join(refused.allowed)})
     raise refused
 
 
@@ -213,24 +258,28 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """A picture could be drawn: the store takes writes, the engine is there; else 503 and why (R-21)."""
+    """A picture could be drawn: the store and the folders take writes, the engine is there; else 503 and why (R-21).
+
+    `lanes` says of each lane that takes no jobs now why it does not.
+    """
     core: Core = request.state.core
-    engine = core.service.engine
-    reason = None if engine.works else engine.reason
-    try:
-        await core.service.check_store()
-    except Exception:
-        log.exception("the store cannot be written")
-        reason = "The job store cannot be written."
-    body = {"status": "not_ready" if reason else "ready", "engine": engine.state, "reason": reason}
-    draws = {"model": core.library.default, "embedded": core.draws_embedded}
-    return JSONResponse({**body, **draws, "version": __version__}, status_code=503 if reason else 200)
+    reasons = await core.readiness.reasons()
+    body = {
+        "status": "not_ready" if reasons else "ready",
+        "engine": core.service.engine.state,
+        "reason": " ".join(reasons) or None,
+        "lanes": core.service.faults,
+        "model": core.library.default,
+        "embedded": core.draws_embedded,
+        "version": __version__,
+    }
+    return JSONResponse(body, status_code=503 if reasons else 200)
 
 
 async def metrics(request: Request) -> Response:
     """Count what happened and show what is so, for Prometheus (docs/operations.md); names nobody."""
     core: Core = request.state.core
-    content, media_type = await core.metrics.text(core, request.headers.get("accept", ""))
+    content, media_type = await core.metrics.text(core, request.headers.get("accept", "")[:1024])
     return Response(content, headers={"content-type": media_type, "cache-control": "no-store"})
 
 
@@ -243,4 +292,5 @@ HEALTH_DESCRIBED = {
 
 
 def _plain_error(error: GatewayError) -> Response:
-    return JSONResponse({"error": {"code": error.code, "message": error.message}}, status_code=error.status)
+    body = bounded({"error": {"code": error.code, "message": error.message}})
+    return JSONResponse(body, status_code=error.status)

@@ -6,11 +6,19 @@ A frame is a 4-byte big-endian length and as many bytes. Knows nothing of what i
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import os
+import signal
 import struct
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import BinaryIO, Literal
+
+from engine.noted import Noted
+from gateway.errors import StorageFault
 
 LENGTH = struct.Struct(">I")
 
@@ -21,6 +29,59 @@ class ChildDied(Exception):
     def __init__(self, reason: Literal["engine_crash", "engine_timeout"]) -> None:
         self.reason: Literal["engine_crash", "engine_timeout"] = reason
         super().__init__(reason)
+
+
+def starved(error: OSError) -> StorageFault | None:
+    """The machine had no files or processes left for a child: no job's fault. None where the program is at fault."""
+    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+        return None
+    return StorageFault("The gateway has too many files or processes open.")
+
+
+async def started_child(
+    *command: str, notes: Path | None, env: Mapping[str, str], cwd: Path | None = None, is_heard: bool = True
+) -> asyncio.subprocess.Process:
+    """A small child in a session of its own, noted while it lives; `ended_child` is its end. Raises: OSError.
+
+    What it says on stderr comes by a pipe where `is_heard`, and is dropped otherwise.
+    """
+    child = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE if is_heard else asyncio.subprocess.DEVNULL,
+        cwd=cwd,
+        env=env,
+        start_new_session=True,
+    )
+    if notes is not None:
+        noting = asyncio.create_task(asyncio.to_thread(Noted(notes).note, child.pid))
+        try:
+            await asyncio.shield(noting)
+        except asyncio.CancelledError:
+            await noting
+            await ended_child(child, notes)
+            raise
+    return child
+
+
+async def ended_child(
+    child: asyncio.subprocess.Process, notes: Path | None, listening: asyncio.Task[None] | None = None
+) -> None:
+    """Kill it with its session and wait for it and for who listens to its stderr; a cancel does not end the wait."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    if child.stdin is not None:
+        child.stdin.close()
+
+    async def buried() -> None:
+        await child.wait()
+        if listening is not None:
+            await listening
+        if notes is not None:
+            Noted(notes).forget(child.pid)
+
+    await asyncio.shield(buried())
 
 
 def framed(data: bytes) -> bytes:

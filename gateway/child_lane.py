@@ -13,14 +13,18 @@ from gateway.child import ChildDied
 from gateway.hub import Hub
 from gateway.job import Outcome
 from gateway.runner import LaneRunner
+from gateway.stops import Stops
+from gateway.storage_health import StorageHealth
 from gateway.store.base import JobStore, Lease
 
 
 class ChildLane(LaneRunner):
     """One job at a time, each a task that is cancelled with it; a child that died is tried once more."""
 
-    def __init__(self, *, store: JobStore, hub: Hub) -> None:
-        super().__init__(store=store, hub=hub)
+    def __init__(
+        self, *, store: JobStore, hub: Hub, storage: StorageHealth | None = None, stops: Stops | None = None
+    ) -> None:
+        super().__init__(store=store, hub=hub, storage=storage, stops=stops)
         self._work: asyncio.Task[Outcome] | None = None
 
     async def start(self) -> None:
@@ -35,8 +39,10 @@ class ChildLane(LaneRunner):
 
     async def cancel(self, job_id: str, reason: CancelReason) -> None:
         """Ends the child's work; what came of it is kept."""
+        is_asked = job_id in self._cancels
         self._cancels[job_id] = reason
-        if self._work is not None and self.running is not None and self.running.id == job_id:
+        # A second cancel would interrupt the child's burial.
+        if not is_asked and self._work is not None and self.running is not None and self.running.id == job_id:
             self._work.cancel()
 
     @abstractmethod
@@ -45,7 +51,7 @@ class ChildLane(LaneRunner):
 
     @abstractmethod
     async def _outcome(self, lease: Lease) -> Outcome:
-        """Have the job done. Raises: ChildDied."""
+        """Have the job done. Raises: ChildDied, StorageFault."""
 
     @abstractmethod
     def _failure(self, died: ChildDied) -> tuple[FailureCode, str]:

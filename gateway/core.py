@@ -13,11 +13,13 @@ from engine.catalog import EMBEDDED
 from gateway import __version__
 from gateway.access.tickets import Tickets
 from gateway.errors import TooManyStreams, Unavailable
+from gateway.file_pool import FilePool
 from gateway.images import PictureDecoder
 from gateway.library import Library
 from gateway.metrics import Metrics
 from gateway.openapi import Section
 from gateway.pictures import Pictures
+from gateway.readiness import Readiness
 from gateway.service import JobService
 from gateway.settings import Settings
 
@@ -31,17 +33,19 @@ class Core:
     library: Library
     pictures: Pictures
     decoder: PictureDecoder
+    files: FilePool = field(default_factory=FilePool)
+    """Threads for work on what clients sent."""
     started_at: float = field(default_factory=time.monotonic)
     tickets: Tickets = field(default_factory=Tickets)
     metrics: Metrics = field(default_factory=Metrics)
     waiting: int = 0
     streaming: Counter[str] = field(default_factory=Counter)
     """Open event streams by owner."""
-    checkpoint: str | None = None
-    """The model /sdapi's options chose; None means the default."""
 
     sections: tuple[Section, ...] = ()
     """What there is to document."""
+    readiness: Readiness = field(default_factory=Readiness)
+    """What must be well for pictures to be drawn."""
     kept: dict[str, Any] = field(default_factory=dict)
     """What adapters keep for as long as the gateway runs, each under its own name."""
 
@@ -57,7 +61,8 @@ class Core:
         if not self.library.on_disk(default):
             step = f"`mflux-gateway models pull {default.name}` fetches it"
             if self.settings.models.auto_download and default.repo is not None:
-                step = f"the first picture downloads it ({default.size_gb:.0f} GB)"
+                whose = "the first" if self.settings.access.keys_file is None else "an operator's first"
+                step = f"{whose} picture downloads it ({default.size_gb:.0f} GB)"
             lines.append(
                 f"{default.name} is not on this machine: {step}. Start with --model {EMBEDDED} to draw at once."
             )

@@ -1,14 +1,22 @@
-"""What it takes that written bytes stay, and whether there is room for more of them. Blocks; call it in a thread."""
+"""What it takes that written bytes stay, and which errors are the disk's and no job's. Blocks; call it in a thread."""
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from gateway.errors import StorageFull
+from gateway.errors import StorageFault, StorageFull
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO})
+READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.ENETUNREACH})
+TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+FAILING = frozenset({errno.EIO, errno.EBUSY, errno.ENOLCK, errno.ENOMEM})
 
 
 def sync(descriptor: int) -> None:
@@ -30,12 +38,35 @@ def sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def check_room(folders: Iterable[Path], least_bytes: int) -> None:
-    """Raises: StorageFull where the disk of one of these has less than that free; one that is not there has room."""
-    for folder in folders:
-        try:
-            free = shutil.disk_usage(folder).free
-        except OSError:
-            continue
-        if free < least_bytes:
-            raise StorageFull
+def fault_of(error: BaseException, place: str = "a folder of the gateway") -> StorageFault | None:
+    """The fault of `place` that an error tells of; None where what was asked for is at fault, or the code."""
+    if isinstance(error, StorageFault):
+        return error
+    number = error.errno if isinstance(error, OSError) else None
+    if number in FULL:
+        return StorageFull(f"There is no room left on the disk of {place}.")
+    for numbers, sentence in (
+        (MISSING, f"{_capital(place)} is missing."),
+        (READ_ONLY, f"{_capital(place)} cannot be written."),
+        (SILENT, f"{_capital(place)} does not answer."),
+        (TOO_MANY_FILES, "The gateway has too many files open."),
+        (FAILING, f"The disk of {place} reports errors."),
+    ):
+        if number in numbers:
+            return StorageFault(sentence)
+    return None
+
+
+def _capital(place: str) -> str:
+    return place[:1].upper() + place[1:]
+
+
+@contextmanager
+def telling(place: str) -> Iterator[None]:
+    """Errors of the disk below become a sentence about `place`. Raises: StorageFault."""
+    try:
+        yield
+    except OSError as error:
+        if (fault := fault_of(error, place)) is None:
+            raise
+        raise fault from error

@@ -26,17 +26,21 @@ GatewayError
 ├── UnsupportedMediaType 415
 ├── OwnerQueueFull 429
 ├── TooManyGuesses 429          wrong keys from one address
+├── TooManyFiles 429            pictures of one client that wait to be read
 ├── TooManyStreams 429          event streams of one client
 ├── ClientGone 499              the job was cancelled
 ├── InternalError 500
-│   └── GenerationFailed        the job failed; `code` is the job's failure code
+│   ├── GenerationFailed        the job failed; `code` is the job's failure code
+│   └── PictureDamaged          it was drawn, and its file is not what was written
 ├── NotInstalled 501            an optional part of the gateway is missing; the message says which
 ├── Unavailable 503
+│   ├── BodyMemoryFull          large bodies fill the memory there is for them
 │   ├── ModelComing             it is downloaded now; ask again
 │   ├── ModelUnavailable        set aside: it kills the engine
 │   ├── QueueFull
 │   └── EngineDown
-└── StorageFull 507
+└── StorageFault 503            a folder or the database is missing or cannot be written; the message says which
+    └── StorageFull 507
 """
 
 from __future__ import annotations
@@ -51,6 +55,8 @@ class GatewayError(Exception):
     code = "internal_error"
     status = 500
     message = "The gateway made a mistake."
+    usual_retry_after_s: int | None = None
+    """Where the one who raises it does not say."""
 
     def __init__(
         self,
@@ -63,9 +69,9 @@ class GatewayError(Exception):
     ) -> None:
         self.message = message or type(self).message
         self.code = code or type(self).code
-        self.param = param
+        self.param = None if param is None else clip(param)
         self.details = dict(details or {})
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = self.usual_retry_after_s if retry_after_s is None else retry_after_s
         super().__init__(self.message)
 
 
@@ -179,6 +185,10 @@ class TooManyStreams(GatewayError):
     code, status, message = "too_many_streams", 429, "You have too many event streams open."
 
 
+class TooManyFiles(GatewayError):
+    code, status, message = "too_many_files", 429, "Too many of your pictures wait to be read."
+
+
 class ClientGone(GatewayError):
     code, status, message = "cancelled", 499, "The job was cancelled."
 
@@ -191,12 +201,20 @@ class GenerationFailed(InternalError):
     code, message = "generation_failed", "The picture could not be drawn."
 
 
+class PictureDamaged(InternalError):
+    code, message = "picture_damaged", "The picture's file is damaged; draw it again."
+
+
 class NotInstalled(GatewayError):
     code, status, message = "not_installed", 501, "This part of the gateway is not installed."
 
 
 class Unavailable(GatewayError):
     code, status, message = "unavailable", 503, "The gateway cannot take this request now."
+
+
+class BodyMemoryFull(Unavailable):
+    code, message = "body_memory_full", "Large requests fill the memory there is for them; ask again in some seconds."
 
 
 class ModelComing(Unavailable):
@@ -215,8 +233,17 @@ class EngineDown(Unavailable):
     code, message = "engine_down", "The engine is not running."
 
 
-class StorageFull(GatewayError):
+class StorageFault(GatewayError):
+    """The place is at fault and no job: the same works once the place is mended."""
+
+    code, status, message = "storage_unavailable", 503, "What the gateway stores cannot be written."
+    usual_retry_after_s = 30
+
+
+class StorageFull(StorageFault):
     code, status, message = "storage_full", 507, "There is no room left on the disk."
+    needed_bytes: int = 0
+    """What could not be written; 0 where it is not known."""
 
 
 def clip(text: str) -> str:

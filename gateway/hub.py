@@ -19,6 +19,8 @@ from gateway.job import Job, JobEvent, Progress, ProgressFacts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+IN_A_ROW = 16
+"""Events that a reader takes before others have their turn."""
 STATE_EVENTS_QUEUED = 64
 """For a reader of one job."""
 OWNER_EVENTS_QUEUED = 2048
@@ -49,9 +51,11 @@ class Snapshot:
 
     number: int
     jobs: tuple[Job, ...]
-    """Those that wait or run, in order of submission."""
+    """Those that wait or run, in order of submission; of a long queue those that run and the first ones."""
     newest: tuple[ProgressEvent | PlaceEvent, ...]
     """Of each of them the newest progress or place."""
+    count: int
+    """How many wait or run."""
 
 
 Event = JobEvent | ProgressEvent | PlaceEvent
@@ -85,8 +89,14 @@ class Subscription:
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         """Progress first where both wait: it happened before the state event that ends it."""
+        given = 0
         while True:
             while self._progress or self._states:
+                given += 1
+                if given % IN_A_ROW == 0:  # a reader whose socket takes all of it would hold the loop
+                    await asyncio.sleep(0)
+                if not (self._progress or self._states):
+                    break
                 if self._progress:
                     yield self._progress.pop(next(iter(self._progress)))
                 else:

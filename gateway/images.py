@@ -5,8 +5,6 @@ No user text becomes a path or a URL here, and Pillow opens what strangers sent 
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import binascii
 import contextlib
 import errno
@@ -15,19 +13,20 @@ import os
 import re
 import secrets
 import stat
-import sys
+import string
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gateway.child import LENGTH
-from gateway.disk import sync
-from gateway.errors import InvalidRequest, RemoteImagesDisabled, StorageFull, Unavailable
+from gateway.decoder import PictureDecoder as PictureDecoder
+from gateway.disk import fault_of, sync
+from gateway.errors import InvalidRequest, RemoteImagesDisabled, StorageFull
+from gateway.turns import ANYBODY, Share
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PICTURE_BYTES = 20 * 1024 * 1024
-DECODE_S = 10.0
 
 Format = Literal["png", "jpeg", "webp"]
 
@@ -36,9 +35,11 @@ _FILE_NAME = re.compile(r"[0-9a-z][0-9a-z.]{0,127}")
 _DATA_URL = re.compile(r"data:([^,;]{0,64})((?:;[^,;]{0,64}){0,4}),", re.IGNORECASE)
 _URL = re.compile(r"[a-z][a-z0-9+.-]{0,31}://", re.IGNORECASE)
 _TYPES = frozenset({"image/png", "image/jpeg", "image/jpg", "image/webp"})
-_PIECE_CHARS = 4 * 1024 * 1024
-_ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT", "LANG")
-_ROOT = Path(__file__).parent.parent
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_LONG, _UNDEFINED = 4, 7
+_COMMENT_BYTES = 65_000
+_PIECE_CHARS = 1024 * 1024
+_BLANKS = string.whitespace.encode()
 
 
 def base64_picture(text: str, param: str = "image") -> bytes:
@@ -46,17 +47,17 @@ def base64_picture(text: str, param: str = "image") -> bytes:
 
     Raises: InvalidRequest, RemoteImagesDisabled.
     """
-    start = text[:512].lstrip()
+    start, begin = text[:512].lstrip(), 0
     if match := _DATA_URL.match(start):
         if match[1].lower() not in _TYPES or not match[2].lower().endswith(";base64"):
             raise InvalidRequest("A data URL must be base64 of image/png, image/jpeg or image/webp.", param=param)
-        text = text[len(text[:512]) - len(start) + match.end() :]
+        begin = len(text[:512]) - len(start) + match.end()
     elif _URL.match(start):
         raise RemoteImagesDisabled(param=param)
-    if len(text) // 4 * 3 > MAX_PICTURE_BYTES * 1.1:  # a tenth for line ends
+    if (len(text) - begin) // 4 * 3 > MAX_PICTURE_BYTES * 1.1:  # a tenth for line ends
         raise _too_many_bytes(param)
     try:
-        data = _decode_base64("".join(text.split()))
+        data = _decode_base64(text, begin)
     except (binascii.Error, ValueError):
         raise InvalidRequest("The picture is not valid base64.", param=param) from None
     if not data:
@@ -70,105 +71,40 @@ def _too_many_bytes(param: str) -> InvalidRequest:
     return InvalidRequest(f"A picture may have at most {MAX_PICTURE_BYTES} bytes.", param=param)
 
 
-def _decode_base64(text: str) -> bytes:
-    """In pieces: one call for 20 MiB holds the GIL for 50 ms."""
-    bare = text.rstrip("=")
-    if len(text) - len(bare) > 2:
-        raise binascii.Error
-    text = bare + "=" * (-len(bare) % 4)
-    pieces = (text[at : at + _PIECE_CHARS] for at in range(0, len(text), _PIECE_CHARS))
-    decoded = []
-    for at, piece in enumerate(pieces):
-        if "=" in piece and (at + 1) * _PIECE_CHARS < len(text):
+def _decode_base64(text: str, begin: int) -> bytes:
+    """Of what follows `begin`, in pieces: neither the text nor the bytes are there a second time.
+
+    Raises: binascii.Error, ValueError.
+    """
+    decoded, rest, ending = io.BytesIO(), "", ""
+    for at in range(begin, len(text), _PIECE_CHARS):
+        # not by split(), whose list of a text of single letters is forty times as large
+        piece = text[at : at + _PIECE_CHARS].encode("ascii").translate(None, _BLANKS).decode()
+        bare = piece.rstrip("=")
+        if "=" in bare or (ending and bare):
             raise binascii.Error
-        decoded.append(base64.b64decode(piece, validate=True))
-    return b"".join(decoded)
+        ending += piece[len(bare) :]
+        if len(ending) > 2:
+            raise binascii.Error
+        rest += bare
+        whole = len(rest) // 4 * 4
+        decoded.write(binascii.a2b_base64(rest[:whole], strict_mode=True))
+        rest = rest[whole:]
+    if rest:
+        decoded.write(binascii.a2b_base64(rest + "=" * (-len(rest) % 4), strict_mode=True))
+    return decoded.getvalue()  # the bytes themselves, not a copy
 
 
-class PictureDecoder:
-    """The parent's side of `gateway.picture_decoder`: one child, started when first needed, replaced when it fails."""
-
-    def __init__(self, *, deadline_s: float = DECODE_S, command: tuple[str, ...] | None = None) -> None:
-        self._deadline_s = deadline_s
-        self._command = command or (sys.executable, "-m", "gateway.picture_decoder")
-        self._child: asyncio.subprocess.Process | None = None
-        self._turn = asyncio.Lock()
-
-    async def normalise(self, data: bytes, param: str = "image") -> bytes:
-        """The PNG the child makes of `data`.
-
-        Raises: InvalidRequest; Unavailable when no child can be started.
-        """
-        async with self._turn:
-            child = await self._started()
-            try:
-                async with asyncio.timeout(self._deadline_s):
-                    answer = await self._ask(child, data)
-            except TimeoutError:
-                await self._end()
-                raise InvalidRequest("The picture takes too long to decode.", param=param) from None
-            except (OSError, asyncio.IncompleteReadError):
-                await self._end()
-                raise InvalidRequest("The picture could not be decoded.", param=param) from None
-            except BaseException:
-                await self._end()  # an answer nobody waits for would be taken for the next picture's
-                raise
-        if answer[:1] != b"+":
-            raise InvalidRequest(answer[1:].decode(), param=param)
-        return answer[1:]
-
-    async def close(self) -> None:
-        """End the child; a later picture starts another."""
-        async with self._turn:
-            await self._end()
-
-    async def _started(self) -> asyncio.subprocess.Process:
-        if self._child is None or self._child.returncode is not None:
-            try:
-                self._child = await asyncio.create_subprocess_exec(
-                    *self._command,
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.DEVNULL,
-                    cwd=_ROOT,
-                    env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise Unavailable("Pictures cannot be decoded now.") from error
-        return self._child
-
-    @staticmethod
-    async def _ask(child: asyncio.subprocess.Process, data: bytes) -> bytes:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdin.write(LENGTH.pack(len(data)))
-        child.stdin.write(data)
-        await child.stdin.drain()
-        (size,) = LENGTH.unpack(await child.stdout.readexactly(LENGTH.size))
-        return await child.stdout.readexactly(size)
-
-    async def _end(self) -> None:
-        child, self._child = self._child, None
-        if child is None:
-            return
-        if child.returncode is None:
-            child.kill()
-        if child.stdin is not None:
-            child.stdin.close()
-        await asyncio.shield(child.wait())
-
-
-async def checked_picture(data: bytes, decoder: PictureDecoder, param: str = "image") -> bytes:
+async def checked_picture(data: bytes, decoder: PictureDecoder, param: str = "image", share: Share = ANYBODY) -> bytes:
     """A stranger's picture as an upright PNG, RGB or RGBA, without metadata; what it is, is seen from its bytes.
 
-    Raises: InvalidRequest.
+    `share`: whose turn it takes. Raises: InvalidRequest, TooManyFiles, Unavailable.
     """
     if not data:
         raise InvalidRequest("The picture is empty.", param=param)
     if len(data) > MAX_PICTURE_BYTES:
         raise _too_many_bytes(param)
-    return await decoder.normalise(data, param)
+    return await decoder.normalise(data, param, share)
 
 
 # ---- our own pictures ----------------------------------------------------------------------------
@@ -224,20 +160,40 @@ def to_png(picture: Image.Image) -> bytes:
 
 
 def _user_comment(text: str) -> bytes:
-    from PIL import ExifTags, Image
+    """An EXIF block with UserComment alone, of type UNDEFINED: one of type BYTE, as Pillow writes it, others skip.
 
-    exif = Image.Exif()
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + text.encode("utf-16-be", "replace")
-    return exif.tobytes()
+    A JPEG segment ends at 64 KiB: a text that is too long for it in UTF-16 is written in ASCII, else cut.
+    Source: EXIF 2.32, 4.6.5; TIFF 6.0, section 2.
+    """
+    comment = b"UNICODE\0" + text.encode("utf-16-be", "replace")
+    if len(comment) > _COMMENT_BYTES and text.isascii():
+        comment = b"ASCII\0\0\0" + text.encode("ascii")
+    comment = comment[:_COMMENT_BYTES]
+    first = struct.pack(">HHHIII", 1, _EXIF_IFD, _LONG, 1, 26, 0)
+    second = struct.pack(">HHHIII", 1, _USER_COMMENT, _UNDEFINED, len(comment), 44, 0)
+    return b"Exif\0\0MM\0*" + struct.pack(">I", 8) + first + second + comment
 
 
-def write_atomic(folder: Path, name: str, data: bytes) -> None:
-    """`data` as `name` in `folder`, wholly or not at all, on disk on return. Blocks.
+def write_atomic(folder: Path, name: str, data: bytes, place: str = "a folder of the gateway") -> None:
+    """`data` as `name` in `folder`, wholly or not at all, on disk on return; `place` is what errors call it. Blocks.
 
-    Raises: StorageFull; ValueError for a name that is not server-made.
+    Raises: StorageFault; ValueError for a name that is not server-made.
     """
     if not _FILE_NAME.fullmatch(name):
         raise ValueError("not a server-made name")
+    try:
+        _write_atomic(folder, name, data)
+    except OSError as error:
+        fault = fault_of(error, place)
+        if fault is None:
+            raise
+        if isinstance(fault, StorageFull):
+            fault.needed_bytes = len(data)
+        raise fault from error
+
+
+def _write_atomic(folder: Path, name: str, data: bytes) -> None:
+    """Raises: OSError."""
     temporary = f".{name}.{secrets.token_hex(4)}.tmp"
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -245,14 +201,10 @@ def write_atomic(folder: Path, name: str, data: bytes) -> None:
             _write_durably(directory, temporary, data)
             os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=directory)
             raise
         os.fsync(directory)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageFull from error
-        raise
     finally:
         os.close(directory)
 

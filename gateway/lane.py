@@ -10,12 +10,15 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
 from engine.catalog import ModelSpec
 from engine.client import DeathReason, Engine, EngineDied, EngineStopped
+from engine.client.turn import Phase
+from engine.clock import patience
 from engine.protocol import (
     Cancelled,
     CancelReason,
@@ -25,7 +28,6 @@ from engine.protocol import (
     EngineJob,
     Failed,
     Generate,
-    ImageDone,
     Load,
     ModelLoaded,
     Ocr,
@@ -34,15 +36,19 @@ from engine.protocol import (
     Succeeded,
     Upscale,
 )
-from gateway.errors import InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFull
+from gateway.disk import telling
+from gateway.errors import InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFault, StorageFull
+from gateway.filing import Filed, Filing
 from gateway.forecast import Forecaster
 from gateway.hub import Hub
 from gateway.job import Job, Outcome, Plans
 from gateway.library import Library
 from gateway.pictures import Pictures
-from gateway.provenance import drawing_of
+from gateway.private import write_private
 from gateway.residency import House
 from gateway.runner import LaneRunner
+from gateway.stops import Stops
+from gateway.storage_health import SPOOL, Place, StorageHealth
 from gateway.store.base import JobStore, Lease, WorkerInfo
 
 log = logging.getLogger("gateway.lane")
@@ -53,11 +59,16 @@ FAILURE_TEXT: dict[DeathReason, str] = {
 }
 
 
+OF_ANY_PLACE = frozenset({"internal_error", "bad_input", "model_missing", "model_load_failed"})
+"""Failures that a folder which is gone can be behind."""
+
+
 class EngineLane(LaneRunner):
     """One job at the engine at a time; a job's last pictures are filed while the next one runs."""
 
     lane = "engine"
     stops = (asyncio.CancelledError, EngineStopped)
+    places = ("spool", "output", "inputs")
 
     def __init__(
         self,
@@ -72,8 +83,15 @@ class EngineLane(LaneRunner):
         house: House,
         claimable: Callable[[], frozenset[str] | None] = lambda: None,
         held: Callable[[], frozenset[str]] = frozenset,
+        storage: StorageHealth | None = None,
+        stops: Stops | None = None,
     ) -> None:
-        super().__init__(store=store, hub=hub)
+        super().__init__(
+            store=store,
+            hub=hub,
+            storage=storage or StorageHealth({"spool": Place(SPOOL, spool), "output": pictures.place}),
+            stops=stops,
+        )
         self._house = house
         self._unsaved: Run | None = None
         """What loaded the model that is in memory, where a copy of it should be saved."""
@@ -82,13 +100,13 @@ class EngineLane(LaneRunner):
         self._held = held
         self._engine = engine
         self._library = library
-        self._pictures = pictures
+        self._filing = Filing(store, pictures, spool)
         self._spool = spool
         self._finishing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         await asyncio.to_thread(_empty_folder, self._spool)
-        self._engine.on_memory = self._house.hear
+        self._engine.on_memory, self._engine.keeps = self._house.hear, self._keeps
         await self._engine.start()
         self._loop = asyncio.create_task(self._run(), name="engine lane")
 
@@ -114,7 +132,7 @@ class EngineLane(LaneRunner):
 
     def _claimant(self) -> WorkerInfo:
         """Jobs whose model or LoRAs are not here yet are passed over."""
-        return replace(self._worker, models=self._claimable(), held=self._held())
+        return replace(self._worker, models=self._claimable(), held=self._held() | self._stops.ids)
 
     async def _wait_ready(self) -> None:
         if self._engine.status.state == "ready":
@@ -129,22 +147,27 @@ class EngineLane(LaneRunner):
         self._hub.begin(job.id, _count(job.plan), job.first_undrawn)
         command = await self._command(job)
         if isinstance(command, Failed):
+            if (fault := await self._fault_behind(job.plan, command)) is not None:
+                raise fault
             return await self._end(lease, command)
         if self._unsaved is not None and _weights(self._unsaved) != _weights(command):
             await self._save_copy()
-        filing: asyncio.Task[Failed | None] | None = None
+        filing: asyncio.Task[Filed] | None = None
         outcome: Outcome | None = Cancelled() if job.id in self._cancels else None
         try:
             if outcome is None:
-                async for fact in self._engine.run(command):
-                    if isinstance(fact, Drawn):
-                        self._forecaster.hear(job.id, fact)
-                        filing = asyncio.create_task(self._file(filing, lease, fact))
-                    else:
-                        outcome = self._tell(job, fact)
-                    if isinstance(fact, ModelLoaded):
-                        wants_copy = await self._house.note_loaded(command, from_copy=fact.from_copy)
-                        self._unsaved = command if wants_copy else None
+                async with aclosing(self._engine.run(command)) as facts:
+                    async for fact in facts:
+                        if isinstance(fact, Drawn):
+                            self._forecaster.hear(job.id, fact)
+                            filing = asyncio.create_task(self._filing.file(filing, lease, fact))
+                        else:
+                            outcome = self._tell(job, fact)
+                        if isinstance(fact, ModelLoaded):
+                            wants_copy = await self._house.note_loaded(command, from_copy=fact.from_copy)
+                            self._unsaved = command if wants_copy else None
+                        if filing is not None and filing.done() and isinstance(filing.result(), StorageFault):
+                            break  # what it draws next could not be filed either
         except EngineDied as death:
             failure = await filing if filing else None
             if (death.phase, death.reason) == ("loading", "engine_crash"):
@@ -159,6 +182,17 @@ class EngineLane(LaneRunner):
         finishing = asyncio.create_task(self._finish(lease, filing, outcome))
         self._finishing.add(finishing)
         finishing.add_done_callback(self._finishing.discard)
+
+    def _keeps(self, run: Run, phase: Phase) -> bool:
+        """Whether the engine is free sooner where it finishes its phase of a cancelled job than where it is replaced.
+
+        A load is worth waiting for only where the next job needs the same weights.
+        """
+        waiting, weights = self._store.order(self.lane), self._library.weights
+        is_next = bool(waiting) and weights(waiting[0].model) == weights(run.plan.model)
+        if phase in ("waiting", "loading"):
+            return is_next
+        return self._forecaster.is_worth_keeping(run.job, needs_load=is_next or not waiting)
 
     async def _command(self, job: Job) -> Run | Failed:
         """What the engine is told, or why the job cannot be done any more."""
@@ -176,9 +210,6 @@ class EngineLane(LaneRunner):
             return Failed(code="engine_oom", message=f"Insufficient memory. {error.details['suggestion']}.")
         except KeyError:
             return Failed(code="bad_input", message="An input picture or a LoRA is gone.")
-        except OSError:
-            log.exception("the input picture could not be laid out", extra={"job": job.id})
-            return Failed(code="disk_full", message=StorageFull.message)
         return Run(
             job=job.id,
             attempt=job.attempt,
@@ -199,20 +230,23 @@ class EngineLane(LaneRunner):
         """
         folder, also = self._library.folder(spec), self._library.further_folders(spec)
         self._house.admit(plan, spec)
+        self._storage.see(f"model {plan.model}", Place(f"the folder of {plan.model}", folder, is_written=False))
         return folder, also, self._house.copy_of(plan, spec, folder)
 
     async def _lay_out_inputs(self, job: Job) -> dict[str, str]:
         """Where what a plan names lies: its blobs, laid out as files that go with the job, and LoRAs.
 
-        Raises: KeyError, OSError.
+        Raises: KeyError, StorageFault.
         """
         files = {}
         for name in sorted(job.plan.inputs):
             file = self._spool / f"{job.id}.{job.attempt}.{name}.png"
-            await asyncio.to_thread(file.write_bytes, await self._store.blob(name))
+            data = await self._store.blob(name)
+            with telling(SPOOL):
+                await asyncio.to_thread(write_private, file, data)
             files[name] = str(file)
         for lora in job.plan.loras if isinstance(job.plan, Generate) else ():
-            files[lora.name] = str(await asyncio.to_thread(self._library.loras.file, lora.name))
+            files[lora.name] = str(await self._library.loras.off_loop(self._library.loras.file, lora.name))
         return files
 
     def _tell(self, job: Job, fact: EngineFact) -> Outcome | None:
@@ -231,7 +265,7 @@ class EngineLane(LaneRunner):
             return await self._save_copy()
         idle_s = self._house.idle_unload_s if self._engine.status.loaded_model is not None else None
         try:
-            async with asyncio.timeout(idle_s):
+            async with patience(idle_s):
                 await self._wake.wait()
         except TimeoutError:
             if (model := self._engine.status.loaded_model) is not None:
@@ -256,46 +290,25 @@ class EngineLane(LaneRunner):
                 await asyncio.to_thread(copies.discard, folder)
         except (OSError, EngineDied):
             log.exception("no quantised copy of %s could be saved", run.spec.name)
+            await asyncio.to_thread(copies.sweep)  # half a copy would fill the disk for nothing
 
     # ---- pictures and ends -----------------------------------------------------------------------
 
-    async def _file(self, earlier: asyncio.Task[Failed | None] | None, lease: Lease, drawn: Drawn) -> Failed | None:
-        """Encode one picture, put it on disk, then into the row; in order of the pictures."""
-        job = lease.job
-        name = f"{job.id}.{job.attempt}.{drawn.image}.png"
-        done = ImageDone(
-            image=drawn.image,
-            seed=drawn.seed,
-            file=name,
-            width_px=drawn.width_px,
-            height_px=drawn.height_px,
-            drawn_px=drawn.drawn_px,
-            seconds=drawn.seconds,
-            cut_short=drawn.cut_short,
-        )
-        try:
-            await asyncio.to_thread(
-                self._pictures.keep, self._spool / drawn.spool, name, drawing_of(job.plan, drawn.seed)
-            )
-            if earlier is not None and (failure := await earlier) is not None:
-                return failure
-            event = await self._store.record(lease, done)
-        except StorageFull as error:
-            return Failed(code="disk_full", message=error.message)
-        except Exception:
-            log.exception("a picture could not be filed", extra={"job": job.id})
-            return Failed(code="internal_error", message="The picture could not be filed.")
-        if event is None:
-            await asyncio.to_thread(self._pictures.remove, name)
-        return None
-
-    async def _finish(self, lease: Lease, filing: asyncio.Task[Failed | None] | None, outcome: Outcome | None) -> None:
+    async def _finish(self, lease: Lease, filing: asyncio.Task[Filed] | None, outcome: Outcome | None) -> None:
         failure = await filing if filing is not None else None
+        if failure is None and isinstance(outcome, Failed):
+            failure = await self._fault_behind(lease.job.plan, outcome)
+        if isinstance(failure, StorageFault):
+            return await self._put_back(lease, failure)
         await self._end(lease, failure or outcome or Failed(code="internal_error", message="The engine fell silent."))
         await self._house.keep()
 
-    async def _after_death(self, lease: Lease, reason: DeathReason, failure: Failed | None) -> None:
+    async def _after_death(self, lease: Lease, reason: DeathReason, failure: Failed | StorageFault | None) -> None:
         """The engine took the job with it, or had no memory for it; what it drew before is filed."""
+        if failure is None:
+            failure = await self._lost_model(lease.job.plan)
+        if isinstance(failure, StorageFault):
+            return await self._put_back(lease, failure)
         if failure is not None:
             return await self._end(lease, failure)
         plan = lease.job.plan
@@ -307,9 +320,37 @@ class EngineLane(LaneRunner):
             return await self._died(lease, reason, text)
         await self._end(lease, Failed(code=reason, message=text))
 
+    # ---- places at fault -------------------------------------------------------------------------
+
+    async def _put_back(self, lease: Lease, fault: StorageFault) -> None:
+        """As every lane; the next look asks for as much room as was missed."""
+        if isinstance(fault, StorageFull):
+            self._storage.needs("output", fault.needed_bytes)
+        await super()._put_back(lease, fault)
+
+    async def _fault_behind(self, plan: Plans, failed: Failed) -> StorageFault | None:
+        """The place that made the engine fail, where one did."""
+        if failed.code == "disk_full":
+            if isinstance(plan, Generate | Upscale):
+                self._storage.needs("spool", 3 * plan.width_px * plan.height_px)
+            return StorageFull(f"There is no room left on the disk of {SPOOL}.")
+        if failed.code == "storage_fault":
+            return StorageFault(failed.message)
+        if failed.code not in OF_ANY_PLACE:
+            return None
+        return await self._lost_model(plan) or await self._storage.fault(self.places)
+
+    async def _lost_model(self, plan: Plans) -> StorageFault | None:
+        """Why the weights are not where they were, where their disk is gone with them."""
+        for key in (f"model {plan.model}", "weights"):
+            if (fault := await self._storage.fault([key])) is not None:
+                self._blamed.add(key)
+                return fault
+        return None
+
     def _tidy(self, job_id: str) -> None:
         # Not a glob: each job's would be compiled as a pattern of its own.
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             for leftover in self._spool.iterdir():
                 if leftover.name.startswith(f"{job_id}."):
                     leftover.unlink(missing_ok=True)

@@ -91,9 +91,11 @@ class Library:
         spec = self._specs.get(name)
         if spec is None:
             why, suggestion = instead_of(name) or ("See the models list", None)
-            details: dict[str, object] = {"available_models": self.available}
+            available = self.available
+            details: dict[str, object] = {"available_models": available}
             if suggestion is not None:
                 details["suggestion"] = suggestion
+                available.sort(key=lambda there: suggestion != f"Use {there}")  # an error may show only the first ones
             raise ModelNotFound(f"Model '{clip(name)}' not found. {why}", param="model", details=details)
         return spec
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.private import write_private
+
 log = logging.getLogger("gateway.loras")
 
 SHORT_CHARS = 12
@@ -73,7 +75,7 @@ class HashKeeper:
                 return
             unfinished = self._file.with_suffix(".part")
             with contextlib.suppress(OSError):
-                unfinished.write_text(json.dumps(known), encoding="utf-8")
+                write_private(unfinished, json.dumps(known).encode())
                 os.replace(unfinished, self._file)
 
 
@@ -86,8 +88,9 @@ def _read(file: Path) -> tuple[str, str]:
     with file.open("rb") as opened:
         first = opened.read(8)
         whole.update(first)
-        whole.update(opened.read(int.from_bytes(first, "little")))
+        header = int.from_bytes(first, "little")  # as long as the file says, which may be any length
         while piece := opened.read(_PIECE_BYTES):
             whole.update(piece)
-            weights.update(piece)
+            weights.update(memoryview(piece)[header:])
+            header = max(0, header - len(piece))
     return whole.hexdigest(), weights.hexdigest()[:SHORT_CHARS]

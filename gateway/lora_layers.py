@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from engine.catalog import CATALOG, ModelSpec
 
+NUMBERS_MOST = 8
+"""That a layer's name may have: those of the models have three."""
 Layout = Mapping[str, tuple[int, int]]
 """Layer to (inputs, outputs)."""
 
@@ -22,7 +25,7 @@ _MATRIX = re.compile(
 )
 _PREFIX = re.compile(r"^(?:base_model\.model\.|model\.diffusion_model\.|diffusion_model\.|transformer\.|lycoris_)?")
 _KOHYA = re.compile(r"^(?:lora_unet_|lora_transformer_|transformer_(?!blocks))")
-_NUMBER = re.compile(r"(?<![0-9])[0-9]+(?![0-9])")
+_NUMBER = re.compile(r"[0-9]++")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,9 @@ def fit_of(shapes: Mapping[str, tuple[int, ...]]) -> Fit:
         else:
             sizes[1] = shape[0]
     known, models = False, set()
+    spelled = [(sizes, names) for layer, sizes in layers.items() if (names := _names(layer))]
     for key, layout in layouts().items():
-        named = [(sizes, layout[name]) for layer, sizes in layers.items() if (name := _in(layout, layer)) is not None]
+        named = [(sizes, layout[name]) for sizes, names in spelled if (name := _in(layout, names)) is not None]
         known = known or bool(named)
         if named and all(_agree(sizes, wanted) for sizes, wanted in named):
             models.add((len(named), key))
@@ -94,14 +98,24 @@ def _agree(sizes: list[int | None], wanted: tuple[int, int]) -> bool:
     return all(size is None or size == other for size, other in zip(sizes, wanted, strict=True))
 
 
-def _in(layout: Layout, layer: str) -> str | None:
-    return next((name for name in _spellings(layer) if name in layout), None)
+def _names(layer: str) -> list[str]:
+    """How a layer is spelled in any layout."""
+    return [name for name in _spellings(layer) if name in _every_name()]
+
+
+@cache
+def _every_name() -> frozenset[str]:
+    return frozenset(name for layout in layouts().values() for name in layout)
+
+
+def _in(layout: Layout, names: Iterable[str]) -> str | None:
+    return next((name for name in names if name in layout), None)
 
 
 def _spellings(layer: str) -> Iterator[str]:
     """The layer, and with each of its numbers as that of a block."""
     yield layer
-    for number in _NUMBER.finditer(layer):
+    for number in islice(_NUMBER.finditer(layer), NUMBERS_MOST):
         yield f"{layer[: number.start()]}#{layer[number.end() :]}"
 
 

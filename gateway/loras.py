@@ -5,12 +5,16 @@ What a client names is compared with what was found, and never opened: a path le
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from engine.catalog import CATALOG, EMBEDDED_PATH, HubFiles, ModelSpec
 from engine.protocol import Lora
@@ -19,16 +23,21 @@ from gateway.errors import clip
 from gateway.lora_hashes import Hashes, HashKeeper
 from gateway.lora_hub import SUFFIX, HubEntry, HubLora, HubLoras, is_name
 from gateway.lora_layers import Fit, fit_of, names_of, share_layers
-from gateway.lora_notes import Notes, notes_of, picture_beside
+from gateway.lora_notes import Notes, notes_of, picture_beside, told_by
 from gateway.request import KnownLora
 
 log = logging.getLogger("gateway.loras")
 
 FILES_MOST = 10_000
+BESIDE = (".json", ".civitai.info")
+HEADER_MOST_BYTES = 16 * 2**20
+"""Trainers write megabytes about their pictures. Reading more holds up who asks for any LoRA."""
 SHIPPED = EMBEDDED_PATH.parent / "loras"
 _ROWS = {spec.name: spec for spec in CATALOG}
 
 Version = tuple[Path, int, int]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class LoraFile:
     @property
     def alias(self) -> str:
         """The name its trainer gave it, else its own."""
-        return self.notes.metadata.get("ss_output_name") or self.stem
+        return self.notes.alias or self.stem
 
     @property
     def version(self) -> Version:
@@ -94,7 +103,14 @@ class LoraLibrary:
         self._hub = HubLoras(hub or {}, models_dir)
         self._hashes = HashKeeper(hashes)
         self._read: dict[Version, LoraFile] = {}
+        self._notes: dict[Path, tuple[object, Notes]] = {}
+        """What is written of each, with the versions of the files that it was read from."""
         self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loras")
+
+    async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work` in the library's own thread, one after the other: new headers hold up LoRAs only, nothing else."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args, **kwargs))
 
     def all(self) -> tuple[LoraFile, ...]:
         """All there are, by name; those of the hub that are not here included. Blocks; new files are looked into."""
@@ -102,10 +118,12 @@ class LoraLibrary:
         with self._lock:
             found: dict[str, LoraFile] = {}
             read: dict[Version, LoraFile] = {}
+            notes: dict[Path, tuple[object, Notes]] = {}
             for name, version in self._files(on_hub):
                 read[version] = one = self._read.get(version) or _looked_into(name, version)
-                found.setdefault(name, replace(one, name=name, notes=notes_of(version[0], one.notes.metadata)))
-            self._read = read
+                notes[version[0]] = beside = self._notes_of(one)
+                found.setdefault(name, replace(one, name=name, notes=beside[1]))
+            self._read, self._notes = read, notes
         for name, there in on_hub.items():
             trouble = None if self._may_come else f"LoRA '{clip(name)}' is not on this machine yet."
             found[name] = replace(found.get(name) or LoraFile(name, None, trouble=trouble), hub=there)
@@ -149,7 +167,7 @@ class LoraLibrary:
         """Of its file, read where it was not before and `read` says so; None where it is not known. Blocks."""
         if lora.file is None:
             return None
-        return self._hashes.of(lora.version, lora.notes.metadata, read=read)
+        return self._hashes.of(lora.version, lora.notes.told, read=read)
 
     def _named(self, loras: Iterable[LoraFile]) -> dict[str, LoraFile]:
         """By everything a client may call them. A name comes before any alias; what two claim is nobody's."""
@@ -173,6 +191,15 @@ class LoraLibrary:
             if call != lora.name and not Path(call).is_absolute():
                 found.setdefault(lora.name, []).append(call)
         return found
+
+    def _notes_of(self, lora: LoraFile) -> tuple[object, Notes]:
+        """What is written in a file and beside it, read again where one of them has changed."""
+        assert lora.file is not None
+        versions = (lora.version, *(_version(lora.file.with_suffix(suffix)) for suffix in BESIDE))
+        kept = self._notes.get(lora.file)
+        if kept is not None and kept[0] == versions:
+            return kept
+        return versions, notes_of(lora.file, lora.notes.told)
 
     def _files(self, on_hub: Mapping[str, HubLora]) -> Iterator[tuple[str, Version]]:
         """Those of the folders before those of the hub."""
@@ -208,12 +235,12 @@ def _looked_into(name: str, version: Version) -> LoraFile:
     file, changed_ns, size_bytes = version
     lora = LoraFile(name, file, size_bytes, changed_ns)
     try:
-        header = inspect(file)
+        header = inspect(file, most_header_bytes=HEADER_MOST_BYTES)
     except (UnsafeFile, OSError) as error:
         log.warning("LoRA %s cannot be used: %s", clip(name), error.message if isinstance(error, UnsafeFile) else "")
         return replace(lora, trouble=f"LoRA '{clip(name)}' cannot be used: its file is damaged or not safe to load.")
     fit = fit_of({key: tensor.shape for key, tensor in header.tensors.items()})
-    return replace(lora, fit=fit, notes=Notes(metadata=header.metadata))
+    return replace(lora, fit=fit, notes=Notes(told_by(header.metadata)))
 
 
 def _single(calls: Iterable[tuple[str, LoraFile]]) -> dict[str, LoraFile]:

@@ -25,6 +25,7 @@ HEADERS = {
     "Idempotency-Key": "A repeated request with the same key is the same job, for 24 hours.",
     "Last-Event-ID": "The id of the last event that arrived: the stream goes on after it.",
     "If-None-Match": "The ETag of what the client has.",
+    "X-Client-Id": "What a client without a key calls itself: jobs and uploads are its own.",
     "Range": "The part that is wanted, in bytes.",
 }
 SECURITY: Mapping[str, Schema] = {
@@ -32,7 +33,7 @@ SECURITY: Mapping[str, Schema] = {
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "basic": {"type": "http", "scheme": "basic", "description": "The key is the password; the name does not matter."},
 }
-_LONG = re.compile(r"adapters__([a-z0-9]+(?:_[a-z0-9]+)*)__[a-z0-9_]+__(\w+)")
+_LONG = re.compile(r"(?:adapters__)?([a-z0-9]+(?:_[a-z0-9]+)*)__[a-z0-9_]+__(\w+)")
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 _LEAD = re.compile(r"^(GET|POST|PUT|DELETE) [^:]*: ")
 
@@ -111,7 +112,9 @@ class _Types:
         adapters = [(key, key[1], TypeAdapter(kind)) for key, kind in named.items()]
         found, whole = TypeAdapter.json_schemas(adapters, ref_template=REF, schema_generator=_Titleless)
         self._known = {key: _renamed(schema) for (key, _), schema in found.items()}
-        self._schemas = {_short(name): _renamed(schema) for name, schema in whole.get("$defs", {}).items()}
+        self._schemas = {
+            _short(name): _titled(_short(name), _renamed(schema)) for name, schema in whole.get("$defs", {}).items()
+        }
         for kind, mode in named:
             if mode == "validation" and isinstance(kind, type) and issubclass(kind, BaseModel):
                 self._add_aliases(kind)
@@ -154,8 +157,19 @@ class _Types:
 
 
 def _short(name: str) -> str:
-    """pydantic tells equal names apart by their modules; the protocol is enough."""
-    return _LONG.sub(r"\1.\2", name)
+    """A schema's name. pydantic tells equal names apart by their modules; the protocol is enough.
+
+    A class name without a dot: generators drop all but the first of two schemas whose class names are equal.
+    """
+    found = _LONG.fullmatch(name)
+    if found is None:
+        return name
+    return "".join(part.capitalize() for part in found[1].split("_")) + found[2]
+
+
+def _titled(name: str, schema: Schema) -> Schema:
+    """Generators name a class by its title: the schema's own name, so that none is there twice."""
+    return {**schema, "title": name} if "title" in schema else schema
 
 
 def _renamed(schema: Any) -> Any:
@@ -163,7 +177,12 @@ def _renamed(schema: Any) -> Any:
         return [_renamed(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    return {key: _short(value) if key == "$ref" else _renamed(value) for key, value in schema.items()}
+    return {key: _renamed_reference(value) if key == "$ref" else _renamed(value) for key, value in schema.items()}
+
+
+def _renamed_reference(reference: str) -> str:
+    prefix, slash, name = reference.rpartition("/")
+    return prefix + slash + _short(name)
 
 
 def _references(schema: Any) -> Iterator[str]:
@@ -264,8 +283,7 @@ def _responses(section: Section, operation: Operation, types: _Types) -> Schema:
     return {
         str(operation.status): good,
         **{str(status): {"description": when} for status, when in operation.also.items()},
-        "4XX": error,
-        "5XX": error,
+        "default": error,
     }
 
 
@@ -276,7 +294,7 @@ def _of_media(media: str, operation: Operation, types: _Types) -> Schema:
         event = {"type": "string", "enum": list(operation.events)}
         properties = {"event": event, "id": {"type": "string"}, "data": data}
         return {"type": "object", "description": "Of each event.", "properties": properties, "required": ["data"]}
-    return {"type": "string"} if media.startswith("text/") else {"type": "string", "contentMediaType": media}
+    return {"type": "string"} if media.startswith("text/") else {"type": "string", "format": "binary"}
 
 
 def _in_path(route: Routed, template: str) -> Iterator[Schema]:

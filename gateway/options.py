@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.job import NewJob, Plans, Priority
 from gateway.request import Leniency, Limits
-from gateway.store.base import Bounds
+from gateway.rights import Rights
+from gateway.store.base import Bounds, InputBounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class ServiceOptions:
 
     limits: Limits = Limits()
     bounds: Bounds = Bounds()
+    rights: Rights = Rights()
     quantize: int | None = None
     default_steps: int | None = None
     steps_as_sent: bool = False
@@ -59,6 +62,10 @@ class ServiceOptions:
     """Between copies of the store; None: none."""
     min_free_bytes: int = 0
     """What must be free on the disks of the store and the pictures for a new job."""
+    inputs: InputBounds | None = None
+    """Of what clients send in; None: no bound."""
+    notes: Path | None = None
+    """A folder in which children are noted while they live."""
     abandon_grace_s: float = 2.0
     places_every_s: float = 0.5
     """Places are told at most this often."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
@@ -9,10 +10,20 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.protocol import ImageDone
+from gateway.disk import telling
+from gateway.errors import PictureDamaged
 from gateway.images import encode, open_picture, write_atomic
+from gateway.png_text import END, is_whole
+from gateway.private import FILE, make_folder, private_files, private_folder
 from gateway.provenance import Drawing, signed
+from gateway.storage_health import SPOOL, Place
 
-NAME = re.compile(r"([0-9a-f]{32})\.(\d+)\.(\d+)\.png")
+PLACE = "the output folder"
+NAME = re.compile(r"([0-9a-f]{32})\.(\d{1,9})\.(\d{1,9})\.png")
+SHARED = 0o755
+"""Of a shared folder that is not there yet."""
+READS = 0o044
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,34 +34,104 @@ class Stored:
     made_at: float
 
 
-class Pictures:
-    """PNG files `<job>.<attempt>.<n>.png` in one folder of mode 0700; `signs`: each says how it was drawn."""
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What is on record of a picture's file: its length, and its SHA-256 in hex. None: of an older gateway."""
 
-    def __init__(self, folder: Path, *, signs: bool = True) -> None:
+    length_bytes: int | None = None
+    sha256: str | None = None
+
+    @classmethod
+    def of(cls, done: ImageDone) -> Note:
+        return cls(done.length_bytes, done.sha256)
+
+
+UNKNOWN = Note()
+
+
+class Pictures:
+    """PNG files `<job>.<attempt>.<n>.png` in one folder of mode 0700; `signs`: each says how it was drawn.
+
+    `shares`: the folder keeps its mode, and who may list it may read the pictures.
+    """
+
+    def __init__(self, folder: Path, *, signs: bool = True, shares: bool = False) -> None:
         self.folder = folder
+        self.place = Place(PLACE, folder)
         self._signs = signs
+        self._shares = shares
 
     def prepare(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Raises: PermissionError with a sentence where the folder cannot be this user's alone."""
+        if self._shares:
+            return make_folder(self.folder, SHARED)
+        private_folder(self.folder, "generation.output_dir")
+        private_files(self.folder, lambda name: NAME.fullmatch(name) is not None)
 
     def keep(self, spooled: Path, name: str, drawing: Drawing | None = None) -> None:
-        """Encode spooled pixels and put them on disk under `name`. Raises: StorageFull."""
-        png = encode(spooled, format="png")
-        write_atomic(self.folder, name, signed(png, drawing) if self._signs and drawing is not None else png)
+        """Encode spooled pixels and put them on disk under `name`. Raises: StorageFault."""
+        with telling(SPOOL):
+            png = encode(spooled, format="png")
+        data = signed(png, drawing) if self._signs and drawing is not None else png
+        write_atomic(self.folder, name, data, PLACE)
         os.utime(self.folder / name, (time.time(),) * 2)  # a network disk goes by a clock of its own
+        if self._shares:
+            (self.folder / name).chmod(FILE | self.folder.stat().st_mode & READS)
         spooled.unlink(missing_ok=True)
 
-    def read(self, name: str) -> bytes | None:
-        """The PNG of that name, None where it is gone or the name is not one of ours."""
-        return open_picture(self.folder, name)
+    def note_of(self, name: str) -> Note | None:
+        """What is to be put on record of a file that was just written. Raises: StorageFault."""
+        png = self._opened(name)
+        return None if png is None else Note(len(png), hashlib.sha256(png).hexdigest())
+
+    def read(self, name: str, note: Note = UNKNOWN) -> bytes | None:
+        """The PNG of that name, None where it is gone or the name is not one of ours.
+
+        Raises: PictureDamaged where it is not what is on record; StorageFault.
+        """
+        png = self._opened(name)
+        if png is not None and not _is_as_noted(png, note):
+            raise PictureDamaged
+        return png
+
+    def _opened(self, name: str) -> bytes | None:
+        with telling(PLACE):
+            png = open_picture(self.folder, name)
+            if png is None:
+                self._check_there()
+            return png
+
+    def _check_there(self) -> None:
+        """What cannot be found may be on a disk that is away. Raises: StorageFault."""
+        with telling(PLACE):
+            if (fault := self.place.away()) is not None:
+                raise fault
 
     def there(self, names: Iterable[str]) -> set[str]:
-        """Which of these are still on disk."""
+        """Which of these are still on disk. Raises: StorageFault."""
+        self._check_there()
         return {name for name in names if NAME.fullmatch(name) and (self.folder / name).is_file()}
 
-    def stored(self, name: str) -> Stored | None:
+    def damaged(self, pictures: Iterable[ImageDone]) -> set[str]:
+        """Files of these that are longer or shorter than is on record; where nothing is, that do not end as a PNG."""
+        named = (done for done in pictures if NAME.fullmatch(done.file))
+        return {done.file for done in named if self._is_damaged(done.file, Note.of(done))}
+
+    def _is_damaged(self, name: str, note: Note) -> bool:
+        try:
+            if note.length_bytes is None:
+                with (self.folder / name).open("rb") as file:
+                    file.seek(-len(END), os.SEEK_END)
+                    return file.read() != END
+            return (self.folder / name).stat().st_size != note.length_bytes
+        except FileNotFoundError:
+            return False
+        except OSError:  # too short for an end, or not to be read
+            return True
+
+    def stored(self, name: str, note: Note = UNKNOWN) -> Stored | None:
         """As `read`, and when it was made."""
-        png = self.read(name)
+        png = self.read(name, note)
         if png is None:
             return None
         try:
@@ -59,8 +140,10 @@ class Pictures:
             return None
 
     def remove(self, name: str) -> None:
+        """Raises: StorageFault."""
         if NAME.fullmatch(name):
-            (self.folder / name).unlink(missing_ok=True)
+            with telling(PLACE):
+                (self.folder / name).unlink(missing_ok=True)
 
     def sweep(self, job_id: str, keep: set[str]) -> None:
         """Remove what a crash left of a job: pictures that no row names, and one that was being written."""
@@ -90,3 +173,9 @@ class Pictures:
                 continue
             file.unlink(missing_ok=True)
             total -= stat.st_size
+
+
+def _is_as_noted(png: bytes, note: Note) -> bool:
+    if note.length_bytes is None or note.sha256 is None:
+        return is_whole(png)
+    return len(png) == note.length_bytes and hashlib.sha256(png).hexdigest() == note.sha256

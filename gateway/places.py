@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from math import ceil
 
 from engine.protocol import LANES, Lane, lane_of
@@ -22,6 +22,12 @@ KEPT_AS = "forecast"
 KEEP_EVERY_S = 10.0
 HELD_TO = 200
 """Where more wait, forecasts are told, too, but not held to: that would cost every submit a look at all."""
+TOLD_MOST = 1000
+"""Places told at once; what is left comes after `every_s`."""
+TOLD_FIRST = 200
+"""Those in front are told each time."""
+SLICE = 50
+"""Places found between two looks of the loop at others."""
 RETRY_AFTER_MOST_S = 3600
 SHIFT_S = 1.0
 SHIFT_RATIO = 0.1
@@ -37,6 +43,7 @@ class Places:
         self._forecaster = forecaster
         self._every_s = every_s
         self._changed = asyncio.Event()
+        self._begin_at = 0
         self._told: dict[str, tuple[PlaceEvent, float]] = {}
         """With the loop's time at which it was told."""
         self.coming: Callable[[Job], ProgressEvent | None] = lambda _: None
@@ -99,30 +106,25 @@ class Places:
         lane = lane_of(job.plan)
         return self._forecaster.of(job.id, self._store.order(lane), is_paused=self._store.is_paused(lane))
 
-    def newest(self, jobs: Sequence[Job]) -> Iterator[ProgressEvent | PlaceEvent]:
+    async def newest(self, jobs: Sequence[Job]) -> AsyncIterator[ProgressEvent | PlaceEvent]:
         """What a listener who comes late should know first."""
-        for job in jobs:
+        for n, job in enumerate(jobs, 1):
             if job.state is State.RUNNING and (newest := self._hub.newest(job.id)) is not None:
                 yield newest
-            elif job.state is State.QUEUED and (coming := self.coming(job)) is not None:
-                yield coming
-        waiting = {job.id for job in jobs if job.state is State.QUEUED}
-        if waiting:
-            yield from self._places(waiting)
+            elif job.state is State.QUEUED:
+                if (coming := self.coming(job)) is not None:
+                    yield coming
+                place = await self._store.position(job.id)
+                if place is not None and (found := self._now(lane_of(job.plan), place, job.id)) is not None:
+                    yield found
+            if n % SLICE == 0:
+                await asyncio.sleep(0)
 
     def retry_after_s(self, lane: Lane, owner: str | None) -> int:
         """Seconds until one more job may wait: of this owner, or of anybody."""
         line = self._store.order(lane)
         first = next((job.id for job in line if job.owner == owner), None)
         return max(1, min(RETRY_AFTER_MOST_S, ceil(self._forecaster.room_s(lane, first, line))))
-
-    def _places(self, wanted: set[str]) -> Iterator[PlaceEvent]:
-        for lane in LANES:
-            line, running = self._store.order(lane), self._store.running(lane)
-            is_paused = self._store.is_paused(lane)
-            for place, job in enumerate(line):
-                if job.id in wanted and (found := self._forecaster.of(job.id, line, is_paused=is_paused)) is not None:
-                    yield PlaceEvent(job.id, running + place, found)
 
     # ---- what is told ----------------------------------------------------------------------------
 
@@ -132,7 +134,7 @@ class Places:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            self._tell(loop.time())
+            await self._tell(loop.time())
             if self._forecaster.version != kept and loop.time() - kept_at > KEEP_EVERY_S:
                 kept, kept_at = self._forecaster.version, loop.time()
                 await self.keep()
@@ -145,19 +147,46 @@ class Places:
         except Exception:
             log.exception("what forecasts were learned from could not be kept")
 
-    def _tell(self, now: float) -> None:
-        told: dict[str, tuple[PlaceEvent, float]] = {}
-        heard: set[str] = set()
-        if self._hub.is_heard:
-            heard = {job.id for lane in LANES for job in self._store.order(lane) if self._hub.hears(job.id, job.owner)}
-        for place in self._places(heard) if heard else ():
-            before = self._told.get(place.job_id)
-            if before is not None and not _differs(*before, place, now):
-                told[place.job_id] = before
-                continue
-            told[place.job_id] = place, now
-            self._hub.publish_place(place)
-        self._told = told
+    async def _tell(self, now: float) -> None:
+        """At most `TOLD_MOST` of those who listen, those in front and others in turn; the rest is told next."""
+        before, self._told = self._told, {}
+        heard: list[tuple[Lane, int, str]] = []
+        for lane in LANES if self._hub.is_heard else ():
+            running = self._store.running(lane)
+            for place, job in enumerate(self._store.order(lane)):
+                if self._hub.hears(job.id, job.owner):
+                    heard.append((lane, running + place, job.id))
+                    if job.id in before:
+                        self._told[job.id] = before[job.id]
+        self._begin_at, told = self._begin_at % max(1, len(heard)), 0
+        for n, (lane, position, job_id) in enumerate([*heard[:TOLD_FIRST], *self._in_turn(heard)], 1):
+            if told >= TOLD_MOST:
+                self._begin_at += n - TOLD_FIRST - 1
+                self._changed.set()
+                return
+            found = self._now(lane, position, job_id)
+            was = before.get(job_id)
+            if found is not None and (was is None or _differs(*was, found, now)):
+                self._told[job_id] = found, now
+                self._hub.publish_place(found)
+                told += 1
+            if n % SLICE == 0:
+                await asyncio.sleep(0)
+        self._begin_at = 0
+
+    def _in_turn(self, heard: Sequence[tuple[Lane, int, str]]) -> Sequence[tuple[Lane, int, str]]:
+        """Those behind the first, beginning where the last telling broke off."""
+        rest = heard[TOLD_FIRST:]
+        at = self._begin_at % max(1, len(rest))
+        return [*rest[at:], *rest[:at]]
+
+    def _now(self, lane: Lane, position: int, job_id: str) -> PlaceEvent | None:
+        """None where it has begun meanwhile."""
+        if not self._forecaster.is_waiting(job_id):
+            return None
+        line, is_paused = self._store.order(lane), self._store.is_paused(lane)
+        found = self._forecaster.of(job_id, line, is_paused=is_paused)
+        return None if found is None else PlaceEvent(job_id, position, found)
 
 
 def _differs(before: PlaceEvent, told_at: float, after: PlaceEvent, now: float) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 from dataclasses import dataclass, replace
@@ -44,13 +43,14 @@ class Planner:
         self._options = options
 
     async def drawing(self, request: GenerationRequest, origin: Origin) -> Planned:
-        """Raises: InvalidRequest, ModelNotFound, ModelNotServed, ModelNotOnDisk."""
+        """Raises: InvalidRequest, ModelNotFound, ModelNotServed, ModelNotOnDisk, Forbidden."""
         options = self._options
         spec = self._library.find(request.model)
-        missing = await self._missing(spec)
+        missing = await self._missing(spec, origin.owner)
         if request.steps is None and options.default_steps is not None:
             request = request.model_copy(update={"steps": options.default_steps})
-        known = await asyncio.to_thread(self._library.loras.known, request.loras, spec)
+        loras = self._library.loras
+        known = await loras.off_loop(loras.known, request.loras, spec) if request.loras else {}
         resolution = resolve(
             request,
             spec,
@@ -62,15 +62,15 @@ class Planner:
             leniency=origin.leniency,
             known_loras=known,
         )
-        loras = await self._downloads.need_loras(resolution.plan)
+        wanted = await self._downloads.need_loras(resolution.plan, origin.owner)
         new = origin.new_job(resolution.plan, request.fingerprint())
-        return Planned(replace(new, adjustments=resolution.adjustments), missing, loras, origin.waits)
+        return Planned(replace(new, adjustments=resolution.adjustments), missing, wanted, origin.waits)
 
     async def upscaling(self, request: UpscaleRequest, origin: Origin) -> Planned:
         """Raises: as drawing."""
         options = self._options
         spec = self._library.find(request.model or self.upscaler)
-        missing = await self._missing(spec)
+        missing = await self._missing(spec, origin.owner)
         plan = resolve_upscale(
             request, spec, options.limits, random_seed=_random_seed, default_quantize=options.quantize
         )
@@ -84,21 +84,21 @@ class Planner:
         return next((spec for spec in rows if self._library.on_disk(spec)), rows[0]).name
 
     async def loading(self, model: str, origin: Origin) -> Planned:
-        """Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk."""
+        """Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk, Forbidden."""
         spec = self._library.find(model)
-        missing = await self._missing(spec)
+        missing = await self._missing(spec, origin.owner)
         plan = Load(model=spec.name, quantize=spec.quantize or self._options.quantize)
         return Planned(origin.new_job(plan, spec.name), missing, waits=origin.waits)
 
     async def reading(self, request: OcrRequest, document: bytes, origin: Origin) -> Planned:
         """`document` is a checked PNG, or a PDF as it came. Raises: NotInstalled, InvalidRequest."""
-        plan = await self._reader.plan(request, document, hashlib.sha256(document).hexdigest())
+        plan = await self._reader.plan(request, document, hashlib.sha256(document).hexdigest(), origin.owner)
         return Planned(origin.new_job(plan, _sha256(plan.model_dump_json())))
 
     async def again(self, job: Job, idempotency_key: str | None) -> Planned:
-        """The plan of an ended job, to draw the same pixels. Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk."""
+        """The plan of an ended job, to draw the same pixels. Raises: as loading."""
         spec = self._library.find(job.plan.model) if lane_of(job.plan) == "engine" else None
-        missing = None if spec is None else await self._missing(spec)
+        missing = None if spec is None else await self._missing(spec, job.owner)
         origin = Origin(
             owner=job.owner,
             protocol=job.protocol,
@@ -107,12 +107,12 @@ class Planner:
             idempotency_key=idempotency_key,
             note=job.note,
         )
-        loras = await self._downloads.need_loras(job.plan)
+        loras = await self._downloads.need_loras(job.plan, job.owner)
         new = origin.new_job(job.plan, "")
         return Planned(replace(new, adjustments=job.adjustments, fingerprint=job.fingerprint), missing, loras)
 
-    async def _missing(self, spec: ModelSpec) -> ModelSpec | None:
-        return spec if await self._downloads.need(spec) else None
+    async def _missing(self, spec: ModelSpec, owner: str) -> ModelSpec | None:
+        return spec if await self._downloads.need(spec, owner) else None
 
 
 def _random_seed() -> int:

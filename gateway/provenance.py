@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from engine.protocol import Control, Generate, Upscale
+from gateway.file_text import whole
 from gateway.job import Plans
 from gateway.picture_text import USER_COMMENT, texts
 from gateway.png_text import with_text
@@ -19,7 +20,9 @@ KEYWORD = "mflux-gateway"
 """Of the PNG's text; in a JPEG or WebP it is EXIF's UserComment, and begins with this word."""
 MARK = f"{KEYWORD} "
 
-Name = Annotated[str, Field(max_length=256)]
+Name = Annotated[str, Field(max_length=256), AfterValidator(whole)]
+Text = Annotated[str, Field(max_length=65_536), AfterValidator(whole)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Px = Annotated[int, Field(ge=1, le=65_536)]
 
 
@@ -46,20 +49,20 @@ class EnlargedDrawn(_Frozen):
     width: Px
     height: Px
     softness: float = 0.0
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
 
 
 class Drawing(_Frozen):
     """How one picture was drawn. A picture of a larger job has its own seed here."""
 
-    prompt: Annotated[str, Field(max_length=65_536)]
-    negative_prompt: Annotated[str, Field(max_length=65_536)] | None = None
+    prompt: Text
+    negative_prompt: Text | None = None
     model: Name
     width: Px
     height: Px
     steps: Annotated[int, Field(ge=1, le=10_000)]
     guidance: float
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     image_strength: float | None = None
     """Of a picture that began from another one: 0 kept that, 1 ignored it."""
     init_image: Name | None = None

@@ -154,15 +154,21 @@ def keyed(waiting: Iterable[Waiting], turns: Turns, now: float) -> Iterator[tupl
     """Each job, in order of submission, with what its place follows from."""
     heads: set[tuple[int, str]] = set()
     ahead: dict[tuple[int, str], int] = {}
+    had = turns.had
     for job in sorted(waiting, key=_number):
-        group = job.group
-        level = int(job.standing.priority) if group in heads else level_of(job, turns, now)
-        heads.add(group)
-        slot = level, job.owner
-        before = ahead.get(slot, 0)
+        standing, owner = job.standing, job.owner
+        level = int(standing.priority)
+        slot = level, owner
+        if slot not in heads:
+            heads.add(slot)
+            if (risen := level_of(job, turns, now)) != level:
+                level = int(risen)
+                slot = level, owner
+        before = ahead.get(slot)
+        if before is None:
+            before = int(slot in had)
         ahead[slot] = before + 1
-        turn = 0 if level == OVERDUE else before + (slot in turns.had)
-        yield (-level, turn, job.standing.number), job
+        yield (-level, 0 if level == OVERDUE else before, standing.number), job
 
 
 def _number(job: Waiting) -> int:

@@ -12,32 +12,44 @@ from gateway.errors import JobNotWaiting
 from gateway.job import Job
 from gateway.places import Places
 from gateway.queue import place_among_own
+from gateway.rights import Rights
 from gateway.store.base import JobStore
 
 log = logging.getLogger("gateway.service")
 
 
 class QueueControl:
-    """`wake` tells the engine's lane that there may be something to do."""
+    """`wake` tells the engine's lane that there may be something to do; `stopped` jobs are not shown as waiting."""
 
-    def __init__(self, store: JobStore, places: Places, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        places: Places,
+        wake: Callable[[], None],
+        rights: Rights,
+        stopped: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
         self._store = store
+        self._stopped = stopped
         self._places = places
         self._wake = wake
+        self._rights = rights
 
     @property
     def paused(self) -> bool:
         """Whether nothing new is drawn; what runs goes on, and other lanes do."""
         return self._store.is_paused("engine")
 
-    async def pause(self) -> None:
-        """Begin no more jobs in the engine's lane, over restarts, too, until `resume`."""
-        await self._pause(True)
+    async def pause(self, owner: str) -> None:
+        """Begin no more jobs in the engine's lane, over restarts, too, until `resume`. Raises: Forbidden."""
+        await self._pause(owner, True)
 
-    async def resume(self) -> None:
-        await self._pause(False)
+    async def resume(self, owner: str) -> None:
+        """Raises: Forbidden."""
+        await self._pause(owner, False)
 
-    async def _pause(self, paused: bool) -> None:
+    async def _pause(self, owner: str, paused: bool) -> None:
+        self._rights.check(owner, "pause")
         await asyncio.shield(self._store.pause("engine", paused))
         log.info("paused" if paused else "resumed")
         self._wake()
@@ -69,9 +81,11 @@ class QueueControl:
         self._places.shift()
         return job
 
-    async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
-        """Queued jobs, of one owner or of all, in the order in which they will run."""
-        return await self._store.waiting(owner=owner, limit=limit)
+    async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
+        """Queued jobs, of one owner or of all, in the order in which they will run, without the first `offset`."""
+        stopped = self._stopped()
+        found = await self._store.waiting(owner=owner, limit=limit, offset=offset)
+        return [job for job in found if job.id not in stopped]
 
     def running(self, lane: Lane) -> int:
         """How many jobs of this lane run."""

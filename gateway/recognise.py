@@ -17,7 +17,7 @@ _Told = Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
 
 
 def _klein(index: Mapping[str, Any], transformer: Mapping[str, Any]) -> str | None:
-    size = {5: "4b", 8: "9b"}.get(transformer.get("num_layers", 0))
+    size = {"5": "4b", "8": "9b"}.get(str(transformer.get("num_layers")))
     return size and f"flux2-klein-{'' if index.get('is_distilled') else 'base-'}{size}"
 
 

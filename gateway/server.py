@@ -23,6 +23,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from engine.clock import Alarm
 from gateway.access import App, Receive, Scope, Send
 from gateway.settings import HttpSettings, Settings, is_loopback
 
@@ -178,7 +179,14 @@ class _Connection(h11.Connection):
                 self._refuse(414)
             if len(event.headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
                 self._refuse(431)
+            self._check_framing(event)
         return event
+
+    def _check_framing(self, request: h11.Request) -> None:
+        """Two lengths of one body: what is in front of us may have read the other one (RFC 9112, 6.1)."""
+        names = {name for name, _ in request.headers}
+        if b"transfer-encoding" in names and (b"content-length" in names or request.http_version < b"1.1"):
+            self._refuse(400)
 
     def _refuse(self, status: int) -> None:
         self.refusal_status = status
@@ -214,8 +222,8 @@ class _GuardedProtocol(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn = _Connection(h11.SERVER, MAX_HEADER_BYTES)
-        self._deadline: asyncio.TimerHandle | None = None
-        self._stuck: asyncio.TimerHandle | None = None
+        self._deadline: Alarm | None = None
+        self._stuck: Alarm | None = None
         self._refused = False
         self._peer: str | None = None
 
@@ -234,6 +242,7 @@ class _GuardedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         self._unwatch_reader()
+        self._unset_keepalive_if_required()
         if self._peer is not None:
             self.open_by_peer[self._peer] -= 1
             if not self.open_by_peer[self._peer]:
@@ -266,7 +275,7 @@ class _GuardedProtocol(H11Protocol):
             else:
                 self._watch_reader(now_left)
 
-        self._stuck = self.loop.call_later(self.bounds.stuck_s, look)
+        self._stuck = Alarm(self.bounds.stuck_s, look)
 
     def _unwatch_reader(self) -> None:
         if self._stuck is not None:
@@ -284,6 +293,9 @@ class _GuardedProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = Alarm(self.timeout_keep_alive, self.timeout_keep_alive_handler)  # type: ignore[assignment]
         if self.conn.their_state is h11.SEND_BODY:  # answered early; what is left of the body has a deadline, too
             self._watch_head()
 
@@ -292,7 +304,7 @@ class _GuardedProtocol(H11Protocol):
 
     def _watch_head(self) -> None:
         if self._deadline is None:
-            self._deadline = self.loop.call_later(self.bounds.header_deadline_s, self._too_slow)
+            self._deadline = Alarm(self.bounds.header_deadline_s, self._too_slow)
 
     def _unwatch(self) -> None:
         if self._deadline is not None:
@@ -309,10 +321,16 @@ class _GuardedProtocol(H11Protocol):
             self.transport.close()
 
     def _refuse(self, status: int) -> None:
-        """Answer past h11, whose state promises nothing now, and read on: a reset must not overtake it."""
+        """Answer past h11, whose state promises nothing now, and read on: a reset must not overtake it.
+
+        Where an answer has begun, nothing more can be said.
+        """
         self._refused = True
         self._unwatch()
         self._unset_keepalive_if_required()
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()
+            return
         reason, sentence = _REFUSALS[status]
         body = json.dumps({"error": sentence, "code": reason.lower().replace(" ", "_")}).encode()
         head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"

@@ -12,25 +12,26 @@ from typing import Any, Unpack
 
 from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
+from engine.noted import Noted
 from engine.protocol import CancelReason, Download, EngineJob, Lane, lane_of
-from gateway.disk import check_room
 from gateway.downloads.coming import Downloads
 from gateway.downloads.lane import NetworkLane
 from gateway.errors import (
     JobDamaged,
     JobNotEnded,
     JobNotFound,
-    ModelKept,
     ModelNotFound,
     OwnerQueueFull,
     QueueFull,
+    StorageFault,
     Unavailable,
 )
 from gateway.forecast import Forecast, Forecaster, Record
 from gateway.hub import Event, Hub, Snapshot
-from gateway.job import Job, JobEvent, Progress, State
+from gateway.job import Job, JobEvent, Priority, Progress, State
 from gateway.lane import EngineLane
 from gateway.library import Library
+from gateway.model_control import ModelControl
 from gateway.ocr.client import OcrOptions
 from gateway.ocr.lane import OcrLane
 from gateway.ocr.request import OcrRequest
@@ -43,7 +44,10 @@ from gateway.request import GenerationRequest
 from gateway.residency import House, HouseOptions
 from gateway.retention import Retention
 from gateway.runner import LaneRunner
+from gateway.stops import Stops, first_of
+from gateway.storage_health import storage_of
 from gateway.store.base import DamagedRecord, Hear, JobStore, Stats, Wanted
+from gateway.turns import Share
 from gateway.upscale import UpscaleRequest
 from gateway.watching import watch, watch_all
 
@@ -52,6 +56,8 @@ __all__ = ["JobService", "Origin", "ServiceOptions"]
 log = logging.getLogger("gateway.service")
 
 PNG = b"\x89PNG\r\n\x1a\n"
+STORE_ANSWER_S = 10.0
+"""A stop that the store has not taken by then is remembered."""
 
 
 class JobService:
@@ -74,7 +80,10 @@ class JobService:
         self._store = store
         self._engine = engine
         self._options = options
+        self._rights = options.rights
         self._hub = Hub()
+        self._stops = Stops(store)
+        self.storage = storage_of(pictures.place, spool, library.models_dir)
         self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model, weights_of=library.weights)
         self._retention = Retention(store, pictures, options)
         self._places = Places(store, self._hub, self._forecaster, options.places_every_s)
@@ -91,6 +100,7 @@ class JobService:
             forecaster=self._forecaster,
             places=self._places,
             auto=options.auto_download,
+            rights=options.rights,
             wake=lambda: self._lane.wake(),
         )
         self._forecaster.coming, self._places.coming = self.downloads.due, self.downloads.newest
@@ -105,18 +115,39 @@ class JobService:
             house=self.house,
             claimable=self.downloads.claimable,
             held=self.downloads.held,
+            storage=self.storage,
+            stops=self._stops,
         )
         network = NetworkLane(
-            store=store, hub=self._hub, library=library, forecaster=self._forecaster, tell=self.downloads.tell
+            store=store,
+            hub=self._hub,
+            library=library,
+            forecaster=self._forecaster,
+            tell=self.downloads.tell,
+            storage=self.storage,
+            stops=self._stops,
+            notes=options.notes,
         )
-        self._ocr = OcrLane(store=store, hub=self._hub, options=ocr or OcrOptions())
+        self._ocr = OcrLane(
+            store=store, hub=self._hub, options=ocr or OcrOptions(), storage=self.storage, stops=self._stops
+        )
         self._planner = Planner(library, self.downloads, self._ocr, options)
-        self.queue = QueueControl(store, self._places, self._lane.wake)
+        self.queue = QueueControl(store, self._places, self._lane.wake, options.rights, lambda: self._stops.ids)
         self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr, network)}
+        self.models = ModelControl(
+            library=library,
+            downloads=self.downloads,
+            house=self.house,
+            reader=self._ocr,
+            loaded=lambda: engine.status.loaded_model,
+            let_go=self._let_go,
+            running=self.running,
+            check_running=self._check_running,
+            rights=options.rights,
+        )
         self._listeners: list[Hear] = []
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._disks = (spool.parent, pictures.folder)
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -129,6 +160,9 @@ class JobService:
         for job in await self._store.open(self._hear, self._lose):
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
+        await asyncio.to_thread(self.storage.look)
+        if self._options.notes is not None:  # the store is ours, so no other gateway's children are noted there
+            await asyncio.to_thread(Noted(self._options.notes).end_left)
         await self._places.start()
         await self.house.start()
         await self.downloads.start()
@@ -145,6 +179,7 @@ class JobService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
         await self.downloads.stop()
+        await self._stops.close()
         await self._places.keep()
         await self._store.close()
 
@@ -159,25 +194,27 @@ class JobService:
         """Store a job for this request; it is on disk when this returns.
 
         Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, ModelUnavailable, ModelComing, QueueFull, OwnerQueueFull,
-        IdempotencyConflict, StorageFull, Unavailable.
+        IdempotencyConflict, StorageFault, Unavailable; Forbidden for a download or a priority that is not this owner's.
         """
+        self._check_priority(origin.owner, origin.priority)
         return await self._submit(await self._planner.drawing(request, origin))
 
     async def submit_upscale(self, request: UpscaleRequest, origin: Origin) -> Job:
         """Store a job that draws a picture larger. Raises: as submit."""
+        self._check_priority(origin.owner, origin.priority)
         return await self._submit(await self._planner.upscaling(request, origin))
 
     async def submit_load(self, model: str, origin: Origin) -> Job:
         """Store a job that brings a model into memory. Raises: as submit."""
         return await self._submit(await self._planner.loading(model, origin))
 
-    async def submit_ocr(self, request: OcrRequest, document: bytes, origin: Origin) -> Job:
+    async def submit_ocr(self, request: OcrRequest, document: bytes, origin: Origin, share: Share | None = None) -> Job:
         """Store a job that reads a document: a checked PNG, or a PDF as it came.
 
         Raises: NotInstalled, and as submit.
         """
         planned = await self._planner.reading(request, document, origin)
-        await self.keep_input(document)
+        await self.keep_input(document, share or Share(origin.owner, origin.owner))
         return await self._submit(planned)
 
     async def retry(self, job_id: str, owner: str | None = None, *, idempotency_key: str | None = None) -> Job:
@@ -193,83 +230,66 @@ class JobService:
     async def _submit(self, planned: Planned) -> Job:
         self._check_running()
         new = planned.new
-        if self._options.min_free_bytes:
-            await asyncio.to_thread(check_room, self._disks, self._options.min_free_bytes)
+        self._check_priority(new.owner, new.priority)
+        if isinstance(new.plan, Download):
+            self._rights.check(new.owner, "pull")
+        places = self._lanes[lane_of(new.plan)].places
+        await self.storage.check(places, least_free_bytes=self._options.min_free_bytes)
         if isinstance(new.plan, EngineJob):
             await asyncio.to_thread(self.house.admit, new.plan, self.library.find(new.plan.model))
         if not planned.waits:
-            await self.downloads.put_off(planned.missing, planned.loras)
+            await self.downloads.put_off(planned.missing, planned.loras, new.owner)
         store = partial(self._store.submit, new, self._options.bounds)
         try:
-            return await asyncio.shield(self.downloads.let_wait(new.id, planned.missing, planned.loras, store))
+            return await asyncio.shield(
+                self.downloads.let_wait(new.id, planned.missing, planned.loras, new.owner, store)
+            )
         except (QueueFull, OwnerQueueFull) as full:
             owner = new.owner if isinstance(full, OwnerQueueFull) else None
             full.retry_after_s = self._places.retry_after_s(lane_of(new.plan), owner)
             raise
 
+    def _check_priority(self, owner: str, priority: Priority) -> None:
+        """Raises: Forbidden."""
+        if priority > Priority.NORMAL:
+            self._rights.check(owner, "raise_priority", param="priority")
+
     def _check_running(self) -> None:
         if self._stopping:
             raise Unavailable("The gateway is stopping.", retry_after_s=5)
 
-    async def keep_input(self, picture: bytes) -> str:
-        """Store a checked input picture; returns the name by which a request refers to it."""
-        return await self._store.put_blob(picture)
-
-    async def input_picture(self, name: str) -> bytes:
-        """The PNG of an input picture that was stored before. Raises: KeyError."""
-        data = await self._store.blob(name)
-        if not data.startswith(PNG):
-            raise KeyError(name)
-        return data
-
-    async def kept_picture(self, name: str) -> str:
-        """The name of an input picture that was stored before; it is as fresh as a new one. Raises: KeyError."""
-        return await self._store.put_blob(await self.input_picture(name))
-
-    # ---- models ----------------------------------------------------------------------------------
-
-    async def pull(self, model: str, origin: Origin) -> Job:
-        """The download of a model, started or joined; of one that is here it ends at once.
-
-        Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk for one that no hub has, StorageFull, Unavailable.
-        """
-        spec = self.library.find(model)
-        if spec.repo is None or spec.unavailable is not None:
-            self.library.folder(spec)
-        self._check_running()
-        return await self.downloads.bring(spec, origin)
-
-    async def remove_model(self, model: str) -> None:
-        """Remove the weights that were downloaded for a model, and their quantised copies.
-
-        Raises: ModelNotFound, ModelNotOnDisk, ModelKept.
-        """
-        spec = self.library.find(model)
-        drawing = self._lane.running
-        for used in (self._engine.status.loaded_model, None if drawing is None else drawing.plan.model):
-            if used is not None and self.downloads.share(used, spec.name):
-                raise ModelKept(f"{used} is in memory; unload it first.")
-        folder = await asyncio.to_thread(self.library.find_folder, spec)
-        await self.downloads.remove(spec)
-        if folder is not None:
-            await asyncio.to_thread(self.house.copies.forget, spec, folder)
-
-    async def unload(self) -> None:
-        """Free the memory of the loaded model, between two jobs; the next job loads its own. Raises: Unavailable."""
+    async def _let_go(self) -> None:
+        """Free the memory of the loaded model, between two jobs. Raises: Unavailable."""
         try:
             await self._engine.unload()
         except EngineStopped:
             raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
 
-    async def unload_reader(self, model: str) -> bool:
-        """Free the memory of what reads text, between two jobs; whether that one held any."""
-        return await self._ocr.let_go(model)
+    async def keep_input(self, picture: bytes, share: Share) -> str:
+        """Store a checked input picture as its sender's; returns the name by which a request refers to it.
+
+        Raises: StorageFault.
+        """
+        least = self._options.min_free_bytes and self._options.min_free_bytes + len(picture)
+        await self.storage.check(("inputs",), least_free_bytes=least)
+        return await self._store.put_blob(picture, share.owner, share.peer, self._options.inputs)
+
+    async def input_picture(self, name: str, owner: str) -> bytes:
+        """The PNG of an input picture that its owner stored before. Raises: KeyError."""
+        data = await self._store.blob(name, owner)
+        if not data.startswith(PNG):
+            raise KeyError(name)
+        return data
+
+    async def kept_picture(self, name: str, share: Share) -> str:
+        """The name of an input picture that its owner stored before; it is as fresh as a new one. Raises: KeyError."""
+        return await self._store.put_blob(await self.input_picture(name, share.owner), share.owner, share.peer)
 
     # ---- out -------------------------------------------------------------------------------------
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
         """Raises: JobNotFound, also where the job is somebody else's."""
-        return await self._store.get(job_id, owner)
+        return self._stops.seen(await self._store.get(job_id, owner))
 
     async def see(self, job_id: str, owner: str) -> Job:
         """As `get`; a download may be seen by everybody: all may wait for it. Raises: JobNotFound."""
@@ -281,11 +301,13 @@ class JobService:
             raise JobNotFound from None
         if job.owner != owner and not isinstance(job.plan, Download):
             raise JobNotFound
-        return job
+        return self._stops.seen(job)
 
     async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
-        """As `JobStore.list_jobs`."""
-        return await self._store.list_jobs(limit=limit, before=before, **wanted)
+        """As `JobStore.list_jobs`; of what was stopped and is not stored yet, nothing is listed as live."""
+        found = [self._stops.seen(job) for job in await self._store.list_jobs(limit=limit, before=before, **wanted)]
+        states = wanted.get("states")
+        return found if states is None else [job for job in found if job.state in states]
 
     async def hide(self, job_ids: Sequence[str]) -> None:
         """Their protocol lists these jobs no more; history and pictures stay."""
@@ -310,13 +332,23 @@ class JobService:
         """Raises: whatever keeps the store from being written."""
         await self._store.check()
 
-    async def damaged(self) -> list[DamagedRecord]:
-        """As `JobStore.damaged`."""
-        return await self._store.damaged()
+    async def damaged(self, owner: str) -> tuple[int, list[str]]:
+        """How many records are set aside, and the names of those that this owner may see: operators see all."""
+        found, sees_all = await self._store.damaged(), self._rights.is_operator(owner)
+        return len(found), [record.name for record in found if sees_all or record.owner == owner]
 
     def age_s(self, date: float) -> float:
         """As `JobStore.age_s`."""
         return self._store.age_s(date)
+
+    async def storage_fault(self) -> StorageFault | None:
+        """Why pictures cannot be drawn now, where a folder is at fault."""
+        return await self.storage.fault(self._lane.places) or self._lane.fault
+
+    @property
+    def faults(self) -> dict[Lane, str]:
+        """Why a lane takes no jobs now, of those that take none, as sentences for clients."""
+        return {lane: runner.fault.message for lane, runner in self._lanes.items() if runner.fault is not None}
 
     async def stats(self) -> Stats:
         return await self._store.stats()
@@ -346,26 +378,51 @@ class JobService:
         return watch_all(self._store, self._hub, self._places, owner, after)
 
     async def ended(self, job_id: str) -> Job:
-        """The job once it has ended. Raises: Unavailable where the gateway stops first."""
-        job = await self._store.get(job_id)
+        """The job once it has ended; one that was stopped need not be stored as such yet.
+
+        Raises: JobNotFound; Unavailable where the gateway stops first.
+        """
+        job = await self.get(job_id)
         if job.state is not None and job.state.terminal:
             return job
-        async for _ in self.watch(job_id, after=job.seq):
-            pass
-        job = await self._store.get(job_id)
+        await first_of(self._told(job_id, job.seq), self._stops.over(job_id))
+        job = await self.get(job_id)
         if job.state is None or not job.state.terminal:
             raise Unavailable("The gateway is stopping; the job is kept.", retry_after_s=5)
         return job
 
-    async def cancel(self, job_id: str, reason: CancelReason = "user") -> Job:
-        """Stop a job and return it as it ended, which may be a success that came first. Raises: JobNotFound."""
+    async def _told(self, job_id: str, after: int) -> None:
+        async for _ in self.watch(job_id, after=after):
+            pass
+
+    async def cancel(self, job_id: str, owner: str, reason: CancelReason = "user") -> Job:
+        """Stop a job and return it as it ended, which may be a success that came first; `is_stored` tells the rest.
+
+        Needs no write: what cannot be stored now is remembered, and stored later.
+        Raises: JobNotFound, also where it is somebody else's; Forbidden for a download of somebody else's.
+        """
+        if (await self.see(job_id, owner)).owner != owner:
+            self._rights.check(owner, "stop_pull")
         await asyncio.shield(self._cancel(job_id, reason))
         return await self.ended(job_id)
 
     async def _cancel(self, job_id: str, reason: CancelReason) -> None:
-        job = await self._store.cancel(job_id, reason)
+        for lane in self._lanes.values():
+            if lane.running is not None and lane.running.id == job_id:
+                await lane.cancel(job_id, reason)  # at once: the disk may take its time, or take nothing
+        try:
+            async with asyncio.timeout(STORE_ANSWER_S):
+                job = await self._store.cancel(job_id, reason)
+        except (StorageFault, TimeoutError):
+            job = await self._store.get(job_id)
+            if job.state is not None and not job.state.terminal:
+                self._stops.remember(job_id, reason)
         if job.state is State.RUNNING:
             await self._lanes[lane_of(job.plan)].cancel(job_id, reason)
+
+    def is_stored(self, job: Job) -> bool:
+        """Whether a job's end is on disk; one that is not may run again after a restart."""
+        return self._stops.end(job.id) is None
 
     def skip(self, job_id: str) -> None:
         """Finish the picture that a running job draws now as it stands, and go on with the next one."""

@@ -27,7 +27,7 @@ async def watch(store: JobStore, hub: Hub, places: Places, job_id: str, after: i
         if job.state is not None and job.state.terminal:
             return
         seq = max(after, job.seq)
-        for newest in places.newest([job]):
+        async for newest in places.newest([job]):
             yield newest
         async for news in live:
             if not isinstance(news, JobEvent):
@@ -56,10 +56,11 @@ async def watch_all(
                 yield event
             seen = await store.seen(owner, seen.number)
         if seen.live is not None:
-            yield Snapshot(seen.number, seen.live, tuple(places.newest(seen.live)))
+            newest_of_all = tuple([newest async for newest in places.newest(seen.live)])
+            yield Snapshot(seen.number, seen.live, newest_of_all, seen.live_count)
         else:
             jobs = await store.list_jobs(owner=owner, states=(State.QUEUED, State.RUNNING), limit=LIVE_MOST)
-            for newest in places.newest(jobs):
+            async for newest in places.newest(jobs):
                 yield newest
         async for news in live:
             if not isinstance(news, JobEvent) or news.number > seen.number:

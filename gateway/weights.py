@@ -11,6 +11,7 @@ from engine.safetensors import UnsafeFile, inspect
 
 HASHED_MOST_BYTES = 256 * 1024 * 1024
 """Larger files would be read for seconds, only to be listed."""
+_BITS = re.compile(r"[0-9]{1,2}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -52,4 +53,4 @@ def _stored_bits(file: Path, _changed_ns: int) -> int | None:
         said = inspect(file).metadata.get("quantization_level", "")
     except (UnsafeFile, OSError):
         return None
-    return int(said) if said.isdigit() else None
+    return int(said) if _BITS.fullmatch(said) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ ARGUMENTS = [
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[Any]:
+def chromium(arguments: Sequence[str] = ARGUMENTS) -> Iterator[Any]:
     """A browser; skips where there is none, but not in CI."""
     if CHROMIUM is None:
         assert not os.environ.get("CI"), "CI must have Chromium"
@@ -32,6 +32,6 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(arguments))
         yield browser
         browser.close()

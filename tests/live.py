@@ -56,7 +56,7 @@ class Live:
             **self.config,
             "engine": engine,
             "models": {"default": "flux2-tiny", "auto_download": False, **self.config.get("models", {})},
-            "store": {"data_dir": str(self.folder / "data"), "min_free_gb": 0},
+            "store": {"data_dir": str(self.folder / "data"), "min_free_gb": 0, **self.config.get("store", {})},
             "generation": {"output_dir": str(self.folder / "output"), **self.config.get("generation", {})},
         }
         config.write_text(json.dumps(values))  # JSON is YAML

@@ -1,7 +1,9 @@
 """An OCR child that does what its document says, for tests of the parent: one JSON list of actions after `%PDF`.
 
-`page` answers one page, `die` and `sleep` do so, `refuse` and `garbage` answer that; an action with a file name is done
-only once, where that file does not exist yet.
+`page` answers one page, `wait` so, too, but later; `die` and `sleep` do so, `refuse` and `garbage` answer that; an
+action with a file name is done only once, where that file does not exist yet. `stuck` sleeps while the page is
+rendered. `count_die` dies before the document is open, `count_open_die` and `count_stuck` die and sleep while its pages
+are counted.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 from engine.protocol import ModelLoaded, ModelLoading, PageRead, Reading, TextLine
 from gateway.child import framed, read_frame
-from gateway.ocr.wire import Answer, Counted, CountPages, Refused, request
+from gateway.ocr.wire import Answer, Counted, CountPages, Opening, Refused, Rendered, request
 
 
 def say(answer: Answer) -> None:
@@ -40,10 +42,16 @@ def act(n: int, action: dict[str, Any]) -> None:
             action = {"do": "page"}
         else:
             Path(once).touch()
-    match action["do"]:
+    if action["do"] == "stuck":
+        time.sleep(600)
+    if n >= 0:
+        say(Rendered())
+    match action["do"].removeprefix("count_").removeprefix("open_"):
         case "die":
             os._exit(7)
-        case "sleep":
+        case "wait":
+            time.sleep(0.6)
+        case "sleep" | "stuck":
             time.sleep(600)
         case "refuse":
             say(Refused(message="No."))
@@ -52,6 +60,8 @@ def act(n: int, action: dict[str, Any]) -> None:
             sys.stdout.buffer.write(b"\0\0\0\4nope")
             sys.stdout.buffer.flush()
             return
+    if n < 0:
+        return
     say(page(n, f"page {n} by {os.getpid()}"))
 
 
@@ -61,6 +71,12 @@ def main() -> None:
         asked, document = request.validate_json(frame()), frame()
         actions = json.loads(document.removeprefix(b"%PDF"))
         if isinstance(asked, CountPages):
+            counting = [a for a in actions if str(a["do"]).startswith("count")]
+            if counting and counting[0]["do"] == "count_die":
+                act(-1, counting[0])
+            say(Opening())
+            if counting and counting[0]["do"] != "count_die":
+                act(-1, counting[0])
             say(Counted(pages=len(actions)))
             continue
         if say_loaded:

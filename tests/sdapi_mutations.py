@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from hypothesis import strategies as st
 
-from adapters.sdapi.payloads import ExtraBatch, ExtraSingle, Img2Img, Options, PngInfo, TaskProgress, Txt2Img
+from adapters.sdapi.payloads import ExtraBatch, ExtraSingle, Img2Img, OptionsBody, PngInfo, TaskProgress, Txt2Img
 from tests.sdapi_support import SMALL, an_image
 
 PICTURE = base64.b64encode(an_image((64, 64), "blue")).decode()
@@ -30,7 +30,7 @@ FIELDS = {
     "extra-single-image": sorted(ExtraSingle.model_fields),
     "extra-batch-images": sorted(ExtraBatch.model_fields),
     "png-info": sorted(PngInfo.model_fields),
-    "options": [*sorted(Options.model_fields), "samples_format", "jpeg_quality", "send_seed", "return_mask"],
+    "options": [*sorted(OptionsBody.model_fields), "samples_format", "jpeg_quality", "send_seed", "return_mask"],
     "../../internal/progress": sorted(TaskProgress.model_fields),
     "interrupt": ["x"],
     "skip": ["x"],

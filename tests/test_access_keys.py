@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.access import Keys
-from gateway.access.keys import Guesses
+from gateway.access.keys import MOST_CLIENTS, Guesses
 from gateway.settings import SettingsError
 from tests.access_support import OPEN, Headers, a_guard, ask
 
@@ -96,17 +96,67 @@ def test_an_owner_without_key_is_the_client_id_or_the_address() -> None:
 
 
 def test_ten_wrong_keys_a_minute_are_enough(keys_file: Path) -> None:
-    """S-09: then 429, for that address only; asking without any key is no guess."""
+    """S-09: then further wrong ones are 429, for that address only; asking without any key is no guess."""
     guard = a_guard(keys_file=keys_file)
     for _ in range(30):
         assert ask(guard).status == 401
     for _ in range(10):
         assert ask(guard, x_api_key="wrong").status == 401
-    answer = ask(guard, x_api_key=KEY)
-    assert answer.status == 429
-    assert 1 <= int(answer.headers["retry-after"]) <= 60
-    assert ask(guard, x_api_key=KEY, client="10.0.0.9").status == 200
+    for wrong in ("wrong", KEY[:-1], KEY + "x"):
+        answer = ask(guard, x_api_key=wrong)
+        assert (answer.status, answer.code) == (429, "too_many_guesses")
+        assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert ask(guard).status == 401
+    assert ask(guard, x_api_key="wrong", client="10.0.0.9").status == 401
     assert ask(guard, "/open", x_api_key=KEY).status == 200
+
+
+def test_a_right_key_passes_whatever_its_address_did_before(keys_file: Path) -> None:
+    """S-09: otherwise anybody behind the same address could lock its holder out."""
+    guard = a_guard(keys_file=keys_file)
+    for _ in range(20):
+        ask(guard, x_api_key="wrong")
+    for fields in ({"x_api_key": KEY}, {"authorization": f"Bearer {KEY}"}, {"authorization": basic("a", KEY)}):
+        assert ask(guard, **fields).text == "key:alice 0"
+    assert ask(guard, "/open", x_api_key=KEY).text == "key:alice 0"
+    assert ask(guard, x_api_key="wrong").status == 429
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_one"),
+    [
+        ("2001:db8:0:1::1", "2001:db8::1:ffff:ffff:ffff:ffff", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("::1", "::2", False),
+    ],
+)
+def test_addresses_of_one_network_of_ipv6_are_one_client(keys_file: Path, one: str, other: str, are_one: bool) -> None:
+    """S-09: who has one address of a /64 has them all."""
+    guard = a_guard(keys_file=keys_file)
+    for _ in range(10):
+        ask(guard, x_api_key="wrong", client=one)
+    assert ask(guard, x_api_key="wrong", client=other).status == (429 if are_one else 401)
+
+
+def test_a_table_full_of_others_forgets_nobodys_wrong_keys() -> None:
+    """S-09: and stays as large as it is."""
+    now = 0.0
+    guesses = Guesses(clock=lambda: now)
+    for _ in range(10):
+        guesses.wrong("192.0.2.1")
+    for n in range(20_000):
+        guesses.wrong(f"10.0.{n // 256}.{n % 256}")
+    assert guesses.wait_s("192.0.2.1") > 0
+    assert guesses.wait_s("198.51.100.1") > 0, "those whom the table has no room for are counted together"
+    assert len(guesses._times) == MOST_CLIENTS
+    now = 61.0
+    guesses.wrong("198.51.100.1")
+    assert guesses.wait_s("198.51.100.1") == 0
+    assert len(guesses._times) == 1
 
 
 def test_an_address_may_guess_again_after_a_minute() -> None:

@@ -105,6 +105,22 @@ def test_nothing_changes_state_on_get_but_three_routes_of_mflux_server() -> None
     assert all("HEAD" not in (r.methods or ()) for a in ADAPTERS for r in a.routes if r.path in changing)
 
 
+def test_forms_are_taken_only_where_they_are_described(tmp_path: Path) -> None:
+    """S-05: a page can send a form to anybody without a preflight."""
+    with live(tmp_path) as gateway, httpx.Client(base_url=gateway.url) as client:
+        for adapter in ADAPTERS:
+            for name, operation in adapter.described.items():
+                method, path = name.split(" ")
+                if method not in ("POST", "PUT", "PATCH", "DELETE"):
+                    continue
+                url = re.sub(r"\{\w+(:\w+)?\}", "x", path)
+                answer = client.request(method, url, files={"nothing": b"x"})
+                refused = client.request(method, url, content=b"{}", headers={"content-type": "text/plain"})
+                assert refused.status_code == (422 if adapter.name == "sdapi" else 415), name  # FastAPI says 422
+                assert (answer.status_code == refused.status_code) == (operation.form is None), name
+                assert "json" in answer.headers["content-type"]
+
+
 def test_every_protocol_has_its_row_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     for adapter in ADAPTERS:

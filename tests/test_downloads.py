@@ -187,12 +187,12 @@ def test_without_auto_download_the_refusal_names_the_next_step_and_a_pull_brings
             with pytest.raises(ModelNotOnDisk, match=f"mflux-gateway models pull {ABSENT}"):
                 await service.submit(asked(), ME)
             assert hub.seen == []
-            pulled = await service.pull(ABSENT, ME)
+            pulled = await service.models.pull(ABSENT, ME)
             waiting = await service.submit(asked(), ME)  # it comes anyway
-            assert (await service.pull(QUANTISED, ME)).id == pulled.id
+            assert (await service.models.pull(QUANTISED, ME)).id == pulled.id
             assert (await service.ended(waiting.id)).state is State.SUCCEEDED
             assert (await service.ended(pulled.id)).state is State.SUCCEEDED
-            again = await service.ended((await service.pull(ABSENT, ME)).id)
+            again = await service.ended((await service.models.pull(ABSENT, ME)).id)
             assert again.state is State.SUCCEEDED
         assert sum(one.path.endswith("/model.safetensors?signed=yes") for one in hub.bodies()) == 1
 
@@ -239,11 +239,11 @@ def test_a_cancelled_download_keeps_what_came_and_the_next_one_goes_on_there(hub
             job = await service.submit(asked(), ME)
             (download,) = await downloads_of(service)
             await until(lambda: came(tmp_path) > 1_000_000)
-            assert (await service.cancel(download.id)).state is State.CANCELLED
+            assert (await service.cancel(download.id, ME.owner)).state is State.CANCELLED
             ended = await service.ended(job.id)
             assert ended.failure == Failed(code="model_missing", message=f"The download of {ABSENT} was cancelled.")
             hub.hold_at.clear()
-            assert (await service.ended((await service.pull(ABSENT, ME)).id)).state is State.SUCCEEDED
+            assert (await service.ended((await service.models.pull(ABSENT, ME)).id)).state is State.SUCCEEDED
         ranges = [one.headers["range"] for one in hub.bodies() if "range" in one.headers]
         assert ranges
         assert int(ranges[0].removeprefix("bytes=").rstrip("-")) > 1_000_000
@@ -258,7 +258,7 @@ def test_a_job_that_is_cancelled_while_it_waits_leaves_the_download(hub: ToyHub,
         async with service_in(tmp_path) as service:
             job = await service.submit(asked(), ME)
             await until(hub.held.is_set)
-            assert (await service.cancel(job.id)).state is State.CANCELLED
+            assert (await service.cancel(job.id, ME.owner)).state is State.CANCELLED
             hub.go_on.set()
             (download,) = await downloads_of(service)
             assert (await service.ended(download.id)).state is State.SUCCEEDED
@@ -341,26 +341,26 @@ def test_what_was_downloaded_is_removed_and_nothing_else(hub: ToyHub, tmp_path: 
         async with service_in(tmp_path) as service:
             job = await service.submit(asked(), ME)
             with pytest.raises(ModelKept, match="being downloaded"):
-                await service.remove_model(ABSENT)
+                await service.models.remove(ABSENT, ME.owner)
             assert (await service.ended(job.id)).state is State.SUCCEEDED
             with pytest.raises(ModelKept, match="in memory"):
-                await service.remove_model(QUANTISED)
-            await service.unload()
-            await service.queue.pause()
+                await service.models.remove(QUANTISED, ME.owner)
+            await service.models.unload(ME.owner)
+            await service.queue.pause(ME.owner)
             waiting = await service.submit(asked(QUANTISED), ME)
             with pytest.raises(ModelKept, match="Jobs wait"):
-                await service.remove_model(ABSENT)
-            await service.cancel(waiting.id)
+                await service.models.remove(ABSENT, ME.owner)
+            await service.cancel(waiting.id, ME.owner)
             folder, copies = service.library.folder(SPEC), service.house.copies
             copy = copies.finish(copies.begin(SPEC, folder, 3), folder)
-            await service.remove_model(ABSENT)
+            await service.models.remove(ABSENT, ME.owner)
             assert not folder.exists()
             assert not copy.exists()
             assert not service.library.on_disk(service.library.find(QUANTISED))
             with pytest.raises(ModelNotOnDisk):
-                await service.remove_model(ABSENT)
+                await service.models.remove(ABSENT, ME.owner)
             with pytest.raises(ModelKept, match="yours"):
-                await service.remove_model("toy")
+                await service.models.remove("toy", ME.owner)
 
     run(story())
 
@@ -408,9 +408,9 @@ def test_a_model_whose_folder_the_operator_puts_there_needs_no_download(hub: Toy
     async def story() -> None:
         async with service_in(tmp_path) as service:
             assert (await service.ended((await service.submit(asked(), ME)).id)).state is State.SUCCEEDED
-            await service.unload()
+            await service.models.unload(ME.owner)
             with pytest.raises(ModelKept, match="yours"):
-                await service.remove_model(ABSENT)
+                await service.models.remove(ABSENT, ME.owner)
         assert hub.seen == []
         assert not staging_of(tmp_path / "models", REPO).exists()
 

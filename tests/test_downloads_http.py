@@ -93,11 +93,11 @@ def until(condition: Callable[[], Any]) -> Any:
 
 
 def post(gateway: Live, path: str, **body: Any) -> httpx.Response:
-    return USER.post(gateway.url + path, json=body)
+    return BOSS.post(gateway.url + path, json=body)
 
 
 def get(gateway: Live, path: str) -> Any:
-    return USER.get(gateway.url + path).json()
+    return BOSS.get(gateway.url + path).json()
 
 
 def test_a_picture_of_a_model_that_is_not_there_waits_for_it_and_is_drawn(hub: ToyHub, gateway: Live) -> None:
@@ -116,7 +116,7 @@ def test_bytes_are_told_on_the_job_its_stream_and_the_model_and_mflux_servers_lo
     events: list[tuple[str, dict[str, Any]]] = []
 
     def listen() -> None:
-        with USER.stream("GET", f"{gateway.url}/api/v1/jobs/{job['id']}/stream?images=false") as stream:
+        with BOSS.stream("GET", f"{gateway.url}/api/v1/jobs/{job['id']}/stream?images=false") as stream:
             kind = ""
             for line in stream.iter_lines():
                 kind = line.removeprefix("event: ") if line.startswith("event: ") else kind
@@ -153,7 +153,7 @@ def test_bytes_are_told_on_the_job_its_stream_and_the_model_and_mflux_servers_lo
 def test_openai_is_told_to_come_again_or_waits_where_it_streams(hub: ToyHub, gateway: Live) -> None:
     hold(hub, 100)
     asked: dict[str, Any] = {"model": LATER, "prompt": "a red circle", "size": "64x64"}
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="user-key-0123456789", max_retries=0) as client:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="boss-key-0123456789", max_retries=0) as client:
         with pytest.raises(openai.APIStatusError) as caught:
             client.images.generate(**asked)
         assert caught.value.status_code == 503

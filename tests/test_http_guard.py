@@ -271,6 +271,88 @@ def test_an_error_inside_is_logged_and_stays_inside(server: Guarded) -> None:
     assert "Traceback" not in answer.text
 
 
+# ---- framing -------------------------------------------------------------------------------------
+
+CHUNK = b"2\r\n{}\r\n0\r\n\r\n"
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"content-length: 12\r\ntransfer-encoding: chunked\r\n",
+        b"transfer-encoding: chunked\r\nContent-Length: 0\r\n",
+        b"content-length: 12\r\nTransfer-Encoding:\tchunked\r\n",
+        b"content-length: 12\r\ncontent-length: 13\r\n",
+        b"content-length: 12, 13\r\n",
+        b"content-length: +12\r\n",
+        b"content-length: 0x0c\r\n",
+        b"content-length: 12 13\r\n",
+        b"transfer-encoding: gzip, chunked\r\n",
+        b"transfer-encoding: chunked, chunked\r\n",
+        b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+        b"transfer-encoding: xchunked\r\n",
+        b"transfer-encoding:\r\n chunked\r\ncontent-length: 12\r\n",
+        b"transfer-encoding : chunked\r\n",
+        b"content-length : 12\r\n",
+        b"content-length: 12\r\ntransfer-encoding\x0b: chunked\r\n",
+        b"content-length: 12\rtransfer-encoding: chunked\r\n",
+    ],
+)
+def test_a_body_of_two_lengths_is_refused_and_the_connection_closed(server: Guarded, fields: bytes) -> None:
+    """S-10: what is in front of us may have read the other one, and would take what follows for its next request."""
+    for pieces in (1, 5):
+        request = HEAD + fields + b"\r\n" + CHUNK + SMUGGLED
+        size = len(request) // pieces + 1
+        with server.connect() as sock:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                for at in range(0, len(request), size):
+                    sock.sendall(request[at : at + size])
+            answer = rest(sock)
+        assert status_of(answer) == 400
+        assert answer.count(b"HTTP/1.1") == 1
+        assert b"connection: close" in answer.lower()
+
+
+def test_chunks_of_http_1_0_are_refused(server: Guarded) -> None:
+    head = HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"transfer-encoding: chunked\r\n\r\n"
+    assert status_of(server.raw(head + CHUNK)) == 400
+
+
+@pytest.mark.parametrize(
+    "rest_of_request",
+    [
+        HEAD + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n" + CHUNK,
+        HEAD + b"content-length: 2\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
+        HEAD.replace(b"\r\n", b"\n") + b"content-length: 2\nconnection: close\n\n{}",
+        HEAD + b"x: a\r\n folded\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
+        HEAD + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n2;a=b\r\n{}\r\n0\r\nx: trailer\r\n\r\n",
+    ],
+)
+def test_what_has_one_meaning_is_one_request(server: Guarded, rest_of_request: bytes) -> None:
+    """RFC 9112 lets a lone LF end a line and a folded value be joined: read so, never as a second request."""
+    answer = server.raw(rest_of_request)
+    assert status_of(answer) == 200
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b'"body": 2' in answer
+
+
+@pytest.mark.parametrize("part", [b"2;%s", b"0\r\nx: %s", b"2\r\n{}\r\n0\r\nx: %s"])
+def test_extensions_and_trailers_of_megabytes_are_cut_off(server: Guarded, part: bytes) -> None:
+    head = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+    with server.connect() as sock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        sock.sendall(head + part % (b"a" * 4_000_000))
+        answer = rest(sock)
+        assert 400 <= status_of(answer) < 500
+        assert answer.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("path", ["/x%00", "/x?a=%00", "/x/%00/y"])
+def test_a_url_with_nul_is_refused(server: Guarded, path: str) -> None:
+    answer = server.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_url")
+
+
 # ---- connections ---------------------------------------------------------------------------------
 
 

@@ -248,8 +248,7 @@ def test_the_child_answers_many_pictures_and_refusals_alike_without_pillow_in_th
                 with pytest.raises(InvalidRequest) as refused:
                     await checked_picture(bad, decoder, "mask")
                 refusals.append(refused.value.param or "")
-                assert decoder._child is not None
-                children.add(decoder._child.pid)
+                children.update(decoder.idle_pids)
             return await checked_picture(a_picture("JPEG"), decoder), refusals, children
         finally:
             await decoder.close()
@@ -309,8 +308,7 @@ def test_the_child_has_a_memory_limit_and_leaves_at_the_end_of_its_input() -> No
     async def talk() -> tuple[str, int | None]:
         decoder = PictureDecoder()
         await checked_picture(a_picture(), decoder)
-        child = decoder._child
-        assert child is not None
+        (child,) = decoder._idle
         assert child.stdin is not None
         limits = Path(f"/proc/{child.pid}/limits").read_text()
         child.stdin.close()

@@ -15,7 +15,16 @@ OCR_CHILD_ONLY = ("gateway/ocr/reader.py", "gateway/ocr/vision.py", "gateway/ocr
 OCR_PACKAGES = {"rapidocr", "onnxruntime", "pypdfium2", "cv2", "numpy", "mlx_vlm"}
 CHILD_ONLY = ("engine/backends/mlx", "engine/families/")
 WEB = ("adapters/", "gateway/app.py", "gateway/access.py", "gateway/server.py")
-ENGINE_SEEN = {"engine.protocol", "engine.catalog", "engine.client", "engine.safetensors", "engine.memory", "engine"}
+ENGINE_SEEN = {
+    "engine.protocol",
+    "engine.catalog",
+    "engine.client",
+    "engine.clock",
+    "engine.noted",
+    "engine.safetensors",
+    "engine.memory",
+    "engine",
+}
 
 
 def imports(file: Path) -> Iterator[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.job import Priority
 from gateway.queue import AGEING_S, BACKGROUND_AGEING_S, Standing, Turns, Waiting, order, take
+from gateway.store import kept_order
 from gateway.store.base import WorkerInfo
 from gateway.store.kept_order import KeptOrder
 from gateway.store.line import Line
@@ -58,7 +60,7 @@ class Twins:
         if self.jobs:
             job_id = sorted(self.jobs)[which % len(self.jobs)]
             del self.jobs[job_id]
-            self.line.end("engine", job_id)
+            self.line.end("engine", job_id, self.now)
 
     def is_given_back(self) -> None:
         if self.ran:
@@ -78,14 +80,17 @@ class Twins:
             assert self.line.count(owner) == sum(job.owner == owner for job in expected)
 
 
+@pytest.mark.parametrize("moved_most", [0, 300])
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.one_of(comes, comes, goes, goes, is_cancelled, is_given_back, waits), max_size=60))
-def test_whatever_comes_and_goes_the_order_is_the_one_found_anew(story: list[tuple[Any, ...]]) -> None:
+@given(story=st.lists(st.one_of(comes, comes, goes, goes, is_cancelled, is_given_back, waits), max_size=60))
+def test_whatever_comes_and_goes_the_order_is_the_one_found_anew(moved_most: int, story: list[tuple[Any, ...]]) -> None:
     twins = Twins()
-    for what, *said in story:
-        happen: Callable[..., None] = getattr(twins, what)
-        happen(*said)
-        twins.check()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept_order, "MOVED_MOST", moved_most)
+        for what, *said in story:
+            happen: Callable[..., None] = getattr(twins, what)
+            happen(*said)
+            twins.check()
 
 
 @given(queues())
@@ -117,4 +122,17 @@ def test_claims_and_submits_of_a_long_queue_find_nothing_anew() -> None:
         twins.goes(None)
         twins.comes("b", Priority.NORMAL, "m")
         twins.check()
+    assert twins.line._order("engine", twins.now) is first
+
+
+@pytest.mark.parametrize("owners", ["a", "abcdefgh"])
+def test_a_cancel_in_a_long_queue_finds_nothing_anew(owners: str) -> None:
+    """R-11: all jobs of one owner, or of several in turn."""
+    twins = Twins()
+    for n in range(1000):
+        twins.comes(owners[n % len(owners)], Priority.NORMAL, "m")
+    first = twins.line._order("engine", twins.now)
+    for n in range(50):
+        twins.is_cancelled(500 + 7 * n)
+    twins.check()
     assert twins.line._order("engine", twins.now) is first

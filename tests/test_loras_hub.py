@@ -116,7 +116,7 @@ def test_a_job_waits_for_its_lora_while_others_of_its_model_go_on(hub: ToyHub, t
             await until(hub.held.is_set)
             plain = await service.submit(GenerationRequest(prompt="x", width_px=64, height_px=64, steps=2), ME)
             assert (await service.ended(plain.id)).state is State.SUCCEEDED
-            assert (await service.cancel(second.id)).state is State.CANCELLED
+            assert (await service.cancel(second.id, ME.owner)).state is State.CANCELLED
             waiting = service.downloads.waits(await service.get(first.id))
             assert waiting is not None
             assert waiting.phase == "downloading"

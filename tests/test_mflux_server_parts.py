@@ -17,6 +17,7 @@ from engine.protocol import Queued
 from gateway.errors import Forbidden, InvalidRequest, ModelNotFound
 from gateway.job import Job, Priority
 from gateway.library import Library
+from gateway.rights import Rights
 from tests.support import a_job, a_plan
 
 
@@ -53,16 +54,14 @@ def test_a_task_shows_its_times_as_they_come() -> None:
 
 
 def test_priority_is_free_only_where_no_keys_divide_the_clients() -> None:
-    def asked(keys_file: Path | None) -> Request:
-        core = SimpleNamespace(settings=SimpleNamespace(access=SimpleNamespace(keys_file=keys_file, operators=())))
-        return Request({"type": "http", "headers": [], "state": {"core": core, "owner": "key:a"}})
-
+    asked = Request({"type": "http", "headers": [], "state": {"owner": "key:a"}})
     urgent = GenerateBody(prompt="x", priority=True, format="png", quality=7)
-    origin = to_origin(urgent, asked(None))
+    origin = to_origin(urgent, asked)
     assert (origin.priority, origin.attached, origin.note) == (Priority.HIGH, False, Encoding("PNG", 7).to_note())
-    assert to_origin(GenerateBody(prompt="x"), asked(Path("keys"))).priority is Priority.NORMAL
+    assert to_origin(GenerateBody(prompt="x"), asked).priority is Priority.NORMAL
+    Rights().check(origin.owner, "raise_priority")
     with pytest.raises(Forbidden):
-        to_origin(urgent, asked(Path("keys")))
+        Rights.of_keys(()).check(origin.owner, "raise_priority")
 
 
 def test_quantize_picks_the_row_of_that_many_bits(tmp_path: Path) -> None:

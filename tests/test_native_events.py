@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -305,3 +306,21 @@ def test_the_documentation_lists_every_event_that_was_seen(gateway: Live, client
     for event in seen:
         fields = schemas[listed[event["event"]]["$ref"].rpartition("/")[2]]["properties"]
         assert set(event["data"]) <= set(fields), event
+
+
+def test_a_position_in_the_query_counts_as_the_header_does(served: Live) -> None:
+    """event-source-polyfill sends it so; a finished stream ends for good with 204."""
+    with httpx.Client(base_url=served.url, timeout=30) as client:
+        job = client.post("/api/v1/generate", json={"prompt": "a star", "width": 64, "height": 64}).json()["job_id"]
+        whole = client.get(f"/api/v1/jobs/{job}/stream").text
+        ids = re.findall(r"^id: (.*)$", whole, re.MULTILINE)
+        rest = client.get(f"/api/v1/jobs/{job}/stream", params={"lastEventId": ids[-2]})
+        assert re.findall(r"^id: (.*)$", rest.text, re.MULTILINE) == ids[-1:]
+        assert client.get(f"/api/v1/jobs/{job}/stream", params={"lastEventId": ids[-1]}).status_code == 204
+        first = {"Last-Event-ID": ids[0]}
+        again = client.get(f"/api/v1/jobs/{job}/stream", params={"lastEventId": ids[-1]}, headers=first)
+        assert re.findall(r"^id: (.*)$", again.text, re.MULTILINE) == ids[1:]
+        with client.stream("GET", "/api/v1/events", params={"lastEventId": "1"}) as stream:
+            assert "no-transform" in stream.headers["cache-control"]
+            kinds = (line for line in stream.iter_lines() if line.startswith("event: "))
+            assert next(kinds) != "event: snapshot"

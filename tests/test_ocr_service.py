@@ -78,7 +78,7 @@ def test_reading_does_not_wait_for_drawing(tmp_path: Path) -> None:
             ended = await service.ended((await read(service, "page")).id)
             assert ended.state is State.SUCCEEDED
             assert (await service.get(drawn.id)).state in (State.QUEUED, State.RUNNING)
-            await service.cancel(drawn.id)
+            await service.cancel(drawn.id, ME.owner)
 
     run(story())
 
@@ -138,7 +138,7 @@ def test_a_running_job_is_cancelled_at_once_with_its_pages_kept(tmp_path: Path) 
         async with service_in(tmp_path) as service:
             job = await read(service, "page", "sleep")
             (pid,) = readers(await page_read(service, job))
-            ended = await service.cancel(job.id)
+            ended = await service.cancel(job.id, ME.owner)
             assert kinds(ended)[-2:] == [CancelRequested, Cancelled]
             assert (ended.state, len(ended.pages)) == (State.CANCELLED, 1)
             assert not alive(pid)
@@ -153,9 +153,9 @@ def test_a_queued_job_is_cancelled_and_never_read(tmp_path: Path) -> None:
             first = await read(service, "page", "sleep")
             second = await read(service, "page", request=OcrRequest(dpi=100))
             assert await service.queue.position(second.id) == 1
-            assert kinds(await service.cancel(second.id)) == [Queued, Cancelled]
+            assert kinds(await service.cancel(second.id, ME.owner)) == [Queued, Cancelled]
             await page_read(service, first)
-            assert (await service.cancel(first.id)).state is State.CANCELLED
+            assert (await service.cancel(first.id, ME.owner)).state is State.CANCELLED
             assert not (await service.get(second.id)).pages
 
     run(story())
@@ -207,7 +207,7 @@ def test_a_pdf_is_counted_while_another_one_is_read(tmp_path: Path) -> None:
             await page_read(service, long)
             with pytest.raises(InvalidRequest):
                 await read(service, "page", request=OcrRequest(pages=(2,)))
-            await service.cancel(long.id)
+            await service.cancel(long.id, ME.owner)
 
     run(story())
 

@@ -122,6 +122,18 @@ def test_every_reference_leads_somewhere_and_every_schema_is_used(described: dic
             assert operation["summary"].strip()
 
 
+def test_generators_find_a_name_for_each_schema_and_a_type_for_each_field(described: dict[str, Any]) -> None:
+    """They name classes by title, drop all but the first of two alike, and stop at a type that is only null."""
+    schemas = described["components"]["schemas"]
+    assert all(re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) for name in schemas)
+    assert all(schema.get("title", name) == name for name, schema in schemas.items())
+    for name, schema in schemas.items():
+        for field, kind in schema.get("properties", {}).items():
+            assert kind.get("type") != "null", f"{name}.{field}"
+    for methods in described["paths"].values():
+        assert all("default" in operation["responses"] for operation in methods.values())
+
+
 def test_no_word_of_ours_about_clients_other_than_the_documented(described: dict[str, Any]) -> None:
     """No path of this machine, no name of a module."""
     text = str(described)

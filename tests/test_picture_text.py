@@ -6,6 +6,8 @@ import io
 import struct
 import zlib
 
+import piexif
+import piexif.helper
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,6 +40,23 @@ def test_every_kind_of_png_text_is_read(text: str, packed: bool) -> None:
 def test_the_user_comment_of_jpeg_and_webp_is_read(kind: Format) -> None:
     assert texts(encode(saved(), format=kind, text=TEXT)) == {USER_COMMENT: TEXT}
     assert texts(encode(saved(), format=kind)) == {}
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_other_readers_find_the_user_comment(kind: Format) -> None:
+    """piexif is what A1111 and its clients read with; exiftool and Exiv2 take a comment of type UNDEFINED (7) only."""
+    file = encode(saved(), format=kind, text=TEXT)
+    assert piexif.helper.UserComment.load(piexif.load(file)["Exif"][piexif.ExifIFD.UserComment]) == TEXT
+    block = file[file.index(b"MM\0*") :]
+    assert struct.unpack_from(">HH", block, block.index(b"\x92\x86")) == (0x9286, 7)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+@pytest.mark.parametrize("text", ["a" * 40_000, "猫" * 40_000, "😀" * 20_000])
+def test_a_text_of_the_longest_prompt_is_written(kind: Format, text: str) -> None:
+    """A JPEG segment ends at 64 KiB; two bytes a letter would not fit."""
+    found = texts(encode(saved(), format=kind, text=text))[USER_COMMENT]
+    assert found == text if text.isascii() else text.startswith(found.rstrip("\ufffd")) and len(found) > 16_000
 
 
 def test_a_text_that_unpacks_beyond_the_bound_is_left_out() -> None:

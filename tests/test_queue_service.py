@@ -41,7 +41,7 @@ def test_a_paused_queue_begins_nothing_even_after_a_restart_and_goes_on_when_tol
         async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
             running = await service.submit(request(), ME)
             await until(lambda: service.running() is not None)
-            await service.queue.pause()
+            await service.queue.pause(ME.owner)
             waiting = await service.submit(request(), ME)
             assert (await service.ended(running.id)).state is State.SUCCEEDED
             assert service.queue.paused
@@ -50,7 +50,7 @@ def test_a_paused_queue_begins_nothing_even_after_a_restart_and_goes_on_when_tol
             assert service.queue.paused
             more = await service.submit(request(), ME)
             assert await service.queue.position(more.id) == 1
-            await service.queue.resume()
+            await service.queue.resume(ME.owner)
             assert not service.queue.paused
             assert (await service.ended(waiting.id)).attempt == 1
             assert (await service.ended(more.id)).state is State.SUCCEEDED
@@ -61,7 +61,7 @@ def test_a_paused_queue_begins_nothing_even_after_a_restart_and_goes_on_when_tol
 def test_a_job_is_moved_before_another_to_the_front_to_the_end_and_to_a_position(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path) as service:
-            await service.queue.pause()
+            await service.queue.pause(ME.owner)
             a, b, c, d = [job.id for job in await submitted(service, 4)]
             await service.queue.move(d, to="front")
             assert await line(service) == [d, a, b, c]
@@ -73,7 +73,7 @@ def test_a_job_is_moved_before_another_to_the_front_to_the_end_and_to_a_position
             order = await line(service)
             assert order == [b, a, d, c]
             assert [await service.queue.position(job) for job in order] == [0, 1, 2, 3]
-            await service.queue.resume()
+            await service.queue.resume(ME.owner)
             assert await starts(service, [await service.get(job) for job in (a, b, c, d)]) == order
 
     run(story())
@@ -82,7 +82,7 @@ def test_a_job_is_moved_before_another_to_the_front_to_the_end_and_to_a_position
 def test_a_reorder_leaves_everybody_else_where_they_were(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path) as service:
-            await service.queue.pause()
+            await service.queue.pause(ME.owner)
             mine, yours = await submitted(service, 3), await submitted(service, 3, YOU)
             assert await line(service) == [j.id for pair in zip(mine, yours, strict=True) for j in pair]
             before = [await service.queue.position(job.id) for job in yours]
@@ -107,7 +107,7 @@ def test_only_a_waiting_job_can_be_moved(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path) as service:
             ended = await service.ended((await service.submit(request(), ME)).id)
-            await service.queue.pause()
+            await service.queue.pause(ME.owner)
             waiting = await service.submit(request(), ME)
             with pytest.raises(JobNotWaiting):
                 await service.queue.move(ended.id, to="front")
@@ -131,7 +131,7 @@ def test_a_retry_is_a_new_job_of_the_same_plan(tmp_path: Path) -> None:
             assert pixels[0] == pixels[1]
             with pytest.raises(JobNotFound):
                 await service.retry(first.id, "you")
-            await service.queue.pause()
+            await service.queue.pause(ME.owner)
             waiting = await service.submit(request(), ME)
             with pytest.raises(JobNotEnded):
                 await service.retry(waiting.id)
@@ -142,7 +142,7 @@ def test_a_retry_is_a_new_job_of_the_same_plan(tmp_path: Path) -> None:
 def test_a_waiting_job_hears_of_every_new_place(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, options=AT_ONCE) as service:
-            await service.queue.pause()
+            await service.queue.pause(ME.owner)
             first, second, third = await submitted(service, 3)
             seen: list[Event] = []
 
@@ -155,13 +155,13 @@ def test_a_waiting_job_hears_of_every_new_place(tmp_path: Path) -> None:
 
             watcher = asyncio.create_task(follow())
             await until(lambda: places()[-1:] == [2])
-            await service.cancel(first.id)
+            await service.cancel(first.id, ME.owner)
             await until(lambda: places()[-1:] == [1])
             high = await service.submit(request(), Origin("me", "native", False, Priority.HIGH))
             await until(lambda: places()[-1:] == [2])
             await service.queue.move(third.id, to="front")
             await until(lambda: places()[-1:] == [0])
-            await service.queue.resume()
+            await service.queue.resume(ME.owner)
             await watcher
             for job in (second, high):
                 await service.ended(job.id)
@@ -172,7 +172,7 @@ def test_a_waiting_job_hears_of_every_new_place(tmp_path: Path) -> None:
 def test_one_stream_carries_all_of_an_owners_jobs_and_nobody_elses(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, script={"step_seconds": 0.01}) as service:
-            await service.queue.pause()
+            await service.queue.pause(ME.owner)
             waiting = await service.submit(request(), ME)
             await service.submit(request(), YOU)
             seen: list[Snapshot | Event] = []
@@ -190,7 +190,7 @@ def test_one_stream_carries_all_of_an_owners_jobs_and_nobody_elses(tmp_path: Pat
             assert [job.id for job in snapshot.jobs] == [waiting.id]
             assert [event.job_id for event in snapshot.newest] == [waiting.id]
             late = await service.submit(request(), ME)
-            await service.queue.resume()
+            await service.queue.resume(ME.owner)
             await watcher
             states = [event for event in seen if isinstance(event, JobEvent)]
             assert {event.job_id for event in states} == {waiting.id, late.id}
@@ -258,7 +258,7 @@ def test_a_forecast_counts_what_waits_before_and_is_learned_for_the_next_start_o
             assert service.forecast_record.count == 3
         async with service_in(tmp_path, script=SLOW) as service:
             assert service.forecast_record.count == 3
-            await service.queue.pause()
+            await service.queue.pause(ME.owner)
             jobs = await submitted(service, 3)
             told = [service.forecast(job) for job in jobs]
             assert all(forecast is not None and forecast.is_paused for forecast in told)
@@ -267,7 +267,7 @@ def test_a_forecast_counts_what_waits_before_and_is_learned_for_the_next_start_o
             assert begins[0] < ends[0] <= begins[1] + 1 < ends[1] + 1 <= begins[2] + 2
             alone = ends[2] - begins[2]
             assert 0.3 < alone < 30
-            await service.queue.resume()
+            await service.queue.resume(ME.owner)
             for job in jobs:
                 await service.ended(job.id)
             assert service.forecast_record.count == 3  # what was told while it was paused is not held against it
@@ -293,13 +293,13 @@ def test_a_running_job_is_forecast_by_its_own_steps_and_its_progress_says_so(tmp
 def test_a_place_that_is_told_comes_with_its_forecast(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, options=AT_ONCE) as service:
-            await service.queue.pause()
+            await service.queue.pause(ME.owner)
             job = await service.submit(request(), ME)
             async for event in service.watch(job.id):
                 if isinstance(event, PlaceEvent):
                     assert event.forecast.is_paused
                     assert event.forecast.expected_s > event.forecast.wait_s
-                    await service.queue.resume()
+                    await service.queue.resume(ME.owner)
                     break
             await service.ended(job.id)
 

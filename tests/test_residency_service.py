@@ -186,7 +186,7 @@ def test_a_model_is_kept_warm_while_nobody_says_otherwise(tmp_path: Path) -> Non
             await drawn(service)
             await drawn(service)
             assert len(loads) == 1
-            await service.unload()
+            await service.models.unload(ME.owner)
             await drawn(service)
             assert len(loads) == 2
 
@@ -241,10 +241,10 @@ def place(folder: Path) -> str:
 def test_a_copy_is_saved_before_another_model_takes_its_place(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, options=IN_4_BITS) as service:
-            await service.queue.pause()
+            await service.queue.pause(ME.owner)
             loads = loads_of(service)
             jobs = [await submit(service, model=model) for model in ("toy", "other", "toy")]
-            await service.queue.resume()
+            await service.queue.resume(ME.owner)
             await service.ended(jobs[-1].id)
             assert loads == [False, False, True]
 

@@ -14,7 +14,8 @@ from adapters.sdapi.faults import render_error
 from adapters.sdapi.fit import on_background, resized, size_of
 from adapters.sdapi.options import CONSTANTS, accepted, look_of
 from adapters.sdapi.payloads import Img2Img, Txt2Img
-from adapters.sdapi.request import adjustments_of, split_tags, to_request, without_hash
+from adapters.sdapi.request import adjustments_of, to_request
+from adapters.sdapi.tags import split_tags, without_hash
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.request import Adjustment, resolve
 from tests.sdapi_support import BASE, LIMITS, TINY, begun, translated

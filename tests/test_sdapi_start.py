@@ -17,8 +17,10 @@ from adapters.sdapi.start import inputs_of, mask_use
 from engine.catalog import CATALOG
 from gateway.core import Core
 from gateway.errors import InvalidRequest
+from gateway.file_pool import FilePool
 from gateway.request import resolve
 from gateway.settings import Settings
+from gateway.turns import Share
 from tests.sdapi_support import INIT, LIMITS, TINY, an_image, opened
 from tests.sdapi_support import a_mask as mask_png
 from tests.support import run
@@ -35,18 +37,18 @@ class Shelf:
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
 
-    async def keep_input(self, picture: bytes) -> str:
+    async def keep_input(self, picture: bytes, share: Share) -> str:
         name = hashlib.sha256(picture).hexdigest()
         self.kept[name] = picture
         return name
 
-    async def normalise(self, data: bytes, param: str) -> bytes:
+    async def normalise(self, data: bytes, param: str, share: Share) -> bytes:
         return data
 
 
 def begun(body: dict[str, Any], *, model: Any = EDITS, shelf: Shelf | None = None) -> Inputs:
     shelf = shelf or Shelf()
-    core = cast(Core, SimpleNamespace(service=shelf, decoder=shelf, settings=Settings()))
+    core = cast(Core, SimpleNamespace(service=shelf, decoder=shelf, files=FilePool(), settings=Settings()))
     kind = Img2Img if "init_images" in body else Txt2Img
     return run(inputs_of(core, validated(kind, {**SMALL, **body}), model, Look()))
 

@@ -80,7 +80,7 @@ def test_the_order_is_by_class_and_then_by_submission(tmp_path: Path) -> None:
             high = await service.submit(request(), Origin("me", "native", False, Priority.HIGH))
             jobs = [first, high, normal, low]
             assert [await service.queue.position(job.id) for job in jobs] == [0, 1, 2, 3]
-            await service.cancel(first.id)
+            await service.cancel(first.id, ME.owner)
             ended = [await service.ended(job.id) for job in jobs]
             starts = [job.started_at for job in ended]
             assert starts == sorted(starts, key=lambda at: at or 0)
@@ -107,7 +107,7 @@ def test_cancelling_a_queued_job_ends_it_at_once_and_the_engine_never_hears_of_i
             running = await service.submit(request(), ME)
             await until(lambda: service.running() is not None)
             queued = await service.submit(request(), ME)
-            ended = await service.cancel(queued.id)
+            ended = await service.cancel(queued.id, ME.owner)
             assert (ended.state, ended.attempt) == (State.CANCELLED, 0)
             assert (await service.ended(running.id)).state is State.SUCCEEDED
 
@@ -122,7 +122,7 @@ def test_cancelling_a_running_job_keeps_its_pictures_and_the_engine(tmp_path: Pa
                 if isinstance(event, JobEvent) and isinstance(event.fact, ImageDone):
                     break
             pid = service.engine.pid
-            ended = await service.cancel(job.id)
+            ended = await service.cancel(job.id, ME.owner)
             assert ended.state is State.CANCELLED
             assert CancelRequested in kinds(ended)
             assert 1 <= len(ended.images) < 10
@@ -138,7 +138,7 @@ def test_cancelling_an_ended_job_tells_how_it_ended(tmp_path: Path) -> None:
         async with service_in(tmp_path) as service:
             job = await service.submit(request(), ME)
             await service.ended(job.id)
-            assert (await service.cancel(job.id)).state is State.SUCCEEDED
+            assert (await service.cancel(job.id, ME.owner)).state is State.SUCCEEDED
 
     run(story())
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.protocol import ImageDone, Requeued
+from gateway import runner
 from gateway.errors import StorageFull, Unavailable
 from gateway.job import JobEvent, State
 from gateway.options import ServiceOptions
@@ -112,8 +113,8 @@ def test_a_store_that_falters_costs_neither_the_lane_nor_the_job(tmp_path: Path,
     run(story())
 
 
-def test_a_full_disk_fails_the_job_by_name_and_spares_the_next(tmp_path: Path, monkeypatch: Any) -> None:
-    """R-05."""
+def test_a_full_disk_gives_the_job_back_and_fails_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    """R-05: the place is at fault, not the job; it is drawn once there is room."""
 
     async def story() -> None:
         async with service_in(tmp_path) as service:
@@ -127,9 +128,37 @@ def test_a_full_disk_fails_the_job_by_name_and_spares_the_next(tmp_path: Path, m
 
             monkeypatch.setattr(service.pictures, "keep", faltering)
             first, second = [await service.submit(request(), ME) for _ in range(2)]
+            ended = [await service.ended(job.id) for job in (first, second)]
+            assert [job.state for job in ended] == [State.SUCCEEDED] * 2
+            back = next(job for job in ended if job.attempt == 2)
+            assert Requeued(reason="storage_fault") in [event.fact for event in back.events]
+            assert back.crashes == 0
+            assert not list((tmp_path / "data" / "spool").iterdir())
+
+    run(story())
+
+
+def test_a_job_that_blames_a_sound_disk_again_and_again_fails_by_name_and_spares_the_next(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """R-05: a disk that takes everything but this one picture does not keep the queue for ever."""
+    monkeypatch.setattr(runner, "PUT_BACK_MOST", 2)
+
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            keep = service.pictures.keep
+            first = await service.submit(request(), ME)
+
+            def faltering(spooled: Path, name: str, *arguments: Any) -> None:
+                if name.startswith(first.id):
+                    raise StorageFull
+                keep(spooled, name, *arguments)
+
+            monkeypatch.setattr(service.pictures, "keep", faltering)
+            second = await service.submit(request(), ME)
             failed = await service.ended(first.id)
             assert failed.failure is not None
-            assert failed.failure.code == "disk_full"
+            assert (failed.failure.code, failed.attempt, failed.crashes) == ("disk_full", 3, 0)
             assert (await service.ended(second.id)).state is State.SUCCEEDED
             assert not list((tmp_path / "data" / "spool").iterdir())
 
@@ -163,7 +192,7 @@ def test_a_disk_with_too_little_room_takes_no_new_job_and_all_else_goes_on(tmp_p
             with pytest.raises(StorageFull):
                 await service.submit(request(), ME)
             assert [listed.id for listed in await service.list_jobs(owner=None)] == [job.id]
-            assert (await service.cancel(job.id)).state is State.CANCELLED
+            assert (await service.cancel(job.id, ME.owner)).state is State.CANCELLED
 
     run(story())
 

@@ -320,9 +320,35 @@ def test_a_missing_field_has_openais_own_words() -> None:
 def test_an_unknown_model_tells_which_there_are() -> None:
     shown = to_error(ModelNotFound(param="model", details={"available_models": [f"m{i}" for i in range(99)]}))
     assert shown["code"] == "model_not_found"
-    assert len(shown["available_models"]) == 50
+    assert len(shown["available_models"]) == 99
+
+
+def test_a_list_of_models_that_is_too_long_for_an_error_says_how_many_more_there_are() -> None:
+    names = [f"model-{i}" for i in range(99)]
+    answer = render_error(ModelNotFound(param="model", details={"available_models": names}))
+    *told, more = json.loads(bytes(answer.body))["error"]["available_models"]
+    assert told == names[: len(told)]
+    assert len(told) > 50
+    assert more == f"and {99 - len(told)} more"
+    assert 960 < len(bytes(answer.body)) <= 1024
 
 
 def test_an_answer_about_a_job_carries_its_id() -> None:
     assert render_error(ClientGone(), ID).headers["x-request-id"] == ID
     assert render_error(QueueFull()).headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize(
+    ("body", "effective"),
+    [
+        ({}, None),
+        ({"user": "me"}, "me"),
+        ({"user": "me", "safety_identifier": "hash"}, "hash"),
+        ({"user": "me", "safety_identifier": ""}, "me"),
+        ({"safety_identifier": 7}, None),
+    ],
+)
+def test_the_last_event_repeats_the_effective_safety_identifier(body: dict[str, Any], effective: str | None) -> None:
+    """Source: openai 3.52, `ImageGenCompletedEvent`."""
+    (event,) = frames(completed_frame(job(), asked(**body), done(), 0.0, b"PNG"))
+    assert json.loads(event["data"])["safety_identifier"] == effective

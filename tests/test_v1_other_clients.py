@@ -6,22 +6,15 @@ Skipped, and said so, where uv, npm or the packages cannot be had. The environme
 from __future__ import annotations
 
 import functools
-import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.client_support import CALLS_S, CLIENTS, INSTALL_S, add_node_packages, python_with, said
 from tests.live import Live
 from tests.v1_support import gateway, hole_mask, input_png
-
-CLIENTS = Path(__file__).parent / "clients"
-INSTALL_S = 240
-CALLS_S = 300
 
 DRAWN = {
     "generate": [64, 96],
@@ -53,21 +46,6 @@ def arguments(served: Live) -> list[str]:
     return [served.url, str(served.folder / "picture.png"), str(served.folder / "mask.png")]
 
 
-def said(command: list[str], folder: Path) -> dict[str, Any]:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=CALLS_S)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def installed(command: list[str], folder: Path, what: str) -> None:
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not there to install {what}")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S)
-    if done.returncode != 0:
-        pytest.skip(f"{what} could not be installed: {done.stderr.strip().splitlines()[-1:]}")
-
-
 PYTHON = {
     "1.109.1": ["openai==1.109.1"],
     "2.54.0": [
@@ -87,12 +65,7 @@ def python_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
     @functools.cache
     def made(version: str) -> str:
-        folder = tmp_path_factory.mktemp("env")
-        python = str(folder / "env" / "bin" / "python")
-        installed(["uv", "venv", "--quiet", "--python", sys.executable, str(folder / "env")], folder, "an environment")
-        packages = PYTHON[version]
-        installed(["uv", "pip", "install", "--quiet", "--python", python, *packages], folder, " ".join(packages))
-        return python
+        return python_with(PYTHON[version], tmp_path_factory.mktemp("env"))
 
     return made
 
@@ -100,12 +73,8 @@ def python_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 @pytest.fixture(scope="module")
 def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where node finds the packages and the scripts."""
-    if shutil.which("node") is None:
-        pytest.skip("node is not there")
     folder = tmp_path_factory.mktemp("node")
-    (folder / "package.json").write_text('{"private": true, "type": "module"}')
-    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", *NODE]
-    installed(command, folder, " ".join(NODE))
+    add_node_packages(NODE, folder)
     for script in CLIENTS.glob("*.mjs"):
         shutil.copy(script, folder)
     return folder

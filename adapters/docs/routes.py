@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from typing_extensions import TypedDict
 
-from adapters.base import core_of
+from adapters.base import core_of, error_response
 from gateway import __version__
 from gateway.core import Core
 from gateway.errors import GatewayError, NotFound, NotInstalled
@@ -52,7 +52,7 @@ class Plain(TypedDict):
 
 def render_error(error: GatewayError) -> Response:
     body: Plain = {"error": error.message, "code": error.code}
-    return JSONResponse(body, status_code=error.status)
+    return error_response(body, error.status)
 
 
 async def page(_: Request) -> Response:

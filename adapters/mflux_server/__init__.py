@@ -5,7 +5,7 @@ Source: the README of mflux-server of October 2024 (generation 1) and of Decembe
 
 from adapters.base import Adapter
 from adapters.mflux_server.answers import render_error
-from adapters.mflux_server.routes import DESCRIBED, FIRST, PREFIX, ROUTES
+from adapters.mflux_server.routes import CHANGING, DESCRIBED, FIRST, PREFIX, ROUTES
 from adapters.mflux_server.shapes import Refused
 
 ADAPTER = Adapter(
@@ -15,6 +15,7 @@ ADAPTER = Adapter(
     routes=ROUTES,
     render_error=render_error,
     image_paths=(f"{PREFIX}/generate", "/generate"),
+    changing_paths=CHANGING,
     described=DESCRIBED,
     error=Refused,
 )

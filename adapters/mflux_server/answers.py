@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from adapters.base import error_response
 from adapters.mflux_server.request import Encoding
 from engine.catalog import ModelSpec
 from engine.protocol import Generate
@@ -75,7 +76,7 @@ def render_error(error: GatewayError) -> Response:
         body = {"errors": _by_field(error), "message": "Input payload validation failed"}
     if isinstance(error, ModelNotFound):
         body |= error.details
-    return JSONResponse(body, status_code=error.status, headers=NO_STORE)
+    return error_response(body, error.status, NO_STORE)
 
 
 def _by_field(error: InvalidRequest) -> dict[str, str]:

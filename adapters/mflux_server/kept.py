@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.core import Core
+from gateway.per_owner import PerOwner
 
 PROTOCOL = "mflux-server"
 
@@ -12,14 +13,16 @@ PROTOCOL = "mflux-server"
 @dataclass(slots=True)
 class Kept:
     model: str | None = None
-    """For all clients, as in mflux-server; None is the gateway's default."""
+    """None is the gateway's default."""
 
 
-def kept(core: Core) -> Kept:
-    found: Kept = core.kept.setdefault(PROTOCOL, Kept())
-    return found
+def kept(core: Core, owner: str) -> Kept:
+    """For all clients, as in mflux-server; of each key its own where keys divide them."""
+    divided = core.settings.access.keys_file is not None
+    found: PerOwner[Kept] = core.kept.setdefault(PROTOCOL, PerOwner(Kept, divided=divided))
+    return found.of(owner)
 
 
-def chosen(core: Core) -> str | None:
+def chosen(core: Core, owner: str) -> str | None:
     """The model that /api/generate draws with."""
-    return kept(core).model
+    return kept(core, owner).model

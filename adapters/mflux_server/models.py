@@ -35,7 +35,7 @@ async def ls(request: Request) -> Response:
 async def ps(request: Request) -> Response:
     """GET ps: the model that generate draws with; `loaded` is the one in memory, whichever protocol asked for it."""
     core = core_of(request)
-    spec = core.library.find(chosen(core))
+    spec = core.library.find(chosen(core, owner_of(request)))
     cache_limit = round((core.settings.engine.cache_limit_gb or 0) * GB)
     return shown({**_drawing(core, spec), "cache_limit": cache_limit, "loaded": core.service.engine.loaded_model})
 
@@ -51,7 +51,7 @@ async def load(request: Request) -> Response:
         raise_for(job)
         if job.state is not State.SUCCEEDED:
             raise GenerationFailed("The model was not loaded.")
-    kept(core).model = spec.name
+    kept(core, owner_of(request)).model = spec.name
     return shown(_drawing(core, spec))
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 
-from adapters.base import check_operator, core_of, idempotency_key, input_picture, owner_of
+from adapters.base import core_of, idempotency_key, input_picture, owner_of
 from adapters.mflux_server.kept import PROTOCOL, chosen
 from engine.catalog import ModelSpec
 from engine.protocol import Lora
@@ -85,7 +85,7 @@ async def to_request(body: GenerateBody, request: Request, *, default_steps: int
     init_image = await input_picture(request, body.init_image, "init_image") if body.init_image else None
     return GenerationRequest(
         prompt=body.prompt,
-        model=chosen(core_of(request)),
+        model=chosen(core_of(request), owner_of(request)),
         width_px=body.width,
         height_px=body.height,
         steps=body.steps or default_steps,
@@ -105,9 +105,7 @@ def _loras(body: GenerateBody) -> tuple[Lora, ...]:
 
 
 def to_origin(body: GenerateBody, request: Request) -> Origin:
-    """Raises: InvalidRequest; Forbidden for a raised priority where keys divide the users."""
-    if body.priority:
-        check_operator(request, "This key may not raise its priority.")
+    """Raises: InvalidRequest."""
     if not 1 <= body.quality <= 100:
         raise InvalidRequest("quality must be between 1 and 100.", param="quality")
     return Origin(

@@ -19,7 +19,7 @@ from adapters.mflux_server.models import load, ls, ps
 from adapters.mflux_server.request import Encoding, GenerateBody, LoadBody, to_origin, to_request
 from adapters.mflux_server.shapes import Done, Drawing, ImageQuery, Listed, Loaded, Submitted, Task, TaskQuery, Waiting
 from engine.protocol import Generate
-from gateway.errors import InvalidRequest, JobNotFound
+from gateway.errors import InvalidRequest, JobNotFound, StorageFault
 from gateway.images import encode
 from gateway.job import Job, State
 from gateway.openapi import Operation
@@ -80,11 +80,12 @@ async def image(request: Request) -> Response:
     if task is None or task.state in (State.QUEUED, State.RUNNING):
         return empty(404)
     raise_for(task)
-    data, encoding = await png_of(request, task.images[0].file), Encoding.of_note(task.note)
+    data, encoding = await png_of(request, task.images[0]), Encoding.of_note(task.note)
     if not encoding.is_png:
         data = await asyncio.to_thread(encode, data, format="jpeg", quality=encoding.quality)
     if asked.delete:
-        await service.hide([task.id])
+        with suppress(StorageFault):  # the picture is what was asked for; it stays listed
+            await service.hide([task.id])
     if asked.base64:
         return Response(base64.b64encode(data), media_type="text/plain", headers=NO_STORE)
     return Response(data, media_type=encoding.media_type, headers=NO_STORE)
@@ -92,8 +93,12 @@ async def image(request: Request) -> Response:
 
 async def tasks(request: Request) -> Response:
     """GET tasks: a bare array, the oldest first."""
-    found = reversed(await _listed(request))
-    return shown([to_task(job, job.plan) for job in found if isinstance(job.plan, Generate)])
+    found = await _listed(request)
+
+    def answer() -> Response:
+        return shown([to_task(job, job.plan) for job in reversed(found) if isinstance(job.plan, Generate)])
+
+    return await asyncio.to_thread(answer)
 
 
 async def cancel(request: Request) -> Response:
@@ -102,21 +107,25 @@ async def cancel(request: Request) -> Response:
     task = await _own_task(request)
     if task is None:
         return empty(404)
-    await service.cancel(task.id)
-    await service.hide([task.id])
+    ended = await service.cancel(task.id, owner_of(request))
+    if service.is_stored(ended):  # else it is listed no more in any case
+        await service.hide([task.id])
     return empty(200)
 
 
 async def clear(request: Request) -> Response:
-    """GET clear: as cancel, for all tasks of this client."""
+    """GET clear: as cancel, for all tasks of this client; all are stopped before the first is hidden."""
     service = core_of(request).service
-    before = None
+    before, hidden = None, list[str]()
     while page := await _listed(request, before):
         for job in page:  # the newest first: none of them begins while the others are stopped
-            if isinstance(job.plan, Generate) and job.state in (State.QUEUED, State.RUNNING):
-                await service.cancel(job.id)
-        await service.hide([job.id for job in page])
+            is_live = isinstance(job.plan, Generate) and job.state in (State.QUEUED, State.RUNNING)
+            ended = await service.cancel(job.id, owner_of(request)) if is_live else job
+            if service.is_stored(ended):
+                hidden.append(job.id)
         before = page[-1].number
+    if hidden:
+        await service.hide(hidden)
     return empty(200)
 
 
@@ -168,6 +177,13 @@ ROUTES = (
     _get(f"{PREFIX}/ps", ps),
     Route(f"{PREFIX}/load", load, methods=["POST"]),
 )
+
+CHANGING = tuple(
+    route.path
+    for route in ROUTES
+    if route.methods is not None and "GET" in route.methods and "HEAD" not in route.methods
+)
+"""Where a GET changes something."""
 
 ONCE = ("Idempotency-Key",)
 UNKNOWN = {404: "There is no such task, or it was fetched or cancelled."}

@@ -75,7 +75,7 @@ class Task(TypedDict):
     format: str
     quality: int
     priority: bool
-    init_image: None
+    init_image: str | None
     start_time: float
     compute_time: NotRequired[float]
     end_time: NotRequired[float]

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import assert_never
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from adapters.base import core_of
+from adapters.base import core_of, error_response
 from adapters.native.shapes import (
     AdjustmentShown,
     Brief,
@@ -26,10 +26,11 @@ from adapters.native.shapes import (
     Status,
 )
 from adapters.native.shapes import Priority as PriorityName
-from engine.protocol import Download, Generate, Load, ModelDownloading, Ocr, PageRead, Upscale
-from gateway.errors import GatewayError
+from engine.protocol import Download, Generate, ImageDone, Load, ModelDownloading, Ocr, PageRead, Upscale
+from gateway.errors import GatewayError, PictureDamaged, StorageFault
 from gateway.forecast import Forecast
 from gateway.job import Job, Plans, Priority, Progress, State
+from gateway.pictures import Note
 from gateway.request import Adjustment
 
 PREFIX = "/api/v1"
@@ -164,16 +165,26 @@ async def to_result(request: Request, job: Job) -> Result:
     if isinstance(job.plan, Ocr):
         return {"text": job.text, "pages": [to_page(job.plan, page) for page in job.pages]}
     read = core_of(request).pictures.read
+    damaged: list[int] = []
 
-    def encoded() -> list[str | None]:
-        pngs = (read(image.file) for image in job.images)
-        return [base64.b64encode(png).decode() if png else None for png in pngs]
+    def encoded(done: ImageDone) -> str | None:
+        try:
+            png = read(done.file, Note.of(done))
+        except PictureDamaged:
+            damaged.append(done.image)
+            return None
+        except StorageFault:  # the rest of the job can be told
+            return None
+        return base64.b64encode(png).decode() if png else None
 
-    return {
-        "images": await asyncio.to_thread(encoded),
+    result: Result = {
+        "images": await asyncio.to_thread(lambda: [encoded(done) for done in job.images]),
         "seeds": [image.seed for image in job.images],
         "drawn_px": [list(image.drawn_px) for image in job.images],
     }
+    if damaged:
+        result["damaged"] = damaged
+    return result
 
 
 def to_page(plan: Ocr, read: PageRead) -> PageShown:
@@ -189,7 +200,7 @@ def render_error(error: GatewayError) -> Response:
     """Source: the documentation's error format {error, code, details}."""
     details = {**error.details, **({"param": error.param} if error.param else {})}
     body: Problem = {"error": error.message, "code": error.code.upper(), "details": details}
-    return JSONResponse(body, status_code=error.status)
+    return error_response(body, error.status)
 
 
 def type_of(plan: Plans) -> JobType:

@@ -64,7 +64,7 @@ class PageData(Happened):
 
 
 class RequeuedData(Happened):
-    """The engine or the gateway stopped under it; it goes on where it was."""
+    """The engine or the gateway stopped under it, or a disk was at fault; it goes on where it was."""
 
     status: Literal["queued"]
     reason: str
@@ -121,9 +121,13 @@ class PositionData(AJob, ForecastShown):
 
 
 class SnapshotData(TypedDict):
-    """Your jobs that wait or run, when the stream begins."""
+    """Your jobs that wait or run, when the stream begins: those that run and the first 500.
+
+    `total` counts all, where some are left out.
+    """
 
     jobs: list[JobShown]
+    total: NotRequired[int]
 
 
 EVENTS: dict[str, Any] = {

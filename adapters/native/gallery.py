@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, owner_of, query
+from adapters.base import core_of, owner_of, query, share_of
 from adapters.native.answers import image_id, image_url, iso, type_of
 from adapters.native.jobs import service_of
 from adapters.native.pictures import own_picture, sent_picture
@@ -17,6 +17,7 @@ from adapters.native.shapes import Deleted, Images, PictureShown, Provenance
 from engine.protocol import ImageDone
 from gateway.errors import PictureGone
 from gateway.job import Job
+from gateway.pictures import Pictures
 from gateway.provenance import Drawing, drawing_in, drawing_of
 
 JOBS_AT_ONCE = 50
@@ -25,7 +26,7 @@ JOBS_AT_ONCE = 50
 async def images(request: Request) -> Response:
     """GET images: List your finished pictures, the newest first, with how each was drawn; removed ones are left out."""
     asked = query(ImagesQuery, request)
-    service, there = service_of(request), core_of(request).pictures.there
+    service, pictures = service_of(request), core_of(request).pictures
     shown: list[PictureShown] = []
     cursor = None if asked.cursor is None else int(asked.cursor)
     while True:
@@ -38,10 +39,14 @@ async def images(request: Request) -> Response:
             limit=JOBS_AT_ONCE,
             before=cursor,
         )
-        kept = await asyncio.to_thread(there, [done.file for job in page for done in job.images])
+        kept, damaged = await asyncio.to_thread(_looked_at, pictures, [done for job in page for done in job.images])
         for job in page:
             cursor = job.number
-            shown += [to_picture(job, done) for done in reversed(job.images) if done.file in kept]
+            shown += [
+                to_picture(job, done, is_damaged=done.file in damaged)
+                for done in reversed(job.images)
+                if done.file in kept
+            ]
             if len(shown) >= asked.limit:
                 break
         if len(shown) >= asked.limit or len(page) < JOBS_AT_ONCE:
@@ -51,7 +56,12 @@ async def images(request: Request) -> Response:
     return JSONResponse(answer)
 
 
-def to_picture(job: Job, done: ImageDone) -> PictureShown:
+def _looked_at(pictures: Pictures, done: list[ImageDone]) -> tuple[set[str], set[str]]:
+    """The files that are there, and those that are damaged. Blocks."""
+    return pictures.there([one.file for one in done]), pictures.damaged(done)
+
+
+def to_picture(job: Job, done: ImageDone, *, is_damaged: bool) -> PictureShown:
     at = next((event.at for event in job.events if event.fact == done), job.created_at)
     return {
         "id": image_id(job.id, done.image),
@@ -66,6 +76,7 @@ def to_picture(job: Job, done: ImageDone) -> PictureShown:
         "height": done.height_px,
         "seconds": round(done.seconds, 3),
         "created_at": iso(at),
+        "damaged": is_damaged,
         "drawing": to_drawing(drawing_of(job.plan, done.seed)),
     }
 
@@ -88,6 +99,6 @@ async def delete(request: Request) -> Response:
 
 async def drawing(request: Request) -> Response:
     """POST images/drawing: Read from a picture's file how this gateway drew it; the file is not kept."""
-    found = await asyncio.to_thread(drawing_in, await sent_picture(request))
+    found = await core_of(request).files.read(share_of(request), drawing_in, await sent_picture(request))
     answer: Provenance = {"drawing": to_drawing(found)}
     return JSONResponse(answer)

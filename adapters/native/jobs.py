@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import check_operator, core_of, idempotency_key, owner_of, parse, query
+from adapters.base import core_of, idempotency_key, owner_of, parse, query
 from adapters.native.answers import STATUS, to_job, to_result
 from adapters.native.request import NAMES, GenerateBody, JobQuery, JobsQuery, MoveBody, to_origin, to_request
 from adapters.native.shapes import Ended, Jobs, JobShown, Submitted
@@ -18,6 +18,8 @@ from gateway.job import Job
 from gateway.service import JobService
 
 IGNORED_MOST = 20
+SLICE = 50
+"""Jobs shown between two looks of the loop at others."""
 
 
 def service_of(request: Request) -> JobService:
@@ -67,12 +69,16 @@ async def jobs(request: Request) -> Response:
         limit=asked.limit + 1,
         before=None if asked.cursor is None else int(asked.cursor),
     )
-    page = found[: asked.limit]
+    page, answers = found[: asked.limit], []
+    for n, job in enumerate(page, 1):
+        answers.append(await shown(request, job))
+        if n % SLICE == 0:
+            await asyncio.sleep(0)
     answer: Jobs = {
-        "jobs": [await shown(request, job) for job in page],
+        "jobs": answers,
         "next_cursor": str(page[-1].number) if len(found) > len(page) else None,
     }
-    return JSONResponse(answer)
+    return await asyncio.to_thread(JSONResponse, answer)
 
 
 async def job(request: Request) -> Response:
@@ -88,12 +94,14 @@ async def job(request: Request) -> Response:
 async def cancel(request: Request) -> Response:
     """DELETE jobs/{id}: Stop a job; answers once it has ended, and says how."""
     own = await own_job(request)
-    if own.owner != owner_of(request):
-        check_operator(request, "This key may not stop a download that others wait for.")
-    ended = await asyncio.shield(service_of(request).cancel(own.id))
+    service = service_of(request)
+    ended = await asyncio.shield(service.cancel(own.id, owner_of(request)))
     assert ended.state is not None
     answer: Ended = {"status": STATUS[ended.state], "job_id": ended.id}
-    return JSONResponse(answer)
+    if service.is_stored(ended):
+        return JSONResponse(answer)
+    answer["stored"] = False
+    return JSONResponse(answer, 202)
 
 
 async def retry(request: Request) -> Response:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of
+from adapters.base import core_of, share_of
 from adapters.native.answers import PREFIX
 from adapters.native.model_shapes import LoraDetail, Loras, LoraShown
 from gateway.errors import InvalidRequest, LoraNotFound, NotFound
@@ -26,7 +24,7 @@ async def loras(request: Request) -> Response:
         calls = library.calls()
         return [shown(library, lora, calls.get(lora.name, []), read=False) for lora in library.all()]
 
-    answer: Loras = {"loras": await asyncio.to_thread(rows)}
+    answer: Loras = {"loras": await library.off_loop(rows)}
     return JSONResponse(answer)
 
 
@@ -36,19 +34,19 @@ async def lora(request: Request) -> Response:
 
     def detail() -> LoraDetail:
         row = shown(library, found, library.calls().get(found.name, []), read=True)
-        return {**row, "description": found.notes.description, "metadata": found.notes.told}
+        return {**row, "description": found.notes.description, "metadata": dict(found.notes.told)}
 
-    return JSONResponse(await asyncio.to_thread(detail))
+    return JSONResponse(await core_of(request).files.run(share_of(request), detail))
 
 
 async def preview(request: Request) -> Response:
     """GET loras/{name}/preview: Fetch the picture that lies beside a LoRA, as PNG."""
     found = await _found(request)
-    data = await asyncio.to_thread(_preview_bytes, found)
+    data = await core_of(request).files.run(share_of(request), _preview_bytes, found)
     if data is None:
         raise NotFound("There is no picture of this LoRA.")
     try:
-        png = await checked_picture(data, core_of(request).decoder)
+        png = await checked_picture(data, core_of(request).decoder, share=share_of(request))
     except InvalidRequest:
         raise NotFound("The picture of this LoRA cannot be read.") from None
     return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
@@ -56,7 +54,8 @@ async def preview(request: Request) -> Response:
 
 async def _found(request: Request) -> LoraFile:
     """Raises: LoraNotFound."""
-    found = await asyncio.to_thread(core_of(request).library.loras.find, request.path_params["name"])
+    library = core_of(request).library.loras
+    found = await library.off_loop(library.find, request.path_params["name"])
     if found is None:
         raise LoraNotFound
     return found

@@ -9,7 +9,7 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import check_operator, core_of, idempotency_key, owner_of
+from adapters.base import core_of, idempotency_key, owner_of
 from adapters.native.answers import to_bytes
 from adapters.native.jobs import shown
 from adapters.native.model_shapes import (
@@ -160,18 +160,16 @@ async def pull(request: Request) -> Response:
 
     The job ends at once where the model is here; DELETE of the job stops it, and what has come is kept for the next.
     """
-    check_operator(request, "This key may not download models.")
     core = core_of(request)
     origin = Origin(owner=owner_of(request), protocol="native", attached=False)
-    job = await core.service.pull(request.path_params["model_id"], origin)
+    job = await core.service.models.pull(request.path_params["model_id"], origin)
     return JSONResponse(await shown(request, job))
 
 
 async def remove(request: Request) -> Response:
     """DELETE models/{id}: Remove the weights that this gateway downloaded; 409 while the model is in use."""
-    check_operator(request, "This key may not remove models.")
     name = request.path_params["model_id"]
-    await core_of(request).service.remove_model(name)
+    await core_of(request).service.models.remove(name, owner_of(request))
     answer: Removed = {"model": name, "removed": True}
     return JSONResponse(answer)
 
@@ -187,24 +185,17 @@ async def load(request: Request) -> Response:
 
 async def unload(request: Request) -> Response:
     """POST models/{id}/unload: Give a model's memory back once no job uses it; the next one loads it again."""
-    core = core_of(request)
     name = request.path_params["model_id"]
-    was_loaded = core.service.engine.loaded_model == core.library.find(name).name
-    if was_loaded:
-        await core.service.unload()
+    was_loaded = await core_of(request).service.models.unload(owner_of(request), name)
     answer: Unloaded = {"model": name, "unloaded": was_loaded}
     return JSONResponse(answer)
 
 
 async def clear_quarantine(request: Request) -> Response:
     """DELETE models/{id}/quarantine: Trust a model again that was set aside for stopping the engine while it loaded."""
-    check_operator(request, "This key may not clear a model that was set aside.")
-    core = core_of(request)
     name = request.path_params["model_id"]
-    answer: Cleared = {
-        "model": name,
-        "cleared": await core.service.house.clear(core.library.folder(core.library.find(name))),
-    }
+    cleared = await core_of(request).service.models.clear_quarantine(name, owner_of(request))
+    answer: Cleared = {"model": name, "cleared": cleared}
     return JSONResponse(answer)
 
 

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, parse, png_of, query
+from adapters.base import core_of, owner_of, parse, png_of, query, share_of
 from adapters.native.answers import image_id, iso
 from adapters.native.jobs import own_job, service_of
 from adapters.native.request import UPLOAD, PictureQuery, UploadBody
@@ -66,7 +66,7 @@ async def _image(request: Request, job_id: str, index: int) -> Response:
     }
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
-    data = await png_of(request, own.images[index].file)
+    data = await png_of(request, own.images[index])
     if asked.format != "png" or asked.max_px is not None:
         data = await asyncio.to_thread(_as_asked, data, asked)
     return Response(data, media_type=f"image/{asked.format}", headers=headers)
@@ -92,12 +92,12 @@ async def preview(request: Request) -> Response:
 
 
 async def uploaded(request: Request) -> Response:
-    """GET uploads/{id}: Fetch an input picture, as long as it is kept."""
+    """GET uploads/{id}: Fetch an input picture of yours, as long as it is kept."""
     name = request.path_params["upload_id"]
     if not UPLOAD.fullmatch(name):
         raise NotFound("There is no such upload, or it has expired.")
     try:
-        data = await service_of(request).input_picture(name)
+        data = await service_of(request).input_picture(name, owner_of(request))
     except KeyError:
         raise NotFound("There is no such upload, or it has expired.") from None
     return Response(data, media_type="image/png", headers=PRIVATE)
@@ -105,10 +105,10 @@ async def uploaded(request: Request) -> Response:
 
 async def upload(request: Request) -> Response:
     """POST uploads: Store a picture for requests to come, as JSON or as a form."""
-    core = core_of(request)
-    png = await checked_picture(await sent_picture(request), core.decoder, "image")
+    core, share = core_of(request), share_of(request)
+    png = await checked_picture(await sent_picture(request), core.decoder, "image", share)
     answer: Uploaded = {
-        "id": await core.service.keep_input(png),
+        "id": await core.service.keep_input(png, share),
         "width": int.from_bytes(png[16:20]),
         "height": int.from_bytes(png[20:24]),
         "bytes": len(png),
@@ -121,9 +121,9 @@ async def sent_picture(request: Request) -> bytes:
     """The file of an upload, in either spelling. Raises: InvalidRequest, RemoteImagesDisabled."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         body = await parse(UploadBody, request)
-        return await asyncio.to_thread(base64_picture, body.image, "image")
+        return await core_of(request).files.read(share_of(request), base64_picture, body.image, "image")
     try:
-        form = await request.form(max_files=1, max_fields=8)
+        form = await request.form(max_files=1, max_fields=8, max_part_size=64 * 1024)
     except HTTPException as error:  # starlette's own words; ours, so that no 404 is made of it
         raise InvalidRequest(str(error.detail)) from None
     try:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import check_operator, owner_of
+from adapters.base import owner_of, query
 from adapters.native.answers import to_brief, to_progress
 from adapters.native.jobs import service_of
+from adapters.native.request import QueueQuery
 from adapters.native.shapes import Active, Paused, Queue, Waiting
 from engine.protocol import LANES
 
-SHOWN_MOST = 1000
+SLICE = 50
+"""Jobs shown between two looks of the loop at others."""
 
 
 async def queue(request: Request) -> Response:
-    """GET queue: Show your own jobs by name, everybody's by count."""
+    """GET queue: Show your own jobs by name, a page of them, everybody's by count."""
+    asked = query(QueueQuery, request)
     service, owner = service_of(request), owner_of(request)
     running = service.running()
     progress = service.progress(running.id) if running else None
@@ -25,7 +30,10 @@ async def queue(request: Request) -> Response:
         if (forecast := service.forecast(running)) is not None:
             active["eta_seconds"] = round(forecast.expected_s, 2)
     queued: list[Waiting] = []
-    for job in await service.queue.waiting(owner=owner, limit=SHOWN_MOST):
+    waiting = await service.queue.waiting(owner=owner, limit=asked.limit, offset=asked.offset)
+    for n, job in enumerate(waiting, 1):
+        if n % SLICE == 0:
+            await asyncio.sleep(0)
         if (position := await service.queue.position(job.id)) is not None:
             forecast = service.forecast(job)
             eta_s = None if forecast is None else round(forecast.expected_s, 2)
@@ -37,7 +45,7 @@ async def queue(request: Request) -> Response:
         "pending_count": sum(service.queue.depth(lane) for lane in LANES),
         "paused": service.queue.paused,
     }
-    return JSONResponse(answer)
+    return await asyncio.to_thread(JSONResponse, answer)
 
 
 async def pause(request: Request) -> Response:
@@ -51,8 +59,7 @@ async def resume(request: Request) -> Response:
 
 
 async def _paused(request: Request, paused: bool) -> Response:
-    check_operator(request, "This key may not stop everybody's queue.")
-    service = service_of(request)
-    await (service.queue.pause() if paused else service.queue.resume())
+    service, owner = service_of(request), owner_of(request)
+    await (service.queue.pause(owner) if paused else service.queue.resume(owner))
     answer: Paused = {"paused": service.queue.paused}
     return JSONResponse(answer)

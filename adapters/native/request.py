@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
-from adapters.base import check_operator, core_of, idempotency_key, input_picture, owner_of
+from adapters.base import core_of, idempotency_key, input_picture, owner_of, share_of
 from adapters.native.answers import ALSO_CALLED, STATUS
 from adapters.native.shapes import Priority as PriorityName
 from engine.protocol import Control, Lora
@@ -19,6 +19,7 @@ from gateway.request import GenerationRequest
 from gateway.service import Origin
 
 PREVIEWS = 4
+QUEUE_MAX = 1000
 PAGE_MAX = 500
 UPLOAD = re.compile(r"[0-9a-f]{64}")
 NAMES = {"width_px": "width", "height_px": "height", "count": "num_images", "denoise": "image_strength"} | {
@@ -125,11 +126,23 @@ class JobQuery(Said):
     """Whether `result` is there, with the pictures as base64."""
 
 
+class QueueQuery(Said):
+    """GET queue."""
+
+    limit: Annotated[int, Field(ge=1, le=QUEUE_MAX)] = QUEUE_MAX
+    offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """So many of your waiting jobs are left out, those in front."""
+
+
 class EventsQuery(Said):
     """GET events."""
 
     ticket: Annotated[str, Field(min_length=1)] | None = None
     """Of POST tickets, instead of a key."""
+    last_event_id: Annotated[str, Field(max_length=255)] | None = Field(
+        None, validation_alias=AliasChoices("lastEventId", "last_event_id")
+    )
+    """As the Last-Event-ID header, which goes before it. Source: event-source-polyfill sends it so."""
 
 
 class StreamQuery(JobQuery, EventsQuery):
@@ -229,9 +242,9 @@ async def _picture(request: Request, text: str, param: str) -> str:
 
 
 async def kept_upload(request: Request, text: str, param: str) -> str:
-    """The name of a picture that was uploaded. Raises: InvalidRequest."""
+    """The name of a picture that its owner uploaded. Raises: InvalidRequest."""
     try:
-        return await core_of(request).service.kept_picture(text)
+        return await core_of(request).service.kept_picture(text, share_of(request))
     except KeyError:
         raise InvalidRequest("There is no such upload, or it has expired.", param=param) from None
 
@@ -254,14 +267,11 @@ def _loras(body: GenerateBody) -> tuple[Lora, ...]:
 
 
 def to_origin(body: GenerateBody, request: Request) -> Origin:
-    """Raises: Forbidden for a raised priority where keys divide the users."""
     return origin_at(body.priority, request)
 
 
 def origin_at(priority: PriorityName, request: Request) -> Origin:
-    """Raises: Forbidden for a raised priority where keys divide the users."""
-    if priority == "high":
-        check_operator(request, "This key may not raise its priority.", "priority")
+    """Raises: InvalidRequest."""
     return Origin(
         owner=owner_of(request),
         protocol="native",

@@ -20,6 +20,7 @@ from adapters.native.request import (
     JobsQuery,
     MoveBody,
     PictureQuery,
+    QueueQuery,
     StreamQuery,
     TicketBody,
     UploadBody,
@@ -46,10 +47,12 @@ from gateway.openapi import Operation
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 PICTURES = ("image/png", "image/jpeg", "image/webp")
+UNSTORED = {202: "It has stopped, and the disk does not take that yet; a restart before it does runs it again."}
 UNCHANGED = {304: "The client has it already."}
 PICTURE = Operation(query=PictureQuery, headers=("If-None-Match",), media=PICTURES, also=UNCHANGED)
 RESUMED = ("Last-Event-ID",)
 ONCE = ("Idempotency-Key",)
+CLIENT = ("X-Client-Id",)
 
 TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
     ("POST", "/generate", jobs.generate, Operation(body=GenerateBody, answer=Submitted, headers=ONCE)),
@@ -61,7 +64,7 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
     ),
     ("GET", "/jobs", jobs.jobs, Operation(query=JobsQuery, answer=Jobs)),
     ("GET", "/jobs/{job_id}", jobs.job, Operation(query=JobQuery, answer=JobShown)),
-    ("DELETE", "/jobs/{job_id}", jobs.cancel, Operation(answer=Ended)),
+    ("DELETE", "/jobs/{job_id}", jobs.cancel, Operation(answer=Ended, also=UNSTORED)),
     (
         "GET",
         "/jobs/{job_id}/stream",
@@ -84,10 +87,15 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
         Operation(headers=("If-None-Match",), media=("image/jpeg",), also={204: "There is none now.", **UNCHANGED}),
     ),
     ("GET", "/images", gallery.images, Operation(query=ImagesQuery, answer=Images)),
-    ("POST", "/images/drawing", gallery.drawing, Operation(body=UploadBody, form=UploadForm, answer=Provenance)),
+    (
+        "POST",
+        "/images/drawing",
+        gallery.drawing,
+        Operation(body=UploadBody, form=UploadForm, answer=Provenance, headers=CLIENT),
+    ),
     ("GET", "/images/{image_id}", pictures.image, PICTURE),
     ("DELETE", "/images/{image_id}", gallery.delete, Operation(answer=Deleted)),
-    ("POST", "/uploads", pictures.upload, Operation(body=UploadBody, form=UploadForm, answer=Uploaded)),
+    ("POST", "/uploads", pictures.upload, Operation(body=UploadBody, form=UploadForm, answer=Uploaded, headers=CLIENT)),
     ("GET", "/uploads/{upload_id}", pictures.uploaded, Operation(media=("image/png",))),
     ("GET", "/models", models.models, Operation(answer=Models)),
     ("GET", "/models/{model_id:path}/status", models.model_status, Operation(answer=ModelStatus)),
@@ -99,7 +107,7 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
     ("GET", "/loras", loras.loras, Operation(answer=Loras)),
     ("GET", "/loras/{name:path}/preview", loras.preview, Operation(media=("image/png",))),
     ("GET", "/loras/{name:path}", loras.lora, Operation(answer=LoraDetail)),
-    ("GET", "/queue", queue.queue, Operation(answer=Queue)),
+    ("GET", "/queue", queue.queue, Operation(query=QueueQuery, answer=Queue)),
     ("POST", "/queue/pause", queue.pause, Operation(answer=Paused)),
     ("POST", "/queue/resume", queue.resume, Operation(answer=Paused)),
     (

@@ -81,9 +81,13 @@ class PageShown(TypedDict):
 
 
 class Result(TypedDict, total=False):
-    """Pictures as base64 PNG with their seeds, null where one was removed since; or text with its pages."""
+    """Pictures as base64 PNG with their seeds, null where one was removed since; or text with its pages.
+
+    `damaged` numbers those whose files are not what was written: they are null, too, and `retry` draws them again.
+    """
 
     images: list[str | None]
+    damaged: list[int]
     seeds: list[int]
     drawn_px: list[list[int]]
     text: str
@@ -149,10 +153,15 @@ class Jobs(TypedDict):
 
 
 class Ended(TypedDict):
-    """How a job ended that was to be cancelled: it may have been done before."""
+    """How a job ended that was to be cancelled: it may have been done before.
+
+    `stored` is false, under a 202, where the work has stopped and the disk does not take it yet: it will be stored as
+    soon as it can, and a restart before that runs the job again.
+    """
 
     status: Status
     job_id: str
+    stored: NotRequired[Literal[False]]
 
 
 class Ticket(TypedDict):
@@ -177,7 +186,8 @@ class Uploaded(TypedDict):
 class PictureShown(TypedDict):
     """A finished picture. `drawing` says how it was drawn, in the words of `POST generate`; null where
     a picture was enlarged that did not say. `image_strength`, `init_image`, `mask`, `reference_images`, `control`,
-    `negative_prompt`, `loras` and `enlarged` are there where they count.
+    `negative_prompt`, `loras` and `enlarged` are there where they count. `damaged`: its file is not what was
+    written; it is not served, and `retry` of its job draws it again.
     """
 
     id: str
@@ -192,6 +202,7 @@ class PictureShown(TypedDict):
     height: int
     seconds: float
     created_at: str
+    damaged: bool
     drawing: Drawing | None
 
 

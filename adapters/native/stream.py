@@ -82,7 +82,7 @@ async def stream(request: Request) -> Response:
     """
     asked = query(StreamQuery, request)
     own = await own_job(request)
-    after = last_seq(request, own.id)
+    after = last_seq(last_event_id(request, asked), own.id)
     if own.state is not None and own.state.terminal and after >= own.seq:
         return Response(status_code=204)
     with core_of(request).streams(owner_of(request)):  # refused before the stream begins, counted while it lasts
@@ -113,8 +113,7 @@ async def events(request: Request) -> Response:
 
     It opens with a `snapshot` of what waits and runs; with a Last-Event-ID it goes on after that event, without one.
     """
-    query(EventsQuery, request)
-    last = request.headers.get("last-event-id", "")
+    last = last_event_id(request, query(EventsQuery, request))
     after = int(last) if last.isascii() and last.isdigit() and len(last) < 17 else None
     with core_of(request).streams(owner_of(request)):
         return event_stream(request, all_frames(request, after))
@@ -130,12 +129,17 @@ async def all_frames(request: Request, after: int | None) -> AsyncGenerator[byte
             async for event in found:
                 match event:
                     case Snapshot():
-                        yield frame(event.number, body("snapshot", to_snapshot(event)))
+                        yield frame(event.number, await asyncio.to_thread(snapshot_body, event))
                     case JobEvent():
                         yield frame(event.number, ready.of(event))
                     case ProgressEvent() | PlaceEvent():
                         yield ready.of(event)
     yield body("shutdown", {})
+
+
+def snapshot_body(snapshot: Snapshot) -> bytes:
+    """Takes some ten milliseconds for a long queue."""
+    return body("snapshot", to_snapshot(snapshot))
 
 
 def to_snapshot(snapshot: Snapshot) -> SnapshotData:
@@ -146,10 +150,16 @@ def to_snapshot(snapshot: Snapshot) -> SnapshotData:
         place = places.get(job.id)
         position = 0 if job.state is State.RUNNING else place.position if place else None
         jobs.append(to_job(job, position, progress.get(job.id), place.forecast if place else None))
-    return {"jobs": jobs}
+    left_out = snapshot.count > len(jobs)
+    return {"jobs": jobs, "total": snapshot.count} if left_out else {"jobs": jobs}
 
 
-def last_seq(request: Request, job_id: str) -> int:
-    """Source: the Last-Event-ID header, `<job>:<seq>`; anything else begins at the beginning."""
-    owner, _, seq = request.headers.get("last-event-id", "").rpartition(":")
+def last_event_id(request: Request, query: EventsQuery) -> str:
+    """The id after which a stream goes on, empty for none: of the header, else of the query."""
+    return request.headers.get("last-event-id") or query.last_event_id or ""
+
+
+def last_seq(event_id: str, job_id: str) -> int:
+    """The number in `<job>:<seq>`; anything else begins at the beginning."""
+    owner, _, seq = event_id.rpartition(":")
     return int(seq) if owner == job_id and seq.isascii() and seq.isdigit() and len(seq) < 10 else 0

@@ -8,7 +8,7 @@ import time
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, is_operator, owner_of
+from adapters.base import core_of, owner_of
 from adapters.native.answers import STATUS
 from adapters.native.shapes import DamagedRecords, EngineShown, Health, MemoryShown, Stats, System
 from gateway import __version__
@@ -78,9 +78,8 @@ async def stats(request: Request) -> Response:
 
 
 async def to_damaged(request: Request) -> DamagedRecords:
-    found = await core_of(request).service.damaged()
-    sees_all, owner = is_operator(request), owner_of(request)
-    return {"count": len(found), "ids": [record.name for record in found if sees_all or record.owner == owner][:NAMED]}
+    count, names = await core_of(request).service.damaged(owner_of(request))
+    return {"count": count, "ids": names[:NAMED]}
 
 
 def rounded(ratio: float | None) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, parse, png_of, validated
+from adapters.base import core_of, owner_of, parse, png_of, share_of, validated
 from adapters.native.jobs import IGNORED_MOST, own_names, service_of, shown
 from adapters.native.pictures import IMAGE_ID, own_picture
 from adapters.native.request import UPLOAD, Said, kept_upload, origin_at
@@ -24,7 +23,7 @@ from gateway.provenance import Drawing, drawing_in, drawing_of
 from gateway.upscale import UpscaleRequest, is_video
 
 NO_VIDEO = "Videos cannot be upscaled here; send one picture."
-FORM_FIELDS = 16
+FORM_FIELDS, FIELD_BYTES = 16, 64 * 1024
 
 
 class UpscaleFields(Said):
@@ -73,9 +72,10 @@ async def upscale(request: Request) -> Response:
         raise InvalidRequest(NO_VIDEO, param="video")
     if is_video(image):
         raise InvalidRequest(NO_VIDEO, param="image")
-    png = await checked_picture(image, core_of(request).decoder, "image")
+    core, share = core_of(request), share_of(request)
+    png = await checked_picture(image, core.decoder, "image", share)
     wanted = UpscaleRequest(
-        image=await service_of(request).keep_input(png),
+        image=await core.service.keep_input(png, share),
         from_width_px=int.from_bytes(png[16:20]),
         from_height_px=int.from_bytes(png[20:24]),
         model=asked.model,
@@ -84,7 +84,7 @@ async def upscale(request: Request) -> Response:
         height_px=asked.height,
         softness=asked.softness,
         seed=asked.seed,
-        drawn=drawn or await asyncio.to_thread(drawing_in, image),
+        drawn=drawn or await core.files.read(share, drawing_in, image),
     )
     with own_names():
         job = await service_of(request).submit_upscale(wanted, origin_at(asked.priority, request))
@@ -99,12 +99,14 @@ async def _named(request: Request, text: str) -> tuple[bytes, Drawing | None]:
     Raises: InvalidRequest, NotFound.
     """
     if UPLOAD.fullmatch(text):
-        return await service_of(request).input_picture(await kept_upload(request, text, "image")), None
+        return await service_of(request).input_picture(
+            await kept_upload(request, text, "image"), owner_of(request)
+        ), None
     if IMAGE_ID.fullmatch(text):
         own, index = await own_picture(request, text)
         done = own.images[index]
-        return await png_of(request, done.file), drawing_of(own.plan, done.seed)
-    return await asyncio.to_thread(_decoded, text), None
+        return await png_of(request, done), drawing_of(own.plan, done.seed)
+    return await core_of(request).files.read(share_of(request), _decoded, text), None
 
 
 def _decoded(text: str) -> bytes:
@@ -115,7 +117,7 @@ def _decoded(text: str) -> bytes:
 
 async def _form(request: Request) -> tuple[UpscaleFields, bytes]:
     try:
-        form = await request.form(max_files=1, max_fields=FORM_FIELDS)
+        form = await request.form(max_files=1, max_fields=FORM_FIELDS, max_part_size=FIELD_BYTES)
     except HTTPException as error:
         raise InvalidRequest(str(error.detail)) from None
     try:

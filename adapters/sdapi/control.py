@@ -18,14 +18,16 @@ from adapters.base import core_of
 from adapters.sdapi.fit import on_background, resized, size_of
 from adapters.sdapi.lenient import Bool, Float, Ignored, Str
 from adapters.sdapi.payloads import Img2Img, Payload, Txt2Img
-from adapters.sdapi.request import dropped, first_size, without_hash
+from adapters.sdapi.request import dropped, first_size
 from adapters.sdapi.routing import get
+from adapters.sdapi.tags import without_hash
 from engine.catalog import ModelSpec
 from engine.protocol import Control
 from gateway.core import Core
 from gateway.errors import InvalidRequest
 from gateway.images import base64_picture, checked_picture, opened, to_png
 from gateway.request import Adjustment
+from gateway.turns import ANYBODY, Share
 
 PREFIX = "/controlnet"
 API_VERSION = 2
@@ -94,7 +96,9 @@ def unit_of(scripts: dict[str, Any]) -> Unit | None:
     return units[0] if units else None
 
 
-async def controlled(core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec) -> Controlled | None:
+async def controlled(
+    core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec, share: Share = ANYBODY
+) -> Controlled | None:
     """What the unit asks for, its picture stored; `spec` is the checkpoint. None where no unit is on.
 
     Raises: InvalidRequest, ModelNotFound.
@@ -118,12 +122,13 @@ async def controlled(core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec) -> C
     mode = RESIZE_MODES.get(unit.resize_mode.strip().lower())
     if mode is None:
         raise InvalidRequest("The ControlNet unit's resize_mode must be 0, 1 or 2.", param=PARAM)
-    png = await checked_picture(await asyncio.to_thread(base64_picture, text, PARAM), core.decoder, PARAM)
+    data = await core.files.read(share, base64_picture, text, PARAM)
+    png = await checked_picture(data, core.decoder, PARAM, share)
     size = size_of(*first_size(asked), core.settings.generation.limits)
-    fitted = await asyncio.to_thread(_fitted, png, size, mode)
+    fitted = await core.files.run(share, _fitted, png, size, mode)
     control = Control(
         kind=follows.control,
-        image=await core.service.keep_input(fitted),
+        image=await core.service.keep_input(fitted, share),
         is_map=module == READY,
         strength=unit.weight,
     )

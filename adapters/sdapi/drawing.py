@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.base import attached, core_of, png_of, raise_for
+from adapters.base import attached, core_of, let_go, png_of, raise_for, share_of
 from adapters.sdapi.control import controlled
-from adapters.sdapi.kept import kept
+from adapters.sdapi.kept import Chosen, chosen, kept
 from adapters.sdapi.loras import hashes
 from adapters.sdapi.options import accepted, look_of
 from adapters.sdapi.payloads import Img2Img, Txt2Img
@@ -25,6 +26,7 @@ from engine.protocol import Generate
 from gateway.core import Core
 from gateway.errors import InvalidRequest, ModelNotFound
 from gateway.job import State
+from gateway.request import Adjustment
 
 
 async def txt2img(request: Request) -> Response:
@@ -39,20 +41,24 @@ async def img2img(request: Request) -> Response:
 
 async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     """Raises: InvalidRequest, ModelNotFound, GenerationFailed, AsA1111."""
-    core = core_of(request)
+    core, share = core_of(request), share_of(request)
     generation = core.settings.generation
-    asked, left_out = completed(sent, lambda name: _knows(core, name))
-    styles = await asyncio.to_thread(styles_of, generation.styles_file)
+    asked: Txt2Img | Img2Img = sent
+    left_out: tuple[Adjustment, ...] = ()
+    if sent.infotext:
+        asked, left_out = await core.files.run(share, completed, sent, partial(_knows, core))
+    styles = await asyncio.to_thread(styles_of, generation.styles_file) if asked.styles else ()
     asked, unknown = styled(asked, styles)
     refuse(asked)
-    look = look_of(kept(core).options, asked.override_settings)
+    choice = chosen(request)
+    look = look_of(choice.options, asked.override_settings)
     with _client_names(asked):
-        spec = core.library.find(model_of(asked) or core.checkpoint)
-        followed = await controlled(core, asked, spec)
-        inputs = await inputs_of(core, asked, spec if followed is None else followed.spec, look)
+        spec = core.library.find(model_of(asked) or choice.checkpoint)
+        followed = await controlled(core, asked, spec, share)
+        inputs = await inputs_of(core, asked, spec if followed is None else followed.spec, look, share)
         translated = to_request(
             asked,
-            checkpoint=core.checkpoint,
+            checkpoint=choice.checkpoint,
             limits=generation.limits,
             previews=generation.previews and look.previews,
             inputs=inputs,
@@ -62,13 +68,15 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
             left_out = (*left_out, *followed.dropped)
             wanted = wanted.model_copy(update={"model": followed.spec.name, "control": followed.control})
         job = await core.service.submit(wanted, origin_of(request))
+    asked, sent = without_pictures(asked), without_pictures(sent)
+    let_go(request, vars(sent))
     if asked.force_task_id:
         kept(core).tasks.put(job.owner, asked.force_task_id, job.id)
     job = await attached(request, job)
     if job.state is State.FAILED:
         raise_for(job)
     if not asked.override_settings_restore_afterwards:
-        _keep_settings(core, asked)
+        _keep_settings(choice, asked)
     assert isinstance(job.plan, Generate)
     told = Told(
         asked,
@@ -78,15 +86,22 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
         sent=sent,
         look=look,
         overlay=inputs.overlay,
-        lora_hashes=await asyncio.to_thread(_hashes, core, job.plan),
+        lora_hashes=await core.files.run(share, _hashes, core, job.plan),
     )
     return await _told(request, told)
 
 
 async def _told(request: Request, told: Told) -> Response:
     """The pictures of an ended job; an interrupted one answers with those it has."""
-    pngs = [await png_of(request, image.file) for image in told.job.images] if told.asked.send_images else []
+    pngs = [await png_of(request, image) for image in told.job.images] if told.asked.send_images else []
     return Response(await asyncio.to_thread(to_body, told, pngs), media_type="application/json")
+
+
+def without_pictures(asked: Txt2Img | Img2Img) -> Txt2Img | Img2Img:
+    """Without the pictures that are stored by now and that the reply does not repeat."""
+    if isinstance(asked, Img2Img) and not asked.include_init_images:
+        return asked.model_copy(update={"init_images": [], "mask": None})
+    return asked
 
 
 def _knows(core: Core, name: str) -> bool:
@@ -99,11 +114,11 @@ def _hashes(core: Core, plan: Generate) -> Mapping[str, str]:
     return hashes((lora.name for lora in plan.loras), core.library.loras) if plan.loras else {}
 
 
-def _keep_settings(core: Core, asked: Txt2Img | Img2Img) -> None:
+def _keep_settings(choice: Chosen, asked: Txt2Img | Img2Img) -> None:
     """What `override_settings` set stays set. Source: A1111 1.10.1 `override_settings_restore_afterwards`."""
-    kept(core).options.update(accepted(asked.override_settings))
+    choice.options.update(accepted(asked.override_settings))
     if asked.override_settings.get("sd_model_checkpoint") and (name := model_of(asked)):
-        core.checkpoint = name
+        choice.checkpoint = name
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import attached, core_of, png_of, raise_for
+from adapters.base import attached, core_of, png_of, raise_for, share_of
 from adapters.sdapi.gif import is_gif
 from adapters.sdapi.lists import MODEL_UPSCALERS, NO_UPSCALER, UPSCALERS, upscaler_row
 from adapters.sdapi.payloads import ExtraBatch, Extras, ExtraSingle, Interrogate, PngInfo
@@ -57,10 +57,11 @@ async def extra_batch_images(request: Request) -> Response:
 async def _worked(request: Request, asked: Extras, text: str, param: str) -> tuple[tuple[int, str], str]:
     """Pixels and base64 of the result, and what was done. Raises: InvalidRequest, AsA1111."""
     how = enlargement_of(asked)
-    data = await asyncio.to_thread(base64_picture, text, param)
-    png = await checked_picture(data, core_of(request).decoder, param)
+    core, share = core_of(request), share_of(request)
+    data = await core.files.read(share, base64_picture, text, param)
+    png = await checked_picture(data, core.decoder, param, share)
     drawn = await _drawn(request, data, png, how) if how.first in MODEL_UPSCALERS else None
-    return await asyncio.to_thread(_enlarge, data, png, how, param, drawn)
+    return await core.files.run(share, _enlarge, data, png, how, param, drawn)
 
 
 async def _drawn(request: Request, data: bytes, png: bytes, how: Enlargement) -> bytes:
@@ -68,18 +69,19 @@ async def _drawn(request: Request, data: bytes, png: bytes, how: Enlargement) ->
 
     Raises: GatewayError.
     """
-    service, (width, height) = core_of(request).service, _size(png)
+    core, share = core_of(request), share_of(request)
+    service, (width, height) = core.service, _size(png)
     factor = how.factor_for(width, height)
     if factor < 1:
         raise InvalidRequest(f"{how.first} makes pictures larger, not smaller.", param="upscaling_resize")
     wanted = UpscaleRequest(
-        image=await service.keep_input(png),
+        image=await service.keep_input(png, share),
         from_width_px=width,
         from_height_px=height,
         model=MODEL_UPSCALERS[how.first],
         scale=factor,
         seed=0,
-        drawn=await asyncio.to_thread(drawing_in, data),
+        drawn=await core.files.read(share, drawing_in, data),
     )
     try:
         job = await service.submit_upscale(wanted, origin_of(request))
@@ -90,7 +92,7 @@ async def _drawn(request: Request, data: bytes, png: bytes, how: Enlargement) ->
     if job.state is not State.SUCCEEDED:
         raise_for(job)
         raise ClientGone
-    return await png_of(request, job.images[0].file)
+    return await png_of(request, job.images[0])
 
 
 def _size(png: bytes) -> tuple[int, int]:
@@ -156,10 +158,11 @@ async def upscalers(request: Request) -> Response:
 async def png_info(request: Request) -> Response:
     """What a picture says of how it was made."""
     asked = await body_of(PngInfo, request)
-    data = await asyncio.to_thread(base64_picture, asked.image.removeprefix(GIF_URL), "image")
+    core, share = core_of(request), share_of(request)
+    data = await core.files.read(share, base64_picture, asked.image.removeprefix(GIF_URL), "image")
     if not is_gif(data):
-        await checked_picture(data, core_of(request).decoder, "image")
-    return JSONResponse(await asyncio.to_thread(answer, data))
+        await checked_picture(data, core.decoder, "image", share)
+    return JSONResponse(await core.files.read(share, answer, data))
 
 
 async def interrogate(request: Request) -> Response:

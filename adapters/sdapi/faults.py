@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from adapters.base import error_response
 from adapters.sdapi.refusals import AsA1111, InitImageNotFound, NotImplementedHere
 from gateway.errors import (
     GatewayError,
@@ -36,11 +37,11 @@ def render_error(error: GatewayError) -> Response:
     """One error as A1111's clients expect it."""
     match error:
         case MethodNotAllowed():
-            return JSONResponse({"detail": "Method Not Allowed"}, 405)
+            return error_response({"detail": "Method Not Allowed"}, 405)
         case InvalidRequest() | UnsupportedMediaType():
             body = {"detail": _details(error), "error": error.message, "code": _code(error)}
             said = {"details": error.details} if isinstance(error, InsufficientMemory) else {}
-            return JSONResponse({**body, **said}, 422)
+            return error_response({**body, **said}, 422)
         case WrongKey():
             return _body(error, "HTTPException", "Incorrect username or password")
         case Unauthorized():
@@ -50,7 +51,7 @@ def render_error(error: GatewayError) -> Response:
         case AsA1111():
             return _body(error, error.exception, error.message)
         case NotFound(code="not_found"):
-            return JSONResponse({"detail": "Not Found"}, 404)
+            return error_response({"detail": "Not Found"}, 404)
         case _:
             return _body(error, error.message, error.message)
 
@@ -63,7 +64,7 @@ def _body(error: GatewayError, name: str, text: str) -> Response:
         details["suggestion"] = OOM_HINT
     if details:
         body["details"] = details
-    return JSONResponse(body, error.status)
+    return error_response(body, error.status)
 
 
 def _code(error: GatewayError) -> str:

@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gateway.file_text import whole
+
 MAX_CHARS = 256 * 1024
 NEGATIVE = "Negative prompt:"
 FEWEST_PAIRS = 3
 """With fewer, the last line belongs to the prompt."""
 
-_KEY = re.compile(r"\w[\w \-/]+")
+_KEY = re.compile(r"\w[\w \-/]++")
 _SIZE = re.compile(r"(\d{1,9})x(\d{1,9})")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"')
 
@@ -108,6 +110,6 @@ def _pairs(line: str) -> Iterator[tuple[str, str]]:
 
 def _unquoted(text: str) -> str:
     try:
-        return str(json.loads(text))
+        return whole(str(json.loads(text)))
     except ValueError:
         return text

@@ -8,36 +8,36 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import attached, core_of, raise_for
-from adapters.sdapi.kept import kept
+from adapters.base import attached, core_of, owner_of, raise_for
+from adapters.sdapi.kept import checkpoint_of, chosen
 from adapters.sdapi.lists import cmd_flags
 from adapters.sdapi.loras import lora_rows
 from adapters.sdapi.memory import memory
 from adapters.sdapi.options import accepted, checkpoint_rows, options_of
-from adapters.sdapi.payloads import Options
+from adapters.sdapi.payloads import OptionsBody
 from adapters.sdapi.refusals import AsA1111
-from adapters.sdapi.request import without_hash
-from adapters.sdapi.routing import body_of, checkpoint_of, get, origin_of, post
+from adapters.sdapi.routing import body_of, get, origin_of, post
 from adapters.sdapi.styles import styles_of
+from adapters.sdapi.tags import without_hash
 from gateway.errors import GatewayError, ModelNotFound, ModelNotOnDisk
 from gateway.job import State
 
 
 async def get_options(request: Request) -> Response:
     """The current checkpoint, what was set, and A1111's constants."""
-    return JSONResponse(options_of(checkpoint_of(request), kept(core_of(request)).options))
+    return JSONResponse(options_of(checkpoint_of(request), chosen(request).options))
 
 
 async def post_options(request: Request) -> Response:
-    """`sd_model_checkpoint` loads that model and makes it the default of /sdapi; what else can be set is set."""
-    asked = await body_of(Options, request)
+    """`sd_model_checkpoint` loads that model, for requests that name none; what else can be set is set."""
+    asked = await body_of(OptionsBody, request)
     wanted = asked.sd_model_checkpoint
     if wanted and without_hash(wanted) != checkpoint_of(request):
         try:
             await _load(request, without_hash(wanted))
         except (ModelNotFound, ModelNotOnDisk) as error:
             raise AsA1111("RuntimeError", error.message, code=error.code, details=error.details) from None
-    kept(core_of(request)).options.update(accepted(asked.model_extra or {}))
+    chosen(request).options.update(accepted(asked.model_extra or {}))
     return JSONResponse(None)
 
 
@@ -47,7 +47,7 @@ async def _load(request: Request, model: str) -> None:
     if job.state is not State.SUCCEEDED:
         raise_for(job)
         raise GatewayError("The model was not loaded.")
-    core.checkpoint = model
+    chosen(request).checkpoint = model
 
 
 async def reload_checkpoint(request: Request) -> Response:
@@ -58,7 +58,7 @@ async def reload_checkpoint(request: Request) -> Response:
 
 async def unload_checkpoint(request: Request) -> Response:
     """Frees the memory of whatever model is loaded, once nothing is drawn with it; the next picture loads its own."""
-    await core_of(request).service.unload()
+    await core_of(request).service.models.unload(owner_of(request))
     return JSONResponse({})
 
 
@@ -78,7 +78,7 @@ async def sd_models(request: Request) -> Response:
 
 async def loras(request: Request) -> Response:
     """The LoRAs of the library, by the names that prompts call them."""
-    return JSONResponse(await asyncio.to_thread(lora_rows, core_of(request).library.loras))
+    return JSONResponse(await core_of(request).library.loras.off_loop(lora_rows, core_of(request).library.loras))
 
 
 async def prompt_styles(request: Request) -> Response:

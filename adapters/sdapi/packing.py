@@ -11,6 +11,8 @@ from starlette.responses import Response
 LEAST_BYTES = 1000
 """Source: A1111 1.10.1 webui.py: GZipMiddleware, minimum_size."""
 THREAD_ABOVE_BYTES = 64 * 1024
+HEADER_CHARS = 1024
+"""Of Accept-Encoding that are looked at."""
 
 
 async def packed(request: Request, response: Response) -> Response:
@@ -27,7 +29,7 @@ async def packed(request: Request, response: Response) -> Response:
 
 def takes_gzip(header: str) -> bool:
     """Whether an Accept-Encoding header names gzip, and not with a weight of 0."""
-    for item in header.lower().split(","):
+    for item in header[:HEADER_CHARS].lower().split(","):
         name, _, weight = item.partition(";")
         if name.strip() == "gzip":
             return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")

@@ -133,7 +133,7 @@ class Img2Img(Generation):
     include_init_images: Bool = False
 
 
-class Options(Payload):
+class OptionsBody(Payload):
     """POST /options: any object. Source: A1111 1.10.1 modules/shared_options.py."""
 
     model_config = ConfigDict(extra="allow")

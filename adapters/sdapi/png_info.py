@@ -7,6 +7,7 @@ from typing import Any
 
 from adapters.sdapi.gif import comment, is_gif
 from adapters.sdapi.infotext import parse, with_defaults
+from gateway.file_text import whole
 from gateway.picture_text import USER_COMMENT, texts
 
 PNG_KEYWORD = "parameters"
@@ -24,7 +25,7 @@ def infotext_of(data: bytes) -> tuple[str, dict[str, str]]:
 
     Source: A1111 1.10.1 modules/images.py read_info_from_image.
     """
-    items = texts(data)
+    items = {whole(keyword): whole(text) for keyword, text in texts(data).items()}
     info = items.pop(PNG_KEYWORD, None)
     if (exif := items.pop(USER_COMMENT, None)) is not None:
         info = exif
@@ -50,4 +51,4 @@ def _novelai(items: dict[str, str]) -> str | None:
         negative = said["uc"]
     except (KeyError, ValueError, TypeError, RecursionError):
         return None
-    return f"{items.get('Description', '')}\nNegative prompt: {negative}\n{line}, Clip skip: 2, ENSD: 31337"
+    return whole(f"{items.get('Description', '')}\nNegative prompt: {negative}\n{line}, Clip skip: 2, ENSD: 31337")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
+from reprlib import repr as brief
 from typing import Literal
 
 from adapters.sdapi.options import CONSTANTS, accepted
 from adapters.sdapi.payloads import Generation, Img2Img, Txt2Img
 from adapters.sdapi.refusals import InitImageNotFound, no_such_upscaler
+from adapters.sdapi.tags import split_tags, without_hash
 from engine.protocol import Lora, MaskContent, Paste
 from gateway.errors import InvalidRequest, clip
 from gateway.request import Adjustment, GenerationRequest, Limits, SecondPassRequest
@@ -35,9 +34,6 @@ HR_UPSCALERS: Mapping[str, Literal["lanczos", "nearest"]] = {
 """A1111 resizes with Lanczos where the upscaler is None. Latent ones, its default, become Lanczos, too."""
 SAME = ("", "none", "use same sampler", "use same scheduler", "use same checkpoint")
 
-# Source: A1111 1.10.1 modules/extra_networks.py, re_extra_net
-_TAG = re.compile(r"<(\w+):([^>]+)>")
-_HASH = re.compile(r" \[[^\]]*\]$")
 _NOTHING = ("", "none")
 
 
@@ -187,11 +183,6 @@ def model_of(asked: Generation) -> str | None:
     return None
 
 
-def without_hash(title: str) -> str:
-    """A checkpoint title without the ` [hash]` that A1111 puts behind it."""
-    return _HASH.sub("", title)
-
-
 def count_of(asked: Generation) -> int:
     """How many pictures. Raises: InvalidRequest."""
     for name in ("batch_size", "n_iter", "num_images"):
@@ -206,32 +197,6 @@ def count_of(asked: Generation) -> int:
 def denoise_of(asked: Txt2Img | Img2Img) -> float:
     strength = asked.image_strength if isinstance(asked, Img2Img) else None
     return asked.denoising_strength if strength is None else strength
-
-
-def split_tags(prompt: str) -> tuple[str, tuple[Lora, ...]]:
-    """The prompt without `<kind:name:...>` tags, and the LoRAs among them.
-
-    Source: A1111 1.10.1: every such tag is removed, whatever its kind; extensions-builtin/Lora: name, strength for the
-    text encoder, strength for the rest, which is the one that counts here.
-    """
-    tags = [(match[1].lower(), match[2].split(":")) for match in _TAG.finditer(prompt)]
-    return _TAG.sub("", prompt), tuple(_lora(parts) for kind, parts in tags if kind in ("lora", "lyco"))
-
-
-def _lora(parts: list[str]) -> Lora:
-    places = [part.strip() for part in parts if "=" not in part]
-    named = dict(part.strip().split("=", 1) for part in parts if "=" in part)
-    for text in (named.get("unet"), *places[2:3], named.get("te"), *places[1:2]):
-        if text is not None and (scale := _number(text)) is not None:
-            return Lora(name=places[0] if places else "", scale=scale)
-    return Lora(name=places[0] if places else "")
-
-
-def _number(text: str) -> float | None:
-    with suppress(ValueError):
-        number = float(text)
-        return number if isfinite(number) else None
-    return None
 
 
 def _lora_files(asked: Generation) -> Iterator[Lora]:
@@ -323,7 +288,7 @@ def _ignored_settings(asked: Generation) -> Iterator[Adjustment]:
     for name, value in list(settings.items())[:32]:
         if name == "sd_model_checkpoint" or value is None or value == CONSTANTS.get(name) or name in can_be_set:
             continue
-        shown = value if isinstance(value, int | float) else clip(str(value))
+        shown = value if isinstance(value, int | float) else clip(value if isinstance(value, str) else brief(value))
         used = CONSTANTS.get(name)
         yield dropped(
             f"override_settings.{clip(name)}",

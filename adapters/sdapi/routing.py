@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.base import core_of, idempotency_key, owner_of, parse
+from adapters.base import idempotency_key, owner_of, parse
 from adapters.sdapi.packing import packed
 from gateway.errors import InvalidRequest
 from gateway.service import Origin
@@ -71,9 +71,3 @@ def origin_of(request: Request) -> Origin:
         idempotency_key=idempotency_key(request),
         leniency="drop",
     )
-
-
-def checkpoint_of(request: Request) -> str:
-    """The model of requests that name none."""
-    core = core_of(request)
-    return core.checkpoint or core.library.default

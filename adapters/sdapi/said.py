@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
-from adapters.base import validated
+from adapters.base import PROMPTS, validated
 from adapters.sdapi.infotext import parse
 from adapters.sdapi.payloads import Generation
 from adapters.sdapi.request import dropped
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, clip
 from gateway.request import Adjustment
 
 LABELS: Mapping[str, str] = {
@@ -49,7 +49,10 @@ T = TypeVar("T", bound=Generation)
 
 
 def completed(asked: T, knows_model: Callable[[str], bool]) -> tuple[T, tuple[Adjustment, ...]]:
-    """The request with its infotext read, and what of that could not be used."""
+    """The request with its infotext read, and what of that could not be used. Long: call it in a thread.
+
+    Raises: InvalidRequest for a prompt in it that is too long.
+    """
     if not asked.infotext:
         return asked, ()
     update: dict[str, object] = {}
@@ -60,7 +63,9 @@ def completed(asked: T, knows_model: Callable[[str], bool]) -> tuple[T, tuple[Ad
         try:
             update[field] = getattr(validated(type(asked), {field: value}), field)
         except InvalidRequest as error:
-            left_out.append(dropped("infotext", f"{field}: {value}", None, error.message))
+            if field in PROMPTS:  # without it another picture would be drawn
+                raise InvalidRequest(error.message, param="infotext") from None
+            left_out.append(dropped("infotext", f"{field}: {clip(str(value))}", None, error.message))
     return asked.model_copy(update=update), tuple(left_out)
 
 

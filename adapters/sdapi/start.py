@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from gateway.core import Core
 from gateway.errors import InvalidRequest
 from gateway.images import base64_picture, checked_picture, opened, to_png
 from gateway.request import Adjustment
+from gateway.turns import ANYBODY, Share
 
 EDIT = "edit"
 LATENT_RESIZE = 3
@@ -38,7 +38,9 @@ class Start:
     mask: MaskUse
 
 
-async def inputs_of(core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec, look: Look) -> Inputs:
+async def inputs_of(
+    core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec, look: Look, share: Share = ANYBODY
+) -> Inputs:
     """Every picture of the request, stored. References are left out where the model cannot edit.
 
     Raises: InvalidRequest, AsA1111.
@@ -47,14 +49,14 @@ async def inputs_of(core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec, look:
     notes = list(_left_out(asked, spec)) if not can_edit else []
     extra = asked.extra_images if can_edit else []
     if not isinstance(asked, Img2Img):
-        return Inputs(references=await _references(core, extra, spec, "extra_images"), dropped=tuple(notes))
+        return Inputs(references=await _references(core, extra, spec, "extra_images", share), dropped=tuple(notes))
     edits = can_edit and (asked.mode == EDIT or not (spec.init_image or spec.masks))
     follows = edits or (can_edit and asked.image_strength is not None)
     has_mask = bool(asked.mask)
     _check_count(asked, edits=edits, has_mask=has_mask)
-    pngs = [await _checked(core, text, "init_images") for text in asked.init_images]
+    pngs = [await _checked(core, text, "init_images", share) for text in asked.init_images]
     named = "extra_images" if extra else "init_images"
-    references = await _references(core, extra, spec, named, before=pngs if follows else ())
+    references = await _references(core, extra, spec, named, share, before=pngs if follows else ())
     if edits and not has_mask:
         return Inputs(references=references, denoise=1.0, dropped=tuple(notes))
     by_latents = asked.resize_mode == LATENT_RESIZE and not has_mask and spec.native_px is None
@@ -64,17 +66,17 @@ async def inputs_of(core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec, look:
     start = Start(size_of(asked.width, asked.height, core.settings.generation.limits), look, mask_use(asked))
     denoise = 1.0 if edits else None
     if has_mask:
-        mask = await _checked(core, asked.mask or "", "mask")
-        made = await asyncio.to_thread(_all_masked, pngs, mask, start)
+        mask = await _checked(core, asked.mask or "", "mask", share)
+        made = await core.files.run(share, _all_masked, pngs, mask, start)
         if made:
             return await _stored(
-                core, made, start, Inputs(references=references, denoise=denoise, dropped=tuple(notes))
+                core, made, start, Inputs(references=references, denoise=denoise, dropped=tuple(notes)), share
             )
         reason = "the mask is blank: the whole picture is redrawn, as A1111 does it"
         notes.append(Adjustment(param="mask", asked="a blank mask", used=None, reason=reason))
     fit = _laid if by_latents else _fitted
-    fitted = [await asyncio.to_thread(fit, png, start) for png in pngs]
-    names = tuple([await core.service.keep_input(picture) for picture in fitted])
+    fitted = [await core.files.run(share, fit, png, start) for png in pngs]
+    names = tuple([await core.service.keep_input(picture, share) for picture in fitted])
     return Inputs(
         init_images=names, references=references, denoise=denoise, dropped=tuple(notes), stretch_latents=by_latents
     )
@@ -115,24 +117,24 @@ def _left_out(asked: Generation, spec: ModelSpec) -> Iterator[Adjustment]:
 
 
 async def _references(
-    core: Core, texts: Sequence[str], spec: ModelSpec, param: str, before: Sequence[bytes] = ()
+    core: Core, texts: Sequence[str], spec: ModelSpec, param: str, share: Share, before: Sequence[bytes] = ()
 ) -> tuple[str, ...]:
     if len(texts) + len(before) > spec.max_references:
         if spec.max_references == 0:
             return ()
         raise InvalidRequest(f"{spec.name} takes at most {spec.max_references} reference pictures.", param=param)
-    pngs = [*before, *[await _checked(core, text, param) for text in texts]]
+    pngs = [*before, *[await _checked(core, text, param, share) for text in texts]]
     for png in pngs:
         width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
         scale = min(1.0, math.sqrt(REFERENCE_MAX_PIXELS / (width * height)))
         if min(round(width * scale), round(height * scale)) < REFERENCE_MIN_PX:
             raise InvalidRequest(f"A reference must be {REFERENCE_MIN_PX} pixels wide and high at least.", param=param)
-    return tuple([await core.service.keep_input(png) for png in pngs])
+    return tuple([await core.service.keep_input(png, share) for png in pngs])
 
 
-async def _checked(core: Core, text: str, param: str) -> bytes:
-    data = await asyncio.to_thread(base64_picture, text, param)
-    return await checked_picture(data, core.decoder, param)
+async def _checked(core: Core, text: str, param: str, share: Share) -> bytes:
+    data = await core.files.read(share, base64_picture, text, param)
+    return await checked_picture(data, core.decoder, param, share)
 
 
 def _fitted(png: bytes, start: Start) -> bytes:
@@ -160,10 +162,12 @@ def _all_masked(pngs: Sequence[bytes], mask: bytes, start: Start) -> list[tuple[
     return [made for png in pngs if (made := _masked(png, mask, start)) is not None]
 
 
-async def _stored(core: Core, made: list[tuple[Prepared, tuple[bytes, ...]]], start: Start, rest: Inputs) -> Inputs:
+async def _stored(
+    core: Core, made: list[tuple[Prepared, tuple[bytes, ...]]], start: Start, rest: Inputs, share: Share
+) -> Inputs:
     (found, files), *_ = made
-    _, mask, _, overlay = [await core.service.keep_input(file) for file in files]
-    inits, wholes = [[await core.service.keep_input(parts[i]) for _, parts in made] for i in (0, 2)]
+    _, mask, _, overlay = [await core.service.keep_input(file, share) for file in files]
+    inits, wholes = [[await core.service.keep_input(parts[i], share) for _, parts in made] for i in (0, 2)]
     left, top, right, bottom = found.box
     paste = Paste(
         picture=wholes[0],

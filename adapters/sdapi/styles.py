@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 
+from adapters.base import PROMPT_CHARS
 from adapters.sdapi.payloads import Generation
 from adapters.sdapi.request import dropped
+from gateway.errors import InvalidRequest, clip
+from gateway.file_text import one_line, whole
 from gateway.request import Adjustment
 
 log = logging.getLogger("adapters.sdapi")
@@ -21,6 +25,8 @@ log = logging.getLogger("adapters.sdapi")
 T = TypeVar("T", bound=Generation)
 
 MOST_BYTES = 1024 * 1024
+STYLES_MOST = 64
+"""That one request may name."""
 PLACE = "{prompt}"
 """Where in a style's text the prompt goes; without it the style follows the prompt."""
 
@@ -33,7 +39,7 @@ class Style:
 
 
 def styles_of(file: Path | None) -> tuple[Style, ...]:
-    """All styles in the file, none where it cannot be read. Blocks.
+    """All styles in the file, none where it cannot be read; read once, until it changes. Blocks.
 
     CSV has the columns name, prompt and negative_prompt (or text, as A1111 once wrote); YAML is a list of such rows.
     Source: A1111 1.10.1 modules/styles.py.
@@ -41,27 +47,49 @@ def styles_of(file: Path | None) -> tuple[Style, ...]:
     if file is None:
         return ()
     try:
+        there = file.stat()
+    except OSError:
+        log.warning("the styles file cannot be read", exc_info=True)
+        return ()
+    return _read(file, there.st_mtime_ns, there.st_size)
+
+
+@lru_cache(maxsize=1)
+def _read(file: Path, _changed_ns: int, _size: int) -> tuple[Style, ...]:
+    try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             text = opened.read(MOST_BYTES)
         is_yaml = file.suffix.lower() in (".yaml", ".yml")
         rows = yaml.safe_load(text) if is_yaml else list(csv.DictReader(io.StringIO(text)))
-        return tuple(_style(row) for row in rows or () if row.get("name"))
-    except (OSError, ValueError, AttributeError, TypeError, csv.Error, yaml.YAMLError):
+        return tuple(_style(row) for row in rows or () if _text(row, "name"))
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError, csv.Error, yaml.YAMLError):
         log.warning("the styles file cannot be read", exc_info=True)
         return ()
 
 
-def _style(row: dict[str, object]) -> Style:
+def _style(row: Mapping[str, object]) -> Style:
     return Style(
-        name=str(row["name"]),
-        prompt=str(row.get("prompt") or row.get("text") or ""),
-        negative_prompt=str(row.get("negative_prompt") or ""),
+        name=one_line(_text(row, "name")),
+        prompt=_text(row, "prompt") or _text(row, "text"),
+        negative_prompt=_text(row, "negative_prompt"),
     )
 
 
+def _text(row: Mapping[str, object], column: str) -> str:
+    """A text or a number; a list that YAML's aliases make of a few bytes has no end."""
+    value = row.get(column)
+    return whole(str(value))[:PROMPT_CHARS] if isinstance(value, str | int | float) and value else ""
+
+
 def merged(text: str, styles: Iterable[str]) -> str:
-    """The prompt with styles put round it or after it. Source: A1111 1.10.1 modules/styles.py merge_prompts."""
+    """The prompt with styles put round it or after it. Source: A1111 1.10.1 modules/styles.py merge_prompts.
+
+    Raises: InvalidRequest where that becomes too long.
+    """
+    most = 2 * PROMPT_CHARS + len(text)
     for style in styles:
+        if len(style) + len(text) * max(1, style.count(PLACE)) > most:
+            raise InvalidRequest("With its styles the prompt is too long.", param="styles")
         if PLACE in style:
             text = style.replace(PLACE, text)
         else:
@@ -70,7 +98,12 @@ def merged(text: str, styles: Iterable[str]) -> str:
 
 
 def styled(asked: T, styles: Sequence[Style]) -> tuple[T, tuple[Adjustment, ...]]:
-    """The request with its styles in the prompts, and the names of styles that there are not."""
+    """The request with its styles in the prompts, and the names of styles that there are not.
+
+    Raises: InvalidRequest.
+    """
+    if len(asked.styles) > STYLES_MOST:
+        raise InvalidRequest(f"At most {STYLES_MOST} styles can be named.", param="styles")
     there = {style.name: style for style in styles}
     chosen = [there[name] for name in asked.styles if name in there]
     missing = [name for name in asked.styles if name not in there and name.lower() not in ("", "none")]
@@ -78,5 +111,5 @@ def styled(asked: T, styles: Sequence[Style]) -> tuple[T, tuple[Adjustment, ...]
         "prompt": merged(asked.prompt, [style.prompt for style in chosen]),
         "negative_prompt": merged(asked.negative_prompt, [style.negative_prompt for style in chosen]),
     }
-    notes = tuple(dropped("styles", name[:64], None, "there is no such style") for name in missing[:8])
+    notes = tuple(dropped("styles", clip(name), None, "there is no such style") for name in missing[:8])
     return (asked.model_copy(update=update) if chosen else asked), notes

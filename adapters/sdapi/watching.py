@@ -38,7 +38,7 @@ async def interrupt(request: Request) -> Response:
     """Stops the caller's own running /sdapi picture and nothing that comes after it."""
     if (job := _own_drawing(request)) is not None:
         with contextlib.suppress(TimeoutError, JobDamaged, JobNotFound):
-            await asyncio.wait_for(core_of(request).service.cancel(job.id), INTERRUPT_WAIT_S)
+            await asyncio.wait_for(core_of(request).service.cancel(job.id, owner_of(request)), INTERRUPT_WAIT_S)
     return JSONResponse({})
 
 

@@ -14,6 +14,7 @@ ADAPTER = Adapter(
     image_paths=(openai.EDITS, openai.VARIATIONS, xinference.INPAINTING, ocr.OCR),
     picture_prefix=CONTENT,
     open_paths=(xinference.AUTH,),
+    unprefixed=("/images", "/models"),
     described=DESCRIBED,
     error=Problem,
 )

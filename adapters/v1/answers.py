@@ -12,6 +12,7 @@ from adapters.v1.errors import to_error
 from adapters.v1.payloads import Drawing
 from adapters.v1.values import PictureFormat
 from engine.protocol import Generate, ImageDone
+from gateway.error_body import bounded
 from gateway.errors import GatewayError
 from gateway.job import Job
 from gateway.request import Adjustment
@@ -108,13 +109,19 @@ def completed_frame(
     Ours: `image_index`, `seed`, `job_id`, `adjustments`.
     """
     size_px = (done.width_px, done.height_px)
-    more = {"usage": USAGE, "seed": done.seed, "job_id": job.id, "adjustments": to_adjustments(job, asked, told)}
+    more = {
+        "usage": USAGE,
+        "safety_identifier": asked.effective_safety_identifier,
+        "seed": done.seed,
+        "job_id": job.id,
+        "adjustments": to_adjustments(job, asked, told),
+    }
     return _frame(f"{asked.events}.completed", asked, size_px, done.image, at, raw, more)
 
 
 def error_frame(error: GatewayError) -> bytes:
     """The one form of failure for which openai's clients raise in the middle of a stream."""
-    return b"data: " + json.dumps({"error": to_error(error)}).encode() + b"\n\n"
+    return b"data: " + json.dumps(bounded({"error": to_error(error)})).encode() + b"\n\n"
 
 
 def _frame(

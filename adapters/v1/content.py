@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from email.utils import formatdate, parsedate_to_datetime
 from typing import cast
 
@@ -18,9 +19,13 @@ from adapters.v1.errors import request_id
 from adapters.v1.pictures import from_png
 from adapters.v1.values import PictureFormat
 from gateway.access.origins import HostRule
-from gateway.errors import NotFound
+from gateway.core import Core
+from gateway.errors import JobDamaged, JobNotFound, NotFound
+from gateway.pictures import UNKNOWN, Note, Stored
 
 PICTURE_NAME = re.compile(r"([0-9a-f]{32}\.[0-9]{1,9}\.[0-9]{1,4})\.(png|jpeg|webp)")
+HEADER_CHARS = 1024
+"""Of a list of tags, or a date, that are looked at."""
 COMPRESSION = re.compile(r"100|[0-9]{1,2}")
 RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
 
@@ -51,7 +56,7 @@ async def content(request: Request) -> Response:
     """GET /v1/images/content/{name}: a picture by its unguessable name, without a key."""
     core = core_of(request)
     found = PICTURE_NAME.fullmatch(request.path_params["name"])
-    stored = await asyncio.to_thread(core.pictures.stored, f"{found[1]}.png") if found else None
+    stored = await _stored(core, f"{found[1]}.png") if found else None
     lives_s = core.settings.retention.url_hours * 3600
     age_s = 0.0 if stored is None else core.service.age_s(stored.made_at)
     if found is None or stored is None or age_s > lives_s:
@@ -70,6 +75,15 @@ async def content(request: Request) -> Response:
         **request_id(),
     }
     return conditional(request.headers, picture, MEDIA_TYPES[picture_format], headers, stored.made_at)
+
+
+async def _stored(core: Core, name: str) -> Stored | None:
+    """Raises: PictureDamaged, StorageFault."""
+    note = UNKNOWN
+    with suppress(JobDamaged, JobNotFound):  # a picture outlives its job
+        job = await core.service.get(name.partition(".")[0])
+        note = next((Note.of(done) for done in job.images if done.file == name), UNKNOWN)
+    return await asyncio.to_thread(core.pictures.stored, name, note)
 
 
 def conditional(asked: Headers, body: bytes, media_type: str, headers: dict[str, str], changed_at: float) -> Response:
@@ -92,12 +106,12 @@ def conditional(asked: Headers, body: bytes, media_type: str, headers: dict[str,
 def unchanged(asked: Headers, etag: str, changed_at: float) -> bool:
     """Whether what the client holds is still right; If-None-Match goes before If-Modified-Since."""
     if (tags := asked.get("if-none-match")) is not None:
-        held = {tag.strip().removeprefix("W/") for tag in tags.split(",")}
+        held = {tag.strip().removeprefix("W/") for tag in tags[:HEADER_CHARS].split(",")}
         return etag in held or "*" in held
     if (since := asked.get("if-modified-since")) is not None:
         try:
-            return int(changed_at) <= parsedate_to_datetime(since).timestamp()
-        except (ValueError, OverflowError):
+            return int(changed_at) <= parsedate_to_datetime(since[:HEADER_CHARS]).timestamp()
+        except (ValueError, OverflowError, IndexError, TypeError):
             return False
     return False
 

@@ -31,9 +31,9 @@ class EditJson(Edit):
 
 
 class EditForm(Edit):
-    """Several pictures come as parts of the name `image[]`."""
+    """Several pictures come as parts of the name `image` or `image[]`."""
 
-    image: File
+    image: list[File]
     reference_image: list[File] | None = None
     mask: File | None = None
     markup: File | None = None
@@ -90,7 +90,7 @@ class ContentQuery(BaseModel):
 class Picture(TypedDict):
     b64_json: str | None
     url: str | None
-    revised_prompt: None
+    revised_prompt: str | None
     seed: int
 
 
@@ -181,6 +181,7 @@ class Shown(TypedDict):
     image_index: int
     partial_image_index: NotRequired[int]
     usage: NotRequired[Row]
+    safety_identifier: NotRequired[str | None]
     seed: NotRequired[int]
     job_id: NotRequired[str]
     adjustments: NotRequired[list[Row]]

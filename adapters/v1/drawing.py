@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.base import attached, attached_events, core_of, event_stream, idempotency_key, owner_of, png_of
+from adapters.base import (
+    attached,
+    attached_events,
+    core_of,
+    event_stream,
+    idempotency_key,
+    let_go,
+    owner_of,
+    png_of,
+)
 from adapters.v1.answers import Row, completed_frame, error_frame, partial_frame, to_response, to_url
 from adapters.v1.content import origin_of
 from adapters.v1.errors import render_error
@@ -63,9 +72,11 @@ async def from_pictures(request: Request, asked: FromPictures, sent: Sent) -> Or
         pass  # nobody's pictures are opened who will be refused afterwards
     served = served_names(core.library)
     spec = core.library.find(known_model(asked.model, served))
-    await core.service.downloads.need(spec)
+    await core.service.downloads.need(spec, owner_of(request))
     with named_as_sent(sent.names):
         inputs = await inputs_of(request, asked, sent, spec)
+    sent.let_go()
+    let_go(request, sent.fields)
     given = {
         "width_px": inputs.width_px,
         "height_px": inputs.height_px,
@@ -124,8 +135,8 @@ async def answer(request: Request, job: Job, order: Order) -> Response:
 
 
 async def encoded(request: Request, done: ImageDone, asked: Drawing) -> bytes:
-    """A finished picture in the format that was asked for. Raises: PictureGone."""
-    png = await png_of(request, done.file)
+    """A finished picture in the format that was asked for. Raises: as png_of."""
+    png = await png_of(request, done)
     return await asyncio.to_thread(from_png, png, asked.output_format, asked.output_compression)
 
 

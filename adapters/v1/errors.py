@@ -5,15 +5,15 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from adapters.base import error_response
 from gateway.errors import GatewayError
 
 RETRY_AFTER_MAX_S = 60
 """openai for Node ignores a longer wait, and for Python gives up above 120 s."""
 NEVER_RETRY = {409, 500, 501, 507}
 """The clients would send these again twice by themselves, and the same would happen again, after minutes of drawing."""
-MODELS_NAMED = 50
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 CODES = {
@@ -34,7 +34,7 @@ def to_error(error: GatewayError) -> dict[str, Any]:
         "code": "missing_required_parameter" if missing else CODES.get(error.code, error.code),
     }
     if models := error.details.get("available_models"):
-        shown["available_models"] = list(models)[:MODELS_NAMED]
+        shown["available_models"] = list(models)
     return shown
 
 
@@ -51,4 +51,4 @@ def render_error(error: GatewayError, job_id: str | None = None) -> Response:
         headers["x-should-retry"] = "false"
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(min(error.retry_after_s, RETRY_AFTER_MAX_S))
-    return JSONResponse({"error": shown, "detail": shown["message"]}, status_code=error.status, headers=headers)
+    return error_response({"error": shown, "detail": shown["message"]}, error.status, headers)

@@ -5,7 +5,6 @@ Knows what OpenAI and Xinference mean by a mask. Pillow opens only what the pict
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageFilter, ImageOps
 from starlette.requests import Request
 
-from adapters.base import core_of
+from adapters.base import core_of, share_of
 from adapters.v1.payloads import Edit, FromPictures, Inpainting, Variation
 from adapters.v1.sent import Role, Sent
 from engine.catalog import ModelSpec
@@ -86,28 +85,28 @@ def _missing(param: str) -> InvalidRequest:
 
 async def inputs_of(request: Request, asked: FromPictures, sent: Sent, spec: ModelSpec) -> Inputs:
     """Check, prepare and store the pictures of a request. Raises: InvalidRequest, Unavailable, StorageFull."""
-    core = core_of(request)
+    core, share = core_of(request), share_of(request)
     uses = uses_of(asked, sent, spec)
 
     async def checked(role: Role) -> list[bytes]:
         pictures = sent.pictures.get(role, [])
-        return [await checked_picture(picture.data, core.decoder, picture.param) for picture in pictures]
+        return [await checked_picture(picture.data, core.decoder, picture.param, share) for picture in pictures]
 
     async def kept(png: bytes) -> str:
-        return await core.service.keep_input(png)
+        return await core.service.keep_input(png, share)
 
     images, references = await checked("image"), await checked("reference")
     if uses.follows:
         check_followed([*images, *references], sent.pictures["image"][0].param)
     masks, markups = await checked("mask"), await checked("markup")
     limits = core.settings.generation.limits
-    ready = await asyncio.to_thread(prepared, asked, images, masks, markups, limits)
+    ready = await core.files.run(share, prepared, asked, images, masks, markups, limits)
     begins = uses.starts or ready.mask is not None
     followed = [ready.first, *images[1:], *references] if uses.follows else []
     return Inputs(
         width_px=ready.size[0],
         height_px=ready.size[1],
-        init_image=await kept(await asyncio.to_thread(ready.start)) if begins else None,
+        init_image=await kept(await core.files.run(share, ready.start)) if begins else None,
         denoise=MASK_DENOISE if ready.mask is not None and asked.denoise is None else asked.denoise,
         mask=None if ready.mask is None else await kept(ready.mask),
         references=tuple([await kept(png) for png in followed]),

@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.base import attached, core_of, idempotency_key, owner_of, raise_for, validated
+from adapters.base import attached, core_of, idempotency_key, let_go, owner_of, raise_for, share_of, validated
 from adapters.v1.errors import render_error
 from adapters.v1.models import served_names
-from adapters.v1.payloads import known_model
+from adapters.v1.payloads import known_model, kwargs_of
 from adapters.v1.request_ids import request_ids
 from adapters.v1.sent import Sent, sent
 from adapters.v1.values import refusal
@@ -24,7 +24,7 @@ from gateway.job import Job
 from gateway.ocr.packages import MODEL
 from gateway.ocr.request import OcrRequest, is_pdf
 from gateway.service import Origin
-from gateway.strict_json import parse
+from gateway.turns import Share
 
 OCR = "/v1/images/ocr"
 
@@ -65,9 +65,12 @@ async def ocr(request: Request) -> Response:
     came = await sent(request)
     asked = validated(OcrFields, unfolded(came.fields))
     reader = reader_of(core, asked)
-    document = await document_of(core, came)
+    share = share_of(request)
     origin = Origin(owner=owner, protocol="xinference", attached=True, idempotency_key=idempotency_key(request))
-    job = await core.service.submit_ocr(OcrRequest(model=reader, pages=asked.pages, dpi=asked.dpi), document, origin)
+    wanted = OcrRequest(model=reader, pages=asked.pages, dpi=asked.dpi)
+    job = await core.service.submit_ocr(wanted, await document_of(core, came, share), origin, share)
+    came.let_go()
+    let_go(request, came.fields)
     if asked.request_id is not None:
         request_ids(core).put(owner, asked.request_id, job.id)
     try:
@@ -84,13 +87,7 @@ def unfolded(fields: dict[str, Any]) -> dict[str, Any]:
     Raises: InvalidRequest.
     """
     said = {key: value for key, value in fields.items() if value not in (None, "")}
-    kwargs = said.pop("kwargs", {})
-    try:
-        inner = parse(kwargs.encode()) if isinstance(kwargs, str) else kwargs
-    except InvalidRequest:
-        inner = None
-    if not isinstance(inner, dict):
-        raise InvalidRequest("kwargs must be a JSON object in a string.", param="kwargs")
+    inner = kwargs_of(said.pop("kwargs", {}))
     return {key: value for key, value in inner.items() if value is not None} | said
 
 
@@ -110,7 +107,7 @@ def reader_of(core: Core, asked: OcrFields) -> str:
     return name
 
 
-async def document_of(core: Core, came: Sent) -> bytes:
+async def document_of(core: Core, came: Sent, share: Share) -> bytes:
     """The one picture as a checked PNG, or the PDF as it came. Raises: InvalidRequest."""
     found = came.pictures.get("image", [])
     if len(found) != 1:
@@ -119,7 +116,7 @@ async def document_of(core: Core, came: Sent) -> bytes:
     (picture,) = found
     if is_pdf(picture.data):
         return picture.data
-    return await checked_picture(picture.data, core.decoder, picture.param)
+    return await checked_picture(picture.data, core.decoder, picture.param, share)
 
 
 def raise_for_text(job: Job) -> None:

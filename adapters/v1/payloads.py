@@ -19,6 +19,7 @@ from adapters.v1.values import (
     Number,
     OutputFormat,
     ResponseFormat,
+    SaidText,
     Seeds,
     Size,
     Whole,
@@ -50,6 +51,8 @@ NAMES: dict[str, tuple[str, ...]] = {
 
 IN_KWARGS = {name for word in ("seed", "steps", "guidance", "negative_prompt", "denoise") for name in NAMES[word]}
 IN_KWARGS |= {"width", "height", "loras", "lora", "mask_blur", "request_id"}
+KWARGS_CHARS = 64 * 1024
+"""As long as the field of a form may be."""
 PICTURES_IN = ("image", "images", "mask", "file", "files", "ref_images", "reference_images")
 
 Prompt = Annotated[str, Field(max_length=PROMPT_CHARS), AfterValidator(not_blank)]
@@ -82,6 +85,8 @@ class Drawing(BaseModel):
     frame_count: NoFrames = None
     frame_duration_ms: NoFrames = None
     svg: NoVector = None
+    user: SaidText = None
+    safety_identifier: SaidText = None
     stream: Annotated[bool, Field(strict=True)] = False
     partial_images: Annotated[Whole, Field(ge=0, le=3)] = 0
 
@@ -99,6 +104,11 @@ class Drawing(BaseModel):
     def quality_word(self) -> str:
         """The word of today's API for it; the steps, and not this, decide how good a picture gets."""
         return {"standard": "medium", "hd": "high"}.get(self.quality or "auto", self.quality or "auto")
+
+    @property
+    def effective_safety_identifier(self) -> str | None:
+        """What `image_generation.completed` repeats. Source: openai 3.52, `ImageGenCompletedEvent`."""
+        return self.safety_identifier or self.user or None
 
     @property
     def rows(self) -> frozenset[ResponseFormat]:
@@ -164,7 +174,7 @@ def unfolded(body: object) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     said = {key: value for key, value in body.items() if value is not None and (value != "" or key == "prompt")}
-    for key, value in _kwargs(said.pop("kwargs", {})).items():
+    for key, value in kwargs_of(said.pop("kwargs", {})).items():
         word = next((names for names in NAMES.values() if key in names), (key,))
         if key in PICTURES_IN and value:
             raise InvalidRequest("Pictures are sent as files, not in kwargs.", param=key)
@@ -181,9 +191,11 @@ def without_pictures(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _kwargs(value: object) -> dict[str, Any]:
-    """Source: `kwargs` of Xinference's TextToImageRequest."""
+def kwargs_of(value: object) -> dict[str, Any]:
+    """Source: `kwargs` of Xinference's TextToImageRequest. Raises: InvalidRequest."""
     if isinstance(value, str):
+        if len(value) > KWARGS_CHARS:
+            raise InvalidRequest(f"kwargs may have at most {KWARGS_CHARS} characters.", param="kwargs")
         try:
             value = parse_json(value.encode())
         except InvalidRequest as error:

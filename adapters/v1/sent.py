@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from adapters.base import body_of, core_of, share_of
 from gateway.errors import InvalidRequest
 from gateway.images import base64_picture
 from gateway.strict_json import parse_async
@@ -32,7 +32,7 @@ FIELD_BYTES = 64 * 1024
 FILE_NAME_BYTES = 255
 CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
 
-_CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";,\s]*)', re.IGNORECASE)
+_CHARSET = re.compile(r';\s{0,64}charset\s{0,64}=\s{0,64}"?([^";,\s]{0,64})', re.IGNORECASE)
 _KEYED = re.compile(r"([^\[\]]{1,128})\[([^\[\]]{1,128})\]")
 _LISTED = re.compile(r"\[[0-9]{0,3}\]$")
 
@@ -57,16 +57,21 @@ class Sent:
         """Every parameter the client named."""
         return frozenset(self.fields) | {p.param for found in self.pictures.values() for p in found}
 
+    def let_go(self) -> None:
+        """Forget the bytes of the pictures, which are stored by now, but not in which fields they came."""
+        for found in self.pictures.values():
+            found[:] = [replace(picture, data=b"") for picture in found]
+
 
 async def sent(request: Request) -> Sent:
     """The body, whichever of the two it is. Raises: InvalidRequest, RemoteImagesDisabled."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _from_form(request)
-    body = await parse_async(await request.body())
+    body = await parse_async(await body_of(request))
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object or a multipart form.")
-    return await asyncio.to_thread(_split, body)
+    return await _apart(request, body)
 
 
 async def _from_form(request: Request) -> Sent:
@@ -82,7 +87,7 @@ async def _from_form(request: Request) -> Sent:
         fields, files = await _read(form)
     finally:
         await form.close()
-    found = await asyncio.to_thread(_split, fields)
+    found = await _apart(request, fields)
     for picture in files:
         found.pictures.setdefault(PICTURES[picture.param], []).append(picture)
     return found
@@ -123,6 +128,13 @@ def _clean(text: str) -> str:
     if "\0" in text:
         raise InvalidRequest("The form holds a NUL character.")
     return text
+
+
+async def _apart(request: Request, body: dict[str, Any]) -> Sent:
+    """Raises: InvalidRequest, RemoteImagesDisabled, TooManyFiles, Unavailable."""
+    if not any(name in body for name in PICTURES):
+        return Sent(body)
+    return await core_of(request).files.run(share_of(request), _split, body)
 
 
 def _split(body: dict[str, Any]) -> Sent:

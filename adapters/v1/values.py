@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -11,8 +11,9 @@ from pydantic_core import PydanticCustomError
 from engine.protocol import Lora
 
 PROMPT_CHARS = 32_000
-SIZE = re.compile(r"\s*([0-9]{1,5})(?:\s*[xX*×,]\s*|\s+)([0-9]{1,5})\s*")
+SIZE = re.compile(r"\s{0,64}([0-9]{1,5})(?:\s{0,64}[xX*×,]\s{0,64}|\s{1,64})([0-9]{1,5})\s{0,64}")
 WHOLE = re.compile(r"-?[0-9]{1,20}")
+IDENTIFIER_CHARS = 512
 NO_SIZE = ("auto", "original")
 
 PictureFormat = Literal["png", "jpeg", "webp"]
@@ -96,13 +97,19 @@ def _no_stream(value: object) -> object:
     return value
 
 
-def _not_here(sentence: str) -> BeforeValidator:
+def _not_here(sentence: str, *, json_type: Any) -> BeforeValidator:
+    """`json_type` is what OpenAI's clients may send; generators of clients cannot do with a type that is only null."""
+
     def refuse(value: object) -> object:
         if value is None or value == {}:
             return None
         raise refusal(sentence)
 
-    return BeforeValidator(refuse)
+    return BeforeValidator(refuse, json_schema_input_type=json_type | None)
+
+
+def _text_or_nothing(value: object) -> str | None:
+    return value[:IDENTIFIER_CHARS] if isinstance(value, str) else None
 
 
 Whole = Annotated[int, BeforeValidator(_no_bool)]
@@ -112,6 +119,8 @@ Seeds = Annotated[int | tuple[int, ...], BeforeValidator(_seeds, json_schema_inp
 Loras = Annotated[list[Lora], BeforeValidator(_loras, json_schema_input_type=list[Lora | str] | Lora | str)]
 OutputFormat = Annotated[PictureFormat, BeforeValidator(_format)]
 Background = Annotated[Literal["opaque", "auto"], BeforeValidator(_background)]
-NoFrames = Annotated[None, _not_here("Animated pictures cannot be drawn here.")]
-NoVector = Annotated[None, _not_here("Vector pictures cannot be drawn here.")]
+NoFrames = Annotated[None, _not_here("Animated pictures cannot be drawn here.", json_type=int)]
+NoVector = Annotated[None, _not_here("Vector pictures cannot be drawn here.", json_type=dict[str, Any])]
+SaidText = Annotated[str | None, BeforeValidator(_text_or_nothing, json_schema_input_type=str | None)]
+"""A text that is only repeated; what is no text is ignored."""
 NoStream = Annotated[Literal[False], BeforeValidator(_no_stream)]

@@ -118,7 +118,7 @@ async def cancel_launch(request: Request) -> Response:
     job = await _launching(request, spec)
     if job is None:
         raise InvalidRequest("This model is not being launched.", param="model_uid")
-    await core.service.cancel(job.id)
+    await core.service.cancel(job.id, owner_of(request))
     return _answer({"msg": "DONE"})
 
 
@@ -127,9 +127,9 @@ async def terminate(request: Request) -> Response:
     core = core_of(request)
     name = request.path_params["uid"]
     if name == MODEL or name in core.settings.ocr.models:
-        was_loaded = await core.service.unload_reader(name)
-    elif was_loaded := core.service.engine.loaded_model == _spec(core, name).name:
-        await core.service.unload()
+        was_loaded = await core.service.models.unload_reader(owner_of(request), name)
+    else:
+        was_loaded = await core.service.models.unload(owner_of(request), _spec(core, name).name)
     return _answer({"id": name, "object": "model", "deleted": False, "unloaded": was_loaded})
 
 
@@ -192,7 +192,7 @@ async def abort(request: Request) -> Response:
         return _answer({"msg": "NOT_FOUND"})
     if job.state is not None and job.state.terminal:
         return _answer({"msg": "NO_OP"}, job)
-    ended = await core.service.cancel(job.id)
+    ended = await core.service.cancel(job.id, owner_of(request))
     return _answer({"msg": "DONE" if ended.state is State.CANCELLED else "NO_OP"}, job)
 
 

@@ -8,10 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from typing_extensions import TypedDict
 
+from adapters.base import error_response
 from gateway.errors import GatewayError, NotFound
 from gateway.openapi import Operation
 
@@ -32,7 +33,7 @@ class Plain(TypedDict):
 
 def render_error(error: GatewayError) -> Response:
     body: Plain = {"error": error.message, "code": error.code}
-    return JSONResponse(body, status_code=error.status)
+    return error_response(body, error.status)
 
 
 async def page(request: Request) -> Response:

@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from engine.client.environment import child_arguments, child_environment
 from engine.client.options import EngineOptions
 from engine.client.turn import Turn
+from engine.clock import Alarm
+from engine.noted import Noted
 from engine.protocol import MAX_LINE_BYTES, Frozen, JobReport, Memory, Ping, Pong, Ready, decode_report, encode
 
 log = logging.getLogger("engine.client")
@@ -39,12 +41,13 @@ class Child(asyncio.SubprocessProtocol):
         self._options = options
         self._on_report = on_report
         self._loop = asyncio.get_running_loop()
+        self._noted = None if options.notes is None else Noted(options.notes)
         self._transport: asyncio.SubprocessTransport | None = None
         self._line = bytearray()
         self._stderr = bytearray()
         self._stderr_line = bytearray()
-        self._timers: list[asyncio.TimerHandle] = []
-        self._ping: tuple[int, asyncio.TimerHandle] | None = None
+        self._timers: list[Alarm] = []
+        self._ping: tuple[int, Alarm] | None = None
         self._pings = 0
         self.changed = asyncio.Event()
         self.ready: Ready | None = None
@@ -67,6 +70,8 @@ class Child(asyncio.SubprocessProtocol):
             env=environment,
             start_new_session=True,
         )
+        if child._noted is not None:
+            await asyncio.to_thread(child._noted.note, child.pid)
         return child
 
     @property
@@ -95,7 +100,7 @@ class Child(asyncio.SubprocessProtocol):
     def ask_for_proof(self) -> None:
         """Ping; without an answer in time the child is replaced."""
         self._pings += 1
-        timer = self._loop.call_later(self._options.ping_s, self.kill, "unclean")
+        timer = Alarm(self._options.ping_s, self.kill, "unclean")
         self._ping = (self._pings, timer)
         self.say(Ping(nonce=self._pings))
 
@@ -134,7 +139,7 @@ class Child(asyncio.SubprocessProtocol):
 
     def _later(self, delay_s: float, what: Callable[..., None], *args: object) -> None:
         if not self.dead.done():
-            self._timers.append(self._loop.call_later(delay_s, what, *args))
+            self._timers.append(Alarm(delay_s, what, *args))
 
     # ---- up: called by the event loop ----------------------------------------------------------
 
@@ -161,6 +166,8 @@ class Child(asyncio.SubprocessProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         assert self._transport is not None
         self._transport.close()
+        if self._noted is not None:
+            self._noted.forget(self.pid)
         for timer in self._timers:
             timer.cancel()
         if self._ping is not None:

@@ -13,7 +13,8 @@ from typing import Literal, assert_never
 
 from engine.client.child import EXPECTED, Child
 from engine.client.options import EngineOptions
-from engine.client.turn import DeathReason, EngineDied, Fact, Turn
+from engine.client.turn import DeathReason, EngineDied, Fact, Phase, Turn
+from engine.clock import Alarm, patience
 from engine.protocol import (
     Cancel,
     Cancelled,
@@ -68,6 +69,8 @@ class Engine:
         self._options = options
         self.on_memory: Callable[[Run, Memory], None] = lambda run, memory: None
         """Told what a run held after it loaded, and at the peak of each picture."""
+        self.keeps: Callable[[Run, Phase], bool] = lambda run, phase: phase != "loading"
+        """Whether what a child has in memory is worth the wait until it leaves a cancelled run in that phase."""
         self._limit_bytes = options.memory_limit_bytes
         self._supervision: asyncio.Task[None] | None = None
         self._stopping = False
@@ -133,7 +136,7 @@ class Engine:
 
     async def wait_ready(self, timeout_s: float | None = None) -> None:
         """Until a job could begin. Raises: TimeoutError, EngineStopped."""
-        async with asyncio.timeout(timeout_s):
+        async with patience(timeout_s):
             while self.status.state != "ready":
                 await self._news()
 
@@ -231,8 +234,25 @@ class Engine:
             return
         turn.cancel_asked = True
         child.say(Cancel(job=turn.run.job))
-        loop = asyncio.get_running_loop()
-        turn.give_grace(loop.call_later(self._options.cancel_grace_s, child.kill, "cancel"))
+        turn.give_grace(
+            Alarm(self._options.cancel_grace_s, child.kill, "cancel"),
+            Alarm(self._options.cancel_answer_s, self._answer, child, turn),
+        )
+        if turn.deadline.phase == "loading":
+            self._replace_or_keep(child, turn)
+
+    def _answer(self, child: Child, turn: Turn) -> None:
+        """MLX cannot be left now: the job is over all the same, and the child where that costs least."""
+        if not turn.ended:
+            self._replace_or_keep(child, turn)
+            turn.answer()
+
+    def _replace_or_keep(self, child: Child, turn: Turn) -> None:
+        phase = turn.deadline.phase
+        if phase == "waiting":
+            phase = "drawing" if self._loaded_model == turn.run.spec.name else "loading"
+        if not self.keeps(turn.run, phase):
+            child.kill("cancel")
 
     def _hear(self, child: Child, report: JobReport | Memory) -> None:
         match report:
@@ -306,12 +326,14 @@ class Engine:
 
     async def _watch(self, child: Child) -> None:
         """Until it is dead: pass its changes on, and hold it to its time to start."""
-        deadline = asyncio.get_running_loop().call_later(self._options.start_s, child.kill, "start")
+        deadline = Alarm(self._options.start_s, child.kill, "start")
+        is_told = False
         try:
             while not child.dead.done():
                 await child.changed.wait()
                 child.changed.clear()
-                if child.ready is not None and not deadline.cancelled():
+                if child.ready is not None and not is_told:
+                    is_told = True
                     deadline.cancel()
                     self._limit_bytes = child.ready.memory_limit_bytes or self._options.memory_limit_bytes
                     log.info(

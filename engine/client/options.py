@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -32,6 +33,8 @@ class EngineOptions:
     decode_s: float = 180.0
     cancel_grace_s: float = 10.0
     """A job asked to stop gets this long before the child is killed."""
+    cancel_answer_s: float = 0.8
+    """After this a cancelled job is over for its caller, whatever the child still does with it."""
     ping_s: float = 5.0
     """After a cancelled job the child must prove within this time that it is clean."""
     term_grace_s: float = 2.0
@@ -50,5 +53,7 @@ class EngineOptions:
     recycle_ratio: float = 1.3
     recycle_slack_bytes: int = 512 * 2**20
     """An idle child is replaced once it holds this much more than `recycle_ratio` of what its first job left."""
+    notes: Path | None = None
+    """A folder in which the child is noted while it lives."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic

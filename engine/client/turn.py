@@ -8,6 +8,7 @@ from statistics import median
 from typing import Literal, assert_never
 
 from engine.client.options import EngineOptions
+from engine.clock import Alarm
 from engine.protocol import (
     Cancelled,
     Decoding,
@@ -85,46 +86,68 @@ class Turn:
         self.ended = False
         """The child said its last word of this job, or died."""
         self.death: EngineDied | None = None
-        self._loop = asyncio.get_running_loop()
-        self._heard_at = self._loop.time()
+        self.answered = False
+        """The caller was told that the job is cancelled; the child has not said so yet."""
         self._facts: deque[Fact] = deque()
         self._news = asyncio.Event()
-        self._grace: asyncio.TimerHandle | None = None
+        self._is_silent = False
+        self._silence: Alarm | None = None
+        self._grace: tuple[Alarm, ...] = ()
 
     def begin(self) -> None:
         """The child has the job: the deadline runs from here."""
-        self._heard_at = self._loop.time()
+        self._is_silent = False
+        self._silence = Alarm(self.deadline.allowance_s, self._fall_silent)
 
     def hear(self, fact: Fact) -> None:
+        if self.answered:
+            if isinstance(fact, Succeeded | Failed | Cancelled):
+                self._end()
+            return
         self.deadline.heard(fact)
-        self._heard_at = self._loop.time()
         self._facts.append(fact)
         self._news.set()
         if isinstance(fact, Succeeded | Failed | Cancelled):
             self._end()
+        elif self._is_silent:
+            self.begin()
+        elif self._silence is not None:
+            self._silence.restart(self.deadline.allowance_s)
+
+    def answer(self) -> None:
+        """The job is over for its caller; what the child still says of it is heard no more."""
+        if not self.ended:
+            self.answered = self.ended = True
+            self._facts.append(Cancelled())
+            self._news.set()
 
     def die(self, reason: DeathReason) -> None:
         """The child is gone; a job that was to stop has stopped."""
         if self.ended:
-            return
+            return self._end()
         if self.cancel_asked:
             self._facts.append(Cancelled())
         else:
             self.death = EngineDied(reason, self.deadline.phase)
         self._end()
 
-    def give_grace(self, grace: asyncio.TimerHandle) -> None:
-        """What happens unless the job ends first."""
+    def give_grace(self, *grace: Alarm) -> None:
+        """What happens unless the child is done with the job first."""
         self._grace = grace
+
+    def _fall_silent(self) -> None:
+        self._is_silent = True
+        self._news.set()
 
     async def next(self) -> Fact:
         """The next fact. Raises: EngineDied, and TimeoutError when the child was silent too long."""
         while not self._facts:
             if self.death is not None:
                 raise self.death
+            if self._is_silent:
+                raise TimeoutError
             self._news.clear()
-            async with asyncio.timeout_at(self._heard_at + self.deadline.allowance_s):
-                await self._news.wait()
+            await self._news.wait()
         return self._facts.popleft()
 
     async def end(self) -> None:
@@ -136,5 +159,7 @@ class Turn:
     def _end(self) -> None:
         self.ended = True
         self._news.set()
-        if self._grace is not None:
-            self._grace.cancel()
+        for alarm in self._grace:
+            alarm.cancel()
+        if self._silence is not None:
+            self._silence.cancel()

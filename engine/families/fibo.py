@@ -93,7 +93,7 @@ def captioned(prompt: str, field: str) -> str:
     """The caption with this field, or one where the text is all there is."""
     try:
         caption = json.loads(prompt)
-    except ValueError:
+    except (ValueError, RecursionError):
         caption = None
     return prompt if isinstance(caption, dict) and caption else json.dumps({field: prompt}, ensure_ascii=False)
 

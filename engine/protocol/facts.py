@@ -17,10 +17,13 @@ FailureCode = Literal[
     "model_unavailable",
     "bad_input",
     "disk_full",
+    "storage_fault",
     "internal_error",
 ]
 CancelReason = Literal["user", "client_gone", "shutdown"]
-RequeueReason = Literal["engine_crash", "engine_timeout", "gateway_restart", "lease_expired", "released"]
+RequeueReason = Literal[
+    "engine_crash", "engine_timeout", "gateway_restart", "lease_expired", "storage_fault", "released"
+]
 
 
 class Queued(Frozen):
@@ -37,7 +40,10 @@ class Started(Frozen):
 
 
 class ImageDone(Frozen):
-    """One picture is complete on disk under `file`, a server-made name in the output folder."""
+    """One picture is complete on disk under `file`, a server-made name in the output folder.
+
+    `length_bytes` and `sha256` (hex) are of that file as it was written; None in records of older gateways.
+    """
 
     kind: Literal["image_done"] = "image_done"
     image: int
@@ -50,6 +56,8 @@ class ImageDone(Frozen):
     seconds: float
     cut_short: bool = False
     """Somebody skipped the rest of its steps."""
+    length_bytes: int | None = None
+    sha256: str | None = None
 
 
 class TextLine(Frozen):

@@ -1,7 +1,7 @@
 """The door: who may call, from where, with how large a body. Knows headers and paths as text, no route and no protocol.
 
-Pure ASGI, outermost in the stack. In this order, for every method: Host (S-02), Origin and Sec-Fetch-Site (S-03, S-04),
-preflight, key or ticket (S-07 to S-09), content type (S-05), then the body while it comes in (S-11).
+Pure ASGI, outermost in the stack. In this order, for every method: URL, Host (S-02), Origin and Sec-Fetch-Site (S-03,
+S-04, S-06), preflight, key or ticket (S-07 to S-09), content type (S-05), then the body while it comes in (S-11).
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
+from gateway.access.addresses import counted_as
 from gateway.access.body import BodyBounds, GuardedBody, Message, Receive
 from gateway.access.keys import Guesses, Keys, client_id, credential
-from gateway.access.origins import HostRule, OriginRule, askable
+from gateway.access.memory import BodyMemory, Lease
+from gateway.access.origins import HostRule, OriginRule, askable, host_name
+from gateway.access.pages import is_from_elsewhere
 from gateway.access.tickets import Tickets
 from gateway.errors import (
     Forbidden,
@@ -30,7 +33,7 @@ from gateway.errors import (
     UnsupportedMediaType,
     WrongKey,
 )
-from gateway.settings import Settings
+from gateway.settings import Settings, is_loopback
 
 __all__ = [
     "App",
@@ -79,6 +82,8 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
+REFERRER_TO_US = (b"referrer-policy", b"same-origin")
+"""Under names where browsers send no Sec-Fetch-Site: how our own pages are known."""
 EXPOSED = b"retry-after, location, x-request-id, x-job-id, content-disposition"
 
 _log = logging.getLogger(__name__)
@@ -108,7 +113,9 @@ class Guard:
     """The door in front of `app`.
 
     `render(path, error)` draws an error the way the path's protocol does; `body_limit(path)` is in bytes. Picture paths
-    may be shown by any site, page paths may be navigated to from any site, open paths need no key.
+    may be shown by any site, page paths may be navigated to from any site, open paths need no key. A GET of a changing
+    path changes something. `takes_form(method, path)` says where a multipart form is a body. `body_memory` is of all
+    requests together.
     Raises: SettingsError when the keys file cannot be used.
     """
 
@@ -122,13 +129,20 @@ class Guard:
         is_picture_path: Callable[[str], bool] = lambda path: False,
         is_open_path: Callable[[str], bool] = lambda path: False,
         is_page_path: Callable[[str], bool] = lambda path: path == "/",
+        is_changing_path: Callable[[str], bool] = lambda path: False,
+        takes_form: Callable[[str, str], bool] = lambda method, path: True,
         tickets: Tickets | None = None,
+        body_memory: BodyMemory | None = None,
     ) -> None:
         self._app = app
         self._http = settings.http
         self._render = render
         self._body_limit = body_limit or (lambda path: settings.http.default_body_bytes)
         self._is_picture_path, self._is_open_path, self._is_page_path = is_picture_path, is_open_path, is_page_path
+        self._is_changing_path, self._takes_form = is_changing_path, takes_form
+        self._memory = body_memory or BodyMemory(
+            settings.http.body_memory_bytes, max(settings.http.image_body_bytes, settings.http.default_body_bytes)
+        )
         self._hosts, self._origins = HostRule.of(settings), OriginRule.of(settings)
         self._keys = Keys.load(settings.access.keys_file)
         self._guesses = Guesses()
@@ -148,18 +162,24 @@ class Guard:
             window_s=self._http.body_window_s,
             bytes_per_s=self._http.body_bytes_per_s,
         )
-        body = GuardedBody(receive, bounds)
+        lease = self._memory.lease()
+        body = GuardedBody(receive, bounds, lease.arrived)
         try:
+            self._check_url(scope)
             self._check_site(scope, headers)
             if preflight := self._preflight(scope, headers):
                 await answer.whole(204, preflight, b"")
                 return
             self._check_key(scope, headers)
-            self._check_body(scope, headers, bounds)
+            self._check_body(scope, headers, bounds, lease)
         except GatewayError as error:
             await self._refuse(scope, error, answer, body)
             return
-        await self._through(scope, body, answer)
+        scope["state"]["body_memory"] = lease
+        try:
+            await self._through(scope, body, answer)
+        finally:
+            lease.release()
 
     async def _through(self, scope: Scope, body: GuardedBody, answer: _Answer) -> None:
         async def send(message: Message) -> None:
@@ -211,6 +231,10 @@ class Guard:
 
     # ---- the checks --------------------------------------------------------------------------------
 
+    def _check_url(self, scope: Scope) -> None:
+        if "\0" in scope["path"] or b"%00" in scope.get("query_string", b""):
+            raise InvalidRequest("The URL holds a NUL character.", code="bad_url")
+
     def _check_site(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         host = headers.get(b"host", b"").decode("latin-1")
         if sum(name == b"host" for name, _ in scope["headers"]) > 1 or not self._hosts.allows(host):
@@ -227,6 +251,13 @@ class Guard:
             navigation = headers.get(b"sec-fetch-mode") == b"navigate" and headers.get(b"sec-fetch-dest") == b"document"
             if not (reads and navigation and self._is_page_path(scope["path"])):
                 raise Forbidden("Requests from other sites are refused; see access.origins.", code="cross_site")
+        changes = self._is_changing_path(scope["path"]) and not self._origins.every
+        if changes and is_from_elsewhere(headers, lambda referer: self._origins.allows(referer, host)):
+            raise Forbidden(
+                "This changes something, and a page of another site could have sent it: add the header "
+                "X-Requested-With, or call it from a page of this server.",
+                code="cross_site",
+            )
 
     def _preflight(self, scope: Scope, headers: dict[bytes, bytes]) -> Headers | None:
         if scope["method"] != "OPTIONS" or b"access-control-request-method" not in headers or b"origin" not in headers:
@@ -257,19 +288,19 @@ class Guard:
         if not self._keys:
             return
         is_open = self._is_open_path(scope["path"])
-        wait_s = self._guesses.wait_s(peer)
-        if wait_s and not is_open:
-            raise TooManyGuesses(retry_after_s=wait_s)
-        name = self._keys.name_of(given) if given is not None and not wait_s else None
+        name = self._keys.name_of(given) if given is not None else None
         if name is not None:
             state["owner"] = f"key:{name}"
         elif not is_open:
             if given is None:
                 raise Unauthorized
+            if wait_s := self._guesses.wait_s(peer):
+                raise TooManyGuesses(retry_after_s=wait_s)
             self._guesses.wrong(peer)
             raise WrongKey
 
-    def _check_body(self, scope: Scope, headers: dict[bytes, bytes], bounds: BodyBounds) -> None:
+    def _check_body(self, scope: Scope, headers: dict[bytes, bytes], bounds: BodyBounds, lease: Lease) -> None:
+        lease.clients = _clients(scope)
         if not _has_body(scope):
             return
         length = headers.get(b"content-length", b"")
@@ -277,13 +308,20 @@ class Guard:
             raise bounds.too_large()
         if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"identity", b""):
             raise UnsupportedMediaType("Compressed bodies are not taken.")
-        if scope["method"] not in WITH_BODY:
-            return
+        if scope["method"] in WITH_BODY:
+            self._check_type(scope, headers)
+        if length.isdigit():
+            lease.announce(int(length))
+
+    def _check_type(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if not kind:
             if b"origin" in headers or b"sec-fetch-site" in headers:
                 raise UnsupportedMediaType("Send Content-Type: application/json.")
-        elif kind not in (b"application/json", b"multipart/form-data") and not kind.endswith(b"+json"):
+        elif kind == b"multipart/form-data":  # which a page can send to anybody without asking
+            if not self._takes_form(scope["method"], scope["path"]):
+                raise UnsupportedMediaType("This route takes no form: send Content-Type: application/json.")
+        elif kind != b"application/json" and not kind.endswith(b"+json"):
             raise UnsupportedMediaType("Send Content-Type: application/json.")
 
     def _response_headers(self, scope: Scope, headers: dict[bytes, bytes]) -> Headers:
@@ -294,6 +332,8 @@ class Guard:
         added.append((b"vary", b"Origin"))
         origin = headers.get(b"origin", b"").decode("latin-1")
         host = headers.get(b"host", b"").decode("latin-1")
+        if self._hosts.allows(host) and not is_loopback(host_name(host) or ""):
+            added[2] = REFERRER_TO_US
         if origin and self._hosts.allows(host) and self._origins.allows(origin, host):
             added.append((b"access-control-allow-origin", self._origins.allow_header(origin).encode("latin-1")))
             added.append((b"access-control-expose-headers", EXPOSED))
@@ -329,6 +369,18 @@ def _has_body(scope: Scope) -> bool:
         name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
         for name, value in scope["headers"]
     )
+
+
+def _clients(scope: Scope) -> tuple[str, ...]:
+    """Under which names a body's memory is counted: the owner, and the address of one who showed no key.
+
+    Everybody behind a proxy on this machine has a loopback address; it is not counted.
+    """
+    owner, peer = owner_of(scope), scope["client"][0] if scope.get("client") else "unknown"
+    if owner.startswith("key:") or is_loopback(peer):
+        return (owner,)
+    address = f"peer:{counted_as(peer)}"
+    return (address,) if owner.startswith("peer:") else (owner, address)
 
 
 def _ticket(scope: Scope) -> str | None:

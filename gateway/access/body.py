@@ -5,11 +5,11 @@ The count is of bytes received, since Content-Length may be missing or a lie.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.clock import Pulse, patience
 from gateway.errors import BodyTooLarge, BodyTooSlow, GatewayError
 
 Message = MutableMapping[str, Any]
@@ -35,11 +35,14 @@ class BodyBounds:
 class GuardedBody:
     """An ASGI `receive` that ends in an error once the body breaks its bounds; `error` stays set from then on.
 
+    `arrived` hears how many bytes came so far, and refuses them by a GatewayError.
     Only time spent waiting for the client counts: an app that reads late is not the client's fault.
     """
 
-    def __init__(self, receive: Receive, bounds: BodyBounds) -> None:
-        self._receive, self._bounds = receive, bounds
+    def __init__(
+        self, receive: Receive, bounds: BodyBounds, arrived: Callable[[int], None] = lambda total: None
+    ) -> None:
+        self._receive, self._bounds, self._arrived = receive, bounds, arrived
         self._got_bytes = 0
         self._waited_s = 0.0
         self._window_bytes = 0
@@ -49,7 +52,7 @@ class GuardedBody:
         self.error: GatewayError | None = None
 
     async def __call__(self) -> Message:
-        """Raises: BodyTooLarge, BodyTooSlow."""
+        """Raises: BodyTooLarge, BodyTooSlow; as `arrived`."""
         if self.error is not None:
             raise self.error
         if self.whole or self.disconnected:
@@ -61,13 +64,17 @@ class GuardedBody:
             self._window_bytes += size
             if self._got_bytes > self._bounds.most_bytes:
                 raise self._fail(self._bounds.too_large())
+            try:
+                self._arrived(self._got_bytes)
+            except GatewayError as error:
+                raise self._fail(error) from None
         return self._note(message)
 
     async def drain(self) -> None:
         """Take in what the client still sends, for a while, so that it reads our answer and not a reset."""
         got = self._got_bytes
         try:
-            async with asyncio.timeout(DRAIN_S):
+            async with patience(DRAIN_S):
                 while not (self.whole or self.disconnected) and got < DRAIN_BYTES:
                     message = self._note(await self._receive())
                     got += len(message.get("body", b""))
@@ -75,22 +82,21 @@ class GuardedBody:
             pass
 
     async def _within_time(self) -> Message:
-        loop = asyncio.get_running_loop()
-        bounds = self._bounds
+        pulse, bounds = Pulse.here(), self._bounds
         allowed = min(bounds.deadline_s - self._waited_s, bounds.window_s - self._window_waited_s)
-        began = loop.time()
+        began = pulse.ran_s()
         try:
-            async with asyncio.timeout(max(0.0, allowed)):
+            async with patience(max(0.0, allowed)):
                 return await self._receive()
         except TimeoutError:
-            if self._waited_s + loop.time() - began >= bounds.deadline_s:
+            if self._waited_s + pulse.ran_s() - began >= bounds.deadline_s:
                 raise self._fail(BodyTooSlow(f"The body took longer than {bounds.deadline_s:g} seconds.")) from None
             if self._window_bytes < bounds.bytes_per_s * bounds.window_s:
                 raise self._fail(
                     BodyTooSlow(f"The body came slower than {bounds.bytes_per_s} bytes a second.")
                 ) from None
         finally:
-            passed = loop.time() - began
+            passed = pulse.ran_s() - began
             self._waited_s += passed
             self._window_waited_s += passed
             if self._window_waited_s >= bounds.window_s:

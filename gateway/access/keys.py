@@ -17,9 +17,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.access.addresses import counted_as
 from gateway.settings import SettingsError
 
 MIN_KEY_CHARS = 16
+MOST_CLIENTS = 4096
+"""Whose wrong keys are counted one by one."""
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _KEY = re.compile(r"[!-~]{1,256}")
@@ -113,17 +116,20 @@ def client_id(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 class Guesses:
-    """Wrong keys by address: after `most` in `window_s` seconds the address waits (S-09). Holds 4 096 addresses."""
+    """Wrong keys by client: after `most` in `window_s` seconds further ones wait (S-09).
+
+    Holds `MOST_CLIENTS` of them. Who fails while the table is full of others is counted with all who do, so nobody can
+    push out what he did himself.
+    """
 
     def __init__(self, most: int = 10, window_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._window_s, self._clock = most, window_s, clock
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
+        self._others: deque[float] = deque(maxlen=most)
 
     def wait_s(self, address: str) -> int:
-        """Whole seconds until `address` may try again; 0 when it may now."""
-        times = self._times.get(address)
-        if times is None:
-            return 0
+        """Whole seconds until a wrong key of `address` may be answered as one; 0 when it may now."""
+        times = self._times_of(counted_as(address))
         oldest_that_counts = self._clock() - self._window_s
         while times and times[0] <= oldest_that_counts:
             times.popleft()
@@ -132,11 +138,23 @@ class Guesses:
         return max(1, round(times[0] - oldest_that_counts))
 
     def wrong(self, address: str) -> None:
-        times = self._times.setdefault(address, deque(maxlen=self._most))
-        times.append(self._clock())
-        self._times.move_to_end(address)
-        if len(self._times) > 4096:
+        name, now = counted_as(address), self._clock()
+        while self._times:
+            first = next(iter(self._times.values()))  # the one whose last wrong key is the oldest
+            if first and first[-1] > now - self._window_s:
+                break
             self._times.popitem(last=False)
+        if name not in self._times and len(self._times) < MOST_CLIENTS:
+            self._times[name] = deque(maxlen=self._most)
+        self._times_of(name).append(now)
+        if name in self._times:
+            self._times.move_to_end(name)
+
+    def _times_of(self, name: str) -> deque[float]:
+        known = self._times.get(name)
+        if known is not None:
+            return known
+        return self._others if len(self._times) >= MOST_CLIENTS else deque()
 
 
 def _digest(key: str) -> bytes:

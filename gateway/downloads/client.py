@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from gateway.child import ChildDied, framed, log_stderr, next_frame
+from engine.clock import patience
+from gateway.child import ChildDied, ended_child, framed, log_stderr, next_frame, started_child, starved
 from gateway.downloads.wire import MAX_ANSWER_BYTES, Answer, Fetch, Had, answer
 
 log = logging.getLogger("gateway.downloads")
@@ -31,33 +30,31 @@ ENVIRONMENT = {
 }
 
 
-async def fetched(asked: Fetch) -> AsyncGenerator[Answer]:
-    """What the child tells; the last is Fetched or NotFetched. A caller that leaves early kills it.
+async def fetched(asked: Fetch, notes: Path | None = None) -> AsyncGenerator[Answer]:
+    """What the child tells; the last is Fetched or NotFetched. A caller that leaves early kills it. `notes` is the
+    folder in which it is noted while it lives.
 
-    Raises: ChildDied.
+    Raises: ChildDied; StorageFault where no child can be started.
     """
     try:
-        child = await asyncio.create_subprocess_exec(
+        child = await started_child(
             sys.executable,
             "-P",
             "-m",
             "gateway.downloads.child",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            notes=notes,
             env={**os.environ, **ENVIRONMENT},
-            start_new_session=True,
         )
-    except OSError:
+    except OSError as error:
         log.exception("the download process could not be started")
-        raise ChildDied("engine_crash") from None
+        raise (starved(error) or ChildDied("engine_crash")) from None
     listening = asyncio.create_task(log_stderr(child, log))
     try:
         assert child.stdin is not None
         child.stdin.write(framed(asked.model_dump_json().encode()))
         await child.stdin.drain()
         while True:
-            async with asyncio.timeout(SILENCE_S):
+            async with patience(SILENCE_S):
                 found = answer.validate_json(await next_frame(child, MAX_ANSWER_BYTES))
             yield found
             if not isinstance(found, Had):
@@ -68,13 +65,4 @@ async def fetched(asked: Fetch) -> AsyncGenerator[Answer]:
     except (OSError, asyncio.IncompleteReadError, ValidationError):
         raise ChildDied("engine_crash") from None
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        if child.stdin is not None:
-            child.stdin.close()
-        await asyncio.shield(_buried(child, listening))
-
-
-async def _buried(child: asyncio.subprocess.Process, listening: asyncio.Task[None]) -> None:
-    await child.wait()
-    await listening
+        await ended_child(child, notes, listening)

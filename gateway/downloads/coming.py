@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from engine.catalog import ModelSpec
@@ -17,8 +16,9 @@ from gateway.downloads import folders
 from gateway.downloads.held import Held, Wanted
 from gateway.downloads.lists import bring_lists
 from gateway.downloads.sources import Sources, remove, repos_of, sources_of
+from gateway.downloads.told import Coming, not_yours, on_its_way
 from gateway.downloads.wire import offline_sentence
-from gateway.errors import ModelComing, ModelKept, ModelNotFound, ModelNotOnDisk
+from gateway.errors import Forbidden, ModelComing, ModelKept, ModelNotFound, ModelNotOnDisk
 from gateway.forecast import Forecaster
 from gateway.hub import Hub, ProgressEvent
 from gateway.job import Job, JobEvent, Progress, State
@@ -26,25 +26,14 @@ from gateway.library import Library
 from gateway.lora_hub import LORA
 from gateway.options import Origin
 from gateway.places import Places
+from gateway.rights import GATEWAY, Rights
 from gateway.store.base import Bounds, JobStore, Submitted
 
 log = logging.getLogger("gateway.downloads")
 
-HOUSE = Origin(owner="gateway", protocol="gateway", attached=False)
+HOUSE = Origin(owner=GATEWAY, protocol="gateway", attached=False)
 """Whose downloads those are that a job brought about: everybody's. They count against nobody's share of the queue."""
 COMING_RETRY_S = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Coming:
-    """A download that waits or runs."""
-
-    job_id: str
-    model: str
-    is_running: bool
-    fact: ModelDownloading | None
-    """How far it is; None before the sizes are known."""
-    seconds_left: float | None
 
 
 class Downloads:
@@ -59,6 +48,7 @@ class Downloads:
         forecaster: Forecaster,
         places: Places,
         auto: bool,
+        rights: Rights,
         wake: Callable[[], None],
     ) -> None:
         self._store = store
@@ -67,6 +57,7 @@ class Downloads:
         self._forecaster = forecaster
         self._places = places
         self._auto = auto
+        self._rights = rights
         self._wake = wake
         self._missing: dict[str, Sources] = {}
         """Models that a job may wait for and that were not here when we last looked."""
@@ -98,7 +89,7 @@ class Downloads:
         lacked = await self._wanted([plan for _, plan in drawn])
         for (job_id, _), wanted in zip(drawn, lacked, strict=True):
             self._held.hold(job_id, wanted)
-            await self._bring_loras(wanted)
+            await self._bring_loras(wanted, HOUSE.owner)
         for model in {job.model for job in self._store.order("engine")}:
             try:
                 spec = self._library.find(model)
@@ -106,7 +97,7 @@ class Downloads:
                 continue
             if not await asyncio.to_thread(self._library.on_disk, spec) and self._may_come(spec):
                 self._missing[model] = sources_of(spec)
-                await self.bring(spec)
+                await self.bring(spec, HOUSE.owner)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -115,10 +106,10 @@ class Downloads:
 
     # ---- who needs what --------------------------------------------------------------------------
 
-    async def need(self, spec: ModelSpec) -> bool:
+    async def need(self, spec: ModelSpec, owner: str) -> bool:
         """Before a job of this model is stored; whether the model must come first, which is `bring`'s part afterwards.
 
-        Raises: ModelNotServed, ModelNotOnDisk where it cannot come.
+        Raises: ModelNotServed, ModelNotOnDisk where it cannot come; Forbidden where this owner may not start that.
         """
         if await asyncio.to_thread(self._library.on_disk, spec):
             if self._missing.pop(spec.name, None) is not None:
@@ -129,20 +120,21 @@ class Downloads:
             raise ModelNotOnDisk(param="model")
         if folders.is_offline():
             raise ModelNotOnDisk(offline_sentence(spec.name), param="model")
+        self._check_may_bring(spec.name, sources_of(spec), owner)
         self._missing[spec.name] = sources_of(spec)
         return True
 
-    async def put_off(self, spec: ModelSpec | None, loras: Wanted) -> None:
+    async def put_off(self, spec: ModelSpec | None, loras: Wanted, owner: str) -> None:
         """For a client that does not wait: the downloads are begun, where any is needed.
 
-        Raises: ModelComing; ModelNotOnDisk with the reason where the last one failed.
+        Raises: ModelComing; ModelNotOnDisk with the reason where the last one failed; Forbidden.
         """
         for _, lora in loras.loras:
             if (reason := self._untold.pop((lora.files,), None)) is not None:
                 raise ModelNotOnDisk(reason, param="loras")
-        await self._bring_loras(loras)
+        await self._bring_loras(loras, owner)
         if spec is not None:
-            await self._put_off_model(spec)
+            await self._put_off_model(spec, owner)
         if loras.loras:
             names = " and ".join(name for name, _ in loras.loras)
             raise ModelComing(
@@ -151,30 +143,37 @@ class Downloads:
                 retry_after_s=COMING_RETRY_S,
             )
 
-    async def _put_off_model(self, spec: ModelSpec) -> None:
+    async def _put_off_model(self, spec: ModelSpec, owner: str) -> None:
         if (reason := self._untold.pop(sources_of(spec), None)) is not None:
             raise ModelNotOnDisk(reason, param="model")
-        await self.bring(spec)
-        raise ModelComing(self._sentence(spec), param="model", retry_after_s=COMING_RETRY_S)
+        await self.bring(spec, owner)
+        raise ModelComing(on_its_way(spec.name, self.of(spec)), param="model", retry_after_s=COMING_RETRY_S)
 
-    async def bring(self, spec: ModelSpec, origin: Origin = HOUSE) -> Job:
-        """The download of this model, started or joined. Raises: QueueFull, StorageFull."""
-        return await self._bring(spec.name, sources_of(spec), origin)
+    async def bring(self, spec: ModelSpec, owner: str, origin: Origin = HOUSE) -> Job:
+        """The download of this model, started or joined. Raises: Forbidden, QueueFull, StorageFull."""
+        return await self._bring(spec.name, sources_of(spec), owner, origin)
 
-    async def need_loras(self, plan: Plan) -> Wanted:
+    async def need_loras(self, plan: Plan, owner: str) -> Wanted:
         """Before a job is stored: which of its LoRAs are on the hub only and must come first; none where none may.
 
-        Raises: ModelNotOnDisk where they cannot come.
+        Raises: ModelNotOnDisk where they cannot come; Forbidden where this owner may not start that.
         """
         if not isinstance(plan, Generate):
             return Wanted(plan.model, ())
         (wanted,) = await self._wanted([plan])
         if wanted.loras and folders.is_offline():
             raise ModelNotOnDisk(offline_sentence(f"LoRA {wanted.loras[0][0]}"), param="loras")
+        for name, lora in wanted.loras:
+            self._check_may_bring(f"{LORA}{name}", (lora.files,), owner)
         return wanted
 
     async def let_wait(
-        self, job_id: str, spec: ModelSpec | None, loras: Wanted, store: Callable[[], Coroutine[Any, Any, Submitted]]
+        self,
+        job_id: str,
+        spec: ModelSpec | None,
+        loras: Wanted,
+        owner: str,
+        store: Callable[[], Coroutine[Any, Any, Submitted]],
     ) -> Job:
         """Store a job, and bring what it lacks: it is not claimed before. Raises: as `store`."""
         self._held.hold(job_id, loras)
@@ -185,34 +184,50 @@ class Downloads:
             raise
         if job.id != job_id:
             self._held.release(job_id)
-        if spec is not None:
-            await self.bring(spec)
-        await self._bring_loras(loras)
+        try:
+            if spec is not None:
+                await self.bring(spec, owner)
+            await self._bring_loras(loras, owner)
+        except Forbidden as refused:  # the download it would have joined was stopped since
+            await self._refuse([job.id], Failed(code="model_missing", message=refused.message))
+            return await self._store.get(job.id)
         return job
 
     async def _wanted(self, plans: Sequence[Generate]) -> list[Wanted]:
         """Of each plan the LoRAs that are not here and may come."""
         names = {lora.name for plan in plans for lora in plan.loras} if self._auto else None
-        missing = dict(await asyncio.to_thread(self._library.loras.missing, names)) if names else {}
+        missing = dict(await self._library.loras.off_loop(self._library.loras.missing, names)) if names else {}
         return [
             Wanted(plan.model, tuple((lora.name, missing[lora.name]) for lora in plan.loras if lora.name in missing))
             for plan in plans
         ]
 
-    async def _bring_loras(self, wanted: Wanted) -> None:
+    async def _bring_loras(self, wanted: Wanted, owner: str) -> None:
         for name, lora in wanted.loras:
-            await self._bring(f"{LORA}{name}", (lora.files,), HOUSE)
+            await self._bring(f"{LORA}{name}", (lora.files,), owner, HOUSE)
 
-    async def _bring(self, model: str, sources: Sources, origin: Origin) -> Job:
+    async def _bring(self, model: str, sources: Sources, owner: str, origin: Origin) -> Job:
+        """`owner` is on whose account the download is started; `origin` is whose it will be."""
         async with self._starting:
-            for job_id, plan in self._live.items():
-                if plan.sources == sources and job_id not in self._ending:
-                    return await self._store.get(job_id)
+            if (joined := self._joinable(sources)) is not None:
+                return await self._store.get(joined)
+            self._check_may_bring(model, sources, owner)
             plan = Download(model=model, sources=sources)
             bounds = Bounds(waiting=1_000_000)  # who waits for it was counted already
             job = (await asyncio.shield(self._store.submit(origin.new_job(plan, ""), bounds))).job
             self._live.setdefault(job.id, plan)
             return job
+
+    def _joinable(self, sources: Sources) -> str | None:
+        """The download that brings these, by its job; one that is being stopped is joined no more."""
+        live = (job_id for job_id, plan in self._live.items() if plan.sources == sources)
+        return next((job_id for job_id in live if job_id not in self._ending), None)
+
+    def _check_may_bring(self, name: str, sources: Sources, owner: str) -> None:
+        """Raises: Forbidden where the download would have to be started, and this owner may not."""
+        if self._joinable(sources) is None:
+            message, param = not_yours(name)
+            self._rights.check(owner, "pull", message=message, param=param)
 
     def claimable(self) -> frozenset[str] | None:
         """Models whose jobs may run now; None means all."""
@@ -228,13 +243,6 @@ class Downloads:
         if spec.repo is None or spec.unavailable is not None:
             return False
         return self._auto or any(plan.sources == sources_of(spec) for plan in self._live.values())
-
-    def _sentence(self, spec: ModelSpec) -> str:
-        coming = self.of(spec)
-        if coming is None or coming.fact is None:
-            return f"{spec.name} is being downloaded; ask again in a minute."
-        done, total = coming.fact.done_bytes / 1e9, coming.fact.total_bytes / 1e9
-        return f"{spec.name} is being downloaded: {done:.1f} of {total:.1f} GB are here. Ask again in a minute."
 
     # ---- what happens ----------------------------------------------------------------------------
 

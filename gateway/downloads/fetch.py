@@ -24,7 +24,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from engine.catalog import HubFiles
 from gateway.disk import sync, sync_path
 from gateway.downloads.folders import INCOMPLETE, RECORD, Entry, Record, folder_of, list_of, record_of, staging_of
-from gateway.downloads.reasons import CannotFetch, Damaged, told
+from gateway.downloads.reasons import CannotFetch, Damaged, on_disk, told
 from gateway.downloads.wire import Fetch
 
 TAKEN = {".safetensors", ".json", ".txt", ".jinja", ".model"}
@@ -57,8 +57,10 @@ class Download:
     def run(self) -> None:
         """Raises: CannotFetch."""
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK_BYTES
-        (self._models_dir / INCOMPLETE).mkdir(parents=True, exist_ok=True)
-        with (self._models_dir / INCOMPLETE / "lock").open("wb") as lock:
+        with on_disk():
+            (self._models_dir / INCOMPLETE).mkdir(parents=True, exist_ok=True)
+            lock = (self._models_dir / INCOMPLETE / "lock").open("wb")
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a gateway that was killed may leave a child for a moment
             self._run()
 
@@ -66,11 +68,13 @@ class Download:
         for source in self._sources:
             with told(source.repo, self._endpoint):
                 self._check_place(source)
-        listed = [(source, self._record(source)) for source in self._sources]
+        with on_disk():
+            listed = [(source, self._record(source)) for source in self._sources]
         total = sum(entry.size for _, record in listed for entry in record.files)
         self._done_bytes = sum(self._have(record, entry) for _, record in listed for entry in record.files)
         self._total_bytes = total
-        self._check_room(total - self._done_bytes)
+        with on_disk():
+            self._check_room(total - self._done_bytes)
         for source, record in listed:
             with told(source.repo, self._endpoint):
                 self._bring(record)
@@ -138,13 +142,15 @@ class Download:
         return tuple(Entry(path=path, size=files[path].size, digest=_digest_of(files[path])) for path in wanted)
 
     def _check_room(self, missing: int) -> None:
-        """Raises: CannotFetch."""
+        """One that has begun waits for the room that was taken from it. Raises: CannotFetch, OSError."""
         free = shutil.disk_usage(self._models_dir).free
         if missing * ROOM > free:
             raise CannotFetch(
                 f"The download needs {missing * ROOM / GB:.1f} GB, and the models folder has {free / GB:.1f} GB free. "
                 "Make room, or set models.cache_dir to a larger disk.",
                 "disk_full",
+                is_of_the_disk=self._done_bytes > 0,
+                needed_bytes=int(missing * ROOM),
             )
 
     # ---- fetching --------------------------------------------------------------------------------

@@ -7,17 +7,20 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
+from pathlib import Path
 
 from engine.protocol import Download, Failed, FailureCode, ModelDownloading, Succeeded
 from gateway.child import ChildDied
 from gateway.child_lane import ChildLane
 from gateway.downloads.client import fetched
 from gateway.downloads.wire import Fetch, Fetched, Had, NotFetched
-from gateway.errors import ModelNotFound
+from gateway.errors import ModelNotFound, StorageFault, StorageFull
 from gateway.forecast import Forecaster
 from gateway.hub import Hub
 from gateway.job import Job, Outcome
 from gateway.library import Library
+from gateway.stops import Stops
+from gateway.storage_health import StorageHealth
 from gateway.store.base import JobStore, Lease
 
 log = logging.getLogger("gateway.downloads")
@@ -35,12 +38,25 @@ class NetworkLane(ChildLane):
     """`tell` hears how far a download is, for those who wait for it."""
 
     lane = "network"
+    places = ("models",)
 
-    def __init__(self, *, store: JobStore, hub: Hub, library: Library, forecaster: Forecaster, tell: Tell) -> None:
-        super().__init__(store=store, hub=hub)
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        hub: Hub,
+        library: Library,
+        forecaster: Forecaster,
+        tell: Tell,
+        storage: StorageHealth | None = None,
+        stops: Stops | None = None,
+        notes: Path | None = None,
+    ) -> None:
+        super().__init__(store=store, hub=hub, storage=storage, stops=stops)
         self._library = library
         self._forecaster = forecaster
         self._tell = tell
+        self._notes = notes
 
     def _extent(self, lease: Lease) -> tuple[int, int]:
         return 1, 0
@@ -55,7 +71,7 @@ class NetworkLane(ChildLane):
             return Succeeded()
         asked = Fetch(models_dir=str(self._library.models_dir), sources=plan.sources)
         pace, logged = Pace(), -1
-        async with aclosing(fetched(asked)) as answers:
+        async with aclosing(fetched(asked, self._notes)) as answers:
             async for found in answers:
                 match found:
                     case Had(done_bytes=done, total_bytes=total):
@@ -69,6 +85,9 @@ class NetworkLane(ChildLane):
                         self._tell(plan, fact)
                     case Fetched():
                         return Succeeded()
+                    case NotFetched(is_of_the_disk=True) as refused:
+                        self._storage.needs("models", free=refused.needed_bytes)
+                        raise (StorageFull if refused.code == "disk_full" else StorageFault)(refused.message)
                     case NotFetched(code=code, message=message):
                         return Failed(code=code, message=message)
         raise ChildDied("engine_crash")

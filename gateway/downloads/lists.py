@@ -13,6 +13,7 @@ from engine.catalog import HubFiles
 from gateway.child import ChildDied
 from gateway.downloads.client import fetched
 from gateway.downloads.wire import Fetch, NotFetched
+from gateway.errors import StorageFault
 
 log = logging.getLogger("gateway.downloads")
 
@@ -39,7 +40,7 @@ async def _bring(models_dir: Path, source: HubFiles) -> None:
         async with aclosing(fetched(asked)) as answers:
             async for found in answers:
                 reason = found.message if isinstance(found, NotFetched) else None
-    except ChildDied:
+    except (ChildDied, StorageFault):
         reason = "The process that downloads stopped."
     if reason is None:
         log.info("the list of %s is here", source.repo)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,16 +15,22 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from gateway.disk import fault_of
 from gateway.downloads.wire import NotFetched, offline_sentence
+from gateway.errors import StorageFull
 
 LOGIN = "(`hf auth login`, or HF_TOKEN)"
 
 
 class CannotFetch(Exception):
-    """`answer` says why, and what to do."""
+    """`answer` says why, and what to do; `is_of_the_disk` where the models folder is at fault, and no download."""
 
-    def __init__(self, message: str, code: str = "model_missing") -> None:
-        self.answer = NotFetched.model_validate({"code": code, "message": message})
+    def __init__(
+        self, message: str, code: str = "model_missing", *, is_of_the_disk: bool = False, needed_bytes: int = 0
+    ) -> None:
+        self.answer = NotFetched.model_validate(
+            {"code": code, "message": message, "is_of_the_disk": is_of_the_disk, "needed_bytes": needed_bytes}
+        )
         super().__init__(message)
 
 
@@ -67,12 +72,26 @@ def told(repo: str, endpoint: str) -> Iterator[None]:
             "what has come is kept."
         ) from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CannotFetch(
-                f"The disk of the models folder is full; {repo} has come in part. Make room, then try again.",
-                "disk_full",
-            ) from None
-        raise CannotFetch(f"The models folder cannot be written ({error.strerror or 'unknown reason'}).") from error
+        raise of_the_disk(error, f"; {repo} has come in part") from error
+
+
+@contextmanager
+def on_disk() -> Iterator[None]:
+    """What the models folder refuses, as one sentence. Raises: CannotFetch."""
+    try:
+        yield
+    except OSError as error:
+        raise of_the_disk(error) from error
+
+
+def of_the_disk(error: OSError, what: str = "") -> CannotFetch:
+    """`what` has come of it so far ends the sentence of a full disk."""
+    fault = fault_of(error, "the models folder")
+    if isinstance(fault, StorageFull):
+        message = f"The disk of the models folder is full{what}. Make room, then try again."
+        return CannotFetch(message, "disk_full", is_of_the_disk=True)
+    message = f"The models folder cannot be written ({error.strerror or 'unknown reason'})."
+    return CannotFetch(message, is_of_the_disk=fault is not None)
 
 
 def _unknown(repo: str) -> CannotFetch:

@@ -49,6 +49,10 @@ class NotFetched(Frozen):
     kind: Literal["not_fetched"] = "not_fetched"
     code: Literal["model_missing", "disk_full"]
     message: str
+    is_of_the_disk: bool = False
+    """The models folder is at fault, and no download: the same goes on once it is mended."""
+    needed_bytes: int = 0
+    """What must be free there, where that is known."""
 
 
 Answer = Had | Fetched | NotFetched

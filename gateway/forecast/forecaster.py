@@ -15,12 +15,13 @@ from gateway.forecast.accuracy import Accuracy, Record
 from gateway.forecast.costs import Costs
 from gateway.forecast.series import Cost
 from gateway.forecast.trace import Trace, over
-from gateway.forecast.wait import Due, Forecast, along, filing
+from gateway.forecast.wait import Forecast, Line, filing
 from gateway.forecast.work import Work, work_of
 from gateway.job import Job, State
 from gateway.queue import Waiting
 
 NONE = Cost(0.0, 0.0)
+ALIKE_MOST = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Walk:
     version: int
     loaded: tuple[str, int | None] | None
     ready_in: Mapping[str, float]
-    due: dict[str, Due]
+    walked: Line
 
 
 class Forecaster:
@@ -63,6 +64,8 @@ class Forecaster:
         self._accuracy = Accuracy()
         self._works: dict[str, Work] = {}
         """Of waiting jobs."""
+        self._alike: dict[Work, Work] = {}
+        """One object for all works that are the same: a long line asks for the costs of each kind once."""
         self._traces: dict[str, Trace] = {}
         """Of running jobs, in the order in which they began."""
         self._told: dict[str, Told] = {}
@@ -148,11 +151,23 @@ class Forecaster:
         found = self._due(job_id, line)
         return None if found is None else self._forecast(*found, is_paused=is_paused)
 
+    def is_waiting(self, job_id: str) -> bool:
+        """Whether the job has not begun."""
+        return job_id in self._works
+
     def room_s(self, lane: Lane, before: str | None, line: Sequence[Waiting]) -> float:
         """Until a place in the queue is free: when the next job begins, or the waiting job `before`."""
         if before is not None and (found := self._due(before, line)) is not None:
             return found[0].seconds
         return self._lane_left(lane).seconds
+
+    def is_worth_keeping(self, job_id: str, *, needs_load: bool) -> bool:
+        """Whether the rest of a running job's phase takes no longer than an engine anew, and a load where needed."""
+        trace, costs = self._traces.get(job_id), self._costs
+        if trace is None:
+            return True
+        again = costs.of("start").seconds + (costs.of("load", trace.work).seconds if needs_load else 0.0)
+        return trace.phase_left(costs, self._clock()) <= again
 
     @property
     def record(self) -> Record:
@@ -181,7 +196,10 @@ class Forecaster:
 
     def _work(self, job: Job) -> Work:
         work = work_of(job.plan, self._spec_of(job.plan.model), max(job.first_undrawn, len(job.pages)))
-        return replace(work, model=self._weights_of(work.model))
+        work = replace(work, model=self._weights_of(work.model))
+        if len(self._alike) > ALIKE_MOST:
+            self._alike.clear()
+        return self._alike.setdefault(work, work)
 
     def _loaded_now(self) -> tuple[str, int | None] | None:
         loaded, name = self._loaded, self._loaded_model()
@@ -210,8 +228,9 @@ class Forecaster:
             return None
         walk = self._walk(work.lane, line)
         # One that is claimed leaves the line a moment before `begins`.
-        due = walk.due.get(job_id) or along([(job_id, work)], self._costs, walk.loaded)[job_id]
+        due = walk.walked.due(job_id) or Line([(job_id, work)], self._costs, walk.loaded).due(job_id)
         left = self._lane_left(work.lane)
+        assert due is not None, "a line of this very job"
         return _after(left, due.begins), _after(left, due.done)
 
     def _walk(self, lane: Lane, line: Sequence[Waiting]) -> Walk:
@@ -222,8 +241,8 @@ class Forecaster:
         follows = (self._costs.version, loaded, ready_in)
         known = walk is not None and (walk.version, walk.loaded, walk.ready_in) == follows
         if walk is None or not known or walk.line is not line:
-            works = ((job.id, self._works[job.id]) for job in line if job.id in self._works)
-            walk = self._walks[lane] = Walk(line, *follows, along(works, self._costs, loaded, ready_in))
+            works = ((job.id, work) for job in line if (work := self._works.get(job.id)) is not None)
+            walk = self._walks[lane] = Walk(line, *follows, Line(works, self._costs, loaded, ready_in))
         return walk
 
     def _ready_in(self) -> Mapping[str, float]:

@@ -132,6 +132,20 @@ class Trace:
         seconds += (rest - 1) * later
         return Cost(seconds, share.spread * min(1.0, seconds / share.seconds) if share.seconds else 0.0)
 
+    def phase_left(self, costs: Costs, now: float) -> float:
+        """Seconds until this phase of a picture ends: of steps, until the next one does."""
+        work, elapsed = self.work, max(0.0, now - self.since)
+        match self.phase:
+            case "loading":
+                return over(costs.of("load", work).seconds, elapsed)
+            case "head":
+                head = costs.of("head" if self.done == 0 else "next_head", work)
+                return over(head.seconds + self._pace(costs), elapsed)
+            case "steps":
+                return over(self._pace(costs), elapsed)
+            case "tail" | "filing":
+                return over(costs.of("tail", work).seconds, elapsed)
+
     def _to_fetch(self, costs: Costs) -> Cost:
         """What has not come yet, at the pace of the last seconds where it is known."""
         known = costs.of("fetch", self.work)

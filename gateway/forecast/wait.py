@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from math import hypot
 
 from gateway.forecast.costs import Costs
 from gateway.forecast.series import Cost
@@ -35,55 +34,80 @@ class Due:
     done: Cost
 
 
-def along(
-    line: Iterable[tuple[str, Work]],
-    costs: Costs,
-    loaded: tuple[str, int | None] | None,
-    ready_in: Mapping[str, float] | None = None,
-) -> dict[str, Due]:
+class Line:
     """The jobs of a lane in their order with the loads between them; `loaded` is in memory before the first.
 
     `ready_in` says after how many seconds a model, or what a job by its id needs besides, is here: jobs are passed over
-    until then.
+    until then. Walked along as far as somebody asks: ten thousand jobs cost who stands in front nothing.
     """
-    due: dict[str, Due] = {}
-    gap = costs.of("gap").seconds
-    at, variance = 0.0, 0.0
-    for job_id, work, not_before in _served(line, costs, ready_in or {}):
-        at = max(at + gap, not_before)
-        begins = Cost(at, variance**0.5)
-        run = costs.run(work)
-        at, variance = at + run.seconds, variance + run.spread**2
-        if work.needs is not None and work.needs != loaded:
-            load, loaded = costs.of("load", work), work.needs
-            at, variance = at + load.seconds, variance + load.spread**2
-        filed = filing(costs, work)
-        due[job_id] = Due(begins, Cost(at + filed.seconds, hypot(variance**0.5, filed.spread)))
-    return due
 
+    def __init__(
+        self,
+        line: Iterable[tuple[str, Work]],
+        costs: Costs,
+        loaded: tuple[str, int | None] | None,
+        ready_in: Mapping[str, float] | None = None,
+    ) -> None:
+        self._costs = costs
+        self._known: dict[int, tuple[Work, float, float, float, float]] = {}
+        self._found: dict[str, tuple[float, float, float, float]] = {}
+        """Seconds and variance until it begins, and until it is done."""
+        self._rest = self._walk(self._served(line, ready_in or {}), loaded)
 
-def _served(
-    line: Iterable[tuple[str, Work]], costs: Costs, ready_in: Mapping[str, float]
-) -> Iterable[tuple[str, Work, float]]:
-    """The jobs as they will be claimed, each with when its model is here; loads are left out of the count."""
-    if not ready_in:
-        return ((job_id, work, 0.0) for job_id, work in line)
-    jobs = list(line)
-    ready = [max(ready_in.get(work.model, 0.0), ready_in.get(job_id, 0.0)) for job_id, work in jobs]
-    absent = [(at, place) for place, at in enumerate(ready) if at > 0]
-    present = [place for place, at in enumerate(ready) if at <= 0]
-    heapify(absent)
-    served, at = [], 0.0
-    while present or absent:
-        if not present:
-            at = max(at, absent[0][0])
-        while absent and absent[0][0] <= at:
-            heappush(present, heappop(absent)[1])
-        place = heappop(present)
-        job_id, work = jobs[place]
-        served.append((job_id, work, ready[place]))
-        at += costs.run(work).seconds
-    return served
+    def due(self, job_id: str) -> Due | None:
+        """None for one that does not wait in it."""
+        while (found := self._found.get(job_id)) is None:
+            if next(self._rest, None) is None:
+                return None
+        begins, begins_variance, done, done_variance = found
+        return Due(Cost(begins, begins_variance**0.5), Cost(done, done_variance**0.5))
+
+    def _walk(self, served: Iterable[tuple[str, Work, float]], loaded: tuple[str, int | None] | None) -> Iterator[str]:
+        gap, costs, found = self._costs.of("gap").seconds, self._costs, self._found
+        at, variance = 0.0, 0.0
+        for job_id, work, not_before in served:
+            _, run_s, run_variance, filed_s, filed_variance = self._parts(work)
+            at = max(at + gap, not_before)
+            begins, begins_variance = at, variance
+            at, variance = at + run_s, variance + run_variance
+            if (needs := work.needs) is not None and needs != loaded:
+                load, loaded = costs.of("load", work), needs
+                at, variance = at + load.seconds, variance + load.spread**2
+            found[job_id] = begins, begins_variance, at + filed_s, variance + filed_variance
+            yield job_id
+
+    def _parts(self, work: Work) -> tuple[Work, float, float, float, float]:
+        """The work with seconds and variance of its run and of its filing; held, so that its id stays its own."""
+        if (known := self._known.get(id(work))) is None:
+            run, filed = self._costs.run(work), filing(self._costs, work)
+            known = self._known[id(work)] = work, run.seconds, run.spread**2, filed.seconds, filed.spread**2
+        return known
+
+    def _served(
+        self, line: Iterable[tuple[str, Work]], ready_in: Mapping[str, float]
+    ) -> Iterable[tuple[str, Work, float]]:
+        """The jobs as they will be claimed, each with when its model is here; loads are left out of the count."""
+        if not ready_in:
+            return ((job_id, work, 0.0) for job_id, work in line)
+        return self._served_late(list(line), ready_in)
+
+    def _served_late(
+        self, jobs: Sequence[tuple[str, Work]], ready_in: Mapping[str, float]
+    ) -> Iterator[tuple[str, Work, float]]:
+        ready = [max(ready_in.get(work.model, 0.0), ready_in.get(job_id, 0.0)) for job_id, work in jobs]
+        absent = [(at, place) for place, at in enumerate(ready) if at > 0]
+        present = [place for place, at in enumerate(ready) if at <= 0]
+        heapify(absent)
+        at = 0.0
+        while present or absent:
+            if not present:
+                at = max(at, absent[0][0])
+            while absent and absent[0][0] <= at:
+                heappush(present, heappop(absent)[1])
+            place = heappop(present)
+            job_id, work = jobs[place]
+            yield job_id, work, ready[place]
+            at += self._parts(work)[1]
 
 
 def filing(costs: Costs, work: Work) -> Cost:

@@ -22,7 +22,7 @@ from gateway.ocr.packages import MODEL
 from gateway.ocr.pages import Unreadable, count_pages, to_pictures
 from gateway.ocr.reader import Reader
 from gateway.ocr.vision import VisionReader
-from gateway.ocr.wire import Answer, Counted, CountPages, NotLoaded, Read, Refused, Request, request
+from gateway.ocr.wire import Answer, Counted, CountPages, NotLoaded, Opening, Read, Refused, Rendered, Request, request
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +50,7 @@ class Child:
         try:
             match asked:
                 case CountPages():
+                    self._say(Opening())
                     self._say(Counted(pages=count_pages(document)))
                 case Read():
                     self._read(asked, document)
@@ -69,6 +70,7 @@ class Child:
             self._say(Reading(page=page))
             began = time.monotonic()
             picture = next(pictures)
+            self._say(Rendered())
             lines = reader.lines(picture)
             self._say(
                 PageRead(

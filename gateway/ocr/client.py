@@ -6,10 +6,8 @@ Knows frames and signals; what a job is, is the lane's business.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -19,11 +17,24 @@ from typing import assert_never
 
 from pydantic import ValidationError
 
+from engine.clock import patience
 from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
-from gateway.child import ChildDied, framed, log_stderr, next_frame
+from gateway.child import ChildDied, ended_child, framed, log_stderr, next_frame, started_child, starved
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.ocr.packages import MODEL
-from gateway.ocr.wire import MAX_ANSWER_BYTES, Answer, Counted, CountPages, NotLoaded, Read, Refused, Request, answer
+from gateway.ocr.wire import (
+    MAX_ANSWER_BYTES,
+    Answer,
+    Counted,
+    CountPages,
+    NotLoaded,
+    Opening,
+    Read,
+    Refused,
+    Rendered,
+    Request,
+    answer,
+)
 
 log = logging.getLogger("gateway.ocr")
 
@@ -31,6 +42,8 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "HOME", "TMPDIR")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 THREADS_MOST = 4
+CHECKS_MOST = 2
+"""A child that dies is not always its document's fault: once more."""
 
 Fact = ModelLoading | ModelLoaded | Reading | PageRead
 
@@ -42,9 +55,15 @@ class OcrOptions:
     max_pages: int = 200
     """In one job."""
     page_s: float = 120.0
-    """The child may be silent this long: for a page, or for loading its models."""
-    check_s: float = 30.0
-    """A PDF may take this long to be counted, with the start of a child."""
+    """The child may be silent this long: for reading a page, or for loading its models."""
+    render_s: float = 10.0
+    """A page of a PDF may take this long to become a picture; an honest one takes a tenth of a second."""
+    document_s: float = 1800.0
+    """All pages of a document may take this long together."""
+    start_s: float = 30.0
+    """A child that looks at PDFs may take this long to start."""
+    check_s: float = 5.0
+    """A PDF may take this long to be counted."""
     idle_s: float = 300.0
     """A child with nothing to do is let go after this, and with it half a gigabyte."""
     threads: int | None = None
@@ -53,6 +72,8 @@ class OcrOptions:
     """What reads where a request names no reader."""
     vision: Mapping[str, Path] = field(default_factory=dict)
     """Folders of vision models that read, by name."""
+    notes: Path | None = None
+    """A folder in which the child is noted while it lives."""
     command: tuple[str, ...] = (sys.executable, "-m", "gateway.ocr.child")
 
     @property
@@ -99,33 +120,39 @@ class OcrClient:
 
     async def count_pages(self, pdf: bytes) -> int:
         """How many pages a PDF has. Raises: InvalidRequest where it cannot be read, Unavailable."""
-        try:
-            async with aclosing(self._ask(CountPages(), pdf, self._options.check_s, MODEL)) as answers:
-                async for found in answers:
-                    if isinstance(found, Counted):
-                        return found.pages
-        except OcrRefused as refusal:
-            raise InvalidRequest(refusal.message, param="image") from None
-        except ChildDied:
-            raise InvalidRequest("The PDF cannot be opened.", param="image") from None
-        except OSError as error:
-            raise Unavailable("PDFs cannot be opened now.") from error
-        raise InvalidRequest("The PDF cannot be opened.", param="image")
+        is_open = False
+        for _ in range(CHECKS_MOST):
+            is_open = False
+            try:
+                async with aclosing(self._ask(CountPages(), pdf, MODEL)) as answers:
+                    async for found in answers:
+                        is_open = is_open or isinstance(found, Opening)
+                        if isinstance(found, Counted):
+                            return found.pages
+            except OcrRefused as refusal:
+                raise InvalidRequest(refusal.message, param="image") from None
+            except ChildDied:
+                log.warning("the process that looks at PDFs stopped; is_open: %s", is_open)
+            except OSError as error:
+                raise Unavailable("PDFs cannot be opened now.") from error
+        if is_open:
+            raise InvalidRequest("The PDF cannot be opened.", param="image")
+        raise Unavailable("PDFs cannot be opened now.")
 
     async def read(self, plan: Ocr, document: bytes, first: int) -> AsyncGenerator[Fact]:
         """What happens while the pages from index `first` on are read; a caller that leaves early kills the child.
 
-        Raises: OcrRefused, OcrNotLoaded, ChildDied.
+        Raises: OcrRefused, OcrNotLoaded, ChildDied; StorageFault where no child can be started.
         """
         asked = Read(pages=plan.pages, dpi=plan.dpi, first=first)
         try:
-            async with aclosing(self._ask(asked, document, self._options.page_s, plan.model)) as answers:
+            async with aclosing(self._ask(asked, document, plan.model)) as answers:
                 async for found in answers:
-                    if not isinstance(found, Counted):
+                    if not isinstance(found, Counted | Opening | Rendered):
                         yield found
         except OSError as error:
             log.exception("the OCR process could not be started")
-            raise ChildDied("engine_crash") from error
+            raise (starved(error) or ChildDied("engine_crash")) from error
 
     async def close(self) -> None:
         """End the child; a later request starts another."""
@@ -136,19 +163,20 @@ class OcrClient:
     # ---- one request -----------------------------------------------------------------------------
 
     async def _ask(
-        self, asked: Request, document: bytes, silence_s: float, model: str
-    ) -> AsyncGenerator[Fact | Counted]:
+        self, asked: Request, document: bytes, model: str
+    ) -> AsyncGenerator[Fact | Counted | Opening | Rendered]:
         """Raises: OcrRefused, OcrNotLoaded, ChildDied, OSError where no child can be started."""
+        found: Answer | None = None
         async with self._turn:
             if self._idle is not None:
                 self._idle.cancel()
             child = await self._started(model)
             is_clean = False
             try:
-                async with asyncio.timeout(silence_s):
+                async with patience(self._silence_s(asked, None)):
                     await _send(child, asked, document)
                 while True:
-                    async with asyncio.timeout(silence_s):
+                    async with patience(self._silence_s(asked, found)):
                         found = await _next(child)
                     is_clean = _ends(asked, found)
                     if isinstance(found, Refused):
@@ -160,6 +188,8 @@ class OcrClient:
                         return
             except TimeoutError:
                 log.error("the OCR process, pid %d, was silent too long", child.pid)
+                if (at_fault := _too_slow(asked, found)) is not None:
+                    raise OcrRefused(at_fault) from None
                 raise ChildDied("engine_timeout") from None
             except (OSError, asyncio.IncompleteReadError, ValidationError):
                 raise ChildDied("engine_crash") from None
@@ -170,6 +200,15 @@ class OcrClient:
                 else:
                     await self._end()
 
+    def _silence_s(self, asked: Request, last: Answer | None) -> float:
+        """How long the child may be silent after what it said last."""
+        options = self._options
+        if isinstance(last, Opening):
+            return options.check_s
+        if isinstance(asked, CountPages):
+            return options.start_s
+        return options.render_s if isinstance(last, Reading) and asked.pages else options.page_s
+
     async def _started(self, model: str) -> asyncio.subprocess.Process:
         """Raises: OSError."""
         if self._child is not None and (self._child.returncode is not None or self._model != model):
@@ -179,17 +218,14 @@ class OcrClient:
             environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
             folder = self._options.vision.get(model)
             self._model = model
-            self._child = await asyncio.create_subprocess_exec(
+            self._child = await started_child(
                 *self._options.command,
                 "--threads",
                 threads,
                 *(() if folder is None else ("--vision", str(folder.resolve()), "--name", model)),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+                notes=self._options.notes,
                 cwd=ROOT,
                 env={**environment, **OFFLINE, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
-                start_new_session=True,
             )
             self._listening = asyncio.create_task(log_stderr(self._child, log))
         return self._child
@@ -215,17 +251,7 @@ class OcrClient:
         listening, self._listening = self._listening, None
         if child is None:
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        if child.stdin is not None:
-            child.stdin.close()
-        await asyncio.shield(_buried(child, listening))
-
-
-async def _buried(child: asyncio.subprocess.Process, listening: asyncio.Task[None] | None) -> None:
-    await child.wait()
-    if listening is not None:
-        await listening
+        await ended_child(child, self._options.notes, listening)
 
 
 async def _send(child: asyncio.subprocess.Process, asked: Request, document: bytes) -> None:
@@ -237,6 +263,15 @@ async def _send(child: asyncio.subprocess.Process, asked: Request, document: byt
 async def _next(child: asyncio.subprocess.Process) -> Answer:
     """Raises: IncompleteReadError, ValidationError."""
     return answer.validate_json(await next_frame(child, MAX_ANSWER_BYTES))
+
+
+def _too_slow(asked: Request, last: Answer | None) -> str | None:
+    """What a PDF is told after whose opening, or rendering, the child said nothing more; None: it is not at fault."""
+    if isinstance(last, Opening):
+        return "The PDF takes too long to open."
+    if isinstance(last, Reading) and isinstance(asked, Read) and asked.pages:
+        return f"Page {asked.pages[last.page]} of the PDF takes too long to render."
+    return None
 
 
 def _ends(asked: Request, found: Answer) -> bool:

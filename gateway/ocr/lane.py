@@ -5,18 +5,22 @@ Knows the store, the hub and the OCR child; no client and no protocol.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import aclosing
 
 from engine.protocol import Failed, FailureCode, Ocr, PageRead, Succeeded
 from gateway.child import ChildDied
 from gateway.child_lane import ChildLane
-from gateway.errors import GatewayError, ModelNotFound, StorageFull
+from gateway.errors import GatewayError, ModelNotFound, StorageFault
 from gateway.hub import Hub
 from gateway.job import Outcome
+from gateway.ocr.checkers import Checkers
 from gateway.ocr.client import OcrClient, OcrNotLoaded, OcrOptions, OcrRefused
 from gateway.ocr.packages import MODEL, check_installed, check_vision
 from gateway.ocr.request import OcrRequest, is_pdf, resolve
+from gateway.stops import Stops
+from gateway.storage_health import StorageHealth
 from gateway.store.base import JobStore, Lease
 
 log = logging.getLogger("gateway.ocr")
@@ -25,24 +29,34 @@ FAILURE_TEXT = {
     "engine_crash": "The process that reads text stopped twice while reading this document.",
     "engine_timeout": "Reading one page of this document took too long, twice.",
 }
+TOO_LONG = "The pages of this document took longer than {:g} seconds together; choose fewer of them."
 
 
 class OcrLane(ChildLane):
-    """One document at a time. A second child looks at PDFs as they come in: it must not wait for a long one."""
+    """One document at a time. Other children look at PDFs as they come in: they must not wait for a long one."""
 
     lane = "cpu"
+    places = ("inputs",)
 
-    def __init__(self, *, store: JobStore, hub: Hub, options: OcrOptions) -> None:
-        super().__init__(store=store, hub=hub)
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        hub: Hub,
+        options: OcrOptions,
+        storage: StorageHealth | None = None,
+        stops: Stops | None = None,
+    ) -> None:
+        super().__init__(store=store, hub=hub, storage=storage, stops=stops)
         self._options = options
         self._reader = OcrClient(options)
-        self._checker = OcrClient(options)
+        self._checkers = Checkers(options)
 
     async def stop(self) -> None:
         """As every lane, and end the children."""
         await super().stop()
         await self._reader.close()
-        await self._checker.close()
+        await self._checkers.close()
 
     async def let_go(self, model: str) -> bool:
         """Give back the memory of that reader, once it has no job; whether it held any. The next job starts it."""
@@ -51,14 +65,14 @@ class OcrLane(ChildLane):
             await self._reader.close()
         return was_there
 
-    async def plan(self, request: OcrRequest, document: bytes, name: str) -> Ocr:
-        """What to do with a document: a checked PNG, or a PDF as it came; `name` is that of its blob.
+    async def plan(self, request: OcrRequest, document: bytes, name: str, owner: str) -> Ocr:
+        """What to do with an owner's document: a checked PNG, or a PDF as it came; `name` is that of its blob.
 
         Raises: ModelNotFound, NotInstalled, ModelNotOnDisk, InvalidRequest, Unavailable.
         """
         model = request.model or self._options.default
         self._check(model, pdf=is_pdf(document))
-        count = await self._checker.count_pages(document) if is_pdf(document) else None
+        count = await self._checkers.count_pages(document, owner) if is_pdf(document) else None
         return resolve(request, model, name, count, self._options.max_pages)
 
     def _check(self, model: str, *, pdf: bool) -> None:
@@ -81,7 +95,7 @@ class OcrLane(ChildLane):
         return died.reason, FAILURE_TEXT[died.reason]
 
     async def _outcome(self, lease: Lease) -> Outcome:
-        """A page cannot be interrupted: a cancel kills the child, which is back within seconds."""
+        """A page cannot be interrupted: a cancel kills the child, which is soon back. Raises: StorageFault."""
         job, plan = lease.job, lease.job.plan
         assert isinstance(plan, Ocr)
         first = len(job.pages)
@@ -90,20 +104,25 @@ class OcrLane(ChildLane):
         try:
             self._check(plan.model, pdf=bool(plan.pages))
             document = await self._store.blob(plan.document)
-            async with aclosing(self._reader.read(plan, document, first)) as facts:
+            left_s = self._options.document_s - sum(page.seconds for page in job.pages)
+            async with asyncio.timeout(left_s), aclosing(self._reader.read(plan, document, first)) as facts:
                 async for fact in facts:
                     if not isinstance(fact, PageRead):
                         self._hub.publish_progress(job.id, fact)
                     else:
                         await self._store.record(lease, fact)
+        except TimeoutError:
+            return Failed(code="engine_timeout", message=TOO_LONG.format(self._options.document_s))
         except KeyError:
+            if (fault := await self._storage.fault(["inputs"])) is not None:
+                raise fault from None
             return Failed(code="bad_input", message="The document is gone.")
         except OcrRefused as refusal:
             return Failed(code="bad_input", message=refusal.message)
         except OcrNotLoaded:
             return Failed(code="model_load_failed", message=f"{plan.model} could not be loaded.")
-        except StorageFull as error:
-            return Failed(code="disk_full", message=error.message)
+        except StorageFault:
+            raise
         except GatewayError as error:
             return Failed(code="model_missing", message=error.message)
         return Succeeded()

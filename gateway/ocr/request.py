@@ -42,15 +42,16 @@ def resolve(request: OcrRequest, model: str, document: str, page_count: int | No
 
 
 def _pages(asked: tuple[int, ...] | None, count: int, most: int) -> tuple[int, ...]:
-    pages = tuple(range(1, count + 1)) if asked is None else asked
-    if not pages:
+    number = count if asked is None else len(asked)
+    if not number:
         empty = ("The PDF has no pages.", "image") if asked is None else ("pages is empty.", "pages")
         raise InvalidRequest(empty[0], param=empty[1])
-    if len(pages) > most:
+    if number > most:  # before there is a list of them: a PDF may claim any number
         raise InvalidRequest(
-            f"At most {most} pages are read in one request, and these are {len(pages)}; choose some with pages.",
+            f"At most {most} pages are read in one request, and these are {number}; choose some with pages.",
             param="pages",
         )
+    pages = tuple(range(1, count + 1)) if asked is None else asked
     for page in pages:
         if not 1 <= page <= count:
             raise InvalidRequest(f"The PDF has {count} pages, counted from 1.", param="pages")

@@ -15,19 +15,31 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 
 class CountPages(Frozen):
-    """Request: how many pages has this PDF? Answered by Counted or Refused."""
+    """Request: how many pages has this PDF? Answered by Opening, then Counted or Refused."""
 
     kind: Literal["count_pages"] = "count_pages"
 
 
 class Read(Frozen):
-    """Request: read the pages from index `first` on. Answered by one PageRead each, or Refused."""
+    """Request: read the pages from index `first` on. Answered by Reading, Rendered, PageRead for each, or Refused."""
 
     kind: Literal["read"] = "read"
     pages: tuple[int, ...]
     """Of a PDF, counted from 1; empty where the document is a picture."""
     dpi: float
     first: int
+
+
+class Opening(Frozen):
+    """Answer to CountPages: the child is up, and what takes time from now on is the document."""
+
+    kind: Literal["opening"] = "opening"
+
+
+class Rendered(Frozen):
+    """Answer to Read: the page is a picture now, and what takes time from now on is reading it."""
+
+    kind: Literal["rendered"] = "rendered"
 
 
 class Counted(Frozen):
@@ -51,7 +63,7 @@ class NotLoaded(Frozen):
 
 
 Request = CountPages | Read
-Answer = Counted | Refused | NotLoaded | ModelLoading | ModelLoaded | Reading | PageRead
+Answer = Opening | Rendered | Counted | Refused | NotLoaded | ModelLoading | ModelLoaded | Reading | PageRead
 
 request: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 answer: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import shutil
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,18 +38,19 @@ class Copies:
         self._keep = keep
 
     def sweep(self) -> None:
-        """Remove what an interrupted save left."""
-        for leftover in self._folder.glob(f"*{INCOMPLETE}"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        """Remove what an interrupted save left; a disk that does not let it costs no more than that."""
+        with suppress(OSError):
+            for leftover in self._folder.glob(f"*{INCOMPLETE}"):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def find(self, spec: ModelSpec, source: Path, bits: int) -> Path | None:
         """The copy of `source` at so many bits, where there is one and it was made from what lies there now."""
         folder = self._place(spec, source, bits)
         try:
             stamp = json.loads((folder / STAMP).read_text())
+            return folder if self._keep and stamp == fingerprint(source) else None
         except (OSError, ValueError):
             return None
-        return folder if self._keep and stamp == fingerprint(source) else None
 
     def wants(self, spec: ModelSpec, source: Path, bits: int, size_bytes: int) -> bool:
         """Whether a copy should be made: it is missing, the source is not quantised itself, and there is room."""
@@ -91,10 +93,18 @@ class Copies:
         return place
 
     def discard(self, folder: Path) -> None:
-        """Remove a copy, whole or not; its stamp goes first, so that no half of it is found."""
-        if folder.parent == self._folder:
+        """Remove a copy, whole or not; its stamp goes first, so that no half of it is found.
+
+        A disk that does not let it is no fault of the job that met the copy.
+        """
+        if folder.parent != self._folder:
+            return
+        try:
             (folder / STAMP).unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            log.exception("a quantised copy could not be removed")
+            return
+        shutil.rmtree(folder, ignore_errors=True)
 
     def forget(self, spec: ModelSpec, source: Path) -> None:
         """Remove the copies of a model that was removed; where its folder is gone, of all that lay there."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.catalog import CATALOG, EMBEDDED
+from gateway.machine import total_bytes
 from gateway.ocr.packages import MODEL as READER
 from gateway.request import Limits
 from gateway.settings.checks import check_commits, check_model, clip
@@ -103,6 +104,10 @@ class GenerationSettings(Section):
     sign_pictures: bool = Field(
         default=True, description="Write into each picture file how it was drawn: prompt, model, seed and the rest."
     )
+    share_pictures: bool = Field(
+        default=False,
+        description="Leave output_dir as open as it is: other users who may list it may read the pictures.",
+    )
     styles_file: FolderPath | None = Field(
         default=None, description="Prompt styles of /sdapi: A1111's styles.csv, or YAML rows of the same names."
     )
@@ -174,6 +179,10 @@ class StoreSettings(Section):
         default=1, description="Gigabytes that must be free on the disks of jobs and pictures for a new job."
     )
 
+    inputs_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=10, description="Gigabytes of pictures sent in that are kept; half of it for one key or address."
+    )
+
 
 class QueueSettings(Section):
     waiting: Annotated[int, Field(ge=1, le=100_000)] = Field(default=1000, description="Jobs that may wait in all.")
@@ -230,7 +239,9 @@ class OcrSettings(Section):
     max_pages: Annotated[int, Field(ge=1, le=2000)] = Field(
         default=200, description="Pages of a PDF one request may have read."
     )
-    page_s: Seconds = Field(default=120, description="Seconds one page may take.")
+    page_s: Seconds = Field(default=120, description="Seconds one page may take to be read.")
+    render_s: Seconds = Field(default=10, description="Seconds one page of a PDF may take to become a picture.")
+    document_s: Seconds = Field(default=1800, description="Seconds all pages of one document may take together.")
     idle_s: Seconds = Field(
         default=300, description="Seconds the process that reads text is kept when it has nothing to do."
     )
@@ -248,7 +259,8 @@ class AccessSettings(Section):
         default=None, description='File with a line "name key" for each client; mode 0600.'
     )
     operators: tuple[str, ...] = Field(
-        default=(), description="Names of keys that may pause the queue and raise a priority."
+        default=(),
+        description="Names of keys that may do what others feel: fetch, remove, unload, pause, go first.",
     )
     allow_open: bool = Field(default=False, description="Listen beyond loopback without any key.")
     hosts: tuple[HostName, ...] = Field(
@@ -263,6 +275,11 @@ class AccessSettings(Section):
 class HttpSettings(Section):
     default_body_bytes: Bytes = Field(default=256 * 1024, description="Largest body on routes without pictures.")
     image_body_bytes: Bytes = Field(default=32 * MIB, description="Largest body on routes that take pictures.")
+    body_memory_mb: Count | None = Field(
+        default=None,
+        description="Megabytes that bodies over 256 KiB may hold together, one client half of it; "
+        "null: a sixteenth of the memory, 128 to 1024.",
+    )
     header_deadline_s: Seconds = Field(default=10, description="Seconds a client has to send its headers.")
     body_deadline_s: Seconds = Field(default=60, description="Seconds a client has to send its body.")
     body_window_s: Seconds = Field(default=10, description="Seconds over which body_bytes_per_s is averaged.")
@@ -286,6 +303,13 @@ class HttpSettings(Section):
     shutdown_s: Annotated[int, Field(ge=1, le=60)] = Field(
         default=3, description="Seconds open requests have to end when the server stops."
     )
+
+    @property
+    def body_memory_bytes(self) -> int:
+        """`body_memory_mb`, or what this machine's memory allows."""
+        if self.body_memory_mb is not None:
+            return self.body_memory_mb * MIB
+        return min(1024 * MIB, max(128 * MIB, total_bytes() // 16))
 
 
 class LogSettings(Section):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.disk import sync_path
+from gateway.private import private_file
 
 FOLDER = "backups"
 KEPT = 2
@@ -40,7 +41,8 @@ def back_up(file: Path, steady: float, every_s: float) -> bool:
     number = 1 + (0 if newest is None else _order(newest)[0])
     place = folder / f"jobs-{number:06}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z.sqlite3"
     unfinished = place.with_name(place.name + INCOMPLETE)
-    with closing(sqlite3.connect(file)) as db:
+    private_file(unfinished)  # an empty file is taken as if there were none
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as db:  # never makes an empty one
         db.execute("VACUUM INTO ?", (str(unfinished),))
     sync_path(unfinished)
     unfinished.rename(place)

@@ -69,13 +69,28 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
+class InputBounds:
+    """How many bytes of blobs may be kept: in all, and of one payer. Checked in the transaction that notes one."""
+
+    total_bytes: int
+    payer_bytes: int
+
+    @classmethod
+    def of(cls, total_bytes: int) -> InputBounds:
+        """One payer may take half, so that there is room for others."""
+        return cls(total_bytes, total_bytes // 2)
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What one owner has missed up to the event `number`: the events, or what lives where they are not known."""
 
     number: int
     events: tuple[JobEvent, ...] = ()
     live: tuple[Job, ...] | None = None
-    """Jobs that wait or run, in order of submission."""
+    """Jobs that wait or run, in order of submission; of a long queue those that run and the first ones."""
+    live_count: int = 0
+    """How many wait or run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +207,11 @@ class JobStore(Protocol):
         """Newest first; `before` is the number of the last job of the page before."""
         ...
 
-    async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
-        """Queued jobs, of one owner or of all, in the order in which they will run, one lane after the other."""
+    async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
+        """Queued jobs, of one owner or of all, in the order in which they will run, one lane after the other.
+
+        The first `offset` of them are left out.
+        """
         ...
 
     def order(self, lane: Lane) -> tuple[Waiting, ...]:
@@ -260,12 +278,17 @@ class JobStore(Protocol):
         """Ended jobs that retention may remove: ended before `at`, by `steady`, or beyond the newest `keep_newest`."""
         ...
 
-    async def put_blob(self, data: bytes) -> str:
-        """Store bytes under their sha256 (hex), which is returned."""
+    async def put_blob(
+        self, data: bytes, owner: str | None = None, payer: str | None = None, bounds: InputBounds | None = None
+    ) -> str:
+        """Store bytes under their sha256 (hex), which is returned; equal bytes belong to all who stored them.
+
+        They count for `payer`, who is the owner where nothing is said. Raises: StorageFull.
+        """
         ...
 
-    async def blob(self, sha256: str) -> bytes:
-        """Raises: KeyError."""
+    async def blob(self, sha256: str, owner: str | None = None) -> bytes:
+        """Raises: KeyError, also where `owner` did not store it."""
         ...
 
     async def drop_unused_blobs(self, grace_s: float) -> int:

@@ -8,9 +8,16 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from gateway.disk import telling
 from gateway.images import write_atomic
+from gateway.private import private_files, private_folder
+from gateway.storage_health import INPUTS
 
 HEX = frozenset("0123456789abcdef")
+
+
+def name_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 class Blobs:
@@ -28,24 +35,35 @@ class Blobs:
         self._age_s = age_s
 
     def prepare(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self._folder, "The folder")
+        private_files(self._folder)
 
     def put(self, data: bytes) -> str:
-        """Durable on return; returns the name. Bytes stored before are only marked as fresh."""
-        name = hashlib.sha256(data).hexdigest()
-        if not (self._folder / name).exists():
-            write_atomic(self._folder, name, data)
-        os.utime(self._folder / name, (self._date(),) * 2)  # a network disk goes by a clock of its own
+        """Durable on return; returns the name. Bytes stored before are only marked as fresh. Raises: StorageFault."""
+        name = name_of(data)
+        with telling(INPUTS):
+            if not (self._folder / name).exists():
+                write_atomic(self._folder, name, data, INPUTS)
+            os.utime(self._folder / name, (self._date(),) * 2)  # a network disk goes by a clock of its own
         return name
 
+    def names(self) -> set[str]:
+        """Of all that are there."""
+        return {file.name for file in self._folder.iterdir() if len(file.name) == 64}
+
     def get(self, name: str) -> bytes:
-        """Raises: KeyError."""
+        """Raises: KeyError, StorageFault."""
         if len(name) != 64 or not set(name) <= HEX:
             raise KeyError(name)
-        try:
-            return (self._folder / name).read_bytes()
-        except FileNotFoundError:
-            raise KeyError(name) from None
+        with telling(INPUTS):
+            try:
+                return (self._folder / name).read_bytes()
+            except FileNotFoundError:
+                raise KeyError(name) from None
+
+    def are_there(self) -> bool:
+        """Whether any is stored."""
+        return next(self._folder.iterdir(), None) is not None
 
     def drop_unused(self, used: Collection[str], grace_s: float, most_s: float | None = None) -> int:
         """Remove what nobody names and is older than `grace_s`, but no older than `most_s`; returns how many."""

@@ -10,10 +10,13 @@ from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
-from gateway.queue import OVERDUE, Key, Turns, Waiting, keyed, next_rise, served
+from gateway.queue import OVERDUE, Key, Turns, Waiting, keyed, level_of, next_rise, served
 
 Group = tuple[int, str]
+MOVED_MOST = 300
+"""Jobs behind a removed one of the same owner; with more the order is found anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +47,20 @@ class KeptOrder:
         self._until = float("inf")
         """Age alone changes the order then, at the earliest."""
         self._is_known = True
-        for key, job in keyed(waiting, turns, now):
-            self._keyed.append((key, job))
-            self._key_of[job.id] = key
-            self._slots[-key[0], job.owner] += 1
-            self._newest = job.standing.number
-            group = self._groups.setdefault(job.group, deque())
-            group.append(job.id)
-            if len(group) == 1:
+        self._gaps: set[int] = set()
+        """Classes of one owner whose turns are not one after the other any more."""
+        slots, groups = self._slots, self._groups
+        self._keyed = list(keyed(waiting, turns, now))  # in order of submission
+        for key, job in self._keyed:
+            slots[-key[0], job.owner] += 1
+            if (group := groups.get(job.group)) is None:
+                groups[job.group] = deque((job.id,))
                 self._until = min(self._until, next_rise(job, turns, now))
+            else:
+                group.append(job.id)
+        if self._keyed:
+            self._newest = self._keyed[-1][1].standing.number
+        self._key_of = {job.id: key for key, job in self._keyed}
         self._keyed.sort(key=_key)
         self._line: tuple[Waiting, ...] | None = None
 
@@ -110,9 +118,47 @@ class KeptOrder:
             del self._groups[job.group]
         self._line = None
 
+    def remove(self, job: Waiting, now: float) -> None:
+        """It waits no more, and nobody was served: what its owner has behind it moves up by a turn."""
+        level, slot, group = int(job.standing.priority), job.group, self._groups.get(job.group)
+        key = self._key_of.get(job.id)
+        if key is None or group is None or key[0] != -level or self._slots[slot] != len(group):
+            self._is_known = False  # age has raised it, or another one of its owner
+            return
+        at = group.index(job.id)
+        later = [] if at == len(group) - 1 else list(islice(group, at + 1, None))
+        is_alone = not any(count and own[0] == level and own != slot for own, count in self._slots.items())
+        head = self._waiting(later[0]) if at == 0 and later else None
+        if head is not None and level_of(head, self._turns, now) != level:
+            self._is_known = False
+            return
+        if len(later) > MOVED_MOST or level in self._gaps:
+            if at == 0 or not is_alone:
+                self._is_known = False
+                return
+            self._gaps.add(level)  # the order stays, the turns are to be found again once another owner comes
+            later = []
+        del self._keyed[self._at(key)], self._key_of[job.id], group[at]
+        self._slots[slot] -= 1
+        for moved in later:
+            other = self._keyed.pop(self._at(self._key_of[moved]))[1]
+            self._key_of[moved] = key = (-level, self._key_of[moved][1] - 1, other.standing.number)
+            insort(self._keyed, (key, other), key=_key)
+        if head is not None:
+            self._until = min(self._until, next_rise(head, self._turns, now))
+        if not group:
+            del self._groups[slot]
+        self._line = None
+
+    def _at(self, key: Key) -> int:
+        return bisect_left(self._keyed, key, key=_key)
+
+    def _waiting(self, job_id: str) -> Waiting:
+        return self._keyed[self._at(self._key_of[job_id])][1]
+
     def put(self, job: Waiting) -> None:
         """It waits, or waits elsewhere than before."""
-        if job.standing.number <= self._newest:
+        if job.standing.number <= self._newest or int(job.standing.priority) in self._gaps:
             self._is_known = False
             return
         level, slot = int(job.standing.priority), job.group

@@ -67,10 +67,15 @@ class Line:
                 taken.order.serve(taken)
                 lane.order = taken.order
 
-    def end(self, lane: Lane, job_id: str) -> None:
+    def end(self, lane: Lane, job_id: str, now: float) -> None:
         with self._lock:
-            self._forget(self._lanes[lane], job_id)
-            self._lanes[lane].running.discard(job_id)
+            found = self._lanes[lane]
+            job, order = found.waiting.get(job_id), found.order
+            self._forget(found, job_id)
+            found.running.discard(job_id)
+            if job is not None and order is not None and order.holds(now):
+                order.remove(job, now)
+                found.order = order
 
     @staticmethod
     def _forget(lane: _Lane, job_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 from gateway.job import Job, State
@@ -11,6 +12,11 @@ from gateway.store.base import Seen, Stats, Wanted
 STATES = frozenset(State)
 FORGOTTEN = "forgotten events"
 """Kept under this name: up to which number events may have been deleted."""
+PLANS_AT_ONCE = 2000
+INPUT = re.compile(r'"([0-9a-f]{64})"')
+"""What looks like the name of an input, wherever a plan has it."""
+LIVE_MOST = 500
+"""Jobs of one owner that are shown at once to who begins to listen."""
 PROMPT = "coalesce(plan->>'prompt', plan->>'drawn'->>'prompt')"
 """Of what is drawn, and of what is enlarged."""
 
@@ -26,7 +32,7 @@ def listed(db: sqlite3.Connection, wanted: Wanted, *, limit: int, before: int | 
         ("model = ?", wanted.get("model")),
         ("number < ?", before),
         ("images > ?", 0 if wanted.get("with_pictures") else None),
-        *((f"lower({PROMPT}) LIKE ? ESCAPE '\\'", rows.anywhere(word)) for word in wanted.get("words", ())),
+        *((f"instr(lower({PROMPT}), ?)", rows.lower(word)) for word in wanted.get("words", ())),
     )
     for clause, value in filters:
         if value is not None:
@@ -45,8 +51,11 @@ def seen(db: sqlite3.Connection, owner: str, after: int | None, limit: int) -> S
     if after is not None and forgotten(db) <= after <= last:
         events = rows.events_of(db, owner, after, limit)
         return Seen(events[-1].number if len(events) == limit else last, events=tuple(events))
-    live = "SELECT * FROM jobs WHERE state IN ('queued', 'running') AND owner = ? AND finished_at IS NULL"
-    return Seen(last, live=tuple(rows.fold_all(db, f"{live} ORDER BY number", (owner,))))
+    live = "FROM jobs WHERE state IN ('queued', 'running') AND owner = ? AND finished_at IS NULL"
+    (count,) = db.execute(f"SELECT count(*) {live}", (owner,)).fetchone()
+    first = f"SELECT * {live} ORDER BY state = 'running' DESC, number LIMIT ?"
+    jobs = sorted(rows.fold_all(db, first, (owner, LIVE_MOST)), key=lambda job: job.number)
+    return Seen(last, live=tuple(jobs), live_count=int(count))
 
 
 def stats(db: sqlite3.Connection) -> Stats:
@@ -68,6 +77,15 @@ def ended_before(db: sqlite3.Connection, at: float, keep_newest: int, limit: int
         " ORDER BY number LIMIT ?"
     )
     return rows.fold_all(db, sql, (at, keep_newest, limit))
+
+
+def inputs_after(db: sqlite3.Connection, number: int) -> tuple[int | None, set[str]]:
+    """Names of inputs in the plans of a page of jobs after `number`, and the last job's number; None after the last."""
+    found = db.execute(
+        "SELECT number, plan FROM jobs WHERE number > ? ORDER BY number LIMIT ?", (number, PLANS_AT_ONCE)
+    ).fetchall()
+    names = {name for row in found for name in INPUT.findall(row["plan"])}
+    return (found[-1]["number"] if found else None), names
 
 
 def forgotten(db: sqlite3.Connection) -> int:

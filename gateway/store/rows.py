@@ -257,12 +257,9 @@ def _event(row: sqlite3.Row) -> JobEvent:
     return JobEvent(row["job_id"], row["seq"], row["at"], fact, row["number"], row["steady"])
 
 
-def anywhere(word: str) -> str:
-    """A pattern of LIKE that finds the word in lower-case text; it escapes by a backslash."""
-    plain = "".join(c.lower() if c.isascii() else c for c in word)
-    for special in ("\\", "%", "_"):
-        plain = plain.replace(special, "\\" + special)
-    return f"%{plain}%"
+def lower(word: str) -> str:
+    """The word as SQLite's lower() writes it: that knows ASCII only."""
+    return "".join(c.lower() if c.isascii() else c for c in word)
 
 
 # ---- small things kept by name ---------------------------------------------------------------------

@@ -14,9 +14,21 @@ from gateway.store.base import StoreCorrupt
 
 VERSION = 4
 """Rises with the tables and with what lies in them as JSON: a gateway reads no newer database (`CONTENTS`)."""
-CONTENTS = "59ded4079f45a671"
+CONTENTS = "89ab0e7301866b4e"
 """Digest of the shape of plans, facts and adjustments. Each change of theirs is a step of `UPGRADES`, or more."""
-TABLES = """
+BLOB_OWNERS = """
+CREATE TABLE IF NOT EXISTS blob_owners (
+    sha256 TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    payer TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (sha256, owner)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS blob_payers ON blob_owners (payer);
+"""
+TABLES = (
+    """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -71,6 +83,8 @@ CREATE TABLE damaged (
     record TEXT NOT NULL
 );
 """
+    + BLOB_OWNERS
+)
 UPGRADES = {
     1: "ALTER TABLE jobs ADD COLUMN note TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE jobs ADD COLUMN hidden INTEGER NOT NULL DEFAULT 0;",
@@ -114,7 +128,8 @@ CREATE TABLE IF NOT EXISTS damaged (
     steady REAL NOT NULL,
     record TEXT NOT NULL
 );
-""",
+"""
+    + BLOB_OWNERS,
 }
 """What makes a database of this version one of the next."""
 

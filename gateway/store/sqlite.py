@@ -29,13 +29,14 @@ from engine.protocol import (
     lane_of,
 )
 from gateway.errors import IdempotencyConflict, JobDamaged, JobNotFound, JobNotWaiting, OwnerQueueFull, QueueFull
-from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts, plan_adapter
+from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.queue import Turns, Waiting, moved
-from gateway.store import checks, damage, queries, rows
+from gateway.store import blob_owners, checks, damage, queries, rows
 from gateway.store.base import (
     Bounds,
     DamagedRecord,
     Hear,
+    InputBounds,
     Lease,
     Lost,
     Seen,
@@ -45,7 +46,7 @@ from gateway.store.base import (
     Wanted,
     WorkerInfo,
 )
-from gateway.store.blobs import Blobs
+from gateway.store.blobs import Blobs, name_of
 from gateway.store.clock import StoreClock
 from gateway.store.database import Database
 from gateway.store.line import Line
@@ -346,9 +347,10 @@ class SqliteStore:
     async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
         return await self._read(lambda db: queries.listed(db, wanted, limit=limit, before=before))
 
-    async def waiting(self, *, owner: str | None = None, limit: int = 100) -> list[Job]:
+    async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
         jobs = (job for lane in LANES for job in self.order(lane))
-        line = [job.id for job in jobs if owner is None or job.owner == owner][:limit]
+        line = [job.id for job in jobs if owner is None or job.owner == owner]
+        line = line[offset : offset + limit]
         return await self._database.read(
             lambda db: [job for job_id in line if (job := rows.find(db, job_id)) is not None]
         )
@@ -386,25 +388,42 @@ class SqliteStore:
 
     # ---- blobs -----------------------------------------------------------------------------------
 
-    async def put_blob(self, data: bytes) -> str:
-        return await asyncio.to_thread(self._blobs.put, data)
+    async def put_blob(
+        self, data: bytes, owner: str | None = None, payer: str | None = None, bounds: InputBounds | None = None
+    ) -> str:
+        name, whose = await asyncio.to_thread(name_of, data), owner or ""
 
-    async def blob(self, sha256: str) -> bytes:
+        def noted(db: sqlite3.Connection) -> bool:
+            return blob_owners.note(db, name, len(data), whose, payer or whose, self._clock.steady(), bounds)
+
+        is_new = await self._write(noted)
+        try:
+            return await asyncio.to_thread(self._blobs.put, data)
+        except BaseException:
+            if is_new:
+                await self._write(lambda db: blob_owners.forget(db, name, whose))
+            raise
+
+    async def blob(self, sha256: str, owner: str | None = None) -> bytes:
+        if owner is not None and not await self._database.read(lambda db: blob_owners.owns(db, sha256, owner)):
+            raise KeyError(sha256)
         return await asyncio.to_thread(self._blobs.get, sha256)
 
     async def drop_unused_blobs(self, grace_s: float) -> int:
-        def named(db: sqlite3.Connection) -> tuple[set[str], float | None]:
-            used: set[str] = set()
-            for plan, job_id in {row[0]: row[1] for row in db.execute("SELECT plan, id FROM jobs").fetchall()}.items():
-                try:
-                    used |= plan_adapter.validate_json(plan).inputs
-                except rows.UNREADABLE:
-                    raise RecordDamaged(job_id) from None
-            return used, damage.newest_at(db)
-
-        used, newest_at = await self._read(named)
+        if not await asyncio.to_thread(self._blobs.are_there):
+            return 0
+        before = self._clock.steady() - grace_s
+        named: set[str] = set()
+        after: int | None = 0
+        while after is not None:  # a page at a time: others read between
+            after, names = await self._read(partial(queries.inputs_after, number=after))
+            named |= names
+        newest_at = await self._read(damage.newest_at)
         most_s = None if newest_at is None else self._clock.steady() - newest_at
-        return await asyncio.to_thread(self._blobs.drop_unused, used, grace_s, most_s)
+        count = await asyncio.to_thread(self._blobs.drop_unused, named, grace_s, most_s)
+        there = await asyncio.to_thread(self._blobs.names)
+        await self._write(lambda db: blob_owners.forget_gone(db, there, before))
+        return count
 
     def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
         """Store one more fact, and tell of it once it is on disk."""
@@ -417,7 +436,7 @@ class SqliteStore:
     def _line_up(self, db: sqlite3.Connection, job: Job) -> None:
         lane = lane_of(job.plan)
         if job.state is not State.QUEUED:
-            self._line.end(lane, job.id)
+            self._line.end(lane, job.id, self._clock.steady())
         elif (
             row := db.execute(f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
         ) is not None:
@@ -450,7 +469,7 @@ class SqliteStore:
         _name(records)
         for record in records:
             for lane in LANES:
-                self._line.end(lane, record.job_id)
+                self._line.end(lane, record.job_id, self._clock.steady())
             if self._lose is not None:
                 self._lose(record)
         return await work()

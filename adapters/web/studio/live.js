@@ -106,7 +106,9 @@ export class Live {
     switch (event) {
       case "snapshot": return this.snapshot(data.jobs);
       case "queued": return void this.fetch(id);
-      case "position": return this.change(id, { position: data.position, eta_seconds: data.eta_seconds, forecast: data });
+      case "position":
+        if (!this.jobs.has(id)) return; // one of a long queue's end, which the snapshot left out
+        return this.change(id, { position: data.position, eta_seconds: data.eta_seconds, forecast: data });
       case "started": return this.change(id, { status: "generating", position: 0, attempt: data.attempt });
       case "requeued": return this.change(id, { status: "queued", progress_detail: null });
       case "cancel_requested": return this.change(id, { stopping: true });

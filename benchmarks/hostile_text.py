@@ -1,0 +1,63 @@
+"""python -m benchmarks.hostile_text [--size 1000000] [--only TEXT] [--repeats N]: every text of every route, hostile.
+
+A gateway with the fake engine in a process of its own. Each field that /openapi.json shows gets texts of each repeat in
+turn, a million characters in a body and what a URL or a header holds elsewhere, while /health/live is asked all along.
+Printed: the slowest answers, and by how much /health/live lagged behind the slowest of the idle gateway. Client and
+gateway share the machine: what is due to the client's own work on a body is in the lag as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.hostile_support import REPEATS, SIZE, Probe, asked, cases
+from tests.live import live
+
+IDLE_S = 3.0
+LAG_MS, ANSWER_S = 30.0, 1.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=SIZE, help="characters of a text in a body")
+    parser.add_argument("--only", default="", help="a part of the names of the routes and fields to try")
+    parser.add_argument("--repeats", type=int, default=len(REPEATS), help="how many of the repeats to try")
+    said = parser.parse_args()
+    config = {"generation": {"max_px": 128, "max_steps": 8, "max_batch_size": 2}, "queue": {"waiting": 100_000}}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        live(Path(folder), config=config) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=120) as client,
+    ):
+        client.post("/sdapi/v1/reload-checkpoint")
+        idle = Probe(gateway.url)
+        with idle.running():
+            time.sleep(IDLE_S)
+        places = [case for case in cases(client.get("/openapi.json").json()) if said.only in str(case)]
+        places = [case for case in places if "queue/pause" not in case.path]
+        lags, answers = [], []
+        for case in places:
+            for unit in REPEATS[: said.repeats]:
+                probe = Probe(gateway.url)
+                with probe.running():
+                    answer, took_s = asked(client, case, unit, said.size)
+                if answer is not None:
+                    name = f"{case} {unit[:8]!r}: {answer.status_code}"
+                    lags.append((probe.slowest_s * 1000, name))
+                    answers.append((took_s, name))
+    print(f"{len(places)} places, {len(answers)} requests; idle lag at most {idle.slowest_s * 1000:.0f} ms")
+    print(f"lag of /health/live at most {max(lags)[0]:.0f} ms, above {LAG_MS:g} ms: {sum(x > LAG_MS for x, _ in lags)}")
+    print(f"slowest answer {max(answers)[0]:.2f} s, above {ANSWER_S:g} s: {sum(x > ANSWER_S for x, _ in answers)}")
+    for heading, found in (("lag, ms", lags), ("answer, s", answers)):
+        print(heading)
+        for value, name in sorted(found, reverse=True)[:10]:
+            print(f"  {value:9.3f}  {name}")
+
+
+if __name__ == "__main__":
+    main()

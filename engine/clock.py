@@ -1,0 +1,133 @@
+"""Deadlines that count only the time in which the event loop ran, and let it read what waits before they pass.
+
+A loop that stood still (SIGSTOP, ^Z, a Mac that slept, a virtual machine that was put aside, a call that blocked) has
+measured its own silence and nobody else's. Knows loops and clocks; for the engine's client and for the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from weakref import WeakKeyDictionary
+
+BEAT_S = 0.5
+"""The loop is looked at so often while a deadline is open."""
+GAP_S = 1.0
+"""A look that comes later than this was not a busy loop's: the time is not counted."""
+GRACE_S = 5.0
+"""After a gap every deadline leaves this much at least, or all of itself where it is shorter."""
+TURNS = 4
+"""Turns of the loop between a deadline's end and its effect: what waits on pipes and sockets is read first."""
+
+
+class Pulse:
+    """How long a loop ran. One for each loop; beats while it is held."""
+
+    def __init__(self) -> None:
+        self._held = 0
+        self._beats = False
+        self._seen_at = 0.0
+        self._lost_s = 0.0
+        self.gaps = 0
+        """How often the loop stood still while it was looked at."""
+
+    @classmethod
+    def here(cls) -> Pulse:
+        """Of the running loop."""
+        return _pulses.setdefault(asyncio.get_running_loop(), cls())
+
+    def ran_s(self) -> float:
+        """Seconds of a monotonic clock that stands still while the loop does."""
+        now = time.monotonic()
+        if self._beats and (late := now - self._seen_at - BEAT_S) > GAP_S:
+            self._lost_s += late
+            self.gaps += 1
+        self._seen_at = now
+        return now - self._lost_s
+
+    def hold(self) -> None:
+        self._held += 1
+        if not self._beats:
+            self._beats, self._seen_at = True, time.monotonic()
+            asyncio.get_running_loop().call_later(BEAT_S, self._beat, asyncio.get_running_loop())
+
+    def release(self) -> None:
+        self._held -= 1
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.ran_s()
+        self._beats = self._held > 0
+        if self._beats:
+            loop.call_later(BEAT_S, self._beat, loop)
+
+
+_pulses: WeakKeyDictionary[asyncio.AbstractEventLoop, Pulse] = WeakKeyDictionary()
+
+
+class Alarm:
+    """Calls `ring` once the running loop has run for `after_s` seconds; `cancel` may be called at any time."""
+
+    def __init__(self, after_s: float, ring: Callable[..., object], *told: object) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pulse = Pulse.here()
+        self._ring, self._told = ring, told
+        self._turns = 0
+        self._pulse.hold()
+        self._handle: asyncio.Handle | None = None
+        self._begin(after_s)
+
+    def _begin(self, after_s: float) -> None:
+        self._after_s = after_s
+        self._ends = self._pulse.ran_s() + after_s
+        self._gaps = self._pulse.gaps
+        self._turns = 0
+        self._next_look = self._ends
+        self._handle = self._loop.call_later(max(0.0, after_s), self._look)
+
+    def restart(self, after_s: float) -> None:
+        """Count from now on; nothing where it rang or was cancelled."""
+        if self._handle is None:
+            return
+        ends = self._pulse.ran_s() + after_s
+        if self._turns or ends < self._next_look:
+            self._handle.cancel()
+            self._begin(after_s)
+            return
+        self._after_s, self._ends, self._gaps = after_s, ends, self._pulse.gaps  # the look to come sees how long yet
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+            self._pulse.release()
+
+    def _look(self) -> None:
+        now = self._pulse.ran_s()
+        if self._pulse.gaps != self._gaps:
+            self._gaps = self._pulse.gaps
+            self._ends = max(self._ends, now + min(self._after_s, GRACE_S))
+        if self._ends > now:
+            self._turns, self._next_look = 0, self._ends
+            self._handle = self._loop.call_later(self._ends - now, self._look)
+        elif self._turns < TURNS:
+            self._turns += 1
+            self._handle = self._loop.call_soon(self._look)
+        else:
+            self.cancel()
+            self._ring(*self._told)
+
+
+@asynccontextmanager
+async def patience(most_s: float | None) -> AsyncIterator[None]:
+    """As `asyncio.timeout`, by the time in which the loop ran. Raises: TimeoutError."""
+    async with asyncio.timeout(None) as timeout:
+        if most_s is None:
+            yield
+            return
+        alarm = Alarm(most_s, lambda: timeout.reschedule(asyncio.get_running_loop().time()))
+        try:
+            yield
+        finally:
+            alarm.cancel()

@@ -1,0 +1,118 @@
+"""Children noted in a folder, so that the next gateway ends those that a killed one left behind (R-02).
+
+A child leaves by itself when its parent's pipe closes, unless it was stopped and cannot read. A note says which process
+it is by its start time and command line, too: a process that got the same number later is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+log = logging.getLogger("engine.client")
+
+GONE_WITHIN_S = 5.0
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process among all that ever had its number. `started` is as its system says it."""
+
+    pid: int
+    started: str
+    command: str
+
+
+class Noted:
+    """Notes of living children, one file each, in a folder that one gateway holds. Every method blocks for a little."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def note(self, pid: int) -> None:
+        """A child was started, the leader of a session of its own. A note that cannot be written costs no child."""
+        try:
+            if (found := identity(pid)) is not None:
+                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                file = self._folder / f"{pid}.json"
+                unfinished = file.with_suffix(".part")
+                unfinished.write_text(json.dumps(asdict(found)))
+                unfinished.replace(file)
+        except OSError:
+            log.warning("a child could not be noted", exc_info=True, extra={"pid": pid})
+
+    def forget(self, pid: int) -> None:
+        """It was waited for."""
+        with contextlib.suppress(OSError):
+            (self._folder / f"{pid}.json").unlink(missing_ok=True)
+
+    def end_left(self) -> list[int]:
+        """Kill what an earlier gateway left, with its session; the numbers of those that were still there."""
+        ended = []
+        try:
+            files = sorted(self._folder.glob("*"))
+        except OSError:
+            return []
+        for file in files:
+            noted = _read(file)
+            if noted is not None and noted.pid != os.getpid() and identity(noted.pid) == noted:
+                log.warning("ending a child that an earlier gateway left behind", extra={"pid": noted.pid})
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(noted.pid, signal.SIGKILL)
+                _wait_for_end(noted)
+                ended.append(noted.pid)
+            with contextlib.suppress(OSError):
+                file.unlink()
+        return ended
+
+
+def identity(pid: int) -> Identity | None:
+    """Of a process that lives; None where there is none, or only what is left of an ended one."""
+    return _of_proc(pid) if sys.platform == "linux" else _of_ps(pid)
+
+
+def _of_proc(pid: int) -> Identity | None:
+    process = Path(f"/proc/{pid}")
+    try:
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        boot = BOOT.read_text().strip() if BOOT.exists() else ""
+    except OSError:
+        return None
+    state, since_boot = fields[0], fields[19]
+    return None if state in "ZX" else Identity(pid, f"{boot} {since_boot}", command)
+
+
+def _of_ps(pid: int) -> Identity | None:
+    words = ["/bin/ps", "-o", "stat=,lstart=,command=", "-ww", "-p", str(pid)]
+    try:
+        said = subprocess.run(words, capture_output=True, text=True, timeout=10, env={"LC_ALL": "C"}, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    state, *rest = said.stdout.split(maxsplit=6) or [""]
+    if len(rest) < 6 or state.startswith("Z"):
+        return None
+    return Identity(pid, " ".join(rest[:5]), rest[5].strip())
+
+
+def _read(file: Path) -> Identity | None:
+    try:
+        value = json.loads(file.read_text())
+        return Identity(int(value["pid"]), str(value["started"]), str(value["command"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _wait_for_end(noted: Identity) -> None:
+    end = time.monotonic() + GONE_WITHIN_S
+    while identity(noted.pid) == noted and time.monotonic() < end:
+        time.sleep(0.01)

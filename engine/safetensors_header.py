@@ -1,0 +1,188 @@
+"""The JSON header of a safetensors file, read entry by entry: each is small, or the file is not believed.
+
+A JSON decoder takes any depth, count and length, and holds the interpreter until it is done; this takes what such a
+header has. Pure standard library. Source: the format, https://huggingface.co/docs/safetensors/index#format
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+MAX_TENSORS = 65_536
+"""Twice as many as the largest quantised model has in all its files together."""
+MAX_NAME_BYTES = 512
+"""Of a tensor, or of a key of the metadata."""
+MAX_ENTRY_BYTES = 1024
+MAX_RANK = 8
+MAX_SIZE = 2**48
+"""Of a dimension and of an offset."""
+MAX_TEXT_BYTES = 256 * 1024
+"""Of one text of the metadata; a longer one is left out."""
+METADATA = "__metadata__"
+
+_PIECE_BYTES = 256 * 1024
+_BLANK_BYTES = 64 * 1024
+_BLANK = re.compile(rb"[ \t\r\n]*+")
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_PLAIN = re.compile(rb'"([^"\\\x00-\x1f]*+)"')
+_IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One entry of a header. `begin` and `end` count bytes from the end of the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def elements(self) -> int:
+        found = 1
+        for size in self.shape:
+            found *= size
+        return found
+
+
+def parsed(written: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata by their names. Raises: ValueError, KeyError, TypeError, RecursionError."""
+    reader = _Reader(written)
+    tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] | None = None
+    for name in reader.names():
+        if name == METADATA:
+            if metadata is not None:
+                raise ValueError("a name is there twice")
+            metadata = reader.metadata()
+        elif name in tensors or len(tensors) == MAX_TENSORS:
+            raise ValueError("a name is there twice, or there are too many")
+        else:
+            tensors[name] = _tensor(reader.entry())
+    reader.end()
+    return tensors, metadata or {}
+
+
+class _Reader:
+    """Where a header is read. Every method raises ValueError where something else stands there."""
+
+    def __init__(self, written: bytes) -> None:
+        self._written, self._at = written, 0
+
+    def names(self) -> Iterator[str]:
+        """Each key of the object that begins here; what takes a key reads its value."""
+        self._expect(b"{")
+        if self._takes(b"}"):
+            return
+        while True:
+            name = self._text(MAX_NAME_BYTES)
+            if name is None:
+                raise ValueError("a name is too long")
+            self._expect(b":")
+            yield name
+            if not self._takes(b","):
+                break
+        self._expect(b"}")
+
+    def entry(self) -> Any:
+        """A small object without objects in it."""
+        self._blank()
+        end = self._written.find(b"}", self._at, self._at + MAX_ENTRY_BYTES) + 1
+        if end == 0:
+            raise ValueError("no entry")
+        found, self._at = _decoded(self._written[self._at : end]), end
+        return found
+
+    def metadata(self) -> dict[str, str]:
+        """Texts by name, those too long left out; null is as good as none, which MLX writes."""
+        self._blank()
+        if self._written.startswith(b"null", self._at):
+            self._at += 4
+            return {}
+        found: dict[str, str] = {}
+        seen: set[str] = set()
+        for name in self.names():
+            if name in seen or len(seen) == MAX_TENSORS:
+                raise ValueError("a name is there twice, or there are too many")
+            seen.add(name)
+            if (text := self._text(MAX_TEXT_BYTES)) is not None:
+                found[name] = text
+        return found
+
+    def end(self) -> None:
+        self._blank()
+        if self._at != len(self._written):
+            raise ValueError("more than a header")
+
+    def _text(self, most: int) -> str | None:
+        """The string that begins here; None for a longer one, which is passed over."""
+        self._blank()
+        begin = self._at
+        if (found := _PLAIN.match(self._written, begin, begin + most + 2)) is not None:
+            self._at = found.end()
+            return found[1].decode()
+        if (found := _STRING.match(self._written, begin, begin + most + 2)) is not None:
+            self._at = found.end()
+            return str(_decoded(found[0]))
+        self._expect(b'"')
+        while self._at < len(self._written):
+            inside = _IN_STRING.match(self._written, self._at, self._at + _PIECE_BYTES)
+            assert inside is not None
+            self._at = inside.end()
+            byte = self._written[self._at : self._at + 1]
+            if byte == b'"':
+                self._at += 1
+                return None
+            self._at += 2 if byte == b"\\" else 0  # an escape cut in two by the end of the piece
+        raise ValueError("no string")
+
+    def _blank(self) -> None:
+        if self._written[self._at : self._at + 1] > b" ":
+            return
+        found = _BLANK.match(self._written, self._at, self._at + _BLANK_BYTES)
+        assert found is not None
+        self._at = found.end()
+
+    def _takes(self, byte: bytes) -> bool:
+        self._blank()
+        if not self._written.startswith(byte, self._at):
+            return False
+        self._at += 1
+        return True
+
+    def _expect(self, byte: bytes) -> None:
+        if not self._takes(byte):
+            raise ValueError("something else")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+
+
+def _decoded(piece: bytes) -> Any:
+    """Raises: ValueError, also for more than one value; RecursionError."""
+    text = piece.decode()
+    found, end = _DECODER.raw_decode(text)
+    if end != len(text):
+        raise ValueError("more than one value")
+    return found
+
+
+def _tensor(entry: Any) -> Tensor:
+    begin, end = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    if len(shape) > MAX_RANK or not all(type(size) is int and 0 <= size < MAX_SIZE for size in (begin, end, *shape)):
+        raise ValueError("not a size")
+    if not isinstance(entry["dtype"], str):
+        raise ValueError("not a type")
+    return Tensor(entry["dtype"], shape, begin, end)

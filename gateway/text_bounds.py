@@ -1,0 +1,32 @@
+"""Bounds on the texts of a request, checked before anything looks into them. Knows no protocol and no field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.errors import InvalidRequest
+
+TEXT_CHARS = 8192
+"""Of a name, a path, a word: of every text that no field allows to be longer."""
+ITEMS = 2048
+"""Of one list."""
+
+
+def check_texts(value: Any, longer: Mapping[str, int]) -> None:
+    """Check every text and list at and below a JSON object; `longer` has the characters that some fields allow.
+
+    A field's bound holds for all that is nested in it. Raises: InvalidRequest naming the outermost field.
+    """
+    waiting = [(value, TEXT_CHARS, "")]
+    while waiting:
+        item, most, param = waiting.pop()
+        if isinstance(item, str):
+            if len(item) > most:
+                raise InvalidRequest(f"The text is longer than {most} characters.", param=param)
+        elif isinstance(item, list):
+            if len(item) > ITEMS:
+                raise InvalidRequest(f"The list has more than {ITEMS} entries.", param=param)
+            waiting.extend((inner, most, param) for inner in item)
+        elif isinstance(item, dict):
+            waiting.extend((inner, longer.get(key, most), param or key) for key, inner in item.items())
