@@ -24,6 +24,7 @@ from gateway.images import MAX_PICTURE_BYTES, base64_picture, checked_picture
 from gateway.job import Job, State
 from gateway.openapi import Operation
 from gateway.pictures import Note
+from gateway.stops import first_of
 from gateway.strict_json import parse_async
 from gateway.text_bounds import check_texts
 from gateway.turns import Share
@@ -272,15 +273,7 @@ class EventStream(Response):
         async with aclosing(self._frames):
             if scope["method"] == "HEAD":
                 return await send({"type": "http.response.body", "body": b"", "more_body": False})
-            tasks = {asyncio.ensure_future(work) for work in (self._go(send), self._beat(send), _gone(receive))}
-            try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-            for task in done:
-                task.result()
+            await first_of(self._go(send), self._beat(send), _gone(receive))
 
     async def _go(self, send: Send) -> None:
         async for frame in self._frames:

@@ -26,7 +26,7 @@ from PIL import Image
 from tests.live import Live
 
 MIB = 2**20
-SETTLE_S = 8.0
+SETTLE_S = 14.0
 PIECE_BYTES = 256 * 1024
 
 

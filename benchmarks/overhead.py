@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import io
 import os
 import statistics
@@ -28,6 +29,8 @@ from engine.client.options import EngineOptions
 from tests.live import ROOT, Live
 
 SIZE_PX, STEPS = 128, 16
+TURN = 25
+"""Requests before it is the other checkout's turn."""
 PROMPT = "a red circle on a blue background"
 BARE = f"""
 import sys
@@ -146,24 +149,43 @@ def liveness(gateway: Live, title: str, size: int, pictures: int) -> None:
     print(f"/health/live {title}: median {statistics.median(times):.1f} ms, p99 {p99:.1f} ms ({len(times)} calls)")
 
 
-def door(folder: Path, rounds: int) -> None:
-    """p50 of a small native submit and of /health/live, one client on one connection, the fake engine behind them."""
-    gateway = Live(folder, config={"queue": {"waiting": 100_000}}).start()
-    body = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 1}
-    submits, lives = [], []
-    try:
-        with httpx.Client(base_url=gateway.url, timeout=60) as client:
-            client.post("/api/v1/queue/pause").raise_for_status()
-            for _ in range(rounds):
-                began = time.perf_counter()
-                client.post("/api/v1/generate", json=body).raise_for_status()
-                middle = time.perf_counter()
-                client.get("/health/live").raise_for_status()
-                submits.append((middle - began) * 1000)
-                lives.append((time.perf_counter() - middle) * 1000)
-    finally:
-        gateway.stop()
-    print(f"door: submit p50 {statistics.median(submits):.2f} ms, /health/live p50 {statistics.median(lives):.3f} ms")
+def door(folder: Path, requests: int, against: Path | None) -> None:
+    """p50 of a small native submit and of /health/live, one client on one connection, the fake engine behind them.
+
+    With another checkout of the project, both take turns of some requests each.
+    """
+    roots = [ROOT, *([] if against is None else [against.resolve()])]
+    gateways: list[Live] = []
+    submits: list[list[float]] = [[] for _ in roots]
+    lives: list[list[float]] = [[] for _ in roots]
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for number, root in enumerate(roots):
+            (home := folder / f"door{number}").mkdir()
+            gateways.append(Live(home, config={"queue": {"waiting": 100_000}}, root=root).start())
+            stack.callback(gateways[-1].stop)
+            clients.append(stack.enter_context(httpx.Client(base_url=gateways[-1].url, timeout=60)))
+            clients[-1].post("/api/v1/queue/pause").raise_for_status()
+        for _ in range(max(2, requests // TURN)):
+            for client, of_submits, of_lives in zip(clients, submits, lives, strict=True):
+                took = [_door_times(client) for _ in range(TURN)]
+                of_submits += [submit for submit, _ in took]
+                of_lives += [live for _, live in took]
+    for root, of_submits, of_lives in zip(roots, submits, lives, strict=True):
+        title = "door" if root == ROOT else f"door of {root.name}"
+        print(
+            f"{title}: submit p50 {statistics.median(of_submits):.2f} ms, "
+            f"/health/live p50 {statistics.median(of_lives):.3f} ms"
+        )
+
+
+def _door_times(client: httpx.Client) -> tuple[float, float]:
+    """Milliseconds of a submit and of /health/live."""
+    began = time.perf_counter()
+    client.post("/api/v1/generate", json={"prompt": PROMPT, "width": 64, "height": 64, "steps": 1}).raise_for_status()
+    middle = time.perf_counter()
+    client.get("/health/live").raise_for_status()
+    return (middle - began) * 1000, (time.perf_counter() - middle) * 1000
 
 
 def start_up(folder: Path, rounds: int) -> None:
@@ -187,11 +209,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7, help="processes of each kind")
     parser.add_argument("--rounds", type=int, default=9, help="pictures of each pair")
     parser.add_argument("--door", type=int, metavar="REQUESTS", help="measure only what comes in, by so many requests")
+    parser.add_argument(
+        "--against", type=Path, metavar="FOLDER", help="another checkout, to compare what comes in with"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "door").mkdir()
-        door(folder / "door", args.door or 1000)
+        door(folder, args.door or 1000, args.against)
         if args.door:
             return
         start_up(folder, 5)

@@ -32,6 +32,10 @@ class Identity:
     command: str
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 class Noted:
     """Notes of living children, one file each, in a folder that one gateway holds. Every method blocks for a little."""
 
@@ -43,9 +47,11 @@ class Noted:
         try:
             if (found := identity(pid)) is not None:
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._folder.chmod(0o700)  # whatever was there and whatever the umask is
                 file = self._folder / f"{pid}.json"
                 unfinished = file.with_suffix(".part")
-                unfinished.write_text(json.dumps(asdict(found)))
+                with open(unfinished, "w", opener=_private) as opened:
+                    opened.write(json.dumps(asdict(found)))
                 unfinished.replace(file)
         except OSError:
             log.warning("a child could not be noted", exc_info=True, extra={"pid": pid})
@@ -59,6 +65,8 @@ class Noted:
         """Kill what an earlier gateway left, with its session; the numbers of those that were still there."""
         ended = []
         try:
+            if self._folder.exists():
+                self._folder.chmod(0o700)
             files = sorted(self._folder.glob("*"))
         except OSError:
             return []

@@ -21,7 +21,7 @@ from gateway.access.memory import BodyMemory
 from gateway.core import Core
 from gateway.error_body import bounded
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
-from gateway.heap import HeapTrim
+from gateway.heap import HeapTrim, settle
 from gateway.images import PictureDecoder
 from gateway.library import Library, default_model
 from gateway.lora_hub import HubCollection, HubLora
@@ -62,7 +62,9 @@ def build_core(settings: Settings) -> Core:
     )
     data = settings.store.data_dir.resolve()
     engine = settings.engine
+    decoder = PictureDecoder()
     service = JobService(
+        decoder=decoder,
         store=SqliteStore(data, lookahead=engine.lookahead),
         engine=Engine(
             EngineOptions(
@@ -100,7 +102,7 @@ def build_core(settings: Settings) -> Core:
             notes=_notes(settings),
         ),
     )
-    core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=PictureDecoder())
+    core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=decoder)
     service.listen(core.metrics.hear)
     for subject, check in checks_of(service):
         core.readiness.add(subject, check)
@@ -173,7 +175,14 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
     open_paths = {"/health/live", *(path for adapter in adapters for path in adapter.open_paths)}
     page_paths = {"/", *(path for adapter in adapters for path in adapter.page_paths)}
     changing_paths = {path for adapter in adapters for path in adapter.changing_paths}
-    forms = {name for adapter in adapters for name, operation in adapter.described.items() if operation.form}
+    described = {name: operation for adapter in adapters for name, operation in adapter.described.items()}
+
+    def takes_form(method: str, path: str) -> bool:
+        """Where no route is, the answer is that there is none."""
+        here = [route.path for route in routes if method in (route.methods or ()) and route.path_regex.match(path)]
+        operations = [described.get(f"{method} {found}") for found in here]
+        return not here or any(operation is not None and operation.form is not None for operation in operations)
+
     picture_prefixes = tuple(adapter.picture_prefix for adapter in adapters if adapter.picture_prefix)
     http = core.settings.http
     guarded = Guard(
@@ -187,7 +196,7 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         is_open_path=lambda path: path in open_paths or path.startswith(picture_prefixes),
         is_page_path=lambda path: path in page_paths,
         is_changing_path=lambda path: path in changing_paths,
-        takes_form=lambda method, path: f"{method} {path}" in forms,
+        takes_form=takes_form,
         tickets=core.tickets,
         body_memory=BodyMemory(
             http.body_memory_bytes, max(http.image_body_bytes, http.default_body_bytes), freed=HeapTrim()
@@ -222,11 +231,11 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         await send({"type": "lifespan.startup.failed", "message": str(reason)})
         return
+    settle()
     log.info("started", extra={"model": core.library.default, "is_embedded": core.draws_embedded})
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await core.service.stop()
-    await core.decoder.close()
     core.files.close()
     await send({"type": "lifespan.shutdown.complete"})
 

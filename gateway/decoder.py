@@ -6,8 +6,10 @@ import asyncio
 import base64
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from engine.clock import patience
 from gateway.child import LENGTH
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.picture_header import is_short_work
@@ -16,6 +18,8 @@ from gateway.turns import ANYBODY, Bounds, Share, Turns
 CHILDREN = 3
 DECODE_S = 30.0
 """Beyond the seconds of processor that the child allows a picture: for one that is stopped, or a very busy machine."""
+OWN_DECODE_S = 120.0
+"""The same for what the gateway kept: it was decoded before, so it is the machine that is slow."""
 START_S = 30.0
 RETRY_S = 10
 
@@ -27,6 +31,24 @@ _PROBE = base64.b64decode(
 """A PNG of one pixel, which a child that works answers."""
 
 Child = asyncio.subprocess.Process
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedImage:
+    """A stranger's picture as an upright PNG, RGB or RGBA, without metadata; and how it is kept."""
+
+    png: bytes
+    compact: bytes = b""
+    """The file that it was made of, without metadata, where that is smaller than the PNG."""
+
+    @property
+    def kept(self) -> bytes:
+        """What is stored."""
+        return self.compact or self.png
+
+    def unless_same(self, made: bytes) -> CheckedImage:
+        """`made`, a PNG that was made of this picture; this picture where nothing had to be done to it."""
+        return self if made == self.png else CheckedImage(made)
 
 
 class _Died(Exception):
@@ -49,6 +71,7 @@ class PictureDecoder:
         self._start_s = start_s
         self._command = command or (sys.executable, "-m", "gateway.picture_decoder")
         self._turns = Turns(children, bounds or Bounds())
+        self._own = asyncio.Lock()
         self._idle: list[Child] = []
 
     @property
@@ -57,23 +80,42 @@ class PictureDecoder:
         return tuple(child.pid for child in self._idle)
 
     async def normalise(self, data: bytes, param: str = "image", share: Share = ANYBODY) -> bytes:
-        """The PNG a child makes of `data`.
+        """The PNG a child makes of `data`. Raises: as check."""
+        return (await self.check(data, param, share)).png
+
+    async def check(self, data: bytes, param: str = "image", share: Share = ANYBODY) -> CheckedImage:
+        """What a child makes of `data`.
 
         A child that dies is not the picture's fault until a second one has died of it. Raises: InvalidRequest;
         TooManyFiles where the owner's wait already; Unavailable where all children's turns are taken for long, or none
         can be started.
         """
         async with self._turns.slot(share, len(data), is_short=is_short_work(data)):
+            return await self._checked(data, param, self._deadline_s)
+
+    async def normalise_own(self, data: bytes) -> bytes:
+        """The PNG a child makes of what the gateway kept: no client's turn holds it up.
+
+        Raises: InvalidRequest; Unavailable where no child can be started.
+        """
+        async with self._own:
+            return (await self._checked(data, "image", OWN_DECODE_S)).png
+
+    async def _checked(self, data: bytes, param: str, deadline_s: float) -> CheckedImage:
+        """Raises: InvalidRequest, Unavailable."""
+        try:
+            answer = await self._decoded(data, param, await self._free(), deadline_s)
+        except _Died:
             try:
-                answer = await self._decoded(data, param, await self._free())
+                answer = await self._decoded(data, param, await self._new(), deadline_s)
             except _Died:
-                try:
-                    answer = await self._decoded(data, param, await self._new())
-                except _Died:
-                    raise InvalidRequest("The picture stops what decodes it.", param=param) from None
-        if answer[:1] != b"+":
+                raise InvalidRequest("The picture stops what decodes it.", param=param) from None
+        if answer[:1] == b"+":
+            return CheckedImage(answer[1:])
+        if answer[:1] != b"=":
             raise InvalidRequest(answer[1:].decode(), param=param)
-        return answer[1:]
+        end = 1 + LENGTH.size + LENGTH.unpack_from(answer, 1)[0]
+        return CheckedImage(answer[1 + LENGTH.size : end], answer[end:])
 
     async def close(self) -> None:
         """End the children; a later picture starts another."""
@@ -81,10 +123,10 @@ class PictureDecoder:
         for child in idle:
             await _end(child)
 
-    async def _decoded(self, data: bytes, param: str, child: Child) -> bytes:
+    async def _decoded(self, data: bytes, param: str, child: Child, deadline_s: float) -> bytes:
         """Raises: InvalidRequest, _Died."""
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with patience(deadline_s):
                 answer = await _ask(child, data)
         except TimeoutError:
             await _end(child)
@@ -123,7 +165,7 @@ class PictureDecoder:
         except OSError as error:
             raise refused from error
         try:
-            async with asyncio.timeout(self._start_s):
+            async with patience(self._start_s):
                 await _ask(child, _PROBE)
         except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
             await _end(child)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from gateway.errors import StorageFault, StorageFull
@@ -17,6 +19,24 @@ READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.ENETUNREACH})
 TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 FAILING = frozenset({errno.EIO, errno.EBUSY, errno.ENOLCK, errno.ENOMEM})
+
+
+def opened_file(file: Path) -> BufferedReader:
+    """A regular file, for reading; a pipe of its name would hold the reader for ever. Raises: OSError."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(file: Path, most_bytes: int) -> bytes:
+    """As `opened_file`, the whole of it. Raises: OSError, also for a longer one."""
+    with opened_file(file) as opened:
+        data = opened.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, "the file is too long")
+    return data
 
 
 def sync(descriptor: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 MOST_BYTES = 1024
-TEXT_CHARS = (400, 200, 100, 64, 32, 16)
+TEXT_CHARS = (400, 200, 100, 64, 32, 16, 8, 4)
 """To which length texts are cut, one after the other, where lists leave nothing more to cut."""
 
 

@@ -18,6 +18,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from gateway.decoder import CheckedImage as CheckedImage
 from gateway.decoder import PictureDecoder as PictureDecoder
 from gateway.disk import fault_of, sync
 from gateway.errors import InvalidRequest, RemoteImagesDisabled, StorageFull
@@ -95,8 +96,10 @@ def _decode_base64(text: str, begin: int) -> bytes:
     return decoded.getvalue()  # the bytes themselves, not a copy
 
 
-async def checked_picture(data: bytes, decoder: PictureDecoder, param: str = "image", share: Share = ANYBODY) -> bytes:
-    """A stranger's picture as an upright PNG, RGB or RGBA, without metadata; what it is, is seen from its bytes.
+async def checked_picture(
+    data: bytes, decoder: PictureDecoder, param: str = "image", share: Share = ANYBODY
+) -> CheckedImage:
+    """A stranger's picture, decoded; what it is, is seen from its bytes.
 
     `share`: whose turn it takes. Raises: InvalidRequest, TooManyFiles, Unavailable.
     """
@@ -104,7 +107,7 @@ async def checked_picture(data: bytes, decoder: PictureDecoder, param: str = "im
         raise InvalidRequest("The picture is empty.", param=param)
     if len(data) > MAX_PICTURE_BYTES:
         raise _too_many_bytes(param)
-    return await decoder.normalise(data, param, share)
+    return await decoder.check(data, param, share)
 
 
 # ---- our own pictures ----------------------------------------------------------------------------

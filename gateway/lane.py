@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +78,7 @@ class EngineLane(LaneRunner):
         hub: Hub,
         library: Library,
         pictures: Pictures,
+        inputs: Callable[[str], Awaitable[bytes]],
         spool: Path,
         forecaster: Forecaster,
         house: House,
@@ -100,6 +101,7 @@ class EngineLane(LaneRunner):
         self._held = held
         self._engine = engine
         self._library = library
+        self._inputs = inputs
         self._filing = Filing(store, pictures, spool)
         self._spool = spool
         self._finishing: set[asyncio.Task[None]] = set()
@@ -241,7 +243,7 @@ class EngineLane(LaneRunner):
         files = {}
         for name in sorted(job.plan.inputs):
             file = self._spool / f"{job.id}.{job.attempt}.{name}.png"
-            data = await self._store.blob(name)
+            data = await self._inputs(name)
             with telling(SPOOL):
                 await asyncio.to_thread(write_private, file, data)
             files[name] = str(file)

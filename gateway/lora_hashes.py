@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.disk import opened_file
 from gateway.private import write_private
 
 log = logging.getLogger("gateway.loras")
@@ -85,7 +86,7 @@ def _read(file: Path) -> tuple[str, str]:
     Source: A1111 1.10.1 modules/hashes.py addnet_hash_safetensors.
     """
     whole, weights = hashlib.sha256(), hashlib.sha256()
-    with file.open("rb") as opened:
+    with opened_file(file) as opened:
         first = opened.read(8)
         whole.update(first)
         header = int.from_bytes(first, "little")  # as long as the file says, which may be any length

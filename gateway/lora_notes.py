@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from stat import S_ISREG
 
+from gateway.disk import read_file
 from gateway.file_text import number, one_line, without_markup
 
 NOTES_MOST_BYTES = 1024 * 1024
@@ -64,7 +65,7 @@ class Beside:
 class Notes:
     """Empty where nothing is said."""
 
-    told: Mapping[str, str] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
     """Of the header's metadata what may be passed on, as `told_by` leaves it."""
     user: Beside = Beside()
     """NAME.json."""
@@ -119,7 +120,7 @@ def told_by(metadata: Mapping[str, str]) -> dict[str, str]:
     return {key: line for key, line in lines.items() if line}
 
 
-def notes_of(file: Path, told: Mapping[str, str]) -> Notes:
+def notes_of(file: Path, told: dict[str, str]) -> Notes:
     """What is written beside a file, and what its header says, cleaned before. Blocks."""
     return Notes(told, _beside(file.with_suffix(".json")), _beside(file.with_suffix(".civitai.info")))
 
@@ -143,7 +144,7 @@ def _beside(file: Path) -> Beside:
 def _read(file: Path, _changed_ns: int, _size: int) -> Beside:
     """Source: A1111's keys, then Civitai's."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(read_file(file, NOTES_MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from stat import S_ISREG
 from typing import ParamSpec, TypeVar
 
 from engine.catalog import CATALOG, EMBEDDED_PATH, HubFiles, ModelSpec
@@ -227,6 +228,8 @@ def _version(file: Path) -> Version | None:
     try:
         stat = file.stat()
     except OSError:
+        return None
+    if not S_ISREG(stat.st_mode):
         return None
     return file, stat.st_mtime_ns, stat.st_size
 

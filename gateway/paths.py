@@ -5,10 +5,7 @@ A base URL that ends in a slash makes `//`; one that holds the prefix already ma
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-
-_SLASHES = re.compile("/{2,}")
 
 
 def canonical_path(path: str, prefixes: Sequence[str], unprefixed: Mapping[str, str]) -> str:
@@ -16,9 +13,10 @@ def canonical_path(path: str, prefixes: Sequence[str], unprefixed: Mapping[str, 
 
     `prefixes` are those of the protocols; `unprefixed` maps a path without its prefix to that prefix.
     """
-    path = _SLASHES.sub("/", path).rstrip("/") or "/"
+    if "//" in path or path[:1] != "/" or path[1:].endswith("/"):
+        path = "/" + "/".join(filter(None, path.split("/")))
     for prefix in prefixes:
-        if _is_below(path, prefix + prefix):
+        if path.startswith(prefix) and _is_below(path, prefix + prefix):
             return path[len(prefix) :]
     return next((prefix + path for short, prefix in unprefixed.items() if _is_below(path, short)), path)
 

@@ -1,7 +1,8 @@
 """The child that opens pictures from strangers, so that a bomb or a bug in a decoder takes nothing else with it.
 
 Knows bytes in and bytes out: no job, no path, no network. Run as `python -m gateway.picture_decoder`. A request is a
-frame with the picture; an answer is one of `+` and a PNG, or `-` and a sentence. End of input: leave.
+frame with the picture; an answer is one of `+` and a PNG, `=`, a PNG as a frame and the smaller file it was made of, or
+`-` and a sentence. End of input: leave.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import io
 import signal
 import struct
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gateway.child import framed, limit_memory, own_pipes, read_frame
+from gateway.image_stripping import says_more_behind_its_pixels, stripped
 from gateway.picture_header import TooMuchWork, check_work, orientation
 
 if TYPE_CHECKING:
@@ -40,31 +43,66 @@ def normalised(data: bytes) -> bytes:
 
     Raises: Refused.
     """
-    from PIL import Image
+    return checked(data)[0]
 
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+def checked(data: bytes) -> tuple[bytes, bytes]:
+    """The PNG as `normalised` makes it, and the file that it was made of, without metadata; empty unless smaller.
+
+    What is decoded is that file, so that both are the same picture. Raises: Refused.
+    """
     try:
         check_work(data)
     except TooMuchWork as refused:
         raise Refused(str(refused)) from None
+    stands = _stands(data)
+    file = stripped(data, stands)
+    if file is not None:
+        with contextlib.suppress(Refused):
+            png = _png_of(file, stands)
+            return png, file if len(file) < len(png) else b""
+    return _png_of(data, stands), b""
+
+
+def _stands(data: bytes) -> int:
+    """How the picture stands, 1 to 8, by its header alone where that says all. Raises: Refused."""
+    with _opened(data) as picture:
+        _check_header(picture)
+        _allow(FIXED_S + S_PER_MEGAPIXEL * picture.width * picture.height / 1e6)
+        if says_more_behind_its_pixels(data):
+            picture.load()
+        return _orientation(picture)
+
+
+def _png_of(data: bytes, stands: int) -> bytes:
+    """Raises: Refused."""
+    with _opened(data) as picture:
+        _check_header(picture)
+        picture.load()
+        clean = _pixels(_upright(picture, stands))
+    out = io.BytesIO()
+    clean.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Its header is read. Raises: Refused, also for what is found to be wrong with it while it is open."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                _check_header(picture)
-                _allow(FIXED_S + S_PER_MEGAPIXEL * picture.width * picture.height / 1e6)
-                picture.load()
-                clean = _pixels(_upright(picture))
+                yield picture
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
     except MemoryError:
         raise Refused("The picture needs too much memory to decode.") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error):
         raise Refused("The picture is damaged, cut off, or not a PNG, JPEG or WebP.") from None
-    out = io.BytesIO()
-    clean.save(out, "PNG", compress_level=1)
-    return out.getvalue()
 
 
 def _check_header(picture: Image.Image) -> None:
@@ -81,15 +119,19 @@ def _too_large() -> Refused:
     return Refused(f"The picture is larger than {MAX_PIXELS} pixels or {MAX_EDGE_PX} on one side.")
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _orientation(picture: Image.Image) -> int:
     """As EXIF or XMP say it stands. ImageOps.exif_transpose would read every entry of every directory there is."""
-    from PIL import Image
-
     exif = picture.info.get("exif", b"")
     if not exif and isinstance(raw := picture.info.get("Raw profile type exif"), str):
         with contextlib.suppress(ValueError):  # ImageMagick's; broken EXIF does not make the pixels wrong
             exif = bytes.fromhex("".join(raw.split("\n")[3:]))
     xmp = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp") or b""
+    return orientation(exif, xmp.encode(errors="replace") if isinstance(xmp, str) else xmp)
+
+
+def _upright(picture: Image.Image, stands: int) -> Image.Image:
+    from PIL import Image
+
     turn = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -98,7 +140,7 @@ def _upright(picture: Image.Image) -> Image.Image:
         6: Image.Transpose.ROTATE_270,
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
-    }.get(orientation(exif, xmp.encode(errors="replace") if isinstance(xmp, str) else xmp))
+    }.get(stands)
     return picture if turn is None else picture.transpose(turn)
 
 
@@ -144,7 +186,8 @@ def main() -> None:
     while (data := read_frame(requests)) is not None:
         try:
             _allow(FIXED_S)
-            answer = b"+" + normalised(data)
+            png, file = checked(data)
+            answer = b"=" + framed(png) + file if file else b"+" + png
         except _TooLong:
             answer = b"-The picture takes too long to decode."
         except Refused as refused:

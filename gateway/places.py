@@ -134,7 +134,10 @@ class Places:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await self._tell(loop.time())
+            try:
+                await self._tell(loop.time())
+            except Exception:  # what was learned is kept all the same
+                log.exception("places could not be told")
             if self._forecaster.version != kept and loop.time() - kept_at > KEEP_EVERY_S:
                 kept, kept_at = self._forecaster.version, loop.time()
                 await self.keep()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.catalog import ModelSpec
+from gateway.disk import read_file
 
 FILE_BYTES = 16 * 1024 * 1024
 """Largest JSON file that is read; an index of a thousand weights is under one."""
@@ -78,9 +79,7 @@ def _named(folder: str, rows: list[ModelSpec]) -> ModelSpec | None:
 def _json(file: Path) -> dict[str, Any]:
     """The object in the file; empty where there is none."""
     try:
-        if file.stat().st_size > FILE_BYTES:
-            return {}
-        return _dict(json.loads(file.read_bytes()))
+        return _dict(json.loads(read_file(file, FILE_BYTES)))
     except (OSError, ValueError, RecursionError):
         return {}
 

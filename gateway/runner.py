@@ -11,16 +11,17 @@ import secrets
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
 from engine.protocol import Cancelled, CancelReason, Failed, FailureCode, Lane, RequeueReason
 from gateway.disk import fault_of
-from gateway.errors import JobDamaged, StorageFault, StorageFull
+from gateway.errors import JobDamaged, JobNotFound, StorageFault, StorageFull
 from gateway.hub import Hub
 from gateway.job import CRASHES_ALLOWED, Job, Outcome
 from gateway.stops import Stops
-from gateway.storage_health import StorageHealth
+from gateway.storage_health import SOUND_S, StorageHealth
 from gateway.store.base import JobStore, Lease, WorkerInfo
 
 log = logging.getLogger("gateway.lane")
@@ -148,7 +149,8 @@ class LaneRunner(ABC):
             if (reason := self._cancels.get(job_id)) is not None:  # it came in between
                 await self._store.cancel(job_id, reason)
 
-        await self._surely(write, "release")
+        with suppress(JobDamaged, JobNotFound):  # there is nothing to give back
+            await self._surely(write, "release")
         self._cancels.pop(job_id, None)
         self._hub.end(job_id)
 
@@ -179,6 +181,7 @@ class LaneRunner(ABC):
         """
         job_id = lease.job.id
         self._blame(fault)
+        self._storage.doubt()
         self._put_backs[job_id] += 1
         tries = self._put_backs[job_id]
         if tries > PUT_BACK_MOST:
@@ -194,7 +197,7 @@ class LaneRunner(ABC):
         await asyncio.sleep(max(0.0, self._rests_until - loop.time()))
         tries = 0
         while self._store.depth(self.lane):
-            fault = await self._storage.fault((*self.places, *sorted(self._blamed)))
+            fault = await self._storage.fault((*self.places, *sorted(self._blamed)), newer_than_s=SOUND_S)
             if fault is None:
                 break
             self._put_backs.clear()  # the place was at fault indeed
@@ -221,8 +224,8 @@ class LaneRunner(ABC):
         for tries in range(2**31):
             try:
                 return await write()
-            except JobDamaged:
-                raise  # it stays damaged
+            except (JobDamaged, JobNotFound):
+                raise  # it stays as it is
             except Exception as error:
                 if self._stopping:
                     raise

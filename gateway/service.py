@@ -12,8 +12,10 @@ from typing import Any, Unpack
 
 from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
+from engine.clock import patience
 from engine.noted import Noted
 from engine.protocol import CancelReason, Download, EngineJob, Lane, lane_of
+from gateway.decoder import CheckedImage, PictureDecoder
 from gateway.downloads.coming import Downloads
 from gateway.downloads.lane import NetworkLane
 from gateway.errors import (
@@ -29,6 +31,7 @@ from gateway.errors import (
 from gateway.forecast import Forecast, Forecaster, Record
 from gateway.hub import Event, Hub, Snapshot
 from gateway.job import Job, JobEvent, Priority, Progress, State
+from gateway.kept_inputs import KeptInputs
 from gateway.lane import EngineLane
 from gateway.library import Library
 from gateway.model_control import ModelControl
@@ -55,7 +58,6 @@ __all__ = ["JobService", "Origin", "ServiceOptions"]
 
 log = logging.getLogger("gateway.service")
 
-PNG = b"\x89PNG\r\n\x1a\n"
 STORE_ANSWER_S = 10.0
 """A stop that the store has not taken by then is remembered."""
 
@@ -74,6 +76,7 @@ class JobService:
         options: ServiceOptions,
         ocr: OcrOptions | None = None,
         residency: HouseOptions | None = None,
+        decoder: PictureDecoder | None = None,
     ) -> None:
         self.library = library
         self.pictures = pictures
@@ -81,6 +84,7 @@ class JobService:
         self._engine = engine
         self._options = options
         self._rights = options.rights
+        self._inputs = KeptInputs(store, decoder or PictureDecoder())
         self._hub = Hub()
         self._stops = Stops(store)
         self.storage = storage_of(pictures.place, spool, library.models_dir)
@@ -110,6 +114,7 @@ class JobService:
             hub=self._hub,
             library=library,
             pictures=pictures,
+            inputs=self._inputs.whole,
             spool=spool,
             forecaster=self._forecaster,
             house=self.house,
@@ -129,7 +134,12 @@ class JobService:
             notes=options.notes,
         )
         self._ocr = OcrLane(
-            store=store, hub=self._hub, options=ocr or OcrOptions(), storage=self.storage, stops=self._stops
+            store=store,
+            hub=self._hub,
+            options=ocr or OcrOptions(),
+            inputs=self._inputs.whole,
+            storage=self.storage,
+            stops=self._stops,
         )
         self._planner = Planner(library, self.downloads, self._ocr, options)
         self.queue = QueueControl(store, self._places, self._lane.wake, options.rights, lambda: self._stops.ids)
@@ -181,6 +191,7 @@ class JobService:
         await self.downloads.stop()
         await self._stops.close()
         await self._places.keep()
+        await self._inputs.close()
         await self._store.close()
 
     def begin_stop(self) -> None:
@@ -208,12 +219,15 @@ class JobService:
         """Store a job that brings a model into memory. Raises: as submit."""
         return await self._submit(await self._planner.loading(model, origin))
 
-    async def submit_ocr(self, request: OcrRequest, document: bytes, origin: Origin, share: Share | None = None) -> Job:
-        """Store a job that reads a document: a checked PNG, or a PDF as it came.
+    async def submit_ocr(
+        self, request: OcrRequest, document: CheckedImage | bytes, origin: Origin, share: Share | None = None
+    ) -> Job:
+        """Store a job that reads a document: a checked picture, or a PDF as it came.
 
         Raises: NotInstalled, and as submit.
         """
-        planned = await self._planner.reading(request, document, origin)
+        whole = document.png if isinstance(document, CheckedImage) else document
+        planned = await self._planner.reading(request, whole, origin)
         await self.keep_input(document, share or Share(origin.owner, origin.owner))
         return await self._submit(planned)
 
@@ -265,25 +279,27 @@ class JobService:
         except EngineStopped:
             raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
 
-    async def keep_input(self, picture: bytes, share: Share) -> str:
-        """Store a checked input picture as its sender's; returns the name by which a request refers to it.
+    async def keep_input(self, picture: CheckedImage | bytes, share: Share) -> str:
+        """Store a checked input picture, or a PNG made of one, as its sender's; returns the name for requests.
 
         Raises: StorageFault.
         """
-        least = self._options.min_free_bytes and self._options.min_free_bytes + len(picture)
+        size = len(picture.kept if isinstance(picture, CheckedImage) else picture)
+        least = self._options.min_free_bytes and self._options.min_free_bytes + size
         await self.storage.check(("inputs",), least_free_bytes=least)
-        return await self._store.put_blob(picture, share.owner, share.peer, self._options.inputs)
+        return await self._inputs.keep(picture, share, self._options.inputs)
 
-    async def input_picture(self, name: str, owner: str) -> bytes:
-        """The PNG of an input picture that its owner stored before. Raises: KeyError."""
-        data = await self._store.blob(name, owner)
-        if not data.startswith(PNG):
-            raise KeyError(name)
-        return data
+    async def input_bytes(self, name: str) -> int:
+        """How much room an input picture takes. Raises: KeyError."""
+        return await self._store.blob_bytes(name)
+
+    async def input_picture(self, name: str, share: Share) -> bytes:
+        """The PNG of an input picture that its owner stored before. Raises: KeyError, TooManyFiles, Unavailable."""
+        return await self._inputs.png(name, share)
 
     async def kept_picture(self, name: str, share: Share) -> str:
         """The name of an input picture that its owner stored before; it is as fresh as a new one. Raises: KeyError."""
-        return await self._store.put_blob(await self.input_picture(name, share.owner), share.owner, share.peer)
+        return await self._inputs.again(name, share)
 
     # ---- out -------------------------------------------------------------------------------------
 
@@ -411,7 +427,7 @@ class JobService:
             if lane.running is not None and lane.running.id == job_id:
                 await lane.cancel(job_id, reason)  # at once: the disk may take its time, or take nothing
         try:
-            async with asyncio.timeout(STORE_ANSWER_S):
+            async with patience(STORE_ANSWER_S):
                 job = await self._store.cancel(job_id, reason)
         except (StorageFault, TimeoutError):
             job = await self._store.get(job_id)
@@ -434,7 +450,7 @@ class JobService:
             self._spawn(self._abandon(job.id))
 
     async def _abandon(self, job_id: str) -> None:
-        with suppress(JobDamaged):
+        with suppress(JobDamaged, JobNotFound):
             job = await self._store.get(job_id)
             if job.state is State.RUNNING:
                 await asyncio.sleep(self._options.abandon_grace_s)
@@ -446,11 +462,11 @@ class JobService:
     def _hear(self, job: Job, event: JobEvent) -> None:
         """Every state event comes by here once, in the order in which they were stored."""
         log.info(event.fact.kind, extra={"job": job.id, "seq": event.seq, "protocol": job.protocol})
-        self.downloads.hear(job, event)
-        self._places.hear(job, event)
-        for hear in self._listeners:
-            hear(job, event)
-        self._hub.publish(job, event)
+        for hear in (self.downloads.hear, self._places.hear, *self._listeners, self._hub.publish):
+            try:
+                hear(job, event)
+            except Exception:  # the others hear of it all the same
+                log.exception("an event could not be told", extra={"job": job.id, "seq": event.seq})
         if job.state is State.QUEUED:
             self._lanes[lane_of(job.plan)].wake()
 

@@ -5,11 +5,11 @@ A probe really writes, in a thread of its own: a share that hangs keeps no other
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import errno
 import logging
 import os
-import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ log = logging.getLogger("gateway.storage")
 
 SPOOL, INPUTS = "the spool folder", "the folder of input pictures"
 """How sentences call them."""
+SOUND_S = 0.2
 ANSWER_S = 2.0
 """A place that takes longer to answer is at fault."""
 PROBE_BYTES = 4096
@@ -173,6 +174,8 @@ class StorageHealth:
         self._answer_s = answer_s
         self._asked: dict[str, tuple[asyncio.Future[Probed], float]] = {}
         """Probes under way, and since when: a place that hangs is not asked twice."""
+        self._sound: dict[str, tuple[Probed, float]] = {}
+        """What was found well last, and when: submits and claims that follow one another share a look."""
 
     def see(self, key: str, place: Place) -> None:
         """Remember where something lies that is there now, the first time and where it has moved. Blocks."""
@@ -188,26 +191,42 @@ class StorageHealth:
             with suppress(OSError):
                 place.look()
 
+    def doubt(self) -> None:
+        """Something found a place at fault: whoever asks next has them all asked."""
+        self._sound.clear()
+
     def needs(self, key: str, count: int = 0, *, free: int = 0) -> None:
         """So many bytes could not be written there, or had to be free: the next probe asks for as many."""
         place = self._places.get(key)
+        self._sound.pop(key, None)
         if place is None:
             return
         place.needed_bytes = max(place.needed_bytes, count)
         place.needed_free_bytes = max(place.needed_free_bytes, free)
 
-    async def fault(self, keys: Iterable[str]) -> StorageFault | None:
-        """The first fault among these places; they are asked at the same time."""
-        found = await asyncio.gather(*(self._probed(key) for key in keys if key in self._places))
+    async def fault(self, keys: Iterable[str], *, newer_than_s: float = 0.0) -> StorageFault | None:
+        """The first fault among these places; they are asked at the same time, but for what was just found well."""
+        known = (key for key in keys if key in self._places)
+        found = await asyncio.gather(*(self._probed(key) for key in known if self._seen(key, newer_than_s) is None))
         return next((probed.fault for probed in found if probed.fault is not None), None)
 
     async def check(self, keys: Iterable[str], *, least_free_bytes: int = 0) -> None:
         """Raises: StorageFault; StorageFull where one of these disks has less than that free."""
-        for probed in await asyncio.gather(*(self._probed(key) for key in keys)):
+        keys = tuple(keys)
+        asked = [key for key in keys if self._seen(key, SOUND_S) is None]
+        results = [found for key in keys if (found := self._seen(key, SOUND_S)) is not None]
+        if asked:
+            results += await asyncio.gather(*(self._probed(key) for key in asked))
+        for probed in results:
             if probed.fault is not None:
                 raise probed.fault
             if probed.free_bytes is not None and probed.free_bytes < least_free_bytes:
                 raise StorageFull
+
+    def _seen(self, key: str, newer_than_s: float) -> Probed | None:
+        """What was found well last, where it was later than so many seconds ago."""
+        found, when = self._sound.get(key, (None, 0.0))
+        return found if asyncio.get_running_loop().time() - when < newer_than_s else None
 
     async def _probed(self, key: str) -> Probed:
         loop, place = asyncio.get_running_loop(), self._places[key]
@@ -231,6 +250,10 @@ class StorageHealth:
 
         def over(found: Probed) -> None:
             del self._asked[key]
+            if found.fault is None:
+                self._sound[key] = found, loop.time()
+            else:
+                self._sound.pop(key, None)
             answer.set_result(found)
 
         def ask() -> None:
@@ -242,5 +265,5 @@ class StorageHealth:
             with suppress(RuntimeError):  # the loop may be closed by now
                 loop.call_soon_threadsafe(over, found)
 
-        threading.Thread(target=ask, name=f"probe of {place.name}", daemon=True).start()
+        _thread.start_new_thread(ask, ())  # threading.Thread would have the loop wait until it runs
         self._asked[key] = answer, loop.time()

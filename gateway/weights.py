@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from engine.safetensors import UnsafeFile, inspect
+from gateway.disk import opened_file
 
 HASHED_MOST_BYTES = 256 * 1024 * 1024
 """Larger files would be read for seconds, only to be listed."""
@@ -32,7 +33,7 @@ def sha256_of(folder: Path) -> str | None:
 
 @lru_cache(maxsize=64)
 def _hashed(file: Path, _changed_ns: int, _size: int) -> str:
-    with file.open("rb") as opened:
+    with opened_file(file) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 

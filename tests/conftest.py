@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import signal
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,8 +21,36 @@ from tests.v1_support import Counting, gateway, openai_client, plain_client
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has what it starts in the background ignore Ctrl-C; the commands under test must hear it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the processes under test would compile all they import anew
+# Every httpx.Client would load all trusted authorities anew, tens of milliseconds each: one load does for all.
+ssl.create_default_context = functools.cache(ssl.create_default_context)
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+LONGEST = (
+    "embedded_model",
+    "v1_other_clients",
+    "silence",
+    "ocr_http",
+    "openapi_generators",
+    "sdapi_embedded",
+    "kill_loops",
+    "hostile_text",
+    "studio",
+    "app",
+    "cli",
+    "schemathesis",
+    "studio_craft",
+    "http_guard",
+    "storage_http",
+    "sdapi_bad_input",
+)
+"""Files of tests by the time they take: these come first, so that no worker is left alone with one of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="module")

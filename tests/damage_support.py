@@ -14,13 +14,14 @@ from pathlib import Path
 from engine.protocol import Failed, Succeeded
 from gateway.errors import JobDamaged, JobNotFound
 from gateway.job import Job, State
-from gateway.store.base import Bounds, StoreCorrupt, WorkerInfo
+from gateway.store.base import Bounds, InputBounds, StoreCorrupt
 from gateway.store.checksum import COLUMNS
 from gateway.store.sqlite import SqliteStore
 from tests.store_support import WORKER, claim, image, submit
 from tests.support import a_job, a_plan
 
 JOBS = 24
+DAY_S = 86400.0
 OPENS_S = 30.0
 TEXTS = (
     *("{", "", "x", '{"kind":"hologram"}', "\x00", "running", "queued", "cancelled"),
@@ -139,10 +140,19 @@ def alter(file: Path, rng: random.Random) -> int | None:
     return count
 
 
+def alter_open(file: Path, rng: random.Random) -> int | None:
+    """Rows, by SQL, while the store is open."""
+    return alter(file, rng)
+
+
 def alter_kept(file: Path, rng: random.Random) -> int | None:
-    """What is kept beside the jobs, counters and the version."""
+    """What is kept beside the jobs, who owns inputs, counters and the version."""
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as db:
-        match rng.randrange(4):
+        match rng.randrange(5):
+            case 4:
+                column = rng.choice(("sha256", "owner", "payer", "bytes", "at"))
+                where = f"sha256 = (SELECT sha256 FROM blob_owners LIMIT 1 OFFSET {rng.randrange(JOBS)})"
+                db.execute(f"UPDATE blob_owners SET {column} = ? WHERE {where}", (rng.choice((*TEXTS, 2**39)),))
             case 0:
                 db.execute(f"PRAGMA user_version={rng.choice((0, 1, 3, 99))}")
             case 1:
@@ -151,8 +161,8 @@ def alter_kept(file: Path, rng: random.Random) -> int | None:
                 names = [row[0] for row in db.execute("SELECT name FROM kept ORDER BY name")]
                 names += ["turns engine", "forgotten events", "calendar"]
                 value = rng.choice(("{", "", "[]", "[[1]]", "null", "nan", "1e999"))
-                new = "INSERT INTO kept VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-                db.execute(new, (rng.choice(names), value))
+                new = "INSERT INTO kept (name, value) VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value = ?"
+                db.execute(new, (rng.choice(names), value, value))
     return 0
 
 
@@ -163,7 +173,7 @@ DAMAGES: tuple[Callable[[Path, random.Random], int | None], ...] = (
     cut,
     cut_journal,
     alter,
-    alter,
+    alter_open,
     alter_kept,
 )
 
@@ -171,49 +181,66 @@ DAMAGES: tuple[Callable[[Path, random.Random], int | None], ...] = (
 async def play(sound: Sound, folder: Path, rng: random.Random) -> str:
     """One round: damage a copy in `folder`, open it, use it; returns how it ended. Raises: AssertionError."""
     damage = rng.choice(DAMAGES)
+    while_open, loses = damage is alter_open, damage in (alter_open, cut_journal)
     shutil.copytree(sound.killed if damage is cut_journal else sound.stopped, folder)
     file = folder / "jobs.sqlite3"
-    touched = damage(file, rng)
+    touched = None if while_open else damage(file, rng)
     store = SqliteStore(folder)
     try:
         await asyncio.wait_for(store.open(), OPENS_S)
-        records = await _use(store, sound, is_older=damage is cut_journal)
+        if while_open:
+            touched = damage(file, rng)
+        records = await _use(store, sound, loses=loses)
         assert touched is None or records <= 2 * touched, "a record fell that was not touched"
         return f"{damage.__name__}: {'set aside' if records else 'nothing lost'}"
     except StoreCorrupt as refusal:
-        if next((folder / "backups").iterdir()).name not in str(refusal):
+        await store.close()
+        copy = next((folder / "backups").iterdir())
+        if f"copy {copy.parent.name}/{copy.name} to its place" not in str(refusal):
             raise AssertionError(f"no copy is named: {refusal}") from refusal
+        for part in folder.glob("jobs.sqlite3*"):
+            part.unlink()
+        shutil.copyfile(copy, file)
+        store = SqliteStore(folder)
+        await store.open()
+        assert len(await store.list_jobs(limit=1000)) == JOBS // 2
         return f"{damage.__name__}: refused, the copy named"
     finally:
         await store.close()
 
 
-async def _use(store: SqliteStore, sound: Sound, *, is_older: bool) -> int:
-    """Everything that a gateway does with its store goes on; returns how many records are set aside."""
+async def _use(store: SqliteStore, sound: Sound, *, loses: bool) -> int:
+    """Everything that a gateway does with its store goes on; returns how many records are set aside.
+
+    `loses`: what was not on disk yet, or what nobody can miss while the store is open, is not missed.
+    """
+    if loses and (lease := await store.claim(WORKER)) is not None:  # a claim may be the first to meet a damaged one
+        await store.commit(lease, Succeeded())
     damaged = await store.damaged()
+    assert await store.ended_before(store.steady() - DAY_S, keep_newest=1000) == [], "history would be forgotten"
     lost = 0
     for job_id, job in sound.jobs.items():
         try:
             found = await store.get(job_id)
-            assert found == job or is_older, f"another job than was stored: {found} {job}"
+            assert found == job or loses, f"another job than was stored: {found} {job}"
         except JobDamaged:
             pass
         except JobNotFound:
             lost += 1
-    assert is_older or lost <= len(damaged), "a job is gone that no damaged record tells of"
+    assert loses or lost <= len(damaged), "a job is gone that no damaged record tells of"
     for owner in (None, "a", "b"):
         listed = await store.list_jobs(owner=owner, words=("PICTURE",), limit=1000)
-        assert is_older or owner or len(listed) + len(damaged) >= len(sound.jobs)
+        assert loses or owner or len(listed) + len(damaged) >= len(sound.jobs)
     await store.stats()
     await store.seen("a", 0)
     await store.seen("a", None)
     assert (await store.submit(a_job(), Bounds())).created
     waiting = await store.waiting()
     claimed = 0
-    while (lease := await store.claim(WorkerInfo(id=WORKER.id))) is not None:
+    while (lease := await store.claim(WORKER)) is not None:
         assert (await store.commit(lease, Succeeded()))[0] == "committed"
         claimed += 1
-    assert claimed == len(waiting) > 0
+    assert claimed == len(waiting) > 0 or loses
     assert not store.order("engine")
     await store.delete([job.id for job in await store.ended_before(0.0, keep_newest=5)])
     assert len(await store.list_jobs(states=[State.QUEUED, State.RUNNING])) == 0
@@ -222,9 +249,10 @@ async def _use(store: SqliteStore, sound: Sound, *, is_older: bool) -> int:
     for names in inputs if damaged else ():
         for name in names:
             await store.blob(name)
+    assert await store.put_blob(b"another", "a", bounds=InputBounds.of(10**9))
     await store.check()
     assert await store.back_up(0.0)
-    return len(damaged)
+    return len(await store.damaged())
 
 
 def strain(folder: Path, count: int, seed: int) -> dict[str, int]:

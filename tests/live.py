@@ -42,6 +42,8 @@ class Live:
     program: tuple[str, ...] = ("api_main.py",)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    root: Path = ROOT
+    """The checkout that is started; another one than this to compare with."""
 
     @property
     def url(self) -> str:
@@ -62,7 +64,8 @@ class Live:
         config.write_text(json.dumps(values))  # JSON is YAML
         self.log = (self.folder / "gateway.log").open("ab")
         command = [sys.executable, *self.program, "--config", str(config), "--port", str(self.port), *self.arguments]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=self.log, stdout=self.log, env=os.environ.copy())
+        environment = {**os.environ, **({} if self.root == ROOT else {"PYTHONPATH": str(self.root)})}
+        self.process = subprocess.Popen(command, cwd=self.root, stderr=self.log, stdout=self.log, env=environment)
         self.wait_for("/health/ready" if ready else "/health/live")
         return self
 

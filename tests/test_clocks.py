@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,6 +187,22 @@ def test_a_gateway_whose_clock_jumps_keeps_history_links_and_copies(tmp_path: Pa
             assert client.get(f"/jobs/{first['id']}").status_code == 200
         assert client.get("/stats").json()["average_time_seconds"] < 60
     assert len(list((tmp_path / "data" / "backups").iterdir())) == 2
+
+
+def test_a_forecast_and_a_running_job_survive_a_clock_that_jumps(tmp_path: Path) -> None:
+    ahead = tmp_path / "ahead"
+    ahead.write_text("0")
+    words: dict[str, Any] = {"program": ("tests/jumping_gateway.py", str(ahead)), "fake_script": {"step_seconds": 0.3}}
+    with live(tmp_path, **words) as gateway, client_of(gateway.url, "me") as client:
+        running, waiting = (submit_to(client, steps=8)["job_id"] for _ in range(2))
+        while client.get(f"/jobs/{running}").json()["status"] != "generating":
+            time.sleep(0.02)
+        for jump_s in (DAY, -DAY, HOUR, -HOUR):
+            ahead.write_text(str(jump_s))
+            for job_id in (running, waiting):
+                assert 0 <= client.get(f"/jobs/{job_id}").json()["eta_seconds"] < 60
+        for job_id in (running, waiting):
+            assert 1 < ended(client, job_id)["seconds"] < 60
 
 
 def _link(client: object, url: str) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -57,8 +58,9 @@ def test_an_address_may_have_so_many_connections_and_no_more_but_for_loopback() 
     asyncio.run(story())
 
 
-def test_a_reader_that_takes_a_little_at_a_time_keeps_its_connection() -> None:
+def test_a_reader_that_takes_a_little_at_a_time_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     later: list[Callable[[], None]] = []
+    monkeypatch.setattr("gateway.server.Alarm", lambda after_s, look: later.append(look))
     unsent = [90, 80, 80, 80]
     aborted: list[bool] = []
     transport = SimpleNamespace(
@@ -69,7 +71,6 @@ def test_a_reader_that_takes_a_little_at_a_time_keeps_its_connection() -> None:
     reader = SimpleNamespace(
         transport=transport,
         bounds=HttpSettings(),
-        loop=SimpleNamespace(call_later=lambda seconds, look: later.append(look)),
     )
     reader._watch_reader = partial(_GuardedProtocol._watch_reader, reader)
     reader._watch_reader(100)

@@ -6,26 +6,27 @@ import hashlib
 import json
 import logging
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from engine.protocol import Succeeded
+from engine.protocol import Failed, Succeeded
 from gateway.errors import JobDamaged, JobNotFound
-from gateway.job import plan_adapter, state_fact
+from gateway.job import Job, plan_adapter, state_fact
 from gateway.store import schema
-from gateway.store.base import DamagedRecord, StoreCorrupt
+from gateway.store.base import DamagedRecord, InputBounds, StoreCorrupt
 from gateway.store.rows import _adjustments
 from gateway.store.sqlite import SqliteStore
 from tests.damage_support import strain
 from tests.live import live
 from tests.native_support import client_of, ended
 from tests.native_support import submit as submit_to
-from tests.store_support import claim, image, opened, submit
+from tests.store_support import WORKER, claim, image, opened, submit
 from tests.support import a_plan, run
 
 SEED = 20
@@ -44,9 +45,9 @@ ALTERED: dict[str, tuple[str, object]] = {
 
 
 def alter(folder: Path, how: str, job_id: str) -> None:
-    sql, value = ALTERED[how]
+    sql, value = CELLS[how]
     with closing(sqlite3.connect(folder / "jobs.sqlite3", isolation_level=None)) as db:
-        assert db.execute(sql, (value, job_id)).rowcount == 1
+        assert db.execute(sql, (value, job_id)).rowcount >= 1
 
 
 @pytest.mark.parametrize("while_open", [False, True])
@@ -99,6 +100,111 @@ def test_a_record_that_cannot_be_read_is_set_aside_and_all_else_goes_on(
             with pytest.raises(JobNotFound):
                 await store.get(bad.id, "you")
         assert await store.back_up(0.0)
+        await store.close()
+
+    run(story())
+
+
+FIRST: dict[str, Callable[[SqliteStore, Job, list[Job]], Awaitable[object]]] = {
+    "get": lambda store, bad, good: store.get(bad.id),
+    "list": lambda store, bad, good: store.list_jobs(),
+    "search": lambda store, bad, good: store.list_jobs(words=["circle"]),
+    "waiting": lambda store, bad, good: store.waiting(),
+    "claim": lambda store, bad, good: store.claim(WORKER),
+    "cancel": lambda store, bad, good: store.cancel(bad.id, "user"),
+    "move": lambda store, bad, good: store.move(good[1].id, 0),
+    "hide": lambda store, bad, good: store.hide([bad.id, good[0].id]),
+    "refuse": lambda store, bad, good: store.refuse([bad.id], Failed(code="internal_error", message="x")),
+    "delete": lambda store, bad, good: store.delete([bad.id]),
+    "retention": lambda store, bad, good: store.ended_before(9e12, keep_newest=0),
+    "unused inputs": lambda store, bad, good: store.drop_unused_blobs(-1.0),
+    "copy": lambda store, bad, good: store.back_up(0.0),
+    "statistics": lambda store, bad, good: store.stats(),
+    "who begins to listen": lambda store, bad, good: store.seen("me", None),
+    "who listens on": lambda store, bad, good: store.seen("me", 0),
+    "events": lambda store, bad, good: store.events_after(bad.id, 0),
+    "the same key": lambda store, bad, good: submit(store, idempotency_key="k"),
+}
+"""What meets the damaged record first."""
+CELLS = {
+    **ALTERED,
+    "another id": ("UPDATE jobs SET id = ? || substr(id, 2) WHERE id = ?", "g"),
+    "a date that is none": ("UPDATE events SET at = ? WHERE job_id = ?", "now"),
+    "no checksum": ("UPDATE jobs SET checksum = ? WHERE id = ?", None),
+}
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("how", CELLS)
+def test_whatever_meets_the_damaged_record_first_all_others_go_on(tmp_path: Path, how: str, first: str) -> None:
+    async def story() -> None:
+        store = SqliteStore(tmp_path)
+        await store.open()
+        store._database._write_db.execute("PRAGMA synchronous=OFF")
+        bad = await submit(store, idempotency_key="k")
+        good = [await submit(store) for _ in range(3)]
+        alter(tmp_path, how, bad.id)
+        with suppress(JobDamaged, JobNotFound):
+            await FIRST[first](store, bad, good)
+        assert {job.id for job in good} <= {job.id for job in await store.list_jobs()}
+        claimed = {lease.job.id for _ in range(6) if (lease := await store.claim(WORKER)) is not None}
+        assert claimed >= {job.id for job in good} or first == "claim"
+        assert store.order("engine") == ()
+        with pytest.raises((JobDamaged, JobNotFound)):
+            await store.get(bad.id)
+        assert [record.job_id for record in await store.damaged() if record.job_id] == [bad.id]
+        await store.close()
+
+    run(story())
+
+
+def test_small_things_that_are_kept_are_forgotten_where_they_are_damaged(tmp_path: Path) -> None:
+    """A moment far ahead would end all history, and a huge number every page of events."""
+
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            job = await submit(store)
+            await store.cancel(job.id, "user")
+            await store.pause("network", True)
+            await store.keep("peaks", "[1]")
+            mine = await store.put_blob(b"mine", "me")
+            await submit(store, plan=a_plan(init_image=mine))
+        with closing(sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)) as db:
+            for name, value in (("steady", "9e12"), ("kept peaks", "[2]"), ("forgotten events", "9" * 30)):
+                db.execute("INSERT OR IGNORE INTO kept VALUES (?, '', '00000000')", (name,))
+                db.execute("UPDATE kept SET value = ? WHERE name = ?", (value, name))
+            db.execute("UPDATE sqlite_sequence SET seq = ?", (2**63 - 1,))
+            db.execute("INSERT INTO blob_owners VALUES (?, 'you', 'you', ?, 0.0)", ("f" * 64, 2**62))
+            db.execute("UPDATE blob_owners SET bytes = ? WHERE owner = 'me'", (2**39,))
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert await store.ended_before(store.steady() - 60, keep_newest=1) == []
+            assert await store.kept("peaks") is None
+            assert store.is_paused("network")
+            assert (await store.seen("me", 0)).live is not None, "nobody can say what was missed"
+            last = (await store.seen("me", None)).number
+            await submit(store)
+            assert len((await store.seen("me", last)).events) == 1
+            store._clock._elapsed = lambda: time.monotonic() + 2 * 3600.0
+            await store.drop_unused_blobs(3600.0)
+            assert await store.put_blob(b"mine too", "me", bounds=InputBounds.of(1000))
+            assert await store.blob(mine, "me") == b"mine"
+
+    run(story())
+
+
+def test_a_copy_of_a_newer_version_is_not_named(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            for _ in range(2):
+                await submit(store)
+                assert await store.back_up(0.0)
+        older, newer = sorted((tmp_path / "backups").iterdir())
+        for file in (tmp_path / "jobs.sqlite3", newer):
+            with closing(sqlite3.connect(file)) as db:
+                db.execute(f"PRAGMA user_version={schema.VERSION + 1}")
+        store = SqliteStore(tmp_path)
+        with pytest.raises(StoreCorrupt, match=older.name):
+            await store.open()
         await store.close()
 
     run(story())

@@ -137,7 +137,7 @@ def test_a_lora_with_an_endless_header_costs_one_look(tmp_path: Path, monkeypatc
     (tmp_path / "bad.json").write_text('{"description": "words"}')
     looks: list[object] = []
     heads: list[Path] = []
-    monkeypatch.setattr("gateway.loras.inspect", lambda file: heads.append(file) or inspect(file))
+    monkeypatch.setattr("gateway.loras.inspect", lambda file, **most: heads.append(file) or inspect(file, **most))
     monkeypatch.setattr("gateway.loras.notes_of", lambda *args: looks.append(args) or notes_of(*args))
     library = LoraLibrary([tmp_path])
     for _ in range(3):
@@ -145,7 +145,7 @@ def test_a_lora_with_an_endless_header_costs_one_look(tmp_path: Path, monkeypatc
         assert bad.trouble is not None
         assert bad.notes.description == "words"
     assert len(set(heads)) == len(heads)
-    assert "bad.safetensors" not in {file.name for file in heads}
+    assert [file.name for file in heads].count("bad.safetensors") == 1
     assert len([look for look in looks if look[0].name == "bad.safetensors"]) == 1  # type: ignore[index]
     (tmp_path / "bad.json").write_text('{"description": "other words"}')
     assert next(lora for lora in library.all() if lora.name == "bad").notes.description == "other words"

@@ -20,7 +20,15 @@ from PIL import Image, PngImagePlugin
 
 from gateway import images
 from gateway.errors import InvalidRequest, RemoteImagesDisabled, StorageFull
-from gateway.images import PictureDecoder, base64_picture, checked_picture, encode, open_picture, write_atomic
+from gateway.images import (
+    CheckedImage,
+    PictureDecoder,
+    base64_picture,
+    checked_picture,
+    encode,
+    open_picture,
+    write_atomic,
+)
 from gateway.picture_decoder import Refused, normalised
 from tests.support import run
 
@@ -240,7 +248,7 @@ def test_bombs_are_refused_by_their_header(bomb: Any) -> None:
 def test_the_child_answers_many_pictures_and_refusals_alike_without_pillow_in_the_parent() -> None:
     """S-31."""
 
-    async def talk() -> tuple[bytes, list[str], set[int]]:
+    async def talk() -> tuple[CheckedImage, list[str], set[int]]:
         decoder = PictureDecoder()
         refusals, children = [], set()
         try:
@@ -253,21 +261,21 @@ def test_the_child_answers_many_pictures_and_refusals_alike_without_pillow_in_th
         finally:
             await decoder.close()
 
-    png, refusals, children = run(talk())
-    assert opened(png).size == (8, 6)
+    picture, refusals, children = run(talk())
+    assert opened(picture.png).size == (8, 6)
     assert refusals == ["mask"] * 4
     assert len(children) == 1
 
 
 def test_many_at_once_get_their_own_picture_each() -> None:
-    async def talk() -> list[bytes]:
+    async def talk() -> list[CheckedImage]:
         decoder = PictureDecoder()
         try:
             return await asyncio.gather(*(checked_picture(a_picture(size=(edge, 3)), decoder) for edge in range(1, 20)))
         finally:
             await decoder.close()
 
-    assert [opened(png).width for png in run(talk())] == list(range(1, 20))
+    assert [opened(picture.png).width for picture in run(talk())] == list(range(1, 20))
 
 
 def test_a_child_that_dies_or_hangs_is_replaced(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_line_that_is_told_is_the_line_that_is_served(said: list[tuple[str, 
             line.running("engine") + place for place in range(len(told))
         ]
         line.serve(taken)
-        line.end("engine", taken.job.id)
+        line.end("engine", taken.job.id, 0.0)
 
 
 def test_a_store_with_lookahead_claims_in_the_order_it_tells(tmp_path: Path) -> None:

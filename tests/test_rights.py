@@ -354,8 +354,9 @@ METHODS = {
 }
 """What adapters call to have a deed done, and which; `cancel` of a route that reaches own jobs only is none."""
 HARMLESS = {
-    JobService: "listen start stop begin_stop keep_input input_picture kept_picture get see list_jobs hide forecast "
-    "forecast_record check_store stats running progress watchers engine watch watch_all ended skip abandon retain_once",
+    JobService: "listen start stop begin_stop keep_input input_bytes input_picture kept_picture get see list_jobs hide "
+    "forecast forecast_record check_store stats running progress watchers engine watch watch_all ended skip abandon "
+    "retain_once storage_fault faults is_stored damaged age_s",
     QueueControl: "paused move waiting running depth position",
     ModelControl: "",
 }

@@ -18,6 +18,7 @@ from engine.catalog import CATALOG
 from gateway.core import Core
 from gateway.errors import InvalidRequest
 from gateway.file_pool import FilePool
+from gateway.images import CheckedImage
 from gateway.request import resolve
 from gateway.settings import Settings
 from gateway.turns import Share
@@ -37,13 +38,14 @@ class Shelf:
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
 
-    async def keep_input(self, picture: bytes, share: Share) -> str:
-        name = hashlib.sha256(picture).hexdigest()
-        self.kept[name] = picture
+    async def keep_input(self, picture: CheckedImage | bytes, share: Share) -> str:
+        png = picture.png if isinstance(picture, CheckedImage) else picture
+        name = hashlib.sha256(png).hexdigest()
+        self.kept[name] = png
         return name
 
-    async def normalise(self, data: bytes, param: str, share: Share) -> bytes:
-        return data
+    async def check(self, data: bytes, param: str, share: Share) -> CheckedImage:
+        return CheckedImage(data)
 
 
 def begun(body: dict[str, Any], *, model: Any = EDITS, shelf: Shelf | None = None) -> Inputs:

@@ -211,7 +211,7 @@ def test_a_download_goes_back_where_the_models_folder_is_at_fault(tmp_path: Path
                 ]
             )
 
-            async def fetched(_: Fetch) -> Any:
+            async def fetched(_: Fetch, notes: Path | None) -> Any:
                 yield next(answers)
 
             monkeypatch.setattr(downloads_lane, "fetched", fetched)
@@ -230,7 +230,7 @@ def test_a_download_waits_for_the_room_that_was_taken_from_it(tmp_path: Path, mo
             refused = NotFetched(code="disk_full", message="Make room.", is_of_the_disk=True, needed_bytes=needed)
             answers = iter([refused, Fetched()])
 
-            async def fetched(_: Fetch) -> Any:
+            async def fetched(_: Fetch, notes: Path | None) -> Any:
                 yield next(answers)
 
             monkeypatch.setattr(downloads_lane, "fetched", fetched)

@@ -17,6 +17,7 @@ from tests.live import Live, free_port
 from tests.v1_support import (
     MODEL,
     Counting,
+    fill_queue,
     gateway,
     input_png,
     jobs,
@@ -90,8 +91,7 @@ def test_another_request_under_the_same_key_is_a_conflict_that_is_sent_once(coun
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_full_queue_is_tried_again_after_the_time_it_names(tmp_path: Path, slept: list[float], stream: bool) -> None:
     with gateway(tmp_path, {"queue": {"waiting": 1}}, step_seconds=1.0) as busy, plain_client(busy) as plain:
-        while plain.post("/api/v1/generate", json={"prompt": "x", "steps": 8}).status_code != 503:
-            pass
+        fill_queue(plain)
         with openai_client(busy) as counting, pytest.raises(openai.InternalServerError) as caught:
             generate(counting.client, stream=stream)
         assert (caught.value.status_code, caught.value.code) == (503, "queue_full")
@@ -109,8 +109,7 @@ def test_too_many_jobs_of_one_key_are_a_rate_limit_that_is_tried_again(tmp_path:
         gateway(tmp_path, config, ready=False, step_seconds=1.0) as busy,
         plain_client(busy, Authorization=f"Bearer {KEY}") as plain,
     ):
-        while plain.post("/api/v1/generate", json={"prompt": "x", "steps": 8}).status_code != 429:
-            pass
+        fill_queue(plain, 429)
         with openai_client(busy, api_key=KEY) as counting, pytest.raises(openai.RateLimitError) as caught:
             generate(counting.client)
         assert (caught.value.type, caught.value.code) == ("rate_limit_error", "rate_limit_exceeded")

@@ -171,7 +171,7 @@ def test_launch_says_what_it_ignores_and_refuses_what_would_be_a_lie(plain: http
         ("GET", INPAINTING, 405),
         ("POST", "/v1/cluster/auth", 405),
         ("DELETE", "/v1/models/none", 404),
-        ("DELETE", "/v1/models/", 404),
+        ("DELETE", "/v1/models/", 405),
         ("GET", "/v1/models/none/progress", 404),
         ("POST", f"/v1/models/{MODEL}/cancel", 400),
         ("POST", "/v1/models/none/requests/r/abort", 404),

@@ -130,6 +130,15 @@ def jobs(client: httpx.Client) -> list[dict[str, Any]]:
     return found
 
 
+def fill_queue(plain: httpx.Client, status: int = 503) -> None:
+    """Have one job drawn, and others wait until no more are taken, which `status` says."""
+    body = {"prompt": "x", "steps": 8}
+    first = plain.post("/api/v1/generate", json=body).json()["job_id"]
+    wait_for_status(plain, "generating", job_id=first)
+    while plain.post("/api/v1/generate", json=body).status_code != status:
+        pass
+
+
 def wait_for_status(
     client: httpx.Client, status: str, timeout_s: float = 20.0, *, job_id: str | None = None
 ) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from adapters.base import core_of, share_of
 from adapters.native.answers import PREFIX
 from adapters.native.model_shapes import LoraDetail, Loras, LoraShown
+from gateway.disk import read_file
 from gateway.errors import InvalidRequest, LoraNotFound, NotFound
 from gateway.images import checked_picture
 from gateway.lora_layers import names_of
@@ -46,10 +47,10 @@ async def preview(request: Request) -> Response:
     if data is None:
         raise NotFound("There is no picture of this LoRA.")
     try:
-        png = await checked_picture(data, core_of(request).decoder, share=share_of(request))
+        picture = await checked_picture(data, core_of(request).decoder, share=share_of(request))
     except InvalidRequest:
         raise NotFound("The picture of this LoRA cannot be read.") from None
-    return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+    return Response(picture.png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
 
 async def _found(request: Request) -> LoraFile:
@@ -88,6 +89,6 @@ def shown(library: LoraLibrary, lora: LoraFile, calls: list[str], *, read: bool)
 def _preview_bytes(lora: LoraFile) -> bytes | None:
     file = preview_of(lora)
     try:
-        return file.read_bytes() if file and file.stat().st_size <= PREVIEW_MOST_BYTES else None
+        return read_file(file, PREVIEW_MOST_BYTES) if file else None
     except OSError:
         return None

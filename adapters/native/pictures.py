@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, owner_of, parse, png_of, query, share_of
+from adapters.base import core_of, parse, png_of, query, share_of
 from adapters.native.answers import image_id, iso
 from adapters.native.jobs import own_job, service_of
 from adapters.native.request import UPLOAD, PictureQuery, UploadBody
@@ -97,7 +97,7 @@ async def uploaded(request: Request) -> Response:
     if not UPLOAD.fullmatch(name):
         raise NotFound("There is no such upload, or it has expired.")
     try:
-        data = await service_of(request).input_picture(name, owner_of(request))
+        data = await service_of(request).input_picture(name, share_of(request))
     except KeyError:
         raise NotFound("There is no such upload, or it has expired.") from None
     return Response(data, media_type="image/png", headers=PRIVATE)
@@ -106,12 +106,13 @@ async def uploaded(request: Request) -> Response:
 async def upload(request: Request) -> Response:
     """POST uploads: Store a picture for requests to come, as JSON or as a form."""
     core, share = core_of(request), share_of(request)
-    png = await checked_picture(await sent_picture(request), core.decoder, "image", share)
+    picture = await checked_picture(await sent_picture(request), core.decoder, "image", share)
+    name, png = await core.service.keep_input(picture, share), picture.png
     answer: Uploaded = {
-        "id": await core.service.keep_input(png, share),
+        "id": name,
         "width": int.from_bytes(png[16:20]),
         "height": int.from_bytes(png[20:24]),
-        "bytes": len(png),
+        "bytes": await core.service.input_bytes(name),
         "expires_at": iso(time.time() + UNUSED_INPUTS_S),
     }
     return JSONResponse(answer)

@@ -174,7 +174,7 @@ class Ticket(TypedDict):
 
 class Uploaded(TypedDict):
     """A stored input picture: its id can stand where a picture is expected, and is kept for an hour, or as long as a
-    job on record names it."""
+    job on record names it. `bytes` is the room it takes."""
 
     id: str
     width: int

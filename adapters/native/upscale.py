@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, owner_of, parse, png_of, share_of, validated
+from adapters.base import core_of, parse, png_of, share_of, validated
 from adapters.native.jobs import IGNORED_MOST, own_names, service_of, shown
 from adapters.native.pictures import IMAGE_ID, own_picture
 from adapters.native.request import UPLOAD, Said, kept_upload, origin_at
@@ -73,11 +73,11 @@ async def upscale(request: Request) -> Response:
     if is_video(image):
         raise InvalidRequest(NO_VIDEO, param="image")
     core, share = core_of(request), share_of(request)
-    png = await checked_picture(image, core.decoder, "image", share)
+    picture = await checked_picture(image, core.decoder, "image", share)
     wanted = UpscaleRequest(
-        image=await core.service.keep_input(png, share),
-        from_width_px=int.from_bytes(png[16:20]),
-        from_height_px=int.from_bytes(png[20:24]),
+        image=await core.service.keep_input(picture, share),
+        from_width_px=int.from_bytes(picture.png[16:20]),
+        from_height_px=int.from_bytes(picture.png[20:24]),
         model=asked.model,
         scale=asked.scale,
         width_px=asked.width,
@@ -99,9 +99,8 @@ async def _named(request: Request, text: str) -> tuple[bytes, Drawing | None]:
     Raises: InvalidRequest, NotFound.
     """
     if UPLOAD.fullmatch(text):
-        return await service_of(request).input_picture(
-            await kept_upload(request, text, "image"), owner_of(request)
-        ), None
+        name = await kept_upload(request, text, "image")
+        return await service_of(request).input_picture(name, share_of(request)), None
     if IMAGE_ID.fullmatch(text):
         own, index = await own_picture(request, text)
         done = own.images[index]

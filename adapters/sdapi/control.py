@@ -123,12 +123,12 @@ async def controlled(
     if mode is None:
         raise InvalidRequest("The ControlNet unit's resize_mode must be 0, 1 or 2.", param=PARAM)
     data = await core.files.read(share, base64_picture, text, PARAM)
-    png = await checked_picture(data, core.decoder, PARAM, share)
+    picture = await checked_picture(data, core.decoder, PARAM, share)
     size = size_of(*first_size(asked), core.settings.generation.limits)
-    fitted = await core.files.run(share, _fitted, png, size, mode)
+    fitted = await core.files.run(share, _fitted, picture.png, size, mode)
     control = Control(
         kind=follows.control,
-        image=await core.service.keep_input(fitted, share),
+        image=await core.service.keep_input(picture.unless_same(fitted), share),
         is_map=module == READY,
         strength=unit.weight,
     )

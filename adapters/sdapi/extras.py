@@ -18,7 +18,7 @@ from adapters.sdapi.refusals import NotImplementedHere, no_such_upscaler
 from adapters.sdapi.routing import body_of, get, origin_of, post
 from adapters.sdapi.upscale import FILTERS, Enlargement, as_png, enlarged, told
 from gateway.errors import ClientGone, InvalidRequest, NotFound
-from gateway.images import base64_picture, checked_picture
+from gateway.images import CheckedImage, base64_picture, checked_picture
 from gateway.job import State
 from gateway.picture_decoder import MAX_PIXELS
 from gateway.provenance import drawing_in
@@ -59,23 +59,23 @@ async def _worked(request: Request, asked: Extras, text: str, param: str) -> tup
     how = enlargement_of(asked)
     core, share = core_of(request), share_of(request)
     data = await core.files.read(share, base64_picture, text, param)
-    png = await checked_picture(data, core.decoder, param, share)
-    drawn = await _drawn(request, data, png, how) if how.first in MODEL_UPSCALERS else None
-    return await core.files.run(share, _enlarge, data, png, how, param, drawn)
+    picture = await checked_picture(data, core.decoder, param, share)
+    drawn = await _drawn(request, data, picture, how) if how.first in MODEL_UPSCALERS else None
+    return await core.files.run(share, _enlarge, data, picture.png, how, param, drawn)
 
 
-async def _drawn(request: Request, data: bytes, png: bytes, how: Enlargement) -> bytes:
+async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enlargement) -> bytes:
     """The PNG that a model makes of it, as a job that ends with this connection; `data` is what was sent.
 
     Raises: GatewayError.
     """
     core, share = core_of(request), share_of(request)
-    service, (width, height) = core.service, _size(png)
+    service, (width, height) = core.service, _size(picture.png)
     factor = how.factor_for(width, height)
     if factor < 1:
         raise InvalidRequest(f"{how.first} makes pictures larger, not smaller.", param="upscaling_resize")
     wanted = UpscaleRequest(
-        image=await service.keep_input(png, share),
+        image=await service.keep_input(picture, share),
         from_width_px=width,
         from_height_px=height,
         model=MODEL_UPSCALERS[how.first],

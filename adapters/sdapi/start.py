@@ -18,7 +18,7 @@ from engine.catalog import ModelSpec
 from engine.protocol import Paste
 from gateway.core import Core
 from gateway.errors import InvalidRequest
-from gateway.images import base64_picture, checked_picture, opened, to_png
+from gateway.images import CheckedImage, base64_picture, checked_picture, opened, to_png
 from gateway.request import Adjustment
 from gateway.turns import ANYBODY, Share
 
@@ -54,9 +54,9 @@ async def inputs_of(
     follows = edits or (can_edit and asked.image_strength is not None)
     has_mask = bool(asked.mask)
     _check_count(asked, edits=edits, has_mask=has_mask)
-    pngs = [await _checked(core, text, "init_images", share) for text in asked.init_images]
+    pictures = [await _checked(core, text, "init_images", share) for text in asked.init_images]
     named = "extra_images" if extra else "init_images"
-    references = await _references(core, extra, spec, named, share, before=pngs if follows else ())
+    references = await _references(core, extra, spec, named, share, before=pictures if follows else ())
     if edits and not has_mask:
         return Inputs(references=references, denoise=1.0, dropped=tuple(notes))
     by_latents = asked.resize_mode == LATENT_RESIZE and not has_mask and spec.native_px is None
@@ -67,7 +67,7 @@ async def inputs_of(
     denoise = 1.0 if edits else None
     if has_mask:
         mask = await _checked(core, asked.mask or "", "mask", share)
-        made = await core.files.run(share, _all_masked, pngs, mask, start)
+        made = await core.files.run(share, _all_masked, [picture.png for picture in pictures], mask.png, start)
         if made:
             return await _stored(
                 core, made, start, Inputs(references=references, denoise=denoise, dropped=tuple(notes)), share
@@ -75,7 +75,7 @@ async def inputs_of(
         reason = "the mask is blank: the whole picture is redrawn, as A1111 does it"
         notes.append(Adjustment(param="mask", asked="a blank mask", used=None, reason=reason))
     fit = _laid if by_latents else _fitted
-    fitted = [await core.files.run(share, fit, png, start) for png in pngs]
+    fitted = [picture.unless_same(await core.files.run(share, fit, picture.png, start)) for picture in pictures]
     names = tuple([await core.service.keep_input(picture, share) for picture in fitted])
     return Inputs(
         init_images=names, references=references, denoise=denoise, dropped=tuple(notes), stretch_latents=by_latents
@@ -117,22 +117,22 @@ def _left_out(asked: Generation, spec: ModelSpec) -> Iterator[Adjustment]:
 
 
 async def _references(
-    core: Core, texts: Sequence[str], spec: ModelSpec, param: str, share: Share, before: Sequence[bytes] = ()
+    core: Core, texts: Sequence[str], spec: ModelSpec, param: str, share: Share, before: Sequence[CheckedImage] = ()
 ) -> tuple[str, ...]:
     if len(texts) + len(before) > spec.max_references:
         if spec.max_references == 0:
             return ()
         raise InvalidRequest(f"{spec.name} takes at most {spec.max_references} reference pictures.", param=param)
-    pngs = [*before, *[await _checked(core, text, param, share) for text in texts]]
-    for png in pngs:
+    pictures = [*before, *[await _checked(core, text, param, share) for text in texts]]
+    for png in (picture.png for picture in pictures):
         width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
         scale = min(1.0, math.sqrt(REFERENCE_MAX_PIXELS / (width * height)))
         if min(round(width * scale), round(height * scale)) < REFERENCE_MIN_PX:
             raise InvalidRequest(f"A reference must be {REFERENCE_MIN_PX} pixels wide and high at least.", param=param)
-    return tuple([await core.service.keep_input(png, share) for png in pngs])
+    return tuple([await core.service.keep_input(picture, share) for picture in pictures])
 
 
-async def _checked(core: Core, text: str, param: str, share: Share) -> bytes:
+async def _checked(core: Core, text: str, param: str, share: Share) -> CheckedImage:
     data = await core.files.read(share, base64_picture, text, param)
     return await checked_picture(data, core.decoder, param, share)
 

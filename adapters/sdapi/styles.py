@@ -16,6 +16,7 @@ import yaml
 from adapters.base import PROMPT_CHARS
 from adapters.sdapi.payloads import Generation
 from adapters.sdapi.request import dropped
+from gateway.disk import opened_file
 from gateway.errors import InvalidRequest, clip
 from gateway.file_text import one_line, whole
 from gateway.request import Adjustment
@@ -57,8 +58,8 @@ def styles_of(file: Path | None) -> tuple[Style, ...]:
 @lru_cache(maxsize=1)
 def _read(file: Path, _changed_ns: int, _size: int) -> tuple[Style, ...]:
     try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            text = opened.read(MOST_BYTES)
+        with opened_file(file) as opened:
+            text = opened.read(MOST_BYTES).decode("utf-8-sig", "ignore")
         is_yaml = file.suffix.lower() in (".yaml", ".yml")
         rows = yaml.safe_load(text) if is_yaml else list(csv.DictReader(io.StringIO(text)))
         return tuple(_style(row) for row in rows or () if _text(row, "name"))

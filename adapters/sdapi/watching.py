@@ -74,7 +74,7 @@ async def task_progress(request: Request) -> Response:
 
 
 async def _state(request: Request, job_id: str | None) -> State | None:
-    with contextlib.suppress(JobNotFound):
+    with contextlib.suppress(JobDamaged, JobNotFound):
         return (await core_of(request).service.get(job_id)).state if job_id else None
     return None
 

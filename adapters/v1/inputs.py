@@ -17,7 +17,7 @@ from adapters.v1.payloads import Edit, FromPictures, Inpainting, Variation
 from adapters.v1.sent import Role, Sent
 from engine.catalog import ModelSpec
 from gateway.errors import InvalidRequest
-from gateway.images import checked_picture, opened, to_png
+from gateway.images import CheckedImage, checked_picture, opened, to_png
 from gateway.request import SIZE_STEP_PX, Adjustment, Limits
 
 Pixels = tuple[int, int]
@@ -88,30 +88,34 @@ async def inputs_of(request: Request, asked: FromPictures, sent: Sent, spec: Mod
     core, share = core_of(request), share_of(request)
     uses = uses_of(asked, sent, spec)
 
-    async def checked(role: Role) -> list[bytes]:
+    async def checked(role: Role) -> list[CheckedImage]:
         pictures = sent.pictures.get(role, [])
         return [await checked_picture(picture.data, core.decoder, picture.param, share) for picture in pictures]
 
-    async def kept(png: bytes) -> str:
-        return await core.service.keep_input(png, share)
+    async def kept(picture: CheckedImage | bytes) -> str:
+        return await core.service.keep_input(picture, share)
 
     images, references = await checked("image"), await checked("reference")
     if uses.follows:
-        check_followed([*images, *references], sent.pictures["image"][0].param)
+        check_followed(_pngs([*images, *references]), sent.pictures["image"][0].param)
     masks, markups = await checked("mask"), await checked("markup")
     limits = core.settings.generation.limits
-    ready = await core.files.run(share, prepared, asked, images, masks, markups, limits)
+    ready = await core.files.run(share, prepared, asked, _pngs(images), _pngs(masks), _pngs(markups), limits)
     begins = uses.starts or ready.mask is not None
-    followed = [ready.first, *images[1:], *references] if uses.follows else []
+    followed = [images[0].unless_same(ready.first), *images[1:], *references] if uses.follows else []
     return Inputs(
         width_px=ready.size[0],
         height_px=ready.size[1],
-        init_image=await kept(await core.files.run(share, ready.start)) if begins else None,
+        init_image=await kept(images[0].unless_same(await core.files.run(share, ready.start))) if begins else None,
         denoise=MASK_DENOISE if ready.mask is not None and asked.denoise is None else asked.denoise,
         mask=None if ready.mask is None else await kept(ready.mask),
-        references=tuple([await kept(png) for png in followed]),
+        references=tuple([await kept(picture) for picture in followed]),
         told=(*ready.told, *told_of(asked, spec, sent, repaints=ready.mask is not None)),
     )
+
+
+def _pngs(pictures: Sequence[CheckedImage]) -> list[bytes]:
+    return [picture.png for picture in pictures]
 
 
 def check_followed(pngs: Sequence[bytes], param: str) -> None:

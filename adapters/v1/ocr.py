@@ -19,7 +19,7 @@ from adapters.v1.values import refusal
 from engine.protocol import Ocr, PageRead
 from gateway.core import Core
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
-from gateway.images import checked_picture
+from gateway.images import CheckedImage, checked_picture
 from gateway.job import Job
 from gateway.ocr.packages import MODEL
 from gateway.ocr.request import OcrRequest, is_pdf
@@ -107,8 +107,8 @@ def reader_of(core: Core, asked: OcrFields) -> str:
     return name
 
 
-async def document_of(core: Core, came: Sent, share: Share) -> bytes:
-    """The one picture as a checked PNG, or the PDF as it came. Raises: InvalidRequest."""
+async def document_of(core: Core, came: Sent, share: Share) -> CheckedImage | bytes:
+    """The one picture, checked, or the PDF as it came. Raises: InvalidRequest."""
     found = came.pictures.get("image", [])
     if len(found) != 1:
         missing = {"errors": [{"type": "missing"}]} if not found else {}

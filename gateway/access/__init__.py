@@ -300,9 +300,9 @@ class Guard:
             raise WrongKey
 
     def _check_body(self, scope: Scope, headers: dict[bytes, bytes], bounds: BodyBounds, lease: Lease) -> None:
-        lease.clients = _clients(scope)
         if not _has_body(scope):
             return
+        lease.clients = _clients(scope)
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > bounds.most_bytes:
             raise bounds.too_large()
@@ -332,9 +332,10 @@ class Guard:
         added.append((b"vary", b"Origin"))
         origin = headers.get(b"origin", b"").decode("latin-1")
         host = headers.get(b"host", b"").decode("latin-1")
-        if self._hosts.allows(host) and not is_loopback(host_name(host) or ""):
+        is_good_host = self._hosts.allows(host)
+        if is_good_host and not is_loopback(host_name(host) or ""):
             added[2] = REFERRER_TO_US
-        if origin and self._hosts.allows(host) and self._origins.allows(origin, host):
+        if origin and is_good_host and self._origins.allows(origin, host):
             added.append((b"access-control-allow-origin", self._origins.allow_header(origin).encode("latin-1")))
             added.append((b"access-control-expose-headers", EXPOSED))
         return added

@@ -97,7 +97,8 @@ class Lease:
 
     def release(self) -> None:
         """Give all back; once more is nothing."""
-        self.keep(0)
+        if self._announced_bytes or self._arrived_bytes:
+            self.keep(0)
 
     def _check(self, share_bytes: int, sum_bytes: int) -> None:
         if not self._memory.fits(self.clients, share_bytes, sum_bytes):

@@ -18,9 +18,11 @@ from pydantic import ValidationError
 
 from engine.catalog import HubFiles
 from engine.protocol import Frozen
+from gateway.disk import read_file
 
 INCOMPLETE = ".incomplete"
 RECORD = ".mflux-gateway.json"
+RECORD_MOST_BYTES = 16 * 2**20
 LISTS = ".lists"
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors)")
 
@@ -68,7 +70,7 @@ def record_of(folder: Path) -> Record | None:
 def read_record(file: Path) -> Record | None:
     """None where it is not there, or not ours."""
     try:
-        return Record.model_validate_json(file.read_bytes())
+        return Record.model_validate_json(read_file(file, RECORD_MOST_BYTES))
     except (OSError, ValidationError):
         return None
 

@@ -5,10 +5,11 @@ Knows the store, the hub and the OCR child; no client and no protocol.
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
+from engine.clock import patience
 from engine.protocol import Failed, FailureCode, Ocr, PageRead, Succeeded
 from gateway.child import ChildDied
 from gateway.child_lane import ChildLane
@@ -44,11 +45,13 @@ class OcrLane(ChildLane):
         store: JobStore,
         hub: Hub,
         options: OcrOptions,
+        inputs: Callable[[str], Awaitable[bytes]],
         storage: StorageHealth | None = None,
         stops: Stops | None = None,
     ) -> None:
         super().__init__(store=store, hub=hub, storage=storage, stops=stops)
         self._options = options
+        self._inputs = inputs
         self._reader = OcrClient(options)
         self._checkers = Checkers(options)
 
@@ -103,9 +106,9 @@ class OcrLane(ChildLane):
             return Succeeded()
         try:
             self._check(plan.model, pdf=bool(plan.pages))
-            document = await self._store.blob(plan.document)
+            document = await self._inputs(plan.document)
             left_s = self._options.document_s - sum(page.seconds for page in job.pages)
-            async with asyncio.timeout(left_s), aclosing(self._reader.read(plan, document, first)) as facts:
+            async with patience(left_s), aclosing(self._reader.read(plan, document, first)) as facts:
                 async for fact in facts:
                     if not isinstance(fact, PageRead):
                         self._hub.publish_progress(job.id, fact)

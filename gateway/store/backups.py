@@ -17,7 +17,7 @@ from gateway.private import private_file
 FOLDER = "backups"
 KEPT = 2
 INCOMPLETE = ".incomplete"
-NAME = re.compile(r"jobs-(?:(\d{6})-)?\d{8}T[\d.]+Z\.sqlite3")
+NAME = re.compile(r"jobs-(?:(\d{6,})-)?\d{8}T[\d.]+Z\.sqlite3")
 """The number is missing in copies of earlier versions."""
 STATE = """SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'events'),
 (SELECT value FROM kept WHERE name = 'forgotten events'), (SELECT count(*) FROM jobs),
@@ -52,9 +52,9 @@ def back_up(file: Path, steady: float, every_s: float) -> bool:
     return True
 
 
-def newest_of(file: Path) -> Path | None:
-    """The newest copy of a database that is whole."""
-    return next(filter(_is_whole, reversed(_all(file))), None)
+def newest_of(file: Path, version: int) -> Path | None:
+    """The newest copy of a database that is whole and of no newer version."""
+    return next((copy for copy in reversed(_all(file)) if _is_whole(copy, version)), None)
 
 
 def _all(file: Path) -> list[Path]:
@@ -83,10 +83,11 @@ def _state(file: Path) -> object:
         return tuple(db.execute(STATE).fetchone())
 
 
-def _is_whole(copy: Path) -> bool:
+def _is_whole(copy: Path, version: int) -> bool:
     try:
         with closing(_opened(copy)) as db:
-            return bool(db.execute("PRAGMA quick_check").fetchone()[0] == "ok")
+            is_read = 0 < db.execute("PRAGMA user_version").fetchone()[0] <= version
+            return bool(is_read and db.execute("PRAGMA quick_check").fetchone()[0] == "ok")
     except sqlite3.Error:
         return False
 

@@ -279,16 +279,26 @@ class JobStore(Protocol):
         ...
 
     async def put_blob(
-        self, data: bytes, owner: str | None = None, payer: str | None = None, bounds: InputBounds | None = None
+        self,
+        data: bytes,
+        owner: str | None = None,
+        payer: str | None = None,
+        bounds: InputBounds | None = None,
+        name: str | None = None,
     ) -> str:
         """Store bytes under their sha256 (hex), which is returned; equal bytes belong to all who stored them.
 
-        They count for `payer`, who is the owner where nothing is said. Raises: StorageFull.
+        `name`: the sha256 of what they stand for, where that is larger; of two that stand for the same the smaller is
+        kept. They count for `payer`, who is the owner where nothing is said. Raises: StorageFull.
         """
         ...
 
     async def blob(self, sha256: str, owner: str | None = None) -> bytes:
         """Raises: KeyError, also where `owner` did not store it."""
+        ...
+
+    async def blob_bytes(self, sha256: str) -> int:
+        """How many bytes are kept of it. Raises: KeyError."""
         ...
 
     async def drop_unused_blobs(self, grace_s: float) -> int:

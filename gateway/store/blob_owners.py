@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from gateway.errors import StorageFull
 from gateway.store.base import InputBounds
 
 RETRY_S = 3600
+BYTES_MOST = 2**40
+"""More than any blob has."""
 
 
 def note(
@@ -32,6 +34,16 @@ def note(
     return True
 
 
+def mend(db: sqlite3.Connection) -> None:
+    """Remove rows that cannot be as they were written: who needs such a blob by name sends it again."""
+    texts = " OR ".join(f"typeof({name}) != 'text'" for name in ("sha256", "owner", "payer"))
+    db.execute(
+        f"DELETE FROM blob_owners WHERE {texts} OR length(sha256) != 64 OR sha256 GLOB '*[^0-9a-f]*'"
+        " OR typeof(bytes) != 'integer' OR bytes NOT BETWEEN 0 AND ? OR typeof(at) != 'real'",
+        (BYTES_MOST,),
+    )
+
+
 def _total(db: sqlite3.Connection) -> int:
     """Each blob once, however many own it."""
     each = "SELECT max(bytes) AS bytes FROM blob_owners GROUP BY sha256"
@@ -41,6 +53,17 @@ def _total(db: sqlite3.Connection) -> int:
 def _of_payer(db: sqlite3.Connection, payer: str) -> int:
     each = "SELECT max(bytes) AS bytes FROM blob_owners WHERE payer = ? GROUP BY sha256"
     return int(db.execute(f"SELECT coalesce(sum(bytes), 0) FROM ({each}) AS blobs", (payer,)).fetchone()[0])
+
+
+def counts_otherwise(db: sqlite3.Connection, name: str, size: int) -> bool:
+    """Whether anybody's row says another size: equal pixels came in a file of another size before."""
+    found = "SELECT 1 FROM blob_owners WHERE sha256 = ? AND bytes != ? LIMIT 1"
+    return db.execute(found, (name, size)).fetchone() is not None
+
+
+def count(db: sqlite3.Connection, name: str, size: int) -> None:
+    """What is kept of the blob has so many bytes."""
+    db.execute("UPDATE blob_owners SET bytes = ? WHERE sha256 = ?", (size, name))
 
 
 def owns(db: sqlite3.Connection, name: str, owner: str) -> bool:
@@ -57,3 +80,11 @@ def forget_gone(db: sqlite3.Connection, there: Container[str], before: float) ->
     names = db.execute("SELECT DISTINCT sha256 FROM blob_owners WHERE at < ?", (before,)).fetchall()
     gone = [(row["sha256"], before) for row in names if row["sha256"] not in there]
     db.executemany("DELETE FROM blob_owners WHERE sha256 = ? AND at < ?", gone)
+
+
+def recount(db: sqlite3.Connection, sizes: Mapping[str, int], before: float) -> None:
+    """Note the bytes of each blob as they are; of what was noted since `before` they may change just now."""
+    found = db.execute("SELECT DISTINCT sha256, bytes FROM blob_owners WHERE at < ?", (before,)).fetchall()
+    wrong = {row["sha256"] for row in found if row["bytes"] != sizes.get(row["sha256"], row["bytes"])}
+    for name in wrong:
+        count(db, name, sizes[name])

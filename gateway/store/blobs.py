@@ -1,4 +1,7 @@
-"""Bytes on disk under their sha256: input pictures that jobs name. Knows no jobs."""
+"""Bytes on disk under a sha256: input pictures that jobs name. Knows no jobs.
+
+The sum is that of the bytes, or of the PNG that a smaller file stands for (`gateway.kept_inputs`).
+"""
 
 from __future__ import annotations
 
@@ -38,26 +41,39 @@ class Blobs:
         private_folder(self._folder, "The folder")
         private_files(self._folder)
 
-    def put(self, data: bytes) -> str:
-        """Durable on return; returns the name. Bytes stored before are only marked as fresh. Raises: StorageFault."""
-        name = name_of(data)
-        with telling(INPUTS):
-            if not (self._folder / name).exists():
-                write_atomic(self._folder, name, data, INPUTS)
-            os.utime(self._folder / name, (self._date(),) * 2)  # a network disk goes by a clock of its own
-        return name
+    def put(self, data: bytes, name: str) -> int:
+        """Durable on return; returns how many bytes are kept. Of two files of one name the smaller one stays.
 
-    def names(self) -> set[str]:
-        """Of all that are there."""
-        return {file.name for file in self._folder.iterdir() if len(file.name) == 64}
+        Raises: StorageFault.
+        """
+        with telling(INPUTS):
+            try:
+                kept = (self._folder / name).stat().st_size
+            except FileNotFoundError:
+                kept = None
+            if kept is None or kept > len(data):
+                write_atomic(self._folder, name, data, INPUTS)
+                kept = len(data)
+            os.utime(self._folder / name, (self._date(),) * 2)  # a network disk goes by a clock of its own
+        return kept
+
+    def size(self, name: str) -> int:
+        """Bytes. Raises: KeyError, StorageFault."""
+        with telling(INPUTS):
+            try:
+                return (self._folder / _checked(name)).stat().st_size
+            except FileNotFoundError:
+                raise KeyError(name) from None
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of all that are there, by name."""
+        return {file.name: file.stat().st_size for file in self._folder.iterdir() if len(file.name) == 64}
 
     def get(self, name: str) -> bytes:
         """Raises: KeyError, StorageFault."""
-        if len(name) != 64 or not set(name) <= HEX:
-            raise KeyError(name)
         with telling(INPUTS):
             try:
-                return (self._folder / name).read_bytes()
+                return (self._folder / _checked(name)).read_bytes()
             except FileNotFoundError:
                 raise KeyError(name) from None
 
@@ -72,3 +88,10 @@ class Blobs:
         for file in gone:
             file.unlink(missing_ok=True)
         return len(gone)
+
+
+def _checked(name: str) -> str:
+    """Raises: KeyError."""
+    if len(name) != 64 or not set(name) <= HEX:
+        raise KeyError(name)
+    return name

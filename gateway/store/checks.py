@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Collection
+from itertools import islice
 
-from gateway.store import damage, rows
+from gateway.store import blob_owners, checksum, damage, queries, rows
 from gateway.store.base import DamagedRecord, StoreCorrupt
 from gateway.store.clock import StoreClock
 from gateway.store.schema import CONTENTS
+
+log = logging.getLogger("gateway.store")
 
 STEADY, CALENDAR, READ_BY = "steady", "calendar", "contents"
 """Kept under these names: steady time, what dates were when, and the shape of what the last gateway wrote."""
@@ -22,16 +26,24 @@ def at_start(db: sqlite3.Connection, clock: StoreClock) -> list[DamagedRecord]:
 
     Raises: StoreCorrupt where sound records cannot be read, sqlite3.Error.
     """
-    _take_up_time(db, clock)
     _mend_counters(db)
-    found = damage.find(db, is_thorough=rows.kept(db, READ_BY) != CONTENTS)
+    is_new = not was_read(db)
+    _mend_kept(db, seals=is_new)
+    blob_owners.mend(db)
+    found = damage.find(db, is_thorough=is_new)
     if found.foreign:
         raise StoreCorrupt(
             f"{len(found.foreign)} jobs in the database were written by another version of the gateway and cannot be "
             f"read by this one, {found.foreign[0]} among them. Start the version that wrote them."
         )
+    _take_up_time(db, clock, found)
     rows.keep(db, READ_BY, CONTENTS)
     return damage.set_aside(db, found, clock.date(), clock.steady())
+
+
+def was_read(db: sqlite3.Connection) -> bool:
+    """Whether a gateway of this version has read and sealed all that is on record. Raises: sqlite3.Error."""
+    return rows.kept(db, READ_BY) == CONTENTS
 
 
 def set_aside(db: sqlite3.Connection, clock: StoreClock, suspects: Collection[str]) -> list[DamagedRecord]:
@@ -46,27 +58,41 @@ def keep_time(db: sqlite3.Connection, clock: StoreClock) -> None:
     rows.keep(db, STEADY, repr(clock.steady()))
 
 
-def _take_up_time(db: sqlite3.Connection, clock: StoreClock) -> None:
-    """From the newest moment that is on record."""
-    newest = "typeof(steady) = 'real' ORDER BY number DESC LIMIT 1"
-    event = db.execute(f"SELECT steady FROM events WHERE {newest}").fetchone()
-    moments = [] if event is None else [float(event[0])]
+def _take_up_time(db: sqlite3.Connection, clock: StoreClock, found: damage.Found) -> None:
+    """From the newest moment that is on record and sound."""
+    each = "SELECT steady, jobs.number AS job FROM events JOIN jobs ON jobs.id = events.job_id"
+    events = db.execute(f"{each} WHERE typeof(steady) = 'real' ORDER BY events.number DESC")
+    moments = [float(event["steady"]) for event in islice((e for e in events if e["job"] not in found.rows), 1)]
     for name, read in ((STEADY, lambda text: moments.append(float(text))), (CALENDAR, clock.read_text)):
         kept = rows.kept(db, name)
-        try:
-            if kept is not None:
-                read(kept)
-        except rows.UNREADABLE:
-            rows.keep(db, name, None)
+        if kept is not None:
+            read(kept)
     if moments:
         clock.start(max(moments))
     keep_time(db, clock)
 
 
+def _mend_kept(db: sqlite3.Connection, *, seals: bool) -> None:
+    """Forget small things that are not as they were kept; with `seals`, those of a time before checksums are sealed."""
+    for row in db.execute("SELECT * FROM kept").fetchall():
+        name, value = row["name"], row["value"]
+        if checksum.is_right_kept(row):
+            continue
+        if seals and row["checksum"] is None and checksum.are_texts((name, value)):
+            rows.keep(db, name, value)
+            continue
+        log.warning("what was kept as %s is damaged and forgotten", ascii(name))
+        key = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
+        db.execute("DELETE FROM kept WHERE CAST(name AS BLOB) = ?", (key,))
+        if name == queries.FORGOTTEN:  # nobody can say what was missed: readers begin anew
+            queries.forget(db, rows.last_number(db))
+
+
 def _mend_counters(db: sqlite3.Connection) -> None:
     """The last number given to a row and to an event: one that is damaged may give out no more."""
     for table in ("jobs", "events", "damaged"):
-        last = db.execute(f"SELECT coalesce(max(number), 0) FROM {table}").fetchone()[0]
+        newest = f"SELECT coalesce(max(number), 0) FROM {table} WHERE number < ?"
+        last = db.execute(newest, (NUMBERS,)).fetchone()[0]
         found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchall()
         if found and not (len(found) == 1 and isinstance(found[0][0], int) and last <= found[0][0] < NUMBERS):
             db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (last, table))

@@ -1,12 +1,12 @@
-"""Checksums of a job's record: CRC-32 of its row and of its events, which finds what a disk or a hand has altered.
+"""Checksums: CRC-32 of a job's row and of its events, and of small things kept, which finds what was altered.
 
-A checksum is 16 hexadecimal digits: eight of the events, each added to those before it, and eight of the row's columns.
+That of a job is 16 hexadecimal digits: eight of the events, each added to those before it, and eight of its columns.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 COLUMNS = (
@@ -51,18 +51,35 @@ def of_events(event: sqlite3.Row, before: str = NO_EVENTS) -> str:
     return f"{crc32(_bytes([event[name] for name in EVENT_COLUMNS]), int(before, 16)):08x}"
 
 
+def of_kept(name: str, value: str) -> str:
+    """Of a text kept under a name."""
+    return f"{crc32(_bytes((name, value))):08x}"
+
+
+def is_right_kept(row: sqlite3.Row) -> bool:
+    """Whether a row of `kept` is as it was written."""
+    return bool(row["checksum"] == of_kept(row["name"], row["value"]))
+
+
+def are_texts(cells: Sequence[object]) -> bool:
+    """Whether these are texts of sound UTF-8."""
+    try:
+        return all(isinstance(cell, str) and cell.encode() is not None for cell in cells)
+    except UnicodeEncodeError:
+        return False
+
+
 def _bytes(cells: Sequence[object]) -> bytes:
     """`ascii` writes the same in every version of Python, and tells 1 from "1"."""
     return ascii(tuple(cells)).encode()
 
 
-def seal(db: sqlite3.Connection, job_id: str, event: sqlite3.Row | None = None) -> None:
-    """Make a row's checksum right after a change; `event` was added by it."""
-    row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+def seal(db: sqlite3.Connection, row: sqlite3.Row, added: Iterable[sqlite3.Row] = ()) -> None:
+    """Make the checksum right of a row as it stands after a change, which added these events."""
     events = (row["checksum"] or NO_EVENTS)[:8]
-    if event is not None:
+    for event in added:
         events = of_events(event, events)
-    db.execute("UPDATE jobs SET checksum = ? WHERE id = ?", (events + of_row(row), job_id))
+    db.execute("UPDATE jobs SET checksum = ? WHERE number = ?", (events + of_row(row), row["number"]))
 
 
 def is_right(row: sqlite3.Row, events: Sequence[sqlite3.Row] | None = None) -> bool:

@@ -17,6 +17,7 @@ from gateway.store import checksum, queries, rows
 from gateway.store.base import DamagedRecord
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
+TEXTS = ("id", "owner", "protocol", "lane", "model", "fingerprint", "note")
 ALTERED = "it is not as it was written"
 UNREADABLE = "it cannot be read by this version"
 ROWLESS = "its row is gone"
@@ -40,11 +41,11 @@ def find(db: sqlite3.Connection, *, suspects: Collection[str] = (), is_thorough:
     events: dict[Any, str] = {}
     for event in db.execute("SELECT * FROM events ORDER BY number"):
         events[event["job_id"]] = checksum.of_events(event, events.get(event["job_id"], checksum.NO_EVENTS))
-    for row in db.execute("SELECT * FROM jobs ORDER BY number").fetchall():
+    for row in db.execute("SELECT * FROM jobs ORDER BY number"):
         job_id, number = row["id"], row["number"]
         chain = events.pop(job_id, None)
-        if row["checksum"] is None:
-            if _is_readable(db, row) and _repeats(db, row):
+        if is_thorough and row["checksum"] is None:
+            if _is_readable(db, row, and_repeats=True):
                 found.unsealed.append(job_id)
             else:
                 found.rows[number] = UNREADABLE
@@ -57,18 +58,14 @@ def find(db: sqlite3.Connection, *, suspects: Collection[str] = (), is_thorough:
     return found
 
 
-def _is_readable(db: sqlite3.Connection, row: sqlite3.Row) -> bool:
+def _is_readable(db: sqlite3.Connection, row: sqlite3.Row, *, and_repeats: bool = False) -> bool:
+    """`and_repeats`: whether the columns repeat what the events say as well."""
     try:
-        rows.folded(row, rows.stored_events(db, row["number"]))
+        job = rows.folded(row, rows.stored_events(db, row["number"]))
     except rows.RecordDamaged:
         return False
-    return True
-
-
-def _repeats(db: sqlite3.Connection, row: sqlite3.Row) -> bool:
-    """Whether the columns repeat what the events say."""
-    job = rows.folded(row, rows.stored_events(db, row["number"]))
-    return (job.state, job.attempt, len(job.images)) == (row["state"], row["attempt"], row["images"])
+    repeated = (job.state, job.attempt, len(job.images)) == (row["state"], row["attempt"], row["images"])
+    return not and_repeats or (repeated and checksum.are_texts([row[name] for name in TEXTS]))
 
 
 def set_aside(db: sqlite3.Connection, found: Found, at: float, steady: float) -> list[DamagedRecord]:
@@ -92,7 +89,7 @@ def _move_row(db: sqlite3.Connection, number: int, reason: str, at: float, stead
 
 
 def _move_rowless(db: sqlite3.Connection, at: float, steady: float) -> list[DamagedRecord]:
-    lost = "job_id NOT IN (SELECT id FROM jobs)"
+    lost = "NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = events.job_id)"
     by_job: dict[Any, list[sqlite3.Row]] = {}
     for event in db.execute(f"SELECT * FROM events WHERE {lost} ORDER BY number").fetchall():
         by_job.setdefault(event["job_id"], []).append(event)

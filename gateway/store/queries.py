@@ -90,10 +90,7 @@ def inputs_after(db: sqlite3.Connection, number: int) -> tuple[int | None, set[s
 
 def forgotten(db: sqlite3.Connection) -> int:
     """Up to which number events may have been deleted."""
-    try:
-        return int(rows.kept(db, FORGOTTEN) or 0)
-    except ValueError:  # nobody can say what was missed: readers begin anew
-        return rows.last_number(db)
+    return int(rows.kept(db, FORGOTTEN) or 0)
 
 
 def forget(db: sqlite3.Connection, number: int) -> None:

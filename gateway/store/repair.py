@@ -42,7 +42,7 @@ def look(folder: Path) -> list[str]:
 def _sentences(db: sqlite3.Connection) -> Iterator[str]:
     for record in damage.listed(db):
         yield f"{record.name} was set aside: {record.reason}"
-    found = damage.find(db)
+    found = damage.find(db, is_thorough=not checks.was_read(db))
     for number, reason in found.rows.items():
         yield f"row {number} will be set aside at the next start: {reason}"
     if found.has_rowless:

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from pydantic import TypeAdapter
 
-from engine.protocol import lane_of
-from gateway.errors import JobNotFound
+from engine.protocol import Queued, lane_of
 from gateway.job import (
     IllegalTransition,
     Job,
@@ -42,7 +41,7 @@ class RecordDamaged(Exception):
 
 
 def insert(db: sqlite3.Connection, new: NewJob) -> int:
-    """The row of a job before its first event; returns its number."""
+    """The row of a job before its first event, which seals it; returns its number."""
     cursor = db.execute(
         "INSERT INTO jobs (id, owner, protocol, attached, priority, lane, model, plan, adjustments,"
         " idempotency_key, fingerprint, note, state, attempt, images, created_at)"
@@ -63,24 +62,20 @@ def insert(db: sqlite3.Connection, new: NewJob) -> int:
         ),
     )
     assert cursor.lastrowid is not None
-    checksum.seal(db, new.id)
     return cursor.lastrowid
-
-
-def stand(db: sqlite3.Connection, job: Job) -> None:
-    """Where a job that was stored now comes in."""
-    _set_standing(db, job.id, Standing(job.priority, job.created_steady, job.number))
 
 
 def move(db: sqlite3.Connection, standings: Mapping[str, Standing]) -> None:
     """Give jobs other places in the queue."""
     for job_id, standing in standings.items():
-        _set_standing(db, job_id, standing)
+        _change(db, job_id, STANDS, _place(standing))
 
 
-def _set_standing(db: sqlite3.Connection, job_id: str, standing: Standing) -> None:
-    where = "standing_priority = ?, standing_since = ?, standing_number = ?"
-    _change(db, job_id, where, (int(standing.priority), standing.since, standing.number))
+STANDS = "standing_priority = ?, standing_since = ?, standing_number = ?"
+
+
+def _place(standing: Standing) -> tuple[object, ...]:
+    return int(standing.priority), standing.since, standing.number
 
 
 def hide(db: sqlite3.Connection, job_id: str) -> None:
@@ -93,17 +88,21 @@ def forget_key(db: sqlite3.Connection, job_id: str) -> None:
     _change(db, job_id, "idempotency_key = ?", (None,))
 
 
-def _change(
-    db: sqlite3.Connection, job_id: str, what: str, values: Sequence[object], event: sqlite3.Row | None = None
-) -> None:
-    """Every change of a row but who works on it: only of one that is sound, and sealed again. Raises: RecordDamaged."""
+def _change(db: sqlite3.Connection, job_id: str, what: str, values: Sequence[object]) -> None:
+    """A change of a row that no event tells of: only of one that is sound, and sealed again. Raises: RecordDamaged."""
     row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if row is None:
         return
     if not checksum.is_right(row):
         raise RecordDamaged(job_id)
+    _update(db, job_id, what, values)
+
+
+def _update(
+    db: sqlite3.Connection, job_id: str, what: str, values: Sequence[object], added: Sequence[sqlite3.Row] = ()
+) -> None:
     db.execute(f"UPDATE jobs SET {what} WHERE id = ?", (*values, job_id))
-    checksum.seal(db, job_id, event)
+    checksum.seal(db, db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone(), added)
 
 
 WAITING_COLUMNS = "id, owner, lane, model, standing_priority, standing_since, standing_number"
@@ -116,7 +115,10 @@ def waiting(row: sqlite3.Row) -> Waiting:
 
 
 def append(db: sqlite3.Connection, job: Job, fact: StateFacts, at: float, steady: float) -> Job:
-    """Store one more fact, not before the last one. Raises: IllegalTransition, RecordDamaged."""
+    """Store one more fact, not before the last one, of a job that was read in this transaction.
+
+    Raises: IllegalTransition.
+    """
     if job.events:
         at, steady = max(at, job.events[-1].at), max(steady, job.events[-1].steady)
     after = job.apply(fact, float(at), float(steady))
@@ -125,16 +127,16 @@ def append(db: sqlite3.Connection, job: Job, fact: StateFacts, at: float, steady
         "INSERT INTO events (job_id, seq, at, fact, steady) VALUES (?,?,?,?,?)",
         (job.id, event.seq, event.at, fact.model_dump_json(), event.steady),
     )
-    assert cursor.lastrowid is not None
-    after = replace(after, events=(*job.events, replace(event, number=cursor.lastrowid)))
     stored = db.execute("SELECT * FROM events WHERE number = ?", (cursor.lastrowid,)).fetchone()
-    is_held = after.state is State.RUNNING
-    _change(
+    after = replace(after, events=(*job.events, replace(event, number=stored["number"])))
+    is_held, is_new = after.state is State.RUNNING, isinstance(fact, Queued)
+    _update(
         db,
         job.id,
         "state = ?, attempt = ?, images = ?, created_at = ?, started_at = ?, finished_at = ?,"
         " started_steady = ?, finished_steady = ?,"
-        " worker = CASE WHEN ? THEN worker END, lease_until = CASE WHEN ? THEN lease_until END",
+        " worker = CASE WHEN ? THEN worker END, lease_until = CASE WHEN ? THEN lease_until END"
+        f"{f', {STANDS}' if is_new else ''}",
         (
             after.state,
             after.attempt,
@@ -146,19 +148,17 @@ def append(db: sqlite3.Connection, job: Job, fact: StateFacts, at: float, steady
             after.finished_steady,
             is_held,
             is_held,
+            *(_place(Standing(after.priority, after.created_steady, after.number)) if is_new else ()),
         ),
-        stored,
+        [stored],
     )
     return after
 
 
 def seal_all(db: sqlite3.Connection, job_id: str) -> None:
     """Give a record its first checksum."""
-    events = db.execute("SELECT * FROM events WHERE job_id = ? ORDER BY seq", (job_id,)).fetchall()
-    for event in events:
-        checksum.seal(db, job_id, event)
-    if not events:
-        checksum.seal(db, job_id)
+    row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    checksum.seal(db, row, stored_events(db, row["number"]))
 
 
 def held(db: sqlite3.Connection, lease: Lease) -> Job | None:
@@ -169,16 +169,14 @@ def held(db: sqlite3.Connection, lease: Lease) -> Job | None:
     return None if row is None else fold(db, row)
 
 
-def get(db: sqlite3.Connection, job_id: str) -> Job:
-    """Raises: JobNotFound."""
-    if (job := find(db, job_id)) is None:
-        raise JobNotFound
-    return job
-
-
 def find(db: sqlite3.Connection, job_id: str) -> Job | None:
     row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
     return None if row is None else fold(db, row)
+
+
+def is_gone(db: sqlite3.Connection, job_id: str) -> bool:
+    """Whether there is no row of a job."""
+    return db.execute("SELECT 1 FROM jobs WHERE id = ?", (job_id,)).fetchone() is None
 
 
 def fold_all(db: sqlite3.Connection, sql: str, values: Sequence[object]) -> list[Job]:
@@ -212,7 +210,7 @@ def folded(row: sqlite3.Row, stored: Sequence[sqlite3.Row]) -> Job:
         waiting(row)
         job = replace(Job.of(new, row["number"]), hidden=bool(row["hidden"]))
         for event in stored:
-            job = job.apply(state_fact.validate_json(event["fact"]), event["at"], event["steady"])
+            job = job.apply(_fact(event), event["at"], event["steady"])
         if [event["seq"] for event in stored] != list(range(1, job.seq + 1)) or job.state is None:
             raise ValueError
     except UNREADABLE:
@@ -249,9 +247,16 @@ def last_number(db: sqlite3.Connection) -> int:
     return row[0] if row is not None and isinstance(row[0], int) else 0
 
 
+def _fact(event: sqlite3.Row) -> StateFacts:
+    """Raises: ValueError, TypeError where the event cannot be read."""
+    if not (isinstance(event["at"], float) and isinstance(event["steady"], float) and isinstance(event["seq"], int)):
+        raise TypeError
+    return state_fact.validate_json(event["fact"])
+
+
 def _event(row: sqlite3.Row) -> JobEvent:
     try:
-        fact = state_fact.validate_json(row["fact"])
+        fact = _fact(row)
     except UNREADABLE:
         raise RecordDamaged(row["job_id"]) from None
     return JobEvent(row["job_id"], row["seq"], row["at"], fact, row["number"], row["steady"])
@@ -270,12 +275,17 @@ def keep(db: sqlite3.Connection, name: str, value: str | None) -> None:
     if value is None:
         db.execute("DELETE FROM kept WHERE name = ?", (name,))
         return
-    db.execute("INSERT INTO kept VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value))
+    db.execute(
+        "INSERT INTO kept VALUES (?,?,?) ON CONFLICT (name) DO UPDATE SET value = excluded.value,"
+        " checksum = excluded.checksum",
+        (name, value, checksum.of_kept(name, value)),
+    )
 
 
 def kept(db: sqlite3.Connection, name: str) -> str | None:
-    row = db.execute("SELECT value FROM kept WHERE name = ?", (name,)).fetchone()
-    return None if row is None else str(row[0])
+    """None also for what is not as it was kept."""
+    row = db.execute("SELECT * FROM kept WHERE name = ?", (name,)).fetchone()
+    return None if row is None or not checksum.is_right_kept(row) else str(row["value"])
 
 
 def of_turns(turns: Turns) -> str:

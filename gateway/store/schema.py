@@ -12,7 +12,7 @@ from pathlib import Path
 from gateway.store.backups import newest_of
 from gateway.store.base import StoreCorrupt
 
-VERSION = 4
+VERSION = 5
 """Rises with the tables and with what lies in them as JSON: a gateway reads no newer database (`CONTENTS`)."""
 CONTENTS = "89ab0e7301866b4e"
 """Digest of the shape of plans, facts and adjustments. Each change of theirs is a step of `UPGRADES`, or more."""
@@ -26,6 +26,17 @@ CREATE TABLE IF NOT EXISTS blob_owners (
     PRIMARY KEY (sha256, owner)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS blob_payers ON blob_owners (payer);
+"""
+DAMAGED = """
+CREATE TABLE damaged (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id TEXT NOT NULL,
+    owner TEXT,
+    reason TEXT NOT NULL,
+    at REAL NOT NULL,
+    steady REAL NOT NULL,
+    record TEXT NOT NULL
+);
 """
 TABLES = (
     """
@@ -72,17 +83,9 @@ CREATE TABLE events (
     steady REAL NOT NULL DEFAULT 0,
     UNIQUE (job_id, seq)
 );
-CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE damaged (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    job_id TEXT NOT NULL,
-    owner TEXT,
-    reason TEXT NOT NULL,
-    at REAL NOT NULL,
-    steady REAL NOT NULL,
-    record TEXT NOT NULL
-);
+CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT) WITHOUT ROWID;
 """
+    + DAMAGED
     + BLOB_OWNERS
 )
 UPGRADES = {
@@ -110,7 +113,8 @@ DROP TABLE events;
 ALTER TABLE events_3 RENAME TO events;
 CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """,
-    3: """
+    3: BLOB_OWNERS,
+    4: """
 ALTER TABLE jobs ADD COLUMN started_steady REAL;
 ALTER TABLE jobs ADD COLUMN finished_steady REAL;
 ALTER TABLE jobs ADD COLUMN checksum TEXT;
@@ -119,17 +123,9 @@ UPDATE jobs SET started_steady = started_at, finished_steady = finished_at;
 UPDATE events SET steady = at;
 DROP INDEX jobs_finished;
 CREATE INDEX jobs_finished ON jobs (finished_steady) WHERE finished_at IS NOT NULL;
-CREATE TABLE IF NOT EXISTS damaged (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    job_id TEXT NOT NULL,
-    owner TEXT,
-    reason TEXT NOT NULL,
-    at REAL NOT NULL,
-    steady REAL NOT NULL,
-    record TEXT NOT NULL
-);
+ALTER TABLE kept ADD COLUMN checksum TEXT;
 """
-    + BLOB_OWNERS,
+    + DAMAGED,
 }
 """What makes a database of this version one of the next."""
 
@@ -176,7 +172,7 @@ def damaged(file: Path) -> str:
 
 
 def _way_back(file: Path) -> str:
-    newest = newest_of(file)
+    newest = newest_of(file, VERSION)
     return "" if newest is None else f", or copy {newest.parent.name}/{newest.name} to its place to go on from there"
 
 
@@ -186,7 +182,7 @@ def open_checked(file: Path) -> sqlite3.Connection:
     Raises: StoreCorrupt; the file is left as it is.
     """
     size = file.stat().st_size if file.exists() else PAGE_BYTES
-    if size < PAGE_BYTES and (size or newest_of(file) is not None):
+    if size < PAGE_BYTES and (size or newest_of(file, VERSION) is not None):
         raise StoreCorrupt(damaged(file))  # SQLite would take it for a new one
     db: sqlite3.Connection | None = None
     try:
@@ -222,9 +218,10 @@ def _bring_up_to_date(db: sqlite3.Connection, file: Path) -> None:
     if version == 0 and not _names(db):
         db.executescript(f"BEGIN;{TABLES}PRAGMA user_version={VERSION};COMMIT;")
         return
-    while version in UPGRADES:
-        db.executescript(f"BEGIN;{UPGRADES[version]}PRAGMA user_version={version + 1};COMMIT;")
-        version += 1
+    if version in UPGRADES:
+        steps = "".join(UPGRADES[step] for step in range(version, VERSION))
+        db.executescript(f"BEGIN;{steps}PRAGMA user_version={VERSION};COMMIT;")
+        version = VERSION
     if version != VERSION or not _expected() <= _names(db):
         raise StoreCorrupt(damaged(file))
 

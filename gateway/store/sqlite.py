@@ -10,6 +10,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,15 @@ from engine.protocol import (
     Started,
     lane_of,
 )
-from gateway.errors import IdempotencyConflict, JobDamaged, JobNotFound, JobNotWaiting, OwnerQueueFull, QueueFull
+from gateway.errors import (
+    IdempotencyConflict,
+    JobDamaged,
+    JobNotFound,
+    JobNotWaiting,
+    OwnerQueueFull,
+    QueueFull,
+    StorageFault,
+)
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.queue import Turns, Waiting, moved
 from gateway.store import blob_owners, checks, damage, queries, rows
@@ -128,7 +137,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         if self._database.is_open:
-            await self._database.write(self._keep_time)
+            with suppress(StorageFault, sqlite3.Error):  # then the time of the last event is gone on from
+                await self._database.write(self._keep_time)
         await self._database.close()
 
     def _keep_time(self, db: sqlite3.Connection) -> None:
@@ -143,7 +153,6 @@ class SqliteStore:
             self._check_bounds(db, new, bounds)
             number = rows.insert(db, new)
             job = self._append(db, Job.of(new, number), Queued())
-            rows.stand(db, job)
             return Submitted(job, created=True)
 
         return await self._write(work)
@@ -177,7 +186,8 @@ class SqliteStore:
                 if not self._line.order(worker.lane, self._clock.steady()):
                     self._keep_turns(db, worker.lane, Turns())
                 return None
-            before = rows.get(db, taken.job.id)
+            if (before := rows.find(db, taken.job.id)) is None:
+                raise RecordDamaged(taken.job.id)
             job = self._append(db, before, Started(attempt=before.attempt + 1))
             rows.keep(db, f"turns {worker.lane}", rows.of_turns(taken.turns))
             self._after.append(lambda: self._line.serve(taken))
@@ -351,9 +361,7 @@ class SqliteStore:
         jobs = (job for lane in LANES for job in self.order(lane))
         line = [job.id for job in jobs if owner is None or job.owner == owner]
         line = line[offset : offset + limit]
-        return await self._database.read(
-            lambda db: [job for job_id in line if (job := rows.find(db, job_id)) is not None]
-        )
+        return await self._read(lambda db: [job for job_id in line if (job := rows.find(db, job_id)) is not None])
 
     def order(self, lane: Lane) -> tuple[Waiting, ...]:
         return self._line.order(lane, self._clock.steady())
@@ -389,25 +397,37 @@ class SqliteStore:
     # ---- blobs -----------------------------------------------------------------------------------
 
     async def put_blob(
-        self, data: bytes, owner: str | None = None, payer: str | None = None, bounds: InputBounds | None = None
+        self,
+        data: bytes,
+        owner: str | None = None,
+        payer: str | None = None,
+        bounds: InputBounds | None = None,
+        name: str | None = None,
     ) -> str:
-        name, whose = await asyncio.to_thread(name_of, data), owner or ""
+        whose = owner or ""
+        sha256 = name if name is not None else await asyncio.to_thread(name_of, data)
 
         def noted(db: sqlite3.Connection) -> bool:
-            return blob_owners.note(db, name, len(data), whose, payer or whose, self._clock.steady(), bounds)
+            return blob_owners.note(db, sha256, len(data), whose, payer or whose, self._clock.steady(), bounds)
 
         is_new = await self._write(noted)
         try:
-            return await asyncio.to_thread(self._blobs.put, data)
+            kept = await asyncio.to_thread(self._blobs.put, data, sha256)
         except BaseException:
             if is_new:
-                await self._write(lambda db: blob_owners.forget(db, name, whose))
+                await self._write(lambda db: blob_owners.forget(db, sha256, whose))
             raise
+        if await self._database.read(lambda db: blob_owners.counts_otherwise(db, sha256, kept)):
+            await self._write(lambda db: blob_owners.count(db, sha256, kept))
+        return sha256
 
     async def blob(self, sha256: str, owner: str | None = None) -> bytes:
         if owner is not None and not await self._database.read(lambda db: blob_owners.owns(db, sha256, owner)):
             raise KeyError(sha256)
         return await asyncio.to_thread(self._blobs.get, sha256)
+
+    async def blob_bytes(self, sha256: str) -> int:
+        return await asyncio.to_thread(self._blobs.size, sha256)
 
     async def drop_unused_blobs(self, grace_s: float) -> int:
         if not await asyncio.to_thread(self._blobs.are_there):
@@ -421,8 +441,14 @@ class SqliteStore:
         newest_at = await self._read(damage.newest_at)
         most_s = None if newest_at is None else self._clock.steady() - newest_at
         count = await asyncio.to_thread(self._blobs.drop_unused, named, grace_s, most_s)
-        there = await asyncio.to_thread(self._blobs.names)
-        await self._write(lambda db: blob_owners.forget_gone(db, there, before))
+        sizes = await asyncio.to_thread(self._blobs.sizes)
+
+        def noted(db: sqlite3.Connection) -> None:
+            blob_owners.mend(db)
+            blob_owners.forget_gone(db, sizes, before)
+            blob_owners.recount(db, sizes, before)
+
+        await self._write(noted)
         return count
 
     def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
@@ -458,21 +484,35 @@ class SqliteStore:
 
     async def _without_damaged(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do it; where a damaged record is in the way, set that aside and do it again."""
-        try:
-            return await work()
-        except (RecordDamaged, sqlite3.OperationalError) as error:
-            if not isinstance(error, RecordDamaged) and error.sqlite_errorname != "SQLITE_ERROR":
-                raise
-            suspects = [error.job_id] if isinstance(error, RecordDamaged) else []
-            if not (records := await self._database.write(lambda db: checks.set_aside(db, self._clock, suspects))):
-                raise
+        while True:
+            try:
+                return await work()
+            except (RecordDamaged, sqlite3.OperationalError) as error:
+                suspect = error.job_id if isinstance(error, RecordDamaged) else None
+                if suspect is None and getattr(error, "sqlite_errorname", None) != "SQLITE_ERROR":
+                    raise
+                if not await self._set_aside(suspect):
+                    raise
+
+    async def _set_aside(self, suspect: str | None) -> bool:
+        """Move what is damaged out of the way; whether there was any. `suspect` could not be read, or is gone."""
+        suspects = () if suspect is None else (suspect,)
+        records = await self._database.write(lambda db: checks.set_aside(db, self._clock, suspects))
         _name(records)
-        for record in records:
+        gone = {record.job_id for record in records}
+        if (
+            suspect is not None
+            and self._line.has(suspect)
+            and await self._database.read(partial(rows.is_gone, job_id=suspect))
+        ):
+            gone.add(suspect)
+        for job_id in gone:
             for lane in LANES:
-                self._line.end(lane, record.job_id, self._clock.steady())
+                self._line.end(lane, job_id, self._clock.steady())
+        for record in records:
             if self._lose is not None:
                 self._lose(record)
-        return await work()
+        return bool(gone)
 
     def _written(self) -> None:
         news, after, self._news, self._after = self._news, self._after, [], []
