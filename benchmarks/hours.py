@@ -21,8 +21,7 @@ from typing import Any
 import httpx
 import psutil
 
-from engine.protocol import ImageDone, Queued, Started, Succeeded
-from gateway.job import Job
+from engine.protocol import ImageDone, Started, Succeeded
 from gateway.store import rows
 from gateway.store.sqlite import SqliteStore
 from tests.live import Live
@@ -162,10 +161,10 @@ async def _fill(folder: Path, jobs: int) -> None:
                 protocol=("native", "sdapi", "openai", "mflux-server")[n % 4],
                 plan=a_plan(prompt=f"a red circle, number {n}", seeds=(n,)),
             )
-            job = Job.of(new, rows.insert(db, new))
+            job = rows.insert(db, new, first + n, first + n)
             name = f"{new.id}.1.0.png"
             done = ImageDone(image=0, seed=n, file=name, width_px=64, height_px=64, drawn_px=(64, 64), seconds=1.0)
-            for fact in (Queued(), Started(attempt=1), done, Succeeded()):
+            for fact in (Started(attempt=1), done, Succeeded()):
                 job = rows.append(db, job, fact, first + n, first + n)
 
     def copied(db: sqlite3.Connection) -> None:
@@ -182,7 +181,7 @@ async def _fill(folder: Path, jobs: int) -> None:
             db.execute(events_of.format(copy=copy, id="job_id"))
         db.execute("UPDATE jobs SET checksum = NULL")
         for row in db.execute("SELECT id FROM jobs").fetchall():
-            rows.seal_all(db, row["id"])
+            rows.seal(db, row["id"])
 
     await store._database.write(some)
     await store._database.write(copied)

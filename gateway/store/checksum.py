@@ -6,7 +6,8 @@ That of a job is 16 hexadecimal digits: eight of the events, each added to those
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 from zlib import crc32
 
 COLUMNS = (
@@ -41,12 +42,24 @@ EVENT_COLUMNS = ("number", "job_id", "seq", "at", "steady", "fact")
 NO_EVENTS = "00000000"
 
 
-def of_row(row: sqlite3.Row) -> str:
+Cells: TypeAlias = Mapping[str, Any] | sqlite3.Row
+"""Of one row by column, as they are read: a whole number in a REAL column is a float."""
+
+
+def of_job(row: Cells, before: str | None, added: Iterable[Cells] = ()) -> str:
+    """Of a row as it will stand, whose checksum was `before`, with these events added to those it had."""
+    events = (before or NO_EVENTS)[:8]
+    for event in added:
+        events = of_events(event, events)
+    return events + of_row(row)
+
+
+def of_row(row: Cells) -> str:
     """Of a row's columns."""
     return f"{crc32(_bytes([row[name] for name in COLUMNS])):08x}"
 
 
-def of_events(event: sqlite3.Row, before: str = NO_EVENTS) -> str:
+def of_events(event: Cells, before: str = NO_EVENTS) -> str:
     """Of the events up to this one; `before` is the same of those up to the last."""
     return f"{crc32(_bytes([event[name] for name in EVENT_COLUMNS]), int(before, 16)):08x}"
 
@@ -70,16 +83,11 @@ def are_texts(cells: Sequence[object]) -> bool:
 
 
 def _bytes(cells: Sequence[object]) -> bytes:
-    """`ascii` writes the same in every version of Python, and tells 1 from "1"."""
-    return ascii(tuple(cells)).encode()
-
-
-def seal(db: sqlite3.Connection, row: sqlite3.Row, added: Iterable[sqlite3.Row] = ()) -> None:
-    """Make the checksum right of a row as it stands after a change, which added these events."""
-    events = (row["checksum"] or NO_EVENTS)[:8]
-    for event in added:
-        events = of_events(event, events)
-    db.execute("UPDATE jobs SET checksum = ? WHERE number = ?", (events + of_row(row), row["number"]))
+    """The bytes of texts as they lie there, and what no text begins with before anything else: 1 is not "1"."""
+    return b"\x1f".join(
+        cell.encode("utf-8", "surrogateescape") if isinstance(cell, str) else b"\0" + ascii(cell).encode()
+        for cell in cells
+    )
 
 
 def is_right(row: sqlite3.Row, events: Sequence[sqlite3.Row] | None = None) -> bool:

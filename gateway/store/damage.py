@@ -71,7 +71,7 @@ def _is_readable(db: sqlite3.Connection, row: sqlite3.Row, *, and_repeats: bool 
 def set_aside(db: sqlite3.Connection, found: Found, at: float, steady: float) -> list[DamagedRecord]:
     """Move what was found out of the way, and seal what had no checksum. Raises: sqlite3.Error."""
     for job_id in found.unsealed:
-        rows.seal_all(db, job_id)
+        rows.seal(db, job_id)
     records = [_move_row(db, number, reason, at, steady) for number, reason in found.rows.items()]
     if found.has_rowless or found.rows:
         records += _move_rowless(db, at, steady)

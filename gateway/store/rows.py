@@ -40,69 +40,114 @@ class RecordDamaged(Exception):
         super().__init__(f"the record of job {job_id} is damaged")
 
 
-def insert(db: sqlite3.Connection, new: NewJob) -> int:
-    """The row of a job before its first event, which seals it; returns its number."""
-    cursor = db.execute(
-        "INSERT INTO jobs (id, owner, protocol, attached, priority, lane, model, plan, adjustments,"
-        " idempotency_key, fingerprint, note, state, attempt, images, created_at)"
-        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,'',0,0,0)",
-        (
-            new.id,
-            new.owner,
-            new.protocol,
-            int(new.attached),
-            int(new.priority),
-            lane_of(new.plan),
-            new.plan.model,
-            new.plan.model_dump_json(),
-            _adjustments.dump_json(new.adjustments).decode(),
-            new.idempotency_key,
-            new.fingerprint,
-            new.note,
-        ),
+def insert(db: sqlite3.Connection, new: NewJob, at: float, steady: float) -> Job:
+    """A job and its first event: it waits from now on."""
+    number = _next(db, "jobs")
+    job = Job.of(new, number).apply(Queued(), float(at), float(steady))
+    standing = Standing(job.priority, job.created_steady, number)
+    row = {
+        "number": number,
+        "id": new.id,
+        "owner": new.owner,
+        "protocol": new.protocol,
+        "attached": int(new.attached),
+        "priority": int(new.priority),
+        "lane": lane_of(new.plan),
+        "model": new.plan.model,
+        "plan": new.plan.model_dump_json(),
+        "adjustments": _adjustments.dump_json(new.adjustments).decode(),
+        "idempotency_key": new.idempotency_key,
+        "fingerprint": new.fingerprint,
+        "note": new.note,
+        "hidden": 0,
+        **_folded_columns(job),
+        **_place(standing),
+    }
+    job, event = _numbered(job, _next(db, "events"))
+    row["checksum"] = checksum.of_job(row, None, [event])
+    _insert(db, "jobs", row)
+    _insert(db, "events", event)
+    return job
+
+
+def _next(db: sqlite3.Connection, table: str) -> int:
+    """The number that AUTOINCREMENT gives next: greater than every one that ever was."""
+    found = (
+        f"SELECT max(coalesce((SELECT max(number) FROM {table}), 0),"
+        " coalesce((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)) + 1"
     )
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
+    return int(db.execute(found, (table,)).fetchone()[0])
+
+
+def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
+    marks = ",".join("?" * len(row))
+    db.execute(f"INSERT INTO {table} ({','.join(row)}) VALUES ({marks})", tuple(row.values()))
+
+
+def _folded_columns(job: Job) -> dict[str, object]:
+    """What a row repeats of its events."""
+    return {
+        "state": str(job.state),
+        "attempt": job.attempt,
+        "images": len(job.images),
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "started_steady": job.started_steady,
+        "finished_steady": job.finished_steady,
+    }
+
+
+def _numbered(job: Job, number: int) -> tuple[Job, dict[str, object]]:
+    """The job with the number of its last event, and that event's row."""
+    event = replace(job.events[-1], number=number)
+    row = {
+        "number": number,
+        "job_id": job.id,
+        "seq": event.seq,
+        "at": event.at,
+        "fact": event.fact.model_dump_json(),
+        "steady": event.steady,
+    }
+    return replace(job, events=(*job.events[:-1], event)), row
+
+
+def _place(standing: Standing) -> dict[str, object]:
+    return {
+        "standing_priority": int(standing.priority),
+        "standing_since": float(standing.since),
+        "standing_number": standing.number,
+    }
 
 
 def move(db: sqlite3.Connection, standings: Mapping[str, Standing]) -> None:
-    """Give jobs other places in the queue."""
+    """Give jobs other places in the queue. Raises: RecordDamaged."""
     for job_id, standing in standings.items():
-        _change(db, job_id, STANDS, _place(standing))
-
-
-STANDS = "standing_priority = ?, standing_since = ?, standing_number = ?"
-
-
-def _place(standing: Standing) -> tuple[object, ...]:
-    return int(standing.priority), standing.since, standing.number
+        _change(db, job_id, _place(standing))
 
 
 def hide(db: sqlite3.Connection, job_id: str) -> None:
     """One that is not on record is no matter. Raises: RecordDamaged."""
-    _change(db, job_id, "hidden = ?", (1,))
+    _change(db, job_id, {"hidden": 1})
 
 
 def forget_key(db: sqlite3.Connection, job_id: str) -> None:
     """Its Idempotency-Key may be used again. Raises: RecordDamaged."""
-    _change(db, job_id, "idempotency_key = ?", (None,))
+    _change(db, job_id, {"idempotency_key": None})
 
 
-def _change(db: sqlite3.Connection, job_id: str, what: str, values: Sequence[object]) -> None:
-    """A change of a row that no event tells of: only of one that is sound, and sealed again. Raises: RecordDamaged."""
+def _change(
+    db: sqlite3.Connection, job_id: str, columns: Mapping[str, object], added: Sequence[Mapping[str, object]] = ()
+) -> None:
+    """Every change of a row but who works on it: only of one that is sound, and sealed again. Raises: RecordDamaged."""
     row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if row is None:
         return
     if not checksum.is_right(row):
         raise RecordDamaged(job_id)
-    _update(db, job_id, what, values)
-
-
-def _update(
-    db: sqlite3.Connection, job_id: str, what: str, values: Sequence[object], added: Sequence[sqlite3.Row] = ()
-) -> None:
-    db.execute(f"UPDATE jobs SET {what} WHERE id = ?", (*values, job_id))
-    checksum.seal(db, db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone(), added)
+    sealed = checksum.of_job({**dict(row), **columns}, row["checksum"], added)
+    what = ",".join(f"{name} = ?" for name in (*columns, "checksum"))
+    db.execute(f"UPDATE jobs SET {what} WHERE id = ?", (*columns.values(), sealed, job_id))
 
 
 WAITING_COLUMNS = "id, owner, lane, model, standing_priority, standing_since, standing_number"
@@ -115,50 +160,23 @@ def waiting(row: sqlite3.Row) -> Waiting:
 
 
 def append(db: sqlite3.Connection, job: Job, fact: StateFacts, at: float, steady: float) -> Job:
-    """Store one more fact, not before the last one, of a job that was read in this transaction.
-
-    Raises: IllegalTransition.
-    """
-    if job.events:
-        at, steady = max(at, job.events[-1].at), max(steady, job.events[-1].steady)
+    """Store one more fact, not before the last one. Raises: IllegalTransition, RecordDamaged."""
+    at, steady = max(at, job.events[-1].at), max(steady, job.events[-1].steady)
     after = job.apply(fact, float(at), float(steady))
-    event = after.events[-1]
-    cursor = db.execute(
-        "INSERT INTO events (job_id, seq, at, fact, steady) VALUES (?,?,?,?,?)",
-        (job.id, event.seq, event.at, fact.model_dump_json(), event.steady),
-    )
-    stored = db.execute("SELECT * FROM events WHERE number = ?", (cursor.lastrowid,)).fetchone()
-    after = replace(after, events=(*job.events, replace(event, number=stored["number"])))
-    is_held, is_new = after.state is State.RUNNING, isinstance(fact, Queued)
-    _update(
-        db,
-        job.id,
-        "state = ?, attempt = ?, images = ?, created_at = ?, started_at = ?, finished_at = ?,"
-        " started_steady = ?, finished_steady = ?,"
-        " worker = CASE WHEN ? THEN worker END, lease_until = CASE WHEN ? THEN lease_until END"
-        f"{f', {STANDS}' if is_new else ''}",
-        (
-            after.state,
-            after.attempt,
-            len(after.images),
-            after.created_at,
-            after.started_at,
-            after.finished_at,
-            after.started_steady,
-            after.finished_steady,
-            is_held,
-            is_held,
-            *(_place(Standing(after.priority, after.created_steady, after.number)) if is_new else ()),
-        ),
-        [stored],
-    )
+    after, event = _numbered(after, _next(db, "events"))
+    _insert(db, "events", event)
+    columns = _folded_columns(after)
+    if after.state is not State.RUNNING:
+        columns |= {"worker": None, "lease_until": None}
+    _change(db, job.id, columns, [event])
     return after
 
 
-def seal_all(db: sqlite3.Connection, job_id: str) -> None:
+def seal(db: sqlite3.Connection, job_id: str) -> None:
     """Give a record its first checksum."""
     row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    checksum.seal(db, row, stored_events(db, row["number"]))
+    sealed = checksum.of_job(row, None, stored_events(db, row["number"]))
+    db.execute("UPDATE jobs SET checksum = ? WHERE id = ?", (sealed, job_id))
 
 
 def held(db: sqlite3.Connection, lease: Lease) -> Job | None:

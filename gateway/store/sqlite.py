@@ -23,7 +23,6 @@ from engine.protocol import (
     CancelRequested,
     Failed,
     Lane,
-    Queued,
     Requeued,
     RequeueReason,
     Started,
@@ -39,7 +38,7 @@ from gateway.errors import (
     StorageFault,
 )
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
-from gateway.queue import Turns, Waiting, moved
+from gateway.queue import Standing, Turns, Waiting, moved
 from gateway.store import blob_owners, checks, damage, queries, rows
 from gateway.store.base import (
     Bounds,
@@ -151,8 +150,10 @@ class SqliteStore:
             if new.idempotency_key is not None and (known := self._find_idempotent(db, new)) is not None:
                 return Submitted(known, created=False)
             self._check_bounds(db, new, bounds)
-            number = rows.insert(db, new)
-            job = self._append(db, Job.of(new, number), Queued())
+            job = self._tell(rows.insert(db, new, self._clock.date(), self._clock.steady()))
+            standing = Standing(job.priority, job.created_steady, job.number)
+            waiting = Waiting(job.id, job.owner, lane_of(job.plan), job.plan.model, standing)
+            self._after.append(lambda: self._line.put(waiting))
             return Submitted(job, created=True)
 
         return await self._write(work)
@@ -456,8 +457,12 @@ class SqliteStore:
         after = rows.append(db, job, fact, self._clock.date(), self._clock.steady())
         if after.state is not job.state and after.state is not State.RUNNING:  # that is the claim's to tell
             self._after.append(lambda: self._line_up(db, after))
-        self._news.append((after, after.events[-1]))
-        return after
+        return self._tell(after)
+
+    def _tell(self, job: Job) -> Job:
+        """Of its last event, once that is on disk."""
+        self._news.append((job, job.events[-1]))
+        return job
 
     def _line_up(self, db: sqlite3.Connection, job: Job) -> None:
         lane = lane_of(job.plan)
