@@ -192,6 +192,45 @@ def test_small_things_that_are_kept_are_forgotten_where_they_are_damaged(tmp_pat
     run(story())
 
 
+def test_a_start_writes_nothing_where_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a full disk keeps nobody from starting."""
+    said: list[str] = []
+
+    def traced(file: Path) -> sqlite3.Connection:
+        db = schema.open_checked(file)
+        db.set_trace_callback(said.append)
+        return db
+
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            await submit(store)
+            await store.put_blob(b"mine", "me")
+        monkeypatch.setattr("gateway.store.database.open_checked", traced)
+        store = SqliteStore(tmp_path)
+        await store.open()
+        assert not [statement for statement in said if statement.startswith(("INSERT", "UPDATE", "DELETE"))]
+        assert [statement for statement in said if statement.startswith("SELECT")]
+        await store.close()
+
+    run(story())
+
+
+def test_a_message_that_quotes_bytes_which_are_no_text_is_a_refusal_too(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            await submit(store)
+            assert await store.back_up(0.0)
+        file = tmp_path / "jobs.sqlite3"
+        file.write_bytes(file.read_bytes().replace(b"WHERE finished_at", b"W\xc8ERE finished_at"))
+        (copy,) = (tmp_path / "backups").iterdir()
+        store = SqliteStore(tmp_path)
+        with pytest.raises(StoreCorrupt, match=copy.name):
+            await store.open()
+        await store.close()
+
+    run(story())
+
+
 def test_a_copy_of_a_newer_version_is_not_named(tmp_path: Path) -> None:
     async def story() -> None:
         async with opened(lambda: SqliteStore(tmp_path)) as store:
@@ -319,6 +358,8 @@ def test_a_gateway_goes_on_beside_a_damaged_record_until_doctor_exports_it(tmp_p
             assert "damaged" in answer.text, way
         assert [job["id"] for job in client.get("/jobs").json()["jobs"]] == [good]
         assert [picture["job_id"] for picture in client.get("/images").json()["images"]] == [good]
+        asked = (("DELETE", f"/images/{bad}-0"), ("DELETE", f"/jobs/{bad}"), ("POST", f"/jobs/{bad}/retry"))
+        assert {client.request(method, path).status_code for method, path in asked} == {410}
         assert client.delete(f"/images/{good}-0").status_code == 200
         assert client.get("/stats").json()["by_status"]["completed"] == 1
         with client_of(gateway.url, "you") as other:

@@ -19,6 +19,8 @@ KEPT = 2
 INCOMPLETE = ".incomplete"
 NAME = re.compile(r"jobs-(?:(\d{6,})-)?\d{8}T[\d.]+Z\.sqlite3")
 """The number is missing in copies of earlier versions."""
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
+"""How a damaged database fails: what SQLite says of it may quote bytes that are no text."""
 STATE = """SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'events'),
 (SELECT value FROM kept WHERE name = 'forgotten events'), (SELECT count(*) FROM jobs),
 (SELECT max(number) FROM damaged)"""
@@ -74,7 +76,7 @@ def _look(copy: Path) -> tuple[object, float] | None:
             return tuple(db.execute(STATE).fetchone()), float(
                 db.execute("SELECT value FROM kept WHERE name = 'steady'").fetchone()[0]
             )
-    except (sqlite3.Error, TypeError, ValueError):
+    except (*FAULTS, TypeError, ValueError):
         return None
 
 
@@ -88,7 +90,7 @@ def _is_whole(copy: Path, version: int) -> bool:
         with closing(_opened(copy)) as db:
             is_read = 0 < db.execute("PRAGMA user_version").fetchone()[0] <= version
             return bool(is_read and db.execute("PRAGMA quick_check").fetchone()[0] == "ok")
-    except sqlite3.Error:
+    except FAULTS:
         return False
 
 

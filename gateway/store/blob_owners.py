@@ -37,11 +37,12 @@ def note(
 def mend(db: sqlite3.Connection) -> None:
     """Remove rows that cannot be as they were written: who needs such a blob by name sends it again."""
     texts = " OR ".join(f"typeof({name}) != 'text'" for name in ("sha256", "owner", "payer"))
-    db.execute(
-        f"DELETE FROM blob_owners WHERE {texts} OR length(sha256) != 64 OR sha256 GLOB '*[^0-9a-f]*'"
-        " OR typeof(bytes) != 'integer' OR bytes NOT BETWEEN 0 AND ? OR typeof(at) != 'real'",
-        (BYTES_MOST,),
+    wrong = (
+        f"FROM blob_owners WHERE {texts} OR length(sha256) != 64 OR sha256 GLOB '*[^0-9a-f]*'"
+        " OR typeof(bytes) != 'integer' OR bytes NOT BETWEEN 0 AND ? OR typeof(at) != 'real'"
     )
+    if db.execute(f"SELECT 1 {wrong} LIMIT 1", (BYTES_MOST,)).fetchone() is not None:
+        db.execute(f"DELETE {wrong}", (BYTES_MOST,))
 
 
 def _total(db: sqlite3.Connection) -> int:

@@ -24,6 +24,7 @@ NUMBERS = 2**53
 def at_start(db: sqlite3.Connection, clock: StoreClock) -> list[DamagedRecord]:
     """Take up the time, and set aside what is damaged; what another version wrote is read once, to see that it can be.
 
+    Where all is well nothing is written: a full disk keeps nobody from starting.
     Raises: StoreCorrupt where sound records cannot be read, sqlite3.Error.
     """
     _mend_counters(db)
@@ -37,7 +38,8 @@ def at_start(db: sqlite3.Connection, clock: StoreClock) -> list[DamagedRecord]:
             f"read by this one, {found.foreign[0]} among them. Start the version that wrote them."
         )
     _take_up_time(db, clock, found)
-    rows.keep(db, READ_BY, CONTENTS)
+    if is_new:
+        rows.keep(db, READ_BY, CONTENTS)
     return damage.set_aside(db, found, clock.date(), clock.steady())
 
 
@@ -69,7 +71,6 @@ def _take_up_time(db: sqlite3.Connection, clock: StoreClock, found: damage.Found
             read(kept)
     if moments:
         clock.start(max(moments))
-    keep_time(db, clock)
 
 
 def _mend_kept(db: sqlite3.Connection, *, seals: bool) -> None:

@@ -10,7 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 from gateway.disk import sync, sync_path
+from gateway.errors import StorageFault
 from gateway.store import checks, damage
+from gateway.store.backups import FAULTS
 from gateway.store.base import DamagedRecord, StoreCorrupt
 from gateway.store.clock import StoreClock
 from gateway.store.database import Database
@@ -29,13 +31,14 @@ def look(folder: Path) -> list[str]:
         return []
     try:
         with closing(connect_to_read(file)) as db:
+            db.execute("BEGIN")  # all of it as of one moment
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > VERSION:
                 raise StoreCorrupt(f"The job database has version {version}; this gateway reads {VERSION}.")
             if not is_whole(db):
                 raise StoreCorrupt(damaged(file))
             return list(_sentences(db)) if version == VERSION else []
-    except sqlite3.Error as error:
+    except FAULTS as error:
         raise StoreCorrupt(unusable(file, error)) from error
 
 
@@ -65,7 +68,9 @@ async def repair(folder: Path) -> list[Path]:
         files = _export(folder / FOLDER, records) if records else []
         await database.write(lambda db: damage.take_out(db, [record.number for record, _ in records]))
         return files
-    except sqlite3.Error as error:
+    except StorageFault as fault:
+        raise StoreCorrupt(fault.message) from fault
+    except FAULTS as error:
         raise StoreCorrupt(unusable(database.file, error)) from error
     finally:
         await database.close()

@@ -9,7 +9,7 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 
-from gateway.store.backups import newest_of
+from gateway.store.backups import FAULTS, newest_of
 from gateway.store.base import StoreCorrupt
 
 VERSION = 5
@@ -191,13 +191,13 @@ def open_checked(file: Path) -> sqlite3.Connection:
     except BaseException as error:
         if db is not None:
             db.close()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, FAULTS):
             raise StoreCorrupt(unusable(file, error)) from error
         raise
     return db
 
 
-def unusable(file: Path, error: sqlite3.Error) -> str:
+def unusable(file: Path, error: Exception) -> str:
     """What keeps a database from being used, as one sentence."""
     name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_BUSY", "SQLITE_FULL")):

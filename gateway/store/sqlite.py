@@ -40,6 +40,7 @@ from gateway.errors import (
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.queue import Standing, Turns, Waiting, moved
 from gateway.store import blob_owners, checks, damage, queries, rows
+from gateway.store.backups import FAULTS
 from gateway.store.base import (
     Bounds,
     DamagedRecord,
@@ -102,8 +103,11 @@ class SqliteStore:
             _name(await self._database.write(lambda db: checks.at_start(db, self._clock)))
             recovered = await self._write(self._recover)
             await self._database.read(self._fill_line)
-        except sqlite3.Error as error:
-            raise StoreCorrupt(unusable(self._database.file, error)) from error
+        except (StorageFault, *FAULTS) as error:
+            cause = error.__cause__ if isinstance(error, StorageFault) else error
+            if not isinstance(cause, FAULTS):
+                raise
+            raise StoreCorrupt(unusable(self._database.file, cause)) from error
         self._hear, self._lose = hear, lose
         return recovered
 
@@ -476,9 +480,10 @@ class SqliteStore:
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def noting(db: sqlite3.Connection) -> T:
             self._news, self._after = [], []
+            before = db.total_changes
             result = work(db)
             self._clock.note()
-            if not self._clock.is_noted:
+            if not self._clock.is_noted and db.total_changes > before:  # nothing is written for it alone
                 self._keep_time(db)
             return result
 
