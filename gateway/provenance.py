@@ -15,6 +15,7 @@ from gateway.file_text import whole
 from gateway.job import Plans
 from gateway.picture_text import USER_COMMENT, texts
 from gateway.png_text import with_text
+from gateway.request import SEED_MAX, SEED_MIN
 
 KEYWORD = "mflux-gateway"
 """Of the PNG's text; in a JPEG or WebP it is EXIF's UserComment, and begins with this word."""
@@ -22,7 +23,7 @@ MARK = f"{KEYWORD} "
 
 Name = Annotated[str, Field(max_length=256), AfterValidator(whole)]
 Text = Annotated[str, Field(max_length=65_536), AfterValidator(whole)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seed = Annotated[int, Field(ge=SEED_MIN, le=SEED_MAX)]
 Px = Annotated[int, Field(ge=1, le=65_536)]
 
 

@@ -10,7 +10,8 @@ from engine.catalog import ModelSpec
 from engine.protocol import Control, Frozen, Generate, Lora, MaskContent, Paste, SecondPass
 from gateway.errors import InvalidRequest, clip
 
-SEED_MAX = 2**32 - 1
+SEED_MIN, SEED_MAX = -(2**63), 2**64 - 1
+"""What clients' dice of 63 and 64 bits send, and what mlx.random.key takes; -1 is random."""
 SIZE_STEP_PX = 16
 """Of most models; a row of the catalogue says where it is another."""
 LORA_SCALE_MAX = 4
@@ -377,10 +378,10 @@ def _second_pass(
 
 def _seed(param: str, asked: int | None, random_seed: Callable[[], int]) -> int:
     seed = random_seed() if asked is None or asked == -1 else asked
-    if not 0 <= seed <= SEED_MAX:
-        raise InvalidRequest(f"{param} must be -1 or between 0 and {SEED_MAX}.", param=param)
+    if not SEED_MIN <= seed <= SEED_MAX:
+        raise InvalidRequest(f"{param} must be between {SEED_MIN} and {SEED_MAX}.", param=param)
     return seed
 
 
 def _following(seed: int, count: int) -> tuple[int, ...]:
-    return tuple((seed + i) % (SEED_MAX + 1) for i in range(count))
+    return tuple(seed + i if seed + i <= SEED_MAX else seed + i - SEED_MAX - 1 for i in range(count))

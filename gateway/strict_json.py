@@ -16,14 +16,15 @@ from gateway.errors import MalformedBody
 
 MAX_DEPTH = 32
 MAX_NODES = 10_000
-MAX_INT = 2**63
+MAX_INT = 2**64
+"""Seeds have 64 bits, with a sign or without: what is just beyond is refused by its field's name."""
 MAX_KEY_CHARS = 1024
 MAX_ESCAPES = 2**20
 """Backslashes of a body: base64 whose every slash is escaped has half as many; each costs the decoder 10 ns."""
 THREAD_ABOVE_BYTES = 64 * 1024
 
 _MAX_NUMBER_CHARS = 400
-_PIECE_BYTES = 256 * 1024
+_PIECE_BYTES = 64 * 1024
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _OUTSIDE = re.compile(rb'[^"\[\]{},]*+')
 
@@ -131,9 +132,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _int(text: str) -> int:
     # int() refuses more than 4 300 digits with a ValueError of its own, and is quadratic below that.
-    value = int(text) if len(text) <= 20 else MAX_INT + 1
+    value = int(text) if len(text) <= 21 else MAX_INT + 1
     if not -MAX_INT <= value <= MAX_INT:
-        raise MalformedBody("A whole number in the body is outside -2^63 to 2^63.")
+        raise MalformedBody("A whole number in the body is outside -2^64 to 2^64.")
     return value
 
 

@@ -9,7 +9,7 @@ from engine.catalog import ModelSpec
 from engine.protocol import Frozen, Upscale
 from gateway.errors import InvalidRequest
 from gateway.provenance import Drawing, to_text
-from gateway.request import SEED_MAX, Limits
+from gateway.request import SEED_MAX, SEED_MIN, Limits
 
 DEFAULT_SCALE = 2.0
 MAX_SCALE = 16.0
@@ -55,8 +55,8 @@ def resolve(
         raise InvalidRequest("softness must be between 0 and 1.", param="softness")
     seed = random_seed() if request.seed in (None, -1) else request.seed
     assert seed is not None
-    if not 0 <= seed <= SEED_MAX:
-        raise InvalidRequest(f"seed must be -1 or between 0 and {SEED_MAX}.", param="seed")
+    if not SEED_MIN <= seed <= SEED_MAX:
+        raise InvalidRequest(f"seed must be between {SEED_MIN} and {SEED_MAX}.", param="seed")
     scale, param = _scale(request)
     short_px = _even(round(min(request.from_width_px, request.from_height_px) * scale, 6))
     width_px, height_px = size_of(request.from_width_px, request.from_height_px, short_px)

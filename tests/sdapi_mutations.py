@@ -85,7 +85,7 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
-NUMBERS = [0, -1, 1, 0.5, 63, 65, 150, 151, 2**31, 2**32, 2**53 + 1, 1e308, -0.0, True]
+NUMBERS = [0, -1, 1, 0.5, 63, 65, 150, 151, 2**31, 2**32, 2**53 + 1, 2**63, 2**64 - 1, 1e308, -0.0, True]
 WORDS = ["1e5", "0x10", " 7 ", "-1.0", "nan", "", "None", "null", "x" * 5000, "\u202e", "<lora:a:1>" * 20]
 EDGES = st.sampled_from([*NUMBERS, *WORDS, "data:,", "http://127.0.0.1/", "../../x", [], {}])
 TWISTS: tuple[Callable[[Any], Any], ...] = (

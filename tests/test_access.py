@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from pydantic import ValidationError
 
+from gateway.server import idle_s
 from tests.access_support import METHODS, OPEN, a_guard, ask
 
 # ---- hosts ---------------------------------------------------------------------------------------
@@ -19,6 +21,11 @@ GOOD_HOSTS = [
     "[::1]",
     "[::1]:7861",
     "host.docker.internal:7861",
+    "gateway.docker.internal",
+    "host.containers.internal:7861",
+    "host.lima.internal",
+    "host.orb.internal:80",
+    "host.rancher-desktop.internal",
 ]
 BAD_HOSTS = [
     "evil.example",
@@ -123,6 +130,57 @@ def test_origins_in_the_settings_may_call_exactly() -> None:
     assert ask(guard, origin="https://ui.example").headers["access-control-allow-origin"] == "https://ui.example"
     for other in ("http://ui.example", "https://ui.example:444", "https://ui.example.evil", "https://x.ui.example"):
         assert ask(guard, origin=other).status == 403
+
+
+APP_ORIGINS = [
+    "null",
+    "file://",
+    "app://obsidian.md",
+    "tauri://localhost",
+    "capacitor://localhost",
+    "chrome-extension://abcdefghijklmnop",
+    "moz-extension://7d4c1a2b-0000-4000-8000-000000000000",
+    "vscode-webview://1k2j3",
+]
+
+
+@pytest.mark.parametrize("origin", APP_ORIGINS)
+def test_origins_of_programs_and_of_files_may_call_where_they_are_named(origin: str) -> None:
+    """S-03."""
+    guard = a_guard(origins=[origin])
+    for fields in ({}, {"sec_fetch_site": "cross-site"}):
+        answer = ask(guard, origin=origin, **fields)
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, origin)
+    for other in (set(APP_ORIGINS) | {"app://other", "https://evil.example"}) - {origin}:
+        assert ask(guard, origin=other).code == "bad_origin"
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://", "https://a/b", "app://a/b", "app://user@a", "//a", "app:a", "a b://c", ""]
+)
+def test_what_is_no_origin_stops_the_start(origin: str) -> None:
+    with pytest.raises(ValidationError):
+        a_guard(origins=[origin])
+
+
+def test_a_refused_origin_is_logged_once_with_its_setting(caplog: pytest.LogCaptureFixture) -> None:
+    guard = a_guard()
+    for _ in range(3):
+        assert ask(guard, origin="null").code == "bad_origin"
+        assert ask(guard, origin="https://secret.example").code == "bad_origin"
+    for number in range(100):
+        assert ask(guard, origin=f"app{number}://x").status == 403
+    told = [record.getMessage() for record in caplog.records if "access.origins" in record.getMessage()]
+    assert told[:2] == [
+        "requests from the origin null are refused; access.origins would let it in",
+        "requests from a page of the web are refused; access.origins would let it in",
+    ]
+    assert len(told) == 20
+
+
+def test_clients_are_told_a_shorter_time_than_an_idle_connection_is_kept() -> None:
+    assert ask(OPEN).headers["keep-alive"] == "timeout=75"
+    assert idle_s(75) == 80
 
 
 def test_a_star_is_sent_only_when_it_is_written() -> None:

@@ -334,7 +334,10 @@ BAD: list[tuple[bytes, dict[str, str] | None]] = [
     (b'{"prompt": "x", "priority": "yes"}', {"priority": "is not of type 'boolean'"}),
     (b'{"prompt": "x", "seed": null}', {"seed": "is not of type 'string' or 'number'"}),
     (b'{"prompt": "x", "seed": "passwd"}', {"seed": "seed must be a whole number, as a number or as a string."}),
-    (b'{"prompt": "x", "seed": "99999999999"}', {"seed": "seed must be -1 or between 0 and 4294967295."}),
+    (
+        b'{"prompt": "x", "seed": "99999999999999999999"}',
+        {"seed": "seed must be between -9223372036854775808 and 18446744073709551615."},
+    ),
     (b'{"prompt": "x", "width": 10000}', {"width": "width must be between 64 and 2048."}),
     (b'{"prompt": "x", "steps": 101}', {"steps": "steps must be between 1 and 100."}),
     (b'{"prompt": "x", "quality": 0}', {"quality": "quality must be between 1 and 100."}),

@@ -226,7 +226,7 @@ BAD = [
     (b'{"prompt": "x", "width": 10000}', 400, "INVALID_PARAM"),
     (b'{"prompt": "x", "steps": 0}', 400, "INVALID_PARAM"),
     (b'{"prompt": "x", "num_images": 11}', 400, "INVALID_PARAM"),
-    (b'{"prompt": "x", "seed": -2}', 400, "INVALID_PARAM"),
+    (b'{"prompt": "x", "seed": -9223372036854775809}', 400, "INVALID_PARAM"),
     (b'{"prompt": "x", "lora_files": ["/etc/passwd"]}', 400, "INVALID_PARAM"),
     (b'{"prompt": "x", "init_images": ["http://127.0.0.1/x.png"]}', 400, "REMOTE_IMAGES_DISABLED"),
     (b'{"prompt": "x", "init_images": ["file:///etc/passwd"]}', 400, "REMOTE_IMAGES_DISABLED"),

@@ -45,7 +45,8 @@ def test_what_the_client_left_open_is_the_models_default() -> None:
 
 def test_minus_one_is_a_random_seed_and_the_next_pictures_count_up() -> None:
     assert resolved(seed=-1, count=3).plan.seeds == (7, 8, 9)
-    assert resolved(seed=2**32 - 1, count=2).plan.seeds == (2**32 - 1, 0)
+    assert resolved(seed=2**64 - 1, count=2).plan.seeds == (2**64 - 1, 0)
+    assert resolved(seed=-5, count=2).plan.seeds == (-5, -4)
 
 
 def test_sizes_are_rounded_down_to_16_and_that_is_told() -> None:
@@ -150,7 +151,7 @@ def test_denoise_counts_only_with_an_input_picture() -> None:
 def test_every_picture_may_have_a_seed_of_its_own() -> None:
     assert resolved(seeds=(5, 5, -1)).plan.seeds == (5, 5, 7)
     assert resolved(seeds=(5, 9), count=2).plan.seeds == (5, 9)
-    for request in ({"seeds": (5, 9), "count": 3}, {"seeds": (5, -2)}, {"seeds": (1,) * 11}):
+    for request in ({"seeds": (5, 9), "count": 3}, {"seeds": (5, 2**64)}, {"seeds": (1,) * 11}):
         with pytest.raises(InvalidRequest) as refused:
             resolved(**request)
         assert refused.value.param in ("seed", "count")
@@ -242,14 +243,14 @@ def test_references_are_for_models_that_edit() -> None:
         ({"guidance": -0.1}, "guidance"),
         ({"guidance": float("nan")}, "guidance"),
         ({"guidance": float("inf")}, "guidance"),
-        ({"seed": -2}, "seed"),
-        ({"seed": 2**32}, "seed"),
+        ({"seed": -(2**63) - 1}, "seed"),
+        ({"seed": 2**64}, "seed"),
         ({"denoise": 1.1, "init_image": "0" * 64}, "denoise"),
         ({"denoise": float("nan"), "init_image": "0" * 64}, "denoise"),
         ({"prompt": "é" * 20_000}, "prompt"),
         ({"mask": "0" * 64}, "mask"),
         ({"subseed_strength": 1.1}, "subseed_strength"),
-        ({"subseed_strength": 0.1, "subseed": -2}, "subseed"),
+        ({"subseed_strength": 0.1, "subseed": 2**64}, "subseed"),
         ({"references": ("0" * 64,) * 5}, "references"),
     ],
 )

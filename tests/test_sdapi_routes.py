@@ -208,11 +208,28 @@ def test_face_restoration_is_left_out_and_told(client: httpx.Client) -> None:
     assert (told["param"], told["asked"], told["used"]) == ("codeformer_visibility", 0.5, 0)
 
 
+ALWAYS_THERE = ["ESRGAN_4x", "R-ESRGAN 4x+", "R-ESRGAN 4x+ Anime6B", "SwinIR_4x", "SwinIR 4x", "LDSR", "ScuNET PSNR"]
+
+
+@pytest.mark.parametrize("name", [*ALWAYS_THERE, "DAT x4", "Latent", "Latent (nearest-exact)"])
+def test_an_upscaler_that_every_a1111_has_is_done_by_what_is_there_and_told(client: httpx.Client, name: str) -> None:
+    found, plain = extra(client, upscaler_1=name), extra(client, upscaler_1="Lanczos")
+    assert found["image"] == plain["image"]
+    (told,) = found["adjustments"]
+    assert (told["param"], told["asked"], told["used"]) == ("upscaler_1", name, "Lanczos")
+    second = extra(client, upscaler_1="Nearest", upscaler_2=name, extras_upscaler_2_visibility=0.5)
+    assert [told["param"] for told in second["adjustments"]] == ["upscaler_2"]
+    hires = client.post("txt2img", json={**SMALL, "enable_hr": True, "hr_scale": 2, "hr_upscaler": name})
+    assert hires.status_code == 200
+    (told,) = json.loads(hires.json()["info"])["adjustments"]
+    assert (told["param"], told["asked"], told["used"]) == ("hr_upscaler", name, "Lanczos")
+
+
 def test_an_unknown_upscaler_is_a1111s_own_error(client: httpx.Client) -> None:
-    response = client.post("extra-single-image", json={"image": INIT, "upscaler_1": "ESRGAN_4x"})
+    response = client.post("extra-single-image", json={"image": INIT, "upscaler_1": "4x-UltraSharp"})
     assert response.status_code == 500
     assert response.json()["error"] == "AssertionError"
-    assert response.json()["detail"] == "could not find upscaler named ESRGAN_4x"
+    assert response.json()["detail"] == "could not find upscaler named 4x-UltraSharp"
 
 
 @pytest.mark.parametrize(

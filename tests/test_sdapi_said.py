@@ -57,11 +57,11 @@ def test_hires_fix_takes_its_own_steps_prompt_and_denoise() -> None:
 
 def test_an_upscaler_that_is_not_there_is_a1111s_own_error() -> None:
     with pytest.raises(AsA1111) as caught:
-        translated(enable_hr=True, hr_upscaler="R-ESRGAN 4x+")
+        translated(enable_hr=True, hr_upscaler="4x-UltraSharp")
     response = render_error(caught.value)
     assert response.status_code == 500
-    assert json.loads(response.body)["errors"] == "could not find upscaler named R-ESRGAN 4x+"
-    assert translated(hr_upscaler="R-ESRGAN 4x+").adjustments == ()
+    assert json.loads(response.body)["errors"] == "could not find upscaler named 4x-UltraSharp"
+    assert translated(hr_upscaler="4x-UltraSharp").adjustments == ()
 
 
 # ---- the infotext of another picture ---------------------------------------------------------------

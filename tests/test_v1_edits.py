@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
 from typing import Any
 
 import httpx
@@ -117,6 +118,11 @@ JSON_BODIES: list[dict[str, Any]] = [
     {"image": DATA_URL.partition(",")[2]},
     {"image": [DATA_URL], "mask": None, "size": None},
     {"image": {"image_url": DATA_URL}, "n": 1, "response_format": None},
+    {"image": {"url": DATA_URL}},
+    {"images": [{"b64_json": DATA_URL.partition(",")[2]}]},
+    {"image": {"type": "input_image", "image_url": DATA_URL, "detail": "high"}},
+    {"image": DATA_URL.replace("image/png", "application/octet-stream")},
+    {"image": DATA_URL.replace("image/png", "")},
 ]
 
 
@@ -132,6 +138,99 @@ def test_a_mask_comes_as_json_too(plain: httpx.Client) -> None:
     answer = plain.post(EDITS, json={**APPLE, "images": [{"image_url": DATA_URL}], "mask": mask, "seed": 5})
     files = {"image": ("a", input_png()), "mask": ("b", hole_mask())}
     assert first(answer).tobytes() == first(post(plain, EDITS, files, seed="5")).tobytes()
+
+
+NO_PICTURES: list[Any] = [
+    5,
+    0,
+    True,
+    False,
+    {},
+    {"data": DATA_URL},
+    {"url": 5},
+    {"url": {"url": {"url": DATA_URL}}},
+    {"url": DATA_URL, "b64_json": DATA_URL},
+    {"image_url": {}},
+    {"b64_json": ""},
+    {"url": ""},
+    {"url": [DATA_URL]},
+    [DATA_URL, 5],
+    [DATA_URL, ""],
+    [DATA_URL, None],
+    [[DATA_URL]],
+    [{"url": "x"}],
+    [{}],
+]
+
+
+@pytest.mark.parametrize("picture", NO_PICTURES, ids=lambda picture: repr(picture)[:40])
+@pytest.mark.parametrize("field", ["image", "images", "mask", "reference_images", "markup"])
+def test_a_picture_in_an_unknown_shape_is_refused_and_never_left_out(
+    plain: httpx.Client, field: str, picture: object
+) -> None:
+    body = {**APPLE, "image": DATA_URL, field: picture}
+    assert assert_openai_error(plain.post(EDITS, json=body), 400)["param"] == field
+
+
+@pytest.mark.parametrize("kind", ["url", "b64_json"])
+def test_a_mask_that_is_an_object_is_heeded(plain: httpx.Client, kind: str) -> None:
+    text = base64.b64encode(hole_mask()).decode()
+    mask = {kind: text if kind == "b64_json" else f"data:image/png;base64,{text}"}
+    answer = plain.post(EDITS, json={**APPLE, "image": DATA_URL, "mask": mask, "seed": 5})
+    files = {"image": ("a", input_png()), "mask": ("b", hole_mask())}
+    assert first(answer).tobytes() == first(post(plain, EDITS, files, seed="5")).tobytes()
+
+
+def form_part(name: str, data: bytes, *, said: str = "", kind: str = "") -> bytes:
+    typed = f"Content-Type: {kind}\r\n" if kind else ""
+    head = f'--b\r\nContent-Disposition: form-data; name="{name}"{said}\r\n{typed}\r\n'
+    return head.encode() + data + b"\r\n"
+
+
+def posted(plain: httpx.Client, path: str, *parts: bytes) -> httpx.Response:
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    return plain.post(path, content=b"".join(parts) + b"--b--\r\n", headers=headers)
+
+
+NO_MASK = {
+    "a browser's empty file": form_part("mask", b"", said='; filename=""', kind="application/octet-stream"),
+    "an empty field": form_part("mask", b""),
+}
+
+
+@pytest.mark.parametrize("mask", NO_MASK.values(), ids=NO_MASK)
+@pytest.mark.parametrize("path", [EDITS, "/v1/images/inpainting"])
+def test_an_empty_part_of_a_form_is_a_file_that_was_not_sent(plain: httpx.Client, path: str, mask: bytes) -> None:
+    fields = (form_part("prompt", b"an apple"), form_part("image", input_png(), said='; filename="a.png"'))
+    answer = posted(plain, path, *fields, mask)
+    if path == EDITS:
+        assert first(answer).size == (96, 64)
+    else:
+        assert assert_openai_error(answer, 400)["param"] == "mask_image"
+
+
+WITHOUT_A_NAME = {
+    "bytes": form_part("image", input_png(), kind="image/png"),
+    "bytes without a type": form_part("image[]", input_png()),
+    "a name in RFC 5987's spelling": form_part("image", input_png(), said="; filename*=UTF-8''a.png"),
+    "base64": form_part("image", DATA_URL.partition(",")[2].encode()),
+    "a data URL": form_part("image", DATA_URL.encode(), kind="text/plain"),
+}
+
+
+@pytest.mark.parametrize("image", WITHOUT_A_NAME.values(), ids=WITHOUT_A_NAME)
+def test_a_part_without_a_file_name_is_a_picture_all_the_same(plain: httpx.Client, image: bytes) -> None:
+    fields = (form_part("prompt", b"an apple"), form_part("seed", b"5"))
+    assert first(posted(plain, EDITS, *fields, image)).tobytes() == first(post(plain, EDITS, seed="5")).tobytes()
+
+
+def test_base64_in_a_form_is_as_long_as_a_picture(plain: httpx.Client) -> None:
+    out = io.BytesIO()
+    Image.frombytes("RGB", (512, 512), random.Random(1).randbytes(512 * 512 * 3)).save(out, "PNG")
+    text = base64.b64encode(out.getvalue())
+    assert len(text) > 1_000_000
+    fields = (form_part("prompt", b"an apple"), form_part("size", b"64x64"))
+    assert first(posted(plain, EDITS, *fields, form_part("image", text))).size == (64, 64)
 
 
 @pytest.mark.parametrize("name", ["image", "image[]", "images", "images[]", "image[0]"])

@@ -35,7 +35,7 @@ PROMPT = "a red circle on a blue background"
         ({"output_format": "gif"}, "output_format"),
         ({"extra_body": {"num_inference_steps": 1000}}, "num_inference_steps"),
         ({"extra_body": {"cfg_scale": 31}}, "cfg_scale"),
-        ({"extra_body": {"seed": 2**32}}, "seed"),
+        ({"extra_body": {"seed": 2**64}}, "seed"),
         ({"extra_body": {"loras": ["none-such"]}}, "loras"),
         ({"stream": True, "partial_images": 4}, "partial_images"),
         ({"stream": True, "size": "huge"}, "size"),

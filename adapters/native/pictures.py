@@ -7,16 +7,16 @@ import base64
 import re
 import time
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapters.base import core_of, parse, png_of, query, share_of
+from adapters.forms import form_of, only_picture
 from adapters.native.answers import image_id, iso
 from adapters.native.jobs import own_job, service_of
 from adapters.native.request import UPLOAD, PictureQuery, UploadBody
 from adapters.native.shapes import Uploaded
-from gateway.errors import InvalidRequest, NotFound
+from gateway.errors import NotFound
 from gateway.images import base64_picture, checked_picture, encode
 from gateway.job import Job
 from gateway.provenance import carried
@@ -123,14 +123,7 @@ async def sent_picture(request: Request) -> bytes:
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         body = await parse(UploadBody, request)
         return await core_of(request).files.read(share_of(request), base64_picture, body.image, "image")
-    try:
-        form = await request.form(max_files=1, max_fields=8, max_part_size=64 * 1024)
-    except HTTPException as error:  # starlette's own words; ours, so that no 404 is made of it
-        raise InvalidRequest(str(error.detail)) from None
-    try:
-        file = form.get("image")
-        if file is None or isinstance(file, str):
-            raise InvalidRequest("Send the picture as a file named image.", param="image")
-        return await file.read()
-    finally:
-        await form.close()
+    async with form_of(
+        request, lambda name: name == "image", max_files=1, max_fields=8, field_bytes=64 * 1024
+    ) as parts:
+        return await only_picture(request, parts)

@@ -72,7 +72,10 @@ class GenerateBody(Said):
     steps: int | None = Field(None, validation_alias=AliasChoices("steps", "num_inference_steps"))
     guidance: float | None = Field(None, validation_alias=AliasChoices("guidance", "guidance_scale"))
     seed: int | None = None
-    """-1 and null are random; fixed at submit. Pictures after the first have the seeds that follow."""
+    """-1 and null are random; fixed at submit. Pictures after the first have the seeds that follow.
+
+    64 bits, with a sign or without; as text where a language's numbers have 53 bits, as JavaScript's have.
+    """
     num_images: int | None = None
     init_images: list[str] | None = Field(None, validation_alias=AliasChoices("init_images", "images"))
     """One picture that is drawn over."""

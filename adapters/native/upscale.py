@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pydantic import AliasChoices, ConfigDict, Field
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapters.base import core_of, parse, png_of, share_of, validated
+from adapters.forms import form_of, only_picture
 from adapters.native.jobs import IGNORED_MOST, own_names, service_of, shown
 from adapters.native.pictures import IMAGE_ID, own_picture
 from adapters.native.request import UPLOAD, Said, kept_upload, origin_at
@@ -115,17 +111,7 @@ def _decoded(text: str) -> bytes:
 
 
 async def _form(request: Request) -> tuple[UpscaleFields, bytes]:
-    try:
-        form = await request.form(max_files=1, max_fields=FORM_FIELDS, max_part_size=FIELD_BYTES)
-    except HTTPException as error:
-        raise InvalidRequest(str(error.detail)) from None
-    try:
-        file = form.get("image")
-        if not isinstance(file, UploadFile):
-            raise InvalidRequest("Send the picture as a file named image.", param="image")
-        said: Mapping[str, Any] = {
-            name: value for name, value in form.items() if isinstance(value, str) and value != "" and name != "image"
-        }
-        return validated(UpscaleFields, dict(said)), await file.read()
-    finally:
-        await form.close()
+    bounds = {"max_files": 1, "max_fields": FORM_FIELDS, "field_bytes": FIELD_BYTES}
+    async with form_of(request, lambda name: name == "image", **bounds) as parts:
+        said = {name: value for name, value in parts if isinstance(value, str) and value != ""}
+        return validated(UpscaleFields, dict(said)), await only_picture(request, parts)

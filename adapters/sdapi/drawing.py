@@ -15,18 +15,22 @@ from adapters.sdapi.control import controlled
 from adapters.sdapi.kept import Chosen, chosen, kept
 from adapters.sdapi.loras import hashes
 from adapters.sdapi.options import accepted, look_of
+from adapters.sdapi.own_scripts import with_own_scripts
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.reply import Told, to_body
-from adapters.sdapi.request import field_of, model_of, refuse, to_request
+from adapters.sdapi.request import dropped, field_of, model_of, refuse, to_request
 from adapters.sdapi.routing import body_of, origin_of, post
 from adapters.sdapi.said import completed
 from adapters.sdapi.start import inputs_of
 from adapters.sdapi.styles import styled, styles_of
+from adapters.sdapi.tags import without_hash
 from engine.protocol import Generate
 from gateway.core import Core
-from gateway.errors import InvalidRequest, ModelNotFound
+from gateway.errors import InvalidRequest, ModelNotFound, clip
 from gateway.job import State
 from gateway.request import Adjustment
+
+WEIGHTS = (".ckpt", ".safetensors", ".pt", ".pth", ".gguf")
 
 
 async def txt2img(request: Request) -> Response:
@@ -49,6 +53,8 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
         asked, left_out = await core.files.run(share, completed, sent, partial(_knows, core))
     styles = await asyncio.to_thread(styles_of, generation.styles_file) if asked.styles else ()
     asked, unknown = styled(asked, styles)
+    asked, of_scripts = with_own_scripts(asked)
+    asked, foreign = _without_foreign_model(core, asked)
     refuse(asked)
     choice = chosen(request)
     look = look_of(choice.options, asked.override_settings)
@@ -82,7 +88,7 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
         asked,
         job,
         job.plan,
-        (*left_out, *unknown, *translated.adjustments),
+        (*left_out, *unknown, *of_scripts, *foreign, *translated.adjustments),
         sent=sent,
         look=look,
         overlay=inputs.overlay,
@@ -98,10 +104,21 @@ async def _told(request: Request, told: Told) -> Response:
 
 
 def without_pictures(asked: Txt2Img | Img2Img) -> Txt2Img | Img2Img:
-    """Without the pictures that are stored by now and that the reply does not repeat."""
-    if isinstance(asked, Img2Img) and not asked.include_init_images:
-        return asked.model_copy(update={"init_images": [], "mask": None})
-    return asked
+    """Without the pictures that are stored by now, or never looked at, and that the reply does not repeat."""
+    update: dict[str, object] = {"firstpass_image": None}
+    if isinstance(asked, Img2Img):
+        update["latent_mask"] = None
+        if not asked.include_init_images:
+            update |= {"init_images": [], "mask": None}
+    return asked.model_copy(update=update)
+
+
+def _without_foreign_model(core: Core, asked: Txt2Img | Img2Img) -> tuple[Txt2Img | Img2Img, tuple[Adjustment, ...]]:
+    """Clients of A1111 send a checkpoint's file in `model`, which A1111 ignores; a name alone is meant for us."""
+    if asked.model is None or not asked.model.lower().endswith(WEIGHTS) or _knows(core, without_hash(asked.model)):
+        return asked, ()
+    told = dropped("model", clip(asked.model), None, "there is no such model here, and A1111 has no such field")
+    return asked.model_copy(update={"model": None}), (told,)
 
 
 def _knows(core: Core, name: str) -> bool:

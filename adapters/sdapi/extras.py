@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.base import attached, core_of, png_of, raise_for, share_of
 from adapters.sdapi.gif import is_gif
-from adapters.sdapi.lists import MODEL_UPSCALERS, NO_UPSCALER, UPSCALERS, upscaler_row
+from adapters.sdapi.lists import MODEL_UPSCALERS, NO_UPSCALER, STAND_IN, UPSCALERS, stands_in_for, upscaler_row
 from adapters.sdapi.payloads import ExtraBatch, Extras, ExtraSingle, Interrogate, PngInfo
 from adapters.sdapi.png_info import PNG_KEYWORD, answer, infotext_of
 from adapters.sdapi.refusals import NotImplementedHere, no_such_upscaler
@@ -113,9 +113,7 @@ def enlargement_of(asked: Extras) -> Enlargement:
     """Source: A1111 1.10.1 ExtrasBaseRequest. Raises: InvalidRequest, AsA1111 for an upscaler that is not there."""
     if asked.upscaler_2 in MODEL_UPSCALERS:
         raise InvalidRequest(f"{asked.upscaler_2} can be the first upscaler only.", param="upscaler_2")
-    for name in (asked.upscaler_1, asked.upscaler_2):
-        if name != NO_UPSCALER and name not in FILTERS and name not in MODEL_UPSCALERS:
-            raise no_such_upscaler(name)
+    first, second = _there(asked.upscaler_1), _there(asked.upscaler_2)
     if asked.resize_mode not in (0, 1):
         raise InvalidRequest("resize_mode must be 0 (by factor) or 1 (to size).", param="resize_mode")
     if asked.upscaling_resize <= 0:
@@ -127,8 +125,8 @@ def enlargement_of(asked: Extras) -> Enlargement:
         if not 0 <= getattr(asked, field) <= 1:
             raise InvalidRequest(f"{field} must be between 0 and 1.", param=field)
     return Enlargement(
-        first=asked.upscaler_1,
-        second=asked.upscaler_2,
+        first=first,
+        second=second,
         second_share=asked.extras_upscaler_2_visibility,
         factor=asked.upscaling_resize if asked.resize_mode == 0 else None,
         size_px=(asked.upscaling_resize_w, asked.upscaling_resize_h),
@@ -136,9 +134,23 @@ def enlargement_of(asked: Extras) -> Enlargement:
     )
 
 
+def _there(name: str) -> str:
+    """Raises: AsA1111."""
+    if name == NO_UPSCALER or name in FILTERS or name in MODEL_UPSCALERS:
+        return name
+    if stands_in_for(name):
+        return STAND_IN
+    raise no_such_upscaler(name)
+
+
 def not_done(asked: Extras) -> list[dict[str, Any]]:
-    """What was asked for and left out, as `info.adjustments` of a drawn picture tells it."""
-    return [
+    """What was asked for and done otherwise or left out, as `info.adjustments` of a drawn picture tells it."""
+    others = [
+        {"param": name, "asked": said, "used": STAND_IN, "reason": "that model is not here"}
+        for name in ("upscaler_1", "upscaler_2")
+        if stands_in_for(said := getattr(asked, name))
+    ]
+    return others + [
         {"param": name, "asked": getattr(asked, name), "used": 0, "reason": "there is no face restoration here"}
         for name in ("gfpgan_visibility", "codeformer_visibility")
         if getattr(asked, name) > 0

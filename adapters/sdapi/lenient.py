@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 NUMBER_CHARS = 40
-INT_BOUND = 2**63
+INT_MIN, INT_MAX = -(2**63), 2**64 - 1
 TRUE = frozenset({"true", "1", "1.0", "yes", "on", "t", "y"})
 FALSE = frozenset({"false", "0", "0.0", "no", "off", "f", "n"})
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
@@ -37,8 +37,8 @@ def to_int(value: object) -> int:
     try:
         number = int(value) if is_whole else int(to_float(value))  # type: ignore[call-overload]
     except PydanticCustomError:
-        number = INT_BOUND
-    if not -INT_BOUND <= number < INT_BOUND:
+        number = INT_MAX + 1
+    if not INT_MIN <= number <= INT_MAX:
         raise PydanticCustomError("type_error.integer", "value is not a valid integer")
     return number
 

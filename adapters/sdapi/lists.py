@@ -24,6 +24,36 @@ def upscaler_row(name: str) -> dict[str, Any]:
 
 UPSCALERS = tuple(upscaler_row(name) for name in (NO_UPSCALER, "Lanczos", "Nearest"))
 """Source: A1111 1.10.1 modules/upscaler.py."""
+_ALWAYS_THERE = frozenset(
+    {
+        "dat x2",
+        "dat x3",
+        "dat x4",
+        "esrgan 4x",
+        "ldsr",
+        "r-esrgan 2x+",
+        "r-esrgan 4x+",
+        "r-esrgan 4x+ anime6b",
+        "r-esrgan animevideo",
+        "r-esrgan general 4xv3",
+        "r-esrgan general wdn 4xv3",
+        "scunet",
+        "scunet gan",
+        "scunet psnr",
+        "swinir",
+        "swinir 4x",
+    }
+)
+"""Source: A1111 1.10.1 modules/{esrgan,realesrgan,dat}_model.py, extensions-builtin/{LDSR,ScuNET,SwinIR}/scripts."""
+
+
+def stands_in_for(name: str) -> bool:
+    """Whether it is an upscaler that every A1111 has and that is a model, or works on latents: Lanczos does it here."""
+    plain = name.lower().replace("_", " ")
+    return plain in _ALWAYS_THERE or plain.startswith("latent")
+
+
+STAND_IN = "Lanczos"
 MODEL_UPSCALERS = {"SeedVR2": "seedvr2", "SeedVR2 7B": "seedvr2-7b"}
 """Listed where their weights are on disk."""
 

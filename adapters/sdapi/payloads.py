@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from typing import Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from adapters.sdapi.lenient import Bool, Float, Floats, Ignored, Int, Names, Object, Seed, Str
+
+BORROWED = frozenset(
+    {
+        "distilled_cfg_scale",
+        "distilled_guidance",
+        "extra_images",
+        "guidance",
+        "image_strength",
+        "lora",
+        "lora_files",
+        "lora_scales",
+        "low_ram",
+        "mode",
+        "model",
+        "num_images",
+    }
+)
+"""Keys of other dialects, which A1111 ignores: a client that means something else by one is not refused for it."""
 
 
 class Payload(BaseModel):
@@ -27,6 +54,26 @@ class LoraItem(Payload):
 
 class Generation(Payload):
     """What txt2img and img2img share."""
+
+    _untaken: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def untaken(self) -> tuple[str, ...]:
+        """Borrowed keys that were sent in another shape than their dialect's: they count as not sent."""
+        return self._untaken
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _without_untaken(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            untaken = {str(found["loc"][0]) for found in error.errors() if found["loc"]} & BORROWED
+            if not untaken:
+                raise
+            made = handler({key: item for key, item in value.items() if key not in untaken})
+            made._untaken = tuple(sorted(untaken))
+            return made
 
     # Source: A1111 1.10.1 StableDiffusionProcessing: what to draw
     prompt: Str = ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from reprlib import repr as brief
 from typing import Literal
 
+from adapters.sdapi.lists import STAND_IN, stands_in_for
 from adapters.sdapi.options import CONSTANTS, accepted
 from adapters.sdapi.payloads import Generation, Img2Img, Txt2Img
 from adapters.sdapi.refusals import InitImageNotFound, no_such_upscaler
@@ -25,13 +26,17 @@ PREVIEWS = 2
 RESIZE_MODES = (0, 1, 2, 3)
 GUIDANCE_FIELDS = ("guidance", "distilled_cfg_scale", "distilled_guidance", "cfg_scale")
 """The first one given counts."""
-HR_UPSCALER, LATENT = "Latent", "Latent"
+HR_UPSCALER = "Latent"
 HR_UPSCALERS: Mapping[str, Literal["lanczos", "nearest"]] = {
     "None": "lanczos",
     "Lanczos": "lanczos",
     "Nearest": "nearest",
 }
-"""A1111 resizes with Lanczos where the upscaler is None. Latent ones, its default, become Lanczos, too."""
+"""A1111 resizes with Lanczos where the upscaler is None. Latent ones, its default, and models become Lanczos, too."""
+SCRIPTS = frozenset(
+    {"comments", "controlnet", "extra options", "hypertile", "refiner", "sampler", "seed", "soft inpainting"}
+)
+"""Always-on scripts that are known: A1111's own and ControlNet. Titles are found without regard to case."""
 SAME = ("", "none", "use same sampler", "use same scheduler", "use same checkpoint")
 
 _NOTHING = ("", "none")
@@ -116,9 +121,8 @@ def refuse(asked: Txt2Img | Img2Img) -> None:
     if asked.script_name:
         raise InvalidRequest(f"Script '{clip(asked.script_name)}' not found", param="script_name")
     for name in asked.alwayson_scripts:
-        if name.lower() == "controlnet":
-            continue
-        raise InvalidRequest(f"Script '{clip(name)}' not found", param="alwayson_scripts")
+        if name.lower() not in SCRIPTS:
+            raise InvalidRequest(f"Script '{clip(name)}' not found", param="alwayson_scripts")
     if (asked.refiner_checkpoint or "").lower() not in _NOTHING:
         raise InvalidRequest("There is no refiner here.", param="refiner_checkpoint")
     match asked:
@@ -142,7 +146,7 @@ def second_pass_of(asked: Txt2Img | Img2Img, limits: Limits) -> SecondPassReques
     if not isinstance(asked, Txt2Img) or not asked.enable_hr:
         return None
     upscaler = asked.hr_upscaler or HR_UPSCALER
-    if upscaler not in HR_UPSCALERS and not upscaler.startswith(LATENT):
+    if upscaler not in HR_UPSCALERS and not stands_in_for(upscaler):
         raise no_such_upscaler(upscaler)
     width, height = second_size(asked)
     return SecondPassRequest(
@@ -185,13 +189,12 @@ def model_of(asked: Generation) -> str | None:
 
 def count_of(asked: Generation) -> int:
     """How many pictures. Raises: InvalidRequest."""
-    for name in ("batch_size", "n_iter", "num_images"):
-        value = getattr(asked, name)
-        if value is not None and value < 1:
+    for name in ("batch_size", "n_iter"):
+        if getattr(asked, name) < 1:
             raise InvalidRequest(f"{name} must be at least 1.", param=name)
     starts = len(asked.init_images) if isinstance(asked, Img2Img) and asked.mode != "edit" else 1
     batch = starts if starts > 1 else asked.batch_size
-    return asked.num_images or batch * asked.n_iter
+    return asked.num_images if asked.num_images is not None and asked.num_images >= 1 else batch * asked.n_iter
 
 
 def denoise_of(asked: Txt2Img | Img2Img) -> float:
@@ -259,6 +262,10 @@ def _dropped(asked: Txt2Img | Img2Img, steps: int | None) -> Iterator[Adjustment
         yield dropped("sampler_name", clip(sampler), SAMPLER, "the only sampler there is")
     if (asked.scheduler or "").lower() not in ("", "automatic", SCHEDULER.lower()):
         yield dropped("scheduler", clip(asked.scheduler or ""), SCHEDULER, "the only schedule there is")
+    for name in asked.untaken:
+        yield dropped(name, None, None, "A1111 has no such field, and its shape is none that is known here")
+    if asked.num_images is not None and asked.num_images < 1:
+        yield dropped("num_images", asked.num_images, None, "there must be at least one picture")
     for name in ("restore_faces", "tiling"):
         if getattr(asked, name):
             yield dropped(name, "true", None, "there is no such thing here")
@@ -270,8 +277,11 @@ def _dropped(asked: Txt2Img | Img2Img, steps: int | None) -> Iterator[Adjustment
 
 
 def _dropped_of_hires(asked: Txt2Img) -> Iterator[Adjustment]:
-    if (asked.hr_upscaler or "").startswith(LATENT):
-        yield dropped("hr_upscaler", clip(asked.hr_upscaler or ""), "Lanczos", "pictures are enlarged, not latents")
+    upscaler = asked.hr_upscaler or ""
+    if upscaler not in HR_UPSCALERS and stands_in_for(upscaler):
+        is_latent = upscaler.lower().startswith("latent")
+        reason = "pictures are enlarged, not latents" if is_latent else "that model is not here"
+        yield dropped("hr_upscaler", clip(upscaler), STAND_IN, reason)
     if asked.hr_negative_prompt:
         yield dropped("hr_negative_prompt", clip(asked.hr_negative_prompt), None, "these models take none")
     for name, used in (("hr_checkpoint_name", None), ("hr_sampler_name", SAMPLER), ("hr_scheduler", SCHEDULER)):

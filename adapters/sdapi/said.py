@@ -61,7 +61,10 @@ def completed(asked: T, knows_model: Callable[[str], bool]) -> tuple[T, tuple[Ad
         if field not in type(asked).model_fields or field in asked.model_fields_set:
             continue
         try:
-            update[field] = getattr(validated(type(asked), {field: value}), field)
+            read = validated(type(asked), {field: value})
+            if read.untaken:
+                raise InvalidRequest("This is no value of that field.")
+            update[field] = getattr(read, field)
         except InvalidRequest as error:
             if field in PROMPTS:  # without it another picture would be drawn
                 raise InvalidRequest(error.message, param="infotext") from None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from adapters.base import body_of, core_of, share_of
+from adapters.forms import Part, form_of, picture_in
 from gateway.errors import InvalidRequest
 from gateway.images import base64_picture
 from gateway.strict_json import parse_async
@@ -26,6 +26,8 @@ PICTURES: dict[str, Role] = {
 }
 """Fields that hold pictures, `[]` behind them or not. Source: OpenAI, xinference_client, vLLM-Omni, SGLang."""
 
+SHAPES = ("image_url", "url", "b64_json")
+"""Keys of an object that is a picture."""
 MAX_FILES = 20
 MAX_FIELDS = 64
 FIELD_BYTES = 64 * 1024
@@ -79,31 +81,26 @@ async def _from_form(request: Request) -> Sent:
     charset = _CHARSET.search(request.headers["content-type"])
     if charset is not None and charset[1].lower() not in CHARSETS:
         raise InvalidRequest("A form must be UTF-8.")
-    try:
-        form = await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=FIELD_BYTES)
-    except HTTPException as error:  # starlette's own words; ours, so that no 404 is made of it
-        raise InvalidRequest(str(error.detail)) from None
-    try:
-        fields, files = await _read(form)
-    finally:
-        await form.close()
+    bounds = {"max_files": MAX_FILES, "max_fields": MAX_FIELDS, "field_bytes": FIELD_BYTES}
+    async with form_of(request, lambda name: _LISTED.sub("", name) in PICTURES, **bounds) as parts:
+        fields, files = await _read(request, parts)
     found = await _apart(request, fields)
     for picture in files:
         found.pictures.setdefault(PICTURES[picture.param], []).append(picture)
     return found
 
 
-async def _read(form: FormData) -> tuple[dict[str, Any], list[Picture]]:
+async def _read(request: Request, parts: Iterable[Part]) -> tuple[dict[str, Any], list[Picture]]:
     fields: dict[str, Any] = {}
     files = []
-    for sent_name, value in form.multi_items():
+    for sent_name, value in parts:
         name = _LISTED.sub("", _clean(sent_name))
         if isinstance(value, UploadFile):
             if len((value.filename or "").encode(errors="replace")) > FILE_NAME_BYTES:
                 raise InvalidRequest(f"A file name may have at most {FILE_NAME_BYTES} bytes.", param=name[:64])
             if name not in PICTURES:
                 raise InvalidRequest("This field takes no file.", param=name[:64])
-            files.append(Picture(await value.read(), name))
+            files.append(Picture(await picture_in(request, value, name), name))
         elif keyed := _KEYED.fullmatch(name):
             inner = fields.setdefault(keyed[1], {})
             if not isinstance(inner, dict):
@@ -148,18 +145,25 @@ def _split(body: dict[str, Any]) -> Sent:
     return found
 
 
-def _texts(value: object, param: str) -> Iterable[str]:
-    """One picture or several as base64 or data URLs. Source: `images:[{image_url|file_id}]` of OpenAI's JSON edits."""
-    for item in value if isinstance(value, list) else [value]:
-        text = item
+def _texts(value: object, param: str) -> Iterator[str]:
+    """One picture or several as base64 or data URLs. Raises: InvalidRequest for what is none, at any depth."""
+    if isinstance(value, list):
+        yield from (_text(item, param) for item in value)
+    elif value is not None and value != "":
+        yield _text(value, param)
+
+
+def _text(item: object, param: str) -> str:
+    """Source: `images: [{image_url | file_id}]` of OpenAI's JSON edits, where image_url may be an object with `url`;
+    `{b64_json}` and `{url}` as its answers have them."""
+    if isinstance(item, dict):
+        if item.get("file_id"):
+            raise InvalidRequest("This gateway keeps no files: send the picture as a data URL.", param=param)
+        named = [item[name] for name in SHAPES if item.get(name) is not None]
+        item = named[0] if len(named) == 1 else None
         if isinstance(item, dict):
-            if item.get("file_id"):
-                raise InvalidRequest("This gateway keeps no files: send the picture as a data URL.", param=param)
-            text = item.get("image_url")
-            if isinstance(text, dict):
-                text = text.get("url")
-        if text is None or text == "":
-            continue
-        if not isinstance(text, str):
-            raise InvalidRequest("A picture is a data URL, base64, or an object with image_url.", param=param)
-        yield text
+            item = item.get("url")
+    if not isinstance(item, str) or not item:
+        sentence = "A picture is a data URL, base64, or an object with one of image_url, url and b64_json."
+        raise InvalidRequest(sentence, param=param)
+    return item

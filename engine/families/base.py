@@ -12,6 +12,11 @@ from engine.backends.canvas import Frame
 from engine.protocol import Generate, Upscale
 
 
+def key_of(seed: int) -> int:
+    """What mlx.random.key takes of any seed: 64 bits without a sign."""
+    return seed % 2**64
+
+
 @dataclass(frozen=True, slots=True)
 class Sketch:
     """One picture to paint: number `image` of the plan. `frame` holds its size and the pictures it depends on, `loras`
@@ -25,7 +30,11 @@ class Sketch:
 
     @property
     def seed(self) -> int:
-        return self.plan.seeds[self.image]
+        return key_of(self.plan.seeds[self.image])
+
+    @property
+    def subseed(self) -> int:
+        return key_of(self.plan.subseeds[self.image])
 
 
 class Upscaler(Protocol):

@@ -20,7 +20,7 @@ from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
 from engine.backends.base import Model
-from engine.families.base import Painter, Sketch
+from engine.families.base import Painter, Sketch, key_of
 from engine.families.encoded import Encoded
 from engine.families.latents import shrunk, stretched
 from engine.families.noise import shifted, slerp
@@ -101,13 +101,13 @@ class Easel:
         size = {"height": config.height, "width": config.width, "batch_size": 1}
         noise, *grid = Flux2LatentCreator.prepare_packed_latents(seed=seed, **size)
         if plan.subseed_strength > 0:
-            other, *_ = Flux2LatentCreator.prepare_packed_latents(seed=plan.subseeds[self._sketch.image], **size)
+            other, *_ = Flux2LatentCreator.prepare_packed_latents(seed=self._sketch.subseed, **size)
             noise = slerp(noise, other, plan.subseed_strength)
         if frame.init is None:
             return noise, *grid
         self._clean = start = self._encode(frame.init)
         if self._repaint is not None and plan.mask_content != "original":
-            other, *_ = Flux2LatentCreator.prepare_packed_latents(seed=(seed + 1) % 2**32, **size)
+            other, *_ = Flux2LatentCreator.prepare_packed_latents(seed=key_of(seed + 1), **size)
             content = other if plan.mask_content == "noise" else mx.zeros_like(start)
             start = mx.where(self._repaint, content, start)
         sigma = config.scheduler.sigmas[config.init_time_step]

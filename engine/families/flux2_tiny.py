@@ -22,6 +22,7 @@ from mflux.models.flux2.variants.txt2img.flux2_klein import Flux2Klein
 from mlx import nn
 
 from engine.embedded.style import between, centred, numbers_of, worded
+from engine.families.base import key_of
 from engine.protocol import Generate
 
 NATIVE_PX = 128
@@ -141,9 +142,9 @@ def wording(plan: Generate, image: int) -> str:
     """
     if plan.references and plan.mask is None:
         return plan.prompt
-    numbers = numbers_of(plan.seeds[image])
+    numbers = numbers_of(key_of(plan.seeds[image]))
     if plan.subseed_strength > 0:
-        numbers = between(numbers, numbers_of(plan.subseeds[image]), plan.subseed_strength)
+        numbers = between(numbers, numbers_of(key_of(plan.subseeds[image])), plan.subseed_strength)
     return worded(plan.prompt, numbers if plan.mask is None else centred(numbers))
 
 

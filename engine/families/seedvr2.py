@@ -12,7 +12,7 @@ from mflux.models.seedvr2.variants.upscale.seedvr2 import SeedVR2
 from PIL.Image import Image
 
 from engine.backends.base import Model, PictureSkipped, Watcher
-from engine.families.base import Upscaler
+from engine.families.base import Upscaler, key_of
 from engine.families.painter import built
 from engine.protocol import Upscale
 
@@ -32,7 +32,7 @@ class SeedVR2Upscaler:
     def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Image:
         with self._watched(watcher):
             made = self._pipeline.generate_image(
-                seed=plan.seed, image_path=image, resolution=plan.short_px, softness=plan.softness
+                seed=key_of(plan.seed), image_path=image, resolution=plan.short_px, softness=plan.softness
             )
         return cast(Image, made.image)
 

@@ -11,7 +11,7 @@ from mflux.models.common.config.config import Config
 from mflux.models.common.latent_creator.latent_creator import LatentCreator
 from PIL.Image import Image
 
-from engine.families.base import Sketch
+from engine.families.base import Sketch, key_of
 from engine.families.latents import stretched
 from engine.families.noise import slerp
 from engine.families.sitting import Sitting
@@ -48,7 +48,7 @@ def beginning(
     plan, frame = sketch.plan, sketch.frame
     width, height = frame.drawn
     if plan.subseed_strength > 0:
-        other = layout.create_noise(plan.subseeds[sketch.image], height, width)
+        other = layout.create_noise(sketch.subseed, height, width)
         noise = slerp(noise, other, plan.subseed_strength).astype(noise.dtype)
     if frame.init is None:
         return noise
@@ -68,7 +68,7 @@ def beginning(
         untouched = layout.pack_latents(mx.zeros_like(touched), height, width)
         repaint = layout.pack_latents(touched, height, width) != untouched
         if plan.mask_content != "original":
-            another = layout.create_noise((sketch.seed + 1) % 2**32, height, width)
+            another = layout.create_noise(key_of(sketch.seed + 1), height, width)
             start = mx.where(repaint, another if plan.mask_content == "noise" else mx.zeros_like(start), start)
 
         def keep(latents: mx.array, sigma: float) -> mx.array:

@@ -32,6 +32,7 @@ from gateway.errors import (
     Unauthorized,
     UnsupportedMediaType,
     WrongKey,
+    clip,
 )
 from gateway.settings import Settings, is_loopback
 
@@ -68,6 +69,7 @@ class Rendered(Protocol):
 
 Render = Callable[[str, GatewayError], Rendered]
 
+ORIGINS_TOLD = 20
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -146,6 +148,8 @@ class Guard:
         self._hosts, self._origins = HostRule.of(settings), OriginRule.of(settings)
         self._keys = Keys.load(settings.access.keys_file)
         self._guesses = Guesses()
+        self._refused_origins: set[str] = set()
+        self._keep_alive = (b"keep-alive", b"timeout=%d" % settings.http.keep_alive_s)  # RFC 2068, 19.7.1.1
         self._tickets = tickets or Tickets()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -245,6 +249,7 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is not None:
             if not self._origins.allows(origin.decode("latin-1"), host):
+                self._tell_origin(origin.decode("latin-1"))
                 raise Forbidden("Requests from this origin are refused; see access.origins.", code="bad_origin")
             return
         if headers.get(b"sec-fetch-site") == b"cross-site" and not self._origins.every:
@@ -258,6 +263,13 @@ class Guard:
                 "X-Requested-With, or call it from a page of this server.",
                 code="cross_site",
             )
+
+    def _tell_origin(self, origin: str) -> None:
+        """Say once which setting would let it in. Of the web, whose pages choose their names, nothing is repeated."""
+        named = "a page of the web" if origin.startswith("http") else f"the origin {clip(origin)}"
+        if len(self._refused_origins) < ORIGINS_TOLD and named not in self._refused_origins:
+            self._refused_origins.add(named)
+            _log.warning("requests from %s are refused; access.origins would let it in", named)
 
     def _preflight(self, scope: Scope, headers: dict[bytes, bytes]) -> Headers | None:
         if scope["method"] != "OPTIONS" or b"access-control-request-method" not in headers or b"origin" not in headers:
@@ -326,7 +338,7 @@ class Guard:
 
     def _response_headers(self, scope: Scope, headers: dict[bytes, bytes]) -> Headers:
         """What every answer carries, refusals included."""
-        added = list(SECURITY_HEADERS)
+        added = [*SECURITY_HEADERS, self._keep_alive]
         if self._is_picture_path(scope["path"]):
             added[3] = (b"cross-origin-resource-policy", b"cross-origin")
         added.append((b"vary", b"Origin"))

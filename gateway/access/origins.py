@@ -17,7 +17,21 @@ from gateway.settings import Settings, is_loopback
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(rf"(https?)://({_HOST.pattern})")
 
-ALWAYS_GOOD = frozenset({"localhost", "host.docker.internal"})
+ALWAYS_GOOD = frozenset(
+    {
+        "localhost",
+        "host.docker.internal",
+        "gateway.docker.internal",
+        "host.containers.internal",
+        "host.lima.internal",
+        "host.orb.internal",
+        "host.rancher-desktop.internal",
+    }
+)
+"""What Docker, Podman, Lima, OrbStack and Rancher Desktop call the machine that their containers run on.
+
+The public DNS has no names under `internal` (ICANN, 2024), so that no page can rebind one.
+"""
 
 _ASKABLE = frozenset(
     [

@@ -265,11 +265,13 @@ class AccessSettings(Section):
     )
     allow_open: bool = Field(default=False, description="Listen beyond loopback without any key.")
     hosts: tuple[HostName, ...] = Field(
-        default=(), description="Names clients reach this server by, beside loopback and host.docker.internal."
+        default=(),
+        description="Names clients reach this server by, beside loopback and what containers call their host.",
     )
     origins: tuple[WebOrigin, ...] = Field(
         default=(),
-        description='Web origins that may call, beside loopback ones, such as https://ui.example; "*" lets all in.',
+        description="Web origins that may call, beside loopback ones, such as https://ui.example or app://name; "
+        '"null" is every page that was opened as a file, "*" lets all in.',
     )
 
 
@@ -287,7 +289,9 @@ class HttpSettings(Section):
     body_bytes_per_s: Annotated[int, Field(ge=0)] = Field(
         default=16 * 1024, description="Slowest body that is waited for."
     )
-    keep_alive_s: Annotated[int, Field(ge=1)] = Field(default=5, description="Seconds an idle connection is kept.")
+    keep_alive_s: Annotated[int, Field(ge=1)] = Field(
+        default=75, description="Seconds an idle connection is kept, as clients are told; it is closed a little later."
+    )
     max_connections: Count = Field(default=1024, description="Connections in all.")
     max_connections_per_ip: Count = Field(
         default=64, description="Connections of one address; loopback is not counted."

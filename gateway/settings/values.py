@@ -22,9 +22,11 @@ def _public_url(value: str) -> str:
 
 
 def _origin(value: str) -> str:
-    if value == "*" or re.fullmatch(r"https?://[^/?#@\s*]+", value):
+    """Source: the HTML standard's "serialization of an origin"; programs in a web view have schemes of their own."""
+    web, program = r"https?://[^/?#@\s*]+", r"(?!https?:)[a-z][a-z0-9+.-]*://[^/?#@\s*]*"
+    if value in ("*", "null") or re.fullmatch(f"{web}|{program}", value):
         return value.lower()
-    raise ValueError('must look like https://name:port, or be "*"')
+    raise ValueError('must look like https://name:port or app://name, or be "null" (pages opened as files) or "*"')
 
 
 def _host(value: str) -> str:

@@ -1,6 +1,7 @@
 // The one road to the gateway: /api/v1, with the key where there is one.
 
 import { dialog, h } from "./dom.js";
+import { exact } from "./numbers.js";
 
 export const BASE = "/api/v1";
 const KEPT = "key";
@@ -45,7 +46,7 @@ export async function call(method, path, body, options = {}) {
     if (key === used) await askKey(Boolean(used));
     if (key !== used) return call(method, path, body, options);
   }
-  const said = await answer.json().catch(() => null);
+  const said = await answer.text().then(exact).catch(() => null);
   if (!answer.ok) throw new Refused(answer.status, said);
   return said;
 }

@@ -1,5 +1,7 @@
 // All jobs as /api/v1/events tells of them. Runs in a worker that the tabs share, or in the one tab where there is none.
 
+import { exact } from "./numbers.js";
+
 const BASE = "/api/v1";
 const SILENCE_MS = 45_000; // three heartbeats
 const ENDS = { complete: "completed", error: "failed", cancelled: "cancelled" };
@@ -97,7 +99,7 @@ export class Live {
       else if (name === "data") data += value;
       else if (name === "id") id = value;
     }
-    if (data) this.hear(event, JSON.parse(data));
+    if (data) this.hear(event, exact(data));
     if (id !== null) this.last = id;
   }
 
@@ -150,7 +152,7 @@ export class Live {
     try {
       const answer = await fetch(`${BASE}/jobs/${id}?images=false`, { headers: this.headers() });
       if (!answer.ok) throw new Error(String(answer.status));
-      const job = await answer.json();
+      const job = exact(await answer.text());
       const now = this.jobs.get(id) ?? known;
       const ended = Object.values(ENDS).includes(job.status);
       this.jobs.set(id, ended ? { ...now, ...job } : { ...job, ...now });

@@ -4,6 +4,7 @@ import { get, modelPath, post } from "./api.js";
 import { control } from "./control.js";
 import { $, h, iconButton, toast } from "./dom.js";
 import { inputs } from "./inputs.js";
+import { wholeNumber } from "./numbers.js";
 
 const ASPECTS = [["1:1", 1, 1], ["4:3", 4, 3], ["3:2", 3, 2], ["16:9", 16, 9], ["3:4", 3, 4], ["2:3", 2, 3], ["9:16", 9, 16]];
 const KEPT = "make";
@@ -172,7 +173,7 @@ async function body(prompt) {
     steps: Number($("steps").value),
     ...(its.guidance ? { guidance: Number($("guidance").value) } : {}),
     ...(its.negative_prompt && $("negative").value.trim() ? { negative_prompt: $("negative").value.trim() } : {}),
-    ...($("seed").value === "" ? {} : { seed: Number($("seed").value) }),
+    ...($("seed").value === "" ? {} : { seed: wholeNumber($("seed").value) }),
     num_images: Number($("count").value) || 1,
     ...($("low-ram").checked ? { low_ram: true } : {}),
     ...(used.length ? { lora_files: used.map((one) => one.name), lora_scales: used.map((one) => one.scale) } : {}),

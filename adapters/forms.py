@@ -1,0 +1,76 @@
+"""Multipart forms as HTTP clients write them: fields of text, and files. Knows no field by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from adapters.base import core_of, share_of
+from gateway.errors import InvalidRequest
+from gateway.images import base64_picture
+
+Part = tuple[str, str | UploadFile]
+
+_TEXT = re.compile(rb"[\t\n\r -~]+")
+_HEAD_BYTES = 4096
+
+
+@asynccontextmanager
+async def form_of(
+    request: Request, is_picture: Callable[[str], bool], *, max_files: int, max_fields: int, field_bytes: int
+) -> AsyncIterator[list[Part]]:
+    """The parts of a form in order; its files last as long as the context.
+
+    A field that is a picture's is a file, whether it names one or not, and as long as the body may be.
+    What a browser sends for no file, no name and no byte, is left out. Raises: InvalidRequest.
+    """
+
+    class Parser(MultiPartParser):
+        def on_headers_finished(self) -> None:
+            said = self._current_part.content_disposition or b""
+            _, options = parse_options_header(said)
+            if b"filename" not in options and is_picture(options.get(b"name", b"").decode("utf-8", "replace")):
+                self._current_part.content_disposition = said + b'; filename=""'
+            super().on_headers_finished()
+
+    parser = Parser(
+        request.headers, request.stream(), max_files=max_files, max_fields=max_fields, max_part_size=field_bytes
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise InvalidRequest(error.message) from None
+    try:
+        yield [part for part in form.multi_items() if not _is_none(part[1])]
+    finally:
+        await form.close()
+
+
+def _is_none(value: str | UploadFile) -> bool:
+    return isinstance(value, UploadFile) and not value.filename and not value.size
+
+
+async def picture_in(request: Request, file: UploadFile, param: str) -> bytes:
+    """The bytes of a picture sent as a file; without a name of a file it may be base64 or a data URL.
+
+    Raises: InvalidRequest, RemoteImagesDisabled, TooManyFiles, Unavailable.
+    """
+    data = await file.read()
+    if file.filename or not _TEXT.fullmatch(data[:_HEAD_BYTES]):
+        return data
+    text = data.decode("latin-1")
+    return await core_of(request).files.read(share_of(request), base64_picture, text, param)
+
+
+async def only_picture(request: Request, parts: Iterable[Part], param: str = "image") -> bytes:
+    """The one picture of a form. Raises: InvalidRequest, and as `picture_in`."""
+    for name, value in parts:
+        if name == param and isinstance(value, UploadFile):
+            return await picture_in(request, value, param)
+    raise InvalidRequest(f"Send the picture as a file named {param}.", param=param)

@@ -1,0 +1,64 @@
+"""The always-on scripts that A1111 itself ships, as they stand in every payload that its page exports. Pure.
+
+Source: A1111 1.10.1 modules/processing_scripts/{sampler,seed,refiner,comments}.py and extensions-builtin/{hypertile,
+extra-options-section,soft-inpainting}/scripts: titles, which are found without regard to case, and the order of `args`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from reprlib import repr as brief
+from typing import Any, TypeVar
+
+from adapters.base import validated
+from adapters.sdapi.payloads import Generation
+from adapters.sdapi.request import dropped
+from gateway.errors import InvalidRequest, clip
+from gateway.request import Adjustment
+
+PARAM = "alwayson_scripts"
+SAMPLER = ("steps", "sampler_name", "scheduler")
+SEED = ("seed", "", "subseed", "subseed_strength", "seed_resize_from_w", "seed_resize_from_h")
+"""The second argument says whether those behind it count."""
+
+T = TypeVar("T", bound=Generation)
+
+
+def with_own_scripts(asked: T) -> tuple[T, tuple[Adjustment, ...]]:
+    """The request with what A1111's own scripts set in it, and what they ask for that is not done.
+
+    Comments, Extra options and Hypertile ask for no other picture.
+    Raises: InvalidRequest for an argument that is no value of its field.
+    """
+    update: dict[str, object] = {}
+    told: list[Adjustment] = []
+    for title, said in asked.alwayson_scripts.items():
+        name, args = title.lower(), said.get("args") if isinstance(said, Mapping) else None
+        if not isinstance(args, list) or not args:
+            continue
+        update.update(_validated(asked, name, dict(_fields(name, args))))
+        if name == "soft inpainting" and args[0] is True:
+            told.append(dropped(f"{PARAM}.{title}", clip(brief(args)), None, "masks have hard edges or a blur here"))
+    return (asked.model_copy(update=update) if update else asked), tuple(told)
+
+
+def _fields(name: str, args: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """The fields that a script sets. Those that are missing keep what the request says."""
+    match name:
+        case "sampler":
+            yield from zip(SAMPLER, args, strict=False)
+        case "seed":
+            counts = len(args) > 1 and args[1] is True
+            yield from ((field, value) for field, value in zip(SEED, args, strict=False) if field == "seed" or counts)
+        case "refiner" if args[0] is True:
+            yield from zip(("refiner_checkpoint", "refiner_switch_at"), args[1:], strict=False)
+
+
+def _validated(asked: Generation, name: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    for field, value in fields.items():
+        if not field or value is None:
+            continue
+        try:
+            yield field, getattr(validated(type(asked), {field: value}), field)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{name}: {error.message}", param=PARAM) from None

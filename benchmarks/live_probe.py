@@ -1,0 +1,69 @@
+"""python -m benchmarks.live_probe URL: ask /health/live all along; a line of input prints the slowest since the last.
+
+A process of its own: what a benchmark does with megabytes holds up no measurement.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+EVERY_S = 0.005
+
+
+class LiveProbe:
+    """/health/live asked every few milliseconds by another process. A context manager."""
+
+    def __init__(self, url: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.live_probe", url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def slowest_s(self) -> float:
+        """Since the last call."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(file=self._process.stdin, flush=True)
+        return float(self._process.stdout.readline())
+
+    def __enter__(self) -> Self:
+        self.slowest_s()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.communicate()
+
+
+def main() -> None:
+    slowest_s = [0.0]
+    asks, over = threading.Lock(), threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=sys.argv[1], timeout=60, verify=False) as client:
+            while not over.wait(EVERY_S):
+                with asks:
+                    began = time.perf_counter()
+                    client.get("/health/live").raise_for_status()
+                    slowest_s[0] = max(slowest_s[0], time.perf_counter() - began)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    for _ in sys.stdin:
+        with asks:
+            print(slowest_s[0], flush=True)
+            slowest_s[0] = 0.0
+    over.set()
+    thread.join()
+
+
+if __name__ == "__main__":
+    main()
