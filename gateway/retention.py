@@ -12,6 +12,7 @@ from gateway.store.base import JobStore
 
 log = logging.getLogger("gateway.retention")
 
+LOOK_EVERY_S = 86400.0
 UNUSED_INPUTS_S = 3600.0
 """How long an input is kept that no job names."""
 
@@ -23,13 +24,14 @@ class Retention:
         self._store = store
         self._pictures = pictures
         self._options = options
-        self._backup_due_s = 0.0
+        self._backup_due_s = self._look_due_s = 0.0
         self._duties: dict[str, Callable[[], Awaitable[None]]] = {
             "keeping the time": store.check,
             "forgetting old jobs": self._forget_jobs,
             "forgetting unused inputs": self._forget_inputs,
             "removing pictures over the quota": self._shrink_pictures,
             "copying the job database": self._back_up,
+            "looking at the records": self._look_over,
         }
 
     async def run(self) -> None:
@@ -45,6 +47,12 @@ class Retention:
                 await duty()
             except Exception:
                 log.exception("%s failed", name)
+
+    async def _look_over(self) -> None:
+        """The first time at once, then once a day."""
+        if self._store.steady() >= self._look_due_s:
+            await self._store.look_over()
+            self._look_due_s = self._store.steady() + LOOK_EVERY_S
 
     async def _forget_jobs(self) -> None:
         old = self._store.steady() - self._options.retention_s

@@ -158,6 +158,35 @@ def test_whatever_meets_the_damaged_record_first_all_others_go_on(tmp_path: Path
     run(story())
 
 
+def test_records_that_a_start_has_no_time_for_are_looked_at_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing that they say counts before."""
+    monkeypatch.setattr("gateway.store.checks.NEWEST", 3)
+    monkeypatch.setattr("gateway.store.damage.PAGE", 2)
+
+    async def story() -> None:
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            jobs = [await submit(store) for _ in range(12)]
+        alter(tmp_path, "another state", jobs[0].id)
+        alter(tmp_path, "a wrong type", jobs[1].id)
+        alter(tmp_path, "no row", jobs[4].id)
+        alter(tmp_path, "a gap", jobs[11].id)
+        with closing(sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)) as db:
+            db.execute("UPDATE events SET steady = 9e12 WHERE job_id = ?", (jobs[6].id,))
+        async with opened(lambda: SqliteStore(tmp_path)) as store:
+            assert store.steady() < 9e11
+            await store.look_over()
+            bad = {jobs[n].id for n in (0, 1, 4, 6, 11)}
+            assert {record.job_id for record in await store.damaged()} == bad
+            good = [job.id for job in jobs if job.id not in bad]
+            assert [job.id for job in store.order("engine")] == good
+            await store.look_over()
+            assert len(await store.damaged()) == 5
+
+    run(story())
+
+
 def test_small_things_that_are_kept_are_forgotten_where_they_are_damaged(tmp_path: Path) -> None:
     """A moment far ahead would end all history, and a huge number every page of events."""
 
@@ -184,6 +213,7 @@ def test_small_things_that_are_kept_are_forgotten_where_they_are_damaged(tmp_pat
             last = (await store.seen("me", None)).number
             await submit(store)
             assert len((await store.seen("me", last)).events) == 1
+            assert isinstance(store, SqliteStore)
             store._clock._elapsed = lambda: time.monotonic() + 2 * 3600.0
             await store.drop_unused_blobs(3600.0)
             assert await store.put_blob(b"mine too", "me", bounds=InputBounds.of(1000))
@@ -398,4 +428,4 @@ def test_one_duty_that_fails_keeps_no_other_from_being_done(tmp_path: Path, monk
 
     retention = Retention(Failing(), Failing(), ServiceOptions(backup_every_s=1.0))  # type: ignore[arg-type]
     run(retention.once())
-    assert done == ["check", "ended_before", "drop_unused_blobs", "damaged", "back_up"]
+    assert done == ["check", "ended_before", "drop_unused_blobs", "damaged", "back_up", "look_over"]

@@ -195,6 +195,10 @@ class JobStore(Protocol):
         """The records that were set aside, the oldest first."""
         ...
 
+    async def look_over(self) -> None:
+        """Look at every record, and set aside those that are damaged; others read and write between."""
+        ...
+
     def steady(self) -> float:
         """Seconds that pass while a gateway runs and never jump; once they were Unix time."""
         ...

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Collection
 from itertools import islice
 
 from gateway.store import blob_owners, checksum, damage, queries, rows
@@ -17,6 +16,9 @@ log = logging.getLogger("gateway.store")
 STEADY, CALENDAR, READ_BY = "steady", "calendar", "contents"
 """Kept under these names: steady time, what dates were when, and the shape of what the last gateway wrote."""
 
+NEWEST = 1000
+"""Records that are looked at by the start, some 0.1 s; where there are more, the others are a duty of retention's."""
+LAST = "ORDER BY number DESC LIMIT ?"
 NUMBERS = 2**53
 """More rows than there will ever be."""
 
@@ -31,13 +33,14 @@ def at_start(db: sqlite3.Connection, clock: StoreClock) -> list[DamagedRecord]:
     is_new = not was_read(db)
     _mend_kept(db, seals=is_new)
     blob_owners.mend(db)
-    found = damage.find(db, is_thorough=is_new)
+    many = db.execute("SELECT count(*) FROM (SELECT 1 FROM jobs LIMIT ?)", (NEWEST + 1,)).fetchone()[0] > NEWEST
+    found = damage.find_among(db, LAST, (NEWEST,)) if many and not is_new else damage.find(db, is_thorough=is_new)
     if found.foreign:
         raise StoreCorrupt(
             f"{len(found.foreign)} jobs in the database were written by another version of the gateway and cannot be "
             f"read by this one, {found.foreign[0]} among them. Start the version that wrote them."
         )
-    _take_up_time(db, clock, found)
+    _take_up_time(db, clock)
     if is_new:
         rows.keep(db, READ_BY, CONTENTS)
     return damage.set_aside(db, found, clock.date(), clock.steady())
@@ -48,9 +51,23 @@ def was_read(db: sqlite3.Connection) -> bool:
     return rows.kept(db, READ_BY) == CONTENTS
 
 
-def set_aside(db: sqlite3.Connection, clock: StoreClock, suspects: Collection[str]) -> list[DamagedRecord]:
-    """Move what is damaged out of the way; `suspects` could not be read. Raises: sqlite3.Error."""
-    return damage.set_aside(db, damage.find(db, suspects=suspects), clock.date(), clock.steady())
+def set_aside(db: sqlite3.Connection, clock: StoreClock, suspect: str | None) -> list[DamagedRecord]:
+    """Move what is damaged out of the way. `suspect` could not be read: where it is known, others are left to be met.
+
+    Raises: sqlite3.Error.
+    """
+    found = damage.Found()
+    if suspect is not None and checksum.are_texts((suspect,)):
+        found = damage.find_among(db, "WHERE id = ?", (suspect,), suspects=(suspect,))
+    if not found.rows:
+        found = damage.find(db, suspects=() if suspect is None else (suspect,))
+    return damage.set_aside(db, found, clock.date(), clock.steady())
+
+
+def set_page_aside(db: sqlite3.Connection, clock: StoreClock, after: int) -> list[DamagedRecord]:
+    """As `set_aside`, of the page of records after this number."""
+    _, found = damage.find_page(db, after)
+    return damage.set_aside(db, found, clock.date(), clock.steady())
 
 
 def keep_time(db: sqlite3.Connection, clock: StoreClock) -> None:
@@ -60,17 +77,22 @@ def keep_time(db: sqlite3.Connection, clock: StoreClock) -> None:
     rows.keep(db, STEADY, repr(clock.steady()))
 
 
-def _take_up_time(db: sqlite3.Connection, clock: StoreClock, found: damage.Found) -> None:
+def _take_up_time(db: sqlite3.Connection, clock: StoreClock) -> None:
     """From the newest moment that is on record and sound."""
-    each = "SELECT steady, jobs.number AS job FROM events JOIN jobs ON jobs.id = events.job_id"
-    events = db.execute(f"{each} WHERE typeof(steady) = 'real' ORDER BY events.number DESC")
-    moments = [float(event["steady"]) for event in islice((e for e in events if e["job"] not in found.rows), 1)]
+    each = "SELECT steady, jobs.* FROM events JOIN jobs ON jobs.id = events.job_id WHERE typeof(steady) = 'real'"
+    sound = (row["steady"] for row in db.execute(f"{each} ORDER BY events.number DESC") if _is_sound(db, row))
+    moments: list[float] = list(islice(sound, 1))
     for name, read in ((STEADY, lambda text: moments.append(float(text))), (CALENDAR, clock.read_text)):
         kept = rows.kept(db, name)
         if kept is not None:
             read(kept)
     if moments:
         clock.start(max(moments))
+
+
+def _is_sound(db: sqlite3.Connection, row: sqlite3.Row) -> bool:
+    """Also one of a time before checksums."""
+    return row["checksum"] is None or checksum.is_right(row, rows.stored_events(db, row["number"]))
 
 
 def _mend_kept(db: sqlite3.Connection, *, seals: bool) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 from gateway.store import checksum, queries, rows
 from gateway.store.base import DamagedRecord
 
+PAGE = 200
+"""Records looked at between two looks of the reader at what others want to know."""
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 TEXTS = ("id", "owner", "protocol", "lane", "model", "fingerprint", "note")
 ALTERED = "it is not as it was written"
@@ -33,6 +35,8 @@ class Found:
     unsealed: list[str] = field(default_factory=list)
     """Sound jobs of a time before checksums."""
     has_rowless: bool = False
+    is_whole: bool = True
+    """All records were looked at."""
 
 
 def find(db: sqlite3.Connection, *, suspects: Collection[str] = (), is_thorough: bool = False) -> Found:
@@ -58,6 +62,27 @@ def find(db: sqlite3.Connection, *, suspects: Collection[str] = (), is_thorough:
     return found
 
 
+def find_among(db: sqlite3.Connection, which: str, values: Sequence[Any], *, suspects: Collection[str] = ()) -> Found:
+    """As `find`, of some records only: `which` ends a query for rows of jobs."""
+    found = Found(is_whole=False)
+    for row in db.execute(f"SELECT * FROM jobs {which}", values).fetchall():
+        if not checksum.is_right(row, rows.stored_events(db, row["number"])):
+            found.rows[row["number"]] = ALTERED
+        elif row["id"] in suspects and not _is_readable(db, row):
+            found.rows[row["number"]] = UNREADABLE
+    return found
+
+
+def find_page(db: sqlite3.Connection, after: int) -> tuple[int | None, Found]:
+    """What is found among the next records by number, and the last number; None after the end, and what has no row."""
+    numbers = db.execute("SELECT number FROM jobs WHERE number > ? ORDER BY number LIMIT ?", (after, PAGE)).fetchall()
+    if not numbers:
+        lost = "SELECT 1 FROM events WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = events.job_id) LIMIT 1"
+        return None, Found(has_rowless=db.execute(lost).fetchone() is not None)
+    last = numbers[-1]["number"]
+    return last, find_among(db, "WHERE number > ? AND number <= ?", (after, last))
+
+
 def _is_readable(db: sqlite3.Connection, row: sqlite3.Row, *, and_repeats: bool = False) -> bool:
     """`and_repeats`: whether the columns repeat what the events say as well."""
     try:
@@ -73,7 +98,7 @@ def set_aside(db: sqlite3.Connection, found: Found, at: float, steady: float) ->
     for job_id in found.unsealed:
         rows.seal(db, job_id)
     records = [_move_row(db, number, reason, at, steady) for number, reason in found.rows.items()]
-    if found.has_rowless or found.rows:
+    if found.has_rowless or (found.rows and found.is_whole):
         records += _move_rowless(db, at, steady)
     return records
 

@@ -64,6 +64,8 @@ from gateway.store.schema import unusable
 
 log = logging.getLogger("gateway.store")
 
+PAUSE_S = 0.02
+"""Between two pages of a look at all records."""
 IDEMPOTENCY_S = 24 * 3600.0
 T = TypeVar("T")
 
@@ -102,7 +104,7 @@ class SqliteStore:
         try:
             _name(await self._database.write(lambda db: checks.at_start(db, self._clock)))
             recovered = await self._write(self._recover)
-            await self._database.read(self._fill_line)
+            await self._read(self._fill_line)
         except (StorageFault, *FAULTS) as error:
             cause = error.__cause__ if isinstance(error, StorageFault) else error
             if not isinstance(cause, FAULTS):
@@ -113,7 +115,8 @@ class SqliteStore:
 
     def _recover(self, db: sqlite3.Connection) -> list[Job]:
         found = db.execute(
-            "SELECT * FROM jobs WHERE state = 'running' OR (state = 'queued' AND attached = 1) ORDER BY number"
+            "SELECT * FROM jobs WHERE (state = 'running' OR (state = 'queued' AND attached = 1))"
+            " AND finished_at IS NULL ORDER BY number"
         ).fetchall()
         changed = []
         for row in found:
@@ -128,8 +131,12 @@ class SqliteStore:
 
     def _fill_line(self, db: sqlite3.Connection) -> None:
         self._line = Line(self._lookahead)
-        for row in db.execute(f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE state = 'queued'").fetchall():
-            self._line.put(rows.waiting(row))
+        waiting = f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE state = 'queued' AND finished_at IS NULL"
+        for row in db.execute(waiting).fetchall():
+            try:
+                self._line.put(rows.waiting(row))
+            except rows.UNREADABLE:
+                raise RecordDamaged(row["id"]) from None
         for lane in LANES:
             self._line.set_paused(lane, rows.kept(db, f"paused {lane}") is not None)
             if (turns := rows.kept(db, f"turns {lane}")) is not None:
@@ -353,6 +360,16 @@ class SqliteStore:
     async def damaged(self) -> list[DamagedRecord]:
         return await self._read(damage.listed)
 
+    async def look_over(self) -> None:
+        after: int | None = 0
+        while after is not None:
+            last, found = await self._database.read(partial(damage.find_page, after=after))
+            if found.rows or found.has_rowless:
+                move = partial(checks.set_page_aside, clock=self._clock, after=after)
+                self._lost(await self._database.write(move))
+            after = last
+            await asyncio.sleep(PAUSE_S)
+
     def steady(self) -> float:
         return self._clock.steady()
 
@@ -506,9 +523,7 @@ class SqliteStore:
 
     async def _set_aside(self, suspect: str | None) -> bool:
         """Move what is damaged out of the way; whether there was any. `suspect` could not be read, or is gone."""
-        suspects = () if suspect is None else (suspect,)
-        records = await self._database.write(lambda db: checks.set_aside(db, self._clock, suspects))
-        _name(records)
+        records = await self._database.write(lambda db: checks.set_aside(db, self._clock, suspect))
         gone = {record.job_id for record in records}
         if (
             suspect is not None
@@ -516,13 +531,19 @@ class SqliteStore:
             and await self._database.read(partial(rows.is_gone, job_id=suspect))
         ):
             gone.add(suspect)
-        for job_id in gone:
             for lane in LANES:
-                self._line.end(lane, job_id, self._clock.steady())
+                self._line.end(lane, suspect, self._clock.steady())
+        self._lost(records)
+        return bool(gone)
+
+    def _lost(self, records: Sequence[DamagedRecord]) -> None:
+        """These were set aside."""
+        _name(records)
         for record in records:
+            for lane in LANES:
+                self._line.end(lane, record.job_id, self._clock.steady())
             if self._lose is not None:
                 self._lose(record)
-        return bool(gone)
 
     def _written(self) -> None:
         news, after, self._news, self._after = self._news, self._after, [], []
