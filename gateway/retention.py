@@ -27,11 +27,11 @@ class Retention:
         self._backup_due_s = self._look_due_s = 0.0
         self._duties: dict[str, Callable[[], Awaitable[None]]] = {
             "keeping the time": store.check,
+            "looking at the records": self._look_over,
             "forgetting old jobs": self._forget_jobs,
             "forgetting unused inputs": self._forget_inputs,
             "removing pictures over the quota": self._shrink_pictures,
             "copying the job database": self._back_up,
-            "looking at the records": self._look_over,
         }
 
     async def run(self) -> None:
