@@ -16,7 +16,7 @@ from gateway.picture_header import is_short_work
 from gateway.turns import ANYBODY, Bounds, Share, Turns
 
 CHILDREN = 3
-DECODE_S = 30.0
+DECODE_S = 60.0
 """Beyond the seconds of processor that the child allows a picture: for one that is stopped, or a very busy machine."""
 OWN_DECODE_S = 120.0
 """The same for what the gateway kept: it was decoded before, so it is the machine that is slow."""

@@ -27,7 +27,8 @@ from gateway.turns import ANYBODY, Share
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_PICTURE_BYTES = 20 * 1024 * 1024
+MAX_PICTURE_BYTES = 50 * 1024 * 1024
+"""Source: OpenAI's `images/edits`, which takes files of less than 50 MB."""
 
 Format = Literal["png", "jpeg", "webp"]
 

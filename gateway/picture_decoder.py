@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import signal
 import struct
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 from gateway.child import framed, limit_memory, own_pipes, read_frame
@@ -24,10 +26,19 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 16_777_216
 MAX_EDGE_PX = 8192
+"""Of what is made of a picture. A larger one is made smaller as it is decoded."""
+SENT_MAX_PIXELS = 50_000_000
+"""Of a picture as sent: photos of phones have 12, 24 or 48 million."""
+SENT_MAX_JPEG_PIXELS = 130_000_000
+"""A JPEG is decoded at a half, a quarter or an eighth of its size, so that its pixels are never all there."""
+SENT_MAX_EDGE_PX = 65_535
 MAX_MEMORY_BYTES = 2 * 1024**3
-FORMATS = ("PNG", "JPEG", "WEBP")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+FIRST_FRAME = ("GIF", "TIFF", "AVIF", "HEIF", "MPO")
+"""Of these, what comes behind the first picture is left out."""
 FIXED_S = 3.0
 S_PER_MEGAPIXEL = 1.0
+MOST_S = 25.0
 """Seconds of processor that a picture may take. The slowest kind one measured took 4 for 16.8 million pixels."""
 
 _counts = False
@@ -68,7 +79,7 @@ def _stands(data: bytes) -> int:
     """How the picture stands, 1 to 8, by its header alone where that says all. Raises: Refused."""
     with _opened(data) as picture:
         _check_header(picture)
-        _allow(FIXED_S + S_PER_MEGAPIXEL * picture.width * picture.height / 1e6)
+        _allow(min(MOST_S, FIXED_S + S_PER_MEGAPIXEL * picture.width * picture.height / 1e6))
         if says_more_behind_its_pixels(data):
             picture.load()
         return _orientation(picture)
@@ -78,8 +89,9 @@ def _png_of(data: bytes, stands: int) -> bytes:
     """Raises: Refused."""
     with _opened(data) as picture:
         _check_header(picture)
+        _draft(picture)
         picture.load()
-        clean = _pixels(_upright(picture, stands))
+        clean = _upright(_reduced(_pixels(picture)), stands)
     out = io.BytesIO()
     clean.save(out, "PNG", compress_level=1)
     return out.getvalue()
@@ -90,7 +102,8 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     """Its header is read. Raises: Refused, also for what is found to be wrong with it while it is open."""
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    prepare()
+    Image.MAX_IMAGE_PIXELS = SENT_MAX_JPEG_PIXELS
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -98,30 +111,55 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 yield picture
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large() from None
+        raise Refused(f"The picture is larger than {SENT_MAX_JPEG_PIXELS} pixels.") from None
     except MemoryError:
         raise Refused("The picture needs too much memory to decode.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error):
-        raise Refused("The picture is damaged, cut off, or not a PNG, JPEG or WebP.") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, RuntimeError, struct.error):
+        raise Refused(
+            "The picture is damaged, cut off, or not a PNG, JPEG or WebP, nor a GIF, BMP, TIFF, AVIF or HEIC."
+        ) from None
 
 
 def _check_header(picture: Image.Image) -> None:
     """Sizes by the header alone, before a pixel is decoded: Pillow itself minds only twice its limit."""
     width, height = picture.size
-    if width > MAX_EDGE_PX or height > MAX_EDGE_PX or width * height > MAX_PIXELS:
-        raise _too_large()
+    most = SENT_MAX_JPEG_PIXELS if picture.format in ("JPEG", "MPO") else SENT_MAX_PIXELS
+    if max(width, height) > SENT_MAX_EDGE_PX or width * height > most:
+        raise Refused(
+            f"The picture has {width} x {height} pixels; at most {most} are taken, {SENT_MAX_EDGE_PX} on one side."
+        )
     # A JPEG of several frames (MPO) is one photo with a thumbnail or depth map behind it: phones write them.
     if picture.format in ("PNG", "WEBP") and getattr(picture, "n_frames", 1) != 1:
         raise Refused("The picture is animated; send a single frame.")
 
 
-def _too_large() -> Refused:
-    return Refused(f"The picture is larger than {MAX_PIXELS} pixels or {MAX_EDGE_PX} on one side.")
+def _excess(picture: Image.Image) -> float:
+    """How many times too long its sides are."""
+    return max(1.0, math.sqrt(picture.width * picture.height / MAX_PIXELS), max(picture.size) / MAX_EDGE_PX)
+
+
+def _draft(picture: Image.Image) -> None:
+    """Have a JPEG that is too large decoded at a part of its size."""
+    excess = _excess(picture)
+    if excess > 1 and picture.format in ("JPEG", "MPO"):
+        part = next((part for part in (2, 4, 8) if part >= excess), 8)
+        picture.draft(None, (picture.width // part, picture.height // part))
+
+
+def _reduced(picture: Image.Image) -> Image.Image:
+    """The picture, no larger than it may be."""
+    from PIL import Image
+
+    excess = _excess(picture)
+    if excess == 1:
+        return picture
+    size = tuple(max(1, min(MAX_EDGE_PX, int(px / excess))) for px in picture.size)
+    return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)  # type: ignore[arg-type]
 
 
 def _orientation(picture: Image.Image) -> int:
     """As EXIF or XMP say it stands. ImageOps.exif_transpose would read every entry of every directory there is."""
-    exif = picture.info.get("exif", b"")
+    exif = picture.info.get("exif") or b""
     if not exif and isinstance(raw := picture.info.get("Raw profile type exif"), str):
         with contextlib.suppress(ValueError):  # ImageMagick's; broken EXIF does not make the pixels wrong
             exif = bytes.fromhex("".join(raw.split("\n")[3:]))
@@ -173,13 +211,24 @@ def _pixels(picture: Image.Image) -> Image.Image:
     return picture
 
 
+@cache
+def prepare() -> None:
+    """Import what opens pictures, and nothing that is not taken."""
+    import pillow_heif
+    from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin, Image, TiffImagePlugin
+
+    Image.preinit()
+    pillow_heif.options.DECODE_THREADS = 1
+    pillow_heif.options.THUMBNAILS = False
+    pillow_heif.register_heif_opener()
+    assert {AvifImagePlugin, BmpImagePlugin, GifImagePlugin, TiffImagePlugin}
+
+
 def main() -> None:
     """Answer pictures until the parent closes the pipe."""
     global _counts
     requests, answers = own_pipes()
-    import PIL.Image  # before the limit, so that a refusal never comes from an import
-
-    PIL.Image.preinit()
+    prepare()  # before the limit, so that a refusal never comes from an import
     limit_memory(MAX_MEMORY_BYTES)
     signal.signal(signal.SIGPROF, _stop)
     _counts = True

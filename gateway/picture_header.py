@@ -13,7 +13,8 @@ from gateway.png_text import SIGNATURE
 MOST_SCANS = 100
 """Of a JPEG. libjpeg writes 10 for a progressive one, 18 for one of four colours; its own advice is to stop at 500."""
 MOST_SCANNED_PIXELS = 32 * 16_777_216
-"""Pixels x scans of a JPEG: each scan passes over all of them."""
+KIND_SCANS = 12
+"""Pixels x scans of a JPEG: each scan passes over all of them. A large photo that is progressive has so many."""
 MOST_CHUNKS = 50_000
 """Of a PNG or WebP, segments of a JPEG. Encoders write IDATs of 8 KiB: 2,600 in 20 MiB."""
 SHORT_PIXELS = 1024 * 1024
@@ -61,7 +62,7 @@ def _check_jpeg(data: bytes) -> None:
             pixels = max(pixels, width * height)
         if marker == _SOS:
             scans += 1
-            if scans > MOST_SCANS or scans * pixels > MOST_SCANNED_PIXELS:
+            if scans > MOST_SCANS or (scans > KIND_SCANS and scans * pixels > MOST_SCANNED_PIXELS):
                 raise TooMuchWork("The picture has too many scans; save it again as a plain JPEG.")
         at += max(2, int.from_bytes(data[at : at + 2]))
 

@@ -120,13 +120,13 @@ def test_paths_are_never_opened(path: str) -> None:
         normalised(data)
 
 
-def test_more_than_20_mib_is_refused_and_20_mib_are_read_quickly() -> None:
+def test_more_than_the_limit_is_refused_and_as_much_as_it_is_read_quickly() -> None:
     """S-30."""
     most = images.MAX_PICTURE_BYTES
     text = base64.b64encode(bytes(most)).decode()
     began = time.perf_counter()
     assert base64_picture(text) == bytes(most)
-    assert time.perf_counter() - began < 1.0
+    assert time.perf_counter() - began < 3.0
     for more in (most + 1, 2 * most):
         with pytest.raises(InvalidRequest):
             base64_picture(base64.b64encode(bytes(more)).decode())
@@ -135,14 +135,14 @@ def test_more_than_20_mib_is_refused_and_20_mib_are_read_quickly() -> None:
 # ---- what the child does (S-31), called directly -------------------------------------------------
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
-def test_the_three_formats_become_png(format: str) -> None:
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
+def test_what_is_taken_becomes_png(format: str) -> None:
     """S-31."""
     picture = opened(normalised(a_picture(format)))
     assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (8, 6))
 
 
-@pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF", "PPM", "ICO", "PDF"])
+@pytest.mark.parametrize("format", ["PPM", "ICO", "PDF", "TGA", "PCX", "EPS"])
 def test_any_other_format_is_refused_whatever_it_calls_itself(format: str) -> None:
     """S-31: formats are seen from the bytes."""
     with pytest.raises(Refused):
@@ -221,14 +221,32 @@ def test_a_picture_cut_off_anywhere_is_refused(format: str) -> None:
             normalised(whole[:part])
 
 
+def bmp_of(width: int, height: int) -> bytes:
+    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, *[0] * 6)
+
+
+def gif_of(width: int, height: int) -> bytes:
+    frame = b"," + struct.pack("<HHHHB", 0, 0, width, height, 0)
+    return b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6) + frame + b"\x02\x02\x44\x01\x00;"
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    """A small JPEG that says it is that large."""
+    small = a_picture("JPEG")
+    at = small.index(b"\xff\xc0") + 5
+    return small[:at] + struct.pack(">HH", height, width) + small[at + 4 :]
+
+
 BOMBS = {
     "13 000 x 13 000, one bit": lambda: one_bit(13_000),
     "60 000 x 60 000, header only": lambda: png_of(60_000, 60_000),
     "0 x 0": lambda: png_of(0, 0),
-    "8 193 x 1": lambda: a_picture(size=(8193, 1)),
-    "4 097 x 4 096": lambda: png_of(4097, 4096, (b"IDAT", zlib.compress(b""))),
-    "WebP 5 000 x 4 000": lambda: a_picture("WEBP", (5000, 4000), quality=1, method=0),
-    "JPEG 5 000 x 4 000": lambda: a_picture("JPEG", (5000, 4000), quality=1),
+    "70 000 x 1": lambda: png_of(70_000, 1, (b"IDAT", zlib.compress(b""))),
+    "7 072 x 7 072": lambda: png_of(7072, 7072, (b"IDAT", zlib.compress(b""))),
+    "WebP 8 000 x 7 000": lambda: a_picture("WEBP", (8000, 7000), quality=1, method=0),
+    "BMP 60 000 x 60 000": lambda: bmp_of(60_000, 60_000),
+    "GIF 60 000 x 60 000": lambda: gif_of(60_000, 60_000),
+    "JPEG 65 000 x 65 000": lambda: jpeg_of(65_000, 65_000),
     "text of 80 MB": lambda: png_of(
         8, 8, (b"zTXt", b"a\0\0" + zlib.compress(bytes(80_000_000))), (b"IDAT", zlib.compress(bytes(16)))
     ),
@@ -255,7 +273,7 @@ def test_the_child_answers_many_pictures_and_refusals_alike_without_pillow_in_th
         decoder = PictureDecoder()
         refusals, children = [], set()
         try:
-            for bad in (b"no picture", a_picture("GIF"), one_bit(13_000), png_of(60_000, 60_000)):
+            for bad in (b"no picture", a_picture("TGA"), one_bit(13_000), png_of(60_000, 60_000)):
                 with pytest.raises(InvalidRequest) as refused:
                     await checked_picture(bad, decoder, "mask")
                 refusals.append(refused.value.param or "")

@@ -170,7 +170,7 @@ def test_many_at_once_are_read_one_after_the_other(served: Live) -> None:
         (b"", "empty"),
         (b"not a picture", "damaged"),
         (encoded(written("x"))[:200], "damaged"),
-        (encoded(written("x"), "GIF"), "PNG, JPEG or WebP"),
+        (encoded(written("x"), "PPM"), "PNG, JPEG or WebP"),
         (b"%PDF-1.7\nnot a PDF", "damaged"),
         (pdf(written("x"))[:300], "damaged"),
         (encrypted_pdf(), "encrypted"),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import struct
+import subprocess
 import zlib
+from pathlib import Path
 
 import piexif
 import piexif.helper
@@ -12,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
+from sd_parsers import ParserManager
 
 from gateway.images import Format, encode
 from gateway.picture_text import MAX_TEXT_BYTES, USER_COMMENT, texts
@@ -49,6 +54,41 @@ def test_other_readers_find_the_user_comment(kind: Format) -> None:
     assert piexif.helper.UserComment.load(piexif.load(file)["Exif"][piexif.ExifIFD.UserComment]) == TEXT
     block = file[file.index(b"MM\0*") :]
     assert struct.unpack_from(">HH", block, block.index(b"\x92\x86")) == (0x9286, 7)
+
+
+INFOTEXT = (
+    "a cat, <lora:night:0.8>, 猫\nNegative prompt: dog, (worst:1.2)\n"
+    "Steps: 4, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Seed: 6687000000000000007, Size: 64x64, "
+    "Model: flux2-tiny"
+)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_sd_parsers_reads_how_a_picture_was_drawn(kind: Format) -> None:
+    found = ParserManager().parse(io.BytesIO(encode(saved(), format=kind, text=INFOTEXT)))
+    assert found is not None
+    assert found.generator.value == "AUTOMATIC1111"
+    assert [str(prompt) for prompt in found.prompts] == ["a cat, <lora:night:0.8>, 猫"]
+    assert [str(prompt) for prompt in found.negative_prompts] == ["dog, (worst:1.2)"]
+    (sampler,) = found.samplers
+    assert (sampler.name, sampler.parameters["seed"], sampler.parameters["steps"]) == (
+        "Euler",
+        "6687000000000000007",
+        "4",
+    )
+    assert sampler.model is not None
+    assert sampler.model.name == "flux2-tiny"
+
+
+@pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
+@pytest.mark.parametrize(("kind", "tag"), [("png", "Parameters"), ("jpeg", "UserComment"), ("webp", "UserComment")])
+def test_exiftool_reads_the_text_and_warns_of_nothing(tmp_path: Path, kind: Format, tag: str) -> None:
+    file = tmp_path / f"picture.{kind}"
+    file.write_bytes(encode(saved(), format=kind, text=INFOTEXT))
+    asked = subprocess.run(["exiftool", "-json", "-warning", "-error", f"-{tag}", file], capture_output=True)
+    (said,) = json.loads(asked.stdout)
+    assert said[tag] == INFOTEXT
+    assert not {"Warning", "Error"} & said.keys(), said
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp"])

@@ -373,8 +373,8 @@ def test_a_mask_that_changes_nothing_is_refused(plain: httpx.Client) -> None:
 
 
 def test_a_picture_of_too_many_bytes_is_refused(plain: httpx.Client) -> None:
-    assert_openai_error(post(plain, EDITS, {"image": ("x", b"\x89PNG" + bytes(21 * 2**20))}), 400)
-    assert_openai_error(post(plain, EDITS, {"image": ("x", bytes(33 * 2**20))}), 413)
+    assert_openai_error(post(plain, EDITS, {"image": ("x", b"\x89PNG" + bytes(51 * 2**20))}), 400)
+    assert_openai_error(post(plain, EDITS, {"image": ("x", bytes(129 * 2**20))}), 413)
 
 
 def test_a_bomb_is_refused_by_its_header(plain: httpx.Client) -> None:

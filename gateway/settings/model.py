@@ -277,7 +277,7 @@ class AccessSettings(Section):
 
 class HttpSettings(Section):
     default_body_bytes: Bytes = Field(default=256 * 1024, description="Largest body on routes without pictures.")
-    image_body_bytes: Bytes = Field(default=32 * MIB, description="Largest body on routes that take pictures.")
+    image_body_bytes: Bytes = Field(default=128 * MIB, description="Largest body on routes that take pictures.")
     body_memory_mb: Count | None = Field(
         default=None,
         description="Megabytes that bodies over 256 KiB may hold together, one client half of it; "
