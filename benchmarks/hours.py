@@ -21,8 +21,7 @@ from typing import Any
 import httpx
 import psutil
 
-from engine.protocol import ImageDone, Queued, Started, Succeeded
-from gateway.job import Job
+from engine.protocol import ImageDone, Started, Succeeded
 from gateway.store import rows
 from gateway.store.sqlite import SqliteStore
 from tests.live import Live
@@ -162,11 +161,11 @@ async def _fill(folder: Path, jobs: int) -> None:
                 protocol=("native", "sdapi", "openai", "mflux-server")[n % 4],
                 plan=a_plan(prompt=f"a red circle, number {n}", seeds=(n,)),
             )
-            job = Job.of(new, rows.insert(db, new))
+            job = rows.insert(db, new, first + n, first + n)
             name = f"{new.id}.1.0.png"
             done = ImageDone(image=0, seed=n, file=name, width_px=64, height_px=64, drawn_px=(64, 64), seconds=1.0)
-            for fact in (Queued(), Started(attempt=1), done, Succeeded()):
-                job = rows.append(db, job, fact, first + n)
+            for fact in (Started(attempt=1), done, Succeeded()):
+                job = rows.append(db, job, fact, first + n, first + n)
 
     def copied(db: sqlite3.Connection) -> None:
         columns = [row[1] for row in db.execute("PRAGMA table_info(jobs)") if row[1] not in ("number", "id")]
@@ -174,12 +173,15 @@ async def _fill(folder: Path, jobs: int) -> None:
         another = "printf('%08x', {copy}) || substr({id}, 9)"
         jobs_of = f"INSERT INTO jobs (id, {names}) SELECT {another}, {names} FROM jobs WHERE number <= {TEMPLATE}"
         events_of = (
-            f"INSERT INTO events (job_id, seq, at, fact) SELECT {another}, seq, at, fact FROM events"
+            f"INSERT INTO events (job_id, seq, at, fact, steady) SELECT {another}, seq, at, fact, steady FROM events"
             f" WHERE number <= {4 * TEMPLATE}"
         )
         for copy in range(1, jobs // TEMPLATE):
             db.execute(jobs_of.format(copy=copy, id="id"))
             db.execute(events_of.format(copy=copy, id="job_id"))
+        db.execute("UPDATE jobs SET checksum = NULL")
+        for row in db.execute("SELECT id FROM jobs").fetchall():
+            rows.seal(db, row["id"])
 
     await store._database.write(some)
     await store._database.write(copied)

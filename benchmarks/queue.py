@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -22,7 +23,7 @@ from gateway.job import Priority
 from gateway.store.base import Bounds, WorkerInfo
 from gateway.store.sqlite import SqliteStore
 from tests.live import Live
-from tests.support import a_job
+from tests.support import a_job, a_plan
 
 OWNERS = 100
 STREAMS = 5
@@ -37,7 +38,7 @@ async def timed(work: Callable[[], Awaitable[object]], times: int) -> str:
         began = time.perf_counter()
         await work()
         took.append((time.perf_counter() - began) * 1000)
-    return f"p50 {statistics.median(took):.1f} ms, p99 {statistics.quantiles(took, n=100)[98]:.1f} ms"
+    return f"p50 {statistics.median(took):.2f} ms, p99 {statistics.quantiles(took, n=100)[98]:.1f} ms"
 
 
 WATCHED = (
@@ -162,6 +163,11 @@ async def measure(waiting: int, times: int) -> None:
         print("claim, then position:", await timed(claim_then_position, times))
         print("a page of 100:", await timed(lambda: store.waiting(limit=100), times))
         print("submit:", await timed(lambda: store.submit(a_job(), BOUNDS), times))
+        store._database._write_db.execute("PRAGMA synchronous=OFF")
+        for name, prompt in (("a short prompt", "a red circle"), ("a prompt of 52 KB", "a red circle " * 4000)):
+            long = partial(a_job, plan=a_plan(prompt=prompt))
+            took = await timed(lambda long=long: store.submit(long(), BOUNDS), times)  # type: ignore[misc]
+            print(f"submit of {name}, not waiting for the disk:", took)
         await store.close()
 
 

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from benchmarks.hours import history, hours
+from tests.damage_support import strain
 from tests.live import Live
 from tests.sdapi_mutations import Sent, changed, outcome, send
 from tests.sdapi_support import SMALL
@@ -132,7 +133,17 @@ def kills(folder: Path, count: int, number: int) -> None:
     say("jobs acknowledged, each drawn once", kill_the_gateway(folder, count, number))
 
 
+def damage(folder: Path, count: int, number: int) -> None:
+    """Bytes flipped, pages zeroed, files and journals cut, rows altered: each ends in a start or a refusal."""
+    began = time.perf_counter()
+    for how, many in sorted(strain(folder, count, number).items()):
+        say(how, many)
+    say("rounds", count)
+    say("seconds", round(time.perf_counter() - began))
+
+
 SOAKS = {
+    "damage": Soak(damage, 1000, "R-06: a damaged job database starts without its damaged records, or names its copy"),
     "jobs": Soak(jobs, 10_000, "R-20: small jobs one after the other: memory and open files stay as they are"),
     "kills": Soak(kills, 200, "R-02: kill -9 of the gateway: no acknowledged job is lost, none drawn twice"),
     "store": Soak(store, 100_000, "R-12: submits, claims, ends, cancels, moves, pauses and restarts in any order"),

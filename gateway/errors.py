@@ -21,6 +21,7 @@ GatewayError
 ├── JobNotWaiting 409           only a waiting job has a place
 ├── JobNotEnded 409             only an ended job can be tried again
 ├── ModelKept 409               a model that is in use, or that we did not download, is not removed
+├── JobDamaged 410              its record cannot be read; `owner` where that is known
 ├── BodyTooLarge 413
 ├── UnsupportedMediaType 415
 ├── OwnerQueueFull 429
@@ -157,6 +158,12 @@ class JobNotEnded(GatewayError):
 
 class ModelKept(GatewayError):
     code, status, message = "model_kept", 409, "The model is in use."
+
+
+class JobDamaged(GatewayError):
+    code, status = "job_damaged", 410
+    message = "The record of this job is damaged and was set aside; its pictures are kept on the disk."
+    owner: str | None = None
 
 
 class BodyTooLarge(GatewayError):

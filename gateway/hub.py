@@ -174,7 +174,7 @@ class Hub:
         self._owners[job.id] = job.owner
         self._send(job.id, event)
         if job.state is not None and job.state.terminal:
-            del self._owners[job.id]
+            self._owners.pop(job.id, None)
 
     def publish_place(self, event: PlaceEvent) -> None:
         self._send(event.job_id, event)
@@ -199,6 +199,13 @@ class Hub:
         """The job no longer runs; its progress is forgotten."""
         self._newest.pop(job_id, None)
         self._newest_event.pop(job_id, None)
+
+    def drop(self, job_id: str) -> None:
+        """End every subscription of a job: nothing more can be told of it."""
+        self.end(job_id)
+        self._owners.pop(job_id, None)
+        for subscription in self._subscriptions.get(("job", job_id), ()):
+            subscription.close()
 
     def close(self) -> None:
         """End every subscription: the gateway stops."""

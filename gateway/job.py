@@ -95,7 +95,10 @@ class IllegalTransition(Exception):
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """A state fact as stored: `seq` counts from 1 without gaps within its job, `at` is Unix time in seconds."""
+    """A state fact as stored: `seq` counts from 1 without gaps within its job, `at` is Unix time in seconds.
+
+    Neither `at` nor `steady`, the store's seconds (gateway/store/clock.py), is before that of the event before.
+    """
 
     job_id: str
     seq: int
@@ -103,6 +106,7 @@ class JobEvent:
     fact: StateFacts
     number: int = 0
     """Order of storing over all jobs; 0 until it is stored."""
+    steady: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,9 @@ class Job:
     created_at: float = 0.0
     started_at: float | None = None
     finished_at: float | None = None
+    created_steady: float = field(default=0.0, compare=False)
+    started_steady: float | None = field(default=None, compare=False)
+    finished_steady: float | None = field(default=None, compare=False)
     events: tuple[JobEvent, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
@@ -182,31 +189,32 @@ class Job:
 
     @property
     def seconds(self) -> float | None:
-        """From the last start to the end."""
-        if self.started_at is None or self.finished_at is None:
+        """From the last start to the end, by the clock that never jumps."""
+        if self.started_steady is None or self.finished_steady is None:
             return None
-        return max(0.0, self.finished_at - self.started_at)
+        return max(0.0, self.finished_steady - self.started_steady)
 
     def may(self, fact: StateFacts) -> bool:
         return (self.state, type(fact)) in TRANSITIONS
 
-    def apply(self, fact: StateFacts, at: float) -> Job:
-        """The job after `fact`, which happened at Unix time `at`.
+    def apply(self, fact: StateFacts, at: float, steady: float | None = None) -> Job:
+        """The job after `fact`, which happened at Unix time `at`, and at `steady` where that is not the same.
 
         Raises: IllegalTransition.
         """
         state = TRANSITIONS.get((self.state, type(fact)))
         if state is None:
             raise IllegalTransition(f"{type(fact).__name__} cannot happen to a job that is {self.state}")
-        event = JobEvent(self.id, self.seq + 1, at, fact)
+        steady = at if steady is None else steady
+        event = JobEvent(self.id, self.seq + 1, at, fact, steady=steady)
         after = replace(self, state=state, seq=event.seq, events=(*self.events, event))
         match fact:
             case Queued():
-                return replace(after, created_at=at)
+                return replace(after, created_at=at, created_steady=steady)
             case Started(attempt=attempt):
                 if attempt <= self.attempt:
                     raise IllegalTransition("attempt only grows")
-                return replace(after, attempt=attempt, started_at=at)
+                return replace(after, attempt=attempt, started_at=at, started_steady=steady)
             case ImageDone(image=image):
                 if image != self.first_undrawn:
                     raise IllegalTransition(f"picture {image} is not the next one")
@@ -220,9 +228,9 @@ class Job:
             case Requeued(reason=why):
                 return replace(after, crashes=self.crashes + (why in ("engine_crash", "engine_timeout")))
             case Failed():
-                return replace(after, failure=fact, finished_at=at)
+                return replace(after, failure=fact, finished_at=at, finished_steady=steady)
             case Succeeded() | Cancelled():
-                return replace(after, finished_at=at)
+                return replace(after, finished_at=at, finished_steady=steady)
 
 
 @dataclass(frozen=True, slots=True)

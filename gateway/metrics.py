@@ -75,7 +75,7 @@ class Metrics:
             case ImageDone():
                 self._images.labels(protocol).inc()
             case Started(attempt=1):
-                self._waits.labels(protocol).observe(max(0.0, event.at - job.created_at))
+                self._waits.labels(protocol).observe(max(0.0, event.steady - job.created_steady))
             case Failed(code=code):
                 self._failures.labels(code).inc()
             case _:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +74,7 @@ class Pictures:
             png = encode(spooled, format="png")
         data = signed(png, drawing) if self._signs and drawing is not None else png
         write_atomic(self.folder, name, data, PLACE)
+        os.utime(self.folder / name, (time.time(),) * 2)  # a network disk goes by a clock of its own
         if self._shares:
             (self.folder / name).chmod(FILE | self.folder.stat().st_mode & READS)
         spooled.unlink(missing_ok=True)
@@ -151,13 +153,24 @@ class Pictures:
         for half in self.folder.glob(f".{job_id}.*.tmp"):
             half.unlink(missing_ok=True)
 
-    def shrink(self, quota_bytes: int) -> None:
-        """Remove the oldest pictures until the rest fits into the quota."""
+    def shrink(
+        self,
+        quota_bytes: int,
+        *,
+        spare: Collection[str] = (),
+        age_s: Callable[[float], float] = lambda date: time.time() - date,
+    ) -> None:
+        """Remove the oldest pictures until the rest fits into the quota; those of the jobs `spare` stay.
+
+        `age_s` says how long ago a file's date was.
+        """
         ours = [(file, file.stat()) for file in self.folder.iterdir() if NAME.fullmatch(file.name)]
         total = sum(stat.st_size for _, stat in ours)
-        for file, stat in sorted(ours, key=lambda pair: pair[1].st_mtime):
+        for file, stat in sorted(ours, key=lambda pair: (-age_s(pair[1].st_mtime), pair[1].st_mtime)):
             if total <= quota_bytes:
                 return
+            if file.name.partition(".")[0] in spare:
+                continue
             file.unlink(missing_ok=True)
             total -= stat.st_size
 

@@ -87,6 +87,11 @@ class Places:
         foretold = lane != "network" and not {model, job.id} & self._forecaster.coming().keys()
         return foretold and not is_paused and not self.is_down(lane) and self._store.depth(lane) <= HELD_TO
 
+    def forget(self, job_id: str) -> None:
+        """Nothing more will be heard of a job."""
+        self._forecaster.forget(job_id)
+        self._changed.set()
+
     def look(self) -> None:
         """Forecasts may have changed without an event: a download goes on."""
         self._changed.set()
@@ -133,7 +138,10 @@ class Places:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await self._tell(loop.time())
+            try:
+                await self._tell(loop.time())
+            except Exception:  # what was learned is kept all the same
+                log.exception("places could not be told")
             if self._forecaster.version != kept and loop.time() - kept_at > KEEP_EVERY_S:
                 kept, kept_at = self._forecaster.version, loop.time()
                 await self.keep()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+from collections.abc import Awaitable, Callable
 
 from gateway.options import ServiceOptions
 from gateway.pictures import Pictures
@@ -12,6 +12,7 @@ from gateway.store.base import JobStore
 
 log = logging.getLogger("gateway.retention")
 
+LOOK_EVERY_S = 86400.0
 UNUSED_INPUTS_S = 3600.0
 """How long an input is kept that no job names."""
 
@@ -23,24 +24,51 @@ class Retention:
         self._store = store
         self._pictures = pictures
         self._options = options
+        self._backup_due_s = self._look_due_s = 0.0
+        self._duties: dict[str, Callable[[], Awaitable[None]]] = {
+            "keeping the time": store.check,
+            "looking at the records": self._look_over,
+            "forgetting old jobs": self._forget_jobs,
+            "forgetting unused inputs": self._forget_inputs,
+            "removing pictures over the quota": self._shrink_pictures,
+            "copying the job database": self._back_up,
+        }
 
     async def run(self) -> None:
         """Again and again; what goes wrong once may go well the next time."""
-        due_s = 0.0  # what was checked at the start is worth a copy at once
         while True:
-            try:
-                await self.once()
-                if self._options.backup_every_s is not None:
-                    await self._store.back_up(due_s)
-                    due_s = self._options.backup_every_s
-            except Exception:
-                log.exception("retention failed")
+            await self.once()
             await asyncio.sleep(self._options.retention_every_s)
 
     async def once(self) -> None:
-        """Forget ended jobs past their time with their inputs; remove the oldest pictures over the quota."""
-        old = time.time() - self._options.retention_s
+        """Each duty by itself: one that fails keeps none of the others from being done."""
+        for name, duty in self._duties.items():
+            try:
+                await duty()
+            except Exception:
+                log.exception("%s failed", name)
+
+    async def _look_over(self) -> None:
+        """The first time at once, then once a day."""
+        if self._store.steady() >= self._look_due_s:
+            await self._store.look_over()
+            self._look_due_s = self._store.steady() + LOOK_EVERY_S
+
+    async def _forget_jobs(self) -> None:
+        old = self._store.steady() - self._options.retention_s
         while ended := await self._store.ended_before(old, keep_newest=self._options.retained_jobs):
             await self._store.delete([job.id for job in ended])
+
+    async def _forget_inputs(self) -> None:
         await self._store.drop_unused_blobs(grace_s=UNUSED_INPUTS_S)
-        await asyncio.to_thread(self._pictures.shrink, self._options.pictures_quota_bytes)
+
+    async def _shrink_pictures(self) -> None:
+        damaged = {record.job_id for record in await self._store.damaged()}
+        quota = self._options.pictures_quota_bytes
+        await asyncio.to_thread(self._pictures.shrink, quota, spare=damaged, age_s=self._store.age_s)
+
+    async def _back_up(self) -> None:
+        """The first time at once: what was checked at the start is worth a copy."""
+        if self._options.backup_every_s is not None:
+            await self._store.back_up(self._backup_due_s)
+            self._backup_due_s = self._options.backup_every_s

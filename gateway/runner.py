@@ -11,12 +11,13 @@ import secrets
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
 from engine.protocol import Cancelled, CancelReason, Failed, FailureCode, Lane, RequeueReason
 from gateway.disk import fault_of
-from gateway.errors import StorageFault, StorageFull, TooManyOpenFiles
+from gateway.errors import JobDamaged, JobNotFound, StorageFault, StorageFull, TooManyOpenFiles
 from gateway.hub import Hub
 from gateway.job import CRASHES_ALLOWED, Job, Outcome
 from gateway.stops import Stops
@@ -148,7 +149,8 @@ class LaneRunner(ABC):
             if (reason := self._cancels.get(job_id)) is not None:  # it came in between
                 await self._store.cancel(job_id, reason)
 
-        await self._surely(write, "release")
+        with suppress(JobDamaged, JobNotFound):  # there is nothing to give back
+            await self._surely(write, "release")
         self._cancels.pop(job_id, None)
         self._hub.end(job_id)
 
@@ -223,6 +225,8 @@ class LaneRunner(ABC):
         for tries in range(2**31):
             try:
                 return await write()
+            except (JobDamaged, JobNotFound):
+                raise  # it stays as it is
             except Exception as error:
                 if self._stopping:
                     raise

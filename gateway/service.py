@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,6 +19,7 @@ from gateway.decoder import CheckedImage, PictureDecoder
 from gateway.downloads.coming import Downloads
 from gateway.downloads.lane import NetworkLane
 from gateway.errors import (
+    JobDamaged,
     JobNotEnded,
     JobNotFound,
     ModelNotFound,
@@ -47,7 +49,7 @@ from gateway.retention import Retention
 from gateway.runner import LaneRunner
 from gateway.stops import Stops, first_of
 from gateway.storage_health import storage_of
-from gateway.store.base import Hear, JobStore, Stats, Wanted
+from gateway.store.base import DamagedRecord, Hear, JobStore, Stats, Wanted
 from gateway.turns import Share
 from gateway.upscale import UpscaleRequest
 from gateway.watching import watch, watch_all
@@ -184,7 +186,7 @@ class JobService:
             starting.result()
 
     async def _start(self) -> None:
-        for job in await self._store.open(self._hear):
+        for job in await self._store.open(self._hear, self._lose):
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
         await asyncio.to_thread(self.storage.look)
@@ -342,7 +344,12 @@ class JobService:
 
     async def see(self, job_id: str, owner: str) -> Job:
         """As `get`; a download may be seen by everybody: all may wait for it. Raises: JobNotFound."""
-        job = await self._store.get(job_id)
+        try:
+            job = await self._store.get(job_id)
+        except JobDamaged as damaged:
+            if damaged.owner in (None, owner):
+                raise
+            raise JobNotFound from None
         if job.owner != owner and not isinstance(job.plan, Download):
             raise JobNotFound
         return self._stops.seen(job)
@@ -385,6 +392,15 @@ class JobService:
     async def check_store(self) -> None:
         """Raises: whatever keeps the store from being written."""
         await self._store.check()
+
+    async def damaged(self, owner: str) -> tuple[int, list[str]]:
+        """How many records are set aside, and the names of those that this owner may see: operators see all."""
+        found, sees_all = await self._store.damaged(), self._rights.is_operator(owner)
+        return len(found), [record.name for record in found if sees_all or record.owner == owner]
+
+    def age_s(self, date: float) -> float:
+        """As `JobStore.age_s`."""
+        return self._store.age_s(date)
 
     async def storage_fault(self) -> StorageFault | None:
         """Why pictures cannot be drawn now, where a folder is at fault."""
@@ -479,24 +495,33 @@ class JobService:
             self._spawn(self._abandon(job.id))
 
     async def _abandon(self, job_id: str) -> None:
-        job = await self._store.get(job_id)
-        if job.state is State.RUNNING:
-            await asyncio.sleep(self._options.abandon_grace_s)
-        if self.watchers(job_id) == 0:
-            await self._cancel(job_id, "client_gone")
+        with suppress(JobDamaged, JobNotFound):
+            job = await self._store.get(job_id)
+            if job.state is State.RUNNING:
+                await asyncio.sleep(self._options.abandon_grace_s)
+            if self.watchers(job_id) == 0:
+                await self._cancel(job_id, "client_gone")
 
     # ---- what is told ----------------------------------------------------------------------------
 
     def _hear(self, job: Job, event: JobEvent) -> None:
         """Every state event comes by here once, in the order in which they were stored."""
         log.info(event.fact.kind, extra={"job": job.id, "seq": event.seq, "protocol": job.protocol})
-        self.downloads.hear(job, event)
-        self._places.hear(job, event)
-        for hear in self._listeners:
-            hear(job, event)
-        self._hub.publish(job, event)
+        for hear in (self.downloads.hear, self._places.hear, *self._listeners, self._hub.publish):
+            try:
+                hear(job, event)
+            except Exception:  # the others hear of it all the same
+                log.exception("an event could not be told", extra={"job": job.id, "seq": event.seq})
         if job.state is State.QUEUED:
             self._lanes[lane_of(job.plan)].wake()
+
+    def _lose(self, record: DamagedRecord) -> None:
+        """A record was set aside while the gateway runs: who waits for its job is told, and the next one begins."""
+        self._hub.drop(record.job_id)
+        self._places.forget(record.job_id)
+        self.downloads.forget(record.job_id)
+        for lane in self._lanes.values():
+            lane.wake()
 
     async def retain_once(self) -> None:
         """Forget what is past its time."""

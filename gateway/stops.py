@@ -9,11 +9,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any
 
 from engine.protocol import Cancelled, CancelReason
-from gateway.errors import JobNotFound
+from gateway.errors import JobDamaged, JobNotFound, StorageFault
 from gateway.job import Job
 from gateway.store.base import JobStore
 
@@ -31,6 +30,8 @@ class Stops:
         self._reasons: dict[str, CancelReason] = {}
         self._ends: dict[str, Cancelled] = {}
         """Of jobs that ran: the work has stopped, and the commit fails."""
+        self._ended_at: dict[str, tuple[float, float]] = {}
+        """When the work stopped: Unix time, and the store's steady time."""
         self._at_work: set[str] = set()
         self._news = asyncio.Event()
         self._storing: asyncio.Task[None] | None = None
@@ -48,6 +49,8 @@ class Stops:
         """Stop this job although nothing can be written now."""
         log.warning("stopped, and not stored yet", extra={"job": job_id})
         self._reasons.setdefault(job_id, reason)
+        if job_id not in self._at_work:
+            self._ended_at.setdefault(job_id, self._now())
         if self._storing is None or self._storing.done():
             self._storing = asyncio.create_task(self._store_all(), name="stops to store")
         self._pulse()
@@ -55,6 +58,7 @@ class Stops:
     def end_later(self, job_id: str, outcome: Cancelled) -> None:
         """The work of a job has stopped; its end is not on disk yet."""
         self._ends[job_id] = outcome
+        self._ended_at.setdefault(job_id, self._now())
         self._pulse()
 
     def begin_work(self, job_id: str) -> None:
@@ -64,12 +68,14 @@ class Stops:
     def end_work(self, job_id: str) -> None:
         """Nothing is done for it any more, whatever the store says."""
         self._at_work.discard(job_id)
+        if job_id in self._reasons:
+            self._ended_at.setdefault(job_id, self._now())
         self._pulse()
 
     def forget(self, job_id: str) -> None:
         """Its end is on disk."""
-        self._ends.pop(job_id, None)
-        self._reasons.pop(job_id, None)
+        for known in (self._ends, self._reasons, self._ended_at):
+            known.pop(job_id, None)
         self._pulse()
 
     def end(self, job_id: str) -> Cancelled | None:
@@ -82,7 +88,10 @@ class Stops:
     def seen(self, job: Job) -> Job:
         """The job as it really stands."""
         end = None if job.state is None or job.state.terminal else self.end(job.id)
-        return job if end is None else job.apply(end, time.time())
+        return job if end is None else job.apply(end, *self._ended_at.get(job.id, self._now()))
+
+    def _now(self) -> tuple[float, float]:
+        return time.time(), self._store.steady()
 
     async def over(self, job_id: str) -> None:
         """Until the job has ended without the store knowing."""
@@ -94,27 +103,28 @@ class Stops:
         if self._storing is not None:
             self._storing.cancel()
             await asyncio.gather(self._storing, return_exceptions=True)
-        with suppress(Exception):
-            await self._store_once()
+        await self._store_once()
 
     async def _store_all(self) -> None:
         while self._reasons:
-            try:
-                await self._store_once()
-            except Exception as error:
-                log.debug("stops cannot be stored yet: %s", error)
+            await self._store_once()
             await asyncio.sleep(RETRY_S)
 
     async def _store_once(self) -> None:
-        """Raises: whatever keeps the store from being written."""
+        """Each by itself: what keeps one from being stored keeps none of the others, unless it is the disk."""
         for job_id, reason in list(self._reasons.items()):
             try:
                 job = await self._store.cancel(job_id, reason)
-            except JobNotFound:
+            except (JobDamaged, JobNotFound):
                 self.forget(job_id)
-                continue
-            if job.state is not None and job.state.terminal:  # one that runs ends by its lane
-                self.forget(job_id)
+            except StorageFault as fault:
+                log.debug("stops cannot be stored yet: %s", fault)
+                return
+            except Exception:
+                log.exception("a stop cannot be stored yet", extra={"job": job_id})
+            else:
+                if job.state is not None and job.state.terminal:  # one that runs ends by its lane
+                    self.forget(job_id)
 
     def _pulse(self) -> None:
         """Wake all who wait now."""

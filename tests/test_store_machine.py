@@ -37,6 +37,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.new_event_loop()
         self.now = 1_000_000.0
+        self.passed = 0.0
         self.states: dict[str, State] = {}
         self.asked: set[str] = set()
         self.told: list[JobEvent] = []
@@ -44,7 +45,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._open()
 
     def _open(self) -> None:
-        self.store = SqliteStore(Path(self.folder.name), lambda: self.now)
+        self.store = SqliteStore(Path(self.folder.name), lambda: self.now, elapsed=lambda: self.passed)
         self.do(self.store.open(lambda _, event: self.told.append(event)))
         self.store._database._write_db.execute("PRAGMA synchronous=OFF")
 
@@ -70,6 +71,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 1.0, 700.0, 5000.0, -3600.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
+        self.passed += max(0.0, seconds)
 
     @rule(target=leases)
     def claim(self) -> Lease | None:
@@ -163,6 +165,8 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.do(self.store.position(job_id)) == running + place
         for job in jobs:
             assert [event.seq for event in job.events] == list(range(1, job.seq + 1))
+            assert [event.at for event in job.events] == sorted(event.at for event in job.events)
+            assert job.seconds is None or 0 <= job.seconds <= self.passed
             ends = [e for e in job.events if not isinstance(e.fact, Queued | Started | Requeued | CancelRequested)]
             assert len(ends) == (job.state is not None and job.state.terminal)
         numbers = [event.number for event in self.told]

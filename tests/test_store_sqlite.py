@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from engine.protocol import Succeeded
 from gateway.errors import StorageFull
 from gateway.job import Priority, State
 from gateway.store.base import JobStore, StoreCorrupt, StoreLocked
+from gateway.store.schema import UPGRADES, VERSION
 from gateway.store.sqlite import SqliteStore
 from tests.store_support import claim, opened, submit
 from tests.support import a_plan, run
@@ -69,30 +71,100 @@ CREATE TABLE events (
     fact TEXT NOT NULL, PRIMARY KEY (job_id, seq)
 ) WITHOUT ROWID;
 """
-EXTRA = {1: "", 2: "note TEXT NOT NULL DEFAULT '', hidden INTEGER NOT NULL DEFAULT 0,"}
+OF_NOTES = "note TEXT NOT NULL DEFAULT '', hidden INTEGER NOT NULL DEFAULT 0,"
+OF_TURNS = """
+ALTER TABLE jobs ADD COLUMN standing_priority INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN standing_since REAL NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN standing_number INTEGER NOT NULL DEFAULT 0;
+DROP INDEX jobs_queue; DROP INDEX jobs_running; DROP TABLE events;
+CREATE INDEX jobs_live ON jobs (state, owner) WHERE finished_at IS NULL;
+CREATE TABLE events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    seq INTEGER NOT NULL, at REAL NOT NULL, fact TEXT NOT NULL, UNIQUE (job_id, seq)
+);
+CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO kept VALUES ('paused network', 'true');
+"""
+OF_BLOBS = """
+CREATE TABLE blob_owners (
+    sha256 TEXT NOT NULL, owner TEXT NOT NULL, payer TEXT NOT NULL, bytes INTEGER NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (sha256, owner)
+) WITHOUT ROWID;
+CREATE INDEX blob_payers ON blob_owners (payer);
+INSERT INTO blob_owners VALUES ('{sha256}', 'me', 'me', 5, 1000.0);
+"""
+AGES = {
+    1: OLDER.format(extra=""),
+    2: OLDER.format(extra=OF_NOTES),
+    3: OLDER.format(extra=OF_NOTES) + OF_TURNS,
+    4: OLDER.format(extra=OF_NOTES) + OF_TURNS + OF_BLOBS,
+}
+"""The tables as each version left them."""
 COLUMNS = "number, id, owner, protocol, attached, priority, lane, model, plan, adjustments, fingerprint"
+STANDS = "UPDATE jobs SET standing_priority = priority, standing_since = created_at, standing_number = number"
 
 
-@pytest.mark.parametrize("version", EXTRA)
+def test_there_is_a_step_from_each_version() -> None:
+    assert [*AGES] == [*UPGRADES] == [*range(1, VERSION)]
+
+
+@pytest.mark.parametrize("version", AGES)
 def test_a_database_of_an_older_version_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
     async def story() -> None:
         async with opened(lambda: SqliteStore(tmp_path)) as store:
             jobs = [await submit(store, priority=p) for p in (Priority.NORMAL, Priority.HIGH)]
-            await store.cancel((await submit(store)).id, "user")
+            ended = await store.cancel((await submit(store)).id, "user")
+            blob = await store.put_blob(b"bytes", "me")
         db = sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)
+        structure = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY 1, 2"
+        fresh = db.execute(structure).fetchall()
         rows = db.execute(f"SELECT {COLUMNS}, state, created_at, finished_at FROM jobs").fetchall()
-        events = db.execute("SELECT job_id, seq, at, fact FROM events").fetchall()
-        db.executescript("DROP TABLE events; DROP TABLE jobs; DROP TABLE kept;")
-        db.executescript(OLDER.format(extra=EXTRA[version]))
+        events = db.execute("SELECT job_id, seq, at, fact FROM events ORDER BY number").fetchall()
+        tables = ("events", "jobs", "kept", "damaged", "blob_owners")
+        db.executescript(";".join(f"DROP TABLE {name}" for name in tables))
+        db.executescript(AGES[version].format(sha256=blob))
         new = f"INSERT INTO jobs ({COLUMNS}, attempt, images, state, created_at, finished_at)"
         db.executemany(f"{new} VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?)", rows)
-        db.executemany("INSERT INTO events VALUES (?,?,?,?)", reversed(events))
+        db.executemany("INSERT INTO events (job_id, seq, at, fact) VALUES (?,?,?,?)", events)
+        if version > 2:
+            db.execute(STANDS)
         db.execute(f"PRAGMA user_version={version}")
         db.close()
+        for _ in range(2):
+            async with opened(lambda: SqliteStore(tmp_path)) as store:
+                assert await store.damaged() == []
+                assert [await store.get(job.id) for job in (*jobs, ended)] == [*jobs, ended]
+                assert [event.number for event in (await store.seen("me", 0)).events] == [1, 2, 3, 4]
+                assert [job.id for job in store.order("engine")] == [jobs[1].id, jobs[0].id]
+                assert store.is_paused("network") is (version > 2)
+                assert await store.drop_unused_blobs(3600.0) == 0
+                if version > 3:
+                    assert await store.blob(blob, "me") == b"bytes"
+        db = sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        assert db.execute(structure).fetchall() == fresh
+        db.close()
+
+    run(story())
+
+
+def test_an_upgrade_that_fails_leaves_the_database_as_it_was(tmp_path: Path) -> None:
+    """The number of an earlier version over tables of this one."""
+
+    async def story() -> None:
         async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert [await store.get(job.id) for job in jobs] == jobs
-            assert [event.number for event in (await store.seen("me", 0)).events] == [1, 2, 3, 4]
-            assert [(await claim(store)).job.id for _ in jobs] == [jobs[1].id, jobs[0].id]
+            await submit(store)
+            assert await store.back_up(0.0)
+        file = tmp_path / "jobs.sqlite3"
+        with closing(sqlite3.connect(file)) as db:
+            db.execute(f"PRAGMA user_version={VERSION - 2}")
+        before = file.read_bytes()
+        (copy,) = (tmp_path / "backups").iterdir()
+        store = SqliteStore(tmp_path)
+        with pytest.raises(StoreCorrupt, match=copy.name):
+            await store.open()
+        await store.close()
+        assert file.read_bytes() == before
 
     run(story())
 

@@ -254,6 +254,13 @@ class MemoryShown(TypedDict):
     free: float | None
 
 
+class DamagedRecords(TypedDict):
+    """Job records that cannot be read and were set aside; `ids` are yours, or everybody's where you may operate."""
+
+    count: int
+    ids: list[str]
+
+
 class System(TypedDict):
     """`mlx_memory_gb` is what MLX held after the last picture; null before there was one."""
 
@@ -264,6 +271,7 @@ class System(TypedDict):
     device: str | None
     engine: EngineShown
     queue_depth: int
+    damaged_records: DamagedRecords
 
 
 class Brief(TypedDict):

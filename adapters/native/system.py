@@ -8,15 +8,16 @@ import time
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of
+from adapters.base import core_of, owner_of
 from adapters.native.answers import STATUS
-from adapters.native.shapes import EngineShown, Health, MemoryShown, Stats, System
+from adapters.native.shapes import DamagedRecords, EngineShown, Health, MemoryShown, Stats, System
 from gateway import __version__
 from gateway.core import Core
 from gateway.job import State
 from gateway.machine import Memory, memory
 
 GIB = 2**30
+NAMED = 100
 
 
 async def health(request: Request) -> Response:
@@ -49,6 +50,7 @@ async def system(request: Request) -> Response:
         "device": core.service.engine.device,
         "engine": to_engine(core),
         "queue_depth": stats.by_state.get(State.QUEUED, 0),
+        "damaged_records": await to_damaged(request),
     }
     return JSONResponse(answer)
 
@@ -73,6 +75,11 @@ async def stats(request: Request) -> Response:
         },
     }
     return JSONResponse(answer)
+
+
+async def to_damaged(request: Request) -> DamagedRecords:
+    count, names = await core_of(request).service.damaged(owner_of(request))
+    return {"count": count, "ids": names[:NAMED]}
 
 
 def rounded(ratio: float | None) -> float | None:

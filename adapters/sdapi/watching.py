@@ -16,7 +16,7 @@ from adapters.sdapi.progress import progress_of, running_task, waiting_of, waiti
 from adapters.sdapi.routing import INTERNAL, PROTOCOL, body_of, get, post
 from adapters.sdapi.tasks import MOST_TASKS
 from engine.protocol import Generate, Upscale
-from gateway.errors import JobNotFound
+from gateway.errors import JobDamaged, JobNotFound
 from gateway.job import Job, State
 
 INTERRUPT_WAIT_S = 0.5
@@ -50,7 +50,7 @@ async def _own_waiting(request: Request) -> Job | None:
 async def interrupt(request: Request) -> Response:
     """Stops the caller's own running /sdapi picture and nothing that comes after it."""
     if (job := _own_drawing(request)) is not None:
-        with contextlib.suppress(TimeoutError, JobNotFound):
+        with contextlib.suppress(TimeoutError, JobDamaged, JobNotFound):
             await asyncio.wait_for(core_of(request).service.cancel(job.id, owner_of(request)), INTERRUPT_WAIT_S)
     return JSONResponse({})
 
@@ -90,7 +90,7 @@ async def task_progress(request: Request) -> Response:
 
 
 async def _state(request: Request, job_id: str | None) -> State | None:
-    with contextlib.suppress(JobNotFound):
+    with contextlib.suppress(JobDamaged, JobNotFound):
         return (await core_of(request).service.get(job_id)).state if job_id else None
     return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from contextlib import suppress
 from email.utils import formatdate, parsedate_to_datetime
 from typing import cast
@@ -21,7 +20,7 @@ from adapters.v1.pictures import from_png
 from adapters.v1.values import PictureFormat
 from gateway.access.origins import HostRule
 from gateway.core import Core
-from gateway.errors import JobNotFound, NotFound
+from gateway.errors import JobDamaged, JobNotFound, NotFound
 from gateway.pictures import UNKNOWN, Note, Stored
 
 PICTURE_NAME = re.compile(r"([0-9a-f]{32}\.[0-9]{1,9}\.[0-9]{1,4})\.(png|jpeg|webp)")
@@ -59,13 +58,14 @@ async def content(request: Request) -> Response:
     found = PICTURE_NAME.fullmatch(request.path_params["name"])
     stored = await _stored(core, f"{found[1]}.png") if found else None
     lives_s = core.settings.retention.url_hours * 3600
-    if found is None or stored is None or time.time() > stored.made_at + lives_s:
+    age_s = 0.0 if stored is None else core.service.age_s(stored.made_at)
+    if found is None or stored is None or age_s > lives_s:
         raise NotFound("There is no such picture, or its address has expired.")
     picture_format = cast(PictureFormat, found[2])
     asked = request.query_params.get("output_compression", "")
     compression = int(asked) if COMPRESSION.fullmatch(asked) else None
     picture = await asyncio.to_thread(from_png, stored.png, picture_format, compression)
-    left_s = max(0, int(stored.made_at + lives_s - time.time()))
+    left_s = max(0, int(lives_s - age_s))
     headers = {
         "ETag": f'"{found[0]}.{compression}"',
         "Last-Modified": formatdate(stored.made_at, usegmt=True),
@@ -80,7 +80,7 @@ async def content(request: Request) -> Response:
 async def _stored(core: Core, name: str) -> Stored | None:
     """Raises: PictureDamaged, StorageFault."""
     note = UNKNOWN
-    with suppress(JobNotFound):  # a picture outlives its job
+    with suppress(JobDamaged, JobNotFound):  # a picture outlives its job
         job = await core.service.get(name.partition(".")[0])
         note = next((Note.of(done) for done in job.images if done.file == name), UNKNOWN)
     return await asyncio.to_thread(core.pictures.stored, name, note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes.util
 import os
 import platform
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -46,9 +47,15 @@ class Finding:
     remedy: str = ""
 
 
-def doctor(as_json: AsJson = False, config: Config = None) -> None:
-    """Say what is installed, what draws, and what is missing."""
-    findings = [*_installed(), *_of_settings(config)]
+Repair = Annotated[
+    bool,
+    typer.Option("--repair", help="Export damaged job records into files and remove them from the database."),
+]
+
+
+def doctor(as_json: AsJson = False, config: Config = None, repair: Repair = False) -> None:
+    """Say what is installed, what draws, what is missing and what is damaged."""
+    findings = [*(_repaired(config) if repair else ()), *_installed(), *_of_settings(config)]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -119,7 +126,39 @@ def _of_settings(config: Path | None) -> Iterator[Finding]:
     yield from _models(settings)
     for what, folder in (("jobs", settings.store.data_dir), ("pictures", settings.generation.output_dir)):
         yield _folder(what, folder)
+    yield _records(settings.store.data_dir)
     yield _listening(where)
+
+
+def _records(folder: Path) -> Finding:
+    from gateway.store.base import StoreCorrupt
+    from gateway.store.repair import look
+
+    try:
+        found = look(folder)
+    except StoreCorrupt as error:
+        return Finding("job records", "broken", str(error))
+    if not found:
+        return Finding("job records", "ok", "none is damaged")
+    remedy = "Stop the gateway, then mflux-gateway doctor --repair: it exports them and removes them from the database."
+    return Finding("job records", "note", "\n".join(found), remedy)
+
+
+def _repaired(config: Path | None) -> Iterator[Finding]:
+    from gateway.store.base import StoreCorrupt, StoreLocked
+    from gateway.store.repair import repair
+
+    try:
+        files = asyncio.run(repair(Where(None, config).settings.store.data_dir))
+    except StoreLocked:
+        yield Finding("repair", "broken", "a gateway is using the data folder", "Stop it first.")
+    except (StoreCorrupt, Failure) as error:
+        yield Finding("repair", "broken", str(error))
+    except OSError as error:
+        yield Finding("repair", "broken", f"the records cannot be exported: {error.strerror}")
+    else:
+        names = "\n".join(str(file) for file in files)
+        yield Finding("repair", "ok", f"exported and removed from the database:\n{names}" if files else "nothing to do")
 
 
 def _models(settings: Settings) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from engine.catalog import ModelSpec
@@ -18,7 +19,7 @@ from gateway.downloads.lists import bring_lists
 from gateway.downloads.sources import Sources, remove, repos_of, sources_of
 from gateway.downloads.told import Coming, not_yours, on_its_way
 from gateway.downloads.wire import offline_sentence
-from gateway.errors import Forbidden, ModelComing, ModelKept, ModelNotFound, ModelNotOnDisk
+from gateway.errors import Forbidden, JobDamaged, ModelComing, ModelKept, ModelNotFound, ModelNotOnDisk
 from gateway.forecast import Forecaster
 from gateway.hub import Hub, ProgressEvent
 from gateway.job import Job, JobEvent, Progress, State
@@ -79,9 +80,10 @@ class Downloads:
         if self._auto and not folders.is_offline():
             self._spawn(bring_lists(self._library.models_dir, self._library.loras.unlisted))
         for waiting in self._store.order("network"):
-            plan = (await self._store.get(waiting.id)).plan
-            if isinstance(plan, Download):
-                self._live[waiting.id] = plan
+            with suppress(JobDamaged):
+                plan = (await self._store.get(waiting.id)).plan
+                if isinstance(plan, Download):
+                    self._live[waiting.id] = plan
         drawn: list[tuple[str, Generate]] = []
         if self._auto and self._library.loras.are_on_hub:  # else nobody waits for one: a long queue need not be read
             jobs = await self._store.waiting(limit=100_000)
@@ -210,7 +212,8 @@ class Downloads:
         """`owner` is on whose account the download is started; `origin` is whose it will be."""
         async with self._starting:
             if (joined := self._joinable(sources)) is not None:
-                return await self._store.get(joined)
+                with suppress(JobDamaged):
+                    return await self._store.get(joined)
             self._check_may_bring(model, sources, owner)
             plan = Download(model=model, sources=sources)
             bounds = Bounds(waiting=1_000_000)  # who waits for it was counted already
@@ -275,6 +278,14 @@ class Downloads:
                 self._gone(job.id, plan)
                 self._give_up(plan, f"The download of {plan.model} was cancelled.")
         self._places.look()
+
+    def forget(self, job_id: str) -> None:
+        """The record of a job was set aside; who waited for it, where it was a download, is told."""
+        self._held.release(job_id)
+        if (plan := self._live.get(job_id)) is not None:
+            self._running.discard(job_id)
+            self._gone(job_id, plan)
+            self._give_up(plan, f"The record of the download of {plan.model} is damaged; ask for it again.")
 
     def tell(self, plan: Download, fact: ModelDownloading) -> None:
         """How far a download is: for the jobs that wait for it."""

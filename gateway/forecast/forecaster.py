@@ -124,6 +124,11 @@ class Forecaster:
             interval = told.forecast.finish_low_s, told.forecast.finish_high_s
             self._accuracy.note(told.done, interval, self._clock() - told.at)
 
+    def forget(self, job_id: str) -> None:
+        """Nothing more will be heard of a job."""
+        for known in (self._told, self._works, self._traces):
+            known.pop(job_id, None)
+
     def pauses(self) -> None:
         """Whatever was told does not hold any more."""
         self._told.clear()

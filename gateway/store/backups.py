@@ -1,9 +1,12 @@
-"""Copies of the job database to go back to (R-06). Each is whole or not there; the newest few stay."""
+"""Copies of the job database to go back to (R-06). Each is whole or not there; the newest few stay.
+
+Which is newer its number says, how old it is the steady time in it: a clock that jumps changes neither.
+"""
 
 from __future__ import annotations
 
+import re
 import sqlite3
-import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,19 +17,31 @@ from gateway.private import private_file
 FOLDER = "backups"
 KEPT = 2
 INCOMPLETE = ".incomplete"
+NAME = re.compile(r"jobs-(?:(\d{6,})-)?\d{8}T[\d.]+Z\.sqlite3")
+"""The number is missing in copies of earlier versions."""
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
+"""How a damaged database fails: what SQLite says of it may quote bytes that are no text."""
+STATE = """SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'events'),
+(SELECT value FROM kept WHERE name = 'forgotten events'), (SELECT count(*) FROM jobs),
+(SELECT max(number) FROM damaged)"""
+"""The same as long as nothing has happened. Forecasts that were learned are not worth a copy of their own."""
 
 
-def back_up(file: Path, every_s: float) -> bool:
-    """Copy the database, which may be in use; whether it was time to, and there was news. Blocks. Raises: OSError."""
+def back_up(file: Path, steady: float, every_s: float) -> bool:
+    """Copy the database, which may be in use; whether it was time to, and there was news.
+
+    `steady` is the store's time, which the database knows up to this moment. Blocks. Raises: OSError, sqlite3.Error.
+    """
     folder = file.parent / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
-    newest = newest_of(file)
-    made_at = 0.0 if newest is None else newest.stat().st_mtime
-    if time.time() - made_at < every_s or made_at > _changed_at(file):
+    newest = next(reversed(_all(file)), None)
+    before = None if newest is None else _look(newest)
+    if before is not None and (0 <= steady - before[1] < every_s or before[0] == _state(file)):
         return False
     for leftover in folder.glob(f"*{INCOMPLETE}"):
         leftover.unlink()
-    place = folder / f"jobs-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z.sqlite3"
+    number = 1 + (0 if newest is None else _order(newest)[0])
+    place = folder / f"jobs-{number:06}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z.sqlite3"
     unfinished = place.with_name(place.name + INCOMPLETE)
     private_file(unfinished)  # an empty file is taken as if there were none
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as db:  # never makes an empty one
@@ -39,17 +54,45 @@ def back_up(file: Path, every_s: float) -> bool:
     return True
 
 
-def newest_of(file: Path) -> Path | None:
-    """The newest copy of a database."""
-    return next(reversed(_all(file)), None)
+def newest_of(file: Path, version: int) -> Path | None:
+    """The newest copy of a database that is whole and of no newer version."""
+    return next((copy for copy in reversed(_all(file)) if _is_whole(copy, version)), None)
 
 
 def _all(file: Path) -> list[Path]:
     """Oldest first."""
-    return sorted((file.parent / FOLDER).glob("jobs-*.sqlite3"))
+    return sorted((copy for copy in (file.parent / FOLDER).glob("jobs-*") if NAME.fullmatch(copy.name)), key=_order)
 
 
-def _changed_at(file: Path) -> float:
-    """What was committed lies in the journal until it is taken over."""
-    journal = file.with_name(file.name + "-wal")
-    return max(part.stat().st_mtime for part in (file, journal) if part.exists())
+def _order(copy: Path) -> tuple[int, str]:
+    found = NAME.fullmatch(copy.name)
+    return int(found[1] or 0) if found else 0, copy.name
+
+
+def _look(copy: Path) -> tuple[object, float] | None:
+    """What a copy says, and of which steady time it is; None where it is of no use, or of an earlier version."""
+    try:
+        with closing(_opened(copy)) as db:
+            return tuple(db.execute(STATE).fetchone()), float(
+                db.execute("SELECT value FROM kept WHERE name = 'steady'").fetchone()[0]
+            )
+    except (*FAULTS, TypeError, ValueError):
+        return None
+
+
+def _state(file: Path) -> object:
+    with closing(sqlite3.connect(file)) as db:
+        return tuple(db.execute(STATE).fetchone())
+
+
+def _is_whole(copy: Path, version: int) -> bool:
+    try:
+        with closing(_opened(copy)) as db:
+            is_read = 0 < db.execute("PRAGMA user_version").fetchone()[0] <= version
+            return bool(is_read and db.execute("PRAGMA quick_check").fetchone()[0] == "ok")
+    except FAULTS:
+        return False
+
+
+def _opened(copy: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro&immutable=1", uri=True)

@@ -93,6 +93,23 @@ class Seen:
     """How many wait or run."""
 
 
+@dataclass(frozen=True, slots=True)
+class DamagedRecord:
+    """A job's record that cannot be read and was set aside (R-06); `at` is the Unix time at which it was found."""
+
+    number: int
+    job_id: str
+    """Empty where not even that can be read."""
+    owner: str | None
+    """None where it cannot be read."""
+    reason: str
+    at: float
+
+    @property
+    def name(self) -> str:
+        return self.job_id or f"record {self.number}"
+
+
 class Wanted(TypedDict, total=False):
     """Which jobs a list shows; what is None or not said is no matter."""
 
@@ -109,13 +126,17 @@ class Wanted(TypedDict, total=False):
 
 Hear = Callable[[Job, JobEvent], None]
 """Takes an event and the job as the event left it."""
+Lost = Callable[[DamagedRecord], None]
+"""Takes a record that was set aside while the store was open."""
 
 
 class JobStore(Protocol):
     """Durable jobs. Every method returns after its write is on disk; none blocks the event loop."""
 
-    async def open(self, hear: Hear | None = None) -> list[Job]:
+    async def open(self, hear: Hear | None = None, lose: Lost | None = None) -> list[Job]:
         """Take the store for this process and recover; returns the jobs whose state that changed.
+
+        Records that cannot be read are set aside, now and later; of the later ones `lose` is told on the event loop.
 
         From here on `hear` is called on the event loop with every event once it is on disk, in the order of their
         numbers, and before the call that wrote it returns. Queued and running attached jobs without an
@@ -167,7 +188,23 @@ class JobStore(Protocol):
         ...
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
-        """Raises: JobNotFound, also where the job is another owner's."""
+        """Raises: JobNotFound, also where the job is another owner's; JobDamaged where its record was set aside."""
+        ...
+
+    async def damaged(self) -> list[DamagedRecord]:
+        """The records that were set aside, the oldest first."""
+        ...
+
+    async def look_over(self) -> None:
+        """Look at every record, and set aside those that are damaged; others read and write between."""
+        ...
+
+    def steady(self) -> float:
+        """Seconds that pass while a gateway runs and never jump; once they were Unix time."""
+        ...
+
+    def age_s(self, date: float) -> float:
+        """How many of these seconds ago the clock last showed this date, such as a file's."""
         ...
 
     async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
@@ -242,7 +279,7 @@ class JobStore(Protocol):
         ...
 
     async def ended_before(self, at: float, *, keep_newest: int, limit: int = 500) -> list[Job]:
-        """Ended jobs that retention may remove: older than `at`, or beyond the newest `keep_newest`."""
+        """Ended jobs that retention may remove: ended before `at`, by `steady`, or beyond the newest `keep_newest`."""
         ...
 
     async def put_blob(
@@ -269,7 +306,10 @@ class JobStore(Protocol):
         ...
 
     async def drop_unused_blobs(self, grace_s: float) -> int:
-        """Remove blobs no job on record names and that are older than `grace_s`; returns how many."""
+        """Remove blobs no job on record names and that are older than `grace_s`; returns how many.
+
+        While records are set aside, what was there before the last of them stays: they may name it.
+        """
         ...
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from gateway.errors import StorageFull
 from gateway.store.base import InputBounds
 
 RETRY_S = 3600
+BYTES_MOST = 2**40
+"""More than any blob has."""
 
 
 def note(
@@ -30,6 +32,17 @@ def note(
         (name, owner, payer, size, now),
     )
     return True
+
+
+def mend(db: sqlite3.Connection) -> None:
+    """Remove rows that cannot be as they were written: who needs such a blob by name sends it again."""
+    texts = " OR ".join(f"typeof({name}) != 'text'" for name in ("sha256", "owner", "payer"))
+    wrong = (
+        f"FROM blob_owners WHERE {texts} OR length(sha256) != 64 OR sha256 GLOB '*[^0-9a-f]*'"
+        " OR typeof(bytes) != 'integer' OR bytes NOT BETWEEN 0 AND ? OR typeof(at) != 'real'"
+    )
+    if db.execute(f"SELECT 1 {wrong} LIMIT 1", (BYTES_MOST,)).fetchone() is not None:
+        db.execute(f"DELETE {wrong}", (BYTES_MOST,))
 
 
 def _total(db: sqlite3.Connection) -> int:
@@ -68,3 +81,11 @@ def forget_gone(db: sqlite3.Connection, there: Container[str], before: float) ->
     names = db.execute("SELECT DISTINCT sha256 FROM blob_owners WHERE at < ?", (before,)).fetchall()
     gone = [(row["sha256"], before) for row in names if row["sha256"] not in there]
     db.executemany("DELETE FROM blob_owners WHERE sha256 = ? AND at < ?", gone)
+
+
+def recount(db: sqlite3.Connection, sizes: Mapping[str, int], before: float) -> None:
+    """Note the bytes of each blob as they are; of what was noted since `before` they may change just now."""
+    found = db.execute("SELECT DISTINCT sha256, bytes FROM blob_owners WHERE at < ?", (before,)).fetchall()
+    wrong = {row["sha256"] for row in found if row["bytes"] != sizes.get(row["sha256"], row["bytes"])}
+    for name in wrong:
+        count(db, name, sizes[name])

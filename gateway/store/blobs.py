@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from gateway.disk import telling
@@ -26,8 +26,16 @@ def name_of(data: bytes) -> str:
 class Blobs:
     """Files in one folder of mode 0700. Every method blocks: call it in a thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        date: Callable[[], float] = time.time,
+        age_s: Callable[[float], float] = lambda date: time.time() - date,
+    ) -> None:
+        """`age_s` says how long ago a file's date was."""
         self._folder = folder
+        self._date = date
+        self._age_s = age_s
 
     def prepare(self) -> None:
         private_folder(self._folder, "The folder")
@@ -40,14 +48,14 @@ class Blobs:
         """
         with telling(INPUTS):
             try:
-                there = (self._folder / name).stat().st_size
+                kept = (self._folder / name).stat().st_size
             except FileNotFoundError:
-                there = None
-            if there is None or there > len(data):
+                kept = None
+            if kept is None or kept > len(data):
                 write_atomic(self._folder, name, data, INPUTS)
-                return len(data)
-            os.utime(self._folder / name)
-        return there
+                kept = len(data)
+            os.utime(self._folder / name, (self._date(),) * 2)  # a network disk goes by a clock of its own
+        return kept
 
     def size(self, name: str) -> int:
         """Bytes. Raises: KeyError, StorageFault."""
@@ -57,9 +65,9 @@ class Blobs:
             except FileNotFoundError:
                 raise KeyError(name) from None
 
-    def names(self) -> set[str]:
-        """Of all that are there."""
-        return {file.name for file in self._folder.iterdir() if len(file.name) == 64}
+    def sizes(self) -> dict[str, int]:
+        """Bytes of all that are there, by name."""
+        return {file.name: file.stat().st_size for file in self._folder.iterdir() if len(file.name) == 64}
 
     def get(self, name: str) -> bytes:
         """Raises: KeyError, StorageFault."""
@@ -73,10 +81,10 @@ class Blobs:
         """Whether any is stored."""
         return next(self._folder.iterdir(), None) is not None
 
-    def drop_unused(self, used: Collection[str], grace_s: float) -> int:
-        """Remove what nobody names and is older than `grace_s`; returns how many."""
-        old = time.time() - grace_s
-        gone = [f for f in self._folder.iterdir() if f.name not in used and f.stat().st_mtime < old]
+    def drop_unused(self, used: Collection[str], grace_s: float, most_s: float | None = None) -> int:
+        """Remove what nobody names and is older than `grace_s`, but no older than `most_s`; returns how many."""
+        unused = [(f, self._age_s(f.stat().st_mtime)) for f in self._folder.iterdir() if f.name not in used]
+        gone = [f for f, age_s in unused if grace_s < age_s and (most_s is None or age_s < most_s)]
         for file in gone:
             file.unlink(missing_ok=True)
         return len(gone)

@@ -51,8 +51,8 @@ class Database:
         private_folder(self._folder, "store.data_dir")
         self._lock()
         self._close_to_others()
-        self._write_db = open_checked(self._folder / NAME)
-        self._read_db = connect(self._folder / NAME)
+        self._write_db = open_checked(self.file)
+        self._read_db = connect(self.file)
         self._read_db.execute("PRAGMA query_only=1")
         self._files = {file: _identity(file) for file in (self._folder / NAME, self._folder / f"{NAME}-wal")}
 
@@ -155,14 +155,22 @@ class Database:
             return False
         return bool((found.f_blocks and not found.f_bavail) or (found.f_files and not found.f_favail))
 
-    async def back_up(self, every_s: float) -> bool:
+    async def back_up(self, steady: float, every_s: float) -> bool:
         """As `gateway.store.backups.back_up`; writes and reads go on meanwhile. Raises: StorageFault, OSError."""
 
         def copied() -> bool:
             self._check_files()  # else an empty database would be made, and copied over the good copies
-            return backups.back_up(self._folder / NAME, every_s)
+            return backups.back_up(self.file, steady, every_s)
 
         return await asyncio.to_thread(copied)
+
+    @property
+    def is_open(self) -> bool:
+        return hasattr(self, "_read_db")
+
+    @property
+    def file(self) -> Path:
+        return self._folder / NAME
 
     async def _on(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)

@@ -118,6 +118,10 @@ class Line:
     def depth(self, lane: Lane) -> int:
         return len(self._lanes[lane].waiting)
 
+    def has(self, job_id: str) -> bool:
+        """Whether a job waits, in whichever lane."""
+        return any(job_id in lane.waiting for lane in self._lanes.values())
+
     def running(self, lane: Lane) -> int:
         return len(self._lanes[lane].running)
 

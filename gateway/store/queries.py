@@ -9,6 +9,7 @@ from gateway.job import Job, State
 from gateway.store import rows
 from gateway.store.base import Seen, Stats, Wanted
 
+STATES = frozenset(State)
 FORGOTTEN = "forgotten events"
 """Kept under this name: up to which number events may have been deleted."""
 PLANS_AT_ONCE = 2000
@@ -60,10 +61,10 @@ def seen(db: sqlite3.Connection, owner: str, after: int | None, limit: int) -> S
 def stats(db: sqlite3.Connection) -> Stats:
     """Of all jobs on record."""
     counted = db.execute("SELECT state, protocol, count(*) FROM jobs GROUP BY 1, 2")
-    counts = {(State(row[0]), str(row[1])): int(row[2]) for row in counted}
+    counts = {(State(row[0]), str(row[1])): int(row[2]) for row in counted if row[0] in STATES}
     images, seconds = db.execute(
-        "SELECT coalesce(sum(images), 0), coalesce(sum(CASE WHEN finished_at > started_at"
-        " THEN finished_at - started_at ELSE 0 END), 0) FROM jobs WHERE state = 'succeeded'"
+        "SELECT coalesce(sum(images), 0), coalesce(sum(CASE WHEN finished_steady > started_steady"
+        " THEN finished_steady - started_steady ELSE 0 END), 0) FROM jobs WHERE state = 'succeeded'"
     ).fetchone()
     return Stats(counts, int(images), float(seconds))
 
@@ -71,7 +72,7 @@ def stats(db: sqlite3.Connection) -> Stats:
 def ended_before(db: sqlite3.Connection, at: float, keep_newest: int, limit: int) -> list[Job]:
     """As `JobStore.ended_before`."""
     sql = (
-        "SELECT * FROM jobs WHERE finished_at IS NOT NULL AND (finished_at < ? OR number NOT IN"
+        "SELECT * FROM jobs WHERE finished_at IS NOT NULL AND (finished_steady < ? OR number NOT IN"
         " (SELECT number FROM jobs WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT ?))"
         " ORDER BY number LIMIT ?"
     )

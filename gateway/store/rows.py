@@ -9,57 +9,145 @@ from dataclasses import replace
 
 from pydantic import TypeAdapter
 
-from engine.protocol import lane_of
-from gateway.errors import JobNotFound
-from gateway.job import Job, JobEvent, NewJob, Priority, State, StateFacts, plan_adapter, state_fact
+from engine.protocol import Queued, lane_of
+from gateway.job import (
+    IllegalTransition,
+    Job,
+    JobEvent,
+    NewJob,
+    Priority,
+    State,
+    StateFacts,
+    plan_adapter,
+    state_fact,
+)
 from gateway.queue import Standing, Turns, Waiting
 from gateway.request import Adjustment
+from gateway.store import checksum
 from gateway.store.base import Lease
 
 _adjustments: TypeAdapter[tuple[Adjustment, ...]] = TypeAdapter(tuple[Adjustment, ...])
 
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, IllegalTransition)
+"""What reading cells that were not written by us may end in."""
 
-def insert(db: sqlite3.Connection, new: NewJob) -> int:
-    """The row of a job before its first event; returns its number."""
-    cursor = db.execute(
-        "INSERT INTO jobs (id, owner, protocol, attached, priority, lane, model, plan, adjustments,"
-        " idempotency_key, fingerprint, note, state, attempt, images, created_at)"
-        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,'',0,0,0)",
-        (
-            new.id,
-            new.owner,
-            new.protocol,
-            int(new.attached),
-            int(new.priority),
-            lane_of(new.plan),
-            new.plan.model,
-            new.plan.model_dump_json(),
-            _adjustments.dump_json(new.adjustments).decode(),
-            new.idempotency_key,
-            new.fingerprint,
-            new.note,
-        ),
+
+class RecordDamaged(Exception):
+    """The record of `job_id` is not as it was written, or cannot be read."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"the record of job {job_id} is damaged")
+
+
+def insert(db: sqlite3.Connection, new: NewJob, at: float, steady: float) -> Job:
+    """A job and its first event: it waits from now on."""
+    number = _next(db, "jobs")
+    job = Job.of(new, number).apply(Queued(), float(at), float(steady))
+    standing = Standing(job.priority, job.created_steady, number)
+    row = {
+        "number": number,
+        "id": new.id,
+        "owner": new.owner,
+        "protocol": new.protocol,
+        "attached": int(new.attached),
+        "priority": int(new.priority),
+        "lane": lane_of(new.plan),
+        "model": new.plan.model,
+        "plan": new.plan.model_dump_json(),
+        "adjustments": _adjustments.dump_json(new.adjustments).decode(),
+        "idempotency_key": new.idempotency_key,
+        "fingerprint": new.fingerprint,
+        "note": new.note,
+        "hidden": 0,
+        **_folded_columns(job),
+        **_place(standing),
+    }
+    job, event = _numbered(job, _next(db, "events"))
+    row["checksum"] = checksum.of_job(row, None, [event])
+    _insert(db, "jobs", row)
+    _insert(db, "events", event)
+    return job
+
+
+def _next(db: sqlite3.Connection, table: str) -> int:
+    """The number that AUTOINCREMENT gives next: greater than every one that ever was."""
+    found = (
+        f"SELECT max(coalesce((SELECT max(number) FROM {table}), 0),"
+        " coalesce((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)) + 1"
     )
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
+    return int(db.execute(found, (table,)).fetchone()[0])
 
 
-def stand(db: sqlite3.Connection, job: Job) -> None:
-    """Where a job that was stored now comes in."""
-    _set_standing(db, job.id, Standing(job.priority, job.created_at, job.number))
+def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
+    marks = ",".join("?" * len(row))
+    db.execute(f"INSERT INTO {table} ({','.join(row)}) VALUES ({marks})", tuple(row.values()))
+
+
+def _folded_columns(job: Job) -> dict[str, object]:
+    """What a row repeats of its events."""
+    return {
+        "state": str(job.state),
+        "attempt": job.attempt,
+        "images": len(job.images),
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "started_steady": job.started_steady,
+        "finished_steady": job.finished_steady,
+    }
+
+
+def _numbered(job: Job, number: int) -> tuple[Job, dict[str, object]]:
+    """The job with the number of its last event, and that event's row."""
+    event = replace(job.events[-1], number=number)
+    row = {
+        "number": number,
+        "job_id": job.id,
+        "seq": event.seq,
+        "at": event.at,
+        "fact": event.fact.model_dump_json(),
+        "steady": event.steady,
+    }
+    return replace(job, events=(*job.events[:-1], event)), row
+
+
+def _place(standing: Standing) -> dict[str, object]:
+    return {
+        "standing_priority": int(standing.priority),
+        "standing_since": float(standing.since),
+        "standing_number": standing.number,
+    }
 
 
 def move(db: sqlite3.Connection, standings: Mapping[str, Standing]) -> None:
-    """Give jobs other places in the queue."""
+    """Give jobs other places in the queue. Raises: RecordDamaged."""
     for job_id, standing in standings.items():
-        _set_standing(db, job_id, standing)
+        _change(db, job_id, _place(standing))
 
 
-def _set_standing(db: sqlite3.Connection, job_id: str, standing: Standing) -> None:
-    db.execute(
-        "UPDATE jobs SET standing_priority = ?, standing_since = ?, standing_number = ? WHERE id = ?",
-        (int(standing.priority), standing.since, standing.number, job_id),
-    )
+def hide(db: sqlite3.Connection, job_id: str) -> None:
+    """One that is not on record is no matter. Raises: RecordDamaged."""
+    _change(db, job_id, {"hidden": 1})
+
+
+def forget_key(db: sqlite3.Connection, job_id: str) -> None:
+    """Its Idempotency-Key may be used again. Raises: RecordDamaged."""
+    _change(db, job_id, {"idempotency_key": None})
+
+
+def _change(
+    db: sqlite3.Connection, job_id: str, columns: Mapping[str, object], added: Sequence[Mapping[str, object]] = ()
+) -> None:
+    """Every change of a row but who works on it: only of one that is sound, and sealed again. Raises: RecordDamaged."""
+    row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if row is None:
+        return
+    if not checksum.is_right(row):
+        raise RecordDamaged(job_id)
+    sealed = checksum.of_job({**dict(row), **columns}, row["checksum"], added)
+    what = ",".join(f"{name} = ?" for name in (*columns, "checksum"))
+    db.execute(f"UPDATE jobs SET {what} WHERE id = ?", (*columns.values(), sealed, job_id))
 
 
 WAITING_COLUMNS = "id, owner, lane, model, standing_priority, standing_since, standing_number"
@@ -71,33 +159,24 @@ def waiting(row: sqlite3.Row) -> Waiting:
     return Waiting(row["id"], row["owner"], row["lane"], row["model"], standing)
 
 
-def append(db: sqlite3.Connection, job: Job, fact: StateFacts, at: float) -> Job:
-    """Store one more fact. Raises: IllegalTransition."""
-    after = job.apply(fact, at)
-    event = after.events[-1]
-    cursor = db.execute(
-        "INSERT INTO events (job_id, seq, at, fact) VALUES (?,?,?,?)",
-        (job.id, event.seq, event.at, fact.model_dump_json()),
-    )
-    assert cursor.lastrowid is not None
-    after = replace(after, events=(*job.events, replace(event, number=cursor.lastrowid)))
-    is_held = after.state is State.RUNNING
-    db.execute(
-        "UPDATE jobs SET state = ?, attempt = ?, images = ?, created_at = ?, started_at = ?, finished_at = ?,"
-        " worker = CASE WHEN ? THEN worker END, lease_until = CASE WHEN ? THEN lease_until END WHERE id = ?",
-        (
-            after.state,
-            after.attempt,
-            len(after.images),
-            after.created_at,
-            after.started_at,
-            after.finished_at,
-            is_held,
-            is_held,
-            job.id,
-        ),
-    )
+def append(db: sqlite3.Connection, job: Job, fact: StateFacts, at: float, steady: float) -> Job:
+    """Store one more fact, not before the last one. Raises: IllegalTransition, RecordDamaged."""
+    at, steady = max(at, job.events[-1].at), max(steady, job.events[-1].steady)
+    after = job.apply(fact, float(at), float(steady))
+    after, event = _numbered(after, _next(db, "events"))
+    _insert(db, "events", event)
+    columns = _folded_columns(after)
+    if after.state is not State.RUNNING:
+        columns |= {"worker": None, "lease_until": None}
+    _change(db, job.id, columns, [event])
     return after
+
+
+def seal(db: sqlite3.Connection, job_id: str) -> None:
+    """Give a record its first checksum."""
+    row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    sealed = checksum.of_job(row, None, stored_events(db, row["number"]))
+    db.execute("UPDATE jobs SET checksum = ? WHERE id = ?", (sealed, job_id))
 
 
 def held(db: sqlite3.Connection, lease: Lease) -> Job | None:
@@ -108,16 +187,14 @@ def held(db: sqlite3.Connection, lease: Lease) -> Job | None:
     return None if row is None else fold(db, row)
 
 
-def get(db: sqlite3.Connection, job_id: str) -> Job:
-    """Raises: JobNotFound."""
-    if (job := find(db, job_id)) is None:
-        raise JobNotFound
-    return job
-
-
 def find(db: sqlite3.Connection, job_id: str) -> Job | None:
     row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
     return None if row is None else fold(db, row)
+
+
+def is_gone(db: sqlite3.Connection, job_id: str) -> bool:
+    """Whether there is no row of a job."""
+    return db.execute("SELECT 1 FROM jobs WHERE id = ?", (job_id,)).fetchone() is None
 
 
 def fold_all(db: sqlite3.Connection, sql: str, values: Sequence[object]) -> list[Job]:
@@ -126,28 +203,48 @@ def fold_all(db: sqlite3.Connection, sql: str, values: Sequence[object]) -> list
 
 
 def fold(db: sqlite3.Connection, row: sqlite3.Row) -> Job:
-    """The job of a row, folded from its events."""
-    new = NewJob(
-        id=row["id"],
-        owner=row["owner"],
-        protocol=row["protocol"],
-        plan=plan_adapter.validate_json(row["plan"]),
-        attached=bool(row["attached"]),
-        priority=Priority(row["priority"]),
-        adjustments=_adjustments.validate_json(row["adjustments"]),
-        idempotency_key=row["idempotency_key"],
-        fingerprint=row["fingerprint"],
-        note=row["note"],
-    )
-    job = replace(Job.of(new, row["number"]), hidden=bool(row["hidden"]))
-    stored = events(db, new.id, 0)
-    for event in stored:
-        job = job.apply(event.fact, event.at)
-    return replace(job, events=tuple(stored))
+    """The job of a row, folded from its events. Raises: RecordDamaged."""
+    stored = stored_events(db, row["number"])
+    if not checksum.is_right(row, stored):
+        raise RecordDamaged(row["id"])
+    return folded(row, stored)
+
+
+def folded(row: sqlite3.Row, stored: Sequence[sqlite3.Row]) -> Job:
+    """The same of cells that were read, whatever their checksum. Raises: RecordDamaged."""
+    try:
+        new = NewJob(
+            id=row["id"],
+            owner=row["owner"],
+            protocol=row["protocol"],
+            plan=plan_adapter.validate_json(row["plan"]),
+            attached=bool(row["attached"]),
+            priority=Priority(row["priority"]),
+            adjustments=_adjustments.validate_json(row["adjustments"]),
+            idempotency_key=row["idempotency_key"],
+            fingerprint=row["fingerprint"],
+            note=row["note"],
+        )
+        waiting(row)
+        job = replace(Job.of(new, row["number"]), hidden=bool(row["hidden"]))
+        for event in stored:
+            job = job.apply(_fact(event), event["at"], event["steady"])
+        if [event["seq"] for event in stored] != list(range(1, job.seq + 1)) or job.state is None:
+            raise ValueError
+    except UNREADABLE:
+        raise RecordDamaged(row["id"]) from None
+    numbered = zip(job.events, stored, strict=True)
+    return replace(job, events=tuple(replace(event, number=row["number"]) for event, row in numbered))
+
+
+def stored_events(db: sqlite3.Connection, number: int) -> list[sqlite3.Row]:
+    """The events of the job with this number, in order, as they lie there."""
+    mine = "job_id = (SELECT id FROM jobs WHERE number = ?)"
+    return db.execute(f"SELECT * FROM events WHERE {mine} ORDER BY seq", (number,)).fetchall()
 
 
 def events(db: sqlite3.Connection, job_id: str, after: int) -> list[JobEvent]:
-    """Those with a greater seq, in order."""
+    """Those with a greater seq, in order. Raises: RecordDamaged."""
     found = db.execute("SELECT * FROM events WHERE job_id = ? AND seq > ? ORDER BY seq", (job_id, after)).fetchall()
     return [_event(row) for row in found]
 
@@ -165,11 +262,22 @@ def events_of(db: sqlite3.Connection, owner: str, after: int, limit: int) -> lis
 def last_number(db: sqlite3.Connection) -> int:
     """Of the newest event that ever was, deleted ones included."""
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return 0 if row is None else int(row[0])
+    return row[0] if row is not None and isinstance(row[0], int) else 0
+
+
+def _fact(event: sqlite3.Row) -> StateFacts:
+    """Raises: ValueError, TypeError where the event cannot be read."""
+    if not (isinstance(event["at"], float) and isinstance(event["steady"], float) and isinstance(event["seq"], int)):
+        raise TypeError
+    return state_fact.validate_json(event["fact"])
 
 
 def _event(row: sqlite3.Row) -> JobEvent:
-    return JobEvent(row["job_id"], row["seq"], row["at"], state_fact.validate_json(row["fact"]), row["number"])
+    try:
+        fact = _fact(row)
+    except UNREADABLE:
+        raise RecordDamaged(row["job_id"]) from None
+    return JobEvent(row["job_id"], row["seq"], row["at"], fact, row["number"], row["steady"])
 
 
 def lower(word: str) -> str:
@@ -185,12 +293,17 @@ def keep(db: sqlite3.Connection, name: str, value: str | None) -> None:
     if value is None:
         db.execute("DELETE FROM kept WHERE name = ?", (name,))
         return
-    db.execute("INSERT INTO kept VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value))
+    db.execute(
+        "INSERT INTO kept VALUES (?,?,?) ON CONFLICT (name) DO UPDATE SET value = excluded.value,"
+        " checksum = excluded.checksum",
+        (name, value, checksum.of_kept(name, value)),
+    )
 
 
 def kept(db: sqlite3.Connection, name: str) -> str | None:
-    row = db.execute("SELECT value FROM kept WHERE name = ?", (name,)).fetchone()
-    return None if row is None else str(row[0])
+    """None also for what is not as it was kept."""
+    row = db.execute("SELECT * FROM kept WHERE name = ?", (name,)).fetchone()
+    return None if row is None or not checksum.is_right_kept(row) else str(row["value"])
 
 
 def of_turns(turns: Turns) -> str:
@@ -199,7 +312,7 @@ def of_turns(turns: Turns) -> str:
 
 
 def to_turns(text: str) -> Turns:
-    """Turns as they were kept."""
+    """Turns as they were kept. Raises: ValueError, TypeError, KeyError, AttributeError."""
     value = json.loads(text)
     had = frozenset((int(level), str(owner)) for level, owner in value["had"])
     return Turns(had, {(int(level), str(owner)): float(at) for level, owner, at in value["last"]})

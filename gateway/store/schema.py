@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import sys
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 
-from gateway.store.backups import newest_of
+from gateway.store.backups import FAULTS, newest_of
 from gateway.store.base import StoreCorrupt
 
-VERSION = 4
+VERSION = 5
+"""Rises with the tables and with what lies in them as JSON: a gateway reads no newer database (`CONTENTS`)."""
+CONTENTS = "89ab0e7301866b4e"
+"""Digest of the shape of plans, facts and adjustments. Each change of theirs is a step of `UPGRADES`, or more."""
 BLOB_OWNERS = """
 CREATE TABLE IF NOT EXISTS blob_owners (
     sha256 TEXT NOT NULL,
@@ -20,6 +26,17 @@ CREATE TABLE IF NOT EXISTS blob_owners (
     PRIMARY KEY (sha256, owner)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS blob_payers ON blob_owners (payer);
+"""
+DAMAGED = """
+CREATE TABLE damaged (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id TEXT NOT NULL,
+    owner TEXT,
+    reason TEXT NOT NULL,
+    at REAL NOT NULL,
+    steady REAL NOT NULL,
+    record TEXT NOT NULL
+);
 """
 TABLES = (
     """
@@ -48,22 +65,27 @@ CREATE TABLE jobs (
     lease_until REAL,
     standing_priority INTEGER NOT NULL DEFAULT 0,
     standing_since REAL NOT NULL DEFAULT 0,
-    standing_number INTEGER NOT NULL DEFAULT 0
+    standing_number INTEGER NOT NULL DEFAULT 0,
+    started_steady REAL,
+    finished_steady REAL,
+    checksum TEXT
 );
 CREATE UNIQUE INDEX jobs_idempotency ON jobs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX jobs_live ON jobs (state, owner) WHERE finished_at IS NULL;
 CREATE INDEX jobs_owner ON jobs (owner, number DESC);
-CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_finished ON jobs (finished_steady) WHERE finished_at IS NOT NULL;
 CREATE TABLE events (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     seq INTEGER NOT NULL,
     at REAL NOT NULL,
     fact TEXT NOT NULL,
+    steady REAL NOT NULL DEFAULT 0,
     UNIQUE (job_id, seq)
 );
-CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT) WITHOUT ROWID;
 """
+    + DAMAGED
     + BLOB_OWNERS
 )
 UPGRADES = {
@@ -92,15 +114,31 @@ ALTER TABLE events_3 RENAME TO events;
 CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """,
     3: BLOB_OWNERS,
+    4: """
+ALTER TABLE jobs ADD COLUMN started_steady REAL;
+ALTER TABLE jobs ADD COLUMN finished_steady REAL;
+ALTER TABLE jobs ADD COLUMN checksum TEXT;
+ALTER TABLE events ADD COLUMN steady REAL NOT NULL DEFAULT 0;
+UPDATE jobs SET started_steady = started_at, finished_steady = finished_at;
+UPDATE events SET steady = at;
+DROP INDEX jobs_finished;
+CREATE INDEX jobs_finished ON jobs (finished_steady) WHERE finished_at IS NOT NULL;
+ALTER TABLE kept ADD COLUMN checksum TEXT;
+"""
+    + DAMAGED,
 }
 """What makes a database of this version one of the next."""
+
+
+PAGE_BYTES = 4096
+ROW_FAULT = re.compile(r"(NULL|NUMERIC|TEXT|BLOB|INT|REAL) value in ")
+"""What integrity_check says of one cell: the matter of one record."""
 
 
 def connect(file: Path) -> sqlite3.Connection:
     """A connection whose commits are on disk when they return."""
     db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-    db.row_factory = sqlite3.Row
-    db.execute("PRAGMA busy_timeout=5000")
+    _prepare(db)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA foreign_keys=1")
@@ -110,10 +148,32 @@ def connect(file: Path) -> sqlite3.Connection:
     return db
 
 
-def _damaged(file: Path) -> str:
-    newest = newest_of(file)
-    again = "" if newest is None else f", or copy {newest.parent.name}/{newest.name} to its place to go on from there"
-    return f"The job database is damaged; move {file.name}* aside to start anew{again}."
+def connect_to_read(file: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, beside whoever holds the database."""
+    db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    _prepare(db)
+    return db
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    db.row_factory = sqlite3.Row
+    db.text_factory = _text
+    db.execute("PRAGMA busy_timeout=5000")
+
+
+def _text(data: bytes) -> str:
+    """Bytes that are no UTF-8 spoil the record they stand in, not the query."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def damaged(file: Path) -> str:
+    """The sentence for a database that cannot be used, with the copy to go back to where there is one."""
+    return f"The job database is damaged; move {file.name}* aside to start anew{_way_back(file)}."
+
+
+def _way_back(file: Path) -> str:
+    newest = newest_of(file, VERSION)
+    return "" if newest is None else f", or copy {newest.parent.name}/{newest.name} to its place to go on from there"
 
 
 def open_checked(file: Path) -> sqlite3.Connection:
@@ -121,24 +181,83 @@ def open_checked(file: Path) -> sqlite3.Connection:
 
     Raises: StoreCorrupt; the file is left as it is.
     """
+    size = file.stat().st_size if file.exists() else PAGE_BYTES
+    if size < PAGE_BYTES and (size or newest_of(file, VERSION) is not None):
+        raise StoreCorrupt(damaged(file))  # SQLite would take it for a new one
     db: sqlite3.Connection | None = None
     try:
         db = connect(file)
-        check = db.execute("PRAGMA quick_check").fetchone()[0]
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.DatabaseError:
-        check, version = "unreadable", VERSION
-    if db is None or check != "ok":
+        _bring_up_to_date(db, file)
+    except BaseException as error:
         if db is not None:
             db.close()
-        raise StoreCorrupt(_damaged(file))
-    if version == 0:
-        db.executescript(f"BEGIN;{TABLES}PRAGMA user_version={VERSION};COMMIT;")
-        return db
-    while version in UPGRADES:
-        db.executescript(f"BEGIN;{UPGRADES[version]}PRAGMA user_version={version + 1};COMMIT;")
-        version += 1
-    if version != VERSION:
-        db.close()
-        raise StoreCorrupt(f"The job database has version {version}; this gateway reads {VERSION}.")
+        if isinstance(error, FAULTS):
+            raise StoreCorrupt(unusable(file, error)) from error
+        raise
     return db
+
+
+def unusable(file: Path, error: Exception) -> str:
+    """What keeps a database from being used, as one sentence."""
+    name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_BUSY", "SQLITE_FULL")):
+        return f"The job database cannot be used: {error}."
+    return damaged(file)
+
+
+def _bring_up_to_date(db: sqlite3.Connection, file: Path) -> None:
+    """Raises: StoreCorrupt, sqlite3.Error."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise StoreCorrupt(
+            f"The job database has version {version}; this gateway reads {VERSION}. Start the newer gateway that wrote "
+            f"it, or move {file.name}* aside to start anew{_way_back(file)}."
+        )
+    if not is_whole(db) and not _indexed_anew(db):
+        raise StoreCorrupt(damaged(file))
+    if version == 0 and not _names(db):
+        db.executescript(f"BEGIN;{TABLES}PRAGMA user_version={VERSION};COMMIT;")
+        return
+    if version in UPGRADES:
+        steps = "".join(UPGRADES[step] for step in range(version, VERSION))
+        db.executescript(f"BEGIN;{steps}PRAGMA user_version={VERSION};COMMIT;")
+        version = VERSION
+    if version != VERSION or not _expected() <= _names(db):
+        raise StoreCorrupt(damaged(file))
+
+
+def is_whole(db: sqlite3.Connection) -> bool:
+    """Whether pages, trees and indexes are sound; what stands in a cell is not looked at. Raises: sqlite3.Error."""
+    return all(row[0] == "ok" or ROW_FAULT.match(row[0]) for row in db.execute("PRAGMA integrity_check"))
+
+
+def _indexed_anew(db: sqlite3.Connection) -> bool:
+    """Whether the indexes alone were damaged; they say nothing that the tables do not. Nothing is changed where not."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute("REINDEX")
+        if is_whole(db):
+            db.execute("COMMIT")
+            return True
+    except sqlite3.Error:
+        pass
+    if db.in_transaction:
+        db.execute("ROLLBACK")
+    return False
+
+
+def _names(db: sqlite3.Connection) -> set[str]:
+    """Of tables, columns and indexes. Raises: sqlite3.Error."""
+    tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    columns = {
+        f"{name}.{row[0]}" for name in tables for row in db.execute("SELECT name FROM pragma_table_info(?)", (name,))
+    }
+    indexes = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")}
+    return columns | indexes
+
+
+@cache
+def _expected() -> set[str]:
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(TABLES)
+        return _names(db)

@@ -6,9 +6,11 @@ Statements stay within what PostgreSQL says too.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,22 +23,49 @@ from engine.protocol import (
     CancelRequested,
     Failed,
     Lane,
-    Queued,
     Requeued,
     RequeueReason,
     Started,
     lane_of,
 )
-from gateway.errors import IdempotencyConflict, JobNotFound, JobNotWaiting, OwnerQueueFull, QueueFull
+from gateway.errors import (
+    IdempotencyConflict,
+    JobDamaged,
+    JobNotFound,
+    JobNotWaiting,
+    OwnerQueueFull,
+    QueueFull,
+    StorageFault,
+)
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
-from gateway.queue import Turns, Waiting, moved
-from gateway.store import blob_owners, queries, rows
-from gateway.store.base import Bounds, Hear, InputBounds, Lease, Seen, Stats, Submitted, Wanted, WorkerInfo
+from gateway.queue import Standing, Turns, Waiting, moved
+from gateway.store import blob_owners, checks, damage, queries, rows
+from gateway.store.backups import FAULTS
+from gateway.store.base import (
+    Bounds,
+    DamagedRecord,
+    Hear,
+    InputBounds,
+    Lease,
+    Lost,
+    Seen,
+    Stats,
+    StoreCorrupt,
+    Submitted,
+    Wanted,
+    WorkerInfo,
+)
 from gateway.store.blobs import Blobs, name_of
+from gateway.store.clock import StoreClock
 from gateway.store.database import Database
 from gateway.store.line import Line
-from gateway.store.schema import VERSION
+from gateway.store.rows import RecordDamaged
+from gateway.store.schema import unusable
 
+log = logging.getLogger("gateway.store")
+
+PAUSE_S = 0.02
+"""Between two pages of a look at all records."""
 IDEMPOTENCY_S = 24 * 3600.0
 T = TypeVar("T")
 
@@ -44,9 +73,17 @@ T = TypeVar("T")
 class SqliteStore:
     """A JobStore in `folder` (mode 0700), held by this process alone."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time, *, lookahead: int = 0) -> None:
-        self._blobs = Blobs(folder / "blobs")
-        self._clock = clock
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.time,
+        *,
+        elapsed: Callable[[], float] | None = None,
+        lookahead: int = 0,
+    ) -> None:
+        """`clock` says the date and may jump; `elapsed` only passes: where one clock is given alone, it is both."""
+        self._clock = StoreClock(clock, elapsed or (time.monotonic if clock is time.time else clock))
+        self._blobs = Blobs(folder / "blobs", clock, self._clock.age_s)
         self._database = Database(folder, self._written)
         self._lookahead = lookahead
         self._line = Line(lookahead)
@@ -55,22 +92,31 @@ class SqliteStore:
         self._after: list[Callable[[], None]] = []
         """What to do once it is on disk."""
         self._hear: Hear | None = None
+        self._lose: Lost | None = None
         self._loop: asyncio.AbstractEventLoop
 
     # ---- life ------------------------------------------------------------------------------------
 
-    async def open(self, hear: Hear | None = None) -> list[Job]:
+    async def open(self, hear: Hear | None = None, lose: Lost | None = None) -> list[Job]:
         self._loop = asyncio.get_running_loop()
         await self._database.open()
         await asyncio.to_thread(self._blobs.prepare)
-        recovered = await self._write(self._recover)
-        await self._database.read(self._fill_line)
-        self._hear = hear
+        try:
+            _name(await self._database.write(lambda db: checks.at_start(db, self._clock)))
+            recovered = await self._write(self._recover)
+            await self._read(self._fill_line)
+        except (StorageFault, *FAULTS) as error:
+            cause = error.__cause__ if isinstance(error, StorageFault) else error
+            if not isinstance(cause, FAULTS):
+                raise
+            raise StoreCorrupt(unusable(self._database.file, cause)) from error
+        self._hear, self._lose = hear, lose
         return recovered
 
     def _recover(self, db: sqlite3.Connection) -> list[Job]:
         found = db.execute(
-            "SELECT * FROM jobs WHERE state = 'running' OR (state = 'queued' AND attached = 1) ORDER BY number"
+            "SELECT * FROM jobs WHERE (state = 'running' OR (state = 'queued' AND attached = 1))"
+            " AND finished_at IS NULL ORDER BY number"
         ).fetchall()
         changed = []
         for row in found:
@@ -85,15 +131,28 @@ class SqliteStore:
 
     def _fill_line(self, db: sqlite3.Connection) -> None:
         self._line = Line(self._lookahead)
-        for row in db.execute(f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE state = 'queued'").fetchall():
-            self._line.put(rows.waiting(row))
+        waiting = f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE state = 'queued' AND finished_at IS NULL"
+        for row in db.execute(waiting).fetchall():
+            try:
+                self._line.put(rows.waiting(row))
+            except rows.UNREADABLE:
+                raise RecordDamaged(row["id"]) from None
         for lane in LANES:
             self._line.set_paused(lane, rows.kept(db, f"paused {lane}") is not None)
             if (turns := rows.kept(db, f"turns {lane}")) is not None:
-                self._line.set_turns(lane, rows.to_turns(turns))
+                try:
+                    self._line.set_turns(lane, rows.to_turns(turns))
+                except rows.UNREADABLE:
+                    log.warning("whose turn it was in the %s lane cannot be read; all begin anew", lane)
 
     async def close(self) -> None:
+        if self._database.is_open:
+            with suppress(StorageFault, sqlite3.Error):  # then the time of the last event is gone on from
+                await self._database.write(self._keep_time)
         await self._database.close()
+
+    def _keep_time(self, db: sqlite3.Connection) -> None:
+        checks.keep_time(db, self._clock)
 
     # ---- writes ----------------------------------------------------------------------------------
 
@@ -102,26 +161,27 @@ class SqliteStore:
             if new.idempotency_key is not None and (known := self._find_idempotent(db, new)) is not None:
                 return Submitted(known, created=False)
             self._check_bounds(db, new, bounds)
-            number = rows.insert(db, new)
-            job = self._append(db, Job.of(new, number), Queued())
-            rows.stand(db, job)
+            job = self._tell(rows.insert(db, new, self._clock.date(), self._clock.steady()))
+            standing = Standing(job.priority, job.created_steady, job.number)
+            waiting = Waiting(job.id, job.owner, lane_of(job.plan), job.plan.model, standing)
+            self._after.append(lambda: self._line.put(waiting))
             return Submitted(job, created=True)
 
         return await self._write(work)
 
     def _find_idempotent(self, db: sqlite3.Connection, new: NewJob) -> Job | None:
-        db.execute(
-            "UPDATE jobs SET idempotency_key = NULL WHERE owner = ? AND idempotency_key = ? AND created_at < ?",
-            (new.owner, new.idempotency_key, self._clock() - IDEMPOTENCY_S),
-        )
         row = db.execute(
             "SELECT * FROM jobs WHERE owner = ? AND idempotency_key = ?", (new.owner, new.idempotency_key)
         ).fetchone()
         if row is None:
             return None
-        if row["fingerprint"] != new.fingerprint:
+        job = rows.fold(db, row)
+        if job.created_steady < self._clock.steady() - IDEMPOTENCY_S:
+            rows.forget_key(db, job.id)
+            return None
+        if job.fingerprint != new.fingerprint:
             raise IdempotencyConflict
-        return rows.fold(db, row)
+        return job
 
     def _check_bounds(self, db: sqlite3.Connection, new: NewJob, bounds: Bounds) -> None:
         if self._line.count() >= bounds.waiting:
@@ -133,16 +193,17 @@ class SqliteStore:
         def work(db: sqlite3.Connection) -> Lease | None:
             if self._line.is_paused(worker.lane):
                 return None
-            taken = self._line.next(worker, self._clock())
+            taken = self._line.next(worker, self._clock.steady())
             if taken is None:
-                if not self._line.order(worker.lane, self._clock()):
+                if not self._line.order(worker.lane, self._clock.steady()):
                     self._keep_turns(db, worker.lane, Turns())
                 return None
-            before = rows.get(db, taken.job.id)
+            if (before := rows.find(db, taken.job.id)) is None:
+                raise RecordDamaged(taken.job.id)
             job = self._append(db, before, Started(attempt=before.attempt + 1))
             rows.keep(db, f"turns {worker.lane}", rows.of_turns(taken.turns))
             self._after.append(lambda: self._line.serve(taken))
-            until = None if worker.lease_s is None else self._clock() + worker.lease_s
+            until = None if worker.lease_s is None else self._clock.steady() + worker.lease_s
             db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (worker.id, until, job.id))
             return Lease(job, worker.id)
 
@@ -165,10 +226,10 @@ class SqliteStore:
 
     async def move(self, job_id: str, to: int) -> list[Waiting]:
         def work(db: sqlite3.Connection) -> list[Waiting]:
-            job = rows.get(db, job_id)
+            job = self._get(db, job_id)
             if job.state is not State.QUEUED:
                 raise JobNotWaiting
-            line = self._line.order(lane_of(job.plan), self._clock())
+            line = self._line.order(lane_of(job.plan), self._clock.steady())
             standings = moved(line, job_id, to)
             rows.move(db, standings)
             changed = [replace(other, standing=standings[other.id]) for other in line if other.id in standings]
@@ -184,7 +245,7 @@ class SqliteStore:
             if job is None:
                 return "lost"
             if lease_s is not None:
-                db.execute("UPDATE jobs SET lease_until = ? WHERE id = ?", (self._clock() + lease_s, job.id))
+                db.execute("UPDATE jobs SET lease_until = ? WHERE id = ?", (self._clock.steady() + lease_s, job.id))
             return "ok" if job.cancel_requested is None else "cancel"
 
         return await self._write(work)
@@ -200,7 +261,9 @@ class SqliteStore:
         self, lease: Lease, outcome: Outcome
     ) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
         def work(db: sqlite3.Connection) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
-            job = rows.get(db, lease.job.id)
+            job = rows.find(db, lease.job.id)
+            if job is None:  # its record was set aside meanwhile
+                return "fenced", lease.job
             if job.attempt == lease.job.attempt and job.state is State.RUNNING:
                 return "committed", self._append(db, job, outcome)
             mine = job.attempt == lease.job.attempt and job.events[-1].fact == outcome
@@ -221,7 +284,7 @@ class SqliteStore:
 
     async def cancel(self, job_id: str, reason: CancelReason) -> Job:
         def work(db: sqlite3.Connection) -> Job:
-            job = rows.get(db, job_id)
+            job = self._get(db, job_id)
             if job.state is State.QUEUED:
                 return self._append(db, job, Cancelled(reason=reason))
             if job.state is State.RUNNING and job.cancel_requested is None:
@@ -239,24 +302,27 @@ class SqliteStore:
 
     async def hide(self, job_ids: Sequence[str]) -> None:
         def work(db: sqlite3.Connection) -> None:
-            db.executemany("UPDATE jobs SET hidden = 1 WHERE id = ?", [(job_id,) for job_id in job_ids])
+            for job_id in job_ids:
+                rows.hide(db, job_id)
 
         await self._write(work)
 
     async def reap(self) -> list[Job]:
         def work(db: sqlite3.Connection) -> list[Job]:
             found = db.execute(
-                "SELECT * FROM jobs WHERE state = 'running' AND lease_until < ? ORDER BY number", (self._clock(),)
+                "SELECT * FROM jobs WHERE state = 'running' AND lease_until < ? ORDER BY number",
+                (self._clock.steady(),),
             ).fetchall()
             return [self._append(db, rows.fold(db, row), Requeued(reason="lease_expired")) for row in found]
 
         return await self._write(work)
 
     async def check(self) -> None:
-        await self._write(lambda db: db.execute(f"PRAGMA user_version={VERSION}"))
+        await self._database.write(self._keep_time)
 
     async def back_up(self, every_s: float) -> bool:
-        return await self._database.back_up(every_s)
+        await self._database.write(self._keep_time)
+        return await self._database.back_up(self._clock.steady(), every_s)
 
     async def delete(self, job_ids: Sequence[str]) -> None:
         def work(db: sqlite3.Connection) -> None:
@@ -276,24 +342,51 @@ class SqliteStore:
     # ---- reads -----------------------------------------------------------------------------------
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
-        job = await self._database.read(lambda db: rows.get(db, job_id))
+        job = await self._read(lambda db: self._get(db, job_id, owner))
         if owner is not None and job.owner != owner:
             raise JobNotFound
         return job
 
+    def _get(self, db: sqlite3.Connection, job_id: str, owner: str | None = None) -> Job:
+        """Raises: JobNotFound, JobDamaged."""
+        if (job := rows.find(db, job_id)) is not None:
+            return job
+        if (record := damage.of(db, job_id)) is None or (owner and record.owner not in (None, owner)):
+            raise JobNotFound
+        damaged = JobDamaged()
+        damaged.owner = record.owner
+        raise damaged
+
+    async def damaged(self) -> list[DamagedRecord]:
+        return await self._read(damage.listed)
+
+    async def look_over(self) -> None:
+        after: int | None = 0
+        while after is not None:
+            last, found = await self._database.read(partial(damage.find_page, after=after))
+            if found.rows or found.has_rowless:
+                move = partial(checks.set_page_aside, clock=self._clock, after=after)
+                self._lost(await self._database.write(move))
+            after = last
+            await asyncio.sleep(PAUSE_S)
+
+    def steady(self) -> float:
+        return self._clock.steady()
+
+    def age_s(self, date: float) -> float:
+        return self._clock.age_s(date)
+
     async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
-        return await self._database.read(lambda db: queries.listed(db, wanted, limit=limit, before=before))
+        return await self._read(lambda db: queries.listed(db, wanted, limit=limit, before=before))
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
         jobs = (job for lane in LANES for job in self.order(lane))
         line = [job.id for job in jobs if owner is None or job.owner == owner]
         line = line[offset : offset + limit]
-        return await self._database.read(
-            lambda db: [job for job_id in line if (job := rows.find(db, job_id)) is not None]
-        )
+        return await self._read(lambda db: [job for job_id in line if (job := rows.find(db, job_id)) is not None])
 
     def order(self, lane: Lane) -> tuple[Waiting, ...]:
-        return self._line.order(lane, self._clock())
+        return self._line.order(lane, self._clock.steady())
 
     def depth(self, lane: Lane) -> int:
         return self._line.depth(lane)
@@ -302,26 +395,26 @@ class SqliteStore:
         return self._line.running(lane)
 
     async def position(self, job_id: str) -> int | None:
-        now = self._clock()
+        now = self._clock.steady()
         for lane in LANES:
             if (position := self._line.position(lane, job_id, now)) is not None:
                 return position
         return None
 
     async def events_after(self, job_id: str, seq: int) -> list[JobEvent]:
-        return await self._database.read(lambda db: rows.events(db, job_id, seq))
+        return await self._read(lambda db: rows.events(db, job_id, seq))
 
     async def seen(self, owner: str, after: int | None, *, limit: int = 1000) -> Seen:
-        return await self._database.read(lambda db: queries.seen(db, owner, after, limit))
+        return await self._read(lambda db: queries.seen(db, owner, after, limit))
 
     async def kept(self, name: str) -> str | None:
-        return await self._database.read(lambda db: rows.kept(db, f"kept {name}"))
+        return await self._read(lambda db: rows.kept(db, f"kept {name}"))
 
     async def stats(self) -> Stats:
-        return await self._database.read(queries.stats)
+        return await self._read(queries.stats)
 
     async def ended_before(self, at: float, *, keep_newest: int, limit: int = 500) -> list[Job]:
-        return await self._database.read(lambda db: queries.ended_before(db, at, keep_newest, limit))
+        return await self._read(lambda db: queries.ended_before(db, at, keep_newest, limit))
 
     # ---- blobs -----------------------------------------------------------------------------------
 
@@ -337,7 +430,7 @@ class SqliteStore:
         sha256 = name if name is not None else await asyncio.to_thread(name_of, data)
 
         def noted(db: sqlite3.Connection) -> bool:
-            return blob_owners.note(db, sha256, len(data), whose, payer or whose, self._clock(), bounds)
+            return blob_owners.note(db, sha256, len(data), whose, payer or whose, self._clock.steady(), bounds)
 
         is_new = await self._write(noted)
         try:
@@ -361,29 +454,41 @@ class SqliteStore:
     async def drop_unused_blobs(self, grace_s: float) -> int:
         if not await asyncio.to_thread(self._blobs.are_there):
             return 0
-        before = self._clock() - grace_s
+        before = self._clock.steady() - grace_s
         named: set[str] = set()
         after: int | None = 0
         while after is not None:  # a page at a time: others read between
-            after, names = await self._database.read(partial(queries.inputs_after, number=after))
+            after, names = await self._read(partial(queries.inputs_after, number=after))
             named |= names
-        count = await asyncio.to_thread(self._blobs.drop_unused, named, grace_s)
-        there = await asyncio.to_thread(self._blobs.names)
-        await self._write(lambda db: blob_owners.forget_gone(db, there, before))
+        newest_at = await self._read(damage.newest_at)
+        most_s = None if newest_at is None else self._clock.steady() - newest_at
+        count = await asyncio.to_thread(self._blobs.drop_unused, named, grace_s, most_s)
+        sizes = await asyncio.to_thread(self._blobs.sizes)
+
+        def noted(db: sqlite3.Connection) -> None:
+            blob_owners.mend(db)
+            blob_owners.forget_gone(db, sizes, before)
+            blob_owners.recount(db, sizes, before)
+
+        await self._write(noted)
         return count
 
     def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
         """Store one more fact, and tell of it once it is on disk."""
-        after = rows.append(db, job, fact, self._clock())
+        after = rows.append(db, job, fact, self._clock.date(), self._clock.steady())
         if after.state is not job.state and after.state is not State.RUNNING:  # that is the claim's to tell
             self._after.append(lambda: self._line_up(db, after))
-        self._news.append((after, after.events[-1]))
-        return after
+        return self._tell(after)
+
+    def _tell(self, job: Job) -> Job:
+        """Of its last event, once that is on disk."""
+        self._news.append((job, job.events[-1]))
+        return job
 
     def _line_up(self, db: sqlite3.Connection, job: Job) -> None:
         lane = lane_of(job.plan)
         if job.state is not State.QUEUED:
-            self._line.end(lane, job.id, self._clock())
+            self._line.end(lane, job.id, self._clock.steady())
         elif (
             row := db.execute(f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
         ) is not None:
@@ -392,13 +497,63 @@ class SqliteStore:
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def noting(db: sqlite3.Connection) -> T:
             self._news, self._after = [], []
-            return work(db)
+            before = db.total_changes
+            result = work(db)
+            self._clock.note()
+            if not self._clock.is_noted and db.total_changes > before:  # nothing is written for it alone
+                self._keep_time(db)
+            return result
 
-        return await self._database.write(noting)
+        return await self._without_damaged(lambda: self._database.write(noting))
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._without_damaged(lambda: self._database.read(work))
+
+    async def _without_damaged(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it; where a damaged record is in the way, set that aside and do it again."""
+        while True:
+            try:
+                return await work()
+            except (RecordDamaged, sqlite3.OperationalError) as error:
+                suspect = error.job_id if isinstance(error, RecordDamaged) else None
+                if suspect is None and getattr(error, "sqlite_errorname", None) != "SQLITE_ERROR":
+                    raise
+                if not await self._set_aside(suspect):
+                    raise
+
+    async def _set_aside(self, suspect: str | None) -> bool:
+        """Move what is damaged out of the way; whether there was any. `suspect` could not be read, or is gone."""
+        records = await self._database.write(lambda db: checks.set_aside(db, self._clock, suspect))
+        gone = {record.job_id for record in records}
+        if (
+            suspect is not None
+            and self._line.has(suspect)
+            and await self._database.read(partial(rows.is_gone, job_id=suspect))
+        ):
+            gone.add(suspect)
+            for lane in LANES:
+                self._line.end(lane, suspect, self._clock.steady())
+        self._lost(records)
+        return bool(gone)
+
+    def _lost(self, records: Sequence[DamagedRecord]) -> None:
+        """These were set aside."""
+        _name(records)
+        for record in records:
+            for lane in LANES:
+                self._line.end(lane, record.job_id, self._clock.steady())
+            if self._lose is not None:
+                self._lose(record)
 
     def _written(self) -> None:
-        for change in self._after:
+        news, after, self._news, self._after = self._news, self._after, [], []
+        for change in after:
             change()
         if self._hear is not None:
-            for job, event in self._news:
+            for job, event in news:
                 self._loop.call_soon_threadsafe(self._hear, job, event)
+
+
+def _name(records: Sequence[DamagedRecord]) -> None:
+    for record in records:
+        log.error("a damaged record is set aside: %s", record.reason, extra={"job": record.name})

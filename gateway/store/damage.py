@@ -1,0 +1,194 @@
+"""Damaged records: found by their checksums, set aside one by one, so that everything else goes on (R-06).
+
+A record is a row of `jobs` with its events, or events whose row is gone. Set aside, it lies in `damaged` as JSON, cell
+by cell as it was found: not listed, not claimed, in nobody's way, until `mflux-gateway doctor --repair` exports it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.store import checksum, queries, rows
+from gateway.store.base import DamagedRecord
+
+PAGE = 200
+"""Records looked at between two looks of the reader at what others want to know."""
+JOB_ID = re.compile(r"[0-9a-f]{32}")
+TEXTS = ("id", "owner", "protocol", "lane", "model", "fingerprint", "note")
+ALTERED = "it is not as it was written"
+UNREADABLE = "it cannot be read by this version"
+ROWLESS = "its row is gone"
+
+
+@dataclass(slots=True)
+class Found:
+    """What a look at all records brought: numbers of rows, and why; whether events lie about without a row."""
+
+    rows: dict[int, str] = field(default_factory=dict)
+    foreign: list[str] = field(default_factory=list)
+    """Jobs that are as they were written and still cannot be read: another version wrote them."""
+    unsealed: list[str] = field(default_factory=list)
+    """Sound jobs of a time before checksums."""
+    has_rowless: bool = False
+    is_whole: bool = True
+    """All records were looked at."""
+
+
+def find(db: sqlite3.Connection, *, suspects: Collection[str] = (), is_thorough: bool = False) -> Found:
+    """Hold every record against its checksum; read those of `suspects`, or all, as well. Raises: sqlite3.Error."""
+    found = Found()
+    events: dict[Any, str] = {}
+    for event in db.execute("SELECT * FROM events ORDER BY number"):
+        events[event["job_id"]] = checksum.of_events(event, events.get(event["job_id"], checksum.NO_EVENTS))
+    for row in db.execute("SELECT * FROM jobs ORDER BY number"):
+        job_id, number = row["id"], row["number"]
+        chain = events.pop(job_id, None)
+        if is_thorough and row["checksum"] is None:
+            if _is_readable(db, row, and_repeats=True):
+                found.unsealed.append(job_id)
+            else:
+                found.rows[number] = UNREADABLE
+        elif not checksum.is_right(row) or row["checksum"][:8] != chain:
+            found.rows[number] = ALTERED
+        elif (is_thorough or job_id in suspects) and not _is_readable(db, row):
+            found.foreign.append(job_id)
+            found.rows[number] = UNREADABLE
+    found.has_rowless = bool(events)
+    return found
+
+
+def find_among(db: sqlite3.Connection, which: str, values: Sequence[Any], *, suspects: Collection[str] = ()) -> Found:
+    """As `find`, of some records only: `which` ends a query for rows of jobs."""
+    found = Found(is_whole=False)
+    for row in db.execute(f"SELECT * FROM jobs {which}", values).fetchall():
+        if not checksum.is_right(row, rows.stored_events(db, row["number"])):
+            found.rows[row["number"]] = ALTERED
+        elif row["id"] in suspects and not _is_readable(db, row):
+            found.rows[row["number"]] = UNREADABLE
+    return found
+
+
+def find_page(db: sqlite3.Connection, after: int) -> tuple[int | None, Found]:
+    """What is found among the next records by number, and the last number; None after the end, and what has no row."""
+    numbers = db.execute("SELECT number FROM jobs WHERE number > ? ORDER BY number LIMIT ?", (after, PAGE)).fetchall()
+    if not numbers:
+        lost = "SELECT 1 FROM events WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = events.job_id) LIMIT 1"
+        return None, Found(has_rowless=db.execute(lost).fetchone() is not None)
+    last = numbers[-1]["number"]
+    return last, find_among(db, "WHERE number > ? AND number <= ?", (after, last))
+
+
+def _is_readable(db: sqlite3.Connection, row: sqlite3.Row, *, and_repeats: bool = False) -> bool:
+    """`and_repeats`: whether the columns repeat what the events say as well."""
+    try:
+        job = rows.folded(row, rows.stored_events(db, row["number"]))
+    except rows.RecordDamaged:
+        return False
+    repeated = (job.state, job.attempt, len(job.images)) == (row["state"], row["attempt"], row["images"])
+    return not and_repeats or (repeated and checksum.are_texts([row[name] for name in TEXTS]))
+
+
+def set_aside(db: sqlite3.Connection, found: Found, at: float, steady: float) -> list[DamagedRecord]:
+    """Move what was found out of the way, and seal what had no checksum. Raises: sqlite3.Error."""
+    for job_id in found.unsealed:
+        rows.seal(db, job_id)
+    records = [_move_row(db, number, reason, at, steady) for number, reason in found.rows.items()]
+    if found.has_rowless or (found.rows and found.is_whole):
+        records += _move_rowless(db, at, steady)
+    return records
+
+
+def _move_row(db: sqlite3.Connection, number: int, reason: str, at: float, steady: float) -> DamagedRecord:
+    mine = "job_id = (SELECT id FROM jobs WHERE number = ?)"
+    row = db.execute("SELECT * FROM jobs WHERE number = ?", (number,)).fetchone()
+    events = db.execute(f"SELECT * FROM events WHERE {mine} ORDER BY number", (number,)).fetchall()
+    record = _keep(db, row, events, reason, at, steady)
+    db.execute(f"DELETE FROM events WHERE {mine}", (number,))
+    db.execute("DELETE FROM jobs WHERE number = ?", (number,))
+    return record
+
+
+def _move_rowless(db: sqlite3.Connection, at: float, steady: float) -> list[DamagedRecord]:
+    lost = "NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = events.job_id)"
+    by_job: dict[Any, list[sqlite3.Row]] = {}
+    for event in db.execute(f"SELECT * FROM events WHERE {lost} ORDER BY number").fetchall():
+        by_job.setdefault(event["job_id"], []).append(event)
+    records = [_keep(db, None, events, ROWLESS, at, steady) for events in by_job.values()]
+    db.execute(f"DELETE FROM events WHERE {lost}")
+    return records
+
+
+def _keep(
+    db: sqlite3.Connection,
+    row: sqlite3.Row | None,
+    events: Sequence[sqlite3.Row],
+    reason: str,
+    at: float,
+    steady: float,
+) -> DamagedRecord:
+    job_id = row["id"] if row is not None else events[0]["job_id"]
+    job_id = job_id if isinstance(job_id, str) and JOB_ID.fullmatch(job_id) else ""
+    owner = _plain(row["owner"]) if row is not None else None
+    owner = owner if isinstance(owner, str) else None
+    raw = {"row": None if row is None else _cells(row), "events": [_cells(event) for event in events]}
+    cursor = db.execute(
+        "INSERT INTO damaged (job_id, owner, reason, at, steady, record) VALUES (?,?,?,?,?,?)",
+        (job_id, owner, reason, at, steady, json.dumps(raw)),
+    )
+    last = rows.last_number(db)
+    numbers = [event["number"] for event in events if event["number"] <= last]
+    queries.forget(db, max([queries.forgotten(db), *numbers]))
+    assert cursor.lastrowid is not None
+    return DamagedRecord(cursor.lastrowid, job_id, owner, reason, at)
+
+
+def _cells(row: sqlite3.Row) -> dict[str, Any]:
+    return {name: _plain(row[name]) for name in row.keys()}  # noqa: SIM118  (a Row iterates over its values)
+
+
+def _plain(cell: Any) -> Any:
+    """As JSON can say it; bytes that are no text as {"hex": ...}."""
+    if isinstance(cell, str):
+        data = cell.encode("utf-8", "surrogateescape")
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return {"hex": data.hex()}
+    return {"hex": cell.hex()} if isinstance(cell, bytes) else cell
+
+
+# ---- what was set aside ------------------------------------------------------------------------------
+
+
+def listed(db: sqlite3.Connection) -> list[DamagedRecord]:
+    """The oldest first."""
+    found = db.execute("SELECT number, job_id, owner, reason, at FROM damaged ORDER BY number").fetchall()
+    return [DamagedRecord(*row) for row in found]
+
+
+def of(db: sqlite3.Connection, job_id: str) -> DamagedRecord | None:
+    """The record of a job, where it was set aside."""
+    row = db.execute(
+        "SELECT number, job_id, owner, reason, at FROM damaged WHERE job_id = ? ORDER BY number", (job_id,)
+    ).fetchone()
+    return None if row is None else DamagedRecord(*row)
+
+
+def newest_at(db: sqlite3.Connection) -> float | None:
+    """Steady time at which the last one was set aside."""
+    at = db.execute("SELECT max(steady) FROM damaged").fetchone()[0]
+    return None if at is None else float(at)
+
+
+def take_out(db: sqlite3.Connection, numbers: Sequence[int]) -> None:
+    db.executemany("DELETE FROM damaged WHERE number = ?", [(number,) for number in numbers])
+
+
+def raw(db: sqlite3.Connection, number: int) -> str:
+    """The record as JSON: `row`, None where it is gone, and `events`."""
+    return str(db.execute("SELECT record FROM damaged WHERE number = ?", (number,)).fetchone()[0])
