@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum, StrEnum
+from operator import attrgetter
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -197,7 +199,7 @@ class Job:
     def may(self, fact: StateFacts) -> bool:
         return (self.state, type(fact)) in TRANSITIONS
 
-    def apply(self, fact: StateFacts, at: float, steady: float | None = None) -> Job:
+    def apply(self, fact: StateFacts, at: float, steady: float | None = None, number: int = 0) -> Job:
         """The job after `fact`, which happened at Unix time `at`, and at `steady` where that is not the same.
 
         Raises: IllegalTransition.
@@ -206,31 +208,43 @@ class Job:
         if state is None:
             raise IllegalTransition(f"{type(fact).__name__} cannot happen to a job that is {self.state}")
         steady = at if steady is None else steady
-        event = JobEvent(self.id, self.seq + 1, at, fact, steady=steady)
-        after = replace(self, state=state, seq=event.seq, events=(*self.events, event))
+        event = JobEvent(self.id, self.seq + 1, at, fact, number, steady)
+        changes = self._changed_by(fact, at, steady)
+        return self.having(state=state, seq=event.seq, events=(*self.events, event), **changes)
+
+    def _changed_by(self, fact: StateFacts, at: float, steady: float) -> dict[str, Any]:
+        """Raises: IllegalTransition."""
         match fact:
             case Queued():
-                return replace(after, created_at=at, created_steady=steady)
+                return {"created_at": at, "created_steady": steady}
             case Started(attempt=attempt):
                 if attempt <= self.attempt:
                     raise IllegalTransition("attempt only grows")
-                return replace(after, attempt=attempt, started_at=at, started_steady=steady)
+                return {"attempt": attempt, "started_at": at, "started_steady": steady}
             case ImageDone(image=image):
                 if image != self.first_undrawn:
                     raise IllegalTransition(f"picture {image} is not the next one")
-                return replace(after, images=(*self.images, fact))
+                return {"images": (*self.images, fact)}
             case PageRead(page=page):
                 if page != len(self.pages):
                     raise IllegalTransition(f"page {page} is not the next one")
-                return replace(after, pages=(*self.pages, fact))
+                return {"pages": (*self.pages, fact)}
             case CancelRequested(reason=reason):
-                return replace(after, cancel_requested=reason)
+                return {"cancel_requested": reason}
             case Requeued(reason=why):
-                return replace(after, crashes=self.crashes + (why in ("engine_crash", "engine_timeout")))
+                return {"crashes": self.crashes + (why in ("engine_crash", "engine_timeout"))}
             case Failed():
-                return replace(after, failure=fact, finished_at=at, finished_steady=steady)
+                return {"failure": fact, "finished_at": at, "finished_steady": steady}
             case Succeeded() | Cancelled():
-                return replace(after, finished_at=at, finished_steady=steady)
+                return {"finished_at": at, "finished_steady": steady}
+
+    def having(self, **changes: Any) -> Job:
+        """As dataclasses.replace, which takes three times as long: lists fold hundreds of jobs."""
+        return Job(**{**dict(zip(_FIELDS, _VALUES(self), strict=True)), **changes})
+
+
+_FIELDS = tuple(one.name for one in fields(Job))
+_VALUES = attrgetter(*_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)

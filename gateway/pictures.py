@@ -24,6 +24,8 @@ NAME = re.compile(r"([0-9a-f]{32})\.(\d{1,9})\.(\d{1,9})\.png")
 SHARED = 0o755
 """Of a shared folder that is not there yet."""
 READS = 0o044
+TICK_NS = 2_000_000_000
+"""A filesystem may count the times of its changes as coarsely as that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Pictures:
         self.place = Place(PLACE, folder)
         self._signs = signs
         self._shares = shares
+        self._listed: tuple[int, frozenset[str]] | None = None
+        """When the folder had changed last, in ns, and the jobs of which there were pictures then."""
 
     def prepare(self) -> None:
         """Raises: PermissionError with a sentence where the folder cannot be this user's alone."""
@@ -111,6 +115,18 @@ class Pictures:
         """Which of these are still on disk. Raises: StorageFault."""
         self._check_there()
         return {name for name in names if NAME.fullmatch(name) and (self.folder / name).is_file()}
+
+    def jobs_there(self) -> frozenset[str]:
+        """Ids of jobs of which a picture may still be on disk. Raises: StorageFault."""
+        self._check_there()
+        with telling(PLACE):
+            changed_ns = self.folder.stat().st_mtime_ns
+            if self._listed is None or self._listed[0] != changed_ns:
+                found = (NAME.fullmatch(name) for name in os.listdir(self.folder))
+                jobs = frozenset(match[1] for match in found if match is not None)
+                # What changes in the same tick as the listing does not change that time.
+                self._listed = (changed_ns if time.time_ns() - changed_ns > TICK_NS else 0, jobs)
+            return self._listed[1]
 
     def damaged(self, pictures: Iterable[ImageDone]) -> set[str]:
         """Files of these that are longer or shorter than is on record; where nothing is, that do not end as a PNG."""

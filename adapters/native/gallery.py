@@ -29,13 +29,14 @@ async def images(request: Request) -> Response:
     service, pictures = service_of(request), core_of(request).pictures
     shown: list[PictureShown] = []
     cursor = None if asked.cursor is None else int(asked.cursor)
+    there = await asyncio.to_thread(pictures.jobs_there)
     while True:
         page = await service.list_jobs(
             owner=owner_of(request),
             protocol=asked.protocol,
             model=asked.model,
             words=asked.search.split(),
-            with_pictures=True,
+            among=there,
             limit=JOBS_AT_ONCE,
             before=cursor,
         )

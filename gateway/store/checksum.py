@@ -66,7 +66,7 @@ def of_events(event: Cells, before: str = NO_EVENTS) -> str:
 
 def of_kept(name: str, value: str) -> str:
     """Of a text kept under a name."""
-    return f"{crc32(_bytes((name, value))):08x}"
+    return f"{crc32(_bytes([name, value])):08x}"
 
 
 def is_right_kept(row: sqlite3.Row) -> bool:
@@ -83,11 +83,8 @@ def are_texts(cells: Sequence[object]) -> bool:
 
 
 def _bytes(cells: Sequence[object]) -> bytes:
-    """The bytes of texts as they lie there, and what no text begins with before anything else: 1 is not "1"."""
-    return b"\x1f".join(
-        cell.encode("utf-8", "surrogateescape") if isinstance(cell, str) else b"\0" + ascii(cell).encode()
-        for cell in cells
-    )
+    """Cells as Python writes them in ASCII, whatever its version: 1 is not "1"."""
+    return ascii(cells).encode()
 
 
 def is_right(row: sqlite3.Row, events: Sequence[sqlite3.Row] | None = None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from itertools import islice
 
 from gateway.job import Job, State
 from gateway.store import rows
@@ -31,7 +32,6 @@ def listed(db: sqlite3.Connection, wanted: Wanted, *, limit: int, before: int | 
         ("hidden = ?", wanted.get("hidden")),
         ("model = ?", wanted.get("model")),
         ("number < ?", before),
-        ("images > ?", 0 if wanted.get("with_pictures") else None),
         *((f"instr(lower({PROMPT}), ?)", rows.lower(word)) for word in wanted.get("words", ())),
     )
     for clause, value in filters:
@@ -41,8 +41,13 @@ def listed(db: sqlite3.Connection, wanted: Wanted, *, limit: int, before: int | 
     if (states := wanted.get("states")) is not None:
         where.append(f"state IN ({','.join('?' * len(states))})")
         values += [str(state) for state in states]
-    sql = f"SELECT * FROM jobs WHERE {' AND '.join(where)} ORDER BY number DESC LIMIT ?"
-    return rows.fold_all(db, sql, (*values, limit))
+    order = "ORDER BY number DESC"
+    if (among := wanted.get("among")) is not None:
+        found = db.execute(f"SELECT number, id FROM jobs WHERE {' AND '.join(where)} {order}", values)
+        numbers = list(islice((row["number"] for row in found if row["id"] in among), limit))
+        found.close()
+        where, values = [f"number IN ({','.join('?' * len(numbers))})"], numbers
+    return rows.fold_all(db, f"SELECT * FROM jobs WHERE {' AND '.join(where)} {order} LIMIT ?", (*values, limit))
 
 
 def seen(db: sqlite3.Connection, owner: str, after: int | None, limit: int) -> Seen:
@@ -60,7 +65,7 @@ def seen(db: sqlite3.Connection, owner: str, after: int | None, limit: int) -> S
 
 def stats(db: sqlite3.Connection) -> Stats:
     """Of all jobs on record."""
-    counted = db.execute("SELECT state, protocol, count(*) FROM jobs GROUP BY 1, 2")
+    counted = db.execute("SELECT state, protocol, count(*) FROM jobs GROUP BY 1, 2")  # by the index jobs_counts
     counts = {(State(row[0]), str(row[1])): int(row[2]) for row in counted if row[0] in STATES}
     images, seconds = db.execute(
         "SELECT coalesce(sum(images), 0), coalesce(sum(CASE WHEN finished_steady > started_steady"

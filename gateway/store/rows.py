@@ -226,15 +226,14 @@ def folded(row: sqlite3.Row, stored: Sequence[sqlite3.Row]) -> Job:
             note=row["note"],
         )
         waiting(row)
-        job = replace(Job.of(new, row["number"]), hidden=bool(row["hidden"]))
+        job = Job.of(new, row["number"]).having(hidden=bool(row["hidden"]))
         for event in stored:
-            job = job.apply(_fact(event), event["at"], event["steady"])
+            job = job.apply(_fact(event), event["at"], event["steady"], event["number"])
         if [event["seq"] for event in stored] != list(range(1, job.seq + 1)) or job.state is None:
             raise ValueError
     except UNREADABLE:
         raise RecordDamaged(row["id"]) from None
-    numbered = zip(job.events, stored, strict=True)
-    return replace(job, events=tuple(replace(event, number=row["number"]) for event, row in numbered))
+    return job
 
 
 def stored_events(db: sqlite3.Connection, number: int) -> list[sqlite3.Row]:

@@ -74,6 +74,7 @@ CREATE UNIQUE INDEX jobs_idempotency ON jobs (owner, idempotency_key) WHERE idem
 CREATE INDEX jobs_live ON jobs (state, owner) WHERE finished_at IS NULL;
 CREATE INDEX jobs_owner ON jobs (owner, number DESC);
 CREATE INDEX jobs_finished ON jobs (finished_steady) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_counts ON jobs (state, protocol, images, started_steady, finished_steady);
 CREATE TABLE events (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
@@ -123,6 +124,7 @@ UPDATE jobs SET started_steady = started_at, finished_steady = finished_at;
 UPDATE events SET steady = at;
 DROP INDEX jobs_finished;
 CREATE INDEX jobs_finished ON jobs (finished_steady) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_counts ON jobs (state, protocol, images, started_steady, finished_steady);
 ALTER TABLE kept ADD COLUMN checksum TEXT;
 """
     + DAMAGED,
