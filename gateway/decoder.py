@@ -73,6 +73,8 @@ class PictureDecoder:
         self._turns = Turns(children, bounds or Bounds())
         self._own = asyncio.Lock()
         self._idle: list[Child] = []
+        self.deaths = 0
+        """Children that ended before they had answered."""
 
     @property
     def idle_pids(self) -> tuple[int, ...]:
@@ -133,6 +135,7 @@ class PictureDecoder:
             raise InvalidRequest("The picture takes too long to decode.", param=param) from None
         except (OSError, asyncio.IncompleteReadError):
             await _end(child)
+            self.deaths += 1
             raise _Died from None
         except BaseException:
             await _end(child)  # an answer nobody waits for would be taken for the next picture's

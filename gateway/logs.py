@@ -84,6 +84,11 @@ def setup(level: str = "INFO", stream: TextIO | None = None) -> None:
     logging.captureWarnings(True)
 
 
+def dropped() -> int:
+    """Records, and lines that were printed, for which there was no room since the start."""
+    return sum(output.dropped_in_all for output in _outputs.values())
+
+
 def flush(within_s: float) -> bool:
     """Wait until what was said is written; whether all of it was, in time."""
     end = time.monotonic() + within_s

@@ -32,6 +32,7 @@ class QueuedOutput:
         self._fd = fd
         self._tell_dropped = tell_dropped
         self._max_bytes = max_bytes
+        self.dropped_in_all = 0
         self._begin()
         os.register_at_fork(after_in_child=self._begin)  # a fork has the queue, and not the thread
 
@@ -49,6 +50,7 @@ class QueuedOutput:
             most = self._max_bytes // 2 if self._dropped else self._max_bytes
             if self._put_bytes - self._taken_bytes + len(text) + OVERHEAD_BYTES > most:
                 self._dropped += 1
+                self.dropped_in_all += 1
                 return
             if told := self._told():
                 self._queue.put(told)

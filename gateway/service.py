@@ -398,6 +398,20 @@ class JobService:
         found, sees_all = await self._store.damaged(), self._rights.is_operator(owner)
         return len(found), [record.name for record in found if sees_all or record.owner == owner]
 
+    async def damaged_records(self) -> int:
+        """How many are set aside."""
+        return len(await self._store.damaged())
+
+    @property
+    def clock_jumps(self) -> int:
+        """As `JobStore.clock_jumps`."""
+        return self._store.clock_jumps
+
+    @property
+    def unstored_stops(self) -> int:
+        """Jobs that were stopped and that the disk does not know of yet."""
+        return len(self._stops.ids)
+
     def age_s(self, date: float) -> float:
         """As `JobStore.age_s`."""
         return self._store.age_s(date)

@@ -356,7 +356,8 @@ METHODS = {
 HARMLESS = {
     JobService: "listen start stop begin_stop keep_input input_bytes input_picture kept_picture get see list_jobs hide "
     "forecast waits_for forecast_record check_store stats running progress watchers engine watch watch_all ended skip "
-    "abandon retain_once storage_fault faults is_stored is_stopping damaged age_s",
+    "abandon retain_once storage_fault faults is_stored is_stopping damaged damaged_records "
+    "clock_jumps unstored_stops age_s",
     QueueControl: "paused move waiting running depth position",
     ModelControl: "",
 }

@@ -29,6 +29,7 @@ from adapters.native.request import (
 from adapters.native.shapes import (
     Deleted,
     Ended,
+    Findings,
     Health,
     Images,
     Jobs,
@@ -119,6 +120,7 @@ TABLE: tuple[tuple[str, str, Endpoint, Operation], ...] = (
     ("POST", "/tickets", tickets.ticket, Operation(body=TicketBody, answer=Ticket)),
     ("GET", "/health", system.health, Operation(answer=Health)),
     ("GET", "/system", system.system, Operation(answer=System)),
+    ("GET", "/findings", system.findings, Operation(answer=Findings)),
     ("GET", "/stats", system.stats, Operation(answer=Stats)),
 )
 ROUTES = tuple(Route(PREFIX + path, endpoint, methods=[method]) for method, path, endpoint, _ in TABLE)

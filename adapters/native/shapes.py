@@ -261,6 +261,21 @@ class DamagedRecords(TypedDict):
     ids: list[str]
 
 
+class FindingShown(TypedDict):
+    """One thing that is wrong, and what to do; `stops_work`: nothing is drawn, or taken, until it is mended."""
+
+    subject: str
+    sentence: str
+    remedy: str
+    stops_work: bool
+
+
+class Findings(TypedDict):
+    """What is wrong now, what stops work first; none: all is well."""
+
+    findings: list[FindingShown]
+
+
 class System(TypedDict):
     """`mlx_memory_gb` is what MLX held after the last picture; null before there was one."""
 

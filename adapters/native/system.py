@@ -10,9 +10,19 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.base import core_of, owner_of
 from adapters.native.answers import STATUS
-from adapters.native.shapes import DamagedRecords, EngineShown, Health, MemoryShown, Stats, System
+from adapters.native.shapes import (
+    DamagedRecords,
+    EngineShown,
+    Findings,
+    FindingShown,
+    Health,
+    MemoryShown,
+    Stats,
+    System,
+)
 from gateway import __version__
 from gateway.core import Core
+from gateway.findings import Finding, findings_of
 from gateway.job import State
 from gateway.machine import Memory, memory
 
@@ -55,6 +65,12 @@ async def system(request: Request) -> Response:
     return JSONResponse(answer)
 
 
+async def findings(request: Request) -> Response:
+    """GET findings: Tell what is wrong with the gateway, and what to do."""
+    answer: Findings = {"findings": [to_finding(finding) for finding in await findings_of(core_of(request))]}
+    return JSONResponse(answer)
+
+
 async def stats(request: Request) -> Response:
     """GET stats: Count the jobs on record, whosever they are."""
     core = core_of(request)
@@ -80,6 +96,15 @@ async def stats(request: Request) -> Response:
 async def to_damaged(request: Request) -> DamagedRecords:
     count, names = await core_of(request).service.damaged(owner_of(request))
     return {"count": count, "ids": names[:NAMED]}
+
+
+def to_finding(finding: Finding) -> FindingShown:
+    return {
+        "subject": finding.subject,
+        "sentence": finding.sentence,
+        "remedy": finding.remedy,
+        "stops_work": finding.stops_work,
+    }
 
 
 def rounded(ratio: float | None) -> float | None:

@@ -127,7 +127,7 @@ def _of_settings(config: Path | None) -> Iterator[Finding]:
     for what, folder in (("jobs", settings.store.data_dir), ("pictures", settings.generation.output_dir)):
         yield _folder(what, folder)
     yield _records(settings.store.data_dir)
-    yield _listening(where)
+    yield from _listening(where)
 
 
 def _records(folder: Path) -> Finding:
@@ -204,11 +204,18 @@ def _folder(what: str, folder: Path) -> Finding:
     )
 
 
-def _listening(where: Where) -> Finding:
+def _listening(where: Where) -> Iterator[Finding]:
+    """The gateway that runs, and what it says is wrong with itself."""
     remote = Remote(where.listens_at, os.environ.get("MFLUX_GATEWAY_KEY"))
     try:
-        if remote.answers():
-            return Finding("running", "ok", f"a gateway answers at {remote.url}")
-        return Finding("running", "note", f"no gateway answers at {remote.url}", "mflux-gateway serve")
+        if not remote.answers():
+            yield Finding("running", "note", f"no gateway answers at {remote.url}", "mflux-gateway serve")
+            return
+        yield Finding("running", "ok", f"a gateway answers at {remote.url}")
+        for finding in remote.get("/api/v1/findings")["findings"]:
+            health: Health = "broken" if finding["stops_work"] else "note"
+            yield Finding(f"running: {finding['subject']}", health, finding["sentence"], finding["remedy"])
+    except Failure as failure:
+        yield Finding("running", "note", f"it does not say how it is: {failure}")
     finally:
         remote.close()

@@ -203,6 +203,11 @@ class JobStore(Protocol):
         """Seconds that pass while a gateway runs and never jump; once they were Unix time."""
         ...
 
+    @property
+    def clock_jumps(self) -> int:
+        """How often the clock was set while this store was written, as far as is remembered."""
+        ...
+
     def age_s(self, date: float) -> float:
         """How many of these seconds ago the clock last showed this date, such as a file's."""
         ...

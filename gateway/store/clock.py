@@ -52,6 +52,11 @@ class StoreClock:
                 return max(0.0, now - (shown or before)[-1])
             return now - spans[0][2]
 
+    @property
+    def jumps(self) -> int:
+        """How often the clock was set since the store was made, as far as is remembered."""
+        return max(0, len(self._spans) - 1)
+
     def note(self) -> None:
         """See whether the clock was set."""
         with self._lock:

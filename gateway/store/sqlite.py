@@ -373,6 +373,10 @@ class SqliteStore:
     def steady(self) -> float:
         return self._clock.steady()
 
+    @property
+    def clock_jumps(self) -> int:
+        return self._clock.jumps
+
     def age_s(self, date: float) -> float:
         return self._clock.age_s(date)
 
