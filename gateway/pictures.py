@@ -120,6 +120,8 @@ class Pictures:
         """Ids of jobs of which a picture may still be on disk. Raises: StorageFault."""
         self._check_there()
         with telling(PLACE):
+            if not self.folder.is_dir():  # it was removed, and is made anew with the next picture
+                return frozenset()
             changed_ns = self.folder.stat().st_mtime_ns
             if self._listed is None or self._listed[0] != changed_ns:
                 found = (NAME.fullmatch(name) for name in os.listdir(self.folder))

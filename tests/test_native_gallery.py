@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -171,3 +173,15 @@ def test_models_say_what_they_can_do(client: httpx.Client) -> None:
     assert klein["guidance"]
     assert klein["default_guidance"] == 4.0
     assert tiny["max_references"] == 1
+
+
+def test_only_jobs_whose_files_are_there_are_looked_at(tmp_path: Path) -> None:
+    with live(tmp_path) as gateway, client_of(gateway.url) as client:
+        first, second = (ended(client, submit(client)["job_id"])["id"] for _ in range(2))
+        assert [row["job_id"] for row in client.get("/images").json()["images"]] == [second, first]
+        (file,) = (tmp_path / "output").glob(f"{second}.*")
+        file.unlink()
+        assert [row["job_id"] for row in client.get("/images").json()["images"]] == [first]
+        assert client.get("/images", params={"search": "nothing-has-this"}).json()["images"] == []
+        shutil.rmtree(tmp_path / "output")
+        assert client.get("/images").json() == {"images": [], "next_cursor": None}
