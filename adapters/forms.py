@@ -17,7 +17,7 @@ from gateway.images import base64_picture
 
 Part = tuple[str, str | UploadFile]
 
-_TEXT = re.compile(rb"[\t\n\r -~]+")
+_TEXT = re.compile(rb"[\t\n\r -~]++")
 _HEAD_BYTES = 4096
 
 

@@ -17,7 +17,7 @@ from gateway.private import private_file
 FOLDER = "backups"
 KEPT = 2
 INCOMPLETE = ".incomplete"
-NAME = re.compile(r"jobs-(?:(\d{6,})-)?\d{8}T[\d.]+Z\.sqlite3")
+NAME = re.compile(r"jobs-(?:(\d{6,}+)-)?\d{8}T[\d.]++Z\.sqlite3")
 """The number is missing in copies of earlier versions."""
 FAULTS = (sqlite3.Error, UnicodeDecodeError)
 """How a damaged database fails: what SQLite says of it may quote bytes that are no text."""
