@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict, Unpack
 
@@ -120,7 +120,7 @@ class Wanted(TypedDict, total=False):
     model: str | None
     words: Sequence[str]
     """All occur in the prompt, or in that of the picture that is enlarged, whatever the case of ASCII letters."""
-    among: Container[str] | None
+    among: Collection[str] | None
     """Ids of jobs: only these."""
 
 

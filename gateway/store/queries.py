@@ -16,6 +16,8 @@ FORGOTTEN = "forgotten events"
 PLANS_AT_ONCE = 2000
 INPUT = re.compile(r'"([0-9a-f]{64})"')
 """What looks like the name of an input, wherever a plan has it."""
+AMONG_FEW = 500
+"""So many jobs are looked up one by one; beyond that their owner's are walked along, the newest first."""
 LIVE_MOST = 500
 """Jobs of one owner that are shown at once to who begins to listen."""
 PROMPT = "coalesce(plan->>'prompt', plan->>'drawn'->>'prompt')"
@@ -43,6 +45,9 @@ def listed(db: sqlite3.Connection, wanted: Wanted, *, limit: int, before: int | 
         values += [str(state) for state in states]
     order = "ORDER BY number DESC"
     if (among := wanted.get("among")) is not None:
+        if len(among) <= AMONG_FEW:
+            where.append(f"id IN ({','.join('?' * len(among))})")
+            values += among
         found = db.execute(f"SELECT number, id FROM jobs WHERE {' AND '.join(where)} {order}", values)
         numbers = list(islice((row["number"] for row in found if row["id"] in among), limit))
         found.close()

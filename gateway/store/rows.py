@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from pydantic import TypeAdapter
 
@@ -150,6 +151,9 @@ def _change(
     db.execute(f"UPDATE jobs SET {what} WHERE id = ?", (*columns.values(), sealed, job_id))
 
 
+SHORT_CHARS = 64
+EVENTS_AT_ONCE = 500
+"""Jobs whose events are read by one statement."""
 WAITING_COLUMNS = "id, owner, lane, model, standing_priority, standing_since, standing_number"
 
 
@@ -198,13 +202,23 @@ def is_gone(db: sqlite3.Connection, job_id: str) -> bool:
 
 
 def fold_all(db: sqlite3.Connection, sql: str, values: Sequence[object]) -> list[Job]:
-    """The jobs of a query over whole rows of `jobs`."""
-    return [fold(db, row) for row in db.execute(sql, values).fetchall()]
+    """The jobs of a query over whole rows of `jobs`. Raises: RecordDamaged."""
+    found = db.execute(sql, values).fetchall()
+    stored: dict[object, list[sqlite3.Row]] = {}
+    for at in range(0, len(found), EVENTS_AT_ONCE):
+        ids = [row["id"] for row in found[at : at + EVENTS_AT_ONCE]]
+        mine = f"job_id IN ({','.join('?' * len(ids))})"
+        for event in db.execute(f"SELECT * FROM events WHERE {mine} ORDER BY job_id, seq", ids):
+            stored.setdefault(event["job_id"], []).append(event)
+    return [_sound(row, stored.get(row["id"], [])) for row in found]
 
 
 def fold(db: sqlite3.Connection, row: sqlite3.Row) -> Job:
     """The job of a row, folded from its events. Raises: RecordDamaged."""
-    stored = stored_events(db, row["number"])
+    return _sound(row, stored_events(db, row["number"]))
+
+
+def _sound(row: sqlite3.Row, stored: Sequence[sqlite3.Row]) -> Job:
     if not checksum.is_right(row, stored):
         raise RecordDamaged(row["id"])
     return folded(row, stored)
@@ -220,16 +234,19 @@ def folded(row: sqlite3.Row, stored: Sequence[sqlite3.Row]) -> Job:
             plan=plan_adapter.validate_json(row["plan"]),
             attached=bool(row["attached"]),
             priority=Priority(row["priority"]),
-            adjustments=_adjustments.validate_json(row["adjustments"]),
+            adjustments=() if row["adjustments"] == "[]" else _adjustments.validate_json(row["adjustments"]),
             idempotency_key=row["idempotency_key"],
             fingerprint=row["fingerprint"],
             note=row["note"],
         )
         waiting(row)
-        job = Job.of(new, row["number"]).having(hidden=bool(row["hidden"]))
-        for event in stored:
-            job = job.apply(_fact(event), event["at"], event["steady"], event["number"])
-        if [event["seq"] for event in stored] != list(range(1, job.seq + 1)) or job.state is None:
+        job = replace(Job.of(new, row["number"]), hidden=bool(row["hidden"]))
+        events = [
+            JobEvent(new.id, event["seq"], event["at"], _fact(event), event["number"], event["steady"])
+            for event in stored
+        ]
+        job = job.after(events)
+        if [event.seq for event in events] != list(range(1, len(events) + 1)) or job.state is None:
             raise ValueError
     except UNREADABLE:
         raise RecordDamaged(row["id"]) from None
@@ -268,7 +285,13 @@ def _fact(event: sqlite3.Row) -> StateFacts:
     """Raises: ValueError, TypeError where the event cannot be read."""
     if not (isinstance(event["at"], float) and isinstance(event["steady"], float) and isinstance(event["seq"], int)):
         raise TypeError
-    return state_fact.validate_json(event["fact"])
+    return _short(event["fact"]) if len(event["fact"]) <= SHORT_CHARS else state_fact.validate_json(event["fact"])
+
+
+@lru_cache(maxsize=256)
+def _short(text: str) -> StateFacts:
+    """Of facts that most jobs have alike."""
+    return state_fact.validate_json(text)
 
 
 def _event(row: sqlite3.Row) -> JobEvent:

@@ -72,7 +72,7 @@ CREATE TABLE jobs (
 );
 CREATE UNIQUE INDEX jobs_idempotency ON jobs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX jobs_live ON jobs (state, owner) WHERE finished_at IS NULL;
-CREATE INDEX jobs_owner ON jobs (owner, number DESC);
+CREATE INDEX jobs_owner ON jobs (owner, number DESC, id);
 CREATE INDEX jobs_finished ON jobs (finished_steady) WHERE finished_at IS NOT NULL;
 CREATE INDEX jobs_counts ON jobs (state, protocol, images, started_steady, finished_steady);
 CREATE TABLE events (
@@ -123,6 +123,8 @@ ALTER TABLE events ADD COLUMN steady REAL NOT NULL DEFAULT 0;
 UPDATE jobs SET started_steady = started_at, finished_steady = finished_at;
 UPDATE events SET steady = at;
 DROP INDEX jobs_finished;
+DROP INDEX jobs_owner;
+CREATE INDEX jobs_owner ON jobs (owner, number DESC, id);
 CREATE INDEX jobs_finished ON jobs (finished_steady) WHERE finished_at IS NOT NULL;
 CREATE INDEX jobs_counts ON jobs (state, protocol, images, started_steady, finished_steady);
 ALTER TABLE kept ADD COLUMN checksum TEXT;
