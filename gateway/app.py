@@ -170,8 +170,10 @@ def _bytes(gigabytes: float | None) -> int | None:
 def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
     """The ASGI application of a gateway: guard, errors, routes. Raises: SettingsError for an unusable keys file."""
 
+    owners = _owners(adapters)
+
     def render(path: str, error: GatewayError) -> Response:
-        adapter = _owner(adapters, path)
+        adapter = _owner(owners, path)
         return adapter.render_error(error) if adapter else _plain_error(error)
 
     core.sections = (*adapters, Group("health", HEALTH, HEALTH_DESCRIBED, dict[str, Any]))
@@ -219,7 +221,7 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
             scope["app"] = guarded  # makes starlette raise its 404 and 405 instead of answering in plain text
             scope.setdefault("state", {})["core"] = core
             scope["path"] = canonical_path(scope["path"], prefixes, unprefixed)
-            adapter = _owner(adapters, scope["path"])
+            adapter = _owner(owners, scope["path"])
             name, inner = (adapter.name, around[adapter.name]) if adapter else ("other", guarded)
             await core.metrics.counted(inner, name, scope, receive, send)
 
@@ -246,10 +248,18 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-def _owner(adapters: Sequence[Adapter], path: str) -> Adapter | None:
-    """The adapter of the longest prefix: it owns what is wrong below it."""
-    owners = [(len(p), a) for a in adapters for p in a.prefixes if path == p or path.startswith(p + "/")]
-    return max(owners, key=lambda owner: owner[0], default=(0, None))[1]
+def _owners(adapters: Sequence[Adapter]) -> list[tuple[str, Adapter]]:
+    """Each prefix with a slash behind it, and its adapter, the longest first: it owns what is wrong below it."""
+    owners = [(prefix + "/", adapter) for adapter in adapters for prefix in adapter.prefixes]
+    return sorted(owners, key=lambda owner: len(owner[0]), reverse=True)
+
+
+def _owner(owners: Sequence[tuple[str, Adapter]], path: str) -> Adapter | None:
+    below = path + "/"
+    for prefix, adapter in owners:
+        if below.startswith(prefix):
+            return adapter
+    return None
 
 
 def _to_gateway_error(routes: Sequence[Route], request: Request, error: Exception) -> Response:

@@ -34,10 +34,14 @@ async def health(request: Request) -> Response:
     """GET health: 200 as long as the gateway answers; `status` tells of the engine."""
     core = core_of(request)
     stats = await core.service.stats()
+
+    def models_here() -> int:
+        return sum(core.library.on_disk(spec) for spec in core.library.specs)
+
     answer: Health = {
         "status": "unhealthy" if core.service.engine.state == "down" else "healthy",
         "version": __version__,
-        "models_available": sum(core.library.on_disk(spec) for spec in core.library.specs),
+        "models_available": await asyncio.to_thread(models_here),
         "default_model": core.library.default,
         "embedded": core.draws_embedded,
         "active_jobs": stats.by_state.get(State.RUNNING, 0),

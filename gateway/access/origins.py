@@ -10,11 +10,13 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from gateway.settings import Settings, is_loopback
 
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?")
+HOST_CHARS = 253 + len("[]:65535")
 _ORIGIN = re.compile(rf"(https?)://({_HOST.pattern})")
 
 ALWAYS_GOOD = frozenset(
@@ -57,6 +59,11 @@ _ASKABLE_PREFIX = "x-stainless-"  # the openai package sends a dozen of these, m
 
 def host_name(header: str) -> str | None:
     """The name or address in a Host header, without brackets and port; None when it is not one."""
+    return _host_name(header) if len(header) <= HOST_CHARS else None
+
+
+@lru_cache(maxsize=256)
+def _host_name(header: str) -> str | None:
     match = _HOST.fullmatch(header.lower())
     return match[1].strip("[]") if match else None
 
