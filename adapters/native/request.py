@@ -103,7 +103,7 @@ class GenerateBody(Said):
 class JobsQuery(Said):
     """GET jobs."""
 
-    limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 100
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 50
     cursor: Annotated[str, Field(pattern=r"^[0-9]{1,16}$")] | None = None
     """The `next_cursor` of the page before."""
     status: Annotated[str, Field(min_length=1, json_schema_extra={"example": "queued,generating"})] | None = None

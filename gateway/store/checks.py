@@ -16,7 +16,7 @@ log = logging.getLogger("gateway.store")
 STEADY, CALENDAR, READ_BY = "steady", "calendar", "contents"
 """Kept under these names: steady time, what dates were when, and the shape of what the last gateway wrote."""
 
-NEWEST = 1000
+NEWEST = 300
 """Records that are looked at by the start, some 0.1 s; where there are more, the others are a duty of retention's."""
 LAST = "ORDER BY number DESC LIMIT ?"
 NUMBERS = 2**53

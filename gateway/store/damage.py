@@ -16,7 +16,7 @@ from typing import Any
 from gateway.store import checksum, queries, rows
 from gateway.store.base import DamagedRecord
 
-PAGE = 200
+PAGE = 40
 """Records looked at between two looks of the reader at what others want to know."""
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 TEXTS = ("id", "owner", "protocol", "lane", "model", "fingerprint", "note")

@@ -64,7 +64,7 @@ from gateway.store.schema import unusable
 
 log = logging.getLogger("gateway.store")
 
-PAUSE_S = 0.02
+PAUSE_S = 0.05
 """Between two pages of a look at all records."""
 IDEMPOTENCY_S = 24 * 3600.0
 T = TypeVar("T")
