@@ -21,6 +21,20 @@ _TEXT = re.compile(rb"[\t\n\r -~]++")
 _HEAD_BYTES = 4096
 
 
+class _Parser(MultiPartParser):
+    """Files stay in memory, where they are counted (`gateway.access.memory`), and take no descriptors."""
+
+    spool_max_size = 0
+    is_picture: Callable[[str], bool]
+
+    def on_headers_finished(self) -> None:
+        said = self._current_part.content_disposition or b""
+        _, options = parse_options_header(said)
+        if b"filename" not in options and self.is_picture(options.get(b"name", b"").decode("utf-8", "replace")):
+            self._current_part.content_disposition = said + b'; filename=""'
+        super().on_headers_finished()
+
+
 @asynccontextmanager
 async def form_of(
     request: Request, is_picture: Callable[[str], bool], *, max_files: int, max_fields: int, field_bytes: int
@@ -30,18 +44,10 @@ async def form_of(
     A field that is a picture's is a file, whether it names one or not, and as long as the body may be.
     What a browser sends for no file, no name and no byte, is left out. Raises: InvalidRequest.
     """
-
-    class Parser(MultiPartParser):
-        def on_headers_finished(self) -> None:
-            said = self._current_part.content_disposition or b""
-            _, options = parse_options_header(said)
-            if b"filename" not in options and is_picture(options.get(b"name", b"").decode("utf-8", "replace")):
-                self._current_part.content_disposition = said + b'; filename=""'
-            super().on_headers_finished()
-
-    parser = Parser(
+    parser = _Parser(
         request.headers, request.stream(), max_files=max_files, max_fields=max_fields, max_part_size=field_bytes
     )
+    parser.is_picture = is_picture
     try:
         form = await parser.parse()
     except MultiPartException as error:

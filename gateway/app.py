@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartParser
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -43,9 +42,6 @@ from gateway.user_models import HubModel, LocalModel
 
 if TYPE_CHECKING:
     from adapters.base import Adapter
-
-MultiPartParser.spool_max_size = 0
-"""Files of forms stay in memory, where they are counted (`gateway.access.memory`), and take no descriptors."""
 
 log = logging.getLogger("gateway.app")
 

@@ -38,11 +38,15 @@ class ProgressEvent:
 
 @dataclass(frozen=True, slots=True)
 class PlaceEvent:
-    """Where a waiting job stands now: how many run or wait before it, and when it is expected to be done."""
+    """Where a waiting job stands now: how many run or wait before it, and when it is expected to be done.
+
+    `waits_for` is why nothing begins, where that is not its turn. While the engine is down nothing is foretold.
+    """
 
     job_id: str
     position: int
-    forecast: Forecast
+    forecast: Forecast | None
+    waits_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

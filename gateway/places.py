@@ -48,8 +48,8 @@ class Places:
         """With the loop's time at which it was told."""
         self.coming: Callable[[Job], ProgressEvent | None] = lambda _: None
         """How far the download is that a waiting job needs first."""
-        self.is_down: Callable[[Lane], bool] = lambda _: False
-        """Whether nobody can say when a lane goes on: nothing is foretold then."""
+        self.waits_for: Callable[[Lane], str | None] = lambda _: None
+        """Why nothing of a lane begins now, where something keeps it."""
 
     async def start(self) -> None:
         """Remember what was learned, and what waits."""
@@ -85,7 +85,7 @@ class Places:
         """Whether a forecast told now counts: nobody can foretell how fast the hub sends."""
         is_paused, model = self._store.is_paused(lane), job.plan.model
         foretold = lane != "network" and not {model, job.id} & self._forecaster.coming().keys()
-        return foretold and not is_paused and not self.is_down(lane) and self._store.depth(lane) <= HELD_TO
+        return foretold and not is_paused and self._store.depth(lane) <= HELD_TO
 
     def forget(self, job_id: str) -> None:
         """Nothing more will be heard of a job."""
@@ -106,8 +106,6 @@ class Places:
     def forecast(self, job: Job) -> Forecast | None:
         """When a job is expected to begin and to be done; None once it has ended."""
         lane = lane_of(job.plan)
-        if self.is_down(lane):
-            return None
         return self._forecaster.of(job.id, self._store.order(lane), is_paused=self._store.is_paused(lane))
 
     async def newest(self, jobs: Sequence[Job]) -> AsyncIterator[ProgressEvent | PlaceEvent]:
@@ -189,16 +187,20 @@ class Places:
 
     def _now(self, lane: Lane, position: int, job_id: str) -> PlaceEvent | None:
         """None where it has begun meanwhile."""
-        if not self._forecaster.is_waiting(job_id) or self.is_down(lane):
+        if not self._forecaster.is_waiting(job_id):
             return None
         line, is_paused = self._store.order(lane), self._store.is_paused(lane)
         found = self._forecaster.of(job_id, line, is_paused=is_paused)
-        return None if found is None else PlaceEvent(job_id, position, found)
+        return PlaceEvent(job_id, position, found, self.waits_for(lane))
 
 
 def _differs(before: PlaceEvent, told_at: float, after: PlaceEvent, now: float) -> bool:
-    """Whether a listener should hear of it: the position, the pause, or the end by more than a little."""
-    if (before.position, before.forecast.is_paused) != (after.position, after.forecast.is_paused):
+    """Whether a listener should hear of it: the position, what keeps it, or the end by more than a little."""
+    if (before.position, before.waits_for) != (after.position, after.waits_for):
+        return True
+    if before.forecast is None or after.forecast is None:
+        return before.forecast is not after.forecast
+    if before.forecast.is_paused != after.forecast.is_paused:
         return True
     shift = abs(now + after.forecast.expected_s - told_at - before.forecast.expected_s)
     return shift > max(SHIFT_S, SHIFT_RATIO * after.forecast.expected_s) and not after.forecast.is_paused

@@ -107,7 +107,8 @@ class JobService:
             rights=options.rights,
             wake=lambda: self._lane.wake(),
         )
-        self._places.is_down = lambda lane: lane == "engine" and engine.status.state == "down"
+        self._forecaster.is_down = lambda: engine.status.state == "down"
+        self._places.waits_for = self._kept_by
         self._forecaster.coming, self._places.coming = self.downloads.due, self.downloads.newest
         self._lane = EngineLane(
             store=store,
@@ -370,9 +371,9 @@ class JobService:
 
     def waits_for(self, job: Job) -> str | None:
         """Why a queued job is not begun, as one sentence for clients; None where it only waits for its turn."""
-        if job.state is not State.QUEUED:
-            return None
-        lane = lane_of(job.plan)
+        return self._kept_by(lane_of(job.plan)) if job.state is State.QUEUED else None
+
+    def _kept_by(self, lane: Lane) -> str | None:
         if lane == "engine" and not self._engine.status.works:
             status = self._engine.status
             return f"The engine is down: {status.reason}" if status.state == "down" else "The engine starts."

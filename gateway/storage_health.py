@@ -206,30 +206,23 @@ class StorageHealth:
 
     async def fault(self, keys: Iterable[str], *, newer_than_s: float = 0.0) -> StorageFault | None:
         """The first fault among these places; they are asked at the same time, but for what was just found well."""
-        known = (key for key in keys if key in self._places)
-        found = await asyncio.gather(*(self._probed(key) for key in known if self._seen(key, newer_than_s) is None))
+        found = await asyncio.gather(*(self._probed(key, newer_than_s) for key in keys if key in self._places))
         return next((probed.fault for probed in found if probed.fault is not None), None)
 
     async def check(self, keys: Iterable[str], *, least_free_bytes: int = 0) -> None:
         """Raises: StorageFault; StorageFull where one of these disks has less than that free."""
-        keys = tuple(keys)
-        asked = [key for key in keys if self._seen(key, SOUND_S) is None]
-        results = [found for key in keys if (found := self._seen(key, SOUND_S)) is not None]
-        if asked:
-            results += await asyncio.gather(*(self._probed(key) for key in asked))
-        for probed in results:
+        for probed in await asyncio.gather(*(self._probed(key, SOUND_S) for key in keys)):
             if probed.fault is not None:
                 raise probed.fault
             if probed.free_bytes is not None and probed.free_bytes < least_free_bytes:
                 raise StorageFull
 
-    def _seen(self, key: str, newer_than_s: float) -> Probed | None:
-        """What was found well last, where it was later than so many seconds ago."""
-        found, when = self._sound.get(key, (None, 0.0))
-        return found if asyncio.get_running_loop().time() - when < newer_than_s else None
-
-    async def _probed(self, key: str) -> Probed:
+    async def _probed(self, key: str, newer_than_s: float) -> Probed:
+        """What was found well less than so long ago, else what is found now."""
         loop, place = asyncio.get_running_loop(), self._places[key]
+        found, when = self._sound.get(key, (None, 0.0))
+        if found is not None and loop.time() - when < newer_than_s:
+            return found
         if key not in self._asked:
             try:
                 self._ask(key, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,17 @@ OTHER = {"X-Client-Id": "other"}
 def progress(gateway: Live, **headers: str) -> dict[str, Any]:
     answer: dict[str, Any] = httpx.get(f"{gateway.url}/sdapi/v1/progress", headers=headers).json()
     return answer
+
+
+def first_of(gateway: Live, path: str, name: str) -> dict[str, Any]:
+    """The data of the first event of that name."""
+    with httpx.stream("GET", gateway.url + path, timeout=30) as answer:
+        lines = answer.iter_lines()
+        for line in lines:
+            if line == f"event: {name}":
+                told: dict[str, Any] = json.loads(next(lines).removeprefix("data: "))
+                return told
+    raise AssertionError(f"no {name} came")
 
 
 def seen(gateway: Live, text: str) -> dict[str, Any]:
@@ -50,6 +62,15 @@ def test_a_job_that_waits_for_a_dead_engine_says_so_and_foretells_nothing(tmp_pa
         assert len(job["waits_for"]) > len("The engine is down: ")
         assert job["eta_seconds"] is None
         assert "forecast" not in job
+        told = first_of(gateway, "/api/v1/events", "snapshot")["jobs"]
+        assert [one["position"] for one in told] == list(range(len(told)))
+        assert all(one["waits_for"] == job["waits_for"] and "forecast" not in one for one in told)
+        place = first_of(gateway, f"/api/v1/jobs/{job['job_id']}/stream", "position")
+        assert (place["position"], place["eta_seconds"]) == (1, None)
+        assert place["waits_for"] == job["waits_for"]
+        task = httpx.post(f"{gateway.url}/api/generate", json={"prompt": "x"}).json()["task_id"]
+        status = httpx.get(f"{gateway.url}/api/status", params={"task_id": task}).json()
+        assert (status["status"], status["waits_for"]) == ("waiting", job["waits_for"])
         for path in ("/api/v1/queue", "/api/v1/jobs"):
             assert '"eta_seconds":null' in httpx.get(gateway.url + path).text.replace(" ", "")
         gateway.stop()

@@ -70,7 +70,9 @@ async def status(request: Request) -> Response:
         failed = {} if task.failure is None else {"error": task.failure.message}
         return empty(404) if task.state is State.CANCELLED else shown({"status": "done", **failed})
     wait = max(1, math.ceil(_seconds_left(service, task)))
-    return shown({"pos": position, "status": "waiting", "wait_remaining": wait})
+    kept_by = service.waits_for(task)
+    why = {} if kept_by is None else {"waits_for": kept_by}
+    return shown({"pos": position, "status": "waiting", "wait_remaining": wait, **why})
 
 
 async def image(request: Request) -> Response:
@@ -146,7 +148,10 @@ async def _own_task(request: Request) -> Job | None:
 
 
 def _seconds_left(service: JobService, task: Job) -> float:
-    """Until this task is done, those before it and the loads between them included."""
+    """Until this task is done, those before it and the loads between them included; 0 where nobody can say.
+
+    Clients reckon with the number. What keeps the task then, `waits_for` says.
+    """
     forecast = service.forecast(task)
     return 0.0 if forecast is None else forecast.expected_s
 

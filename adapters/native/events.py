@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from adapters.native.answers import PREFIX, STATUS, image_id, image_url, iso, to_bytes, to_forecast, to_progress
-from adapters.native.shapes import BytesShown, ForecastShown, JobShown, ProgressShown, Result, Status
+from adapters.native.shapes import BytesShown, JobShown, ProgressShown, Result, Status
 from engine.protocol import (
     Cancelled,
     CancelRequested,
@@ -113,11 +113,19 @@ class PreviewData(AJob):
     url: str
 
 
-class PositionData(AJob, ForecastShown):
-    """Where a waiting job stands now, and when it is expected to be done."""
+class PositionData(AJob):
+    """Where a waiting job stands now, and when it is expected to be done, as in a job's `forecast`; else why not.
+
+    `waits_for` says why nothing begins. While the engine is down `eta_seconds` is null and there is no more of it.
+    """
 
     status: Literal["queued"]
     position: int
+    eta_seconds: float | None
+    wait_seconds: NotRequired[float]
+    earliest_seconds: NotRequired[float]
+    latest_seconds: NotRequired[float]
+    waits_for: NotRequired[str]
 
 
 class SnapshotData(TypedDict):
@@ -164,8 +172,12 @@ def position_body(event: PlaceEvent) -> bytes:
         "job_id": event.job_id,
         "status": "queued",
         "position": event.position,
-        **to_forecast(event.forecast),
+        "eta_seconds": None,
     }
+    if event.forecast is not None:
+        data |= to_forecast(event.forecast)  # type: ignore[typeddict-item]
+    if event.waits_for is not None:
+        data["waits_for"] = event.waits_for
     return body("position", data)
 
 

@@ -149,7 +149,8 @@ def to_snapshot(snapshot: Snapshot) -> SnapshotData:
     for job in snapshot.jobs:
         place = places.get(job.id)
         position = 0 if job.state is State.RUNNING else place.position if place else None
-        jobs.append(to_job(job, position, progress.get(job.id), place.forecast if place else None))
+        kept_by = place.waits_for if place else None
+        jobs.append(to_job(job, position, progress.get(job.id), place.forecast if place else None, kept_by))
     left_out = snapshot.count > len(jobs)
     return {"jobs": jobs, "total": snapshot.count} if left_out else {"jobs": jobs}
 

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from gateway.request import SEED_MAX, SEED_MIN
+
 NUMBER_CHARS = 40
-INT_MIN, INT_MAX = -(2**63), 2**64 - 1
 TRUE = frozenset({"true", "1", "1.0", "yes", "on", "t", "y"})
 FALSE = frozenset({"false", "0", "0.0", "no", "off", "f", "n"})
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
@@ -37,8 +38,8 @@ def to_int(value: object) -> int:
     try:
         number = int(value) if is_whole else int(to_float(value))  # type: ignore[call-overload]
     except PydanticCustomError:
-        number = INT_MAX + 1
-    if not INT_MIN <= number <= INT_MAX:
+        number = SEED_MAX + 1
+    if not SEED_MIN <= number <= SEED_MAX:
         raise PydanticCustomError("type_error.integer", "value is not a valid integer")
     return number
 

@@ -83,15 +83,14 @@ async def task_progress(request: Request) -> Response:
     newest = service.progress(job_id) if job_id else None
     if newest is not None:
         return JSONResponse(running_task(newest, seen=asked.id_live_preview, with_image=asked.live_preview))
-    reason = None
-    with contextlib.suppress(JobNotFound):
-        reason = service.waits_for(await service.get(job_id)) if job_id else None
-    return JSONResponse(waiting_task(await _state(request, job_id), await _place(request, job_id), reason))
+    job = await _known(request, job_id)
+    reason = None if job is None else service.waits_for(job)
+    return JSONResponse(waiting_task(None if job is None else job.state, await _place(request, job_id), reason))
 
 
-async def _state(request: Request, job_id: str | None) -> State | None:
+async def _known(request: Request, job_id: str | None) -> Job | None:
     with contextlib.suppress(JobDamaged, JobNotFound):
-        return (await core_of(request).service.get(job_id)).state if job_id else None
+        return await core_of(request).service.get(job_id) if job_id else None
     return None
 
 

@@ -73,6 +73,8 @@ class Forecaster:
         self._loaded: tuple[str, int | None] | None = None
         self._free_since: dict[Lane, float] = {}
         self._starting_since: float | None = None
+        self.is_down: Callable[[], bool] = lambda: False
+        """Whether the engine is down: nobody can say when it goes on, so nothing that waits for it is foretold."""
         self.coming: Callable[[], Mapping[str, float]] = dict
         """Models, and jobs by id, whose downloads go on now, and when they are here, in whole seconds from now."""
 
@@ -224,7 +226,7 @@ class Forecaster:
     def _due(self, job_id: str, line: Sequence[Waiting]) -> tuple[Cost, Cost] | None:
         """When a waiting job begins and is done, from now."""
         work = self._works.get(job_id)
-        if work is None:
+        if work is None or (work.lane == "engine" and self.is_down()):
             return None
         walk = self._walk(work.lane, line)
         # One that is claimed leaves the line a moment before `begins`.

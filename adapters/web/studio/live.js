@@ -110,7 +110,7 @@ export class Live {
       case "queued": return void this.fetch(id);
       case "position":
         if (!this.jobs.has(id)) return; // one of a long queue's end, which the snapshot left out
-        return this.change(id, { position: data.position, eta_seconds: data.eta_seconds, forecast: data });
+        return this.change(id, { position: data.position, eta_seconds: data.eta_seconds, forecast: data, waits_for: data.waits_for ?? null });
       case "started": return this.change(id, { status: "generating", position: 0, attempt: data.attempt });
       case "requeued": return this.change(id, { status: "queued", progress_detail: null });
       case "cancel_requested": return this.change(id, { stopping: true });

@@ -68,7 +68,7 @@ export function whereOf(job) {
   if (job.status === "failed") return job.error ?? "It failed.";
   if (job.stopping) return "Stopping";
   if (detail?.download) return `${job.type === "download" ? "" : "Its model comes first: "}${amount(detail.download)}`;
-  if (job.status === "queued") return job.position > 0 ? `${job.position} ahead` : "Next";
+  if (job.status === "queued") return job.waits_for ?? (job.position > 0 ? `${job.position} ahead` : "Next");
   if (!detail) return "Starting";
   if (detail.phase === "loading") return "Loading the model";
   const of = detail.total_images > 1 ? ` · picture ${detail.image + 1} of ${detail.total_images}` : "";
