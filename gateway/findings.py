@@ -2,73 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 from gateway import descriptors, logs
 from gateway.core import Core
+from gateway.finding import Finding
 
 FEW_FILES = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """`subject` is the part of the gateway; `stops_work`: nothing is drawn, or taken, until it is mended."""
-
-    subject: str
-    sentence: str
-    remedy: str
-    stops_work: bool = False
+DAY_S = 86400.0
+LOG = "Read what engine.child said in the log."
 
 
 async def findings_of(core: Core) -> list[Finding]:
     """Those that stop work first. Takes as long as `core.readiness` does."""
-    reasons = await core.readiness.reasons()
-    found = [*_of_work(core, reasons), *(await _of_records(core)), *_of_process(core)]
-    return sorted(found, key=lambda finding: not finding.stops_work)
+    subjects = await core.readiness.subjects()
+    found = [*_of_work(core, subjects), *(await _of_records(core)), *_of_process(core)]
+    return sorted(found, key=lambda finding: finding.health != "broken")
 
 
-def _of_work(core: Core, reasons: list[str]) -> Iterator[Finding]:
-    engine = core.service.engine
-    for reason in reasons:
-        if reason == engine.reason:
-            yield Finding("engine", reason, "Read what engine.child said in the log; jobs wait until it starts.", True)
-        else:
-            yield Finding("readiness", reason, "It goes on by itself once that is mended.", True)
+def _of_work(core: Core, subjects: Mapping[str, str]) -> Iterator[Finding]:
+    """`subjects`: why the gateway is not ready, and what is at fault."""
+    goes_on = "Jobs wait, and go on by themselves once that is mended."
+    for reason, subject in subjects.items():
+        what = subject.removeprefix("The ")
+        yield Finding(what, "broken", reason, f"{LOG} {goes_on}" if what == "engine" else goes_on)
     for lane, reason in core.service.faults.items():
-        if reason not in reasons:
-            yield Finding(f"{lane} lane", reason, "Its jobs wait, and go on by themselves once that is mended.", True)
-    if engine.deaths:
-        sentence = f"The engine ended unasked {engine.deaths} times since the start."
-        yield Finding("engine", sentence, "Read what engine.child said before that; a job that ends it twice fails.")
+        if reason not in subjects:
+            yield Finding(f"{lane} lane", "broken", reason, goes_on)
     if core.service.queue.paused:
         remedy = "mflux-gateway queue resume, or POST /api/v1/queue/resume."
-        yield Finding("queue", "The queue is paused.", remedy, True)
+        yield Finding("queue", "broken", "The queue is paused.", remedy)
+    if deaths := core.service.engine.deaths:
+        remedy = f"{LOG} A job that ends it twice fails."
+        yield Finding("engine", "note", f"The engine ended unasked {deaths} times since the start.", remedy)
     if unstored := core.service.unstored_stops:
-        sentence = f"{unstored} stopped jobs are not stored as such yet."
-        yield Finding("stops", sentence, "Make room on the disk of the job database: a restart before runs them again.")
-    if core.decoder.deaths:
-        sentence = f"A decoder of pictures died {core.decoder.deaths} times since the start."
-        yield Finding("decoder", sentence, "Look for memory that runs out; each picture was tried a second time.")
+        remedy = "Make room on the disk of the job database: a restart before runs them again."
+        yield Finding("stops", "note", f"{unstored} stopped jobs are not stored as such yet.", remedy)
+    if deaths := core.decoder.deaths:
+        remedy = "Look for memory that runs out; each picture was tried a second time."
+        yield Finding("decoder", "note", f"A decoder of pictures died {deaths} times since the start.", remedy)
 
 
 async def _of_records(core: Core) -> list[Finding]:
     found = []
     if count := await core.service.damaged_records():
         remedy = "Stop the gateway, then mflux-gateway doctor --repair; the disk under the database may be failing."
-        found.append(Finding("job records", f"{count} damaged records are set aside.", remedy))
-    if jumps := core.service.clock_jumps:
-        sentence = f"The clock of this machine was set {jumps} times while this history was written."
-        found.append(Finding("clock", sentence, "Nothing: durations do not follow it. Dates are as the clock said."))
+        found.append(Finding("job records", "note", f"{count} damaged records are set aside.", remedy))
+    if jumps := core.service.clock_jumps(DAY_S):
+        sentence = f"The clock of this machine was set {jumps} times within the last day."
+        remedy = "Nothing: durations do not follow it. Dates are as the clock said."
+        found.append(Finding("clock", "note", sentence, remedy))
     return found
 
 
 def _of_process(core: Core) -> Iterator[Finding]:
     if dropped := logs.dropped():
         sentence = f"{dropped} log records were dropped since the start."
-        yield Finding("log", sentence, "Have something read the gateway's stderr, or send it to a file.")
+        yield Finding("log", "note", sentence, "Have something read the gateway's stderr, or send it to a file.")
     here = descriptors.limit()
     if here < FEW_FILES:
         http = core.settings.http
         sentence = f"{here} files may be open, so that {http.max_connections} clients may be connected."
-        yield Finding("open files", sentence, "Raise the limit (ulimit -n 4096) before the start.")
+        yield Finding("open files", "note", sentence, "Raise the limit (ulimit -n 4096) before the start.")

@@ -50,8 +50,16 @@ class Readiness:
 
     async def reasons(self) -> list[str]:
         """Each reason once; none: ready."""
+        return list(await self.subjects())
+
+    async def subjects(self) -> dict[str, str]:
+        """Each reason, and what was looked at where it was found first."""
         found = await asyncio.gather(*(self._reason(subject, check) for subject, check in self._checks))
-        return list(dict.fromkeys(reason for reason in found if reason is not None))
+        subjects: dict[str, str] = {}
+        for (subject, _), reason in zip(self._checks, found, strict=True):
+            if reason is not None:
+                subjects.setdefault(reason, subject)
+        return subjects
 
     async def _reason(self, subject: str, check: Check) -> str | None:
         task = self._under_way.get(subject)

@@ -403,10 +403,9 @@ class JobService:
         """How many are set aside."""
         return len(await self._store.damaged())
 
-    @property
-    def clock_jumps(self) -> int:
+    def clock_jumps(self, within_s: float) -> int:
         """As `JobStore.clock_jumps`."""
-        return self._store.clock_jumps
+        return self._store.clock_jumps(within_s)
 
     @property
     def unstored_stops(self) -> int:

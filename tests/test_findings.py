@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {"prompt": "x", "width": 64, "height": 64, "steps": 1}
 
 def findings(gateway: Live) -> dict[str, dict[str, Any]]:
     answer = httpx.get(f"{gateway.url}/api/v1/findings", timeout=30).raise_for_status()
-    return {finding["subject"]: finding for finding in answer.json()["findings"]}
+    return {finding["what"]: finding for finding in answer.json()["findings"]}
 
 
 def found(gateway: Live, subject: str) -> dict[str, Any]:
@@ -51,13 +51,13 @@ def test_a_sound_gateway_has_no_findings_and_doctor_names_what_stops_one(tmp_pat
         assert (code, rows["running"]["health"]) == (0, "ok")
         (tmp_path / "output").rename(tmp_path / "away")
         (tmp_path / "output").write_text("in the way")
-        place = found(gateway, "readiness")
-        assert "output folder" in place["sentence"]
-        assert place["stops_work"] is True
+        place = found(gateway, "storage")
+        assert "output folder" in place["found"]
+        assert place["health"] == "broken"
         code, rows = doctor(gateway)
         assert code == 1
-        assert rows["running: readiness"]["health"] == "broken"
-        assert rows["running: readiness"]["found"] == place["sentence"]
+        assert rows["running: storage"]["health"] == "broken"
+        assert rows["running: storage"]["found"] == place["found"]
         assert str(tmp_path) not in json.dumps(findings(gateway)), "no path is told"
         (tmp_path / "output").unlink()
         (tmp_path / "away").rename(tmp_path / "output")
@@ -68,18 +68,18 @@ def test_a_sound_gateway_has_no_findings_and_doctor_names_what_stops_one(tmp_pat
 def test_an_engine_that_is_down_or_died_a_pause_and_a_decoder_that_died_are_named(tmp_path: Path) -> None:
     with live(tmp_path) as gateway:
         httpx.post(f"{gateway.url}/api/v1/queue/pause").raise_for_status()
-        assert found(gateway, "queue")["stops_work"] is True
+        assert found(gateway, "queue")["health"] == "broken"
         httpx.post(f"{gateway.url}/api/v1/queue/resume").raise_for_status()
         assert gateway.process is not None
         children = psutil.Process(gateway.process.pid).children()
         (engine,) = [child for child in children if "engine" in child.cmdline()]
         engine.send_signal(signal.SIGKILL)
-        assert "1 times" in found(gateway, "engine")["sentence"]
+        assert "1 times" in found(gateway, "engine")["found"]
         gateway.wait_for("/health/ready")
-        assert found(gateway, "engine")["stops_work"] is False
+        assert found(gateway, "engine")["health"] == "note"
     (tmp_path / "down").mkdir()
     with live(tmp_path / "down", ready=False, fake_script={"start_fails": True}) as gateway:
-        while not (seen := findings(gateway)).get("engine", {}).get("stops_work"):
+        while (seen := findings(gateway)).get("engine", {}).get("health") != "broken":
             time.sleep(0.05)
         assert seen["engine"]["remedy"]
 
@@ -93,7 +93,7 @@ def test_a_damaged_record_is_named_with_its_repair(tmp_path: Path) -> None:
     db.close()
     with live(tmp_path) as gateway:
         records = found(gateway, "job records")
-        assert records["sentence"].startswith("1 damaged")
+        assert records["found"].startswith("1 damaged")
         assert "doctor --repair" in records["remedy"]
         code, rows = doctor(gateway)
         assert rows["running: job records"]["health"] == "note"
@@ -116,5 +116,5 @@ def test_few_files_and_dropped_records_are_named(
     core = build_core(Settings())
     spoil(monkeypatch)
     (finding,) = _of_process(core)
-    assert finding.subject == subject
+    assert finding.what == subject
     assert remedy in finding.remedy

@@ -262,12 +262,12 @@ class DamagedRecords(TypedDict):
 
 
 class FindingShown(TypedDict):
-    """One thing that is wrong, and what to do; `stops_work`: nothing is drawn, or taken, until it is mended."""
+    """One thing that is wrong, and what to do; `broken`: nothing is drawn, or taken, until it is mended."""
 
-    subject: str
-    sentence: str
+    what: str
+    health: Literal["ok", "note", "broken"]
+    found: str
     remedy: str
-    stops_work: bool
 
 
 class Findings(TypedDict):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import asdict
+from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -22,7 +24,7 @@ from adapters.native.shapes import (
 )
 from gateway import __version__
 from gateway.core import Core
-from gateway.findings import Finding, findings_of
+from gateway.findings import findings_of
 from gateway.job import State
 from gateway.machine import Memory, memory
 
@@ -71,7 +73,8 @@ async def system(request: Request) -> Response:
 
 async def findings(request: Request) -> Response:
     """GET findings: Tell what is wrong with the gateway, and what to do."""
-    answer: Findings = {"findings": [to_finding(finding) for finding in await findings_of(core_of(request))]}
+    found = await findings_of(core_of(request))
+    answer: Findings = {"findings": [cast(FindingShown, asdict(finding)) for finding in found]}
     return JSONResponse(answer)
 
 
@@ -100,15 +103,6 @@ async def stats(request: Request) -> Response:
 async def to_damaged(request: Request) -> DamagedRecords:
     count, names = await core_of(request).service.damaged(owner_of(request))
     return {"count": count, "ids": names[:NAMED]}
-
-
-def to_finding(finding: Finding) -> FindingShown:
-    return {
-        "subject": finding.subject,
-        "sentence": finding.sentence,
-        "remedy": finding.remedy,
-        "stops_work": finding.stops_work,
-    }
 
 
 def rounded(ratio: float | None) -> float | None:

@@ -10,10 +10,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -26,25 +26,15 @@ from gateway.cli.failure import Exit, Failure
 from gateway.cli.options import AsJson, Config, out, print_json
 from gateway.cli.remote import Remote
 from gateway.errors import GatewayError
+from gateway.finding import Finding, Health
 from gateway.machine import memory
 from gateway.ocr.packages import installed_at
 from gateway.settings import Settings
 
-Health = Literal["ok", "note", "broken"]
 SIGN: dict[Health, str] = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "broken": "[red]!![/]"}
 GIB = 2**30
 DEVICE = "import mlx.core as mx; print('metal' if mx.metal.is_available() else mx.default_device().type.name)"
 PROBE_S = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at; `broken` keeps the gateway from drawing. `remedy` says what to do."""
-
-    what: str
-    health: Health
-    found: str
-    remedy: str = ""
 
 
 Repair = Annotated[
@@ -212,9 +202,8 @@ def _listening(where: Where) -> Iterator[Finding]:
             yield Finding("running", "note", f"no gateway answers at {remote.url}", "mflux-gateway serve")
             return
         yield Finding("running", "ok", f"a gateway answers at {remote.url}")
-        for finding in remote.get("/api/v1/findings")["findings"]:
-            health: Health = "broken" if finding["stops_work"] else "note"
-            yield Finding(f"running: {finding['subject']}", health, finding["sentence"], finding["remedy"])
+        for row in remote.get("/api/v1/findings")["findings"]:
+            yield Finding(**{**row, "what": f"running: {row['what']}"})
     except Failure as failure:
         yield Finding("running", "note", f"it does not say how it is: {failure}")
     finally:

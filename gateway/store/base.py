@@ -203,9 +203,8 @@ class JobStore(Protocol):
         """Seconds that pass while a gateway runs and never jump; once they were Unix time."""
         ...
 
-    @property
-    def clock_jumps(self) -> int:
-        """How often the clock was set while this store was written, as far as is remembered."""
+    def clock_jumps(self, within_s: float) -> int:
+        """How often the clock was set in the last steady seconds, as far as is remembered."""
         ...
 
     def age_s(self, date: float) -> float:

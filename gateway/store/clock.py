@@ -52,10 +52,10 @@ class StoreClock:
                 return max(0.0, now - (shown or before)[-1])
             return now - spans[0][2]
 
-    @property
-    def jumps(self) -> int:
-        """How often the clock was set since the store was made, as far as is remembered."""
-        return max(0, len(self._spans) - 1)
+    def jumps(self, within_s: float) -> int:
+        """How often the clock was set in the last steady seconds, as far as is remembered."""
+        since = self.steady() - within_s
+        return sum(began >= since for began, _ in self._spans[1:])
 
     def note(self) -> None:
         """See whether the clock was set."""

@@ -373,9 +373,8 @@ class SqliteStore:
     def steady(self) -> float:
         return self._clock.steady()
 
-    @property
-    def clock_jumps(self) -> int:
-        return self._clock.jumps
+    def clock_jumps(self, within_s: float) -> int:
+        return self._clock.jumps(within_s)
 
     def age_s(self, date: float) -> float:
         return self._clock.age_s(date)
