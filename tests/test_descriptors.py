@@ -152,7 +152,6 @@ def test_a_stream_that_is_too_many_is_503_and_the_others_go_on(started: Callable
     assert gateway.stop() == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_files_of_forms_take_no_descriptors(started: Callable[..., Live]) -> None:
     gateway = started(4096, 4096)
     assert gateway.process is not None
@@ -169,7 +168,7 @@ def test_files_of_forms_take_no_descriptors(started: Callable[..., Live]) -> Non
     assert gateway.stop() == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="psutil knows limits of other processes on Linux only")
 def test_the_soft_limit_is_raised_for_the_gateway_and_its_children(started: Callable[..., Live]) -> None:
     gateway = started(128, 4096)
     assert gateway.process is not None
@@ -180,7 +179,7 @@ def test_the_soft_limit_is_raised_for_the_gateway_and_its_children(started: Call
     assert "open files are limited" not in gateway.logged()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="changes the limit of another process")
+@pytest.mark.skipif(sys.platform != "linux", reason="psutil knows limits of other processes on Linux only")
 def test_a_process_that_is_out_of_descriptors_waits_for_them_and_fails_no_job(started: Callable[..., Live]) -> None:
     gateway = started(4096, 4096)
     assert gateway.process is not None

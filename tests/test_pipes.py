@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -233,7 +233,6 @@ def children_of(gateway: Live) -> dict[str, int]:
     return {said[said.index("-m") + 1]: pid for pid, said in words.items()}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds children in /proc")
 def test_an_engine_that_is_stopped_holds_up_nothing_and_hears_all_of_it_later(tmp_path: Path) -> None:
     """R-15: its stdin is full for as long as it is stopped."""
     with live(tmp_path, config={"generation": {"max_prompt_bytes": 200_000}}) as gateway:
@@ -264,7 +263,16 @@ def goes_on(gateway: Live) -> None:
     assert ended(gateway, submitted(gateway)) == "completed"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds children in /proc")
+def waits_alone(gateway: Live, child: int, ask: Callable[[Live], int], threads: ThreadPoolExecutor) -> None:
+    """What a child does waits for it while it is stopped, and is done afterwards; nothing else waits."""
+    with stopped(child):
+        asked = threads.submit(ask, gateway)
+        time.sleep(0.3)
+        goes_on(gateway)
+        assert not asked.done()
+    assert asked.result() == 200
+
+
 def test_a_decoder_that_is_stopped_holds_up_nothing_and_hears_all_of_it_later(tmp_path: Path) -> None:
     """Its picture is larger than what a pipe holds."""
     png = BytesIO()
@@ -276,15 +284,9 @@ def test_a_decoder_that_is_stopped_holds_up_nothing_and_hears_all_of_it_later(tm
 
     with live(tmp_path) as gateway, ThreadPoolExecutor() as threads:
         assert upload(gateway) == 200
-        with stopped(children_of(gateway)["gateway.picture_decoder"]):
-            sent = threads.submit(upload, gateway)
-            time.sleep(0.3)
-            goes_on(gateway)
-            assert not sent.done()
-        assert sent.result() == 200
+        waits_alone(gateway, children_of(gateway)["gateway.picture_decoder"], upload, threads)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds children in /proc")
 def test_readers_of_text_that_are_stopped_hold_up_nothing_and_hear_all_of_it_later(tmp_path: Path) -> None:
     """The one that counts pages, then the one that reads them; the document is larger than what a pipe holds."""
     document = script({"do": "page", "padding": "x" * 1_000_000})
@@ -298,15 +300,9 @@ def test_readers_of_text_that_are_stopped_hold_up_nothing_and_hear_all_of_it_lat
         readers = [child.pid for child in family_of(gateway) if "tests.ocr_child" in child.cmdline()]
         assert len(readers) == 2
         for reader in readers:
-            with stopped(reader):
-                sent = threads.submit(read, gateway)
-                time.sleep(0.3)
-                goes_on(gateway)
-                assert not sent.done()
-            assert sent.result() == 200
+            waits_alone(gateway, reader, read, threads)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds children in /proc")
 def test_a_download_that_is_stopped_holds_up_nothing_and_goes_on_later(tmp_path: Path) -> None:
     model, big = "flux2-klein-4b", "transformer/model.safetensors"
     models = {"cache_dir": str(tmp_path / "models"), "auto_download": True}
@@ -321,7 +317,6 @@ def test_a_download_that_is_stopped_holds_up_nothing_and_goes_on_later(tmp_path:
         assert ended(gateway, pull) == "completed"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds children in /proc")
 def test_a_gateway_that_is_stopped_does_not_freeze_its_engine_for_good(tmp_path: Path) -> None:
     """The engine says more than a pipe holds while nobody reads, on stdout, and goes on with it afterwards."""
     with live(tmp_path, fake_script={"step_seconds": 0.002}) as gateway:
