@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from engine.protocol import Lane
+from engine.protocol import LANES, Lane
 from gateway.lookahead import grouped
 from gateway.queue import Turns, Waiting
 from gateway.store.base import WorkerInfo
@@ -39,8 +39,13 @@ class Line:
 
     def __init__(self, lookahead: int = 0) -> None:
         self._lookahead = lookahead
-        self._lanes: dict[Lane, _Lane] = {"engine": _Lane(), "cpu": _Lane(), "network": _Lane()}
+        self._lanes: dict[Lane, _Lane]
         self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        with self._lock:
+            self._lanes = {lane: _Lane() for lane in LANES}
 
     def put(self, job: Waiting) -> None:
         """It waits, or waits elsewhere than before."""
@@ -76,6 +81,11 @@ class Line:
             if job is not None and order is not None and order.holds(now):
                 order.remove(job, now)
                 found.order = order
+
+    def drop(self, job_id: str, now: float) -> None:
+        """It is gone, whichever lane it was in."""
+        for lane in self._lanes:
+            self.end(lane, job_id, now)
 
     @staticmethod
     def _forget(lane: _Lane, job_id: str) -> None:

@@ -9,12 +9,12 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar, Unpack
+from typing import Literal, Unpack
 
 from engine.protocol import (
     LANES,
@@ -39,7 +39,7 @@ from gateway.errors import (
 )
 from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.queue import Standing, Turns, Waiting, moved
-from gateway.store import blob_owners, checks, damage, queries, rows
+from gateway.store import checks, damage, queries, rows
 from gateway.store.backups import FAULTS
 from gateway.store.base import (
     Bounds,
@@ -55,19 +55,17 @@ from gateway.store.base import (
     Wanted,
     WorkerInfo,
 )
-from gateway.store.blobs import Blobs, name_of
 from gateway.store.clock import StoreClock
 from gateway.store.database import Database
+from gateway.store.guarded import GuardedDatabase
+from gateway.store.inputs import Inputs
 from gateway.store.line import Line
 from gateway.store.rows import RecordDamaged
 from gateway.store.schema import unusable
 
 log = logging.getLogger("gateway.store")
 
-PAUSE_S = 0.05
-"""Between two pages of a look at all records."""
 IDEMPOTENCY_S = 24 * 3600.0
-T = TypeVar("T")
 
 
 class SqliteStore:
@@ -83,16 +81,15 @@ class SqliteStore:
     ) -> None:
         """`clock` says the date and may jump; `elapsed` only passes: where one clock is given alone, it is both."""
         self._clock = StoreClock(clock, elapsed or (time.monotonic if clock is time.time else clock))
-        self._blobs = Blobs(folder / "blobs", clock, self._clock.age_s)
         self._database = Database(folder, self._written)
-        self._lookahead = lookahead
         self._line = Line(lookahead)
+        self._records = GuardedDatabase(self._database, self._clock, self._line, self._begin)
+        self._inputs = Inputs(folder / "blobs", self._clock, self._records)
         self._news: list[tuple[Job, JobEvent]] = []
         """Of the transaction that is written now."""
         self._after: list[Callable[[], None]] = []
         """What to do once it is on disk."""
         self._hear: Hear | None = None
-        self._lose: Lost | None = None
         self._loop: asyncio.AbstractEventLoop
 
     # ---- life ------------------------------------------------------------------------------------
@@ -100,17 +97,17 @@ class SqliteStore:
     async def open(self, hear: Hear | None = None, lose: Lost | None = None) -> list[Job]:
         self._loop = asyncio.get_running_loop()
         await self._database.open()
-        await asyncio.to_thread(self._blobs.prepare)
+        await self._inputs.prepare()
         try:
-            _name(await self._database.write(lambda db: checks.at_start(db, self._clock)))
-            recovered = await self._write(self._recover)
-            await self._read(self._fill_line)
+            self._records.lost(await self._database.write(lambda db: checks.at_start(db, self._clock)))
+            recovered = await self._records.write(self._recover)
+            await self._records.read(self._fill_line)
         except (StorageFault, *FAULTS) as error:
             cause = error.__cause__ if isinstance(error, StorageFault) else error
             if not isinstance(cause, FAULTS):
                 raise
             raise StoreCorrupt(unusable(self._database.file, cause)) from error
-        self._hear, self._lose = hear, lose
+        self._hear, self._records.lose = hear, lose
         return recovered
 
     def _recover(self, db: sqlite3.Connection) -> list[Job]:
@@ -130,7 +127,7 @@ class SqliteStore:
         return changed
 
     def _fill_line(self, db: sqlite3.Connection) -> None:
-        self._line = Line(self._lookahead)
+        self._line.clear()
         waiting = f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE state = 'queued' AND finished_at IS NULL"
         for row in db.execute(waiting).fetchall():
             try:
@@ -167,7 +164,7 @@ class SqliteStore:
             self._after.append(lambda: self._line.put(waiting))
             return Submitted(job, created=True)
 
-        return await self._write(work)
+        return await self._records.write(work)
 
     def _find_idempotent(self, db: sqlite3.Connection, new: NewJob) -> Job | None:
         row = db.execute(
@@ -207,7 +204,7 @@ class SqliteStore:
             db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (worker.id, until, job.id))
             return Lease(job, worker.id)
 
-        return await self._write(work)
+        return await self._records.write(work)
 
     def _keep_turns(self, db: sqlite3.Connection, lane: Lane, turns: Turns) -> None:
         if turns != self._line.turns(lane):
@@ -219,7 +216,7 @@ class SqliteStore:
             rows.keep(db, f"paused {lane}", "true" if paused else None)
             self._after.append(lambda: self._line.set_paused(lane, paused))
 
-        await self._write(work)
+        await self._records.write(work)
 
     def is_paused(self, lane: Lane) -> bool:
         return self._line.is_paused(lane)
@@ -237,7 +234,7 @@ class SqliteStore:
                 self._after.append(partial(self._line.put, other))
             return changed
 
-        return await self._write(work)
+        return await self._records.write(work)
 
     async def heartbeat(self, lease: Lease, lease_s: float | None = None) -> Literal["ok", "cancel", "lost"]:
         def work(db: sqlite3.Connection) -> Literal["ok", "cancel", "lost"]:
@@ -248,14 +245,14 @@ class SqliteStore:
                 db.execute("UPDATE jobs SET lease_until = ? WHERE id = ?", (self._clock.steady() + lease_s, job.id))
             return "ok" if job.cancel_requested is None else "cancel"
 
-        return await self._write(work)
+        return await self._records.write(work)
 
     async def record(self, lease: Lease, fact: StateFacts) -> JobEvent | None:
         def work(db: sqlite3.Connection) -> JobEvent | None:
             job = rows.held(db, lease)
             return None if job is None else self._append(db, job, fact).events[-1]
 
-        return await self._write(work)
+        return await self._records.write(work)
 
     async def commit(
         self, lease: Lease, outcome: Outcome
@@ -269,7 +266,7 @@ class SqliteStore:
             mine = job.attempt == lease.job.attempt and job.events[-1].fact == outcome
             return "already_mine" if mine else "fenced", job
 
-        return await self._write(work)
+        return await self._records.write(work)
 
     async def release(self, lease: Lease, why: RequeueReason) -> Job | None:
         def work(db: sqlite3.Connection) -> Job | None:
@@ -280,7 +277,7 @@ class SqliteStore:
             self._keep_turns(db, lane, self._line.turns(lane).given_back(job.owner))
             return self._append(db, job, Requeued(reason=why))
 
-        return await self._write(work)
+        return await self._records.write(work)
 
     async def cancel(self, job_id: str, reason: CancelReason) -> Job:
         def work(db: sqlite3.Connection) -> Job:
@@ -291,21 +288,21 @@ class SqliteStore:
                 return self._append(db, job, CancelRequested(reason=reason))
             return job
 
-        return await self._write(work)
+        return await self._records.write(work)
 
     async def refuse(self, job_ids: Sequence[str], failure: Failed) -> list[Job]:
         def work(db: sqlite3.Connection) -> list[Job]:
             found = [job for job_id in job_ids if (job := rows.find(db, job_id)) is not None]
             return [self._append(db, job, failure) for job in found if job.state is State.QUEUED]
 
-        return await self._write(work)
+        return await self._records.write(work)
 
     async def hide(self, job_ids: Sequence[str]) -> None:
         def work(db: sqlite3.Connection) -> None:
             for job_id in job_ids:
                 rows.hide(db, job_id)
 
-        await self._write(work)
+        await self._records.write(work)
 
     async def reap(self) -> list[Job]:
         def work(db: sqlite3.Connection) -> list[Job]:
@@ -315,7 +312,7 @@ class SqliteStore:
             ).fetchall()
             return [self._append(db, rows.fold(db, row), Requeued(reason="lease_expired")) for row in found]
 
-        return await self._write(work)
+        return await self._records.write(work)
 
     async def check(self) -> None:
         await self._database.write(self._keep_time)
@@ -334,15 +331,15 @@ class SqliteStore:
                     db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             queries.forget(db, newest)
 
-        await self._write(work)
+        await self._records.write(work)
 
     async def keep(self, name: str, value: str) -> None:
-        await self._write(lambda db: rows.keep(db, f"kept {name}", value))
+        await self._records.write(lambda db: rows.keep(db, f"kept {name}", value))
 
     # ---- reads -----------------------------------------------------------------------------------
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
-        job = await self._read(lambda db: self._get(db, job_id, owner))
+        job = await self._records.read(lambda db: self._get(db, job_id, owner))
         if owner is not None and job.owner != owner:
             raise JobNotFound
         return job
@@ -358,17 +355,10 @@ class SqliteStore:
         raise damaged
 
     async def damaged(self) -> list[DamagedRecord]:
-        return await self._read(damage.listed)
+        return await self._records.read(damage.listed)
 
     async def look_over(self) -> None:
-        after: int | None = 0
-        while after is not None:
-            last, found = await self._database.read(partial(damage.find_page, after=after))
-            if found.rows or found.has_rowless:
-                move = partial(checks.set_page_aside, clock=self._clock, after=after)
-                self._lost(await self._database.write(move))
-            after = last
-            await asyncio.sleep(PAUSE_S)
+        await self._records.look_over()
 
     def steady(self) -> float:
         return self._clock.steady()
@@ -380,13 +370,14 @@ class SqliteStore:
         return self._clock.age_s(date)
 
     async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
-        return await self._read(lambda db: queries.listed(db, wanted, limit=limit, before=before))
+        return await self._records.read(lambda db: queries.listed(db, wanted, limit=limit, before=before))
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
-        jobs = (job for lane in LANES for job in self.order(lane))
-        line = [job.id for job in jobs if owner is None or job.owner == owner]
-        line = line[offset : offset + limit]
-        return await self._read(lambda db: [job for job_id in line if (job := rows.find(db, job_id)) is not None])
+        line = [job.id for lane in LANES for job in self.order(lane) if owner is None or job.owner == owner]
+        page = line[offset : offset + limit]
+        return await self._records.read(
+            lambda db: [job for job_id in page if (job := rows.find(db, job_id)) is not None]
+        )
 
     def order(self, lane: Lane) -> tuple[Waiting, ...]:
         return self._line.order(lane, self._clock.steady())
@@ -405,19 +396,19 @@ class SqliteStore:
         return None
 
     async def events_after(self, job_id: str, seq: int) -> list[JobEvent]:
-        return await self._read(lambda db: rows.events(db, job_id, seq))
+        return await self._records.read(lambda db: rows.events(db, job_id, seq))
 
     async def seen(self, owner: str, after: int | None, *, limit: int = 1000) -> Seen:
-        return await self._read(lambda db: queries.seen(db, owner, after, limit))
+        return await self._records.read(lambda db: queries.seen(db, owner, after, limit))
 
     async def kept(self, name: str) -> str | None:
-        return await self._read(lambda db: rows.kept(db, f"kept {name}"))
+        return await self._records.read(lambda db: rows.kept(db, f"kept {name}"))
 
     async def stats(self) -> Stats:
-        return await self._read(queries.stats)
+        return await self._records.read(queries.stats)
 
     async def ended_before(self, at: float, *, keep_newest: int, limit: int = 500) -> list[Job]:
-        return await self._read(lambda db: queries.ended_before(db, at, keep_newest, limit))
+        return await self._records.read(lambda db: queries.ended_before(db, at, keep_newest, limit))
 
     # ---- blobs -----------------------------------------------------------------------------------
 
@@ -430,51 +421,18 @@ class SqliteStore:
         name: str | None = None,
     ) -> str:
         whose = owner or ""
-        sha256 = name if name is not None else await asyncio.to_thread(name_of, data)
-
-        def noted(db: sqlite3.Connection) -> bool:
-            return blob_owners.note(db, sha256, len(data), whose, payer or whose, self._clock.steady(), bounds)
-
-        is_new = await self._write(noted)
-        try:
-            kept = await asyncio.to_thread(self._blobs.put, data, sha256)
-        except BaseException:
-            if is_new:
-                await self._write(lambda db: blob_owners.forget(db, sha256, whose))
-            raise
-        if await self._database.read(lambda db: blob_owners.counts_otherwise(db, sha256, kept)):
-            await self._write(lambda db: blob_owners.count(db, sha256, kept))
-        return sha256
+        return await self._inputs.put(data, whose, payer or whose, bounds, name)
 
     async def blob(self, sha256: str, owner: str | None = None) -> bytes:
-        if owner is not None and not await self._database.read(lambda db: blob_owners.owns(db, sha256, owner)):
-            raise KeyError(sha256)
-        return await asyncio.to_thread(self._blobs.get, sha256)
+        return await self._inputs.get(sha256, owner)
 
     async def blob_bytes(self, sha256: str) -> int:
-        return await asyncio.to_thread(self._blobs.size, sha256)
+        return await self._inputs.size(sha256)
 
     async def drop_unused_blobs(self, grace_s: float) -> int:
-        if not await asyncio.to_thread(self._blobs.are_there):
-            return 0
-        before = self._clock.steady() - grace_s
-        named: set[str] = set()
-        after: int | None = 0
-        while after is not None:  # a page at a time: others read between
-            after, names = await self._read(partial(queries.inputs_after, number=after))
-            named |= names
-        newest_at = await self._read(damage.newest_at)
-        most_s = None if newest_at is None else self._clock.steady() - newest_at
-        count = await asyncio.to_thread(self._blobs.drop_unused, named, grace_s, most_s)
-        sizes = await asyncio.to_thread(self._blobs.sizes)
+        return await self._inputs.drop_unused(grace_s)
 
-        def noted(db: sqlite3.Connection) -> None:
-            blob_owners.mend(db)
-            blob_owners.forget_gone(db, sizes, before)
-            blob_owners.recount(db, sizes, before)
-
-        await self._write(noted)
-        return count
+    # ---- what follows from a write ---------------------------------------------------------------
 
     def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
         """Store one more fact, and tell of it once it is on disk."""
@@ -497,56 +455,8 @@ class SqliteStore:
         ) is not None:
             self._line.put(rows.waiting(row))
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def noting(db: sqlite3.Connection) -> T:
-            self._news, self._after = [], []
-            before = db.total_changes
-            result = work(db)
-            self._clock.note()
-            if not self._clock.is_noted and db.total_changes > before:  # nothing is written for it alone
-                self._keep_time(db)
-            return result
-
-        return await self._without_damaged(lambda: self._database.write(noting))
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._without_damaged(lambda: self._database.read(work))
-
-    async def _without_damaged(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do it; where a damaged record is in the way, set that aside and do it again."""
-        while True:
-            try:
-                return await work()
-            except (RecordDamaged, sqlite3.OperationalError) as error:
-                suspect = error.job_id if isinstance(error, RecordDamaged) else None
-                if suspect is None and getattr(error, "sqlite_errorname", None) != "SQLITE_ERROR":
-                    raise
-                if not await self._set_aside(suspect):
-                    raise
-
-    async def _set_aside(self, suspect: str | None) -> bool:
-        """Move what is damaged out of the way; whether there was any. `suspect` could not be read, or is gone."""
-        records = await self._database.write(lambda db: checks.set_aside(db, self._clock, suspect))
-        gone = {record.job_id for record in records}
-        if (
-            suspect is not None
-            and self._line.has(suspect)
-            and await self._database.read(partial(rows.is_gone, job_id=suspect))
-        ):
-            gone.add(suspect)
-            for lane in LANES:
-                self._line.end(lane, suspect, self._clock.steady())
-        self._lost(records)
-        return bool(gone)
-
-    def _lost(self, records: Sequence[DamagedRecord]) -> None:
-        """These were set aside."""
-        _name(records)
-        for record in records:
-            for lane in LANES:
-                self._line.end(lane, record.job_id, self._clock.steady())
-            if self._lose is not None:
-                self._lose(record)
+    def _begin(self) -> None:
+        self._news, self._after = [], []
 
     def _written(self) -> None:
         news, after, self._news, self._after = self._news, self._after, [], []
@@ -555,8 +465,3 @@ class SqliteStore:
         if self._hear is not None:
             for job, event in news:
                 self._loop.call_soon_threadsafe(self._hear, job, event)
-
-
-def _name(records: Sequence[DamagedRecord]) -> None:
-    for record in records:
-        log.error("a damaged record is set aside: %s", record.reason, extra={"job": record.name})

@@ -1,0 +1,86 @@
+"""Reads and writes that damaged records do not stop: what is in the way is set aside, and the work done again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from gateway.store import checks, damage, rows
+from gateway.store.base import DamagedRecord, Lost
+from gateway.store.clock import StoreClock
+from gateway.store.database import Database
+from gateway.store.line import Line
+from gateway.store.rows import RecordDamaged
+
+log = logging.getLogger("gateway.store")
+
+PAUSE_S = 0.05
+"""Between two pages of a look at all records."""
+T = TypeVar("T")
+
+
+class GuardedDatabase:
+    """What is set aside leaves `line`, and `lose` hears of it."""
+
+    def __init__(self, database: Database, clock: StoreClock, line: Line, begin: Callable[[], None]) -> None:
+        """`begin` is called in the writing thread before the work of each transaction."""
+        self._database, self._clock, self._line, self._begin = database, clock, line, begin
+        self.lose: Lost | None = None
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def timed(db: sqlite3.Connection) -> T:
+            self._begin()
+            before = db.total_changes
+            result = work(db)
+            self._clock.note()
+            if not self._clock.is_noted and db.total_changes > before:  # nothing is written for it alone
+                checks.keep_time(db, self._clock)
+            return result
+
+        return await self._without_damaged(lambda: self._database.write(timed))
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._without_damaged(lambda: self._database.read(work))
+
+    async def look_over(self) -> None:
+        """Set aside what is damaged among all records, a page at a time."""
+        after: int | None = 0
+        while after is not None:
+            last, found = await self._database.read(partial(damage.find_page, after=after))
+            if found.rows or found.has_rowless:
+                self.lost(await self._database.write(partial(checks.set_page_aside, clock=self._clock, after=after)))
+            after = last
+            await asyncio.sleep(PAUSE_S)
+
+    def lost(self, records: Sequence[DamagedRecord]) -> None:
+        """These were set aside."""
+        for record in records:
+            log.error("a damaged record is set aside: %s", record.reason, extra={"job": record.name})
+            self._line.drop(record.job_id, self._clock.steady())
+            if self.lose is not None:
+                self.lose(record)
+
+    async def _without_damaged(self, work: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await work()
+            except (RecordDamaged, sqlite3.OperationalError) as error:
+                suspect = error.job_id if isinstance(error, RecordDamaged) else None
+                if suspect is None and getattr(error, "sqlite_errorname", None) != "SQLITE_ERROR":
+                    raise
+                if not await self._set_aside(suspect):
+                    raise
+
+    async def _set_aside(self, suspect: str | None) -> bool:
+        """Move what is damaged out of the way; whether there was any. `suspect` could not be read, or is gone."""
+        records = await self._database.write(lambda db: checks.set_aside(db, self._clock, suspect))
+        self.lost(records)
+        if suspect is None or not self._line.has(suspect):
+            return bool(records)
+        if is_gone := await self._database.read(partial(rows.is_gone, job_id=suspect)):
+            self._line.drop(suspect, self._clock.steady())
+        return bool(records) or is_gone
