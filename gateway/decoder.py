@@ -42,6 +42,11 @@ class CheckedImage:
     """The file that it was made of, without metadata, where that is smaller than the PNG."""
 
     @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height, as the PNG's first chunk says."""
+        return int.from_bytes(self.png[16:20]), int.from_bytes(self.png[20:24])
+
+    @property
     def kept(self) -> bytes:
         """What is stored."""
         return self.compact or self.png

@@ -13,6 +13,7 @@ from adapters.v1.inputs import check_followed, fitted, mask_of, prepared, scaled
 from adapters.v1.payloads import Edit, FromPictures, Inpainting, Variation, unfolded
 from adapters.v1.sent import PICTURES, Picture, Sent
 from engine.catalog import CATALOG
+from gateway.decoder import CheckedImage
 from gateway.errors import InvalidRequest
 from gateway.images import opened
 from gateway.images import to_png as png
@@ -211,9 +212,9 @@ def test_pictures_that_cannot_be_used_are_refused_by_name(
 
 
 def test_a_picture_too_small_to_follow_is_refused() -> None:
-    check_followed([png(picture((16, 4000)))], "image")
+    check_followed([CheckedImage(png(picture((16, 4000))))], "image")
     with pytest.raises(InvalidRequest, match="at least 16 pixels"):
-        check_followed([png(picture()), png(picture((15, 64)))], "image")
+        check_followed([CheckedImage(png(picture())), CheckedImage(png(picture((15, 64))))], "image")
 
 
 def test_a_markup_is_drawn_over_the_picture_that_is_followed() -> None:

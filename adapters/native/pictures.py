@@ -107,11 +107,11 @@ async def upload(request: Request) -> Response:
     """POST uploads: Store a picture for requests to come, as JSON or as a form."""
     core, share = core_of(request), share_of(request)
     picture = await checked_picture(await sent_picture(request), core.decoder, "image", share)
-    name, png = await core.service.keep_input(picture, share), picture.png
+    name, (width, height) = await core.service.keep_input(picture, share), picture.size_px
     answer: Uploaded = {
         "id": name,
-        "width": int.from_bytes(png[16:20]),
-        "height": int.from_bytes(png[20:24]),
+        "width": width,
+        "height": height,
         "bytes": await core.service.input_bytes(name),
         "expires_at": iso(time.time() + UNUSED_INPUTS_S),
     }

@@ -72,8 +72,8 @@ async def upscale(request: Request) -> Response:
     picture = await checked_picture(image, core.decoder, "image", share)
     wanted = UpscaleRequest(
         image=await core.service.keep_input(picture, share),
-        from_width_px=int.from_bytes(picture.png[16:20]),
-        from_height_px=int.from_bytes(picture.png[20:24]),
+        from_width_px=picture.size_px[0],
+        from_height_px=picture.size_px[1],
         model=asked.model,
         scale=asked.scale,
         width_px=asked.width,

@@ -61,7 +61,7 @@ async def _worked(request: Request, asked: Extras, text: str, param: str) -> tup
     data = await core.files.read(share, base64_picture, text, param)
     picture = await checked_picture(data, core.decoder, param, share)
     drawn = await _drawn(request, data, picture, how) if how.first in MODEL_UPSCALERS else None
-    return await core.files.run(share, _enlarge, data, picture.png, how, param, drawn)
+    return await core.files.run(share, _enlarge, data, picture, how, param, drawn)
 
 
 async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enlargement) -> bytes:
@@ -70,7 +70,7 @@ async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enla
     Raises: GatewayError.
     """
     core, share = core_of(request), share_of(request)
-    service, (width, height) = core.service, _size(picture.png)
+    service, (width, height) = core.service, picture.size_px
     factor = how.factor_for(width, height)
     if factor < 1:
         raise InvalidRequest(f"{how.first} makes pictures larger, not smaller.", param="upscaling_resize")
@@ -95,14 +95,11 @@ async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enla
     return await png_of(request, job.images[0])
 
 
-def _size(png: bytes) -> tuple[int, int]:
-    return int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
-
-
-def _enlarge(data: bytes, png: bytes, how: Enlargement, param: str, drawn: bytes | None) -> tuple[tuple[int, str], str]:
-    size = _size(png)
-    picture = enlarged(png, how, param=param, drawn=drawn)
-    line = ", ".join(f"{key}: {value}" for key, value in told(how, size).items())
+def _enlarge(
+    data: bytes, sent: CheckedImage, how: Enlargement, param: str, drawn: bytes | None
+) -> tuple[tuple[int, str], str]:
+    picture = enlarged(sent.png, how, param=param, drawn=drawn)
+    line = ", ".join(f"{key}: {value}" for key, value in told(how, sent.size_px).items())
     infotext, _ = infotext_of(data)
     texts = {PNG_KEYWORD: infotext, POSTPROCESSING: line}
     made = as_png(picture, {keyword: text for keyword, text in texts.items() if text})

@@ -67,7 +67,7 @@ async def inputs_of(
     denoise = 1.0 if edits else None
     if has_mask:
         mask = await _checked(core, asked.mask or "", "mask", share)
-        made = await core.files.run(share, _all_masked, [picture.png for picture in pictures], mask.png, start)
+        made = await core.files.run(share, _all_masked, pictures, mask.png, start)
         if made:
             return await _stored(
                 core, made, start, Inputs(references=references, denoise=denoise, dropped=tuple(notes)), share
@@ -124,8 +124,7 @@ async def _references(
             return ()
         raise InvalidRequest(f"{spec.name} takes at most {spec.max_references} reference pictures.", param=param)
     pictures = [*before, *[await _checked(core, text, param, share) for text in texts]]
-    for png in (picture.png for picture in pictures):
-        width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+    for width, height in (picture.size_px for picture in pictures):
         scale = min(1.0, math.sqrt(REFERENCE_MAX_PIXELS / (width * height)))
         if min(round(width * scale), round(height * scale)) < REFERENCE_MIN_PX:
             raise InvalidRequest(f"A reference must be {REFERENCE_MIN_PX} pixels wide and high at least.", param=param)
@@ -155,11 +154,13 @@ def _masked(png: bytes, mask: bytes, start: Start) -> tuple[Prepared, tuple[byte
     return found, tuple(to_png(part) for part in parts)
 
 
-def _all_masked(pngs: Sequence[bytes], mask: bytes, start: Start) -> list[tuple[Prepared, tuple[bytes, ...]]]:
+def _all_masked(
+    pictures: Sequence[CheckedImage], mask: bytes, start: Start
+) -> list[tuple[Prepared, tuple[bytes, ...]]]:
     """Each picture with the same mask; nothing where the mask is blank. Raises: InvalidRequest."""
-    if len({png[16:24] for png in pngs}) > 1:  # width and height in PNG's first chunk
+    if len({picture.size_px for picture in pictures}) > 1:
         raise InvalidRequest("Pictures with one mask must have one size.", param="init_images")
-    return [made for png in pngs if (made := _masked(png, mask, start)) is not None]
+    return [made for picture in pictures if (made := _masked(picture.png, mask, start)) is not None]
 
 
 async def _stored(

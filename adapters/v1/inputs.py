@@ -97,7 +97,7 @@ async def inputs_of(request: Request, asked: FromPictures, sent: Sent, spec: Mod
 
     images, references = await checked("image"), await checked("reference")
     if uses.follows:
-        check_followed(_pngs([*images, *references]), sent.pictures["image"][0].param)
+        check_followed([*images, *references], sent.pictures["image"][0].param)
     masks, markups = await checked("mask"), await checked("markup")
     limits = core.settings.generation.limits
     ready = await core.files.run(share, prepared, asked, _pngs(images), _pngs(masks), _pngs(markups), limits)
@@ -118,10 +118,10 @@ def _pngs(pictures: Sequence[CheckedImage]) -> list[bytes]:
     return [picture.png for picture in pictures]
 
 
-def check_followed(pngs: Sequence[bytes], param: str) -> None:
+def check_followed(pictures: Sequence[CheckedImage], param: str) -> None:
     """Raises: InvalidRequest for a picture that is too small to be seen as a reference."""
-    for png in pngs:
-        if min(int.from_bytes(png[16:20]), int.from_bytes(png[20:24])) < REFERENCE_MIN_PX:  # PNG's first chunk
+    for picture in pictures:
+        if min(picture.size_px) < REFERENCE_MIN_PX:
             raise InvalidRequest(f"A picture to follow has at least {REFERENCE_MIN_PX} pixels a side.", param=param)
 
 
