@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from engine.catalog import ModelSpec
-from engine.protocol import Control, Frozen, Generate, Lora, MaskContent, Paste, SecondPass
+from engine.protocol import Control, Frozen, Generate, Lora, MaskContent, Paste, SecondPass, Tiles
 from gateway.errors import InvalidRequest, clip
 from gateway.limits import Limits as Limits
+from gateway.tiles import TilesRequest, check_inputs, tiles_of
 
 SEED_MIN, SEED_MAX = -(2**63), 2**64 - 1
 """What clients' dice of 63 and 64 bits send, and what mlx.random.key takes; -1 is random."""
@@ -49,6 +50,7 @@ class GenerationRequest(Frozen):
     denoise: float | None = None
     stretch_latents: bool = False
     second_pass: SecondPassRequest | None = None
+    tiles: TilesRequest | None = None
     mask: str | None = None
     mask_content: MaskContent = "original"
     paste: Paste | None = None
@@ -131,12 +133,18 @@ def resolve(
 
     steps = _steps(request.steps, spec, limits, steps_as_sent, adjust)
     guidance = _guidance(request.guidance, spec, limits, adjust)
+    tiles = None if request.tiles is None else tiles_of(request.tiles, (width, height), limits)
     count = request.count if request.count is not None else len(request.seeds) or 1
     if request.seeds and len(request.seeds) != count:
         raise InvalidRequest("There must be as many seeds as pictures.", param="seed")
     if not 1 <= count <= limits.max_count:
         raise InvalidRequest(f"The number of pictures must be between 1 and {limits.max_count}.", param="count")
-    _check_work(width * height, width * height * steps, count, limits, "steps")
+    if tiles is None:
+        _check_work(width * height, width * height * steps, count, limits, "steps")
+    else:
+        columns, rows = tiles.grid(width, height)
+        drawn = columns * rows * width * height
+        _check_work(tiles.width_px * tiles.height_px, drawn * steps, count, limits, "tiles")
 
     second_pass = None
     if request.second_pass is not None and (not spec.init_image or spec.needs_mask):
@@ -147,6 +155,9 @@ def resolve(
         pixel_steps = width * height * steps + pixels * second_pass.steps
         _check_work(pixels, pixel_steps, count, limits, "second_pass")
 
+    if tiles is not None:
+        unfit = tuple(name for name in ("mask", "second_pass", "control") if getattr(request, name) is not None)
+        check_inputs(spec, begins=request.init_image is not None, others=unfit)
     request = _pictured(request, spec, leniency, adjust)
     denoise = 1.0
     if request.init_image is not None:
@@ -169,8 +180,8 @@ def resolve(
         steps=steps,
         guidance=guidance,
         negative_prompt=request.negative_prompt if spec.negative_prompt else None,
-        seeds=seeds or ((seed,) * count if varied else _following(seed, count)),
-        subseeds=_following(subseed, count) if varied else (),
+        seeds=seeds or ((seed,) * count if varied and tiles is None else _following(seed, count)),
+        subseeds=_subseeds(subseed, count, tiles) if varied else (),
         subseed_strength=request.subseed_strength,
         quantize=spec.quantize or default_quantize,
         init_image=request.init_image,
@@ -178,6 +189,7 @@ def resolve(
         denoise=denoise,
         stretch_latents=request.stretch_latents,
         second_pass=second_pass,
+        tiles=tiles,
         mask=request.mask,
         mask_content=request.mask_content,
         paste=request.paste,
@@ -368,6 +380,11 @@ def _seed(param: str, asked: int | None, random_seed: Callable[[], int]) -> int:
     if not SEED_MIN <= seed <= SEED_MAX:
         raise InvalidRequest(f"{param} must be between {SEED_MIN} and {SEED_MAX}.", param=param)
     return seed
+
+
+def _subseeds(subseed: int, count: int, tiles: Tiles | None) -> tuple[int, ...]:
+    """One a picture; the tiles of every picture begin at the first one, as A1111 numbers them."""
+    return _following(subseed, count) if tiles is None else (subseed,) * count
 
 
 def _following(seed: int, count: int) -> tuple[int, ...]:

@@ -92,7 +92,7 @@ class Deadline:
 
 
 def larger(plan: EnginePlan) -> float:
-    """How many times a picture of this plan has the pixels that the times of EngineOptions are meant for; 1 at least."""
+    """How many times a picture of this plan has USUAL_PIXELS; 1 at least."""
     if not isinstance(plan, Generate | Upscale):
         return 1.0
     pixels = plan.width_px * plan.height_px
