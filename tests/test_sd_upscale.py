@@ -115,11 +115,11 @@ def tiled(
 
 
 def a1111s_corners(whole: int, tile: int, overlap: int) -> list[int]:
-    """Said in words by A1111's split_grid: as many tiles as cover it, spread evenly, the last one at the edge."""
+    """By the words of A1111's split_grid: as many tiles as cover it, spread evenly, the last one at the edge."""
     count = math.ceil((whole - overlap) / (tile - overlap))
     spread = (whole - tile) / (count - 1) if count > 1 else 0
     found = [int(number * spread) for number in range(max(1, count))]
-    return [whole - tile if at + tile >= whole else at for at in found]
+    return [whole - tile if at + tile >= whole else at for at in found[:-1]] + [whole - tile]
 
 
 def test_the_grid_is_a1111s() -> None:
@@ -128,7 +128,7 @@ def test_the_grid_is_a1111s() -> None:
         across, down = a1111s_corners(whole, tile, overlap), a1111s_corners(whole + 5, tile, overlap)
         assert form.corners(tile, tile) == (across, down)
         assert form.grid(tile, tile) == (len(across), len(down))
-        assert down[-1] + tile == max(whole + 5, down[0] + tile)
+        assert (across[-1] + tile, down[-1] + tile) == (whole, whole + 5)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -162,7 +162,7 @@ def test_overlaps_go_over_evenly_from_one_tile_into_the_next(tmp_path: Path) -> 
     lower = [90] * 48 + [blend(130, 90, i * 255 // 16) for i in range(16)] + [130] * 48
     rows = [upper] * 48
     rows += [[blend(b, a, i * 255 // 16) for a, b in zip(upper, lower, strict=True)] for i in range(16)] + [lower] * 48
-    assert upper[48:64] == [10, 25, 40, 55, 69, 85, 100, 115, 129, 145, 160, 174, 190, 205, 219, 235]
+    assert upper[48:64] == [10, 24, 39, 54, 69, 84, 99, 114, 130, 145, 160, 175, 190, 205, 220, 235]
     assert drawn.getchannel("R").tobytes() == bytes(itertools.chain.from_iterable(rows))
 
 

@@ -249,7 +249,7 @@ def size_of(asked: FromPictures, picture: Pixels, limits: Limits) -> tuple[Pixel
 
 
 def scaled(picture: Pixels, limits: Limits) -> Pixels:
-    """The largest size of about these proportions that is drawn unasked, where it can be not larger than the picture."""
+    """The largest size of about these proportions that is drawn unasked; no larger than the picture where it can be."""
     limits = limits.unasked
     short, long = min(picture), max(picture)
     scale = min(1.0, limits.max_px / long, math.sqrt(limits.max_pixels / (short * long)))

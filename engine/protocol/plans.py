@@ -95,8 +95,10 @@ class Tiles(Frozen):
 
 
 def _starts(count: int, whole_px: int, tile_px: int) -> list[int]:
-    step = (whole_px - tile_px) / (count - 1) if count > 1 else 0.0
-    return [min(int(i * step), whole_px - tile_px) for i in range(count)]
+    last = whole_px - tile_px
+    step = last / (count - 1) if count > 1 else 0.0
+    # A1111's last one can fall a pixel short of the edge, by the rounding of floats.
+    return [*(min(int(i * step), last) for i in range(count - 1)), last]
 
 
 class Generate(Frozen):
