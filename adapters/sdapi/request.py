@@ -128,6 +128,9 @@ def refuse(asked: Txt2Img | Img2Img) -> None:
     if asked.script_name and not is_sd_upscale(asked):
         raise InvalidRequest(f"Script '{clip(asked.script_name)}' not found", param="script_name")
     for name in asked.alwayson_scripts:
+        if name.lower() == SD_UPSCALE:
+            message = "Cannot have a selectable script in the always on scripts params"
+            raise InvalidRequest(message, param="alwayson_scripts")
         if name.lower() not in SCRIPTS:
             raise InvalidRequest(f"Script '{clip(name)}' not found", param="alwayson_scripts")
     if (asked.refiner_checkpoint or "").lower() not in _NOTHING:
