@@ -15,8 +15,10 @@ from PIL import Image, ImageChops
 from engine import passes, tiles
 from engine.backends.base import Picture, PictureSkipped
 from engine.catalog import CATALOG
-from engine.protocol import Generate, Tiles
+from engine.protocol import Generate, StepDone, Tiles
 from gateway.errors import InvalidRequest
+from gateway.forecast.costs import Costs
+from gateway.forecast.trace import Trace
 from gateway.forecast.work import work_of
 from gateway.request import GenerationRequest, Limits, resolve
 from gateway.residency.footprint import guess
@@ -232,6 +234,17 @@ def test_a_job_of_tiles_counts_all_of_them_and_takes_the_memory_of_one() -> None
     assert one.mode == "img2img"
     peaks = [guess(each, spec, disk_bytes=None, is_float32=False).peak for each in (plan, whole)]
     assert peaks[0] == peaks[1]
+
+
+def test_the_time_between_two_tiles_counts() -> None:
+    """Four steps a tile of 1 s, and 4 s between two tiles: 45 tiles take 8 s each, not 4."""
+    plan = resolved({"width_px": 3840, "height_px": 2160}, "flux2-klein-4b", steps=4, denoise=1.0)
+    spec = next(row for row in CATALOG if row.name == "flux2-klein-4b")
+    trace, now = Trace(work_of(plan, spec), 0.0, loads=False), 0.0
+    for step in range(1, 91):
+        now += 5.0 if step % 4 == 1 else 1.0
+        list(trace.hear(StepDone(image=0, step=step, steps=180, seconds=1.0), now))
+    assert trace.left(Costs(lambda _: spec), now).seconds == pytest.approx(90 * 2.0, rel=0.1)
 
 
 @pytest.mark.parametrize(
