@@ -160,6 +160,15 @@ def test_absurd_sizes_have_the_clear_error_of_their_protocol(client: httpx.Clien
         assert second.status_code == 200, "the side that is 0 keeps the proportions"
 
 
+@pytest.mark.parametrize("factor", [1e308, -1e308, 1e9])
+def test_factors_beyond_all_bounds_are_refused(client: httpx.Client, factor: float) -> None:
+    hires = client.post("/sdapi/v1/txt2img", json={**PROMPT, "enable_hr": True, "hr_scale": factor})
+    assert (hires.status_code, hires.json()["detail"][0]["loc"][1]) == (422, "hr_scale")
+    extras = {"image": as_json(photo((64, 64))), "upscaler_1": "Lanczos", "upscaling_resize": factor}
+    answer = client.post("/sdapi/v1/extra-single-image", json=extras)
+    assert answer.status_code == 422
+
+
 @pytest.mark.parametrize("size", [(1001, 777), (2049, 65)])
 def test_odd_sizes_are_rounded_down_and_told(client: httpx.Client, size: tuple[int, int]) -> None:
     used = (size[0] // 16 * 16, size[1] // 16 * 16)

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from gateway.request import SEED_MAX, SEED_MIN
 
 NUMBER_CHARS = 40
+MOST_PX = 1e9
 TRUE = frozenset({"true", "1", "1.0", "yes", "on", "t", "y"})
 FALSE = frozenset({"false", "0", "0.0", "no", "off", "f", "n"})
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
@@ -83,6 +84,11 @@ def to_dict(value: object) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
     raise PydanticCustomError("type_error.dict", "value is not a valid dict")
+
+
+def times(px: int, factor: float) -> int:
+    """A size times a factor, as large as a size need be told: 1e308 is finite, its product may not be."""
+    return int(max(-MOST_PX, min(MOST_PX, px * factor)))
 
 
 Int = Annotated[int, BeforeValidator(to_int)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from reprlib import repr as brief
 from typing import Literal
 
+from adapters.sdapi.lenient import times
 from adapters.sdapi.lists import STAND_IN, stands_in_for
 from adapters.sdapi.options import CONSTANTS, accepted
 from adapters.sdapi.payloads import Generation, Img2Img, Txt2Img
@@ -184,7 +185,7 @@ def second_size(asked: Txt2Img) -> tuple[int, int]:
         return asked.width, asked.height
     match asked.hr_resize_x, asked.hr_resize_y:
         case 0, 0:
-            return int(width * asked.hr_scale), int(height * asked.hr_scale)
+            return times(width, asked.hr_scale), times(height, asked.hr_scale)
         case x, 0:
             return x, x * height // max(1, width)
         case 0, y:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from adapters.sdapi.control import unit_of
 from adapters.sdapi.fit import on_background, size_of
-from adapters.sdapi.lenient import to_float, to_int
+from adapters.sdapi.lenient import times, to_float, to_int
 from adapters.sdapi.lists import MODEL_UPSCALERS, NO_UPSCALER
 from adapters.sdapi.options import Look
 from adapters.sdapi.payloads import Img2Img
@@ -33,6 +33,7 @@ from gateway.tiles import TilesRequest, check_inputs, tiles_of
 from gateway.turns import Share
 
 PARAM = "script_args"
+MOST_FACTOR = 64
 DEFAULTS = ("", 64, 0, 2)
 """Of the script's own page: a text, the overlap in pixels, the upscaler by number, the factor."""
 
@@ -51,7 +52,7 @@ class SdUpscale:
         """Width and height of the result: as before without an upscaler, else multiples of 8."""
         if self.upscaler == NO_UPSCALER:
             return width, height
-        return (int(width * self.factor) // STEP_PX * STEP_PX, int(height * self.factor) // STEP_PX * STEP_PX)
+        return times(width, self.factor) // STEP_PX * STEP_PX, times(height, self.factor) // STEP_PX * STEP_PX
 
     @property
     def adjustments(self) -> Iterator[Adjustment]:
@@ -77,8 +78,9 @@ def said_by(args: Any, upscalers: Sequence[str]) -> SdUpscale:
         overlap_px, number = to_int(overlap), to_float(factor)
     except PydanticCustomError:
         raise InvalidRequest("Tile overlap and scale factor are numbers.", param=PARAM) from None
-    if number <= 0:
-        raise InvalidRequest(f"The scale factor must be above 0; {number:g} was asked.", param=PARAM)
+    if not 0 < number <= MOST_FACTOR:
+        message = f"The scale factor must be above 0 and at most {MOST_FACTOR}; {number:g} was asked."
+        raise InvalidRequest(message, param=PARAM)
     name = (
         upscaler if isinstance(upscaler, str) and not upscaler.strip().isdecimal() else _numbered(upscaler, upscalers)
     )

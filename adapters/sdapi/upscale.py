@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, PngImagePlugin
 
+from adapters.sdapi.lenient import times
 from adapters.sdapi.lists import NO_UPSCALER, UPSCALERS
 from gateway.errors import InvalidRequest
 from gateway.picture_decoder import MAX_EDGE_PX, MAX_PIXELS
@@ -33,7 +34,7 @@ class Enlargement:
     def target_of(self, width: int, height: int) -> tuple[int, int]:
         """Width and height before any crop."""
         factor = self.factor_for(width, height)
-        return tuple(max(STEP_PX, int(px * factor) // STEP_PX * STEP_PX) for px in (width, height))  # type: ignore[return-value]
+        return tuple(max(STEP_PX, times(px, factor) // STEP_PX * STEP_PX) for px in (width, height))  # type: ignore[return-value]
 
     def factor_for(self, width: int, height: int) -> float:
         return self.factor or max(self.size_px[0] / width, self.size_px[1] / height)
