@@ -113,10 +113,8 @@ def test_the_grid_is_a1111s() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("overlap", [0, 16, 63])
+@pytest.mark.parametrize("overlap", [0, 16, 40])
 def test_tiles_that_nobody_changed_are_the_picture(tmp_path: Path, size: tuple[int, int], overlap: int) -> None:
-    if overlap == 63 and max(size) > 200:
-        return  # thousands of tiles
     before = noise(size)
     same = tiled(
         tmp_path, before, Backend(lambda tile, _: tile), tile=512 if max(size) > 999 else 64, overlap_px=overlap
