@@ -209,7 +209,7 @@ def test_a_photo_without_a_size_is_drawn_no_larger_than_before(
 ) -> None:
     answer = client.post(f"/v1/images/{path}", data={"prompt": "x", **more}, files={"image": photo(size)}).json()
     assert answer["size"] == used
-    assert answer["adjustments"][0]["asked"] == f"{size[0]}x{size[1]}"
+    assert answer["adjustments"][0]["param"] == "size"
 
 
 def test_a_photo_without_a_size_is_drawn_at_the_models_own_elsewhere(gateway: Live, client: httpx.Client) -> None:
