@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from engine.backends.base import Backend, Picture, PictureSkipped, Watcher
 from engine.backends.canvas import to_picture
 from engine.catalog import ModelSpec
-from engine.protocol import Generate, SecondPass, steps_to_run
+from engine.protocol import Generate, PromptRead, SecondPass, steps_to_run
 
 FIRST = "first pass"
 """Under this name the second pass finds the first one's picture: no blob is called so."""
@@ -29,8 +29,14 @@ class PassWatcher:
     """Steps of the passes before."""
     after: int
     """Steps of the passes after."""
+    own_prompt: bool = False
+    """The second pass draws another prompt than the first."""
     run: int = 0
     skipped: bool = False
+
+    def read(self, prompt: PromptRead) -> None:
+        own = self.own_prompt and prompt.field == "prompt"
+        self.watcher.read(prompt.model_copy(update={"field": "second_pass.prompt"}) if own else prompt)
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self.run = steps
@@ -81,7 +87,8 @@ def draw(
         "paste": None,
     }
     over = plan.model_copy(update=update)
-    return backend.draw(spec, over, image, {**inputs, FIRST: path}, PassWatcher(watcher, first.run, 0))
+    last = PassWatcher(watcher, first.run, 0, own_prompt=over.prompt != plan.prompt)
+    return backend.draw(spec, over, image, {**inputs, FIRST: path}, last)
 
 
 def begun_from_its_own(plan: Generate, image: int) -> Generate:

@@ -17,12 +17,13 @@ from engine.protocol import (
     ModelLoaded,
     ModelLoading,
     Preview,
+    PromptRead,
     Run,
     StepDone,
     Succeeded,
 )
 
-Fact = ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Drawn | Succeeded | Failed | Cancelled
+Fact = ModelLoading | ModelLoaded | PromptRead | StepDone | Decoding | Preview | Drawn | Succeeded | Failed | Cancelled
 Phase = Literal["waiting", "loading", "drawing", "decoding"]
 DeathReason = Literal["engine_crash", "engine_timeout", "engine_oom"]
 
@@ -48,7 +49,7 @@ class Deadline:
         match fact:
             case ModelLoading():
                 self.phase = "loading"
-            case ModelLoaded() | Preview() | Drawn():
+            case ModelLoaded() | PromptRead() | Preview() | Drawn():
                 self.phase = "drawing"
             case StepDone(seconds=seconds):
                 self.phase = "drawing"
