@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from engine.protocol import PromptRead
 
@@ -41,12 +41,13 @@ class Encoder(Protocol):
 class TokenEncoder:
     """An encoder that takes a number of tokens, those of a template round the prompt included.
 
-    `spans` are the tokens of a text, all of them or as many as are taken of it; `wrap` puts a text into the template.
+    `spans` are the tokens of a text, and `wrap` puts a text into the template. A tokenizer that cuts keeps the first
+    ones, and what it adds at the end itself.
     """
 
     def __init__(
         self,
-        spans: Callable[[str, int | None], Sequence[Span]],
+        spans: Callable[[str], Sequence[Span]],
         limit: int | None,
         wrap: Callable[[str], str] = lambda text: text,
     ) -> None:
@@ -57,17 +58,18 @@ class TokenEncoder:
 
     def count(self, text: str, own: str) -> int:
         whole, begin, end, _ = self._placed(text, own)
-        return len(_within(self._spans(whole, None), begin, end))
+        return len(_within(self._spans(whole), begin, end))
 
     def cut(self, text: str, own: str) -> Cut | None:
         return self._cut_once(text, own)
 
     def _cut(self, text: str, own: str) -> Cut | None:
         whole, begin, end, words = self._placed(text, own)
-        spans = self._spans(whole, None)
+        spans = self._spans(whole)
         if self._limit is None or len(spans) <= self._limit:
             return None
-        mine, taken = _within(spans, begin, end), _within(self._spans(whole, self._limit), begin, end)
+        added = next((at for at, (first, last) in enumerate(reversed(spans)) if first < last), 0)
+        mine, taken = _within(spans, begin, end), _within(spans[: self._limit - added], begin, end)
         if len(taken) >= len(mine):
             return None  # the end of the template was cut
         rest = words[max(0, mine[len(taken)][0] - begin) :].strip()
@@ -82,7 +84,7 @@ class TokenEncoder:
         end = len(whole) - len(after)
         inner = whole[len(before) : end]
         # A template may trim what it is given, and write it in small letters.
-        for words in (own, own.strip(), own.rstrip(), own.lstrip()):
+        for words in (own, own.strip(), own.rstrip(), own.lstrip(), own.strip().lower()):
             begin = len(inner) - len(words)
             if begin >= 0 and inner[begin:].lower() == words.lower():
                 return whole, len(before) + begin, end, words
@@ -108,10 +110,9 @@ def of_tokenizer(
 ) -> TokenEncoder:
     """An encoder behind a tokenizer of transformers, which cuts as that does; `special` tokens count as well."""
 
-    def spans(text: str, most: int | None) -> Sequence[Span]:
-        bound = {} if most is None else {"truncation": True, "max_length": most}
-        read = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False, **bound)
-        return [tuple(span) for span in read["offset_mapping"]]
+    def spans(text: str) -> Sequence[Span]:
+        read = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
+        return cast(Sequence[Span], read["offset_mapping"])
 
     return TokenEncoder(spans, limit, wrap)
 

@@ -10,9 +10,9 @@ def to_adjustments(reading: PromptRead) -> tuple[Adjustment, ...]:
     """One for what was cut off, in tokens, and one for the words within the rest that the model does not know."""
     found = []
     if reading.limit is not None:
-        reason = f"the model reads no more tokens of it; left out: {reading.cut}"
+        reason = f"the model reads {reading.limit} of its {reading.tokens} tokens; left out: {reading.cut}"
         found.append(Adjustment(param=reading.field, asked=reading.tokens, used=reading.limit, reason=reason))
     if reading.unknown:
-        reason = "the model does not know these words; left out"
+        reason = "the model does not know these words"
         found.append(Adjustment(param=reading.field, asked=", ".join(reading.unknown), used=None, reason=reason))
     return tuple(found)

@@ -126,8 +126,11 @@ class Letters:
     def tokenizer(self) -> Letters:
         return self
 
-    def __call__(self, text: str, max_length: int | None = None, **_: Any) -> dict[str, list[tuple[int, int]]]:
-        return {"offset_mapping": [(at, at + 1) for at in range(len(text))][:max_length]}
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return list(range(len(text)))
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[tuple[int, int]]]:
+        return {"offset_mapping": [(at, at + 1) for at in range(len(text))]}
 
 
 class Recorder:

@@ -13,7 +13,7 @@ from engine.backends.canvas import Frame
 from engine.backends.fake import words
 from engine.catalog import EMBEDDED_PATH
 from engine.protocol import ImageDone, PromptRead, Queued, Requeued, Started, Succeeded
-from engine.reading import MOST_CUT_CHARS, MOST_UNKNOWN, Strictest, TokenEncoder, read
+from engine.reading import MOST_CUT_CHARS, MOST_UNKNOWN, Span, Strictest, TokenEncoder, read
 from gateway.job import Job, State
 from gateway.service import JobService
 from tests.engine_studio import Watching
@@ -52,8 +52,14 @@ def test_what_a_family_puts_before_the_prompt_and_its_template_take_tokens_and_a
     )
 
 
+def test_what_a_tokenizer_adds_at_the_end_takes_the_place_of_words() -> None:
+    encoder = TokenEncoder(lambda text: [(0, 0), *words(text), (0, 0)], 5)
+    assert told(read(encoder, "prompt", LONG, LONG)) == (7, 3, "four five six seven")
+    assert read(encoder, "prompt", "one two three", "one two three") is None
+
+
 def test_blank_ends_are_no_loss() -> None:
-    letters = TokenEncoder(lambda text, most: [(at, at + 1) for at in range(len(text))][:most], 5)
+    letters = TokenEncoder(lambda text: [(at, at + 1) for at in range(len(text))], 5)
     assert read(letters, "prompt", "abcde    ", "abcde    ") is None
 
 
@@ -128,6 +134,18 @@ def test_a_remembered_encoding_tells_as_the_first_did(tiny: Any) -> None:
         watcher = Watching()
         tiny.paint(sketch(prompt=prompt, steps=1), watcher)
         assert [told(found) for found in watcher.readings] == [(STYLED + 1, STYLED, "circle")]
+
+
+def test_a_tokenizer_that_cannot_say_where_its_tokens_are_costs_no_picture(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(text: str) -> list[Span]:
+        raise NotImplementedError
+
+    monkeypatch.setattr(tiny, "_encoder", TokenEncoder(fail, 5))
+    watcher = Watching()
+    assert tiny.paint(sketch(prompt=LONG, steps=1), watcher).size == (64, 64)
+    assert watcher.readings == []
 
 
 # ---- with the job --------------------------------------------------------------------------------

@@ -226,9 +226,9 @@ def readings(plan: Generate, script: FakeScript) -> Iterator[PromptRead]:
             yield found
 
 
-def words(text: str, most: int | None) -> list[Span]:
-    """Where each of the first words is."""
-    return [found.span() for found in re.finditer(r"\S+", text)][:most]
+def words(text: str) -> list[Span]:
+    """Where each word is."""
+    return [found.span() for found in re.finditer(r"\S+", text)]
 
 
 def sketch(plan: Generate, image: int, frame: canvas.Frame) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -21,6 +22,8 @@ from engine.families.noise import img2img_schedule
 from engine.families.sitting import Observer, Sitting, Unfinished
 from engine.protocol import Generate, PromptRead
 from engine.reading import Encoder, read
+
+log = logging.getLogger("engine.families")
 
 
 def built(model: Model, pipeline: Callable[..., Any], config: ModelConfig | None = None) -> Any:
@@ -51,8 +54,7 @@ class PipelinePainter(ABC):
     def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
         plan, frame = sketch.plan, sketch.frame
         self._wardrobe.wear(sketch.loras)
-        for reading in self._readings(sketch):
-            watcher.read(reading)
+        self._tell_readings(sketch, watcher)
         width, height = frame.drawn
         steps, strength = plan.steps, None
         if frame.init is not None and plan.denoise < 1:
@@ -91,10 +93,23 @@ class PipelinePainter(ABC):
         """What of the plan's prompt the pipeline is given, and the words of it that are left away as unknown."""
         return sketch.plan.prompt, ()
 
+    def _encoder_of(self, sketch: Sketch) -> Encoder | None:
+        """What reads the prompt of this picture; a negative one is always read by the usual encoder."""
+        return self._encoder
+
+    def _tell_readings(self, sketch: Sketch, watcher: Watcher) -> None:
+        try:
+            readings = list(self._readings(sketch))
+        except Exception:  # a tokenizer of another kind: no picture is lost for a note about it
+            log.exception("how the prompt is read cannot be told")
+            return
+        for reading in readings:
+            watcher.read(reading)
+
     def _readings(self, sketch: Sketch) -> Iterator[PromptRead]:
         """How the prompts of this picture are read, where something is left out."""
         plan, (said, unknown) = sketch.plan, self._said(sketch)
-        if (found := read(self._encoder, "prompt", self._prompt(sketch), said, unknown)) is not None:
+        if (found := read(self._encoder_of(sketch), "prompt", self._prompt(sketch), said, unknown)) is not None:
             yield found
         unwanted = plan.negative_prompt if plan.guidance > 1 else None
         if unwanted and (found := read(self._encoder, "negative_prompt", unwanted, unwanted)) is not None:
