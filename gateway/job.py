@@ -196,7 +196,12 @@ class Job:
     @property
     def all_adjustments(self) -> tuple[Adjustment, ...]:
         """All that was not done as asked, as far as it is known."""
-        return (*self.adjustments, *(one for reading in self.readings for one in to_adjustments(reading)))
+        return (*self.adjustments, *self.late_adjustments)
+
+    @property
+    def late_adjustments(self) -> tuple[Adjustment, ...]:
+        """Those that were not known at its submit: how its prompts were read."""
+        return tuple(one for reading in self.readings for one in to_adjustments(reading))
 
     @property
     def text(self) -> str:

@@ -230,6 +230,8 @@ def field_of(asked: Generation, param: str) -> str:
             return sent("lora_files", "lora", "prompt")
         case "second_pass":
             return sent("hr_resize_x", "hr_resize_y", "hr_second_pass_steps", "hr_scale")
+        case "second_pass.prompt":
+            return "hr_prompt"
         case "control":
             return "alwayson_scripts"
         case "init_image":
