@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+import json
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,6 +25,7 @@ from gateway.images import MAX_PICTURE_BYTES, base64_picture, checked_picture
 from gateway.job import Job, State
 from gateway.openapi import Operation
 from gateway.pictures import Note
+from gateway.request import Adjustment
 from gateway.stops import first_of
 from gateway.strict_json import parse_async
 from gateway.text_bounds import check_texts
@@ -32,6 +34,8 @@ from gateway.turns import Share
 STREAM_HEADERS = {"Cache-Control": "no-cache, no-store, no-transform", "X-Accel-Buffering": "no"}
 """Proxies that compress what they pass on hold a stream back; no-transform (RFC 9111, 5.2.2.6) forbids it."""
 IDEMPOTENCY_KEY_CHARS = 255
+ADJUSTMENTS_CHARS = 2048
+"""Of the header: nginx takes 4 KiB of headers from behind it."""
 DETAILS = 10
 PICTURE_CHARS = MAX_PICTURE_BYTES * 3 // 2
 """As base64, which takes a third more, and with line ends."""
@@ -248,6 +252,20 @@ async def png_of(request: Request, done: ImageDone) -> bytes:
 def query(model: type[M], request: Request) -> M:
     """What stands behind the question mark; of equal names the last counts. Raises: InvalidRequest."""
     return validated(model, dict(request.query_params))
+
+
+def adjusted(adjustments: Sequence[Adjustment]) -> dict[str, str]:
+    """The header X-Adjustments: what was not done as asked, as JSON in ASCII; no header where all was.
+
+    Where that is longer than proxies let pass it names the parameters alone.
+    """
+    rows = [one.model_dump() for one in adjustments]
+    text = json.dumps(rows, separators=(",", ":"))
+    if len(text) > ADJUSTMENTS_CHARS:
+        rows = [{"param": name} for name in dict.fromkeys(clip(one.param) for one in adjustments)]
+        while len(text := json.dumps(rows, separators=(",", ":"))) > ADJUSTMENTS_CHARS:
+            rows.pop()
+    return {"X-Adjustments": text} if rows else {}
 
 
 class EventStream(Response):

@@ -56,7 +56,8 @@ def draw(
         "paste": None,
     }
     over = plan.model_copy(update=update)
-    return backend.draw(spec, over, image, {**inputs, FIRST: path}, PassWatcher(watcher, first.run, 0))
+    last = PassWatcher(watcher, first.run, 0, own_prompt=over.prompt != plan.prompt)
+    return backend.draw(spec, over, image, {**inputs, FIRST: path}, last)
 
 
 def begun_from_its_own(plan: Generate, image: int) -> Generate:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.backends.base import PictureSkipped, Watcher
+from engine.protocol import PromptRead
 
 
 @dataclass(slots=True)
@@ -17,8 +18,14 @@ class PassWatcher:
     """Steps of the passes before."""
     after: int
     """Steps of the passes after."""
+    own_prompt: bool = False
+    """It draws another prompt than the first pass."""
     run: int = 0
     skipped: bool = False
+
+    def read(self, prompt: PromptRead) -> None:
+        own = self.own_prompt and prompt.field == "prompt"
+        self.watcher.read(prompt.model_copy(update={"field": "second_pass.prompt"}) if own else prompt)
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self.run = steps

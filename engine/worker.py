@@ -49,6 +49,7 @@ from engine.protocol import (
     Ping,
     Pong,
     Preview,
+    PromptRead,
     Ready,
     Run,
     Save,
@@ -63,7 +64,7 @@ from engine.protocol import (
 log = logging.getLogger("engine.worker")
 
 Outcome = Succeeded | Failed | Cancelled
-Said = ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Drawn | Outcome
+Said = ModelLoading | ModelLoaded | PromptRead | StepDone | Decoding | Preview | Drawn | Outcome
 
 MEMORY_EVERY_S = 1.0
 """Between two reports of it while a picture is drawn."""
@@ -104,6 +105,8 @@ class Held:
     run: Run
     stop: threading.Event = field(default_factory=threading.Event)
     skip: threading.Event = field(default_factory=threading.Event)
+    read: set[PromptRead] = field(default_factory=set)
+    """What was said of its prompts: they are the same for most of its pictures."""
 
     def report(self, fact: Said) -> JobReport:
         return JobReport(job=self.run.job, attempt=self.run.attempt, fact=fact)
@@ -286,6 +289,11 @@ class _Watcher:
         self._previews = previews
         self._memory_told_at = time.monotonic()
         self.cut_short = False
+
+    def read(self, prompt: PromptRead) -> None:
+        if prompt not in self._held.read:
+            self._held.read.add(prompt)
+            self._say(prompt)
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self._say(StepDone(image=self._image, step=step, steps=steps, seconds=seconds))

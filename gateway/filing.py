@@ -7,7 +7,7 @@ import contextlib
 import logging
 from pathlib import Path
 
-from engine.protocol import Drawn, Failed, ImageDone
+from engine.protocol import Drawn, Failed, ImageDone, PromptRead
 from gateway.disk import fault_of
 from gateway.errors import StorageFault
 from gateway.job import JobEvent
@@ -48,6 +48,17 @@ class Filing:
         if event is None:
             with contextlib.suppress(OSError, StorageFault):
                 await asyncio.to_thread(self._pictures.remove, name)
+        return failure
+
+    async def note(self, earlier: asyncio.Task[Filed] | None, lease: Lease, reading: PromptRead) -> Filed:
+        """Put into the row, after `earlier`, how a prompt was read; never raises."""
+        failure = await earlier if earlier is not None else None
+        try:
+            if failure is None:
+                await self._store.record(lease, reading)
+        except Exception as error:
+            if (failure := fault_of(error)) is None:
+                log.exception("the reading of a prompt could not be noted", extra={"job": lease.job.id})
         return failure
 
     def _kept(self, spooled: Path, name: str, drawing: Drawing | None) -> Note | None:

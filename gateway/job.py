@@ -29,6 +29,7 @@ from engine.protocol import (
     Plan,
     Preview,
     ProgressFact,
+    PromptRead,
     Queued,
     Reading,
     Requeued,
@@ -38,6 +39,7 @@ from engine.protocol import (
     Succeeded,
     Upscale,
 )
+from gateway.prompt_reading import to_adjustments
 from gateway.request import Adjustment
 
 
@@ -65,7 +67,9 @@ class Priority(IntEnum):
     HIGH = 2
 
 
-StateFacts = Queued | Started | ImageDone | PageRead | CancelRequested | Requeued | Succeeded | Failed | Cancelled
+StateFacts = (
+    Queued | Started | PromptRead | ImageDone | PageRead | CancelRequested | Requeued | Succeeded | Failed | Cancelled
+)
 ProgressFacts = ModelDownloading | ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Reading
 Outcome = Succeeded | Failed | Cancelled
 Plans = Generate | Upscale | Load | Ocr | Download
@@ -79,6 +83,7 @@ TRANSITIONS: dict[tuple[State | None, type[StateFacts]], State] = {
     (State.QUEUED, Started): State.RUNNING,
     (State.QUEUED, Failed): State.FAILED,
     (State.QUEUED, Cancelled): State.CANCELLED,
+    (State.RUNNING, PromptRead): State.RUNNING,
     (State.RUNNING, ImageDone): State.RUNNING,
     (State.RUNNING, PageRead): State.RUNNING,
     (State.RUNNING, CancelRequested): State.RUNNING,
@@ -142,6 +147,7 @@ class Job:
     attached: bool
     priority: Priority
     adjustments: tuple[Adjustment, ...] = ()
+    """What was settled at its submit; `all_adjustments` has what its engine told of, too."""
     idempotency_key: str | None = None
     fingerprint: str = ""
     note: str = ""
@@ -152,6 +158,8 @@ class Job:
     attempt: int = 0
     crashes: int = 0
     cancel_requested: CancelReason | None = None
+    readings: tuple[PromptRead, ...] = ()
+    """Of its prompts that were not read whole."""
     images: tuple[ImageDone, ...] = ()
     pages: tuple[PageRead, ...] = ()
     failure: Failed | None = None
@@ -184,6 +192,16 @@ class Job:
     def first_undrawn(self) -> int:
         """Index of the first seed without a picture: where a run begins."""
         return len(self.images)
+
+    @property
+    def all_adjustments(self) -> tuple[Adjustment, ...]:
+        """All that was not done as asked, as far as it is known."""
+        return (*self.adjustments, *self.late_adjustments)
+
+    @property
+    def late_adjustments(self) -> tuple[Adjustment, ...]:
+        """Those that were not known at its submit: how its prompts were read."""
+        return tuple(one for reading in self.readings for one in to_adjustments(reading))
 
     @property
     def text(self) -> str:
@@ -234,6 +252,9 @@ def _happen(cells: dict[str, Any], fact: StateFacts, at: float, steady: float) -
             if attempt <= cells["attempt"]:
                 raise IllegalTransition("attempt only grows")
             cells |= {"attempt": attempt, "started_at": at, "started_steady": steady}
+        case PromptRead():
+            if fact not in cells["readings"]:
+                cells["readings"] = (*cells["readings"], fact)
         case ImageDone(image=image):
             if image != len(cells["images"]):
                 raise IllegalTransition(f"picture {image} is not the next one")

@@ -31,6 +31,7 @@ from engine.protocol import (
     Load,
     ModelLoaded,
     Ocr,
+    PromptRead,
     Run,
     Save,
     Succeeded,
@@ -163,6 +164,9 @@ class EngineLane(LaneRunner):
                         if isinstance(fact, Drawn):
                             self._forecaster.hear(job.id, fact)
                             filing = asyncio.create_task(self._filing.file(filing, lease, fact))
+                        elif isinstance(fact, PromptRead):
+                            if fact not in job.readings:  # of an attempt before this one
+                                filing = asyncio.create_task(self._filing.note(filing, lease, fact))
                         else:
                             outcome = self._tell(job, fact)
                         if isinstance(fact, ModelLoaded):
@@ -255,7 +259,7 @@ class EngineLane(LaneRunner):
         """Broadcast progress; hand back an outcome."""
         if isinstance(fact, Succeeded | Failed | Cancelled):
             return fact
-        if not isinstance(fact, Drawn):
+        if not isinstance(fact, Drawn | PromptRead):
             self._hub.publish_progress(job.id, fact, self._forecaster.hear(job.id, fact))
         return None
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from engine.backends.base import JobCancelled, Model, PictureSkipped
 from engine.catalog import ModelSpec
-from engine.protocol import Control
+from engine.protocol import Control, PromptRead
 from tests.engine_support import plan
 
 SIDE_PX = 32
@@ -23,9 +23,13 @@ class Watching:
         self.steps: list[tuple[int, int]] = []
         self.previews: list[bytes] = []
         self.decoded = 0
+        self.readings: list[PromptRead] = []
         self._look = look
         self._skip_at = skip_at
         self._cancel_at = cancel_at
+
+    def read(self, prompt: PromptRead) -> None:
+        self.readings.append(prompt)
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self.steps.append((step, steps))

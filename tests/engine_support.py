@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,26 @@ def read_ppm(path: Path) -> tuple[int, int, bytes]:
     return width, height, pixels
 
 
+class Letters:
+    """Stands in for a tokenizer, mflux's and the one in it: a token a letter."""
+
+    template = None
+    use_chat_template = False
+    chat_template_kwargs: Mapping[str, Any] = {}
+    add_special_tokens = True
+    max_length = 512
+
+    @property
+    def tokenizer(self) -> Letters:
+        return self
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return list(range(len(text)))
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[tuple[int, int]]]:
+        return {"offset_mapping": [(at, at + 1) for at in range(len(text))]}
+
+
 class Recorder:
     """Stands in for mflux's pipeline and keeps what it was given."""
 
@@ -123,6 +144,7 @@ class Recorder:
         self.vae, self.callbacks, self.transformer = None, self, self
         self.tiling_config = None
         self.model_config = built.get("model_config")
+        self.tokenizers: dict[str, Letters] = defaultdict(Letters)
         self.observers: list[Any] = []
         self._array = mx.zeros(1)
 

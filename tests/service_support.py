@@ -22,7 +22,12 @@ ME = Origin(owner="me", protocol="native", attached=False)
 
 @asynccontextmanager
 async def service_in(
-    folder: Path, *, script: dict[str, Any] | None = None, options: ServiceOptions | None = None, **engine: Any
+    folder: Path,
+    *,
+    script: dict[str, Any] | None = None,
+    options: ServiceOptions | None = None,
+    base_model: str = "flux2-klein-base-4b",
+    **engine: Any,
 ) -> AsyncIterator[JobService]:
     weights = folder / "model" / "transformer"
     weights.mkdir(parents=True, exist_ok=True)
@@ -33,7 +38,7 @@ async def service_in(
     service = JobService(
         store=SqliteStore(folder / "data"),
         engine=Engine(fake),
-        library=Library(folder, default="toy", local={"toy": LocalModel(folder / "model", "flux2-klein-base-4b")}),
+        library=Library(folder, default="toy", local={"toy": LocalModel(folder / "model", base_model)}),
         pictures=pictures,
         spool=folder / "data" / "spool",
         options=options or ServiceOptions(abandon_grace_s=0.05),

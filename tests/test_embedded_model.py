@@ -50,6 +50,15 @@ def shows(picture: Image.Image, ground: str, kind: str, colour: str) -> bool:
     return background(picture) == ground and seen == [(colour, kind)]
 
 
+def test_words_beyond_what_it_reads_are_told(gateway: Live) -> None:
+    body = {"prompt": f"{CIRCLE} {'red ' * 20}star", "seed": 1, "width": 128, "height": 128}
+    info = json.loads(httpx.post(f"{gateway.url}/sdapi/v1/txt2img", json=body, timeout=120).json()["info"])
+    (told,) = (item for item in info["adjustments"] if item["param"] == "prompt")
+    assert (told["asked"], told["used"]) == (28, 19)
+    assert told["reason"].endswith("red star")
+    assert info["comments"].startswith("Warning: too many input tokens; some (9) have been truncated:\nred ")
+
+
 def test_folder_is_small_and_plain() -> None:
     files = [path for path in EMBEDDED_PATH.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt"}

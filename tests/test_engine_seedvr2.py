@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from engine.backends.base import BackendError, JobCancelled, Model, PictureSkipped
-from engine.protocol import Upscale
+from engine.protocol import PromptRead, Upscale
 from gateway.upscale import size_of
 from tests.engine_support import SPECS, plan
 from tests.engine_toy_seedvr2 import BLOCKS, save_toy_seedvr2, toy_sized
@@ -33,6 +33,9 @@ class Watching:
 
     def check(self) -> None:
         self._tell("check")
+
+    def read(self, prompt: PromptRead) -> None:
+        self._tell("read")
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self._tell(f"{step}/{steps}")

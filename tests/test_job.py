@@ -19,6 +19,7 @@ from engine.protocol import (
     ModelLoading,
     PageRead,
     Preview,
+    PromptRead,
     Queued,
     Reading,
     Requeued,
@@ -44,6 +45,8 @@ def fact_of(kind: type[StateFacts], job: Job) -> StateFacts:
     match kind.__name__:
         case "Started":
             return Started(attempt=job.attempt + 1)
+        case "PromptRead":
+            return PromptRead(field="prompt", tokens=9, limit=3, cut="and more")
         case "ImageDone":
             return image(job.first_undrawn)
         case "PageRead":

@@ -98,6 +98,7 @@ AGES = {
     2: OLDER.format(extra=OF_NOTES),
     3: OLDER.format(extra=OF_NOTES) + OF_TURNS,
     4: OLDER.format(extra=OF_NOTES) + OF_TURNS + OF_BLOBS,
+    5: OLDER.format(extra=OF_NOTES) + OF_TURNS + OF_BLOBS + UPGRADES[4],
 }
 """The tables as each version left them."""
 COLUMNS = "number, id, owner, protocol, attached, priority, lane, model, plan, adjustments, fingerprint"

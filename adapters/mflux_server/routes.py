@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.base import core_of, owner_of, parse, png_of, query, raise_for
+from adapters.base import adjusted, core_of, owner_of, parse, png_of, query, raise_for
 from adapters.mflux_server.answers import NO_STORE, empty, shown, to_task
 from adapters.mflux_server.kept import PROTOCOL
 from adapters.mflux_server.models import load, ls, ps
@@ -68,7 +68,9 @@ async def status(request: Request) -> Response:
     if position is None:
         task = await service.get(task.id)  # it may have ended since
         failed = {} if task.failure is None else {"error": task.failure.message}
-        return empty(404) if task.state is State.CANCELLED else shown({"status": "done", **failed})
+        told = [adjustment.model_dump() for adjustment in task.late_adjustments]
+        also = {"adjustments": told} if told else {}
+        return empty(404) if task.state is State.CANCELLED else shown({"status": "done", **failed, **also})
     wait = max(1, math.ceil(_seconds_left(service, task)))
     kept_by = service.waits_for(task)
     why = {} if kept_by is None else {"waits_for": kept_by}
@@ -88,9 +90,10 @@ async def image(request: Request) -> Response:
     if asked.delete:
         with suppress(StorageFault):  # the picture is what was asked for; it stays listed
             await service.hide([task.id])
+    headers = {**NO_STORE, **adjusted(task.all_adjustments)}
     if asked.base64:
-        return Response(base64.b64encode(data), media_type="text/plain", headers=NO_STORE)
-    return Response(data, media_type=encoding.media_type, headers=NO_STORE)
+        return Response(base64.b64encode(data), media_type="text/plain", headers=headers)
+    return Response(data, media_type=encoding.media_type, headers=headers)
 
 
 async def tasks(request: Request) -> Response:

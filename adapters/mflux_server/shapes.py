@@ -56,10 +56,11 @@ class Waiting(TypedDict):
 
 
 class Done(TypedDict):
-    """It is over; `error` says that it failed."""
+    """It is over; `error` says that it failed. `adjustments` is ours: what its submit could not tell yet."""
 
     status: Literal["done"]
     error: NotRequired[str]
+    adjustments: NotRequired[list[dict[str, Any]]]
 
 
 class Task(TypedDict):

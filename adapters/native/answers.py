@@ -118,7 +118,7 @@ def to_job(
         "completed_at": None if job.finished_at is None else iso(job.finished_at),
         "seconds": job.seconds,
         "attempt": job.attempt,
-        "adjustments": to_adjustments(job.adjustments),
+        "adjustments": to_adjustments(job.all_adjustments),
     }
     if isinstance(job.plan, Generate):
         shown["prompt"] = job.plan.prompt

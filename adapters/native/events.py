@@ -8,8 +8,18 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from adapters.native.answers import PREFIX, STATUS, image_id, image_url, iso, to_bytes, to_forecast, to_progress
-from adapters.native.shapes import BytesShown, JobShown, ProgressShown, Result, Status
+from adapters.native.answers import (
+    PREFIX,
+    STATUS,
+    image_id,
+    image_url,
+    iso,
+    to_adjustments,
+    to_bytes,
+    to_forecast,
+    to_progress,
+)
+from adapters.native.shapes import AdjustmentShown, BytesShown, JobShown, ProgressShown, Result, Status
 from engine.protocol import (
     Cancelled,
     CancelRequested,
@@ -19,11 +29,13 @@ from engine.protocol import (
     ModelLoading,
     PageRead,
     Preview,
+    PromptRead,
     Queued,
     Requeued,
     Started,
     Succeeded,
 )
+from gateway import prompt_reading
 from gateway.hub import PlaceEvent, ProgressEvent
 from gateway.job import JobEvent, State
 
@@ -45,6 +57,12 @@ class QueuedData(Happened):
 class StartedData(Happened):
     status: Literal["generating"]
     attempt: int
+
+
+class AdjustedData(Happened):
+    """The model read a prompt, and not all of it: what joins the job's `adjustments`."""
+
+    adjustments: list[AdjustmentShown]
 
 
 class ImageData(Happened):
@@ -146,6 +164,7 @@ EVENTS: dict[str, Any] = {
     "loading": LoadingData,
     "progress": ProgressData,
     "preview": PreviewData,
+    "adjusted": AdjustedData,
     "image": ImageData,
     "page": PageData,
     "requeued": RequeuedData,
@@ -217,6 +236,9 @@ def state_body(event: JobEvent, result: Result | None = None) -> bytes:
             name, data = "queued", QueuedData(**base, status="queued")
         case Started(attempt=attempt):
             name, data = "started", StartedData(**base, status="generating", attempt=attempt)
+        case PromptRead():
+            told = to_adjustments(prompt_reading.to_adjustments(event.fact))
+            name, data = "adjusted", AdjustedData(**base, adjustments=told)
         case ImageDone(image=image, seed=seed):
             url, own = image_url(job_id, image), image_id(job_id, image)
             name, data = "image", ImageData(**base, image=image, seed=seed, id=own, url=url)

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapters.base import core_of, owner_of, query, share_of
-from adapters.native.answers import image_id, image_url, iso, type_of
+from adapters.native.answers import image_id, image_url, iso, to_adjustments, type_of
 from adapters.native.jobs import service_of
 from adapters.native.pictures import own_picture, sent_picture
 from adapters.native.request import ImagesQuery
@@ -78,6 +78,7 @@ def to_picture(job: Job, done: ImageDone, *, is_damaged: bool) -> PictureShown:
         "seconds": round(done.seconds, 3),
         "created_at": iso(at),
         "damaged": is_damaged,
+        "adjustments": to_adjustments(job.all_adjustments),
         "drawing": to_drawing(drawing_of(job.plan, done.seed)),
     }
 

@@ -192,7 +192,7 @@ class PictureShown(TypedDict):
     """A finished picture. `drawing` says how it was drawn, in the words of `POST generate`; null where
     a picture was enlarged that did not say. `image_strength`, `init_image`, `mask`, `reference_images`, `control`,
     `negative_prompt`, `loras` and `enlarged` are there where they count. `damaged`: its file is not what was
-    written; it is not served, and `retry` of its job draws it again.
+    written; it is not served, and `retry` of its job draws it again. `adjustments` are its job's.
     """
 
     id: str
@@ -208,6 +208,7 @@ class PictureShown(TypedDict):
     seconds: float
     created_at: str
     damaged: bool
+    adjustments: list[AdjustmentShown]
     drawing: Drawing | None
 
 

@@ -76,9 +76,9 @@ def encoded(core: Core) -> Encoded:
 async def stream(request: Request) -> Response:
     """GET jobs/{id}/stream: Follow a job to its end; 204 once that was delivered, so that an EventSource stops asking.
 
-    `queued`, `started`, `image`, `complete`, `error` and `cancelled` have an id, and a stream with that Last-Event-ID
-    goes on after it. Of `progress`, `loading` and `preview` only the newest are sent to a slow reader. `shutdown` says
-    that the gateway stops.
+    `queued`, `started`, `adjusted`, `image`, `complete`, `error` and `cancelled` have an id, and a stream with that
+    Last-Event-ID goes on after it. Of `progress`, `loading` and `preview` only the newest are sent to a slow reader.
+    `shutdown` says that the gateway stops.
     """
     asked = query(StreamQuery, request)
     own = await own_job(request)

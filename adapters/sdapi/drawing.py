@@ -10,14 +10,14 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.base import attached, core_of, let_go, png_of, raise_for, share_of
+from adapters.base import adjusted, attached, core_of, let_go, png_of, raise_for, share_of
 from adapters.sdapi.control import controlled
 from adapters.sdapi.kept import Chosen, chosen, kept
 from adapters.sdapi.loras import hashes
 from adapters.sdapi.options import accepted, look_of
 from adapters.sdapi.own_scripts import with_own_scripts
 from adapters.sdapi.payloads import Img2Img, Txt2Img
-from adapters.sdapi.reply import Told, to_body
+from adapters.sdapi.reply import Told, adjustments, to_body
 from adapters.sdapi.request import dropped, field_of, is_sd_upscale, model_of, refuse, to_request
 from adapters.sdapi.routing import body_of, origin_of, post
 from adapters.sdapi.said import completed
@@ -105,7 +105,8 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
 async def _told(request: Request, told: Told) -> Response:
     """The pictures of an ended job; an interrupted one answers with those it has."""
     pngs = [await png_of(request, image) for image in told.job.images] if told.asked.send_images else []
-    return Response(await asyncio.to_thread(to_body, told, pngs), media_type="application/json")
+    body = await asyncio.to_thread(to_body, told, pngs)
+    return Response(body, media_type="application/json", headers=adjusted(adjustments(told)))
 
 
 def without_pictures(asked: Txt2Img | Img2Img) -> Txt2Img | Img2Img:

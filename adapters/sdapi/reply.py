@@ -114,7 +114,8 @@ def parameters(told: Told) -> dict[str, Any]:
 def info(told: Told) -> dict[str, Any]:
     """What was used, not what was asked.
 
-    Source: A1111 1.10.1 Processed.js; `job_id` and `adjustments` are ours.
+    Source: A1111 1.10.1 Processed.js; `comments` is Processed's, which A1111 shows on its page alone; `job_id` and
+    `adjustments` are ours.
     """
     asked, job, plan = told.asked, told.job, told.plan
     width_px, height_px = told.size_px
@@ -152,14 +153,26 @@ def info(told: Told) -> dict[str, Any]:
         "clip_skip": 1,
         "is_using_inpainting_conditioning": False,
         "version": VERSION,
+        "comments": comments(told.job),
         "job_id": job.id,
         "adjustments": [item.model_dump() for item in adjustments(told)],
     }
 
 
+def comments(job: Job) -> str:
+    """What was cut off from prompts, a paragraph each; empty where nothing was.
+
+    Source: A1111, modules/sd_hijack_clip_old.py, of prompts that one chunk of CLIP does not hold.
+    """
+    cuts = [(one.tokens - one.limit, one.cut) for one in job.readings if one.limit is not None]
+    return "".join(
+        f"Warning: too many input tokens; some ({count}) have been truncated:\n{text}\n\n" for count, text in cuts
+    )
+
+
 def adjustments(told: Told) -> list[Adjustment]:
     """Everything that was not done as asked."""
-    found = adjustments_of(told.asked, told.dropped, told.job.adjustments)
+    found = adjustments_of(told.asked, told.dropped, told.job.all_adjustments)
     plan = told.plan
     last = plan.second_pass or plan
     for image in told.job.images[:1]:

@@ -250,6 +250,8 @@ def field_of(asked: Generation, param: str) -> str:
             return sent("hr_resize_x", "hr_resize_y", "hr_second_pass_steps", "hr_scale")
         case "tiles":
             return sent("script_args", "script_name")
+        case "second_pass.prompt":
+            return "hr_prompt"
         case "control":
             return "alwayson_scripts"
         case "init_image":

@@ -49,13 +49,13 @@ def to_url(origin: str, done: ImageDone, asked: Drawing) -> str:
     return f"{origin}{CONTENT}{stem}.{asked.output_format}{query}"
 
 
-def to_adjustments(job: Job, asked: Drawing, told: Sequence[Adjustment] = ()) -> list[dict[str, Any]]:
-    """What was not done as asked, by the core and by this prefix; a key of our own."""
-    found = [*told, *job.adjustments]
+def adjustments_of(job: Job, asked: Drawing, told: Sequence[Adjustment] = ()) -> list[Adjustment]:
+    """What was not done as asked, by the core and by this prefix."""
+    found = [*told, *job.all_adjustments]
     if asked.output_format == "png" and asked.output_compression not in (None, 100):
         reason = "PNG files lose nothing"
         found.append(Adjustment(param="output_compression", asked=asked.output_compression, used=100, reason=reason))
-    return [adjustment.model_dump() for adjustment in found]
+    return found
 
 
 def to_response(job: Job, asked: Drawing, rows: Sequence[Row], told: Sequence[Adjustment] = ()) -> bytes:
@@ -77,7 +77,7 @@ def to_response(job: Job, asked: Drawing, rows: Sequence[Row], told: Sequence[Ad
         "usage": USAGE,
         "model": plan.model,
         "job_id": job.id,
-        "adjustments": to_adjustments(job, asked, told),
+        "adjustments": [one.model_dump() for one in adjustments_of(job, asked, told)],
     }
     head, _, tail = json.dumps(answer).encode().partition(b'"data": null')
     return b"".join([head, b'"data": [', *_data(rows), b"]", tail])
@@ -120,7 +120,7 @@ def completed_frame(
         "safety_identifier": asked.effective_safety_identifier,
         "seed": done.seed,
         "job_id": job.id,
-        "adjustments": to_adjustments(job, asked, told),
+        "adjustments": [one.model_dump() for one in adjustments_of(job, asked, told)],
     }
     return _frame(f"{asked.events}.completed", asked, size_px, done.image, at, raw, more)
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.base import core_of
+from adapters.base import adjusted, core_of
 from adapters.v1.answers import CONTENT, MEDIA_TYPES
 from adapters.v1.errors import request_id
 from adapters.v1.pictures import from_png
@@ -22,6 +22,7 @@ from gateway.access.origins import HostRule
 from gateway.core import Core
 from gateway.errors import JobDamaged, JobNotFound, NotFound
 from gateway.pictures import UNKNOWN, Note, Stored
+from gateway.request import Adjustment
 
 PICTURE_NAME = re.compile(r"([0-9a-f]{32}\.[0-9]{1,9}\.[0-9]{1,4})\.(png|jpeg|webp)")
 HEADER_CHARS = 1024
@@ -56,7 +57,7 @@ async def content(request: Request) -> Response:
     """GET /v1/images/content/{name}: a picture by its unguessable name, without a key."""
     core = core_of(request)
     found = PICTURE_NAME.fullmatch(request.path_params["name"])
-    stored = await _stored(core, f"{found[1]}.png") if found else None
+    stored, told = await _stored(core, f"{found[1]}.png") if found else (None, ())
     lives_s = core.settings.retention.url_hours * 3600
     age_s = 0.0 if stored is None else core.service.age_s(stored.made_at)
     if found is None or stored is None or age_s > lives_s:
@@ -72,18 +73,20 @@ async def content(request: Request) -> Response:
         "Cache-Control": f"private, max-age={min(3600, left_s)}",
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
+        **adjusted(told),
         **request_id(),
     }
     return conditional(request.headers, picture, MEDIA_TYPES[picture_format], headers, stored.made_at)
 
 
-async def _stored(core: Core, name: str) -> Stored | None:
-    """Raises: PictureDamaged, StorageFault."""
-    note = UNKNOWN
+async def _stored(core: Core, name: str) -> tuple[Stored | None, tuple[Adjustment, ...]]:
+    """A picture, and what of its job was not done as asked. Raises: PictureDamaged, StorageFault."""
+    note, told = UNKNOWN, tuple[Adjustment, ...]()
     with suppress(JobDamaged, JobNotFound):  # a picture outlives its job
         job = await core.service.get(name.partition(".")[0])
         note = next((Note.of(done) for done in job.images if done.file == name), UNKNOWN)
-    return await asyncio.to_thread(core.pictures.stored, name, note)
+        told = job.all_adjustments
+    return await asyncio.to_thread(core.pictures.stored, name, note), told
 
 
 def conditional(asked: Headers, body: bytes, media_type: str, headers: dict[str, str], changed_at: float) -> Response:

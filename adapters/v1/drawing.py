@@ -12,12 +12,13 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Container
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.base import (
+    adjusted,
     attached,
     attached_events,
     core_of,
@@ -27,7 +28,7 @@ from adapters.base import (
     owner_of,
     png_of,
 )
-from adapters.v1.answers import Row, completed_frame, error_frame, partial_frame, to_response, to_url
+from adapters.v1.answers import Row, adjustments_of, completed_frame, error_frame, partial_frame, to_response, to_url
 from adapters.v1.content import origin_of
 from adapters.v1.errors import render_error
 from adapters.v1.inputs import inputs_of
@@ -36,7 +37,7 @@ from adapters.v1.payloads import Drawing, FromPictures, known_model, named_as_se
 from adapters.v1.pictures import from_png, from_preview
 from adapters.v1.request_ids import request_ids
 from adapters.v1.sent import Sent
-from engine.protocol import Cancelled, Failed, Generate, ImageDone, Preview, Succeeded
+from engine.protocol import Cancelled, Failed, Generate, ImageDone, Preview, PromptRead, Succeeded
 from gateway.errors import (
     ClientGone,
     GatewayError,
@@ -131,7 +132,8 @@ async def answer(request: Request, job: Job, order: Order) -> Response:
         url = to_url(origin_of(request), done, asked) if "url" in asked.rows else None
         rows.append(Row(done, picture, url))
     body = await asyncio.to_thread(to_response, job, asked, rows, order.told)
-    return Response(body, media_type="application/json", headers={"x-request-id": job.id})
+    headers = {"x-request-id": job.id, **adjusted(adjustments_of(job, asked, order.told))}
+    return Response(body, media_type="application/json", headers=headers)
 
 
 async def encoded(request: Request, done: ImageDone, asked: Drawing) -> bytes:
@@ -162,6 +164,7 @@ async def frames(request: Request, job: Job, order: Order) -> AsyncGenerator[byt
         last: Event | None = None
         async with aclosing(attached_events(request, job)) as events:
             async for last in events:
+                job = with_reading(job, last)
                 if (frame := await to_frame(request, job, order, last, shown)) is not None:
                     yield frame
         if not isinstance(last, JobEvent) or not isinstance(last.fact, Succeeded | Failed | Cancelled):
@@ -173,6 +176,13 @@ async def frames(request: Request, job: Job, order: Order) -> AsyncGenerator[byt
     except Exception:
         log.exception("stream failed", extra={"job": job.id})
         yield error_frame(InternalError())
+
+
+def with_reading(job: Job, event: Event) -> Job:
+    """The job as far as a frame tells of it, after this event."""
+    if not isinstance(event, JobEvent) or not isinstance(event.fact, PromptRead) or event.fact in job.readings:
+        return job
+    return replace(job, readings=(*job.readings, event.fact))
 
 
 async def to_frame(request: Request, job: Job, order: Order, event: Event, shown: Counter[int]) -> bytes | None:

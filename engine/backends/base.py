@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.catalog import ModelSpec
-from engine.protocol import FailureCode, Generate, Memory, Upscale
+from engine.protocol import FailureCode, Generate, Memory, PromptRead, Upscale
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,9 @@ class Watcher(Protocol):
 
     def check(self) -> None:
         """Raises: JobCancelled."""
+
+    def read(self, prompt: PromptRead) -> None:
+        """Something of a prompt was left out; told once for every picture that it is read for."""
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         """One step was evaluated; `preview` gives a JPEG and is called only where one is due.

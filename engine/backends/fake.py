@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NoReturn, Protocol
@@ -20,7 +21,8 @@ from PIL import Image
 from engine.backends import canvas
 from engine.backends.base import Model, Picture, PictureSkipped, Watcher
 from engine.catalog import ModelSpec
-from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory, Upscale, steps_to_run
+from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory, PromptRead, Upscale, steps_to_run
+from engine.reading import Span, TokenEncoder, read
 
 Phase = Literal["start", "load", "step", "decode", "ping"]
 
@@ -61,6 +63,10 @@ class FakeScript(Frozen):
     garbage_at_step: int | None = None
     oversized_frame: bool = False
     partial_frame: bool = False
+    prompt_words: int | None = None
+    """Words of a prompt that it reads: its tokens."""
+    unknown_words: tuple[str, ...] = ()
+    """Words in prompts that it leaves away."""
     slow_stdout: float = 0.0
     """Seconds between two pieces of a frame."""
 
@@ -122,6 +128,8 @@ class FakeBackend:
         frame = canvas.frame_of(plan, spec.native_px, inputs)
         if frame.untouched is not None:
             return canvas.to_picture(frame.untouched, frame.untouched.size)
+        for reading in readings(plan, self._script):
+            watcher.read(reading)
         painted = sketch(plan, image, frame)
         steps = steps_to_run(plan.steps, plan.denoise)
         with suppress(PictureSkipped):
@@ -206,6 +214,21 @@ class FakeBackend:
         os.kill(os.getpid(), signal.Signals[self._script.crash_with])
         time.sleep(60)
         raise AssertionError("unreachable")
+
+
+def readings(plan: Generate, script: FakeScript) -> Iterator[PromptRead]:
+    """How the prompts are read, a word a token; a negative one where guidance is above 1."""
+    encoder = TokenEncoder(words, script.prompt_words)
+    negative = plan.negative_prompt if plan.guidance > 1 else None
+    for field, prompt in (("prompt", plan.prompt), ("negative_prompt", negative or "")):
+        found = read(encoder, field, prompt, prompt, [word for word in script.unknown_words if word in prompt])
+        if found is not None:
+            yield found
+
+
+def words(text: str) -> list[Span]:
+    """Where each word is."""
+    return [found.span() for found in re.finditer(r"\S+", text)]
 
 
 def sketch(plan: Generate, image: int, frame: canvas.Frame) -> Image.Image:

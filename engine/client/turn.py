@@ -19,13 +19,14 @@ from engine.protocol import (
     ModelLoaded,
     ModelLoading,
     Preview,
+    PromptRead,
     Run,
     StepDone,
     Succeeded,
     Upscale,
 )
 
-Fact = ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Drawn | Succeeded | Failed | Cancelled
+Fact = ModelLoading | ModelLoaded | PromptRead | StepDone | Decoding | Preview | Drawn | Succeeded | Failed | Cancelled
 Phase = Literal["waiting", "loading", "drawing", "decoding"]
 DeathReason = Literal["engine_crash", "engine_timeout", "engine_oom"]
 
@@ -61,7 +62,7 @@ class Deadline:
         match fact:
             case ModelLoading():
                 self.phase = "loading"
-            case ModelLoaded() | Preview() | Drawn():
+            case ModelLoaded() | PromptRead() | Preview() | Drawn():
                 self.phase = "drawing"
             case StepDone(seconds=seconds):
                 self.phase = "drawing"

@@ -14,6 +14,7 @@ from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.start import scheduled
 from engine.families.swapped import swapped
+from engine.reading import Strictest, of_language
 
 
 def load(model: Model) -> Painter:
@@ -30,4 +31,6 @@ def load(model: Model) -> Painter:
         sigmas=scheduled(pipeline, "anima"),
         loras=AnimaLoRAMapping.get_mapping(),
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
+        # The adapter makes of Qwen's states what it is told by T5's tokens.
+        encoder=Strictest(*(of_language(pipeline.tokenizers[name]) for name in ("qwen3", "t5"))),
     )

@@ -13,6 +13,7 @@ from engine.families.flux2_latents import PackedLatents
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.start import scheduled
+from engine.reading import of_language
 
 
 def load(model: Model) -> Painter:
@@ -25,4 +26,5 @@ def load(model: Model) -> Painter:
         sigmas=scheduled(pipeline, "linear"),
         loras=ErnieLoRAMapping.get_mapping(),
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
+        encoder=of_language(pipeline.tokenizers["ernie"]),
     )

@@ -28,10 +28,13 @@ from engine.families.painter import PipelinePainter, built
 from engine.families.standard import StandardPainter
 from engine.families.swapped import swapped
 from engine.protocol import Generate
+from engine.reading import of_language
 
 SCHEDULER = "flow_match_euler_discrete"
 """What mflux picks where none is named."""
 MATTE = "fibo-edit-rmbg"
+TEXT_TOKENS = 2048
+"""mflux passes this number on, whatever the tokenizer says."""
 
 
 def load(model: Model) -> Painter:
@@ -39,14 +42,16 @@ def load(model: Model) -> Painter:
     edits = model.spec.needs_reference
     with swapped(WeightLoader, "_load_torch_convert", staticmethod(half)):
         pipeline = built(model, FIBOEdit if edits else FIBO)
+    encoder = of_language(pipeline.tokenizers["fibo"], TEXT_TOKENS)
     if not edits:
-        return FiboPainter(pipeline, loras=[], scheduler=SCHEDULER, arguments=_arguments)
+        return FiboPainter(pipeline, loras=[], scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
     return FiboEditPainter(
         pipeline,
         layout=FiboLatentCreator,
         sigmas=schedule(pipeline),
         arguments=lambda plan: {"scheduler": SCHEDULER, **_arguments(plan)},
         pictures=lambda sketch: {"image_path": sketch.frame.references[0]},
+        encoder=encoder,
     )
 
 

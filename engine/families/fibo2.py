@@ -5,7 +5,7 @@ The model that makes captions of requests is another one, and is not needed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import mlx.core as mx
@@ -13,17 +13,22 @@ from mflux.models.common.config.config import Config
 from mflux.models.common.schedulers.flow_match_euler_discrete_scheduler import FlowMatchEulerDiscreteScheduler
 from mflux.models.fibo2.latent_creator.fibo2_latent_creator import Fibo2LatentCreator
 from mflux.models.fibo2.model.fibo2_text_encoder.fibo2_caption_check import Fibo2CaptionCheck
+from mflux.models.fibo2.model.fibo2_text_encoder.prompt_encoder import Fibo2PromptEncoder
 from mflux.models.fibo2.variants import Fibo2
 from mflux.models.fibo2.variants.edit.fibo2_edit_images import Fibo2EditImages
 from mflux.models.fibo2.weights.fibo2_lora_mapping import Fibo2LoRAMapping
 from PIL.Image import Image
 
 from engine.backends.base import BackendError, Model
-from engine.families.base import Painter
+from engine.families.base import Painter, Sketch
 from engine.families.encoded import FewPrompts
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.start import Sigmas
+from engine.reading import Encoder, of_tokenizer
+
+IMAGE = "<|image_pad|>"
+"""In a prompt, a token for each part of a picture that the encoder sees."""
 
 
 class Fibo(Fibo2):
@@ -49,14 +54,41 @@ def load(model: Model) -> Painter:
     """Its prompts remembered as mflux does it, but not all."""
     pipeline = built(model, Fibo)
     pipeline.prompt_cache = FewPrompts()
-    return OwnLoopPainter(
+    return Fibo2Painter(
         pipeline,
         layout=Fibo2Latents(pipeline.vae),
         sigmas=schedule(pipeline),
         loras=Fibo2LoRAMapping.get_mapping(),
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
         references=True,
+        encoder=_encoder(pipeline, Fibo2PromptEncoder.format_prompt),
     )
+
+
+def _encoder(pipeline: Any, form: Callable[[str], str]) -> Encoder:
+    """What mflux's processor takes of a prompt in its form. Pictures of texts that a caption wants are not counted."""
+    limit = Fibo2PromptEncoder.MAX_LENGTH
+    return of_tokenizer(
+        pipeline.processor.tokenizer, limit, lambda text: Fibo2PromptEncoder.PROMPT_TEMPLATE.format(form(text))
+    )
+
+
+class Fibo2Painter(OwnLoopPainter):
+    """Its encoder reads the pictures to edit before the prompt: they take tokens of the same limit."""
+
+    def _encoder_of(self, sketch: Sketch) -> Encoder | None:
+        references, (width, height) = sketch.frame.references, sketch.frame.drawn
+        if not references:
+            return self._encoder
+        images = self._pipeline.processor.image_processor
+        _, seen, _ = Fibo2EditImages.prepare(cast(Any, list(references)), width, height)
+        tokens = [images.get_number_of_image_patches(one.height, one.width) // images.merge_size**2 for one in seen]
+
+        def form(text: str) -> str:
+            before, *between = Fibo2PromptEncoder.edit_prompt(text, len(tokens)).split(IMAGE)
+            return before + "".join(IMAGE * count + part for count, part in zip(tokens, between, strict=False))
+
+        return _encoder(self._pipeline, form)
 
 
 class Fibo2Latents:

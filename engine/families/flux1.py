@@ -9,6 +9,7 @@ from engine.backends.base import Model
 from engine.families import flux1_controlled, flux1_pictures
 from engine.families.base import Painter
 from engine.families.encoded import FewPrompts
+from engine.families.flux1_own_loop import long_encoder
 from engine.families.painter import built
 from engine.families.standard import StandardPainter
 
@@ -34,4 +35,5 @@ def load(model: Model) -> Painter:
                 loras=FluxLoRAMapping.get_mapping(),
                 scheduler="linear",
                 arguments=lambda plan: {"guidance": plan.guidance},
+                encoder=long_encoder(pipeline),
             )

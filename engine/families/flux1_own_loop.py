@@ -12,6 +12,7 @@ from engine.families.base import Sketch
 from engine.families.encoded import FewPrompts
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.start import scheduled
+from engine.reading import Encoder, of_language
 
 SCHEDULER = "linear"
 
@@ -28,4 +29,10 @@ class Flux1Painter(OwnLoopPainter):
             arguments=lambda plan: {"guidance": plan.guidance, "scheduler": SCHEDULER},
             loras=FluxLoRAMapping.get_mapping(),
             pictures=pictures,
+            encoder=long_encoder(pipeline),
         )
+
+
+def long_encoder(pipeline: Any) -> Encoder:
+    """T5, which the transformer reads word for word. CLIP's 77 tokens only give a summary: what it misses is drawn."""
+    return of_language(pipeline.tokenizers["t5"])

@@ -27,11 +27,16 @@ from engine.families.noise import shifted, slerp
 from engine.families.painter import PipelinePainter, built
 from engine.families.sitting import Sitting
 from engine.protocol import Generate
+from engine.reading import Encoder, of_language
+
+TEXT_TOKENS = 512
+"""mflux passes this number on, whatever the tokenizer says."""
 
 
 def load(model: Model) -> Painter:
     """Klein."""
-    return Flux2Painter(built(model, Flux2Klein))
+    pipeline = built(model, Flux2Klein)
+    return Flux2Painter(pipeline, of_language(pipeline.tokenizers["qwen3"], TEXT_TOKENS))
 
 
 def load_tiny(model: Model) -> Painter:
@@ -39,19 +44,32 @@ def load_tiny(model: Model) -> Painter:
     from engine.families import flux2_tiny
 
     pipeline = flux2_tiny.build(model.path, quantize=model.quantize)  # type: ignore[arg-type]
-    return Flux2Painter(pipeline, flux2_tiny.wording)
+    encoder = of_language(pipeline.tokenizers["qwen3"], flux2_tiny.TEXT_TOKENS)
+    return Flux2Painter(pipeline, encoder, flux2_tiny.wording)
 
 
 class Flux2Painter(PipelinePainter):
-    """Klein's own loop, with its prompts remembered. `wording` says a plan's prompt for one of its pictures."""
+    """Klein's own loop, with its prompts remembered. `wording` says a plan's prompt for one of its pictures, `known`
+    what of a prompt the model knows, and the other words.
+    """
 
-    def __init__(self, pipeline: Any, wording: Callable[[Generate, int], str] = lambda plan, _: plan.prompt) -> None:
-        super().__init__(pipeline, Flux2LoRAMapping.get_mapping())
+    def __init__(
+        self,
+        pipeline: Any,
+        encoder: Encoder,
+        wording: Callable[[Generate, int], str] = lambda plan, _: plan.prompt,
+        known: Callable[[str], tuple[str, tuple[str, ...]]] = lambda prompt: (prompt, ()),
+    ) -> None:
+        super().__init__(pipeline, Flux2LoRAMapping.get_mapping(), encoder=encoder)
         self._wording = wording
+        self._known = known
         pipeline._encode_prompt_pair = Prompts(pipeline._encode_prompt_pair).pair
 
     def _prompt(self, sketch: Sketch) -> str:
-        return self._wording(sketch.plan, sketch.image)
+        return self._wording(sketch.plan.model_copy(update={"prompt": self._said(sketch)[0]}), sketch.image)
+
+    def _said(self, sketch: Sketch) -> tuple[str, tuple[str, ...]]:
+        return self._known(sketch.plan.prompt)
 
     def _arguments(self, plan: Generate) -> Mapping[str, Any]:
         return {"guidance": plan.guidance}

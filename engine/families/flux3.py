@@ -8,6 +8,7 @@ from typing import Any
 from mflux.models.flux3.latent_creator.flux3_latent_creator import Flux3LatentCreator
 from mflux.models.flux3.latent_creator.flux3_reference_images import Flux3ReferenceImages
 from mflux.models.flux3.model.flux3_scheduler.flux3_flow_map_scheduler import Flux3FlowMapScheduler
+from mflux.models.flux3.model.flux3_text_encoder.prompt_encoder import Flux3PromptEncoder
 from mflux.models.flux3.variants import Flux3KleinEdit
 from mflux.models.flux3.weights.flux3_lora_mapping import Flux3LoRAMapping
 from PIL.Image import Image
@@ -18,6 +19,7 @@ from engine.families.encoded import FewPrompts
 from engine.families.flux2_latents import PackedLatents
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
+from engine.reading import of_language
 
 
 class Klein(Flux3KleinEdit):
@@ -43,4 +45,5 @@ def load(model: Model) -> Painter:
         loras=Flux3LoRAMapping.get_mapping(),
         arguments=lambda plan: {"guidance": plan.guidance},
         references=True,
+        encoder=of_language(pipeline.tokenizers["qwen3_vl"], Flux3PromptEncoder.MAX_LENGTH),
     )

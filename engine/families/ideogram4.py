@@ -11,7 +11,7 @@ from mflux.models.ideogram4.model.ideogram4_scheduler import Ideogram4Scheduler
 from mflux.models.ideogram4.weights import Ideogram4LoRAMapping
 from PIL.Image import Image
 
-from engine.backends.base import Model, Watcher
+from engine.backends.base import BackendError, Model, Watcher
 from engine.families.base import Painter, Sketch
 from engine.families.encoded import FewPrompts
 from engine.families.loras import Wardrobe
@@ -23,6 +23,7 @@ def load(model: Model) -> Painter:
     """On mflux's default preset, at the guidance asked for."""
     pipeline = built(model, Ideogram4)
     pipeline.prompt_cache = FewPrompts()
+    _refuse_longer(pipeline.tokenizers["ideogram4"])
     return Ideogram4Painter(
         pipeline,
         layout=Ideogram4Latents(),
@@ -31,6 +32,20 @@ def load(model: Model) -> Painter:
         transformer="conditional_transformer",
         arguments=lambda plan: {"guidance": plan.guidance, "warn_on_caption_issues": False},
     )
+
+
+def _refuse_longer(tokenizer: Any) -> None:
+    """mflux cuts no prompt of this family, as half a caption is none; a longer one is the client's fault."""
+    tokenize_one = tokenizer.tokenize_one
+
+    def tokenized(prompt: str, max_length: int | None = None) -> Any:
+        try:
+            return tokenize_one(prompt, max_length)
+        except ValueError as error:
+            text = f"The prompt is longer than the {tokenizer.max_length} tokens that the model takes."
+            raise BackendError("bad_input", text) from error
+
+    tokenizer.tokenize_one = tokenized
 
 
 class Ideogram4Painter(OwnLoopPainter):

@@ -11,6 +11,7 @@ from mflux.models.common.config.model_config import AVAILABLE_MODELS
 from mflux.models.iris.latent_creator.iris_latent_creator import IrisLatentCreator
 from mflux.models.iris.model.iris_scheduler.iris_flow_dpm_solver import IrisFlowDPMSolver
 from mflux.models.iris.model.iris_scheduler.iris_turbo_scheduler import IrisTurboScheduler
+from mflux.models.iris.model.iris_text_encoder.prompt_encoder import IrisPromptEncoder
 from mflux.models.iris.variants import Iris
 from mflux.models.iris.weights.iris_weight_definition import IrisWeightDefinition
 from mflux.utils.image_util import ImageUtil
@@ -23,6 +24,7 @@ from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.start import Sigmas
 from engine.families.swapped import swapped
+from engine.reading import Encoder, of_tokenizer
 
 
 def load(model: Model) -> Painter:
@@ -30,7 +32,8 @@ def load(model: Model) -> Painter:
     pipeline = _built(model)
     pipeline.prompt_cache = FewPrompts()
     sigmas = _turbo if pipeline.is_turbo else _base
-    return IrisPainter(pipeline, layout=cast(Any, IrisLatentCreator), sigmas=sigmas, arguments=_arguments)
+    layout, encoder = cast(Any, IrisLatentCreator), _encoder(pipeline.tokenizers["qwen3_vl"].tokenizer)
+    return IrisPainter(pipeline, layout=layout, sigmas=sigmas, arguments=_arguments, encoder=encoder)
 
 
 def _built(model: Model) -> Any:
@@ -41,6 +44,12 @@ def _built(model: Model) -> Any:
     placed.model_name = model.path
     with swapped(IrisWeightDefinition, "TEXT_ENCODER_REPO", next(iter(model.also), model.path)):
         return built(model, Iris, placed)
+
+
+def _encoder(tokenizer: Any) -> Encoder:
+    """mflux cuts the bare prompt, so that what its template puts after it has room."""
+    after = tokenizer.encode(IrisPromptEncoder.SUFFIX, add_special_tokens=False)
+    return of_tokenizer(tokenizer, IrisPromptEncoder.MAX_LENGTH - len(after), special=False)
 
 
 def _arguments(plan: Any) -> dict[str, Any]:

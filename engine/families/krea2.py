@@ -14,6 +14,7 @@ from engine.families.encoded import FewPrompts
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.start import scheduled
+from engine.reading import of_language
 
 
 def load(model: Model) -> Painter:
@@ -37,4 +38,5 @@ def painter_of(pipeline: Any, painter: type[P]) -> P:
         sigmas=scheduled(pipeline, "er_sde"),
         loras=Krea2LoRAMapping.get_mapping(),
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
+        encoder=of_language(pipeline.tokenizers["qwen3vl"]),
     )

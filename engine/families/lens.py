@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import mlx.core as mx
 from mflux.models.common.config.model_config import AVAILABLE_MODELS
+from mflux.models.lens.model.text_encoder.lens_gpt_oss_encoder import _HARMONY_MARKER
+from mflux.models.lens.model.text_encoder.lens_prompt_template import LENS_MAX_TOKENS
 from mflux.models.lens.variants.txt2img import lens_image
 from mflux.models.lens.variants.txt2img.lens_image import LensImage
 
@@ -15,6 +18,7 @@ from engine.families.encoded import Encoded
 from engine.families.flux2_latents import PackedLatents
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.swapped import swapped
+from engine.reading import Encoder, Span, TokenEncoder
 
 
 class Lens(LensImage):
@@ -39,7 +43,18 @@ def load(model: Model) -> Painter:
         layout=PackedLatents(pipeline.vae, noise, tokens=True),
         sigmas=lambda steps, width, height: pipeline._turbo_sigmas((width // 16) * (height // 16), steps),
         arguments=lambda plan: {},
+        encoder=_encoder(pipeline.text_encoder),
     )
+
+
+def _encoder(text_encoder: Any) -> Encoder:
+    """mflux cuts the bare prompt, so that what its template puts round it has room, and blanks out markers in it."""
+
+    def spans(text: str) -> Sequence[Span]:
+        return cast(Sequence[Span], text_encoder.tokenizer.encode(text, add_special_tokens=False).offsets)
+
+    room = LENS_MAX_TOKENS - len(text_encoder._template_ids(""))
+    return TokenEncoder(spans, room, lambda text: _HARMONY_MARKER.sub(" ", text))
 
 
 def noise(seed: int, height: int, width: int) -> mx.array:

@@ -23,6 +23,7 @@ from engine.families.painter import PipelinePainter
 from engine.families.sitting import Sitting
 from engine.families.start import Layout, Sigmas, beginning
 from engine.protocol import Generate
+from engine.reading import Encoder
 
 
 class OwnLoopPainter(PipelinePainter):
@@ -41,8 +42,9 @@ class OwnLoopPainter(PipelinePainter):
         transformer: str = "transformer",
         references: bool = False,
         pictures: Callable[[Sketch], Mapping[str, Any]] | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
-        super().__init__(pipeline, list(loras), transformer)
+        super().__init__(pipeline, list(loras), transformer, encoder)
         self._layout = layout
         self._sigmas = sigmas
         self._more = arguments

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,7 +20,10 @@ from engine.families.loras import Wardrobe
 from engine.families.low_ram import sparing
 from engine.families.noise import img2img_schedule
 from engine.families.sitting import Observer, Sitting, Unfinished
-from engine.protocol import Generate
+from engine.protocol import Generate, PromptRead
+from engine.reading import Encoder, read
+
+log = logging.getLogger("engine.families")
 
 
 def built(model: Model, pipeline: Callable[..., Any], config: ModelConfig | None = None) -> Any:
@@ -29,11 +33,20 @@ def built(model: Model, pipeline: Callable[..., Any], config: ModelConfig | None
 
 
 class PipelinePainter(ABC):
-    """A pipeline with the one callback it ever gets: mflux has no unregister."""
+    """A pipeline with the one callback it ever gets: mflux has no unregister. `encoder` says how much of a prompt it
+    reads; without one it reads all.
+    """
 
-    def __init__(self, pipeline: Any, loras: list[LoRATarget], transformer: str = "transformer") -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        loras: list[LoRATarget],
+        transformer: str = "transformer",
+        encoder: Encoder | None = None,
+    ) -> None:
         mx.eval(pipeline.parameters())
         self._pipeline = pipeline
+        self._encoder = encoder
         self._wardrobe = Wardrobe(getattr(pipeline, transformer), loras)
         self._observer = Observer()
         pipeline.callbacks.register(self._observer)
@@ -41,6 +54,7 @@ class PipelinePainter(ABC):
     def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
         plan, frame = sketch.plan, sketch.frame
         self._wardrobe.wear(sketch.loras)
+        self._tell_readings(sketch, watcher)
         width, height = frame.drawn
         steps, strength = plan.steps, None
         if frame.init is not None and plan.denoise < 1:
@@ -72,7 +86,34 @@ class PipelinePainter(ABC):
         return opaque(self._decoded(clean, config.height, config.width, small=True))
 
     def _prompt(self, sketch: Sketch) -> str:
-        return sketch.plan.prompt
+        """What the pipeline is given: `_said`, and what the family puts before it."""
+        return self._said(sketch)[0]
+
+    def _said(self, sketch: Sketch) -> tuple[str, tuple[str, ...]]:
+        """What of the plan's prompt the pipeline is given, and the words of it that are left away as unknown."""
+        return sketch.plan.prompt, ()
+
+    def _encoder_of(self, sketch: Sketch) -> Encoder | None:
+        """What reads the prompt of this picture; a negative one is always read by the usual encoder."""
+        return self._encoder
+
+    def _tell_readings(self, sketch: Sketch, watcher: Watcher) -> None:
+        try:
+            readings = list(self._readings(sketch))
+        except Exception:  # a tokenizer of another kind: no picture is lost for a note about it
+            log.exception("how the prompt is read cannot be told")
+            return
+        for reading in readings:
+            watcher.read(reading)
+
+    def _readings(self, sketch: Sketch) -> Iterator[PromptRead]:
+        """How the prompts of this picture are read, where something is left out."""
+        plan, (said, unknown) = sketch.plan, self._said(sketch)
+        if (found := read(self._encoder_of(sketch), "prompt", self._prompt(sketch), said, unknown)) is not None:
+            yield found
+        unwanted = plan.negative_prompt if plan.guidance > 1 else None
+        if unwanted and (found := read(self._encoder, "negative_prompt", unwanted, unwanted)) is not None:
+            yield found
 
     def _pictures(self, sketch: Sketch, strength: float | None) -> Mapping[str, Any]:
         """What of a sketch's pictures `generate_image` takes; `strength` is set where it begins late."""

@@ -20,6 +20,7 @@ from engine.families.painter import built
 from engine.families.standard import StandardPainter
 from engine.families.start import scheduled
 from engine.protocol import Generate
+from engine.reading import of_language
 
 SCHEDULER = "linear"
 
@@ -31,10 +32,12 @@ def load(model: Model) -> Painter:
     pipeline = built(model, QwenImage)
     pipeline.prompt_cache = FewPrompts()
     loras = QwenLoRAMapping.get_mapping()
-    return StandardPainter(pipeline, loras=loras, scheduler=SCHEDULER, arguments=_arguments)
+    encoder = of_language(pipeline.tokenizers["qwen"])
+    return StandardPainter(pipeline, loras=loras, scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
 
 
 def _load_edit(model: Model) -> Painter:
+    """mflux cuts nothing of a prompt that goes with pictures."""
     pipeline = built(model, QwenImageEdit)
     pipeline._encode_prompts_with_images = _Seen(pipeline._encode_prompts_with_images)
     return OwnLoopPainter(

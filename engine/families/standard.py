@@ -24,6 +24,7 @@ from engine.families.sitting import Sitting
 from engine.families.start import Sigmas, beginning, scheduled
 from engine.families.swapped import swapped
 from engine.protocol import Generate
+from engine.reading import Encoder
 
 
 class StandardPainter(PipelinePainter):
@@ -39,8 +40,9 @@ class StandardPainter(PipelinePainter):
         scheduler: str,
         arguments: Callable[[Generate], Mapping[str, Any]],
         sigmas: Sigmas | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
-        super().__init__(pipeline, loras)
+        super().__init__(pipeline, loras, encoder=encoder)
         self._scheduler = scheduler
         self._sigmas = sigmas or scheduled(pipeline, scheduler)
         self._more = arguments

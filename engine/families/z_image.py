@@ -15,6 +15,7 @@ from engine.families.encoded import Encoded
 from engine.families.painter import built
 from engine.families.standard import StandardPainter
 from engine.protocol import Generate
+from engine.reading import of_language
 
 
 def load(model: Model) -> Painter:
@@ -31,6 +32,7 @@ def load(model: Model) -> Painter:
         # What mflux picks where none is named.
         scheduler="flow_match_euler_discrete" if pipeline.model_config.supports_guidance else "linear",
         arguments=_arguments,
+        encoder=of_language(pipeline.tokenizers["z_image"]),
     )
 
 

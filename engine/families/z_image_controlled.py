@@ -24,6 +24,7 @@ from engine.families.painter import built
 from engine.families.sitting import Sitting
 from engine.families.start import scheduled
 from engine.families.swapped import swapped
+from engine.reading import of_language
 
 SCHEDULER = "linear"
 
@@ -39,6 +40,7 @@ def load(model: Model) -> Painter:
         arguments=lambda plan: {"scheduler": SCHEDULER, "controlnet_strength": 1.0},
         loras=ZImageLoRAMapping.get_mapping(),
         pictures=_controlled,
+        encoder=of_language(pipeline.tokenizers["z_image"]),
     )
 
 

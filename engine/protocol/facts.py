@@ -60,6 +60,22 @@ class ImageDone(Frozen):
     sha256: str | None = None
 
 
+class PromptRead(Frozen):
+    """How the model read one prompt of the job, where it left something out; told before the picture it was read for.
+
+    `tokens` are the prompt's own by the model's tokenizer, style characters and chat template not counted. `limit` is
+    how many of them were read; None where that is all. `cut` is the beginning of what came after, and `unknown` the
+    first words within that the model has never learnt, which its reader leaves away.
+    """
+
+    kind: Literal["prompt_read"] = "prompt_read"
+    field: Literal["prompt", "negative_prompt", "second_pass.prompt"]
+    tokens: int
+    limit: int | None = None
+    cut: str = ""
+    unknown: tuple[str, ...] = ()
+
+
 class TextLine(Frozen):
     """One line of text. `box` is its four corners (x, y), clockwise from the top left, in pixels of the page."""
 
@@ -198,7 +214,7 @@ class Drawn(Frozen):
 
 
 StateFact = Annotated[
-    Queued | Started | ImageDone | PageRead | CancelRequested | Requeued | Succeeded | Failed | Cancelled,
+    Queued | Started | PromptRead | ImageDone | PageRead | CancelRequested | Requeued | Succeeded | Failed | Cancelled,
     Field(discriminator="kind"),
 ]
 """Stored with a `seq`; a job is folded from these."""
@@ -210,7 +226,7 @@ ProgressFact = Annotated[
 """Broadcast only; the newest is kept."""
 
 EngineFact = Annotated[
-    ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Drawn | Succeeded | Failed | Cancelled,
+    ModelLoading | ModelLoaded | PromptRead | StepDone | Decoding | Preview | Drawn | Succeeded | Failed | Cancelled,
     Field(discriminator="kind"),
 ]
 """What the child may say of the job it holds."""

@@ -86,10 +86,11 @@ def generate(
             if not wait:
                 print_json(job) if as_json else print(job["job_id"])
                 return
-            for adjustment in job["adjustments"] if not quiet else ():
-                err.print(f"[yellow]{escape(_adjusted(adjustment))}[/]")
+            told = job["adjustments"]
+            _tell_adjusted(told, quiet=quiet)
             _follow(remote, job, is_shown=not (quiet or as_json))
         job = remote.get(f"/api/v1/jobs/{job['job_id']}", images="false")
+        _tell_adjusted(job["adjustments"][len(told) :], quiet=quiet)
         paths = files.write(remote, job["image_urls"])
         _tell(job, paths, as_json=as_json, quiet=quiet)
 
@@ -186,8 +187,15 @@ def _tell(job: dict[str, Any], paths: Sequence[Path], *, as_json: bool, quiet: b
     out.print(f"[dim]{clipped(job['model'])}, {job['steps']} steps, {took}[/]")
 
 
+def _tell_adjusted(adjustments: Sequence[dict[str, Any]], *, quiet: bool) -> None:
+    """What was not done as asked, to stderr; how prompts were read is known only at the end."""
+    for adjustment in adjustments if not quiet else ():
+        err.print(f"[yellow]{escape(_adjusted(adjustment))}[/]")
+
+
 def _adjusted(adjustment: dict[str, Any]) -> str:
-    return f"{adjustment['param']}: {adjustment['used']} instead of {adjustment['asked']}. {adjustment['reason']}"
+    used = "nothing" if adjustment["used"] is None else adjustment["used"]
+    return f"{adjustment['param']}: {used} instead of {adjustment['asked']}. {adjustment['reason']}"
 
 
 def _sized(size: str | None) -> dict[str, int]:

@@ -119,6 +119,7 @@ export class Live {
           phase: "downloading", progress: data.done_bytes / (data.total_bytes || 1), eta_seconds: data.eta_seconds, download: data } });
       case "loading": case "progress":
         return this.change(id, { status: data.status ?? "generating", progress_detail: data, eta_seconds: data.eta_seconds });
+      case "adjusted": return this.change(id, { told: [...(this.jobs.get(id)?.told ?? []), ...data.adjustments] });
       case "preview": return this.change(id, { preview: data.url });
       case "image": return this.change(id, { newest: { id: data.id, url: data.url, seed: data.seed } });
       case "complete": case "error": case "cancelled":

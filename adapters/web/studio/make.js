@@ -2,7 +2,8 @@
 
 import { get, modelPath, post } from "./api.js";
 import { control } from "./control.js";
-import { $, h, iconButton, toast } from "./dom.js";
+import { $, adjusted, h, iconButton, toast } from "./dom.js";
+import { allJobs, feed } from "./feed.js";
 import { inputs } from "./inputs.js";
 import { wholeNumber } from "./numbers.js";
 
@@ -197,7 +198,10 @@ async function send(event) {
   try {
     for (const prompt of wanted) {
       const job = await post("/generate", await body(prompt));
-      for (const a of job.adjustments) toast(`${a.param}: ${a.asked ?? "–"} became ${a.used ?? "nothing"}; ${a.reason}.`);
+      for (const a of job.adjustments) toast(adjusted(a));
+      mine.set(job.job_id, 0);
+      const begun = allJobs().find((one) => one.job_id === job.job_id);
+      if (begun) tellOf(begun);
     }
   } catch (error) {
     refuse(error.name === "TypeError" ? "The gateway does not answer." : error.message);
@@ -205,6 +209,15 @@ async function send(event) {
     sending = false;
     $("draw").classList.remove("busy");
   }
+}
+
+const mine = new Map(); // jobs of this tab, and how much was told of how their prompts were read
+
+function tellOf(job, ended = false) {
+  if (!mine.has(job.job_id)) return;
+  for (const a of (job.told ?? []).slice(mine.get(job.job_id))) toast(adjusted(a), { seconds: 12 });
+  mine.set(job.job_id, job.told?.length ?? 0);
+  if (ended) mine.delete(job.job_id);
 }
 
 function refuse(text) {
@@ -258,6 +271,7 @@ export function begin() {
   for (const id of FIELDS) if (before[id] && id !== "steps" && id !== "guidance") $(id).value = before[id];
   $("lines").checked = Boolean(before.lines);
   $("low-ram").checked = Boolean(before.lowRam);
+  feed.addEventListener("job", ({ detail }) => tellOf(detail.job, detail.ended));
   $("make").addEventListener("submit", send);
   $("make").addEventListener("input", show);
   $("model").addEventListener("change", () => fit(true));

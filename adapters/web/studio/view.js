@@ -2,7 +2,7 @@
 
 import { download, fetched, picture } from "./api.js";
 import { control } from "./control.js";
-import { clock, dialog, h, iconButton, textButton, toast } from "./dom.js";
+import { adjusted, clock, dialog, h, iconButton, textButton, toast } from "./dom.js";
 import { enlarge, enlarges } from "./enlarge.js";
 import { inputs } from "./inputs.js";
 import { remove, shownImages, words } from "./keep.js";
@@ -67,7 +67,8 @@ export function showPicture(image) {
   function paint() {
     picture(now.url, img).catch(() => {});
     img.alt = words(now);
-    side.replaceChildren(...prompt(now.drawing).filter(Boolean), factList(factsOf(now)), actions(now, () => box.close()));
+    side.replaceChildren(...prompt(now.drawing).filter(Boolean),
+      ...(now.adjustments ?? []).map((a) => h("p", { class: "muted adjusted" }, adjusted(a))), factList(factsOf(now)), actions(now, () => box.close()));
   }
   function go(by) {
     const all = shownImages();
