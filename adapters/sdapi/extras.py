@@ -17,6 +17,7 @@ from adapters.sdapi.png_info import PNG_KEYWORD, answer, infotext_of
 from adapters.sdapi.refusals import NotImplementedHere, no_such_upscaler
 from adapters.sdapi.routing import body_of, get, origin_of, post
 from adapters.sdapi.upscale import FILTERS, Enlargement, as_png, enlarged, told
+from engine.protocol import MemoryCheck
 from gateway.errors import ClientGone, InvalidRequest, NotFound
 from gateway.images import CheckedImage, base64_picture, checked_picture
 from gateway.job import State
@@ -60,11 +61,12 @@ async def _worked(request: Request, asked: Extras, text: str, param: str) -> tup
     core, share = core_of(request), share_of(request)
     data = await core.files.read(share, base64_picture, text, param)
     picture = await checked_picture(data, core.decoder, param, share)
-    drawn = await _drawn(request, data, picture, how) if how.first in MODEL_UPSCALERS else None
+    memory = asked.memory or "check"
+    drawn = await _drawn(request, data, picture, how, memory) if how.first in MODEL_UPSCALERS else None
     return await core.files.run(share, _enlarge, data, picture, how, param, drawn)
 
 
-async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enlargement) -> bytes:
+async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enlargement, memory: MemoryCheck) -> bytes:
     """The PNG that a model makes of it, as a job that ends with this connection; `data` is what was sent.
 
     Raises: GatewayError.
@@ -82,6 +84,7 @@ async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enla
         scale=factor,
         seed=0,
         drawn=await core.files.read(share, drawing_in, data),
+        memory=memory,
     )
     try:
         job = await service.submit_upscale(wanted, origin_of(request))

@@ -12,7 +12,7 @@ from adapters.sdapi.options import CONSTANTS, accepted
 from adapters.sdapi.payloads import Generation, Img2Img, Txt2Img
 from adapters.sdapi.refusals import InitImageNotFound, no_such_upscaler
 from adapters.sdapi.tags import split_tags, without_hash
-from engine.protocol import Lora, MaskContent, Paste
+from engine.protocol import Lora, MaskContent, MemoryCheck, Paste
 from gateway.errors import InvalidRequest, clip
 from gateway.request import Adjustment, GenerationRequest, Limits, SecondPassRequest
 
@@ -37,6 +37,8 @@ SCRIPTS = frozenset(
     {"comments", "controlnet", "extra options", "hypertile", "refiner", "sampler", "seed", "soft inpainting"}
 )
 """Always-on scripts that are known: A1111's own and ControlNet. Titles are found without regard to case."""
+MEMORY = "memory"
+"""A setting of ours."""
 SAME = ("", "none", "use same sampler", "use same scheduler", "use same checkpoint")
 
 _NOTHING = ("", "none")
@@ -103,6 +105,7 @@ def to_request(
         denoise=denoise,
         stretch_latents=inputs.stretch_latents,
         low_ram=True if asked.low_ram else None,
+        memory=memory_of(asked),
         second_pass=second_pass_of(asked, limits),
         mask=inputs.mask,
         mask_content=inputs.mask_content,
@@ -185,6 +188,12 @@ def model_of(asked: Generation) -> str | None:
         if name:
             return without_hash(name)
     return None
+
+
+def memory_of(asked: Generation) -> MemoryCheck:
+    """`memory` of the body, else of `override_settings`, which is all that some clients let their users add to."""
+    said = asked.memory if asked.memory is not None else asked.override_settings.get(MEMORY)
+    return "try" if said == "try" else "check"
 
 
 def count_of(asked: Generation) -> int:
@@ -297,6 +306,8 @@ def _ignored_settings(asked: Generation) -> Iterator[Adjustment]:
     can_be_set = accepted(settings)
     for name, value in list(settings.items())[:32]:
         if name == "sd_model_checkpoint" or value is None or value == CONSTANTS.get(name) or name in can_be_set:
+            continue
+        if name == MEMORY and value in ("check", "try"):
             continue
         shown = value if isinstance(value, int | float) else clip(value if isinstance(value, str) else brief(value))
         used = CONSTANTS.get(name)

@@ -73,7 +73,8 @@ class HubModel(Section):
 class ModelSettings(Section):
     default: str | None = Field(
         default=None,
-        description=f"Model of requests that name none; null: {FAST_DEFAULT} with Metal or CUDA, else {EMBEDDED}.",
+        description=f"Model of requests that name none; null: with Metal or CUDA the best of {FAST_DEFAULT}, "
+        f"its -mlx-8bit and its -mlx-4bit that fits the memory, else {EMBEDDED}.",
     )
     auto_download: bool = Field(
         default=True, description="Fetch models and LoRAs of the hub that are asked for and not on disk."
