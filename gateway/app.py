@@ -153,6 +153,7 @@ def _service_options(settings: Settings) -> ServiceOptions:
         steps_as_sent=settings.models.steps_as_sent,
         low_ram=settings.engine.low_ram,
         auto_download=settings.models.auto_download,
+        fall_back_to_main=settings.models.fall_back_to_main,
         retention_s=retention.days * 86400.0,
         retained_jobs=retention.jobs,
         pictures_quota_bytes=int(retention.quota_gb * 2**30),

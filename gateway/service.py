@@ -105,6 +105,7 @@ class JobService:
             forecaster=self._forecaster,
             places=self._places,
             auto=options.auto_download,
+            fall_back=options.fall_back_to_main,
             rights=options.rights,
             wake=lambda: self._lane.wake(),
         )
@@ -135,6 +136,7 @@ class JobService:
             storage=self.storage,
             stops=self._stops,
             notes=options.notes,
+            fall_back=options.fall_back_to_main,
         )
         self._ocr = OcrLane(
             store=store,

