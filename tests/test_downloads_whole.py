@@ -214,6 +214,26 @@ def test_a_damaged_file_of_the_cache_is_fetched(hub: ToyHub, tmp_path: Path) -> 
     assert len(weights_fetched(hub)) == 1
 
 
+def test_nothing_is_written_through_a_link_into_the_cache(hub: ToyHub, tmp_path: Path) -> None:
+    hub.ignores_ranges = True
+    snapshot = cached_snapshot(hub, tmp_path, WEIGHTS)
+    partial = staging_of(tmp_path, REPO) / f"{WEIGHTS[0]}.incomplete"
+    partial.parent.mkdir(parents=True)
+    partial.hardlink_to((snapshot / WEIGHTS[0]).resolve())  # an earlier process was killed just here
+    download(hub, tmp_path)
+    assert (snapshot / WEIGHTS[0]).read_bytes() == FILES[WEIGHTS[0]]
+    assert is_whole(folder_of(tmp_path, REPO), PATTERNS)
+
+
+def test_parts_of_a_snapshot_that_a_model_does_not_ask_for_count_for_nothing(hub: ToyHub, tmp_path: Path) -> None:
+    snapshot = cached_snapshot(hub, tmp_path, list(FILES))
+    other = snapshot / "single" / "model-00001-of-00002.safetensors"
+    other.parent.mkdir()
+    other.touch()
+    assert is_whole(snapshot, PATTERNS)
+    assert not is_whole(snapshot, ())
+
+
 def test_a_cache_on_another_disk_is_copied_from(hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached_snapshot(hub, tmp_path, list(FILES))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ from gateway.residency.admission import LADDER, Admission
 from gateway.residency.default import best_that_fits, usual
 from gateway.residency.footprint import GB, Peaks
 from gateway.settings import Settings
+from tests.chromium import chromium
 from tests.hostile_support import PICTURE
-from tests.live import Live, live
+from tests.live import ROOT, Live, live
 from tests.native_support import ended
+from tests.studio_support import studio
 from tests.support import run
 from tests.test_residency import plan_of
 from tests.test_residency_service import drawn, service_in, submit, until
@@ -353,3 +356,34 @@ def test_the_system_says_what_the_default_is_and_why(gateway: Live) -> None:
     assert "such requests are refused" in gateway.logged()
     found = httpx.get(f"{gateway.url}/api/v1/findings", timeout=30).json()["findings"]
     assert "default model" in [row["what"] for row in found]
+
+
+def test_the_studio_says_what_would_fit_and_has_a_button_to_try(gateway: Live) -> None:
+    with chromium() as browser, studio(browser, gateway) as tab:
+        page = tab.page
+        page.click("#open-models")
+        page.wait_for_selector("#default-model:has-text('Default: big. A picture of 1024x1024 takes about')")
+        page.keyboard.press("Escape")
+        assert page.is_hidden("#try")
+        tab.draw("a picture to try", width=1024, height=1024)
+        page.wait_for_selector("#refusal:has-text('and there are 2.0 GB')")
+        tab.complaints = [text for text in tab.complaints if "status of 400" not in text]
+        page.click("#try")
+        page.wait_for_selector(".toast:has-text('so that it may fail')")
+        tab.see("a picture to try")
+        assert page.is_hidden("#try")
+
+
+def test_the_command_line_says_what_would_fit_and_has_a_flag(gateway: Live, tmp_path: Path) -> None:
+    def typed(*more: str) -> subprocess.CompletedProcess[str]:
+        words = ["generate", "x", "-o", str(tmp_path / "x.png"), "--size", "1024x1024", "--url", gateway.url, *more]
+        command = [sys.executable, "-m", "api_main", *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+
+    refused = typed()
+    assert refused.returncode == 1
+    assert "and there are 2.0 GB" in " ".join(refused.stderr.split())
+    assert "--memory try" in " ".join(refused.stderr.split())
+    tried = typed("--memory", "try")
+    assert tried.returncode == 0, tried.stderr
+    assert "memory: it takes about" in " ".join(tried.stderr.split())

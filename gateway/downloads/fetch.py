@@ -127,6 +127,8 @@ class Download:
     def _record(self, source: HubFiles) -> Record:
         """What the folder will hold: what it holds already, and the files of this source. Raises: CannotFetch."""
         record = self._listed(source)
+        if (lack := missing({entry.path for entry in record.files}, source.patterns)) is not None:
+            raise _incomplete(source.repo, lack)
         staging = staging_of(self._models_dir, source.repo)
         if (begun := record_of(staging)) is not None:
             for entry in set(begun.files) - set(record.files):  # of another commit
@@ -148,8 +150,6 @@ class Download:
             entries = self._patiently(lambda: self._entries(source, commit))
         if not any(entry.path.endswith(".safetensors") for entry in entries):
             raise CannotFetch(f"{source.repo} has no safetensors weights under the names that this model needs.")
-        if (lack := missing({entry.path for entry in entries}, source.patterns)) is not None:
-            raise _incomplete(source.repo, lack)
         return Record(repo=source.repo, revision=commit, patterns=source.patterns, files=entries)
 
     def _commit(self, source: HubFiles, kept: Record | None) -> str:
@@ -270,6 +270,10 @@ class Download:
 
     def _borrowed(self, record: Record, entry: Entry, partial: Path) -> bool:
         """Whether the Hugging Face cache had the file: as a link to it, or a copy where that is another disk."""
+        if partial.exists() and partial.stat().st_nlink > 1:
+            # Of an earlier process that did not come to check it. Nothing is ever written through such a link.
+            self._done_bytes -= _size(partial)
+            partial.unlink()
         blob = cached(record.repo, entry)
         if blob is None or _size(partial):
             return False

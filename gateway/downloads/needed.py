@@ -56,8 +56,10 @@ def shards_in(index: bytes) -> frozenset[str]:
 
 
 def missing_in(folder: Path, patterns: Collection[str]) -> str | None:
-    """As `missing`, of a folder, with what its indices name; a link to nothing is not there."""
-    names = frozenset(_names(folder))
+    """As `missing`, of what the patterns ask for in a folder, with what its indices name; a link to nothing is not
+    there.
+    """
+    names = frozenset(name for name in _names(folder) if not patterns or some([name], *patterns))
     found = missing(names, patterns)
     indices = (name for name in sorted(names) if found is None and name.endswith(INDEX))
     return found or next((lack for name in indices if (lack := _of_index_in(folder, name, names))), None)

@@ -62,15 +62,15 @@ class LocalModel(Section):
     like: str | None = None
 
 
+RepoName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
+
+
 class HubModel(Section):
     """A hub repository, the catalogue model it is laid out like, and the commit; null: the first that is fetched."""
 
-    repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
+    repo: RepoName
     like: str
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-
-
-RepoName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
 
 
 class ModelSettings(Section):
