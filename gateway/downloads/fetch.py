@@ -130,8 +130,9 @@ class Download:
         if (lack := missing({entry.path for entry in record.files}, source.patterns)) is not None:
             raise _incomplete(source.repo, lack)
         staging = staging_of(self._models_dir, source.repo)
-        if (begun := record_of(staging)) is not None:
-            for entry in set(begun.files) - set(record.files):  # of another commit
+        begun = record_of(staging)
+        if begun is not None and begun.revision != record.revision:
+            for entry in set(begun.files) - set(record.files):
                 (staging / entry.path).unlink(missing_ok=True)
         if (old := record_of(folder_of(self._models_dir, source.repo))) is not None:
             paths = {entry.path for entry in record.files}
