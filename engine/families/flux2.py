@@ -139,7 +139,7 @@ class Easel:
             )
             mx.eval(tokens, ids)
             edit = Flux2KleinEdit._predict(pipeline, transformer)
-            predict = partial(edit, image_latents=tokens, image_latent_ids=ids)
+            predict: Callable[..., mx.array] = partial(edit, image_latents=tokens, image_latent_ids=ids)
             if pipeline.model_config.supports_kv_cache:
                 predict = ReadOnce(predict, Flux2KleinEdit._cached_predict(transformer), transformer, tokens.shape[1])
         else:

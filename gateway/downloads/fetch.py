@@ -37,7 +37,7 @@ from gateway.downloads.folders import (
     record_of,
     staging_of,
 )
-from gateway.downloads.needed import INDEX, missing, missing_of_index
+from gateway.downloads.needed import INDEX, missing, missing_of_index, shards_in
 from gateway.downloads.reasons import CannotFetch, Damaged, gone, on_disk, told
 from gateway.downloads.wire import Fetch
 
@@ -217,7 +217,7 @@ class Download:
             file = place / entry.path if self._is_placed(record, entry) else staging / entry.path
             if not file.exists():
                 self._file(record, entry, file)
-            if (lack := missing_of_index(entry.path, names, lambda _, file=file: file.read_bytes())) is not None:
+            if (lack := missing_of_index(entry.path, names, shards_in(file.read_bytes()))) is not None:
                 raise _incomplete(record.repo, lack)
 
     def _bring(self, record: Record) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -19,9 +19,6 @@ INDEX_MOST_BYTES = 64 * 2**20
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors)")
 _TOKENIZER = re.compile(r"(?:^|/)(?:tokenizer|processor|spiece|vocab|merges)[^/]*")
 """In a pattern: files that a tokenizer is made of, or the folder of one."""
-
-Sizes = Mapping[str, int]
-"""Bytes by path below the repository."""
 
 
 def missing(names: Collection[str], patterns: Collection[str]) -> str | None:
@@ -38,10 +35,10 @@ def missing(names: Collection[str], patterns: Collection[str]) -> str | None:
     return _missing_shard(names)
 
 
-def missing_of_index(index: str, names: Collection[str], read: Callable[[str], bytes]) -> str | None:
+def missing_of_index(index: str, names: Collection[str], shards: Collection[str]) -> str | None:
     """What shard an index names that is not among the files. An index that names none of them is of other files."""
     folder = PurePosixPath(index).parent
-    shards = {(folder / name).as_posix() for name in shards_in(read(index))}
+    shards = {(folder / name).as_posix() for name in shards}
     absent = sorted(shards - set(names))
     return f"{absent[0]}, which {index} names" if absent and len(absent) < len(shards) else None
 
@@ -67,8 +64,7 @@ def missing_in(folder: Path, patterns: Collection[str]) -> str | None:
 
 def _of_index_in(folder: Path, index: str, names: frozenset[str]) -> str | None:
     stat = (folder / index).stat()
-    shards = _shards_of(folder / index, stat.st_mtime_ns, stat.st_size)
-    return missing_of_index(index, names, lambda _: json.dumps({"weight_map": dict.fromkeys(shards)}).encode())
+    return missing_of_index(index, names, _shards_of(folder / index, stat.st_mtime_ns, stat.st_size))
 
 
 @lru_cache(maxsize=512)
