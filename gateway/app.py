@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,12 @@ from gateway import __version__
 from gateway.access import App, Guard, Receive, Scope, Send
 from gateway.access.memory import BodyMemory
 from gateway.core import Core
+from gateway.device import expected
 from gateway.error_body import bounded
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.heap import HeapTrim, settle
 from gateway.images import PictureDecoder
-from gateway.library import Library, default_model
+from gateway.library import Library
 from gateway.lora_hub import HubCollection, HubLora
 from gateway.loras import LoraLibrary
 from gateway.ocr.client import OcrOptions
@@ -33,6 +35,7 @@ from gateway.paths import canonical_path
 from gateway.pictures import Pictures
 from gateway.readiness import checks_of
 from gateway.residency import HouseOptions
+from gateway.residency.default import best_that_fits
 from gateway.rights import Rights
 from gateway.service import JobService, ServiceOptions
 from gateway.settings import Settings
@@ -48,9 +51,13 @@ log = logging.getLogger("gateway.app")
 
 def build_core(settings: Settings) -> Core:
     """Wire one gateway together; nothing starts and nothing is opened. Raises: ModelNotFound for a bad default."""
+    device = expected()
+    if (memory_bytes := _bytes(settings.engine.memory_gb)) is not None:
+        device = replace(device, limit_bytes=memory_bytes)
+    chosen = best_that_fits(device, quantize=settings.models.quantize, low_ram=settings.engine.low_ram)
     library = Library(
         settings.models.cache_dir,
-        default=settings.models.default or default_model(),
+        default=settings.models.default or chosen,
         aliases=settings.models.aliases,
         local={name: LocalModel(model.path, model.like) for name, model in settings.models.local.items()},
         loras=_loras(settings),
@@ -76,7 +83,7 @@ def build_core(settings: Settings) -> Core:
                 step_floor_s=engine.step_floor_s,
                 decode_s=engine.decode_s,
                 cancel_grace_s=engine.cancel_grace_s,
-                memory_limit_bytes=_bytes(engine.memory_gb),
+                memory_limit_bytes=memory_bytes,
                 cache_limit_bytes=_bytes(engine.cache_limit_gb),
                 notes=_notes(settings),
             )
@@ -89,6 +96,7 @@ def build_core(settings: Settings) -> Core:
             models_dir=settings.models.cache_dir,
             keep_quantized=settings.models.keep_quantized,
             memory_is_set=engine.memory_gb is not None,
+            expected_bytes=None if device.kind == "cpu" else device.limit_bytes,
             idle_unload_s=engine.idle_unload_s,
         ),
         ocr=OcrOptions(
@@ -103,7 +111,7 @@ def build_core(settings: Settings) -> Core:
             notes=_notes(settings),
         ),
     )
-    core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=decoder)
+    core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=decoder, device=device)
     service.listen(core.metrics.hear)
     for subject, check in checks_of(service):
         core.readiness.add(subject, check)
@@ -145,6 +153,7 @@ def _service_options(settings: Settings) -> ServiceOptions:
         steps_as_sent=settings.models.steps_as_sent,
         low_ram=settings.engine.low_ram,
         auto_download=settings.models.auto_download,
+        fall_back_to_main=settings.models.fall_back_to_main,
         retention_s=retention.days * 86400.0,
         retained_jobs=retention.jobs,
         pictures_quota_bytes=int(retention.quota_gb * 2**30),

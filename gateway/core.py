@@ -12,6 +12,7 @@ from typing import Any
 from engine.catalog import EMBEDDED
 from gateway import __version__
 from gateway.access.tickets import Tickets
+from gateway.device import Device
 from gateway.errors import TooManyStreams, Unavailable
 from gateway.file_pool import FilePool
 from gateway.images import PictureDecoder
@@ -20,6 +21,7 @@ from gateway.metrics import Metrics
 from gateway.openapi import Section
 from gateway.pictures import Pictures
 from gateway.readiness import Readiness
+from gateway.residency.default import DefaultModel, describe
 from gateway.service import JobService
 from gateway.settings import Settings
 
@@ -33,6 +35,8 @@ class Core:
     library: Library
     pictures: Pictures
     decoder: PictureDecoder
+    device: Device
+    """As expected at the start."""
     files: FilePool = field(default_factory=FilePool)
     """Threads for work on what clients sent."""
     started_at: float = field(default_factory=time.monotonic)
@@ -54,6 +58,18 @@ class Core:
         """Whether requests that name no model are drawn by the embedded one."""
         return self.library.default == EMBEDDED
 
+    @property
+    def default_model(self) -> DefaultModel:
+        """The model of requests that name none, which never changes while the gateway runs. Blocks for milliseconds."""
+        return describe(
+            self.service.house.admission,
+            self.library.find(None),
+            self.device.kind,
+            is_set=self.settings.models.default is not None,
+            quantize=self.settings.models.quantize,
+            low_ram=self.settings.engine.low_ram,
+        )
+
     def greeting(self) -> str:
         """What the operator reads at the start: where it listens, and what draws."""
         server, default = self.settings.server, self.library.find(None)
@@ -70,6 +86,8 @@ class Core:
             lines.append(
                 f"{EMBEDDED} is the small embedded model: shapes and simple things, no download. --model names another."
             )
+        if self.device.kind != "cpu" or not self.default_model.fits:
+            lines.append(self.default_model.sentence)
         return "\n".join(lines)
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 GatewayError
 ├── InvalidRequest 400          what was sent cannot be honoured; `param` names the field
-│   ├── InsufficientMemory      this machine's is too small for it; `details["suggestion"]`
+│   ├── InsufficientMemory      this machine's is too small for it; `details` say what would fit
 │   ├── MalformedBody           not JSON, too deep, too many nodes, forbidden text
 │   ├── RemoteImagesDisabled    a URL where a picture was expected
 │   └── ModelNotServed          listed, but nothing here can draw with it; the message says why
@@ -75,13 +75,25 @@ class GatewayError(Exception):
         self.retry_after_s = self.usual_retry_after_s if retry_after_s is None else retry_after_s
         super().__init__(self.message)
 
+    @property
+    def sentence(self) -> str:
+        """All there is to say, for protocols whose clients show one text."""
+        return self.message
+
 
 class InvalidRequest(GatewayError):
     code, status, message = "invalid_param", 400, "The request cannot be honoured."
 
 
 class InsufficientMemory(InvalidRequest):
+    """`details["explanation"]` says what is known, and what would fit."""
+
     code, message = "oom_error", "Insufficient memory. Try using a quantized model or low_ram mode"
+
+    @property
+    def sentence(self) -> str:
+        told = self.details.get("explanation")
+        return self.message if told is None else f'{self.message}. {told} Or send memory: "try", and it is tried.'
 
 
 class MalformedBody(InvalidRequest):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 
 from gateway import descriptors, logs
 from gateway.core import Core
 from gateway.finding import Finding
+from gateway.residency.default import DefaultModel
 
 FEW_FILES = 1024
 DAY_S = 86400.0
@@ -16,7 +18,8 @@ LOG = "Read what engine.child said in the log."
 async def findings_of(core: Core) -> list[Finding]:
     """Those that stop work first. Takes as long as `core.readiness` does."""
     subjects = await core.readiness.subjects()
-    found = [*_of_work(core, subjects), *(await _of_records(core)), *_of_process(core)]
+    default = await asyncio.to_thread(lambda: core.default_model)
+    found = [*_of_work(core, subjects), *_of_default(default), *(await _of_records(core)), *_of_process(core)]
     return sorted(found, key=lambda finding: finding.health != "broken")
 
 
@@ -41,6 +44,12 @@ def _of_work(core: Core, subjects: Mapping[str, str]) -> Iterator[Finding]:
     if deaths := core.decoder.deaths:
         remedy = "Look for memory that runs out; each picture was tried a second time."
         yield Finding("decoder", "note", f"A decoder of pictures died {deaths} times since the start.", remedy)
+
+
+def _of_default(default: DefaultModel) -> Iterator[Finding]:
+    if not default.fits:
+        remedy = f"{default.suggestion}; models.default (--model) names the model from the next start on."
+        yield Finding("default model", "note", f"{default.name}: {default.sentence}", remedy)
 
 
 async def _of_records(core: Core) -> list[Finding]:

@@ -46,7 +46,7 @@ from gateway.job import Job, Outcome, Plans
 from gateway.library import Library
 from gateway.pictures import Pictures
 from gateway.private import write_private
-from gateway.residency import House
+from gateway.residency import House, Shortage
 from gateway.runner import LaneRunner
 from gateway.stops import Stops
 from gateway.storage_health import SPOOL, Place, StorageHealth
@@ -176,7 +176,8 @@ class EngineLane(LaneRunner):
                             break  # what it draws next could not be filed either
         except EngineDied as death:
             failure = await filing if filing else None
-            if (death.phase, death.reason) == ("loading", "engine_crash"):
+            is_crash_at_load = (death.phase, death.reason) == ("loading", "engine_crash")
+            if is_crash_at_load and await self._tried(job.plan) is None:  # else it need not be the model's fault
                 await self._house.note_death_at_load(command)
             return await self._after_death(lease, death.reason, failure)
         except (asyncio.CancelledError, EngineStopped):
@@ -213,7 +214,7 @@ class EngineLane(LaneRunner):
         except ModelUnavailable as error:
             return Failed(code="model_unavailable", message=error.message)
         except InsufficientMemory as error:
-            return Failed(code="engine_oom", message=f"Insufficient memory. {error.details['suggestion']}.")
+            return Failed(code="engine_oom", message=f"Insufficient memory. {error.details['explanation']}")
         except KeyError:
             return Failed(code="bad_input", message="An input picture or a LoRA is gone.")
         return Run(
@@ -318,6 +319,10 @@ class EngineLane(LaneRunner):
         if failure is not None:
             return await self._end(lease, failure)
         plan = lease.job.plan
+        if (tried := await self._tried(plan)) is not None and reason != "engine_timeout":
+            what = "Insufficient memory." if reason == "engine_oom" else "The engine stopped."
+            text = f"{what} This was tried although {tried.known}. {tried.fitting}"
+            return await self._end(lease, Failed(code=reason, message=text))
         if reason != "engine_oom" or not isinstance(plan, EngineJob):
             return await self._died(lease, reason, FAILURE_TEXT.get(reason, FAILURE_TEXT["engine_crash"]))
         spec, admission = self._library.find(plan.model), self._house.admission
@@ -325,6 +330,13 @@ class EngineLane(LaneRunner):
         if admission.fits(plan, spec):
             return await self._died(lease, reason, text)
         await self._end(lease, Failed(code=reason, message=text))
+
+    async def _tried(self, plan: Plans) -> Shortage | None:
+        """What was known of a job that was taken although it seemed not to fit."""
+        if not isinstance(plan, EngineJob) or plan.memory != "try":
+            return None
+        spec = self._library.find(plan.model)
+        return await asyncio.to_thread(self._house.admission.shortage, plan, spec)
 
     # ---- places at fault -------------------------------------------------------------------------
 

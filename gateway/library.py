@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, HubFiles, ModelSpec
@@ -14,22 +11,6 @@ from gateway.errors import ModelNotFound, ModelNotOnDisk, ModelNotServed, clip
 from gateway.loras import LoraLibrary
 from gateway.substitutes import instead_of
 from gateway.user_models import HubModel, LocalModel, hub_row, local_row
-
-FAST_DEFAULT = "flux2-klein-4b"
-
-
-def default_model() -> str:
-    """The embedded model where there is neither Metal nor CUDA."""
-    return FAST_DEFAULT if has_metal() or has_cuda() else EMBEDDED
-
-
-def has_metal() -> bool:
-    return sys.platform == "darwin" and platform.machine() == "arm64"
-
-
-def has_cuda() -> bool:
-    """An NVIDIA driver is loaded and MLX's CUDA build is installed."""
-    return Path("/proc/driver/nvidia/version").exists() and find_spec("mlx_cuda_13") is not None
 
 
 class Library:

@@ -54,6 +54,8 @@ class ServiceOptions:
     steps_as_sent: bool = False
     low_ram: bool = False
     auto_download: bool = False
+    fall_back_to_main: tuple[str, ...] = ()
+    """Repositories that are taken at `main` where the commit that is asked for is gone."""
     retention_s: float = 7 * 86400.0
     retained_jobs: int = 5000
     pictures_quota_bytes: int = 20 * 2**30

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass, replace
 
 from engine.catalog import ModelSpec
-from engine.protocol import Load, lane_of
+from engine.protocol import Load, MemoryCheck, lane_of
 from gateway.downloads.coming import Downloads
 from gateway.downloads.held import Wanted
 from gateway.job import Job, NewJob
@@ -83,11 +83,11 @@ class Planner:
         rows = [spec for spec in self._library.specs if spec.task == "upscale"]
         return next((spec for spec in rows if self._library.on_disk(spec)), rows[0]).name
 
-    async def loading(self, model: str, origin: Origin) -> Planned:
+    async def loading(self, model: str, origin: Origin, memory: MemoryCheck = "check") -> Planned:
         """Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk, Forbidden."""
         spec = self._library.find(model)
         missing = await self._missing(spec, origin.owner)
-        plan = Load(model=spec.name, quantize=spec.quantize or self._options.quantize)
+        plan = Load(model=spec.name, quantize=spec.quantize or self._options.quantize, memory=memory)
         return Planned(origin.new_job(plan, spec.name), missing, waits=origin.waits)
 
     async def reading(self, request: OcrRequest, document: bytes, origin: Origin) -> Planned:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from engine.catalog import ModelSpec
-from engine.protocol import Control, Frozen, Generate, Lora, MaskContent, Paste, SecondPass, Tiles
+from engine.protocol import Control, Frozen, Generate, Lora, MaskContent, MemoryCheck, Paste, SecondPass, Tiles
 from gateway.errors import InvalidRequest, clip
 from gateway.limits import Limits as Limits
 from gateway.tiles import TilesRequest, check_inputs, tiles_of
@@ -63,6 +63,7 @@ class GenerationRequest(Frozen):
     previews: int | None = None
     low_ram: bool | None = None
     """Spend less memory at the price of time; None: as the settings say."""
+    memory: MemoryCheck = "check"
 
     def fingerprint(self) -> str:
         """Equal for equal requests: what an Idempotency-Key is bound to."""
@@ -198,6 +199,7 @@ def resolve(
         loras=loras,
         previews=max(0, request.previews or 0),
         low_ram=low_ram if request.low_ram is None else request.low_ram,
+        memory=request.memory,
     )
     return Resolution(plan=plan, adjustments=tuple(adjustments))
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,7 +15,7 @@ from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
 from engine.clock import patience
 from engine.noted import Noted
-from engine.protocol import CancelReason, Download, EngineJob, Lane, lane_of
+from engine.protocol import CancelReason, Download, EngineJob, Lane, MemoryCheck, lane_of
 from gateway.decoder import CheckedImage, PictureDecoder
 from gateway.downloads.coming import Downloads
 from gateway.downloads.lane import NetworkLane
@@ -43,8 +44,8 @@ from gateway.pictures import Pictures
 from gateway.places import Places
 from gateway.planning import Planned, Planner
 from gateway.queue_control import QueueControl
-from gateway.request import GenerationRequest
-from gateway.residency import House, HouseOptions
+from gateway.request import Adjustment, GenerationRequest
+from gateway.residency import House, HouseOptions, Shortage
 from gateway.retention import Retention
 from gateway.runner import LaneRunner
 from gateway.stops import Stops, first_of
@@ -104,6 +105,7 @@ class JobService:
             forecaster=self._forecaster,
             places=self._places,
             auto=options.auto_download,
+            fall_back=options.fall_back_to_main,
             rights=options.rights,
             wake=lambda: self._lane.wake(),
         )
@@ -134,6 +136,7 @@ class JobService:
             storage=self.storage,
             stops=self._stops,
             notes=options.notes,
+            fall_back=options.fall_back_to_main,
         )
         self._ocr = OcrLane(
             store=store,
@@ -251,9 +254,9 @@ class JobService:
         self._check_priority(origin.owner, origin.priority)
         return await self._submit(await self._planner.upscaling(request, origin))
 
-    async def submit_load(self, model: str, origin: Origin) -> Job:
+    async def submit_load(self, model: str, origin: Origin, memory: MemoryCheck = "check") -> Job:
         """Store a job that brings a model into memory. Raises: as submit."""
-        return await self._submit(await self._planner.loading(model, origin))
+        return await self._submit(await self._planner.loading(model, origin, memory))
 
     async def submit_ocr(
         self, request: OcrRequest, document: CheckedImage | bytes, origin: Origin, share: Share | None = None
@@ -286,7 +289,10 @@ class JobService:
         places = self._lanes[lane_of(new.plan)].places
         await self.storage.check(places, least_free_bytes=self._options.min_free_bytes)
         if isinstance(new.plan, EngineJob):
-            await asyncio.to_thread(self.house.admit, new.plan, self.library.find(new.plan.model))
+            short = await asyncio.to_thread(self.house.admit, new.plan, self.library.find(new.plan.model))
+            if new.plan.memory == "try":  # an earlier try of the same job may have said something else
+                told = tuple(one for one in new.adjustments if one.param != "memory")
+                new = replace(new, adjustments=told if short is None else (*told, _tried(short)))
         if not planned.waits:
             await self.downloads.put_off(planned.missing, planned.loras, new.owner)
         store = partial(self._store.submit, new, self._options.bounds)
@@ -545,3 +551,9 @@ class JobService:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _tried(short: Shortage) -> Adjustment:
+    """What a client is told whose job is tried though it seems not to fit."""
+    reason = f"{short.known}, so that it may fail. {short.fitting.removesuffix('.')}"
+    return Adjustment(param="memory", asked="try", used="try", reason=reason)

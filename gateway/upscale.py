@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from engine.catalog import ModelSpec
-from engine.protocol import Frozen, Upscale
+from engine.protocol import Frozen, MemoryCheck, Upscale
 from gateway.errors import InvalidRequest
 from gateway.provenance import Drawing, to_text
 from gateway.request import SEED_MAX, SEED_MIN, Limits
@@ -37,6 +37,7 @@ class UpscaleRequest(Frozen):
     seed: int | None = None
     drawn: Drawing | None = None
     """How that picture was drawn, where it is known."""
+    memory: MemoryCheck = "check"
 
 
 def resolve(
@@ -79,6 +80,7 @@ def resolve(
         seed=seed,
         quantize=spec.quantize or default_quantize,
         drawn=drawn if drawn and len(drawn) <= DRAWN_CHARS else None,
+        memory=request.memory,
     )
 
 

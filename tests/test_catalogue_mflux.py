@@ -10,9 +10,13 @@ import inspect
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import pytest
+from PIL import Image
 
 from engine.catalog import CATALOG, EMBEDDED, ModelSpec
 from engine.catalog.revisions import MFLUX, OTHERS
@@ -21,7 +25,6 @@ FROM_MFLUX = [spec for spec in CATALOG if spec.name != EMBEDDED and spec.unavail
 WHOLE = [spec for spec in FROM_MFLUX if not spec.quantize and not spec.stored_bits]
 
 NOT_SERVED: Mapping[str, str] = {
-    "flux2-klein-9b-kv": "its references live in a cache that only mflux's own edit loop fills",
     "dev-controlnet-upscaler": "SeedVR2 enlarges better and needs no prompt",
     "dev-fill-catvton": "tries on clothes only",
 }
@@ -29,6 +32,7 @@ NOT_SERVED: Mapping[str, str] = {
 FIXED_GUIDANCE: Mapping[str, str] = {
     "flux2-klein-4b": "mflux's command refuses all but 1",
     "flux2-klein-9b": "mflux's command refuses all but 1",
+    "flux2-klein-9b-kv": "mflux's command refuses all but 1",
     "krea-2": "distilled to 1",
     "krea-2-controlnet-depth": "distilled to 1",
     "anima-turbo": "distilled to 1",
@@ -72,7 +76,13 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "mflux-generate-redux": ("dev-redux",),
     "mflux-generate-depth": ("dev-depth",),
     "mflux-generate-controlnet": ("dev-controlnet-canny", "schnell-controlnet-canny"),
-    "mflux-generate-flux2": ("flux2-klein-4b", "flux2-klein-9b", "flux2-klein-base-4b", "flux2-klein-base-9b"),
+    "mflux-generate-flux2": (
+        "flux2-klein-4b",
+        "flux2-klein-9b",
+        "flux2-klein-9b-kv",
+        "flux2-klein-base-4b",
+        "flux2-klein-base-9b",
+    ),
     "mflux-generate-flux3": ("flux3-image-klein", "flux3-image-klein-base"),
     "mflux-generate-z-image": ("z-image",),
     "mflux-generate-z-image-turbo": ("z-image-turbo",),
@@ -114,6 +124,40 @@ EDITS: Mapping[str, tuple[str, ...]] = {
 }
 """Commands that follow pictures."""
 
+PICTURE_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "mflux-generate-kontext": ("--image-path", "x.png"),
+    "mflux-generate-fill": ("--image-path", "x.png", "--masked-image-path", "x.png"),
+    "mflux-generate-redux": ("--redux-image-paths", "x.png"),
+    "mflux-generate-depth": ("--image-path", "x.png"),
+    "mflux-generate-controlnet": ("--controlnet-image-path", "x.png"),
+    "mflux-generate-z-image-controlnet": ("--control", "canny:x.png:1"),
+    "mflux-generate-qwen-edit": ("--image-paths", "x.png"),
+    "mflux-generate-qwen-2.1-controlnet": ("--controlnet-image-path", "x.png"),
+    "mflux-generate-krea2-controlnet": ("--depth-image-path", "x.png"),
+    "mflux-generate-fibo-edit": ("--image-path", "x.png"),
+    "mflux-generate-fibo2-edit": ("--image-paths", "x.png"),
+}
+"""What a command cannot do without."""
+
+OTHER_STEPS: Mapping[str, tuple[int, str]] = {
+    "krea-2-raw": (28, "no command of mflux draws with it; its card says 28"),
+    "seedvr2-3b": (32, "a step is a block that its one step goes through"),
+    "seedvr2-7b": (36, "a step is a block that its one step goes through"),
+}
+"""Geometries whose rows have other steps than mflux: how many, and why."""
+
+OTHER_GUIDANCE: Mapping[str, tuple[float | None, float, str]] = {
+    "flux2-klein-base-4b": (1.0, 4.0, "1 is none: the command is the distilled models', the card says 4"),
+    "flux2-klein-base-9b": (1.0, 4.0, "1 is none: the command is the distilled models', the card says 4"),
+    "krea-dev": (3.5, 4.5, "the card says 4.5; the command is FLUX.1 dev's"),
+    "z-image": (0.0, 4.0, "mflux reads nothing as 0, which is none: the card says 3 to 5"),
+    "krea-2-raw": (None, 4.5, "no command of mflux draws with it; its card says 4.5"),
+}
+"""Geometries whose rows have another guidance than mflux: mflux's, ours, and why."""
+
+UNRUN = {"krea-2-raw"}
+"""No command takes it."""
+
 NOT_OFFERED: Mapping[str, str] = {
     "mflux-concept": "draws heat maps",
     "mflux-concept-from-image": "draws heat maps",
@@ -122,6 +166,63 @@ NOT_OFFERED: Mapping[str, str] = {
     "mflux-generate-in-context-catvton": "tries on clothes only",
     "mflux-upscale-controlnet": "SeedVR2 enlarges better and needs no prompt",
 }
+
+
+class Called(BaseException):
+    """What a command asked of its pipeline."""
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        self.arguments = arguments
+
+
+def asked_of_mflux(command: str, geometry: str, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
+    """What mflux's command hands to `generate_image` where its user names a model and a prompt and nothing else."""
+    [entry] = entry_points(group="console_scripts", name=command)
+    module = import_module(entry.module)
+
+    def pipeline(real: Any) -> Any:
+        def generate_image(*_: Any, **named: Any) -> None:
+            taken = inspect.signature(real.generate_image).parameters
+            defaults = {name: one.default for name, one in taken.items() if one.default is not inspect.Parameter.empty}
+            raise Called({**defaults, **named})
+
+        return Mock(return_value=Mock(generate_image=generate_image))
+
+    for name, found in list(vars(module).items()):
+        if inspect.isclass(found) and hasattr(found, "generate_image"):
+            monkeypatch.setattr(module, name, pipeline(found))
+    for name in ("VAEDecodeOptions", "CallbackManager"):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, MagicMock())
+    prompt = '{"short_description": "x", "edit_instruction": "x"}'
+    words = [command, "--prompt", prompt, "--model", geometry, "--seed", "1"]
+    monkeypatch.setattr("sys.argv", [*words, *PICTURE_OPTIONS.get(command, ())])
+    with pytest.raises(Called) as called:
+        entry.load()()
+    return called.value.arguments
+
+
+def resolved_guidance(geometry: str, said: float | None, config: Any) -> float | None:
+    """What mflux's pipelines make of no guidance; None where they have none."""
+    from mflux.cli.defaults import defaults
+    from mflux.models.anima.variants.txt2img.anima import Anima
+    from mflux.models.fibo2.variants.fibo2_core import _Fibo2Core
+    from mflux.models.ideogram4.model.ideogram4_scheduler.scheduler import Ideogram4Scheduler
+    from mflux.models.iris.variants.txt2img.iris import Iris
+
+    if said is not None or config.supports_guidance is False:
+        return said if config.supports_guidance is not False else None
+    if geometry.startswith("anima"):
+        return float(Anima.DEFAULT_GUIDANCE[geometry])
+    if geometry.startswith("iris"):
+        return float(Iris.DEFAULT_GUIDANCE)
+    if geometry.startswith("fibo2"):
+        return float(_Fibo2Core.DEFAULT_GUIDANCE)
+    if geometry.startswith("flux3"):
+        return float(defaults.GUIDANCE_SCALE)
+    if geometry.startswith("ideogram"):
+        return float(Ideogram4Scheduler.get_preset(None).guidance_schedule[-1])
+    return 1.0 if geometry.startswith("ming") else 0.0
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +310,40 @@ def test_a_row_can_what_mfluxs_command_can(spec: ModelSpec, commands: Mapping[st
     low, high = spec.guidance_range
     # Without guidance there is nothing to stay away from, whatever a command that serves both says.
     assert spec.negative_prompt == (status in {"honored", "conditional"} and low < high)
+
+
+@pytest.mark.parametrize("spec", WHOLE, ids=lambda spec: spec.name)
+def test_a_row_has_the_steps_of_mflux_or_it_is_said_why_not(spec: ModelSpec) -> None:
+    from mflux.cli.defaults.defaults import MODEL_INFERENCE_STEPS
+
+    assert not OTHER_STEPS.keys() & MODEL_INFERENCE_STEPS.keys()
+    steps, _ = OTHER_STEPS.get(spec.geometry) or (MODEL_INFERENCE_STEPS[spec.geometry], "")
+    assert spec.default_steps == steps
+    assert spec.useful_max_steps >= steps
+
+
+@pytest.mark.parametrize("spec", WHOLE, ids=lambda spec: spec.name)
+def test_a_row_asks_of_the_pipeline_what_mfluxs_command_asks(
+    spec: ModelSpec, registry: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each command is run up to its pipeline, which is not built."""
+    if spec.task == "upscale" or spec.geometry in UNRUN:
+        return
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64)).save("x.png")
+    command = next(name for name, geometries in COMMANDS.items() if spec.geometry in geometries)
+    asked = asked_of_mflux(command, spec.geometry, monkeypatch)
+    if (steps := asked.get("num_inference_steps")) is not None:
+        assert spec.default_steps == steps
+    guidance = resolved_guidance(spec.geometry, asked.get("guidance"), registry[spec.geometry])
+    if spec.geometry in OTHER_GUIDANCE:
+        theirs, ours, _ = OTHER_GUIDANCE[spec.geometry]
+        assert (guidance, spec.default_guidance) == (theirs, ours)
+    elif spec.guidance_range[0] < spec.guidance_range[1]:
+        assert spec.default_guidance == guidance
+
+
+def test_what_is_fetched_is_pinned_or_its_row_says_that_it_is_not() -> None:
+    for spec in FROM_MFLUX:
+        assert (spec.revision is None) == ("no commit is pinned" in spec.description), spec.name
+        assert all(more.revision for more in spec.also)

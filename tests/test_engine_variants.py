@@ -6,12 +6,14 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
 
 from engine.backends import canvas
 from engine.backends.base import Model
+from engine.catalog import CATALOG, EMBEDDED_PATH
 from engine.protocol import Control
 from tests.engine_support import SPECS, plan
 from tests.test_engine_parts import Recorder
@@ -112,6 +114,35 @@ def test_edges_are_those_that_opencv_finds() -> None:
         assert edges_of(picture).convert("L").tobytes() == found.convert("L").tobytes()
 
 
+def test_z_images_edges_are_found_in_the_brightness_as_mflux_finds_them() -> None:
+    from engine.backends.canny import edges_of
+
+    folder = Path(__file__).parent / "golden" / "canny"
+    with Image.open(folder / "picture.png") as picture:
+        grey = edges_of(picture, grey=True)
+        # Of a picture of one channel OpenCV finds what it finds where all three are alike.
+        assert grey.tobytes() == edges_of(picture.convert("L").convert("RGB")).tobytes()
+        assert grey.tobytes() != edges_of(picture).tobytes()
+    assert {spec.name for spec in CATALOG if spec.grey_edges} == {
+        spec.name for spec in CATALOG if spec.family == "z_image" and spec.control is not None
+    }
+
+
+def test_the_edges_of_a_model_are_found_as_it_was_taught(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (128, 96), (76, 76, 76))
+    picture.paste((254, 0, 0), (32, 24, 96, 72))  # as bright as what is round it
+    picture.save(tmp_path / "x.png")
+    control = Control(kind="canny", image="x", is_map=False)
+
+    def box(*, grey_edges: bool) -> object:
+        found = canvas.frame_of(plan(control=control), None, {"x": str(tmp_path / "x.png")}, grey_edges=grey_edges)
+        assert found.control is not None
+        return found.control.convert("L").getbbox()
+
+    assert box(grey_edges=False) is not None
+    assert box(grey_edges=True) is None
+
+
 def test_a_map_is_brought_to_the_size_drawn_and_edges_are_found_only_where_asked(tmp_path: Path) -> None:
     picture = Image.new("RGB", (128, 96), "white")
     picture.paste("black", (32, 24, 96, 72))
@@ -149,3 +180,38 @@ def test_qwens_prompts_are_seen_anew_with_other_pictures_only() -> None:
     for pictures in ([RED], [RED], [green], [RED, green]):
         seen(prompt="p", negative_prompt=None, image_paths=pictures, config=None, vl_width=1, vl_height=1)
     assert [said["image_paths"] for said in asked] == [[RED], [green], [RED, green]]
+
+
+def test_references_that_are_read_once_are_followed_as_mfluxs_own_loop_follows_them() -> None:
+    """Pixel for pixel, with the embedded model in the place of flux2-klein-9b-kv."""
+    from mflux.callbacks.callback_registry import CallbackRegistry
+    from mflux.models.flux2.variants.edit.flux2_klein_edit import Flux2KleinEdit
+    from mlx import nn
+
+    from engine.families import flux2
+    from engine.families.base import Sketch
+
+    painter: Any = flux2.load_tiny(Model(SPECS["flux2-tiny"], str(EMBEDDED_PATH), None))
+    pipeline = painter._pipeline
+    pipeline.model_config.supports_kv_cache = True
+    reference = Image.new("RGB", (32, 32), "red")
+    reference.paste("blue", (8, 8, 24, 24))
+    what = plan(prompt="a blue circle", steps=2, width_px=64, height_px=64)
+    watcher: Any = Mock()
+    sketch = Sketch(what, 0, canvas.Frame((64, 64), (64, 64), references=(reference,)))
+    made = painter.paint(sketch, watcher)
+
+    edit: Any = Flux2KleinEdit.__new__(Flux2KleinEdit)
+    nn.Module.__init__(edit)
+    for name, part in pipeline.items():
+        edit[name] = part
+    for name, value in vars(pipeline).items():
+        object.__setattr__(edit, name, value)
+    edit.callbacks = CallbackRegistry()
+    said = {"seed": sketch.seed, "prompt": painter._prompt(sketch), "num_inference_steps": 2, "height": 64, "width": 64}
+    pictures = {
+        cached: edit.generate_image(**said, guidance=1.0, image_paths=[reference], use_kv_cache=cached).image
+        for cached in (True, False)
+    }
+    assert made.tobytes() == pictures[True].convert("RGB").tobytes()
+    assert made.tobytes() != pictures[False].convert("RGB").tobytes()

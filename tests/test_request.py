@@ -39,7 +39,7 @@ def told(resolution: Resolution) -> dict[str, tuple[object, object]]:
 def test_what_the_client_left_open_is_the_models_default() -> None:
     plan = resolved().plan
     assert (plan.width_px, plan.height_px, plan.steps, plan.guidance, plan.seeds) == (1024, 1024, 4, 1.0, (7,))
-    assert resolved("flux2-klein-base-4b").plan.steps == 25
+    assert resolved("flux2-klein-base-4b").plan.steps == 50
     assert resolved("flux2-tiny").plan.width_px == 128
 
 

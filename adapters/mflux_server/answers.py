@@ -90,4 +90,4 @@ def _by_field(error: InvalidRequest) -> dict[str, str]:
             found[field] = "is not of type 'string' or 'number'"
         else:
             found[field] = f"is not of type '{_TYPES[item['type']]}'" if item["type"] in _TYPES else item["msg"]
-    return found or {str(error.param): error.message}
+    return found or {str(error.param): error.sentence}

@@ -47,7 +47,7 @@ async def load(request: Request) -> Response:
     spec = to_model(body, core)
     if core.service.engine.loaded_model != spec.name:
         origin = Origin(owner=owner_of(request), protocol=PROTOCOL, attached=True)
-        job = await attached(request, await core.service.submit_load(spec.name, origin))
+        job = await attached(request, await core.service.submit_load(spec.name, origin, body.memory))
         raise_for(job)
         if job.state is not State.SUCCEEDED:
             raise GenerationFailed("The model was not loaded.")

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from adapters.base import core_of, idempotency_key, input_picture, owner_of
 from adapters.mflux_server.kept import PROTOCOL, chosen
 from engine.catalog import ModelSpec
-from engine.protocol import Lora
+from engine.protocol import Lora, MemoryCheck
 from gateway.core import Core
 from gateway.errors import InvalidRequest
 from gateway.job import Priority
@@ -45,6 +45,8 @@ class GenerateBody(BaseModel):
     """LoRAs by name, or by a path inside the folders of LoRAs. Not in mflux-server: mflux's own words."""
     lora_scales: list[float] = []
     """One a LoRA; 1 where there are fewer."""
+    memory: MemoryCheck = "check"
+    """`try`: draw what seems not to fit into memory. Not in mflux-server."""
 
 
 class LoadBody(BaseModel):
@@ -54,6 +56,8 @@ class LoadBody(BaseModel):
 
     model: str
     quantize: int | None = None
+    memory: MemoryCheck = "check"
+    """`try`: load what seems not to fit into memory. Not in mflux-server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ async def to_request(body: GenerateBody, request: Request, *, default_steps: int
         init_image=init_image,
         denoise=None if init_image is None else DENOISE,
         loras=_loras(body),
+        memory=body.memory,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, idempotency_key, owner_of
+from adapters.base import core_of, idempotency_key, owner_of, query
 from adapters.native.answers import to_bytes
 from adapters.native.jobs import shown
 from adapters.native.model_shapes import (
@@ -22,6 +22,7 @@ from adapters.native.model_shapes import (
     Removed,
     Unloaded,
 )
+from adapters.native.request import LoadQuery
 from engine.catalog import ModelSpec
 from gateway.core import Core
 from gateway.downloads.folders import record_of
@@ -180,7 +181,7 @@ async def load(request: Request) -> Response:
     core = core_of(request)
     key = idempotency_key(request)
     origin = Origin(owner=owner_of(request), protocol="native", attached=False, idempotency_key=key)
-    job = await core.service.submit_load(request.path_params["model_id"], origin)
+    job = await core.service.submit_load(request.path_params["model_id"], origin, query(LoadQuery, request).memory)
     return JSONResponse(await shown(request, job))
 
 

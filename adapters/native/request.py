@@ -11,7 +11,7 @@ from starlette.requests import Request
 from adapters.base import core_of, idempotency_key, input_picture, owner_of, share_of
 from adapters.native.answers import ALSO_CALLED, STATUS
 from adapters.native.shapes import Priority as PriorityName
-from engine.protocol import Control, Lora
+from engine.protocol import Control, Lora, MemoryCheck
 from gateway.errors import InvalidRequest
 from gateway.job import Priority, State
 from gateway.openapi import File
@@ -93,6 +93,8 @@ class GenerateBody(Said):
     """One a file, or one for all; 1 where nothing is said."""
     low_ram: bool | None = None
     """Decode in strips or tiles and keep no freed memory: less at the peak, slower. null: as the server is set."""
+    memory: MemoryCheck = "check"
+    """`try`: draw it even where it seems not to fit into memory; what is known of that is among the adjustments."""
     type: Literal["txt2img", "img2img"] | None = None
     preview: bool = False
     """Make small previews while it is drawn."""
@@ -120,6 +122,13 @@ class JobsQuery(Said):
         if not wanted <= set(STATUS.values()):
             raise InvalidRequest(f"status must be one of {', '.join(STATUS.values())}.", param="status")
         return [state for state, status in STATUS.items() if status in wanted]
+
+
+class LoadQuery(Said):
+    """POST models/{id}/load."""
+
+    memory: MemoryCheck = "check"
+    """`try`: load it even where it seems not to fit into memory."""
 
 
 class JobQuery(Said):
@@ -234,6 +243,7 @@ async def to_request(body: GenerateBody, request: Request) -> GenerationRequest:
         loras=loras,
         previews=PREVIEWS if body.preview else 0,
         low_ram=body.low_ram,
+        memory=body.memory,
     )
 
 

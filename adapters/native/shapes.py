@@ -277,6 +277,23 @@ class Findings(TypedDict):
     findings: list[FindingShown]
 
 
+class DefaultShown(TypedDict):
+    """The model of requests that name none, which does not change while the gateway runs; in gigabytes of 10^9 bytes.
+
+    `needed_gb` is of one picture at the model's own size, `limit_gb` what models and pictures may take, known from
+    `limit_from`.
+    """
+
+    name: str
+    chosen_by: Literal["operator", "gateway"]
+    needed_gb: float
+    limit_gb: float
+    limit_from: Literal["setting", "device", "estimate"]
+    fits: bool
+    suggestion: str | None
+    sentence: str
+
+
 class System(TypedDict):
     """`mlx_memory_gb` is what MLX held after the last picture; null before there was one."""
 
@@ -285,6 +302,7 @@ class System(TypedDict):
     mlx_peak_memory_gb: float | None
     system_memory_gb: MemoryShown
     device: str | None
+    default_model: DefaultShown
     engine: EngineShown
     queue_depth: int
     damaged_records: DamagedRecords

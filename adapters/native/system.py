@@ -14,6 +14,7 @@ from adapters.base import core_of, owner_of
 from adapters.native.answers import STATUS
 from adapters.native.shapes import (
     DamagedRecords,
+    DefaultShown,
     EngineShown,
     Findings,
     FindingShown,
@@ -27,8 +28,10 @@ from gateway.core import Core
 from gateway.findings import findings_of
 from gateway.job import State
 from gateway.machine import Memory, memory
+from gateway.residency.default import DefaultModel
 
 GIB = 2**30
+GB = 10**9
 NAMED = 100
 
 
@@ -64,6 +67,7 @@ async def system(request: Request) -> Response:
         "mlx_peak_memory_gb": None if held is None else in_gib(held.peak_bytes),
         "system_memory_gb": to_memory(await asyncio.to_thread(memory)),
         "device": core.service.engine.device,
+        "default_model": to_default(await asyncio.to_thread(lambda: core.default_model)),
         "engine": to_engine(core),
         "queue_depth": stats.by_state.get(State.QUEUED, 0),
         "damaged_records": await to_damaged(request),
@@ -107,6 +111,19 @@ async def to_damaged(request: Request) -> DamagedRecords:
 
 def rounded(ratio: float | None) -> float | None:
     return None if ratio is None else round(ratio, 4)
+
+
+def to_default(default: DefaultModel) -> DefaultShown:
+    return {
+        "name": default.name,
+        "chosen_by": "operator" if default.is_set else "gateway",
+        "needed_gb": round(default.needed_bytes / GB, 1),
+        "limit_gb": round(default.limit_bytes / GB, 1),
+        "limit_from": default.source,
+        "fits": default.fits,
+        "suggestion": default.suggestion,
+        "sentence": default.sentence,
+    }
 
 
 def to_engine(core: Core) -> EngineShown:

@@ -12,6 +12,7 @@ from adapters.native.jobs import IGNORED_MOST, own_names, service_of, shown
 from adapters.native.pictures import IMAGE_ID, own_picture
 from adapters.native.request import UPLOAD, Said, kept_upload, origin_at
 from adapters.native.shapes import Priority, Submitted
+from engine.protocol import MemoryCheck
 from gateway.errors import InvalidRequest
 from gateway.images import base64_picture, checked_picture
 from gateway.openapi import File
@@ -41,6 +42,8 @@ class UpscaleFields(Said):
     """-1 and null are random."""
     video: str | None = None
     """Refused: videos cannot be upscaled here."""
+    memory: MemoryCheck = "check"
+    """`try`: draw it even where it seems not to fit into memory."""
     priority: Priority = "normal"
 
 
@@ -81,6 +84,7 @@ async def upscale(request: Request) -> Response:
         softness=asked.softness,
         seed=asked.seed,
         drawn=drawn or await core.files.read(share, drawing_in, image),
+        memory=asked.memory,
     )
     with own_names():
         job = await service_of(request).submit_upscale(wanted, origin_at(asked.priority, request))

@@ -18,6 +18,7 @@ from adapters.sdapi.refusals import NotImplementedHere
 from adapters.sdapi.routing import body_of, get, origin_of, post
 from adapters.sdapi.upscale import Enlargement, as_png, enlarged, told
 from adapters.sdapi.upscalers import upscalers_here, used_upscaler
+from engine.protocol import MemoryCheck
 from gateway.errors import ClientGone, InvalidRequest, NotFound
 from gateway.images import CheckedImage, base64_picture, checked_picture
 from gateway.job import State
@@ -61,11 +62,12 @@ async def _worked(request: Request, asked: Extras, text: str, param: str) -> tup
     core, share = core_of(request), share_of(request)
     data = await core.files.read(share, base64_picture, text, param)
     picture = await checked_picture(data, core.decoder, param, share)
-    drawn = await _drawn(request, data, picture, how) if how.first in MODEL_UPSCALERS else None
+    memory = asked.memory or "check"
+    drawn = await _drawn(request, data, picture, how, memory) if how.first in MODEL_UPSCALERS else None
     return await core.files.run(share, _enlarge, data, picture, how, param, drawn)
 
 
-async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enlargement) -> bytes:
+async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enlargement, memory: MemoryCheck) -> bytes:
     """The PNG that a model makes of it, as a job that ends with this connection; `data` is what was sent.
 
     Raises: GatewayError.
@@ -83,6 +85,7 @@ async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enla
         scale=factor,
         seed=0,
         drawn=await core.files.read(share, drawing_in, data),
+        memory=memory,
     )
     try:
         job = await service.submit_upscale(wanted, origin_of(request))

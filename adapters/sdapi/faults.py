@@ -79,7 +79,7 @@ def _details(error: GatewayError) -> list[dict[str, Any]]:
             return [_detail(item) for item in found]
         case _:
             loc = ["body", error.param] if error.param else ["body"]
-            return [{"loc": loc, "msg": error.message, "type": "value_error"}]
+            return [{"loc": loc, "msg": error.sentence, "type": "value_error"}]
 
 
 def _detail(item: dict[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from adapters.sdapi.memory import memory
 from adapters.sdapi.options import accepted, checkpoint_rows, options_of
 from adapters.sdapi.payloads import OptionsBody
 from adapters.sdapi.refusals import AsA1111
-from adapters.sdapi.request import HR_UPSCALER, HR_UPSCALERS
+from adapters.sdapi.request import HR_UPSCALER, HR_UPSCALERS, MEMORY
 from adapters.sdapi.routing import PAGE_CONFIG, body_of, get, origin_of, post
 from adapters.sdapi.styles import styles_of
 from adapters.sdapi.tags import without_hash
+from engine.protocol import MemoryCheck
 from gateway.errors import GatewayError, ModelNotFound, ModelNotOnDisk
 from gateway.job import State
 
@@ -35,16 +36,17 @@ async def post_options(request: Request) -> Response:
     wanted = asked.sd_model_checkpoint
     if wanted and without_hash(wanted) != checkpoint_of(request):
         try:
-            await _load(request, without_hash(wanted))
+            await _load(request, without_hash(wanted), (asked.model_extra or {}).get(MEMORY))
         except (ModelNotFound, ModelNotOnDisk) as error:
             raise AsA1111("RuntimeError", error.message, code=error.code, details=error.details) from None
     chosen(request).options.update(accepted(asked.model_extra or {}))
     return JSONResponse(None)
 
 
-async def _load(request: Request, model: str) -> None:
+async def _load(request: Request, model: str, memory: object = None) -> None:
     core = core_of(request)
-    job = await attached(request, await core.service.submit_load(model, origin_of(request)))
+    check: MemoryCheck = "try" if memory == "try" else "check"
+    job = await attached(request, await core.service.submit_load(model, origin_of(request), check))
     if job.state is not State.SUCCEEDED:
         raise_for(job)
         raise GatewayError("The model was not loaded.")

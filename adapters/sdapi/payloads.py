@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -26,6 +26,7 @@ BORROWED = frozenset(
         "lora_files",
         "lora_scales",
         "low_ram",
+        "memory",
         "mode",
         "model",
         "num_images",
@@ -140,6 +141,9 @@ class Generation(Payload):
     lora_scales: Floats = []
     low_ram: Bool = False
 
+    # Ours: "try" draws what seems not to fit into memory
+    memory: Literal["check", "try"] | None = None
+
 
 class Txt2Img(Generation):
     """Source: A1111 1.10.1 StableDiffusionProcessingTxt2Img: the second pass ("hires fix")."""
@@ -204,6 +208,9 @@ class Extras(Payload):
     upscaler_2: Str = "None"
     extras_upscaler_2_visibility: Float = 0.0
     upscale_first: Ignored = False
+
+    # Ours, as of txt2img
+    memory: Literal["check", "try"] | None = None
 
 
 class ExtraSingle(Extras):

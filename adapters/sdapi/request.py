@@ -13,7 +13,7 @@ from adapters.sdapi.options import CONSTANTS, accepted
 from adapters.sdapi.payloads import Generation, Img2Img, Txt2Img
 from adapters.sdapi.refusals import InitImageNotFound, no_such_upscaler
 from adapters.sdapi.tags import split_tags, without_hash
-from engine.protocol import Lora, MaskContent, Paste
+from engine.protocol import Lora, MaskContent, MemoryCheck, Paste
 from gateway.errors import InvalidRequest, clip
 from gateway.request import Adjustment, GenerationRequest, Limits, SecondPassRequest
 from gateway.tiles import TilesRequest
@@ -41,6 +41,8 @@ SCRIPTS = frozenset(
 """Always-on scripts that are known: A1111's own and ControlNet. Titles are found without regard to case."""
 SD_UPSCALE = "sd upscale"
 """The one selectable script there is, of img2img. Source: A1111 1.10.1 scripts/sd_upscale.py."""
+MEMORY = "memory"
+"""A setting of ours."""
 SAME = ("", "none", "use same sampler", "use same scheduler", "use same checkpoint")
 
 _NOTHING = ("", "none")
@@ -110,6 +112,7 @@ def to_request(
         denoise=denoise,
         stretch_latents=inputs.stretch_latents,
         low_ram=True if asked.low_ram else None,
+        memory=memory_of(asked),
         second_pass=second_pass_of(asked, limits),
         tiles=inputs.tiles,
         mask=inputs.mask,
@@ -201,6 +204,12 @@ def model_of(asked: Generation) -> str | None:
         if name:
             return without_hash(name)
     return None
+
+
+def memory_of(asked: Generation) -> MemoryCheck:
+    """`memory` of the body, else of `override_settings`, which is all that some clients let their users add to."""
+    said = asked.memory if asked.memory is not None else asked.override_settings.get(MEMORY)
+    return "try" if said == "try" else "check"
 
 
 def count_of(asked: Generation) -> int:
@@ -319,6 +328,8 @@ def _ignored_settings(asked: Generation) -> Iterator[Adjustment]:
     can_be_set = accepted(settings)
     for name, value in list(settings.items())[:32]:
         if name == "sd_model_checkpoint" or value is None or value == CONSTANTS.get(name) or name in can_be_set:
+            continue
+        if name == MEMORY and value in ("check", "try"):
             continue
         shown = value if isinstance(value, int | float) else clip(value if isinstance(value, str) else brief(value))
         used = CONSTANTS.get(name)

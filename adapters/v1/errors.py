@@ -28,7 +28,7 @@ def to_error(error: GatewayError) -> dict[str, Any]:
     found = error.details.get("errors") or [{}]
     missing = found[0].get("type") == "missing"
     shown: dict[str, Any] = {
-        "message": f"Missing required parameter: '{error.param}'." if missing else error.message,
+        "message": f"Missing required parameter: '{error.param}'." if missing else error.sentence,
         "type": TYPES.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error"),
         "param": error.param,
         "code": "missing_required_parameter" if missing else CODES.get(error.code, error.code),

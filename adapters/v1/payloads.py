@@ -25,6 +25,7 @@ from adapters.v1.values import (
     Whole,
     not_blank,
 )
+from engine.protocol import MemoryCheck
 from gateway.errors import InvalidRequest
 from gateway.request import GenerationRequest
 from gateway.strict_json import parse as parse_json
@@ -50,7 +51,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 """The core's words for a parameter, and how this prefix's clients spell them, the preferred spelling first."""
 
 IN_KWARGS = {name for word in ("seed", "steps", "guidance", "negative_prompt", "denoise") for name in NAMES[word]}
-IN_KWARGS |= {"width", "height", "loras", "lora", "mask_blur", "request_id"}
+IN_KWARGS |= {"width", "height", "loras", "lora", "mask_blur", "memory", "request_id"}
 KWARGS_CHARS = 64 * 1024
 """As long as the field of a form may be."""
 PICTURES_IN = ("image", "images", "mask", "file", "files", "ref_images", "reference_images")
@@ -97,6 +98,8 @@ class Drawing(BaseModel):
     width: Whole | None = None
     height: Whole | None = None
     loras: Loras = Field(default=[], validation_alias=AliasChoices(*NAMES["loras"]))
+    memory: MemoryCheck = "check"
+    """Ours: "try" draws what seems not to fit into memory."""
     request_id: Annotated[str, Field(max_length=128)] | None = None
     """The client's own name for the request, by which it asks for progress (Xinference)."""
 
@@ -228,6 +231,7 @@ def to_request(asked: Drawing, served: Container[str]) -> GenerationRequest:
         count=asked.n,
         loras=tuple(asked.loras),
         previews=asked.partial_images if asked.stream else None,
+        memory=asked.memory,
     )
 
 

@@ -20,6 +20,7 @@ from adapters.v1.payloads import Inpainting, known_model, unfolded
 from adapters.v1.request_ids import request_ids
 from adapters.v1.sent import sent
 from engine.catalog import ModelSpec
+from engine.protocol import MemoryCheck
 from gateway.core import Core
 from gateway.errors import GatewayError, InvalidRequest, JobNotFound, ModelNotFound
 from gateway.job import Job, State
@@ -41,6 +42,8 @@ class Launch(BaseModel):
 
     model_name: str
     model_type: str | None = None
+    memory: MemoryCheck = "check"
+    """Ours: "try" loads what seems not to fit into memory."""
 
 
 async def cluster_auth(request: Request) -> Response:
@@ -75,7 +78,7 @@ async def launch(request: Request) -> Response:
     if core.service.engine.loaded_model == spec.name:
         return answer
     origin = Origin(owner=owner_of(request), protocol="xinference", attached=waits)
-    job = await core.service.submit_load(spec.name, origin)
+    job = await core.service.submit_load(spec.name, origin, asked.memory)
     request_ids(core).put(owner_of(request), _launch_of(spec), job.id)
     answer.headers["x-request-id"] = job.id
     if waits:

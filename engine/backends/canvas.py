@@ -140,7 +140,7 @@ class Frame:
         return buffer.getvalue()
 
 
-def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) -> Frame:
+def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str], *, grey_edges: bool = False) -> Frame:
     """Denoise 1 ignores the input picture outside the part that a mask keeps, 0 keeps it.
 
     Raises: BackendError("bad_input").
@@ -150,7 +150,7 @@ def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) -
         return frame
     followed = stretch(open_input(inputs[plan.control.image]), frame.drawn)
     finds = plan.control.kind == "canny" and not plan.control.is_map
-    return replace(frame, control=edges_of(followed) if finds else followed)
+    return replace(frame, control=edges_of(followed, grey=grey_edges) if finds else followed)
 
 
 def _frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) -> Frame:

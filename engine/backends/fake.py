@@ -125,7 +125,7 @@ class FakeBackend:
         (Path(folder) / "transformer" / "0.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"w")
 
     def draw(self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher) -> Picture:
-        frame = canvas.frame_of(plan, spec.native_px, inputs)
+        frame = canvas.frame_of(plan, spec.native_px, inputs, grey_edges=spec.grey_edges)
         if frame.untouched is not None:
             return canvas.to_picture(frame.untouched, frame.untouched.size)
         for reading in readings(plan, self._script):

@@ -70,7 +70,7 @@ class MlxBackend:
     def draw(self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher) -> Picture:
         if self._painter is None:
             raise BackendError("bad_input", "The model upscales pictures and draws none.")
-        frame = canvas.frame_of(plan, spec.native_px, inputs)
+        frame = canvas.frame_of(plan, spec.native_px, inputs, grey_edges=spec.grey_edges)
         if frame.untouched is not None:
             return canvas.to_picture(frame.untouched, frame.untouched.size)
         loras = tuple((inputs[lora.name], lora.scale) for lora in plan.loras)

@@ -25,7 +25,7 @@ _BASE = ModelSpec(
     distilled=False,
     default_steps=50,
     useful_max_steps=100,
-    default_guidance=4.0,
+    default_guidance=5.0,
     guidance_range=(1.0, 15.0),
     max_sequence=2048,
     negative_prompt=True,
@@ -53,6 +53,7 @@ _EDIT = _BASE.model_copy(
         "geometry": "fibo-edit",
         "repo": "briaai/Fibo-Edit",
         "description": "FIBO Edit, 8B parameters: edits one picture, from JSON captions or a plain instruction",
+        "default_guidance": 3.5,
         "init_image": False,
         "masks": False,
         "max_references": 1,
@@ -66,6 +67,7 @@ _MATTE = _EDIT.model_copy(
         "geometry": "fibo-edit-rmbg",
         "repo": "briaai/Fibo-Edit-RMBG",
         "description": "FIBO Edit RMBG, 8B parameters: draws what is in front of a picture's background in white",
+        "default_steps": 10,
         "default_guidance": 1.0,
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.catalog.revisions import REVISIONS
 from engine.catalog.spec import ModelSpec, at_load
 
 _FILES = (
@@ -18,7 +19,7 @@ _FILES = (
 
 
 def _klein(size: str, *, distilled: bool) -> ModelSpec:
-    """`size` as the hub writes it: 4B or 9B."""
+    """`size` as the hub writes it: 4B or 9B. Of the base models mflux's command says guidance 1, their cards 4."""
     name = f"flux2-klein-{'' if distilled else 'base-'}{size.lower()}"
     free = size == "4B"
     return ModelSpec(
@@ -32,7 +33,7 @@ def _klein(size: str, *, distilled: bool) -> ModelSpec:
         description=f"FLUX.2 Klein {'distilled' if distilled else 'base'}, {size} parameters",
         size_gb=16.0 if free else 36.0,
         distilled=distilled,
-        default_steps=4 if distilled else 25,
+        default_steps=4 if distilled else 50,
         useful_max_steps=8 if distilled else 100,
         default_guidance=1.0 if distilled else 4.0,
         guidance_range=(1.0, 1.0) if distilled else (1.0, 10.0),
@@ -44,27 +45,39 @@ def _klein(size: str, *, distilled: bool) -> ModelSpec:
 def _stored(spec: ModelSpec, bits: int, size_gb: float) -> ModelSpec:
     """The repository of somebody who quantised the model with mflux and saved it."""
     size = spec.geometry[-2:].upper()
+    repo = f"AITRADER/FLUX2-klein-{'' if spec.distilled else 'base-'}{size}-mlx-{bits}bit"
+    pinned = "" if repo in REVISIONS else "; no commit is pinned: the first that is fetched stays"
     return spec.model_copy(
         update={
             "name": f"{spec.name}-mlx-{bits}bit",
-            "repo": f"AITRADER/FLUX2-klein-{'' if spec.distilled else 'base-'}{size}-mlx-{bits}bit",
+            "repo": repo,
             "gated": False,
-            "description": f"{spec.description}, stored at {bits} bits",
+            "description": f"{spec.description}, stored at {bits} bits by AITRADER" + pinned,
             "size_gb": size_gb,
             "stored_bits": bits,
         }
     )
 
 
+_CACHED = _klein("9B", distilled=True).model_copy(
+    update={
+        "name": "flux2-klein-9b-kv",
+        "geometry": "flux2-klein-9b-kv",
+        "repo": "black-forest-labs/FLUX.2-klein-9b-kv",
+        "description": "FLUX.2 Klein distilled, 9B parameters: reads reference pictures once, not at every step",
+    }
+)
+
 _WHOLE = (
     _klein("4B", distilled=True),
     _klein("9B", distilled=True),
+    _CACHED,
     _klein("4B", distilled=False),
     _klein("9B", distilled=False),
 )
 
 _STORED_GB = {"4b": {4: 4.6, 8: 8.6}, "9b": {4: 9.8, 8: 17.9}}
-"""Of the 9B base model there is no such repository."""
+"""Of the 9B base model, and of the one that reads its references once, there is no such repository."""
 
 _DEV = ModelSpec(
     name="flux2-dev",
@@ -85,7 +98,7 @@ _DEV = ModelSpec(
 
 
 def _rows(spec: ModelSpec) -> tuple[ModelSpec, ...]:
-    stored = {} if spec.name == "flux2-klein-base-9b" else _STORED_GB[spec.geometry[-2:]]
+    stored = {} if spec.name in ("flux2-klein-base-9b", _CACHED.name) else _STORED_GB[spec.geometry[-2:]]
     whole, *quantised = at_load(spec, 3, 4, 6, 8)
     return (whole, *(_stored(spec, bits, size_gb) for bits, size_gb in stored.items()), *quantised)
 

@@ -113,6 +113,8 @@ class ModelSpec(BaseModel):
     lora: bool = True
     control: Literal["canny", "depth"] | None = None
     """The kind of map the model follows, and cannot draw without."""
+    grey_edges: bool = False
+    """Whether outlines are found in the picture's brightness, and not in each of its colours."""
 
     @property
     def fixed_steps(self) -> bool:

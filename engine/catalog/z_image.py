@@ -66,7 +66,9 @@ def _controlled(control: str, what: str) -> ModelSpec:
             "description": f"Z-Image-Turbo with a ControlNet, follows {what} of a picture",
             "size_gb": _TURBO.size_gb + 6.7,
             "weights_gb": 27.2,
+            "default_steps": 8,
             "control": control,
+            "grey_edges": True,
             "init_image": False,
             "masks": False,
         }

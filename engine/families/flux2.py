@@ -13,6 +13,7 @@ from mflux.models.common.latent_creator.latent_creator import LatentCreator
 from mflux.models.common.schedulers.flow_match_euler_discrete_scheduler import FlowMatchEulerDiscreteScheduler
 from mflux.models.flux2 import Flux2Klein
 from mflux.models.flux2.latent_creator.flux2_latent_creator import Flux2LatentCreator
+from mflux.models.flux2.model.flux2_transformer.flux2_kv_cache import Flux2KVCache
 from mflux.models.flux2.variants.edit.flux2_klein_edit import Flux2KleinEdit
 from mflux.models.flux2.variants.edit.flux2_klein_edit_helpers import _Flux2KleinEditHelpers
 from mflux.models.flux2.weights.flux2_lora_mapping import Flux2LoRAMapping
@@ -156,12 +157,32 @@ class Easel:
             )
             mx.eval(tokens, ids)
             edit = Flux2KleinEdit._predict(pipeline, transformer)
-            predict = partial(edit, image_latents=tokens, image_latent_ids=ids)
+            predict: Callable[..., mx.array] = partial(edit, image_latents=tokens, image_latent_ids=ids)
+            if pipeline.model_config.supports_kv_cache:
+                predict = ReadOnce(predict, Flux2KleinEdit._cached_predict(transformer), transformer, tokens.shape[1])
         else:
             predict = type(pipeline)._predict(transformer)
         if self._repaint is None or self._clean is None:
             return predict
         return partial(_keep, predict, self._clean, self._repaint, self._sitting)
+
+
+class ReadOnce:
+    """Velocity by a model that reads its references in the first step and remembers them in the others: `tokens` of
+    them, as mflux's edit loop has it, without guidance.
+    """
+
+    def __init__(
+        self, first: Callable[..., mx.array], later: Callable[..., mx.array], transformer: Any, tokens: int
+    ) -> None:
+        self._first, self._later, self._tokens = first, later, tokens
+        layers = len(transformer.transformer_blocks), len(transformer.single_transformer_blocks)
+        self._cache = Flux2KVCache(num_double_layers=layers[0], num_single_layers=layers[1])
+
+    def __call__(self, **arguments: Any) -> mx.array:
+        is_first = self._cache.mode is None
+        self._cache.configure(mode="extract" if is_first else "cached", num_ref_tokens=self._tokens)
+        return (self._first if is_first else self._later)(**arguments, kv_cache=self._cache)
 
 
 def _keep(

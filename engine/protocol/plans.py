@@ -41,6 +41,8 @@ class Lora(Frozen):
 
 
 MaskContent = Literal["original", "noise", "nothing"]
+MemoryCheck = Literal["check", "try"]
+"""Whether a job that seems not to fit into memory is refused, or done all the same as far as it goes."""
 
 
 class Control(Frozen):
@@ -142,6 +144,7 @@ class Generate(Frozen):
     """At most this many previews a picture."""
     low_ram: bool = False
     """Decode in strips or tiles and keep no freed memory: less at the peak, slower."""
+    memory: MemoryCheck = "check"
 
     @property
     def inputs(self) -> frozenset[str]:
@@ -180,6 +183,7 @@ class Upscale(Frozen):
     quantize: int | None = None
     drawn: str | None = None
     """How the picture was drawn before, in the gateway's words; nothing that an engine goes by."""
+    memory: MemoryCheck = "check"
 
     @property
     def inputs(self) -> frozenset[str]:
@@ -193,6 +197,7 @@ class Load(Frozen):
     kind: Literal["load"] = "load"
     model: str
     quantize: int | None = None
+    memory: MemoryCheck = "check"
 
     @property
     def inputs(self) -> frozenset[str]:

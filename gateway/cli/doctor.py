@@ -25,6 +25,7 @@ from gateway.cli.connect import Where
 from gateway.cli.failure import Exit, Failure
 from gateway.cli.options import AsJson, Config, out, print_json
 from gateway.cli.remote import Remote
+from gateway.device import expected
 from gateway.errors import GatewayError
 from gateway.finding import Finding, Health
 from gateway.machine import memory
@@ -33,7 +34,13 @@ from gateway.settings import Settings
 
 SIGN: dict[Health, str] = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "broken": "[red]!![/]"}
 GIB = 2**30
-DEVICE = "import mlx.core as mx; print('metal' if mx.metal.is_available() else mx.default_device().type.name)"
+DEVICE = """
+import mlx.core as mx
+kind = mx.default_device().type.name
+info = mx.device_info() if kind != "cpu" else {}
+names = ("max_recommended_working_set_size", "total_memory", "memory_size")
+print("metal" if mx.metal.is_available() else kind, next((int(info[name]) for name in names if info.get(name)), 0))
+"""
 PROBE_S = 60
 
 
@@ -91,9 +98,11 @@ def _device() -> Finding:
     if asked.returncode != 0:
         remedy = "macOS: uv sync. Linux: uv sync (CPU), or uv sync --no-group cpu --group cuda."
         return Finding("MLX", "broken", "cannot be imported", remedy)
-    device = asked.stdout.strip()
+    device, told = asked.stdout.split()
     slow = "" if device != "cpu" else f"Only {EMBEDDED} draws at a pleasant speed on a CPU."
-    return Finding("MLX", "note" if slow else "ok", f"{version('mlx')} on {device}", slow)
+    limit = int(told) or expected().limit_bytes
+    found = f"{version('mlx')} on {device}, where models and pictures may take {limit / 1e9:.1f} GB"
+    return Finding("MLX", "note" if slow else "ok", found, slow)
 
 
 def _openblas() -> Finding:
@@ -155,18 +164,21 @@ def _models(settings: Settings) -> Iterator[Finding]:
     from gateway.app import build_core  # half a second that no other command needs
 
     try:
-        library = build_core(settings).library
+        core = build_core(settings)
     except GatewayError as error:
         yield Finding("models", "broken", error.message)
         return
+    library, default = core.library, core.default_model
     here = [spec.name for spec in library.specs if library.on_disk(spec)]
     yield Finding("models", "ok", f"on disk: {', '.join(here)}")
-    if library.default in here:
-        yield Finding("default model", "ok", library.default)
+    if not default.fits:
+        remedy = f"{default.suggestion}." if default.instead is None else f"mflux-gateway --model {default.instead}"
+        yield Finding("default model", "note", f"{default.name}. {default.sentence}", remedy)
+    elif library.default in here:
+        yield Finding("default model", "ok", f"{default.name}. {default.sentence}")
     else:
-        yield Finding(
-            "default model", "note", f"{library.default} is not on disk", f"mflux-gateway models pull {library.default}"
-        )
+        found = f"{default.name} is not on disk. {default.sentence}"
+        yield Finding("default model", "note", found, f"mflux-gateway models pull {default.name}")
 
 
 def _keys(settings: Settings) -> Finding:

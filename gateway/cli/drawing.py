@@ -39,6 +39,9 @@ def generate(
     mask: Annotated[Path | None, typer.Option(help="White is repainted, black stays.")] = None,
     reference_image: Annotated[list[Path] | None, typer.Option(help="Picture to follow; repeatable.")] = None,
     lora: Annotated[list[str] | None, typer.Option(metavar="NAME[:SCALE]", help="LoRA; repeatable.")] = None,
+    memory: Annotated[
+        Literal["check", "try"] | None, typer.Option(help="try: draw even what seems not to fit into memory.")
+    ] = None,
     priority: Annotated[
         Literal["background", "low", "normal", "high"] | None, typer.Option(help="Class in the queue.")
     ] = None,
@@ -66,6 +69,7 @@ def generate(
         "seed": seed,
         "num_images": count,
         "image_strength": image_strength,
+        "memory": memory,
         "priority": priority,
         **_loras(lora or ()),
     }
@@ -194,8 +198,9 @@ def _tell_adjusted(adjustments: Sequence[dict[str, Any]], *, quiet: bool) -> Non
 
 
 def _adjusted(adjustment: dict[str, Any]) -> str:
-    used = "nothing" if adjustment["used"] is None else adjustment["used"]
-    return f"{adjustment['param']}: {used} instead of {adjustment['asked']}. {adjustment['reason']}"
+    used, asked = adjustment["used"], adjustment["asked"]
+    instead = "" if used == asked else f"{'nothing' if used is None else used} instead of {asked}. "
+    return f"{adjustment['param']}: {instead}{adjustment['reason']}"
 
 
 def _sized(size: str | None) -> dict[str, int]:

@@ -107,7 +107,10 @@ class Remote:
 
 def _refusal(response: httpx.Response) -> Failure:
     try:
-        sentence = str(response.json()["error"])
+        body = response.json()
+        sentence = str(body["error"])
+        if body.get("code") == "OOM_ERROR":
+            sentence += f". {body['details']['explanation']} Or say --memory try."
     except (ValueError, KeyError, TypeError):
         sentence = f"The gateway answered {response.status_code}."
     if response.status_code == 401:

@@ -50,6 +50,7 @@ class Downloads:
         places: Places,
         auto: bool,
         rights: Rights,
+        fall_back: tuple[str, ...] = (),
         wake: Callable[[], None],
     ) -> None:
         self._store = store
@@ -58,6 +59,7 @@ class Downloads:
         self._forecaster = forecaster
         self._places = places
         self._auto = auto
+        self._fall_back = fall_back
         self._rights = rights
         self._wake = wake
         self._missing: dict[str, Sources] = {}
@@ -78,7 +80,8 @@ class Downloads:
     async def start(self) -> None:
         """Take up what an earlier process left: downloads, and jobs that wait for one; have LoRA collections listed."""
         if self._auto and not folders.is_offline():
-            self._spawn(bring_lists(self._library.models_dir, self._library.loras.unlisted))
+            lists = bring_lists(self._library.models_dir, self._library.loras.unlisted, fall_back=self._fall_back)
+            self._spawn(lists)
         for waiting in self._store.order("network"):
             with suppress(JobDamaged):
                 plan = (await self._store.get(waiting.id)).plan

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Collection
 from fnmatch import fnmatch
@@ -16,19 +18,31 @@ from typing import TypeVar
 
 import httpx
 from huggingface_hub import HfApi, constants, get_token, is_offline_mode, set_client_factory
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
 from huggingface_hub.file_download import hf_hub_url, http_get
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from engine.catalog import HubFiles
 from gateway.disk import sync, sync_path
-from gateway.downloads.folders import INCOMPLETE, RECORD, Entry, Record, folder_of, list_of, record_of, staging_of
-from gateway.downloads.reasons import CannotFetch, Damaged, on_disk, told
+from gateway.downloads.folders import (
+    INCOMPLETE,
+    RECORD,
+    Entry,
+    Record,
+    cached,
+    folder_of,
+    list_of,
+    lost_of,
+    record_of,
+    staging_of,
+)
+from gateway.downloads.needed import INDEX, missing, missing_of_index, shards_in
+from gateway.downloads.reasons import CannotFetch, Damaged, gone, on_disk, told
 from gateway.downloads.wire import Fetch
 
-TAKEN = {".safetensors", ".json", ".txt", ".jinja", ".model"}
-"""Weights and what tokenizers are made of. A pickle is never fetched, whatever a pattern says."""
+TAKEN = {".safetensors", ".json", ".txt", ".jinja", ".model", ".otf", ".ttf"}
+"""Weights, what tokenizers are made of, and fonts. A pickle is never fetched, whatever a pattern says."""
 CHUNK_BYTES = 256 * 1024
 """huggingface_hub writes 10 MB at once: on a slow line nothing would move for minutes."""
 ROOM = 1.1
@@ -46,6 +60,7 @@ class Download:
     def __init__(self, asked: Fetch, *, endpoint: str | None = None, token: str | None = None) -> None:
         self._models_dir = Path(asked.models_dir)
         self._sources = asked.sources
+        self._fall_back = asked.fall_back
         self._endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         set_client_factory(lambda: _client(self._endpoint))
         self._token = token or get_token() or False
@@ -74,7 +89,11 @@ class Download:
         self._done_bytes = sum(self._have(record, entry) for _, record in listed for entry in record.files)
         self._total_bytes = total
         with on_disk():
-            self._check_room(total - self._done_bytes)
+            linked = sum(self._linked(record, entry) for _, record in listed for entry in record.files)
+            self._check_room(total - self._done_bytes - linked)
+        for source, record in listed:
+            with told(source.repo, self._endpoint):
+                self._bring_indices(record)
         for source, record in listed:
             with told(source.repo, self._endpoint):
                 self._bring(record)
@@ -108,12 +127,19 @@ class Download:
     def _record(self, source: HubFiles) -> Record:
         """What the folder will hold: what it holds already, and the files of this source. Raises: CannotFetch."""
         record = self._listed(source)
+        if (lack := missing({entry.path for entry in record.files}, source.patterns)) is not None:
+            raise _incomplete(source.repo, lack)
+        staging = staging_of(self._models_dir, source.repo)
+        begun = record_of(staging)
+        if begun is not None and begun.revision != record.revision:
+            for entry in set(begun.files) - set(record.files):
+                (staging / entry.path).unlink(missing_ok=True)
         if (old := record_of(folder_of(self._models_dir, source.repo))) is not None:
             paths = {entry.path for entry in record.files}
             patterns = tuple(dict.fromkeys((*old.patterns, *source.patterns)))
             files = (*record.files, *(entry for entry in old.files if entry.path not in paths))
             record = record.model_copy(update={"patterns": patterns, "files": files})
-        _write(staging_of(self._models_dir, source.repo) / RECORD, record.model_dump_json().encode())
+        _write(staging / RECORD, record.model_dump_json().encode())
         return record
 
     def _listed(self, source: HubFiles) -> Record:
@@ -130,7 +156,14 @@ class Download:
     def _commit(self, source: HubFiles, kept: Record | None) -> str:
         """The commit that a first download resolved is kept: the same model draws the same picture."""
         wanted = kept.revision if kept is not None else source.revision
-        found = self._api.model_info(source.repo, revision=wanted).sha
+        try:
+            found = self._api.model_info(source.repo, revision=wanted).sha
+        except RevisionNotFoundError:
+            is_here = folder_of(self._models_dir, source.repo).exists()  # files of two commits are no model
+            if is_here or source.repo not in self._fall_back:
+                raise gone(source.repo, wanted, is_here=is_here) from None
+            print(f"{source.repo} has no commit {wanted} any more: its main is taken", file=sys.stderr)
+            found = self._api.model_info(source.repo, revision="main").sha
         if found is None:
             raise CannotFetch(f"The hub does not say which commit {source.repo} is at; try again later.")
         return found
@@ -165,7 +198,27 @@ class Download:
 
     def _is_placed(self, record: Record, entry: Entry) -> bool:
         old = record_of(folder_of(self._models_dir, record.repo))
-        return old is not None and entry in old.files
+        place = folder_of(self._models_dir, record.repo)
+        return old is not None and entry in old.files and lost_of(place, [entry]) is None
+
+    def _linked(self, record: Record, entry: Entry) -> int:
+        """Bytes of a file that will take no room: the Hugging Face cache has it on the same disk."""
+        blob = None if self._have(record, entry) else cached(record.repo, entry)
+        return entry.size if blob is not None and blob.stat().st_dev == self._models_dir.stat().st_dev else 0
+
+    def _bring_indices(self, record: Record) -> None:
+        """The lists of shards first: what they name must be there before the first of the weights is fetched.
+
+        Raises: CannotFetch.
+        """
+        staging, place = staging_of(self._models_dir, record.repo), folder_of(self._models_dir, record.repo)
+        names = {entry.path for entry in record.files}
+        for entry in (entry for entry in record.files if entry.path.endswith(INDEX)):
+            file = place / entry.path if self._is_placed(record, entry) else staging / entry.path
+            if not file.exists():
+                self._file(record, entry, file)
+            if (lack := missing_of_index(entry.path, names, shards_in(file.read_bytes()))) is not None:
+                raise _incomplete(record.repo, lack)
 
     def _bring(self, record: Record) -> None:
         staging, place = staging_of(self._models_dir, record.repo), folder_of(self._models_dir, record.repo)
@@ -174,6 +227,8 @@ class Download:
             whole = staging / entry.path
             if not whole.exists():
                 self._file(record, entry, whole)
+        if (lost := lost_of(staging, came)) is not None:
+            raise CannotFetch(f"{lost.path} of {record.repo} was removed while the rest came; try again.")
         if not place.exists():
             sync_path(staging)
             staging.rename(place)
@@ -190,6 +245,9 @@ class Download:
         """One file, checked, under its name. Raises: CannotFetch, and what `told` knows."""
         partial = _partial(whole)
         partial.parent.mkdir(parents=True, exist_ok=True)
+        if self._borrowed(record, entry, partial):
+            partial.replace(whole)
+            return
         for is_last in (False, True):
             if _size(partial) > entry.size:
                 partial.unlink()
@@ -210,6 +268,29 @@ class Download:
                 self._growing = None
                 self._done_bytes += _size(partial)
         partial.replace(whole)
+
+    def _borrowed(self, record: Record, entry: Entry, partial: Path) -> bool:
+        """Whether the Hugging Face cache had the file: as a link to it, or a copy where that is another disk."""
+        if partial.exists() and partial.stat().st_nlink > 1:
+            # Of an earlier process that did not come to check it. Nothing is ever written through such a link.
+            self._done_bytes -= _size(partial)
+            partial.unlink()
+        blob = cached(record.repo, entry)
+        if blob is None or _size(partial):
+            return False
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(blob.resolve(), partial)
+        except OSError:
+            shutil.copyfile(blob, partial)
+            sync_path(partial)
+        try:
+            _check(partial, entry)
+        except Damaged:
+            partial.unlink()
+            return False
+        self._done_bytes += entry.size
+        return True
 
     def _get(self, record: Record, entry: Entry, partial: Path) -> None:
         """The rest of a file. Raises: Damaged, OSError, httpx.TransportError, HfHubHTTPError."""
@@ -267,6 +348,13 @@ def is_taken(path: str) -> bool:
 def is_asked_for(path: str, patterns: Collection[str]) -> bool:
     """Whether one of the patterns is for this file, as huggingface_hub's `allow_patterns`."""
     return not patterns or any(fnmatch(path, pattern) for pattern in patterns)
+
+
+def _incomplete(repo: str, lack: str) -> CannotFetch:
+    return CannotFetch(
+        f"{repo} is not whole on the hub: it lacks {lack}. No weights were fetched; try again later, or name another "
+        "repository in models.hub."
+    )
 
 
 def _digest_of(file: RepoFile) -> str:

@@ -11,7 +11,6 @@ import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterable
-from fnmatch import fnmatch
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,12 +18,12 @@ from pydantic import ValidationError
 from engine.catalog import HubFiles
 from engine.protocol import Frozen
 from gateway.disk import read_file
+from gateway.downloads.needed import missing_in, some
 
 INCOMPLETE = ".incomplete"
 RECORD = ".mflux-gateway.json"
 RECORD_MOST_BYTES = 16 * 2**20
 LISTS = ".lists"
-_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors)")
 
 
 class Entry(Frozen):
@@ -76,19 +75,30 @@ def read_record(file: Path) -> Record | None:
 
 
 def is_whole(folder: Path, patterns: Collection[str]) -> bool:
-    """Whether all weights that the patterns ask for are there: by our record, else by the names of the files."""
+    """Whether all that the patterns ask for is there: by our record, else by the names of the files."""
     record = record_of(folder)
     if record is not None:
-        return set(patterns) <= set(record.patterns)
-    weights = [file.relative_to(folder).as_posix() for file in folder.glob("**/*.safetensors") if file.exists()]
-    wanted = [pattern for pattern in patterns if pattern.endswith(".safetensors")]
-    return bool(weights) and _has_all_shards(weights) and all(_some(weights, pattern) for pattern in wanted)
+        return set(patterns) <= set(record.patterns) and lost_of(folder, record.files) is None
+    has_weights = any(file.exists() for file in folder.glob("**/*.safetensors"))
+    return has_weights and missing_in(folder, patterns) is None
+
+
+def lost_of(folder: Path, files: Iterable[Entry]) -> Entry | None:
+    """The first of the files that is not in the folder at its size."""
+    return next((entry for entry in files if size_of(folder / entry.path) != entry.size), None)
+
+
+def size_of(file: Path) -> int | None:
+    """Bytes; None where there is no file, or a link to none."""
+    try:
+        return file.stat().st_size if file.is_file() else None
+    except OSError:
+        return None
 
 
 def holds_weights(folder: Path) -> bool:
     """Whether a folder of the operator's, in whatever layout, looks like a model: weights, and every shard of them."""
-    weights = [file.relative_to(folder).as_posix() for file in folder.glob("transformer/*.safetensors")]
-    return bool(weights) and _has_all_shards(weights)
+    return any(folder.glob("transformer/*.safetensors")) and missing_in(folder / "transformer", ()) is None
 
 
 def hub_snapshot(repo: str, patterns: Collection[str]) -> Path | None:
@@ -98,10 +108,20 @@ def hub_snapshot(repo: str, patterns: Collection[str]) -> Path | None:
 
 def hub_snapshots(repo: str) -> list[Path]:
     """The snapshots of a repository in the Hugging Face cache, which mflux and other tools fill; the newest first."""
+    snapshots = _cache_of(repo) / "snapshots"
+    return sorted(snapshots.glob("*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+
+
+def cached(repo: str, entry: Entry) -> Path | None:
+    """The file in the Hugging Face cache, which names files by their digests; None where it is not there whole."""
+    blob = _cache_of(repo) / "blobs" / entry.digest
+    return blob if re.fullmatch("[0-9a-f]{40,64}", entry.digest) and size_of(blob) == entry.size else None
+
+
+def _cache_of(repo: str) -> Path:
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    snapshots = cache / f"models--{repo.replace('/', '--')}" / "snapshots"
-    return sorted(snapshots.glob("*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    return cache / f"models--{repo.replace('/', '--')}"
 
 
 def is_offline() -> bool:
@@ -127,7 +147,7 @@ def _remove_whole(whole: Path, staging: Path, patterns: Collection[str], keep: C
     record = record_of(whole)
     if record is None:
         return False
-    going = [entry for entry in record.files if _asks_for(patterns, entry.path) and not _some([entry.path], *keep)]
+    going = [entry for entry in record.files if _asks_for(patterns, entry.path) and not some([entry.path], *keep)]
     staying = tuple(entry for entry in record.files if entry not in going)
     if not any(entry.path.endswith(".safetensors") for entry in staying):
         # Renamed first: half a model is never listed.
@@ -146,19 +166,4 @@ def _remove_whole(whole: Path, staging: Path, patterns: Collection[str], keep: C
 
 
 def _asks_for(patterns: Collection[str], path: str) -> bool:
-    return not patterns or _some([path], *patterns)
-
-
-def _has_all_shards(names: Iterable[str]) -> bool:
-    """`model-00001-of-00003.safetensors` says that there are two more."""
-    have = set(names)
-    for name in have:
-        if (shard := _SHARD.fullmatch(name)) is not None:
-            stem, _, count, suffix = shard.groups()
-            if not all(f"{stem}-{number:05}-of-{count}{suffix}" in have for number in range(1, int(count) + 1)):
-                return False
-    return True
-
-
-def _some(names: Iterable[str], *patterns: str) -> bool:
-    return any(fnmatch(name, pattern) for name in names for pattern in patterns)
+    return not patterns or some([path], *patterns)

@@ -51,12 +51,14 @@ class NetworkLane(ChildLane):
         storage: StorageHealth | None = None,
         stops: Stops | None = None,
         notes: Path | None = None,
+        fall_back: tuple[str, ...] = (),
     ) -> None:
         super().__init__(store=store, hub=hub, storage=storage, stops=stops)
         self._library = library
         self._forecaster = forecaster
         self._tell = tell
         self._notes = notes
+        self._fall_back = fall_back
 
     def _extent(self, lease: Lease) -> tuple[int, int]:
         return 1, 0
@@ -69,7 +71,7 @@ class NetworkLane(ChildLane):
         assert isinstance(plan, Download), "the store gives this lane its own jobs only"
         if await asyncio.to_thread(self._is_here, plan):
             return Succeeded()
-        asked = Fetch(models_dir=str(self._library.models_dir), sources=plan.sources)
+        asked = Fetch(models_dir=str(self._library.models_dir), sources=plan.sources, fall_back=self._fall_back)
         pace, logged = Pace(), -1
         async with aclosing(fetched(asked, self._notes)) as answers:
             async for found in answers:

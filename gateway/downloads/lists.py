@@ -22,19 +22,22 @@ PAUSES_S = (60.0, 600.0, 3600.0)
 
 
 async def bring_lists(
-    models_dir: Path, unlisted: Callable[[], Sequence[HubFiles]], pauses_s: Sequence[float] = PAUSES_S
+    models_dir: Path,
+    unlisted: Callable[[], Sequence[HubFiles]],
+    pauses_s: Sequence[float] = PAUSES_S,
+    fall_back: tuple[str, ...] = (),
 ) -> None:
-    """Until none is `unlisted`, which blocks."""
+    """Until none is `unlisted`, which blocks; `fall_back` as of `Fetch`."""
     for pause_s in chain(pauses_s, repeat(pauses_s[-1])):
         for source in await asyncio.to_thread(unlisted):
-            await _bring(models_dir, source)
+            await _bring(models_dir, source, fall_back)
         if not await asyncio.to_thread(unlisted):
             return
         await asyncio.sleep(pause_s)
 
 
-async def _bring(models_dir: Path, source: HubFiles) -> None:
-    asked = Fetch(models_dir=str(models_dir), sources=(source,), lists_only=True)
+async def _bring(models_dir: Path, source: HubFiles, fall_back: tuple[str, ...]) -> None:
+    asked = Fetch(models_dir=str(models_dir), sources=(source,), fall_back=fall_back, lists_only=True)
     reason = None
     try:
         async with aclosing(fetched(asked)) as answers:

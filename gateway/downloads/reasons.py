@@ -53,10 +53,7 @@ def told(repo: str, endpoint: str) -> Iterator[None]:
     except (RepositoryNotFoundError, HFValidationError):
         raise _unknown(repo) from None
     except RevisionNotFoundError:
-        raise CannotFetch(
-            f"The hub no longer has the commit of {repo} that is asked for: remove what came of the model, then pull "
-            "it again, or name another repository in models.hub."
-        ) from None
+        raise gone(repo, None, is_here=False) from None
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status == 401:
@@ -73,6 +70,22 @@ def told(repo: str, endpoint: str) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise of_the_disk(error, f"; {repo} has come in part") from error
+
+
+def gone(repo: str, commit: str | None, *, is_here: bool) -> CannotFetch:
+    """`is_here`: files of that commit are in the models folder, to which those of another must not come."""
+    which = "" if commit is None else f" {commit[:12]}"
+    if is_here:
+        step = "remove what came of the model, then pull it again"
+    else:
+        step = (
+            f"to have what its main is now, set models.fall_back_to_main: [{repo}] "
+            f"(MFLUX_GATEWAY__MODELS__FALL_BACK_TO_MAIN={repo}) and start the gateway anew"
+        )
+    return CannotFetch(
+        f"The hub no longer has the commit{which} of {repo} that is asked for: {step}, or name another repository in "
+        "models.hub."
+    )
 
 
 @contextmanager

@@ -25,6 +25,8 @@ class Fetch(Frozen):
 
     models_dir: str
     sources: tuple[HubFiles, ...]
+    fall_back: tuple[str, ...] = ()
+    """Repositories that are taken at `main` where the commit that is asked for is gone."""
     lists_only: bool = False
     """Only the lists of what they have."""
 

@@ -3,36 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from engine.catalog import EMBEDDED, ModelSpec
-from engine.protocol import EngineJob, Generate, Load
+from engine.protocol import EngineJob, Generate, Load, Upscale
+from gateway.device import MEMORY_SHARE
 from gateway.errors import InsufficientMemory
 from gateway.library import Library
 from gateway.machine import total_bytes
-from gateway.residency.footprint import GB, Footprint, Peaks, guess
+from gateway.residency.footprint import Footprint, Peaks, guess
+from gateway.residency.shortage import Shortage
 from gateway.weights import stored_bits, weights_bytes
 
-MEMORY_SHARE = 0.9
-"""Of the machine's memory, where the device names no limit of its own."""
+LADDER = ("flux2-klein-4b", "flux2-klein-4b-mlx-8bit", "flux2-klein-4b-mlx-4bit", EMBEDDED)
+"""The models for those who name none, the best first. Each is on the hub at the size that it has in memory."""
+SMALLEST_PX = 256
+"""No smaller picture is suggested."""
+
+LimitSource = Literal["setting", "device", "estimate"]
 
 
 class Admission:
-    """`device` says what the engine computes on, None before it is ready, and its limit in bytes where there is one."""
+    """`device` says what the engine computes on, None before it is ready, and its limit in bytes where there is one;
+    `expected_bytes` is the limit until it has said so.
+    """
 
     def __init__(
-        self, library: Library, device: Callable[[], tuple[str | None, int | None]], peaks: Peaks, *, is_set: bool
+        self,
+        library: Library,
+        device: Callable[[], tuple[str | None, int | None]],
+        peaks: Peaks,
+        *,
+        is_set: bool,
+        expected_bytes: int | None = None,
     ) -> None:
         self._library = library
         self._device = device
         self._peaks = peaks
         self._is_set = is_set
+        self._expected_bytes = expected_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        """The setting, else what the device says, else what it is expected to say."""
+        kind, said = self._device()
+        if said is not None:
+            return said
+        if kind is None and self._expected_bytes is not None:
+            return self._expected_bytes
+        return int(MEMORY_SHARE * total_bytes())
 
     @property
     def limit_bytes(self) -> int:
-        """The setting, else what the device says, else most of the machine's memory; what went well once counts."""
-        _, said = self._device()
-        limit = said if said is not None else int(MEMORY_SHARE * total_bytes())
-        return limit if self._is_set else max(limit, self._peaks.most)
+        """As `device_bytes`; what went well once counts, unless the limit is the operator's word."""
+        return self.device_bytes if self._is_set else max(self.device_bytes, self._peaks.most)
+
+    @property
+    def limit_source(self) -> LimitSource:
+        """Who says what the limit is."""
+        if self._is_set:
+            return "setting"
+        return "estimate" if self._device()[1] is None else "device"
 
     def footprint(self, plan: EngineJob, spec: ModelSpec) -> Footprint:
         """Reads sizes from disk: milliseconds."""
@@ -46,19 +77,22 @@ class Admission:
     def fits(self, plan: EngineJob, spec: ModelSpec) -> bool:
         return self.footprint(plan, spec).peak <= self.limit_bytes
 
-    def check(self, plan: EngineJob, spec: ModelSpec) -> None:
-        """Raises: InsufficientMemory with a suggestion."""
+    def check(self, plan: EngineJob, spec: ModelSpec) -> Shortage | None:
+        """What is known of a job that seems not to fit and is to be tried. Raises: InsufficientMemory for others."""
+        shortage = self.shortage(plan, spec)
+        if shortage is not None and plan.memory != "try":
+            raise InsufficientMemory(param="model", details=shortage.details)
+        return shortage
+
+    def shortage(self, plan: EngineJob, spec: ModelSpec) -> Shortage | None:
+        """Why the job would be refused, and what would fit; None where it fits itself."""
         needed, limit = self.footprint(plan, spec).peak, self.limit_bytes
-        if needed > limit:
-            details = {
-                "suggestion": self.advice(plan, spec),
-                "needed_gb": round(needed / GB, 1),
-                "available_gb": round(limit / GB, 1),
-            }
-            raise InsufficientMemory(param="model", details=details)
+        if needed <= limit:
+            return None
+        return Shortage(needed, limit, self.advice(plan, spec), self._model(plan, spec), self._size(plan, spec))
 
     def advice(self, plan: EngineJob, spec: ModelSpec) -> str:
-        """What would fit: the best variant of the model, tiles, less of a picture."""
+        """What would fit: the best variant of the model, tiles, less of a picture, another model."""
         ways = []
         if (variant := self._variant(plan, spec)) is not None:
             ways.append(f"Use {variant.name}")
@@ -67,8 +101,46 @@ class Admission:
             ways.append("set low_ram=true")
         if not ways and not isinstance(plan, Load) and self.footprint(plan, spec).weights < self.limit_bytes:
             ways.append("Use a smaller size")
-        text = " or ".join(ways) or f"Use {EMBEDDED}, or a machine with more memory"
+        if not ways:
+            other = self._model(plan, spec) or (None if isinstance(plan, Upscale) else EMBEDDED)
+            ways.append(f"Use {other}, or a machine with more memory" if other else "Use a machine with more memory")
+        text = " or ".join(ways)
         return text[0].upper() + text[1:]
+
+    def _model(self, plan: EngineJob, spec: ModelSpec) -> str | None:
+        """What fits in its place: a variant of the same weights, else the best other one that can do the same."""
+        if (variant := self._variant(plan, spec)) is not None:
+            return variant.name
+        rows = self._library.specs
+        if spec.task == "upscale":
+            others = [row for row in rows if row.task == "upscale" and row.unavailable is None]
+        else:
+            others = sorted((row for row in rows if row.name in LADDER), key=lambda row: LADDER.index(row.name))
+        fitting = (row for row in others if row.name != spec.name and _can(row, plan))
+        return next((row.name for row in fitting if self._fits_as(row, plan)), None)
+
+    def _fits_as(self, row: ModelSpec, plan: EngineJob) -> bool:
+        quantize = row.quantize or (None if row.stored_bits else plan.quantize)
+        return self.fits(plan.model_copy(update={"model": row.name, "quantize": quantize}), row)
+
+    def _size(self, plan: EngineJob, spec: ModelSpec) -> tuple[int, int] | None:
+        """The largest picture of the same proportions that fits; none where that is not a matter of size."""
+        if isinstance(plan, Load) or spec.native_px is not None:
+            return None
+        if isinstance(plan, Generate) and plan.second_pass is not None:
+            return None
+        step = spec.step_px if isinstance(plan, Generate) else 2
+        least, most = -(-SMALLEST_PX // step), min(plan.width_px, plan.height_px) // step
+        found = None
+        while least <= most:
+            middle = (least + most) // 2
+            size = _scaled(plan, middle * step, step)
+            update: dict[str, int] = {"width_px": size[0], "height_px": size[1]}
+            if self.fits(plan.model_copy(update=update), spec):
+                found, least = size, middle + 1
+            else:
+                most = middle - 1
+        return found
 
     def _variant(self, plan: EngineJob, spec: ModelSpec) -> ModelSpec | None:
         """The most exact smaller one of the same weights that fits; one that is on disk before others."""
@@ -83,3 +155,21 @@ class Admission:
             if taken < now and taken <= self.limit_bytes:
                 found.append((self._library.on_disk(row), bits, row))
         return max(found, key=lambda one: one[:2])[2] if found else None
+
+
+def _can(row: ModelSpec, plan: EngineJob) -> bool:
+    """Whether the model takes what the plan sends it."""
+    if not isinstance(plan, Generate):
+        return True
+    if plan.control is not None or row.control is not None or len(plan.references) > row.max_references:
+        return False
+    masked = plan.mask is not None and not row.masks
+    return not masked and (row.init_image or (plan.init_image is None and plan.second_pass is None))
+
+
+def _scaled(plan: Generate | Upscale, short_px: int, step: int) -> tuple[int, int]:
+    """The plan's proportions, its shorter side as given, the other rounded down to the step."""
+    width, height = plan.width_px, plan.height_px
+    if width <= height:
+        return short_px, max(short_px, height * short_px // width // step * step)
+    return max(short_px, width * short_px // height // step * step), short_px

@@ -17,6 +17,7 @@ from gateway.residency.admission import Admission
 from gateway.residency.copies import Copies
 from gateway.residency.footprint import Peaks
 from gateway.residency.quarantine import Quarantine
+from gateway.residency.shortage import Shortage
 from gateway.store.base import JobStore
 
 log = logging.getLogger("gateway.residency")
@@ -34,6 +35,8 @@ class HouseOptions:
     memory_is_set: bool = False
     """The engine's memory limit is the operator's word."""
     idle_unload_s: float | None = None
+    expected_bytes: int | None = None
+    """What the device is expected to give, until the engine says it."""
 
 
 class House:
@@ -52,7 +55,9 @@ class House:
         self._peaks = Peaks()
         self._kept_version = 0
         self._quarantine = Quarantine()
-        self.admission = Admission(library, device, self._peaks, is_set=options.memory_is_set)
+        self.admission = Admission(
+            library, device, self._peaks, is_set=options.memory_is_set, expected_bytes=options.expected_bytes
+        )
         self.copies = Copies(options.models_dir.resolve(), keep=options.keep_quantized)
         self.idle_unload_s = options.idle_unload_s
 
@@ -82,8 +87,11 @@ class House:
 
     # ---- before a job ----------------------------------------------------------------------------
 
-    def admit(self, plan: EngineJob, spec: ModelSpec) -> None:
-        """Raises: ModelUnavailable, InsufficientMemory. A model that is not here yet is only measured. Blocks."""
+    def admit(self, plan: EngineJob, spec: ModelSpec) -> Shortage | None:
+        """What is known of a job that is to be tried though it seems not to fit. Blocks.
+
+        Raises: ModelUnavailable, InsufficientMemory. A model that is not here yet is only measured.
+        """
         folder = self._library.find_folder(spec)
         if folder is not None and self._quarantine.holds(folder):
             raise ModelUnavailable(
@@ -91,7 +99,7 @@ class House:
                 "or an operator clears it.",
                 param="model",
             )
-        self.admission.check(plan, spec)
+        return self.admission.check(plan, spec)
 
     def copy_of(self, plan: EngineJob, spec: ModelSpec, folder: Path) -> Path | None:
         """Where the model lies quantised already. Blocks."""

@@ -62,10 +62,13 @@ class LocalModel(Section):
     like: str | None = None
 
 
+RepoName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
+
+
 class HubModel(Section):
     """A hub repository, the catalogue model it is laid out like, and the commit; null: the first that is fetched."""
 
-    repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
+    repo: RepoName
     like: str
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
 
@@ -73,10 +76,14 @@ class HubModel(Section):
 class ModelSettings(Section):
     default: str | None = Field(
         default=None,
-        description=f"Model of requests that name none; null: {FAST_DEFAULT} with Metal or CUDA, else {EMBEDDED}.",
+        description=f"Model of requests that name none; null: with Metal or CUDA the best of {FAST_DEFAULT}, "
+        f"its -mlx-8bit and its -mlx-4bit that fits the memory, else {EMBEDDED}.",
     )
     auto_download: bool = Field(
         default=True, description="Fetch models and LoRAs of the hub that are asked for and not on disk."
+    )
+    fall_back_to_main: tuple[RepoName, ...] = Field(
+        default=(), description="Hub repositories that are taken at main where the commit that is pinned is gone."
     )
     cache_dir: FolderPath = Field(default=Path("models"), description="Folder the models are kept in.")
     aliases: dict[str, str] = Field(default={}, description="Other names for models: {asked-for: served}.")

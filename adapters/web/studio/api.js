@@ -8,7 +8,10 @@ const KEPT = "key";
 
 export class Refused extends Error {
   constructor(status, body) {
-    super(body?.error ?? `The gateway answered ${status}.`);
+    const short = body?.code === "OOM_ERROR";
+    super(short ? `Insufficient memory. ${body.details.explanation}` : body?.error ?? `The gateway answered ${status}.`);
+    /** It seems not to fit into memory, and may be tried all the same. */
+    this.short = short;
     this.status = status;
     this.code = body?.code ?? "";
     this.param = body?.details?.param ?? null;

@@ -55,7 +55,8 @@ export function toast(text, { action = null, kind = "", seconds = 6, onend = () 
 }
 
 /** One thing that was not done as asked. */
-export const adjusted = (a) => `${a.param}: ${a.asked ?? "–"} became ${a.used ?? "nothing"}; ${a.reason}.`;
+export const adjusted = (a) =>
+  a.asked === a.used ? `${a.param}: ${a.reason}.` : `${a.param}: ${a.asked ?? "–"} became ${a.used ?? "nothing"}; ${a.reason}.`;
 
 /** A modal dialog with a title; it leaves the page when it is closed, and focus goes back to where it was. */
 export function dialog(title, { wide = false, onclose = () => {} } = {}, ...children) {

@@ -29,24 +29,26 @@ export function enlarge(image) {
     oninput: () => { percent.textContent = `${Math.round(Number(softness.value) * 100)} %`; } });
   const refusal = h("p", { class: "refusal", role: "alert" });
   const send = h("button", { class: "draw", type: "submit" }, "Enlarge");
-  const form = h("form", { class: "ask", onsubmit: async (event) => {
-    event.preventDefault();
-    send.disabled = true;
+  const attempt = h("button", { class: "plain", type: "button", hidden: true, onclick: () => order("try") }, "Try it all the same");
+  const order = async (memory) => {
+    send.disabled = attempt.hidden = true;
     refusal.textContent = "";
     try {
-      await post("/upscale", { image: image.id, model: model.value, scale: Number(scale.value), softness: Number(softness.value) });
+      await post("/upscale", { image: image.id, model: model.value, scale: Number(scale.value), softness: Number(softness.value), memory });
       box.close();
       toast("It is being enlarged.");
     } catch (error) {
       refusal.textContent = error.status ? error.message : "The gateway does not answer.";
+      attempt.hidden = !error.short;
     }
     send.disabled = false;
-  } },
+  };
+  const form = h("form", { class: "ask", onsubmit: (event) => { event.preventDefault(); void order("check"); } },
   h("div", { class: "field" }, h("label", { for: "enlarge-scale" }, "Size"), scale),
   h("div", { class: "field" }, h("label", { for: "enlarge-model" }, "Model"), model, note),
   h("div", { class: "field" }, h("div", { class: "row" }, h("label", { for: "softness" }, "Softness"), h("span", { class: "grow" }), percent), softness,
     h("p", { class: "note" }, "0 keeps what is in the picture; more gives the model more freedom.")),
-  refusal, send);
+  refusal, attempt, send);
   const box = dialog("Enlarge the picture", {}, form);
   scale.focus();
 }

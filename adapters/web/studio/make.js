@@ -187,24 +187,25 @@ async function body(prompt) {
 
 let sending = false;
 
-async function send(event) {
+/** `memory`: "try" where what seems not to fit is to be drawn all the same. */
+async function send(event, memory = null) {
   event.preventDefault();
   if (sending) return;
-  $("refusal").textContent = "";
+  refuse("");
   const wanted = prompts();
   if (!wanted.length) { $("prompt").focus(); return; }
   sending = true;
   $("draw").classList.add("busy");
   try {
     for (const prompt of wanted) {
-      const job = await post("/generate", await body(prompt));
+      const job = await post("/generate", { ...(await body(prompt)), ...(memory ? { memory } : {}) });
       for (const a of job.adjustments) toast(adjusted(a));
       mine.set(job.job_id, 0);
       const begun = allJobs().find((one) => one.job_id === job.job_id);
       if (begun) tellOf(begun);
     }
   } catch (error) {
-    refuse(error.name === "TypeError" ? "The gateway does not answer." : error.message);
+    refuse(error.name === "TypeError" ? "The gateway does not answer." : error.message, error.short);
   } finally {
     sending = false;
     $("draw").classList.remove("busy");
@@ -220,8 +221,10 @@ function tellOf(job, ended = false) {
   if (ended) mine.delete(job.job_id);
 }
 
-function refuse(text) {
+/** `triable`: it may be drawn all the same, by a button. */
+function refuse(text, triable = false) {
   $("refusal").textContent = text;
+  $("try").hidden = !triable;
 }
 
 // ---- settings that come from elsewhere, and that stay --------------------------------------------------
@@ -274,6 +277,7 @@ export function begin() {
   feed.addEventListener("job", ({ detail }) => tellOf(detail.job, detail.ended));
   $("make").addEventListener("submit", send);
   $("make").addEventListener("input", show);
+  $("try").addEventListener("click", (event) => send(event, "try"));
   $("model").addEventListener("change", () => fit(true));
   $("model-pull").addEventListener("click", () => post(`${modelPath(model())}/pull`).then(loadModels)
     .catch((error) => toast(error.status ? error.message : "The gateway does not answer.", { kind: "bad" })));

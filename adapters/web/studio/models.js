@@ -44,12 +44,14 @@ function comingOf(one) {
 const groupOf = (one, coming) => (system?.active_model === own(one) ? "memory" : coming ? "coming"
   : one.unavailable ? "closed" : one.downloaded ? "disk" : "hub");
 
-async function act(work, said) {
+/** `again`: as `work`, where it is refused for lack of memory and the person wants it tried all the same. */
+async function act(work, said, again = null) {
   try {
     await work();
     if (said) toast(said);
   } catch (error) {
-    toast(error.status ? error.message : "The gateway does not answer.", { kind: "bad" });
+    const action = error.short && again ? ["Try it all the same", () => act(again, said)] : null;
+    toast(error.status ? error.message : "The gateway does not answer.", { kind: "bad", action });
   }
 }
 
@@ -75,7 +77,8 @@ function buttonsOf(one, group, coming, whole) {
     return [textButton("save", "Download", () => act(() => post(`${modelPath(one)}/pull`).then(reload)), { "aria-label": `Download ${name}, ${one.size_gb} GB` })];
   if (group === "memory")
     return [textButton("close", "Unload", () => act(() => post(`${modelPath(one)}/unload`).then(look), `${name} gives its memory back.`), { "aria-label": `Unload ${name}` })];
-  return [textButton("play", "Load", () => act(() => post(`${modelPath(one)}/load`), `${name} is loaded when its turn comes.`), { "aria-label": `Load ${name}` }),
+  return [textButton("play", "Load", () => act(() => post(`${modelPath(one)}/load`), `${name} is loaded when its turn comes.`,
+    () => post(`${modelPath(one)}/load?memory=try`)), { "aria-label": `Load ${name}` }),
     whole && one.removable && iconButton("bin", `Remove ${name} from the disk`, () => confirmRemoval(one), { class: "plain square danger" })];
 }
 
@@ -130,6 +133,7 @@ async function show() {
   await reload().catch(() => {});
   const rows = new Map(), list = h("div", { class: "models" }), none = h("p", { class: "muted" }, "No model is like that.");
   const find = h("input", { type: "search", placeholder: "Search models", "aria-label": "Search models", oninput: () => paintPanel() });
+  const standard = h("p", { class: "note", id: "default-model" });
   const machine = meter("Memory of this machine"), engine = meter("Held by the engine");
   const sections = Object.entries(GROUPS).map(([group, says]) => {
     const rows = h("ul", { class: "models-rows", "aria-label": says });
@@ -152,6 +156,7 @@ async function show() {
       if (lines[group].length !== into.children.length || lines[group].some((li, at) => into.children[at] !== li)) into.replaceChildren(...lines[group]);
       box.hidden = lines[group].length === 0;
     }
+    standard.textContent = system?.default_model ? `Default: ${system.default_model.name}. ${system.default_model.sentence}` : "";
     none.hidden = sections.some((section) => !section.box.hidden);
     const memory = system?.system_memory_gb, held = system?.mlx_memory_gb;
     machine.box.hidden = !memory?.used;
@@ -161,7 +166,7 @@ async function show() {
   };
   paintPanel();
   dialog("Models", { wide: true, onclose: () => { paintPanel = () => {}; } }, h("div", { class: "column gap" },
-    h("div", { class: "meters" }, machine.box, engine.box), find, list));
+    h("div", { class: "meters" }, machine.box, engine.box), standard, find, list));
 }
 
 export function begin() {

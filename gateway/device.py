@@ -1,0 +1,74 @@
+"""What will draw, before the engine has said it: Metal, CUDA or the CPU, and the memory that it may use.
+
+Reads the system; blocks for milliseconds on macOS, for as long as a driver takes to answer with CUDA.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from gateway.machine import total_bytes
+
+Kind = Literal["metal", "cuda", "cpu"]
+
+MEMORY_SHARE = 0.9
+"""Of the machine's memory, where the device names no limit of its own."""
+MIB = 2**20
+LARGE_BYTES = 36 * 2**30
+"""From here on Metal gives three quarters of the memory, below two thirds."""
+_ANSWER_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """`limit_bytes` is what models and pictures may take together."""
+
+    kind: Kind
+    limit_bytes: int
+
+
+def expected() -> Device:
+    """The device as the system tells it; the engine's own word goes before it."""
+    total = total_bytes()
+    if has_metal():
+        return Device("metal", metal_bytes(total, _number(["/usr/sbin/sysctl", "-n", "iogpu.wired_limit_mb"])))
+    if has_cuda():
+        query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+        told_mib = _number(query)
+        return Device("cuda", int(MEMORY_SHARE * total) if told_mib is None else told_mib * MIB)
+    return Device("cpu", int(MEMORY_SHARE * total))
+
+
+def metal_bytes(total: int, wired_limit_mib: int | None = None) -> int:
+    """What Metal recommends at most, of a Mac with `total` bytes.
+
+    Source: recommendedMaxWorkingSetSize as llama.cpp prints it: 10922.67 MiB of 16 GiB, 21845.34 of 32, 27648 of 36,
+    49152 of 64, and what the operator set by the sysctl iogpu.wired_limit_mb, which is 0 where nothing is set.
+    """
+    if wired_limit_mib:
+        return min(total, wired_limit_mib * MIB)
+    return total * 3 // 4 if total >= LARGE_BYTES else total * 2 // 3
+
+
+def has_metal() -> bool:
+    return sys.platform == "darwin" and platform.machine() == "arm64"
+
+
+def has_cuda() -> bool:
+    """An NVIDIA driver is loaded and MLX's CUDA build is installed."""
+    return Path("/proc/driver/nvidia/version").exists() and find_spec("mlx_cuda_13") is not None
+
+
+def _number(command: list[str]) -> int | None:
+    """The first line that the command prints, where it is a whole number."""
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=True).stdout
+        return int(told.split()[0])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
