@@ -14,11 +14,10 @@ from adapters.sdapi.refusals import InitImageNotFound, no_such_upscaler
 from adapters.sdapi.tags import split_tags, without_hash
 from engine.protocol import Lora, MaskContent, Paste
 from gateway.errors import InvalidRequest, clip
+from gateway.infotext import SAMPLER as SAMPLER
+from gateway.infotext import SCHEDULER as SCHEDULER
 from gateway.request import Adjustment, GenerationRequest, Limits, SecondPassRequest
 
-SAMPLER = "Euler"
-SCHEDULER = "Simple"
-"""mflux spaces its flow-matching sigmas evenly before the shift: what A1111 and Forge call "Simple"."""
 CLIENT_STEPS = 150
 """A1111's own slider ends here; up to this, too many steps are cut rather than refused."""
 PREVIEWS = 2
