@@ -19,6 +19,8 @@ import httpx
 from tests.live import live
 from tests.test_infotexts_on_disk import CONFIG, DRAW, NEGATIVE, PROMPT, drawn
 
+VERSION = "1.6.0"
+"""Of the clone that this was run with last."""
 READ = """
 import json, sys
 from scripts.iib.parsers.index import parse_image_info

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
 from collections.abc import Mapping
 from typing import Any
 
+import httpx
 import piexif
 import piexif.helper
 from PIL import Image, PngImagePlugin
@@ -296,3 +298,17 @@ FILES: dict[str, tuple[str | None, bytes]] = {
 """Name to the program that is told, and the file."""
 NO_LORAS = ("invokeai 2", "invokeai 1", "novelai", "novelai, hidden", "novelai, hidden, webp")
 """Those whose layout has no place for them."""
+
+
+def drawing_of(client: httpx.Client, data: bytes) -> dict[str, Any] | None:
+    answer = client.post("/api/v1/images/drawing", files={"image": ("a", data)})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()["drawing"]
+    assert found is None or isinstance(found, dict)
+    return found
+
+
+def png_info(client: httpx.Client, data: bytes) -> dict[str, Any]:
+    answer = client.post("/sdapi/v1/png-info", json={"image": base64.b64encode(data).decode()})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())

@@ -20,17 +20,18 @@ from sd_prompt_reader.image_data_reader import ImageDataReader
 
 from adapters.sdapi.infotext import parse
 from engine.catalog import EMBEDDED_PATH
-from engine.protocol import Generate, Lora, SecondPass
+from engine.protocol import Generate, Lora, SecondPass, Upscale
 from gateway.images import encode
 from gateway.infotext import VERSION
 from gateway.pictures import Pictures
-from gateway.provenance import KEYWORD, MARK, Drawing, Signature, carried, drawing_in, signed
+from gateway.provenance import KEYWORD, MARK, Drawing, Signature, carried, drawing_in, signed, to_text
+from tests.foreign_pictures import comfy
 from tests.live import Live, live
 from tests.native_support import client_of, ended, submit
 
 PROMPT, NEGATIVE = 'ein grüner Stern,\n"zwei" 猫: drei', "blurry, ugly"
 MODEL = "takes-negatives"
-CONFIG = {"models": {"default": MODEL, "local": {MODEL: {"path": str(EMBEDDED_PATH), "like": "flux2-klein-base-4b"}}}}
+CONFIG = {"models": {"default": MODEL, "local": {MODEL: {"path": str(EMBEDDED_PATH), "like": "qwen-image"}}}}
 """Any folder of weights will do: the fake backend reads none."""
 PPM = b"P6 1 1 255\n" + bytes(3)
 SIZE = {"width": 128, "height": 64}
@@ -66,7 +67,7 @@ def by_native(client: httpx.Client, prompt: str) -> None:
 
 def by_mflux_server(client: httpx.Client, prompt: str) -> None:
     for seed in (7, 8):
-        body = {"prompt": prompt, **SIZE, "num_inference_steps": 3, "seed": seed}
+        body = {"prompt": prompt, **SIZE, "steps": 3, "seed": seed}
         task = client.post("/api/generate", json=body).json()["task_id"]
         while client.get("/api/status", params={"task_id": task}).json()["status"] != "done":
             time.sleep(0.05)  # pytest's timeout bounds it
@@ -224,6 +225,21 @@ def test_variations_a_second_pass_and_loras_are_told_as_a1111_tells_them() -> No
 
 def test_a_picture_that_began_from_another_says_how_strongly_it_was_changed() -> None:
     assert parse(infotext(plan(init_image="0" * 64, denoise=0.75)))["Denoising strength"] == "0.75"
+
+
+def test_a_picture_of_another_program_keeps_its_words_when_it_is_enlarged() -> None:
+    found = drawing_in(comfy())
+    assert found is not None
+    larger = Upscale(
+        model="seedvr2-3b", image="0" * 64, width_px=128, height_px=96, short_px=96, seed=3, drawn=to_text(found)
+    )
+    signature = Signature.of(larger, 0, 3)
+    assert signature is not None
+    assert signature.drawing.model_copy(update={"enlarged": None}) == found
+    said = parse(signature.infotext)
+    assert (said["Seed"], said["Sampler"], said["Schedule type"]) == ("1234567890123", "DPM++ 2M", "Karras")
+    assert said["Postprocess upscaler"] == "seedvr2-3b"
+    assert "Version" not in said
 
 
 def test_pictures_keep_both_texts(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 MOST_NODES = 5_000
 MOST_HOPS = 64
 """Along one value's or model's links."""
-MOST_WAYS = 256
-"""Texts that one value is joined of, and links that are followed for it."""
+MOST_WAYS = 96
+"""Links that are followed for the texts of one prompt, each some four calls deeper."""
 
 MOST_CHARS = 65_536
 """Of a text that is put together."""
@@ -94,36 +94,29 @@ class Graph:
 
     def joined(self, node: Node, name: str, ways: list[int]) -> str | None:
         """A text as `value`, also where nodes put it together from several; None where one of them is not known."""
-        return self._joined(node, (name,), ways, 0)
-
-    def _joined(self, node: Node, names: tuple[str, ...], ways: list[int], depth: int) -> str | None:
         ways[0] -= 1
-        if ways[0] < 0 or depth > MOST_HOPS:
-            return None
-        for parts in _JOINED:
-            if depth and parts[0] in node.inputs:
-                return self._put_together(node, parts, ways, depth)
-        name = next((name for name in names if name in node.inputs), None)
-        if name is None:
-            return None
-        said = node.inputs[name]
-        if not isinstance(said, list):
-            return said if isinstance(said, str) else None
-        linked = self.target(node, name)
-        return None if linked is None else self._joined(linked, (*names[:1], *_VALUE_INPUTS), ways, depth + 1)
+        said = node.inputs.get(name)
+        if isinstance(said, str):
+            return said
+        linked = self.target(node, name) if ways[0] >= 0 else None
+        return None if linked is None else self._made(linked, name, ways)
 
-    def _put_together(self, node: Node, parts: tuple[str, ...], ways: list[int], depth: int) -> str | None:
+    def _made(self, node: Node, name: str, ways: list[int]) -> str | None:
+        """The text that a node makes; each step takes one of the ways, so that cycles end."""
+        for parts in _JOINED:
+            if parts[0] in node.inputs:
+                return self._put_together(node, [part for part in parts if part in node.inputs], ways)
+        held = next((held for held in (name, *_VALUE_INPUTS) if held in node.inputs), None)
+        return None if held is None else self.joined(node, held, ways)
+
+    def _put_together(self, node: Node, parts: list[str], ways: list[int]) -> str | None:
         between = node.inputs.get("delimiter", "")
-        kept: list[str] = []
-        for part in parts:
-            if part in node.inputs:
-                text = self._joined(node, (part,), ways, depth + 1)
-                if text is None:
-                    return None
-                kept.append(text)
-        if not isinstance(between, str) or sum(map(len, kept)) + len(kept) * len(between) > MOST_CHARS:
+        texts = [self.joined(node, part, ways) for part in parts]
+        if not isinstance(between, str) or None in texts:
             return None
-        return between.join(text for text in kept if text)
+        said = [text for text in texts if text]
+        is_short = sum(map(len, said)) + len(said) * len(between) <= MOST_CHARS
+        return between.join(said) if is_short else None
 
     def upstream(self, node: Node | None) -> Iterator[Node]:
         """The node and all that it comes from, the nearest first, each once."""

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
 
+from gateway.file_text import whole as cleaned
+
 Said = Mapping[str, object]
 """Fields of a `Drawing` by name. None: not said."""
 
@@ -51,7 +53,7 @@ def items(value: object) -> list[Any]:
 
 def text(value: object) -> str | None:
     """A text that says something, without blanks around it."""
-    return (value.strip() or None) if isinstance(value, str) else None
+    return (cleaned(value).strip() or None) if isinstance(value, str) else None
 
 
 def whole(value: object) -> int | None:
