@@ -222,13 +222,13 @@ def carried(png: bytes) -> Carried:
         return Carried(written)
     if written is not None:
         description = MARK + json.dumps(json.loads(own))  # ASCII, as the field's type is
-        if len(description) + 2 * len(written) < EXIF_CHARS:
+        if len(description) + len(written.encode("ascii" if written.isascii() else "utf-16-be")) <= EXIF_BYTES:
             return Carried(written, description)
     return Carried(MARK + own)
 
 
-EXIF_CHARS = 32_000
-"""That fit into one segment of a JPEG in any case, beside each other."""
+EXIF_BYTES = 64_800
+"""Of both texts that fit into one segment of a JPEG."""
 
 
 def drawing_in(data: bytes) -> Drawing | None:
@@ -240,9 +240,15 @@ def drawing_by(found: Mapping[str, str]) -> Drawing | None:
     """As `drawing_in`, by the file's texts."""
     if (own := own_text(found)) is not None:
         with suppress(ValidationError):
-            return Drawing.model_validate_json(own)
+            return _telling(Drawing.model_validate_json(own))
     said = said_in(found)
     return None if said is None else _checked(said)
+
+
+def _telling(drawing: Drawing) -> Drawing | None:
+    """The drawing; None where it says nothing of how the picture was drawn."""
+    said = (drawing.prompt, drawing.model, drawing.steps, drawing.seed)
+    return None if said == (None, None, None, None) else drawing
 
 
 def own_text(found: Mapping[str, str]) -> str | None:
@@ -256,18 +262,12 @@ def own_text(found: Mapping[str, str]) -> str | None:
 
 
 def _checked(said: Mapping[str, object]) -> Drawing | None:
-    """Of what another program said, the fields that can be; None where none of them tells how a picture was drawn."""
+    """Of what another program said, the fields that can be."""
     kept = {name: value for name, value in said.items() if value is not None}
     for _ in range(2):
         try:
-            drawing = Drawing.model_validate(kept)
+            return _telling(Drawing.model_validate(kept))
         except ValidationError as error:
             wrong = {line["loc"][0] for line in error.errors(include_url=False, include_input=False)}
             kept = {name: value for name, value in kept.items() if name not in wrong}
-        else:
-            return drawing if kept.keys() & TELLING else None
     return None
-
-
-TELLING = frozenset(("prompt", "model", "steps", "seed"))
-"""A picture that says none of these does not say how it was drawn."""

@@ -21,7 +21,7 @@ from adapters.sdapi.infotext import parse
 from adapters.sdapi.png_info import answer
 from gateway.exif_text import comment
 from gateway.picture_text import USER_COMMENT, texts
-from gateway.provenance import Drawing, drawing_by, drawing_in, to_infotext
+from gateway.provenance import KEYWORD, Drawing, drawing_by, drawing_in, to_infotext
 from tests.foreign_pictures import (
     FILES,
     INFOTEXT,
@@ -109,7 +109,8 @@ def test_what_says_nothing_is_told_nothing_of(client: httpx.Client) -> None:
             }
         ),
     )
-    for data in (camera, png({}), png({"Comment": "Created with GIMP"}), png({"prompt": "a word"}), b"no picture"):
+    others = [{}, {"Comment": "Created with GIMP"}, {"prompt": "a word"}, {"parameters": '{"a": 1}'}, {KEYWORD: "{}"}]
+    for data in (camera, b"no picture", *map(png, others)):
         assert drawing_of(client, data) is None
     assert png_info(client, camera)["info"] == "Screenshot", "as A1111 shows it"
     assert png_info(client, png({"Software": "Paint"}))["info"] == ""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from gateway import infotext
-from gateway.foreign.values import Said, file_name, loras, number, text, whole
+from gateway.foreign.values import Said, file_name, json_object, loras, number, text, whole
 from gateway.picture_text import USER_COMMENT
 
 PARAMETERS = "parameters"
@@ -18,7 +18,10 @@ _HIRES = ("Hires upscale", "Hires resize-1", "Hires steps", "Hires upscaler")
 def read(texts: Mapping[str, str]) -> Said | None:
     """From the PNG's text, or EXIF's UserComment where settings stand in it: cameras write there, too."""
     for name in (USER_COMMENT, PARAMETERS):
-        found = infotext.parse(texts.get(name, ""))
+        written = texts.get(name, "")
+        if json_object(written) is not None:
+            continue
+        found = infotext.parse(written)
         if any(key in found for key in _SETTINGS) or (name == PARAMETERS and found["Prompt"]):
             return _said(found)
     return None
