@@ -127,6 +127,51 @@ def test_graphs_of_one_node_for_all_are_read() -> None:
     assert (found["width"], found["height"]) == (640, 480)
 
 
+def editor(kind: str, number: int, *values: object, mode: int = 0, **inputs: int) -> dict[str, Any]:
+    """A node of the editor's form; inputs by the numbers of their links, typed by their first letter."""
+    rows = [{"name": name, "type": name[0], "link": link} for name, link in inputs.items()]
+    outputs = [{"name": "x", "type": "m"}, {"name": "y", "type": "c"}]
+    return {"id": number, "type": kind, "mode": mode, "widgets_values": [*values], "inputs": rows, "outputs": outputs}
+
+
+def test_the_editors_form_is_read_where_it_stands_alone() -> None:
+    """Its nodes have their values in the order of their widgets; a bypassed LoRA is none."""
+    sampler = (9, "randomize", 20, 7.5, "dpmpp_2m", "karras", 1)
+    workflow = {
+        "nodes": [
+            editor("KSampler", 3, *sampler, model=3, positive=4, negative=5, latent_image=6),
+            editor("CheckpointLoaderSimple", 4, "x.safetensors"),
+            editor("EmptyLatentImage", 5, 512, 768, 1),
+            editor("CLIPTextEncode", 6, PROMPT, clip=2),
+            editor("CLIPTextEncode", 7, "blurry", clip=2),
+            editor("LoraLoader", 8, "on.safetensors", 0.5, 1, model=1, clip=9),
+            editor("LoraLoader", 9, "off.safetensors", 1, 1, mode=4, model=7, clip=8),
+            editor("VAEDecode", 10, samples=10),
+            editor("SaveImage", 11, "ComfyUI", images=11),
+        ],
+        "links": [
+            *([1, 4, 0, 8, 0, "MODEL"], [2, 9, 1, 6, 0, "CLIP"], [3, 9, 0, 3, 0, "MODEL"], [4, 6, 0, 3, 1, "C"]),
+            *([5, 7, 0, 3, 2, "C"], [6, 5, 0, 3, 3, "LATENT"], [7, 8, 0, 9, 0, "MODEL"], [8, 8, 1, 9, 1, "CLIP"]),
+            *([9, 4, 1, 8, 1, "CLIP"], [10, 3, 0, 10, 0, "LATENT"], [11, 10, 0, 11, 0, "IMAGE"]),
+        ],
+        "version": 0.4,
+    }
+    found = drawing_in(png({"workflow": json.dumps(workflow)}))
+    assert found is not None
+    assert found.model_dump(exclude_defaults=True) == {
+        **{
+            "program": "ComfyUI",
+            "prompt": PROMPT,
+            "negative_prompt": "blurry",
+            "model": "x",
+            "guidance": 7.5,
+            "seed": 9,
+        },
+        **{"width": 512, "height": 768, "steps": 20, "sampler": "dpmpp_2m", "scheduler": "karras"},
+        "loras": ({"name": "on", "scale": 0.5},),
+    }
+
+
 def test_nan_in_a_graph_is_no_reason_to_give_up() -> None:
     """ComfyUI writes it where a node always runs again."""
     graph = comfy_graph()

@@ -106,7 +106,16 @@ def test_hostile_texts_are_read_in_no_time_and_raise_nothing(name: str) -> None:
     text = HOSTILE[name]
     assert len(text) <= MAX_JSON_CHARS, "else nothing of it is read"
     began = time.process_time()
-    for keyword in ("prompt", "parameters", "invokeai_metadata", "sd-metadata", "Dream", "Comment", USER_COMMENT):
+    for keyword in (
+        "prompt",
+        "workflow",
+        "parameters",
+        "invokeai_metadata",
+        "sd-metadata",
+        "Dream",
+        "Comment",
+        USER_COMMENT,
+    ):
         drawing_by({keyword: text, "Software": "NovelAI"})
     packet = f"<exif:UserComment><rdf:li>{text}</rdf:li></exif:UserComment>"
     drawing_by({"XML:com.adobe.xmp": packet})
@@ -179,10 +188,13 @@ def test_graphs_linked_at_random_end(data: st.DataObject) -> None:
         links,
         max_size=8,
     )
+    modes = st.sampled_from([0, 2, 4]) | JSON
     kinds = st.sampled_from(["KSampler", "SaveImage", "Reroute", "CLIPTextEncode", "EmptyLatentImage", "x"])
     graph = {name: {"class_type": data.draw(kinds), "inputs": data.draw(inputs)} for name in names}
     comfyui.read({"prompt": json.dumps(graph)})
     drawing_by({"prompt": json.dumps(graph)})
+    rows = [{"id": name, "type": node["class_type"], "mode": data.draw(modes), **node} for name, node in graph.items()]
+    drawing_by({"workflow": json.dumps({"nodes": rows, "links": data.draw(st.lists(st.lists(JSON, max_size=6)))})})
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 2**31, 2**32 - 1])

@@ -23,6 +23,7 @@ from engine.catalog import EMBEDDED_PATH
 from engine.protocol import Generate, Lora, SecondPass, Upscale
 from gateway.images import encode
 from gateway.infotext import VERSION
+from gateway.picture_text import texts
 from gateway.pictures import Pictures
 from gateway.provenance import KEYWORD, MARK, Drawing, Signature, carried, drawing_in, signed, to_text
 from tests.foreign_pictures import comfy
@@ -134,6 +135,16 @@ def test_a_download_in_another_format_says_it_as_well(gateway: Live, kind: str) 
     assert [str(prompt) for prompt in found.prompts] == [PROMPT]
     reader = ImageDataReader(io.BytesIO(data))
     assert (reader.positive, reader.parameter["seed"]) == (PROMPT, "7")
+
+
+@pytest.mark.parametrize("prompt", ["a" * 20_000, "ü" * 6_000])
+def test_long_texts_stand_beside_each_other_in_a_jpeg(prompt: str) -> None:
+    signature = Signature.of(plan(prompt=prompt), 0, 5)
+    assert signature is not None
+    said = carried(signed(encode(PPM), signature.drawing, signature.infotext))
+    data = encode(PPM, format="jpeg", text=said.comment, description=said.description)
+    assert drawing_in(data) == signature.drawing
+    assert texts(data)["UserComment"] == signature.infotext
 
 
 @pytest.mark.parametrize("prompt", ["a" * 40_000, "猫" * 20_000])

@@ -1,7 +1,8 @@
 """ComfyUI: the graph that was run, in the PNG's text `prompt`, walked from its output back to what was sampled first.
 
 In a WebP or JPEG the same text stands in EXIF, behind `prompt:`. Each node is `{class_type, inputs}`, an input either a
-value or a link, `[node, output]`. Source: ComfyUI nodes.py, comfy_extras/nodes_custom_sampler.py, nodes_flux.py. Pure.
+value or a link, `[node, output]`. The editor's form, `workflow`, is read where it stands alone. Pure.
+Source: ComfyUI nodes.py, comfy_extras/nodes_custom_sampler.py, nodes_flux.py.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from collections.abc import Iterator, Mapping
 
 from gateway.exif_text import ASCII_TEXTS
 from gateway.foreign.comfyui_graph import Graph, Node
+from gateway.foreign.comfyui_workflow import as_run
 from gateway.foreign.values import Said, file_name, json_object, loras, mapping, number, text, whole
 
-PROMPT = "prompt"
-MARK = "prompt:"
+PROMPT, WORKFLOW = "prompt", "workflow"
 SAVERS = ("SaveImage", "Image Save", "SaveAnimatedWEBP", "SaveAnimatedPNG", "SaveImageWebsocket")
 PREVIEW = "PreviewImage"
 ZEROED = "ConditioningZeroOut"
@@ -32,7 +33,9 @@ MOST_CONDITIONINGS = 256
 
 def read(texts: Mapping[str, str]) -> Said | None:
     """None where there is no graph that samples anything."""
-    nodes = json_object(_graph(texts))
+    nodes = json_object(_text(texts, PROMPT))
+    if nodes is None and (workflow := json_object(_text(texts, WORKFLOW))) is not None:
+        nodes = as_run(workflow)
     graph = None if nodes is None else Graph.of(nodes)
     if graph is None:
         return None
@@ -40,12 +43,13 @@ def read(texts: Mapping[str, str]) -> Said | None:
     return _agreed(found) if found else None
 
 
-def _graph(texts: Mapping[str, str]) -> str | None:
+def _text(texts: Mapping[str, str], keyword: str) -> str | None:
+    mark = f"{keyword}:"
     for name in ASCII_TEXTS.values():
         written = texts.get(name, "")
-        if written[: len(MARK)].lower() == MARK:
-            return written[len(MARK) :]
-    return texts.get(PROMPT)
+        if written[: len(mark)].lower() == mark:
+            return written[len(mark) :]
+    return texts.get(keyword)
 
 
 def _agreed(found: list[dict[str, object]]) -> Said:
