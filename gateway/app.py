@@ -66,6 +66,7 @@ def build_core(settings: Settings) -> Core:
     pictures = Pictures(
         settings.generation.output_dir.resolve(),
         signs=settings.generation.sign_pictures,
+        infotexts=settings.generation.write_infotexts,
         shares=settings.generation.share_pictures,
     )
     data = settings.store.data_dir.resolve()

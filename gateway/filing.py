@@ -12,7 +12,7 @@ from gateway.disk import fault_of
 from gateway.errors import StorageFault
 from gateway.job import JobEvent
 from gateway.pictures import Note, Pictures
-from gateway.provenance import Drawing, drawing_of
+from gateway.provenance import Signature
 from gateway.store.base import JobStore, Lease
 
 log = logging.getLogger("gateway.lane")
@@ -36,8 +36,8 @@ class Filing:
         failure: Filed = None
         event: JobEvent | None = None
         try:
-            drawing = drawing_of(job.plan, drawn.seed)
-            note = await asyncio.to_thread(self._kept, self._spool / drawn.spool, name, drawing)
+            signature = Signature.of(job.plan, drawn.image, drawn.seed)
+            note = await asyncio.to_thread(self._kept, self._spool / drawn.spool, name, signature)
             failure = await earlier if earlier is not None else None
             if failure is None:
                 event = await self._store.record(lease, _done(drawn, name, note))
@@ -61,9 +61,9 @@ class Filing:
                 log.exception("the reading of a prompt could not be noted", extra={"job": lease.job.id})
         return failure
 
-    def _kept(self, spooled: Path, name: str, drawing: Drawing | None) -> Note | None:
+    def _kept(self, spooled: Path, name: str, signature: Signature | None) -> Note | None:
         """Blocks. Raises: StorageFault."""
-        self._pictures.keep(spooled, name, drawing)
+        self._pictures.keep(spooled, name, signature)
         return self._pictures.note_of(name)
 
 

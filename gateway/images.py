@@ -37,7 +37,8 @@ _FILE_NAME = re.compile(r"[0-9a-z][0-9a-z.]{0,127}")
 _DATA_URL = re.compile(r"data:([^,;]{0,64})((?:;[^,;]{0,64}){0,4}),", re.IGNORECASE)
 _URL = re.compile(r"[a-z][a-z0-9+.-]{0,31}://", re.IGNORECASE)
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
-_LONG, _UNDEFINED = 4, 7
+_DESCRIPTION = 0x010E
+_ASCII, _LONG, _UNDEFINED = 2, 4, 7
 _COMMENT_BYTES = 65_000
 _PIECE_CHARS = 1024 * 1024
 _BLANKS = string.whitespace.encode()
@@ -119,12 +120,14 @@ def encode(
     format: Format = "png",
     quality: int = 90,
     text: str | None = None,
+    description: str | None = None,
     max_px: int | None = None,
 ) -> bytes:
     """Our own PPM or PNG as a file for a client; blocks for tens of milliseconds, so call it in a thread.
 
     `quality` is 1 to 100, for JPEG and WebP. `text` goes where AUTOMATIC1111's clients read it: the PNG chunk
-    `parameters`, or EXIF's UserComment. `max_px` bounds the longer edge.
+    `parameters`, or EXIF's UserComment, and `description`, which is ASCII, into EXIF's ImageDescription. `max_px`
+    bounds the longer edge.
     """
     from PIL import Image, PngImagePlugin
 
@@ -142,7 +145,8 @@ def encode(
             picture.save(out, "PNG", compress_level=1, pnginfo=chunks)
         else:
             flat = picture.convert("RGB") if format == "jpeg" else picture
-            flat.save(out, format.upper(), quality=quality, exif=b"" if text is None else _user_comment(text))
+            exif = b"" if text is None else _exif(text, description or "")
+            flat.save(out, format.upper(), quality=quality, exif=exif)
     return out.getvalue()
 
 
@@ -162,19 +166,29 @@ def to_png(picture: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _user_comment(text: str) -> bytes:
-    """An EXIF block with UserComment alone, of type UNDEFINED: one of type BYTE, as Pillow writes it, others skip.
+def _exif(text: str, description: str) -> bytes:
+    """An EXIF block with UserComment, of type UNDEFINED: one of type BYTE, as Pillow writes it, others skip; and with
+    ImageDescription, unless that is empty.
 
     A JPEG segment ends at 64 KiB: a text that is too long for it in UTF-16 is written in ASCII, else cut.
     Source: EXIF 2.32, 4.6.5; TIFF 6.0, section 2.
     """
+    said = description.encode("ascii") + b"\0" if description else b""
+    room = _COMMENT_BYTES - len(said)
     comment = b"UNICODE\0" + text.encode("utf-16-be", "replace")
-    if len(comment) > _COMMENT_BYTES and text.isascii():
+    if len(comment) > room and text.isascii():
         comment = b"ASCII\0\0\0" + text.encode("ascii")
-    comment = comment[:_COMMENT_BYTES]
-    first = struct.pack(">HHHIII", 1, _EXIF_IFD, _LONG, 1, 26, 0)
-    second = struct.pack(">HHHIII", 1, _USER_COMMENT, _UNDEFINED, len(comment), 44, 0)
-    return b"Exif\0\0MM\0*" + struct.pack(">I", 8) + first + second + comment
+    comment = comment[:room]
+    entries = 2 if said else 1
+    second_at = 8 + 2 + 12 * entries + 4
+    comment_at = second_at + 2 + 12 + 4
+    said_at = comment_at + len(comment)
+    first = struct.pack(">H", entries)
+    if said:
+        first += struct.pack(">HHII", _DESCRIPTION, _ASCII, len(said), said_at)
+    first += struct.pack(">HHIII", _EXIF_IFD, _LONG, 1, second_at, 0)
+    second = struct.pack(">HHHIII", 1, _USER_COMMENT, _UNDEFINED, len(comment), comment_at, 0)
+    return b"Exif\0\0MM\0*" + struct.pack(">I", 8) + first + second + comment + said
 
 
 def write_atomic(folder: Path, name: str, data: bytes, place: str = "a folder of the gateway") -> None:

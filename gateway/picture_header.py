@@ -6,8 +6,8 @@ import re
 import struct
 from contextlib import suppress
 
+from gateway.exif_text import entry
 from gateway.file_budget import Budget, OverBudget
-from gateway.picture_text import entry
 from gateway.png_text import SIGNATURE
 
 MOST_SCANS = 100

@@ -9,25 +9,27 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 
+from gateway import exif_text
+from gateway.exif_text import MAX_TEXT_BYTES as MAX_TEXT_BYTES
+from gateway.exif_text import USER_COMMENT as USER_COMMENT
 from gateway.file_budget import Budget, OverBudget
 from gateway.png_text import SIGNATURE
 
-MAX_TEXT_BYTES = 256 * 1024
-"""Of one text, unpacked; a longer one is left out."""
 MAX_TEXTS = 64
+XMP = "XML:com.adobe.xmp"
+"""Name of the XMP packet: the keyword that it has in a PNG. Source: XMP specification part 3, 1.1.5."""
+COMMENT = "comment"
+"""Name of a JPEG's COM segment."""
 
-USER_COMMENT = "UserComment"
-"""Name of the EXIF text among the texts of a JPEG or WebP."""
-
-_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
-_START_OF_SCAN = 0xDA
+_START_OF_SCAN, _APP1, _COM = 0xDA, 0xE1, 0xFE
+_XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def texts(data: bytes) -> dict[str, str]:
-    """Keyword to text of a PNG; of a JPEG or WebP EXIF's UserComment. What is damaged is left out.
+    """Keyword to text of a PNG; of a JPEG or WebP those of EXIF, the XMP packet and the comment.
 
-    So is what comes after the file has cost as much as `gateway.file_budget` allows.
+    What is damaged is left out, and so is what comes after the file has cost as much as `gateway.file_budget` allows.
     """
     found: dict[str, str] = {}
     budget = Budget()
@@ -35,15 +37,14 @@ def texts(data: bytes) -> dict[str, str]:
         if data.startswith(SIGNATURE):
             exif = _png(data, found, budget)
         elif data.startswith(b"\xff\xd8"):
-            exif = _jpeg_exif(data, budget)
+            exif = _jpeg(data, found, budget)
         elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            exif = _webp_exif(data, budget)
+            exif = _webp(data, found, budget)
         else:
             exif = None
         if exif is not None and len(found) < MAX_TEXTS:
-            comment = user_comment(exif.removeprefix(b"Exif\0\0"), budget)
-            if comment is not None:
-                found.setdefault(USER_COMMENT, comment)
+            for name, text in exif_text.texts(exif, budget).items():
+                found.setdefault(name, text)
     return found
 
 
@@ -101,71 +102,45 @@ def _three(rest: bytes) -> tuple[bytes, bytes, bytes]:
     return language, translated, text
 
 
-# ---- JPEG, WebP, EXIF --------------------------------------------------------------------------------
+# ---- JPEG, WebP ---------------------------------------------------------------------------------------
 
 
-def _jpeg_exif(data: bytes, budget: Budget) -> bytes | None:
-    """The first EXIF block before the pixels. Source: ITU T.81, B.1.1."""
-    at = 2
+def _jpeg(data: bytes, found: dict[str, str], budget: Budget) -> bytes | None:
+    """Put XMP and the comment before the pixels into `found`; returns the first EXIF block. Source: ITU T.81, B.1.1."""
+    exif, at = None, 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         budget.visit()
         marker = data[at + 1]
         if marker == _START_OF_SCAN:
-            return None
+            break
         if marker == 0xFF or marker in _STANDALONE:
             at += 1 if marker == 0xFF else 2
             continue
         (size,) = struct.unpack_from(">H", data, at + 2)
-        if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
-            return data[at + 10 : at + 2 + size]
+        if marker == _APP1 and exif is None and data.startswith(b"Exif\0\0", at + 4):
+            exif = data[at + 10 : at + 2 + size]
+        elif marker == _APP1 and XMP not in found and data.startswith(_XMP_SEGMENT, at + 4):
+            _take(found, XMP, data[at + 4 + len(_XMP_SEGMENT) : at + 2 + size], budget)
+        elif marker == _COM and COMMENT not in found:
+            _take(found, COMMENT, data[at + 4 : at + 2 + size], budget)
         at += 2 + max(2, size)
-    return None
+    return exif
 
 
-def _webp_exif(data: bytes, budget: Budget) -> bytes | None:
-    """Source: WebP container specification."""
-    at = 12
+def _webp(data: bytes, found: dict[str, str], budget: Budget) -> bytes | None:
+    """Put XMP into `found`; returns the first EXIF block. Source: WebP container specification."""
+    exif, at = None, 12
     while at + 8 <= len(data):
         budget.visit()
         (size,) = struct.unpack_from("<I", data, at + 4)
-        if size <= MAX_TEXT_BYTES and data.startswith(b"EXIF", at):
-            return data[at + 8 : at + 8 + size]
+        if size <= MAX_TEXT_BYTES and exif is None and data.startswith(b"EXIF", at):
+            exif = data[at + 8 : at + 8 + size]
+        elif size <= MAX_TEXT_BYTES and XMP not in found and data.startswith(b"XMP ", at):
+            _take(found, XMP, data[at + 8 : at + 8 + size], budget)
         at += 8 + size + size % 2
-    return None
+    return exif
 
 
-def user_comment(tiff: bytes, budget: Budget) -> str | None:
-    """EXIF's UserComment in a TIFF block. Source: EXIF 2.32, 4.6.5; Unicode is big-endian, as piexif writes it."""
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return None
-    try:
-        (first,) = struct.unpack_from(order + "I", tiff, 4)
-        pointer = entry(tiff, order, first, _EXIF_IFD, budget)
-        if pointer is None:
-            return None
-        found = entry(tiff, order, pointer[1], _USER_COMMENT, budget)
-    except struct.error:
-        return None
-    if found is None:
-        return None
-    count, offset = found
-    body = tiff[offset : offset + min(count, MAX_TEXT_BYTES)]
-    match body[:8]:
-        case b"UNICODE\0":
-            return body[8:].decode("utf-16-be", "replace")
-        case b"ASCII\0\0\0":
-            return body[8:].decode("ascii", "replace")
-        case _:
-            return body[8:].decode("utf-8", "replace").strip("\0")
-
-
-def entry(tiff: bytes, order: str, directory: int, wanted: int, budget: Budget) -> tuple[int, int] | None:
-    """Count and value (or offset) of one entry of the directory at `directory`. Raises: struct.error, OverBudget."""
-    (entries,) = struct.unpack_from(order + "H", tiff, directory)
-    for i in range(entries):
-        budget.visit()
-        tag, _, count, value = struct.unpack_from(order + "HHII", tiff, directory + 2 + 12 * i)
-        if tag == wanted:
-            return count, value
-    return None
+def _take(found: dict[str, str], name: str, body: bytes, budget: Budget) -> None:
+    budget.spend(len(body))
+    found[name] = body.decode("utf-8", "replace")

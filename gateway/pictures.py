@@ -16,7 +16,7 @@ from gateway.errors import PictureDamaged
 from gateway.images import encode, open_picture, write_atomic
 from gateway.png_text import END, is_whole
 from gateway.private import FILE, make_folder, private_files, private_folder
-from gateway.provenance import Drawing, signed
+from gateway.provenance import Signature, signed
 from gateway.storage_health import SPOOL, Place
 
 PLACE = "the output folder"
@@ -54,13 +54,15 @@ UNKNOWN = Note()
 class Pictures:
     """PNG files `<job>.<attempt>.<n>.png` in one folder of mode 0700; `signs`: each says how it was drawn.
 
-    `shares`: the folder keeps its mode, and who may list it may read the pictures.
+    `infotexts`: signed ones say it in A1111's grammar, too. `shares`: the folder keeps its mode, and who may list it
+    may read the pictures.
     """
 
-    def __init__(self, folder: Path, *, signs: bool = True, shares: bool = False) -> None:
+    def __init__(self, folder: Path, *, signs: bool = True, infotexts: bool = True, shares: bool = False) -> None:
         self.folder = folder
         self.place = Place(PLACE, folder)
         self._signs = signs
+        self._infotexts = infotexts
         self._shares = shares
         self._listed: tuple[int, frozenset[str]] | None = None
         """When the folder had changed last, in ns, and the jobs of which there were pictures then."""
@@ -72,12 +74,13 @@ class Pictures:
         private_folder(self.folder, "generation.output_dir")
         private_files(self.folder, lambda name: NAME.fullmatch(name) is not None)
 
-    def keep(self, spooled: Path, name: str, drawing: Drawing | None = None) -> None:
+    def keep(self, spooled: Path, name: str, signature: Signature | None = None) -> None:
         """Encode spooled pixels and put them on disk under `name`. Raises: StorageFault."""
         with telling(SPOOL):
             png = encode(spooled, format="png")
-        data = signed(png, drawing) if self._signs and drawing is not None else png
-        write_atomic(self.folder, name, data, PLACE)
+        if self._signs and signature is not None:
+            png = signed(png, signature.drawing, signature.infotext if self._infotexts else None)
+        write_atomic(self.folder, name, png, PLACE)
         os.utime(self.folder / name, (time.time(),) * 2)  # a network disk goes by a clock of its own
         if self._shares:
             (self.folder / name).chmod(FILE | self.folder.stat().st_mode & READS)

@@ -29,14 +29,18 @@ def with_text(png: bytes, keyword: str, text: str) -> bytes:
     return png[:HEADER_END] + chunk + png[HEADER_END:]
 
 
-def without_text(png: bytes) -> bytes:
-    """The same picture with no text chunk. Raises: ValueError for what is no PNG. Source: PNG specification, 5.3."""
+def without_text(png: bytes, keyword: str | None = None) -> bytes:
+    """The same picture with no text chunk, or with none of one keyword.
+
+    Raises: ValueError for what is no PNG. Source: PNG specification, 5.3.
+    """
     if not png.startswith(SIGNATURE):
         raise ValueError("not a PNG")
+    begin = b"" if keyword is None else keyword.encode("latin-1") + b"\0"
     kept, at = [SIGNATURE], len(SIGNATURE)
     while at < len(png):
         end = at + 12 + int.from_bytes(png[at : at + 4], "big")
-        if png[at + 4 : at + 8] not in TEXT_KINDS:
+        if png[at + 4 : at + 8] not in TEXT_KINDS or not png.startswith(begin, at + 8):
             kept.append(png[at:end])
         at = end
     return b"".join(kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import threading
@@ -16,6 +17,7 @@ from openai import OpenAI
 from PIL import Image
 
 from tests.chromium import chromium
+from tests.foreign_pictures import PROMPT, comfy, comfy_graph
 from tests.live import Live, live
 from tests.studio_support import Studio, a_picture, studio
 
@@ -334,6 +336,27 @@ def test_a_dropped_picture_brings_its_settings_back_and_a_pasted_one_is_the_inpu
     assert [tab.page.input_value(f"#{name}") for name in ("seed", "width", "steps")] == ["77", "64", "2"]
     tab.page.evaluate(GIVEN, [drawn, "paste"])
     tab.page.wait_for_selector("#input-slot img")
+
+
+def test_a_dropped_picture_of_another_program_fills_what_it_says(tab: Studio) -> None:
+    graph = comfy_graph()
+    graph["3"]["inputs"]["seed"] = 2**64 - 1
+    del graph["10"]["inputs"]["model"]  # its model is not known, nor its LoRAs
+    graph["3"]["inputs"]["model"] = ["nowhere", 0]
+    del graph["3"]["inputs"]["cfg"]
+    before = tab.page.input_value("#guidance")
+    tab.page.evaluate(GIVEN, [base64.b64encode(comfy(graph)).decode(), "drop"])
+    tab.page.wait_for_selector("dialog .frame img")
+    facts = tab.page.inner_text("dialog .facts-list")
+    assert "ComfyUI" in facts
+    assert "512 × 768" in facts
+    assert "dpmpp_2m, karras" in facts
+    assert "undefined" not in tab.page.inner_text("dialog")
+    tab.page.click("#use-dropped")
+    assert tab.page.input_value("#prompt") == PROMPT
+    names = ("seed", "width", "height", "steps", "guidance")
+    assert [tab.page.input_value(f"#{name}") for name in names] == [str(2**64 - 1), "512", "768", "20", before]
+    assert tab.page.locator(".toast").count() == 0
 
 
 # ---- strangers' words ----------------------------------------------------------------------------

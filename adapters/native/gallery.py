@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request
@@ -15,10 +16,12 @@ from adapters.native.pictures import own_picture, sent_picture
 from adapters.native.request import ImagesQuery
 from adapters.native.shapes import Deleted, Images, PictureShown, Provenance
 from engine.protocol import ImageDone
-from gateway.errors import PictureGone
+from gateway.errors import InvalidRequest, PictureGone
+from gateway.hidden_text import hidden_texts, may_hide
+from gateway.images import checked_picture
 from gateway.job import Job
 from gateway.pictures import Pictures
-from gateway.provenance import Drawing, drawing_in, drawing_of
+from gateway.provenance import Drawing, drawing_by, drawing_in, drawing_of
 
 JOBS_AT_ONCE = 50
 
@@ -100,7 +103,16 @@ async def delete(request: Request) -> Response:
 
 
 async def drawing(request: Request) -> Response:
-    """POST images/drawing: Read from a picture's file how this gateway drew it; the file is not kept."""
-    found = await core_of(request).files.read(share_of(request), drawing_in, await sent_picture(request))
+    """POST images/drawing: Read from a picture's file how it was drawn, here or by another program; it is not kept."""
+    core, share, data = core_of(request), share_of(request), await sent_picture(request)
+    found = await core.files.read(share, drawing_in, data)
+    if found is None and may_hide(data):
+        with suppress(InvalidRequest):  # what cannot be decoded hides nothing
+            picture = await checked_picture(data, core.decoder, "image", share)
+            found = await core.files.run(share, _hidden_drawing, picture.png)
     answer: Provenance = {"drawing": to_drawing(found)}
     return JSONResponse(answer)
+
+
+def _hidden_drawing(png: bytes) -> Drawing | None:
+    return drawing_by(hidden_texts(png))

@@ -19,7 +19,7 @@ from adapters.native.shapes import Uploaded
 from gateway.errors import NotFound
 from gateway.images import base64_picture, checked_picture, encode
 from gateway.job import Job
-from gateway.provenance import carried
+from gateway.provenance import Carried, carried
 from gateway.retention import UNUSED_INPUTS_S
 
 IMAGE_ID = re.compile(r"([0-9a-f]{32})-([0-9]{1,4})")
@@ -74,8 +74,15 @@ async def _image(request: Request, job_id: str, index: int) -> Response:
 
 
 def _as_asked(png: bytes, asked: PictureQuery) -> bytes:
-    text = carried(png) if asked.max_px is None else None
-    return encode(png, format=asked.format, quality=asked.quality, max_px=asked.max_px, text=text)
+    said = carried(png) if asked.max_px is None else Carried()
+    return encode(
+        png,
+        format=asked.format,
+        quality=asked.quality,
+        max_px=asked.max_px,
+        text=said.comment,
+        description=said.description,
+    )
 
 
 async def preview(request: Request) -> Response:

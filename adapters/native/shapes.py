@@ -225,7 +225,9 @@ class Deleted(TypedDict):
 
 
 class Provenance(TypedDict):
-    """How the picture was drawn, as its file says; null where it does not say."""
+    """How the picture was drawn, as its file says: all of it where it was drawn here, by another program what that one
+    wrote; null where it does not say.
+    """
 
     drawing: Drawing | None
 

@@ -13,13 +13,14 @@ from adapters.base import attached, core_of, png_of, raise_for, share_of
 from adapters.sdapi.gif import is_gif
 from adapters.sdapi.lists import MODEL_UPSCALERS, STAND_IN, stands_in_for, upscaler_row
 from adapters.sdapi.payloads import ExtraBatch, Extras, ExtraSingle, Interrogate, PngInfo
-from adapters.sdapi.png_info import PNG_KEYWORD, answer, infotext_of
+from adapters.sdapi.png_info import PNG_KEYWORD, answer, answer_of_hidden, infotext_of
 from adapters.sdapi.refusals import NotImplementedHere
 from adapters.sdapi.routing import body_of, get, origin_of, post
 from adapters.sdapi.upscale import Enlargement, as_png, enlarged, told
 from adapters.sdapi.upscalers import upscalers_here, used_upscaler
 from engine.protocol import MemoryCheck
 from gateway.errors import ClientGone, InvalidRequest, NotFound
+from gateway.hidden_text import may_hide
 from gateway.images import CheckedImage, base64_picture, checked_picture
 from gateway.job import State
 from gateway.picture_decoder import MAX_PIXELS
@@ -160,9 +161,11 @@ async def png_info(request: Request) -> Response:
     asked = await body_of(PngInfo, request)
     core, share = core_of(request), share_of(request)
     data = await core.files.read(share, base64_picture, asked.image.removeprefix(GIF_URL), "image")
-    if not is_gif(data):
-        await checked_picture(data, core.decoder, "image", share)
-    return JSONResponse(await core.files.read(share, answer, data))
+    picture = None if is_gif(data) else await checked_picture(data, core.decoder, "image", share)
+    found = await core.files.read(share, answer, data)
+    if not found["info"] and picture is not None and may_hide(data):
+        found = await core.files.run(share, answer_of_hidden, picture.png) | {"items": found["items"]}
+    return JSONResponse(found)
 
 
 async def interrogate(request: Request) -> Response:

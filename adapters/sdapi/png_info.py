@@ -2,53 +2,67 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
 from adapters.sdapi.gif import comment, is_gif
 from adapters.sdapi.infotext import parse, with_defaults
+from gateway.exif_text import ASCII_TEXTS
 from gateway.file_text import whole
-from gateway.picture_text import USER_COMMENT, texts
+from gateway.foreign.values import json_object
+from gateway.hidden_text import hidden_texts
+from gateway.infotext import PNG_KEYWORD as PNG_KEYWORD
+from gateway.picture_text import COMMENT, USER_COMMENT, XMP, texts
+from gateway.png_text import SIGNATURE
+from gateway.provenance import MARK, Drawing, drawing_by, to_infotext
 
-PNG_KEYWORD = "parameters"
-NOVELAI_SAMPLERS = {
-    "k_euler_ancestral": "Euler a",
-    "k_euler": "Euler",
-    "k_lms": "LMS",
-    "plms": "PLMS",
-    "ddim": "DDIM",
-}
+EXIF_COMMENT = "exif comment"
+NOVELAI: Mapping[str, object] = {"Clip skip": 2, "ENSD": 31337}
+"""What A1111 adds to NovelAI's own, so that the same picture can be drawn."""
 
 
 def infotext_of(data: bytes) -> tuple[str, dict[str, str]]:
-    """The infotext, empty where there is none, and the file's other texts.
+    """The infotext, empty where the file does not say how it was drawn, and its other texts.
 
+    A1111's own text stands as it was written; what others say is told in its grammar.
     Source: A1111 1.10.1 modules/images.py read_info_from_image.
     """
-    items = {whole(keyword): whole(text) for keyword, text in texts(data).items()}
+    found = {whole(keyword): whole(text) for keyword, text in texts(data).items()}
+    items = dict(found)
+    if not data.startswith(SIGNATURE):  # A1111 lists none of these
+        for name in (*ASCII_TEXTS.values(), XMP, COMMENT):
+            items.pop(name, None)
     info = items.pop(PNG_KEYWORD, None)
     if (exif := items.pop(USER_COMMENT, None)) is not None:
         info = exif
-        items["exif comment"] = exif
-    if items.get("Software") == "NovelAI" and (told := _novelai(items)) is not None:
-        info = told
+        items[EXIF_COMMENT] = exif
     if is_gif(data):
-        info = comment(data)
+        return comment(data) or "", items
+    if info is None or info.startswith(MARK) or json_object(info) is not None or found.get("Software") == "NovelAI":
+        told = _told(drawing_by(found))
+        if info is not None and told and PNG_KEYWORD in found:
+            items[PNG_KEYWORD] = found[PNG_KEYWORD]
+        info = told or info
     return info or "", items
+
+
+def _told(drawing: Drawing | None) -> str:
+    if drawing is None:
+        return ""
+    return to_infotext(drawing, NOVELAI if drawing.program == "NovelAI" else None)
 
 
 def answer(data: bytes) -> dict[str, Any]:
     """Source: A1111 1.10.1 PNGInfoResponse."""
-    info, items = infotext_of(data)
+    return _answer(*infotext_of(data))
+
+
+def answer_of_hidden(png: bytes) -> dict[str, Any]:
+    """As `answer`, by what a picture's pixels hide; `png` is what the decoder made of it."""
+    found = hidden_texts(png)
+    written = whole(found.get(PNG_KEYWORD, ""))
+    return _answer(written if written and json_object(written) is None else _told(drawing_by(found)), {})
+
+
+def _answer(info: str, items: dict[str, str]) -> dict[str, Any]:
     return {"info": info, "items": items, "parameters": with_defaults(parse(info))}
-
-
-def _novelai(items: dict[str, str]) -> str | None:
-    try:
-        said = json.loads(items["Comment"])
-        sampler = NOVELAI_SAMPLERS.get(said["sampler"], "Euler a")
-        line = f"Steps: {said['steps']}, Sampler: {sampler}, CFG scale: {said['scale']}, Seed: {said['seed']}"
-        negative = said["uc"]
-    except (KeyError, ValueError, TypeError, RecursionError):
-        return None
-    return whole(f"{items.get('Description', '')}\nNegative prompt: {negative}\n{line}, Clip skip: 2, ENSD: 31337")

@@ -10,22 +10,19 @@ from functools import partial
 from typing import Any
 
 from adapters.sdapi.fit import as_rgb, cut_out
-from adapters.sdapi.infotext import compose
 from adapters.sdapi.options import Look
 from adapters.sdapi.payloads import Img2Img, Txt2Img
-from adapters.sdapi.png_info import PNG_KEYWORD
 from adapters.sdapi.progress import timestamp
 from adapters.sdapi.request import SAMPLER, SCHEDULER, adjustments_of
 from adapters.sdapi.said import MASKED_CONTENT
 from adapters.sdapi.start import mask_use
 from engine.protocol import Generate
-from gateway import __version__
 from gateway.images import encode
+from gateway.infotext import PNG_KEYWORD, VERSION, compose
 from gateway.job import Job
 from gateway.png_text import with_text, without_text
 from gateway.request import Adjustment
 
-VERSION = f"mflux-gateway {__version__}"
 NO_SEPARATORS = str.maketrans("", "", ":,")
 
 
@@ -92,7 +89,7 @@ def file_of(png: bytes, infotext: str, look: Look) -> bytes:
     """A stored picture as its client wants it. Source: A1111 1.10.1 `samples_format`, `enable_pnginfo`."""
     text = infotext if look.with_infotext else None
     if look.format == "png":
-        return without_text(png) if text is None else with_text(png, PNG_KEYWORD, text)
+        return without_text(png) if text is None else with_text(without_text(png, PNG_KEYWORD), PNG_KEYWORD, text)
     return encode(png, format=look.format, quality=look.quality, text=text)
 
 

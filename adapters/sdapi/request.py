@@ -15,12 +15,11 @@ from adapters.sdapi.refusals import InitImageNotFound, no_such_upscaler
 from adapters.sdapi.tags import split_tags, without_hash
 from engine.protocol import Lora, MaskContent, MemoryCheck, Paste
 from gateway.errors import InvalidRequest, clip
+from gateway.infotext import SAMPLER as SAMPLER
+from gateway.infotext import SCHEDULER as SCHEDULER
 from gateway.request import Adjustment, GenerationRequest, Limits, SecondPassRequest
 from gateway.tiles import TilesRequest
 
-SAMPLER = "Euler"
-SCHEDULER = "Simple"
-"""mflux spaces its flow-matching sigmas evenly before the shift: what A1111 and Forge call "Simple"."""
 CLIENT_STEPS = 150
 """A1111's own slider ends here; up to this, too many steps are cut rather than refused."""
 PREVIEWS = 2

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from adapters.base import PROMPTS, validated
-from adapters.sdapi.infotext import parse
 from adapters.sdapi.payloads import Generation
 from adapters.sdapi.request import dropped
 from gateway.errors import InvalidRequest, clip
+from gateway.infotext import parse
 from gateway.request import Adjustment
 
 LABELS: Mapping[str, str] = {

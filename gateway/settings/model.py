@@ -112,6 +112,9 @@ class GenerationSettings(Section):
     sign_pictures: bool = Field(
         default=True, description="Write into each picture file how it was drawn: prompt, model, seed and the rest."
     )
+    write_infotexts: bool = Field(
+        default=True, description="Say so in A1111's words, too, which other programs read; with sign_pictures only."
+    )
     share_pictures: bool = Field(
         default=False,
         description="Leave output_dir as open as it is: other users who may list it may read the pictures.",

@@ -229,20 +229,16 @@ function refuse(text, triable = false) {
 
 // ---- settings that come from elsewhere, and that stay --------------------------------------------------
 
-/** Set the form to how a picture was drawn; what the model no longer can is left out and said. */
+/** Set the form to how a picture was drawn; numbers that it does not say stay as they are. */
 export async function useSettings(drawing) {
   const there = models.find((one) => one.title === drawing.model);
   if (there && !there.unavailable) $("model").value = drawing.model;
-  else toast(`The model ${drawing.model} is not here; the settings are used with ${$("model").value}.`);
+  else if (drawing.model) toast(`The model ${drawing.model} is not here; the settings are used with ${$("model").value}.`);
   $("lines").checked = false;
-  $("prompt").value = drawing.prompt;
   $("negative").value = drawing.negative_prompt ?? "";
   fit(false);
-  $("width").value = drawing.width;
-  $("height").value = drawing.height;
-  $("steps").value = drawing.steps;
-  $("guidance").value = drawing.guidance;
-  $("seed").value = drawing.seed;
+  for (const name of ["prompt", "width", "height", "steps", "guidance", "seed"])
+    if (drawing[name] !== undefined) $(name).value = drawing[name];
   $("count").value = 1;
   $("lora-rows").replaceChildren();
   for (const one of drawing.loras ?? [])

@@ -15,9 +15,11 @@ const madeAt = (date) => (date.toDateString() === new Date().toDateString() ? `T
 /** Everything that was said of a picture, as [name, value]. */
 export function factsOf(image) {
   const drawn = image.drawing ?? {}, larger = drawn.enlarged;
+  const size = (width, height) => (width === undefined || height === undefined ? null : `${width} × ${height}`);
   return [
-    ["Model", drawn.model ?? image.model], ["Size", `${larger?.width ?? image.width} × ${larger?.height ?? image.height}`],
-    ["Enlarged", larger ? `from ${drawn.width} × ${drawn.height} by ${larger.model}` : null], ["Steps", drawn.steps], ["Guidance", drawn.guidance],
+    ["Drawn by", drawn.program], ["Model", drawn.model ?? image.model], ["Size", size(larger?.width ?? image.width, larger?.height ?? image.height)],
+    ["Enlarged", larger ? `${drawn.width ? `from ${size(drawn.width, drawn.height)} ` : ""}by ${larger.model}` : null],
+    ["Steps", drawn.steps], ["Guidance", drawn.guidance], ["Sampler", [drawn.sampler, drawn.scheduler].filter(Boolean).join(", ")],
     ["Seed", drawn.seed ?? image.seed], ["Denoise", drawn.image_strength === undefined ? null : `${Math.round(drawn.image_strength * 100)} %`],
     ["Mask", drawn.mask ? "yes" : null], ["References", drawn.reference_images?.length ?? null],
     ["Follows", drawn.control ? { canny: "outlines", depth: "depth" }[drawn.control.type] : null],
