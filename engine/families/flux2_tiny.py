@@ -21,6 +21,7 @@ from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from mflux.models.flux2.variants.txt2img.flux2_klein import Flux2Klein
 from mlx import nn
 
+from engine.embedded.reading import Reading, read
 from engine.embedded.style import between, centred, numbers_of, worded
 from engine.families.base import key_of
 from engine.protocol import Generate
@@ -136,16 +137,22 @@ class Flux2Tiny(Flux2Klein):
         return embeddings, ids, *self.encode_prompt(negative_prompt)
 
 
+def read_prompt(plan: Generate) -> Reading:
+    """What the model reads of a plan's prompt; beside a mask no reference picture is looked at."""
+    return read(plan.prompt, 0 if plan.mask is not None else len(plan.references))
+
+
 def wording(plan: Generate, image: int) -> str:
-    """The prompt with what its seed, or the way to its subseed, settles; a mask settles the place itself, and a
-    reference picture everything.
+    """The prompt as it is read, with what its seed, or the way to its subseed, settles; a mask settles the place itself,
+    and a reference picture everything.
     """
+    text = read_prompt(plan).text
     if plan.references and plan.mask is None:
-        return plan.prompt
+        return text
     numbers = numbers_of(key_of(plan.seeds[image]))
     if plan.subseed_strength > 0:
         numbers = between(numbers, numbers_of(key_of(plan.subseeds[image])), plan.subseed_strength)
-    return worded(plan.prompt, numbers if plan.mask is None else centred(numbers))
+    return worded(text, numbers if plan.mask is None else centred(numbers))
 
 
 def build(model_path: Path, *, quantize: int | None = None) -> Flux2Klein:
