@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
-from engine.backends.base import Backend, Picture, PictureSkipped, Watcher
+from engine import tiles
+from engine.backends.base import Backend, Picture, Watcher
 from engine.backends.canvas import to_picture
 from engine.catalog import ModelSpec
 from engine.protocol import Generate, SecondPass, steps_to_run
+from engine.watching import PassWatcher
 
 FIRST = "first pass"
 """Under this name the second pass finds the first one's picture: no blob is called so."""
@@ -18,34 +19,6 @@ FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAR
 
 Lay = Callable[[Picture], str]
 """Puts a picture into a file for as long as it is needed; returns the path."""
-
-
-@dataclass(slots=True)
-class PassWatcher:
-    """Counts the steps of one pass among those of all."""
-
-    watcher: Watcher
-    before: int
-    """Steps of the passes before."""
-    after: int
-    """Steps of the passes after."""
-    run: int = 0
-    skipped: bool = False
-
-    def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
-        self.run = steps
-        try:
-            self.watcher.step(self.before + step, self.before + steps + self.after, seconds, preview)
-        except PictureSkipped:
-            self.skipped = True
-            if step < steps:
-                raise
-
-    def check(self) -> None:
-        self.watcher.check()
-
-    def decoding(self) -> None:
-        self.watcher.decoding()
 
 
 def draw(
@@ -57,11 +30,13 @@ def draw(
     watcher: Watcher,
     lay: Lay,
 ) -> Picture:
-    """Picture number `image`, begun from its own input picture, and drawn over once more where the plan says so.
+    """Picture number `image`, begun from its own input picture; in tiles, or drawn over once more, as the plan says.
 
     Raises: as Backend.draw.
     """
     plan = begun_from_its_own(plan, image)
+    if plan.tiles is not None:
+        return tiles.draw(backend, spec, plan, plan.tiles, image, inputs, watcher, lay)
     second = plan.second_pass
     if second is None:
         return backend.draw(spec, plan, image, inputs, watcher)

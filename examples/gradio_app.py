@@ -72,8 +72,8 @@ def page() -> Any:
             with gradio.Column():
                 prompt = gradio.Textbox(label="Prompt", lines=3, value="a red circle on a blue background")
                 model = gradio.Dropdown(models(), label="Model")
-                width = gradio.Slider(128, 2048, 512, step=16, label="Width")
-                height = gradio.Slider(128, 2048, 512, step=16, label="Height")
+                width = gradio.Slider(128, 4096, 512, step=16, label="Width")
+                height = gradio.Slider(128, 4096, 512, step=16, label="Height")
                 steps = gradio.Slider(0, 50, 0, step=1, label="Steps (0: the model's own)")
                 seed = gradio.Number(-1, precision=0, label="Seed (-1: random)")
                 count = gradio.Slider(1, 4, 1, step=1, label="Pictures")

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from engine.catalog import ModelSpec
-from engine.protocol import Control, Frozen, Generate, Lora, MaskContent, Paste, SecondPass
+from engine.protocol import Control, Frozen, Generate, Lora, MaskContent, Paste, SecondPass, Tiles
 from gateway.errors import InvalidRequest, clip
+from gateway.limits import Limits as Limits
+from gateway.tiles import TilesRequest, check_inputs, tiles_of
 
 SEED_MIN, SEED_MAX = -(2**63), 2**64 - 1
 """What clients' dice of 63 and 64 bits send, and what mlx.random.key takes; -1 is random."""
@@ -48,6 +50,7 @@ class GenerationRequest(Frozen):
     denoise: float | None = None
     stretch_latents: bool = False
     second_pass: SecondPassRequest | None = None
+    tiles: TilesRequest | None = None
     mask: str | None = None
     mask_content: MaskContent = "original"
     paste: Paste | None = None
@@ -84,21 +87,6 @@ class Adjustment(Frozen):
     reason: str
 
 
-class Limits(Frozen):
-    """Bounds of one job (S-20). Over a bound is refused at submit, never later."""
-
-    min_px: int = 64
-    max_px: int = 2048
-    max_pixels: int = 4_194_304
-    max_steps: int = 100
-    max_count: int = 10
-    max_pixel_steps: int = 1_000_000_000
-    max_guidance: float = 30.0
-    max_prompt_bytes: int = 32 * 1024
-    max_upscaled_pixels: int = 16_777_216
-    max_loras: int = 8
-
-
 class Resolution(Frozen):
     """A plan, and where it differs from what was asked."""
 
@@ -133,6 +121,7 @@ def resolve(
     def adjust(param: str, asked: str | int | float | None, used: str | int | float | None, reason: str) -> None:
         adjustments.append(Adjustment(param=param, asked=asked, used=used, reason=reason))
 
+    limits = limits.of(spec)
     _check_prompts(request, limits)
     if request.negative_prompt and not spec.negative_prompt:
         adjust("negative_prompt", clip(request.negative_prompt), None, f"{spec.name} takes no negative prompt")
@@ -140,32 +129,35 @@ def resolve(
 
     width = _size("width", request.width_px, spec, limits, adjust)
     height = _size("height", request.height_px, spec, limits, adjust)
-    if width * height > limits.max_pixels:
-        raise InvalidRequest(f"width x height must be at most {limits.max_pixels} pixels.", param="width")
+    limits.check_area(width, height)
 
     steps = _steps(request.steps, spec, limits, steps_as_sent, adjust)
     guidance = _guidance(request.guidance, spec, limits, adjust)
+    tiles = None if request.tiles is None else tiles_of(request.tiles, (width, height), limits)
     count = request.count if request.count is not None else len(request.seeds) or 1
     if request.seeds and len(request.seeds) != count:
         raise InvalidRequest("There must be as many seeds as pictures.", param="seed")
     if not 1 <= count <= limits.max_count:
         raise InvalidRequest(f"The number of pictures must be between 1 and {limits.max_count}.", param="count")
-    if width * height * steps * count > limits.max_pixel_steps:
-        raise InvalidRequest(
-            f"width x height x steps x pictures must be at most {limits.max_pixel_steps}.", param="steps"
-        )
+    if tiles is None:
+        _check_work(width * height, width * height * steps, count, limits, "steps")
+    else:
+        columns, rows = tiles.grid(width, height)
+        drawn = columns * rows * width * height
+        _check_work(tiles.width_px * tiles.height_px, drawn * steps, count, limits, "tiles")
 
     second_pass = None
     if request.second_pass is not None and (not spec.init_image or spec.needs_mask):
         _lacks(leniency, adjust, "second_pass", "a second pass", f"{spec.name} cannot draw over a whole picture")
     elif request.second_pass is not None:
         second_pass = _second_pass(request.second_pass, steps, spec, limits, steps_as_sent, adjust)
-        pixel_steps = second_pass.width_px * second_pass.height_px * second_pass.steps
-        if (width * height * steps + pixel_steps) * count > limits.max_pixel_steps:
-            raise InvalidRequest(
-                f"width x height x steps x pictures must be at most {limits.max_pixel_steps}.", param="second_pass"
-            )
+        pixels = second_pass.width_px * second_pass.height_px
+        pixel_steps = width * height * steps + pixels * second_pass.steps
+        _check_work(pixels, pixel_steps, count, limits, "second_pass")
 
+    if tiles is not None:
+        unfit = tuple(name for name in ("mask", "second_pass", "control") if getattr(request, name) is not None)
+        check_inputs(spec, begins=request.init_image is not None, others=unfit)
     request = _pictured(request, spec, leniency, adjust)
     denoise = 1.0
     if request.init_image is not None:
@@ -188,8 +180,8 @@ def resolve(
         steps=steps,
         guidance=guidance,
         negative_prompt=request.negative_prompt if spec.negative_prompt else None,
-        seeds=seeds or ((seed,) * count if varied else _following(seed, count)),
-        subseeds=_following(subseed, count) if varied else (),
+        seeds=seeds or ((seed,) * count if varied and tiles is None else _following(seed, count)),
+        subseeds=_subseeds(subseed, count, tiles) if varied else (),
         subseed_strength=request.subseed_strength,
         quantize=spec.quantize or default_quantize,
         init_image=request.init_image,
@@ -197,6 +189,7 @@ def resolve(
         denoise=denoise,
         stretch_latents=request.stretch_latents,
         second_pass=second_pass,
+        tiles=tiles,
         mask=request.mask,
         mask_content=request.mask_content,
         paste=request.paste,
@@ -218,12 +211,21 @@ def _check_prompts(request: GenerationRequest, limits: Limits) -> None:
         raise InvalidRequest(f"The prompts must be at most {limits.max_prompt_bytes} bytes together.", param="prompt")
 
 
+def _check_work(pixels: int, pixel_steps: int, count: int, limits: Limits, param: str) -> None:
+    """Of `count` pictures that have so many pixels in the end. Raises: InvalidRequest."""
+    if pixels * count > limits.max_job_pixels:
+        message = f"width x height x pictures must be at most {limits.max_job_pixels}; {pixels * count} were asked."
+        raise InvalidRequest(message, param="count")
+    if pixel_steps * count > limits.max_pixel_steps:
+        asked = f"{pixel_steps * count} were asked"
+        message = f"width x height x steps x pictures must be at most {limits.max_pixel_steps}; {asked}."
+        raise InvalidRequest(message, param=param)
+
+
 def _size(param: str, asked: int | None, spec: ModelSpec, limits: Limits, adjust: _Adjust) -> int:
     if asked is None:
         return spec.default_px
-    least = max(limits.min_px, spec.min_px)
-    if not least <= asked <= limits.max_px:
-        raise InvalidRequest(f"{param} must be between {least} and {limits.max_px}.", param=param)
+    limits.check_side(asked, param)
     used = asked // spec.step_px * spec.step_px
     if used != asked:
         adjust(param, asked, used, f"sizes are multiples of {spec.step_px}, rounded down")
@@ -355,12 +357,9 @@ def _second_pass(
 
     sizes = []
     for px in (asked.width_px, asked.height_px):
-        if not limits.min_px <= px <= limits.max_px:
-            message = f"The second pass must be between {limits.min_px} and {limits.max_px} wide and high."
-            raise InvalidRequest(message, param="second_pass")
+        limits.check_side(px, "second_pass")
         sizes.append(px // spec.step_px * spec.step_px)
-    if sizes[0] * sizes[1] > limits.max_pixels:
-        raise InvalidRequest(f"width x height must be at most {limits.max_pixels} pixels.", param="second_pass")
+    limits.check_area(sizes[0], sizes[1], "second_pass")
     if (asked.width_px, asked.height_px) != tuple(sizes):
         size, used = f"{asked.width_px}x{asked.height_px}", f"{sizes[0]}x{sizes[1]}"
         adjust("second_pass", size, used, f"sizes are multiples of {spec.step_px}, rounded down")
@@ -381,6 +380,11 @@ def _seed(param: str, asked: int | None, random_seed: Callable[[], int]) -> int:
     if not SEED_MIN <= seed <= SEED_MAX:
         raise InvalidRequest(f"{param} must be between {SEED_MIN} and {SEED_MAX}.", param=param)
     return seed
+
+
+def _subseeds(subseed: int, count: int, tiles: Tiles | None) -> tuple[int, ...]:
+    """One a picture; the tiles of every picture begin at the first one, as A1111 numbers them."""
+    return _following(subseed, count) if tiles is None else (subseed,) * count
 
 
 def _following(seed: int, count: int) -> tuple[int, ...]:

@@ -52,6 +52,12 @@ def an_image(size: tuple[int, int] = (64, 64), colour: str = "red", mode: str = 
     return out.getvalue()
 
 
+def noise(size: tuple[int, int]) -> Image.Image:
+    """A picture whose pixels differ from their neighbours in every channel."""
+    across, down = Image.linear_gradient("L").rotate(90).resize(size), Image.linear_gradient("L").resize(size)
+    return Image.merge("RGB", (across, down, Image.effect_noise(size, 80)))
+
+
 def a_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> bytes:
     """White in the box, black elsewhere."""
     out = io.BytesIO()

@@ -338,7 +338,7 @@ BAD: list[tuple[bytes, dict[str, str] | None]] = [
         b'{"prompt": "x", "seed": "99999999999999999999"}',
         {"seed": "seed must be between -9223372036854775808 and 18446744073709551615."},
     ),
-    (b'{"prompt": "x", "width": 10000}', {"width": "width must be between 64 and 2048."}),
+    (b'{"prompt": "x", "width": 10000}', {"width": "width must be between 64 and 8192; 10000 was asked."}),
     (b'{"prompt": "x", "steps": 101}', {"steps": "steps must be between 1 and 100."}),
     (b'{"prompt": "x", "quality": 0}', {"quality": "quality must be between 1 and 100."}),
     (b'{"prompt": "x", "init_image": 5}', {"init_image": "is not of type 'string'"}),

@@ -45,7 +45,7 @@ def test_the_native_list_says_of_every_model_what_the_catalogue_says(client: htt
         assert (able["lora"], able["mask"], able["needs_mask"]) == (spec.lora, spec.masks, spec.needs_mask)
         assert (able["needs_reference"], able["control"]) == (spec.needs_reference, spec.control)
         assert (able["min_steps"], able["step_px"]) == (spec.min_steps, spec.step_px)
-        assert (able["min_px"], able["max_px"]) == (spec.min_px, 2048)
+        assert (able["min_px"], able["max_px"], able["max_pixels"]) == (spec.min_px, 8192, 8_847_360)
         assert able["guidance_range"] == list(spec.guidance_range)
     assert not rows["flux2-dev"]["downloaded"], "not even where its folder lies"
     assert rows["mine"]["downloaded"]

@@ -235,7 +235,7 @@ def test_references_are_for_models_that_edit() -> None:
     ("said", "param"),
     [
         ({"width_px": 63}, "width"),
-        ({"height_px": 2049}, "height"),
+        ({"height_px": 8193}, "height"),
         ({"steps": 0}, "steps"),
         ({"steps": 101}, "steps"),
         ({"count": 0}, "count"),
@@ -286,7 +286,7 @@ def test_a_second_pass_has_the_steps_of_the_first_unless_told_otherwise_and_is_r
 
 @pytest.mark.parametrize(
     ("changes", "param"),
-    [({"width_px": 32}, "second_pass"), ({"width_px": 4096}, "second_pass"), ({"denoise": 1.5}, "denoise")],
+    [({"width_px": 32}, "second_pass"), ({"width_px": 8208}, "second_pass"), ({"denoise": 1.5}, "denoise")],
 )
 def test_a_second_pass_out_of_bounds_is_refused(changes: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:

@@ -57,6 +57,7 @@ IMG2IMG: dict[str, Any] = {
     "override_settings": {},
     "resize_mode": 0,
 }
+SD_UPSCALE = {"script_name": "sd upscale", "script_args": ["", 8, "Lanczos", 2]}
 EXTRAS: dict[str, Any] = {
     "resize_mode": 0,
     "show_extras_results": True,
@@ -99,7 +100,7 @@ gateway, client = fixtures()
         ),
         *(
             ("img2img", {**IMG2IMG, **changes})
-            for changes in ({}, {"mask": MASK}, {"mask": MASK, "inpainting_mask_invert": True})
+            for changes in ({}, {"mask": MASK}, {"mask": MASK, "inpainting_mask_invert": True}, SD_UPSCALE)
         ),
         ("extra-single-image", EXTRAS),
         ("extra-single-image", {"image": INIT}),
@@ -112,10 +113,10 @@ def test_a_request_of_a1111s_tests_is_answered(client: httpx.Client, path: str, 
 
 def test_a_script_that_is_not_here_is_a_422_as_without_it_there(client: httpx.Client) -> None:
     response = client.post(
-        "img2img", json={**IMG2IMG, "script_name": "sd upscale", "script_args": ["", 8, "Lanczos", 2]}
+        "img2img", json={**IMG2IMG, "script_name": "outpainting mk2", "script_args": ["", 8, "Lanczos", 2]}
     )
     assert response.status_code == 422
-    assert response.json()["detail"][0]["msg"] == "Script 'sd upscale' not found"
+    assert response.json()["detail"][0]["msg"] == "Script 'outpainting mk2' not found"
 
 
 def test_an_option_that_is_written_is_read_back(client: httpx.Client) -> None:

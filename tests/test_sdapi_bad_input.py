@@ -55,7 +55,7 @@ BAD_FIELDS = [
     {"width": 0},
     {"width": 63},
     {"width": -512},
-    {"width": 2049},
+    {"width": 8193},
     {"height": 10**9},
     {"width": 4096, "height": 4096},
     {"cfg_scale": "nan"},

@@ -126,7 +126,7 @@ def check_answer(path: str, method: str, answer: Any, asked: Any) -> None:
         case _, "cmd-flags":
             assert isinstance(answer, dict)
         case _, "scripts":
-            assert answer == {"txt2img": [], "img2img": []}
+            assert answer == {"txt2img": [], "img2img": ["sd upscale"]}
         case _, "embeddings":
             assert (answer["loaded"], answer["skipped"]) == ({}, {})
         case _, "loras":

@@ -368,4 +368,7 @@ def test_transparent_start_pictures_lie_on_the_background() -> None:
 
 
 def test_a_size_out_of_bounds_costs_nothing_before_the_core_refuses_it() -> None:
-    assert size_of(10**9, -5, LIMITS) == (2048, 64)
+    for size in ((10**9, -5), (64, -5), (10**300, 64), (8192, 8192)):
+        with pytest.raises(InvalidRequest) as refused:
+            size_of(*size, LIMITS)
+        assert refused.value.param in ("width", "height")

@@ -94,7 +94,7 @@ def test_a_download_is_cancelled_and_goes_on_where_it_was(served: tuple[ToyHub, 
 
 @pytest.mark.parametrize(
     ("model", "asked", "offered", "least_steps"),
-    [("qwen-image-2.1", 1000, 992, 2), ("ideogram-4", 100, 256, 1), (PULLED, 9000, 2048, 1)],
+    [("qwen-image-2.1", 1000, 992, 2), ("ideogram-4", 100, 256, 1), (PULLED, 9000, 8192, 1)],
 )
 def test_sizes_and_steps_are_those_the_model_draws(
     tab: Studio, model: str, asked: int, offered: int, least_steps: int

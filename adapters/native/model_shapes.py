@@ -15,8 +15,8 @@ class ModelConfig(TypedDict):
 
 class Capabilities(TypedDict):
     """What the model can do, and what it draws with where nothing is said. `native_px` is the only edge length that
-    it knows; sizes are multiples of `step_px` from `min_px` to `max_px`; `control` is the kind of map that its
-    ControlNet follows."""
+    it knows; sizes are multiples of `step_px` from `min_px` to `max_px`, of `max_pixels` at most; `control` is the kind
+    of map that its ControlNet follows."""
 
     task: Literal["generate", "upscale"]
     default_px: int
@@ -24,6 +24,7 @@ class Capabilities(TypedDict):
     step_px: int
     min_px: int
     max_px: int
+    max_pixels: int
     default_steps: int
     min_steps: int
     max_steps: int

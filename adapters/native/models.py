@@ -77,7 +77,7 @@ def to_model(core: Core, name: str, spec: ModelSpec, coming: DownloadShown | Non
 
 
 def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
-    limits = core.settings.generation.limits
+    limits = core.settings.generation.limits.of(spec)
     as_sent = not spec.distilled or (core.settings.models.steps_as_sent and not spec.fixed_steps)
     low, high = spec.guidance_range
     return {
@@ -85,8 +85,9 @@ def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
         "default_px": spec.default_px,
         "native_px": spec.native_px,
         "step_px": spec.step_px,
-        "min_px": max(limits.min_px, spec.min_px),
+        "min_px": limits.min_px,
         "max_px": limits.max_px,
+        "max_pixels": limits.max_pixels,
         "default_steps": core.settings.generation.default_steps or spec.default_steps,
         "min_steps": spec.min_steps,
         "max_steps": limits.max_steps if as_sent else min(limits.max_steps, spec.useful_max_steps),

@@ -124,7 +124,7 @@ async def controlled(
         raise InvalidRequest("The ControlNet unit's resize_mode must be 0, 1 or 2.", param=PARAM)
     data = await core.files.read(share, base64_picture, text, PARAM)
     picture = await checked_picture(data, core.decoder, PARAM, share)
-    size = size_of(*first_size(asked), core.settings.generation.limits)
+    size = size_of(*first_size(asked), core.settings.generation.limits.of(follows))
     fitted = await core.files.run(share, _fitted, picture.png, size, mode)
     control = Control(
         kind=follows.control,

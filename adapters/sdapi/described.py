@@ -155,6 +155,7 @@ _SDAPI = {
     "GET /memory": Operation(answer=Memory),
     "GET /embeddings": Operation(answer=Row),
     "GET /scripts": Operation(answer=Row),
+    "GET /script-info": Operation(answer=list[Row]),
     "POST /unload-checkpoint": NOTHING,
     "POST /reload-checkpoint": NOTHING,
     **{f"GET /{name}": Operation(answer=list[Row]) for name in (*_LISTS, *EMPTY)},

@@ -18,9 +18,10 @@ from adapters.sdapi.options import accepted, look_of
 from adapters.sdapi.own_scripts import with_own_scripts
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.reply import Told, to_body
-from adapters.sdapi.request import dropped, field_of, model_of, refuse, to_request
+from adapters.sdapi.request import dropped, field_of, is_sd_upscale, model_of, refuse, to_request
 from adapters.sdapi.routing import body_of, origin_of, post
 from adapters.sdapi.said import completed
+from adapters.sdapi.sd_upscale import tiled_inputs
 from adapters.sdapi.start import inputs_of
 from adapters.sdapi.styles import styled, styles_of
 from adapters.sdapi.tags import without_hash
@@ -60,8 +61,11 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     look = look_of(choice.options, asked.override_settings)
     with _client_names(asked):
         spec = core.library.find(model_of(asked) or choice.checkpoint)
-        followed = await controlled(core, asked, spec, share)
-        inputs = await inputs_of(core, asked, spec if followed is None else followed.spec, look, share)
+        followed = None if is_sd_upscale(asked) else await controlled(core, asked, spec, share)
+        if isinstance(asked, Img2Img) and is_sd_upscale(asked):
+            inputs = await tiled_inputs(core, asked, spec, look, share)
+        else:
+            inputs = await inputs_of(core, asked, spec if followed is None else followed.spec, look, share)
         translated = to_request(
             asked,
             checkpoint=choice.checkpoint,
@@ -92,6 +96,7 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
         sent=sent,
         look=look,
         overlay=inputs.overlay,
+        params=inputs.params,
         lora_hashes=await core.files.run(share, _hashes, core, job.plan),
     )
     return await _told(request, told)

@@ -11,12 +11,13 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.base import attached, core_of, png_of, raise_for, share_of
 from adapters.sdapi.gif import is_gif
-from adapters.sdapi.lists import MODEL_UPSCALERS, NO_UPSCALER, STAND_IN, UPSCALERS, stands_in_for, upscaler_row
+from adapters.sdapi.lists import MODEL_UPSCALERS, STAND_IN, stands_in_for, upscaler_row
 from adapters.sdapi.payloads import ExtraBatch, Extras, ExtraSingle, Interrogate, PngInfo
 from adapters.sdapi.png_info import PNG_KEYWORD, answer, infotext_of
-from adapters.sdapi.refusals import NotImplementedHere, no_such_upscaler
+from adapters.sdapi.refusals import NotImplementedHere
 from adapters.sdapi.routing import body_of, get, origin_of, post
-from adapters.sdapi.upscale import FILTERS, Enlargement, as_png, enlarged, told
+from adapters.sdapi.upscale import Enlargement, as_png, enlarged, told
+from adapters.sdapi.upscalers import upscalers_here, used_upscaler
 from gateway.errors import ClientGone, InvalidRequest, NotFound
 from gateway.images import CheckedImage, base64_picture, checked_picture
 from gateway.job import State
@@ -110,7 +111,7 @@ def enlargement_of(asked: Extras) -> Enlargement:
     """Source: A1111 1.10.1 ExtrasBaseRequest. Raises: InvalidRequest, AsA1111 for an upscaler that is not there."""
     if asked.upscaler_2 in MODEL_UPSCALERS:
         raise InvalidRequest(f"{asked.upscaler_2} can be the first upscaler only.", param="upscaler_2")
-    first, second = _there(asked.upscaler_1), _there(asked.upscaler_2)
+    first, second = used_upscaler(asked.upscaler_1), used_upscaler(asked.upscaler_2)
     if asked.resize_mode not in (0, 1):
         raise InvalidRequest("resize_mode must be 0 (by factor) or 1 (to size).", param="resize_mode")
     if asked.upscaling_resize <= 0:
@@ -131,15 +132,6 @@ def enlargement_of(asked: Extras) -> Enlargement:
     )
 
 
-def _there(name: str) -> str:
-    """Raises: AsA1111."""
-    if name == NO_UPSCALER or name in FILTERS or name in MODEL_UPSCALERS:
-        return name
-    if stands_in_for(name):
-        return STAND_IN
-    raise no_such_upscaler(name)
-
-
 def not_done(asked: Extras) -> list[dict[str, Any]]:
     """What was asked for and done otherwise or left out, as `info.adjustments` of a drawn picture tells it."""
     others = [
@@ -156,12 +148,8 @@ def not_done(asked: Extras) -> list[dict[str, Any]]:
 
 async def upscalers(request: Request) -> Response:
     """The filters, and SeedVR2 where its weights are here."""
-    library = core_of(request).library
-
-    def there() -> list[str]:
-        return [name for name, model in MODEL_UPSCALERS.items() if library.on_disk(library.find(model))]
-
-    return JSONResponse([*UPSCALERS, *(upscaler_row(name) for name in await asyncio.to_thread(there))])
+    names = await asyncio.to_thread(upscalers_here, core_of(request).library)
+    return JSONResponse([upscaler_row(name) for name in names])
 
 
 async def png_info(request: Request) -> Response:

@@ -9,10 +9,14 @@ from gateway.request import SIZE_STEP_PX, Limits
 
 
 def size_of(width_px: int, height_px: int, limits: Limits) -> tuple[int, int]:
-    """Width and height as the core will round them; out of bounds brought inside: the core refuses it right after."""
-    width, height = (
-        min(max(px, limits.min_px), limits.max_px) // SIZE_STEP_PX * SIZE_STEP_PX for px in (width_px, height_px)
-    )
+    """Width and height as the core will round them.
+
+    Raises: InvalidRequest for what the core would refuse, before a picture is scaled to it.
+    """
+    limits.check_side(width_px, "width")
+    limits.check_side(height_px, "height")
+    width, height = (px // SIZE_STEP_PX * SIZE_STEP_PX for px in (width_px, height_px))
+    limits.check_area(width, height)
     return width, height
 
 

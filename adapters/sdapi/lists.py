@@ -63,14 +63,33 @@ EMPTY = (
     "hypernetworks",
     "face-restorers",
     "realesrgan-models",
-    "script-info",
     "extensions",
 )
 """Lists of what this gateway does not have."""
 
 EMBEDDINGS: dict[str, dict[str, Any]] = {"loaded": {}, "skipped": {}}
-SCRIPTS: dict[str, list[str]] = {"txt2img": [], "img2img": []}
+SCRIPTS: dict[str, list[str]] = {"txt2img": [], "img2img": ["sd upscale"]}
 """webuiapi adds to every request what it finds here, such as controlnet or adetailer."""
+
+
+def _argument(label: str, value: object, **more: object) -> dict[str, Any]:
+    return {"label": label, "value": value, "minimum": None, "maximum": None, "step": None, "choices": None} | more
+
+
+SCRIPT_INFO = (
+    {
+        "name": "sd upscale",
+        "is_alwayson": False,
+        "is_img2img": True,
+        "args": [
+            _argument("", "Enlarges the picture by the scale factor and draws it over in tiles of width x height"),
+            _argument("Tile overlap", 64, minimum=0, maximum=256, step=16),
+            _argument("Upscaler", NO_UPSCALER, choices=[row["name"] for row in UPSCALERS]),
+            _argument("Scale Factor", 2, minimum=0, maximum=4, step=1),
+        ],
+    },
+)
+"""Source: A1111 1.10.1 scripts/sd_upscale.py ui, modules/scripts.py api_info."""
 
 
 def cmd_flags(*, host: str, port: int) -> dict[str, Any]:

@@ -92,11 +92,16 @@ def timestamp(at: float) -> str:
 def _pass(job: Job, progress: Progress) -> tuple[int, int, int, int]:
     """How many passes a picture takes, the one it is in, and the step and steps of that one.
 
-    Source: A1111 1.10.1: hires fix doubles job_count.
+    Source: A1111 1.10.1: hires fix doubles job_count, SD upscale has one a batch of tiles.
     """
     plan = job.plan
     if not isinstance(plan, Generate):
         return 1, 0, progress.step, progress.steps
+    if plan.tiles is not None and progress.steps:
+        count = plan.tile_count
+        each = max(1, progress.steps // count)
+        at = min(max(0, progress.step - 1) // each, count - 1)
+        return count, at, progress.step - at * each, each
     if plan.second_pass is None:
         return 1, 0, progress.step, progress.steps or plan.steps
     if progress.step <= plan.steps:

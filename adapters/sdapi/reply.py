@@ -44,6 +44,8 @@ class Told:
     overlay: bytes | None = None
     """The mask as a PNG, where it is asked back."""
     lora_hashes: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, object] = field(default_factory=dict)
+    """What the infotext says of a script."""
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -178,7 +180,7 @@ def extra_params(told: Told) -> dict[str, object]:
     Source: A1111 1.10.1 modules/processing.py, extensions-builtin/Lora/extra_networks_lora.py.
     """
     asked, plan = told.asked, told.plan
-    found: dict[str, object] = {}
+    found: dict[str, object] = dict(told.params)
     if plan.second_pass is not None and isinstance(asked, Txt2Img):
         if asked.hr_resize_x or asked.hr_resize_y:
             found["Hires resize"] = f"{asked.hr_resize_x}x{asked.hr_resize_y}"

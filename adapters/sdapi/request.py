@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from reprlib import repr as brief
 from typing import Literal
 
@@ -15,6 +15,7 @@ from adapters.sdapi.tags import split_tags, without_hash
 from engine.protocol import Lora, MaskContent, Paste
 from gateway.errors import InvalidRequest, clip
 from gateway.request import Adjustment, GenerationRequest, Limits, SecondPassRequest
+from gateway.tiles import TilesRequest
 
 SAMPLER = "Euler"
 SCHEDULER = "Simple"
@@ -37,6 +38,8 @@ SCRIPTS = frozenset(
     {"comments", "controlnet", "extra options", "hypertile", "refiner", "sampler", "seed", "soft inpainting"}
 )
 """Always-on scripts that are known: A1111's own and ControlNet. Titles are found without regard to case."""
+SD_UPSCALE = "sd upscale"
+"""The one selectable script there is, of img2img. Source: A1111 1.10.1 scripts/sd_upscale.py."""
 SAME = ("", "none", "use same sampler", "use same scheduler", "use same checkpoint")
 
 _NOTHING = ("", "none")
@@ -56,6 +59,9 @@ class Inputs:
     stretch_latents: bool = False
     overlay: bytes | None = None
     """The mask as a PNG, where it is asked back."""
+    tiles: TilesRequest | None = None
+    params: Mapping[str, object] = field(default_factory=dict)
+    """What the infotext says of a script."""
     dropped: tuple[Adjustment, ...] = ()
 
 
@@ -104,6 +110,7 @@ def to_request(
         stretch_latents=inputs.stretch_latents,
         low_ram=True if asked.low_ram else None,
         second_pass=second_pass_of(asked, limits),
+        tiles=inputs.tiles,
         mask=inputs.mask,
         mask_content=inputs.mask_content,
         paste=inputs.paste,
@@ -118,9 +125,12 @@ def to_request(
 
 def refuse(asked: Txt2Img | Img2Img) -> None:
     """Raises: InvalidRequest for what cannot be drawn here and must not be silently left out; InitImageNotFound."""
-    if asked.script_name:
+    if asked.script_name and not is_sd_upscale(asked):
         raise InvalidRequest(f"Script '{clip(asked.script_name)}' not found", param="script_name")
     for name in asked.alwayson_scripts:
+        if name.lower() == SD_UPSCALE:
+            message = "Cannot have a selectable script in the always on scripts params"
+            raise InvalidRequest(message, param="alwayson_scripts")
         if name.lower() not in SCRIPTS:
             raise InvalidRequest(f"Script '{clip(name)}' not found", param="alwayson_scripts")
     if (asked.refiner_checkpoint or "").lower() not in _NOTHING:
@@ -132,6 +142,11 @@ def refuse(asked: Txt2Img | Img2Img) -> None:
             raise InvalidRequest("resize_mode must be 0 (stretch), 1 (crop), 2 (fill) or 3.", param="resize_mode")
         case _:
             pass
+
+
+def is_sd_upscale(asked: Txt2Img | Img2Img) -> bool:
+    """Whether the selectable script is asked for that is here. Source: A1111 1.10.1: titles without regard to case."""
+    return isinstance(asked, Img2Img) and (asked.script_name or "").lower() == SD_UPSCALE
 
 
 def first_size(asked: Txt2Img | Img2Img) -> tuple[int, int]:
@@ -192,6 +207,8 @@ def count_of(asked: Generation) -> int:
     for name in ("batch_size", "n_iter"):
         if getattr(asked, name) < 1:
             raise InvalidRequest(f"{name} must be at least 1.", param=name)
+    if isinstance(asked, Img2Img) and is_sd_upscale(asked):
+        return asked.num_images if asked.num_images is not None and asked.num_images >= 1 else asked.n_iter
     starts = len(asked.init_images) if isinstance(asked, Img2Img) and asked.mode != "edit" else 1
     batch = starts if starts > 1 else asked.batch_size
     return asked.num_images if asked.num_images is not None and asked.num_images >= 1 else batch * asked.n_iter
@@ -230,6 +247,8 @@ def field_of(asked: Generation, param: str) -> str:
             return sent("lora_files", "lora", "prompt")
         case "second_pass":
             return sent("hr_resize_x", "hr_resize_y", "hr_second_pass_steps", "hr_scale")
+        case "tiles":
+            return sent("script_args", "script_name")
         case "control":
             return "alwayson_scripts"
         case "init_image":

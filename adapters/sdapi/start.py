@@ -19,6 +19,7 @@ from engine.protocol import Paste
 from gateway.core import Core
 from gateway.errors import InvalidRequest
 from gateway.images import CheckedImage, base64_picture, checked_picture, opened, to_png
+from gateway.limits import Limits
 from gateway.request import Adjustment
 from gateway.turns import ANYBODY, Share
 
@@ -36,6 +37,8 @@ class Start:
     size: tuple[int, int]
     look: Look
     mask: MaskUse
+    own: Limits
+    """Of a picture whose latents are stretched: it is encoded at its own size."""
 
 
 async def inputs_of(
@@ -53,6 +56,8 @@ async def inputs_of(
     edits = can_edit and (asked.mode == EDIT or not (spec.init_image or spec.masks))
     follows = edits or (can_edit and asked.image_strength is not None)
     has_mask = bool(asked.mask)
+    limits = core.settings.generation.limits.of(spec)
+    size = size_of(asked.width, asked.height, limits)
     _check_count(asked, edits=edits, has_mask=has_mask)
     pictures = [await _checked(core, text, "init_images", share) for text in asked.init_images]
     named = "extra_images" if extra else "init_images"
@@ -63,7 +68,7 @@ async def inputs_of(
     if asked.resize_mode == LATENT_RESIZE and not by_latents:
         reason = "with a mask, or a model of one size, a picture is stretched as pixels, not as latents"
         notes.append(Adjustment(param="resize_mode", asked=LATENT_RESIZE, used=0, reason=reason))
-    start = Start(size_of(asked.width, asked.height, core.settings.generation.limits), look, mask_use(asked))
+    start = Start(size, look, mask_use(asked), limits.unasked)
     denoise = 1.0 if edits else None
     if has_mask:
         mask = await _checked(core, asked.mask or "", "mask", share)
@@ -141,7 +146,11 @@ def _fitted(png: bytes, start: Start) -> bytes:
 
 
 def _laid(png: bytes, start: Start) -> bytes:
-    return to_png(on_background(opened(png), start.look.background))
+    picture = on_background(opened(png), start.look.background)
+    scale = min(1.0, math.sqrt(start.own.max_pixels / (picture.width * picture.height)))
+    most = [min(start.own.max_px, max(1, int(px * scale))) for px in picture.size]
+    picture.thumbnail((most[0], most[1]), Image.Resampling.LANCZOS)
+    return to_png(picture)
 
 
 def _masked(png: bytes, mask: bytes, start: Start) -> tuple[Prepared, tuple[bytes, ...]] | None:

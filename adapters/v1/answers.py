@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ def to_adjustments(job: Job, asked: Drawing, told: Sequence[Adjustment] = ()) ->
 
 
 def to_response(job: Job, asked: Drawing, rows: Sequence[Row], told: Sequence[Adjustment] = ()) -> bytes:
-    """The JSON answer. Large: call it in a thread.
+    """The JSON answer. Large: call it in a thread; the pictures are spliced in, so that they are not there four times.
 
     Source: `ImagesResponse` of openai 3.52; every row has both keys, as Xinference's have. Ours: `seed` in a row,
     `job_id`, `adjustments`.
@@ -73,21 +73,27 @@ def to_response(job: Job, asked: Drawing, rows: Sequence[Row], told: Sequence[Ad
         "output_format": asked.output_format,
         "quality": None if quality == "auto" else quality,
         "size": size_of(first.width_px, first.height_px),
-        "data": [
-            {
-                "b64_json": None if row.picture is None else base64.b64encode(row.picture).decode(),
-                "url": row.url,
-                "revised_prompt": None,
-                "seed": row.done.seed,
-            }
-            for row in rows
-        ],
+        "data": None,
         "usage": USAGE,
         "model": plan.model,
         "job_id": job.id,
         "adjustments": to_adjustments(job, asked, told),
     }
-    return json.dumps(answer).encode()
+    head, _, tail = json.dumps(answer).encode().partition(b'"data": null')
+    return b"".join([head, b'"data": [', *_data(rows), b"]", tail])
+
+
+def _data(rows: Sequence[Row]) -> Iterator[bytes]:
+    for at, row in enumerate(rows):
+        yield b', {"b64_json": ' if at else b'{"b64_json": '
+        if row.picture is None:
+            yield b"null"
+        else:
+            yield b'"'
+            yield base64.b64encode(row.picture)
+            yield b'"'
+        rest = {"url": row.url, "revised_prompt": None, "seed": row.done.seed}
+        yield b", " + json.dumps(rest).encode()[1:]
 
 
 # ---- the stream ------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ async def inputs_of(request: Request, asked: FromPictures, sent: Sent, spec: Mod
     if uses.follows:
         check_followed([*images, *references], sent.pictures["image"][0].param)
     masks, markups = await checked("mask"), await checked("markup")
-    limits = core.settings.generation.limits
+    limits = core.settings.generation.limits.of(spec)
     ready = await core.files.run(share, prepared, asked, _pngs(images), _pngs(masks), _pngs(markups), limits)
     begins = uses.starts or ready.mask is not None
     followed = [images[0].unless_same(ready.first), *images[1:], *references] if uses.follows else []
@@ -231,21 +231,26 @@ def size_of(asked: FromPictures, picture: Pixels, limits: Limits) -> tuple[Pixel
     Raises: InvalidRequest for one out of the limits, before any picture is scaled to it.
     """
     width, height = asked.size_px
+    own = limits.unasked
     for param, edge in (("width", width), ("height", height)):
-        if edge is not None and not limits.min_px <= edge <= limits.max_px:
-            raise InvalidRequest(f"{param} must be between {limits.min_px} and {limits.max_px}.", param=param)
+        if edge is not None:
+            limits.check_side(edge, param)
     if width is not None or height is not None:
-        return (width or within(picture[0], limits), height or within(picture[1], limits)), ()
+        size = (width or within(picture[0], own), height or within(picture[1], own))
+        limits.check_area(*size)
+        return size, ()
     size = scaled(picture, limits)
     if size == picture:
         return size, ()
-    reason = f"sizes are multiples of {SIZE_STEP_PX}, each side {limits.min_px} to {limits.max_px}"
+    sides = f"each side {own.min_px} to {own.max_px}, {own.max_pixels} pixels at most where no size is asked for"
+    reason = f"sizes are multiples of {SIZE_STEP_PX}, {sides}"
     told = Adjustment(param="size", asked=f"{picture[0]}x{picture[1]}", used=f"{size[0]}x{size[1]}", reason=reason)
     return size, (told,)
 
 
 def scaled(picture: Pixels, limits: Limits) -> Pixels:
-    """The largest size of about these proportions, not larger than the picture where the limits allow that."""
+    """The largest size of about these proportions that is drawn unasked; no larger than the picture where it can be."""
+    limits = limits.unasked
     short, long = min(picture), max(picture)
     scale = min(1.0, limits.max_px / long, math.sqrt(limits.max_pixels / (short * long)))
     scale = max(scale, limits.min_px / short)

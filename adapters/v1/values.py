@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from engine.protocol import Lora
 
 PROMPT_CHARS = 32_000
-SIZE = re.compile(r"\s{0,64}([0-9]{1,5})(?:\s{0,64}[xX*×,]\s{0,64}|\s{1,64})([0-9]{1,5})\s{0,64}")
+SIZE = re.compile(r"\s{0,64}([0-9]{1,9})(?:\s{0,64}[xX*×,]\s{0,64}|\s{1,64})([0-9]{1,9})\s{0,64}")
 WHOLE = re.compile(r"-?[0-9]{1,20}")
 IDENTIFIER_CHARS = 512
 NO_SIZE = ("auto", "original")

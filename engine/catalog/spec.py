@@ -84,6 +84,10 @@ class ModelSpec(BaseModel):
     guidance_range: tuple[float, float] = (0.0, 30.0)
     default_px: int = 1024
     min_px: int = 64
+    max_px: int = 8192
+    """Of one side. mflux's shortest tables of positions, those of Z-Image, Ming and FIBO 2, have 512 of 16 pixels."""
+    max_pixels: int = 16_777_216
+    """Width times height. mflux sets no bound of its own: this is what the gateway's decoder takes, too."""
     step_px: int = 16
     """Sizes are multiples of this."""
     native_px: int | None = None

@@ -13,18 +13,25 @@ from engine.protocol import (
     Cancelled,
     Decoding,
     Drawn,
+    EnginePlan,
     Failed,
+    Generate,
     ModelLoaded,
     ModelLoading,
     Preview,
     Run,
     StepDone,
     Succeeded,
+    Upscale,
 )
 
 Fact = ModelLoading | ModelLoaded | StepDone | Decoding | Preview | Drawn | Succeeded | Failed | Cancelled
 Phase = Literal["waiting", "loading", "drawing", "decoding"]
 DeathReason = Literal["engine_crash", "engine_timeout", "engine_oom"]
+
+
+USUAL_PIXELS = 4_194_304
+"""Larger pictures get as much longer for their first step and for decoding."""
 
 
 class EngineDied(Exception):
@@ -37,10 +44,16 @@ class EngineDied(Exception):
 
 
 class Deadline:
-    """How long the child may stay silent, by what it said last."""
+    """How long the child may stay silent, by what it said last.
 
-    def __init__(self, options: EngineOptions) -> None:
+    `larger` is how many times the usual size a picture has; after each decoding `begins_anew` forgets the steps before:
+    those of a second pass are of another size.
+    """
+
+    def __init__(self, options: EngineOptions, *, larger: float = 1.0, begins_anew: bool = False) -> None:
         self._options = options
+        self._larger = larger
+        self._begins_anew = begins_anew
         self._steps_s: list[float] = []
         self.phase: Phase = "waiting"
 
@@ -55,6 +68,8 @@ class Deadline:
                 self._steps_s.append(seconds)
             case Decoding():
                 self.phase = "decoding"
+                if self._begins_anew:
+                    self._steps_s.clear()
             case Succeeded() | Failed() | Cancelled():
                 pass
             case _:
@@ -68,12 +83,22 @@ class Deadline:
                 return options.load_s
             case "drawing":
                 if not self._steps_s:
-                    return options.first_step_s
+                    return options.first_step_s * self._larger
                 return max(options.step_floor_s, options.step_factor * median(self._steps_s))
             case "decoding":
-                return options.decode_s
+                return options.decode_s * self._larger
             case _:
                 assert_never(self.phase)
+
+
+def larger(plan: EnginePlan) -> float:
+    """How many times a picture of this plan has USUAL_PIXELS; 1 at least."""
+    if not isinstance(plan, Generate | Upscale):
+        return 1.0
+    pixels = plan.width_px * plan.height_px
+    if isinstance(plan, Generate) and plan.second_pass is not None:
+        pixels = max(pixels, plan.second_pass.width_px * plan.second_pass.height_px)
+    return max(1.0, pixels / USUAL_PIXELS)
 
 
 class Turn:
@@ -81,7 +106,8 @@ class Turn:
 
     def __init__(self, run: Run, options: EngineOptions) -> None:
         self.run = run
-        self.deadline = Deadline(options)
+        second = run.plan.second_pass if isinstance(run.plan, Generate) else None
+        self.deadline = Deadline(options, larger=larger(run.plan), begins_anew=second is not None)
         self.cancel_asked = False
         self.ended = False
         """The child said its last word of this job, or died."""

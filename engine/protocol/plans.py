@@ -68,6 +68,39 @@ class SecondPass(Frozen):
     """Where it is another one than the first pass's."""
 
 
+class Tiles(Frozen):
+    """The input picture, enlarged, and drawn over in tiles of the plan's size that overlap: "SD upscale".
+
+    Source: A1111 1.10.1 scripts/sd_upscale.py, modules/images.py split_grid.
+    """
+
+    width_px: int
+    height_px: int
+    """Of the result."""
+    overlap_px: int
+    enlarge: Literal["lanczos", "nearest"] = "lanczos"
+    batch: int = 1
+    """So many tiles have seeds that follow one another; each batch begins one seed after the one before."""
+
+    def grid(self, tile_width_px: int, tile_height_px: int) -> tuple[int, int]:
+        """Columns and rows of tiles."""
+        sides = ((self.width_px, tile_width_px), (self.height_px, tile_height_px))
+        columns, rows = (max(1, -((self.overlap_px - whole) // (tile - self.overlap_px))) for whole, tile in sides)
+        return columns, rows
+
+    def corners(self, tile_width_px: int, tile_height_px: int) -> tuple[list[int], list[int]]:
+        """Where columns begin, and rows; below 0 where the picture is smaller than a tile."""
+        columns, rows = self.grid(tile_width_px, tile_height_px)
+        return _starts(columns, self.width_px, tile_width_px), _starts(rows, self.height_px, tile_height_px)
+
+
+def _starts(count: int, whole_px: int, tile_px: int) -> list[int]:
+    last = whole_px - tile_px
+    step = last / (count - 1) if count > 1 else 0.0
+    # A1111's last one can fall a pixel short of the edge, by the rounding of floats.
+    return [*(min(int(i * step), last) for i in range(count - 1)), last]
+
+
 class Generate(Frozen):
     """Draw one picture a seed. The same plan gives the same pixels, always. Blobs are named by their sha256."""
 
@@ -91,6 +124,7 @@ class Generate(Frozen):
     stretch_latents: bool = False
     """The input picture is brought to the size drawn as latents, not as pixels: by models of any size, unmasked."""
     second_pass: SecondPass | None = None
+    tiles: Tiles | None = None
     mask: str | None = None
     """Blob: white is repainted, black stays as the input picture is."""
     mask_content: MaskContent = "original"
@@ -115,6 +149,12 @@ class Generate(Frozen):
         paste = (self.paste.picture, *self.paste.further_pictures, self.paste.mask) if self.paste else ()
         control = self.control.image if self.control else None
         return frozenset(name for name in (*self.init_images, self.mask, *paste, *self.references, control) if name)
+
+    @property
+    def tile_count(self) -> int:
+        """How often each picture is drawn: once, but for tiles."""
+        columns, rows = self.tiles.grid(self.width_px, self.height_px) if self.tiles else (1, 1)
+        return columns * rows
 
     @property
     def init_images(self) -> tuple[str, ...]:

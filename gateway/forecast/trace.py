@@ -162,6 +162,8 @@ class Trace:
         if not self._paces:
             return known
         live = sorted(self._paces)[len(self._paces) // 2]
+        if "+tiles" in self.work.mode:  # each tile is encoded and decoded between two steps
+            live = sum(self._paces) / len(self._paces)
         return (LIVE_AFTER * known + len(self._paces) * live) / (LIVE_AFTER + len(self._paces))
 
 

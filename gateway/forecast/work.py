@@ -83,6 +83,10 @@ def _drawing(plan: Generate, spec: ModelSpec | None, done: int) -> Work:
         more = steps_to_run(second.steps, second.denoise)
         filed = second.width_px * second.height_px
         steps, pixel_steps = steps + more, pixel_steps + more * (native or filed)
+    if plan.tiles is not None:
+        mode += "+tiles"
+        filed = plan.tiles.width_px * plan.tiles.height_px
+        steps, pixel_steps = steps * plan.tile_count, pixel_steps * plan.tile_count
     drawn = pixel_steps / steps * (1 + len(plan.references)) if steps else float(first)
     return Work(
         "engine",

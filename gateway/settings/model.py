@@ -114,10 +114,19 @@ class GenerationSettings(Section):
     )
     previews: bool = Field(default=True, description="Draw small previews while a picture is made.")
     max_px: Annotated[int, Field(ge=64, le=8192)] = Field(
-        default=2048, description="Longest edge of a picture, in pixels."
+        default=8192, description="Longest edge of a picture, in pixels."
     )
     max_pixels: Annotated[int, Field(ge=4096, le=16_777_216)] = Field(
-        default=4_194_304, description="Largest picture, as width x height."
+        default=8_847_360, description="Largest picture, as width x height: 4096x2160."
+    )
+    max_own_px: Annotated[int, Field(ge=64, le=8192)] = Field(
+        default=2048, description="Longest edge of a picture that nobody named a size for: it has that of a photo."
+    )
+    max_own_pixels: Annotated[int, Field(ge=4096, le=16_777_216)] = Field(
+        default=4_194_304, description="Largest picture that nobody named a size for, as width x height."
+    )
+    max_job_pixels: Annotated[int, Field(ge=4096, le=167_772_160)] = Field(
+        default=88_473_600, description="All pictures of one job together, as width x height x pictures."
     )
     max_upscaled_pixels: Annotated[int, Field(ge=4096, le=16_777_216)] = Field(
         default=16_777_216, description="Largest upscaled picture, as width x height."
@@ -134,6 +143,9 @@ class GenerationSettings(Section):
         return Limits(
             max_px=self.max_px,
             max_pixels=self.max_pixels,
+            max_own_px=self.max_own_px,
+            max_own_pixels=self.max_own_pixels,
+            max_job_pixels=self.max_job_pixels,
             max_steps=self.max_steps,
             max_count=self.max_batch_size,
             max_pixel_steps=self.max_pixel_steps,

@@ -15,12 +15,13 @@ let loras = [];
 export const known = () => models;
 export const model = () => models.find((one) => one.title === $("model").value) ?? null;
 const can = () => model()?.capabilities ?? null;
-const ANY = { default_px: 1024, step_px: 16, min_px: 64, max_px: 2048 };
+const ANY = { default_px: 1024, step_px: 16, min_px: 64, max_px: 8192, max_pixels: 8847360 };
 
-/** The nearest edge that the chosen model draws. */
-const rounded = (px) => {
+/** The nearest edge that the chosen model draws, beside another edge. */
+const rounded = (px, other = 1) => {
   const its = can() ?? ANY, step = its.step_px, at = (edge) => edge * step;
-  return Math.max(at(Math.ceil(its.min_px / step)), Math.min(at(Math.floor(its.max_px / step)), at(Math.round(px / step))));
+  const most = Math.min(its.max_px, its.max_pixels / other);
+  return Math.max(at(Math.ceil(its.min_px / step)), Math.min(at(Math.floor(most / step)), at(Math.round(px / step))));
 };
 
 export const prompts = () => {
@@ -64,7 +65,7 @@ function fit(fresh) {
   Object.assign($("steps"), { min: its.min_steps, max: its.max_steps });
   for (const id of ["width", "height"]) {
     Object.assign($(id), { min: rounded(its.min_px), max: rounded(its.max_px), step: its.step_px });
-    if ($(id).value) $(id).value = rounded(Number($(id).value));
+    if ($(id).value) $(id).value = rounded(Number($(id).value), id === "height" ? Number($("width").value) || 1 : 1);
   }
   $("guidance").min = its.guidance_range[0];
   $("guidance").max = Math.min(its.guidance_range[1], 20);
@@ -269,7 +270,8 @@ export function begin() {
     [$("width").value, $("height").value] = [$("height").value, $("width").value];
     show();
   });
-  for (const id of ["width", "height"]) $(id).addEventListener("change", () => { $(id).value = rounded(Number($(id).value)); show(); });
+  for (const [id, other] of [["width", "height"], ["height", "width"]])
+    $(id).addEventListener("change", () => { $(id).value = rounded(Number($(id).value), Number($(other).value) || 1); show(); });
   $("dice").addEventListener("click", () => { $("seed").value = ""; show(); });
   $("lora-add").addEventListener("click", () => addLora());
   if (/Mac|iP/.test(navigator.platform)) $("draw").querySelector("kbd").textContent = "⌘ ↵";

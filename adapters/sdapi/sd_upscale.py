@@ -1,0 +1,154 @@
+"""The script "SD upscale" of img2img: a picture enlarged, and drawn over in tiles of width x height, as one job.
+
+Source: A1111 1.10.1 scripts/sd_upscale.py; the enlargement: modules/upscaler.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from adapters.sdapi.control import unit_of
+from adapters.sdapi.fit import on_background, size_of
+from adapters.sdapi.lenient import to_float, to_int
+from adapters.sdapi.lists import MODEL_UPSCALERS, NO_UPSCALER
+from adapters.sdapi.options import Look
+from adapters.sdapi.payloads import Img2Img
+from adapters.sdapi.refusals import no_such_upscaler
+from adapters.sdapi.request import Inputs, dropped
+from adapters.sdapi.start import EDIT
+from adapters.sdapi.upscale import STEP_PX
+from adapters.sdapi.upscalers import upscalers_here, used_upscaler
+from engine.catalog import ModelSpec
+from gateway.core import Core
+from gateway.errors import InvalidRequest, clip
+from gateway.images import base64_picture, checked_picture, opened, to_png
+from gateway.limits import Limits
+from gateway.request import Adjustment
+from gateway.tiles import TilesRequest, check_inputs, tiles_of
+from gateway.turns import Share
+
+PARAM = "script_args"
+DEFAULTS = ("", 64, 0, 2)
+"""Of the script's own page: a text, the overlap in pixels, the upscaler by number, the factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class SdUpscale:
+    """What the script was told."""
+
+    overlap_px: int
+    upscaler: str
+    factor: float
+    asked: str
+    """The upscaler as it was asked for."""
+
+    def target_of(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the result: as before without an upscaler, else multiples of 8."""
+        if self.upscaler == NO_UPSCALER:
+            return width, height
+        return (int(width * self.factor) // STEP_PX * STEP_PX, int(height * self.factor) // STEP_PX * STEP_PX)
+
+    @property
+    def adjustments(self) -> Iterator[Adjustment]:
+        if self.upscaler != self.asked:
+            yield dropped(f"{PARAM}.upscaler", clip(self.asked), self.upscaler, "that model is not here")
+        if self.upscaler == NO_UPSCALER and self.factor != 1:
+            reason = "without an upscaler the picture keeps its size, as in A1111"
+            yield dropped(f"{PARAM}.scale_factor", self.factor, 1, reason)
+
+
+def said_by(args: Any, upscalers: Sequence[str]) -> SdUpscale:
+    """The arguments in A1111's order; those that are missing are its page's. `upscalers` are all, by number.
+
+    Raises: InvalidRequest; AsA1111 for an upscaler that is not there.
+    """
+    if not isinstance(args, list):
+        raise InvalidRequest("script_args must be a list.", param=PARAM)
+    given = [*args[: len(DEFAULTS)], *DEFAULTS[len(args) :]]
+    _, overlap, upscaler, factor = (
+        default if value is None else value for value, default in zip(given, DEFAULTS, strict=True)
+    )
+    try:
+        overlap_px, number = to_int(overlap), to_float(factor)
+    except PydanticCustomError:
+        raise InvalidRequest("Tile overlap and scale factor are numbers.", param=PARAM) from None
+    if number <= 0:
+        raise InvalidRequest(f"The scale factor must be above 0; {number:g} was asked.", param=PARAM)
+    name = (
+        upscaler if isinstance(upscaler, str) and not upscaler.strip().isdecimal() else _numbered(upscaler, upscalers)
+    )
+    used = used_upscaler(name)
+    if used in MODEL_UPSCALERS:
+        message = f"SD upscale enlarges by Lanczos or Nearest: enlarge by {used} first, with extra-single-image"
+        raise InvalidRequest(f"{message}, and send the result with the upscaler None.", param=PARAM)
+    return SdUpscale(overlap_px, used, number, name)
+
+
+def _numbered(value: object, upscalers: Sequence[str]) -> str:
+    """Raises: InvalidRequest, AsA1111."""
+    try:
+        number = to_int(value)
+    except PydanticCustomError:
+        raise InvalidRequest("The upscaler is a name or a number of GET upscalers.", param=PARAM) from None
+    if not 0 <= number < len(upscalers):
+        raise no_such_upscaler(str(number))
+    return upscalers[number]
+
+
+async def tiled_inputs(core: Core, asked: Img2Img, spec: ModelSpec, look: Look, share: Share) -> Inputs:
+    """The picture that is drawn over, stored at its own size, and the tiles; all bounds are checked before.
+
+    Raises: InvalidRequest, AsA1111.
+    """
+    said = said_by(asked.script_args, await asyncio.to_thread(upscalers_here, core.library))
+    check_inputs(spec, begins=bool(asked.init_images), others=("mask",) if asked.mask else ())
+    if asked.mode == EDIT or asked.extra_images:
+        raise InvalidRequest("SD upscale draws over a picture: it follows none.", param="mode")
+    if unit_of(asked.alwayson_scripts) is not None:
+        raise InvalidRequest("SD upscale takes no ControlNet unit here.", param="alwayson_scripts")
+    limits = core.settings.generation.limits.of(spec)
+    tile_px = size_of(asked.width, asked.height, limits)
+    data = await core.files.read(share, base64_picture, asked.init_images[0], "init_images")
+    picture = await checked_picture(data, core.decoder, "init_images", share)
+    tiles = _tiles(said, picture.size_px, tile_px, limits, asked.batch_size)
+    laid = picture.unless_same(await core.files.run(share, _flat, picture.png, look.background))
+    notes = list(said.adjustments)
+    if len(asked.init_images) > 1:
+        notes.append(
+            dropped("init_images", len(asked.init_images), 1, "SD upscale takes the first picture, as in A1111")
+        )
+    return Inputs(
+        init_images=(await core.service.keep_input(laid, share),),
+        tiles=tiles,
+        params={"SD upscale overlap": said.overlap_px, "SD upscale upscaler": said.upscaler},
+        dropped=tuple(notes),
+    )
+
+
+def _tiles(
+    said: SdUpscale, size_px: tuple[int, int], tile_px: tuple[int, int], limits: Limits, batch: int
+) -> TilesRequest:
+    """Raises: InvalidRequest."""
+    width, height = said.target_of(*size_px)
+    tiles = TilesRequest(
+        width_px=width,
+        height_px=height,
+        overlap_px=said.overlap_px,
+        enlarge="nearest" if said.upscaler == "Nearest" else "lanczos",
+        batch=batch,
+    )
+    try:
+        tiles_of(tiles, tile_px, limits)
+    except InvalidRequest as error:
+        error.param = PARAM
+        raise
+    return tiles
+
+
+def _flat(png: bytes, background: str) -> bytes:
+    return to_png(on_background(opened(png), background))

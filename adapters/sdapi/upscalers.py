@@ -1,0 +1,23 @@
+"""The upscalers that are here, by name and by number."""
+
+from __future__ import annotations
+
+from adapters.sdapi.lists import MODEL_UPSCALERS, STAND_IN, UPSCALERS, stands_in_for
+from adapters.sdapi.refusals import no_such_upscaler
+from gateway.library import Library
+
+PLAIN = tuple(row["name"] for row in UPSCALERS)
+
+
+def upscalers_here(library: Library) -> list[str]:
+    """All in the order of their numbers: the filters, and SeedVR2 where its weights are here. Reads the disk."""
+    return [*PLAIN, *(name for name, model in MODEL_UPSCALERS.items() if library.on_disk(library.find(model)))]
+
+
+def used_upscaler(name: str) -> str:
+    """What draws in the place of this one: itself, or Lanczos. Raises: AsA1111."""
+    if name in PLAIN or name in MODEL_UPSCALERS:
+        return name
+    if stands_in_for(name):
+        return STAND_IN
+    raise no_such_upscaler(name)

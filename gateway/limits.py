@@ -1,0 +1,62 @@
+"""Bounds of one job and of the size of a picture: what the gateway, its operator and the model allow. Pure."""
+
+from __future__ import annotations
+
+from engine.catalog import ModelSpec
+from engine.protocol import Frozen
+from gateway.errors import InvalidRequest, clip
+
+
+class Limits(Frozen):
+    """Bounds of one job (S-20). Over a bound is refused at submit, never later."""
+
+    min_px: int = 64
+    max_px: int = 8192
+    """Of one side; so long are the shortest tables of positions that mflux has."""
+    max_pixels: int = 8_847_360
+    """Of one picture: 4096x2160. OpenAI's largest is 3840x2160."""
+    max_job_pixels: int = 88_473_600
+    """Of all pictures of a job, which are answered together: ten of those."""
+    max_own_px: int = 2048
+    max_own_pixels: int = 4_194_304
+    """Of a picture whose size nobody asked for: it is that of a photo, and models have learnt no larger one."""
+    max_steps: int = 100
+    max_count: int = 10
+    max_pixel_steps: int = 1_000_000_000
+    max_guidance: float = 30.0
+    max_prompt_bytes: int = 32 * 1024
+    max_upscaled_pixels: int = 16_777_216
+    max_loras: int = 8
+
+    def of(self, spec: ModelSpec) -> Limits:
+        """The bounds of sizes, as narrow as this model's."""
+        return self.model_copy(
+            update={
+                "min_px": max(self.min_px, spec.min_px),
+                "max_px": min(self.max_px, spec.max_px),
+                "max_pixels": min(self.max_pixels, spec.max_pixels),
+            }
+        )
+
+    @property
+    def unasked(self) -> Limits:
+        """The bounds of a size that a picture brings and nobody asked for."""
+        return self.model_copy(
+            update={
+                "max_px": min(self.max_px, self.max_own_px),
+                "max_pixels": min(self.max_pixels, self.max_own_pixels),
+            }
+        )
+
+    def check_side(self, px: int, param: str) -> None:
+        """Raises: InvalidRequest naming the bounds and what was asked."""
+        if not self.min_px <= px <= self.max_px:
+            message = f"{param} must be between {self.min_px} and {self.max_px}; {clip(str(px))} was asked."
+            raise InvalidRequest(message, param=param)
+
+    def check_area(self, width_px: int, height_px: int, param: str = "width") -> None:
+        """Of a picture whose sides are within bounds. Raises: InvalidRequest naming the bound and what was asked."""
+        if width_px * height_px > self.max_pixels:
+            asked = f"{width_px}x{height_px} has {width_px * height_px}"
+            message = f"width x height must be at most {self.max_pixels} pixels; {asked}."
+            raise InvalidRequest(message, param=param)
