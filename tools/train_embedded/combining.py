@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 RATE_SHARE = 0.5
 """Of the learning rates that the flow began with: the model is to keep what it knows."""
 
-PAIRS_OF_TEN = 6
+PAIRS_OF_TEN = 4
 """Batches of ten that are of pairs; of the others one in eight is of changes."""
 
 POOL = 3200
