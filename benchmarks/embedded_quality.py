@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from engine.catalog import EMBEDDED_PATH
 from tests.live import Live
-from tools.train_embedded.judging import edit_cases, evaluation_scenes, icon_scenes, judge, ranked_icons
+from tools.train_embedded.judging import edit_cases, evaluation_scenes, icon_scenes, judge, pair_cases, ranked_icons
 from tools.train_embedded.reading import is_night
 from tools.train_embedded.scenes import Scene, Style, prompt, render
 
@@ -36,6 +36,12 @@ KNOWS_ALL = json.loads((EMBEDDED_PATH / "training.json").read_text(encoding="utf
 
 APART = 8.0
 """Least root mean square distance of two seeds' pixels, in grey levels of 256, to count as different."""
+
+TAGS = {
+    "SillyTavern's prefix": "best quality, absurdres, masterpiece, ",
+    "text-generation-webui's prefix": "(Masterpiece:1.1), detailed, intricate, colorful, ",
+}
+"""What these programs put before every prompt by default."""
 
 SHEET_COLUMNS, CAPTION_PX = 8, 30
 
@@ -52,11 +58,16 @@ class Artist:
         body = {"model": MODEL, "prompt": text, "seed": seed, "size": SIZE, "response_format": "b64_json", **said}
         return _shown(self._client.post("/v1/images/generations", json=body))
 
-    def change(self, words: str, before: Image.Image, seed: int) -> Image.Image:
-        buffer = io.BytesIO()
-        before.save(buffer, "PNG")
+    def change(self, words: str, seed: int, *before: Image.Image) -> Image.Image:
         body = {"model": MODEL, "prompt": words, "seed": str(seed), "size": SIZE, "response_format": "b64_json"}
-        return _shown(self._client.post("/v1/images/edits", data=body, files={"image": buffer.getvalue()}))
+        files = [("image[]", _png(picture)) for picture in before]
+        return _shown(self._client.post("/v1/images/edits", data=body, files=files))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _shown(answer: httpx.Response) -> Image.Image:
@@ -110,7 +121,7 @@ def edits(artist: Artist, count: int, seed: int) -> Shown:
     rng, right, asked, shown = Random(seed), Counter[str](), Counter[str](), []
     for number, edit in enumerate(edit_cases(count, seed, KNOWS_ALL)):
         before = render(edit.before, Style.sample(rng))
-        after = artist.change(edit.words, before, number)
+        after = artist.change(edit.words, number, before)
         holds = all(judge(edit.after, after).values())
         for name in (edit.what, "whatever"):
             asked[name] += 1
@@ -119,6 +130,27 @@ def edits(artist: Artist, count: int, seed: int) -> Shown:
     for name in asked:
         say(f"change of {name} right", right[name], asked[name])
     return shown
+
+
+def pairs(artist: Artist, count: int, seed: int) -> Shown:
+    """A thing of one picture beside a thing of another."""
+    rng, right, shown = Random(seed), 0, []
+    for number, pair in enumerate(pair_cases(count, seed)):
+        first, second = (render(scene, Style.sample(rng)) for scene in (pair.first, pair.second))
+        drawn = artist.change(pair.words, number, first, second)
+        right += all(judge(pair.after, drawn).values())
+        shown += [("", first), ("", second), (pair.words, drawn)]
+    say("two pictures in one right", right, count)
+    return shown
+
+
+def tagged(artist: Artist, seed: int) -> None:
+    """Prompts behind the tags that programs put there."""
+    for name, tags in TAGS.items():
+        rng, right = Random(seed), 0
+        for number, scene in enumerate(evaluation_scenes(12, seed, KNOWS_ALL)):
+            right += all(judge(scene, artist.draw(tags + prompt(scene, rng), number)).values())
+        say(name, right, 12)
 
 
 def by_day(count: int, seed: int) -> list[Scene]:
@@ -173,11 +205,13 @@ def main() -> None:
                 things = icons(artist, arguments.seed, each=4) if KNOWS_ALL else []
                 variety(artist, 60, arguments.seed)
                 changed = edits(artist, 100, arguments.seed)
+                paired = pairs(artist, 100, arguments.seed)
+                tagged(artist, arguments.seed)
                 dark = at_night(artist, 60, arguments.seed)
         finally:
             gateway.stop()
     if arguments.sheet:
-        contact_sheet([*shapes[:32], *things[::4], *changed[:16], *dark[:8]], arguments.sheet)
+        contact_sheet([*shapes[:32], *things[::4], *changed[:16], *paired[:24], *dark[:8]], arguments.sheet)
 
 
 if __name__ == "__main__":

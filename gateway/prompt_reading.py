@@ -13,6 +13,6 @@ def to_adjustments(reading: PromptRead) -> tuple[Adjustment, ...]:
         reason = f"the model reads {reading.limit} of its {reading.tokens} tokens; left out: {reading.cut}"
         found.append(Adjustment(param=reading.field, asked=reading.tokens, used=reading.limit, reason=reason))
     if reading.unknown:
-        reason = "the model does not know these words"
+        reason = "the model does not know these words" if reading.tokens else "the model knows no word of it"
         found.append(Adjustment(param=reading.field, asked=", ".join(reading.unknown), used=None, reason=reason))
     return tuple(found)

@@ -10,8 +10,9 @@ from tools.train_embedded.basis import Basis
 from tools.train_embedded.drawing import SHAPES
 from tools.train_embedded.edits import training_edit
 from tools.train_embedded.icons import ICON_COLOURS, ICONS
-from tools.train_embedded.judging import edit_cases, evaluation_scenes, icon_scenes, judge, ranked_icons
-from tools.train_embedded.scenes import COLOURS, PLAINEST, Style, held_out, prompt, render, training_scene
+from tools.train_embedded.judging import edit_cases, evaluation_scenes, icon_scenes, judge, pair_cases, ranked_icons
+from tools.train_embedded.pairs import training_pair
+from tools.train_embedded.scenes import COLOUR_WORDS, COLOURS, PLAINEST, Style, held_out, prompt, render, training_scene
 
 
 def test_training_never_meets_what_is_measured() -> None:
@@ -71,6 +72,30 @@ def test_pictures_of_changes_are_read_as_what_they_show() -> None:
     assert right >= 0.95 * len(cases)
 
 
+def test_pairs_are_measured_where_training_never_goes() -> None:
+    rng = Random(1)
+    pairs = [training_pair(rng) for _ in range(500)]
+    assert not any(held_out(scene) for pair in pairs for scene in (pair.first, pair.second, pair.after))
+    assert all(held_out(pair.after) for pair in pair_cases(30, 1))
+
+
+def test_a_pair_asks_for_a_thing_of_each_picture_as_it_is_there() -> None:
+    for pair in pair_cases(100, 2):
+        one, other = pair.after.groups
+        in_order = pair.words.find("2") < 0 or pair.words.find("1") < pair.words.find("2")
+        for thing, scene in zip((one, other) if in_order else (other, one), (pair.first, pair.second), strict=True):
+            assert thing.kind in {group.kind for group in scene.groups} or "picture" not in pair.words
+        ground = pair.after.background
+        assert ground is not None
+        named = any(f" {word} background" in pair.words for word in COLOUR_WORDS.get(ground, (ground,)))
+        assert named or ground == (pair.first.background or "white")
+
+
+def test_pictures_of_pairs_are_read_as_what_they_show() -> None:
+    right = sum(all(judge(pair.after, render(pair.after, PLAINEST)).values()) for pair in pair_cases(60, 3))
+    assert right >= 0.95 * 60
+
+
 def test_two_styles_of_a_scene_nearly_always_differ() -> None:
     rng, far = Random(9), 0
     for scene in evaluation_scenes(200, 77):
@@ -110,3 +135,12 @@ def test_latents_hold_a_picture_and_average_to_variance_1() -> None:
     assert 0.9 < tokens.var() < 1.1
     error = (basis.decode(tokens).astype(float) - pictures) ** 2
     assert -10 * np.log10(error.mean() / 255**2) > 30
+
+
+def test_a_basis_is_found_again_from_the_latents_of_pictures() -> None:
+    rng = Random(8)
+    pictures = np.stack([np.asarray(render(training_scene(rng, True), Style.sample(rng))) for _ in range(300)])
+    basis = Basis.fit(pictures)
+    latents = basis.latents(pictures) + np.random.default_rng(1).normal(0, 0.02, (300, 16, 16, 32))
+    found = Basis.of_latents(pictures, latents.astype(np.float32))
+    assert np.abs(found.encode(pictures) - basis.encode(pictures)).mean() < 0.03

@@ -16,7 +16,7 @@ class ModelConfig(TypedDict):
 class Capabilities(TypedDict):
     """What the model can do, and what it draws with where nothing is said. `native_px` is the only edge length that
     it knows; sizes are multiples of `step_px` from `min_px` to `max_px`, of `max_pixels` at most; `control` is the kind
-    of map that its ControlNet follows."""
+    of map that its ControlNet follows; `draws` is all that it can draw, empty for a model of any prompt."""
 
     task: Literal["generate", "upscale"]
     default_px: int
@@ -39,6 +39,7 @@ class Capabilities(TypedDict):
     needs_reference: bool
     lora: bool
     control: Literal["canny", "depth"] | None
+    draws: list[str]
 
 
 class DownloadShown(TypedDict):

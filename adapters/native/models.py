@@ -103,6 +103,7 @@ def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
         "needs_reference": spec.needs_reference,
         "lora": spec.lora,
         "control": spec.control,
+        "draws": list(spec.draws),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.catalog.spec import ModelSpec
+from engine.embedded.words import ICONS, SHAPES
 
 EMBEDDED = "flux2-tiny"
 EMBEDDED_PATH = Path(__file__).parent.parent / "embedded" / EMBEDDED
@@ -24,6 +25,7 @@ ROWS = (
         max_sequence=512,
         default_px=128,
         native_px=128,
-        max_references=1,
+        max_references=2,
+        draws=(*SHAPES, *ICONS),
     ),
 )

@@ -110,6 +110,8 @@ class ModelSpec(BaseModel):
     max_references: int = 0
     """Pictures the model can follow at once; 0 for one that cannot edit."""
     needs_reference: bool = False
+    draws: tuple[str, ...] = ()
+    """All that it can draw; empty for a model of any prompt."""
     lora: bool = True
     control: Literal["canny", "depth"] | None = None
     """The kind of map the model follows, and cannot draw without."""

@@ -46,12 +46,12 @@ def load_tiny(model: Model) -> Painter:
 
     pipeline = flux2_tiny.build(model.path, quantize=model.quantize)  # type: ignore[arg-type]
     encoder = of_language(pipeline.tokenizers["qwen3"], flux2_tiny.TEXT_TOKENS)
-    return Flux2Painter(pipeline, encoder, flux2_tiny.wording)
+    return Flux2Painter(pipeline, encoder, flux2_tiny.wording, flux2_tiny.known)
 
 
 class Flux2Painter(PipelinePainter):
-    """Klein's own loop, with its prompts remembered. `wording` says a plan's prompt for one of its pictures, `known`
-    what of a prompt the model knows, and the other words.
+    """Klein's own loop, with its prompts remembered. `known` says what of a plan's prompt the model knows, and the
+    other words; `wording` says that for one of its pictures.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Flux2Painter(PipelinePainter):
         pipeline: Any,
         encoder: Encoder,
         wording: Callable[[Generate, int], str] = lambda plan, _: plan.prompt,
-        known: Callable[[str], tuple[str, tuple[str, ...]]] = lambda prompt: (prompt, ()),
+        known: Callable[[Generate], tuple[str, tuple[str, ...]]] = lambda plan: (plan.prompt, ()),
     ) -> None:
         super().__init__(pipeline, Flux2LoRAMapping.get_mapping(), encoder=encoder)
         self._wording = wording
@@ -70,7 +70,7 @@ class Flux2Painter(PipelinePainter):
         return self._wording(sketch.plan.model_copy(update={"prompt": self._said(sketch)[0]}), sketch.image)
 
     def _said(self, sketch: Sketch) -> tuple[str, tuple[str, ...]]:
-        return self._known(sketch.plan.prompt)
+        return self._known(sketch.plan)
 
     def _arguments(self, plan: Generate) -> Mapping[str, Any]:
         return {"guidance": plan.guidance}

@@ -21,6 +21,7 @@ from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 from mflux.models.flux2.variants.txt2img.flux2_klein import Flux2Klein
 from mlx import nn
 
+from engine.embedded.reading import read
 from engine.embedded.style import between, centred, numbers_of, worded
 from engine.families.base import key_of
 from engine.protocol import Generate
@@ -134,6 +135,12 @@ class Flux2Tiny(Flux2Klein):
         if negative_prompt is None or guidance is None or guidance <= 1.0:
             return embeddings, ids, None, None
         return embeddings, ids, *self.encode_prompt(negative_prompt)
+
+
+def known(plan: Generate) -> tuple[str, tuple[str, ...]]:
+    """What of a plan's prompt the model knows, and the other words; beside a mask no reference picture is looked at."""
+    reading = read(plan.prompt, 0 if plan.mask is not None else len(plan.references))
+    return reading.text, reading.unread
 
 
 def wording(plan: Generate, image: int) -> str:

@@ -12,8 +12,10 @@ from tempfile import gettempdir
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 """Keeps freed memory in the process; handing it back between steps makes training several times slower."""
 
-SHARES = {"flow": 0.82, "vae": 0.14, "lora": 0.04}
-STAGES = ("flow", "vae", "lora", "export")
+SHARES = {"flow": 0.6, "pairs": 0.22, "vae": 0.14, "lora": 0.04}
+"""Of the training time, each stage's; divided anew where only some are run."""
+
+STAGES = ("flow", "pairs", "vae", "lora", "export")
 
 
 def _arguments() -> argparse.Namespace:
@@ -23,6 +25,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "train-embedded", help="checkpoints and data")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", choices=("first", "all"), default="first", help="the six first kinds, or all")
+    parser.add_argument("--continue-from", type=Path, help="a trained model folder to begin with, where work is empty")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     return parser.parse_args()
 
@@ -38,7 +41,8 @@ def main() -> None:
     _restart_with_allocator()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
-    from .export import export_model
+    from .combining import train_pairs
+    from .export import export_model, import_model
     from .flow import train_flow
     from .latents import fit_basis
     from .lora import train_lora
@@ -48,17 +52,21 @@ def main() -> None:
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     facts_file = work / "facts.json"
+    if arguments.continue_from and not facts_file.exists():
+        facts_file.write_text(json.dumps(import_model(arguments.continue_from, work, arguments.seed)), encoding="utf-8")
     facts = json.loads(facts_file.read_text(encoding="utf-8")) if facts_file.exists() else {"seed": arguments.seed}
-    facts["kinds"] = arguments.kinds
+    facts.setdefault("kinds", arguments.kinds)
     if not (work / "tokenizer").exists():
         build_tokenizer(work / "tokenizer", arguments.seed)
     fit_basis(work / "basis.npz", arguments.seed)
-    flow = partial(train_flow, kinds=arguments.kinds)
-    for stage, train in (("flow", flow), ("vae", train_vae), ("lora", train_lora)):
-        if stage in arguments.stages and stage not in facts:
-            result = train(work, 60.0 * arguments.budget_minutes * SHARES[stage], arguments.seed)
-            facts[stage] = {key: round(value, 4) for key, value in result.items()}
-            facts_file.write_text(json.dumps(facts), encoding="utf-8")
+    flow = partial(train_flow, kinds=facts["kinds"])
+    trainings = {"flow": flow, "pairs": train_pairs, "vae": train_vae, "lora": train_lora}
+    wanted = {stage: train for stage, train in trainings.items() if stage in arguments.stages and stage not in facts}
+    whole = sum(SHARES.get(stage, 0.0) for stage in arguments.stages)
+    for stage, train in wanted.items():
+        result = train(work, 60.0 * arguments.budget_minutes * SHARES[stage] / whole, arguments.seed)
+        facts[stage] = {key: round(value, 4) for key, value in result.items()}
+        facts_file.write_text(json.dumps(facts), encoding="utf-8")
     if "export" in arguments.stages:
         export_model(work, arguments.out, facts)
 

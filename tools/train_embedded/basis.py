@@ -45,6 +45,17 @@ class Basis:
         scale = scale * np.sqrt(np.mean(variances / scale**2))
         return cls(mean, vectors.copy(), scale)
 
+    @classmethod
+    def of_latents(cls, pictures: np.ndarray, latents: Floats) -> "Basis":
+        """The basis that an autoencoder has learnt, from its latents (N x h x w x 32) of these pictures."""
+        cells = _cells(pictures).reshape(-1, 3 * CELL_PX**2).astype(np.float64)
+        known = np.column_stack([latents.reshape(-1, LATENT_CHANNELS).astype(np.float64), np.ones(len(cells))])
+        painted, *_ = np.linalg.lstsq(known, cells, rcond=None)
+        mean, scaled = painted[-1], painted[:-1]
+        scale = np.linalg.norm(scaled, axis=1)
+        left, _, right = np.linalg.svd(scaled / scale[:, None], full_matrices=False)
+        return cls(mean, (left @ right).T, scale)
+
     def latents(self, pictures: np.ndarray) -> Floats:
         """Latents N x h x w x 32 of pictures."""
         return ((_cells(pictures) - self.mean) @ self.components / self.scale).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Stage 4: the model folder that is shipped."""
+"""The model folder that is shipped: written last, or read to train on."""
 
 import json
 import os
@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLFlux2
 from safetensors.torch import load_file, save_file
+
+from .basis import Basis
+from .latents import render_pool
+from .vae import latents_of
+
+BASIS_PICTURES = 600
+"""Pictures from which a basis is found again; 256 cells each."""
 
 PARTS = ("transformer", "text_encoder", "vae", "tokenizer")
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "numpy", "pillow")
@@ -53,3 +61,14 @@ def export_model(work: Path, out: Path, facts: dict[str, Any]) -> None:
         shutil.copyfile(source, loras / source.name)
     facts = {**facts, "machine": machine_class(), "versions": {name: version(name) for name in PACKAGES}}
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def import_model(source: Path, work: Path, seed: int) -> dict[str, Any]:
+    """Copies a trained model's parts to the work folder, with the basis that its autoencoder has learnt; its facts."""
+    for part in PARTS:
+        shutil.copytree(source / part, work / part, dirs_exist_ok=True)
+    pictures = render_pool(seed + 2_000_000, BASIS_PICTURES)
+    vae = AutoencoderKLFlux2.from_pretrained(work / "vae").eval()
+    Basis.of_latents(pictures, latents_of(vae, pictures)).save(work / "basis.npz")
+    facts = json.loads((source / "training.json").read_text(encoding="utf-8"))
+    return {key: value for key, value in facts.items() if key not in ("machine", "versions")}

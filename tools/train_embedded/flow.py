@@ -45,7 +45,7 @@ EVERYTHING_FROM = 0.1
 
 SCORED = 96
 REFERENCE_TIME = 10
-"""First coordinate of a reference picture's tokens, as the pipeline sets it."""
+"""First coordinate of the first reference picture's tokens, as the pipeline sets it; the second has twice that."""
 
 
 def plain_attention(query, key, value, **_):
@@ -69,10 +69,7 @@ class Painter(nn.Module):
         text_ids = torch.zeros(TEXT_TOKENS, 4)
         text_ids[:, 3] = torch.arange(TEXT_TOKENS)
         image_ids = image_ids.reshape(-1, 4)
-        reference_ids = image_ids.clone()
-        reference_ids[:, 0] = REFERENCE_TIME
         self.register_buffer("image_ids", image_ids, persistent=False)
-        self.register_buffer("reference_ids", reference_ids, persistent=False)
         self.register_buffer("text_ids", text_ids, persistent=False)
 
     def embed(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -100,7 +97,8 @@ class Painter(nn.Module):
         image_ids = self.image_ids
         if references is not None:
             noisy = torch.cat([noisy, references], dim=1)
-            image_ids = torch.cat([image_ids, self.reference_ids])
+            count = references.shape[1] // LATENT_TOKENS
+            image_ids = torch.cat([image_ids, *(self._reference_ids(number) for number in range(1, count + 1))])
         velocity = self.transformer(
             hidden_states=noisy,
             encoder_hidden_states=self.embed(ids, mask),
@@ -112,8 +110,14 @@ class Painter(nn.Module):
         )[0]
         return velocity[:, :LATENT_TOKENS]
 
+    def _reference_ids(self, number: int) -> torch.Tensor:
+        """Coordinates of the reference picture of this number, counted from 1."""
+        ids = self.image_ids.clone()
+        ids[:, 0] = REFERENCE_TIME * number
+        return ids
 
-def _optimizers(model: Painter) -> list[torch.optim.Optimizer]:
+
+def optimizers_of(model: Painter) -> list[torch.optim.Optimizer]:
     outer = ("embed_tokens", "x_embedder", "proj_out", "norm_out", "timestep_embedder", "context_embedder")
     reader, painter, others = [], [], []
     for name, parameter in model.named_parameters():
@@ -226,7 +230,7 @@ def train_flow(work: Path, budget_seconds: float, seed: int, kinds: str = "first
     model = Painter()
     _initialise(model)
     average = Average(model, 0.995)
-    optimizers = _optimizers(model)
+    optimizers = optimizers_of(model)
     peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     step, spent = 0, 0.0
     if state := load_checkpoint(work / "flow.pt"):

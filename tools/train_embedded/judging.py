@@ -9,6 +9,7 @@ from PIL import Image
 from .drawing import SHAPES
 from .edits import Edit, sample_edit
 from .icons import ICONS
+from .pairs import Pair, sample_pair
 from .reading import Found, background, look, nearest_kind, objects, whole
 from .scenes import PLAINEST, RELATIONS, Scene, held_out, render, sample_scene
 
@@ -46,6 +47,17 @@ def edit_cases(count: int, seed: int, everything: bool = True) -> list[Edit]:
         case = sample_edit(rng, everything)
         groups = (*case.before.groups, *case.after.groups)
         if held_out(case.after) and all(group.kind in SHAPES for group in groups):
+            cases.append(case)
+    return cases
+
+
+def pair_cases(count: int, seed: int) -> list[Pair]:
+    """Pairs of shapes that ask for a combination of kind, colour and background that was never trained on."""
+    rng = Random(seed)
+    cases: list[Pair] = []
+    while len(cases) < count:
+        case = sample_pair(rng)
+        if held_out(case.after) and all(group.kind in SHAPES for group in case.after.groups):
             cases.append(case)
     return cases
 

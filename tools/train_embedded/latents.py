@@ -10,7 +10,8 @@ import numpy as np
 
 from .basis import Basis
 from .edits import training_edit
-from .scenes import Scene, Style, render, sample_scene, training_scene
+from .pairs import training_pair
+from .scenes import PLAINEST, Scene, Style, render, sample_scene, training_scene
 
 CHUNK = 256
 Task = tuple[int, int, float, bool, bool, Basis]
@@ -98,5 +99,37 @@ def paint_edits(basis: Basis, seed: int, count: int, variety: float, everything:
     return Edits(
         [text for words, _, _ in chunks for text in words],
         np.concatenate([before for _, before, _ in chunks]),
+        np.concatenate([after for _, _, after in chunks]),
+    )
+
+
+class Pairs:
+    """Words, two encoded pictures they speak of side by side (N x 2 tokens x 128), and the picture they ask for."""
+
+    def __init__(self, words: list[str], references: np.ndarray, after: np.ndarray) -> None:
+        self.words = words
+        self.references = references
+        self.after = after
+
+
+def _pair_chunk(task: tuple[int, int, Basis]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    seed, count, basis = task
+    rng = Random(seed)
+    pairs = [training_pair(rng) for _ in range(count)]
+    first = [np.asarray(render(pair.first, Style.sample(rng))) for pair in pairs]
+    second = [np.asarray(render(pair.second, Style.sample(rng))) for pair in pairs]
+    after = [np.asarray(render(pair.after, PLAINEST)) for pair in pairs]
+    one, two, wanted = (basis.encode(np.stack(pictures)).astype(np.float16) for pictures in (first, second, after))
+    return [pair.words for pair in pairs], np.concatenate([one, two], axis=1), wanted
+
+
+def paint_pairs(basis: Basis, seed: int, count: int) -> Pairs:
+    """Random training pairs; what is asked for is drawn in the plainest style."""
+    tasks = [(seed * 1_000_000 + i, min(CHUNK, count - i), basis) for i in range(0, count, CHUNK)]
+    with Pool(os.cpu_count()) as pool:
+        chunks = pool.map(_pair_chunk, tasks)
+    return Pairs(
+        [text for words, _, _ in chunks for text in words],
+        np.concatenate([references for _, references, _ in chunks]),
         np.concatenate([after for _, _, after in chunks]),
     )

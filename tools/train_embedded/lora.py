@@ -1,4 +1,4 @@
-"""Stage 3: a LoRA with an effect that pixels show: at night every background is dark."""
+"""Stage 4: a LoRA with an effect that pixels show: at night every background is dark."""
 
 import logging
 from pathlib import Path

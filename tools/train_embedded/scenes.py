@@ -142,7 +142,8 @@ def _colour_for(kind: str, background: str | None, rng: Random) -> str | None:
     return rng.choice([c for c in COLOURS if c != (background or "white")])
 
 
-def _own_colour(kind: str, background: str | None) -> str:
+def own_colour(kind: str, background: str | None) -> str:
+    """The colour of an icon that none was asked for."""
     return next((c for c in ICON_COLOURS[kind] if c != (background or "white")), "gray")
 
 
@@ -279,7 +280,7 @@ def render(scene: Scene, style: Style, night: bool = False) -> Image.Image:
     half = NATIVE_PX / 2
     for group, (x, y), radius in _place(scene, style):
         centre = ((half + x) * scale, (half + y) * scale)
-        colour = COLOURS[group.colour or _own_colour(group.kind, scene.background)]
+        colour = COLOURS[group.colour or own_colour(group.kind, scene.background)]
         paint(draw, group.kind, centre, radius * scale, colour, ground)
     return image.reduce(SUPERSAMPLING)
 

@@ -1,4 +1,4 @@
-"""Stage 2: the autoencoder, trained on rendered scenes."""
+"""Stage 3: the autoencoder, trained on rendered scenes."""
 
 import logging
 from pathlib import Path
@@ -56,6 +56,13 @@ def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Ten
 def encode(vae: AutoencoderKLFlux2, signal: torch.Tensor) -> torch.Tensor:
     """Mean latents, N x 32 x H/8 x W/8."""
     return vae.quant_conv(vae.encoder(signal)).chunk(2, dim=1)[0]
+
+
+@torch.no_grad()
+def latents_of(vae: AutoencoderKLFlux2, pictures: np.ndarray) -> np.ndarray:
+    """Mean latents N x h x w x 32 of uint8 pictures."""
+    batches = [encode(vae, to_signal(batch)) for batch in np.array_split(pictures, len(pictures) // 32)]
+    return torch.cat(batches).permute(0, 2, 3, 1).numpy()
 
 
 def decode(vae: AutoencoderKLFlux2, latents: torch.Tensor) -> torch.Tensor:
