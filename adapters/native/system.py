@@ -122,6 +122,7 @@ def to_default(default: DefaultModel) -> DefaultShown:
         "limit_from": default.source,
         "fits": default.fits,
         "suggestion": default.suggestion,
+        "any_prompt": default.any_prompt,
         "sentence": default.sentence,
     }
 

@@ -95,6 +95,8 @@ def generate(
             _follow(remote, job, is_shown=not (quiet or as_json))
         job = remote.get(f"/api/v1/jobs/{job['job_id']}", images="false")
         _tell_adjusted(job["adjustments"][len(told) :], quiet=quiet)
+        if not quiet and any(told["param"] == "prompt" and told["used"] is None for told in job["adjustments"]):
+            _tell_what_it_draws(remote, job["model"])
         paths = files.write(remote, job["image_urls"])
         _tell(job, paths, as_json=as_json, quiet=quiet)
 
@@ -195,6 +197,17 @@ def _tell_adjusted(adjustments: Sequence[dict[str, Any]], *, quiet: bool) -> Non
     """What was not done as asked, to stderr; how prompts were read is known only at the end."""
     for adjustment in adjustments if not quiet else ():
         err.print(f"[yellow]{escape(_adjusted(adjustment))}[/]")
+
+
+def _tell_what_it_draws(remote: Remote, model: str) -> None:
+    """Of a model that draws a list of things only; and the model that fits the machine and draws more."""
+    rows = remote.get("/api/v1/models")["models"]
+    draws: list[str] = next((row["capabilities"]["draws"] for row in rows if row["title"] == model), [])
+    if not draws:
+        return
+    other = remote.get("/api/v1/system")["default_model"]["any_prompt"]
+    more = f" {other} draws any prompt and fits this machine: mflux-gateway models pull {other}" if other else ""
+    err.print(f"{model} draws {', '.join(draws)}.{more}")
 
 
 def _adjusted(adjustment: dict[str, Any]) -> str:

@@ -36,11 +36,10 @@ def best_that_fits(device: Device, *, quantize: int | None = None, low_ram: bool
     """The first of `LADDER` that draws at its own size within the device's memory; on a CPU the embedded model."""
     if device.kind == "cpu":
         return EMBEDDED
-    rows = {spec.name: spec for spec in CATALOG}
-    for name in LADDER:
-        plan = usual(rows[name], quantize=quantize, low_ram=low_ram)
-        if guess(plan, rows[name], disk_bytes=None, is_float32=False).peak <= device.limit_bytes:
-            return name
+    for spec in _ladder():
+        plan = usual(spec, quantize=quantize, low_ram=low_ram)
+        if guess(plan, spec, disk_bytes=None, is_float32=False).peak <= device.limit_bytes:
+            return spec.name
     return EMBEDDED
 
 
@@ -61,6 +60,8 @@ class DefaultModel:
     """What would fit, where the model itself does not."""
     instead: str | None = None
     """The model among that."""
+    any_prompt: str | None = None
+    """The best that fits of those that draw more than a list of things."""
 
     @property
     def fits(self) -> bool:
@@ -103,4 +104,16 @@ def describe(
         source=admission.limit_source,
         suggestion=None if shortage is None else shortage.suggestion,
         instead=None if shortage is None else shortage.model,
+        any_prompt=next(
+            (row.name for row in _ladder() if not row.draws and _fits(admission, row, quantize, low_ram)), None
+        ),
     )
+
+
+def _fits(admission: Admission, spec: ModelSpec, quantize: int | None, low_ram: bool) -> bool:
+    return admission.shortage(usual(spec, quantize=quantize, low_ram=low_ram), spec) is None
+
+
+def _ladder() -> list[ModelSpec]:
+    rows = {spec.name: spec for spec in CATALOG}
+    return [rows[name] for name in LADDER]

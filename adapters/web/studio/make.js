@@ -216,9 +216,25 @@ const mine = new Map(); // jobs of this tab, and how much was told of how their 
 
 function tellOf(job, ended = false) {
   if (!mine.has(job.job_id)) return;
-  for (const a of (job.told ?? []).slice(mine.get(job.job_id))) toast(adjusted(a), { seconds: 12 });
+  for (const a of (job.told ?? []).slice(mine.get(job.job_id))) {
+    toast(adjusted(a), { seconds: 12 });
+    if (a.param === "prompt" && a.used === null) tellWhatItDraws(job.model);
+  }
   mine.set(job.job_id, job.told?.length ?? 0);
   if (ended) mine.delete(job.job_id);
+}
+
+const explained = new Set(); // models of which was said what they draw
+
+/** Of a model that draws a list of things only; and the model that fits the machine and draws more. */
+async function tellWhatItDraws(title) {
+  const draws = models.find((one) => one.title === title)?.capabilities.draws ?? [];
+  if (!draws.length || explained.has(title)) return;
+  explained.add(title);
+  const other = (await get("/system")).default_model.any_prompt;
+  const use = () => { $("model").value = other; $("model").dispatchEvent(new Event("change")); };
+  toast(`${title} draws ${draws.join(", ")}.${other ? ` ${other} draws any prompt and fits this machine.` : ""}`,
+    { seconds: 30, action: other ? [`Use ${other}`, use] : null });
 }
 
 /** `triable`: it may be drawn all the same, by a button. */
