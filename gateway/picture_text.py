@@ -121,7 +121,7 @@ def _jpeg(data: bytes, found: dict[str, str], budget: Budget) -> bytes | None:
             exif = data[at + 10 : at + 2 + size]
         elif marker == _APP1 and XMP not in found and data.startswith(_XMP_SEGMENT, at + 4):
             _take(found, XMP, data[at + 4 + len(_XMP_SEGMENT) : at + 2 + size], budget)
-        elif marker == _COM and COMMENT not in found:
+        elif marker == _COM and COMMENT not in found and size > 2:
             _take(found, COMMENT, data[at + 4 : at + 2 + size], budget)
         at += 2 + max(2, size)
     return exif

@@ -342,7 +342,7 @@ def test_a_dropped_picture_of_another_program_fills_what_it_says(tab: Studio) ->
     graph = comfy_graph()
     graph["3"]["inputs"]["seed"] = 2**64 - 1
     del graph["10"]["inputs"]["model"]  # its model is not known, nor its LoRAs
-    graph["3"]["inputs"]["model"] = ["nowhere", 0]
+    graph["3"]["inputs"]["model"] = ["98", 0]
     del graph["3"]["inputs"]["cfg"]
     before = tab.page.input_value("#guidance")
     tab.page.evaluate(GIVEN, [base64.b64encode(comfy(graph)).decode(), "drop"])
