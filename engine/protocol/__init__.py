@@ -28,6 +28,7 @@ from engine.protocol.facts import (
     StepDone,
     Succeeded,
     TextLine,
+    UnreadLine,
 )
 from engine.protocol.plans import (
     LANES,
@@ -121,6 +122,7 @@ __all__ = [
     "StepDone",
     "Succeeded",
     "TextLine",
+    "UnreadLine",
     "Upscale",
     "decode_command",
     "decode_report",
