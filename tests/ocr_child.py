@@ -2,9 +2,9 @@
 
 `page` answers one page, `wait` so, too, but later; `die` and `sleep` do so, `refuse` and `garbage` answer that; an
 action with a file name is done only once, where that file does not exist yet. `creep` tells for ever that the page
-goes on, `part` answers a page of which a line was not read. `stuck` sleeps while the page is
-rendered. `count_die` dies before the document is open, `count_open_die` and `count_stuck` die and sleep while its pages
-are counted.
+goes on, `part` does so, too, until the file `until` is there, and then answers a page of which a line was not read.
+`stuck` sleeps while the page is rendered. `count_die` dies before the document is open, `count_open_die` and
+`count_stuck` die and sleep while its pages are counted.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ def act(n: int, action: dict[str, Any]) -> None:
                 time.sleep(0.1)
         case "part":
             say(Reading(page=n, percent=50))
+            while not Path(action["until"]).exists():
+                time.sleep(0.02)
             say(page(n, "part").model_copy(update={"unread": (UnreadLine(box=((0, 0),) * 4, reason="time"),)}))
             return
         case "refuse":
