@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import bisect
 import json
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ from gateway.child import framed, read_frame
 from tests.live import ROOT
 
 UNKNOWN = "unknown script"
+LEADERS = re.compile(r"[.…·]{2,}")
+"""Dots that lead to a price: how many were read says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,8 @@ class Child:
 
 
 def measured(root: str, page: Page, answer: dict[str, Any], seconds: float) -> Read:
-    right, got = page.text.split(), " ".join(line["text"] for line in answer["lines"]).split()
+    came = " ".join(line["text"] for line in answer["lines"])
+    right, got = (LEADERS.sub(" ", text).split() for text in (page.text, came))
     wanted = " ".join(right)
     words, ordered = in_order(right, got)
     return Read(
