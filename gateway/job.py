@@ -323,5 +323,5 @@ class Progress:
                 return replace(self, phase="decoding", image=image)
             case Preview():
                 return replace(self, preview=fact)
-            case Reading(page=page):
-                return replace(self, phase="reading", image=page)
+            case Reading(page=page, percent=percent):
+                return replace(self, phase="reading", image=page, step=percent, steps=100)

@@ -1,9 +1,10 @@
 """An OCR child that does what its document says, for tests of the parent: one JSON list of actions after `%PDF`.
 
 `page` answers one page, `wait` so, too, but later; `die` and `sleep` do so, `refuse` and `garbage` answer that; an
-action with a file name is done only once, where that file does not exist yet. `stuck` sleeps while the page is
-rendered. `count_die` dies before the document is open, `count_open_die` and `count_stuck` die and sleep while its pages
-are counted.
+action with a file name is done only once, where that file does not exist yet. `creep` tells for ever that the page
+goes on, `part` does so, too, until the file `until` is there, and then answers a page of which a line was not read.
+`stuck` sleeps while the page is rendered. `count_die` dies before the document is open, `count_open_die` and
+`count_stuck` die and sleep while its pages are counted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.protocol import ModelLoaded, ModelLoading, PageRead, Reading, TextLine
+from engine.protocol import ModelLoaded, ModelLoading, PageRead, Reading, TextLine, UnreadLine
 from gateway.child import framed, read_frame
 from gateway.ocr.wire import Answer, Counted, CountPages, Opening, Refused, Rendered, request
 
@@ -53,6 +54,16 @@ def act(n: int, action: dict[str, Any]) -> None:
             time.sleep(0.6)
         case "sleep" | "stuck":
             time.sleep(600)
+        case "creep":
+            while True:
+                say(Reading(page=n, percent=50))
+                time.sleep(0.1)
+        case "part":
+            say(Reading(page=n, percent=50))
+            while not Path(action["until"]).exists():
+                time.sleep(0.02)
+            say(page(n, "part").model_copy(update={"unread": (UnreadLine(box=((0, 0),) * 4, reason="time"),)}))
+            return
         case "refuse":
             say(Refused(message="No."))
             return

@@ -42,6 +42,17 @@ def written(text: str, size: tuple[int, int] = (640, 240), height_px: int = 40, 
     return image
 
 
+def foreign(text: str) -> Image.Image:
+    """A line of text, and below it one of strokes as letters have them in no script: Pillow's own font is Latin."""
+    image = written(text)
+    pen = ImageDraw.Draw(image)
+    for n in range(24):
+        x = 30 + 24 * n
+        pen.arc((x, 150, x + 18, 182), 40 * n, 40 * n + 250, fill="black", width=3)
+        pen.line((x + 4 * (n % 4), 150, x + 14, 178 - 5 * (n % 5)), fill="black", width=3)
+    return image
+
+
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
     out = io.BytesIO()
     image.save(out, kind)

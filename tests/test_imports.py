@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = [p for room in ("gateway", "adapters", "engine") for p in sorted((ROOT / room).rglob("*.py"))]
 DOWNLOAD_CHILD_ONLY = ("gateway/downloads/fetch.py", "gateway/downloads/reasons.py")
-OCR_CHILD_ONLY = ("gateway/ocr/reader.py", "gateway/ocr/vision.py", "gateway/ocr/pages.py")
+OCR_CHILD_ONLY = tuple(f"gateway/ocr/{name}.py" for name in ("reader", "detector", "recogniser", "vision", "pages"))
 OCR_PACKAGES = {"rapidocr", "onnxruntime", "pypdfium2", "cv2", "numpy", "mlx_vlm"}
 CHILD_ONLY = ("engine/backends/mlx", "engine/families/")
 WEB = ("adapters/", "gateway/app.py", "gateway/access.py", "gateway/server.py")

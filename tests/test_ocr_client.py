@@ -95,6 +95,17 @@ def test_a_silent_child_is_killed() -> None:
     run(story())
 
 
+def test_a_child_that_only_tells_that_it_goes_on_is_killed_in_the_end() -> None:
+    async def story() -> None:
+        async with client(replace(OBEDIENT, page_s=3.0)) as ocr:
+            with pytest.raises(ChildDied) as death:
+                await facts_of(ocr, script("creep"), 1)
+            assert death.value.reason == "engine_timeout"
+            assert ocr.pid is None
+
+    run(story())
+
+
 def test_who_leaves_early_takes_the_child_along() -> None:
     async def story() -> None:
         async with client() as ocr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -15,10 +16,11 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from PIL import Image
 from xinference_client import RESTfulClient
 
 from tests.live import Live, live
-from tests.ocr_support import empty_pdf, encoded, encrypted_pdf, pdf, written
+from tests.ocr_support import empty_pdf, encoded, encrypted_pdf, foreign, pdf, written
 
 INVOICE = "Invoice 2026-11\nTotal: 1234.50 EUR\nThank you"
 CONFIG = {"ocr": {"threads": 1, "max_pages": 20}}
@@ -97,6 +99,27 @@ def test_a_small_picture_is_one_line(client: httpx.Client, size: tuple[int, int]
 def test_a_picture_without_text_is_an_empty_string(client: httpx.Client) -> None:
     assert send(client, encoded(written("", (64, 64)))).json() == ""
     assert send(client, encoded(written("", (64, 64))), kwargs='{"return_dict": true}').json() == []
+
+
+def test_a_photo_that_stands_otherwise_than_its_pixels_is_read_upright(client: httpx.Client) -> None:
+    image = written(INVOICE).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = io.BytesIO()
+    image.save(out, "JPEG", exif=exif)
+    assert send(client, out.getvalue()).json() == INVOICE
+
+
+@pytest.mark.parametrize("wanted", [{}, {"kwargs": '{"return_dict": true}'}])
+def test_lines_that_were_not_read_are_left_out_and_said(client: httpx.Client, wanted: dict[str, str]) -> None:
+    answer = send(client, encoded(foreign("Known words")), **wanted)
+    told = answer.json()
+    assert (told if isinstance(told, str) else "\n".join(line["txt"] for line in told)) == "Known words"
+    (page,) = client.get(f"/api/v1/jobs/{answer.headers['x-request-id']}").json()["result"]["pages"]
+    assert len(page["unread"]) == int(answer.headers["x-unread-lines"]) > 0
+    assert {line["reason"] for line in page["unread"]} == {"unsure"}
+    assert {len(line["box"]) for line in page["unread"]} == {4}
+    assert "x-unread-lines" not in send(client, encoded(written("Word")), **wanted).headers
 
 
 def test_boxes_say_where_each_line_is(client: httpx.Client) -> None:

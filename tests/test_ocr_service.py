@@ -71,6 +71,25 @@ def test_a_document_is_read_page_by_page_and_stays_on_record(tmp_path: Path) -> 
     run(story())
 
 
+def test_what_was_not_read_is_on_record_and_a_page_tells_how_far_it_is(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            job = await read(service, {"do": "part", "until": str(tmp_path / "seen")}, "page")
+            parts = set()
+            async for event in service.watch(job.id):
+                if isinstance(event, ProgressEvent):
+                    parts.add(event.progress.fraction)
+                    if 0.25 in parts:
+                        (tmp_path / "seen").touch()
+            assert 0.25 in parts
+        async with service_in(tmp_path) as service:
+            first, second = (await service.get(job.id)).pages
+            assert [line.reason for line in first.unread] == ["time"]
+            assert second.unread == ()
+
+    run(story())
+
+
 def test_reading_does_not_wait_for_drawing(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path) as service:

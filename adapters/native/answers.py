@@ -199,6 +199,7 @@ def to_page(plan: Ocr, read: PageRead) -> PageShown:
         "width": read.width_px,
         "height": read.height_px,
         "lines": [line.model_dump() for line in read.lines],
+        "unread": [line.model_dump() for line in read.unread],
     }
 
 

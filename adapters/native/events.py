@@ -79,6 +79,8 @@ class PageData(Happened):
 
     page: int
     text: str
+    unread: int
+    """Lines that were found and not read."""
 
 
 class RequeuedData(Happened):
@@ -243,7 +245,7 @@ def state_body(event: JobEvent, result: Result | None = None) -> bytes:
             url, own = image_url(job_id, image), image_id(job_id, image)
             name, data = "image", ImageData(**base, image=image, seed=seed, id=own, url=url)
         case PageRead(page=page):
-            name, data = "page", PageData(**base, page=page, text=event.fact.text)
+            name, data = "page", PageData(**base, page=page, text=event.fact.text, unread=len(event.fact.unread))
         case CancelRequested():
             name, data = "cancel_requested", base
         case Requeued(reason=why):

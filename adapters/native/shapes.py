@@ -72,12 +72,16 @@ class ForecastShown(TypedDict):
 
 
 class PageShown(TypedDict):
-    """One page that was read; `page` is its number in the PDF, null for a picture."""
+    """One page that was read; `page` is its number in the PDF, null for a picture.
+
+    `unread` are the boxes of lines that were found and not read, each with its `reason`: `unsure` or `time`.
+    """
 
     page: int | None
     width: int
     height: int
     lines: list[dict[str, Any]]
+    unread: list[dict[str, Any]]
 
 
 class Result(TypedDict, total=False):

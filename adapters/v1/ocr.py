@@ -78,7 +78,7 @@ async def ocr(request: Request) -> Response:
         raise_for_text(ended)
     except GatewayError as error:
         return render_error(error, job.id)
-    return JSONResponse(to_response(ended, asked), headers={"x-request-id": job.id})
+    return JSONResponse(to_response(ended, asked), headers={"x-request-id": job.id, **told_of(ended)})
 
 
 def unfolded(fields: dict[str, Any]) -> dict[str, Any]:
@@ -135,6 +135,12 @@ def to_response(job: Job, asked: OcrFields) -> object:
     if not plan.pages:
         return to_lines(job.pages[0])
     return {"pages": [{"page": plan.pages[read.page], "result": to_lines(read)} for read in job.pages]}
+
+
+def told_of(job: Job) -> dict[str, str]:
+    """Ours: `x-unread-lines`, how many lines were found and not read; absent where all were."""
+    number = sum(len(read.unread) for read in job.pages)
+    return {"x-unread-lines": str(number)} if number else {}
 
 
 def to_lines(read: PageRead) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from engine.protocol.facts import (
     StepDone,
     Succeeded,
     TextLine,
+    UnreadLine,
 )
 from engine.protocol.plans import (
     LANES,
@@ -127,6 +128,7 @@ __all__ = [
     "Succeeded",
     "TextLine",
     "Tiles",
+    "UnreadLine",
     "Upscale",
     "decode_command",
     "decode_report",

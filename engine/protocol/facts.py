@@ -86,14 +86,24 @@ class TextLine(Frozen):
     """How sure the model is: 0 to 1."""
 
 
+class UnreadLine(Frozen):
+    """One line that was found and not read. `box` is as a TextLine's."""
+
+    box: tuple[tuple[float, float], ...]
+    reason: Literal["unsure", "time"]
+    """What was recognised there is not to be trusted, as in a script the reader does not know; or the page took too
+    long."""
+
+
 class PageRead(Frozen):
-    """One page was read; `page` counts from 0 within the job, its lines from top to bottom."""
+    """One page was read; `page` counts from 0 within the job, its lines are in reading order."""
 
     kind: Literal["page_read"] = "page_read"
     page: int
     width_px: int
     height_px: int
     lines: tuple[TextLine, ...]
+    unread: tuple[UnreadLine, ...] = ()
     seconds: float
 
     @property
@@ -180,6 +190,8 @@ class Reading(Frozen):
 
     kind: Literal["reading"] = "reading"
     page: int
+    percent: int = 0
+    """Of the page, what is done."""
 
 
 class Decoding(Frozen):

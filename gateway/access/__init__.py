@@ -87,7 +87,7 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
 )
 REFERRER_TO_US = (b"referrer-policy", b"same-origin")
 """Under names where browsers send no Sec-Fetch-Site: how our own pages are known."""
-EXPOSED = b"retry-after, location, x-request-id, x-job-id, x-adjustments, content-disposition"
+EXPOSED = b"retry-after, location, x-request-id, x-job-id, x-adjustments, x-unread-lines, content-disposition"
 
 _log = logging.getLogger(__name__)
 

@@ -13,14 +13,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, assert_never
 
-from engine.protocol import ModelLoaded, ModelLoading, PageRead, Reading, TextLine
+from engine.protocol import ModelLoaded, ModelLoading, PageRead, Reading
 from gateway.child import framed, limit_memory, own_pipes, read_frame
 from gateway.ocr.packages import MODEL
 from gateway.ocr.pages import Unreadable, count_pages, to_pictures
-from gateway.ocr.reader import Reader
+from gateway.ocr.reader import Reader, Seen
 from gateway.ocr.vision import VisionReader
 from gateway.ocr.wire import Answer, Counted, CountPages, NotLoaded, Opening, Read, Refused, Rendered, Request, request
 
@@ -34,7 +35,7 @@ MAX_MEMORY_BYTES = 4 * 1024**3
 class Reads(Protocol):
     """A model in memory."""
 
-    def lines(self, picture: Image) -> tuple[TextLine, ...]: ...
+    def read(self, picture: Image, budget_s: float | None, told: Callable[[float], object]) -> Seen: ...
 
 
 class Child:
@@ -71,16 +72,21 @@ class Child:
             began = time.monotonic()
             picture = next(pictures)
             self._say(Rendered())
-            lines = reader.lines(picture)
+            seen = reader.read(picture, asked.page_s, partial(self._tell, page))
             self._say(
                 PageRead(
                     page=page,
                     width_px=picture.width,
                     height_px=picture.height,
-                    lines=lines,
+                    lines=seen.lines,
+                    unread=seen.unread,
                     seconds=round(time.monotonic() - began, 3),
                 )
             )
+
+    def _tell(self, page: int, part: float) -> None:
+        if (percent := min(99, int(100 * part))) > 0:
+            self._say(Reading(page=page, percent=percent))
 
     def _loaded(self) -> Reads | None:
         """What reads; None where it cannot be loaded, which is tried anew with the next document."""

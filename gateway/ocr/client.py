@@ -17,7 +17,7 @@ from typing import assert_never
 
 from pydantic import ValidationError
 
-from engine.clock import patience
+from engine.clock import Pulse, patience
 from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
 from gateway.child import ChildDied, ended_child, framed, log_stderr, next_frame, started_child, starved
 from gateway.errors import InvalidRequest, Unavailable
@@ -42,6 +42,8 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "HOME", "TMPDIR")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 THREADS_MOST = 4
+BUDGET = 0.75
+"""Of the time a page has, after which the child leaves lines unread rather than be killed."""
 CHECKS_MOST = 2
 """A child that dies is not always its document's fault: once more."""
 
@@ -144,7 +146,7 @@ class OcrClient:
 
         Raises: OcrRefused, OcrNotLoaded, ChildDied; StorageFault where no child can be started.
         """
-        asked = Read(pages=plan.pages, dpi=plan.dpi, first=first)
+        asked = Read(pages=plan.pages, dpi=plan.dpi, first=first, page_s=BUDGET * self._options.page_s)
         try:
             async with aclosing(self._ask(asked, document, plan.model)) as answers:
                 async for found in answers:
@@ -167,6 +169,7 @@ class OcrClient:
     ) -> AsyncGenerator[Fact | Counted | Opening | Rendered]:
         """Raises: OcrRefused, OcrNotLoaded, ChildDied, OSError where no child can be started."""
         found: Answer | None = None
+        ends = 0.0
         async with self._turn:
             if self._idle is not None:
                 self._idle.cancel()
@@ -176,8 +179,13 @@ class OcrClient:
                 async with patience(self._silence_s(asked, None)):
                     await _send(child, asked, document)
                 while True:
-                    async with patience(self._silence_s(asked, found)):
+                    left_s = self._silence_s(asked, found)
+                    if isinstance(found, Reading) and found.percent:
+                        left_s = ends - Pulse.here().ran_s()
+                    async with patience(left_s):
                         found = await _next(child)
+                    if isinstance(found, Rendered):
+                        ends = Pulse.here().ran_s() + self._options.page_s
                     is_clean = _ends(asked, found)
                     if isinstance(found, Refused):
                         raise OcrRefused(found.message)
@@ -269,7 +277,7 @@ def _too_slow(asked: Request, last: Answer | None) -> str | None:
     """What a PDF is told after whose opening, or rendering, the child said nothing more; None: it is not at fault."""
     if isinstance(last, Opening):
         return "The PDF takes too long to open."
-    if isinstance(last, Reading) and isinstance(asked, Read) and asked.pages:
+    if isinstance(last, Reading) and not last.percent and isinstance(asked, Read) and asked.pages:
         return f"Page {asked.pages[last.page]} of the PDF takes too long to render."
     return None
 

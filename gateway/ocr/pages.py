@@ -88,12 +88,13 @@ def scale_of(width_pt: float, height_pt: float, dpi: float) -> float:
 
 
 def _flat(png: bytes) -> Image:
-    """The picture on white: text on a transparent ground is meant to stand on something."""
+    """The picture on a ground from which it stands out: text on a transparent one is meant to stand on something."""
     from PIL import Image
+
+    from gateway.ocr.ground import on_ground
 
     with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
         picture.load()
         if picture.mode != "RGBA":
             return picture.convert("RGB")
-        ground = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(ground, picture).convert("RGB")
+        return on_ground(picture)

@@ -6,11 +6,13 @@ Weights are a folder on this machine: nothing is downloaded, and no code that li
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.protocol import TextLine
 from gateway.ocr.pages import Unreadable
+from gateway.ocr.reader import Seen
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,6 +53,10 @@ class VisionReader:
         if found.finish_reason == "length":
             raise Unreadable("The page has more text than the vision model can write; rapidocr reads it.")
         return tuple(TextLine(text=line) for line in found.text.strip().splitlines())
+
+    def read(self, picture: Image, budget_s: float | None, told: Callable[[float], object]) -> Seen:
+        """As `lines`: the model says of nothing that it could not read it, and cannot be interrupted."""
+        return Seen(self.lines(picture))
 
 
 def prompt_for(model_type: str) -> str:

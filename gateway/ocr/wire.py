@@ -21,13 +21,18 @@ class CountPages(Frozen):
 
 
 class Read(Frozen):
-    """Request: read the pages from index `first` on. Answered by Reading, Rendered, PageRead for each, or Refused."""
+    """Request: read the pages from index `first` on. Answered by Reading, Rendered, PageRead for each, or Refused.
+
+    Between the last two, Reading tells how far the page is.
+    """
 
     kind: Literal["read"] = "read"
     pages: tuple[int, ...]
     """Of a PDF, counted from 1; empty where the document is a picture."""
     dpi: float
     first: int
+    page_s: float | None = None
+    """What is not read of a page after so many seconds is told as unread; None: all is read."""
 
 
 class Opening(Frozen):

@@ -1,0 +1,131 @@
+"""Pictures to boxes of lines, by rapidocr's detector, in tiles where the picture is large; runs in the child."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from gateway.ocr.boxes import Box, Corners, clockwise
+from gateway.ocr.tiles import TILE_PX, Tile, merged, tiles_of, with_large
+
+Pixels = Any
+"""An array of height x width x 3, BGR, eight bits."""
+LEAST_PX = 64
+"""A picture that is lower is shown with a margin."""
+STEP_PX = 32
+"""The detector takes multiples of it."""
+SMALL_PX = 14
+"""Height of a box as the detector saw it, below which it is looked for once more at twice the size."""
+LONG = 2.5
+"""Sides of a tall or wide picture, which is looked at in full resolution at once: its letters may be of any size."""
+MOST_LEFT = 0.02
+"""Of all edges of a picture, which may lie outside the boxes where all lines have been found."""
+LEAST_EDGES = 24
+"""Pixels of strong contrast in a part that is worth a look."""
+
+
+class Detector:
+    """`det` is rapidocr's TextDetector."""
+
+    def __init__(self, det: Any) -> None:
+        self._det = det
+
+    def glance(self, picture: Pixels) -> list[Box]:
+        """What is seen of the whole at once, at TILE_PX at most."""
+        scale = min(1.0, TILE_PX / max(picture.shape[:2]))
+        return [box.scaled(1 / scale) for box in self._seen(_resized(picture, scale))]
+
+    def boxes(self, picture: Pixels, glanced: list[Box], goes_on: Callable[[float], bool]) -> list[Box]:
+        """All lines of an upright picture of which `glanced` was seen at once.
+
+        `goes_on` is told what part is done, 0 to 1, and says whether there is time for more.
+        """
+        height, width = picture.shape[:2]
+        found = glanced
+        if max(width, height) > 2 * TILE_PX and max(width, height) < LONG * min(width, height):
+            found = with_large(self._tiled(picture, 0.5, goes_on), glanced)
+            if _is_all_there(picture, found, 2 * SMALL_PX):
+                return found
+        if max(width, height) > TILE_PX:
+            return with_large(self._tiled(picture, 1.0, goes_on), glanced)
+        if _has_edges(picture) if not found else _are_small(found, SMALL_PX):
+            found = with_large(self._tiled(picture, 2.0, goes_on), found)
+        return found
+
+    def _tiled(self, picture: Pixels, scale: float, goes_on: Callable[[float], bool]) -> list[Box]:
+        height, width = picture.shape[:2]
+        tiles = tiles_of(width, height, scale)
+        parts: list[list[Box]] = []
+        for number, tile in enumerate(tiles):
+            if not goes_on(number / len(tiles)):
+                break
+            parts.append(self._in(picture, tile, scale))
+        return merged(parts)
+
+    def _in(self, picture: Pixels, tile: Tile, scale: float) -> list[Box]:
+        part = picture[tile.top : tile.bottom, tile.left : tile.right]
+        if not _has_edges(part):
+            return []
+        seen = self._seen(_resized(part, scale))
+        return [box.scaled(1 / scale).moved(tile.left, tile.top) for box in seen]
+
+    def _seen(self, picture: Pixels) -> list[Box]:
+        """In a picture that is not larger than TILE_PX. Shown as it is, with a margin where the detector wants more."""
+        height, width = picture.shape[:2]
+        wide, high = (max(LEAST_PX, -(-side // STEP_PX) * STEP_PX) for side in (width, height))
+        left, top = (wide - width) // 2, (high - height) // 2
+        shown = cv2.copyMakeBorder(picture, top, high - height - top, left, wide - width - left, cv2.BORDER_REPLICATE)
+        ready = ((shown.astype(np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)[np.newaxis]
+        corners, scores = self._det.postprocess_op(self._det.session(np.ascontiguousarray(ready)), (high, wide))
+        found = []
+        for four, score in zip(np.asarray(corners).tolist(), scores, strict=True):
+            box = Box(_inside(four, left, top, width, height), float(score))
+            if min(box.along, box.across) >= 3:
+                found.append(box)
+        return found
+
+
+def _inside(points: list[list[float]], left: int, top: int, width: int, height: int) -> Corners:
+    """Corners without the margin."""
+    return clockwise([(min(max(x - left, 0), width), min(max(y - top, 0), height)) for x, y in points])
+
+
+def _resized(picture: Pixels, scale: float) -> Pixels:
+    if scale == 1:
+        return picture
+    height, width = picture.shape[:2]
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+
+def _has_edges(picture: Pixels) -> bool:
+    """Whether anything in it stands out from what is beside it."""
+    return bool(_edges(picture).sum() >= LEAST_EDGES)
+
+
+def _edges(picture: Pixels) -> Any:
+    """Pixels that differ from those beside them: an array of 0 and 1."""
+    grey = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_BGR2GRAY)
+    steps = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8))
+    return cv2.threshold(steps, 24, 1, cv2.THRESH_BINARY)[1]
+
+
+def _are_small(boxes: list[Box], small_px: float) -> bool:
+    """Whether some lines are lower than that, and not just a speck."""
+    return sum(box.across < small_px for box in boxes) > len(boxes) // 10
+
+
+def _is_all_there(picture: Pixels, boxes: list[Box], small_px: float) -> bool:
+    """Whether a closer look would find no more: no line is small, and nothing that may be writing is left outside."""
+    if _are_small(boxes, small_px):
+        return False
+    edges = _edges(picture)
+    # Long strokes are rules and frames.
+    for shape in ((1, 60), (60, 1)):
+        edges -= cv2.morphologyEx(edges, cv2.MORPH_OPEN, np.ones(shape, np.uint8))
+    everything = int(edges.sum())
+    cv2.fillPoly(edges, [np.asarray(box.corners, np.int32) for box in boxes], 0)
+    return int(edges.sum()) <= max(LEAST_EDGES, MOST_LEFT * everything)

@@ -1,0 +1,45 @@
+"""What a picture with a transparent ground is put on, so that its text can be read. Knows Pillow; runs in the child."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+WHITE, BLACK, GREY = 255, 0, 128
+CLEAR = 32
+"""Alpha below which a pixel belongs to the ground."""
+SEEN = 48
+"""Grey levels by which what is drawn differs from its ground where it can be read."""
+
+
+def on_ground(picture: Image) -> Image:
+    """An RGBA picture as RGB, on white; on black or grey where more of what is drawn stands out from that.
+
+    Only what touches the ground counts: white letters on a drawn dark plate are read on white as well.
+    """
+    from PIL import Image
+
+    levels = _at_the_edge(picture)
+    total = sum(levels)
+
+    def hidden(ground: int) -> int:
+        return sum(number for level, number in enumerate(levels) if abs(level - ground) < SEEN)
+
+    ground = WHITE
+    if hidden(WHITE) > 0.1 * total:
+        ground = min((WHITE, BLACK, GREY), key=hidden)
+    return Image.alpha_composite(Image.new("RGBA", picture.size, (ground,) * 3 + (255,)), picture).convert("RGB")
+
+
+def _at_the_edge(picture: Image) -> list[int]:
+    """How many drawn pixels beside the ground have each of 256 grey levels."""
+    from PIL import ImageChops, ImageFilter
+
+    alpha = picture.getchannel("A")
+    drawn = alpha.point([0 if value < CLEAR else 255 for value in range(256)])
+    # as far as an opaque core lies behind a smooth edge
+    beside = ImageChops.subtract(drawn, drawn.filter(ImageFilter.MinFilter(5)))
+    beside = ImageChops.darker(beside, alpha.point([255 if value >= 128 else 0 for value in range(256)]))
+    return picture.convert("RGB").convert("L").histogram(beside)
