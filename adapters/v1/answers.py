@@ -83,6 +83,7 @@ def to_response(job: Job, asked: Drawing, rows: Sequence[Row], told: Sequence[Ad
             for row in rows
         ],
         "usage": USAGE,
+        "safety_identifier": asked.effective_safety_identifier,
         "model": plan.model,
         "job_id": job.id,
         "adjustments": to_adjustments(job, asked, told),

@@ -105,6 +105,7 @@ class Pictures(TypedDict):
     size: str
     data: list[Picture]
     usage: Row
+    safety_identifier: str | None
     model: str
     job_id: str
     adjustments: list[Row]

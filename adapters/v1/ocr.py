@@ -112,6 +112,8 @@ def reader_of(core: Core, asked: OcrFields) -> str:
 
 async def document_of(core: Core, came: Sent, share: Share) -> CheckedImage | bytes:
     """The one picture, checked, or the PDF as it came. Raises: InvalidRequest."""
+    for picture in [one for role, sent_as in came.pictures.items() if role != "image" for one in sent_as]:
+        raise InvalidRequest("Text is read from one picture: send it as image.", param=picture.param)
     found = came.pictures.get("image", [])
     if len(found) != 1:
         missing = {"errors": [{"type": "missing"}]} if not found else {}
