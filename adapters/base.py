@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,6 +27,7 @@ from gateway.openapi import Operation
 from gateway.pictures import Note
 from gateway.request import Adjustment
 from gateway.stops import first_of
+from gateway.strays import pictures_astray
 from gateway.strict_json import parse_async
 from gateway.text_bounds import check_texts
 from gateway.turns import Share
@@ -148,9 +149,13 @@ def _text_bytes(value: object) -> int:
 def validated(model: type[M], value: object, *, prompt_chars: int = PROMPT_CHARS) -> M:
     """Texts are bounded before anything looks into them; of fields that the model does not have nothing is read.
 
+    A picture in one of these is refused: without it, something else would be drawn. A model whose `tells_strays` is
+    set says itself that it was left out.
     Raises: InvalidRequest naming the first field at fault; the input itself is never repeated.
     """
     if isinstance(value, dict):
+        if not getattr(model, "tells_strays", False):
+            check_strays(value, names_of(model))
         longer = LONGER if prompt_chars == PROMPT_CHARS else LONGER | dict.fromkeys(PROMPTS, prompt_chars)
         check_texts({name: inner for name, inner in value.items() if name in names_of(model)}, longer)
     try:
@@ -163,6 +168,12 @@ def validated(model: type[M], value: object, *, prompt_chars: int = PROMPT_CHARS
         param = clip(".".join(str(part) for part in found[0]["loc"])) or None
         message = f"{param}: {found[0]['msg']}" if param else str(found[0]["msg"])
         raise InvalidRequest(message, param=param, details={"errors": found}) from None
+
+
+def check_strays(body: Mapping[str, object], known: Container[str]) -> None:
+    """Raises: InvalidRequest for a picture in a field that is not known."""
+    for name in pictures_astray(body, known):
+        raise InvalidRequest(f"There is no field '{clip(name)}' for a picture here.", param=clip(name))
 
 
 @cache

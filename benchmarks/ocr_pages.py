@@ -98,7 +98,8 @@ def _font(file: Path, px: int) -> ImageFont.FreeTypeFont:
 
 def _lines(rng: random.Random, font: ImageFont.FreeTypeFont, width: int, count: int) -> list[str]:
     """Running text, broken at `width`; the last line is shorter."""
-    found, line = [], ""
+    found: list[str] = []
+    line = ""
     while len(found) < count:
         word = rng.choice(WORDS)
         word = word.capitalize() if not line and not found else word

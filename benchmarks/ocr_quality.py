@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from rapidfuzz.distance import Levenshtein
 
@@ -67,7 +67,7 @@ class Child:
         asked = json.dumps({"kind": "read", "pages": [], "dpi": 200, "first": 0}).encode()
         self.process.stdin.write(framed(asked) + framed(png))
         self.process.stdin.flush()
-        while (frame := read_frame(self.process.stdout)) is not None:
+        while (frame := read_frame(cast(BinaryIO, self.process.stdout))) is not None:
             answer: dict[str, Any] = json.loads(frame)
             if answer["kind"] == "page_read":
                 return answer

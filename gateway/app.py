@@ -31,7 +31,7 @@ from gateway.lora_hub import HubCollection, HubLora
 from gateway.loras import LoraLibrary
 from gateway.ocr.client import OcrOptions
 from gateway.openapi import Group, Operation
-from gateway.paths import canonical_path
+from gateway.paths import canonical_path, nearest
 from gateway.pictures import Pictures
 from gateway.readiness import checks_of
 from gateway.residency import HouseOptions
@@ -274,7 +274,10 @@ def _to_gateway_error(routes: Sequence[Route], request: Request, error: Exceptio
     OPTIONS and HEAD are how clients try an address: they are told what a route takes (RFC 9110, 9.3.7), and do nothing.
     """
     if getattr(error, "status_code", 404) != 405:
-        raise NotFound
+        meant = nearest(request.url.path, sorted({route.path for route in routes if "{" not in route.path}))
+        if meant is None:
+            raise NotFound("There is nothing here: /docs lists all there is.")
+        raise NotFound(f"There is nothing here: did you mean {meant}?", details={"meant": meant})
     refused = MethodNotAllowed()
     here = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     refused.allowed = tuple(sorted({method for methods in here for method in methods} | {"HEAD", "OPTIONS"}))

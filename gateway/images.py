@@ -15,6 +15,7 @@ import secrets
 import stat
 import string
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -42,6 +43,8 @@ _ASCII, _LONG, _UNDEFINED = 2, 4, 7
 _COMMENT_BYTES = 65_000
 _PIECE_CHARS = 1024 * 1024
 _BLANKS = string.whitespace.encode()
+_ESCAPED = {"%2B": "+", "%2F": "/", "%3D": "=", "%0D": "", "%0A": "", "%20": ""}
+"""What base64 may hold once the percent-encoding of a URL is undone (RFC 2397)."""
 
 
 def base64_picture(text: str, param: str = "image") -> bytes:
@@ -57,7 +60,7 @@ def base64_picture(text: str, param: str = "image") -> bytes:
     elif _URL.match(start):
         raise RemoteImagesDisabled(param=param)
     if (len(text) - begin) // 4 * 3 > MAX_PICTURE_BYTES * 1.1:  # a tenth for line ends
-        raise _too_many_bytes(param)
+        raise _too_many_bytes((len(text) - begin) // 4 * 3, param)
     try:
         data = _decode_base64(text, begin)
     except (binascii.Error, ValueError):
@@ -65,12 +68,12 @@ def base64_picture(text: str, param: str = "image") -> bytes:
     if not data:
         raise InvalidRequest("The picture is empty.", param=param)
     if len(data) > MAX_PICTURE_BYTES:
-        raise _too_many_bytes(param)
+        raise _too_many_bytes(len(data), param)
     return data
 
 
-def _too_many_bytes(param: str) -> InvalidRequest:
-    return InvalidRequest(f"A picture may have at most {MAX_PICTURE_BYTES} bytes.", param=param)
+def _too_many_bytes(found: int, param: str) -> InvalidRequest:
+    return InvalidRequest(f"A picture may have at most {MAX_PICTURE_BYTES} bytes; this one has {found}.", param=param)
 
 
 def _decode_base64(text: str, begin: int) -> bytes:
@@ -79,9 +82,9 @@ def _decode_base64(text: str, begin: int) -> bytes:
     Raises: binascii.Error, ValueError.
     """
     decoded, rest, ending = io.BytesIO(), "", ""
-    for at in range(begin, len(text), _PIECE_CHARS):
+    for sent in _pieces(text, begin):
         # not by split(), whose list of a text of single letters is forty times as large
-        piece = text[at : at + _PIECE_CHARS].encode("ascii").translate(None, _BLANKS).decode()
+        piece = sent.encode("ascii").translate(None, _BLANKS).decode()
         bare = piece.rstrip("=")
         if "=" in bare or (ending and bare):
             raise binascii.Error
@@ -97,6 +100,20 @@ def _decode_base64(text: str, begin: int) -> bytes:
     return decoded.getvalue()  # the bytes themselves, not a copy
 
 
+def _pieces(text: str, begin: int) -> Iterator[str]:
+    """What follows `begin`; behind a data URL's head percent-encoding is undone, and no escape is cut in two."""
+    is_url = begin > 0 and text.find("%", begin) >= 0
+    while begin < len(text):
+        end = begin + _PIECE_CHARS
+        if is_url and end < len(text) and (cut := text.rfind("%", end - 2, end)) > begin:
+            end = cut
+        piece, begin = text[begin:end], end
+        if is_url:
+            for escape, meant in _ESCAPED.items():
+                piece = piece.replace(escape, meant).replace(escape.lower(), meant)
+        yield piece
+
+
 async def checked_picture(
     data: bytes, decoder: PictureDecoder, param: str = "image", share: Share = ANYBODY
 ) -> CheckedImage:
@@ -107,7 +124,7 @@ async def checked_picture(
     if not data:
         raise InvalidRequest("The picture is empty.", param=param)
     if len(data) > MAX_PICTURE_BYTES:
-        raise _too_many_bytes(param)
+        raise _too_many_bytes(len(data), param)
     return await decoder.check(data, param, share)
 
 

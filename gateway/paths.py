@@ -6,6 +6,10 @@ A base URL that ends in a slash makes `//`; one that holds the prefix already ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+LIKE = 0.8
+COMPARED_CHARS = 64
 
 
 def canonical_path(path: str, prefixes: Sequence[str], unprefixed: Mapping[str, str]) -> str:
@@ -23,3 +27,20 @@ def canonical_path(path: str, prefixes: Sequence[str], unprefixed: Mapping[str, 
 
 def _is_below(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith(prefix + "/")
+
+
+def nearest(path: str, known: Sequence[str]) -> str | None:
+    """The known path that somebody most likely meant: one letter, word or prefix too many or too few. A millisecond.
+
+    Below one protocol's prefix nothing of another one's is meant, unless all of it stands there.
+    """
+    if len(path) > COMPARED_CHARS:
+        return None
+    asked = path.lower()
+    below = [there for there in known if _root(there) == _root(asked)] or known
+    near = [*below, *(there for there in known if asked.endswith(there))]
+    return next(iter(get_close_matches(asked, near, 1, LIKE)), None)
+
+
+def _root(path: str) -> str:
+    return path.split("/", 2)[1] if path.startswith("/") else ""

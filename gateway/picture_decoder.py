@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import re
 import signal
 import struct
 import warnings
@@ -110,8 +111,10 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 yield picture
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Refused(f"The picture is larger than {SENT_MAX_JPEG_PIXELS} pixels.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as bomb:
+        found = re.search(r"\((\d+) pixels\)", str(bomb))
+        size = f"{found[1]} pixels" if found else "too many pixels"
+        raise Refused(f"The picture has {size}; at most {SENT_MAX_JPEG_PIXELS} are taken.") from None
     except MemoryError:
         raise Refused("The picture needs too much memory to decode.") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, RuntimeError, struct.error):

@@ -23,10 +23,10 @@ def check_texts(value: Any, longer: Mapping[str, int]) -> None:
         item, most, param = waiting.pop()
         if isinstance(item, str):
             if len(item) > most:
-                raise InvalidRequest(f"The text is longer than {most} characters.", param=param)
+                raise InvalidRequest(f"The text is longer than {most} characters: it has {len(item)}.", param=param)
         elif isinstance(item, list):
             if len(item) > ITEMS:
-                raise InvalidRequest(f"The list has more than {ITEMS} entries.", param=param)
+                raise InvalidRequest(f"The list has more than {ITEMS} entries: it has {len(item)}.", param=param)
             waiting.extend((inner, most, param) for inner in item)
         elif isinstance(item, dict):
             waiting.extend((inner, longer.get(key, most), param or key) for key, inner in item.items())

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from adapters import ADAPTERS
-from gateway.paths import canonical_path
+from gateway.paths import canonical_path, nearest
 from tests.live import Live
 
 PREFIXES = ("/sdapi/v1", "/api/v1", "/api", "/v1")
@@ -105,3 +105,39 @@ def test_a_head_of_a_get_that_changes_something_does_not_run_it(served: Live) ->
         for path in ("/api/clear", "/api/cancel", "/api/image", "/clear", "/cancel", "/image"):
             assert client.head(path, params={"task_id": task}).status_code == 204
         assert task in [shown["task_id"] for shown in client.get("/api/tasks").json()]
+
+
+# ---- what is not there -----------------------------------------------------------------------------
+
+HINTS = [
+    ("POST", "/V1/images/generations", "/v1/images/generations"),
+    ("POST", "/openai/v1/images/generations", "/v1/images/generations"),
+    ("POST", "/v1/v1/v1/images/generations", "/v1/images/generations"),
+    ("POST", "/v1/images/generate", "/v1/images/generations"),
+    ("POST", "/v1/image/edits", "/v1/images/edits"),
+    ("POST", "/sdapi/txt2img", "/sdapi/v1/txt2img"),
+    ("POST", "/v1/sdapi/v1/txt2img", "/sdapi/v1/txt2img"),
+    ("POST", "/sdapi/v1/v1/img2img", "/sdapi/v1/img2img"),
+    ("POST", "/api/v2/generate", "/api/v1/generate"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "meant"), HINTS)
+def test_a_404_names_the_route_that_was_meant(served: Live, method: str, path: str, meant: str) -> None:
+    answer = httpx.request(method, served.url + path, json={}, timeout=60)
+    assert answer.status_code == 404
+    assert f"did you mean {meant}?" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/x", "/v1/" + "x" * 4000])
+def test_a_404_where_nothing_like_it_is_names_the_documentation(served: Live, path: str) -> None:
+    answer = httpx.post(served.url + path, json={}, timeout=60)
+    assert answer.status_code == 404
+    assert "/docs lists all there is" in answer.text
+    assert "x" * 200 not in answer.text
+
+
+def test_nothing_of_another_protocol_is_meant() -> None:
+    known = ["/v1/images/edits", "/sdapi/v1/embeddings"]
+    assert nearest("/v1/embeddings", known) is None
+    assert nearest("/sdapi/v1/embedding", known) == "/sdapi/v1/embeddings"

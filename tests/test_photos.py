@@ -11,7 +11,10 @@ import pillow_heif
 import pytest
 from PIL import Image
 
+from gateway.errors import InvalidRequest
+from gateway.images import MAX_PICTURE_BYTES, base64_picture
 from gateway.picture_decoder import MAX_EDGE_PX, MAX_PIXELS, Refused, checked, normalised
+from gateway.text_bounds import check_texts
 from tests.v1_support import assert_openai_error, opened
 
 pillow_heif.register_heif_opener()
@@ -126,3 +129,18 @@ def test_sixteen_pictures_and_one_of_forty_megabytes_are_taken(plain: httpx.Clie
     assert "takes at most" in refused["message"]
     heavy = halves((64, 64), "BMP") + bytes(40 * 2**20)
     assert plain.post("/v1/images/edits", data={"prompt": "x"}, files={"image": heavy}).status_code == 200
+
+
+def test_a_refusal_names_the_limit_and_what_was_found() -> None:
+    text = base64.b64encode(b"\x89PNG" + bytes(MAX_PICTURE_BYTES + 6)).decode()
+    found = MAX_PICTURE_BYTES + 10
+    with pytest.raises(InvalidRequest, match=f"at most {MAX_PICTURE_BYTES} bytes; this one has {found}"):
+        base64_picture(text)
+    with pytest.raises(InvalidRequest, match=r"longer than 8192 characters: it has 9000\."):
+        check_texts({"sampler": "x" * 9000}, {})
+    with pytest.raises(InvalidRequest, match=r"more than 2048 entries: it has 3000\."):
+        check_texts({"styles": ["x"] * 3000}, {})
+    out = io.BytesIO()
+    Image.new("L", (16320, 12240)).save(out, "PNG")
+    with pytest.raises(Refused, match="The picture has 199756800 pixels; at most 130000000 are taken"):
+        normalised(out.getvalue())

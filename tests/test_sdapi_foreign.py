@@ -8,7 +8,7 @@ import pytest
 
 from adapters.base import validated
 from adapters.sdapi.own_scripts import with_own_scripts
-from adapters.sdapi.payloads import Txt2Img
+from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.request import to_request
 from gateway.errors import InvalidRequest
 from tests.sdapi_support import LIMITS, translated
@@ -20,6 +20,10 @@ BORROWED = [
     ({"lora": {"path": "night"}}, "lora"),
     ({"guidance": "high"}, "guidance"),
     ({"guidance": {"scale": 3}}, "guidance"),
+    ({"guidance": -1}, "guidance"),
+    ({"guidance": 1e30}, "guidance"),
+    ({"distilled_guidance": 99}, "distilled_guidance"),
+    ({"distilled_cfg_scale": -0.5}, "distilled_cfg_scale"),
     ({"num_images": "many"}, "num_images"),
     ({"num_images": []}, "num_images"),
     ({"num_images": 0}, "num_images"),
@@ -32,6 +36,9 @@ BORROWED = [
     ({"low_ram": "auto"}, "low_ram"),
     ({"model": {"name": "x"}}, "model"),
     ({"model": ["x"]}, "model"),
+    ({"model": 3}, "model"),
+    ({"model": 1.5}, "model"),
+    ({"model": True}, "model"),
     ({"mode": 7.5}, None),
     ({"mode": {"edit": True}}, "mode"),
     ({"distilled_cfg_scale": "none"}, "distilled_cfg_scale"),
@@ -46,6 +53,13 @@ def test_a_key_of_another_dialect_in_another_sense_is_told_and_refuses_nothing(
     found, plain = translated(**body), translated()
     assert found.request == plain.request
     assert [item.param for item in found.adjustments] == ([] if param is None else [param])
+
+
+@pytest.mark.parametrize("strength", [3, -1, 1.5, "1e30", "strong", {}, [0.5]])
+def test_a_strength_of_another_dialect_out_of_its_range_is_told(strength: Any) -> None:
+    body = {"init_images": ["aa"], "image_strength": strength}
+    assert validated(Img2Img, body).untaken == ("image_strength",)
+    assert validated(Img2Img, body).image_strength is None
 
 
 def test_a_field_of_a1111_beside_it_is_refused_as_ever() -> None:

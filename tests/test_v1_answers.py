@@ -103,6 +103,7 @@ def test_an_answer_is_an_images_response_with_our_keys_beside() -> None:
             "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
             "output_tokens_details": {"image_tokens": 0, "text_tokens": 0},
         },
+        "safety_identifier": None,
         "model": "flux2-tiny",
         "job_id": ID,
         "adjustments": [],
@@ -352,3 +353,5 @@ def test_the_last_event_repeats_the_effective_safety_identifier(body: dict[str, 
     """Source: openai 3.52, `ImageGenCompletedEvent`."""
     (event,) = frames(completed_frame(job(), asked(**body), done(), 0.0, b"PNG"))
     assert json.loads(event["data"])["safety_identifier"] == effective
+    answer = json.loads(to_response(job(), asked(**body), [Row(done(), b"PNG", None)]))
+    assert answer["safety_identifier"] == effective

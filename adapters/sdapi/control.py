@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of
+from adapters.base import core_of, names_of
 from adapters.sdapi.fit import on_background, resized, size_of
 from adapters.sdapi.lenient import Bool, Float, Ignored, Str
 from adapters.sdapi.payloads import Img2Img, Payload, Txt2Img
@@ -24,9 +24,10 @@ from adapters.sdapi.tags import without_hash
 from engine.catalog import ModelSpec
 from engine.protocol import Control
 from gateway.core import Core
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, clip
 from gateway.images import base64_picture, checked_picture, opened, to_png
 from gateway.request import Adjustment
+from gateway.strays import pictures_astray
 from gateway.turns import ANYBODY, Share
 
 PREFIX = "/controlnet"
@@ -83,17 +84,26 @@ def unit_of(scripts: dict[str, Any]) -> Unit | None:
     if script is None:
         return None
     args = script.get("args", []) if isinstance(script, dict) else None
-    if not isinstance(args, list):
+    if not isinstance(args, list) or not all(item is None or isinstance(item, dict | bool) for item in args):
         raise InvalidRequest("ControlNet takes a list of units under args.", param=PARAM)
+    if pictures_astray(script, {"args"}):
+        raise InvalidRequest("ControlNet takes a list of units under args.", param=PARAM)
+    given = [item for item in args if isinstance(item, dict)]
     try:
-        units = [Unit.model_validate(item) for item in args if isinstance(item, dict)]
+        units = [Unit.model_validate(item) for item in given]
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise InvalidRequest(f"The ControlNet unit's {place} is not what it should be.", param=PARAM) from None
+    for name in (name for unit, item in zip(units, given, strict=True) if unit.enabled for name in _astray(item)):
+        raise InvalidRequest(f"A ControlNet unit has no field '{clip(name)}' for a picture here.", param=PARAM)
     units = [unit for unit in units if unit.enabled]
     if len(units) > MOST_UNITS:
         raise InvalidRequest("One ControlNet unit a picture.", param=PARAM)
     return units[0] if units else None
+
+
+def _astray(unit: dict[str, Any]) -> list[str]:
+    return pictures_astray(unit, names_of(Unit))
 
 
 async def controlled(

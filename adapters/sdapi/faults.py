@@ -51,7 +51,8 @@ def render_error(error: GatewayError) -> Response:
         case AsA1111():
             return _body(error, error.exception, error.message)
         case NotFound(code="not_found"):
-            return error_response({"detail": "Not Found"}, 404)
+            hint = {"error": error.message} if "meant" in error.details else {}
+            return error_response({"detail": "Not Found", **hint}, 404)
         case _:
             return _body(error, error.message, error.message)
 

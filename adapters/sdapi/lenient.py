@@ -9,13 +9,14 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from gateway.request import SEED_MAX, SEED_MIN
+from gateway.request import SEED_MAX, SEED_MIN, Limits
 
 NUMBER_CHARS = 40
 MOST_PX = 1e9
+GUIDANCE_MAX = Limits().max_guidance
 TRUE = frozenset({"true", "1", "1.0", "yes", "on", "t", "y"})
 FALSE = frozenset({"false", "0", "0.0", "no", "off", "f", "n"})
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
@@ -66,6 +67,24 @@ def to_str(value: object) -> str:
     raise PydanticCustomError("type_error.str", "str type expected")
 
 
+def to_text(value: object) -> str:
+    """As a text, which a number is not."""
+    if isinstance(value, str):
+        return value
+    raise PydanticCustomError("type_error.str", "str type expected")
+
+
+def within(least: float, most: float) -> AfterValidator:
+    """A number between the two."""
+
+    def checked(value: float) -> float:
+        if least <= value <= most:
+            return value
+        raise PydanticCustomError("value_error.number", f"ensure this value is between {least:g} and {most:g}")
+
+    return AfterValidator(checked)
+
+
 def to_names(value: object) -> list[str]:
     """A list of texts; one text stands for a list of one, null entries are nothing."""
     if isinstance(value, str):
@@ -96,6 +115,9 @@ Seed = Annotated[int, BeforeValidator(to_seed)]
 Float = Annotated[float, BeforeValidator(to_float)]
 Bool = Annotated[bool, BeforeValidator(to_bool)]
 Str = Annotated[str, BeforeValidator(to_str)]
+Text = Annotated[str, BeforeValidator(to_text)]
+Guidance = Annotated[Float, within(0, GUIDANCE_MAX)]
+Share = Annotated[Float, within(0, 1)]
 Names = Annotated[list[str], BeforeValidator(to_names)]
 Floats = Annotated[list[float], BeforeValidator(to_floats)]
 Object = Annotated[dict[str, Any], BeforeValidator(to_dict)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -13,7 +13,9 @@ from pydantic import (
     model_validator,
 )
 
-from adapters.sdapi.lenient import Bool, Float, Floats, Ignored, Int, Names, Object, Seed, Str
+from adapters.base import names_of
+from adapters.sdapi.lenient import Bool, Float, Floats, Guidance, Ignored, Int, Names, Object, Seed, Share, Str, Text
+from gateway.strays import pictures_astray
 
 BORROWED = frozenset(
     {
@@ -33,12 +35,17 @@ BORROWED = frozenset(
     }
 )
 """Keys of other dialects, which A1111 ignores: a client that means something else by one is not refused for it."""
+UNREAD = frozenset({"firstpass_image", "latent_mask"})
+"""Fields of A1111's own for pictures, which stay without use here."""
 
 
 class Payload(BaseModel):
     """Unknown keys are nothing, and null is as good as absent: clients send both everywhere."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    tells_strays: ClassVar[bool] = True
+    """A1111 ignores what it does not know."""
 
     @model_validator(mode="before")
     @classmethod
@@ -57,24 +64,32 @@ class Generation(Payload):
     """What txt2img and img2img share."""
 
     _untaken: tuple[str, ...] = PrivateAttr(default=())
+    _astray: tuple[str, ...] = PrivateAttr(default=())
 
     @property
     def untaken(self) -> tuple[str, ...]:
-        """Borrowed keys that were sent in another shape than their dialect's: they count as not sent."""
+        """Borrowed keys that hold what their dialect has no meaning for: they count as not sent."""
         return self._untaken
+
+    @property
+    def astray(self) -> tuple[str, ...]:
+        """Keys that nobody here reads, in which pictures were sent."""
+        return self._astray
 
     @model_validator(mode="wrap")
     @classmethod
     def _without_untaken(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        untaken: set[str] = set()
         try:
-            return handler(value)
+            made = handler(value)
         except ValidationError as error:
             untaken = {str(found["loc"][0]) for found in error.errors() if found["loc"]} & BORROWED
             if not untaken:
                 raise
             made = handler({key: item for key, item in value.items() if key not in untaken})
-            made._untaken = tuple(sorted(untaken))
-            return made
+        made._untaken = tuple(sorted(untaken))
+        made._astray = tuple(pictures_astray(value, names_of(cls) - UNREAD)) if isinstance(value, dict) else ()
+        return made
 
     # Source: A1111 1.10.1 StableDiffusionProcessing: what to draw
     prompt: Str = ""
@@ -126,16 +141,16 @@ class Generation(Payload):
 
     # Source: Forge (distilled_cfg_scale); KoboldCpp (distilled_guidance, extra_images); stable-diffusion.cpp
     # (extra_images, lora); ours: mode "edit"
-    distilled_cfg_scale: Float | None = None
-    distilled_guidance: Float | None = None
+    distilled_cfg_scale: Guidance | None = None
+    distilled_guidance: Guidance | None = None
     extra_images: Names = []
     lora: list[LoraItem] = []
     mode: Str | None = None
 
     # Source: MFLUX API documentation 2.0, "POST /sdapi/v1/txt2img"
-    model: Str | None = None
+    model: Text | None = None
     sd_model_checkpoint: Str | None = None
-    guidance: Float | None = None
+    guidance: Guidance | None = None
     num_images: Int | None = None
     lora_files: Names = []
     lora_scales: Floats = []
@@ -169,7 +184,7 @@ class Img2Img(Generation):
     init_images: Names = []
     resize_mode: Int = 0
     image_cfg_scale: Ignored = None
-    image_strength: Float | None = None
+    image_strength: Share | None = None
     mask: Str | None = None
     mask_blur: Float | None = None
     mask_blur_x: Float = 4.0

@@ -1,7 +1,7 @@
 """The prefix /v1: OpenAI's Images API, and the dialects of Xinference and others where they meet it."""
 
 from adapters.base import Adapter
-from adapters.v1 import content, ocr, openai, xinference
+from adapters.v1 import content, ocr, openai, registered, xinference
 from adapters.v1.answers import CONTENT
 from adapters.v1.described import DESCRIBED, Problem
 from adapters.v1.errors import render_error
@@ -9,11 +9,12 @@ from adapters.v1.errors import render_error
 ADAPTER = Adapter(
     name="v1",
     prefix="/v1",
-    routes=(*xinference.ROUTES, *openai.ROUTES, *ocr.ROUTES, *content.ROUTES),
+    routes=(*xinference.ROUTES, *registered.ROUTES, *openai.ROUTES, *ocr.ROUTES, *content.ROUTES),
     render_error=render_error,
     image_paths=(openai.EDITS, openai.VARIATIONS, xinference.INPAINTING, ocr.OCR),
     picture_prefix=CONTENT,
-    open_paths=(xinference.AUTH,),
+    more_prefixes=(registered.LOGIN,),
+    open_paths=(xinference.AUTH, registered.LOGIN),
     unprefixed=("/images", "/models"),
     described=DESCRIBED,
     error=Problem,

@@ -75,6 +75,7 @@ def to_response(job: Job, asked: Drawing, rows: Sequence[Row], told: Sequence[Ad
         "size": size_of(first.width_px, first.height_px),
         "data": None,
         "usage": USAGE,
+        "safety_identifier": asked.effective_safety_identifier,
         "model": plan.model,
         "job_id": job.id,
         "adjustments": [one.model_dump() for one in adjustments_of(job, asked, told)],

@@ -14,7 +14,8 @@ from adapters.v1.answers import CONTENT
 from adapters.v1.ocr import OCR, OcrFields
 from adapters.v1.openai import EDITS, GENERATIONS, VARIATIONS
 from adapters.v1.payloads import Edit, Generation, Inpainting, Variation
-from adapters.v1.xinference import AUTH, INPAINTING, Launch
+from adapters.v1.registered import CACHED, ENGINES, LOGIN, REGISTRATIONS, CachedQuery, Login, RegistrationsQuery
+from adapters.v1.xinference import AUTH, INPAINTING, INSTANCES, InstanceQuery, Launch
 from gateway.openapi import EVENTS, File, Operation
 
 Row = dict[str, Any]
@@ -104,6 +105,7 @@ class Pictures(TypedDict):
     size: str
     data: list[Picture]
     usage: Row
+    safety_identifier: str | None
     model: str
     job_id: str
     adjustments: list[Row]
@@ -118,6 +120,12 @@ class Model(TypedDict):
     model_name: str
     model_ability: list[str]
     model_family: str
+    model_engine: str
+    model_revision: str | None
+    controlnet: list[Row] | None
+    address: str | None
+    accelerators: list[str] | None
+    replica: int
     model_description: str
     description: str
     licence: NotRequired[str]
@@ -142,6 +150,56 @@ class Terminated(TypedDict):
     object: Literal["model"]
     deleted: bool
     unloaded: bool
+
+
+class Replica(TypedDict):
+    replica_id: int
+    replica_model_uid: str
+    worker_address: str
+    status: str
+    model_state: str
+    created_ts: int
+    error_message: str | None
+
+
+class Instance(TypedDict):
+    model_name: str
+    model_uid: str
+    model_version: str | None
+    model_ability: list[str]
+    replica: int
+    status: str
+    instance_created_ts: int
+    n_worker: int
+    replica_statuses: list[Replica]
+
+
+class Registration(TypedDict):
+    """Short: its name and whether it is built in. The rest where `detailed`, and of one model."""
+
+    model_name: str
+    is_builtin: bool
+    version: NotRequired[int]
+    model_family: NotRequired[str]
+    model_id: NotRequired[str]
+    model_revision: NotRequired[str | None]
+    model_hub: NotRequired[str]
+    model_ability: NotRequired[list[str]]
+    controlnet: NotRequired[list[Row] | None]
+    model_specs: NotRequired[list[Row]]
+    download_hubs: NotRequired[list[str]]
+    default_generate_config: NotRequired[Row]
+    model_description: NotRequired[str]
+    licence: NotRequired[str]
+
+
+class Cached(TypedDict):
+    list: list[Row]
+
+
+class Token(TypedDict):
+    access_token: str
+    token_type: str
 
 
 class Progress(TypedDict):
@@ -211,6 +269,13 @@ DESCRIBED = {
     f"GET {AUTH}": Operation(answer=Auth),
     "GET /v1/models": Operation(answer=Models),
     "POST /v1/models": Operation(body=Launch, query=WaitQuery, answer=Launched),
+    f"GET {INSTANCES}": Operation(query=InstanceQuery, answer=list[Instance]),
+    f"GET {REGISTRATIONS}/{{model_type}}": Operation(query=RegistrationsQuery, answer=list[Registration]),
+    f"GET {REGISTRATIONS}/{{model_type}}/{{model_name:path}}": Operation(answer=Registration),
+    f"GET {ENGINES}/{{model_name}}": Operation(answer=dict[str, list[Row]]),
+    f"GET {ENGINES}/{{model_type}}/{{model_name:path}}": Operation(answer=dict[str, list[Row]]),
+    f"GET {CACHED}": Operation(query=CachedQuery, answer=Cached),
+    f"POST {LOGIN}": Operation(body=Login, answer=Token),
     "GET /v1/models/{id:path}": Operation(answer=Model),
     f"DELETE {_MODEL}": Operation(answer=Terminated),
     f"GET {_MODEL}/progress": Operation(answer=Progress),

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Container
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,6 +33,7 @@ from adapters.v1.answers import Row, adjustments_of, completed_frame, error_fram
 from adapters.v1.content import origin_of
 from adapters.v1.errors import render_error
 from adapters.v1.inputs import inputs_of
+from adapters.v1.launched import launches
 from adapters.v1.models import served_names
 from adapters.v1.payloads import Drawing, FromPictures, known_model, named_as_sent, to_request
 from adapters.v1.pictures import from_png, from_preview
@@ -50,6 +52,8 @@ from gateway.job import Job, JobEvent, State
 from gateway.request import Adjustment, GenerationRequest
 from gateway.service import Origin
 
+D = TypeVar("D", bound=Drawing)
+
 log = logging.getLogger("adapters.v1")
 
 
@@ -63,12 +67,21 @@ class Order:
 
 
 def from_text(request: Request, asked: Drawing) -> Order:
+    asked = under_its_name(request, asked)
     return Order(asked, to_request(asked, served_names(core_of(request).library)))
+
+
+def under_its_name(request: Request, asked: D) -> D:
+    """As asked, with the model's own name where it was launched under another."""
+    if asked.model is None:
+        return asked
+    name = launches(core_of(request), owner_of(request)).model_of(asked.model)
+    return asked if name == asked.model else asked.model_copy(update={"model": name})
 
 
 async def from_pictures(request: Request, asked: FromPictures, sent: Sent) -> Order:
     """Raises: ModelNotFound, ModelNotOnDisk, ModelComing, InvalidRequest, Unavailable, StorageFull."""
-    core = core_of(request)
+    core, asked = core_of(request), under_its_name(request, asked)
     with core.waits():
         pass  # nobody's pictures are opened who will be refused afterwards
     served = served_names(core.library)

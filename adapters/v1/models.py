@@ -13,6 +13,7 @@ from gateway.errors import GatewayError, ModelNotFound
 from gateway.library import Library
 from gateway.ocr.packages import MODEL, check_vision, installed_at
 
+ENGINE, VISION_ENGINE = "mflux", "mlx-vlm"
 Folders = Mapping[str, Path]
 """Of the vision models that read text, by name."""
 
@@ -22,14 +23,17 @@ def served_names(library: Library) -> frozenset[str]:
     return frozenset(library.aliases) | {spec.name for spec in library.specs}
 
 
-def to_models(library: Library, vision: Folders) -> dict[str, Any]:
-    """The models that draw or read now, and the operator's aliases of them. Reads folders: call it in a thread.
+def to_models(library: Library, vision: Folders, launched: Mapping[str, str]) -> dict[str, Any]:
+    """The models that draw or read now, the operator's aliases of them, and those `launched` under uids of their own.
 
-    Source: OpenAI's list object.
+    Reads folders: call it in a thread. Source: OpenAI's list object.
     """
     rows = [_row(spec.name, spec, library) for spec in library.specs if library.draws(spec)]
     aliased = {name: library.find(name) for name in library.aliases}
     rows += [_row(name, spec, library) for name, spec in aliased.items() if library.draws(spec)]
+    for uid, name in launched.items():
+        with suppress(GatewayError):
+            rows.append(to_model(name, library, vision) | {"id": uid})
     return {"object": "list", "data": [*rows, *_readers(vision)]}
 
 
@@ -48,7 +52,7 @@ def to_model(name: str, library: Library, vision: Folders) -> dict[str, Any]:
 
 
 def _row(name: str, spec: ModelSpec, library: Library) -> dict[str, Any]:
-    """Source: `Model` of openai 3.52; `model_type` and below: what xinference_client reads of a model.
+    """Source: `Model` of openai 3.52; `model_type` and below: what Xinference's clients read of a model.
 
     Ours: `max_references`, how many pictures an edit follows; 0 for a model that cannot.
     """
@@ -60,16 +64,33 @@ def _row(name: str, spec: ModelSpec, library: Library) -> dict[str, Any]:
         "owned_by": spec.repo.partition("/")[0] if spec.repo else "mflux-gateway",
         "model_type": "image",
         "model_name": spec.name,
-        "model_ability": _abilities(spec),
+        "model_ability": abilities(spec),
         "max_references": spec.max_references,
-        "model_family": spec.geometry,
+        **_told_to_xinference(spec.geometry, ENGINE, spec.revision),
         "model_description": spec.description,
         "description": spec.description,
         "licence": spec.licence,
     }
 
 
-def _abilities(spec: ModelSpec) -> list[str]:
+def family_of(spec: ModelSpec) -> str:
+    return spec.geometry
+
+
+def _told_to_xinference(family: str, engine: str, revision: str | None) -> dict[str, Any]:
+    """Source: `ImageModelFamilyV2.to_description` of Xinference 4.1; where a model runs is nobody's business."""
+    return {
+        "model_family": family,
+        "model_engine": engine,
+        "model_revision": revision,
+        "controlnet": None,
+        "address": None,
+        "accelerators": None,
+        "replica": 1,
+    }
+
+
+def abilities(spec: ModelSpec) -> list[str]:
     """In Xinference's words."""
     follows = spec.init_image or spec.max_references > 0
     said = {
@@ -92,7 +113,8 @@ def _readers(vision: Folders) -> list[dict[str, Any]]:
 
 def _rapidocr(installed_at: float) -> dict[str, Any]:
     description = "Reads the text of pictures and PDFs: Latin, Chinese and Japanese."
-    return _reader(MODEL, installed_at, "RapidAI", description) | {"licence": "Apache-2.0"}
+    row = _reader(MODEL, installed_at, "RapidAI", description)
+    return row | {"model_engine": MODEL, "licence": "Apache-2.0"}
 
 
 def _vision(name: str, folder: Path) -> dict[str, Any]:
@@ -112,7 +134,7 @@ def _reader(name: str, created_at: float, owned_by: str, description: str) -> di
         "model_type": "image",
         "model_name": name,
         "model_ability": ["ocr"],
-        "model_family": "ocr",
+        **_told_to_xinference("ocr", VISION_ENGINE, None),
         "model_description": description,
         "description": description,
     }

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from adapters.base import attached, core_of, idempotency_key, let_go, owner_of, raise_for, share_of, validated
 from adapters.v1.errors import render_error
+from adapters.v1.launched import launches
 from adapters.v1.models import served_names
 from adapters.v1.payloads import known_model, kwargs_of
 from adapters.v1.request_ids import request_ids
@@ -64,6 +65,8 @@ async def ocr(request: Request) -> Response:
     core, owner = core_of(request), owner_of(request)
     came = await sent(request)
     asked = validated(OcrFields, unfolded(came.fields))
+    if asked.model is not None:
+        asked = asked.model_copy(update={"model": launches(core, owner).model_of(asked.model)})
     reader = reader_of(core, asked)
     share = share_of(request)
     origin = Origin(owner=owner, protocol="xinference", attached=True, idempotency_key=idempotency_key(request))
@@ -109,6 +112,8 @@ def reader_of(core: Core, asked: OcrFields) -> str:
 
 async def document_of(core: Core, came: Sent, share: Share) -> CheckedImage | bytes:
     """The one picture, checked, or the PDF as it came. Raises: InvalidRequest."""
+    for picture in [one for role, sent_as in came.pictures.items() if role != "image" for one in sent_as]:
+        raise InvalidRequest("Text is read from one picture: send it as image.", param=picture.param)
     found = came.pictures.get("image", [])
     if len(found) != 1:
         missing = {"errors": [{"type": "missing"}]} if not found else {}

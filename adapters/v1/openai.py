@@ -8,9 +8,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.base import core_of, validated
+from adapters.base import core_of, owner_of, validated
 from adapters.v1.drawing import drawn, from_pictures, from_text
 from adapters.v1.errors import request_id
+from adapters.v1.launched import launches, running
 from adapters.v1.models import to_model, to_models
 from adapters.v1.payloads import Edit, Generation, Variation, unfolded, without_pictures
 from adapters.v1.sent import sent
@@ -42,15 +43,17 @@ async def vary(request: Request) -> Response:
 async def list_models(request: Request) -> Response:
     """GET /v1/models."""
     core = core_of(request)
-    rows = await asyncio.to_thread(to_models, core.library, core.settings.ocr.models)
+    launched = {launch.uid: launch.model for launch in await running(core, owner_of(request)) if launch.is_chosen}
+    rows = await asyncio.to_thread(to_models, core.library, core.settings.ocr.models, launched)
     return JSONResponse(rows, headers=request_id())
 
 
 async def retrieve_model(request: Request) -> Response:
     """GET /v1/models/{id}; the id may hold slashes and colons."""
-    core = core_of(request)
-    row = await asyncio.to_thread(to_model, request.path_params["id"], core.library, core.settings.ocr.models)
-    return JSONResponse(row, headers=request_id())
+    core, uid = core_of(request), request.path_params["id"]
+    name = launches(core, owner_of(request)).model_of(uid)
+    row = await asyncio.to_thread(to_model, name, core.library, core.settings.ocr.models)
+    return JSONResponse(row | {"id": uid}, headers=request_id())
 
 
 ROUTES = (

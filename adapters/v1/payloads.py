@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
+from adapters.base import check_strays
 from adapters.v1.values import (
     PROMPT_CHARS,
     Background,
@@ -54,7 +55,15 @@ IN_KWARGS = {name for word in ("seed", "steps", "guidance", "negative_prompt", "
 IN_KWARGS |= {"width", "height", "loras", "lora", "mask_blur", "memory", "request_id"}
 KWARGS_CHARS = 64 * 1024
 """As long as the field of a form may be."""
-PICTURES_IN = ("image", "images", "mask", "file", "files", "ref_images", "reference_images")
+PICTURES_IN = (
+    *("image", "images", "url", "mask", "mask_image", "markup", "file", "files"),
+    *("ref_images", "reference_image", "reference_images"),
+)
+FOREIGN_PICTURES = (
+    *("image_url", "image_urls", "input_image", "input_images", "init_image", "init_images", "source_image"),
+    *("control_image", "extra_images", "mask_url", "mask_image_url", "image_base64", "mask_base64", "mask_b64"),
+)
+"""What pictures are called elsewhere, in whatever shape: a request without them would be another one."""
 
 Prompt = Annotated[str, Field(max_length=PROMPT_CHARS), AfterValidator(not_blank)]
 
@@ -110,7 +119,7 @@ class Drawing(BaseModel):
 
     @property
     def effective_safety_identifier(self) -> str | None:
-        """What `image_generation.completed` repeats. Source: openai 3.52, `ImageGenCompletedEvent`."""
+        """What answers repeat. Source: openai 3.52, `ImagesResponse` and `ImageGenCompletedEvent`."""
         return self.safety_identifier or self.user or None
 
     @property
@@ -177,7 +186,12 @@ def unfolded(body: object) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     said = {key: value for key, value in body.items() if value is not None and (value != "" or key == "prompt")}
-    for key, value in kwargs_of(said.pop("kwargs", {})).items():
+    kwargs = kwargs_of(said.pop("kwargs", {}))
+    check_strays(kwargs, IN_KWARGS)
+    for key in FOREIGN_PICTURES:
+        if said.get(key) or kwargs.get(key):
+            raise InvalidRequest("A picture is sent as image, mask or reference_image.", param=key)
+    for key, value in kwargs.items():
         word = next((names for names in NAMES.values() if key in names), (key,))
         if key in PICTURES_IN and value:
             raise InvalidRequest("Pictures are sent as files, not in kwargs.", param=key)

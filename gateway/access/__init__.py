@@ -12,6 +12,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
@@ -291,6 +292,7 @@ class Guard:
         client = client_id(headers)
         state = scope.setdefault("state", {})
         state["owner"] = f"client:{client}" if client else f"peer:{peer}"
+        state["check_key"] = partial(self._name_of, peer=peer) if self._keys else None
         given = credential(headers)
         ticket = _ticket(scope) if given is None or not self._keys else None
         if ticket is not None:
@@ -303,17 +305,23 @@ class Guard:
             return
         if not self._keys:
             return
-        is_open = self._is_open_path(scope["path"])
         name = self._keys.name_of(given) if given is not None else None
         if name is not None:
             state["owner"] = f"key:{name}"
-        elif not is_open:
+        elif not self._is_open_path(scope["path"]):
             if given is None:
                 raise Unauthorized
-            if wait_s := self._guesses.wait_s(peer):
-                raise TooManyGuesses(retry_after_s=wait_s)
-            self._guesses.wrong(peer)
-            raise WrongKey
+            self._name_of(given, peer)
+
+    def _name_of(self, given: str, peer: str) -> str:
+        """The name of a key. Raises: WrongKey, TooManyGuesses."""
+        name = self._keys.name_of(given)
+        if name is not None:
+            return name
+        if wait_s := self._guesses.wait_s(peer):
+            raise TooManyGuesses(retry_after_s=wait_s)
+        self._guesses.wrong(peer)
+        raise WrongKey
 
     def _check_body(self, scope: Scope, headers: dict[bytes, bytes], bounds: BodyBounds, lease: Lease) -> None:
         if not _has_body(scope):
