@@ -40,7 +40,7 @@ def load(model: Model) -> Painter:
     with swapped(WeightLoader, "_load_torch_convert", staticmethod(half)):
         pipeline = built(model, FIBOEdit if edits else FIBO)
     if not edits:
-        return FiboPainter(pipeline, loras=[], scheduler=SCHEDULER, arguments=_arguments)
+        return FiboPainter(pipeline, loras=None, scheduler=SCHEDULER, arguments=_arguments)
     return FiboEditPainter(
         pipeline,
         layout=FiboLatentCreator,

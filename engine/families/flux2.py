@@ -15,7 +15,6 @@ from mflux.models.flux2 import Flux2Klein
 from mflux.models.flux2.latent_creator.flux2_latent_creator import Flux2LatentCreator
 from mflux.models.flux2.variants.edit.flux2_klein_edit import Flux2KleinEdit
 from mflux.models.flux2.variants.edit.flux2_klein_edit_helpers import _Flux2KleinEditHelpers
-from mflux.models.flux2.weights.flux2_lora_mapping import Flux2LoRAMapping
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
@@ -46,7 +45,7 @@ class Flux2Painter(PipelinePainter):
     """Klein's own loop, with its prompts remembered. `wording` says a plan's prompt for one of its pictures."""
 
     def __init__(self, pipeline: Any, wording: Callable[[Generate, int], str] = lambda plan, _: plan.prompt) -> None:
-        super().__init__(pipeline, Flux2LoRAMapping.get_mapping())
+        super().__init__(pipeline, "flux2")
         self._wording = wording
         pipeline._encode_prompt_pair = Prompts(pipeline._encode_prompt_pair).pair
 

@@ -9,7 +9,6 @@ from mflux.models.flux3.latent_creator.flux3_latent_creator import Flux3LatentCr
 from mflux.models.flux3.latent_creator.flux3_reference_images import Flux3ReferenceImages
 from mflux.models.flux3.model.flux3_scheduler.flux3_flow_map_scheduler import Flux3FlowMapScheduler
 from mflux.models.flux3.variants import Flux3KleinEdit
-from mflux.models.flux3.weights.flux3_lora_mapping import Flux3LoRAMapping
 from PIL.Image import Image
 
 from engine.backends.base import Model
@@ -40,7 +39,7 @@ def load(model: Model) -> Painter:
         pipeline,
         layout=PackedLatents(pipeline.vae, Flux3LatentCreator.create_noise, tokens=True),
         sigmas=lambda steps, width, height: Flux3FlowMapScheduler(steps).timesteps.tolist(),
-        loras=Flux3LoRAMapping.get_mapping(),
+        loras="flux3",
         arguments=lambda plan: {"guidance": plan.guidance},
         references=True,
     )
