@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.protocol import ImageDone
+from engine.protocol import Failed, ImageDone
 from gateway.core import Core
 from gateway.error_body import bounded
 from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, PictureGone, clip
@@ -244,10 +244,17 @@ def _abandoning(core: Core, job: Job) -> Iterator[None]:
         raise
 
 
+def error_of(failed: Failed) -> GatewayError:
+    """Why a job failed, as this client meets it: what it sent was at fault, or we were."""
+    if failed.code == "bad_input":
+        return InvalidRequest(failed.message, code=failed.code)
+    return GenerationFailed(failed.message, code=failed.code)
+
+
 def raise_for(job: Job) -> None:
-    """Raises: GenerationFailed for a failed job, ClientGone for one cancelled with no picture finished."""
+    """Raises: GenerationFailed or InvalidRequest for a failed job, ClientGone for one cancelled without pictures."""
     if job.failure is not None:
-        raise GenerationFailed(job.failure.message, code=job.failure.code)
+        raise error_of(job.failure)
     if job.state is State.CANCELLED and not job.images:
         raise ClientGone
 

@@ -71,15 +71,15 @@ class LoraFile:
 
     def trouble_on(self, spec: ModelSpec) -> str | None:
         """Why it cannot be put on this model, as a sentence; None where it can, or only trying will tell."""
-        others = names_of(self.fit.models)
         if self.hub is not None and self.file is None and self.trouble is None:
-            if share_layers(_ROWS[self.hub.like], spec) is not False:
-                return None
-            others = [self.hub.like]
-        elif self.trouble is not None or self.fit.of(spec) is not False:
+            fits = share_layers(_ROWS[self.hub.like], spec) is not False
+            return None if fits else _unfit(self.name, spec, f"is for {self.hub.like}")
+        if self.trouble is not None or self.fit.of(spec) is not False:
             return self.trouble
-        made = f"it is for {' and '.join(others[:4])}" if others else "its layers have other sizes"
-        return f"LoRA '{clip(self.name)}' does not fit {spec.name}: {made}."
+        use, others = self.fit.use_on(spec), [self.fit.family] if self.fit.family else names_of(self.fit.models)
+        if others:
+            return _unfit(self.name, spec, f"is for {' and '.join(others[:4])}")
+        return _unfit(self.name, spec, "changes none of its layers" if use is None else use.unfit or "is for another")
 
 
 class LoraLibrary:
@@ -147,6 +147,13 @@ class LoraLibrary:
         """The collections of the hub whose lists are not here. Blocks."""
         return self._hub.unlisted()
 
+    def tensors(self, names: Collection[str], spec: ModelSpec) -> dict[str, tuple[int, int]]:
+        """By name, how many tensors of each LoRA count on a model, of how many. Blocks."""
+        known = self.known([Lora(name=name) for name in names], spec)
+        return {
+            name: (lora.tensors_used, lora.tensors) for name, lora in known.items() if lora.tensors_used is not None
+        }
+
     def find(self, asked: str) -> LoraFile | None:
         """The LoRA of this name, alias, or path inside one of the folders. Blocks."""
         return self._named(self.all()).get(_plain(asked))
@@ -162,7 +169,7 @@ class LoraLibrary:
         """Of these those that there are, by what they are called, and why a model cannot wear them. Blocks."""
         named = self._named(self.all()) if asked else {}
         found = {lora.name: named.get(_plain(lora.name)) for lora in asked}
-        return {name: KnownLora(name=lora.name, trouble=lora.trouble_on(spec)) for name, lora in found.items() if lora}
+        return {name: _known(lora, spec) for name, lora in found.items() if lora}
 
     def hashes(self, lora: LoraFile, *, read: bool = True) -> Hashes | None:
         """Of its file, read where it was not before and `read` says so; None where it is not known. Blocks."""
@@ -242,8 +249,23 @@ def _looked_into(name: str, version: Version) -> LoraFile:
     except (UnsafeFile, OSError) as error:
         log.warning("LoRA %s cannot be used: %s", clip(name), error.message if isinstance(error, UnsafeFile) else "")
         return replace(lora, trouble=f"LoRA '{clip(name)}' cannot be used: its file is damaged or not safe to load.")
+    if dtype := next((tensor.dtype for tensor in header.tensors.values() if tensor.dtype.startswith("F8_")), None):
+        # MLX would take them for whole numbers.
+        return replace(lora, trouble=f"LoRA '{clip(name)}' cannot be used: its numbers are of the type {dtype}.")
     fit = fit_of({key: tensor.shape for key, tensor in header.tensors.items()})
     return replace(lora, fit=fit, notes=Notes(told_by(header.metadata)))
+
+
+def _known(lora: LoraFile, spec: ModelSpec) -> KnownLora:
+    use = lora.fit.use_on(spec)
+    known = KnownLora(name=lora.name, trouble=lora.trouble_on(spec))
+    if use is None:
+        return known
+    return known.model_copy(update={"tensors_used": use.used, "tensors": lora.fit.total, "rest": use.rest})
+
+
+def _unfit(name: str, spec: ModelSpec, why: str) -> str:
+    return f"LoRA '{clip(name)}' does not fit {spec.name}: it {why}."
 
 
 def _single(calls: Iterable[tuple[str, LoraFile]]) -> dict[str, LoraFile]:

@@ -77,6 +77,11 @@ class KnownLora(Frozen):
     """Its one name there."""
     trouble: str | None = None
     """Why this model cannot wear it: one sentence."""
+    tensors_used: int | None = None
+    """How many of its `tensors` count on this model; None where its file is not here."""
+    tensors: int = 0
+    rest: str | None = None
+    """What the others are: the end of a sentence."""
 
 
 class Adjustment(Frozen):
@@ -286,6 +291,10 @@ def _loras(
         raise InvalidRequest(f"A LoRA's scale must be between -{LORA_SCALE_MAX} and {LORA_SCALE_MAX}.", param="loras")
     if trouble := next((there.trouble for _, there in found if there.trouble), None):
         raise InvalidRequest(trouble, param="loras")
+    for there in {there.name: there for _, there in found}.values():
+        if there.tensors_used is not None and there.tensors_used < there.tensors:
+            reason = f"used {there.tensors_used} of {there.tensors} tensors: {there.rest}"
+            adjust("loras", clip(there.name), clip(there.name), reason)
     return tuple(Lora(name=there.name, scale=lora.scale) for lora, there in found)
 
 

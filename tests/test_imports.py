@@ -20,6 +20,7 @@ ENGINE_SEEN = {
     "engine.catalog",
     "engine.client",
     "engine.clock",
+    "engine.lora_layouts",
     "engine.noted",
     "engine.safetensors",
     "engine.memory",

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH
+from engine.lora_layouts import sheets
+from engine.lora_layouts.sheets import FILE
 from engine.protocol import Lora
 from engine.safetensors import inspect
 from gateway.lora_hub import HubLora
-from gateway.lora_layers import fit_of, layouts, names_of
+from gateway.lora_layers import fit_of, names_of
 from gateway.loras import LoraLibrary, preview_of
 from tests.lora_support import FLUX1, KLEIN_4B, TINY, UNKNOWN, Z_IMAGE, save_lora
 
@@ -111,14 +113,16 @@ def test_spellings_of_one_layer_are_one_layer() -> None:
     paths = ("single_transformer_blocks.0.proj_mlp", "transformer.single_transformer_blocks.31.proj_mlp")
     for path in (*paths, "base_model.model.transformer.single_transformer_blocks.2.proj_mlp"):
         assert "flux1-dev" in names_of(fit_of({path + end: shape for end, shape in ends.items()}).models), path
-    lokr = {"lycoris_double_blocks_0_img_attn_qkv.lokr_w1": (4, 4), "x.alpha": ()}
+    layer = "lycoris_double_blocks_0_img_attn_qkv"
+    lokr = {f"{layer}.lokr_w1": (4, 4), f"{layer}.lokr_w2": (2304, 768), "x.alpha": ()}
     assert fit_of(lokr).of(SPECS["flux2-klein-4b"])
 
 
-def test_a_lora_of_no_known_kind_is_left_to_the_engine() -> None:
-    assert fit_of(UNKNOWN).of(SPECS[EMBEDDED]) is None
-    sdxl = fit_of({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": (8, 320)})
-    assert sdxl.of(SPECS["flux1-dev"]) is None
+def test_a_lora_of_no_known_kind_is_refused_with_its_family_where_that_is_known() -> None:
+    assert fit_of(UNKNOWN).of(SPECS[EMBEDDED]) is False
+    sd = fit_of({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": (8, 320)})
+    assert sd.of(SPECS["flux1-dev"]) is False
+    assert sd.family == "Stable Diffusion (1.5, 2 or XL)"
 
 
 def test_the_shipped_lora_fits_the_embedded_model() -> None:
@@ -129,11 +133,10 @@ def test_the_shipped_lora_fits_the_embedded_model() -> None:
 
 def test_the_layouts_are_those_of_mflux() -> None:
     """`python -m tools.lora_layouts` writes them anew."""
-    from tools.lora_layouts import FILE, packed
-    from tools.lora_layouts import layouts as of_mflux
+    from tools.lora_layouts import packed
 
-    assert FILE.read_text() == packed(of_mflux())
-    assert {"flux2-klein-9b", "dev", "schnell", "qwen-image", "z-image-turbo", EMBEDDED} <= set(layouts())
+    assert FILE.read_text() == packed()
+    assert {"flux2-klein-9b", "dev", "schnell", "qwen-image", "z-image-turbo", EMBEDDED} <= set(sheets())
 
 
 def test_a_wrong_model_is_told_with_the_right_ones(tmp_path: Path) -> None:

@@ -93,12 +93,27 @@ CREATE TABLE blob_owners (
 CREATE INDEX blob_payers ON blob_owners (payer);
 INSERT INTO blob_owners VALUES ('{sha256}', 'me', 'me', 5, 1000.0);
 """
+OF_CLOCKS = """
+ALTER TABLE jobs ADD COLUMN started_steady REAL;
+ALTER TABLE jobs ADD COLUMN finished_steady REAL;
+ALTER TABLE jobs ADD COLUMN checksum TEXT;
+ALTER TABLE events ADD COLUMN steady REAL NOT NULL DEFAULT 0;
+DROP INDEX jobs_finished; DROP INDEX jobs_owner;
+CREATE INDEX jobs_owner ON jobs (owner, number DESC, id, state, protocol, hidden);
+CREATE INDEX jobs_finished ON jobs (finished_steady) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_counts ON jobs (state, protocol, images, started_steady, finished_steady);
+ALTER TABLE kept ADD COLUMN checksum TEXT;
+CREATE TABLE damaged (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT NOT NULL, owner TEXT, reason TEXT NOT NULL, at REAL NOT NULL,
+    steady REAL NOT NULL, record TEXT NOT NULL
+);
+"""
 AGES = {
     1: OLDER.format(extra=""),
     2: OLDER.format(extra=OF_NOTES),
     3: OLDER.format(extra=OF_NOTES) + OF_TURNS,
     4: OLDER.format(extra=OF_NOTES) + OF_TURNS + OF_BLOBS,
-    5: OLDER.format(extra=OF_NOTES) + OF_TURNS + OF_BLOBS + UPGRADES[4],
+    5: OLDER.format(extra=OF_NOTES) + OF_TURNS + OF_BLOBS + OF_CLOCKS,
 }
 """The tables as each version left them."""
 COLUMNS = "number, id, owner, protocol, attached, priority, lane, model, plan, adjustments, fingerprint"
@@ -129,6 +144,9 @@ def test_a_database_of_an_older_version_is_brought_up_to_date(tmp_path: Path, ve
         db.executemany("INSERT INTO events (job_id, seq, at, fact) VALUES (?,?,?,?)", events)
         if version > 2:
             db.execute(STANDS)
+        if version > 4:
+            db.execute("UPDATE jobs SET finished_steady = finished_at")
+            db.execute("UPDATE events SET steady = at")
         db.execute(f"PRAGMA user_version={version}")
         db.close()
         for _ in range(2):

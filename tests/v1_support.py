@@ -17,7 +17,7 @@ import openai
 from PIL import Image
 
 from tests.live import Live
-from tests.lora_support import save_lora
+from tests.lora_support import TINY, save_lora
 
 MODEL = "shapes"
 """A local model of 128 pixels: answers do not wait for large pictures."""
@@ -37,7 +37,7 @@ def models_config(folder: Path) -> dict[str, Any]:
     local[UNDISTILLED] = {"path": str(weights), "like": "flux2-klein-base-4b"}
     local[SKETCH] = {"path": str(weights), "like": "z-image-turbo"}
     empty = folder / "models"
-    save_lora(empty / "loras", "style")
+    save_lora(empty / "loras", "style", TINY)
     return {"default": MODEL, "local": local, "aliases": {"studio": MODEL}, "cache_dir": str(empty)}
 
 

@@ -8,12 +8,14 @@ from starlette.responses import JSONResponse, Response
 from adapters.base import core_of, share_of
 from adapters.native.answers import PREFIX
 from adapters.native.model_shapes import LoraDetail, Loras, LoraShown
+from engine.catalog import CATALOG
 from gateway.disk import read_file
 from gateway.errors import InvalidRequest, LoraNotFound, NotFound
 from gateway.images import checked_picture
 from gateway.lora_layers import names_of
 from gateway.loras import LoraFile, LoraLibrary, preview_of
 
+_GEOMETRIES = {spec.name: spec.geometry for spec in CATALOG}
 PREVIEW_MOST_BYTES = 16 * 1024 * 1024
 
 
@@ -76,13 +78,17 @@ def shown(library: LoraLibrary, lora: LoraFile, calls: list[str], *, read: bool)
         "base_model": lora.notes.base_model or None,
         "models": models,
         "rank": lora.fit.rank,
+        "tensors": lora.fit.total if lora.fit.total else None,
+        "tensors_used": {
+            name: use.used for name in models if (use := lora.fit.uses.get(_GEOMETRIES.get(name, ""))) is not None
+        },
         "size_bytes": lora.size_bytes,
         "sha256": hashes.sha256 if hashes else None,
         "hash": hashes.short if hashes else None,
         "preview_url": f"{PREFIX}/loras/{lora.name}/preview" if preview_of(lora) else None,
         "downloaded": lora.file is not None,
         "repo": lora.hub.repo if lora.hub else None,
-        "trouble": lora.trouble,
+        "trouble": lora.trouble or (f"It is for {lora.fit.family}." if lora.fit.family else None),
     }
 
 

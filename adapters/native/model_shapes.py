@@ -96,8 +96,12 @@ class LoraShown(TypedDict):
     base_model: str | None
     """In its maker's words."""
     models: list[str]
-    """Those it fits; empty where only trying will tell."""
+    """Those it fits."""
     rank: int | None
+    tensors: int | None
+    """In its file."""
+    tensors_used: dict[str, int]
+    """By model that it fits: how many of them count there."""
     size_bytes: int
     sha256: str | None
     hash: str | None

@@ -98,6 +98,7 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
         overlay=inputs.overlay,
         params=inputs.params,
         lora_hashes=await core.files.run(share, _hashes, core, job.plan),
+        lora_tensors=await _tensors(core, job.plan),
     )
     return await _told(request, told)
 
@@ -135,6 +136,15 @@ def _knows(core: Core, name: str) -> bool:
 
 def _hashes(core: Core, plan: Generate) -> Mapping[str, str]:
     return hashes((lora.name for lora in plan.loras), core.library.loras) if plan.loras else {}
+
+
+async def _tensors(core: Core, plan: Generate) -> Mapping[str, tuple[int, int]]:
+    """Nothing where the model has been taken away since."""
+    loras = core.library.loras
+    with contextlib.suppress(ModelNotFound):
+        names = [lora.name for lora in plan.loras]
+        return await loras.off_loop(loras.tensors, names, core.library.find(plan.model)) if names else {}
+    return {}
 
 
 def _keep_settings(choice: Chosen, asked: Txt2Img | Img2Img) -> None:

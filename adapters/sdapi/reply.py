@@ -43,6 +43,8 @@ class Told:
     lora_hashes: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, object] = field(default_factory=dict)
     """What the infotext says of a script."""
+    lora_tensors: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By LoRA, how many of its tensors count on the model, of how many."""
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -185,7 +187,7 @@ def adjustments(told: Told) -> list[Adjustment]:
 
 
 def extra_params(told: Told) -> dict[str, object]:
-    """What the infotext says of a second pass, a mask or LoRAs.
+    """What the infotext says of a second pass, a mask or LoRAs; `Lora tensors` is ours.
 
     Source: A1111 1.10.1 modules/processing.py, extensions-builtin/Lora/extra_networks_lora.py.
     """
@@ -210,6 +212,8 @@ def extra_params(told: Told) -> dict[str, object]:
         found["Masked content"] = MASKED_CONTENT[asked.inpainting_fill] if asked.inpainting_fill != 1 else None
     listed = [f"{name.translate(NO_SEPARATORS)}: {text}" for name, text in told.lora_hashes.items()]
     found["Lora hashes"] = ", ".join(listed) or None
+    counted = [f"{name.translate(NO_SEPARATORS)}: {used} of {all_}" for name, (used, all_) in told.lora_tensors.items()]
+    found["Lora tensors"] = ", ".join(counted) or None
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -23,6 +23,7 @@ from adapters.base import (
     attached,
     attached_events,
     core_of,
+    error_of,
     event_stream,
     idempotency_key,
     let_go,
@@ -43,7 +44,6 @@ from engine.protocol import Cancelled, Failed, Generate, ImageDone, Preview, Pro
 from gateway.errors import (
     ClientGone,
     GatewayError,
-    GenerationFailed,
     InternalError,
     Unavailable,
 )
@@ -136,7 +136,7 @@ async def submit(request: Request, order: Order, names: Container[str]) -> Job:
 
 
 async def answer(request: Request, job: Job, order: Order) -> Response:
-    """An ended job's pictures in one JSON body. Raises: GenerationFailed, ClientGone."""
+    """An ended job's pictures in one JSON body. Raises: GenerationFailed, InvalidRequest, ClientGone."""
     if (failure := failure_of(job)) is not None:
         raise failure
     asked, rows = order.asked, []
@@ -163,7 +163,7 @@ def failure_of(end: Job | Event | None) -> GatewayError | None:
     failed = end.failure if isinstance(end, Job) else end.fact if isinstance(end, JobEvent) else None
     cancelled = end.state is State.CANCELLED if isinstance(end, Job) else isinstance(failed, Cancelled)
     if isinstance(failed, Failed):
-        return GenerationFailed(failed.message, code=failed.code)
+        return error_of(failed)
     return ClientGone() if cancelled else None
 
 

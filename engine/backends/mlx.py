@@ -16,6 +16,8 @@ from engine.backends import canvas
 from engine.backends.base import BackendError, Model, Picture, Watcher
 from engine.catalog import ModelSpec
 from engine.families.base import Painter, Sketch, Upscaler
+from engine.families.finite import NotFinite, told
+from engine.families.loras import LoraFault
 from engine.protocol import Generate, Memory, Upscale
 from engine.safetensors import UnsafeFile, check_folder
 
@@ -74,10 +76,15 @@ class MlxBackend:
         if frame.untouched is not None:
             return canvas.to_picture(frame.untouched, frame.untouched.size)
         loras = tuple((inputs[lora.name], lora.scale) for lora in plan.loras)
+        names = {file: lora.name for lora, (file, _) in zip(plan.loras, loras, strict=True)}
         mx.reset_peak_memory()
         try:
             with self._sparing(plan.low_ram):
                 painted = self._painter.paint(Sketch(plan, image, frame, loras), watcher)
+        except LoraFault as fault:
+            raise BackendError("bad_input", f"LoRA '{names[fault.file]}' cannot be used: it {fault.reason}.") from fault
+        except NotFinite as fault:
+            raise self._spoilt(fault, [f"LoRA '{lora.name}' at scale {lora.scale:g}" for lora in plan.loras]) from fault
         except RuntimeError as error:
             raise named(error) from error
         return canvas.to_picture(frame.finish(painted), painted.size)
@@ -88,9 +95,17 @@ class MlxBackend:
         mx.reset_peak_memory()
         try:
             made = self._upscaler.upscale(plan, image, watcher)
+        except NotFinite as fault:
+            raise self._spoilt(fault, []) from fault
         except RuntimeError as error:
             raise named(error) from error
         return canvas.to_picture(made, made.size)
+
+    def _spoilt(self, fault: NotFinite, loras: list[str]) -> BackendError:
+        model = self._loaded
+        bits = None if model is None else model.quantize or model.spec.stored_bits
+        quantised = [f"the quantisation to {bits} bits"] if bits else []
+        return BackendError("non_finite_picture", told(fault.where, [*loras, *quantised]))
 
     def save(self, folder: str) -> None:
         held = self._painter or self._upscaler

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mflux.models.anima import Anima
 from mflux.models.anima.latent_creator.anima_latent_creator import AnimaLatentCreator
-from mflux.models.anima.weights.anima_lora_mapping import AnimaLoRAMapping
 from mflux.models.anima.weights.anima_weight_definition import AnimaWeightDefinition
 
 from engine.backends.base import Model
@@ -29,7 +28,7 @@ def load(model: Model) -> Painter:
         pipeline,
         layout=AnimaLatentCreator(),
         sigmas=scheduled(pipeline, "anima"),
-        loras=AnimaLoRAMapping.get_mapping(),
+        loras="anima",
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
         # The adapter makes of Qwen's states what it is told by T5's tokens.
         encoder=Strictest(*(of_language(pipeline.tokenizers[name]) for name in ("qwen3", "t5"))),

@@ -41,7 +41,7 @@ class Upscaler(Protocol):
     """A loaded model that draws pictures larger."""
 
     def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Image:
-        """The picture of the file `image` at the plan's size. Raises: JobCancelled."""
+        """The picture of the file `image` at the plan's size. Raises: JobCancelled, NotFinite."""
 
     def save(self, folder: str) -> None:
         """Write it as it is in memory, quantised or whole."""
@@ -51,7 +51,7 @@ class Painter(Protocol):
     """A loaded model with its family's calling convention."""
 
     def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
-        """The picture at `sketch.frame.drawn`. Raises: JobCancelled."""
+        """The picture at `sketch.frame.drawn`. Raises: JobCancelled, LoraFault, NotFinite."""
 
     def save(self, folder: str) -> None:
         """Write the bare weights, quantised as they are, as mflux does. Raises: OSError, ValueError."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mflux.models.ernie_image import ErnieImage
 from mflux.models.ernie_image.latent_creator import ErnieLatentCreator
-from mflux.models.ernie_image.weights.ernie_lora_mapping import ErnieLoRAMapping
 
 from engine.backends.base import Model
 from engine.families.base import Painter
@@ -24,7 +23,7 @@ def load(model: Model) -> Painter:
         pipeline,
         layout=PackedLatents(pipeline.vae, ErnieLatentCreator.create_noise),
         sigmas=scheduled(pipeline, "linear"),
-        loras=ErnieLoRAMapping.get_mapping(),
+        loras="ernie",
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
         encoder=of_language(pipeline.tokenizers["ernie"]),
     )

@@ -44,7 +44,7 @@ def load(model: Model) -> Painter:
         pipeline = built(model, FIBOEdit if edits else FIBO)
     encoder = of_language(pipeline.tokenizers["fibo"], TEXT_TOKENS)
     if not edits:
-        return FiboPainter(pipeline, loras=[], scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
+        return FiboPainter(pipeline, loras=None, scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
     return FiboEditPainter(
         pipeline,
         layout=FiboLatentCreator,

@@ -16,7 +16,6 @@ from mflux.models.fibo2.model.fibo2_text_encoder.fibo2_caption_check import Fibo
 from mflux.models.fibo2.model.fibo2_text_encoder.prompt_encoder import Fibo2PromptEncoder
 from mflux.models.fibo2.variants import Fibo2
 from mflux.models.fibo2.variants.edit.fibo2_edit_images import Fibo2EditImages
-from mflux.models.fibo2.weights.fibo2_lora_mapping import Fibo2LoRAMapping
 from PIL.Image import Image
 
 from engine.backends.base import BackendError, Model
@@ -58,7 +57,7 @@ def load(model: Model) -> Painter:
         pipeline,
         layout=Fibo2Latents(pipeline.vae),
         sigmas=schedule(pipeline),
-        loras=Fibo2LoRAMapping.get_mapping(),
+        loras="fibo2",
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
         references=True,
         encoder=_encoder(pipeline, Fibo2PromptEncoder.format_prompt),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mflux.models.flux.variants.txt2img.flux import Flux1
-from mflux.models.flux.weights.flux_lora_mapping import FluxLoRAMapping
 
 from engine.backends.base import Model
 from engine.families import flux1_controlled, flux1_pictures
@@ -32,7 +31,7 @@ def load(model: Model) -> Painter:
             pipeline.prompt_cache = FewPrompts()
             return StandardPainter(
                 pipeline,
-                loras=FluxLoRAMapping.get_mapping(),
+                loras="flux1",
                 scheduler="linear",
                 arguments=lambda plan: {"guidance": plan.guidance},
                 encoder=long_encoder(pipeline),

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mflux.models.flux.latent_creator.flux_latent_creator import FluxLatentCreator
-from mflux.models.flux.weights.flux_lora_mapping import FluxLoRAMapping
 
 from engine.families.base import Sketch
 from engine.families.encoded import FewPrompts
@@ -27,7 +26,7 @@ class Flux1Painter(OwnLoopPainter):
             layout=FluxLatentCreator,
             sigmas=scheduled(pipeline, SCHEDULER),
             arguments=lambda plan: {"guidance": plan.guidance, "scheduler": SCHEDULER},
-            loras=FluxLoRAMapping.get_mapping(),
+            loras="flux1",
             pictures=pictures,
             encoder=long_encoder(pipeline),
         )

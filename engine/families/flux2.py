@@ -16,7 +16,6 @@ from mflux.models.flux2.latent_creator.flux2_latent_creator import Flux2LatentCr
 from mflux.models.flux2.model.flux2_transformer.flux2_kv_cache import Flux2KVCache
 from mflux.models.flux2.variants.edit.flux2_klein_edit import Flux2KleinEdit
 from mflux.models.flux2.variants.edit.flux2_klein_edit_helpers import _Flux2KleinEditHelpers
-from mflux.models.flux2.weights.flux2_lora_mapping import Flux2LoRAMapping
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
@@ -61,7 +60,7 @@ class Flux2Painter(PipelinePainter):
         wording: Callable[[Generate, int], str] = lambda plan, _: plan.prompt,
         known: Callable[[Generate], tuple[str, tuple[str, ...]]] = lambda plan: (plan.prompt, ()),
     ) -> None:
-        super().__init__(pipeline, Flux2LoRAMapping.get_mapping(), encoder=encoder)
+        super().__init__(pipeline, "flux2", encoder=encoder)
         self._wording = wording
         self._known = known
         pipeline._encode_prompt_pair = Prompts(pipeline._encode_prompt_pair).pair

@@ -10,7 +10,6 @@ from mflux.models.flux3.latent_creator.flux3_reference_images import Flux3Refere
 from mflux.models.flux3.model.flux3_scheduler.flux3_flow_map_scheduler import Flux3FlowMapScheduler
 from mflux.models.flux3.model.flux3_text_encoder.prompt_encoder import Flux3PromptEncoder
 from mflux.models.flux3.variants import Flux3KleinEdit
-from mflux.models.flux3.weights.flux3_lora_mapping import Flux3LoRAMapping
 from PIL.Image import Image
 
 from engine.backends.base import Model
@@ -42,7 +41,7 @@ def load(model: Model) -> Painter:
         pipeline,
         layout=PackedLatents(pipeline.vae, Flux3LatentCreator.create_noise, tokens=True),
         sigmas=lambda steps, width, height: Flux3FlowMapScheduler(steps).timesteps.tolist(),
-        loras=Flux3LoRAMapping.get_mapping(),
+        loras="flux3",
         arguments=lambda plan: {"guidance": plan.guidance},
         references=True,
         encoder=of_language(pipeline.tokenizers["qwen3_vl"], Flux3PromptEncoder.MAX_LENGTH),

@@ -8,7 +8,6 @@ import mlx.core as mx
 from mflux.models.ideogram4 import Ideogram4
 from mflux.models.ideogram4.latent_creator import Ideogram4LatentCreator
 from mflux.models.ideogram4.model.ideogram4_scheduler import Ideogram4Scheduler
-from mflux.models.ideogram4.weights import Ideogram4LoRAMapping
 from PIL.Image import Image
 
 from engine.backends.base import BackendError, Model, Watcher
@@ -28,7 +27,7 @@ def load(model: Model) -> Painter:
         pipeline,
         layout=Ideogram4Latents(),
         sigmas=sigmas,
-        loras=Ideogram4LoRAMapping.get_mapping(),
+        loras="ideogram4",
         transformer="conditional_transformer",
         arguments=lambda plan: {"guidance": plan.guidance, "warn_on_caption_issues": False},
     )

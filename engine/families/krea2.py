@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from mflux.models.krea2 import Krea2
 from mflux.models.krea2.latent_creator.krea2_latent_creator import Krea2LatentCreator
-from mflux.models.krea2.weights.krea2_lora_mapping import Krea2LoRAMapping
 
 from engine.backends.base import Model
 from engine.families.base import Painter
@@ -36,7 +35,7 @@ def painter_of(pipeline: Any, painter: type[P]) -> P:
         pipeline,
         layout=Krea2LatentCreator(),
         sigmas=scheduled(pipeline, "er_sde"),
-        loras=Krea2LoRAMapping.get_mapping(),
+        loras="krea2",
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
         encoder=of_language(pipeline.tokenizers["qwen3vl"]),
     )

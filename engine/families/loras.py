@@ -2,63 +2,90 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
-from mflux.models.common.lora.layer.fused_linear_lora_layer import FusedLoRALinear
-from mflux.models.common.lora.layer.linear_lokr_layer import LoKrLinear
-from mflux.models.common.lora.layer.linear_lora_layer import LoRALinear
 from mflux.models.common.lora.mapping.lora_loader import LoRALoader
-from mflux.models.common.lora.mapping.lora_mapping import LoRATarget
-from mlx.utils import tree_unflatten
 
-from engine.backends.base import BackendError
+from engine.families.lora_deltas import Deltas, Tensors
+from engine.families.lora_layers import sheet_of
+from engine.lora_layouts import Table, read, table_of
 
 Loras = tuple[tuple[str, float], ...]
 """Absolute files with their scales, in the order they are applied."""
 
 
-class Wardrobe:
-    """What a transformer wears. Its bare weights are kept by reference: they cost no memory of their own."""
+class LoraFault(Exception):
+    """A file that cannot be put on. `reason` is the rest of a sentence about it."""
 
-    def __init__(self, transformer: Any, mapping: list[LoRATarget]) -> None:
+    def __init__(self, file: str, reason: str) -> None:
+        self.file, self.reason = file, reason
+        super().__init__(reason)
+
+
+class Wardrobe:
+    """What a transformer wears. Its bare weights are kept by reference: they cost no memory of their own.
+
+    `architecture` is that of the LoRA table; None for one that takes none.
+    """
+
+    def __init__(self, transformer: Any, architecture: str | None) -> None:
         self._transformer = transformer
-        self._mapping = mapping
+        self._architecture = architecture
+        self._table: Table | None = None
         self._bare = transformer.parameters()
+        self._layers: dict[str, Any] = {}
+        """Layers in whose place something stands."""
         self._worn: Loras = ()
 
     def wear(self, loras: Loras) -> None:
         """Exactly these, nothing where there are none.
 
-        Raises: BackendError("bad_input") for a file that does not fit the model; then it wears nothing.
+        Raises: LoraFault for a file that does not fit the model; then it wears nothing.
         """
         if loras == self._worn:
             return
         self._strip()
-        if not loras:
-            return
-        paths, scales = zip(*loras, strict=True)
         try:
-            # Not baked into the weights: a scale would be final, and small updates are lost to rounding.
-            LoRALoader.load_and_apply_lora(self._mapping, self._transformer, list(paths), list(scales), bake_lora=False)
-        except (ValueError, FileNotFoundError) as error:
+            for file, scale in loras:
+                self._put_on(file, scale)
+            mx.eval(self._transformer.parameters())
+        except BaseException:
             self._strip()
-            raise BackendError("bad_input", "A LoRA does not fit this model.") from error
-        mx.eval(self._transformer.parameters())
+            raise
         self._worn = loras
+
+    def _put_on(self, file: str, scale: float) -> None:
+        try:
+            tensors, metadata = cast(tuple[Tensors, dict[str, str]], mx.load(file, return_metadata=True))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise LoraFault(file, "cannot be read") from error
+        reading = read({name: array.shape for name, array in tensors.items()}, self._rows(file))
+        if reading.unfit is not None:
+            raise LoraFault(file, reading.unfit)
+        try:
+            deltas = Deltas(tensors, metadata)
+            for change in reading.changes:
+                layers = [LoRALoader._get_target_module(self._transformer, path) for path in change.modules]
+                for path, layer, added in zip(change.modules, layers, deltas.added(change, layers, scale), strict=True):
+                    if added is not layer:
+                        self._layers.setdefault(path, layer)
+                        LoRALoader._replace_target_module(self._transformer, path, added)
+        except ValueError as error:
+            raise LoraFault(file, str(error)) from error
+        except TypeError as error:
+            raise LoraFault(file, "uses DoRA, which cannot be applied beside a ControlNet") from error
+
+    def _rows(self, file: str) -> Table:
+        if self._architecture is None:
+            raise LoraFault(file, "is put on a model that takes none")
+        if self._table is None:
+            self._table = table_of(self._architecture, sheet_of(self._transformer))
+        return self._table
 
     def _strip(self) -> None:
         self._worn = ()
-        bare = [(name, inner) for name, module in self._transformer.named_modules() if (inner := _inside(module))]
-        # A fused layer holds LoRAs of its own, which go with it.
-        outermost = [(name, inner) for name, inner in bare if not any(name.startswith(f"{o}.") for o, _ in bare)]
-        if outermost:
-            self._transformer.update_modules(tree_unflatten(outermost))
+        for path, layer in self._layers.items():
+            LoRALoader._replace_target_module(self._transformer, path, layer)
+        self._layers.clear()
         self._transformer.update(self._bare)
-
-
-def _inside(module: Any) -> Any:
-    """The linear layer that LoRAs were wrapped round, or None."""
-    if isinstance(module, FusedLoRALinear):
-        return module.base_linear
-    return module.linear if isinstance(module, LoRALinear | LoKrLinear) else None

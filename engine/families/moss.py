@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mflux.models.moss_image import MOSSImage
 from mflux.models.moss_image.latent_creator.moss_image_latent_creator import MOSSImageLatentCreator
-from mflux.models.moss_image.weights.moss_image_lora_mapping import MOSSImageLoRAMapping
 
 from engine.backends.base import Model
 from engine.families.base import Painter
@@ -24,7 +23,7 @@ def load(model: Model) -> Painter:
         pipeline,
         layout=PackedLatents(pipeline.vae, MOSSImageLatentCreator.create_noise),
         sigmas=scheduled(pipeline, "moss_image"),
-        loras=MOSSImageLoRAMapping.get_mapping(),
+        loras="moss",
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
         encoder=of_language(pipeline.tokenizers["qwen3_5"]),
     )

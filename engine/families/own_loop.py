@@ -6,13 +6,12 @@ is to run begins late by mflux's own count of steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import mlx.core as mx
 from mflux.models.common.config.config import Config
-from mflux.models.common.lora.mapping.lora_mapping import LoRATarget
 from mflux.models.common.vae.vae_util import VAEUtil
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
@@ -38,13 +37,13 @@ class OwnLoopPainter(PipelinePainter):
         layout: Layout,
         sigmas: Sigmas,
         arguments: Callable[[Generate], Mapping[str, Any]],
-        loras: Sequence[LoRATarget] = (),
+        loras: str | None = None,
         transformer: str = "transformer",
         references: bool = False,
         pictures: Callable[[Sketch], Mapping[str, Any]] | None = None,
         encoder: Encoder | None = None,
     ) -> None:
-        super().__init__(pipeline, list(loras), transformer, encoder)
+        super().__init__(pipeline, loras, transformer, encoder)
         self._layout = layout
         self._sigmas = sigmas
         self._more = arguments

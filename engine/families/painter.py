@@ -10,12 +10,12 @@ from typing import Any
 
 import mlx.core as mx
 from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfig
-from mflux.models.common.lora.mapping.lora_mapping import LoRATarget
 from PIL.Image import Image
 
 from engine.backends.base import Model, Watcher
 from engine.backends.canvas import opaque
 from engine.families.base import Sketch
+from engine.families.finite import check_finite, checked_pixels
 from engine.families.loras import Wardrobe
 from engine.families.low_ram import sparing
 from engine.families.noise import img2img_schedule
@@ -33,14 +33,14 @@ def built(model: Model, pipeline: Callable[..., Any], config: ModelConfig | None
 
 
 class PipelinePainter(ABC):
-    """A pipeline with the one callback it ever gets: mflux has no unregister. `encoder` says how much of a prompt it
-    reads; without one it reads all.
+    """A pipeline with the one callback it ever gets: mflux has no unregister. `loras` is its name in the LoRA table;
+    `encoder` says how much of a prompt it reads, without one it reads all.
     """
 
     def __init__(
         self,
         pipeline: Any,
-        loras: list[LoRATarget],
+        loras: str | None,
         transformer: str = "transformer",
         encoder: Encoder | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class PipelinePainter(ABC):
             steps, strength = img2img_schedule(plan.steps, plan.denoise, self._sigma_of(width, height))
         sitting = self._observer.sitting = Sitting(watcher, frame, self._preview, steps, strength)
         try:
-            with self._begun(sketch, sitting), sparing(self._pipeline, low_ram=plan.low_ram):
+            with checked_pixels(), self._begun(sketch, sitting), sparing(self._pipeline, low_ram=plan.low_ram):
                 made = self._pipeline.generate_image(
                     seed=sketch.seed,
                     prompt=self._prompt(sketch),
@@ -73,8 +73,10 @@ class PipelinePainter(ABC):
                 )
             return opaque(made.image)
         except Unfinished as unfinished:
+            check_finite(unfinished.clean, "latents")
             watcher.decoding()
-            return opaque(self._decoded(unfinished.clean, height, width))
+            with checked_pixels():
+                return opaque(self._decoded(unfinished.clean, height, width))
         finally:
             self._observer.sitting = None
 
@@ -83,6 +85,7 @@ class PipelinePainter(ABC):
         self._pipeline.save_model(folder)
 
     def _preview(self, clean: mx.array, config: Any) -> Image:
+        check_finite(clean, "latents")
         return opaque(self._decoded(clean, config.height, config.width, small=True))
 
     def _prompt(self, sketch: Sketch) -> str:

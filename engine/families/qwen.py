@@ -9,7 +9,6 @@ from typing import Any
 from mflux.models.qwen.latent_creator.qwen_latent_creator import QwenLatentCreator
 from mflux.models.qwen.variants.edit.qwen_image_edit import QwenImageEdit
 from mflux.models.qwen.variants.txt2img.qwen_image import QwenImage
-from mflux.models.qwen.weights.qwen_lora_mapping import QwenLoRAMapping
 from PIL.Image import Image
 
 from engine.backends.base import Model
@@ -31,9 +30,8 @@ def load(model: Model) -> Painter:
         return _load_edit(model)
     pipeline = built(model, QwenImage)
     pipeline.prompt_cache = FewPrompts()
-    loras = QwenLoRAMapping.get_mapping()
     encoder = of_language(pipeline.tokenizers["qwen"])
-    return StandardPainter(pipeline, loras=loras, scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
+    return StandardPainter(pipeline, loras="qwen", scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
 
 
 def _load_edit(model: Model) -> Painter:
@@ -45,7 +43,7 @@ def _load_edit(model: Model) -> Painter:
         layout=QwenLatentCreator,
         sigmas=scheduled(pipeline, SCHEDULER),
         arguments=lambda plan: {"scheduler": SCHEDULER, **_arguments(plan)},
-        loras=QwenLoRAMapping.get_mapping(),
+        loras="qwen",
         pictures=lambda sketch: {"image_paths": list(sketch.frame.references)},
     )
 

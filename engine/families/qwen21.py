@@ -9,7 +9,6 @@ import mlx.core as mx
 from mflux.models.qwen21.latent_creator.qwen_image21_latent_creator import QwenImage21LatentCreator
 from mflux.models.qwen21.model.qwen21_scheduler import Qwen21TurboScheduler
 from mflux.models.qwen21.variants.edit.qwen_image_21_edit import QwenImage21Edit
-from mflux.models.qwen21.weights.qwen21_lora_mapping import Qwen21LoRAMapping
 from PIL.Image import Image
 
 from engine.backends.base import Model
@@ -45,7 +44,7 @@ def painter_of(pipeline: Any, **more: Any) -> Painter:
         pipeline,
         layout=Qwen21Latents(),
         sigmas=scheduled(pipeline, Qwen21TurboScheduler.for_model(pipeline.model_config, "linear")),
-        loras=Qwen21LoRAMapping.get_mapping(),
+        loras="qwen21",
         # Where guidance counts mflux wants a negative prompt, which may say nothing.
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt or ""},
         **more,

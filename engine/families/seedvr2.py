@@ -13,6 +13,7 @@ from PIL.Image import Image
 
 from engine.backends.base import Model, PictureSkipped, Watcher
 from engine.families.base import Upscaler, key_of
+from engine.families.finite import check_finite, checked_pixels
 from engine.families.painter import built
 from engine.protocol import Upscale
 
@@ -30,7 +31,7 @@ class SeedVR2Upscaler:
         self._pipeline = pipeline
 
     def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Image:
-        with self._watched(watcher):
+        with self._watched(watcher), checked_pixels():
             made = self._pipeline.generate_image(
                 seed=key_of(plan.seed), image_path=image, resolution=plan.short_px, softness=plan.softness
             )
@@ -44,7 +45,8 @@ class SeedVR2Upscaler:
         vae, transformer = self._pipeline.vae, self._pipeline.transformer
         blocks = transformer.blocks
         transformer.blocks = [_told(block, number, len(blocks), watcher) for number, block in enumerate(blocks, 1)]
-        vae.encode, vae.decode = _stoppable(vae.encode, watcher.check), _stoppable(vae.decode, watcher.decoding)
+        vae.encode = _stoppable(vae.encode, watcher.check)
+        vae.decode = _finite(_stoppable(vae.decode, watcher.decoding))
         # A picture of one window has mflux sum up nothing, which on a CPU MLX 0.32 divides by: the process dies.
         mx.cumsum, cumsum = _summed, mx.cumsum
         try:
@@ -70,6 +72,16 @@ def _stoppable(piece: Callable[[mx.array], mx.array], before: Callable[[], None]
         result = piece(array)
         mx.eval(result)
         return result
+
+    return done
+
+
+def _finite(decode: Callable[[mx.array], mx.array]) -> Callable[[mx.array], mx.array]:
+    """A decoder that takes nothing but numbers. Raises: NotFinite."""
+
+    def done(latents: mx.array) -> mx.array:
+        check_finite(latents, "latents")
+        return decode(latents)
 
     return done
 

@@ -12,6 +12,7 @@ from PIL.Image import Image
 
 from engine.backends.base import PictureSkipped, Watcher
 from engine.backends.canvas import Frame
+from engine.families.finite import check_finite
 
 
 class Unfinished(Exception):
@@ -102,8 +103,9 @@ class Observer:
         sitting.before = mx.array(latents) if sitting.keep is not None else latents
         sitting.clock = time.monotonic()
 
-    def call_after_loop(self, **_: Any) -> None:
+    def call_after_loop(self, *, latents: mx.array, **_: Any) -> None:
         if self.sitting is not None:
+            check_finite(latents, "latents")
             self.sitting.watcher.decoding()
 
 

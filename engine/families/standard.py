@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import mlx.core as mx
 from mflux.models.common.latent_creator.latent_creator import Img2Img, LatentCreator
-from mflux.models.common.lora.mapping.lora_mapping import LoRATarget
 from mflux.models.common.vae.vae_util import VAEUtil
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
@@ -36,7 +35,7 @@ class StandardPainter(PipelinePainter):
         self,
         pipeline: Any,
         *,
-        loras: list[LoRATarget],
+        loras: str | None,
         scheduler: str,
         arguments: Callable[[Generate], Mapping[str, Any]],
         sigmas: Sigmas | None = None,

@@ -7,7 +7,6 @@ from typing import Any
 
 import mlx.core as mx
 from mflux.models.z_image import ZImage
-from mflux.models.z_image.weights.z_image_lora_mapping import ZImageLoRAMapping
 
 from engine.backends.base import Model
 from engine.families.base import Painter
@@ -28,7 +27,7 @@ def load(model: Model) -> Painter:
     pipeline._encode_prompts = _Prompts(pipeline._encode_prompts).pair
     return StandardPainter(
         pipeline,
-        loras=ZImageLoRAMapping.get_mapping(),
+        loras="z_image",
         # What mflux picks where none is named.
         scheduler="flow_match_euler_discrete" if pipeline.model_config.supports_guidance else "linear",
         arguments=_arguments,

@@ -13,7 +13,6 @@ from mflux.models.z_image.latent_creator.z_image_latent_creator import ZImageLat
 from mflux.models.z_image.model.z_image_text_encoder.prompt_encoder import PromptEncoder
 from mflux.models.z_image.variants.controlnet import ControlSpec, ControlType, ZImageTurboControlnet
 from mflux.models.z_image.variants.controlnet.controlnet_util import ZImageControlnetUtil
-from mflux.models.z_image.weights.z_image_lora_mapping import ZImageLoRAMapping
 
 from engine.backends.base import Model
 from engine.families.base import Painter, Sketch
@@ -38,7 +37,7 @@ def load(model: Model) -> Painter:
         sigmas=scheduled(pipeline, SCHEDULER),
         # The control's own strength alone counts.
         arguments=lambda plan: {"scheduler": SCHEDULER, "controlnet_strength": 1.0},
-        loras=ZImageLoRAMapping.get_mapping(),
+        loras="z_image",
         pictures=_controlled,
         encoder=of_language(pipeline.tokenizers["z_image"]),
     )

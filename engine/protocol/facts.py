@@ -16,6 +16,7 @@ FailureCode = Literal[
     "model_missing",
     "model_unavailable",
     "bad_input",
+    "non_finite_picture",
     "disk_full",
     "storage_fault",
     "internal_error",

@@ -14,7 +14,7 @@ from gateway.store.base import StoreCorrupt
 
 VERSION = 6
 """Rises with the tables and with what lies in them as JSON: a gateway reads no newer database (`CONTENTS`)."""
-CONTENTS = "cb73e9efb4760d46"
+CONTENTS = ""
 """Digest of the shape of plans, facts and adjustments. Each change of theirs is a step of `UPGRADES`, or more."""
 BLOB_OWNERS = """
 CREATE TABLE IF NOT EXISTS blob_owners (
@@ -130,7 +130,7 @@ CREATE INDEX jobs_counts ON jobs (state, protocol, images, started_steady, finis
 ALTER TABLE kept ADD COLUMN checksum TEXT;
 """
     + DAMAGED,
-    5: "",  # `PromptRead` is one more fact
+    5: "",  # `PromptRead` is one more fact, and a failure may be called non_finite_picture
 }
 """What makes a database of this version one of the next."""
 

@@ -1,0 +1,235 @@
+"""Layers with something added to them, and what can be added: MLX modules that stand in a layer's place.
+
+What a file tells by small factors stays as these: the dense delta of a LoHa, or of a LoKr over several modules, exists
+only while its layer is computed. A `diff` comes dense: it takes as much as the layer at the file's precision (75 MB of
+a 3072x12288 layer at 16 bits) until it is taken off. A DoRA makes its layer dense once, in float32, when it is put on,
+and keeps one number for each row or column.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import mlx.core as mx
+from mflux.models.common.lora.layer.dense_weight import dense_weight, is_fp8_linear
+from mlx import nn
+
+from engine.lora_layouts import Module, Sheet
+
+
+class Delta(Protocol):
+    """What is added to a weight (outputs, inputs), before any scale."""
+
+    def applied(self, x: mx.array) -> mx.array:
+        """`x` (..., inputs) through it: (..., outputs), in x's precision."""
+
+    def dense(self) -> mx.array:
+        """All of it, in float32."""
+
+    def rows(self, index: mx.array) -> Delta:
+        """Those rows of it."""
+
+
+class LowRank(nn.Module):
+    """A LoRA: `down` (inputs, rank) and `up` (rank, outputs), the way round that mflux has them."""
+
+    def __init__(self, down: mx.array, up: mx.array) -> None:
+        super().__init__()
+        self.down, self.up = down, up
+
+    def applied(self, x: mx.array) -> mx.array:
+        return mx.matmul(mx.matmul(x, self.down.astype(x.dtype)), self.up.astype(x.dtype))
+
+    def dense(self) -> mx.array:
+        return mx.matmul(self.down.astype(mx.float32), self.up.astype(mx.float32)).T
+
+    def rows(self, index: mx.array) -> LowRank:
+        return LowRank(self.down, self.up[:, index])
+
+
+class Hadamard(nn.Module):
+    """A LoHa: the element-wise product of two products of (outputs, rank) with (rank, inputs)."""
+
+    def __init__(self, first: tuple[mx.array, mx.array], second: tuple[mx.array, mx.array], scale: float) -> None:
+        super().__init__()
+        self.first, self.second, self.factor = list(first), list(second), scale
+
+    def applied(self, x: mx.array) -> mx.array:
+        return mx.matmul(x, self.dense().astype(x.dtype).T)
+
+    def dense(self) -> mx.array:
+        one, other = (mx.matmul(*(part.astype(mx.float32) for part in pair)) for pair in (self.first, self.second))
+        return self.factor * one * other
+
+    def rows(self, index: mx.array) -> Hadamard:
+        (a, b), (c, d) = self.first, self.second
+        return Hadamard((a[index], b), (c[index], d), self.factor)
+
+
+class Kronecker(nn.Module):
+    """A LoKr: the Kronecker product of two matrices, or some rows of it."""
+
+    def __init__(self, first: mx.array, second: mx.array, scale: float, index: mx.array | None = None) -> None:
+        super().__init__()
+        self.first, self.second, self.factor = first, second, scale
+        self.index = index
+
+    def applied(self, x: mx.array) -> mx.array:
+        if self.index is not None:
+            return mx.matmul(x, self.dense().astype(x.dtype).T)
+        # The product itself is never made: x as a matrix of its factors' inputs, through one and then the other.
+        first, second = self.first.astype(x.dtype), (self.factor * self.second).astype(x.dtype)
+        cells = x.reshape(*x.shape[:-1], first.shape[1], second.shape[1])
+        through = mx.matmul(first, mx.matmul(cells, second.T))
+        return through.reshape(*x.shape[:-1], -1)
+
+    def dense(self) -> mx.array:
+        whole = mx.kron(self.first.astype(mx.float32), self.factor * self.second.astype(mx.float32))
+        return whole if self.index is None else whole[self.index]
+
+    def rows(self, index: mx.array) -> Kronecker:
+        return Kronecker(self.first, self.second, self.factor, index if self.index is None else self.index[index])
+
+
+class Dense(nn.Module):
+    """A `diff`: the whole of it."""
+
+    def __init__(self, delta: mx.array) -> None:
+        super().__init__()
+        self.delta = delta
+
+    def applied(self, x: mx.array) -> mx.array:
+        return mx.matmul(x, self.delta.astype(x.dtype).T)
+
+    def dense(self) -> mx.array:
+        return self.delta.astype(mx.float32)
+
+    def rows(self, index: mx.array) -> Dense:
+        return Dense(self.delta[index])
+
+
+class Added(nn.Module):
+    """A layer, `inner`, and what one file adds to it at a scale. `inner` may have had something added before.
+
+    `rows` and `columns` are a DoRA's: by how much the rows, or columns, of the changed weight are stretched; at most
+    one of them is there.
+    """
+
+    def __init__(
+        self,
+        inner: Any,
+        scale: float,
+        delta: Delta | None,
+        *,
+        rows: mx.array | None = None,
+        columns: mx.array | None = None,
+        bias: mx.array | None = None,
+    ) -> None:
+        super().__init__()
+        self.inner, self.scale, self.delta = inner, scale, delta
+        self.rows, self.columns, self.more_bias = rows, columns, bias
+
+    @property
+    def weight(self) -> mx.array:
+        """The bare layer's, as it is stored: mflux asks some for their type."""
+        weight: mx.array = self.inner.weight
+        return weight
+
+    @property
+    def bias(self) -> mx.array:
+        """The bare layer's. Raises: AttributeError where it has none."""
+        bias: mx.array = self.inner.bias
+        return bias
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y: mx.array = self.inner(x)
+        if self.delta is not None:
+            y = y + self.scale * self._added(x, y)
+        return y if self.more_bias is None else y + (self.scale * self.more_bias).astype(y.dtype)
+
+    def _added(self, x: mx.array, y: mx.array) -> mx.array:
+        delta = self.delta
+        assert delta is not None
+        if self.rows is not None:
+            rows = self.rows.astype(y.dtype)
+            return (rows - 1) * (y - self._biases(y)) + rows * delta.applied(x)
+        if self.columns is not None:
+            stretched = x * self.columns.astype(x.dtype)
+            return self.inner(stretched) - y + delta.applied(stretched)
+        return delta.applied(x)
+
+    def _biases(self, y: mx.array) -> mx.array:
+        return biases(self.inner).astype(y.dtype)
+
+
+def biases(layer: Any) -> mx.array:
+    """What a layer adds whatever comes in."""
+    if isinstance(layer, Added):
+        more = layer.more_bias
+        return biases(layer.inner) if more is None else biases(layer.inner) + layer.scale * more
+    bias = layer.get("bias")
+    return mx.zeros(1) if bias is None else bias.astype(mx.float32)
+
+
+def weights(layer: Any) -> mx.array:
+    """The weight (outputs, inputs) that a layer multiplies with, in float32, whatever it is stored as.
+
+    Raises: TypeError for a layer that is no plain one, such as with a ControlNet beside it.
+    """
+    if isinstance(layer, Added):
+        before = weights(layer.inner)
+        if layer.delta is None:
+            return before
+        changed = before + layer.delta.dense()
+        if layer.rows is not None:
+            changed = changed * layer.rows[:, None]
+        elif layer.columns is not None:
+            changed = changed * layer.columns
+        return before + layer.scale * (changed - before)
+    if "weight" not in layer:
+        raise TypeError(type(layer).__name__)
+    return dense_weight(layer).astype(mx.float32)
+
+
+def sheet_of(transformer: nn.Module) -> Sheet:
+    """The modules of a bare model that LoRAs can change."""
+    found: dict[str, Module] = {}
+    wrapped: set[str] = set()
+    for path, module in sorted(transformer.named_modules()):
+        if any(path.startswith(f"{outer}.") for outer in wrapped):
+            continue
+        linear = module if "weight" in module else module.get("linear")
+        if not path or linear is None or isinstance(linear, nn.Embedding) or "weight" not in linear:
+            continue
+        if linear is not module:
+            if not hasattr(type(module), "weight"):
+                continue
+            wrapped.add(path)
+        if (size := _module(linear)) is not None:
+            found[path] = size
+    return Sheet.of(found)
+
+
+def _module(layer: Any) -> Module | None:
+    weight, bias = layer.weight, layer.get("bias") is not None
+    if isinstance(layer, nn.QuantizedLinear):
+        return Module(weight.shape[0], layer.scales.shape[1] * layer.group_size, bias)
+    if weight.ndim == 2:
+        return Module(weight.shape[0], weight.shape[1], bias)
+    if weight.ndim == 1 and "Norm" in type(layer).__name__:
+        return Module(weight.shape[0], None, bias)
+    return None
+
+
+__all__ = [
+    "Added",
+    "Delta",
+    "Dense",
+    "Hadamard",
+    "Kronecker",
+    "LowRank",
+    "biases",
+    "is_fp8_linear",
+    "sheet_of",
+    "weights",
+]

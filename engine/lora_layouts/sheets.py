@@ -1,0 +1,155 @@
+"""Modules of each model that LoRAs can change, with their sizes, and the table that finds them by a file's layer names.
+
+`sheets.json` is written from mflux's models and mappings by `python -m tools.lora_layouts`; the engine makes the same
+sheet of the model that it has loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from engine.lora_layouts.keys import names_of
+from engine.lora_layouts.rows import ROWS, Row
+
+FILE = Path(__file__).with_name("sheets.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A linear layer's outputs and inputs, or a norm's width where `inputs` is None."""
+
+    outputs: int
+    inputs: int | None
+    bias: bool = False
+
+
+class Sheet:
+    """Modules by path, `#` for the number of a block; with those, which blocks have it."""
+
+    def __init__(self, modules: Mapping[str, tuple[Module, frozenset[int] | None]]) -> None:
+        self._modules = modules
+
+    @classmethod
+    def of(cls, modules: Mapping[str, Module]) -> Sheet:
+        """Of a model's modules by their whole paths."""
+        blocks: dict[tuple[str, Module], set[int]] = {}
+        plain: dict[str, tuple[Module, frozenset[int] | None]] = {}
+        for path, module in modules.items():
+            pattern, block = patterned(path)
+            if block is None:
+                plain[path] = (module, None)
+            else:
+                blocks.setdefault((pattern, module), set()).add(block)
+        counted: dict[str, int] = {}
+        for pattern, _ in blocks:
+            counted[pattern] = counted.get(pattern, 0) + 1
+        for (pattern, module), numbers in blocks.items():
+            if counted[pattern] == 1:
+                plain[pattern] = (module, frozenset(numbers))
+            else:  # blocks of different sizes
+                plain |= {pattern.replace("#", str(number), 1): (module, None) for number in numbers}
+        return cls(plain)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def find(self, path: str) -> Module | None:
+        """The module at a whole path."""
+        if (found := self._modules.get(path)) is not None:
+            return found[0]
+        pattern, block = patterned(path)
+        there = self._modules.get(pattern)
+        return there[0] if there is not None and there[1] is not None and block in there[1] else None
+
+    def packed(self) -> dict[str, list[Any]]:
+        """As the file keeps it: outputs, inputs, bias, and how many blocks there are, or which."""
+        found = {}
+        for path, (module, blocks) in sorted(self._modules.items()):
+            numbers = None if blocks is None else sorted(blocks)
+            kept = len(numbers) if numbers and numbers == list(range(len(numbers))) else numbers
+            found[path] = [module.outputs, module.inputs, int(module.bias), kept]
+        return found
+
+    @classmethod
+    def unpacked(cls, kept: Mapping[str, list[Any]]) -> Sheet:
+        found = {}
+        for path, (outputs, inputs, bias, blocks) in kept.items():
+            numbers = None if blocks is None else frozenset(range(blocks) if isinstance(blocks, int) else blocks)
+            found[path] = (Module(outputs, inputs, bool(bias)), numbers)
+        return cls(found)
+
+
+def patterned(path: str) -> tuple[str, int | None]:
+    """A module's path with `#` for its first number, where that has something behind it; and that number."""
+    segments = path.split(".")
+    for at, segment in enumerate(segments[:-1]):
+        if segment.isdecimal():
+            return ".".join((*segments[:at], "#", *segments[at + 1 :])), int(segment)
+    return path, None
+
+
+class Table:
+    """The rows of an architecture, for one model: its own module names are spellings too."""
+
+    def __init__(self, rows: Mapping[str, Row], sheet: Sheet) -> None:
+        own = {pattern.replace(".", "_"): Row((pattern,)) for path in sheet for pattern in {path, patterned(path)[0]}}
+        self._rows = {**own, **rows}
+        self.sheet = sheet
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        """What layers are called: dots as underscores, `#` for the number of a block."""
+        return iter(self._rows)
+
+    def find(self, names: Iterable[tuple[str, int | None]]) -> Row | None:
+        """The row of a layer, with whole paths of modules; `names` are those of `names_of`."""
+        for name, block in names:
+            if (row := self._rows.get(name)) is None:
+                continue
+            if block is None:
+                return row
+            return Row(tuple(module.replace("#", str(block), 1) for module in row.modules), row.swapped)
+        return None
+
+    def row_of(self, layer: str) -> Row | None:
+        return self.find(names_of(layer))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    geometries: Mapping[str, int]
+    tables: tuple[Table, ...]
+    rows: Mapping[str, Mapping[str, Row]]
+
+
+@cache
+def _kept() -> _Kept:
+    read = json.loads(FILE.read_text(encoding="utf-8"))
+    rows = {
+        architecture: {
+            **{layer: Row(tuple(modules), bool(swapped)) for layer, (modules, swapped) in spelled.items()},
+            **ROWS.get(architecture, {}),
+        }
+        for architecture, spelled in read["spellings"].items()
+    }
+    tables = tuple(Table(rows[one["architecture"]], Sheet.unpacked(one["modules"])) for one in read["sheets"])
+    return _Kept(read["geometries"], tables, rows)
+
+
+@cache
+def sheets() -> Mapping[str, Table]:
+    """By geometry; those that are alike have one table."""
+    kept = _kept()
+    return {geometry: kept.tables[number] for geometry, number in kept.geometries.items()}
+
+
+def table_of(architecture: str, sheet: Sheet) -> Table:
+    """For a loaded model. Raises: KeyError for an architecture that takes no LoRAs."""
+    return Table(_kept().rows[architecture], sheet)
