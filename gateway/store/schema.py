@@ -14,7 +14,7 @@ from gateway.store.base import StoreCorrupt
 
 VERSION = 6
 """Rises with the tables and with what lies in them as JSON: a gateway reads no newer database (`CONTENTS`)."""
-CONTENTS = ""
+CONTENTS = "8a303fb75ec0f9a6"
 """Digest of the shape of plans, facts and adjustments. Each change of theirs is a step of `UPGRADES`, or more."""
 BLOB_OWNERS = """
 CREATE TABLE IF NOT EXISTS blob_owners (
