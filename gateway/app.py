@@ -277,7 +277,10 @@ def _to_gateway_error(routes: Sequence[Route], request: Request, error: Exceptio
         meant = nearest(request.url.path, sorted({route.path for route in routes if "{" not in route.path}))
         if meant is None:
             raise NotFound("There is nothing here: /docs lists all there is.")
-        raise NotFound(f"There is nothing here: did you mean {meant}?", details={"meant": meant})
+        misplaced = request.url.path.rpartition("/")[2] == meant.rpartition("/")[2]
+        raise NotFound(
+            f"There is nothing here: did you mean {meant}?", details={"meant": meant, "misplaced": misplaced}
+        )
     refused = MethodNotAllowed()
     here = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     refused.allowed = tuple(sorted({method for methods in here for method in methods} | {"HEAD", "OPTIONS"}))

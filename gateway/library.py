@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, HubFiles, ModelSpec
-from gateway.downloads.folders import folder_of, holds_weights, hub_snapshot, is_whole
+from gateway.downloads.folders import folder_of, holds_weights, hub_snapshot, is_usable
 from gateway.errors import ModelNotFound, ModelNotOnDisk, ModelNotServed, clip
 from gateway.loras import LoraLibrary
 from gateway.substitutes import instead_of
@@ -144,12 +144,12 @@ class Library:
         own = self._folders.get(spec.name)
         if own is not None:
             # Named by the operator: some families keep their transformer elsewhere than in `transformer/`.
-            return own if is_whole(own, ()) else None
+            return own if is_usable(own, ()) else None
         names = [spec.name] if spec.stored_bits else [spec.name, spec.geometry]
         if spec.repo is not None:
             names.append(spec.repo.rpartition("/")[2])
         for folder in (self._models_dir / name for name in names):
-            if holds_weights(folder) or (spec.files and folder.is_dir() and is_whole(folder, spec.files)):
+            if holds_weights(folder) or (spec.files and folder.is_dir() and is_usable(folder, spec.files)):
                 return folder
         if spec.repo is None:
             return None
@@ -159,6 +159,6 @@ class Library:
         """Where a repository lies: put there by the operator, or downloaded, by us or by another tool."""
         own, ours = self._models_dir / files.repo.rpartition("/")[2], folder_of(self._models_dir, files.repo)
         for folder in (own, ours):
-            if is_whole(folder, files.patterns):
+            if is_usable(folder, files.patterns):
                 return folder
         return hub_snapshot(files.repo, files.patterns)

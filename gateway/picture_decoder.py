@@ -112,7 +112,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 yield picture
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as bomb:
-        found = re.search(r"\((\d+) pixels\)", str(bomb))
+        found = re.search(r"\((\d{1,20}) pixels\)", str(bomb))
         size = f"{found[1]} pixels" if found else "too many pixels"
         raise Refused(f"The picture has {size}; at most {SENT_MAX_JPEG_PIXELS} are taken.") from None
     except MemoryError:

@@ -390,7 +390,9 @@ def test_a_model_that_is_part_of_another_is_removed_after_it(tmp_path: Path) -> 
     library = Library(tmp_path, default="flux2-tiny")
     for source in sources_of(controlled):
         record = Record(repo=source.repo, revision="a" * 40, patterns=source.patterns, files=(WEIGHTS,))
-        folder_of(tmp_path, source.repo).mkdir()
+        weights = folder_of(tmp_path, source.repo) / WEIGHTS.path
+        weights.parent.mkdir(parents=True)
+        weights.write_bytes(b"x" * WEIGHTS.size)
         (folder_of(tmp_path, source.repo) / RECORD).write_text(record.model_dump_json())
     with pytest.raises(ModelKept, match="canny needs the files"):
         remove(library, plain)

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 
 from engine.catalog import EMBEDDED_PATH
 from tests.live import Live, live
-from tools.train_embedded.judging import edit_cases, evaluation_scenes, icon_scenes, judge, ranked_icons
+from tools.train_embedded.judging import edit_cases, evaluation_scenes, icon_scenes, judge, pair_cases, ranked_icons
 from tools.train_embedded.reading import background, is_night, nearest_kind, objects
 from tools.train_embedded.scenes import Style, prompt, render
 
@@ -116,6 +116,68 @@ def test_a_picture_beside_the_words_is_changed_as_they_say(gateway: Live) -> Non
         picture = Image.open(io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))).convert("RGB")
         right += all(judge(edit.after, picture).values())
     assert right >= 0.6 * len(cases)
+
+
+def edited(gateway: Live, words: str, seed: int, *pictures: Image.Image) -> Image.Image:
+    """By the OpenAI dialect, in which clients send several pictures."""
+    form = {"prompt": words, "model": "flux2-tiny", "seed": str(seed), "response_format": "b64_json"}
+    files = [("image[]", base64.b64decode(encoded(picture))) for picture in pictures]
+    answer = httpx.post(f"{gateway.url}/v1/images/edits", data=form, files=files, timeout=120)
+    assert answer.status_code == 200, answer.text
+    return Image.open(io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))).convert("RGB")
+
+
+def test_things_of_two_pictures_are_drawn_side_by_side(gateway: Live) -> None:
+    rng, right, cases = Random(3), 0, pair_cases(16, 3)
+    for number, pair in enumerate(cases):
+        first, second = (render(scene, Style.sample(rng)) for scene in (pair.first, pair.second))
+        right += all(judge(pair.after, edited(gateway, pair.words, number, first, second)).values())
+    assert right >= 0.5 * len(cases)
+
+
+def test_two_pictures_are_named_as_people_name_them(gateway: Live) -> None:
+    apple, star = draw(gateway, "a red apple on white"), draw(gateway, "a blue star on yellow")
+    by_number = edited(gateway, "the apple of picture 1 beside the star of picture 2", 1, apple, star)
+    said = "Please put the apple from the first image beside the star of the second one"
+    assert edited(gateway, said, 1, apple, star).tobytes() == by_number.tobytes()
+    assert background(by_number) == "white"
+    assert {thing.colour for thing in objects(by_number)} >= {"blue"}
+
+
+TWELVE = [
+    f"a {colour} {kind} on a {ground} background"
+    for colour, ground in (("red", "blue"), ("green", "yellow"), ("purple", "white"))
+    for kind in ("circle", "square", "triangle", "star")
+]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    ["best quality, absurdres, masterpiece, ", "(Masterpiece:1.1), detailed, intricate, colorful, "],
+    ids=["SillyTavern", "text-generation-webui"],
+)
+def test_tags_that_programs_put_in_front_change_nothing_and_are_told(gateway: Live, tags: str) -> None:
+    for seed, text in enumerate(TWELVE):
+        picture = draw(gateway, tags + text, seed)
+        assert picture.tobytes() == draw(gateway, text, seed).tobytes()
+        _, colour, kind, *_, ground, _ = text.split()
+        assert shows(picture, ground, kind, colour), text
+    body = {"prompt": tags + TWELVE[0], "model": "flux2-tiny", "wait": False}
+    job = httpx.post(f"{gateway.url}/api/v1/generate", json=body, timeout=60).json()["job_id"]
+    with httpx.stream("GET", f"{gateway.url}/api/v1/jobs/{job}/stream", timeout=60) as stream:
+        stream.read()
+    told = httpx.get(f"{gateway.url}/api/v1/jobs/{job}", timeout=60).json()["adjustments"]
+    [unread] = [one for one in told if one["param"] == "prompt"]
+    assert "asterpiece".lower() in unread["asked"]
+    assert unread["used"] is None
+
+
+def test_a_prompt_of_no_known_word_says_so(gateway: Live) -> None:
+    body = {"prompt": "an astronaut riding a horse", "model": "flux2-tiny", "response_format": "b64_json"}
+    answer = httpx.post(f"{gateway.url}/v1/images/generations", json=body, timeout=120).json()
+    [told] = [one for one in answer["adjustments"] if one["param"] == "prompt"]
+    assert told["asked"] == "astronaut, riding, horse"
+    assert "knows no word of it" in told["reason"]
 
 
 def test_its_lora_turns_day_into_night_by_its_scale_and_comes_off_again(gateway: Live) -> None:

@@ -172,7 +172,7 @@ def test_models_say_what_they_can_do(client: httpx.Client) -> None:
     assert not tiny["guidance"]
     assert klein["guidance"]
     assert klein["default_guidance"] == 4.0
-    assert tiny["max_references"] == 1
+    assert tiny["max_references"] == 2
 
 
 def test_only_jobs_whose_files_are_there_are_looked_at(tmp_path: Path) -> None:

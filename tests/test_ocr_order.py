@@ -227,11 +227,28 @@ def test_what_was_read_surely_is_text(words: str) -> None:
         seen("OΛOI OI ANOPΩNOI FENNIOYNTAI", 0.92),
         seen("C4 Ct UXLO t4LI Ct UILl IAlα tALCO", 0.72),
         seen("P0O A UA OAE 185 OhOCS", 0.45),
+        seen("JGUAIMA UUN ONÃASGGON GÃ", 0.523, 0.02),
+        seen("CUUIOORRCCUODDORRCLUUDD", 0.519, 0.03),
     ],
-    ids=["Cyrillic", "Armenian", "Vietnamese", "Greek", "Greek capitals", "Hebrew", "Ethiopic"],
+    ids=[
+        "Cyrillic",
+        "Armenian",
+        "Vietnamese",
+        "Greek",
+        "Greek capitals",
+        "Hebrew",
+        "Ethiopic",
+        "Khmer",
+        "strokes",
+    ],
 )
 def test_what_was_not_read_is_said(line: Recognised) -> None:
     assert verdicts([line]) == ["unsure"]
+
+
+def test_a_blurred_line_and_a_single_digit_are_text() -> None:
+    assert verdicts([seen("Sträße nach Suden", 0.68)]) == ["text"]
+    assert verdicts([seen("7", 0.55)]) == ["text"]
 
 
 def test_dirt_and_icons_are_nothing() -> None:

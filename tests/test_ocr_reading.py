@@ -67,9 +67,9 @@ def test_tall_pictures_are_read_in_full_and_every_line_once(reader: Reader) -> N
 
 
 def test_a_line_of_eight_thousand_pixels_is_one(reader: Reader) -> None:
-    words = " ".join(f"{n} words" for n in range(65))
+    words = " ".join(f"{n} words" for n in range(50))
     image = draw((8000, 80), (20, 20, words), px=36)
-    assert ImageFont.load_default(36).getlength(words) > 7000
+    assert 7000 < ImageFont.load_default(36).getlength(words) < 7960, "it ends within the picture"
     assert lines(reader.read(image)) == [words]
 
 

@@ -27,7 +27,11 @@ OUR_TEXT = {
     "gateway/residency/copies.py": "names of models",
 }
 """Where no stranger's text comes."""
-LINEAR: dict[tuple[str, str], str] = {}
+TOKENS = r"""[0-9]++[.][0-9]++|[^\s,.;:()\[\]{}<>|!?"“”„…\\_]++|[,.;\n]"""
+LINEAR: dict[tuple[str, str], str] = {
+    ("engine/backends/fake.py", r"\S++"): "what it begins with is found, to its end",
+    ("engine/embedded/reading.py", TOKENS): "digits without a point are found by the second way, to their end",
+}
 """Of file and pattern, why one that is searched for is linear all the same."""
 
 

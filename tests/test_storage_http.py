@@ -302,7 +302,7 @@ def test_what_was_drawn_is_said_to_be_away_and_not_gone_while_its_disk_is(tmp_pa
         shutil.rmtree(tmp_path / "output")
         assert client.get(f"/jobs/{job}/images/0").status_code == 404
         picture = base64.b64encode((client.get(f"/jobs/{ended_anew(client)}/images/0")).content).decode()
-        assert submit(client, init_image=picture)["job_id"]
+        assert submit(client, init_images=[picture])["job_id"]
 
 
 def ended_anew(client: httpx.Client) -> str:

@@ -355,7 +355,7 @@ def test_a_dropped_picture_of_another_program_fills_what_it_says(tab: Studio) ->
     tab.page.click("#use-dropped")
     assert tab.page.input_value("#prompt") == PROMPT
     names = ("seed", "width", "height", "steps", "guidance")
-    assert [tab.page.input_value(f"#{name}") for name in names] == [str(2**64 - 1), "512", "768", "20", before]
+    assert [tab.page.input_value(f"#{name}") for name in names] == [str(2**64 - 1), "512", "768", "8", before]
     assert tab.page.locator(".toast").count() == 0
 
 

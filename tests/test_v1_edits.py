@@ -335,7 +335,7 @@ BAD: list[tuple[str, dict[str, Any], str | None]] = [
     ("a number", {"json": {**APPLE, "image": 5}}, "image"),
     ("no base64", {"json": {**APPLE, "image": "data:image/png;base64,???"}}, "image"),
     ("a gif", {"json": {**APPLE, "image": "data:image/gif;base64,R0lGODlh"}}, "image"),
-    ("two pictures", {"data": APPLE, "files": [("image[]", ("x", input_png()))] * 2}, "image"),
+    ("three pictures", {"data": APPLE, "files": [("image[]", ("x", input_png()))] * 3}, "image"),
     ("a list", {"json": [1]}, None),
     ("a file elsewhere", {"data": APPLE, "files": {"image": ("x", input_png()), "prompt2": ("x", b"y")}}, "prompt2"),
     ("a long name", {"data": APPLE, "files": {"image": ("x" * 300, input_png())}}, "image"),

@@ -255,7 +255,7 @@ def test_an_edit_streams_events_of_its_own(client: openai.OpenAI) -> None:
     ("ask", "param"),
     [
         ({"image": b"no picture"}, "image"),
-        ({"image": [input_png(), input_png()]}, "image"),
+        ({"image": [input_png(), input_png(), input_png()]}, "image"),
         ({"image": input_png(), "mask": b"no mask"}, "mask"),
         ({"image": input_png(), "background": "transparent"}, "background"),
         ({"image": input_png(), "output_format": "svg"}, "output_format"),

@@ -70,8 +70,8 @@ def test_image_to_image(client: RESTfulClient) -> None:
 def test_image_to_image_of_several_pictures(client: RESTfulClient) -> None:
     model = client.get_model(UNDISTILLED)
     assert fetched(model.image_to_image([input_png(), input_png()], PROMPT, num_inference_steps=1)).size == (96, 64)
-    with pytest.raises(RuntimeError, match="takes at most one picture"):
-        client.get_model(MODEL).image_to_image([input_png(), input_png()], PROMPT)
+    with pytest.raises(RuntimeError, match="takes at most 2 pictures"):
+        client.get_model(MODEL).image_to_image([input_png()] * 3, PROMPT)
 
 
 @pytest.mark.parametrize("mask", [hole_mask(), white_mask()], ids=["transparent", "white"])

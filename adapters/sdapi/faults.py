@@ -51,7 +51,7 @@ def render_error(error: GatewayError) -> Response:
         case AsA1111():
             return _body(error, error.exception, error.message)
         case NotFound(code="not_found"):
-            hint = {"error": error.message} if "meant" in error.details else {}
+            hint = {"error": error.message} if error.details.get("misplaced") else {}
             return error_response({"detail": "Not Found", **hint}, 404)
         case _:
             return _body(error, error.message, error.message)

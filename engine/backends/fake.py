@@ -228,7 +228,7 @@ def readings(plan: Generate, script: FakeScript) -> Iterator[PromptRead]:
 
 def words(text: str) -> list[Span]:
     """Where each word is."""
-    return [found.span() for found in re.finditer(r"\S+", text)]
+    return [found.span() for found in re.finditer(r"\S++", text)]
 
 
 def sketch(plan: Generate, image: int, frame: canvas.Frame) -> Image.Image:

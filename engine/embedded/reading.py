@@ -20,7 +20,7 @@ MAX_PICTURES = 2
 _WEIGHT = re.compile(r":[ ]?-?[0-9][0-9.]{0,7}")
 """The weight in A1111's `(words:1.1)`."""
 
-_TOKEN = re.compile(r"""[0-9]+[.][0-9]+|[^\s,.;:()\[\]{}<>|!?"“”„…\\_]+|[,.;\n]""")
+_TOKEN = re.compile(r"""[0-9]++[.][0-9]++|[^\s,.;:()\[\]{}<>|!?"“”„…\\_]++|[,.;\n]""")
 _BREAKS = frozenset(",.;\n")
 
 _PICTURE = r"(?:picture|image|photo|drawing|reference|one)"

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from engine.catalog import HubFiles
 from engine.protocol import Frozen
 from gateway.disk import read_file
-from gateway.downloads.needed import missing_in, some
+from gateway.downloads.needed import missing_in, missing_weights, some
 
 INCOMPLETE = ".incomplete"
 RECORD = ".mflux-gateway.json"
@@ -79,8 +79,20 @@ def is_whole(folder: Path, patterns: Collection[str]) -> bool:
     record = record_of(folder)
     if record is not None:
         return set(patterns) <= set(record.patterns) and lost_of(folder, record.files) is None
-    has_weights = any(file.exists() for file in folder.glob("**/*.safetensors"))
-    return has_weights and missing_in(folder, patterns) is None
+    return bool(_weights_in(folder, "**/*.safetensors")) and missing_in(folder, patterns) is None
+
+
+def is_usable(folder: Path, patterns: Collection[str]) -> bool:
+    """Whether a folder that the operator may have put there can be drawn with.
+
+    What we downloaded has to be whole. Of the operator's own only the weights are asked for: he knows what else it
+    needs, and an index may be left over from other files.
+    """
+    if record_of(folder) is not None:
+        return is_whole(folder, patterns)
+    weights = _weights_in(folder, "**/*.safetensors")
+    asked = [name for name in weights if _asks_for(patterns, name)]
+    return bool(weights) and missing_weights(asked, patterns) is None
 
 
 def lost_of(folder: Path, files: Iterable[Entry]) -> Entry | None:
@@ -98,7 +110,13 @@ def size_of(file: Path) -> int | None:
 
 def holds_weights(folder: Path) -> bool:
     """Whether a folder of the operator's, in whatever layout, looks like a model: weights, and every shard of them."""
-    return any(folder.glob("transformer/*.safetensors")) and missing_in(folder / "transformer", ()) is None
+    weights = _weights_in(folder, "transformer/*.safetensors")
+    return bool(weights) and missing_weights(weights, ()) is None
+
+
+def _weights_in(folder: Path, pattern: str) -> list[str]:
+    """A link to nothing is not there."""
+    return [file.relative_to(folder).as_posix() for file in folder.glob(pattern) if file.exists()]
 
 
 def hub_snapshot(repo: str, patterns: Collection[str]) -> Path | None:

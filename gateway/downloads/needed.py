@@ -16,8 +16,8 @@ from gateway.disk import read_file
 
 INDEX = ".safetensors.index.json"
 INDEX_MOST_BYTES = 64 * 2**20
-SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors)")
-_TOKENIZER = re.compile(r"(?:^|/)(?:tokenizer|processor|spiece|vocab|merges)[^/]*")
+SHARD = re.compile(r"((?:[^-\n]|-(?!\d{5}-of-\d{5}\.safetensors\Z))*+)-(\d{5})-of-(\d{5})(\.safetensors)")
+_TOKENIZER = re.compile(r"(?:^|/)(?:tokenizer|processor|spiece|vocab|merges)")
 """In a pattern: files that a tokenizer is made of, or the folder of one."""
 
 
@@ -26,12 +26,19 @@ def missing(names: Collection[str], patterns: Collection[str]) -> str | None:
 
     A tokenizer is there where one of its files is: which ones it has differs between repositories.
     """
-    for pattern in patterns:
-        if pattern.endswith(".safetensors") and not some(names, pattern):
-            return f"weights named {pattern}"
+    if (lack := missing_weights(names, patterns)) is not None:
+        return lack
     for group in _tokenizers(patterns):
         if not any(some(names, pattern) for pattern in group):
             return f"a tokenizer named {group[0]}"
+    return None
+
+
+def missing_weights(names: Collection[str], patterns: Collection[str]) -> str | None:
+    """As `missing`, of the weights alone."""
+    for pattern in patterns:
+        if pattern.endswith(".safetensors") and not some(names, pattern):
+            return f"weights named {pattern}"
     return _missing_shard(names)
 
 

@@ -16,6 +16,8 @@ Verdict = Literal["text", "unsure", "nothing"]
 
 LEAST_SCORE = 0.5
 """Of a line's letters, in the mean. Source: `text_score` of rapidocr."""
+LEAST_WORDS_SCORE = 0.65
+"""Of a line of some letters, in the mean: with fewer the mean says less. What has less and was known is garbled, too."""
 GOOD_SCORE = 0.9
 """Below it, a line is trusted beside trusted ones only."""
 ODD_SCORE = 0.8
@@ -74,6 +76,8 @@ def _alone(line: Recognised) -> Verdict:
         return "unsure" if is_told else "nothing"
     most = MOST_UNREAD if any(char >= FIRST_WIDE for char in line.text) else MOST_UNREAD_ALPHABETIC
     if line.unread > most or _is_of_two_alphabets(line.text):
+        return "unsure"
+    if line.score < LEAST_WORDS_SCORE and sum(map(str.isalnum, line.text)) >= LEAST_LETTERS:
         return "unsure"
     if line.score < ODD_SCORE and _is_odd(line.text):
         return "unsure"

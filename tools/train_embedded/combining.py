@@ -31,6 +31,11 @@ RATE_SHARE = 0.5
 PAIRS_OF_TEN = 4
 """Batches of ten that are of pairs; of the others one in eight is of changes."""
 
+KEPT = 0.8
+"""Share of the change of each weight that is kept at the end: what lies between before and after draws pairs nearly as
+well, and all else as before.
+"""
+
 POOL = 3200
 SCORED = 64
 
@@ -86,12 +91,13 @@ def train_pairs(work: Path, budget_seconds: float, seed: int) -> dict[str, float
     model.text_encoder = Qwen3ForCausalLM.from_pretrained(
         work / "text_encoder", attn_implementation="eager", dtype=torch.float32
     )
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
     average = Average(model, 0.99)
     optimizers = optimizers_of(model)
     step, spent = 0, 0.0
     if state := load_checkpoint(work / "pairs.pt"):
         model.load_state_dict(state["model"])
-        average.shadow = state["average"]
+        before, average.shadow = state["before"], state["average"]
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         step, spent = state["step"], state["spent"]
@@ -136,9 +142,10 @@ def train_pairs(work: Path, budget_seconds: float, seed: int) -> dict[str, float
             saved = [optimizer.state_dict() for optimizer in optimizers]
             save_checkpoint(
                 work / "pairs.pt",
-                {"model": model.state_dict(), "average": average.shadow, "optimizers": saved, "step": step,
-                 "spent": budget.spent},
+                {"model": model.state_dict(), "before": before, "average": average.shadow, "optimizers": saved,
+                 "step": step, "spent": budget.spent},
             )  # fmt: skip
+    average.shadow = {name: torch.lerp(before[name], value, KEPT) for name, value in average.shadow.items()}
     with Swapped(model, average):
         save_parts(model, work)
-    return {"loss": smooth or 0.0, "steps": step, "samples": step * BATCH, "seconds": budget.spent}
+    return {"loss": smooth or 0.0, "steps": step, "samples": step * BATCH, "seconds": budget.spent, "kept": KEPT}
