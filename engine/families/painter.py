@@ -15,6 +15,7 @@ from PIL.Image import Image
 from engine.backends.base import Model, Watcher
 from engine.backends.canvas import opaque
 from engine.families.base import Sketch
+from engine.families.loading import loaded
 from engine.families.loras import Wardrobe
 from engine.families.low_ram import sparing
 from engine.families.noise import img2img_schedule
@@ -25,14 +26,14 @@ from engine.protocol import Generate
 def built(model: Model, pipeline: Callable[..., Any], config: ModelConfig | None = None) -> Any:
     """A pipeline by the model's geometry in mflux's table: names are never guessed from, and paths are absolute."""
     config = config or AVAILABLE_MODELS[model.spec.geometry]
-    return pipeline(model_path=model.path, quantize=model.quantize, model_config=config)
+    given = {"model_path": model.path, "quantize": model.quantize, "model_config": config}
+    return loaded(lambda: pipeline(**given))
 
 
 class PipelinePainter(ABC):
     """A pipeline with the one callback it ever gets: mflux has no unregister."""
 
     def __init__(self, pipeline: Any, loras: list[LoRATarget], transformer: str = "transformer") -> None:
-        mx.eval(pipeline.parameters())
         self._pipeline = pipeline
         self._wardrobe = Wardrobe(getattr(pipeline, transformer), loras)
         self._observer = Observer()

@@ -21,6 +21,8 @@ FLOAT32_RATIO = 3.0
 """Of a picture's memory on a CPU: twice the bytes, and convolutions that lay out their input first."""
 TILE_MEGAPIXELS = 512 * 512 / MEGAPIXEL
 LOAD_RATIO = 1.05
+QUANTISING_RATIO = 1.15
+"""Of what is held: a layer is there whole before it is quantised. `benchmarks.load_memory` measures both."""
 KEPT_KINDS = 64
 KEPT_SIZES = 16
 
@@ -62,7 +64,8 @@ def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float3
             assert_never(plan)
     if is_float32:
         picture *= FLOAT32_RATIO
-    return Footprint(int(weights), int(weights * LOAD_RATIO), int(picture))
+    ratio = LOAD_RATIO if plan.quantize is None or spec.stored_bits else QUANTISING_RATIO
+    return Footprint(int(weights), int(weights * ratio), int(picture))
 
 
 def sizes(plan: Generate | Upscale, spec: ModelSpec) -> tuple[float, float]:
