@@ -39,7 +39,9 @@ def load_tiny(model: Model) -> Painter:
     from engine.families import flux2_tiny
 
     pipeline = flux2_tiny.build(model.path, quantize=model.quantize)  # type: ignore[arg-type]
-    return Flux2Painter(pipeline, flux2_tiny.wording)
+    painter = Flux2Painter(pipeline, flux2_tiny.wording)
+    painter.keep_encoders()  # each seed has a wording of its own
+    return painter
 
 
 class Flux2Painter(PipelinePainter):

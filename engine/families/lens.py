@@ -24,7 +24,7 @@ class Lens(LensImage):
     def parameters(self) -> dict[str, Any]:
         """All that it holds."""
         parts = {"text_encoder": self.text_encoder.model, "transformer": self.transformer, "vae": self.vae}
-        return {name: part.parameters() for name, part in parts.items()}
+        return {name: part.parameters() for name, part in parts.items() if part is not None}
 
 
 def load(model: Model) -> Painter:
@@ -33,7 +33,7 @@ def load(model: Model) -> Painter:
     with swapped(lens_image, "VAE_REPO", vae):
         config = AVAILABLE_MODELS[model.spec.geometry]
         given = {"model_path": model.path, "quantize": model.quantize, "model_config": config}
-        pipeline = loaded(lambda: Lens(**given, encoder_path=encoder))
+        pipeline = loaded(lambda: Lens(**given, encoder_path=encoder), whole=model.said is None)
     encode = pipeline.text_encoder.encode
     prompts = Encoded(lambda text: (encode(text),))
     pipeline.text_encoder.encode = lambda text: prompts.of(text)[0]

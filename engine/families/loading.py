@@ -29,14 +29,15 @@ EVALUATING = (
 """What of mflux evaluates a whole model while it builds it."""
 
 
-def loaded(build: Callable[[], P]) -> P:
+def loaded(build: Callable[[], P], *, whole: bool = True) -> P:
     """What `build` makes of mflux's weights, in memory. The peak is what it holds and one of its layers before that was
-    quantised; files are read as they are needed.
+    quantised; files are read as they are needed. Where it is not to be there as a whole, nothing is read yet.
     """
     with _lazily():
         pipeline = build()
     gc.collect()  # cycles of mflux's loader hold what the leaves are made of
-    settle(pipeline)
+    if whole:
+        settle(pipeline)
     return pipeline
 
 

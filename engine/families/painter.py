@@ -12,9 +12,10 @@ from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfi
 from mflux.models.common.lora.mapping.lora_mapping import LoRATarget
 from PIL.Image import Image
 
-from engine.backends.base import Model, Watcher
+from engine.backends.base import Model, Watcher, said_by
 from engine.backends.canvas import opaque
 from engine.families.base import Sketch
+from engine.families.encoders import Encoders
 from engine.families.loading import loaded
 from engine.families.loras import Wardrobe
 from engine.families.low_ram import sparing
@@ -27,7 +28,7 @@ def built(model: Model, pipeline: Callable[..., Any], config: ModelConfig | None
     """A pipeline by the model's geometry in mflux's table: names are never guessed from, and paths are absolute."""
     config = config or AVAILABLE_MODELS[model.spec.geometry]
     given = {"model_path": model.path, "quantize": model.quantize, "model_config": config}
-    return loaded(lambda: pipeline(**given))
+    return loaded(lambda: pipeline(**given), whole=model.said is None)
 
 
 class PipelinePainter(ABC):
@@ -35,18 +36,25 @@ class PipelinePainter(ABC):
 
     def __init__(self, pipeline: Any, loras: list[LoRATarget], transformer: str = "transformer") -> None:
         self._pipeline = pipeline
+        self._encoders = Encoders(pipeline)
         self._wardrobe = Wardrobe(getattr(pipeline, transformer), loras)
         self._observer = Observer()
         pipeline.callbacks.register(self._observer)
 
     def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
         plan, frame = sketch.plan, sketch.frame
-        self._wardrobe.wear(sketch.loras)
+        said = said_by(plan)
+        if said is None:
+            self._wardrobe.wear(sketch.loras)
+        else:
+            self._encoders.take()
         width, height = frame.drawn
         steps, strength = plan.steps, None
         if frame.init is not None and plan.denoise < 1:
             steps, strength = img2img_schedule(plan.steps, plan.denoise, self._sigma_of(width, height))
         sitting = self._observer.sitting = Sitting(watcher, frame, self._preview, steps, strength)
+        if said is not None:
+            sitting.encoded = lambda: self._let_go(said, sketch)
         try:
             with self._begun(sketch, sitting), sparing(self._pipeline, low_ram=plan.low_ram):
                 made = self._pipeline.generate_image(
@@ -64,6 +72,19 @@ class PipelinePainter(ABC):
             return opaque(self._decoded(unfinished.clean, height, width))
         finally:
             self._observer.sitting = None
+
+    def reads(self, said: str | None) -> bool:
+        """Whether a picture can be drawn of what `said_by` says of its plan; None stands for all others."""
+        return self._encoders.read(said)
+
+    def keep_encoders(self) -> None:
+        """They stay in any case."""
+        self._encoders = Encoders(self._pipeline, ())
+
+    def _let_go(self, said: str, sketch: Sketch) -> None:
+        """The prompt is encoded, and the steps begin."""
+        self._encoders.let_go(said)
+        self._wardrobe.wear(sketch.loras)
 
     def save(self, folder: str) -> None:
         self._wardrobe.wear(())  # mflux would bake them in
