@@ -20,7 +20,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("residency")
     (folder / "big" / "transformer").mkdir(parents=True)
     (folder / "big" / "transformer" / "0.safetensors").touch()
-    models = {"local": {"big": {"path": str(folder / "big"), "like": "flux1-dev"}}}
+    big = {"path": str(folder / "big"), "like": "flux1-dev"}
+    models = {"local": {"big": big, "drawn": big}}  # what is drawn is known better afterwards
     with live(folder, config={"models": models, "engine": {"memory_gb": 2}}) as gateway:
         yield gateway
 
@@ -72,7 +73,7 @@ def test_what_does_not_fit_is_refused_as_the_seed_says_it(client: httpx.Client) 
 
 
 def test_what_fits_with_low_ram_only_is_drawn_so_and_told(client: httpx.Client) -> None:
-    job = ended(client, client.post("/generate", json=MIDDLING).json()["job_id"])
+    job = ended(client, client.post("/generate", json={**MIDDLING, "model": "drawn"}).json()["job_id"])
     assert job["status"] == "completed"
     assert [told for told in job["adjustments"] if told["param"] == "low_ram"] == [TOLD]
     small = submit(client, low_ram=None)
