@@ -93,7 +93,7 @@ def _convolved(
     for first in range(0, height, STRIP_ROWS):
         end = min(first + STRIP_ROWS, height)
         above, below = max(first - 1, 0), min(end + 1, height)
-        edges = ((0, 0), (above - first + 1, end + 1 - below), (1, 1), (0, 0))
+        edges = [(0, 0), (above - first + 1, end + 1 - below), (1, 1), (0, 0)]
         strip = mx.conv2d(mx.pad(rows(above, below), edges), weight) + bias
         added = plus(first, end)
         parts.append(strip + added.astype(strip.dtype))
