@@ -32,7 +32,10 @@ from tests.native_support import client_of, ended, submit
 
 PROMPT, NEGATIVE = 'ein grüner Stern,\n"zwei" 猫: drei', "blurry, ugly"
 MODEL = "takes-negatives"
-CONFIG = {"models": {"default": MODEL, "local": {MODEL: {"path": str(EMBEDDED_PATH), "like": "qwen-image"}}}}
+CONFIG = {
+    "models": {"default": MODEL, "local": {MODEL: {"path": str(EMBEDDED_PATH), "like": "qwen-image"}}},
+    "engine": {"memory_gb": 100},
+}
 """Any folder of weights will do: the fake backend reads none."""
 PPM = b"P6 1 1 255\n" + bytes(3)
 SIZE = {"width": 128, "height": 64}

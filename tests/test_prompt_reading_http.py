@@ -36,7 +36,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     models = models_config(folder)
     models["local"][WANTS] = {"path": str(folder / "weights"), "like": "z-image"}
     script = {"prompt_words": 5, "unknown_words": ["masterpiece"]}
-    running = Live(folder, fake_script=script, config={"models": models})
+    running = Live(folder, fake_script=script, config={"models": models, "engine": {"memory_gb": 100}})
     try:
         yield running.start()
     finally:

@@ -27,7 +27,8 @@ NO_EDIT = {"path": str(EMBEDDED_PATH), "like": "z-image-turbo"}
 MODELS = {"aliases": {"klein": "flux2-tiny"}, "local": {"no-edit": NO_EDIT}}
 """Any folder of weights will do: the fake backend reads none."""
 
-gateway, client = fixtures(config={"models": MODELS, "generation": {"sign_pictures": False}})
+CONFIG = {"models": MODELS, "generation": {"sign_pictures": False}, "engine": {"memory_gb": 100}}
+gateway, client = fixtures(config=CONFIG)
 slow_gateway, slow = fixtures("slow_gateway", "slow", fake_script={"step_seconds": STEP_S})
 
 

@@ -44,7 +44,7 @@ def models_config(folder: Path) -> dict[str, Any]:
 @contextmanager
 def gateway(folder: Path, config: dict[str, Any] | None = None, ready: bool = True, **script: Any) -> Iterator[Live]:
     """A gateway whose fake engine does as `script` says; where it has keys, nobody may ask it whether it is ready."""
-    values = {"models": models_config(folder), **(config or {})}
+    values = {"models": models_config(folder), "engine": {"memory_gb": 100}, **(config or {})}
     running = Live(folder, fake_script={"step_seconds": STEP_S, **script}, config=values)
     try:
         yield running.start(ready=ready)

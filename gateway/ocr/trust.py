@@ -17,7 +17,7 @@ Verdict = Literal["text", "unsure", "nothing"]
 LEAST_SCORE = 0.5
 """Of a line's letters, in the mean. Source: `text_score` of rapidocr."""
 LEAST_WORDS_SCORE = 0.65
-"""Of a line of some letters, in the mean: with fewer the mean says less. What has less and was known is garbled, too."""
+"""Of a line of some letters, in the mean; of fewer the mean says less. What has less and was known is garbled."""
 GOOD_SCORE = 0.9
 """Below it, a line is trusted beside trusted ones only."""
 ODD_SCORE = 0.8
