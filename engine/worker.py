@@ -30,7 +30,6 @@ from engine.backends.base import (
     PictureSkipped,
     Watcher,
     preview_steps,
-    said_by,
 )
 from engine.passes import draw
 from engine.protocol import (
@@ -192,9 +191,7 @@ class Worker:
 
     def _do(self, backend: Backend, held: Held) -> None:
         run = held.run
-        model = Model(
-            run.spec, run.model_path, run.plan.quantize, run.copy_path, run.also_paths, said=said_by(run.plan)
-        )
+        model = Model(run.spec, run.model_path, run.plan.quantize, run.copy_path, run.also_paths)
         if isinstance(run.plan, Save):
             if not backend.holds(model):
                 raise BackendError("internal_error", "The model is not loaded any more.")

@@ -45,9 +45,7 @@ def load_tiny(model: Model) -> Painter:
 
     pipeline = flux2_tiny.build(model.path, quantize=model.quantize)  # type: ignore[arg-type]
     encoder = of_language(pipeline.tokenizers["qwen3"], flux2_tiny.TEXT_TOKENS)
-    painter = Flux2Painter(pipeline, encoder, flux2_tiny.wording, flux2_tiny.known)
-    painter.keep_encoders()  # each seed has a wording of its own
-    return painter
+    return Flux2Painter(pipeline, encoder, flux2_tiny.wording, flux2_tiny.known)
 
 
 class Flux2Painter(PipelinePainter):

@@ -101,12 +101,6 @@ class House:
             )
         return self.admission.check(plan, spec)
 
-    def spared(self, plan: Generate, spec: ModelSpec) -> Generate:
-        """The plan, with low_ram where it fits only so. Blocks."""
-        sparing = plan.model_copy(update={"low_ram": True})
-        fits = self.admission.fits
-        return sparing if not plan.low_ram and not fits(plan, spec) and fits(sparing, spec) else plan
-
     def copy_of(self, plan: EngineJob, spec: ModelSpec, folder: Path) -> Path | None:
         """Where the model lies quantised already. Blocks."""
         return None if plan.quantize is None else self.copies.find(spec, folder, plan.quantize)
@@ -115,8 +109,6 @@ class House:
         """Blocks."""
         if run.plan.quantize is None or isinstance(run.plan, Save):
             return False
-        if isinstance(run.plan, Generate) and run.plan.low_ram:
-            return False  # it is never whole in memory
         size = self.admission.footprint(run.plan, run.spec).weights
         return self.copies.wants(run.spec, Path(run.model_path), run.plan.quantize, size)
 
