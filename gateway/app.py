@@ -23,7 +23,7 @@ from gateway.access.memory import BodyMemory
 from gateway.core import Core
 from gateway.device import expected
 from gateway.error_body import bounded
-from gateway.errors import GatewayError, MethodNotAllowed, NotFound
+from gateway.errors import GatewayError, MethodNotAllowed, Misplaced, NotFound
 from gateway.heap import HeapTrim, settle
 from gateway.images import PictureDecoder
 from gateway.library import Library
@@ -198,10 +198,10 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
 
     picture_prefixes = tuple(adapter.picture_prefix for adapter in adapters if adapter.picture_prefix)
     http = core.settings.http
+    known = sorted({route.path for route in routes if "{" not in route.path})
+    handlers = {HTTPException: partial(_to_gateway_error, routes, known)}
     guarded = Guard(
-        ExceptionMiddleware(
-            Router(routes, redirect_slashes=False), handlers={HTTPException: partial(_to_gateway_error, routes)}
-        ),
+        ExceptionMiddleware(Router(routes, redirect_slashes=False), handlers=handlers),
         core.settings,
         render=render,
         body_limit=lambda path: http.image_body_bytes if path in image_paths else http.default_body_bytes,
@@ -268,19 +268,19 @@ def _owner(owners: Sequence[tuple[str, Adapter]], path: str) -> Adapter | None:
     return None
 
 
-def _to_gateway_error(routes: Sequence[Route], request: Request, error: Exception) -> Response:
-    """Starlette knows two of its own: no such route, no such method.
+def _to_gateway_error(routes: Sequence[Route], known: Sequence[str], request: Request, error: Exception) -> Response:
+    """Starlette knows two of its own: no such route, for which one of the `known` paths may have been meant, and no
+    such method.
 
     OPTIONS and HEAD are how clients try an address: they are told what a route takes (RFC 9110, 9.3.7), and do nothing.
     """
     if getattr(error, "status_code", 404) != 405:
-        meant = nearest(request.url.path, sorted({route.path for route in routes if "{" not in route.path}))
+        meant = nearest(request.url.path, known)
         if meant is None:
             raise NotFound("There is nothing here: /docs lists all there is.")
-        misplaced = request.url.path.rpartition("/")[2] == meant.rpartition("/")[2]
-        raise NotFound(
-            f"There is nothing here: did you mean {meant}?", details={"meant": meant, "misplaced": misplaced}
-        )
+        is_misplaced = request.url.path.rpartition("/")[2] == meant.rpartition("/")[2]
+        message = f"There is nothing here: did you mean {meant}?"
+        raise (Misplaced if is_misplaced else NotFound)(message, details={"meant": meant})
     refused = MethodNotAllowed()
     here = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     refused.allowed = tuple(sorted({method for methods in here for method in methods} | {"HEAD", "OPTIONS"}))

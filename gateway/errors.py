@@ -10,6 +10,7 @@ GatewayError
 │   └── WrongKey                a key was sent, but none of ours
 ├── Forbidden 403               foreign host, origin or cross-site request
 ├── NotFound 404
+│   ├── Misplaced               what is asked for stands at another path
 │   ├── ModelNotFound           `details["available_models"]`
 │   ├── LoraNotFound
 │   ├── ModelNotOnDisk          in the catalogue, but not on this machine
@@ -123,6 +124,10 @@ class Forbidden(GatewayError):
 
 class NotFound(GatewayError):
     code, status, message = "not_found", 404, "There is nothing here."
+
+
+class Misplaced(NotFound):
+    """The route is there, below another prefix."""
 
 
 class ModelNotFound(NotFound):

@@ -85,6 +85,7 @@ def test_the_default_of_a_mac_is_the_best_that_fits(
     assert core.default_model.sentence in core.greeting()
     assert name in core.greeting()
     assert core.default_model.limit_bytes == metal_bytes(gib * GIB)
+    assert core.default_model.any_prompt == (None if name == EMBEDDED else name)
 
 
 def test_memory_that_the_operator_gives_the_gpu_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.chromium import chromium
 from tests.live import ROOT, Live
 from tests.native_support import client_of, ended, events, submit
 from tests.studio_support import studio
-from tests.v1_support import models_config
+from tests.v1_support import MODEL, models_config
 
 LONG = "a masterpiece of one red apple"
 """Of six words, the first five of which are read."""
@@ -158,6 +158,8 @@ def test_the_command_line_prints_it(gateway: Live, tmp_path: Path) -> None:
     printed = " ".join(done.stderr.split())
     assert "prompt: 5 instead of 6. the model reads 5 of its 6 tokens; left out: apple" in printed
     assert "prompt: nothing instead of masterpiece. the model does not know these words" in printed
+    assert "draws circle, square, triangle" in printed
+    assert "flux2-klein-4b draws any prompt and fits this machine: mflux-gateway models pull flux2-klein-4b" in printed
 
 
 def test_the_page_says_it_when_it_happens_and_beside_the_picture(gateway: Live) -> None:
@@ -165,6 +167,11 @@ def test_the_page_says_it_when_it_happens_and_beside_the_picture(gateway: Live) 
         tab.draw(LONG)
         tab.page.wait_for_selector(".toast:has-text('prompt: 6 became 5; the model reads 5 of its 6 tokens')")
         tab.page.wait_for_selector(".toast:has-text('prompt: masterpiece became nothing')")
+        hint = tab.page.locator(".toast", has_text="draws circle, square")
+        assert "flux2-klein-4b draws any prompt and fits this machine" in hint.inner_text()
+        hint.get_by_role("button", name="Use flux2-klein-4b").click()
+        assert tab.page.input_value("#model") == "flux2-klein-4b"
+        tab.page.select_option("#model", MODEL)
         tab.see(LONG)
         tab.tile(LONG).locator(".open").click()
         tab.page.wait_for_selector("dialog .adjusted:has-text('left out: apple')")

@@ -17,6 +17,7 @@ from gateway.errors import (
     InvalidRequest,
     MalformedBody,
     MethodNotAllowed,
+    Misplaced,
     NotFound,
     Unauthorized,
     UnsupportedMediaType,
@@ -51,7 +52,7 @@ def render_error(error: GatewayError) -> Response:
         case AsA1111():
             return _body(error, error.exception, error.message)
         case NotFound(code="not_found"):
-            hint = {"error": error.message} if error.details.get("misplaced") else {}
+            hint = {"error": error.message} if isinstance(error, Misplaced) else {}
             return error_response({"detail": "Not Found", **hint}, 404)
         case _:
             return _body(error, error.message, error.message)

@@ -15,6 +15,7 @@ Said = Mapping[str, object]
 
 MAX_JSON_CHARS = 256 * 1024
 MAX_LORAS = 16
+_FLOAT_MOST = 2.0**64
 _INT_CHARS = 20
 """Of a number of 64 bits with its sign."""
 _WHOLE = re.compile(r"[-+]?[0-9]{1,20}")
@@ -63,7 +64,7 @@ def whole(value: object) -> int | None:
             return None
         case int():
             return value
-        case float() if isfinite(value) and value == int(value):
+        case float() if abs(value) < _FLOAT_MOST and value == int(value):
             return int(value)
         case str() if _WHOLE.fullmatch(value.strip()):
             return int(value)
