@@ -9,14 +9,13 @@ import torch
 from diffusers import Flux2Transformer2DModel
 from diffusers.models.transformers import transformer_flux2
 from PIL import Image
-from torch import nn
 from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
 from .basis import Basis
 from .batches import BATCH, Batch, Supply, misled
 from .checkpoint import Average, Budget, learning_rate, load_checkpoint, save_checkpoint
-from .flow import Painter, Swapped, draw, optimizers_of, plain_attention, sample_sigmas, save_parts, score
+from .flow import Painter, Swapped, descend, draw, optimizers_of, plain_attention, sample_sigmas, save_parts, score
 from .geometry import scheduler_sigmas
 from .judging import judge, pair_cases
 from .latents import Pairs, paint_pairs
@@ -121,12 +120,7 @@ def train_pairs(work: Path, budget_seconds: float, seed: int) -> dict[str, float
         noisy = torch.lerp(batch.clean, noise, sigma[:, None, None])
         velocity = model(noisy, sigma, tokens["input_ids"], tokens["attention_mask"], batch.references)
         loss = functional.mse_loss(velocity, noise - batch.clean)
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        descend(model, optimizers, loss)
         step += 1
         average.update(model, step)
         if paired:

@@ -130,6 +130,16 @@ def optimizers_of(model: Painter) -> list[torch.optim.Optimizer]:
     return [muon, torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
+def descend(model: nn.Module, optimizers: list[torch.optim.Optimizer], loss: torch.Tensor) -> None:
+    """One step of all optimizers down the loss."""
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
 def sample_sigmas(count: int, schedule: torch.Tensor) -> torch.Tensor:
     """Noise levels to train at: mostly those of four steps, the first of them most often."""
     on_schedule = schedule[torch.multinomial(torch.tensor(SCHEDULE_WEIGHTS), count, replacement=True)]
@@ -262,12 +272,7 @@ def train_flow(work: Path, budget_seconds: float, seed: int, kinds: str = "first
         with torch.autocast("cpu", torch.bfloat16):
             velocity = forward(noisy, sigma, tokens["input_ids"], tokens["attention_mask"], batch.references)
         loss = functional.mse_loss(velocity.float(), noise - clean)
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        descend(model, optimizers, loss)
         step += 1
         average.update(model, step)
         smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
