@@ -27,10 +27,10 @@ from gateway.openapi import Operation
 from gateway.pictures import Note
 from gateway.request import Adjustment
 from gateway.stops import first_of
-from gateway.strays import pictures_astray
 from gateway.strict_json import parse_async
 from gateway.text_bounds import check_texts
 from gateway.turns import Share
+from gateway.unknown_pictures import unknown_pictures
 
 STREAM_HEADERS = {"Cache-Control": "no-cache, no-store, no-transform", "X-Accel-Buffering": "no"}
 """Proxies that compress what they pass on hold a stream back; no-transform (RFC 9111, 5.2.2.6) forbids it."""
@@ -149,13 +149,13 @@ def _text_bytes(value: object) -> int:
 def validated(model: type[M], value: object, *, prompt_chars: int = PROMPT_CHARS) -> M:
     """Texts are bounded before anything looks into them; of fields that the model does not have nothing is read.
 
-    A picture in one of these is refused: without it, something else would be drawn. A model whose `tells_strays` is
-    set says itself that it was left out.
+    A picture in one of these is refused: without it, something else would be drawn. A model whose
+    `tells_unknown_pictures` is set says itself that it was left out.
     Raises: InvalidRequest naming the first field at fault; the input itself is never repeated.
     """
     if isinstance(value, dict):
-        if not getattr(model, "tells_strays", False):
-            check_strays(value, names_of(model))
+        if not getattr(model, "tells_unknown_pictures", False):
+            check_unknown_pictures(value, names_of(model))
         longer = LONGER if prompt_chars == PROMPT_CHARS else LONGER | dict.fromkeys(PROMPTS, prompt_chars)
         check_texts({name: inner for name, inner in value.items() if name in names_of(model)}, longer)
     try:
@@ -170,9 +170,9 @@ def validated(model: type[M], value: object, *, prompt_chars: int = PROMPT_CHARS
         raise InvalidRequest(message, param=param, details={"errors": found}) from None
 
 
-def check_strays(body: Mapping[str, object], known: Container[str]) -> None:
+def check_unknown_pictures(body: Mapping[str, object], known: Container[str]) -> None:
     """Raises: InvalidRequest for a picture in a field that is not known."""
-    for name in pictures_astray(body, known):
+    for name in unknown_pictures(body, known):
         raise InvalidRequest(f"There is no field '{clip(name)}' for a picture here.", param=clip(name))
 
 
@@ -272,7 +272,7 @@ def query(model: type[M], request: Request) -> M:
     return validated(model, dict(request.query_params))
 
 
-def adjusted(adjustments: Sequence[Adjustment]) -> dict[str, str]:
+def adjustments_header(adjustments: Sequence[Adjustment]) -> dict[str, str]:
     """The header X-Adjustments: what was not done as asked, as JSON in ASCII; no header where all was.
 
     Where that is longer than proxies let pass it names the parameters alone.

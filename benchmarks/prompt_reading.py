@@ -12,7 +12,7 @@ from mflux.models.common.tokenizer import LanguageTokenizer
 from transformers import AutoTokenizer
 
 from engine.catalog import EMBEDDED_PATH
-from engine.reading import Encoder, of_language, read
+from engine.prompt_tokens import Encoder, of_language, read
 
 WORDS = "a red circle above two green stars on a blue background, "
 SIZES = (64, 1024, 8192, 32 * 1024)

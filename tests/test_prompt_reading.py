@@ -12,8 +12,8 @@ from engine.backends.base import Model
 from engine.backends.canvas import Frame
 from engine.backends.fake import words
 from engine.catalog import EMBEDDED_PATH
+from engine.prompt_tokens import MOST_CUT_CHARS, MOST_UNKNOWN, Span, Strictest, TokenEncoder, read
 from engine.protocol import ImageDone, PromptRead, Queued, Requeued, Started, Succeeded
-from engine.reading import MOST_CUT_CHARS, MOST_UNKNOWN, Span, Strictest, TokenEncoder, read
 from gateway.job import Job, State
 from gateway.service import JobService
 from tests.engine_studio import Watching

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.base import ADJUSTMENTS_CHARS, adjusted
+from adapters.base import ADJUSTMENTS_CHARS, adjustments_header
 from gateway.request import Adjustment
 from tests.chromium import chromium
 from tests.live import ROOT, Live
@@ -183,12 +183,12 @@ def test_the_page_says_it_when_it_happens_and_beside_the_picture(gateway: Live) 
 
 def test_the_header_is_ascii_in_one_line_and_as_long_as_proxies_let_pass() -> None:
     one = Adjustment(param="prompt", asked=9, used=5, reason="left out: \n\rö \U0001f984")
-    (value,) = adjusted([one]).values()
+    (value,) = adjustments_header([one]).values()
     assert value.isascii()
     assert value.isprintable()
     assert json.loads(value) == [one.model_dump()]
-    assert adjusted([]) == {}
+    assert adjustments_header([]) == {}
     long = [one.model_copy(update={"param": f"p{n}", "reason": "ö" * 500}) for n in range(9)]
-    assert json.loads(adjusted(long)["X-Adjustments"]) == [{"param": f"p{n}"} for n in range(9)]
+    assert json.loads(adjustments_header(long)["X-Adjustments"]) == [{"param": f"p{n}"} for n in range(9)]
     many = [one.model_copy(update={"param": "ö" * 60 + str(n)}) for n in range(99)]
-    assert len(adjusted(many)["X-Adjustments"]) <= ADJUSTMENTS_CHARS
+    assert len(adjustments_header(many)["X-Adjustments"]) <= ADJUSTMENTS_CHARS

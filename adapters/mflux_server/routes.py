@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.base import adjusted, core_of, owner_of, parse, png_of, query, raise_for
+from adapters.base import adjustments_header, core_of, owner_of, parse, png_of, query, raise_for
 from adapters.mflux_server.answers import NO_STORE, empty, shown, to_task
 from adapters.mflux_server.kept import PROTOCOL
 from adapters.mflux_server.models import load, ls, ps
@@ -90,7 +90,7 @@ async def image(request: Request) -> Response:
     if asked.delete:
         with suppress(StorageFault):  # the picture is what was asked for; it stays listed
             await service.hide([task.id])
-    headers = {**NO_STORE, **adjusted(task.all_adjustments)}
+    headers = {**NO_STORE, **adjustments_header(task.all_adjustments)}
     if asked.base64:
         return Response(base64.b64encode(data), media_type="text/plain", headers=headers)
     return Response(data, media_type=encoding.media_type, headers=headers)

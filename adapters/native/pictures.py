@@ -10,7 +10,7 @@ import time
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import adjusted, core_of, parse, png_of, query, share_of
+from adapters.base import adjustments_header, core_of, parse, png_of, query, share_of
 from adapters.forms import form_of, only_picture
 from adapters.native.answers import image_id, iso
 from adapters.native.jobs import own_job, service_of
@@ -63,7 +63,7 @@ async def _image(request: Request, job_id: str, index: int) -> Response:
         **PRIVATE,
         "ETag": tag,
         "Content-Disposition": f'inline; filename="{name}.{asked.format}"',
-        **adjusted(own.all_adjustments),
+        **adjustments_header(own.all_adjustments),
     }
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)

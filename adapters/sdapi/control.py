@@ -27,8 +27,8 @@ from gateway.core import Core
 from gateway.errors import InvalidRequest, clip
 from gateway.images import base64_picture, checked_picture, opened, to_png
 from gateway.request import Adjustment
-from gateway.strays import pictures_astray
 from gateway.turns import ANYBODY, Share
+from gateway.unknown_pictures import unknown_pictures
 
 PREFIX = "/controlnet"
 API_VERSION = 2
@@ -86,7 +86,7 @@ def unit_of(scripts: dict[str, Any]) -> Unit | None:
     args = script.get("args", []) if isinstance(script, dict) else None
     if not isinstance(args, list) or not all(item is None or isinstance(item, dict | bool) for item in args):
         raise InvalidRequest("ControlNet takes a list of units under args.", param=PARAM)
-    if pictures_astray(script, {"args"}):
+    if unknown_pictures(script, {"args"}):
         raise InvalidRequest("ControlNet takes a list of units under args.", param=PARAM)
     given = [item for item in args if isinstance(item, dict)]
     try:
@@ -94,16 +94,13 @@ def unit_of(scripts: dict[str, Any]) -> Unit | None:
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise InvalidRequest(f"The ControlNet unit's {place} is not what it should be.", param=PARAM) from None
-    for name in (name for unit, item in zip(units, given, strict=True) if unit.enabled for name in _astray(item)):
+    enabled = [item for unit, item in zip(units, given, strict=True) if unit.enabled]
+    for name in (name for item in enabled for name in unknown_pictures(item, names_of(Unit))):
         raise InvalidRequest(f"A ControlNet unit has no field '{clip(name)}' for a picture here.", param=PARAM)
     units = [unit for unit in units if unit.enabled]
     if len(units) > MOST_UNITS:
         raise InvalidRequest("One ControlNet unit a picture.", param=PARAM)
     return units[0] if units else None
-
-
-def _astray(unit: dict[str, Any]) -> list[str]:
-    return pictures_astray(unit, names_of(Unit))
 
 
 async def controlled(

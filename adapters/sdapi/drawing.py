@@ -10,7 +10,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.base import adjusted, attached, core_of, let_go, png_of, raise_for, share_of
+from adapters.base import adjustments_header, attached, core_of, let_go, png_of, raise_for, share_of
 from adapters.sdapi.control import controlled
 from adapters.sdapi.kept import Chosen, chosen, kept
 from adapters.sdapi.loras import hashes
@@ -107,7 +107,7 @@ async def _told(request: Request, told: Told) -> Response:
     """The pictures of an ended job; an interrupted one answers with those it has."""
     pngs = [await png_of(request, image) for image in told.job.images] if told.asked.send_images else []
     body = await asyncio.to_thread(to_body, told, pngs)
-    return Response(body, media_type="application/json", headers=adjusted(adjustments(told)))
+    return Response(body, media_type="application/json", headers=adjustments_header(adjustments(told)))
 
 
 def without_pictures(asked: Txt2Img | Img2Img) -> Txt2Img | Img2Img:

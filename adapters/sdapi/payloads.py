@@ -15,7 +15,7 @@ from pydantic import (
 
 from adapters.base import names_of
 from adapters.sdapi.lenient import Bool, Float, Floats, Guidance, Ignored, Int, Names, Object, Seed, Share, Str, Text
-from gateway.strays import pictures_astray
+from gateway.unknown_pictures import unknown_pictures
 
 BORROWED = frozenset(
     {
@@ -44,7 +44,7 @@ class Payload(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
-    tells_strays: ClassVar[bool] = True
+    tells_unknown_pictures: ClassVar[bool] = True
     """A1111 ignores what it does not know."""
 
     @model_validator(mode="before")
@@ -64,7 +64,7 @@ class Generation(Payload):
     """What txt2img and img2img share."""
 
     _untaken: tuple[str, ...] = PrivateAttr(default=())
-    _astray: tuple[str, ...] = PrivateAttr(default=())
+    _unknown_pictures: tuple[str, ...] = PrivateAttr(default=())
 
     @property
     def untaken(self) -> tuple[str, ...]:
@@ -72,9 +72,9 @@ class Generation(Payload):
         return self._untaken
 
     @property
-    def astray(self) -> tuple[str, ...]:
+    def unknown_pictures(self) -> tuple[str, ...]:
         """Keys that nobody here reads, in which pictures were sent."""
-        return self._astray
+        return self._unknown_pictures
 
     @model_validator(mode="wrap")
     @classmethod
@@ -88,7 +88,8 @@ class Generation(Payload):
                 raise
             made = handler({key: item for key, item in value.items() if key not in untaken})
         made._untaken = tuple(sorted(untaken))
-        made._astray = tuple(pictures_astray(value, names_of(cls) - UNREAD)) if isinstance(value, dict) else ()
+        if isinstance(value, dict):
+            made._unknown_pictures = tuple(unknown_pictures(value, names_of(cls) - UNREAD))
         return made
 
     # Source: A1111 1.10.1 StableDiffusionProcessing: what to draw

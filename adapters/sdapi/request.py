@@ -294,7 +294,7 @@ def _dropped(asked: Txt2Img | Img2Img, steps: int | None) -> Iterator[Adjustment
         yield dropped("scheduler", clip(asked.scheduler or ""), SCHEDULER, "the only schedule there is")
     for name in asked.untaken:
         yield dropped(name, None, None, "A1111 has no such field, and what it holds means nothing here")
-    for name in asked.astray[:32]:
+    for name in asked.unknown_pictures[:32]:
         yield dropped(clip(name), None, None, "nothing here reads a picture in this field: it was left out")
     if asked.num_images is not None and asked.num_images < 1:
         yield dropped("num_images", asked.num_images, None, "there must be at least one picture")

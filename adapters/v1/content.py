@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.base import adjusted, core_of
+from adapters.base import adjustments_header, core_of
 from adapters.v1.answers import CONTENT, MEDIA_TYPES
 from adapters.v1.errors import request_id
 from adapters.v1.pictures import from_png
@@ -73,7 +73,7 @@ async def content(request: Request) -> Response:
         "Cache-Control": f"private, max-age={min(3600, left_s)}",
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
-        **adjusted(told),
+        **adjustments_header(told),
         **request_id(),
     }
     return conditional(request.headers, picture, MEDIA_TYPES[picture_format], headers, stored.made_at)

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.base import (
-    adjusted,
+    adjustments_header,
     attached,
     attached_events,
     core_of,
@@ -145,7 +145,7 @@ async def answer(request: Request, job: Job, order: Order) -> Response:
         url = to_url(origin_of(request), done, asked) if "url" in asked.rows else None
         rows.append(Row(done, picture, url))
     body = await asyncio.to_thread(to_response, job, asked, rows, order.told)
-    headers = {"x-request-id": job.id, **adjusted(adjustments_of(job, asked, order.told))}
+    headers = {"x-request-id": job.id, **adjustments_header(adjustments_of(job, asked, order.told))}
     return Response(body, media_type="application/json", headers=headers)
 
 

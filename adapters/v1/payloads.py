@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
-from adapters.base import check_strays
+from adapters.base import check_unknown_pictures
 from adapters.v1.values import (
     PROMPT_CHARS,
     Background,
@@ -187,7 +187,7 @@ def unfolded(body: object) -> dict[str, Any]:
         raise InvalidRequest("The body must be a JSON object.")
     said = {key: value for key, value in body.items() if value is not None and (value != "" or key == "prompt")}
     kwargs = kwargs_of(said.pop("kwargs", {}))
-    check_strays(kwargs, IN_KWARGS)
+    check_unknown_pictures(kwargs, IN_KWARGS)
     for key in FOREIGN_PICTURES:
         if said.get(key) or kwargs.get(key):
             raise InvalidRequest("A picture is sent as image, mask or reference_image.", param=key)

@@ -21,8 +21,8 @@ from PIL import Image
 from engine.backends import canvas
 from engine.backends.base import Model, Picture, PictureSkipped, Watcher
 from engine.catalog import ModelSpec
+from engine.prompt_tokens import Span, TokenEncoder, read
 from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory, PromptRead, Upscale, steps_to_run
-from engine.reading import Span, TokenEncoder, read
 
 Phase = Literal["start", "load", "step", "decode", "ping"]
 

@@ -13,7 +13,7 @@ from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.start import scheduled
 from engine.families.swapped import swapped
-from engine.reading import Strictest, of_language
+from engine.prompt_tokens import Strictest, of_language
 
 
 def load(model: Model) -> Painter:

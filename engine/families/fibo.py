@@ -27,8 +27,8 @@ from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import PipelinePainter, built
 from engine.families.standard import StandardPainter
 from engine.families.swapped import swapped
+from engine.prompt_tokens import of_language
 from engine.protocol import Generate
-from engine.reading import of_language
 
 SCHEDULER = "flow_match_euler_discrete"
 """What mflux picks where none is named."""

@@ -24,7 +24,7 @@ from engine.families.encoded import FewPrompts
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.start import Sigmas
-from engine.reading import Encoder, of_tokenizer
+from engine.prompt_tokens import Encoder, of_tokenizer
 
 IMAGE = "<|image_pad|>"
 """In a prompt, a token for each part of a picture that the encoder sees."""

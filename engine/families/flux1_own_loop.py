@@ -11,7 +11,7 @@ from engine.families.base import Sketch
 from engine.families.encoded import FewPrompts
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.start import scheduled
-from engine.reading import Encoder, of_language
+from engine.prompt_tokens import Encoder, of_language
 
 SCHEDULER = "linear"
 

@@ -26,8 +26,8 @@ from engine.families.latents import shrunk, stretched
 from engine.families.noise import shifted, slerp
 from engine.families.painter import PipelinePainter, built
 from engine.families.sitting import Sitting
+from engine.prompt_tokens import Encoder, of_language
 from engine.protocol import Generate
-from engine.reading import Encoder, of_language
 
 TEXT_TOKENS = 512
 """mflux passes this number on, whatever the tokenizer says."""

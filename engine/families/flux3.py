@@ -18,7 +18,7 @@ from engine.families.encoded import FewPrompts
 from engine.families.flux2_latents import PackedLatents
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
-from engine.reading import of_language
+from engine.prompt_tokens import of_language
 
 
 class Klein(Flux3KleinEdit):

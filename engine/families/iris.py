@@ -24,7 +24,7 @@ from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.start import Sigmas
 from engine.families.swapped import swapped
-from engine.reading import Encoder, of_tokenizer
+from engine.prompt_tokens import Encoder, of_tokenizer
 
 
 def load(model: Model) -> Painter:

@@ -13,7 +13,7 @@ from engine.families.encoded import FewPrompts
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.start import scheduled
-from engine.reading import of_language
+from engine.prompt_tokens import of_language
 
 
 def load(model: Model) -> Painter:

@@ -18,7 +18,7 @@ from engine.families.encoded import Encoded
 from engine.families.flux2_latents import PackedLatents
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.swapped import swapped
-from engine.reading import Encoder, Span, TokenEncoder
+from engine.prompt_tokens import Encoder, Span, TokenEncoder
 
 
 class Lens(LensImage):

@@ -12,7 +12,7 @@ from engine.families.flux2_latents import PackedLatents
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.start import scheduled
-from engine.reading import of_language
+from engine.prompt_tokens import of_language
 
 
 def load(model: Model) -> Painter:

@@ -21,8 +21,8 @@ from engine.families.latents import shrunk
 from engine.families.painter import PipelinePainter
 from engine.families.sitting import Sitting
 from engine.families.start import Layout, Sigmas, beginning
+from engine.prompt_tokens import Encoder
 from engine.protocol import Generate
-from engine.reading import Encoder
 
 
 class OwnLoopPainter(PipelinePainter):

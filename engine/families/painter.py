@@ -20,8 +20,8 @@ from engine.families.loras import Wardrobe
 from engine.families.low_ram import sparing
 from engine.families.noise import img2img_schedule
 from engine.families.sitting import Observer, Sitting, Unfinished
+from engine.prompt_tokens import Encoder, read
 from engine.protocol import Generate, PromptRead
-from engine.reading import Encoder, read
 
 log = logging.getLogger("engine.families")
 

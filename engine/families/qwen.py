@@ -18,8 +18,8 @@ from engine.families.own_loop import OwnLoopPainter
 from engine.families.painter import built
 from engine.families.standard import StandardPainter
 from engine.families.start import scheduled
+from engine.prompt_tokens import of_language
 from engine.protocol import Generate
-from engine.reading import of_language
 
 SCHEDULER = "linear"
 

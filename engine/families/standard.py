@@ -22,8 +22,8 @@ from engine.families.painter import PipelinePainter
 from engine.families.sitting import Sitting
 from engine.families.start import Sigmas, beginning, scheduled
 from engine.families.swapped import swapped
+from engine.prompt_tokens import Encoder
 from engine.protocol import Generate
-from engine.reading import Encoder
 
 
 class StandardPainter(PipelinePainter):

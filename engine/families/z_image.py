@@ -13,8 +13,8 @@ from engine.families.base import Painter
 from engine.families.encoded import Encoded
 from engine.families.painter import built
 from engine.families.standard import StandardPainter
+from engine.prompt_tokens import of_language
 from engine.protocol import Generate
-from engine.reading import of_language
 
 
 def load(model: Model) -> Painter:

@@ -23,7 +23,7 @@ from engine.families.painter import built
 from engine.families.sitting import Sitting
 from engine.families.start import scheduled
 from engine.families.swapped import swapped
-from engine.reading import of_language
+from engine.prompt_tokens import of_language
 
 SCHEDULER = "linear"
 

@@ -14,7 +14,7 @@ from PIL import Image
 from adapters.sdapi.control import unit_of
 from gateway.errors import InvalidRequest
 from gateway.images import base64_picture
-from gateway.strays import is_picture, pictures_astray
+from gateway.unknown_pictures import is_picture, unknown_pictures
 from tests.sdapi_support import translated
 from tests.v1_support import MODEL, assert_openai_error, input_png
 
@@ -57,7 +57,7 @@ def test_words_are_no_picture(words: str) -> None:
 
 @pytest.mark.parametrize("value", NESTED)
 def test_it_is_found_at_any_depth_and_known_fields_are_not_looked_at(value: Any) -> None:
-    assert pictures_astray({"a": value, "b": value, "c": ["words", 7, None]}, {"b"}) == ["a"]
+    assert unknown_pictures({"a": value, "b": value, "c": ["words", 7, None]}, {"b"}) == ["a"]
 
 
 # ---- the protocols ---------------------------------------------------------------------------------

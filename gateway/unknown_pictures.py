@@ -16,7 +16,7 @@ _MAGIC = re.compile(
 )
 
 
-def pictures_astray(body: Mapping[str, object], known: Container[str]) -> list[str]:
+def unknown_pictures(body: Mapping[str, object], known: Container[str]) -> list[str]:
     """The fields beside the `known` ones that hold a picture at any depth, as base64 or a data URL."""
     return [name for name, value in body.items() if name not in known and any(map(is_picture, _texts(value)))]
 
