@@ -52,6 +52,16 @@ def test_headings_across_columns_part_what_is_above_from_what_is_below() -> None
     assert in_order(boxes)
 
 
+def test_a_heading_that_reaches_into_the_gutter_leaves_two_columns() -> None:
+    boxes = [line(20, 20, 333, 26), *text(20, 60, 300, 9), line(360, 20, 280, 26), *text(360, 60, 300, 9)]
+    assert in_order(boxes)
+
+
+def test_cells_of_a_row_that_stand_a_little_lower_are_read_in_their_row() -> None:
+    boxes = [line(20 + 160 * n, 20 + 60 * row + 7 * n, 70 + 10 * n) for row in range(9) for n in range(2)]
+    assert in_order(boxes)
+
+
 @pytest.mark.parametrize("columns", [2, 3, 4, 5])
 def test_tables_are_read_row_by_row(columns: int) -> None:
     widths = [110, 60, 150, 80, 120]

@@ -19,8 +19,12 @@ FILLED = 0.7
 """Of its column's width, which a line of running text takes."""
 PROSE_ASPECT = 8.0
 """Length in heights, from which on a line may be running text: some sixteen letters."""
+LEVEL = 0.6
+"""Of the lower one's height, which two cells of one row of a table share."""
 GUTTER = 0.5
 """Of a line's height, which two columns are apart at least."""
+WIDE = 8
+"""One line in so many of running text may reach into the gutter, as the box of a heading does."""
 GAP = 1.2
 """Of a line's height, from which on a gap parts what is above from what is below."""
 COLUMN_LINES = 2
@@ -197,21 +201,28 @@ def _are_columns(left: Sequence[_Line], right: Sequence[_Line]) -> bool:
     """Whether all of `left` is read before all of `right`, and not row by row."""
     if min(len(rows(left)), len(rows(right))) < COLUMN_LINES:
         return False
+    prose = _is_prose(left) and _is_prose(right)
     height = statistics.median(line.height for line in (*left, *right))
-    if min(line.left for line in right) - max(line.right for line in left) < GUTTER * height:
+    if _gutter(left, right, spared=1 / WIDE if prose else 0) < GUTTER * height:
         return False
     few, many = sorted((left, right), key=len)
     # Bubbles of a chat stand left and right, too, but not beside each other.
     if sum(any(overlap(line.y, other.y) > 0 for other in many) for line in few) < len(few) / 2:
         return False
-    if _is_prose(left) and _is_prose(right):
+    if prose:
         return True
     level = sum(any(_is_level(line, other) for other in many) for line in few)
     return level < ALIGNED * len(few)
 
 
+def _gutter(left: Sequence[_Line], right: Sequence[_Line], spared: float) -> float:
+    """The width of the gap between two columns, without the share `spared` of lines that reach furthest into it."""
+    ends, starts = sorted(line.right for line in left), sorted(line.left for line in right)
+    return starts[int(len(starts) * spared)] - ends[-1 - int(len(ends) * spared)]
+
+
 def _is_level(line: _Line, other: _Line) -> bool:
-    return abs(line.middle - other.middle) < 0.3 * max(line.height, other.height)
+    return overlap(line.y, other.y) >= LEVEL * min(line.height, other.height)
 
 
 def _is_prose(lines: Sequence[_Line]) -> bool:
