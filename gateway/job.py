@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum, StrEnum
 from operator import attrgetter
@@ -200,8 +200,9 @@ class Job:
 
     @property
     def late_adjustments(self) -> tuple[Adjustment, ...]:
-        """Those that were not known at its submit: how its prompts were read."""
-        return tuple(one for reading in self.readings for one in to_adjustments(reading))
+        """Those that were not known at its submit: how its prompts were read, and at which size it was drawn."""
+        read = tuple(one for reading in self.readings for one in to_adjustments(reading))
+        return (*read, *_scaled(self.plan, self.images[:1]))
 
     @property
     def text(self) -> str:
@@ -237,6 +238,19 @@ class Job:
 
 _FIELDS = tuple(one.name for one in fields(Job))
 _VALUES = attrgetter(*_FIELDS)
+
+
+def _scaled(plan: Plans, images: tuple[ImageDone, ...]) -> Iterator[Adjustment]:
+    """What is told of pictures that a model drew at the only size that it knows."""
+    if not isinstance(plan, Generate):
+        return
+    last = plan.second_pass or plan
+    for image in images:
+        drawn = image.drawn_px
+        if drawn not in ((last.width_px, last.height_px), (image.width_px, image.height_px)):
+            size = f"{last.width_px}x{last.height_px}"
+            reason = f"{plan.model} draws at its own size; the picture was scaled to {size}"
+            yield Adjustment(param="size", asked=size, used=f"{drawn[0]}x{drawn[1]}", reason=reason)
 
 
 def _happen(cells: dict[str, Any], fact: StateFacts, at: float, steady: float) -> None:

@@ -26,6 +26,7 @@ LONG = "a masterpiece of one red apple"
 SHORT = "a red apple"
 CUT = ("prompt", 6, 5)
 UNKNOWN = ("prompt", "masterpiece", None)
+SCALED = ("size", "64x64", "128x128")
 WANTS = "wants"
 """A model that takes a negative prompt, and a second pass."""
 
@@ -72,7 +73,7 @@ def test_a_native_job_tells_it_at_once_in_its_stream_and_ever_after(client: http
     replayed = events(client, job_id, last=f"{job_id}:2")
     assert [again["event"] for again in replayed if "id" in again] == ["adjusted", "image", "image", "complete"]
     job = ended(client, job_id)
-    assert told(job["adjustments"]) == [("width", 72, 64), CUT, UNKNOWN]
+    assert told(job["adjustments"]) == [("width", 72, 64), CUT, UNKNOWN, SCALED]
     assert in_header(client.get(job["image_urls"][1].removeprefix("/api/v1"))) == told(job["adjustments"])
     listed = client.get("/images").json()["images"]
     assert [told(picture["adjustments"]) for picture in listed] == [told(job["adjustments"])] * 2
@@ -83,11 +84,11 @@ def test_a_job_tried_again_tells_it_of_its_own_pictures(client: httpx.Client) ->
     ended(client, first)
     again = client.post(f"/jobs/{first}/retry").json()
     assert again["adjustments"] == []
-    assert told(ended(client, again["job_id"])["adjustments"]) == [CUT, UNKNOWN]
+    assert told(ended(client, again["job_id"])["adjustments"]) == [CUT, UNKNOWN, SCALED]
 
 
 def test_a_prompt_that_was_read_whole_tells_nothing(client: httpx.Client) -> None:
-    job_id = submit(client, prompt=SHORT)["job_id"]
+    job_id = submit(client, prompt=SHORT, width=128, height=128)["job_id"]
     assert "adjusted" not in [event["event"] for event in events(client, job_id)]
     job = ended(client, job_id)
     assert job["adjustments"] == []
@@ -144,8 +145,8 @@ def test_mflux_server_tells_it_when_the_task_is_done(gateway: Live) -> None:
         task = {"task_id": client.post("/generate", json=body).json()["task_id"]}
         while (status := client.get("/status", params=task).json())["status"] != "done":
             time.sleep(0.02)
-        assert told(status["adjustments"]) == [CUT, UNKNOWN]
-        assert in_header(client.get("/image", params=task)) == [("guidance", 3.5, 1.0), CUT, UNKNOWN]
+        assert told(status["adjustments"]) == [CUT, UNKNOWN, SCALED]
+        assert in_header(client.get("/image", params=task)) == [("guidance", 3.5, 1.0), CUT, UNKNOWN, SCALED]
 
 
 # ---- people --------------------------------------------------------------------------------------

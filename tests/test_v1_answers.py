@@ -106,7 +106,14 @@ def test_an_answer_is_an_images_response_with_our_keys_beside() -> None:
         "safety_identifier": None,
         "model": "flux2-tiny",
         "job_id": ID,
-        "adjustments": [],
+        "adjustments": [
+            {
+                "param": "size",
+                "asked": "128x64",
+                "used": "128x128",
+                "reason": "flux2-tiny draws at its own size; the picture was scaled to 128x64",
+            }
+        ],
     }
 
 
@@ -115,7 +122,7 @@ def test_what_was_not_done_as_asked_is_told() -> None:
     ended = job(done(0), done(1), Succeeded(), adjustments=(rounded,))
     ours = Adjustment(param="image", asked="edit", used="image-to-image", reason="the model cannot edit")
     answer = json.loads(to_response(ended, asked(output_compression=50), [Row(done(), b"", None)], [ours]))
-    assert [told["param"] for told in answer["adjustments"]] == ["image", "width", "output_compression"]
+    assert [told["param"] for told in answer["adjustments"]] == ["image", "width", "size", "output_compression"]
     assert answer["adjustments"][1]["used"] == 128
 
 

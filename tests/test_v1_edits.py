@@ -90,7 +90,7 @@ def test_an_edit_by_a_model_that_can_follows_all_pictures(plain: httpx.Client) -
 def test_outside_a_mask_of_either_meaning_nothing_changes(plain: httpx.Client, mask: bytes, model: str) -> None:
     files = {"image": ("image.png", input_png()), "mask": ("mask.png", mask)}
     answer = post(plain, EDITS, files, model=model, steps="2", seed="11")
-    assert told(answer) == []
+    assert told(answer) == (["size"] if model == MODEL else [])
     drawn, before = first(answer), opened(input_png())
     right, left = (48, 0, 96, 64), (0, 0, 48, 64)
     assert drawn.crop(right).tobytes() == before.crop(right).tobytes()

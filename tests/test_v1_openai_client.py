@@ -82,7 +82,7 @@ def test_the_true_size_is_told(client: openai.OpenAI) -> None:
     answer = client.images.generate(prompt=PROMPT, size="70x64", response_format="b64_json")
     assert (answer.size, opened(row(answer).b64_json).size) == ("64x64", (64, 64))
     assert answer.model_extra is not None
-    assert [told["param"] for told in answer.model_extra["adjustments"]] == ["width"]
+    assert [told["param"] for told in answer.model_extra["adjustments"]] == ["width", "size"]
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])

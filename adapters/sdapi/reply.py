@@ -172,17 +172,10 @@ def comments(job: Job) -> str:
 def adjustments(told: Told) -> list[Adjustment]:
     """Everything that was not done as asked."""
     found = adjustments_of(told.asked, told.dropped, told.job.all_adjustments)
-    plan = told.plan
-    last = plan.second_pass or plan
-    for image in told.job.images[:1]:
-        size, drawn = f"{last.width_px}x{last.height_px}", f"{image.drawn_px[0]}x{image.drawn_px[1]}"
-        if drawn != size and image.drawn_px != (image.width_px, image.height_px):
-            reason = f"{plan.model} draws at its own size; the picture was scaled to {size}"
-            found.append(Adjustment(param="size", asked=size, used=drawn, reason=reason))
     for image in told.job.images:
         if image.cut_short:
             reason = f"picture {image.image} was skipped and finished as it stood"
-            found.append(Adjustment(param="steps", asked=plan.steps, used=None, reason=reason))
+            found.append(Adjustment(param="steps", asked=told.plan.steps, used=None, reason=reason))
     return found
 
 
