@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
@@ -23,6 +24,7 @@ from engine.backends.base import Model
 from engine.families.base import Painter, Sketch, key_of
 from engine.families.encoded import Encoded
 from engine.families.latents import shrunk, stretched
+from engine.families.linear_preview import LinearPreview
 from engine.families.noise import shifted, slerp
 from engine.families.painter import PipelinePainter, built
 from engine.families.sitting import Sitting
@@ -45,12 +47,13 @@ def load_tiny(model: Model) -> Painter:
 
     pipeline = flux2_tiny.build(model.path, quantize=model.quantize)  # type: ignore[arg-type]
     encoder = of_language(pipeline.tokenizers["qwen3"], flux2_tiny.TEXT_TOKENS)
-    return Flux2Painter(pipeline, encoder, flux2_tiny.wording, flux2_tiny.known)
+    preview = LinearPreview.of(Path(model.path))
+    return Flux2Painter(pipeline, encoder, flux2_tiny.wording, flux2_tiny.known, preview)
 
 
 class Flux2Painter(PipelinePainter):
     """Klein's own loop, with its prompts remembered. `known` says what of a plan's prompt the model knows, and the
-    other words; `wording` says that for one of its pictures.
+    other words; `wording` says that for one of its pictures; `preview` takes the VAE's place before the last step.
     """
 
     def __init__(
@@ -59,8 +62,10 @@ class Flux2Painter(PipelinePainter):
         encoder: Encoder,
         wording: Callable[[Generate, int], str] = lambda plan, _: plan.prompt,
         known: Callable[[Generate], tuple[str, tuple[str, ...]]] = lambda plan: (plan.prompt, ()),
+        preview: LinearPreview | None = None,
     ) -> None:
         super().__init__(pipeline, "flux2", encoder=encoder)
+        self._linear = preview
         self._wording = wording
         self._known = known
         pipeline._encode_prompt_pair = Prompts(pipeline._encode_prompt_pair).pair
@@ -91,7 +96,10 @@ class Flux2Painter(PipelinePainter):
         vae, tiling = self._pipeline.vae, self._pipeline.tiling_config
         packed = _gridded(clean, height // 16, width // 16)
         if small:
-            return cast(Image, ImageUtil.to_pil(vae.decode(shrunk(vae.unpack_packed_latents(packed)))))
+            latents = vae.unpack_packed_latents(packed)
+            if self._linear is not None:
+                return self._linear.picture(latents)
+            return cast(Image, ImageUtil.to_pil(vae.decode(shrunk(latents))))
         return cast(Image, ImageUtil.to_pil(vae.decode_packed_latents(packed, tiling_config=tiling)))
 
 

@@ -1,0 +1,43 @@
+"""Previews of the embedded model, which one matrix makes of its latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.catalog import EMBEDDED_PATH
+from tools.train_embedded.judging import evaluation_scenes, icon_scenes
+from tools.train_embedded.scenes import Style, render
+
+
+@pytest.fixture(scope="module")
+def vae() -> Any:
+    pytest.importorskip("mlx.core")
+    from engine.families.flux2_tiny import build
+
+    return build(EMBEDDED_PATH).vae
+
+
+def test_a_preview_of_what_is_finished_shows_the_picture(vae: Any, tmp_path: Path) -> None:
+    import mlx.core as mx
+
+    from engine.families.linear_preview import LinearPreview
+
+    preview = LinearPreview.of(EMBEDDED_PATH)
+    assert preview is not None
+    assert LinearPreview.of(tmp_path) is None
+    rng = Random(5)
+    for scene in (*evaluation_scenes(3, 5), *icon_scenes(5, each=1)[:3]):
+        drawn = np.asarray(render(scene, Style.sample(rng)).convert("RGB")).astype(np.float32)
+        latents = vae.encode(mx.array(drawn.transpose(2, 0, 1)[None] / 127.5 - 1))
+        shown = preview.picture(latents)
+        assert shown.size == (128, 128)
+        assert np.abs(np.asarray(shown).astype(np.float32) - drawn).mean() < 6, "grey levels"
+    wide = preview.picture(mx.zeros((1, 32, 4, 6)))
+    assert wide.size == (48, 32)
+    spoilt = preview.picture(mx.full((1, 32, 1, 1), 1e9))
+    assert {*np.unique(np.asarray(spoilt))} <= {0, 255}
