@@ -30,6 +30,7 @@ from engine.backends.base import (
     PictureSkipped,
     Watcher,
     preview_steps,
+    said_by,
 )
 from engine.passes import draw
 from engine.protocol import (
@@ -191,7 +192,9 @@ class Worker:
 
     def _do(self, backend: Backend, held: Held) -> None:
         run = held.run
-        model = Model(run.spec, run.model_path, run.plan.quantize, run.copy_path, run.also_paths)
+        model = Model(
+            run.spec, run.model_path, run.plan.quantize, run.copy_path, run.also_paths, said=said_by(run.plan)
+        )
         if isinstance(run.plan, Save):
             if not backend.holds(model):
                 raise BackendError("internal_error", "The model is not loaded any more.")

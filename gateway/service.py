@@ -15,7 +15,7 @@ from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
 from engine.clock import patience
 from engine.noted import Noted
-from engine.protocol import CancelReason, Download, EngineJob, Lane, MemoryCheck, lane_of
+from engine.protocol import CancelReason, Download, EngineJob, Generate, Lane, MemoryCheck, lane_of
 from gateway.decoder import CheckedImage, PictureDecoder
 from gateway.downloads.coming import Downloads
 from gateway.downloads.lane import NetworkLane
@@ -247,7 +247,8 @@ class JobService:
         IdempotencyConflict, StorageFault, Unavailable; Forbidden for a download or a priority that is not this owner's.
         """
         self._check_priority(origin.owner, origin.priority)
-        return await self._submit(await self._planner.drawing(request, origin))
+        planned = await self._planner.drawing(request, origin)
+        return await self._submit(planned if request.low_ram is not None else await self._spared(planned))
 
     async def submit_upscale(self, request: UpscaleRequest, origin: Origin) -> Job:
         """Store a job that draws a picture larger. Raises: as submit."""
@@ -279,6 +280,16 @@ class JobService:
         if job.state is None or not job.state.terminal:
             raise JobNotEnded
         return await self._submit(await self._planner.again(job, idempotency_key))
+
+    async def _spared(self, planned: Planned) -> Planned:
+        """A drawing with low_ram, and told so, where it fits only so."""
+        new = planned.new
+        assert isinstance(new.plan, Generate)
+        plan = await asyncio.to_thread(self.house.admission.spared, new.plan, self.library.find(new.plan.model))
+        if plan is new.plan:
+            return planned
+        told = Adjustment(param="low_ram", asked=None, used="true", reason="the picture fits into memory only so")
+        return replace(planned, new=replace(new, plan=plan, adjustments=(*new.adjustments, told)))
 
     async def _submit(self, planned: Planned) -> Job:
         self._check_running()

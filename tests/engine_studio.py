@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageDraw
 
-from engine.backends.base import JobCancelled, Model, PictureSkipped
+from engine.backends.base import JobCancelled, Model, PictureSkipped, said_by
 from engine.catalog import ModelSpec
 from engine.protocol import Control, PromptRead
 from tests.engine_support import plan
@@ -69,11 +69,17 @@ class Studio:
         size = {"width_px": SIDE_PX, "height_px": SIDE_PX}
         self.usual = {**size, "steps": spec.min_steps, "guidance": max(1.0, spec.guidance_range[0]), **needs, **usual}
 
-    def load(self, copy: Path | None = None, quantize: int | None = None) -> None:
-        """As it lies on disk, quantised on the way or not; or its copy, in which everything is."""
-        model = Model(self.spec, str(copy or self.model), quantize, also=() if copy else self.also)
+    def load(self, copy: Path | None = None, quantize: int | None = None, said: str | None = None) -> None:
+        """As it lies on disk, quantised on the way or not; or its copy, in which everything is. `said` as of Model."""
+        model = Model(self.spec, str(copy or self.model), quantize, also=() if copy else self.also, said=said)
         if not self.backend.holds(model):
             self.backend.load(model)
+
+    def spared(self, quantize: int | None = None, **said: Any) -> Image.Image:
+        """Loaded and drawn with as little memory as can be."""
+        said = {**said, "low_ram": True}
+        self.load(None, quantize, said_by(plan(model=self.spec.name, **{**self.usual, **said})))
+        return self.draw(**said)
 
     def draw(self, watcher: Watching | None = None, inputs: dict[str, str] | None = None, **said: Any) -> Image.Image:
         what = plan(model=self.spec.name, **{**self.usual, **said})

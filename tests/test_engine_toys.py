@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from PIL import Image
@@ -75,6 +75,26 @@ def test_a_cancel_or_a_skip_ends_a_picture_of_any_size_within_a_step(studio: Stu
     assert studio.draw(skipped, steps=steps, width_px=width).size == (width, SIDE_PX)
     assert (skipped.steps, skipped.decoded) == ([(1, steps)], 1)
     assert not differs(bare, studio.draw())
+
+
+def test_with_little_memory_encoders_go_and_the_pixels_are_the_same(studio: Studio, bare: Image.Image) -> None:
+    assert not differs(bare, studio.spared(), by=2)
+    painter: Any = studio.backend._painter
+    places = painter._encoders._places
+    if not studio.usual.get("references"):
+        assert all(getattr(owner, name) is None for owner, name in places)
+        assert painter.reads(None) == (not places)
+    assert differs(bare, studio.spared(seeds=(8,)))
+    assert studio.backend._painter is painter, "the same words need no encoder again"
+
+
+@those(lambda spec: spec.name == "ernie-image")
+def test_other_words_bring_the_encoder_back(studio: Studio) -> None:
+    """With one of them: the backend loads all alike."""
+    spared = [studio.spared(prompt=prompt) for prompt in ("one", CAPTION)]
+    studio.load()
+    for prompt, picture in zip(("one", CAPTION), spared, strict=True):
+        assert not differs(picture, studio.draw(prompt=prompt), by=2)
 
 
 @those(lambda spec: spec.init_image)

@@ -40,7 +40,19 @@ from tests.test_residency_service import drawn, service_in, submit, until
 SPECS = {spec.name: spec for spec in CATALOG}
 GIB = 2**30
 WHOLE, EIGHT, FOUR, TINY = LADDER
-MACS = {8: TINY, 16: EIGHT, 18: EIGHT, 24: EIGHT, 32: WHOLE, 36: WHOLE, 48: WHOLE, 64: WHOLE, 96: WHOLE, 128: WHOLE}
+MACS = {
+    4: TINY,
+    8: FOUR,
+    16: EIGHT,
+    18: EIGHT,
+    24: EIGHT,
+    32: WHOLE,
+    36: WHOLE,
+    48: WHOLE,
+    64: WHOLE,
+    96: WHOLE,
+    128: WHOLE,
+}
 MACS[192] = WHOLE
 
 
@@ -78,9 +90,12 @@ def test_the_default_of_a_mac_is_the_best_that_fits(
     a_mac(monkeypatch, gib)
     core = build_core(Settings.model_validate({"models": {"cache_dir": tmp_path}, "store": {"data_dir": tmp_path}}))
     assert core.library.default == name
-    plan, spec = usual(SPECS[name]), SPECS[name]
-    core.service.house.admission.check(plan, spec)  # a request that says nothing else is taken
+    spec, admission = SPECS[name], core.service.house.admission
+    plan = usual(spec)
+    assert isinstance(plan, Generate)
+    admission.check(admission.spared(plan, spec), spec)  # a request that says nothing else is taken
     assert core.default_model.fits
+    assert core.default_model.low_ram == (gib == 8) == ("drawn with low_ram" in core.default_model.sentence)
     assert core.default_model.sentence.startswith("The best that fits: a picture of ")
     assert core.default_model.sentence in core.greeting()
     assert name in core.greeting()
@@ -99,8 +114,8 @@ def test_memory_that_the_operator_gives_the_gpu_counts(monkeypatch: pytest.Monke
 def test_the_default_goes_by_the_bits_and_the_thrift_that_the_settings_say() -> None:
     sixteen = Device("metal", metal_bytes(16 * GIB))
     assert best_that_fits(sixteen, quantize=4) == WHOLE, "at four bits it fits"
-    assert best_that_fits(Device("metal", int(18 * GB)), low_ram=True) == WHOLE
-    assert best_that_fits(Device("metal", int(18 * GB))) == EIGHT
+    assert best_that_fits(Device("metal", 17 * GB), low_ram=True) == WHOLE
+    assert best_that_fits(Device("metal", 17 * GB)) == EIGHT
     assert best_that_fits(Device("cpu", 500 * GB)) == EMBEDDED
     assert best_that_fits(Device("cuda", 24 * GB)) == WHOLE
 
@@ -114,16 +129,29 @@ def test_every_row_of_the_ladder_comes_at_the_size_it_has_in_memory() -> None:
 def test_a_default_that_the_operator_named_is_kept_and_told_with_what_fits(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    a_mac(monkeypatch, 16)
+    a_mac(monkeypatch, 8)
     core = build_core(Settings.model_validate({"models": {"cache_dir": tmp_path, "default": WHOLE}}))
     assert core.library.default == WHOLE
     assert not core.default_model.fits
     greeting = core.greeting()
-    assert "takes about 18.2 GB" in greeting
-    assert f"Use {EIGHT}" in greeting
+    assert "takes about 17.6 GB" in greeting
+    instead = core.default_model.instead
+    assert instead is not None
+    assert core.service.house.admission.fits(usual(SPECS[instead]), SPECS[instead])
+    assert f"Use {instead}" in greeting
     [told] = _of_default(core.default_model)
-    assert EIGHT in told.found
-    assert EIGHT in told.remedy
+    assert instead in told.found
+    assert instead in told.remedy
+
+
+def test_a_default_that_fits_with_low_ram_only_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    a_mac(monkeypatch, 16)
+    core = build_core(Settings.model_validate({"models": {"cache_dir": tmp_path, "default": WHOLE}}))
+    default = core.default_model
+    assert (default.fits, default.low_ram, default.any_prompt) == (True, True, EIGHT)
+    assert "takes about 9.6 GB" in default.sentence
+    assert default.sentence in core.greeting()
+    assert list(_of_default(default)) == []
 
 
 def test_the_engines_word_takes_the_place_of_the_estimate_and_the_default_stays(
@@ -132,7 +160,7 @@ def test_the_engines_word_takes_the_place_of_the_estimate_and_the_default_stays(
     a_mac(monkeypatch, 16)
     core = build_core(Settings.model_validate({"models": {"cache_dir": tmp_path}}))
     assert (core.library.default, core.default_model.source) == (EIGHT, "estimate")
-    monkeypatch.setattr(core.service._engine, "_limit_bytes", 9 * GB)
+    monkeypatch.setattr(core.service._engine, "_limit_bytes", 5 * GB)
     default = core.default_model
     assert (default.name, default.source, default.fits) == (EIGHT, "device", False)
     assert f"Use {default.instead}" in default.sentence
@@ -147,9 +175,10 @@ def test_doctor_prints_the_limit_and_says_why_the_default_is_what_it_is(
     chosen = {finding.what: finding for finding in doctor._models(Settings.model_validate({}))}
     assert "The best that fits" in chosen["default model"].found
     assert "11.5 GB" in chosen["default model"].found
+    a_mac(monkeypatch, 8)
     named = Settings.model_validate({"models": {"default": WHOLE, "cache_dir": tmp_path}})
     told = {finding.what: finding for finding in doctor._models(named)}["default model"]
-    assert (told.health, told.remedy) == ("note", f"mflux-gateway --model {EIGHT}")
+    assert (told.health, told.remedy) == ("note", "mflux-gateway --model flux2-klein-4b-3-bit")
 
 
 # ---- what a refusal says ---------------------------------------------------------------------------
@@ -162,23 +191,23 @@ def refusal(found: Admission, plan: Generate | Upscale, spec: ModelSpec) -> Insu
 
 
 def test_a_refusal_names_the_model_and_the_size_that_fit(tmp_path: Path) -> None:
-    found, spec = admission(tmp_path, 11.45), SPECS[EIGHT]
-    wide = plan_of(spec, width_px=2048, height_px=1024)
+    found, spec = admission(tmp_path, 6.5), SPECS[EIGHT]
+    wide = plan_of(spec, width_px=2048, height_px=1024, low_ram=True)
     error = refusal(found, wide, spec)
     model = error.details["model"]
     assert found.fits(wide.model_copy(update={"model": model, "quantize": SPECS[model].quantize}), SPECS[model])
     width, height = map(int, error.details["size"].split("x"))
     assert (width % 16, height % 16) == (0, 0)
     assert width / height == pytest.approx(2, abs=0.05)
-    assert found.fits(plan_of(spec, width_px=width, height_px=height), spec)
-    assert not found.fits(plan_of(spec, width_px=width + 64, height_px=height + 32), spec)
-    for told in (error.message, model, error.details["size"], "11.4 GB", 'memory: "try"'):
+    assert found.fits(plan_of(spec, width_px=width, height_px=height, low_ram=True), spec)
+    assert not found.fits(plan_of(spec, width_px=width + 64, height_px=height + 32, low_ram=True), spec)
+    for told in (error.message, model, error.details["size"], "6.5 GB", 'memory: "try"'):
         assert told in error.sentence
 
 
 @pytest.mark.parametrize("name", ["qwen-image", "flux1-dev", "flux2-klein-9b"])
 def test_where_no_variant_fits_another_model_that_can_do_the_same_is_named(name: str, tmp_path: Path) -> None:
-    error = refusal(admission(tmp_path, 7.0), plan_of(SPECS[name]), SPECS[name])
+    error = refusal(admission(tmp_path, 4.5), plan_of(SPECS[name]), SPECS[name])
     assert error.details["model"] == FOUR
     assert FOUR in error.details["suggestion"]
 
@@ -203,21 +232,21 @@ def memory_of(job: Job) -> list[Adjustment]:
 
 HUNGRY = {"active_bytes": 3 * GB, "peak_bytes": 6 * GB}
 """What was learned from a try must not make the next request fit."""
-SCARCE = {"memory_limit_bytes": 2 * GB}
+SCARCE = {"memory_limit_bytes": GB}
 LARGE = {"width_px": 1024, "height_px": 1024}
 
 
 def test_a_job_that_is_to_be_tried_is_drawn_and_told_what_is_known(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, script={**SCARCE, **HUNGRY}, memory_is_set=True) as service:
-            await until(lambda: service.engine.memory_limit_bytes == 2 * GB)
+            await until(lambda: service.engine.memory_limit_bytes == GB)
             with pytest.raises(InsufficientMemory):
                 await submit(service, **LARGE)
             job = await drawn(service, **LARGE, memory="try")
             assert job.state is State.SUCCEEDED
             told = memory_of(job)
             assert len(told) == 1
-            assert "2.0 GB" in told[0].reason
+            assert "1.0 GB" in told[0].reason
             again = await service.retry(job.id, "me")
             assert len(memory_of(again)) == 1
 
@@ -245,13 +274,13 @@ def test_a_tried_job_that_fails_says_what_was_known_and_costs_the_model_nothing(
 ) -> None:
     async def story() -> None:
         async with service_in(tmp_path, script={**SCARCE, **script}) as service:
-            await until(lambda: service.engine.memory_limit_bytes == 2 * GB)
+            await until(lambda: service.engine.memory_limit_bytes == GB)
             for _ in range(2):
                 job = await drawn(service, **LARGE, memory="try")
                 assert job.failure is not None
                 assert (job.failure.code, job.attempt) == (code, 1), "it is not tried twice"
                 assert "tried although it takes about" in job.failure.message
-                assert "2.0 GB" in job.failure.message
+                assert "1.0 GB" in job.failure.message
             folder = await asyncio.to_thread(service.library.folder, service.library.find("toy"))
             assert not service.house.is_set_aside(folder)
 
@@ -267,7 +296,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     (folder / "big" / "transformer").mkdir(parents=True)
     (folder / "big" / "transformer" / "0.safetensors").touch()
     models = {"default": "big", "local": {"big": {"path": str(folder / "big"), "like": "flux2-klein-4b"}}}
-    with live(folder, config={"models": models, "engine": {"memory_gb": 2}}, fake_script=HUNGRY) as gateway:
+    with live(folder, config={"models": models, "engine": {"memory_gb": 1}}, fake_script=HUNGRY) as gateway:
         yield gateway
 
 
@@ -299,8 +328,8 @@ def test_the_one_text_of_a_refusal_says_what_would_fit_in_every_protocol(gateway
             text = body["errors"]["model"]
         case _:
             text = body["details"]["explanation"]
-            assert body["details"]["available_gb"] == 2.0
-    assert "there are 2.0 GB" in text
+            assert body["details"]["available_gb"] == 1.0
+    assert "there are 1.0 GB" in text
     assert "Use " in text or "Set low_ram=true" in text
 
 
@@ -327,7 +356,7 @@ def test_a_load_that_seems_not_to_fit_can_be_tried(tmp_path: Path) -> None:
     with (tmp_path / "big" / "transformer" / "0.safetensors").open("wb") as file:
         file.truncate(16 * GB)
     models = {"local": {"big": {"path": str(tmp_path / "big"), "like": "flux2-klein-4b"}}}
-    config = {"models": models, "engine": {"memory_gb": 2}}
+    config = {"models": models, "engine": {"memory_gb": 1}}
     with (
         live(tmp_path, config=config, fake_script=HUNGRY) as gateway,
         httpx.Client(base_url=gateway.url, timeout=60) as client,
@@ -351,7 +380,7 @@ def test_a_load_that_seems_not_to_fit_can_be_tried(tmp_path: Path) -> None:
 
 def test_the_system_says_what_the_default_is_and_why(gateway: Live) -> None:
     shown = httpx.get(f"{gateway.url}/api/v1/system", timeout=30).json()["default_model"]
-    assert (shown["name"], shown["chosen_by"], shown["limit_gb"], shown["fits"]) == ("big", "operator", 2.0, False)
+    assert (shown["name"], shown["chosen_by"], shown["limit_gb"], shown["fits"]) == ("big", "operator", 1.0, False)
     assert (shown["limit_from"], shown["suggestion"] is not None) == ("setting", True)
     assert "such requests are refused" in shown["sentence"]
     assert "such requests are refused" in gateway.logged()
@@ -367,7 +396,7 @@ def test_the_studio_says_what_would_fit_and_has_a_button_to_try(gateway: Live) -
         page.keyboard.press("Escape")
         assert page.is_hidden("#try")
         tab.draw("a picture to try", width=1024, height=1024)
-        page.wait_for_selector("#refusal:has-text('and there are 2.0 GB')")
+        page.wait_for_selector("#refusal:has-text('and there are 1.0 GB')")
         tab.complaints = [text for text in tab.complaints if "status of 400" not in text]
         page.click("#try")
         page.wait_for_selector(".toast:has-text('so that it may fail')")
@@ -383,7 +412,7 @@ def test_the_command_line_says_what_would_fit_and_has_a_flag(gateway: Live, tmp_
 
     refused = typed()
     assert refused.returncode == 1
-    assert "and there are 2.0 GB" in " ".join(refused.stderr.split())
+    assert "and there are 1.0 GB" in " ".join(refused.stderr.split())
     assert "--memory try" in " ".join(refused.stderr.split())
     tried = typed("--memory", "try")
     assert tried.returncode == 0, tried.stderr

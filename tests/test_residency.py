@@ -103,7 +103,7 @@ def admission(folder: Path, limit_gb: float, peaks: Peaks | None = None, *, is_s
     ("limit_gb", "suggestion"),
     [
         (17.5, "Use flux2-klein-4b-mlx-8bit or set low_ram=true"),
-        (13.0, "Use flux2-klein-4b-mlx-8bit"),
+        (13.0, "Use flux2-klein-4b-mlx-8bit or set low_ram=true"),
         (8.0, "Use flux2-klein-4b-mlx-4bit"),
         (0.5, "Use flux2-tiny, or a machine with more memory"),
     ],

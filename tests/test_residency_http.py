@@ -20,7 +20,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("residency")
     (folder / "big" / "transformer").mkdir(parents=True)
     (folder / "big" / "transformer" / "0.safetensors").touch()
-    models = {"local": {"big": {"path": str(folder / "big"), "like": "flux2-klein-4b"}}}
+    big = {"path": str(folder / "big"), "like": "flux1-dev"}
+    models = {"local": {"big": big, "drawn": big}}  # what is drawn is known better afterwards
     with live(folder, config={"models": models, "engine": {"memory_gb": 2}}) as gateway:
         yield gateway
 
@@ -56,6 +57,8 @@ def test_low_ram_is_taken(client: httpx.Client) -> None:
 
 
 LARGE = {"prompt": "x", "model": "big", "width": 2048, "height": 2048}
+MIDDLING = {**LARGE, "width": 1024, "height": 1024, "steps": 1}
+TOLD = {"param": "low_ram", "asked": None, "used": "true", "reason": "the picture fits into memory only so"}
 SENTENCE = "Insufficient memory. Try using a quantized model or low_ram mode"
 
 
@@ -65,8 +68,16 @@ def test_what_does_not_fit_is_refused_as_the_seed_says_it(client: httpx.Client) 
     body = answer.json()
     assert (body["error"], body["code"]) == (SENTENCE, "OOM_ERROR")
     assert body["details"]["suggestion"] == "Use a smaller size"
-    smaller = client.post("/generate", json={**LARGE, "width": 1024, "height": 1024}).json()
+    smaller = client.post("/generate", json={**MIDDLING, "low_ram": False}).json()
     assert smaller["details"]["suggestion"] == "Set low_ram=true"
+
+
+def test_what_fits_with_low_ram_only_is_drawn_so_and_told(client: httpx.Client) -> None:
+    job = ended(client, client.post("/generate", json={**MIDDLING, "model": "drawn"}).json()["job_id"])
+    assert job["status"] == "completed"
+    assert [told for told in job["adjustments"] if told["param"] == "low_ram"] == [TOLD]
+    small = submit(client, low_ram=None)
+    assert all(told["param"] != "low_ram" for told in ended(client, small["job_id"])["adjustments"])
 
 
 def test_the_other_protocols_that_name_models_say_what_does_not_fit(gateway: Live) -> None:

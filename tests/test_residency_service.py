@@ -32,8 +32,9 @@ GB = 10**9
 async def service_in(
     folder: Path, *, options: ServiceOptions | None = None, script: dict[str, Any] | None = None, **residency: Any
 ) -> AsyncIterator[JobService]:
-    """Two models that the fake engine takes: toy and other."""
-    for name in ("toy", "other"):
+    """Models that the fake engine takes: toy, other, and whole, whose VAE decodes the whole picture at once."""
+    names = {"toy": "flux2-klein-base-4b", "other": "flux2-klein-base-4b", "whole": "flux1-dev"}
+    for name in names:
         weights = folder / name / "transformer"
         weights.mkdir(parents=True, exist_ok=True)
         if not (weights / "x.safetensors").exists():
@@ -47,7 +48,7 @@ async def service_in(
         library=Library(
             folder / "models",
             default="toy",
-            local={name: LocalModel(folder / name, "flux2-klein-base-4b") for name in ("toy", "other")},
+            local={name: LocalModel(folder / name, like) for name, like in names.items()},
         ),
         pictures=pictures,
         spool=folder / "data" / "spool",
@@ -84,10 +85,13 @@ def test_a_job_that_cannot_fit_is_refused_at_submit_and_others_go_on(tmp_path: P
         async with service_in(tmp_path, script={"memory_limit_bytes": 2 * GB}) as service:
             await until(lambda: service.engine.memory_limit_bytes == 2 * GB)
             with pytest.raises(InsufficientMemory) as caught:
-                await submit(service, width_px=1024, height_px=1024)
+                await submit(service, width_px=1024, height_px=1024, model="whole", low_ram=False)
             assert caught.value.details["suggestion"] == "Set low_ram=true"
             job = await drawn(service, width_px=512, height_px=512, low_ram=True)
             assert job.state is State.SUCCEEDED
+            spared = await submit(service, width_px=1024, height_px=1024, model="whole")
+            assert spared.plan.low_ram
+            assert [told.param for told in spared.adjustments] == ["low_ram"]
 
     run(story())
 
@@ -119,7 +123,7 @@ def test_an_abort_is_not_tried_again_where_the_estimate_says_that_it_cannot_fit(
             assert ended.failure is not None
             assert (ended.failure.code, ended.attempt) == ("engine_oom", 1)
             with pytest.raises(InsufficientMemory):
-                await submit(service)
+                await submit(service, low_ram=False)
 
     run(story())
 

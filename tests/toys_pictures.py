@@ -65,7 +65,7 @@ def vae(whole: Any) -> Any:
     """FLUX.1's or Z-Image's; the normalisation has 32 groups, the attention is quantised in 64."""
     from mlx import nn
 
-    for block in (*whole.encoder.down_blocks, *whole.decoder.up_blocks):
+    for block in whole.encoder.down_blocks:
         block.resnets[1:] = [nn.Identity() for _ in block.resnets[1:]]
     return shrunk(whole, {512: WIDTH, 256: 32, 128: 32})
 

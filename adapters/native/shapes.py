@@ -287,7 +287,8 @@ class DefaultShown(TypedDict):
     """The model of requests that name none, which does not change while the gateway runs; in gigabytes of 10^9 bytes.
 
     `needed_gb` is of one picture at the model's own size, `limit_gb` what models and pictures may take, known from
-    `limit_from`. `any_prompt` is the best model that fits of those that draw more than a list of things.
+    `limit_from`. `low_ram` says that it is drawn so, since it fits only so or the settings say it. `any_prompt` is the
+    best model that fits of those that draw more than a list of things.
     """
 
     name: str
@@ -296,6 +297,7 @@ class DefaultShown(TypedDict):
     limit_gb: float
     limit_from: Literal["setting", "device", "estimate"]
     fits: bool
+    low_ram: bool
     suggestion: str | None
     any_prompt: str | None
     sentence: str

@@ -121,6 +121,7 @@ def to_default(default: DefaultModel) -> DefaultShown:
         "limit_gb": round(default.limit_bytes / GB, 1),
         "limit_from": default.source,
         "fits": default.fits,
+        "low_ram": default.low_ram,
         "suggestion": default.suggestion,
         "any_prompt": default.any_prompt,
         "sentence": default.sentence,

@@ -21,11 +21,22 @@ class Model:
     """A folder of the same weights that were quantised before."""
     also: tuple[str, ...] = ()
     """One absolute folder for each of the spec's further repositories; none where all lies in `path`."""
+    said: str | None = None
+    """`said_by` of the plan it is for: then its text encoders may be gone, if they have read that already."""
 
     @property
     def key(self) -> tuple[str, str, str, int | None]:
         """Two models with one key have the same weights in memory."""
         return (self.spec.family, self.spec.geometry, self.path, self.quantize)
+
+
+def said_by(plan: object) -> str | None:
+    """What a picture that spares memory says: its text encoders go once that is encoded. None where they stay, as they
+    do where pictures are read with the prompt.
+    """
+    if not isinstance(plan, Generate) or not plan.low_ram or plan.references:
+        return None
+    return repr((plan.prompt, plan.negative_prompt, plan.guidance > 1))
 
 
 @dataclass(frozen=True, slots=True)

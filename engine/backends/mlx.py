@@ -51,7 +51,9 @@ class MlxBackend:
         self.prove()
 
     def holds(self, model: Model) -> bool:
-        return self._loaded is not None and self._loaded.key == model.key
+        if self._loaded is None or self._loaded.key != model.key:
+            return False
+        return self._painter is None or self._painter.reads(model.said)
 
     def load(self, model: Model) -> None:
         self._loaded = self._painter = self._upscaler = None

@@ -53,5 +53,8 @@ class Painter(Protocol):
     def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
         """The picture at `sketch.frame.drawn`. Raises: JobCancelled, LoraFault, NotFinite."""
 
+    def reads(self, said: str | None) -> bool:
+        """Whether what reads prompts is here, or has read already what `said_by` says of a plan."""
+
     def save(self, folder: str) -> None:
         """Write the bare weights, quantised as they are, as mflux does. Raises: OSError, ValueError."""

@@ -45,6 +45,7 @@ class FewPrompts(OrderedDict[str, Encoding]):
         self._most_bytes = most_bytes
 
     def __setitem__(self, key: str, value: Encoding) -> None:
+        mx.eval([part for _, part in tree_flatten([value]) if isinstance(part, mx.array)])  # lest it hold the encoder
         super().__setitem__(key, value)
         while len(self) > self._most or (len(self) > 1 and self._bytes() > self._most_bytes):
             self.popitem(last=False)

@@ -48,7 +48,9 @@ def load_tiny(model: Model) -> Painter:
     pipeline = flux2_tiny.build(model.path, quantize=model.quantize)  # type: ignore[arg-type]
     encoder = of_language(pipeline.tokenizers["qwen3"], flux2_tiny.TEXT_TOKENS)
     preview = LinearPreview.of(Path(model.path))
-    return Flux2Painter(pipeline, encoder, flux2_tiny.wording, flux2_tiny.known, preview)
+    painter = Flux2Painter(pipeline, encoder, flux2_tiny.wording, flux2_tiny.known, preview)
+    painter.keep_encoders()  # each seed has a wording of its own
+    return painter
 
 
 class Flux2Painter(PipelinePainter):

@@ -24,6 +24,7 @@ from mlx import nn
 from engine.embedded.reading import read
 from engine.embedded.style import between, centred, numbers_of, worded
 from engine.families.base import key_of
+from engine.families.loading import loaded
 from engine.protocol import Generate
 
 NATIVE_PX = 128
@@ -159,4 +160,4 @@ def build(model_path: Path, *, quantize: int | None = None) -> Flux2Klein:
     """Loads the embedded model; on a CPU everything is computed in float32."""
     if mx.default_device() == mx.cpu:
         ModelConfig.precision = mx.float32
-    return Flux2Tiny(Path(model_path).resolve(), quantize)
+    return loaded(lambda: Flux2Tiny(Path(model_path).resolve(), quantize))

@@ -79,7 +79,7 @@ class Beside:
             linear = getattr(getattr(transformer.blocks[block], part), name)
             self._layers[f"blocks.{block}.{target}"] = Followed(linear, down, up)
         self._place(self._layers)
-        mx.eval(transformer.parameters())
+        mx.eval(weight, bias, list(pairs.values()))
 
     def follow(self, strength: float) -> None:
         """How strongly, from the next picture on."""

@@ -16,6 +16,7 @@ from engine.backends.base import Model
 from engine.families.base import Painter
 from engine.families.encoded import Encoded
 from engine.families.flux2_latents import PackedLatents
+from engine.families.loading import loaded
 from engine.families.own_loop import OwnLoopPainter
 from engine.families.swapped import swapped
 from engine.prompt_tokens import Encoder, Span, TokenEncoder
@@ -25,8 +26,9 @@ class Lens(LensImage):
     """Says what mflux's other pipelines do of themselves."""
 
     def parameters(self) -> dict[str, Any]:
-        """All that it holds: mflux evaluated it."""
-        return {}
+        """All that it holds."""
+        parts = {"text_encoder": self.text_encoder.model, "transformer": self.transformer, "vae": self.vae}
+        return {name: part.parameters() for name, part in parts.items() if part is not None}
 
 
 def load(model: Model) -> Painter:
@@ -34,7 +36,8 @@ def load(model: Model) -> Painter:
     encoder, vae = model.also or (None, lens_image.VAE_REPO)
     with swapped(lens_image, "VAE_REPO", vae):
         config = AVAILABLE_MODELS[model.spec.geometry]
-        pipeline = Lens(model_path=model.path, quantize=model.quantize, model_config=config, encoder_path=encoder)
+        given = {"model_path": model.path, "quantize": model.quantize, "model_config": config}
+        pipeline = loaded(lambda: Lens(**given, encoder_path=encoder), whole=model.said is None)
     encode = pipeline.text_encoder.encode
     prompts = Encoded(lambda text: (encode(text),))
     pipeline.text_encoder.encode = lambda text: prompts.of(text)[0]

@@ -12,10 +12,12 @@ import mlx.core as mx
 from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfig
 from PIL.Image import Image
 
-from engine.backends.base import Model, Watcher
+from engine.backends.base import Model, Watcher, said_by
 from engine.backends.canvas import opaque
 from engine.families.base import Sketch
+from engine.families.encoders import Encoders
 from engine.families.finite import check_finite, checked_pixels
+from engine.families.loading import loaded
 from engine.families.loras import Wardrobe
 from engine.families.low_ram import sparing
 from engine.families.noise import img2img_schedule
@@ -29,7 +31,8 @@ log = logging.getLogger("engine.families")
 def built(model: Model, pipeline: Callable[..., Any], config: ModelConfig | None = None) -> Any:
     """A pipeline by the model's geometry in mflux's table: names are never guessed from, and paths are absolute."""
     config = config or AVAILABLE_MODELS[model.spec.geometry]
-    return pipeline(model_path=model.path, quantize=model.quantize, model_config=config)
+    given = {"model_path": model.path, "quantize": model.quantize, "model_config": config}
+    return loaded(lambda: pipeline(**given), whole=model.said is None)
 
 
 class PipelinePainter(ABC):
@@ -44,22 +47,28 @@ class PipelinePainter(ABC):
         transformer: str = "transformer",
         encoder: Encoder | None = None,
     ) -> None:
-        mx.eval(pipeline.parameters())
         self._pipeline = pipeline
         self._encoder = encoder
+        self._encoders = Encoders(pipeline)
         self._wardrobe = Wardrobe(getattr(pipeline, transformer), loras)
         self._observer = Observer()
         pipeline.callbacks.register(self._observer)
 
     def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
         plan, frame = sketch.plan, sketch.frame
-        self._wardrobe.wear(sketch.loras)
+        said = said_by(plan)
+        if said is None:
+            self._wardrobe.wear(sketch.loras)
+        else:
+            self._encoders.take()
         self._tell_readings(sketch, watcher)
         width, height = frame.drawn
         steps, strength = plan.steps, None
         if frame.init is not None and plan.denoise < 1:
             steps, strength = img2img_schedule(plan.steps, plan.denoise, self._sigma_of(width, height))
         sitting = self._observer.sitting = Sitting(watcher, frame, self._preview, steps, strength)
+        if said is not None:
+            sitting.encoded = lambda: self._let_go(said, sketch)
         try:
             with checked_pixels(), self._begun(sketch, sitting), sparing(self._pipeline, low_ram=plan.low_ram):
                 made = self._pipeline.generate_image(
@@ -79,6 +88,19 @@ class PipelinePainter(ABC):
                 return opaque(self._decoded(unfinished.clean, height, width))
         finally:
             self._observer.sitting = None
+
+    def reads(self, said: str | None) -> bool:
+        """Whether a picture can be drawn of what `said_by` says of its plan; None stands for all others."""
+        return self._encoders.read(said)
+
+    def keep_encoders(self) -> None:
+        """They stay in any case."""
+        self._encoders = Encoders(self._pipeline, ())
+
+    def _let_go(self, said: str, sketch: Sketch) -> None:
+        """The prompt is encoded, and the steps begin."""
+        self._encoders.let_go(said)
+        self._wardrobe.wear(sketch.loras)
 
     def save(self, folder: str) -> None:
         self._wardrobe.wear(())  # mflux would bake them in

@@ -27,7 +27,6 @@ class SeedVR2Upscaler:
     """mflux's own loop, evaluated piece by piece: MLX is lazy, and would do all of it at once at the end."""
 
     def __init__(self, pipeline: Any) -> None:
-        mx.eval(pipeline.parameters())
         self._pipeline = pipeline
 
     def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Image:

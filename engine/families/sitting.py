@@ -39,6 +39,8 @@ class Sitting:
     """The loop's latents as the VAE's, for a height and a width in pixels."""
     begin: Callable[[mx.array, Any], mx.array] | None = None
     """What the first step begins with, from the noise that the loop made and mflux's config; None leaves the noise."""
+    encoded: Callable[[], None] = lambda: None
+    """Told once the prompt is encoded, before the first step."""
     sigmas: Sequence[float] | None = None
     """Share of noise before each step and after the last, where the loop does not go by mflux's own scheduler."""
     keep: Callable[[mx.array, float], mx.array] | None = None
@@ -71,6 +73,7 @@ class Observer:
 
     def call_before_loop(self, *, latents: mx.array, config: Any, **_: Any) -> None:
         if self.sitting is not None:
+            self.sitting.encoded()
             if self.sitting.begin is not None:
                 latents[...] = self.sitting.begin(latents, config)
             mx.eval(latents)

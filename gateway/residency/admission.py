@@ -77,6 +77,11 @@ class Admission:
     def fits(self, plan: EngineJob, spec: ModelSpec) -> bool:
         return self.footprint(plan, spec).peak <= self.limit_bytes
 
+    def spared(self, plan: Generate, spec: ModelSpec) -> Generate:
+        """The plan, with low_ram where it fits only so. Reads sizes from disk: milliseconds."""
+        sparing = plan.model_copy(update={"low_ram": True})
+        return sparing if not plan.low_ram and not self.fits(plan, spec) and self.fits(sparing, spec) else plan
+
     def check(self, plan: EngineJob, spec: ModelSpec) -> Shortage | None:
         """What is known of a job that seems not to fit and is to be tried. Raises: InsufficientMemory for others."""
         shortage = self.shortage(plan, spec)
@@ -116,12 +121,21 @@ class Admission:
             others = [row for row in rows if row.task == "upscale" and row.unavailable is None]
         else:
             others = sorted((row for row in rows if row.name in LADDER), key=lambda row: LADDER.index(row.name))
-        fitting = (row for row in others if row.name != spec.name and _can(row, plan))
-        return next((row.name for row in fitting if self._fits_as(row, plan)), None)
+        able = [row for row in others if row.name != spec.name and _can(row, plan)]
+        fitting = [(ease, row) for row in able if (ease := self._ease_as(row, plan))]
+        # What draws a list of things only is the last resort.
+        best = max(fitting, key=lambda one: (not one[1].draws, one[0]), default=None)
+        return None if best is None else best[1].name
 
-    def _fits_as(self, row: ModelSpec, plan: EngineJob) -> bool:
+    def _ease(self, plan: EngineJob, spec: ModelSpec) -> int:
+        """2 where it fits, 1 where it fits with low_ram, 0 where it does not."""
+        if self.fits(plan, spec):
+            return 2
+        return int(isinstance(plan, Generate) and self.spared(plan, spec) is not plan)
+
+    def _ease_as(self, row: ModelSpec, plan: EngineJob) -> int:
         quantize = row.quantize or (None if row.stored_bits else plan.quantize)
-        return self.fits(plan.model_copy(update={"model": row.name, "quantize": quantize}), row)
+        return self._ease(plan.model_copy(update={"model": row.name, "quantize": quantize}), row)
 
     def _size(self, plan: EngineJob, spec: ModelSpec) -> tuple[int, int] | None:
         """The largest picture of the same proportions that fits; none where that is not a matter of size."""
@@ -136,7 +150,7 @@ class Admission:
             middle = (least + most) // 2
             size = _scaled(plan, middle * step, step)
             update: dict[str, int] = {"width_px": size[0], "height_px": size[1]}
-            if self.fits(plan.model_copy(update=update), spec):
+            if self._ease(plan.model_copy(update=update), spec):
                 found, least = size, middle + 1
             else:
                 most = middle - 1
@@ -151,10 +165,11 @@ class Admission:
             same = (row.family, row.geometry, row.task) == (spec.family, spec.geometry, spec.task)
             if not same or bits is None or row.unavailable is not None:
                 continue
-            taken = self.footprint(plan.model_copy(update={"model": row.name, "quantize": row.quantize}), row).peak
-            if taken < now and taken <= self.limit_bytes:
-                found.append((self._library.on_disk(row), bits, row))
-        return max(found, key=lambda one: one[:2])[2] if found else None
+            as_row = plan.model_copy(update={"model": row.name, "quantize": row.quantize})
+            ease = self._ease(as_row, row)
+            if ease and self.footprint(as_row, row).peak < now:
+                found.append((ease, self._library.on_disk(row), bits, row))
+        return max(found, key=lambda one: one[:3])[3] if found else None
 
 
 def _can(row: ModelSpec, plan: EngineJob) -> bool:

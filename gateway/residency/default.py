@@ -4,6 +4,7 @@ read from disk.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.catalog import CATALOG, EMBEDDED, ModelSpec
@@ -33,14 +34,15 @@ def usual(spec: ModelSpec, *, quantize: int | None = None, low_ram: bool = False
 
 
 def best_that_fits(device: Device, *, quantize: int | None = None, low_ram: bool = False) -> str:
-    """The first of `LADDER` that draws at its own size within the device's memory; on a CPU the embedded model."""
-    if device.kind == "cpu":
-        return EMBEDDED
-    for spec in _ladder():
-        plan = usual(spec, quantize=quantize, low_ram=low_ram)
-        if guess(plan, spec, disk_bytes=None, is_float32=False).peak <= device.limit_bytes:
-            return spec.name
-    return EMBEDDED
+    """The first of `LADDER` that draws at its own size within the device's memory, where none does with low_ram; on a
+    CPU, and where nothing fits, the embedded model.
+    """
+
+    def fits(spec: ModelSpec, sparing: bool) -> bool:
+        plan = usual(spec, quantize=quantize, low_ram=sparing)
+        return guess(plan, spec, disk_bytes=None, is_float32=False).peak <= device.limit_bytes
+
+    return EMBEDDED if device.kind == "cpu" else _best(fits, low_ram=low_ram) or EMBEDDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class DefaultModel:
     """The model among that."""
     any_prompt: str | None = None
     """The best that fits of those that draw more than a list of things."""
+    low_ram: bool = False
+    """It fits only so, or the settings say it: `needed_bytes` are those that it takes then."""
 
     @property
     def fits(self) -> bool:
@@ -76,23 +80,30 @@ class DefaultModel:
     def sentence(self) -> str:
         """Why it is this one, and whether it fits."""
         needs = f"A picture of {self.size_px}x{self.size_px} takes about {self.needed_bytes / GB:.1f} GB"
+        thrift = "; drawn with low_ram, so that each new prompt loads the model again" if self.low_ram else ""
         if not self.fits:
             return (
                 f"{needs}, more than models and pictures may take here ({self.limit}): such requests are refused. "
                 f'{self.suggestion}; or let them be tried (memory: "try").'
             )
         if self.is_set:
-            return f"Set by the operator. {needs} of {self.limit}."
+            return f"Set by the operator. {needs} of {self.limit}{thrift}."
         if self.kind == "cpu":
             return "There is neither Metal nor CUDA here."
-        return f"The best that fits: {needs[0].lower()}{needs[1:]} of {self.limit}."
+        return f"The best that fits: {needs[0].lower()}{needs[1:]} of {self.limit}{thrift}."
 
 
 def describe(
     admission: Admission, spec: ModelSpec, kind: Kind, *, is_set: bool, quantize: int | None, low_ram: bool
 ) -> DefaultModel:
     """Reads sizes from disk: milliseconds."""
+
+    def fits(row: ModelSpec, sparing: bool) -> bool:
+        return admission.fits(usual(row, quantize=quantize, low_ram=sparing), row)
+
     plan = usual(spec, quantize=quantize, low_ram=low_ram)
+    if isinstance(plan, Generate):
+        plan = admission.spared(plan, spec)
     shortage = admission.shortage(plan, spec)
     return DefaultModel(
         name=spec.name,
@@ -104,16 +115,13 @@ def describe(
         source=admission.limit_source,
         suggestion=None if shortage is None else shortage.suggestion,
         instead=None if shortage is None else shortage.model,
-        any_prompt=next(
-            (row.name for row in _ladder() if not row.draws and _fits(admission, row, quantize, low_ram)), None
-        ),
+        any_prompt=_best(fits, low_ram=low_ram),
+        low_ram=isinstance(plan, Generate) and plan.low_ram,
     )
 
 
-def _fits(admission: Admission, spec: ModelSpec, quantize: int | None, low_ram: bool) -> bool:
-    return admission.shortage(usual(spec, quantize=quantize, low_ram=low_ram), spec) is None
-
-
-def _ladder() -> list[ModelSpec]:
-    rows = {spec.name: spec for spec in CATALOG}
-    return [rows[name] for name in LADDER]
+def _best(fits: Callable[[ModelSpec, bool], bool], *, low_ram: bool) -> str | None:
+    """The first of `LADDER` of any prompt that fits as the settings say; where none does, that fits with low_ram."""
+    specs = {spec.name: spec for spec in CATALOG}
+    rows = [specs[name] for name in LADDER if not specs[name].draws]
+    return next((row.name for sparing in (low_ram, True) for row in rows if fits(row, sparing)), None)

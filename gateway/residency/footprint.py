@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from engine.catalog import ModelSpec
+from engine.catalog.memory import decoding, encoders_gb
 from engine.protocol import EngineJob, Generate, Load, Upscale
 
 GB = 1_000_000_000
@@ -15,12 +16,12 @@ MEGAPIXEL = 1_000_000.0
 PICTURE_GB = 0.1
 STEP_GB = 1.0
 """A megapixel under way in the transformer; references lie beside it."""
-DECODE_GB = 2.0
-"""A megapixel that the VAE decodes at once."""
 FLOAT32_RATIO = 3.0
 """Of a picture's memory on a CPU: twice the bytes, and convolutions that lay out their input first."""
 TILE_MEGAPIXELS = 512 * 512 / MEGAPIXEL
 LOAD_RATIO = 1.05
+QUANTISING_RATIO = 1.15
+"""Of what is held: a layer is there whole before it is quantised. `benchmarks.load_memory` measures both."""
 KEPT_KINDS = 64
 KEPT_SIZES = 16
 
@@ -45,7 +46,8 @@ def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float3
     bits = spec.stored_bits or plan.quantize
     weights = spec.loaded_gb(plan.quantize) * GB
     if disk_bytes is not None:
-        weights *= min(1.0, disk_bytes / (spec.loaded_gb(None) * GB))
+        # Of some models files are wider than what is made of them, of others narrower.
+        weights *= min(1.0, disk_bytes / (min(spec.size_gb, spec.loaded_gb(None)) * GB))
     if is_float32 and bits is None:
         weights *= 2
     match plan:
@@ -53,16 +55,29 @@ def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float3
             picture = 0.0
         case Generate():
             drawn, seen = sizes(plan, spec)
-            tile = min(drawn, TILE_MEGAPIXELS) if plan.low_ram else drawn
-            picture = (PICTURE_GB + max(STEP_GB * seen, DECODE_GB * tile)) * GB
+            picture = (PICTURE_GB + max(STEP_GB * seen, _decode_gb(spec, drawn, low_ram=plan.low_ram))) * GB
         case Upscale():
             drawn, _ = sizes(plan, spec)
-            picture = (PICTURE_GB + STEP_GB * drawn + DECODE_GB * min(drawn, TILE_MEGAPIXELS)) * GB
+            picture = (PICTURE_GB + STEP_GB * drawn + _decode_gb(spec, drawn, low_ram=True)) * GB
         case _:
             assert_never(plan)
     if is_float32:
         picture *= FLOAT32_RATIO
-    return Footprint(int(weights), int(weights * LOAD_RATIO), int(picture))
+    load = weights
+    if isinstance(plan, Generate) and plan.low_ram and not plan.references:
+        # One after the other: what encodes the prompt, and what draws.
+        encoders = min(weights, weights * encoders_gb(spec, plan.quantize) / spec.loaded_gb(plan.quantize))
+        weights -= encoders
+        load = max(encoders, weights)
+    ratio = LOAD_RATIO if plan.quantize is None or spec.stored_bits else QUANTISING_RATIO
+    return Footprint(int(weights), int(load * ratio), int(picture))
+
+
+def _decode_gb(spec: ModelSpec, megapixels: float, *, low_ram: bool) -> float:
+    facts = decoding(spec)
+    if not low_ram:
+        return facts.whole_gb * megapixels
+    return facts.low_ram_gb * (min(megapixels, TILE_MEGAPIXELS) if facts.in_tiles else megapixels)
 
 
 def sizes(plan: Generate | Upscale, spec: ModelSpec) -> tuple[float, float]:
@@ -89,7 +104,9 @@ class Peaks:
         self.version = 0
 
     def learn_load(self, plan: EngineJob, active: int, peak: int) -> None:
-        """What a loaded model holds, and held at most while it was loaded."""
+        """What a loaded model holds, and held at most while it was loaded; one that is to spare memory is not yet."""
+        if isinstance(plan, Generate) and plan.low_ram:
+            return
         key = _model(plan)
         _, highest = self._loads.get(key, (0, 0))
         # A model that came from its quantised copy peaks lower than one that has to be quantised again.
@@ -114,7 +131,9 @@ class Peaks:
 
     def correct(self, plan: EngineJob, spec: ModelSpec, guessed: Footprint) -> Footprint:
         """What was learned in the place of what was guessed."""
-        weights, load = self._loads.get(_model(plan), (guessed.weights, guessed.load))
+        weights, load = guessed.weights, guessed.load
+        if not (isinstance(plan, Generate) and plan.low_ram):
+            weights, load = self._loads.get(_model(plan), (weights, load))
         picture = guessed.picture
         if isinstance(plan, Generate | Upscale):
             _, seen = sizes(plan, spec)

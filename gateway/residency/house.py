@@ -109,6 +109,8 @@ class House:
         """Blocks."""
         if run.plan.quantize is None or isinstance(run.plan, Save):
             return False
+        if isinstance(run.plan, Generate) and run.plan.low_ram:
+            return False  # it is never whole in memory
         size = self.admission.footprint(run.plan, run.spec).weights
         return self.copies.wants(run.spec, Path(run.model_path), run.plan.quantize, size)
 

@@ -1,0 +1,82 @@
+"""What of a family's memory its row does not say: decoding a picture, and the text encoders.
+
+Sources: mflux 0.24's READMEs (flux2, z_image, anima, qwen21, moss_image), measured on Apple's chips; the repositories'
+files. docs/memory.md compares the whole with what others measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.catalog.spec import Family, ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """GB a megapixel that the VAE decodes at once; with low_ram the picture goes through in tiles, or in strips, which
+    take less of each megapixel but look at all of them.
+    """
+
+    whole_gb: float
+    low_ram_gb: float
+    in_tiles: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """`gb` as the repository has them, at `bits`; `fixed` says that mflux leaves them so."""
+
+    gb: float
+    fixed: bool = False
+    bits: int = 16
+
+
+_STRIPS = Decoding(1.4, 1.4)
+_FLUX1 = Decoding(6.8, 1.4)
+_QWEN = Decoding(8.3, 1.4)
+_DECODING: dict[Family, Decoding] = {
+    "anima": _QWEN,
+    "boogu": _FLUX1,
+    "fibo": Decoding(8.3, 8.3, in_tiles=True),
+    "flux1": _FLUX1,
+    "iris": Decoding(0.1, 0.1),
+    "krea2": _QWEN,
+    "ming": _QWEN,
+    "moss": Decoding(5.2, 1.1),
+    "qwen": _QWEN,
+    "qwen21": Decoding(12.4, 12.4, in_tiles=True),
+    "seedvr2": Decoding(2.0, 2.0, in_tiles=True),
+}
+_ENCODERS: dict[str, Encoders] = {
+    "anima": Encoders(1.2, fixed=True),
+    "ernie": Encoders(7.7),
+    "fibo": Encoders(6.2),
+    "fibo2": Encoders(8.9),
+    "flux1": Encoders(9.8),
+    "flux2-klein-4b": Encoders(8.0),
+    "flux2-klein-9b": Encoders(16.4),
+    "flux2-klein-base-4b": Encoders(8.0),
+    "flux2-klein-base-9b": Encoders(16.4),
+    "flux3": Encoders(8.9),
+    "ideogram4": Encoders(9.0, bits=8),
+    "iris": Encoders(8.0),
+    "krea2": Encoders(9.0, fixed=True),
+    "qwen": Encoders(16.6, fixed=True),
+    "qwen21": Encoders(17.5, fixed=True),
+    "z_image": Encoders(8.0),
+}
+"""By geometry, else by family; of the others nothing is known."""
+
+
+def decoding(spec: ModelSpec) -> Decoding:
+    """How its VAE decodes."""
+    return _DECODING.get(spec.family, _STRIPS)
+
+
+def encoders_gb(spec: ModelSpec, bits: int | None) -> float:
+    """Of `spec.loaded_gb(bits)`, what low_ram lets go once the prompt is encoded."""
+    found = _ENCODERS.get(spec.geometry) or _ENCODERS.get(spec.family)
+    if found is None:
+        return 0.0
+    bits = spec.stored_bits or bits
+    return found.gb if bits is None or found.fixed else found.gb * (bits + 0.5) / found.bits
