@@ -35,11 +35,12 @@ def serve(words: Sequence[str]) -> None:
         sys.exit(_complain(error, 2))
 
     from adapters import ADAPTERS
-    from gateway import descriptors, logs
+    from gateway import logs
     from gateway.app import build_app, build_core
     from gateway.errors import GatewayError
-    from gateway.server import ServerError, run
-    from gateway.stopping import leave
+    from gateway.http import open_files as descriptors
+    from gateway.http.server import ServerError, run
+    from gateway.shutdown import leave
 
     logs.setup(settings.log.level)
     descriptors.raise_limit()

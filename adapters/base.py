@@ -17,20 +17,20 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.protocol import Failed, ImageDone
-from gateway.core import Core
-from gateway.error_body import bounded
+from gateway.access.round_robin import Share
+from gateway.context import Core
 from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, PictureGone, clip
-from gateway.hub import Event
-from gateway.images import MAX_PICTURE_BYTES, base64_picture, checked_picture
-from gateway.job import Job, State
-from gateway.openapi import Operation
-from gateway.pictures import Note
-from gateway.request import Adjustment
-from gateway.stops import first_of
+from gateway.events.bus import Event
+from gateway.http.error_body import bounded
+from gateway.http.openapi import Operation
+from gateway.http.text_bounds import check_texts
+from gateway.http.unknown_images import unknown_pictures
+from gateway.images.codec import MAX_PICTURE_BYTES, base64_picture, checked_picture
+from gateway.images.output import Note
+from gateway.jobs.job import Job, State
+from gateway.jobs.resolve import Adjustment
+from gateway.service.pending_stops import first_of
 from gateway.strict_json import parse_async
-from gateway.text_bounds import check_texts
-from gateway.turns import Share
-from gateway.unknown_pictures import unknown_pictures
 
 STREAM_HEADERS = {"Cache-Control": "no-cache, no-store, no-transform", "X-Accel-Buffering": "no"}
 """Proxies that compress what they pass on hold a stream back; no-transform (RFC 9111, 5.2.2.6) forbids it."""
@@ -289,7 +289,7 @@ def adjustments_header(adjustments: Sequence[Adjustment]) -> dict[str, str]:
 class EventStream(Response):
     """Pre-encoded server-sent events, and a comment while nothing happens.
 
-    A reader that takes nothing is the server's to drop: it sees bytes leave (gateway/server.py).
+    A reader that takes nothing is the server's to drop: it sees bytes leave (gateway/http/server.py).
     Not sse-starlette's response: that one costs as much again for each frame, and a gateway sends 10,000 a second.
     """
 

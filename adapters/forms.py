@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from adapters.base import core_of, share_of
 from gateway.errors import InvalidRequest
-from gateway.images import base64_picture
+from gateway.images.codec import base64_picture
 
 Part = tuple[str, str | UploadFile]
 

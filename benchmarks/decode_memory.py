@@ -39,7 +39,7 @@ def taken(vae: Any, latent: mx.array, *, low_ram: bool) -> int:
     """Bytes at the peak beyond what is held before."""
     from mflux.models.common.vae.vae_util import VAEUtil
 
-    from engine.families.low_ram import sparing
+    from engine.pipelines.common.low_memory import sparing
 
     pipeline = SimpleNamespace(vae=vae, tiling_config=None)
     gc.collect()

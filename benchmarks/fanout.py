@@ -25,9 +25,9 @@ from typing import Any
 import psutil
 
 from engine.protocol import ImageDone, StepDone, Succeeded
-from gateway.core import Core
-from gateway.request import GenerationRequest
-from gateway.service import Origin
+from gateway.context import Core
+from gateway.jobs.resolve import GenerationRequest
+from gateway.service.service import Origin
 from gateway.store.base import Lease, WorkerInfo
 
 PER_S = 10
@@ -46,7 +46,7 @@ async def serve(folder: Path, port: int, jobs: int, seconds: float) -> None:
     """Serve, and do as the lines on stdin say; answers are JSON lines on stdout."""
     from adapters import ADAPTERS
     from gateway.app import build_app, build_core
-    from gateway.server import serve as serve_app
+    from gateway.http.server import serve as serve_app
     from gateway.settings import load_settings
 
     http = {"max_streams": MOST, "max_streams_per_client": MOST, "max_connections": MOST}

@@ -19,18 +19,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import gateway.service
+import gateway.service.service
 from engine.catalog import EMBEDDED, EMBEDDED_PATH
 from engine.client import Engine, EngineOptions
 from gateway.forecast import Forecast, Forecaster
-from gateway.job import Job, State
-from gateway.library import Library
-from gateway.pictures import Pictures
-from gateway.queue import Waiting
-from gateway.request import GenerationRequest
-from gateway.service import JobService, Origin, ServiceOptions
+from gateway.images.output import Pictures
+from gateway.jobs.job import Job, State
+from gateway.jobs.order import Waiting
+from gateway.jobs.resolve import GenerationRequest
+from gateway.models.library import Library
+from gateway.models.user_models import LocalModel
+from gateway.service.service import JobService, Origin, ServiceOptions
 from gateway.store.sqlite import SqliteStore
-from gateway.user_models import LocalModel
 
 MODELS = (EMBEDDED, "second", "third")
 SIZES_PX = (128, 512, 1024)

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from gateway.picture_decoder import checked, normalised
+from gateway.images.decoder_child import checked, normalised
 
 EDGE_PX = 4096
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -20,7 +20,7 @@ from typing import Any
 
 from engine.backends.base import Model
 from engine.catalog import CATALOG, ModelSpec
-from gateway.residency.copies import Copies
+from gateway.residency.quantized_copies import Copies
 from tests.engine_toy import save_toy_model
 from tests.engine_toy_seedvr2 import save_toy_seedvr2, toy_sized
 from tests.toys_deep import TOYS, deep

@@ -24,8 +24,8 @@ from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, ModelSpec
 from engine.client import Engine, EngineOptions
 from engine.client.turn import Fact
 from engine.protocol import Drawn, Generate, Load, Lora, Memory, ModelLoaded, Run, Save
-from gateway.residency.copies import Copies
-from gateway.weights import weights_bytes
+from gateway.models.weights import weights_bytes
+from gateway.residency.quantized_copies import Copies
 from tests.engine_toy import save_toy_lora, save_toy_model
 
 SMALL_PX = 128

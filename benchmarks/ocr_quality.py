@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, cast
 from rapidfuzz.distance import Levenshtein
 
 from benchmarks.ocr_pages import KINDS, Page, pages
-from gateway.child import framed, read_frame
+from gateway.framing import framed, read_frame
 from tests.live import ROOT
 
 UNKNOWN = "unknown script"

@@ -36,7 +36,7 @@ BARE = f"""
 import sys
 from pathlib import Path
 from engine.embedded.style import numbers_of, worded
-from engine.families import flux2_tiny
+from engine.pipelines import flux2_tiny
 model = flux2_tiny.build(Path({str(EMBEDDED_PATH)!r}))
 print("ready", flush=True)
 for line in sys.stdin:

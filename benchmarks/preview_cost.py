@@ -78,7 +78,7 @@ def klein(px: int) -> tuple[float, float]:
     from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
     from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 
-    from engine.families.latents import shrunk
+    from engine.pipelines.common.latents import shrunk
 
     ModelConfig.precision = mx.float32
     config: dict[str, Any] = AVAILABLE_MODELS["flux2-klein-4b"].transformer_overrides

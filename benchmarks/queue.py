@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 
-from gateway.job import Priority
+from gateway.jobs.job import Priority
 from gateway.store.base import Bounds, WorkerInfo
 from gateway.store.sqlite import SqliteStore
 from tests.live import Live

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.queue import BOUNDS, timed
-from gateway.storage_health import Place, storage_of
+from gateway.store.folder_health import Place, storage_of
 from gateway.store.sqlite import SqliteStore
 from tests.support import a_job
 

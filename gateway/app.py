@@ -20,28 +20,28 @@ from engine.client import Engine, EngineOptions
 from gateway import __version__
 from gateway.access import App, Guard, Receive, Scope, Send
 from gateway.access.memory import BodyMemory
-from gateway.core import Core
-from gateway.device import expected
-from gateway.error_body import bounded
+from gateway.access.rights import Rights
+from gateway.context import Core
 from gateway.errors import GatewayError, MethodNotAllowed, Misplaced, NotFound
-from gateway.heap import HeapTrim, settle
-from gateway.images import PictureDecoder
-from gateway.library import Library
-from gateway.lora_hub import HubCollection, HubLora
-from gateway.loras import LoraLibrary
+from gateway.http.error_body import bounded
+from gateway.http.heap import HeapTrim, settle
+from gateway.http.openapi import Group, Operation
+from gateway.http.paths import canonical_path, nearest
+from gateway.images.codec import PictureDecoder
+from gateway.images.output import Pictures
+from gateway.models.library import Library
+from gateway.models.lora_repositories import HubCollection, HubLora
+from gateway.models.loras import LoraLibrary
+from gateway.models.user_models import HubModel, LocalModel
 from gateway.ocr.client import OcrOptions
-from gateway.openapi import Group, Operation
-from gateway.paths import canonical_path, nearest
-from gateway.pictures import Pictures
-from gateway.readiness import checks_of
 from gateway.residency import HouseOptions
 from gateway.residency.default import best_that_fits
-from gateway.rights import Rights
-from gateway.service import JobService, ServiceOptions
+from gateway.residency.device import expected
+from gateway.service.readiness import checks_of
+from gateway.service.service import JobService, ServiceOptions
 from gateway.settings import Settings
 from gateway.store.base import Bounds, InputBounds, StoreCorrupt, StoreLocked
 from gateway.store.sqlite import SqliteStore
-from gateway.user_models import HubModel, LocalModel
 
 if TYPE_CHECKING:
     from adapters.base import Adapter

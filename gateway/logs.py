@@ -1,6 +1,6 @@
 """What the process says: one JSON object a line on stderr. Knows no request and no job, only records.
 
-No record waits for who reads stderr: a thread writes them (`gateway.output`), and what finds no room is counted.
+No record waits for who reads stderr: a thread writes them (`gateway.text_output`), and what finds no room is counted.
 `ensure_ascii` keeps ESC, CR and LF of a prompt from reaching a terminal or forging a line (S-40, CVE-2020-7694).
 Request lines are not logged at all: they would carry query strings (S-41).
 """
@@ -15,7 +15,7 @@ import time
 import traceback
 from typing import Any, TextIO
 
-from gateway.output import QueuedOutput, QueuedText
+from gateway.text_output import QueuedOutput, QueuedText
 
 MAX_TEXT_CHARS = 8192
 EXIT_S = 0.5

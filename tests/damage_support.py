@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.protocol import Failed, Succeeded
 from gateway.errors import JobDamaged, JobNotFound
-from gateway.job import Job, State
+from gateway.jobs.job import Job, State
 from gateway.store.base import Bounds, InputBounds, StoreCorrupt
 from gateway.store.checksum import COLUMNS
 from gateway.store.sqlite import SqliteStore

@@ -54,7 +54,7 @@ def save_toy_model(folder: Path, **wider: Any) -> None:
     from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
     from mflux.models.flux2.weights.flux2_weight_definition import Flux2KleinWeightDefinition
 
-    from engine.families.flux2_tiny import TinyVAE
+    from engine.pipelines.flux2_tiny import TinyVAE
 
     class Parts:
         vae = TinyVAE(VAE)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from engine.catalog import CATALOG
 from engine.protocol import Drawn, Generate, ImageDone, ModelLoaded, ModelLoading, Queued, Started, StepDone, Succeeded
 from gateway.forecast import Forecast, Forecaster
-from gateway.job import Job, Priority
-from gateway.queue import Standing, Waiting
+from gateway.jobs.job import Job, Priority
+from gateway.jobs.order import Standing, Waiting
 from tests.support import a_job, a_plan
 
 SPECS = {spec.name: spec for spec in CATALOG}

@@ -141,7 +141,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 def main() -> None:
     from gateway import logs
     from gateway.access import Guard
-    from gateway.server import ServerError, run
+    from gateway.http.server import ServerError, run
     from gateway.settings import Settings
 
     settings = Settings.model_validate(json.loads(sys.argv[1]))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.protocol import ModelLoaded, ModelLoading, PageRead, Reading, TextLine, UnreadLine
-from gateway.child import framed, read_frame
+from gateway.framing import framed, read_frame
 from gateway.ocr.wire import Answer, Counted, CountPages, Opening, Refused, Rendered, request
 
 

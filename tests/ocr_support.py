@@ -13,12 +13,12 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from engine.client import Engine, EngineOptions
-from gateway.library import Library
+from gateway.images.output import Pictures
+from gateway.models.library import Library
+from gateway.models.user_models import LocalModel
 from gateway.ocr.client import OcrOptions
-from gateway.pictures import Pictures
-from gateway.service import JobService, ServiceOptions
+from gateway.service.service import JobService, ServiceOptions
 from gateway.store.sqlite import SqliteStore
-from gateway.user_models import LocalModel
 
 CHILD = (sys.executable, "-m", "tests.ocr_child")
 OBEDIENT = OcrOptions(command=CHILD, threads=1)

@@ -18,8 +18,8 @@ from adapters.sdapi.reply import Told
 from adapters.sdapi.request import Inputs, Translated, to_request
 from engine.catalog import CATALOG
 from engine.protocol import Cancelled, Generate, ImageDone, Queued, Started, Succeeded
-from gateway.job import Job
-from gateway.request import Adjustment, Limits, resolve
+from gateway.jobs.job import Job
+from gateway.jobs.resolve import Adjustment, Limits, resolve
 from tests.live import Live, live
 from tests.support import a_job
 

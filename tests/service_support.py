@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.client import Engine, EngineOptions
-from gateway.library import Library
-from gateway.pictures import Pictures
-from gateway.request import GenerationRequest
-from gateway.service import JobService, Origin, ServiceOptions
+from gateway.images.output import Pictures
+from gateway.jobs.resolve import GenerationRequest
+from gateway.models.library import Library
+from gateway.models.user_models import LocalModel
+from gateway.service.service import JobService, Origin, ServiceOptions
 from gateway.store.sqlite import SqliteStore
-from gateway.user_models import LocalModel
 
 ME = Origin(owner="me", protocol="native", attached=False)
 

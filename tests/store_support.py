@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.protocol import (
     ImageDone,
 )
-from gateway.job import Job
+from gateway.jobs.job import Job
 from gateway.store.base import Bounds, JobStore, Lease, WorkerInfo
 from gateway.store.sqlite import SqliteStore
 from tests.support import a_job

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from engine.protocol import Generate
-from gateway.job import NewJob, Priority
+from gateway.jobs.job import NewJob, Priority
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from gateway.server import idle_s
+from gateway.http.server import idle_s
 from tests.access_support import METHODS, OPEN, a_guard, ask
 
 # ---- hosts ---------------------------------------------------------------------------------------

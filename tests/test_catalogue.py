@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.catalog import CATALOG, ModelSpec
-from gateway.substitutes import INSTEAD, instead_of
+from gateway.models.suggestions import INSTEAD, instead_of
 from tools.write_models import PAGE, with_tables
 
 SPECS = {spec.name: spec for spec in CATALOG}

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from engine.protocol import Succeeded
-from gateway.job import Priority
-from gateway.pictures import Pictures
+from gateway.images.output import Pictures
+from gateway.jobs.job import Priority
 from gateway.store.base import StoreCorrupt
 from gateway.store.clock import StoreClock
 from gateway.store.sqlite import SqliteStore

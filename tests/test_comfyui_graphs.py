@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.provenance import drawing_in
+from gateway.images.provenance import drawing_in
 from tests.foreign_pictures import INFOTEXT, PROMPT, comfy, comfy_graph, node, png
 
 

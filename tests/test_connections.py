@@ -12,7 +12,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from gateway.server import _GuardedProtocol, _protocol
+from gateway.http.server import _GuardedProtocol, _protocol
 from gateway.settings import HttpSettings
 
 
@@ -60,7 +60,7 @@ def test_an_address_may_have_so_many_connections_and_no_more_but_for_loopback() 
 
 def test_a_reader_that_takes_a_little_at_a_time_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     later: list[Callable[[], None]] = []
-    monkeypatch.setattr("gateway.server.Alarm", lambda after_s, look: later.append(look))
+    monkeypatch.setattr("gateway.http.server.Alarm", lambda after_s, look: later.append(look))
     unsent = [90, 80, 80, 80]
     aborted: list[bool] = []
     transport = SimpleNamespace(

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from engine.protocol import Failed, Succeeded
 from gateway.errors import JobDamaged, JobNotFound
-from gateway.job import Job, plan_adapter, state_fact
+from gateway.jobs.job import Job, plan_adapter, state_fact
 from gateway.store import schema
 from gateway.store.base import DamagedRecord, InputBounds, StoreCorrupt
 from gateway.store.rows import _adjustments
@@ -411,8 +411,8 @@ def test_a_gateway_goes_on_beside_a_damaged_record_until_doctor_exports_it(tmp_p
 
 
 def test_one_duty_that_fails_keeps_no_other_from_being_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gateway.retention import Retention
-    from gateway.service import ServiceOptions
+    from gateway.service.retention import Retention
+    from gateway.service.service import ServiceOptions
 
     done: list[str] = []
 

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from gateway import descriptors
+from gateway.http import open_files as descriptors
 from gateway.settings import Settings
 from tests.live import Live, live
 from tests.ocr_support import script

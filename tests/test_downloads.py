@@ -24,12 +24,12 @@ from gateway.downloads.folders import RECORD, Entry, Record, folder_of, staging_
 from gateway.downloads.sources import remove, sources_of
 from gateway.downloads.wire import Fetch, Fetched
 from gateway.errors import ModelComing, ModelKept, ModelNotOnDisk
-from gateway.hub import PlaceEvent, ProgressEvent
-from gateway.job import Job, State
-from gateway.library import Library, LocalModel
-from gateway.pictures import Pictures
-from gateway.request import GenerationRequest
-from gateway.service import JobService, Origin, ServiceOptions
+from gateway.events.bus import PlaceEvent, ProgressEvent
+from gateway.images.output import Pictures
+from gateway.jobs.job import Job, State
+from gateway.jobs.resolve import GenerationRequest
+from gateway.models.library import Library, LocalModel
+from gateway.service.service import JobService, Origin, ServiceOptions
 from gateway.store.sqlite import SqliteStore
 from tests.support import run
 from tests.toy_hub import ToyHub, toy_hub

@@ -19,7 +19,7 @@ from gateway.downloads.folders import folder_of, is_whole, record_of, staging_of
 from gateway.downloads.needed import missing
 from gateway.downloads.reasons import CannotFetch
 from gateway.downloads.wire import Fetch
-from gateway.library import Library
+from gateway.models.library import Library
 from gateway.settings import Settings, load_settings
 from tests.toy_hub import ToyHub, toy_hub
 

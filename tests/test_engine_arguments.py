@@ -20,7 +20,7 @@ SIZED = {"seed": 7, "num_inference_steps": 4, "width": 64, "height": 48}
 
 def painted(painter: Any, *, references: tuple[Image.Image, ...] = (), **said: Any) -> dict[str, Any]:
     """What the pipeline was asked for a plan."""
-    from engine.families.base import Sketch
+    from engine.pipelines.common.base import Sketch
 
     watcher: Any = None
     painter.paint(Sketch(plan(**said), 0, canvas.Frame((64, 48), (64, 48), references=references)), watcher)
@@ -37,7 +37,7 @@ def painted(painter: Any, *, references: tuple[Image.Image, ...] = (), **said: A
     ],
 )
 def test_fibo_gets_captions(said: str, caption: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.families import fibo
+    from engine.pipelines import fibo
 
     monkeypatch.setattr(fibo, "FIBO", Recorder)
     painter = fibo.load(Model(SPECS["fibo"], "/models/x", 8))
@@ -64,7 +64,7 @@ def test_fibo_gets_captions(said: str, caption: str, monkeypatch: pytest.MonkeyP
 def test_fibo_edit_gets_instructions(name: str, said: str, caption: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from mflux.models.common.config.model_config import AVAILABLE_MODELS
 
-    from engine.families import fibo
+    from engine.pipelines import fibo
 
     monkeypatch.setattr(fibo, "FIBOEdit", Recorder)
     painter: Any = fibo.load(Model(SPECS[name], "/models/x", None))
@@ -79,7 +79,7 @@ def test_fibo_edit_gets_instructions(name: str, said: str, caption: str, monkeyp
 
 
 def test_prompts_are_encoded_once_while_they_are_among_the_newest() -> None:
-    from engine.families.encoded import Remembered
+    from engine.pipelines.common.prompt_cache import Remembered
 
     asked: list[str] = []
     encode = Remembered(lambda prompt, tokenizer: asked.append(prompt) or prompt)
@@ -91,7 +91,7 @@ def test_prompts_are_encoded_once_while_they_are_among_the_newest() -> None:
 def test_fibos_weights_become_what_mflux_makes_of_them_with_pytorch(tmp_path: Path) -> None:
     import mlx.core as mx
 
-    from engine.families.fibo import half
+    from engine.pipelines.fibo import half
 
     mx.save_safetensors(str(tmp_path / "a.safetensors"), {"x": mx.ones(2, mx.bfloat16), "y": mx.ones(2, mx.float32)})
     assert {name: value.dtype for name, value in half(tmp_path).items()} == {"x": mx.float16, "y": mx.float32}
@@ -101,7 +101,7 @@ def test_iris_reads_its_parts_where_the_gateway_put_them(monkeypatch: pytest.Mon
     from mflux.models.iris.iris_initializer import IrisInitializer
     from mflux.models.iris.weights.iris_weight_definition import IrisWeightDefinition
 
-    from engine.families import iris
+    from engine.pipelines import iris
 
     seen: list[Any] = []
 
@@ -124,7 +124,7 @@ def test_iris_reads_its_parts_where_the_gateway_put_them(monkeypatch: pytest.Mon
 def test_anima_reads_its_tokenizers_where_the_gateway_put_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from mflux.models.anima.weights.anima_weight_definition import AnimaWeightDefinition
 
-    from engine.families import anima
+    from engine.pipelines import anima
 
     seen: list[str] = []
 

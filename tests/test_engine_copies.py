@@ -17,7 +17,7 @@ from engine.catalog import EMBEDDED_PATH
 from engine.client import Engine, EngineOptions
 from engine.client.turn import Fact
 from engine.protocol import Drawn, Failed, Load, Memory, ModelLoaded, ModelLoading, Run, Save
-from gateway.residency.copies import Copies, stored_bits
+from gateway.residency.quantized_copies import Copies, stored_bits
 from tests.engine_support import TINY, facts_of, kinds, plan, read_ppm, run_of
 
 

@@ -158,8 +158,8 @@ def test_transparency_lies_on_white(tmp_path: Path) -> None:
 
 
 def test_img2img_begins_near_the_noise_that_denoise_stands_for() -> None:
-    from engine.families.flux2 import sigma_of
-    from engine.families.noise import REFERENCE_SHIFT, img2img_schedule, shifted
+    from engine.pipelines.common.noise import REFERENCE_SHIFT, img2img_schedule, shifted
+    from engine.pipelines.flux2 import sigma_of
 
     for tokens in (64, 1024, 4096):
         for steps in (1, 4, 8, 20, 50):
@@ -177,7 +177,7 @@ def test_img2img_begins_near_the_noise_that_denoise_stands_for() -> None:
 def test_prompts_are_encoded_once_and_the_oldest_forgotten() -> None:
     import mlx.core as mx
 
-    from engine.families.encoded import Encoded
+    from engine.pipelines.common.prompt_cache import Encoded
 
     asked: list[str] = []
 
@@ -199,7 +199,7 @@ def test_prompts_are_encoded_once_and_the_oldest_forgotten() -> None:
 def test_klein_gets_a_negative_prompt_only_where_guidance_wants_it() -> None:
     import mlx.core as mx
 
-    from engine.families.flux2 import Prompts
+    from engine.pipelines.flux2 import Prompts
 
     prompts = Prompts(lambda **_: (mx.zeros(1), mx.zeros(1), None, None))
     assert prompts.pair(prompt="a", negative_prompt=" ", guidance=1.0)[2:] == (None, None)
@@ -238,9 +238,9 @@ def test_a_mask_of_nearly_all_leaves_no_surroundings_to_draw(tmp_path: Path) -> 
 def test_klein_gets_exactly_these_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     from mflux.models.common.config.model_config import AVAILABLE_MODELS
 
-    from engine.families import flux2
-    from engine.families.base import Sketch
-    from engine.families.noise import img2img_schedule
+    from engine.pipelines import flux2
+    from engine.pipelines.common.base import Sketch
+    from engine.pipelines.common.noise import img2img_schedule
 
     monkeypatch.setattr(flux2, "Flux2Klein", Recorder)
     painter = flux2.load(Model(KLEIN, "/models/klein", 4))
@@ -284,11 +284,11 @@ def test_standard_families_get_exactly_these_arguments(
 ) -> None:
     from mflux.models.common.config.model_config import AVAILABLE_MODELS
 
-    from engine import families
-    from engine.families.base import Sketch
-    from engine.families.standard import StandardPainter
+    from engine import pipelines as families
+    from engine.pipelines.common.base import Sketch
+    from engine.pipelines.common.standard_loop import StandardPainter
 
-    module = importlib.import_module(f"engine.families.{family}")
+    module = importlib.import_module(f"engine.pipelines.{family}")
     monkeypatch.setattr(module, pipeline, Recorder)
     spec = SPECS[name]
     painter = families.load(Model(spec, "/models/x", spec.quantize))
@@ -306,7 +306,7 @@ def test_standard_families_get_exactly_these_arguments(
 
 
 def test_a_pipelines_own_prompt_cache_keeps_the_newest_few() -> None:
-    from engine.families.encoded import FewPrompts
+    from engine.pipelines.common.prompt_cache import FewPrompts
 
     cache = FewPrompts(most=2)
     for prompt in "abc":
@@ -377,7 +377,7 @@ def test_mlx_is_imported_in_the_backend_and_the_families_only() -> None:
 def test_the_noise_schedule_is_written_as_mflux_has_it() -> None:
     from mflux.models.common.schedulers.flow_match_euler_discrete_scheduler import FlowMatchEulerDiscreteScheduler
 
-    from engine.families.flux2 import sigma_of
+    from engine.pipelines.flux2 import sigma_of
 
     steps, tokens = 20, 4096
     _, sigmas = FlowMatchEulerDiscreteScheduler.get_timesteps_and_sigmas(tokens, steps)

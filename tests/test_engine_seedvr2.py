@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 
 from engine.backends.base import BackendError, JobCancelled, Model, PictureSkipped
 from engine.protocol import PromptRead, Upscale
-from gateway.upscale import size_of
+from gateway.jobs.resolve_upscale import size_of
 from tests.engine_support import SPECS, plan
 from tests.engine_toy_seedvr2 import BLOCKS, save_toy_seedvr2, toy_sized
 
@@ -120,7 +120,7 @@ def test_both_sizes_are_built_as_mflux_names_them() -> None:
     """The 7B model has no toy: its geometry differs from the 3B one's only by mflux's own table."""
     from unittest.mock import patch
 
-    from engine.families import seedvr2
+    from engine.pipelines import seedvr2
 
     for name in ("seedvr2-3b", "seedvr2-7b", "seedvr2"):
         with patch.object(seedvr2, "SeedVR2") as built, patch.object(seedvr2, "SeedVR2Upscaler"):

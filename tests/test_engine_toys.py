@@ -176,4 +176,4 @@ def test_quantised_it_is_saved_whole_and_draws_the_same_when_loaded_again(studio
 def test_every_family_of_the_catalogue_has_a_module_of_its_name_that_loads_it() -> None:
     pytest.importorskip("mlx.core")
     for family in get_args(Family):
-        assert hasattr(import_module(f"engine.families.{family}"), "build" if family == "flux2_tiny" else "load")
+        assert hasattr(import_module(f"engine.pipelines.{family}"), "build" if family == "flux2_tiny" else "load")

@@ -47,10 +47,10 @@ def test_pipelines_that_follow_pictures_get_exactly_these_arguments(
 ) -> None:
     from mflux.models.common.config.model_config import AVAILABLE_MODELS
 
-    from engine import families
-    from engine.families.base import Sketch
+    from engine import pipelines as families
+    from engine.pipelines.common.base import Sketch
 
-    monkeypatch.setattr(importlib.import_module(f"engine.families.{module}"), pipeline, Recorder)
+    monkeypatch.setattr(importlib.import_module(f"engine.pipelines.{module}"), pipeline, Recorder)
     spec = SPECS[name]
     painter: Any = families.load(Model(spec, "/models/x", spec.quantize))
     recorder: Recorder = painter._pipeline
@@ -66,9 +66,9 @@ def test_pipelines_that_follow_pictures_get_exactly_these_arguments(
 def test_flux1_controlnets_get_the_map_as_a_file_and_their_weights_from_where_they_lie(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from engine import families
-    from engine.families import flux1_controlled
-    from engine.families.base import Sketch
+    from engine import pipelines as families
+    from engine.pipelines import flux1_controlled
+    from engine.pipelines.common.base import Sketch
 
     monkeypatch.setattr(flux1_controlled, "Flux1Controlnet", Recorder)
     spec = SPECS["flux1-schnell-controlnet-canny"]
@@ -88,9 +88,9 @@ def test_flux1_controlnets_get_the_map_as_a_file_and_their_weights_from_where_th
 def test_z_images_controlnet_gets_the_map_with_its_strength(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from mflux.models.z_image.variants.controlnet import ControlSpec, ControlType
 
-    from engine import families
-    from engine.families import z_image_controlled
-    from engine.families.base import Sketch
+    from engine import pipelines as families
+    from engine.pipelines import z_image_controlled
+    from engine.pipelines.common.base import Sketch
 
     monkeypatch.setattr(z_image_controlled, "ZImageTurboControlnet", Recorder)
     spec = SPECS[f"z-image-turbo-controlnet-{kind}"]
@@ -171,7 +171,7 @@ def test_a_map_is_one_of_the_inputs_that_are_kept() -> None:
 
 
 def test_qwens_prompts_are_seen_anew_with_other_pictures_only() -> None:
-    from engine.families.qwen import _Seen
+    from engine.pipelines.qwen import _Seen
 
     asked: list[Any] = []
     encode: Callable[..., Any] = lambda **said: asked.append(said) or ()  # noqa: E731
@@ -188,8 +188,8 @@ def test_references_that_are_read_once_are_followed_as_mfluxs_own_loop_follows_t
     from mflux.models.flux2.variants.edit.flux2_klein_edit import Flux2KleinEdit
     from mlx import nn
 
-    from engine.families import flux2
-    from engine.families.base import Sketch
+    from engine.pipelines import flux2
+    from engine.pipelines.common.base import Sketch
 
     painter: Any = flux2.load_tiny(Model(SPECS["flux2-tiny"], str(EMBEDDED_PATH), None))
     pipeline = painter._pipeline

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.error_body import MOST_BYTES, bounded
 from gateway.errors import InvalidRequest
+from gateway.http.error_body import MOST_BYTES, bounded
 
 TEXTS = st.text(max_size=2000) | st.sampled_from(["x" * 5000, "é" * 900, "\U0001f600" * 900, "\ud800", "\0" * 300])
 

@@ -17,8 +17,9 @@ import httpx
 import psutil
 import pytest
 
-from gateway import descriptors, logs
-from gateway.findings import _of_process
+from gateway import logs
+from gateway.http import open_files as descriptors
+from gateway.service.findings import _of_process
 from tests.live import ROOT, Live, live
 
 SMALL: dict[str, Any] = {"prompt": "x", "width": 64, "height": 64, "steps": 1}

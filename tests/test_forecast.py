@@ -29,8 +29,8 @@ from engine.protocol import (
 from gateway.forecast import Forecast, Forecaster
 from gateway.forecast.accuracy import AT_FIRST, Accuracy
 from gateway.forecast.series import Cost
-from gateway.job import Job, Priority, plan_adapter
-from gateway.queue import Standing, Waiting
+from gateway.jobs.job import Job, Priority, plan_adapter
+from gateway.jobs.order import Standing, Waiting
 from tests.forecast_support import LARGE, SMALL, SPECS, Machine, Seconds, a_picture
 from tests.support import a_job
 

@@ -13,7 +13,7 @@ from engine.protocol import (
 )
 from gateway.forecast.series import Cost, Line, Series, robust
 from gateway.forecast.work import work_of
-from gateway.lora_hub import LORA
+from gateway.models.lora_repositories import LORA
 from tests.forecast_support import SMALL, SPECS, a_picture
 from tests.support import a_plan
 

@@ -19,9 +19,9 @@ from sd_prompt_reader.image_data_reader import ImageDataReader
 
 from adapters.sdapi.infotext import parse
 from adapters.sdapi.png_info import answer
-from gateway.exif_text import comment
-from gateway.picture_text import USER_COMMENT, texts
-from gateway.provenance import KEYWORD, Drawing, drawing_by, drawing_in, to_infotext
+from gateway.images.exif_text import comment
+from gateway.images.file_texts import USER_COMMENT, texts
+from gateway.images.provenance import KEYWORD, Drawing, drawing_by, drawing_in, to_infotext
 from tests.foreign_pictures import (
     FILES,
     INFOTEXT,
@@ -162,7 +162,7 @@ def test_sd_prompt_reader_reads_the_same(name: str) -> None:
 
 
 def said(name: str) -> Drawing:
-    from gateway.hidden_text import hidden_texts
+    from gateway.images.hidden_text import hidden_texts
 
     data = FILES[name][1]
     found = drawing_in(data) or drawing_by(hidden_texts(as_png(data)))
@@ -280,7 +280,7 @@ def test_a_value_that_cannot_be_is_left_out_and_the_others_stay(wrong: dict[str,
 
 
 def test_our_own_words_come_before_all_others() -> None:
-    from gateway.provenance import signed
+    from gateway.images.provenance import signed
 
     ours = Drawing(prompt="ours", model="m", width=1, height=1, steps=1, guidance=1, seed=1)
     assert drawing_in(signed(FILES["comfyui"][1], ours)) == ours

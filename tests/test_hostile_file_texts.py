@@ -18,8 +18,8 @@ from PIL import ExifTags, Image, PngImagePlugin
 from adapters.sdapi.styles import STYLES_MOST, Style, styles_of
 from engine.safetensors import UnsafeFile, inspect
 from engine.safetensors_header import MAX_NAME_BYTES, MAX_TENSORS, MAX_TEXT_BYTES
-from gateway.lora_layers import fit_of
-from gateway.loras import LoraLibrary
+from gateway.models.lora_layers import fit_of
+from gateway.models.loras import LoraLibrary
 from tests.hostile_support import REPEATS, Probe, hostile
 from tests.live import Live, live
 from tests.lora_support import TINY, save_lora

@@ -23,17 +23,18 @@ from PIL import Image
 
 from adapters.sdapi.gif import comment
 from engine.safetensors import inspect
-from gateway import file_pool, picture_text
-from gateway.decoder import PictureDecoder
+from gateway.access.round_robin import Bounds, Share, Turns
 from gateway.errors import InvalidRequest, TooManyFiles, Unavailable
-from gateway.file_budget import Budget, OverBudget
-from gateway.file_pool import FilePool
-from gateway.lora_notes import notes_of
-from gateway.loras import HEADER_MOST_BYTES, LoraLibrary
-from gateway.picture_decoder import Refused, normalised
-from gateway.picture_header import MOST_SCANS, TooMuchWork, check_work, orientation
-from gateway.picture_text import texts
-from gateway.turns import Bounds, Share, Turns
+from gateway.images import file_pool
+from gateway.images import file_texts as picture_text
+from gateway.images.decoder import PictureDecoder
+from gateway.images.decoder_child import Refused, normalised
+from gateway.images.file_budget import Budget, OverBudget
+from gateway.images.file_pool import FilePool
+from gateway.images.file_texts import texts
+from gateway.images.header import MOST_SCANS, TooMuchWork, check_work, orientation
+from gateway.models.lora_metadata import notes_of
+from gateway.models.loras import HEADER_MOST_BYTES, LoraLibrary
 from tests.hostile_files import (
     exif_of_entries,
     gif_of_blocks,
@@ -137,8 +138,10 @@ def test_a_lora_with_an_endless_header_costs_one_look(tmp_path: Path, monkeypatc
     (tmp_path / "bad.json").write_text('{"description": "words"}')
     looks: list[object] = []
     heads: list[Path] = []
-    monkeypatch.setattr("gateway.loras.inspect", lambda file, **most: heads.append(file) or inspect(file, **most))
-    monkeypatch.setattr("gateway.loras.notes_of", lambda *args: looks.append(args) or notes_of(*args))
+    monkeypatch.setattr(
+        "gateway.models.loras.inspect", lambda file, **most: heads.append(file) or inspect(file, **most)
+    )
+    monkeypatch.setattr("gateway.models.loras.notes_of", lambda *args: looks.append(args) or notes_of(*args))
     library = LoraLibrary([tmp_path])
     for _ in range(3):
         (bad,) = [lora for lora in library.all() if lora.name == "bad"]

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.foreign import comfyui, said_in
-from gateway.foreign.values import MAX_JSON_CHARS
-from gateway.picture_text import USER_COMMENT
-from gateway.provenance import drawing_by
+from gateway.images.file_texts import USER_COMMENT
+from gateway.images.foreign import comfyui, said_in
+from gateway.images.foreign.values import MAX_JSON_CHARS
+from gateway.images.provenance import drawing_by
 from tests.foreign_pictures import (
     DRAW_THINGS,
     INVOKEAI,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from engine.protocol import Cancelled, ImageDone, Preview, Queued, StepDone
+from gateway.events.bus import OWNER_EVENTS_QUEUED, STATE_EVENTS_QUEUED, Event, Hub, PlaceEvent, Subscription
 from gateway.forecast import Forecast
-from gateway.hub import OWNER_EVENTS_QUEUED, STATE_EVENTS_QUEUED, Event, Hub, PlaceEvent, Subscription
-from gateway.job import Job, JobEvent
+from gateway.jobs.job import Job, JobEvent
 from tests.support import a_job, run
 
 FORECAST = Forecast(2.0, 1.0, 1.5, 2.5)

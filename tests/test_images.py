@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
-from gateway import images
 from gateway.errors import InvalidRequest, RemoteImagesDisabled, StorageFull
-from gateway.images import (
+from gateway.images import codec as images
+from gateway.images.codec import (
     CheckedImage,
     PictureDecoder,
     base64_picture,
@@ -29,7 +29,7 @@ from gateway.images import (
     open_picture,
     write_atomic,
 )
-from gateway.picture_decoder import Refused, normalised
+from gateway.images.decoder_child import Refused, normalised
 from tests.support import run
 
 

@@ -13,8 +13,8 @@ FILES = [p for room in ("gateway", "adapters", "engine") for p in sorted((ROOT /
 DOWNLOAD_CHILD_ONLY = ("gateway/downloads/fetch.py", "gateway/downloads/reasons.py")
 OCR_CHILD_ONLY = tuple(f"gateway/ocr/{name}.py" for name in ("reader", "detector", "recogniser", "vision", "pages"))
 OCR_PACKAGES = {"rapidocr", "onnxruntime", "pypdfium2", "cv2", "numpy", "mlx_vlm"}
-CHILD_ONLY = ("engine/backends/mlx", "engine/families/")
-WEB = ("adapters/", "gateway/app.py", "gateway/access.py", "gateway/server.py")
+CHILD_ONLY = ("engine/backends/mlx", "engine/pipelines/")
+WEB = ("adapters/", "gateway/app.py", "gateway/access.py", "gateway/http/server.py")
 ENGINE_SEEN = {
     "engine.protocol",
     "engine.catalog",
@@ -74,7 +74,7 @@ def test_no_arrow_points_the_wrong_way(file: Path) -> None:
 
 def test_one_module_alone_starts_the_engine() -> None:
     users = [name_of(f) for f in FILES if any(m.startswith("engine.client") for m in imports(f))]
-    allowed = ("engine/client", "gateway/app.py", "gateway/service.py", "gateway/lane.py")
+    allowed = ("engine/client", "gateway/app.py", "gateway/service/service.py", "gateway/lanes/engine.py")
     assert all(user.startswith(allowed) for user in users)
 
 

@@ -21,11 +21,11 @@ from sd_prompt_reader.image_data_reader import ImageDataReader
 from adapters.sdapi.infotext import parse
 from engine.catalog import EMBEDDED_PATH
 from engine.protocol import Generate, Lora, SecondPass, Upscale
-from gateway.images import encode
-from gateway.infotext import VERSION
-from gateway.picture_text import texts
-from gateway.pictures import Pictures
-from gateway.provenance import KEYWORD, MARK, Drawing, Signature, carried, drawing_in, signed, to_text
+from gateway.images.codec import encode
+from gateway.images.file_texts import texts
+from gateway.images.infotext import VERSION
+from gateway.images.output import Pictures
+from gateway.images.provenance import KEYWORD, MARK, Drawing, Signature, carried, drawing_in, signed, to_text
 from tests.foreign_pictures import comfy
 from tests.live import Live, live
 from tests.native_support import client_of, ended, submit

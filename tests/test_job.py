@@ -28,7 +28,7 @@ from engine.protocol import (
     Succeeded,
     TextLine,
 )
-from gateway.job import TRANSITIONS, IllegalTransition, Job, Progress, State, StateFacts
+from gateway.jobs.job import TRANSITIONS, IllegalTransition, Job, Progress, State, StateFacts
 from tests.support import a_job, a_plan
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.job import Priority
-from gateway.queue import AGEING_S, BACKGROUND_AGEING_S, Standing, Turns, Waiting, order, take
-from gateway.store import kept_order
+from gateway.jobs.job import Priority
+from gateway.jobs.order import AGEING_S, BACKGROUND_AGEING_S, Standing, Turns, Waiting, order, take
+from gateway.store import incremental_order as kept_order
 from gateway.store.base import WorkerInfo
-from gateway.store.kept_order import KeptOrder
-from gateway.store.line import Line
+from gateway.store.incremental_order import KeptOrder
+from gateway.store.index import Line
 from tests.test_queue import queues
 
 owners = st.sampled_from("abc")

@@ -17,8 +17,8 @@ import httpx
 import psutil
 
 from engine.protocol import StepDone
-from gateway.hub import ProgressEvent
-from gateway.job import Job, State
+from gateway.events.bus import ProgressEvent
+from gateway.jobs.job import Job, State
 from tests.live import Live
 from tests.service_support import ME, request, service_in
 from tests.support import run

@@ -17,7 +17,7 @@ from tools.train_embedded.scenes import Style, render
 @pytest.fixture(scope="module")
 def vae() -> Any:
     pytest.importorskip("mlx.core")
-    from engine.families.flux2_tiny import build
+    from engine.pipelines.flux2_tiny import build
 
     return build(EMBEDDED_PATH).vae
 
@@ -25,7 +25,7 @@ def vae() -> Any:
 def test_a_preview_of_what_is_finished_shows_the_picture(vae: Any, tmp_path: Path) -> None:
     import mlx.core as mx
 
-    from engine.families.linear_preview import LinearPreview
+    from engine.pipelines.common.linear_preview import LinearPreview
 
     preview = LinearPreview.of(EMBEDDED_PATH)
     assert preview is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.backends.base import Model
-from gateway.residency.copies import Copies
+from gateway.residency.quantized_copies import Copies
 
 mx = pytest.importorskip("mlx.core")
 from benchmarks.load_memory import WIDE, loading, saved  # noqa: E402
@@ -32,7 +32,7 @@ def test_quantising_at_load_peaks_at_about_what_is_held(name: str, tmp_path: Pat
 
 
 def test_nothing_of_mflux_evaluates_a_whole_model_unseen() -> None:
-    from engine.families.loading import EVALUATING
+    from engine.pipelines.common.loading import EVALUATING
 
     spec = importlib.util.find_spec("mflux")
     assert spec is not None

@@ -7,11 +7,11 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.job import Priority
-from gateway.lookahead import grouped
-from gateway.queue import Standing, Waiting
+from gateway.jobs.job import Priority
+from gateway.jobs.lookahead import grouped
+from gateway.jobs.order import Standing, Waiting
 from gateway.store.base import Bounds, WorkerInfo
-from gateway.store.line import Line
+from gateway.store.index import Line
 from gateway.store.sqlite import SqliteStore
 from tests.support import a_job, a_plan, run
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.lora_layers import fit_of, names_of
+from gateway.models.lora_layers import fit_of, names_of
 from tests.engine_support import SPECS
 from tests.live import Live, live
 from tests.lora_support import TINY, save_lora
@@ -147,7 +147,7 @@ def test_the_infotext_and_the_loras_page_say_it_of_each(client: httpx.Client) ->
 
 
 def test_numbers_of_eight_bits_are_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
-    from gateway.loras import LoraLibrary
+    from gateway.models.loras import LoraLibrary
 
     folder = tmp_path_factory.mktemp("eight")
     file = save_lora(folder, "x", TINY)

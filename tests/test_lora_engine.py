@@ -37,7 +37,7 @@ def transformer() -> Any:
 
 
 def worn(transformer: Any, *loras: tuple[Path, float]) -> Any:
-    from engine.families.loras import Wardrobe
+    from engine.pipelines.common.lora_stack import Wardrobe
 
     wardrobe = Wardrobe(transformer, "flux2")
     wardrobe.wear(tuple((str(file), scale) for file, scale in loras))
@@ -101,7 +101,7 @@ def test_norms_are_changed_and_put_back(transformer: Any, tmp_path: Path) -> Non
 
 
 def test_a_file_that_does_not_fit_leaves_nothing_behind(transformer: Any, tmp_path: Path) -> None:
-    from engine.families.loras import LoraFault
+    from engine.pipelines.common.lora_stack import LoraFault
 
     size = array(layer_of(transformer, LAYER).weight).shape
     made = PEFT(*size, np.random.default_rng(1))
@@ -203,7 +203,7 @@ def test_a_sheet_finds_blocks_that_are_there_and_no_others() -> None:
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_whole_numbers_are_no_weights(transformer: Any, dtype: str, tmp_path: Path) -> None:
-    from engine.families.loras import LoraFault
+    from engine.pipelines.common.lora_stack import LoraFault
 
     arrays = {f"{LAYER}.lora_A.weight": mx.ones((4, 64)), f"{LAYER}.lora_B.weight": mx.ones((64, 4))}
     mx.save_safetensors(str(tmp_path / "x.safetensors"), {k: v.astype(getattr(mx, dtype)) for k, v in arrays.items()})
@@ -218,8 +218,8 @@ def test_a_fault_is_told_with_the_loras_name(tmp_path: Path) -> None:
     studio = Studio(SPECS["flux2-klein-4b"], tmp_path / "model", inputs={})
     from unittest.mock import patch
 
-    from engine import families
-    from engine.families.flux2 import load_tiny
+    from engine import pipelines as families
+    from engine.pipelines.flux2 import load_tiny
 
     with patch.object(families, "load", load_tiny):
         studio.load()

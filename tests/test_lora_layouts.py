@@ -365,7 +365,7 @@ def baked(
 def test_a_file_changes_a_model_as_the_same_delta_in_its_weights_does(
     layout: Layout, built: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    from engine.families.loras import Wardrobe
+    from engine.pipelines.common.lora_stack import Wardrobe
 
     transformer, random = built(layout.family), np.random.default_rng(6)
     made, file = made_for(layout, transformer), tmp_path / "one.safetensors"

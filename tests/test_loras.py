@@ -13,9 +13,9 @@ from engine.lora_layouts import sheets
 from engine.lora_layouts.sheets import FILE
 from engine.protocol import Lora
 from engine.safetensors import inspect
-from gateway.lora_hub import HubLora
-from gateway.lora_layers import fit_of, names_of
-from gateway.loras import LoraLibrary, preview_of
+from gateway.models.lora_layers import fit_of, names_of
+from gateway.models.lora_repositories import HubLora
+from gateway.models.loras import LoraLibrary, preview_of
 from tests.lora_support import FLUX1, KLEIN_4B, TINY, UNKNOWN, Z_IMAGE, save_lora
 
 SPECS = {spec.name: spec for spec in CATALOG}

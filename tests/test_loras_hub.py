@@ -16,14 +16,14 @@ from engine.client import Engine, EngineOptions
 from engine.protocol import Download, Lora, ModelDownloading
 from gateway.downloads.lists import bring_lists
 from gateway.errors import InvalidRequest, ModelComing, ModelNotOnDisk
-from gateway.hub import ProgressEvent
-from gateway.job import State
-from gateway.library import Library
-from gateway.lora_hub import HubCollection, HubEntry, HubLora
-from gateway.loras import LoraLibrary
-from gateway.pictures import Pictures
-from gateway.request import GenerationRequest
-from gateway.service import JobService, Origin, ServiceOptions
+from gateway.events.bus import ProgressEvent
+from gateway.images.output import Pictures
+from gateway.jobs.job import State
+from gateway.jobs.resolve import GenerationRequest
+from gateway.models.library import Library
+from gateway.models.lora_repositories import HubCollection, HubEntry, HubLora
+from gateway.models.loras import LoraLibrary
+from gateway.service.service import JobService, Origin, ServiceOptions
 from gateway.store.sqlite import SqliteStore
 from tests.lora_support import KLEIN_4B, TINY, save_lora
 from tests.service_support import until

@@ -92,8 +92,8 @@ def test_strips_decode_the_same_pixels_with_less_memory(name: str, monkeypatch: 
     from mflux.models.common.vae.block_decoder import VAEBlockDecoder
     from mflux.models.common.vae.vae_util import VAEUtil
 
-    from engine.families import strips
-    from engine.families.low_ram import sparing
+    from engine.pipelines.common import strips
+    from engine.pipelines.common.low_memory import sparing
 
     for place in (strips, VAEBlockDecoder):
         monkeypatch.setattr(place, "STRIP_ROWS", 24)

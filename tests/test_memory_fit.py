@@ -15,18 +15,18 @@ import pytest
 
 from engine.catalog import CATALOG, EMBEDDED, ModelSpec
 from engine.protocol import Control, Generate, Upscale
-from gateway import device
 from gateway.app import build_core
 from gateway.cli import doctor
-from gateway.device import Device, metal_bytes
 from gateway.errors import InsufficientMemory
-from gateway.findings import _of_default
-from gateway.job import Job, State
-from gateway.library import Library
-from gateway.request import Adjustment
+from gateway.jobs.job import Job, State
+from gateway.jobs.resolve import Adjustment
+from gateway.models.library import Library
+from gateway.residency import device
 from gateway.residency.admission import LADDER, Admission
 from gateway.residency.default import best_that_fits, usual
+from gateway.residency.device import Device, metal_bytes
 from gateway.residency.footprint import GB, Peaks
+from gateway.service.findings import _of_default
 from gateway.settings import Settings
 from tests.chromium import chromium
 from tests.hostile_support import PICTURE

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from gateway.picture_text import texts
-from gateway.provenance import KEYWORD, Drawing, drawing_in, signed
+from gateway.images.file_texts import texts
+from gateway.images.provenance import KEYWORD, Drawing, drawing_in, signed
 from tests.live import Live, live
 from tests.native_support import client_of, ended, submit
 

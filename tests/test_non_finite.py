@@ -35,8 +35,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def studio(model: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
-    from engine import families
-    from engine.families.flux2 import load_tiny
+    from engine import pipelines as families
+    from engine.pipelines.flux2 import load_tiny
 
     monkeypatch.setattr(families, "load", load_tiny)
     mx.disable_compile()

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
-from gateway.child import ChildDied, framed, read_frame
 from gateway.errors import InvalidRequest, Unavailable
+from gateway.framing import ChildDied, framed, read_frame
 from gateway.ocr.client import OcrClient, OcrOptions, OcrRefused
 from gateway.ocr.wire import Read
 from tests.engine_support import alive, gone

@@ -13,11 +13,11 @@ import pytest
 
 from engine.protocol import Failed, Ocr, PageRead, Queued, Requeued, Started
 from gateway.errors import InvalidRequest, Unavailable
-from gateway.job import Job, State
+from gateway.jobs.job import Job, State
 from gateway.ocr.checkers import Checkers
 from gateway.ocr.client import OcrClient, OcrOptions, OcrRefused
 from gateway.ocr.request import OcrRequest, resolve
-from gateway.options import Origin
+from gateway.service.options import Origin
 from tests.live import live
 from tests.ocr_support import OBEDIENT, empty_pdf, pdf, raw_pdf, script, service_in, written
 from tests.support import run

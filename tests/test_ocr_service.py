@@ -13,12 +13,12 @@ import pytest
 
 from engine.protocol import Cancelled, CancelRequested, PageRead, Queued, Requeued, Started, Succeeded
 from gateway.errors import InvalidRequest, JobNotFound, NotInstalled
-from gateway.hub import ProgressEvent
-from gateway.job import Job, JobEvent, State
+from gateway.events.bus import ProgressEvent
+from gateway.jobs.job import Job, JobEvent, State
+from gateway.jobs.resolve import GenerationRequest
 from gateway.ocr import packages
 from gateway.ocr.request import OcrRequest
-from gateway.request import GenerationRequest
-from gateway.service import JobService, Origin
+from gateway.service.service import JobService, Origin
 from tests.engine_support import alive
 from tests.ocr_support import OBEDIENT, pids_by, script, service_in
 from tests.support import run

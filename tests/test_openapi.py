@@ -16,7 +16,7 @@ from pydantic import AliasChoices, BaseModel
 
 from adapters import ADAPTERS
 from gateway.app import HEALTH, HEALTH_DESCRIBED
-from gateway.openapi import Group, document
+from gateway.http.openapi import Group, document
 from tests.live import Live, live
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from adapters import ADAPTERS
-from gateway.paths import canonical_path, nearest
+from gateway.http.paths import canonical_path, nearest
 from tests.live import Live
 
 PREFIXES = ("/sdapi/v1", "/api/v1", "/api", "/v1")

@@ -20,11 +20,11 @@ FILES = [p for room in ("gateway", "adapters", "engine") for p in sorted((ROOT /
 SEARCHES = {"search", "sub", "subn", "findall", "finditer", "split"}
 ANCHORED = {"match", "fullmatch"}
 OUR_TEXT = {
-    "gateway/openapi.py": "the names of our own types and routes, and docstrings",
+    "gateway/http/openapi.py": "the names of our own types and routes, and docstrings",
     "gateway/machine.py": "what the kernel says",
     "gateway/settings/": "the operator's settings",
     "gateway/downloads/folders.py": "names of a repository that the catalogue or the settings list",
-    "gateway/residency/copies.py": "names of models",
+    "gateway/residency/quantized_copies.py": "names of models",
 }
 """Where no stranger's text comes."""
 TOKENS = r"""[0-9]++[.][0-9]++|[^\s,.;:()\[\]{}<>|!?"“”„…\\_]++|[,.;\n]"""

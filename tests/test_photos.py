@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from gateway.errors import InvalidRequest
-from gateway.images import MAX_PICTURE_BYTES, base64_picture
-from gateway.picture_decoder import MAX_EDGE_PX, MAX_PIXELS, Refused, checked, normalised
-from gateway.text_bounds import check_texts
+from gateway.http.text_bounds import check_texts
+from gateway.images.codec import MAX_PICTURE_BYTES, base64_picture
+from gateway.images.decoder_child import MAX_EDGE_PX, MAX_PIXELS, Refused, checked, normalised
 from tests.v1_support import assert_openai_error, opened
 
 pillow_heif.register_heif_opener()

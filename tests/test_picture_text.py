@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 from sd_parsers import ParserManager
 
-from gateway.images import Format, encode
-from gateway.picture_text import MAX_TEXT_BYTES, USER_COMMENT, texts
-from gateway.png_text import SIGNATURE, with_text
+from gateway.images.codec import Format, encode
+from gateway.images.file_texts import MAX_TEXT_BYTES, USER_COMMENT, texts
+from gateway.images.png_chunks import SIGNATURE, with_text
 
 TEXT = 'a cat, "quoted"\nNegative prompt: 猫 Käse\nSteps: 4'
 

@@ -24,8 +24,8 @@ from PIL import Image
 
 from engine.client import Engine, EngineOptions
 from engine.noted import Noted
-from gateway.child import ended_child, log_stderr, started_child
-from gateway.output import QueuedOutput, QueuedText
+from gateway.framing import ended_child, log_stderr, started_child
+from gateway.text_output import QueuedOutput, QueuedText
 from tests.live import ROOT, Live, live
 from tests.ocr_support import OBEDIENT_OCR, script
 from tests.pipes_support import Unread, filled, pipe
@@ -284,7 +284,7 @@ def test_a_decoder_that_is_stopped_holds_up_nothing_and_hears_all_of_it_later(tm
 
     with live(tmp_path) as gateway, ThreadPoolExecutor() as threads:
         assert upload(gateway) == 200
-        waits_alone(gateway, children_of(gateway)["gateway.picture_decoder"], upload, threads)
+        waits_alone(gateway, children_of(gateway)["gateway.images.decoder_child"], upload, threads)
 
 
 def test_readers_of_text_that_are_stopped_hold_up_nothing_and_hear_all_of_it_later(tmp_path: Path) -> None:

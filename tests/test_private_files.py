@@ -15,8 +15,8 @@ import pytest
 
 from engine.backends.base import Picture
 from engine.worker import write_ppm
-from gateway.pictures import Pictures
-from gateway.private import private_file, private_files, private_folder, write_private
+from gateway.images.output import Pictures
+from gateway.private_files import private_file, private_files, private_folder, write_private
 from gateway.store.sqlite import SqliteStore
 from tests.live import Live
 from tests.lora_support import save_lora

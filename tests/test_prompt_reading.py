@@ -14,8 +14,8 @@ from engine.backends.fake import words
 from engine.catalog import EMBEDDED_PATH
 from engine.prompt_tokens import MOST_CUT_CHARS, MOST_UNKNOWN, Span, Strictest, TokenEncoder, read
 from engine.protocol import ImageDone, PromptRead, Queued, Requeued, Started, Succeeded
-from gateway.job import Job, State
-from gateway.service import JobService
+from gateway.jobs.job import Job, State
+from gateway.service.service import JobService
 from tests.engine_studio import Watching
 from tests.engine_support import TINY, plan
 from tests.service_support import ME, request, service_in
@@ -91,7 +91,7 @@ def test_unknown_words_are_told_once_each() -> None:
 def tiny() -> Any:
     """Its painter, loaded."""
     mx = pytest.importorskip("mlx.core")
-    from engine.families import load
+    from engine.pipelines import load
 
     mx.disable_compile()
     yield load(Model(TINY, str(EMBEDDED_PATH), None))
@@ -99,7 +99,7 @@ def tiny() -> Any:
 
 
 def sketch(**said: Any) -> Any:
-    from engine.families.base import Sketch
+    from engine.pipelines.common.base import Sketch
 
     return Sketch(plan(**said), 0, Frame((64, 64), (64, 64)))
 

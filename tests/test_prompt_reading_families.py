@@ -33,7 +33,7 @@ def cut_early() -> Iterator[None]:
     from mflux.models.flux3.model.flux3_text_encoder.prompt_encoder import Flux3PromptEncoder
     from mflux.models.ideogram4.model.ideogram4_text_encoder.tokenizer import Ideogram4Tokenizer
 
-    from engine.families.fibo import TEXT_TOKENS
+    from engine.pipelines.fibo import TEXT_TOKENS
 
     def early(kind: type) -> Any:
         real = kind.__init__
@@ -52,7 +52,7 @@ def cut_early() -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(PromptEncoder, "_get_prompt_embeds", staticmethod(embed_early)))
-        stack.enter_context(mock.patch("engine.families.fibo.TEXT_TOKENS", MOST_TOKENS))
+        stack.enter_context(mock.patch("engine.pipelines.fibo.TEXT_TOKENS", MOST_TOKENS))
         stack.enter_context(mock.patch(f"{LENS}.render_lens_chat", "<{}<|end|><|start|>assistant>".format))
         for encoder in (Flux3PromptEncoder, Fibo2PromptEncoder):
             stack.enter_context(mock.patch.object(encoder, "MAX_LENGTH", MOST_TOKENS))

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from adapters.base import ADJUSTMENTS_CHARS, adjustments_header
-from gateway.request import Adjustment
+from gateway.jobs.resolve import Adjustment
 from tests.chromium import chromium
 from tests.live import ROOT, Live
 from tests.native_support import client_of, ended, events, submit

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.protocol import Lane
-from gateway.job import Priority
-from gateway.queue import AGEING_S, BACKGROUND_AGEING_S, Standing, Turns, Waiting, moved, next_rise, order, take
+from gateway.jobs.job import Priority
+from gateway.jobs.order import AGEING_S, BACKGROUND_AGEING_S, Standing, Turns, Waiting, moved, next_rise, order, take
 
 BACKGROUND, LOW, NORMAL, HIGH = Priority
 ENGINE: Lane = "engine"

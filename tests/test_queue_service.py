@@ -10,9 +10,9 @@ import pytest
 
 from engine.protocol import ImageDone, Queued, Started, StepDone, Succeeded
 from gateway.errors import JobNotEnded, JobNotFound, JobNotWaiting, OwnerQueueFull, QueueFull
-from gateway.hub import Event, PlaceEvent, ProgressEvent, Snapshot
-from gateway.job import Job, JobEvent, Priority, State
-from gateway.service import JobService, Origin, ServiceOptions
+from gateway.events.bus import Event, PlaceEvent, ProgressEvent, Snapshot
+from gateway.jobs.job import Job, JobEvent, Priority, State
+from gateway.service.service import JobService, Origin, ServiceOptions
 from gateway.store.base import Bounds
 from gateway.store.sqlite import SqliteStore
 from tests.service_support import ME, request, service_in, until

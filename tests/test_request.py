@@ -9,7 +9,7 @@ import pytest
 from engine.catalog import CATALOG
 from engine.protocol import Control, Lora
 from gateway.errors import InvalidRequest
-from gateway.request import GenerationRequest, KnownLora, Limits, Resolution, SecondPassRequest, resolve
+from gateway.jobs.resolve import GenerationRequest, KnownLora, Limits, Resolution, SecondPassRequest, resolve
 
 SPECS = {spec.name: spec for spec in CATALOG}
 

@@ -13,12 +13,12 @@ import pytest
 from engine.catalog import CATALOG, ModelSpec
 from engine.protocol import Generate, Load, SecondPass
 from gateway.errors import InsufficientMemory
-from gateway.library import Library, LocalModel
+from gateway.models.library import Library, LocalModel
+from gateway.models.weights import weights_bytes
 from gateway.residency.admission import Admission
-from gateway.residency.copies import INCOMPLETE, STAMP, Copies, fingerprint
 from gateway.residency.footprint import GB, Footprint, Peaks, guess
+from gateway.residency.quantized_copies import INCOMPLETE, STAMP, Copies, fingerprint
 from gateway.residency.quarantine import Quarantine
-from gateway.weights import weights_bytes
 
 SPECS = {spec.name: spec for spec in CATALOG}
 KLEIN, KLEIN_4 = SPECS["flux2-klein-4b"], SPECS["flux2-klein-4b-4-bit"]

@@ -15,12 +15,12 @@ import pytest
 from engine.client import Engine, EngineOptions
 from engine.protocol import Run
 from gateway.errors import InsufficientMemory, ModelUnavailable
-from gateway.job import Job, State
-from gateway.library import Library, LocalModel
-from gateway.pictures import Pictures
-from gateway.request import GenerationRequest
+from gateway.images.output import Pictures
+from gateway.jobs.job import Job, State
+from gateway.jobs.resolve import GenerationRequest
+from gateway.models.library import Library, LocalModel
 from gateway.residency import HouseOptions
-from gateway.service import JobService, Origin, ServiceOptions
+from gateway.service.service import JobService, Origin, ServiceOptions
 from gateway.store.sqlite import SqliteStore
 from tests.support import run
 

@@ -19,15 +19,15 @@ import pytest
 
 from adapters import ADAPTERS
 from engine.catalog import CATALOG
-from gateway.downloads.coming import Downloads
+from gateway.access.rights import SENTENCES, Deed, Rights
+from gateway.downloads.tracker import Downloads
 from gateway.errors import Forbidden
-from gateway.job import State
-from gateway.model_control import ModelControl
-from gateway.options import Origin, ServiceOptions
-from gateway.per_owner import PerOwner
-from gateway.queue_control import QueueControl
-from gateway.rights import SENTENCES, Deed, Rights
-from gateway.service import JobService
+from gateway.jobs.job import State
+from gateway.service.models import ModelControl
+from gateway.service.options import Origin, ServiceOptions
+from gateway.service.per_owner import PerOwner
+from gateway.service.queue_control import QueueControl
+from gateway.service.service import JobService
 from tests.live import Live
 from tests.native_support import ended, put_weights
 from tests.sdapi_support import an_image

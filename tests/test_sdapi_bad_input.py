@@ -19,7 +19,7 @@ from adapters.sdapi.reply import Told, to_body
 from adapters.sdapi.request import to_request
 from adapters.sdapi.said import completed
 from gateway.errors import GatewayError
-from gateway.request import resolve
+from gateway.jobs.resolve import resolve
 from tests.live import Live
 from tests.sdapi_mutations import ANYTHING, VALID, Sent, changed, outcome, send
 from tests.sdapi_support import INIT, LIMITS, SMALL, TINY, an_image, begun, ended, fixtures

@@ -13,8 +13,8 @@ from PIL import Image
 from adapters.sdapi.gif import comment, is_gif
 from adapters.sdapi.infotext import compose, parse, with_defaults
 from adapters.sdapi.png_info import answer
-from gateway.images import Format, encode
-from gateway.png_text import with_text
+from gateway.images.codec import Format, encode
+from gateway.images.png_chunks import with_text
 from tests.sdapi_support import an_image
 
 # Source: an A1111 1.10.1 file

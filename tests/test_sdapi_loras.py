@@ -15,7 +15,7 @@ from adapters.sdapi.payloads import Txt2Img
 from adapters.sdapi.reply import info, infotext
 from adapters.sdapi.request import to_request
 from engine.protocol import Lora
-from gateway.loras import LoraLibrary
+from gateway.models.loras import LoraLibrary
 from tests.live import live
 from tests.lora_support import TINY, save_lora
 from tests.sdapi_support import LIMITS, SMALL, told

@@ -21,8 +21,8 @@ from engine.catalog import CATALOG
 from engine.protocol import Generate, Load, Preview, Queued, SecondPass, Started, StepDone
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.job import Job, Progress, State
-from gateway.png_text import with_text
+from gateway.images.png_chunks import with_text
+from gateway.jobs.job import Job, Progress, State
 from tests.sdapi_support import BASE, TINY, an_image, opened, told
 from tests.support import a_job, a_plan
 

@@ -17,7 +17,7 @@ from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.request import adjustments_of, to_request
 from adapters.sdapi.tags import split_tags, without_hash
 from gateway.errors import GatewayError, InvalidRequest
-from gateway.request import Adjustment, resolve
+from gateway.jobs.resolve import Adjustment, resolve
 from tests.sdapi_support import BASE, LIMITS, TINY, begun, translated
 
 

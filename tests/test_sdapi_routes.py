@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.png_text import with_text
+from gateway.images.png_chunks import with_text
 from tests.live import Live
 from tests.sdapi_support import INIT, SMALL, an_image, fixtures, opened
 

@@ -15,13 +15,13 @@ from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.request import Inputs, field_of, to_request
 from adapters.sdapi.start import inputs_of, mask_use
 from engine.catalog import CATALOG
-from gateway.core import Core
+from gateway.access.round_robin import Share
+from gateway.context import Core
 from gateway.errors import InvalidRequest
-from gateway.file_pool import FilePool
-from gateway.images import CheckedImage
-from gateway.request import resolve
+from gateway.images.codec import CheckedImage
+from gateway.images.file_pool import FilePool
+from gateway.jobs.resolve import resolve
 from gateway.settings import Settings
-from gateway.turns import Share
 from tests.sdapi_support import INIT, LIMITS, TINY, an_image, opened
 from tests.sdapi_support import a_mask as mask_png
 from tests.support import run

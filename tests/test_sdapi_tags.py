@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from adapters.sdapi.infotext import parse
 from adapters.sdapi.tags import LORAS_MOST, split_tags, tags, without_hash
 from gateway.errors import InvalidRequest
-from gateway.file_text import without_markup
+from gateway.images.clean_text import without_markup
 from tests.hostile_support import REPEATS, hostile
 
 A1111_TAG = re.compile(r"<(\w+):([^>]+)>")

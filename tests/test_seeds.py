@@ -13,7 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from engine.families.base import key_of
+from engine.pipelines.common.base import key_of
 from tests.live import live
 from tests.v1_support import plain_client
 

@@ -9,9 +9,9 @@ import pytest
 
 from engine.protocol import CancelRequested, ImageDone, Queued, Started, StepDone, Succeeded
 from gateway.errors import JobNotFound, ModelNotFound, ModelNotOnDisk
-from gateway.hub import ProgressEvent
-from gateway.job import Job, JobEvent, Priority, State
-from gateway.service import Origin, ServiceOptions
+from gateway.events.bus import ProgressEvent
+from gateway.jobs.job import Job, JobEvent, Priority, State
+from gateway.service.service import Origin, ServiceOptions
 from tests.service_support import ME, request, service_in, until
 from tests.support import run
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from engine.protocol import ImageDone, Requeued
-from gateway import runner
 from gateway.errors import StorageFull, Unavailable
-from gateway.job import JobEvent, State
-from gateway.options import ServiceOptions
+from gateway.jobs.job import JobEvent, State
+from gateway.lanes import base as runner
+from gateway.service.options import ServiceOptions
 from gateway.store.base import Bounds, WorkerInfo
 from gateway.store.sqlite import SqliteStore
 from tests.service_support import ME, request, service_in, until

@@ -23,7 +23,7 @@ import uvloop
 from engine.clock import Alarm, patience
 from engine.noted import Noted, _of_ps, identity
 from engine.protocol import Cancelled, Ocr, PageRead
-from gateway.child import ended_child, started_child
+from gateway.framing import ended_child, started_child
 from gateway.ocr.client import OcrClient
 from tests.engine_support import FAST, alive, facts_of, fake, plan, run_of, running
 from tests.live import Live, live
@@ -133,10 +133,10 @@ def test_no_deadline_of_the_house_is_by_another_clock() -> None:
     timed = {"asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for"}
     allowed = {
         "engine/clock.py",
-        "gateway/accepting.py call_later",  # until a connection is taken again
-        "gateway/heap.py call_later",  # gives memory back
+        "gateway/http/accepting.py call_later",  # until a connection is taken again
+        "gateway/http/heap.py call_later",  # gives memory back
         "gateway/ocr/client.py call_later",  # lets an idle child go
-        "gateway/server.py call_later",  # a connection that was refused
+        "gateway/http/server.py call_later",  # a connection that was refused
         "adapters/sdapi/watching.py",  # how long an interrupt is looked at
     }
     found = set()

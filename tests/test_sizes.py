@@ -17,7 +17,7 @@ from engine.client.options import EngineOptions
 from engine.client.turn import Deadline, larger
 from engine.protocol import Decoding, ModelLoaded, SecondPass, StepDone
 from gateway.errors import InvalidRequest
-from gateway.request import GenerationRequest, Limits, Resolution, resolve
+from gateway.jobs.resolve import GenerationRequest, Limits, Resolution, resolve
 from gateway.residency.footprint import guess
 from tests.engine_support import plan
 from tests.live import Live, live

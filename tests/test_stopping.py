@@ -176,7 +176,7 @@ def _try(gateway: Live) -> None:
 
 @pytest.mark.parametrize(
     "function",
-    [("gateway.pictures", "write_atomic"), ("gateway.store.rows", "insert")],
+    [("gateway.images.output", "write_atomic"), ("gateway.store.rows", "insert")],
 )
 def test_a_disk_that_takes_a_minute(tmp_path: Path, function: tuple[str, str]) -> None:
     gateway = Live(tmp_path, program=slowed(tmp_path, function)).start()
@@ -209,7 +209,7 @@ def test_a_decoder_that_is_stopped(tmp_path: Path) -> None:
 
     with leaves(gateway) as process:
         upload(20)
-        child_of(process, "gateway.picture_decoder").suspend()
+        child_of(process, "gateway.images.decoder_child").suspend()
         sending = threading.Thread(target=upload, args=(20,))
         sending.start()
         time.sleep(0.3)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from engine.protocol import Cancelled
-from gateway.job import Job, State
-from gateway.service import JobService
+from gateway.jobs.job import Job, State
+from gateway.service.service import JobService
 from gateway.store.sqlite import SqliteStore
 from tests.service_support import ME, request, service_in, until
 from tests.support import run

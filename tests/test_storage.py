@@ -17,10 +17,10 @@ from engine.protocol import ImageDone, Requeued, Succeeded
 from gateway.downloads import lane as downloads_lane
 from gateway.downloads.wire import Fetch, Fetched, NotFetched
 from gateway.errors import PictureDamaged, StorageFault, StorageFull
-from gateway.job import Job, JobEvent, State
+from gateway.images.output import UNKNOWN, Note
+from gateway.jobs.job import Job, JobEvent, State
 from gateway.ocr.request import OcrRequest
-from gateway.pictures import UNKNOWN, Note
-from gateway.service import JobService
+from gateway.service.service import JobService
 from gateway.store.sqlite import SqliteStore
 from tests import ocr_support
 from tests.service_support import ME, request, service_in, until

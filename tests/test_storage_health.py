@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway import storage_health
 from gateway.disk import fault_of
 from gateway.errors import StorageFault, StorageFull
-from gateway.readiness import Readiness
-from gateway.storage_health import Place, Probed, StorageHealth
+from gateway.service.readiness import Readiness
+from gateway.store import folder_health as storage_health
+from gateway.store.folder_health import Place, Probed, StorageHealth
 from tests.support import run
 
 OTHER_DISK = Path("/dev/shm")

@@ -23,7 +23,7 @@ from engine.protocol import (
     TextLine,
 )
 from gateway.errors import IdempotencyConflict, JobNotFound, OwnerQueueFull, QueueFull
-from gateway.job import Priority, State
+from gateway.jobs.job import Priority, State
 from gateway.store.base import Bounds, JobStore, WorkerInfo
 from gateway.store.sqlite import SqliteStore
 from tests.store_support import NO_BOUNDS, WORKER, Clock, claim, image, opened, submit

@@ -13,7 +13,7 @@ from engine.protocol import (
     Succeeded,
 )
 from gateway.errors import JobNotFound
-from gateway.job import State
+from gateway.jobs.job import State
 from gateway.store.base import JobStore
 from tests.store_support import claim, image, opened, submit
 from tests.support import a_plan, run

@@ -18,7 +18,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from engine.protocol import Cancelled, CancelRequested, Failed, Queued, Requeued, Started, Succeeded
 from gateway.errors import JobNotWaiting
-from gateway.job import Job, JobEvent, Priority, State
+from gateway.jobs.job import Job, JobEvent, Priority, State
 from gateway.store.base import Bounds, Lease, WorkerInfo
 from gateway.store.sqlite import SqliteStore
 from tests.support import a_job

@@ -13,7 +13,7 @@ from engine.protocol import (
     Succeeded,
 )
 from gateway.errors import JobNotFound, JobNotWaiting
-from gateway.job import JobEvent, Priority, State
+from gateway.jobs.job import JobEvent, Priority, State
 from gateway.store.base import JobStore, WorkerInfo
 from gateway.store.sqlite import SqliteStore
 from tests.store_support import WORKER, Clock, claim, image, opened, submit

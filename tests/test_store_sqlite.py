@@ -11,7 +11,7 @@ import pytest
 
 from engine.protocol import Succeeded
 from gateway.errors import StorageFull
-from gateway.job import Priority, State
+from gateway.jobs.job import Priority, State
 from gateway.store.base import JobStore, StoreCorrupt, StoreLocked
 from gateway.store.schema import UPGRADES, VERSION
 from gateway.store.sqlite import SqliteStore

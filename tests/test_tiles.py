@@ -20,9 +20,9 @@ from gateway.errors import InvalidRequest
 from gateway.forecast.costs import Costs
 from gateway.forecast.trace import Trace
 from gateway.forecast.work import work_of
-from gateway.request import GenerationRequest, Limits, resolve
+from gateway.jobs.resolve import GenerationRequest, Limits, resolve
+from gateway.jobs.resolve_tiles import MOST_TILES, TilesRequest
 from gateway.residency.footprint import guess
-from gateway.tiles import MOST_TILES, TilesRequest
 from tests.sdapi_support import TINY, noise
 
 SIZES = [(64, 64), (65, 64), (128, 128), (200, 120), (640, 448), (1000, 999), (40, 300), (30, 20), (1280, 720)]

@@ -13,8 +13,8 @@ from PIL import Image
 
 from adapters.sdapi.control import unit_of
 from gateway.errors import InvalidRequest
-from gateway.images import base64_picture
-from gateway.unknown_pictures import is_picture, unknown_pictures
+from gateway.http.unknown_images import is_picture, unknown_pictures
+from gateway.images.codec import base64_picture
 from tests.sdapi_support import translated
 from tests.v1_support import MODEL, assert_openai_error, input_png
 

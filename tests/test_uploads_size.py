@@ -20,15 +20,15 @@ import httpx
 import pytest
 from PIL import Image, ImageOps
 
-from gateway.decoder import CheckedImage, PictureDecoder
+from gateway.access.round_robin import Share
 from gateway.errors import StorageFault, StorageFull
-from gateway.image_stripping import stripped
-from gateway.kept_inputs import KeptInputs
-from gateway.picture_decoder import Refused, checked, normalised
+from gateway.images.decoder import CheckedImage, PictureDecoder
+from gateway.images.decoder_child import Refused, checked, normalised
+from gateway.images.input_files import KeptInputs
+from gateway.images.stripping import stripped
 from gateway.store.base import InputBounds
 from gateway.store.database import NAME
 from gateway.store.sqlite import SqliteStore
-from gateway.turns import Share
 from tests.live import Live, live
 from tests.native_support import client_of, ended, submit
 from tests.support import run

@@ -10,10 +10,10 @@ from engine.catalog import CATALOG
 from engine.protocol import Upscale
 from gateway.errors import InvalidRequest
 from gateway.forecast.work import work_of
-from gateway.provenance import Drawing, to_text
-from gateway.request import GenerationRequest, Limits
-from gateway.request import resolve as resolve_drawing
-from gateway.upscale import UpscaleRequest, is_video, resolve, size_of
+from gateway.images.provenance import Drawing, to_text
+from gateway.jobs.resolve import GenerationRequest, Limits
+from gateway.jobs.resolve import resolve as resolve_drawing
+from gateway.jobs.resolve_upscale import UpscaleRequest, is_video, resolve, size_of
 
 SPECS = {spec.name: spec for spec in CATALOG}
 

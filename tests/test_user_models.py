@@ -10,9 +10,9 @@ import pytest
 
 from engine.catalog import CATALOG
 from gateway.errors import ModelNotFound, ModelNotServed
-from gateway.library import Library
-from gateway.recognise import recognise
-from gateway.user_models import HubModel, LocalModel
+from gateway.models.detect import recognise
+from gateway.models.library import Library
+from gateway.models.user_models import HubModel, LocalModel
 
 
 def folder_of(root: Path, name: str = "mine", **files: Any) -> Path:

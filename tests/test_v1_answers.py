@@ -34,9 +34,9 @@ from engine.protocol import (
     Succeeded,
 )
 from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, ModelNotFound, QueueFull
-from gateway.hub import ProgressEvent
-from gateway.job import Job, NewJob, Outcome, Progress, StateFacts
-from gateway.request import Adjustment, GenerationRequest
+from gateway.events.bus import ProgressEvent
+from gateway.jobs.job import Job, NewJob, Outcome, Progress, StateFacts
+from gateway.jobs.resolve import Adjustment, GenerationRequest
 
 ID = "0123456789abcdef" * 2
 NO_REQUEST = Request({"type": "http"})

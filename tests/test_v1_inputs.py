@@ -13,11 +13,11 @@ from adapters.v1.inputs import check_followed, fitted, mask_of, prepared, scaled
 from adapters.v1.payloads import Edit, FromPictures, Inpainting, Variation, unfolded
 from adapters.v1.sent import PICTURES, Picture, Sent
 from engine.catalog import CATALOG
-from gateway.decoder import CheckedImage
 from gateway.errors import InvalidRequest
-from gateway.images import opened
-from gateway.images import to_png as png
-from gateway.request import Limits
+from gateway.images.codec import opened
+from gateway.images.codec import to_png as png
+from gateway.images.decoder import CheckedImage
+from gateway.jobs.resolve import Limits
 
 SPECS = {spec.name: spec for spec in CATALOG}
 TINY, KLEIN = SPECS["flux2-tiny"].model_copy(update={"max_references": 0}), SPECS["flux2-klein-4b"]

@@ -14,7 +14,7 @@ import pytest
 from openai.types import Image as Row
 from openai.types import ImageEditCompletedEvent, ImageEditPartialImageEvent
 
-from gateway.provenance import KEYWORD
+from gateway.images.provenance import KEYWORD
 from tests.live import Live
 from tests.v1_support import (
     MODEL,

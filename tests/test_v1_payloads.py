@@ -21,7 +21,7 @@ from adapters.v1.payloads import (
 )
 from engine.protocol import Lora
 from gateway.errors import InvalidRequest
-from gateway.request import GenerationRequest
+from gateway.jobs.resolve import GenerationRequest
 
 APPLE = {"prompt": "an apple"}
 

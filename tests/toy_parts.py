@@ -32,7 +32,7 @@ VISION = {
 
 def flux2_vae() -> Any:
     """FLUX.2's, with the geometry of the toy of that family."""
-    from engine.families.flux2_tiny import TinyVAE
+    from engine.pipelines.flux2_tiny import TinyVAE
 
     return TinyVAE(VAE)
 

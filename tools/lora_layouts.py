@@ -42,10 +42,10 @@ from mflux.models.z_image.weights.z_image_lora_mapping import ZImageLoRAMapping
 from mlx import nn
 
 from engine.catalog import EMBEDDED, EMBEDDED_PATH
-from engine.families.lora_layers import sheet_of
 from engine.lora_layouts.keys import key_of, stripped
 from engine.lora_layouts.rows import Row
 from engine.lora_layouts.sheets import FILE, Sheet
+from engine.pipelines.common.lora_layers import sheet_of
 
 
 def _overridden(cls: Callable[..., nn.Module]) -> Callable[[ModelConfig], nn.Module]:

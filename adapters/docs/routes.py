@@ -21,9 +21,9 @@ from typing_extensions import TypedDict
 
 from adapters.base import core_of, error_response
 from gateway import __version__
-from gateway.core import Core
+from gateway.context import Core
 from gateway.errors import GatewayError, NotFound, NotInstalled
-from gateway.openapi import Operation, document
+from gateway.http.openapi import Operation, document
 
 HERE = Path(__file__).parent
 SWAGGER_UI = "flask_swagger_ui"

@@ -11,7 +11,7 @@ from adapters.mflux_server.request import Encoding
 from engine.catalog import ModelSpec
 from engine.protocol import Generate
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
-from gateway.job import Job, Priority
+from gateway.jobs.job import Job, Priority
 
 NO_STORE = {"Cache-Control": "no-store"}
 """Some of these GETs change what the next one answers."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.core import Core
-from gateway.per_owner import PerOwner
+from gateway.context import Core
+from gateway.service.per_owner import PerOwner
 
 PROTOCOL = "mflux-server"
 

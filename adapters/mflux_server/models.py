@@ -12,10 +12,10 @@ from adapters.mflux_server.answers import shown, to_listing
 from adapters.mflux_server.kept import PROTOCOL, chosen, kept
 from adapters.mflux_server.request import LoadBody, to_model
 from engine.catalog import ModelSpec
-from gateway.core import Core
+from gateway.context import Core
 from gateway.errors import GenerationFailed
-from gateway.job import State
-from gateway.service import Origin
+from gateway.jobs.job import State
+from gateway.service.service import Origin
 
 GB = 1_000_000_000
 

@@ -12,11 +12,11 @@ from adapters.base import core_of, idempotency_key, input_picture, owner_of
 from adapters.mflux_server.kept import PROTOCOL, chosen
 from engine.catalog import ModelSpec
 from engine.protocol import Lora, MemoryCheck
-from gateway.core import Core
+from gateway.context import Core
 from gateway.errors import InvalidRequest
-from gateway.job import Priority
-from gateway.request import GenerationRequest
-from gateway.service import Origin
+from gateway.jobs.job import Priority
+from gateway.jobs.resolve import GenerationRequest
+from gateway.service.service import Origin
 
 DENOISE = 0.6
 """mflux-server hands every init_image to mflux at `image_strength` 0.4, which keeps four tenths of it."""

@@ -20,10 +20,10 @@ from adapters.mflux_server.request import Encoding, GenerateBody, LoadBody, to_o
 from adapters.mflux_server.shapes import Done, Drawing, ImageQuery, Listed, Loaded, Submitted, Task, TaskQuery, Waiting
 from engine.protocol import Generate
 from gateway.errors import InvalidRequest, JobNotFound, StorageFault
-from gateway.images import encode
-from gateway.job import Job, State
-from gateway.openapi import Operation
-from gateway.service import JobService
+from gateway.http.openapi import Operation
+from gateway.images.codec import encode
+from gateway.jobs.job import Job, State
+from gateway.service.service import JobService
 
 PREFIX = "/api"
 FIRST = ("generate", "status", "image", "tasks", "cancel", "clear")

@@ -29,9 +29,9 @@ from adapters.native.shapes import Priority as PriorityName
 from engine.protocol import Download, Generate, ImageDone, Load, ModelDownloading, Ocr, PageRead, Upscale
 from gateway.errors import GatewayError, PictureDamaged, StorageFault
 from gateway.forecast import Forecast
-from gateway.job import Job, Plans, Priority, Progress, State
-from gateway.pictures import Note
-from gateway.request import Adjustment
+from gateway.images.output import Note
+from gateway.jobs.job import Job, Plans, Priority, Progress, State
+from gateway.jobs.resolve import Adjustment
 
 PREFIX = "/api/v1"
 STATUS: dict[State, Status] = {

@@ -35,9 +35,9 @@ from engine.protocol import (
     Started,
     Succeeded,
 )
-from gateway import prompt_reading
-from gateway.hub import PlaceEvent, ProgressEvent
-from gateway.job import JobEvent, State
+from gateway.events.bus import PlaceEvent, ProgressEvent
+from gateway.jobs import prompt_reading
+from gateway.jobs.job import JobEvent, State
 
 
 class AJob(TypedDict):

@@ -17,11 +17,11 @@ from adapters.native.request import ImagesQuery
 from adapters.native.shapes import Deleted, Images, PictureShown, Provenance
 from engine.protocol import ImageDone
 from gateway.errors import InvalidRequest, PictureGone
-from gateway.hidden_text import hidden_texts, may_hide
-from gateway.images import checked_picture
-from gateway.job import Job
-from gateway.pictures import Pictures
-from gateway.provenance import Drawing, drawing_by, drawing_in, drawing_of
+from gateway.images.codec import checked_picture
+from gateway.images.hidden_text import hidden_texts, may_hide
+from gateway.images.output import Pictures
+from gateway.images.provenance import Drawing, drawing_by, drawing_in, drawing_of
+from gateway.jobs.job import Job
 
 JOBS_AT_ONCE = 50
 

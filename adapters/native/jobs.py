@@ -14,8 +14,8 @@ from adapters.native.answers import STATUS, to_job, to_result
 from adapters.native.request import NAMES, GenerateBody, JobQuery, JobsQuery, MoveBody, to_origin, to_request
 from adapters.native.shapes import Ended, Jobs, JobShown, Submitted
 from gateway.errors import InvalidRequest
-from gateway.job import Job
-from gateway.service import JobService
+from gateway.jobs.job import Job
+from gateway.service.service import JobService
 
 IGNORED_MOST = 20
 SLICE = 50

@@ -11,9 +11,9 @@ from adapters.native.model_shapes import LoraDetail, Loras, LoraShown
 from engine.catalog import CATALOG
 from gateway.disk import read_file
 from gateway.errors import InvalidRequest, LoraNotFound, NotFound
-from gateway.images import checked_picture
-from gateway.lora_layers import names_of
-from gateway.loras import LoraFile, LoraLibrary, preview_of
+from gateway.images.codec import checked_picture
+from gateway.models.lora_layers import names_of
+from gateway.models.loras import LoraFile, LoraLibrary, preview_of
 
 _GEOMETRIES = {spec.name: spec.geometry for spec in CATALOG}
 PREVIEW_MOST_BYTES = 16 * 1024 * 1024

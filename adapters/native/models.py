@@ -24,10 +24,10 @@ from adapters.native.model_shapes import (
 )
 from adapters.native.request import LoadQuery
 from engine.catalog import ModelSpec
-from gateway.core import Core
+from gateway.context import Core
 from gateway.downloads.folders import record_of
-from gateway.options import Origin
-from gateway.weights import sha256_of
+from gateway.models.weights import sha256_of
+from gateway.service.options import Origin
 
 
 async def models(request: Request) -> Response:

@@ -17,10 +17,10 @@ from adapters.native.jobs import own_job, service_of
 from adapters.native.request import UPLOAD, PictureQuery, UploadBody
 from adapters.native.shapes import Uploaded
 from gateway.errors import NotFound
-from gateway.images import base64_picture, checked_picture, encode
-from gateway.job import Job
-from gateway.provenance import Carried, carried
-from gateway.retention import UNUSED_INPUTS_S
+from gateway.images.codec import base64_picture, checked_picture, encode
+from gateway.images.provenance import Carried, carried
+from gateway.jobs.job import Job
+from gateway.service.retention import UNUSED_INPUTS_S
 
 IMAGE_ID = re.compile(r"([0-9a-f]{32})-([0-9]{1,4})")
 PRIVATE = {"Cache-Control": "private, no-cache"}

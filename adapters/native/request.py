@@ -13,10 +13,10 @@ from adapters.native.answers import ALSO_CALLED, STATUS
 from adapters.native.shapes import Priority as PriorityName
 from engine.protocol import Control, Lora, MemoryCheck
 from gateway.errors import InvalidRequest
-from gateway.job import Priority, State
-from gateway.openapi import File
-from gateway.request import GenerationRequest
-from gateway.service import Origin
+from gateway.http.openapi import File
+from gateway.jobs.job import Priority, State
+from gateway.jobs.resolve import GenerationRequest
+from gateway.service.service import Origin
 
 PREVIEWS = 4
 QUEUE_MAX = 1000

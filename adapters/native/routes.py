@@ -44,8 +44,8 @@ from adapters.native.shapes import (
     Ticket,
     Uploaded,
 )
-from gateway.openapi import EVENTS as EVENT_STREAM
-from gateway.openapi import Operation
+from gateway.http.openapi import EVENTS as EVENT_STREAM
+from gateway.http.openapi import Operation
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 PICTURES = ("image/png", "image/jpeg", "image/webp")

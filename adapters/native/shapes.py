@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from gateway.provenance import Drawing
+from gateway.images.provenance import Drawing
 
 Status = Literal["queued", "generating", "completed", "failed", "cancelled"]
 Priority = Literal["background", "low", "normal", "high"]

@@ -19,9 +19,9 @@ from adapters.native.events import SnapshotData, body, frame, position_body, pro
 from adapters.native.jobs import own_job, service_of
 from adapters.native.request import EventsQuery, StreamQuery
 from engine.protocol import Cancelled, Failed, Succeeded
-from gateway.core import Core
-from gateway.hub import Event, PlaceEvent, ProgressEvent, Snapshot
-from gateway.job import Job, JobEvent, State
+from gateway.context import Core
+from gateway.events.bus import Event, PlaceEvent, ProgressEvent, Snapshot
+from gateway.jobs.job import Job, JobEvent, State
 
 RETRY = b"retry: 2000\n\n"
 KEPT_FRAMES = 256

@@ -24,11 +24,11 @@ from adapters.native.shapes import (
     System,
 )
 from gateway import __version__
-from gateway.core import Core
-from gateway.findings import findings_of
-from gateway.job import State
+from gateway.context import Core
+from gateway.jobs.job import State
 from gateway.machine import Memory, memory
 from gateway.residency.default import DefaultModel
+from gateway.service.findings import findings_of
 
 GIB = 2**30
 GB = 10**9

@@ -14,10 +14,10 @@ from adapters.native.request import UPLOAD, Said, kept_upload, origin_at
 from adapters.native.shapes import Priority, Submitted
 from engine.protocol import MemoryCheck
 from gateway.errors import InvalidRequest
-from gateway.images import base64_picture, checked_picture
-from gateway.openapi import File
-from gateway.provenance import Drawing, drawing_in, drawing_of
-from gateway.upscale import UpscaleRequest, is_video
+from gateway.http.openapi import File
+from gateway.images.codec import base64_picture, checked_picture
+from gateway.images.provenance import Drawing, drawing_in, drawing_of
+from gateway.jobs.resolve_upscale import UpscaleRequest, is_video
 
 NO_VIDEO = "Videos cannot be upscaled here; send one picture."
 FORM_FIELDS, FIELD_BYTES = 16, 64 * 1024

@@ -23,12 +23,12 @@ from adapters.sdapi.routing import get
 from adapters.sdapi.tags import without_hash
 from engine.catalog import ModelSpec
 from engine.protocol import Control
-from gateway.core import Core
+from gateway.access.round_robin import ANYBODY, Share
+from gateway.context import Core
 from gateway.errors import InvalidRequest, clip
-from gateway.images import base64_picture, checked_picture, opened, to_png
-from gateway.request import Adjustment
-from gateway.turns import ANYBODY, Share
-from gateway.unknown_pictures import unknown_pictures
+from gateway.http.unknown_images import unknown_pictures
+from gateway.images.codec import base64_picture, checked_picture, opened, to_png
+from gateway.jobs.resolve import Adjustment
 
 PREFIX = "/controlnet"
 API_VERSION = 2

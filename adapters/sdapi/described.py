@@ -23,7 +23,7 @@ from adapters.sdapi.payloads import (
     Txt2Img,
 )
 from adapters.sdapi.routing import INTERNAL, PAGE_CONFIG, PREFIX
-from gateway.openapi import Operation
+from gateway.http.openapi import Operation
 
 Row = dict[str, Any]
 

@@ -26,10 +26,10 @@ from adapters.sdapi.start import inputs_of
 from adapters.sdapi.styles import styled, styles_of
 from adapters.sdapi.tags import without_hash
 from engine.protocol import Generate
-from gateway.core import Core
+from gateway.context import Core
 from gateway.errors import InvalidRequest, ModelNotFound, clip
-from gateway.job import State
-from gateway.request import Adjustment
+from gateway.jobs.job import State
+from gateway.jobs.resolve import Adjustment
 
 WEIGHTS = (".ckpt", ".safetensors", ".pt", ".pth", ".gguf")
 

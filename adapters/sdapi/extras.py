@@ -20,12 +20,12 @@ from adapters.sdapi.upscale import Enlargement, as_png, enlarged, told
 from adapters.sdapi.upscalers import upscalers_here, used_upscaler
 from engine.protocol import MemoryCheck
 from gateway.errors import ClientGone, InvalidRequest, NotFound
-from gateway.hidden_text import may_hide
-from gateway.images import CheckedImage, base64_picture, checked_picture
-from gateway.job import State
-from gateway.picture_decoder import MAX_PIXELS
-from gateway.provenance import drawing_in
-from gateway.upscale import UpscaleRequest
+from gateway.images.codec import CheckedImage, base64_picture, checked_picture
+from gateway.images.decoder_child import MAX_PIXELS
+from gateway.images.hidden_text import may_hide
+from gateway.images.provenance import drawing_in
+from gateway.jobs.job import State
+from gateway.jobs.resolve_upscale import UpscaleRequest
 
 MOST_PICTURES = 32
 MOST_RESULT_PIXELS = 4 * MAX_PIXELS

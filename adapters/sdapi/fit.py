@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from PIL import Image, ImageOps
 
-from gateway.images import opened, to_png
-from gateway.request import SIZE_STEP_PX, Limits
+from gateway.images.codec import opened, to_png
+from gateway.jobs.resolve import SIZE_STEP_PX, Limits
 
 
 def size_of(width_px: int, height_px: int, limits: Limits) -> tuple[int, int]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from gateway.file_budget import Budget, OverBudget
-from gateway.file_text import whole
-from gateway.picture_text import MAX_TEXT_BYTES
+from gateway.images.clean_text import whole
+from gateway.images.file_budget import Budget, OverBudget
+from gateway.images.file_texts import MAX_TEXT_BYTES
 
 SIGNATURES = (b"GIF87a", b"GIF89a")
 BLOCKS_MOST = 200_000

@@ -1,12 +1,12 @@
-"""What png-info shows of an infotext, whose grammar is in `gateway.infotext`. Pure."""
+"""What png-info shows of an infotext, whose grammar is in `gateway.images.infotext`. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.infotext import compose as compose
-from gateway.infotext import parse as parse
+from gateway.images.infotext import compose as compose
+from gateway.images.infotext import parse as parse
 
 DEFAULTS: Mapping[str, Any] = {
     "Clip skip": "1",

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from adapters.base import core_of, owner_of
 from adapters.sdapi.routing import PROTOCOL
 from adapters.sdapi.tasks import Tasks
-from gateway.core import Core
-from gateway.per_owner import PerOwner
+from gateway.context import Core
+from gateway.service.per_owner import PerOwner
 
 
 @dataclass(slots=True)

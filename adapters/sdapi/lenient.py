@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from gateway.request import SEED_MAX, SEED_MIN, Limits
+from gateway.jobs.resolve import SEED_MAX, SEED_MIN, Limits
 
 NUMBER_CHARS = 40
 MOST_PX = 1e9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.loras import LoraFile, LoraLibrary
+from gateway.models.loras import LoraFile, LoraLibrary
 
 
 def lora_rows(library: LoraLibrary) -> list[dict[str, Any]]:

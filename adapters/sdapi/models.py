@@ -22,7 +22,7 @@ from adapters.sdapi.styles import styles_of
 from adapters.sdapi.tags import without_hash
 from engine.protocol import MemoryCheck
 from gateway.errors import GatewayError, ModelNotFound, ModelNotOnDisk
-from gateway.job import State
+from gateway.jobs.job import State
 
 
 async def get_options(request: Request) -> Response:

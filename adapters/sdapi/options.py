@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from adapters.sdapi.lenient import to_bool, to_int
 from engine.catalog import ModelSpec
-from gateway.images import Format
+from gateway.images.codec import Format
 
 CONSTANTS: Mapping[str, Any] = {
     "sd_checkpoint_hash": None,

@@ -14,7 +14,7 @@ from adapters.base import validated
 from adapters.sdapi.payloads import Generation
 from adapters.sdapi.request import dropped
 from gateway.errors import InvalidRequest, clip
-from gateway.request import Adjustment
+from gateway.jobs.resolve import Adjustment
 
 PARAM = "alwayson_scripts"
 SAMPLER = ("steps", "sampler_name", "scheduler")

@@ -15,7 +15,7 @@ from pydantic import (
 
 from adapters.base import names_of
 from adapters.sdapi.lenient import Bool, Float, Floats, Guidance, Ignored, Int, Names, Object, Seed, Share, Str, Text
-from gateway.unknown_pictures import unknown_pictures
+from gateway.http.unknown_images import unknown_pictures
 
 BORROWED = frozenset(
     {

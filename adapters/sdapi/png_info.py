@@ -7,14 +7,14 @@ from typing import Any
 
 from adapters.sdapi.gif import comment, is_gif
 from adapters.sdapi.infotext import parse, with_defaults
-from gateway.exif_text import ASCII_TEXTS
-from gateway.file_text import whole
-from gateway.foreign.values import json_object
-from gateway.hidden_text import hidden_texts
-from gateway.infotext import PNG_KEYWORD as PNG_KEYWORD
-from gateway.picture_text import COMMENT, USER_COMMENT, XMP, texts
-from gateway.png_text import SIGNATURE
-from gateway.provenance import MARK, Drawing, drawing_by, to_infotext
+from gateway.images.clean_text import whole
+from gateway.images.exif_text import ASCII_TEXTS
+from gateway.images.file_texts import COMMENT, USER_COMMENT, XMP, texts
+from gateway.images.foreign.values import json_object
+from gateway.images.hidden_text import hidden_texts
+from gateway.images.infotext import PNG_KEYWORD as PNG_KEYWORD
+from gateway.images.png_chunks import SIGNATURE
+from gateway.images.provenance import MARK, Drawing, drawing_by, to_infotext
 
 EXIF_COMMENT = "exif comment"
 NOVELAI: Mapping[str, object] = {"Clip skip": 2, "ENSD": 31337}

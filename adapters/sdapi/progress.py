@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from engine.protocol import Generate, Upscale
-from gateway.job import Job, Progress, State
+from gateway.jobs.job import Job, Progress, State
 
 BEFORE_DRAWING = {"waiting": "Waiting...", "downloading": "Downloading the model", "loading": "Loading the model"}
 """`textinfo` in the phases before the first step. Source: A1111 1.10.1 `shared.state.textinfo`."""

@@ -17,11 +17,11 @@ from adapters.sdapi.request import SAMPLER, SCHEDULER, adjustments_of
 from adapters.sdapi.said import MASKED_CONTENT
 from adapters.sdapi.start import mask_use
 from engine.protocol import Generate
-from gateway.images import encode
-from gateway.infotext import PNG_KEYWORD, VERSION, compose
-from gateway.job import Job
-from gateway.png_text import with_text, without_text
-from gateway.request import Adjustment
+from gateway.images.codec import encode
+from gateway.images.infotext import PNG_KEYWORD, VERSION, compose
+from gateway.images.png_chunks import with_text, without_text
+from gateway.jobs.job import Job
+from gateway.jobs.resolve import Adjustment
 
 NO_SEPARATORS = str.maketrans("", "", ":,")
 

@@ -15,10 +15,10 @@ from adapters.sdapi.refusals import InitImageNotFound, no_such_upscaler
 from adapters.sdapi.tags import split_tags, without_hash
 from engine.protocol import Lora, MaskContent, MemoryCheck, Paste
 from gateway.errors import InvalidRequest, clip
-from gateway.infotext import SAMPLER as SAMPLER
-from gateway.infotext import SCHEDULER as SCHEDULER
-from gateway.request import Adjustment, GenerationRequest, Limits, SecondPassRequest
-from gateway.tiles import TilesRequest
+from gateway.images.infotext import SAMPLER as SAMPLER
+from gateway.images.infotext import SCHEDULER as SCHEDULER
+from gateway.jobs.resolve import Adjustment, GenerationRequest, Limits, SecondPassRequest
+from gateway.jobs.resolve_tiles import TilesRequest
 
 CLIENT_STEPS = 150
 """A1111's own slider ends here; up to this, too many steps are cut rather than refused."""

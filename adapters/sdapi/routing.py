@@ -14,7 +14,7 @@ from starlette.routing import Route
 from adapters.base import idempotency_key, owner_of, parse
 from adapters.sdapi.packing import packed
 from gateway.errors import InvalidRequest
-from gateway.service import Origin
+from gateway.service.service import Origin
 
 PREFIX = "/sdapi/v1"
 INTERNAL = "/internal"

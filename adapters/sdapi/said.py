@@ -12,8 +12,8 @@ from adapters.base import PROMPTS, validated
 from adapters.sdapi.payloads import Generation
 from adapters.sdapi.request import dropped
 from gateway.errors import InvalidRequest, clip
-from gateway.infotext import parse
-from gateway.request import Adjustment
+from gateway.images.infotext import parse
+from gateway.jobs.resolve import Adjustment
 
 LABELS: Mapping[str, str] = {
     "Prompt": "prompt",

@@ -24,13 +24,13 @@ from adapters.sdapi.start import EDIT
 from adapters.sdapi.upscale import STEP_PX
 from adapters.sdapi.upscalers import upscalers_here, used_upscaler
 from engine.catalog import ModelSpec
-from gateway.core import Core
+from gateway.access.round_robin import Share
+from gateway.context import Core
 from gateway.errors import InvalidRequest, clip
-from gateway.images import base64_picture, checked_picture, opened, to_png
-from gateway.limits import Limits
-from gateway.request import Adjustment
-from gateway.tiles import TilesRequest, check_inputs, tiles_of
-from gateway.turns import Share
+from gateway.images.codec import base64_picture, checked_picture, opened, to_png
+from gateway.jobs.limits import Limits
+from gateway.jobs.resolve import Adjustment
+from gateway.jobs.resolve_tiles import TilesRequest, check_inputs, tiles_of
 
 PARAM = "script_args"
 MOST_FACTOR = 64

@@ -16,12 +16,12 @@ from adapters.sdapi.refusals import AsA1111
 from adapters.sdapi.request import Inputs, dropped
 from engine.catalog import ModelSpec
 from engine.protocol import Paste
-from gateway.core import Core
+from gateway.access.round_robin import ANYBODY, Share
+from gateway.context import Core
 from gateway.errors import InvalidRequest
-from gateway.images import CheckedImage, base64_picture, checked_picture, opened, to_png
-from gateway.limits import Limits
-from gateway.request import Adjustment
-from gateway.turns import ANYBODY, Share
+from gateway.images.codec import CheckedImage, base64_picture, checked_picture, opened, to_png
+from gateway.jobs.limits import Limits
+from gateway.jobs.resolve import Adjustment
 
 EDIT = "edit"
 LATENT_RESIZE = 3

@@ -18,8 +18,8 @@ from adapters.sdapi.payloads import Generation
 from adapters.sdapi.request import dropped
 from gateway.disk import opened_file
 from gateway.errors import InvalidRequest, clip
-from gateway.file_text import one_line, whole
-from gateway.request import Adjustment
+from gateway.images.clean_text import one_line, whole
+from gateway.jobs.resolve import Adjustment
 
 log = logging.getLogger("adapters.sdapi")
 

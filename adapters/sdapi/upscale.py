@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 from adapters.sdapi.lenient import times
 from adapters.sdapi.lists import NO_UPSCALER, UPSCALERS
 from gateway.errors import InvalidRequest
-from gateway.picture_decoder import MAX_EDGE_PX, MAX_PIXELS
+from gateway.images.decoder_child import MAX_EDGE_PX, MAX_PIXELS
 
 FILTERS = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 STEP_PX = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adapters.sdapi.lists import MODEL_UPSCALERS, STAND_IN, UPSCALERS, stands_in_for
 from adapters.sdapi.refusals import no_such_upscaler
-from gateway.library import Library
+from gateway.models.library import Library
 
 PLAIN = tuple(row["name"] for row in UPSCALERS)
 

@@ -17,7 +17,7 @@ from adapters.sdapi.routing import INTERNAL, PROTOCOL, body_of, get, post
 from adapters.sdapi.tasks import MOST_TASKS
 from engine.protocol import Generate, Upscale
 from gateway.errors import JobDamaged, JobNotFound
-from gateway.job import Job, State
+from gateway.jobs.job import Job, State
 
 INTERRUPT_WAIT_S = 0.5
 """A1111 answers an interrupt at once; this is how long we wait to see it take effect."""

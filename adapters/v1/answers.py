@@ -12,10 +12,10 @@ from adapters.v1.errors import to_error
 from adapters.v1.payloads import Drawing
 from adapters.v1.values import PictureFormat
 from engine.protocol import Generate, ImageDone
-from gateway.error_body import bounded
 from gateway.errors import GatewayError
-from gateway.job import Job
-from gateway.request import Adjustment
+from gateway.http.error_body import bounded
+from gateway.jobs.job import Job
+from gateway.jobs.resolve import Adjustment
 
 CONTENT = "/v1/images/content/"
 MEDIA_TYPES: dict[PictureFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}

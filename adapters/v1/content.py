@@ -19,10 +19,10 @@ from adapters.v1.errors import request_id
 from adapters.v1.pictures import from_png
 from adapters.v1.values import PictureFormat
 from gateway.access.origins import HostRule
-from gateway.core import Core
+from gateway.context import Core
 from gateway.errors import JobDamaged, JobNotFound, NotFound
-from gateway.pictures import UNKNOWN, Note, Stored
-from gateway.request import Adjustment
+from gateway.images.output import UNKNOWN, Note, Stored
+from gateway.jobs.resolve import Adjustment
 
 PICTURE_NAME = re.compile(r"([0-9a-f]{32}\.[0-9]{1,9}\.[0-9]{1,4})\.(png|jpeg|webp)")
 HEADER_CHARS = 1024

@@ -16,7 +16,7 @@ from adapters.v1.openai import EDITS, GENERATIONS, VARIATIONS
 from adapters.v1.payloads import Edit, Generation, Inpainting, Variation
 from adapters.v1.registered import CACHED, ENGINES, LOGIN, REGISTRATIONS, CachedQuery, Login, RegistrationsQuery
 from adapters.v1.xinference import AUTH, INPAINTING, INSTANCES, InstanceQuery, Launch
-from gateway.openapi import EVENTS, File, Operation
+from gateway.http.openapi import EVENTS, File, Operation
 
 Row = dict[str, Any]
 MEDIA = ("image/png", "image/jpeg", "image/webp")

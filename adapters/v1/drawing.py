@@ -47,10 +47,10 @@ from gateway.errors import (
     InternalError,
     Unavailable,
 )
-from gateway.hub import Event, ProgressEvent
-from gateway.job import Job, JobEvent, State
-from gateway.request import Adjustment, GenerationRequest
-from gateway.service import Origin
+from gateway.events.bus import Event, ProgressEvent
+from gateway.jobs.job import Job, JobEvent, State
+from gateway.jobs.resolve import Adjustment, GenerationRequest
+from gateway.service.service import Origin
 
 D = TypeVar("D", bound=Drawing)
 

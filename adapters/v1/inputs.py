@@ -17,8 +17,8 @@ from adapters.v1.payloads import Edit, FromPictures, Inpainting, Variation
 from adapters.v1.sent import Role, Sent
 from engine.catalog import ModelSpec
 from gateway.errors import InvalidRequest
-from gateway.images import CheckedImage, checked_picture, opened, to_png
-from gateway.request import SIZE_STEP_PX, Adjustment, Limits
+from gateway.images.codec import CheckedImage, checked_picture, opened, to_png
+from gateway.jobs.resolve import SIZE_STEP_PX, Adjustment, Limits
 
 Pixels = tuple[int, int]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from adapters.v1.payloads import BORROWED_NAME
-from gateway.core import Core
+from gateway.context import Core
 from gateway.errors import InvalidRequest, JobDamaged, JobNotFound
-from gateway.job import Job, State
-from gateway.per_owner import PerOwner
+from gateway.jobs.job import Job, State
+from gateway.service.per_owner import PerOwner
 
 KEPT = 256
 _UID = re.compile(r"\w[\w.:@+ -]{0,127}")

@@ -10,7 +10,7 @@ from typing import Any
 from adapters.v1.payloads import known_model
 from engine.catalog import ModelSpec
 from gateway.errors import GatewayError, ModelNotFound
-from gateway.library import Library
+from gateway.models.library import Library
 from gateway.ocr.packages import MODEL, check_vision, installed_at
 
 ENGINE, VISION_ENGINE = "mflux", "mlx-vlm"

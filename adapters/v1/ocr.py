@@ -18,14 +18,14 @@ from adapters.v1.request_ids import request_ids
 from adapters.v1.sent import Sent, sent
 from adapters.v1.values import refusal
 from engine.protocol import Ocr, PageRead
-from gateway.core import Core
+from gateway.access.round_robin import Share
+from gateway.context import Core
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
-from gateway.images import CheckedImage, checked_picture
-from gateway.job import Job
+from gateway.images.codec import CheckedImage, checked_picture
+from gateway.jobs.job import Job
 from gateway.ocr.packages import MODEL
 from gateway.ocr.request import OcrRequest, is_pdf
-from gateway.service import Origin
-from gateway.turns import Share
+from gateway.service.service import Origin
 
 OCR = "/v1/images/ocr"
 

@@ -28,7 +28,7 @@ from adapters.v1.values import (
 )
 from engine.protocol import MemoryCheck
 from gateway.errors import InvalidRequest
-from gateway.request import GenerationRequest
+from gateway.jobs.resolve import GenerationRequest
 from gateway.strict_json import parse as parse_json
 
 BORROWED_NAME = re.compile(r"dall-e-[23]|(chat)?gpt-image(-[A-Za-z0-9._-]{1,64})?")

@@ -7,8 +7,8 @@ import io
 from PIL import Image
 
 from adapters.v1.values import PictureFormat
-from gateway.images import encode
-from gateway.png_text import without_text
+from gateway.images.codec import encode
+from gateway.images.png_chunks import without_text
 
 QUALITY_MAX = {"png": 100, "jpeg": 95, "webp": 100}
 """Pillow: a JPEG above 95 grows and does not get better."""

@@ -20,7 +20,7 @@ from adapters.v1.errors import request_id
 from adapters.v1.models import ENGINE, VISION_ENGINE, abilities
 from engine.catalog import CATALOG, ModelSpec
 from gateway.errors import InvalidRequest, ModelNotFound, NotFound, clip
-from gateway.library import Library
+from gateway.models.library import Library
 from gateway.ocr.packages import MODEL, installed_at
 
 REGISTRATIONS, ENGINES, CACHED, LOGIN = "/v1/model_registrations", "/v1/engines", "/v1/cache/models", "/token"

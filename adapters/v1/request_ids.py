@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from gateway.core import Core
+from gateway.context import Core
 
 KEPT = 4096
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from adapters.base import body_of, core_of, share_of
 from adapters.forms import Part, form_of, picture_in
 from gateway.errors import InvalidRequest
-from gateway.images import base64_picture
+from gateway.images.codec import base64_picture
 from gateway.strict_json import parse_async
 
 Role = Literal["image", "reference", "mask", "markup"]

@@ -22,11 +22,11 @@ from adapters.v1.request_ids import request_ids
 from adapters.v1.sent import sent
 from engine.catalog import ModelSpec
 from engine.protocol import MemoryCheck
-from gateway.core import Core
+from gateway.context import Core
 from gateway.errors import Forbidden, GatewayError, InvalidRequest, JobNotFound, ModelNotFound
-from gateway.job import Job, State
+from gateway.jobs.job import Job, State
 from gateway.ocr.packages import MODEL, check_installed, check_vision
-from gateway.service import Origin
+from gateway.service.service import Origin
 from gateway.strict_json import parse_async
 
 AUTH = "/v1/cluster/auth"

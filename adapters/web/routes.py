@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from adapters.base import error_response
 from gateway.errors import GatewayError, NotFound
-from gateway.openapi import Operation
+from gateway.http.openapi import Operation
 
 FOLDER = Path(__file__).parent / "studio"
 PAGE = "page.html"

@@ -11,13 +11,13 @@ from pathlib import Path
 import mlx.core as mx
 from mflux.models.common.config.model_config import ModelConfig
 
-from engine import families
+from engine import pipelines
 from engine.backends import canvas
 from engine.backends.base import BackendError, Model, Picture, Watcher
 from engine.catalog import ModelSpec
-from engine.families.base import Painter, Sketch, Upscaler
-from engine.families.finite import NotFinite, told
-from engine.families.loras import LoraFault
+from engine.pipelines.common.base import Painter, Sketch, Upscaler
+from engine.pipelines.common.finite import NotFinite, told
+from engine.pipelines.common.lora_stack import LoraFault
 from engine.protocol import Generate, Memory, Upscale
 from engine.safetensors import UnsafeFile, check_folder
 
@@ -64,9 +64,9 @@ class MlxBackend:
             check_weights(Path(folder))
         try:
             if model.spec.task == "upscale":
-                self._upscaler = families.load_upscaler(placed)
+                self._upscaler = pipelines.load_upscaler(placed)
             else:
-                self._painter = families.load(placed)
+                self._painter = pipelines.load(placed)
         except RuntimeError as error:
             raise named(error) from error
         self._loaded = model

@@ -11,10 +11,10 @@ import threading
 import traceback
 from typing import BinaryIO
 
-from gateway.child import framed, own_pipes, read_frame
 from gateway.downloads.fetch import Download
 from gateway.downloads.reasons import CannotFetch
 from gateway.downloads.wire import Answer, Fetch, Fetched, Had, NotFetched
+from gateway.framing import framed, own_pipes, read_frame
 
 EVERY_S = 0.5
 

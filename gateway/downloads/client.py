@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from engine.clock import patience
-from gateway.child import ChildDied, ended_child, framed, log_stderr, next_frame, started_child, starved
 from gateway.downloads.wire import MAX_ANSWER_BYTES, Answer, Fetch, Had, answer
+from gateway.framing import ChildDied, ended_child, framed, log_stderr, next_frame, started_child, starved
 
 log = logging.getLogger("gateway.downloads")
 

@@ -10,18 +10,18 @@ from contextlib import aclosing
 from pathlib import Path
 
 from engine.protocol import Download, Failed, FailureCode, ModelDownloading, Succeeded
-from gateway.child import ChildDied
-from gateway.child_lane import ChildLane
 from gateway.downloads.client import fetched
 from gateway.downloads.wire import Fetch, Fetched, Had, NotFetched
 from gateway.errors import ModelNotFound, StorageFault, StorageFull
+from gateway.events.bus import Hub
 from gateway.forecast import Forecaster
-from gateway.hub import Hub
-from gateway.job import Job, Outcome
-from gateway.library import Library
-from gateway.stops import Stops
-from gateway.storage_health import StorageHealth
+from gateway.framing import ChildDied
+from gateway.jobs.job import Job, Outcome
+from gateway.lanes.process import ChildLane
+from gateway.models.library import Library
+from gateway.service.pending_stops import Stops
 from gateway.store.base import JobStore, Lease
+from gateway.store.folder_health import StorageHealth
 
 log = logging.getLogger("gateway.downloads")
 

@@ -10,10 +10,10 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from engine.catalog import HubFiles
-from gateway.child import ChildDied
 from gateway.downloads.client import fetched
 from gateway.downloads.wire import Fetch, NotFetched
 from gateway.errors import StorageFault
+from gateway.framing import ChildDied
 
 log = logging.getLogger("gateway.downloads")
 

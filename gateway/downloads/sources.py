@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.catalog import HubFiles, ModelSpec
 from gateway.downloads import folders
 from gateway.errors import ModelKept, ModelNotFound
-from gateway.library import Library
+from gateway.models.library import Library
 
 Sources = tuple[HubFiles, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.protocol import ModelDownloading
-from gateway.lora_hub import LORA
+from gateway.models.lora_repositories import LORA
 
 
 @dataclass(frozen=True, slots=True)

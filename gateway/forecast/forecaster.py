@@ -17,8 +17,8 @@ from gateway.forecast.series import Cost
 from gateway.forecast.trace import Trace, over
 from gateway.forecast.wait import Forecast, Line, filing
 from gateway.forecast.work import Work, work_of
-from gateway.job import Job, State
-from gateway.queue import Waiting
+from gateway.jobs.job import Job, State
+from gateway.jobs.order import Waiting
 
 NONE = Cost(0.0, 0.0)
 ALIKE_MOST = 4096

@@ -7,8 +7,8 @@ from typing import assert_never
 
 from engine.catalog import ModelSpec
 from engine.protocol import Download, Generate, Lane, Load, Ocr, Upscale, steps_to_run
-from gateway.job import Plans
-from gateway.lora_hub import LORA
+from gateway.jobs.job import Plans
+from gateway.models.lora_repositories import LORA
 
 MEGAPIXEL = 1_000_000.0
 

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from engine.clock import Pulse, patience
 from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
-from gateway.child import ChildDied, ended_child, framed, log_stderr, next_frame, started_child, starved
 from gateway.errors import InvalidRequest, Unavailable
+from gateway.framing import ChildDied, ended_child, framed, log_stderr, next_frame, started_child, starved
 from gateway.ocr.packages import MODEL
 from gateway.ocr.wire import (
     MAX_ANSWER_BYTES,

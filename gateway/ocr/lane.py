@@ -11,18 +11,18 @@ from contextlib import aclosing
 
 from engine.clock import patience
 from engine.protocol import Failed, FailureCode, Ocr, PageRead, Succeeded
-from gateway.child import ChildDied
-from gateway.child_lane import ChildLane
 from gateway.errors import GatewayError, ModelNotFound, StorageFault
-from gateway.hub import Hub
-from gateway.job import Outcome
+from gateway.events.bus import Hub
+from gateway.framing import ChildDied
+from gateway.jobs.job import Outcome
+from gateway.lanes.process import ChildLane
 from gateway.ocr.checkers import Checkers
 from gateway.ocr.client import OcrClient, OcrNotLoaded, OcrOptions, OcrRefused
 from gateway.ocr.packages import MODEL, check_installed, check_vision
 from gateway.ocr.request import OcrRequest, is_pdf, resolve
-from gateway.stops import Stops
-from gateway.storage_health import StorageHealth
+from gateway.service.pending_stops import Stops
 from gateway.store.base import JobStore, Lease
+from gateway.store.folder_health import StorageHealth
 
 log = logging.getLogger("gateway.ocr")
 

@@ -7,13 +7,13 @@ from typing import Literal
 
 from engine.catalog import EMBEDDED, ModelSpec
 from engine.protocol import EngineJob, Generate, Load, Upscale
-from gateway.device import MEMORY_SHARE
 from gateway.errors import InsufficientMemory
-from gateway.library import Library
 from gateway.machine import total_bytes
+from gateway.models.library import Library
+from gateway.models.weights import stored_bits, weights_bytes
+from gateway.residency.device import MEMORY_SHARE
 from gateway.residency.footprint import Footprint, Peaks, guess
 from gateway.residency.shortage import Shortage
-from gateway.weights import stored_bits, weights_bytes
 
 LADDER = ("flux2-klein-4b", "flux2-klein-4b-mlx-8bit", "flux2-klein-4b-mlx-4bit", EMBEDDED)
 """The models for those who name none, the best first. Each is on the hub at the size that it has in memory."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from engine.catalog import CATALOG, EMBEDDED, ModelSpec
 from engine.protocol import Generate, Load
-from gateway.device import Device, Kind
 from gateway.residency.admission import LADDER, Admission, LimitSource
+from gateway.residency.device import Device, Kind
 from gateway.residency.footprint import GB, guess
 
 

@@ -12,9 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.catalog import CATALOG, EMBEDDED
+from gateway.jobs.resolve import Limits
 from gateway.machine import total_bytes
 from gateway.ocr.packages import MODEL as READER
-from gateway.request import Limits
 from gateway.settings.checks import check_commits, check_model, clip
 from gateway.settings.values import (
     Bits,
@@ -149,7 +149,7 @@ class GenerationSettings(Section):
 
     @property
     def limits(self) -> Limits:
-        """These bounds, as `gateway.request.resolve` takes them."""
+        """These bounds, as `gateway.jobs.resolve.resolve` takes them."""
         return Limits(
             max_px=self.max_px,
             max_pixels=self.max_pixels,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.disk import sync_path
-from gateway.private import private_file
+from gateway.private_files import private_file
 
 FOLDER = "backups"
 KEPT = 2

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict, Unpack
 
 from engine.protocol import CancelReason, Failed, Lane, RequeueReason
-from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
-from gateway.queue import Waiting
+from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
+from gateway.jobs.order import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class JobStore(Protocol):
         ...
 
     async def claim(self, worker: WorkerInfo) -> Lease | None:
-        """The next job of the worker's lane by `gateway.queue.order`; None where none waits or the lane is paused."""
+        """The next job of the worker's lane by `gateway.jobs.order`; None where none waits or the lane is paused."""
         ...
 
     async def heartbeat(self, lease: Lease) -> Literal["ok", "cancel", "lost"]: ...

@@ -1,6 +1,6 @@
 """Bytes on disk under a sha256: input pictures that jobs name. Knows no jobs.
 
-The sum is that of the bytes, or of the PNG that a smaller file stands for (`gateway.kept_inputs`).
+The sum is that of the bytes, or of the PNG that a smaller file stands for (`gateway.images.input_files`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from gateway.disk import telling
-from gateway.images import write_atomic
-from gateway.private import private_files, private_folder
-from gateway.storage_health import INPUTS
+from gateway.images.codec import write_atomic
+from gateway.private_files import private_files, private_folder
+from gateway.store.folder_health import INPUTS
 
 HEX = frozenset("0123456789abcdef")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.errors import StorageFault, StorageFull
-from gateway.private import private_file, private_files, private_folder
+from gateway.private_files import private_file, private_files, private_folder
 from gateway.store import backups
 from gateway.store.base import StoreLocked
 from gateway.store.schema import connect, open_checked

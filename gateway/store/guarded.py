@@ -13,7 +13,7 @@ from gateway.store import checks, damage, rows
 from gateway.store.base import DamagedRecord, Lost
 from gateway.store.clock import StoreClock
 from gateway.store.database import Database
-from gateway.store.line import Line
+from gateway.store.index import Line
 from gateway.store.rows import RecordDamaged
 
 log = logging.getLogger("gateway.store")

@@ -6,7 +6,7 @@ import re
 import sqlite3
 from itertools import islice
 
-from gateway.job import Job, State
+from gateway.jobs.job import Job, State
 from gateway.store import rows
 from gateway.store.base import Seen, Stats, Wanted
 

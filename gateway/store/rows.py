@@ -11,7 +11,7 @@ from functools import lru_cache
 from pydantic import TypeAdapter
 
 from engine.protocol import Queued, lane_of
-from gateway.job import (
+from gateway.jobs.job import (
     IllegalTransition,
     Job,
     JobEvent,
@@ -22,8 +22,8 @@ from gateway.job import (
     plan_adapter,
     state_fact,
 )
-from gateway.queue import Standing, Turns, Waiting
-from gateway.request import Adjustment
+from gateway.jobs.order import Standing, Turns, Waiting
+from gateway.jobs.resolve import Adjustment
 from gateway.store import checksum
 from gateway.store.base import Lease
 

@@ -37,8 +37,8 @@ from gateway.errors import (
     QueueFull,
     StorageFault,
 )
-from gateway.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
-from gateway.queue import Standing, Turns, Waiting, moved
+from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
+from gateway.jobs.order import Standing, Turns, Waiting, moved
 from gateway.store import checks, damage, queries, rows
 from gateway.store.backups import FAULTS
 from gateway.store.base import (
@@ -58,8 +58,8 @@ from gateway.store.base import (
 from gateway.store.clock import StoreClock
 from gateway.store.database import Database
 from gateway.store.guarded import GuardedDatabase
+from gateway.store.index import Line
 from gateway.store.inputs import Inputs
-from gateway.store.line import Line
 from gateway.store.rows import RecordDamaged
 from gateway.store.schema import unusable
 

@@ -10,8 +10,8 @@ import mlx.core as mx
 import numpy as np
 
 from engine.catalog import EMBEDDED_PATH
-from engine.families.flux2_tiny import build
-from engine.families.linear_preview import FILE
+from engine.pipelines.common.linear_preview import FILE
+from engine.pipelines.flux2_tiny import build
 
 from .geometry import CELL_PX
 from .latents import render_pool

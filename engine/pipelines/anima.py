@@ -1,0 +1,35 @@
+"""Anima turbo, aesthetic and base as mflux 0.24 spells them: its sampler adds noise of its own at every step."""
+
+from __future__ import annotations
+
+from mflux.models.anima import Anima
+from mflux.models.anima.latent_creator.anima_latent_creator import AnimaLatentCreator
+from mflux.models.anima.weights.anima_weight_definition import AnimaWeightDefinition
+
+from engine.backends.base import Model
+from engine.pipelines.common.base import Painter
+from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.prompt_cache import FewPrompts
+from engine.prompt_tokens import Strictest, of_language
+
+
+def load(model: Model) -> Painter:
+    """With the sampler that mflux picks where none is named."""
+    tokenizers = AnimaWeightDefinition.source_tokenizers()
+    # mflux takes a folder for a repository; what is in the model's own folder it finds there.
+    placed = dict(zip(model.also or tokenizers, tokenizers.values(), strict=True))
+    with swapped(AnimaWeightDefinition, "source_tokenizers", staticmethod(lambda: placed)):
+        pipeline = built(model, Anima)
+    pipeline.prompt_cache = FewPrompts()
+    return OwnLoopPainter(
+        pipeline,
+        layout=AnimaLatentCreator(),
+        sigmas=scheduled(pipeline, "anima"),
+        loras="anima",
+        arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
+        # The adapter makes of Qwen's states what it is told by T5's tokens.
+        encoder=Strictest(*(of_language(pipeline.tokenizers[name]) for name in ("qwen3", "t5"))),
+    )

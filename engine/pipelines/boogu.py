@@ -1,0 +1,68 @@
+"""Boogu-Image Turbo as mflux 0.24 spells it: every step draws the whole picture and lays new noise on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mlx.core as mx
+import numpy as np
+from mflux.models.boogu import BooguImage
+
+from engine.backends.base import Model
+from engine.pipelines.common.base import Painter, Sketch
+from engine.pipelines.common.denoising import Sitting
+from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.prompt_cache import Encoded
+
+
+def load(model: Model) -> Painter:
+    """Its prompts remembered, which mflux does not do for this family."""
+    pipeline = built(model, BooguImage)
+    encode = pipeline._encode_instruction
+    prompts = Encoded(lambda text: (encode(text),))
+    pipeline._encode_instruction = lambda prompt: prompts.of(prompt)[0]
+    return BooguPainter(pipeline, layout=BooguLatents(), sigmas=sigmas, arguments=lambda plan: {})
+
+
+class BooguPainter(OwnLoopPainter):
+    """Learns from the transformer what the picture would be, as the loop only tells it with new noise."""
+
+    @contextmanager
+    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
+        pipeline, transformer = self._pipeline, self._pipeline.transformer
+
+        def overheard(latents: mx.array, signal: mx.array, instruction: mx.array) -> mx.array:
+            predicted = transformer(latents, signal, instruction)
+            sitting.denoised = latents + (1.0 - signal) * predicted
+            return predicted
+
+        pipeline.transformer = overheard
+        try:
+            with super()._begun(sketch, sitting):
+                yield
+        finally:
+            pipeline.transformer = transformer
+
+
+class BooguLatents:
+    """(1, 16, rows, columns) throughout. Sizes in pixels."""
+
+    def create_noise(self, seed: int, height: int, width: int) -> mx.array:
+        """What mflux's loop begins from."""
+        _, key = mx.random.split(mx.random.key(seed))
+        return mx.random.normal((1, 16, height // 8, width // 8), key=key)
+
+    def pack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
+        """The VAE's latents, which are the loop's."""
+        return latents[:, :, 0] if latents.ndim == 5 else latents
+
+    def unpack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
+        """The loop's latents, which are the VAE's."""
+        return latents
+
+
+def sigmas(steps: int, width: int, height: int) -> list[float]:
+    """mflux counts the share of signal instead, from 0.001 to 1."""
+    return [*(1.0 - np.linspace(0.001, 1.0, steps + 1)[:-1]).tolist(), 0.0]

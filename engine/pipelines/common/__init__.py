@@ -1,0 +1,1 @@
+"""What the pipelines of several families share. Knows no family."""

@@ -1,0 +1,120 @@
+"""One picture under way: what mflux's callbacks tell of it, and how it is stopped. Knows no family."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+from PIL.Image import Image
+
+from engine.backends.base import PictureSkipped, Watcher
+from engine.backends.canvas import Frame
+from engine.pipelines.common.finite import check_finite
+
+
+class Unfinished(Exception):
+    """The rest of the steps is left out; `clean` are the latents to which they would have led straight on."""
+
+    def __init__(self, clean: mx.array) -> None:
+        super().__init__("the picture was skipped")
+        self.clean = clean
+
+
+@dataclass(slots=True)
+class Sitting:
+    """One picture on its way. `before` holds the latents one step ago, `clock` when the step began."""
+
+    watcher: Watcher
+    frame: Frame
+    look: Callable[[mx.array, Any], Image]
+    """A small picture of clean latents, as the loop has them, and mflux's config."""
+    steps: int
+    """Of the schedule, of which an img2img runs the end."""
+    strength: float | None = None
+    """mflux's `image_strength`, which says where it begins."""
+    unpack: Callable[[mx.array, int, int], mx.array] = lambda latents, height, width: latents
+    """The loop's latents as the VAE's, for a height and a width in pixels."""
+    begin: Callable[[mx.array, Any], mx.array] | None = None
+    """What the first step begins with, from the noise that the loop made and mflux's config; None leaves the noise."""
+    encoded: Callable[[], None] = lambda: None
+    """Told once the prompt is encoded, before the first step."""
+    sigmas: Sequence[float] | None = None
+    """Share of noise before each step and after the last, where the loop does not go by mflux's own scheduler."""
+    keep: Callable[[mx.array, float], mx.array] | None = None
+    """Latents, put back where a mask keeps the input picture, for the noise that the next step begins with."""
+    denoised: mx.array | None = None
+    """Latents without noise after this step, where the family learns of them otherwise than by the callback."""
+    before: mx.array | None = None
+    clock: float = 0.0
+    sigma: float = 1.0
+    """Share of noise that the next step begins with."""
+
+    def schedule(self, config: Any) -> Any:
+        """Share of noise by step."""
+        return config.scheduler.sigmas if self.sigmas is None else self.sigmas
+
+    def clean(self, latents: mx.array, denoised: mx.array | None, config: Any, t: int) -> mx.array:
+        """Latents without noise after step `t`: as the loop says, else where the step points to."""
+        denoised = self.denoised if denoised is None else denoised
+        if denoised is not None and denoised is not latents:
+            return denoised
+        assert self.before is not None
+        return straight_on(self.before, latents, self.schedule(config), t)
+
+
+class Observer:
+    """mflux's callbacks: evaluates before it looks at the clock, and lets the watcher stop the picture."""
+
+    def __init__(self) -> None:
+        self.sitting: Sitting | None = None
+
+    def call_before_loop(self, *, latents: mx.array, config: Any, **_: Any) -> None:
+        if self.sitting is not None:
+            self.sitting.encoded()
+            if self.sitting.begin is not None:
+                latents[...] = self.sitting.begin(latents, config)
+            mx.eval(latents)
+            self.sitting.sigma = float(self.sitting.schedule(config)[config.init_time_step])
+            self.sitting.before = latents if self.sitting.begin is None else mx.array(latents)
+            self.sitting.clock = time.monotonic()
+
+    def call_in_loop(
+        self, *, t: int, latents: mx.array, config: Any, denoised: mx.array | None = None, **_: Any
+    ) -> None:
+        sitting = self.sitting
+        if sitting is None or sitting.before is None:
+            return
+        # mflux calls this before it evaluates: without this line progress runs a step ahead.
+        mx.eval(latents)
+        seconds = time.monotonic() - sitting.clock
+        first = int(config.init_time_step)
+
+        def preview() -> bytes:
+            return sitting.frame.preview(sitting.look(sitting.clean(latents, denoised, config, t), config))
+
+        try:
+            sitting.watcher.step(t - first + 1, int(config.num_inference_steps) - first, seconds, preview)
+        except PictureSkipped:
+            raise Unfinished(sitting.clean(latents, denoised, config, t)) from None
+        sitting.sigma = float(sitting.schedule(config)[t + 1])
+        if sitting.keep is not None:
+            latents[...] = sitting.keep(latents, sitting.sigma)
+            mx.eval(latents)
+        sitting.before = mx.array(latents) if sitting.keep is not None else latents
+        sitting.clock = time.monotonic()
+
+    def call_after_loop(self, *, latents: mx.array, **_: Any) -> None:
+        if self.sitting is not None:
+            check_finite(latents, "latents")
+            self.sitting.watcher.decoding()
+
+
+def straight_on(before: mx.array, latents: mx.array, sigmas: Any, t: int) -> mx.array:
+    """Latents without noise, in the loop's own layout: where step `t` points to."""
+    if float(sigmas[t + 1]) == float(sigmas[t]):  # Ming's last step goes nowhere
+        return latents
+    velocity = (latents - before) / (sigmas[t + 1] - sigmas[t])
+    return (latents - sigmas[t + 1] * velocity).astype(latents.dtype)

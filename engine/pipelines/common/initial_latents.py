@@ -1,0 +1,104 @@
+"""What the steps of one picture begin from, and what of it a mask keeps. Knows no family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
+
+import mlx.core as mx
+import numpy as np
+from mflux.models.common.config.config import Config
+from mflux.models.common.latent_creator.latent_creator import LatentCreator
+from PIL.Image import Image
+
+from engine.pipelines.common.base import Sketch, key_of
+from engine.pipelines.common.denoising import Sitting
+from engine.pipelines.common.latents import stretched
+from engine.pipelines.common.noise import slerp
+
+Sigmas = Callable[[int, int, int], Sequence[float]]
+"""Share of noise before each step and after the last, by steps, width and height in pixels."""
+
+
+class Layout(Protocol):
+    """How a loop keeps latents; mflux's latent creators are such. Sizes in pixels."""
+
+    def create_noise(self, seed: int, height: int, width: int) -> mx.array:
+        """What a loop of this seed begins from."""
+
+    def pack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
+        """The VAE's latents as the loop's."""
+
+    def unpack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
+        """The loop's latents as the VAE's."""
+
+
+def beginning(
+    sketch: Sketch,
+    sitting: Sitting,
+    noise: mx.array,
+    *,
+    layout: Layout,
+    pipeline: Any,
+    sigma: Callable[[], float],
+) -> mx.array:
+    """Latents for the first step, from the loop's noise; `sigma` is the share of noise it begins with. What a mask
+    keeps is put back by `sitting.keep`, which is set here.
+    """
+    plan, frame = sketch.plan, sketch.frame
+    width, height = frame.drawn
+    if plan.subseed_strength > 0:
+        other = layout.create_noise(sketch.subseed, height, width)
+        noise = slerp(noise, other, plan.subseed_strength).astype(noise.dtype)
+    if frame.init is None:
+        return noise
+    encoded = LatentCreator.encode_image(
+        vae=pipeline.vae,
+        image_path=cast(Any, frame.init),  # takes a picture as well as a path
+        height=frame.init.height,
+        width=frame.init.width,
+        tiling_config=pipeline.tiling_config,
+    )
+    cell_px = frame.init.height // encoded.shape[-2]
+    encoded = stretched(encoded, height // cell_px, width // cell_px)
+    clean = start = layout.pack_latents(encoded, height, width)
+    if frame.mask is not None:
+        touched = touched_by(frame.mask, encoded)
+        # Packing may shift and scale as well: what differs from nothing touched is touched.
+        untouched = layout.pack_latents(mx.zeros_like(touched), height, width)
+        repaint = layout.pack_latents(touched, height, width) != untouched
+        if plan.mask_content != "original":
+            another = layout.create_noise(key_of(sketch.seed + 1), height, width)
+            start = mx.where(repaint, another if plan.mask_content == "noise" else mx.zeros_like(start), start)
+
+        def keep(latents: mx.array, sigma: float) -> mx.array:
+            kept = LatentCreator.add_noise_by_interpolation(clean=clean, noise=noise, sigma=sigma)
+            return mx.where(repaint, latents, kept).astype(latents.dtype)
+
+        sitting.keep = keep
+    return LatentCreator.add_noise_by_interpolation(clean=start, noise=noise, sigma=sigma()).astype(noise.dtype)
+
+
+def touched_by(mask: Image, like: mx.array) -> mx.array:
+    """1 where a mask of white on black repaints a latent, else 0, in the shape of VAE latents (..., rows, columns):
+    all that it touches, as one pixel kept in them would pull the rest back.
+    """
+    rows, columns = like.shape[-2:]
+    pixels = mx.array(np.asarray(mask)).reshape(rows, mask.height // rows, columns, mask.width // columns)
+    return mx.broadcast_to((pixels.max(axis=(1, 3)) > 127).astype(like.dtype), like.shape)
+
+
+def scheduled(pipeline: Any, scheduler: str) -> Sigmas:
+    """The sigmas of mflux's scheduler of this name."""
+
+    def sigmas(steps: int, width: int, height: int) -> Sequence[float]:
+        config = Config(
+            model_config=pipeline.model_config,
+            num_inference_steps=steps,
+            width=width,
+            height=height,
+            scheduler=scheduler,
+        )
+        return cast(Sequence[float], config.scheduler.sigmas.tolist())
+
+    return sigmas

@@ -1,0 +1,74 @@
+"""Weights taken into memory leaf by leaf: mflux evaluates them all at once, with the unquantised ones beside them."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import mlx.core as mx
+from mflux.models.common.weights.loading.weight_loader import WeightLoader
+from mlx.utils import tree_flatten
+
+from engine.pipelines.common.patching import swapped
+
+P = TypeVar("P")
+
+EVALUATING = (
+    "mflux.models.anima.anima_initializer",
+    "mflux.models.ernie_image.ernie_image_initializer",
+    "mflux.models.ideogram4.ideogram4_initializer",
+    "mflux.models.krea2.krea2_initializer",
+    "mflux.models.lens.variants.txt2img.lens_image",
+    "mflux.models.moss_image.moss_image_initializer",
+)
+"""What of mflux evaluates a whole model while it builds it."""
+
+
+def loaded(build: Callable[[], P], *, whole: bool = True) -> P:
+    """What `build` makes of mflux's weights, in memory. The peak is what it holds and one of its layers before that was
+    quantised; files are read as they are needed. Where it is not to be there as a whole, nothing is read yet.
+    """
+    with _lazily():
+        pipeline = build()
+    gc.collect()  # cycles of mflux's loader hold what the leaves are made of
+    if whole:
+        settle(pipeline)
+    return pipeline
+
+
+def settle(model: Any) -> None:
+    """Evaluate the parameters of a pipeline or a part of one, a layer at a time."""
+    before = mx.set_cache_limit(0)
+    try:
+        leaves: list[tuple[str, Any]] = tree_flatten(model.parameters())
+        for _, layer in groupby(leaves, key=lambda leaf: leaf[0].rpartition(".")[0]):
+            mx.eval([array for _, array in layer])
+    finally:
+        mx.set_cache_limit(before)
+
+
+@contextmanager
+def _lazily() -> Iterator[None]:
+    """mflux evaluates nothing, and reads 8-bit floats from their file only when they are."""
+    with ExitStack() as stack:
+        for name in EVALUATING:
+            if (module := sys.modules.get(name)) is not None:
+                stack.enter_context(swapped(module, "mx", _Unevaluated()))
+        native = staticmethod(WeightLoader._load_multi_glob)
+        stack.enter_context(swapped(WeightLoader, "_load_fp8_safetensors", native))
+        yield
+
+
+class _Unevaluated(SimpleNamespace):
+    """MLX as one module of mflux sees it, but that it evaluates nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(mx, name)
+
+    def eval(self, *_: Any) -> None:
+        """Left to `settle`."""

@@ -1,0 +1,95 @@
+"""Families whose loop makes its noise itself and takes no picture to begin from.
+
+The first callback gets that noise, and is where a picture, a mask and a subseed come in. A loop of which only the end
+is to run begins late by mflux's own count of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+import mlx.core as mx
+from mflux.models.common.config.config import Config
+from mflux.models.common.vae.vae_util import VAEUtil
+from mflux.utils.image_util import ImageUtil
+from PIL.Image import Image
+
+from engine.pipelines.common.base import Sketch
+from engine.pipelines.common.denoising import Sitting
+from engine.pipelines.common.initial_latents import Layout, Sigmas, beginning
+from engine.pipelines.common.latents import shrunk
+from engine.pipelines.common.pipeline import PipelinePainter
+from engine.prompt_tokens import Encoder
+from engine.protocol import Generate
+
+
+class OwnLoopPainter(PipelinePainter):
+    """`arguments` is what else of a plan is passed on, `pictures` what of a sketch; `references` says that the pipeline
+    takes those of a frame under that name.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        layout: Layout,
+        sigmas: Sigmas,
+        arguments: Callable[[Generate], Mapping[str, Any]],
+        loras: str | None = None,
+        transformer: str = "transformer",
+        references: bool = False,
+        pictures: Callable[[Sketch], Mapping[str, Any]] | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        super().__init__(pipeline, loras, transformer, encoder)
+        self._layout = layout
+        self._sigmas = sigmas
+        self._more = arguments
+        self._references = references
+        self._sketched = pictures
+
+    def _arguments(self, plan: Generate) -> Mapping[str, Any]:
+        return self._more(plan)
+
+    def _pictures(self, sketch: Sketch, strength: float | None) -> Mapping[str, Any]:
+        if self._sketched is not None:
+            return self._sketched(sketch)
+        return {"references": sketch.frame.references} if self._references else {}
+
+    def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:
+        return lambda scheduler_steps, first: float(self._sigmas(scheduler_steps, width, height)[first])
+
+    @contextmanager
+    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
+        width, height = sketch.frame.drawn
+        sigmas = sitting.sigmas = self._sigmas(sitting.steps, width, height)
+        first = 0 if sitting.strength is None else max(1, int(sitting.steps * sitting.strength))
+
+        def begin(noise: mx.array, _: Any) -> mx.array:
+            if first:  # only now: a loop that finds itself late earlier may look for a picture of its own
+                late.enter_context(_late(first))
+            parts = {"layout": self._layout, "pipeline": self._pipeline}
+            return beginning(sketch, sitting, noise, **parts, sigma=lambda: float(sigmas[first]))
+
+        sitting.begin = begin
+        with ExitStack() as late:
+            yield
+
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
+        pipeline, latent = self._pipeline, self._layout.unpack_latents(clean, height, width)
+        latent = shrunk(latent, height // latent.shape[-2]) if small else latent
+        decoded = VAEUtil.decode(vae=pipeline.vae, latent=latent, tiling_config=pipeline.tiling_config)
+        return cast(Image, ImageUtil.to_pil(decoded))
+
+
+@contextmanager
+def _late(first: int) -> Iterator[None]:
+    """Every loop begins with this step: the engine has one thread and draws one picture at a time."""
+    original = Config.init_time_step
+    Config.init_time_step = property(lambda _: first)
+    try:
+        yield
+    finally:
+        Config.init_time_step = original

@@ -1,0 +1,162 @@
+"""How one picture is painted by any pipeline of mflux; what differs between families is left to them."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import mlx.core as mx
+from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfig
+from PIL.Image import Image
+
+from engine.backends.base import Model, Watcher, said_by
+from engine.backends.canvas import opaque
+from engine.pipelines.common.base import Sketch
+from engine.pipelines.common.denoising import Observer, Sitting, Unfinished
+from engine.pipelines.common.finite import check_finite, checked_pixels
+from engine.pipelines.common.loading import loaded
+from engine.pipelines.common.lora_stack import Wardrobe
+from engine.pipelines.common.low_memory import sparing
+from engine.pipelines.common.noise import img2img_schedule
+from engine.pipelines.common.text_encoders import Encoders
+from engine.prompt_tokens import Encoder, read
+from engine.protocol import Generate, PromptRead
+
+log = logging.getLogger("engine.families")
+
+
+def built(model: Model, pipeline: Callable[..., Any], config: ModelConfig | None = None) -> Any:
+    """A pipeline by the model's geometry in mflux's table: names are never guessed from, and paths are absolute."""
+    config = config or AVAILABLE_MODELS[model.spec.geometry]
+    given = {"model_path": model.path, "quantize": model.quantize, "model_config": config}
+    return loaded(lambda: pipeline(**given), whole=model.said is None)
+
+
+class PipelinePainter(ABC):
+    """A pipeline with the one callback it ever gets: mflux has no unregister. `loras` is its name in the LoRA table;
+    `encoder` says how much of a prompt it reads, without one it reads all.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        loras: str | None,
+        transformer: str = "transformer",
+        encoder: Encoder | None = None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._encoder = encoder
+        self._encoders = Encoders(pipeline)
+        self._wardrobe = Wardrobe(getattr(pipeline, transformer), loras)
+        self._observer = Observer()
+        pipeline.callbacks.register(self._observer)
+
+    def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
+        plan, frame = sketch.plan, sketch.frame
+        said = said_by(plan)
+        if said is None:
+            self._wardrobe.wear(sketch.loras)
+        else:
+            self._encoders.take()
+        self._tell_readings(sketch, watcher)
+        width, height = frame.drawn
+        steps, strength = plan.steps, None
+        if frame.init is not None and plan.denoise < 1:
+            steps, strength = img2img_schedule(plan.steps, plan.denoise, self._sigma_of(width, height))
+        sitting = self._observer.sitting = Sitting(watcher, frame, self._preview, steps, strength)
+        if said is not None:
+            sitting.encoded = lambda: self._let_go(said, sketch)
+        try:
+            with checked_pixels(), self._begun(sketch, sitting), sparing(self._pipeline, low_ram=plan.low_ram):
+                made = self._pipeline.generate_image(
+                    seed=sketch.seed,
+                    prompt=self._prompt(sketch),
+                    num_inference_steps=steps,
+                    width=width,
+                    height=height,
+                    **self._pictures(sketch, strength),
+                    **self._arguments(plan),
+                )
+            return opaque(made.image)
+        except Unfinished as unfinished:
+            check_finite(unfinished.clean, "latents")
+            watcher.decoding()
+            with checked_pixels():
+                return opaque(self._decoded(unfinished.clean, height, width))
+        finally:
+            self._observer.sitting = None
+
+    def reads(self, said: str | None) -> bool:
+        """Whether a picture can be drawn of what `said_by` says of its plan; None stands for all others."""
+        return self._encoders.read(said)
+
+    def keep_encoders(self) -> None:
+        """They stay in any case."""
+        self._encoders = Encoders(self._pipeline, ())
+
+    def _let_go(self, said: str, sketch: Sketch) -> None:
+        """The prompt is encoded, and the steps begin."""
+        self._encoders.let_go(said)
+        self._wardrobe.wear(sketch.loras)
+
+    def save(self, folder: str) -> None:
+        self._wardrobe.wear(())  # mflux would bake them in
+        self._pipeline.save_model(folder)
+
+    def _preview(self, clean: mx.array, config: Any) -> Image:
+        check_finite(clean, "latents")
+        return opaque(self._decoded(clean, config.height, config.width, small=True))
+
+    def _prompt(self, sketch: Sketch) -> str:
+        """What the pipeline is given: `_said`, and what the family puts before it."""
+        return self._said(sketch)[0]
+
+    def _said(self, sketch: Sketch) -> tuple[str, tuple[str, ...]]:
+        """What of the plan's prompt the pipeline is given, and the words of it that are left away as unknown."""
+        return sketch.plan.prompt, ()
+
+    def _encoder_of(self, sketch: Sketch) -> Encoder | None:
+        """What reads the prompt of this picture; a negative one is always read by the usual encoder."""
+        return self._encoder
+
+    def _tell_readings(self, sketch: Sketch, watcher: Watcher) -> None:
+        try:
+            readings = list(self._readings(sketch))
+        except Exception:  # a tokenizer of another kind: no picture is lost for a note about it
+            log.exception("how the prompt is read cannot be told")
+            return
+        for reading in readings:
+            watcher.read(reading)
+
+    def _readings(self, sketch: Sketch) -> Iterator[PromptRead]:
+        """How the prompts of this picture are read, where something is left out."""
+        plan, (said, unknown) = sketch.plan, self._said(sketch)
+        if (found := read(self._encoder_of(sketch), "prompt", self._prompt(sketch), said, unknown)) is not None:
+            yield found
+        unwanted = plan.negative_prompt if plan.guidance > 1 else None
+        if unwanted and (found := read(self._encoder, "negative_prompt", unwanted, unwanted)) is not None:
+            yield found
+
+    def _pictures(self, sketch: Sketch, strength: float | None) -> Mapping[str, Any]:
+        """What of a sketch's pictures `generate_image` takes; `strength` is set where it begins late."""
+        # Only its presence counts: it makes the schedule begin late. The family encodes the picture.
+        return {"image_path": sketch.frame.init if strength is not None else None, "image_strength": strength}
+
+    @abstractmethod
+    def _arguments(self, plan: Generate) -> Mapping[str, Any]:
+        """What of a plan `generate_image` takes besides the usual."""
+
+    @abstractmethod
+    def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:
+        """Share of noise by scheduler steps and step, as `img2img_schedule` wants it."""
+
+    @abstractmethod
+    def _begun(self, sketch: Sketch, sitting: Sitting) -> AbstractContextManager[None]:
+        """For the time of one picture the pipeline begins as the sketch asks."""
+
+    @abstractmethod
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
+        """The picture of clean latents in the loop's layout; a small one is for a preview."""

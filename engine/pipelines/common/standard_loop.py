@@ -1,0 +1,77 @@
+"""Families whose loop is mflux's usual one: `generate_image` with latents from its common `LatentCreator`.
+
+The pipeline stays as mflux has it; for the time of one picture its first latents come from here, so that seeds vary,
+masks keep and img2img begins where a denoise asks, as with FLUX.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, cast
+
+import mlx.core as mx
+from mflux.models.common.latent_creator.latent_creator import Img2Img, LatentCreator
+from mflux.models.common.vae.vae_util import VAEUtil
+from mflux.utils.image_util import ImageUtil
+from PIL.Image import Image
+
+from engine.pipelines.common.base import Sketch
+from engine.pipelines.common.denoising import Sitting
+from engine.pipelines.common.initial_latents import Sigmas, beginning, scheduled
+from engine.pipelines.common.latents import shrunk
+from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.pipeline import PipelinePainter
+from engine.prompt_tokens import Encoder
+from engine.protocol import Generate
+
+
+class StandardPainter(PipelinePainter):
+    """`scheduler` is mflux's name of the noise schedule to draw by, `arguments` what else of a plan is passed on;
+    `sigmas` are those of the schedule where it runs another one by that name.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        loras: str | None,
+        scheduler: str,
+        arguments: Callable[[Generate], Mapping[str, Any]],
+        sigmas: Sigmas | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        super().__init__(pipeline, loras, encoder=encoder)
+        self._scheduler = scheduler
+        self._sigmas = sigmas or scheduled(pipeline, scheduler)
+        self._more = arguments
+
+    def _arguments(self, plan: Generate) -> Mapping[str, Any]:
+        return {"scheduler": self._scheduler, **self._more(plan)}
+
+    def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:
+        return lambda scheduler_steps, first: self._sigmas(scheduler_steps, width, height)[first]
+
+    def _begun(self, sketch: Sketch, sitting: Sitting) -> AbstractContextManager[None]:
+        def prepare(seed: int, height: int, width: int, img2img: Img2Img) -> mx.array:
+            """In the place of `LatentCreator.create_for_txt2img_or_img2img`."""
+            layout = img2img.latent_creator
+            sitting.unpack = layout.unpack_latents
+            return beginning(
+                sketch,
+                sitting,
+                layout.create_noise(seed, height, width),
+                layout=layout,
+                pipeline=self._pipeline,
+                sigma=lambda: float(img2img.sigmas[img2img.init_time_step]),
+            )
+
+        return swapped(LatentCreator, "create_for_txt2img_or_img2img", staticmethod(prepare))
+
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
+        sitting, pipeline = self._observer.sitting, self._pipeline
+        assert sitting is not None
+        latent = sitting.unpack(clean, height, width)
+        latent = shrunk(latent, height // latent.shape[-2]) if small else latent
+        decoded = VAEUtil.decode(vae=pipeline.vae, latent=latent, tiling_config=pipeline.tiling_config)
+        return cast(Image, ImageUtil.to_pil(decoded))

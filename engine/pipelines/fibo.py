@@ -1,0 +1,107 @@
+"""FIBO, FIBO Lite and FIBO Edit as mflux 0.24 spells them, from JSON captions.
+
+Plain text becomes a caption's short description, or its edit instruction. The model that makes captions of requests is
+another one, and is not needed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mflux.models.common.weights.loading.weight_loader import WeightLoader
+from mflux.models.fibo.latent_creator.fibo_latent_creator import FiboLatentCreator
+from mflux.models.fibo.model.fibo_text_encoder.prompt_encoder import PromptEncoder
+from mflux.models.fibo.variants.edit.fibo_edit import FIBOEdit
+from mflux.models.fibo.variants.edit.util import FIBO_EDIT_RMBG_DEFAULT_EDIT_INSTRUCTION, FiboEditUtil
+from mflux.models.fibo.variants.txt2img.fibo import FIBO
+from PIL.Image import Image
+
+from engine.backends.base import BackendError, Model, Watcher
+from engine.pipelines.common.base import Painter, Sketch
+from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.pipeline import PipelinePainter, built
+from engine.pipelines.common.prompt_cache import Remembered
+from engine.pipelines.common.standard_loop import StandardPainter
+from engine.pipelines.fibo2 import schedule
+from engine.prompt_tokens import of_language
+from engine.protocol import Generate
+
+SCHEDULER = "flow_match_euler_discrete"
+"""What mflux picks where none is named."""
+MATTE = "fibo-edit-rmbg"
+TEXT_TOKENS = 2048
+"""mflux passes this number on, whatever the tokenizer says."""
+
+
+def load(model: Model) -> Painter:
+    """mflux reads the weights with PyTorch, for nothing but another kind of 16 bits."""
+    edits = model.spec.needs_reference
+    with swapped(WeightLoader, "_load_torch_convert", staticmethod(half)):
+        pipeline = built(model, FIBOEdit if edits else FIBO)
+    encoder = of_language(pipeline.tokenizers["fibo"], TEXT_TOKENS)
+    if not edits:
+        return FiboPainter(pipeline, loras=None, scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
+    return FiboEditPainter(
+        pipeline,
+        layout=FiboLatentCreator,
+        sigmas=schedule(pipeline),
+        arguments=lambda plan: {"scheduler": SCHEDULER, **_arguments(plan)},
+        pictures=lambda sketch: {"image_path": sketch.frame.references[0]},
+        encoder=encoder,
+    )
+
+
+def half(path: Path, weight_files: list[str] | None = None) -> dict[str, mx.array]:
+    """What mflux makes of the files with PyTorch: float16 in the place of bfloat16."""
+    weights = WeightLoader._load_mlx_native(path, weight_files)
+    return {name: value.astype(mx.float16) if value.dtype == mx.bfloat16 else value for name, value in weights.items()}
+
+
+class _Remembering(PipelinePainter):
+    """mflux encodes anew for each picture of this family."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._encode = Remembered(PromptEncoder._get_prompt_embeds)
+
+    def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
+        with swapped(PromptEncoder, "_get_prompt_embeds", staticmethod(self._encode)):
+            return super().paint(sketch, watcher)
+
+
+class FiboPainter(_Remembering, StandardPainter):
+    """Says prompts as captions."""
+
+    def _prompt(self, sketch: Sketch) -> str:
+        return captioned(sketch.plan.prompt, "short_description")
+
+
+class FiboEditPainter(_Remembering, OwnLoopPainter):
+    """Says prompts as instructions; the one that mattes has one of its own. Raises: BackendError("bad_input")."""
+
+    def _prompt(self, sketch: Sketch) -> str:
+        prompt = sketch.plan.prompt
+        if self._pipeline.model_config.aliases[0] == MATTE and not prompt.strip():
+            prompt = FIBO_EDIT_RMBG_DEFAULT_EDIT_INSTRUCTION
+        caption = captioned(prompt, "edit_instruction")
+        try:
+            return FiboEditUtil.ensure_edit_instruction(caption)
+        except ValueError as error:
+            raise BackendError("bad_input", "The prompt is a caption without edit_instruction.") from error
+
+
+def captioned(prompt: str, field: str) -> str:
+    """The caption with this field, or one where the text is all there is."""
+    try:
+        caption = json.loads(prompt)
+    except (ValueError, RecursionError):
+        caption = None
+    return prompt if isinstance(caption, dict) and caption else json.dumps({field: prompt}, ensure_ascii=False)
+
+
+def _arguments(plan: Generate) -> dict[str, Any]:
+    return {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt}

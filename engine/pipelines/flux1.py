@@ -1,0 +1,38 @@
+"""FLUX.1 as mflux 0.24 spells it: schnell, dev and Krea here, what follows pictures and maps in files of its own."""
+
+from __future__ import annotations
+
+from mflux.models.flux.variants.txt2img.flux import Flux1
+
+from engine.backends.base import Model
+from engine.pipelines import flux1_controlled, flux1_pictures
+from engine.pipelines.common.base import Painter
+from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.prompt_cache import FewPrompts
+from engine.pipelines.common.standard_loop import StandardPainter
+from engine.pipelines.flux1_own_loop import long_encoder
+
+
+def load(model: Model) -> Painter:
+    """Its prompts remembered as mflux does it, but not all."""
+    match model.spec.geometry:
+        case "dev-kontext":
+            return flux1_pictures.load_kontext(model)
+        case "dev-fill":
+            return flux1_pictures.load_fill(model)
+        case "dev-redux":
+            return flux1_pictures.load_redux(model)
+        case "dev-depth":
+            return flux1_controlled.load_depth(model)
+        case "dev-controlnet-canny" | "schnell-controlnet-canny":
+            return flux1_controlled.load_controlnet(model)
+        case _:
+            pipeline = built(model, Flux1)
+            pipeline.prompt_cache = FewPrompts()
+            return StandardPainter(
+                pipeline,
+                loras="flux1",
+                scheduler="linear",
+                arguments=lambda plan: {"guidance": plan.guidance},
+                encoder=long_encoder(pipeline),
+            )

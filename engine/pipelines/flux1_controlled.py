@@ -1,0 +1,67 @@
+"""FLUX.1 with maps to follow: Depth, and ControlNets for outlines. The maps come ready: see `Frame.control`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mflux.models.flux.flux_initializer import FluxInitializer
+from mflux.models.flux.variants.controlnet.controlnet_util import ControlnetUtil
+from mflux.models.flux.variants.controlnet.flux_controlnet import Flux1Controlnet
+from mflux.models.flux.variants.depth.depth_util import DepthUtil
+from mflux.models.flux.variants.depth.flux_depth import Flux1Depth
+from mlx import nn
+
+from engine.backends.base import Model
+from engine.backends.canvas import png_file
+from engine.pipelines.common.base import Painter, Sketch
+from engine.pipelines.common.controlnet import config_with_controlnet
+from engine.pipelines.common.denoising import Sitting
+from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.pipeline import built
+from engine.pipelines.flux1_own_loop import Flux1Painter
+
+
+def load_depth(model: Model) -> Painter:
+    """It was trained to follow depths."""
+    return _DepthPainter(built(model, _Depth), lambda sketch: {"depth_image_path": sketch.frame.control})
+
+
+def load_controlnet(model: Model) -> Painter:
+    """A ControlNet beside the transformer of schnell or dev."""
+    pipeline = built(model, Flux1Controlnet, config_with_controlnet(model))
+    return _ControlnetPainter(pipeline, _controlled)
+
+
+def _controlled(sketch: Sketch) -> dict[str, Any]:
+    control, followed = sketch.plan.control, sketch.frame.control
+    assert control is not None
+    assert followed is not None
+    # mflux opens it twice, once to look for metadata: a file in memory stands that, a picture does not.
+    return {"controlnet_image_path": png_file(followed), "controlnet_strength": control.strength}
+
+
+class _Depth(Flux1Depth):
+    """Without mflux's own estimator of depths, which is a torch pickle from the net."""
+
+    def __init__(self, **asked: Any) -> None:
+        nn.Module.__init__(self)
+        FluxInitializer.init(self, **asked)
+        self.depth_pro = None
+
+
+class _DepthPainter(Flux1Painter):
+    @contextmanager
+    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
+        ready = staticmethod(lambda depth_map_path, **_: (depth_map_path, None))
+        with swapped(DepthUtil, "get_or_create_depth_map", ready), super()._begun(sketch, sitting):
+            yield
+
+
+class _ControlnetPainter(Flux1Painter):
+    @contextmanager
+    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
+        ready = staticmethod(lambda edges: edges)
+        with swapped(ControlnetUtil, "_preprocess_canny", ready), super()._begun(sketch, sitting):
+            yield

@@ -1,0 +1,37 @@
+"""What all of FLUX.1's pipelines share that make their noise themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mflux.models.flux.latent_creator.flux_latent_creator import FluxLatentCreator
+
+from engine.pipelines.common.base import Sketch
+from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.prompt_cache import FewPrompts
+from engine.prompt_tokens import Encoder, of_language
+
+SCHEDULER = "linear"
+
+
+class Flux1Painter(OwnLoopPainter):
+    """`pictures` is what of a sketch's pictures the pipeline takes."""
+
+    def __init__(self, pipeline: Any, pictures: Callable[[Sketch], Mapping[str, Any]]) -> None:
+        pipeline.prompt_cache = FewPrompts()
+        super().__init__(
+            pipeline,
+            layout=FluxLatentCreator,
+            sigmas=scheduled(pipeline, SCHEDULER),
+            arguments=lambda plan: {"guidance": plan.guidance, "scheduler": SCHEDULER},
+            loras="flux1",
+            pictures=pictures,
+            encoder=long_encoder(pipeline),
+        )
+
+
+def long_encoder(pipeline: Any) -> Encoder:
+    """T5, which the transformer reads word for word. CLIP's 77 tokens only give a summary: what it misses is drawn."""
+    return of_language(pipeline.tokenizers["t5"])

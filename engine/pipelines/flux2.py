@@ -1,0 +1,236 @@
+"""FLUX.2 Klein, whole and tiny, as mflux 0.24 spells it. Knows one pipeline; the backend decides which is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+import numpy as np
+from mflux.models.common.latent_creator.latent_creator import LatentCreator
+from mflux.models.common.schedulers.flow_match_euler_discrete_scheduler import FlowMatchEulerDiscreteScheduler
+from mflux.models.flux2 import Flux2Klein
+from mflux.models.flux2.latent_creator.flux2_latent_creator import Flux2LatentCreator
+from mflux.models.flux2.model.flux2_transformer.flux2_kv_cache import Flux2KVCache
+from mflux.models.flux2.variants.edit.flux2_klein_edit import Flux2KleinEdit
+from mflux.models.flux2.variants.edit.flux2_klein_edit_helpers import _Flux2KleinEditHelpers
+from mflux.utils.image_util import ImageUtil
+from PIL.Image import Image
+
+from engine.backends.base import Model
+from engine.pipelines.common.base import Painter, Sketch, key_of
+from engine.pipelines.common.denoising import Sitting
+from engine.pipelines.common.latents import shrunk, stretched
+from engine.pipelines.common.linear_preview import LinearPreview
+from engine.pipelines.common.noise import shifted, slerp
+from engine.pipelines.common.pipeline import PipelinePainter, built
+from engine.pipelines.common.prompt_cache import Encoded
+from engine.prompt_tokens import Encoder, of_language
+from engine.protocol import Generate
+
+TEXT_TOKENS = 512
+"""mflux passes this number on, whatever the tokenizer says."""
+
+
+def load(model: Model) -> Painter:
+    """Klein."""
+    pipeline = built(model, Flux2Klein)
+    return Flux2Painter(pipeline, of_language(pipeline.tokenizers["qwen3"], TEXT_TOKENS))
+
+
+def load_tiny(model: Model) -> Painter:
+    """The same pipeline round toy-width parts."""
+    from engine.pipelines import flux2_tiny
+
+    pipeline = flux2_tiny.build(model.path, quantize=model.quantize)  # type: ignore[arg-type]
+    encoder = of_language(pipeline.tokenizers["qwen3"], flux2_tiny.TEXT_TOKENS)
+    preview = LinearPreview.of(Path(model.path))
+    painter = Flux2Painter(pipeline, encoder, flux2_tiny.wording, flux2_tiny.known, preview)
+    painter.keep_encoders()  # each seed has a wording of its own
+    return painter
+
+
+class Flux2Painter(PipelinePainter):
+    """Klein's own loop, with its prompts remembered. `known` says what of a plan's prompt the model knows, and the
+    other words; `wording` says that for one of its pictures; `preview` takes the VAE's place before the last step.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        encoder: Encoder,
+        wording: Callable[[Generate, int], str] = lambda plan, _: plan.prompt,
+        known: Callable[[Generate], tuple[str, tuple[str, ...]]] = lambda plan: (plan.prompt, ()),
+        preview: LinearPreview | None = None,
+    ) -> None:
+        super().__init__(pipeline, "flux2", encoder=encoder)
+        self._linear = preview
+        self._wording = wording
+        self._known = known
+        pipeline._encode_prompt_pair = Prompts(pipeline._encode_prompt_pair).pair
+
+    def _prompt(self, sketch: Sketch) -> str:
+        return self._wording(sketch.plan.model_copy(update={"prompt": self._said(sketch)[0]}), sketch.image)
+
+    def _said(self, sketch: Sketch) -> tuple[str, tuple[str, ...]]:
+        return self._known(sketch.plan)
+
+    def _arguments(self, plan: Generate) -> Mapping[str, Any]:
+        return {"guidance": plan.guidance}
+
+    def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:
+        return partial(sigma_of, (width // 16) * (height // 16))
+
+    @contextmanager
+    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
+        easel = Easel(self._pipeline, sketch, sitting)
+        self._pipeline._prepare_generation_latents = easel.prepare
+        self._pipeline._predict = easel.predictor
+        try:
+            yield
+        finally:
+            del self._pipeline._prepare_generation_latents, self._pipeline._predict
+
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
+        vae, tiling = self._pipeline.vae, self._pipeline.tiling_config
+        packed = _gridded(clean, height // 16, width // 16)
+        if small:
+            latents = vae.unpack_packed_latents(packed)
+            if self._linear is not None:
+                return self._linear.picture(latents)
+            return cast(Image, ImageUtil.to_pil(vae.decode(shrunk(latents))))
+        return cast(Image, ImageUtil.to_pil(vae.decode_packed_latents(packed, tiling_config=tiling)))
+
+
+def _gridded(packed: mx.array, rows: int, columns: int) -> mx.array:
+    """Latents (1, tokens, 128) as (1, 128, rows, columns)."""
+    return packed.reshape(1, rows, columns, packed.shape[-1]).transpose(0, 3, 1, 2)
+
+
+class Easel:
+    """What mflux's text-to-image loop lacks, put into two of its methods for the time of one picture: the noise of
+    variations, a mask, and reference pictures. Latents are packed: (1, tokens, 128), a token for 16x16 pixels.
+    """
+
+    def __init__(self, pipeline: Any, sketch: Sketch, sitting: Sitting) -> None:
+        self._pipeline = pipeline
+        self._sketch = sketch
+        self._sitting = sitting
+        self._clean: mx.array | None = None
+        frame = sketch.frame
+        self._repaint = None if frame.mask is None else repainted(frame.mask)
+
+    def prepare(self, *, seed: int, config: Any) -> tuple[mx.array, mx.array, int, int]:
+        """In the place of `_prepare_generation_latents`: what the first step begins from."""
+        plan, frame = self._sketch.plan, self._sketch.frame
+        size = {"height": config.height, "width": config.width, "batch_size": 1}
+        noise, *grid = Flux2LatentCreator.prepare_packed_latents(seed=seed, **size)
+        if plan.subseed_strength > 0:
+            other, *_ = Flux2LatentCreator.prepare_packed_latents(seed=self._sketch.subseed, **size)
+            noise = slerp(noise, other, plan.subseed_strength)
+        if frame.init is None:
+            return noise, *grid
+        self._clean = start = self._encode(frame.init)
+        if self._repaint is not None and plan.mask_content != "original":
+            other, *_ = Flux2LatentCreator.prepare_packed_latents(seed=key_of(seed + 1), **size)
+            content = other if plan.mask_content == "noise" else mx.zeros_like(start)
+            start = mx.where(self._repaint, content, start)
+        sigma = config.scheduler.sigmas[config.init_time_step]
+        return LatentCreator.add_noise_by_interpolation(clean=start, noise=noise, sigma=sigma), *grid
+
+    def _encode(self, image: Image) -> mx.array:
+        helpers = _Flux2KleinEditHelpers
+        # ImageUtil.load_image takes a picture as well as a path: no file in between.
+        encoded = LatentCreator.encode_image(
+            vae=self._pipeline.vae,
+            image_path=cast(Any, image),
+            height=image.height,
+            width=image.width,
+            tiling_config=self._pipeline.tiling_config,
+        )
+        width, height = self._sketch.frame.drawn
+        latent = stretched(helpers.ensure_4d_latents(encoded), height // 8, width // 8)
+        patches = Flux2LatentCreator.patchify_latents(latent)
+        normal = helpers.bn_normalize_vae_encoded_latents(patches, vae=self._pipeline.vae)
+        return Flux2LatentCreator.pack_latents(normal)
+
+    def predictor(self, transformer: Any) -> Callable[..., mx.array]:
+        """In the place of `_predict`: a function from a step's arguments to the velocity."""
+        pipeline, references = self._pipeline, self._sketch.frame.references
+        if references:
+            tokens, ids = _Flux2KleinEditHelpers.prepare_reference_image_conditioning(
+                vae=pipeline.vae, tiling_config=pipeline.tiling_config, image_paths=list(references)
+            )
+            mx.eval(tokens, ids)
+            edit = Flux2KleinEdit._predict(pipeline, transformer)
+            predict: Callable[..., mx.array] = partial(edit, image_latents=tokens, image_latent_ids=ids)
+            if pipeline.model_config.supports_kv_cache:
+                predict = ReadOnce(predict, Flux2KleinEdit._cached_predict(transformer), transformer, tokens.shape[1])
+        else:
+            predict = type(pipeline)._predict(transformer)
+        if self._repaint is None or self._clean is None:
+            return predict
+        return partial(_keep, predict, self._clean, self._repaint, self._sitting)
+
+
+class ReadOnce:
+    """Velocity by a model that reads its references in the first step and remembers them in the others: `tokens` of
+    them, as mflux's edit loop has it, without guidance.
+    """
+
+    def __init__(
+        self, first: Callable[..., mx.array], later: Callable[..., mx.array], transformer: Any, tokens: int
+    ) -> None:
+        self._first, self._later, self._tokens = first, later, tokens
+        layers = len(transformer.transformer_blocks), len(transformer.single_transformer_blocks)
+        self._cache = Flux2KVCache(num_double_layers=layers[0], num_single_layers=layers[1])
+
+    def __call__(self, **arguments: Any) -> mx.array:
+        is_first = self._cache.mode is None
+        self._cache.configure(mode="extract" if is_first else "cached", num_ref_tokens=self._tokens)
+        return (self._first if is_first else self._later)(**arguments, kv_cache=self._cache)
+
+
+def _keep(
+    predict: Callable[..., mx.array],
+    clean: mx.array,
+    repaint: mx.array,
+    sitting: Sitting,
+    *,
+    latents: mx.array,
+    **arguments: Any,
+) -> mx.array:
+    """Velocity whose kept part goes straight back to the input picture, so that no step leaves that way."""
+    return mx.where(repaint, predict(latents=latents, **arguments), (latents - clean) / sitting.sigma)
+
+
+def repainted(mask: Image) -> mx.array:
+    """Which packed latents, (1, tokens, 128) of booleans, a mask of multiples of 16 pixels repaints: all that it
+    touches, as one pixel kept in them would pull the rest back.
+    """
+    columns, rows = mask.width // 8, mask.height // 8
+    pixels = mx.array(np.asarray(mask)).reshape(rows, 8, columns, 8)
+    touched = mx.broadcast_to(pixels.max(axis=(1, 3)) > 127, (1, 32, rows, columns))
+    return Flux2LatentCreator.pack_latents(Flux2LatentCreator.patchify_latents(touched))
+
+
+def sigma_of(tokens: int, scheduler_steps: int, first: int) -> float:
+    """Share of noise that step `first` of mflux's schedule begins with, for a picture of so many tokens."""
+    shift = FlowMatchEulerDiscreteScheduler._compute_empirical_mu(tokens, scheduler_steps)
+    return shifted(shift, (scheduler_steps - first) / scheduler_steps)
+
+
+class Prompts:
+    """In the place of the pipeline's `_encode_prompt_pair`: remembers what is encoded."""
+
+    def __init__(self, encode: Callable[..., tuple[Any, ...]]) -> None:
+        self._encoded = Encoded(lambda text: encode(prompt=text, negative_prompt=None, guidance=1.0)[:2])
+
+    def pair(self, *, prompt: str, negative_prompt: str | None, guidance: float) -> tuple[mx.array | None, ...]:
+        """Embedding and ids of the prompt, and of the negative one where guidance wants it."""
+        if negative_prompt is None or guidance <= 1.0:
+            return *self._encoded.of(prompt), None, None
+        return *self._encoded.of(prompt), *self._encoded.of(negative_prompt)

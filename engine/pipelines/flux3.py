@@ -1,0 +1,48 @@
+"""FLUX.3 Klein, distilled and base, as mflux 0.24 spells it: one set of weights draws and edits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mflux.models.flux3.latent_creator.flux3_latent_creator import Flux3LatentCreator
+from mflux.models.flux3.latent_creator.flux3_reference_images import Flux3ReferenceImages
+from mflux.models.flux3.model.flux3_scheduler.flux3_flow_map_scheduler import Flux3FlowMapScheduler
+from mflux.models.flux3.model.flux3_text_encoder.prompt_encoder import Flux3PromptEncoder
+from mflux.models.flux3.variants import Flux3KleinEdit
+from PIL.Image import Image
+
+from engine.backends.base import Model
+from engine.pipelines.common.base import Painter
+from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.prompt_cache import FewPrompts
+from engine.pipelines.flux2_latents import PackedLatents
+from engine.prompt_tokens import of_language
+
+
+class Klein(Flux3KleinEdit):
+    """`generate_image` for both: with pictures to follow, or with none."""
+
+    def generate_image(self, *, references: Sequence[Image] = (), **asked: Any) -> Any:
+        """The picture, at the size asked for whatever the references' are."""
+        tokens = ids = None
+        if references:
+            prepared, _ = Flux3ReferenceImages.prepare(list(references), crop_to_fit=False)
+            tokens, ids = self.encode_references(prepared)
+        return self._generate(cond_tokens=tokens, cond_ids=ids, **asked)
+
+
+def load(model: Model) -> Painter:
+    """Its own schedule, whatever the size."""
+    pipeline = built(model, Klein)
+    pipeline.prompt_cache = FewPrompts()
+    return OwnLoopPainter(
+        pipeline,
+        layout=PackedLatents(pipeline.vae, Flux3LatentCreator.create_noise, tokens=True),
+        sigmas=lambda steps, width, height: Flux3FlowMapScheduler(steps).timesteps.tolist(),
+        loras="flux3",
+        arguments=lambda plan: {"guidance": plan.guidance},
+        references=True,
+        encoder=of_language(pipeline.tokenizers["qwen3_vl"], Flux3PromptEncoder.MAX_LENGTH),
+    )

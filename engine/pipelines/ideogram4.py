@@ -1,0 +1,91 @@
+"""Ideogram 4 as mflux 0.24 spells it: two transformers, one for what the prompt says and one without."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import mlx.core as mx
+from mflux.models.ideogram4 import Ideogram4
+from mflux.models.ideogram4.latent_creator import Ideogram4LatentCreator
+from mflux.models.ideogram4.model.ideogram4_scheduler import Ideogram4Scheduler
+from PIL.Image import Image
+
+from engine.backends.base import BackendError, Model, Watcher
+from engine.pipelines.common.base import Painter, Sketch
+from engine.pipelines.common.lora_stack import Wardrobe
+from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.prompt_cache import FewPrompts
+
+
+def load(model: Model) -> Painter:
+    """On mflux's default preset, at the guidance asked for."""
+    pipeline = built(model, Ideogram4)
+    pipeline.prompt_cache = FewPrompts()
+    _refuse_longer(pipeline.tokenizers["ideogram4"])
+    return Ideogram4Painter(
+        pipeline,
+        layout=Ideogram4Latents(),
+        sigmas=sigmas,
+        loras="ideogram4",
+        transformer="conditional_transformer",
+        arguments=lambda plan: {"guidance": plan.guidance, "warn_on_caption_issues": False},
+    )
+
+
+def _refuse_longer(tokenizer: Any) -> None:
+    """mflux cuts no prompt of this family, as half a caption is none; a longer one is the client's fault."""
+    tokenize_one = tokenizer.tokenize_one
+
+    def tokenized(prompt: str, max_length: int | None = None) -> Any:
+        try:
+            return tokenize_one(prompt, max_length)
+        except ValueError as error:
+            text = f"The prompt is longer than the {tokenizer.max_length} tokens that the model takes."
+            raise BackendError("bad_input", text) from error
+
+    tokenizer.tokenize_one = tokenized
+
+
+class Ideogram4Painter(OwnLoopPainter):
+    """LoRAs are worn by both transformers."""
+
+    def __init__(self, pipeline: Any, **said: Any) -> None:
+        super().__init__(pipeline, **said)
+        self._other = Wardrobe(pipeline.unconditional_transformer, said["loras"])
+
+    def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
+        self._other.wear(sketch.loras)
+        return super().paint(sketch, watcher)
+
+    def save(self, folder: str) -> None:
+        self._other.wear(())
+        super().save(folder)
+
+
+class Ideogram4Latents:
+    """(1, tokens, 128), shifted and scaled by constants; a token for 16x16 pixels. Sizes in pixels."""
+
+    def create_noise(self, seed: int, height: int, width: int) -> mx.array:
+        """What mflux's loop begins from."""
+        return Ideogram4LatentCreator.create_noise(seed, height, width)
+
+    def pack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
+        """The VAE's latents as the loop's: the way back of mflux's `unpack_latents`."""
+        rows, columns, channels = height // 16, width // 16, latents.shape[1]
+        cells = latents.reshape(1, channels, rows, 2, columns, 2).transpose(0, 2, 4, 3, 5, 1)
+        shift, scale = Ideogram4LatentCreator.get_latent_norm()
+        return (cells.reshape(1, rows * columns, 4 * channels) - shift) / scale
+
+    def unpack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
+        """The loop's latents as the VAE's."""
+        return Ideogram4LatentCreator.unpack_latents(latents, height, width)
+
+
+def sigmas(steps: int, width: int, height: int) -> list[float]:
+    """mflux counts the share of signal instead, and its steps from the last."""
+    preset = Ideogram4Scheduler.get_preset(None)
+    before, after = Ideogram4Scheduler.make_timesteps(
+        num_steps=steps, height=height, width=width, mu=preset.mu, std=preset.std
+    )
+    return cast(list[float], [*(1.0 - before[::-1]).tolist(), 1.0 - float(after[0])])

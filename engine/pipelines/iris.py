@@ -1,0 +1,67 @@
+"""Iris-3B, Turbo and base, as mflux 0.24 spells it: draws pixels themselves, with no VAE and so from noise only."""
+
+from __future__ import annotations
+
+from copy import copy
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+from mflux.models.common.config.model_config import AVAILABLE_MODELS
+from mflux.models.iris.latent_creator.iris_latent_creator import IrisLatentCreator
+from mflux.models.iris.model.iris_scheduler.iris_flow_dpm_solver import IrisFlowDPMSolver
+from mflux.models.iris.model.iris_scheduler.iris_turbo_scheduler import IrisTurboScheduler
+from mflux.models.iris.model.iris_text_encoder.prompt_encoder import IrisPromptEncoder
+from mflux.models.iris.variants import Iris
+from mflux.models.iris.weights.iris_weight_definition import IrisWeightDefinition
+from mflux.utils.image_util import ImageUtil
+from PIL.Image import Image
+
+from engine.backends.base import Model
+from engine.pipelines.common.base import Painter
+from engine.pipelines.common.initial_latents import Sigmas
+from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.prompt_cache import FewPrompts
+from engine.prompt_tokens import Encoder, of_tokenizer
+
+
+def load(model: Model) -> Painter:
+    """Turbo on its four steps; base with guidance."""
+    pipeline = _built(model)
+    pipeline.prompt_cache = FewPrompts()
+    sigmas = _turbo if pipeline.is_turbo else _base
+    layout, encoder = cast(Any, IrisLatentCreator), _encoder(pipeline.tokenizers["qwen3_vl"].tokenizer)
+    return IrisPainter(pipeline, layout=layout, sigmas=sigmas, arguments=_arguments, encoder=encoder)
+
+
+def _built(model: Model) -> Any:
+    if (Path(model.path) / "text_encoder").is_dir():
+        return built(model, Iris)
+    # What mflux has not saved itself it reads only from where its table says: there is put where the gateway found it.
+    placed = copy(AVAILABLE_MODELS[model.spec.geometry])
+    placed.model_name = model.path
+    with swapped(IrisWeightDefinition, "TEXT_ENCODER_REPO", next(iter(model.also), model.path)):
+        return built(model, Iris, placed)
+
+
+def _encoder(tokenizer: Any) -> Encoder:
+    """mflux cuts the bare prompt, so that what its template puts after it has room."""
+    after = tokenizer.encode(IrisPromptEncoder.SUFFIX, add_special_tokens=False)
+    return of_tokenizer(tokenizer, IrisPromptEncoder.MAX_LENGTH - len(after), special=False)
+
+
+def _arguments(plan: Any) -> dict[str, Any]:
+    return {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt}
+
+
+class IrisPainter(OwnLoopPainter):
+    """What the loop keeps are pixels already."""
+
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
+        return cast(Image, ImageUtil.to_pil(mx.clip(clean, -1, 1)))
+
+
+_turbo: Sigmas = lambda steps, width, height: (*IrisTurboScheduler.SIGMAS, 0.0)  # noqa: E731
+_base: Sigmas = lambda steps, width, height: IrisFlowDPMSolver(steps, Iris.SHIFT).grid  # noqa: E731

@@ -1,0 +1,41 @@
+"""Krea 2 Turbo and Raw as mflux 0.24 spells them: its sampler adds noise of its own at every step."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from mflux.models.krea2 import Krea2
+from mflux.models.krea2.latent_creator.krea2_latent_creator import Krea2LatentCreator
+
+from engine.backends.base import Model
+from engine.pipelines.common.base import Painter
+from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.prompt_cache import FewPrompts
+from engine.prompt_tokens import of_language
+
+
+def load(model: Model) -> Painter:
+    """With the sampler that mflux picks where none is named."""
+    if model.spec.control is not None:
+        from engine.pipelines import krea2_controlled
+
+        return krea2_controlled.load(model)
+    return painter_of(built(model, Krea2), OwnLoopPainter)
+
+
+P = TypeVar("P", bound=OwnLoopPainter)
+
+
+def painter_of(pipeline: Any, painter: type[P]) -> P:
+    """Any pipeline of this family."""
+    pipeline.prompt_cache = FewPrompts()
+    return painter(
+        pipeline,
+        layout=Krea2LatentCreator(),
+        sigmas=scheduled(pipeline, "er_sde"),
+        loras="krea2",
+        arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
+        encoder=of_language(pipeline.tokenizers["qwen3vl"]),
+    )

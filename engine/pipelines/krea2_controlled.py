@@ -1,0 +1,132 @@
+"""Krea 2 Turbo with the ControlNet that follows depths. They come ready: see `Frame.control`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mflux.models.common.weights.saving.model_saver import ModelSaver
+from mflux.models.krea2 import Krea2Initializer
+from mflux.models.krea2.variants.controlnet.krea2_controlnet import Krea2Controlnet
+from mflux.models.krea2.weights.krea2_weight_definition import Krea2WeightDefinition
+from mlx import nn
+from mlx.utils import tree_unflatten
+from PIL.Image import Image
+
+from engine.backends.base import Model
+from engine.pipelines.common.base import Painter, Sketch
+from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.pipeline import built
+from engine.pipelines.krea2 import painter_of
+
+FOLDER = "controlnet"
+"""Of a saved model."""
+
+
+class Krea2Controlled(Krea2Controlnet):
+    """mflux adds the ControlNet to the weights when it loads them; here it stays beside them, so that each picture has
+    a strength of its own.
+    """
+
+    def __init__(self, *, model_path: str, quantize: int | None, model_config: Any) -> None:
+        nn.Module.__init__(self)
+        Krea2Initializer.init(self, model_config, quantize, model_path)
+        self.controlnet_strength = 1.0
+
+    def _depth_image(self, image_path: Any, depth_image_path: Any) -> Image:
+        depths: Image = depth_image_path
+        return depths
+
+
+class Followed(nn.Module):
+    """A linear layer and what the ControlNet adds to it. A LoRA takes it for the layer."""
+
+    def __init__(self, linear: Any, down: mx.array, up: mx.array) -> None:
+        super().__init__()
+        self.linear = linear
+        self.down, self.up = down.T, up.T
+        self.strength = 1.0
+
+    @property
+    def weight(self) -> mx.array:
+        """The layer's own."""
+        weight: mx.array = self.linear.weight
+        return weight
+
+    def __call__(self, x: mx.array) -> mx.array:
+        added = x @ self.down.astype(x.dtype) @ self.up.astype(x.dtype)
+        followed: mx.array = self.linear(x) + self.strength * added
+        return followed
+
+
+class Beside:
+    """A ControlNet beside the transformer that it was put on."""
+
+    def __init__(self, transformer: Any, file: Path) -> None:
+        self.file = file
+        self._transformer = transformer
+        self._first = transformer.first
+        weight, bias, pairs = Krea2Initializer._load_control_checkpoint(transformer, str(file))
+        Krea2Initializer._set_control_first(transformer, weight, bias)
+        self._firsts = (transformer.first, transformer.control_first)
+        self._layers: dict[str, Followed] = {}
+        for (block, target), (down, up) in pairs.items():
+            part, name = target.split(".")
+            linear = getattr(getattr(transformer.blocks[block], part), name)
+            self._layers[f"blocks.{block}.{target}"] = Followed(linear, down, up)
+        self._place(self._layers)
+        mx.eval(weight, bias, list(pairs.values()))
+
+    def follow(self, strength: float) -> None:
+        """How strongly, from the next picture on."""
+        for layer in self._layers.values():
+            layer.strength = strength
+
+    @contextmanager
+    def taken_off(self) -> Iterator[None]:
+        """The transformer as it was before."""
+        transformer = self._transformer
+        self._place({name: layer.linear for name, layer in self._layers.items()})
+        transformer.first = self._first
+        del transformer.control_first
+        try:
+            yield
+        finally:
+            transformer.first, transformer.control_first = self._firsts
+            self._place(self._layers)
+
+    def _place(self, layers: Any) -> None:
+        self._transformer.update_modules(tree_unflatten(list(layers.items())))
+
+
+class ControlledPainter(OwnLoopPainter):
+    """Sets the strength before it paints, and saves the ControlNet beside the model."""
+
+    beside: Beside
+
+    def _pictures(self, sketch: Sketch, strength: float | None) -> dict[str, Any]:
+        control = sketch.plan.control
+        assert control is not None
+        self.beside.follow(control.strength)
+        return {"depth_image_path": sketch.frame.control}
+
+    def save(self, folder: str) -> None:
+        self._wardrobe.wear(())
+        with self.beside.taken_off():
+            ModelSaver.save_model(self._pipeline, self._pipeline.bits, folder, Krea2WeightDefinition)
+        (Path(folder) / FOLDER).mkdir()
+        shutil.copy(self.beside.file, Path(folder) / FOLDER)
+
+
+def load(model: Model) -> Painter:
+    """The ControlNet lies in a repository of its own, until saved."""
+    (file,) = Path(model.also[0] if model.also else Path(model.path) / FOLDER).glob("*.safetensors")
+    pipeline = built(model, Krea2Controlled)
+    beside = Beside(pipeline.transformer, file)
+    painter = painter_of(pipeline, ControlledPainter)
+    painter.beside = beside
+    return painter

@@ -1,0 +1,66 @@
+"""Lens Turbo as mflux 0.24 spells it: put together from three repositories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import mlx.core as mx
+from mflux.models.common.config.model_config import AVAILABLE_MODELS
+from mflux.models.lens.model.text_encoder.lens_gpt_oss_encoder import _HARMONY_MARKER
+from mflux.models.lens.model.text_encoder.lens_prompt_template import LENS_MAX_TOKENS
+from mflux.models.lens.variants.txt2img import lens_image
+from mflux.models.lens.variants.txt2img.lens_image import LensImage
+
+from engine.backends.base import Model
+from engine.pipelines.common.base import Painter
+from engine.pipelines.common.loading import loaded
+from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.prompt_cache import Encoded
+from engine.pipelines.flux2_latents import PackedLatents
+from engine.prompt_tokens import Encoder, Span, TokenEncoder
+
+
+class Lens(LensImage):
+    """Says what mflux's other pipelines do of themselves."""
+
+    def parameters(self) -> dict[str, Any]:
+        """All that it holds."""
+        parts = {"text_encoder": self.text_encoder.model, "transformer": self.transformer, "vae": self.vae}
+        return {name: part.parameters() for name, part in parts.items() if part is not None}
+
+
+def load(model: Model) -> Painter:
+    """Its prompts remembered, which mflux does not do for this family."""
+    encoder, vae = model.also or (None, lens_image.VAE_REPO)
+    with swapped(lens_image, "VAE_REPO", vae):
+        config = AVAILABLE_MODELS[model.spec.geometry]
+        given = {"model_path": model.path, "quantize": model.quantize, "model_config": config}
+        pipeline = loaded(lambda: Lens(**given, encoder_path=encoder), whole=model.said is None)
+    encode = pipeline.text_encoder.encode
+    prompts = Encoded(lambda text: (encode(text),))
+    pipeline.text_encoder.encode = lambda text: prompts.of(text)[0]
+    return OwnLoopPainter(
+        pipeline,
+        layout=PackedLatents(pipeline.vae, noise, tokens=True),
+        sigmas=lambda steps, width, height: pipeline._turbo_sigmas((width // 16) * (height // 16), steps),
+        arguments=lambda plan: {},
+        encoder=_encoder(pipeline.text_encoder),
+    )
+
+
+def _encoder(text_encoder: Any) -> Encoder:
+    """mflux cuts the bare prompt, so that what its template puts round it has room, and blanks out markers in it."""
+
+    def spans(text: str) -> Sequence[Span]:
+        return cast(Sequence[Span], text_encoder.tokenizer.encode(text, add_special_tokens=False).offsets)
+
+    room = LENS_MAX_TOKENS - len(text_encoder._template_ids(""))
+    return TokenEncoder(spans, room, lambda text: _HARMONY_MARKER.sub(" ", text))
+
+
+def noise(seed: int, height: int, width: int) -> mx.array:
+    """What mflux's loop begins from."""
+    mx.random.seed(seed)
+    return mx.random.normal((1, (width // 16) * (height // 16), 128), dtype=mx.float32).astype(mx.bfloat16)

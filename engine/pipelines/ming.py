@@ -1,0 +1,21 @@
+"""Ming-Image Design as mflux 0.24 spells it: pictures with transparency, and from noise only."""
+
+from __future__ import annotations
+
+from mflux.models.ming_image import MingImage
+from mflux.models.ming_image.latent_creator.ming_latent_creator import MingLatentCreator
+
+from engine.backends.base import Model
+from engine.pipelines.common.base import Painter
+from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.pipeline import built
+
+
+def load(model: Model) -> Painter:
+    """It remembers the last few prompts itself."""
+    return OwnLoopPainter(
+        built(model, MingImage),
+        layout=MingLatentCreator,
+        sigmas=lambda steps, width, height: MingImage.sigmas(steps).tolist(),
+        arguments=lambda plan: {"guidance": plan.guidance},
+    )

@@ -1,0 +1,73 @@
+"""Qwen-Image-2.1 and its Turbo as mflux 0.24 spells them: one set of weights draws and edits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+from mflux.models.qwen21.latent_creator.qwen_image21_latent_creator import QwenImage21LatentCreator
+from mflux.models.qwen21.model.qwen21_scheduler import Qwen21TurboScheduler
+from mflux.models.qwen21.variants.edit.qwen_image_21_edit import QwenImage21Edit
+from PIL.Image import Image
+
+from engine.backends.base import Model
+from engine.pipelines.common.base import Painter
+from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.prompt_cache import FewPrompts
+
+
+class Qwen21(QwenImage21Edit):
+    """`generate_image` for both: with pictures to follow, or with none."""
+
+    def generate_image(self, *, references: Sequence[Image] = (), **asked: Any) -> Any:
+        return super().generate_image(image_paths=list(references), **asked)
+
+
+def load(model: Model) -> Painter:
+    """Turbo has a schedule of its own, which it runs by the usual one's name."""
+    if model.spec.control is not None:
+        from engine.pipelines import qwen21_controlled
+
+        return qwen21_controlled.load(model)
+    return painter_of(built(model, Qwen21), references=True)
+
+
+def painter_of(pipeline: Any, **more: Any) -> Painter:
+    """Any pipeline of this family; `more` is as OwnLoopPainter takes it."""
+    pipeline.prompt_cache = FewPrompts()
+    encode = pipeline.vae.encode
+    pipeline.vae.encode = lambda pixels: encode(opaque(pixels))
+    return OwnLoopPainter(
+        pipeline,
+        layout=Qwen21Latents(),
+        sigmas=scheduled(pipeline, Qwen21TurboScheduler.for_model(pipeline.model_config, "linear")),
+        loras="qwen21",
+        # Where guidance counts mflux wants a negative prompt, which may say nothing.
+        arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt or ""},
+        **more,
+    )
+
+
+def opaque(pixels: mx.array) -> mx.array:
+    """Pixels (1, 3 or 4, rows, columns) from -1 to 1 with the alpha that the VAE wants."""
+    return pixels if pixels.shape[1] == 4 else mx.concatenate([pixels, mx.ones_like(pixels[:, :1])], axis=1)
+
+
+class Qwen21Latents:
+    """(1, tokens, 64); a token for 16x16 pixels. Sizes in pixels."""
+
+    def create_noise(self, seed: int, height: int, width: int) -> mx.array:
+        """What mflux's loop begins from."""
+        mx.random.seed(seed)
+        return QwenImage21LatentCreator.pack_latents(mx.random.normal((1, 64, 1, height // 16, width // 16)))
+
+    def pack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
+        """The VAE's latents as the loop's."""
+        return QwenImage21LatentCreator.pack_latents(latents)
+
+    def unpack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
+        """The loop's latents as the VAE's."""
+        return QwenImage21LatentCreator.unpack_latents(latents, height, width).astype(mx.float32)

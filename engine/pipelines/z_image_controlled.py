@@ -1,0 +1,70 @@
+"""Z-Image-Turbo with its ControlNet, which follows maps of any kind. They come ready: see `Frame.control`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mflux.models.z_image.latent_creator.z_image_latent_creator import ZImageLatentCreator
+from mflux.models.z_image.model.z_image_text_encoder.prompt_encoder import PromptEncoder
+from mflux.models.z_image.variants.controlnet import ControlSpec, ControlType, ZImageTurboControlnet
+from mflux.models.z_image.variants.controlnet.controlnet_util import ZImageControlnetUtil
+
+from engine.backends.base import Model
+from engine.pipelines.common.base import Painter, Sketch
+from engine.pipelines.common.controlnet import config_with_controlnet
+from engine.pipelines.common.denoising import Sitting
+from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.prompt_cache import Remembered
+from engine.prompt_tokens import of_language
+
+SCHEDULER = "linear"
+
+
+def load(model: Model) -> Painter:
+    """The ControlNet shares the embedders and refiners of the transformer."""
+    pipeline = built(model, ZImageTurboControlnet, config_with_controlnet(model))
+    return _ControlnetPainter(
+        pipeline,
+        layout=ZImageLatentCreator,
+        sigmas=scheduled(pipeline, SCHEDULER),
+        # The control's own strength alone counts.
+        arguments=lambda plan: {"scheduler": SCHEDULER, "controlnet_strength": 1.0},
+        loras="z_image",
+        pictures=_controlled,
+        encoder=of_language(pipeline.tokenizers["z_image"]),
+    )
+
+
+def _controlled(sketch: Sketch) -> dict[str, Any]:
+    control = sketch.plan.control
+    assert control is not None
+    spec = ControlSpec(type=ControlType(control.kind), image_path=sketch.frame.control, strength=control.strength)
+    return {"controls": [spec]}
+
+
+class _ControlnetPainter(OwnLoopPainter):
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._encode = Remembered(PromptEncoder.encode_prompt)
+
+    def save(self, folder: str) -> None:
+        super().save(folder)
+        # mflux saves no geometry, and would take that of Union 2.1 for whatever it loads.
+        config = asdict(self._pipeline.controlnet.config)
+        sizes = {f"all_{name}": [config.pop(name)] for name in ("patch_size", "f_patch_size")}
+        (Path(folder) / "controlnet" / "config.json").write_text(json.dumps(config | sizes))
+
+    @contextmanager
+    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
+        ready = staticmethod(lambda image, kind: image)
+        remembered = swapped(PromptEncoder, "encode_prompt", staticmethod(self._encode))
+        with swapped(ZImageControlnetUtil, "_preprocess", ready), remembered, super()._begun(sketch, sitting):
+            yield

@@ -1,0 +1,118 @@
+"""What one running gateway consists of: adapters find everything they may use here."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.catalog import EMBEDDED
+from gateway import __version__
+from gateway.access.tickets import Tickets
+from gateway.errors import TooManyStreams, Unavailable
+from gateway.http.metrics import Metrics
+from gateway.http.openapi import Section
+from gateway.images.codec import PictureDecoder
+from gateway.images.file_pool import FilePool
+from gateway.images.output import Pictures
+from gateway.models.library import Library
+from gateway.residency.default import DefaultModel, describe
+from gateway.residency.device import Device
+from gateway.service.readiness import Readiness
+from gateway.service.service import JobService
+from gateway.settings import Settings
+
+
+@dataclass(slots=True)
+class Core:
+    """One gateway: its settings, its service and what both need."""
+
+    settings: Settings
+    service: JobService
+    library: Library
+    pictures: Pictures
+    decoder: PictureDecoder
+    device: Device
+    """As expected at the start."""
+    files: FilePool = field(default_factory=FilePool)
+    """Threads for work on what clients sent."""
+    started_at: float = field(default_factory=time.monotonic)
+    tickets: Tickets = field(default_factory=Tickets)
+    metrics: Metrics = field(default_factory=Metrics)
+    waiting: int = 0
+    streaming: Counter[str] = field(default_factory=Counter)
+    """Open event streams by owner."""
+
+    sections: tuple[Section, ...] = ()
+    """What there is to document."""
+    readiness: Readiness = field(default_factory=Readiness)
+    """What must be well for pictures to be drawn."""
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What adapters keep for as long as the gateway runs, each under its own name."""
+
+    @property
+    def draws_embedded(self) -> bool:
+        """Whether requests that name no model are drawn by the embedded one."""
+        return self.library.default == EMBEDDED
+
+    @property
+    def default_model(self) -> DefaultModel:
+        """The model of requests that name none, which never changes while the gateway runs. Blocks for milliseconds."""
+        return describe(
+            self.service.house.admission,
+            self.library.find(None),
+            self.device.kind,
+            is_set=self.settings.models.default is not None,
+            quantize=self.settings.models.quantize,
+            low_ram=self.settings.engine.low_ram,
+        )
+
+    def greeting(self) -> str:
+        """What the operator reads at the start: where it listens, and what draws."""
+        server, default = self.settings.server, self.library.find(None)
+        lines = [f"mflux-gateway {__version__} on http://{server.host}:{server.port}, drawing with {default.name}"]
+        if not self.library.on_disk(default):
+            step = f"`mflux-gateway models pull {default.name}` fetches it"
+            if self.settings.models.auto_download and default.repo is not None:
+                whose = "the first" if self.settings.access.keys_file is None else "an operator's first"
+                step = f"{whose} picture downloads it ({default.size_gb:.0f} GB)"
+            lines.append(
+                f"{default.name} is not on this machine: {step}. Start with --model {EMBEDDED} to draw at once."
+            )
+        elif self.draws_embedded:
+            lines.append(
+                f"{EMBEDDED} is the small embedded model: shapes and simple things, no download. --model names another."
+            )
+        if self.device.kind != "cpu" or not self.default_model.fits:
+            lines.append(self.default_model.sentence)
+        return "\n".join(lines)
+
+    @contextmanager
+    def waits(self) -> Iterator[None]:
+        """One more client waits on its connection. Raises: Unavailable where too many do."""
+        if self.waiting >= self.settings.http.sync_waits:
+            raise Unavailable("Too many clients are waiting for pictures.", retry_after_s=10)
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+    @contextmanager
+    def streams(self, owner: str) -> Iterator[None]:
+        """One more event stream of this owner is open. Raises: Unavailable or TooManyStreams where too many are."""
+        http = self.settings.http
+        if self.streaming.total() >= http.max_streams:
+            raise Unavailable("Too many event streams are open.", retry_after_s=10)
+        if self.streaming[owner] >= http.max_streams_per_client:
+            raise TooManyStreams(retry_after_s=10)
+        self.streaming[owner] += 1
+        try:
+            yield
+        finally:
+            self.streaming[owner] -= 1
+            if not self.streaming[owner]:
+                del self.streaming[owner]

@@ -1,0 +1,413 @@
+"""Which models jobs wait for, and the downloads that bring them: started, joined, told of, and given up.
+
+A job for a model that is not here waits in the queue like any other, but is not claimed; jobs of other models go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from engine.catalog import ModelSpec
+from engine.protocol import Download, Failed, Generate, Lora, ModelDownloading, Plan, lane_of
+from gateway.access.rights import GATEWAY, Rights
+from gateway.downloads import folders
+from gateway.downloads.holds import Held, Wanted
+from gateway.downloads.lists import bring_lists
+from gateway.downloads.sources import Sources, remove, repos_of, sources_of
+from gateway.downloads.told import Coming, not_yours, on_its_way
+from gateway.downloads.wire import offline_sentence
+from gateway.errors import Forbidden, JobDamaged, ModelComing, ModelKept, ModelNotFound, ModelNotOnDisk
+from gateway.events.bus import Hub, ProgressEvent
+from gateway.events.positions import Places
+from gateway.forecast import Forecaster
+from gateway.jobs.job import Job, JobEvent, Progress, State
+from gateway.models.library import Library
+from gateway.models.lora_repositories import LORA
+from gateway.service.options import Origin
+from gateway.store.base import Bounds, JobStore, Submitted
+
+log = logging.getLogger("gateway.downloads")
+
+HOUSE = Origin(owner=GATEWAY, protocol="gateway", attached=False)
+"""Whose downloads those are that a job brought about: everybody's. They count against nobody's share of the queue."""
+COMING_RETRY_S = 60
+
+
+class Downloads:
+    """Belongs to one event loop. `wake` says that a model is there now: the engine's lane may claim more."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        hub: Hub,
+        library: Library,
+        forecaster: Forecaster,
+        places: Places,
+        auto: bool,
+        rights: Rights,
+        fall_back: tuple[str, ...] = (),
+        wake: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._library = library
+        self._forecaster = forecaster
+        self._places = places
+        self._auto = auto
+        self._fall_back = fall_back
+        self._rights = rights
+        self._wake = wake
+        self._missing: dict[str, Sources] = {}
+        """Models that a job may wait for and that were not here when we last looked."""
+        self._held = Held()
+        """Jobs that wait for LoRAs."""
+        self._live: dict[str, Download] = {}
+        """Downloads that wait or run, by job."""
+        self._running: set[str] = set()
+        self._ending: set[str] = set()
+        """Those that somebody cancelled: nobody joins them any more."""
+        self._facts: dict[Sources, ModelDownloading] = {}
+        self._untold: dict[Sources, str] = {}
+        """Why a download failed for which no job waited, until the next request is told."""
+        self._starting = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Take up what an earlier process left: downloads, and jobs that wait for one; have LoRA collections listed."""
+        if self._auto and not folders.is_offline():
+            lists = bring_lists(self._library.models_dir, self._library.loras.unlisted, fall_back=self._fall_back)
+            self._spawn(lists)
+        for waiting in self._store.order("network"):
+            with suppress(JobDamaged):
+                plan = (await self._store.get(waiting.id)).plan
+                if isinstance(plan, Download):
+                    self._live[waiting.id] = plan
+        drawn: list[tuple[str, Generate]] = []
+        if self._auto and self._library.loras.are_on_hub:  # else nobody waits for one: a long queue need not be read
+            jobs = await self._store.waiting(limit=100_000)
+            drawn = [(job.id, job.plan) for job in jobs if isinstance(job.plan, Generate) and job.plan.loras]
+        lacked = await self._wanted([plan for _, plan in drawn])
+        for (job_id, _), wanted in zip(drawn, lacked, strict=True):
+            self._held.hold(job_id, wanted)
+            await self._bring_loras(wanted, HOUSE.owner)
+        for model in {job.model for job in self._store.order("engine")}:
+            try:
+                spec = self._library.find(model)
+            except ModelNotFound:
+                continue
+            if not await asyncio.to_thread(self._library.on_disk, spec) and self._may_come(spec):
+                self._missing[model] = sources_of(spec)
+                await self.bring(spec, HOUSE.owner)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- who needs what --------------------------------------------------------------------------
+
+    async def need(self, spec: ModelSpec, owner: str) -> bool:
+        """Before a job of this model is stored; whether the model must come first, which is `bring`'s part afterwards.
+
+        Raises: ModelNotServed, ModelNotOnDisk where it cannot come; Forbidden where this owner may not start that.
+        """
+        if await asyncio.to_thread(self._library.on_disk, spec):
+            if self._missing.pop(spec.name, None) is not None:
+                self._wake()
+            return False
+        if not self._may_come(spec):
+            self._library.further_folders(spec)
+            raise ModelNotOnDisk(param="model")
+        if folders.is_offline():
+            raise ModelNotOnDisk(offline_sentence(spec.name), param="model")
+        self._check_may_bring(spec.name, sources_of(spec), owner)
+        self._missing[spec.name] = sources_of(spec)
+        return True
+
+    async def put_off(self, spec: ModelSpec | None, loras: Wanted, owner: str) -> None:
+        """For a client that does not wait: the downloads are begun, where any is needed.
+
+        Raises: ModelComing; ModelNotOnDisk with the reason where the last one failed; Forbidden.
+        """
+        for _, lora in loras.loras:
+            if (reason := self._untold.pop((lora.files,), None)) is not None:
+                raise ModelNotOnDisk(reason, param="loras")
+        await self._bring_loras(loras, owner)
+        if spec is not None:
+            await self._put_off_model(spec, owner)
+        if loras.loras:
+            names = " and ".join(name for name, _ in loras.loras)
+            raise ModelComing(
+                f"LoRA {names} is being downloaded; ask again in a minute.",
+                param="loras",
+                retry_after_s=COMING_RETRY_S,
+            )
+
+    async def _put_off_model(self, spec: ModelSpec, owner: str) -> None:
+        if (reason := self._untold.pop(sources_of(spec), None)) is not None:
+            raise ModelNotOnDisk(reason, param="model")
+        await self.bring(spec, owner)
+        raise ModelComing(on_its_way(spec.name, self.of(spec)), param="model", retry_after_s=COMING_RETRY_S)
+
+    async def bring(self, spec: ModelSpec, owner: str, origin: Origin = HOUSE) -> Job:
+        """The download of this model, started or joined. Raises: Forbidden, QueueFull, StorageFull."""
+        return await self._bring(spec.name, sources_of(spec), owner, origin)
+
+    async def need_loras(self, plan: Plan, owner: str) -> Wanted:
+        """Before a job is stored: which of its LoRAs are on the hub only and must come first; none where none may.
+
+        Raises: ModelNotOnDisk where they cannot come; Forbidden where this owner may not start that.
+        """
+        if not isinstance(plan, Generate):
+            return Wanted(plan.model, ())
+        (wanted,) = await self._wanted([plan])
+        if wanted.loras and folders.is_offline():
+            raise ModelNotOnDisk(offline_sentence(f"LoRA {wanted.loras[0][0]}"), param="loras")
+        for name, lora in wanted.loras:
+            self._check_may_bring(f"{LORA}{name}", (lora.files,), owner)
+        return wanted
+
+    async def let_wait(
+        self,
+        job_id: str,
+        spec: ModelSpec | None,
+        loras: Wanted,
+        owner: str,
+        store: Callable[[], Coroutine[Any, Any, Submitted]],
+    ) -> Job:
+        """Store a job, and bring what it lacks: it is not claimed before. Raises: as `store`."""
+        self._held.hold(job_id, loras)
+        try:
+            job = (await store()).job
+        except BaseException:
+            self._held.release(job_id)
+            raise
+        if job.id != job_id:
+            self._held.release(job_id)
+        try:
+            if spec is not None:
+                await self.bring(spec, owner)
+            await self._bring_loras(loras, owner)
+        except Forbidden as refused:  # the download it would have joined was stopped since
+            await self._refuse([job.id], Failed(code="model_missing", message=refused.message))
+            return await self._store.get(job.id)
+        return job
+
+    async def _wanted(self, plans: Sequence[Generate]) -> list[Wanted]:
+        """Of each plan the LoRAs that are not here and may come."""
+        names = {lora.name for plan in plans for lora in plan.loras} if self._auto else None
+        missing = dict(await self._library.loras.off_loop(self._library.loras.missing, names)) if names else {}
+        return [
+            Wanted(plan.model, tuple((lora.name, missing[lora.name]) for lora in plan.loras if lora.name in missing))
+            for plan in plans
+        ]
+
+    async def _bring_loras(self, wanted: Wanted, owner: str) -> None:
+        for name, lora in wanted.loras:
+            await self._bring(f"{LORA}{name}", (lora.files,), owner, HOUSE)
+
+    async def _bring(self, model: str, sources: Sources, owner: str, origin: Origin) -> Job:
+        """`owner` is on whose account the download is started; `origin` is whose it will be."""
+        async with self._starting:
+            if (joined := self._joinable(sources)) is not None:
+                with suppress(JobDamaged):
+                    return await self._store.get(joined)
+            self._check_may_bring(model, sources, owner)
+            plan = Download(model=model, sources=sources)
+            bounds = Bounds(waiting=1_000_000)  # who waits for it was counted already
+            job = (await asyncio.shield(self._store.submit(origin.new_job(plan, ""), bounds))).job
+            self._live.setdefault(job.id, plan)
+            return job
+
+    def _joinable(self, sources: Sources) -> str | None:
+        """The download that brings these, by its job; one that is being stopped is joined no more."""
+        live = (job_id for job_id, plan in self._live.items() if plan.sources == sources)
+        return next((job_id for job_id in live if job_id not in self._ending), None)
+
+    def _check_may_bring(self, name: str, sources: Sources, owner: str) -> None:
+        """Raises: Forbidden where the download would have to be started, and this owner may not."""
+        if self._joinable(sources) is None:
+            message, param = not_yours(name)
+            self._rights.check(owner, "pull", message=message, param=param)
+
+    def claimable(self) -> frozenset[str] | None:
+        """Models whose jobs may run now; None means all."""
+        if not self._missing:
+            return None
+        return frozenset({job.model for job in self._store.order("engine")} - self._missing.keys())
+
+    def held(self) -> frozenset[str]:
+        """Jobs, by id, that may not run yet: a LoRA of theirs is on its way."""
+        return self._held.ids
+
+    def _may_come(self, spec: ModelSpec) -> bool:
+        if spec.repo is None or spec.unavailable is not None:
+            return False
+        return self._auto or any(plan.sources == sources_of(spec) for plan in self._live.values())
+
+    # ---- what happens ----------------------------------------------------------------------------
+
+    def hear(self, job: Job, event: JobEvent) -> None:
+        """A state event of any job, in the order in which they were stored."""
+        plan = job.plan
+        if not isinstance(plan, Download):
+            if job.state is not None and job.state.terminal:
+                self._held.release(job.id)
+            return
+        self._running.discard(job.id)
+        match event.fact.kind:
+            case "queued" | "requeued":
+                self._live[job.id] = plan
+            case "started":
+                self._running.add(job.id)
+            case "cancel_requested":
+                self._running.add(job.id)
+                self._ending.add(job.id)
+            case "succeeded":
+                self._gone(job.id, plan)
+                self._untold.pop(plan.sources, None)
+                self._spawn(self._arrived(self._held.came(plan.sources)))
+            case "failed":
+                self._gone(job.id, plan)
+                reason = job.failure.message if job.failure else "The download failed."
+                if not self._give_up(plan, reason) and job.owner == HOUSE.owner:
+                    self._untold[plan.sources] = reason
+            case "cancelled":
+                self._gone(job.id, plan)
+                self._give_up(plan, f"The download of {plan.model} was cancelled.")
+        self._places.look()
+
+    def forget(self, job_id: str) -> None:
+        """The record of a job was set aside; who waited for it, where it was a download, is told."""
+        self._held.release(job_id)
+        if (plan := self._live.get(job_id)) is not None:
+            self._running.discard(job_id)
+            self._gone(job_id, plan)
+            self._give_up(plan, f"The record of the download of {plan.model} is damaged; ask for it again.")
+
+    def tell(self, plan: Download, fact: ModelDownloading) -> None:
+        """How far a download is: for the jobs that wait for it."""
+        self._facts[plan.sources] = fact
+        self._places.look()
+        if not self._hub.is_heard:
+            return
+        held = set(self._held.of(plan.sources))
+        models = {model for model, sources in self._missing.items() if sources == plan.sources}
+        line = self._store.order("engine")
+        for waiting in line:
+            needs_model = waiting.model in models
+            if (needs_model or waiting.id in held) and self._hub.hears(waiting.id, waiting.owner):
+                expected = self._forecaster.of(waiting.id, line)
+                told = fact.model_copy(update={"model": waiting.model}) if needs_model else fact
+                self._hub.publish_waiting(waiting.id, told, None if expected is None else expected.expected_s)
+
+    def _gone(self, job_id: str, plan: Download) -> None:
+        self._live.pop(job_id, None)
+        self._ending.discard(job_id)
+        if not any(other.sources == plan.sources for other in self._live.values()):
+            self._facts.pop(plan.sources, None)
+
+    async def _arrived(self, whole: Iterable[tuple[str, Wanted]]) -> None:
+        """`whole`: jobs whose LoRAs are all here now; whether they fit is known only now."""
+        for job_id, wanted in whole:
+            if (trouble := await asyncio.to_thread(self._trouble, wanted)) is not None:
+                await self._refuse([job_id], Failed(code="bad_input", message=trouble))
+            self._held.release(job_id)
+        for model in list(self._missing):
+            if await asyncio.to_thread(self._library.on_disk, self._library.find(model)):
+                self._missing.pop(model, None)
+        self._wake()
+
+    def _trouble(self, wanted: Wanted) -> str | None:
+        """Why the model cannot wear what has come. Blocks."""
+        try:
+            spec = self._library.find(wanted.model)
+        except ModelNotFound:
+            return None  # its lane says so
+        known = self._library.loras.known([Lora(name=name) for name, _ in wanted.loras], spec)
+        return next((lora.trouble for lora in known.values() if lora.trouble), None)
+
+    def _give_up(self, plan: Download, message: str) -> bool:
+        """The jobs that waited for it fail with its reason, unless another brings the same; False: none waited."""
+        if any(other.sources == plan.sources for other in self._live.values()):
+            return True
+        models = {model for model, sources in self._missing.items() if sources == plan.sources}
+        waited = [waiting.id for waiting in self._store.order("engine") if waiting.model in models]
+        waited += self._held.of(plan.sources)
+        self._spawn(self._refuse(waited, Failed(code="model_missing", message=message)))
+        return bool(waited)
+
+    async def _refuse(self, job_ids: list[str], failure: Failed) -> None:
+        await self._store.refuse(job_ids, failure)
+
+    # ---- what is asked ---------------------------------------------------------------------------
+
+    def of(self, spec: ModelSpec) -> Coming | None:
+        """The download that brings this model, where there is one."""
+        sources = sources_of(spec)
+        for job_id, plan in self._live.items():
+            if plan.sources == sources:
+                expected = self._forecaster.of(job_id, self._store.order("network"))
+                seconds = None if expected is None else expected.expected_s
+                return Coming(job_id, plan.model, job_id in self._running, self._facts.get(sources), seconds)
+        return None
+
+    def waits(self, job: Job) -> Progress | None:
+        """Of a queued job that waits for its model, or a LoRA: how far that is."""
+        if job.state is not State.QUEUED or lane_of(job.plan) != "engine":
+            return None
+        model = self._missing.get(job.plan.model)
+        sources = model or next(iter(self._held.sources_of(job.id)), None)
+        if sources is None:
+            return None
+        fact = self._facts.get(sources)
+        if fact is not None and model is not None:
+            fact = fact.model_copy(update={"model": job.plan.model})
+        expected = self._forecaster.of(job.id, self._store.order("engine"))
+        left = None if expected is None else expected.expected_s
+        return Progress(job_id=job.id, pictures=1, phase="downloading", download=fact, expected_s=left)
+
+    def newest(self, job: Job) -> ProgressEvent | None:
+        """What a listener who comes late should know first."""
+        progress = self.waits(job)
+        if progress is None or progress.download is None:
+            return None
+        return ProgressEvent(job.id, progress, progress.download)
+
+    def due(self) -> Mapping[str, float]:
+        """When the missing models, and the LoRAs of jobs by id, are expected to be here, in whole seconds from now."""
+        left: dict[Sources, float] = {}
+        line = self._store.order("network") if self._missing or self._held.ids else ()
+        for job_id, plan in self._live.items():
+            expected = self._forecaster.of(job_id, line)
+            if expected is not None:
+                left[plan.sources] = float(round(expected.expected_s))
+        due = {model: left[sources] for model, sources in self._missing.items() if sources in left}
+        for job_id in self._held.ids:
+            seconds = [left[sources] for sources in self._held.sources_of(job_id) if sources in left]
+            due |= {job_id: max(seconds)} if seconds else {}
+        return due
+
+    async def remove(self, spec: ModelSpec) -> None:
+        """Remove what was downloaded of a model, in part or whole. Raises: ModelNotOnDisk, ModelKept."""
+        for plan in self._live.values():
+            if self.share(plan.model, spec.name):
+                raise ModelKept(f"{plan.model} is being downloaded; cancel that first.")
+        for waiting in self._store.order("engine"):
+            if self.share(waiting.model, spec.name):
+                raise ModelKept(f"Jobs wait for {waiting.model}, which has files of the same repository.")
+        await asyncio.to_thread(remove, self._library, spec)
+
+    def share(self, one: str, other: str) -> bool:
+        """Whether two models are drawn with files of the same repository."""
+        return bool(repos_of(self._library, one) & repos_of(self._library, other))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

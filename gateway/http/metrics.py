@@ -1,0 +1,138 @@
+"""What happens here, counted for Prometheus. Knows no route; names nobody: no prompt, no key, no address.
+
+Source: Prometheus metric naming, https://prometheus.io/docs/practices/naming/.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+
+from engine.protocol import LANES, Failed, ImageDone, Started
+from gateway.access import App, Receive, Scope, Send
+from gateway.access.body import Message
+from gateway.jobs.job import Job, JobEvent
+
+if TYPE_CHECKING:
+    from gateway.context import Core
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1800)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """`hear` is told of every state event, `counted` is round the application; `text` is what a scrape gets."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        name = "mflux_gateway"
+        ProcessCollector(registry=registry)
+
+        def counter(what: str, about: str, *labels: str) -> Counter:
+            return Counter(f"{name}_{what}", about, labels, registry=registry)
+
+        def gauge(what: str, about: str, *labels: str) -> Gauge:
+            return Gauge(f"{name}_{what}", about, labels, registry=registry)
+
+        def seconds(what: str, about: str, *labels: str) -> Histogram:
+            return Histogram(f"{name}_{what}", about, labels, registry=registry, buckets=SECONDS)
+
+        self._submitted = counter("jobs_submitted", "Jobs taken.", "protocol")
+        self._ended = counter("jobs_ended", "Jobs ended, by how.", "protocol", "state")
+        self._failures = counter("job_failures", "Failed jobs, by reason.", "code")
+        self._requeued = counter("jobs_requeued", "Times a running job went back to the queue.", "reason")
+        self._images = counter("images", "Pictures finished.", "protocol")
+        self._waits = seconds("job_wait_seconds", "From submit to start.", "protocol")
+        self._takes = seconds("job_run_seconds", "From start to success.", "protocol")
+        self._requests = counter("http_requests", "Requests answered.", "protocol", "method", "status")
+        self._request_s = seconds("http_request_seconds", "Until an answer began.", "protocol")
+
+        self._jobs = gauge("jobs", "Jobs on record.", "protocol", "state")
+        self._waiting = gauge("queue_waiting", "Jobs that wait.", "lane")
+        self._running = gauge("queue_running", "Jobs that run.", "lane")
+        self._paused = gauge("queue_paused", "1 while nothing new is drawn.")
+        self._streams = gauge("event_streams", "Event streams open.")
+        self._sync_waits = gauge("sync_waits", "Requests that wait for their picture.")
+        self._up = gauge("engine_up", "1 while the engine can draw.")
+        self._starts = gauge("engine_starts", "Engine processes since the gateway began; one is no restart.")
+        self._deaths = gauge("engine_deaths", "Those of them that died unasked.")
+        self._memory = gauge("engine_memory_bytes", "What MLX holds, has held at most, and may hold.", "kind")
+        self._forecasts = gauge("forecasts", "Forecasts that were held against what came.")
+        self._error = gauge("forecast_error_ratio", "Median relative error of the time until done, or begun.", "until")
+        self._coverage = gauge("forecast_coverage_ratio", "Jobs done within their 90 % interval.")
+
+    # ---- what happens ----------------------------------------------------------------------------
+
+    def hear(self, job: Job, event: JobEvent) -> None:
+        """A state event, and the job as it left it."""
+        fact, protocol = event.fact, job.protocol
+        match fact:
+            case ImageDone():
+                self._images.labels(protocol).inc()
+            case Started(attempt=1):
+                self._waits.labels(protocol).observe(max(0.0, event.steady - job.created_steady))
+            case Failed(code=code):
+                self._failures.labels(code).inc()
+            case _:
+                pass
+        if fact.kind == "queued":
+            self._submitted.labels(protocol).inc()
+        elif fact.kind == "requeued":
+            self._requeued.labels(fact.reason).inc()
+        elif job.state is not None and job.state.terminal:
+            self._ended.labels(protocol, job.state).inc()
+            if fact.kind == "succeeded" and job.seconds is not None:
+                self._takes.labels(protocol).observe(max(0.0, job.seconds))
+
+    async def counted(self, app: App, protocol: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request through `app`; its path stays out of it, as that has no end of values."""
+        began, status = time.monotonic(), "none"
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+                self._request_s.labels(protocol).observe(time.monotonic() - began)
+            await send(message)
+
+        try:
+            await app(scope, receive, noting)
+        finally:
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self._requests.labels(protocol, method, status).inc()
+
+    # ---- what is so ------------------------------------------------------------------------------
+
+    async def text(self, core: Core, accept: str) -> tuple[bytes, str]:
+        """All of it in the format a scraper accepts, and that format's media type."""
+        service, engine, record = core.service, core.service.engine, core.service.forecast_record
+        self._jobs.clear()
+        for (state, protocol), count in (await service.stats()).by_protocol.items():
+            self._jobs.labels(protocol, state).set(count)
+        for lane in LANES:
+            self._waiting.labels(lane).set(service.queue.depth(lane))
+            self._running.labels(lane).set(service.queue.running(lane))
+        self._paused.set(service.queue.paused)
+        self._streams.set(core.streaming.total())
+        self._sync_waits.set(core.waiting)
+        self._up.set(engine.works)
+        self._starts.set(engine.starts)
+        self._deaths.set(engine.deaths)
+        self._memory.clear()
+        if engine.memory is not None:
+            self._memory.labels("active").set(engine.memory.active_bytes)
+            self._memory.labels("peak").set(engine.memory.peak_bytes)
+        if engine.memory_limit_bytes is not None:
+            self._memory.labels("limit").set(engine.memory_limit_bytes)
+        self._forecasts.set(record.count)
+        for until, error in (("done", record.median_error), ("begun", record.median_wait_error)):
+            if error is not None:
+                self._error.labels(until).set(error)
+        self._coverage.set(float("nan") if record.coverage is None else record.coverage)
+        encode, media_type = choose_encoder(accept)
+        return encode(self._registry), media_type

@@ -1,0 +1,401 @@
+"""The listening side: sockets, connections and the way out. Knows bytes of HTTP/1.1 and settings, no route.
+
+uvicorn with h11, which can be bounded; httptools takes 2.6 MB of headers. `conn`, `cycle` and `handle_events` are
+uvicorn's own and not promised to stay: tests/test_http_guard.py shows each bound over a real socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import struct
+import sys
+from collections import Counter
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import HANDLED_SIGNALS, ServerState
+
+from engine.clock import Alarm
+from gateway.access import App, Receive, Scope, Send
+from gateway.http import open_files as descriptors
+from gateway.http.accepting import Acceptor
+from gateway.settings import HttpSettings, Settings, is_loopback
+from gateway.shutdown import Stopping
+
+SWITCH_S = 0.0005
+"""How long a thread at work keeps the loop waiting, at each of its turns; 5 ms by default, several times a request."""
+MAX_URL_BYTES = 8 * 1024
+MAX_HEADER_BYTES = 64 * 1024
+MAX_HEADERS = 100
+LINGER_S = 1.0
+FULL_LINGER_S = 0.25
+"""Where others wait in the kernel to be refused, too."""
+
+_REFUSALS = {
+    400: ("Bad Request", "This is not an HTTP request."),
+    408: ("Request Timeout", "The request came too slowly."),
+    414: ("URI Too Long", f"The URL is longer than {MAX_URL_BYTES} bytes."),
+    431: ("Request Header Fields Too Large", f"More than {MAX_HEADERS} headers, or {MAX_HEADER_BYTES} bytes of them."),
+    503: ("Service Unavailable", "Too many connections are open."),
+}
+
+_log = logging.getLogger(__name__)
+
+
+class ServerError(Exception):
+    """The server cannot start; the text is one line for the person who starts it."""
+
+
+async def serve(
+    app: App, settings: Settings, *, stopping: Callable[[], None] = lambda: None, budget: Stopping | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM; a second signal waits for nothing.
+
+    `stopping` is called in the loop as soon as the end is known, before anything waits for connections, so that
+    streams can end by themselves. `budget` begins with the signal. Raises: ServerError when a port cannot be had.
+    """
+    budget = budget or Stopping(settings.http.shutdown_s)
+    sockets = listen(settings)
+    config = uvicorn.Config(
+        app,
+        http=_protocol(settings.http),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=idle_s(settings.http.keep_alive_s),
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+    )
+    server = _Server(config, stopping, budget)
+    config.app = _without_traces_of_cancel(app, server)
+    try:
+        await server.serve(sockets)
+    except SystemExit:  # uvicorn's answer to a lifespan that fails; the reason is in the log
+        raise ServerError("the gateway could not start; the reason is logged above") from None
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def run(app: App, settings: Settings, *, stopping: Callable[[], None] = lambda: None) -> None:
+    """`serve` on a loop of its own, uvloop's where it is installed. Raises: ServerError."""
+    sys.setswitchinterval(SWITCH_S)
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    budget = Stopping(settings.http.shutdown_s)
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve(app, settings, stopping=stopping, budget=budget))
+        if budget.has_begun:  # what is left to wait for, threads above all, has what is left of the budget
+            for sig in HANDLED_SIGNALS:
+                signal.signal(sig, lambda *_: budget.hurry())
+
+
+def idle_s(told_s: int) -> int:
+    """How long an idle connection is kept where clients are told `told_s`: one used at the edge still has somebody."""
+    return told_s * 16 // 15
+
+
+def listen(settings: Settings) -> list[socket.socket]:
+    """One bound socket a port; the caller closes them. Raises: ServerError."""
+    host = settings.server.host.strip("[]")
+    sockets: list[socket.socket] = []
+    for port in settings.server.ports:
+        sock: socket.socket | None = None
+        try:
+            family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            sock = socket.socket(family, kind, proto)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setblocking(False)
+            sock.bind(address)
+            sock.listen(1024)
+        except OSError as error:
+            for opened in (*sockets, *([sock] if sock else [])):
+                opened.close()
+            raise ServerError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+        sockets.append(sock)
+    return sockets
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with a way out that others hear of in time and a clean exit code."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None], budget: Stopping) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+        self._budget = budget
+        self._told = False
+        self._signal: signal.Signals | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        if self.should_exit:
+            self._tell()
+        sockets = sockets or []
+        is_careful = not descriptors.are_ample(self._kind().bounds.max_connections)
+        await super().startup([] if is_careful else sockets)
+        for sock in [] if self.should_exit else sockets:
+            host, port = sock.getsockname()[:2]
+            _log.info("listening", extra={"address": f"{host}:{port}"})
+            if is_careful:
+                self._acceptors.append(
+                    Acceptor(sock, self._connection, count=lambda: len(self.server_state.connections), most=self._most)
+                )
+
+    def _connection(self) -> asyncio.Protocol:
+        made = self.config.http_protocol_class(
+            config=self.config,  # type: ignore[call-arg]
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        assert isinstance(made, asyncio.Protocol)
+        return made
+
+    def _most(self) -> int:
+        return self._kind().most() + descriptors.refusals()
+
+    def _kind(self) -> type[_GuardedProtocol]:
+        kind = self.config.http_protocol_class
+        assert isinstance(kind, type)
+        assert issubclass(kind, _GuardedProtocol)
+        return kind
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn would raise the signal again in the end; a stop that was asked for is not a death by signal.
+        if self.should_exit:
+            self.force_exit = True
+            self._budget.hurry()
+        self.should_exit = True
+        self._signal = signal.Signals(sig)
+        self._budget.begin()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._tell()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self.config.timeout_graceful_shutdown = max(0.1, self._budget.requests_left_s)  # type: ignore[assignment]
+        await super().shutdown(sockets)
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            _log.info("stopping", extra={"signal": None if self._signal is None else self._signal.name})
+            self._stopping()
+
+
+def _without_traces_of_cancel(app: App, server: _Server) -> Any:
+    """`app`, whose requests cut off by the shutdown deadline end quietly instead of each logging a traceback."""
+
+    async def quiet(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not server.should_exit:
+                raise
+
+    return quiet
+
+
+# ---- one connection ------------------------------------------------------------------------------
+
+
+class _Connection(h11.Connection):
+    """h11's parser with bounds on a whole head; its own bound sees only heads that come in pieces (S-10)."""
+
+    refusal_status = 400
+
+    def next_event(self) -> Any:
+        """Raises: h11.RemoteProtocolError, with the status to answer in `refusal_status`."""
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            self.refusal_status = 431 if error.error_status_hint == 431 else 400
+            raise
+        if isinstance(event, h11.Request):
+            size = sum(len(name) + len(value) + 4 for name, value in event.headers)
+            if len(event.target) > MAX_URL_BYTES:
+                self._refuse(414)
+            if len(event.headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+                self._refuse(431)
+            self._check_framing(event)
+        return event
+
+    def _check_framing(self, request: h11.Request) -> None:
+        """Two lengths of one body: what is in front of us may have read the other one (RFC 9112, 6.1)."""
+        names = {name for name, _ in request.headers}
+        if b"transfer-encoding" in names and (b"content-length" in names or request.http_version < b"1.1"):
+            self._refuse(400)
+
+    def _refuse(self, status: int) -> None:
+        self.refusal_status = status
+        raise h11.RemoteProtocolError(_REFUSALS[status][0], error_status_hint=status)
+
+
+def _protocol(http: HttpSettings) -> type[asyncio.Protocol]:
+    """The connection class of one server: its bounds and its count of peers."""
+    peers: Counter[str] = Counter()
+
+    class Connection(_GuardedProtocol):
+        bounds = http
+        open_by_peer = peers
+
+    return Connection
+
+
+class _GuardedProtocol(H11Protocol):
+    """uvicorn's connection with a deadline and bounds for the head, a limit of peers, and an end to stuck readers.
+
+    S-10, S-14, R-10.
+    """
+
+    bounds: HttpSettings
+    open_by_peer: Counter[str]
+
+    @classmethod
+    def most(cls) -> int:
+        """How many connections may be served now."""
+        return min(cls.bounds.max_connections, descriptors.connections())
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.conn = _Connection(h11.SERVER, MAX_HEADER_BYTES)
+        self._deadline: Alarm | None = None
+        self._stuck: Alarm | None = None
+        self._refused = False
+        self._peer: str | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        peer = self.client[0] if self.client else ""
+        if peer and not is_loopback(peer):
+            self._peer = peer
+            self.open_by_peer[peer] += 1
+        too_many_here = self._peer is not None and self.open_by_peer[peer] > self.bounds.max_connections_per_ip
+        if too_many_here or len(self.connections) > self.most():
+            self._refuse(503)
+        else:
+            self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        self._unwatch_reader()
+        self._unset_keepalive_if_required()
+        if self._peer is not None:
+            self.open_by_peer[self._peer] -= 1
+            if not self.open_by_peer[self._peer]:
+                del self.open_by_peer[self._peer]
+            self._peer = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._refused:
+            super().data_received(data)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unwatch_reader()
+
+    def _watch_reader(self, left: int) -> None:
+        """Let the connection go where no byte of `left` has been taken a while from now: a slow reader stays."""
+
+        def look() -> None:
+            now_left = self.transport.get_write_buffer_size()
+            if now_left >= left:
+                # Without RST the kernel would go on to offer what it holds.
+                linger_not = struct.pack("ii", 1, 0)
+                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
+                self.transport.abort()  # closing it would wait for the reader
+            else:
+                self._watch_reader(now_left)
+
+        self._stuck = Alarm(self.bounds.stuck_s, look)
+
+    def _unwatch_reader(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self._refused or self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._unwatch()
+        elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._watch_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = Alarm(self.timeout_keep_alive, self.timeout_keep_alive_handler)  # type: ignore[assignment]
+        if self.conn.their_state is h11.SEND_BODY:  # answered early; what is left of the body has a deadline, too
+            self._watch_head()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self.conn.refusal_status if isinstance(self.conn, _Connection) else 400)
+
+    def _watch_head(self) -> None:
+        if self._deadline is None:
+            self._deadline = Alarm(self.bounds.header_deadline_s, self._too_slow)
+
+    def _unwatch(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._refuse(408)
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: int) -> None:
+        """Answer past h11, whose state promises nothing now, and read on: a reset must not overtake it.
+
+        Where an answer has begun, nothing more can be said.
+        """
+        self._refused = True
+        self._unwatch()
+        self._unset_keepalive_if_required()
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()
+            return
+        reason, sentence = _REFUSALS[status]
+        body = json.dumps({"error": sentence, "code": reason.lower().replace(" ", "_")}).encode()
+        head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        retry = "retry-after: 5\r\n" if status == 503 else ""
+        self.transport.write(f"{head}{retry}connection: close\r\n\r\n".encode() + body)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(FULL_LINGER_S if status == 503 else LINGER_S, self.transport.close)

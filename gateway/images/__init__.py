@@ -1,0 +1,1 @@
+"""Image files: decoding, checking, writing, and the texts that they carry."""

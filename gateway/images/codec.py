@@ -1,0 +1,275 @@
+"""Bytes and checked pictures: base64 in, PNG out, files under server-made names. Knows no job and no protocol.
+
+No user text becomes a path or a URL here, and Pillow opens what strangers sent in a child only (`picture_decoder`).
+"""
+
+from __future__ import annotations
+
+import binascii
+import contextlib
+import errno
+import io
+import os
+import re
+import secrets
+import stat
+import string
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from gateway.access.round_robin import ANYBODY, Share
+from gateway.disk import fault_of, sync
+from gateway.errors import InvalidRequest, RemoteImagesDisabled, StorageFull
+from gateway.images.decoder import CheckedImage as CheckedImage
+from gateway.images.decoder import PictureDecoder as PictureDecoder
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PICTURE_BYTES = 50 * 1024 * 1024
+"""Source: OpenAI's `images/edits`, which takes files of less than 50 MB."""
+
+Format = Literal["png", "jpeg", "webp"]
+
+_PICTURE_NAME = re.compile(r"[0-9a-f]{32}\.\d{1,9}\.\d{1,9}\.png")
+_FILE_NAME = re.compile(r"[0-9a-z][0-9a-z.]{0,127}")
+_DATA_URL = re.compile(r"data:([^,;]{0,64})((?:;[^,;]{0,64}){0,4}),", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]{0,31}://", re.IGNORECASE)
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_DESCRIPTION = 0x010E
+_ASCII, _LONG, _UNDEFINED = 2, 4, 7
+_COMMENT_BYTES = 65_000
+_PIECE_CHARS = 1024 * 1024
+_BLANKS = string.whitespace.encode()
+_ESCAPED = {"%2B": "+", "%2F": "/", "%3D": "=", "%0D": "", "%0A": "", "%20": ""}
+"""What base64 may hold once the percent-encoding of a URL is undone (RFC 2397)."""
+
+
+def base64_picture(text: str, param: str = "image") -> bytes:
+    """The bytes of a picture sent as base64 or as a data URL; white space and missing padding are forgiven.
+
+    Raises: InvalidRequest, RemoteImagesDisabled.
+    """
+    start, begin = text[:512].lstrip(), 0
+    if match := _DATA_URL.match(start):
+        if not match[2].lower().endswith(";base64"):  # its type is advice: the bytes decide
+            raise InvalidRequest("A data URL must be base64.", param=param)
+        begin = len(text[:512]) - len(start) + match.end()
+    elif _URL.match(start):
+        raise RemoteImagesDisabled(param=param)
+    if (len(text) - begin) // 4 * 3 > MAX_PICTURE_BYTES * 1.1:  # a tenth for line ends
+        raise _too_many_bytes((len(text) - begin) // 4 * 3, param)
+    try:
+        data = _decode_base64(text, begin)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest("The picture is not valid base64.", param=param) from None
+    if not data:
+        raise InvalidRequest("The picture is empty.", param=param)
+    if len(data) > MAX_PICTURE_BYTES:
+        raise _too_many_bytes(len(data), param)
+    return data
+
+
+def _too_many_bytes(found: int, param: str) -> InvalidRequest:
+    return InvalidRequest(f"A picture may have at most {MAX_PICTURE_BYTES} bytes; this one has {found}.", param=param)
+
+
+def _decode_base64(text: str, begin: int) -> bytes:
+    """Of what follows `begin`, in pieces: neither the text nor the bytes are there a second time.
+
+    Raises: binascii.Error, ValueError.
+    """
+    decoded, rest, ending = io.BytesIO(), "", ""
+    for sent in _pieces(text, begin):
+        # not by split(), whose list of a text of single letters is forty times as large
+        piece = sent.encode("ascii").translate(None, _BLANKS).decode()
+        bare = piece.rstrip("=")
+        if "=" in bare or (ending and bare):
+            raise binascii.Error
+        ending += piece[len(bare) :]
+        if len(ending) > 2:
+            raise binascii.Error
+        rest += bare
+        whole = len(rest) // 4 * 4
+        decoded.write(binascii.a2b_base64(rest[:whole], strict_mode=True))
+        rest = rest[whole:]
+    if rest:
+        decoded.write(binascii.a2b_base64(rest + "=" * (-len(rest) % 4), strict_mode=True))
+    return decoded.getvalue()  # the bytes themselves, not a copy
+
+
+def _pieces(text: str, begin: int) -> Iterator[str]:
+    """What follows `begin`; behind a data URL's head percent-encoding is undone, and no escape is cut in two."""
+    is_url = begin > 0 and text.find("%", begin) >= 0
+    while begin < len(text):
+        end = begin + _PIECE_CHARS
+        if is_url and end < len(text) and (cut := text.rfind("%", end - 2, end)) > begin:
+            end = cut
+        piece, begin = text[begin:end], end
+        if is_url:
+            for escape, meant in _ESCAPED.items():
+                piece = piece.replace(escape, meant).replace(escape.lower(), meant)
+        yield piece
+
+
+async def checked_picture(
+    data: bytes, decoder: PictureDecoder, param: str = "image", share: Share = ANYBODY
+) -> CheckedImage:
+    """A stranger's picture, decoded; what it is, is seen from its bytes.
+
+    `share`: whose turn it takes. Raises: InvalidRequest, TooManyFiles, Unavailable.
+    """
+    if not data:
+        raise InvalidRequest("The picture is empty.", param=param)
+    if len(data) > MAX_PICTURE_BYTES:
+        raise _too_many_bytes(len(data), param)
+    return await decoder.check(data, param, share)
+
+
+# ---- our own pictures ----------------------------------------------------------------------------
+
+
+def encode(
+    pixels: bytes | Path,
+    *,
+    format: Format = "png",
+    quality: int = 90,
+    text: str | None = None,
+    description: str | None = None,
+    max_px: int | None = None,
+) -> bytes:
+    """Our own PPM or PNG as a file for a client; blocks for tens of milliseconds, so call it in a thread.
+
+    `quality` is 1 to 100, for JPEG and WebP. `text` goes where AUTOMATIC1111's clients read it: the PNG chunk
+    `parameters`, or EXIF's UserComment, and `description`, which is ASCII, into EXIF's ImageDescription. `max_px`
+    bounds the longer edge.
+    """
+    from PIL import Image, PngImagePlugin
+
+    data = pixels.read_bytes() if isinstance(pixels, Path) else pixels
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(data), formats=("PPM", "PNG")) as picture:
+        picture.load()
+        picture.info = {}
+        if max_px is not None:
+            picture.thumbnail((max_px, max_px), Image.Resampling.LANCZOS)
+        if format == "png":
+            chunks = PngImagePlugin.PngInfo()
+            if text is not None:
+                chunks.add_text("parameters", text)
+            picture.save(out, "PNG", compress_level=1, pnginfo=chunks)
+        else:
+            flat = picture.convert("RGB") if format == "jpeg" else picture
+            exif = b"" if text is None else _exif(text, description or "")
+            flat.save(out, format.upper(), quality=quality, exif=exif)
+    return out.getvalue()
+
+
+def opened(png: bytes) -> Image.Image:
+    """A picture the decoder or the engine made, its pixels loaded."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
+        picture.load()
+        return picture
+
+
+def to_png(picture: Image.Image) -> bytes:
+    """As a PNG, quickly."""
+    out = io.BytesIO()
+    picture.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def _exif(text: str, description: str) -> bytes:
+    """An EXIF block with UserComment, of type UNDEFINED: one of type BYTE, as Pillow writes it, others skip; and with
+    ImageDescription, unless that is empty.
+
+    A JPEG segment ends at 64 KiB: a text that is too long for it in UTF-16 is written in ASCII, else cut.
+    Source: EXIF 2.32, 4.6.5; TIFF 6.0, section 2.
+    """
+    said = description.encode("ascii") + b"\0" if description else b""
+    room = _COMMENT_BYTES - len(said)
+    comment = b"UNICODE\0" + text.encode("utf-16-be", "replace")
+    if len(comment) > room and text.isascii():
+        comment = b"ASCII\0\0\0" + text.encode("ascii")
+    comment = comment[:room]
+    entries = 2 if said else 1
+    second_at = 8 + 2 + 12 * entries + 4
+    comment_at = second_at + 2 + 12 + 4
+    said_at = comment_at + len(comment)
+    first = struct.pack(">H", entries)
+    if said:
+        first += struct.pack(">HHII", _DESCRIPTION, _ASCII, len(said), said_at)
+    first += struct.pack(">HHIII", _EXIF_IFD, _LONG, 1, second_at, 0)
+    second = struct.pack(">HHHIII", 1, _USER_COMMENT, _UNDEFINED, len(comment), comment_at, 0)
+    return b"Exif\0\0MM\0*" + struct.pack(">I", 8) + first + second + comment + said
+
+
+def write_atomic(folder: Path, name: str, data: bytes, place: str = "a folder of the gateway") -> None:
+    """`data` as `name` in `folder`, wholly or not at all, on disk on return; `place` is what errors call it. Blocks.
+
+    Raises: StorageFault; ValueError for a name that is not server-made.
+    """
+    if not _FILE_NAME.fullmatch(name):
+        raise ValueError("not a server-made name")
+    try:
+        _write_atomic(folder, name, data)
+    except OSError as error:
+        fault = fault_of(error, place)
+        if fault is None:
+            raise
+        if isinstance(fault, StorageFull):
+            fault.needed_bytes = len(data)
+        raise fault from error
+
+
+def _write_atomic(folder: Path, name: str, data: bytes) -> None:
+    """Raises: OSError."""
+    temporary = f".{name}.{secrets.token_hex(4)}.tmp"
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            _write_durably(directory, temporary, data)
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=directory)
+            raise
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _write_durably(directory: int, name: str, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(name, flags, 0o600, dir_fd=directory), "wb", buffering=0) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) or 0 :]
+        sync(file.fileno())
+
+
+def open_picture(folder: Path, name: str) -> bytes | None:
+    """A picture by its server-made name; None for any other name, and for what is no plain file (S-33). Blocks."""
+    if not _PICTURE_NAME.fullmatch(name):
+        return None
+    try:
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EMLINK):
+            return None
+        raise
+    finally:
+        os.close(directory)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()

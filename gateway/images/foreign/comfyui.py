@@ -1,0 +1,222 @@
+"""ComfyUI: the graph that was run, in the PNG's text `prompt`, walked from its output back to what was sampled first.
+
+In a WebP or JPEG the same text stands in EXIF, behind `prompt:`. Each node is `{class_type, inputs}`, an input either a
+value or a link, `[node, output]`. The editor's form, `workflow`, is read where it stands alone. Pure.
+Source: ComfyUI nodes.py, comfy_extras/nodes_custom_sampler.py, nodes_flux.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from gateway.images.exif_text import ASCII_TEXTS
+from gateway.images.foreign.comfyui_graph import Graph, Node
+from gateway.images.foreign.comfyui_workflow import as_run
+from gateway.images.foreign.values import Said, file_name, json_object, loras, mapping, number, text, whole
+
+PROMPT, WORKFLOW = "prompt", "workflow"
+SAVERS = ("SaveImage", "Image Save", "SaveAnimatedWEBP", "SaveAnimatedPNG", "SaveImageWebsocket")
+PREVIEW = "PreviewImage"
+ZEROED = "ConditioningZeroOut"
+PICTURE_INPUTS = (
+    *("images", "image", "samples", "latent_image", "latent", "pixels", "latents", "upscaled_image", "samples1"),
+    *("optional_latent", "input"),
+)
+"""Along which a picture comes from the one before it."""
+TEXT_INPUTS = ("text", "prompt", "text_g", "text_l", "clip_g", "clip_l", "t5xxl", "llama", "qwen25_7b", "bert", "mt5xl")
+MODEL_INPUTS = ("ckpt_name", "unet_name", "gguf_name", "model_name", "model_path", "base_ckpt_name")
+LORA_INPUTS = ("lora_name", "lora")
+MOST_TEXTS = 16
+MOST_SAMPLERS = 8
+MOST_CONDITIONINGS = 256
+
+
+def read(texts: Mapping[str, str]) -> Said | None:
+    """None where there is no graph that samples anything."""
+    nodes = json_object(_text(texts, PROMPT))
+    if nodes is None and (workflow := json_object(_text(texts, WORKFLOW))) is not None:
+        nodes = as_run(workflow)
+    graph = None if nodes is None else Graph.of(nodes)
+    if graph is None:
+        return None
+    found = [_said(graph, node) for node in _first_samplers(graph)]
+    return _agreed(found) if found else None
+
+
+def _text(texts: Mapping[str, str], keyword: str) -> str | None:
+    mark = f"{keyword}:"
+    for name in ASCII_TEXTS.values():
+        written = texts.get(name, "")
+        if written[: len(mark)].lower() == mark:
+            return written[len(mark) :]
+    return texts.get(keyword)
+
+
+def _agreed(found: list[dict[str, object]]) -> Said:
+    """What all say alike: which of several outputs the file is does not stand in it."""
+    first, *others = found
+    return {name: value for name, value in first.items() if all(other[name] == value for other in others)}
+
+
+# ---- which node sampled ------------------------------------------------------------------------------
+
+
+def _first_samplers(graph: Graph) -> list[Node]:
+    """Those that began from no other's picture: a second pass, a refiner and a detailer come after the drawing."""
+    firsts: list[Node] = []
+    seen: set[str] = set()
+    waiting = _before(graph, _outputs(graph))
+    while waiting and len(seen) < MOST_SAMPLERS:
+        node = waiting.pop(0)
+        if node.id in seen:
+            continue
+        seen.add(node.id)
+        earlier = _before(graph, [node])
+        waiting += earlier
+        if not earlier:
+            firsts.append(node)
+    return firsts
+
+
+def _outputs(graph: Graph) -> list[Node]:
+    """The nodes that save pictures; else those that show them, else those whose result nobody takes."""
+    nodes = list(graph.nodes.values())
+    for kept in (
+        [node for node in nodes if node.kind in SAVERS],
+        [node for node in nodes if "save" in node.kind.lower() and "images" in node.inputs],
+        [node for node in nodes if node.kind == PREVIEW],
+    ):
+        if _before(graph, kept):
+            return kept
+    taken = {link for node in nodes for link in graph.links(node)}
+    return [node for node in nodes if node.id not in taken]
+
+
+def _before(graph: Graph, nodes: list[Node]) -> list[Node]:
+    """The samplers whose pictures the nodes take, the nearest on each way; a sampler of `nodes` only by others."""
+    found: list[Node] = []
+    starts = {node.id for node in nodes}
+    seen, waiting = set(starts), list(reversed(nodes))
+    while waiting:
+        at = waiting.pop()
+        if at.id not in starts and _samples(at):
+            found.append(at)
+            continue
+        for name in reversed(PICTURE_INPUTS if _samples(at) else tuple(at.inputs)):
+            target = graph.target(at, name)
+            if target is not None and target.id not in seen:
+                seen.add(target.id)
+                waiting.append(target)
+    return found
+
+
+def _samples(node: Node) -> bool:
+    has = node.inputs.keys()
+    seeded = "seed" in has or "noise_seed" in has or "noise" in has
+    guided = "positive" in has or "guider" in has or "conditioning" in has or "text_embeds" in has
+    return seeded and guided and ("steps" in has or "sigmas" in has or "sampler" in has)
+
+
+# ---- what it was told --------------------------------------------------------------------------------
+
+
+def _said(graph: Graph, sampler: Node) -> dict[str, object]:
+    guider = graph.target(sampler, "guider") or sampler
+    sigmas = next((node for node in graph.chain(sampler, "sigmas") if "steps" in node.inputs), sampler)
+    chooser = graph.target(sampler, "sampler") or sampler
+    noise = graph.target(sampler, "noise") or sampler
+    positive = graph.target(guider, "positive") or graph.target(guider, "conditioning") or graph.target(guider, "cond1")
+    prompt = _texts(graph, positive, "positive")
+    negative = _texts(graph, graph.target(guider, "negative"), "negative")
+    distilled = _distilled(graph, positive)
+    width, height = _size(graph, sampler)
+    model, used = _model(graph, guider if "model" in guider.inputs else sampler)
+    denoise = number(graph.value(sigmas, "denoise"))
+    return {
+        "program": "ComfyUI",
+        "prompt": text("\n".join(prompt)),
+        "negative_prompt": text("\n".join(negative)),
+        "model": model,
+        "width": width,
+        "height": height,
+        "steps": whole(graph.value(sigmas, "steps")),
+        "guidance": distilled if distilled is not None else number(graph.value(guider, "cfg")),
+        "seed": whole(graph.value(noise, "noise_seed", "seed")),
+        "sampler": text(graph.value(chooser, "sampler_name")),
+        "scheduler": text(graph.value(sigmas, "scheduler")),
+        "image_strength": denoise if denoise is not None and 0 <= denoise < 1 else None,
+        "loras": loras(used),
+    }
+
+
+def _texts(graph: Graph, node: Node | None, side: str) -> list[str]:
+    """The texts that a conditioning was made of, in order, each once; `side` is that of nodes which have both."""
+    found: list[str] = []
+    ways = graph.ways()
+    for at in _conditionings(graph, node, side):
+        names = [name for name in TEXT_INPUTS if name in at.inputs] or [side]
+        for name in names:
+            said = text(graph.joined(at, name, ways))
+            if said is not None and said not in found and len(found) < MOST_TEXTS:
+                found.append(said)
+    return found
+
+
+def _conditionings(graph: Graph, node: Node | None, side: str) -> Iterator[Node]:
+    """The nodes a conditioning passed through, those that wrote its text at the end of each way."""
+    seen: set[str] = set()
+    waiting = [] if node is None else [node]
+    while waiting and len(seen) < MOST_CONDITIONINGS:
+        at = waiting.pop()
+        if at.id in seen or at.kind == ZEROED:
+            continue
+        seen.add(at.id)
+        yield at
+        if any(name in at.inputs for name in TEXT_INPUTS):
+            continue
+        names = [name for name in at.inputs if name.startswith("conditioning")]
+        if side in at.inputs:
+            names.append(side)
+        if not names and len(links := [name for name in at.inputs if graph.target(at, name)]) == 1:
+            names = links  # a node of somebody's that hands on the one thing it takes
+        waiting += [target for name in reversed(names) if (target := graph.target(at, name)) is not None]
+
+
+def _distilled(graph: Graph, positive: Node | None) -> float | None:
+    """FLUX's own guidance, which is part of its conditioning; ComfyUI's `cfg` is 1 beside it."""
+    for at in _conditionings(graph, positive, "positive"):
+        if "guidance" in at.inputs and (said := number(graph.value(at, "guidance"))) is not None:
+            return said
+    return None
+
+
+def _size(graph: Graph, sampler: Node) -> tuple[int | None, int | None]:
+    """That of the empty latent it began from; a picture's own size is not in the graph."""
+    start = next((n for name in ("latent_image", "latent", "samples") if (n := graph.target(sampler, name))), None)
+    for at in graph.upstream(start):
+        if "width" in at.inputs and "height" in at.inputs and "empty" in at.kind.lower():
+            return whole(graph.value(at, "width")), whole(graph.value(at, "height"))
+        if "empty_latent_width" in at.inputs:  # the Efficient Loader
+            return whole(graph.value(at, "empty_latent_width")), whole(graph.value(at, "empty_latent_height"))
+    return None, None
+
+
+def _model(graph: Graph, node: Node) -> tuple[str | None, list[tuple[object, object]]]:
+    """The name of the model's file, and the LoRAs on the way to it, the first put on first."""
+    used: list[tuple[object, object]] = []
+    for at in graph.chain(node, "model", "base_model", "model1"):
+        for name in LORA_INPUTS:
+            if isinstance(said := graph.value(at, name), str) and said.lower() != "none":
+                used.append((said, graph.value(at, "strength_model", "lora_model_strength", "strength")))
+        for row in at.inputs.values():  # rgthree's Power Lora Loader
+            if (one := mapping(row)).get("on") is True and "lora" in one:
+                used.append((one["lora"], one.get("strength")))
+        for name in MODEL_INPUTS:
+            if isinstance(said := graph.value(at, name), str):
+                return file_name(said), _on(reversed(used))
+    return None, _on(reversed(used))
+
+
+def _on(used: Iterator[tuple[object, object]]) -> list[tuple[object, object]]:
+    """Without those at strength 0, which change nothing."""
+    return [one for one in used if number(one[1]) != 0]

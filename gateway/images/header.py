@@ -1,0 +1,103 @@
+"""What headers say of the work a picture will be, before a pixel is decoded. Pure; the file comes from a stranger."""
+
+from __future__ import annotations
+
+import re
+import struct
+from contextlib import suppress
+
+from gateway.images.exif_text import entry
+from gateway.images.file_budget import Budget, OverBudget
+from gateway.images.png_chunks import SIGNATURE
+
+MOST_SCANS = 100
+"""Of a JPEG. libjpeg writes 10 for a progressive one, 18 for one of four colours; its own advice is to stop at 500."""
+MOST_SCANNED_PIXELS = 32 * 16_777_216
+KIND_SCANS = 12
+"""Pixels x scans of a JPEG: each scan passes over all of them. A large photo that is progressive has so many."""
+MOST_CHUNKS = 50_000
+"""Of a PNG or WebP, segments of a JPEG. Encoders write IDATs of 8 KiB: 2,600 in 20 MiB."""
+SHORT_PIXELS = 1024 * 1024
+SHORT_BYTES = 512 * 1024
+
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""Restart markers and stuffed zeros stand inside a scan; all else ends it."""
+_SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
+_SOS, _EOI = 0xDA, 0xD9
+_STANDALONE = (0x01, 0xD8)
+_ORIENTATION = 0x0112
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
+_XMP_BYTES = 256 * 1024
+
+
+class TooMuchWork(Exception):
+    """The picture is not decoded; the text is a sentence for the client."""
+
+
+def check_work(data: bytes) -> None:
+    """Raises: TooMuchWork for a file made to be slow. What is damaged is left for the decoder to refuse."""
+    if data.startswith(b"\xff\xd8"):
+        _check_jpeg(data)
+    elif data.startswith(SIGNATURE):
+        _check_chunks(data, len(SIGNATURE), ">I", 0, 12)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        _check_chunks(data, 12, "<I", 4, 8)
+
+
+def _check_jpeg(data: bytes) -> None:
+    scans, pixels, segments, at = 0, 0, 0, 2
+    while (found := _MARKER.search(data, at)) is not None:
+        marker, at = data[found.end() - 1], found.end()
+        segments += 1
+        if segments > MOST_CHUNKS:
+            raise TooMuchWork("The picture has too many parts.")
+        if marker == _EOI:
+            return
+        if marker in _STANDALONE:
+            continue
+        if at + 2 > len(data):
+            return
+        if marker in _SOF and at + 7 <= len(data):
+            height, width = struct.unpack_from(">HH", data, at + 3)
+            pixels = max(pixels, width * height)
+        if marker == _SOS:
+            scans += 1
+            if scans > MOST_SCANS or (scans > KIND_SCANS and scans * pixels > MOST_SCANNED_PIXELS):
+                raise TooMuchWork("The picture has too many scans; save it again as a plain JPEG.")
+        at += max(2, int.from_bytes(data[at : at + 2]))
+
+
+def _check_chunks(data: bytes, at: int, size: str, size_at: int, around: int) -> None:
+    chunks = 0
+    while at + 8 <= len(data):
+        chunks += 1
+        if chunks > MOST_CHUNKS:
+            raise TooMuchWork("The picture has too many parts.")
+        (length,) = struct.unpack_from(size, data, at + size_at)
+        at += around + length + (length % 2 if around == 8 else 0)
+
+
+def is_short_work(data: bytes) -> bool:
+    """Whether decoding takes milliseconds, by what a PNG cannot lie about; others would have to be searched."""
+    if len(data) > SHORT_BYTES:
+        return False
+    if data.startswith(SIGNATURE) and data[12:16] == b"IHDR":
+        width, height = struct.unpack_from(">II", data, 16) if len(data) >= 24 else (0, 0)
+        return bool(0 < width * height <= SHORT_PIXELS)
+    return False
+
+
+def orientation(exif: bytes, xmp: bytes = b"") -> int:
+    """1 to 8 as EXIF has it, else as XMP has it; 1 where neither does. One directory is read, and bounded."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is not None:
+        with suppress(struct.error, OverBudget):
+            (first,) = struct.unpack_from(order + "I", exif, 4)
+            found = entry(exif, order, first, _ORIENTATION, Budget())
+            if found is not None:
+                value = found[1] if order == "<" else found[1] >> 16  # a SHORT stands left in its four bytes
+                value = value & 0xFFFF
+                return value if 1 <= value <= 8 else 1
+    said = _XMP_ORIENTATION.search(xmp[:_XMP_BYTES])
+    return int(said[1]) if said else 1

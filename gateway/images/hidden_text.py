@@ -1,0 +1,96 @@
+"""Texts hidden in the lowest bits of a picture's pixels, as NovelAI and "stealth pnginfo" for A1111 hide them.
+
+The pixels are those of a PNG that the decoder made: no stranger's file is opened here. Bits lie column by column, in
+the alpha channel or in red, green and blue: a name of 15 bytes, the number of bits that follow in four, then the text.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gateway.images.clean_text import whole
+from gateway.images.codec import opened
+from gateway.images.foreign.values import json_object
+from gateway.images.infotext import PNG_KEYWORD
+from gateway.images.png_chunks import SIGNATURE
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+NAMES: Mapping[bytes, tuple[str, bool]] = {
+    b"stealth_pnginfo": ("alpha", False),
+    b"stealth_pngcomp": ("alpha", True),
+    b"stealth_rgbinfo": ("rgb", False),
+    b"stealth_rgbcomp": ("rgb", True),
+}
+"""Channel, and whether the text is a gzip."""
+NAME_BYTES, LENGTH_BYTES = 15, 4
+MAX_HIDDEN_BYTES = 256 * 1024
+"""Of a text, packed and unpacked; a longer one is left out."""
+_LOWEST = bytes(ord("0") + (value & 1) for value in range(256))
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+def may_hide(data: bytes) -> bool:
+    """Whether a file's pixels are kept to their last bit: a PNG of 8 bits a channel, in colour, or a lossless WebP."""
+    if data.startswith(SIGNATURE):
+        return data[24:26] in (b"\x08\x02", b"\x08\x06")
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP" and (data[12:16] == b"VP8L" or b"VP8L" in data[12:65_536])
+
+
+def hidden_texts(png: bytes) -> dict[str, str]:
+    """Keyword to text, as the file's own texts would be; empty where nothing is hidden."""
+    picture = opened(png)
+    for channels in ("alpha", "rgb"):
+        if channels == "alpha" and picture.mode != "RGBA":
+            continue
+        if (text := _hidden(picture, channels)) is not None:
+            return _by_keyword(whole(text))
+    return {}
+
+
+def _by_keyword(text: str) -> dict[str, str]:
+    """NovelAI hides an object of its texts, the others A1111's text."""
+    said = json_object(text)
+    if said is None or "Comment" not in said:
+        return {PNG_KEYWORD: text}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in said.items()}
+
+
+def _hidden(picture: Image.Image, channels: str) -> str | None:
+    found = NAMES.get(_bits(picture, channels, 0, NAME_BYTES) or b"")
+    if found is None or found[0] != channels:
+        return None
+    length = _bits(picture, channels, NAME_BYTES, LENGTH_BYTES)
+    count = int.from_bytes(length or b"") // 8
+    if not 0 < count <= MAX_HIDDEN_BYTES:
+        return None
+    body = _bits(picture, channels, NAME_BYTES + LENGTH_BYTES, count)
+    if body is None:
+        return None
+    if not found[1]:
+        return body.decode("utf-8", "replace")
+    unpacker = zlib.decompressobj(_GZIP)
+    try:
+        plain = unpacker.decompress(body, MAX_HIDDEN_BYTES)
+    except zlib.error:
+        return None
+    return None if unpacker.unconsumed_tail else plain.decode("utf-8", "replace")
+
+
+def _bits(picture: Image.Image, channels: str, at: int, count: int) -> bytes | None:
+    """So many bytes from byte `at` on, of the lowest bits of the pixels; None where there are not so many."""
+    from PIL import Image
+
+    each = 1 if channels == "alpha" else 3
+    first, last = at * 8, (at + count) * 8
+    if last > each * picture.width * picture.height:
+        return None
+    columns = -(-last // (each * picture.height))
+    part = picture.crop((0, 0, columns, picture.height))
+    part = part.getchannel("A") if channels == "alpha" else part.convert("RGB")
+    digits = part.transpose(Image.Transpose.TRANSPOSE).tobytes().translate(_LOWEST)
+    return int(digits[first:last], 2).to_bytes(count)

@@ -1,0 +1,128 @@
+"""A1111's infotext in a file: prompt, negative prompt, one line of `Key: value` pairs. Written and read. Pure.
+
+Source: A1111 1.10.1 modules/infotext_utils.py (reading), modules/processing.py create_infotext (writing).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+
+from gateway import __version__
+from gateway.images.clean_text import whole
+
+PNG_KEYWORD = "parameters"
+"""Of the PNG's text; in a JPEG or WebP it is EXIF's UserComment."""
+VERSION = f"mflux-gateway {__version__}"
+SAMPLER, SCHEDULER = "Euler", "Simple"
+"""The only ones there are here: mflux spaces its flow-matching sigmas evenly before the shift: what A1111 and Forge
+call "Simple".
+"""
+MAX_CHARS = 256 * 1024
+NEGATIVE = "Negative prompt:"
+FEWEST_PAIRS = 3
+"""With fewer, the last line belongs to the prompt."""
+
+SAMPLERS: Mapping[str, str] = {
+    "euler": "Euler",
+    "euler_ancestral": "Euler a",
+    "euler_a": "Euler a",
+    "lms": "LMS",
+    "heun": "Heun",
+    "dpm_2": "DPM2",
+    "dpm_2_ancestral": "DPM2 a",
+    "dpm_fast": "DPM fast",
+    "dpm_adaptive": "DPM adaptive",
+    "dpmpp_2s_ancestral": "DPM++ 2S a",
+    "dpmpp_sde": "DPM++ SDE",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_3m_sde": "DPM++ 3M SDE",
+    "ddim": "DDIM",
+    "plms": "PLMS",
+    "uni_pc": "UniPC",
+    "lcm": "LCM",
+}
+"""A1111's names of the samplers that others name as k-diffusion's functions are called."""
+SCHEDULERS: Mapping[str, str] = {
+    "normal": "Normal",
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "polyexponential": "Polyexponential",
+    "sgm_uniform": "SGM Uniform",
+    "ddim_uniform": "DDIM",
+    "simple": "Simple",
+    "beta": "Beta",
+}
+
+_KEY = re.compile(r"\w[\w \-/]++")
+_SIZE = re.compile(r"(\d{1,9})x(\d{1,9})")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"')
+
+
+def compose(prompt: str, negative_prompt: str, pairs: Mapping[str, object]) -> str:
+    """The text of one picture; a pair whose value is None is left out."""
+    negative = [f"{NEGATIVE} {negative_prompt}"] if negative_prompt else []
+    line = ", ".join(f"{key}: {quoted(value)}" for key, value in pairs.items() if value is not None)
+    return "\n".join([prompt, *negative, line]).strip()
+
+
+def quoted(value: object) -> str:
+    """A value, as JSON text where it holds what separates pairs."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if set(text) & set(",:\n") else text
+
+
+def parse(text: str) -> dict[str, str]:
+    """Every pair, sizes as `Key-1` and `Key-2`, and `Prompt` and `Negative prompt`. Linear in the text's length."""
+    *lines, last = text[:MAX_CHARS].strip().split("\n")
+    pairs = dict(_pairs(last))
+    if len(pairs) < FEWEST_PAIRS:
+        lines, pairs = [*lines, last], {}
+    prompt: list[str] = []
+    negative: list[str] = []
+    part = prompt
+    for line in map(str.strip, lines):
+        if line.startswith(NEGATIVE):
+            part, line = negative, line[len(NEGATIVE) :].strip()
+        part.append(line)
+    found = {"Prompt": "\n".join(prompt), "Negative prompt": "\n".join(negative)}
+    for key, value in pairs.items():
+        if size := _SIZE.fullmatch(value):
+            found |= {f"{key}-1": size[1], f"{key}-2": size[2]}
+        else:
+            found[key] = value
+    return found
+
+
+def _pairs(line: str) -> Iterator[tuple[str, str]]:
+    at = 0
+    while (colon := line.find(":", at)) >= 0:
+        key = line[at:colon].rpartition(",")[2].strip()
+        start = colon + 1
+        while start < len(line) and line[start].isspace():
+            start += 1
+        string = _QUOTED.match(line, start)
+        if string is not None and line[string.end() : string.end() + 1] in ("", ","):
+            value, end = _unquoted(string[0]), string.end()
+        else:
+            comma = line.find(",", start)
+            end = len(line) if comma < 0 else comma
+            value = line[start:end].strip()
+        if _KEY.fullmatch(key):
+            yield key, value
+        at = end + 1
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return whole(str(json.loads(text)))
+    except ValueError:
+        return text
+
+
+def named(name: str, names: Mapping[str, str]) -> str:
+    """A sampler's or scheduler's name in A1111's words; its own where A1111 has none."""
+    plain = name.lower()
+    return names.get(plain, names.get(plain.removeprefix("k_"), name))

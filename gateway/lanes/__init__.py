@@ -1,0 +1,1 @@
+"""Lanes: what claims jobs and has them done, one after the other."""

@@ -1,0 +1,239 @@
+"""What every lane does: claims one job after the other, has it done, and records how it ended.
+
+Knows the store and the hub; what a job needs to be done is its lane's business. No client and no protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import TypeVar
+
+from engine.protocol import Cancelled, CancelReason, Failed, FailureCode, Lane, RequeueReason
+from gateway.disk import fault_of
+from gateway.errors import JobDamaged, JobNotFound, StorageFault, StorageFull, TooManyOpenFiles
+from gateway.events.bus import Hub
+from gateway.jobs.job import CRASHES_ALLOWED, Job, Outcome
+from gateway.service.pending_stops import Stops
+from gateway.store.base import JobStore, Lease, WorkerInfo
+from gateway.store.folder_health import SOUND_S, StorageHealth
+
+log = logging.getLogger("gateway.lane")
+
+T = TypeVar("T")
+
+RETRY_S = (0.1, 0.5, 1.0, 2.0)
+"""Between tries to write what must be written, and looks at a place at fault; the last one repeats."""
+REST_S = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""After a job was put back, before anything is claimed; the last one repeats."""
+PUT_BACK_MOST = 20
+"""Times in a row that a job may blame a place in which nothing wrong is found, some minutes; after that it fails."""
+
+
+class LaneRunner(ABC):
+    """One runner, one job at a time. `start` before, `stop` after; both are the subclass's."""
+
+    lane: Lane
+    stops: tuple[type[BaseException], ...] = (asyncio.CancelledError,)
+    """What a running job ends with when the gateway stops: it goes back to the queue."""
+    places: tuple[str, ...] = ()
+    """Keys of what its jobs write to: nothing is claimed while one of them is at fault."""
+
+    def __init__(
+        self, *, store: JobStore, hub: Hub, storage: StorageHealth | None = None, stops: Stops | None = None
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._storage = storage or StorageHealth({})
+        self._stops = stops or Stops(store)
+        self._blamed: set[str] = set()
+        """Further places that jobs were put back for."""
+        self._put_backs: Counter[str] = Counter()
+        self._rests_until = 0.0
+        self.fault: StorageFault | None = None
+        """Why nothing is claimed now."""
+        self._worker = WorkerInfo(id=secrets.token_hex(8), lane=self.lane)
+        self._wake = asyncio.Event()
+        self._cancels: dict[str, CancelReason] = {}
+        self._loop: asyncio.Task[None] | None = None
+        self._stopping = False
+        self.running: Job | None = None
+        """The job that is done now."""
+
+    @abstractmethod
+    async def start(self) -> None: ...
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Give the running job back to the queue."""
+
+    @abstractmethod
+    async def cancel(self, job_id: str, reason: CancelReason) -> None:
+        """Stop a job that was claimed; the store already knows that it was asked to."""
+
+    @abstractmethod
+    async def _wait_ready(self) -> None:
+        """Until a job could be done."""
+
+    async def _idle(self) -> None:
+        """There is nothing to do: until there may be something."""
+        await self._wake.wait()
+
+    def _claimant(self) -> WorkerInfo:
+        """Who claims, and for which models; never a job that was stopped."""
+        return replace(self._worker, held=self._stops.ids)
+
+    @abstractmethod
+    async def _do(self, lease: Lease) -> None:
+        """Do the job and end it. Raises: one of `stops`."""
+
+    @abstractmethod
+    def _tidy(self, job_id: str) -> None:
+        """Remove what the job left lying about. Blocks."""
+
+    def wake(self) -> None:
+        """There is a job to claim."""
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wait_ready()
+            await self._wait_for_places()
+            self._wake.clear()
+            lease = await self._surely(lambda: self._store.claim(self._claimant()), "claim")
+            self._blame(None)
+            if lease is None:
+                await self._idle()
+                continue
+            self._stops.begin_work(lease.job.id)
+            if (reason := self._stops.reason(lease.job.id)) is not None:
+                self._cancels.setdefault(lease.job.id, reason)
+            try:
+                await self._do(lease)
+            except self.stops:
+                await asyncio.shield(self._store.release(lease, "gateway_restart"))
+                raise
+            except Exception as error:
+                if (fault := fault_of(error)) is not None:
+                    await self._put_back(lease, fault)
+                    continue
+                log.exception("the lane stumbled", extra={"job": lease.job.id})
+                await self._end(lease, Failed(code="internal_error", message="The gateway made a mistake."))
+            finally:
+                self.running = None
+
+    async def _died(self, lease: Lease, code: FailureCode, message: str) -> None:
+        """The process that did the job took it along: once it waits again, twice it fails with `message`."""
+        job = await self._surely(lambda: self._store.get(lease.job.id), "get")
+        if job.crashes >= CRASHES_ALLOWED and job.cancel_requested is None:
+            return await self._end(lease, Failed(code=code, message=message))
+        await self._give_back(lease, code if code == "engine_timeout" else "engine_crash")
+
+    async def _give_back(self, lease: Lease, why: RequeueReason) -> None:
+        """To where it waited; one that was stopped meanwhile ends."""
+        job_id = lease.job.id
+        self._stops.end_work(job_id)
+
+        async def write() -> None:
+            job = await self._store.get(job_id)
+            if (reason := self._cancels.get(job_id) or job.cancel_requested) is not None:
+                await self._store.commit(lease, Cancelled(reason=reason))
+                return
+            await self._store.release(lease, why)
+            if (reason := self._cancels.get(job_id)) is not None:  # it came in between
+                await self._store.cancel(job_id, reason)
+
+        with suppress(JobDamaged, JobNotFound):  # there is nothing to give back
+            await self._surely(write, "release")
+        self._cancels.pop(job_id, None)
+        self._hub.end(job_id)
+
+    async def _end(self, lease: Lease, outcome: Outcome) -> None:
+        """Commit, tidy up."""
+        job_id = lease.job.id
+        if isinstance(outcome, Cancelled):
+            outcome = Cancelled(reason=self._cancels.get(job_id, outcome.reason))
+        self._stops.end_work(job_id)
+
+        def not_yet() -> None:
+            if isinstance(outcome, Cancelled):
+                self._stops.end_later(job_id, outcome)
+
+        await self._surely(lambda: self._store.commit(lease, outcome), "commit", not_yet)
+        self._stops.forget(job_id)
+        self._put_backs.pop(job_id, None)
+        self._cancels.pop(job_id, None)
+        self._hub.end(job_id)
+        await asyncio.to_thread(self._tidy, job_id)
+
+    # ---- places at fault -------------------------------------------------------------------------
+
+    async def _put_back(self, lease: Lease, fault: StorageFault) -> None:
+        """A place is at fault, not the job: it goes back to where it waited, and nothing is claimed before all is well.
+
+        One that blames a place again and again in which nothing is found fails by the fault's name; a lack of
+        descriptors is no place's, and passes.
+        """
+        job_id = lease.job.id
+        self._blame(fault)
+        self._storage.doubt()
+        self._put_backs[job_id] += 1
+        tries = self._put_backs[job_id]
+        if tries > PUT_BACK_MOST and not isinstance(fault, TooManyOpenFiles):
+            code: FailureCode = "disk_full" if isinstance(fault, StorageFull) else "storage_fault"
+            return await self._end(lease, Failed(code=code, message=fault.message))
+        self._rests_until = asyncio.get_running_loop().time() + REST_S[min(tries - 1, len(REST_S) - 1)]
+        await self._give_back(lease, "storage_fault")
+        await asyncio.to_thread(self._tidy, job_id)
+
+    async def _wait_for_places(self) -> None:
+        """Until all that the lane writes to can be written, or nothing waits any more."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._rests_until - loop.time()))
+        tries = 0
+        while self._store.depth(self.lane):
+            fault = await self._storage.fault((*self.places, *sorted(self._blamed)), newer_than_s=SOUND_S)
+            if fault is None:
+                break
+            self._put_backs.clear()  # the place was at fault indeed
+            self._blame(fault)
+            await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+            tries += 1
+        self._blamed.clear()
+
+    def _blame(self, fault: StorageFault | None) -> None:
+        """Say why nothing is claimed, once for each reason; None: it goes on."""
+        before, self.fault = self.fault, fault
+        if fault is not None and (before is None or before.message != fault.message):
+            log.error("the %s lane takes no jobs: %s", self.lane, fault.message)
+        elif fault is None and before is not None:
+            log.info("the %s lane goes on", self.lane)
+
+    async def _surely(
+        self, write: Callable[[], Awaitable[T]], what: str, not_yet: Callable[[], None] = lambda: None
+    ) -> T:
+        """Try until it is on disk: a full disk or a passing fault must not cost the lane, nor the job its end.
+
+        `not_yet` is called at each failure.
+        """
+        for tries in range(2**31):
+            try:
+                return await write()
+            except (JobDamaged, JobNotFound):
+                raise  # it stays as it is
+            except Exception as error:
+                if self._stopping:
+                    raise
+                if (fault := fault_of(error)) is not None:
+                    self._blame(fault)
+                else:
+                    log.exception("%s failed; trying again", what)
+                not_yet()
+                await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+        raise AssertionError("unreachable")

@@ -1,0 +1,398 @@
+"""The engine's lane: has its jobs drawn and files their pictures.
+
+Knows the store, the engine and the hub; no client and no protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import assert_never
+
+from engine.catalog import ModelSpec
+from engine.client import DeathReason, Engine, EngineDied, EngineStopped
+from engine.client.turn import Phase
+from engine.clock import patience
+from engine.protocol import (
+    Cancelled,
+    CancelReason,
+    Download,
+    Drawn,
+    EngineFact,
+    EngineJob,
+    Failed,
+    Generate,
+    Load,
+    ModelLoaded,
+    Ocr,
+    PromptRead,
+    Run,
+    Save,
+    Succeeded,
+    Upscale,
+)
+from gateway.disk import telling
+from gateway.errors import InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFault, StorageFull
+from gateway.events.bus import Hub
+from gateway.forecast import Forecaster
+from gateway.images.output import Pictures
+from gateway.jobs.job import Job, Outcome, Plans
+from gateway.lanes.base import LaneRunner
+from gateway.lanes.filing import Filed, Filing
+from gateway.models.library import Library
+from gateway.private_files import write_private
+from gateway.residency import House, Shortage
+from gateway.service.pending_stops import Stops
+from gateway.store.base import JobStore, Lease, WorkerInfo
+from gateway.store.folder_health import SPOOL, Place, StorageHealth
+
+log = logging.getLogger("gateway.lane")
+
+FAILURE_TEXT: dict[DeathReason, str] = {
+    "engine_crash": "The engine stopped twice while drawing this picture. A smaller size may help.",
+    "engine_timeout": "The engine made no progress twice while drawing this picture.",
+}
+
+
+OF_ANY_PLACE = frozenset({"internal_error", "bad_input", "model_missing", "model_load_failed"})
+"""Failures that a folder which is gone can be behind."""
+
+
+class EngineLane(LaneRunner):
+    """One job at the engine at a time; a job's last pictures are filed while the next one runs."""
+
+    lane = "engine"
+    stops = (asyncio.CancelledError, EngineStopped)
+    places = ("spool", "output", "inputs")
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        engine: Engine,
+        hub: Hub,
+        library: Library,
+        pictures: Pictures,
+        inputs: Callable[[str], Awaitable[bytes]],
+        spool: Path,
+        forecaster: Forecaster,
+        house: House,
+        claimable: Callable[[], frozenset[str] | None] = lambda: None,
+        held: Callable[[], frozenset[str]] = frozenset,
+        storage: StorageHealth | None = None,
+        stops: Stops | None = None,
+    ) -> None:
+        super().__init__(
+            store=store,
+            hub=hub,
+            storage=storage or StorageHealth({"spool": Place(SPOOL, spool), "output": pictures.place}),
+            stops=stops,
+        )
+        self._house = house
+        self._unsaved: Run | None = None
+        """What loaded the model that is in memory, where a copy of it should be saved."""
+        self._forecaster = forecaster
+        self._claimable = claimable
+        self._held = held
+        self._engine = engine
+        self._library = library
+        self._inputs = inputs
+        self._filing = Filing(store, pictures, spool)
+        self._spool = spool
+        self._finishing: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        await asyncio.to_thread(_empty_folder, self._spool)
+        self._engine.on_memory, self._engine.keeps = self._house.hear, self._keeps
+        await self._engine.start()
+        self._loop = asyncio.create_task(self._run(), name="engine lane")
+
+    async def stop(self) -> None:
+        """Give the running job back to the queue and stop the engine; what was drawn is filed before this returns."""
+        self._stopping = True
+        if self._loop is not None:
+            self._loop.cancel()
+        await self._engine.stop()
+        if self._loop is not None:
+            await asyncio.gather(self._loop, *self._finishing, return_exceptions=True)
+
+    async def cancel(self, job_id: str, reason: CancelReason) -> None:
+        """Stop a job that was claimed; the store already knows that it was asked to."""
+        self._cancels[job_id] = reason
+        await self._engine.cancel(job_id)
+
+    def skip(self, job_id: str) -> None:
+        """Finish the picture being drawn as it stands."""
+        self._engine.skip(job_id)
+
+    # ---- one job after the other -----------------------------------------------------------------
+
+    def _claimant(self) -> WorkerInfo:
+        """Jobs whose model or LoRAs are not here yet are passed over."""
+        return replace(self._worker, models=self._claimable(), held=self._held() | self._stops.ids)
+
+    async def _wait_ready(self) -> None:
+        if self._engine.status.state == "ready":
+            return
+        if self._engine.status.state == "starting":
+            self._forecaster.engine_starts()
+        await self._engine.wait_ready()
+        self._forecaster.engine_started()
+
+    async def _do(self, lease: Lease) -> None:
+        job = self.running = lease.job
+        self._hub.begin(job.id, _count(job.plan), job.first_undrawn)
+        command = await self._command(job)
+        if isinstance(command, Failed):
+            if (fault := await self._fault_behind(job.plan, command)) is not None:
+                raise fault
+            return await self._end(lease, command)
+        if self._unsaved is not None and _weights(self._unsaved) != _weights(command):
+            await self._save_copy()
+        filing: asyncio.Task[Filed] | None = None
+        outcome: Outcome | None = Cancelled() if job.id in self._cancels else None
+        try:
+            if outcome is None:
+                async with aclosing(self._engine.run(command)) as facts:
+                    async for fact in facts:
+                        if isinstance(fact, Drawn):
+                            self._forecaster.hear(job.id, fact)
+                            filing = asyncio.create_task(self._filing.file(filing, lease, fact))
+                        elif isinstance(fact, PromptRead):
+                            if fact not in job.readings:  # of an attempt before this one
+                                filing = asyncio.create_task(self._filing.note(filing, lease, fact))
+                        else:
+                            outcome = self._tell(job, fact)
+                        if isinstance(fact, ModelLoaded):
+                            wants_copy = await self._house.note_loaded(command, from_copy=fact.from_copy)
+                            self._unsaved = command if wants_copy else None
+                        if filing is not None and filing.done() and isinstance(filing.result(), StorageFault):
+                            break  # what it draws next could not be filed either
+        except EngineDied as death:
+            failure = await filing if filing else None
+            is_crash_at_load = (death.phase, death.reason) == ("loading", "engine_crash")
+            if is_crash_at_load and await self._tried(job.plan) is None:  # else it need not be the model's fault
+                await self._house.note_death_at_load(command)
+            return await self._after_death(lease, death.reason, failure)
+        except (asyncio.CancelledError, EngineStopped):
+            if filing is not None:
+                await asyncio.shield(filing)
+            raise
+        if isinstance(outcome, Failed) and outcome.code == "engine_oom":
+            return await self._after_death(lease, "engine_oom", await filing if filing else None)
+        finishing = asyncio.create_task(self._finish(lease, filing, outcome))
+        self._finishing.add(finishing)
+        finishing.add_done_callback(self._finishing.discard)
+
+    def _keeps(self, run: Run, phase: Phase) -> bool:
+        """Whether the engine is free sooner where it finishes its phase of a cancelled job than where it is replaced.
+
+        A load is worth waiting for only where the next job needs the same weights.
+        """
+        waiting, weights = self._store.order(self.lane), self._library.weights
+        is_next = bool(waiting) and weights(waiting[0].model) == weights(run.plan.model)
+        if phase in ("waiting", "loading"):
+            return is_next
+        return self._forecaster.is_worth_keeping(run.job, needs_load=is_next or not waiting)
+
+    async def _command(self, job: Job) -> Run | Failed:
+        """What the engine is told, or why the job cannot be done any more."""
+        plan = job.plan
+        assert not isinstance(plan, Ocr | Download), "the store gives this lane its own jobs only"
+        try:
+            spec = self._library.find(plan.model)
+            folder, also, copy = await asyncio.to_thread(self._paths, plan, spec)
+            inputs = await self._lay_out_inputs(job)
+        except ModelNotOnDisk as error:
+            return Failed(code="model_missing", message=error.message)
+        except ModelUnavailable as error:
+            return Failed(code="model_unavailable", message=error.message)
+        except InsufficientMemory as error:
+            return Failed(code="engine_oom", message=f"Insufficient memory. {error.details['explanation']}")
+        except KeyError:
+            return Failed(code="bad_input", message="An input picture or a LoRA is gone.")
+        return Run(
+            job=job.id,
+            attempt=job.attempt,
+            plan=plan,
+            spec=spec,
+            model_path=str(folder),
+            copy_path=None if copy is None else str(copy),
+            also_paths=tuple(str(path) for path in also),
+            inputs=inputs,
+            spool_dir=str(self._spool),
+            first_image=job.first_undrawn,
+        )
+
+    def _paths(self, plan: EngineJob, spec: ModelSpec) -> tuple[Path, tuple[Path, ...], Path | None]:
+        """Where the weights lie, those of further repositories, and the quantised copy. Blocks.
+
+        Raises: ModelNotOnDisk, ModelUnavailable, InsufficientMemory.
+        """
+        folder, also = self._library.folder(spec), self._library.further_folders(spec)
+        self._house.admit(plan, spec)
+        self._storage.see(f"model {plan.model}", Place(f"the folder of {plan.model}", folder, is_written=False))
+        return folder, also, self._house.copy_of(plan, spec, folder)
+
+    async def _lay_out_inputs(self, job: Job) -> dict[str, str]:
+        """Where what a plan names lies: its blobs, laid out as files that go with the job, and LoRAs.
+
+        Raises: KeyError, StorageFault.
+        """
+        files = {}
+        for name in sorted(job.plan.inputs):
+            file = self._spool / f"{job.id}.{job.attempt}.{name}.png"
+            data = await self._inputs(name)
+            with telling(SPOOL):
+                await asyncio.to_thread(write_private, file, data)
+            files[name] = str(file)
+        for lora in job.plan.loras if isinstance(job.plan, Generate) else ():
+            files[lora.name] = str(await self._library.loras.off_loop(self._library.loras.file, lora.name))
+        return files
+
+    def _tell(self, job: Job, fact: EngineFact) -> Outcome | None:
+        """Broadcast progress; hand back an outcome."""
+        if isinstance(fact, Succeeded | Failed | Cancelled):
+            return fact
+        if not isinstance(fact, Drawn | PromptRead):
+            self._hub.publish_progress(job.id, fact, self._forecaster.hear(job.id, fact))
+        return None
+
+    # ---- the model in memory ---------------------------------------------------------------------
+
+    async def _idle(self) -> None:
+        """Save what was quantised, then wait; a model that nobody asks for long enough is given up."""
+        if self._unsaved is not None:
+            return await self._save_copy()
+        idle_s = self._house.idle_unload_s if self._engine.status.loaded_model is not None else None
+        try:
+            async with patience(idle_s):
+                await self._wake.wait()
+        except TimeoutError:
+            if (model := self._engine.status.loaded_model) is not None:
+                log.info("unloading %s: nobody has asked for %g s", model, idle_s)
+                await self._engine.unload()
+
+    async def _save_copy(self) -> None:
+        """Before the model in memory goes: quantising it again would cost more than this."""
+        run, self._unsaved = self._unsaved, None
+        if run is None or run.plan.quantize is None or self._engine.status.loaded_model != run.spec.name:
+            return
+        source, copies = Path(run.model_path), self._house.copies
+        try:
+            folder = await asyncio.to_thread(copies.begin, run.spec, source, run.plan.quantize)
+            plan = Save(model=run.spec.name, quantize=run.plan.quantize, folder=str(folder))
+            saving = run.model_copy(update={"job": f"copy of {run.spec.name}", "plan": plan, "inputs": {}})
+            facts = [fact async for fact in self._engine.run(saving)]
+            if facts and isinstance(facts[-1], Succeeded):
+                await asyncio.to_thread(copies.finish, folder, source)
+                log.info("saved a quantised copy of %s", run.spec.name)
+            else:
+                await asyncio.to_thread(copies.discard, folder)
+        except (OSError, EngineDied):
+            log.exception("no quantised copy of %s could be saved", run.spec.name)
+            await asyncio.to_thread(copies.sweep)  # half a copy would fill the disk for nothing
+
+    # ---- pictures and ends -----------------------------------------------------------------------
+
+    async def _finish(self, lease: Lease, filing: asyncio.Task[Filed] | None, outcome: Outcome | None) -> None:
+        failure = await filing if filing is not None else None
+        if failure is None and isinstance(outcome, Failed):
+            failure = await self._fault_behind(lease.job.plan, outcome)
+        if isinstance(failure, StorageFault):
+            return await self._put_back(lease, failure)
+        await self._end(lease, failure or outcome or Failed(code="internal_error", message="The engine fell silent."))
+        await self._house.keep()
+
+    async def _after_death(self, lease: Lease, reason: DeathReason, failure: Failed | StorageFault | None) -> None:
+        """The engine took the job with it, or had no memory for it; what it drew before is filed."""
+        if failure is None:
+            failure = await self._lost_model(lease.job.plan)
+        if isinstance(failure, StorageFault):
+            return await self._put_back(lease, failure)
+        if failure is not None:
+            return await self._end(lease, failure)
+        plan = lease.job.plan
+        if (tried := await self._tried(plan)) is not None and reason != "engine_timeout":
+            what = "Insufficient memory." if reason == "engine_oom" else "The engine stopped."
+            text = f"{what} This was tried although {tried.known}. {tried.fitting}"
+            return await self._end(lease, Failed(code=reason, message=text))
+        if reason != "engine_oom" or not isinstance(plan, EngineJob):
+            return await self._died(lease, reason, FAILURE_TEXT.get(reason, FAILURE_TEXT["engine_crash"]))
+        spec, admission = self._library.find(plan.model), self._house.admission
+        text = f"Insufficient memory. {admission.advice(plan, spec)}."
+        if admission.fits(plan, spec):
+            return await self._died(lease, reason, text)
+        await self._end(lease, Failed(code=reason, message=text))
+
+    async def _tried(self, plan: Plans) -> Shortage | None:
+        """What was known of a job that was taken although it seemed not to fit."""
+        if not isinstance(plan, EngineJob) or plan.memory != "try":
+            return None
+        spec = self._library.find(plan.model)
+        return await asyncio.to_thread(self._house.admission.shortage, plan, spec)
+
+    # ---- places at fault -------------------------------------------------------------------------
+
+    async def _put_back(self, lease: Lease, fault: StorageFault) -> None:
+        """As every lane; the next look asks for as much room as was missed."""
+        if isinstance(fault, StorageFull):
+            self._storage.needs("output", fault.needed_bytes)
+        await super()._put_back(lease, fault)
+
+    async def _fault_behind(self, plan: Plans, failed: Failed) -> StorageFault | None:
+        """The place that made the engine fail, where one did."""
+        if failed.code == "disk_full":
+            if isinstance(plan, Generate | Upscale):
+                self._storage.needs("spool", 3 * plan.width_px * plan.height_px)
+            return StorageFull(f"There is no room left on the disk of {SPOOL}.")
+        if failed.code == "storage_fault":
+            return StorageFault(failed.message)
+        if failed.code not in OF_ANY_PLACE:
+            return None
+        return await self._lost_model(plan) or await self._storage.fault(self.places)
+
+    async def _lost_model(self, plan: Plans) -> StorageFault | None:
+        """Why the weights are not where they were, where their disk is gone with them."""
+        for key in (f"model {plan.model}", "weights"):
+            if (fault := await self._storage.fault([key])) is not None:
+                self._blamed.add(key)
+                return fault
+        return None
+
+    def _tidy(self, job_id: str) -> None:
+        # Not a glob: each job's would be compiled as a pattern of its own.
+        with contextlib.suppress(OSError):
+            for leftover in self._spool.iterdir():
+                if leftover.name.startswith(f"{job_id}."):
+                    leftover.unlink(missing_ok=True)
+
+
+def _count(plan: Plans) -> int:
+    """Pictures to make or pages to read; loading a model counts as one."""
+    match plan:
+        case Generate(seeds=seeds):
+            return len(seeds)
+        case Upscale() | Load() | Download():
+            return 1
+        case Ocr(count=count):
+            return count
+        case _:
+            assert_never(plan)
+
+
+def _weights(run: Run) -> tuple[str, str, int | None]:
+    """What is in memory after it."""
+    return run.spec.geometry, run.model_path, run.plan.quantize
+
+
+def _empty_folder(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, mode=0o700)

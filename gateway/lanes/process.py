@@ -1,0 +1,84 @@
+"""A lane whose jobs are done by a child that lives no longer than they need: its work can be cancelled at any time.
+
+Knows the store and the hub; which child, and what it is asked, is the subclass's business. No client and no protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+
+from engine.protocol import Cancelled, CancelReason, FailureCode
+from gateway.events.bus import Hub
+from gateway.framing import ChildDied
+from gateway.jobs.job import Outcome
+from gateway.lanes.base import LaneRunner
+from gateway.service.pending_stops import Stops
+from gateway.store.base import JobStore, Lease
+from gateway.store.folder_health import StorageHealth
+
+
+class ChildLane(LaneRunner):
+    """One job at a time, each a task that is cancelled with it; a child that died is tried once more."""
+
+    def __init__(
+        self, *, store: JobStore, hub: Hub, storage: StorageHealth | None = None, stops: Stops | None = None
+    ) -> None:
+        super().__init__(store=store, hub=hub, storage=storage, stops=stops)
+        self._work: asyncio.Task[Outcome] | None = None
+
+    async def start(self) -> None:
+        self._loop = asyncio.create_task(self._run(), name=f"{self.lane} lane")
+
+    async def stop(self) -> None:
+        """Give the running job back to the queue; what came of it is kept."""
+        self._stopping = True
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+
+    async def cancel(self, job_id: str, reason: CancelReason) -> None:
+        """Ends the child's work; what came of it is kept."""
+        is_asked = job_id in self._cancels
+        self._cancels[job_id] = reason
+        # A second cancel would interrupt the child's burial.
+        if not is_asked and self._work is not None and self.running is not None and self.running.id == job_id:
+            self._work.cancel()
+
+    @abstractmethod
+    def _extent(self, lease: Lease) -> tuple[int, int]:
+        """How many parts the job has, and how many of them are done."""
+
+    @abstractmethod
+    async def _outcome(self, lease: Lease) -> Outcome:
+        """Have the job done. Raises: ChildDied, StorageFault."""
+
+    @abstractmethod
+    def _failure(self, died: ChildDied) -> tuple[FailureCode, str]:
+        """What a job fails with whose child died twice."""
+
+    async def _wait_ready(self) -> None:
+        """The child starts with the job."""
+
+    def _tidy(self, job_id: str) -> None:
+        """Nothing lies about: what a child leaves belongs to no job."""
+
+    async def _do(self, lease: Lease) -> None:
+        job = self.running = lease.job
+        self._hub.begin(job.id, *self._extent(lease))
+        if job.id in self._cancels:
+            return await self._end(lease, Cancelled())
+        work = self._work = asyncio.create_task(self._outcome(lease))
+        try:
+            await asyncio.wait({work})
+        finally:
+            self._work = None
+            if not work.done():
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+        if work.cancelled():
+            return await self._end(lease, Cancelled())
+        error = work.exception()
+        if isinstance(error, ChildDied):
+            return await self._died(lease, *self._failure(error))
+        await self._end(lease, work.result())

@@ -1,0 +1,1 @@
+"""Models and LoRAs on this machine: files, names, layouts. Knows no MLX."""

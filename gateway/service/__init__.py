@@ -1,0 +1,1 @@
+"""The service: every job goes in and out here."""

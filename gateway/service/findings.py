@@ -1,0 +1,76 @@
+"""What is wrong with a running gateway, as sentences for its operator, each with what to do. Names no path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+
+from gateway import logs
+from gateway.context import Core
+from gateway.http import open_files as descriptors
+from gateway.residency.default import DefaultModel
+from gateway.service.finding import Finding
+
+FEW_FILES = 1024
+DAY_S = 86400.0
+LOG = "Read what engine.child said in the log."
+
+
+async def findings_of(core: Core) -> list[Finding]:
+    """Those that stop work first. Takes as long as `core.readiness` does."""
+    subjects = await core.readiness.subjects()
+    default = await asyncio.to_thread(lambda: core.default_model)
+    found = [*_of_work(core, subjects), *_of_default(default), *(await _of_records(core)), *_of_process(core)]
+    return sorted(found, key=lambda finding: finding.health != "broken")
+
+
+def _of_work(core: Core, subjects: Mapping[str, str]) -> Iterator[Finding]:
+    """`subjects`: why the gateway is not ready, and what is at fault."""
+    goes_on = "Jobs wait, and go on by themselves once that is mended."
+    for reason, subject in subjects.items():
+        what = subject.removeprefix("The ")
+        yield Finding(what, "broken", reason, f"{LOG} {goes_on}" if what == "engine" else goes_on)
+    for lane, reason in core.service.faults.items():
+        if reason not in subjects:
+            yield Finding(f"{lane} lane", "broken", reason, goes_on)
+    if core.service.queue.paused:
+        remedy = "mflux-gateway queue resume, or POST /api/v1/queue/resume."
+        yield Finding("queue", "broken", "The queue is paused.", remedy)
+    if deaths := core.service.engine.deaths:
+        remedy = f"{LOG} A job that ends it twice fails."
+        yield Finding("engine", "note", f"The engine ended unasked {deaths} times since the start.", remedy)
+    if unstored := core.service.unstored_stops:
+        remedy = "Make room on the disk of the job database: a restart before runs them again."
+        yield Finding("stops", "note", f"{unstored} stopped jobs are not stored as such yet.", remedy)
+    if deaths := core.decoder.deaths:
+        remedy = "Look for memory that runs out; each picture was tried a second time."
+        yield Finding("decoder", "note", f"A decoder of pictures died {deaths} times since the start.", remedy)
+
+
+def _of_default(default: DefaultModel) -> Iterator[Finding]:
+    if not default.fits:
+        remedy = f"{default.suggestion}; models.default (--model) names the model from the next start on."
+        yield Finding("default model", "note", f"{default.name}: {default.sentence}", remedy)
+
+
+async def _of_records(core: Core) -> list[Finding]:
+    found = []
+    if count := await core.service.damaged_records():
+        remedy = "Stop the gateway, then mflux-gateway doctor --repair; the disk under the database may be failing."
+        found.append(Finding("job records", "note", f"{count} damaged records are set aside.", remedy))
+    if jumps := core.service.clock_jumps(DAY_S):
+        sentence = f"The clock of this machine was set {jumps} times within the last day."
+        remedy = "Nothing: durations do not follow it. Dates are as the clock said."
+        found.append(Finding("clock", "note", sentence, remedy))
+    return found
+
+
+def _of_process(core: Core) -> Iterator[Finding]:
+    if dropped := logs.dropped():
+        sentence = f"{dropped} log records were dropped since the start."
+        yield Finding("log", "note", sentence, "Have something read the gateway's stderr, or send it to a file.")
+    here = descriptors.limit()
+    if here < FEW_FILES:
+        http = core.settings.http
+        sentence = f"{here} files may be open, so that {http.max_connections} clients may be connected."
+        yield Finding("open files", "note", sentence, "Raise the limit (ulimit -n 4096) before the start.")

@@ -1,0 +1,99 @@
+"""The models of this machine as people change them: fetched, removed, unloaded, trusted again. Makes no picture."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from gateway.access.rights import Rights
+from gateway.downloads.tracker import Downloads
+from gateway.errors import ModelKept
+from gateway.jobs.job import Job
+from gateway.models.library import Library
+from gateway.ocr.lane import OcrLane
+from gateway.residency import House
+from gateway.service.options import Origin
+
+
+class ModelControl:
+    """Every method takes who asks, and raises Forbidden for who may not.
+
+    `loaded` is the model in the engine's memory, `let_go` gives that back; `running` is the job it draws now, and
+    `check_running` raises Unavailable once the gateway stops.
+    """
+
+    def __init__(
+        self,
+        *,
+        library: Library,
+        downloads: Downloads,
+        house: House,
+        reader: OcrLane,
+        loaded: Callable[[], str | None],
+        let_go: Callable[[], Awaitable[None]],
+        running: Callable[[], Job | None],
+        check_running: Callable[[], None],
+        rights: Rights,
+    ) -> None:
+        self._library = library
+        self._downloads = downloads
+        self._house = house
+        self._reader = reader
+        self._loaded = loaded
+        self._let_go = let_go
+        self._running = running
+        self._check_running = check_running
+        self._rights = rights
+
+    async def pull(self, model: str, origin: Origin) -> Job:
+        """The download of a model, started or joined; of one that is here it ends at once.
+
+        Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk for one that no hub has, StorageFull, Unavailable.
+        """
+        self._rights.check(origin.owner, "pull")
+        spec = self._library.find(model)
+        if spec.repo is None or spec.unavailable is not None:
+            self._library.folder(spec)
+        self._check_running()
+        return await self._downloads.bring(spec, origin.owner, origin)
+
+    async def remove(self, model: str, owner: str) -> None:
+        """Remove the weights that were downloaded for a model, and their quantised copies.
+
+        Raises: ModelNotFound, ModelNotOnDisk, ModelKept.
+        """
+        self._rights.check(owner, "remove")
+        spec = self._library.find(model)
+        drawing = self._running()
+        for used in (self._loaded(), None if drawing is None else drawing.plan.model):
+            if used is not None and self._downloads.share(used, spec.name):
+                raise ModelKept(f"{used} is in memory; unload it first.")
+        folder = await asyncio.to_thread(self._library.find_folder, spec)
+        await self._downloads.remove(spec)
+        if folder is not None:
+            await asyncio.to_thread(self._house.copies.forget, spec, folder)
+
+    async def unload(self, owner: str, model: str | None = None) -> bool:
+        """Free the memory of this model, or of whichever is loaded, between two jobs; whether it held any.
+
+        The next job loads its own. Raises: ModelNotFound, Unavailable.
+        """
+        self._rights.check(owner, "unload")
+        loaded = self._loaded()
+        if model is not None and self._library.find(model).name != loaded:
+            return False
+        await self._let_go()
+        return loaded is not None
+
+    async def unload_reader(self, owner: str, model: str) -> bool:
+        """Free the memory of what reads text, between two jobs; whether that one held any."""
+        self._rights.check(owner, "unload")
+        return await self._reader.let_go(model)
+
+    async def clear_quarantine(self, model: str, owner: str) -> bool:
+        """Trust a model again that was set aside; whether it was.
+
+        Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk.
+        """
+        self._rights.check(owner, "clear_quarantine")
+        return await self._house.clear(self._library.folder(self._library.find(model)))

@@ -1,0 +1,79 @@
+"""Whether pictures could be drawn now: several small checks at the same time, each with a bound on its time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from gateway.service.service import JobService
+
+log = logging.getLogger("gateway.readiness")
+
+ANSWER_S = 3.0
+
+Check = Callable[[], Awaitable[str | None]]
+"""Why nothing can be drawn, as one sentence fit for a client; None where all is well. May raise."""
+
+
+def checks_of(service: JobService) -> list[tuple[str, Check]]:
+    """What must be well in any gateway, each with the name of what it looks at."""
+
+    async def engine() -> str | None:
+        return None if service.engine.works else service.engine.reason
+
+    async def storage() -> str | None:
+        fault = await service.storage_fault()
+        return None if fault is None else fault.message
+
+    async def store() -> None:
+        await service.check_store()
+
+    return [("The engine", engine), ("The job store", store), ("The storage", storage)]
+
+
+class Readiness:
+    """The checks of one gateway. One that hangs is told as such, and is not begun again before it has answered."""
+
+    def __init__(self, checks: Iterable[tuple[str, Check]] = (), *, answer_s: float = ANSWER_S) -> None:
+        self._checks = list(checks)
+        self._answer_s = answer_s
+        self._under_way: dict[str, asyncio.Task[str | None]] = {}
+
+    def add(self, subject: str, check: Check) -> None:
+        """`subject` begins the sentence where the check itself fails or does not answer."""
+        self._checks.append((subject, check))
+
+    async def reasons(self) -> list[str]:
+        """Each reason once; none: ready."""
+        return list(await self.subjects())
+
+    async def subjects(self) -> dict[str, str]:
+        """Each reason, and what was looked at where it was found first."""
+        found = await asyncio.gather(*(self._reason(subject, check) for subject, check in self._checks))
+        subjects: dict[str, str] = {}
+        for (subject, _), reason in zip(self._checks, found, strict=True):
+            if reason is not None:
+                subjects.setdefault(reason, subject)
+        return subjects
+
+    async def _reason(self, subject: str, check: Check) -> str | None:
+        task = self._under_way.get(subject)
+        if task is None or task.done():
+            task = self._under_way[subject] = asyncio.create_task(_asked(subject, check))
+        await asyncio.wait({task}, timeout=self._answer_s)
+        return task.result() if task.done() else f"{subject} does not answer."
+
+
+async def _asked(subject: str, check: Check) -> str | None:
+    try:
+        return await check()
+    except GatewayError as error:
+        return error.message
+    except Exception:
+        log.exception("%s fails", subject)
+        return f"{subject} fails."

@@ -1,0 +1,570 @@
+"""The one way in and the one way out of every job: submit, watch, cancel, forget. Knows no protocol and no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Unpack
+
+from engine.catalog import ModelSpec
+from engine.client import Engine, EngineStatus, EngineStopped
+from engine.clock import patience
+from engine.noted import Noted
+from engine.protocol import CancelReason, Download, EngineJob, Generate, Lane, MemoryCheck, lane_of
+from gateway.access.round_robin import Share
+from gateway.downloads.lane import NetworkLane
+from gateway.downloads.tracker import Downloads
+from gateway.errors import (
+    JobDamaged,
+    JobNotEnded,
+    JobNotFound,
+    ModelNotFound,
+    OwnerQueueFull,
+    QueueFull,
+    StorageFault,
+    Unavailable,
+)
+from gateway.events.bus import Event, Hub, Snapshot
+from gateway.events.positions import Places
+from gateway.events.streams import watch, watch_all
+from gateway.forecast import Forecast, Forecaster, Record
+from gateway.images.decoder import CheckedImage, PictureDecoder
+from gateway.images.input_files import KeptInputs
+from gateway.images.output import Pictures
+from gateway.jobs.job import Job, JobEvent, Priority, Progress, State
+from gateway.jobs.resolve import Adjustment, GenerationRequest
+from gateway.jobs.resolve_upscale import UpscaleRequest
+from gateway.lanes.base import LaneRunner
+from gateway.lanes.engine import EngineLane
+from gateway.models.library import Library
+from gateway.ocr.client import OcrOptions
+from gateway.ocr.lane import OcrLane
+from gateway.ocr.request import OcrRequest
+from gateway.residency import House, HouseOptions, Shortage
+from gateway.service.models import ModelControl
+from gateway.service.options import Origin, ServiceOptions
+from gateway.service.pending_stops import Stops, first_of
+from gateway.service.planner import Planned, Planner
+from gateway.service.queue_control import QueueControl
+from gateway.service.retention import Retention
+from gateway.store.base import DamagedRecord, Hear, JobStore, Stats, Wanted
+from gateway.store.folder_health import storage_of
+
+__all__ = ["JobService", "Origin", "ServiceOptions"]
+
+log = logging.getLogger("gateway.service")
+
+STORE_ANSWER_S = 10.0
+"""A stop that the store has not taken by then is remembered."""
+
+
+class JobService:
+    """The one way in (submit) and the one way out (watch) of every job."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        engine: Engine,
+        library: Library,
+        pictures: Pictures,
+        spool: Path,
+        options: ServiceOptions,
+        ocr: OcrOptions | None = None,
+        residency: HouseOptions | None = None,
+        decoder: PictureDecoder | None = None,
+    ) -> None:
+        self.library = library
+        self.pictures = pictures
+        self._store = store
+        self._engine = engine
+        self._options = options
+        self._rights = options.rights
+        self._inputs = KeptInputs(store, decoder or PictureDecoder())
+        self._hub = Hub()
+        self._stops = Stops(store)
+        self.storage = storage_of(pictures.place, spool, library.models_dir)
+        self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model, weights_of=library.weights)
+        self._retention = Retention(store, pictures, options)
+        self._places = Places(store, self._hub, self._forecaster, options.places_every_s)
+        self.house = House(
+            store=store,
+            library=library,
+            device=lambda: (engine.status.device, engine.status.memory_limit_bytes),
+            options=residency or HouseOptions(models_dir=library.models_dir),
+        )
+        self.downloads = Downloads(
+            store=store,
+            hub=self._hub,
+            library=library,
+            forecaster=self._forecaster,
+            places=self._places,
+            auto=options.auto_download,
+            fall_back=options.fall_back_to_main,
+            rights=options.rights,
+            wake=lambda: self._lane.wake(),
+        )
+        self._forecaster.is_down = lambda: engine.status.state == "down"
+        self._places.waits_for = self._kept_by
+        self._forecaster.coming, self._places.coming = self.downloads.due, self.downloads.newest
+        self._lane = EngineLane(
+            store=store,
+            engine=engine,
+            hub=self._hub,
+            library=library,
+            pictures=pictures,
+            inputs=self._inputs.whole,
+            spool=spool,
+            forecaster=self._forecaster,
+            house=self.house,
+            claimable=self.downloads.claimable,
+            held=self.downloads.held,
+            storage=self.storage,
+            stops=self._stops,
+        )
+        network = NetworkLane(
+            store=store,
+            hub=self._hub,
+            library=library,
+            forecaster=self._forecaster,
+            tell=self.downloads.tell,
+            storage=self.storage,
+            stops=self._stops,
+            notes=options.notes,
+            fall_back=options.fall_back_to_main,
+        )
+        self._ocr = OcrLane(
+            store=store,
+            hub=self._hub,
+            options=ocr or OcrOptions(),
+            inputs=self._inputs.whole,
+            storage=self.storage,
+            stops=self._stops,
+        )
+        self._planner = Planner(library, self.downloads, self._ocr, options)
+        self.queue = QueueControl(store, self._places, self._lane.wake, options.rights, lambda: self._stops.ids)
+        self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr, network)}
+        self.models = ModelControl(
+            library=library,
+            downloads=self.downloads,
+            house=self.house,
+            reader=self._ocr,
+            loaded=lambda: engine.status.loaded_model,
+            let_go=self._let_go,
+            running=self.running,
+            check_running=self._check_running,
+            rights=options.rights,
+        )
+        self._listeners: list[Hear] = []
+        self._starting: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self._has_started = False
+        self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ---- life ------------------------------------------------------------------------------------
+
+    def listen(self, hear: Hear) -> None:
+        """Call `hear` with every state event from now on."""
+        self._listeners.append(hear)
+
+    async def start(self) -> None:
+        """Recover what an earlier process left, then begin to run jobs; a stop that begins first cuts it short.
+
+        Raises: StoreLocked, StoreCorrupt.
+        """
+        if self._stopping:
+            return
+        starting = self._starting = asyncio.create_task(self._start(), name="start")
+        try:
+            await asyncio.wait({starting})
+        except asyncio.CancelledError:
+            starting.cancel()
+            raise
+        if not starting.cancelled():
+            starting.result()
+
+    async def _start(self) -> None:
+        for job in await self._store.open(self._hear, self._lose):
+            log.info("recovered as %s", job.state, extra={"job": job.id})
+            await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
+        await asyncio.to_thread(self.storage.look)
+        if self._options.notes is not None:  # the store is ours, so no other gateway's children are noted there
+            await asyncio.to_thread(Noted(self._options.notes).end_left)
+        await self._places.start()
+        await self.house.start()
+        await self.downloads.start()
+        for lane in self._lanes.values():
+            await lane.start()
+        self._spawn(self._retention.run())
+        self._spawn(self._places.run())
+        self._has_started = True
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping
+
+    async def stop(self) -> None:
+        """Take no more jobs, give the running one back to the queue, stop the engine. Nothing is lost."""
+        self.begin_stop()
+        assert self._leaving is not None
+        await self._leaving
+        await self._stops.close()
+        if self._has_started:
+            await self._places.keep()
+        await self._inputs.close()
+        await self._store.close()
+
+    def begin_stop(self) -> None:
+        """End the streams and the lanes with their children: called before the server waits for its connections."""
+        if not self._stopping:
+            self._stopping = True
+            self._hub.close()
+            self._leaving = asyncio.create_task(self._leave(), name="stop")
+
+    async def _leave(self) -> None:
+        """All lanes side by side: each of their children has its own time to go."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        lanes = (lane.stop() for lane in self._lanes.values())
+        await asyncio.gather(*lanes, self.downloads.stop())
+
+    # ---- in --------------------------------------------------------------------------------------
+
+    async def submit(self, request: GenerationRequest, origin: Origin) -> Job:
+        """Store a job for this request; it is on disk when this returns.
+
+        Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, ModelUnavailable, ModelComing, QueueFull, OwnerQueueFull,
+        IdempotencyConflict, StorageFault, Unavailable; Forbidden for a download or a priority that is not this owner's.
+        """
+        self._check_priority(origin.owner, origin.priority)
+        planned = await self._planner.drawing(request, origin)
+        return await self._submit(planned if request.low_ram is not None else await self._spared(planned))
+
+    async def submit_upscale(self, request: UpscaleRequest, origin: Origin) -> Job:
+        """Store a job that draws a picture larger. Raises: as submit."""
+        self._check_priority(origin.owner, origin.priority)
+        return await self._submit(await self._planner.upscaling(request, origin))
+
+    async def submit_load(self, model: str, origin: Origin, memory: MemoryCheck = "check") -> Job:
+        """Store a job that brings a model into memory. Raises: as submit."""
+        return await self._submit(await self._planner.loading(model, origin, memory))
+
+    async def submit_ocr(
+        self, request: OcrRequest, document: CheckedImage | bytes, origin: Origin, share: Share | None = None
+    ) -> Job:
+        """Store a job that reads a document: a checked picture, or a PDF as it came.
+
+        Raises: NotInstalled, and as submit.
+        """
+        whole = document.png if isinstance(document, CheckedImage) else document
+        planned = await self._planner.reading(request, whole, origin)
+        await self.keep_input(document, share or Share(origin.owner, origin.owner))
+        return await self._submit(planned)
+
+    async def retry(self, job_id: str, owner: str | None = None, *, idempotency_key: str | None = None) -> Job:
+        """Store a new job of an ended one's plan, which draws the same pixels.
+
+        Raises: JobNotFound, JobNotEnded, and as submit.
+        """
+        job = await self.get(job_id, owner)
+        if job.state is None or not job.state.terminal:
+            raise JobNotEnded
+        return await self._submit(await self._planner.again(job, idempotency_key))
+
+    async def _spared(self, planned: Planned) -> Planned:
+        """A drawing with low_ram, and told so, where it fits only so."""
+        new = planned.new
+        assert isinstance(new.plan, Generate)
+        plan = await asyncio.to_thread(self.house.admission.spared, new.plan, self.library.find(new.plan.model))
+        if plan is new.plan:
+            return planned
+        told = Adjustment(param="low_ram", asked=None, used="true", reason="the picture fits into memory only so")
+        return replace(planned, new=replace(new, plan=plan, adjustments=(*new.adjustments, told)))
+
+    async def _submit(self, planned: Planned) -> Job:
+        self._check_running()
+        new = planned.new
+        self._check_priority(new.owner, new.priority)
+        if isinstance(new.plan, Download):
+            self._rights.check(new.owner, "pull")
+        places = self._lanes[lane_of(new.plan)].places
+        await self.storage.check(places, least_free_bytes=self._options.min_free_bytes)
+        if isinstance(new.plan, EngineJob):
+            short = await asyncio.to_thread(self.house.admit, new.plan, self.library.find(new.plan.model))
+            if new.plan.memory == "try":  # an earlier try of the same job may have said something else
+                told = tuple(one for one in new.adjustments if one.param != "memory")
+                new = replace(new, adjustments=told if short is None else (*told, _tried(short)))
+        if not planned.waits:
+            await self.downloads.put_off(planned.missing, planned.loras, new.owner)
+        store = partial(self._store.submit, new, self._options.bounds)
+        try:
+            return await asyncio.shield(
+                self.downloads.let_wait(new.id, planned.missing, planned.loras, new.owner, store)
+            )
+        except (QueueFull, OwnerQueueFull) as full:
+            owner = new.owner if isinstance(full, OwnerQueueFull) else None
+            full.retry_after_s = self._places.retry_after_s(lane_of(new.plan), owner)
+            raise
+
+    def _check_priority(self, owner: str, priority: Priority) -> None:
+        """Raises: Forbidden."""
+        if priority > Priority.NORMAL:
+            self._rights.check(owner, "raise_priority", param="priority")
+
+    def _check_running(self) -> None:
+        if self._stopping:
+            raise Unavailable("The gateway is stopping.", retry_after_s=5)
+
+    async def _let_go(self) -> None:
+        """Free the memory of the loaded model, between two jobs. Raises: Unavailable."""
+        try:
+            await self._engine.unload()
+        except EngineStopped:
+            raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
+
+    async def keep_input(self, picture: CheckedImage | bytes, share: Share) -> str:
+        """Store a checked input picture, or a PNG made of one, as its sender's; returns the name for requests.
+
+        Raises: StorageFault.
+        """
+        size = len(picture.kept if isinstance(picture, CheckedImage) else picture)
+        least = self._options.min_free_bytes and self._options.min_free_bytes + size
+        await self.storage.check(("inputs",), least_free_bytes=least)
+        return await self._inputs.keep(picture, share, self._options.inputs)
+
+    async def input_bytes(self, name: str) -> int:
+        """How much room an input picture takes. Raises: KeyError."""
+        return await self._store.blob_bytes(name)
+
+    async def input_picture(self, name: str, share: Share) -> bytes:
+        """The PNG of an input picture that its owner stored before. Raises: KeyError, TooManyFiles, Unavailable."""
+        return await self._inputs.png(name, share)
+
+    async def kept_picture(self, name: str, share: Share) -> str:
+        """The name of an input picture that its owner stored before; it is as fresh as a new one. Raises: KeyError."""
+        return await self._inputs.again(name, share)
+
+    # ---- out -------------------------------------------------------------------------------------
+
+    async def get(self, job_id: str, owner: str | None = None) -> Job:
+        """Raises: JobNotFound, also where the job is somebody else's."""
+        return self._stops.seen(await self._store.get(job_id, owner))
+
+    async def see(self, job_id: str, owner: str) -> Job:
+        """As `get`; a download may be seen by everybody: all may wait for it. Raises: JobNotFound."""
+        try:
+            job = await self._store.get(job_id)
+        except JobDamaged as damaged:
+            if damaged.owner in (None, owner):
+                raise
+            raise JobNotFound from None
+        if job.owner != owner and not isinstance(job.plan, Download):
+            raise JobNotFound
+        return self._stops.seen(job)
+
+    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
+        """As `JobStore.list_jobs`; of what was stopped and is not stored yet, nothing is listed as live."""
+        found = [self._stops.seen(job) for job in await self._store.list_jobs(limit=limit, before=before, **wanted)]
+        states = wanted.get("states")
+        return found if states is None else [job for job in found if job.state in states]
+
+    async def hide(self, job_ids: Sequence[str]) -> None:
+        """Their protocol lists these jobs no more; history and pictures stay."""
+        await asyncio.shield(self._store.hide(job_ids))
+
+    def forecast(self, job: Job) -> Forecast | None:
+        """When a job is expected to begin and to be done, from now; None once it has ended."""
+        return self._places.forecast(job)
+
+    def waits_for(self, job: Job) -> str | None:
+        """Why a queued job is not begun, as one sentence for clients; None where it only waits for its turn."""
+        return self._kept_by(lane_of(job.plan)) if job.state is State.QUEUED else None
+
+    def _kept_by(self, lane: Lane) -> str | None:
+        if lane == "engine" and not self._engine.status.works:
+            status = self._engine.status
+            return f"The engine is down: {status.reason}" if status.state == "down" else "The engine starts."
+        return self.faults.get(lane) or ("The queue is paused." if self._store.is_paused(lane) else None)
+
+    @property
+    def forecast_record(self) -> Record:
+        """How good the forecasts made at submit have been."""
+        return self._forecaster.record
+
+    def _spec_of(self, model: str) -> ModelSpec | None:
+        try:
+            return self.library.find(model)
+        except ModelNotFound:
+            return None
+
+    async def check_store(self) -> None:
+        """Raises: whatever keeps the store from being written."""
+        await self._store.check()
+
+    async def damaged(self, owner: str) -> tuple[int, list[str]]:
+        """How many records are set aside, and the names of those that this owner may see: operators see all."""
+        found, sees_all = await self._store.damaged(), self._rights.is_operator(owner)
+        return len(found), [record.name for record in found if sees_all or record.owner == owner]
+
+    async def damaged_records(self) -> int:
+        """How many are set aside."""
+        return len(await self._store.damaged())
+
+    def clock_jumps(self, within_s: float) -> int:
+        """As `JobStore.clock_jumps`."""
+        return self._store.clock_jumps(within_s)
+
+    @property
+    def unstored_stops(self) -> int:
+        """Jobs that were stopped and that the disk does not know of yet."""
+        return len(self._stops.ids)
+
+    def age_s(self, date: float) -> float:
+        """As `JobStore.age_s`."""
+        return self._store.age_s(date)
+
+    async def storage_fault(self) -> StorageFault | None:
+        """Why pictures cannot be drawn now, where a folder is at fault."""
+        return await self.storage.fault(self._lane.places) or self._lane.fault
+
+    @property
+    def faults(self) -> dict[Lane, str]:
+        """Why a lane takes no jobs now, of those that take none, as sentences for clients."""
+        return {lane: runner.fault.message for lane, runner in self._lanes.items() if runner.fault is not None}
+
+    async def stats(self) -> Stats:
+        return await self._store.stats()
+
+    def running(self) -> Job | None:
+        """The job the engine draws now."""
+        return self._lane.running
+
+    def progress(self, job_id: str) -> Progress | None:
+        """How far a running job is; None where it does not run."""
+        return self._hub.progress(job_id)
+
+    def watchers(self, job_id: str) -> int:
+        """How many streams follow this very job."""
+        return self._hub.watchers(job_id)
+
+    @property
+    def engine(self) -> EngineStatus:
+        return self._engine.status
+
+    def watch(self, job_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
+        """As `gateway.events.streams.watch`."""
+        return watch(self._store, self._hub, self._places, job_id, after)
+
+    def watch_all(self, owner: str, after: int | None = None) -> AsyncGenerator[Snapshot | Event, None]:
+        """As `gateway.events.streams.watch_all`."""
+        return watch_all(self._store, self._hub, self._places, owner, after)
+
+    async def ended(self, job_id: str) -> Job:
+        """The job once it has ended; one that was stopped need not be stored as such yet.
+
+        Raises: JobNotFound; Unavailable where the gateway stops first.
+        """
+        job = await self.get(job_id)
+        if job.state is not None and job.state.terminal:
+            return job
+        await first_of(self._told(job_id, job.seq), self._stops.over(job_id))
+        job = await self.get(job_id)
+        if job.state is None or not job.state.terminal:
+            raise Unavailable("The gateway is stopping; the job is kept.", retry_after_s=5)
+        return job
+
+    async def _told(self, job_id: str, after: int) -> None:
+        async for _ in self.watch(job_id, after=after):
+            pass
+
+    async def cancel(self, job_id: str, owner: str, reason: CancelReason = "user") -> Job:
+        """Stop a job and return it as it ended, which may be a success that came first; `is_stored` tells the rest.
+
+        Needs no write: what cannot be stored now is remembered, and stored later.
+        Raises: JobNotFound, also where it is somebody else's; Forbidden for a download of somebody else's.
+        """
+        if (await self.see(job_id, owner)).owner != owner:
+            self._rights.check(owner, "stop_pull")
+        await asyncio.shield(self._cancel(job_id, reason))
+        return await self.ended(job_id)
+
+    async def _cancel(self, job_id: str, reason: CancelReason) -> None:
+        for lane in self._lanes.values():
+            if lane.running is not None and lane.running.id == job_id:
+                await lane.cancel(job_id, reason)  # at once: the disk may take its time, or take nothing
+        try:
+            async with patience(STORE_ANSWER_S):
+                job = await self._store.cancel(job_id, reason)
+        except (StorageFault, TimeoutError):
+            job = await self._store.get(job_id)
+            if job.state is not None and not job.state.terminal:
+                self._stops.remember(job_id, reason)
+        if job.state is State.RUNNING:
+            await self._lanes[lane_of(job.plan)].cancel(job_id, reason)
+
+    def is_stored(self, job: Job) -> bool:
+        """Whether a job's end is on disk; one that is not may run again after a restart."""
+        return self._stops.end(job.id) is None
+
+    def skip(self, job_id: str) -> None:
+        """Finish the picture that a running job draws now as it stands, and go on with the next one."""
+        self._lane.skip(job_id)
+
+    def abandon(self, job: Job) -> None:
+        """The client that waited for this job hung up (R-09): stop it, unless somebody else still wants it."""
+        if job.idempotency_key is None and not self._stopping:
+            self._spawn(self._abandon(job.id))
+
+    async def _abandon(self, job_id: str) -> None:
+        with suppress(JobDamaged, JobNotFound):
+            job = await self._store.get(job_id)
+            if job.state is State.RUNNING:
+                await asyncio.sleep(self._options.abandon_grace_s)
+            if self.watchers(job_id) == 0:
+                await self._cancel(job_id, "client_gone")
+
+    # ---- what is told ----------------------------------------------------------------------------
+
+    def _hear(self, job: Job, event: JobEvent) -> None:
+        """Every state event comes by here once, in the order in which they were stored."""
+        log.info(event.fact.kind, extra={"job": job.id, "seq": event.seq, "protocol": job.protocol})
+        for hear in (self.downloads.hear, self._places.hear, *self._listeners, self._hub.publish):
+            try:
+                hear(job, event)
+            except Exception:  # the others hear of it all the same
+                log.exception("an event could not be told", extra={"job": job.id, "seq": event.seq})
+        if job.state is State.QUEUED:
+            self._lanes[lane_of(job.plan)].wake()
+
+    def _lose(self, record: DamagedRecord) -> None:
+        """A record was set aside while the gateway runs: who waits for its job is told, and the next one begins."""
+        self._hub.drop(record.job_id)
+        self._places.forget(record.job_id)
+        self.downloads.forget(record.job_id)
+        for lane in self._lanes.values():
+            lane.wake()
+
+    async def retain_once(self) -> None:
+        """Forget what is past its time."""
+        await self._retention.once()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _tried(short: Shortage) -> Adjustment:
+    """What a client is told whose job is tried though it seems not to fit."""
+    reason = f"{short.known}, so that it may fail. {short.fitting.removesuffix('.')}"
+    return Adjustment(param="memory", asked="try", used="try", reason=reason)

@@ -1,0 +1,179 @@
+"""The order of one lane's waiting jobs, kept while jobs come and go: a claim or a submit finds nothing anew.
+
+Always what `gateway.jobs.order` would say. Where a change may touch more than one job's place, `holds` turns False
+and the order is to be found again. Pure; knows no store and no clock.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+from gateway.jobs.order import OVERDUE, Key, Turns, Waiting, keyed, level_of, next_rise, served
+
+Group = tuple[int, str]
+MOVED_MOST = 300
+"""Jobs behind a removed one of the same owner; with more the order is found anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A job that may be served next, and the turns once it is."""
+
+    job: Waiting
+    turns: Turns
+    at: float
+    order: KeptOrder
+    """In which it was the next one."""
+
+
+class KeptOrder:
+    """Keys are kept as they were found: a new round of a class counts up in `_rounds` instead of changing them all."""
+
+    def __init__(self, waiting: Iterable[Waiting], turns: Turns, now: float) -> None:
+        self._turns = turns
+        self._found_at = now
+        self._keyed: list[tuple[Key, Waiting]] = []
+        self._key_of: dict[str, Key] = {}
+        self._rounds: Counter[int] = Counter()
+        self._slots: Counter[Group] = Counter()
+        """Jobs by the class they count in now, and by owner."""
+        self._groups: dict[Group, deque[str]] = {}
+        """Jobs by their own class and owner, in order of submission: only the first one ages."""
+        self._newest = -1
+        self._until = float("inf")
+        """Age alone changes the order then, at the earliest."""
+        self._is_known = True
+        self._gaps: set[int] = set()
+        """Classes of one owner whose turns are not one after the other any more."""
+        slots, groups = self._slots, self._groups
+        self._keyed = list(keyed(waiting, turns, now))  # in order of submission
+        for key, job in self._keyed:
+            slots[-key[0], job.owner] += 1
+            if (group := groups.get(job.group)) is None:
+                groups[job.group] = deque((job.id,))
+                self._until = min(self._until, next_rise(job, turns, now))
+            else:
+                group.append(job.id)
+        if self._keyed:
+            self._newest = self._keyed[-1][1].standing.number
+        self._key_of = {job.id: key for key, job in self._keyed}
+        self._keyed.sort(key=_key)
+        self._line: tuple[Waiting, ...] | None = None
+
+    def holds(self, now: float) -> bool:
+        """Whether it need not be found again; a clock that was set back makes heads younger."""
+        return self._is_known and self._found_at <= now < self._until
+
+    @property
+    def line(self) -> tuple[Waiting, ...]:
+        """The next one first; the same object until something changes."""
+        if self._line is None:
+            self._line = tuple(job for _, job in self._keyed)
+        return self._line
+
+    def place(self, job_id: str) -> int | None:
+        """How many wait before it; None where it does not wait."""
+        key = self._key_of.get(job_id)
+        return None if key is None else bisect_left(self._keyed, key, key=_key)
+
+    def next(self, now: float, may_run: Callable[[Waiting], bool]) -> Taken | None:
+        """The first job that may."""
+        job = next((job for _, job in self._keyed if may_run(job)), None)
+        return None if job is None else self.take(job, now)
+
+    def take(self, job: Waiting, now: float) -> Taken:
+        """Any of the jobs, as if it were the next one."""
+        key = self._key_of[job.id]
+        turn = key[1] - self._rounds[-key[0]]
+        return Taken(job, served(job, -key[0], turn, self._turns, self._groups, now), now, self)
+
+    def level(self, job: Waiting) -> int:
+        """The class that the job counts in now."""
+        return -self._key_of[job.id][0]
+
+    def serve(self, taken: Taken) -> None:
+        """It waits no more, and its turn is over."""
+        job, key = taken.job, self._key_of[taken.job.id]
+        level, place = -key[0], bisect_left(self._keyed, key, key=_key)
+        turn = key[1] - self._rounds[level]
+        first_of_class = place == 0 or self._keyed[place - 1][0][0] != key[0]
+        group = self._groups[job.group]
+        self._turns = taken.turns
+        if level == OVERDUE or group[0] != job.id or not (turn == 0 or (turn == 1 and first_of_class)):
+            self._is_known = False
+            return
+        # What is left of its owner moves up by one and has had its turn: nobody's place changes but by this one job.
+        del self._keyed[place], self._key_of[job.id]
+        self._slots[level, job.owner] -= 1
+        self._rounds[level] += turn
+        group.popleft()
+        if group:
+            next_head = self._keyed[self.place(group[0]) or 0][1]
+            self._until = min(self._until, next_rise(next_head, taken.turns, taken.at))
+        else:
+            del self._groups[job.group]
+        self._line = None
+
+    def remove(self, job: Waiting, now: float) -> None:
+        """It waits no more, and nobody was served: what its owner has behind it moves up by a turn."""
+        level, slot, group = int(job.standing.priority), job.group, self._groups.get(job.group)
+        key = self._key_of.get(job.id)
+        if key is None or group is None or key[0] != -level or self._slots[slot] != len(group):
+            self._is_known = False  # age has raised it, or another one of its owner
+            return
+        at = group.index(job.id)
+        later = [] if at == len(group) - 1 else list(islice(group, at + 1, None))
+        is_alone = not any(count and own[0] == level and own != slot for own, count in self._slots.items())
+        head = self._waiting(later[0]) if at == 0 and later else None
+        if head is not None and level_of(head, self._turns, now) != level:
+            self._is_known = False
+            return
+        if len(later) > MOVED_MOST or level in self._gaps:
+            if at == 0 or not is_alone:
+                self._is_known = False
+                return
+            self._gaps.add(level)  # the order stays, the turns are to be found again once another owner comes
+            later = []
+        del self._keyed[self._at(key)], self._key_of[job.id], group[at]
+        self._slots[slot] -= 1
+        for moved in later:
+            other = self._keyed.pop(self._at(self._key_of[moved]))[1]
+            self._key_of[moved] = key = (-level, self._key_of[moved][1] - 1, other.standing.number)
+            insort(self._keyed, (key, other), key=_key)
+        if head is not None:
+            self._until = min(self._until, next_rise(head, self._turns, now))
+        if not group:
+            del self._groups[slot]
+        self._line = None
+
+    def _at(self, key: Key) -> int:
+        return bisect_left(self._keyed, key, key=_key)
+
+    def _waiting(self, job_id: str) -> Waiting:
+        return self._keyed[self._at(self._key_of[job_id])][1]
+
+    def put(self, job: Waiting) -> None:
+        """It waits, or waits elsewhere than before."""
+        if job.standing.number <= self._newest or int(job.standing.priority) in self._gaps:
+            self._is_known = False
+            return
+        level, slot = int(job.standing.priority), job.group
+        turn = self._slots[slot] + (slot in self._turns.had)
+        key = (-level, turn + self._rounds[level], job.standing.number)
+        insort(self._keyed, (key, job), key=_key)
+        self._key_of[job.id] = key
+        self._slots[slot] += 1
+        self._newest = job.standing.number
+        group = self._groups.setdefault(slot, deque())
+        group.append(job.id)
+        if len(group) == 1:  # its age counts from its coming: before `until` it stays in its class
+            self._until = min(self._until, next_rise(job, self._turns, job.standing.since))
+        self._line = None
+
+
+def _key(pair: tuple[Key, Waiting]) -> Key:
+    return pair[0]
