@@ -1,4 +1,4 @@
-"""What a preview costs of a step: python -m benchmarks.preview_cost [--px 1024]
+"""What a preview costs of a step: python -m benchmarks.preview_cost [--px 512]
 
 The embedded model's previews beside its own steps, through the engine's backend; and FLUX.2 Klein's at its real widths
 with random weights: the decode of a preview beside one step, of which one block of each kind is timed and taken as
@@ -85,12 +85,9 @@ def klein(px: int) -> tuple[float, float]:
     rows = px // 16
 
     def timed(made: Callable[[], mx.array]) -> float:
-        seconds = []
-        for _ in range(3):
-            began = time.perf_counter()
-            mx.eval(made())
-            seconds.append(time.perf_counter() - began)
-        return statistics.median(seconds)
+        began = time.perf_counter()
+        mx.eval(made())
+        return time.perf_counter() - began
 
     def step(doubles: int, singles: int) -> float:
         model = Flux2Transformer(**{**config, "num_layers": doubles, "num_single_layers": singles})
@@ -117,7 +114,7 @@ def shares(px: int) -> Iterator[tuple[str, float, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--px", type=int, default=1024)
+    parser.add_argument("--px", type=int, default=512)
     px = parser.parse_args().px
     if INSIDE not in os.environ:  # in the environment that the engine has
         environment = child_environment(EngineOptions(backend="mlx"), os.environ)

@@ -160,7 +160,7 @@ def test_a_job_that_blames_a_sound_disk_again_and_again_fails_by_name_and_spares
             assert failed.failure is not None
             assert (failed.failure.code, failed.attempt, failed.crashes) == ("disk_full", 3, 0)
             assert (await service.ended(second.id)).state is State.SUCCEEDED
-            assert not list((tmp_path / "data" / "spool").iterdir())
+            await until(lambda: not list((tmp_path / "data" / "spool").iterdir()))
 
     run(story())
 
