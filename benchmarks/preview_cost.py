@@ -1,8 +1,9 @@
 """What a preview costs of a step: python -m benchmarks.preview_cost [--px 512]
 
 The embedded model's previews beside its own steps, through the engine's backend; and FLUX.2 Klein's at its real widths
-with random weights: the decode of a preview beside one step, of which one block of each kind is timed and taken as
-often as the model has it. On a CPU both are bound by multiplications, as on a GPU.
+with random weights: the decode of a preview, of the size that the first one leads to, beside one step, of which one
+block of each kind is timed and taken as often as the model has it. On a CPU both are bound by multiplications, as on
+a GPU.
 """
 
 from __future__ import annotations
@@ -71,14 +72,15 @@ def embedded() -> Times:
     return times
 
 
-def klein(px: int) -> tuple[float, float]:
-    """Seconds of one step of FLUX.2 Klein 4B at `px` square, and of one preview; random weights, float32."""
+def klein(px: int) -> tuple[float, float, int]:
+    """Seconds of one step of FLUX.2 Klein 4B at `px` square, and of one preview, and its pixels; random, float32."""
     import mlx.core as mx
     from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfig
     from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
     from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 
     from engine.pipelines.common.latents import shrunk
+    from engine.pipelines.common.preview_size import PreviewSize
 
     ModelConfig.precision = mx.float32
     config: dict[str, Any] = AVAILABLE_MODELS["flux2-klein-4b"].transformer_overrides
@@ -103,13 +105,16 @@ def klein(px: int) -> tuple[float, float]:
     mx.eval(vae.parameters())
     latents = mx.random.normal((1, 32, px // 8, px // 8))
     whole = one + (config["num_layers"] - 1) * double + (config["num_single_layers"] - 1) * single
-    return whole, timed(lambda: vae.decode(shrunk(latents)))
+    size = PreviewSize()
+    size.learn(timed(lambda: vae.decode(shrunk(latents, size.px))), whole)
+    return whole, timed(lambda: vae.decode(shrunk(latents, size.px))), size.px
 
 
 def shares(px: int) -> Iterator[tuple[str, float, float]]:
     times = embedded()
     yield "flux2-tiny, 128x128", statistics.median(times.steps), statistics.median(times.previews)
-    yield f"flux2-klein-4b, {px}x{px}", *klein(px)
+    step, preview, small_px = klein(px)
+    yield f"flux2-klein-4b, {px}x{px}, preview of {small_px}", step, preview
 
 
 def main() -> None:
@@ -121,7 +126,7 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.preview_cost", *sys.argv[1:]]
         raise SystemExit(subprocess.call(command, env={**environment, INSIDE: "1"}))
     for name, step, preview in shares(px):
-        print(f"{name:28} step {step:8.3f} s, preview {preview:7.4f} s: {preview / step:6.1%} of a step", flush=True)
+        print(f"{name:44} step {step:8.3f} s, preview {preview:7.4f} s: {preview / step:6.1%} of a step", flush=True)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def load_tiny(model: Model) -> Painter:
 
     pipeline = flux2_tiny.build(model.path, quantize=model.quantize)  # type: ignore[arg-type]
     encoder = of_language(pipeline.tokenizers["qwen3"], flux2_tiny.TEXT_TOKENS)
-    preview = LinearPreview.of(Path(model.path))
+    preview = LinearPreview.of(Path(model.path), pipeline.vae)
     painter = Flux2Painter(pipeline, encoder, flux2_tiny.wording, flux2_tiny.known, preview)
     painter.keep_encoders()  # each seed has a wording of its own
     return painter
@@ -94,14 +94,14 @@ class Flux2Painter(PipelinePainter):
         finally:
             del self._pipeline._prepare_generation_latents, self._pipeline._predict
 
-    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
         vae, tiling = self._pipeline.vae, self._pipeline.tiling_config
+        if small_px is not None and self._linear is not None:
+            return self._linear.picture(clean, height // 16, width // 16)
         packed = _gridded(clean, height // 16, width // 16)
-        if small:
-            latents = vae.unpack_packed_latents(packed)
-            if self._linear is not None:
-                return self._linear.picture(latents)
-            return cast(Image, ImageUtil.to_pil(vae.decode(shrunk(latents))))
+        if small_px is not None:
+            latents = shrunk(vae.unpack_packed_latents(packed), small_px)
+            return cast(Image, ImageUtil.to_pil(vae.decode(latents)))
         return cast(Image, ImageUtil.to_pil(vae.decode_packed_latents(packed, tiling_config=tiling)))
 
 

@@ -59,7 +59,7 @@ def _arguments(plan: Any) -> dict[str, Any]:
 class IrisPainter(OwnLoopPainter):
     """What the loop keeps are pixels already."""
 
-    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
         return cast(Image, ImageUtil.to_pil(mx.clip(clean, -1, 1)))
 
 

@@ -29,8 +29,8 @@ class Sitting:
 
     watcher: Watcher
     frame: Frame
-    look: Callable[[mx.array, Any], Image]
-    """A small picture of clean latents, as the loop has them, and mflux's config."""
+    look: Callable[[mx.array, Any, float], Image]
+    """A small picture of clean latents, as the loop has them, mflux's config, and the seconds of the step before."""
     steps: int
     """Of the schedule, of which an img2img runs the end."""
     strength: float | None = None
@@ -93,7 +93,7 @@ class Observer:
         first = int(config.init_time_step)
 
         def preview() -> bytes:
-            return sitting.frame.preview(sitting.look(sitting.clean(latents, denoised, config, t), config))
+            return sitting.frame.preview(sitting.look(sitting.clean(latents, denoised, config, t), config, seconds))
 
         try:
             sitting.watcher.step(t - first + 1, int(config.num_inference_steps) - first, seconds, preview)

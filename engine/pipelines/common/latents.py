@@ -7,13 +7,11 @@ from math import ceil
 import mlx.core as mx
 import numpy as np
 
-from engine.backends.canvas import PREVIEW_PX
 
-
-def shrunk(latent: mx.array, cell_px: int = 8) -> mx.array:
-    """Averaged until they, each for `cell_px` x `cell_px` pixels, decode to `PREVIEW_PX` at most."""
+def shrunk(latent: mx.array, most_px: int, cell_px: int = 8) -> mx.array:
+    """Averaged until they, each for `cell_px` x `cell_px` pixels, decode to `most_px` at most."""
     height, width = latent.shape[-2:]
-    pool = ceil(max(height, width) * cell_px / PREVIEW_PX)
+    pool = ceil(max(height, width) * cell_px / most_px)
     if pool <= 1:
         return latent
     rows, columns = ceil(height / pool), ceil(width / pool)

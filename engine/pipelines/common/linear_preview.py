@@ -1,40 +1,57 @@
-"""A preview of latents by one matrix, where a model's folder has one: each latent is 8x8 pixels by itself."""
+"""Previews by one matrix, where a model's folder has one: each latent of FLUX.2's VAE is 8x8 pixels by itself."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from PIL import Image
 
 CELL_PX = 8
+CELLS = 4
+"""In a token: 2x2."""
 FILE = Path("preview") / "model.safetensors"
 Floats = np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearPreview:
-    """`weight` (channels, 192) and `bias` (192) give a cell's pixels from -1 to 1: rows, columns, colours."""
+    """`weight` (4, channels, 192) and `bias` (4, 1, 192) give the pixels of a token's cells from 0 to 255: rows,
+    columns, colours. NumPy's, since a preview takes a millisecond, and so do a few calls of MLX.
+    """
 
     weight: Floats
     bias: Floats
 
     @classmethod
-    def of(cls, folder: Path) -> LinearPreview | None:
-        """The one of a model's folder, None where it has none. Raises: OSError, ValueError, KeyError."""
+    def of(cls, folder: Path, vae: Any) -> LinearPreview | None:
+        """The one of a model's folder, None where it has none. Raises: OSError, ValueError, KeyError.
+
+        The file has `weight` (channels, 192) and `bias` (192), from the VAE's latents to pixels from -1 to 1. Tokens
+        are latents that the VAE's `bn` has normalised.
+        """
         if not (folder / FILE).is_file():
             return None
         tensors = mx.load(str(folder / FILE))
         assert isinstance(tensors, dict)
-        weight, bias = (np.asarray(tensors[name].astype(mx.float32)) for name in ("weight", "bias"))
-        return cls(weight, bias)
+        weight, bias = (_array(tensors[name]) for name in ("weight", "bias"))
+        mean, spread = _array(vae.bn.running_mean), np.sqrt(_array(vae.bn.running_var) + vae.bn.eps)
+        by_cell = [values.reshape(-1, CELLS).T[:, :, None] for values in (mean, spread)]
+        shifts = (by_cell[0] * weight).sum(axis=1, keepdims=True) + bias
+        return cls(by_cell[1] * weight * 127.5, shifts * 127.5 + 128)
 
-    def picture(self, latents: mx.array) -> Image.Image:
-        """A picture of VAE latents (1, channels, rows, columns)."""
-        cells = np.asarray(latents.astype(mx.float32))[0].transpose(1, 2, 0) @ self.weight + self.bias
-        rows, columns, _ = cells.shape
-        grid = cells.reshape(rows, columns, CELL_PX, CELL_PX, 3).transpose(0, 2, 1, 3, 4)
-        pixels = grid.reshape(rows * CELL_PX, columns * CELL_PX, 3)
-        return Image.fromarray(np.round((pixels.clip(-1, 1) + 1) * 127.5).astype(np.uint8))
+    def picture(self, tokens: mx.array, rows: int, columns: int) -> Image.Image:
+        """A picture of FLUX.2's tokens (1, rows * columns, 4 * channels), which may be as the loop has them."""
+        values = _array(tokens).reshape(rows * columns, -1, CELLS).transpose(2, 0, 1)
+        cells = values @ self.weight
+        cells += self.bias
+        grid = cells.clip(0, 255, out=cells).astype(np.uint8).reshape(2, 2, rows, columns, CELL_PX, CELL_PX, 3)
+        pixels = grid.transpose(2, 0, 4, 3, 1, 5, 6)
+        return Image.fromarray(pixels.reshape(rows * 2 * CELL_PX, columns * 2 * CELL_PX, 3))
+
+
+def _array(values: mx.array) -> Floats:
+    return np.asarray(values.astype(mx.float32))

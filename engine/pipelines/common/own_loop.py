@@ -77,9 +77,9 @@ class OwnLoopPainter(PipelinePainter):
         with ExitStack() as late:
             yield
 
-    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
         pipeline, latent = self._pipeline, self._layout.unpack_latents(clean, height, width)
-        latent = shrunk(latent, height // latent.shape[-2]) if small else latent
+        latent = latent if small_px is None else shrunk(latent, small_px, height // latent.shape[-2])
         decoded = VAEUtil.decode(vae=pipeline.vae, latent=latent, tiling_config=pipeline.tiling_config)
         return cast(Image, ImageUtil.to_pil(decoded))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -21,6 +22,7 @@ from engine.pipelines.common.loading import loaded
 from engine.pipelines.common.lora_stack import Wardrobe
 from engine.pipelines.common.low_memory import sparing
 from engine.pipelines.common.noise import img2img_schedule
+from engine.pipelines.common.preview_size import PreviewSize
 from engine.pipelines.common.text_encoders import Encoders
 from engine.prompt_tokens import Encoder, read
 from engine.protocol import Generate, PromptRead
@@ -52,6 +54,7 @@ class PipelinePainter(ABC):
         self._encoders = Encoders(pipeline)
         self._wardrobe = Wardrobe(getattr(pipeline, transformer), loras)
         self._observer = Observer()
+        self._preview_size = PreviewSize()
         pipeline.callbacks.register(self._observer)
 
     def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
@@ -106,9 +109,12 @@ class PipelinePainter(ABC):
         self._wardrobe.wear(())  # mflux would bake them in
         self._pipeline.save_model(folder)
 
-    def _preview(self, clean: mx.array, config: Any) -> Image:
+    def _preview(self, clean: mx.array, config: Any, step_s: float) -> Image:
+        began = time.monotonic()
         check_finite(clean, "latents")
-        return opaque(self._decoded(clean, config.height, config.width, small=True))
+        image = opaque(self._decoded(clean, config.height, config.width, small_px=self._preview_size.px))
+        self._preview_size.learn(time.monotonic() - began, step_s)
+        return image
 
     def _prompt(self, sketch: Sketch) -> str:
         """What the pipeline is given: `_said`, and what the family puts before it."""
@@ -158,5 +164,5 @@ class PipelinePainter(ABC):
         """For the time of one picture the pipeline begins as the sketch asks."""
 
     @abstractmethod
-    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
-        """The picture of clean latents in the loop's layout; a small one is for a preview."""
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
+        """The picture of clean latents in the loop's layout; for a preview one whose longest side is `small_px`."""

@@ -68,10 +68,10 @@ class StandardPainter(PipelinePainter):
 
         return swapped(LatentCreator, "create_for_txt2img_or_img2img", staticmethod(prepare))
 
-    def _decoded(self, clean: mx.array, height: int, width: int, *, small: bool = False) -> Image:
+    def _decoded(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
         sitting, pipeline = self._observer.sitting, self._pipeline
         assert sitting is not None
         latent = sitting.unpack(clean, height, width)
-        latent = shrunk(latent, height // latent.shape[-2]) if small else latent
+        latent = latent if small_px is None else shrunk(latent, small_px, height // latent.shape[-2])
         decoded = VAEUtil.decode(vae=pipeline.vae, latent=latent, tiling_config=pipeline.tiling_config)
         return cast(Image, ImageUtil.to_pil(decoded))

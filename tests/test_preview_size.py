@@ -1,0 +1,35 @@
+"""How large previews are decoded."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("mlx.core")
+
+from engine.pipelines.common.preview_size import FIRST_PX, LEAST_PX, SHARE, PreviewSize
+
+A_DECODE_S = 5.0
+"""Of 256 pixels square."""
+
+
+def decode_s(px: int) -> float:
+    return A_DECODE_S * (px / 256) ** 2
+
+
+@pytest.mark.parametrize("step_s", [0.01, 1.0, 40.0, 100.0, 1000.0])
+def test_a_preview_takes_a_small_share_of_a_step_and_is_as_large_as_that_allows(step_s: float) -> None:
+    size = PreviewSize()
+    assert size.px == FIRST_PX
+    for _ in range(4):
+        size.learn(decode_s(size.px), step_s)
+    assert LEAST_PX <= size.px <= 256
+    assert decode_s(size.px) <= SHARE * step_s or size.px == LEAST_PX
+    assert decode_s(size.px + 2) > SHARE * step_s or size.px == 256
+
+
+def test_a_time_of_nothing_is_no_division_by_zero() -> None:
+    size = PreviewSize()
+    size.learn(0.0, 1.0)
+    assert size.px == 256
+    size.learn(1.0, 0.0)
+    assert size.px == LEAST_PX
