@@ -33,7 +33,7 @@ WIDER: dict[str, Any] = {"num_attention_heads": 32, "num_layers": 2, "num_single
 MB = 1_000_000
 
 
-class House:
+class ResidencyManager:
     """One engine, one model on trial, and the embedded one to change with."""
 
     def __init__(self, folder: Path, model: Path, spec: ModelSpec, px: int) -> None:
@@ -72,7 +72,7 @@ class House:
         return sum(fact.seconds for fact in facts if isinstance(fact, Drawn))
 
 
-async def switching(house: House, rounds: int) -> None:
+async def switching(house: ResidencyManager, rounds: int) -> None:
     there, back = [], []
     for _ in range(rounds):
         back.append(await house.load(EMBEDDED))
@@ -81,7 +81,7 @@ async def switching(house: House, rounds: int) -> None:
     print(f"model switch: {said}")
 
 
-async def quantising(house: House, rounds: int, bits: int) -> None:
+async def quantising(house: ResidencyManager, rounds: int, bits: int) -> None:
     copies = Copies(house.folder / "models", keep=True)
     await house.load(house.spec.name, bits)
     unfinished = copies.begin(house.spec, house.model, bits)
@@ -98,7 +98,7 @@ async def quantising(house: House, rounds: int, bits: int) -> None:
     print(f"{bits} bits: quantised {times} ({sizes})")
 
 
-async def wearing(house: House, rounds: int, lora: Path) -> None:
+async def wearing(house: ResidencyManager, rounds: int, lora: Path) -> None:
     """A small picture right after a change against the same one again: the difference is the change."""
     name, inputs = house.spec.name, {"x": str(lora)}
     await house.load(name)
@@ -115,7 +115,7 @@ async def wearing(house: House, rounds: int, lora: Path) -> None:
     print(f"LoRA changed on {name}: {change:+.3f} s ({pictures}); loaded anew instead: {median(reload[1:]):.2f} s")
 
 
-async def remembering(house: House) -> None:
+async def remembering(house: ResidencyManager) -> None:
     """Peaks above the loaded weights, as MLX counts them."""
     picture = house.folder / "in.png"
     Image.effect_noise((house.px, house.px), 80).convert("RGB").save(picture)
@@ -153,9 +153,9 @@ async def main() -> None:
             asked.lora = folder / "lora.safetensors"
             save_toy_lora(asked.lora, **WIDER)
             update = {"name": "toy", "native_px": None, "max_references": 1}
-            house = House(folder, folder / "toy", rows[EMBEDDED].model_copy(update=update), asked.px or 256)
+            house = ResidencyManager(folder, folder / "toy", rows[EMBEDDED].model_copy(update=update), asked.px or 256)
         else:
-            house = House(folder, asked.model.expanduser().resolve(), rows[asked.like], asked.px or 1024)
+            house = ResidencyManager(folder, asked.model.expanduser().resolve(), rows[asked.like], asked.px or 1024)
         await house.engine.start()
         try:
             await house.engine.wait_ready(120)

@@ -100,7 +100,7 @@ class Wire:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ActiveJob:
     """The job in hand, and whether it, or the picture being drawn, was asked to stop."""
 
     run: Run
@@ -120,8 +120,8 @@ class Worker:
         self._commands = commands
         self._wire = wire
         self._build = backend
-        self._work: queue.SimpleQueue[Held | Ping] = queue.SimpleQueue()
-        self._held: Held | None = None
+        self._work: queue.SimpleQueue[ActiveJob | Ping] = queue.SimpleQueue()
+        self._held: ActiveJob | None = None
 
     def serve(self) -> Never:
         """Work until the parent leaves: this never returns."""
@@ -134,7 +134,7 @@ class Worker:
                 case Ping(nonce=nonce):
                     backend.prove()
                     self._wire.say(Pong(nonce=nonce))
-                case Held() as held:
+                case ActiveJob() as held:
                     outcome = self._outcome(backend, held)
                     self._held = None
                     self._wire.say(held.report(outcome), backend.memory())
@@ -151,7 +151,7 @@ class Worker:
                     if self._held is not None:
                         log.error("ignored a second job", extra={"job": command.job})
                         continue
-                    self._held = Held(command)
+                    self._held = ActiveJob(command)
                     self._work.put(self._held)
                 case Cancel(job=job):
                     held = self._held
@@ -167,7 +167,7 @@ class Worker:
                     assert_never(command)
         os._exit(PARENT_GONE)
 
-    def _outcome(self, backend: Backend, held: Held) -> Outcome:
+    def _outcome(self, backend: Backend, held: ActiveJob) -> Outcome:
         """Do the job; whatever goes wrong becomes its outcome."""
         job = held.run.job
         try:
@@ -190,7 +190,7 @@ class Worker:
                 return Failed(code="storage_fault", message="The spool folder is missing or cannot be used.")
             return Failed(code="internal_error", message="The engine could not draw this picture.")
 
-    def _do(self, backend: Backend, held: Held) -> None:
+    def _do(self, backend: Backend, held: ActiveJob) -> None:
         run = held.run
         model = Model(
             run.spec, run.model_path, run.plan.quantize, run.copy_path, run.also_paths, said=said_by(run.plan)
@@ -215,7 +215,7 @@ class Worker:
             case _:
                 assert_never(run.plan)
 
-    def _load(self, backend: Backend, held: Held, model: Model) -> None:
+    def _load(self, backend: Backend, held: ActiveJob, model: Model) -> None:
         self._wire.say(held.report(ModelLoading(model=model.spec.name)))
         began = time.monotonic()
         try:
@@ -230,7 +230,7 @@ class Worker:
         loaded = ModelLoaded(model=model.spec.name, seconds=seconds, from_copy=model.copy is not None)
         self._wire.say(held.report(loaded), backend.memory().model_copy(update={"after": "load"}))
 
-    def _draw(self, backend: Backend, held: Held, plan: Generate, image: int) -> None:
+    def _draw(self, backend: Backend, held: ActiveJob, plan: Generate, image: int) -> None:
         run = held.run
         unfinished = Path(run.spool_dir) / f"{run.job}.{run.attempt}.{image}.first.ppm"
 
@@ -249,7 +249,7 @@ class Worker:
     def _make(
         self,
         backend: Backend,
-        held: Held,
+        held: ActiveJob,
         image: int,
         seed: int,
         previews: int,
@@ -284,7 +284,7 @@ def _upscaled(backend: Backend, run: Run, plan: Upscale, watcher: Watcher) -> Pi
 class _Watcher:
     """Reports the steps of one picture, and stops it between two of them."""
 
-    def __init__(self, wire: Wire, held: Held, image: int, previews: int, memory: Callable[[], Memory]) -> None:
+    def __init__(self, wire: Wire, held: ActiveJob, image: int, previews: int, memory: Callable[[], Memory]) -> None:
         self._memory = memory
         self._wire = wire
         self._held = held
@@ -323,7 +323,7 @@ class _Watcher:
         self._wire.say(self._held.report(fact))
 
 
-def _check(held: Held) -> None:
+def _check(held: ActiveJob) -> None:
     """Raises: JobCancelled."""
     if held.stop.is_set():
         raise JobCancelled

@@ -34,7 +34,7 @@ from gateway.models.lora_repositories import HubCollection, HubLora
 from gateway.models.loras import LoraLibrary
 from gateway.models.user_models import HubModel, LocalModel
 from gateway.ocr.client import OcrOptions
-from gateway.residency import HouseOptions
+from gateway.residency import ResidencyOptions
 from gateway.residency.default import best_that_fits
 from gateway.residency.device import expected
 from gateway.service.readiness import checks_of
@@ -93,7 +93,7 @@ def build_core(settings: Settings) -> Core:
         pictures=pictures,
         spool=data / "spool",
         options=_service_options(settings),
-        residency=HouseOptions(
+        residency=ResidencyOptions(
             models_dir=settings.models.cache_dir,
             keep_quantized=settings.models.keep_quantized,
             memory_is_set=engine.memory_gb is not None,

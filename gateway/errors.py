@@ -235,7 +235,7 @@ class BodyMemoryFull(Unavailable):
     code, message = "body_memory_full", "Large requests fill the memory there is for them; ask again in some seconds."
 
 
-class ModelComing(Unavailable):
+class ModelIsDownloading(Unavailable):
     code, message = "model_downloading", "The model is being downloaded; ask again in a minute."
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from adapters.base import validated
 from adapters.sdapi.payloads import Img2Img, Txt2Img
-from adapters.sdapi.reply import Told
+from adapters.sdapi.reply import RenderInput
 from adapters.sdapi.request import Inputs, Translated, to_request
 from engine.catalog import CATALOG
 from engine.protocol import Cancelled, Generate, ImageDone, Queued, Started, Succeeded
@@ -108,12 +108,12 @@ def told(
     model: type[Txt2Img | Img2Img] = Txt2Img,
     inputs: Inputs | None = None,
     **more: Any,
-) -> Told:
+) -> RenderInput:
     asked = validated(model, body)
     found = to_request(asked, checkpoint=None, limits=LIMITS, inputs=inputs or begun(model))
     resolution = resolve(found.request, TINY, LIMITS, random_seed=lambda: 7, leniency="drop")
     job = ended(resolution.plan, pictures=pictures, adjustments=resolution.adjustments)
-    return Told(asked, job, resolution.plan, found.adjustments, **more)
+    return RenderInput(asked, job, resolution.plan, found.adjustments, **more)
 
 
 INIT = base64.b64encode(an_image((96, 64), "blue")).decode()

@@ -23,7 +23,7 @@ from gateway.downloads import client, fetch
 from gateway.downloads.folders import RECORD, Entry, Record, folder_of, staging_of
 from gateway.downloads.sources import remove, sources_of
 from gateway.downloads.wire import Fetch, Fetched
-from gateway.errors import ModelComing, ModelKept, ModelNotOnDisk
+from gateway.errors import ModelIsDownloading, ModelKept, ModelNotOnDisk
 from gateway.events.bus import PlaceEvent, ProgressEvent
 from gateway.images.output import Pictures
 from gateway.jobs.job import Job, State
@@ -161,7 +161,7 @@ def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_download_f
 
     async def story() -> None:
         async with service_in(tmp_path) as service:
-            with pytest.raises(ModelComing) as caught:
+            with pytest.raises(ModelIsDownloading) as caught:
                 await service.submit(asked(), impatient)
             assert caught.value.retry_after_s == 60
             (download,) = await downloads_of(service)
@@ -169,7 +169,7 @@ def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_download_f
             hub.refusals.clear()
             with pytest.raises(ModelNotOnDisk, match="accept its licence"):
                 await service.submit(asked(), impatient)
-            with pytest.raises(ModelComing):
+            with pytest.raises(ModelIsDownloading):
                 await service.submit(asked(), impatient)
             for download in await downloads_of(service):
                 await service.ended(download.id)

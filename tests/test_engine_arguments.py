@@ -20,10 +20,10 @@ SIZED = {"seed": 7, "num_inference_steps": 4, "width": 64, "height": 48}
 
 def painted(painter: Any, *, references: tuple[Image.Image, ...] = (), **said: Any) -> dict[str, Any]:
     """What the pipeline was asked for a plan."""
-    from engine.pipelines.common.base import Sketch
+    from engine.pipelines.common.base import ImageTask
 
     watcher: Any = None
-    painter.paint(Sketch(plan(**said), 0, canvas.Frame((64, 48), (64, 48), references=references)), watcher)
+    painter.paint(ImageTask(plan(**said), 0, canvas.Frame((64, 48), (64, 48), references=references)), watcher)
     asked: dict[str, Any] = painter._pipeline.asked
     return asked
 

@@ -239,12 +239,12 @@ def test_klein_gets_exactly_these_arguments(monkeypatch: pytest.MonkeyPatch) -> 
     from mflux.models.common.config.model_config import AVAILABLE_MODELS
 
     from engine.pipelines import flux2
-    from engine.pipelines.common.base import Sketch
+    from engine.pipelines.common.base import ImageTask
     from engine.pipelines.common.noise import img2img_schedule
 
     monkeypatch.setattr(flux2, "Flux2Klein", Recorder)
     painter = flux2.load(Model(KLEIN, "/models/klein", 4))
-    assert isinstance(painter, flux2.Flux2Painter)
+    assert isinstance(painter, flux2.Flux2Pipeline)
     pipeline: Recorder = painter._pipeline
     assert pipeline.built == {
         "model_path": "/models/klein",
@@ -253,12 +253,12 @@ def test_klein_gets_exactly_these_arguments(monkeypatch: pytest.MonkeyPatch) -> 
     }
     assert len(pipeline.observers) == 1
     watcher: Any = None
-    painter.paint(Sketch(plan(prompt="p"), 0, canvas.Frame((64, 48), (64, 48))), watcher)
+    painter.paint(ImageTask(plan(prompt="p"), 0, canvas.Frame((64, 48), (64, 48))), watcher)
     common = {"seed": 7, "prompt": "p", "width": 64, "height": 48, "guidance": 1.0}
     assert pipeline.asked == {**common, "num_inference_steps": 4, "image_path": None, "image_strength": None}
     init = Image.new("RGB", (64, 48))
     half = plan(prompt="p", init_image="x", denoise=0.5)
-    painter.paint(Sketch(half, 0, canvas.Frame((64, 48), (64, 48), init)), watcher)
+    painter.paint(ImageTask(half, 0, canvas.Frame((64, 48), (64, 48), init)), watcher)
     steps, strength = img2img_schedule(4, 0.5, partial(flux2.sigma_of, 12))
     assert pipeline.asked == {
         **common,
@@ -285,21 +285,21 @@ def test_standard_families_get_exactly_these_arguments(
     from mflux.models.common.config.model_config import AVAILABLE_MODELS
 
     from engine import pipelines as families
-    from engine.pipelines.common.base import Sketch
-    from engine.pipelines.common.standard_loop import StandardPainter
+    from engine.pipelines.common.base import ImageTask
+    from engine.pipelines.common.standard_loop import StandardPipeline
 
     module = importlib.import_module(f"engine.pipelines.{family}")
     monkeypatch.setattr(module, pipeline, Recorder)
     spec = SPECS[name]
     painter = families.load(Model(spec, "/models/x", spec.quantize))
-    assert isinstance(painter, StandardPainter)
+    assert isinstance(painter, StandardPipeline)
     recorder: Recorder = painter._pipeline
     config = AVAILABLE_MODELS[spec.geometry]
     assert recorder.built == {"model_path": "/models/x", "quantize": spec.quantize, "model_config": config}
     assert config.model_name == spec.repo
     watcher: Any = None
     what = plan(prompt="p", negative_prompt="n")
-    painter.paint(Sketch(what, 0, canvas.Frame((64, 48), (64, 48))), watcher)
+    painter.paint(ImageTask(what, 0, canvas.Frame((64, 48), (64, 48))), watcher)
     common = {"seed": 7, "prompt": "p", "width": 64, "height": 48, "scheduler": scheduler, **takes}
     assert recorder.asked == {**common, "num_inference_steps": 4, "image_path": None, "image_strength": None}
     assert len(recorder.observers) == 1

@@ -48,7 +48,7 @@ def test_pipelines_that_follow_pictures_get_exactly_these_arguments(
     from mflux.models.common.config.model_config import AVAILABLE_MODELS
 
     from engine import pipelines as families
-    from engine.pipelines.common.base import Sketch
+    from engine.pipelines.common.base import ImageTask
 
     monkeypatch.setattr(importlib.import_module(f"engine.pipelines.{module}"), pipeline, Recorder)
     spec = SPECS[name]
@@ -59,7 +59,7 @@ def test_pipelines_that_follow_pictures_get_exactly_these_arguments(
     what = plan(prompt="p", negative_prompt="n", control=Control(kind="depth", image="x"))
     frame = canvas.Frame((64, 48), (64, 48), RED, mask=MASK, references=(RED, RED), control=RED)
     watcher: Any = None
-    painter.paint(Sketch(what, 0, frame), watcher)
+    painter.paint(ImageTask(what, 0, frame), watcher)
     assert recorder.asked == {**COMMON, "scheduler": "linear", **takes}
 
 
@@ -68,7 +68,7 @@ def test_flux1_controlnets_get_the_map_as_a_file_and_their_weights_from_where_th
 ) -> None:
     from engine import pipelines as families
     from engine.pipelines import flux1_controlled
-    from engine.pipelines.common.base import Sketch
+    from engine.pipelines.common.base import ImageTask
 
     monkeypatch.setattr(flux1_controlled, "Flux1Controlnet", Recorder)
     spec = SPECS["flux1-schnell-controlnet-canny"]
@@ -78,7 +78,7 @@ def test_flux1_controlnets_get_the_map_as_a_file_and_their_weights_from_where_th
     assert recorder.model_config.is_canny()
     watcher: Any = None
     what = plan(prompt="p", control=Control(kind="canny", image="x", strength=0.6))
-    painter.paint(Sketch(what, 0, canvas.Frame((64, 48), (64, 48), control=RED)), watcher)
+    painter.paint(ImageTask(what, 0, canvas.Frame((64, 48), (64, 48), control=RED)), watcher)
     with Image.open(recorder.asked.pop("controlnet_image_path")) as followed:
         assert followed.tobytes() == RED.tobytes()
     assert recorder.asked == {**COMMON, "scheduler": "linear", "guidance": 1.0, "controlnet_strength": 0.6}
@@ -90,14 +90,14 @@ def test_z_images_controlnet_gets_the_map_with_its_strength(kind: Any, monkeypat
 
     from engine import pipelines as families
     from engine.pipelines import z_image_controlled
-    from engine.pipelines.common.base import Sketch
+    from engine.pipelines.common.base import ImageTask
 
     monkeypatch.setattr(z_image_controlled, "ZImageTurboControlnet", Recorder)
     spec = SPECS[f"z-image-turbo-controlnet-{kind}"]
     painter: Any = families.load(Model(spec, "/models/x", None, also=("/models/net",)))
     watcher: Any = None
     what = plan(prompt="p", control=Control(kind=kind, image="x", strength=0.6))
-    painter.paint(Sketch(what, 0, canvas.Frame((64, 48), (64, 48), control=RED)), watcher)
+    painter.paint(ImageTask(what, 0, canvas.Frame((64, 48), (64, 48), control=RED)), watcher)
     controls = [ControlSpec(type=ControlType(kind), image_path=RED, strength=0.6)]
     takes = {"scheduler": "linear", "controlnet_strength": 1.0, "controls": controls}
     assert painter._pipeline.asked == {**COMMON, **takes}
@@ -189,7 +189,7 @@ def test_references_that_are_read_once_are_followed_as_mfluxs_own_loop_follows_t
     from mlx import nn
 
     from engine.pipelines import flux2
-    from engine.pipelines.common.base import Sketch
+    from engine.pipelines.common.base import ImageTask
 
     painter: Any = flux2.load_tiny(Model(SPECS["flux2-tiny"], str(EMBEDDED_PATH), None))
     pipeline = painter._pipeline
@@ -198,7 +198,7 @@ def test_references_that_are_read_once_are_followed_as_mfluxs_own_loop_follows_t
     reference.paste("blue", (8, 8, 24, 24))
     what = plan(prompt="a blue circle", steps=2, width_px=64, height_px=64)
     watcher: Any = Mock()
-    sketch = Sketch(what, 0, canvas.Frame((64, 64), (64, 64), references=(reference,)))
+    sketch = ImageTask(what, 0, canvas.Frame((64, 64), (64, 64), references=(reference,)))
     made = painter.paint(sketch, watcher)
 
     edit: Any = Flux2KleinEdit.__new__(Flux2KleinEdit)

@@ -23,7 +23,7 @@ from PIL import Image
 
 from adapters.sdapi.gif import comment
 from engine.safetensors import inspect
-from gateway.access.round_robin import Bounds, Share, Turns
+from gateway.access.round_robin import Bounds, RoundRobin, Share
 from gateway.errors import InvalidRequest, TooManyFiles, Unavailable
 from gateway.images import file_pool
 from gateway.images import file_texts as picture_text
@@ -213,7 +213,7 @@ def test_owners_and_addresses_take_turns() -> None:
     """S-31: an address with a hundred names has one turn of two, each of its names one of its own."""
 
     async def story() -> list[str]:
-        turns, served = Turns(slots=1, bounds=Bounds((99, 10**9), (999, 10**9), (999, 10**9))), []
+        turns, served = RoundRobin(slots=1, bounds=Bounds((99, 10**9), (999, 10**9), (999, 10**9))), []
 
         async def one(share: Share) -> None:
             async with turns.slot(share):
@@ -236,7 +236,7 @@ def test_one_owner_has_one_slot_and_one_address_leaves_one() -> None:
     """S-31: long work of one address never holds all slots; short work of it may take the last one."""
 
     async def story() -> None:
-        turns = Turns(slots=3)
+        turns = RoundRobin(slots=3)
         await turns.take(A)
         again = asyncio.create_task(turns.take(A))
         await turns.take(B)
@@ -264,7 +264,7 @@ def test_the_line_is_bounded_for_an_owner_an_address_and_all() -> None:
     """S-31."""
 
     async def story() -> None:
-        turns = Turns(slots=1, bounds=Bounds(owner=(1, 100), peer=(2, 150), total=(3, 1000)))
+        turns = RoundRobin(slots=1, bounds=Bounds(owner=(1, 100), peer=(2, 150), total=(3, 1000)))
         await turns.take(OTHER)
         waiting = [asyncio.create_task(turns.take(A, 90))]
         await asyncio.sleep(0)

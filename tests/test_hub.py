@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from engine.protocol import Cancelled, ImageDone, Preview, Queued, StepDone
-from gateway.events.bus import OWNER_EVENTS_QUEUED, STATE_EVENTS_QUEUED, Event, Hub, PlaceEvent, Subscription
+from gateway.events.bus import OWNER_EVENTS_QUEUED, STATE_EVENTS_QUEUED, Event, EventBus, PlaceEvent, Subscription
 from gateway.forecast import Forecast
 from gateway.jobs.job import Job, JobEvent
 from tests.support import a_job, run
@@ -40,7 +40,7 @@ async def read_to_end(subscription: Subscription) -> list[Event]:
 
 
 def test_a_job_and_its_owner_hear_of_it_and_nobody_else() -> None:
-    hub, mine, yours = Hub(), a_waiting("me"), a_waiting("you", 2)
+    hub, mine, yours = EventBus(), a_waiting("me"), a_waiting("you", 2)
     with hub.subscribe(mine.id) as one, hub.subscribe_owner("me") as all_mine, hub.subscribe_owner("you") as all_yours:
         hub.publish(mine, mine.events[0])
         hub.publish(yours, yours.events[0])
@@ -57,7 +57,7 @@ def test_a_job_and_its_owner_hear_of_it_and_nobody_else() -> None:
 
 
 def test_a_reader_that_stands_still_keeps_the_newest_of_each_kind_and_every_state() -> None:
-    hub, job = Hub(), a_waiting()
+    hub, job = EventBus(), a_waiting()
     hub.publish(job, job.events[0])
     hub.begin(job.id, 1, 0)
     with hub.subscribe(job.id) as slow:
@@ -79,7 +79,7 @@ def test_a_reader_that_stands_still_keeps_the_newest_of_each_kind_and_every_stat
 
 
 def test_a_reader_whose_states_pile_up_is_closed_after_those_that_fit() -> None:
-    hub, job = Hub(), a_waiting()
+    hub, job = EventBus(), a_waiting()
     with hub.subscribe(job.id) as one, hub.subscribe_owner("me") as everything:
         for seq in range(1, OWNER_EVENTS_QUEUED + 10):
             hub.publish(job, an_image(job, seq))
@@ -90,7 +90,7 @@ def test_a_reader_whose_states_pile_up_is_closed_after_those_that_fit() -> None:
 
 def test_a_live_reader_is_not_held_up_by_fifty_that_stand_still() -> None:
     async def story() -> None:
-        hub, job = Hub(), a_waiting()
+        hub, job = EventBus(), a_waiting()
         subscriptions = [hub.subscribe(job.id) for _ in range(50)]
         for subscription in subscriptions:
             subscription.__enter__()
@@ -109,7 +109,7 @@ def test_a_live_reader_is_not_held_up_by_fifty_that_stand_still() -> None:
 
 
 def test_an_ended_job_leaves_nothing_behind() -> None:
-    hub, job = Hub(), a_waiting()
+    hub, job = EventBus(), a_waiting()
     hub.publish(job, job.events[0])
     hub.begin(job.id, 1, 0)
     hub.publish_progress(job.id, a_step(1))

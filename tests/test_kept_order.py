@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.jobs.job import Priority
-from gateway.jobs.order import AGEING_S, BACKGROUND_AGEING_S, Standing, Turns, Waiting, order, take
+from gateway.jobs.order import AGEING_S, BACKGROUND_AGEING_S, RoundRobinState, Standing, Waiting, order, take
 from gateway.store import incremental_order as kept_order
 from gateway.store.base import WorkerInfo
-from gateway.store.incremental_order import KeptOrder
-from gateway.store.index import Line
+from gateway.store.incremental_order import IncrementalOrder
+from gateway.store.index import QueueIndex
 from tests.test_queue import queues
 
 owners = st.sampled_from("abc")
@@ -32,9 +32,9 @@ class Twins:
     def __init__(self) -> None:
         self.now = 10_000.0
         self.number = 0
-        self.line = Line()
+        self.line = QueueIndex()
         self.jobs: dict[str, Waiting] = {}
-        self.turns = Turns()
+        self.turns = RoundRobinState()
         self.ran: list[Waiting] = []
 
     def comes(self, owner: str, priority: Priority, model: str) -> None:
@@ -95,10 +95,10 @@ def test_whatever_comes_and_goes_the_order_is_the_one_found_anew(moved_most: int
 
 @given(queues())
 def test_a_queue_is_served_to_its_end_as_it_would_be_without_anything_kept(
-    queue: tuple[list[Waiting], Turns, float],
+    queue: tuple[list[Waiting], RoundRobinState, float],
 ) -> None:
     waiting, turns, now = queue
-    kept = KeptOrder(waiting, turns, now)
+    kept = IncrementalOrder(waiting, turns, now)
     while waiting:
         expected = take(waiting, turns, now)
         taken = kept.next(now, WorkerInfo("w").may_run)
@@ -108,7 +108,7 @@ def test_a_queue_is_served_to_its_end_as_it_would_be_without_anything_kept(
         waiting.remove(taken.job)
         turns = taken.turns
         if not kept.holds(now):
-            kept = KeptOrder(waiting, turns, now)
+            kept = IncrementalOrder(waiting, turns, now)
         assert list(kept.line) == order(waiting, turns, now)
 
 

@@ -11,7 +11,7 @@ from gateway.jobs.job import Priority
 from gateway.jobs.lookahead import grouped
 from gateway.jobs.order import Standing, Waiting
 from gateway.store.base import Bounds, WorkerInfo
-from gateway.store.index import Line
+from gateway.store.index import QueueIndex
 from gateway.store.sqlite import SqliteStore
 from tests.support import a_job, a_plan, run
 
@@ -42,7 +42,7 @@ def test_jobs_of_the_loaded_model_go_first_within_the_bound() -> None:
 
 def test_a_job_is_passed_no_more_often_than_allowed_whoever_keeps_coming() -> None:
     """A client that asks for the loaded model again and again cannot keep another one waiting."""
-    line, most = Line(3), 3
+    line, most = QueueIndex(3), 3
     line.put(waiting(0, "a"))
     line.put(waiting(1, "b"))
     order = []
@@ -76,7 +76,7 @@ def test_nobody_is_lost_passed_too_often_or_passed_by_a_lower_class(
 @settings(deadline=None)
 @given(jobs, st.integers(0, 4))
 def test_the_line_that_is_told_is_the_line_that_is_served(said: list[tuple[str, Priority]], most: int) -> None:
-    line = Line(most)
+    line = QueueIndex(most)
     for number, (model, level) in enumerate(said):
         line.put(waiting(number, model, level, owner=model if number % 3 else "me"))
     while (taken := line.next(WorkerInfo("w"), 0.0)) is not None:

@@ -37,11 +37,11 @@ def transformer() -> Any:
 
 
 def worn(transformer: Any, *loras: tuple[Path, float]) -> Any:
-    from engine.pipelines.common.lora_stack import Wardrobe
+    from engine.pipelines.common.lora_stack import LoraStack
 
-    wardrobe = Wardrobe(transformer, "flux2")
-    wardrobe.wear(tuple((str(file), scale) for file, scale in loras))
-    return wardrobe
+    lora_stack = LoraStack(transformer, "flux2")
+    lora_stack.apply(tuple((str(file), scale) for file, scale in loras))
+    return lora_stack
 
 
 def close(got: Any, right: Any) -> bool:
@@ -67,9 +67,9 @@ def test_files_add_up_in_their_order_on_a_layer_of_any_kind(transformer: Any, bi
         loras.append((file, scale))
     x = random.normal(size=(3, weight.shape[1]))
     before = through(layer, x)
-    wardrobe = worn(transformer, *loras)
+    lora_stack = worn(transformer, *loras)
     assert close(through(layer_of(transformer, LAYER), x), x @ weight.T)
-    wardrobe.wear(())
+    lora_stack.apply(())
     assert layer_of(transformer, LAYER) is layer
     assert np.array_equal(through(layer, x), before)
 
@@ -80,10 +80,10 @@ def test_what_the_factors_tell_is_not_kept_dense(transformer: Any, tmp_path: Pat
     size = array(layer_of(transformer, FUSED).weight).shape
     files.save(tmp_path / "x.safetensors", {FUSED: LOHA_DORA(*size, np.random.default_rng(1))})
     before = sum(value.size for _, value in tree_flatten(transformer.parameters()))
-    wardrobe = worn(transformer, (tmp_path / "x.safetensors", 1.0))
+    lora_stack = worn(transformer, (tmp_path / "x.safetensors", 1.0))
     more = sum(value.size for _, value in tree_flatten(transformer.parameters())) - before
     assert more == 2 * files.RANK * sum(size) + size[0]
-    wardrobe.wear(())
+    lora_stack.apply(())
     assert sum(value.size for _, value in tree_flatten(transformer.parameters())) == before
 
 
@@ -94,9 +94,9 @@ def test_norms_are_changed_and_put_back(transformer: Any, tmp_path: Path) -> Non
         for end in ("diff", "w_norm"):
             made = files.Made({end: delta}, lambda base: base)
             files.save(tmp_path / "x.safetensors", {name: made}, "diffusion_model.")
-            wardrobe = worn(transformer, (tmp_path / "x.safetensors", 0.5))
+            lora_stack = worn(transformer, (tmp_path / "x.safetensors", 0.5))
             assert close(array(norm.weight), before + 0.5 * delta)
-            wardrobe.wear(())
+            lora_stack.apply(())
             assert np.array_equal(array(norm.weight), before)
 
 

@@ -342,7 +342,7 @@ def baked_all(transformer: Any, changes: list[Change]) -> dict[str, tuple[Array,
 
 
 def baked(
-    transformer: Any, paths: tuple[str, ...], swapped: bool, made: Made, scale: float
+    transformer: Any, paths: tuple[str, ...], patched: bool, made: Made, scale: float
 ) -> dict[str, tuple[Array, Array]]:
     """Weight and bias of each module as the file changes them, by hand."""
     layers = [layer_of(transformer, path) for path in paths]
@@ -351,11 +351,11 @@ def baked(
         [array(layer.bias) if "bias" in layer else np.zeros(layer.weight.shape[0]) for layer in layers]
     )
     half = len(before) // 2
-    if swapped:
+    if patched:
         before, bias = np.roll(before, half, 0), np.roll(bias, half)
     after = before + scale * (made.weight(before) - before)
     bias = bias + scale * made.bias
-    if swapped:
+    if patched:
         after, bias = np.roll(after, half, 0), np.roll(bias, half)
     ends = np.cumsum([layer.weight.shape[0] for layer in layers])[:-1]
     return dict(zip(paths, zip(np.split(after, ends), np.split(bias, ends), strict=True), strict=True))
@@ -365,7 +365,7 @@ def baked(
 def test_a_file_changes_a_model_as_the_same_delta_in_its_weights_does(
     layout: Layout, built: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    from engine.pipelines.common.lora_stack import Wardrobe
+    from engine.pipelines.common.lora_stack import LoraStack
 
     transformer, random = built(layout.family), np.random.default_rng(6)
     made, file = made_for(layout, transformer), tmp_path / "one.safetensors"
@@ -373,21 +373,21 @@ def test_a_file_changes_a_model_as_the_same_delta_in_its_weights_does(
     modules = modules_of(layout.names)
     wanted = {
         scale: baked_all(
-            transformer, [(paths, swapped, made[layer], scale) for layer, (paths, swapped) in modules.items()]
+            transformer, [(paths, patched, made[layer], scale) for layer, (paths, patched) in modules.items()]
         )
         for scale in (1.0, -0.5)
     }
     inputs = {path: random.normal(size=(3, weight.shape[1])) for path, (weight, _) in wanted[1.0].items()}
     bare = {path: through(layer_of(transformer, path), x) for path, x in inputs.items()}
-    wardrobe = Wardrobe(transformer, layout.family)
+    lora_stack = LoraStack(transformer, layout.family)
     try:
         for scale in wanted:
-            wardrobe.wear(((str(file), scale),))
+            lora_stack.apply(((str(file), scale),))
             for path, (weight, bias) in wanted[scale].items():
                 got, right = through(layer_of(transformer, path), inputs[path]), inputs[path] @ weight.T + bias
                 assert np.abs(got - right).max() <= TOLERANCE * np.abs(right).max(), path
                 assert np.abs(got - bare[path]).max() > 10 * TOLERANCE * np.abs(right).max(), path
     finally:
-        wardrobe.wear(())
+        lora_stack.apply(())
     for path, x in inputs.items():
         assert np.array_equal(through(layer_of(transformer, path), x), bare[path]), path

@@ -15,7 +15,7 @@ from engine.catalog import HubFiles
 from engine.client import Engine, EngineOptions
 from engine.protocol import Download, Lora, ModelDownloading
 from gateway.downloads.lists import bring_lists
-from gateway.errors import InvalidRequest, ModelComing, ModelNotOnDisk
+from gateway.errors import InvalidRequest, ModelIsDownloading, ModelNotOnDisk
 from gateway.events.bus import ProgressEvent
 from gateway.images.output import Pictures
 from gateway.jobs.job import State
@@ -91,12 +91,12 @@ def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_download_f
     async def story() -> None:
         async with service_in(tmp_path) as service:
             for _ in range(2):
-                with pytest.raises(ModelComing) as coming:
+                with pytest.raises(ModelIsDownloading) as coming:
                     await service.submit(asked("ink"), IMPATIENT)
                 assert (coming.value.param, coming.value.retry_after_s) == ("loras", 60)
             await fetched(service)
             assert {seen.path.rpartition("/")[2] for seen in hub.bodies()} <= {"ink.safetensors"}
-            for expected in (ModelComing, ModelNotOnDisk, ModelComing):
+            for expected in (ModelIsDownloading, ModelNotOnDisk, ModelIsDownloading):
                 with pytest.raises(expected):
                     await service.submit(asked("gone"), IMPATIENT)
                 await fetched(service)

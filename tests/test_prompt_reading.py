@@ -99,9 +99,9 @@ def tiny() -> Any:
 
 
 def sketch(**said: Any) -> Any:
-    from engine.pipelines.common.base import Sketch
+    from engine.pipelines.common.base import ImageTask
 
-    return Sketch(plan(**said), 0, Frame((64, 64), (64, 64)))
+    return ImageTask(plan(**said), 0, Frame((64, 64), (64, 64)))
 
 
 def readings(painter: Any, **said: Any) -> list[tuple[int, int | None, str] | None]:

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from engine.protocol import Lane
 from gateway.jobs.job import Priority
-from gateway.jobs.order import AGEING_S, BACKGROUND_AGEING_S, Standing, Turns, Waiting, moved, next_rise, order, take
+from gateway.jobs.order import (
+    AGEING_S,
+    BACKGROUND_AGEING_S,
+    RoundRobinState,
+    Standing,
+    Waiting,
+    moved,
+    next_rise,
+    order,
+    take,
+)
 
 BACKGROUND, LOW, NORMAL, HIGH = Priority
 ENGINE: Lane = "engine"
@@ -22,7 +32,7 @@ class Play:
         self.now = 1000.0
         self.number = 0
         self.line: list[Waiting] = []
-        self.turns = Turns()
+        self.turns = RoundRobinState()
 
     def join(self, owner: str, priority: Priority = NORMAL, count: int = 1) -> None:
         for _ in range(count):
@@ -38,7 +48,7 @@ class Play:
             expected = order(self.line, self.turns, self.now)
             taken = take(self.line, self.turns, self.now)
             if taken is None:
-                self.turns = Turns()
+                self.turns = RoundRobinState()
                 break
             job, self.turns = taken
             assert job == expected[0]
@@ -170,10 +180,10 @@ def test_a_worker_is_given_the_first_job_it_can_run() -> None:
     play.join("a", count=2)
     big = [Waiting(j.id, j.owner, j.lane, "big", j.standing) for j in play.line[:1]]
     line = [*big, play.line[1]]
-    taken = take(line, Turns(), play.now, models={"m"})
+    taken = take(line, RoundRobinState(), play.now, models={"m"})
     assert taken is not None
     assert taken[0] == play.line[1]
-    assert take(line, Turns(), play.now, models={"other"}) is None
+    assert take(line, RoundRobinState(), play.now, models={"other"}) is None
 
 
 # ---- whatever comes ----------------------------------------------------------------------------
@@ -183,7 +193,7 @@ moments = st.floats(0, 3 * BACKGROUND_AGEING_S, allow_nan=False)
 
 
 @st.composite
-def queues(draw: Callable[..., object]) -> tuple[list[Waiting], Turns, float]:
+def queues(draw: Callable[..., object]) -> tuple[list[Waiting], RoundRobinState, float]:
     now = 20_000.0
     line = []
     count = draw(st.integers(1, 12))
@@ -193,11 +203,11 @@ def queues(draw: Callable[..., object]) -> tuple[list[Waiting], Turns, float]:
         line.append(Waiting(f"{number}", owner, ENGINE, "m", Standing(priority, now - age, number)))
     had = draw(st.frozensets(st.tuples(st.integers(-1, 2), owners)))
     last = draw(st.dictionaries(st.tuples(st.integers(-1, 2), owners), moments.map(lambda age: now - age)))
-    return line, Turns(had, last), now  # type: ignore[arg-type]
+    return line, RoundRobinState(had, last), now  # type: ignore[arg-type]
 
 
 @given(queues())
-def test_the_job_that_is_taken_is_the_first_of_the_order(queue: tuple[list[Waiting], Turns, float]) -> None:
+def test_the_job_that_is_taken_is_the_first_of_the_order(queue: tuple[list[Waiting], RoundRobinState, float]) -> None:
     line, turns, now = queue
     taken = take(line, turns, now)
     assert taken is not None
@@ -207,7 +217,9 @@ def test_the_job_that_is_taken_is_the_first_of_the_order(queue: tuple[list[Waiti
 
 
 @given(queues(), st.data())
-def test_a_reorder_changes_nobody_elses_place(queue: tuple[list[Waiting], Turns, float], data: st.DataObject) -> None:
+def test_a_reorder_changes_nobody_elses_place(
+    queue: tuple[list[Waiting], RoundRobinState, float], data: st.DataObject
+) -> None:
     line, turns, now = queue
     before = order(line, turns, now)
     job = data.draw(st.sampled_from(before))
@@ -222,7 +234,7 @@ def test_a_reorder_changes_nobody_elses_place(queue: tuple[list[Waiting], Turns,
 
 
 @given(queues(), st.floats(0, 0.999))
-def test_an_order_holds_until_its_next_rise(queue: tuple[list[Waiting], Turns, float], share: float) -> None:
+def test_an_order_holds_until_its_next_rise(queue: tuple[list[Waiting], RoundRobinState, float], share: float) -> None:
     line, turns, now = queue
     heads = {job.group: job for job in sorted(line, key=lambda job: job.standing.number, reverse=True)}.values()
     until = min((next_rise(job, turns, now) for job in heads), default=float("inf"))

@@ -19,7 +19,7 @@ from gateway.images.output import Pictures
 from gateway.jobs.job import Job, State
 from gateway.jobs.resolve import GenerationRequest
 from gateway.models.library import Library, LocalModel
-from gateway.residency import HouseOptions
+from gateway.residency import ResidencyOptions
 from gateway.service.service import JobService, Origin, ServiceOptions
 from gateway.store.sqlite import SqliteStore
 from tests.support import run
@@ -53,7 +53,7 @@ async def service_in(
         pictures=pictures,
         spool=folder / "data" / "spool",
         options=options or ServiceOptions(),
-        residency=HouseOptions(models_dir=folder / "models", **residency),
+        residency=ResidencyOptions(models_dir=folder / "models", **residency),
     )
     await service.start()
     try:

@@ -15,7 +15,7 @@ from adapters.base import validated
 from adapters.sdapi.faults import render_error
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.refusals import AsA1111
-from adapters.sdapi.reply import Told, to_body
+from adapters.sdapi.reply import RenderInput, to_body
 from adapters.sdapi.request import to_request
 from adapters.sdapi.said import completed
 from gateway.errors import GatewayError
@@ -183,7 +183,9 @@ def test_whatever_a_field_holds_it_is_drawn_or_refused_by_name(
     if status != 200:
         return
     job = ended(plan.plan, adjustments=plan.adjustments)
-    reply = json.loads(to_body(Told(asked, job, plan.plan, found.adjustments), [an_image()] * len(plan.plan.seeds)))
+    reply = json.loads(
+        to_body(RenderInput(asked, job, plan.plan, found.adjustments), [an_image()] * len(plan.plan.seeds))
+    )
     assert len(json.loads(reply["info"])["infotexts"]) == len(reply["images"])
 
 

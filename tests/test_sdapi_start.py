@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from adapters.base import validated
-from adapters.sdapi.options import Look
+from adapters.sdapi.options import OutputOptions
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.request import Inputs, field_of, to_request
 from adapters.sdapi.start import inputs_of, mask_use
@@ -52,7 +52,7 @@ def begun(body: dict[str, Any], *, model: Any = EDITS, shelf: Shelf | None = Non
     shelf = shelf or Shelf()
     core = cast(Core, SimpleNamespace(service=shelf, decoder=shelf, files=FilePool(), settings=Settings()))
     kind = Img2Img if "init_images" in body else Txt2Img
-    return run(inputs_of(core, validated(kind, {**SMALL, **body}), model, Look()))
+    return run(inputs_of(core, validated(kind, {**SMALL, **body}), model, OutputOptions()))
 
 
 @pytest.mark.parametrize(

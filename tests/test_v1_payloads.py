@@ -13,8 +13,8 @@ from adapters.v1.payloads import (
     Generation,
     Inpainting,
     Variation,
+    client_param_names,
     known_model,
-    named_as_sent,
     to_request,
     unfolded,
     without_pictures,
@@ -197,7 +197,7 @@ def test_a_body_that_is_no_object_is_refused(body: object) -> None:
 def test_a_refusal_of_the_core_names_what_the_client_wrote(
     sent: dict[str, Any], core_word: str | None, named: str | None
 ) -> None:
-    with pytest.raises(InvalidRequest) as caught, named_as_sent(sent):
+    with pytest.raises(InvalidRequest) as caught, client_param_names(sent):
         raise InvalidRequest("no", param=core_word)
     assert caught.value.param == named
 

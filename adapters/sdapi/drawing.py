@@ -17,7 +17,7 @@ from adapters.sdapi.loras import hashes
 from adapters.sdapi.options import accepted, look_of
 from adapters.sdapi.own_scripts import with_own_scripts
 from adapters.sdapi.payloads import Img2Img, Txt2Img
-from adapters.sdapi.reply import Told, adjustments, to_body
+from adapters.sdapi.reply import RenderInput, adjustments, to_body
 from adapters.sdapi.request import dropped, field_of, is_sd_upscale, model_of, refuse, to_request
 from adapters.sdapi.routing import body_of, origin_of, post
 from adapters.sdapi.said import completed
@@ -88,7 +88,7 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     if not asked.override_settings_restore_afterwards:
         _keep_settings(choice, asked)
     assert isinstance(job.plan, Generate)
-    told = Told(
+    told = RenderInput(
         asked,
         job,
         job.plan,
@@ -103,7 +103,7 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     return await _told(request, told)
 
 
-async def _told(request: Request, told: Told) -> Response:
+async def _told(request: Request, told: RenderInput) -> Response:
     """The pictures of an ended job; an interrupted one answers with those it has."""
     pngs = [await png_of(request, image) for image in told.job.images] if told.asked.send_images else []
     body = await asyncio.to_thread(to_body, told, pngs)

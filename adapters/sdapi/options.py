@@ -62,7 +62,7 @@ _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class OutputOptions:
     """How the pictures of one request come out, from the options and its `override_settings`."""
 
     format: Format = "png"
@@ -77,10 +77,10 @@ class Look:
     """Each masked picture is followed by its mask; by what of it lies inside."""
 
 
-def look_of(options: Mapping[str, Any], override: Mapping[str, Any]) -> Look:
+def look_of(options: Mapping[str, Any], override: Mapping[str, Any]) -> OutputOptions:
     """`options` as kept; of `override` what can be set."""
     said = {**CONSTANTS, **options, **accepted(override)}
-    return Look(
+    return OutputOptions(
         format=FORMATS[said["samples_format"]],
         quality=said["jpeg_quality"],
         with_infotext=said["enable_pnginfo"],

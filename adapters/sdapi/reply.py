@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from adapters.sdapi.fit import as_rgb, cut_out
-from adapters.sdapi.options import Look
+from adapters.sdapi.options import OutputOptions
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.progress import timestamp
 from adapters.sdapi.request import SAMPLER, SCHEDULER, adjustments_of
@@ -27,7 +27,7 @@ NO_SEPARATORS = str.maketrans("", "", ":,")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RenderInput:
     """A job that ended, what its client asked for, and what was left out before the core heard of it."""
 
     asked: Txt2Img | Img2Img
@@ -37,7 +37,7 @@ class Told:
     dropped: tuple[Adjustment, ...] = ()
     sent: Txt2Img | Img2Img | None = None
     """As it came, where that is not `asked`."""
-    look: Look = Look()
+    look: OutputOptions = OutputOptions()
     overlay: bytes | None = None
     """The mask as a PNG, where it is asked back."""
     lora_hashes: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Told:
         return tuple(first + i for i in range(len(self.plan.seeds)))
 
 
-def to_body(told: Told, pngs: Sequence[bytes]) -> bytes:
+def to_body(told: RenderInput, pngs: Sequence[bytes]) -> bytes:
     """The JSON of the whole reply; `pngs` are the finished pictures in order, none where none are sent.
 
     The pictures are spliced in as base64: a JSON encoder would walk every one of their characters.
@@ -73,7 +73,7 @@ def to_body(told: Told, pngs: Sequence[bytes]) -> bytes:
     return b'{"images":[' + listed + b"]," + json.dumps(rest).encode()[1:]
 
 
-def files_of(png: bytes, infotext: str, told: Told) -> Iterator[bytes]:
+def files_of(png: bytes, infotext: str, told: RenderInput) -> Iterator[bytes]:
     """The picture, and its mask where that is asked back.
 
     Source: A1111 1.10.1 `return_mask`, `return_mask_composite`; the latter cut out of the finished picture here.
@@ -87,7 +87,7 @@ def files_of(png: bytes, infotext: str, told: Told) -> Iterator[bytes]:
             yield encode(made(told.overlay), format=look.format, quality=look.quality)
 
 
-def file_of(png: bytes, infotext: str, look: Look) -> bytes:
+def file_of(png: bytes, infotext: str, look: OutputOptions) -> bytes:
     """A stored picture as its client wants it. Source: A1111 1.10.1 `samples_format`, `enable_pnginfo`."""
     text = infotext if look.with_infotext else None
     if look.format == "png":
@@ -95,7 +95,7 @@ def file_of(png: bytes, infotext: str, look: Look) -> bytes:
     return encode(png, format=look.format, quality=look.quality, text=text)
 
 
-def parameters(told: Told) -> dict[str, Any]:
+def parameters(told: RenderInput) -> dict[str, Any]:
     """The request with every default filled in; what the model decides shows as decided.
 
     Source: A1111 1.10.1 TextToImageResponse.parameters: pictures only where `include_init_images`.
@@ -110,7 +110,7 @@ def parameters(told: Told) -> dict[str, Any]:
     return echo
 
 
-def info(told: Told) -> dict[str, Any]:
+def info(told: RenderInput) -> dict[str, Any]:
     """What was used, not what was asked.
 
     Source: A1111 1.10.1 Processed.js; `comments` is Processed's, which A1111 shows on its page alone; `job_id` and
@@ -169,7 +169,7 @@ def comments(job: Job) -> str:
     )
 
 
-def adjustments(told: Told) -> list[Adjustment]:
+def adjustments(told: RenderInput) -> list[Adjustment]:
     """Everything that was not done as asked."""
     found = adjustments_of(told.asked, told.dropped, told.job.all_adjustments)
     for image in told.job.images:
@@ -179,7 +179,7 @@ def adjustments(told: Told) -> list[Adjustment]:
     return found
 
 
-def extra_params(told: Told) -> dict[str, object]:
+def extra_params(told: RenderInput) -> dict[str, object]:
     """What the infotext says of a second pass, a mask or LoRAs; `Lora tensors` is ours.
 
     Source: A1111 1.10.1 modules/processing.py, extensions-builtin/Lora/extra_networks_lora.py.
@@ -210,12 +210,12 @@ def extra_params(told: Told) -> dict[str, object]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def infotexts(told: Told) -> list[str]:
+def infotexts(told: RenderInput) -> list[str]:
     """One text a finished picture, as A1111 writes it into the file."""
     return [infotext(told, image.image) for image in told.job.images]
 
 
-def infotext(told: Told, image: int) -> str:
+def infotext(told: RenderInput, image: int) -> str:
     """Of picture number `image`. Source: A1111 1.10.1 create_infotext: its key order."""
     asked, plan = told.asked, told.plan
     varied = plan.subseed_strength > 0

@@ -16,7 +16,7 @@ from adapters.sdapi.control import unit_of
 from adapters.sdapi.fit import on_background, size_of
 from adapters.sdapi.lenient import times, to_float, to_int
 from adapters.sdapi.lists import MODEL_UPSCALERS, NO_UPSCALER
-from adapters.sdapi.options import Look
+from adapters.sdapi.options import OutputOptions
 from adapters.sdapi.payloads import Img2Img
 from adapters.sdapi.refusals import no_such_upscaler
 from adapters.sdapi.request import Inputs, dropped
@@ -102,7 +102,7 @@ def _numbered(value: object, upscalers: Sequence[str]) -> str:
     return upscalers[number]
 
 
-async def tiled_inputs(core: Core, asked: Img2Img, spec: ModelSpec, look: Look, share: Share) -> Inputs:
+async def tiled_inputs(core: Core, asked: Img2Img, spec: ModelSpec, look: OutputOptions, share: Share) -> Inputs:
     """The picture that is drawn over, stored at its own size, and the tiles; all bounds are checked before.
 
     Raises: InvalidRequest, AsA1111.

@@ -10,7 +10,7 @@ from PIL import Image
 
 from adapters.sdapi.fit import on_background, resized, size_of
 from adapters.sdapi.inpaint import MASK_CONTENT, MOST_BLUR, MaskUse, Prepared, mask_of, prepared
-from adapters.sdapi.options import Look
+from adapters.sdapi.options import OutputOptions
 from adapters.sdapi.payloads import Generation, Img2Img, Txt2Img
 from adapters.sdapi.refusals import AsA1111
 from adapters.sdapi.request import Inputs, dropped
@@ -35,14 +35,14 @@ class Start:
     """How one request begins, besides its pictures."""
 
     size: tuple[int, int]
-    look: Look
+    look: OutputOptions
     mask: MaskUse
     own: Limits
     """Of a picture whose latents are stretched: it is encoded at its own size."""
 
 
 async def inputs_of(
-    core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec, look: Look, share: Share = ANYBODY
+    core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec, look: OutputOptions, share: Share = ANYBODY
 ) -> Inputs:
     """Every picture of the request, stored. References are left out where the model cannot edit.
 

@@ -36,7 +36,7 @@ from adapters.v1.errors import render_error
 from adapters.v1.inputs import inputs_of
 from adapters.v1.launched import launches
 from adapters.v1.models import served_names
-from adapters.v1.payloads import Drawing, FromPictures, known_model, named_as_sent, to_request
+from adapters.v1.payloads import Drawing, FromPictures, client_param_names, known_model, to_request
 from adapters.v1.pictures import from_png, from_preview
 from adapters.v1.request_ids import request_ids
 from adapters.v1.sent import Sent
@@ -87,7 +87,7 @@ async def from_pictures(request: Request, asked: FromPictures, sent: Sent) -> Or
     served = served_names(core.library)
     spec = core.library.find(known_model(asked.model, served))
     await core.service.downloads.need(spec, owner_of(request))
-    with named_as_sent(sent.names):
+    with client_param_names(sent.names):
         inputs = await inputs_of(request, asked, sent, spec)
     sent.let_go()
     let_go(request, sent.fields)
@@ -128,7 +128,7 @@ async def submit(request: Request, order: Order, names: Container[str]) -> Job:
         idempotency_key=idempotency_key(request),
         waits=order.asked.stream,  # these clients give up after minutes: a stream has its heartbeat
     )
-    with named_as_sent(names):
+    with client_param_names(names):
         job = await core.service.submit(order.request, origin)
     if order.asked.request_id is not None:
         request_ids(core).put(owner, order.asked.request_id, job.id)

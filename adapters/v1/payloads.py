@@ -250,7 +250,7 @@ def to_request(asked: Drawing, served: Container[str]) -> GenerationRequest:
 
 
 @contextmanager
-def named_as_sent(sent: Container[str]) -> Iterator[None]:
+def client_param_names(sent: Container[str]) -> Iterator[None]:
     """Refusals of the core name the parameter as this client spelled it; `sent` holds the names it used."""
     try:
         yield

@@ -15,7 +15,7 @@ from engine import pipelines
 from engine.backends import canvas
 from engine.backends.base import BackendError, Model, Picture, Watcher
 from engine.catalog import ModelSpec
-from engine.pipelines.common.base import Painter, Sketch, Upscaler
+from engine.pipelines.common.base import ImageTask, Pipeline, Upscaler
 from engine.pipelines.common.finite import NotFinite, told
 from engine.pipelines.common.lora_stack import LoraFault
 from engine.protocol import Generate, Memory, Upscale
@@ -37,7 +37,7 @@ class MlxBackend:
         self.memory_limit_bytes = memory_limit_bytes or device_memory()
         self._cache_limit_bytes = cache_limit_bytes
         self._loaded: Model | None = None
-        self._painter: Painter | None = None
+        self._painter: Pipeline | None = None
         self._upscaler: Upscaler | None = None
         if self.device == "cpu":
             # bfloat16 has no fast matmul here: 6 GFLOP/s against 61 in float32.
@@ -82,7 +82,7 @@ class MlxBackend:
         mx.reset_peak_memory()
         try:
             with self._sparing(plan.low_ram):
-                painted = self._painter.paint(Sketch(plan, image, frame, loras), watcher)
+                painted = self._painter.paint(ImageTask(plan, image, frame, loras), watcher)
         except LoraFault as fault:
             raise BackendError("bad_input", f"LoRA '{names[fault.file]}' cannot be used: it {fault.reason}.") from fault
         except NotFinite as fault:

@@ -7,14 +7,14 @@ from typing import cast
 
 from engine.backends.base import Model
 from engine.pipelines import flux2
-from engine.pipelines.common.base import Painter, Upscaler
+from engine.pipelines.common.base import Pipeline, Upscaler
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """The model with its family's calling convention. FLUX.2 is imported ahead, the others when they are wanted."""
     if model.spec.family == "flux2_tiny":
         return flux2.load_tiny(model)
-    return cast(Painter, import_module(f"engine.pipelines.{model.spec.family}").load(model))
+    return cast(Pipeline, import_module(f"engine.pipelines.{model.spec.family}").load(model))
 
 
 def load_upscaler(model: Model) -> Upscaler:

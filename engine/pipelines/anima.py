@@ -7,24 +7,24 @@ from mflux.models.anima.latent_creator.anima_latent_creator import AnimaLatentCr
 from mflux.models.anima.weights.anima_weight_definition import AnimaWeightDefinition
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter
+from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import scheduled
-from engine.pipelines.common.own_loop import OwnLoopPainter
-from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.own_loop import OwnLoopPipeline
+from engine.pipelines.common.patching import patched
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import FewPrompts
 from engine.prompt_tokens import Strictest, of_language
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """With the sampler that mflux picks where none is named."""
     tokenizers = AnimaWeightDefinition.source_tokenizers()
     # mflux takes a folder for a repository; what is in the model's own folder it finds there.
     placed = dict(zip(model.also or tokenizers, tokenizers.values(), strict=True))
-    with swapped(AnimaWeightDefinition, "source_tokenizers", staticmethod(lambda: placed)):
+    with patched(AnimaWeightDefinition, "source_tokenizers", staticmethod(lambda: placed)):
         pipeline = built(model, Anima)
     pipeline.prompt_cache = FewPrompts()
-    return OwnLoopPainter(
+    return OwnLoopPipeline(
         pipeline,
         layout=AnimaLatentCreator(),
         sigmas=scheduled(pipeline, "anima"),

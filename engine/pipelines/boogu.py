@@ -10,37 +10,37 @@ import numpy as np
 from mflux.models.boogu import BooguImage
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter, Sketch
-from engine.pipelines.common.denoising import Sitting
-from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.base import ImageTask, Pipeline
+from engine.pipelines.common.denoising import DenoisingRun
+from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import Encoded
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """Its prompts remembered, which mflux does not do for this family."""
     pipeline = built(model, BooguImage)
     encode = pipeline._encode_instruction
     prompts = Encoded(lambda text: (encode(text),))
     pipeline._encode_instruction = lambda prompt: prompts.of(prompt)[0]
-    return BooguPainter(pipeline, layout=BooguLatents(), sigmas=sigmas, arguments=lambda plan: {})
+    return BooguPipeline(pipeline, layout=BooguLatents(), sigmas=sigmas, arguments=lambda plan: {})
 
 
-class BooguPainter(OwnLoopPainter):
+class BooguPipeline(OwnLoopPipeline):
     """Learns from the transformer what the picture would be, as the loop only tells it with new noise."""
 
     @contextmanager
-    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
+    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
         pipeline, transformer = self._pipeline, self._pipeline.transformer
 
         def overheard(latents: mx.array, signal: mx.array, instruction: mx.array) -> mx.array:
             predicted = transformer(latents, signal, instruction)
-            sitting.denoised = latents + (1.0 - signal) * predicted
+            denoising.denoised = latents + (1.0 - signal) * predicted
             return predicted
 
         pipeline.transformer = overheard
         try:
-            with super()._begun(sketch, sitting):
+            with super()._begun(task, denoising):
                 yield
         finally:
             pipeline.transformer = transformer

@@ -6,20 +6,20 @@ from mflux.models.ernie_image import ErnieImage
 from mflux.models.ernie_image.latent_creator import ErnieLatentCreator
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter
+from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import scheduled
-from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import FewPrompts
 from engine.pipelines.flux2_latents import PackedLatents
 from engine.prompt_tokens import of_language
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """With the schedule that mflux picks where none is named."""
     pipeline = built(model, ErnieImage)
     pipeline.prompt_cache = FewPrompts()
-    return OwnLoopPainter(
+    return OwnLoopPipeline(
         pipeline,
         layout=PackedLatents(pipeline.vae, ErnieLatentCreator.create_noise),
         sigmas=scheduled(pipeline, "linear"),

@@ -20,12 +20,12 @@ from mflux.models.fibo.variants.txt2img.fibo import FIBO
 from PIL.Image import Image
 
 from engine.backends.base import BackendError, Model, Watcher
-from engine.pipelines.common.base import Painter, Sketch
-from engine.pipelines.common.own_loop import OwnLoopPainter
-from engine.pipelines.common.patching import swapped
-from engine.pipelines.common.pipeline import PipelinePainter, built
+from engine.pipelines.common.base import ImageTask, Pipeline
+from engine.pipelines.common.own_loop import OwnLoopPipeline
+from engine.pipelines.common.patching import patched
+from engine.pipelines.common.pipeline import MfluxPipeline, built
 from engine.pipelines.common.prompt_cache import Remembered
-from engine.pipelines.common.standard_loop import StandardPainter
+from engine.pipelines.common.standard_loop import StandardPipeline
 from engine.pipelines.fibo2 import schedule
 from engine.prompt_tokens import of_language
 from engine.protocol import Generate
@@ -37,20 +37,20 @@ TEXT_TOKENS = 2048
 """mflux passes this number on, whatever the tokenizer says."""
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """mflux reads the weights with PyTorch, for nothing but another kind of 16 bits."""
     edits = model.spec.needs_reference
-    with swapped(WeightLoader, "_load_torch_convert", staticmethod(half)):
+    with patched(WeightLoader, "_load_torch_convert", staticmethod(half)):
         pipeline = built(model, FIBOEdit if edits else FIBO)
     encoder = of_language(pipeline.tokenizers["fibo"], TEXT_TOKENS)
     if not edits:
-        return FiboPainter(pipeline, loras=None, scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
-    return FiboEditPainter(
+        return FiboPipeline(pipeline, loras=None, scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
+    return FiboEditPipeline(
         pipeline,
         layout=FiboLatentCreator,
         sigmas=schedule(pipeline),
         arguments=lambda plan: {"scheduler": SCHEDULER, **_arguments(plan)},
-        pictures=lambda sketch: {"image_path": sketch.frame.references[0]},
+        pictures=lambda task: {"image_path": task.frame.references[0]},
         encoder=encoder,
     )
 
@@ -61,30 +61,30 @@ def half(path: Path, weight_files: list[str] | None = None) -> dict[str, mx.arra
     return {name: value.astype(mx.float16) if value.dtype == mx.bfloat16 else value for name, value in weights.items()}
 
 
-class _Remembering(PipelinePainter):
+class _Remembering(MfluxPipeline):
     """mflux encodes anew for each picture of this family."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._encode = Remembered(PromptEncoder._get_prompt_embeds)
 
-    def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
-        with swapped(PromptEncoder, "_get_prompt_embeds", staticmethod(self._encode)):
-            return super().paint(sketch, watcher)
+    def paint(self, task: ImageTask, watcher: Watcher) -> Image:
+        with patched(PromptEncoder, "_get_prompt_embeds", staticmethod(self._encode)):
+            return super().paint(task, watcher)
 
 
-class FiboPainter(_Remembering, StandardPainter):
+class FiboPipeline(_Remembering, StandardPipeline):
     """Says prompts as captions."""
 
-    def _prompt(self, sketch: Sketch) -> str:
-        return captioned(sketch.plan.prompt, "short_description")
+    def _prompt(self, task: ImageTask) -> str:
+        return captioned(task.plan.prompt, "short_description")
 
 
-class FiboEditPainter(_Remembering, OwnLoopPainter):
+class FiboEditPipeline(_Remembering, OwnLoopPipeline):
     """Says prompts as instructions; the one that mattes has one of its own. Raises: BackendError("bad_input")."""
 
-    def _prompt(self, sketch: Sketch) -> str:
-        prompt = sketch.plan.prompt
+    def _prompt(self, task: ImageTask) -> str:
+        prompt = task.plan.prompt
         if self._pipeline.model_config.aliases[0] == MATTE and not prompt.strip():
             prompt = FIBO_EDIT_RMBG_DEFAULT_EDIT_INSTRUCTION
         caption = captioned(prompt, "edit_instruction")

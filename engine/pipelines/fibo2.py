@@ -19,9 +19,9 @@ from mflux.models.fibo2.variants.edit.fibo2_edit_images import Fibo2EditImages
 from PIL.Image import Image
 
 from engine.backends.base import BackendError, Model
-from engine.pipelines.common.base import Painter, Sketch
+from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.initial_latents import Sigmas
-from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import FewPrompts
 from engine.prompt_tokens import Encoder, of_tokenizer
@@ -49,11 +49,11 @@ class Fibo(Fibo2):
         )
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """Its prompts remembered as mflux does it, but not all."""
     pipeline = built(model, Fibo)
     pipeline.prompt_cache = FewPrompts()
-    return Fibo2Painter(
+    return Fibo2Pipeline(
         pipeline,
         layout=Fibo2Latents(pipeline.vae),
         sigmas=schedule(pipeline),
@@ -72,11 +72,11 @@ def _encoder(pipeline: Any, form: Callable[[str], str]) -> Encoder:
     )
 
 
-class Fibo2Painter(OwnLoopPainter):
+class Fibo2Pipeline(OwnLoopPipeline):
     """Its encoder reads the pictures to edit before the prompt: they take tokens of the same limit."""
 
-    def _encoder_of(self, sketch: Sketch) -> Encoder | None:
-        references, (width, height) = sketch.frame.references, sketch.frame.drawn
+    def _encoder_of(self, task: ImageTask) -> Encoder | None:
+        references, (width, height) = task.frame.references, task.frame.drawn
         if not references:
             return self._encoder
         images = self._pipeline.processor.image_processor

@@ -6,14 +6,14 @@ from mflux.models.flux.variants.txt2img.flux import Flux1
 
 from engine.backends.base import Model
 from engine.pipelines import flux1_controlled, flux1_pictures
-from engine.pipelines.common.base import Painter
+from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import FewPrompts
-from engine.pipelines.common.standard_loop import StandardPainter
+from engine.pipelines.common.standard_loop import StandardPipeline
 from engine.pipelines.flux1_own_loop import long_encoder
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """Its prompts remembered as mflux does it, but not all."""
     match model.spec.geometry:
         case "dev-kontext":
@@ -29,7 +29,7 @@ def load(model: Model) -> Painter:
         case _:
             pipeline = built(model, Flux1)
             pipeline.prompt_cache = FewPrompts()
-            return StandardPainter(
+            return StandardPipeline(
                 pipeline,
                 loras="flux1",
                 scheduler="linear",

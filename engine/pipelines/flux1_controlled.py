@@ -15,27 +15,27 @@ from mlx import nn
 
 from engine.backends.base import Model
 from engine.backends.canvas import png_file
-from engine.pipelines.common.base import Painter, Sketch
+from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.controlnet import config_with_controlnet
-from engine.pipelines.common.denoising import Sitting
-from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.denoising import DenoisingRun
+from engine.pipelines.common.patching import patched
 from engine.pipelines.common.pipeline import built
-from engine.pipelines.flux1_own_loop import Flux1Painter
+from engine.pipelines.flux1_own_loop import Flux1Pipeline
 
 
-def load_depth(model: Model) -> Painter:
+def load_depth(model: Model) -> Pipeline:
     """It was trained to follow depths."""
-    return _DepthPainter(built(model, _Depth), lambda sketch: {"depth_image_path": sketch.frame.control})
+    return _DepthPipeline(built(model, _Depth), lambda task: {"depth_image_path": task.frame.control})
 
 
-def load_controlnet(model: Model) -> Painter:
+def load_controlnet(model: Model) -> Pipeline:
     """A ControlNet beside the transformer of schnell or dev."""
     pipeline = built(model, Flux1Controlnet, config_with_controlnet(model))
-    return _ControlnetPainter(pipeline, _controlled)
+    return _ControlnetPipeline(pipeline, _controlled)
 
 
-def _controlled(sketch: Sketch) -> dict[str, Any]:
-    control, followed = sketch.plan.control, sketch.frame.control
+def _controlled(task: ImageTask) -> dict[str, Any]:
+    control, followed = task.plan.control, task.frame.control
     assert control is not None
     assert followed is not None
     # mflux opens it twice, once to look for metadata: a file in memory stands that, a picture does not.
@@ -51,17 +51,17 @@ class _Depth(Flux1Depth):
         self.depth_pro = None
 
 
-class _DepthPainter(Flux1Painter):
+class _DepthPipeline(Flux1Pipeline):
     @contextmanager
-    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
+    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
         ready = staticmethod(lambda depth_map_path, **_: (depth_map_path, None))
-        with swapped(DepthUtil, "get_or_create_depth_map", ready), super()._begun(sketch, sitting):
+        with patched(DepthUtil, "get_or_create_depth_map", ready), super()._begun(task, denoising):
             yield
 
 
-class _ControlnetPainter(Flux1Painter):
+class _ControlnetPipeline(Flux1Pipeline):
     @contextmanager
-    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
+    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
         ready = staticmethod(lambda edges: edges)
-        with swapped(ControlnetUtil, "_preprocess_canny", ready), super()._begun(sketch, sitting):
+        with patched(ControlnetUtil, "_preprocess_canny", ready), super()._begun(task, denoising):
             yield

@@ -7,19 +7,19 @@ from typing import Any
 
 from mflux.models.flux.latent_creator.flux_latent_creator import FluxLatentCreator
 
-from engine.pipelines.common.base import Sketch
+from engine.pipelines.common.base import ImageTask
 from engine.pipelines.common.initial_latents import scheduled
-from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.prompt_cache import FewPrompts
 from engine.prompt_tokens import Encoder, of_language
 
 SCHEDULER = "linear"
 
 
-class Flux1Painter(OwnLoopPainter):
+class Flux1Pipeline(OwnLoopPipeline):
     """`pictures` is what of a sketch's pictures the pipeline takes."""
 
-    def __init__(self, pipeline: Any, pictures: Callable[[Sketch], Mapping[str, Any]]) -> None:
+    def __init__(self, pipeline: Any, pictures: Callable[[ImageTask], Mapping[str, Any]]) -> None:
         pipeline.prompt_cache = FewPrompts()
         super().__init__(
             pipeline,

@@ -14,42 +14,42 @@ from mflux.models.flux.variants.redux.flux_redux import Flux1Redux
 from mflux.models.flux.weights.flux_weight_definition import FluxReduxWeightDefinition
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter, Sketch
-from engine.pipelines.common.denoising import Sitting
-from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.base import ImageTask, Pipeline
+from engine.pipelines.common.denoising import DenoisingRun
+from engine.pipelines.common.patching import patched
 from engine.pipelines.common.pipeline import built
-from engine.pipelines.flux1_own_loop import Flux1Painter
+from engine.pipelines.flux1_own_loop import Flux1Pipeline
 
 
-def load_kontext(model: Model) -> Painter:
+def load_kontext(model: Model) -> Pipeline:
     """It edits one reference."""
-    return Flux1Painter(built(model, Flux1Kontext), lambda sketch: {"image_path": sketch.frame.references[0]})
+    return Flux1Pipeline(built(model, Flux1Kontext), lambda task: {"image_path": task.frame.references[0]})
 
 
-def load_fill(model: Model) -> Painter:
+def load_fill(model: Model) -> Pipeline:
     """It repaints the white of a mask."""
-    return _FillPainter(
+    return _FillPipeline(
         built(model, Flux1Fill),
-        lambda sketch: {"image_path": sketch.frame.init, "masked_image_path": sketch.frame.mask},
+        lambda task: {"image_path": task.frame.init, "masked_image_path": task.frame.mask},
     )
 
 
-def load_redux(model: Model) -> Painter:
+def load_redux(model: Model) -> Pipeline:
     """References are read as a part of the prompt. Its encoders lie in a repository of their own, until saved."""
     encoders = model.also[0] if model.also else model.path
 
     def load_encoders(_: str | None) -> object:
         return WeightLoader.load(weight_definition=FluxReduxWeightDefinition, model_path=encoders)
 
-    with swapped(FluxInitializer, "_load_redux_weights", staticmethod(load_encoders)):
+    with patched(FluxInitializer, "_load_redux_weights", staticmethod(load_encoders)):
         pipeline = built(model, Flux1Redux)
-    return Flux1Painter(pipeline, lambda sketch: {"redux_image_paths": list(sketch.frame.references)})
+    return Flux1Pipeline(pipeline, lambda task: {"redux_image_paths": list(task.frame.references)})
 
 
-class _FillPainter(Flux1Painter):
+class _FillPipeline(Flux1Pipeline):
     @contextmanager
-    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
+    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
         # The model itself knows what to keep, and wants nothing put back between its steps.
-        start = None if sketch.plan.denoise >= 1 else sketch.frame.init
-        with super()._begun(replace(sketch, frame=replace(sketch.frame, init=start, mask=None)), sitting):
+        start = None if task.plan.denoise >= 1 else task.frame.init
+        with super()._begun(replace(task, frame=replace(task.frame, init=start, mask=None)), denoising):
             yield

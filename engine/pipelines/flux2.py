@@ -21,12 +21,12 @@ from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter, Sketch, key_of
-from engine.pipelines.common.denoising import Sitting
+from engine.pipelines.common.base import ImageTask, Pipeline, key_of
+from engine.pipelines.common.denoising import DenoisingRun
 from engine.pipelines.common.latents import shrunk, stretched
 from engine.pipelines.common.linear_preview import LinearPreview
 from engine.pipelines.common.noise import shifted, slerp
-from engine.pipelines.common.pipeline import PipelinePainter, built
+from engine.pipelines.common.pipeline import MfluxPipeline, built
 from engine.pipelines.common.prompt_cache import Encoded
 from engine.prompt_tokens import Encoder, of_language
 from engine.protocol import Generate
@@ -35,25 +35,25 @@ TEXT_TOKENS = 512
 """mflux passes this number on, whatever the tokenizer says."""
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """Klein."""
     pipeline = built(model, Flux2Klein)
-    return Flux2Painter(pipeline, of_language(pipeline.tokenizers["qwen3"], TEXT_TOKENS))
+    return Flux2Pipeline(pipeline, of_language(pipeline.tokenizers["qwen3"], TEXT_TOKENS))
 
 
-def load_tiny(model: Model) -> Painter:
+def load_tiny(model: Model) -> Pipeline:
     """The same pipeline round toy-width parts."""
     from engine.pipelines import flux2_tiny
 
     pipeline = flux2_tiny.build(model.path, quantize=model.quantize)  # type: ignore[arg-type]
     encoder = of_language(pipeline.tokenizers["qwen3"], flux2_tiny.TEXT_TOKENS)
     preview = LinearPreview.of(Path(model.path), pipeline.vae)
-    painter = Flux2Painter(pipeline, encoder, flux2_tiny.wording, flux2_tiny.known, preview)
+    painter = Flux2Pipeline(pipeline, encoder, flux2_tiny.wording, flux2_tiny.known, preview)
     painter.keep_encoders()  # each seed has a wording of its own
     return painter
 
 
-class Flux2Painter(PipelinePainter):
+class Flux2Pipeline(MfluxPipeline):
     """Klein's own loop, with its prompts remembered. `known` says what of a plan's prompt the model knows, and the
     other words; `wording` says that for one of its pictures; `preview` takes the VAE's place before the last step.
     """
@@ -72,11 +72,11 @@ class Flux2Painter(PipelinePainter):
         self._known = known
         pipeline._encode_prompt_pair = Prompts(pipeline._encode_prompt_pair).pair
 
-    def _prompt(self, sketch: Sketch) -> str:
-        return self._wording(sketch.plan.model_copy(update={"prompt": self._said(sketch)[0]}), sketch.image)
+    def _prompt(self, task: ImageTask) -> str:
+        return self._wording(task.plan.model_copy(update={"prompt": self._said(task)[0]}), task.image)
 
-    def _said(self, sketch: Sketch) -> tuple[str, tuple[str, ...]]:
-        return self._known(sketch.plan)
+    def _said(self, task: ImageTask) -> tuple[str, tuple[str, ...]]:
+        return self._known(task.plan)
 
     def _arguments(self, plan: Generate) -> Mapping[str, Any]:
         return {"guidance": plan.guidance}
@@ -85,10 +85,10 @@ class Flux2Painter(PipelinePainter):
         return partial(sigma_of, (width // 16) * (height // 16))
 
     @contextmanager
-    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
-        easel = Easel(self._pipeline, sketch, sitting)
-        self._pipeline._prepare_generation_latents = easel.prepare
-        self._pipeline._predict = easel.predictor
+    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
+        hooks = Flux2Hooks(self._pipeline, task, denoising)
+        self._pipeline._prepare_generation_latents = hooks.prepare
+        self._pipeline._predict = hooks.predictor
         try:
             yield
         finally:
@@ -110,17 +110,17 @@ def _gridded(packed: mx.array, rows: int, columns: int) -> mx.array:
     return packed.reshape(1, rows, columns, packed.shape[-1]).transpose(0, 3, 1, 2)
 
 
-class Easel:
+class Flux2Hooks:
     """What mflux's text-to-image loop lacks, put into two of its methods for the time of one picture: the noise of
     variations, a mask, and reference pictures. Latents are packed: (1, tokens, 128), a token for 16x16 pixels.
     """
 
-    def __init__(self, pipeline: Any, sketch: Sketch, sitting: Sitting) -> None:
+    def __init__(self, pipeline: Any, task: ImageTask, denoising: DenoisingRun) -> None:
         self._pipeline = pipeline
-        self._sketch = sketch
-        self._sitting = sitting
+        self._sketch = task
+        self._sitting = denoising
         self._clean: mx.array | None = None
-        frame = sketch.frame
+        frame = task.frame
         self._repaint = None if frame.mask is None else repainted(frame.mask)
 
     def prepare(self, *, seed: int, config: Any) -> tuple[mx.array, mx.array, int, int]:
@@ -198,13 +198,13 @@ def _keep(
     predict: Callable[..., mx.array],
     clean: mx.array,
     repaint: mx.array,
-    sitting: Sitting,
+    denoising: DenoisingRun,
     *,
     latents: mx.array,
     **arguments: Any,
 ) -> mx.array:
     """Velocity whose kept part goes straight back to the input picture, so that no step leaves that way."""
-    return mx.where(repaint, predict(latents=latents, **arguments), (latents - clean) / sitting.sigma)
+    return mx.where(repaint, predict(latents=latents, **arguments), (latents - clean) / denoising.sigma)
 
 
 def repainted(mask: Image) -> mx.array:

@@ -13,8 +13,8 @@ from mflux.models.flux3.variants import Flux3KleinEdit
 from PIL.Image import Image
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter
-from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.base import Pipeline
+from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import FewPrompts
 from engine.pipelines.flux2_latents import PackedLatents
@@ -33,11 +33,11 @@ class Klein(Flux3KleinEdit):
         return self._generate(cond_tokens=tokens, cond_ids=ids, **asked)
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """Its own schedule, whatever the size."""
     pipeline = built(model, Klein)
     pipeline.prompt_cache = FewPrompts()
-    return OwnLoopPainter(
+    return OwnLoopPipeline(
         pipeline,
         layout=PackedLatents(pipeline.vae, Flux3LatentCreator.create_noise, tokens=True),
         sigmas=lambda steps, width, height: Flux3FlowMapScheduler(steps).timesteps.tolist(),

@@ -11,19 +11,19 @@ from mflux.models.ideogram4.model.ideogram4_scheduler import Ideogram4Scheduler
 from PIL.Image import Image
 
 from engine.backends.base import BackendError, Model, Watcher
-from engine.pipelines.common.base import Painter, Sketch
-from engine.pipelines.common.lora_stack import Wardrobe
-from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.base import ImageTask, Pipeline
+from engine.pipelines.common.lora_stack import LoraStack
+from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import FewPrompts
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """On mflux's default preset, at the guidance asked for."""
     pipeline = built(model, Ideogram4)
     pipeline.prompt_cache = FewPrompts()
     _refuse_longer(pipeline.tokenizers["ideogram4"])
-    return Ideogram4Painter(
+    return Ideogram4Pipeline(
         pipeline,
         layout=Ideogram4Latents(),
         sigmas=sigmas,
@@ -47,19 +47,19 @@ def _refuse_longer(tokenizer: Any) -> None:
     tokenizer.tokenize_one = tokenized
 
 
-class Ideogram4Painter(OwnLoopPainter):
+class Ideogram4Pipeline(OwnLoopPipeline):
     """LoRAs are worn by both transformers."""
 
     def __init__(self, pipeline: Any, **said: Any) -> None:
         super().__init__(pipeline, **said)
-        self._other = Wardrobe(pipeline.unconditional_transformer, said["loras"])
+        self._other = LoraStack(pipeline.unconditional_transformer, said["loras"])
 
-    def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
-        self._other.wear(sketch.loras)
-        return super().paint(sketch, watcher)
+    def paint(self, task: ImageTask, watcher: Watcher) -> Image:
+        self._other.apply(task.loras)
+        return super().paint(task, watcher)
 
     def save(self, folder: str) -> None:
-        self._other.wear(())
+        self._other.apply(())
         super().save(folder)
 
 

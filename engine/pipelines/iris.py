@@ -18,22 +18,22 @@ from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter
+from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import Sigmas
-from engine.pipelines.common.own_loop import OwnLoopPainter
-from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.own_loop import OwnLoopPipeline
+from engine.pipelines.common.patching import patched
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import FewPrompts
 from engine.prompt_tokens import Encoder, of_tokenizer
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """Turbo on its four steps; base with guidance."""
     pipeline = _built(model)
     pipeline.prompt_cache = FewPrompts()
     sigmas = _turbo if pipeline.is_turbo else _base
     layout, encoder = cast(Any, IrisLatentCreator), _encoder(pipeline.tokenizers["qwen3_vl"].tokenizer)
-    return IrisPainter(pipeline, layout=layout, sigmas=sigmas, arguments=_arguments, encoder=encoder)
+    return IrisPipeline(pipeline, layout=layout, sigmas=sigmas, arguments=_arguments, encoder=encoder)
 
 
 def _built(model: Model) -> Any:
@@ -42,7 +42,7 @@ def _built(model: Model) -> Any:
     # What mflux has not saved itself it reads only from where its table says: there is put where the gateway found it.
     placed = copy(AVAILABLE_MODELS[model.spec.geometry])
     placed.model_name = model.path
-    with swapped(IrisWeightDefinition, "TEXT_ENCODER_REPO", next(iter(model.also), model.path)):
+    with patched(IrisWeightDefinition, "TEXT_ENCODER_REPO", next(iter(model.also), model.path)):
         return built(model, Iris, placed)
 
 
@@ -56,7 +56,7 @@ def _arguments(plan: Any) -> dict[str, Any]:
     return {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt}
 
 
-class IrisPainter(OwnLoopPainter):
+class IrisPipeline(OwnLoopPipeline):
     """What the loop keeps are pixels already."""
 
     def _decoded(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:

@@ -8,24 +8,24 @@ from mflux.models.krea2 import Krea2
 from mflux.models.krea2.latent_creator.krea2_latent_creator import Krea2LatentCreator
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter
+from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import scheduled
-from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import FewPrompts
 from engine.prompt_tokens import of_language
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """With the sampler that mflux picks where none is named."""
     if model.spec.control is not None:
         from engine.pipelines import krea2_controlled
 
         return krea2_controlled.load(model)
-    return painter_of(built(model, Krea2), OwnLoopPainter)
+    return painter_of(built(model, Krea2), OwnLoopPipeline)
 
 
-P = TypeVar("P", bound=OwnLoopPainter)
+P = TypeVar("P", bound=OwnLoopPipeline)
 
 
 def painter_of(pipeline: Any, painter: type[P]) -> P:

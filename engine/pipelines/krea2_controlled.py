@@ -18,8 +18,8 @@ from mlx.utils import tree_unflatten
 from PIL.Image import Image
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter, Sketch
-from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.base import ImageTask, Pipeline
+from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.krea2 import painter_of
 
@@ -103,30 +103,30 @@ class Beside:
         self._transformer.update_modules(tree_unflatten(list(layers.items())))
 
 
-class ControlledPainter(OwnLoopPainter):
+class ControlledPipeline(OwnLoopPipeline):
     """Sets the strength before it paints, and saves the ControlNet beside the model."""
 
     beside: Beside
 
-    def _pictures(self, sketch: Sketch, strength: float | None) -> dict[str, Any]:
-        control = sketch.plan.control
+    def _pictures(self, task: ImageTask, strength: float | None) -> dict[str, Any]:
+        control = task.plan.control
         assert control is not None
         self.beside.follow(control.strength)
-        return {"depth_image_path": sketch.frame.control}
+        return {"depth_image_path": task.frame.control}
 
     def save(self, folder: str) -> None:
-        self._wardrobe.wear(())
+        self._lora_stack.apply(())
         with self.beside.taken_off():
             ModelSaver.save_model(self._pipeline, self._pipeline.bits, folder, Krea2WeightDefinition)
         (Path(folder) / FOLDER).mkdir()
         shutil.copy(self.beside.file, Path(folder) / FOLDER)
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """The ControlNet lies in a repository of its own, until saved."""
     (file,) = Path(model.also[0] if model.also else Path(model.path) / FOLDER).glob("*.safetensors")
     pipeline = built(model, Krea2Controlled)
     beside = Beside(pipeline.transformer, file)
-    painter = painter_of(pipeline, ControlledPainter)
+    painter = painter_of(pipeline, ControlledPipeline)
     painter.beside = beside
     return painter

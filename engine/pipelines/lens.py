@@ -13,10 +13,10 @@ from mflux.models.lens.variants.txt2img import lens_image
 from mflux.models.lens.variants.txt2img.lens_image import LensImage
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter
+from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.loading import loaded
-from engine.pipelines.common.own_loop import OwnLoopPainter
-from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.own_loop import OwnLoopPipeline
+from engine.pipelines.common.patching import patched
 from engine.pipelines.common.prompt_cache import Encoded
 from engine.pipelines.flux2_latents import PackedLatents
 from engine.prompt_tokens import Encoder, Span, TokenEncoder
@@ -31,17 +31,17 @@ class Lens(LensImage):
         return {name: part.parameters() for name, part in parts.items() if part is not None}
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """Its prompts remembered, which mflux does not do for this family."""
     encoder, vae = model.also or (None, lens_image.VAE_REPO)
-    with swapped(lens_image, "VAE_REPO", vae):
+    with patched(lens_image, "VAE_REPO", vae):
         config = AVAILABLE_MODELS[model.spec.geometry]
         given = {"model_path": model.path, "quantize": model.quantize, "model_config": config}
         pipeline = loaded(lambda: Lens(**given, encoder_path=encoder), whole=model.said is None)
     encode = pipeline.text_encoder.encode
     prompts = Encoded(lambda text: (encode(text),))
     pipeline.text_encoder.encode = lambda text: prompts.of(text)[0]
-    return OwnLoopPainter(
+    return OwnLoopPipeline(
         pipeline,
         layout=PackedLatents(pipeline.vae, noise, tokens=True),
         sigmas=lambda steps, width, height: pipeline._turbo_sigmas((width // 16) * (height // 16), steps),

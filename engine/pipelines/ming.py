@@ -6,14 +6,14 @@ from mflux.models.ming_image import MingImage
 from mflux.models.ming_image.latent_creator.ming_latent_creator import MingLatentCreator
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter
-from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.base import Pipeline
+from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import built
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """It remembers the last few prompts itself."""
-    return OwnLoopPainter(
+    return OwnLoopPipeline(
         built(model, MingImage),
         layout=MingLatentCreator,
         sigmas=lambda steps, width, height: MingImage.sigmas(steps).tolist(),

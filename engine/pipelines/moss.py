@@ -6,20 +6,20 @@ from mflux.models.moss_image import MOSSImage
 from mflux.models.moss_image.latent_creator.moss_image_latent_creator import MOSSImageLatentCreator
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter
+from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import scheduled
-from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import FewPrompts
 from engine.pipelines.flux2_latents import PackedLatents
 from engine.prompt_tokens import of_language
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """On the schedule it was trained with."""
     pipeline = built(model, MOSSImage)
     pipeline.prompt_cache = FewPrompts()
-    return OwnLoopPainter(
+    return OwnLoopPipeline(
         pipeline,
         layout=PackedLatents(pipeline.vae, MOSSImageLatentCreator.create_noise),
         sigmas=scheduled(pipeline, "moss_image"),

@@ -12,39 +12,39 @@ from mflux.models.qwen.variants.txt2img.qwen_image import QwenImage
 from PIL.Image import Image
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter
+from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import scheduled
-from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import Encoding, FewPrompts
-from engine.pipelines.common.standard_loop import StandardPainter
+from engine.pipelines.common.standard_loop import StandardPipeline
 from engine.prompt_tokens import of_language
 from engine.protocol import Generate
 
 SCHEDULER = "linear"
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """Its prompts remembered as mflux does it, but not all."""
     if model.spec.geometry.startswith("qwen-image-edit"):
         return _load_edit(model)
     pipeline = built(model, QwenImage)
     pipeline.prompt_cache = FewPrompts()
     encoder = of_language(pipeline.tokenizers["qwen"])
-    return StandardPainter(pipeline, loras="qwen", scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
+    return StandardPipeline(pipeline, loras="qwen", scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
 
 
-def _load_edit(model: Model) -> Painter:
+def _load_edit(model: Model) -> Pipeline:
     """mflux cuts nothing of a prompt that goes with pictures."""
     pipeline = built(model, QwenImageEdit)
     pipeline._encode_prompts_with_images = _Seen(pipeline._encode_prompts_with_images)
-    return OwnLoopPainter(
+    return OwnLoopPipeline(
         pipeline,
         layout=QwenLatentCreator,
         sigmas=scheduled(pipeline, SCHEDULER),
         arguments=lambda plan: {"scheduler": SCHEDULER, **_arguments(plan)},
         loras="qwen",
-        pictures=lambda sketch: {"image_paths": list(sketch.frame.references)},
+        pictures=lambda task: {"image_paths": list(task.frame.references)},
     )
 
 

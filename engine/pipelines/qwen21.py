@@ -12,9 +12,9 @@ from mflux.models.qwen21.variants.edit.qwen_image_21_edit import QwenImage21Edit
 from PIL.Image import Image
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter
+from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import scheduled
-from engine.pipelines.common.own_loop import OwnLoopPainter
+from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import FewPrompts
 
@@ -26,7 +26,7 @@ class Qwen21(QwenImage21Edit):
         return super().generate_image(image_paths=list(references), **asked)
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """Turbo has a schedule of its own, which it runs by the usual one's name."""
     if model.spec.control is not None:
         from engine.pipelines import qwen21_controlled
@@ -35,12 +35,12 @@ def load(model: Model) -> Painter:
     return painter_of(built(model, Qwen21), references=True)
 
 
-def painter_of(pipeline: Any, **more: Any) -> Painter:
+def painter_of(pipeline: Any, **more: Any) -> Pipeline:
     """Any pipeline of this family; `more` is as OwnLoopPainter takes it."""
     pipeline.prompt_cache = FewPrompts()
     encode = pipeline.vae.encode
     pipeline.vae.encode = lambda pixels: encode(opaque(pixels))
-    return OwnLoopPainter(
+    return OwnLoopPipeline(
         pipeline,
         layout=Qwen21Latents(),
         sigmas=scheduled(pipeline, Qwen21TurboScheduler.for_model(pipeline.model_config, "linear")),

@@ -7,18 +7,18 @@ from typing import Any
 from mflux.models.qwen21.variants.controlnet.qwen_image_21_controlnet import QwenImage21Controlnet
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter, Sketch
+from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.controlnet import config_with_controlnet
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.qwen21 import painter_of
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """The ControlNet is a branch beside the transformer, and is quantised and saved with it."""
     return painter_of(built(model, QwenImage21Controlnet, config_with_controlnet(model)), pictures=_controlled)
 
 
-def _controlled(sketch: Sketch) -> dict[str, Any]:
-    control = sketch.plan.control
+def _controlled(task: ImageTask) -> dict[str, Any]:
+    control = task.plan.control
     assert control is not None
-    return {"controlnet_image_path": sketch.frame.control, "controlnet_strength": control.strength}
+    return {"controlnet_image_path": task.frame.control, "controlnet_strength": control.strength}

@@ -9,15 +9,15 @@ import mlx.core as mx
 from mflux.models.z_image import ZImage
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter
+from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import Encoded
-from engine.pipelines.common.standard_loop import StandardPainter
+from engine.pipelines.common.standard_loop import StandardPipeline
 from engine.prompt_tokens import of_language
 from engine.protocol import Generate
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """Its prompts remembered, which mflux does not do for this family."""
     if model.spec.control is not None:
         from engine.pipelines import z_image_controlled
@@ -25,7 +25,7 @@ def load(model: Model) -> Painter:
         return z_image_controlled.load(model)
     pipeline = built(model, ZImage)
     pipeline._encode_prompts = _Prompts(pipeline._encode_prompts).pair
-    return StandardPainter(
+    return StandardPipeline(
         pipeline,
         loras="z_image",
         # What mflux picks where none is named.

@@ -15,12 +15,12 @@ from mflux.models.z_image.variants.controlnet import ControlSpec, ControlType, Z
 from mflux.models.z_image.variants.controlnet.controlnet_util import ZImageControlnetUtil
 
 from engine.backends.base import Model
-from engine.pipelines.common.base import Painter, Sketch
+from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.controlnet import config_with_controlnet
-from engine.pipelines.common.denoising import Sitting
+from engine.pipelines.common.denoising import DenoisingRun
 from engine.pipelines.common.initial_latents import scheduled
-from engine.pipelines.common.own_loop import OwnLoopPainter
-from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.own_loop import OwnLoopPipeline
+from engine.pipelines.common.patching import patched
 from engine.pipelines.common.pipeline import built
 from engine.pipelines.common.prompt_cache import Remembered
 from engine.prompt_tokens import of_language
@@ -28,10 +28,10 @@ from engine.prompt_tokens import of_language
 SCHEDULER = "linear"
 
 
-def load(model: Model) -> Painter:
+def load(model: Model) -> Pipeline:
     """The ControlNet shares the embedders and refiners of the transformer."""
     pipeline = built(model, ZImageTurboControlnet, config_with_controlnet(model))
-    return _ControlnetPainter(
+    return _ControlnetPipeline(
         pipeline,
         layout=ZImageLatentCreator,
         sigmas=scheduled(pipeline, SCHEDULER),
@@ -43,14 +43,14 @@ def load(model: Model) -> Painter:
     )
 
 
-def _controlled(sketch: Sketch) -> dict[str, Any]:
-    control = sketch.plan.control
+def _controlled(task: ImageTask) -> dict[str, Any]:
+    control = task.plan.control
     assert control is not None
-    spec = ControlSpec(type=ControlType(control.kind), image_path=sketch.frame.control, strength=control.strength)
+    spec = ControlSpec(type=ControlType(control.kind), image_path=task.frame.control, strength=control.strength)
     return {"controls": [spec]}
 
 
-class _ControlnetPainter(OwnLoopPainter):
+class _ControlnetPipeline(OwnLoopPipeline):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._encode = Remembered(PromptEncoder.encode_prompt)
@@ -63,8 +63,8 @@ class _ControlnetPainter(OwnLoopPainter):
         (Path(folder) / "controlnet" / "config.json").write_text(json.dumps(config | sizes))
 
     @contextmanager
-    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
+    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
         ready = staticmethod(lambda image, kind: image)
-        remembered = swapped(PromptEncoder, "encode_prompt", staticmethod(self._encode))
-        with swapped(ZImageControlnetUtil, "_preprocess", ready), remembered, super()._begun(sketch, sitting):
+        remembered = patched(PromptEncoder, "encode_prompt", staticmethod(self._encode))
+        with patched(ZImageControlnetUtil, "_preprocess", ready), remembered, super()._begun(task, denoising):
             yield

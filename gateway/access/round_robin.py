@@ -48,7 +48,7 @@ class _Ticket:
 
 
 @dataclass(slots=True)
-class Turns:
+class RoundRobin:
     """`slots` at the same time: one of an owner, all but one of a peer; the last one takes short work of any peer."""
 
     slots: int = 3

@@ -10,7 +10,7 @@ from gateway.models.lora_repositories import HubLora
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class MissingLoras:
     """What one job waits for: its LoRAs by name, and the model that will wear them."""
 
     model: str
@@ -20,19 +20,19 @@ class Wanted:
         return any((lora.files,) == sources for _, lora in self.loras)
 
 
-class Held:
+class LoraHolds:
     """Jobs that may not run yet, by id."""
 
     def __init__(self) -> None:
-        self._wanted: dict[str, Wanted] = {}
-        self._coming: dict[str, Wanted] = {}
+        self._wanted: dict[str, MissingLoras] = {}
+        self._coming: dict[str, MissingLoras] = {}
         """The part of it that is not here."""
 
     @property
     def ids(self) -> frozenset[str]:
         return frozenset(self._wanted)
 
-    def hold(self, job_id: str, wanted: Wanted) -> None:
+    def hold(self, job_id: str, wanted: MissingLoras) -> None:
         if wanted.loras:
             self._wanted[job_id] = self._coming[job_id] = wanted
 
@@ -40,13 +40,13 @@ class Held:
         self._wanted.pop(job_id, None)
         self._coming.pop(job_id, None)
 
-    def came(self, sources: Sources) -> list[tuple[str, Wanted]]:
+    def came(self, sources: Sources) -> list[tuple[str, MissingLoras]]:
         """A download has ended well: the jobs that lack nothing more; they are held until they are released."""
         whole = []
         for job_id in self.of(sources):
             wanted = self._coming[job_id]
             left = tuple((name, lora) for name, lora in wanted.loras if (lora.files,) != sources)
-            self._coming[job_id] = Wanted(wanted.model, left)
+            self._coming[job_id] = MissingLoras(wanted.model, left)
             if not left:
                 whole.append((job_id, self._wanted[job_id]))
         return whole

@@ -13,7 +13,7 @@ from engine.protocol import Download, Failed, FailureCode, ModelDownloading, Suc
 from gateway.downloads.client import fetched
 from gateway.downloads.wire import Fetch, Fetched, Had, NotFetched
 from gateway.errors import ModelNotFound, StorageFault, StorageFull
-from gateway.events.bus import Hub
+from gateway.events.bus import EventBus
 from gateway.forecast import Forecaster
 from gateway.framing import ChildDied
 from gateway.jobs.job import Job, Outcome
@@ -44,7 +44,7 @@ class NetworkLane(ChildLane):
         self,
         *,
         store: JobStore,
-        hub: Hub,
+        hub: EventBus,
         library: Library,
         forecaster: Forecaster,
         tell: Tell,

@@ -9,7 +9,7 @@ from gateway.models.lora_repositories import LORA
 
 
 @dataclass(frozen=True, slots=True)
-class Coming:
+class DownloadStatus:
     """A download that waits or runs."""
 
     job_id: str
@@ -20,7 +20,7 @@ class Coming:
     seconds_left: float | None
 
 
-def on_its_way(model: str, coming: Coming | None) -> str:
+def on_its_way(model: str, coming: DownloadStatus | None) -> str:
     """For who does not wait for it."""
     if coming is None or coming.fact is None:
         return f"{model} is being downloaded; ask again in a minute."

@@ -15,14 +15,14 @@ from engine.catalog import ModelSpec
 from engine.protocol import Download, Failed, Generate, Lora, ModelDownloading, Plan, lane_of
 from gateway.access.rights import GATEWAY, Rights
 from gateway.downloads import folders
-from gateway.downloads.holds import Held, Wanted
+from gateway.downloads.holds import LoraHolds, MissingLoras
 from gateway.downloads.lists import bring_lists
 from gateway.downloads.sources import Sources, remove, repos_of, sources_of
-from gateway.downloads.told import Coming, not_yours, on_its_way
+from gateway.downloads.told import DownloadStatus, not_yours, on_its_way
 from gateway.downloads.wire import offline_sentence
-from gateway.errors import Forbidden, JobDamaged, ModelComing, ModelKept, ModelNotFound, ModelNotOnDisk
-from gateway.events.bus import Hub, ProgressEvent
-from gateway.events.positions import Places
+from gateway.errors import Forbidden, JobDamaged, ModelIsDownloading, ModelKept, ModelNotFound, ModelNotOnDisk
+from gateway.events.bus import EventBus, ProgressEvent
+from gateway.events.positions import QueuePositions
 from gateway.forecast import Forecaster
 from gateway.jobs.job import Job, JobEvent, Progress, State
 from gateway.models.library import Library
@@ -44,10 +44,10 @@ class Downloads:
         self,
         *,
         store: JobStore,
-        hub: Hub,
+        hub: EventBus,
         library: Library,
         forecaster: Forecaster,
-        places: Places,
+        places: QueuePositions,
         auto: bool,
         rights: Rights,
         fall_back: tuple[str, ...] = (),
@@ -64,7 +64,7 @@ class Downloads:
         self._wake = wake
         self._missing: dict[str, Sources] = {}
         """Models that a job may wait for and that were not here when we last looked."""
-        self._held = Held()
+        self._held = LoraHolds()
         """Jobs that wait for LoRAs."""
         self._live: dict[str, Download] = {}
         """Downloads that wait or run, by job."""
@@ -129,7 +129,7 @@ class Downloads:
         self._missing[spec.name] = sources_of(spec)
         return True
 
-    async def put_off(self, spec: ModelSpec | None, loras: Wanted, owner: str) -> None:
+    async def put_off(self, spec: ModelSpec | None, loras: MissingLoras, owner: str) -> None:
         """For a client that does not wait: the downloads are begun, where any is needed.
 
         Raises: ModelComing; ModelNotOnDisk with the reason where the last one failed; Forbidden.
@@ -142,7 +142,7 @@ class Downloads:
             await self._put_off_model(spec, owner)
         if loras.loras:
             names = " and ".join(name for name, _ in loras.loras)
-            raise ModelComing(
+            raise ModelIsDownloading(
                 f"LoRA {names} is being downloaded; ask again in a minute.",
                 param="loras",
                 retry_after_s=COMING_RETRY_S,
@@ -152,19 +152,19 @@ class Downloads:
         if (reason := self._untold.pop(sources_of(spec), None)) is not None:
             raise ModelNotOnDisk(reason, param="model")
         await self.bring(spec, owner)
-        raise ModelComing(on_its_way(spec.name, self.of(spec)), param="model", retry_after_s=COMING_RETRY_S)
+        raise ModelIsDownloading(on_its_way(spec.name, self.of(spec)), param="model", retry_after_s=COMING_RETRY_S)
 
     async def bring(self, spec: ModelSpec, owner: str, origin: Origin = HOUSE) -> Job:
         """The download of this model, started or joined. Raises: Forbidden, QueueFull, StorageFull."""
         return await self._bring(spec.name, sources_of(spec), owner, origin)
 
-    async def need_loras(self, plan: Plan, owner: str) -> Wanted:
+    async def need_loras(self, plan: Plan, owner: str) -> MissingLoras:
         """Before a job is stored: which of its LoRAs are on the hub only and must come first; none where none may.
 
         Raises: ModelNotOnDisk where they cannot come; Forbidden where this owner may not start that.
         """
         if not isinstance(plan, Generate):
-            return Wanted(plan.model, ())
+            return MissingLoras(plan.model, ())
         (wanted,) = await self._wanted([plan])
         if wanted.loras and folders.is_offline():
             raise ModelNotOnDisk(offline_sentence(f"LoRA {wanted.loras[0][0]}"), param="loras")
@@ -176,7 +176,7 @@ class Downloads:
         self,
         job_id: str,
         spec: ModelSpec | None,
-        loras: Wanted,
+        loras: MissingLoras,
         owner: str,
         store: Callable[[], Coroutine[Any, Any, Submitted]],
     ) -> Job:
@@ -198,16 +198,18 @@ class Downloads:
             return await self._store.get(job.id)
         return job
 
-    async def _wanted(self, plans: Sequence[Generate]) -> list[Wanted]:
+    async def _wanted(self, plans: Sequence[Generate]) -> list[MissingLoras]:
         """Of each plan the LoRAs that are not here and may come."""
         names = {lora.name for plan in plans for lora in plan.loras} if self._auto else None
         missing = dict(await self._library.loras.off_loop(self._library.loras.missing, names)) if names else {}
         return [
-            Wanted(plan.model, tuple((lora.name, missing[lora.name]) for lora in plan.loras if lora.name in missing))
+            MissingLoras(
+                plan.model, tuple((lora.name, missing[lora.name]) for lora in plan.loras if lora.name in missing)
+            )
             for plan in plans
         ]
 
-    async def _bring_loras(self, wanted: Wanted, owner: str) -> None:
+    async def _bring_loras(self, wanted: MissingLoras, owner: str) -> None:
         for name, lora in wanted.loras:
             await self._bring(f"{LORA}{name}", (lora.files,), owner, HOUSE)
 
@@ -312,7 +314,7 @@ class Downloads:
         if not any(other.sources == plan.sources for other in self._live.values()):
             self._facts.pop(plan.sources, None)
 
-    async def _arrived(self, whole: Iterable[tuple[str, Wanted]]) -> None:
+    async def _arrived(self, whole: Iterable[tuple[str, MissingLoras]]) -> None:
         """`whole`: jobs whose LoRAs are all here now; whether they fit is known only now."""
         for job_id, wanted in whole:
             if (trouble := await asyncio.to_thread(self._trouble, wanted)) is not None:
@@ -323,7 +325,7 @@ class Downloads:
                 self._missing.pop(model, None)
         self._wake()
 
-    def _trouble(self, wanted: Wanted) -> str | None:
+    def _trouble(self, wanted: MissingLoras) -> str | None:
         """Why the model cannot wear what has come. Blocks."""
         try:
             spec = self._library.find(wanted.model)
@@ -347,14 +349,14 @@ class Downloads:
 
     # ---- what is asked ---------------------------------------------------------------------------
 
-    def of(self, spec: ModelSpec) -> Coming | None:
+    def of(self, spec: ModelSpec) -> DownloadStatus | None:
         """The download that brings this model, where there is one."""
         sources = sources_of(spec)
         for job_id, plan in self._live.items():
             if plan.sources == sources:
                 expected = self._forecaster.of(job_id, self._store.order("network"))
                 seconds = None if expected is None else expected.expected_s
-                return Coming(job_id, plan.model, job_id in self._running, self._facts.get(sources), seconds)
+                return DownloadStatus(job_id, plan.model, job_id in self._running, self._facts.get(sources), seconds)
         return None
 
     def waits(self, job: Job) -> Progress | None:

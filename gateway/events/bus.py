@@ -111,7 +111,7 @@ class Subscription:
             await self._wake.wait()
 
 
-class Hub:
+class EventBus:
     """In-process EventBus: publishes to the subscribers of a job and to those of its owner."""
 
     def __init__(self) -> None:

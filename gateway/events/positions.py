@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from math import ceil
 
 from engine.protocol import LANES, Lane, lane_of
-from gateway.events.bus import Hub, PlaceEvent, ProgressEvent
+from gateway.events.bus import EventBus, PlaceEvent, ProgressEvent
 from gateway.forecast import Forecast, Forecaster
 from gateway.jobs.job import Job, JobEvent, State
 from gateway.store.base import JobStore
@@ -34,10 +34,10 @@ SHIFT_RATIO = 0.1
 """A forecast is told again once its end has shifted by more than both."""
 
 
-class Places:
+class QueuePositions:
     """Hears of every state event; `run` tells listeners what follows from them."""
 
-    def __init__(self, store: JobStore, hub: Hub, forecaster: Forecaster, every_s: float) -> None:
+    def __init__(self, store: JobStore, hub: EventBus, forecaster: Forecaster, every_s: float) -> None:
         self._store = store
         self._hub = hub
         self._forecaster = forecaster

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from gateway.events.bus import Event, Hub, Snapshot
-from gateway.events.positions import Places
+from gateway.events.bus import Event, EventBus, Snapshot
+from gateway.events.positions import QueuePositions
 from gateway.jobs.job import JobEvent, State
 from gateway.store.base import JobStore
 
 LIVE_MOST = 1000
 
 
-async def watch(store: JobStore, hub: Hub, places: Places, job_id: str, after: int) -> AsyncGenerator[Event, None]:
+async def watch(
+    store: JobStore, hub: EventBus, places: QueuePositions, job_id: str, after: int
+) -> AsyncGenerator[Event, None]:
     """Every state event with seq > `after`, and the newest progress, until the job has ended or the gateway stops.
 
     While it waits, its place, too. No gap, no duplicate. Raises: JobNotFound.
@@ -42,7 +44,7 @@ async def watch(store: JobStore, hub: Hub, places: Places, job_id: str, after: i
 
 
 async def watch_all(
-    store: JobStore, hub: Hub, places: Places, owner: str, after: int | None
+    store: JobStore, hub: EventBus, places: QueuePositions, owner: str, after: int | None
 ) -> AsyncGenerator[Snapshot | Event, None]:
     """All of an owner's jobs: every state event with number > `after`, and the newest of progress and places.
 

@@ -25,7 +25,7 @@ ALIKE_MOST = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class SubmittedForecast:
     """What was said of a job when it was submitted."""
 
     at: float
@@ -68,7 +68,7 @@ class Forecaster:
         """One object for all works that are the same: a long line asks for the costs of each kind once."""
         self._traces: dict[str, Trace] = {}
         """Of running jobs, in the order in which they began."""
-        self._told: dict[str, Told] = {}
+        self._told: dict[str, SubmittedForecast] = {}
         self._walks: dict[Lane, Walk] = {}
         self._loaded: tuple[str, int | None] | None = None
         self._free_since: dict[Lane, float] = {}
@@ -89,7 +89,7 @@ class Forecaster:
         """A waiting job's client is told a forecast now: hold it to it."""
         found = self._due(job_id, line)
         if found is not None:
-            self._told[job_id] = Told(self._clock(), found[1], self._forecast(*found, is_paused=False))
+            self._told[job_id] = SubmittedForecast(self._clock(), found[1], self._forecast(*found, is_paused=False))
 
     def begins(self, job: Job) -> None:
         """A lane claimed it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.clock import patience
-from gateway.access.round_robin import ANYBODY, Bounds, Share, Turns
+from gateway.access.round_robin import ANYBODY, Bounds, RoundRobin, Share
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.framing import LENGTH
 from gateway.images.header import is_short_work
@@ -75,7 +75,7 @@ class PictureDecoder:
         self._deadline_s = deadline_s
         self._start_s = start_s
         self._command = command or (sys.executable, "-m", "gateway.images.decoder_child")
-        self._turns = Turns(children, bounds or Bounds())
+        self._turns = RoundRobin(children, bounds or Bounds())
         self._own = asyncio.Lock()
         self._idle: list[Child] = []
         self.deaths = 0

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from gateway.access.round_robin import Bounds, Share, Turns
+from gateway.access.round_robin import Bounds, RoundRobin, Share
 
 THREADS = 3
 STUCK_S = 30.0
@@ -26,7 +26,7 @@ class FilePool:
     """A few threads, in turns by owner, with a bounded line before them."""
 
     def __init__(self, threads: int = THREADS, bounds: Bounds | None = None) -> None:
-        self._turns = Turns(threads, bounds or Bounds())
+        self._turns = RoundRobin(threads, bounds or Bounds())
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="files")
 
     async def run(self, share: Share, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -46,7 +46,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class RoundRobinState:
     """Who was served lately in one lane: what round-robin and ageing remember between two claims."""
 
     had: frozenset[tuple[int, str]] = frozenset()
@@ -54,7 +54,7 @@ class Turns:
     last: Mapping[tuple[int, str], float] = field(default_factory=dict)
     """When the last job with (class, owner) was served."""
 
-    def given_back(self, owner: str) -> Turns:
+    def given_back(self, owner: str) -> RoundRobinState:
         """The same, as if this owner had not been served in this round."""
         return replace(self, had=frozenset(turn for turn in self.had if turn[1] != owner))
 
@@ -63,14 +63,14 @@ Key = tuple[int, int, int]
 """(-class, turn, number): the smallest is served first. Turn 0 is this round, 1 the next one."""
 
 
-def order(waiting: Iterable[Waiting], turns: Turns, now: float) -> list[Waiting]:
+def order(waiting: Iterable[Waiting], turns: RoundRobinState, now: float) -> list[Waiting]:
     """The jobs of one lane in the order in which they will run, if nothing else comes."""
     return [job for _, job in sorted(keyed(waiting, turns, now), key=lambda pair: pair[0])]
 
 
 def take(
-    waiting: Sequence[Waiting], turns: Turns, now: float, models: Collection[str] | None = None
-) -> tuple[Waiting, Turns] | None:
+    waiting: Sequence[Waiting], turns: RoundRobinState, now: float, models: Collection[str] | None = None
+) -> tuple[Waiting, RoundRobinState] | None:
     """The next job among those of `models`, and the turns once it is served; None where there is none."""
     found = [pair for pair in keyed(waiting, turns, now) if models is None or pair[1].model in models]
     if not found:
@@ -79,15 +79,17 @@ def take(
     return job, served(job, -falling, turn, turns, {other.group for other in waiting}, now)
 
 
-def served(job: Waiting, level: int, turn: int, turns: Turns, groups: Container[tuple[int, str]], now: float) -> Turns:
+def served(
+    job: Waiting, level: int, turn: int, turns: RoundRobinState, groups: Container[tuple[int, str]], now: float
+) -> RoundRobinState:
     """The turns once a job is served that counted as `level`; `groups` are those that wait, its own included."""
     level = int(job.standing.priority) if level == OVERDUE else level
     had = turns.had if turn == 0 else frozenset(had for had in turns.had if had[0] != level)
     last = {group: at for group, at in turns.last.items() if group in groups}
-    return Turns(had | {(level, job.owner)}, last | {job.group: now})
+    return RoundRobinState(had | {(level, job.owner)}, last | {job.group: now})
 
 
-def level_of(job: Waiting, turns: Turns, now: float) -> int:
+def level_of(job: Waiting, turns: RoundRobinState, now: float) -> int:
     """The class of the first job of its owner in its own class: raised by the time since one of them was served."""
     waited = now - max(job.standing.since, turns.last.get(job.group, 0.0))
     level = job.standing.priority
@@ -98,7 +100,7 @@ def level_of(job: Waiting, turns: Turns, now: float) -> int:
     return min(OVERDUE, level + max(0, int(waited // AGEING_S)))
 
 
-def next_rise(job: Waiting, turns: Turns, now: float) -> float:
+def next_rise(job: Waiting, turns: RoundRobinState, now: float) -> float:
     """When the first job of its owner in its class rises next; never above the highest."""
     if level_of(job, turns, now) == OVERDUE:
         return float("inf")
@@ -150,7 +152,7 @@ def moved(line: Sequence[Waiting], job_id: str, to: int) -> dict[str, Standing]:
     return {o.id: standing for o, standing in zip(own, standings, strict=True) if o.standing != standing}
 
 
-def keyed(waiting: Iterable[Waiting], turns: Turns, now: float) -> Iterator[tuple[Key, Waiting]]:
+def keyed(waiting: Iterable[Waiting], turns: RoundRobinState, now: float) -> Iterator[tuple[Key, Waiting]]:
     """Each job, in order of submission, with what its place follows from."""
     heads: set[tuple[int, str]] = set()
     ahead: dict[tuple[int, str], int] = {}

@@ -18,7 +18,7 @@ from typing import TypeVar
 from engine.protocol import Cancelled, CancelReason, Failed, FailureCode, Lane, RequeueReason
 from gateway.disk import fault_of
 from gateway.errors import JobDamaged, JobNotFound, StorageFault, StorageFull, TooManyOpenFiles
-from gateway.events.bus import Hub
+from gateway.events.bus import EventBus
 from gateway.jobs.job import CRASHES_ALLOWED, Job, Outcome
 from gateway.service.pending_stops import Stops
 from gateway.store.base import JobStore, Lease, WorkerInfo
@@ -46,7 +46,7 @@ class LaneRunner(ABC):
     """Keys of what its jobs write to: nothing is claimed while one of them is at fault."""
 
     def __init__(
-        self, *, store: JobStore, hub: Hub, storage: StorageHealth | None = None, stops: Stops | None = None
+        self, *, store: JobStore, hub: EventBus, storage: StorageHealth | None = None, stops: Stops | None = None
     ) -> None:
         self._store = store
         self._hub = hub

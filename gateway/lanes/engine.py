@@ -39,7 +39,7 @@ from engine.protocol import (
 )
 from gateway.disk import telling
 from gateway.errors import InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFault, StorageFull
-from gateway.events.bus import Hub
+from gateway.events.bus import EventBus
 from gateway.forecast import Forecaster
 from gateway.images.output import Pictures
 from gateway.jobs.job import Job, Outcome, Plans
@@ -47,7 +47,7 @@ from gateway.lanes.base import LaneRunner
 from gateway.lanes.filing import Filed, Filing
 from gateway.models.library import Library
 from gateway.private_files import write_private
-from gateway.residency import House, Shortage
+from gateway.residency import ResidencyManager, Shortage
 from gateway.service.pending_stops import Stops
 from gateway.store.base import JobStore, Lease, WorkerInfo
 from gateway.store.folder_health import SPOOL, Place, StorageHealth
@@ -76,13 +76,13 @@ class EngineLane(LaneRunner):
         *,
         store: JobStore,
         engine: Engine,
-        hub: Hub,
+        hub: EventBus,
         library: Library,
         pictures: Pictures,
         inputs: Callable[[str], Awaitable[bytes]],
         spool: Path,
         forecaster: Forecaster,
-        house: House,
+        house: ResidencyManager,
         claimable: Callable[[], frozenset[str] | None] = lambda: None,
         held: Callable[[], frozenset[str]] = frozenset,
         storage: StorageHealth | None = None,

@@ -9,7 +9,7 @@ import asyncio
 from abc import abstractmethod
 
 from engine.protocol import Cancelled, CancelReason, FailureCode
-from gateway.events.bus import Hub
+from gateway.events.bus import EventBus
 from gateway.framing import ChildDied
 from gateway.jobs.job import Outcome
 from gateway.lanes.base import LaneRunner
@@ -22,7 +22,7 @@ class ChildLane(LaneRunner):
     """One job at a time, each a task that is cancelled with it; a child that died is tried once more."""
 
     def __init__(
-        self, *, store: JobStore, hub: Hub, storage: StorageHealth | None = None, stops: Stops | None = None
+        self, *, store: JobStore, hub: EventBus, storage: StorageHealth | None = None, stops: Stops | None = None
     ) -> None:
         super().__init__(store=store, hub=hub, storage=storage, stops=stops)
         self._work: asyncio.Task[Outcome] | None = None

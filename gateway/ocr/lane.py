@@ -12,7 +12,7 @@ from contextlib import aclosing
 from engine.clock import patience
 from engine.protocol import Failed, FailureCode, Ocr, PageRead, Succeeded
 from gateway.errors import GatewayError, ModelNotFound, StorageFault
-from gateway.events.bus import Hub
+from gateway.events.bus import EventBus
 from gateway.framing import ChildDied
 from gateway.jobs.job import Outcome
 from gateway.lanes.process import ChildLane
@@ -43,7 +43,7 @@ class OcrLane(ChildLane):
         self,
         *,
         store: JobStore,
-        hub: Hub,
+        hub: EventBus,
         options: OcrOptions,
         inputs: Callable[[str], Awaitable[bytes]],
         storage: StorageHealth | None = None,

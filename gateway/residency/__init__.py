@@ -1,6 +1,6 @@
 """What is in the engine's memory, and what may be: admission, quantised copies, models set aside. Knows no protocol."""
 
-from gateway.residency.manager import House, HouseOptions
+from gateway.residency.manager import ResidencyManager, ResidencyOptions
 from gateway.residency.shortage import Shortage
 
-__all__ = ["House", "HouseOptions", "Shortage"]
+__all__ = ["ResidencyManager", "ResidencyOptions", "Shortage"]

@@ -27,7 +27,7 @@ PEAKS, SET_ASIDE = "peaks", "quarantine"
 
 
 @dataclass(frozen=True, slots=True)
-class HouseOptions:
+class ResidencyOptions:
     """What of the settings it goes by."""
 
     models_dir: Path = Path("models")
@@ -39,7 +39,7 @@ class HouseOptions:
     """What the device is expected to give, until the engine says it."""
 
 
-class House:
+class ResidencyManager:
     """Belongs to one event loop."""
 
     def __init__(
@@ -48,7 +48,7 @@ class House:
         store: JobStore,
         library: Library,
         device: Callable[[], tuple[str | None, int | None]],
-        options: HouseOptions,
+        options: ResidencyOptions,
     ) -> None:
         self._store = store
         self._library = library

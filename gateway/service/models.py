@@ -11,7 +11,7 @@ from gateway.errors import ModelKept
 from gateway.jobs.job import Job
 from gateway.models.library import Library
 from gateway.ocr.lane import OcrLane
-from gateway.residency import House
+from gateway.residency import ResidencyManager
 from gateway.service.options import Origin
 
 
@@ -27,7 +27,7 @@ class ModelControl:
         *,
         library: Library,
         downloads: Downloads,
-        house: House,
+        house: ResidencyManager,
         reader: OcrLane,
         loaded: Callable[[], str | None],
         let_go: Callable[[], Awaitable[None]],

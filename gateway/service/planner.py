@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from engine.catalog import ModelSpec
 from engine.protocol import Load, MemoryCheck, lane_of
-from gateway.downloads.holds import Wanted
+from gateway.downloads.holds import MissingLoras
 from gateway.downloads.tracker import Downloads
 from gateway.jobs.job import Job, NewJob
 from gateway.jobs.resolve import GenerationRequest, resolve
@@ -27,7 +27,7 @@ class Planned:
     new: NewJob
     missing: ModelSpec | None = None
     """What is not on disk, and will be fetched for it."""
-    loras: Wanted = Wanted("", ())
+    loras: MissingLoras = MissingLoras("", ())
     """LoRAs that are not on disk, and will be fetched for it."""
     waits: bool = True
     """Whether the client waits for that."""

@@ -10,7 +10,7 @@ from typing import Literal
 from engine.protocol import Lane, lane_of
 from gateway.access.rights import Rights
 from gateway.errors import JobNotWaiting
-from gateway.events.positions import Places
+from gateway.events.positions import QueuePositions
 from gateway.jobs.job import Job
 from gateway.jobs.order import place_among_own
 from gateway.store.base import JobStore
@@ -24,7 +24,7 @@ class QueueControl:
     def __init__(
         self,
         store: JobStore,
-        places: Places,
+        places: QueuePositions,
         wake: Callable[[], None],
         rights: Rights,
         stopped: Callable[[], frozenset[str]] = frozenset,

@@ -29,8 +29,8 @@ from gateway.errors import (
     StorageFault,
     Unavailable,
 )
-from gateway.events.bus import Event, Hub, Snapshot
-from gateway.events.positions import Places
+from gateway.events.bus import Event, EventBus, Snapshot
+from gateway.events.positions import QueuePositions
 from gateway.events.streams import watch, watch_all
 from gateway.forecast import Forecast, Forecaster, Record
 from gateway.images.decoder import CheckedImage, PictureDecoder
@@ -45,14 +45,14 @@ from gateway.models.library import Library
 from gateway.ocr.client import OcrOptions
 from gateway.ocr.lane import OcrLane
 from gateway.ocr.request import OcrRequest
-from gateway.residency import House, HouseOptions, Shortage
+from gateway.residency import ResidencyManager, ResidencyOptions, Shortage
 from gateway.service.models import ModelControl
 from gateway.service.options import Origin, ServiceOptions
 from gateway.service.pending_stops import Stops, first_of
 from gateway.service.planner import Planned, Planner
 from gateway.service.queue_control import QueueControl
 from gateway.service.retention import Retention
-from gateway.store.base import DamagedRecord, Hear, JobStore, Stats, Wanted
+from gateway.store.base import DamagedRecord, Hear, JobFilter, JobStore, Stats
 from gateway.store.folder_health import storage_of
 
 __all__ = ["JobService", "Origin", "ServiceOptions"]
@@ -76,7 +76,7 @@ class JobService:
         spool: Path,
         options: ServiceOptions,
         ocr: OcrOptions | None = None,
-        residency: HouseOptions | None = None,
+        residency: ResidencyOptions | None = None,
         decoder: PictureDecoder | None = None,
     ) -> None:
         self.library = library
@@ -86,17 +86,17 @@ class JobService:
         self._options = options
         self._rights = options.rights
         self._inputs = KeptInputs(store, decoder or PictureDecoder())
-        self._hub = Hub()
+        self._hub = EventBus()
         self._stops = Stops(store)
         self.storage = storage_of(pictures.place, spool, library.models_dir)
         self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model, weights_of=library.weights)
         self._retention = Retention(store, pictures, options)
-        self._places = Places(store, self._hub, self._forecaster, options.places_every_s)
-        self.house = House(
+        self._places = QueuePositions(store, self._hub, self._forecaster, options.places_every_s)
+        self.house = ResidencyManager(
             store=store,
             library=library,
             device=lambda: (engine.status.device, engine.status.memory_limit_bytes),
-            options=residency or HouseOptions(models_dir=library.models_dir),
+            options=residency or ResidencyOptions(models_dir=library.models_dir),
         )
         self.downloads = Downloads(
             store=store,
@@ -372,7 +372,7 @@ class JobService:
             raise JobNotFound
         return self._stops.seen(job)
 
-    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
+    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[JobFilter]) -> list[Job]:
         """As `JobStore.list_jobs`; of what was stopped and is not stored yet, nothing is listed as live."""
         found = [self._stops.seen(job) for job in await self._store.list_jobs(limit=limit, before=before, **wanted)]
         states = wanted.get("states")

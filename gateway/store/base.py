@@ -110,7 +110,7 @@ class DamagedRecord:
         return self.job_id or f"record {self.number}"
 
 
-class Wanted(TypedDict, total=False):
+class JobFilter(TypedDict, total=False):
     """Which jobs a list shows; what is None or not said is no matter."""
 
     owner: str | None
@@ -211,7 +211,7 @@ class JobStore(Protocol):
         """How many of these seconds ago the clock last showed this date, such as a file's."""
         ...
 
-    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
+    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[JobFilter]) -> list[Job]:
         """Newest first; `before` is the number of the last job of the page before."""
         ...
 

@@ -13,7 +13,7 @@ from gateway.store import checks, damage, rows
 from gateway.store.base import DamagedRecord, Lost
 from gateway.store.clock import StoreClock
 from gateway.store.database import Database
-from gateway.store.index import Line
+from gateway.store.index import QueueIndex
 from gateway.store.rows import RecordDamaged
 
 log = logging.getLogger("gateway.store")
@@ -26,7 +26,7 @@ T = TypeVar("T")
 class GuardedDatabase:
     """What is set aside leaves `line`, and `lose` hears of it."""
 
-    def __init__(self, database: Database, clock: StoreClock, line: Line, begin: Callable[[], None]) -> None:
+    def __init__(self, database: Database, clock: StoreClock, line: QueueIndex, begin: Callable[[], None]) -> None:
         """`begin` is called in the writing thread before the work of each transaction."""
         self._database, self._clock, self._line, self._begin = database, clock, line, begin
         self.lose: Lost | None = None

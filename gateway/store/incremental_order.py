@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
-from gateway.jobs.order import OVERDUE, Key, Turns, Waiting, keyed, level_of, next_rise, served
+from gateway.jobs.order import OVERDUE, Key, RoundRobinState, Waiting, keyed, level_of, next_rise, served
 
 Group = tuple[int, str]
 MOVED_MOST = 300
@@ -24,16 +24,16 @@ class Taken:
     """A job that may be served next, and the turns once it is."""
 
     job: Waiting
-    turns: Turns
+    turns: RoundRobinState
     at: float
-    order: KeptOrder
+    order: IncrementalOrder
     """In which it was the next one."""
 
 
-class KeptOrder:
+class IncrementalOrder:
     """Keys are kept as they were found: a new round of a class counts up in `_rounds` instead of changing them all."""
 
-    def __init__(self, waiting: Iterable[Waiting], turns: Turns, now: float) -> None:
+    def __init__(self, waiting: Iterable[Waiting], turns: RoundRobinState, now: float) -> None:
         self._turns = turns
         self._found_at = now
         self._keyed: list[tuple[Key, Waiting]] = []

@@ -12,19 +12,19 @@ from itertools import takewhile
 
 from engine.protocol import LANES, Lane
 from gateway.jobs.lookahead import grouped
-from gateway.jobs.order import Turns, Waiting
+from gateway.jobs.order import RoundRobinState, Waiting
 from gateway.store.base import WorkerInfo
-from gateway.store.incremental_order import KeptOrder, Taken
+from gateway.store.incremental_order import IncrementalOrder, Taken
 
 
 @dataclass(slots=True)
 class _Lane:
     waiting: dict[str, Waiting] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
-    turns: Turns = Turns()
+    turns: RoundRobinState = RoundRobinState()
     is_paused: bool = False
     owners: Counter[str] = field(default_factory=Counter)
-    order: KeptOrder | None = None
+    order: IncrementalOrder | None = None
     """None where it must be found again."""
     model: str | None = None
     """Of the job that was served last."""
@@ -34,7 +34,7 @@ class _Lane:
     """The strict line, and the one that follows from it; while the first is the same object, so is the second."""
 
 
-class Line:
+class QueueIndex:
     """Written by the thread that writes the store, read by any."""
 
     def __init__(self, lookahead: int = 0) -> None:
@@ -97,10 +97,10 @@ class Line:
                 del lane.owners[job.owner]
             lane.order = None
 
-    def turns(self, lane: Lane) -> Turns:
+    def turns(self, lane: Lane) -> RoundRobinState:
         return self._lanes[lane].turns
 
-    def set_turns(self, lane: Lane, turns: Turns) -> None:
+    def set_turns(self, lane: Lane, turns: RoundRobinState) -> None:
         with self._lock:
             self._lanes[lane].turns = turns
             self._lanes[lane].order = None
@@ -150,10 +150,10 @@ class Line:
             lanes = self._lanes.values()
             return sum(len(lane.waiting) if owner is None else lane.owners[owner] for lane in lanes)
 
-    def _order(self, lane: Lane, now: float) -> KeptOrder:
+    def _order(self, lane: Lane, now: float) -> IncrementalOrder:
         found = self._lanes[lane]
         if found.order is None or not found.order.holds(now):
-            found.order = KeptOrder(found.waiting.values(), found.turns, now)
+            found.order = IncrementalOrder(found.waiting.values(), found.turns, now)
         return found.order
 
     def _served(self, lane: Lane, now: float) -> tuple[Waiting, ...]:

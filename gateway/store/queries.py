@@ -8,7 +8,7 @@ from itertools import islice
 
 from gateway.jobs.job import Job, State
 from gateway.store import rows
-from gateway.store.base import Seen, Stats, Wanted
+from gateway.store.base import JobFilter, Seen, Stats
 
 STATES = frozenset(State)
 FORGOTTEN = "forgotten events"
@@ -24,7 +24,7 @@ PROMPT = "coalesce(plan->>'prompt', plan->>'drawn'->>'prompt')"
 """Of what is drawn, and of what is enlarged."""
 
 
-def listed(db: sqlite3.Connection, wanted: Wanted, *, limit: int, before: int | None) -> list[Job]:
+def listed(db: sqlite3.Connection, wanted: JobFilter, *, limit: int, before: int | None) -> list[Job]:
     """The newest first; those numbered below `before`."""
     where: list[str] = ["1"]
     values: list[str | int] = []

@@ -22,7 +22,7 @@ from gateway.jobs.job import (
     plan_adapter,
     state_fact,
 )
-from gateway.jobs.order import Standing, Turns, Waiting
+from gateway.jobs.order import RoundRobinState, Standing, Waiting
 from gateway.jobs.resolve import Adjustment
 from gateway.store import checksum
 from gateway.store.base import Lease
@@ -328,13 +328,13 @@ def kept(db: sqlite3.Connection, name: str) -> str | None:
     return None if row is None or not checksum.is_right_kept(row) else str(row["value"])
 
 
-def of_turns(turns: Turns) -> str:
+def of_turns(turns: RoundRobinState) -> str:
     """As `to_turns` reads them."""
     return json.dumps({"had": sorted(turns.had), "last": [(*group, at) for group, at in turns.last.items()]})
 
 
-def to_turns(text: str) -> Turns:
+def to_turns(text: str) -> RoundRobinState:
     """Turns as they were kept. Raises: ValueError, TypeError, KeyError, AttributeError."""
     value = json.loads(text)
     had = frozenset((int(level), str(owner)) for level, owner in value["had"])
-    return Turns(had, {(int(level), str(owner)): float(at) for level, owner, at in value["last"]})
+    return RoundRobinState(had, {(int(level), str(owner)): float(at) for level, owner, at in value["last"]})

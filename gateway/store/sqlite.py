@@ -38,7 +38,7 @@ from gateway.errors import (
     StorageFault,
 )
 from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
-from gateway.jobs.order import Standing, Turns, Waiting, moved
+from gateway.jobs.order import RoundRobinState, Standing, Waiting, moved
 from gateway.store import checks, damage, queries, rows
 from gateway.store.backups import FAULTS
 from gateway.store.base import (
@@ -46,19 +46,19 @@ from gateway.store.base import (
     DamagedRecord,
     Hear,
     InputBounds,
+    JobFilter,
     Lease,
     Lost,
     Seen,
     Stats,
     StoreCorrupt,
     Submitted,
-    Wanted,
     WorkerInfo,
 )
 from gateway.store.clock import StoreClock
 from gateway.store.database import Database
 from gateway.store.guarded import GuardedDatabase
-from gateway.store.index import Line
+from gateway.store.index import QueueIndex
 from gateway.store.inputs import Inputs
 from gateway.store.rows import RecordDamaged
 from gateway.store.schema import unusable
@@ -82,7 +82,7 @@ class SqliteStore:
         """`clock` says the date and may jump; `elapsed` only passes: where one clock is given alone, it is both."""
         self._clock = StoreClock(clock, elapsed or (time.monotonic if clock is time.time else clock))
         self._database = Database(folder, self._written)
-        self._line = Line(lookahead)
+        self._line = QueueIndex(lookahead)
         self._records = GuardedDatabase(self._database, self._clock, self._line, self._begin)
         self._inputs = Inputs(folder / "blobs", self._clock, self._records)
         self._news: list[tuple[Job, JobEvent]] = []
@@ -193,7 +193,7 @@ class SqliteStore:
             taken = self._line.next(worker, self._clock.steady())
             if taken is None:
                 if not self._line.order(worker.lane, self._clock.steady()):
-                    self._keep_turns(db, worker.lane, Turns())
+                    self._keep_turns(db, worker.lane, RoundRobinState())
                 return None
             if (before := rows.find(db, taken.job.id)) is None:
                 raise RecordDamaged(taken.job.id)
@@ -206,7 +206,7 @@ class SqliteStore:
 
         return await self._records.write(work)
 
-    def _keep_turns(self, db: sqlite3.Connection, lane: Lane, turns: Turns) -> None:
+    def _keep_turns(self, db: sqlite3.Connection, lane: Lane, turns: RoundRobinState) -> None:
         if turns != self._line.turns(lane):
             rows.keep(db, f"turns {lane}", rows.of_turns(turns))
             self._after.append(lambda: self._line.set_turns(lane, turns))
@@ -369,7 +369,7 @@ class SqliteStore:
     def age_s(self, date: float) -> float:
         return self._clock.age_s(date)
 
-    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]) -> list[Job]:
+    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[JobFilter]) -> list[Job]:
         return await self._records.read(lambda db: queries.listed(db, wanted, limit=limit, before=before))
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:

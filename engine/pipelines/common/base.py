@@ -18,7 +18,7 @@ def key_of(seed: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Sketch:
+class ImageTask:
     """One picture to paint: number `image` of the plan. `frame` holds its size and the pictures it depends on, `loras`
     the files with their scales.
     """
@@ -47,10 +47,10 @@ class Upscaler(Protocol):
         """Write it as it is in memory, quantised or whole."""
 
 
-class Painter(Protocol):
+class Pipeline(Protocol):
     """A loaded model with its family's calling convention."""
 
-    def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
+    def paint(self, task: ImageTask, watcher: Watcher) -> Image:
         """The picture at `sketch.frame.drawn`. Raises: JobCancelled, LoraFault, NotFinite."""
 
     def reads(self, said: str | None) -> bool:

@@ -24,7 +24,7 @@ class Unfinished(Exception):
 
 
 @dataclass(slots=True)
-class Sitting:
+class DenoisingRun:
     """One picture on its way. `before` holds the latents one step ago, `clock` when the step began."""
 
     watcher: Watcher
@@ -62,57 +62,59 @@ class Sitting:
         if denoised is not None and denoised is not latents:
             return denoised
         assert self.before is not None
-        return straight_on(self.before, latents, self.schedule(config), t)
+        return predict_x0(self.before, latents, self.schedule(config), t)
 
 
-class Observer:
+class StepCallback:
     """mflux's callbacks: evaluates before it looks at the clock, and lets the watcher stop the picture."""
 
     def __init__(self) -> None:
-        self.sitting: Sitting | None = None
+        self.denoising: DenoisingRun | None = None
 
     def call_before_loop(self, *, latents: mx.array, config: Any, **_: Any) -> None:
-        if self.sitting is not None:
-            self.sitting.encoded()
-            if self.sitting.begin is not None:
-                latents[...] = self.sitting.begin(latents, config)
+        if self.denoising is not None:
+            self.denoising.encoded()
+            if self.denoising.begin is not None:
+                latents[...] = self.denoising.begin(latents, config)
             mx.eval(latents)
-            self.sitting.sigma = float(self.sitting.schedule(config)[config.init_time_step])
-            self.sitting.before = latents if self.sitting.begin is None else mx.array(latents)
-            self.sitting.clock = time.monotonic()
+            self.denoising.sigma = float(self.denoising.schedule(config)[config.init_time_step])
+            self.denoising.before = latents if self.denoising.begin is None else mx.array(latents)
+            self.denoising.clock = time.monotonic()
 
     def call_in_loop(
         self, *, t: int, latents: mx.array, config: Any, denoised: mx.array | None = None, **_: Any
     ) -> None:
-        sitting = self.sitting
-        if sitting is None or sitting.before is None:
+        denoising = self.denoising
+        if denoising is None or denoising.before is None:
             return
         # mflux calls this before it evaluates: without this line progress runs a step ahead.
         mx.eval(latents)
-        seconds = time.monotonic() - sitting.clock
+        seconds = time.monotonic() - denoising.clock
         first = int(config.init_time_step)
 
         def preview() -> bytes:
-            return sitting.frame.preview(sitting.look(sitting.clean(latents, denoised, config, t), config, seconds))
+            return denoising.frame.preview(
+                denoising.look(denoising.clean(latents, denoised, config, t), config, seconds)
+            )
 
         try:
-            sitting.watcher.step(t - first + 1, int(config.num_inference_steps) - first, seconds, preview)
+            denoising.watcher.step(t - first + 1, int(config.num_inference_steps) - first, seconds, preview)
         except PictureSkipped:
-            raise Unfinished(sitting.clean(latents, denoised, config, t)) from None
-        sitting.sigma = float(sitting.schedule(config)[t + 1])
-        if sitting.keep is not None:
-            latents[...] = sitting.keep(latents, sitting.sigma)
+            raise Unfinished(denoising.clean(latents, denoised, config, t)) from None
+        denoising.sigma = float(denoising.schedule(config)[t + 1])
+        if denoising.keep is not None:
+            latents[...] = denoising.keep(latents, denoising.sigma)
             mx.eval(latents)
-        sitting.before = mx.array(latents) if sitting.keep is not None else latents
-        sitting.clock = time.monotonic()
+        denoising.before = mx.array(latents) if denoising.keep is not None else latents
+        denoising.clock = time.monotonic()
 
     def call_after_loop(self, *, latents: mx.array, **_: Any) -> None:
-        if self.sitting is not None:
+        if self.denoising is not None:
             check_finite(latents, "latents")
-            self.sitting.watcher.decoding()
+            self.denoising.watcher.decoding()
 
 
-def straight_on(before: mx.array, latents: mx.array, sigmas: Any, t: int) -> mx.array:
+def predict_x0(before: mx.array, latents: mx.array, sigmas: Any, t: int) -> mx.array:
     """Latents without noise, in the loop's own layout: where step `t` points to."""
     if float(sigmas[t + 1]) == float(sigmas[t]):  # Ming's last step goes nowhere
         return latents

@@ -12,7 +12,7 @@ from typing import Literal
 import mlx.core as mx
 from mflux.utils.image_util import ImageUtil
 
-from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.patching import patched
 
 Where = Literal["latents", "pixels"]
 MODULES: dict[Where, str] = {"latents": "Unet", "pixels": "VAE"}
@@ -43,7 +43,7 @@ def checked_pixels() -> Iterator[None]:
         found: mx.array = denormalize(images)
         return found
 
-    with swapped(ImageUtil, "_denormalize", staticmethod(checked)):
+    with patched(ImageUtil, "_denormalize", staticmethod(checked)):
         yield
 
 

@@ -11,8 +11,8 @@ from mflux.models.common.config.config import Config
 from mflux.models.common.latent_creator.latent_creator import LatentCreator
 from PIL.Image import Image
 
-from engine.pipelines.common.base import Sketch, key_of
-from engine.pipelines.common.denoising import Sitting
+from engine.pipelines.common.base import ImageTask, key_of
+from engine.pipelines.common.denoising import DenoisingRun
 from engine.pipelines.common.latents import stretched
 from engine.pipelines.common.noise import slerp
 
@@ -33,9 +33,9 @@ class Layout(Protocol):
         """The loop's latents as the VAE's."""
 
 
-def beginning(
-    sketch: Sketch,
-    sitting: Sitting,
+def initial_latents(
+    task: ImageTask,
+    denoising: DenoisingRun,
     noise: mx.array,
     *,
     layout: Layout,
@@ -45,10 +45,10 @@ def beginning(
     """Latents for the first step, from the loop's noise; `sigma` is the share of noise it begins with. What a mask
     keeps is put back by `sitting.keep`, which is set here.
     """
-    plan, frame = sketch.plan, sketch.frame
+    plan, frame = task.plan, task.frame
     width, height = frame.drawn
     if plan.subseed_strength > 0:
-        other = layout.create_noise(sketch.subseed, height, width)
+        other = layout.create_noise(task.subseed, height, width)
         noise = slerp(noise, other, plan.subseed_strength).astype(noise.dtype)
     if frame.init is None:
         return noise
@@ -68,14 +68,14 @@ def beginning(
         untouched = layout.pack_latents(mx.zeros_like(touched), height, width)
         repaint = layout.pack_latents(touched, height, width) != untouched
         if plan.mask_content != "original":
-            another = layout.create_noise(key_of(sketch.seed + 1), height, width)
+            another = layout.create_noise(key_of(task.seed + 1), height, width)
             start = mx.where(repaint, another if plan.mask_content == "noise" else mx.zeros_like(start), start)
 
         def keep(latents: mx.array, sigma: float) -> mx.array:
             kept = LatentCreator.add_noise_by_interpolation(clean=clean, noise=noise, sigma=sigma)
             return mx.where(repaint, latents, kept).astype(latents.dtype)
 
-        sitting.keep = keep
+        denoising.keep = keep
     return LatentCreator.add_noise_by_interpolation(clean=start, noise=noise, sigma=sigma()).astype(noise.dtype)
 
 

@@ -14,7 +14,7 @@ import mlx.core as mx
 from mflux.models.common.weights.loading.weight_loader import WeightLoader
 from mlx.utils import tree_flatten
 
-from engine.pipelines.common.patching import swapped
+from engine.pipelines.common.patching import patched
 
 P = TypeVar("P")
 
@@ -58,9 +58,9 @@ def _lazily() -> Iterator[None]:
     with ExitStack() as stack:
         for name in EVALUATING:
             if (module := sys.modules.get(name)) is not None:
-                stack.enter_context(swapped(module, "mx", _Unevaluated()))
+                stack.enter_context(patched(module, "mx", _Unevaluated()))
         native = staticmethod(WeightLoader._load_multi_glob)
-        stack.enter_context(swapped(WeightLoader, "_load_fp8_safetensors", native))
+        stack.enter_context(patched(WeightLoader, "_load_fp8_safetensors", native))
         yield
 
 

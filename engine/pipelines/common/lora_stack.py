@@ -23,7 +23,7 @@ class LoraFault(Exception):
         super().__init__(reason)
 
 
-class Wardrobe:
+class LoraStack:
     """What a transformer wears. Its bare weights are kept by reference: they cost no memory of their own.
 
     `architecture` is that of the LoRA table; None for one that takes none.
@@ -38,7 +38,7 @@ class Wardrobe:
         """Layers in whose place something stands."""
         self._worn: Loras = ()
 
-    def wear(self, loras: Loras) -> None:
+    def apply(self, loras: Loras) -> None:
         """Exactly these, nothing where there are none.
 
         Raises: LoraFault for a file that does not fit the model; then it wears nothing.

@@ -16,16 +16,16 @@ from mflux.models.common.vae.vae_util import VAEUtil
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
-from engine.pipelines.common.base import Sketch
-from engine.pipelines.common.denoising import Sitting
-from engine.pipelines.common.initial_latents import Layout, Sigmas, beginning
+from engine.pipelines.common.base import ImageTask
+from engine.pipelines.common.denoising import DenoisingRun
+from engine.pipelines.common.initial_latents import Layout, Sigmas, initial_latents
 from engine.pipelines.common.latents import shrunk
-from engine.pipelines.common.pipeline import PipelinePainter
+from engine.pipelines.common.pipeline import MfluxPipeline
 from engine.prompt_tokens import Encoder
 from engine.protocol import Generate
 
 
-class OwnLoopPainter(PipelinePainter):
+class OwnLoopPipeline(MfluxPipeline):
     """`arguments` is what else of a plan is passed on, `pictures` what of a sketch; `references` says that the pipeline
     takes those of a frame under that name.
     """
@@ -40,7 +40,7 @@ class OwnLoopPainter(PipelinePainter):
         loras: str | None = None,
         transformer: str = "transformer",
         references: bool = False,
-        pictures: Callable[[Sketch], Mapping[str, Any]] | None = None,
+        pictures: Callable[[ImageTask], Mapping[str, Any]] | None = None,
         encoder: Encoder | None = None,
     ) -> None:
         super().__init__(pipeline, loras, transformer, encoder)
@@ -53,27 +53,27 @@ class OwnLoopPainter(PipelinePainter):
     def _arguments(self, plan: Generate) -> Mapping[str, Any]:
         return self._more(plan)
 
-    def _pictures(self, sketch: Sketch, strength: float | None) -> Mapping[str, Any]:
+    def _pictures(self, task: ImageTask, strength: float | None) -> Mapping[str, Any]:
         if self._sketched is not None:
-            return self._sketched(sketch)
-        return {"references": sketch.frame.references} if self._references else {}
+            return self._sketched(task)
+        return {"references": task.frame.references} if self._references else {}
 
     def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:
         return lambda scheduler_steps, first: float(self._sigmas(scheduler_steps, width, height)[first])
 
     @contextmanager
-    def _begun(self, sketch: Sketch, sitting: Sitting) -> Iterator[None]:
-        width, height = sketch.frame.drawn
-        sigmas = sitting.sigmas = self._sigmas(sitting.steps, width, height)
-        first = 0 if sitting.strength is None else max(1, int(sitting.steps * sitting.strength))
+    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
+        width, height = task.frame.drawn
+        sigmas = denoising.sigmas = self._sigmas(denoising.steps, width, height)
+        first = 0 if denoising.strength is None else max(1, int(denoising.steps * denoising.strength))
 
         def begin(noise: mx.array, _: Any) -> mx.array:
             if first:  # only now: a loop that finds itself late earlier may look for a picture of its own
                 late.enter_context(_late(first))
             parts = {"layout": self._layout, "pipeline": self._pipeline}
-            return beginning(sketch, sitting, noise, **parts, sigma=lambda: float(sigmas[first]))
+            return initial_latents(task, denoising, noise, **parts, sigma=lambda: float(sigmas[first]))
 
-        sitting.begin = begin
+        denoising.begin = begin
         with ExitStack() as late:
             yield
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @contextmanager
-def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
+def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
     """`owner.name` is `value`, and afterwards what it was."""
     original = vars(owner)[name]
     setattr(owner, name, value)

@@ -15,11 +15,11 @@ from PIL.Image import Image
 
 from engine.backends.base import Model, Watcher, said_by
 from engine.backends.canvas import opaque
-from engine.pipelines.common.base import Sketch
-from engine.pipelines.common.denoising import Observer, Sitting, Unfinished
+from engine.pipelines.common.base import ImageTask
+from engine.pipelines.common.denoising import DenoisingRun, StepCallback, Unfinished
 from engine.pipelines.common.finite import check_finite, checked_pixels
 from engine.pipelines.common.loading import loaded
-from engine.pipelines.common.lora_stack import Wardrobe
+from engine.pipelines.common.lora_stack import LoraStack
 from engine.pipelines.common.low_memory import sparing
 from engine.pipelines.common.noise import img2img_schedule
 from engine.pipelines.common.preview_size import PreviewSize
@@ -37,7 +37,7 @@ def built(model: Model, pipeline: Callable[..., Any], config: ModelConfig | None
     return loaded(lambda: pipeline(**given), whole=model.said is None)
 
 
-class PipelinePainter(ABC):
+class MfluxPipeline(ABC):
     """A pipeline with the one callback it ever gets: mflux has no unregister. `loras` is its name in the LoRA table;
     `encoder` says how much of a prompt it reads, without one it reads all.
     """
@@ -52,35 +52,35 @@ class PipelinePainter(ABC):
         self._pipeline = pipeline
         self._encoder = encoder
         self._encoders = Encoders(pipeline)
-        self._wardrobe = Wardrobe(getattr(pipeline, transformer), loras)
-        self._observer = Observer()
+        self._lora_stack = LoraStack(getattr(pipeline, transformer), loras)
+        self._observer = StepCallback()
         self._preview_size = PreviewSize()
         pipeline.callbacks.register(self._observer)
 
-    def paint(self, sketch: Sketch, watcher: Watcher) -> Image:
-        plan, frame = sketch.plan, sketch.frame
+    def paint(self, task: ImageTask, watcher: Watcher) -> Image:
+        plan, frame = task.plan, task.frame
         said = said_by(plan)
         if said is None:
-            self._wardrobe.wear(sketch.loras)
+            self._lora_stack.apply(task.loras)
         else:
             self._encoders.take()
-        self._tell_readings(sketch, watcher)
+        self._tell_readings(task, watcher)
         width, height = frame.drawn
         steps, strength = plan.steps, None
         if frame.init is not None and plan.denoise < 1:
             steps, strength = img2img_schedule(plan.steps, plan.denoise, self._sigma_of(width, height))
-        sitting = self._observer.sitting = Sitting(watcher, frame, self._preview, steps, strength)
+        denoising = self._observer.denoising = DenoisingRun(watcher, frame, self._preview, steps, strength)
         if said is not None:
-            sitting.encoded = lambda: self._let_go(said, sketch)
+            denoising.encoded = lambda: self._let_go(said, task)
         try:
-            with checked_pixels(), self._begun(sketch, sitting), sparing(self._pipeline, low_ram=plan.low_ram):
+            with checked_pixels(), self._begun(task, denoising), sparing(self._pipeline, low_ram=plan.low_ram):
                 made = self._pipeline.generate_image(
-                    seed=sketch.seed,
-                    prompt=self._prompt(sketch),
+                    seed=task.seed,
+                    prompt=self._prompt(task),
                     num_inference_steps=steps,
                     width=width,
                     height=height,
-                    **self._pictures(sketch, strength),
+                    **self._pictures(task, strength),
                     **self._arguments(plan),
                 )
             return opaque(made.image)
@@ -90,7 +90,7 @@ class PipelinePainter(ABC):
             with checked_pixels():
                 return opaque(self._decoded(unfinished.clean, height, width))
         finally:
-            self._observer.sitting = None
+            self._observer.denoising = None
 
     def reads(self, said: str | None) -> bool:
         """Whether a picture can be drawn of what `said_by` says of its plan; None stands for all others."""
@@ -100,13 +100,13 @@ class PipelinePainter(ABC):
         """They stay in any case."""
         self._encoders = Encoders(self._pipeline, ())
 
-    def _let_go(self, said: str, sketch: Sketch) -> None:
+    def _let_go(self, said: str, task: ImageTask) -> None:
         """The prompt is encoded, and the steps begin."""
         self._encoders.let_go(said)
-        self._wardrobe.wear(sketch.loras)
+        self._lora_stack.apply(task.loras)
 
     def save(self, folder: str) -> None:
-        self._wardrobe.wear(())  # mflux would bake them in
+        self._lora_stack.apply(())  # mflux would bake them in
         self._pipeline.save_model(folder)
 
     def _preview(self, clean: mx.array, config: Any, step_s: float) -> Image:
@@ -116,40 +116,40 @@ class PipelinePainter(ABC):
         self._preview_size.learn(time.monotonic() - began, step_s)
         return image
 
-    def _prompt(self, sketch: Sketch) -> str:
+    def _prompt(self, task: ImageTask) -> str:
         """What the pipeline is given: `_said`, and what the family puts before it."""
-        return self._said(sketch)[0]
+        return self._said(task)[0]
 
-    def _said(self, sketch: Sketch) -> tuple[str, tuple[str, ...]]:
+    def _said(self, task: ImageTask) -> tuple[str, tuple[str, ...]]:
         """What of the plan's prompt the pipeline is given, and the words of it that are left away as unknown."""
-        return sketch.plan.prompt, ()
+        return task.plan.prompt, ()
 
-    def _encoder_of(self, sketch: Sketch) -> Encoder | None:
+    def _encoder_of(self, task: ImageTask) -> Encoder | None:
         """What reads the prompt of this picture; a negative one is always read by the usual encoder."""
         return self._encoder
 
-    def _tell_readings(self, sketch: Sketch, watcher: Watcher) -> None:
+    def _tell_readings(self, task: ImageTask, watcher: Watcher) -> None:
         try:
-            readings = list(self._readings(sketch))
+            readings = list(self._readings(task))
         except Exception:  # a tokenizer of another kind: no picture is lost for a note about it
             log.exception("how the prompt is read cannot be told")
             return
         for reading in readings:
             watcher.read(reading)
 
-    def _readings(self, sketch: Sketch) -> Iterator[PromptRead]:
+    def _readings(self, task: ImageTask) -> Iterator[PromptRead]:
         """How the prompts of this picture are read, where something is left out."""
-        plan, (said, unknown) = sketch.plan, self._said(sketch)
-        if (found := read(self._encoder_of(sketch), "prompt", self._prompt(sketch), said, unknown)) is not None:
+        plan, (said, unknown) = task.plan, self._said(task)
+        if (found := read(self._encoder_of(task), "prompt", self._prompt(task), said, unknown)) is not None:
             yield found
         unwanted = plan.negative_prompt if plan.guidance > 1 else None
         if unwanted and (found := read(self._encoder, "negative_prompt", unwanted, unwanted)) is not None:
             yield found
 
-    def _pictures(self, sketch: Sketch, strength: float | None) -> Mapping[str, Any]:
+    def _pictures(self, task: ImageTask, strength: float | None) -> Mapping[str, Any]:
         """What of a sketch's pictures `generate_image` takes; `strength` is set where it begins late."""
         # Only its presence counts: it makes the schedule begin late. The family encodes the picture.
-        return {"image_path": sketch.frame.init if strength is not None else None, "image_strength": strength}
+        return {"image_path": task.frame.init if strength is not None else None, "image_strength": strength}
 
     @abstractmethod
     def _arguments(self, plan: Generate) -> Mapping[str, Any]:
@@ -160,7 +160,7 @@ class PipelinePainter(ABC):
         """Share of noise by scheduler steps and step, as `img2img_schedule` wants it."""
 
     @abstractmethod
-    def _begun(self, sketch: Sketch, sitting: Sitting) -> AbstractContextManager[None]:
+    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> AbstractContextManager[None]:
         """For the time of one picture the pipeline begins as the sketch asks."""
 
     @abstractmethod

@@ -16,17 +16,17 @@ from mflux.models.common.vae.vae_util import VAEUtil
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
-from engine.pipelines.common.base import Sketch
-from engine.pipelines.common.denoising import Sitting
-from engine.pipelines.common.initial_latents import Sigmas, beginning, scheduled
+from engine.pipelines.common.base import ImageTask
+from engine.pipelines.common.denoising import DenoisingRun
+from engine.pipelines.common.initial_latents import Sigmas, initial_latents, scheduled
 from engine.pipelines.common.latents import shrunk
-from engine.pipelines.common.patching import swapped
-from engine.pipelines.common.pipeline import PipelinePainter
+from engine.pipelines.common.patching import patched
+from engine.pipelines.common.pipeline import MfluxPipeline
 from engine.prompt_tokens import Encoder
 from engine.protocol import Generate
 
 
-class StandardPainter(PipelinePainter):
+class StandardPipeline(MfluxPipeline):
     """`scheduler` is mflux's name of the noise schedule to draw by, `arguments` what else of a plan is passed on;
     `sigmas` are those of the schedule where it runs another one by that name.
     """
@@ -52,26 +52,26 @@ class StandardPainter(PipelinePainter):
     def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:
         return lambda scheduler_steps, first: self._sigmas(scheduler_steps, width, height)[first]
 
-    def _begun(self, sketch: Sketch, sitting: Sitting) -> AbstractContextManager[None]:
+    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> AbstractContextManager[None]:
         def prepare(seed: int, height: int, width: int, img2img: Img2Img) -> mx.array:
             """In the place of `LatentCreator.create_for_txt2img_or_img2img`."""
             layout = img2img.latent_creator
-            sitting.unpack = layout.unpack_latents
-            return beginning(
-                sketch,
-                sitting,
+            denoising.unpack = layout.unpack_latents
+            return initial_latents(
+                task,
+                denoising,
                 layout.create_noise(seed, height, width),
                 layout=layout,
                 pipeline=self._pipeline,
                 sigma=lambda: float(img2img.sigmas[img2img.init_time_step]),
             )
 
-        return swapped(LatentCreator, "create_for_txt2img_or_img2img", staticmethod(prepare))
+        return patched(LatentCreator, "create_for_txt2img_or_img2img", staticmethod(prepare))
 
     def _decoded(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
-        sitting, pipeline = self._observer.sitting, self._pipeline
-        assert sitting is not None
-        latent = sitting.unpack(clean, height, width)
+        denoising, pipeline = self._observer.denoising, self._pipeline
+        assert denoising is not None
+        latent = denoising.unpack(clean, height, width)
         latent = latent if small_px is None else shrunk(latent, small_px, height // latent.shape[-2])
         decoded = VAEUtil.decode(vae=pipeline.vae, latent=latent, tiling_config=pipeline.tiling_config)
         return cast(Image, ImageUtil.to_pil(decoded))
