@@ -76,7 +76,8 @@ def beginning(
             return mx.where(repaint, latents, kept).astype(latents.dtype)
 
         sitting.keep = keep
-    return LatentCreator.add_noise_by_interpolation(clean=start, noise=noise, sigma=sigma()).astype(noise.dtype)
+    # In whatever precision the two have together, as mflux's loops go on in it.
+    return LatentCreator.add_noise_by_interpolation(clean=start, noise=noise, sigma=sigma())
 
 
 def touched_by(mask: Image, like: mx.array) -> mx.array:
