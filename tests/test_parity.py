@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from engine.backends.canvas import opaque
-from engine.protocol import Generate
-from tests.engine_studio import Studio, differs, save_inputs
+from engine.protocol import Generate, Lora
+from tests.engine_studio import SIDE_PX, Studio, differs, save_inputs
 from tests.engine_support import SPECS
 from tests.engine_toy import VAE, save_toy_lora, save_toy_model
 from tests.live import Live, live
@@ -273,3 +273,30 @@ def test_in_half_precision(halved: Live, folder: Path, bits: int | None) -> None
     assert right.tobytes() != alone(folder, KLEIN, bits=bits).tobytes()
     model = f"toy-{KLEIN}" if bits is None else f"{KLEIN}-at-{bits}"
     same(halved, model, right, ("sdapi",) if bits is None else ("native",))
+
+
+# ---- without HTTP ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["flux1-dev"])
+def test_all_at_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A LoRA on 4 bits in half precision, begun from another picture."""
+    from mflux.models.common.config.model_config import ModelConfig
+
+    from engine.families.noise import img2img_schedule
+
+    mx.disable_compile()
+    toy, lora = TOYS[name], tmp_path / "lora.safetensors"
+    with toy.in_place():
+        toy.save(tmp_path / "model")
+        toy.save_lora(lora)
+        studio = Studio(SPECS[name], tmp_path / "model", inputs=save_inputs(tmp_path))
+        monkeypatch.setattr(ModelConfig, "precision", mx.bfloat16)
+        studio.load(quantize=4)
+        said: dict[str, Any] = {"init_image": "photo", "denoise": 0.5, "steps": 4, "guidance": 4.0}
+        drawn = studio.draw(inputs={"lora": str(lora)}, loras=(Lora(name="lora", scale=0.8),), **said)
+        painter: Any = studio.backend._painter
+        schedule = img2img_schedule(4, 0.5, painter._sigma_of(SIDE_PX, SIDE_PX))
+        right = Alone(studio, bits=4, loras=[(lora, 0.8)]).draw(studio.plan(**said), schedule)
+    mx.enable_compile()
+    assert not differs(drawn, right)

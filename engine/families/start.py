@@ -76,8 +76,7 @@ def beginning(
             return mx.where(repaint, latents, kept).astype(latents.dtype)
 
         sitting.keep = keep
-    # In whatever precision the two have together, as mflux's loops go on in it.
-    return LatentCreator.add_noise_by_interpolation(clean=start, noise=noise, sigma=sigma())
+    return LatentCreator.add_noise_by_interpolation(clean=start, noise=noise, sigma=sigma()).astype(noise.dtype)
 
 
 def touched_by(mask: Image, like: mx.array) -> mx.array:
