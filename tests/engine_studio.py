@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from engine.backends.base import JobCancelled, Model, PictureSkipped, said_by
 from engine.catalog import ModelSpec
-from engine.protocol import Control, PromptRead
+from engine.protocol import Control, Generate, PromptRead
 from tests.engine_support import plan
 
 SIDE_PX = 32
@@ -78,21 +78,25 @@ class Studio:
     def spared(self, quantize: int | None = None, **said: Any) -> Image.Image:
         """Loaded and drawn with as little memory as can be."""
         said = {**said, "low_ram": True}
-        self.load(None, quantize, said_by(plan(model=self.spec.name, **{**self.usual, **said})))
+        self.load(None, quantize, said_by(self.plan(**said)))
         return self.draw(**said)
 
+    def plan(self, **said: Any) -> Generate:
+        """What `draw` asks for."""
+        return plan(model=self.spec.name, **{**self.usual, **said})
+
     def draw(self, watcher: Watching | None = None, inputs: dict[str, str] | None = None, **said: Any) -> Image.Image:
-        what = plan(model=self.spec.name, **{**self.usual, **said})
+        what = self.plan(**said)
         picture = self.backend.draw(self.spec, what, 0, {**self.inputs, **(inputs or {})}, watcher or Watching())
         return Image.frombytes("RGB", (picture.width_px, picture.height_px), picture.rgb)
 
 
-def save_inputs(folder: Path) -> dict[str, str]:
-    """A photo, a blue picture, and a mask that keeps the left half."""
-    photo = Image.radial_gradient("L").resize((SIDE_PX, SIDE_PX)).convert("RGB")
+def save_inputs(folder: Path, size: tuple[int, int] = (SIDE_PX, SIDE_PX)) -> dict[str, str]:
+    """A photo, a blue picture, and a mask that keeps the left half, each of this width and height in pixels."""
+    photo = Image.radial_gradient("L").resize(size).convert("RGB")
     ImageDraw.Draw(photo).rectangle((4, 4, 20, 12), fill="red")
     mask = Image.new("L", photo.size)
-    mask.paste(255, (SIDE_PX // 2, 0, *photo.size))
+    mask.paste(255, (photo.width // 2, 0, *photo.size))
     pictures = {"photo": photo, "blue": Image.new("RGB", photo.size, "blue"), "mask": mask}
     for name, picture in pictures.items():
         picture.save(folder / f"{name}.png")

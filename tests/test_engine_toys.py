@@ -16,6 +16,7 @@ from engine.protocol import Control, Lora
 from tests import toys, toys_further, toys_pictures
 from tests.engine_studio import SIDE_PX, Studio, Watching, differs, save_inputs
 from tests.engine_support import SPECS
+from tests.mflux_alone import Alone
 from tests.toys import Toy
 
 CAPTION = '{"short_description": "a cat", "edit_instruction": "draw a cat"}'
@@ -50,6 +51,20 @@ def bare(studio: Studio) -> Image.Image:
     """What is drawn where nothing more is said."""
     studio.load()
     return studio.draw()
+
+
+def test_mflux_alone_draws_the_same_picture(studio: Studio) -> None:
+    """As its row has it, with guidance where it counts; see test_parity.py."""
+    spec = studio.spec
+    said: dict[str, Any] = {"guidance": spec.default_guidance, "steps": max(2, spec.min_steps)}
+    if spec.family.startswith("fibo"):
+        said["prompt"] = CAPTION
+    if spec.negative_prompt:
+        said["negative_prompt"] = "grey"
+    if spec.control:  # mflux is given ready maps of any kind only by Qwen-Image-2.1 and where it has depths
+        said["control"] = Control(kind=spec.control, image="photo", is_map=spec.family == "qwen21", strength=0.7)
+    studio.load()
+    assert not differs(studio.draw(**said), Alone(studio).draw(studio.plan(**said)))
 
 
 def test_seed_subseed_and_prompt_count_and_progress_is_told(studio: Studio, bare: Image.Image) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.engine_toy import VAE
+from tests.engine_toy import TEXT_ENCODER, TRANSFORMER, VAE
 
 QWEN3 = {
     "vocab_size": 320,
@@ -35,6 +35,23 @@ def flux2_vae() -> Any:
     from engine.pipelines.flux2_tiny import TinyVAE
 
     return TinyVAE(VAE)
+
+
+def flux2() -> dict[str, Any]:
+    from mflux.models.flux2.model.flux2_text_encoder.qwen3_text_encoder import Qwen3TextEncoder
+    from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
+
+    from engine.pipelines.flux2_tiny import TinyVAE
+
+    class Encoder(Qwen3TextEncoder):  # type: ignore[misc]
+        def get_prompt_embeds(self, input_ids: Any, attention_mask: Any, hidden_state_layers: Any) -> Any:
+            return super().get_prompt_embeds(input_ids, attention_mask, hidden_state_layers=(1, 2, 3))
+
+    return {
+        "vae": TinyVAE({**VAE, "block_out_channels": (8, 8, 16, 32)}),
+        "transformer": Flux2Transformer(**TRANSFORMER),
+        "text_encoder": Encoder(**TEXT_ENCODER),
+    }
 
 
 def qwen_vae(narrow: int = 32, channels: int = 3) -> Any:

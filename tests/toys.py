@@ -112,6 +112,13 @@ _MOSS_DRAWS = f"{_AT}.moss_image:MOSSImage.generate_image"
 _ERNIE_BATCH = f"{_AT}.ernie_image.model.ernie_text_encoder.prompt_encoder:ErniePromptEncoder.build_text_batch"
 TOYS = (
     Toy(
+        "flux2-klein-4b",
+        f"{_AT}.flux2.flux2_initializer:Flux2Initializer",
+        f"{_AT}.flux2.weights.flux2_weight_definition:Flux2KleinWeightDefinition",
+        toy_parts.flux2,
+        lora=("transformer.transformer_blocks.0.attn.to_q", 64),
+    ),
+    Toy(
         "flux3-klein",
         f"{_AT}.flux3.flux3_initializer:Flux3Initializer",
         f"{_AT}.flux3.weights.flux3_weight_definition:Flux3KleinWeightDefinition",

@@ -109,7 +109,7 @@ def packed() -> str:
         geometries[geometry] = sheets.index(kept)
         spelled = spellings.setdefault(architecture.name, {})
         for layer, row in spellings_of(architecture.mapping.get_mapping(), sheet).items():
-            spelled[layer] = [list(row.modules), int(row.patched)]
+            spelled[layer] = [list(row.modules), int(row.swapped)]
 
     for geometry, config in AVAILABLE_MODELS.items():
         if (architecture := architecture_of(geometry)) is not None:
@@ -162,7 +162,7 @@ def _row(targets: dict[str, LoRATarget], sheet: Sheet) -> Row:
         return 0 if transform is None else int(transform(numbered)[0, 0])
 
     paths = tuple(sorted(targets, key=first))
-    return Row(paths, patched=len(paths) == 1 and first(paths[0]) != 0)
+    return Row(paths, swapped=len(paths) == 1 and first(paths[0]) != 0)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ class FakeBackend:
             return canvas.to_picture(frame.untouched, frame.untouched.size)
         for reading in readings(plan, self._script):
             watcher.read(reading)
-        painted = task(plan, image, frame)
+        painted = sketch(plan, image, frame)
         steps = steps_to_run(plan.steps, plan.denoise)
         with suppress(PictureSkipped):
             for step in range(1, steps + 1):
@@ -231,7 +231,7 @@ def words(text: str) -> list[Span]:
     return [found.span() for found in re.finditer(r"\S++", text)]
 
 
-def task(plan: Generate, image: int, frame: canvas.Frame) -> Image.Image:
+def sketch(plan: Generate, image: int, frame: canvas.Frame) -> Image.Image:
     """A gradient that depends on all that a picture depends on."""
     painted = gradient(plan.prompt, plan.seeds[image], frame.drawn)
     if plan.subseed_strength:

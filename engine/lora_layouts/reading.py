@@ -43,7 +43,7 @@ class Change:
     """What is added to `modules`, which are rows of one matrix. `parts` are the names of the file's tensors."""
 
     modules: tuple[str, ...]
-    patched: bool
+    swapped: bool
     method: Method
     parts: Mapping[str, str]
 
@@ -136,7 +136,7 @@ def _change(row: Row, parts: dict[str, str], shapes: Mapping[str, Shape], table:
         raise Unfit(f"has {over[0]} of {where}, which cannot be applied with the rest")
     sizes = _Sizes({part: shapes[name] for part, name in parts.items()}, modules, where)
     sizes.check(method)
-    return Change(row.modules, row.patched, method, parts)
+    return Change(row.modules, row.swapped, method, parts)
 
 
 def _method(parts: Mapping[str, str]) -> Method:

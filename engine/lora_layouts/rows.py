@@ -17,7 +17,7 @@ class Row:
     """Modules that one layer of a file is."""
 
     modules: tuple[str, ...]
-    patched: bool = False
+    swapped: bool = False
 
 
 Rows = Mapping[str, Row]
@@ -30,7 +30,7 @@ def _rows(told: Mapping[str, str | tuple[str, ...]]) -> Iterator[tuple[str, Row]
 
 def _swapped(told: Mapping[str, str]) -> Iterator[tuple[str, Row]]:
     for layer, module in told.items():
-        yield layer, Row((module,), patched=True)
+        yield layer, Row((module,), swapped=True)
 
 
 _DOUBLE, _SINGLE = "transformer_blocks.#", "single_transformer_blocks.#"

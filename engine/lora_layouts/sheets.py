@@ -115,7 +115,7 @@ class Table:
                 continue
             if block is None:
                 return row
-            return Row(tuple(module.replace("#", str(block), 1) for module in row.modules), row.patched)
+            return Row(tuple(module.replace("#", str(block), 1) for module in row.modules), row.swapped)
         return None
 
     def row_of(self, layer: str) -> Row | None:
@@ -134,7 +134,7 @@ def _kept() -> _Kept:
     read = json.loads(FILE.read_text(encoding="utf-8"))
     rows = {
         architecture: {
-            **{layer: Row(tuple(modules), bool(patched)) for layer, (modules, patched) in spelled.items()},
+            **{layer: Row(tuple(modules), bool(swapped)) for layer, (modules, swapped) in spelled.items()},
             **ROWS.get(architecture, {}),
         }
         for architecture, spelled in read["spellings"].items()

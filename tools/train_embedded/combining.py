@@ -15,7 +15,7 @@ from transformers import Qwen3ForCausalLM
 from .basis import Basis
 from .batches import BATCH, Batch, Supply, misled
 from .checkpoint import Average, Budget, learning_rate, load_checkpoint, save_checkpoint
-from .flow import Pipeline, Swapped, descend, draw, optimizers_of, plain_attention, sample_sigmas, save_parts, score
+from .flow import Painter, Swapped, descend, draw, optimizers_of, plain_attention, sample_sigmas, save_parts, score
 from .geometry import scheduler_sigmas
 from .judging import judge, pair_cases
 from .latents import Pairs, paint_pairs
@@ -85,7 +85,7 @@ def train_pairs(work: Path, budget_seconds: float, seed: int) -> dict[str, float
     """
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = plain_attention
-    model = Pipeline()
+    model = Painter()
     model.transformer = Flux2Transformer2DModel.from_pretrained(work / "transformer", torch_dtype=torch.float32)
     model.text_encoder = Qwen3ForCausalLM.from_pretrained(
         work / "text_encoder", attn_implementation="eager", dtype=torch.float32

@@ -55,7 +55,7 @@ def plain_attention(query, key, value, **_):
     return (weights.softmax(-1) @ value).transpose(1, 2)
 
 
-class Pipeline(nn.Module):
+class Painter(nn.Module):
     """The trained pair: prompt encoder and transformer."""
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class Pipeline(nn.Module):
         return ids
 
 
-def optimizers_of(model: Pipeline) -> list[torch.optim.Optimizer]:
+def optimizers_of(model: Painter) -> list[torch.optim.Optimizer]:
     outer = ("embed_tokens", "x_embedder", "proj_out", "norm_out", "timestep_embedder", "context_embedder")
     reader, painter, others = [], [], []
     for name, parameter in model.named_parameters():
@@ -148,7 +148,7 @@ def sample_sigmas(count: int, schedule: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.rand(count) < SCHEDULE_SHARE, on_schedule, shifted)
 
 
-def _initialise(model: Pipeline) -> None:
+def _initialise(model: Painter) -> None:
     """Quiet start: residual branches and the output begin at zero."""
     for name, parameter in model.transformer.named_parameters():
         if "modulation" in name or name.startswith(("proj_out", "norm_out.linear")):
@@ -159,7 +159,7 @@ def _initialise(model: Pipeline) -> None:
 class Swapped:
     """Puts the averaged weights into a model for the time of a block."""
 
-    def __init__(self, model: Pipeline, average: Average) -> None:
+    def __init__(self, model: Painter, average: Average) -> None:
         self._model, self._average = model, average
 
     def __enter__(self) -> None:
@@ -172,7 +172,7 @@ class Swapped:
             value.copy_(self._current[name])
 
 
-def save_parts(model: Pipeline, work: Path) -> None:
+def save_parts(model: Painter, work: Path) -> None:
     """Writes `transformer/` and `text_encoder/`."""
     model.transformer.save_pretrained(work / "transformer")
     model.text_encoder.save_pretrained(work / "text_encoder")
@@ -237,7 +237,7 @@ def train_flow(work: Path, budget_seconds: float, seed: int, kinds: str = "first
     """
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = plain_attention
-    model = Pipeline()
+    model = Painter()
     _initialise(model)
     average = Average(model, 0.995)
     optimizers = optimizers_of(model)

@@ -15,7 +15,7 @@ from transformers import Qwen3ForCausalLM
 from .basis import Basis
 from .batches import BATCH, wording
 from .checkpoint import Budget, learning_rate
-from .flow import Pipeline, plain_attention, sample_sigmas
+from .flow import Painter, plain_attention, sample_sigmas
 from .geometry import scheduler_sigmas
 from .latents import paint_pool
 from .tokenizer import encode_prompts, load_tokenizer
@@ -42,7 +42,7 @@ class Adapted(nn.Module):
         return self.linear(x) + functional.linear(functional.linear(x, self.down), self.up)
 
 
-def _adapt(model: Pipeline) -> dict[str, Adapted]:
+def _adapt(model: Painter) -> dict[str, Adapted]:
     """Puts a detour round the attention of every single block; the rest is frozen."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -61,7 +61,7 @@ def train_lora(work: Path, budget_seconds: float, seed: int) -> dict[str, float]
     """Trains on pictures at night until the budget is used; leaves `loras/night.safetensors` in the work folder."""
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = plain_attention
-    model = Pipeline()
+    model = Painter()
     model.transformer = Flux2Transformer2DModel.from_pretrained(work / "transformer")
     model.text_encoder = Qwen3ForCausalLM.from_pretrained(work / "text_encoder", attn_implementation="eager")
     adapted = _adapt(model)

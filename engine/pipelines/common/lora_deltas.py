@@ -40,7 +40,7 @@ class Deltas:
             whole := next((name for part, name in change.parts.items() if _is_whole(part, parts[part])), None)
         ) is not None:
             raise ValueError(f"holds whole numbers in {short(whole)}")
-        index = _indices(layers, change.patched)
+        index = _indices(layers, change.swapped)
         bias = parts["diff_b"].astype(mx.float32) if "diff_b" in parts else None
         delta: Delta | None = None
         if change.method != "plain":
@@ -54,7 +54,7 @@ class Deltas:
             delta = Dense(diff.reshape(diff.shape[:2]))
         elif "weight" in layers[0] and layers[0].weight.ndim == 1:
             return [_norm(layers[0], parts, scale)]
-        rows, columns = (None, None) if delta is None else _stretch(parts, delta, layers, change.patched)
+        rows, columns = (None, None) if delta is None else _stretch(parts, delta, layers, change.swapped)
         found = []
         for layer, own in zip(layers, index, strict=True):
             more = {
