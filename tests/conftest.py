@@ -28,6 +28,7 @@ ssl.create_default_context = functools.cache(ssl.create_default_context)
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+PRELOADED = "TESTS_LD_PRELOAD"
 LONGEST = (
     "embedded_model",
     "v1_other_clients",
@@ -52,8 +53,9 @@ LONGEST = (
 def pytest_configure(config: pytest.Config) -> None:
     """Tests that draw in their own process get the OpenBLAS that the engine gets: half of their time on a Linux CPU."""
     if hasattr(config, "workerinput"):
-        os.environ.pop("LD_PRELOAD", None)  # it is loaded; processes under test find theirs by themselves
-    elif on_linux_cpu() and has_openblas() and "LD_PRELOAD" not in os.environ:
+        # It is loaded; processes under test find theirs by themselves, but those that are to compute as we do.
+        os.environ[PRELOADED] = os.environ.pop("LD_PRELOAD", "")
+    elif config.getoption("numprocesses") and on_linux_cpu() and has_openblas() and "LD_PRELOAD" not in os.environ:
         os.environ["LD_PRELOAD"] = OPENBLAS
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

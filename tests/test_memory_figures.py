@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from engine.catalog import CATALOG, ModelSpec
 from engine.catalog.memory import encoders_gb
 from engine.protocol import Generate, Load
+from gateway.models.library import Library
+from gateway.models.user_models import LocalModel
 from gateway.residency.footprint import GB, guess
 
 SPECS = {spec.name: spec for spec in CATALOG}
@@ -119,3 +122,17 @@ def test_strips_decode_the_same_pixels_with_less_memory(name: str, monkeypatch: 
     assert bool(mx.array_equal(whole, again)), "nothing of it stays"
     assert pipeline.tiling_config is None
     assert taken[1] < 0.5 * taken[0]
+
+
+def test_a_folder_of_the_operators_is_measured_by_the_files_of_the_row_it_is_like(tmp_path: Path) -> None:
+    like = SPECS["flux2-klein-4b"]
+    weights = tmp_path / "transformer" / "0.safetensors"
+    weights.parent.mkdir()
+    for taken in (100, 2 * GB, int(like.size_gb * GB)):
+        with weights.open("wb") as file:
+            file.truncate(taken)
+        library = Library(tmp_path, default="mine", local={"mine": LocalModel(tmp_path, like.name)})
+        spec = library.find("mine")
+        plan = Load(model=spec.name, quantize=None)
+        found = guess(plan, spec, disk_bytes=taken, is_float32=False)
+        assert found.weights == pytest.approx(like.loaded_gb(None) * taken / like.size_gb, rel=0.01, abs=1)

@@ -1,7 +1,6 @@
 """A gateway whose engine has families at toy width: `python tests/toy_gateway.py NAME,NAME PRECISION [its own words]`.
 
-The engine's matrices are multiplied by what this process is told to: pixels are compared with those of a process that
-has no other BLAS than MLX's own.
+The engine multiplies matrices with the BLAS of the process that runs the tests: their pixels are compared.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if __name__ == "__main__":
         return [*before, "tests.toy_engine", *toys, *after]
 
     def toy_environment(options: EngineOptions, parent: Mapping[str, str]) -> dict[str, str]:
-        return {**environment(options, parent), "LD_PRELOAD": os.environ.get("LD_PRELOAD", "")}
+        return {**environment(options, parent), "LD_PRELOAD": os.environ.get("TESTS_LD_PRELOAD", "")}
 
     child.child_arguments, child.child_environment = toy_arguments, toy_environment
     main()

@@ -69,6 +69,8 @@ class ModelSpec(BaseModel):
     description: str
     size_gb: float
     """What `files` take on disk."""
+    files_gb: float | None = None
+    """Of the row whose memory is told here, where the weights are other files: an operator's own."""
     weights_gb: float | None = None
     """Weights in memory at 16 bits; None: as on disk."""
     fixed_gb: float = 0.0

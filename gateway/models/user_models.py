@@ -52,6 +52,7 @@ def local_row(name: str, model: LocalModel) -> ModelSpec:
             "gated": False,
             "size_gb": round(taken / 1e9, 2) if taken else like.size_gb,
             "weights_gb": like.weights_gb or like.size_gb,
+            "files_gb": like.size_gb,
             "stored_bits": bits,
             "quantize": None if bits else like.quantize,
         }

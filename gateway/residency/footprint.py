@@ -47,7 +47,8 @@ def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float3
     weights = spec.loaded_gb(plan.quantize) * GB
     if disk_bytes is not None:
         # Of some models files are wider than what is made of them, of others narrower.
-        weights *= min(1.0, disk_bytes / (min(spec.size_gb, spec.loaded_gb(None)) * GB))
+        files_gb = spec.size_gb if spec.files_gb is None else spec.files_gb
+        weights *= min(1.0, disk_bytes / (min(files_gb, spec.loaded_gb(None)) * GB))
     if is_float32 and bits is None:
         weights *= 2
     match plan:

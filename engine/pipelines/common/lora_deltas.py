@@ -117,10 +117,10 @@ def _factor(flat: Tensors, factor: str) -> mx.array:
     return mx.matmul(first, second)
 
 
-def _indices(layers: list[Any], patched: bool) -> list[mx.array | None]:
+def _indices(layers: list[Any], swapped: bool) -> list[mx.array | None]:
     """Which rows of the file's matrix each layer's are; None where they are all, in order."""
     sizes = [_outputs(layer) for layer in layers]
-    if patched:
+    if swapped:
         (size,) = sizes
         return [mx.concatenate([mx.arange(size // 2, size), mx.arange(size // 2)])]
     if len(sizes) == 1:
@@ -137,7 +137,7 @@ def _of(values: mx.array | None, index: mx.array | None) -> mx.array | None:
     return values if values is None or index is None else values[index]
 
 
-def _stretch(parts: Tensors, delta: Delta, layers: list[Any], patched: bool) -> tuple[mx.array | None, mx.array | None]:
+def _stretch(parts: Tensors, delta: Delta, layers: list[Any], swapped: bool) -> tuple[mx.array | None, mx.array | None]:
     """By how much a DoRA stretches the rows, in the file's order, or the columns of the changed weight.
 
     The base is made dense for it, quantised or not, and let go of again. Raises: TypeError.
@@ -145,8 +145,8 @@ def _stretch(parts: Tensors, delta: Delta, layers: list[Any], patched: bool) -> 
     if (told := parts.get("dora_scale")) is None:
         return None, None
     before = mx.concatenate([weights(layer) for layer in layers])
-    if patched:
-        (index,) = _indices(layers, patched)
+    if swapped:
+        (index,) = _indices(layers, swapped)
         before = before[index]
     changed = before + delta.dense()
     magnitude = told.astype(mx.float32).reshape(-1)
