@@ -11,13 +11,13 @@ from engine.protocol import (
     Ocr,
     SecondPass,
 )
-from gateway.forecast.series import Cost, Line, Series, robust
+from gateway.forecast.series import Cost, LinearFit, Series, robust
 from gateway.forecast.work import work_of
 from gateway.models.lora_repositories import LORA
 from tests.forecast_support import SMALL, SPECS, a_picture
 from tests.support import a_plan
 
-GUESS = Line(1.0, 1.0)
+GUESS = LinearFit(1.0, 1.0)
 approx = pytest.approx
 
 
@@ -67,7 +67,7 @@ def test_a_series_is_guessed_then_scaled_then_a_line_through_what_was_seen() -> 
     for _ in range(6):
         series.learn(1.0, 4.0)
     assert series.cost(1.0, GUESS).seconds == approx(4.0, rel=0.01)
-    assert series.line(GUESS) == Line(2.0, 2.0)
+    assert series.line(GUESS) == LinearFit(2.0, 2.0)
     for _ in range(6):
         series.learn(4.0, 13.0)
     line = series.line(GUESS)

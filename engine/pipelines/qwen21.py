@@ -36,7 +36,7 @@ def load(model: Model) -> Pipeline:
 
 
 def painter_of(pipeline: Any, **more: Any) -> Pipeline:
-    """Any pipeline of this family; `more` is as OwnLoopPainter takes it."""
+    """Any pipeline of this family; `more` is as OwnLoopPipeline takes it."""
     pipeline.prompt_cache = FewPrompts()
     encode = pipeline.vae.encode
     pipeline.vae.encode = lambda pixels: encode(opaque(pixels))

@@ -7,7 +7,7 @@ from math import hypot
 from typing import Any, Literal
 
 from engine.catalog import ModelSpec
-from gateway.forecast.series import Cost, Line, Series
+from gateway.forecast.series import Cost, LinearFit, Series
 from gateway.forecast.work import Work
 
 Part = Literal["start", "gap", "load", "head", "next_head", "step", "tail", "file", "page", "fetch"]
@@ -92,31 +92,31 @@ class Costs:
         self._changed()
 
 
-def first_guess(part: Part, work: Work | None, spec: ModelSpec | None) -> Line:
+def first_guess(part: Part, work: Work | None, spec: ModelSpec | None) -> LinearFit:
     """Before anything was seen: by the size of the weights, as on a middling machine with Metal."""
     size_gb = 10.0 if spec is None else spec.size_gb
     guidance = 2.0 if work is not None and "+guidance" in work.mode else 1.0
     match part:
         case "start":
-            return Line(2.0, 0.0)
+            return LinearFit(2.0, 0.0)
         case "gap":
-            return Line(0.01, 0.0)
+            return LinearFit(0.01, 0.0)
         case "load":
-            return Line(0.5 + 0.5 * size_gb, 0.0)
+            return LinearFit(0.5 + 0.5 * size_gb, 0.0)
         case "head":
-            return Line(0.1 + 0.05 * size_gb, 0.0)
+            return LinearFit(0.1 + 0.05 * size_gb, 0.0)
         case "next_head":
-            return Line(0.05, 0.0)
+            return LinearFit(0.05, 0.0)
         case "step":
-            return Line(guidance * (0.03 + 0.01 * size_gb), guidance * (0.2 + 0.4 * size_gb))
+            return LinearFit(guidance * (0.03 + 0.01 * size_gb), guidance * (0.2 + 0.4 * size_gb))
         case "tail":
-            return Line(0.02, 1.5)
+            return LinearFit(0.02, 1.5)
         case "file":
-            return Line(0.02, 0.2)
+            return LinearFit(0.02, 0.2)
         case "page":
-            return Line(2.0, 0.0)
+            return LinearFit(2.0, 0.0)
         case "fetch":
-            return Line(50.0, 0.0)
+            return LinearFit(50.0, 0.0)
 
 
 def _name(part: Part, work: Work | None) -> str:

@@ -15,7 +15,7 @@ from gateway.forecast.accuracy import Accuracy, Record
 from gateway.forecast.costs import Costs
 from gateway.forecast.series import Cost
 from gateway.forecast.trace import Trace, over
-from gateway.forecast.wait import Forecast, Line, filing
+from gateway.forecast.wait import Forecast, QueueForecast, filing
 from gateway.forecast.work import Work, work_of
 from gateway.jobs.job import Job, State
 from gateway.jobs.order import Waiting
@@ -41,7 +41,7 @@ class Walk:
     version: int
     loaded: tuple[str, int | None] | None
     ready_in: Mapping[str, float]
-    walked: Line
+    walked: QueueForecast
 
 
 class Forecaster:
@@ -230,7 +230,7 @@ class Forecaster:
             return None
         walk = self._walk(work.lane, line)
         # One that is claimed leaves the line a moment before `begins`.
-        due = walk.walked.due(job_id) or Line([(job_id, work)], self._costs, walk.loaded).due(job_id)
+        due = walk.walked.due(job_id) or QueueForecast([(job_id, work)], self._costs, walk.loaded).due(job_id)
         left = self._lane_left(work.lane)
         assert due is not None, "a line of this very job"
         return _after(left, due.begins), _after(left, due.done)
@@ -244,7 +244,7 @@ class Forecaster:
         known = walk is not None and (walk.version, walk.loaded, walk.ready_in) == follows
         if walk is None or not known or walk.line is not line:
             works = ((job.id, work) for job in line if (work := self._works.get(job.id)) is not None)
-            walk = self._walks[lane] = Walk(line, *follows, Line(works, self._costs, loaded, ready_in))
+            walk = self._walks[lane] = Walk(line, *follows, QueueForecast(works, self._costs, loaded, ready_in))
         return walk
 
     def _ready_in(self) -> Mapping[str, float]:

@@ -21,7 +21,7 @@ LEAST_SPREAD = 0.03
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LinearFit:
     """Seconds = base + slope * size."""
 
     base: float
@@ -52,7 +52,7 @@ class Series:
         while len(self.seen) > SIZES:
             del self.seen[next(iter(self.seen))]
 
-    def cost(self, size: float, guess: Line) -> Cost:
+    def cost(self, size: float, guess: LinearFit) -> Cost:
         """At a size seen before by what it took, at another by a line through all sizes; `guess` before anything."""
         line = self.line(guess)
         own = self.seen.get(round(size, 4), [])
@@ -64,18 +64,18 @@ class Series:
         relative = spread / mean if count >= 3 and mean else 0.5 / (1 + count) + LEAST_SPREAD
         return Cost(seconds, max(LEAST_SPREAD, relative) * seconds)
 
-    def line(self, guess: Line) -> Line:
+    def line(self, guess: LinearFit) -> LinearFit:
         """Through the means of the sizes by least relative squares; of one size the guess, scaled to it."""
         points = [(size, robust(values)[0], min(len(values), 4)) for size, values in self.seen.items()]
         points = [(size, mean, weight) for size, mean, weight in points if mean > 0]
         if not points:
-            return guess if not self.seen else Line(0.0, 0.0)
+            return guess if not self.seen else LinearFit(0.0, 0.0)
         sizes = [size for size, _, _ in points]
         if max(sizes) > 1.2 * min(sizes) and (line := _fitted(points)) is not None:
             return line
         ratios = sorted(mean / guess.at(size) for size, mean, _ in points if guess.at(size) > 0)
         ratio = ratios[len(ratios) // 2] if ratios else 1.0
-        return Line(guess.base * ratio, guess.slope * ratio)
+        return LinearFit(guess.base * ratio, guess.slope * ratio)
 
 
 def robust(values: Sequence[float]) -> tuple[float, float]:
@@ -100,7 +100,7 @@ def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float
     return 0.0
 
 
-def _fitted(points: Sequence[tuple[float, float, int]]) -> Line | None:
+def _fitted(points: Sequence[tuple[float, float, int]]) -> LinearFit | None:
     """Neither base nor slope below 0; None where there is no slope to find."""
     weighted = [(size, mean, weight / mean**2) for size, mean, weight in points]
     total = sum(w for _, _, w in weighted)
@@ -111,6 +111,6 @@ def _fitted(points: Sequence[tuple[float, float, int]]) -> Line | None:
         return None
     slope = sum(w * (size - x) * (mean - y) for size, mean, w in weighted) / across
     if slope < 0:
-        return Line(y, 0.0)
+        return LinearFit(y, 0.0)
     base = y - slope * x
-    return Line(base, slope) if base >= 0 else Line(0.0, y / x)
+    return LinearFit(base, slope) if base >= 0 else LinearFit(0.0, y / x)

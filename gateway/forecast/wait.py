@@ -34,7 +34,7 @@ class Due:
     done: Cost
 
 
-class Line:
+class QueueForecast:
     """The jobs of a lane in their order with the loads between them; `loaded` is in memory before the first.
 
     `ready_in` says after how many seconds a model, or what a job by its id needs besides, is here: jobs are passed over
