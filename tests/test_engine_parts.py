@@ -361,7 +361,7 @@ def test_the_parent_half_imports_no_mlx_and_no_pictures() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_mlx_is_imported_in_the_backend_and_the_families_only() -> None:
+def test_mlx_is_imported_in_the_backend_and_the_pipelines_only() -> None:
     for file in ENGINE.rglob("*.py"):
         names = set()
         for node in ast.walk(ast.parse(file.read_text())):
@@ -371,7 +371,7 @@ def test_mlx_is_imported_in_the_backend_and_the_families_only() -> None:
                 names.add((node.module or "").split(".")[0])
         if names & {"mlx", "mflux"}:
             place = file.relative_to(ENGINE)
-            assert place.parts[0] == "families" or str(place) == str(Path("backends/mlx.py")), place
+            assert place.parts[0] == "pipelines" or str(place) == str(Path("backends/mlx.py")), place
 
 
 def test_the_noise_schedule_is_written_as_mflux_has_it() -> None:
