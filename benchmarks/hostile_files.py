@@ -26,7 +26,7 @@ from tests.test_hostile_files import a_png
 
 MEMORY = """
 import base64, os, tracemalloc
-from gateway.images import base64_picture
+from gateway.images.codec import base64_picture
 text = base64.b64encode(os.urandom(20 * 2**20)).decode()
 tracemalloc.start()
 base64_picture(text)

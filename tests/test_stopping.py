@@ -273,7 +273,7 @@ def test_a_second_signal_waits_for_nothing(tmp_path: Path) -> None:
 def test_a_process_in_which_no_python_runs_is_ended_by_the_kernel() -> None:
     program = """
 import ctypes, os, signal
-from gateway import stopping
+from gateway import shutdown as stopping
 stopping.LAST_S = 0.2
 budget = stopping.Stopping(0.1)
 budget.leave_s = 0.1
@@ -287,7 +287,7 @@ ctypes.PyDLL(None).sleep(60)  # with the interpreter's lock held
 def test_the_last_resort_takes_stopped_children_along() -> None:
     program = """
 import os, signal, subprocess, sys, time
-from gateway import stopping
+from gateway import shutdown as stopping
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
 os.kill(child.pid, signal.SIGSTOP)
 print(child.pid, flush=True)
