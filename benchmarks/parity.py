@@ -58,15 +58,14 @@ class Case:
 
         mflux adds a baked LoRA to the weights before it rounds them to the precision and the bits, and so Krea 2's
         ControlNet, which the engine keeps beside them for its strength to change. A picture that ERNIE-Image begins
-        from makes mflux go on in float32, where the engine keeps to the loop's precision. Z-Image differs there, too;
-        why is not known yet.
+        from makes mflux go on in float32, where the engine keeps to the loop's precision.
         """
         if bits and spec.family == "krea2" and spec.control:
             return 4 if bits == 8 else 32
         if self.name == BAKED:
             return 1 if (precision, bits) == ("float32", None) else 8
         begun = "init_image" in self.said and precision == "bfloat16"
-        return {"ernie": 8, "z_image": 4}.get(spec.family, 0) if begun else 0
+        return 8 if begun and spec.family == "ernie" else 0
 
 
 def cases_of(toy: Toy) -> list[Case]:

@@ -40,10 +40,10 @@ def initial_latents(
     *,
     layout: Layout,
     pipeline: Any,
-    sigma: Callable[[], float],
+    sigma: Callable[[], float | mx.array],
 ) -> mx.array:
-    """Latents for the first step, from the loop's noise; `sigma` is the share of noise it begins with. What a mask
-    keeps is put back by `sitting.keep`, which is set here.
+    """Latents for the first step, from the loop's noise; `sigma` is the share of noise it begins with: as an array of
+    float32 it widens latents of bfloat16, as in mflux. What a mask keeps is put back by `denoising.keep`, set here.
     """
     plan, frame = task.plan, task.frame
     width, height = frame.drawn
@@ -76,7 +76,7 @@ def initial_latents(
             return mx.where(repaint, latents, kept).astype(latents.dtype)
 
         denoising.keep = keep
-    return LatentCreator.add_noise_by_interpolation(clean=start, noise=noise, sigma=sigma()).astype(noise.dtype)
+    return LatentCreator.add_noise_by_interpolation(clean=start, noise=noise, sigma=cast(float, sigma()))
 
 
 def touched_by(mask: Image, like: mx.array) -> mx.array:

@@ -63,7 +63,7 @@ class StandardPipeline(MfluxPipeline):
                 layout.create_noise(seed, height, width),
                 layout=layout,
                 pipeline=self._pipeline,
-                sigma=lambda: float(img2img.sigmas[img2img.init_time_step]),
+                sigma=lambda: img2img.sigmas[img2img.init_time_step],
             )
 
         return patched(LatentCreator, "create_for_txt2img_or_img2img", staticmethod(prepare))
