@@ -36,7 +36,7 @@ GatewayError
 ├── NotInstalled 501            an optional part of the gateway is missing; the message says which
 ├── Unavailable 503
 │   ├── BodyMemoryFull          large bodies fill the memory there is for them
-│   ├── ModelComing             it is downloaded now; ask again
+│   ├── ModelIsDownloading             it is downloaded now; ask again
 │   ├── ModelUnavailable        set aside: it kills the engine
 │   ├── QueueFull
 │   └── EngineDown

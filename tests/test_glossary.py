@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def test_no_type_function_or_file_has_a_retired_name() -> None:
             found = [(name, line) for name, line in named(ast.parse(file.read_text())) if name in RETIRED_NAMES]
             assert found == [], f"{file}: docs/glossary.md has the words that took their places"
             assert not any(name.endswith("Painter") for name, _ in named(ast.parse(file.read_text()))), file
+
+
+def test_no_docstring_names_a_type_that_is_gone() -> None:
+    gone = re.compile(r"\b(ModelComing|KeptOrder|Wardrobe|Easel|HouseOptions|\w+Painter)\b")
+    for room in ROOMS:
+        for file in sorted((ROOT / room).rglob("*.py")):
+            assert gone.findall(file.read_text()) == [], file
 
 
 def test_the_glossary_names_each_retired_word() -> None:

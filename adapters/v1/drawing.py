@@ -80,7 +80,7 @@ def under_its_name(request: Request, asked: D) -> D:
 
 
 async def from_pictures(request: Request, asked: FromPictures, sent: Sent) -> Order:
-    """Raises: ModelNotFound, ModelNotOnDisk, ModelComing, InvalidRequest, Unavailable, StorageFull."""
+    """Raises: ModelNotFound, ModelNotOnDisk, ModelIsDownloading, InvalidRequest, Unavailable, StorageFull."""
     core, asked = core_of(request), under_its_name(request, asked)
     with core.waits():
         pass  # nobody's pictures are opened who will be refused afterwards

@@ -117,19 +117,19 @@ class Flux2Hooks:
 
     def __init__(self, pipeline: Any, task: ImageTask, denoising: DenoisingRun) -> None:
         self._pipeline = pipeline
-        self._sketch = task
-        self._sitting = denoising
+        self._task = task
+        self._denoising = denoising
         self._clean: mx.array | None = None
         frame = task.frame
         self._repaint = None if frame.mask is None else repainted(frame.mask)
 
     def prepare(self, *, seed: int, config: Any) -> tuple[mx.array, mx.array, int, int]:
         """In the place of `_prepare_generation_latents`: what the first step begins from."""
-        plan, frame = self._sketch.plan, self._sketch.frame
+        plan, frame = self._task.plan, self._task.frame
         size = {"height": config.height, "width": config.width, "batch_size": 1}
         noise, *grid = Flux2LatentCreator.prepare_packed_latents(seed=seed, **size)
         if plan.subseed_strength > 0:
-            other, *_ = Flux2LatentCreator.prepare_packed_latents(seed=self._sketch.subseed, **size)
+            other, *_ = Flux2LatentCreator.prepare_packed_latents(seed=self._task.subseed, **size)
             noise = slerp(noise, other, plan.subseed_strength)
         if frame.init is None:
             return noise, *grid
@@ -151,7 +151,7 @@ class Flux2Hooks:
             width=image.width,
             tiling_config=self._pipeline.tiling_config,
         )
-        width, height = self._sketch.frame.drawn
+        width, height = self._task.frame.drawn
         latent = stretched(helpers.ensure_4d_latents(encoded), height // 8, width // 8)
         patches = Flux2LatentCreator.patchify_latents(latent)
         normal = helpers.bn_normalize_vae_encoded_latents(patches, vae=self._pipeline.vae)
@@ -159,7 +159,7 @@ class Flux2Hooks:
 
     def predictor(self, transformer: Any) -> Callable[..., mx.array]:
         """In the place of `_predict`: a function from a step's arguments to the velocity."""
-        pipeline, references = self._pipeline, self._sketch.frame.references
+        pipeline, references = self._pipeline, self._task.frame.references
         if references:
             tokens, ids = _Flux2KleinEditHelpers.prepare_reference_image_conditioning(
                 vae=pipeline.vae, tiling_config=pipeline.tiling_config, image_paths=list(references)
@@ -173,7 +173,7 @@ class Flux2Hooks:
             predict = type(pipeline)._predict(transformer)
         if self._repaint is None or self._clean is None:
             return predict
-        return partial(_keep, predict, self._clean, self._repaint, self._sitting)
+        return partial(_keep, predict, self._clean, self._repaint, self._denoising)
 
 
 class ReadOnce:

@@ -132,7 +132,7 @@ class Downloads:
     async def put_off(self, spec: ModelSpec | None, loras: MissingLoras, owner: str) -> None:
         """For a client that does not wait: the downloads are begun, where any is needed.
 
-        Raises: ModelComing; ModelNotOnDisk with the reason where the last one failed; Forbidden.
+        Raises: ModelIsDownloading; ModelNotOnDisk with the reason where the last one failed; Forbidden.
         """
         for _, lora in loras.loras:
             if (reason := self._untold.pop((lora.files,), None)) is not None:

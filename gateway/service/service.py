@@ -243,8 +243,9 @@ class JobService:
     async def submit(self, request: GenerationRequest, origin: Origin) -> Job:
         """Store a job for this request; it is on disk when this returns.
 
-        Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, ModelUnavailable, ModelComing, QueueFull, OwnerQueueFull,
-        IdempotencyConflict, StorageFault, Unavailable; Forbidden for a download or a priority that is not this owner's.
+        Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, ModelUnavailable, ModelIsDownloading, QueueFull,
+        OwnerQueueFull, IdempotencyConflict, StorageFault, Unavailable; Forbidden for a download or a priority that is
+        not this owner's.
         """
         self._check_priority(origin.owner, origin.priority)
         planned = await self._planner.drawing(request, origin)

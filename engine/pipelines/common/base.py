@@ -51,7 +51,7 @@ class Pipeline(Protocol):
     """A loaded model with its family's calling convention."""
 
     def paint(self, task: ImageTask, watcher: Watcher) -> Image:
-        """The picture at `sketch.frame.drawn`. Raises: JobCancelled, LoraFault, NotFinite."""
+        """The picture at `task.frame.drawn`. Raises: JobCancelled, LoraFault, NotFinite."""
 
     def reads(self, said: str | None) -> bool:
         """Whether what reads prompts is here, or has read already what `said_by` says of a plan."""
