@@ -63,6 +63,9 @@ STORE_ANSWER_S = 10.0
 """A stop that the store has not taken by then is remembered."""
 
 
+SPARED = Adjustment(param="low_ram", asked=None, used="true", reason="the picture fits into memory only so")
+
+
 class JobService:
     """The one way in (submit) and the one way out (watch) of every job."""
 
@@ -249,7 +252,7 @@ class JobService:
         """
         self._check_priority(origin.owner, origin.priority)
         planned = await self._planner.drawing(request, origin)
-        return await self._submit(planned if request.low_ram is not None else await self._spared(planned))
+        return await self._submit(planned, may_spare=request.low_ram is None)
 
     async def submit_upscale(self, request: UpscaleRequest, origin: Origin) -> Job:
         """Store a job that draws a picture larger. Raises: as submit."""
@@ -282,17 +285,14 @@ class JobService:
             raise JobNotEnded
         return await self._submit(await self._planner.again(job, idempotency_key))
 
-    async def _spared(self, planned: Planned) -> Planned:
-        """A drawing with low_ram, and told so, where it fits only so."""
-        new = planned.new
-        assert isinstance(new.plan, Generate)
-        plan = await asyncio.to_thread(self.house.admission.spared, new.plan, self.library.find(new.plan.model))
-        if plan is new.plan:
-            return planned
-        told = Adjustment(param="low_ram", asked=None, used="true", reason="the picture fits into memory only so")
-        return replace(planned, new=replace(new, plan=plan, adjustments=(*new.adjustments, told)))
+    def _admitted(self, plan: EngineJob, may_spare: bool) -> tuple[EngineJob, Shortage | None]:
+        """The plan, with low_ram where it fits only so and nobody chose; what it lacks. Blocks. Raises: as `admit`."""
+        spec = self.library.find(plan.model)
+        if may_spare and isinstance(plan, Generate):
+            plan = self.house.admission.spared(plan, spec)
+        return plan, self.house.admit(plan, spec)
 
-    async def _submit(self, planned: Planned) -> Job:
+    async def _submit(self, planned: Planned, *, may_spare: bool = False) -> Job:
         self._check_running()
         new = planned.new
         self._check_priority(new.owner, new.priority)
@@ -301,8 +301,10 @@ class JobService:
         places = self._lanes[lane_of(new.plan)].places
         await self.storage.check(places, least_free_bytes=self._options.min_free_bytes)
         if isinstance(new.plan, EngineJob):
-            short = await asyncio.to_thread(self.house.admit, new.plan, self.library.find(new.plan.model))
-            if new.plan.memory == "try":  # an earlier try of the same job may have said something else
+            plan, short = await asyncio.to_thread(self._admitted, new.plan, may_spare)
+            if plan is not new.plan:
+                new = replace(new, plan=plan, adjustments=(*new.adjustments, SPARED))
+            if plan.memory == "try":  # an earlier try of the same job may have said something else
                 told = tuple(one for one in new.adjustments if one.param != "memory")
                 new = replace(new, adjustments=told if short is None else (*told, _tried(short)))
         if not planned.waits:
