@@ -1,7 +1,7 @@
 """The protocols, one line each. An adapter translates; it keeps no state and knows no other adapter."""
 
 from adapters import docs, mflux_server, native, sdapi, v1, web
-from adapters.base import Adapter
+from gateway.http.adapter import Adapter
 
 ADAPTERS: tuple[Adapter, ...] = (
     sdapi.ADAPTER,

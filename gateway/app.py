@@ -44,7 +44,7 @@ from gateway.store.base import Bounds, InputBounds, StoreCorrupt, StoreLocked
 from gateway.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from adapters.base import Adapter
+    from gateway.http.adapter import Adapter
 
 log = logging.getLogger("gateway.app")
 

@@ -12,10 +12,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from adapters.base import validated
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.reply import RenderInput
 from adapters.sdapi.request import Inputs, Translated, to_request
+from adapters.shared.body import validated
 from engine.catalog import CATALOG
 from engine.protocol import Cancelled, Generate, ImageDone, Queued, Started, Succeeded
 from gateway.jobs.job import Job

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, MutableMapping
 from typing import Any
 
-from adapters.base import EventStream
+from adapters.shared.sse import EventStream
 from tests.support import run
 
 Message = MutableMapping[str, Any]

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.base import ADJUSTMENTS_CHARS, adjustments_header
+from adapters.shared.responses import ADJUSTMENTS_CHARS, adjustments_header
 from gateway.jobs.resolve import Adjustment
 from tests.chromium import chromium
 from tests.live import ROOT, Live

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters.base import validated
 from adapters.sdapi.faults import render_error
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.refusals import AsA1111
 from adapters.sdapi.reply import RenderInput, to_body
 from adapters.sdapi.request import to_request
 from adapters.sdapi.said import completed
+from adapters.shared.body import validated
 from gateway.errors import GatewayError
 from gateway.jobs.resolve import resolve
 from tests.live import Live

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from adapters.base import validated
 from adapters.sdapi.own_scripts import with_own_scripts
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.request import to_request
+from adapters.shared.body import validated
 from gateway.errors import InvalidRequest
 from tests.sdapi_support import LIMITS, translated
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import httpx
 
-from adapters.base import validated
 from adapters.sdapi.infotext import parse
 from adapters.sdapi.loras import hashes, lora_rows
 from adapters.sdapi.payloads import Txt2Img
 from adapters.sdapi.reply import info, infotext
 from adapters.sdapi.request import to_request
+from adapters.shared.body import validated
 from engine.protocol import Lora
 from gateway.models.loras import LoraLibrary
 from tests.live import live

@@ -16,7 +16,8 @@ from adapters.sdapi.png_info import infotext_of
 from adapters.sdapi.progress import progress_of, running_task, waiting_task
 from adapters.sdapi.reply import info, infotext, parameters, to_body
 from adapters.sdapi.request import Inputs
-from adapters.sdapi.tasks import MOST_TASKS, Tasks
+from adapters.sdapi.state import MOST_TASKS
+from adapters.shared.recent_ids import RecentIds
 from engine.catalog import CATALOG
 from engine.protocol import Generate, Load, Preview, Queued, SecondPass, Started, StepDone
 from gateway import errors
@@ -257,7 +258,7 @@ def test_a_task_that_does_not_run_waits_or_is_over(
 
 
 def test_tasks_belong_to_their_owners_and_the_oldest_go() -> None:
-    tasks = Tasks()
+    tasks = RecentIds(MOST_TASKS)
     tasks.put("me", "a", "job1")
     tasks.put("other", "b", "job2")
     assert tasks.of("me") == {"a": "job1"}

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from adapters.base import validated
 from adapters.sdapi.faults import render_error
 from adapters.sdapi.fit import on_background, resized, size_of
 from adapters.sdapi.options import CONSTANTS, accepted, look_of
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.request import adjustments_of, to_request
 from adapters.sdapi.tags import split_tags, without_hash
+from adapters.shared.body import validated
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.jobs.resolve import Adjustment, resolve
 from tests.sdapi_support import BASE, LIMITS, TINY, begun, translated

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from adapters.base import validated
 from adapters.sdapi.faults import render_error
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.refusals import AsA1111
 from adapters.sdapi.said import completed
 from adapters.sdapi.styles import styled, styles_of
+from adapters.shared.body import validated
 from tests.sdapi_support import translated
 
 # ---- hires fix -------------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from adapters.base import validated
 from adapters.sdapi.options import OutputOptions
 from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.request import Inputs, field_of, to_request
 from adapters.sdapi.start import inputs_of, mask_use
+from adapters.shared.body import validated
 from engine.catalog import CATALOG
 from gateway.access.round_robin import Share
 from gateway.context import Core

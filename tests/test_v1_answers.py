@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from starlette.requests import Request
 
-from adapters.base import validated
+from adapters.shared.body import validated
 from adapters.v1 import ADAPTER
 from adapters.v1.answers import Row, completed_frame, error_frame, partial_frame, to_response, to_url
 from adapters.v1.drawing import Order, failure_of, to_frame

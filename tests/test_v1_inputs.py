@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from adapters.base import validated
+from adapters.shared.body import validated
 from adapters.v1.inputs import check_followed, fitted, mask_of, prepared, scaled, size_of, told_of, uses_of
 from adapters.v1.payloads import Edit, FromPictures, Inpainting, Variation, unfolded
 from adapters.v1.sent import PICTURES, Picture, Sent

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapters.base import validated
+from adapters.shared.body import validated
 from adapters.v1.payloads import (
     Edit,
     Generation,

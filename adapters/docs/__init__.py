@@ -1,7 +1,7 @@
 """The documentation of every protocol: OpenAPI at /openapi.json, and a page to read it by. Knows none by name."""
 
-from adapters.base import Adapter
 from adapters.docs.routes import DESCRIBED, PAGES, ROUTES, SPECS, Plain, render_error
+from gateway.http.adapter import Adapter
 
 ADAPTER = Adapter(
     name="docs",

@@ -19,7 +19,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from typing_extensions import TypedDict
 
-from adapters.base import core_of, error_response
+from adapters.shared.context import core_of
+from adapters.shared.responses import error_response
 from gateway import __version__
 from gateway.context import Core
 from gateway.errors import GatewayError, NotFound, NotInstalled

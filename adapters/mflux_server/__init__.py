@@ -3,10 +3,10 @@
 Source: the README of mflux-server of October 2024 (generation 1) and of December 2025 (generation 2).
 """
 
-from adapters.base import Adapter
 from adapters.mflux_server.answers import render_error
 from adapters.mflux_server.routes import CHANGING, DESCRIBED, FIRST, PREFIX, ROUTES
 from adapters.mflux_server.shapes import Refused
+from gateway.http.adapter import Adapter
 
 ADAPTER = Adapter(
     name="mflux-server",

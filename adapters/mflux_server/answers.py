@@ -6,8 +6,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import error_response
 from adapters.mflux_server.request import Encoding
+from adapters.shared.responses import error_response
 from engine.catalog import ModelSpec
 from engine.protocol import Generate
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound

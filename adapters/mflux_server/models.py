@@ -7,10 +7,13 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.base import attached, core_of, owner_of, parse, raise_for
 from adapters.mflux_server.answers import shown, to_listing
-from adapters.mflux_server.kept import PROTOCOL, chosen, kept
 from adapters.mflux_server.request import LoadBody, to_model
+from adapters.mflux_server.state import PROTOCOL, chosen, state_of
+from adapters.shared.body import parse
+from adapters.shared.context import core_of, owner_of
+from adapters.shared.responses import raise_for
+from adapters.shared.waiting import attached
 from engine.catalog import ModelSpec
 from gateway.context import Core
 from gateway.errors import GenerationFailed
@@ -51,7 +54,7 @@ async def load(request: Request) -> Response:
         raise_for(job)
         if job.state is not State.SUCCEEDED:
             raise GenerationFailed("The model was not loaded.")
-    kept(core, owner_of(request)).model = spec.name
+    state_of(core, owner_of(request)).model = spec.name
     return shown(_drawing(core, spec))
 
 

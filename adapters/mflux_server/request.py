@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 
-from adapters.base import core_of, idempotency_key, input_picture, owner_of
-from adapters.mflux_server.kept import PROTOCOL, chosen
+from adapters.mflux_server.state import PROTOCOL, chosen
+from adapters.shared.body import input_picture
+from adapters.shared.context import core_of, idempotency_key, owner_of
 from engine.catalog import ModelSpec
 from engine.protocol import Lora, MemoryCheck
 from gateway.context import Core

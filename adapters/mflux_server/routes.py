@@ -12,12 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.base import adjustments_header, core_of, owner_of, parse, png_of, query, raise_for
 from adapters.mflux_server.answers import NO_STORE, empty, shown, to_task
-from adapters.mflux_server.kept import PROTOCOL
 from adapters.mflux_server.models import load, ls, ps
 from adapters.mflux_server.request import Encoding, GenerateBody, LoadBody, to_origin, to_request
 from adapters.mflux_server.shapes import Done, Drawing, ImageQuery, Listed, Loaded, Submitted, Task, TaskQuery, Waiting
+from adapters.mflux_server.state import PROTOCOL
+from adapters.shared.body import parse, query
+from adapters.shared.context import core_of, owner_of
+from adapters.shared.responses import adjustments_header, png_of, raise_for
 from engine.protocol import Generate
 from gateway.errors import InvalidRequest, JobNotFound, StorageFault
 from gateway.http.openapi import Operation

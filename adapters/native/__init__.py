@@ -3,10 +3,10 @@
 Source of the shapes: the /api/v1 sections of the MFLUX API documentation; what it leaves out is ours.
 """
 
-from adapters.base import Adapter
 from adapters.native.answers import PREFIX, render_error
 from adapters.native.routes import DESCRIBED, IMAGE_PATHS, ROUTES
 from adapters.native.shapes import Problem
+from gateway.http.adapter import Adapter
 
 ADAPTER = Adapter(
     name="native",

@@ -11,7 +11,6 @@ from typing import assert_never
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.base import core_of, error_response
 from adapters.native.shapes import (
     AdjustmentShown,
     Brief,
@@ -26,6 +25,8 @@ from adapters.native.shapes import (
     Status,
 )
 from adapters.native.shapes import Priority as PriorityName
+from adapters.shared.context import core_of
+from adapters.shared.responses import error_response
 from engine.protocol import Download, Generate, ImageDone, Load, ModelDownloading, Ocr, PageRead, Upscale
 from gateway.errors import GatewayError, PictureDamaged, StorageFault
 from gateway.forecast import Forecast

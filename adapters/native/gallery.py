@@ -9,12 +9,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, owner_of, query, share_of
 from adapters.native.answers import image_id, image_url, iso, to_adjustments, type_of
 from adapters.native.jobs import service_of
 from adapters.native.pictures import own_picture, sent_picture
 from adapters.native.request import ImagesQuery
 from adapters.native.shapes import Deleted, Images, PictureShown, Provenance
+from adapters.shared.body import query
+from adapters.shared.context import core_of, owner_of, share_of
 from engine.protocol import ImageDone
 from gateway.errors import InvalidRequest, PictureGone
 from gateway.images.codec import checked_picture

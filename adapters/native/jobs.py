@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, idempotency_key, owner_of, parse, query
 from adapters.native.answers import STATUS, to_job, to_result
 from adapters.native.request import NAMES, GenerateBody, JobQuery, JobsQuery, MoveBody, to_origin, to_request
 from adapters.native.shapes import Ended, Jobs, JobShown, Submitted
+from adapters.shared.body import parse, query
+from adapters.shared.context import core_of, idempotency_key, owner_of
 from gateway.errors import InvalidRequest
 from gateway.jobs.job import Job
 from gateway.service.service import JobService

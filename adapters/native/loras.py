@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, share_of
 from adapters.native.answers import PREFIX
 from adapters.native.model_shapes import LoraDetail, Loras, LoraShown
+from adapters.shared.context import core_of, share_of
 from engine.catalog import CATALOG
 from gateway.disk import read_file
 from gateway.errors import InvalidRequest, LoraNotFound, NotFound

@@ -9,7 +9,6 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, idempotency_key, owner_of, query
 from adapters.native.answers import to_bytes
 from adapters.native.jobs import shown
 from adapters.native.model_shapes import (
@@ -23,6 +22,8 @@ from adapters.native.model_shapes import (
     Unloaded,
 )
 from adapters.native.request import LoadQuery
+from adapters.shared.body import query
+from adapters.shared.context import core_of, idempotency_key, owner_of
 from engine.catalog import ModelSpec
 from gateway.context import Core
 from gateway.downloads.folders import record_of

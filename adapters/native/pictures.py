@@ -10,12 +10,14 @@ import time
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import adjustments_header, core_of, parse, png_of, query, share_of
-from adapters.forms import form_of, only_picture
 from adapters.native.answers import image_id, iso
 from adapters.native.jobs import own_job, service_of
 from adapters.native.request import UPLOAD, PictureQuery, UploadBody
 from adapters.native.shapes import Uploaded
+from adapters.shared.body import parse, query
+from adapters.shared.context import core_of, share_of
+from adapters.shared.forms import form_of, only_picture
+from adapters.shared.responses import adjustments_header, png_of
 from gateway.errors import NotFound
 from gateway.images.codec import base64_picture, checked_picture, encode
 from gateway.images.provenance import Carried, carried

@@ -7,11 +7,12 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import owner_of, query
 from adapters.native.answers import to_brief, to_progress
 from adapters.native.jobs import service_of
 from adapters.native.request import QueueQuery
 from adapters.native.shapes import Active, Paused, Queue, Waiting
+from adapters.shared.body import query
+from adapters.shared.context import owner_of
 from engine.protocol import LANES
 
 SLICE = 50

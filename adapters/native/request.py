@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
-from adapters.base import core_of, idempotency_key, input_picture, owner_of, share_of
 from adapters.native.answers import ALSO_CALLED, STATUS
 from adapters.native.shapes import Priority as PriorityName
+from adapters.shared.body import input_picture
+from adapters.shared.context import core_of, idempotency_key, owner_of, share_of
 from engine.protocol import Control, Lora, MemoryCheck
 from gateway.errors import InvalidRequest
 from gateway.http.openapi import File

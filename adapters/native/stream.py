@@ -13,11 +13,13 @@ from contextlib import aclosing
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.base import core_of, event_stream, owner_of, query
 from adapters.native.answers import to_job, to_result
 from adapters.native.events import SnapshotData, body, frame, position_body, progress_body, state_body
 from adapters.native.jobs import own_job, service_of
 from adapters.native.request import EventsQuery, StreamQuery
+from adapters.shared.body import query
+from adapters.shared.context import core_of, owner_of
+from adapters.shared.sse import event_stream
 from engine.protocol import Cancelled, Failed, Succeeded
 from gateway.context import Core
 from gateway.events.bus import Event, PlaceEvent, ProgressEvent, Snapshot

@@ -10,7 +10,6 @@ from typing import cast
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, owner_of
 from adapters.native.answers import STATUS
 from adapters.native.shapes import (
     DamagedRecords,
@@ -23,6 +22,7 @@ from adapters.native.shapes import (
     Stats,
     System,
 )
+from adapters.shared.context import core_of, owner_of
 from gateway import __version__
 from gateway.context import Core
 from gateway.jobs.job import State

@@ -7,11 +7,12 @@ import time
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, owner_of, parse
 from adapters.native.answers import PREFIX, iso
 from adapters.native.jobs import own_job
 from adapters.native.request import TicketBody
 from adapters.native.shapes import Ticket
+from adapters.shared.body import parse
+from adapters.shared.context import core_of, owner_of
 from gateway.access.tickets import LIVES_S
 
 

@@ -6,12 +6,14 @@ from pydantic import AliasChoices, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, parse, png_of, share_of, validated
-from adapters.forms import form_of, only_picture
 from adapters.native.jobs import IGNORED_MOST, own_names, service_of, shown
 from adapters.native.pictures import IMAGE_ID, own_picture
 from adapters.native.request import UPLOAD, Said, kept_upload, origin_at
 from adapters.native.shapes import Priority, Submitted
+from adapters.shared.body import parse, validated
+from adapters.shared.context import core_of, share_of
+from adapters.shared.forms import form_of, only_picture
+from adapters.shared.responses import png_of
 from engine.protocol import MemoryCheck
 from gateway.errors import InvalidRequest
 from gateway.http.openapi import File

@@ -3,7 +3,6 @@
 The contract is docs/sdapi.md. Knows jobs and the core; knows no other protocol.
 """
 
-from adapters.base import Adapter
 from adapters.sdapi.control import PREFIX as CONTROLNET
 from adapters.sdapi.described import DESCRIBED, Problem
 from adapters.sdapi.faults import render_error
@@ -11,6 +10,7 @@ from adapters.sdapi.routes import IMAGE_PATHS, ROUTES
 from adapters.sdapi.routing import INTERNAL, PAGE_CONFIG, PREFIX, PROTOCOL
 from adapters.sdapi.timing import timed
 from adapters.sdapi.watching import OPEN_PATHS
+from gateway.http.adapter import Adapter
 
 ADAPTER = Adapter(
     name=PROTOCOL,

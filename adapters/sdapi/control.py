@@ -14,13 +14,14 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, names_of
 from adapters.sdapi.fit import on_background, resized, size_of
 from adapters.sdapi.lenient import Bool, Float, Ignored, Str
 from adapters.sdapi.payloads import Img2Img, Payload, Txt2Img
 from adapters.sdapi.request import dropped, first_size
 from adapters.sdapi.routing import get
 from adapters.sdapi.tags import without_hash
+from adapters.shared.body import names_of
+from adapters.shared.context import core_of
 from engine.catalog import ModelSpec
 from engine.protocol import Control
 from gateway.access.round_robin import ANYBODY, Share

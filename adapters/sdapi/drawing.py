@@ -10,9 +10,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.base import adjustments_header, attached, core_of, let_go, png_of, raise_for, share_of
 from adapters.sdapi.control import controlled
-from adapters.sdapi.kept import Chosen, chosen, kept
 from adapters.sdapi.loras import hashes
 from adapters.sdapi.options import accepted, look_of
 from adapters.sdapi.own_scripts import with_own_scripts
@@ -23,8 +21,13 @@ from adapters.sdapi.routing import body_of, origin_of, post
 from adapters.sdapi.said import completed
 from adapters.sdapi.sd_upscale import tiled_inputs
 from adapters.sdapi.start import inputs_of
+from adapters.sdapi.state import Chosen, chosen, state_of
 from adapters.sdapi.styles import styled, styles_of
 from adapters.sdapi.tags import without_hash
+from adapters.shared.body import let_go
+from adapters.shared.context import core_of, share_of
+from adapters.shared.responses import adjustments_header, png_of, raise_for
+from adapters.shared.waiting import attached
 from engine.protocol import Generate
 from gateway.context import Core
 from gateway.errors import InvalidRequest, ModelNotFound, clip
@@ -81,7 +84,7 @@ async def _drawn(request: Request, sent: Txt2Img | Img2Img) -> Response:
     asked, sent = without_pictures(asked), without_pictures(sent)
     let_go(request, vars(sent))
     if asked.force_task_id:
-        kept(core).tasks.put(job.owner, asked.force_task_id, job.id)
+        state_of(core).tasks.put(job.owner, asked.force_task_id, job.id)
     job = await attached(request, job)
     if job.state is State.FAILED:
         raise_for(job)

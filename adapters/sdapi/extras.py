@@ -9,7 +9,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import attached, core_of, png_of, raise_for, share_of
 from adapters.sdapi.gif import is_gif
 from adapters.sdapi.lists import MODEL_UPSCALERS, STAND_IN, stands_in_for, upscaler_row
 from adapters.sdapi.payloads import ExtraBatch, Extras, ExtraSingle, Interrogate, PngInfo
@@ -18,6 +17,9 @@ from adapters.sdapi.refusals import NotImplementedHere
 from adapters.sdapi.routing import body_of, get, origin_of, post
 from adapters.sdapi.upscale import Enlargement, as_png, enlarged, told
 from adapters.sdapi.upscalers import upscalers_here, used_upscaler
+from adapters.shared.context import core_of, share_of
+from adapters.shared.responses import png_of, raise_for
+from adapters.shared.waiting import attached
 from engine.protocol import MemoryCheck
 from gateway.errors import ClientGone, InvalidRequest, NotFound
 from gateway.images.codec import CheckedImage, base64_picture, checked_picture

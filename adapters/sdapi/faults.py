@@ -9,8 +9,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from adapters.base import error_response
 from adapters.sdapi.refusals import AsA1111, InitImageNotFound, NotImplementedHere
+from adapters.shared.responses import error_response
 from gateway.errors import (
     GatewayError,
     InsufficientMemory,

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import attached, core_of, owner_of, raise_for
-from adapters.sdapi.kept import checkpoint_of, chosen
 from adapters.sdapi.lists import UPSCALERS, cmd_flags
 from adapters.sdapi.loras import lora_rows
 from adapters.sdapi.memory import memory
@@ -18,8 +16,12 @@ from adapters.sdapi.payloads import OptionsBody
 from adapters.sdapi.refusals import AsA1111
 from adapters.sdapi.request import HR_UPSCALER, HR_UPSCALERS, MEMORY
 from adapters.sdapi.routing import PAGE_CONFIG, body_of, get, origin_of, post
+from adapters.sdapi.state import checkpoint_of, chosen
 from adapters.sdapi.styles import styles_of
 from adapters.sdapi.tags import without_hash
+from adapters.shared.context import core_of, owner_of
+from adapters.shared.responses import raise_for
+from adapters.shared.waiting import attached
 from engine.protocol import MemoryCheck
 from gateway.errors import GatewayError, ModelNotFound, ModelNotOnDisk
 from gateway.jobs.job import State

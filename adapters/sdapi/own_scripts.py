@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from reprlib import repr as brief
 from typing import Any, TypeVar
 
-from adapters.base import validated
 from adapters.sdapi.payloads import Generation
 from adapters.sdapi.request import dropped
+from adapters.shared.body import validated
 from gateway.errors import InvalidRequest, clip
 from gateway.jobs.resolve import Adjustment
 

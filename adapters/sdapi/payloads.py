@@ -13,8 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-from adapters.base import names_of
 from adapters.sdapi.lenient import Bool, Float, Floats, Guidance, Ignored, Int, Names, Object, Seed, Share, Str, Text
+from adapters.shared.body import names_of
 from gateway.http.unknown_images import unknown_pictures
 
 BORROWED = frozenset(

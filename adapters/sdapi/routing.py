@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.base import idempotency_key, owner_of, parse
 from adapters.sdapi.packing import packed
+from adapters.shared.body import parse
+from adapters.shared.context import idempotency_key, owner_of
 from gateway.errors import InvalidRequest
 from gateway.service.service import Origin
 

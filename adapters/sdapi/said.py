@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
-from adapters.base import PROMPTS, validated
 from adapters.sdapi.payloads import Generation
 from adapters.sdapi.request import dropped
+from adapters.shared.body import PROMPTS, validated
 from gateway.errors import InvalidRequest, clip
 from gateway.images.infotext import parse
 from gateway.jobs.resolve import Adjustment

@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import yaml
 
-from adapters.base import PROMPT_CHARS
 from adapters.sdapi.payloads import Generation
 from adapters.sdapi.request import dropped
+from adapters.shared.body import PROMPT_CHARS
 from gateway.disk import opened_file
 from gateway.errors import InvalidRequest, clip
 from gateway.images.clean_text import one_line, whole

@@ -8,13 +8,12 @@ import contextlib
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.base import core_of, owner_of
-from adapters.sdapi.kept import kept
 from adapters.sdapi.lenient import TRUE
 from adapters.sdapi.payloads import TaskProgress
 from adapters.sdapi.progress import progress_of, running_task, waiting_of, waiting_task
 from adapters.sdapi.routing import INTERNAL, PROTOCOL, body_of, get, post
-from adapters.sdapi.tasks import MOST_TASKS
+from adapters.sdapi.state import MOST_TASKS, state_of
+from adapters.shared.context import core_of, owner_of
 from engine.protocol import Generate, Upscale
 from gateway.errors import JobDamaged, JobNotFound
 from gateway.jobs.job import Job, State
@@ -35,7 +34,7 @@ async def progress(request: Request) -> Response:
         text = service.waits_for(waiting) or (f"In queue: {place[0]}/{place[1]}" if place else "Waiting...")
         return JSONResponse(waiting_of(waiting, text, 0.0 if forecast is None else forecast.expected_s))
     skip = request.query_params.get("skip_current_image", "").lower() in TRUE
-    skipped = job is not None and kept(core_of(request)).skipped == job.id
+    skipped = job is not None and state_of(core_of(request)).skipped == job.id
     body = progress_of(job, newest, owner=owner, with_image=not skip, skipped=skipped)
     return JSONResponse(body)
 
@@ -59,7 +58,7 @@ async def skip(request: Request) -> Response:
     """Finishes the picture that is drawn for the caller as it stands; the job goes on with the next one."""
     if (job := _own_drawing(request)) is not None:
         core_of(request).service.skip(job.id)
-        kept(core_of(request)).skipped = job.id
+        state_of(core_of(request)).skipped = job.id
     return JSONResponse(None)
 
 
@@ -79,7 +78,7 @@ async def task_progress(request: Request) -> Response:
     """Of the caller's own task, by the `force_task_id` it was sent with."""
     asked = await body_of(TaskProgress, request)
     service, owner = core_of(request).service, owner_of(request)
-    job_id = kept(core_of(request)).tasks.job_of(owner, asked.id_task)
+    job_id = state_of(core_of(request)).tasks.job_of(owner, asked.id_task)
     newest = service.progress(job_id) if job_id else None
     if newest is not None:
         return JSONResponse(running_task(newest, seen=asked.id_live_preview, with_image=asked.live_preview))
@@ -103,7 +102,7 @@ async def _place(request: Request, job_id: str | None) -> tuple[int, int] | None
 
 async def pending_tasks(request: Request) -> Response:
     """The caller's own tasks that wait or run."""
-    own = kept(core_of(request)).tasks.of(owner_of(request))
+    own = state_of(core_of(request)).tasks.of(owner_of(request))
     jobs = await core_of(request).service.list_jobs(
         owner=owner_of(request), states=(State.QUEUED, State.RUNNING), limit=MOST_TASKS
     )

@@ -1,10 +1,10 @@
 """The prefix /v1: OpenAI's Images API, and the dialects of Xinference and others where they meet it."""
 
-from adapters.base import Adapter
 from adapters.v1 import content, ocr, openai, registered, xinference
 from adapters.v1.answers import CONTENT
 from adapters.v1.described import DESCRIBED, Problem
 from adapters.v1.errors import render_error
+from gateway.http.adapter import Adapter
 
 ADAPTER = Adapter(
     name="v1",

@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.base import adjustments_header, core_of
+from adapters.shared.context import core_of
+from adapters.shared.responses import adjustments_header
 from adapters.v1.answers import CONTENT, MEDIA_TYPES
 from adapters.v1.errors import request_id
 from adapters.v1.pictures import from_png

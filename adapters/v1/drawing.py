@@ -18,18 +18,11 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.base import (
-    adjustments_header,
-    attached,
-    attached_events,
-    core_of,
-    error_of,
-    event_stream,
-    idempotency_key,
-    let_go,
-    owner_of,
-    png_of,
-)
+from adapters.shared.body import let_go
+from adapters.shared.context import core_of, idempotency_key, owner_of
+from adapters.shared.responses import adjustments_header, error_of, png_of
+from adapters.shared.sse import event_stream
+from adapters.shared.waiting import attached, attached_events
 from adapters.v1.answers import Row, adjustments_of, completed_frame, error_frame, partial_frame, to_response, to_url
 from adapters.v1.content import origin_of
 from adapters.v1.errors import render_error
@@ -38,8 +31,8 @@ from adapters.v1.launched import launches
 from adapters.v1.models import served_names
 from adapters.v1.payloads import Drawing, FromPictures, client_param_names, known_model, to_request
 from adapters.v1.pictures import from_png, from_preview
-from adapters.v1.request_ids import request_ids
 from adapters.v1.sent import Sent
+from adapters.v1.state import request_ids
 from engine.protocol import Cancelled, Failed, Generate, ImageDone, Preview, PromptRead, Succeeded
 from gateway.errors import (
     ClientGone,

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from adapters.base import error_response
+from adapters.shared.responses import error_response
 from gateway.errors import GatewayError
 
 RETRY_AFTER_MAX_S = 60

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageFilter, ImageOps
 from starlette.requests import Request
 
-from adapters.base import core_of, share_of
+from adapters.shared.context import core_of, share_of
 from adapters.v1.payloads import Edit, FromPictures, Inpainting, Variation
 from adapters.v1.sent import Role, Sent
 from engine.catalog import ModelSpec

@@ -9,13 +9,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.base import attached, core_of, idempotency_key, let_go, owner_of, raise_for, share_of, validated
+from adapters.shared.body import let_go, validated
+from adapters.shared.context import core_of, idempotency_key, owner_of, share_of
+from adapters.shared.responses import raise_for
+from adapters.shared.waiting import attached
 from adapters.v1.errors import render_error
 from adapters.v1.launched import launches
 from adapters.v1.models import served_names
 from adapters.v1.payloads import known_model, kwargs_of
-from adapters.v1.request_ids import request_ids
 from adapters.v1.sent import Sent, sent
+from adapters.v1.state import request_ids
 from adapters.v1.values import refusal
 from engine.protocol import Ocr, PageRead
 from gateway.access.round_robin import Share

@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.base import core_of, owner_of, validated
+from adapters.shared.body import validated
+from adapters.shared.context import core_of, owner_of
 from adapters.v1.drawing import drawn, from_pictures, from_text
 from adapters.v1.errors import request_id
 from adapters.v1.launched import launches, running

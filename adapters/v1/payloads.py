@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
-from adapters.base import check_unknown_pictures
+from adapters.shared.body import check_unknown_pictures
 from adapters.v1.values import (
     PROMPT_CHARS,
     Background,

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.base import core_of, parse, query
+from adapters.shared.body import parse, query
+from adapters.shared.context import core_of
 from adapters.v1.errors import request_id
 from adapters.v1.models import ENGINE, VISION_ENGINE, abilities
 from engine.catalog import CATALOG, ModelSpec

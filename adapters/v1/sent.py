@@ -10,8 +10,9 @@ from typing import Any, Literal
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from adapters.base import body_of, core_of, share_of
-from adapters.forms import Part, form_of, picture_in
+from adapters.shared.body import body_of
+from adapters.shared.context import core_of, share_of
+from adapters.shared.forms import Part, form_of, picture_in
 from gateway.errors import InvalidRequest
 from gateway.images.codec import base64_picture
 from gateway.strict_json import parse_async

@@ -12,14 +12,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from adapters.base import attached, core_of, owner_of, query, raise_for, validated
+from adapters.shared.body import query, validated
+from adapters.shared.context import core_of, owner_of
+from adapters.shared.responses import raise_for
+from adapters.shared.waiting import attached
 from adapters.v1.drawing import drawn, from_pictures
 from adapters.v1.errors import render_error, request_id
 from adapters.v1.launched import Launched, Launches, check_uid, launches, launching, looked_at
 from adapters.v1.models import abilities, served_names
 from adapters.v1.payloads import Inpainting, known_model, unfolded
-from adapters.v1.request_ids import request_ids
 from adapters.v1.sent import sent
+from adapters.v1.state import request_ids
 from engine.catalog import ModelSpec
 from engine.protocol import MemoryCheck
 from gateway.context import Core
@@ -285,7 +288,7 @@ async def abort(request: Request) -> Response:
 async def _job_named(request: Request, name: str) -> Job | None:
     """This client's newest job of that request_id."""
     core, owner = core_of(request), owner_of(request)
-    job_id = request_ids(core).job(owner, name)
+    job_id = request_ids(core).job_of(owner, name)
     if job_id is None:
         return None
     try:

@@ -1,7 +1,7 @@
 """The studio: the page at `/`, its modules and styles. Serves files; all it shows comes from /api/v1."""
 
-from adapters.base import Adapter
 from adapters.web.routes import DESCRIBED, OPEN, ROUTES, Plain, render_error
+from gateway.http.adapter import Adapter
 
 ADAPTER = Adapter(
     name="studio",

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from typing_extensions import TypedDict
 
-from adapters.base import error_response
+from adapters.shared.responses import error_response
 from gateway.errors import GatewayError, NotFound
 from gateway.http.openapi import Operation
 

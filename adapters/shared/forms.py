@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from adapters.base import core_of, share_of
+from adapters.shared.context import core_of, share_of
 from gateway.errors import InvalidRequest
 from gateway.images.codec import base64_picture
 

@@ -11,18 +11,18 @@ PROTOCOL = "mflux-server"
 
 
 @dataclass(slots=True)
-class Kept:
+class State:
     model: str | None = None
     """None is the gateway's default."""
 
 
-def kept(core: Core, owner: str) -> Kept:
+def state_of(core: Core, owner: str) -> State:
     """For all clients, as in mflux-server; of each key its own where keys divide them."""
     divided = core.settings.access.keys_file is not None
-    found: PerOwner[Kept] = core.kept.setdefault(PROTOCOL, PerOwner(Kept, divided=divided))
+    found: PerOwner[State] = core.kept.setdefault(PROTOCOL, PerOwner(State, divided=divided))
     return found.of(owner)
 
 
 def chosen(core: Core, owner: str) -> str | None:
     """The model that /api/generate draws with."""
-    return kept(core, owner).model
+    return state_of(core, owner).model

@@ -7,11 +7,13 @@ from typing import Any
 
 from starlette.requests import Request
 
-from adapters.base import core_of, owner_of
 from adapters.sdapi.routing import PROTOCOL
-from adapters.sdapi.tasks import Tasks
+from adapters.shared.context import core_of, owner_of
+from adapters.shared.recent_ids import RecentIds
 from gateway.context import Core
 from gateway.service.per_owner import PerOwner
+
+MOST_TASKS = 1024
 
 
 @dataclass(slots=True)
@@ -24,22 +26,23 @@ class Chosen:
 
 
 @dataclass(slots=True)
-class Kept:
+class State:
     chosen: PerOwner[Chosen]
-    tasks: Tasks = field(default_factory=Tasks)
+    tasks: RecentIds = field(default_factory=lambda: RecentIds(MOST_TASKS))
+    """Jobs by the `force_task_id` that their client gave them: how it tells its own pictures from others'."""
     skipped: str | None = None
     """The job in which a picture was skipped last."""
 
 
-def kept(core: Core) -> Kept:
+def state_of(core: Core) -> State:
     divided = core.settings.access.keys_file is not None
-    found: Kept = core.kept.setdefault(PROTOCOL, Kept(PerOwner(Chosen, divided=divided)))
+    found: State = core.kept.setdefault(PROTOCOL, State(PerOwner(Chosen, divided=divided)))
     return found
 
 
 def chosen(request: Request) -> Chosen:
     """What this client has set."""
-    return kept(core_of(request)).chosen.of(owner_of(request))
+    return state_of(core_of(request)).chosen.of(owner_of(request))
 
 
 def checkpoint_of(request: Request) -> str:

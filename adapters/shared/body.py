@@ -1,0 +1,119 @@
+"""Bodies and queries of requests, parsed into payload models within bounds; input images, checked and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from functools import cache
+from typing import TypeVar
+
+from pydantic import AliasChoices, BaseModel, ValidationError
+from starlette.requests import Request
+
+from adapters.shared.context import core_of, share_of
+from gateway.errors import InvalidRequest, clip
+from gateway.http.text_bounds import check_texts
+from gateway.http.unknown_images import unknown_pictures
+from gateway.images.codec import MAX_PICTURE_BYTES, base64_picture, checked_picture
+from gateway.strict_json import parse_async
+
+DETAILS = 10
+PICTURE_CHARS = MAX_PICTURE_BYTES * 3 // 2
+"""As base64, which takes a third more, and with line ends."""
+PICTURES = (
+    *("image", "images", "init_image", "init_images", "extra_images", "reference_images", "mask", "mask_image"),
+    *("input_image", "effective_region_mask", "firstpass_image", "latent_mask", "data", "video"),
+)
+PROMPTS = ("prompt", "negative_prompt", "hr_prompt", "hr_negative_prompt")
+PROMPT_CHARS = 64 * 1024
+"""Of a prompt as it is sent, with what is taken out of it before its own bound is checked."""
+LONGER = {
+    **dict.fromkeys(PICTURES, PICTURE_CHARS),
+    **dict.fromkeys(PROMPTS, PROMPT_CHARS),
+    "infotext": 256 * 1024,
+}
+"""Fields of all protocols that may be longer than a name, and their characters."""
+M = TypeVar("M", bound=BaseModel)
+
+
+async def parse(model: type[M], request: Request) -> M:
+    """The JSON body as a payload model.
+
+    Raises: MalformedBody; InvalidRequest whose `details["errors"]` lists {loc, msg, type}.
+    """
+    prompt_chars = max(PROMPT_CHARS, 2 * core_of(request).settings.generation.max_prompt_bytes)
+    return validated(model, await parse_async(await body_of(request)), prompt_chars=prompt_chars)
+
+
+def query(model: type[M], request: Request) -> M:
+    """What stands behind the question mark; of equal names the last counts. Raises: InvalidRequest."""
+    return validated(model, dict(request.query_params))
+
+
+async def body_of(request: Request) -> bytes:
+    """The whole body, which `request` keeps no longer: what is made of it is as large. Read it once."""
+    body = await request.body()
+    request._body = b""
+    return body
+
+
+def let_go(request: Request, held: object = None) -> None:
+    """Give the memory of the body back, but for the text in `held`: call it where its pictures are stored."""
+    request.state.body_memory.keep(_text_bytes(held))
+
+
+def _text_bytes(value: object) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(_text_bytes(item) for item in value.values())
+    return sum(_text_bytes(item) for item in value) if isinstance(value, list | tuple) else 0
+
+
+def validated(model: type[M], value: object, *, prompt_chars: int = PROMPT_CHARS) -> M:
+    """Texts are bounded before anything looks into them; of fields that the model does not have nothing is read.
+
+    A picture in one of these is refused: without it, something else would be drawn. A model whose
+    `tells_unknown_pictures` is set says itself that it was left out.
+    Raises: InvalidRequest naming the first field at fault; the input itself is never repeated.
+    """
+    if isinstance(value, dict):
+        if not getattr(model, "tells_unknown_pictures", False):
+            check_unknown_pictures(value, names_of(model))
+        longer = LONGER if prompt_chars == PROMPT_CHARS else LONGER | dict.fromkeys(PROMPTS, prompt_chars)
+        check_texts({name: inner for name, inner in value.items() if name in names_of(model)}, longer)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        found = [
+            {"loc": [str(part)[:64] for part in item["loc"]], "msg": item["msg"][:200], "type": item["type"]}
+            for item in error.errors(include_url=False, include_context=False, include_input=False)[:DETAILS]
+        ]
+        param = clip(".".join(str(part) for part in found[0]["loc"])) or None
+        message = f"{param}: {found[0]['msg']}" if param else str(found[0]["msg"])
+        raise InvalidRequest(message, param=param, details={"errors": found}) from None
+
+
+def check_unknown_pictures(body: Mapping[str, object], known: Container[str]) -> None:
+    """Raises: InvalidRequest for a picture in a field that is not known."""
+    for name in unknown_pictures(body, known):
+        raise InvalidRequest(f"There is no field '{clip(name)}' for a picture here.", param=clip(name))
+
+
+@cache
+def names_of(model: type[BaseModel]) -> frozenset[str]:
+    """Every key of a body that a model reads."""
+    found = set(model.model_fields)
+    for info in model.model_fields.values():
+        if isinstance(info.validation_alias, AliasChoices):
+            found.update(choice for choice in info.validation_alias.choices if isinstance(choice, str))
+    return frozenset(found)
+
+
+async def input_picture(request: Request, text: str, param: str) -> str:
+    """Check a base64 or data-URL picture and store it; returns its name for a request.
+
+    Raises: InvalidRequest, RemoteImagesDisabled, TooManyFiles, Unavailable, StorageFull.
+    """
+    core, share = core_of(request), share_of(request)
+    data = await core.files.read(share, base64_picture, text, param)
+    return await core.service.keep_input(await checked_picture(data, core.decoder, param, share), share)

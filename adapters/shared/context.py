@@ -1,0 +1,38 @@
+"""The gateway and the client of a request: its core, its owner, its share of the work, its idempotency key."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from gateway.access.round_robin import Share
+from gateway.context import Core
+from gateway.errors import InvalidRequest
+
+IDEMPOTENCY_KEY_CHARS = 255
+
+
+def core_of(request: Request) -> Core:
+    core: Core = request.state.core
+    return core
+
+
+def owner_of(request: Request) -> str:
+    """Whose jobs this request may see: the key's name, else the client's own id or address."""
+    owner: str = request.state.owner
+    return owner
+
+
+def share_of(request: Request) -> Share:
+    """Whose turn work on what this request sent takes: without a key, its address's first of all."""
+    owner = owner_of(request)
+    if owner.startswith("key:"):
+        return Share(owner, owner)
+    return Share(f"peer:{request.client.host if request.client else 'unknown'}", owner)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Source: the Idempotency-Key header. Raises: InvalidRequest."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= IDEMPOTENCY_KEY_CHARS:
+        raise InvalidRequest("Idempotency-Key must have 1 to 255 characters.", param="Idempotency-Key")
+    return key

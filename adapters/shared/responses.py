@@ -1,0 +1,64 @@
+"""What every protocol answers with: errors within bounds, the header X-Adjustments, the PNG of an image."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.shared.context import core_of
+from engine.protocol import Failed, ImageDone
+from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, PictureGone, clip
+from gateway.http.error_body import bounded
+from gateway.images.output import Note
+from gateway.jobs.job import Job, State
+from gateway.jobs.resolve import Adjustment
+
+ADJUSTMENTS_CHARS = 2048
+"""Of the header: nginx takes 4 KiB of headers from behind it."""
+
+
+def error_response(body: Mapping[str, Any], status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as JSON, of 1 KiB at most: every protocol's go through here (S-13)."""
+    return JSONResponse(bounded(body), status_code=status, headers=headers)
+
+
+def error_of(failed: Failed) -> GatewayError:
+    """Why a job failed, as this client meets it: what it sent was at fault, or we were."""
+    if failed.code == "bad_input":
+        return InvalidRequest(failed.message, code=failed.code)
+    return GenerationFailed(failed.message, code=failed.code)
+
+
+def raise_for(job: Job) -> None:
+    """Raises: GenerationFailed or InvalidRequest for a failed job, ClientGone for one cancelled without pictures."""
+    if job.failure is not None:
+        raise error_of(job.failure)
+    if job.state is State.CANCELLED and not job.images:
+        raise ClientGone
+
+
+async def png_of(request: Request, done: ImageDone) -> bytes:
+    """The stored PNG of a finished picture. Raises: PictureGone, PictureDamaged, StorageFault."""
+    data = await asyncio.to_thread(core_of(request).pictures.read, done.file, Note.of(done))
+    if data is None:
+        raise PictureGone
+    return data
+
+
+def adjustments_header(adjustments: Sequence[Adjustment]) -> dict[str, str]:
+    """The header X-Adjustments: what was not done as asked, as JSON in ASCII; no header where all was.
+
+    Where that is longer than proxies let pass it names the parameters alone.
+    """
+    rows = [one.model_dump() for one in adjustments]
+    text = json.dumps(rows, separators=(",", ":"))
+    if len(text) > ADJUSTMENTS_CHARS:
+        rows = [{"param": name} for name in dict.fromkeys(clip(one.param) for one in adjustments)]
+        while len(text := json.dumps(rows, separators=(",", ":"))) > ADJUSTMENTS_CHARS:
+            rows.pop()
+    return {"X-Adjustments": text} if rows else {}
