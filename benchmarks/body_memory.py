@@ -23,7 +23,7 @@ import httpx
 import psutil
 from PIL import Image
 
-from tests.live import Live
+from tests.support.live import Live
 
 MIB = 2**20
 SETTLE_S = 14.0

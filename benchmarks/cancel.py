@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.live import live
+from tests.support.live import live
 
 PHASES = ("loading", "denoising", "decoding")
 LARGE_STEPS = 8

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from engine.catalog import EMBEDDED_PATH
-from tests.live import Live
+from tests.support.live import Live
 from tools.train_embedded.judging import edit_cases, evaluation_scenes, icon_scenes, judge, pair_cases, ranked_icons
 from tools.train_embedded.reading import is_night
 from tools.train_embedded.scenes import Scene, Style, prompt, render

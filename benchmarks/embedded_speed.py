@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.live import Live
+from tests.support.live import Live
 
 BODY = {"model": "flux2-tiny", "prompt": "a red circle on a blue background", "size": "128x128", "steps": 4}
 

@@ -192,7 +192,7 @@ class Gateway:
 
 
 async def measure(streams: int, jobs: int, seconds: float, stuck_readers: int) -> dict[str, Any]:
-    from tests.live import free_port
+    from tests.support.live import free_port
 
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()

@@ -20,9 +20,9 @@ from typing import Any
 import httpx
 
 from benchmarks.live_probe import LiveProbe
-from tests.hostile_files import jpeg_of_scans, png_of_packed_texts
-from tests.live import ROOT, live
-from tests.test_hostile_files import a_png
+from tests.images.test_hostile_files import a_png
+from tests.support.hostile_files import jpeg_of_scans, png_of_packed_texts
+from tests.support.live import ROOT, live
 
 MEMORY = """
 import base64, os, tracemalloc

@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 
 from benchmarks.live_probe import LiveProbe
-from tests.hostile_support import REPEATS, SIZE, asked, cases
-from tests.live import live
-from tests.v1_support import input_png
+from tests.support.hostile import REPEATS, SIZE, asked, cases
+from tests.support.live import live
+from tests.support.v1 import input_png
 
 IDLE_S = 3.0
 LAG_MS, ANSWER_S = 30.0, 1.0

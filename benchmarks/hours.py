@@ -24,8 +24,8 @@ import psutil
 from engine.protocol import ImageDone, Started, Succeeded
 from gateway.store import rows
 from gateway.store.sqlite import SqliteStore
-from tests.live import Live
 from tests.support import a_job, a_plan
+from tests.support.live import Live
 
 PER_S = 3.0
 TINY = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}

@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from tests.live import live
-from tests.test_infotexts_on_disk import CONFIG, DRAW, NEGATIVE, PROMPT, drawn
+from tests.store.test_infotexts_on_disk import CONFIG, DRAW, NEGATIVE, PROMPT, drawn
+from tests.support.live import live
 
 VERSION = "1.6.0"
 """Of the clone that this was run with last."""

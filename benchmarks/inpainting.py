@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from tests.live import Live
+from tests.support.live import Live
 from tools.train_embedded.icons import paint
 from tools.train_embedded.reading import nearest_kind, objects
 from tools.train_embedded.scenes import COLOURS, FIRST_KINDS

@@ -21,9 +21,9 @@ from typing import Any
 from engine.backends.base import Model
 from engine.catalog import CATALOG, ModelSpec
 from gateway.residency.quantized_copies import Copies
-from tests.engine_toy import save_toy_model
-from tests.engine_toy_seedvr2 import save_toy_seedvr2, toy_sized
-from tests.toys_deep import TOYS, deep
+from tests.support.engine_toy import save_toy_model
+from tests.support.engine_toy_seedvr2 import save_toy_seedvr2, toy_sized
+from tests.support.toys_deep import TOYS, deep
 
 WIDER: dict[str, Any] = {"num_attention_heads": 16, "num_layers": 2, "num_single_layers": 24}
 SPECS = {spec.name: spec for spec in CATALOG}

@@ -26,7 +26,7 @@ from engine.client.turn import Fact
 from engine.protocol import Drawn, Generate, Load, Lora, Memory, ModelLoaded, Run, Save
 from gateway.models.weights import weights_bytes
 from gateway.residency.quantized_copies import Copies
-from tests.engine_toy import save_toy_lora, save_toy_model
+from tests.support.engine_toy import save_toy_lora, save_toy_model
 
 SMALL_PX = 128
 WIDER: dict[str, Any] = {"num_attention_heads": 32, "num_layers": 2, "num_single_layers": 6}

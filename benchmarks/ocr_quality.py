@@ -24,7 +24,7 @@ from rapidfuzz.distance import Levenshtein
 
 from benchmarks.ocr_pages import KINDS, Page, pages
 from gateway.framing import framed, read_frame
-from tests.live import ROOT
+from tests.support.live import ROOT
 
 UNKNOWN = "unknown script"
 LEADERS = re.compile(r"[.…·]{2,}")

@@ -26,7 +26,7 @@ from PIL import Image
 from engine.catalog import EMBEDDED_PATH
 from engine.client.environment import child_environment
 from engine.client.options import EngineOptions
-from tests.live import ROOT, Live
+from tests.support.live import ROOT, Live
 
 SIZE_PX, STEPS = 128, 16
 TURN = 25

@@ -31,11 +31,11 @@ from PIL.Image import Image, fromarray
 from engine.catalog import ModelSpec
 from engine.pipelines.common.noise import img2img_schedule
 from engine.protocol import Control, Lora
-from tests.engine_studio import Studio, save_inputs
-from tests.engine_support import SPECS
-from tests.mflux_alone import PIPELINES, Alone
-from tests.test_engine_toys import CAPTION, TOYS
-from tests.toys import Toy, found
+from tests.engine.test_engine_toys import CAPTION, TOYS
+from tests.support.engine import SPECS
+from tests.support.engine_studio import Studio, save_inputs
+from tests.support.mflux_alone import PIPELINES, Alone
+from tests.support.toys import Toy, found
 
 SIZE = (64, 32)
 STEPS = 3

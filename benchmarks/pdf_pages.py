@@ -12,8 +12,8 @@ import time
 from engine.protocol import Ocr
 from gateway.ocr.client import OcrClient, OcrOptions, OcrRefused
 from gateway.ocr.pages import to_pictures
-from tests.ocr_support import pdf, written
-from tests.test_ocr_hostile import BEARABLE, ENDLESS
+from tests.ocr.test_ocr_hostile import BEARABLE, ENDLESS
+from tests.support.ocr import pdf, written
 
 TEXT = "\n".join(f"{number} An honest page of an invoice, line by line" for number in range(40))
 

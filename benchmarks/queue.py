@@ -22,8 +22,8 @@ import httpx
 from gateway.jobs.job import Priority
 from gateway.store.base import Bounds, WorkerInfo
 from gateway.store.sqlite import SqliteStore
-from tests.live import Live
 from tests.support import a_job, a_plan
+from tests.support.live import Live
 
 OWNERS = 100
 STREAMS = 5

@@ -20,12 +20,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from benchmarks.hours import history, hours
-from tests.damage_support import strain
-from tests.live import Live
-from tests.sdapi_mutations import Sent, changed, outcome, send
-from tests.sdapi_support import SMALL
-from tests.test_kill_loops import kill_the_gateway
-from tests.test_store_machine import StoreMachine
+from tests.service.test_kill_loops import kill_the_gateway
+from tests.store.test_store_machine import StoreMachine
+from tests.support.damage import strain
+from tests.support.live import Live
+from tests.support.sdapi import SMALL
+from tests.support.sdapi_mutations import Sent, changed, outcome, send
 
 TINY = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 STORY = 12

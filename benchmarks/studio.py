@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.chromium import chromium
-from tests.live import live
+from tests.support.chromium import chromium
+from tests.support.live import live
 
 PAINTED = "new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)))"
 TOLD = """() => ({

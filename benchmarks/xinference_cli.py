@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.v1_support import MODEL, gateway
+from tests.support.v1 import MODEL, gateway
 
 KEY = "operators-key-of-some-length"
 IMAGE = ("--model-type", "image")

@@ -15,9 +15,9 @@ import pytest
 
 from engine.client.environment import OPENBLAS, has_openblas, on_linux_cpu
 from gateway.store.base import JobStore
-from tests.live import Live
-from tests.store_support import STORES, Clock
-from tests.v1_support import Counting, gateway, openai_client, plain_client
+from tests.support.live import Live
+from tests.support.store import STORES, Clock
+from tests.support.v1 import Counting, gateway, openai_client, plain_client
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has what it starts in the background ignore Ctrl-C; the commands under test must hear it.

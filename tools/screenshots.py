@@ -13,9 +13,9 @@ import httpx
 from openai import OpenAI
 from PIL import Image
 
-from tests.chromium import chromium
-from tests.live import Live, live
-from tests.studio_support import Studio, studio
+from tests.support.chromium import chromium
+from tests.support.live import Live, live
+from tests.support.studio import Studio, studio
 
 GALLERY = (
     "a red house on a white background",

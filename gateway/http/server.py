@@ -1,7 +1,7 @@
 """The listening side: sockets, connections and the way out. Knows bytes of HTTP/1.1 and settings, no route.
 
 uvicorn with h11, which can be bounded; httptools takes 2.6 MB of headers. `conn`, `cycle` and `handle_events` are
-uvicorn's own and not promised to stay: tests/test_http_guard.py shows each bound over a real socket.
+uvicorn's own and not promised to stay: tests/http/test_http_guard.py shows each bound over a real socket.
 """
 
 from __future__ import annotations

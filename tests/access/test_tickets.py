@@ -1,0 +1,192 @@
+"""Tickets: what EventSource shows instead of a key (S-08), and how many streams one client may have (S-14)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.access.tickets import LIVES_S, MOST, PASS_LIVES_S, Opened, Tickets
+from tests.support.live import Live, live
+from tests.support.native import SMALL, client_of, read, submit
+
+BOSS, GUEST = "0123456789abcdef", "fedcba9876543210"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_ticket_is_good_once_for_its_path_and_for_a_minute() -> None:
+    clock = Clock()
+    tickets = Tickets(clock)
+    ticket = tickets.give("me", "/a")
+    assert len(ticket) > 40
+    assert [tickets.take(ticket, "/a"), tickets.take(ticket, "/a")] == ["me", None]
+    ticket = tickets.give("me", "/a")
+    assert [tickets.take(ticket, "/b"), tickets.take(ticket, "/a")] == [None, None]
+    ticket = tickets.give("me", "/a")
+    clock.now += LIVES_S
+    assert tickets.take(ticket, "/a") is None
+
+
+def test_tickets_that_nobody_takes_do_not_pile_up() -> None:
+    clock = Clock()
+    tickets = Tickets(clock)
+    given = [tickets.give("me", "/a") for _ in range(MOST + 1)]
+    assert [tickets.take(given[0], "/a"), tickets.take(given[1], "/a")] == [None, "me"]
+    clock.now += LIVES_S
+    tickets.give("me", "/a")
+    assert len(tickets._given) == 1
+
+
+# ---- over HTTP -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("tickets")
+    keys = folder / "keys"
+    keys.write_text(f"boss {BOSS}\nguest {GUEST}\n")
+    keys.chmod(0o600)
+    gateway = Live(folder, config={"access": {"keys_file": str(keys)}}).start(ready=False)
+    yield gateway
+    gateway.stop()
+
+
+def having(gateway: Live, key: str | None) -> httpx.Client:
+    headers = {} if key is None else {"X-API-Key": key}
+    return httpx.Client(base_url=f"{gateway.url}/api/v1", timeout=60, headers=headers)
+
+
+def named(client: httpx.Client, url: str) -> list[str]:
+    """Of a stream that ends, as an EventSource opens it: no header of its own."""
+    path = url.removeprefix("/api/v1")
+    return [event["event"] for event in read(client, path) if "event" in event]
+
+
+def test_with_keys_a_ticket_opens_the_stream_of_one_job_or_of_all_and_nothing_else(keyed: Live) -> None:
+    with having(keyed, BOSS) as boss, having(keyed, None) as browser:
+        job_id = submit(boss)["job_id"]
+        for path in (f"/jobs/{job_id}/stream", "/events", "/tickets"):
+            assert browser.request("POST" if path == "/tickets" else "GET", path).status_code == 401
+
+        def ticket(**said: Any) -> Any:
+            return boss.post("/tickets", json=said).json()
+
+        given = ticket(job_id=job_id)
+        assert given["url"] == f"/api/v1/jobs/{job_id}/stream?ticket={given['ticket']}"
+        assert named(browser, given["url"] + "&images=false")[-1] == "complete"
+        again = httpx.get(keyed.url + given["url"])
+        assert (again.status_code, again.json()["code"]) == (401, "UNAUTHORIZED")
+        assert "ticket" in again.json()["error"]
+        snapshot = next(event for event in read(browser, ticket()["url"][7:]) if "event" in event)
+        assert snapshot["event"] == "snapshot"
+        for path in (f"/jobs/{job_id}", f"/jobs/{job_id}/stream", "/jobs"):
+            assert browser.get(path, params={"ticket": ticket()["ticket"]}).status_code == 401
+        refused = browser.delete(f"/jobs/{job_id}", params={"ticket": ticket(job_id=job_id)["ticket"]})
+        assert refused.status_code == 401
+    assert "ticket=" not in keyed.logged()
+    assert given["ticket"] not in keyed.logged()
+
+
+def test_a_browser_that_opened_a_stream_opens_it_again_where_the_connection_was_lost(keyed: Live) -> None:
+    """As an EventSource does by itself: the same address, its cookies, and the last id it heard."""
+    with having(keyed, BOSS) as boss, having(keyed, None) as browser, having(keyed, None) as thief:
+        job_id = submit(boss)["job_id"]
+        for path, asked in ((f"/jobs/{job_id}/stream", {"job_id": job_id}), ("/events", {})):
+            url = boss.post("/tickets", json=asked).json()["url"]
+            with browser.stream("GET", keyed.url + url) as first:
+                assert first.status_code == 200
+                cookie = first.headers["set-cookie"]
+            assert {"HttpOnly", "SameSite=Strict", f"Path=/api/v1{path}"} <= set(cookie.split("; "))
+            for _ in range(2):
+                with browser.stream("GET", keyed.url + url) as again:
+                    assert again.status_code == 200
+                    assert "set-cookie" not in again.headers
+            assert thief.get(keyed.url + url).status_code == 401
+            other = boss.post("/tickets", json=asked).json()["url"]
+            name = cookie.partition("=")[0]
+            stolen = {"Cookie": f"{name}=x; {cookie.partition(';')[0]}"}
+            assert thief.get(keyed.url + url, headers={"Cookie": f"{name}=x"}).status_code == 401
+            with thief.stream("GET", keyed.url + other, headers=stolen) as opened:
+                assert opened.status_code == 200, "a fresh ticket needs no cookie"
+            assert thief.get(keyed.url + "/api/v1/jobs", headers=stolen).status_code == 401
+        url = boss.post("/tickets", json={"job_id": job_id}).json()["url"]
+        last = [event for event in read(browser, url.removeprefix("/api/v1")) if "event" in event][-1]
+        assert last["event"] == "complete"
+        over = browser.get(keyed.url + url, headers={"Last-Event-ID": last["id"]})
+        assert over.status_code == 204, "an EventSource stops asking"
+    assert "mflux-gateway-stream" not in keyed.logged()
+
+
+def test_a_pass_ends_after_a_day_and_passes_do_not_pile_up() -> None:
+    clock = Clock()
+    tickets = Tickets(clock)
+
+    def used() -> tuple[str, dict[str, str]]:
+        ticket = tickets.give("me", "/a")
+        opened = tickets.open(ticket, "/a", {})
+        assert opened is not None
+        assert opened.cookie is not None
+        name, _, value = opened.cookie.decode().partition(";")[0].partition("=")
+        return ticket, {name: value}
+
+    ticket, cookies = used()
+    assert tickets.open(ticket, "/a", cookies) == Opened("me")
+    assert tickets.open(ticket, "/b", cookies) is None
+    assert tickets.open(ticket, "/a", {}) is None
+    another, _ = used()
+    assert tickets.open(another, "/a", cookies) is None
+    clock.now += PASS_LIVES_S
+    assert tickets.open(ticket, "/a", cookies) is None
+    for _ in range(MOST + 10):
+        used()
+    assert len(tickets._passes) <= MOST
+
+
+def test_a_ticket_is_given_for_ones_own_jobs_only(keyed: Live) -> None:
+    with having(keyed, BOSS) as boss, having(keyed, GUEST) as guest:
+        job_id = submit(boss)["job_id"]
+        refused = guest.post("/tickets", json={"job_id": job_id})
+        assert (refused.status_code, refused.json()["code"]) == (404, "JOB_NOT_FOUND")
+
+
+def test_used_tickets_are_no_guesses_at_keys(keyed: Live) -> None:
+    """An EventSource that lost its connection comes back with the address it has."""
+    with having(keyed, BOSS) as boss, having(keyed, None) as browser:
+        assert {browser.get("/events", params={"ticket": "x"}).status_code for _ in range(12)} == {401}
+        assert boss.get("/jobs").status_code == 200
+
+
+def test_without_keys_a_ticket_carries_the_name_a_client_calls_itself_by(tmp_path: Path) -> None:
+    with live(tmp_path) as gateway, client_of(gateway.url) as mine, having(gateway, None) as browser:
+        job_id = submit(mine)["job_id"]
+        assert browser.get(f"/jobs/{job_id}/stream").status_code == 404
+        url = mine.post("/tickets", json={"job_id": job_id}).json()["url"]
+        assert named(browser, url)[-1] == "complete"
+        assert httpx.get(gateway.url + url).status_code == 401
+
+
+def test_the_seventeenth_stream_of_a_client_is_refused_and_others_are_not(tmp_path: Path) -> None:
+    """S-14."""
+    with live(tmp_path) as gateway, client_of(gateway.url) as mine, client_of(gateway.url) as other:
+        mine.post("/queue/pause")
+        job_id = mine.post("/generate", json=SMALL).json()["job_id"]
+        paths = ["/events", f"/jobs/{job_id}/stream"] * 8
+        opened = [read(mine, path) for path in paths]
+        for stream in opened:
+            next(stream)
+        for path in paths[:2]:
+            refused = mine.get(path)
+            assert (refused.status_code, refused.json()["code"]) == (429, "TOO_MANY_STREAMS")
+            assert int(refused.headers["retry-after"]) > 0
+        assert next(read(other, "/events"))["event"] == "snapshot"
+        for stream in opened:
+            stream.close()  # type: ignore[attr-defined]

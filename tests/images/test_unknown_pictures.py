@@ -1,0 +1,184 @@
+"""Pictures in fields that nobody reads: refused by name, or told where A1111's clients expect leniency."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from adapters.sdapi.control import unit_of
+from gateway.errors import InvalidRequest
+from gateway.http.unknown_images import is_picture, unknown_pictures
+from gateway.images.codec import base64_picture
+from tests.support.sdapi import translated
+from tests.support.v1 import MODEL, assert_openai_error, input_png
+
+TEXT = base64.b64encode(input_png()).decode()
+URL = f"data:image/png;base64,{TEXT}"
+WORDS = (
+    "",
+    " ",
+    "a red apple",
+    "/9j/",
+    "iVBORw0KGgo=",
+    "data:text/plain,hello",
+    "data:",
+    "x" * 300,
+    "R0lGOD" + "!" * 90,
+)
+NESTED: tuple[Any, ...] = (TEXT, URL, [URL], [[URL]], {"src": URL}, {"source": {"data": TEXT}}, [None, {"a": [TEXT]}])
+NAMES = ("image_data", "initImage", "picture", "img", "photo", "x")
+
+
+def encoded(kind: str) -> str:
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(out, kind)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "AVIF"])
+def test_a_picture_is_known_by_its_first_bytes(kind: str) -> None:
+    text = encoded(kind)
+    assert is_picture(text)
+    assert is_picture(f"\n {text}")
+    assert is_picture(f"data:application/octet-stream;base64,{text}")
+    assert is_picture(f" DATA:IMAGE/{kind};charset=x;base64,")
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_words_are_no_picture(words: str) -> None:
+    assert not is_picture(words)
+
+
+@pytest.mark.parametrize("value", NESTED)
+def test_it_is_found_at_any_depth_and_known_fields_are_not_looked_at(value: Any) -> None:
+    assert unknown_pictures({"a": value, "b": value, "c": ["words", 7, None]}, {"b"}) == ["a"]
+
+
+# ---- the protocols ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", NESTED[:5])
+def test_v1_refuses_it_by_name(plain: httpx.Client, name: str, value: Any) -> None:
+    ask = {"prompt": "x", "size": "64x64", name: value}
+    for path, more in (("generations", {}), ("edits", {"image": URL}), ("variations", {"image": URL})):
+        refused = plain.post(f"/v1/images/{path}", json={**ask, **more})
+        assert assert_openai_error(refused, 400)["param"] == name
+    assert assert_openai_error(plain.post("/v1/images/ocr", json={"image": URL, name: value}), 400)["param"] == name
+    kwargs = json.dumps({name: value})
+    assert_openai_error(plain.post("/v1/images/generations", json={"prompt": "x", "kwargs": kwargs}), 400)
+
+
+@pytest.mark.parametrize("name", ["image_url", "input_image", "init_images", "control_image", "mask_url", "mask_b64"])
+@pytest.mark.parametrize("value", [{"x": 1}, 7, ["a"], "word", URL])
+def test_v1_refuses_what_is_a_picture_elsewhere_in_any_shape(plain: httpx.Client, name: str, value: Any) -> None:
+    for path, more in (("generations", {}), ("edits", {"image": URL})):
+        refused = plain.post(f"/v1/images/{path}", json={"prompt": "x", **more, name: value})
+        assert assert_openai_error(refused, 400)["param"] == name
+
+
+@pytest.mark.parametrize("name", ["url", "markup", "mask_image", "reference_image"])
+def test_v1_draws_from_text_alone_without_dropping_a_picture_of_its_own_names(plain: httpx.Client, name: str) -> None:
+    refused = plain.post("/v1/images/generations", json={"prompt": "x", name: {"x": 1}})
+    assert assert_openai_error(refused, 400)["param"] == name
+
+
+def test_text_is_read_from_one_picture_and_no_mask(plain: httpx.Client) -> None:
+    for name in ("mask", "markup", "reference_images"):
+        refused = plain.post("/v1/images/ocr", json={"image": URL, name: URL})
+        assert assert_openai_error(refused, 400)["param"] == name
+
+
+@pytest.mark.parametrize("name", ["image", "init_image", "mask_image", "image_url", *NAMES])
+def test_native_and_mflux_server_refuse_it_by_name(plain: httpx.Client, name: str) -> None:
+    refused = plain.post("/api/v1/generate", json={"prompt": "x", "model": MODEL, name: URL})
+    assert (refused.status_code, refused.json()["details"]["param"]) == (400, name)
+    if name != "init_image":
+        refused = plain.post("/api/generate", json={"prompt": "x", name: TEXT})
+        assert (refused.status_code, list(refused.json()["errors"])) == (400, [name])
+    if name != "image":
+        refused = plain.post("/api/v1/upscale", json={"image": URL, name: {"a": URL}})
+        assert (refused.status_code, refused.json()["details"]["param"]) == (400, name)
+
+
+@pytest.mark.parametrize("name", ["image", "mask_image", "firstpass_image", "latent_mask", "controlnet_units", *NAMES])
+def test_sdapi_tells_it_and_refuses_nothing(name: str) -> None:
+    found, plain = translated(**{name: [{"a": TEXT}]}), translated()
+    assert found.request == plain.request
+    assert [item.param for item in found.adjustments] == [name]
+    assert translated(**{name: {"a": "words"}}).adjustments == ()
+
+
+# ---- ControlNet ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        {"args": [TEXT]},
+        {"args": [["unit"]]},
+        {"args": [[{"image": TEXT}]]},
+        {"args": [7]},
+        {"args": TEXT},
+        {"image": TEXT},
+        {"args": [{"image": TEXT}], "mask": TEXT},
+        {"args": [{"image": TEXT, "batch_images": [TEXT]}]},
+        {"args": [{"pic": {"a": URL}}]},
+        [{"image": TEXT}],
+        TEXT,
+    ],
+)
+def test_a_controlnet_unit_in_an_unknown_shape_is_refused(script: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        unit_of({"ControlNet": script})
+    assert caught.value.param == "alwayson_scripts"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        {"args": []},
+        {},
+        {"args": [None, False]},
+        {"args": [{"enabled": False, "pic": TEXT}]},
+        {"args": [{"enabled": 0}]},
+    ],
+)
+def test_units_that_ask_for_nothing_are_none(script: Any) -> None:
+    assert unit_of({"controlnet": script}) is None
+
+
+# ---- base64 ----------------------------------------------------------------------------------------
+
+
+def test_percent_encoding_in_a_data_url_is_undone_in_pieces_of_any_cut() -> None:
+    raw = bytes(range(256)) * 9000
+    text = base64.b64encode(raw).decode()
+    escaped = text.replace("+", "%2B").replace("/", "%2f").replace("=", "%3d")
+    lines = "%0D%0A".join(text[at : at + 997].replace("+", "%2B") for at in range(0, len(text), 997))
+    for sent in (
+        text.rstrip("="),
+        f"data:image/png;base64,{escaped}",
+        f" data:;base64,{escaped}",
+        f"data:image/png;base64,{lines}",
+    ):
+        assert base64_picture(sent) == raw
+    for shift in range(3):  # the cut between two pieces falls into an escape
+        assert (
+            base64_picture("data:image/png;base64," + "%20" * shift + " " * shift + "%2B" * 600_000)[:3]
+            == b"\xfb\xef\xbe"
+        )
+
+
+@pytest.mark.parametrize(
+    "sent", ["data:image/png;base64,AA%41A", "AA%2BA", "data:image/png;base64,AAA%", "data:image/png;base64,%2"]
+)
+def test_other_escapes_are_no_base64(sent: str) -> None:
+    with pytest.raises(InvalidRequest, match="not valid base64"):
+        base64_picture(sent)

@@ -1,0 +1,216 @@
+"""LoRAs that the settings name on the hub: fetched at the first request, by the real client against a small hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adapters.sdapi.loras import lora_rows
+from engine.catalog import HubFiles
+from engine.client import Engine, EngineOptions
+from engine.protocol import Download, Lora, ModelDownloading
+from gateway.downloads.lists import bring_lists
+from gateway.errors import InvalidRequest, ModelIsDownloading, ModelNotOnDisk
+from gateway.events.bus import ProgressEvent
+from gateway.images.output import Pictures
+from gateway.jobs.job import State
+from gateway.jobs.resolve import GenerationRequest
+from gateway.models.library import Library
+from gateway.models.lora_repositories import HubCollection, HubEntry, HubLora
+from gateway.models.loras import LoraLibrary
+from gateway.service.service import JobService, Origin, ServiceOptions
+from gateway.store.sqlite import SqliteStore
+from tests.support import run
+from tests.support.lora import KLEIN_4B, TINY, save_lora
+from tests.support.service import until
+from tests.support.toy_hub import ToyHub, toy_hub
+
+ME = Origin(owner="me", protocol="native", attached=False)
+IMPATIENT = replace(ME, waits=False)
+HUB = {
+    "ink": HubLora("someone/ink", "weights/ink.safetensors", "flux2-tiny"),
+    "wrong": HubLora("someone/ink", "wrong.safetensors", "flux2-tiny"),
+    "large": HubLora("someone/ink", "wrong.safetensors", "flux2-klein-4b"),
+    "gone": HubLora("someone/gone", "x.safetensors", "flux2-tiny"),
+}
+PENS = {"pens": HubCollection("someone/pens", "flux2-tiny", revision="c" * 40)}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ToyHub]:
+    ink, wrong = (save_lora(tmp_path / "made", str(len(shapes)), shapes).read_bytes() for shapes in (TINY, KLEIN_4B))
+    files = {"weights/ink.safetensors": ink, "wrong.safetensors": wrong, "other.safetensors": ink, "x.bin": b"x"}
+    pens = {"fine.safetensors": ink, "sets/thick [v2].safetensors": wrong, "old.ckpt": b"x", 'a"b.safetensors': ink}
+    with toy_hub({"someone/ink": files, "someone/pens": pens}, commits={"someone/pens": "c" * 40}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        yield hub
+
+
+@asynccontextmanager
+async def service_in(
+    folder: Path, *, auto: bool = True, hub: Mapping[str, HubEntry] = HUB
+) -> AsyncIterator[JobService]:
+    pictures = Pictures(folder / "output")
+    pictures.prepare()
+    models = folder / "models"
+    service = JobService(
+        store=SqliteStore(folder / "data"),
+        engine=Engine(EngineOptions(backend="fake", fake_script=json.dumps({"step_seconds": 0}), backoff_s=(0.0,))),
+        library=Library(models, default="flux2-tiny", loras=LoraLibrary([], hub=hub, models_dir=models, may_come=auto)),
+        pictures=pictures,
+        spool=folder / "data" / "spool",
+        options=ServiceOptions(auto_download=auto),
+    )
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
+def asked(lora: str) -> GenerationRequest:
+    return GenerationRequest(prompt="x", width_px=64, height_px=64, steps=2, loras=(Lora(name=lora),))
+
+
+async def fetched(service: JobService) -> None:
+    """Until every download has ended."""
+    for job in await service.list_jobs(owner=None):
+        if isinstance(job.plan, Download):
+            await service.ended(job.id)
+
+
+def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_download_failed(
+    hub: ToyHub, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            for _ in range(2):
+                with pytest.raises(ModelIsDownloading) as coming:
+                    await service.submit(asked("ink"), IMPATIENT)
+                assert (coming.value.param, coming.value.retry_after_s) == ("loras", 60)
+            await fetched(service)
+            assert {seen.path.rpartition("/")[2] for seen in hub.bodies()} <= {"ink.safetensors"}
+            for expected in (ModelIsDownloading, ModelNotOnDisk, ModelIsDownloading):
+                with pytest.raises(expected):
+                    await service.submit(asked("gone"), IMPATIENT)
+                await fetched(service)
+        async with service_in(tmp_path) as service:
+            job = await service.ended((await service.submit(asked("ink"), IMPATIENT)).id)
+            assert (job.state, job.plan.loras) == (State.SUCCEEDED, (Lora(name="ink"),))  # type: ignore[union-attr]
+
+    run(story())
+
+
+def test_a_job_waits_for_its_lora_while_others_of_its_model_go_on(hub: ToyHub, tmp_path: Path) -> None:
+    hub.hold_at["weights/ink.safetensors"] = 100
+
+    async def before() -> str:
+        async with service_in(tmp_path) as service:
+            first, second = [await service.submit(asked("ink"), ME) for _ in range(2)]
+            await until(hub.held.is_set)
+            plain = await service.submit(GenerationRequest(prompt="x", width_px=64, height_px=64, steps=2), ME)
+            assert (await service.ended(plain.id)).state is State.SUCCEEDED
+            assert (await service.cancel(second.id, ME.owner)).state is State.CANCELLED
+            waiting = service.downloads.waits(await service.get(first.id))
+            assert waiting is not None
+            assert waiting.phase == "downloading"
+            return first.id
+
+    async def after(job_id: str) -> None:
+        """The next start takes it up."""
+        async with service_in(tmp_path) as service:
+            wrong, gone = [await service.submit(asked(name), ME) for name in ("wrong", "gone")]
+            told = []
+            async for event in service.watch(job_id):
+                if isinstance(event, ProgressEvent) and isinstance(event.fact, ModelDownloading):
+                    told.append(event.fact.model)
+                    hub.go_on.set()
+            assert (await service.get(job_id)).state is State.SUCCEEDED
+            assert set(told) == {"lora:ink"}
+            for job, code, reason in ((wrong, "bad_input", "does not fit"), (gone, "model_missing", "no repository")):
+                failure = (await service.ended(job.id)).failure
+                assert failure is not None
+                assert (failure.code, reason in failure.message) == (code, True)
+            assert service.downloads.held() == frozenset()
+
+    run(after(run(before())))
+
+
+def test_one_for_another_model_is_refused_and_not_fetched(hub: ToyHub, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path) as service:
+            with pytest.raises(InvalidRequest, match="it is for flux2-klein-4b"):
+                await service.submit(asked("large"), ME)
+            assert hub.seen == []
+
+    run(story())
+
+
+def test_without_leave_nothing_is_fetched(hub: ToyHub, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with service_in(tmp_path, auto=False) as service:
+            with pytest.raises(InvalidRequest, match="is not on this machine"):
+                await service.submit(asked("ink"), ME)
+            assert hub.seen == []
+
+    run(story())
+
+
+def test_a_collection_is_listed_once_its_list_is_here_and_fetched_member_by_member(
+    hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def members(service: JobService) -> dict[str, bool]:
+        loras = service.library.loras.all()
+        return {lora.name: lora.file is not None for lora in loras if lora.name.startswith("pens/")}
+
+    async def story() -> None:
+        async with service_in(tmp_path, hub=PENS) as service:
+            await until(lambda: bool(members(service)))
+            assert {"pens/fine", "pens/sets/thick [v2]"} <= {row["name"] for row in lora_rows(service.library.loras)}
+            assert members(service) == {"pens/fine": False, "pens/sets/thick [v2]": False}
+            assert hub.bodies() == []
+            for name in ("pens/other", "pens/old", "pens"):
+                with pytest.raises(InvalidRequest, match="not"):
+                    await service.submit(asked(name), ME)
+            assert await service.list_jobs(owner=None) == []
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        seen = len(hub.seen)
+        async with service_in(tmp_path, hub=PENS) as service:
+            assert members(service) == {"pens/fine": False, "pens/sets/thick [v2]": False}
+        assert len(hub.seen) == seen
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        async with service_in(tmp_path, hub=PENS) as service:
+            job = await service.ended((await service.submit(asked("fine"), ME)).id)
+            assert (job.state, job.plan.loras) == (State.SUCCEEDED, (Lora(name="pens/fine"),))  # type: ignore[union-attr]
+            assert members(service) == {"pens/fine": True, "pens/sets/thick [v2]": False}
+            job = await service.ended((await service.submit(asked("pens/sets/thick [v2].safetensors"), ME)).id)
+            assert job.failure is not None
+            assert "does not fit flux2-tiny" in job.failure.message
+            with pytest.raises(InvalidRequest, match="does not fit flux2-tiny"):
+                await service.submit(asked("pens/sets/thick [v2]"), ME)
+        files = (tmp_path / "models" / "someone--pens").rglob("*.safetensors")
+        assert {file.name for file in files} == {"fine.safetensors", "thick [v2].safetensors"}
+
+    run(story())
+
+
+def test_a_list_that_does_not_come_is_asked_for_again_and_the_log_says_why(
+    hub: ToyHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.refusals["someone/pens"] = (403, "GatedRepo")
+    library = LoraLibrary([], hub=PENS, models_dir=tmp_path)
+
+    def unlisted() -> list[HubFiles]:
+        if caplog.messages:
+            hub.refusals.clear()
+        return library.unlisted()
+
+    run(bring_lists(tmp_path, unlisted, pauses_s=(0.0,)))
+    assert "accept its licence" in caplog.text
+    assert library.find("pens/fine") is not None

@@ -1,0 +1,177 @@
+"""/sdapi/v1, the pictures a drawing begins from: which become starts, and which references."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from adapters.sdapi.options import OutputOptions
+from adapters.sdapi.payloads import Img2Img, Txt2Img
+from adapters.sdapi.request import Inputs, field_of, to_request
+from adapters.sdapi.start import inputs_of, mask_use
+from adapters.shared.body import validated
+from engine.catalog import CATALOG
+from gateway.access.round_robin import Share
+from gateway.context import Core
+from gateway.errors import InvalidRequest
+from gateway.images.codec import CheckedImage
+from gateway.images.file_pool import FilePool
+from gateway.jobs.resolve import resolve
+from gateway.settings import Settings
+from tests.support import run
+from tests.support.sdapi import INIT, LIMITS, TINY, an_image, opened
+from tests.support.sdapi import a_mask as mask_png
+
+EDITS = next(spec for spec in CATALOG if spec.max_references == 4)
+NO_EDIT = next(spec for spec in CATALOG if spec.max_references == 0)
+SMALL = {"width": 64, "height": 64}
+THIN = base64.b64encode(an_image((200, 8))).decode()
+
+
+class Shelf:
+    """In the place of the service and of the decoder: keeps pictures, and takes them as they are."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    async def keep_input(self, picture: CheckedImage | bytes, share: Share) -> str:
+        png = picture.png if isinstance(picture, CheckedImage) else picture
+        name = hashlib.sha256(png).hexdigest()
+        self.kept[name] = png
+        return name
+
+    async def check(self, data: bytes, param: str, share: Share) -> CheckedImage:
+        return CheckedImage(data)
+
+
+def begun(body: dict[str, Any], *, model: Any = EDITS, shelf: Shelf | None = None) -> Inputs:
+    shelf = shelf or Shelf()
+    core = cast(Core, SimpleNamespace(service=shelf, decoder=shelf, files=FilePool(), settings=Settings()))
+    kind = Img2Img if "init_images" in body else Txt2Img
+    return run(inputs_of(core, validated(kind, {**SMALL, **body}), model, OutputOptions()))
+
+
+@pytest.mark.parametrize(
+    ("body", "starts", "references", "denoise"),
+    [
+        ({"init_images": [INIT]}, 1, 0, None),
+        ({"init_images": [INIT], "denoising_strength": 0.5}, 1, 0, None),
+        ({"init_images": [INIT], "image_strength": 0.5}, 1, 1, None),
+        ({"init_images": [INIT], "mode": "edit"}, 0, 1, 1.0),
+        ({"init_images": [INIT, INIT], "mode": "edit"}, 0, 2, 1.0),
+        ({"init_images": [INIT], "mode": "edit", "extra_images": [INIT]}, 0, 2, 1.0),
+        ({"init_images": [INIT], "extra_images": [INIT]}, 1, 1, None),
+        ({"init_images": [INIT], "mode": "edit", "mask": INIT}, 1, 1, 1.0),
+        ({"extra_images": [INIT, INIT]}, 0, 2, None),
+        ({}, 0, 0, None),
+    ],
+)
+def test_a_model_that_edits_follows_references(
+    body: dict[str, Any], starts: int, references: int, denoise: float | None
+) -> None:
+    found = begun(body)
+    assert (len(found.init_images), len(found.references), found.denoise) == (starts, references, denoise)
+    assert found.dropped == ()
+
+
+def test_a_model_that_cannot_edit_starts_from_the_picture_and_says_so() -> None:
+    found = begun({"init_images": [INIT], "mode": "edit", "extra_images": [INIT]}, model=NO_EDIT)
+    assert (len(found.init_images), found.references, found.denoise) == (1, (), None)
+    assert [item.param for item in found.dropped] == ["extra_images", "mode"]
+    assert begun({"init_images": [INIT], "image_strength": 0.5}, model=NO_EDIT).dropped == ()
+
+
+@pytest.mark.parametrize("body", [{"extra_images": [INIT] * 5}, {"extra_images": [THIN]}])
+def test_too_many_references_and_too_small_ones_are_refused_by_name(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        begun(body)
+    assert caught.value.param == "extra_images"
+
+
+def test_an_edit_is_drawn_from_noise_with_the_references_as_they_came() -> None:
+    shelf = Shelf()
+    body = {**SMALL, "init_images": [INIT], "mode": "edit", "denoising_strength": 0.3}
+    asked = validated(Img2Img, body)
+    request = to_request(asked, checkpoint=None, limits=LIMITS, inputs=begun(body, shelf=shelf)).request
+    plan = resolve(request, EDITS, LIMITS, random_seed=lambda: 1).plan
+    assert (plan.init_image, plan.denoise, len(plan.references)) == (None, 1.0, 1)
+    assert opened(shelf.kept[plan.references[0]]).size == (96, 64)
+
+
+def test_a_masked_drawing_keeps_four_pictures_and_its_place() -> None:
+    shelf = Shelf()
+    found = begun({"init_images": [INIT], "mask": INIT, "mask_blur": 0, "inpainting_fill": 2}, shelf=shelf)
+    assert found.paste is not None
+    assert (found.mask is not None, found.mask_content) == (True, "noise")
+    assert opened(shelf.kept[found.paste.picture]).size == (96, 64)
+    assert opened(shelf.kept[found.init_images[0]]).size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"mask_blur": 2000}, "mask_blur"),
+        ({"inpainting_fill": 4}, "inpainting_fill"),
+        ({"inpainting_fill": -1}, "inpainting_fill"),
+    ],
+)
+def test_a_mask_that_cannot_be_used_as_asked_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        begun({"init_images": [INIT], "mask": INIT, **body})
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("body", "blur"),
+    [
+        ({}, (4.0, 4.0)),
+        ({"mask_blur": 2}, (2.0, 2.0)),
+        ({"mask_blur_x": 1, "mask_blur_y": "3"}, (1.0, 3.0)),
+        ({"mask_blur": 0, "mask_blur_x": 1}, (0.0, 0.0)),
+    ],
+)
+def test_a_mask_is_blurred_across_and_down(body: dict[str, Any], blur: tuple[float, float]) -> None:
+    assert mask_use(validated(Img2Img, body)).blur == blur
+
+
+def test_half_masked_latents_are_not_to_be_had_and_that_is_told() -> None:
+    body = {"init_images": [INIT], "mask": INIT, "mask_round": False}
+    found = to_request(validated(Img2Img, body), checkpoint=None, limits=LIMITS, inputs=begun(body))
+    assert [(item.param, item.used) for item in found.adjustments] == [("mask_round", "true")]
+
+
+def test_start_pictures_under_one_mask_are_each_laid_into_their_own() -> None:
+    other = base64.b64encode(mask_png((96, 64), (0, 0, 9, 9))).decode()
+    found = begun({"init_images": [INIT, other], "batch_size": 2, "mask": INIT})
+    assert found.paste is not None
+    assert len(set(found.init_images)) == 2
+    assert len({found.paste.picture, *found.paste.further_pictures}) == 2
+
+
+def test_start_pictures_under_one_mask_must_have_one_size() -> None:
+    other = base64.b64encode(mask_png((64, 64), (0, 0, 9, 9))).decode()
+    with pytest.raises(InvalidRequest) as caught:
+        begun({"init_images": [INIT, other], "batch_size": 2, "mask": INIT})
+    assert caught.value.param == "init_images"
+
+
+def test_a_picture_is_stretched_as_latents_where_that_is_asked_and_can_be() -> None:
+    shelf = Shelf()
+    found = begun({"init_images": [INIT], "resize_mode": 3}, shelf=shelf)
+    assert found.stretch_latents
+    assert opened(shelf.kept[found.init_images[0]]).size == (96, 64)
+    for body, model in (({}, TINY), ({"mask": INIT}, EDITS)):
+        told = begun({"init_images": [INIT], "resize_mode": 3, **body}, model=model)
+        assert not told.stretch_latents
+        assert [(item.param, item.used) for item in told.dropped if item.param == "resize_mode"] == [("resize_mode", 0)]
+
+
+def test_the_cores_names_become_the_clients() -> None:
+    asked = validated(Txt2Img, {"enable_hr": True, "hr_resize_x": 9000, "extra_images": ["a"]})
+    assert field_of(asked, "second_pass") == "hr_resize_x"
+    assert field_of(asked, "references") == "extra_images"
+    assert field_of(validated(Txt2Img, {"enable_hr": True}), "second_pass") == "hr_scale"

@@ -1,0 +1,63 @@
+"""A1111's tags and hashes: what its own expressions find, in one walk over any text."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.sdapi.infotext import parse
+from adapters.sdapi.tags import LORAS_MOST, split_tags, tags, without_hash
+from gateway.errors import InvalidRequest
+from gateway.images.clean_text import without_markup
+from tests.support.hostile import REPEATS, hostile
+
+A1111_TAG = re.compile(r"<(\w+):([^>]+)>")
+"""Source: A1111 1.10.1 modules/extra_networks.py, re_extra_net."""
+A1111_HASH = re.compile(r" \[[^\]]*\]$")
+MARKUP = re.compile(r"<[^>]*>")
+FREEZE_S = 3.0
+"""A million characters take tens of milliseconds; what begins anew at each of them takes hours."""
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.text("<>:aA1 \n_é", max_size=30))
+def test_the_tags_are_those_of_a1111s_expression(prompt: str) -> None:
+    assert list(tags(prompt)) == [(m.start(), m.end(), m[1], m[2]) for m in A1111_TAG.finditer(prompt)]
+    assert split_tags(prompt)[0] == A1111_TAG.sub("", prompt)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.text(" []a\n", max_size=20))
+def test_a_title_loses_the_hash_that_a1111s_expression_finds(title: str) -> None:
+    assert without_hash(title) == A1111_HASH.sub("", title)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.text("<>ab\n", max_size=20))
+def test_markup_is_what_stands_in_brackets(text: str) -> None:
+    assert without_markup(text) == MARKUP.sub("", text)
+
+
+@pytest.mark.parametrize("unit", [*REPEATS, "<a:>", "<a:b>", "<lora:a", " [a]", '": "\\', ':"a,', "a:,"])
+def test_a_million_characters_are_walked_once(unit: str) -> None:
+    text = hostile(unit)
+    began = time.perf_counter()
+    list(tags(text))
+    without_hash(text)
+    without_hash(text + "]")
+    without_markup(text)
+    parse(text)
+    assert time.perf_counter() - began < FREEZE_S
+
+
+def test_a_prompt_calls_so_many_loras_and_no_more() -> None:
+    prompt, loras = split_tags("a" + "<lora:x:0.5>" * LORAS_MOST + "b")
+    assert (prompt, len(loras), loras[0].scale) == ("ab", LORAS_MOST, 0.5)
+    with pytest.raises(InvalidRequest, match="at most") as caught:
+        split_tags("<lora:x>" * (LORAS_MOST + 1))
+    assert caught.value.param == "prompt"
+    assert split_tags("<hypernet:x>" * 5000) == ("", ())

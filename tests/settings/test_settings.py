@@ -1,0 +1,229 @@
+"""File < environment < command line, and errors of one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.settings import Settings, SettingsError, example_yaml, keys, load_settings
+from gateway.settings.sources import ENV_NAMES
+
+ROOT = Path(__file__).parents[2]
+
+SEED = """
+server:
+  host: "0.0.0.0"
+  port: 7861
+
+models:
+  default: "flux2-klein-4b"
+  auto_download: true
+  cache_dir: "./models"
+
+generation:
+  default_steps: 4
+  max_batch_size: 4
+  output_dir: "./output"
+"""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def load(*argv: str, file: str | None = None, **env: str) -> Settings:
+    if file is not None:
+        Path("config.yaml").write_text(file)
+    return load_settings(argv, env)
+
+
+def refusal(*argv: str, file: str | None = None, **env: str) -> str:
+    with pytest.raises(SettingsError) as refused:
+        load(*argv, file=file, **env)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_nothing_said_gives_the_defaults_whatever_else_the_environment_holds() -> None:
+    assert load(LOG="x", QUEUE="{}", SERVER="1", MFLUX_API_HOST="") == Settings()
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file() -> None:
+    file = "server: {port: 1, extra_ports: [11]}\nmodels: {default: flux2-tiny}\nlog: {level: error}"
+    assert load(file=file).server.port == 1
+    assert load(file=file, MFLUX_API_PORT="2").server.port == 2
+    settings = load("--port", "3", file=file, MFLUX_API_PORT="2")
+    assert settings.server.ports == (3, 11)
+    assert settings.log.level == "ERROR"
+
+
+def test_every_key_of_the_seeds_file_works() -> None:
+    settings = load("--allow-open", file=SEED)
+    assert settings.server.host == "0.0.0.0"
+    assert settings.models.default == "flux2-klein-4b"
+    assert settings.generation.default_steps == 4
+    assert settings.generation.limits.max_count == 4
+
+
+@pytest.mark.parametrize("name", ENV_NAMES)
+def test_every_variable_of_the_seed_works(name: str) -> None:
+    section, key = ENV_NAMES[name]
+    value = {"port": "99", "host": "::1", "default": "flux2-tiny"}.get(key, "/somewhere")
+    assert str(getattr(getattr(load(**{name: value}), section), key)) == value
+
+
+def test_every_key_can_be_said_in_the_environment() -> None:
+    for section, key in keys():
+        value = getattr(getattr(Settings(), section), key)
+        raw = json.dumps(value, default=str) if not isinstance(value, str) else value
+        name = f"MFLUX_GATEWAY__{section}__{key}".upper()
+        assert load(**{name: raw.strip('"')}) == Settings(), name
+
+
+def test_lists_and_objects_in_the_environment_are_json_or_commas() -> None:
+    settings = load(
+        MFLUX_GATEWAY__SERVER__EXTRA_PORTS="4030,4031",
+        MFLUX_GATEWAY__ACCESS__ORIGINS='["https://a.example"]',
+        MFLUX_GATEWAY__MODELS__ALIASES='{"flux2-klein-4b": "flux2-tiny"}',
+    )
+    assert settings.server.extra_ports == (4030, 4031)
+    assert settings.access.origins == ("https://a.example",)
+    assert settings.models.aliases == {"flux2-klein-4b": "flux2-tiny"}
+
+
+def test_the_command_line_speaks_of_what_people_change() -> None:
+    said = (
+        "--host localhost --port 1 --also-port 4030 --also-port 2 --model flux2-tiny --quantize 4 --output-dir o "
+        "--models-dir m --data-dir d --backend fake --log-level debug --keys-file k"
+    )
+    settings = load(*said.split())
+    assert settings.server.extra_ports == (4030, 2)
+    assert settings.models.quantize == 4
+    assert settings.engine.backend == "fake"
+    assert settings.access.keys_file == Path("k")
+
+
+def test_a_folder_as_model_becomes_a_local_model_named_after_it(tmp_path: Path) -> None:
+    (tmp_path / "My model!").mkdir()
+    models = load("--model", "./My model!", "--base-model", "flux2-klein-9b").models
+    assert models.default == "My-model"
+    assert models.local["My-model"].path == tmp_path / "My model!"
+    assert models.local["My-model"].like == "flux2-klein-9b"
+    assert load(MFLUX_DEFAULT_MODEL=str(tmp_path / "My model!")).models.local["My-model"].like is None
+
+
+@pytest.mark.parametrize(
+    ("file", "wrong", "near"),
+    [
+        ("server: {prot: 1}", "server.prot", "server.port"),
+        ("sever: {port: 1}", "sever", "server"),
+        ("models: {output_dir: x}", "models.output_dir", "generation.output_dir"),
+        ("port: 1", "port", "server.port"),
+        ("generation: {batch: 1}", "generation.batch", "generation.max_batch_size"),
+        ("server: {zzzz: 1}", "server.zzzz", "server."),
+        ("1: 2", "1", ""),
+    ],
+)
+def test_an_unknown_key_is_an_error_naming_the_nearest(file: str, wrong: str, near: str) -> None:
+    message = refusal(file=file)
+    assert message.startswith(f"config.yaml: there is no key {wrong};")
+    assert near in message
+
+
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [
+        ("server: {port: seven}", "config.yaml: server.port:"),
+        ("server: {port: 70000}", "config.yaml: server.port:"),
+        ("server: [1]", "config.yaml: server:"),
+        ("models: {quantize: 7}", "config.yaml: models.quantize:"),
+        ("models: {default: schnell}", "config.yaml: models.default: there is no model schnell"),
+        ("models: {aliases: {a: b}}", "models.aliases.a: there is no model b"),
+        ("models: {local: {a: {path: /x, like: nothing-like-it}}}", "models.local.a.like: there is no model"),
+        ("models: {local: {a: {pth: /x}}}", "models.local.a"),
+        ("models: {default: flux2-dev}", "config.yaml: models.default: FLUX.2-dev cannot be drawn with"),
+        ("models: {hub: {a: {repo: a/b, like: flux2-dev}}}", "models.hub.a.like: FLUX.2-dev cannot be drawn with"),
+        ("models: {hub: {a: {repo: ../b, like: z-image}}}", "models.hub.a.repo"),
+        ("models: {hub: {a: {repo: a/b, like: z-image, revision: main}}}", "models.hub.a.revision"),
+        ("models: {hub: {z-image: {repo: a/b, like: z-image}}}", "models.hub.z-image: there is another model"),
+        (
+            f"models: {{hub: {{a: {{repo: black-forest-labs/FLUX.1-schnell, like: z-image, revision: {'a' * 40}}}}}}}",
+            "models.hub.a.revision: another model or LoRA takes black-forest-labs/FLUX.1-schnell at",
+        ),
+        (
+            "loras: {hub: {a: {repo: x/y, revision: one}, b: {repo: x/y, revision: two}}}",
+            "loras.hub.b.revision: another model or LoRA takes x/y at one",
+        ),
+        ("generation: {max_batch_size: 11}", "generation.max_batch_size"),
+        ("access: {origins: [evil.example]}", "access.origins"),
+        ("access: {hosts: ['http://x']}", "access.hosts"),
+        ("server: {public_url: 'http://me:secret@x'}", "server.public_url"),
+        ("retention: {days: .inf}", "retention.days"),
+        ("a: [", "config.yaml: is not YAML in line"),
+        ("hello", "config.yaml: must hold sections"),
+    ],
+)
+def test_a_wrong_value_is_an_error_naming_file_and_key(file: str, part: str) -> None:
+    assert part in refusal(file=file)
+
+
+def test_the_source_of_a_wrong_value_is_named() -> None:
+    assert refusal("--port", "x").startswith("command line: server.port:")
+    assert refusal(MFLUX_API_PORT="x").startswith("environment: server.port:")
+    assert "server.prot" in refusal(MFLUX_GATEWAY__SERVER__PROT="1")
+    assert "there is no key sever" in refusal(MFLUX_GATEWAY__SEVER__PORT="1")
+    assert "cannot be read" in refusal("--config", "nowhere.yaml")
+    assert "--prot" in refusal("--prot", "1")
+    assert "does not exist" in refusal("--model", "./nowhere")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
+def test_listening_beyond_loopback_needs_a_key_or_a_word(host: str) -> None:
+    """S-01."""
+    assert "access.keys_file" in refusal("--host", host)
+    assert load("--host", host, "--allow-open").server.host == host
+    assert load("--host", host, "--keys-file", "k").server.host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_needs_nothing(host: str) -> None:
+    """S-01."""
+    load("--host", host).check_bind()
+
+
+@pytest.mark.parametrize("argv", [["--host", "0.0.0.0"], ["--port", "x"], ["--wrong"]])
+def test_the_program_leaves_with_code_2_and_one_line(argv: list[str]) -> None:
+    """S-01."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "api_main.py"), *argv], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_the_example_file_is_what_the_settings_say() -> None:
+    assert (ROOT / "config.yaml.example").read_text() == example_yaml(), (
+        "python -m gateway.settings > config.yaml.example"
+    )
+
+
+def test_the_example_file_is_the_defaults_and_explains_every_key() -> None:
+    assert load(file=example_yaml()) == Settings()
+    lines = example_yaml().splitlines()
+    for _, key in keys():
+        at = next(i for i, line in enumerate(lines) if line.startswith(f"  {key}: "))
+        assert lines[at - 1].startswith("  # ")
+        assert lines[at - 1].endswith(".")
+
+
+def test_settings_cannot_be_changed() -> None:
+    values: Any = Settings()
+    with pytest.raises(ValueError, match="frozen"):
+        values.server.port = 1

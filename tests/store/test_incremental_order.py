@@ -1,0 +1,138 @@
+"""The order that is kept while jobs come and go is, after each of them, the order that would be found anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.jobs.job import Priority
+from gateway.jobs.order import AGEING_S, BACKGROUND_AGEING_S, RoundRobinState, Standing, Waiting, order, take
+from gateway.store import incremental_order as kept_order
+from gateway.store.base import WorkerInfo
+from gateway.store.incremental_order import IncrementalOrder
+from gateway.store.index import QueueIndex
+from tests.jobs.test_queue import queues
+
+owners = st.sampled_from("abc")
+models = st.sampled_from(["m", "n"])
+comes = st.tuples(st.just("comes"), owners, st.sampled_from(list(Priority)), models)
+goes = st.tuples(st.just("goes"), st.sampled_from([None, frozenset({"m"}), frozenset({"n"})]))
+is_cancelled = st.tuples(st.just("is_cancelled"), st.integers(0, 100))
+is_given_back = st.tuples(st.just("is_given_back"))
+waits = st.tuples(st.just("waits"), st.sampled_from([1.0, AGEING_S / 2, AGEING_S, BACKGROUND_AGEING_S, -3000.0]))
+
+
+class Twins:
+    """A line, and beside it the same jobs in a list that is ordered anew each time."""
+
+    def __init__(self) -> None:
+        self.now = 10_000.0
+        self.number = 0
+        self.line = QueueIndex()
+        self.jobs: dict[str, Waiting] = {}
+        self.turns = RoundRobinState()
+        self.ran: list[Waiting] = []
+
+    def comes(self, owner: str, priority: Priority, model: str) -> None:
+        self.number += 1
+        standing = Standing(priority, self.now, self.number)
+        self._put(Waiting(str(self.number), owner, "engine", model, standing))
+
+    def _put(self, job: Waiting) -> None:
+        self.jobs[job.id] = job
+        self.line.put(job)
+
+    def goes(self, models: frozenset[str] | None) -> None:
+        expected = take(list(self.jobs.values()), self.turns, self.now, models)
+        taken = self.line.next(WorkerInfo("w", models=models), self.now)
+        assert (taken and (taken.job, taken.turns)) == expected
+        if taken is not None:
+            self.line.serve(taken)
+            del self.jobs[taken.job.id]
+            self.turns = taken.turns
+            self.ran.append(taken.job)
+
+    def is_cancelled(self, which: int) -> None:
+        if self.jobs:
+            job_id = sorted(self.jobs)[which % len(self.jobs)]
+            del self.jobs[job_id]
+            self.line.end("engine", job_id, self.now)
+
+    def is_given_back(self) -> None:
+        if self.ran:
+            self._put(self.ran.pop())
+
+    def waits(self, seconds: float) -> None:
+        self.now += seconds
+
+    def check(self) -> None:
+        expected = order(self.jobs.values(), self.turns, self.now)
+        assert list(self.line.order("engine", self.now)) == expected
+        running = self.line.running("engine")
+        places = [self.line.position("engine", job.id, self.now) for job in expected]
+        assert places == list(range(running, running + len(expected)))
+        assert self.line.count() == len(expected)
+        for owner in "abc":
+            assert self.line.count(owner) == sum(job.owner == owner for job in expected)
+
+
+@pytest.mark.parametrize("moved_most", [0, 300])
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(story=st.lists(st.one_of(comes, comes, goes, goes, is_cancelled, is_given_back, waits), max_size=60))
+def test_whatever_comes_and_goes_the_order_is_the_one_found_anew(moved_most: int, story: list[tuple[Any, ...]]) -> None:
+    twins = Twins()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept_order, "MOVED_MOST", moved_most)
+        for what, *said in story:
+            happen: Callable[..., None] = getattr(twins, what)
+            happen(*said)
+            twins.check()
+
+
+@given(queues())
+def test_a_queue_is_served_to_its_end_as_it_would_be_without_anything_kept(
+    queue: tuple[list[Waiting], RoundRobinState, float],
+) -> None:
+    waiting, turns, now = queue
+    kept = IncrementalOrder(waiting, turns, now)
+    while waiting:
+        expected = take(waiting, turns, now)
+        taken = kept.next(now, WorkerInfo("w").may_run)
+        assert taken is not None
+        assert (taken.job, taken.turns) == expected
+        kept.serve(taken)
+        waiting.remove(taken.job)
+        turns = taken.turns
+        if not kept.holds(now):
+            kept = IncrementalOrder(waiting, turns, now)
+        assert list(kept.line) == order(waiting, turns, now)
+
+
+def test_claims_and_submits_of_a_long_queue_find_nothing_anew() -> None:
+    """R-11: only what cannot be followed costs a look at all jobs."""
+    twins = Twins()
+    for n in range(200):
+        twins.comes("abc"[n % 3], list(Priority)[n % 4], "m")
+    first = twins.line._order("engine", twins.now)
+    for _ in range(150):
+        twins.goes(None)
+        twins.comes("b", Priority.NORMAL, "m")
+        twins.check()
+    assert twins.line._order("engine", twins.now) is first
+
+
+@pytest.mark.parametrize("owners", ["a", "abcdefgh"])
+def test_a_cancel_in_a_long_queue_finds_nothing_anew(owners: str) -> None:
+    """R-11: all jobs of one owner, or of several in turn."""
+    twins = Twins()
+    for n in range(1000):
+        twins.comes(owners[n % len(owners)], Priority.NORMAL, "m")
+    first = twins.line._order("engine", twins.now)
+    for n in range(50):
+        twins.is_cancelled(500 + 7 * n)
+    twins.check()
+    assert twins.line._order("engine", twins.now) is first

@@ -1,0 +1,109 @@
+"""A real gateway in a process of its own, started as the README says, for tests that speak to it as clients do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    """Below the ports that outgoing connections take, so that it stays free until somebody listens."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            port = random.SystemRandom().randrange(20_000, 32_000)
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+@dataclass
+class Live:
+    """A gateway under test; `url` is where it listens."""
+
+    folder: Path
+    backend: str = "fake"
+    fake_script: dict[str, Any] | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    program: tuple[str, ...] = ("api_main.py",)
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+    root: Path = ROOT
+    """The checkout that is started; another one than this to compare with."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, *, ready: bool = True) -> Live:
+        config = self.folder / "config.yaml"
+        engine: dict[str, Any] = {"backend": self.backend, **self.config.get("engine", {})}
+        if self.fake_script is not None:
+            engine["fake_script"] = json.dumps(self.fake_script)
+        values = {
+            **self.config,
+            "engine": engine,
+            "models": {"default": "flux2-tiny", "auto_download": False, **self.config.get("models", {})},
+            "store": {"data_dir": str(self.folder / "data"), "min_free_gb": 0, **self.config.get("store", {})},
+            "generation": {"output_dir": str(self.folder / "output"), **self.config.get("generation", {})},
+        }
+        config.write_text(json.dumps(values))  # JSON is YAML
+        self.log = (self.folder / "gateway.log").open("ab")
+        command = [sys.executable, *self.program, "--config", str(config), "--port", str(self.port), *self.arguments]
+        environment = {**os.environ, **({} if self.root == ROOT else {"PYTHONPATH": str(self.root)})}
+        self.process = subprocess.Popen(command, cwd=self.root, stderr=self.log, stdout=self.log, env=environment)
+        self.wait_for("/health/ready" if ready else "/health/live")
+        return self
+
+    def wait_for(self, path: str, timeout_s: float = 60.0) -> None:
+        assert self.process is not None
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the gateway left with {self.process.returncode}:\n{self.logged()}")
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(self.url + path, timeout=5).status_code == 200:
+                    return
+            time.sleep(0.02)
+        raise AssertionError(f"{path} was not 200 within {timeout_s} s:\n{self.logged()}")
+
+    def logged(self) -> str:
+        return (self.folder / "gateway.log").read_text()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Signal the gateway and wait for it; a deaf one is killed and fails the test."""
+        assert self.process is not None
+        self.process.send_signal(how)
+        try:
+            return self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError("the gateway did not stop") from None
+        finally:
+            self.log.close()
+
+
+@contextlib.contextmanager
+def live(folder: Path, *, ready: bool = True, **options: Any) -> Iterator[Live]:
+    """A gateway on a port of its own, ready, or at least alive; stopped in the end."""
+    gateway = Live(folder, **options)
+    try:
+        yield gateway.start(ready=ready)
+    finally:
+        if gateway.process is not None and gateway.process.poll() is None:
+            gateway.stop()
