@@ -97,7 +97,7 @@ async def report(core: Core, leases: list[Lease], seconds: float) -> dict[str, l
 
 
 async def _report(core: Core, lease: Lease, place: int, places: int, seconds: float) -> list[float]:
-    hub, store, job = core.service._hub, core.service._store, lease.job
+    hub, store, job = core.service._bus, core.service._store, lease.job
     hub.begin(job.id, IMAGES, 0)
     steps = round(seconds * PER_S)
     begin, times = time.monotonic() + 1 + place / places / PER_S, []

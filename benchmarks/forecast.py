@@ -65,19 +65,19 @@ class Recorder(Forecaster):
         self._row("waits", job.id, plan)
         super().waits(job)
 
-    def tell(self, job_id: str, line: Sequence[Waiting]) -> None:
+    def on_submitted(self, job_id: str, line: Sequence[Waiting]) -> None:
         self._row("tell", job_id, [job.id[:8] for job in line])
-        super().tell(job_id, line)
+        super().on_submitted(job_id, line)
 
     def begins(self, job: Job) -> None:
         self._row("begins", job.id, self._loaded_model())
         super().begins(job)
 
-    def hear(self, job_id: str, fact: object) -> float | None:
+    def on_fact(self, job_id: str, fact: object) -> float | None:
         dump = getattr(fact, "model_dump", dict)(include={"kind", "image", "step", "steps", "seconds", "model"})
         if dump.get("kind") not in ("preview", "decoding"):
             self._row("hear", job_id, {k: round(v, 4) if isinstance(v, float) else v for k, v in dump.items()})
-        return super().hear(job_id, fact)
+        return super().on_fact(job_id, fact)
 
     def ends(self, job: Job) -> None:
         self._row("ends", job.id)
@@ -127,7 +127,7 @@ async def replay(service: JobService, jobs: int, rnd: random.Random) -> list[Out
     while len(following) < jobs:
         for _ in range(rnd.randint(1, 8)):
             job = await service.submit(request(rnd), origin)
-            told = service.forecast(job)
+            told = service.events.forecast(job)
             assert told is not None
             following.append(asyncio.create_task(follow(service, job, told)))
             await asyncio.sleep(rnd.uniform(0, 0.5))
@@ -163,7 +163,7 @@ async def measure(backend: str, jobs: int, seed: int, record: Path | None) -> No
             outcomes = await replay(service, jobs, random.Random(seed))
             print(f"{len(outcomes)} jobs; the first {FIRST} are not counted")
             report(outcomes[FIRST:])
-            print("the gateway's own record:", service.forecast_record)
+            print("the gateway's own record:", service.events.forecast_record)
             if record is not None:
                 rows = service._forecaster.rows  # type: ignore[attr-defined]
                 record.write_text("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows))

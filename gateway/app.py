@@ -113,7 +113,7 @@ def build_core(settings: Settings) -> Core:
         ),
     )
     core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=decoder, device=device)
-    service.listen(core.metrics.hear)
+    service.events.listen(core.metrics.on_event)
     for subject, check in checks_of(service):
         core.readiness.add(subject, check)
 
@@ -305,7 +305,7 @@ async def ready(request: Request) -> Response:
         "status": "not_ready" if reasons else "ready",
         "engine": core.service.engine.state,
         "reason": " ".join(reasons) or None,
-        "lanes": core.service.faults,
+        "lanes": core.service.health.faults,
         "model": core.library.default,
         "embedded": core.draws_embedded,
         "version": __version__,

@@ -62,7 +62,7 @@ class Core:
     def default_model(self) -> DefaultModel:
         """The model of requests that name none, which never changes while the gateway runs. Blocks for milliseconds."""
         return describe(
-            self.service.house.admission,
+            self.service.residency.admission,
             self.library.find(None),
             self.device.kind,
             is_set=self.settings.models.default is not None,

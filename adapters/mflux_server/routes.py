@@ -74,7 +74,7 @@ async def status(request: Request) -> Response:
         also = {"adjustments": told} if told else {}
         return empty(404) if task.state is State.CANCELLED else shown({"status": "done", **failed, **also})
     wait = max(1, math.ceil(_seconds_left(service, task)))
-    kept_by = service.waits_for(task)
+    kept_by = service.events.waits_for(task)
     why = {} if kept_by is None else {"waits_for": kept_by}
     return shown({"pos": position, "status": "waiting", "wait_remaining": wait, **why})
 
@@ -157,7 +157,7 @@ def _seconds_left(service: JobService, task: Job) -> float:
 
     Clients reckon with the number. What keeps the task then, `waits_for` says.
     """
-    forecast = service.forecast(task)
+    forecast = service.events.forecast(task)
     return 0.0 if forecast is None else forecast.expected_s
 
 

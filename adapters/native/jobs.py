@@ -36,9 +36,9 @@ async def shown(request: Request, job: Job) -> JobShown:
     service = service_of(request)
     if job.state is not None and job.state.terminal:
         return to_job(job, None)
-    progress = service.progress(job.id) or service.downloads.waits(job)
+    progress = service.events.progress(job.id) or service.downloads.waits(job)
     position = await service.queue.position(job.id)
-    return to_job(job, position, progress, service.forecast(job), service.waits_for(job))
+    return to_job(job, position, progress, service.events.forecast(job), service.events.waits_for(job))
 
 
 async def generate(request: Request) -> Response:

@@ -154,7 +154,7 @@ def _status(
     if folder is None:
         served = spec.unavailable is None
         return "downloading" if coming is not None else "missing" if served else "unavailable"
-    if core.service.house.is_set_aside(folder):
+    if core.service.residency.is_set_aside(folder):
         return "unavailable"
     return "loading" if is_loading(core, spec) else "ready"
 
@@ -207,5 +207,5 @@ def is_loading(core: Core, spec: ModelSpec) -> bool:
     running = core.service.running()
     if running is None or running.plan.model != spec.name:
         return False
-    progress = core.service.progress(running.id)
+    progress = core.service.events.progress(running.id)
     return progress is not None and progress.phase == "loading"

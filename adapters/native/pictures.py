@@ -90,7 +90,7 @@ def _as_asked(png: bytes, asked: PictureQuery) -> bytes:
 async def preview(request: Request) -> Response:
     """GET jobs/{id}/preview: Fetch the newest preview of a running job, a small JPEG; 204 where there is none now."""
     own = await own_job(request)
-    progress = service_of(request).progress(own.id)
+    progress = service_of(request).events.progress(own.id)
     newest = progress.preview if progress else None
     if newest is None:
         return Response(status_code=204, headers=PRIVATE)  # its event may come when the job has just ended
@@ -107,7 +107,7 @@ async def uploaded(request: Request) -> Response:
     if not UPLOAD.fullmatch(name):
         raise NotFound("There is no such upload, or it has expired.")
     try:
-        data = await service_of(request).input_picture(name, share_of(request))
+        data = await service_of(request).inputs.png(name, share_of(request))
     except KeyError:
         raise NotFound("There is no such upload, or it has expired.") from None
     return Response(data, media_type="image/png", headers=PRIVATE)
@@ -117,12 +117,12 @@ async def upload(request: Request) -> Response:
     """POST uploads: Store a picture for requests to come, as JSON or as a form."""
     core, share = core_of(request), share_of(request)
     picture = await checked_picture(await sent_picture(request), core.decoder, "image", share)
-    name, (width, height) = await core.service.keep_input(picture, share), picture.size_px
+    name, (width, height) = await core.service.inputs.keep(picture, share), picture.size_px
     answer: Uploaded = {
         "id": name,
         "width": width,
         "height": height,
-        "bytes": await core.service.input_bytes(name),
+        "bytes": await core.service.inputs.size_bytes(name),
         "expires_at": iso(time.time() + UNUSED_INPUTS_S),
     }
     return JSONResponse(answer)

@@ -24,11 +24,11 @@ async def queue(request: Request) -> Response:
     asked = query(QueueQuery, request)
     service, owner = service_of(request), owner_of(request)
     running = service.running()
-    progress = service.progress(running.id) if running else None
+    progress = service.events.progress(running.id) if running else None
     active: Active | None = None
     if running is not None and running.owner == owner and progress is not None:
         active = {**to_brief(running), **to_progress(progress)}
-        if (forecast := service.forecast(running)) is not None:
+        if (forecast := service.events.forecast(running)) is not None:
             active["eta_seconds"] = round(forecast.expected_s, 2)
     queued: list[Waiting] = []
     waiting = await service.queue.waiting(owner=owner, limit=asked.limit, offset=asked.offset)
@@ -36,7 +36,7 @@ async def queue(request: Request) -> Response:
         if n % SLICE == 0:
             await asyncio.sleep(0)
         if (position := await service.queue.position(job.id)) is not None:
-            forecast = service.forecast(job)
+            forecast = service.events.forecast(job)
             eta_s = None if forecast is None else round(forecast.expected_s, 2)
             queued.append({**to_brief(job), "position": position, "eta_seconds": eta_s})
     answer: Queue = {

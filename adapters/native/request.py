@@ -258,7 +258,7 @@ async def _picture(request: Request, text: str, param: str) -> str:
 async def kept_upload(request: Request, text: str, param: str) -> str:
     """The name of a picture that its owner uploaded. Raises: InvalidRequest."""
     try:
-        return await core_of(request).service.kept_picture(text, share_of(request))
+        return await core_of(request).service.inputs.renew(text, share_of(request))
     except KeyError:
         raise InvalidRequest("There is no such upload, or it has expired.", param=param) from None
 

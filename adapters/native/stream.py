@@ -127,7 +127,7 @@ async def all_frames(request: Request, after: int | None) -> AsyncGenerator[byte
     ready = encoded(core)
     with core.streams(owner_of(request)):
         yield RETRY
-        async with aclosing(core.service.watch_all(owner_of(request), after)) as found:
+        async with aclosing(core.service.events.watch_all(owner_of(request), after)) as found:
             async for event in found:
                 match event:
                     case Snapshot():

@@ -86,7 +86,7 @@ async def stats(request: Request) -> Response:
     """GET stats: Count the jobs on record, whosever they are."""
     core = core_of(request)
     found = await core.service.stats()
-    record = core.service.forecast_record
+    record = core.service.events.forecast_record
     done = found.by_state.get(State.SUCCEEDED, 0)
     answer: Stats = {
         "total_generations": done,
@@ -105,7 +105,7 @@ async def stats(request: Request) -> Response:
 
 
 async def to_damaged(request: Request) -> DamagedRecords:
-    count, names = await core_of(request).service.damaged(owner_of(request))
+    count, names = await core_of(request).service.health.damaged(owner_of(request))
     return {"count": count, "ids": names[:NAMED]}
 
 

@@ -76,7 +76,7 @@ async def upscale(request: Request) -> Response:
     core, share = core_of(request), share_of(request)
     picture = await checked_picture(image, core.decoder, "image", share)
     wanted = UpscaleRequest(
-        image=await core.service.keep_input(picture, share),
+        image=await core.service.inputs.keep(picture, share),
         from_width_px=picture.size_px[0],
         from_height_px=picture.size_px[1],
         model=asked.model,
@@ -102,7 +102,7 @@ async def _named(request: Request, text: str) -> tuple[bytes, Drawing | None]:
     """
     if UPLOAD.fullmatch(text):
         name = await kept_upload(request, text, "image")
-        return await service_of(request).input_picture(name, share_of(request)), None
+        return await service_of(request).inputs.png(name, share_of(request)), None
     if IMAGE_ID.fullmatch(text):
         own, index = await own_picture(request, text)
         done = own.images[index]

@@ -136,7 +136,7 @@ async def controlled(
     fitted = await core.files.run(share, _fitted, picture.png, size, mode)
     control = Control(
         kind=follows.control,
-        image=await core.service.keep_input(picture.unless_same(fitted), share),
+        image=await core.service.inputs.keep(picture.unless_same(fitted), share),
         is_map=module == READY,
         strength=unit.weight,
     )

@@ -81,7 +81,7 @@ async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enla
     if factor < 1:
         raise InvalidRequest(f"{how.first} makes pictures larger, not smaller.", param="upscaling_resize")
     wanted = UpscaleRequest(
-        image=await service.keep_input(picture, share),
+        image=await service.inputs.keep(picture, share),
         from_width_px=width,
         from_height_px=height,
         model=MODEL_UPSCALERS[how.first],

@@ -125,7 +125,7 @@ async def tiled_inputs(core: Core, asked: Img2Img, spec: ModelSpec, look: Output
             dropped("init_images", len(asked.init_images), 1, "SD upscale takes the first picture, as in A1111")
         )
     return Inputs(
-        init_images=(await core.service.keep_input(laid, share),),
+        init_images=(await core.service.inputs.keep(laid, share),),
         tiles=tiles,
         params={"SD upscale overlap": said.overlap_px, "SD upscale upscaler": said.upscaler},
         dropped=tuple(notes),

@@ -81,7 +81,7 @@ async def inputs_of(
         notes.append(Adjustment(param="mask", asked="a blank mask", used=None, reason=reason))
     fit = _laid if by_latents else _fitted
     fitted = [picture.unless_same(await core.files.run(share, fit, picture.png, start)) for picture in pictures]
-    names = tuple([await core.service.keep_input(picture, share) for picture in fitted])
+    names = tuple([await core.service.inputs.keep(picture, share) for picture in fitted])
     return Inputs(
         init_images=names, references=references, denoise=denoise, dropped=tuple(notes), stretch_latents=by_latents
     )
@@ -133,7 +133,7 @@ async def _references(
         scale = min(1.0, math.sqrt(REFERENCE_MAX_PIXELS / (width * height)))
         if min(round(width * scale), round(height * scale)) < REFERENCE_MIN_PX:
             raise InvalidRequest(f"A reference must be {REFERENCE_MIN_PX} pixels wide and high at least.", param=param)
-    return tuple([await core.service.keep_input(picture, share) for picture in pictures])
+    return tuple([await core.service.inputs.keep(picture, share) for picture in pictures])
 
 
 async def _checked(core: Core, text: str, param: str, share: Share) -> CheckedImage:
@@ -176,8 +176,8 @@ async def _stored(
     core: Core, made: list[tuple[Prepared, tuple[bytes, ...]]], start: Start, rest: Inputs, share: Share
 ) -> Inputs:
     (found, files), *_ = made
-    _, mask, _, overlay = [await core.service.keep_input(file, share) for file in files]
-    inits, wholes = [[await core.service.keep_input(parts[i], share) for _, parts in made] for i in (0, 2)]
+    _, mask, _, overlay = [await core.service.inputs.keep(file, share) for file in files]
+    inits, wholes = [[await core.service.inputs.keep(parts[i], share) for _, parts in made] for i in (0, 2)]
     left, top, right, bottom = found.box
     paste = Paste(
         picture=wholes[0],

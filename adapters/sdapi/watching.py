@@ -26,12 +26,12 @@ async def progress(request: Request) -> Response:
     """Of the job that runs, whoever asked for it; its preview only for its owner."""
     service = core_of(request).service
     job = service.running()
-    newest = service.progress(job.id) if job else None
+    newest = service.events.progress(job.id) if job else None
     owner = owner_of(request)
     if job is None and (waiting := await _own_waiting(request)) is not None:
-        forecast = service.forecast(waiting)
+        forecast = service.events.forecast(waiting)
         place = await _place(request, waiting.id)
-        text = service.waits_for(waiting) or (f"In queue: {place[0]}/{place[1]}" if place else "Waiting...")
+        text = service.events.waits_for(waiting) or (f"In queue: {place[0]}/{place[1]}" if place else "Waiting...")
         return JSONResponse(waiting_of(waiting, text, 0.0 if forecast is None else forecast.expected_s))
     skip = request.query_params.get("skip_current_image", "").lower() in TRUE
     skipped = job is not None and state_of(core_of(request)).skipped == job.id
@@ -79,11 +79,11 @@ async def task_progress(request: Request) -> Response:
     asked = await body_of(TaskProgress, request)
     service, owner = core_of(request).service, owner_of(request)
     job_id = state_of(core_of(request)).tasks.job_of(owner, asked.id_task)
-    newest = service.progress(job_id) if job_id else None
+    newest = service.events.progress(job_id) if job_id else None
     if newest is not None:
         return JSONResponse(running_task(newest, seen=asked.id_live_preview, with_image=asked.live_preview))
     job = await _known(request, job_id)
-    reason = None if job is None else service.waits_for(job)
+    reason = None if job is None else service.events.waits_for(job)
     return JSONResponse(waiting_task(None if job is None else job.state, await _place(request, job_id), reason))
 
 

@@ -116,4 +116,4 @@ async def input_picture(request: Request, text: str, param: str) -> str:
     """
     core, share = core_of(request), share_of(request)
     data = await core.files.read(share, base64_picture, text, param)
-    return await core.service.keep_input(await checked_picture(data, core.decoder, param, share), share)
+    return await core.service.inputs.keep(await checked_picture(data, core.decoder, param, share), share)

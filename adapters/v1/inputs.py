@@ -93,7 +93,7 @@ async def inputs_of(request: Request, asked: FromPictures, sent: Sent, spec: Mod
         return [await checked_picture(picture.data, core.decoder, picture.param, share) for picture in pictures]
 
     async def kept(picture: CheckedImage | bytes) -> str:
-        return await core.service.keep_input(picture, share)
+        return await core.service.inputs.keep(picture, share)
 
     images, references = await checked("image"), await checked("reference")
     if uses.follows:

@@ -266,7 +266,7 @@ async def progress(request: Request) -> Response:
         raise InvalidRequest("No request has this id.", param="request_id", code="request_not_found")
     if job.state is not None and job.state.terminal:
         return _answer({"progress": 1.0}, job)
-    now = core_of(request).service.progress(job.id)
+    now = core_of(request).service.events.progress(job.id)
     return _answer({"progress": 0.0 if now is None else now.fraction}, job)
 
 

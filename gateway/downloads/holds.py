@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.downloads.sources import Sources
+from gateway.jobs.job import Job
 from gateway.models.lora_repositories import HubLora
 
 
@@ -18,6 +19,19 @@ class MissingLoras:
 
     def needs(self, sources: Sources) -> bool:
         return any((lora.files,) == sources for _, lora in self.loras)
+
+
+class Hold:
+    """The hold of one job while it is being stored."""
+
+    def __init__(self, job_id: str) -> None:
+        self._job_id = job_id
+        self.is_kept = False
+
+    def keep_for(self, stored: Job) -> Job:
+        """The job that the store answered: an earlier one with the same Idempotency-Key needs no hold."""
+        self.is_kept = stored.id == self._job_id
+        return stored
 
 
 class LoraHolds:

@@ -1,4 +1,4 @@
-"""The network lane: one download at a time, beside whatever is drawn. Knows the store, the hub of events, the child."""
+"""The network lane: one download at a time, beside whatever is drawn. Knows the store, the event bus, the child."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ FAILURE_TEXT = {
 }
 PACE_OVER_S = 15.0
 LOGGED_PERCENT = 25
-Tell = Callable[[Download, ModelDownloading], None]
+Publish = Callable[[Download, ModelDownloading], None]
 
 
 class NetworkLane(ChildLane):
-    """`tell` hears how far a download is, for those who wait for it."""
+    """`publish` is told how far a download is, for those who wait for it."""
 
     lane = "network"
     places = ("models",)
@@ -44,19 +44,19 @@ class NetworkLane(ChildLane):
         self,
         *,
         store: JobStore,
-        hub: EventBus,
+        bus: EventBus,
         library: Library,
         forecaster: Forecaster,
-        tell: Tell,
+        publish: Publish,
         storage: StorageHealth | None = None,
         stops: Stops | None = None,
         notes: Path | None = None,
         fall_back: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(store=store, hub=hub, storage=storage, stops=stops)
+        super().__init__(store=store, bus=bus, storage=storage, stops=stops)
         self._library = library
         self._forecaster = forecaster
-        self._tell = tell
+        self._publish = publish
         self._notes = notes
         self._fall_back = fall_back
 
@@ -83,8 +83,8 @@ class NetworkLane(ChildLane):
                             logged = percent // LOGGED_PERCENT
                             self._log(job, plan, logged * LOGGED_PERCENT, total)
                         fact = ModelDownloading(model=plan.model, done_bytes=done, total_bytes=total, bytes_per_s=per_s)
-                        self._hub.publish_progress(job.id, fact, self._forecaster.hear(job.id, fact))
-                        self._tell(plan, fact)
+                        self._bus.publish_progress(job.id, fact, self._forecaster.on_fact(job.id, fact))
+                        self._publish(plan, fact)
                     case Fetched():
                         return Succeeded()
                     case NotFetched(is_of_the_disk=True) as refused:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from engine.catalog import ModelSpec
 from engine.protocol import Download, Failed, Generate, Lora, ModelDownloading, Plan, lane_of
 from gateway.access.rights import GATEWAY, Rights
 from gateway.downloads import folders
-from gateway.downloads.holds import LoraHolds, MissingLoras
+from gateway.downloads.holds import Hold, LoraHolds, MissingLoras
 from gateway.downloads.lists import bring_lists
 from gateway.downloads.sources import Sources, remove, repos_of, sources_of
 from gateway.downloads.told import DownloadStatus, not_yours, on_its_way
@@ -28,7 +28,7 @@ from gateway.jobs.job import Job, JobEvent, Progress, State
 from gateway.models.library import Library
 from gateway.models.lora_repositories import LORA
 from gateway.service.options import Origin
-from gateway.store.base import Bounds, JobStore, Submitted
+from gateway.store.base import Bounds, JobStore
 
 log = logging.getLogger("gateway.downloads")
 
@@ -44,20 +44,20 @@ class Downloads:
         self,
         *,
         store: JobStore,
-        hub: EventBus,
+        bus: EventBus,
         library: Library,
         forecaster: Forecaster,
-        places: QueuePositions,
+        positions: QueuePositions,
         auto: bool,
         rights: Rights,
         fall_back: tuple[str, ...] = (),
         wake: Callable[[], None],
     ) -> None:
         self._store = store
-        self._hub = hub
+        self._bus = bus
         self._library = library
         self._forecaster = forecaster
-        self._places = places
+        self._positions = positions
         self._auto = auto
         self._fall_back = fall_back
         self._rights = rights
@@ -75,6 +75,7 @@ class Downloads:
         self._untold: dict[Sources, str] = {}
         """Why a download failed for which no job waited, until the next request is told."""
         self._starting = asyncio.Lock()
+        bus.listen(self.on_event)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -129,7 +130,7 @@ class Downloads:
         self._missing[spec.name] = sources_of(spec)
         return True
 
-    async def put_off(self, spec: ModelSpec | None, loras: MissingLoras, owner: str) -> None:
+    async def refuse_until_here(self, spec: ModelSpec | None, loras: MissingLoras, owner: str) -> None:
         """For a client that does not wait: the downloads are begun, where any is needed.
 
         Raises: ModelIsDownloading; ModelNotOnDisk with the reason where the last one failed; Forbidden.
@@ -139,7 +140,7 @@ class Downloads:
                 raise ModelNotOnDisk(reason, param="loras")
         await self._bring_loras(loras, owner)
         if spec is not None:
-            await self._put_off_model(spec, owner)
+            await self._refuse_until_model_is_here(spec, owner)
         if loras.loras:
             names = " and ".join(name for name, _ in loras.loras)
             raise ModelIsDownloading(
@@ -148,7 +149,7 @@ class Downloads:
                 retry_after_s=COMING_RETRY_S,
             )
 
-    async def _put_off_model(self, spec: ModelSpec, owner: str) -> None:
+    async def _refuse_until_model_is_here(self, spec: ModelSpec, owner: str) -> None:
         if (reason := self._untold.pop(sources_of(spec), None)) is not None:
             raise ModelNotOnDisk(reason, param="model")
         await self.bring(spec, owner)
@@ -172,23 +173,19 @@ class Downloads:
             self._check_may_bring(f"{LORA}{name}", (lora.files,), owner)
         return wanted
 
-    async def let_wait(
-        self,
-        job_id: str,
-        spec: ModelSpec | None,
-        loras: MissingLoras,
-        owner: str,
-        store: Callable[[], Coroutine[Any, Any, Submitted]],
-    ) -> Job:
-        """Store a job, and bring what it lacks: it is not claimed before. Raises: as `store`."""
+    @contextmanager
+    def hold(self, job_id: str, loras: MissingLoras) -> Iterator[Hold]:
+        """A job that is stored within this context is not claimed before its LoRAs are here."""
+        hold = Hold(job_id)
         self._held.hold(job_id, loras)
         try:
-            job = (await store()).job
-        except BaseException:
-            self._held.release(job_id)
-            raise
-        if job.id != job_id:
-            self._held.release(job_id)
+            yield hold
+        finally:
+            if not hold.is_kept:
+                self._held.release(job_id)
+
+    async def start_for(self, job: Job, spec: ModelSpec | None, loras: MissingLoras, owner: str) -> Job:
+        """Start or join the downloads that a stored job waits for; the job as it is then."""
         try:
             if spec is not None:
                 await self.bring(spec, owner)
@@ -254,7 +251,7 @@ class Downloads:
 
     # ---- what happens ----------------------------------------------------------------------------
 
-    def hear(self, job: Job, event: JobEvent) -> None:
+    def on_event(self, job: Job, event: JobEvent) -> None:
         """A state event of any job, in the order in which they were stored."""
         plan = job.plan
         if not isinstance(plan, Download):
@@ -282,7 +279,7 @@ class Downloads:
             case "cancelled":
                 self._gone(job.id, plan)
                 self._give_up(plan, f"The download of {plan.model} was cancelled.")
-        self._places.look()
+        self._positions.invalidate()
 
     def forget(self, job_id: str) -> None:
         """The record of a job was set aside; who waited for it, where it was a download, is told."""
@@ -292,21 +289,21 @@ class Downloads:
             self._gone(job_id, plan)
             self._give_up(plan, f"The record of the download of {plan.model} is damaged; ask for it again.")
 
-    def tell(self, plan: Download, fact: ModelDownloading) -> None:
+    def publish(self, plan: Download, fact: ModelDownloading) -> None:
         """How far a download is: for the jobs that wait for it."""
         self._facts[plan.sources] = fact
-        self._places.look()
-        if not self._hub.is_heard:
+        self._positions.invalidate()
+        if not self._bus.is_heard:
             return
         held = set(self._held.of(plan.sources))
         models = {model for model, sources in self._missing.items() if sources == plan.sources}
         line = self._store.order("engine")
         for waiting in line:
             needs_model = waiting.model in models
-            if (needs_model or waiting.id in held) and self._hub.hears(waiting.id, waiting.owner):
+            if (needs_model or waiting.id in held) and self._bus.hears(waiting.id, waiting.owner):
                 expected = self._forecaster.of(waiting.id, line)
                 told = fact.model_copy(update={"model": waiting.model}) if needs_model else fact
-                self._hub.publish_waiting(waiting.id, told, None if expected is None else expected.expected_s)
+                self._bus.publish_waiting(waiting.id, told, None if expected is None else expected.expected_s)
 
     def _gone(self, job_id: str, plan: Download) -> None:
         self._live.pop(job_id, None)

@@ -7,6 +7,7 @@ that even state events pile up is closed; it comes back and resumes from the sto
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import contextmanager
@@ -15,9 +16,12 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.forecast import Forecast
 from gateway.jobs.job import Job, JobEvent, Progress, ProgressFacts
+from gateway.store.base import OnEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+log = logging.getLogger("gateway.service")
 
 IN_A_ROW = 16
 """Events that a reader takes before others have their turn."""
@@ -112,15 +116,22 @@ class Subscription:
 
 
 class EventBus:
-    """In-process EventBus: publishes to the subscribers of a job and to those of its owner."""
+    """Publishes every state event once, in the order of storing: to the listeners, which are parts of the gateway,
+    then to the subscribers of the job and to those of its owner.
+    """
 
     def __init__(self) -> None:
+        self._listeners: list[OnEvent] = []
         self._subscriptions: dict[Topic, set[Subscription]] = {}
         self._owners: dict[str, str] = {}
         """Of the jobs that wait or run."""
         self._newest: dict[str, Progress] = {}
         self._newest_event: dict[str, ProgressEvent] = {}
         self._closed = False
+
+    def listen(self, on_event: OnEvent) -> None:
+        """Call `on_event` with every state event from now on; listeners are called in the order of these calls."""
+        self._listeners.append(on_event)
 
     @contextmanager
     def subscribe(self, job_id: str) -> Iterator[Subscription]:
@@ -174,7 +185,12 @@ class EventBus:
         return self._newest_event.get(job_id)
 
     def publish(self, job: Job, event: JobEvent) -> None:
-        """Tell of a state event that is on disk, and of the job as the event left it."""
+        """A state event that is on disk, and the job as the event left it."""
+        for on_event in self._listeners:
+            try:
+                on_event(job, event)
+            except Exception:  # the other listeners are called all the same
+                log.exception("an event could not be told", extra={"job": job.id, "seq": event.seq})
         self._owners[job.id] = job.owner
         self._send(job.id, event)
         if job.state is not None and job.state.terminal:

@@ -1,6 +1,6 @@
-"""Where jobs stand and when they are expected to be done: found when asked, and told to who listens.
+"""Positions of waiting jobs in the queue and their forecasts: computed when asked for, and published to subscribers.
 
-Knows the store's order, the forecaster and the hub; no engine, no client and no protocol.
+Knows the store's order, the forecaster and the event bus; no engine, no client and no protocol.
 """
 
 from __future__ import annotations
@@ -35,21 +35,33 @@ SHIFT_RATIO = 0.1
 
 
 class QueuePositions:
-    """Hears of every state event; `run` tells listeners what follows from them."""
+    """Listens to the bus; `run` publishes what follows from its events.
 
-    def __init__(self, store: JobStore, hub: EventBus, forecaster: Forecaster, every_s: float) -> None:
+    `blocked` is why nothing of a lane begins now, None where nothing keeps it; `downloading` is how far the download is
+    that a waiting job needs first.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        bus: EventBus,
+        forecaster: Forecaster,
+        every_s: float,
+        *,
+        blocked: Callable[[Lane], str | None] = lambda _: None,
+        downloading: Callable[[Job], ProgressEvent | None] = lambda _: None,
+    ) -> None:
         self._store = store
-        self._hub = hub
+        self._bus = bus
         self._forecaster = forecaster
         self._every_s = every_s
         self._changed = asyncio.Event()
         self._begin_at = 0
         self._told: dict[str, tuple[PlaceEvent, float]] = {}
         """With the loop's time at which it was told."""
-        self.coming: Callable[[Job], ProgressEvent | None] = lambda _: None
-        """How far the download is that a waiting job needs first."""
-        self.waits_for: Callable[[Lane], str | None] = lambda _: None
-        """Why nothing of a lane begins now, where something keeps it."""
+        self._blocked = blocked
+        self._downloading = downloading
+        bus.listen(self.on_event)
 
     async def start(self) -> None:
         """Remember what was learned, and what waits."""
@@ -62,7 +74,7 @@ class QueuePositions:
         for job in await self._store.waiting(limit=100_000):
             self._forecaster.waits(job)
 
-    def hear(self, job: Job, event: JobEvent) -> None:
+    def on_event(self, job: Job, event: JobEvent) -> None:
         """A state event: places may have changed."""
         forecaster = self._forecaster
         match event.fact.kind:
@@ -70,7 +82,7 @@ class QueuePositions:
                 forecaster.waits(job)
                 lane = lane_of(job.plan)
                 if self._is_held(job, lane):
-                    forecaster.tell(job.id, self._store.order(lane))
+                    forecaster.on_submitted(job.id, self._store.order(lane))
             case "requeued":
                 forecaster.waits(job)
             case "started":
@@ -78,13 +90,13 @@ class QueuePositions:
             case "succeeded" | "failed" | "cancelled":
                 forecaster.ends(job)
             case _:
-                forecaster.hear(job.id, event.fact)
+                forecaster.on_fact(job.id, event.fact)
         self._changed.set()
 
     def _is_held(self, job: Job, lane: Lane) -> bool:
         """Whether a forecast told now counts: nobody can foretell how fast the hub sends."""
         is_paused, model = self._store.is_paused(lane), job.plan.model
-        foretold = lane != "network" and not {model, job.id} & self._forecaster.coming().keys()
+        foretold = lane != "network" and not {model, job.id} & self._forecaster.due_in().keys()
         return foretold and not is_paused and self._store.depth(lane) <= HELD_TO
 
     def forget(self, job_id: str) -> None:
@@ -92,11 +104,11 @@ class QueuePositions:
         self._forecaster.forget(job_id)
         self._changed.set()
 
-    def look(self) -> None:
+    def invalidate(self) -> None:
         """Forecasts may have changed without an event: a download goes on."""
         self._changed.set()
 
-    def shift(self) -> None:
+    def invalidate_order(self) -> None:
         """Places have changed without an event: a reorder, a pause, its end."""
         self._forecaster.pauses()
         self._changed.set()
@@ -111,11 +123,11 @@ class QueuePositions:
     async def newest(self, jobs: Sequence[Job]) -> AsyncIterator[ProgressEvent | PlaceEvent]:
         """What a listener who comes late should know first."""
         for n, job in enumerate(jobs, 1):
-            if job.state is State.RUNNING and (newest := self._hub.newest(job.id)) is not None:
+            if job.state is State.RUNNING and (newest := self._bus.newest(job.id)) is not None:
                 yield newest
             elif job.state is State.QUEUED:
-                if (coming := self.coming(job)) is not None:
-                    yield coming
+                if (download := self._downloading(job)) is not None:
+                    yield download
                 place = await self._store.position(job.id)
                 if place is not None and (found := self._now(lane_of(job.plan), place, job.id)) is not None:
                     yield found
@@ -156,10 +168,10 @@ class QueuePositions:
         """At most `TOLD_MOST` of those who listen, those in front and others in turn; the rest is told next."""
         before, self._told = self._told, {}
         heard: list[tuple[Lane, int, str]] = []
-        for lane in LANES if self._hub.is_heard else ():
+        for lane in LANES if self._bus.is_heard else ():
             running = self._store.running(lane)
             for place, job in enumerate(self._store.order(lane)):
-                if self._hub.hears(job.id, job.owner):
+                if self._bus.hears(job.id, job.owner):
                     heard.append((lane, running + place, job.id))
                     if job.id in before:
                         self._told[job.id] = before[job.id]
@@ -173,7 +185,7 @@ class QueuePositions:
             was = before.get(job_id)
             if found is not None and (was is None or _differs(*was, found, now)):
                 self._told[job_id] = found, now
-                self._hub.publish_place(found)
+                self._bus.publish_place(found)
                 told += 1
             if n % SLICE == 0:
                 await asyncio.sleep(0)
@@ -191,7 +203,7 @@ class QueuePositions:
             return None
         line, is_paused = self._store.order(lane), self._store.is_paused(lane)
         found = self._forecaster.of(job_id, line, is_paused=is_paused)
-        return PlaceEvent(job_id, position, found, self.waits_for(lane))
+        return PlaceEvent(job_id, position, found, self._blocked(lane))
 
 
 def _differs(before: PlaceEvent, told_at: float, after: PlaceEvent, now: float) -> bool:

@@ -1,6 +1,6 @@
-"""What a listener is told: first what it has missed, from the store, then what happens, from the hub.
+"""What a listener is told: first what it has missed, from the store, then what happens, from the event bus.
 
-Replay and live are one loop each: the hub is listened to before the store is read, so nothing falls between.
+Replay and live are one loop each: the bus is listened to before the store is read, so nothing falls between.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ LIVE_MOST = 1000
 
 
 async def watch(
-    store: JobStore, hub: EventBus, places: QueuePositions, job_id: str, after: int
+    store: JobStore, bus: EventBus, positions: QueuePositions, job_id: str, after: int
 ) -> AsyncGenerator[Event, None]:
     """Every state event with seq > `after`, and the newest progress, until the job has ended or the gateway stops.
 
     While it waits, its place, too. No gap, no duplicate. Raises: JobNotFound.
     """
-    with hub.subscribe(job_id) as live:
+    with bus.subscribe(job_id) as live:
         job = await store.get(job_id)
         for event in job.events[after:]:
             yield event
         if job.state is not None and job.state.terminal:
             return
         seq = max(after, job.seq)
-        async for newest in places.newest([job]):
+        async for newest in positions.newest([job]):
             yield newest
         async for news in live:
             if not isinstance(news, JobEvent):
@@ -44,25 +44,25 @@ async def watch(
 
 
 async def watch_all(
-    store: JobStore, hub: EventBus, places: QueuePositions, owner: str, after: int | None
+    store: JobStore, bus: EventBus, positions: QueuePositions, owner: str, after: int | None
 ) -> AsyncGenerator[Snapshot | Event, None]:
     """All of an owner's jobs: every state event with number > `after`, and the newest of progress and places.
 
     Begins with a snapshot where `after` is None or too old to know what was missed. Ends when the gateway stops or the
     reader is far too slow; with the last number that was seen as `after` it goes on with no gap and no duplicate.
     """
-    with hub.subscribe_owner(owner) as live:
+    with bus.subscribe_owner(owner) as live:
         seen = await store.seen(owner, after)
         while seen.live is None and seen.events:
             for event in seen.events:
                 yield event
             seen = await store.seen(owner, seen.number)
         if seen.live is not None:
-            newest_of_all = tuple([newest async for newest in places.newest(seen.live)])
+            newest_of_all = tuple([newest async for newest in positions.newest(seen.live)])
             yield Snapshot(seen.number, seen.live, newest_of_all, seen.live_count)
         else:
             jobs = await store.list_jobs(owner=owner, states=(State.QUEUED, State.RUNNING), limit=LIVE_MOST)
-            async for newest in places.newest(jobs):
+            async for newest in positions.newest(jobs):
                 yield newest
         async for news in live:
             if not isinstance(news, JobEvent) or news.number > seen.number:

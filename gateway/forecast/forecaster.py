@@ -55,6 +55,8 @@ class Forecaster:
         loaded_model: Callable[[], str | None],
         clock: Callable[[], float] = time.monotonic,
         weights_of: Callable[[str], str] = str,
+        is_down: Callable[[], bool] = lambda: False,
+        due_in: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self._spec_of = spec_of
         self._loaded_model = loaded_model
@@ -73,9 +75,9 @@ class Forecaster:
         self._loaded: tuple[str, int | None] | None = None
         self._free_since: dict[Lane, float] = {}
         self._starting_since: float | None = None
-        self.is_down: Callable[[], bool] = lambda: False
-        """Whether the engine is down: nobody can say when it goes on, so nothing that waits for it is foretold."""
-        self.coming: Callable[[], Mapping[str, float]] = dict
+        self.is_down = is_down
+        """Whether the engine is down: nobody can say when it goes on, so nothing that waits for it has a forecast."""
+        self.due_in = due_in
         """Models, and jobs by id, whose downloads go on now, and when they are here, in whole seconds from now."""
 
     # ---- what happens ----------------------------------------------------------------------------
@@ -85,7 +87,7 @@ class Forecaster:
         self._traces.pop(job.id, None)
         self._works[job.id] = self._work(job)
 
-    def tell(self, job_id: str, line: Sequence[Waiting]) -> None:
+    def on_submitted(self, job_id: str, line: Sequence[Waiting]) -> None:
         """A waiting job's client is told a forecast now: hold it to it."""
         found = self._due(job_id, line)
         if found is not None:
@@ -104,12 +106,12 @@ class Forecaster:
         loads = work.needs is not None and work.needs != self._loaded_now()
         self._traces[job.id] = Trace(work, now, loads)
 
-    def hear(self, job_id: str, fact: object) -> float | None:
+    def on_fact(self, job_id: str, fact: object) -> float | None:
         """A fact of a running job; gives the seconds until it is done."""
         trace, now = self._traces.get(job_id), self._clock()
         if trace is None:
             return None
-        for part, seconds in trace.hear(fact, now):
+        for part, seconds in trace.on_fact(fact, now):
             self._costs.learn(part, trace.work, seconds)
         if trace.work.lane == "engine" and not trace.loads:
             self._loaded = trace.work.needs
@@ -249,7 +251,7 @@ class Forecaster:
 
     def _ready_in(self) -> Mapping[str, float]:
         """Counted from when the lane is free, in whole seconds: a walk along the line holds for so long."""
-        coming = self.coming()
+        coming = self.due_in()
         if not coming:
             return coming
         free = self._lane_left("engine").seconds

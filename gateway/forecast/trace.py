@@ -53,7 +53,7 @@ class Trace:
         if self.loads:
             self.phase = "loading"
 
-    def hear(self, fact: object, now: float) -> Iterator[tuple[Part, float]]:
+    def on_fact(self, fact: object, now: float) -> Iterator[tuple[Part, float]]:
         """Take note of a fact; gives the parts that ended with it and their seconds."""
         match fact:
             case ModelLoading():

@@ -26,7 +26,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """`hear` is told of every state event, `counted` is round the application; `text` is what a scrape gets."""
+    """`on_event` takes every state event, `counted` is round the application; `text` is what a scrape gets."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
@@ -68,7 +68,7 @@ class Metrics:
 
     # ---- what happens ----------------------------------------------------------------------------
 
-    def hear(self, job: Job, event: JobEvent) -> None:
+    def on_event(self, job: Job, event: JobEvent) -> None:
         """A state event, and the job as it left it."""
         fact, protocol = event.fact, job.protocol
         match fact:
@@ -110,7 +110,7 @@ class Metrics:
 
     async def text(self, core: Core, accept: str) -> tuple[bytes, str]:
         """All of it in the format a scraper accepts, and that format's media type."""
-        service, engine, record = core.service, core.service.engine, core.service.forecast_record
+        service, engine, record = core.service, core.service.engine, core.service.events.forecast_record
         self._jobs.clear()
         for (state, protocol), count in (await service.stats()).by_protocol.items():
             self._jobs.labels(protocol, state).set(count)

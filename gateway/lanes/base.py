@@ -1,6 +1,6 @@
 """What every lane does: claims one job after the other, has it done, and records how it ended.
 
-Knows the store and the hub; what a job needs to be done is its lane's business. No client and no protocol.
+Knows the store and the event bus; what a job needs to be done is its lane's business. No client and no protocol.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from engine.protocol import Cancelled, CancelReason, Failed, FailureCode, Lane, RequeueReason
+from engine.protocol import Cancelled, CancelReason, Failed, FailureCode, Lane, RequeueReason, lane_of
 from gateway.disk import fault_of
 from gateway.errors import JobDamaged, JobNotFound, StorageFault, StorageFull, TooManyOpenFiles
 from gateway.events.bus import EventBus
-from gateway.jobs.job import CRASHES_ALLOWED, Job, Outcome
+from gateway.jobs.job import CRASHES_ALLOWED, Job, JobEvent, Outcome, State
 from gateway.service.pending_stops import Stops
 from gateway.store.base import JobStore, Lease, WorkerInfo
 from gateway.store.folder_health import SOUND_S, StorageHealth
@@ -46,10 +46,10 @@ class LaneRunner(ABC):
     """Keys of what its jobs write to: nothing is claimed while one of them is at fault."""
 
     def __init__(
-        self, *, store: JobStore, hub: EventBus, storage: StorageHealth | None = None, stops: Stops | None = None
+        self, *, store: JobStore, bus: EventBus, storage: StorageHealth | None = None, stops: Stops | None = None
     ) -> None:
         self._store = store
-        self._hub = hub
+        self._bus = bus
         self._storage = storage or StorageHealth({})
         self._stops = stops or Stops(store)
         self._blamed: set[str] = set()
@@ -65,6 +65,12 @@ class LaneRunner(ABC):
         self._stopping = False
         self.running: Job | None = None
         """The job that is done now."""
+        bus.listen(self.on_event)
+
+    def on_event(self, job: Job, event: JobEvent) -> None:
+        """A job that waits for this lane is one to claim."""
+        if job.state is State.QUEUED and lane_of(job.plan) == self.lane:
+            self.wake()
 
     @abstractmethod
     async def start(self) -> None: ...
@@ -152,7 +158,7 @@ class LaneRunner(ABC):
         with suppress(JobDamaged, JobNotFound):  # there is nothing to give back
             await self._surely(write, "release")
         self._cancels.pop(job_id, None)
-        self._hub.end(job_id)
+        self._bus.end(job_id)
 
     async def _end(self, lease: Lease, outcome: Outcome) -> None:
         """Commit, tidy up."""
@@ -169,7 +175,7 @@ class LaneRunner(ABC):
         self._stops.forget(job_id)
         self._put_backs.pop(job_id, None)
         self._cancels.pop(job_id, None)
-        self._hub.end(job_id)
+        self._bus.end(job_id)
         await asyncio.to_thread(self._tidy, job_id)
 
     # ---- places at fault -------------------------------------------------------------------------

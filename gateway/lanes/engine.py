@@ -1,6 +1,6 @@
 """The engine's lane: has its jobs drawn and files their pictures.
 
-Knows the store, the engine and the hub; no client and no protocol.
+Knows the store, the engine and the event bus; no client and no protocol.
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ class EngineLane(LaneRunner):
         *,
         store: JobStore,
         engine: Engine,
-        hub: EventBus,
+        bus: EventBus,
         library: Library,
         pictures: Pictures,
         inputs: Callable[[str], Awaitable[bytes]],
         spool: Path,
         forecaster: Forecaster,
-        house: ResidencyManager,
+        residency: ResidencyManager,
         claimable: Callable[[], frozenset[str] | None] = lambda: None,
         held: Callable[[], frozenset[str]] = frozenset,
         storage: StorageHealth | None = None,
@@ -90,11 +90,11 @@ class EngineLane(LaneRunner):
     ) -> None:
         super().__init__(
             store=store,
-            hub=hub,
+            bus=bus,
             storage=storage or StorageHealth({"spool": Place(SPOOL, spool), "output": pictures.place}),
             stops=stops,
         )
-        self._house = house
+        self._residency = residency
         self._unsaved: Run | None = None
         """What loaded the model that is in memory, where a copy of it should be saved."""
         self._forecaster = forecaster
@@ -109,7 +109,7 @@ class EngineLane(LaneRunner):
 
     async def start(self) -> None:
         await asyncio.to_thread(_empty_folder, self._spool)
-        self._engine.on_memory, self._engine.keeps = self._house.hear, self._keeps
+        self._engine.on_memory, self._engine.keeps = self._residency.on_memory, self._keeps
         await self._engine.start()
         self._loop = asyncio.create_task(self._run(), name="engine lane")
 
@@ -147,7 +147,7 @@ class EngineLane(LaneRunner):
 
     async def _do(self, lease: Lease) -> None:
         job = self.running = lease.job
-        self._hub.begin(job.id, _count(job.plan), job.first_undrawn)
+        self._bus.begin(job.id, _count(job.plan), job.first_undrawn)
         command = await self._command(job)
         if isinstance(command, Failed):
             if (fault := await self._fault_behind(job.plan, command)) is not None:
@@ -162,7 +162,7 @@ class EngineLane(LaneRunner):
                 async with aclosing(self._engine.run(command)) as facts:
                     async for fact in facts:
                         if isinstance(fact, Drawn):
-                            self._forecaster.hear(job.id, fact)
+                            self._forecaster.on_fact(job.id, fact)
                             filing = asyncio.create_task(self._filing.file(filing, lease, fact))
                         elif isinstance(fact, PromptRead):
                             if fact not in job.readings:  # of an attempt before this one
@@ -170,7 +170,7 @@ class EngineLane(LaneRunner):
                         else:
                             outcome = self._tell(job, fact)
                         if isinstance(fact, ModelLoaded):
-                            wants_copy = await self._house.note_loaded(command, from_copy=fact.from_copy)
+                            wants_copy = await self._residency.note_loaded(command, from_copy=fact.from_copy)
                             self._unsaved = command if wants_copy else None
                         if filing is not None and filing.done() and isinstance(filing.result(), StorageFault):
                             break  # what it draws next could not be filed either
@@ -178,7 +178,7 @@ class EngineLane(LaneRunner):
             failure = await filing if filing else None
             is_crash_at_load = (death.phase, death.reason) == ("loading", "engine_crash")
             if is_crash_at_load and await self._tried(job.plan) is None:  # else it need not be the model's fault
-                await self._house.note_death_at_load(command)
+                await self._residency.note_death_at_load(command)
             return await self._after_death(lease, death.reason, failure)
         except (asyncio.CancelledError, EngineStopped):
             if filing is not None:
@@ -236,9 +236,9 @@ class EngineLane(LaneRunner):
         Raises: ModelNotOnDisk, ModelUnavailable, InsufficientMemory.
         """
         folder, also = self._library.folder(spec), self._library.further_folders(spec)
-        self._house.admit(plan, spec)
+        self._residency.admit(plan, spec)
         self._storage.see(f"model {plan.model}", Place(f"the folder of {plan.model}", folder, is_written=False))
-        return folder, also, self._house.copy_of(plan, spec, folder)
+        return folder, also, self._residency.copy_of(plan, spec, folder)
 
     async def _lay_out_inputs(self, job: Job) -> dict[str, str]:
         """Where what a plan names lies: its blobs, laid out as files that go with the job, and LoRAs.
@@ -261,7 +261,7 @@ class EngineLane(LaneRunner):
         if isinstance(fact, Succeeded | Failed | Cancelled):
             return fact
         if not isinstance(fact, Drawn | PromptRead):
-            self._hub.publish_progress(job.id, fact, self._forecaster.hear(job.id, fact))
+            self._bus.publish_progress(job.id, fact, self._forecaster.on_fact(job.id, fact))
         return None
 
     # ---- the model in memory ---------------------------------------------------------------------
@@ -270,7 +270,7 @@ class EngineLane(LaneRunner):
         """Save what was quantised, then wait; a model that nobody asks for long enough is given up."""
         if self._unsaved is not None:
             return await self._save_copy()
-        idle_s = self._house.idle_unload_s if self._engine.status.loaded_model is not None else None
+        idle_s = self._residency.idle_unload_s if self._engine.status.loaded_model is not None else None
         try:
             async with patience(idle_s):
                 await self._wake.wait()
@@ -284,7 +284,7 @@ class EngineLane(LaneRunner):
         run, self._unsaved = self._unsaved, None
         if run is None or run.plan.quantize is None or self._engine.status.loaded_model != run.spec.name:
             return
-        source, copies = Path(run.model_path), self._house.copies
+        source, copies = Path(run.model_path), self._residency.copies
         try:
             folder = await asyncio.to_thread(copies.begin, run.spec, source, run.plan.quantize)
             plan = Save(model=run.spec.name, quantize=run.plan.quantize, folder=str(folder))
@@ -308,7 +308,7 @@ class EngineLane(LaneRunner):
         if isinstance(failure, StorageFault):
             return await self._put_back(lease, failure)
         await self._end(lease, failure or outcome or Failed(code="internal_error", message="The engine fell silent."))
-        await self._house.keep()
+        await self._residency.keep()
 
     async def _after_death(self, lease: Lease, reason: DeathReason, failure: Failed | StorageFault | None) -> None:
         """The engine took the job with it, or had no memory for it; what it drew before is filed."""
@@ -325,7 +325,7 @@ class EngineLane(LaneRunner):
             return await self._end(lease, Failed(code=reason, message=text))
         if reason != "engine_oom" or not isinstance(plan, EngineJob):
             return await self._died(lease, reason, FAILURE_TEXT.get(reason, FAILURE_TEXT["engine_crash"]))
-        spec, admission = self._library.find(plan.model), self._house.admission
+        spec, admission = self._library.find(plan.model), self._residency.admission
         text = f"Insufficient memory. {admission.advice(plan, spec)}."
         if admission.fits(plan, spec):
             return await self._died(lease, reason, text)
@@ -336,7 +336,7 @@ class EngineLane(LaneRunner):
         if not isinstance(plan, EngineJob) or plan.memory != "try":
             return None
         spec = self._library.find(plan.model)
-        return await asyncio.to_thread(self._house.admission.shortage, plan, spec)
+        return await asyncio.to_thread(self._residency.admission.shortage, plan, spec)
 
     # ---- places at fault -------------------------------------------------------------------------
 

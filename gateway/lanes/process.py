@@ -1,6 +1,6 @@
 """A lane whose jobs are done by a child that lives no longer than they need: its work can be cancelled at any time.
 
-Knows the store and the hub; which child, and what it is asked, is the subclass's business. No client and no protocol.
+Knows the store and the event bus, no client and no protocol. The subclass knows the child and what it is asked.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class ChildLane(LaneRunner):
     """One job at a time, each a task that is cancelled with it; a child that died is tried once more."""
 
     def __init__(
-        self, *, store: JobStore, hub: EventBus, storage: StorageHealth | None = None, stops: Stops | None = None
+        self, *, store: JobStore, bus: EventBus, storage: StorageHealth | None = None, stops: Stops | None = None
     ) -> None:
-        super().__init__(store=store, hub=hub, storage=storage, stops=stops)
+        super().__init__(store=store, bus=bus, storage=storage, stops=stops)
         self._work: asyncio.Task[Outcome] | None = None
 
     async def start(self) -> None:
@@ -65,7 +65,7 @@ class ChildLane(LaneRunner):
 
     async def _do(self, lease: Lease) -> None:
         job = self.running = lease.job
-        self._hub.begin(job.id, *self._extent(lease))
+        self._bus.begin(job.id, *self._extent(lease))
         if job.id in self._cancels:
             return await self._end(lease, Cancelled())
         work = self._work = asyncio.create_task(self._outcome(lease))

@@ -43,13 +43,13 @@ class OcrLane(ChildLane):
         self,
         *,
         store: JobStore,
-        hub: EventBus,
+        bus: EventBus,
         options: OcrOptions,
         inputs: Callable[[str], Awaitable[bytes]],
         storage: StorageHealth | None = None,
         stops: Stops | None = None,
     ) -> None:
-        super().__init__(store=store, hub=hub, storage=storage, stops=stops)
+        super().__init__(store=store, bus=bus, storage=storage, stops=stops)
         self._options = options
         self._inputs = inputs
         self._reader = OcrClient(options)
@@ -111,7 +111,7 @@ class OcrLane(ChildLane):
             async with patience(left_s), aclosing(self._reader.read(plan, document, first)) as facts:
                 async for fact in facts:
                     if not isinstance(fact, PageRead):
-                        self._hub.publish_progress(job.id, fact)
+                        self._bus.publish_progress(job.id, fact)
                     else:
                         await self._store.record(lease, fact)
         except TimeoutError:

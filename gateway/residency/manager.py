@@ -125,7 +125,7 @@ class ResidencyManager:
 
     # ---- what happened ---------------------------------------------------------------------------
 
-    def hear(self, run: Run, memory: Memory) -> None:
+    def on_memory(self, run: Run, memory: Memory) -> None:
         """What a run held."""
         match run.plan, memory.after:
             case (Generate() | Upscale() | Load()) as plan, "load":

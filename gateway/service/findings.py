@@ -30,7 +30,7 @@ def _of_work(core: Core, subjects: Mapping[str, str]) -> Iterator[Finding]:
     for reason, subject in subjects.items():
         what = subject.removeprefix("The ")
         yield Finding(what, "broken", reason, f"{LOG} {goes_on}" if what == "engine" else goes_on)
-    for lane, reason in core.service.faults.items():
+    for lane, reason in core.service.health.faults.items():
         if reason not in subjects:
             yield Finding(f"{lane} lane", "broken", reason, goes_on)
     if core.service.queue.paused:
@@ -39,7 +39,7 @@ def _of_work(core: Core, subjects: Mapping[str, str]) -> Iterator[Finding]:
     if deaths := core.service.engine.deaths:
         remedy = f"{LOG} A job that ends it twice fails."
         yield Finding("engine", "note", f"The engine ended unasked {deaths} times since the start.", remedy)
-    if unstored := core.service.unstored_stops:
+    if unstored := core.service.health.unstored_stops:
         remedy = "Make room on the disk of the job database: a restart before runs them again."
         yield Finding("stops", "note", f"{unstored} stopped jobs are not stored as such yet.", remedy)
     if deaths := core.decoder.deaths:
@@ -55,10 +55,10 @@ def _of_default(default: DefaultModel) -> Iterator[Finding]:
 
 async def _of_records(core: Core) -> list[Finding]:
     found = []
-    if count := await core.service.damaged_records():
+    if count := await core.service.health.damaged_records():
         remedy = "Stop the gateway, then mflux-gateway doctor --repair; the disk under the database may be failing."
         found.append(Finding("job records", "note", f"{count} damaged records are set aside.", remedy))
-    if jumps := core.service.clock_jumps(DAY_S):
+    if jumps := core.service.health.clock_jumps(DAY_S):
         sentence = f"The clock of this machine was set {jumps} times within the last day."
         remedy = "Nothing: durations do not follow it. Dates are as the clock said."
         found.append(Finding("clock", "note", sentence, remedy))

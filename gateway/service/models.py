@@ -18,7 +18,7 @@ from gateway.service.options import Origin
 class ModelControl:
     """Every method takes who asks, and raises Forbidden for who may not.
 
-    `loaded` is the model in the engine's memory, `let_go` gives that back; `running` is the job it draws now, and
+    `loaded` is the model in the engine's memory, `unload` gives that back; `running` is the job it draws now, and
     `check_running` raises Unavailable once the gateway stops.
     """
 
@@ -27,20 +27,20 @@ class ModelControl:
         *,
         library: Library,
         downloads: Downloads,
-        house: ResidencyManager,
+        residency: ResidencyManager,
         reader: OcrLane,
         loaded: Callable[[], str | None],
-        let_go: Callable[[], Awaitable[None]],
+        unload: Callable[[], Awaitable[None]],
         running: Callable[[], Job | None],
         check_running: Callable[[], None],
         rights: Rights,
     ) -> None:
         self._library = library
         self._downloads = downloads
-        self._house = house
+        self._residency = residency
         self._reader = reader
         self._loaded = loaded
-        self._let_go = let_go
+        self._unload = unload
         self._running = running
         self._check_running = check_running
         self._rights = rights
@@ -71,7 +71,7 @@ class ModelControl:
         folder = await asyncio.to_thread(self._library.find_folder, spec)
         await self._downloads.remove(spec)
         if folder is not None:
-            await asyncio.to_thread(self._house.copies.forget, spec, folder)
+            await asyncio.to_thread(self._residency.copies.forget, spec, folder)
 
     async def unload(self, owner: str, model: str | None = None) -> bool:
         """Free the memory of this model, or of whichever is loaded, between two jobs; whether it held any.
@@ -82,7 +82,7 @@ class ModelControl:
         loaded = self._loaded()
         if model is not None and self._library.find(model).name != loaded:
             return False
-        await self._let_go()
+        await self._unload()
         return loaded is not None
 
     async def unload_reader(self, owner: str, model: str) -> bool:
@@ -96,4 +96,4 @@ class ModelControl:
         Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk.
         """
         self._rights.check(owner, "clear_quarantine")
-        return await self._house.clear(self._library.folder(self._library.find(model)))
+        return await self._residency.clear(self._library.folder(self._library.find(model)))

@@ -24,14 +24,14 @@ class QueueControl:
     def __init__(
         self,
         store: JobStore,
-        places: QueuePositions,
+        positions: QueuePositions,
         wake: Callable[[], None],
         rights: Rights,
         stopped: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         self._store = store
         self._stopped = stopped
-        self._places = places
+        self._positions = positions
         self._wake = wake
         self._rights = rights
 
@@ -53,7 +53,7 @@ class QueueControl:
         await asyncio.shield(self._store.pause("engine", paused))
         log.info("paused" if paused else "resumed")
         self._wake()
-        self._places.shift()
+        self._positions.invalidate_order()
 
     async def move(
         self,
@@ -78,7 +78,7 @@ class QueueControl:
         if place is None:
             raise JobNotWaiting
         await asyncio.shield(self._store.move(job_id, place))
-        self._places.shift()
+        self._positions.invalidate_order()
         return job
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:

@@ -27,11 +27,11 @@ def checks_of(service: JobService) -> list[tuple[str, Check]]:
         return None if service.engine.works else service.engine.reason
 
     async def storage() -> str | None:
-        fault = await service.storage_fault()
+        fault = await service.health.storage_fault()
         return None if fault is None else fault.message
 
     async def store() -> None:
-        await service.check_store()
+        await service.health.check_store()
 
     return [("The engine", engine), ("The job store", store), ("The storage", storage)]
 

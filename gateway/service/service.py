@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -29,14 +28,14 @@ from gateway.errors import (
     StorageFault,
     Unavailable,
 )
-from gateway.events.bus import Event, EventBus, Snapshot
+from gateway.events.bus import Event, EventBus
 from gateway.events.positions import QueuePositions
-from gateway.events.streams import watch, watch_all
-from gateway.forecast import Forecast, Forecaster, Record
+from gateway.events.streams import watch
+from gateway.forecast import Forecaster
 from gateway.images.decoder import CheckedImage, PictureDecoder
 from gateway.images.input_files import KeptInputs
 from gateway.images.output import Pictures
-from gateway.jobs.job import Job, JobEvent, Priority, Progress, State
+from gateway.jobs.job import Job, JobEvent, Priority, State
 from gateway.jobs.resolve import Adjustment, GenerationRequest
 from gateway.jobs.resolve_upscale import UpscaleRequest
 from gateway.lanes.base import LaneRunner
@@ -46,13 +45,16 @@ from gateway.ocr.client import OcrOptions
 from gateway.ocr.lane import OcrLane
 from gateway.ocr.request import OcrRequest
 from gateway.residency import ResidencyManager, ResidencyOptions, Shortage
+from gateway.service.events import JobEvents
+from gateway.service.health import ServiceHealth
+from gateway.service.inputs import InputControl
 from gateway.service.models import ModelControl
 from gateway.service.options import Origin, ServiceOptions
 from gateway.service.pending_stops import Stops, first_of
 from gateway.service.planner import Planned, Planner
 from gateway.service.queue_control import QueueControl
 from gateway.service.retention import Retention
-from gateway.store.base import DamagedRecord, Hear, JobFilter, JobStore, Stats
+from gateway.store.base import DamagedRecord, JobFilter, JobStore, Stats
 from gateway.store.folder_health import storage_of
 
 __all__ = ["JobService", "Origin", "ServiceOptions"]
@@ -88,43 +90,53 @@ class JobService:
         self._engine = engine
         self._options = options
         self._rights = options.rights
-        self._inputs = KeptInputs(store, decoder or PictureDecoder())
-        self._hub = EventBus()
+        self._bus = EventBus()
+        self._bus.listen(_log_event)
         self._stops = Stops(store)
+        self._files = KeptInputs(store, decoder or PictureDecoder())
         self.storage = storage_of(pictures.place, spool, library.models_dir)
-        self._forecaster = Forecaster(self._spec_of, lambda: engine.status.loaded_model, weights_of=library.weights)
-        self._retention = Retention(store, pictures, options)
-        self._places = QueuePositions(store, self._hub, self._forecaster, options.places_every_s)
-        self.house = ResidencyManager(
+        self.residency = ResidencyManager(
             store=store,
             library=library,
             device=lambda: (engine.status.device, engine.status.memory_limit_bytes),
             options=residency or ResidencyOptions(models_dir=library.models_dir),
         )
+        self._forecaster = Forecaster(
+            self._spec_of,
+            lambda: engine.status.loaded_model,
+            weights_of=library.weights,
+            is_down=lambda: engine.status.state == "down",
+            due_in=lambda: self.downloads.due(),
+        )
+        self._positions = QueuePositions(
+            store,
+            self._bus,
+            self._forecaster,
+            options.places_every_s,
+            blocked=lambda lane: self.health.blocked(lane),
+            downloading=lambda job: self.downloads.newest(job),
+        )
         self.downloads = Downloads(
             store=store,
-            hub=self._hub,
+            bus=self._bus,
             library=library,
             forecaster=self._forecaster,
-            places=self._places,
+            positions=self._positions,
             auto=options.auto_download,
             fall_back=options.fall_back_to_main,
             rights=options.rights,
             wake=lambda: self._lane.wake(),
         )
-        self._forecaster.is_down = lambda: engine.status.state == "down"
-        self._places.waits_for = self._kept_by
-        self._forecaster.coming, self._places.coming = self.downloads.due, self.downloads.newest
         self._lane = EngineLane(
             store=store,
             engine=engine,
-            hub=self._hub,
+            bus=self._bus,
             library=library,
             pictures=pictures,
-            inputs=self._inputs.whole,
+            inputs=self._files.whole,
             spool=spool,
             forecaster=self._forecaster,
-            house=self.house,
+            residency=self.residency,
             claimable=self.downloads.claimable,
             held=self.downloads.held,
             storage=self.storage,
@@ -132,38 +144,45 @@ class JobService:
         )
         network = NetworkLane(
             store=store,
-            hub=self._hub,
+            bus=self._bus,
             library=library,
             forecaster=self._forecaster,
-            tell=self.downloads.tell,
+            publish=self.downloads.publish,
             storage=self.storage,
             stops=self._stops,
             notes=options.notes,
             fall_back=options.fall_back_to_main,
         )
-        self._ocr = OcrLane(
+        reader = OcrLane(
             store=store,
-            hub=self._hub,
+            bus=self._bus,
             options=ocr or OcrOptions(),
-            inputs=self._inputs.whole,
+            inputs=self._files.whole,
             storage=self.storage,
             stops=self._stops,
         )
-        self._planner = Planner(library, self.downloads, self._ocr, options)
-        self.queue = QueueControl(store, self._places, self._lane.wake, options.rights, lambda: self._stops.ids)
-        self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, self._ocr, network)}
+        self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, reader, network)}
+        self._planner = Planner(library, self.downloads, reader, options)
+        self.health = ServiceHealth(
+            store, self.storage, self._lanes, lambda: engine.status, self._stops, options.rights
+        )
+        self.events = JobEvents(store, self._bus, self._positions, self._forecaster, self.health.blocked)
+        self.inputs = InputControl(
+            store, self._files, self.storage, bounds=options.inputs, min_free_bytes=options.min_free_bytes
+        )
+        self.queue = QueueControl(store, self._positions, self._lane.wake, options.rights, lambda: self._stops.ids)
         self.models = ModelControl(
             library=library,
             downloads=self.downloads,
-            house=self.house,
-            reader=self._ocr,
+            residency=self.residency,
+            reader=reader,
             loaded=lambda: engine.status.loaded_model,
-            let_go=self._let_go,
+            unload=self._unload,
             running=self.running,
             check_running=self._check_running,
             rights=options.rights,
         )
-        self._listeners: list[Hear] = []
+        self._retention = Retention(store, pictures, options)
         self._starting: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._has_started = False
@@ -171,10 +190,6 @@ class JobService:
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- life ------------------------------------------------------------------------------------
-
-    def listen(self, hear: Hear) -> None:
-        """Call `hear` with every state event from now on."""
-        self._listeners.append(hear)
 
     async def start(self) -> None:
         """Recover what an earlier process left, then begin to run jobs; a stop that begins first cuts it short.
@@ -193,19 +208,19 @@ class JobService:
             starting.result()
 
     async def _start(self) -> None:
-        for job in await self._store.open(self._hear, self._lose):
+        for job in await self._store.open(self._bus.publish, self._lose):
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
         await asyncio.to_thread(self.storage.look)
         if self._options.notes is not None:  # the store is ours, so no other gateway's children are noted there
             await asyncio.to_thread(Noted(self._options.notes).end_left)
-        await self._places.start()
-        await self.house.start()
+        await self._positions.start()
+        await self.residency.start()
         await self.downloads.start()
         for lane in self._lanes.values():
             await lane.start()
         self._spawn(self._retention.run())
-        self._spawn(self._places.run())
+        self._spawn(self._positions.run())
         self._has_started = True
 
     @property
@@ -219,15 +234,15 @@ class JobService:
         await self._leaving
         await self._stops.close()
         if self._has_started:
-            await self._places.keep()
-        await self._inputs.close()
+            await self._positions.keep()
+        await self._files.close()
         await self._store.close()
 
     def begin_stop(self) -> None:
         """End the streams and the lanes with their children: called before the server waits for its connections."""
         if not self._stopping:
             self._stopping = True
-            self._hub.close()
+            self._bus.close()
             self._leaving = asyncio.create_task(self._leave(), name="stop")
 
     async def _leave(self) -> None:
@@ -272,7 +287,7 @@ class JobService:
         """
         whole = document.png if isinstance(document, CheckedImage) else document
         planned = await self._planner.reading(request, whole, origin)
-        await self.keep_input(document, share or Share(origin.owner, origin.owner))
+        await self.inputs.keep(document, share or Share(origin.owner, origin.owner))
         return await self._submit(planned)
 
     async def retry(self, job_id: str, owner: str | None = None, *, idempotency_key: str | None = None) -> Job:
@@ -289,8 +304,8 @@ class JobService:
         """The plan, with low_ram where it fits only so and nobody chose; what it lacks. Blocks. Raises: as `admit`."""
         spec = self.library.find(plan.model)
         if may_spare and isinstance(plan, Generate):
-            plan = self.house.admission.spared(plan, spec)
-        return plan, self.house.admit(plan, spec)
+            plan = self.residency.admission.spared(plan, spec)
+        return plan, self.residency.admit(plan, spec)
 
     async def _submit(self, planned: Planned, *, may_spare: bool = False) -> Job:
         self._check_running()
@@ -308,16 +323,20 @@ class JobService:
                 told = tuple(one for one in new.adjustments if one.param != "memory")
                 new = replace(new, adjustments=told if short is None else (*told, _tried(short)))
         if not planned.waits:
-            await self.downloads.put_off(planned.missing, planned.loras, new.owner)
-        store = partial(self._store.submit, new, self._options.bounds)
+            await self.downloads.refuse_until_here(planned.missing, planned.loras, new.owner)
         try:
-            return await asyncio.shield(
-                self.downloads.let_wait(new.id, planned.missing, planned.loras, new.owner, store)
-            )
+            return await asyncio.shield(self._store_job(replace(planned, new=new)))
         except (QueueFull, OwnerQueueFull) as full:
             owner = new.owner if isinstance(full, OwnerQueueFull) else None
-            full.retry_after_s = self._places.retry_after_s(lane_of(new.plan), owner)
+            full.retry_after_s = self._positions.retry_after_s(lane_of(new.plan), owner)
             raise
+
+    async def _store_job(self, planned: Planned) -> Job:
+        """Hold the job for its LoRAs, store it, start its downloads. Raises: as `JobStore.submit`."""
+        new = planned.new
+        with self.downloads.hold(new.id, planned.loras) as hold:
+            job = hold.keep_for((await self._store.submit(new, self._options.bounds)).job)
+        return await self.downloads.start_for(job, planned.missing, planned.loras, new.owner)
 
     def _check_priority(self, owner: str, priority: Priority) -> None:
         """Raises: Forbidden."""
@@ -328,34 +347,12 @@ class JobService:
         if self._stopping:
             raise Unavailable("The gateway is stopping.", retry_after_s=5)
 
-    async def _let_go(self) -> None:
+    async def _unload(self) -> None:
         """Free the memory of the loaded model, between two jobs. Raises: Unavailable."""
         try:
             await self._engine.unload()
         except EngineStopped:
             raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
-
-    async def keep_input(self, picture: CheckedImage | bytes, share: Share) -> str:
-        """Store a checked input picture, or a PNG made of one, as its sender's; returns the name for requests.
-
-        Raises: StorageFault.
-        """
-        size = len(picture.kept if isinstance(picture, CheckedImage) else picture)
-        least = self._options.min_free_bytes and self._options.min_free_bytes + size
-        await self.storage.check(("inputs",), least_free_bytes=least)
-        return await self._inputs.keep(picture, share, self._options.inputs)
-
-    async def input_bytes(self, name: str) -> int:
-        """How much room an input picture takes. Raises: KeyError."""
-        return await self._store.blob_bytes(name)
-
-    async def input_picture(self, name: str, share: Share) -> bytes:
-        """The PNG of an input picture that its owner stored before. Raises: KeyError, TooManyFiles, Unavailable."""
-        return await self._inputs.png(name, share)
-
-    async def kept_picture(self, name: str, share: Share) -> str:
-        """The name of an input picture that its owner stored before; it is as fresh as a new one. Raises: KeyError."""
-        return await self._inputs.again(name, share)
 
     # ---- out -------------------------------------------------------------------------------------
 
@@ -385,65 +382,11 @@ class JobService:
         """Their protocol lists these jobs no more; history and pictures stay."""
         await asyncio.shield(self._store.hide(job_ids))
 
-    def forecast(self, job: Job) -> Forecast | None:
-        """When a job is expected to begin and to be done, from now; None once it has ended."""
-        return self._places.forecast(job)
-
-    def waits_for(self, job: Job) -> str | None:
-        """Why a queued job is not begun, as one sentence for clients; None where it only waits for its turn."""
-        return self._kept_by(lane_of(job.plan)) if job.state is State.QUEUED else None
-
-    def _kept_by(self, lane: Lane) -> str | None:
-        if lane == "engine" and not self._engine.status.works:
-            status = self._engine.status
-            return f"The engine is down: {status.reason}" if status.state == "down" else "The engine starts."
-        return self.faults.get(lane) or ("The queue is paused." if self._store.is_paused(lane) else None)
-
-    @property
-    def forecast_record(self) -> Record:
-        """How good the forecasts made at submit have been."""
-        return self._forecaster.record
-
     def _spec_of(self, model: str) -> ModelSpec | None:
         try:
             return self.library.find(model)
         except ModelNotFound:
             return None
-
-    async def check_store(self) -> None:
-        """Raises: whatever keeps the store from being written."""
-        await self._store.check()
-
-    async def damaged(self, owner: str) -> tuple[int, list[str]]:
-        """How many records are set aside, and the names of those that this owner may see: operators see all."""
-        found, sees_all = await self._store.damaged(), self._rights.is_operator(owner)
-        return len(found), [record.name for record in found if sees_all or record.owner == owner]
-
-    async def damaged_records(self) -> int:
-        """How many are set aside."""
-        return len(await self._store.damaged())
-
-    def clock_jumps(self, within_s: float) -> int:
-        """As `JobStore.clock_jumps`."""
-        return self._store.clock_jumps(within_s)
-
-    @property
-    def unstored_stops(self) -> int:
-        """Jobs that were stopped and that the disk does not know of yet."""
-        return len(self._stops.ids)
-
-    def age_s(self, date: float) -> float:
-        """As `JobStore.age_s`."""
-        return self._store.age_s(date)
-
-    async def storage_fault(self) -> StorageFault | None:
-        """Why pictures cannot be drawn now, where a folder is at fault."""
-        return await self.storage.fault(self._lane.places) or self._lane.fault
-
-    @property
-    def faults(self) -> dict[Lane, str]:
-        """Why a lane takes no jobs now, of those that take none, as sentences for clients."""
-        return {lane: runner.fault.message for lane, runner in self._lanes.items() if runner.fault is not None}
 
     async def stats(self) -> Stats:
         return await self._store.stats()
@@ -452,25 +395,13 @@ class JobService:
         """The job the engine draws now."""
         return self._lane.running
 
-    def progress(self, job_id: str) -> Progress | None:
-        """How far a running job is; None where it does not run."""
-        return self._hub.progress(job_id)
-
-    def watchers(self, job_id: str) -> int:
-        """How many streams follow this very job."""
-        return self._hub.watchers(job_id)
-
     @property
     def engine(self) -> EngineStatus:
         return self._engine.status
 
     def watch(self, job_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
         """As `gateway.events.streams.watch`."""
-        return watch(self._store, self._hub, self._places, job_id, after)
-
-    def watch_all(self, owner: str, after: int | None = None) -> AsyncGenerator[Snapshot | Event, None]:
-        """As `gateway.events.streams.watch_all`."""
-        return watch_all(self._store, self._hub, self._places, owner, after)
+        return watch(self._store, self._bus, self._positions, job_id, after)
 
     async def ended(self, job_id: str) -> Job:
         """The job once it has ended; one that was stopped need not be stored as such yet.
@@ -480,13 +411,13 @@ class JobService:
         job = await self.get(job_id)
         if job.state is not None and job.state.terminal:
             return job
-        await first_of(self._told(job_id, job.seq), self._stops.over(job_id))
+        await first_of(self._await_end(job_id, job.seq), self._stops.over(job_id))
         job = await self.get(job_id)
         if job.state is None or not job.state.terminal:
             raise Unavailable("The gateway is stopping; the job is kept.", retry_after_s=5)
         return job
 
-    async def _told(self, job_id: str, after: int) -> None:
+    async def _await_end(self, job_id: str, after: int) -> None:
         async for _ in self.watch(job_id, after=after):
             pass
 
@@ -533,26 +464,19 @@ class JobService:
             job = await self._store.get(job_id)
             if job.state is State.RUNNING:
                 await asyncio.sleep(self._options.abandon_grace_s)
-            if self.watchers(job_id) == 0:
+            if self._bus.watchers(job_id) == 0:
                 await self._cancel(job_id, "client_gone")
 
-    # ---- what is told ----------------------------------------------------------------------------
+    def age_s(self, date: float) -> float:
+        """As `JobStore.age_s`."""
+        return self._store.age_s(date)
 
-    def _hear(self, job: Job, event: JobEvent) -> None:
-        """Every state event comes by here once, in the order in which they were stored."""
-        log.info(event.fact.kind, extra={"job": job.id, "seq": event.seq, "protocol": job.protocol})
-        for hear in (self.downloads.hear, self._places.hear, *self._listeners, self._hub.publish):
-            try:
-                hear(job, event)
-            except Exception:  # the others hear of it all the same
-                log.exception("an event could not be told", extra={"job": job.id, "seq": event.seq})
-        if job.state is State.QUEUED:
-            self._lanes[lane_of(job.plan)].wake()
+    # ---- inside ----------------------------------------------------------------------------------
 
     def _lose(self, record: DamagedRecord) -> None:
         """A record was set aside while the gateway runs: who waits for its job is told, and the next one begins."""
-        self._hub.drop(record.job_id)
-        self._places.forget(record.job_id)
+        self._bus.drop(record.job_id)
+        self._positions.forget(record.job_id)
         self.downloads.forget(record.job_id)
         for lane in self._lanes.values():
             lane.wake()
@@ -565,6 +489,10 @@ class JobService:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _log_event(job: Job, event: JobEvent) -> None:
+    log.info(event.fact.kind, extra={"job": job.id, "seq": event.seq, "protocol": job.protocol})
 
 
 def _tried(short: Shortage) -> Adjustment:

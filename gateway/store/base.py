@@ -124,7 +124,7 @@ class JobFilter(TypedDict, total=False):
     """Ids of jobs: only these."""
 
 
-Hear = Callable[[Job, JobEvent], None]
+OnEvent = Callable[[Job, JobEvent], None]
 """Takes an event and the job as the event left it."""
 Lost = Callable[[DamagedRecord], None]
 """Takes a record that was set aside while the store was open."""
@@ -133,7 +133,7 @@ Lost = Callable[[DamagedRecord], None]
 class JobStore(Protocol):
     """Durable jobs. Every method returns after its write is on disk; none blocks the event loop."""
 
-    async def open(self, hear: Hear | None = None, lose: Lost | None = None) -> list[Job]:
+    async def open(self, on_event: OnEvent | None = None, lose: Lost | None = None) -> list[Job]:
         """Take the store for this process and recover; returns the jobs whose state that changed.
 
         Records that cannot be read are set aside, now and later; of the later ones `lose` is told on the event loop.

@@ -44,11 +44,11 @@ from gateway.store.backups import FAULTS
 from gateway.store.base import (
     Bounds,
     DamagedRecord,
-    Hear,
     InputBounds,
     JobFilter,
     Lease,
     Lost,
+    OnEvent,
     Seen,
     Stats,
     StoreCorrupt,
@@ -89,12 +89,12 @@ class SqliteStore:
         """Of the transaction that is written now."""
         self._after: list[Callable[[], None]] = []
         """What to do once it is on disk."""
-        self._hear: Hear | None = None
+        self._hear: OnEvent | None = None
         self._loop: asyncio.AbstractEventLoop
 
     # ---- life ------------------------------------------------------------------------------------
 
-    async def open(self, hear: Hear | None = None, lose: Lost | None = None) -> list[Job]:
+    async def open(self, on_event: OnEvent | None = None, lose: Lost | None = None) -> list[Job]:
         self._loop = asyncio.get_running_loop()
         await self._database.open()
         await self._inputs.prepare()
@@ -107,7 +107,7 @@ class SqliteStore:
             if not isinstance(cause, FAULTS):
                 raise
             raise StoreCorrupt(unusable(self._database.file, cause)) from error
-        self._hear, self._records.lose = hear, lose
+        self._hear, self._records.lose = on_event, lose
         return recovered
 
     def _recover(self, db: sqlite3.Connection) -> list[Job]:

@@ -351,7 +351,7 @@ def test_what_was_downloaded_is_removed_and_nothing_else(hub: ToyHub, tmp_path: 
             with pytest.raises(ModelKept, match="Jobs wait"):
                 await service.models.remove(ABSENT, ME.owner)
             await service.cancel(waiting.id, ME.owner)
-            folder, copies = service.library.folder(SPEC), service.house.copies
+            folder, copies = service.library.folder(SPEC), service.residency.copies
             copy = copies.finish(copies.begin(SPEC, folder, 3), folder)
             await service.models.remove(ABSENT, ME.owner)
             assert not folder.exists()

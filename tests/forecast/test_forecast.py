@@ -80,7 +80,7 @@ def test_jobs_whose_model_or_lora_is_on_its_way_are_passed_over_until_it_is_here
     for _ in range(4):
         machine.draw(a_picture())
     model, lora, plain = [machine.submit(a_picture(model=model)) for model in (LARGE, SMALL, SMALL)]
-    machine.forecaster.coming = lambda: {LARGE: 200.0, lora.id: 100.0}
+    machine.forecaster.due_in = lambda: {LARGE: 200.0, lora.id: 100.0}
     begins = [machine.forecast(job).wait_s for job in (model, lora, plain)]
     assert begins == approx([200, 100, 0], abs=0.1)
 
@@ -149,7 +149,7 @@ def test_a_load_that_is_still_to_come_or_under_way_is_part_of_what_is_left() -> 
     whole = machine.real.load + machine.real.of(a_picture())
     assert machine.forecast(job).expected_s == approx(whole, rel=0.05)
     machine.loaded = None
-    machine.forecaster.hear(job.id, ModelLoading(model=SMALL))
+    machine.forecaster.on_fact(job.id, ModelLoading(model=SMALL))
     machine.pass_time(2.0)
     assert machine.forecast(job).expected_s == approx(whole - 2.0, rel=0.05)
 
@@ -178,7 +178,7 @@ def test_text_is_forecast_by_the_page() -> None:
     machine.forecaster.begins(job.apply(Started(attempt=1), 0.0))
     for page in range(3):
         machine.now += 5.0
-        machine.forecaster.hear(job.id, PageRead(page=page, width_px=1, height_px=1, lines=(), seconds=5.0))
+        machine.forecaster.on_fact(job.id, PageRead(page=page, width_px=1, height_px=1, lines=(), seconds=5.0))
     found = machine.forecaster.of(job.id, line)
     assert found is not None
     assert found.expected_s == approx(5.0, rel=0.2)
@@ -280,7 +280,7 @@ def test_no_forecast_is_negative_and_each_later_job_waits_longer(
 
 
 def test_a_step_of_a_job_nobody_knows_is_no_fault() -> None:
-    assert Machine().forecaster.hear("nobody", StepDone(image=0, step=1, steps=4, seconds=1.0)) is None
+    assert Machine().forecaster.on_fact("nobody", StepDone(image=0, step=1, steps=4, seconds=1.0)) is None
 
 
 # ---- recorded ------------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ def test_on_a_recorded_trace_of_the_embedded_model_errors_stay_bounded_and_inter
             case "tell":
                 standing = Standing(Priority.NORMAL, 0.0, 0)
                 order = [Waiting(other, "me", "engine", jobs[other].plan.model, standing) for other in more[0]]
-                forecaster.tell(job_id, order)
+                forecaster.on_submitted(job_id, order)
                 forecast = forecaster.of(job_id, order)
                 assert forecast is not None
                 told[job_id] = clock[0], forecast
@@ -326,7 +326,7 @@ def test_on_a_recorded_trace_of_the_embedded_model_errors_stay_bounded_and_inter
                 loaded[0] = {"model_loading": "", "model_loaded": more[0].get("model", "")}.get(
                     more[0]["kind"], loaded[0]
                 )
-                forecaster.hear(job_id, FACTS[more[0]["kind"]].model_construct(**more[0]))
+                forecaster.on_fact(job_id, FACTS[more[0]["kind"]].model_construct(**more[0]))
             case "ends":
                 forecaster.ends(jobs[job_id].apply(Succeeded(), 0.0))
                 at, forecast = told[job_id]

@@ -240,7 +240,7 @@ def test_the_time_between_two_tiles_counts() -> None:
     trace, now = Trace(work_of(plan, spec), 0.0, loads=False), 0.0
     for step in range(1, 91):
         now += 5.0 if step % 4 == 1 else 1.0
-        list(trace.hear(StepDone(image=0, step=step, steps=180, seconds=1.0), now))
+        list(trace.on_fact(StepDone(image=0, step=step, steps=180, seconds=1.0), now))
     assert trace.left(Costs(lambda _: spec), now).seconds == pytest.approx(90 * 2.0, rel=0.1)
 
 

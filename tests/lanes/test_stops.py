@@ -47,9 +47,9 @@ def test_work_stops_though_nothing_can_be_written_and_is_stored_later_once(
             running, waiting, other = [await service.submit(request(steps=50), ME) for _ in range(2)] + [
                 await service.submit(request(), ME)
             ]
-            await until(lambda: (found := service.progress(running.id)) is not None and found.step > 0)
+            await until(lambda: (found := service.events.progress(running.id)) is not None and found.step > 0)
             heard: list[str] = []
-            service.listen(lambda job, event: heard.append(f"{job.id} {event.fact.kind}"))
+            service.events.listen(lambda job, event: heard.append(f"{job.id} {event.fact.kind}"))
             attached = asyncio.create_task(service.ended(running.id))
             undo = break_(tmp_path, service)
             for job in (waiting, running):
@@ -79,7 +79,7 @@ def test_a_client_that_hangs_up_stops_its_picture_though_nothing_can_be_written(
     async def story() -> None:
         async with service_in(tmp_path, script={"step_seconds": 0.1}) as service:
             job = await service.submit(request(steps=100), ME)
-            await until(lambda: (found := service.progress(job.id)) is not None and found.step > 0)
+            await until(lambda: (found := service.events.progress(job.id)) is not None and found.step > 0)
             undo = break_(tmp_path, service)
             service.abandon(job)
             await until(lambda: service.engine.state == "ready")
@@ -98,11 +98,11 @@ def test_a_skip_ends_the_picture_though_nothing_can_be_written(
     async def story() -> None:
         async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
             job = await service.submit(request(steps=100), ME)
-            await until(lambda: (found := service.progress(job.id)) is not None and found.step > 0)
+            await until(lambda: (found := service.events.progress(job.id)) is not None and found.step > 0)
             undo = break_(tmp_path, service)
             service.skip(job.id)
             await until(lambda: service.engine.state == "ready")
-            assert (found := service.progress(job.id)) is not None
+            assert (found := service.events.progress(job.id)) is not None
             assert found.step < 90
             undo()
             await service.cancel(job.id, ME.owner)

@@ -90,7 +90,7 @@ def test_the_default_of_a_mac_is_the_best_that_fits(
     a_mac(monkeypatch, gib)
     core = build_core(Settings.model_validate({"models": {"cache_dir": tmp_path}, "store": {"data_dir": tmp_path}}))
     assert core.library.default == name
-    spec, admission = SPECS[name], core.service.house.admission
+    spec, admission = SPECS[name], core.service.residency.admission
     plan = usual(spec)
     assert isinstance(plan, Generate)
     admission.check(admission.spared(plan, spec), spec)  # a request that says nothing else is taken
@@ -137,7 +137,7 @@ def test_a_default_that_the_operator_named_is_kept_and_told_with_what_fits(
     assert "takes about 17.6 GB" in greeting
     instead = core.default_model.instead
     assert instead is not None
-    assert core.service.house.admission.fits(usual(SPECS[instead]), SPECS[instead])
+    assert core.service.residency.admission.fits(usual(SPECS[instead]), SPECS[instead])
     assert f"Use {instead}" in greeting
     [told] = _of_default(core.default_model)
     assert instead in told.found
@@ -282,7 +282,7 @@ def test_a_tried_job_that_fails_says_what_was_known_and_costs_the_model_nothing(
                 assert "tried although it takes about" in job.failure.message
                 assert "1.0 GB" in job.failure.message
             folder = await asyncio.to_thread(service.library.folder, service.library.find("toy"))
-            assert not service.house.is_set_aside(folder)
+            assert not service.residency.is_set_aside(folder)
 
     run(story())
 

@@ -155,9 +155,11 @@ def test_what_was_learned_is_known_after_a_restart(tmp_path: Path) -> None:
         script = {"active_bytes": 3 * GB, "peak_bytes": 5 * GB}
         async with service_in(tmp_path, script=script) as service:
             job = await drawn(service)
-            await until(lambda: service.house.admission.footprint(job.plan, service.library.find("toy")).peak == 5 * GB)
+            await until(
+                lambda: service.residency.admission.footprint(job.plan, service.library.find("toy")).peak == 5 * GB
+            )
         async with service_in(tmp_path) as service:
-            assert service.house.admission.footprint(job.plan, service.library.find("toy")).peak == 5 * GB
+            assert service.residency.admission.footprint(job.plan, service.library.find("toy")).peak == 5 * GB
 
     run(story())
 
@@ -199,13 +201,13 @@ def test_a_model_is_kept_warm_while_nobody_says_otherwise(tmp_path: Path) -> Non
 
 def loads_of(service: JobService) -> list[bool]:
     """Grows with every load from now on: whether it was from a copy."""
-    loads, note = [], service.house.note_loaded
+    loads, note = [], service.residency.note_loaded
 
     async def noted(run: Run, *, from_copy: bool) -> bool:
         loads.append(from_copy)
         return await note(run, from_copy=from_copy)
 
-    service.house.note_loaded = noted  # type: ignore[method-assign]
+    service.residency.note_loaded = noted  # type: ignore[method-assign]
     return loads
 
 
@@ -259,7 +261,7 @@ def test_a_copy_that_cannot_be_loaded_is_made_anew_and_costs_no_job(tmp_path: Pa
     async def story() -> None:
         async with service_in(tmp_path, options=IN_4_BITS) as service:
             await drawn(service)
-            await until(lambda: service.house.copies.find(service.library.find("toy"), tmp_path / "toy", 4))
+            await until(lambda: service.residency.copies.find(service.library.find("toy"), tmp_path / "toy", 4))
         (tmp_path / "models" / "quantized").joinpath(copies_in(tmp_path)[0], "transformer", "0.safetensors").unlink()
         async with service_in(tmp_path, options=IN_4_BITS) as service:
             loads = loads_of(service)
@@ -277,7 +279,7 @@ def test_an_engine_that_dies_while_it_saves_leaves_no_copy_and_fails_no_job(tmp_
             first = await drawn(service)
             second = await drawn(service)
             assert (first.state, second.state, second.attempt) == (State.SUCCEEDED, State.SUCCEEDED, 1)
-            await until(lambda: service.house.copies.find(service.library.find("toy"), tmp_path / "toy", 4))
+            await until(lambda: service.residency.copies.find(service.library.find("toy"), tmp_path / "toy", 4))
 
     run(story())
 
@@ -314,8 +316,8 @@ def test_a_model_that_an_operator_clears_is_tried_again(tmp_path: Path) -> None:
         async with service_in(tmp_path, script=DEADLY) as service:
             await drawn(service)
             folder = service.library.folder(service.library.find("toy"))
-            assert service.house.is_set_aside(folder)
-            assert await service.house.clear(folder)
+            assert service.residency.is_set_aside(folder)
+            assert await service.residency.clear(folder)
             assert (await drawn(service)).state is State.SUCCEEDED
 
     run(story())
@@ -326,7 +328,7 @@ def test_one_death_at_a_load_is_forgotten_once_the_model_was_loaded(tmp_path: Pa
         async with service_in(tmp_path, script={"crash_in": "load", "crash_times": 1}) as service:
             job = await drawn(service)
             assert (job.state, job.attempt) == (State.SUCCEEDED, 2)
-            assert not service.house.is_set_aside(tmp_path / "toy")
-            assert not await service.house.clear(tmp_path / "toy")
+            assert not service.residency.is_set_aside(tmp_path / "toy")
+            assert not await service.residency.clear(tmp_path / "toy")
 
     run(story())

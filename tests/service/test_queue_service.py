@@ -178,7 +178,7 @@ def test_one_stream_carries_all_of_an_owners_jobs_and_nobody_elses(tmp_path: Pat
             seen: list[Snapshot | Event] = []
 
             async def follow() -> None:
-                async for event in service.watch_all("me"):
+                async for event in service.events.watch_all("me"):
                     seen.append(event)
                     if sum(isinstance(e, JobEvent) and isinstance(e.fact, Succeeded) for e in seen) == 2:
                         return
@@ -225,7 +225,7 @@ def test_the_stream_of_all_jobs_cut_at_any_event_and_resumed_has_no_gap_and_no_d
 
 async def ends(service: JobService, after: int | None, states: int) -> AsyncGenerator[Snapshot | Event, None]:
     """The stream of all jobs of "me" until it has told of so many state events; 0 is the first thing it says."""
-    async for event in service.watch_all("me", after):
+    async for event in service.events.watch_all("me", after):
         yield event
         if states == 0 or isinstance(event, JobEvent):
             return
@@ -254,13 +254,13 @@ def test_a_forecast_counts_what_waits_before_and_is_learned_for_the_next_start_o
         async with service_in(tmp_path, script=SLOW) as service:
             for job in await submitted(service, 3):
                 await service.ended(job.id)
-            assert service.forecast(await service.get(job.id)) is None
-            assert service.forecast_record.count == 3
+            assert service.events.forecast(await service.get(job.id)) is None
+            assert service.events.forecast_record.count == 3
         async with service_in(tmp_path, script=SLOW) as service:
-            assert service.forecast_record.count == 3
+            assert service.events.forecast_record.count == 3
             await service.queue.pause(ME.owner)
             jobs = await submitted(service, 3)
-            told = [service.forecast(job) for job in jobs]
+            told = [service.events.forecast(job) for job in jobs]
             assert all(forecast is not None and forecast.is_paused for forecast in told)
             ends = [forecast.expected_s for forecast in told if forecast is not None]
             begins = [forecast.wait_s for forecast in told if forecast is not None]
@@ -270,7 +270,7 @@ def test_a_forecast_counts_what_waits_before_and_is_learned_for_the_next_start_o
             await service.queue.resume(ME.owner)
             for job in jobs:
                 await service.ended(job.id)
-            assert service.forecast_record.count == 3  # what was told while it was paused is not held against it
+            assert service.events.forecast_record.count == 3  # what was told while it was paused is not held against it
 
     run(story())
 
@@ -318,7 +318,7 @@ def test_who_finds_the_queue_full_is_told_when_there_will_be_room(tmp_path: Path
             await service.submit(request(), YOU)
             with pytest.raises(QueueFull) as full:
                 await service.submit(request(), YOU)
-            left = service.forecast(first)
+            left = service.events.forecast(first)
             assert left is not None
             for error in (own.value, full.value):
                 assert error.retry_after_s is not None
@@ -334,7 +334,7 @@ def test_what_was_learned_and_cannot_be_read_is_begun_anew(tmp_path: Path) -> No
         await store.keep("forecast", "{broken")
         await store.close()
         async with service_in(tmp_path) as service:
-            assert service.forecast_record.count == 0
+            assert service.events.forecast_record.count == 0
             await service.ended((await service.submit(request(), ME)).id)
 
     run(story())

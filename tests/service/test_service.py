@@ -65,7 +65,7 @@ def test_a_watch_cut_at_any_event_and_resumed_has_no_gap_and_no_duplicate(tmp_pa
                         seen.append(event.seq)
                         break
             assert seen == [1, 2, 3, 4, 5, 6]
-            assert service.watchers(job.id) == 0
+            assert service.events.watchers(job.id) == 0
 
     run(story())
 
@@ -155,7 +155,7 @@ def test_an_abandoned_job_dies_unless_somebody_else_watches_it_or_a_key_names_it
             watched = await service.submit(request(), attached)
             await until(lambda: service.running() is not None)
             watcher = asyncio.create_task(service.ended(watched.id))
-            await until(lambda: service.watchers(watched.id) == 1)
+            await until(lambda: service.events.watchers(watched.id) == 1)
             for job in (alone, queued, keyed, watched):
                 service.abandon(job)
             assert (await watcher).state is State.SUCCEEDED
@@ -169,7 +169,7 @@ def test_events_published_out_of_order_reach_the_watcher_in_order(tmp_path: Path
     async def story() -> None:
         async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
             job = await service.submit(request(count=2), ME)
-            publish = service._hub.publish
+            publish = service._bus.publish
             held: list[JobEvent] = []
 
             def late(job: Job, event: JobEvent) -> None:
@@ -180,7 +180,7 @@ def test_events_published_out_of_order_reach_the_watcher_in_order(tmp_path: Path
                     for image in held:
                         publish(job, image)
 
-            service._hub.publish = late  # type: ignore[method-assign]
+            service._bus.publish = late  # type: ignore[method-assign]
             seen = [event.seq async for event in service.watch(job.id) if isinstance(event, JobEvent)]
             assert seen == [1, 2, 3, 4, 5]
 

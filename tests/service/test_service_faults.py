@@ -204,7 +204,7 @@ def test_stopping_gives_the_running_job_back_and_the_next_gateway_finishes_it(tm
         async with service_in(tmp_path, script={"step_seconds": 0.1}) as service:
             running = await service.submit(request(count=2), ME)
             waiting = await service.submit(request(), ME)
-            await until(lambda: (service.progress(running.id) or running) is not running)
+            await until(lambda: (service.events.progress(running.id) or running) is not running)
         async with service_in(tmp_path) as service:
             for job in (running, waiting):
                 ended = await service.ended(job.id)
@@ -219,7 +219,9 @@ def test_a_stop_while_the_model_loads_is_no_crash_and_the_next_gateway_draws(tmp
     async def story() -> None:
         async with service_in(tmp_path, script={"load_seconds": 30.0}) as service:
             job = await service.submit(request(), ME)
-            await until(lambda: (progress := service.progress(job.id)) is not None and progress.phase == "loading")
+            await until(
+                lambda: (progress := service.events.progress(job.id)) is not None and progress.phase == "loading"
+            )
         async with service_in(tmp_path) as service:
             ended = await service.ended(job.id)
             assert (ended.state, ended.crashes) == (State.SUCCEEDED, 0)
@@ -232,7 +234,7 @@ def test_a_stopping_gateway_takes_no_more_jobs_and_ends_its_streams(tmp_path: Pa
         async with service_in(tmp_path, script={"step_seconds": 0.2}) as service:
             job = await service.submit(request(), ME)
             waiter = asyncio.create_task(service.ended(job.id))
-            await until(lambda: service.watchers(job.id) == 1)
+            await until(lambda: service.events.watchers(job.id) == 1)
             service.begin_stop()
             with pytest.raises(Unavailable):
                 await waiter

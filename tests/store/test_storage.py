@@ -46,7 +46,7 @@ def replaced_by_a_file(folder: Path) -> Callable[[], None]:
 
 
 async def reason_of(service: JobService) -> str | None:
-    fault = await service.storage_fault()
+    fault = await service.health.storage_fault()
     return None if fault is None else fault.message
 
 
@@ -57,7 +57,7 @@ def test_a_place_that_is_gone_stops_the_lane_and_fails_no_job(tmp_path: Path, pl
             jobs = [await service.submit(request(), ME) for _ in range(12)]
             await until(lambda: service.running() is not None)
             undo = replaced_by_a_file(tmp_path / place)
-            await until(lambda: "engine" in service.faults)
+            await until(lambda: "engine" in service.health.faults)
             with pytest.raises(StorageFault):
                 await service.submit(request(), ME)
             assert await reason_of(service)
@@ -65,7 +65,7 @@ def test_a_place_that_is_gone_stops_the_lane_and_fails_no_job(tmp_path: Path, pl
             ended = [await service.ended(job.id) for job in jobs]
             assert {job.state for job in ended} == {State.SUCCEEDED}
             assert {job.crashes for job in ended} == {0}
-            assert service.faults == {}
+            assert service.health.faults == {}
             assert await reason_of(service) is None
             assert (await service.ended((await service.submit(request(), ME)).id)).state is State.SUCCEEDED
 
@@ -101,7 +101,7 @@ def test_a_job_of_several_pictures_stops_at_the_first_that_finds_no_room(tmp_pat
 
             monkeypatch.setattr(service.pictures, "keep", faltering)
             job = await service.submit(request(count=8), ME)
-            await until(lambda: "engine" in service.faults)
+            await until(lambda: "engine" in service.health.faults)
             full = False
             ended = await service.ended(job.id)
             assert [image.image for image in ended.images] == list(range(8))
@@ -125,8 +125,8 @@ def test_a_model_whose_share_is_unmounted_keeps_its_jobs_waiting(tmp_path: Path,
             jobs = [await service.submit(request(), ME) for _ in range(3)]
             await until(lambda: service.running() is not None)
             disk.unmount()
-            await until(lambda: "engine" in service.faults)
-            assert "mounted" in service.faults["engine"]
+            await until(lambda: "engine" in service.health.faults)
+            assert "mounted" in service.health.faults["engine"]
             disk.mount()
             assert {(await service.ended(job.id)).state for job in jobs} == {State.SUCCEEDED}
             await service.queue.pause(ME.owner)
@@ -187,13 +187,13 @@ def test_a_document_goes_back_where_the_inputs_are_away(tmp_path: Path) -> None:
     async def story() -> None:
         async with ocr_support.service_in(tmp_path) as service:
             first = await service.submit_ocr(OcrRequest(), ocr_support.script("sleep"), ME)
-            await until(lambda: service.progress(first.id) is not None)
+            await until(lambda: service.events.progress(first.id) is not None)
             job = await service.submit_ocr(OcrRequest(), ocr_support.script("page"), ME)
             undo = replaced_by_a_file(tmp_path / "data" / "blobs")
             with pytest.raises(StorageFault):
                 await service.submit_ocr(OcrRequest(), ocr_support.script("page", "page"), ME)
             await service.cancel(first.id, ME.owner)
-            await until(lambda: "cpu" in service.faults)
+            await until(lambda: "cpu" in service.health.faults)
             undo()
             assert (await service.ended(job.id)).state is State.SUCCEEDED
 
@@ -235,9 +235,9 @@ def test_a_download_waits_for_the_room_that_was_taken_from_it(tmp_path: Path, mo
 
             monkeypatch.setattr(downloads_lane, "fetched", fetched)
             job = await service.models.pull("flux2-klein-4b", ME)
-            await until(lambda: "too little room" in service.faults.get("network", ""))
+            await until(lambda: "too little room" in service.health.faults.get("network", ""))
             assert (await service.get(job.id)).state is State.QUEUED
-            assert await service.storage_fault() is None, "pictures are drawn all the same"
+            assert await service.health.storage_fault() is None, "pictures are drawn all the same"
             service.storage._places["models"].needed_free_bytes = 0
             assert (await service.ended(job.id)).state is State.SUCCEEDED
 

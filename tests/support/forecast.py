@@ -70,7 +70,7 @@ class Machine:
         job = Job.of(a_job(plan=plan), len(self.line) + 1).apply(Queued(), self.now)
         self.line.append(job)
         self.forecaster.waits(job)
-        self.forecaster.tell(job.id, self.order())
+        self.forecaster.on_submitted(job.id, self.order())
         self._told[job.id] = self.now, self.forecast(job)
         return job
 
@@ -102,16 +102,16 @@ class Machine:
         if self.loaded == job.plan.model:
             return
         self.loaded = None
-        self.forecaster.hear(job.id, ModelLoading(model=job.plan.model))
+        self.forecaster.on_fact(job.id, ModelLoading(model=job.plan.model))
         seconds = self._spend(self.real.load)
         self.loaded = job.plan.model
-        self.forecaster.hear(job.id, ModelLoaded(model=job.plan.model, seconds=seconds))
+        self.forecaster.on_fact(job.id, ModelLoaded(model=job.plan.model, seconds=seconds))
 
     def step(self, job: Job, image: int, step: int) -> None:
         plan = job.plan
         assert isinstance(plan, Generate)
         seconds = self._spend(self.real.step + self._megapixels(plan) * self.real.step_megapixel)
-        self.forecaster.hear(job.id, StepDone(image=image, step=step, steps=plan.steps, seconds=seconds))
+        self.forecaster.on_fact(job.id, StepDone(image=image, step=step, steps=plan.steps, seconds=seconds))
 
     def finish(self, job: Job) -> None:
         plan = job.plan
@@ -122,14 +122,14 @@ class Machine:
             for step in range(1, plan.steps + 1):
                 self.step(job, image, step)
             self._spend(self._megapixels(plan) * self.real.tail_megapixel)
-            self.forecaster.hear(
+            self.forecaster.on_fact(
                 job.id, Drawn(image=image, seed=0, spool="", width_px=1, height_px=1, drawn_px=(1, 1), seconds=1)
             )
         self._spend(self.real.file)
         done = ImageDone(
             image=len(plan.seeds) - 1, seed=0, file="", width_px=1, height_px=1, drawn_px=(1, 1), seconds=1
         )
-        self.forecaster.hear(job.id, done)
+        self.forecaster.on_fact(job.id, done)
         self.forecaster.ends(job.apply(Succeeded(), self.now))
         at, told = self._told.pop(job.id)
         actual = self.now - at

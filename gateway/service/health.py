@@ -1,0 +1,73 @@
+"""What is wrong with a running gateway: lanes that take no jobs, folders, the job store, damaged records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from engine.client import EngineStatus
+from engine.protocol import Lane
+from gateway.access.rights import Rights
+from gateway.errors import StorageFault
+from gateway.lanes.base import LaneRunner
+from gateway.service.pending_stops import Stops
+from gateway.store.base import JobStore
+from gateway.store.folder_health import StorageHealth
+
+
+class ServiceHealth:
+    """`lanes` are all lanes by name; `engine` says how the engine's process is."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        storage: StorageHealth,
+        lanes: Mapping[Lane, LaneRunner],
+        engine: Callable[[], EngineStatus],
+        stops: Stops,
+        rights: Rights,
+    ) -> None:
+        self._store = store
+        self._storage = storage
+        self._lanes = lanes
+        self._engine = engine
+        self._stops = stops
+        self._rights = rights
+
+    @property
+    def faults(self) -> dict[Lane, str]:
+        """Why a lane takes no jobs now, of those that take none, as sentences for clients."""
+        return {lane: runner.fault.message for lane, runner in self._lanes.items() if runner.fault is not None}
+
+    def blocked(self, lane: Lane) -> str | None:
+        """Why a lane begins no job now, as one sentence for clients; None where it works."""
+        status = self._engine()
+        if lane == "engine" and not status.works:
+            return f"The engine is down: {status.reason}" if status.state == "down" else "The engine starts."
+        return self.faults.get(lane) or ("The queue is paused." if self._store.is_paused(lane) else None)
+
+    async def storage_fault(self) -> StorageFault | None:
+        """Why images cannot be drawn now, where a folder is at fault."""
+        engine = self._lanes["engine"]
+        return await self._storage.fault(engine.places) or engine.fault
+
+    async def check_store(self) -> None:
+        """Raises: whatever keeps the store from being written."""
+        await self._store.check()
+
+    async def damaged(self, owner: str) -> tuple[int, list[str]]:
+        """How many records are set aside, and the names of those that this owner may see: operators see all."""
+        records, sees_all = await self._store.damaged(), self._rights.is_operator(owner)
+        return len(records), [record.name for record in records if sees_all or record.owner == owner]
+
+    async def damaged_records(self) -> int:
+        """How many records are set aside."""
+        return len(await self._store.damaged())
+
+    @property
+    def unstored_stops(self) -> int:
+        """Jobs that were stopped and whose end is not on disk yet."""
+        return len(self._stops.ids)
+
+    def clock_jumps(self, within_s: float) -> int:
+        """As `JobStore.clock_jumps`."""
+        return self._store.clock_jumps(within_s)
