@@ -10,7 +10,7 @@ import pytest
 from benchmarks.infinite_image_browsing import VERSION
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 TESTS = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py")}
 NAMES = {name for text in TESTS.values() for name in re.findall(r"def (test_\w+)\(", text)}
 
