@@ -3,13 +3,11 @@
 The contract is docs/sdapi.md. Knows jobs and the core; knows no other protocol.
 """
 
-from adapters.sdapi.control import PREFIX as CONTROLNET
-from adapters.sdapi.described import DESCRIBED, Problem
-from adapters.sdapi.faults import render_error
-from adapters.sdapi.routes import IMAGE_PATHS, ROUTES
-from adapters.sdapi.routing import INTERNAL, PAGE_CONFIG, PREFIX, PROTOCOL
-from adapters.sdapi.timing import timed
-from adapters.sdapi.watching import OPEN_PATHS
+from adapters.sdapi.errors import render_error
+from adapters.sdapi.process_time import timed
+from adapters.sdapi.protocol import CONTROLNET, INTERNAL, PAGE_CONFIG, PREFIX, PROTOCOL
+from adapters.sdapi.response_schemas import Problem
+from adapters.sdapi.routes import DESCRIBED, IMAGE_PATHS, OPEN_PATHS, ROUTES
 from gateway.http.adapter import Adapter
 
 ADAPTER = Adapter(

@@ -14,12 +14,10 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.sdapi.fit import on_background, resized, size_of
-from adapters.sdapi.lenient import Bool, Float, Ignored, Str
-from adapters.sdapi.payloads import Img2Img, Payload, Txt2Img
-from adapters.sdapi.request import dropped, first_size
-from adapters.sdapi.routing import get
-from adapters.sdapi.tags import without_hash
+from adapters.sdapi.prompt_tags import without_hash
+from adapters.sdapi.request_schemas import Img2Img, Payload, Txt2Img
+from adapters.sdapi.resize import on_background, resized, size_of
+from adapters.sdapi.values import Bool, Float, Ignored, Str
 from adapters.shared.body import names_of
 from adapters.shared.context import core_of
 from engine.catalog import ModelSpec
@@ -31,7 +29,6 @@ from gateway.http.unknown_images import unknown_pictures
 from gateway.images.codec import base64_picture, checked_picture, opened, to_png
 from gateway.jobs.resolve import Adjustment
 
-PREFIX = "/controlnet"
 API_VERSION = 2
 SCRIPT = "controlnet"
 PARAM = "alwayson_scripts"
@@ -71,12 +68,12 @@ class Unit(Payload):
 
 
 @dataclass(frozen=True, slots=True)
-class Controlled:
-    """The model that follows, what it follows, and what of the unit was left out."""
+class ControlRequest:
+    """The model with a ControlNet, the image that it follows, and what of the unit has no effect."""
 
     spec: ModelSpec
     control: Control
-    dropped: tuple[Adjustment, ...]
+    adjustments: tuple[Adjustment, ...]
 
 
 def unit_of(scripts: dict[str, Any]) -> Unit | None:
@@ -104,14 +101,12 @@ def unit_of(scripts: dict[str, Any]) -> Unit | None:
     return units[0] if units else None
 
 
-async def controlled(
-    core: Core, asked: Txt2Img | Img2Img, spec: ModelSpec, share: Share = ANYBODY
-) -> Controlled | None:
+async def follow(core: Core, body: Txt2Img | Img2Img, spec: ModelSpec, share: Share = ANYBODY) -> ControlRequest | None:
     """What the unit asks for, its picture stored; `spec` is the checkpoint. None where no unit is on.
 
     Raises: InvalidRequest, ModelNotFound.
     """
-    unit = unit_of(asked.alwayson_scripts)
+    unit = unit_of(body.alwayson_scripts)
     if unit is None:
         return None
     module = unit.module.lower()
@@ -124,7 +119,7 @@ async def controlled(
         raise InvalidRequest(message, param=PARAM)
     if module == OUTLINES and follows.control != "canny":
         raise InvalidRequest(f"{follows.name} follows {follows.control}, not outlines.", param=PARAM)
-    text = _picture_of(unit) or next(iter(asked.init_images if isinstance(asked, Img2Img) else ()), None)
+    text = _picture_of(unit) or next(iter(body.init_images if isinstance(body, Img2Img) else ()), None)
     if text is None:
         raise InvalidRequest("The ControlNet unit has no picture.", param=PARAM)
     mode = RESIZE_MODES.get(unit.resize_mode.strip().lower())
@@ -132,7 +127,7 @@ async def controlled(
         raise InvalidRequest("The ControlNet unit's resize_mode must be 0, 1 or 2.", param=PARAM)
     data = await core.files.read(share, base64_picture, text, PARAM)
     picture = await checked_picture(data, core.decoder, PARAM, share)
-    size = size_of(*first_size(asked), core.settings.generation.limits.of(follows))
+    size = size_of(*body.first_size, core.settings.generation.limits.of(follows))
     fitted = await core.files.run(share, _fitted, picture.png, size, mode)
     control = Control(
         kind=follows.control,
@@ -140,7 +135,7 @@ async def controlled(
         is_map=module == READY,
         strength=unit.weight,
     )
-    return Controlled(follows, control, tuple(_left_out(unit, spec, follows)))
+    return ControlRequest(follows, control, tuple(_ignored(unit, spec, follows)))
 
 
 def model_for(
@@ -179,22 +174,24 @@ def _fitted(png: bytes, size: tuple[int, int], mode: int) -> bytes:
     return to_png(resized(on_background(opened(png), "white"), size, mode))
 
 
-def _left_out(unit: Unit, checkpoint: ModelSpec, used: ModelSpec) -> Iterator[Adjustment]:
-    def left(name: str, asked: str | float, used: str | float | None, reason: str) -> Adjustment:
-        return dropped(f"ControlNet.{name}", asked, used, reason)
+def _ignored(unit: Unit, checkpoint: ModelSpec, used: ModelSpec) -> Iterator[Adjustment]:
+    def adjustment(name: str, asked: str | float, used: str | float | None, reason: str) -> Adjustment:
+        return Adjustment(param=f"ControlNet.{name}", asked=asked, used=used, reason=reason)
 
     if used.repo != checkpoint.repo:
-        yield left("model", checkpoint.name, used.name, "the ControlNet belongs to another checkpoint")
+        yield adjustment("model", checkpoint.name, used.name, "the ControlNet belongs to another checkpoint")
     if unit.guidance_start > 0 or min(unit.guidance_end, unit.guidance) < 1:
-        yield left("guidance", f"{unit.guidance_start:g} to {unit.guidance_end:g}", "0 to 1", "it counts in every step")
+        yield adjustment(
+            "guidance", f"{unit.guidance_start:g} to {unit.guidance_end:g}", "0 to 1", "it counts in every step"
+        )
     if unit.control_mode.strip().lower() not in BALANCED:
-        yield left("control_mode", unit.control_mode[:40], "Balanced", "the only mode there is")
+        yield adjustment("control_mode", unit.control_mode[:40], "Balanced", "the only mode there is")
     for name, fixed in THRESHOLDS.items():
         value = getattr(unit, name)
         if unit.module.lower() == OUTLINES and value not in (-1.0, 64.0, fixed):
-            yield left(name, value, fixed, "outlines are found between 100 and 200")
+            yield adjustment(name, value, fixed, "outlines are found between 100 and 200")
     if any(mask is not None for mask in (unit.mask, unit.mask_image, unit.effective_region_mask)):
-        yield left("mask", "a mask", None, "it counts everywhere")
+        yield adjustment("mask", "a mask", None, "it counts everywhere")
 
 
 # ---- lists -----------------------------------------------------------------------------------------
@@ -239,12 +236,3 @@ async def settings(_: Request) -> Response:
 async def version(_: Request) -> Response:
     """GET version: of the extension's API."""
     return JSONResponse({"version": API_VERSION})
-
-
-ROUTES = (
-    get("/model_list", model_list, PREFIX),
-    get("/module_list", module_list, PREFIX),
-    get("/control_types", control_types, PREFIX),
-    get("/settings", settings, PREFIX),
-    get("/version", version, PREFIX),
-)

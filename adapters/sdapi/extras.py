@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from base64 import b64encode
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.sdapi.gif import is_gif
-from adapters.sdapi.lists import MODEL_UPSCALERS, STAND_IN, stands_in_for, upscaler_row
-from adapters.sdapi.payloads import ExtraBatch, Extras, ExtraSingle, Interrogate, PngInfo
-from adapters.sdapi.png_info import PNG_KEYWORD, answer, answer_of_hidden, infotext_of
-from adapters.sdapi.refusals import NotImplementedHere
-from adapters.sdapi.routing import body_of, get, origin_of, post
-from adapters.sdapi.upscale import Enlargement, as_png, enlarged, told
-from adapters.sdapi.upscalers import upscalers_here, used_upscaler
+from adapters.sdapi.enlargement import Enlargement, as_png, enlarged, told
+from adapters.sdapi.lists import MODEL_UPSCALERS, STAND_IN, stands_in_for
+from adapters.sdapi.png_info import infotext_of
+from adapters.sdapi.protocol import body_of, origin_of
+from adapters.sdapi.request_schemas import ExtraBatch, Extras, ExtraSingle
+from adapters.sdapi.upscalers import used_upscaler
 from adapters.shared.context import core_of, share_of
 from adapters.shared.responses import png_of, raise_for
 from adapters.shared.waiting import attached
 from engine.protocol import MemoryCheck
-from gateway.errors import ClientGone, InvalidRequest, NotFound
+from gateway.errors import ClientGone, InvalidRequest
 from gateway.images.codec import CheckedImage, base64_picture, checked_picture
 from gateway.images.decoder_child import MAX_PIXELS
-from gateway.images.hidden_text import may_hide
+from gateway.images.infotext import PNG_KEYWORD
 from gateway.images.provenance import drawing_in
 from gateway.jobs.job import State
 from gateway.jobs.resolve_upscale import UpscaleRequest
@@ -33,39 +30,37 @@ MOST_PICTURES = 32
 MOST_RESULT_PIXELS = 4 * MAX_PIXELS
 """Over all pictures of one request: they wait in memory until the last one is done."""
 POSTPROCESSING = "postprocessing"
-GIF_URL = "data:image/gif;base64,"
-"""Nothing is drawn from a GIF here; png-info reads its comment."""
 
 
 async def extra_single_image(request: Request) -> Response:
     """One picture, enlarged."""
-    asked = await body_of(ExtraSingle, request)
-    done, html = await _worked(request, asked, asked.image, "image")
-    return JSONResponse({"html_info": html, "image": done[1], "adjustments": not_done(asked)})
+    body = await body_of(ExtraSingle, request)
+    done, html = await _worked(request, body, body.image, "image")
+    return JSONResponse({"html_info": html, "image": done[1], "adjustments": not_done(body)})
 
 
 async def extra_batch_images(request: Request) -> Response:
     """Several pictures, each as extra-single-image does it."""
-    asked = await body_of(ExtraBatch, request)
-    if len(asked.imageList) > MOST_PICTURES:
+    body = await body_of(ExtraBatch, request)
+    if len(body.imageList) > MOST_PICTURES:
         raise InvalidRequest(f"At most {MOST_PICTURES} pictures at a time.", param="imageList")
     images, pixels, html = [], 0, ""
-    for item in asked.imageList:
-        (count, image), html = await _worked(request, asked, item.data, "imageList")
+    for item in body.imageList:
+        (count, image), html = await _worked(request, body, item.data, "imageList")
         pixels += count
         if pixels > MOST_RESULT_PIXELS:
             raise InvalidRequest(f"The results have more than {MOST_RESULT_PIXELS} pixels.", param="imageList")
         images.append(image)
-    return JSONResponse({"html_info": html, "images": images, "adjustments": not_done(asked)})
+    return JSONResponse({"html_info": html, "images": images, "adjustments": not_done(body)})
 
 
-async def _worked(request: Request, asked: Extras, text: str, param: str) -> tuple[tuple[int, str], str]:
+async def _worked(request: Request, body: Extras, text: str, param: str) -> tuple[tuple[int, str], str]:
     """Pixels and base64 of the result, and what was done. Raises: InvalidRequest, AsA1111."""
-    how = enlargement_of(asked)
+    how = enlargement_of(body)
     core, share = core_of(request), share_of(request)
     data = await core.files.read(share, base64_picture, text, param)
     picture = await checked_picture(data, core.decoder, param, share)
-    memory = asked.memory or "check"
+    memory = body.memory or "check"
     drawn = await _drawn(request, data, picture, how, memory) if how.first in MODEL_UPSCALERS else None
     return await core.files.run(share, _enlarge, data, picture, how, param, drawn)
 
@@ -113,82 +108,40 @@ def _enlarge(
     return (picture.width * picture.height, b64encode(made).decode()), f"<p>{line}</p>" if line else ""
 
 
-def enlargement_of(asked: Extras) -> Enlargement:
+def enlargement_of(body: Extras) -> Enlargement:
     """Source: A1111 1.10.1 ExtrasBaseRequest. Raises: InvalidRequest, AsA1111 for an upscaler that is not there."""
-    if asked.upscaler_2 in MODEL_UPSCALERS:
-        raise InvalidRequest(f"{asked.upscaler_2} can be the first upscaler only.", param="upscaler_2")
-    first, second = used_upscaler(asked.upscaler_1), used_upscaler(asked.upscaler_2)
-    if asked.resize_mode not in (0, 1):
+    if body.upscaler_2 in MODEL_UPSCALERS:
+        raise InvalidRequest(f"{body.upscaler_2} can be the first upscaler only.", param="upscaler_2")
+    first, second = used_upscaler(body.upscaler_1), used_upscaler(body.upscaler_2)
+    if body.resize_mode not in (0, 1):
         raise InvalidRequest("resize_mode must be 0 (by factor) or 1 (to size).", param="resize_mode")
-    if asked.upscaling_resize <= 0:
+    if body.upscaling_resize <= 0:
         raise InvalidRequest("upscaling_resize must be above 0.", param="upscaling_resize")
     for field in ("upscaling_resize_w", "upscaling_resize_h"):
-        if getattr(asked, field) < 1:
+        if getattr(body, field) < 1:
             raise InvalidRequest(f"{field} must be at least 1.", param=field)
     for field in ("gfpgan_visibility", "codeformer_visibility", "codeformer_weight", "extras_upscaler_2_visibility"):
-        if not 0 <= getattr(asked, field) <= 1:
+        if not 0 <= getattr(body, field) <= 1:
             raise InvalidRequest(f"{field} must be between 0 and 1.", param=field)
     return Enlargement(
         first=first,
         second=second,
-        second_share=asked.extras_upscaler_2_visibility,
-        factor=asked.upscaling_resize if asked.resize_mode == 0 else None,
-        size_px=(asked.upscaling_resize_w, asked.upscaling_resize_h),
-        crop=asked.upscaling_crop,
+        second_share=body.extras_upscaler_2_visibility,
+        factor=body.upscaling_resize if body.resize_mode == 0 else None,
+        size_px=(body.upscaling_resize_w, body.upscaling_resize_h),
+        crop=body.upscaling_crop,
     )
 
 
-def not_done(asked: Extras) -> list[dict[str, Any]]:
+def not_done(body: Extras) -> list[dict[str, Any]]:
     """What was asked for and done otherwise or left out, as `info.adjustments` of a drawn picture tells it."""
     others = [
         {"param": name, "asked": said, "used": STAND_IN, "reason": "that model is not here"}
         for name in ("upscaler_1", "upscaler_2")
-        if stands_in_for(said := getattr(asked, name))
+        if stands_in_for(said := getattr(body, name))
     ]
     return others + [
-        {"param": name, "asked": getattr(asked, name), "used": 0, "reason": "there is no face restoration here"}
+        {"param": name, "asked": getattr(body, name), "used": 0, "reason": "there is no face restoration here"}
         for name in ("gfpgan_visibility", "codeformer_visibility")
-        if getattr(asked, name) > 0
+        if getattr(body, name) > 0
     ]
-
-
-async def upscalers(request: Request) -> Response:
-    """The filters, and SeedVR2 where its weights are here."""
-    names = await asyncio.to_thread(upscalers_here, core_of(request).library)
-    return JSONResponse([upscaler_row(name) for name in names])
-
-
-async def png_info(request: Request) -> Response:
-    """What a picture says of how it was made."""
-    asked = await body_of(PngInfo, request)
-    core, share = core_of(request), share_of(request)
-    data = await core.files.read(share, base64_picture, asked.image.removeprefix(GIF_URL), "image")
-    picture = None if is_gif(data) else await checked_picture(data, core.decoder, "image", share)
-    found = await core.files.read(share, answer, data)
-    if not found["info"] and picture is not None and may_hide(data):
-        found = await core.files.run(share, answer_of_hidden, picture.png) | {"items": found["items"]}
-    return JSONResponse(found)
-
-
-async def interrogate(request: Request) -> Response:
-    """Captions need a model that is not here; an unknown model's name has A1111's own answer."""
-    asked = await body_of(Interrogate, request)
-    if asked.model not in ("clip", "deepdanbooru", "deepbooru"):
-        raise NotFound("Model not found", code="interrogator_not_found")
-    raise NotImplementedHere("This gateway has no model that describes pictures.")
-
-
-async def training(request: Request) -> Response:
-    """create/* and train/*."""
-    raise NotImplementedHere("This gateway does not train.")
-
-
-ROUTES = (
-    get("/upscalers", upscalers),
-    post("/extra-single-image", extra_single_image),
-    post("/extra-batch-images", extra_batch_images),
-    post("/png-info", png_info),
-    post("/interrogate", interrogate),
-    *(post(f"/{verb}/{what}", training) for verb in ("create", "train") for what in ("embedding", "hypernetwork")),
-)
-IMAGE_PATHS = ("/extra-single-image", "/extra-batch-images", "/png-info", "/interrogate")

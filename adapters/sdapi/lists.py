@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 SAMPLERS = ({"name": "Euler", "aliases": ["k_euler"], "options": {}},)
 """Source: A1111 1.10.1 modules/sd_samplers_kdiffusion.py; only what mflux runs."""
@@ -56,6 +57,14 @@ def stands_in_for(name: str) -> bool:
 STAND_IN = "Lanczos"
 MODEL_UPSCALERS = {"SeedVR2": "seedvr2", "SeedVR2 7B": "seedvr2-7b"}
 """Listed where their weights are on disk."""
+
+HR_UPSCALER = "Latent"
+HR_UPSCALERS: Mapping[str, Literal["lanczos", "nearest"]] = {
+    "None": "lanczos",
+    "Lanczos": "lanczos",
+    "Nearest": "nearest",
+}
+"""A1111 resizes with Lanczos where the upscaler is None. Latent ones, its default, and models become Lanczos, too."""
 
 EMPTY = (
     "latent-upscale-modes",

@@ -8,17 +8,16 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.sdapi.lists import UPSCALERS, cmd_flags
+from adapters.sdapi.errors import AsA1111
+from adapters.sdapi.lists import HR_UPSCALER, HR_UPSCALERS, UPSCALERS, cmd_flags
 from adapters.sdapi.loras import lora_rows
 from adapters.sdapi.memory import memory
-from adapters.sdapi.options import accepted, checkpoint_rows, options_of
-from adapters.sdapi.payloads import OptionsBody
-from adapters.sdapi.refusals import AsA1111
-from adapters.sdapi.request import HR_UPSCALER, HR_UPSCALERS, MEMORY
-from adapters.sdapi.routing import PAGE_CONFIG, body_of, get, origin_of, post
+from adapters.sdapi.options import MEMORY, accepted, checkpoint_rows, options_of
+from adapters.sdapi.prompt_tags import without_hash
+from adapters.sdapi.protocol import body_of, origin_of
+from adapters.sdapi.request_schemas import OptionsBody
 from adapters.sdapi.state import checkpoint_of, chosen
 from adapters.sdapi.styles import styles_of
-from adapters.sdapi.tags import without_hash
 from adapters.shared.context import core_of, owner_of
 from adapters.shared.responses import raise_for
 from adapters.shared.waiting import attached
@@ -34,14 +33,14 @@ async def get_options(request: Request) -> Response:
 
 async def post_options(request: Request) -> Response:
     """`sd_model_checkpoint` loads that model, for requests that name none; what else can be set is set."""
-    asked = await body_of(OptionsBody, request)
-    wanted = asked.sd_model_checkpoint
+    body = await body_of(OptionsBody, request)
+    wanted = body.sd_model_checkpoint
     if wanted and without_hash(wanted) != checkpoint_of(request):
         try:
-            await _load(request, without_hash(wanted), (asked.model_extra or {}).get(MEMORY))
+            await _load(request, without_hash(wanted), (body.model_extra or {}).get(MEMORY))
         except (ModelNotFound, ModelNotOnDisk) as error:
             raise AsA1111("RuntimeError", error.message, code=error.code, details=error.details) from None
-    chosen(request).options.update(accepted(asked.model_extra or {}))
+    chosen(request).options.update(accepted(body.model_extra or {}))
     return JSONResponse(None)
 
 
@@ -120,18 +119,3 @@ async def get_cmd_flags(request: Request) -> Response:
 async def get_memory(request: Request) -> Response:
     held = core_of(request).service.engine.memory
     return JSONResponse(await asyncio.to_thread(memory, held.active_bytes if held else 0))
-
-
-ROUTES = (
-    get("/options", get_options),
-    post("/options", post_options),
-    get("/sd-models", sd_models),
-    get("/loras", loras),
-    get(PAGE_CONFIG, page_config, ""),
-    get("/prompt-styles", prompt_styles),
-    get("/cmd-flags", get_cmd_flags),
-    get("/memory", get_memory),
-    post("/unload-checkpoint", unload_checkpoint),
-    post("/reload-checkpoint", reload_checkpoint),
-    *(post(f"/refresh-{what}", refresh) for what in ("checkpoints", "vae", "loras", "embeddings")),
-)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from adapters.sdapi.lenient import to_bool, to_int
+from adapters.sdapi.values import to_bool, to_int
 from engine.catalog import ModelSpec
 from gateway.images.codec import Format
 
@@ -57,6 +57,8 @@ Source: A1111 1.10.1 modules/shared_options.py.
 """
 
 
+MEMORY = "memory"
+"""A setting of ours: "try" draws what seems not to fit into memory."""
 FORMATS: Mapping[str, Format] = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
@@ -77,17 +79,17 @@ class OutputOptions:
     """Each masked picture is followed by its mask; by what of it lies inside."""
 
 
-def look_of(options: Mapping[str, Any], override: Mapping[str, Any]) -> OutputOptions:
+def output_options(options: Mapping[str, Any], override: Mapping[str, Any]) -> OutputOptions:
     """`options` as kept; of `override` what can be set."""
-    said = {**CONSTANTS, **options, **accepted(override)}
+    values = {**CONSTANTS, **options, **accepted(override)}
     return OutputOptions(
-        format=FORMATS[said["samples_format"]],
-        quality=said["jpeg_quality"],
-        with_infotext=said["enable_pnginfo"],
-        background=said["img2img_background_color"],
-        previews=said["live_previews_enable"],
-        with_mask=said["return_mask"],
-        with_cut_out=said["return_mask_composite"],
+        format=FORMATS[values["samples_format"]],
+        quality=values["jpeg_quality"],
+        with_infotext=values["enable_pnginfo"],
+        background=values["img2img_background_color"],
+        previews=values["live_previews_enable"],
+        with_mask=values["return_mask"],
+        with_cut_out=values["return_mask_composite"],
     )
 
 
@@ -125,12 +127,12 @@ CHANGEABLE: Mapping[str, Callable[[object], Any]] = {
 
 def accepted(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the settings that can be set, at values that can be; the others stay as they are."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, to_value in CHANGEABLE.items():
         if settings.get(name) is not None:
             with suppress(ValueError, PydanticCustomError):
-                found[name] = to_value(settings[name])
-    return found
+                values[name] = to_value(settings[name])
+    return values
 
 
 def options_of(checkpoint: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,22 +1,56 @@
-"""What a picture file says of how it was made. Pure; takes the bytes as they came."""
+"""POST png-info: the generation parameters that an image file holds, as A1111 answers them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from adapters.sdapi.gif import comment, is_gif
-from adapters.sdapi.infotext import parse, with_defaults
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.sdapi.gif_comment import comment, is_gif
+from adapters.sdapi.protocol import body_of
+from adapters.sdapi.request_schemas import PngInfo
+from adapters.shared.context import core_of, share_of
 from gateway.images.clean_text import whole
+from gateway.images.codec import base64_picture, checked_picture
 from gateway.images.exif_text import ASCII_TEXTS
 from gateway.images.file_texts import COMMENT, USER_COMMENT, XMP, texts
 from gateway.images.foreign.values import json_object
-from gateway.images.hidden_text import hidden_texts
-from gateway.images.infotext import PNG_KEYWORD as PNG_KEYWORD
+from gateway.images.hidden_text import hidden_texts, may_hide
+from gateway.images.infotext import PNG_KEYWORD, parse
 from gateway.images.png_chunks import SIGNATURE
 from gateway.images.provenance import MARK, Drawing, drawing_by, to_infotext
 
+DEFAULTS: Mapping[str, Any] = {
+    "Clip skip": "1",
+    "Hires resize-1": 0,
+    "Hires resize-2": 0,
+    "Hires sampler": "Use same sampler",
+    "Hires schedule type": "Use same scheduler",
+    "Hires checkpoint": "Use same checkpoint",
+    "Hires prompt": "",
+    "Hires negative prompt": "",
+    "Mask mode": "Inpaint masked",
+    "Masked content": "original",
+    "Inpaint area": "Whole picture",
+    "Masked area padding": 32,
+    "RNG": "GPU",
+    "Schedule type": "Automatic",
+    "Schedule max sigma": 0,
+    "Schedule min sigma": 0,
+    "Schedule rho": 0,
+    "VAE Encoder": "Full",
+    "VAE Decoder": "Full",
+    "FP8 weight": "Disable",
+    "Cache FP16 weight for LoRA": False,
+    "Emphasis": "Original",
+    "Refiner switch by sampling steps": False,
+}
+"""What a missing key means. Source: parse_generation_parameters."""
 EXIF_COMMENT = "exif comment"
+GIF_URL = "data:image/gif;base64,"
+"""Nothing is drawn from a GIF here; png-info reads its comment."""
 NOVELAI: Mapping[str, object] = {"Clip skip": 2, "ENSD": 31337}
 """What A1111 adds to NovelAI's own, so that the same picture can be drawn."""
 
@@ -66,3 +100,20 @@ def answer_of_hidden(png: bytes) -> dict[str, Any]:
 
 def _answer(info: str, items: dict[str, str]) -> dict[str, Any]:
     return {"info": info, "items": items, "parameters": with_defaults(parse(info))}
+
+
+def with_defaults(found: Mapping[str, str]) -> dict[str, Any]:
+    """What png-info shows: the pairs, and what the missing ones mean."""
+    return {**found, **{key: value for key, value in DEFAULTS.items() if key not in found}}
+
+
+async def png_info(request: Request) -> Response:
+    """What a picture says of how it was made."""
+    body = await body_of(PngInfo, request)
+    core, share = core_of(request), share_of(request)
+    data = await core.files.read(share, base64_picture, body.image.removeprefix(GIF_URL), "image")
+    picture = None if is_gif(data) else await checked_picture(data, core.decoder, "image", share)
+    found = await core.files.read(share, answer, data)
+    if not found["info"] and picture is not None and may_hide(data):
+        found = await core.files.run(share, answer_of_hidden, picture.png) | {"items": found["items"]}
+    return JSONResponse(found)

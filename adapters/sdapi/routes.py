@@ -1,20 +1,129 @@
-"""All routes of /sdapi/v1, and the few of A1111's own page. Each parses, asks the core, and hands on."""
+"""The routes of /sdapi/v1, of A1111's page and of its ControlNet extension, with what each takes and answers."""
 
-from adapters.sdapi import control, drawing, extras, models, watching
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.sdapi import control, extras, generation, models, png_info, tasks, unsupported, upscalers
+from adapters.sdapi.compression import compressed
 from adapters.sdapi.lists import EMBEDDINGS, EMPTY, SAMPLERS, SCHEDULERS, SCRIPT_INFO, SCRIPTS
-from adapters.sdapi.routing import PREFIX, constant
-
-ROUTES = (
-    *drawing.ROUTES,
-    *extras.ROUTES,
-    *watching.ROUTES,
-    *models.ROUTES,
-    *control.ROUTES,
-    constant("/samplers", SAMPLERS),
-    constant("/schedulers", SCHEDULERS),
-    constant("/embeddings", EMBEDDINGS),
-    constant("/scripts", SCRIPTS),
-    constant("/script-info", SCRIPT_INFO),
-    *(constant(f"/{name}", []) for name in EMPTY),
+from adapters.sdapi.protocol import CONTROLNET, INTERNAL, PAGE_CONFIG, PREFIX
+from adapters.sdapi.request_schemas import (
+    ExtraBatch,
+    ExtraSingle,
+    Img2Img,
+    Interrogate,
+    OptionsBody,
+    PngInfo,
+    TaskProgress,
+    Txt2Img,
 )
-IMAGE_PATHS = tuple(PREFIX + path for path in (*drawing.IMAGE_PATHS, *extras.IMAGE_PATHS))
+from adapters.sdapi.response_schemas import (
+    ControlModels,
+    ControlModules,
+    ControlSettings,
+    ControlTypes,
+    ControlVersion,
+    Drawn,
+    Enlarged,
+    EnlargedAll,
+    Memory,
+    PageConfig,
+    Pending,
+    Progress,
+    ProgressQuery,
+    TaskShown,
+    Told,
+)
+from adapters.sdapi.response_schemas import Row as JsonRow
+from adapters.shared.table import Endpoint, Row, below, described, routes_of
+from gateway.http.openapi import Operation
+
+ONCE = ("Idempotency-Key",)
+NOTHING = Operation(answer=Any)
+LIST = Operation(answer=list[JsonRow])
+OBJECT = Operation(answer=JsonRow)
+
+
+def constant(value: Any) -> Endpoint:
+    """An endpoint that always answers the same JSON."""
+
+    async def answer(_: Request) -> Response:
+        return JSONResponse(value)
+
+    return answer
+
+
+SDAPI = (
+    Row("POST", "/txt2img", generation.txt2img, Operation(body=Txt2Img, answer=Drawn, headers=ONCE)),
+    Row("POST", "/img2img", generation.img2img, Operation(body=Img2Img, answer=Drawn, headers=ONCE)),
+    Row("GET", "/upscalers", upscalers.upscalers, LIST),
+    Row("POST", "/extra-single-image", extras.extra_single_image, Operation(body=ExtraSingle, answer=Enlarged)),
+    Row("POST", "/extra-batch-images", extras.extra_batch_images, Operation(body=ExtraBatch, answer=EnlargedAll)),
+    Row("POST", "/png-info", png_info.png_info, Operation(body=PngInfo, answer=Told)),
+    Row("POST", "/interrogate", unsupported.interrogate, Operation(body=Interrogate, answer=JsonRow)),
+    *(
+        Row("POST", f"/{verb}/{what}", unsupported.training, NOTHING)
+        for verb in ("create", "train")
+        for what in ("embedding", "hypernetwork")
+    ),
+    Row("GET", "/progress", tasks.progress, Operation(query=ProgressQuery, answer=Progress)),
+    Row("POST", "/interrupt", tasks.interrupt, NOTHING),
+    Row("POST", "/skip", tasks.skip, NOTHING),
+)
+TASKS = (
+    Row("GET", "/ping", tasks.ping, NOTHING),
+    Row("POST", "/progress", tasks.task_progress, Operation(body=TaskProgress, answer=TaskShown)),
+    Row("GET", "/pending-tasks", tasks.pending_tasks, Operation(answer=Pending)),
+)
+MODELS = (
+    Row("GET", "/options", models.get_options, OBJECT),
+    Row("POST", "/options", models.post_options, Operation(body=OptionsBody, answer=Any)),
+    Row("GET", "/sd-models", models.sd_models, LIST),
+    Row("GET", "/loras", models.loras, LIST),
+)
+SETTINGS = (
+    Row("GET", "/prompt-styles", models.prompt_styles, LIST),
+    Row("GET", "/cmd-flags", models.get_cmd_flags, OBJECT),
+    Row("GET", "/memory", models.get_memory, Operation(answer=Memory)),
+    Row("POST", "/unload-checkpoint", models.unload_checkpoint, NOTHING),
+    Row("POST", "/reload-checkpoint", models.reload_checkpoint, NOTHING),
+    *(
+        Row("POST", f"/refresh-{what}", models.refresh, NOTHING)
+        for what in ("checkpoints", "vae", "loras", "embeddings")
+    ),
+)
+CONTROLNET_EXTENSION = (
+    Row("GET", "/model_list", control.model_list, Operation(answer=ControlModels)),
+    Row("GET", "/module_list", control.module_list, Operation(answer=ControlModules)),
+    Row("GET", "/control_types", control.control_types, Operation(answer=ControlTypes)),
+    Row("GET", "/settings", control.settings, Operation(answer=ControlSettings)),
+    Row("GET", "/version", control.version, Operation(answer=ControlVersion)),
+)
+CONSTANTS = (
+    Row("GET", "/samplers", constant(SAMPLERS), LIST),
+    Row("GET", "/schedulers", constant(SCHEDULERS), LIST),
+    Row("GET", "/embeddings", constant(EMBEDDINGS), OBJECT),
+    Row("GET", "/scripts", constant(SCRIPTS), OBJECT),
+    Row("GET", "/script-info", constant(SCRIPT_INFO), LIST),
+    *(Row("GET", f"/{name}", constant([]), LIST) for name in EMPTY),
+)
+TABLE = (
+    *below(PREFIX, SDAPI),
+    *below(INTERNAL, TASKS),
+    *below(PREFIX, MODELS),
+    Row("GET", PAGE_CONFIG, models.page_config, Operation(answer=PageConfig)),
+    *below(PREFIX, SETTINGS),
+    *below(CONTROLNET, CONTROLNET_EXTENSION),
+    *below(PREFIX, CONSTANTS),
+)
+ROUTES = routes_of(map(compressed, TABLE), head=False)
+DESCRIBED = described(TABLE)
+IMAGE_PATHS = tuple(
+    PREFIX + path
+    for path in ("/txt2img", "/img2img", "/extra-single-image", "/extra-batch-images", "/png-info", "/interrogate")
+)
+OPEN_PATHS = (f"{INTERNAL}/ping",)

@@ -13,16 +13,15 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from adapters.sdapi.control import unit_of
-from adapters.sdapi.fit import on_background, size_of
-from adapters.sdapi.lenient import times, to_float, to_int
+from adapters.sdapi.enlargement import STEP_PX
+from adapters.sdapi.errors import no_such_upscaler
+from adapters.sdapi.init_images import EDIT, InputImages
 from adapters.sdapi.lists import MODEL_UPSCALERS, NO_UPSCALER
 from adapters.sdapi.options import OutputOptions
-from adapters.sdapi.payloads import Img2Img
-from adapters.sdapi.refusals import no_such_upscaler
-from adapters.sdapi.request import Inputs, dropped
-from adapters.sdapi.start import EDIT
-from adapters.sdapi.upscale import STEP_PX
+from adapters.sdapi.request_schemas import Img2Img
+from adapters.sdapi.resize import on_background, size_of
 from adapters.sdapi.upscalers import upscalers_here, used_upscaler
+from adapters.sdapi.values import times, to_float, to_int
 from engine.catalog import ModelSpec
 from gateway.access.round_robin import Share
 from gateway.context import Core
@@ -45,7 +44,7 @@ class SdUpscale:
     overlap_px: int
     upscaler: str
     factor: float
-    asked: str
+    named: str
     """The upscaler as it was asked for."""
 
     def target_of(self, width: int, height: int) -> tuple[int, int]:
@@ -56,14 +55,16 @@ class SdUpscale:
 
     @property
     def adjustments(self) -> Iterator[Adjustment]:
-        if self.upscaler != self.asked:
-            yield dropped(f"{PARAM}.upscaler", clip(self.asked), self.upscaler, "that model is not here")
+        if self.upscaler != self.named:
+            yield Adjustment(
+                param=f"{PARAM}.upscaler", asked=clip(self.named), used=self.upscaler, reason="that model is not here"
+            )
         if self.upscaler == NO_UPSCALER and self.factor != 1:
             reason = "without an upscaler the picture keeps its size, as in A1111"
-            yield dropped(f"{PARAM}.scale_factor", self.factor, 1, reason)
+            yield Adjustment(param=f"{PARAM}.scale_factor", asked=self.factor, used=1, reason=reason)
 
 
-def said_by(args: Any, upscalers: Sequence[str]) -> SdUpscale:
+def script_of(args: Any, upscalers: Sequence[str]) -> SdUpscale:
     """The arguments in A1111's order; those that are missing are its page's. `upscalers` are all, by number.
 
     Raises: InvalidRequest; AsA1111 for an upscaler that is not there.
@@ -102,46 +103,51 @@ def _numbered(value: object, upscalers: Sequence[str]) -> str:
     return upscalers[number]
 
 
-async def tiled_inputs(core: Core, asked: Img2Img, spec: ModelSpec, look: OutputOptions, share: Share) -> Inputs:
+async def store_tiles(core: Core, body: Img2Img, spec: ModelSpec, output: OutputOptions, share: Share) -> InputImages:
     """The picture that is drawn over, stored at its own size, and the tiles; all bounds are checked before.
 
     Raises: InvalidRequest, AsA1111.
     """
-    said = said_by(asked.script_args, await asyncio.to_thread(upscalers_here, core.library))
-    check_inputs(spec, begins=bool(asked.init_images), others=("mask",) if asked.mask else ())
-    if asked.mode == EDIT or asked.extra_images:
+    script = script_of(body.script_args, await asyncio.to_thread(upscalers_here, core.library))
+    check_inputs(spec, begins=bool(body.init_images), others=("mask",) if body.mask else ())
+    if body.mode == EDIT or body.extra_images:
         raise InvalidRequest("SD upscale draws over a picture: it follows none.", param="mode")
-    if unit_of(asked.alwayson_scripts) is not None:
+    if unit_of(body.alwayson_scripts) is not None:
         raise InvalidRequest("SD upscale takes no ControlNet unit here.", param="alwayson_scripts")
     limits = core.settings.generation.limits.of(spec)
-    tile_px = size_of(asked.width, asked.height, limits)
-    data = await core.files.read(share, base64_picture, asked.init_images[0], "init_images")
+    tile_px = size_of(body.width, body.height, limits)
+    data = await core.files.read(share, base64_picture, body.init_images[0], "init_images")
     picture = await checked_picture(data, core.decoder, "init_images", share)
-    tiles = _tiles(said, picture.size_px, tile_px, limits, asked.batch_size)
-    laid = picture.unless_same(await core.files.run(share, _flat, picture.png, look.background))
-    notes = list(said.adjustments)
-    if len(asked.init_images) > 1:
-        notes.append(
-            dropped("init_images", len(asked.init_images), 1, "SD upscale takes the first picture, as in A1111")
+    tiles = _tiles(script, picture.size_px, tile_px, limits, body.batch_size)
+    laid = picture.unless_same(await core.files.run(share, _flat, picture.png, output.background))
+    adjustments = list(script.adjustments)
+    if len(body.init_images) > 1:
+        adjustments.append(
+            Adjustment(
+                param="init_images",
+                asked=len(body.init_images),
+                used=1,
+                reason="SD upscale takes the first picture, as in A1111",
+            )
         )
-    return Inputs(
+    return InputImages(
         init_images=(await core.service.inputs.keep(laid, share),),
         tiles=tiles,
-        params={"SD upscale overlap": said.overlap_px, "SD upscale upscaler": said.upscaler},
-        dropped=tuple(notes),
+        params={"SD upscale overlap": script.overlap_px, "SD upscale upscaler": script.upscaler},
+        adjustments=tuple(adjustments),
     )
 
 
 def _tiles(
-    said: SdUpscale, size_px: tuple[int, int], tile_px: tuple[int, int], limits: Limits, batch: int
+    script: SdUpscale, size_px: tuple[int, int], tile_px: tuple[int, int], limits: Limits, batch: int
 ) -> TilesRequest:
     """Raises: InvalidRequest."""
-    width, height = said.target_of(*size_px)
+    width, height = script.target_of(*size_px)
     tiles = TilesRequest(
         width_px=width,
         height_px=height,
-        overlap_px=said.overlap_px,
-        enlarge="nearest" if said.upscaler == "Nearest" else "lanczos",
+        overlap_px=script.overlap_px,
+        enlarge="nearest" if script.upscaler == "Nearest" else "lanczos",
         batch=batch,
     )
     try:

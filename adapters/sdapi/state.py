@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from adapters.sdapi.routing import PROTOCOL
+from adapters.sdapi.protocol import PROTOCOL
 from adapters.shared.context import core_of, owner_of
 from adapters.shared.recent_ids import RecentIds
 from gateway.context import Core

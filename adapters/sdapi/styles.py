@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import logging
@@ -13,8 +14,7 @@ from typing import TypeVar
 
 import yaml
 
-from adapters.sdapi.payloads import Generation
-from adapters.sdapi.request import dropped
+from adapters.sdapi.request_schemas import Generation
 from adapters.shared.body import PROMPT_CHARS
 from gateway.disk import opened_file
 from gateway.errors import InvalidRequest, clip
@@ -98,19 +98,23 @@ def merged(text: str, styles: Iterable[str]) -> str:
     return text
 
 
-def styled(asked: T, styles: Sequence[Style]) -> tuple[T, tuple[Adjustment, ...]]:
-    """The request with its styles in the prompts, and the names of styles that there are not.
+async def apply(file: Path | None, body: T) -> tuple[T, tuple[Adjustment, ...]]:
+    """The body with its styles in the prompts, and the names of styles that there are not. Raises: InvalidRequest."""
+    return styled(body, await asyncio.to_thread(styles_of, file) if body.styles else ())
 
-    Raises: InvalidRequest.
-    """
-    if len(asked.styles) > STYLES_MOST:
+
+def styled(body: T, styles: Sequence[Style]) -> tuple[T, tuple[Adjustment, ...]]:
+    """As `apply`, of these styles."""
+    if len(body.styles) > STYLES_MOST:
         raise InvalidRequest(f"At most {STYLES_MOST} styles can be named.", param="styles")
     there = {style.name: style for style in styles}
-    chosen = [there[name] for name in asked.styles if name in there]
-    missing = [name for name in asked.styles if name not in there and name.lower() not in ("", "none")]
+    chosen = [there[name] for name in body.styles if name in there]
+    missing = [name for name in body.styles if name not in there and name.lower() not in ("", "none")]
     update = {
-        "prompt": merged(asked.prompt, [style.prompt for style in chosen]),
-        "negative_prompt": merged(asked.negative_prompt, [style.negative_prompt for style in chosen]),
+        "prompt": merged(body.prompt, [style.prompt for style in chosen]),
+        "negative_prompt": merged(body.negative_prompt, [style.negative_prompt for style in chosen]),
     }
-    notes = tuple(dropped("styles", clip(name), None, "there is no such style") for name in missing[:8])
-    return (asked.model_copy(update=update) if chosen else asked), notes
+    adjustments = tuple(
+        Adjustment(param="styles", asked=clip(name), used=None, reason="there is no such style") for name in missing[:8]
+    )
+    return (body.model_copy(update=update) if chosen else body), adjustments

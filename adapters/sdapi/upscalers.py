@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from adapters.sdapi.lists import MODEL_UPSCALERS, STAND_IN, UPSCALERS, stands_in_for
-from adapters.sdapi.refusals import no_such_upscaler
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters.sdapi.errors import no_such_upscaler
+from adapters.sdapi.lists import MODEL_UPSCALERS, STAND_IN, UPSCALERS, stands_in_for, upscaler_row
+from adapters.shared.context import core_of
 from gateway.models.library import Library
 
 PLAIN = tuple(row["name"] for row in UPSCALERS)
@@ -21,3 +27,9 @@ def used_upscaler(name: str) -> str:
     if stands_in_for(name):
         return STAND_IN
     raise no_such_upscaler(name)
+
+
+async def upscalers(request: Request) -> Response:
+    """The filters, and SeedVR2 where its weights are here."""
+    names = await asyncio.to_thread(upscalers_here, core_of(request).library)
+    return JSONResponse([upscaler_row(name) for name in names])

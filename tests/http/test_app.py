@@ -91,8 +91,8 @@ def test_no_route_has_two_owners_and_each_lies_below_its_adapters_prefix() -> No
 
 def test_nothing_changes_state_on_get_but_three_routes_of_mflux_server() -> None:
     """Its clients call them so; a HEAD changes nothing even there."""
-    words = r"submit\w*|cancel|hide|keep_input|retry|move|pause|resume|skip|abandon|pull|remove\w*|unload\w*"
-    service_words = re.compile(rf"\.({words}|house\.clear)\(")
+    words = r"submit\w*|cancel|hide|inputs\.keep|retry|move|pause|resume|skip|abandon|pull|remove\w*|unload\w*"
+    service_words = re.compile(rf"\.({words}|residency\.clear)\(")
     import inspect
 
     changing = {

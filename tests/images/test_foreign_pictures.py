@@ -17,10 +17,10 @@ from PIL import Image
 from sd_parsers import Eagerness, ParserManager
 from sd_prompt_reader.image_data_reader import ImageDataReader
 
-from adapters.sdapi.infotext import parse
 from adapters.sdapi.png_info import answer
 from gateway.images.exif_text import comment
 from gateway.images.file_texts import USER_COMMENT, texts
+from gateway.images.infotext import parse
 from gateway.images.provenance import KEYWORD, Drawing, drawing_by, drawing_in, to_infotext
 from tests.support.foreign_pictures import (
     FILES,

@@ -21,7 +21,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from adapters.sdapi.gif import comment
+from adapters.sdapi.gif_comment import comment
 from engine.safetensors import inspect
 from gateway.access.round_robin import Bounds, RoundRobin, Share
 from gateway.errors import InvalidRequest, TooManyFiles, Unavailable

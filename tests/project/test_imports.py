@@ -15,7 +15,13 @@ OCR_CHILD_ONLY = tuple(f"gateway/ocr/{name}.py" for name in ("reader", "detector
 OCR_PACKAGES = {"rapidocr", "onnxruntime", "pypdfium2", "cv2", "numpy", "mlx_vlm"}
 CHILD_ONLY = ("engine/backends/mlx", "engine/pipelines/")
 WEB = ("adapters/", "gateway/app.py", "gateway/http/adapter.py", "gateway/http/server.py")
-CLIENT_USERS = ("engine/client", "gateway/app.py", "gateway/service/service.py", "gateway/lanes/engine.py")
+CLIENT_USERS = (
+    "engine/client",
+    "gateway/app.py",
+    "gateway/service/service.py",
+    "gateway/service/health.py",
+    "gateway/lanes/engine.py",
+)
 ENGINE_SEEN = {
     "engine.protocol",
     "engine.catalog",

@@ -23,6 +23,9 @@ from gateway.access.rights import SENTENCES, Deed, Rights
 from gateway.downloads.tracker import Downloads
 from gateway.errors import Forbidden
 from gateway.jobs.job import State
+from gateway.service.events import JobEvents
+from gateway.service.health import ServiceHealth
+from gateway.service.inputs import InputControl
 from gateway.service.models import ModelControl
 from gateway.service.options import Origin, ServiceOptions
 from gateway.service.per_owner import PerOwner
@@ -360,10 +363,11 @@ METHODS = {
 }
 """What adapters call to have a deed done, and which; `cancel` of a route that reaches own jobs only is none."""
 HARMLESS = {
-    JobService: "listen start stop begin_stop keep_input input_bytes input_picture kept_picture get see list_jobs hide "
-    "forecast waits_for forecast_record check_store stats running progress watchers engine watch watch_all ended skip "
-    "abandon retain_once storage_fault faults is_stored is_stopping damaged damaged_records "
-    "clock_jumps unstored_stops age_s",
+    JobService: "start stop begin_stop get see list_jobs hide stats running engine watch ended skip abandon "
+    "retain_once is_stored is_stopping age_s",
+    JobEvents: "listen watch_all watchers progress forecast forecast_record waits_for",
+    InputControl: "keep size_bytes png renew",
+    ServiceHealth: "faults blocked storage_fault check_store damaged damaged_records unstored_stops clock_jumps",
     QueueControl: "paused move waiting running depth position",
     ModelControl: "",
 }
@@ -372,7 +376,9 @@ HARMLESS = {
 
 def test_every_method_that_does_a_deed_takes_who_asks() -> None:
     """A new method of these is a deed, or is said to be none."""
-    for room, prefix in ((JobService, ""), (QueueControl, "queue."), (ModelControl, "models.")):
+    rooms = {JobService: "", QueueControl: "queue.", ModelControl: "models."}
+    rooms |= {JobEvents: "events.", InputControl: "inputs.", ServiceHealth: "health."}
+    for room, prefix in rooms.items():
         public = {name for name, _ in inspect.getmembers(room) if not name.startswith("_")}
         deeds = {
             name.removeprefix(prefix) for name in METHODS if name.startswith(prefix) and "." not in name[len(prefix) :]
@@ -385,7 +391,7 @@ def test_every_method_that_does_a_deed_takes_who_asks() -> None:
                 assert all(
                     parameters[who].default is inspect.Parameter.empty for who in {"owner", "origin"} & set(parameters)
                 )
-    for name in ("need", "need_loras", "bring", "put_off", "let_wait"):
+    for name in ("need", "need_loras", "bring", "refuse_until_here", "start_for"):
         assert inspect.signature(getattr(Downloads, name)).parameters["owner"].default is inspect.Parameter.empty
 
 

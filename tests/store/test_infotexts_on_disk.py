@@ -18,12 +18,11 @@ from PIL import Image
 from sd_parsers import ParserManager
 from sd_prompt_reader.image_data_reader import ImageDataReader
 
-from adapters.sdapi.infotext import parse
 from engine.catalog import EMBEDDED_PATH
 from engine.protocol import Generate, Lora, SecondPass, Upscale
 from gateway.images.codec import encode
 from gateway.images.file_texts import texts
-from gateway.images.infotext import VERSION
+from gateway.images.infotext import VERSION, parse
 from gateway.images.output import Pictures
 from gateway.images.provenance import KEYWORD, MARK, Drawing, Signature, carried, drawing_in, signed, to_text
 from tests.support.foreign_pictures import comfy

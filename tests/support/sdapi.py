@@ -5,21 +5,22 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 
-from adapters.sdapi.payloads import Img2Img, Txt2Img
-from adapters.sdapi.reply import RenderInput
-from adapters.sdapi.request import Inputs, Translated, to_request
+from adapters.sdapi import requests
+from adapters.sdapi.init_images import InputImages
+from adapters.sdapi.request_schemas import Img2Img, Txt2Img
+from adapters.sdapi.responses import RenderInput
 from adapters.shared.body import validated
 from engine.catalog import CATALOG
 from engine.protocol import Cancelled, Generate, ImageDone, Queued, Started, Succeeded
 from gateway.jobs.job import Job
-from gateway.jobs.resolve import Adjustment, Limits, resolve
+from gateway.jobs.resolve import Adjustment, GenerationRequest, Limits, resolve
 from tests.support import a_job
 from tests.support.live import Live, live
 
@@ -92,13 +93,27 @@ def ended(plan: Generate, *, pictures: int | None = None, adjustments: tuple[Adj
     return job.apply(Succeeded() if done == len(plan.seeds) else Cancelled(), 22.0)
 
 
+@dataclass(frozen=True)
+class Translated:
+    """The canonical request, and what of the body has no effect."""
+
+    request: GenerationRequest
+    adjustments: tuple[Adjustment, ...]
+
+
+def to_request(body: Txt2Img | Img2Img, **more: Any) -> Translated:
+    """As the route does it, without the images."""
+    requests.check(body)
+    return Translated(*requests.to_request(body, **more))
+
+
 def translated(**body: Any) -> Translated:
     return to_request(validated(Txt2Img, body), checkpoint=None, limits=LIMITS)
 
 
-def begun(model: type[Txt2Img | Img2Img]) -> Inputs:
+def begun(model: type[Txt2Img | Img2Img]) -> InputImages:
     """One stored picture to begin from, where this kind of request needs one."""
-    return Inputs(init_images=("0" * 64,)) if model is Img2Img else Inputs()
+    return InputImages(init_images=("0" * 64,)) if model is Img2Img else InputImages()
 
 
 def told(
@@ -106,11 +121,11 @@ def told(
     *,
     pictures: int | None = None,
     model: type[Txt2Img | Img2Img] = Txt2Img,
-    inputs: Inputs | None = None,
+    images: InputImages | None = None,
     **more: Any,
 ) -> RenderInput:
     asked = validated(model, body)
-    found = to_request(asked, checkpoint=None, limits=LIMITS, inputs=inputs or begun(model))
+    found = to_request(asked, checkpoint=None, limits=LIMITS, images=images or begun(model))
     resolution = resolve(found.request, TINY, LIMITS, random_seed=lambda: 7, leniency="drop")
     job = ended(resolution.plan, pictures=pictures, adjustments=resolution.adjustments)
     return RenderInput(asked, job, resolution.plan, found.adjustments, **more)

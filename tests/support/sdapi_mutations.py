@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from hypothesis import strategies as st
 
-from adapters.sdapi.payloads import ExtraBatch, ExtraSingle, Img2Img, OptionsBody, PngInfo, TaskProgress, Txt2Img
+from adapters.sdapi.request_schemas import ExtraBatch, ExtraSingle, Img2Img, OptionsBody, PngInfo, TaskProgress, Txt2Img
 from tests.support.sdapi import SMALL, an_image
 
 PICTURE = base64.b64encode(an_image((64, 64), "blue")).decode()

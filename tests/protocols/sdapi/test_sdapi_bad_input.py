@@ -11,17 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters.sdapi.faults import render_error
-from adapters.sdapi.payloads import Img2Img, Txt2Img
-from adapters.sdapi.refusals import AsA1111
-from adapters.sdapi.reply import RenderInput, to_body
-from adapters.sdapi.request import to_request
-from adapters.sdapi.said import completed
+from adapters.sdapi.errors import AsA1111, render_error
+from adapters.sdapi.infotext_field import completed
+from adapters.sdapi.request_schemas import Img2Img, Txt2Img
+from adapters.sdapi.responses import RenderInput, to_body
 from adapters.shared.body import validated
 from gateway.errors import GatewayError
 from gateway.jobs.resolve import resolve
 from tests.support.live import Live
-from tests.support.sdapi import INIT, LIMITS, SMALL, TINY, an_image, begun, ended, fixtures
+from tests.support.sdapi import INIT, LIMITS, SMALL, TINY, an_image, begun, ended, fixtures, to_request
 from tests.support.sdapi_mutations import ANYTHING, VALID, Sent, changed, outcome, send
 
 gateway, client = fixtures()
@@ -172,7 +170,7 @@ def test_whatever_a_field_holds_it_is_drawn_or_refused_by_name(
     try:
         asked = validated(model, {**SMALL, **init, **data.draw(fields)})
         asked, _ = completed(asked, lambda name: False)
-        found = to_request(asked, checkpoint=None, limits=LIMITS, inputs=begun(model))
+        found = to_request(asked, checkpoint=None, limits=LIMITS, images=begun(model))
         plan = resolve(found.request, TINY, LIMITS, random_seed=lambda: 1, leniency="drop")
     except GatewayError as error:
         refused: GatewayError | None = error

@@ -9,9 +9,9 @@ import pytest
 
 from adapters.sdapi import ADAPTER
 from adapters.sdapi.control import Unit
-from adapters.sdapi.lenient import Ignored
-from adapters.sdapi.payloads import ExtraBatch, ExtraSingle, Img2Img, LoraItem, Txt2Img
-from adapters.sdapi.routing import PREFIX
+from adapters.sdapi.protocol import PREFIX
+from adapters.sdapi.request_schemas import ExtraBatch, ExtraSingle, Img2Img, LoraItem, Txt2Img
+from adapters.sdapi.values import Ignored
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "sdapi.md").read_text()

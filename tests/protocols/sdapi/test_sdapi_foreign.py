@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from adapters.sdapi.own_scripts import with_own_scripts
-from adapters.sdapi.payloads import Img2Img, Txt2Img
-from adapters.sdapi.request import to_request
+from adapters.sdapi.request_schemas import Img2Img, Txt2Img
+from adapters.sdapi.scripts import apply
 from adapters.shared.body import validated
 from gateway.errors import InvalidRequest
-from tests.support.sdapi import LIMITS, translated
+from tests.support.sdapi import LIMITS, to_request, translated
 
 BORROWED = [
     ({"lora": ""}, "lora"),
@@ -81,7 +80,7 @@ EXPORTED = {
 
 
 def with_scripts(scripts: dict[str, Any], **body: Any) -> Any:
-    asked, told = with_own_scripts(validated(Txt2Img, {**body, "alwayson_scripts": scripts}))
+    asked, told = apply(validated(Txt2Img, {**body, "alwayson_scripts": scripts}))
     return to_request(asked, checkpoint=None, limits=LIMITS), told
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from adapters.sdapi.packing import LEAST_BYTES, gzipped, takes_gzip
+from adapters.sdapi.compression import LEAST_BYTES, gzipped, takes_gzip
 from tests.support.live import Live
 from tests.support.sdapi import SMALL, fixtures
 

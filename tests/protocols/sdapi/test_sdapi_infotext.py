@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from adapters.sdapi.gif import comment, is_gif
-from adapters.sdapi.infotext import compose, parse, with_defaults
-from adapters.sdapi.png_info import answer
+from adapters.sdapi.gif_comment import comment, is_gif
+from adapters.sdapi.png_info import answer, with_defaults
 from gateway.images.codec import Format, encode
+from gateway.images.infotext import compose, parse
 from gateway.images.png_chunks import with_text
 from tests.support.sdapi import an_image
 

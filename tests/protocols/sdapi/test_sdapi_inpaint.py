@@ -11,7 +11,7 @@ import httpx
 import pytest
 from PIL import Image, ImageChops
 
-from adapters.sdapi.inpaint import Box, MaskUse, grown, mask_of, prepared, smeared
+from adapters.sdapi.masks import Box, MaskUse, grown, mask_of, prepared, smeared
 from tests.support.sdapi import SMALL, fixtures, opened
 from tests.support.sdapi import a_mask as mask_png
 

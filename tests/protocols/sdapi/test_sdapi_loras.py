@@ -8,17 +8,16 @@ from pathlib import Path
 
 import httpx
 
-from adapters.sdapi.infotext import parse
 from adapters.sdapi.loras import hashes, lora_rows
-from adapters.sdapi.payloads import Txt2Img
-from adapters.sdapi.reply import info, infotext
-from adapters.sdapi.request import to_request
+from adapters.sdapi.request_schemas import Txt2Img
+from adapters.sdapi.responses import info, infotext
 from adapters.shared.body import validated
 from engine.protocol import Lora
+from gateway.images.infotext import parse
 from gateway.models.loras import LoraLibrary
 from tests.support.live import live
 from tests.support.lora import TINY, save_lora
-from tests.support.sdapi import LIMITS, SMALL, told
+from tests.support.sdapi import LIMITS, SMALL, to_request, told
 
 HASH = hashlib.sha256(bytes(range(128))).hexdigest()[:12]
 TINY_HASH = hashlib.sha256(bytes(range(256)) * 15).hexdigest()[:12]

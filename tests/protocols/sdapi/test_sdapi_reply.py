@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 from adapters.sdapi import ADAPTER
-from adapters.sdapi.faults import render_error
-from adapters.sdapi.options import checkpoint_rows, look_of, options_of
-from adapters.sdapi.payloads import Img2Img, Txt2Img
+from adapters.sdapi.errors import render_error
+from adapters.sdapi.init_images import InputImages
+from adapters.sdapi.options import checkpoint_rows, options_of, output_options
 from adapters.sdapi.png_info import infotext_of
 from adapters.sdapi.progress import progress_of, running_task, waiting_task
-from adapters.sdapi.reply import info, infotext, parameters, to_body
-from adapters.sdapi.request import Inputs
+from adapters.sdapi.request_schemas import Img2Img, Txt2Img
+from adapters.sdapi.responses import info, infotext, parameters, to_body
 from adapters.sdapi.state import MOST_TASKS
 from adapters.shared.recent_ids import RecentIds
 from engine.catalog import CATALOG
@@ -145,7 +145,7 @@ def test_a_second_pass_shows_in_info_which_keeps_the_size_of_the_first() -> None
 
 
 def test_a_mask_shows_in_info() -> None:
-    masked = Inputs(init_images=("0" * 64,), mask="1" * 64)
+    masked = InputImages(init_images=("0" * 64,), mask="1" * 64)
     body = {
         "init_images": ["a"],
         "mask": "b",
@@ -153,7 +153,7 @@ def test_a_mask_shows_in_info() -> None:
         "inpainting_mask_invert": 1,
         "inpaint_full_res_padding": 8,
     }
-    assert info(told(body, model=Img2Img, inputs=masked))["extra_generation_params"] == {
+    assert info(told(body, model=Img2Img, images=masked))["extra_generation_params"] == {
         "Mask blur": 6.0,
         "Mask mode": "Inpaint not masked",
         "Inpaint area": "Only masked",
@@ -164,12 +164,12 @@ def test_a_mask_shows_in_info() -> None:
 
 @pytest.mark.parametrize(("name", "format"), [("png", "PNG"), ("jpg", "JPEG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
 def test_pictures_come_in_the_format_asked_for_with_their_infotext(name: str, format: str) -> None:
-    found = replace(told({"prompt": "猫"}), look=look_of({}, {"samples_format": name}))
+    found = replace(told({"prompt": "猫"}), output=output_options({}, {"samples_format": name}))
     reply = json.loads(to_body(found, [an_image()]))
     data = base64.b64decode(reply["images"][0], validate=True)
     assert opened(data).format == format
     assert infotext_of(data)[0] == json.loads(reply["info"])["infotexts"][0]
-    silent = replace(found, look=look_of({}, {"samples_format": name, "enable_pnginfo": False}))
+    silent = replace(found, output=output_options({}, {"samples_format": name, "enable_pnginfo": False}))
     assert infotext_of(base64.b64decode(json.loads(to_body(silent, [an_image()]))["images"][0]))[0] == ""
 
 

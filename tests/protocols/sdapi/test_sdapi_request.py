@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from adapters.sdapi.faults import render_error
-from adapters.sdapi.fit import on_background, resized, size_of
-from adapters.sdapi.options import CONSTANTS, accepted, look_of
-from adapters.sdapi.payloads import Img2Img, Txt2Img
-from adapters.sdapi.request import adjustments_of, to_request
-from adapters.sdapi.tags import split_tags, without_hash
+from adapters.sdapi.errors import render_error
+from adapters.sdapi.field_names import adjustments_of
+from adapters.sdapi.options import CONSTANTS, accepted, output_options
+from adapters.sdapi.prompt_tags import split_tags, without_hash
+from adapters.sdapi.request_schemas import Img2Img, Txt2Img
+from adapters.sdapi.resize import on_background, resized, size_of
 from adapters.shared.body import validated
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.jobs.resolve import Adjustment, resolve
-from tests.support.sdapi import BASE, LIMITS, TINY, begun, translated
+from tests.support.sdapi import BASE, LIMITS, TINY, begun, to_request, translated
 
 
 def dropped(**body: Any) -> dict[str, Adjustment]:
@@ -315,7 +315,7 @@ def test_a_base_model_takes_cfg_scale_as_guidance() -> None:
 )
 def test_denoise_is_image_strength_or_denoising_strength(body: dict[str, Any], denoise: float) -> None:
     asked = validated(Img2Img, {"init_images": ["a"], **body})
-    request = to_request(asked, checkpoint=None, limits=LIMITS, inputs=begun(Img2Img)).request
+    request = to_request(asked, checkpoint=None, limits=LIMITS, images=begun(Img2Img)).request
     assert request.denoise == denoise
     assert request.init_image == "0" * 64
 
@@ -335,7 +335,7 @@ def test_options_are_set_where_they_mean_something_and_at_values_that_do() -> No
     asked = {"samples_format": "jpg", "jpeg_quality": "90", "send_seed": False, "tiling": True, "enable_pnginfo": "x"}
     assert accepted(asked) == {"samples_format": "jpg", "jpeg_quality": 90, "send_seed": False}
     assert accepted({"samples_format": ["jpg"], "jpeg_quality": 101, "img2img_background_color": "red"}) == {}
-    look = look_of({"samples_format": "webp"}, {"img2img_background_color": "#102030"})
+    look = output_options({"samples_format": "webp"}, {"img2img_background_color": "#102030"})
     assert (look.format, look.background, look.with_infotext) == ("webp", "#102030", True)
 
 

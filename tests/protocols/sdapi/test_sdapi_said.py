@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from adapters.sdapi.faults import render_error
-from adapters.sdapi.payloads import Img2Img, Txt2Img
-from adapters.sdapi.refusals import AsA1111
-from adapters.sdapi.said import completed
+from adapters.sdapi.errors import AsA1111, render_error
+from adapters.sdapi.infotext_field import completed
+from adapters.sdapi.request_schemas import Img2Img, Txt2Img
 from adapters.sdapi.styles import styled, styles_of
 from adapters.shared.body import validated
 from tests.support.sdapi import translated

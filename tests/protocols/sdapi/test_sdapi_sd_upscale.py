@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from adapters.sdapi.lists import SCRIPT_INFO
-from adapters.sdapi.sd_upscale import SdUpscale, said_by
+from adapters.sdapi.sd_upscale import SdUpscale, script_of
 from tests.support.live import live
 from tests.support.sdapi import SMALL, fixtures, noise, opened
 
@@ -46,7 +46,7 @@ HERE = ["None", "Lanczos", "Nearest", "SeedVR2"]
     ],
 )
 def test_arguments_are_read_in_a1111s_order(args: list[Any], expected: SdUpscale) -> None:
-    assert said_by(args, HERE) == expected
+    assert script_of(args, HERE) == expected
 
 
 def test_the_script_says_its_arguments() -> None:

@@ -9,10 +9,11 @@ from typing import Any, cast
 
 import pytest
 
+from adapters.sdapi.field_names import field_of
+from adapters.sdapi.init_images import InputImages, store_images
+from adapters.sdapi.masks import mask_use
 from adapters.sdapi.options import OutputOptions
-from adapters.sdapi.payloads import Img2Img, Txt2Img
-from adapters.sdapi.request import Inputs, field_of, to_request
-from adapters.sdapi.start import inputs_of, mask_use
+from adapters.sdapi.request_schemas import Img2Img, Txt2Img
 from adapters.shared.body import validated
 from engine.catalog import CATALOG
 from gateway.access.round_robin import Share
@@ -23,7 +24,7 @@ from gateway.images.file_pool import FilePool
 from gateway.jobs.resolve import resolve
 from gateway.settings import Settings
 from tests.support import run
-from tests.support.sdapi import INIT, LIMITS, TINY, an_image, opened
+from tests.support.sdapi import INIT, LIMITS, TINY, an_image, opened, to_request
 from tests.support.sdapi import a_mask as mask_png
 
 EDITS = next(spec for spec in CATALOG if spec.max_references == 4)
@@ -37,8 +38,9 @@ class Shelf:
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
+        self.inputs = self
 
-    async def keep_input(self, picture: CheckedImage | bytes, share: Share) -> str:
+    async def keep(self, picture: CheckedImage | bytes, share: Share) -> str:
         png = picture.png if isinstance(picture, CheckedImage) else picture
         name = hashlib.sha256(png).hexdigest()
         self.kept[name] = png
@@ -48,11 +50,11 @@ class Shelf:
         return CheckedImage(data)
 
 
-def begun(body: dict[str, Any], *, model: Any = EDITS, shelf: Shelf | None = None) -> Inputs:
+def begun(body: dict[str, Any], *, model: Any = EDITS, shelf: Shelf | None = None) -> InputImages:
     shelf = shelf or Shelf()
     core = cast(Core, SimpleNamespace(service=shelf, decoder=shelf, files=FilePool(), settings=Settings()))
     kind = Img2Img if "init_images" in body else Txt2Img
-    return run(inputs_of(core, validated(kind, {**SMALL, **body}), model, OutputOptions()))
+    return run(store_images(core, validated(kind, {**SMALL, **body}), model, OutputOptions()))
 
 
 @pytest.mark.parametrize(
@@ -75,14 +77,14 @@ def test_a_model_that_edits_follows_references(
 ) -> None:
     found = begun(body)
     assert (len(found.init_images), len(found.references), found.denoise) == (starts, references, denoise)
-    assert found.dropped == ()
+    assert found.adjustments == ()
 
 
 def test_a_model_that_cannot_edit_starts_from_the_picture_and_says_so() -> None:
     found = begun({"init_images": [INIT], "mode": "edit", "extra_images": [INIT]}, model=NO_EDIT)
     assert (len(found.init_images), found.references, found.denoise) == (1, (), None)
-    assert [item.param for item in found.dropped] == ["extra_images", "mode"]
-    assert begun({"init_images": [INIT], "image_strength": 0.5}, model=NO_EDIT).dropped == ()
+    assert [item.param for item in found.adjustments] == ["extra_images", "mode"]
+    assert begun({"init_images": [INIT], "image_strength": 0.5}, model=NO_EDIT).adjustments == ()
 
 
 @pytest.mark.parametrize("body", [{"extra_images": [INIT] * 5}, {"extra_images": [THIN]}])
@@ -96,7 +98,7 @@ def test_an_edit_is_drawn_from_noise_with_the_references_as_they_came() -> None:
     shelf = Shelf()
     body = {**SMALL, "init_images": [INIT], "mode": "edit", "denoising_strength": 0.3}
     asked = validated(Img2Img, body)
-    request = to_request(asked, checkpoint=None, limits=LIMITS, inputs=begun(body, shelf=shelf)).request
+    request = to_request(asked, checkpoint=None, limits=LIMITS, images=begun(body, shelf=shelf)).request
     plan = resolve(request, EDITS, LIMITS, random_seed=lambda: 1).plan
     assert (plan.init_image, plan.denoise, len(plan.references)) == (None, 1.0, 1)
     assert opened(shelf.kept[plan.references[0]]).size == (96, 64)
@@ -140,7 +142,7 @@ def test_a_mask_is_blurred_across_and_down(body: dict[str, Any], blur: tuple[flo
 
 def test_half_masked_latents_are_not_to_be_had_and_that_is_told() -> None:
     body = {"init_images": [INIT], "mask": INIT, "mask_round": False}
-    found = to_request(validated(Img2Img, body), checkpoint=None, limits=LIMITS, inputs=begun(body))
+    found = to_request(validated(Img2Img, body), checkpoint=None, limits=LIMITS, images=begun(body))
     assert [(item.param, item.used) for item in found.adjustments] == [("mask_round", "true")]
 
 
@@ -167,7 +169,7 @@ def test_a_picture_is_stretched_as_latents_where_that_is_asked_and_can_be() -> N
     for body, model in (({}, TINY), ({"mask": INIT}, EDITS)):
         told = begun({"init_images": [INIT], "resize_mode": 3, **body}, model=model)
         assert not told.stretch_latents
-        assert [(item.param, item.used) for item in told.dropped if item.param == "resize_mode"] == [("resize_mode", 0)]
+        assert [(item.param, item.used) for item in told.adjustments if item.param == "resize_mode"] == [("resize_mode", 0)]
 
 
 def test_the_cores_names_become_the_clients() -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.sdapi.infotext import parse
-from adapters.sdapi.tags import LORAS_MOST, split_tags, tags, without_hash
+from adapters.sdapi.prompt_tags import LORAS_MOST, split_tags, tags, without_hash
 from gateway.errors import InvalidRequest
 from gateway.images.clean_text import without_markup
+from gateway.images.infotext import parse
 from tests.support.hostile import REPEATS, hostile
 
 A1111_TAG = re.compile(r"<(\w+):([^>]+)>")

@@ -1,15 +1,15 @@
-"""How /sdapi/v1 spells an error: A1111's words where A1111 has that error, else the seed document's beside its shape.
+"""The errors of /sdapi/v1: those that no other protocol knows, and how each error is answered.
 
 Source: A1111 1.10.1 with FastAPI 0.94 and pydantic 1.10; MFLUX API documentation 2.0, "Error Handling".
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
 
-from adapters.sdapi.refusals import AsA1111, InitImageNotFound, NotImplementedHere
 from adapters.shared.responses import error_response
 from gateway.errors import (
     GatewayError,
@@ -32,6 +32,33 @@ PYDANTIC_1 = {
     "model_type": ("type_error.dict", "value is not a valid dict"),
     "model_attributes_type": ("type_error.dict", "value is not a valid dict"),
 }
+
+
+class InitImageNotFound(NotFound):
+    code, message = "init_image_not_found", "Init image not found"
+
+
+class AsA1111(GatewayError):
+    """Where A1111 lets a bare exception through: `exception` is its class, the status 500."""
+
+    code, status = "invalid_param", 500
+
+    def __init__(
+        self, exception: str, message: str, *, code: str | None = None, details: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message, code=code, details=details)
+        self.exception = exception
+
+
+class NotImplementedHere(GatewayError):
+    """A1111 does this; nothing here can."""
+
+    code, status = "not_implemented", 501
+
+
+def no_such_upscaler(name: str) -> AsA1111:
+    """Source: A1111 1.10.1 scripts/postprocessing_upscale.py."""
+    return AsA1111("AssertionError", f"could not find upscaler named {name[:64]}", code="upscaler_not_found")
 
 
 def render_error(error: GatewayError) -> Response:

@@ -1,12 +1,15 @@
-"""Answers packed for clients that take gzip, as A1111's are."""
+"""Gzip of answers for clients that take it, as A1111's are."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
+from functools import wraps
 
 from starlette.requests import Request
 from starlette.responses import Response
+
+from adapters.shared.table import Endpoint, Row
 
 LEAST_BYTES = 1000
 """Source: A1111 1.10.1 webui.py: GZipMiddleware, minimum_size."""
@@ -15,8 +18,19 @@ HEADER_CHARS = 1024
 """Of Accept-Encoding that are looked at."""
 
 
-async def packed(request: Request, response: Response) -> Response:
-    """The response, its body packed where that is wanted and worth it."""
+def compressed(row: Row) -> Row:
+    """The row, its answers compressed."""
+    endpoint: Endpoint = row.endpoint
+
+    @wraps(endpoint)
+    async def answer(request: Request) -> Response:
+        return await compress(request, await endpoint(request))
+
+    return row._replace(endpoint=answer)
+
+
+async def compress(request: Request, response: Response) -> Response:
+    """The response, its body compressed where that is wanted and worth it."""
     body = bytes(response.body)
     if len(body) < LEAST_BYTES or not takes_gzip(request.headers.get("accept-encoding", "")):
         return response

@@ -1,4 +1,4 @@
-"""The request field `infotext`: an old picture's text fills what the request leaves open. Pure.
+"""The request field `infotext`: the text of an earlier image fills the fields that the request leaves open.
 
 Source: A1111 1.10.1 modules/api/api.py apply_infotext, modules/ui.py paste fields.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
-from adapters.sdapi.payloads import Generation
-from adapters.sdapi.request import dropped
+from adapters.sdapi.masks import MASKED_CONTENT
+from adapters.sdapi.request_schemas import Generation
 from adapters.shared.body import PROMPTS, validated
+from gateway.access.round_robin import Share
+from gateway.context import Core
 from gateway.errors import InvalidRequest, clip
 from gateway.images.infotext import parse
 from gateway.jobs.resolve import Adjustment
@@ -41,38 +43,46 @@ LABELS: Mapping[str, str] = {
     "Mask blur": "mask_blur",
     "Masked area padding": "inpaint_full_res_padding",
 }
-MASKED_CONTENT = ("fill", "original", "latent noise", "latent nothing")
 MODEL = "Model"
 HIRES = ("Hires upscale", "Hires upscaler", "Hires resize-1")
 
 T = TypeVar("T", bound=Generation)
 
 
-def completed(asked: T, knows_model: Callable[[str], bool]) -> tuple[T, tuple[Adjustment, ...]]:
-    """The request with its infotext read, and what of that could not be used. Long: call it in a thread.
+async def complete(
+    core: Core, body: T, is_known_model: Callable[[str], bool], share: Share
+) -> tuple[T, tuple[Adjustment, ...]]:
+    """As `completed`, in a thread for work on what clients sent."""
+    return await core.files.run(share, completed, body, is_known_model) if body.infotext else (body, ())
+
+
+def completed(body: T, is_known_model: Callable[[str], bool]) -> tuple[T, tuple[Adjustment, ...]]:
+    """The body with its infotext read, and what of that could not be used. Blocks.
 
     Raises: InvalidRequest for a prompt in it that is too long.
     """
-    if not asked.infotext:
-        return asked, ()
+    if not body.infotext:
+        return body, ()
     update: dict[str, object] = {}
-    left_out = []
-    for field, value in _fields(parse(asked.infotext), knows_model):
-        if field not in type(asked).model_fields or field in asked.model_fields_set:
+    adjustments = []
+    for field, value in _fields(parse(body.infotext), is_known_model):
+        if field not in type(body).model_fields or field in body.model_fields_set:
             continue
         try:
-            read = validated(type(asked), {field: value})
+            read = validated(type(body), {field: value})
             if read.untaken:
                 raise InvalidRequest("This is no value of that field.")
             update[field] = getattr(read, field)
         except InvalidRequest as error:
             if field in PROMPTS:  # without it another picture would be drawn
                 raise InvalidRequest(error.message, param="infotext") from None
-            left_out.append(dropped("infotext", f"{field}: {clip(str(value))}", None, error.message))
-    return asked.model_copy(update=update), tuple(left_out)
+            adjustments.append(
+                Adjustment(param="infotext", asked=f"{field}: {clip(str(value))}", used=None, reason=error.message)
+            )
+    return body.model_copy(update=update), tuple(adjustments)
 
 
-def _fields(found: Mapping[str, str], knows_model: Callable[[str], bool]) -> Iterator[tuple[str, object]]:
+def _fields(found: Mapping[str, str], is_known_model: Callable[[str], bool]) -> Iterator[tuple[str, object]]:
     for label, field in LABELS.items():
         if label in found:
             yield field, found[label]
@@ -84,5 +94,5 @@ def _fields(found: Mapping[str, str], knows_model: Callable[[str], bool]) -> Ite
         yield "inpainting_mask_invert", found["Mask mode"] == "Inpaint not masked"
     if "Inpaint area" in found:
         yield "inpaint_full_res", found["Inpaint area"] == "Only masked"
-    if MODEL in found and knows_model(found[MODEL]):
+    if MODEL in found and is_known_model(found[MODEL]):
         yield "model", found[MODEL]

@@ -1,4 +1,4 @@
-"""The bodies of /sdapi/v1 as they arrive. Names and defaults are the wire's; what they mean stands in request.py."""
+"""The bodies of /sdapi/v1 as they arrive. Names and defaults are the wire's; what they mean stands in requests.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from adapters.sdapi.lenient import Bool, Float, Floats, Guidance, Ignored, Int, Names, Object, Seed, Share, Str, Text
+from adapters.sdapi.values import Bool, Float, Floats, Guidance, Ignored, Int, Names, Object, Seed, Share, Str, Text
 from adapters.shared.body import names_of
 from gateway.http.unknown_images import unknown_pictures
 
@@ -35,6 +35,7 @@ BORROWED = frozenset(
     }
 )
 """Keys of other dialects, which A1111 ignores: a client that means something else by one is not refused for it."""
+SD_UPSCALE = "sd upscale"
 UNREAD = frozenset({"firstpass_image", "latent_mask"})
 """Fields of A1111's own for pictures, which stay without use here."""
 
@@ -62,6 +63,16 @@ class LoraItem(Payload):
 
 class Generation(Payload):
     """What txt2img and img2img share."""
+
+    @property
+    def first_size(self) -> tuple[int, int]:
+        """Width and height of the first pass, in pixels."""
+        return self.width, self.height
+
+    @property
+    def is_sd_upscale(self) -> bool:
+        """Whether the one selectable script there is was asked for, which is of img2img."""
+        return False
 
     _untaken: tuple[str, ...] = PrivateAttr(default=())
     _unknown_pictures: tuple[str, ...] = PrivateAttr(default=())
@@ -178,6 +189,13 @@ class Txt2Img(Generation):
     hr_prompt: Str = ""
     hr_negative_prompt: Str = ""
 
+    @property
+    def first_size(self) -> tuple[int, int]:
+        """Source: A1111's old hires fix had them in `firstphase_*`."""
+        if self.enable_hr and self.firstphase_width > 0 and self.firstphase_height > 0:
+            return self.firstphase_width, self.firstphase_height
+        return self.width, self.height
+
 
 class Img2Img(Generation):
     """Source: A1111 1.10.1 StableDiffusionProcessingImg2Img; `image_strength` is the seed document's denoise."""
@@ -198,6 +216,11 @@ class Img2Img(Generation):
     initial_noise_multiplier: Ignored = None
     latent_mask: Ignored = None
     include_init_images: Bool = False
+
+    @property
+    def is_sd_upscale(self) -> bool:
+        """Source: A1111 1.10.1 scripts/sd_upscale.py; titles are found without regard to case."""
+        return (self.script_name or "").lower() == SD_UPSCALE
 
 
 class OptionsBody(Payload):

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from adapters.sdapi.fit import as_rgb, cut_out
+from adapters.sdapi.field_names import adjustments_of
+from adapters.sdapi.masks import MASKED_CONTENT, mask_use
 from adapters.sdapi.options import OutputOptions
-from adapters.sdapi.payloads import Img2Img, Txt2Img
 from adapters.sdapi.progress import timestamp
-from adapters.sdapi.request import SAMPLER, SCHEDULER, adjustments_of
-from adapters.sdapi.said import MASKED_CONTENT
-from adapters.sdapi.start import mask_use
+from adapters.sdapi.request_schemas import Img2Img, Txt2Img
+from adapters.sdapi.resize import as_rgb, cut_out
 from engine.protocol import Generate
 from gateway.images.codec import encode
-from gateway.images.infotext import PNG_KEYWORD, VERSION, compose
+from gateway.images.infotext import PNG_KEYWORD, SAMPLER, SCHEDULER, VERSION, compose
 from gateway.images.png_chunks import with_text, without_text
 from gateway.jobs.job import Job
 from gateway.jobs.resolve import Adjustment
@@ -28,16 +27,16 @@ NO_SEPARATORS = str.maketrans("", "", ":,")
 
 @dataclass(frozen=True, slots=True)
 class RenderInput:
-    """A job that ended, what its client asked for, and what was left out before the core heard of it."""
+    """A job that ended, the body of its request, and what of that the core never heard of."""
 
-    asked: Txt2Img | Img2Img
+    body: Txt2Img | Img2Img
     """With its styles and its infotext in it."""
     job: Job
     plan: Generate
-    dropped: tuple[Adjustment, ...] = ()
+    adjustments: tuple[Adjustment, ...] = ()
     sent: Txt2Img | Img2Img | None = None
-    """As it came, where that is not `asked`."""
-    look: OutputOptions = OutputOptions()
+    """As it came, where that is not `body`."""
+    output: OutputOptions = OutputOptions()
     overlay: bytes | None = None
     """The mask as a PNG, where it is asked back."""
     lora_hashes: Mapping[str, str] = field(default_factory=dict)
@@ -56,105 +55,105 @@ class RenderInput:
         """One a picture; without strength they are names for nothing, as in A1111."""
         if self.plan.subseeds:
             return self.plan.subseeds
-        first = self.plan.seeds[0] if self.asked.subseed == -1 else self.asked.subseed
+        first = self.plan.seeds[0] if self.body.subseed == -1 else self.body.subseed
         return tuple(first + i for i in range(len(self.plan.seeds)))
 
 
-def to_body(told: RenderInput, pngs: Sequence[bytes]) -> bytes:
+def to_body(result: RenderInput, pngs: Sequence[bytes]) -> bytes:
     """The JSON of the whole reply; `pngs` are the finished pictures in order, none where none are sent.
 
     The pictures are spliced in as base64: a JSON encoder would walk every one of their characters.
     """
-    texts = infotexts(told)
-    files = (file for png, text in zip(pngs, texts, strict=False) for file in files_of(png, text, told))
+    texts = infotexts(result)
+    files = (file for png, text in zip(pngs, texts, strict=False) for file in files_of(png, text, result))
     images = [b64encode(file) for file in files]
-    rest = {"parameters": parameters(told), "info": json.dumps(info(told), ensure_ascii=False)}
+    rest = {"parameters": parameters(result), "info": json.dumps(info(result), ensure_ascii=False)}
     listed = b'"' + b'","'.join(images) + b'"' if images else b""
     return b'{"images":[' + listed + b"]," + json.dumps(rest).encode()[1:]
 
 
-def files_of(png: bytes, infotext: str, told: RenderInput) -> Iterator[bytes]:
+def files_of(png: bytes, infotext: str, result: RenderInput) -> Iterator[bytes]:
     """The picture, and its mask where that is asked back.
 
     Source: A1111 1.10.1 `return_mask`, `return_mask_composite`; the latter cut out of the finished picture here.
     """
-    look = told.look
-    yield file_of(png, infotext, look)
-    if told.overlay is None:
+    output = result.output
+    yield file_of(png, infotext, output)
+    if result.overlay is None:
         return
-    for is_wanted, made in ((look.with_mask, as_rgb), (look.with_cut_out, partial(cut_out, png))):
+    for is_wanted, made in ((output.with_mask, as_rgb), (output.with_cut_out, partial(cut_out, png))):
         if is_wanted:
-            yield encode(made(told.overlay), format=look.format, quality=look.quality)
+            yield encode(made(result.overlay), format=output.format, quality=output.quality)
 
 
-def file_of(png: bytes, infotext: str, look: OutputOptions) -> bytes:
+def file_of(png: bytes, infotext: str, output: OutputOptions) -> bytes:
     """A stored picture as its client wants it. Source: A1111 1.10.1 `samples_format`, `enable_pnginfo`."""
-    text = infotext if look.with_infotext else None
-    if look.format == "png":
+    text = infotext if output.with_infotext else None
+    if output.format == "png":
         return without_text(png) if text is None else with_text(without_text(png, PNG_KEYWORD), PNG_KEYWORD, text)
-    return encode(png, format=look.format, quality=look.quality, text=text)
+    return encode(png, format=output.format, quality=output.quality, text=text)
 
 
-def parameters(told: RenderInput) -> dict[str, Any]:
+def parameters(result: RenderInput) -> dict[str, Any]:
     """The request with every default filled in; what the model decides shows as decided.
 
     Source: A1111 1.10.1 TextToImageResponse.parameters: pictures only where `include_init_images`.
     """
-    asked, plan = told.asked, told.plan
-    echo = (told.sent or asked).model_dump()
+    body, plan = result.body, result.plan
+    echo = (result.sent or body).model_dump()
     for name, used in (("steps", plan.steps), ("cfg_scale", plan.guidance), ("model", plan.model)):
         if echo[name] is None:
             echo[name] = used
-    if isinstance(asked, Img2Img) and not asked.include_init_images:
+    if isinstance(body, Img2Img) and not body.include_init_images:
         echo.update(init_images=None, mask=None)
     return echo
 
 
-def info(told: RenderInput) -> dict[str, Any]:
+def info(result: RenderInput) -> dict[str, Any]:
     """What was used, not what was asked.
 
     Source: A1111 1.10.1 Processed.js; `comments` is Processed's, which A1111 shows on its page alone; `job_id` and
     `adjustments` are ours.
     """
-    asked, job, plan = told.asked, told.job, told.plan
-    width_px, height_px = told.size_px
+    body, job, plan = result.body, result.job, result.plan
+    width_px, height_px = result.size_px
     count = len(plan.seeds)
     return {
-        "prompt": asked.prompt,
-        "all_prompts": [asked.prompt] * count,
-        "negative_prompt": asked.negative_prompt,
-        "all_negative_prompts": [asked.negative_prompt] * count,
+        "prompt": body.prompt,
+        "all_prompts": [body.prompt] * count,
+        "negative_prompt": body.negative_prompt,
+        "all_negative_prompts": [body.negative_prompt] * count,
         "seed": plan.seeds[0],
         "all_seeds": list(plan.seeds),
-        "subseed": told.subseeds[0],
-        "all_subseeds": list(told.subseeds),
+        "subseed": result.subseeds[0],
+        "all_subseeds": list(result.subseeds),
         "subseed_strength": plan.subseed_strength,
         "width": width_px,
         "height": height_px,
         "sampler_name": SAMPLER,
         "cfg_scale": plan.guidance,
         "steps": plan.steps,
-        "batch_size": asked.batch_size,
+        "batch_size": body.batch_size,
         "restore_faces": False,
         "face_restoration_model": None,
         "sd_model_name": plan.model,
         "sd_model_hash": None,
         "sd_vae_name": None,
         "sd_vae_hash": None,
-        "seed_resize_from_w": asked.seed_resize_from_w,
-        "seed_resize_from_h": asked.seed_resize_from_h,
-        "denoising_strength": plan.denoise if plan.init_image is not None else asked.denoising_strength,
-        "extra_generation_params": extra_params(told),
+        "seed_resize_from_w": body.seed_resize_from_w,
+        "seed_resize_from_h": body.seed_resize_from_h,
+        "denoising_strength": plan.denoise if plan.init_image is not None else body.denoising_strength,
+        "extra_generation_params": extra_params(result),
         "index_of_first_image": 0,
-        "infotexts": infotexts(told),
-        "styles": list(asked.styles),
+        "infotexts": infotexts(result),
+        "styles": list(body.styles),
         "job_timestamp": timestamp(job.started_at or job.created_at),
         "clip_skip": 1,
         "is_using_inpainting_conditioning": False,
         "version": VERSION,
-        "comments": comments(told.job),
+        "comments": comments(result.job),
         "job_id": job.id,
-        "adjustments": [item.model_dump() for item in adjustments(told)],
+        "adjustments": [item.model_dump() for item in adjustments(result)],
     }
 
 
@@ -169,55 +168,57 @@ def comments(job: Job) -> str:
     )
 
 
-def adjustments(told: RenderInput) -> list[Adjustment]:
+def adjustments(result: RenderInput) -> list[Adjustment]:
     """Everything that was not done as asked."""
-    found = adjustments_of(told.asked, told.dropped, told.job.all_adjustments)
-    for image in told.job.images:
+    found = adjustments_of(result.body, result.adjustments, result.job.all_adjustments)
+    for image in result.job.images:
         if image.cut_short:
             reason = f"picture {image.image} was skipped and finished as it stood"
-            found.append(Adjustment(param="steps", asked=told.plan.steps, used=None, reason=reason))
+            found.append(Adjustment(param="steps", asked=result.plan.steps, used=None, reason=reason))
     return found
 
 
-def extra_params(told: RenderInput) -> dict[str, object]:
+def extra_params(result: RenderInput) -> dict[str, object]:
     """What the infotext says of a second pass, a mask or LoRAs; `Lora tensors` is ours.
 
     Source: A1111 1.10.1 modules/processing.py, extensions-builtin/Lora/extra_networks_lora.py.
     """
-    asked, plan = told.asked, told.plan
-    found: dict[str, object] = dict(told.params)
-    if plan.second_pass is not None and isinstance(asked, Txt2Img):
-        if asked.hr_resize_x or asked.hr_resize_y:
-            found["Hires resize"] = f"{asked.hr_resize_x}x{asked.hr_resize_y}"
+    body, plan = result.body, result.plan
+    found: dict[str, object] = dict(result.params)
+    if plan.second_pass is not None and isinstance(body, Txt2Img):
+        if body.hr_resize_x or body.hr_resize_y:
+            found["Hires resize"] = f"{body.hr_resize_x}x{body.hr_resize_y}"
         else:
-            found["Hires upscale"] = asked.hr_scale
+            found["Hires upscale"] = body.hr_scale
         if plan.second_pass.steps != plan.steps:
             found["Hires steps"] = plan.second_pass.steps
         found["Hires upscaler"] = plan.second_pass.enlarge.capitalize()
         if plan.second_pass.prompt is not None:
-            found["Hires prompt"] = asked.hr_prompt
-    if plan.mask is not None and isinstance(asked, Img2Img):
-        across, down = mask_use(asked).blur
+            found["Hires prompt"] = body.hr_prompt
+    if plan.mask is not None and isinstance(body, Img2Img):
+        across, down = mask_use(body).blur
         found["Mask blur"] = across if across == down else None
-        found["Mask mode"] = "Inpaint not masked" if asked.inpainting_mask_invert else None
-        found["Inpaint area"] = "Only masked" if asked.inpaint_full_res else None
-        found["Masked area padding"] = asked.inpaint_full_res_padding if asked.inpaint_full_res else None
-        found["Masked content"] = MASKED_CONTENT[asked.inpainting_fill] if asked.inpainting_fill != 1 else None
-    listed = [f"{name.translate(NO_SEPARATORS)}: {text}" for name, text in told.lora_hashes.items()]
+        found["Mask mode"] = "Inpaint not masked" if body.inpainting_mask_invert else None
+        found["Inpaint area"] = "Only masked" if body.inpaint_full_res else None
+        found["Masked area padding"] = body.inpaint_full_res_padding if body.inpaint_full_res else None
+        found["Masked content"] = MASKED_CONTENT[body.inpainting_fill] if body.inpainting_fill != 1 else None
+    listed = [f"{name.translate(NO_SEPARATORS)}: {text}" for name, text in result.lora_hashes.items()]
     found["Lora hashes"] = ", ".join(listed) or None
-    counted = [f"{name.translate(NO_SEPARATORS)}: {used} of {all_}" for name, (used, all_) in told.lora_tensors.items()]
+    counted = [
+        f"{name.translate(NO_SEPARATORS)}: {used} of {all_}" for name, (used, all_) in result.lora_tensors.items()
+    ]
     found["Lora tensors"] = ", ".join(counted) or None
     return {key: value for key, value in found.items() if value is not None}
 
 
-def infotexts(told: RenderInput) -> list[str]:
+def infotexts(result: RenderInput) -> list[str]:
     """One text a finished picture, as A1111 writes it into the file."""
-    return [infotext(told, image.image) for image in told.job.images]
+    return [infotext(result, image.image) for image in result.job.images]
 
 
-def infotext(told: RenderInput, image: int) -> str:
+def infotext(result: RenderInput, image: int) -> str:
     """Of picture number `image`. Source: A1111 1.10.1 create_infotext: its key order."""
-    asked, plan = told.asked, told.plan
+    body, plan = result.body, result.plan
     varied = plan.subseed_strength > 0
     denoise = plan.denoise if plan.init_image is not None else None
     pairs: dict[str, object] = {
@@ -228,10 +229,10 @@ def infotext(told: RenderInput, image: int) -> str:
         "Seed": plan.seeds[image],
         "Size": f"{plan.width_px}x{plan.height_px}",
         "Model": plan.model,
-        "Variation seed": told.subseeds[image] if varied else None,
+        "Variation seed": result.subseeds[image] if varied else None,
         "Variation seed strength": plan.subseed_strength if varied else None,
         "Denoising strength": plan.second_pass.denoise if plan.second_pass else denoise,
-        **extra_params(told),
+        **extra_params(result),
         "Version": VERSION,
     }
-    return compose(asked.prompt, asked.negative_prompt, pairs)
+    return compose(body.prompt, body.negative_prompt, pairs)

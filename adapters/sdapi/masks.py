@@ -9,12 +9,16 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
-from adapters.sdapi.fit import contained, filled, resized
+from adapters.sdapi.request_schemas import Img2Img
+from adapters.sdapi.resize import contained, filled, resized
 from engine.protocol import MaskContent
+from gateway.errors import InvalidRequest
 
 MOST_BLUR = 1024.0
 MASK_CONTENT: tuple[MaskContent, ...] = ("original", "original", "noise", "nothing")
 """By `inpainting_fill`; 0 smears the surroundings into the picture first."""
+MASKED_CONTENT = ("fill", "original", "latent noise", "latent nothing")
+"""By `inpainting_fill`, as infotexts name it."""
 SMEAR = 0
 SMEARS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
 """Blur radius in pixels and how often it is laid on, from far to near."""
@@ -47,6 +51,24 @@ class Prepared:
     overlay: Image.Image
     """Of the size of `whole`: the result shows where it is white."""
     box: Box
+
+
+def mask_use(body: Img2Img) -> MaskUse:
+    """Raises: InvalidRequest."""
+    blur = (body.mask_blur_x, body.mask_blur_y) if body.mask_blur is None else (body.mask_blur, body.mask_blur)
+    if max(blur) > MOST_BLUR:
+        raise InvalidRequest(f"mask_blur must be at most {MOST_BLUR:g}.", param="mask_blur")
+    if body.inpainting_fill not in range(len(MASK_CONTENT)):
+        message = "inpainting_fill must be 0 (fill), 1 (original), 2 (latent noise) or 3 (latent nothing)."
+        raise InvalidRequest(message, param="inpainting_fill")
+    return MaskUse(
+        blur=blur,
+        invert=body.inpainting_mask_invert,
+        content=body.inpainting_fill,
+        only_masked=body.inpaint_full_res,
+        padding_px=body.inpaint_full_res_padding,
+        resize_mode=body.resize_mode,
+    )
 
 
 def mask_of(picture: Image.Image) -> Image.Image:

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from reprlib import repr as brief
 from typing import Any, TypeVar
 
-from adapters.sdapi.payloads import Generation
-from adapters.sdapi.request import dropped
+from adapters.sdapi.request_schemas import SD_UPSCALE, Generation
 from adapters.shared.body import validated
 from gateway.errors import InvalidRequest, clip
 from gateway.jobs.resolve import Adjustment
@@ -21,25 +20,49 @@ SAMPLER = ("steps", "sampler_name", "scheduler")
 SEED = ("seed", "", "subseed", "subseed_strength", "seed_resize_from_w", "seed_resize_from_h")
 """The second argument says whether those behind it count."""
 
+KNOWN = frozenset(
+    {"comments", "controlnet", "extra options", "hypertile", "refiner", "sampler", "seed", "soft inpainting"}
+)
+"""Always-on scripts that are known: A1111's own and ControlNet."""
+
 T = TypeVar("T", bound=Generation)
 
 
-def with_own_scripts(asked: T) -> tuple[T, tuple[Adjustment, ...]]:
+def check(body: Generation) -> None:
+    """Raises: InvalidRequest for a script that is not here."""
+    if body.script_name and not body.is_sd_upscale:
+        raise InvalidRequest(f"Script '{clip(body.script_name)}' not found", param="script_name")
+    for name in body.alwayson_scripts:
+        if name.lower() == SD_UPSCALE:
+            message = "Cannot have a selectable script in the always on scripts params"
+            raise InvalidRequest(message, param=PARAM)
+        if name.lower() not in KNOWN:
+            raise InvalidRequest(f"Script '{clip(name)}' not found", param=PARAM)
+
+
+def apply(body: T) -> tuple[T, tuple[Adjustment, ...]]:
     """The request with what A1111's own scripts set in it, and what they ask for that is not done.
 
     Comments, Extra options and Hypertile ask for no other picture.
     Raises: InvalidRequest for an argument that is no value of its field.
     """
     update: dict[str, object] = {}
-    told: list[Adjustment] = []
-    for title, said in asked.alwayson_scripts.items():
-        name, args = title.lower(), said.get("args") if isinstance(said, Mapping) else None
+    adjustments: list[Adjustment] = []
+    for title, script in body.alwayson_scripts.items():
+        name, args = title.lower(), script.get("args") if isinstance(script, Mapping) else None
         if not isinstance(args, list) or not args:
             continue
-        update.update(_validated(asked, name, dict(_fields(name, args))))
+        update.update(_validated(body, name, dict(_fields(name, args))))
         if name == "soft inpainting" and args[0] is True:
-            told.append(dropped(f"{PARAM}.{title}", clip(brief(args)), None, "masks have hard edges or a blur here"))
-    return (asked.model_copy(update=update) if update else asked), tuple(told)
+            adjustments.append(
+                Adjustment(
+                    param=f"{PARAM}.{title}",
+                    asked=clip(brief(args)),
+                    used=None,
+                    reason="masks have hard edges or a blur here",
+                )
+            )
+    return (body.model_copy(update=update) if update else body), tuple(adjustments)
 
 
 def _fields(name: str, args: Sequence[Any]) -> Iterator[tuple[str, Any]]:
@@ -54,11 +77,11 @@ def _fields(name: str, args: Sequence[Any]) -> Iterator[tuple[str, Any]]:
             yield from zip(("refiner_checkpoint", "refiner_switch_at"), args[1:], strict=False)
 
 
-def _validated(asked: Generation, name: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+def _validated(body: Generation, name: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     for field, value in fields.items():
         if not field or value is None:
             continue
         try:
-            yield field, getattr(validated(type(asked), {field: value}), field)
+            yield field, getattr(validated(type(body), {field: value}), field)
         except InvalidRequest as error:
             raise InvalidRequest(f"{name}: {error.message}", param=PARAM) from None

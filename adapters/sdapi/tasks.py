@@ -8,11 +8,11 @@ import contextlib
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.sdapi.lenient import TRUE
-from adapters.sdapi.payloads import TaskProgress
 from adapters.sdapi.progress import progress_of, running_task, waiting_of, waiting_task
-from adapters.sdapi.routing import INTERNAL, PROTOCOL, body_of, get, post
+from adapters.sdapi.protocol import PROTOCOL, body_of
+from adapters.sdapi.request_schemas import TaskProgress
 from adapters.sdapi.state import MOST_TASKS, state_of
+from adapters.sdapi.values import TRUE
 from adapters.shared.context import core_of, owner_of
 from engine.protocol import Generate, Upscale
 from gateway.errors import JobDamaged, JobNotFound
@@ -76,12 +76,12 @@ async def ping(_: Request) -> Response:
 
 async def task_progress(request: Request) -> Response:
     """Of the caller's own task, by the `force_task_id` it was sent with."""
-    asked = await body_of(TaskProgress, request)
+    body = await body_of(TaskProgress, request)
     service, owner = core_of(request).service, owner_of(request)
-    job_id = state_of(core_of(request)).tasks.job_of(owner, asked.id_task)
+    job_id = state_of(core_of(request)).tasks.job_of(owner, body.id_task)
     newest = service.events.progress(job_id) if job_id else None
     if newest is not None:
-        return JSONResponse(running_task(newest, seen=asked.id_live_preview, with_image=asked.live_preview))
+        return JSONResponse(running_task(newest, seen=body.id_live_preview, with_image=body.live_preview))
     job = await _known(request, job_id)
     reason = None if job is None else service.events.waits_for(job)
     return JSONResponse(waiting_task(None if job is None else job.state, await _place(request, job_id), reason))
@@ -109,14 +109,3 @@ async def pending_tasks(request: Request) -> Response:
     live = {job.id for job in jobs}
     tasks = [task for task, job_id in own.items() if job_id in live]
     return JSONResponse({"size": len(tasks), "tasks": tasks})
-
-
-ROUTES = (
-    get("/progress", progress),
-    post("/interrupt", interrupt),
-    post("/skip", skip),
-    get("/ping", ping, INTERNAL),
-    post("/progress", task_progress, INTERNAL),
-    get("/pending-tasks", pending_tasks, INTERNAL),
-)
-OPEN_PATHS = (f"{INTERNAL}/ping",)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, PngImagePlugin
 
-from adapters.sdapi.lenient import times
 from adapters.sdapi.lists import NO_UPSCALER, UPSCALERS
+from adapters.sdapi.values import times
 from gateway.errors import InvalidRequest
 from gateway.images.decoder_child import MAX_EDGE_PX, MAX_PIXELS
 

@@ -1,0 +1,92 @@
+"""Fields of txt2img and img2img that have no effect here, as adjustments for the client. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from reprlib import repr as brief
+
+from adapters.sdapi.lists import HR_UPSCALERS, STAND_IN, stands_in_for
+from adapters.sdapi.options import CONSTANTS, MEMORY, accepted
+from adapters.sdapi.prompt_tags import split_tags
+from adapters.sdapi.request_schemas import Generation, Img2Img, Txt2Img
+from gateway.errors import clip
+from gateway.images.infotext import SAMPLER, SCHEDULER
+from gateway.jobs.resolve import Adjustment
+
+SAME = ("", "none", "use same sampler", "use same scheduler", "use same checkpoint")
+
+
+def ignored(body: Txt2Img | Img2Img, steps: int | None) -> Iterator[Adjustment]:
+    """What of a body has no effect, or another one than was asked for; `steps` are those that the job has."""
+    if steps != body.steps:
+        yield Adjustment(param="steps", asked=body.steps, used=steps, reason="this is the most a job may take")
+    sampler = body.sampler_name or body.sampler_index
+    if sampler not in ("", SAMPLER):
+        yield Adjustment(param="sampler_name", asked=clip(sampler), used=SAMPLER, reason="the only sampler there is")
+    if (body.scheduler or "").lower() not in ("", "automatic", SCHEDULER.lower()):
+        yield Adjustment(
+            param="scheduler", asked=clip(body.scheduler or ""), used=SCHEDULER, reason="the only schedule there is"
+        )
+    for name in body.untaken:
+        yield Adjustment(
+            param=name, asked=None, used=None, reason="A1111 has no such field, and what it holds means nothing here"
+        )
+    for name in body.unknown_pictures[:32]:
+        yield Adjustment(
+            param=clip(name),
+            asked=None,
+            used=None,
+            reason="nothing here reads a picture in this field: it was left out",
+        )
+    if body.num_images is not None and body.num_images < 1:
+        yield Adjustment(
+            param="num_images", asked=body.num_images, used=None, reason="there must be at least one picture"
+        )
+    for name in ("restore_faces", "tiling"):
+        if getattr(body, name):
+            yield Adjustment(param=name, asked="true", used=None, reason="there is no such thing here")
+    if isinstance(body, Txt2Img) and body.enable_hr:
+        yield from _ignored_hires(body)
+    if isinstance(body, Img2Img) and body.mask and not body.mask_round:
+        yield Adjustment(
+            param="mask_round", asked="false", used="true", reason="latents are repainted or kept, nothing between"
+        )
+    yield from _ignored_settings(body)
+
+
+def _ignored_hires(body: Txt2Img) -> Iterator[Adjustment]:
+    upscaler = body.hr_upscaler or ""
+    if upscaler not in HR_UPSCALERS and stands_in_for(upscaler):
+        is_latent = upscaler.lower().startswith("latent")
+        reason = "pictures are enlarged, not latents" if is_latent else "that model is not here"
+        yield Adjustment(param="hr_upscaler", asked=clip(upscaler), used=STAND_IN, reason=reason)
+    if body.hr_negative_prompt:
+        yield Adjustment(
+            param="hr_negative_prompt", asked=clip(body.hr_negative_prompt), used=None, reason="these models take none"
+        )
+    for name, used in (("hr_checkpoint_name", None), ("hr_sampler_name", SAMPLER), ("hr_scheduler", SCHEDULER)):
+        value = getattr(body, name) or ""
+        if value.lower() not in (*SAME, "automatic") and value != used:
+            yield Adjustment(param=name, asked=clip(value), used=used, reason="both passes are drawn alike")
+    if split_tags(body.hr_prompt)[1]:
+        yield Adjustment(
+            param="hr_prompt", asked="LoRA tags", used=None, reason="both passes are drawn with the LoRAs of the prompt"
+        )
+
+
+def _ignored_settings(body: Generation) -> Iterator[Adjustment]:
+    settings = body.override_settings
+    can_be_set = accepted(settings)
+    for name, value in list(settings.items())[:32]:
+        if name == "sd_model_checkpoint" or value is None or value == CONSTANTS.get(name) or name in can_be_set:
+            continue
+        if name == MEMORY and value in ("check", "try"):
+            continue
+        shown = value if isinstance(value, int | float) else clip(value if isinstance(value, str) else brief(value))
+        used = CONSTANTS.get(name)
+        yield Adjustment(
+            param=f"override_settings.{clip(name)}",
+            asked=shown,
+            used=used if isinstance(used, str | int | float) else None,
+            reason="this setting has no effect here",
+        )
