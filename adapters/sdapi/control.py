@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from adapters.sdapi.prompt_tags import without_hash
 from adapters.sdapi.request_schemas import Img2Img, Payload, Txt2Img
 from adapters.sdapi.resize import on_background, resized, size_of
+from adapters.sdapi.response_schemas import ControlModels, ControlModules, ControlSettings, ControlTypes, ControlVersion
 from adapters.sdapi.values import Bool, Float, Ignored, Str
 from adapters.shared.body import names_of
 from adapters.shared.context import core_of
@@ -204,13 +205,14 @@ def _here(core: Core) -> list[ModelSpec]:
 
 async def model_list(request: Request) -> Response:
     """GET model_list: the models with a ControlNet that are on this machine."""
-    return JSONResponse({"model_list": [spec.name for spec in await asyncio.to_thread(_here, core_of(request))]})
+    here = await asyncio.to_thread(_here, core_of(request))
+    return JSONResponse(ControlModels(model_list=[spec.name for spec in here]))
 
 
 async def module_list(_: Request) -> Response:
     """GET module_list: the preprocessors. Clients look each up in `module_detail` for what could be set of it."""
     detail = {name: {"model_free": False, "sliders": []} for name in MODULES}
-    return JSONResponse({"module_list": list(MODULES), "module_detail": detail})
+    return JSONResponse(ControlModules(module_list=list(MODULES), module_detail=detail))
 
 
 async def control_types(request: Request) -> Response:
@@ -225,14 +227,14 @@ async def control_types(request: Request) -> Response:
             "default_option": OUTLINES if name == "Canny" else READY,
             "default_model": "None" if name == "All" else next(iter(models), "None"),
         }
-    return JSONResponse({"control_types": types})
+    return JSONResponse(ControlTypes(control_types=types))
 
 
 async def settings(_: Request) -> Response:
     """GET settings: how many units a picture takes."""
-    return JSONResponse({"control_net_unit_count": MOST_UNITS})
+    return JSONResponse(ControlSettings(control_net_unit_count=MOST_UNITS))
 
 
 async def version(_: Request) -> Response:
     """GET version: of the extension's API."""
-    return JSONResponse({"version": API_VERSION})
+    return JSONResponse(ControlVersion(version=API_VERSION))

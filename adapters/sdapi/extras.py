@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -13,6 +12,7 @@ from adapters.sdapi.lists import MODEL_UPSCALERS, STAND_IN, stands_in_for
 from adapters.sdapi.png_info import infotext_of
 from adapters.sdapi.protocol import body_of, origin_of
 from adapters.sdapi.request_schemas import ExtraBatch, Extras, ExtraSingle
+from adapters.sdapi.response_schemas import Enlarged, EnlargedAll, Row
 from adapters.sdapi.upscalers import used_upscaler
 from adapters.shared.context import core_of, share_of
 from adapters.shared.responses import png_of, raise_for
@@ -36,7 +36,7 @@ async def extra_single_image(request: Request) -> Response:
     """One picture, enlarged."""
     body = await body_of(ExtraSingle, request)
     done, html = await _worked(request, body, body.image, "image")
-    return JSONResponse({"html_info": html, "image": done[1], "adjustments": not_done(body)})
+    return JSONResponse(Enlarged(html_info=html, image=done[1], adjustments=not_done(body)))
 
 
 async def extra_batch_images(request: Request) -> Response:
@@ -51,7 +51,7 @@ async def extra_batch_images(request: Request) -> Response:
         if pixels > MOST_RESULT_PIXELS:
             raise InvalidRequest(f"The results have more than {MOST_RESULT_PIXELS} pixels.", param="imageList")
         images.append(image)
-    return JSONResponse({"html_info": html, "images": images, "adjustments": not_done(body)})
+    return JSONResponse(EnlargedAll(html_info=html, images=images, adjustments=not_done(body)))
 
 
 async def _worked(request: Request, body: Extras, text: str, param: str) -> tuple[tuple[int, str], str]:
@@ -133,7 +133,7 @@ def enlargement_of(body: Extras) -> Enlargement:
     )
 
 
-def not_done(body: Extras) -> list[dict[str, Any]]:
+def not_done(body: Extras) -> list[Row]:
     """What was asked for and done otherwise or left out, as `info.adjustments` of a drawn picture tells it."""
     others = [
         {"param": name, "asked": said, "used": STAND_IN, "reason": "that model is not here"}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import Any
+
+from adapters.sdapi.response_schemas import Memory
 
 
-def memory(engine_bytes: int) -> dict[str, Any]:
+def memory(engine_bytes: int) -> Memory:
     """Bytes; `used` is the gateway's own plus what the engine's model holds.
 
     Source: A1111 1.10.1 get_memory: free is total less what A1111 itself uses; `cuda` as it answers without CUDA.

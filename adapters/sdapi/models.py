@@ -16,6 +16,7 @@ from adapters.sdapi.options import MEMORY, accepted, checkpoint_rows, options_of
 from adapters.sdapi.prompt_tags import without_hash
 from adapters.sdapi.protocol import body_of, origin_of
 from adapters.sdapi.request_schemas import OptionsBody
+from adapters.sdapi.response_schemas import PageConfig
 from adapters.sdapi.state import checkpoint_of, chosen
 from adapters.sdapi.styles import styles_of
 from adapters.shared.context import core_of, owner_of
@@ -102,7 +103,7 @@ async def page_config(request: Request) -> Response:
         {"id": number, "type": "dropdown", "props": {"elem_id": name, "choices": choices}}
         for number, (name, choices) in enumerate(menus.items())
     ]
-    return JSONResponse({"components": components})
+    return JSONResponse(PageConfig(components=components))
 
 
 async def prompt_styles(request: Request) -> Response:

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from adapters.sdapi.gif_comment import comment, is_gif
 from adapters.sdapi.protocol import body_of
 from adapters.sdapi.request_schemas import PngInfo
+from adapters.sdapi.response_schemas import Told
 from adapters.shared.context import core_of, share_of
 from gateway.images.clean_text import whole
 from gateway.images.codec import base64_picture, checked_picture
@@ -86,19 +87,19 @@ def _told(drawing: Drawing | None) -> str:
     return to_infotext(drawing, NOVELAI if drawing.program == "NovelAI" else None)
 
 
-def answer(data: bytes) -> dict[str, Any]:
+def answer(data: bytes) -> Told:
     """Source: A1111 1.10.1 PNGInfoResponse."""
     return _answer(*infotext_of(data))
 
 
-def answer_of_hidden(png: bytes) -> dict[str, Any]:
+def answer_of_hidden(png: bytes) -> Told:
     """As `answer`, by what a picture's pixels hide; `png` is what the decoder made of it."""
     found = hidden_texts(png)
     written = whole(found.get(PNG_KEYWORD, ""))
     return _answer(written if written and json_object(written) is None else _told(drawing_by(found)), {})
 
 
-def _answer(info: str, items: dict[str, str]) -> dict[str, Any]:
+def _answer(info: str, items: dict[str, str]) -> Told:
     return {"info": info, "items": items, "parameters": with_defaults(parse(info))}
 
 
@@ -115,5 +116,6 @@ async def png_info(request: Request) -> Response:
     picture = None if is_gif(data) else await checked_picture(data, core.decoder, "image", share)
     found = await core.files.read(share, answer, data)
     if not found["info"] and picture is not None and may_hide(data):
-        found = await core.files.run(share, answer_of_hidden, picture.png) | {"items": found["items"]}
+        hidden = await core.files.run(share, answer_of_hidden, picture.png)
+        found = Told(info=hidden["info"], items=found["items"], parameters=hidden["parameters"])
     return JSONResponse(found)

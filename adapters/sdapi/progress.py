@@ -1,10 +1,11 @@
-"""The one global progress of A1111, told from the job that runs. Pure; a stranger's picture stays hidden."""
+"""Answers about progress: A1111's one global progress, and one task's. Pure; another client's image stays hidden."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
+from adapters.sdapi.response_schemas import Progress as ProgressBody
+from adapters.sdapi.response_schemas import Row, TaskShown
 from engine.protocol import Generate, Upscale
 from gateway.jobs.job import Job, Progress, State
 
@@ -14,7 +15,7 @@ BEFORE_DRAWING = {"waiting": "Waiting...", "downloading": "Downloading the model
 
 def progress_of(
     job: Job | None, progress: Progress | None, *, owner: str, with_image: bool, skipped: bool = False
-) -> dict[str, Any]:
+) -> ProgressBody:
     """The answer of GET /progress; `job` is what the engine does now, whoever asked for it.
 
     Source: A1111 1.10.1 progressapi; `current_image` is bare base64 of a small JPEG.
@@ -40,14 +41,14 @@ def progress_of(
     return _body(min(1.0, 0.01 + progress.fraction), progress.seconds_left or 0.0, state, preview, text)
 
 
-def waiting_of(job: Job, text: str, eta_s: float) -> dict[str, Any]:
+def waiting_of(job: Job, text: str, eta_s: float) -> ProgressBody:
     """The same of the caller's own job that waits while nothing is drawn; `text` says why."""
     pictures = len(job.plan.seeds) if isinstance(job.plan, Generate) else 1
     state = _state(_kind(job), pictures, job_timestamp=timestamp(job.created_at))
     return _body(0.0, eta_s, state, text=text)
 
 
-def running_task(progress: Progress, *, seen: int, with_image: bool) -> dict[str, Any]:
+def running_task(progress: Progress, *, seen: int, with_image: bool) -> TaskShown:
     """Of one task that is drawn now; `seen` is the id of the preview the client has.
 
     Source: A1111 1.10.1 modules/progress.py ProgressResponse.
@@ -68,7 +69,7 @@ def running_task(progress: Progress, *, seen: int, with_image: bool) -> dict[str
     }
 
 
-def waiting_task(state: State | None, place: tuple[int, int] | None, reason: str | None = None) -> dict[str, Any]:
+def waiting_task(state: State | None, place: tuple[int, int] | None, reason: str | None = None) -> TaskShown:
     """Of one task that is not drawn now: it waits, it is over, or nobody knows it. `reason`: why nothing begins."""
     queued = state in (State.QUEUED, State.RUNNING)
     text = reason or (f"In queue: {place[0]}/{place[1]}" if queued and place else "Waiting...")
@@ -133,7 +134,7 @@ def _state(
     sampling_steps: int = 0,
     interrupted: bool = False,
     skipped: bool = False,
-) -> dict[str, Any]:
+) -> Row:
     return {
         "skipped": skipped,
         "interrupted": interrupted,
@@ -147,9 +148,7 @@ def _state(
     }
 
 
-def _body(
-    progress: float, eta_s: float, state: dict[str, Any], image: str | None = None, text: str | None = None
-) -> dict[str, Any]:
+def _body(progress: float, eta_s: float, state: Row, image: str | None = None, text: str | None = None) -> ProgressBody:
     return {
         "progress": progress,
         "eta_relative": eta_s,

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from adapters.sdapi.progress import progress_of, running_task, waiting_of, waiting_task
 from adapters.sdapi.protocol import PROTOCOL, body_of
 from adapters.sdapi.request_schemas import TaskProgress
+from adapters.sdapi.response_schemas import Pending
 from adapters.sdapi.state import MOST_TASKS, state_of
 from adapters.sdapi.values import TRUE
 from adapters.shared.context import core_of, owner_of
@@ -108,4 +109,4 @@ async def pending_tasks(request: Request) -> Response:
     )
     live = {job.id for job in jobs}
     tasks = [task for task, job_id in own.items() if job_id in live]
-    return JSONResponse({"size": len(tasks), "tasks": tasks})
+    return JSONResponse(Pending(size=len(tasks), tasks=tasks))

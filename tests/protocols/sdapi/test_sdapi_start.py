@@ -169,7 +169,9 @@ def test_a_picture_is_stretched_as_latents_where_that_is_asked_and_can_be() -> N
     for body, model in (({}, TINY), ({"mask": INIT}, EDITS)):
         told = begun({"init_images": [INIT], "resize_mode": 3, **body}, model=model)
         assert not told.stretch_latents
-        assert [(item.param, item.used) for item in told.adjustments if item.param == "resize_mode"] == [("resize_mode", 0)]
+        assert [(item.param, item.used) for item in told.adjustments if item.param == "resize_mode"] == [
+            ("resize_mode", 0)
+        ]
 
 
 def test_the_cores_names_become_the_clients() -> None:
