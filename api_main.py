@@ -20,7 +20,7 @@ def main() -> None:
     elif COMPLETION in os.environ or (words and (words[0] in COMMANDS or words[0].endswith("-completion"))):
         from gateway.cli.app import main as command
 
-        command(words)
+        command(words, serve)
     else:
         serve(words)
 

@@ -316,7 +316,12 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Count what happened and show what is so, for Prometheus (docs/operations.md); names nobody."""
     core: Core = request.state.core
-    content, media_type = await core.metrics.text(core, request.headers.get("accept", "")[:1024])
+    content, media_type = await core.metrics.text(
+        core.service,
+        streams=core.streaming.total(),
+        waits=core.waiting,
+        accept=request.headers.get("accept", "")[:1024],
+    )
     return Response(content, headers={"content-type": media_type, "cache-control": "no-store"})
 
 

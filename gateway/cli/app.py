@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -33,17 +33,17 @@ app.command()(doctor)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
-def serve(arguments: Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS]")] = None) -> None:
+def serve(
+    context: typer.Context, arguments: Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS]")] = None
+) -> None:
     """Serve, as mflux-gateway without a command does; --help shows its options."""
-    from api_main import serve as run
-
-    run(arguments or [])
+    context.obj(arguments or [])
 
 
-def main(argv: Sequence[str]) -> None:
-    """Run one command and leave with its exit code."""
+def main(argv: Sequence[str], serve: Callable[[Sequence[str]], None]) -> None:
+    """Run one command and leave with its exit code; `serve` is what the command of that name calls."""
     try:
-        app(list(argv), prog_name="mflux-gateway")
+        app(list(argv), prog_name="mflux-gateway", obj=serve)
     except Failure as failure:
         err.print(f"mflux-gateway: {failure}", markup=False, soft_wrap=True)
         sys.exit(failure.code)

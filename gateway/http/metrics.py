@@ -6,7 +6,6 @@ Source: Prometheus metric naming, https://prometheus.io/docs/practices/naming/.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -15,9 +14,7 @@ from engine.protocol import LANES, Failed, ImageDone, Started
 from gateway.access import App, Receive, Scope, Send
 from gateway.access.body import Message
 from gateway.jobs.job import Job, JobEvent
-
-if TYPE_CHECKING:
-    from gateway.context import Core
+from gateway.service.service import JobService
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1800)
@@ -108,9 +105,12 @@ class Metrics:
 
     # ---- what is so ------------------------------------------------------------------------------
 
-    async def text(self, core: Core, accept: str) -> tuple[bytes, str]:
-        """All of it in the format a scraper accepts, and that format's media type."""
-        service, engine, record = core.service, core.service.engine, core.service.events.forecast_record
+    async def text(self, service: JobService, *, streams: int, waits: int, accept: str) -> tuple[bytes, str]:
+        """All metrics in the format a scraper accepts, and that format's media type.
+
+        `streams` are the open event streams, `waits` the requests that wait for their image.
+        """
+        engine, record = service.engine, service.events.forecast_record
         self._jobs.clear()
         for (state, protocol), count in (await service.stats()).by_protocol.items():
             self._jobs.labels(protocol, state).set(count)
@@ -118,8 +118,8 @@ class Metrics:
             self._waiting.labels(lane).set(service.queue.depth(lane))
             self._running.labels(lane).set(service.queue.running(lane))
         self._paused.set(service.queue.paused)
-        self._streams.set(core.streaming.total())
-        self._sync_waits.set(core.waiting)
+        self._streams.set(streams)
+        self._sync_waits.set(waits)
         self._up.set(engine.works)
         self._starts.set(engine.starts)
         self._deaths.set(engine.deaths)

@@ -21,10 +21,10 @@ import httpx
 import pytest
 from PIL import Image
 
+from api_main import serve
 from engine.catalog import CATALOG
 from gateway.cli import options
-from gateway.cli.app import app
-from gateway.cli.app import main as command
+from gateway.cli.app import app, main
 from gateway.cli.words import clipped, seconds
 from tests.support.live import ROOT, Live, free_port, live
 from tests.support.toy_hub import ToyHub, hub_with
@@ -78,7 +78,7 @@ def run(
 
     def typed(*words: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as left:
-            command(words)
+            main(words, serve)
         return (int(left.value.code or 0), *capsys.readouterr())
 
     return typed
@@ -313,7 +313,7 @@ def test_a_key_comes_from_the_environment(slow: Live, monkeypatch: pytest.Monkey
     for key, code in (("", 1), (KEY, 0)):
         monkeypatch.setenv("MFLUX_GATEWAY_KEY", key)
         with pytest.raises(SystemExit) as left:
-            command(["jobs", "--url", slow.url])
+            main(["jobs", "--url", slow.url], serve)
         assert left.value.code == code
         assert ("MFLUX_GATEWAY_KEY" in capsys.readouterr().err) == bool(code)
 
