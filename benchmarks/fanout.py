@@ -26,8 +26,8 @@ import psutil
 
 from engine.protocol import ImageDone, StepDone, Succeeded
 from gateway.context import Core
+from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
-from gateway.service.service import Origin
 from gateway.store.base import Lease, WorkerInfo
 
 PER_S = 10

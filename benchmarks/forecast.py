@@ -26,10 +26,11 @@ from gateway.forecast import Forecast, Forecaster
 from gateway.images.output import Pictures
 from gateway.jobs.job import Job, State
 from gateway.jobs.order import Waiting
+from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
 from gateway.models.library import Library
 from gateway.models.user_models import LocalModel
-from gateway.service.service import JobService, Origin, ServiceOptions
+from gateway.service.service import JobService, ServiceOptions
 from gateway.store.sqlite import SqliteStore
 
 MODELS = (EMBEDDED, "second", "third")

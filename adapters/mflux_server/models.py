@@ -18,7 +18,7 @@ from engine.catalog import ModelSpec
 from gateway.context import Core
 from gateway.errors import GenerationFailed
 from gateway.jobs.job import State
-from gateway.service.service import Origin
+from gateway.jobs.origin import Origin
 
 GB = 1_000_000_000
 

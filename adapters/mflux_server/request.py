@@ -16,8 +16,8 @@ from engine.protocol import Lora, MemoryCheck
 from gateway.context import Core
 from gateway.errors import InvalidRequest
 from gateway.jobs.job import Priority
+from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
-from gateway.service.service import Origin
 
 DENOISE = 0.6
 """mflux-server hands every init_image to mflux at `image_strength` 0.4, which keeps four tenths of it."""

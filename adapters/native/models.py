@@ -26,9 +26,9 @@ from adapters.shared.body import query
 from adapters.shared.context import core_of, idempotency_key, owner_of
 from engine.catalog import ModelSpec
 from gateway.context import Core
-from gateway.downloads.folders import record_of
+from gateway.jobs.origin import Origin
+from gateway.models.folders import record_of
 from gateway.models.weights import sha256_of
-from gateway.service.options import Origin
 
 
 async def models(request: Request) -> Response:

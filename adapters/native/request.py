@@ -16,8 +16,8 @@ from engine.protocol import Control, Lora, MemoryCheck
 from gateway.errors import InvalidRequest
 from gateway.http.openapi import File
 from gateway.jobs.job import Priority, State
+from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
-from gateway.service.service import Origin
 
 PREVIEWS = 4
 QUEUE_MAX = 1000

@@ -25,10 +25,10 @@ from adapters.native.shapes import (
 from adapters.shared.context import core_of, owner_of
 from gateway import __version__
 from gateway.context import Core
+from gateway.findings import findings_of
 from gateway.jobs.job import State
 from gateway.machine import Memory, memory
 from gateway.residency.default import DefaultModel
-from gateway.service.findings import findings_of
 
 GIB = 2**30
 GB = 10**9

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from adapters.shared.body import parse
 from adapters.shared.context import idempotency_key, owner_of
 from gateway.errors import InvalidRequest
-from gateway.service.service import Origin
+from gateway.jobs.origin import Origin
 
 PREFIX = "/sdapi/v1"
 INTERNAL = "/internal"

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from adapters.shared.context import core_of
 from adapters.shared.waiting import disconnected
-from gateway.service.pending_stops import first_of
+from gateway.first_of import first_of
 
 STREAM_HEADERS = {"Cache-Control": "no-cache, no-store, no-transform", "X-Accel-Buffering": "no"}
 """Proxies that compress what they pass on hold a stream back; no-transform (RFC 9111, 5.2.2.6) forbids it."""

@@ -42,8 +42,8 @@ from gateway.errors import (
 )
 from gateway.events.bus import Event, ProgressEvent
 from gateway.jobs.job import Job, JobEvent, State
+from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import Adjustment, GenerationRequest
-from gateway.service.service import Origin
 
 D = TypeVar("D", bound=Drawing)
 

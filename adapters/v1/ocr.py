@@ -26,9 +26,9 @@ from gateway.context import Core
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
 from gateway.images.codec import CheckedImage, checked_picture
 from gateway.jobs.job import Job
+from gateway.jobs.origin import Origin
 from gateway.ocr.packages import MODEL
 from gateway.ocr.request import OcrRequest, is_pdf
-from gateway.service.service import Origin
 
 OCR = "/v1/images/ocr"
 

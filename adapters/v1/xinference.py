@@ -28,8 +28,8 @@ from engine.protocol import MemoryCheck
 from gateway.context import Core
 from gateway.errors import Forbidden, GatewayError, InvalidRequest, JobNotFound, ModelNotFound
 from gateway.jobs.job import Job, State
+from gateway.jobs.origin import Origin
 from gateway.ocr.packages import MODEL, check_installed, check_vision
-from gateway.service.service import Origin
 from gateway.strict_json import parse_async
 
 AUTH = "/v1/cluster/auth"

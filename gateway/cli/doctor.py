@@ -26,10 +26,10 @@ from gateway.cli.failure import Exit, Failure
 from gateway.cli.options import AsJson, Config, out, print_json
 from gateway.cli.remote import Remote
 from gateway.errors import GatewayError
+from gateway.finding import Finding, Health
 from gateway.machine import memory
 from gateway.ocr.packages import installed_at
 from gateway.residency.device import expected
-from gateway.service.finding import Finding, Health
 from gateway.settings import Settings
 
 SIGN: dict[Health, str] = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "broken": "[red]!![/]"}

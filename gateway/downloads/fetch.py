@@ -25,7 +25,9 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from engine.catalog import HubFiles
 from gateway.disk import sync, sync_path
-from gateway.downloads.folders import (
+from gateway.downloads.reasons import CannotFetch, Damaged, gone, on_disk, told
+from gateway.downloads.wire import Fetch
+from gateway.models.folders import (
     INCOMPLETE,
     RECORD,
     Entry,
@@ -37,9 +39,7 @@ from gateway.downloads.folders import (
     record_of,
     staging_of,
 )
-from gateway.downloads.needed import INDEX, missing, missing_of_index, shards_in
-from gateway.downloads.reasons import CannotFetch, Damaged, gone, on_disk, told
-from gateway.downloads.wire import Fetch
+from gateway.models.needed import INDEX, missing, missing_of_index, shards_in
 
 TAKEN = {".safetensors", ".json", ".txt", ".jinja", ".model", ".otf", ".ttf"}
 """Weights, what tokenizers are made of, and fonts. A pickle is never fetched, whatever a pattern says."""

@@ -17,9 +17,9 @@ from gateway.events.bus import EventBus
 from gateway.forecast import Forecaster
 from gateway.framing import ChildDied
 from gateway.jobs.job import Job, Outcome
+from gateway.lanes.pending_stops import Stops
 from gateway.lanes.process import ChildLane
 from gateway.models.library import Library
-from gateway.service.pending_stops import Stops
 from gateway.store.base import JobStore, Lease
 from gateway.store.folder_health import StorageHealth
 

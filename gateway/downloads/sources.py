@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from engine.catalog import HubFiles, ModelSpec
-from gateway.downloads import folders
 from gateway.errors import ModelKept, ModelNotFound
+from gateway.models import folders
 from gateway.models.library import Library
 
 Sources = tuple[HubFiles, ...]

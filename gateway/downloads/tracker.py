@@ -14,7 +14,6 @@ from typing import Any
 from engine.catalog import ModelSpec
 from engine.protocol import Download, Failed, Generate, Lora, ModelDownloading, Plan, lane_of
 from gateway.access.rights import GATEWAY, Rights
-from gateway.downloads import folders
 from gateway.downloads.holds import Hold, LoraHolds, MissingLoras
 from gateway.downloads.lists import bring_lists
 from gateway.downloads.sources import Sources, remove, repos_of, sources_of
@@ -25,9 +24,10 @@ from gateway.events.bus import EventBus, ProgressEvent
 from gateway.events.positions import QueuePositions
 from gateway.forecast import Forecaster
 from gateway.jobs.job import Job, JobEvent, Progress, State
+from gateway.jobs.origin import Origin
+from gateway.models import folders
 from gateway.models.library import Library
 from gateway.models.lora_repositories import LORA
-from gateway.service.options import Origin
 from gateway.store.base import Bounds, JobStore
 
 log = logging.getLogger("gateway.downloads")

@@ -20,7 +20,7 @@ from gateway.disk import fault_of
 from gateway.errors import JobDamaged, JobNotFound, StorageFault, StorageFull, TooManyOpenFiles
 from gateway.events.bus import EventBus
 from gateway.jobs.job import CRASHES_ALLOWED, Job, JobEvent, Outcome, State
-from gateway.service.pending_stops import Stops
+from gateway.lanes.pending_stops import Stops
 from gateway.store.base import JobStore, Lease, WorkerInfo
 from gateway.store.folder_health import SOUND_S, StorageHealth
 

@@ -45,10 +45,10 @@ from gateway.images.output import Pictures
 from gateway.jobs.job import Job, Outcome, Plans
 from gateway.lanes.base import LaneRunner
 from gateway.lanes.filing import Filed, Filing
+from gateway.lanes.pending_stops import Stops
 from gateway.models.library import Library
 from gateway.private_files import write_private
 from gateway.residency import ResidencyManager, Shortage
-from gateway.service.pending_stops import Stops
 from gateway.store.base import JobStore, Lease, WorkerInfo
 from gateway.store.folder_health import SPOOL, Place, StorageHealth
 

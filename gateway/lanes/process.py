@@ -13,7 +13,7 @@ from gateway.events.bus import EventBus
 from gateway.framing import ChildDied
 from gateway.jobs.job import Outcome
 from gateway.lanes.base import LaneRunner
-from gateway.service.pending_stops import Stops
+from gateway.lanes.pending_stops import Stops
 from gateway.store.base import JobStore, Lease
 from gateway.store.folder_health import StorageHealth
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, HubFiles, ModelSpec
-from gateway.downloads.folders import folder_of, holds_weights, hub_snapshot, is_usable
 from gateway.errors import ModelNotFound, ModelNotOnDisk, ModelNotServed, clip
+from gateway.models.folders import folder_of, holds_weights, hub_snapshot, is_usable
 from gateway.models.loras import LoraLibrary
 from gateway.models.suggestions import instead_of
 from gateway.models.user_models import HubModel, LocalModel, hub_row, local_row

@@ -8,7 +8,7 @@ from glob import escape
 from pathlib import Path
 
 from engine.catalog import HubFiles
-from gateway.downloads.folders import folder_of, hub_snapshots, list_of, read_record
+from gateway.models.folders import folder_of, hub_snapshots, list_of, read_record
 
 SUFFIX = ".safetensors"
 LORA = "lora:"

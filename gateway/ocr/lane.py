@@ -15,12 +15,12 @@ from gateway.errors import GatewayError, ModelNotFound, StorageFault
 from gateway.events.bus import EventBus
 from gateway.framing import ChildDied
 from gateway.jobs.job import Outcome
+from gateway.lanes.pending_stops import Stops
 from gateway.lanes.process import ChildLane
 from gateway.ocr.checkers import Checkers
 from gateway.ocr.client import OcrClient, OcrNotLoaded, OcrOptions, OcrRefused
 from gateway.ocr.packages import MODEL, check_installed, check_vision
 from gateway.ocr.request import OcrRequest, is_pdf, resolve
-from gateway.service.pending_stops import Stops
 from gateway.store.base import JobStore, Lease
 from gateway.store.folder_health import StorageHealth
 

@@ -9,7 +9,7 @@ from engine.protocol import Lane
 from gateway.access.rights import Rights
 from gateway.errors import StorageFault
 from gateway.lanes.base import LaneRunner
-from gateway.service.pending_stops import Stops
+from gateway.lanes.pending_stops import Stops
 from gateway.store.base import JobStore
 from gateway.store.folder_health import StorageHealth
 

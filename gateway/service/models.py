@@ -9,10 +9,10 @@ from gateway.access.rights import Rights
 from gateway.downloads.tracker import Downloads
 from gateway.errors import ModelKept
 from gateway.jobs.job import Job
+from gateway.jobs.origin import Origin
 from gateway.models.library import Library
 from gateway.ocr.lane import OcrLane
 from gateway.residency import ResidencyManager
-from gateway.service.options import Origin
 
 
 class ModelControl:

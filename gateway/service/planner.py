@@ -11,13 +11,14 @@ from engine.protocol import Load, MemoryCheck, lane_of
 from gateway.downloads.holds import MissingLoras
 from gateway.downloads.tracker import Downloads
 from gateway.jobs.job import Job, NewJob
+from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest, resolve
 from gateway.jobs.resolve_upscale import UpscaleRequest
 from gateway.jobs.resolve_upscale import resolve as resolve_upscale
 from gateway.models.library import Library
 from gateway.ocr.lane import OcrLane
 from gateway.ocr.request import OcrRequest
-from gateway.service.options import Origin, ServiceOptions
+from gateway.service.options import ServiceOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,15 +31,18 @@ from gateway.errors import (
 from gateway.events.bus import Event, EventBus
 from gateway.events.positions import QueuePositions
 from gateway.events.streams import watch
+from gateway.first_of import first_of
 from gateway.forecast import Forecaster
 from gateway.images.decoder import CheckedImage, PictureDecoder
 from gateway.images.input_files import KeptInputs
 from gateway.images.output import Pictures
 from gateway.jobs.job import Job, JobEvent, Priority, State
+from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import Adjustment, GenerationRequest
 from gateway.jobs.resolve_upscale import UpscaleRequest
 from gateway.lanes.base import LaneRunner
 from gateway.lanes.engine import EngineLane
+from gateway.lanes.pending_stops import Stops
 from gateway.models.library import Library
 from gateway.ocr.client import OcrOptions
 from gateway.ocr.lane import OcrLane
@@ -49,15 +52,14 @@ from gateway.service.events import JobEvents
 from gateway.service.health import ServiceHealth
 from gateway.service.inputs import InputControl
 from gateway.service.models import ModelControl
-from gateway.service.options import Origin, ServiceOptions
-from gateway.service.pending_stops import Stops, first_of
+from gateway.service.options import ServiceOptions
 from gateway.service.planner import Planned, Planner
 from gateway.service.queue_control import QueueControl
 from gateway.service.retention import Retention
 from gateway.store.base import DamagedRecord, JobFilter, JobStore, Stats
 from gateway.store.folder_health import storage_of
 
-__all__ = ["JobService", "Origin", "ServiceOptions"]
+__all__ = ["JobService", "ServiceOptions"]
 
 log = logging.getLogger("gateway.service")
 

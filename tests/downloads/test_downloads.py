@@ -20,16 +20,17 @@ from engine.catalog import CATALOG
 from engine.client import Engine, EngineOptions
 from engine.protocol import Download, Failed, ModelDownloading
 from gateway.downloads import client, fetch
-from gateway.downloads.folders import RECORD, Entry, Record, folder_of, staging_of
 from gateway.downloads.sources import remove, sources_of
 from gateway.downloads.wire import Fetch, Fetched
 from gateway.errors import ModelIsDownloading, ModelKept, ModelNotOnDisk
 from gateway.events.bus import PlaceEvent, ProgressEvent
 from gateway.images.output import Pictures
 from gateway.jobs.job import Job, State
+from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
+from gateway.models.folders import RECORD, Entry, Record, folder_of, staging_of
 from gateway.models.library import Library, LocalModel
-from gateway.service.service import JobService, Origin, ServiceOptions
+from gateway.service.service import JobService, ServiceOptions
 from gateway.store.sqlite import SqliteStore
 from tests.support import run
 from tests.support.toy_hub import ToyHub, toy_hub

@@ -17,9 +17,9 @@ from huggingface_hub import constants, file_download
 from engine.catalog import EMBEDDED_PATH, HubFiles
 from gateway.downloads import fetch
 from gateway.downloads.fetch import Download, is_taken
-from gateway.downloads.folders import folder_of, holds_weights, is_whole, record_of, remove, staging_of
 from gateway.downloads.reasons import CannotFetch
 from gateway.downloads.wire import Fetch
+from gateway.models.folders import folder_of, holds_weights, is_whole, record_of, remove, staging_of
 from tests.support.toy_hub import ToyHub, toy_hub
 
 REPO = "toys/Toy-1.0"

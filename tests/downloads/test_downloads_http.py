@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from engine.catalog import CATALOG
-from gateway.downloads.folders import folder_of, staging_of
+from gateway.models.folders import folder_of, staging_of
 from tests.support.live import Live
 from tests.support.toy_hub import ToyHub, hub_with
 

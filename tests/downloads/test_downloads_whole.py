@@ -15,11 +15,11 @@ from huggingface_hub import file_download
 from engine.catalog import CATALOG, HubFiles
 from gateway.downloads import fetch, folders
 from gateway.downloads.fetch import Download
-from gateway.downloads.folders import folder_of, is_whole, record_of, staging_of
-from gateway.downloads.needed import missing
 from gateway.downloads.reasons import CannotFetch
 from gateway.downloads.wire import Fetch
+from gateway.models.folders import folder_of, is_whole, record_of, staging_of
 from gateway.models.library import Library
+from gateway.models.needed import missing
 from gateway.settings import Settings, load_settings
 from tests.support.toy_hub import ToyHub, toy_hub
 

@@ -19,11 +19,12 @@ from gateway.errors import InvalidRequest, ModelIsDownloading, ModelNotOnDisk
 from gateway.events.bus import ProgressEvent
 from gateway.images.output import Pictures
 from gateway.jobs.job import State
+from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
 from gateway.models.library import Library
 from gateway.models.lora_repositories import HubCollection, HubEntry, HubLora
 from gateway.models.loras import LoraLibrary
-from gateway.service.service import JobService, Origin, ServiceOptions
+from gateway.service.service import JobService, ServiceOptions
 from gateway.store.sqlite import SqliteStore
 from tests.support import run
 from tests.support.lora import KLEIN_4B, TINY, save_lora

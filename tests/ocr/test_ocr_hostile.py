@@ -14,10 +14,10 @@ import pytest
 from engine.protocol import Failed, Ocr, PageRead, Queued, Requeued, Started
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.jobs.job import Job, State
+from gateway.jobs.origin import Origin
 from gateway.ocr.checkers import Checkers
 from gateway.ocr.client import OcrClient, OcrOptions, OcrRefused
 from gateway.ocr.request import OcrRequest, resolve
-from gateway.service.options import Origin
 from tests.support import run
 from tests.support.live import live
 from tests.support.ocr import OBEDIENT, empty_pdf, pdf, raw_pdf, script, service_in, written

@@ -15,10 +15,11 @@ from engine.protocol import Cancelled, CancelRequested, PageRead, Queued, Requeu
 from gateway.errors import InvalidRequest, JobNotFound, NotInstalled
 from gateway.events.bus import ProgressEvent
 from gateway.jobs.job import Job, JobEvent, State
+from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
 from gateway.ocr import packages
 from gateway.ocr.request import OcrRequest
-from gateway.service.service import JobService, Origin
+from gateway.service.service import JobService
 from tests.support import run
 from tests.support.engine import alive
 from tests.support.ocr import OBEDIENT, pids_by, script, service_in

@@ -23,7 +23,7 @@ OUR_TEXT = {
     "gateway/http/openapi.py": "the names of our own types and routes, and docstrings",
     "gateway/machine.py": "what the kernel says",
     "gateway/settings/": "the operator's settings",
-    "gateway/downloads/folders.py": "names of a repository that the catalogue or the settings list",
+    "gateway/models/folders.py": "names of a repository that the catalogue or the settings list",
     "gateway/residency/quantized_copies.py": "names of models",
 }
 """Where no stranger's text comes."""

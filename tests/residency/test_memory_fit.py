@@ -18,6 +18,7 @@ from engine.protocol import Control, Generate, Upscale
 from gateway.app import build_core
 from gateway.cli import doctor
 from gateway.errors import InsufficientMemory
+from gateway.findings import _of_default
 from gateway.jobs.job import Job, State
 from gateway.jobs.resolve import Adjustment
 from gateway.models.library import Library
@@ -26,7 +27,6 @@ from gateway.residency.admission import LADDER, Admission
 from gateway.residency.default import best_that_fits, usual
 from gateway.residency.device import Device, metal_bytes
 from gateway.residency.footprint import GB, Peaks
-from gateway.service.findings import _of_default
 from gateway.settings import Settings
 from tests.residency.test_residency import plan_of
 from tests.residency.test_residency_service import drawn, service_in, submit, until

@@ -17,10 +17,11 @@ from engine.protocol import Run
 from gateway.errors import InsufficientMemory, ModelUnavailable
 from gateway.images.output import Pictures
 from gateway.jobs.job import Job, State
+from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
 from gateway.models.library import Library, LocalModel
 from gateway.residency import ResidencyOptions
-from gateway.service.service import JobService, Origin, ServiceOptions
+from gateway.service.service import JobService, ServiceOptions
 from gateway.store.sqlite import SqliteStore
 from tests.support import run
 

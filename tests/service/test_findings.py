@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from gateway import logs
+from gateway.findings import _of_process
 from gateway.http import open_files as descriptors
-from gateway.service.findings import _of_process
 from tests.support.live import ROOT, Live, live
 
 SMALL: dict[str, Any] = {"prompt": "x", "width": 64, "height": 64, "steps": 1}

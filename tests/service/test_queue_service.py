@@ -12,7 +12,8 @@ from engine.protocol import ImageDone, Queued, Started, StepDone, Succeeded
 from gateway.errors import JobNotEnded, JobNotFound, JobNotWaiting, OwnerQueueFull, QueueFull
 from gateway.events.bus import Event, PlaceEvent, ProgressEvent, Snapshot
 from gateway.jobs.job import Job, JobEvent, Priority, State
-from gateway.service.service import JobService, Origin, ServiceOptions
+from gateway.jobs.origin import Origin
+from gateway.service.service import JobService, ServiceOptions
 from gateway.store.base import Bounds
 from gateway.store.sqlite import SqliteStore
 from tests.support import run

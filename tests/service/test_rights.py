@@ -23,11 +23,12 @@ from gateway.access.rights import SENTENCES, Deed, Rights
 from gateway.downloads.tracker import Downloads
 from gateway.errors import Forbidden
 from gateway.jobs.job import State
+from gateway.jobs.origin import Origin
 from gateway.service.events import JobEvents
 from gateway.service.health import ServiceHealth
 from gateway.service.inputs import InputControl
 from gateway.service.models import ModelControl
-from gateway.service.options import Origin, ServiceOptions
+from gateway.service.options import ServiceOptions
 from gateway.service.per_owner import PerOwner
 from gateway.service.queue_control import QueueControl
 from gateway.service.service import JobService

@@ -11,7 +11,8 @@ from engine.protocol import CancelRequested, ImageDone, Queued, Started, StepDon
 from gateway.errors import JobNotFound, ModelNotFound, ModelNotOnDisk
 from gateway.events.bus import ProgressEvent
 from gateway.jobs.job import Job, JobEvent, Priority, State
-from gateway.service.service import Origin, ServiceOptions
+from gateway.jobs.origin import Origin
+from gateway.service.service import ServiceOptions
 from tests.support import run
 from tests.support.service import ME, request, service_in, until
 

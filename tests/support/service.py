@@ -11,10 +11,11 @@ from typing import Any
 
 from engine.client import Engine, EngineOptions
 from gateway.images.output import Pictures
+from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
 from gateway.models.library import Library
 from gateway.models.user_models import LocalModel
-from gateway.service.service import JobService, Origin, ServiceOptions
+from gateway.service.service import JobService, ServiceOptions
 from gateway.store.sqlite import SqliteStore
 
 ME = Origin(owner="me", protocol="native", attached=False)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from gateway import logs
 from gateway.context import Core
+from gateway.finding import Finding
 from gateway.http import open_files as descriptors
 from gateway.residency.default import DefaultModel
-from gateway.service.finding import Finding
 
 FEW_FILES = 1024
 DAY_S = 86400.0

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
-from typing import Any
 
 from engine.protocol import Cancelled, CancelReason
 from gateway.errors import JobDamaged, JobNotFound, StorageFault
@@ -130,16 +128,3 @@ class Stops:
         """Wake all who wait now."""
         self._news.set()
         self._news.clear()
-
-
-async def first_of(*works: Coroutine[Any, Any, None]) -> None:
-    """Until one of them is done; the others are cancelled. Raises: what that one raises."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

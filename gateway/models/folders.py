@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from engine.catalog import HubFiles
 from engine.protocol import Frozen
 from gateway.disk import read_file
-from gateway.downloads.needed import missing_in, missing_weights, some
+from gateway.models.needed import missing_in, missing_weights, some
 
 INCOMPLETE = ".incomplete"
 RECORD = ".mflux-gateway.json"
