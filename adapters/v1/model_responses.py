@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from adapters.v1.requests import find_model
-from adapters.v1.response_schemas import DrawingModel, Instance, Model, ModelFamily, Models
+from adapters.v1.response_schemas import DrawingModel, Instance, Model, Models
 from adapters.v1.state import LaunchRecord
 from engine.catalog import ModelSpec
 from gateway.errors import GatewayError
@@ -90,7 +90,10 @@ def reader_names(vision: Iterable[str]) -> list[str]:
 
 
 def _to_drawing_model(name: str, spec: ModelSpec, library: Library) -> DrawingModel:
-    """Source: `Model` of openai 3.52; `model_type` and below: the keys that Xinference's clients read."""
+    """Source: `Model` of openai 3.52; `model_type` and below: `ImageModelFamilyV2.to_description` of Xinference 4.1.
+
+    Where a model runs is not told.
+    """
     folder = library.folder(spec)
     return {
         "id": name,
@@ -101,23 +104,16 @@ def _to_drawing_model(name: str, spec: ModelSpec, library: Library) -> DrawingMo
         "model_name": spec.name,
         "model_ability": abilities(spec),
         "max_references": spec.max_references,
-        **_to_family(spec.geometry, ENGINE, spec.revision),
-        "model_description": spec.description,
-        "description": spec.description,
-        "licence": spec.licence,
-    }
-
-
-def _to_family(family: str, engine: str, revision: str | None) -> ModelFamily:
-    """Source: `ImageModelFamilyV2.to_description` of Xinference 4.1. Where a model runs is not told."""
-    return {
-        "model_family": family,
-        "model_engine": engine,
-        "model_revision": revision,
+        "model_family": spec.geometry,
+        "model_engine": ENGINE,
+        "model_revision": spec.revision,
         "controlnet": None,
         "address": None,
         "accelerators": None,
         "replica": 1,
+        "model_description": spec.description,
+        "description": spec.description,
+        "licence": spec.licence,
     }
 
 
@@ -155,7 +151,13 @@ def _to_reader(name: str, created_at: float, owned_by: str, description: str, *,
         "model_type": "image",
         "model_name": name,
         "model_ability": ["ocr"],
-        **_to_family("ocr", engine, None),
+        "model_family": "ocr",
+        "model_engine": engine,
+        "model_revision": None,
+        "controlnet": None,
+        "address": None,
+        "accelerators": None,
+        "replica": 1,
         "model_description": description,
         "description": description,
     }

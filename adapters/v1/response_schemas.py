@@ -63,18 +63,6 @@ class DrawingModel(Model):
     max_references: int
 
 
-class ModelFamily(TypedDict):
-    """The part of `Model` that only Xinference's clients read."""
-
-    model_family: str
-    model_engine: str
-    model_revision: str | None
-    controlnet: list[JsonObject] | None
-    address: str | None
-    accelerators: list[str] | None
-    replica: int
-
-
 class Models(TypedDict):
     object: Literal["list"]
     data: list[Model]
