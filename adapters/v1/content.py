@@ -25,7 +25,7 @@ from gateway.jobs.resolve import Adjustment
 
 IMAGE_NAME = re.compile(r"([0-9a-f]{32}\.[0-9]{1,9}\.[0-9]{1,4})\.(png|jpeg|webp)")
 HEADER_CHARS = 1024
-"""Of a list of tags, or a date: what lies beyond is not read."""
+"""Characters of a header with tags or a date that are read."""
 COMPRESSION = re.compile(r"100|[0-9]{1,2}")
 RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
 

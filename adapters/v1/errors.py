@@ -34,7 +34,7 @@ def missing_parameter(param: str) -> InvalidRequest:
 
 @contextmanager
 def client_param_names(names: Container[str]) -> Iterator[None]:
-    """Refusals of the core that name a parameter as this client spelled it; `names` are those that it sent."""
+    """Let refusals of the core name a parameter as this client spelled it; `names` are the parameters that it sent."""
     try:
         yield
     except InvalidRequest as error:

@@ -23,7 +23,7 @@ from adapters.v1.request_schemas import InstanceQuery, Launch
 from adapters.v1.requests import BORROWED_NAME, find_model, served_names
 from adapters.v1.response_schemas import Launched, Message, Progress, Terminated
 from adapters.v1.responses import json_response
-from adapters.v1.state import Launches, LaunchRecord, Status, launches
+from adapters.v1.state import Launches, LaunchRecord, Status, launches_of
 from engine.catalog import ModelSpec
 from gateway.context import Core
 from gateway.errors import Forbidden, GatewayError, InvalidRequest, JobDamaged, JobNotFound
@@ -61,7 +61,7 @@ async def launch(request: Request) -> Response:
         raise InvalidRequest("The body must be a JSON object.")
     body = validated(Launch, {key: value for key, value in fields.items() if value is not None})
     ignored = ignored_options(body)
-    records, is_read = launches(core, owner), _check_reader(core, body.model_name)
+    records, is_read = launches_of(core, owner), _check_reader(core, body.model_name)
     model = body.model_name if is_read else find_model(body.model_name, core.library).name
     uid = body.model_uid or body.model_name
     is_chosen = uid != body.model_name
@@ -88,7 +88,7 @@ async def launch(request: Request) -> Response:
 async def list_instances(request: Request) -> Response:
     """GET /v1/models/instances: what was launched, and what is in memory; of one uid or one model where it is said."""
     core, filters = core_of(request), query(InstanceQuery, request)
-    records = await refresh_launches(core, launches(core, owner_of(request)))
+    records = await refresh_launches(core, launches_of(core, owner_of(request)))
     loaded = core.service.engine.loaded_model
     if loaded is not None and all(record.model != loaded for record in records):
         records.append(LaunchRecord(loaded, loaded, status="READY", created_at=0))
@@ -152,7 +152,7 @@ async def terminate(request: Request) -> Response:
 
 def _read_path(request: Request) -> tuple[Core, Launches, str]:
     core = core_of(request)
-    return core, launches(core, owner_of(request)), request.path_params["uid"]
+    return core, launches_of(core, owner_of(request)), request.path_params["uid"]
 
 
 # ---- requests --------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ async def refresh_launches(core: Core, records: Launches) -> list[LaunchRecord]:
 
 async def ready_launches(core: Core, owner: str) -> list[LaunchRecord]:
     """The launches that succeeded."""
-    return [record for record in await refresh_launches(core, launches(core, owner)) if record.status == "READY"]
+    return [record for record in await refresh_launches(core, launches_of(core, owner)) if record.status == "READY"]
 
 
 async def loading_job(core: Core, records: Launches, uid: str) -> Job | None:

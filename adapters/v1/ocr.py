@@ -16,7 +16,7 @@ from adapters.v1.payload import Payload, parse_kwargs, read_payload
 from adapters.v1.request_schemas import OcrBody
 from adapters.v1.requests import library_name, served_names
 from adapters.v1.responses import request_id, to_ocr_answer
-from adapters.v1.state import launches, request_ids
+from adapters.v1.state import launches_of, request_ids
 from gateway.access.round_robin import Share
 from gateway.context import Core
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
@@ -33,7 +33,7 @@ async def read_text(request: Request) -> Response:
     payload = await read_payload(request)
     body = validated(OcrBody, merge_kwargs(payload.fields))
     if body.model is not None:
-        body = body.model_copy(update={"model": launches(core, owner).model_of(body.model)})
+        body = body.model_copy(update={"model": launches_of(core, owner).model_of(body.model)})
     reader, share = reader_of(core, body), share_of(request)
     origin = Origin(owner=owner, protocol="xinference", attached=True, idempotency_key=idempotency_key(request))
     ocr_request = OcrRequest(model=reader, pages=body.pages, dpi=body.dpi)

@@ -108,8 +108,13 @@ def flatten(body: object) -> dict[str, Any]:
     return fields
 
 
+async def read_text_fields(request: Request) -> dict[str, Any]:
+    """The fields of a JSON body without images, for a route that draws from text alone. Raises: InvalidRequest."""
+    return check_text_only(flatten(await parse_async(await request.body())))
+
+
 def check_text_only(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields themselves, for a route that draws from text alone. Raises: InvalidRequest for an image."""
+    """The fields themselves. Raises: InvalidRequest for an image among them."""
     for key in IMAGE_NAMES:
         if fields.get(key):
             raise InvalidRequest("This route draws from text alone: use /v1/images/edits.", param=key)

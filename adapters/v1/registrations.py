@@ -16,7 +16,7 @@ from adapters.shared.body import query
 from adapters.shared.context import core_of
 from adapters.v1.model_responses import ENGINE, VISION_ENGINE, abilities, reader_names
 from adapters.v1.request_schemas import CachedQuery, RegistrationsQuery
-from adapters.v1.response_schemas import Cached, JsonObject, Registration
+from adapters.v1.response_schemas import Cached, Engines, JsonObject, Registration
 from adapters.v1.responses import json_response
 from engine.catalog import CATALOG, ModelSpec
 from gateway.errors import InvalidRequest, ModelNotFound, clip
@@ -91,9 +91,7 @@ def to_registration(name: str, library: Library, vision: Mapping[str, Path]) -> 
     return _to_registration(spec, library)
 
 
-def to_engines(
-    name: str, library: Library, vision: Mapping[str, Path], default_bits: int | None
-) -> dict[str, list[JsonObject]]:
+def to_engines(name: str, library: Library, vision: Mapping[str, Path], default_bits: int | None) -> Engines:
     """Looks for packages: call it in a thread. Source: `get_engine_params_by_name` of Xinference 4.1.
 
     Raises: ModelNotFound.

@@ -15,7 +15,7 @@ from adapters.v1.errors import client_param_names
 from adapters.v1.input_images import prepare_inputs
 from adapters.v1.payload import Payload
 from adapters.v1.request_schemas import ImageBody, InputImageBody
-from adapters.v1.state import launches
+from adapters.v1.state import launches_of
 from engine.catalog import ModelSpec
 from gateway.errors import ModelNotFound
 from gateway.jobs.resolve import Adjustment, GenerationRequest
@@ -77,7 +77,7 @@ def _with_model_name(request: Request, body: B) -> B:
     """The body with the library's name of the model in the place of a uid under which it was launched."""
     if body.model is None:
         return body
-    name = launches(core_of(request), owner_of(request)).model_of(body.model)
+    name = launches_of(core_of(request), owner_of(request)).model_of(body.model)
     return body if name == body.model else body.model_copy(update={"model": name})
 
 

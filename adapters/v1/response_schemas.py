@@ -125,6 +125,10 @@ class Registration(TypedDict):
     licence: NotRequired[str]
 
 
+Engines = dict[str, list[JsonObject]]
+"""Model formats and bits by the name of the engine."""
+
+
 class Cached(TypedDict):
     list: list[JsonObject]
 

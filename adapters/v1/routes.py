@@ -27,8 +27,8 @@ from adapters.v1.request_schemas import (
 from adapters.v1.response_schemas import (
     Auth,
     Cached,
+    Engines,
     Instance,
-    JsonObject,
     Launched,
     Message,
     Model,
@@ -47,8 +47,9 @@ from gateway.http.openapi import EVENTS, Operation
 GENERATIONS, EDITS, VARIATIONS = "/v1/images/generations", "/v1/images/edits", "/v1/images/variations"
 INPAINTING, OCR = "/v1/images/inpainting", "/v1/images/ocr"
 AUTH, LOGIN = "/v1/cluster/auth", "/token"
-MODELS, MODEL = "/v1/models", "/v1/models/{uid:path}"
-REGISTRATIONS, ENGINES = "/v1/model_registrations/{model_type}", "/v1/engines"
+MODELS, BY_UID = "/v1/models", "/v1/models/{uid:path}"
+REGISTRATIONS = "/v1/model_registrations/{model_type}"
+REGISTRATION = f"{REGISTRATIONS}/{{model_name:path}}"
 
 ONCE = ("Idempotency-Key",)
 CONDITIONS = ("If-None-Match", "Range")
@@ -73,29 +74,19 @@ TABLE = (
     Row("GET", "/v1/requests/{request_id}/progress", xinference.request_progress, Operation(answer=Progress)),
     Row("POST", MODELS, launches.launch, Operation(body=Launch, query=WaitQuery, answer=Launched)),
     Row("GET", f"{MODELS}/instances", launches.list_instances, Operation(query=InstanceQuery, answer=list[Instance])),
-    Row("GET", f"{MODEL}/progress", launches.launch_progress, Operation(answer=Progress)),
-    Row("POST", f"{MODEL}/cancel", launches.cancel_launch, Operation(answer=Message)),
-    Row("POST", f"{MODEL}/requests/{{request_id}}/abort", xinference.abort, Operation(answer=Message)),
-    Row("DELETE", MODEL, launches.terminate, Operation(answer=Terminated)),
+    Row("GET", f"{BY_UID}/progress", launches.launch_progress, Operation(answer=Progress)),
+    Row("POST", f"{BY_UID}/cancel", launches.cancel_launch, Operation(answer=Message)),
+    Row("POST", f"{BY_UID}/requests/{{request_id}}/abort", xinference.abort, Operation(answer=Message)),
+    Row("DELETE", BY_UID, launches.terminate, Operation(answer=Terminated)),
     Row(
         "GET",
         REGISTRATIONS,
         registrations.list_registrations,
         Operation(query=RegistrationsQuery, answer=list[Registration]),
     ),
-    Row(
-        "GET",
-        f"{REGISTRATIONS}/{{model_name:path}}",
-        registrations.retrieve_registration,
-        Operation(answer=Registration),
-    ),
-    Row("GET", f"{ENGINES}/{{model_name}}", registrations.list_engines, Operation(answer=dict[str, list[JsonObject]])),
-    Row(
-        "GET",
-        f"{ENGINES}/{{model_type}}/{{model_name:path}}",
-        registrations.list_engines,
-        Operation(answer=dict[str, list[JsonObject]]),
-    ),
+    Row("GET", REGISTRATION, registrations.retrieve_registration, Operation(answer=Registration)),
+    Row("GET", "/v1/engines/{model_name}", registrations.list_engines, Operation(answer=Engines)),
+    Row("GET", "/v1/engines/{model_type}/{model_name:path}", registrations.list_engines, Operation(answer=Engines)),
     Row("GET", "/v1/cache/models", registrations.list_cached, Operation(query=CachedQuery, answer=Cached)),
     Row("POST", LOGIN, xinference.login, Operation(body=Login, answer=Token)),
     Row("POST", GENERATIONS, openai.generate, _streamable("image_generation", Generation)),

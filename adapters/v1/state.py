@@ -74,7 +74,7 @@ class Launches:
             del self._records[record.uid]
 
 
-def launches(core: Core, owner: str) -> Launches:
+def launches_of(core: Core, owner: str) -> Launches:
     """The launches that this owner sees: with keys those of its key, without keys those of all clients."""
     per_owner: PerOwner[Launches] | None = core.kept.get("v1.launches")
     if per_owner is None:

@@ -21,7 +21,7 @@ from adapters.v1.request_schemas import Inpainting, Login
 from adapters.v1.requests import translate_images
 from adapters.v1.response_schemas import Auth, Message, Progress, Token
 from adapters.v1.responses import json_response, request_id
-from adapters.v1.state import launches, request_ids
+from adapters.v1.state import launches_of, request_ids
 from gateway.errors import InvalidRequest, JobNotFound, NotFound
 from gateway.jobs.job import Job, State
 
@@ -69,7 +69,7 @@ async def request_progress(request: Request) -> Response:
 async def abort(request: Request) -> Response:
     """POST /v1/models/{uid}/requests/{request_id}/abort. The call that waits for the pictures gets a 499."""
     core, owner = core_of(request), owner_of(request)
-    name = launches(core, owner).model_of(request.path_params["uid"])
+    name = launches_of(core, owner).model_of(request.path_params["uid"])
     if not is_reader(core, name):
         find_model_on_disk(name, core)
     job = await _find_job(request)
