@@ -1,20 +1,20 @@
 """The prefix /v1: OpenAI's Images API, and the dialects of Xinference and others where they meet it."""
 
-from adapters.v1 import content, ocr, openai, registered, xinference
-from adapters.v1.answers import CONTENT
-from adapters.v1.described import DESCRIBED, Problem
 from adapters.v1.errors import render_error
+from adapters.v1.response_schemas import Problem
+from adapters.v1.responses import CONTENT
+from adapters.v1.routes import DESCRIBED, IMAGE_PATHS, LOGIN, OPEN_PATHS, ROUTES
 from gateway.http.adapter import Adapter
 
 ADAPTER = Adapter(
     name="v1",
     prefix="/v1",
-    routes=(*xinference.ROUTES, *registered.ROUTES, *openai.ROUTES, *ocr.ROUTES, *content.ROUTES),
+    routes=ROUTES,
     render_error=render_error,
-    image_paths=(openai.EDITS, openai.VARIATIONS, xinference.INPAINTING, ocr.OCR),
+    image_paths=IMAGE_PATHS,
     picture_prefix=CONTENT,
-    more_prefixes=(registered.LOGIN,),
-    open_paths=(xinference.AUTH, registered.LOGIN),
+    more_prefixes=(LOGIN,),
+    open_paths=OPEN_PATHS,
     unprefixed=("/images", "/models"),
     described=DESCRIBED,
     error=Problem,

@@ -16,12 +16,14 @@ from starlette.requests import Request
 
 from adapters.shared.body import validated
 from adapters.v1 import ADAPTER
-from adapters.v1.answers import Row, completed_frame, error_frame, partial_frame, to_response, to_url
-from adapters.v1.drawing import Order, failure_of, to_frame
-from adapters.v1.errors import render_error, to_error
-from adapters.v1.payloads import Edit, Generation, unfolded
-from adapters.v1.pictures import from_png, from_preview
-from adapters.v1.values import PictureFormat
+from adapters.v1.errors import error_frame, render_error, to_error
+from adapters.v1.image_formats import from_png, from_preview
+from adapters.v1.images import failure_of, to_frame
+from adapters.v1.payload import flatten
+from adapters.v1.request_schemas import Edit, Generation
+from adapters.v1.requests import Submission
+from adapters.v1.responses import ImageRow, completed_frame, partial_frame, to_response, to_url
+from adapters.v1.values import ImageFormat
 from engine.protocol import (
     Cancelled,
     Failed,
@@ -46,11 +48,11 @@ PLAN = Generate(
 
 
 def asked(**body: Any) -> Generation:
-    return validated(Generation, unfolded({"prompt": "an apple", **body}))
+    return validated(Generation, flatten({"prompt": "an apple", **body}))
 
 
-def order(**body: Any) -> Order:
-    return Order(asked(**body), GenerationRequest(prompt="an apple"))
+def order(**body: Any) -> Submission:
+    return Submission(asked(**body), GenerationRequest(prompt="an apple"))
 
 
 def done(image: int = 0) -> ImageDone:
@@ -84,7 +86,7 @@ def frames(raw: bytes) -> list[dict[str, str]]:
 
 def test_an_answer_is_an_images_response_with_our_keys_beside() -> None:
     ended = job(done(0), done(1), Succeeded())
-    rows = [Row(done(0), b"PNG", "http://h/u"), Row(done(1), None, "http://h/v")]
+    rows = [ImageRow(done(0), b"PNG", "http://h/u"), ImageRow(done(1), None, "http://h/v")]
     answer = json.loads(to_response(ended, asked(), rows))
     assert answer == {
         "created": 1_763_000_004,
@@ -121,7 +123,7 @@ def test_what_was_not_done_as_asked_is_told() -> None:
     rounded = Adjustment(param="width", asked=130, used=128, reason="sizes are multiples of 16, rounded down")
     ended = job(done(0), done(1), Succeeded(), adjustments=(rounded,))
     ours = Adjustment(param="image", asked="edit", used="image-to-image", reason="the model cannot edit")
-    answer = json.loads(to_response(ended, asked(output_compression=50), [Row(done(), b"", None)], [ours]))
+    answer = json.loads(to_response(ended, asked(output_compression=50), [ImageRow(done(), b"", None)], [ours]))
     assert [told["param"] for told in answer["adjustments"]] == ["image", "width", "size", "output_compression"]
     assert answer["adjustments"][1]["used"] == 128
 
@@ -241,7 +243,7 @@ def picture(picture_format: str, size: tuple[int, int] = (96, 64), **options: An
 
 
 @pytest.mark.parametrize("picture_format", ["png", "jpeg", "webp"])
-def test_a_stored_picture_is_given_in_the_format_asked_for(picture_format: PictureFormat) -> None:
+def test_a_stored_picture_is_given_in_the_format_asked_for(picture_format: ImageFormat) -> None:
     made = Image.open(io.BytesIO(from_png(picture("PNG"), picture_format)))
     assert (made.format, made.size) == (picture_format.upper(), (96, 64))
     assert not made.getexif()
@@ -253,13 +255,13 @@ def test_a_png_is_the_stored_file_itself() -> None:
 
 
 @pytest.mark.parametrize("picture_format", ["jpeg", "webp"])
-def test_less_compression_quality_is_a_smaller_file(picture_format: PictureFormat) -> None:
+def test_less_compression_quality_is_a_smaller_file(picture_format: ImageFormat) -> None:
     sizes = [len(from_png(picture("PNG", (256, 256)), picture_format, quality)) for quality in (0, 50, 100)]
     assert sizes == sorted(set(sizes))
 
 
 @pytest.mark.parametrize("picture_format", ["png", "jpeg", "webp"])
-def test_a_preview_gets_the_size_and_format_of_its_picture(picture_format: PictureFormat) -> None:
+def test_a_preview_gets_the_size_and_format_of_its_picture(picture_format: ImageFormat) -> None:
     made = Image.open(io.BytesIO(from_preview(picture("JPEG"), (192, 128), picture_format)))
     assert (made.format, made.size) == (picture_format.upper(), (192, 128))
 
@@ -360,5 +362,5 @@ def test_the_last_event_repeats_the_effective_safety_identifier(body: dict[str, 
     """Source: openai 3.52, `ImageGenCompletedEvent`."""
     (event,) = frames(completed_frame(job(), asked(**body), done(), 0.0, b"PNG"))
     assert json.loads(event["data"])["safety_identifier"] == effective
-    answer = json.loads(to_response(job(), asked(**body), [Row(done(), b"PNG", None)]))
+    answer = json.loads(to_response(job(), asked(**body), [ImageRow(done(), b"PNG", None)]))
     assert answer["safety_identifier"] == effective

@@ -10,8 +10,8 @@ import pytest
 from openai.types import image_create_variation_params, image_edit_params, image_generate_params
 
 from adapters.v1 import ADAPTER
-from adapters.v1.payloads import IN_KWARGS, NAMES, PICTURES_IN, Drawing, Edit, FromPictures
-from adapters.v1.sent import PICTURES
+from adapters.v1.payload import IMAGE_NAMES, IMAGE_ROLES, IN_KWARGS
+from adapters.v1.request_schemas import NAMES, Edit, ImageBody, InputImageBody
 
 TEXT = (Path(__file__).parents[3] / "docs" / "openai.md").read_text()
 ROWS = [line for line in TEXT.partition("\n## The request\n")[2].partition("\n## ")[0].splitlines() if line[:1] == "|"]
@@ -39,10 +39,10 @@ def test_every_parameter_of_openais_client_is_decided(params: Any) -> None:
 
 def test_every_name_that_is_read_is_decided() -> None:
     spelled = {name for names in NAMES.values() for name in names}
-    fields = {name for model in (Drawing, FromPictures, Edit) for name in model.model_fields if name not in NAMES}
-    known = spelled | fields | IN_KWARGS | set(PICTURES) | {"kwargs", "url"}
+    fields = {name for model in (ImageBody, InputImageBody, Edit) for name in model.model_fields if name not in NAMES}
+    known = spelled | fields | IN_KWARGS | set(IMAGE_ROLES) | {"kwargs", "url"}
     assert sorted(known - set(DECIDED)) == []
-    assert set(PICTURES_IN) - {"file", "files"} <= set(DECIDED)
+    assert set(IMAGE_NAMES) - {"file", "files"} <= set(DECIDED)
 
 
 def test_every_route_is_in_the_table_of_routes() -> None:

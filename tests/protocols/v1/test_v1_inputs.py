@@ -9,9 +9,18 @@ import pytest
 from PIL import Image
 
 from adapters.shared.body import validated
-from adapters.v1.inputs import check_followed, fitted, mask_of, prepared, scaled, size_of, told_of, uses_of
-from adapters.v1.payloads import Edit, FromPictures, Inpainting, Variation, unfolded
-from adapters.v1.sent import PICTURES, Picture, Sent
+from adapters.v1.input_images import (
+    check_references,
+    crop_to,
+    default_size,
+    edit_adjustments,
+    mask_of,
+    prepare,
+    size_of,
+    uses_of,
+)
+from adapters.v1.payload import IMAGE_ROLES, InputImage, Payload, flatten
+from adapters.v1.request_schemas import Edit, Inpainting, InputImageBody, Variation
 from engine.catalog import CATALOG
 from gateway.errors import InvalidRequest
 from gateway.images.codec import opened
@@ -42,14 +51,14 @@ def white_left(size: tuple[int, int] = (96, 64)) -> Image.Image:
     return image
 
 
-def asked(route: type[FromPictures] = Edit, **body: Any) -> FromPictures:
-    return validated(route, unfolded({**APPLE, **body}))
+def asked(route: type[InputImageBody] = Edit, **body: Any) -> InputImageBody:
+    return validated(route, flatten({**APPLE, **body}))
 
 
-def sent(**counts: int) -> Sent:
-    found = Sent({})
+def sent(**counts: int) -> Payload:
+    found = Payload({})
     for name, count in counts.items():
-        found.pictures.setdefault(PICTURES[name], []).extend(Picture(b"", name) for _ in range(count))
+        found.images.setdefault(IMAGE_ROLES[name], []).extend(InputImage(b"", name) for _ in range(count))
     return found
 
 
@@ -80,7 +89,7 @@ def test_a_mask_without_transparency_goes_by_its_white(mask: Image.Image) -> Non
 
 
 def test_a_mask_of_another_size_is_stretched_to_its_picture() -> None:
-    ready = prepared(asked(), [png(picture((192, 128)))], [png(hole((48, 32)))], [], LIMITS)
+    ready = prepare(asked(), [png(picture((192, 128)))], [png(hole((48, 32)))], [], LIMITS)
     mask = opened(ready.mask or b"")
     assert (mask.size, mask.mode) == ((192, 128), "L")
     assert mask.getpixel((10, 10)) == 255
@@ -88,8 +97,8 @@ def test_a_mask_of_another_size_is_stretched_to_its_picture() -> None:
 
 
 def test_the_edge_of_a_mask_is_softened_where_that_is_asked() -> None:
-    hard = prepared(asked(Inpainting), [png(picture())], [png(white_left())], [], LIMITS)
-    soft = prepared(
+    hard = prepare(asked(Inpainting), [png(picture())], [png(white_left())], [], LIMITS)
+    soft = prepare(
         asked(Inpainting, kwargs=json.dumps({"mask_blur": 4})), [png(picture())], [png(white_left())], [], LIMITS
     )
     assert len(opened(hard.mask or b"").getcolors() or []) == 2
@@ -97,9 +106,9 @@ def test_the_edge_of_a_mask_is_softened_where_that_is_asked() -> None:
 
 
 def test_dall_e_2_repaints_what_is_transparent_in_the_picture_itself() -> None:
-    assert prepared(asked(model="dall-e-2"), [png(hole())], [], [], LIMITS).mask is not None
-    assert prepared(asked(model="gpt-image-1"), [png(hole())], [], [], LIMITS).mask is None
-    assert prepared(asked(Variation, model="dall-e-2"), [png(hole())], [], [], LIMITS).mask is None
+    assert prepare(asked(model="dall-e-2"), [png(hole())], [], [], LIMITS).mask is not None
+    assert prepare(asked(model="gpt-image-1"), [png(hole())], [], [], LIMITS).mask is None
+    assert prepare(asked(Variation, model="dall-e-2"), [png(hole())], [], [], LIMITS).mask is None
 
 
 # ---- sizes -----------------------------------------------------------------------------------------
@@ -119,7 +128,7 @@ def test_dall_e_2_repaints_what_is_transparent_in_the_picture_itself() -> None:
     ],
 )
 def test_a_picture_brings_a_size_that_can_be_drawn(size: tuple[int, int], used: tuple[int, int]) -> None:
-    assert scaled(size, LIMITS) == used
+    assert default_size(size, LIMITS) == used
     found, told = size_of(asked(), size, LIMITS)
     assert found == used
     assert [adjustment.param for adjustment in told] == ([] if size == used else ["size"])
@@ -140,7 +149,7 @@ def test_a_size_out_of_bounds_is_refused_before_a_picture_is_scaled_to_it(body: 
 def test_a_picture_of_other_proportions_is_cut_and_not_distorted() -> None:
     circle = picture((200, 100), "blue")
     circle.paste("red", (75, 25, 125, 75))
-    cut = fitted(circle, (64, 64))
+    cut = crop_to(circle, (64, 64))
     red = [(x, y) for x in range(64) for y in range(64) if cut.getpixel((x, y)) == (255, 0, 0)]
     assert (
         abs((max(x for x, _ in red) - min(x for x, _ in red)) - (max(y for _, y in red) - min(y for _, y in red))) <= 1
@@ -165,25 +174,28 @@ def test_a_picture_of_other_proportions_is_cut_and_not_distorted() -> None:
     ],
 )
 def test_a_model_that_can_edit_follows_the_pictures(
-    route: type[FromPictures], body: dict[str, Any], pictures: dict[str, int], starts: bool, follows: bool
+    route: type[InputImageBody], body: dict[str, Any], pictures: dict[str, int], starts: bool, follows: bool
 ) -> None:
     found = uses_of(asked(route, **body), sent(**pictures), KLEIN)
     assert (found.starts, found.follows) == (starts, follows)
 
 
 @pytest.mark.parametrize("route", [Edit, Variation])
-def test_a_model_that_cannot_edit_begins_from_the_picture_and_says_so(route: type[FromPictures]) -> None:
+def test_a_model_that_cannot_edit_begins_from_the_picture_and_says_so(route: type[InputImageBody]) -> None:
     found = uses_of(asked(route), sent(image=1), TINY)
     assert (found.starts, found.follows) == (True, False)
-    told = told_of(asked(route), TINY, sent(image=1), repaints=False)
+    told = edit_adjustments(asked(route), TINY, sent(image=1), repaints=False)
     assert [(a.param, a.used) for a in told] == ([("image", "image-to-image")] if route is Edit else [])
-    assert told_of(asked(route), TINY, sent(image=1, mask=1), repaints=True) == ()
-    assert told_of(asked(route), KLEIN, sent(image=1), repaints=False) == ()
+    assert edit_adjustments(asked(route), TINY, sent(image=1, mask=1), repaints=True) == ()
+    assert edit_adjustments(asked(route), KLEIN, sent(image=1), repaints=False) == ()
 
 
 def test_input_fidelity_is_told_to_change_nothing() -> None:
-    assert told_of(asked(input_fidelity="high"), KLEIN, sent(image=1), repaints=False)[0].param == "input_fidelity"
-    assert told_of(asked(input_fidelity="low"), KLEIN, sent(image=1), repaints=False) == ()
+    assert (
+        edit_adjustments(asked(input_fidelity="high"), KLEIN, sent(image=1), repaints=False)[0].param
+        == "input_fidelity"
+    )
+    assert edit_adjustments(asked(input_fidelity="low"), KLEIN, sent(image=1), repaints=False) == ()
 
 
 @pytest.mark.parametrize(
@@ -204,7 +216,7 @@ def test_input_fidelity_is_told_to_change_nothing() -> None:
     ],
 )
 def test_pictures_that_cannot_be_used_are_refused_by_name(
-    route: type[FromPictures], pictures: dict[str, int], model: Any, param: str
+    route: type[InputImageBody], pictures: dict[str, int], model: Any, param: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
         uses_of(asked(route), sent(**pictures), model)
@@ -212,23 +224,23 @@ def test_pictures_that_cannot_be_used_are_refused_by_name(
 
 
 def test_a_picture_too_small_to_follow_is_refused() -> None:
-    check_followed([CheckedImage(png(picture((16, 4000))))], "image")
+    check_references([CheckedImage(png(picture((16, 4000))))], "image")
     with pytest.raises(InvalidRequest, match="at least 16 pixels"):
-        check_followed([CheckedImage(png(picture())), CheckedImage(png(picture((15, 64))))], "image")
+        check_references([CheckedImage(png(picture())), CheckedImage(png(picture((15, 64))))], "image")
 
 
 def test_a_markup_is_drawn_over_the_picture_that_is_followed() -> None:
     markup = picture((48, 32), (0, 0, 0, 0), "RGBA")
     markup.paste((0, 255, 0, 255), (0, 0, 24, 32))
-    ready = prepared(asked(), [png(picture())], [], [png(markup)], LIMITS)
+    ready = prepare(asked(), [png(picture())], [], [png(markup)], LIMITS)
     for image in (opened(ready.first), opened(ready.start())):
         assert image.getpixel((5, 30)) == (0, 255, 0)
         assert image.getpixel((90, 30)) == (255, 0, 0)
     with pytest.raises(InvalidRequest, match="transparent PNG"):
-        prepared(asked(), [png(picture())], [], [png(picture())], LIMITS)
+        prepare(asked(), [png(picture())], [], [png(picture())], LIMITS)
 
 
 def test_what_is_transparent_in_a_picture_to_begin_from_is_white() -> None:
-    start = opened(prepared(asked(), [png(hole())], [], [], LIMITS).start())
+    start = opened(prepare(asked(), [png(hole())], [], [], LIMITS).start())
     assert start.mode == "RGB"
     assert [start.getpixel(at) for at in ((0, 0), (95, 0))] == [(255, 255, 255), (0, 0, 0)]

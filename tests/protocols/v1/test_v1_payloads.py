@@ -8,17 +8,10 @@ from typing import Any
 import pytest
 
 from adapters.shared.body import validated
-from adapters.v1.payloads import (
-    Edit,
-    Generation,
-    Inpainting,
-    Variation,
-    client_param_names,
-    known_model,
-    to_request,
-    unfolded,
-    without_pictures,
-)
+from adapters.v1.errors import client_param_names
+from adapters.v1.payload import check_text_only, flatten
+from adapters.v1.request_schemas import Edit, Generation, Inpainting, Variation
+from adapters.v1.requests import library_name, to_request
 from engine.protocol import Lora
 from gateway.errors import InvalidRequest
 from gateway.jobs.resolve import GenerationRequest
@@ -27,7 +20,7 @@ APPLE = {"prompt": "an apple"}
 
 
 def asked(**body: Any) -> Generation:
-    return validated(Generation, unfolded({**APPLE, **body}))
+    return validated(Generation, flatten({**APPLE, **body}))
 
 
 def requested(**body: Any) -> GenerationRequest:
@@ -36,7 +29,7 @@ def requested(**body: Any) -> GenerationRequest:
 
 def refused(body: object) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
-        validated(Generation, without_pictures(unfolded(body)))
+        validated(Generation, check_text_only(flatten(body)))
     return caught.value
 
 
@@ -205,8 +198,8 @@ def test_a_refusal_of_the_core_names_what_the_client_wrote(
 @pytest.mark.parametrize("name", ["strength", "image_strength", "denoising_strength"])
 @pytest.mark.parametrize("route", [Edit, Variation, Inpainting])
 def test_strength_has_three_names_where_there_is_a_picture(route: type[Edit], name: str) -> None:
-    assert validated(route, unfolded({**APPLE, name: "0.4"})).denoise == 0.4
-    assert validated(route, unfolded({**APPLE, "kwargs": json.dumps({name: 0.4})})).denoise == 0.4
+    assert validated(route, flatten({**APPLE, name: "0.4"})).denoise == 0.4
+    assert validated(route, flatten({**APPLE, "kwargs": json.dumps({name: 0.4})})).denoise == 0.4
 
 
 def test_only_a_variation_needs_no_prompt() -> None:
@@ -227,13 +220,13 @@ def test_what_has_no_events_cannot_be_streamed(route: type[Variation]) -> None:
 
 @pytest.mark.parametrize("name", ["dall-e-2", "dall-e-3", "gpt-image-1", "gpt-image-2.5-flare", "chatgpt-image-latest"])
 def test_the_names_that_clients_have_built_in_mean_the_default_model(name: str) -> None:
-    assert known_model(name, {"flux2-tiny"}) is None
-    assert known_model(name, {name}) == name
+    assert library_name(name, {"flux2-tiny"}) is None
+    assert library_name(name, {name}) == name
 
 
 @pytest.mark.parametrize("name", ["dall-e-4", "gpt-4", "gpt-imagex", "x-gpt-image-1", "dall-e-3\n", "gpt-image-../x"])
 def test_any_other_name_is_looked_up_as_it_is(name: str) -> None:
-    assert known_model(name, {"flux2-tiny"}) == name
+    assert library_name(name, {"flux2-tiny"}) == name
 
 
 @pytest.mark.parametrize(
