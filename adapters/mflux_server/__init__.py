@@ -3,19 +3,21 @@
 Source: the README of mflux-server of October 2024 (generation 1) and of December 2025 (generation 2).
 """
 
-from adapters.mflux_server.answers import render_error
-from adapters.mflux_server.routes import CHANGING, DESCRIBED, FIRST, PREFIX, ROUTES
-from adapters.mflux_server.shapes import Refused
+from adapters.mflux_server.errors import render_error
+from adapters.mflux_server.requests import PREFIX
+from adapters.mflux_server.routes import CHANGING_PATHS, DESCRIBED, FIRST_PATHS, IMAGE_PATHS, ROUTES
+from adapters.mflux_server.schemas import Refused
+from adapters.mflux_server.state import PROTOCOL
 from gateway.http.adapter import Adapter
 
 ADAPTER = Adapter(
-    name="mflux-server",
+    name=PROTOCOL,
     prefix=PREFIX,
-    more_prefixes=tuple(f"/{name}" for name in FIRST),
+    more_prefixes=FIRST_PATHS,
     routes=ROUTES,
     render_error=render_error,
-    image_paths=(f"{PREFIX}/generate", "/generate"),
-    changing_paths=CHANGING,
+    image_paths=IMAGE_PATHS,
+    changing_paths=CHANGING_PATHS,
     described=DESCRIBED,
     error=Refused,
 )

@@ -1,4 +1,4 @@
-"""Which models there are, which one draws, and bringing another into memory."""
+"""Endpoints of models: those that can be loaded, the one that draws, and loading another."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.mflux_server.answers import shown, to_listing
-from adapters.mflux_server.request import LoadBody, to_model
-from adapters.mflux_server.state import PROTOCOL, chosen, state_of
+from adapters.mflux_server.requests import to_model
+from adapters.mflux_server.responses import json_response, to_listing
+from adapters.mflux_server.schemas import Drawing, LoadBody, Loaded
+from adapters.mflux_server.state import PROTOCOL, model_of, state_of
 from adapters.shared.body import parse
 from adapters.shared.context import core_of, owner_of
 from adapters.shared.responses import raise_for
@@ -23,24 +24,29 @@ from gateway.jobs.origin import Origin
 GB = 1_000_000_000
 
 
-async def ls(request: Request) -> Response:
+async def list_models(request: Request) -> Response:
     """GET ls: what can be loaded now, the operator's aliases included."""
     library = core_of(request).library
 
-    def there() -> list[tuple[str, ModelSpec]]:
-        named = [(spec.name, spec) for spec in library.specs]
-        named += [(alias, library.find(alias)) for alias in library.aliases]
-        return [(name, spec) for name, spec in named if library.draws(spec)]
+    def find_models() -> list[tuple[str, ModelSpec]]:
+        specs = [(spec.name, spec) for spec in library.specs]
+        specs += [(alias, library.find(alias)) for alias in library.aliases]
+        return [(name, spec) for name, spec in specs if library.draws(spec)]
 
-    return shown(to_listing(await asyncio.to_thread(there)))
+    return json_response(to_listing(await asyncio.to_thread(find_models)))
 
 
-async def ps(request: Request) -> Response:
+async def get_model(request: Request) -> Response:
     """GET ps: the model that generate draws with; `loaded` is the one in memory, whichever protocol asked for it."""
     core = core_of(request)
-    spec = core.library.find(chosen(core, owner_of(request)))
+    spec = core.library.find(model_of(core, owner_of(request)))
     cache_limit = round((core.settings.engine.cache_limit_gb or 0) * GB)
-    return shown({**_drawing(core, spec), "cache_limit": cache_limit, "loaded": core.service.engine.loaded_model})
+    answer: Drawing = {
+        **_to_loaded(core, spec),
+        "cache_limit": cache_limit,
+        "loaded": core.service.engine.loaded_model,
+    }
+    return json_response(answer)
 
 
 async def load(request: Request) -> Response:
@@ -55,10 +61,10 @@ async def load(request: Request) -> Response:
         if job.state is not State.SUCCEEDED:
             raise GenerationFailed("The model was not loaded.")
     state_of(core, owner_of(request)).model = spec.name
-    return shown(_drawing(core, spec))
+    return json_response(_to_loaded(core, spec))
 
 
-def _drawing(core: Core, spec: ModelSpec) -> dict[str, str | int | None]:
+def _to_loaded(core: Core, spec: ModelSpec) -> Loaded:
     return {
         "model": spec.name,
         "quantize": spec.quantize or core.settings.models.quantize,

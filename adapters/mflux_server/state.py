@@ -1,8 +1,10 @@
-"""What mflux-server's protocol remembers between two requests: the model that was loaded last. Gone at a restart."""
+"""What mflux-server's protocol remembers between two requests: the model that was loaded last, gone at a restart, and
+the encoding of each task, kept in its job's note."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 from gateway.context import Core
 from gateway.service.per_owner import PerOwner
@@ -16,13 +18,37 @@ class State:
     """None is the gateway's default."""
 
 
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """The file format in which a task's image is answered."""
+
+    format: str = "JPEG"
+    """As the client named it, in capitals. Anything but PNG is encoded as JPEG."""
+    quality: int = 85
+
+    @property
+    def is_png(self) -> bool:
+        return self.format == "PNG"
+
+    @property
+    def media_type(self) -> str:
+        return "image/png" if self.is_png else "image/jpeg"
+
+    def to_note(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of_note(cls, note: str) -> Encoding:
+        return cls(**json.loads(note)) if note else cls()
+
+
 def state_of(core: Core, owner: str) -> State:
-    """For all clients, as in mflux-server; of each key its own where keys divide them."""
+    """One state for all clients, as in mflux-server; one for each key where keys divide the clients."""
     divided = core.settings.access.keys_file is not None
-    found: PerOwner[State] = core.kept.setdefault(PROTOCOL, PerOwner(State, divided=divided))
-    return found.of(owner)
+    states: PerOwner[State] = core.kept.setdefault(PROTOCOL, PerOwner(State, divided=divided))
+    return states.of(owner)
 
 
-def chosen(core: Core, owner: str) -> str | None:
-    """The model that /api/generate draws with."""
+def model_of(core: Core, owner: str) -> str | None:
+    """The model that generate draws with."""
     return state_of(core, owner).model

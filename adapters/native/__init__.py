@@ -1,15 +1,18 @@
-"""Our own API under /api/v1: detached jobs, their state, their stream. Refuses what cannot be honoured, by name.
+"""The gateway's own API under /api/v1: detached jobs, their state, their stream. Refuses what cannot be honoured, by
+name.
 
-Source of the shapes: the /api/v1 sections of the MFLUX API documentation; what it leaves out is ours.
+Source of the shapes: the /api/v1 sections of the MFLUX API documentation; what it leaves out is the gateway's own.
 """
 
-from adapters.native.answers import PREFIX, render_error
+from adapters.native.errors import render_error
+from adapters.native.requests import PROTOCOL
+from adapters.native.response_schemas import Problem
+from adapters.native.responses import PREFIX
 from adapters.native.routes import DESCRIBED, IMAGE_PATHS, ROUTES
-from adapters.native.shapes import Problem
 from gateway.http.adapter import Adapter
 
 ADAPTER = Adapter(
-    name="native",
+    name=PROTOCOL,
     prefix=PREFIX,
     routes=ROUTES,
     render_error=render_error,

@@ -1,4 +1,4 @@
-"""The finished pictures as a collection: listed with how they were drawn, searched, removed; and what a file says."""
+"""Endpoints of the gallery: finished images with how each was drawn, searched and removed; what a file says."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.native.answers import image_id, image_url, iso, to_adjustments, type_of
-from adapters.native.jobs import service_of
-from adapters.native.pictures import own_picture, sent_picture
-from adapters.native.request import ImagesQuery
-from adapters.native.shapes import Deleted, Images, PictureShown, Provenance
+from adapters.native.images import own_image, read_upload
+from adapters.native.request_schemas import ImagesQuery
+from adapters.native.response_schemas import Deleted, Images, PictureShown, Provenance
+from adapters.native.responses import image_id, image_url, iso, to_adjustments, type_of
 from adapters.shared.body import query
 from adapters.shared.context import core_of, owner_of, share_of
 from engine.protocol import ImageDone
@@ -27,46 +26,47 @@ from gateway.jobs.job import Job
 JOBS_AT_ONCE = 50
 
 
-async def images(request: Request) -> Response:
+async def list_images(request: Request) -> Response:
     """GET images: List your finished pictures, the newest first, with how each was drawn; removed ones are left out."""
-    asked = query(ImagesQuery, request)
-    service, pictures = service_of(request), core_of(request).pictures
-    shown: list[PictureShown] = []
-    cursor = None if asked.cursor is None else int(asked.cursor)
-    there = await asyncio.to_thread(pictures.jobs_there)
+    params = query(ImagesQuery, request)
+    core = core_of(request)
+    rows: list[PictureShown] = []
+    cursor = None if params.cursor is None else int(params.cursor)
+    stored_jobs = await asyncio.to_thread(core.pictures.jobs_there)
     while True:
-        page = await service.list_jobs(
+        jobs = await core.service.list_jobs(
             owner=owner_of(request),
-            protocol=asked.protocol,
-            model=asked.model,
-            words=asked.search.split(),
-            among=there,
+            protocol=params.protocol,
+            model=params.model,
+            words=params.search.split(),
+            among=stored_jobs,
             limit=JOBS_AT_ONCE,
             before=cursor,
         )
-        kept, damaged = await asyncio.to_thread(_looked_at, pictures, [done for job in page for done in job.images])
-        for job in page:
+        images = [done for job in jobs for done in job.images]
+        stored, damaged = await asyncio.to_thread(_check_files, core.pictures, images)
+        for job in jobs:
             cursor = job.number
-            shown += [
-                to_picture(job, done, is_damaged=done.file in damaged)
+            rows += [
+                to_image(job, done, is_damaged=done.file in damaged)
                 for done in reversed(job.images)
-                if done.file in kept
+                if done.file in stored
             ]
-            if len(shown) >= asked.limit:
+            if len(rows) >= params.limit:
                 break
-        if len(shown) >= asked.limit or len(page) < JOBS_AT_ONCE:
+        if len(rows) >= params.limit or len(jobs) < JOBS_AT_ONCE:
             break
-    more = len(shown) >= asked.limit
-    answer: Images = {"images": shown, "next_cursor": str(cursor) if more else None}
+    more = len(rows) >= params.limit
+    answer: Images = {"images": rows, "next_cursor": str(cursor) if more else None}
     return JSONResponse(answer)
 
 
-def _looked_at(pictures: Pictures, done: list[ImageDone]) -> tuple[set[str], set[str]]:
+def _check_files(pictures: Pictures, images: list[ImageDone]) -> tuple[set[str], set[str]]:
     """The files that are there, and those that are damaged. Blocks."""
-    return pictures.there([one.file for one in done]), pictures.damaged(done)
+    return pictures.there([done.file for done in images]), pictures.damaged(images)
 
 
-def to_picture(job: Job, done: ImageDone, *, is_damaged: bool) -> PictureShown:
+def to_image(job: Job, done: ImageDone, *, is_damaged: bool) -> PictureShown:
     at = next((event.at for event in job.events if event.fact == done), job.created_at)
     return {
         "id": image_id(job.id, done.image),
@@ -88,13 +88,13 @@ def to_picture(job: Job, done: ImageDone, *, is_damaged: bool) -> PictureShown:
 
 
 def to_drawing(drawing: Drawing | None) -> Any:
-    """What was said, and no more."""
+    """The fields of a drawing that are set, as JSON; a `Drawing` in the schema."""
     return None if drawing is None else drawing.model_dump(mode="json", exclude_defaults=True)
 
 
-async def delete(request: Request) -> Response:
+async def delete_image(request: Request) -> Response:
     """DELETE images/{id}: Remove a finished picture from the disk, for good; its job stays on record."""
-    job, index = await own_picture(request, request.path_params["image_id"])
+    job, index = await own_image(request, request.path_params["image_id"])
     pictures, file = core_of(request).pictures, job.images[index].file
     if not await asyncio.to_thread(pictures.there, [file]):
         raise PictureGone
@@ -103,15 +103,15 @@ async def delete(request: Request) -> Response:
     return JSONResponse(answer)
 
 
-async def drawing(request: Request) -> Response:
+async def read_drawing(request: Request) -> Response:
     """POST images/drawing: Read from a picture's file how it was drawn, here or by another program; it is not kept."""
-    core, share, data = core_of(request), share_of(request), await sent_picture(request)
-    found = await core.files.read(share, drawing_in, data)
-    if found is None and may_hide(data):
-        with suppress(InvalidRequest):  # what cannot be decoded hides nothing
-            picture = await checked_picture(data, core.decoder, "image", share)
-            found = await core.files.run(share, _hidden_drawing, picture.png)
-    answer: Provenance = {"drawing": to_drawing(found)}
+    core, share, data = core_of(request), share_of(request), await read_upload(request)
+    drawing = await core.files.read(share, drawing_in, data)
+    if drawing is None and may_hide(data):
+        with suppress(InvalidRequest):  # a file that cannot be decoded hides nothing
+            checked = await checked_picture(data, core.decoder, "image", share)
+            drawing = await core.files.run(share, _hidden_drawing, checked.png)
+    answer: Provenance = {"drawing": to_drawing(drawing)}
     return JSONResponse(answer)
 
 

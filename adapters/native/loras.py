@@ -1,12 +1,12 @@
-"""The LoRAs there are, and one of them."""
+"""Endpoints of LoRAs: all of them, one of them, the image beside it."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.native.answers import PREFIX
-from adapters.native.model_shapes import LoraDetail, Loras, LoraShown
+from adapters.native.model_schemas import LoraDetail, Loras, LoraShown
+from adapters.native.responses import PREFIX
 from adapters.shared.context import core_of, share_of
 from engine.catalog import CATALOG
 from gateway.disk import read_file
@@ -19,58 +19,58 @@ _GEOMETRIES = {spec.name: spec.geometry for spec in CATALOG}
 PREVIEW_MOST_BYTES = 16 * 1024 * 1024
 
 
-async def loras(request: Request) -> Response:
+async def list_loras(request: Request) -> Response:
     """GET loras: List the LoRAs, those that cannot be used included; no file is read for its hash."""
     library = core_of(request).library.loras
 
     def rows() -> list[LoraShown]:
-        calls = library.calls()
-        return [shown(library, lora, calls.get(lora.name, []), read=False) for lora in library.all()]
+        aliases = library.calls()
+        return [to_lora(library, lora, aliases.get(lora.name, []), read=False) for lora in library.all()]
 
     answer: Loras = {"loras": await library.off_loop(rows)}
     return JSONResponse(answer)
 
 
-async def lora(request: Request) -> Response:
+async def get_lora(request: Request) -> Response:
     """GET loras/{name}: Show a LoRA, by its name or an alias, with its hashes and what is written about it."""
-    library, found = core_of(request).library.loras, await _found(request)
+    library, lora = core_of(request).library.loras, await _find(request)
 
     def detail() -> LoraDetail:
-        row = shown(library, found, library.calls().get(found.name, []), read=True)
-        return {**row, "description": found.notes.description, "metadata": dict(found.notes.told)}
+        row = to_lora(library, lora, library.calls().get(lora.name, []), read=True)
+        return {**row, "description": lora.notes.description, "metadata": dict(lora.notes.told)}
 
     return JSONResponse(await core_of(request).files.run(share_of(request), detail))
 
 
-async def preview(request: Request) -> Response:
+async def get_preview(request: Request) -> Response:
     """GET loras/{name}/preview: Fetch the picture that lies beside a LoRA, as PNG."""
-    found = await _found(request)
-    data = await core_of(request).files.run(share_of(request), _preview_bytes, found)
+    lora = await _find(request)
+    data = await core_of(request).files.run(share_of(request), _read_preview, lora)
     if data is None:
         raise NotFound("There is no picture of this LoRA.")
     try:
-        picture = await checked_picture(data, core_of(request).decoder, share=share_of(request))
+        checked = await checked_picture(data, core_of(request).decoder, share=share_of(request))
     except InvalidRequest:
         raise NotFound("The picture of this LoRA cannot be read.") from None
-    return Response(picture.png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+    return Response(checked.png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
 
-async def _found(request: Request) -> LoraFile:
+async def _find(request: Request) -> LoraFile:
     """Raises: LoraNotFound."""
     library = core_of(request).library.loras
-    found = await library.off_loop(library.find, request.path_params["name"])
-    if found is None:
+    lora = await library.off_loop(library.find, request.path_params["name"])
+    if lora is None:
         raise LoraNotFound
-    return found
+    return lora
 
 
-def shown(library: LoraLibrary, lora: LoraFile, calls: list[str], *, read: bool) -> LoraShown:
-    """Blocks; reads the file for its hashes where `read` says so and nobody did before."""
+def to_lora(library: LoraLibrary, lora: LoraFile, aliases: list[str], *, read: bool) -> LoraShown:
+    """One LoRA. Blocks; where `read` is set, reads the file for its hashes if they are not known yet."""
     hashes = library.hashes(lora, read=read)
     models = [lora.hub.like] if lora.hub and lora.file is None else names_of(lora.fit.models)
     return {
         "name": lora.name,
-        "aliases": calls,
+        "aliases": aliases,
         "title": lora.notes.title or None,
         "trigger_words": list(lora.notes.trigger_words),
         "activation_text": lora.notes.activation_text or None,
@@ -92,7 +92,7 @@ def shown(library: LoraLibrary, lora: LoraFile, calls: list[str], *, read: bool)
     }
 
 
-def _preview_bytes(lora: LoraFile) -> bytes | None:
+def _read_preview(lora: LoraFile) -> bytes | None:
     file = preview_of(lora)
     try:
         return read_file(file, PREVIEW_MOST_BYTES) if file else None

@@ -1,4 +1,4 @@
-"""The models there are, and how one of them stands."""
+"""Endpoints of models: list, status, download, load, unload, remove, clear a quarantine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.native.answers import to_bytes
-from adapters.native.jobs import shown
-from adapters.native.model_shapes import (
+from adapters.native.jobs import show_job
+from adapters.native.model_schemas import (
     Capabilities,
     Cleared,
     DownloadShown,
@@ -21,9 +20,11 @@ from adapters.native.model_shapes import (
     Removed,
     Unloaded,
 )
-from adapters.native.request import LoadQuery
+from adapters.native.request_schemas import LoadQuery
+from adapters.native.requests import PROTOCOL, to_origin
+from adapters.native.responses import to_bytes
 from adapters.shared.body import query
-from adapters.shared.context import core_of, idempotency_key, owner_of
+from adapters.shared.context import core_of, owner_of
 from engine.catalog import ModelSpec
 from gateway.context import Core
 from gateway.jobs.origin import Origin
@@ -31,23 +32,23 @@ from gateway.models.folders import record_of
 from gateway.models.weights import sha256_of
 
 
-async def models(request: Request) -> Response:
+async def list_models(request: Request) -> Response:
     """GET models: List the models, those that are not on this machine included."""
     core = core_of(request)
-    coming = {spec.name: to_download(core, spec) for spec in core.library.specs}
+    downloads = {spec.name: to_download(core, spec) for spec in core.library.specs}
 
     def rows() -> list[ModelShown]:
-        named = [(spec.name, spec) for spec in core.library.specs]
-        named += [(alias, core.library.find(alias)) for alias in core.library.aliases]
-        return [to_model(core, name, spec, coming[spec.name]) for name, spec in named]
+        specs = [(spec.name, spec) for spec in core.library.specs]
+        specs += [(alias, core.library.find(alias)) for alias in core.library.aliases]
+        return [to_model(core, name, spec, downloads[spec.name]) for name, spec in specs]
 
     answer: Models = {"models": await asyncio.to_thread(rows)}
     return JSONResponse(answer)
 
 
-def to_model(core: Core, name: str, spec: ModelSpec, coming: DownloadShown | None) -> ModelShown:
+def to_model(core: Core, name: str, spec: ModelSpec, download: DownloadShown | None) -> ModelShown:
     """Reads folders: call it in a thread."""
-    folder = core.library.find_folder(spec) if core.library.on_disk(spec) else None
+    folder = _find_folder(core, spec)
     sha256 = None if folder is None else sha256_of(folder)
     return {
         "title": name,
@@ -61,7 +62,7 @@ def to_model(core: Core, name: str, spec: ModelSpec, coming: DownloadShown | Non
         },
         "downloaded": folder is not None,
         "removable": folder is not None and record_of(folder) is not None,
-        "download": None if folder is not None else coming,
+        "download": None if folder is not None else download,
         "size_gb": spec.size_gb,
         "description": spec.description,
         "licence": spec.licence,
@@ -76,6 +77,11 @@ def to_model(core: Core, name: str, spec: ModelSpec, coming: DownloadShown | Non
         "capabilities": to_capabilities(core, spec),
         "alias_of": spec.name if name != spec.name else None,
     }
+
+
+def _find_folder(core: Core, spec: ModelSpec) -> Path | None:
+    """Blocks."""
+    return core.library.find_folder(spec) if core.library.on_disk(spec) else None
 
 
 def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
@@ -109,51 +115,48 @@ def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
 
 
 def to_download(core: Core, spec: ModelSpec) -> DownloadShown | None:
-    coming = core.service.downloads.of(spec)
-    if coming is None:
+    download = core.service.downloads.of(spec)
+    if download is None:
         return None
-    fact = coming.fact
-    bytes_shown = None if fact is None else to_bytes(fact)
+    fact = download.fact
+    size = None if fact is None else to_bytes(fact)
     return {
-        "job_id": coming.job_id,
-        "status": "downloading" if coming.is_running else "queued",
+        "job_id": download.job_id,
+        "status": "downloading" if download.is_running else "queued",
         "done_bytes": None if fact is None else fact.done_bytes,
         "total_bytes": None if fact is None else fact.total_bytes,
-        "bytes_per_second": None if bytes_shown is None else bytes_shown["bytes_per_second"],
-        "percent": None if bytes_shown is None else bytes_shown["percent"],
-        "eta_seconds": None if coming.seconds_left is None else round(coming.seconds_left, 2),
+        "bytes_per_second": None if size is None else size["bytes_per_second"],
+        "percent": None if size is None else size["percent"],
+        "eta_seconds": None if download.seconds_left is None else round(download.seconds_left, 2),
     }
 
 
-async def model_status(request: Request) -> Response:
+async def get_status(request: Request) -> Response:
     """GET models/{id}/status: Tell whether a model is here or on its way, and whether it is in memory."""
     core = core_of(request)
     name = request.path_params["model_id"]
     spec = core.library.find(name)
 
-    def folder() -> Path | None:
-        return core.library.find_folder(spec) if core.library.on_disk(spec) else None
-
-    found = await asyncio.to_thread(folder)
-    coming = None if found is not None else to_download(core, spec)
+    folder = await asyncio.to_thread(_find_folder, core, spec)
+    download = None if folder is not None else to_download(core, spec)
     answer: ModelStatus = {
         "model": name,
-        "status": _status(core, spec, found, coming),
-        "downloaded": found is not None,
-        "download": coming,
+        "status": _status(core, spec, folder, download),
+        "downloaded": folder is not None,
+        "download": download,
         "loaded": core.service.engine.loaded_model == spec.name,
         "size_gb": spec.size_gb,
-        "path": None if found is None else found.name,
+        "path": None if folder is None else folder.name,
     }
     return JSONResponse(answer)
 
 
 def _status(
-    core: Core, spec: ModelSpec, folder: Path | None, coming: DownloadShown | None
+    core: Core, spec: ModelSpec, folder: Path | None, download: DownloadShown | None
 ) -> Literal["ready", "loading", "unavailable", "downloading", "missing"]:
     if folder is None:
         served = spec.unavailable is None
-        return "downloading" if coming is not None else "missing" if served else "unavailable"
+        return "downloading" if download is not None else "missing" if served else "unavailable"
     if core.service.residency.is_set_aside(folder):
         return "unavailable"
     return "loading" if is_loading(core, spec) else "ready"
@@ -165,9 +168,9 @@ async def pull(request: Request) -> Response:
     The job ends at once where the model is here; DELETE of the job stops it, and what has come is kept for the next.
     """
     core = core_of(request)
-    origin = Origin(owner=owner_of(request), protocol="native", attached=False)
+    origin = Origin(owner=owner_of(request), protocol=PROTOCOL, attached=False)
     job = await core.service.models.pull(request.path_params["model_id"], origin)
-    return JSONResponse(await shown(request, job))
+    return JSONResponse(await show_job(request, job))
 
 
 async def remove(request: Request) -> Response:
@@ -181,10 +184,9 @@ async def remove(request: Request) -> Response:
 async def load(request: Request) -> Response:
     """POST models/{id}/load: Make a job that brings a model into memory; it waits its turn like any other."""
     core = core_of(request)
-    key = idempotency_key(request)
-    origin = Origin(owner=owner_of(request), protocol="native", attached=False, idempotency_key=key)
+    origin = to_origin(request)
     job = await core.service.submit_load(request.path_params["model_id"], origin, query(LoadQuery, request).memory)
-    return JSONResponse(await shown(request, job))
+    return JSONResponse(await show_job(request, job))
 
 
 async def unload(request: Request) -> Response:

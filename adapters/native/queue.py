@@ -1,4 +1,4 @@
-"""The queue as a whole: who runs, who waits, and whether it goes on."""
+"""Endpoints of the queue: the running job, the waiting ones, pause and resume."""
 
 from __future__ import annotations
 
@@ -7,37 +7,33 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.native.answers import to_brief, to_progress
-from adapters.native.jobs import service_of
-from adapters.native.request import QueueQuery
-from adapters.native.shapes import Active, Paused, Queue, Waiting
+from adapters.native.jobs import JOBS_PER_TURN
+from adapters.native.request_schemas import QueueQuery
+from adapters.native.response_schemas import Active, Paused, Queue, Waiting
+from adapters.native.responses import to_brief, to_eta_seconds, to_progress
 from adapters.shared.body import query
-from adapters.shared.context import owner_of
+from adapters.shared.context import core_of, owner_of
 from engine.protocol import LANES
 
-SLICE = 50
-"""Jobs shown between two looks of the loop at others."""
 
-
-async def queue(request: Request) -> Response:
+async def get_queue(request: Request) -> Response:
     """GET queue: Show your own jobs by name, a page of them, everybody's by count."""
-    asked = query(QueueQuery, request)
-    service, owner = service_of(request), owner_of(request)
+    params = query(QueueQuery, request)
+    service, owner = core_of(request).service, owner_of(request)
     running = service.running()
     progress = service.events.progress(running.id) if running else None
     active: Active | None = None
     if running is not None and running.owner == owner and progress is not None:
         active = {**to_brief(running), **to_progress(progress)}
         if (forecast := service.events.forecast(running)) is not None:
-            active["eta_seconds"] = round(forecast.expected_s, 2)
+            active["eta_seconds"] = to_eta_seconds(forecast)
     queued: list[Waiting] = []
-    waiting = await service.queue.waiting(owner=owner, limit=asked.limit, offset=asked.offset)
+    waiting = await service.queue.waiting(owner=owner, limit=params.limit, offset=params.offset)
     for n, job in enumerate(waiting, 1):
-        if n % SLICE == 0:
+        if n % JOBS_PER_TURN == 0:
             await asyncio.sleep(0)
         if (position := await service.queue.position(job.id)) is not None:
-            forecast = service.events.forecast(job)
-            eta_s = None if forecast is None else round(forecast.expected_s, 2)
+            eta_s = to_eta_seconds(service.events.forecast(job))
             queued.append({**to_brief(job), "position": position, "eta_seconds": eta_s})
     answer: Queue = {
         "active": active,
@@ -51,16 +47,13 @@ async def queue(request: Request) -> Response:
 
 async def pause(request: Request) -> Response:
     """POST queue/pause: Begin no more pictures until it is resumed, over restarts, too; what runs goes on."""
-    return await _paused(request, True)
+    queue = core_of(request).service.queue
+    await queue.pause(owner_of(request))
+    return JSONResponse(Paused(paused=queue.paused))
 
 
 async def resume(request: Request) -> Response:
     """POST queue/resume: Go on with what waits."""
-    return await _paused(request, False)
-
-
-async def _paused(request: Request, paused: bool) -> Response:
-    service, owner = service_of(request), owner_of(request)
-    await (service.queue.pause(owner) if paused else service.queue.resume(owner))
-    answer: Paused = {"paused": service.queue.paused}
-    return JSONResponse(answer)
+    queue = core_of(request).service.queue
+    await queue.resume(owner_of(request))
+    return JSONResponse(Paused(paused=queue.paused))

@@ -111,7 +111,7 @@ CONSTANTS = (
     Row("GET", "/script-info", constant(SCRIPT_INFO), LIST),
     *(Row("GET", f"/{name}", constant([]), LIST) for name in EMPTY),
 )
-TABLE = (
+ROWS = (
     *below(PREFIX, SDAPI),
     *below(INTERNAL, TASKS),
     *below(PREFIX, MODELS),
@@ -120,7 +120,8 @@ TABLE = (
     *below(CONTROLNET, CONTROLNET_EXTENSION),
     *below(PREFIX, CONSTANTS),
 )
-ROUTES = routes_of(map(compressed, TABLE), head=False)
+TABLE = tuple(map(compressed, ROWS))
+ROUTES = routes_of(TABLE, head=False)
 DESCRIBED = described(TABLE)
 IMAGE_PATHS = tuple(
     PREFIX + path

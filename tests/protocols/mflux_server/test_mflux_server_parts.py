@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from adapters.mflux_server.answers import render_error, to_task
-from adapters.mflux_server.request import Encoding, GenerateBody, LoadBody, to_model, to_origin
+from adapters.mflux_server.errors import render_error
+from adapters.mflux_server.requests import to_model, to_origin
+from adapters.mflux_server.responses import to_task
+from adapters.mflux_server.schemas import GenerateBody, LoadBody
+from adapters.mflux_server.state import Encoding
 from engine.protocol import Queued
 from gateway.access.rights import Rights
 from gateway.errors import Forbidden, InvalidRequest, ModelNotFound

@@ -125,7 +125,8 @@ def test_another_client_gets_none_of_them(gateway: Live, client: httpx.Client) -
 
 def test_a_scale_of_nothing_is_nothing_and_not_one() -> None:
     """A LoRA at scale 0 is a LoRA that changes nothing."""
-    from adapters.native.request import GenerateBody, _loras
+    from adapters.native.request_schemas import GenerateBody
+    from adapters.native.requests import to_loras
 
-    asked = GenerateBody(prompt="x", lora_files=["night", "day"], lora_scales=0.0)
-    assert [(lora.name, lora.scale) for lora in _loras(asked)] == [("night", 0.0), ("day", 0.0)]
+    body = GenerateBody(prompt="x", lora_files=["night", "day"], lora_scales=0.0)
+    assert [(lora.name, lora.scale) for lora in to_loras(body)] == [("night", 0.0), ("day", 0.0)]

@@ -1,6 +1,6 @@
-"""What mflux-server answers, as types, and what its GETs are asked with. Source: the READMEs of mflux-server.
+"""Bodies and queries that mflux-server's clients send, and types of what it answers. Knows no task.
 
-Knows no task; the documentation is made of these.
+Source: the READMEs of mflux-server. The OpenAPI document is made of these.
 """
 
 from __future__ import annotations
@@ -10,9 +10,47 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from typing_extensions import TypedDict
 
+from engine.protocol import MemoryCheck
+
+GUIDANCE = 3.5
 TRUE = frozenset({"true", "1", "t", "y", "yes"})
-Truth = Annotated[bool, BeforeValidator(lambda said: str(said).lower() in TRUE, json_schema_input_type=str)]
+Truth = Annotated[bool, BeforeValidator(lambda value: str(value).lower() in TRUE, json_schema_input_type=str)]
 """`true`, `1`, `t`, `y` and `yes` in any case; everything else is false. Source: `str_to_bool` of mflux-server."""
+
+
+class GenerateBody(BaseModel):
+    """POST generate. Source: `TaskInput` of mflux-server; unknown fields are ignored, null is a wrong type."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True)
+
+    prompt: str
+    seed: str | int = ""
+    height: int = 1024
+    width: int = 1024
+    steps: int = 0
+    """0: as many as the model's own."""
+    guidance: float = GUIDANCE
+    format: str = "JPEG"
+    quality: int = 85
+    priority: bool = False
+    init_image: str | None = None
+    lora_paths: list[str] = []
+    """LoRAs by name, or by a path inside the folders of LoRAs. Not in mflux-server: mflux's own words."""
+    lora_scales: list[float] = []
+    """One a LoRA; 1 where there are fewer."""
+    memory: MemoryCheck = "check"
+    """`try`: draw what seems not to fit into memory. Not in mflux-server."""
+
+
+class LoadBody(BaseModel):
+    """POST load. Source: the web page of mflux-server generation 2."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True)
+
+    model: str
+    quantize: int | None = None
+    memory: MemoryCheck = "check"
+    """`try`: load what seems not to fit into memory. Not in mflux-server."""
 
 
 class TaskQuery(BaseModel):
@@ -53,6 +91,12 @@ class Waiting(TypedDict):
     pos: int
     status: Literal["waiting"]
     wait_remaining: int
+
+
+class WaitingShown(Waiting):
+    """A task that waits, with why nothing begins; the OpenAPI document has only `Waiting`."""
+
+    waits_for: NotRequired[str]
 
 
 class Done(TypedDict):

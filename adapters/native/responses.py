@@ -1,4 +1,4 @@
-"""Jobs, progress and errors as /api/v1 shows them. Pure, but for the pictures a result holds."""
+"""Jobs, progress and results as bodies of /api/v1. Pure, except that results hold the images' bytes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from typing import assert_never
 
 from starlette.requests import Request
-from starlette.responses import Response
 
-from adapters.native.shapes import (
+from adapters.native.response_schemas import (
     AdjustmentShown,
     Brief,
     BytesShown,
@@ -19,16 +18,14 @@ from adapters.native.shapes import (
     JobShown,
     JobType,
     PageShown,
-    Problem,
+    PriorityName,
     ProgressShown,
     Result,
     Status,
 )
-from adapters.native.shapes import Priority as PriorityName
 from adapters.shared.context import core_of
-from adapters.shared.responses import error_response
 from engine.protocol import Download, Generate, ImageDone, Load, ModelDownloading, Ocr, PageRead, Upscale
-from gateway.errors import GatewayError, PictureDamaged, StorageFault
+from gateway.errors import PictureDamaged, StorageFault
 from gateway.forecast import Forecast
 from gateway.images.output import Note
 from gateway.jobs.job import Job, Plans, Priority, Progress, State
@@ -48,8 +45,6 @@ PRIORITY: dict[Priority, PriorityName] = {
     Priority.NORMAL: "normal",
     Priority.HIGH: "high",
 }
-ALSO_CALLED = {"running": "generating", "succeeded": "completed", "waiting": "queued"}
-"""What MFLUX-WEBUI's code, and the gateway, call some of them."""
 
 
 def iso(at: float) -> str:
@@ -58,7 +53,7 @@ def iso(at: float) -> str:
 
 
 def to_progress(progress: Progress) -> ProgressShown:
-    shown: ProgressShown = {
+    body: ProgressShown = {
         "progress": round(progress.fraction, 4),
         "percent": round(progress.fraction * 100),
         "phase": progress.phase,
@@ -69,8 +64,8 @@ def to_progress(progress: Progress) -> ProgressShown:
         "eta_seconds": None if progress.seconds_left is None else round(progress.seconds_left, 2),
     }
     if progress.download is not None:
-        shown["download"] = to_bytes(progress.download)
-    return shown
+        body["download"] = to_bytes(progress.download)
+    return body
 
 
 def to_bytes(fact: ModelDownloading) -> BytesShown:
@@ -92,6 +87,11 @@ def to_forecast(forecast: Forecast) -> ForecastShown:
     }
 
 
+def to_eta_seconds(forecast: Forecast | None) -> float | None:
+    """Seconds until a job is expected to be done; None where there is no forecast."""
+    return None if forecast is None else round(forecast.expected_s, 2)
+
+
 def to_job(
     job: Job,
     position: int | None,
@@ -99,18 +99,18 @@ def to_job(
     forecast: Forecast | None = None,
     waits_for: str | None = None,
 ) -> JobShown:
-    """A job without its pictures' bytes."""
+    """A job without the bytes of its images."""
     assert job.state is not None
     runs = progress is not None and job.state is State.RUNNING
     fraction = 1.0 if job.state is State.SUCCEEDED else progress.fraction if progress and runs else 0.0
-    shown: JobShown = {
+    body: JobShown = {
         "id": job.id,
         "job_id": job.id,
         "type": type_of(job.plan),
         "status": STATUS[job.state],
         "progress": round(fraction, 4),
         "position": position,
-        "eta_seconds": None if forecast is None else round(forecast.expected_s, 2),
+        "eta_seconds": to_eta_seconds(forecast),
         "model": job.plan.model,
         "protocol": job.protocol,
         "priority": PRIORITY[job.priority],
@@ -122,35 +122,34 @@ def to_job(
         "adjustments": to_adjustments(job.all_adjustments),
     }
     if isinstance(job.plan, Generate):
-        shown["prompt"] = job.plan.prompt
-        shown["width"], shown["height"] = job.plan.width_px, job.plan.height_px
-        shown["steps"], shown["guidance"] = job.plan.steps, job.plan.guidance
-        shown["seeds"] = list(job.plan.seeds)
+        body["prompt"] = job.plan.prompt
+        body["width"], body["height"] = job.plan.width_px, job.plan.height_px
+        body["steps"], body["guidance"] = job.plan.steps, job.plan.guidance
+        body["seeds"] = list(job.plan.seeds)
         if job.plan.loras:
-            shown["loras"] = [{"name": lora.name, "scale": lora.scale} for lora in job.plan.loras]
+            body["loras"] = [{"name": lora.name, "scale": lora.scale} for lora in job.plan.loras]
     if isinstance(job.plan, Upscale):
-        shown["width"], shown["height"], shown["seeds"] = job.plan.width_px, job.plan.height_px, [job.plan.seed]
+        body["width"], body["height"], body["seeds"] = job.plan.width_px, job.plan.height_px, [job.plan.seed]
     if progress is not None:
-        shown["progress_detail"] = to_progress(progress)
+        body["progress_detail"] = to_progress(progress)
     if waits_for is not None:
-        shown["waits_for"] = waits_for
+        body["waits_for"] = waits_for
     if forecast is not None:
-        shown["forecast"] = to_forecast(forecast)
+        body["forecast"] = to_forecast(forecast)
     if job.images:
-        shown["image_ids"] = [image_id(job.id, image.image) for image in job.images]
-        shown["image_urls"] = [image_url(job.id, image.image) for image in job.images]
+        body["image_ids"] = [image_id(job.id, image.image) for image in job.images]
+        body["image_urls"] = [image_url(job.id, image.image) for image in job.images]
     if job.failure is not None:
-        shown["error"] = job.failure.message
-        shown["error_detail"] = {"code": job.failure.code.upper(), "message": job.failure.message}
-    return shown
+        body["error"] = job.failure.message
+        body["error_detail"] = {"code": job.failure.code.upper(), "message": job.failure.message}
+    return body
 
 
 def to_brief(job: Job) -> Brief:
-    prompt = job.plan.prompt if isinstance(job.plan, Generate) else None
     return {
         "job_id": job.id,
         "type": type_of(job.plan),
-        "prompt": prompt,
+        "prompt": job.plan.prompt if isinstance(job.plan, Generate) else None,
         "model": job.plan.model,
         "priority": PRIORITY[job.priority],
     }
@@ -169,23 +168,24 @@ def image_url(job_id: str, image: int) -> str:
 
 
 async def to_result(request: Request, job: Job) -> Result:
+    """The images of a finished job as base64, or the text that was read."""
     if isinstance(job.plan, Ocr):
         return {"text": job.text, "pages": [to_page(job.plan, page) for page in job.pages]}
     read = core_of(request).pictures.read
     damaged: list[int] = []
 
-    def encoded(done: ImageDone) -> str | None:
+    def read_base64(done: ImageDone) -> str | None:
         try:
             png = read(done.file, Note.of(done))
         except PictureDamaged:
             damaged.append(done.image)
             return None
-        except StorageFault:  # the rest of the job can be told
+        except StorageFault:  # the rest of the result can still be answered
             return None
         return base64.b64encode(png).decode() if png else None
 
     result: Result = {
-        "images": await asyncio.to_thread(lambda: [encoded(done) for done in job.images]),
+        "images": await asyncio.to_thread(lambda: [read_base64(done) for done in job.images]),
         "seeds": [image.seed for image in job.images],
         "drawn_px": [list(image.drawn_px) for image in job.images],
     }
@@ -194,21 +194,14 @@ async def to_result(request: Request, job: Job) -> Result:
     return result
 
 
-def to_page(plan: Ocr, read: PageRead) -> PageShown:
+def to_page(plan: Ocr, page: PageRead) -> PageShown:
     return {
-        "page": plan.pages[read.page] if plan.pages else None,
-        "width": read.width_px,
-        "height": read.height_px,
-        "lines": [line.model_dump() for line in read.lines],
-        "unread": [line.model_dump() for line in read.unread],
+        "page": plan.pages[page.page] if plan.pages else None,
+        "width": page.width_px,
+        "height": page.height_px,
+        "lines": [line.model_dump() for line in page.lines],
+        "unread": [line.model_dump() for line in page.unread],
     }
-
-
-def render_error(error: GatewayError) -> Response:
-    """Source: the documentation's error format {error, code, details}."""
-    details = {**error.details, **({"param": error.param} if error.param else {})}
-    body: Problem = {"error": error.message, "code": error.code.upper(), "details": details}
-    return error_response(body, error.status)
 
 
 def type_of(plan: Plans) -> JobType:

@@ -1,42 +1,26 @@
-"""What clients of /api/v1 may say, and what it means. Refuses what cannot be honoured, by name."""
+"""Bodies and queries that clients of /api/v1 send, as pydantic models. Knows no job."""
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
-from starlette.requests import Request
 
-from adapters.native.answers import ALSO_CALLED, STATUS
-from adapters.native.shapes import Priority as PriorityName
-from adapters.shared.body import input_picture
-from adapters.shared.context import core_of, idempotency_key, owner_of, share_of
-from engine.protocol import Control, Lora, MemoryCheck
-from gateway.errors import InvalidRequest
+from adapters.native.response_schemas import PriorityName
+from engine.protocol import MemoryCheck
 from gateway.http.openapi import File
-from gateway.jobs.job import Priority, State
-from gateway.jobs.origin import Origin
-from gateway.jobs.resolve import GenerationRequest
 
-PREVIEWS = 4
 QUEUE_MAX = 1000
 PAGE_MAX = 500
-UPLOAD = re.compile(r"[0-9a-f]{64}")
-NAMES = {"width_px": "width", "height_px": "height", "count": "num_images", "denoise": "image_strength"} | {
-    "references": "reference_images",
-    "init_image": "init_images",
-}
-"""The core's words for a parameter, where this protocol has others."""
 
 
-class Said(BaseModel):
-    """What a client says."""
+class Payload(BaseModel):
+    """A body or a query, or a part of one."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, use_attribute_docstrings=True)
 
 
-class LoraBody(Said):
+class LoraBody(Payload):
     """One LoRA to draw with."""
 
     name: str
@@ -45,7 +29,7 @@ class LoraBody(Said):
     """-4 to 4."""
 
 
-class ControlBody(Said):
+class ControlBody(Payload):
     """What the drawn picture follows, for models whose `capabilities.control` says so."""
 
     type: Literal["canny", "depth"]
@@ -57,7 +41,7 @@ class ControlBody(Said):
     """0 to 2."""
 
 
-class GenerateBody(Said):
+class GenerateBody(Payload):
     """POST generate. A picture is base64, a data URL, or the id of an upload.
 
     Source: the documentation's txt2img and img2img tables; aliases from MFLUX-WEBUI's code.
@@ -103,7 +87,44 @@ class GenerateBody(Said):
     """With keys, only operators may say `high`; `background` runs when nothing else waits, or once it has aged."""
 
 
-class JobsQuery(Said):
+class UpscaleFields(Payload):
+    """How a picture is drawn larger. Without `scale`, `width` and `height` it becomes twice as large."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str | None = None
+    """`seedvr2-3b` or `seedvr2-7b`; without it, the one that is here."""
+    scale: float | None = Field(None, validation_alias=AliasChoices("scale", "upscale_factor"))
+    """1 to 16."""
+    width: int | None = None
+    """Of the result, whose height follows."""
+    height: int | None = None
+    """Of the result, whose width follows; with both, the result covers them."""
+    softness: float | None = None
+    """0 keeps the picture's own detail, 1 gives the model the most freedom."""
+    seed: int | None = None
+    """-1 and null are random."""
+    video: str | None = None
+    """Refused: videos cannot be upscaled here."""
+    memory: MemoryCheck = "check"
+    """`try`: draw it even where it seems not to fit into memory."""
+    priority: PriorityName = "normal"
+
+
+class UpscaleBody(UpscaleFields):
+    """POST upscale, as JSON."""
+
+    image: str
+    """base64, a data URL, the id of an upload, or of a picture of yours."""
+
+
+class UpscaleForm(UpscaleFields):
+    """POST upscale, as a form."""
+
+    image: File
+
+
+class JobsQuery(Payload):
     """GET jobs."""
 
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 50
@@ -114,32 +135,22 @@ class JobsQuery(Said):
     protocol: Annotated[str, Field(max_length=64)] | None = None
     """`native`, `sdapi`, `openai`, `xinference` or `mflux-server`: what the job came in by."""
 
-    @property
-    def states(self) -> list[State] | None:
-        """Raises: InvalidRequest."""
-        if self.status is None:
-            return None
-        wanted = {ALSO_CALLED.get(word.strip(), word.strip()) for word in self.status.split(",")}
-        if not wanted <= set(STATUS.values()):
-            raise InvalidRequest(f"status must be one of {', '.join(STATUS.values())}.", param="status")
-        return [state for state, status in STATUS.items() if status in wanted]
 
-
-class LoadQuery(Said):
+class LoadQuery(Payload):
     """POST models/{id}/load."""
 
     memory: MemoryCheck = "check"
     """`try`: load it even where it seems not to fit into memory."""
 
 
-class JobQuery(Said):
+class JobQuery(Payload):
     """GET jobs/{id}."""
 
     images: bool = True
     """Whether `result` is there, with the pictures as base64."""
 
 
-class QueueQuery(Said):
+class QueueQuery(Payload):
     """GET queue."""
 
     limit: Annotated[int, Field(ge=1, le=QUEUE_MAX)] = QUEUE_MAX
@@ -147,7 +158,7 @@ class QueueQuery(Said):
     """So many of your waiting jobs are left out, those in front."""
 
 
-class EventsQuery(Said):
+class EventsQuery(Payload):
     """GET events."""
 
     ticket: Annotated[str, Field(min_length=1)] | None = None
@@ -162,14 +173,14 @@ class StreamQuery(JobQuery, EventsQuery):
     """GET jobs/{id}/stream."""
 
 
-class TicketBody(Said):
+class TicketBody(Payload):
     """POST tickets."""
 
     job_id: str | None = None
     """Whose stream is to be opened; without it, the one of all your jobs."""
 
 
-class MoveBody(Said):
+class MoveBody(Payload):
     """POST jobs/{id}/move: exactly one of the three says where, among your own waiting jobs."""
 
     before: str | None = None
@@ -179,20 +190,20 @@ class MoveBody(Said):
     to: Literal["front", "end"] | None = None
 
 
-class UploadBody(Said):
+class UploadBody(Payload):
     """POST uploads, as JSON."""
 
     image: str
     """base64 or a data URL."""
 
 
-class UploadForm(Said):
+class UploadForm(Payload):
     """POST uploads, as a form."""
 
     image: File
 
 
-class PictureQuery(Said):
+class ImageQuery(Payload):
     """GET a picture."""
 
     format: Literal["png", "jpeg", "webp"] = "png"
@@ -202,7 +213,7 @@ class PictureQuery(Said):
     """Of the longer edge: a smaller copy, which does not say how it was drawn."""
 
 
-class ImagesQuery(Said):
+class ImagesQuery(Payload):
     """GET images."""
 
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 60
@@ -214,82 +225,3 @@ class ImagesQuery(Said):
     model: Annotated[str, Field(max_length=256)] | None = None
     protocol: Annotated[str, Field(max_length=64)] | None = None
     """What the job came in by, as of `GET jobs`."""
-
-
-async def to_request(body: GenerateBody, request: Request) -> GenerationRequest:
-    """Raises: InvalidRequest naming the parameter."""
-    if body.init_images and len(body.init_images) > 1:
-        raise InvalidRequest("One input picture a job.", param="init_images")
-    if body.type == "img2img" and not body.init_images:
-        raise InvalidRequest("img2img needs init_images.", param="init_images")
-    if body.mask is not None and not body.init_images:
-        raise InvalidRequest("A mask needs init_images.", param="mask")
-    loras = _loras(body)
-    references = [await _picture(request, text, "reference_images") for text in body.reference_images or ()]
-    return GenerationRequest(
-        prompt=body.prompt,
-        model=body.model,
-        negative_prompt=body.negative_prompt,
-        width_px=body.width,
-        height_px=body.height,
-        steps=body.steps,
-        guidance=body.guidance,
-        seed=body.seed,
-        count=body.num_images,
-        init_image=await _picture(request, body.init_images[0], "init_images") if body.init_images else None,
-        denoise=body.image_strength,
-        mask=None if body.mask is None else await _picture(request, body.mask, "mask"),
-        references=tuple(references),
-        control=None if body.control is None else await _control(body.control, request),
-        loras=loras,
-        previews=PREVIEWS if body.preview else 0,
-        low_ram=body.low_ram,
-        memory=body.memory,
-    )
-
-
-async def _picture(request: Request, text: str, param: str) -> str:
-    """The name of a picture that is sent, or was uploaded. Raises: InvalidRequest, RemoteImagesDisabled."""
-    if not UPLOAD.fullmatch(text):
-        return await input_picture(request, text, param)
-    return await kept_upload(request, text, param)
-
-
-async def kept_upload(request: Request, text: str, param: str) -> str:
-    """The name of a picture that its owner uploaded. Raises: InvalidRequest."""
-    try:
-        return await core_of(request).service.inputs.renew(text, share_of(request))
-    except KeyError:
-        raise InvalidRequest("There is no such upload, or it has expired.", param=param) from None
-
-
-async def _control(said: ControlBody, request: Request) -> Control:
-    image = await _picture(request, said.image, "control")
-    return Control(kind=said.type, image=image, is_map=said.type == "depth" or said.edges, strength=said.strength)
-
-
-def _loras(body: GenerateBody) -> tuple[Lora, ...]:
-    """What `loras` and `lora_files` name; no path of a client is ever opened. Raises: InvalidRequest."""
-    names = body.lora_files or []
-    said = body.lora_scales
-    scales = said if isinstance(said, list) else [1.0 if said is None else said] * len(names)
-    if len(scales) > len(names):
-        raise InvalidRequest("There are more lora_scales than lora_files.", param="lora_scales")
-    scales = [*scales, *[1.0] * (len(names) - len(scales))]
-    named = [(lora.name, lora.scale) for lora in body.loras or ()]
-    return tuple(Lora(name=name, scale=scale) for name, scale in (*named, *zip(names, scales, strict=True)))
-
-
-def to_origin(body: GenerateBody, request: Request) -> Origin:
-    return origin_at(body.priority, request)
-
-
-def origin_at(priority: PriorityName, request: Request) -> Origin:
-    """Raises: InvalidRequest."""
-    return Origin(
-        owner=owner_of(request),
-        protocol="native",
-        attached=False,
-        priority=Priority[priority.upper()],
-        idempotency_key=idempotency_key(request),
-    )

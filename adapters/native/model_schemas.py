@@ -1,4 +1,4 @@
-"""What /api/v1 answers about models and LoRAs, as types. Knows none; the documentation is made of these."""
+"""Types of what /api/v1 answers about models and LoRAs, of which the OpenAPI document is made. Knows no model."""
 
 from __future__ import annotations
 

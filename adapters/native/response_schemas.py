@@ -1,6 +1,6 @@
-"""What /api/v1 answers, as types. Knows no job; the documentation is made of these.
+"""Types of what /api/v1 answers, of which the OpenAPI document is made. Knows no job.
 
-Source: the /api/v1 sections of the MFLUX API documentation; what it does not have is ours.
+Source: the /api/v1 sections of the MFLUX API documentation; fields that it does not have are the gateway's own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from gateway.images.provenance import Drawing
 
 Status = Literal["queued", "generating", "completed", "failed", "cancelled"]
-Priority = Literal["background", "low", "normal", "high"]
+PriorityName = Literal["background", "low", "normal", "high"]
 JobType = Literal["txt2img", "img2img", "upscale", "load", "ocr", "download"]
 Value = str | int | float | None
 
@@ -124,7 +124,7 @@ class JobShown(TypedDict):
     eta_seconds: float | None
     model: str
     protocol: str
-    priority: Priority
+    priority: PriorityName
     created_at: str | None
     started_at: str | None
     completed_at: str | None
@@ -322,7 +322,7 @@ class Brief(TypedDict):
     type: JobType
     prompt: str | None
     model: str
-    priority: Priority
+    priority: PriorityName
 
 
 class Active(Brief, ProgressShown):
