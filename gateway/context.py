@@ -90,11 +90,15 @@ class Core:
             lines.append(self.default_model.sentence)
         return "\n".join(lines)
 
-    @contextmanager
-    def waits(self) -> Iterator[None]:
-        """One more client waits on its connection. Raises: Unavailable where too many do."""
+    def check_waits(self) -> None:
+        """Raises: Unavailable where no more clients may wait on their connections."""
         if self.waiting >= self.settings.http.sync_waits:
             raise Unavailable("Too many clients are waiting for pictures.", retry_after_s=10)
+
+    @contextmanager
+    def waits(self) -> Iterator[None]:
+        """One more client waits on its connection. Raises: as `check_waits`."""
+        self.check_waits()
         self.waiting += 1
         try:
             yield

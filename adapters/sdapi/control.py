@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.sdapi.prompt_tags import without_hash
 from adapters.sdapi.request_schemas import Img2Img, Payload, Txt2Img
-from adapters.sdapi.resize import on_background, resized, size_of
+from adapters.sdapi.resize import on_background, resize, size_of
 from adapters.sdapi.response_schemas import ControlModels, ControlModules, ControlSettings, ControlTypes, ControlVersion
 from adapters.sdapi.values import Bool, Float, Ignored, Str
 from adapters.shared.body import names_of
@@ -172,7 +172,7 @@ def _picture_of(unit: Unit) -> str | None:
 
 
 def _fitted(png: bytes, size: tuple[int, int], mode: int) -> bytes:
-    return to_png(resized(on_background(opened(png), "white"), size, mode))
+    return to_png(resize(on_background(opened(png), "white"), size, mode))
 
 
 def _ignored(unit: Unit, checkpoint: ModelSpec, used: ModelSpec) -> Iterator[Adjustment]:

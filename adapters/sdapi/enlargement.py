@@ -40,7 +40,7 @@ class Enlargement:
         return self.factor or max(self.size_px[0] / width, self.size_px[1] / height)
 
 
-def enlarged(png: bytes, how: Enlargement, *, param: str, drawn: bytes | None = None) -> Image.Image:
+def enlarge(png: bytes, how: Enlargement, *, param: str, drawn: bytes | None = None) -> Image.Image:
     """The picture, larger; as it is where no upscaler is chosen. `drawn` is the PNG that a model made of it.
 
     Source: A1111 1.10.1 scripts/postprocessing_upscale.py. Raises: InvalidRequest for a result beyond our bounds.
@@ -76,7 +76,7 @@ def _drawn(png: bytes, before: Image.Image, size: tuple[int, int]) -> Image.Imag
     return result
 
 
-def told(how: Enlargement, before: tuple[int, int]) -> dict[str, str]:
+def labels_of(how: Enlargement, before: tuple[int, int]) -> dict[str, str]:
     """What was done, as A1111 writes it into html and file."""
     if how.first == NO_UPSCALER:
         return {}

@@ -7,7 +7,7 @@ from base64 import b64encode
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapters.sdapi.enlargement import Enlargement, as_png, enlarged, told
+from adapters.sdapi.enlargement import Enlargement, as_png, enlarge, labels_of
 from adapters.sdapi.lists import MODEL_UPSCALERS, STAND_IN, stands_in_for
 from adapters.sdapi.png_info import infotext_of
 from adapters.sdapi.protocol import body_of, origin_of
@@ -100,8 +100,8 @@ async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enla
 def _enlarge(
     data: bytes, sent: CheckedImage, how: Enlargement, param: str, drawn: bytes | None
 ) -> tuple[tuple[int, str], str]:
-    picture = enlarged(sent.png, how, param=param, drawn=drawn)
-    line = ", ".join(f"{key}: {value}" for key, value in told(how, sent.size_px).items())
+    picture = enlarge(sent.png, how, param=param, drawn=drawn)
+    line = ", ".join(f"{key}: {value}" for key, value in labels_of(how, sent.size_px).items())
     infotext, _ = infotext_of(data)
     texts = {PNG_KEYWORD: infotext, POSTPROCESSING: line}
     made = as_png(picture, {keyword: text for keyword, text in texts.items() if text})

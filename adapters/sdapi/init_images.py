@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from adapters.sdapi.errors import AsA1111
-from adapters.sdapi.masks import MASK_CONTENT, MaskUse, Prepared, mask_of, mask_use, prepared
+from adapters.sdapi.masks import MASK_CONTENT, MaskUse, Prepared, mask_of, mask_use, prepare
 from adapters.sdapi.options import OutputOptions
 from adapters.sdapi.request_schemas import Generation, Img2Img, Txt2Img
-from adapters.sdapi.resize import on_background, resized, size_of
+from adapters.sdapi.resize import on_background, resize, size_of
 from engine.catalog import ModelSpec
 from engine.protocol import MaskContent, Paste
 from gateway.access.round_robin import ANYBODY, Share
@@ -156,7 +156,7 @@ async def _read(core: Core, text: str, param: str, share: Share) -> CheckedImage
 
 
 def _fitted(png: bytes, start: Start) -> bytes:
-    return to_png(resized(on_background(opened(png), start.output.background), start.size, start.mask.resize_mode))
+    return to_png(resize(on_background(opened(png), start.output.background), start.size, start.mask.resize_mode))
 
 
 def _shrunk(png: bytes, start: Start) -> bytes:
@@ -170,7 +170,7 @@ def _shrunk(png: bytes, start: Start) -> bytes:
 def _masked(png: bytes, mask: bytes, start: Start) -> tuple[Prepared, tuple[bytes, ...]] | None:
     """The parts of a masked drawing, and their files in the order of `_store_masked`."""
     picture = on_background(opened(png), start.output.background)
-    found = prepared(picture, mask_of(opened(mask)), start.mask, start.size)
+    found = prepare(picture, mask_of(opened(mask)), start.mask, start.size)
     if found is None:
         return None
     parts: tuple[Image.Image, ...] = (found.init, found.mask, found.whole, found.overlay)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from adapters.sdapi.request_schemas import Img2Img
-from adapters.sdapi.resize import contained, filled, resized
+from adapters.sdapi.resize import contain, fill_as_a1111, resize
 from engine.protocol import MaskContent
 from gateway.errors import InvalidRequest
 
@@ -80,7 +80,7 @@ def mask_of(picture: Image.Image) -> Image.Image:
     return picture.convert("L")
 
 
-def prepared(picture: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[int, int]) -> Prepared | None:
+def prepare(picture: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[int, int]) -> Prepared | None:
     """The part that is drawn, at `size`; None where only what is masked is to be drawn and nothing is."""
     if mask.size != picture.size:
         mask = mask.resize(picture.size, Image.Resampling.BILINEAR)
@@ -92,20 +92,20 @@ def prepared(picture: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[
     if use.only_masked:
         masked = mask.getbbox()
         return None if masked is None else _cut_out(picture, mask, use, size, masked)
-    picture, mask = resized(picture, size, use.resize_mode), resized(mask, size, use.resize_mode)
+    picture, mask = resize(picture, size, use.resize_mode), resize(mask, size, use.resize_mode)
     overlay = mask.point([min(255, 2 * value) for value in range(256)])
     return Prepared(_content(picture, mask, use), mask, picture, overlay, (0, 0, *size))
 
 
 def _cut_out(picture: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[int, int], masked: Box) -> Prepared:
-    part = grown(masked, use.padding_px, size, picture.size)
+    part = grow(masked, use.padding_px, size, picture.size)
     width, height = part[2] - part[0], part[3] - part[1]
     scale = min(size[0] / width, size[1] / height)
     # The whole drawn picture in pixels of the old one: wider or higher than `part` where the old one ends.
     frame_width, frame_height = round(size[0] / scale), round(size[1] / scale)
     left, top = part[0] - (frame_width - width) // 2, part[1] - (frame_height - height) // 2
-    init = filled(contained(picture.crop(part), *size), *size)
-    small = contained(mask.crop(part), *size)
+    init = fill_as_a1111(contain(picture.crop(part), *size), *size)
+    small = contain(mask.crop(part), *size)
     area = Image.new("L", size)
     area.paste(small, ((size[0] - small.width) // 2, (size[1] - small.height) // 2))
     box = (left, top, left + frame_width, top + frame_height)
@@ -113,10 +113,10 @@ def _cut_out(picture: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[
 
 
 def _content(picture: Image.Image, mask: Image.Image, use: MaskUse) -> Image.Image:
-    return picture if use.content == 1 else smeared(picture, mask)
+    return picture if use.content == 1 else smear(picture, mask)
 
 
-def grown(box: Box, padding_px: int, size: tuple[int, int], within: tuple[int, int]) -> Box:
+def grow(box: Box, padding_px: int, size: tuple[int, int], within: tuple[int, int]) -> Box:
     """The box with padding, grown to the proportions of `size` as far as `within` allows."""
     padding = max(0, min(padding_px, max(within)))
     left, top = max(0, box[0] - padding), max(0, box[1] - padding)
@@ -135,7 +135,7 @@ def _stretched(first: int, last: int, length: int, most: int) -> tuple[int, int]
     return start, start + length
 
 
-def smeared(picture: Image.Image, mask: Image.Image) -> Image.Image:
+def smear(picture: Image.Image, mask: Image.Image) -> Image.Image:
     """The masked part painted over with colours from around it; the rest as it is.
 
     Source: A1111 1.10.1 modules/masking.py fill.

@@ -20,7 +20,7 @@ def size_of(width_px: int, height_px: int, limits: Limits) -> tuple[int, int]:
     return width, height
 
 
-def resized(picture: Image.Image, size: tuple[int, int], resize_mode: int) -> Image.Image:
+def resize(picture: Image.Image, size: tuple[int, int], resize_mode: int) -> Image.Image:
     """A picture or a mask at `size`.
 
     Source: A1111 1.10.1 modules/images.py resize_image; 0 stretches, 1 covers and crops, 2 fits and fills. 3 stretches
@@ -32,7 +32,7 @@ def resized(picture: Image.Image, size: tuple[int, int], resize_mode: int) -> Im
         case 1:
             return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
         case _:
-            return filled(contained(picture, *size), *size)
+            return fill_as_a1111(contain(picture, *size), *size)
 
 
 def on_background(picture: Image.Image, colour: str) -> Image.Image:
@@ -53,20 +53,23 @@ def cut_out(picture: bytes, mask: bytes) -> bytes:
     """What of the picture lies where the mask is white; the rest is transparent."""
     whole, shape = opened(picture).convert("RGBA"), opened(mask).convert("L")
     if shape.size != whole.size:
-        shape = contained(shape, *whole.size)
+        shape = contain(shape, *whole.size)
     clear = Image.new("RGBa", whole.size)
     return to_png(Image.composite(whole.convert("RGBa"), clear, shape).convert("RGBA"))
 
 
-def contained(picture: Image.Image, width: int, height: int) -> Image.Image:
+def contain(picture: Image.Image, width: int, height: int) -> Image.Image:
     """The whole picture, as large as fits; at least one pixel each way, however thin it is."""
     scale = min(width / picture.width, height / picture.height)
     size = (min(width, max(1, round(picture.width * scale))), min(height, max(1, round(picture.height * scale))))
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def filled(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture in the middle; what it leaves free shows its edge rows, stretched."""
+def fill_as_a1111(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """The picture in the middle of the size; A1111 fills what it leaves free with its edge rows, stretched.
+
+    The engine's own fill, `engine/backends/canvas.py` contain, fills the corners, too, which stay black here as in A1111.
+    """
     left, top = (width - picture.width) // 2, (height - picture.height) // 2
     right, bottom = left + picture.width, top + picture.height
     first_row, last_row = (0, 0, picture.width, 1), (0, picture.height - 1, picture.width, picture.height)

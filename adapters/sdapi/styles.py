@@ -82,7 +82,7 @@ def _text(row: Mapping[str, object], column: str) -> str:
     return whole(str(value))[:PROMPT_CHARS] if isinstance(value, str | int | float) and value else ""
 
 
-def merged(text: str, styles: Iterable[str]) -> str:
+def merge(text: str, styles: Iterable[str]) -> str:
     """The prompt with styles put round it or after it. Source: A1111 1.10.1 modules/styles.py merge_prompts.
 
     Raises: InvalidRequest where that becomes too long.
@@ -100,10 +100,10 @@ def merged(text: str, styles: Iterable[str]) -> str:
 
 async def apply(file: Path | None, body: T) -> tuple[T, tuple[Adjustment, ...]]:
     """The body with its styles in the prompts, and the names of styles that there are not. Raises: InvalidRequest."""
-    return styled(body, await asyncio.to_thread(styles_of, file) if body.styles else ())
+    return with_styles(body, await asyncio.to_thread(styles_of, file) if body.styles else ())
 
 
-def styled(body: T, styles: Sequence[Style]) -> tuple[T, tuple[Adjustment, ...]]:
+def with_styles(body: T, styles: Sequence[Style]) -> tuple[T, tuple[Adjustment, ...]]:
     """As `apply`, of these styles."""
     if len(body.styles) > STYLES_MOST:
         raise InvalidRequest(f"At most {STYLES_MOST} styles can be named.", param="styles")
@@ -111,8 +111,8 @@ def styled(body: T, styles: Sequence[Style]) -> tuple[T, tuple[Adjustment, ...]]
     chosen = [there[name] for name in body.styles if name in there]
     missing = [name for name in body.styles if name not in there and name.lower() not in ("", "none")]
     update = {
-        "prompt": merged(body.prompt, [style.prompt for style in chosen]),
-        "negative_prompt": merged(body.negative_prompt, [style.negative_prompt for style in chosen]),
+        "prompt": merge(body.prompt, [style.prompt for style in chosen]),
+        "negative_prompt": merge(body.negative_prompt, [style.negative_prompt for style in chosen]),
     }
     adjustments = tuple(
         Adjustment(param="styles", asked=clip(name), used=None, reason="there is no such style") for name in missing[:8]

@@ -48,8 +48,7 @@ log = logging.getLogger("adapters.v1")
 async def answer_images(request: Request, submission: Submission) -> Response:
     """Submit, and answer whole or as a stream, as the client asked. Raises: as JobService.submit."""
     core = core_of(request)
-    with core.waits():
-        pass  # a client that is one too many is refused here, with a status: a stream that has begun has none left
+    core.check_waits()  # refused here with a status: a stream that has begun has none left
     job = await submit(request, submission)
     if submission.body.stream:
         response: Response = event_stream(request, event_frames(request, job, submission))

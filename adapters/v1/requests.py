@@ -51,8 +51,7 @@ async def translate_images(request: Request, body: InputImageBody, payload: Payl
     Raises: ModelNotFound, ModelNotOnDisk, ModelIsDownloading, InvalidRequest, Unavailable, StorageFull.
     """
     core, body = core_of(request), _with_model_name(request, body)
-    with core.waits():
-        pass  # a client that will be refused later is refused before its images are opened
+    core.check_waits()  # a client that will be refused later is refused before its images are opened
     served = served_names(core.library)
     spec = core.library.find(library_name(body.model, served))
     await core.service.downloads.need(spec, owner_of(request))

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from PIL import Image, ImageChops
 
-from adapters.sdapi.masks import Box, MaskUse, grown, mask_of, prepared, smeared
+from adapters.sdapi.masks import Box, MaskUse, grow, mask_of, prepare, smear
 from tests.support.sdapi import SMALL, fixtures, opened
 from tests.support.sdapi import a_mask as mask_png
 
@@ -52,11 +52,11 @@ def test_white_is_repainted_and_so_is_what_is_opaque() -> None:
 def test_the_part_has_the_proportions_of_the_drawing_as_far_as_there_is_picture(
     box: Box, padding: int, size: tuple[int, int], part: Box
 ) -> None:
-    assert grown(box, padding, size, (128, 64)) == part
+    assert grow(box, padding, size, (128, 64)) == part
 
 
 def test_only_the_masked_part_is_drawn_and_laid_back_where_it_was() -> None:
-    found = prepared(a_picture(), a_mask((128, 64), (40, 20, 60, 40)), HARD, (64, 64))
+    found = prepare(a_picture(), a_mask((128, 64), (40, 20, 60, 40)), HARD, (64, 64))
     assert found is not None
     assert found.box == (40, 20, 60, 40)
     assert found.init.size == found.mask.size == (64, 64)
@@ -69,7 +69,7 @@ def test_only_the_masked_part_is_drawn_and_laid_back_where_it_was() -> None:
 
 def test_a_part_that_the_picture_cannot_fill_is_laid_so_that_it_still_fits() -> None:
     picture = a_picture((64, 64))
-    found = prepared(picture, a_mask((64, 64), (0, 0, 64, 64)), HARD, (128, 64))
+    found = prepare(picture, a_mask((64, 64), (0, 0, 64, 64)), HARD, (128, 64))
     assert found is not None
     assert found.box == (-32, 0, 96, 64)
     back = Image.new("RGB", (64, 64))
@@ -80,7 +80,7 @@ def test_a_part_that_the_picture_cannot_fill_is_laid_so_that_it_still_fits() -> 
 
 def test_the_whole_picture_is_resized_with_its_mask_and_the_blur_reaches_only_so_far() -> None:
     use = replace(HARD, only_masked=False, blur=(2, 2))
-    found = prepared(a_picture(), a_mask((128, 64), (40, 20, 60, 40)), use, (128, 64))
+    found = prepare(a_picture(), a_mask((128, 64), (40, 20, 60, 40)), use, (128, 64))
     assert found is not None
     assert found.box == (0, 0, 128, 64)
     assert found.overlay.getpixel((50, 30)) == 255
@@ -91,14 +91,14 @@ def test_the_whole_picture_is_resized_with_its_mask_and_the_blur_reaches_only_so
 
 def test_a_blank_mask_has_no_part_and_inverted_is_everything() -> None:
     blank = Image.new("L", (128, 64))
-    assert prepared(a_picture(), blank, HARD, (64, 64)) is None
-    everything = prepared(a_picture(), blank, replace(HARD, invert=True), (128, 64))
+    assert prepare(a_picture(), blank, HARD, (64, 64)) is None
+    everything = prepare(a_picture(), blank, replace(HARD, invert=True), (128, 64))
     assert everything is not None
     assert everything.box == (0, 0, 128, 64)
 
 
 def test_a_mask_of_another_size_is_stretched_over_the_picture() -> None:
-    found = prepared(a_picture(), a_mask((64, 32), (20, 10, 30, 20)), HARD, (64, 64))
+    found = prepare(a_picture(), a_mask((64, 32), (20, 10, 30, 20)), HARD, (64, 64))
     assert found is not None
     assert found.overlay.size == (128, 64)
 
@@ -106,12 +106,12 @@ def test_a_mask_of_another_size_is_stretched_over_the_picture() -> None:
 def test_the_masked_part_is_smeared_over_with_what_surrounds_it() -> None:
     picture = Image.new("RGB", (64, 64), "red")
     picture.paste((0, 0, 255), (24, 24, 40, 40))
-    filled = smeared(picture, a_mask((64, 64), (24, 24, 40, 40)))
+    filled = smear(picture, a_mask((64, 64), (24, 24, 40, 40)))
     assert filled.getpixel((2, 2)) == (255, 0, 0)
     red, green, blue = filled.split()
     assert red.crop((24, 24, 40, 40)).getextrema()[0] > 200
     assert max(green.getextrema()[1], blue.getextrema()[1]) < 40
-    assert smeared(picture, Image.new("L", (64, 64), 255)).size == (64, 64)
+    assert smear(picture, Image.new("L", (64, 64), 255)).size == (64, 64)
 
 
 # ---- masks that are asked back ---------------------------------------------------------------------

@@ -14,7 +14,7 @@ from adapters.sdapi.field_names import adjustments_of
 from adapters.sdapi.options import CONSTANTS, accepted, output_options
 from adapters.sdapi.prompt_tags import split_tags, without_hash
 from adapters.sdapi.request_schemas import Img2Img, Txt2Img
-from adapters.sdapi.resize import on_background, resized, size_of
+from adapters.sdapi.resize import on_background, resize, size_of
 from adapters.shared.body import validated
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.jobs.resolve import Adjustment, resolve
@@ -345,7 +345,7 @@ def test_options_are_set_where_they_mean_something_and_at_values_that_do() -> No
 @pytest.mark.parametrize("mode", [0, 1, 2, 3])
 @pytest.mark.parametrize("size", [(64, 64), (100, 30), (30, 100), (2000, 1), (1, 2000), (96, 128)])
 def test_the_start_picture_gets_the_size_of_the_result(mode: int, size: tuple[int, int]) -> None:
-    picture = resized(Image.new("RGB", size, "red"), size_of(100, 130, LIMITS), mode)
+    picture = resize(Image.new("RGB", size, "red"), size_of(100, 130, LIMITS), mode)
     assert picture.size == (96, 128)
     assert picture.getcolors() == [(96 * 128, (255, 0, 0))]
 
@@ -354,7 +354,7 @@ def test_stretching_cropping_and_filling_differ() -> None:
     halves = Image.new("RGB", (128, 64), "red")
     halves.paste((0, 0, 255), (64, 0, 128, 64))
     halves.paste((0, 255, 0), (0, 0, 16, 64))
-    stretched, cropped, filled = (resized(halves, (64, 64), mode) for mode in (0, 1, 2))
+    stretched, cropped, filled = (resize(halves, (64, 64), mode) for mode in (0, 1, 2))
     assert stretched.getpixel((2, 32)) == (0, 255, 0)
     assert cropped.getpixel((2, 32)) == (255, 0, 0)
     assert filled.getpixel((2, 2)) == (0, 255, 0)

@@ -11,7 +11,7 @@ import pytest
 from adapters.sdapi.errors import AsA1111, render_error
 from adapters.sdapi.infotext_field import completed
 from adapters.sdapi.request_schemas import Img2Img, Txt2Img
-from adapters.sdapi.styles import styled, styles_of
+from adapters.sdapi.styles import styles_of, with_styles
 from adapters.shared.body import validated
 from tests.support.sdapi import translated
 
@@ -116,7 +116,7 @@ def test_styles_come_from_a_file_and_go_into_the_prompts(tmp_path: Path, name: s
     styles = styles_of(tmp_path / name)
     assert [style.name for style in styles] == ["cinematic", "plain"]
     sent = validated(Txt2Img, {"prompt": "a cat", "styles": ["plain", "cinematic", "None", "other"]})
-    asked, unknown = styled(sent, styles)
+    asked, unknown = with_styles(sent, styles)
     assert asked.prompt == "a cat, oil painting, cinematic still"
     assert asked.negative_prompt == "blurry"
     assert [(item.param, item.asked) for item in unknown] == [("styles", "other")]
