@@ -68,7 +68,7 @@ def contain(picture: Image.Image, width: int, height: int) -> Image.Image:
 def fill_as_a1111(picture: Image.Image, width: int, height: int) -> Image.Image:
     """The picture in the middle of the size; A1111 fills what it leaves free with its edge rows, stretched.
 
-    The engine's own fill, `engine/backends/canvas.py` contain, fills the corners, too, which stay black here as in A1111.
+    `contain` of engine/backends/canvas.py fills the corners, too; they stay black here, as in A1111.
     """
     left, top = (width - picture.width) // 2, (height - picture.height) // 2
     right, bottom = left + picture.width, top + picture.height
