@@ -21,7 +21,8 @@ from typing import Any
 import httpx
 import psutil
 
-from engine.protocol import ImageDone, Started, Succeeded
+from engine.protocol import Succeeded
+from gateway.jobs.facts import ImageDone, Started
 from gateway.store import rows
 from gateway.store.sqlite import SqliteStore
 from tests.support import a_job, a_plan

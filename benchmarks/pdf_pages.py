@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import time
 
-from engine.protocol import Ocr
+from gateway.jobs.plans import Ocr
 from gateway.ocr.client import OcrClient, OcrOptions, OcrRefused
 from gateway.ocr.pages import to_pictures
 from tests.ocr.test_ocr_hostile import BEARABLE, ENDLESS

@@ -20,23 +20,10 @@ from adapters.native.answers import (
     to_progress,
 )
 from adapters.native.shapes import AdjustmentShown, BytesShown, JobShown, ProgressShown, Result, Status
-from engine.protocol import (
-    Cancelled,
-    CancelRequested,
-    Failed,
-    ImageDone,
-    ModelDownloading,
-    ModelLoading,
-    PageRead,
-    Preview,
-    PromptRead,
-    Queued,
-    Requeued,
-    Started,
-    Succeeded,
-)
+from engine.protocol import Cancelled, Failed, ModelLoading, Preview, PromptRead, Succeeded
 from gateway.events.bus import PlaceEvent, ProgressEvent
 from gateway.jobs import prompt_reading
+from gateway.jobs.facts import CancelRequested, ImageDone, ModelDownloading, PageRead, Queued, Requeued, Started
 from gateway.jobs.job import JobEvent, State
 
 

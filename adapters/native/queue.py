@@ -13,7 +13,7 @@ from adapters.native.request import QueueQuery
 from adapters.native.shapes import Active, Paused, Queue, Waiting
 from adapters.shared.body import query
 from adapters.shared.context import owner_of
-from engine.protocol import LANES
+from gateway.jobs.plans import LANES
 
 SLICE = 50
 """Jobs shown between two looks of the loop at others."""

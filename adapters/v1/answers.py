@@ -11,9 +11,10 @@ from typing import Any
 from adapters.v1.errors import to_error
 from adapters.v1.payloads import Drawing
 from adapters.v1.values import PictureFormat
-from engine.protocol import Generate, ImageDone
+from engine.protocol import Generate
 from gateway.errors import GatewayError
 from gateway.http.error_body import bounded
+from gateway.jobs.facts import ImageDone
 from gateway.jobs.job import Job
 from gateway.jobs.resolve import Adjustment
 

@@ -33,7 +33,7 @@ from adapters.v1.payloads import Drawing, FromPictures, client_param_names, know
 from adapters.v1.pictures import from_png, from_preview
 from adapters.v1.sent import Sent
 from adapters.v1.state import request_ids
-from engine.protocol import Cancelled, Failed, Generate, ImageDone, Preview, PromptRead, Succeeded
+from engine.protocol import Cancelled, Failed, Generate, Preview, PromptRead, Succeeded
 from gateway.errors import (
     ClientGone,
     GatewayError,
@@ -41,6 +41,7 @@ from gateway.errors import (
     Unavailable,
 )
 from gateway.events.bus import Event, ProgressEvent
+from gateway.jobs.facts import ImageDone
 from gateway.jobs.job import Job, JobEvent, State
 from gateway.jobs.resolve import Adjustment, GenerationRequest
 from gateway.service.service import Origin

@@ -20,12 +20,13 @@ from adapters.v1.payloads import known_model, kwargs_of
 from adapters.v1.sent import Sent, sent
 from adapters.v1.state import request_ids
 from adapters.v1.values import refusal
-from engine.protocol import Ocr, PageRead
 from gateway.access.round_robin import Share
 from gateway.context import Core
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
 from gateway.images.codec import CheckedImage, checked_picture
+from gateway.jobs.facts import PageRead
 from gateway.jobs.job import Job
+from gateway.jobs.plans import Ocr
 from gateway.ocr.packages import MODEL
 from gateway.ocr.request import OcrRequest, is_pdf
 from gateway.service.service import Origin

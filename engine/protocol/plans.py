@@ -1,12 +1,10 @@
-"""Plans: requests with no holes left, and the lane where each runs."""
+"""Plans that the engine runs: every field that decides the image is set."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, assert_never
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from engine.catalog import HubFiles
 
 UNCACHED = ConfigDict(cache_strings="keys")
 """Of TypeAdapters: pydantic would keep thousands of ids and hashes that never come again."""
@@ -215,65 +213,10 @@ class Save(Frozen):
     """Absolute."""
 
 
-class Ocr(Frozen):
-    """Read the text of a picture, or of pages of a PDF."""
-
-    kind: Literal["ocr"] = "ocr"
-    model: str = "rapidocr"
-    document: str
-    """Blob: a checked PNG, or a PDF as it came."""
-    pages: tuple[int, ...] = ()
-    """Pages of the PDF in the order of the answer, counted from 1; empty where the document is a picture."""
-    dpi: float = 200.0
-    """How finely pages are rendered."""
-
-    @property
-    def inputs(self) -> frozenset[str]:
-        """All blobs the plan names."""
-        return frozenset({self.document})
-
-    @property
-    def count(self) -> int:
-        """Pages to read; a picture is one."""
-        return len(self.pages) or 1
-
-
-class Download(Frozen):
-    """Fetch the weights of a model from the hub."""
-
-    kind: Literal["download"] = "download"
-    model: str
-    sources: tuple[HubFiles, ...]
-    """The repositories the model needs, its own first."""
-
-    @property
-    def inputs(self) -> frozenset[str]:
-        """All blobs the plan names: none."""
-        return frozenset()
-
-
 def steps_to_run(steps: int, denoise: float) -> int:
     """Steps an img2img picture runs: that fraction of the steps asked for, and one at least; 0 at denoise 0."""
     return max(1, round(steps * denoise)) if denoise > 0 else 0
 
 
-Plan = Annotated[Generate | Upscale | Load | Ocr | Download, Field(discriminator="kind")]
-EngineJob = Generate | Upscale | Load
-"""What a job may have the engine do."""
 EnginePlan = Annotated[Generate | Upscale | Load | Save, Field(discriminator="kind")]
 """What the engine's child may be told to do."""
-Lane = Literal["engine", "cpu", "network"]
-LANES: tuple[Lane, ...] = ("engine", "cpu", "network")
-
-
-def lane_of(plan: EngineJob | Ocr | Download) -> Lane:
-    """Where a plan runs: one runner a lane."""
-    match plan:
-        case Generate() | Upscale() | Load():
-            return "engine"
-        case Ocr():
-            return "cpu"
-        case Download():
-            return "network"
-        case _:
-            assert_never(plan)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
-from engine.protocol import LANES, Failed, ImageDone, Started
+from engine.protocol import Failed
 from gateway.access import App, Receive, Scope, Send
 from gateway.access.body import Message
+from gateway.jobs.facts import ImageDone, Started
 from gateway.jobs.job import Job, JobEvent
+from gateway.jobs.plans import LANES
 
 if TYPE_CHECKING:
     from gateway.context import Core

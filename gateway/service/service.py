@@ -15,7 +15,7 @@ from engine.catalog import ModelSpec
 from engine.client import Engine, EngineStatus, EngineStopped
 from engine.clock import patience
 from engine.noted import Noted
-from engine.protocol import CancelReason, Download, EngineJob, Generate, Lane, MemoryCheck, lane_of
+from engine.protocol import CancelReason, Generate, MemoryCheck
 from gateway.access.round_robin import Share
 from gateway.downloads.lane import NetworkLane
 from gateway.downloads.tracker import Downloads
@@ -37,6 +37,7 @@ from gateway.images.decoder import CheckedImage, PictureDecoder
 from gateway.images.input_files import KeptInputs
 from gateway.images.output import Pictures
 from gateway.jobs.job import Job, JobEvent, Priority, Progress, State
+from gateway.jobs.plans import Download, EngineJob, Lane, lane_of
 from gateway.jobs.resolve import Adjustment, GenerationRequest
 from gateway.jobs.resolve_upscale import UpscaleRequest
 from gateway.lanes.base import LaneRunner

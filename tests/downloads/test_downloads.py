@@ -18,7 +18,7 @@ import pytest
 
 from engine.catalog import CATALOG
 from engine.client import Engine, EngineOptions
-from engine.protocol import Download, Failed, ModelDownloading
+from engine.protocol import Failed
 from gateway.downloads import client, fetch
 from gateway.downloads.folders import RECORD, Entry, Record, folder_of, staging_of
 from gateway.downloads.sources import remove, sources_of
@@ -26,7 +26,9 @@ from gateway.downloads.wire import Fetch, Fetched
 from gateway.errors import ModelIsDownloading, ModelKept, ModelNotOnDisk
 from gateway.events.bus import PlaceEvent, ProgressEvent
 from gateway.images.output import Pictures
+from gateway.jobs.facts import ModelDownloading
 from gateway.jobs.job import Job, State
+from gateway.jobs.plans import Download
 from gateway.jobs.resolve import GenerationRequest
 from gateway.models.library import Library, LocalModel
 from gateway.service.service import JobService, Origin, ServiceOptions

@@ -13,7 +13,8 @@ from engine.backends.canvas import Frame
 from engine.backends.fake import words
 from engine.catalog import EMBEDDED_PATH
 from engine.prompt_tokens import MOST_CUT_CHARS, MOST_UNKNOWN, Span, Strictest, TokenEncoder, read
-from engine.protocol import ImageDone, PromptRead, Queued, Requeued, Started, Succeeded
+from engine.protocol import PromptRead, Succeeded
+from gateway.jobs.facts import ImageDone, Queued, Requeued, Started
 from gateway.jobs.job import Job, State
 from gateway.service.service import JobService
 from tests.support import run

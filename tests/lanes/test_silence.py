@@ -22,8 +22,10 @@ import uvloop
 
 from engine.clock import Alarm, patience
 from engine.noted import Noted, _of_ps, identity
-from engine.protocol import Cancelled, Ocr, PageRead
+from engine.protocol import Cancelled
 from gateway.framing import ended_child, started_child
+from gateway.jobs.facts import PageRead
+from gateway.jobs.plans import Ocr
 from gateway.ocr.client import OcrClient
 from tests.support.engine import FAST, alive, facts_of, fake, plan, run_of, running
 from tests.support.live import Live, live

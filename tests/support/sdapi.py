@@ -17,7 +17,8 @@ from adapters.sdapi.reply import RenderInput
 from adapters.sdapi.request import Inputs, Translated, to_request
 from adapters.shared.body import validated
 from engine.catalog import CATALOG
-from engine.protocol import Cancelled, Generate, ImageDone, Queued, Started, Succeeded
+from engine.protocol import Cancelled, Generate, Succeeded
+from gateway.jobs.facts import ImageDone, Queued, Started
 from gateway.jobs.job import Job
 from gateway.jobs.resolve import Adjustment, Limits, resolve
 from tests.support import a_job

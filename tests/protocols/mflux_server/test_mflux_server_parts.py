@@ -13,9 +13,9 @@ from starlette.requests import Request
 
 from adapters.mflux_server.answers import render_error, to_task
 from adapters.mflux_server.request import Encoding, GenerateBody, LoadBody, to_model, to_origin
-from engine.protocol import Queued
 from gateway.access.rights import Rights
 from gateway.errors import Forbidden, InvalidRequest, ModelNotFound
+from gateway.jobs.facts import Queued
 from gateway.jobs.job import Job, Priority
 from gateway.models.library import Library
 from tests.support import a_job, a_plan

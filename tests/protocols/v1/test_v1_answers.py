@@ -22,19 +22,10 @@ from adapters.v1.errors import render_error, to_error
 from adapters.v1.payloads import Edit, Generation, unfolded
 from adapters.v1.pictures import from_png, from_preview
 from adapters.v1.values import PictureFormat
-from engine.protocol import (
-    Cancelled,
-    Failed,
-    Generate,
-    ImageDone,
-    Preview,
-    Queued,
-    Started,
-    StepDone,
-    Succeeded,
-)
+from engine.protocol import Cancelled, Failed, Generate, Preview, StepDone, Succeeded
 from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, ModelNotFound, QueueFull
 from gateway.events.bus import ProgressEvent
+from gateway.jobs.facts import ImageDone, Queued, Started
 from gateway.jobs.job import Job, NewJob, Outcome, Progress, StateFacts
 from gateway.jobs.resolve import Adjustment, GenerationRequest
 
