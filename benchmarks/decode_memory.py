@@ -39,13 +39,13 @@ def taken(vae: Any, latent: mx.array, *, low_ram: bool) -> int:
     """Bytes at the peak beyond what is held before."""
     from mflux.models.common.vae.vae_util import VAEUtil
 
-    from engine.pipelines.common.low_memory import sparing
+    from engine.pipelines.common.low_memory import low_memory_decoding
 
     pipeline = SimpleNamespace(vae=vae, tiling_config=None)
     gc.collect()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    with sparing(pipeline, low_ram=low_ram):
+    with low_memory_decoding(pipeline, low_ram=low_ram):
         mx.eval(VAEUtil.decode(vae=vae, latent=latent, tiling_config=pipeline.tiling_config))
     return int(mx.get_peak_memory() - before)
 

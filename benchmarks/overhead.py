@@ -35,12 +35,12 @@ PROMPT = "a red circle on a blue background"
 BARE = f"""
 import sys
 from pathlib import Path
-from engine.embedded.style import numbers_of, worded
+from engine.embedded.style import style_numbers, with_style
 from engine.pipelines import flux2_tiny
 model = flux2_tiny.build(Path({str(EMBEDDED_PATH)!r}))
 print("ready", flush=True)
 for line in sys.stdin:
-    prompt = worded({PROMPT!r}, numbers_of(int(line)))
+    prompt = with_style({PROMPT!r}, style_numbers(int(line)))
     image = model.generate_image(seed=int(line), prompt=prompt, num_inference_steps={STEPS},
                                  width={SIZE_PX}, height={SIZE_PX}, guidance=1.0)
     image.image.save("/dev/null" if line == "0\\n" else sys.argv[1], format="PNG", compress_level=1)

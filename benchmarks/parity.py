@@ -120,7 +120,7 @@ class Easels:
         plan = self.studio.plan(**case.said)
         schedule = None
         if plan.init_image is not None and plan.denoise < 1:
-            painter: Any = self.studio.backend._painter
+            painter: Any = self.studio.backend._pipeline
             schedule = img2img_schedule(plan.steps, plan.denoise, painter._sigma_of(*SIZE))
         if not case.lora:
             return self.studio.draw(**case.said), self._alone.draw(plan, schedule)

@@ -79,7 +79,7 @@ def klein(px: int) -> tuple[float, float, int]:
     from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
     from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 
-    from engine.pipelines.common.latents import shrunk
+    from engine.pipelines.common.latents import shrink_latents
     from engine.pipelines.common.preview_size import PreviewSize
 
     ModelConfig.precision = mx.float32
@@ -106,8 +106,8 @@ def klein(px: int) -> tuple[float, float, int]:
     latents = mx.random.normal((1, 32, px // 8, px // 8))
     whole = one + (config["num_layers"] - 1) * double + (config["num_single_layers"] - 1) * single
     size = PreviewSize()
-    size.learn(timed(lambda: vae.decode(shrunk(latents, size.px))), whole)
-    return whole, timed(lambda: vae.decode(shrunk(latents, size.px))), size.px
+    size.learn(timed(lambda: vae.decode(shrink_latents(latents, size.px))), whole)
+    return whole, timed(lambda: vae.decode(shrink_latents(latents, size.px))), size.px
 
 
 def shares(px: int) -> Iterator[tuple[str, float, float]]:

@@ -12,7 +12,7 @@ from mflux.models.common.tokenizer import LanguageTokenizer
 from transformers import AutoTokenizer
 
 from engine.catalog import EMBEDDED_PATH
-from engine.prompt_tokens import Encoder, of_language, read
+from engine.prompt_tokens import Encoder, language_encoder, read
 
 WORDS = "a red circle above two green stars on a blue background, "
 SIZES = (64, 1024, 8192, 32 * 1024)
@@ -25,7 +25,7 @@ def main() -> None:
     print("bytes of prompt   first   remembered, ms")
     for size in SIZES:
         text = (WORDS * (1 + size // len(WORDS)))[:size]
-        encoders = [of_language(language) for _ in range(ROUNDS)]
+        encoders = [language_encoder(language) for _ in range(ROUNDS)]
         first, again = ([read_ms(encoder, text) for encoder in encoders] for _ in range(2))
         print(f"{size:15}  {median(first):6.2f}  {median(again):11.3f}")
 

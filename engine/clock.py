@@ -69,10 +69,10 @@ _pulses: WeakKeyDictionary[asyncio.AbstractEventLoop, Pulse] = WeakKeyDictionary
 class Alarm:
     """Calls `ring` once the running loop has run for `after_s` seconds; `cancel` may be called at any time."""
 
-    def __init__(self, after_s: float, ring: Callable[..., object], *told: object) -> None:
+    def __init__(self, after_s: float, ring: Callable[..., object], *arguments: object) -> None:
         self._loop = asyncio.get_running_loop()
         self._pulse = Pulse.here()
-        self._ring, self._told = ring, told
+        self._ring, self._arguments = ring, arguments
         self._turns = 0
         self._pulse.hold()
         self._handle: asyncio.Handle | None = None
@@ -83,15 +83,15 @@ class Alarm:
         self._ends = self._pulse.ran_s() + after_s
         self._gaps = self._pulse.gaps
         self._turns = 0
-        self._next_look = self._ends
-        self._handle = self._loop.call_later(max(0.0, after_s), self._look)
+        self._next_check = self._ends
+        self._handle = self._loop.call_later(max(0.0, after_s), self._check)
 
     def restart(self, after_s: float) -> None:
         """Count from now on; nothing where it rang or was cancelled."""
         if self._handle is None:
             return
         ends = self._pulse.ran_s() + after_s
-        if self._turns or ends < self._next_look:
+        if self._turns or ends < self._next_check:
             self._handle.cancel()
             self._begin(after_s)
             return
@@ -103,20 +103,20 @@ class Alarm:
             self._handle = None
             self._pulse.release()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._pulse.ran_s()
         if self._pulse.gaps != self._gaps:
             self._gaps = self._pulse.gaps
             self._ends = max(self._ends, now + min(self._after_s, GRACE_S))
         if self._ends > now:
-            self._turns, self._next_look = 0, self._ends
-            self._handle = self._loop.call_later(self._ends - now, self._look)
+            self._turns, self._next_check = 0, self._ends
+            self._handle = self._loop.call_later(self._ends - now, self._check)
         elif self._turns < TURNS:
             self._turns += 1
-            self._handle = self._loop.call_soon(self._look)
+            self._handle = self._loop.call_soon(self._check)
         else:
             self.cancel()
-            self._ring(*self._told)
+            self._ring(*self._arguments)
 
 
 @asynccontextmanager

@@ -57,25 +57,25 @@ class TokenEncoder:
         self._cut_once = lru_cache(maxsize=32)(self._cut)  # each picture of a job asks again
 
     def count(self, text: str, own: str) -> int:
-        whole, begin, end, _ = self._placed(text, own)
+        whole, begin, end, _ = self._locate(text, own)
         return len(_within(self._spans(whole), begin, end))
 
     def cut(self, text: str, own: str) -> Cut | None:
         return self._cut_once(text, own)
 
     def _cut(self, text: str, own: str) -> Cut | None:
-        whole, begin, end, words = self._placed(text, own)
+        whole, begin, end, words = self._locate(text, own)
         spans = self._spans(whole)
         if self._limit is None or len(spans) <= self._limit:
             return None
         added = next((at for at, (first, last) in enumerate(reversed(spans)) if first < last), 0)
-        mine, taken = _within(spans, begin, end), _within(spans[: self._limit - added], begin, end)
-        if len(taken) >= len(mine):
+        own_spans, read_spans = _within(spans, begin, end), _within(spans[: self._limit - added], begin, end)
+        if len(read_spans) >= len(own_spans):
             return None  # the end of the template was cut
-        rest = words[max(0, mine[len(taken)][0] - begin) :].strip()
-        return Cut(len(mine), len(taken), rest) if rest else None
+        rest = words[max(0, own_spans[len(read_spans)][0] - begin) :].strip()
+        return Cut(len(own_spans), len(read_spans), rest) if rest else None
 
-    def _placed(self, text: str, own: str) -> tuple[str, int, int, str]:
+    def _locate(self, text: str, own: str) -> tuple[str, int, int, str]:
         """The text in its template, where in that `own` begins and ends, and its words as long as it is there."""
         whole = self._wrap(text)
         before, found, after = self._wrap(MARKER).partition(MARKER)
@@ -91,7 +91,7 @@ class TokenEncoder:
         return whole, len(before), end, inner
 
 
-class Strictest:
+class StrictestEncoder:
     """Several encoders of the same weight: a prompt is read as far as all of them read it."""
 
     def __init__(self, *encoders: Encoder) -> None:
@@ -105,7 +105,7 @@ class Strictest:
         return max(cuts, key=lambda cut: len(cut.rest), default=None)
 
 
-def of_tokenizer(
+def tokenizer_encoder(
     tokenizer: Any, limit: int | None, wrap: Callable[[str], str] = lambda text: text, *, special: bool = True
 ) -> TokenEncoder:
     """An encoder behind a tokenizer of transformers, which cuts as that does; `special` tokens count as well."""
@@ -117,16 +117,18 @@ def of_tokenizer(
     return TokenEncoder(spans, limit, wrap)
 
 
-def of_language(tokenizer: Any, limit: int | None = None) -> TokenEncoder:
+def language_encoder(tokenizer: Any, limit: int | None = None) -> TokenEncoder:
     """An encoder behind mflux's LanguageTokenizer: in its template, up to its own limit where no other is given."""
 
     def chat(text: str) -> str:
         message = {"role": "user", "content": text}
-        said = {"tokenize": False, "add_generation_prompt": True, **tokenizer.chat_template_kwargs}
-        return str(tokenizer.tokenizer.apply_chat_template([message], **said))
+        options = {"tokenize": False, "add_generation_prompt": True, **tokenizer.chat_template_kwargs}
+        return str(tokenizer.tokenizer.apply_chat_template([message], **options))
 
     wrap = tokenizer.template.format if tokenizer.template else chat if tokenizer.use_chat_template else str
-    return of_tokenizer(tokenizer.tokenizer, limit or tokenizer.max_length, wrap, special=tokenizer.add_special_tokens)
+    return tokenizer_encoder(
+        tokenizer.tokenizer, limit or tokenizer.max_length, wrap, special=tokenizer.add_special_tokens
+    )
 
 
 def read(encoder: Encoder | None, field: Any, text: str, own: str, unknown: Iterable[str] = ()) -> PromptRead | None:
@@ -134,14 +136,14 @@ def read(encoder: Encoder | None, field: Any, text: str, own: str, unknown: Iter
     words = tuple(dict.fromkeys(word[:MOST_WORD_CHARS] for word in unknown))[:MOST_UNKNOWN]
     cut = None if encoder is None else encoder.cut(text, own)
     if cut is not None:
-        return PromptRead(field=field, tokens=cut.tokens, limit=cut.limit, cut=shortened(cut.rest), unknown=words)
+        return PromptRead(field=field, tokens=cut.tokens, limit=cut.limit, cut=shorten(cut.rest), unknown=words)
     if not words:
         return None
     tokens = 0 if encoder is None else encoder.count(text, own)
     return PromptRead(field=field, tokens=tokens, unknown=words)
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """Its beginning, in one line."""
     words = " ".join(text[: 4 * MOST_CUT_CHARS].split())
     return words if len(words) <= MOST_CUT_CHARS and len(text) <= 4 * MOST_CUT_CHARS else f"{words[:MOST_CUT_CHARS]}…"

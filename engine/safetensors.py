@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.safetensors_header import Tensor, parsed
+from engine.safetensors_header import Tensor, parse_header
 
 __all__ = ["Header", "Tensor", "UnsafeFile", "check_folder", "inspect"]
 
@@ -60,9 +60,9 @@ def inspect(file: Path, *, most_header_bytes: int = MAX_HEADER_BYTES) -> Header:
             raise UnsafeFile(f"{file.name} is damaged: it does not begin as a safetensors file does.")
         if 8 + length > found.st_size:
             raise UnsafeFile(f"{file.name} is incomplete.")
-        written = opened.read(length)
-    header = _parsed(written, file.name)
-    _check_places(header, found.st_size - 8 - length, file.name)
+        header_bytes = opened.read(length)
+    header = _parse(header_bytes, file.name)
+    _check_offsets(header, found.st_size - 8 - length, file.name)
     return header
 
 
@@ -83,10 +83,10 @@ def check_folder(folder: Path) -> None:
             inspect(file)
 
 
-def _parsed(written: bytes, name: str) -> Header:
+def _parse(header_bytes: bytes, name: str) -> Header:
     damaged = UnsafeFile(f"{name} is damaged: its header cannot be read.")
     try:
-        tensors, metadata = parsed(written)
+        tensors, metadata = parse_header(header_bytes)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged from error
     if not tensors:
@@ -94,7 +94,7 @@ def _parsed(written: bytes, name: str) -> Header:
     return Header(tensors, metadata)
 
 
-def _check_places(header: Header, size: int, name: str) -> None:
+def _check_offsets(header: Header, size: int, name: str) -> None:
     free = 0
     for tensor in sorted(header.tensors.values(), key=lambda tensor: (tensor.begin, tensor.end)):
         bits = BITS.get(tensor.dtype)

@@ -42,7 +42,7 @@ from mflux.models.z_image.weights.z_image_lora_mapping import ZImageLoRAMapping
 from mlx import nn
 
 from engine.catalog import EMBEDDED, EMBEDDED_PATH
-from engine.lora_layouts.keys import key_of, stripped
+from engine.lora_layouts.keys import key_of, without_prefixes
 from engine.lora_layouts.rows import Row
 from engine.lora_layouts.sheets import FILE, Sheet
 from engine.pipelines.common.lora_layers import sheet_of
@@ -103,7 +103,7 @@ def packed() -> str:
 
     def put(geometry: str, architecture: Architecture, transformer: nn.Module) -> None:
         sheet = sheet_of(transformer)
-        kept = {"architecture": architecture.name, "modules": sheet.packed()}
+        kept = {"architecture": architecture.name, "modules": sheet.pack()}
         if kept not in sheets:
             sheets.append(kept)
         geometries[geometry] = sheets.index(kept)
@@ -145,7 +145,7 @@ def spellings_of(targets: Iterable[LoRATarget], sheet: Sheet) -> dict[str, Row]:
         for pattern in patterns:
             key = key_of(pattern)
             assert key is not None, pattern
-            name = list(stripped(key.layer))[-1].replace(".", "_").replace("{block}", "#")
+            name = list(without_prefixes(key.layer))[-1].replace(".", "_").replace("{block}", "#")
             if name != path.replace(".", "_"):
                 spelled.setdefault(name, {})[path] = target
     return {name: _row(found, sheet) for name, found in spelled.items()}

@@ -21,8 +21,8 @@ class Model:
     """A folder of the same weights that were quantised before."""
     also: tuple[str, ...] = ()
     """One absolute folder for each of the spec's further repositories; none where all lies in `path`."""
-    said: str | None = None
-    """`said_by` of the plan it is for: then its text encoders may be gone, if they have read that already."""
+    prompt_key: str | None = None
+    """`prompt_key` of the plan it is for: then its text encoders may be gone, if they have read that already."""
 
     @property
     def key(self) -> tuple[str, str, str, int | None]:
@@ -30,7 +30,7 @@ class Model:
         return (self.spec.family, self.spec.geometry, self.path, self.quantize)
 
 
-def said_by(plan: object) -> str | None:
+def prompt_key(plan: object) -> str | None:
     """What a picture that spares memory says: its text encoders go once that is encoded. None where they stay, as they
     do where pictures are read with the prompt.
     """
@@ -40,7 +40,7 @@ def said_by(plan: object) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class FinishedImage:
     """Finished pixels: `rgb` holds three bytes a pixel, rows from the top."""
 
     width_px: int
@@ -54,7 +54,7 @@ class JobCancelled(Exception):
     """The job was asked to stop; raised through the backend, which stays usable."""
 
 
-class PictureSkipped(Exception):
+class ImageSkipped(Exception):
     """The rest of the steps is not wanted: the backend finishes the picture as it stands."""
 
 
@@ -79,7 +79,7 @@ class Watcher(Protocol):
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         """One step was evaluated; `preview` gives a JPEG and is called only where one is due.
 
-        Raises: JobCancelled; PictureSkipped, never after the last step.
+        Raises: JobCancelled; ImageSkipped, never after the last step.
         """
 
     def decoding(self) -> None:
@@ -108,8 +108,10 @@ class Backend(Protocol):
         Raises: BackendError, MemoryError, or anything else for a model that cannot be loaded.
         """
 
-    def draw(self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher) -> Picture:
-        """Picture number `image` of the plan with the loaded model, which `spec` describes; `inputs` says where the
+    def draw(
+        self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher
+    ) -> FinishedImage:
+        """FinishedImage number `image` of the plan with the loaded model, which `spec` describes; `inputs` says where the
         plan's blobs lie.
 
         Raises: JobCancelled, BackendError, MemoryError.
@@ -118,7 +120,7 @@ class Backend(Protocol):
     def save(self, folder: str) -> None:
         """Write the loaded model into an empty folder, as `load` reads it. Raises: OSError, ValueError."""
 
-    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Picture:
+    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> FinishedImage:
         """The picture in the file `image`, larger, by the loaded model.
 
         Raises: JobCancelled, BackendError, MemoryError.

@@ -24,8 +24,8 @@ def edges_of(image: Image.Image, *, grey: bool = False) -> Image.Image:
     strength = np.abs(across) + np.abs(down)
     channel = strength.argmax(axis=2)[..., None]
     across, down, strength = (np.take_along_axis(part, channel, axis=2)[..., 0] for part in (across, down, strength))
-    peaks = _thinned(across, down, strength)
-    edges = _continued(peaks & (strength > HIGH), peaks & (strength > LOW))
+    peaks = _thin(across, down, strength)
+    edges = _follow_edges(peaks & (strength > HIGH), peaks & (strength > LOW))
     return Image.fromarray((edges * 255).astype(np.uint8)).convert("RGB")
 
 
@@ -37,13 +37,13 @@ def _gradients(pixels: Grid) -> tuple[Grid, Grid]:
     return rows[:, 2:] - rows[:, :-2], columns[2:] - columns[:-2]
 
 
-def _thinned(across: Grid, down: Grid, strength: Grid) -> Grid:
+def _thin(across: Grid, down: Grid, strength: Grid) -> Grid:
     """Where the strength is largest along its gradient's direction, of four."""
-    ringed = np.pad(strength, 1)
+    padded = np.pad(strength, 1)
 
     def beside(dy: int, dx: int) -> Grid:
         height, width = strength.shape
-        return ringed[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+        return padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
 
     size_x, size_y = np.abs(across), np.abs(down)
     flat = size_y < size_x * np.tan(np.pi / 8)
@@ -56,7 +56,7 @@ def _thinned(across: Grid, down: Grid, strength: Grid) -> Grid:
     return np.where(flat, level, np.where(steep, upright, np.where(falling, along, against)))
 
 
-def _continued(sure: Grid, possible: Grid) -> Grid:
+def _follow_edges(sure: Grid, possible: Grid) -> Grid:
     """The sure pixels with all possible ones that touch them, at corners too, directly or through others."""
     width = sure.shape[1] + 2
     found, open_ = np.pad(sure, 1).ravel(), np.pad(possible & ~sure, 1).ravel()

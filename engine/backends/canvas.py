@@ -1,4 +1,4 @@
-"""Fits pictures to sizes: the input to what a model draws at, and what it drew to what was asked. Knows no model."""
+"""Fits pictures to sizes: the input to what a model draws at, and what it drew to what was requested. Knows no model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageOps
 
-from engine.backends.base import BackendError, Picture
+from engine.backends.base import BackendError, FinishedImage
 from engine.backends.canny import edges_of
 from engine.protocol import Generate
 
@@ -28,7 +28,7 @@ def open_mask(path: str) -> Image.Image:
 
 
 def open_input(path: str) -> Image.Image:
-    """The picture at `path` as RGB, upright, transparency laid on white. Raises: BackendError("bad_input")."""
+    """The picture at `path` as RGB, upright, transparency pasted on white. Raises: BackendError("bad_input")."""
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
@@ -38,7 +38,7 @@ def open_input(path: str) -> Image.Image:
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """`image` as RGB, transparency laid on white."""
+    """`image` as RGB, transparency pasted on white."""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -51,7 +51,7 @@ def stretch(image: Image.Image, size: Size) -> Image.Image:
 
 
 def box_of(inner: Size, outer: Size) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of a picture of the proportions of `inner`, centred and as large as `outer` allows."""
+    """Left, top, right, bottom of a picture of the proportions of `inner`, centre_position and as large as `outer` allows."""
     scale = min(outer[0] / inner[0], outer[1] / inner[1])
     width, height = (max(1, min(o, round(i * scale))) for i, o in zip(inner, outer, strict=True))
     left, top = (outer[0] - width) // 2, (outer[1] - height) // 2
@@ -86,24 +86,24 @@ def uncontain(image: Image.Image, size: Size) -> Image.Image:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A picture that a drawn one is laid into: at `box` (left, top, right, bottom), where `mask` is white."""
+    """A picture that a drawn one is pasted into: at `box` (left, top, right, bottom), where `mask` is white."""
 
-    picture: Image.Image
+    base: Image.Image
     mask: Image.Image
     box: tuple[int, int, int, int]
 
     def apply(self, image: Image.Image) -> Image.Image:
         left, top, right, bottom = self.box
-        laid = self.picture.copy()
-        laid.paste(stretch(image, (right - left, bottom - top)), (left, top))
-        return Image.composite(laid, self.picture, self.mask)
+        pasted = self.base.copy()
+        pasted.paste(stretch(image, (right - left, bottom - top)), (left, top))
+        return Image.composite(pasted, self.base, self.mask)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """The sizes of one picture, and what it begins from and ends in."""
 
-    asked: Size
+    requested: Size
     drawn: Size
     """What the model draws at."""
     init: Image.Image | None = None
@@ -121,20 +121,20 @@ class Frame:
 
     def finish(self, image: Image.Image) -> Image.Image:
         """What the model drew, at the size asked for, or in the picture it belongs to."""
-        image = self._whole(image, self.asked)
+        image = self._whole(image, self.requested)
         return image if self.patch is None else self.patch.apply(image)
 
     def _whole(self, image: Image.Image, size: Size) -> Image.Image:
         if self.part is not None:
             return stretch(self.part.apply(image), size)
-        if self.asked == self.drawn:
+        if self.requested == self.drawn:
             return stretch(image, size)
         return contain(image, size) if self.init is None else uncontain(image, size)
 
     def preview(self, image: Image.Image) -> bytes:
         """A small JPEG with the proportions of the finished picture; `image` is a sketch of any size."""
-        scale = min(1.0, PREVIEW_PX / max(self.asked))
-        small = (max(1, round(self.asked[0] * scale)), max(1, round(self.asked[1] * scale)))
+        scale = min(1.0, PREVIEW_PX / max(self.requested))
+        small = (max(1, round(self.requested[0] * scale)), max(1, round(self.requested[1] * scale)))
         buffer = io.BytesIO()
         self._whole(image, small).save(buffer, "JPEG", quality=75)
         return buffer.getvalue()
@@ -154,32 +154,38 @@ def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str], *
 
 
 def _frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) -> Frame:
-    asked = (plan.width_px, plan.height_px)
-    drawn = asked if native_px is None else (native_px, native_px)
+    requested = (plan.width_px, plan.height_px)
+    drawn = requested if native_px is None else (native_px, native_px)
     references = tuple(open_input(inputs[name]) for name in plan.references)
     if native_px is not None:
         # What is drawn into a mask is a part of the picture, where a reference would be seen out of place.
         references = () if plan.mask else tuple(contain(reference, drawn) for reference in references)
     if plan.init_image is None or (plan.denoise >= 1 and plan.mask is None):
-        return Frame(asked, drawn, references=references)
-    init = stretch(open_input(inputs[plan.init_image]), asked)
-    mask = None if plan.mask is None else stretch(open_mask(inputs[plan.mask]), asked)
+        return Frame(requested, drawn, references=references)
+    init = stretch(open_input(inputs[plan.init_image]), requested)
+    mask = None if plan.mask is None else stretch(open_mask(inputs[plan.mask]), requested)
     patch = _patch_of(plan, init, mask, inputs)
     if plan.denoise <= 0:
-        return Frame(asked, asked, untouched=init if patch is None else patch.picture)
+        return Frame(requested, requested, untouched=init if patch is None else patch.base)
     if plan.stretch_latents and native_px is None and mask is None:
         whole = open_input(inputs[plan.init_image])
         own = (max(16, whole.width // 16 * 16), max(16, whole.height // 16 * 16))
-        return Frame(asked, drawn, stretch(whole, own), references=references, patch=patch)
+        return Frame(requested, drawn, stretch(whole, own), references=references, patch=patch)
     part = None if mask is None or native_px is None else _surroundings(mask)
     if mask is not None and part is not None:
-        laid = Patch(init, Image.new("L", asked, 255), part)
+        pasted = Patch(init, Image.new("L", requested, 255), part)
         init, mask = init.crop(part), mask.crop(part)
         return Frame(
-            asked, drawn, stretch(init, drawn), mask=stretch(mask, drawn), references=references, part=laid, patch=patch
+            requested,
+            drawn,
+            stretch(init, drawn),
+            mask=stretch(mask, drawn),
+            references=references,
+            part=pasted,
+            patch=patch,
         )
     fitted = None if mask is None else contain(mask, drawn)
-    return Frame(asked, drawn, contain(init, drawn), mask=fitted, references=references, patch=patch)
+    return Frame(requested, drawn, contain(init, drawn), mask=fitted, references=references, patch=patch)
 
 
 def _surroundings(mask: Image.Image) -> tuple[int, int, int, int] | None:
@@ -199,13 +205,13 @@ def _surroundings(mask: Image.Image) -> tuple[int, int, int, int] | None:
 
 
 def _patch_of(plan: Generate, init: Image.Image, mask: Image.Image | None, inputs: Mapping[str, str]) -> Patch | None:
-    """Where the picture is laid; a masked one without a word about it goes into its own input."""
+    """Where the picture is pasted; a masked one without a word about it goes into its own input."""
     if plan.paste is None:
         return None if mask is None else Patch(init, mask, (0, 0, *init.size))
-    picture = open_input(inputs[plan.paste.picture])
+    base = open_input(inputs[plan.paste.picture])
     left, top = plan.paste.left_px, plan.paste.top_px
     box = (left, top, left + plan.paste.width_px, top + plan.paste.height_px)
-    return Patch(picture, stretch(open_mask(inputs[plan.paste.mask]), picture.size), box)
+    return Patch(base, stretch(open_mask(inputs[plan.paste.mask]), base.size), box)
 
 
 def png_file(image: Image.Image) -> io.BytesIO:
@@ -215,5 +221,5 @@ def png_file(image: Image.Image) -> io.BytesIO:
     return file
 
 
-def to_picture(image: Image.Image, drawn_px: Size) -> Picture:
-    return Picture(image.width, image.height, image.convert("RGB").tobytes(), drawn_px)
+def to_finished_image(image: Image.Image, drawn_px: Size) -> FinishedImage:
+    return FinishedImage(image.width, image.height, image.convert("RGB").tobytes(), drawn_px)

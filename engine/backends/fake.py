@@ -19,7 +19,7 @@ from typing import Literal, NoReturn, Protocol
 from PIL import Image
 
 from engine.backends import canvas
-from engine.backends.base import Model, Picture, PictureSkipped, Watcher
+from engine.backends.base import FinishedImage, ImageSkipped, Model, Watcher
 from engine.catalog import ModelSpec
 from engine.prompt_tokens import Span, TokenEncoder, read
 from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory, PromptRead, Upscale, steps_to_run
@@ -93,13 +93,13 @@ class FakeBackend:
         self._script = script
         self._wire = wire
         self._loaded: Model | None = None
-        self._pictures = 0
+        self._images_made = 0
         self.memory_limit_bytes = script.memory_limit_bytes
         wire.pause_s = script.slow_stdout
         if script.hang_deaf:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(script.start_seconds)
-        if script.start_fails and self._may():
+        if script.start_fails and self._may_misbehave():
             sys.exit("the script says that the start fails")
         self._phase("start")
 
@@ -109,7 +109,7 @@ class FakeBackend:
     def load(self, model: Model) -> None:
         self._loaded = None
         self._phase("load")
-        if self._script.crash_in == "load" and self._may():
+        if self._script.crash_in == "load" and self._may_misbehave():
             self._crash()
         time.sleep(self._script.load_seconds)
         if model.copy is not None and not (Path(model.copy) / "transformer" / "0.safetensors").exists():
@@ -118,54 +118,56 @@ class FakeBackend:
 
     def save(self, folder: str) -> None:
         """A file that is no model, but can be looked at as one."""
-        if self._script.crash_in == "save" and self._may():
+        if self._script.crash_in == "save" and self._may_misbehave():
             self._crash()
         header = b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
         (Path(folder) / "transformer").mkdir()
         (Path(folder) / "transformer" / "0.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"w")
 
-    def draw(self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher) -> Picture:
+    def draw(
+        self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher
+    ) -> FinishedImage:
         frame = canvas.frame_of(plan, spec.native_px, inputs, grey_edges=spec.grey_edges)
         if frame.untouched is not None:
-            return canvas.to_picture(frame.untouched, frame.untouched.size)
-        for reading in readings(plan, self._script):
+            return canvas.to_finished_image(frame.untouched, frame.untouched.size)
+        for reading in prompt_readings(plan, self._script):
             watcher.read(reading)
-        painted = sketch(plan, image, frame)
+        drawn = draw_gradients(plan, image, frame)
         steps = steps_to_run(plan.steps, plan.denoise)
-        with suppress(PictureSkipped):
+        with suppress(ImageSkipped):
             for step in range(1, steps + 1):
                 began = time.monotonic()
                 self._step(step)
-                watcher.step(step, steps, time.monotonic() - began, lambda: frame.preview(painted))
-        self._pictures += 1
+                watcher.step(step, steps, time.monotonic() - began, lambda: frame.preview(drawn))
+        self._images_made += 1
         watcher.decoding()
         self._phase("decode")
-        if self._script.crash_in == "decode" and self._may():
+        if self._script.crash_in == "decode" and self._may_misbehave():
             self._crash()
         time.sleep(self._script.decode_seconds)
-        return canvas.to_picture(frame.finish(painted), frame.drawn)
+        return canvas.to_finished_image(frame.finish(drawn), frame.drawn)
 
-    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Picture:
+    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> FinishedImage:
         with Image.open(image) as opened:
-            made = opened.convert("RGB").resize((plan.width_px, plan.height_px), Image.Resampling.LANCZOS)
+            enlarged = opened.convert("RGB").resize((plan.width_px, plan.height_px), Image.Resampling.LANCZOS)
         for step in range(1, UPSCALE_STEPS + 1):
             began = time.monotonic()
             self._step(step)
             watcher.check()
-            with suppress(PictureSkipped):
+            with suppress(ImageSkipped):
                 watcher.step(step, UPSCALE_STEPS, time.monotonic() - began, lambda: b"")
-        self._pictures += 1
+        self._images_made += 1
         watcher.decoding()
         time.sleep(self._script.decode_seconds)
-        return canvas.to_picture(made, made.size)
+        return canvas.to_finished_image(enlarged, enlarged.size)
 
     def prove(self) -> None:
         self._phase("ping")
 
     def memory(self) -> Memory:
-        grown = self._pictures * self._script.memory_growth_bytes
-        active = 0 if self._loaded is None else self._script.active_bytes + grown
-        return Memory(active_bytes=active, peak_bytes=self._script.peak_bytes + grown)
+        growth = self._images_made * self._script.memory_growth_bytes
+        active = 0 if self._loaded is None else self._script.active_bytes + growth
+        return Memory(active_bytes=active, peak_bytes=self._script.peak_bytes + growth)
 
     def clear(self) -> None:
         """It keeps nothing."""
@@ -175,27 +177,27 @@ class FakeBackend:
         time.sleep(script.step_seconds)
         if step == script.hang_at_step:
             self._phase("step")
-        if step == script.crash_at_step and self._may():
+        if step == script.crash_at_step and self._may_misbehave():
             self._crash()
-        if step == script.oom_at_step and self._may():
+        if step == script.oom_at_step and self._may_misbehave():
             raise MemoryError("the script says so")
-        if step == script.garbage_at_step and self._may():
+        if step == script.garbage_at_step and self._may_misbehave():
             self._wire.write(b"Traceback (most recent call last): /secret/path\n")
-        if script.oversized_frame and self._may():
+        if script.oversized_frame and self._may_misbehave():
             self._wire.write(b'{"kind":"' + b"x" * (MAX_LINE_BYTES + 1))
-        if script.partial_frame and self._may():
+        if script.partial_frame and self._may_misbehave():
             self._wire.write(b'{"kind":"job","job":')
             os._exit(1)
 
     def _phase(self, phase: Phase) -> None:
-        if self._script.raise_in == phase and self._may():
+        if self._script.raise_in == phase and self._may_misbehave():
             raise RuntimeError("could not open /secret/path")
-        if self._script.hang_in == phase and self._may():
+        if self._script.hang_in == phase and self._may_misbehave():
             while True:
                 if not self._script.hang_busy:
                     time.sleep(3600)
 
-    def _may(self) -> bool:
+    def _may_misbehave(self) -> bool:
         """Whether misbehaviour is still allowed; counts this one."""
         if self._script.crash_times is None:
             return True
@@ -216,7 +218,7 @@ class FakeBackend:
         raise AssertionError("unreachable")
 
 
-def readings(plan: Generate, script: FakeScript) -> Iterator[PromptRead]:
+def prompt_readings(plan: Generate, script: FakeScript) -> Iterator[PromptRead]:
     """How the prompts are read, a word a token; a negative one where guidance is above 1."""
     encoder = TokenEncoder(words, script.prompt_words)
     negative = plan.negative_prompt if plan.guidance > 1 else None
@@ -231,23 +233,23 @@ def words(text: str) -> list[Span]:
     return [found.span() for found in re.finditer(r"\S++", text)]
 
 
-def sketch(plan: Generate, image: int, frame: canvas.Frame) -> Image.Image:
+def draw_gradients(plan: Generate, image: int, frame: canvas.Frame) -> Image.Image:
     """A gradient that depends on all that a picture depends on."""
-    painted = gradient(plan.prompt, plan.seeds[image], frame.drawn)
+    drawn = gradient(plan.prompt, plan.seeds[image], frame.drawn)
     if plan.subseed_strength:
         variation = gradient(plan.prompt, plan.subseeds[image], frame.drawn)
-        painted = Image.blend(painted, variation, plan.subseed_strength)
+        drawn = Image.blend(drawn, variation, plan.subseed_strength)
     for reference in frame.references:
-        painted = Image.blend(painted, canvas.stretch(reference, frame.drawn), 0.5)
+        drawn = Image.blend(drawn, canvas.stretch(reference, frame.drawn), 0.5)
     if frame.control is not None and plan.control is not None:
-        painted = Image.blend(painted, frame.control, plan.control.strength / 4)
+        drawn = Image.blend(drawn, frame.control, plan.control.strength / 4)
     for lora in plan.loras:
-        painted = Image.blend(painted, gradient(lora.name, 0, frame.drawn), min(1.0, abs(lora.scale) / 2))
+        drawn = Image.blend(drawn, gradient(lora.name, 0, frame.drawn), min(1.0, abs(lora.scale) / 2))
     if frame.init is not None:
-        painted = Image.blend(canvas.stretch(frame.init, painted.size), painted, plan.denoise)
+        drawn = Image.blend(canvas.stretch(frame.init, drawn.size), drawn, plan.denoise)
         if frame.mask is not None:
-            painted = Image.composite(painted, frame.init, frame.mask)
-    return painted
+            drawn = Image.composite(drawn, frame.init, frame.mask)
+    return drawn
 
 
 def gradient(prompt: str, seed: int, size: tuple[int, int]) -> Image.Image:

@@ -23,8 +23,8 @@ def child_arguments(options: EngineOptions) -> list[str]:
     """-P: the working directory of the gateway is no place to import from."""
     script = [] if options.fake_script is None else ["--fake-script", options.fake_script]
     limits = (("--memory-limit", options.memory_limit_bytes), ("--cache-limit", options.cache_limit_bytes))
-    told = [word for name, value in limits if value is not None for word in (name, str(value))]
-    return [options.python, "-P", "-m", "engine", "--backend", options.backend, *script, *told]
+    limits_given = [word for name, value in limits if value is not None for word in (name, str(value))]
+    return [options.python, "-P", "-m", "engine", "--backend", options.backend, *script, *limits_given]
 
 
 def child_environment(options: EngineOptions, parent: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ Numbers = tuple[float, ...]
 """One of each axis, from 0 to 1."""
 
 
-def numbers_of(seed: int) -> Numbers:
+def style_numbers(seed: int) -> Numbers:
     """What a seed settles."""
     rng = Random(seed)
     return tuple(rng.random() for _ in AXES)
@@ -25,7 +25,7 @@ def between(one: Numbers, other: Numbers, share: float) -> Numbers:
     return tuple((1 - share) * a + share * b for a, b in zip(one, other, strict=True))
 
 
-def centred(numbers: Numbers) -> Numbers:
+def centre_position(numbers: Numbers) -> Numbers:
     """The same, but in the middle of the picture."""
     return (0.5, 0.5, *numbers[2:])
 
@@ -35,6 +35,6 @@ def levels(numbers: Sequence[float]) -> tuple[int, ...]:
     return tuple(min(int(number * len(axis)), len(axis) - 1) for number, axis in zip(numbers, AXES, strict=True))
 
 
-def worded(prompt: str, numbers: Sequence[float]) -> str:
+def with_style(prompt: str, numbers: Sequence[float]) -> str:
     """The prompt as the model reads it."""
     return "".join(axis[level] for axis, level in zip(AXES, levels(numbers), strict=True)) + f" {prompt}"

@@ -114,16 +114,16 @@ def _key(segments: list[str]) -> Key | None:
     if (part := _ADAPTED.get(last) or _PLAIN.get(last)) is not None:
         holder = path[-1]
         if part == "alpha" and len(path) > 1 and (holder in _HOLDERS or holder.endswith("_lora")):
-            return Key(_held(path), part)
+            return Key(_layer_of(path), part)
         return Key(".".join(path), part)
     if (part := _WAYS.get(last)) is None or len(path) < 2:
         return None
     if path[-1] in _HOLDERS or path[-1].endswith(("_lora", "_lora1", "_lora2")):
-        return Key(_held(path), part)
+        return Key(_layer_of(path), part)
     return None
 
 
-def _held(path: list[str]) -> str:
+def _layer_of(path: list[str]) -> str:
     """The layer whose LoRA `path` holds: `attn.processor.to_q_lora` is of `attn.to_q`."""
     *before, holder = path
     if holder in _HOLDERS:
@@ -143,7 +143,7 @@ def names_of(layer: str) -> Iterator[tuple[str, int | None]]:
     each of its numbers, in turn, as that of a block (`#`).
     """
     seen = set()
-    for path in islice(stripped(layer), PREFIXES_MOST):
+    for path in islice(without_prefixes(layer), PREFIXES_MOST):
         name = path.replace(".", "_")
         if name not in seen:
             seen.add(name)
@@ -151,7 +151,7 @@ def names_of(layer: str) -> Iterator[tuple[str, int | None]]:
             yield from _blocks(name)
 
 
-def stripped(layer: str) -> Iterator[str]:
+def without_prefixes(layer: str) -> Iterator[str]:
     """The layer without more and more of what trainers put before it."""
     yield layer
     while True:

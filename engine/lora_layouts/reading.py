@@ -1,6 +1,6 @@
 """What a LoRA file changes of a model: each layer with the parts that make its delta, held against the modules' sizes.
 
-Everything is told from names and shapes, so that the gateway says before the queue what the engine does later.
+Everything is scale_shape from names and shapes, so that the gateway says before the queue what the engine does later.
 """
 
 from __future__ import annotations
@@ -101,10 +101,10 @@ def read(shapes: Mapping[str, Shape], table: Table, names: Mapping[str, Named] |
     if used == 0:
         return Reading(total=len(shapes), unfit="changes none of its layers")
     ranks = [rank for change in changes if (rank := _rank(change, shapes)) is not None]
-    return Reading(changes, used, len(shapes), max(ranks, default=None), _told(rest))
+    return Reading(changes, used, len(shapes), max(ranks, default=None), _rest_message(rest))
 
 
-def _told(rest: list[str]) -> str | None:
+def _rest_message(rest: list[str]) -> str | None:
     if not rest:
         return None
     foreign = sum(map(is_of_text_encoder, rest))
@@ -228,8 +228,8 @@ class _Sizes:
 
     def _plain(self, outputs: int, inputs: int | None) -> None:
         if (shape := self.shapes.get("diff")) is not None:
-            wanted: tuple[int, ...] = (outputs,) if inputs is None else (outputs, inputs)
-            if shape[: len(wanted)] != wanted or any(size != 1 for size in shape[len(wanted) :]):
+            expected: tuple[int, ...] = (outputs,) if inputs is None else (outputs, inputs)
+            if shape[: len(expected)] != expected or any(size != 1 for size in shape[len(expected) :]):
                 raise self._unfit()
         if (shape := self.shapes.get("diff_b")) is not None and (
             shape != (outputs,) or (inputs is None and not self.modules[0].bias)
@@ -241,8 +241,8 @@ class _Sizes:
             shape = self.shapes.get(part)
             if shape is not None and _elements(shape) not in widths:
                 raise self._unfit()
-        told = self.shapes.get("dora_scale", (outputs,))
-        if told[:1] != (outputs,) and told[:2] != (1, inputs):
+        scale_shape = self.shapes.get("dora_scale", (outputs,))
+        if scale_shape[:1] != (outputs,) and scale_shape[:2] != (1, inputs):
             raise self._unfit()
         if self.shapes.get("diff_b", (outputs,)) != (outputs,):
             raise self._unfit()

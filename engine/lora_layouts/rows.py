@@ -23,13 +23,13 @@ class Row:
 Rows = Mapping[str, Row]
 
 
-def _rows(told: Mapping[str, str | tuple[str, ...]]) -> Iterator[tuple[str, Row]]:
-    for layer, modules in told.items():
+def _rows(modules_of: Mapping[str, str | tuple[str, ...]]) -> Iterator[tuple[str, Row]]:
+    for layer, modules in modules_of.items():
         yield layer, Row((modules,) if isinstance(modules, str) else modules)
 
 
-def _swapped(told: Mapping[str, str]) -> Iterator[tuple[str, Row]]:
-    for layer, module in told.items():
+def _swapped_rows(modules_of: Mapping[str, str]) -> Iterator[tuple[str, Row]]:
+    for layer, module in modules_of.items():
         yield layer, Row((module,), swapped=True)
 
 
@@ -123,8 +123,8 @@ def _z_image() -> dict[str, str | tuple[str, ...]]:
 
 FINAL = {"final_layer_adaLN_modulation_1": "norm_out.linear"}
 ROWS: Mapping[str, Rows] = {
-    "flux1": {**dict(_rows(_FLUX1)), **dict(_swapped(FINAL))},
-    "flux2": {**dict(_rows(_FLUX2)), **dict(_swapped(FINAL))},
+    "flux1": {**dict(_rows(_FLUX1)), **dict(_swapped_rows(FINAL))},
+    "flux2": {**dict(_rows(_FLUX2)), **dict(_swapped_rows(FINAL))},
     "qwen": dict(_rows(_QWEN)),
     "z_image": dict(_rows(_z_image())),
 }

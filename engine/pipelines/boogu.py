@@ -13,16 +13,16 @@ from engine.backends.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.denoising import DenoisingRun
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import Encoded
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import PromptCache
 
 
 def load(model: Model) -> Pipeline:
     """Its prompts remembered, which mflux does not do for this family."""
-    pipeline = built(model, BooguImage)
+    pipeline = build_pipeline(model, BooguImage)
     encode = pipeline._encode_instruction
-    prompts = Encoded(lambda text: (encode(text),))
-    pipeline._encode_instruction = lambda prompt: prompts.of(prompt)[0]
+    prompts = PromptCache(lambda text: (encode(text),))
+    pipeline._encode_instruction = lambda prompt: prompts.encode(prompt)[0]
     return BooguPipeline(pipeline, layout=BooguLatents(), sigmas=sigmas, arguments=lambda plan: {})
 
 
@@ -30,17 +30,17 @@ class BooguPipeline(OwnLoopPipeline):
     """Learns from the transformer what the picture would be, as the loop only tells it with new noise."""
 
     @contextmanager
-    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
+    def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
         pipeline, transformer = self._pipeline, self._pipeline.transformer
 
-        def overheard(latents: mx.array, signal: mx.array, instruction: mx.array) -> mx.array:
+        def predict(latents: mx.array, signal: mx.array, instruction: mx.array) -> mx.array:
             predicted = transformer(latents, signal, instruction)
             denoising.denoised = latents + (1.0 - signal) * predicted
             return predicted
 
-        pipeline.transformer = overheard
+        pipeline.transformer = predict
         try:
-            with super()._begun(task, denoising):
+            with super()._patch_loop(task, denoising):
                 yield
         finally:
             pipeline.transformer = transformer

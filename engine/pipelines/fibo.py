@@ -23,11 +23,11 @@ from engine.backends.base import BackendError, Model, Watcher
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.patching import patched
-from engine.pipelines.common.pipeline import MfluxPipeline, built
-from engine.pipelines.common.prompt_cache import Remembered
+from engine.pipelines.common.pipeline import MfluxPipeline, build_pipeline
+from engine.pipelines.common.prompt_cache import CachedEncoder
 from engine.pipelines.common.standard_loop import StandardPipeline
 from engine.pipelines.fibo2 import schedule
-from engine.prompt_tokens import of_language
+from engine.prompt_tokens import language_encoder
 from engine.protocol import Generate
 
 SCHEDULER = "flow_match_euler_discrete"
@@ -40,9 +40,9 @@ TEXT_TOKENS = 2048
 def load(model: Model) -> Pipeline:
     """mflux reads the weights with PyTorch, for nothing but another kind of 16 bits."""
     edits = model.spec.needs_reference
-    with patched(WeightLoader, "_load_torch_convert", staticmethod(half)):
-        pipeline = built(model, FIBOEdit if edits else FIBO)
-    encoder = of_language(pipeline.tokenizers["fibo"], TEXT_TOKENS)
+    with patched(WeightLoader, "_load_torch_convert", staticmethod(load_float16)):
+        pipeline = build_pipeline(model, FIBOEdit if edits else FIBO)
+    encoder = language_encoder(pipeline.tokenizers["fibo"], TEXT_TOKENS)
     if not edits:
         return FiboPipeline(pipeline, loras=None, scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
     return FiboEditPipeline(
@@ -50,51 +50,51 @@ def load(model: Model) -> Pipeline:
         layout=FiboLatentCreator,
         sigmas=schedule(pipeline),
         arguments=lambda plan: {"scheduler": SCHEDULER, **_arguments(plan)},
-        pictures=lambda task: {"image_path": task.frame.references[0]},
+        image_arguments=lambda task: {"image_path": task.frame.references[0]},
         encoder=encoder,
     )
 
 
-def half(path: Path, weight_files: list[str] | None = None) -> dict[str, mx.array]:
+def load_float16(path: Path, weight_files: list[str] | None = None) -> dict[str, mx.array]:
     """What mflux makes of the files with PyTorch: float16 in the place of bfloat16."""
     weights = WeightLoader._load_mlx_native(path, weight_files)
     return {name: value.astype(mx.float16) if value.dtype == mx.bfloat16 else value for name, value in weights.items()}
 
 
-class _Remembering(MfluxPipeline):
+class _CachingPipeline(MfluxPipeline):
     """mflux encodes anew for each picture of this family."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
-        self._encode = Remembered(PromptEncoder._get_prompt_embeds)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._encode = CachedEncoder(PromptEncoder._get_prompt_embeds)
 
-    def paint(self, task: ImageTask, watcher: Watcher) -> Image:
+    def generate(self, task: ImageTask, watcher: Watcher) -> Image:
         with patched(PromptEncoder, "_get_prompt_embeds", staticmethod(self._encode)):
-            return super().paint(task, watcher)
+            return super().generate(task, watcher)
 
 
-class FiboPipeline(_Remembering, StandardPipeline):
+class FiboPipeline(_CachingPipeline, StandardPipeline):
     """Says prompts as captions."""
 
     def _prompt(self, task: ImageTask) -> str:
-        return captioned(task.plan.prompt, "short_description")
+        return caption_of(task.plan.prompt, "short_description")
 
 
-class FiboEditPipeline(_Remembering, OwnLoopPipeline):
+class FiboEditPipeline(_CachingPipeline, OwnLoopPipeline):
     """Says prompts as instructions; the one that mattes has one of its own. Raises: BackendError("bad_input")."""
 
     def _prompt(self, task: ImageTask) -> str:
         prompt = task.plan.prompt
         if self._pipeline.model_config.aliases[0] == MATTE and not prompt.strip():
             prompt = FIBO_EDIT_RMBG_DEFAULT_EDIT_INSTRUCTION
-        caption = captioned(prompt, "edit_instruction")
+        caption = caption_of(prompt, "edit_instruction")
         try:
             return FiboEditUtil.ensure_edit_instruction(caption)
         except ValueError as error:
             raise BackendError("bad_input", "The prompt is a caption without edit_instruction.") from error
 
 
-def captioned(prompt: str, field: str) -> str:
+def caption_of(prompt: str, field: str) -> str:
     """The caption with this field, or one where the text is all there is."""
     try:
         caption = json.loads(prompt)

@@ -22,9 +22,9 @@ from engine.backends.base import BackendError, Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.initial_latents import Sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
-from engine.prompt_tokens import Encoder, of_tokenizer
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
+from engine.prompt_tokens import Encoder, tokenizer_encoder
 
 IMAGE = "<|image_pad|>"
 """In a prompt, a token for each part of a picture that the encoder sees."""
@@ -34,7 +34,7 @@ class Fibo(Fibo2):
     """`generate_image` for both: with pictures to edit, or with none."""
 
     def generate_image(
-        self, *, prompt: str, height: int, width: int, references: Sequence[Image] = (), **asked: Any
+        self, *, prompt: str, height: int, width: int, references: Sequence[Image] = (), **kwargs: Any
     ) -> Any:
         """The picture. Raises: BackendError("bad_input") for a caption that it does not read."""
         try:
@@ -42,17 +42,17 @@ class Fibo(Fibo2):
         except ValueError as error:
             raise BackendError("bad_input", "The prompt is not a caption that FIBO 2 reads.") from error
         if not references:
-            return self._generate(prompt=prompt, height=height, width=width, **asked)
+            return self._generate(prompt=prompt, height=height, width=width, **kwargs)
         images, seen, _ = Fibo2EditImages.prepare(cast(Any, list(references)), width, height)
         return self._generate(
-            prompt=prompt, height=height, width=width, images=images, text_encoder_images=seen, **asked
+            prompt=prompt, height=height, width=width, images=images, text_encoder_images=seen, **kwargs
         )
 
 
 def load(model: Model) -> Pipeline:
     """Its prompts remembered as mflux does it, but not all."""
-    pipeline = built(model, Fibo)
-    pipeline.prompt_cache = FewPrompts()
+    pipeline = build_pipeline(model, Fibo)
+    pipeline.prompt_cache = BoundedPromptCache()
     return Fibo2Pipeline(
         pipeline,
         layout=Fibo2Latents(pipeline.vae),
@@ -67,7 +67,7 @@ def load(model: Model) -> Pipeline:
 def _encoder(pipeline: Any, form: Callable[[str], str]) -> Encoder:
     """What mflux's processor takes of a prompt in its form. Pictures of texts that a caption wants are not counted."""
     limit = Fibo2PromptEncoder.MAX_LENGTH
-    return of_tokenizer(
+    return tokenizer_encoder(
         pipeline.processor.tokenizer, limit, lambda text: Fibo2PromptEncoder.PROMPT_TEMPLATE.format(form(text))
     )
 

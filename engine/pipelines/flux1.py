@@ -5,10 +5,10 @@ from __future__ import annotations
 from mflux.models.flux.variants.txt2img.flux import Flux1
 
 from engine.backends.base import Model
-from engine.pipelines import flux1_controlled, flux1_pictures
+from engine.pipelines import flux1_controlled, flux1_images
 from engine.pipelines.common.base import Pipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
 from engine.pipelines.common.standard_loop import StandardPipeline
 from engine.pipelines.flux1_own_loop import long_encoder
 
@@ -17,18 +17,18 @@ def load(model: Model) -> Pipeline:
     """Its prompts remembered as mflux does it, but not all."""
     match model.spec.geometry:
         case "dev-kontext":
-            return flux1_pictures.load_kontext(model)
+            return flux1_images.load_kontext(model)
         case "dev-fill":
-            return flux1_pictures.load_fill(model)
+            return flux1_images.load_fill(model)
         case "dev-redux":
-            return flux1_pictures.load_redux(model)
+            return flux1_images.load_redux(model)
         case "dev-depth":
             return flux1_controlled.load_depth(model)
         case "dev-controlnet-canny" | "schnell-controlnet-canny":
             return flux1_controlled.load_controlnet(model)
         case _:
-            pipeline = built(model, Flux1)
-            pipeline.prompt_cache = FewPrompts()
+            pipeline = build_pipeline(model, Flux1)
+            pipeline.prompt_cache = BoundedPromptCache()
             return StandardPipeline(
                 pipeline,
                 loras="flux1",

@@ -19,18 +19,18 @@ from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.controlnet import config_with_controlnet
 from engine.pipelines.common.denoising import DenoisingRun
 from engine.pipelines.common.patching import patched
-from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.pipeline import build_pipeline
 from engine.pipelines.flux1_own_loop import Flux1Pipeline
 
 
 def load_depth(model: Model) -> Pipeline:
     """It was trained to follow depths."""
-    return _DepthPipeline(built(model, _Depth), lambda task: {"depth_image_path": task.frame.control})
+    return _DepthPipeline(build_pipeline(model, _Depth), lambda task: {"depth_image_path": task.frame.control})
 
 
 def load_controlnet(model: Model) -> Pipeline:
     """A ControlNet beside the transformer of schnell or dev."""
-    pipeline = built(model, Flux1Controlnet, config_with_controlnet(model))
+    pipeline = build_pipeline(model, Flux1Controlnet, config_with_controlnet(model))
     return _ControlnetPipeline(pipeline, _controlled)
 
 
@@ -45,23 +45,23 @@ def _controlled(task: ImageTask) -> dict[str, Any]:
 class _Depth(Flux1Depth):
     """Without mflux's own estimator of depths, which is a torch pickle from the net."""
 
-    def __init__(self, **asked: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         nn.Module.__init__(self)
-        FluxInitializer.init(self, **asked)
+        FluxInitializer.init(self, **kwargs)
         self.depth_pro = None
 
 
 class _DepthPipeline(Flux1Pipeline):
     @contextmanager
-    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
+    def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
         ready = staticmethod(lambda depth_map_path, **_: (depth_map_path, None))
-        with patched(DepthUtil, "get_or_create_depth_map", ready), super()._begun(task, denoising):
+        with patched(DepthUtil, "get_or_create_depth_map", ready), super()._patch_loop(task, denoising):
             yield
 
 
 class _ControlnetPipeline(Flux1Pipeline):
     @contextmanager
-    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
+    def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
         ready = staticmethod(lambda edges: edges)
-        with patched(ControlnetUtil, "_preprocess_canny", ready), super()._begun(task, denoising):
+        with patched(ControlnetUtil, "_preprocess_canny", ready), super()._patch_loop(task, denoising):
             yield

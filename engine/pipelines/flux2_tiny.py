@@ -22,9 +22,9 @@ from mflux.models.flux2.variants.txt2img.flux2_klein import Flux2Klein
 from mlx import nn
 
 from engine.embedded.reading import read
-from engine.embedded.style import between, centred, numbers_of, worded
+from engine.embedded.style import between, centre_position, style_numbers, with_style
 from engine.pipelines.common.base import key_of
-from engine.pipelines.common.loading import loaded
+from engine.pipelines.common.loading import load_by_layer
 from engine.protocol import Generate
 
 NATIVE_PX = 128
@@ -138,26 +138,26 @@ class Flux2Tiny(Flux2Klein):
         return embeddings, ids, *self.encode_prompt(negative_prompt)
 
 
-def known(plan: Generate) -> tuple[str, tuple[str, ...]]:
+def known_prompt(plan: Generate) -> tuple[str, tuple[str, ...]]:
     """What of a plan's prompt the model knows, and the other words; beside a mask no reference picture is looked at."""
     reading = read(plan.prompt, 0 if plan.mask is not None else len(plan.references))
     return reading.text, reading.unread
 
 
-def wording(plan: Generate, image: int) -> str:
+def styled_prompt(plan: Generate, image: int) -> str:
     """The prompt with what its seed, or the way to its subseed, settles; a mask settles the place itself, and a
     reference picture everything.
     """
     if plan.references and plan.mask is None:
         return plan.prompt
-    numbers = numbers_of(key_of(plan.seeds[image]))
+    numbers = style_numbers(key_of(plan.seeds[image]))
     if plan.subseed_strength > 0:
-        numbers = between(numbers, numbers_of(key_of(plan.subseeds[image])), plan.subseed_strength)
-    return worded(plan.prompt, numbers if plan.mask is None else centred(numbers))
+        numbers = between(numbers, style_numbers(key_of(plan.subseeds[image])), plan.subseed_strength)
+    return with_style(plan.prompt, numbers if plan.mask is None else centre_position(numbers))
 
 
 def build(model_path: Path, *, quantize: int | None = None) -> Flux2Klein:
     """Loads the embedded model; on a CPU everything is computed in float32."""
     if mx.default_device() == mx.cpu:
         ModelConfig.precision = mx.float32
-    return loaded(lambda: Flux2Tiny(Path(model_path).resolve(), quantize))
+    return load_by_layer(lambda: Flux2Tiny(Path(model_path).resolve(), quantize))

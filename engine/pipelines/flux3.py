@@ -15,28 +15,28 @@ from PIL.Image import Image
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
 from engine.pipelines.flux2_latents import PackedLatents
-from engine.prompt_tokens import of_language
+from engine.prompt_tokens import language_encoder
 
 
 class Klein(Flux3KleinEdit):
     """`generate_image` for both: with pictures to follow, or with none."""
 
-    def generate_image(self, *, references: Sequence[Image] = (), **asked: Any) -> Any:
+    def generate_image(self, *, references: Sequence[Image] = (), **kwargs: Any) -> Any:
         """The picture, at the size asked for whatever the references' are."""
         tokens = ids = None
         if references:
             prepared, _ = Flux3ReferenceImages.prepare(list(references), crop_to_fit=False)
             tokens, ids = self.encode_references(prepared)
-        return self._generate(cond_tokens=tokens, cond_ids=ids, **asked)
+        return self._generate(cond_tokens=tokens, cond_ids=ids, **kwargs)
 
 
 def load(model: Model) -> Pipeline:
     """Its own schedule, whatever the size."""
-    pipeline = built(model, Klein)
-    pipeline.prompt_cache = FewPrompts()
+    pipeline = build_pipeline(model, Klein)
+    pipeline.prompt_cache = BoundedPromptCache()
     return OwnLoopPipeline(
         pipeline,
         layout=PackedLatents(pipeline.vae, Flux3LatentCreator.create_noise, tokens=True),
@@ -44,5 +44,5 @@ def load(model: Model) -> Pipeline:
         loras="flux3",
         arguments=lambda plan: {"guidance": plan.guidance},
         references=True,
-        encoder=of_language(pipeline.tokenizers["qwen3_vl"], Flux3PromptEncoder.MAX_LENGTH),
+        encoder=language_encoder(pipeline.tokenizers["qwen3_vl"], Flux3PromptEncoder.MAX_LENGTH),
     )

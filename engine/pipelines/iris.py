@@ -22,15 +22,15 @@ from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import Sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.patching import patched
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
-from engine.prompt_tokens import Encoder, of_tokenizer
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
+from engine.prompt_tokens import Encoder, tokenizer_encoder
 
 
 def load(model: Model) -> Pipeline:
     """Turbo on its four steps; base with guidance."""
     pipeline = _built(model)
-    pipeline.prompt_cache = FewPrompts()
+    pipeline.prompt_cache = BoundedPromptCache()
     sigmas = _turbo if pipeline.is_turbo else _base
     layout, encoder = cast(Any, IrisLatentCreator), _encoder(pipeline.tokenizers["qwen3_vl"].tokenizer)
     return IrisPipeline(pipeline, layout=layout, sigmas=sigmas, arguments=_arguments, encoder=encoder)
@@ -38,18 +38,18 @@ def load(model: Model) -> Pipeline:
 
 def _built(model: Model) -> Any:
     if (Path(model.path) / "text_encoder").is_dir():
-        return built(model, Iris)
+        return build_pipeline(model, Iris)
     # What mflux has not saved itself it reads only from where its table says: there is put where the gateway found it.
     placed = copy(AVAILABLE_MODELS[model.spec.geometry])
     placed.model_name = model.path
     with patched(IrisWeightDefinition, "TEXT_ENCODER_REPO", next(iter(model.also), model.path)):
-        return built(model, Iris, placed)
+        return build_pipeline(model, Iris, placed)
 
 
 def _encoder(tokenizer: Any) -> Encoder:
     """mflux cuts the bare prompt, so that what its template puts after it has room."""
     after = tokenizer.encode(IrisPromptEncoder.SUFFIX, add_special_tokens=False)
-    return of_tokenizer(tokenizer, IrisPromptEncoder.MAX_LENGTH - len(after), special=False)
+    return tokenizer_encoder(tokenizer, IrisPromptEncoder.MAX_LENGTH - len(after), special=False)
 
 
 def _arguments(plan: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _arguments(plan: Any) -> dict[str, Any]:
 class IrisPipeline(OwnLoopPipeline):
     """What the loop keeps are pixels already."""
 
-    def _decoded(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
+    def _decode(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
         return cast(Image, ImageUtil.to_pil(mx.clip(clean, -1, 1)))
 
 

@@ -9,11 +9,11 @@ from mflux.models.krea2.latent_creator.krea2_latent_creator import Krea2LatentCr
 
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
-from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
-from engine.prompt_tokens import of_language
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
+from engine.prompt_tokens import language_encoder
 
 
 def load(model: Model) -> Pipeline:
@@ -22,20 +22,20 @@ def load(model: Model) -> Pipeline:
         from engine.pipelines import krea2_controlled
 
         return krea2_controlled.load(model)
-    return painter_of(built(model, Krea2), OwnLoopPipeline)
+    return krea2_pipeline(build_pipeline(model, Krea2), OwnLoopPipeline)
 
 
 P = TypeVar("P", bound=OwnLoopPipeline)
 
 
-def painter_of(pipeline: Any, painter: type[P]) -> P:
+def krea2_pipeline(pipeline: Any, wrapper: type[P]) -> P:
     """Any pipeline of this family."""
-    pipeline.prompt_cache = FewPrompts()
-    return painter(
+    pipeline.prompt_cache = BoundedPromptCache()
+    return wrapper(
         pipeline,
         layout=Krea2LatentCreator(),
-        sigmas=scheduled(pipeline, "er_sde"),
+        sigmas=scheduler_sigmas(pipeline, "er_sde"),
         loras="krea2",
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
-        encoder=of_language(pipeline.tokenizers["qwen3vl"]),
+        encoder=language_encoder(pipeline.tokenizers["qwen3vl"]),
     )

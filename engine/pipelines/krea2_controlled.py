@@ -20,15 +20,15 @@ from PIL.Image import Image
 from engine.backends.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.krea2 import painter_of
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.krea2 import krea2_pipeline
 
 FOLDER = "controlnet"
 """Of a saved model."""
 
 
 class Krea2Controlled(Krea2Controlnet):
-    """mflux adds the ControlNet to the weights when it loads them; here it stays beside them, so that each picture has
+    """mflux adds the ControlNet to the weights when it loads them; here it stays controlnet them, so that each picture has
     a strength of its own.
     """
 
@@ -42,7 +42,7 @@ class Krea2Controlled(Krea2Controlnet):
         return depths
 
 
-class Followed(nn.Module):
+class ControlledLinear(nn.Module):
     """A linear layer and what the ControlNet adds to it. A LoRA takes it for the layer."""
 
     def __init__(self, linear: Any, down: mx.array, up: mx.array) -> None:
@@ -59,12 +59,12 @@ class Followed(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         added = x @ self.down.astype(x.dtype) @ self.up.astype(x.dtype)
-        followed: mx.array = self.linear(x) + self.strength * added
-        return followed
+        controlled: mx.array = self.linear(x) + self.strength * added
+        return controlled
 
 
-class Beside:
-    """A ControlNet beside the transformer that it was put on."""
+class ControlNetLayers:
+    """A ControlNet controlnet the transformer that it was put on."""
 
     def __init__(self, transformer: Any, file: Path) -> None:
         self.file = file
@@ -73,21 +73,21 @@ class Beside:
         weight, bias, pairs = Krea2Initializer._load_control_checkpoint(transformer, str(file))
         Krea2Initializer._set_control_first(transformer, weight, bias)
         self._firsts = (transformer.first, transformer.control_first)
-        self._layers: dict[str, Followed] = {}
+        self._layers: dict[str, ControlledLinear] = {}
         for (block, target), (down, up) in pairs.items():
             part, name = target.split(".")
             linear = getattr(getattr(transformer.blocks[block], part), name)
-            self._layers[f"blocks.{block}.{target}"] = Followed(linear, down, up)
+            self._layers[f"blocks.{block}.{target}"] = ControlledLinear(linear, down, up)
         self._place(self._layers)
         mx.eval(weight, bias, list(pairs.values()))
 
-    def follow(self, strength: float) -> None:
+    def set_strength(self, strength: float) -> None:
         """How strongly, from the next picture on."""
         for layer in self._layers.values():
             layer.strength = strength
 
     @contextmanager
-    def taken_off(self) -> Iterator[None]:
+    def without_controlnet(self) -> Iterator[None]:
         """The transformer as it was before."""
         transformer = self._transformer
         self._place({name: layer.linear for name, layer in self._layers.items()})
@@ -104,29 +104,29 @@ class Beside:
 
 
 class ControlledPipeline(OwnLoopPipeline):
-    """Sets the strength before it paints, and saves the ControlNet beside the model."""
+    """Sets the strength before it paints, and saves the ControlNet controlnet the model."""
 
-    beside: Beside
+    controlnet: ControlNetLayers
 
-    def _pictures(self, task: ImageTask, strength: float | None) -> dict[str, Any]:
+    def _image_arguments(self, task: ImageTask, strength: float | None) -> dict[str, Any]:
         control = task.plan.control
         assert control is not None
-        self.beside.follow(control.strength)
+        self.controlnet.set_strength(control.strength)
         return {"depth_image_path": task.frame.control}
 
     def save(self, folder: str) -> None:
         self._lora_stack.apply(())
-        with self.beside.taken_off():
+        with self.controlnet.without_controlnet():
             ModelSaver.save_model(self._pipeline, self._pipeline.bits, folder, Krea2WeightDefinition)
         (Path(folder) / FOLDER).mkdir()
-        shutil.copy(self.beside.file, Path(folder) / FOLDER)
+        shutil.copy(self.controlnet.file, Path(folder) / FOLDER)
 
 
 def load(model: Model) -> Pipeline:
     """The ControlNet lies in a repository of its own, until saved."""
     (file,) = Path(model.also[0] if model.also else Path(model.path) / FOLDER).glob("*.safetensors")
-    pipeline = built(model, Krea2Controlled)
-    beside = Beside(pipeline.transformer, file)
-    painter = painter_of(pipeline, ControlledPipeline)
-    painter.beside = beside
-    return painter
+    pipeline = build_pipeline(model, Krea2Controlled)
+    controlnet = ControlNetLayers(pipeline.transformer, file)
+    controlled = krea2_pipeline(pipeline, ControlledPipeline)
+    controlled.controlnet = controlnet
+    return controlled

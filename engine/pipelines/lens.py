@@ -14,10 +14,10 @@ from mflux.models.lens.variants.txt2img.lens_image import LensImage
 
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
-from engine.pipelines.common.loading import loaded
+from engine.pipelines.common.loading import load_by_layer
 from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.patching import patched
-from engine.pipelines.common.prompt_cache import Encoded
+from engine.pipelines.common.prompt_cache import PromptCache
 from engine.pipelines.flux2_latents import PackedLatents
 from engine.prompt_tokens import Encoder, Span, TokenEncoder
 
@@ -36,11 +36,11 @@ def load(model: Model) -> Pipeline:
     encoder, vae = model.also or (None, lens_image.VAE_REPO)
     with patched(lens_image, "VAE_REPO", vae):
         config = AVAILABLE_MODELS[model.spec.geometry]
-        given = {"model_path": model.path, "quantize": model.quantize, "model_config": config}
-        pipeline = loaded(lambda: Lens(**given, encoder_path=encoder), whole=model.said is None)
+        arguments = {"model_path": model.path, "quantize": model.quantize, "model_config": config}
+        pipeline = load_by_layer(lambda: Lens(**arguments, encoder_path=encoder), whole=model.prompt_key is None)
     encode = pipeline.text_encoder.encode
-    prompts = Encoded(lambda text: (encode(text),))
-    pipeline.text_encoder.encode = lambda text: prompts.of(text)[0]
+    prompts = PromptCache(lambda text: (encode(text),))
+    pipeline.text_encoder.encode = lambda text: prompts.encode(text)[0]
     return OwnLoopPipeline(
         pipeline,
         layout=PackedLatents(pipeline.vae, noise, tokens=True),

@@ -8,13 +8,13 @@ from mflux.models.ming_image.latent_creator.ming_latent_creator import MingLaten
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.pipeline import build_pipeline
 
 
 def load(model: Model) -> Pipeline:
     """It remembers the last few prompts itself."""
     return OwnLoopPipeline(
-        built(model, MingImage),
+        build_pipeline(model, MingImage),
         layout=MingLatentCreator,
         sigmas=lambda steps, width, height: MingImage.sigmas(steps).tolist(),
         arguments=lambda plan: {"guidance": plan.guidance},

@@ -13,17 +13,17 @@ from PIL.Image import Image
 
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
-from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
 
 
 class Qwen21(QwenImage21Edit):
     """`generate_image` for both: with pictures to follow, or with none."""
 
-    def generate_image(self, *, references: Sequence[Image] = (), **asked: Any) -> Any:
-        return super().generate_image(image_paths=list(references), **asked)
+    def generate_image(self, *, references: Sequence[Image] = (), **kwargs: Any) -> Any:
+        return super().generate_image(image_paths=list(references), **kwargs)
 
 
 def load(model: Model) -> Pipeline:
@@ -32,18 +32,18 @@ def load(model: Model) -> Pipeline:
         from engine.pipelines import qwen21_controlled
 
         return qwen21_controlled.load(model)
-    return painter_of(built(model, Qwen21), references=True)
+    return qwen21_pipeline(build_pipeline(model, Qwen21), references=True)
 
 
-def painter_of(pipeline: Any, **more: Any) -> Pipeline:
+def qwen21_pipeline(pipeline: Any, **more: Any) -> Pipeline:
     """Any pipeline of this family; `more` is as OwnLoopPipeline takes it."""
-    pipeline.prompt_cache = FewPrompts()
+    pipeline.prompt_cache = BoundedPromptCache()
     encode = pipeline.vae.encode
     pipeline.vae.encode = lambda pixels: encode(opaque(pixels))
     return OwnLoopPipeline(
         pipeline,
         layout=Qwen21Latents(),
-        sigmas=scheduled(pipeline, Qwen21TurboScheduler.for_model(pipeline.model_config, "linear")),
+        sigmas=scheduler_sigmas(pipeline, Qwen21TurboScheduler.for_model(pipeline.model_config, "linear")),
         loras="qwen21",
         # Where guidance counts mflux wants a negative prompt, which may say nothing.
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt or ""},

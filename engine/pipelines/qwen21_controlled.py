@@ -9,13 +9,15 @@ from mflux.models.qwen21.variants.controlnet.qwen_image_21_controlnet import Qwe
 from engine.backends.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.controlnet import config_with_controlnet
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.qwen21 import painter_of
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.qwen21 import qwen21_pipeline
 
 
 def load(model: Model) -> Pipeline:
     """The ControlNet is a branch beside the transformer, and is quantised and saved with it."""
-    return painter_of(built(model, QwenImage21Controlnet, config_with_controlnet(model)), pictures=_controlled)
+    return qwen21_pipeline(
+        build_pipeline(model, QwenImage21Controlnet, config_with_controlnet(model)), image_arguments=_controlled
+    )
 
 
 def _controlled(task: ImageTask) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from engine.catalog import ModelSpec
+from engine.child_notes import ChildNotes
 from engine.client import Engine, EngineStatus, EngineStopped
 from engine.clock import patience
-from engine.noted import Noted
 from engine.protocol import CancelReason, Generate, MemoryCheck
 from gateway.access.round_robin import Share
 from gateway.downloads.lane import NetworkLane
@@ -199,7 +199,7 @@ class JobService:
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
         await asyncio.to_thread(self.storage.look)
         if self._options.notes is not None:  # the store is ours, so no other gateway's children are noted there
-            await asyncio.to_thread(Noted(self._options.notes).end_left)
+            await asyncio.to_thread(ChildNotes(self._options.notes).kill_leftovers)
         await self._places.start()
         await self.house.start()
         await self.downloads.start()

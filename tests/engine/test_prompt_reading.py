@@ -12,7 +12,7 @@ from engine.backends.base import Model
 from engine.backends.canvas import Frame
 from engine.backends.fake import words
 from engine.catalog import EMBEDDED_PATH
-from engine.prompt_tokens import MOST_CUT_CHARS, MOST_UNKNOWN, Span, Strictest, TokenEncoder, read
+from engine.prompt_tokens import MOST_CUT_CHARS, MOST_UNKNOWN, Span, StrictestEncoder, TokenEncoder, read
 from engine.protocol import PromptRead, Succeeded
 from gateway.jobs.facts import ImageDone, Queued, Requeued, Started
 from gateway.jobs.job import Job, State
@@ -65,9 +65,9 @@ def test_blank_ends_are_no_loss() -> None:
 
 
 def test_the_strictest_of_several_encoders_counts() -> None:
-    both = Strictest(ENCODER, TokenEncoder(words, 3))
+    both = StrictestEncoder(ENCODER, TokenEncoder(words, 3))
     assert told(read(both, "prompt", LONG, LONG)) == (7, 3, "four five six seven")
-    assert read(Strictest(ENCODER, TokenEncoder(words, None)), "prompt", "one two", "one two") is None
+    assert read(StrictestEncoder(ENCODER, TokenEncoder(words, None)), "prompt", "one two", "one two") is None
 
 
 def test_what_is_told_is_bounded() -> None:
@@ -106,7 +106,7 @@ def sketch(**said: Any) -> Any:
 
 
 def readings(painter: Any, **said: Any) -> list[tuple[int, int | None, str] | None]:
-    return [told(found) for found in painter._readings(sketch(**said))]
+    return [told(found) for found in painter._prompt_readings(sketch(**said))]
 
 
 @pytest.mark.parametrize("more", [0, 1, 12])
@@ -133,7 +133,7 @@ def test_a_remembered_encoding_tells_as_the_first_did(tiny: Any) -> None:
     prompt = f"{' '.join(['red'] * STYLED)} circle"
     for _ in range(2):
         watcher = Watching()
-        tiny.paint(sketch(prompt=prompt, steps=1), watcher)
+        tiny.generate(sketch(prompt=prompt, steps=1), watcher)
         assert [told(found) for found in watcher.readings] == [(STYLED + 1, STYLED, "circle")]
 
 
@@ -145,7 +145,7 @@ def test_a_tokenizer_that_cannot_say_where_its_tokens_are_costs_no_picture(
 
     monkeypatch.setattr(tiny, "_encoder", TokenEncoder(fail, 5))
     watcher = Watching()
-    assert tiny.paint(sketch(prompt=LONG, steps=1), watcher).size == (64, 64)
+    assert tiny.generate(sketch(prompt=LONG, steps=1), watcher).size == (64, 64)
     assert watcher.readings == []
 
 

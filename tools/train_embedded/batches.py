@@ -5,7 +5,7 @@ from random import Random
 
 import torch
 
-from engine.embedded.style import worded
+from engine.embedded.style import with_style
 
 from .basis import Basis
 from .latents import Edits, Painted, paint_edits, paint_pool
@@ -41,7 +41,7 @@ def wording(painted: Painted, index: int, rng: Random) -> str:
     if rng.random() < BLANK_SHARE:
         return " "
     text = prompt(painted.scenes[index], rng)
-    return text if rng.random() < UNSTYLED_SHARE else worded(text, painted.styles[index])
+    return text if rng.random() < UNSTYLED_SHARE else with_style(text, painted.styles[index])
 
 
 def misled(texts: list[str], sigma: torch.Tensor, rng: Random) -> list[str]:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from engine.embedded.style import numbers_of, worded
+from engine.embedded.style import style_numbers, with_style
 
 from .basis import Basis
 from .batches import BATCH, Supply, misled
@@ -205,7 +205,7 @@ def score(forward, tokenizer, basis: Basis, everything: bool, sheet: Path) -> di
     rng = Random(7)
     icons = icon_scenes(1, each=1)[: SCORED // 3] if everything else []
     scenes = [*evaluation_scenes(SCORED - len(icons), 1, everything), *icons]
-    texts = [worded(prompt(scene, rng), numbers_of(number)) for number, scene in enumerate(scenes)]
+    texts = [with_style(prompt(scene, rng), style_numbers(number)) for number, scene in enumerate(scenes)]
     batches = range(0, SCORED, BATCH)
     pictures = np.concatenate([draw(forward, tokenizer, texts[i : i + BATCH], basis, i) for i in batches])
     right, asked = Counter(), Counter()

@@ -50,11 +50,11 @@ class Upscaler(Protocol):
 class Pipeline(Protocol):
     """A loaded model with its family's calling convention."""
 
-    def paint(self, task: ImageTask, watcher: Watcher) -> Image:
+    def generate(self, task: ImageTask, watcher: Watcher) -> Image:
         """The picture at `task.frame.drawn`. Raises: JobCancelled, LoraFault, NotFinite."""
 
-    def reads(self, said: str | None) -> bool:
-        """Whether what reads prompts is here, or has read already what `said_by` says of a plan."""
+    def can_read(self, prompt_key: str | None) -> bool:
+        """Whether what reads prompts is here, or has read already what `prompt_key` says of a plan."""
 
     def save(self, folder: str) -> None:
         """Write the bare weights, quantised as they are, as mflux does. Raises: OSError, ValueError."""

@@ -34,7 +34,7 @@ def check_finite(array: mx.array, where: Where) -> None:
 
 
 @contextmanager
-def checked_pixels() -> Iterator[None]:
+def check_pixels() -> Iterator[None]:
     """Meanwhile what mflux makes a picture of is checked, previews included: what is spoilt stays so."""
     denormalize = ImageUtil._denormalize
 
@@ -47,7 +47,7 @@ def checked_pixels() -> Iterator[None]:
         yield
 
 
-def told(where: Where, causes: list[str]) -> str:
+def nan_message(where: Where, causes: list[str]) -> str:
     """A sentence for the client. Source: A1111's NansException, whose first words its clients look for."""
     cause = f"{' or '.join(causes)} may be the cause" if causes else "the model's weights may be damaged"
     return f"A tensor with all NaNs was produced in {MODULES[where]}: the picture's {where} are not finite; {cause}."

@@ -13,7 +13,7 @@ from PIL.Image import Image
 
 from engine.pipelines.common.base import ImageTask, key_of
 from engine.pipelines.common.denoising import DenoisingRun
-from engine.pipelines.common.latents import stretched
+from engine.pipelines.common.latents import resize_latents
 from engine.pipelines.common.noise import slerp
 
 Sigmas = Callable[[int, int, int], Sequence[float]]
@@ -43,7 +43,7 @@ def initial_latents(
     sigma: Callable[[], float | mx.array],
 ) -> mx.array:
     """Latents for the first step, from the loop's noise; `sigma` is the share of noise it begins with: as an array of
-    float32 it widens latents of bfloat16, as in mflux. What a mask keeps is put back by `denoising.keep`, set here.
+    float32 it widens latents of bfloat16, as in mflux. What a mask keeps is put back by `denoising.restore_unmasked`, set here.
     """
     plan, frame = task.plan, task.frame
     width, height = frame.drawn
@@ -60,26 +60,26 @@ def initial_latents(
         tiling_config=pipeline.tiling_config,
     )
     cell_px = frame.init.height // encoded.shape[-2]
-    encoded = stretched(encoded, height // cell_px, width // cell_px)
+    encoded = resize_latents(encoded, height // cell_px, width // cell_px)
     clean = start = layout.pack_latents(encoded, height, width)
     if frame.mask is not None:
-        touched = touched_by(frame.mask, encoded)
-        # Packing may shift and scale as well: what differs from nothing touched is touched.
-        untouched = layout.pack_latents(mx.zeros_like(touched), height, width)
-        repaint = layout.pack_latents(touched, height, width) != untouched
+        repainted = mask_to_latents(frame.mask, encoded)
+        # Packing may shift and scale as well: what differs from nothing repainted is repainted.
+        nothing = layout.pack_latents(mx.zeros_like(repainted), height, width)
+        repaint = layout.pack_latents(repainted, height, width) != nothing
         if plan.mask_content != "original":
             another = layout.create_noise(key_of(task.seed + 1), height, width)
             start = mx.where(repaint, another if plan.mask_content == "noise" else mx.zeros_like(start), start)
 
-        def keep(latents: mx.array, sigma: float) -> mx.array:
-            kept = LatentCreator.add_noise_by_interpolation(clean=clean, noise=noise, sigma=sigma)
-            return mx.where(repaint, latents, kept).astype(latents.dtype)
+        def restore(latents: mx.array, sigma: float) -> mx.array:
+            unmasked = LatentCreator.add_noise_by_interpolation(clean=clean, noise=noise, sigma=sigma)
+            return mx.where(repaint, latents, unmasked).astype(latents.dtype)
 
-        denoising.keep = keep
+        denoising.restore_unmasked = restore
     return LatentCreator.add_noise_by_interpolation(clean=start, noise=noise, sigma=cast(float, sigma()))
 
 
-def touched_by(mask: Image, like: mx.array) -> mx.array:
+def mask_to_latents(mask: Image, like: mx.array) -> mx.array:
     """1 where a mask of white on black repaints a latent, else 0, in the shape of VAE latents (..., rows, columns):
     all that it touches, as one pixel kept in them would pull the rest back.
     """
@@ -88,7 +88,7 @@ def touched_by(mask: Image, like: mx.array) -> mx.array:
     return mx.broadcast_to((pixels.max(axis=(1, 3)) > 127).astype(like.dtype), like.shape)
 
 
-def scheduled(pipeline: Any, scheduler: str) -> Sigmas:
+def scheduler_sigmas(pipeline: Any, scheduler: str) -> Sigmas:
     """The sigmas of mflux's scheduler of this name."""
 
     def sigmas(steps: int, width: int, height: int) -> Sequence[float]:

@@ -43,7 +43,7 @@ class LinearPreview:
         shifts = (by_cell[0] * weight).sum(axis=1, keepdims=True) + bias
         return cls(by_cell[1] * weight * 127.5, shifts * 127.5 + 128)
 
-    def picture(self, tokens: mx.array, rows: int, columns: int) -> Image.Image:
+    def render(self, tokens: mx.array, rows: int, columns: int) -> Image.Image:
         """A picture of FLUX.2's tokens (1, rows * columns, 4 * channels), which may be as the loop has them."""
         values = _array(tokens).reshape(rows * columns, -1, CELLS).transpose(2, 0, 1)
         cells = values @ self.weight

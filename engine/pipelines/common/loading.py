@@ -29,19 +29,19 @@ EVALUATING = (
 """What of mflux evaluates a whole model while it builds it."""
 
 
-def loaded(build: Callable[[], P], *, whole: bool = True) -> P:
+def load_by_layer(build: Callable[[], P], *, whole: bool = True) -> P:
     """What `build` makes of mflux's weights, in memory. The peak is what it holds and one of its layers before that was
     quantised; files are read as they are needed. Where it is not to be there as a whole, nothing is read yet.
     """
-    with _lazily():
+    with _lazy_mflux():
         pipeline = build()
     gc.collect()  # cycles of mflux's loader hold what the leaves are made of
     if whole:
-        settle(pipeline)
+        evaluate_parameters(pipeline)
     return pipeline
 
 
-def settle(model: Any) -> None:
+def evaluate_parameters(model: Any) -> None:
     """Evaluate the parameters of a pipeline or a part of one, a layer at a time."""
     before = mx.set_cache_limit(0)
     try:
@@ -53,22 +53,22 @@ def settle(model: Any) -> None:
 
 
 @contextmanager
-def _lazily() -> Iterator[None]:
+def _lazy_mflux() -> Iterator[None]:
     """mflux evaluates nothing, and reads 8-bit floats from their file only when they are."""
     with ExitStack() as stack:
         for name in EVALUATING:
             if (module := sys.modules.get(name)) is not None:
-                stack.enter_context(patched(module, "mx", _Unevaluated()))
+                stack.enter_context(patched(module, "mx", _LazyMlx()))
         native = staticmethod(WeightLoader._load_multi_glob)
         stack.enter_context(patched(WeightLoader, "_load_fp8_safetensors", native))
         yield
 
 
-class _Unevaluated(SimpleNamespace):
+class _LazyMlx(SimpleNamespace):
     """MLX as one module of mflux sees it, but that it evaluates nothing."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(mx, name)
 
     def eval(self, *_: Any) -> None:
-        """Left to `settle`."""
+        """Left to `evaluate_parameters`."""

@@ -15,7 +15,7 @@ from mflux.models.common.lora.mapping.peft_lora_metadata import PeftLoRAMetadata
 
 from engine.lora_layouts import Change
 from engine.lora_layouts.reading import short
-from engine.pipelines.common.lora_layers import Added, Delta, Dense, Hadamard, Kronecker, LowRank, weights
+from engine.pipelines.common.lora_layers import AdaptedLayer, Delta, Dense, Hadamard, Kronecker, LowRank, weights
 
 Tensors = Mapping[str, mx.array]
 
@@ -30,7 +30,7 @@ class Deltas:
         except (TypeError, RecursionError) as error:
             raise ValueError("metadata") from error
 
-    def added(self, change: Change, layers: list[Any], scale: float) -> list[Any]:
+    def adapt(self, change: Change, layers: list[Any], scale: float) -> list[Any]:
         """What takes the place of each of `layers`, which are the change's modules now; norms are changed themselves.
 
         Raises: ValueError, TypeError for what cannot be done exactly.
@@ -54,15 +54,15 @@ class Deltas:
             delta = Dense(diff.reshape(diff.shape[:2]))
         elif "weight" in layers[0] and layers[0].weight.ndim == 1:
             return [_norm(layers[0], parts, scale)]
-        rows, columns = (None, None) if delta is None else _stretch(parts, delta, layers, change.swapped)
+        rows, columns = (None, None) if delta is None else _dora_scale(parts, delta, layers, change.swapped)
         found = []
         for layer, own in zip(layers, index, strict=True):
             more = {
-                "rows": _of(rows, own),
+                "rows": _rows_of(rows, own),
                 "columns": columns,
-                "bias": _of(bias, own),
+                "bias": _rows_of(bias, own),
             }
-            found.append(Added(layer, scale, delta if own is None or delta is None else delta.rows(own), **more))
+            found.append(AdaptedLayer(layer, scale, delta if own is None or delta is None else delta.rows(own), **more))
         return found
 
     def _delta(self, change: Change, parts: Tensors) -> tuple[Delta, float]:
@@ -85,16 +85,16 @@ class Deltas:
                 return Kronecker(_factor(flat, "lokr_w1"), _factor(flat, "lokr_w2"), factor), factor
 
     def _alpha(self, change: Change, parts: Tensors, rank: int) -> float:
-        """Alpha by rank; 1 where no alpha is told."""
+        """Alpha by rank; 1 where no alpha is scale_of_file."""
         if "alpha" in parts:
             return float(parts["alpha"].astype(mx.float32).item()) / rank  # type: ignore[arg-type]
         if not self._configs or change.method != "lora":
             return 1.0
         try:
-            told = PeftLoRAMetadata.alpha(change.parts["down"], self._configs, rank)
+            scale_of_file = PeftLoRAMetadata.alpha(change.parts["down"], self._configs, rank)
         except (TypeError, ArithmeticError, AttributeError) as error:
             raise ValueError("has alphas in its metadata that are no numbers") from error
-        return 1.0 if told is None else told / rank
+        return 1.0 if scale_of_file is None else scale_of_file / rank
 
 
 def _is_whole(part: str, array: mx.array) -> bool:
@@ -133,27 +133,29 @@ def _outputs(layer: Any) -> int:
     return int(layer.weight.shape[0])
 
 
-def _of(values: mx.array | None, index: mx.array | None) -> mx.array | None:
+def _rows_of(values: mx.array | None, index: mx.array | None) -> mx.array | None:
     return values if values is None or index is None else values[index]
 
 
-def _stretch(parts: Tensors, delta: Delta, layers: list[Any], swapped: bool) -> tuple[mx.array | None, mx.array | None]:
+def _dora_scale(
+    parts: Tensors, delta: Delta, layers: list[Any], swapped: bool
+) -> tuple[mx.array | None, mx.array | None]:
     """By how much a DoRA stretches the rows, in the file's order, or the columns of the changed weight.
 
     The base is made dense for it, quantised or not, and let go of again. Raises: TypeError.
     """
-    if (told := parts.get("dora_scale")) is None:
+    if (scale_of_file := parts.get("dora_scale")) is None:
         return None, None
     before = mx.concatenate([weights(layer) for layer in layers])
     if swapped:
         (index,) = _indices(layers, swapped)
         before = before[index]
     changed = before + delta.dense()
-    magnitude = told.astype(mx.float32).reshape(-1)
-    axis = 1 if told.shape[0] == changed.shape[0] else 0
-    stretch = magnitude / mx.linalg.norm(changed, axis=axis)
-    mx.eval(stretch)
-    return (stretch, None) if axis == 1 else (None, stretch)
+    magnitude = scale_of_file.astype(mx.float32).reshape(-1)
+    axis = 1 if scale_of_file.shape[0] == changed.shape[0] else 0
+    factors = magnitude / mx.linalg.norm(changed, axis=axis)
+    mx.eval(factors)
+    return (factors, None) if axis == 1 else (None, factors)
 
 
 def _norm(layer: Any, parts: Tensors, scale: float) -> Any:

@@ -20,7 +20,7 @@ from engine.lora_layouts import Module, Sheet
 class Delta(Protocol):
     """What is added to a weight (outputs, inputs), before any scale."""
 
-    def applied(self, x: mx.array) -> mx.array:
+    def multiply(self, x: mx.array) -> mx.array:
         """`x` (..., inputs) through it: (..., outputs), in x's precision."""
 
     def dense(self) -> mx.array:
@@ -37,7 +37,7 @@ class LowRank(nn.Module):
         super().__init__()
         self.down, self.up = down, up
 
-    def applied(self, x: mx.array) -> mx.array:
+    def multiply(self, x: mx.array) -> mx.array:
         return mx.matmul(mx.matmul(x, self.down.astype(x.dtype)), self.up.astype(x.dtype))
 
     def dense(self) -> mx.array:
@@ -54,7 +54,7 @@ class Hadamard(nn.Module):
         super().__init__()
         self.first, self.second, self.factor = list(first), list(second), scale
 
-    def applied(self, x: mx.array) -> mx.array:
+    def multiply(self, x: mx.array) -> mx.array:
         return mx.matmul(x, self.dense().astype(x.dtype).T)
 
     def dense(self) -> mx.array:
@@ -74,7 +74,7 @@ class Kronecker(nn.Module):
         self.first, self.second, self.factor = first, second, scale
         self.index = index
 
-    def applied(self, x: mx.array) -> mx.array:
+    def multiply(self, x: mx.array) -> mx.array:
         if self.index is not None:
             return mx.matmul(x, self.dense().astype(x.dtype).T)
         # The product itself is never made: x as a matrix of its factors' inputs, through one and then the other.
@@ -98,7 +98,7 @@ class Dense(nn.Module):
         super().__init__()
         self.delta = delta
 
-    def applied(self, x: mx.array) -> mx.array:
+    def multiply(self, x: mx.array) -> mx.array:
         return mx.matmul(x, self.delta.astype(x.dtype).T)
 
     def dense(self) -> mx.array:
@@ -108,10 +108,10 @@ class Dense(nn.Module):
         return Dense(self.delta[index])
 
 
-class Added(nn.Module):
+class AdaptedLayer(nn.Module):
     """A layer, `inner`, and what one file adds to it at a scale. `inner` may have had something added before.
 
-    `rows` and `columns` are a DoRA's: by how much the rows, or columns, of the changed weight are stretched; at most
+    `rows` and `columns` are a DoRA's: by how much the rows, or columns, of the changed weight are scaled; at most
     one of them is there.
     """
 
@@ -144,19 +144,19 @@ class Added(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         y: mx.array = self.inner(x)
         if self.delta is not None:
-            y = y + self.scale * self._added(x, y)
+            y = y + self.scale * self._change(x, y)
         return y if self.more_bias is None else y + (self.scale * self.more_bias).astype(y.dtype)
 
-    def _added(self, x: mx.array, y: mx.array) -> mx.array:
+    def _change(self, x: mx.array, y: mx.array) -> mx.array:
         delta = self.delta
         assert delta is not None
         if self.rows is not None:
             rows = self.rows.astype(y.dtype)
-            return (rows - 1) * (y - self._biases(y)) + rows * delta.applied(x)
+            return (rows - 1) * (y - self._biases(y)) + rows * delta.multiply(x)
         if self.columns is not None:
-            stretched = x * self.columns.astype(x.dtype)
-            return self.inner(stretched) - y + delta.applied(stretched)
-        return delta.applied(x)
+            scaled = x * self.columns.astype(x.dtype)
+            return self.inner(scaled) - y + delta.multiply(scaled)
+        return delta.multiply(x)
 
     def _biases(self, y: mx.array) -> mx.array:
         return biases(self.inner).astype(y.dtype)
@@ -164,7 +164,7 @@ class Added(nn.Module):
 
 def biases(layer: Any) -> mx.array:
     """What a layer adds whatever comes in."""
-    if isinstance(layer, Added):
+    if isinstance(layer, AdaptedLayer):
         more = layer.more_bias
         return biases(layer.inner) if more is None else biases(layer.inner) + layer.scale * more
     bias = layer.get("bias")
@@ -176,7 +176,7 @@ def weights(layer: Any) -> mx.array:
 
     Raises: TypeError for a layer that is no plain one, such as with a ControlNet beside it.
     """
-    if isinstance(layer, Added):
+    if isinstance(layer, AdaptedLayer):
         before = weights(layer.inner)
         if layer.delta is None:
             return before
@@ -222,7 +222,7 @@ def _module(layer: Any) -> Module | None:
 
 
 __all__ = [
-    "Added",
+    "AdaptedLayer",
     "Delta",
     "Dense",
     "Hadamard",

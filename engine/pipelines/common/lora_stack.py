@@ -36,26 +36,26 @@ class LoraStack:
         self._bare = transformer.parameters()
         self._layers: dict[str, Any] = {}
         """Layers in whose place something stands."""
-        self._worn: Loras = ()
+        self._applied: Loras = ()
 
     def apply(self, loras: Loras) -> None:
         """Exactly these, nothing where there are none.
 
         Raises: LoraFault for a file that does not fit the model; then it wears nothing.
         """
-        if loras == self._worn:
+        if loras == self._applied:
             return
-        self._strip()
+        self._remove_all()
         try:
             for file, scale in loras:
-                self._put_on(file, scale)
+                self._apply_file(file, scale)
             mx.eval(self._transformer.parameters())
         except BaseException:
-            self._strip()
+            self._remove_all()
             raise
-        self._worn = loras
+        self._applied = loras
 
-    def _put_on(self, file: str, scale: float) -> None:
+    def _apply_file(self, file: str, scale: float) -> None:
         try:
             tensors, metadata = cast(tuple[Tensors, dict[str, str]], mx.load(file, return_metadata=True))
         except (OSError, ValueError, RuntimeError) as error:
@@ -67,7 +67,7 @@ class LoraStack:
             deltas = Deltas(tensors, metadata)
             for change in reading.changes:
                 layers = [LoRALoader._get_target_module(self._transformer, path) for path in change.modules]
-                for path, layer, added in zip(change.modules, layers, deltas.added(change, layers, scale), strict=True):
+                for path, layer, added in zip(change.modules, layers, deltas.adapt(change, layers, scale), strict=True):
                     if added is not layer:
                         self._layers.setdefault(path, layer)
                         LoRALoader._replace_target_module(self._transformer, path, added)
@@ -83,8 +83,8 @@ class LoraStack:
             self._table = table_of(self._architecture, sheet_of(self._transformer))
         return self._table
 
-    def _strip(self) -> None:
-        self._worn = ()
+    def _remove_all(self) -> None:
+        self._applied = ()
         for path, layer in self._layers.items():
             LoRALoader._replace_target_module(self._transformer, path, layer)
         self._layers.clear()

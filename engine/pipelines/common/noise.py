@@ -29,13 +29,13 @@ def img2img_schedule(steps: int, denoise: float, sigma_of: Callable[[int, int], 
     only the end is run begins as low as asked and costs no more steps.
     """
     run = steps_to_run(steps, denoise)
-    wanted = shifted(REFERENCE_SHIFT, denoise)
+    target_sigma = shift_sigma(REFERENCE_SHIFT, denoise)
     lengths = range(run + 1, max(run + 2, MOST_SCHEDULER_STEPS))
-    best = min(lengths, key=lambda length: abs(sigma_of(length, length - run) - wanted))
+    best = min(lengths, key=lambda length: abs(sigma_of(length, length - run) - target_sigma))
     # mflux begins at int(steps * strength); the half keeps that clear of rounding.
     return best, (best - run + 0.5) / best
 
 
-def shifted(shift: float, time_left: float) -> float:
+def shift_sigma(shift: float, time_left: float) -> float:
     """Share of noise when `time_left` (above 0, up to 1) of the schedule is left."""
     return exp(shift) / (exp(shift) + 1.0 / time_left - 1.0)

@@ -19,7 +19,7 @@ from PIL.Image import Image
 from engine.pipelines.common.base import ImageTask
 from engine.pipelines.common.denoising import DenoisingRun
 from engine.pipelines.common.initial_latents import Layout, Sigmas, initial_latents
-from engine.pipelines.common.latents import shrunk
+from engine.pipelines.common.latents import shrink_latents
 from engine.pipelines.common.pipeline import MfluxPipeline
 from engine.prompt_tokens import Encoder
 from engine.protocol import Generate
@@ -40,7 +40,7 @@ class OwnLoopPipeline(MfluxPipeline):
         loras: str | None = None,
         transformer: str = "transformer",
         references: bool = False,
-        pictures: Callable[[ImageTask], Mapping[str, Any]] | None = None,
+        image_arguments: Callable[[ImageTask], Mapping[str, Any]] | None = None,
         encoder: Encoder | None = None,
     ) -> None:
         super().__init__(pipeline, loras, transformer, encoder)
@@ -48,21 +48,21 @@ class OwnLoopPipeline(MfluxPipeline):
         self._sigmas = sigmas
         self._more = arguments
         self._references = references
-        self._sketched = pictures
+        self._image_arguments_of = image_arguments
 
     def _arguments(self, plan: Generate) -> Mapping[str, Any]:
         return self._more(plan)
 
-    def _pictures(self, task: ImageTask, strength: float | None) -> Mapping[str, Any]:
-        if self._sketched is not None:
-            return self._sketched(task)
+    def _image_arguments(self, task: ImageTask, strength: float | None) -> Mapping[str, Any]:
+        if self._image_arguments_of is not None:
+            return self._image_arguments_of(task)
         return {"references": task.frame.references} if self._references else {}
 
     def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:
         return lambda scheduler_steps, first: float(self._sigmas(scheduler_steps, width, height)[first])
 
     @contextmanager
-    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
+    def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
         width, height = task.frame.drawn
         sigmas = denoising.sigmas = self._sigmas(denoising.steps, width, height)
         first = 0 if denoising.strength is None else max(1, int(denoising.steps * denoising.strength))
@@ -73,13 +73,13 @@ class OwnLoopPipeline(MfluxPipeline):
             parts = {"layout": self._layout, "pipeline": self._pipeline}
             return initial_latents(task, denoising, noise, **parts, sigma=lambda: float(sigmas[first]))
 
-        denoising.begin = begin
+        denoising.initial_latents = begin
         with ExitStack() as late:
             yield
 
-    def _decoded(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
+    def _decode(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
         pipeline, latent = self._pipeline, self._layout.unpack_latents(clean, height, width)
-        latent = latent if small_px is None else shrunk(latent, small_px, height // latent.shape[-2])
+        latent = latent if small_px is None else shrink_latents(latent, small_px, height // latent.shape[-2])
         decoded = VAEUtil.decode(vae=pipeline.vae, latent=latent, tiling_config=pipeline.tiling_config)
         return cast(Image, ImageUtil.to_pil(decoded))
 

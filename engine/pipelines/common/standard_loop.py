@@ -18,8 +18,8 @@ from PIL.Image import Image
 
 from engine.pipelines.common.base import ImageTask
 from engine.pipelines.common.denoising import DenoisingRun
-from engine.pipelines.common.initial_latents import Sigmas, initial_latents, scheduled
-from engine.pipelines.common.latents import shrunk
+from engine.pipelines.common.initial_latents import Sigmas, initial_latents, scheduler_sigmas
+from engine.pipelines.common.latents import shrink_latents
 from engine.pipelines.common.patching import patched
 from engine.pipelines.common.pipeline import MfluxPipeline
 from engine.prompt_tokens import Encoder
@@ -43,7 +43,7 @@ class StandardPipeline(MfluxPipeline):
     ) -> None:
         super().__init__(pipeline, loras, encoder=encoder)
         self._scheduler = scheduler
-        self._sigmas = sigmas or scheduled(pipeline, scheduler)
+        self._sigmas = sigmas or scheduler_sigmas(pipeline, scheduler)
         self._more = arguments
 
     def _arguments(self, plan: Generate) -> Mapping[str, Any]:
@@ -52,7 +52,7 @@ class StandardPipeline(MfluxPipeline):
     def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:
         return lambda scheduler_steps, first: self._sigmas(scheduler_steps, width, height)[first]
 
-    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> AbstractContextManager[None]:
+    def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> AbstractContextManager[None]:
         def prepare(seed: int, height: int, width: int, img2img: Img2Img) -> mx.array:
             """In the place of `LatentCreator.create_for_txt2img_or_img2img`."""
             layout = img2img.latent_creator
@@ -68,10 +68,10 @@ class StandardPipeline(MfluxPipeline):
 
         return patched(LatentCreator, "create_for_txt2img_or_img2img", staticmethod(prepare))
 
-    def _decoded(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
-        denoising, pipeline = self._observer.denoising, self._pipeline
+    def _decode(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
+        denoising, pipeline = self._callback.denoising, self._pipeline
         assert denoising is not None
         latent = denoising.unpack(clean, height, width)
-        latent = latent if small_px is None else shrunk(latent, small_px, height // latent.shape[-2])
+        latent = latent if small_px is None else shrink_latents(latent, small_px, height // latent.shape[-2])
         decoded = VAEUtil.decode(vae=pipeline.vae, latent=latent, tiling_config=pipeline.tiling_config)
         return cast(Image, ImageUtil.to_pil(decoded))

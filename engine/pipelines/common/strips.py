@@ -23,7 +23,7 @@ Rows = Callable[[int, int], mx.array]
 """Rows [first, end) of a picture: (1, rows, columns, channels)."""
 
 
-def striped(vae: Any) -> Callable[[mx.array], mx.array] | None:
+def strip_decoder(vae: Any) -> Callable[[mx.array], mx.array] | None:
     """In the place of `vae.decoder`, the same in strips; None for a VAE that this file does not know."""
     if isinstance(vae, QwenVAE):
         return QwenStrips(vae.decoder)
@@ -34,7 +34,7 @@ class FluxStrips:
     """FLUX.1's decoder by mflux's own strips, which want its layers by other names."""
 
     def __init__(self, decoder: Any) -> None:
-        self._named = SimpleNamespace(
+        self._layers = SimpleNamespace(
             conv_in=decoder.conv_in.conv2d,
             mid_block=decoder.mid_block,
             up_blocks=[
@@ -47,7 +47,7 @@ class FluxStrips:
 
     def __call__(self, latents: mx.array) -> mx.array:
         """Pixels (1, 3, 8 rows, 8 columns) of latents (1, 16, rows, columns)."""
-        unscaled = SimpleNamespace(scaling_factor=1.0, shift_factor=0.0, decoder=self._named)
+        unscaled = SimpleNamespace(scaling_factor=1.0, shift_factor=0.0, decoder=self._layers)
         return VAEBlockDecoder.decode(vae=unscaled, latent=latents, strips=True)
 
 
@@ -64,19 +64,19 @@ class QwenStrips:
             whole: mx.array = decoder(latents)
             return whole
         x = latents[:, :, 0].transpose(0, 2, 3, 1)
-        x = _convolved(_of(x), x.shape[1], *_plane(decoder.conv_in))
+        x = _convolve(_rows_of(x), x.shape[1], *_plane(decoder.conv_in))
         first, *others = decoder.mid_block.resnets
         x = _resnet(first, x)
         for attention, resnet in zip(decoder.mid_block.attentions, others, strict=True):
-            x = _resnet(resnet, x if attention is None else _attended(attention, x))
+            x = _resnet(resnet, x if attention is None else _attend(attention, x))
         for number in range(4):
             block = getattr(decoder, f"up_block{number}")
             for resnet in block.resnets:
                 x = _resnet(resnet, x)
             for upsampler in block.upsamplers or ():
                 conv = upsampler.resample_conv
-                x = _convolved(_doubled(x), 2 * x.shape[1], conv.weight, conv.bias)
-        x = _convolved(_normed(decoder.norm_out, x), x.shape[1], *_plane(decoder.conv_out))
+                x = _convolve(_double(x), 2 * x.shape[1], conv.weight, conv.bias)
+        x = _convolve(_normalize(decoder.norm_out, x), x.shape[1], *_plane(decoder.conv_out))
         return x.transpose(0, 3, 1, 2)[:, :, None]
 
 
@@ -85,7 +85,7 @@ def _plane(conv: Any) -> tuple[mx.array, mx.array]:
     return conv.conv3d.weight[:, -1], conv.conv3d.bias
 
 
-def _convolved(
+def _convolve(
     rows: Rows, height: int, weight: mx.array, bias: mx.array, plus: Rows = lambda first, end: mx.array(0)
 ) -> mx.array:
     """A 3x3 convolution of the picture that `rows` gives, zeros round it, and what `plus` gives added."""
@@ -103,11 +103,11 @@ def _convolved(
     return joined
 
 
-def _of(x: mx.array) -> Rows:
+def _rows_of(x: mx.array) -> Rows:
     return lambda first, end: x[:, first:end]
 
 
-def _normed(norm: Any, x: mx.array) -> Rows:
+def _normalize(norm: Any, x: mx.array) -> Rows:
     """Normalised by the length over its channels, then SiLU."""
     return lambda first, end: nn.silu(_unit(norm, x[:, first:end]))
 
@@ -118,7 +118,7 @@ def _unit(norm: Any, x: mx.array) -> mx.array:
     return unit * norm.scale * norm.weight.reshape(-1)
 
 
-def _doubled(x: mx.array) -> Rows:
+def _double(x: mx.array) -> Rows:
     """Each pixel as two by two."""
 
     def rows(first: int, end: int) -> mx.array:
@@ -131,7 +131,7 @@ def _doubled(x: mx.array) -> Rows:
 
 def _resnet(block: Any, x: mx.array) -> mx.array:
     height = x.shape[1]
-    between = _convolved(_normed(block.norm1, x), height, *_plane(block.conv1))
+    between = _convolve(_normalize(block.norm1, x), height, *_plane(block.conv1))
 
     def beside(first: int, end: int) -> mx.array:
         if block.skip_conv is None:
@@ -139,21 +139,21 @@ def _resnet(block: Any, x: mx.array) -> mx.array:
         weight, bias = _plane(block.skip_conv)
         return mx.conv2d(x[:, first:end], weight) + bias
 
-    return _convolved(_normed(block.norm2, between), height, *_plane(block.conv2), plus=beside)
+    return _convolve(_normalize(block.norm2, between), height, *_plane(block.conv2), plus=beside)
 
 
-def _attended(block: Any, x: mx.array) -> mx.array:
+def _attend(block: Any, x: mx.array) -> mx.array:
     """Every position asks all others, `QUERIES` of them at a time."""
     batch, height, width, channels = x.shape
-    asked = block.to_qkv(_unit(block.norm, x)).reshape(batch, 1, height * width, 3 * channels)
-    queries, keys, values = mx.split(asked, 3, axis=-1)
+    projected = block.to_qkv(_unit(block.norm, x)).reshape(batch, 1, height * width, 3 * channels)
+    queries, keys, values = mx.split(projected, 3, axis=-1)
     mx.eval(queries, keys, values)
     parts = []
     for first in range(0, height * width, QUERIES):
         some = queries[:, :, first : first + QUERIES]
         parts.append(mx.fast.scaled_dot_product_attention(some, keys, values, scale=channels**-0.5))
         mx.eval(parts[-1])
-    answers = mx.concatenate(parts, axis=2).reshape(batch, height, width, channels)
-    attended: mx.array = x + block.proj(answers)
+    mixed = mx.concatenate(parts, axis=2).reshape(batch, height, width, channels)
+    attended: mx.array = x + block.proj(mixed)
     mx.eval(attended)
     return attended

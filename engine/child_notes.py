@@ -1,4 +1,4 @@
-"""Children noted in a folder, so that the next gateway ends those that a killed one left behind (R-02).
+"""Children note in a folder, so that the next gateway ends those that a killed one left behind (R-02).
 
 A child leaves by itself when its parent's pipe closes, unless it was stopped and cannot read. A note says which process
 it is by its start time and command line, too: a process that got the same number later is left alone.
@@ -36,7 +36,7 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-class Noted:
+class ChildNotes:
     """Notes of living children, one file each, in a folder that one gateway holds. Every method blocks for a little."""
 
     def __init__(self, folder: Path) -> None:
@@ -61,7 +61,7 @@ class Noted:
         with contextlib.suppress(OSError):
             (self._folder / f"{pid}.json").unlink(missing_ok=True)
 
-    def end_left(self) -> list[int]:
+    def kill_leftovers(self) -> list[int]:
         """Kill what an earlier gateway left, with its session; the numbers of those that were still there."""
         ended = []
         try:
@@ -71,13 +71,13 @@ class Noted:
         except OSError:
             return []
         for file in files:
-            noted = _read(file)
-            if noted is not None and noted.pid != os.getpid() and identity(noted.pid) == noted:
-                log.warning("ending a child that an earlier gateway left behind", extra={"pid": noted.pid})
+            note = _read(file)
+            if note is not None and note.pid != os.getpid() and identity(note.pid) == note:
+                log.warning("ending a child that an earlier gateway left behind", extra={"pid": note.pid})
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(noted.pid, signal.SIGKILL)
-                _wait_for_end(noted)
-                ended.append(noted.pid)
+                    os.killpg(note.pid, signal.SIGKILL)
+                _wait_for_end(note)
+                ended.append(note.pid)
             with contextlib.suppress(OSError):
                 file.unlink()
         return ended
@@ -103,10 +103,10 @@ def _of_proc(pid: int) -> Identity | None:
 def _of_ps(pid: int) -> Identity | None:
     words = ["/bin/ps", "-o", "stat=,lstart=,command=", "-ww", "-p", str(pid)]
     try:
-        said = subprocess.run(words, capture_output=True, text=True, timeout=10, env={"LC_ALL": "C"}, check=False)
+        output = subprocess.run(words, capture_output=True, text=True, timeout=10, env={"LC_ALL": "C"}, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
-    state, *rest = said.stdout.split(maxsplit=6) or [""]
+    state, *rest = output.stdout.split(maxsplit=6) or [""]
     if len(rest) < 6 or state.startswith("Z"):
         return None
     return Identity(pid, " ".join(rest[:5]), rest[5].strip())
@@ -120,7 +120,7 @@ def _read(file: Path) -> Identity | None:
         return None
 
 
-def _wait_for_end(noted: Identity) -> None:
+def _wait_for_end(note: Identity) -> None:
     end = time.monotonic() + GONE_WITHIN_S
-    while identity(noted.pid) == noted and time.monotonic() < end:
+    while identity(note.pid) == note and time.monotonic() < end:
         time.sleep(0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.backends.base import PictureSkipped, Watcher
+from engine.backends.base import ImageSkipped, Watcher
 from engine.protocol import PromptRead
 
 
@@ -31,7 +31,7 @@ class PassWatcher:
         self.run = steps
         try:
             self.watcher.step(self.before + step, self.before + steps + self.after, seconds, preview)
-        except PictureSkipped:
+        except ImageSkipped:
             self.skipped = True
             if step < steps:
                 raise
