@@ -1,7 +1,8 @@
-"""Children note in a folder, so that the next gateway ends those that a killed one left behind (R-02).
+"""Notes about child processes in a folder, so that the next gateway kills those that a killed gateway left behind
+(R-02).
 
-A child leaves by itself when its parent's pipe closes, unless it was stopped and cannot read. A note says which process
-it is by its start time and command line, too: a process that got the same number later is left alone.
+A child exits by itself when its parent's pipe closes, unless it was stopped and cannot read. A note identifies the
+process by its start time and command line too, so that another process that later gets the same number is left alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One process among all that ever had its number. `started` is as its system says it."""
+    """Identity of one process among all that ever had its number. `started` is the start time as the system
+    prints it.
+    """
 
     pid: int
     started: str
@@ -37,13 +40,15 @@ def _private(path: str, flags: int) -> int:
 
 
 class ChildNotes:
-    """Notes of living children, one file each, in a folder that one gateway holds. Every method blocks for a little."""
+    """Notes of running children, one file each, in a folder that one gateway holds. Every method blocks briefly."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def note(self, pid: int) -> None:
-        """A child was started, the leader of a session of its own. A note that cannot be written costs no child."""
+        """Note a child that was started as the leader of a session of its own. An error while writing is logged, and
+        the child goes on.
+        """
         try:
             if (found := identity(pid)) is not None:
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -57,12 +62,14 @@ class ChildNotes:
             log.warning("a child could not be noted", exc_info=True, extra={"pid": pid})
 
     def forget(self, pid: int) -> None:
-        """It was waited for."""
+        """Remove the note of a child whose exit status was collected."""
         with contextlib.suppress(OSError):
             (self._folder / f"{pid}.json").unlink(missing_ok=True)
 
     def kill_leftovers(self) -> list[int]:
-        """Kill what an earlier gateway left, with its session; the numbers of those that were still there."""
+        """Kill the children that an earlier gateway left behind, with their sessions. Returns the numbers of those that
+        were still running.
+        """
         ended = []
         try:
             if self._folder.exists():
@@ -84,7 +91,7 @@ class ChildNotes:
 
 
 def identity(pid: int) -> Identity | None:
-    """Of a process that lives; None where there is none, or only what is left of an ended one."""
+    """Identity of a running process; None where there is none, or only a zombie."""
     return _of_proc(pid) if sys.platform == "linux" else _of_ps(pid)
 
 

@@ -1,4 +1,4 @@
-"""Who is told of one pass of a picture that takes several. Knows backends, no wire and no job."""
+"""Progress of one pass of an image that takes several passes. It knows backends, no wire and no job."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from engine.protocol import PromptRead
 
 @dataclass(slots=True)
 class PassWatcher:
-    """Counts the steps of one pass among those of all."""
+    """Watcher that counts the steps of one pass among those of all."""
 
     watcher: Watcher
     before: int
-    """Steps of the passes before."""
+    """Steps of the passes before this one."""
     after: int
-    """Steps of the passes after."""
+    """Steps of the passes after this one."""
     own_prompt: bool = False
-    """It draws another prompt than the first pass."""
+    """Whether this pass has another prompt than the first."""
     run: int = 0
     skipped: bool = False
 

@@ -1,4 +1,4 @@
-"""One image of a plan, in as many passes as it takes. Knows backends, no wire and no job."""
+"""Image of a plan, in as many passes as it takes. It knows backends, no wire and no job."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from engine.pass_watcher import PassWatcher
 from engine.protocol import Generate, SecondPass, steps_to_run
 
 FIRST = "first pass"
-"""Under this name the second pass finds the first one's image_: no blob is called so."""
+"""Name of the first pass's image among the inputs of the second; no blob has this name."""
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 
 SaveTemporary = Callable[[FinishedImage], str]
-"""Puts a image into a file for as long as it is needed; returns the path."""
+"""Function that writes an image into a temporary file and returns its path."""
 
 
 def draw(
@@ -30,7 +30,7 @@ def draw(
     watcher: Watcher,
     save_temporary: SaveTemporary,
 ) -> FinishedImage:
-    """FinishedImage number `image`, begun from its own input image_; in tiles, or drawn over once more, as the plan says.
+    """Image number `image` of the plan, from its own input image; in tiles, or with a second pass, as the plan says.
 
     Raises: as Backend.draw.
     """
@@ -61,7 +61,7 @@ def draw(
 
 
 def plan_of_image(plan: Generate, image: int) -> Generate:
-    """The plan with the input image of image number `image`, and what that is laid into."""
+    """The plan with the input image of image number `image`, and the image that the result is pasted into."""
     if not plan.further_init_images:
         return plan
     turn = image % len(plan.init_images)
@@ -72,6 +72,6 @@ def plan_of_image(plan: Generate, image: int) -> Generate:
 
 
 def enlarge(finished: FinishedImage, to: SecondPass) -> FinishedImage:
-    """The image covering the size of the second pass, its middle cut out."""
+    """The image scaled to cover the size of the second pass, and cropped to its middle."""
     image = Image.frombytes("RGB", (finished.width_px, finished.height_px), finished.rgb)
     return to_finished_image(ImageOps.fit(image, (to.width_px, to.height_px), FILTERS[to.enlarge]), finished.drawn_px)

@@ -1,4 +1,4 @@
-"""Edges of a picture as ControlNets were taught to see them. Knows no model; needs no OpenCV."""
+"""Canny edges of an image, in the form that ControlNets were trained on. It knows no model and needs no OpenCV."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 LOW, HIGH = 100, 200
-"""Gradients from which a pixel may continue an edge, and begin one. Source: mflux 0.24, ControlnetUtil."""
+"""Gradient strengths from which a pixel may continue an edge, and start one. Source: mflux 0.24, ControlnetUtil."""
 
 Grid = NDArray[Any]
 
 
 def edges_of(image: Image.Image, *, grey: bool = False) -> Image.Image:
-    """White edges, a pixel wide, on black: what `cv2.Canny(image, 100, 200)` finds; `grey`: in its brightness alone.
+    """Edges of an image, white, one pixel wide, on black: what `cv2.Canny(image, 100, 200)` finds. With `grey` they are
+    edges of its brightness alone.
 
     Source: OpenCV 4 `Canny` with its defaults: Sobel of 3x3, |dx| + |dy|, of the channel where that is largest.
     """
@@ -30,7 +31,7 @@ def edges_of(image: Image.Image, *, grey: bool = False) -> Image.Image:
 
 
 def _gradients(pixels: Grid) -> tuple[Grid, Grid]:
-    """Sobel's, across and down; the picture's rim repeats itself outwards."""
+    """Sobel gradients, across and down. Beyond its border the image repeats its outermost pixels."""
     padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     columns = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
@@ -38,7 +39,7 @@ def _gradients(pixels: Grid) -> tuple[Grid, Grid]:
 
 
 def _thin(across: Grid, down: Grid, strength: Grid) -> Grid:
-    """Where the strength is largest along its gradient's direction, of four."""
+    """Mask of the pixels whose gradient is largest along its direction, of four directions."""
     padded = np.pad(strength, 1)
 
     def beside(dy: int, dx: int) -> Grid:
@@ -57,7 +58,7 @@ def _thin(across: Grid, down: Grid, strength: Grid) -> Grid:
 
 
 def _follow_edges(sure: Grid, possible: Grid) -> Grid:
-    """The sure pixels with all possible ones that touch them, at corners too, directly or through others."""
+    """The sure pixels, and all possible pixels that touch them (at corners too), directly or through others."""
     width = sure.shape[1] + 2
     found, open_ = np.pad(sure, 1).ravel(), np.pad(possible & ~sure, 1).ravel()
     around = np.array([-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1])

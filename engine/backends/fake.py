@@ -1,6 +1,6 @@
-"""A backend that draws gradients, and misbehaves as scripted: for tests, and for developing adapters without a model.
+"""Fake backend that draws gradients and misbehaves as scripted: for tests, and for developing adapters without a model.
 
-Emits what a real one emits, img2img, previews and native sizes included. Imports no MLX.
+It reports what a real backend reports, including img2img, previews and native sizes. It imports no MLX.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Phase = Literal["start", "load", "step", "decode", "ping"]
 
 
 class FakeScript(Frozen):
-    """What the fake does besides drawing. Steps count from 1 within a picture.
+    """Script of the fake backend's behaviour. Steps count from 1 within an image.
 
-    `crash_times` bounds all misbehaviour together; the count lives in the file `counter_path`, so that a
-    restarted child knows of it.
+    `crash_times` bounds the number of all misbehaviours together. The count is kept in the file `counter_path`, so that
+    it survives a restart of the child.
     """
 
     start_seconds: float = 0.0
@@ -44,7 +44,7 @@ class FakeScript(Frozen):
     crash_with: Literal["SIGABRT", "SIGKILL", "SIGSEGV"] | int = "SIGKILL"
     """A signal, or an exit code."""
     crash_says: str = ""
-    """Goes to stderr before a crash."""
+    """Text written to stderr before a crash."""
     crash_times: int | None = None
     counter_path: str | None = None
     hang_in: Phase | None = None
@@ -55,28 +55,28 @@ class FakeScript(Frozen):
     raise_in: Literal["load", "step", "decode"] | None = None
     oom_at_step: int | None = None
     memory_growth_bytes: int = 0
-    """By which each picture grows the memory in use."""
+    """Bytes by which each image increases the memory in use."""
     active_bytes: int = 1_000_000
     peak_bytes: int = 2_000_000
-    """What it says it uses with a model loaded, and while it draws."""
+    """Bytes reported as in use with a model loaded, and at the peak."""
     memory_limit_bytes: int | None = None
     garbage_at_step: int | None = None
     oversized_frame: bool = False
     partial_frame: bool = False
     prompt_words: int | None = None
-    """Words of a prompt that it reads: its tokens."""
+    """Number of words of a prompt that are encoded; a word counts as a token."""
     unknown_words: tuple[str, ...] = ()
-    """Words in prompts that it leaves away."""
+    """Words that the text encoder does not know."""
     slow_stdout: float = 0.0
-    """Seconds between two pieces of a frame."""
+    """Seconds between two pieces of a line on stdout."""
 
 
 UPSCALE_STEPS = 32
-"""As many as SeedVR2 3B tells of."""
+"""Number of steps that SeedVR2 3B reports."""
 
 
 class RawWire(Protocol):
-    """What the fake may do to the wire behind the worker's back."""
+    """The wire as the fake backend uses it, to write raw bytes past the worker."""
 
     pause_s: float
 
@@ -84,7 +84,7 @@ class RawWire(Protocol):
 
 
 class FakeBackend:
-    """See the module."""
+    """Fake backend; see the module."""
 
     name = "fake"
     device = "none"
@@ -117,7 +117,7 @@ class FakeBackend:
         self._loaded = model
 
     def save(self, folder: str) -> None:
-        """A file that is no model, but can be looked at as one."""
+        """Write a file that has a safetensors header but is no model."""
         if self._script.crash_in == "save" and self._may_misbehave():
             self._crash()
         header = b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
@@ -170,7 +170,7 @@ class FakeBackend:
         return Memory(active_bytes=active, peak_bytes=self._script.peak_bytes + growth)
 
     def clear(self) -> None:
-        """It keeps nothing."""
+        """Nothing is cached."""
 
     def _step(self, step: int) -> None:
         script = self._script
@@ -219,7 +219,7 @@ class FakeBackend:
 
 
 def prompt_readings(plan: Generate, script: FakeScript) -> Iterator[PromptRead]:
-    """How the prompts are read, a word a token; a negative one where guidance is above 1."""
+    """Prompts that are not encoded completely, one token a word; the negative prompt only where guidance is above 1."""
     encoder = TokenEncoder(words, script.prompt_words)
     negative = plan.negative_prompt if plan.guidance > 1 else None
     for field, prompt in (("prompt", plan.prompt), ("negative_prompt", negative or "")):
@@ -229,12 +229,12 @@ def prompt_readings(plan: Generate, script: FakeScript) -> Iterator[PromptRead]:
 
 
 def words(text: str) -> list[Span]:
-    """Where each word is."""
+    """Start and end of each word."""
     return [found.span() for found in re.finditer(r"\S++", text)]
 
 
 def draw_gradients(plan: Generate, image: int, frame: canvas.Frame) -> Image.Image:
-    """A gradient that depends on all that a picture depends on."""
+    """Gradient that depends on everything that an image depends on."""
     drawn = gradient(plan.prompt, plan.seeds[image], frame.drawn)
     if plan.subseed_strength:
         variation = gradient(plan.prompt, plan.subseeds[image], frame.drawn)
@@ -253,7 +253,7 @@ def draw_gradients(plan: Generate, image: int, frame: canvas.Frame) -> Image.Ima
 
 
 def gradient(prompt: str, seed: int, size: tuple[int, int]) -> Image.Image:
-    """A vertical gradient between two colours that prompt and seed determine."""
+    """Vertical gradient between two colours that depend on prompt and seed."""
     digest = hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()
     top, bottom = digest[:3], digest[3:6]
     width, height = size

@@ -1,4 +1,4 @@
-"""The real backend: mflux on MLX, on Metal, CUDA or the CPU. Only the child imports it, and uses it from one thread."""
+"""MLX backend: mflux on Metal, CUDA or the CPU. Only the child process imports it, and uses it from one thread."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from engine.protocol import Generate, Memory, Upscale
 from engine.safetensors import UnsafeFile, check_folder
 
 CACHE_LIMIT_BYTES = 1_000_000_000
-"""Freed buffers that MLX keeps on a GPU. Without a limit pictures got slower: 6.9, 80, 105 s on a 32 GB Mac."""
+"""Freed buffers that MLX caches on a GPU. Without a limit images took longer and longer: 6.9, 80, 105 s on a 32 GB Mac.
+"""
 DEVICE_MEMORY = ("max_recommended_working_set_size", "total_memory", "memory_size")
-"""What MLX calls the memory of a device: Metal, CUDA, either."""
+"""Names of the device's memory in MLX: Metal, CUDA, either."""
 
 
 class MlxBackend:
-    """Keeps the model of the last job until another is wanted."""
+    """Backend that keeps the model of the last job until another one is needed."""
 
     name = "mlx"
 
@@ -40,7 +41,7 @@ class MlxBackend:
         self._pipeline: Pipeline | None = None
         self._upscaler: Upscaler | None = None
         if self.device == "cpu":
-            # bfloat16 has no fast matmul here: 6 GFLOP/s against 61 in float32.
+            # bfloat16 has no fast matmul on a CPU: 6 GFLOP/s against 61 in float32.
             ModelConfig.precision = mx.float32
         elif cache_limit_bytes is None:
             self._cache_limit_bytes = CACHE_LIMIT_BYTES
@@ -120,7 +121,7 @@ class MlxBackend:
 
     @contextmanager
     def _without_cache(self, low_ram: bool) -> Iterator[None]:
-        """While a picture asks for it, nothing freed is kept."""
+        """With low_ram, MLX caches no freed memory during the context."""
         if not low_ram:
             yield
             return
@@ -142,26 +143,30 @@ class MlxBackend:
 
 
 def device_name() -> str:
-    """metal, cuda or cpu."""
+    """Name of the device: metal, cuda or cpu."""
     if mx.default_device().type == mx.DeviceType.cpu:
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
 
 
 def device_memory() -> int | None:
-    """Bytes a GPU has for us; None on a CPU, where the gateway asks the system."""
+    """Bytes that a GPU offers; None on a CPU, where the gateway asks the operating system."""
     found = mx.device_info()
     return next((int(found[name]) for name in DEVICE_MEMORY if found.get(name)), None)
 
 
 def memory_error_or_same(error: RuntimeError) -> Exception:
-    """MLX has one class for everything; that memory ran out only its text says."""
+    """MemoryError if the text of MLX's RuntimeError says that memory ran out, else the same error. MLX has one class
+    for all errors.
+    """
     text = str(error).lower()
     return MemoryError() if "allocate" in text or "out of memory" in text or "outofmemory" in text else error
 
 
 def check_weights(folder: Path) -> None:
-    """Refuse damaged files: MLX reads lazily and would fail later, beyond rescue. Raises: BackendError."""
+    """Check the weights for damaged files before MLX loads them: MLX reads lazily and would fail later, beyond
+    recovery. Raises: BackendError.
+    """
     try:
         check_folder(folder)
     except UnsafeFile as error:

@@ -1,4 +1,6 @@
-"""One child process: its pipes, its last words and its end. Knows lines and signals; what they mean is the engine's."""
+"""One child process: its pipes, its stderr and its exit. It knows lines and signals; their meaning is up to the engine
+client.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,14 @@ STDERR_BYTES = 64 * 1024
 LAST_LINES = 20
 
 KillReason = Literal["cancel", "stop", "timeout", "nonsense", "unclean", "start", "eof"]
-"""Why we killed it."""
+"""Why the gateway killed the child."""
 
 EXPECTED: frozenset[KillReason] = frozenset(("cancel", "stop"))
-"""Ends that are no failure of the child."""
+"""Reasons that are no failure of the child."""
 
 
 class Child(asyncio.SubprocessProtocol):
-    """Told of every report through `on_report`; `exited` is done once the process was waited for."""
+    """Child process. `on_report` is called for every report; `exited` is done once the exit status was collected."""
 
     def __init__(self, options: EngineOptions, on_report: Callable[[Child, JobReport | Memory], None]) -> None:
         self._options = options
@@ -54,7 +56,7 @@ class Child(asyncio.SubprocessProtocol):
         self.kill_reason: KillReason | None = None
         self.turn: Turn | None = None
         self.first_memory: Memory | None = None
-        """What it held after the first job with its model."""
+        """Memory in use after the first job with its model."""
         self.exit_code: int | None = None
         self.killed_for_memory = False
         self._kills = memory_kills()
@@ -62,7 +64,7 @@ class Child(asyncio.SubprocessProtocol):
 
     @classmethod
     async def start(cls, options: EngineOptions, on_report: Callable[[Child, JobReport | Memory], None]) -> Child:
-        """Raises: OSError where the interpreter cannot be started."""
+        """Start a child. Raises: OSError where the interpreter cannot be started."""
         environment = await asyncio.to_thread(child_environment, options, os.environ)
         _, child = await asyncio.get_running_loop().subprocess_exec(
             lambda: cls(options, on_report),
@@ -81,7 +83,7 @@ class Child(asyncio.SubprocessProtocol):
 
     @property
     def idle(self) -> bool:
-        """Ready for a job, and proven clean."""
+        """Ready for a job, with no ping outstanding."""
         return self.ready is not None and self.kill_reason is None and self.turn is None and self._ping is None
 
     @property
@@ -89,23 +91,23 @@ class Child(asyncio.SubprocessProtocol):
         lines = self._stderr.decode(errors="replace").splitlines()
         return "\n".join(lines[-LAST_LINES:])
 
-    # ---- down --------------------------------------------------------------------------------
+    # ---- commands to the child ----------------------------------------------------------------
 
     def send(self, command: Frozen) -> None:
-        """Lost in silence where the child is gone: its death is reported by `exited`."""
+        """Send a command. Nothing happens where the child is gone: `exited` reports that."""
         stdin = self._stdin()
         if stdin is not None and not stdin.is_closing():
             stdin.write(encode(command))
 
     def send_ping(self) -> None:
-        """Ping; without an answer in time the child is replaced."""
+        """Send a ping. A child that does not answer in time is killed."""
         self._pings += 1
         timer = Alarm(self._options.ping_s, self.kill, "unclean")
         self._ping = (self._pings, timer)
         self.send(Ping(nonce=self._pings))
 
     def close(self, within_s: float | None = None) -> None:
-        """Ask the child to go by closing its stdin; it is killed where it does not, by `within_s` at the latest."""
+        """Close stdin, so that the child exits. If it does not, it is killed, within `within_s` at the latest."""
         if self.kill_reason is None:
             self.kill_reason = "stop"
         stdin = self._stdin()
@@ -118,7 +120,7 @@ class Child(asyncio.SubprocessProtocol):
             self._later(within_s, self._signal, signal.SIGKILL)
 
     def kill(self, why: KillReason) -> None:
-        """SIGTERM, then SIGKILL. The first reason stands."""
+        """Send SIGTERM, then SIGKILL. The first reason is kept."""
         if self.exit_code is not None:
             return
         if self.kill_reason is None:
@@ -131,7 +133,7 @@ class Child(asyncio.SubprocessProtocol):
         self._later(self._options.term_grace_s, self._signal, signal.SIGKILL)
 
     def _signal(self, which: signal.Signals) -> None:
-        """To the whole session: MLX may have started a compiler."""
+        """Signal the whole session: MLX may have started a compiler."""
         if self.exit_code is None and not self.exited.done():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, which)
@@ -145,7 +147,7 @@ class Child(asyncio.SubprocessProtocol):
         if not self.exited.done():
             self._timers.append(Alarm(delay_s, what, *args))
 
-    # ---- up: called by the event loop ----------------------------------------------------------
+    # ---- called by the event loop --------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.SubprocessTransport, transport)
@@ -164,7 +166,7 @@ class Child(asyncio.SubprocessProtocol):
         assert self._transport is not None
         self.exit_code = self._transport.get_returncode()
         self.killed_for_memory = self.exit_code == -signal.SIGKILL and memory_kills() > self._kills
-        # What it said last is still read; a grandchild that holds the pipe open is not waited for.
+        # Its last output is still read; a grandchild that holds the pipe open is not waited for.
         self._later(self._options.eof_grace_s, self._transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -178,11 +180,11 @@ class Child(asyncio.SubprocessProtocol):
             self.exited.set_result(-1 if self.exit_code is None else self.exit_code)
         self.changed.set()
         if self._notes is not None:
-            with contextlib.suppress(RuntimeError):  # the loop ends: the next start forgets it
-                self._loop.run_in_executor(None, self._notes.forget, self.pid)  # a disk may take its time
+            with contextlib.suppress(RuntimeError):  # the loop ends: the next start removes the note
+                self._loop.run_in_executor(None, self._notes.forget, self.pid)  # a disk may be slow
 
     def _on_stdout(self, data: bytes) -> None:
-        """Take lines apart. After the first nonsense nothing this child says counts."""
+        """Split stdout into lines. After the first invalid line everything else is ignored."""
         for piece in data.splitlines(keepends=True) if self.kill_reason != "nonsense" else ():
             self._line += piece
             if len(self._line) > MAX_LINE_BYTES:
@@ -228,7 +230,7 @@ class Child(asyncio.SubprocessProtocol):
 
 
 def memory_kills() -> int:
-    """How often Linux has killed a process because memory ran out; 0 where the system does not count."""
+    """Number of processes that Linux has killed because memory ran out; 0 where the system does not count them."""
     try:
         counters = VMSTAT.read_text()
     except OSError:

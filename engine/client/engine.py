@@ -1,4 +1,4 @@
-"""The engine as the gateway sees it: runs jobs one at a time, and keeps a child alive to run them on."""
+"""Client of the engine: runs jobs one at a time, and keeps a child process alive to run them."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from engine.protocol import (
 log = logging.getLogger("engine.client")
 
 HIGH_WATER = 0.8
-"""Of the memory there is: an engine that is killed with more in use has run out of it."""
+"""Share of the memory: an engine that is killed while using more has run out of memory."""
 
 State = Literal["starting", "ready", "busy", "down", "stopped"]
 
 
 class EngineStopped(Exception):
-    """The engine was told to stop; no job runs any more."""
+    """The engine was stopped; no job runs any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """What is known of the engine. `reason` is one sentence fit for a client, unless all is well."""
+    """Status of the engine. `reason` is one sentence fit for a client; None where nothing is wrong."""
 
     state: State
     backend: str
@@ -52,9 +52,9 @@ class EngineStatus:
     loaded_model: str | None = None
     memory: Memory | None = None
     memory_limit_bytes: int | None = None
-    """What the engine may use, as its device or the settings say; None where neither does."""
+    """Memory that the engine may use, by its device or the settings; None where neither gives a limit."""
     starts: int = 0
-    """Processes since `Engine.start`; `deaths` of them ended unasked."""
+    """Processes since `Engine.start`; `deaths` of them ended unexpectedly."""
     deaths: int = 0
 
     @property
@@ -63,14 +63,14 @@ class EngineStatus:
 
 
 class Engine:
-    """The only one who talks to the child. Belongs to one event loop; `start` before, `stop` after."""
+    """Owner of the child process. Belongs to one event loop; call `start` before, `stop` after."""
 
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
         self.on_memory: Callable[[Run, Memory], None] = lambda run, memory: None
-        """Told what a run held after it loaded, and at the peak of each picture."""
+        """Called with the memory that a run used after loading, and at the peak of each image."""
         self.keeps: Callable[[Run, Phase], bool] = lambda run, phase: phase != "loading"
-        """Whether what a child has in memory is worth the wait until it leaves a cancelled run in that phase."""
+        """Whether the model in memory is worth waiting until the child leaves a cancelled run in that phase."""
         self._limit_bytes = options.memory_limit_bytes
         self._supervision: asyncio.Task[None] | None = None
         self._stopping = False
@@ -86,9 +86,9 @@ class Engine:
         self._loaded_model: str | None = None
         self._memory: Memory | None = None
         self._unloading: Child | None = None
-        """Gets no further job, so that it can go."""
+        """Child that is being replaced by `unload`; it gets no further job."""
 
-    # ---- life ----------------------------------------------------------------------------------
+    # ---- start and stop ------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin to keep a child alive; returns at once."""
@@ -97,7 +97,7 @@ class Engine:
             self._supervision = asyncio.create_task(self._supervise(), name="engine supervision")
 
     async def stop(self) -> None:
-        """End the child by end-of-file, SIGTERM, SIGKILL, each in its time; leaves no process."""
+        """Stop the child by end-of-file, then SIGTERM, then SIGKILL; leaves no process behind."""
         self._stopping = True
         if self._child is not None:
             self._child.close(self._options.stop_s)
@@ -135,7 +135,7 @@ class Engine:
         )
 
     async def wait_ready(self, timeout_s: float | None = None) -> None:
-        """Until a job could begin. Raises: TimeoutError, EngineStopped."""
+        """Wait until a job could begin. Raises: TimeoutError, EngineStopped."""
         async with patience(timeout_s):
             while self.status.state != "ready":
                 await self._wait_for_change()
@@ -143,10 +143,10 @@ class Engine:
     # ---- jobs ----------------------------------------------------------------------------------
 
     async def run(self, run: Run) -> AsyncGenerator[Fact]:
-        """Do the job and give its facts in order; the last is Succeeded, Failed or Cancelled.
+        """Run a job and yield its facts in order; the last is Succeeded, Failed or Cancelled.
 
-        Waits while no child is free. A caller that leaves early stops the job.
-        Raises: EngineDied when the child dies or is killed for being silent too long, EngineStopped.
+        Waits while no child is free. A caller that stops iterating cancels the job. Raises: EngineDied when the child
+        exits or is killed after too long a silence, EngineStopped.
         """
         turn = Turn(run, self._options)
         self._turns[run.job] = turn
@@ -168,7 +168,7 @@ class Engine:
                 self._request_cancel(child, turn)
 
     async def cancel(self, job_id: str) -> None:
-        """Ask a running job to stop; returns at once, and the truth comes as the run's last fact."""
+        """Request the cancel of a running job. Returns at once; the outcome is the last fact of the run."""
         turn = self._turns.get(job_id)
         if turn is None or turn.cancel_requested or turn.ended:
             return
@@ -180,15 +180,15 @@ class Engine:
             self._notify()
 
     def skip(self, job_id: str) -> None:
-        """Leave out the rest of the steps of the picture being drawn; nothing where the job is not on the child."""
+        """Skip the remaining steps of the current image; does nothing where the job is not on the child."""
         turn, child = self._turns.get(job_id), self._child
         if turn is not None and child is not None and child.turn is turn and not turn.ended:
             child.send(Skip(job=job_id))
 
     async def unload(self) -> None:
-        """Give back all memory of the loaded model: its child goes as soon as no job is on it, an empty one comes.
+        """Free all memory of the loaded model: its child exits as soon as no job is on it, and a new one is started.
 
-        Returns once it is gone. Raises: EngineStopped.
+        Returns once the old child has exited. Raises: EngineStopped.
         """
         child = self._child
         if child is None or (child.turn is None and self._loaded_model is None):
@@ -204,7 +204,7 @@ class Engine:
             self._notify()
 
     async def _acquire(self, turn: Turn) -> Child | None:
-        """The child, given the job; None where the job was cancelled while it waited."""
+        """The child, with the job sent to it; None where the job was cancelled while it waited."""
         while True:
             if turn.cancel_requested:
                 return None
@@ -242,7 +242,9 @@ class Engine:
             self._kill_or_keep(child, turn)
 
     def _answer_cancelled(self, child: Child, turn: Turn) -> None:
-        """MLX cannot be left now: the job is over all the same, and the child where that costs least."""
+        """MLX cannot be interrupted now: the job ends for its caller, and the child is killed where that costs
+        least.
+        """
         if not turn.ended:
             self._kill_or_keep(child, turn)
             turn.answer_cancelled()
@@ -273,7 +275,7 @@ class Engine:
                 assert_never(report)
 
     def _recycle(self, child: Child, memory: Memory) -> None:
-        """Replace an idle child whose memory has grown: caches leak, and only a new process gives all of it back."""
+        """Replace an idle child whose memory has grown: caches leak, and only a new process frees all of it."""
         if child.first_memory is None:
             child.first_memory = memory
         bound = self._options.recycle_ratio * child.first_memory.active_bytes + self._options.recycle_slack_bytes
@@ -298,7 +300,7 @@ class Engine:
     # ---- supervision ---------------------------------------------------------------------------
 
     async def _supervise(self) -> None:
-        """One child after the other, with pauses, until stopped."""
+        """Run one child after the other, with pauses, until stopped."""
         while not self._stopping:
             await self._options.sleep(self._pause_s())
             try:
@@ -325,7 +327,7 @@ class Engine:
             child.close(self._options.stop_s)
 
     async def _watch(self, child: Child) -> None:
-        """Until it is dead: pass its changes on, and hold it to its time to start."""
+        """Watch a child until it exits: pass its changes on, and kill it if it is not ready in time."""
         deadline = Alarm(self._options.start_s, child.kill, "start")
         is_reported = False
         try:
@@ -388,23 +390,24 @@ class Engine:
         await self._changed.wait()
 
     def _notify(self) -> None:
-        """Wake all who wait now."""
+        """Wake everyone who waits for a change."""
         self._changed.set()
         self._changed.clear()
 
 
 def exit_description(exit_code: int | None) -> str:
-    """The end of a sentence that begins with "it"."""
+    """How a process ended, as the rest of a sentence that begins with "it"."""
     if exit_code is None:
         return "was lost"
     return f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
 
 
 def death_reason(child: Child, memory: Memory | None, limit_bytes: int | None) -> DeathReason:
-    """What a job is told that the child took with it (R-14).
+    """Reason of a child's death, as reported for the job that it ran (R-14).
 
-    Metal throws where nobody can catch when memory runs out, so the process aborts and its stderr says why. Linux
-    kills, and counts it. Where neither tells, an abort with most of the memory in use counts as one.
+    When memory runs out, Metal throws where nobody can catch it, so the process aborts and its stderr says why. Linux
+    kills the process, and counts that. Where neither shows, an abort or a kill with most of the memory in use counts as
+    out of memory.
     """
     if child.kill_reason == "timeout":
         return "engine_timeout"

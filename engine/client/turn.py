@@ -1,4 +1,4 @@
-"""One job's turn on the child: its facts on their way to the caller, and how long the next one may take."""
+"""One job's turn on the child: passes its facts to the caller, and limits the time until the next one."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ DeathReason = Literal["engine_crash", "engine_timeout", "engine_oom"]
 
 
 USUAL_PIXELS = 4_194_304
-"""Larger pictures get as much longer for their first step and for decoding."""
+"""Larger images get proportionally longer for their first step and for decoding."""
 
 
 class EngineDied(Exception):
-    """The child died while it held the job. `phase` says what it was doing then."""
+    """The child exited while it ran the job. `phase` says what it was doing."""
 
     def __init__(self, reason: DeathReason, phase: Phase) -> None:
         self.reason: DeathReason = reason
@@ -45,10 +45,10 @@ class EngineDied(Exception):
 
 
 class Deadline:
-    """How long the child may stay silent, by what it said last.
+    """How long the child may stay silent, given the last fact.
 
-    `size_factor` is how many times the usual size a picture has; after each decoding `resets_after_decoding` forgets the steps before:
-    those of a second pass are of another size.
+    `size_factor` is the size of the image relative to USUAL_PIXELS. With `resets_after_decoding` the step times are
+    forgotten after each decoding: the steps of a second pass are of another size.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Deadline:
 
 
 def size_factor(plan: EnginePlan) -> float:
-    """How many times a picture of this plan has USUAL_PIXELS; 1 at least."""
+    """Size of a plan's images relative to USUAL_PIXELS; at least 1."""
     if not isinstance(plan, Generate | Upscale):
         return 1.0
     pixels = plan.width_px * plan.height_px
@@ -105,7 +105,7 @@ def size_factor(plan: EnginePlan) -> float:
 
 
 class Turn:
-    """Facts go in as the child says them and come out in order; `died` ends them. Belongs to one event loop."""
+    """Queue of a job's facts, from the child to the caller, in order. `fail` ends it. Belongs to one event loop."""
 
     def __init__(self, run: Run, options: EngineOptions) -> None:
         self.run = run
@@ -113,10 +113,10 @@ class Turn:
         self.deadline = Deadline(options, size_factor=size_factor(run.plan), resets_after_decoding=second is not None)
         self.cancel_requested = False
         self.ended = False
-        """The child said its last word of this job, or died."""
+        """The child reported its last fact of this job, or exited."""
         self.death: EngineDied | None = None
         self.answered = False
-        """The caller was told that the job is cancelled; the child has not said so yet."""
+        """The caller was told that the job is cancelled; the child has not reported so yet."""
         self._facts: deque[Fact] = deque()
         self._changed = asyncio.Event()
         self._is_silent = False
@@ -144,14 +144,14 @@ class Turn:
             self._silence.restart(self.deadline.allowance_s)
 
     def answer_cancelled(self) -> None:
-        """The job is over for its caller; what the child still says of it is on_fact no more."""
+        """End the job for its caller as cancelled; later facts of the child are ignored."""
         if not self.ended:
             self.answered = self.ended = True
             self._facts.append(Cancelled())
             self._changed.set()
 
     def fail(self, reason: DeathReason) -> None:
-        """The child is gone; a job that was to stop has stopped."""
+        """End the job because the child exited; a job that was being cancelled counts as cancelled."""
         if self.ended:
             return self._end()
         if self.cancel_requested:
@@ -161,7 +161,7 @@ class Turn:
         self._end()
 
     def set_grace(self, *grace: Alarm) -> None:
-        """What happens unless the child is done with the job first."""
+        """Set the alarms that ring unless the child ends the job first."""
         self._grace = grace
 
     def _on_silence(self) -> None:
@@ -169,7 +169,7 @@ class Turn:
         self._changed.set()
 
     async def next(self) -> Fact:
-        """The next fact. Raises: EngineDied, and TimeoutError when the child was silent too long."""
+        """The next fact. Raises: EngineDied; TimeoutError when the child was silent too long."""
         while not self._facts:
             if self.death is not None:
                 raise self.death
@@ -180,7 +180,7 @@ class Turn:
         return self._facts.popleft()
 
     async def end(self) -> None:
-        """Wait for the last fact or the death, whatever the deadline."""
+        """Wait for the last fact or the exit of the child, without a deadline."""
         while not self.ended:
             self._changed.clear()
             await self._changed.wait()

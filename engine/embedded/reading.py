@@ -1,7 +1,7 @@
-"""What the embedded model reads of a prompt: the words that it knows, in the forms that it was trained on.
+"""Prompt of the embedded model: the words that it knows, in the forms that it was trained on.
 
-A small model is led astray by words it never saw, such as the quality tags that some programs put before every prompt.
-They are left away, and whoever asked is told which.
+A small model is misled by words it has never seen, such as the quality tags that some programs put before every prompt.
+They are left out, and the client is told which.
 """
 
 import re
@@ -15,7 +15,7 @@ from engine.embedded import words
 Kind = Literal["thing", "look", "place", "ground", "picture", "change", "joint", "article", "meaningless"]
 
 MAX_REFERENCES = 2
-"""Reference references that the model was trained with."""
+"""Number of reference images that the model was trained with."""
 
 _WEIGHT = re.compile(r":[ ]?-?[0-9][0-9.]{0,7}")
 """The weight in A1111's `(words:1.1)`."""
@@ -31,15 +31,15 @@ _BOTH = "picture 1 beside picture 2"
 
 _NOUNS = frozenset({"thing", "ground", "picture"})
 _TELLING = _NOUNS | {"look", "place"}
-"""A part of a prompt without any of these says nothing."""
+"""Kinds without which a part of a prompt has no content."""
 
 _LEADING = frozenset({"on", "in", "at"})
-"""What a part of a prompt may begin with, of all that joins one thing to another."""
+"""Joining words that may begin a part of a prompt."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The prompt as the model gets it, blank where it knows no word of it, and the words left away, each once."""
+    """The prompt as the model gets it, blank where it knows no word of it, and the words left out, each once."""
 
     text: str
     unread: tuple[str, ...] = ()
@@ -51,9 +51,9 @@ class _Piece:
     text: str
 
 
-@lru_cache(maxsize=16)  # each picture of a job asks again
+@lru_cache(maxsize=16)  # called again for each image of a job
 def read(prompt: str, references: int = 0) -> Reading:
-    """What of a prompt the model reads beside so many reference pictures."""
+    """The words of a prompt that the model knows, given the number of reference images."""
     text = _WEIGHT.sub("", prompt.lower())
     pair = references == MAX_REFERENCES
     if pair:
@@ -77,7 +77,7 @@ def _number_reference(match: re.Match[str]) -> str:
 
 
 def _parts(text: str) -> Iterator[list[str]]:
-    """Words between commas, full stops and line ends."""
+    """Parts of a prompt: words between commas, full stops and line ends."""
     part: list[str] = []
     for token in _TOKEN.findall(text):
         if token in _BREAKS:
@@ -90,7 +90,7 @@ def _parts(text: str) -> Iterator[list[str]]:
 
 @cache
 def _phrases(references: int) -> dict[str, Kind]:
-    """What each phrase is, beside so many reference pictures."""
+    """Kind of each known phrase, given the number of reference images."""
     kinds: list[tuple[Kind, Iterable[str]]] = [("meaningless", words.MEANINGLESS)]
     if references:
         kinds.append(("change", words.CHANGES))
@@ -107,7 +107,7 @@ def _longest(references: int) -> int:
 
 
 def _pieces(part: list[str], unread: dict[str, None], references: int) -> Iterator[_Piece]:
-    """The longest known phrases of a part; words of none are noted as unread."""
+    """The longest known phrases of a part; words of no phrase are collected in `unread`."""
     known, at = _phrases(references), 0
     while at < len(part):
         for length in range(min(_longest(references), len(part) - at), 0, -1):
@@ -123,14 +123,14 @@ def _pieces(part: list[str], unread: dict[str, None], references: int) -> Iterat
 
 
 def _without_changes(part: list[_Piece]) -> list[_Piece]:
-    """A part that says what is to stand beside what, not what to do for it."""
+    """A part without words for changes: with two reference images only their arrangement counts."""
     beside = [_Piece("joint", "beside") if piece.text in ("to", "into") else piece for piece in part]
     return [piece for piece in beside if piece.kind != "change"]
 
 
 def _mend(part: list[_Piece]) -> list[_Piece]:
-    """A part without articles and joints that lost what they belonged to, and with a joint between things that lost
-    theirs; empty where it says nothing.
+    """A part without articles and joining words that lost what they belonged to, and with a joining word between things
+    that lost theirs; empty where it has no content.
     """
     if not any(piece.kind in _TELLING for piece in part):
         return []
@@ -156,7 +156,7 @@ def _mend(part: list[_Piece]) -> list[_Piece]:
 
 
 def _join(parts: list[list[_Piece]]) -> str:
-    """The parts as one sentence: places belong to what was said before them."""
+    """The parts as one sentence: places belong to what was named before them."""
     text = ""
     for part in parts:
         words_of_part = " ".join(piece.text for piece in part)

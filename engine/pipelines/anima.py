@@ -1,4 +1,4 @@
-"""Anima turbo, aesthetic and base as mflux 0.24 spells them: its sampler adds noise of its own at every step."""
+"""Pipelines of Anima Turbo, Aesthetic and Base as in mflux 0.24. The sampler adds noise at every step."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from engine.prompt_tokens import StrictestEncoder, language_encoder
 
 
 def load(model: Model) -> Pipeline:
-    """With the sampler that mflux picks where none is named."""
+    """Load Anima with mflux's default sampler."""
     tokenizers = AnimaWeightDefinition.source_tokenizers()
-    # mflux takes a folder for a repository; what is in the model's own folder it finds there.
+    # mflux takes a folder for a repository; tokenizers in the model's own folder it finds by itself.
     placed = dict(zip(model.also or tokenizers, tokenizers.values(), strict=True))
     with patched(AnimaWeightDefinition, "source_tokenizers", staticmethod(lambda: placed)):
         pipeline = build_pipeline(model, Anima)
@@ -30,6 +30,6 @@ def load(model: Model) -> Pipeline:
         sigmas=scheduler_sigmas(pipeline, "anima"),
         loras="anima",
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
-        # The adapter makes of Qwen's states what it is told by T5's tokens.
+        # The adapter turns Qwen's hidden states and T5's tokens into the conditioning.
         encoder=StrictestEncoder(*(language_encoder(pipeline.tokenizers[name]) for name in ("qwen3", "t5"))),
     )

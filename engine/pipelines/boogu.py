@@ -1,4 +1,4 @@
-"""Boogu-Image Turbo as mflux 0.24 spells it: every step draws the whole picture and lays new noise on it."""
+"""Pipeline of Boogu-Image Turbo as in mflux 0.24. Every step predicts the whole image and adds new noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.pipelines.common.prompt_cache import PromptCache
 
 
 def load(model: Model) -> Pipeline:
-    """Its prompts remembered, which mflux does not do for this family."""
+    """Load Boogu-Image, with a prompt cache, which mflux lacks for this family."""
     pipeline = build_pipeline(model, BooguImage)
     encode = pipeline._encode_instruction
     prompts = PromptCache(lambda text: (encode(text),))
@@ -27,7 +27,9 @@ def load(model: Model) -> Pipeline:
 
 
 class BooguPipeline(OwnLoopPipeline):
-    """Learns from the transformer what the picture would be, as the loop only tells it with new noise."""
+    """Pipeline that takes the denoised latents from the transformer's output: the loop passes them on with new noise
+    only.
+    """
 
     @contextmanager
     def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
@@ -47,22 +49,22 @@ class BooguPipeline(OwnLoopPipeline):
 
 
 class BooguLatents:
-    """(1, 16, rows, columns) throughout. Sizes in pixels."""
+    """Latents (1, 16, rows, columns), in the VAE's and the loop's layout. Sizes in pixels."""
 
     def create_noise(self, seed: int, height: int, width: int) -> mx.array:
-        """What mflux's loop begins from."""
+        """Initial noise of mflux's loop."""
         _, key = mx.random.split(mx.random.key(seed))
         return mx.random.normal((1, 16, height // 8, width // 8), key=key)
 
     def pack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
-        """The VAE's latents, which are the loop's."""
+        """Latents of the VAE in the loop's layout, which is the same."""
         return latents[:, :, 0] if latents.ndim == 5 else latents
 
     def unpack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
-        """The loop's latents, which are the VAE's."""
+        """Latents of the loop in the VAE's layout, which is the same."""
         return latents
 
 
 def sigmas(steps: int, width: int, height: int) -> list[float]:
-    """mflux counts the share of signal instead, from 0.001 to 1."""
+    """Noise schedule. mflux counts the share of signal instead, from 0.001 to 1."""
     return [*(1.0 - np.linspace(0.001, 1.0, steps + 1)[:-1]).tolist(), 0.0]

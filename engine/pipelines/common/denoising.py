@@ -1,4 +1,4 @@
-"""One picture under way: what mflux's callbacks tell of it, and how it is stopped. Knows no family."""
+"""Denoising of one image: what mflux's callbacks report, and how it is stopped. It knows no family."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.pipelines.common.finite import check_finite
 
 
 class StepsSkipped(Exception):
-    """The rest of the steps is left out; `clean` are the latents to which they would have led straight on."""
+    """The remaining steps are skipped; `clean_latents` are the denoised latents predicted so far."""
 
     def __init__(self, clean_latents: mx.array) -> None:
         super().__init__("the picture was skipped")
@@ -25,39 +25,43 @@ class StepsSkipped(Exception):
 
 @dataclass(slots=True)
 class DenoisingRun:
-    """One picture on its way. `before` holds the latents one step ago, `clock` when the step began."""
+    """One image being denoised."""
 
     watcher: Watcher
     frame: Frame
     preview_of: Callable[[mx.array, Any, float], Image]
-    """A small picture of clean latents, as the loop has them, mflux's config, and the seconds of the step before."""
+    """Function that decodes a small preview image, from clean latents in the loop's layout, mflux's config, and the
+    seconds of the step before.
+    """
     steps: int
-    """Of the schedule, of which an img2img runs the end."""
+    """Steps of the schedule, of which img2img runs the last ones."""
     strength: float | None = None
-    """mflux's `image_strength`, which says where it begins."""
+    """mflux's `image_strength`, which determines the first step of img2img."""
     unpack: Callable[[mx.array, int, int], mx.array] = lambda latents, height, width: latents
-    """The loop's latents as the VAE's, for a height and a width in pixels."""
+    """Function from the loop's latents to the VAE's, for a height and a width in pixels."""
     initial_latents: Callable[[mx.array, Any], mx.array] | None = None
-    """What the first step begins with, from the noise that the loop made and mflux's config; None leaves the noise."""
+    """Function that makes the latents of the first step, from the loop's noise and mflux's config; None keeps the
+    noise.
+    """
     on_prompt_encoded: Callable[[], None] = lambda: None
-    """Told once the prompt is encoded, before the first step."""
+    """Called once the prompt is encoded, before the first step."""
     sigmas: Sequence[float] | None = None
-    """Share of noise before each step and after the last, where the loop does not go by mflux's own scheduler."""
+    """Share of noise before each step and after the last, where the loop does not use mflux's own scheduler."""
     restore_unmasked: Callable[[mx.array, float], mx.array] | None = None
-    """Latents, put back where a mask keeps the input picture, for the noise that the next step begins with."""
+    """Function that puts the input image back where a mask keeps it, at the share of noise of the next step."""
     denoised: mx.array | None = None
-    """Latents without noise after this step, where the family learns of them otherwise than by the callback."""
+    """Denoised latents after this step, for families that do not get them from the callback."""
     previous_latents: mx.array | None = None
     step_started_s: float = 0.0
     sigma: float = 1.0
-    """Share of noise that the next step begins with."""
+    """Share of noise at the start of the next step."""
 
     def schedule(self, config: Any) -> Any:
-        """Share of noise by step."""
+        """Noise schedule: share of noise by timestep."""
         return config.scheduler.sigmas if self.sigmas is None else self.sigmas
 
     def clean_latents(self, latents: mx.array, denoised: mx.array | None, config: Any, t: int) -> mx.array:
-        """Latents without noise after step `t`: as the loop says, else where the step points to."""
+        """Denoised latents after timestep `t`: those that the loop passes on, else the prediction."""
         denoised = self.denoised if denoised is None else denoised
         if denoised is not None and denoised is not latents:
             return denoised
@@ -66,7 +70,7 @@ class DenoisingRun:
 
 
 class StepCallback:
-    """mflux's callbacks: evaluates before it looks at the clock, and lets the watcher stop the picture."""
+    """mflux's callbacks. Evaluates the latents before measuring time, and lets the watcher stop the image."""
 
     def __init__(self) -> None:
         self.denoising: DenoisingRun | None = None
@@ -115,8 +119,8 @@ class StepCallback:
 
 
 def predict_x0(before: mx.array, latents: mx.array, sigmas: Any, t: int) -> mx.array:
-    """Latents without noise, in the loop's own layout: where step `t` points to."""
-    if float(sigmas[t + 1]) == float(sigmas[t]):  # Ming's last step goes nowhere
+    """Denoised latents, in the loop's layout: the prediction of timestep `t`."""
+    if float(sigmas[t + 1]) == float(sigmas[t]):  # Ming's last step changes nothing
         return latents
     velocity = (latents - before) / (sigmas[t + 1] - sigmas[t])
     return (latents - sigmas[t + 1] * velocity).astype(latents.dtype)

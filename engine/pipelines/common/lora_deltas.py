@@ -1,7 +1,7 @@
-"""From a LoRA file's tensors to what stands in the layers' places: kohya's, LyCORIS's and PEFT's arithmetic.
+"""Deltas from a LoRA file's tensors: the arithmetic of kohya, LyCORIS and PEFT.
 
 Source: kohya-ss sd-scripts networks/lora.py (alpha / rank); LyCORIS loha.py, lokr.py and its `apply_weight_decompose`;
-PEFT tuners/lora/dora.py. A DoRA's whole change is scaled, as ComfyUI does: W + scale * (W' - W).
+PEFT tuners/lora/dora.py. The whole change of a DoRA is scaled, as in ComfyUI: W + scale * (W' - W).
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ Tensors = Mapping[str, mx.array]
 
 
 class Deltas:
-    """Of one file. `metadata` is its header's: PEFT keeps alphas there. Raises: ValueError where they are none."""
+    """Deltas of one file. `metadata` is from its header: PEFT stores alphas there. Raises: ValueError where it is
+    invalid.
+    """
 
     def __init__(self, tensors: Tensors, metadata: Mapping[str, str]) -> None:
         self._tensors = tensors
@@ -31,9 +33,9 @@ class Deltas:
             raise ValueError("metadata") from error
 
     def adapt(self, change: Change, layers: list[Any], scale: float) -> list[Any]:
-        """What takes the place of each of `layers`, which are the change's modules now; norms are changed themselves.
+        """Replacements for `layers`, which are the change's modules. Norms are changed in place.
 
-        Raises: ValueError, TypeError for what cannot be done exactly.
+        Raises: ValueError, TypeError for what cannot be applied exactly.
         """
         parts = {part: self._tensors[name] for part, name in change.parts.items()}
         if (
@@ -66,7 +68,7 @@ class Deltas:
         return found
 
     def _delta(self, change: Change, parts: Tensors) -> tuple[Delta, float]:
-        """And by how much it was scaled."""
+        """Delta of a change, and the factor by which it was scaled."""
         flat = {part: array.reshape(array.shape[:2]) for part, array in parts.items() if array.ndim > 1}
         match change.method:
             case "lora":
@@ -80,12 +82,12 @@ class Deltas:
                 return Hadamard(_pair(flat, "hada_w1", "hada_t1"), _pair(flat, "hada_w2", "hada_t2"), factor), factor
             case _:
                 low = [flat[f"{one}_b"].shape[0] for one in ("lokr_w2", "lokr_w1") if one not in flat]
-                # Where both factors are whole there is no rank, and LyCORIS leaves alpha out.
+                # Where both factors are whole there is no rank, and LyCORIS ignores alpha.
                 factor = self._alpha(change, parts, low[0]) if low else 1.0
                 return Kronecker(_factor(flat, "lokr_w1"), _factor(flat, "lokr_w2"), factor), factor
 
     def _alpha(self, change: Change, parts: Tensors, rank: int) -> float:
-        """Alpha by rank; 1 where no alpha is scale_of_file."""
+        """Alpha divided by rank; 1 where the file gives no alpha."""
         if "alpha" in parts:
             return float(parts["alpha"].astype(mx.float32).item()) / rank  # type: ignore[arg-type]
         if not self._configs or change.method != "lora":
@@ -118,7 +120,7 @@ def _factor(flat: Tensors, factor: str) -> mx.array:
 
 
 def _indices(layers: list[Any], swapped: bool) -> list[mx.array | None]:
-    """Which rows of the file's matrix each layer's are; None where they are all, in order."""
+    """Rows of the file's matrix for each layer; None for all of them, in order."""
     sizes = [_outputs(layer) for layer in layers]
     if swapped:
         (size,) = sizes
@@ -140,9 +142,9 @@ def _rows_of(values: mx.array | None, index: mx.array | None) -> mx.array | None
 def _dora_scale(
     parts: Tensors, delta: Delta, layers: list[Any], swapped: bool
 ) -> tuple[mx.array | None, mx.array | None]:
-    """By how much a DoRA stretches the rows, in the file's order, or the columns of the changed weight.
+    """DoRA factors for the rows, in the file's order, or for the columns of the changed weight.
 
-    The base is made dense for it, quantised or not, and let go of again. Raises: TypeError.
+    The base weight is made dense for this, quantised or not, and freed afterwards. Raises: TypeError.
     """
     if (scale_of_file := parts.get("dora_scale")) is None:
         return None, None
@@ -159,7 +161,7 @@ def _dora_scale(
 
 
 def _norm(layer: Any, parts: Tensors, scale: float) -> Any:
-    """A norm, its own numbers changed."""
+    """The norm, with its weight and bias changed in place."""
     for part, attribute in (("diff", "weight"), ("diff_b", "bias")):
         if part in parts:
             base, delta = layer[attribute], parts[part].reshape(-1)

@@ -1,4 +1,4 @@
-"""LoRAs put on a loaded transformer and taken off again, without loading it anew."""
+"""LoRAs of a loaded transformer, applied and removed without loading it again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from engine.pipelines.common.lora_deltas import Deltas, Tensors
 from engine.pipelines.common.lora_layers import sheet_of
 
 Loras = tuple[tuple[str, float], ...]
-"""Absolute files with their scales, in the order they are applied."""
+"""Absolute files with their scales, in the order in which they are applied."""
 
 
 class LoraFault(Exception):
-    """A file that cannot be put on. `reason` is the rest of a sentence about it."""
+    """A LoRA file cannot be applied. `reason` is the rest of a sentence about it."""
 
     def __init__(self, file: str, reason: str) -> None:
         self.file, self.reason = file, reason
@@ -24,9 +24,9 @@ class LoraFault(Exception):
 
 
 class LoraStack:
-    """What a transformer wears. Its bare weights are kept by reference: they cost no memory of their own.
+    """LoRAs applied to a transformer. Its original weights are kept by reference and take no additional memory.
 
-    `architecture` is that of the LoRA table; None for one that takes none.
+    `architecture` selects the LoRA table; None for a model that takes no LoRAs.
     """
 
     def __init__(self, transformer: Any, architecture: str | None) -> None:
@@ -35,13 +35,13 @@ class LoraStack:
         self._table: Table | None = None
         self._bare = transformer.parameters()
         self._layers: dict[str, Any] = {}
-        """Layers in whose place something stands."""
+        """Original layers that are replaced at present."""
         self._applied: Loras = ()
 
     def apply(self, loras: Loras) -> None:
-        """Exactly these, nothing where there are none.
+        """Apply exactly these LoRAs; an empty tuple removes all.
 
-        Raises: LoraFault for a file that does not fit the model; then it wears nothing.
+        Raises: LoraFault for a file that does not fit the model; then no LoRA is applied.
         """
         if loras == self._applied:
             return

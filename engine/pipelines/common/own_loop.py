@@ -1,7 +1,7 @@
-"""Families whose loop makes its noise itself and takes no picture to begin from.
+"""Pipelines whose loop makes its noise itself and accepts no input image.
 
-The first callback gets that noise, and is where a picture, a mask and a subseed come in. A loop of which only the end
-is to run begins late by mflux's own count of steps.
+The first callback gets that noise and replaces it for img2img, masks and subseeds. img2img changes mflux's own first
+timestep.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from engine.protocol import Generate
 
 
 class OwnLoopPipeline(MfluxPipeline):
-    """`arguments` is what else of a plan is passed on, `pictures` what of a sketch; `references` says that the pipeline
-    takes those of a frame under that name.
+    """Pipeline with a loop of its own. `arguments` are further arguments from a plan, `image_arguments` those from a
+    task; with `references` the frame's reference images are passed under that name.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class OwnLoopPipeline(MfluxPipeline):
         first = 0 if denoising.strength is None else max(1, int(denoising.steps * denoising.strength))
 
         def begin(noise: mx.array, _: Any) -> mx.array:
-            if first:  # only now: a loop that finds itself late earlier may look for a picture of its own
+            if first:  # only now: a loop that begins late earlier may look for an input image
                 late.enter_context(_late(first))
             parts = {"layout": self._layout, "pipeline": self._pipeline}
             return initial_latents(task, denoising, noise, **parts, sigma=lambda: float(sigmas[first]))
@@ -86,7 +86,9 @@ class OwnLoopPipeline(MfluxPipeline):
 
 @contextmanager
 def _late(first: int) -> Iterator[None]:
-    """Every loop begins with this step: the engine has one thread and draws one picture at a time."""
+    """During the context every loop begins at this timestep: the engine has one thread and generates one image at a
+    time.
+    """
     original = Config.init_time_step
     Config.init_time_step = property(lambda _: first)
     try:

@@ -1,4 +1,4 @@
-"""CachedPrompts already encoded: mflux encodes anew for each picture. Knows no family."""
+"""Caches of encoded prompts: mflux encodes again for each image. It knows no family."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_BYTES = 64 * 1024 * 1024
 
 
 class PromptCache:
-    """Encodings by prompt, the least used forgotten first."""
+    """Encodings by prompt; the least recently used are dropped first."""
 
     def __init__(self, encode: Callable[[str], Encoding], most_bytes: int = MOST_BYTES) -> None:
         self._encode = encode
@@ -37,7 +37,7 @@ class PromptCache:
 
 
 class BoundedPromptCache(OrderedDict[str, Encoding]):
-    """In the place of a pipeline's own `prompt_cache`, which only grows: the newest few, by what mflux calls them."""
+    """Replacement for a pipeline's own `prompt_cache`, which only grows: keeps the newest few, by mflux's keys."""
 
     def __init__(self, most: int = 16, most_bytes: int = 4 * MOST_BYTES) -> None:
         super().__init__()
@@ -45,7 +45,9 @@ class BoundedPromptCache(OrderedDict[str, Encoding]):
         self._most_bytes = most_bytes
 
     def __setitem__(self, key: str, value: Encoding) -> None:
-        mx.eval([part for _, part in tree_flatten([value]) if isinstance(part, mx.array)])  # lest it hold the encoder
+        mx.eval(
+            [part for _, part in tree_flatten([value]) if isinstance(part, mx.array)]
+        )  # so that it does not keep the encoder in memory
         super().__setitem__(key, value)
         while len(self) > self._most or (len(self) > 1 and self._bytes() > self._most_bytes):
             self.popitem(last=False)
@@ -55,7 +57,7 @@ class BoundedPromptCache(OrderedDict[str, Encoding]):
 
 
 class CachedEncoder:
-    """In the place of a function of mflux's that encodes a `prompt`: the newest few of its answers."""
+    """Replacement for a function of mflux that encodes a `prompt`: caches the newest few results."""
 
     def __init__(self, encode: Callable[..., Any]) -> None:
         self._encode = encode

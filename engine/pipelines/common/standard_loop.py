@@ -1,7 +1,7 @@
-"""Families whose loop is mflux's usual one: `generate_image` with latents from its common `LatentCreator`.
+"""Pipelines with mflux's usual loop: `generate_image` with latents from the common `LatentCreator`.
 
-The pipeline stays as mflux has it; for the time of one picture its first latents come from here, so that seeds vary,
-masks keep and img2img begins where a denoise asks, as with FLUX.2.
+The latent creator is patched for the time of one image, so that subseeds, masks and the denoise of img2img work as with
+FLUX.2.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from engine.protocol import Generate
 
 
 class StandardPipeline(MfluxPipeline):
-    """`scheduler` is mflux's name of the noise schedule to draw by, `arguments` what else of a plan is passed on;
-    `sigmas` are those of the schedule where it runs another one by that name.
+    """Pipeline with mflux's usual loop. `scheduler` is mflux's name of the noise schedule, `arguments` are further
+    arguments from a plan; `sigmas` is the schedule where the pipeline runs another one under that name.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class StandardPipeline(MfluxPipeline):
 
     def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> AbstractContextManager[None]:
         def prepare(seed: int, height: int, width: int, img2img: Img2Img) -> mx.array:
-            """In the place of `LatentCreator.create_for_txt2img_or_img2img`."""
+            """Replacement for `LatentCreator.create_for_txt2img_or_img2img`."""
             layout = img2img.latent_creator
             denoising.unpack = layout.unpack_latents
             return initial_latents(

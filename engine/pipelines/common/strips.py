@@ -1,7 +1,7 @@
-"""Decoders that mflux runs on the whole picture at once, run in strips of rows: FLUX.1's, and that of Qwen-Image.
+"""Strip decoders for VAEs that mflux runs on the whole image at once: those of FLUX.1 and Qwen-Image.
 
-Each layer is evaluated before the next begins, its convolutions strip by strip. What a layer needs of the whole picture
-(statistics, attention) it gets, so no seam shows: pixels are those of the whole decode but for rounding.
+Each layer is evaluated before the next begins, its convolutions strip by strip. Statistics and attention use the whole
+image, so no seam shows: pixels equal those of the whole decode but for rounding.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from mlx import nn
 
 STRIP_ROWS = 128
 QUERIES = 4096
-"""Of an attention at once."""
+"""Queries of an attention that are computed at once."""
 Rows = Callable[[int, int], mx.array]
-"""Rows [first, end) of a picture: (1, rows, columns, channels)."""
+"""Function that returns rows [first, end) of an image: (1, rows, columns, channels)."""
 
 
 def strip_decoder(vae: Any) -> Callable[[mx.array], mx.array] | None:
-    """In the place of `vae.decoder`, the same in strips; None for a VAE that this file does not know."""
+    """Replacement for `vae.decoder` that decodes in strips; None for an unknown VAE."""
     if isinstance(vae, QwenVAE):
         return QwenStrips(vae.decoder)
     return FluxStrips(vae.decoder) if isinstance(vae, FluxVAE) else None
 
 
 class FluxStrips:
-    """FLUX.1's decoder by mflux's own strips, which want its layers by other names."""
+    """FLUX.1's decoder with mflux's own strips, which expect other names of its layers."""
 
     def __init__(self, decoder: Any) -> None:
         self._layers = SimpleNamespace(
@@ -52,7 +52,7 @@ class FluxStrips:
 
 
 class QwenStrips:
-    """Qwen-Image's decoder for one frame, of whose 3D convolutions the last plane alone meets anything but zeros."""
+    """Qwen-Image's decoder for one frame: only the last plane of its 3D convolutions meets anything but zeros."""
 
     def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
@@ -81,14 +81,14 @@ class QwenStrips:
 
 
 def _plane(conv: Any) -> tuple[mx.array, mx.array]:
-    """Weight (out, height, width, in) and bias for the newest frame of a causal 3D convolution."""
+    """Weight (out, height, width, in) and bias of a causal 3D convolution for its newest frame."""
     return conv.conv3d.weight[:, -1], conv.conv3d.bias
 
 
 def _convolve(
     rows: Rows, height: int, weight: mx.array, bias: mx.array, plus: Rows = lambda first, end: mx.array(0)
 ) -> mx.array:
-    """A 3x3 convolution of the picture that `rows` gives, zeros round it, and what `plus` gives added."""
+    """3x3 convolution of the image in `rows`, padded with zeros; `plus` is added to it."""
     parts = []
     for first in range(0, height, STRIP_ROWS):
         end = min(first + STRIP_ROWS, height)
@@ -108,7 +108,7 @@ def _rows_of(x: mx.array) -> Rows:
 
 
 def _normalize(norm: Any, x: mx.array) -> Rows:
-    """Normalised by the length over its channels, then SiLU."""
+    """Rows divided by their length over the channels, then SiLU."""
     return lambda first, end: nn.silu(_unit(norm, x[:, first:end]))
 
 
@@ -119,7 +119,7 @@ def _unit(norm: Any, x: mx.array) -> mx.array:
 
 
 def _double(x: mx.array) -> Rows:
-    """Each pixel as two by two."""
+    """Rows of the image at twice its size: each pixel becomes two by two."""
 
     def rows(first: int, end: int) -> mx.array:
         few = x[:, first // 2 : (end + 1) // 2]
@@ -143,7 +143,7 @@ def _resnet(block: Any, x: mx.array) -> mx.array:
 
 
 def _attend(block: Any, x: mx.array) -> mx.array:
-    """Every position asks all others, `QUERIES` of them at a time."""
+    """Attention of every position to all others, `QUERIES` of them at a time."""
     batch, height, width, channels = x.shape
     projected = block.to_qkv(_unit(block.norm, x)).reshape(batch, 1, height * width, 3 * channels)
     queries, keys, values = mx.split(projected, 3, axis=-1)
