@@ -1,4 +1,4 @@
-"""A safetensors file looked at before MLX or PyTorch sees it (S-35). Reads headers only; pure standard library.
+"""Safetensors files, checked before MLX or PyTorch opens them (S-35). Only headers are read; pure standard library.
 
 Source: the format, https://huggingface.co/docs/safetensors/index#format
 """
@@ -24,7 +24,7 @@ BITS = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
-"""Bits of one element, by the name the format gives a dtype."""
+"""Bits of one element, by the format's name of a dtype."""
 PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
 
 
@@ -38,18 +38,18 @@ class UnsafeFile(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself. `metadata` is whatever its maker wrote: text to judge."""
+    """Header of a file. `metadata` is whatever its author wrote: untrusted text."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
 
 
 def inspect(file: Path, *, most_header_bytes: int = MAX_HEADER_BYTES) -> Header:
-    """The header of a file whose every tensor lies inside it, apart from all others, and is as long as it should be.
+    """Header of a file whose tensors lie inside it, do not overlap, and have the right length.
 
     Raises: UnsafeFile, OSError.
     """
-    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # a pipe would never open
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # a named pipe would block
         found = os.fstat(opened.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise UnsafeFile(f"{file.name} is no file.")
@@ -67,7 +67,7 @@ def inspect(file: Path, *, most_header_bytes: int = MAX_HEADER_BYTES) -> Header:
 
 
 def check_folder(folder: Path) -> None:
-    """Inspect every weights file at and below a model's folder; a part of it that holds only pickles is refused.
+    """Inspect every weights file in and below a model's folder; a folder that holds only pickles is refused.
 
     Raises: UnsafeFile, OSError.
     """

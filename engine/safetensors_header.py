@@ -1,7 +1,8 @@
-"""The JSON header of a safetensors file, read entry by entry: each is small, or the file is not believed.
+"""JSON header of a safetensors file, parsed entry by entry with a limit for each.
 
-A JSON decoder takes any depth, count and length, and holds the interpreter until it is done; this takes what such a
-header has. Pure standard library. Source: the format, https://huggingface.co/docs/safetensors/index#format
+A JSON decoder accepts any depth, count and length, and holds the interpreter until it is done; this parser accepts only
+what such a header may contain. Pure standard library. Source: the format,
+https://huggingface.co/docs/safetensors/index#format
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Any
 MAX_TENSORS = 65_536
 """Twice as many as the largest quantised model has in all its files together."""
 MAX_NAME_BYTES = 512
-"""Of a tensor, or of a key of the metadata."""
+"""Limit of a tensor's name, and of a key of the metadata."""
 MAX_ENTRY_BYTES = 1024
 MAX_RANK = 8
 MAX_SIZE = 2**48
-"""Of a dimension and of an offset."""
+"""Limit of a dimension, and of an offset."""
 MAX_TEXT_BYTES = 256 * 1024
-"""Of one text of the metadata; a longer one is left out."""
+"""Limit of one text of the metadata; a longer one is left out."""
 METADATA = "__metadata__"
 
 _PIECE_BYTES = 256 * 1024
@@ -50,7 +51,7 @@ class Tensor:
 
 
 def parse_header(header_bytes: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata by their names. Raises: ValueError, KeyError, TypeError, RecursionError."""
+    """Tensors and metadata by name. Raises: ValueError, KeyError, TypeError, RecursionError."""
     reader = _Reader(header_bytes)
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] | None = None
@@ -68,13 +69,13 @@ def parse_header(header_bytes: bytes) -> tuple[dict[str, Tensor], dict[str, str]
 
 
 class _Reader:
-    """Where a header is read. Every method raises ValueError where something else stands there."""
+    """Position in the header. Every method raises ValueError where something else is there."""
 
     def __init__(self, header_bytes: bytes) -> None:
         self._bytes, self._position = header_bytes, 0
 
     def names(self) -> Iterator[str]:
-        """Each key of the object that begins here; what takes a key reads its value."""
+        """Keys of the object that begins here; the caller reads the value after each key."""
         self._expect(b"{")
         if self._take(b"}"):
             return
@@ -98,7 +99,7 @@ class _Reader:
         return found
 
     def metadata(self) -> dict[str, str]:
-        """Texts by name, those too long left out; null is as good as none, which MLX writes."""
+        """Texts by name, without those over the limit; null counts as empty: MLX writes it."""
         self._skip_blank()
         if self._bytes.startswith(b"null", self._position):
             self._position += 4
@@ -119,7 +120,7 @@ class _Reader:
             raise ValueError("more than a header")
 
     def _text(self, most: int) -> str | None:
-        """The string that begins here; None for a longer one, which is passed over."""
+        """The string that begins here; None for one over the limit, which is skipped."""
         self._skip_blank()
         begin = self._position
         if (found := _PLAIN.match(self._bytes, begin, begin + most + 2)) is not None:
@@ -137,7 +138,7 @@ class _Reader:
             if byte == b'"':
                 self._position += 1
                 return None
-            self._position += 2 if byte == b"\\" else 0  # an escape cut in two by the end of the piece
+            self._position += 2 if byte == b"\\" else 0  # an escape sequence split by the end of the piece
         raise ValueError("no string")
 
     def _skip_blank(self) -> None:
@@ -170,7 +171,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
 
 
 def _decode(piece: bytes) -> Any:
-    """Raises: ValueError, also for more than one value; RecursionError."""
+    """The JSON value of a piece. Raises: ValueError, also for more than one value; RecursionError."""
     text = piece.decode()
     found, end = _DECODER.raw_decode(text)
     if end != len(text):

@@ -1,4 +1,5 @@
-"""Draws a picture over in tiles that overlap, one at a time. Knows backends, no wire and no job.
+"""Tiled img2img ("SD upscale"): denoises an image in overlapping tiles, one at a time. It knows backends, no wire and
+no job.
 
 Source: A1111 1.10.1 scripts/sd_upscale.py run, modules/images.py combine_grid.
 """
@@ -18,12 +19,12 @@ from engine.pass_watcher import PassWatcher
 from engine.protocol import Generate, Tiles, steps_to_run
 
 TILE = "tile"
-"""Under this name a backend finds the tile to draw over: no blob is called so."""
+"""Name of the current tile among a backend's inputs; no blob has this name."""
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 SEEDS = 2**64
 SaveTemporary = Callable[[FinishedImage], str]
 Box = tuple[int, int, int, int]
-"""Left, top, right and bottom in pixels of the whole picture."""
+"""Left, top, right and bottom in pixels of the whole image."""
 
 
 def draw(
@@ -36,9 +37,9 @@ def draw(
     watcher: Watcher,
     save_temporary: SaveTemporary,
 ) -> FinishedImage:
-    """The input picture of `plan` as picture number `image`: enlarged, then drawn over tile by tile.
+    """Image number `image`: the input image of `plan`, enlarged, then denoised tile by tile.
 
-    Once somebody skips the rest, what is not drawn yet stays as it was enlarged. Raises: as Backend.draw.
+    After a skip the remaining tiles stay as they were enlarged. Raises: as Backend.draw.
     """
     assert plan.init_image is not None
     before = enlarge(canvas.open_input(inputs[plan.init_image]), tiles)
@@ -68,10 +69,10 @@ def draw(
 
 
 def tile_plan(plan: Generate, tiles: Tiles, image: int, number: int) -> Generate:
-    """The plan of tile `number`, counted row by row, of picture number `image`.
+    """Plan of tile `number`, counted row by row, of image number `image`.
 
-    Source: A1111 1.10.1: a batch begins at the seed behind the first one of the batch before; with a subseed strength
-    the tiles of a batch differ by their subseeds.
+    Source: A1111 1.10.1: a batch begins one seed after the first seed of the batch before; with a subseed strength the
+    tiles of a batch differ by their subseeds.
     """
     batch, within = divmod(number, tiles.batch)
     varied = plan.subseed_strength > 0
@@ -91,7 +92,7 @@ def tile_plan(plan: Generate, tiles: Tiles, image: int, number: int) -> Generate
 
 
 def seed_after(seed: int, by: int) -> int:
-    """The seed so many behind this one, within the 64 bits that the engine takes."""
+    """The seed plus `by`, modulo the 64 bits that the engine accepts."""
     return seed + by if seed + by < SEEDS else seed + by - SEEDS
 
 
@@ -101,12 +102,12 @@ def enlarge(image: Image.Image, tiles: Tiles) -> Image.Image:
 
 
 def ramp(length: int) -> list[int]:
-    """How much of the seed_after tile shows at each pixel of an overlap, 0 to 255."""
+    """Opacity of the later tile at each pixel of an overlap, 0 to 255."""
     return [i * 255 // length for i in range(length)]
 
 
 def paste_beside(strip: Image.Image, tile: Image.Image, left: int, overlap: int) -> None:
-    """Put a tile into its row; its first `overlap` columns go over into it."""
+    """Paste a tile into its row; its first `overlap` columns are blended."""
     if overlap:
         mask = Image.frombytes("L", (overlap, 1), bytes(ramp(overlap))).resize((overlap, tile.height))
         strip.paste(tile.crop((0, 0, overlap, tile.height)), (left, 0), mask)
@@ -114,7 +115,7 @@ def paste_beside(strip: Image.Image, tile: Image.Image, left: int, overlap: int)
 
 
 def paste_below(result: Image.Image, strip: Image.Image, top: int, overlap: int) -> None:
-    """Put a row into the picture; its first `overlap` lines go over into it."""
+    """Paste a row into the image; its first `overlap` lines are blended."""
     if overlap:
         mask = Image.frombytes("L", (1, overlap), bytes(ramp(overlap))).resize((strip.width, overlap))
         result.paste(strip.crop((0, 0, strip.width, overlap)), (0, top), mask)
@@ -122,7 +123,7 @@ def paste_below(result: Image.Image, strip: Image.Image, top: int, overlap: int)
 
 
 class Overview:
-    """The whole picture, small, as far as it is drawn."""
+    """The whole image, small, with the tiles finished so far."""
 
     def __init__(self, image: Image.Image) -> None:
         self._scale = min(1.0, canvas.PREVIEW_PX / max(image.size))
@@ -130,12 +131,12 @@ class Overview:
         self._small = image.resize(size, Image.Resampling.BILINEAR)
 
     def paste(self, tile: Image.Image, box: Box) -> None:
-        """Show a tile where it belongs."""
+        """Paste a tile at its place."""
         left, top, right, bottom = (round(px * self._scale) for px in box)
         self._small.paste(tile.resize((max(1, right - left), max(1, bottom - top))), (left, top))
 
     def with_tile(self, jpeg: bytes, box: Box) -> bytes:
-        """A JPEG of the whole picture with this preview of a tile in it."""
+        """JPEG of the whole image with this preview of a tile in it."""
         before = self._small.copy()
         with Image.open(io.BytesIO(jpeg)) as preview:
             self.paste(preview.convert("RGB"), box)
@@ -147,7 +148,7 @@ class Overview:
 
 @dataclass(slots=True)
 class TileWatcher(PassWatcher):
-    """Counts the steps of one tile among those of all, and shows it in the whole picture."""
+    """Watcher that counts the steps of one tile among those of all, and shows it in the whole image."""
 
     overview: Overview = field(kw_only=True)
     box: Box = field(kw_only=True)

@@ -1,6 +1,7 @@
-"""The child half: reads commands on a thread, works on the main one, says what happened on the wire.
+"""Worker of the child process: reads commands on a thread, runs jobs on the main thread, and writes reports to the
+wire.
 
-Holds one job at most and knows no queue. What it says of a failure is fit for a client; the exception goes to stderr.
+It holds one job at most and knows no queue. The message of a failure is fit for a client; the exception goes to stderr.
 """
 
 from __future__ import annotations
@@ -68,14 +69,14 @@ Outcome = Succeeded | Failed | Cancelled
 WorkerFact = ModelLoading | ModelLoaded | PromptRead | StepDone | Decoding | Preview | Drawn | Outcome
 
 MEMORY_EVERY_S = 1.0
-"""Between two reports of it while a picture is drawn."""
+"""Interval of memory reports while an image is generated."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 PARENT_GONE = 3
 """Exit code of a child whose parent closed the pipe."""
 
 
 class Wire:
-    """The way out: whole lines, from any thread. The process ends when nobody reads them."""
+    """Output of the child: whole lines, from any thread. The process exits when nobody reads them."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -83,7 +84,7 @@ class Wire:
         self.pause_s = 0.0
 
     def send(self, *messages: Frozen) -> None:
-        """Together, so that the parent wakes up once."""
+        """Send messages in one write, so that the parent wakes up once."""
         self.write(b"".join(map(encode, messages)))
 
     def write(self, data: bytes) -> None:
@@ -101,20 +102,20 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class ActiveJob:
-    """The job in hand, and whether it, or the picture being drawn, was asked to stop."""
+    """The current job, and whether it, or its current image, is to be stopped."""
 
     run: Run
     stop: threading.Event = field(default_factory=threading.Event)
     skip: threading.Event = field(default_factory=threading.Event)
     reported_prompts: set[PromptRead] = field(default_factory=set)
-    """What was said of its prompts: they are the same for most of its pictures."""
+    """Prompts that were reported already: they are the same for most images of a job."""
 
     def report(self, fact: WorkerFact) -> JobReport:
         return JobReport(job=self.run.job, attempt=self.run.attempt, fact=fact)
 
 
 class Worker:
-    """Reads `commands` until end-of-file; does what they say with `backend`."""
+    """Worker that reads `commands` until end-of-file, and runs them with `backend`."""
 
     def __init__(self, commands: BinaryIO, wire: Wire, backend: Callable[[], Backend]) -> None:
         self._commands = commands
@@ -124,7 +125,7 @@ class Worker:
         self._active: ActiveJob | None = None
 
     def serve(self) -> Never:
-        """Work until the parent leaves: this never returns."""
+        """Run until the parent closes the pipe; never returns."""
         threading.Thread(target=self._read_commands, name="commands", daemon=True).start()
         backend = self._build_backend()
         limit = backend.memory_limit_bytes
@@ -168,7 +169,7 @@ class Worker:
         os._exit(PARENT_GONE)
 
     def _run_job(self, backend: Backend, active: ActiveJob) -> Outcome:
-        """Do the job; whatever goes wrong becomes its outcome."""
+        """Run the job; any error becomes its outcome."""
         job = active.run.job
         try:
             self._execute(backend, active)
@@ -255,12 +256,12 @@ class Worker:
         previews: int,
         generate: Callable[[Watcher], FinishedImage],
     ) -> None:
-        """Have one picture generate, save_temporary it into the spool, and say so."""
+        """Generate one image, write it into the spool, and report it."""
         run = active.run
         began = time.monotonic()
         watcher = _Watcher(self._wire, active, image, previews, backend.memory)
         finished = generate(watcher)
-        watcher.check()  # whoever asked was told that it is cancelled, and its files were tidied away
+        watcher.check()  # the caller was told that the job is cancelled, and its files were deleted
         name = f"{run.job}.{run.attempt}.{image}.ppm"
         write_ppm(Path(run.spool_dir) / name, finished)
         drawn = Drawn(
@@ -282,7 +283,7 @@ def _upscale(backend: Backend, run: Run, plan: Upscale, watcher: Watcher) -> Fin
 
 
 class _Watcher:
-    """Reports the steps of one picture, and stops it between two of them."""
+    """Watcher that reports the steps of one image, and stops it between two of them."""
 
     def __init__(self, wire: Wire, active: ActiveJob, image: int, previews: int, memory: Callable[[], Memory]) -> None:
         self._memory = memory
@@ -330,7 +331,7 @@ def _raise_if_cancelled(active: ActiveJob) -> None:
 
 
 def _load_copy(backend: Backend, model: Model) -> Model:
-    """What was loaded: the model from its copy, or without one where the copy is no good."""
+    """Load the model, and return what was loaded: from its quantised copy, or without it where the copy is damaged."""
     if model.copy is not None:
         try:
             backend.load(model)
@@ -345,13 +346,15 @@ def _load_copy(backend: Backend, model: Model) -> Model:
 
 
 def _is_below(error: Exception, folder: str) -> bool:
-    """Whether the system refused a file below this folder."""
+    """Whether an OSError is about a file below this folder."""
     name = error.filename if isinstance(error, OSError) and error.errno is not None else None
     return isinstance(name, str) and Path(name).is_relative_to(folder)
 
 
 def write_ppm(path: Path, finished: FinishedImage) -> None:
-    """Write under a temporary name, then rename: a reader never meets half a picture. Raises: OSError with its name."""
+    """Write the file under a temporary name, then rename it, so that no reader sees half an image. Raises: OSError with
+    its file name.
+    """
     temporary = path.with_name(path.name + ".part")
     try:
         with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:

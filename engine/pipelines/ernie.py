@@ -1,4 +1,4 @@
-"""ERNIE-Image and ERNIE-Image-Turbo as mflux 0.24 spells them."""
+"""Pipelines of ERNIE-Image and ERNIE-Image-Turbo as in mflux 0.24."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.prompt_tokens import language_encoder
 
 
 def load(model: Model) -> Pipeline:
-    """With the schedule that mflux picks where none is named."""
+    """Load ERNIE-Image with mflux's default noise schedule."""
     pipeline = build_pipeline(model, ErnieImage)
     pipeline.prompt_cache = BoundedPromptCache()
     return OwnLoopPipeline(

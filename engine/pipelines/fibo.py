@@ -1,7 +1,7 @@
-"""FIBO, FIBO Lite and FIBO Edit as mflux 0.24 spells them, from JSON captions.
+"""Pipelines of FIBO, FIBO Lite and FIBO Edit as in mflux 0.24. Prompts are JSON captions.
 
-Plain text becomes a caption's short description, or its edit instruction. The model that makes captions of requests is
-another one, and is not needed.
+Plain text becomes the short description of a caption, or its edit instruction. The separate model that writes captions
+is not needed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from engine.prompt_tokens import language_encoder
 from engine.protocol import Generate
 
 SCHEDULER = "flow_match_euler_discrete"
-"""What mflux picks where none is named."""
+"""mflux's default scheduler."""
 MATTE = "fibo-edit-rmbg"
 TEXT_TOKENS = 2048
-"""mflux passes this number on, whatever the tokenizer says."""
+"""Token limit that mflux passes on, whatever the tokenizer says."""
 
 
 def load(model: Model) -> Pipeline:
-    """mflux reads the weights with PyTorch, for nothing but another kind of 16 bits."""
+    """Load FIBO. mflux reads these weights with PyTorch, only to convert bfloat16 to float16."""
     edits = model.spec.needs_reference
     with patched(WeightLoader, "_load_torch_convert", staticmethod(load_float16)):
         pipeline = build_pipeline(model, FIBOEdit if edits else FIBO)
@@ -56,13 +56,13 @@ def load(model: Model) -> Pipeline:
 
 
 def load_float16(path: Path, weight_files: list[str] | None = None) -> dict[str, mx.array]:
-    """What mflux makes of the files with PyTorch: float16 in the place of bfloat16."""
+    """Weights of the files as mflux converts them with PyTorch: bfloat16 becomes float16."""
     weights = WeightLoader._load_mlx_native(path, weight_files)
     return {name: value.astype(mx.float16) if value.dtype == mx.bfloat16 else value for name, value in weights.items()}
 
 
 class _CachingPipeline(MfluxPipeline):
-    """mflux encodes anew for each picture of this family."""
+    """Pipeline with a prompt cache, which mflux lacks for this family."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,14 +74,16 @@ class _CachingPipeline(MfluxPipeline):
 
 
 class FiboPipeline(_CachingPipeline, StandardPipeline):
-    """Says prompts as captions."""
+    """Pipeline that turns prompts into captions."""
 
     def _prompt(self, task: ImageTask) -> str:
         return caption_of(task.plan.prompt, "short_description")
 
 
 class FiboEditPipeline(_CachingPipeline, OwnLoopPipeline):
-    """Says prompts as instructions; the one that mattes has one of its own. Raises: BackendError("bad_input")."""
+    """Pipeline that turns prompts into edit instructions; the one that mattes has a default instruction. Raises:
+    BackendError("bad_input").
+    """
 
     def _prompt(self, task: ImageTask) -> str:
         prompt = task.plan.prompt
@@ -95,7 +97,7 @@ class FiboEditPipeline(_CachingPipeline, OwnLoopPipeline):
 
 
 def caption_of(prompt: str, field: str) -> str:
-    """The caption with this field, or one where the text is all there is."""
+    """The prompt where it is a caption, else a caption with the prompt in this field."""
     try:
         caption = json.loads(prompt)
     except (ValueError, RecursionError):

@@ -1,4 +1,6 @@
-"""FLUX.1 as mflux 0.24 spells it: schnell, dev and Krea here, what follows pictures and maps in files of its own."""
+"""Pipelines of FLUX.1 as in mflux 0.24: schnell, dev and Krea. Those with input images or control maps are in modules
+of their own.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from engine.pipelines.flux1_own_loop import long_encoder
 
 
 def load(model: Model) -> Pipeline:
-    """Its prompts remembered as mflux does it, but not all."""
+    """Load a model of FLUX.1, with a bounded prompt cache in place of mflux's."""
     match model.spec.geometry:
         case "dev-kontext":
             return flux1_images.load_kontext(model)

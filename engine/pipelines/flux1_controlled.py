@@ -1,4 +1,4 @@
-"""FLUX.1 with maps to follow: Depth, and ControlNets for outlines. The maps come ready: see `Frame.control`."""
+"""Pipelines of FLUX.1 with control maps: Depth, and ControlNets for edges. The maps are in `Frame.control`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from engine.pipelines.flux1_own_loop import Flux1Pipeline
 
 
 def load_depth(model: Model) -> Pipeline:
-    """It was trained to follow depths."""
+    """Load FLUX.1 Depth, which was trained with depth maps."""
     return _DepthPipeline(build_pipeline(model, _Depth), lambda task: {"depth_image_path": task.frame.control})
 
 
 def load_controlnet(model: Model) -> Pipeline:
-    """A ControlNet beside the transformer of schnell or dev."""
+    """Load schnell or dev with a ControlNet."""
     pipeline = build_pipeline(model, Flux1Controlnet, config_with_controlnet(model))
     return _ControlnetPipeline(pipeline, _controlled)
 
@@ -38,12 +38,12 @@ def _controlled(task: ImageTask) -> dict[str, Any]:
     control, followed = task.plan.control, task.frame.control
     assert control is not None
     assert followed is not None
-    # mflux opens it twice, once to look for metadata: a file in memory stands that, a picture does not.
+    # mflux opens it twice, once for metadata: this works with a file in memory, but not with an image.
     return {"controlnet_image_path": png_file(followed), "controlnet_strength": control.strength}
 
 
 class _Depth(Flux1Depth):
-    """Without mflux's own estimator of depths, which is a torch pickle from the net."""
+    """mflux's pipeline without its own depth estimator, which is a torch pickle from the network."""
 
     def __init__(self, **kwargs: Any) -> None:
         nn.Module.__init__(self)

@@ -1,4 +1,4 @@
-"""FLUX.1 Kontext, Fill and Redux: they follow pictures."""
+"""Pipelines of FLUX.1 with input images: Kontext, Fill and Redux."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from engine.pipelines.flux1_own_loop import Flux1Pipeline
 
 
 def load_kontext(model: Model) -> Pipeline:
-    """It edits one reference."""
+    """Load Kontext, which edits one reference image."""
     return Flux1Pipeline(build_pipeline(model, Flux1Kontext), lambda task: {"image_path": task.frame.references[0]})
 
 
 def load_fill(model: Model) -> Pipeline:
-    """It repaints the white of a mask."""
+    """Load Fill, which repaints the white part of a mask."""
     return _FillPipeline(
         build_pipeline(model, Flux1Fill),
         lambda task: {"image_path": task.frame.init, "masked_image_path": task.frame.mask},
@@ -35,7 +35,9 @@ def load_fill(model: Model) -> Pipeline:
 
 
 def load_redux(model: Model) -> Pipeline:
-    """References are read as a part of the prompt. Its encoders lie in a repository of their own, until saved."""
+    """Load Redux, which encodes reference images as a part of the prompt. Its encoders are in a repository of their
+    own, until mflux saves the model.
+    """
     encoders = model.also[0] if model.also else model.path
 
     def load_encoders(_: str | None) -> object:
@@ -49,7 +51,7 @@ def load_redux(model: Model) -> Pipeline:
 class _FillPipeline(Flux1Pipeline):
     @contextmanager
     def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
-        # The model itself knows what to keep, and wants nothing put back between its steps.
+        # The model itself keeps the unmasked part; nothing is restored between its steps.
         start = None if task.plan.denoise >= 1 else task.frame.init
         with super()._patch_loop(replace(task, frame=replace(task.frame, init=start, mask=None)), denoising):
             yield

@@ -1,4 +1,4 @@
-"""What all of FLUX.1's pipelines share that make their noise themselves."""
+"""Base class of FLUX.1's pipelines that make their noise themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEDULER = "linear"
 
 
 class Flux1Pipeline(OwnLoopPipeline):
-    """`pictures` is what of a sketch's pictures the pipeline takes."""
+    """Pipeline of FLUX.1 with a loop of its own. `image_arguments` are the image arguments from a task."""
 
     def __init__(self, pipeline: Any, image_arguments: Callable[[ImageTask], Mapping[str, Any]]) -> None:
         pipeline.prompt_cache = BoundedPromptCache()
@@ -33,5 +33,7 @@ class Flux1Pipeline(OwnLoopPipeline):
 
 
 def long_encoder(pipeline: Any) -> Encoder:
-    """T5, which the transformer reads word for word. CLIP's 77 tokens only give a summary: what it misses is drawn."""
+    """T5, which the transformer uses word for word. CLIP's 77 tokens only give a summary: what it misses is drawn all
+    the same.
+    """
     return language_encoder(pipeline.tokenizers["t5"])

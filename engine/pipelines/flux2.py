@@ -1,4 +1,4 @@
-"""FLUX.2 Klein, whole and tiny, as mflux 0.24 spells it. Knows one pipeline; the backend decides which is in memory."""
+"""Pipelines of FLUX.2 Klein as in mflux 0.24, and of the embedded model."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ from engine.prompt_tokens import Encoder, language_encoder
 from engine.protocol import Generate
 
 TEXT_TOKENS = 512
-"""mflux passes this number on, whatever the tokenizer says."""
+"""Token limit that mflux passes on, whatever the tokenizer says."""
 
 
 def load(model: Model) -> Pipeline:
-    """Klein."""
+    """Load FLUX.2 Klein."""
     pipeline = build_pipeline(model, Flux2Klein)
     return Flux2Pipeline(pipeline, language_encoder(pipeline.tokenizers["qwen3"], TEXT_TOKENS))
 
 
 def load_tiny(model: Model) -> Pipeline:
-    """The same pipeline round toy-width parts."""
+    """Load the embedded model: the same pipeline with small parts."""
     from engine.pipelines import flux2_tiny
 
     pipeline = flux2_tiny.build(model.path, quantize=model.quantize)  # type: ignore[arg-type]
     encoder = language_encoder(pipeline.tokenizers["qwen3"], flux2_tiny.TEXT_TOKENS)
     preview = LinearPreview.of(Path(model.path), pipeline.vae)
     tiny = Flux2Pipeline(pipeline, encoder, flux2_tiny.styled_prompt, flux2_tiny.known_prompt, preview)
-    tiny.keep_encoders()  # each seed has a styled_prompt of its own
+    tiny.keep_encoders()  # the prompt with its style differs for each seed
     return tiny
 
 
 class Flux2Pipeline(MfluxPipeline):
-    """Klein's own loop, with its prompts remembered. `known_prompt` says what of a plan's prompt the model knows, and the
-    other words; `styled_prompt` says that for one of its pictures; `preview` takes the VAE's place before the last step.
+    """Pipeline of FLUX.2 Klein with a prompt cache. `known_prompt` splits a plan's prompt into what the model knows and
+    the other words; `styled_prompt` adds the style of an image; `preview` decodes previews in place of the VAE.
     """
 
     def __init__(
@@ -111,8 +111,8 @@ def _to_grid(packed: mx.array, rows: int, columns: int) -> mx.array:
 
 
 class Flux2Hooks:
-    """What mflux's text-to-image loop lacks, put into two of its methods for the time of one picture: the noise of
-    variations, a mask, and reference pictures. Latents are packed: (1, tokens, 128), a token for 16x16 pixels.
+    """Hooks for two methods of mflux's text-to-image loop, for the time of one image: subseeds, img2img, a mask, and
+    reference images. Latents are packed: (1, tokens, 128), a token for 16x16 pixels.
     """
 
     def __init__(self, pipeline: Any, task: ImageTask, denoising: DenoisingRun) -> None:
@@ -124,7 +124,7 @@ class Flux2Hooks:
         self._repaint = None if frame.mask is None else packed_repaint_mask(frame.mask)
 
     def prepare(self, *, seed: int, config: Any) -> tuple[mx.array, mx.array, int, int]:
-        """In the place of `_prepare_generation_latents`: what the first step begins from."""
+        """Replacement for `_prepare_generation_latents`: the initial latents."""
         plan, frame = self._task.plan, self._task.frame
         size = {"height": config.height, "width": config.width, "batch_size": 1}
         noise, *grid = Flux2LatentCreator.prepare_packed_latents(seed=seed, **size)
@@ -143,7 +143,7 @@ class Flux2Hooks:
 
     def _encode(self, image: Image) -> mx.array:
         helpers = _Flux2KleinEditHelpers
-        # ImageUtil.load_image takes a picture as well as a path: no file in between.
+        # ImageUtil.load_image takes an image as well as a path: no file in between.
         encoded = LatentCreator.encode_image(
             vae=self._pipeline.vae,
             image_path=cast(Any, image),
@@ -158,7 +158,7 @@ class Flux2Hooks:
         return Flux2LatentCreator.pack_latents(normal)
 
     def predictor(self, transformer: Any) -> Callable[..., mx.array]:
-        """In the place of `_predict`: a function from a step's arguments to the velocity."""
+        """Replacement for `_predict`: a function from a step's arguments to the velocity."""
         pipeline, references = self._pipeline, self._task.frame.references
         if references:
             tokens, ids = _Flux2KleinEditHelpers.prepare_reference_image_conditioning(
@@ -179,8 +179,8 @@ class Flux2Hooks:
 
 
 class ReferenceCache:
-    """Velocity by a model that reads its references in the first step and remembers them in the others: `tokens` of
-    them, as mflux's edit loop has it, without guidance.
+    """Velocity of a model that reads its reference images in the first step and caches them for the others: `tokens` of
+    them, as in mflux's edit loop, without guidance.
     """
 
     def __init__(
@@ -205,13 +205,13 @@ def _velocity_keeping_input(
     latents: mx.array,
     **arguments: Any,
 ) -> mx.array:
-    """Velocity whose kept part goes straight back to the input picture, so that no step leaves that way."""
+    """Velocity whose kept part leads straight to the input image, so that no step leaves it."""
     return mx.where(repaint, predict(latents=latents, **arguments), (latents - clean) / denoising.sigma)
 
 
 def packed_repaint_mask(mask: Image) -> mx.array:
-    """Which packed latents, (1, tokens, 128) of booleans, a mask of multiples of 16 pixels repaints: all that it
-    touches, as one pixel kept in them would pull the rest back.
+    """Mask of packed latents, (1, tokens, 128) of booleans: true where a white pixel of `mask`, a multiple of 16 pixels
+    in size, touches the latent. A kept pixel inside a repainted latent would pull the rest of it back.
     """
     columns, rows = mask.width // 8, mask.height // 8
     pixels = mx.array(np.asarray(mask)).reshape(rows, 8, columns, 8)
@@ -220,19 +220,19 @@ def packed_repaint_mask(mask: Image) -> mx.array:
 
 
 def sigma_of(tokens: int, scheduler_steps: int, first: int) -> float:
-    """Share of noise that step `first` of mflux's schedule begins with, for a picture of so many tokens."""
+    """Share of noise at step `first` of mflux's schedule, for an image of so many tokens."""
     shift = FlowMatchEulerDiscreteScheduler._compute_empirical_mu(tokens, scheduler_steps)
     return shift_sigma(shift, (scheduler_steps - first) / scheduler_steps)
 
 
 class CachedPrompts:
-    """In the place of the pipeline's `_encode_prompt_pair`: remembers what is encoded."""
+    """Replacement for the pipeline's `_encode_prompt_pair` with a prompt cache."""
 
     def __init__(self, encode: Callable[..., tuple[Any, ...]]) -> None:
         self._cache = PromptCache(lambda text: encode(prompt=text, negative_prompt=None, guidance=1.0)[:2])
 
     def pair(self, *, prompt: str, negative_prompt: str | None, guidance: float) -> tuple[mx.array | None, ...]:
-        """Embedding and ids of the prompt, and of the negative one where guidance wants it."""
+        """Embedding and ids of the prompt, and of the negative prompt where guidance is above 1."""
         if negative_prompt is None or guidance <= 1.0:
             return *self._cache.encode(prompt), None, None
         return *self._cache.encode(prompt), *self._cache.encode(negative_prompt)

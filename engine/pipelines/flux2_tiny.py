@@ -1,4 +1,4 @@
-"""The embedded model: FLUX.2 Klein at toy width, built from the geometry in its own config files.
+"""The embedded model: FLUX.2 Klein with small parts, built from the sizes in its own config files.
 
 Imports MLX and mflux, so only the engine's child process may import it.
 """
@@ -85,7 +85,7 @@ def _model_config(model_path: Path) -> ModelConfig:
 
 
 class TinyVAE(Flux2VAE):
-    """FLUX.2's autoencoder at the widths of a config file."""
+    """FLUX.2's VAE with the sizes of a config file."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(decoder_block_out_channels=(32,))
@@ -101,7 +101,7 @@ class TinyVAE(Flux2VAE):
 
 
 class Flux2Tiny(Flux2Klein):
-    """mflux's FLUX.2 Klein pipeline around toy-width parts; prompts are read up to `TEXT_TOKENS` tokens."""
+    """mflux's pipeline of FLUX.2 Klein with small parts; prompts are encoded up to `TEXT_TOKENS` tokens."""
 
     def __init__(self, model_path: Path, quantize: int | None = None) -> None:
         nn.Module.__init__(self)
@@ -139,14 +139,16 @@ class Flux2Tiny(Flux2Klein):
 
 
 def known_prompt(plan: Generate) -> tuple[str, tuple[str, ...]]:
-    """What of a plan's prompt the model knows, and the other words; beside a mask no reference picture is looked at."""
+    """The part of a plan's prompt that the model knows, and the other words. With a mask reference images are
+    ignored.
+    """
     reading = read(plan.prompt, 0 if plan.mask is not None else len(plan.references))
     return reading.text, reading.unread
 
 
 def styled_prompt(plan: Generate, image: int) -> str:
-    """The prompt with what its seed, or the way to its subseed, settles; a mask settles the place itself, and a
-    reference picture everything.
+    """The prompt with the style of the image's seed, or between seed and subseed. A mask determines the place itself,
+    and a reference image everything.
     """
     if plan.references and plan.mask is None:
         return plan.prompt
@@ -157,7 +159,7 @@ def styled_prompt(plan: Generate, image: int) -> str:
 
 
 def build(model_path: Path, *, quantize: int | None = None) -> Flux2Klein:
-    """Loads the embedded model; on a CPU everything is computed in float32."""
+    """Load the embedded model; on a CPU everything is computed in float32."""
     if mx.default_device() == mx.cpu:
         ModelConfig.precision = mx.float32
     return load_by_layer(lambda: Flux2Tiny(Path(model_path).resolve(), quantize))

@@ -1,4 +1,4 @@
-"""FLUX.3 Klein, distilled and base, as mflux 0.24 spells it: one set of weights draws and edits."""
+"""Pipeline of FLUX.3 Klein, distilled and base, as in mflux 0.24. One set of weights generates and edits."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from engine.prompt_tokens import language_encoder
 
 
 class Klein(Flux3KleinEdit):
-    """`generate_image` for both: with pictures to follow, or with none."""
+    """mflux pipeline whose `generate_image` accepts reference images, or none."""
 
     def generate_image(self, *, references: Sequence[Image] = (), **kwargs: Any) -> Any:
-        """The picture, at the size asked for whatever the references' are."""
+        """The image, at the requested size whatever the size of the reference images."""
         tokens = ids = None
         if references:
             prepared, _ = Flux3ReferenceImages.prepare(list(references), crop_to_fit=False)
@@ -34,7 +34,7 @@ class Klein(Flux3KleinEdit):
 
 
 def load(model: Model) -> Pipeline:
-    """Its own schedule, whatever the size."""
+    """Load FLUX.3 Klein. It has its own noise schedule, which does not depend on the size."""
     pipeline = build_pipeline(model, Klein)
     pipeline.prompt_cache = BoundedPromptCache()
     return OwnLoopPipeline(

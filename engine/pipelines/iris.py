@@ -1,4 +1,4 @@
-"""Iris-3B, Turbo and base, as mflux 0.24 spells it: draws pixels themselves, with no VAE and so from noise only."""
+"""Pipeline of Iris-3B, Turbo and base, as in mflux 0.24. It generates pixels without a VAE, so there is no img2img."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from engine.prompt_tokens import Encoder, tokenizer_encoder
 
 
 def load(model: Model) -> Pipeline:
-    """Turbo on its four steps; base with guidance."""
+    """Load Iris: Turbo with its four steps, base with guidance."""
     pipeline = _built(model)
     pipeline.prompt_cache = BoundedPromptCache()
     sigmas = _turbo if pipeline.is_turbo else _base
@@ -39,7 +39,8 @@ def load(model: Model) -> Pipeline:
 def _built(model: Model) -> Any:
     if (Path(model.path) / "text_encoder").is_dir():
         return build_pipeline(model, Iris)
-    # What mflux has not saved itself it reads only from where its table says: there is put where the gateway found it.
+    # A model that mflux has not saved itself is read only from the places in mflux's table: the gateway's folders are
+    # put there.
     placed = copy(AVAILABLE_MODELS[model.spec.geometry])
     placed.model_name = model.path
     with patched(IrisWeightDefinition, "TEXT_ENCODER_REPO", next(iter(model.also), model.path)):
@@ -47,7 +48,7 @@ def _built(model: Model) -> Any:
 
 
 def _encoder(tokenizer: Any) -> Encoder:
-    """mflux cuts the bare prompt, so that what its template puts after it has room."""
+    """Encoder of prompts. mflux cuts the bare prompt to leave room for the end of its template."""
     after = tokenizer.encode(IrisPromptEncoder.SUFFIX, add_special_tokens=False)
     return tokenizer_encoder(tokenizer, IrisPromptEncoder.MAX_LENGTH - len(after), special=False)
 
@@ -57,7 +58,7 @@ def _arguments(plan: Any) -> dict[str, Any]:
 
 
 class IrisPipeline(OwnLoopPipeline):
-    """What the loop keeps are pixels already."""
+    """Pipeline whose loop works on pixels."""
 
     def _decode(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
         return cast(Image, ImageUtil.to_pil(mx.clip(clean, -1, 1)))

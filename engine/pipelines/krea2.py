@@ -1,4 +1,4 @@
-"""Krea 2 Turbo and Raw as mflux 0.24 spells them: its sampler adds noise of its own at every step."""
+"""Pipelines of Krea 2 Turbo and Raw as in mflux 0.24. The sampler adds noise at every step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.prompt_tokens import language_encoder
 
 
 def load(model: Model) -> Pipeline:
-    """With the sampler that mflux picks where none is named."""
+    """Load Krea 2 with mflux's default sampler."""
     if model.spec.control is not None:
         from engine.pipelines import krea2_controlled
 
@@ -29,7 +29,7 @@ P = TypeVar("P", bound=OwnLoopPipeline)
 
 
 def krea2_pipeline(pipeline: Any, wrapper: type[P]) -> P:
-    """Any pipeline of this family."""
+    """Wrap any mflux pipeline of this family in `wrapper`."""
     pipeline.prompt_cache = BoundedPromptCache()
     return wrapper(
         pipeline,

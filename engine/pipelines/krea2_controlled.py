@@ -1,4 +1,4 @@
-"""Krea 2 Turbo with the ControlNet that follows depths. They come ready: see `Frame.control`."""
+"""Pipeline of Krea 2 Turbo with a ControlNet for depth maps, which are in `Frame.control`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from engine.pipelines.common.pipeline import build_pipeline
 from engine.pipelines.krea2 import krea2_pipeline
 
 FOLDER = "controlnet"
-"""Of a saved model."""
+"""Folder of the ControlNet in a saved model."""
 
 
 class Krea2Controlled(Krea2Controlnet):
-    """mflux adds the ControlNet to the weights when it loads them; here it stays controlnet them, so that each picture has
-    a strength of its own.
+    """mflux pipeline without the ControlNet in its weights: mflux merges them at load; here they stay apart, so that
+    each image can have a strength of its own.
     """
 
     def __init__(self, *, model_path: str, quantize: int | None, model_config: Any) -> None:
@@ -43,7 +43,7 @@ class Krea2Controlled(Krea2Controlnet):
 
 
 class ControlledLinear(nn.Module):
-    """A linear layer and what the ControlNet adds to it. A LoRA takes it for the layer."""
+    """Linear layer with the ControlNet's low-rank change added. LoRAs treat it as the layer."""
 
     def __init__(self, linear: Any, down: mx.array, up: mx.array) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class ControlledLinear(nn.Module):
 
     @property
     def weight(self) -> mx.array:
-        """The layer's own."""
+        """Weight of the layer without the ControlNet."""
         weight: mx.array = self.linear.weight
         return weight
 
@@ -64,7 +64,7 @@ class ControlledLinear(nn.Module):
 
 
 class ControlNetLayers:
-    """A ControlNet controlnet the transformer that it was put on."""
+    """ControlNet of a transformer, added to its layers."""
 
     def __init__(self, transformer: Any, file: Path) -> None:
         self.file = file
@@ -82,13 +82,13 @@ class ControlNetLayers:
         mx.eval(weight, bias, list(pairs.values()))
 
     def set_strength(self, strength: float) -> None:
-        """How strongly, from the next picture on."""
+        """Set the control strength for the next images."""
         for layer in self._layers.values():
             layer.strength = strength
 
     @contextmanager
     def without_controlnet(self) -> Iterator[None]:
-        """The transformer as it was before."""
+        """Context in which the transformer has no ControlNet."""
         transformer = self._transformer
         self._place({name: layer.linear for name, layer in self._layers.items()})
         transformer.first = self._first
@@ -104,7 +104,7 @@ class ControlNetLayers:
 
 
 class ControlledPipeline(OwnLoopPipeline):
-    """Sets the strength before it paints, and saves the ControlNet controlnet the model."""
+    """Pipeline that sets the control strength for each image, and saves the ControlNet next to the model."""
 
     controlnet: ControlNetLayers
 
@@ -123,7 +123,7 @@ class ControlledPipeline(OwnLoopPipeline):
 
 
 def load(model: Model) -> Pipeline:
-    """The ControlNet lies in a repository of its own, until saved."""
+    """Load Krea 2 with its ControlNet, which is in a repository of its own until mflux saves the model."""
     (file,) = Path(model.also[0] if model.also else Path(model.path) / FOLDER).glob("*.safetensors")
     pipeline = build_pipeline(model, Krea2Controlled)
     controlnet = ControlNetLayers(pipeline.transformer, file)

@@ -1,4 +1,4 @@
-"""Lens Turbo as mflux 0.24 spells it: put together from three repositories."""
+"""Pipeline of Lens Turbo as in mflux 0.24, from three repositories."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from engine.prompt_tokens import Encoder, Span, TokenEncoder
 
 
 class Lens(LensImage):
-    """Says what mflux's other pipelines do of themselves."""
+    """mflux pipeline with the interface of mflux's other pipelines."""
 
     def parameters(self) -> dict[str, Any]:
-        """All that it holds."""
+        """Parameters of all parts."""
         parts = {"text_encoder": self.text_encoder.model, "transformer": self.transformer, "vae": self.vae}
         return {name: part.parameters() for name, part in parts.items() if part is not None}
 
 
 def load(model: Model) -> Pipeline:
-    """Its prompts remembered, which mflux does not do for this family."""
+    """Load Lens, with a prompt cache, which mflux lacks for this family."""
     encoder, vae = model.also or (None, lens_image.VAE_REPO)
     with patched(lens_image, "VAE_REPO", vae):
         config = AVAILABLE_MODELS[model.spec.geometry]
@@ -51,7 +51,7 @@ def load(model: Model) -> Pipeline:
 
 
 def _encoder(text_encoder: Any) -> Encoder:
-    """mflux cuts the bare prompt, so that what its template puts round it has room, and blanks out markers in it."""
+    """Encoder of prompts. mflux cuts the bare prompt to leave room for its template, and blanks out markers in it."""
 
     def spans(text: str) -> Sequence[Span]:
         return cast(Sequence[Span], text_encoder.tokenizer.encode(text, add_special_tokens=False).offsets)
@@ -61,6 +61,6 @@ def _encoder(text_encoder: Any) -> Encoder:
 
 
 def noise(seed: int, height: int, width: int) -> mx.array:
-    """What mflux's loop begins from."""
+    """Initial noise of mflux's loop."""
     mx.random.seed(seed)
     return mx.random.normal((1, (width // 16) * (height // 16), 128), dtype=mx.float32).astype(mx.bfloat16)

@@ -1,4 +1,4 @@
-"""Ming-Image Design as mflux 0.24 spells it: pictures with transparency, and from noise only."""
+"""Pipeline of Ming-Image Design as in mflux 0.24. It generates images with transparency, without img2img."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.pipelines.common.pipeline import build_pipeline
 
 
 def load(model: Model) -> Pipeline:
-    """It remembers the last few prompts itself."""
+    """Load Ming-Image. mflux caches the last few prompts itself."""
     return OwnLoopPipeline(
         build_pipeline(model, MingImage),
         layout=MingLatentCreator,

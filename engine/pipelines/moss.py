@@ -1,4 +1,4 @@
-"""MOSS-Image as mflux 0.24 spells it."""
+"""Pipeline of MOSS-Image as in mflux 0.24."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.prompt_tokens import language_encoder
 
 
 def load(model: Model) -> Pipeline:
-    """On the schedule it was trained with."""
+    """Load MOSS-Image with the noise schedule that it was trained with."""
     pipeline = build_pipeline(model, MOSSImage)
     pipeline.prompt_cache = BoundedPromptCache()
     return OwnLoopPipeline(

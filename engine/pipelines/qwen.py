@@ -1,4 +1,4 @@
-"""Qwen-Image and Qwen-Image-Edit as mflux 0.24 spells them."""
+"""Pipelines of Qwen-Image and Qwen-Image-Edit as in mflux 0.24."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCHEDULER = "linear"
 
 
 def load(model: Model) -> Pipeline:
-    """Its prompts remembered as mflux does it, but not all."""
+    """Load Qwen-Image, with a bounded prompt cache in place of mflux's."""
     if model.spec.geometry.startswith("qwen-image-edit"):
         return _load_edit(model)
     pipeline = build_pipeline(model, QwenImage)
@@ -35,7 +35,7 @@ def load(model: Model) -> Pipeline:
 
 
 def _load_edit(model: Model) -> Pipeline:
-    """mflux cuts nothing of a prompt that goes with pictures."""
+    """Load Qwen-Image-Edit. mflux does not cut prompts that go with images."""
     pipeline = build_pipeline(model, QwenImageEdit)
     pipeline._encode_prompts_with_images = _CachedImagePrompts(pipeline._encode_prompts_with_images)
     return OwnLoopPipeline(
@@ -53,7 +53,7 @@ def _arguments(plan: Generate) -> dict[str, Any]:
 
 
 class _CachedImagePrompts:
-    """In the place of the pipeline's `_encode_prompts_with_images`: remembers the last few prompts with pictures."""
+    """Replacement for the pipeline's `_encode_prompts_with_images`: caches the last few prompts with their images."""
 
     def __init__(self, encode: Callable[..., Encoding]) -> None:
         self._encode = encode

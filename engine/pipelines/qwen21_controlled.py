@@ -1,4 +1,6 @@
-"""Qwen-Image-2.1 and its Turbo with a ControlNet, which follows maps of any kind. They come ready: `Frame.control`."""
+"""Pipelines of Qwen-Image-2.1 and its Turbo with a ControlNet, which accepts control maps of any kind:
+`Frame.control`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from engine.pipelines.qwen21 import qwen21_pipeline
 
 
 def load(model: Model) -> Pipeline:
-    """The ControlNet is a branch beside the transformer, and is quantised and saved with it."""
+    """Load Qwen-Image-2.1 with a ControlNet, a branch next to the transformer that is quantised and saved with it."""
     return qwen21_pipeline(
         build_pipeline(model, QwenImage21Controlnet, config_with_controlnet(model)), image_arguments=_controlled
     )

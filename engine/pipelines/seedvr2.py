@@ -1,4 +1,6 @@
-"""SeedVR2 as mflux 0.24 spells it: one step through many blocks, which is told and stopped block by block."""
+"""Pipeline of the upscaler SeedVR2 as in mflux 0.24. Its one step has many blocks; each is reported as a step, and may
+be stopped.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,12 @@ from engine.protocol import Upscale
 
 
 def load(model: Model) -> Upscaler:
-    """3B or 7B, as the geometry says."""
+    """Load SeedVR2 3B or 7B, by the geometry."""
     return SeedVR2Upscaler(build_pipeline(model, SeedVR2))
 
 
 class SeedVR2Upscaler:
-    """mflux's own loop, evaluated piece by piece: MLX is lazy, and would do all of it at once at the end."""
+    """Upscaler that evaluates mflux's loop piece by piece: MLX is lazy, and would compute everything at the end."""
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
@@ -46,7 +48,8 @@ class SeedVR2Upscaler:
         transformer.blocks = [_reporting(block, number, len(blocks), watcher) for number, block in enumerate(blocks, 1)]
         vae.encode = _evaluated(vae.encode, watcher.check)
         vae.decode = _checking_latents(_evaluated(vae.decode, watcher.decoding))
-        # A picture of one window has mflux sum up nothing, which on a CPU MLX 0.32 divides by: the process dies.
+        # With an image of one window mflux calls cumsum on an empty array, which on a CPU makes MLX 0.32 divide by zero
+        # and abort.
         mx.cumsum, cumsum = _cumsum_of_any_size, mx.cumsum
         try:
             yield
@@ -64,7 +67,7 @@ def _cumsum_of_any_size(array: mx.array, *arguments: Any, **named: Any) -> mx.ar
 
 
 def _evaluated(piece: Callable[[mx.array], mx.array], before: Callable[[], None]) -> Callable[[mx.array], mx.array]:
-    """Of a tile: evaluated alone, so that a cancel comes between two."""
+    """The function for a tile, evaluated each time, so that a cancel can come between two tiles."""
 
     def call(array: mx.array) -> mx.array:
         before()
@@ -76,7 +79,7 @@ def _evaluated(piece: Callable[[mx.array], mx.array], before: Callable[[], None]
 
 
 def _checking_latents(decode: Callable[[mx.array], mx.array]) -> Callable[[mx.array], mx.array]:
-    """A decoder that takes nothing but numbers. Raises: NotFinite."""
+    """The decoder, with a check of its latents. Raises: NotFinite."""
 
     def call(latents: mx.array) -> mx.array:
         check_finite(latents, "latents")
@@ -86,7 +89,7 @@ def _checking_latents(decode: Callable[[mx.array], mx.array]) -> Callable[[mx.ar
 
 
 def _reporting(block: Callable[..., Any], number: int, count: int, watcher: Watcher) -> Callable[..., Any]:
-    """A block of the transformer: evaluated, then told as a step."""
+    """The block of the transformer, evaluated and reported as a step."""
 
     def call(**arguments: Any) -> Any:
         if number == 1:
@@ -94,7 +97,7 @@ def _reporting(block: Callable[..., Any], number: int, count: int, watcher: Watc
         began = time.monotonic()
         result = block(**arguments)
         mx.eval([array for array in result if array is not None])
-        # Nothing of it can be left out: a skip goes on to the end.
+        # No block can be left out: after a skip the step is completed.
         with suppress(ImageSkipped):
             watcher.step(number, count, time.monotonic() - began, lambda: b"")
         return result

@@ -1,4 +1,4 @@
-"""Z-Image and Z-Image-Turbo as mflux 0.24 spells them."""
+"""Pipelines of Z-Image and Z-Image-Turbo as in mflux 0.24."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.protocol import Generate
 
 
 def load(model: Model) -> Pipeline:
-    """Its prompts remembered, which mflux does not do for this family."""
+    """Load Z-Image, with a prompt cache, which mflux lacks for this family."""
     if model.spec.control is not None:
         from engine.pipelines import z_image_controlled
 
@@ -28,7 +28,7 @@ def load(model: Model) -> Pipeline:
     return StandardPipeline(
         pipeline,
         loras="z_image",
-        # What mflux picks where none is named.
+        # mflux's default scheduler.
         scheduler="flow_match_euler_discrete" if pipeline.model_config.supports_guidance else "linear",
         arguments=_arguments,
         encoder=language_encoder(pipeline.tokenizers["z_image"]),
@@ -40,13 +40,15 @@ def _arguments(plan: Generate) -> dict[str, Any]:
 
 
 class _CachedPrompts:
-    """In the place of the pipeline's `_encode_prompts`: remembers what is encoded."""
+    """Replacement for the pipeline's `_encode_prompts` with a prompt cache."""
 
     def __init__(self, encode: Callable[..., tuple[mx.array, mx.array | None]]) -> None:
         self._cache = PromptCache(lambda text: encode(prompt=text, negative_prompt=None, guidance=0.0)[:1])
 
     def pair(self, *, prompt: str, negative_prompt: str | None, guidance: float) -> tuple[mx.array, mx.array | None]:
-        """Embeddings of the prompt, and of the negative one where guidance wants it; a blank one counts as one."""
+        """Embeddings of the prompt, and of the negative prompt where guidance is above 1; a blank one is encoded as a
+        space.
+        """
         (positive,) = self._cache.encode(prompt)
         if guidance <= 1.0:
             return positive, None

@@ -1,4 +1,4 @@
-"""Z-Image-Turbo with its ControlNet, which follows maps of any kind. They come ready: see `Frame.control`."""
+"""Pipeline of Z-Image-Turbo with a ControlNet, which accepts control maps of any kind: `Frame.control`."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SCHEDULER = "linear"
 
 
 def load(model: Model) -> Pipeline:
-    """The ControlNet shares the embedders and refiners of the transformer."""
+    """Load Z-Image-Turbo with its ControlNet, which shares the embedders and refiners of the transformer."""
     pipeline = build_pipeline(model, ZImageTurboControlnet, config_with_controlnet(model))
     return _ControlnetPipeline(
         pipeline,
         layout=ZImageLatentCreator,
         sigmas=scheduler_sigmas(pipeline, SCHEDULER),
-        # The control's own strength alone counts.
+        # Only the strength of the control itself counts.
         arguments=lambda plan: {"scheduler": SCHEDULER, "controlnet_strength": 1.0},
         loras="z_image",
         image_arguments=_controlled,
@@ -57,7 +57,7 @@ class _ControlnetPipeline(OwnLoopPipeline):
 
     def save(self, folder: str) -> None:
         super().save(folder)
-        # mflux saves no geometry, and would take that of Union 2.1 for whatever it loads.
+        # mflux does not save the ControlNet's config, and would assume that of Union 2.1 for any folder.
         config = asdict(self._pipeline.controlnet.config)
         sizes = {f"all_{name}": [config.pop(name)] for name in ("patch_size", "f_patch_size")}
         (Path(folder) / "controlnet" / "config.json").write_text(json.dumps(config | sizes))

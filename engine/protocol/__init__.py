@@ -1,6 +1,6 @@
-"""All that travels between gateway and engine: plans, facts, commands and reports, one JSON line each.
+"""Protocol between gateway and engine: plans, facts, commands and reports, one JSON line each.
 
-Knows nothing of HTTP, jobs in a queue, or MLX. Both halves of the child process import it.
+It knows nothing of HTTP, job queues or MLX. Both the gateway and the child process import it.
 """
 
 from engine.protocol.facts import (

@@ -1,4 +1,4 @@
-"""Facts: frozen things that happened to a job."""
+"""Facts that the engine reports of a job: immutable values."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ CancelReason = Literal["user", "client_gone", "shutdown"]
 
 
 class PromptRead(Frozen):
-    """How the model read one prompt of the job, where it left something out; told before the picture it was read for.
+    """Prompt of the job that was not encoded completely, or has unknown words; reported before the image that it is
+    for.
 
-    `tokens` are the prompt's own by the model's tokenizer, style characters and chat template not counted. `limit` is
-    how many of them were read; None where that is all. `cut` is the beginning of what came after, and `unknown` the
-    first words within that the model has never learnt, which its reader leaves away.
+    `tokens` is the number of tokens by the model's tokenizer, without style characters and chat template. `limit` is
+    how many of them were encoded; None for all. `cut` is the beginning of the rest, and `unknown` the first words
+    within the limit that the model was never trained on, which are left out.
     """
 
     kind: Literal["prompt_read"] = "prompt_read"
@@ -41,13 +42,13 @@ class PromptRead(Frozen):
 
 
 class Succeeded(Frozen):
-    """All pictures are there."""
+    """All images are finished."""
 
     kind: Literal["succeeded"] = "succeeded"
 
 
 class Failed(Frozen):
-    """The job ended without its pictures. `message` is a sentence fit for a client."""
+    """The job failed. `message` is a sentence fit for a client."""
 
     kind: Literal["failed"] = "failed"
     code: FailureCode
@@ -55,14 +56,14 @@ class Failed(Frozen):
 
 
 class Cancelled(Frozen):
-    """The job was stopped; pictures finished before that are kept."""
+    """The job was cancelled; images that were finished before are kept."""
 
     kind: Literal["cancelled"] = "cancelled"
     reason: CancelReason = "user"
 
 
 class ModelLoading(Frozen):
-    """The engine began to bring the model into memory."""
+    """The engine began to load the model."""
 
     kind: Literal["model_loading"] = "model_loading"
     model: str
@@ -75,11 +76,11 @@ class ModelLoaded(Frozen):
     model: str
     seconds: float
     from_copy: bool = False
-    """It came from a copy that was quantised before."""
+    """Whether it was loaded from a copy that was quantised before."""
 
 
 class StepDone(Frozen):
-    """One denoising step was evaluated. `step` counts from 1 to `steps`, the steps this picture really runs."""
+    """One denoising step was evaluated. `step` counts from 1 to `steps`, the steps that this image really runs."""
 
     kind: Literal["step_done"] = "step_done"
     image: int
@@ -89,14 +90,14 @@ class StepDone(Frozen):
 
 
 class Decoding(Frozen):
-    """The VAE turns latents into pixels; this cannot be interrupted."""
+    """The VAE decodes latents to pixels; this cannot be interrupted."""
 
     kind: Literal["decoding"] = "decoding"
     image: int
 
 
 class Preview(Frozen):
-    """What the picture looks like so far: a small JPEG."""
+    """Preview of an unfinished image: a small JPEG."""
 
     kind: Literal["preview"] = "preview"
     image: int
@@ -105,7 +106,7 @@ class Preview(Frozen):
 
 
 class Drawn(Frozen):
-    """The pixels of one picture lie in the spool as a binary PPM; the gateway encodes and files them."""
+    """The pixels of one image are in the spool as a binary PPM; the gateway encodes and stores them."""
 
     kind: Literal["drawn"] = "drawn"
     image: int
@@ -116,11 +117,11 @@ class Drawn(Frozen):
     drawn_px: tuple[int, int]
     seconds: float
     cut_short: bool = False
-    """Somebody skipped the rest of its steps."""
+    """Whether the remaining steps were skipped."""
 
 
 EngineFact = Annotated[
     ModelLoading | ModelLoaded | PromptRead | StepDone | Decoding | Preview | Drawn | Succeeded | Failed | Cancelled,
     Field(discriminator="kind"),
 ]
-"""What the child may say of the job it holds."""
+"""Facts that the child may report of the job that it runs."""

@@ -121,7 +121,7 @@ def test_the_embedded_model_says_exactly_from_which_token_on_it_reads_no_more(ti
 
 def test_what_it_is_said_to_read_is_all_that_its_picture_depends_on(tiny: Any) -> None:
     def seen(prompt: str) -> bytes:
-        embedding, _ = tiny._pipeline.encode_prompt(tiny._wording(plan(prompt=prompt), 0))
+        embedding, _ = tiny._pipeline.encode_prompt(tiny._styled_prompt(plan(prompt=prompt), 0))
         return bytes(memoryview(embedding))
 
     prompt = " ".join(["red"] * STYLED)
