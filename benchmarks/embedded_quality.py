@@ -1,7 +1,7 @@
-"""What the embedded model gets right: python -m benchmarks.embedded_quality --sheet docs/embedded-model.png
+"""Quality of the embedded model: python -m benchmarks.embedded_quality --sheet docs/embedded-model.png
 
-Draws held-out prompts through the gateway and reads from the pixels what came out. Composed prompts combine a kind, a
-colour and a background that training never combined.
+Generates held-out prompts through the gateway and recognises the result from its pixels. Composed prompts combine a
+kind, a colour and a background that training never combined.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ MODEL = "flux2-tiny"
 SIZE_PX = 128
 SIZE = f"{SIZE_PX}x{SIZE_PX}"
 KNOWS_ALL = json.loads((EMBEDDED_PATH / "training.json").read_text(encoding="utf-8"))["kinds"] == "all"
-"""Whether the shipped weights were trained on all shapes and icons, or on the first shapes."""
+"""Whether the shipped weights were trained on all shapes and icons, or only on the first shapes."""
 
 APART = 8.0
-"""Least root mean square distance of two seeds' pixels, in grey levels of 256, to count as different."""
+"""Minimum root mean square distance of two seeds' pixels, in grey levels of 256, to count as different."""
 
 TAGS = {
     "SillyTavern's prefix": "best quality, absurdres, masterpiece, ",
     "text-generation-webui's prefix": "(Masterpiece:1.1), detailed, intricate, colorful, ",
 }
-"""What these programs put before every prompt by default."""
+"""Tags that these programs put before every prompt by default."""
 
 SHEET_COLUMNS, CAPTION_PX = 8, 30
 
@@ -49,7 +49,7 @@ Shown = list[tuple[str, Image.Image]]
 
 
 class Artist:
-    """The gateway's embedded model, asked in the OpenAI dialect."""
+    """Client of a gateway with the embedded model, in the OpenAI protocol."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -76,7 +76,7 @@ def _shown(answer: httpx.Response) -> Image.Image:
 
 
 def composed(artist: Artist, count: int, seed: int) -> Shown:
-    """Shapes with colours, backgrounds, counts, sizes, places and relations."""
+    """Result for shapes with colours, backgrounds, counts, sizes, places and relations."""
     rng, right, asked, shown = Random(seed), Counter[str](), Counter[str](), []
     for number, scene in enumerate(evaluation_scenes(count, seed, KNOWS_ALL)):
         text = prompt(scene, rng)
@@ -92,7 +92,7 @@ def composed(artist: Artist, count: int, seed: int) -> Shown:
 
 
 def icons(artist: Artist, seed: int, each: int) -> Shown:
-    """Single icons: is the likest of all icons the one asked for?"""
+    """Result for single icons: whether the most similar of all icons is the requested one."""
     rng, first, three, shown = Random(seed), 0, 0, []
     for number, scene in enumerate(icon_scenes(seed, each)):
         text = prompt(scene, rng)
@@ -107,7 +107,7 @@ def icons(artist: Artist, seed: int, each: int) -> Shown:
 
 
 def variety(artist: Artist, count: int, seed: int) -> None:
-    """How far two seeds of one prompt are apart."""
+    """Distance between two seeds of one prompt."""
     rng, distances = Random(seed), []
     for scene in evaluation_scenes(count, seed + 1, KNOWS_ALL):
         text = prompt(scene, rng)
@@ -117,7 +117,7 @@ def variety(artist: Artist, count: int, seed: int) -> None:
 
 
 def edits(artist: Artist, count: int, seed: int) -> Shown:
-    """Changes of a picture beside it: is all of the scene as it should be then?"""
+    """Result for changes of a reference image: whether the whole scene is as requested."""
     rng, right, asked, shown = Random(seed), Counter[str](), Counter[str](), []
     for number, edit in enumerate(edit_cases(count, seed, KNOWS_ALL)):
         before = render(edit.before, Style.sample(rng))
@@ -133,7 +133,7 @@ def edits(artist: Artist, count: int, seed: int) -> Shown:
 
 
 def pairs(artist: Artist, count: int, seed: int) -> Shown:
-    """A thing of one picture beside a thing of another."""
+    """Result for a thing of one reference image beside a thing of another."""
     rng, right, shown = Random(seed), 0, []
     for number, pair in enumerate(pair_cases(count, seed)):
         first, second = (render(scene, Style.sample(rng)) for scene in (pair.first, pair.second))
@@ -145,7 +145,7 @@ def pairs(artist: Artist, count: int, seed: int) -> Shown:
 
 
 def tagged(artist: Artist, seed: int) -> None:
-    """Prompts behind the tags that programs put there."""
+    """Result for prompts after the tags of these programs."""
     for name, tags in TAGS.items():
         rng, right = Random(seed), 0
         for number, scene in enumerate(evaluation_scenes(12, seed, KNOWS_ALL)):
@@ -154,13 +154,15 @@ def tagged(artist: Artist, seed: int) -> None:
 
 
 def by_day(count: int, seed: int) -> list[Scene]:
-    """Scenes whose backgrounds are not dark anyway, nor the objects."""
+    """Scenes without dark backgrounds or objects."""
     scenes = evaluation_scenes(3 * count, seed, KNOWS_ALL)
     return [s for s in scenes if s.background != "black" and all(g.colour != "black" for g in s.groups)][:count]
 
 
 def at_night(artist: Artist, count: int, seed: int) -> Shown:
-    """The LoRA `night`: is the background dark with it and not without, and are the objects still there?"""
+    """Result for the LoRA `night`: whether the background is dark only with it, and whether the objects are still
+    there.
+    """
     rng, effects, objects_kept, shown = Random(seed), 0, 0, []
     for number, scene in enumerate(by_day(count, seed + 2)):
         text = prompt(scene, rng)
@@ -178,7 +180,7 @@ def say(what: str, right: int, asked: int) -> None:
 
 
 def contact_sheet(shown: Shown, path: Path) -> None:
-    """Pictures with their prompts below."""
+    """Sheet of images with their prompts below."""
     width, height = SIZE_PX + 6, SIZE_PX + CAPTION_PX
     sheet = Image.new("RGB", (SHEET_COLUMNS * width, ceil(len(shown) / SHEET_COLUMNS) * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)

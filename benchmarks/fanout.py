@@ -1,8 +1,9 @@
-"""python -m benchmarks.fanout [--streams 1000] [--jobs 20] [--seconds 30] [--stuck 50]: events to many readers.
+"""Fan-out of events to many readers: python -m benchmarks.fanout [--streams 1000] [--jobs 20] [--seconds 30] [--stuck
+50]
 
-A gateway and its client share the machine and speak over real sockets. The jobs are in the store and in the hub as the
-lanes would put them there; what they report is made up, so that all of them run at once. Each has ten steps a second
-and a picture every few seconds, and each stream follows one job. Latency is from the report to the parsed event.
+A gateway and its client share the machine and use real sockets. The jobs are put into the store and the event bus as
+the lanes would do it; their progress is invented, so that all of them run at once. Each has ten steps a second and an
+image every few seconds, and each stream follows one job. Latency is measured from the report to the parsed event.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ HEAD = "GET /api/v1/jobs/{job}/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Client-Id
 ENDS = ("complete", "error", "cancelled")
 
 
-# ---- the gateway: a process of its own ------------------------------------------------------------
+# ---- the gateway, in a process of its own ---------------------------------------------------------
 
 
 async def serve(folder: Path, port: int, jobs: int, seconds: float) -> None:
-    """Serve, and do as the lines on stdin say; answers are JSON lines on stdout."""
+    """Serve, and execute the commands on stdin; answers are JSON lines on stdout."""
     from adapters import ADAPTERS
     from gateway.app import build_app, build_core
     from gateway.http.server import serve as serve_app
@@ -78,7 +79,7 @@ def say(answer: dict[str, Any]) -> None:
 
 
 async def claimed(core: Core, count: int) -> list[Lease]:
-    """As many jobs, all of them running as far as store and hub know."""
+    """Put so many jobs into the store and the event bus as running."""
     origin = Origin(owner=f"client:{OWNER}", protocol="native", attached=False)
     await core.service.queue.pause(origin.owner)
     for _ in range(count):
@@ -92,7 +93,9 @@ async def claimed(core: Core, count: int) -> list[Lease]:
 
 
 async def report(core: Core, leases: list[Lease], seconds: float) -> dict[str, list[float]]:
-    """Report on all jobs until they end; returns when each step of each job was told, in Unix seconds."""
+    """Report progress on all jobs until they end; returns the times when each step of each job was reported, in Unix
+    seconds.
+    """
     told = await asyncio.gather(*(_report(core, lease, i, len(leases), seconds) for i, lease in enumerate(leases)))
     return {lease.job.id: times for lease, times in zip(leases, told, strict=True)}
 
@@ -121,14 +124,14 @@ async def _report(core: Core, lease: Lease, place: int, places: int, seconds: fl
 
 @dataclass
 class Reader:
-    """One stream: what came of it."""
+    """One stream and what it received."""
 
     job: str
     seq: int = 0
     lost: int = 0
     ended: bool = False
     seen: list[tuple[int, float]] = field(default_factory=list)
-    """Steps, and when they were parsed, in Unix seconds."""
+    """Steps, and the times when they were parsed, in Unix seconds."""
 
 
 async def follow(reader: Reader, port: int, opening: asyncio.Semaphore) -> None:
@@ -153,7 +156,7 @@ async def follow(reader: Reader, port: int, opening: asyncio.Semaphore) -> None:
 
 
 async def stuck(job: str, port: int) -> asyncio.StreamWriter:
-    """A reader that never reads."""
+    """Client that never reads its stream."""
     source, sink = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     sink.write(HEAD.format(job=job, owner=OWNER).encode())
     source._transport.pause_reading()  # type: ignore[attr-defined]
@@ -161,7 +164,7 @@ async def stuck(job: str, port: int) -> asyncio.StreamWriter:
 
 
 class Gateway:
-    """The other process."""
+    """The gateway process."""
 
     def __init__(self, folder: Path, port: int, jobs: int, seconds: float) -> None:
         command = [sys.executable, "-m", "benchmarks.fanout", "--serve", str(folder), str(port)]

@@ -1,6 +1,7 @@
-"""Room and time of input pictures of 16.8 million noisy pixels: python -m benchmarks.inputs
+"""Size and time of input images of 16.8 million noisy pixels: python -m benchmarks.inputs
 
-Prints for each kind of file: MiB as sent, as a PNG, as kept; seconds of processor to check it, and to read it back.
+For each kind of file it prints MiB as sent, as a PNG and as stored, and seconds of processor time to check it and to
+read it back.
 """
 
 from __future__ import annotations

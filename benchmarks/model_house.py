@@ -1,9 +1,10 @@
-"""What it costs to change models, to quantise, to change LoRAs, and what memory pictures take.
+"""Cost of changing models, of quantising, of changing LoRAs, and memory of images.
 
-python -m benchmarks.model_house                      with a toy model of 125 M parameters and the embedded one
-python -m benchmarks.model_house --model ~/weights/klein --like flux2-klein-4b --lora x.safetensors    elsewhere
+python -m benchmarks.model_house (a toy model of 125 M parameters and the embedded one)
 
-Times of a comparison come from one run, alternating; medians. Peaks of memory come from one picture a mode.
+python -m benchmarks.model_house --model ~/weights/klein --like flux2-klein-4b --lora x.safetensors (elsewhere)
+
+Compared times come from one run, alternating; medians. Memory peaks come from one image per mode.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ MB = 1_000_000
 
 
 class ResidencyManager:
-    """One engine, one model on trial, and the embedded one to change with."""
+    """One engine, one model to measure, and the embedded one to change to."""
 
     def __init__(self, folder: Path, model: Path, spec: ModelSpec, px: int) -> None:
         self.folder, self.model, self.spec, self.px = folder, model, spec, px
@@ -99,7 +100,7 @@ async def quantising(house: ResidencyManager, rounds: int, bits: int) -> None:
 
 
 async def wearing(house: ResidencyManager, rounds: int, lora: Path) -> None:
-    """A small picture right after a change against the same one again: the difference is the change."""
+    """Time of a small image right after a change, minus the time of the same one again."""
     name, inputs = house.spec.name, {"x": str(lora)}
     await house.load(name)
     changed, again, reload = [], [], []

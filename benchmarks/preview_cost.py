@@ -1,8 +1,8 @@
-"""What a preview costs of a step: python -m benchmarks.preview_cost [--px 512]
+"""Cost of a preview relative to a step: python -m benchmarks.preview_cost [--px 512]
 
-The embedded model's previews beside its own steps, through the engine's backend; and FLUX.2 Klein's at its real widths
-with random weights: the decode of a preview, of the size that the first one leads to, beside one step, of which one
-block of each kind is timed and taken as often as the model has it. On a CPU both are bound by multiplications, as on
+Previews of the embedded model beside its own steps, through the engine's backend. Previews of FLUX.2 Klein at its real
+widths with random weights: the decoding of a preview, at the size that follows from the first one, beside one step, of
+which one block of each kind is timed and multiplied by their number. On a CPU both are bound by matrix products, as on
 a GPU.
 """
 
@@ -30,7 +30,7 @@ INSIDE = "INSIDE"
 
 @dataclass(slots=True)
 class Times:
-    """Seconds of steps and of the previews after each; a watcher of the backend."""
+    """Watcher of the backend that measures the seconds of steps and of the previews after each."""
 
     steps: list[float] = field(default_factory=list)
     previews: list[float] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Times:
 
 
 def embedded() -> Times:
-    """Of `ROUNDS` pictures, after one that loads."""
+    """Times of `ROUNDS` images, after one that loads the model."""
     from engine.backends.base import Model
     from engine.backends.mlx import MlxBackend
     from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH
@@ -73,7 +73,9 @@ def embedded() -> Times:
 
 
 def klein(px: int) -> tuple[float, float, int]:
-    """Seconds of one step of FLUX.2 Klein 4B at `px` square, and of one preview, and its pixels; random, float32."""
+    """Seconds of one step of FLUX.2 Klein 4B at `px` square, and of one preview, and its pixels; random weights,
+    float32.
+    """
     import mlx.core as mx
     from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfig
     from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
@@ -121,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--px", type=int, default=512)
     px = parser.parse_args().px
-    if INSIDE not in os.environ:  # in the environment that the engine has
+    if INSIDE not in os.environ:  # in the engine's environment
         environment = child_environment(EngineOptions(backend="mlx"), os.environ)
         command = [sys.executable, "-m", "benchmarks.preview_cost", *sys.argv[1:]]
         raise SystemExit(subprocess.call(command, env={**environment, INSIDE: "1"}))

@@ -1,6 +1,6 @@
-"""What counting a prompt's tokens costs: by the embedded model's own tokenizer, of prompts up to the longest taken.
+"""Cost of counting a prompt's tokens with the embedded model's tokenizer, for prompts up to the longest accepted.
 
-`python -m benchmarks.prompt_reading` prints milliseconds, the median of 20, of a first reading and of a remembered one.
+`python -m benchmarks.prompt_reading` prints milliseconds, the median of 20, of a first and of a cached count.
 """
 
 from __future__ import annotations

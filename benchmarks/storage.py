@@ -1,7 +1,7 @@
-"""What looking at the disks costs: python -m benchmarks.storage
+"""Cost of checking the disks: python -m benchmarks.storage
 
-A look at the output and spool folders as before each claim and each submit, the stats before each commit, and the
-check of a picture against its record.
+A check of the output and spool folders as before each claim and each submit, the stats before each commit, and the
+check of an image against its record.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the flow is trained on, batch by batch: pictures with prompts, and pictures before and after a change."""
+"""Training batches of the flow: images with prompts, and images before and after a change."""
 
 from dataclasses import dataclass
 from random import Random
@@ -15,21 +15,21 @@ BATCH = 32
 POOL = 16_000
 EDIT_POOL = 3200
 EDIT_EVERY = 8
-"""One batch of this many is of changes, once all kinds are drawn."""
+"""One batch of this many consists of changes, once all kinds are rendered."""
 
 BLANK_SHARE = 0.06
 UNSTYLED_SHARE = 0.05
-"""Share of prompts that come without their style."""
+"""Share of prompts without their style."""
 
 WRONG_SHARE, WRONG_BELOW = 0.4, 0.8
-"""Share of wrong prompts without noise, falling to none at this noise: they teach to keep a picture that shows through
-it, which is what img2img at a low denoising strength asks for.
+"""Share of wrong prompts without noise, falling to none at this noise. They teach the model to keep an image that shows
+through the noise, as img2img at a low denoising strength requires.
 """
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts, clean latents (N x tokens x 128), and latents of reference pictures, if it is one of changes."""
+    """Prompts, clean latents (N x tokens x 128), and latents of reference images in a batch of changes."""
 
     texts: list[str]
     clean: torch.Tensor
@@ -37,7 +37,7 @@ class Batch:
 
 
 def wording(painted: Painted, index: int, rng: Random) -> str:
-    """A prompt for a picture: mostly with its style, sometimes blank."""
+    """Prompt for an image: mostly with its style, sometimes blank."""
     if rng.random() < BLANK_SHARE:
         return " "
     text = prompt(painted.scenes[index], rng)
@@ -45,13 +45,13 @@ def wording(painted: Painted, index: int, rng: Random) -> str:
 
 
 def misled(texts: list[str], sigma: torch.Tensor, rng: Random) -> list[str]:
-    """The prompts, some exchanged for others', the more the less noise (`sigma` from 0 to 1) there is."""
+    """The prompts, some exchanged for others; fewer with more noise (`sigma` from 0 to 1)."""
     shares = (WRONG_SHARE * (1.0 - sigma / WRONG_BELOW)).tolist()
     return [rng.choice(texts) if rng.random() < share else text for text, share in zip(texts, shares, strict=True)]
 
 
 class Supply:
-    """Draws pools of pictures ahead and deals them out once each."""
+    """Renderer of pools of images, which are handed out once each."""
 
     def __init__(self, basis: Basis, seed: int, rng: Random) -> None:
         self._basis, self._seed, self._rng = basis, seed, rng
@@ -61,7 +61,7 @@ class Supply:
         self._edit_order: list[int] = []
 
     def batch(self, step: int, variety: float, everything: bool) -> Batch:
-        """The batch of a step; new pools are drawn in a variety from 0 to 1, of the first or of all kinds."""
+        """The batch of a step. New pools have a variety from 0 to 1, and the first or all kinds."""
         if everything and step % EDIT_EVERY == 0:
             return self._changes(step, variety)
         if len(self._order) < BATCH:

@@ -1,4 +1,4 @@
-"""Stage 2: the flow trained on, to take things out of two reference pictures."""
+"""Stage 2: further training of the flow, to combine things of two reference images."""
 
 import logging
 from pathlib import Path
@@ -25,14 +25,14 @@ from .tokenizer import encode_prompts, load_tokenizer
 log = logging.getLogger(__name__)
 
 RATE_SHARE = 0.5
-"""Of the learning rates that the flow began with: the model is to keep what it knows."""
+"""Factor on the flow's first learning rates: the model should keep what it knows."""
 
 PAIRS_OF_TEN = 4
-"""Batches of ten that are of pairs; of the others one in eight is of changes."""
+"""Batches of ten that consist of pairs; of the others one in eight consists of changes."""
 
 KEPT = 0.8
-"""Share of the change of each weight that is kept at the end: what lies between before and after draws pairs nearly as
-well, and all else as before.
+"""Share of each weight's change that is kept at the end: a model between before and after generates pairs nearly as
+well, and everything else as before.
 """
 
 POOL = 3200
@@ -40,7 +40,7 @@ SCORED = 64
 
 
 class _PairSupply:
-    """Draws pools of pairs ahead and deals them out once each."""
+    """Renderer of pools of pairs, which are handed out once each."""
 
     def __init__(self, basis: Basis, seed: int, rng: Random) -> None:
         self._basis, self._seed, self._rng = basis, seed, rng
@@ -59,7 +59,7 @@ class _PairSupply:
 
 
 def score_pairs(forward, tokenizer, basis: Basis, sheet: Path) -> float:
-    """Share of held-out pairs drawn wholly right; saves the pictures: first, second, drawn."""
+    """Share of held-out pairs that are completely right; saves the images: first, second, generated."""
     rng, right, rows = Random(7), 0, []
     cases = pair_cases(SCORED, 1)
     for start in range(0, SCORED, BATCH):
@@ -80,8 +80,8 @@ def score_pairs(forward, tokenizer, basis: Basis, sheet: Path) -> float:
 
 
 def train_pairs(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
-    """Trains the parts in the work folder on pairs of pictures, beside what they were trained on, until the budget is
-    used; leaves them there.
+    """Train the parts in the work folder on pairs of images, besides their former data, until the budget is used; the
+    result stays there.
     """
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = plain_attention

@@ -1,4 +1,4 @@
-"""A pen for one object on a Pillow canvas, and the plain shapes."""
+"""Pen for one object on a Pillow canvas, and the plain shapes."""
 
 from collections.abc import Callable, Sequence
 from math import cos, pi, sin
@@ -10,7 +10,7 @@ Point = tuple[float, float]
 
 
 class Pen:
-    """Draws in the coordinates of one object: unit radius around its centre."""
+    """Pen in the coordinates of one object: unit radius around its centre."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
         self._draw = draw

@@ -34,18 +34,19 @@ ORTHOGONALISING_STEPS = 3
 SCHEDULE_SHARE = 0.8
 SCHEDULE_WEIGHTS = (0.4, 0.2, 0.2, 0.2)
 HOLD = 0.45
-"""Share of the budget after which the learning rate falls; outlines become right while it does."""
+"""Share of the budget after which the learning rate falls; outlines become right in that time."""
 
 PLAIN_UNTIL, VARIED_FROM = 0.22, 0.42
-"""Shares of the budget between which styles grow from all alike to their full variety: a model shown everything at
-once first learns the blur of all places and sizes, and outlines only much later."""
+"""Shares of the budget between which styles grow from all alike to their full variety. A model that sees everything at
+once first learns the blur of all places and sizes, and outlines only much later.
+"""
 
 EVERYTHING_FROM = 0.1
-"""Share of the budget from which on all kinds are drawn, if they are wanted, not only the first ones."""
+"""Share of the budget from which on all kinds are rendered, if they are wanted, not only the first ones."""
 
 SCORED = 96
 REFERENCE_TIME = 10
-"""First coordinate of the first reference picture's tokens, as the pipeline sets it; the second has twice that."""
+"""First coordinate of the first reference image's tokens, as the pipeline sets it; the second has twice that."""
 
 
 def plain_attention(query, key, value, **_):
@@ -73,7 +74,7 @@ class Painter(nn.Module):
         self.register_buffer("text_ids", text_ids, persistent=False)
 
     def embed(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Prompt embeddings: raw outputs of the chosen layers, side by side."""
+        """Prompt embeddings: raw outputs of the chosen layers, concatenated."""
         encoder = self.text_encoder.model
         hidden = encoder.embed_tokens(ids)
         length = ids.shape[1]
@@ -111,7 +112,7 @@ class Painter(nn.Module):
         return velocity[:, :LATENT_TOKENS]
 
     def _reference_ids(self, number: int) -> torch.Tensor:
-        """Coordinates of the reference picture of this number, counted from 1."""
+        """Coordinates of the reference image with this number, counted from 1."""
         ids = self.image_ids.clone()
         ids[:, 0] = REFERENCE_TIME * number
         return ids
@@ -131,7 +132,7 @@ def optimizers_of(model: Painter) -> list[torch.optim.Optimizer]:
 
 
 def descend(model: nn.Module, optimizers: list[torch.optim.Optimizer], loss: torch.Tensor) -> None:
-    """One step of all optimizers down the loss."""
+    """One step of all optimizers on the loss."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -141,7 +142,7 @@ def descend(model: nn.Module, optimizers: list[torch.optim.Optimizer], loss: tor
 
 
 def sample_sigmas(count: int, schedule: torch.Tensor) -> torch.Tensor:
-    """Noise levels to train at: mostly those of four steps, the first of them most often."""
+    """Noise levels for training: mostly those of four steps, the first of them most often."""
     on_schedule = schedule[torch.multinomial(torch.tensor(SCHEDULE_WEIGHTS), count, replacement=True)]
     uniform = torch.rand(count).clamp(1e-3, 1.0)
     shifted = 3.0 * uniform / (1.0 + 2.0 * uniform)
@@ -149,7 +150,7 @@ def sample_sigmas(count: int, schedule: torch.Tensor) -> torch.Tensor:
 
 
 def _initialise(model: Painter) -> None:
-    """Quiet start: residual branches and the output begin at zero."""
+    """Initialise residual branches and the output to zero."""
     for name, parameter in model.transformer.named_parameters():
         if "modulation" in name or name.startswith(("proj_out", "norm_out.linear")):
             nn.init.zeros_(parameter)
@@ -157,7 +158,7 @@ def _initialise(model: Painter) -> None:
 
 
 class Swapped:
-    """Puts the averaged weights into a model for the time of a block."""
+    """Context in which a model has the averaged weights."""
 
     def __init__(self, model: Painter, average: Average) -> None:
         self._model, self._average = model, average
@@ -173,7 +174,7 @@ class Swapped:
 
 
 def save_parts(model: Painter, work: Path) -> None:
-    """Writes `transformer/` and `text_encoder/`."""
+    """Write `transformer/` and `text_encoder/`."""
     model.transformer.save_pretrained(work / "transformer")
     model.text_encoder.save_pretrained(work / "text_encoder")
 
@@ -188,7 +189,7 @@ def draw(
     references: torch.Tensor | None = None,
     steps: int = 4,
 ) -> np.ndarray:
-    """Pictures of prompts, N x H x W x 3, by four Euler steps, decoded linearly."""
+    """Images of prompts, N x H x W x 3, by four Euler steps, decoded linearly."""
     noisy = torch.randn(len(prompts), LATENT_TOKENS, 128, generator=torch.Generator().manual_seed(seed))
     tokens = encode_prompts(tokenizer, prompts)
     sigmas = [*scheduler_sigmas(4), 0.0]
@@ -201,7 +202,7 @@ def draw(
 
 
 def score(forward, tokenizer, basis: Basis, everything: bool, sheet: Path) -> dict[str, float]:
-    """Shares of held-out prompts whose background, colour, outline, ... came out right; saves the pictures."""
+    """Shares of held-out prompts whose background, colour, outline, ... are right; saves the images."""
     rng = Random(7)
     icons = icon_scenes(1, each=1)[: SCORED // 3] if everything else []
     scenes = [*evaluation_scenes(SCORED - len(icons), 1, everything), *icons]
@@ -232,7 +233,7 @@ def score(forward, tokenizer, basis: Basis, everything: bool, sheet: Path) -> di
 
 
 def train_flow(work: Path, budget_seconds: float, seed: int, kinds: str = "first") -> dict[str, float]:
-    """Trains until the budget is used on the first kinds, or all; leaves `transformer/` and `text_encoder/` in the work
+    """Train until the budget is used, on the first kinds or all; leaves `transformer/` and `text_encoder/` in the work
     folder.
     """
     torch.manual_seed(seed)

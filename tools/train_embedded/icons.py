@@ -1,4 +1,4 @@
-"""Everyday things as simple icons, drawn by hand in the coordinates of one object."""
+"""Icons of everyday things, drawn by hand in the coordinates of one object."""
 
 from math import cos, pi, sin
 
@@ -8,7 +8,7 @@ from .drawing import SHAPES, Painter, Pen, Point, Rgb, shade
 
 
 def _against(colour: Rgb) -> Rgb:
-    """A colour for details, to be seen on another."""
+    """Colour for details, visible on another colour."""
     return (40, 30, 25) if sum(colour) > 200 else (245, 245, 245)
 
 
@@ -610,11 +610,11 @@ ICON_COLOURS: dict[str, tuple[str, ...]] = {
         "purple",
     ),
 }
-"""Colours an icon takes when the prompt names none: the first that is not the background's."""
+"""Colours of an icon when the prompt names none: the first that is not the background's."""
 
 KINDS: dict[str, Painter] = SHAPES | ICONS
 
 
 def paint(draw: ImageDraw.ImageDraw, kind: str, centre: Point, radius: float, colour: Rgb, ground: Rgb) -> None:
-    """Draws one object of a kind."""
+    """Draw one object of a kind."""
     KINDS[kind](Pen(draw, centre, radius), colour, ground)

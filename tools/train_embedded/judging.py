@@ -1,4 +1,4 @@
-"""Held-out scenes, and whether a picture shows what its scene says."""
+"""Held-out scenes, and the check whether an image shows its scene."""
 
 from dataclasses import replace
 from random import Random
@@ -71,7 +71,7 @@ def _relation_holds(scene: Scene, first: Found, second: Found) -> bool:
 
 
 def judge(scene: Scene, picture: Image.Image) -> dict[str, bool]:
-    """What of a scene of shapes, or of one icon, is right in a picture."""
+    """The properties of a scene of shapes, or of one icon, that are right in an image."""
     if scene.groups[0].kind in ICONS:
         thing = whole(picture)
         return {"icon": thing is not None and nearest_kind(thing, tuple(ICONS)) == scene.groups[0].kind}
@@ -94,7 +94,8 @@ def judge(scene: Scene, picture: Image.Image) -> dict[str, bool]:
 
 
 def ranked_icons(scene: Scene, picture: Image.Image) -> list[str]:
-    """All icons, the likest first: each drawn as the scene asks for its own, compared pixel by pixel with the object.
+    """All icons, most similar first: each drawn as the scene describes its own, compared pixel by pixel with the
+    object.
 
     Empty when there is no object.
     """

@@ -1,4 +1,4 @@
-"""Training pictures, rendered and encoded in pools."""
+"""Training images, rendered and encoded in pools."""
 
 import os
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def _sample(seed: int) -> np.ndarray:
 
 
 def render_pool(seed: int, count: int) -> np.ndarray:
-    """Random pictures, held-out scenes among them: uint8, N x H x W x 3."""
+    """Random images, held-out scenes among them: uint8, N x H x W x 3."""
     with Pool(os.cpu_count()) as pool:
         return np.stack(pool.map(_sample, range(seed, seed + count), chunksize=64))
 
@@ -38,7 +38,7 @@ def fit_basis(file: Path, seed: int) -> Basis:
 
 
 class Painted:
-    """Scenes of one pool with their styles (N x S) and encoded pictures (N x tokens x 128, float16)."""
+    """Scenes of one pool with their styles (N x S) and encoded images (N x tokens x 128, float16)."""
 
     def __init__(self, scenes: list[Scene], styles: np.ndarray, latents: np.ndarray) -> None:
         self.scenes = scenes
@@ -61,7 +61,7 @@ def _tasks(seed: int, count: int, variety: float, everything: bool, night: bool,
 
 
 def paint_pool(basis: Basis, seed: int, count: int, variety: float, everything: bool, night: bool = False) -> Painted:
-    """Random training scenes of the first or of all kinds, drawn in styles of a variety from 0 to 1."""
+    """Random training scenes of the first or of all kinds, rendered in styles of a variety from 0 to 1."""
     with Pool(os.cpu_count()) as pool:
         chunks = pool.map(_paint_chunk, _tasks(seed, count, variety, everything, night, basis))
     return Painted(
@@ -72,7 +72,7 @@ def paint_pool(basis: Basis, seed: int, count: int, variety: float, everything: 
 
 
 class Edits:
-    """Words of changes, with encoded pictures before and after (each N x tokens x 128, float16)."""
+    """Prompts of changes, with encoded images before and after (each N x tokens x 128, float16)."""
 
     def __init__(self, words: list[str], before: np.ndarray, after: np.ndarray) -> None:
         self.words = words
@@ -92,7 +92,7 @@ def _edit_chunk(task: EditTask) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def paint_edits(basis: Basis, seed: int, count: int, variety: float, everything: bool) -> Edits:
-    """Random changes of training scenes; both pictures have the same style."""
+    """Random changes of training scenes; both images have the same style."""
     tasks = [(seed * 1_000_000 + i, min(CHUNK, count - i), variety, everything, basis) for i in range(0, count, CHUNK)]
     with Pool(os.cpu_count()) as pool:
         chunks = pool.map(_edit_chunk, tasks)
@@ -104,7 +104,9 @@ def paint_edits(basis: Basis, seed: int, count: int, variety: float, everything:
 
 
 class Pairs:
-    """Words, two encoded pictures they speak of side by side (N x 2 tokens x 128), and the picture they ask for."""
+    """Prompts of pairs, their two encoded reference images side by side (N x 2 tokens x 128), and the requested
+    image.
+    """
 
     def __init__(self, words: list[str], references: np.ndarray, after: np.ndarray) -> None:
         self.words = words
@@ -124,7 +126,7 @@ def _pair_chunk(task: tuple[int, int, Basis]) -> tuple[list[str], np.ndarray, np
 
 
 def paint_pairs(basis: Basis, seed: int, count: int) -> Pairs:
-    """Random training pairs; what is asked for is drawn in the plainest style."""
+    """Random training pairs; the requested image has the plainest style."""
     tasks = [(seed * 1_000_000 + i, min(CHUNK, count - i), basis) for i in range(0, count, CHUNK)]
     with Pool(os.cpu_count()) as pool:
         chunks = pool.map(_pair_chunk, tasks)

@@ -1,4 +1,4 @@
-"""Stage 4: a LoRA with an effect that pixels show: at night every background is dark."""
+"""Stage 4: a LoRA with an effect that is visible in the pixels: at night every background is dark."""
 
 import logging
 from pathlib import Path
@@ -30,7 +30,7 @@ LAYERS = ("attn.to_qkv_mlp_proj", "attn.to_out")
 
 
 class Adapted(nn.Module):
-    """A frozen linear layer with a trainable low-rank detour that begins at nothing."""
+    """Frozen linear layer with a trainable low-rank branch that begins at zero."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Adapted(nn.Module):
 
 
 def _adapt(model: Painter) -> dict[str, Adapted]:
-    """Puts a detour round the attention of every single block; the rest is frozen."""
+    """Add a branch to the attention of every single block; the rest is frozen."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     adapted = {}
@@ -58,7 +58,7 @@ def _adapt(model: Painter) -> dict[str, Adapted]:
 
 
 def train_lora(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
-    """Trains on pictures at night until the budget is used; leaves `loras/night.safetensors` in the work folder."""
+    """Train on images at night until the budget is used; leaves `loras/night.safetensors` in the work folder."""
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = plain_attention
     model = Painter()

@@ -1,6 +1,6 @@
-"""The matrix that previews of the embedded model are made with: python -m tools.train_embedded.preview [FOLDER]
+"""Matrix for previews of the embedded model: python -m tools.train_embedded.preview [FOLDER]
 
-Least squares from the latents of the model's own autoencoder to the pixels of the pictures; no PyTorch is needed.
+Least squares from the latents of the model's own VAE to the pixels of images; no PyTorch is needed.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Reads from the pixels what a picture shows: background, objects, their colours and outlines."""
+"""Recognition of an image's content from its pixels: background, objects, their colours and outlines."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from .icons import KINDS, paint
 from .scenes import COLOURS, NIGHT
 
 CONTRAST = 60.0
-"""Least RGB distance of an object's pixel from the background."""
+"""Minimum RGB distance of an object's pixel from the background."""
 
 DARK = 30.0
-"""Greatest RGB distance from the colour of night."""
+"""Maximum RGB distance from the colour of night."""
 
 SMALLEST_AREA = 30
 MASK_PX = 48
@@ -24,7 +24,7 @@ LOOK_PX = 32
 
 @dataclass(frozen=True)
 class Found:
-    """One connected object: its mask over the picture, area, centre (x, y) and colour name."""
+    """One connected object: its mask over the image, area, centre (x, y) and colour name."""
 
     mask: np.ndarray
     area: int
@@ -84,7 +84,7 @@ def _found(part: np.ndarray, pixels: np.ndarray) -> Found:
 
 
 def objects(picture: Image.Image) -> list[Found]:
-    """Objects of a picture, largest first; specks are left out."""
+    """Objects of an image, largest first; specks are left out."""
     pixels = np.asarray(picture.convert("RGB"), dtype=float)
     parts = [part for part in _components(_foreground(pixels)) if part.sum() >= SMALLEST_AREA]
     found = sorted((_found(part, pixels) for part in parts), key=lambda thing: -thing.area)
@@ -92,7 +92,7 @@ def objects(picture: Image.Image) -> list[Found]:
 
 
 def whole(picture: Image.Image) -> Found | None:
-    """All that is not background as one thing: icons have parts that do not touch."""
+    """Everything but the background as one object: icons have parts that do not touch."""
     pixels = np.asarray(picture.convert("RGB"), dtype=float)
     mask = _foreground(pixels)
     return _found(mask, pixels) if mask.sum() >= SMALLEST_AREA else None
@@ -132,7 +132,9 @@ def nearest_kind(thing: Found, kinds: tuple[str, ...] = tuple(SHAPES)) -> str:
 
 
 def look(picture: Image.Image) -> np.ndarray | None:
-    """What is not background in a picture, as `LOOK_PX` x `LOOK_PX` x 3 values from 0 to 1, whatever place and size."""
+    """The object of an image without the background, as `LOOK_PX` x `LOOK_PX` x 3 values from 0 to 1, whatever place
+    and size.
+    """
     thing = whole(picture)
     if thing is None:
         return None

@@ -1,4 +1,4 @@
-"""Stage 3: the autoencoder, trained on rendered scenes."""
+"""Stage 3: the VAE, trained on rendered scenes."""
 
 import logging
 from pathlib import Path
@@ -28,7 +28,7 @@ MAX_NOISE = 0.35
 
 
 def build_vae() -> AutoencoderKLFlux2:
-    """A fresh autoencoder whose residual blocks start as the identity."""
+    """A new VAE whose residual blocks start as the identity."""
     vae = AutoencoderKLFlux2(**VAE)
     for name, parameter in vae.named_parameters():
         if ".conv2." in name:
@@ -37,7 +37,7 @@ def build_vae() -> AutoencoderKLFlux2:
 
 
 def to_signal(pictures: np.ndarray) -> torch.Tensor:
-    """uint8 pictures N x H x W x 3 as floats N x 3 x H x W from -1 to 1."""
+    """uint8 images N x H x W x 3 as floats N x 3 x H x W from -1 to 1."""
     return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1.0).contiguous(
         memory_format=torch.channels_last
     )
@@ -60,7 +60,7 @@ def encode(vae: AutoencoderKLFlux2, signal: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def latents_of(vae: AutoencoderKLFlux2, pictures: np.ndarray) -> np.ndarray:
-    """Mean latents N x h x w x 32 of uint8 pictures."""
+    """Mean latents N x h x w x 32 of uint8 images."""
     batches = [encode(vae, to_signal(batch)) for batch in np.array_split(pictures, len(pictures) // 32)]
     return torch.cat(batches).permute(0, 2, 3, 1).numpy()
 
@@ -85,7 +85,7 @@ def psnr(vae: AutoencoderKLFlux2, pictures: np.ndarray) -> float:
 
 
 def _noisy(latents: torch.Tensor) -> torch.Tensor:
-    """Latents with a random amount of noise each, so that decoding forgives what drawing leaves unfinished."""
+    """Latents with a random amount of noise each, so that decoding tolerates imprecise latents."""
     return latents + torch.rand(len(latents), 1, 1, 1) * MAX_NOISE * torch.randn_like(latents)
 
 
@@ -96,9 +96,9 @@ def _optimizers(parameters: list[torch.nn.Parameter], rate: float) -> list[torch
 
 
 def train_vae(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
-    """Trains the autoencoder until the budget is used; leaves `vae/` in the work folder and returns its measures.
+    """Train the VAE until the budget is used; leaves `vae/` in the work folder and returns its measures.
 
-    The encoder learns the latents of the basis, the decoder to paint from them: neither waits for the other.
+    The encoder learns the latents of the basis, and the decoder learns from them: neither waits for the other.
     """
     torch.manual_seed(seed)
     vae = build_vae()
