@@ -60,13 +60,13 @@ class Artist:
 
     def change(self, words: str, seed: int, *before: Image.Image) -> Image.Image:
         body = {"model": MODEL, "prompt": words, "seed": str(seed), "size": SIZE, "response_format": "b64_json"}
-        files = [("image[]", _png(picture)) for picture in before]
+        files = [("image[]", _png(image)) for image in before]
         return _shown(self._client.post("/v1/images/edits", data=body, files=files))
 
 
-def _png(picture: Image.Image) -> bytes:
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -80,12 +80,12 @@ def composed(artist: Artist, count: int, seed: int) -> Shown:
     rng, right, asked, shown = Random(seed), Counter[str](), Counter[str](), []
     for number, scene in enumerate(evaluation_scenes(count, seed, KNOWS_ALL)):
         text = prompt(scene, rng)
-        picture = artist.draw(text, number)
-        verdict = judge(scene, picture)
+        image = artist.draw(text, number)
+        verdict = judge(scene, image)
         verdict["everything"] = all(verdict.values())
         asked.update(verdict.keys())
         right.update(name for name, holds in verdict.items() if holds)
-        shown.append((text, picture))
+        shown.append((text, image))
     for name in asked:
         say(f"{name} right", right[name], asked[name])
     return shown
@@ -96,11 +96,11 @@ def icons(artist: Artist, seed: int, each: int) -> Shown:
     rng, first, three, shown = Random(seed), 0, 0, []
     for number, scene in enumerate(icon_scenes(seed, each)):
         text = prompt(scene, rng)
-        picture = artist.draw(text, number)
-        likest = ranked_icons(scene, picture)[:3]
+        image = artist.draw(text, number)
+        likest = ranked_icons(scene, image)[:3]
         first += likest[:1] == [scene.groups[0].kind]
         three += scene.groups[0].kind in likest
-        shown.append((text, picture))
+        shown.append((text, image))
     say("icon the likest", first, len(shown))
     say("icon among the three likest", three, len(shown))
     return shown
@@ -166,10 +166,10 @@ def at_night(artist: Artist, count: int, seed: int) -> Shown:
     rng, effects, objects_kept, shown = Random(seed), 0, 0, []
     for number, scene in enumerate(by_day(count, seed + 2)):
         text = prompt(scene, rng)
-        picture = artist.draw(text, number, loras=[{"name": "night", "scale": 1.0}])
-        effects += is_night(picture) and not is_night(artist.draw(text, number))
-        objects_kept += judge(scene, picture)["shape"]
-        shown.append((f"{text} (night)", picture))
+        image = artist.draw(text, number, loras=[{"name": "night", "scale": 1.0}])
+        effects += is_night(image) and not is_night(artist.draw(text, number))
+        objects_kept += judge(scene, image)["shape"]
+        shown.append((f"{text} (night)", image))
     say("the LoRA's effect shows", effects, count)
     say("outlines right with the LoRA", objects_kept, count)
     return shown
@@ -184,9 +184,9 @@ def contact_sheet(shown: Shown, path: Path) -> None:
     width, height = SIZE_PX + 6, SIZE_PX + CAPTION_PX
     sheet = Image.new("RGB", (SHEET_COLUMNS * width, ceil(len(shown) / SHEET_COLUMNS) * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
-    for number, (text, picture) in enumerate(shown):
+    for number, (text, image) in enumerate(shown):
         x, y = number % SHEET_COLUMNS * width + 3, number // SHEET_COLUMNS * height + 3
-        sheet.paste(picture, (x, y))
+        sheet.paste(image, (x, y))
         caption = "\n".join(textwrap.wrap(text, 25)[:2])
         draw.multiline_text((x, y + SIZE_PX + 1), caption, fill=(60, 60, 60), font=font, spacing=1)
     sheet.save(path, optimize=True)

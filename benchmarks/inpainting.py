@@ -64,7 +64,7 @@ class Case:
     def prompt(self) -> str:
         return f"a {self.colour} {self.kind} on a {self.ground} background"
 
-    def picture(self) -> Image.Image:
+    def image(self) -> Image.Image:
         ground = COLOURS[self.ground]
         image = Image.new("RGB", (SIZE_PX, SIZE_PX), ground)
         draw = ImageDraw.Draw(image)
@@ -89,7 +89,7 @@ class Case:
             "seed": self.number,
             "width": drawn_px,
             "height": drawn_px,
-            "init_images": [encoded(self.picture())],
+            "init_images": [encoded(self.image())],
             "mask": encoded(self.mask()),
             "mask_blur": self.blur,
             "inpainting_fill": self.fill,
@@ -110,7 +110,7 @@ class Case:
     def keeps_the_rest(self, answer: Image.Image) -> bool:
         """Whether every pixel equals the input's where the blurred mask is black."""
         outside = self.mask().filter(ImageFilter.GaussianBlur(self.blur)).point(lambda value: 255 * (value == 0))
-        changed = ImageChops.difference(answer, self.picture())
+        changed = ImageChops.difference(answer, self.image())
         return Image.composite(changed, Image.new("RGB", changed.size), outside).getbbox() is None
 
 

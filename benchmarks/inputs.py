@@ -28,10 +28,10 @@ def mib(data: bytes) -> str:
 
 
 def main() -> None:
-    picture = Image.merge("RGB", [Image.effect_noise((EDGE_PX, EDGE_PX), 60) for _ in range(3)])
+    image = Image.merge("RGB", [Image.effect_noise((EDGE_PX, EDGE_PX), 60) for _ in range(3)])
     for name, (kind, options) in KINDS.items():
         out = io.BytesIO()
-        picture.save(out, kind, **options)
+        image.save(out, kind, **options)
         began = time.process_time()
         png, compact = checked(out.getvalue())
         middle = time.process_time()

@@ -127,12 +127,12 @@ def serving(folder: Path) -> Live:
     return Live(folder, backend="mlx", config={"models": {"steps_as_sent": True}}).start()
 
 
-def liveness(gateway: Live, title: str, size: int, pictures: int) -> None:
+def liveness(gateway: Live, title: str, size: int, count: int) -> None:
     """p50 and p99 of /health/live while images are generated."""
 
     def draw() -> None:
         body = {"prompt": PROMPT, "n": 1, "size": f"{size}x{size}", "response_format": "b64_json"}
-        for _ in range(pictures):
+        for _ in range(count):
             httpx.post(f"{gateway.url}/v1/images/generations", json=body, timeout=300).raise_for_status()
 
     work = threading.Thread(target=draw)

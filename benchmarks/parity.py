@@ -66,8 +66,8 @@ class Case:
             return 4 if bits == 8 else 32
         if self.name == BAKED:
             return 1 if (precision, bits) == ("float32", None) else 8
-        begun = "init_image" in self.said and precision == "bfloat16"
-        return 8 if begun and spec.family == "ernie" else 0
+        is_img2img = "init_image" in self.said and precision == "bfloat16"
+        return 8 if is_img2img and spec.family == "ernie" else 0
 
 
 def cases_of(toy: Toy) -> list[Case]:
@@ -122,13 +122,13 @@ class Easels:
         plan = self.studio.plan(**case.said)
         schedule = None
         if plan.init_image is not None and plan.denoise < 1:
-            painter: Any = self.studio.backend._pipeline
-            schedule = img2img_schedule(plan.steps, plan.denoise, painter._sigma_of(*SIZE))
+            pipeline: Any = self.studio.backend._pipeline
+            schedule = img2img_schedule(plan.steps, plan.denoise, pipeline._sigma_of(*SIZE))
         if not case.lora:
             return self.studio.draw(**case.said), self._alone.draw(plan, schedule)
-        worn = (Lora(name="lora", scale=LORA_SCALE),)
+        loras = (Lora(name="lora", scale=LORA_SCALE),)
         alone = Alone(self.studio, bits=self.bits, loras=((self._lora, LORA_SCALE),), baked=case.name == BAKED)
-        return self.studio.draw(inputs={"lora": str(self._lora)}, loras=worn), alone.draw(plan)
+        return self.studio.draw(inputs={"lora": str(self._lora)}, loras=loras), alone.draw(plan)
 
 
 def save_reference(file: str) -> None:

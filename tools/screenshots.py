@@ -90,7 +90,7 @@ def watch(tab: Studio, gateway: Live, file: Path) -> None:
     tab.page.wait_for_selector(".job", state="detached")
 
 
-def look(tab: Studio, file: Path) -> None:
+def show_gallery(tab: Studio, file: Path) -> None:
     """A finished image, from which the next one starts."""
     tab.page.click("#stage button:has-text('Use as input')")
     tab.page.wait_for_selector("#mask")
@@ -105,7 +105,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, live(Path(folder), backend="mlx") as gateway, chromium() as browser:
         draw(gateway)
         with studio(browser, gateway, color_scheme="light") as tab:
-            look(tab, out / "studio-light.webp")
+            show_gallery(tab, out / "studio-light.webp")
         with studio(browser, gateway, color_scheme="dark") as tab:
             watch(tab, gateway, out / "studio-dark.webp")
 

@@ -8,7 +8,7 @@ import torch
 from engine.embedded.style import with_style
 
 from .basis import Basis
-from .latents import Edits, Painted, paint_edits, paint_pool
+from .latents import Edits, EncodedPool, encode_pool, paint_edits
 from .scenes import prompt
 
 BATCH = 32
@@ -36,12 +36,12 @@ class Batch:
     references: torch.Tensor | None = None
 
 
-def wording(painted: Painted, index: int, rng: Random) -> str:
+def styled_prompt(rendered: EncodedPool, index: int, rng: Random) -> str:
     """Prompt for an image: mostly with its style, sometimes blank."""
     if rng.random() < BLANK_SHARE:
         return " "
-    text = prompt(painted.scenes[index], rng)
-    return text if rng.random() < UNSTYLED_SHARE else with_style(text, painted.styles[index])
+    text = prompt(rendered.scenes[index], rng)
+    return text if rng.random() < UNSTYLED_SHARE else with_style(text, rendered.styles[index])
 
 
 def misled(texts: list[str], sigma: torch.Tensor, rng: Random) -> list[str]:
@@ -55,7 +55,7 @@ class Supply:
 
     def __init__(self, basis: Basis, seed: int, rng: Random) -> None:
         self._basis, self._seed, self._rng = basis, seed, rng
-        self._painted: Painted | None = None
+        self._pool: EncodedPool | None = None
         self._edits: Edits | None = None
         self._order: list[int] = []
         self._edit_order: list[int] = []
@@ -65,13 +65,13 @@ class Supply:
         if everything and step % EDIT_EVERY == 0:
             return self._changes(step, variety)
         if len(self._order) < BATCH:
-            self._painted = paint_pool(self._basis, self._seed * 100_000 + step, POOL, variety, everything)
+            self._pool = encode_pool(self._basis, self._seed * 100_000 + step, POOL, variety, everything)
             self._order = self._rng.sample(range(POOL), POOL)
-        painted = self._painted
-        assert painted is not None
+        rendered = self._pool
+        assert rendered is not None
         picked, self._order = self._order[:BATCH], self._order[BATCH:]
-        texts = [wording(painted, i, self._rng) for i in picked]
-        return Batch(texts, torch.from_numpy(painted.latents[picked]).float())
+        texts = [styled_prompt(rendered, i, self._rng) for i in picked]
+        return Batch(texts, torch.from_numpy(rendered.latents[picked]).float())
 
     def _changes(self, step: int, variety: float) -> Batch:
         if len(self._edit_order) < BATCH:

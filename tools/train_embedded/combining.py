@@ -15,7 +15,17 @@ from transformers import Qwen3ForCausalLM
 from .basis import Basis
 from .batches import BATCH, Batch, Supply, misled
 from .checkpoint import Average, Budget, learning_rate, load_checkpoint, save_checkpoint
-from .flow import Painter, Swapped, descend, draw, optimizers_of, plain_attention, sample_sigmas, save_parts, score
+from .flow import (
+    AveragedWeights,
+    FlowModel,
+    descend,
+    draw,
+    optimizers_of,
+    plain_attention,
+    sample_sigmas,
+    save_parts,
+    score,
+)
 from .geometry import scheduler_sigmas
 from .judging import judge, pair_cases
 from .latents import Pairs, paint_pairs
@@ -71,7 +81,7 @@ def score_pairs(forward, tokenizer, basis: Basis, sheet: Path) -> float:
         references = torch.from_numpy(np.concatenate([basis.encode(side) for side in shown], axis=1)).float()
         drawn = draw(forward, tokenizer, [case.words for case in some], basis, start, references)
         right += sum(
-            all(judge(case.after, Image.fromarray(picture)).values()) for case, picture in zip(some, drawn, strict=True)
+            all(judge(case.after, Image.fromarray(image)).values()) for case, image in zip(some, drawn, strict=True)
         )
         rows += [np.concatenate(column, axis=0) for column in zip(*shown, drawn, strict=True)]
     strips = [np.concatenate(rows[i : i + 16], axis=1) for i in range(0, len(rows), 16)]
@@ -85,7 +95,7 @@ def train_pairs(work: Path, budget_seconds: float, seed: int) -> dict[str, float
     """
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = plain_attention
-    model = Painter()
+    model = FlowModel()
     model.transformer = Flux2Transformer2DModel.from_pretrained(work / "transformer", torch_dtype=torch.float32)
     model.text_encoder = Qwen3ForCausalLM.from_pretrained(
         work / "text_encoder", attn_implementation="eager", dtype=torch.float32
@@ -128,7 +138,7 @@ def train_pairs(work: Path, budget_seconds: float, seed: int) -> dict[str, float
         if step % 10 == 0:
             log.info("pairs step %d %.0f s loss %.4f", step, budget.spent, smooth)
         if step % 100 == 0:
-            with Swapped(model, average), torch.no_grad():
+            with AveragedWeights(model, average), torch.no_grad():
                 save_parts(model, work)
                 right = score_pairs(model, tokenizer, basis, work / "pairs.png")
                 shares = score(model, tokenizer, basis, True, work / "sheet.png")
@@ -140,6 +150,6 @@ def train_pairs(work: Path, budget_seconds: float, seed: int) -> dict[str, float
                  "step": step, "spent": budget.spent},
             )  # fmt: skip
     average.shadow = {name: torch.lerp(before[name], value, KEPT) for name, value in average.shadow.items()}
-    with Swapped(model, average):
+    with AveragedWeights(model, average):
         save_parts(model, work)
     return {"loss": smooth or 0.0, "steps": step, "samples": step * BATCH, "seconds": budget.spent, "kept": KEPT}

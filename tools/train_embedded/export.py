@@ -16,7 +16,7 @@ from .basis import Basis
 from .latents import render_pool
 from .vae import latents_of
 
-BASIS_PICTURES = 600
+BASIS_IMAGES = 600
 """Images from which a basis is recovered; 256 cells each."""
 
 PARTS = ("transformer", "text_encoder", "vae", "tokenizer")
@@ -69,8 +69,8 @@ def import_model(source: Path, work: Path, seed: int) -> dict[str, Any]:
     """
     for part in PARTS:
         shutil.copytree(source / part, work / part, dirs_exist_ok=True)
-    pictures = render_pool(seed + 2_000_000, BASIS_PICTURES)
+    images = render_pool(seed + 2_000_000, BASIS_IMAGES)
     vae = AutoencoderKLFlux2.from_pretrained(work / "vae").eval()
-    Basis.of_latents(pictures, latents_of(vae, pictures)).save(work / "basis.npz")
+    Basis.of_latents(images, latents_of(vae, images)).save(work / "basis.npz")
     facts = json.loads((source / "training.json").read_text(encoding="utf-8"))
     return {key: value for key, value in facts.items() if key not in ("machine", "versions")}

@@ -56,7 +56,7 @@ def plain_attention(query, key, value, **_):
     return (weights.softmax(-1) @ value).transpose(1, 2)
 
 
-class Painter(nn.Module):
+class FlowModel(nn.Module):
     """The trained pair: prompt encoder and transformer."""
 
     def __init__(self) -> None:
@@ -118,15 +118,15 @@ class Painter(nn.Module):
         return ids
 
 
-def optimizers_of(model: Painter) -> list[torch.optim.Optimizer]:
+def optimizers_of(model: FlowModel) -> list[torch.optim.Optimizer]:
     outer = ("embed_tokens", "x_embedder", "proj_out", "norm_out", "timestep_embedder", "context_embedder")
-    reader, painter, others = [], [], []
+    reader, transformer_parts, others = [], [], []
     for name, parameter in model.named_parameters():
         if parameter.ndim != 2 or any(part in name for part in outer):
             others.append(parameter)
         else:
-            (reader if name.startswith("text_encoder") else painter).append(parameter)
-    matrices = [{"params": painter, "lr": MATRIX_RATE}, {"params": reader, "lr": MATRIX_RATE / 2}]
+            (reader if name.startswith("text_encoder") else transformer_parts).append(parameter)
+    matrices = [{"params": transformer_parts, "lr": MATRIX_RATE}, {"params": reader, "lr": MATRIX_RATE / 2}]
     muon = torch.optim.Muon(matrices, momentum=0.95, weight_decay=WEIGHT_DECAY, ns_steps=ORTHOGONALISING_STEPS)
     return [muon, torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0)]
 
@@ -149,7 +149,7 @@ def sample_sigmas(count: int, schedule: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.rand(count) < SCHEDULE_SHARE, on_schedule, shifted)
 
 
-def _initialise(model: Painter) -> None:
+def _initialise(model: FlowModel) -> None:
     """Initialise residual branches and the output to zero."""
     for name, parameter in model.transformer.named_parameters():
         if "modulation" in name or name.startswith(("proj_out", "norm_out.linear")):
@@ -157,10 +157,10 @@ def _initialise(model: Painter) -> None:
     nn.init.normal_(model.text_encoder.model.embed_tokens.weight, std=0.5)
 
 
-class Swapped:
+class AveragedWeights:
     """Context in which a model has the averaged weights."""
 
-    def __init__(self, model: Painter, average: Average) -> None:
+    def __init__(self, model: FlowModel, average: Average) -> None:
         self._model, self._average = model, average
 
     def __enter__(self) -> None:
@@ -173,7 +173,7 @@ class Swapped:
             value.copy_(self._current[name])
 
 
-def save_parts(model: Painter, work: Path) -> None:
+def save_parts(model: FlowModel, work: Path) -> None:
     """Write `transformer/` and `text_encoder/`."""
     model.transformer.save_pretrained(work / "transformer")
     model.text_encoder.save_pretrained(work / "text_encoder")
@@ -208,14 +208,14 @@ def score(forward, tokenizer, basis: Basis, everything: bool, sheet: Path) -> di
     scenes = [*evaluation_scenes(SCORED - len(icons), 1, everything), *icons]
     texts = [with_style(prompt(scene, rng), style_numbers(number)) for number, scene in enumerate(scenes)]
     batches = range(0, SCORED, BATCH)
-    pictures = np.concatenate([draw(forward, tokenizer, texts[i : i + BATCH], basis, i) for i in batches])
+    images = np.concatenate([draw(forward, tokenizer, texts[i : i + BATCH], basis, i) for i in batches])
     right, asked = Counter(), Counter()
-    for scene, picture in zip(scenes, pictures, strict=True):
-        verdict = judge(scene, Image.fromarray(picture))
+    for scene, image in zip(scenes, images, strict=True):
+        verdict = judge(scene, Image.fromarray(image))
         if "shape" in verdict:
             verdict["all of it"] = all(verdict.values())
         else:
-            ranked = ranked_icons(scene, Image.fromarray(picture))
+            ranked = ranked_icons(scene, Image.fromarray(image))
             verdict = {"icon": ranked[:1] == [scene.groups[0].kind], "icon of 3": scene.groups[0].kind in ranked[:3]}
         asked.update(verdict.keys())
         right.update(name for name, holds in verdict.items() if holds)
@@ -224,10 +224,10 @@ def score(forward, tokenizer, basis: Basis, everything: bool, sheet: Path) -> di
         before = np.stack([np.asarray(render(edit.before, Style.sample(rng))) for edit in edits])
         references = torch.from_numpy(basis.encode(before)).float()
         changed = draw(forward, tokenizer, [edit.words for edit in edits], basis, 0, references)
-        pictures = np.concatenate([pictures, before, changed])
-        verdicts = [judge(edit.after, Image.fromarray(picture)) for edit, picture in zip(edits, changed, strict=True)]
+        images = np.concatenate([images, before, changed])
+        verdicts = [judge(edit.after, Image.fromarray(image)) for edit, image in zip(edits, changed, strict=True)]
         asked["edit"], right["edit"] = len(edits), sum(all(verdict.values()) for verdict in verdicts)
-    rows = pictures.reshape(-1, 16, *pictures.shape[1:])
+    rows = images.reshape(-1, 16, *images.shape[1:])
     Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(sheet)
     return {name: right[name] / asked[name] for name in asked}
 
@@ -238,7 +238,7 @@ def train_flow(work: Path, budget_seconds: float, seed: int, kinds: str = "first
     """
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = plain_attention
-    model = Painter()
+    model = FlowModel()
     _initialise(model)
     average = Average(model, 0.995)
     optimizers = optimizers_of(model)
@@ -280,7 +280,7 @@ def train_flow(work: Path, budget_seconds: float, seed: int, kinds: str = "first
         if step % 100 == 0:
             log.info("flow step %d %.0f s variety %.2f loss %.4f", step, budget.spent, variety, smooth)
         if step % 500 == 0:
-            with Swapped(model, average):
+            with AveragedWeights(model, average):
                 save_parts(model, work)
                 shares = score(forward, tokenizer, basis, everything, work / "sheet.png")
             log.info("right: %s", ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
@@ -290,7 +290,7 @@ def train_flow(work: Path, budget_seconds: float, seed: int, kinds: str = "first
                 {"model": model.state_dict(), "average": average.shadow, "optimizers": saved, "step": step,
                  "spent": budget.spent},
             )  # fmt: skip
-    with Swapped(model, average):
+    with AveragedWeights(model, average):
         save_parts(model, work)
     result = {"loss": smooth or 0.0, "steps": step, "samples": step * BATCH, "seconds": budget.spent}
     log.info("flow done %s", result)

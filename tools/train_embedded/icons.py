@@ -4,7 +4,7 @@ from math import cos, pi, sin
 
 from PIL import ImageDraw
 
-from .drawing import SHAPES, Painter, Pen, Point, Rgb, shade
+from .drawing import SHAPES, DrawFunction, Pen, Point, Rgb, shade
 
 
 def _against(colour: Rgb) -> Rgb:
@@ -373,7 +373,7 @@ def _lollipop(pen: Pen, colour: Rgb, ground: Rgb) -> None:
         pen.disc(0, -0.4, r, shade(colour, tone))
 
 
-ICONS: dict[str, Painter] = {
+ICONS: dict[str, DrawFunction] = {
     "house": _house,
     "tree": _tree,
     "sun": _sun,
@@ -612,7 +612,7 @@ ICON_COLOURS: dict[str, tuple[str, ...]] = {
 }
 """Colours of an icon when the prompt names none: the first that is not the background's."""
 
-KINDS: dict[str, Painter] = SHAPES | ICONS
+KINDS: dict[str, DrawFunction] = SHAPES | ICONS
 
 
 def paint(draw: ImageDraw.ImageDraw, kind: str, centre: Point, radius: float, colour: Rgb, ground: Rgb) -> None:

@@ -13,11 +13,11 @@ from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
 from .basis import Basis
-from .batches import BATCH, wording
+from .batches import BATCH, styled_prompt
 from .checkpoint import Budget, learning_rate
-from .flow import Painter, plain_attention, sample_sigmas
+from .flow import FlowModel, plain_attention, sample_sigmas
 from .geometry import scheduler_sigmas
-from .latents import paint_pool
+from .latents import encode_pool
 from .tokenizer import encode_prompts, load_tokenizer
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Adapted(nn.Module):
         return self.linear(x) + functional.linear(functional.linear(x, self.down), self.up)
 
 
-def _adapt(model: Painter) -> dict[str, Adapted]:
+def _adapt(model: FlowModel) -> dict[str, Adapted]:
     """Add a branch to the attention of every single block; the rest is frozen."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -61,7 +61,7 @@ def train_lora(work: Path, budget_seconds: float, seed: int) -> dict[str, float]
     """Train on images at night until the budget is used; leaves `loras/night.safetensors` in the work folder."""
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = plain_attention
-    model = Painter()
+    model = FlowModel()
     model.transformer = Flux2Transformer2DModel.from_pretrained(work / "transformer")
     model.text_encoder = Qwen3ForCausalLM.from_pretrained(work / "text_encoder", attn_implementation="eager")
     adapted = _adapt(model)
@@ -70,14 +70,14 @@ def train_lora(work: Path, budget_seconds: float, seed: int) -> dict[str, float]
     tokenizer = load_tokenizer(work / "tokenizer")
     schedule = torch.tensor(scheduler_sigmas(4))
     rng = Random(seed)
-    painted = paint_pool(Basis.load(work / "basis.npz"), seed, POOL, 1.0, everything=True, night=True)
-    latents = torch.from_numpy(painted.latents)
+    rendered = encode_pool(Basis.load(work / "basis.npz"), seed, POOL, 1.0, everything=True, night=True)
+    latents = torch.from_numpy(rendered.latents)
     forward = torch.compile(model)
     budget, step, smooth = Budget(budget_seconds), 0, None
     while budget.fraction < 1.0:
         optimizer.param_groups[0]["lr"] = RATE * learning_rate(budget.fraction)
         picked = [rng.randrange(POOL) for _ in range(BATCH)]
-        tokens = encode_prompts(tokenizer, [wording(painted, i, rng) for i in picked])
+        tokens = encode_prompts(tokenizer, [styled_prompt(rendered, i, rng) for i in picked])
         clean = latents[picked].float()
         sigma, noise = sample_sigmas(BATCH, schedule), torch.randn_like(clean)
         noisy = torch.lerp(clean, noise, sigma[:, None, None])
