@@ -11,51 +11,51 @@ from engine.protocol import Frozen, Generate, Load, Upscale
 
 
 class Ocr(Frozen):
-    """Read the text of a picture, or of pages of a PDF."""
+    """Plan to read the text of an image, or of pages of a PDF."""
 
     kind: Literal["ocr"] = "ocr"
     model: str = "rapidocr"
     document: str
-    """Blob: a checked PNG, or a PDF as it came."""
+    """Blob: a checked PNG, or a PDF as it was sent."""
     pages: tuple[int, ...] = ()
-    """Pages of the PDF in the order of the answer, counted from 1; empty where the document is a picture."""
+    """Pages of the PDF in the order of the answer, counted from 1; empty where the document is an image."""
     dpi: float = 200.0
-    """How finely pages are rendered."""
+    """Resolution at which pages are rendered."""
 
     @property
     def inputs(self) -> frozenset[str]:
-        """All blobs the plan names."""
+        """All blobs of the plan."""
         return frozenset({self.document})
 
     @property
     def count(self) -> int:
-        """Pages to read; a picture is one."""
+        """Number of pages to read; an image is one."""
         return len(self.pages) or 1
 
 
 class Download(Frozen):
-    """Fetch the weights of a model from the hub."""
+    """Plan to download the weights of a model from the hub."""
 
     kind: Literal["download"] = "download"
     model: str
     sources: tuple[HubFiles, ...]
-    """The repositories the model needs, its own first."""
+    """Repositories that the model needs, its own first."""
 
     @property
     def inputs(self) -> frozenset[str]:
-        """All blobs the plan names: none."""
+        """All blobs of the plan: none."""
         return frozenset()
 
 
 Plan = Annotated[Generate | Upscale | Load | Ocr | Download, Field(discriminator="kind")]
 EngineJob = Generate | Upscale | Load
-"""What a job may have the engine do."""
+"""Plans that a job may run on the engine."""
 Lane = Literal["engine", "cpu", "network"]
 LANES: tuple[Lane, ...] = ("engine", "cpu", "network")
 
 
 def lane_of(plan: EngineJob | Ocr | Download) -> Lane:
-    """Where a plan runs: one runner a lane."""
+    """Lane of a plan: one worker per lane."""
     match plan:
         case Generate() | Upscale() | Load():
             return "engine"

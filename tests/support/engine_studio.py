@@ -70,7 +70,7 @@ class Studio:
         self.usual = {**size, "steps": spec.min_steps, "guidance": max(1.0, spec.guidance_range[0]), **needs, **usual}
 
     def load(self, copy: Path | None = None, quantize: int | None = None, said: str | None = None) -> None:
-        """As it lies on disk, quantised at load or not; or its copy, with everything in it. `said` is a `prompt_key`."""
+        """As it lies on disk, quantised at load or not; or its copy, with everything. `said` is a `prompt_key`."""
         model = Model(self.spec, str(copy or self.model), quantize, also=() if copy else self.also, prompt_key=said)
         if not self.backend.holds(model):
             self.backend.load(model)
