@@ -23,9 +23,9 @@ class PassWatcher:
     run: int = 0
     skipped: bool = False
 
-    def read(self, prompt: PromptRead) -> None:
+    def report_prompt(self, prompt: PromptRead) -> None:
         own = self.own_prompt and prompt.field == "prompt"
-        self.watcher.read(prompt.model_copy(update={"field": "second_pass.prompt"}) if own else prompt)
+        self.watcher.report_prompt(prompt.model_copy(update={"field": "second_pass.prompt"}) if own else prompt)
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self.run = steps
@@ -39,5 +39,5 @@ class PassWatcher:
     def check(self) -> None:
         self.watcher.check()
 
-    def decoding(self) -> None:
-        self.watcher.decoding()
+    def start_decoding(self) -> None:
+        self.watcher.start_decoding()

@@ -133,7 +133,7 @@ class Worker:
         while True:
             match self._work.get():
                 case Ping(nonce=nonce):
-                    backend.prove()
+                    backend.check_device()
                     self._wire.send(Pong(nonce=nonce))
                 case ActiveJob() as active:
                     outcome = self._run_job(backend, active)
@@ -294,7 +294,7 @@ class _Watcher:
         self._memory_sent_at = time.monotonic()
         self.cut_short = False
 
-    def read(self, prompt: PromptRead) -> None:
+    def report_prompt(self, prompt: PromptRead) -> None:
         if prompt not in self._active.reported_prompts:
             self._active.reported_prompts.add(prompt)
             self._send(prompt)
@@ -313,7 +313,7 @@ class _Watcher:
             self.cut_short = True
             raise ImageSkipped
 
-    def decoding(self) -> None:
+    def start_decoding(self) -> None:
         self.check()
         self._send(Decoding(image=self._image))
 

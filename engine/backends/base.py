@@ -77,7 +77,7 @@ class Watcher(Protocol):
     def check(self) -> None:
         """Raises: JobCancelled."""
 
-    def read(self, prompt: PromptRead) -> None:
+    def report_prompt(self, prompt: PromptRead) -> None:
         """Report that something of a prompt was left out; called for every image that the prompt is encoded for."""
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
@@ -86,7 +86,7 @@ class Watcher(Protocol):
         Raises: JobCancelled; ImageSkipped, never after the last step.
         """
 
-    def decoding(self) -> None:
+    def start_decoding(self) -> None:
         """Report that decoding starts, which cannot be interrupted. Raises: JobCancelled."""
 
 
@@ -130,7 +130,7 @@ class Backend(Protocol):
         Raises: JobCancelled, BackendError, MemoryError.
         """
 
-    def prove(self) -> None:
+    def check_device(self) -> None:
         """Compute something trivial, to show that the device still answers."""
 
     def memory(self) -> Memory: ...

@@ -131,7 +131,7 @@ class FakeBackend:
         if frame.untouched is not None:
             return canvas.to_finished_image(frame.untouched, frame.untouched.size)
         for reading in prompt_readings(plan, self._script):
-            watcher.read(reading)
+            watcher.report_prompt(reading)
         drawn = draw_gradients(plan, image, frame)
         steps = steps_to_run(plan.steps, plan.denoise)
         with suppress(ImageSkipped):
@@ -140,7 +140,7 @@ class FakeBackend:
                 self._step(step)
                 watcher.step(step, steps, time.monotonic() - began, lambda: frame.preview(drawn))
         self._images_made += 1
-        watcher.decoding()
+        watcher.start_decoding()
         self._phase("decode")
         if self._script.crash_in == "decode" and self._may_misbehave():
             self._crash()
@@ -157,11 +157,11 @@ class FakeBackend:
             with suppress(ImageSkipped):
                 watcher.step(step, UPSCALE_STEPS, time.monotonic() - began, lambda: b"")
         self._images_made += 1
-        watcher.decoding()
+        watcher.start_decoding()
         time.sleep(self._script.decode_seconds)
         return canvas.to_finished_image(enlarged, enlarged.size)
 
-    def prove(self) -> None:
+    def check_device(self) -> None:
         self._phase("ping")
 
     def memory(self) -> Memory:

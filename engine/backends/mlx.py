@@ -49,7 +49,7 @@ class MlxBackend:
             mx.set_cache_limit(self._cache_limit_bytes)
         if self.memory_limit_bytes is not None:
             mx.set_memory_limit(self.memory_limit_bytes)
-        self.prove()
+        self.check_device()
 
     def holds(self, model: Model) -> bool:
         if self._loaded is None or self._loaded.key != model.key:
@@ -135,7 +135,7 @@ class MlxBackend:
         gc.collect()
         mx.clear_cache()
 
-    def prove(self) -> None:
+    def check_device(self) -> None:
         mx.eval(mx.ones(1) + 1)
 
     def memory(self) -> Memory:

@@ -47,7 +47,7 @@ class SeedVR2Upscaler:
         blocks = transformer.blocks
         transformer.blocks = [_reporting(block, number, len(blocks), watcher) for number, block in enumerate(blocks, 1)]
         vae.encode = _evaluated(vae.encode, watcher.check)
-        vae.decode = _checking_latents(_evaluated(vae.decode, watcher.decoding))
+        vae.decode = _checking_latents(_evaluated(vae.decode, watcher.start_decoding))
         # With an image of one window mflux calls cumsum on an empty array, which on a CPU makes MLX 0.32 divide by zero
         # and abort.
         mx.cumsum, cumsum = _cumsum_of_any_size, mx.cumsum

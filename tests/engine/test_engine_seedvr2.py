@@ -34,14 +34,14 @@ class Watching:
     def check(self) -> None:
         self._tell("check")
 
-    def read(self, prompt: PromptRead) -> None:
+    def report_prompt(self, prompt: PromptRead) -> None:
         self._tell("read")
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self._tell(f"{step}/{steps}")
         raise ImageSkipped
 
-    def decoding(self) -> None:
+    def start_decoding(self) -> None:
         self._tell("decoding")
 
 

@@ -44,7 +44,7 @@ class Backend:
                 watcher.step(step, self.steps, 0.1, lambda: jpeg(painted))
         except ImageSkipped:
             pass
-        watcher.decoding()
+        watcher.start_decoding()
         return FinishedImage(*painted.size, painted.tobytes(), (48, 48))
 
 
@@ -62,7 +62,7 @@ class Seen:
 
     def check(self) -> None: ...
 
-    def decoding(self) -> None: ...
+    def start_decoding(self) -> None: ...
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self.steps.append((step, steps))

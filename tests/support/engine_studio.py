@@ -28,7 +28,7 @@ class Watching:
         self._skip_at = skip_at
         self._cancel_at = cancel_at
 
-    def read(self, prompt: PromptRead) -> None:
+    def report_prompt(self, prompt: PromptRead) -> None:
         self.readings.append(prompt)
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
@@ -40,7 +40,7 @@ class Watching:
         if step == self._cancel_at:
             raise JobCancelled
 
-    def decoding(self) -> None:
+    def start_decoding(self) -> None:
         self.decoded += 1
 
 

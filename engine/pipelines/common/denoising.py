@@ -115,7 +115,7 @@ class StepCallback:
     def call_after_loop(self, *, latents: mx.array, **_: Any) -> None:
         if self.denoising is not None:
             check_finite(latents, "latents")
-            self.denoising.watcher.decoding()
+            self.denoising.watcher.start_decoding()
 
 
 def predict_x0(before: mx.array, latents: mx.array, sigmas: Any, t: int) -> mx.array:

@@ -94,7 +94,7 @@ class MfluxPipeline(ABC):
             return opaque(made.image)
         except StepsSkipped as skipped:
             check_finite(skipped.clean_latents, "latents")
-            watcher.decoding()
+            watcher.start_decoding()
             with check_pixels():
                 return opaque(self._decode(skipped.clean_latents, height, width))
         finally:
@@ -143,7 +143,7 @@ class MfluxPipeline(ABC):
             log.exception("how the prompt is read cannot be told")
             return
         for reading in readings:
-            watcher.read(reading)
+            watcher.report_prompt(reading)
 
     def _prompt_readings(self, task: ImageTask) -> Iterator[PromptRead]:
         """Prompts of this image that are not encoded completely."""
