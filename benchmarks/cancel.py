@@ -36,9 +36,7 @@ def phase_begins(client: httpx.Client, job_id: str, phase: str) -> bool:
 
 
 def cancelled_s(client: httpx.Client, size: int, phase: str, delay_s: float) -> tuple[float, float] | None:
-    """Seconds that DELETE took, and seconds from then until a small image was finished; None where the cancel was too
-    late.
-    """
+    """Seconds of DELETE, and from then until a small image was finished; None where the cancel was too late."""
     if phase == "loading":
         client.post("/sdapi/v1/unload-checkpoint").raise_for_status()
     submitted = client.post("/api/v1/generate", json={**LARGE, "width": size, "height": size}).raise_for_status()

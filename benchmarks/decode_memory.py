@@ -1,4 +1,4 @@
-"""Memory for decoding an image beyond the VAE's own, by VAE: at its real widths with random weights, with and without
+"""Memory for decoding an image, by VAE, beyond its weights: at real widths with random weights, with and without
 low_ram.
 
 python -m benchmarks.decode_memory (256 pixels square)

@@ -160,9 +160,7 @@ def by_day(count: int, seed: int) -> list[Scene]:
 
 
 def at_night(artist: Artist, count: int, seed: int) -> Shown:
-    """Result for the LoRA `night`: whether the background is dark only with it, and whether the objects are still
-    there.
-    """
+    """Result for the LoRA `night`: whether only its backgrounds are dark, and the objects are still there."""
     rng, effects, objects_kept, shown = Random(seed), 0, 0, []
     for number, scene in enumerate(by_day(count, seed + 2)):
         text = prompt(scene, rng)

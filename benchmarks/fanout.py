@@ -1,5 +1,4 @@
-"""Fan-out of events to many readers: python -m benchmarks.fanout [--streams 1000] [--jobs 20] [--seconds 30] [--stuck
-50]
+"""Fan-out of events: python -m benchmarks.fanout [--streams 1000] [--jobs 20] [--seconds 30] [--stuck 50]
 
 A gateway and its client share the machine and use real sockets. The jobs are put into the store and the event bus as
 the lanes would do it; their progress is invented, so that all of them run at once. Each has ten steps a second and an
@@ -93,9 +92,7 @@ async def claimed(core: Core, count: int) -> list[Lease]:
 
 
 async def report(core: Core, leases: list[Lease], seconds: float) -> dict[str, list[float]]:
-    """Report progress on all jobs until they end; returns the times when each step of each job was reported, in Unix
-    seconds.
-    """
+    """Report progress on all jobs until they end; returns the times of all reports, in Unix seconds."""
     told = await asyncio.gather(*(_report(core, lease, i, len(leases), seconds) for i, lease in enumerate(leases)))
     return {lease.job.id: times for lease, times in zip(leases, told, strict=True)}
 

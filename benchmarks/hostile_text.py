@@ -1,5 +1,4 @@
-"""Hostile texts in every text field of every route: python -m benchmarks.hostile_text [--size 1000000] [--only TEXT]
-[--repeats N]
+"""Hostile texts on every route: python -m benchmarks.hostile_text [--size 1000000] [--only TEXT] [--repeats N]
 
 A gateway with the fake engine runs in a process of its own. Each field in /openapi.json gets each kind of text in turn:
 a million characters in a body, elsewhere what a URL or a header can hold. A third process requests /health/live

@@ -149,9 +149,7 @@ def history(folder: Path, jobs: int, say: Callable[[str, Any], None]) -> None:
 
 
 async def _fill(folder: Path, jobs: int) -> None:
-    """Ended jobs of ten owners and four protocols, written through the store's own rows, then copied within its
-    tables.
-    """
+    """Ended jobs of ten owners and four protocols, written with the store's rows, then copied within its tables."""
     store = SqliteStore(folder)
     await store.open()
     store._database._write_db.execute("PRAGMA synchronous=OFF")

@@ -1,5 +1,4 @@
-"""Metadata that Infinite Image Browsing reads from the output folder: python -m benchmarks.infinite_image_browsing
-CHECKOUT
+"""Metadata that Infinite Image Browsing reads from files: python -m benchmarks.infinite_image_browsing CHECKOUT
 
 CHECKOUT is a clone of zanllp/sd-webui-infinite-image-browsing, which is on no package index. Its own parsers run on the
 files that a gateway wrote for each protocol. Exits with 1 where one of them reads another prompt, seed or size.

@@ -1,5 +1,4 @@
-"""Probe of /health/live: python -m benchmarks.live_probe URL. A line of input prints the slowest answer since the last
-one.
+"""Probe of /health/live: python -m benchmarks.live_probe URL. For each line of input it prints the slowest new answer.
 
 It is a process of its own, so that a benchmark with large bodies does not delay the measurement.
 """

@@ -65,9 +65,7 @@ def loading(model: Model, copies: Copies | None = None) -> Taken:
 
 @contextmanager
 def saved(name: str, folder: Path) -> Iterator[tuple[ModelSpec, tuple[str, ...]]]:
-    """Toy of this row in `folder`, which mflux loads during the context; yields the folders of its further
-    repositories.
-    """
+    """Toy of this row in `folder`, which mflux loads during the context; yields its further folders."""
     placed: AbstractContextManager[None] = nullcontext()
     also: tuple[str, ...] = ()
     if name == WIDE:

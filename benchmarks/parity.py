@@ -47,7 +47,7 @@ BAKED = "LoRA baked"
 
 @dataclass(frozen=True)
 class Case:
-    """`said` are the fields of a plan that differ from the usual; `lora` applies one, which mflux may merge into the
+    """`said` are fields of a plan that differ from the usual; `lora` applies one, which mflux may merge into the
     weights.
     """
 

@@ -73,9 +73,7 @@ def embedded() -> Times:
 
 
 def klein(px: int) -> tuple[float, float, int]:
-    """Seconds of one step of FLUX.2 Klein 4B at `px` square, and of one preview, and its pixels; random weights,
-    float32.
-    """
+    """Seconds of one step of FLUX.2 Klein 4B at `px` square, and of one preview, and its pixels, in float32."""
     import mlx.core as mx
     from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfig
     from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer

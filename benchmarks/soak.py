@@ -75,9 +75,7 @@ def sdapi(folder: Path, count: int, number: int) -> None:
 
 
 def store(folder: Path, count: int, number: int) -> None:
-    """Sequences of a dozen operations on a store, each with its own database, compared with a model after every
-    operation.
-    """
+    """Sequences of a dozen operations on a store, each with its own database, compared with a model at every step."""
     told = Counter[str]()
 
     class Counted(StoreMachine):
@@ -107,8 +105,8 @@ def store(folder: Path, count: int, number: int) -> None:
 
 
 def jobs(folder: Path, count: int, number: int) -> None:
-    """Small jobs through HTTP, a tenth of them followed on a stream; the gateway's memory and open files are checked
-    throughout.
+    """Small jobs through HTTP, some of them followed on a stream, while the gateway's memory and open files are
+    checked.
     """
     gateway = Live(folder, config={"generation": {"previews": False}}).start()
     try:

@@ -1,6 +1,4 @@
-"""Entry point of the engine process, `python -m engine`. Its stdout carries the protocol; anything else that is printed
-goes to stderr.
-"""
+"""Entry point of the engine process, `python -m engine`. Its stdout carries the protocol, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Notes about child processes in a folder, so that the next gateway kills those that a killed gateway left behind
-(R-02).
+"""Notes about child processes, so that the next gateway kills those that a killed gateway left behind (R-02).
 
 A child exits by itself when its parent's pipe closes, unless it was stopped and cannot read. A note identifies the
 process by its start time and command line too, so that another process that later gets the same number is left alone.
@@ -26,9 +25,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Identity of one process among all that ever had its number. `started` is the start time as the system
-    prints it.
-    """
+    """Identity of one process among all that ever had its number. `started` is in the system's own format."""
 
     pid: int
     started: str

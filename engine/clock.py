@@ -1,5 +1,4 @@
-"""Deadlines that count only the time in which the event loop ran, and that let it read what is waiting before they
-expire.
+"""Deadlines that count only the time in which the event loop ran, and let it read waiting data before they expire.
 
 A loop that stood still (SIGSTOP, ^Z, a sleeping Mac, a suspended virtual machine, a blocking call) has measured its own
 silence and nobody else's. Used by the engine client and the gateway.
@@ -69,9 +68,7 @@ _pulses: WeakKeyDictionary[asyncio.AbstractEventLoop, Pulse] = WeakKeyDictionary
 
 
 class Alarm:
-    """Alarm that calls `ring` once the running loop has run for `after_s` seconds; `cancel` may be called at
-    any time.
-    """
+    """Alarm that calls `ring` once the loop has run for `after_s` seconds. `cancel` may be called at any time."""
 
     def __init__(self, after_s: float, ring: Callable[..., object], *arguments: object) -> None:
         self._loop = asyncio.get_running_loop()

@@ -1,6 +1,4 @@
-"""Prompt tokens: how much of a prompt a text encoder reads, by the model's own tokenizer. It knows no family and loads
-no weights.
-"""
+"""Prompt tokens: how much of a prompt a text encoder reads, by the model's tokenizer. It loads no weights."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ MARKER = "\ue000"
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Prompt that is not encoded completely: its number of tokens, how many of them are encoded, and the text after
-    those.
-    """
+    """Prompt that is not encoded completely: its tokens, how many of them are encoded, and the text after those."""
 
     tokens: int
     limit: int
@@ -136,9 +132,7 @@ def language_encoder(tokenizer: Any, limit: int | None = None) -> TokenEncoder:
 
 
 def read(encoder: Encoder | None, field: Any, text: str, own: str, unknown: Iterable[str] = ()) -> PromptRead | None:
-    """Report on how `own`, the end of `text`, is encoded; None where it is encoded completely and all its words are
-    known.
-    """
+    """Report on how `own`, the end of `text`, is encoded; None where all of it is encoded and known."""
     words = tuple(dict.fromkeys(word[:MOST_WORD_CHARS] for word in unknown))[:MOST_UNKNOWN]
     cut = None if encoder is None else encoder.cut(text, own)
     if cut is not None:

@@ -1,5 +1,4 @@
-"""Tiled img2img ("SD upscale"): denoises an image in overlapping tiles, one at a time. It knows backends, no wire and
-no job.
+"""Tiled img2img ("SD upscale"): denoises an image in overlapping tiles. It knows backends, no wire and no job.
 
 Source: A1111 1.10.1 scripts/sd_upscale.py run, modules/images.py combine_grid.
 """

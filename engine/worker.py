@@ -1,5 +1,4 @@
-"""Worker of the child process: reads commands on a thread, runs jobs on the main thread, and writes reports to the
-wire.
+"""Worker of the child process: reads commands on a thread, runs jobs on the main thread, and writes reports.
 
 It holds one job at most and knows no queue. The message of a failure is fit for a client; the exception goes to stderr.
 """
@@ -352,8 +351,8 @@ def _is_below(error: Exception, folder: str) -> bool:
 
 
 def write_ppm(path: Path, finished: FinishedImage) -> None:
-    """Write the file under a temporary name, then rename it, so that no reader sees half an image. Raises: OSError with
-    its file name.
+    """Write under a temporary name, then rename, so that no reader sees half an image. Raises: OSError with its
+    name.
     """
     temporary = path.with_name(path.name + ".part")
     try:

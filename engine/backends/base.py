@@ -1,4 +1,4 @@
-"""Interface of a backend: the part of the child process that turns a plan into pixels. It knows no wire, no queue and
+"""Interface of a backend, which turns a plan into pixels in the child process. It knows no wire, no queue and
 no MLX.
 """
 

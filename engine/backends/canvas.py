@@ -208,9 +208,7 @@ def _surroundings(mask: Image.Image) -> tuple[int, int, int, int] | None:
 
 
 def _patch_of(plan: Generate, init: Image.Image, mask: Image.Image | None, inputs: Mapping[str, str]) -> Patch | None:
-    """Patch of a plan: where the generated image is pasted. A masked plan without `paste` is pasted into its own input
-    image.
-    """
+    """Patch of a plan: where the generated image is pasted. Without `paste` a masked plan's own input image is used."""
     if plan.paste is None:
         return None if mask is None else Patch(init, mask, (0, 0, *init.size))
     base = open_input(inputs[plan.paste.picture])

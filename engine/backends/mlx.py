@@ -156,9 +156,7 @@ def device_memory() -> int | None:
 
 
 def memory_error_or_same(error: RuntimeError) -> Exception:
-    """MemoryError if the text of MLX's RuntimeError says that memory ran out, else the same error. MLX has one class
-    for all errors.
-    """
+    """MemoryError where the text of MLX's RuntimeError, its only class of error, says that memory ran out."""
     text = str(error).lower()
     return MemoryError() if "allocate" in text or "out of memory" in text or "outofmemory" in text else error
 

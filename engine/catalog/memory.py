@@ -24,9 +24,7 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Encoders:
-    """Memory of text encoders: `gb` as they are in the repository, at `bits`; `fixed` if mflux does not
-    quantise them.
-    """
+    """Memory of text encoders: `gb` as in the repository, at `bits`; `fixed` if mflux does not quantise them."""
 
     gb: float
     fixed: bool = False

@@ -1,6 +1,4 @@
-"""Pinned commit of each hub repository that is downloaded. A repository that is not listed stays at the commit of its
-first download.
-"""
+"""Pinned commits of hub repositories. A repository that is not listed stays at the commit of its first download."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ class HubFiles(BaseModel):
 
 
 class ModelSpec(BaseModel):
-    """One model. Sizes are in pixels and gigabytes. `native_px` is set where a model generates correctly at that edge
-    length only.
+    """One model. Sizes are in pixels and gigabytes. `native_px` is the only size at which some models generate
+    correctly.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,9 +89,7 @@ class ModelSpec(BaseModel):
     default_px: int = 1024
     min_px: int = 64
     max_px: int = 8192
-    """Limit of one side. mflux's shortest position tables, those of Z-Image, Ming and FIBO 2, have 512 entries of 16
-    pixels.
-    """
+    """Limit of one side. mflux's shortest position tables (Z-Image, Ming, FIBO 2) have 512 entries of 16 pixels."""
     max_pixels: int = 16_777_216
     """Limit of width times height. mflux sets none; this is also what the gateway's image decoder accepts."""
     step_px: int = 16
@@ -130,9 +128,7 @@ class ModelSpec(BaseModel):
         return self.min_steps == self.useful_max_steps
 
     def loaded_gb(self, bits: int | None) -> float:
-        """GB of the weights in memory at `bits`, or as stored. A quantised group of 64 weights carries 32 bits of scale
-        and bias.
-        """
+        """GB of the weights in memory at `bits`, or as stored. 64 quantised weights share 32 bits of scale and bias."""
         if self.stored_bits:
             return self.size_gb
         whole = self.size_gb if self.weights_gb is None else self.weights_gb

@@ -1,5 +1,5 @@
-"""One child process: its pipes, its stderr and its exit. It knows lines and signals; their meaning is up to the engine
-client.
+"""One child process: its pipes, its stderr and its exit. It knows lines and signals, and leaves their meaning to
+Engine.
 """
 
 from __future__ import annotations

@@ -242,9 +242,7 @@ class Engine:
             self._kill_or_keep(child, turn)
 
     def _answer_cancelled(self, child: Child, turn: Turn) -> None:
-        """MLX cannot be interrupted now: the job ends for its caller, and the child is killed where that costs
-        least.
-        """
+        """MLX cannot be interrupted: the job ends for its caller, and the child is killed where that costs least."""
         if not turn.ended:
             self._kill_or_keep(child, turn)
             turn.answer_cancelled()

@@ -1,5 +1,4 @@
-"""Style of the embedded model's images (place, size, slant), where the prompt leaves it open: four characters before
-the prompt.
+"""Style of the embedded model's images (place, size, slant), as four characters before the prompt.
 
 In four steps the model cannot both decide such things and draw them sharply, so the seed decides them first. A
 character stands for one level of one axis; none of them occurs in prompts.

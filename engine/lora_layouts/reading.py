@@ -1,5 +1,4 @@
-"""Changes of a LoRA file: for each layer the parts that make its delta, checked against the sizes of the model's
-modules.
+"""Changes of a LoRA file: for each layer the parts of its delta, checked against the sizes of the model's modules.
 
 Only names and shapes are used, so the gateway can report before queueing what the engine will do.
 """
@@ -81,9 +80,7 @@ def named(shapes: Mapping[str, Shape], known: Container[str]) -> dict[str, Named
 
 
 def read(shapes: Mapping[str, Shape], table: Table, names: Mapping[str, Named] | None = None) -> Reading:
-    """Changes made by tensors of these names and shapes. `names` is the result of `named`, where it is known
-    already.
-    """
+    """Changes made by tensors of these names and shapes. `names` is the result of `named`, where it is known."""
     names = named(shapes, table) if names is None else names
     layers: dict[Row, dict[str, str]] = {}
     rest: list[str] = []

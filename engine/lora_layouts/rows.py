@@ -1,5 +1,4 @@
-"""Rows of the LoRA table that mflux's mappings lack: from the name of a layer in a public layout to modules of mflux's
-model.
+"""Rows of the LoRA table that mflux's mappings lack: from layer names of public layouts to modules of mflux's model.
 
 In a layer's name dots are underscores, and `#` is the number of its block. Several modules are rows of one matrix, in
 this order. A `swapped` module has its two halves exchanged (BFL's shift and scale are diffusers' scale and shift).
@@ -51,9 +50,7 @@ def _flux_norms() -> dict[str, str]:
 
 
 def _xlabs(image_out: str, text_out: str) -> dict[str, str | tuple[str, ...]]:
-    """XLabs' processors of double blocks: 1 is the image's, 2 the text's. `key_of` removes `processor`, converters do
-    not.
-    """
+    """XLabs' processors of double blocks: 1 is the image's, 2 the text's. Only `key_of` removes `processor`."""
     found: dict[str, str | tuple[str, ...]] = {}
     for begin in ("double_blocks_#", "double_blocks_#_processor"):
         found[f"{begin}_qkv_lora1"], found[f"{begin}_qkv_lora2"] = _IMAGE, _TEXT

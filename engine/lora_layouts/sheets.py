@@ -1,5 +1,4 @@
-"""Modules of each model that LoRAs can change, with their sizes, and the table that finds them by the layer names of a
-file.
+"""Modules of each model that LoRAs can change, with their sizes, and the table that finds them by layer names.
 
 `sheets.json` is written from mflux's models and mappings by `python -m tools.lora_layouts`. The engine makes the same
 sheet from the model that it has loaded.
@@ -30,9 +29,7 @@ class Module:
 
 
 class Sheet:
-    """Modules of a model by path, with `#` for the number of a block, and the numbers of the blocks that have the
-    module.
-    """
+    """Modules of a model by path, with `#` for the number of a block, and the blocks that have the module."""
 
     def __init__(self, modules: Mapping[str, tuple[Module, frozenset[int] | None]]) -> None:
         self._modules = modules

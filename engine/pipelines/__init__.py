@@ -1,6 +1,4 @@
-"""Pipelines of mflux, one module for each model family, named after it. Imports MLX, so only the child process may
-import it.
-"""
+"""Pipelines of mflux, a module for each model family. It imports MLX, so only the child process may import it."""
 
 from __future__ import annotations
 

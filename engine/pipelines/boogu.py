@@ -27,8 +27,8 @@ def load(model: Model) -> Pipeline:
 
 
 class BooguPipeline(OwnLoopPipeline):
-    """Pipeline that takes the denoised latents from the transformer's output: the loop passes them on with new noise
-    only.
+    """Pipeline that reads the denoised latents from the transformer's output: the loop only passes them on with new
+    noise.
     """
 
     @contextmanager

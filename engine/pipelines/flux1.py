@@ -1,6 +1,4 @@
-"""Pipelines of FLUX.1 as in mflux 0.24: schnell, dev and Krea. Those with input images or control maps are in modules
-of their own.
-"""
+"""Pipelines of FLUX.1 as in mflux 0.24: schnell, dev and Krea. Others have input images or control maps."""
 
 from __future__ import annotations
 

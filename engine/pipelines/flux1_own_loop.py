@@ -33,7 +33,5 @@ class Flux1Pipeline(OwnLoopPipeline):
 
 
 def long_encoder(pipeline: Any) -> Encoder:
-    """T5, which the transformer uses word for word. CLIP's 77 tokens only give a summary: what it misses is drawn all
-    the same.
-    """
+    """T5, which the transformer uses word for word. CLIP's 77 tokens are only a summary: T5 reads what they miss."""
     return language_encoder(pipeline.tokenizers["t5"])

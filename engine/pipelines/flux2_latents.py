@@ -10,8 +10,8 @@ from mflux.models.flux2.latent_creator.flux2_latent_creator import Flux2LatentCr
 
 
 class PackedLatents:
-    """Latents (1, 128, rows, columns), or (1, tokens, 128) with `tokens`; one for 16x16 pixels. `noise` is mflux's
-    function.
+    """Latents (1, 128, rows, columns), or (1, tokens, 128) with `tokens`; one for 16x16 pixels. `noise` is from
+    mflux.
     """
 
     def __init__(self, vae: Any, noise: Callable[[int, int, int], mx.array], *, tokens: bool = False) -> None:

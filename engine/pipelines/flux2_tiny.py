@@ -139,9 +139,7 @@ class Flux2Tiny(Flux2Klein):
 
 
 def known_prompt(plan: Generate) -> tuple[str, tuple[str, ...]]:
-    """The part of a plan's prompt that the model knows, and the other words. With a mask reference images are
-    ignored.
-    """
+    """The part of a plan's prompt that the model knows, and the other words. A mask disables reference images."""
     reading = read(plan.prompt, 0 if plan.mask is not None else len(plan.references))
     return reading.text, reading.unread
 

@@ -1,6 +1,4 @@
-"""Pipelines of Qwen-Image-2.1 and its Turbo with a ControlNet, which accepts control maps of any kind:
-`Frame.control`.
-"""
+"""Pipelines of Qwen-Image-2.1 and its Turbo with a ControlNet for control maps of any kind: `Frame.control`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Pipeline of the upscaler SeedVR2 as in mflux 0.24. Its one step has many blocks; each is reported as a step, and may
-be stopped.
-"""
+"""Pipeline of the upscaler SeedVR2 as in mflux 0.24. Each block of its one step is reported as a step."""
 
 from __future__ import annotations
 

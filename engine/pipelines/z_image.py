@@ -46,7 +46,7 @@ class _CachedPrompts:
         self._cache = PromptCache(lambda text: encode(prompt=text, negative_prompt=None, guidance=0.0)[:1])
 
     def pair(self, *, prompt: str, negative_prompt: str | None, guidance: float) -> tuple[mx.array, mx.array | None]:
-        """Embeddings of the prompt, and of the negative prompt where guidance is above 1; a blank one is encoded as a
+        """Embeddings of the prompt, and of the negative prompt where guidance is above 1; a blank one becomes a
         space.
         """
         (positive,) = self._cache.encode(prompt)

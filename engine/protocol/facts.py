@@ -25,8 +25,7 @@ CancelReason = Literal["user", "client_gone", "shutdown"]
 
 
 class PromptRead(Frozen):
-    """Prompt of the job that was not encoded completely, or has unknown words; reported before the image that it is
-    for.
+    """Prompt of the job that is not encoded completely, or has unknown words; reported before its image.
 
     `tokens` is the number of tokens by the model's tokenizer, without style characters and chat template. `limit` is
     how many of them were encoded; None for all. `cut` is the beginning of the rest, and `unknown` the first words

@@ -56,9 +56,7 @@ class Control(Frozen):
 
 
 class SecondPass(Frozen):
-    """Second pass ("hires fix"): the generated image is enlarged until it covers this size, cropped to it, and denoised
-    again.
-    """
+    """Second pass ("hires fix"): the image is enlarged to cover this size, cropped to it, and denoised again."""
 
     width_px: int
     height_px: int
@@ -91,9 +89,7 @@ class Tiles(Frozen):
         return columns, rows
 
     def corners(self, tile_width_px: int, tile_height_px: int) -> tuple[list[int], list[int]]:
-        """Left edges of the columns and top edges of the rows, in pixels; below 0 where the image is smaller than a
-        tile.
-        """
+        """Left edges of columns and top edges of rows, in pixels; below 0 where the image is smaller than a tile."""
         columns, rows = self.grid(tile_width_px, tile_height_px)
         return _starts(columns, self.width_px, tile_width_px), _starts(rows, self.height_px, tile_height_px)
 

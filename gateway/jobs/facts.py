@@ -74,8 +74,8 @@ class UnreadLine(Frozen):
 
     box: tuple[tuple[float, float], ...]
     reason: Literal["unsure", "time"]
-    """`unsure`: the recognised text cannot be trusted, as in a script that the reader does not know. `time`: the page
-    took too long.
+    """`unsure`: the text cannot be trusted, as in a script that the reader does not know. `time`: the page took too
+    long.
     """
 
 

@@ -64,9 +64,7 @@ def export_model(work: Path, out: Path, facts: dict[str, Any]) -> None:
 
 
 def import_model(source: Path, work: Path, seed: int) -> dict[str, Any]:
-    """Copy a trained model's parts to the work folder, with the basis that its VAE has learned; returns its
-    `training.json`.
-    """
+    """Copy a trained model's parts to the work folder, with its VAE's basis; returns its `training.json`."""
     for part in PARTS:
         shutil.copytree(source / part, work / part, dirs_exist_ok=True)
     images = render_pool(seed + 2_000_000, BASIS_IMAGES)

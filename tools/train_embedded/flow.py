@@ -233,9 +233,7 @@ def score(forward, tokenizer, basis: Basis, everything: bool, sheet: Path) -> di
 
 
 def train_flow(work: Path, budget_seconds: float, seed: int, kinds: str = "first") -> dict[str, float]:
-    """Train until the budget is used, on the first kinds or all; leaves `transformer/` and `text_encoder/` in the work
-    folder.
-    """
+    """Train until the budget is used, on the first kinds or all; leaves both parts in the work folder."""
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = plain_attention
     model = FlowModel()

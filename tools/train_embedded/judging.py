@@ -94,8 +94,7 @@ def judge(scene: Scene, image: Image.Image) -> dict[str, bool]:
 
 
 def ranked_icons(scene: Scene, image: Image.Image) -> list[str]:
-    """All icons, most similar first: each drawn as the scene describes its own, compared pixel by pixel with the
-    object.
+    """All icons, most similar first: each drawn as the scene describes its own, compared by pixels with the object.
 
     Empty when there is no object.
     """

@@ -106,9 +106,7 @@ def paint_edits(basis: Basis, seed: int, count: int, variety: float, everything:
 
 
 class Pairs:
-    """Prompts of pairs, their two encoded reference images side by side (N x 2 tokens x 128), and the requested
-    image.
-    """
+    """Prompts of pairs, both encoded reference images side by side (N x 2 tokens x 128), and the requested image."""
 
     def __init__(self, words: list[str], references: np.ndarray, after: np.ndarray) -> None:
         self.words = words

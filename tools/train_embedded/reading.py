@@ -132,9 +132,7 @@ def nearest_kind(thing: Found, kinds: tuple[str, ...] = tuple(SHAPES)) -> str:
 
 
 def appearance(image: Image.Image) -> np.ndarray | None:
-    """The object of an image without the background, as `LOOK_PX` x `LOOK_PX` x 3 values from 0 to 1, whatever place
-    and size.
-    """
+    """The object of an image, as `LOOK_PX` x `LOOK_PX` x 3 values from 0 to 1, whatever place and size."""
     thing = whole(image)
     if thing is None:
         return None

@@ -40,9 +40,7 @@ class DenoisingRun:
     unpack: Callable[[mx.array, int, int], mx.array] = lambda latents, height, width: latents
     """Function from the loop's latents to the VAE's, for a height and a width in pixels."""
     initial_latents: Callable[[mx.array, Any], mx.array] | None = None
-    """Function that makes the latents of the first step, from the loop's noise and mflux's config; None keeps the
-    noise.
-    """
+    """Function that makes the first step's latents, from the loop's noise and mflux's config; None keeps the noise."""
     on_prompt_encoded: Callable[[], None] = lambda: None
     """Called once the prompt is encoded, before the first step."""
     sigmas: Sequence[float] | None = None

@@ -1,6 +1,4 @@
-"""Linear previews: one matrix from latents to pixels, where the model's folder has one. Each latent of FLUX.2's VAE is
-8x8 pixels.
-"""
+"""Linear previews: a matrix in the model's folder maps each latent of FLUX.2's VAE to its 8x8 pixels."""
 
 from __future__ import annotations
 
@@ -21,9 +19,9 @@ Floats = np.ndarray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearPreview:
-    """Linear map from a token to pixels from 0 to 255. `weight` is (4, channels, 192), `bias` (4, 1, 192): 192 are
-    rows, columns and colours of a latent's 8x8 pixels. In NumPy: a preview takes a millisecond, as a few calls of MLX
-    do.
+    """Linear map from tokens to pixels from 0 to 255. `weight` is (4, channels, 192), `bias` (4, 1, 192); 192 are the
+    rows, columns and colours of a latent's 8x8 pixels. It uses NumPy: a few calls of MLX take as long as a preview, a
+    millisecond.
     """
 
     weight: Floats

@@ -1,6 +1,4 @@
-"""Loading of weights layer by layer: mflux would evaluate all of them at once, with the unquantised ones beside
-them.
-"""
+"""Loading of weights layer by layer: mflux evaluates all of them at once, with the unquantised ones in memory."""
 
 from __future__ import annotations
 
@@ -56,7 +54,7 @@ def evaluate_parameters(model: Any) -> None:
 
 @contextmanager
 def _lazy_mflux() -> Iterator[None]:
-    """During the context mflux evaluates nothing, and 8-bit floats are read from their file only when they are
+    """During the context mflux evaluates nothing, and reads 8-bit floats from their file only when they are
     evaluated.
     """
     with ExitStack() as stack:

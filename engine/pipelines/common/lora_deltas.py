@@ -21,8 +21,8 @@ Tensors = Mapping[str, mx.array]
 
 
 class Deltas:
-    """Deltas of one file. `metadata` is from its header: PEFT stores alphas there. Raises: ValueError where it is
-    invalid.
+    """Deltas of one file. `metadata` is from its header: PEFT stores alphas there. Raises: ValueError for
+    invalid ones.
     """
 
     def __init__(self, tensors: Tensors, metadata: Mapping[str, str]) -> None:

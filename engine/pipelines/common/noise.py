@@ -22,8 +22,7 @@ def slerp(one: mx.array, other: mx.array, share: float) -> mx.array:
 
 
 def img2img_schedule(steps: int, denoise: float, sigma_of: Callable[[int, int], float]) -> tuple[int, float]:
-    """Scheduler steps and mflux's `image_strength` for `steps_to_run` steps that begin at the share of noise for
-    `denoise`.
+    """Scheduler steps and mflux's `image_strength` for `steps_to_run` steps that begin at the noise for `denoise`.
 
     `sigma_of(scheduler_steps, first)` is the share of noise at step `first`. mflux's own mapping begins at noise 0.77
     for denoise 0.1 at 4 steps, which repaints the image. The end of a longer schedule begins as low as requested and

@@ -86,9 +86,7 @@ class OwnLoopPipeline(MfluxPipeline):
 
 @contextmanager
 def _late(first: int) -> Iterator[None]:
-    """During the context every loop begins at this timestep: the engine has one thread and generates one image at a
-    time.
-    """
+    """During the context every loop begins at this timestep: the engine has one thread, for one image at a time."""
     original = Config.init_time_step
     Config.init_time_step = property(lambda _: first)
     try:

@@ -10,9 +10,7 @@ from mlx import nn
 from engine.pipelines.common.loading import evaluate_parameters
 
 NAMES = ("text_encoder", "t5_text_encoder", "clip_text_encoder", "qwen_vl_encoder")
-"""Attributes that mflux's own memory saver deletes as well. Ming's encoder would go with parts that are still needed,
-and stays.
-"""
+"""Attributes that mflux's own memory saver deletes as well. Ming's encoder is used with a connector, and is kept."""
 KEPT = "connector"
 
 
@@ -51,8 +49,6 @@ class TextEncoders:
 
 
 def _place(pipeline: Any, name: str) -> tuple[Any, str]:
-    """Object and attribute that hold the weights: Lens wraps its encoder in a class that mflux calls for every
-    image.
-    """
+    """Object and attribute that hold the weights: Lens wraps its encoder in a class that mflux calls."""
     part = getattr(pipeline, name)
     return (pipeline, name) if isinstance(part, nn.Module) else (part, "model")
