@@ -12,7 +12,7 @@ from mflux.models.common.tokenizer import LanguageTokenizer
 from transformers import AutoTokenizer
 
 from engine.catalog import EMBEDDED_PATH
-from engine.prompt_tokens import Encoder, language_encoder, read
+from engine.prompt_tokens import Encoder, language_encoder, read_prompt
 
 WORDS = "a red circle above two green stars on a blue background, "
 SIZES = (64, 1024, 8192, 32 * 1024)
@@ -32,7 +32,7 @@ def main() -> None:
 
 def read_ms(encoder: Encoder, text: str) -> float:
     began = time.perf_counter()
-    read(encoder, "prompt", text, text)
+    read_prompt(encoder, "prompt", text, text)
     return (time.perf_counter() - began) * 1000
 
 

@@ -111,8 +111,8 @@ def tokenizer_encoder(
     """Encoder with a tokenizer of transformers, which cuts at the limit; `special` tokens count as well."""
 
     def spans(text: str) -> Sequence[Span]:
-        read = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
-        return cast(Sequence[Span], read["offset_mapping"])
+        encoding = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
+        return cast(Sequence[Span], encoding["offset_mapping"])
 
     return TokenEncoder(spans, limit, wrap)
 
@@ -131,7 +131,9 @@ def language_encoder(tokenizer: Any, limit: int | None = None) -> TokenEncoder:
     )
 
 
-def read(encoder: Encoder | None, field: Any, text: str, own: str, unknown: Iterable[str] = ()) -> PromptRead | None:
+def read_prompt(
+    encoder: Encoder | None, field: Any, text: str, own: str, unknown: Iterable[str] = ()
+) -> PromptRead | None:
     """Report on how `own`, the end of `text`, is encoded; None where all of it is encoded and known."""
     words = tuple(dict.fromkeys(word[:MOST_WORD_CHARS] for word in unknown))[:MOST_UNKNOWN]
     cut = None if encoder is None else encoder.cut(text, own)

@@ -21,7 +21,7 @@ from PIL import Image
 from engine.backends import canvas
 from engine.backends.base import FinishedImage, ImageSkipped, Model, Watcher
 from engine.catalog import ModelSpec
-from engine.prompt_tokens import Span, TokenEncoder, read
+from engine.prompt_tokens import Span, TokenEncoder, read_prompt
 from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory, PromptRead, Upscale, steps_to_run
 
 Phase = Literal["start", "load", "step", "decode", "ping"]
@@ -223,7 +223,7 @@ def prompt_readings(plan: Generate, script: FakeScript) -> Iterator[PromptRead]:
     encoder = TokenEncoder(words, script.prompt_words)
     negative = plan.negative_prompt if plan.guidance > 1 else None
     for field, prompt in (("prompt", plan.prompt), ("negative_prompt", negative or "")):
-        found = read(encoder, field, prompt, prompt, [word for word in script.unknown_words if word in prompt])
+        found = read_prompt(encoder, field, prompt, prompt, [word for word in script.unknown_words if word in prompt])
         if found is not None:
             yield found
 

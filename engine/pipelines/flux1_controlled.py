@@ -31,10 +31,10 @@ def load_depth(model: Model) -> Pipeline:
 def load_controlnet(model: Model) -> Pipeline:
     """Load schnell or dev with a ControlNet."""
     pipeline = build_pipeline(model, Flux1Controlnet, config_with_controlnet(model))
-    return _ControlnetPipeline(pipeline, _controlled)
+    return _ControlnetPipeline(pipeline, _control_arguments)
 
 
-def _controlled(task: ImageTask) -> dict[str, Any]:
+def _control_arguments(task: ImageTask) -> dict[str, Any]:
     control, followed = task.plan.control, task.frame.control
     assert control is not None
     assert followed is not None

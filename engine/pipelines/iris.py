@@ -29,14 +29,14 @@ from engine.prompt_tokens import Encoder, tokenizer_encoder
 
 def load(model: Model) -> Pipeline:
     """Load Iris: Turbo with its four steps, base with guidance."""
-    pipeline = _built(model)
+    pipeline = _build(model)
     pipeline.prompt_cache = BoundedPromptCache()
     sigmas = _turbo if pipeline.is_turbo else _base
     layout, encoder = cast(Any, IrisLatentCreator), _encoder(pipeline.tokenizers["qwen3_vl"].tokenizer)
     return IrisPipeline(pipeline, layout=layout, sigmas=sigmas, arguments=_arguments, encoder=encoder)
 
 
-def _built(model: Model) -> Any:
+def _build(model: Model) -> Any:
     if (Path(model.path) / "text_encoder").is_dir():
         return build_pipeline(model, Iris)
     # A model that mflux has not saved itself is read only from the places in mflux's table: the gateway's folders are

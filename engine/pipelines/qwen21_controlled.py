@@ -16,11 +16,11 @@ from engine.pipelines.qwen21 import qwen21_pipeline
 def load(model: Model) -> Pipeline:
     """Load Qwen-Image-2.1 with a ControlNet, a branch next to the transformer that is quantised and saved with it."""
     return qwen21_pipeline(
-        build_pipeline(model, QwenImage21Controlnet, config_with_controlnet(model)), image_arguments=_controlled
+        build_pipeline(model, QwenImage21Controlnet, config_with_controlnet(model)), image_arguments=_control_arguments
     )
 
 
-def _controlled(task: ImageTask) -> dict[str, Any]:
+def _control_arguments(task: ImageTask) -> dict[str, Any]:
     control = task.plan.control
     assert control is not None
     return {"controlnet_image_path": task.frame.control, "controlnet_strength": control.strength}

@@ -38,12 +38,12 @@ def load(model: Model) -> Pipeline:
         # Only the strength of the control itself counts.
         arguments=lambda plan: {"scheduler": SCHEDULER, "controlnet_strength": 1.0},
         loras="z_image",
-        image_arguments=_controlled,
+        image_arguments=_control_arguments,
         encoder=language_encoder(pipeline.tokenizers["z_image"]),
     )
 
 
-def _controlled(task: ImageTask) -> dict[str, Any]:
+def _control_arguments(task: ImageTask) -> dict[str, Any]:
     control = task.plan.control
     assert control is not None
     spec = ControlSpec(type=ControlType(control.kind), image_path=task.frame.control, strength=control.strength)

@@ -12,7 +12,7 @@ from engine.backends.base import Model
 from engine.backends.canvas import Frame
 from engine.backends.fake import words
 from engine.catalog import EMBEDDED_PATH
-from engine.prompt_tokens import MOST_CUT_CHARS, MOST_UNKNOWN, Span, StrictestEncoder, TokenEncoder, read
+from engine.prompt_tokens import MOST_CUT_CHARS, MOST_UNKNOWN, Span, StrictestEncoder, TokenEncoder, read_prompt
 from engine.protocol import PromptRead, Succeeded
 from gateway.jobs.facts import ImageDone, Queued, Requeued, Started
 from gateway.jobs.job import Job, State
@@ -36,43 +36,47 @@ def told(reading: PromptRead | None) -> tuple[int, int | None, str] | None:
 
 
 def test_what_fits_is_not_told() -> None:
-    assert read(ENCODER, "prompt", "one two three four five", "one two three four five") is None
-    assert read(ENCODER, "prompt", "", "") is None
-    assert read(None, "prompt", LONG * 1000, LONG * 1000) is None
+    assert read_prompt(ENCODER, "prompt", "one two three four five", "one two three four five") is None
+    assert read_prompt(ENCODER, "prompt", "", "") is None
+    assert read_prompt(None, "prompt", LONG * 1000, LONG * 1000) is None
 
 
 def test_tokens_beyond_the_limit_are_counted_and_the_rest_is_shown() -> None:
-    assert told(read(ENCODER, "prompt", LONG, LONG)) == (7, 5, "six seven")
+    assert told(read_prompt(ENCODER, "prompt", LONG, LONG)) == (7, 5, "six seven")
 
 
 def test_what_a_family_puts_before_the_prompt_and_its_template_take_tokens_and_are_not_counted() -> None:
     encoder = TokenEncoder(words, 5, lambda text: f"User: {text.strip().lower()} Answer:")
-    assert told(read(encoder, "prompt", f"!+ {LONG.upper()} ", f"{LONG.upper()} ")) == (7, 3, "FOUR FIVE SIX SEVEN")
-    assert read(encoder, "prompt", "one two three four", "one two three four") is None, (
+    assert told(read_prompt(encoder, "prompt", f"!+ {LONG.upper()} ", f"{LONG.upper()} ")) == (
+        7,
+        3,
+        "FOUR FIVE SIX SEVEN",
+    )
+    assert read_prompt(encoder, "prompt", "one two three four", "one two three four") is None, (
         "the template's end alone is cut"
     )
 
 
 def test_what_a_tokenizer_adds_at_the_end_takes_the_place_of_words() -> None:
     encoder = TokenEncoder(lambda text: [(0, 0), *words(text), (0, 0)], 5)
-    assert told(read(encoder, "prompt", LONG, LONG)) == (7, 3, "four five six seven")
-    assert read(encoder, "prompt", "one two three", "one two three") is None
+    assert told(read_prompt(encoder, "prompt", LONG, LONG)) == (7, 3, "four five six seven")
+    assert read_prompt(encoder, "prompt", "one two three", "one two three") is None
 
 
 def test_blank_ends_are_no_loss() -> None:
     letters = TokenEncoder(lambda text: [(at, at + 1) for at in range(len(text))], 5)
-    assert read(letters, "prompt", "abcde    ", "abcde    ") is None
+    assert read_prompt(letters, "prompt", "abcde    ", "abcde    ") is None
 
 
 def test_the_strictest_of_several_encoders_counts() -> None:
     both = StrictestEncoder(ENCODER, TokenEncoder(words, 3))
-    assert told(read(both, "prompt", LONG, LONG)) == (7, 3, "four five six seven")
-    assert read(StrictestEncoder(ENCODER, TokenEncoder(words, None)), "prompt", "one two", "one two") is None
+    assert told(read_prompt(both, "prompt", LONG, LONG)) == (7, 3, "four five six seven")
+    assert read_prompt(StrictestEncoder(ENCODER, TokenEncoder(words, None)), "prompt", "one two", "one two") is None
 
 
 def test_what_is_told_is_bounded() -> None:
     text = "word " * 9000
-    found = read(ENCODER, "prompt", text, text, [f"{n}{'x' * 999}" for n in range(99)])
+    found = read_prompt(ENCODER, "prompt", text, text, [f"{n}{'x' * 999}" for n in range(99)])
     assert found is not None
     assert len(found.cut) <= MOST_CUT_CHARS + 1
     assert found.cut.endswith("…")
@@ -81,7 +85,7 @@ def test_what_is_told_is_bounded() -> None:
 
 
 def test_unknown_words_are_told_once_each() -> None:
-    found = read(ENCODER, "prompt", "a masterpiece", "a masterpiece", ["masterpiece", "masterpiece"])
+    found = read_prompt(ENCODER, "prompt", "a masterpiece", "a masterpiece", ["masterpiece", "masterpiece"])
     assert found == PromptRead(field="prompt", tokens=2, unknown=("masterpiece",))
 
 

@@ -69,7 +69,7 @@ class OwnLoopPipeline(MfluxPipeline):
 
         def begin(noise: mx.array, _: Any) -> mx.array:
             if first:  # only now: a loop that begins late earlier may look for an input image
-                late.enter_context(_late(first))
+                late.enter_context(_begin_at(first))
             parts = {"layout": self._layout, "pipeline": self._pipeline}
             return initial_latents(task, denoising, noise, **parts, sigma=lambda: float(sigmas[first]))
 
@@ -85,7 +85,7 @@ class OwnLoopPipeline(MfluxPipeline):
 
 
 @contextmanager
-def _late(first: int) -> Iterator[None]:
+def _begin_at(first: int) -> Iterator[None]:
     """During the context every loop begins at this timestep: the engine has one thread, for one image at a time."""
     original = Config.init_time_step
     Config.init_time_step = property(lambda _: first)

@@ -24,7 +24,7 @@ from engine.pipelines.common.low_memory import low_memory_decoding
 from engine.pipelines.common.noise import img2img_schedule
 from engine.pipelines.common.preview_size import PreviewSize
 from engine.pipelines.common.text_encoders import TextEncoders
-from engine.prompt_tokens import Encoder, read
+from engine.prompt_tokens import Encoder, read_prompt
 from engine.protocol import Generate, PromptRead
 
 log = logging.getLogger("engine.families")
@@ -146,10 +146,10 @@ class MfluxPipeline(ABC):
     def _prompt_readings(self, task: ImageTask) -> Iterator[PromptRead]:
         """Prompts of this image that are not encoded completely."""
         plan, (text, unknown) = task.plan, self._known_prompt(task)
-        if (found := read(self._encoder_of(task), "prompt", self._prompt(task), text, unknown)) is not None:
+        if (found := read_prompt(self._encoder_of(task), "prompt", self._prompt(task), text, unknown)) is not None:
             yield found
         negative = plan.negative_prompt if plan.guidance > 1 else None
-        if negative and (found := read(self._encoder, "negative_prompt", negative, negative)) is not None:
+        if negative and (found := read_prompt(self._encoder, "negative_prompt", negative, negative)) is not None:
             yield found
 
     def _image_arguments(self, task: ImageTask, strength: float | None) -> Mapping[str, Any]:
