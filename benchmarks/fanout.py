@@ -98,21 +98,21 @@ async def report(core: Core, leases: list[Lease], seconds: float) -> dict[str, l
 
 
 async def _report(core: Core, lease: Lease, place: int, places: int, seconds: float) -> list[float]:
-    bus, store, job = core.service._hub, core.service._store, lease.job
-    bus.begin(job.id, IMAGES, 0)
+    hub, store, job = core.service._hub, core.service._store, lease.job
+    hub.begin(job.id, IMAGES, 0)
     steps = round(seconds * PER_S)
     begin, times = time.monotonic() + 1 + place / places / PER_S, []
     for step in range(steps):
         await asyncio.sleep(max(0.0, begin + step / PER_S - time.monotonic()))
         image = step * IMAGES // steps
         times.append(time.time())
-        bus.publish_progress(job.id, StepDone(image=image, step=step, steps=steps, seconds=1 / PER_S))
+        hub.publish_progress(job.id, StepDone(image=image, step=step, steps=steps, seconds=1 / PER_S))
         if (step + 1) * IMAGES // steps > image:
             file = f"{job.id}.1.{image}.png"
             done = ImageDone(image=image, seed=1, file=file, width_px=64, height_px=64, drawn_px=(64, 64), seconds=1)
             await store.record(lease, done)
     await store.commit(lease, Succeeded())
-    bus.end(job.id)
+    hub.end(job.id)
     return times
 
 
