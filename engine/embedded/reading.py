@@ -62,7 +62,7 @@ def read(prompt: str, references: int = 0) -> Reading:
     parts = [list(_pieces(part, unread, min(references, MAX_REFERENCES))) for part in _parts(text)]
     if pair:
         parts = [_without_changes(part) for part in parts]
-    kept = [mend_result for part in parts if (mend_result := _mend(part))]
+    kept = [pieces for part in parts if (pieces := _mend(part))]
     if pair and not any(piece.kind in ("thing", "picture") for part in kept for piece in part):
         kept = [
             [_Piece("picture", _BOTH)],
