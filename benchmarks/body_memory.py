@@ -1,7 +1,7 @@
-"""What large bodies cost: python -m benchmarks.body_memory
+"""Memory used by large request bodies: python -m benchmarks.body_memory
 
-24 bodies of 26 MiB at once, on each route that takes pictures and in both spellings, fast and in pieces: the peak of
-the gateway's memory, and what it holds some seconds after. The engine is the fake one.
+24 bodies of 26 MiB at once, on each route that takes images and in both encodings, fast and in pieces: the peak of the
+gateway's memory, and its memory some seconds later. The engine is the fake one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PIECE_BYTES = 256 * 1024
 
 
 def noise(size: int) -> bytes:
-    """A PNG of about `size` bytes."""
+    """PNG of about `size` bytes."""
     edge = int((size / 3) ** 0.5)
     file = io.BytesIO()
     Image.frombytes("RGB", (edge, edge), os.urandom(edge * edge * 3)).save(file, "PNG", compress_level=0)

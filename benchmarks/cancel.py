@@ -1,7 +1,7 @@
-"""python -m benchmarks.cancel [--size PX] [--rounds N]: cancels in each phase of a picture that MLX draws.
+"""Time of a cancel in each phase of an image that MLX generates: python -m benchmarks.cancel [--size PX] [--rounds N]
 
-Printed for each phase, of the embedded model: how long DELETE took, and how soon after it the next picture, a small one
-of the same model, was done.
+For each phase it prints how long DELETE took, and how soon after it the next image, a small one of the same model, was
+finished. The model is the embedded one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tests.support.live import live
 PHASES = ("loading", "denoising", "decoding")
 LARGE_STEPS = 8
 DELAYS_S = (0.0, 0.2)
-"""After the phase was told: at its begin, and within it."""
+"""Seconds after the phase was reported: at its beginning, and within it."""
 LARGE = {"prompt": "a red circle on a blue background", "steps": LARGE_STEPS}
 SMALL = {"prompt": "a circle", "width": 64, "height": 64, "steps": 1}
 
 
 def phase_begins(client: httpx.Client, job_id: str, phase: str) -> bool:
-    """Wait until the job is told to be in that phase; False where it ended without."""
+    """Wait until the job is reported in that phase; False where it ended before."""
     with client.stream("GET", f"/api/v1/jobs/{job_id}/stream") as answer:
         for line in answer.iter_lines():
             told = json.loads(line[5:]) if line.startswith("data:") else None
@@ -36,7 +36,7 @@ def phase_begins(client: httpx.Client, job_id: str, phase: str) -> bool:
 
 
 def cancelled_s(client: httpx.Client, size: int, phase: str, delay_s: float) -> tuple[float, float] | None:
-    """Seconds that DELETE took, and seconds from then until a small picture was done; None: it was too late."""
+    """Seconds of DELETE, and from then until a small image was finished; None where the cancel was too late."""
     if phase == "loading":
         client.post("/sdapi/v1/unload-checkpoint").raise_for_status()
     submitted = client.post("/api/v1/generate", json={**LARGE, "width": size, "height": size}).raise_for_status()

@@ -1,10 +1,12 @@
-"""What decoding a picture takes beyond the VAE, by VAE: at its real widths with random weights, whole and sparing.
+"""Memory for decoding an image, by VAE, beyond its weights: at real widths with random weights, with and without
+low_ram.
 
-python -m benchmarks.decode_memory              at 256 pixels square
+python -m benchmarks.decode_memory (256 pixels square)
+
 python -m benchmarks.decode_memory --px 512
 
-On a CPU everything is float32 and convolutions lay out their input first: compare VAEs with each other, and whole with
-sparing; bytes a pixel on Apple's chips are in docs/memory.md.
+On a CPU everything is float32, and convolutions copy their input first: compare VAEs with each other, and the two
+modes. Bytes per pixel on Apple silicon are in docs/memory.md.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import mlx.core as mx
 
 
 def vaes() -> dict[str, tuple[Callable[[], Any], tuple[int, ...]]]:
-    """By the families that have it: the VAE, and channels and pixels of a latent's edge."""
+    """VAE of some families, and the channels and pixels (edge) of its latents."""
     from mflux.models.fibo.model.fibo_vae.wan_2_2_vae import Wan2_2_VAE
     from mflux.models.flux.model.flux_vae.vae import VAE
     from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
@@ -36,16 +38,16 @@ def vaes() -> dict[str, tuple[Callable[[], Any], tuple[int, ...]]]:
 
 
 def taken(vae: Any, latent: mx.array, *, low_ram: bool) -> int:
-    """Bytes at the peak beyond what is held before."""
+    """Bytes at the peak beyond the memory in use before."""
     from mflux.models.common.vae.vae_util import VAEUtil
 
-    from engine.pipelines.common.low_memory import sparing
+    from engine.pipelines.common.low_memory import low_memory_decoding
 
     pipeline = SimpleNamespace(vae=vae, tiling_config=None)
     gc.collect()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    with sparing(pipeline, low_ram=low_ram):
+    with low_memory_decoding(pipeline, low_ram=low_ram):
         mx.eval(VAEUtil.decode(vae=vae, latent=latent, tiling_config=pipeline.tiling_config))
     return int(mx.get_peak_memory() - before)
 

@@ -1,7 +1,7 @@
-"""What the embedded model gets right: python -m benchmarks.embedded_quality --sheet docs/embedded-model.png
+"""Quality of the embedded model: python -m benchmarks.embedded_quality --sheet docs/embedded-model.png
 
-Draws held-out prompts through the gateway and reads from the pixels what came out. Composed prompts combine a kind, a
-colour and a background that training never combined.
+Generates held-out prompts through the gateway and recognises the result from its pixels. Composed prompts combine a
+kind, a colour and a background that training never combined.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ MODEL = "flux2-tiny"
 SIZE_PX = 128
 SIZE = f"{SIZE_PX}x{SIZE_PX}"
 KNOWS_ALL = json.loads((EMBEDDED_PATH / "training.json").read_text(encoding="utf-8"))["kinds"] == "all"
-"""Whether the shipped weights were trained on all shapes and icons, or on the first shapes."""
+"""Whether the shipped weights were trained on all shapes and icons, or only on the first shapes."""
 
 APART = 8.0
-"""Least root mean square distance of two seeds' pixels, in grey levels of 256, to count as different."""
+"""Minimum root mean square distance of two seeds' pixels, in grey levels of 256, to count as different."""
 
 TAGS = {
     "SillyTavern's prefix": "best quality, absurdres, masterpiece, ",
     "text-generation-webui's prefix": "(Masterpiece:1.1), detailed, intricate, colorful, ",
 }
-"""What these programs put before every prompt by default."""
+"""Tags that these programs put before every prompt by default."""
 
 SHEET_COLUMNS, CAPTION_PX = 8, 30
 
@@ -49,7 +49,7 @@ Shown = list[tuple[str, Image.Image]]
 
 
 class Artist:
-    """The gateway's embedded model, asked in the OpenAI dialect."""
+    """Client of a gateway with the embedded model, in the OpenAI protocol."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -60,13 +60,13 @@ class Artist:
 
     def change(self, words: str, seed: int, *before: Image.Image) -> Image.Image:
         body = {"model": MODEL, "prompt": words, "seed": str(seed), "size": SIZE, "response_format": "b64_json"}
-        files = [("image[]", _png(picture)) for picture in before]
+        files = [("image[]", _png(image)) for image in before]
         return _shown(self._client.post("/v1/images/edits", data=body, files=files))
 
 
-def _png(picture: Image.Image) -> bytes:
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -76,38 +76,38 @@ def _shown(answer: httpx.Response) -> Image.Image:
 
 
 def composed(artist: Artist, count: int, seed: int) -> Shown:
-    """Shapes with colours, backgrounds, counts, sizes, places and relations."""
+    """Result for shapes with colours, backgrounds, counts, sizes, places and relations."""
     rng, right, asked, shown = Random(seed), Counter[str](), Counter[str](), []
     for number, scene in enumerate(evaluation_scenes(count, seed, KNOWS_ALL)):
         text = prompt(scene, rng)
-        picture = artist.draw(text, number)
-        verdict = judge(scene, picture)
+        image = artist.draw(text, number)
+        verdict = judge(scene, image)
         verdict["everything"] = all(verdict.values())
         asked.update(verdict.keys())
         right.update(name for name, holds in verdict.items() if holds)
-        shown.append((text, picture))
+        shown.append((text, image))
     for name in asked:
         say(f"{name} right", right[name], asked[name])
     return shown
 
 
 def icons(artist: Artist, seed: int, each: int) -> Shown:
-    """Single icons: is the likest of all icons the one asked for?"""
+    """Result for single icons: whether the most similar of all icons is the requested one."""
     rng, first, three, shown = Random(seed), 0, 0, []
     for number, scene in enumerate(icon_scenes(seed, each)):
         text = prompt(scene, rng)
-        picture = artist.draw(text, number)
-        likest = ranked_icons(scene, picture)[:3]
+        image = artist.draw(text, number)
+        likest = ranked_icons(scene, image)[:3]
         first += likest[:1] == [scene.groups[0].kind]
         three += scene.groups[0].kind in likest
-        shown.append((text, picture))
+        shown.append((text, image))
     say("icon the likest", first, len(shown))
     say("icon among the three likest", three, len(shown))
     return shown
 
 
 def variety(artist: Artist, count: int, seed: int) -> None:
-    """How far two seeds of one prompt are apart."""
+    """Distance between two seeds of one prompt."""
     rng, distances = Random(seed), []
     for scene in evaluation_scenes(count, seed + 1, KNOWS_ALL):
         text = prompt(scene, rng)
@@ -117,7 +117,7 @@ def variety(artist: Artist, count: int, seed: int) -> None:
 
 
 def edits(artist: Artist, count: int, seed: int) -> Shown:
-    """Changes of a picture beside it: is all of the scene as it should be then?"""
+    """Result for changes of a reference image: whether the whole scene is as requested."""
     rng, right, asked, shown = Random(seed), Counter[str](), Counter[str](), []
     for number, edit in enumerate(edit_cases(count, seed, KNOWS_ALL)):
         before = render(edit.before, Style.sample(rng))
@@ -133,7 +133,7 @@ def edits(artist: Artist, count: int, seed: int) -> Shown:
 
 
 def pairs(artist: Artist, count: int, seed: int) -> Shown:
-    """A thing of one picture beside a thing of another."""
+    """Result for a thing of one reference image beside a thing of another."""
     rng, right, shown = Random(seed), 0, []
     for number, pair in enumerate(pair_cases(count, seed)):
         first, second = (render(scene, Style.sample(rng)) for scene in (pair.first, pair.second))
@@ -145,7 +145,7 @@ def pairs(artist: Artist, count: int, seed: int) -> Shown:
 
 
 def tagged(artist: Artist, seed: int) -> None:
-    """Prompts behind the tags that programs put there."""
+    """Result for prompts after the tags of these programs."""
     for name, tags in TAGS.items():
         rng, right = Random(seed), 0
         for number, scene in enumerate(evaluation_scenes(12, seed, KNOWS_ALL)):
@@ -154,20 +154,20 @@ def tagged(artist: Artist, seed: int) -> None:
 
 
 def by_day(count: int, seed: int) -> list[Scene]:
-    """Scenes whose backgrounds are not dark anyway, nor the objects."""
+    """Scenes without dark backgrounds or objects."""
     scenes = evaluation_scenes(3 * count, seed, KNOWS_ALL)
     return [s for s in scenes if s.background != "black" and all(g.colour != "black" for g in s.groups)][:count]
 
 
 def at_night(artist: Artist, count: int, seed: int) -> Shown:
-    """The LoRA `night`: is the background dark with it and not without, and are the objects still there?"""
+    """Result for the LoRA `night`: whether only its backgrounds are dark, and the objects are still there."""
     rng, effects, objects_kept, shown = Random(seed), 0, 0, []
     for number, scene in enumerate(by_day(count, seed + 2)):
         text = prompt(scene, rng)
-        picture = artist.draw(text, number, loras=[{"name": "night", "scale": 1.0}])
-        effects += is_night(picture) and not is_night(artist.draw(text, number))
-        objects_kept += judge(scene, picture)["shape"]
-        shown.append((f"{text} (night)", picture))
+        image = artist.draw(text, number, loras=[{"name": "night", "scale": 1.0}])
+        effects += is_night(image) and not is_night(artist.draw(text, number))
+        objects_kept += judge(scene, image)["shape"]
+        shown.append((f"{text} (night)", image))
     say("the LoRA's effect shows", effects, count)
     say("outlines right with the LoRA", objects_kept, count)
     return shown
@@ -178,13 +178,13 @@ def say(what: str, right: int, asked: int) -> None:
 
 
 def contact_sheet(shown: Shown, path: Path) -> None:
-    """Pictures with their prompts below."""
+    """Sheet of images with their prompts below."""
     width, height = SIZE_PX + 6, SIZE_PX + CAPTION_PX
     sheet = Image.new("RGB", (SHEET_COLUMNS * width, ceil(len(shown) / SHEET_COLUMNS) * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
-    for number, (text, picture) in enumerate(shown):
+    for number, (text, image) in enumerate(shown):
         x, y = number % SHEET_COLUMNS * width + 3, number // SHEET_COLUMNS * height + 3
-        sheet.paste(picture, (x, y))
+        sheet.paste(image, (x, y))
         caption = "\n".join(textwrap.wrap(text, 25)[:2])
         draw.multiline_text((x, y + SIZE_PX + 1), caption, fill=(60, 60, 60), font=font, spacing=1)
     sheet.save(path, optimize=True)

@@ -1,4 +1,4 @@
-"""How fast the embedded model draws, and how much memory it takes: python -m benchmarks.embedded_speed"""
+"""Speed and memory of the embedded model: python -m benchmarks.embedded_speed"""
 
 from __future__ import annotations
 

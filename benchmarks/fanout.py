@@ -24,8 +24,9 @@ from typing import Any
 
 import psutil
 
-from engine.protocol import ImageDone, StepDone, Succeeded
+from engine.protocol import StepDone, Succeeded
 from gateway.context import Core
+from gateway.jobs.facts import ImageDone
 from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
 from gateway.store.base import Lease, WorkerInfo

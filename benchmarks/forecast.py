@@ -1,8 +1,8 @@
-"""How good forecasts are: python -m benchmarks.forecast
+"""Accuracy of forecasts: python -m benchmarks.forecast
 
 Bursts of jobs of three sizes, several step counts, batches and three models, which are loaded in turn, through the
-gateway's service and the embedded model. After the first 20 jobs: how far what was told at submit was from what came,
-for waits of 2 s and more, and how often a job was done within its 90 % interval.
+gateway's service and the embedded model. After the first 20 jobs it measures how far the forecast at submit was from
+the actual time, for waits of 2 s and more, and how often a job was finished within its 90 % interval.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FAKE = {"step_seconds": 0.02, "load_seconds": 0.8, "decode_seconds": 0.05}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was told at submit, and what came. Seconds."""
+    """Forecast at submit, and actual time, in seconds."""
 
     told: Forecast
     wait_s: float
@@ -51,10 +51,10 @@ class Outcome:
 
 
 class Recorder(Forecaster):
-    """Writes down all it is told, so that tests can tell it again."""
+    """Forecaster that records all its calls, so that tests can replay them."""
 
     rows: list[list[object]]
-    """[seconds, what, job, ...] in order."""
+    """Records [seconds, kind, job, ...] in order."""
 
     def _row(self, what: str, job_id: str, *more: object) -> None:
         if not hasattr(self, "rows"):
@@ -122,7 +122,7 @@ async def follow(service: JobService, job: Job, told: Forecast) -> Outcome | Non
 
 
 async def replay(service: JobService, jobs: int, rnd: random.Random) -> list[Outcome]:
-    """Bursts, each as soon as only few wait: deep and shallow queues come in turn."""
+    """Submit bursts, each as soon as only few jobs wait: long and short queues alternate."""
     origin = Origin(owner="me", protocol="benchmark", attached=False)
     following: list[asyncio.Task[Outcome | None]] = []
     while len(following) < jobs:

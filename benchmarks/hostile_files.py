@@ -1,7 +1,7 @@
-"""What honest clients wait for while hostile files are looked at: python -m benchmarks.hostile_files [--root CHECKOUT]
+"""Delay of honest clients while hostile files are checked: python -m benchmarks.hostile_files [--root CHECKOUT]
 
-Prints the seconds of one submit, of one upload of 64x64, and the slowest /health/live, for each kind of attack; and the
-memory that decoding a picture of 20 MiB from base64 takes at its peak.
+For each kind of attack it prints the seconds of one submit, of one upload of 64x64, and the slowest /health/live; and
+the peak memory for decoding an image of 20 MiB from base64.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ tracemalloc.start()
 base64_picture(text)
 print(f"{tracemalloc.get_traced_memory()[1] / 2**20:.0f}")
 """
-"""The bytes are 20 MiB of it."""
+"""20 MiB of image bytes."""
 
 
 def waited(client: httpx.Client, path: str, body: dict[str, Any]) -> str:
@@ -42,7 +42,7 @@ def waited(client: httpx.Client, path: str, body: dict[str, Any]) -> str:
 
 
 def attacked(url: str, path: str, image: bytes, count: int, names: int) -> dict[str, str]:
-    """Measure under `count` requests with this picture at once, of so many X-Client-Ids."""
+    """Measure under `count` simultaneous requests with this image, from so many X-Client-Ids."""
     body = json.dumps({"image": base64.b64encode(image).decode()}).encode()
 
     def attack(n: int) -> None:

@@ -1,8 +1,8 @@
-"""python -m benchmarks.hostile_text [--size 1000000] [--only TEXT] [--repeats N]: every text of every route, hostile.
+"""Hostile texts on every route: python -m benchmarks.hostile_text [--size 1000000] [--only TEXT] [--repeats N]
 
-A gateway with the fake engine in a process of its own. Each field that /openapi.json shows gets texts of each repeat in
-turn, a million characters in a body and what a URL or a header holds elsewhere, while /health/live is asked all along.
-Printed: the slowest answers, and how long /health/live took at most, asked by a third process.
+A gateway with the fake engine runs in a process of its own. Each field in /openapi.json gets each kind of text in turn:
+a million characters in a body, elsewhere what a URL or a header can hold. A third process requests /health/live
+meanwhile. It prints the slowest answers, and the slowest /health/live.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""R-20: a gateway at work for hours, and one with a long history. Run by `python -m benchmarks.soak hours|history`.
+"""R-20: a gateway that runs for hours, and one with a long history. Run by `python -m benchmarks.soak hours|history`.
 
-`hours`: three requests a second, of all protocols in turn, on the fake engine; what the gateway holds, every so often.
-`history`: a hundred thousand ended jobs; how long a start and every list take.
+`hours`: three requests a second, of all protocols in turn, with the fake engine; prints the gateway's resources at
+intervals. `history`: a hundred thousand ended jobs; measures a start and every list.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 import httpx
 import psutil
 
-from engine.protocol import ImageDone, Started, Succeeded
+from engine.protocol import Succeeded
+from gateway.jobs.facts import ImageDone, Started
 from gateway.store import rows
 from gateway.store.sqlite import SqliteStore
 from tests.support import a_job, a_plan
@@ -45,7 +46,7 @@ REQUESTS: tuple[tuple[str, str, dict[str, Any] | None], ...] = (
 )
 MARKS = 20
 TEMPLATE = 1000
-"""Jobs that are made one by one; the others are copies of them under other ids."""
+"""Jobs that are created one by one; the others are copies of them under other ids."""
 LISTS = (
     "/api/v1/jobs",
     "/api/v1/jobs?status=completed",
@@ -59,13 +60,13 @@ LISTS = (
     "/health/live",
 )
 COUNTS = ("/api/v1/stats", "/metrics")
-"""These look at every job on record."""
+"""Requests that read every job on record."""
 LIST_MS, COUNT_MS = 20.0, 100.0
 START_S = 2.0
 
 
 def hours(folder: Path, seconds: float, say: Callable[[str, Any], None]) -> None:
-    """Strain a gateway for so long; prints a line of figures twenty times. Raises: SystemExit at a 5xx."""
+    """Send requests to a gateway for so long; prints a line of figures twenty times. Raises: SystemExit at a 5xx."""
     config = {"generation": {"previews": False}, "retention": {"jobs": 5000}}
     gateway = Live(folder, config=config).start()
     outcomes: Counter[str] = Counter()
@@ -114,7 +115,7 @@ def _held(gateway: Live, process: psutil.Process, now: float, requests: int) -> 
 
 
 def history(folder: Path, jobs: int, say: Callable[[str, Any], None]) -> None:
-    """Raises: SystemExit where the start or a list takes longer than it may."""
+    """Raises: SystemExit where the start or a list takes too long."""
     asyncio.run(_fill(folder / "data", jobs))
     slow = []
     (folder / "empty").mkdir()
@@ -148,7 +149,7 @@ def history(folder: Path, jobs: int, say: Callable[[str, Any], None]) -> None:
 
 
 async def _fill(folder: Path, jobs: int) -> None:
-    """Ended jobs of ten owners and four protocols, written by the store's own rows, then copied in its tables."""
+    """Ended jobs of ten owners and four protocols, written with the store's rows, then copied within its tables."""
     store = SqliteStore(folder)
     await store.open()
     store._database._write_db.execute("PRAGMA synchronous=OFF")

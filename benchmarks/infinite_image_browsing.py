@@ -1,7 +1,7 @@
-"""What Infinite Image Browsing finds in the output folder: python -m benchmarks.infinite_image_browsing CHECKOUT
+"""Metadata that Infinite Image Browsing reads from files: python -m benchmarks.infinite_image_browsing CHECKOUT
 
-CHECKOUT is a clone of zanllp/sd-webui-infinite-image-browsing, which is on no package index; its own parsers run on the
-files that a gateway wrote for each protocol. Exits with 1 where one of them finds another prompt, seed or size.
+CHECKOUT is a clone of zanllp/sd-webui-infinite-image-browsing, which is on no package index. Its own parsers run on the
+files that a gateway wrote for each protocol. Exits with 1 where one of them reads another prompt, seed or size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.store.test_infotexts_on_disk import CONFIG, DRAW, NEGATIVE, PROMPT, d
 from tests.support.live import live
 
 VERSION = "1.6.0"
-"""Of the clone that this was run with last."""
+"""Commit of the clone with which this was run last."""
 READ = """
 import json, sys
 from scripts.iib.parsers.index import parse_image_info
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def read(checkout: Path, files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
-    """Text and pairs that the program finds in each file."""
+    """Text and pairs that the program reads from each file."""
     asked = subprocess.run(
         [sys.executable, "-c", READ, *map(str, files)], cwd=checkout, capture_output=True, text=True, check=True
     )

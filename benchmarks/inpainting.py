@@ -1,8 +1,8 @@
-"""Whether the embedded model paints what is asked into a mask: python -m benchmarks.inpainting
+"""Inpainting with the embedded model: python -m benchmarks.inpainting
 
-Each case is a picture of coloured shapes and a mask with room for one more, or over one that is to be replaced, sent to
-POST /sdapi/v1/img2img. Right is: inside the mask the object of the prompt, by outline and colour; outside the blurred
-mask every pixel as it was.
+Each case is an image of coloured shapes and a mask, with room for one more shape or over one that is to be replaced,
+sent to POST /sdapi/v1/img2img. A result is right if the prompt's object is inside the mask, by outline and colour, and
+every pixel outside the blurred mask is unchanged.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ SIZE_PX = 256
 SEED = 4
 CASES = 50
 RIGHT_SHARE = 0.8
-"""At least so many must be right."""
+"""Number of cases that must be right."""
 
 PLAIN = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "black", "white")
-"""Colours that no shade of another comes near."""
+"""Colours that no shade of another one resembles."""
 
 SIDES_PX = (96, 112, 128, 144)
 CORNER_PX, CORNER_RADIUS_PX = 34, 22
 MARGIN_PX = 8
-"""How much of what surrounds the mask is looked at with it: the background is read there."""
+"""Size of the crop around the mask, in sides of the mask: the background is recognised there."""
 
 Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One picture, one mask, and how it is to be repainted."""
+    """One image, one mask, and how it is to be repainted."""
 
     number: int
     kind: str
@@ -64,7 +64,7 @@ class Case:
     def prompt(self) -> str:
         return f"a {self.colour} {self.kind} on a {self.ground} background"
 
-    def picture(self) -> Image.Image:
+    def image(self) -> Image.Image:
         ground = COLOURS[self.ground]
         image = Image.new("RGB", (SIZE_PX, SIZE_PX), ground)
         draw = ImageDraw.Draw(image)
@@ -82,14 +82,14 @@ class Case:
         return mask
 
     def body(self) -> dict[str, Any]:
-        """Of POST /sdapi/v1/img2img."""
+        """Body of POST /sdapi/v1/img2img."""
         drawn_px = SIZE_PX // 2 if self.full_res else SIZE_PX
         return {
             "prompt": self.prompt,
             "seed": self.number,
             "width": drawn_px,
             "height": drawn_px,
-            "init_images": [encoded(self.picture())],
+            "init_images": [encoded(self.image())],
             "mask": encoded(self.mask()),
             "mask_blur": self.blur,
             "inpainting_fill": self.fill,
@@ -99,7 +99,7 @@ class Case:
         }
 
     def shows_it(self, answer: Image.Image) -> bool:
-        """The largest thing inside the mask has the outline and the colour that were asked for."""
+        """Whether the largest object inside the mask has the requested outline and colour."""
         left, top, right, bottom = self.box
         box = (max(0, left - MARGIN_PX), max(0, top - MARGIN_PX), right + MARGIN_PX, bottom + MARGIN_PX)
         found = objects(answer.crop((*box[:2], min(SIZE_PX, box[2]), min(SIZE_PX, box[3]))))
@@ -108,14 +108,14 @@ class Case:
         return (found[0].colour, nearest_kind(found[0], FIRST_KINDS)) == (self.colour, self.kind)
 
     def keeps_the_rest(self, answer: Image.Image) -> bool:
-        """Where the blurred mask is black, every pixel is the input's."""
+        """Whether every pixel equals the input's where the blurred mask is black."""
         outside = self.mask().filter(ImageFilter.GaussianBlur(self.blur)).point(lambda value: 255 * (value == 0))
-        changed = ImageChops.difference(answer, self.picture())
+        changed = ImageChops.difference(answer, self.image())
         return Image.composite(changed, Image.new("RGB", changed.size), outside).getbbox() is None
 
 
 def cases(count: int = CASES, seed: int = SEED) -> Iterator[Case]:
-    """The first `count` of an endless row, always the same of one seed."""
+    """The first `count` cases of a seed."""
     rng = Random(seed)
     for number in range(count):
         ground, colour, *others = rng.sample(PLAIN, 4)
@@ -136,7 +136,7 @@ def cases(count: int = CASES, seed: int = SEED) -> Iterator[Case]:
 
 
 def _box(rng: Random) -> Box:
-    """A square nearer to one corner than to the others."""
+    """Square that is nearer to one corner than to the others."""
     side = rng.choice(SIDES_PX)
     near = [rng.randrange(MARGIN_PX, (SIZE_PX - side) // 2 - MARGIN_PX) for _ in range(2)]
     left, top = (at if rng.random() < 0.5 else SIZE_PX - side - at for at in near)
@@ -150,7 +150,7 @@ def encoded(image: Image.Image) -> str:
 
 
 def drawn(client: httpx.Client, case: Case) -> Image.Image:
-    """The gateway's answer to a case; `client` is based at /sdapi/v1/."""
+    """The gateway's image for a case; `client` is based at /sdapi/v1/."""
     answer = client.post("img2img", json=case.body())
     answer.raise_for_status()
     return Image.open(io.BytesIO(base64.b64decode(answer.json()["images"][0]))).convert("RGB")

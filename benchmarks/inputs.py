@@ -1,6 +1,7 @@
-"""Room and time of input pictures of 16.8 million noisy pixels: python -m benchmarks.inputs
+"""Size and time of input images of 16.8 million noisy pixels: python -m benchmarks.inputs
 
-Prints for each kind of file: MiB as sent, as a PNG, as kept; seconds of processor to check it, and to read it back.
+For each kind of file it prints MiB as sent, as a PNG and as stored, and seconds of processor time to check it and to
+read it back.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ def mib(data: bytes) -> str:
 
 
 def main() -> None:
-    picture = Image.merge("RGB", [Image.effect_noise((EDGE_PX, EDGE_PX), 60) for _ in range(3)])
+    image = Image.merge("RGB", [Image.effect_noise((EDGE_PX, EDGE_PX), 60) for _ in range(3)])
     for name, (kind, options) in KINDS.items():
         out = io.BytesIO()
-        picture.save(out, kind, **options)
+        image.save(out, kind, **options)
         began = time.process_time()
         png, compact = checked(out.getvalue())
         middle = time.process_time()

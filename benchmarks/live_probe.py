@@ -1,6 +1,6 @@
-"""python -m benchmarks.live_probe URL: ask /health/live all along; a line of input prints the slowest since the last.
+"""Probe of /health/live: python -m benchmarks.live_probe URL. For each line of input it prints the slowest new answer.
 
-A process of its own: what a benchmark does with megabytes holds up no measurement.
+It is a process of its own, so that a benchmark with large bodies does not delay the measurement.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EVERY_S = 0.005
 
 
 class LiveProbe:
-    """/health/live asked every few milliseconds by another process. A context manager."""
+    """Context manager that requests /health/live every few milliseconds from another process."""
 
     def __init__(self, url: str) -> None:
         self._process = subprocess.Popen(
@@ -29,7 +29,7 @@ class LiveProbe:
         )
 
     def slowest_s(self) -> float:
-        """Since the last call."""
+        """Slowest answer since the last call."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(file=self._process.stdin, flush=True)

@@ -1,10 +1,11 @@
-"""What loading a model takes at its peak for what it then holds: every family as a toy of many layers, FLUX.2 wider.
-Quantised at load to 8 and 4 bits, and not; the 4 bits from their copy too.
+"""Peak memory of loading a model, relative to the loaded model: every family as a toy with many layers, FLUX.2 wider.
+Quantised at load to 8 and 4 bits, and not; at 4 bits from the quantised copy too.
 
-python -m benchmarks.load_memory                                all
-python -m benchmarks.load_memory flux2-klein-4b qwen-image      those of these rows
+python -m benchmarks.load_memory (all)
 
-MLX counts: memory it keeps for later is none of it.
+python -m benchmarks.load_memory flux2-klein-4b qwen-image (these rows)
+
+As MLX counts, without its cache.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ WIDE, UPSCALER = "flux2-tiny", "seedvr2-3b"
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Bytes: what the loaded model holds, and the most that was held while it was loaded."""
+    """Bytes of the loaded model, and at the peak of loading."""
 
     held: int
     peak: int
@@ -43,7 +44,7 @@ class Taken:
 
 
 def loading(model: Model, copies: Copies | None = None) -> Taken:
-    """What loading it takes in this process; it is let go again, after a copy was made where that is asked for."""
+    """Memory for loading in this process. The model is freed again, after a copy was made where one is requested."""
     import mlx.core as mx
 
     from engine.backends.mlx import MlxBackend
@@ -64,7 +65,7 @@ def loading(model: Model, copies: Copies | None = None) -> Taken:
 
 @contextmanager
 def saved(name: str, folder: Path) -> Iterator[tuple[ModelSpec, tuple[str, ...]]]:
-    """A toy of this row in `folder`, which mflux loads meanwhile; where its further repositories lie."""
+    """Toy of this row in `folder`, which mflux loads during the context; yields its further folders."""
     placed: AbstractContextManager[None] = nullcontext()
     also: tuple[str, ...] = ()
     if name == WIDE:

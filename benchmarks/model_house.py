@@ -1,9 +1,10 @@
-"""What it costs to change models, to quantise, to change LoRAs, and what memory pictures take.
+"""Cost of changing models, of quantising, of changing LoRAs, and memory of images.
 
-python -m benchmarks.model_house                      with a toy model of 125 M parameters and the embedded one
-python -m benchmarks.model_house --model ~/weights/klein --like flux2-klein-4b --lora x.safetensors    elsewhere
+python -m benchmarks.model_house (a toy model of 125 M parameters and the embedded one)
 
-Times of a comparison come from one run, alternating; medians. Peaks of memory come from one picture a mode.
+python -m benchmarks.model_house --model ~/weights/klein --like flux2-klein-4b --lora x.safetensors (elsewhere)
+
+Compared times come from one run, alternating; medians. Memory peaks come from one image per mode.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ WIDER: dict[str, Any] = {"num_attention_heads": 32, "num_layers": 2, "num_single
 MB = 1_000_000
 
 
-class ResidencyManager:
-    """One engine, one model on trial, and the embedded one to change with."""
+class ModelBench:
+    """One engine, one model to measure, and the embedded one to change to."""
 
     def __init__(self, folder: Path, model: Path, spec: ModelSpec, px: int) -> None:
         self.folder, self.model, self.spec, self.px = folder, model, spec, px
@@ -67,71 +68,71 @@ class ResidencyManager:
         }
         return Generate(**{**fields, **changes})
 
-    async def picture(self, plan: Generate, job: str = "job", **changes: Any) -> float:
+    async def image(self, plan: Generate, job: str = "job", **changes: Any) -> float:
         facts = await self.run(plan, job=job, **changes)
         return sum(fact.seconds for fact in facts if isinstance(fact, Drawn))
 
 
-async def switching(house: ResidencyManager, rounds: int) -> None:
+async def change_models(bench: ModelBench, rounds: int) -> None:
     there, back = [], []
     for _ in range(rounds):
-        back.append(await house.load(EMBEDDED))
-        there.append(await house.load(house.spec.name))
-    said = f"{house.spec.name} {median(there):.2f} s, {EMBEDDED} {median(back):.2f} s; a model that is kept: nothing"
+        back.append(await bench.load(EMBEDDED))
+        there.append(await bench.load(bench.spec.name))
+    said = f"{bench.spec.name} {median(there):.2f} s, {EMBEDDED} {median(back):.2f} s; a model that is kept: nothing"
     print(f"model switch: {said}")
 
 
-async def quantising(house: ResidencyManager, rounds: int, bits: int) -> None:
-    copies = Copies(house.folder / "models", keep=True)
-    await house.load(house.spec.name, bits)
-    unfinished = copies.begin(house.spec, house.model, bits)
-    await house.run(Save(model=house.spec.name, quantize=bits, folder=str(unfinished)))
-    copy = copies.finish(unfinished, house.model)
+async def quantise_model(bench: ModelBench, rounds: int, bits: int) -> None:
+    copies = Copies(bench.folder / "models", keep=True)
+    await bench.load(bench.spec.name, bits)
+    unfinished = copies.begin(bench.spec, bench.model, bits)
+    await bench.run(Save(model=bench.spec.name, quantize=bits, folder=str(unfinished)))
+    copy = copies.finish(unfinished, bench.model)
     anew: list[float] = []
     again: list[float] = []
     for _ in range(rounds):
         for seconds, where in ((anew, None), (again, str(copy))):
-            await house.load(EMBEDDED)
-            seconds.append(await house.load(house.spec.name, bits, copy_path=where))
-    sizes = f"{weights_bytes(house.model) / MB:.0f} -> {weights_bytes(copy) / MB:.0f} MB"
+            await bench.load(EMBEDDED)
+            seconds.append(await bench.load(bench.spec.name, bits, copy_path=where))
+    sizes = f"{weights_bytes(bench.model) / MB:.0f} -> {weights_bytes(copy) / MB:.0f} MB"
     times = f"anew {median(anew):.2f} s, from its copy {median(again):.2f} s: {median(anew) / median(again):.1f}x"
     print(f"{bits} bits: quantised {times} ({sizes})")
 
 
-async def wearing(house: ResidencyManager, rounds: int, lora: Path) -> None:
-    """A small picture right after a change against the same one again: the difference is the change."""
-    name, inputs = house.spec.name, {"x": str(lora)}
-    await house.load(name)
+async def change_loras(bench: ModelBench, rounds: int, lora: Path) -> None:
+    """Time of a small image right after a change, minus the time of the same one again."""
+    name, inputs = bench.spec.name, {"x": str(lora)}
+    await bench.load(name)
     changed, again, reload = [], [], []
     for n in range(rounds + 1):
         for scale in (1.0, 0.5 + n / 100):
-            plan = house.plan(loras=(Lora(name="x", scale=scale),), width_px=SMALL_PX, height_px=SMALL_PX)
-            changed.append(await house.picture(plan, inputs=inputs))
-            again.append(await house.picture(plan, inputs=inputs))
-        await house.load(EMBEDDED)
-        reload.append(await house.load(name))
+            plan = bench.plan(loras=(Lora(name="x", scale=scale),), width_px=SMALL_PX, height_px=SMALL_PX)
+            changed.append(await bench.image(plan, inputs=inputs))
+            again.append(await bench.image(plan, inputs=inputs))
+        await bench.load(EMBEDDED)
+        reload.append(await bench.load(name))
     change = median(first - second for first, second in zip(changed[2:], again[2:], strict=True))
     pictures = f"a picture after it {median(changed[2:]):.2f} s, the same again {median(again[2:]):.2f} s"
     print(f"LoRA changed on {name}: {change:+.3f} s ({pictures}); loaded anew instead: {median(reload[1:]):.2f} s")
 
 
-async def remembering(house: ResidencyManager) -> None:
+async def measure_memory(bench: ModelBench) -> None:
     """Peaks above the loaded weights, as MLX counts them."""
-    picture = house.folder / "in.png"
-    Image.effect_noise((house.px, house.px), 80).convert("RGB").save(picture)
-    inputs = {"inputs": {"in": str(picture)}}
+    image = bench.folder / "in.png"
+    Image.effect_noise((bench.px, bench.px), 80).convert("RGB").save(image)
+    inputs = {"inputs": {"in": str(image)}}
     modes = {
-        "txt2img": (house.plan(), {}),
-        "txt2img, low_ram": (house.plan(low_ram=True), {}),
-        "img2img": (house.plan(init_image="in", denoise=0.6), inputs),
-        "img2img, low_ram": (house.plan(init_image="in", denoise=0.6, low_ram=True), inputs),
+        "txt2img": (bench.plan(), {}),
+        "txt2img, low_ram": (bench.plan(low_ram=True), {}),
+        "img2img": (bench.plan(init_image="in", denoise=0.6), inputs),
+        "img2img, low_ram": (bench.plan(init_image="in", denoise=0.6, low_ram=True), inputs),
     }
-    if house.spec.max_references:
-        modes["edit, 1 reference"] = (house.plan(references=("in",)), inputs)
-    print(f"memory of {house.spec.name} at {house.px}x{house.px}:")
+    if bench.spec.max_references:
+        modes["edit, 1 reference"] = (bench.plan(references=("in",)), inputs)
+    print(f"memory of {bench.spec.name} at {bench.px}x{bench.px}:")
     for mode, (plan, more) in modes.items():
-        seconds = await house.picture(plan, mode, **more)
-        memory = house.peaks[mode][-1]
+        seconds = await bench.image(plan, mode, **more)
+        memory = bench.peaks[mode][-1]
         above = memory.peak_bytes - memory.active_bytes
         print(f"  {mode:18} {memory.active_bytes / MB:6.0f} MB held, {above / MB:6.0f} MB above, {seconds:.2f} s")
 
@@ -153,21 +154,21 @@ async def main() -> None:
             asked.lora = folder / "lora.safetensors"
             save_toy_lora(asked.lora, **WIDER)
             update = {"name": "toy", "native_px": None, "max_references": 1}
-            house = ResidencyManager(folder, folder / "toy", rows[EMBEDDED].model_copy(update=update), asked.px or 256)
+            bench = ModelBench(folder, folder / "toy", rows[EMBEDDED].model_copy(update=update), asked.px or 256)
         else:
-            house = ResidencyManager(folder, asked.model.expanduser().resolve(), rows[asked.like], asked.px or 1024)
-        await house.engine.start()
+            bench = ModelBench(folder, asked.model.expanduser().resolve(), rows[asked.like], asked.px or 1024)
+        await bench.engine.start()
         try:
-            await house.engine.wait_ready(120)
-            status = house.engine.status
+            await bench.engine.wait_ready(120)
+            status = bench.engine.status
             print(json.dumps({"machine": platform.machine(), "system": platform.system(), "device": status.device}))
-            await switching(house, asked.rounds)
-            await quantising(house, asked.rounds, asked.bits)
+            await change_models(bench, asked.rounds)
+            await quantise_model(bench, asked.rounds, asked.bits)
             if asked.lora is not None:
-                await wearing(house, asked.rounds, asked.lora)
-            await remembering(house)
+                await change_loras(bench, asked.rounds, asked.lora)
+            await measure_memory(bench)
         finally:
-            await house.engine.stop()
+            await bench.engine.stop()
 
 
 if __name__ == "__main__":

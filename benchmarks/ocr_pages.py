@@ -1,4 +1,4 @@
-"""Sixty rendered pages with their texts, for `benchmarks.ocr_quality`: the same ones every time.
+"""Sixty rendered pages with their texts, for `benchmarks.ocr_quality`; always the same ones.
 
 Fonts are Debian's: apt install fonts-dejavu-core fonts-liberation fonts-noto-core fonts-noto-cjk
 """
@@ -60,7 +60,7 @@ WORDS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A picture, and the text on it, in reading order. `foreign` lines are in scripts that are not to be read."""
+    """Image, and its text in reading order. `foreign` lines are in scripts that the reader does not know."""
 
     kind: str
     number: int
@@ -77,7 +77,7 @@ Made = tuple[Image.Image, list[str]] | tuple[Image.Image, list[str], int]
 
 
 def pages() -> Iterator[Page]:
-    """Four of each kind. Raises: SystemExit where a font is missing."""
+    """Four pages of each kind. Raises: SystemExit where a font is missing."""
     fonts = {SANS, SERIF, MONO, BOLD, *FACES, *(row[0] for row in FOREIGN.values())}
     if missing := [str(font) for font in fonts if not font.is_file()]:
         raise SystemExit(f"{__doc__}\nmissing: {', '.join(missing)}")
@@ -97,7 +97,7 @@ def _font(file: Path, px: int) -> ImageFont.FreeTypeFont:
 
 
 def _lines(rng: random.Random, font: ImageFont.FreeTypeFont, width: int, count: int) -> list[str]:
-    """Running text, broken at `width`; the last line is shorter."""
+    """Running text, wrapped at `width`; the last line is shorter."""
     found: list[str] = []
     line = ""
     while len(found) < count:
@@ -115,7 +115,7 @@ def _lines(rng: random.Random, font: ImageFont.FreeTypeFont, width: int, count: 
 def _block(
     draw: ImageDraw.ImageDraw, lines: list[str], x: int, y: int, font: ImageFont.FreeTypeFont, fill: str = "black"
 ) -> int:
-    """Draws lines below each other; where the next one would be."""
+    """Draw lines below each other; returns the place of the next one."""
     for line in lines:
         draw.text((x, y), line, font=font, fill=fill)
         y += round(font.size * 1.4)
@@ -143,7 +143,7 @@ def plain(rng: random.Random, number: int) -> Made:
 
 
 def columns(rng: random.Random, number: int, count: int = 2) -> Made:
-    """Under a heading across all; every second page has one again in the middle."""
+    """Columns under a heading; every second page has another heading in the middle."""
     font, large = _font(FACES[number], 20), _font(BOLD, 40)
     width = 360 if count == 2 else 300
     image, draw = _sheet((40 + (width + 40) * count, 760))
@@ -197,7 +197,7 @@ def table(rng: random.Random, number: int) -> Made:
 
 
 def chat(rng: random.Random, number: int) -> Made:
-    """A tall screenshot; bubbles stand left and right in turn."""
+    """Tall screenshot of a chat; bubbles are left and right in turn."""
     font = _font(SANS, 24)
     image, draw = _sheet((720, (3000, 4500, 6000, 8000)[number]), "#e8ecef")
     text, y, is_mine = [], 30, False
@@ -267,7 +267,7 @@ def coloured(rng: random.Random, number: int) -> Made:
 
 
 def photo(rng: random.Random, number: int) -> Made:
-    """As a phone sees a page: askew, soft, grainy, darker at one side."""
+    """Photo of a page: rotated, blurred, noisy, darker at one side."""
     image, text = plain(rng, number)[:2]
     image = image.rotate((-3, 2, -1.5, 4)[number], Image.Resampling.BICUBIC, expand=True, fillcolor="white")
     image = image.filter(ImageFilter.GaussianBlur(0.8))

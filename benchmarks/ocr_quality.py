@@ -1,9 +1,9 @@
-"""How well text is read: uv run --group bench python -m benchmarks.ocr_quality [--against FOLDER]
+"""Quality of OCR: uv run --group bench python -m benchmarks.ocr_quality [--against FOLDER]
 
-Character error rate and reading order on sixty rendered pages (`ocr_pages` says which fonts they need), read by the
-real OCR child, and by the one of another checkout. The error rate is that of the whole text as it comes, blanks and
-line ends alike, so that wrong order counts, too. Order is the share of words, of those that stand on the page once and
-were found, which come in order. Lines in scripts that the reader does not know should give no text, and be said.
+Character error rate and reading order on sixty rendered pages (`ocr_pages` names their fonts), read by the real OCR
+child, and by that of another checkout. The error rate is that of the whole text, with spaces and line ends, so wrong
+order counts too. Order is the share of words that come in order, among those that are on the page once and were found.
+Lines in unknown scripts should give no text, and be reported as unread.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.support.live import ROOT
 
 UNKNOWN = "unknown script"
 LEADERS = re.compile(r"[.…·]{2,}")
-"""Dots that lead to a price: how many were read says nothing."""
+"""Leader dots before a price: their number does not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What became of one page. `errors` of `letters` are edits, `ordered` of `words` stand in order."""
+    """Result of one page. `errors` of `letters` are edits, `ordered` of `words` are in order."""
 
     root: str
     name: str
@@ -44,7 +44,7 @@ class Read:
     ordered: int
     foreign: int
     said: int
-    """Lines that were told as unread."""
+    """Lines that were reported as unread."""
     seconds: float
 
 
@@ -98,7 +98,7 @@ def measured(root: str, page: Page, answer: dict[str, Any], seconds: float) -> R
 
 
 def in_order(right: list[str], got: list[str]) -> tuple[int, int]:
-    """How many words stand on both once, and how many of them at most stand in the same order."""
+    """Number of words that both texts have once, and of those that are in the same order."""
     once, came = Counter(right), Counter(got)
     place = {word: n for n, word in enumerate(got) if came[word] == 1}
     places = [place[word] for word in right if once[word] == 1 and word in place]
@@ -110,7 +110,7 @@ def in_order(right: list[str], got: list[str]) -> tuple[int, int]:
 
 
 def table_of(found: list[Read], roots: list[str]) -> str:
-    """One row a kind, and all; two columns a checkout and what a page took."""
+    """One row for each kind, and for all; two columns for each checkout, and the time of a page."""
     lines = ["| pages | " + " | ".join(f"{root}: errors | order | s a page" for root in roots) + " |"]
     lines.append("|---" * (1 + 3 * len(roots)) + "|")
     for title in (*KINDS, "all but unknown"):
@@ -160,7 +160,7 @@ def main() -> None:
         done = {row.name for row in found if row.root == name}
         child = Child(root)
         try:
-            child.read(wanted[0].png)  # the models are loaded
+            child.read(wanted[0].png)  # loads the models
             for page in wanted:
                 if page.name in done:
                     continue

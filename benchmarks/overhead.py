@@ -1,7 +1,7 @@
-"""What the gateway costs: python -m benchmarks.overhead
+"""Overhead of the gateway: python -m benchmarks.overhead
 
-A picture through HTTP against the same picture by mflux in a bare process, alternating in one run; how long
-/health/live takes while pictures are drawn and encoded; how soon the gateway answers, and how much memory it takes.
+An image through HTTP against the same image by mflux in a bare process, alternating in one run; the time of
+/health/live while images are generated and encoded; the time until the gateway answers after a start, and its memory.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from tests.support.live import ROOT, Live
 
 SIZE_PX, STEPS = 128, 16
 TURN = 25
-"""Requests before it is the other checkout's turn."""
+"""Requests before the other checkout's turn."""
 PROMPT = "a red circle on a blue background"
 BARE = f"""
 import sys
 from pathlib import Path
-from engine.embedded.style import numbers_of, worded
+from engine.embedded.style import style_numbers, with_style
 from engine.pipelines import flux2_tiny
 model = flux2_tiny.build(Path({str(EMBEDDED_PATH)!r}))
 print("ready", flush=True)
 for line in sys.stdin:
-    prompt = worded({PROMPT!r}, numbers_of(int(line)))
+    prompt = with_style({PROMPT!r}, style_numbers(int(line)))
     image = model.generate_image(seed=int(line), prompt=prompt, num_inference_steps={STEPS},
                                  width={SIZE_PX}, height={SIZE_PX}, guidance=1.0)
     image.image.save("/dev/null" if line == "0\\n" else sys.argv[1], format="PNG", compress_level=1)
@@ -49,7 +49,7 @@ for line in sys.stdin:
 
 
 class Bare:
-    """mflux alone in a process with the engine's own environment."""
+    """mflux alone in a process with the engine's environment."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "bare.png"
@@ -93,7 +93,7 @@ def through_http(client: httpx.Client, seed: int) -> tuple[float, bytes]:
 
 
 def overhead(home: Path, pairs: int, rounds: int) -> None:
-    """Two processes of the same code differ by some per cent for as long as they live: several of each are compared."""
+    """Two processes with the same code differ by some per cent for their whole life: several of each are compared."""
     alone, served, ratios, found = [], [], [], []
     for pair in range(pairs):
         folder = home / f"pair{pair}"
@@ -127,12 +127,12 @@ def serving(folder: Path) -> Live:
     return Live(folder, backend="mlx", config={"models": {"steps_as_sent": True}}).start()
 
 
-def liveness(gateway: Live, title: str, size: int, pictures: int) -> None:
-    """p50 and p99 of /health/live while pictures are made."""
+def liveness(gateway: Live, title: str, size: int, count: int) -> None:
+    """p50 and p99 of /health/live while images are generated."""
 
     def draw() -> None:
         body = {"prompt": PROMPT, "n": 1, "size": f"{size}x{size}", "response_format": "b64_json"}
-        for _ in range(pictures):
+        for _ in range(count):
             httpx.post(f"{gateway.url}/v1/images/generations", json=body, timeout=300).raise_for_status()
 
     work = threading.Thread(target=draw)
@@ -150,9 +150,9 @@ def liveness(gateway: Live, title: str, size: int, pictures: int) -> None:
 
 
 def door(folder: Path, requests: int, against: Path | None) -> None:
-    """p50 of a small native submit and of /health/live, one client on one connection, the fake engine behind them.
+    """p50 of a small native submit and of /health/live: one client on one connection, with the fake engine.
 
-    With another checkout of the project, both take turns of some requests each.
+    With another checkout of the project, both take turns after some requests each.
     """
     roots = [ROOT, *([] if against is None else [against.resolve()])]
     gateways: list[Live] = []
@@ -189,7 +189,7 @@ def _door_times(client: httpx.Client) -> tuple[float, float]:
 
 
 def start_up(folder: Path, rounds: int) -> None:
-    """From exec to the first answer of /health/live, and the gateway's own memory."""
+    """Seconds from exec to the first answer of /health/live, and the gateway's own memory."""
     seconds = []
     for i in range(rounds):
         home = folder / f"start{i}"

@@ -1,6 +1,6 @@
-"""How long pages of PDFs take to become pictures, and when endless ones are given up: python -m benchmarks.pdf_pages
+"""Rendering time of PDF pages, and the time limit for endless ones: python -m benchmarks.pdf_pages
 
-Each in a child of its own, as the gateway has it; `--render-s` is the setting `ocr.render_s` (S-31).
+Each runs in a child process, as in the gateway; `--render-s` is the setting `ocr.render_s` (S-31).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import time
 
-from engine.protocol import Ocr
+from gateway.jobs.plans import Ocr
 from gateway.ocr.client import OcrClient, OcrOptions, OcrRefused
 from gateway.ocr.pages import to_pictures
 from tests.ocr.test_ocr_hostile import BEARABLE, ENDLESS
@@ -19,7 +19,7 @@ TEXT = "\n".join(f"{number} An honest page of an invoice, line by line" for numb
 
 
 def honest() -> None:
-    """Rendering alone, after a first page that loads PDFium."""
+    """Time of rendering alone, after a first page that loads PDFium."""
     document = pdf(*[written(TEXT, size=(595, 842), height_px=16)] * 11)
     took = []
     began = time.perf_counter()

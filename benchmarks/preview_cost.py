@@ -1,8 +1,8 @@
-"""What a preview costs of a step: python -m benchmarks.preview_cost [--px 512]
+"""Cost of a preview relative to a step: python -m benchmarks.preview_cost [--px 512]
 
-The embedded model's previews beside its own steps, through the engine's backend; and FLUX.2 Klein's at its real widths
-with random weights: the decode of a preview, of the size that the first one leads to, beside one step, of which one
-block of each kind is timed and taken as often as the model has it. On a CPU both are bound by multiplications, as on
+Previews of the embedded model beside its own steps, through the engine's backend. Previews of FLUX.2 Klein at its real
+widths with random weights: the decoding of a preview, at the size that follows from the first one, beside one step, of
+which one block of each kind is timed and multiplied by their number. On a CPU both are bound by matrix products, as on
 a GPU.
 """
 
@@ -30,16 +30,16 @@ INSIDE = "INSIDE"
 
 @dataclass(slots=True)
 class Times:
-    """Seconds of steps and of the previews after each; a watcher of the backend."""
+    """Watcher of the backend that measures the seconds of steps and of the previews after each."""
 
     steps: list[float] = field(default_factory=list)
     previews: list[float] = field(default_factory=list)
 
-    def read(self, prompt: PromptRead) -> None: ...
+    def report_prompt(self, prompt: PromptRead) -> None: ...
 
     def check(self) -> None: ...
 
-    def decoding(self) -> None: ...
+    def start_decoding(self) -> None: ...
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self.steps.append(seconds)
@@ -49,7 +49,7 @@ class Times:
 
 
 def embedded() -> Times:
-    """Of `ROUNDS` pictures, after one that loads."""
+    """Times of `ROUNDS` images, after one that loads the model."""
     from engine.backends.base import Model
     from engine.backends.mlx import MlxBackend
     from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH
@@ -73,13 +73,13 @@ def embedded() -> Times:
 
 
 def klein(px: int) -> tuple[float, float, int]:
-    """Seconds of one step of FLUX.2 Klein 4B at `px` square, and of one preview, and its pixels; random, float32."""
+    """Seconds of one step of FLUX.2 Klein 4B at `px` square, and of one preview, and its pixels, in float32."""
     import mlx.core as mx
     from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfig
     from mflux.models.flux2.model.flux2_transformer.transformer import Flux2Transformer
     from mflux.models.flux2.model.flux2_vae.vae import Flux2VAE
 
-    from engine.pipelines.common.latents import shrunk
+    from engine.pipelines.common.latents import shrink_latents
     from engine.pipelines.common.preview_size import PreviewSize
 
     ModelConfig.precision = mx.float32
@@ -106,8 +106,8 @@ def klein(px: int) -> tuple[float, float, int]:
     latents = mx.random.normal((1, 32, px // 8, px // 8))
     whole = one + (config["num_layers"] - 1) * double + (config["num_single_layers"] - 1) * single
     size = PreviewSize()
-    size.learn(timed(lambda: vae.decode(shrunk(latents, size.px))), whole)
-    return whole, timed(lambda: vae.decode(shrunk(latents, size.px))), size.px
+    size.learn(timed(lambda: vae.decode(shrink_latents(latents, size.px))), whole)
+    return whole, timed(lambda: vae.decode(shrink_latents(latents, size.px))), size.px
 
 
 def shares(px: int) -> Iterator[tuple[str, float, float]]:
@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--px", type=int, default=512)
     px = parser.parse_args().px
-    if INSIDE not in os.environ:  # in the environment that the engine has
+    if INSIDE not in os.environ:  # in the engine's environment
         environment = child_environment(EngineOptions(backend="mlx"), os.environ)
         command = [sys.executable, "-m", "benchmarks.preview_cost", *sys.argv[1:]]
         raise SystemExit(subprocess.call(command, env={**environment, INSIDE: "1"}))

@@ -1,6 +1,6 @@
-"""What counting a prompt's tokens costs: by the embedded model's own tokenizer, of prompts up to the longest taken.
+"""Cost of counting a prompt's tokens with the embedded model's tokenizer, for prompts up to the longest accepted.
 
-`python -m benchmarks.prompt_reading` prints milliseconds, the median of 20, of a first reading and of a remembered one.
+`python -m benchmarks.prompt_reading` prints milliseconds, the median of 20, of a first and of a cached count.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from mflux.models.common.tokenizer import LanguageTokenizer
 from transformers import AutoTokenizer
 
 from engine.catalog import EMBEDDED_PATH
-from engine.prompt_tokens import Encoder, of_language, read
+from engine.prompt_tokens import Encoder, language_encoder, read_prompt
 
 WORDS = "a red circle above two green stars on a blue background, "
 SIZES = (64, 1024, 8192, 32 * 1024)
@@ -25,14 +25,14 @@ def main() -> None:
     print("bytes of prompt   first   remembered, ms")
     for size in SIZES:
         text = (WORDS * (1 + size // len(WORDS)))[:size]
-        encoders = [of_language(language) for _ in range(ROUNDS)]
+        encoders = [language_encoder(language) for _ in range(ROUNDS)]
         first, again = ([read_ms(encoder, text) for encoder in encoders] for _ in range(2))
         print(f"{size:15}  {median(first):6.2f}  {median(again):11.3f}")
 
 
 def read_ms(encoder: Encoder, text: str) -> float:
     began = time.perf_counter()
-    read(encoder, "prompt", text, text)
+    read_prompt(encoder, "prompt", text, text)
     return (time.perf_counter() - began) * 1000
 
 

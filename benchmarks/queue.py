@@ -1,7 +1,7 @@
-"""What a long queue costs: python -m benchmarks.queue
+"""Cost of a long queue: python -m benchmarks.queue
 
-Ten thousand jobs of a hundred owners wait; how long claim, position, a page of the queue and submit take then, and how
-long a real gateway lets `/health/live` wait while its queue is looked at (R-11).
+Ten thousand jobs of a hundred owners wait. It measures claim, position, a page of the queue and submit, and the longest
+`/health/live` of a real gateway while its queue is read (R-11).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.live import Live
 
 OWNERS = 100
 STREAMS = 5
-"""More would measure this process, whose threads read them."""
+"""More connections would measure this process, whose threads read them."""
 BOUNDS = Bounds(waiting=1_000_000)
 
 
@@ -54,12 +54,12 @@ WATCHED = (
 
 
 def gateway_with(folder: Path, waiting: int, owners: int) -> tuple[Live, list[str]]:
-    """A paused gateway in whose queue so many wait, and their ids."""
+    """A paused gateway with so many waiting jobs, and their ids."""
 
     async def fill() -> list[str]:
         store = SqliteStore(folder / "data")
         await store.open()
-        store._database._write_db.execute("PRAGMA synchronous=OFF")  # only while it is filled
+        store._database._write_db.execute("PRAGMA synchronous=OFF")  # only while the queue is filled
         await store.pause("engine", True)
         ids = [(await store.submit(a_job(owner=f"client:o{n % owners}"), BOUNDS)).job.id for n in range(waiting)]
         await store.close()
@@ -70,7 +70,7 @@ def gateway_with(folder: Path, waiting: int, owners: int) -> tuple[Live, list[st
 
 
 class Prober(threading.Thread):
-    """Asks `/health/live` every few milliseconds on a connection of its own."""
+    """Thread that requests `/health/live` every few milliseconds on a connection of its own."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -93,7 +93,7 @@ class Prober(threading.Thread):
 
 
 def lag(waiting: int, owners: int, times: int = 10) -> None:
-    """What `/health/live` waits while others look at a long queue."""
+    """Times of `/health/live` while other clients read a long queue."""
     with tempfile.TemporaryDirectory() as folder:
         gateway, ids = gateway_with(Path(folder), waiting, owners)
         print(f"/health/live while {waiting} jobs of {owners} owners wait, and somebody asks for")
@@ -129,7 +129,7 @@ def lag(waiting: int, owners: int, times: int = 10) -> None:
 
 
 def listen(url: str, owner: str, seconds: float = 4.0) -> None:
-    """To a stream of all jobs."""
+    """Reader of a stream of all jobs."""
     with (
         httpx.Client(base_url=url, timeout=60, headers={"X-Client-Id": owner}) as client,
         client.stream("GET", "/api/v1/events") as answer,
@@ -145,7 +145,7 @@ async def measure(waiting: int, times: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteStore(Path(folder))
         await store.open()
-        store._database._write_db.execute("PRAGMA synchronous=OFF")  # only while it is filled
+        store._database._write_db.execute("PRAGMA synchronous=OFF")  # only while the queue is filled
         ids = []
         for n in range(waiting):
             priority = Priority.NORMAL if n % 5 else Priority.HIGH

@@ -1,4 +1,4 @@
-"""What CI runs in slices, run long: python -m benchmarks.soak sdapi
+"""Long runs of tests that CI runs in slices: python -m benchmarks.soak sdapi
 
 Each soak starts a gateway of its own, prints what it counted, and ends with an error at the first mistake.
 """
@@ -29,12 +29,12 @@ from tests.support.sdapi_mutations import Sent, changed, outcome, send
 
 TINY = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 1}
 STORY = 12
-"""Operations of one story of the store at most."""
+"""Maximum number of operations in one sequence on the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Soak:
-    """One way to strain a gateway: `run` gets a folder of its own, how often, and a seed."""
+    """One kind of load: `run` gets a folder of its own, a number of repetitions, and a seed."""
 
     run: Callable[[Path, int, int], None]
     count: int
@@ -42,7 +42,7 @@ class Soak:
 
 
 def sdapi(folder: Path, count: int, number: int) -> None:
-    """Valid requests changed at random, one after the other."""
+    """Valid requests with random changes, one after the other."""
     gateway = Live(folder).start()
     outcomes, paths, slowest = Counter[str](), Counter[str](), 0.0
     try:
@@ -75,7 +75,7 @@ def sdapi(folder: Path, count: int, number: int) -> None:
 
 
 def store(folder: Path, count: int, number: int) -> None:
-    """Stories of a dozen operations on a store, each with its own database, held against a model after every one."""
+    """Sequences of a dozen operations on a store, each with its own database, compared with a model at every step."""
     told = Counter[str]()
 
     class Counted(StoreMachine):
@@ -105,7 +105,9 @@ def store(folder: Path, count: int, number: int) -> None:
 
 
 def jobs(folder: Path, count: int, number: int) -> None:
-    """Small jobs through HTTP, a tenth of them followed on a stream; memory and files of the gateway all along."""
+    """Small jobs through HTTP, some of them followed on a stream, while the gateway's memory and open files are
+    checked.
+    """
     gateway = Live(folder, config={"generation": {"previews": False}}).start()
     try:
         assert gateway.process is not None
@@ -128,13 +130,13 @@ def jobs(folder: Path, count: int, number: int) -> None:
 
 
 def kills(folder: Path, count: int, number: int) -> None:
-    """kill -9 of the gateway at random times, with a client that submits all along."""
+    """kill -9 of the gateway at random times, while a client submits jobs."""
     say("kills", count)
     say("jobs acknowledged, each drawn once", kill_the_gateway(folder, count, number))
 
 
 def damage(folder: Path, count: int, number: int) -> None:
-    """Bytes flipped, pages zeroed, files and journals cut, rows altered: each ends in a start or a refusal."""
+    """Flipped bytes, zeroed pages, truncated files and journals, altered rows: each ends in a start or a refusal."""
     began = time.perf_counter()
     for how, many in sorted(strain(folder, count, number).items()):
         say(how, many)

@@ -1,7 +1,7 @@
-"""What looking at the disks costs: python -m benchmarks.storage
+"""Cost of checking the disks: python -m benchmarks.storage
 
-A look at the output and spool folders as before each claim and each submit, the stats before each commit, and the
-check of a picture against its record.
+A check of the output and spool folders as before each claim and each submit, the stats before each commit, and the
+check of an image against its record.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.store.sqlite import SqliteStore
 from tests.support import a_job
 
 TIMES = 1000
-PICTURE_BYTES = 1_500_000
+IMAGE_BYTES = 1_500_000
 
 
 async def measure() -> None:
@@ -41,13 +41,13 @@ async def measure() -> None:
         await store.close()
 
 
-def check_a_picture() -> None:
-    picture = os.urandom(PICTURE_BYTES)
+def check_image() -> None:
+    data = os.urandom(IMAGE_BYTES)
     began = time.perf_counter()
-    hashlib.sha256(picture).hexdigest()
-    print(f"SHA-256 of {PICTURE_BYTES / 1e6:.1f} MB: {(time.perf_counter() - began) * 1000:.1f} ms")
+    hashlib.sha256(data).hexdigest()
+    print(f"SHA-256 of {IMAGE_BYTES / 1e6:.1f} MB: {(time.perf_counter() - began) * 1000:.1f} ms")
 
 
 if __name__ == "__main__":
     asyncio.run(measure())
-    check_a_picture()
+    check_image()

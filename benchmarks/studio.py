@@ -1,7 +1,7 @@
-"""python -m benchmarks.studio [--visits 20]: how soon the studio is there, and how much of it there is.
+"""Load time and size of the studio: python -m benchmarks.studio [--visits 20]
 
-Each visit is a browser that was never here, on the same cores as the gateway. First paint is what Chromium itself
-reports; beside it, in turn, that of a line of text, /health/live: what Chromium takes for anything at all.
+Each visit uses a new browser profile, on the same cores as the gateway. First paint is reported by Chromium itself;
+beside it, in turn, is that of one line of text, /health/live: what Chromium takes for any page.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Xinference's own command line against a gateway of the fake engine: python -m benchmarks.xinference_cli [PATH]
+"""Xinference's command line against a gateway with the fake engine: python -m benchmarks.xinference_cli [PATH]
 
-PATH is its `xinference` program, by default the one that the shell finds: it needs torch, so no test installs it
-(`uv tool install xinference==4.1.0`). Each command is run as a user types it, without a key, with --api-key, and after
-`xinference login`; one that fails, or shows a traceback, ends this with an error.
+PATH is its `xinference` program, by default the one that the shell finds. It needs torch, so no test installs it (`uv
+tool install xinference==4.1.0`). Each command is run as a user types it, without a key, with --api-key, and after
+`xinference login`; a command that fails, or shows a traceback, ends this with an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SESSION: tuple[tuple[tuple[str, ...], str], ...] = (
     (("terminate", "--model-uid", "mine"), ""),
     (("terminate", "--model-uid", "flux2-tiny"), ""),
 )
-"""Commands that work, and what each shows."""
+"""Commands that work, and the text that each shows."""
 REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("registrations",), "Unsupported model type: LLM"),
     (("engine", "--model-name", MODEL), "Unsupported model type: LLM"),
@@ -36,11 +36,11 @@ REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("launch", "--model-name", "none-such", *IMAGE), "Model 'none-such' not found"),
     (("terminate", "--model-uid", "mine"), "Model 'mine' not found"),
 )
-"""Commands that fail, and the gateway's sentence that each shows."""
+"""Commands that fail, and the gateway's error message that each shows."""
 
 
 def run(program: str, home: Path, url: str, arguments: tuple[str, ...]) -> tuple[int, str, float]:
-    """The exit status, all output, and seconds."""
+    """Exit status, all output, and seconds."""
     environment = {**os.environ, "XINFERENCE_ENDPOINT": url, "XINFERENCE_HOME": str(home), "HOME": str(home)}
     began = time.perf_counter()
     done = subprocess.run((program, *arguments), env=environment, capture_output=True, text=True, timeout=300)
@@ -48,7 +48,7 @@ def run(program: str, home: Path, url: str, arguments: tuple[str, ...]) -> tuple
 
 
 def check(program: str, home: Path, url: str, said: tuple[str, ...], shows: str, *, works: bool) -> None:
-    """Raises: SystemExit where the command does not do as it should."""
+    """Raises: SystemExit where the command does not do what it should."""
     status, output, seconds = run(program, home, url, said)
     print(f"{seconds:5.1f} s  {'works' if status == 0 else 'fails'}  xinference {' '.join(said)}", flush=True)
     if (status == 0) is not works or shows not in output:

@@ -1,1 +1,1 @@
-"""The MLX side: what the gateway may know of it (protocol, catalog, client) and the child process itself."""
+"""The MLX side of the project: what the gateway uses of it (protocol, catalog, client) and the child process itself."""

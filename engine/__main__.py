@@ -1,4 +1,4 @@
-"""python -m engine: the child process. Its stdout is the wire; whatever else is printed goes to stderr."""
+"""Entry point of the engine process, `python -m engine`. Its stdout carries the protocol, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--memory-limit", type=int, metavar="BYTES", help="instead of what the device says")
     parser.add_argument("--cache-limit", type=int, metavar="BYTES", help="freed memory that is kept for later")
     args = parser.parse_args()
-    # The wire is a copy of stdout; fd 1 then points at stderr, so a stray print cannot reach the parent.
+    # The wire is a copy of stdout. File descriptor 1 then points at stderr, so a stray print cannot reach the parent.
     wire = Wire(os.dup(1))
     os.dup2(2, 1)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -1,7 +1,7 @@
-"""Deadlines that count only the time in which the event loop ran, and let it read what waits before they pass.
+"""Deadlines that count only the time in which the event loop ran, and let it read waiting data before they expire.
 
-A loop that stood still (SIGSTOP, ^Z, a Mac that slept, a virtual machine that was put aside, a call that blocked) has
-measured its own silence and nobody else's. Knows loops and clocks; for the engine's client and for the gateway.
+A loop that stood still (SIGSTOP, ^Z, a sleeping Mac, a suspended virtual machine, a blocking call) has measured its own
+silence and nobody else's. Used by the engine client and the gateway.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from contextlib import asynccontextmanager
 from weakref import WeakKeyDictionary
 
 BEAT_S = 0.5
-"""The loop is looked at so often while a deadline is open."""
+"""Interval at which the loop is checked while a deadline is open."""
 GAP_S = 1.0
-"""A look that comes later than this was not a busy loop's: the time is not counted."""
+"""A check that is later than this was not delayed by a busy loop: the time is not counted."""
 GRACE_S = 5.0
-"""After a gap every deadline leaves this much at least, or all of itself where it is shorter."""
+"""After a gap every deadline has at least this much left, or its whole length where it is shorter."""
 TURNS = 4
-"""Turns of the loop between a deadline's end and its effect: what waits on pipes and sockets is read first."""
+"""Iterations of the loop between the end of a deadline and its effect: what waits on pipes and sockets is read first.
+"""
 
 
 class Pulse:
-    """How long a loop ran. One for each loop; beats while it is held."""
+    """Running time of one event loop. It is measured while it is held."""
 
     def __init__(self) -> None:
         self._held = 0
@@ -31,11 +32,11 @@ class Pulse:
         self._seen_at = 0.0
         self._lost_s = 0.0
         self.gaps = 0
-        """How often the loop stood still while it was looked at."""
+        """Number of times that the loop stood still while it was measured."""
 
     @classmethod
     def here(cls) -> Pulse:
-        """Of the running loop."""
+        """The pulse of the running loop."""
         return _pulses.setdefault(asyncio.get_running_loop(), cls())
 
     def ran_s(self) -> float:
@@ -67,12 +68,12 @@ _pulses: WeakKeyDictionary[asyncio.AbstractEventLoop, Pulse] = WeakKeyDictionary
 
 
 class Alarm:
-    """Calls `ring` once the running loop has run for `after_s` seconds; `cancel` may be called at any time."""
+    """Alarm that calls `ring` once the loop has run for `after_s` seconds. `cancel` may be called at any time."""
 
-    def __init__(self, after_s: float, ring: Callable[..., object], *told: object) -> None:
+    def __init__(self, after_s: float, ring: Callable[..., object], *arguments: object) -> None:
         self._loop = asyncio.get_running_loop()
         self._pulse = Pulse.here()
-        self._ring, self._told = ring, told
+        self._ring, self._arguments = ring, arguments
         self._turns = 0
         self._pulse.hold()
         self._handle: asyncio.Handle | None = None
@@ -83,19 +84,19 @@ class Alarm:
         self._ends = self._pulse.ran_s() + after_s
         self._gaps = self._pulse.gaps
         self._turns = 0
-        self._next_look = self._ends
-        self._handle = self._loop.call_later(max(0.0, after_s), self._look)
+        self._next_check = self._ends
+        self._handle = self._loop.call_later(max(0.0, after_s), self._check)
 
     def restart(self, after_s: float) -> None:
-        """Count from now on; nothing where it rang or was cancelled."""
+        """Count from now on; does nothing where the alarm rang or was cancelled."""
         if self._handle is None:
             return
         ends = self._pulse.ran_s() + after_s
-        if self._turns or ends < self._next_look:
+        if self._turns or ends < self._next_check:
             self._handle.cancel()
             self._begin(after_s)
             return
-        self._after_s, self._ends, self._gaps = after_s, ends, self._pulse.gaps  # the look to come sees how long yet
+        self._after_s, self._ends, self._gaps = after_s, ends, self._pulse.gaps  # the next check reads the new end
 
     def cancel(self) -> None:
         if self._handle is not None:
@@ -103,20 +104,20 @@ class Alarm:
             self._handle = None
             self._pulse.release()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._pulse.ran_s()
         if self._pulse.gaps != self._gaps:
             self._gaps = self._pulse.gaps
             self._ends = max(self._ends, now + min(self._after_s, GRACE_S))
         if self._ends > now:
-            self._turns, self._next_look = 0, self._ends
-            self._handle = self._loop.call_later(self._ends - now, self._look)
+            self._turns, self._next_check = 0, self._ends
+            self._handle = self._loop.call_later(self._ends - now, self._check)
         elif self._turns < TURNS:
             self._turns += 1
-            self._handle = self._loop.call_soon(self._look)
+            self._handle = self._loop.call_soon(self._check)
         else:
             self.cancel()
-            self._ring(*self._told)
+            self._ring(*self._arguments)
 
 
 @asynccontextmanager

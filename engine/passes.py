@@ -1,4 +1,4 @@
-"""One picture of a plan, in as many passes as it takes. Knows backends, no wire and no job."""
+"""Image of a plan, in as many passes as it takes. It knows backends, no wire and no job."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping
 from PIL import Image, ImageOps
 
 from engine import tiles
-from engine.backends.base import Backend, Picture, Watcher
-from engine.backends.canvas import to_picture
+from engine.backends.base import Backend, FinishedImage, Watcher
+from engine.backends.canvas import to_finished_image
 from engine.catalog import ModelSpec
+from engine.pass_watcher import PassWatcher
 from engine.protocol import Generate, SecondPass, steps_to_run
-from engine.watching import PassWatcher
 
 FIRST = "first pass"
-"""Under this name the second pass finds the first one's picture: no blob is called so."""
+"""Name of the first pass's image among the inputs of the second; no blob has this name."""
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 
-Lay = Callable[[Picture], str]
-"""Puts a picture into a file for as long as it is needed; returns the path."""
+SaveTemporary = Callable[[FinishedImage], str]
+"""Function that writes an image into a temporary file and returns its path."""
 
 
 def draw(
@@ -28,21 +28,21 @@ def draw(
     image: int,
     inputs: Mapping[str, str],
     watcher: Watcher,
-    lay: Lay,
-) -> Picture:
-    """Picture number `image`, begun from its own input picture; in tiles, or drawn over once more, as the plan says.
+    save_temporary: SaveTemporary,
+) -> FinishedImage:
+    """Image number `image` of the plan, from its own input image; in tiles, or with a second pass, as the plan says.
 
     Raises: as Backend.draw.
     """
-    plan = begun_from_its_own(plan, image)
+    plan = plan_of_image(plan, image)
     if plan.tiles is not None:
-        return tiles.draw(backend, spec, plan, plan.tiles, image, inputs, watcher, lay)
+        return tiles.draw(backend, spec, plan, plan.tiles, image, inputs, watcher, save_temporary)
     second = plan.second_pass
     if second is None:
         return backend.draw(spec, plan, image, inputs, watcher)
     after = steps_to_run(second.steps, second.denoise)
     first = PassWatcher(watcher, 0, after)
-    path = lay(enlarged(backend.draw(spec, plan, image, inputs, first), second))
+    path = save_temporary(enlarge(backend.draw(spec, plan, image, inputs, first), second))
     update = {
         "prompt": plan.prompt if second.prompt is None else second.prompt,
         "width_px": second.width_px,
@@ -60,8 +60,8 @@ def draw(
     return backend.draw(spec, over, image, {**inputs, FIRST: path}, last)
 
 
-def begun_from_its_own(plan: Generate, image: int) -> Generate:
-    """The plan with the input picture of picture number `image`, and what that is laid into."""
+def plan_of_image(plan: Generate, image: int) -> Generate:
+    """The plan with the input image of image number `image`, and the image that the result is pasted into."""
     if not plan.further_init_images:
         return plan
     turn = image % len(plan.init_images)
@@ -71,7 +71,7 @@ def begun_from_its_own(plan: Generate, image: int) -> Generate:
     return plan.model_copy(update={"init_image": plan.init_images[turn], "paste": paste})
 
 
-def enlarged(picture: Picture, to: SecondPass) -> Picture:
-    """The picture covering the size of the second pass, its middle cut out."""
-    image = Image.frombytes("RGB", (picture.width_px, picture.height_px), picture.rgb)
-    return to_picture(ImageOps.fit(image, (to.width_px, to.height_px), FILTERS[to.enlarge]), picture.drawn_px)
+def enlarge(finished: FinishedImage, to: SecondPass) -> FinishedImage:
+    """The image scaled to cover the size of the second pass, and cropped to its middle."""
+    image = Image.frombytes("RGB", (finished.width_px, finished.height_px), finished.rgb)
+    return to_finished_image(ImageOps.fit(image, (to.width_px, to.height_px), FILTERS[to.enlarge]), finished.drawn_px)

@@ -1,4 +1,4 @@
-"""A safetensors file looked at before MLX or PyTorch sees it (S-35). Reads headers only; pure standard library.
+"""Safetensors files, checked before MLX or PyTorch opens them (S-35). Only headers are read; pure standard library.
 
 Source: the format, https://huggingface.co/docs/safetensors/index#format
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.safetensors_header import Tensor, parsed
+from engine.safetensors_header import Tensor, parse_header
 
 __all__ = ["Header", "Tensor", "UnsafeFile", "check_folder", "inspect"]
 
@@ -24,7 +24,7 @@ BITS = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
-"""Bits of one element, by the name the format gives a dtype."""
+"""Bits of one element, by the format's name of a dtype."""
 PICKLES = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
 
 
@@ -38,18 +38,18 @@ class UnsafeFile(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself. `metadata` is whatever its maker wrote: text to judge."""
+    """Header of a file. `metadata` is whatever its author wrote: untrusted text."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
 
 
 def inspect(file: Path, *, most_header_bytes: int = MAX_HEADER_BYTES) -> Header:
-    """The header of a file whose every tensor lies inside it, apart from all others, and is as long as it should be.
+    """Header of a file whose tensors lie inside it, do not overlap, and have the right length.
 
     Raises: UnsafeFile, OSError.
     """
-    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # a pipe would never open
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # a named pipe would block
         found = os.fstat(opened.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise UnsafeFile(f"{file.name} is no file.")
@@ -60,14 +60,14 @@ def inspect(file: Path, *, most_header_bytes: int = MAX_HEADER_BYTES) -> Header:
             raise UnsafeFile(f"{file.name} is damaged: it does not begin as a safetensors file does.")
         if 8 + length > found.st_size:
             raise UnsafeFile(f"{file.name} is incomplete.")
-        written = opened.read(length)
-    header = _parsed(written, file.name)
-    _check_places(header, found.st_size - 8 - length, file.name)
+        header_bytes = opened.read(length)
+    header = _parse(header_bytes, file.name)
+    _check_offsets(header, found.st_size - 8 - length, file.name)
     return header
 
 
 def check_folder(folder: Path) -> None:
-    """Inspect every weights file at and below a model's folder; a part of it that holds only pickles is refused.
+    """Inspect every weights file in and below a model's folder; a folder that holds only pickles is refused.
 
     Raises: UnsafeFile, OSError.
     """
@@ -83,10 +83,10 @@ def check_folder(folder: Path) -> None:
             inspect(file)
 
 
-def _parsed(written: bytes, name: str) -> Header:
+def _parse(header_bytes: bytes, name: str) -> Header:
     damaged = UnsafeFile(f"{name} is damaged: its header cannot be read.")
     try:
-        tensors, metadata = parsed(written)
+        tensors, metadata = parse_header(header_bytes)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged from error
     if not tensors:
@@ -94,7 +94,7 @@ def _parsed(written: bytes, name: str) -> Header:
     return Header(tensors, metadata)
 
 
-def _check_places(header: Header, size: int, name: str) -> None:
+def _check_offsets(header: Header, size: int, name: str) -> None:
     free = 0
     for tensor in sorted(header.tensors.values(), key=lambda tensor: (tensor.begin, tensor.end)):
         bits = BITS.get(tensor.dtype)

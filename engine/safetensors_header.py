@@ -1,7 +1,8 @@
-"""The JSON header of a safetensors file, read entry by entry: each is small, or the file is not believed.
+"""JSON header of a safetensors file, parsed entry by entry with a limit for each.
 
-A JSON decoder takes any depth, count and length, and holds the interpreter until it is done; this takes what such a
-header has. Pure standard library. Source: the format, https://huggingface.co/docs/safetensors/index#format
+A JSON decoder accepts any depth, count and length, and holds the interpreter until it is done; this parser accepts only
+what such a header may contain. Pure standard library. Source: the format,
+https://huggingface.co/docs/safetensors/index#format
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Any
 MAX_TENSORS = 65_536
 """Twice as many as the largest quantised model has in all its files together."""
 MAX_NAME_BYTES = 512
-"""Of a tensor, or of a key of the metadata."""
+"""Limit of a tensor's name, and of a key of the metadata."""
 MAX_ENTRY_BYTES = 1024
 MAX_RANK = 8
 MAX_SIZE = 2**48
-"""Of a dimension and of an offset."""
+"""Limit of a dimension, and of an offset."""
 MAX_TEXT_BYTES = 256 * 1024
-"""Of one text of the metadata; a longer one is left out."""
+"""Limit of one text of the metadata; a longer one is left out."""
 METADATA = "__metadata__"
 
 _PIECE_BYTES = 256 * 1024
@@ -49,9 +50,9 @@ class Tensor:
         return found
 
 
-def parsed(written: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata by their names. Raises: ValueError, KeyError, TypeError, RecursionError."""
-    reader = _Reader(written)
+def parse_header(header_bytes: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata by name. Raises: ValueError, KeyError, TypeError, RecursionError."""
+    reader = _Reader(header_bytes)
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] | None = None
     for name in reader.names():
@@ -68,15 +69,15 @@ def parsed(written: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 class _Reader:
-    """Where a header is read. Every method raises ValueError where something else stands there."""
+    """Position in the header. Every method raises ValueError where something else is there."""
 
-    def __init__(self, written: bytes) -> None:
-        self._written, self._at = written, 0
+    def __init__(self, header_bytes: bytes) -> None:
+        self._bytes, self._position = header_bytes, 0
 
     def names(self) -> Iterator[str]:
-        """Each key of the object that begins here; what takes a key reads its value."""
+        """Keys of the object that begins here; the caller reads the value after each key."""
         self._expect(b"{")
-        if self._takes(b"}"):
+        if self._take(b"}"):
             return
         while True:
             name = self._text(MAX_NAME_BYTES)
@@ -84,24 +85,24 @@ class _Reader:
                 raise ValueError("a name is too long")
             self._expect(b":")
             yield name
-            if not self._takes(b","):
+            if not self._take(b","):
                 break
         self._expect(b"}")
 
     def entry(self) -> Any:
         """A small object without objects in it."""
-        self._blank()
-        end = self._written.find(b"}", self._at, self._at + MAX_ENTRY_BYTES) + 1
+        self._skip_blank()
+        end = self._bytes.find(b"}", self._position, self._position + MAX_ENTRY_BYTES) + 1
         if end == 0:
             raise ValueError("no entry")
-        found, self._at = _decoded(self._written[self._at : end]), end
+        found, self._position = _decode(self._bytes[self._position : end]), end
         return found
 
     def metadata(self) -> dict[str, str]:
-        """Texts by name, those too long left out; null is as good as none, which MLX writes."""
-        self._blank()
-        if self._written.startswith(b"null", self._at):
-            self._at += 4
+        """Texts by name, without those over the limit; null counts as empty: MLX writes it."""
+        self._skip_blank()
+        if self._bytes.startswith(b"null", self._position):
+            self._position += 4
             return {}
         found: dict[str, str] = {}
         seen: set[str] = set()
@@ -114,63 +115,63 @@ class _Reader:
         return found
 
     def end(self) -> None:
-        self._blank()
-        if self._at != len(self._written):
+        self._skip_blank()
+        if self._position != len(self._bytes):
             raise ValueError("more than a header")
 
     def _text(self, most: int) -> str | None:
-        """The string that begins here; None for a longer one, which is passed over."""
-        self._blank()
-        begin = self._at
-        if (found := _PLAIN.match(self._written, begin, begin + most + 2)) is not None:
-            self._at = found.end()
+        """The string that begins here; None for one over the limit, which is skipped."""
+        self._skip_blank()
+        begin = self._position
+        if (found := _PLAIN.match(self._bytes, begin, begin + most + 2)) is not None:
+            self._position = found.end()
             return found[1].decode()
-        if (found := _STRING.match(self._written, begin, begin + most + 2)) is not None:
-            self._at = found.end()
-            return str(_decoded(found[0]))
+        if (found := _STRING.match(self._bytes, begin, begin + most + 2)) is not None:
+            self._position = found.end()
+            return str(_decode(found[0]))
         self._expect(b'"')
-        while self._at < len(self._written):
-            inside = _IN_STRING.match(self._written, self._at, self._at + _PIECE_BYTES)
+        while self._position < len(self._bytes):
+            inside = _IN_STRING.match(self._bytes, self._position, self._position + _PIECE_BYTES)
             assert inside is not None
-            self._at = inside.end()
-            byte = self._written[self._at : self._at + 1]
+            self._position = inside.end()
+            byte = self._bytes[self._position : self._position + 1]
             if byte == b'"':
-                self._at += 1
+                self._position += 1
                 return None
-            self._at += 2 if byte == b"\\" else 0  # an escape cut in two by the end of the piece
+            self._position += 2 if byte == b"\\" else 0  # an escape sequence split by the end of the piece
         raise ValueError("no string")
 
-    def _blank(self) -> None:
-        if self._written[self._at : self._at + 1] > b" ":
+    def _skip_blank(self) -> None:
+        if self._bytes[self._position : self._position + 1] > b" ":
             return
-        found = _BLANK.match(self._written, self._at, self._at + _BLANK_BYTES)
+        found = _BLANK.match(self._bytes, self._position, self._position + _BLANK_BYTES)
         assert found is not None
-        self._at = found.end()
+        self._position = found.end()
 
-    def _takes(self, byte: bytes) -> bool:
-        self._blank()
-        if not self._written.startswith(byte, self._at):
+    def _take(self, byte: bytes) -> bool:
+        self._skip_blank()
+        if not self._bytes.startswith(byte, self._position):
             return False
-        self._at += 1
+        self._position += 1
         return True
 
     def _expect(self, byte: bytes) -> None:
-        if not self._takes(byte):
+        if not self._take(byte):
             raise ValueError("something else")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name is there twice")
     return found
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
 
 
-def _decoded(piece: bytes) -> Any:
-    """Raises: ValueError, also for more than one value; RecursionError."""
+def _decode(piece: bytes) -> Any:
+    """The JSON value of a piece. Raises: ValueError, also for more than one value; RecursionError."""
     text = piece.decode()
     found, end = _DECODER.raw_decode(text)
     if end != len(text):

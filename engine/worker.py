@@ -1,6 +1,6 @@
-"""The child half: reads commands on a thread, works on the main one, says what happened on the wire.
+"""Worker of the child process: reads commands on a thread, runs jobs on the main thread, and writes reports.
 
-Holds one job at most and knows no queue. What it says of a failure is fit for a client; the exception goes to stderr.
+It holds one job at most and knows no queue. The message of a failure is fit for a client; the exception goes to stderr.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pydantic import ValidationError
 from engine.backends.base import (
     Backend,
     BackendError,
+    FinishedImage,
+    ImageSkipped,
     JobCancelled,
     Model,
-    Picture,
-    PictureSkipped,
     Watcher,
     preview_steps,
-    said_by,
+    prompt_key,
 )
 from engine.passes import draw
 from engine.protocol import (
@@ -65,25 +65,25 @@ from engine.protocol import (
 log = logging.getLogger("engine.worker")
 
 Outcome = Succeeded | Failed | Cancelled
-Said = ModelLoading | ModelLoaded | PromptRead | StepDone | Decoding | Preview | Drawn | Outcome
+WorkerFact = ModelLoading | ModelLoaded | PromptRead | StepDone | Decoding | Preview | Drawn | Outcome
 
 MEMORY_EVERY_S = 1.0
-"""Between two reports of it while a picture is drawn."""
+"""Interval of memory reports while an image is generated."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 PARENT_GONE = 3
 """Exit code of a child whose parent closed the pipe."""
 
 
 class Wire:
-    """The way out: whole lines, from any thread. The process ends when nobody reads them."""
+    """Output of the child: whole lines, from any thread. The process exits when nobody reads them."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._lock = threading.Lock()
         self.pause_s = 0.0
 
-    def say(self, *messages: Frozen) -> None:
-        """Together, so that the parent wakes up once."""
+    def send(self, *messages: Frozen) -> None:
+        """Send messages in one write, so that the parent wakes up once."""
         self.write(b"".join(map(encode, messages)))
 
     def write(self, data: bytes) -> None:
@@ -101,45 +101,45 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class ActiveJob:
-    """The job in hand, and whether it, or the picture being drawn, was asked to stop."""
+    """The current job, and whether it, or its current image, is to be stopped."""
 
     run: Run
     stop: threading.Event = field(default_factory=threading.Event)
     skip: threading.Event = field(default_factory=threading.Event)
-    read: set[PromptRead] = field(default_factory=set)
-    """What was said of its prompts: they are the same for most of its pictures."""
+    reported_prompts: set[PromptRead] = field(default_factory=set)
+    """Prompts that were reported already: they are the same for most images of a job."""
 
-    def report(self, fact: Said) -> JobReport:
+    def report(self, fact: WorkerFact) -> JobReport:
         return JobReport(job=self.run.job, attempt=self.run.attempt, fact=fact)
 
 
 class Worker:
-    """Reads `commands` until end-of-file; does what they say with `backend`."""
+    """Worker that reads `commands` until end-of-file, and runs them with `backend`."""
 
     def __init__(self, commands: BinaryIO, wire: Wire, backend: Callable[[], Backend]) -> None:
         self._commands = commands
         self._wire = wire
-        self._build = backend
+        self._build_backend = backend
         self._work: queue.SimpleQueue[ActiveJob | Ping] = queue.SimpleQueue()
-        self._held: ActiveJob | None = None
+        self._active: ActiveJob | None = None
 
     def serve(self) -> Never:
-        """Work until the parent leaves: this never returns."""
-        threading.Thread(target=self._read, name="commands", daemon=True).start()
-        backend = self._build()
+        """Run until the parent closes the pipe; never returns."""
+        threading.Thread(target=self._read_commands, name="commands", daemon=True).start()
+        backend = self._build_backend()
         limit = backend.memory_limit_bytes
-        self._wire.say(Ready(backend=backend.name, device=backend.device, memory_limit_bytes=limit))
+        self._wire.send(Ready(backend=backend.name, device=backend.device, memory_limit_bytes=limit))
         while True:
             match self._work.get():
                 case Ping(nonce=nonce):
-                    backend.prove()
-                    self._wire.say(Pong(nonce=nonce))
-                case ActiveJob() as held:
-                    outcome = self._outcome(backend, held)
-                    self._held = None
-                    self._wire.say(held.report(outcome), backend.memory())
+                    backend.check_device()
+                    self._wire.send(Pong(nonce=nonce))
+                case ActiveJob() as active:
+                    outcome = self._run_job(backend, active)
+                    self._active = None
+                    self._wire.send(active.report(outcome), backend.memory())
 
-    def _read(self) -> None:
+    def _read_commands(self) -> None:
         for line in self._commands:
             try:
                 command = decode_command(line)
@@ -148,30 +148,30 @@ class Worker:
                 continue
             match command:
                 case Run():
-                    if self._held is not None:
+                    if self._active is not None:
                         log.error("ignored a second job", extra={"job": command.job})
                         continue
-                    self._held = ActiveJob(command)
-                    self._work.put(self._held)
+                    self._active = ActiveJob(command)
+                    self._work.put(self._active)
                 case Cancel(job=job):
-                    held = self._held
-                    if held is not None and held.run.job == job:
-                        held.stop.set()
+                    active = self._active
+                    if active is not None and active.run.job == job:
+                        active.stop.set()
                 case Skip(job=job):
-                    held = self._held
-                    if held is not None and held.run.job == job:
-                        held.skip.set()
+                    active = self._active
+                    if active is not None and active.run.job == job:
+                        active.skip.set()
                 case Ping():
                     self._work.put(command)
                 case _:
                     assert_never(command)
         os._exit(PARENT_GONE)
 
-    def _outcome(self, backend: Backend, held: ActiveJob) -> Outcome:
-        """Do the job; whatever goes wrong becomes its outcome."""
-        job = held.run.job
+    def _run_job(self, backend: Backend, active: ActiveJob) -> Outcome:
+        """Run the job; any error becomes its outcome."""
+        job = active.run.job
         try:
-            self._do(backend, held)
+            self._execute(backend, active)
             return Succeeded()
         except JobCancelled:
             return Cancelled()
@@ -186,37 +186,37 @@ class Worker:
             log.exception("job %s failed", job)
             if isinstance(error, OSError) and error.errno in FULL:
                 return Failed(code="disk_full", message="The disk is full.")
-            if _is_of(error, held.run.spool_dir):
+            if _is_below(error, active.run.spool_dir):
                 return Failed(code="storage_fault", message="The spool folder is missing or cannot be used.")
             return Failed(code="internal_error", message="The engine could not draw this picture.")
 
-    def _do(self, backend: Backend, held: ActiveJob) -> None:
-        run = held.run
+    def _execute(self, backend: Backend, active: ActiveJob) -> None:
+        run = active.run
         model = Model(
-            run.spec, run.model_path, run.plan.quantize, run.copy_path, run.also_paths, said=said_by(run.plan)
+            run.spec, run.model_path, run.plan.quantize, run.copy_path, run.also_paths, prompt_key=prompt_key(run.plan)
         )
         if isinstance(run.plan, Save):
             if not backend.holds(model):
                 raise BackendError("internal_error", "The model is not loaded any more.")
             return backend.save(run.plan.folder)
         if not backend.holds(model):
-            _check(held)
-            self._load(backend, held, model)
-        _check(held)
+            _raise_if_cancelled(active)
+            self._load(backend, active, model)
+        _raise_if_cancelled(active)
         match run.plan:
             case Load():
                 return
             case Upscale() as larger:
-                self._make(backend, held, 0, larger.seed, 0, partial(_upscaled, backend, run, larger))
+                self._produce_image(backend, active, 0, larger.seed, 0, partial(_upscale, backend, run, larger))
             case Generate() as plan:
                 for image in range(run.first_image, len(plan.seeds)):
-                    _check(held)
-                    self._draw(backend, held, plan, image)
+                    _raise_if_cancelled(active)
+                    self._draw(backend, active, plan, image)
             case _:
                 assert_never(run.plan)
 
-    def _load(self, backend: Backend, held: ActiveJob, model: Model) -> None:
-        self._wire.say(held.report(ModelLoading(model=model.spec.name)))
+    def _load(self, backend: Backend, active: ActiveJob, model: Model) -> None:
+        self._wire.send(active.report(ModelLoading(model=model.spec.name)))
         began = time.monotonic()
         try:
             model = _load_copy(backend, model)
@@ -228,109 +228,109 @@ class Worker:
             raise BackendError(code, f"The model {what}.") from error
         seconds = time.monotonic() - began
         loaded = ModelLoaded(model=model.spec.name, seconds=seconds, from_copy=model.copy is not None)
-        self._wire.say(held.report(loaded), backend.memory().model_copy(update={"after": "load"}))
+        self._wire.send(active.report(loaded), backend.memory().model_copy(update={"after": "load"}))
 
-    def _draw(self, backend: Backend, held: ActiveJob, plan: Generate, image: int) -> None:
-        run = held.run
+    def _draw(self, backend: Backend, active: ActiveJob, plan: Generate, image: int) -> None:
+        run = active.run
         unfinished = Path(run.spool_dir) / f"{run.job}.{run.attempt}.{image}.first.ppm"
 
-        def lay(first: Picture) -> str:
+        def save_temporary(first: FinishedImage) -> str:
             write_ppm(unfinished, first)
             return str(unfinished)
 
-        def made(watcher: Watcher) -> Picture:
-            return draw(backend, run.spec, plan, image, run.inputs, watcher, lay)
+        def generate(watcher: Watcher) -> FinishedImage:
+            return draw(backend, run.spec, plan, image, run.inputs, watcher, save_temporary)
 
         try:
-            self._make(backend, held, image, plan.seeds[image], plan.previews, made)
+            self._produce_image(backend, active, image, plan.seeds[image], plan.previews, generate)
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def _make(
+    def _produce_image(
         self,
         backend: Backend,
-        held: ActiveJob,
+        active: ActiveJob,
         image: int,
         seed: int,
         previews: int,
-        made: Callable[[Watcher], Picture],
+        generate: Callable[[Watcher], FinishedImage],
     ) -> None:
-        """Have one picture made, lay it into the spool, and say so."""
-        run = held.run
+        """Generate one image, write it into the spool, and report it."""
+        run = active.run
         began = time.monotonic()
-        watcher = _Watcher(self._wire, held, image, previews, backend.memory)
-        picture = made(watcher)
-        watcher.check()  # whoever asked was told that it is cancelled, and its files were tidied away
+        watcher = _Watcher(self._wire, active, image, previews, backend.memory)
+        finished = generate(watcher)
+        watcher.check()  # the caller was told that the job is cancelled, and its files were deleted
         name = f"{run.job}.{run.attempt}.{image}.ppm"
-        write_ppm(Path(run.spool_dir) / name, picture)
+        write_ppm(Path(run.spool_dir) / name, finished)
         drawn = Drawn(
             image=image,
             seed=seed,
             spool=name,
-            width_px=picture.width_px,
-            height_px=picture.height_px,
-            drawn_px=picture.drawn_px,
+            width_px=finished.width_px,
+            height_px=finished.height_px,
+            drawn_px=finished.drawn_px,
             seconds=time.monotonic() - began,
             cut_short=watcher.cut_short,
         )
-        held.skip.clear()
-        self._wire.say(backend.memory().model_copy(update={"after": "picture"}), held.report(drawn))
+        active.skip.clear()
+        self._wire.send(backend.memory().model_copy(update={"after": "picture"}), active.report(drawn))
 
 
-def _upscaled(backend: Backend, run: Run, plan: Upscale, watcher: Watcher) -> Picture:
+def _upscale(backend: Backend, run: Run, plan: Upscale, watcher: Watcher) -> FinishedImage:
     return backend.upscale(plan, run.inputs[plan.image], watcher)
 
 
 class _Watcher:
-    """Reports the steps of one picture, and stops it between two of them."""
+    """Watcher that reports the steps of one image, and stops it between two of them."""
 
-    def __init__(self, wire: Wire, held: ActiveJob, image: int, previews: int, memory: Callable[[], Memory]) -> None:
+    def __init__(self, wire: Wire, active: ActiveJob, image: int, previews: int, memory: Callable[[], Memory]) -> None:
         self._memory = memory
         self._wire = wire
-        self._held = held
+        self._active = active
         self._image = image
         self._previews = previews
-        self._memory_told_at = time.monotonic()
+        self._memory_sent_at = time.monotonic()
         self.cut_short = False
 
-    def read(self, prompt: PromptRead) -> None:
-        if prompt not in self._held.read:
-            self._held.read.add(prompt)
-            self._say(prompt)
+    def report_prompt(self, prompt: PromptRead) -> None:
+        if prompt not in self._active.reported_prompts:
+            self._active.reported_prompts.add(prompt)
+            self._send(prompt)
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
-        self._say(StepDone(image=self._image, step=step, steps=steps, seconds=seconds))
-        if time.monotonic() - self._memory_told_at > MEMORY_EVERY_S:
-            self._memory_told_at = time.monotonic()
-            self._wire.say(self._memory().model_copy(update={"after": "step"}))
+        self._send(StepDone(image=self._image, step=step, steps=steps, seconds=seconds))
+        if time.monotonic() - self._memory_sent_at > MEMORY_EVERY_S:
+            self._memory_sent_at = time.monotonic()
+            self._wire.send(self._memory().model_copy(update={"after": "step"}))
         self.check()
         if step in preview_steps(steps, self._previews):
             jpeg = base64.b64encode(preview()).decode()
-            self._say(Preview(image=self._image, step=step, jpeg_base64=jpeg))
+            self._send(Preview(image=self._image, step=step, jpeg_base64=jpeg))
             self.check()
-        if step < steps and self._held.skip.is_set():
+        if step < steps and self._active.skip.is_set():
             self.cut_short = True
-            raise PictureSkipped
+            raise ImageSkipped
 
-    def decoding(self) -> None:
+    def start_decoding(self) -> None:
         self.check()
-        self._say(Decoding(image=self._image))
+        self._send(Decoding(image=self._image))
 
     def check(self) -> None:
-        _check(self._held)
+        _raise_if_cancelled(self._active)
 
-    def _say(self, fact: Said) -> None:
-        self._wire.say(self._held.report(fact))
+    def _send(self, fact: WorkerFact) -> None:
+        self._wire.send(self._active.report(fact))
 
 
-def _check(held: ActiveJob) -> None:
+def _raise_if_cancelled(active: ActiveJob) -> None:
     """Raises: JobCancelled."""
-    if held.stop.is_set():
+    if active.stop.is_set():
         raise JobCancelled
 
 
 def _load_copy(backend: Backend, model: Model) -> Model:
-    """What was loaded: the model from its copy, or without one where the copy is no good."""
+    """Load the model, and return what was loaded: from its quantised copy, or without it where the copy is damaged."""
     if model.copy is not None:
         try:
             backend.load(model)
@@ -344,19 +344,21 @@ def _load_copy(backend: Backend, model: Model) -> Model:
     return model
 
 
-def _is_of(error: Exception, folder: str) -> bool:
-    """Whether the system refused a file below this folder."""
+def _is_below(error: Exception, folder: str) -> bool:
+    """Whether an OSError is about a file below this folder."""
     name = error.filename if isinstance(error, OSError) and error.errno is not None else None
     return isinstance(name, str) and Path(name).is_relative_to(folder)
 
 
-def write_ppm(path: Path, picture: Picture) -> None:
-    """Write under a temporary name, then rename: a reader never meets half a picture. Raises: OSError with its name."""
+def write_ppm(path: Path, finished: FinishedImage) -> None:
+    """Write under a temporary name, then rename, so that no reader sees half an image. Raises: OSError with its
+    name.
+    """
     temporary = path.with_name(path.name + ".part")
     try:
         with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(f"P6\n{picture.width_px} {picture.height_px}\n255\n".encode())
-            file.write(picture.rgb)
+            file.write(f"P6\n{finished.width_px} {finished.height_px}\n255\n".encode())
+            file.write(finished.rgb)
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from engine.noted import Noted
+from engine.child_notes import ChildNotes
 from gateway.errors import StorageFault, TooManyOpenFiles
 
 LENGTH = struct.Struct(">I")
@@ -55,7 +55,7 @@ async def started_child(
         start_new_session=True,
     )
     if notes is not None:
-        noting = asyncio.create_task(asyncio.to_thread(Noted(notes).note, child.pid))
+        noting = asyncio.create_task(asyncio.to_thread(ChildNotes(notes).note, child.pid))
         try:
             await asyncio.shield(noting)
         except asyncio.CancelledError:
@@ -79,7 +79,7 @@ async def ended_child(
         if listening is not None:
             await listening
         if notes is not None:
-            await asyncio.to_thread(Noted(notes).forget, child.pid)
+            await asyncio.to_thread(ChildNotes(notes).forget, child.pid)
 
     await asyncio.shield(buried())
 

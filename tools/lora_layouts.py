@@ -1,4 +1,5 @@
-"""Writes engine/lora_layouts/sheets.json: what of each model LoRAs can change, and how mflux's mappings spell it.
+"""Writes engine/lora_layouts/sheets.json: the modules of each model that LoRAs can change, and the names that mflux's
+mappings have for them.
 
 `python -m tools.lora_layouts`.
 """
@@ -42,7 +43,7 @@ from mflux.models.z_image.weights.z_image_lora_mapping import ZImageLoRAMapping
 from mlx import nn
 
 from engine.catalog import EMBEDDED, EMBEDDED_PATH
-from engine.lora_layouts.keys import key_of, stripped
+from engine.lora_layouts.keys import key_of, without_prefixes
 from engine.lora_layouts.rows import Row
 from engine.lora_layouts.sheets import FILE, Sheet
 from engine.pipelines.common.lora_layers import sheet_of
@@ -54,7 +55,9 @@ def _overridden(cls: Callable[..., nn.Module]) -> Callable[[ModelConfig], nn.Mod
 
 @dataclass(frozen=True)
 class Architecture:
-    """`name` is the table's, `build` what each model's initializer makes, `mapping` mflux's own."""
+    """Architecture: `name` is that of the table, `build` makes the transformer that each model's initializer makes,
+    `mapping` is mflux's own.
+    """
 
     name: str
     build: Callable[[ModelConfig], nn.Module]
@@ -78,7 +81,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "anima": Architecture("anima", _overridden(AnimaTransformer), AnimaLoRAMapping),
     "ideogram-4": Architecture("ideogram4", lambda _: ideogram4(), Ideogram4LoRAMapping),
 }
-"""By what a model's name in mflux's table begins with; the longest one counts."""
+"""Architectures by the beginning of a model's name in mflux's table; the longest match counts."""
 
 
 def ideogram4() -> nn.Module:
@@ -96,14 +99,14 @@ def architecture_of(geometry: str) -> Architecture | None:
 
 
 def packed() -> str:
-    """The file's text: equal sheets once. No weights are made: MLX is lazy."""
+    """Text of the file; equal sheets are stored once. No weights are computed: MLX is lazy."""
     sheets: list[dict[str, Any]] = []
     geometries: dict[str, int] = {}
     spellings: dict[str, dict[str, list[Any]]] = {}
 
     def put(geometry: str, architecture: Architecture, transformer: nn.Module) -> None:
         sheet = sheet_of(transformer)
-        kept = {"architecture": architecture.name, "modules": sheet.packed()}
+        kept = {"architecture": architecture.name, "modules": sheet.pack()}
         if kept not in sheets:
             sheets.append(kept)
         geometries[geometry] = sheets.index(kept)
@@ -130,7 +133,7 @@ def packed() -> str:
 
 
 def spellings_of(targets: Iterable[LoRATarget], sheet: Sheet) -> dict[str, Row]:
-    """What mflux's mapping calls a layer otherwise than its module is called."""
+    """Layer names of mflux's mapping that differ from the module's name."""
     spelled: dict[str, dict[str, LoRATarget]] = {}
     for target in targets:
         path = target.model_path.replace("{block}", "#")
@@ -145,14 +148,14 @@ def spellings_of(targets: Iterable[LoRATarget], sheet: Sheet) -> dict[str, Row]:
         for pattern in patterns:
             key = key_of(pattern)
             assert key is not None, pattern
-            name = list(stripped(key.layer))[-1].replace(".", "_").replace("{block}", "#")
+            name = list(without_prefixes(key.layer))[-1].replace(".", "_").replace("{block}", "#")
             if name != path.replace(".", "_"):
                 spelled.setdefault(name, {})[path] = target
     return {name: _row(found, sheet) for name, found in spelled.items()}
 
 
 def _row(targets: dict[str, LoRATarget], sheet: Sheet) -> Row:
-    """In the order of the rows that mflux's own transforms take of a matrix of all."""
+    """Modules in the order of the rows that mflux's transforms take from a fused matrix."""
     sizes = {path: sheet.find(path) for path in targets}
     total = sum(size.outputs for size in sizes.values() if size is not None)
     numbered = mx.arange(total)[:, None]

@@ -1,4 +1,4 @@
-"""python -m tools.screenshots [FOLDER]: draw with the embedded model, and photograph the studio for README.md."""
+"""Screenshots of the studio for README.md, with images of the embedded model: python -m tools.screenshots [FOLDER]"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ QUALITY = 82
 
 
 def draw(gateway: Live) -> None:
-    """What the gallery shows, by whatever protocol."""
+    """Images of the gallery, submitted through several protocols."""
     for seed, prompt in enumerate(GALLERY):
         body = {"prompt": prompt, "width": 128, "height": 128, "steps": 8, "seed": 40 + seed}
         httpx.post(f"{gateway.url}/sdapi/v1/txt2img", json=body, timeout=120).raise_for_status()
@@ -78,7 +78,7 @@ def keep(page: Any, file: Path) -> None:
 
 
 def watch(tab: Studio, gateway: Live, file: Path) -> None:
-    """A picture that is drawn, and those that wait."""
+    """An image being generated, and waiting jobs."""
     tab.say("a red balloon on a teal background")
     threads = wait_in_line(gateway)
     tab.page.wait_for_selector("#stage .drawing img:not([hidden])")
@@ -90,8 +90,8 @@ def watch(tab: Studio, gateway: Live, file: Path) -> None:
     tab.page.wait_for_selector(".job", state="detached")
 
 
-def look(tab: Studio, file: Path) -> None:
-    """A finished picture, which the next one begins from."""
+def show_gallery(tab: Studio, file: Path) -> None:
+    """A finished image, from which the next one starts."""
     tab.page.click("#stage button:has-text('Use as input')")
     tab.page.wait_for_selector("#mask")
     tab.say("a yellow moon on a pink background")
@@ -105,7 +105,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, live(Path(folder), backend="mlx") as gateway, chromium() as browser:
         draw(gateway)
         with studio(browser, gateway, color_scheme="light") as tab:
-            look(tab, out / "studio-light.webp")
+            show_gallery(tab, out / "studio-light.webp")
         with studio(browser, gateway, color_scheme="dark") as tab:
             watch(tab, gateway, out / "studio-dark.webp")
 

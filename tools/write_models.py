@@ -15,7 +15,7 @@ HUB = "https://huggingface.co"
 
 
 def with_tables(page: str) -> str:
-    """The page with what lies between its marks written anew."""
+    """The page with the text between its marks replaced."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + BEGIN + "\n".join(_tables()) + "\n" + END + after

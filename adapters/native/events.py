@@ -37,23 +37,10 @@ from adapters.native.responses import (
     to_job,
     to_progress,
 )
-from engine.protocol import (
-    Cancelled,
-    CancelRequested,
-    Failed,
-    ImageDone,
-    ModelDownloading,
-    ModelLoading,
-    PageRead,
-    Preview,
-    PromptRead,
-    Queued,
-    Requeued,
-    Started,
-    Succeeded,
-)
+from engine.protocol import Cancelled, Failed, ModelLoading, Preview, PromptRead, Succeeded
 from gateway.events.bus import Event, PlaceEvent, ProgressEvent, Snapshot
 from gateway.jobs import prompt_reading
+from gateway.jobs.facts import CancelRequested, ImageDone, ModelDownloading, PageRead, Queued, Requeued, Started
 from gateway.jobs.job import JobEvent, State
 
 

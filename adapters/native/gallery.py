@@ -15,12 +15,12 @@ from adapters.native.response_schemas import Deleted, Images, PictureShown, Prov
 from adapters.native.responses import image_id, image_url, iso, to_adjustments, type_of
 from adapters.shared.body import query
 from adapters.shared.context import core_of, owner_of, share_of
-from engine.protocol import ImageDone
 from gateway.errors import InvalidRequest, PictureGone
 from gateway.images.codec import checked_picture
 from gateway.images.hidden_text import hidden_texts, may_hide
 from gateway.images.output import Pictures
 from gateway.images.provenance import Drawing, drawing_by, drawing_in, drawing_of
+from gateway.jobs.facts import ImageDone
 from gateway.jobs.job import Job
 
 JOBS_AT_ONCE = 50

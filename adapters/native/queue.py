@@ -13,7 +13,7 @@ from adapters.native.response_schemas import Active, Paused, Queue, Waiting
 from adapters.native.responses import to_brief, to_eta_seconds, to_progress
 from adapters.shared.body import query
 from adapters.shared.context import core_of, owner_of
-from engine.protocol import LANES
+from gateway.jobs.plans import LANES
 
 
 async def get_queue(request: Request) -> Response:

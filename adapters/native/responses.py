@@ -24,11 +24,13 @@ from adapters.native.response_schemas import (
     Status,
 )
 from adapters.shared.context import core_of
-from engine.protocol import Download, Generate, ImageDone, Load, ModelDownloading, Ocr, PageRead, Upscale
+from engine.protocol import Generate, Load, Upscale
 from gateway.errors import PictureDamaged, StorageFault
 from gateway.forecast import Forecast
 from gateway.images.output import Note
+from gateway.jobs.facts import ImageDone, ModelDownloading, PageRead
 from gateway.jobs.job import Job, Plans, Priority, Progress, State
+from gateway.jobs.plans import Download, Ocr
 from gateway.jobs.resolve import Adjustment
 
 PREFIX = "/api/v1"

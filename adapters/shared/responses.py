@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapters.shared.context import core_of
-from engine.protocol import Failed, ImageDone
+from engine.protocol import Failed
 from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, PictureGone, clip
 from gateway.http.error_body import bounded
 from gateway.images.output import Note
+from gateway.jobs.facts import ImageDone
 from gateway.jobs.job import Job, State
 from gateway.jobs.resolve import Adjustment
 

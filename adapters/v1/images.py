@@ -36,9 +36,10 @@ from adapters.v1.responses import (
     to_url,
 )
 from adapters.v1.state import request_ids
-from engine.protocol import Cancelled, Failed, Generate, ImageDone, Preview, PromptRead, Succeeded
+from engine.protocol import Cancelled, Failed, Generate, Preview, PromptRead, Succeeded
 from gateway.errors import ClientGone, GatewayError, InternalError, Unavailable
 from gateway.events.bus import Event, ProgressEvent
+from gateway.jobs.facts import ImageDone
 from gateway.jobs.job import Job, JobEvent, State
 from gateway.jobs.origin import Origin
 

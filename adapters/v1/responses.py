@@ -12,8 +12,10 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.v1.request_schemas import ImageBody, OcrBody
 from adapters.v1.response_schemas import JsonObject, OcrAnswer, Picture, Pictures, Shown
-from engine.protocol import Generate, ImageDone, Ocr, PageRead
+from engine.protocol import Generate
+from gateway.jobs.facts import ImageDone, PageRead
 from gateway.jobs.job import Job
+from gateway.jobs.plans import Ocr
 from gateway.jobs.resolve import Adjustment
 
 CONTENT = "/v1/images/content/"

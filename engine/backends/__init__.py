@@ -1,4 +1,4 @@
-"""The things that can run a plan, one line each. Imported in the child only; a backend only when it is chosen."""
+"""Backends by name. Imported in the child process only; each backend is imported only when it is chosen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def build(
     memory_limit_bytes: int | None = None,
     cache_limit_bytes: int | None = None,
 ) -> Backend:
-    """The backend called `name`, imported and ready for work. Raises: whatever its import raises."""
+    """The backend called `name`, ready for work. Raises: whatever its import raises."""
     match name:
         case "mlx":
             from engine.backends.mlx import MlxBackend

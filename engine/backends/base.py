@@ -1,4 +1,6 @@
-"""What a backend is: the part of the child that turns a plan into pixels. Knows no wire, no queue and no MLX."""
+"""Interface of a backend, which turns a plan into pixels in the child process. It knows no wire, no queue and
+no MLX.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +14,29 @@ from engine.protocol import FailureCode, Generate, Memory, PromptRead, Upscale
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a job wants in memory. `path` is an absolute folder."""
+    """Model that a job needs in memory. `path` is an absolute folder."""
 
     spec: ModelSpec
     path: str
     quantize: int | None
     copy: str | None = None
-    """A folder of the same weights that were quantised before."""
+    """Folder with the same weights, quantised before."""
     also: tuple[str, ...] = ()
-    """One absolute folder for each of the spec's further repositories; none where all lies in `path`."""
-    said: str | None = None
-    """`said_by` of the plan it is for: then its text encoders may be gone, if they have read that already."""
+    """One absolute folder for each of the spec's further repositories; empty where all files are in `path`."""
+    prompt_key: str | None = None
+    """`prompt_key` of the plan that the model is loaded for. With a key, the text encoders may be released once they
+    have encoded that prompt.
+    """
 
     @property
     def key(self) -> tuple[str, str, str, int | None]:
-        """Two models with one key have the same weights in memory."""
+        """Two models with the same key have the same weights in memory."""
         return (self.spec.family, self.spec.geometry, self.path, self.quantize)
 
 
-def said_by(plan: object) -> str | None:
-    """What a picture that spares memory says: its text encoders go once that is encoded. None where they stay, as they
-    do where pictures are read with the prompt.
+def prompt_key(plan: object) -> str | None:
+    """Key of the prompt of a low_ram plan, whose text encoders are released after encoding. None for plans whose
+    encoders stay in memory: without low_ram, or where reference images are encoded with the prompt.
     """
     if not isinstance(plan, Generate) or not plan.low_ram or plan.references:
         return None
@@ -40,26 +44,26 @@ def said_by(plan: object) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """Finished pixels: `rgb` holds three bytes a pixel, rows from the top."""
+class FinishedImage:
+    """Finished image. `rgb` holds three bytes a pixel, rows from the top."""
 
     width_px: int
     height_px: int
     rgb: bytes
     drawn_px: tuple[int, int]
-    """What the model drew at, before any fitting to the asked size."""
+    """Size at which the model generated, before the image was fitted to the requested size."""
 
 
 class JobCancelled(Exception):
-    """The job was asked to stop; raised through the backend, which stays usable."""
+    """The job was cancelled. It is raised through the backend, which stays usable."""
 
 
-class PictureSkipped(Exception):
-    """The rest of the steps is not wanted: the backend finishes the picture as it stands."""
+class ImageSkipped(Exception):
+    """The remaining steps are skipped: the backend finishes the image from the latents it has."""
 
 
 class BackendError(Exception):
-    """The job cannot be done. `message` is a sentence fit for a client."""
+    """Failure of a job. `message` is a sentence fit for a client."""
 
     def __init__(self, code: FailureCode, message: str) -> None:
         self.code: FailureCode = code
@@ -68,26 +72,26 @@ class BackendError(Exception):
 
 
 class Watcher(Protocol):
-    """Who is told how far one picture is, and may stop it."""
+    """Receiver of the progress of one image, which may also stop it."""
 
     def check(self) -> None:
         """Raises: JobCancelled."""
 
-    def read(self, prompt: PromptRead) -> None:
-        """Something of a prompt was left out; told once for every picture that it is read for."""
+    def report_prompt(self, prompt: PromptRead) -> None:
+        """Report that something of a prompt was left out; called for every image that the prompt is encoded for."""
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
-        """One step was evaluated; `preview` gives a JPEG and is called only where one is due.
+        """Report one evaluated step. `preview` makes a JPEG and is called only where a preview is due.
 
-        Raises: JobCancelled; PictureSkipped, never after the last step.
+        Raises: JobCancelled; ImageSkipped, never after the last step.
         """
 
-    def decoding(self) -> None:
-        """Pixels are made next, which cannot be interrupted. Raises: JobCancelled."""
+    def start_decoding(self) -> None:
+        """Report that decoding starts, which cannot be interrupted. Raises: JobCancelled."""
 
 
 class Backend(Protocol):
-    """Holds one model at most. Called from one thread only."""
+    """Backend that holds at most one model. Called from one thread only."""
 
     @property
     def name(self) -> str: ...
@@ -97,43 +101,45 @@ class Backend(Protocol):
 
     @property
     def memory_limit_bytes(self) -> int | None:
-        """What the device lets one process use."""
+        """Memory that the device lets one process use."""
 
     def holds(self, model: Model) -> bool:
         """Whether `model` is in memory already."""
 
     def load(self, model: Model) -> None:
-        """Put `model` in the place of whatever was loaded; from its copy where it has one.
+        """Load `model` in place of whatever was loaded; from its quantised copy where it has one.
 
         Raises: BackendError, MemoryError, or anything else for a model that cannot be loaded.
         """
 
-    def draw(self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher) -> Picture:
-        """Picture number `image` of the plan with the loaded model, which `spec` describes; `inputs` says where the
-        plan's blobs lie.
+    def draw(
+        self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher
+    ) -> FinishedImage:
+        """Generate image number `image` of the plan with the loaded model, which `spec` describes. `inputs` maps the
+        plan's blobs to files.
 
         Raises: JobCancelled, BackendError, MemoryError.
         """
 
     def save(self, folder: str) -> None:
-        """Write the loaded model into an empty folder, as `load` reads it. Raises: OSError, ValueError."""
+        """Write the loaded model into an empty folder in the form that `load` reads. Raises: OSError, ValueError."""
 
-    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Picture:
-        """The picture in the file `image`, larger, by the loaded model.
+    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> FinishedImage:
+        """Upscale the image in the file `image` with the loaded model.
 
         Raises: JobCancelled, BackendError, MemoryError.
         """
 
-    def prove(self) -> None:
-        """Do something trivial, to show that the device still answers."""
+    def check_device(self) -> None:
+        """Compute something trivial, to show that the device still answers."""
 
     def memory(self) -> Memory: ...
 
     def clear(self) -> None:
-        """Give back freed memory that is only kept for later."""
+        """Free the memory that is cached for later use."""
 
 
 def preview_steps(steps: int, at_most: int) -> frozenset[int]:
-    """After which steps a preview is due: spread evenly, never after the last one."""
+    """Numbers of the steps after which a preview is due: spread evenly, never the last step."""
     count = min(at_most, steps - 1)
     return frozenset(round(i * steps / (count + 1)) for i in range(1, count + 1))

@@ -1,4 +1,4 @@
-"""Edges of a picture as ControlNets were taught to see them. Knows no model; needs no OpenCV."""
+"""Canny edges of an image, in the form that ControlNets were trained on. It knows no model and needs no OpenCV."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 LOW, HIGH = 100, 200
-"""Gradients from which a pixel may continue an edge, and begin one. Source: mflux 0.24, ControlnetUtil."""
+"""Gradient strengths from which a pixel may continue an edge, and start one. Source: mflux 0.24, ControlnetUtil."""
 
 Grid = NDArray[Any]
 
 
 def edges_of(image: Image.Image, *, grey: bool = False) -> Image.Image:
-    """White edges, a pixel wide, on black: what `cv2.Canny(image, 100, 200)` finds; `grey`: in its brightness alone.
+    """Edges of an image, white, one pixel wide, on black: what `cv2.Canny(image, 100, 200)` finds. With `grey` they are
+    edges of its brightness alone.
 
     Source: OpenCV 4 `Canny` with its defaults: Sobel of 3x3, |dx| + |dy|, of the channel where that is largest.
     """
@@ -24,26 +25,26 @@ def edges_of(image: Image.Image, *, grey: bool = False) -> Image.Image:
     strength = np.abs(across) + np.abs(down)
     channel = strength.argmax(axis=2)[..., None]
     across, down, strength = (np.take_along_axis(part, channel, axis=2)[..., 0] for part in (across, down, strength))
-    peaks = _thinned(across, down, strength)
-    edges = _continued(peaks & (strength > HIGH), peaks & (strength > LOW))
+    peaks = _thin(across, down, strength)
+    edges = _follow_edges(peaks & (strength > HIGH), peaks & (strength > LOW))
     return Image.fromarray((edges * 255).astype(np.uint8)).convert("RGB")
 
 
 def _gradients(pixels: Grid) -> tuple[Grid, Grid]:
-    """Sobel's, across and down; the picture's rim repeats itself outwards."""
+    """Sobel gradients, across and down. Beyond its border the image repeats its outermost pixels."""
     padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     columns = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
     return rows[:, 2:] - rows[:, :-2], columns[2:] - columns[:-2]
 
 
-def _thinned(across: Grid, down: Grid, strength: Grid) -> Grid:
-    """Where the strength is largest along its gradient's direction, of four."""
-    ringed = np.pad(strength, 1)
+def _thin(across: Grid, down: Grid, strength: Grid) -> Grid:
+    """Mask of the pixels whose gradient is largest along its direction, of four directions."""
+    padded = np.pad(strength, 1)
 
     def beside(dy: int, dx: int) -> Grid:
         height, width = strength.shape
-        return ringed[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+        return padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
 
     size_x, size_y = np.abs(across), np.abs(down)
     flat = size_y < size_x * np.tan(np.pi / 8)
@@ -56,8 +57,8 @@ def _thinned(across: Grid, down: Grid, strength: Grid) -> Grid:
     return np.where(flat, level, np.where(steep, upright, np.where(falling, along, against)))
 
 
-def _continued(sure: Grid, possible: Grid) -> Grid:
-    """The sure pixels with all possible ones that touch them, at corners too, directly or through others."""
+def _follow_edges(sure: Grid, possible: Grid) -> Grid:
+    """The sure pixels, and all possible pixels that touch them (at corners too), directly or through others."""
     width = sure.shape[1] + 2
     found, open_ = np.pad(sure, 1).ravel(), np.pad(possible & ~sure, 1).ravel()
     around = np.array([-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1])

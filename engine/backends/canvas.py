@@ -1,4 +1,6 @@
-"""Fits pictures to sizes: the input to what a model draws at, and what it drew to what was asked. Knows no model."""
+"""Image sizes: fits input images to the size at which the model generates, and the generated image to the requested
+size. It knows no model.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageOps
 
-from engine.backends.base import BackendError, Picture
+from engine.backends.base import BackendError, FinishedImage
 from engine.backends.canny import edges_of
 from engine.protocol import Generate
 
@@ -19,16 +21,16 @@ PREVIEW_PX = 256
 """Longest side of a preview."""
 
 PART_SCALE = 1.5
-"""Side of what is drawn round a mask, in sides of the mask."""
+"""Side of the square that is generated around a mask, in sides of the mask."""
 
 
 def open_mask(path: str) -> Image.Image:
-    """The mask at `path`, one byte a pixel. Raises: BackendError("bad_input")."""
+    """Mask at `path`, one byte a pixel. Raises: BackendError("bad_input")."""
     return open_input(path).convert("L")
 
 
 def open_input(path: str) -> Image.Image:
-    """The picture at `path` as RGB, upright, transparency laid on white. Raises: BackendError("bad_input")."""
+    """Image at `path` as RGB, upright, transparency composited on white. Raises: BackendError("bad_input")."""
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
@@ -38,7 +40,7 @@ def open_input(path: str) -> Image.Image:
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """`image` as RGB, transparency laid on white."""
+    """`image` as RGB, transparency composited on white."""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -51,7 +53,7 @@ def stretch(image: Image.Image, size: Size) -> Image.Image:
 
 
 def box_of(inner: Size, outer: Size) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of a picture of the proportions of `inner`, centred and as large as `outer` allows."""
+    """Box (left, top, right, bottom) with the proportions of `inner`, centred in `outer` and as large as it allows."""
     scale = min(outer[0] / inner[0], outer[1] / inner[1])
     width, height = (max(1, min(o, round(i * scale))) for i, o in zip(inner, outer, strict=True))
     left, top = (outer[0] - width) // 2, (outer[1] - height) // 2
@@ -80,68 +82,68 @@ def contain(image: Image.Image, size: Size) -> Image.Image:
 
 
 def uncontain(image: Image.Image, size: Size) -> Image.Image:
-    """The way back from `contain`: cuts the middle of the proportions of `size` out of `image` and scales it up."""
+    """Inverse of `contain`: crops the middle of `image` to the proportions of `size`, and scales it to `size`."""
     return image.resize(size, Image.Resampling.LANCZOS, box=box_of(size, image.size))
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A picture that a drawn one is laid into: at `box` (left, top, right, bottom), where `mask` is white."""
+    """Image into which a generated one is pasted: at `box` (left, top, right, bottom), where `mask` is white."""
 
-    picture: Image.Image
+    base: Image.Image
     mask: Image.Image
     box: tuple[int, int, int, int]
 
     def apply(self, image: Image.Image) -> Image.Image:
         left, top, right, bottom = self.box
-        laid = self.picture.copy()
-        laid.paste(stretch(image, (right - left, bottom - top)), (left, top))
-        return Image.composite(laid, self.picture, self.mask)
+        pasted = self.base.copy()
+        pasted.paste(stretch(image, (right - left, bottom - top)), (left, top))
+        return Image.composite(pasted, self.base, self.mask)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The sizes of one picture, and what it begins from and ends in."""
+    """Sizes of one image, its input images and its masks."""
 
-    asked: Size
+    requested: Size
     drawn: Size
-    """What the model draws at."""
+    """Size at which the model generates."""
     init: Image.Image | None = None
-    """The input picture, fitted to `drawn`, or at a size of its own, whose latents are to be stretched."""
+    """Input image, fitted to `drawn`; or at a size of its own, whose latents are resized."""
     untouched: Image.Image | None = None
-    """The whole answer, where nothing is to be drawn."""
+    """The whole result, where nothing is to be generated."""
     mask: Image.Image | None = None
-    """Fitted to `drawn`: white is repainted, black stays."""
+    """Mask at the size `drawn`: white is repainted, black is kept."""
     references: tuple[Image.Image, ...] = ()
     control: Image.Image | None = None
-    """The map to follow, at `drawn`: white edges on black, or depths."""
+    """Control map at the size `drawn`: white edges on black, or depths."""
     part: Patch | None = None
-    """Where in the picture asked for the model drew, where it drew only a part of it."""
+    """Place of the generated part in the requested image, where the model generated only a part of it."""
     patch: Patch | None = None
 
     def finish(self, image: Image.Image) -> Image.Image:
-        """What the model drew, at the size asked for, or in the picture it belongs to."""
-        image = self._whole(image, self.asked)
+        """The generated image at the requested size, or pasted into the image it belongs to."""
+        image = self._whole(image, self.requested)
         return image if self.patch is None else self.patch.apply(image)
 
     def _whole(self, image: Image.Image, size: Size) -> Image.Image:
         if self.part is not None:
             return stretch(self.part.apply(image), size)
-        if self.asked == self.drawn:
+        if self.requested == self.drawn:
             return stretch(image, size)
         return contain(image, size) if self.init is None else uncontain(image, size)
 
     def preview(self, image: Image.Image) -> bytes:
-        """A small JPEG with the proportions of the finished picture; `image` is a sketch of any size."""
-        scale = min(1.0, PREVIEW_PX / max(self.asked))
-        small = (max(1, round(self.asked[0] * scale)), max(1, round(self.asked[1] * scale)))
+        """Preview as a small JPEG with the proportions of the finished image; `image` may have any size."""
+        scale = min(1.0, PREVIEW_PX / max(self.requested))
+        small = (max(1, round(self.requested[0] * scale)), max(1, round(self.requested[1] * scale)))
         buffer = io.BytesIO()
         self._whole(image, small).save(buffer, "JPEG", quality=75)
         return buffer.getvalue()
 
 
 def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str], *, grey_edges: bool = False) -> Frame:
-    """Denoise 1 ignores the input picture outside the part that a mask keeps, 0 keeps it.
+    """Frame of a plan. Denoise 1 ignores the input image outside the part that a mask keeps; denoise 0 keeps it.
 
     Raises: BackendError("bad_input").
     """
@@ -154,37 +156,44 @@ def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str], *
 
 
 def _frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) -> Frame:
-    asked = (plan.width_px, plan.height_px)
-    drawn = asked if native_px is None else (native_px, native_px)
+    requested = (plan.width_px, plan.height_px)
+    drawn = requested if native_px is None else (native_px, native_px)
     references = tuple(open_input(inputs[name]) for name in plan.references)
     if native_px is not None:
-        # What is drawn into a mask is a part of the picture, where a reference would be seen out of place.
+        # What is generated inside a mask is only a part of the image, where a whole reference image would be out of
+        # place.
         references = () if plan.mask else tuple(contain(reference, drawn) for reference in references)
     if plan.init_image is None or (plan.denoise >= 1 and plan.mask is None):
-        return Frame(asked, drawn, references=references)
-    init = stretch(open_input(inputs[plan.init_image]), asked)
-    mask = None if plan.mask is None else stretch(open_mask(inputs[plan.mask]), asked)
+        return Frame(requested, drawn, references=references)
+    init = stretch(open_input(inputs[plan.init_image]), requested)
+    mask = None if plan.mask is None else stretch(open_mask(inputs[plan.mask]), requested)
     patch = _patch_of(plan, init, mask, inputs)
     if plan.denoise <= 0:
-        return Frame(asked, asked, untouched=init if patch is None else patch.picture)
+        return Frame(requested, requested, untouched=init if patch is None else patch.base)
     if plan.stretch_latents and native_px is None and mask is None:
         whole = open_input(inputs[plan.init_image])
         own = (max(16, whole.width // 16 * 16), max(16, whole.height // 16 * 16))
-        return Frame(asked, drawn, stretch(whole, own), references=references, patch=patch)
+        return Frame(requested, drawn, stretch(whole, own), references=references, patch=patch)
     part = None if mask is None or native_px is None else _surroundings(mask)
     if mask is not None and part is not None:
-        laid = Patch(init, Image.new("L", asked, 255), part)
+        pasted = Patch(init, Image.new("L", requested, 255), part)
         init, mask = init.crop(part), mask.crop(part)
         return Frame(
-            asked, drawn, stretch(init, drawn), mask=stretch(mask, drawn), references=references, part=laid, patch=patch
+            requested,
+            drawn,
+            stretch(init, drawn),
+            mask=stretch(mask, drawn),
+            references=references,
+            part=pasted,
+            patch=patch,
         )
     fitted = None if mask is None else contain(mask, drawn)
-    return Frame(asked, drawn, contain(init, drawn), mask=fitted, references=references, patch=patch)
+    return Frame(requested, drawn, contain(init, drawn), mask=fitted, references=references, patch=patch)
 
 
 def _surroundings(mask: Image.Image) -> tuple[int, int, int, int] | None:
-    """A square round the white part of a mask, with half as much again to either side together: what a model that
-    draws small draws instead of the whole picture. None where it does not fit in or nothing is white.
+    """Square around the white part of a mask, 1.5 times as wide: a model of a small native size generates this part
+    instead of the whole image. None where it does not fit into the image, or where nothing is white.
     """
     white = mask.point(lambda value: 255 * (value > 127)).getbbox()
     if white is None:
@@ -199,21 +208,21 @@ def _surroundings(mask: Image.Image) -> tuple[int, int, int, int] | None:
 
 
 def _patch_of(plan: Generate, init: Image.Image, mask: Image.Image | None, inputs: Mapping[str, str]) -> Patch | None:
-    """Where the picture is laid; a masked one without a word about it goes into its own input."""
+    """Patch of a plan: where the generated image is pasted. Without `paste` a masked plan's own input image is used."""
     if plan.paste is None:
         return None if mask is None else Patch(init, mask, (0, 0, *init.size))
-    picture = open_input(inputs[plan.paste.picture])
+    base = open_input(inputs[plan.paste.picture])
     left, top = plan.paste.left_px, plan.paste.top_px
     box = (left, top, left + plan.paste.width_px, top + plan.paste.height_px)
-    return Patch(picture, stretch(open_mask(inputs[plan.paste.mask]), picture.size), box)
+    return Patch(base, stretch(open_mask(inputs[plan.paste.mask]), base.size), box)
 
 
 def png_file(image: Image.Image) -> io.BytesIO:
-    """The picture as a file in memory."""
+    """The image as a PNG file in memory."""
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=1)
     return file
 
 
-def to_picture(image: Image.Image, drawn_px: Size) -> Picture:
-    return Picture(image.width, image.height, image.convert("RGB").tobytes(), drawn_px)
+def to_finished_image(image: Image.Image, drawn_px: Size) -> FinishedImage:
+    return FinishedImage(image.width, image.height, image.convert("RGB").tobytes(), drawn_px)

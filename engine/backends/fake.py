@@ -1,6 +1,6 @@
-"""A backend that draws gradients, and misbehaves as scripted: for tests, and for developing adapters without a model.
+"""Fake backend that draws gradients and misbehaves as scripted: for tests, and for developing adapters without a model.
 
-Emits what a real one emits, img2img, previews and native sizes included. Imports no MLX.
+It reports what a real backend reports, including img2img, previews and native sizes. It imports no MLX.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import Literal, NoReturn, Protocol
 from PIL import Image
 
 from engine.backends import canvas
-from engine.backends.base import Model, Picture, PictureSkipped, Watcher
+from engine.backends.base import FinishedImage, ImageSkipped, Model, Watcher
 from engine.catalog import ModelSpec
-from engine.prompt_tokens import Span, TokenEncoder, read
+from engine.prompt_tokens import Span, TokenEncoder, read_prompt
 from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory, PromptRead, Upscale, steps_to_run
 
 Phase = Literal["start", "load", "step", "decode", "ping"]
 
 
 class FakeScript(Frozen):
-    """What the fake does besides drawing. Steps count from 1 within a picture.
+    """Script of the fake backend's behaviour. Steps count from 1 within an image.
 
-    `crash_times` bounds all misbehaviour together; the count lives in the file `counter_path`, so that a
-    restarted child knows of it.
+    `crash_times` bounds the number of all misbehaviours together. The count is kept in the file `counter_path`, so that
+    it survives a restart of the child.
     """
 
     start_seconds: float = 0.0
@@ -44,7 +44,7 @@ class FakeScript(Frozen):
     crash_with: Literal["SIGABRT", "SIGKILL", "SIGSEGV"] | int = "SIGKILL"
     """A signal, or an exit code."""
     crash_says: str = ""
-    """Goes to stderr before a crash."""
+    """Text written to stderr before a crash."""
     crash_times: int | None = None
     counter_path: str | None = None
     hang_in: Phase | None = None
@@ -55,28 +55,28 @@ class FakeScript(Frozen):
     raise_in: Literal["load", "step", "decode"] | None = None
     oom_at_step: int | None = None
     memory_growth_bytes: int = 0
-    """By which each picture grows the memory in use."""
+    """Bytes by which each image increases the memory in use."""
     active_bytes: int = 1_000_000
     peak_bytes: int = 2_000_000
-    """What it says it uses with a model loaded, and while it draws."""
+    """Bytes reported as in use with a model loaded, and at the peak."""
     memory_limit_bytes: int | None = None
     garbage_at_step: int | None = None
     oversized_frame: bool = False
     partial_frame: bool = False
     prompt_words: int | None = None
-    """Words of a prompt that it reads: its tokens."""
+    """Number of words of a prompt that are encoded; a word counts as a token."""
     unknown_words: tuple[str, ...] = ()
-    """Words in prompts that it leaves away."""
+    """Words that the text encoder does not know."""
     slow_stdout: float = 0.0
-    """Seconds between two pieces of a frame."""
+    """Seconds between two pieces of a line on stdout."""
 
 
 UPSCALE_STEPS = 32
-"""As many as SeedVR2 3B tells of."""
+"""Number of steps that SeedVR2 3B reports."""
 
 
 class RawWire(Protocol):
-    """What the fake may do to the wire behind the worker's back."""
+    """The wire as the fake backend uses it, to write raw bytes past the worker."""
 
     pause_s: float
 
@@ -84,7 +84,7 @@ class RawWire(Protocol):
 
 
 class FakeBackend:
-    """See the module."""
+    """Fake backend; see the module."""
 
     name = "fake"
     device = "none"
@@ -93,13 +93,13 @@ class FakeBackend:
         self._script = script
         self._wire = wire
         self._loaded: Model | None = None
-        self._pictures = 0
+        self._images_made = 0
         self.memory_limit_bytes = script.memory_limit_bytes
         wire.pause_s = script.slow_stdout
         if script.hang_deaf:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(script.start_seconds)
-        if script.start_fails and self._may():
+        if script.start_fails and self._may_misbehave():
             sys.exit("the script says that the start fails")
         self._phase("start")
 
@@ -109,7 +109,7 @@ class FakeBackend:
     def load(self, model: Model) -> None:
         self._loaded = None
         self._phase("load")
-        if self._script.crash_in == "load" and self._may():
+        if self._script.crash_in == "load" and self._may_misbehave():
             self._crash()
         time.sleep(self._script.load_seconds)
         if model.copy is not None and not (Path(model.copy) / "transformer" / "0.safetensors").exists():
@@ -117,85 +117,87 @@ class FakeBackend:
         self._loaded = model
 
     def save(self, folder: str) -> None:
-        """A file that is no model, but can be looked at as one."""
-        if self._script.crash_in == "save" and self._may():
+        """Write a file that has a safetensors header but is no model."""
+        if self._script.crash_in == "save" and self._may_misbehave():
             self._crash()
         header = b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
         (Path(folder) / "transformer").mkdir()
         (Path(folder) / "transformer" / "0.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"w")
 
-    def draw(self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher) -> Picture:
+    def draw(
+        self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher
+    ) -> FinishedImage:
         frame = canvas.frame_of(plan, spec.native_px, inputs, grey_edges=spec.grey_edges)
         if frame.untouched is not None:
-            return canvas.to_picture(frame.untouched, frame.untouched.size)
-        for reading in readings(plan, self._script):
-            watcher.read(reading)
-        painted = sketch(plan, image, frame)
+            return canvas.to_finished_image(frame.untouched, frame.untouched.size)
+        for reading in prompt_readings(plan, self._script):
+            watcher.report_prompt(reading)
+        drawn = draw_gradients(plan, image, frame)
         steps = steps_to_run(plan.steps, plan.denoise)
-        with suppress(PictureSkipped):
+        with suppress(ImageSkipped):
             for step in range(1, steps + 1):
                 began = time.monotonic()
                 self._step(step)
-                watcher.step(step, steps, time.monotonic() - began, lambda: frame.preview(painted))
-        self._pictures += 1
-        watcher.decoding()
+                watcher.step(step, steps, time.monotonic() - began, lambda: frame.preview(drawn))
+        self._images_made += 1
+        watcher.start_decoding()
         self._phase("decode")
-        if self._script.crash_in == "decode" and self._may():
+        if self._script.crash_in == "decode" and self._may_misbehave():
             self._crash()
         time.sleep(self._script.decode_seconds)
-        return canvas.to_picture(frame.finish(painted), frame.drawn)
+        return canvas.to_finished_image(frame.finish(drawn), frame.drawn)
 
-    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Picture:
+    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> FinishedImage:
         with Image.open(image) as opened:
-            made = opened.convert("RGB").resize((plan.width_px, plan.height_px), Image.Resampling.LANCZOS)
+            enlarged = opened.convert("RGB").resize((plan.width_px, plan.height_px), Image.Resampling.LANCZOS)
         for step in range(1, UPSCALE_STEPS + 1):
             began = time.monotonic()
             self._step(step)
             watcher.check()
-            with suppress(PictureSkipped):
+            with suppress(ImageSkipped):
                 watcher.step(step, UPSCALE_STEPS, time.monotonic() - began, lambda: b"")
-        self._pictures += 1
-        watcher.decoding()
+        self._images_made += 1
+        watcher.start_decoding()
         time.sleep(self._script.decode_seconds)
-        return canvas.to_picture(made, made.size)
+        return canvas.to_finished_image(enlarged, enlarged.size)
 
-    def prove(self) -> None:
+    def check_device(self) -> None:
         self._phase("ping")
 
     def memory(self) -> Memory:
-        grown = self._pictures * self._script.memory_growth_bytes
-        active = 0 if self._loaded is None else self._script.active_bytes + grown
-        return Memory(active_bytes=active, peak_bytes=self._script.peak_bytes + grown)
+        growth = self._images_made * self._script.memory_growth_bytes
+        active = 0 if self._loaded is None else self._script.active_bytes + growth
+        return Memory(active_bytes=active, peak_bytes=self._script.peak_bytes + growth)
 
     def clear(self) -> None:
-        """It keeps nothing."""
+        """Nothing is cached."""
 
     def _step(self, step: int) -> None:
         script = self._script
         time.sleep(script.step_seconds)
         if step == script.hang_at_step:
             self._phase("step")
-        if step == script.crash_at_step and self._may():
+        if step == script.crash_at_step and self._may_misbehave():
             self._crash()
-        if step == script.oom_at_step and self._may():
+        if step == script.oom_at_step and self._may_misbehave():
             raise MemoryError("the script says so")
-        if step == script.garbage_at_step and self._may():
+        if step == script.garbage_at_step and self._may_misbehave():
             self._wire.write(b"Traceback (most recent call last): /secret/path\n")
-        if script.oversized_frame and self._may():
+        if script.oversized_frame and self._may_misbehave():
             self._wire.write(b'{"kind":"' + b"x" * (MAX_LINE_BYTES + 1))
-        if script.partial_frame and self._may():
+        if script.partial_frame and self._may_misbehave():
             self._wire.write(b'{"kind":"job","job":')
             os._exit(1)
 
     def _phase(self, phase: Phase) -> None:
-        if self._script.raise_in == phase and self._may():
+        if self._script.raise_in == phase and self._may_misbehave():
             raise RuntimeError("could not open /secret/path")
-        if self._script.hang_in == phase and self._may():
+        if self._script.hang_in == phase and self._may_misbehave():
             while True:
                 if not self._script.hang_busy:
                     time.sleep(3600)
 
-    def _may(self) -> bool:
+    def _may_misbehave(self) -> bool:
         """Whether misbehaviour is still allowed; counts this one."""
         if self._script.crash_times is None:
             return True
@@ -216,42 +218,42 @@ class FakeBackend:
         raise AssertionError("unreachable")
 
 
-def readings(plan: Generate, script: FakeScript) -> Iterator[PromptRead]:
-    """How the prompts are read, a word a token; a negative one where guidance is above 1."""
+def prompt_readings(plan: Generate, script: FakeScript) -> Iterator[PromptRead]:
+    """Prompts that are not encoded completely, one token a word; the negative prompt only where guidance is above 1."""
     encoder = TokenEncoder(words, script.prompt_words)
     negative = plan.negative_prompt if plan.guidance > 1 else None
     for field, prompt in (("prompt", plan.prompt), ("negative_prompt", negative or "")):
-        found = read(encoder, field, prompt, prompt, [word for word in script.unknown_words if word in prompt])
+        found = read_prompt(encoder, field, prompt, prompt, [word for word in script.unknown_words if word in prompt])
         if found is not None:
             yield found
 
 
 def words(text: str) -> list[Span]:
-    """Where each word is."""
+    """Start and end of each word."""
     return [found.span() for found in re.finditer(r"\S++", text)]
 
 
-def sketch(plan: Generate, image: int, frame: canvas.Frame) -> Image.Image:
-    """A gradient that depends on all that a picture depends on."""
-    painted = gradient(plan.prompt, plan.seeds[image], frame.drawn)
+def draw_gradients(plan: Generate, image: int, frame: canvas.Frame) -> Image.Image:
+    """Gradient that depends on everything that an image depends on."""
+    drawn = gradient(plan.prompt, plan.seeds[image], frame.drawn)
     if plan.subseed_strength:
         variation = gradient(plan.prompt, plan.subseeds[image], frame.drawn)
-        painted = Image.blend(painted, variation, plan.subseed_strength)
+        drawn = Image.blend(drawn, variation, plan.subseed_strength)
     for reference in frame.references:
-        painted = Image.blend(painted, canvas.stretch(reference, frame.drawn), 0.5)
+        drawn = Image.blend(drawn, canvas.stretch(reference, frame.drawn), 0.5)
     if frame.control is not None and plan.control is not None:
-        painted = Image.blend(painted, frame.control, plan.control.strength / 4)
+        drawn = Image.blend(drawn, frame.control, plan.control.strength / 4)
     for lora in plan.loras:
-        painted = Image.blend(painted, gradient(lora.name, 0, frame.drawn), min(1.0, abs(lora.scale) / 2))
+        drawn = Image.blend(drawn, gradient(lora.name, 0, frame.drawn), min(1.0, abs(lora.scale) / 2))
     if frame.init is not None:
-        painted = Image.blend(canvas.stretch(frame.init, painted.size), painted, plan.denoise)
+        drawn = Image.blend(canvas.stretch(frame.init, drawn.size), drawn, plan.denoise)
         if frame.mask is not None:
-            painted = Image.composite(painted, frame.init, frame.mask)
-    return painted
+            drawn = Image.composite(drawn, frame.init, frame.mask)
+    return drawn
 
 
 def gradient(prompt: str, seed: int, size: tuple[int, int]) -> Image.Image:
-    """A vertical gradient between two colours that prompt and seed determine."""
+    """Vertical gradient between two colours that depend on prompt and seed."""
     digest = hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()
     top, bottom = digest[:3], digest[3:6]
     width, height = size

@@ -1,4 +1,4 @@
-"""The real backend: mflux on MLX, on Metal, CUDA or the CPU. Only the child imports it, and uses it from one thread."""
+"""MLX backend: mflux on Metal, CUDA or the CPU. Only the child process imports it, and uses it from one thread."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from mflux.models.common.config.model_config import ModelConfig
 
 from engine import pipelines
 from engine.backends import canvas
-from engine.backends.base import BackendError, Model, Picture, Watcher
+from engine.backends.base import BackendError, FinishedImage, Model, Watcher
 from engine.catalog import ModelSpec
 from engine.pipelines.common.base import ImageTask, Pipeline, Upscaler
-from engine.pipelines.common.finite import NotFinite, told
+from engine.pipelines.common.finite import NotFinite, nan_message
 from engine.pipelines.common.lora_stack import LoraFault
 from engine.protocol import Generate, Memory, Upscale
 from engine.safetensors import UnsafeFile, check_folder
 
 CACHE_LIMIT_BYTES = 1_000_000_000
-"""Freed buffers that MLX keeps on a GPU. Without a limit pictures got slower: 6.9, 80, 105 s on a 32 GB Mac."""
+"""Freed buffers that MLX caches on a GPU. Without a limit images took longer and longer: 6.9, 80, 105 s on a 32 GB Mac.
+"""
 DEVICE_MEMORY = ("max_recommended_working_set_size", "total_memory", "memory_size")
-"""What MLX calls the memory of a device: Metal, CUDA, either."""
+"""Names of the device's memory in MLX: Metal, CUDA, either."""
 
 
 class MlxBackend:
-    """Keeps the model of the last job until another is wanted."""
+    """Backend that keeps the model of the last job until another one is needed."""
 
     name = "mlx"
 
@@ -37,10 +38,10 @@ class MlxBackend:
         self.memory_limit_bytes = memory_limit_bytes or device_memory()
         self._cache_limit_bytes = cache_limit_bytes
         self._loaded: Model | None = None
-        self._painter: Pipeline | None = None
+        self._pipeline: Pipeline | None = None
         self._upscaler: Upscaler | None = None
         if self.device == "cpu":
-            # bfloat16 has no fast matmul here: 6 GFLOP/s against 61 in float32.
+            # bfloat16 has no fast matmul on a CPU: 6 GFLOP/s against 61 in float32.
             ModelConfig.precision = mx.float32
         elif cache_limit_bytes is None:
             self._cache_limit_bytes = CACHE_LIMIT_BYTES
@@ -48,15 +49,15 @@ class MlxBackend:
             mx.set_cache_limit(self._cache_limit_bytes)
         if self.memory_limit_bytes is not None:
             mx.set_memory_limit(self.memory_limit_bytes)
-        self.prove()
+        self.check_device()
 
     def holds(self, model: Model) -> bool:
         if self._loaded is None or self._loaded.key != model.key:
             return False
-        return self._painter is None or self._painter.reads(model.said)
+        return self._pipeline is None or self._pipeline.can_read(model.prompt_key)
 
     def load(self, model: Model) -> None:
-        self._loaded = self._painter = self._upscaler = None
+        self._loaded = self._pipeline = self._upscaler = None
         self.clear()
         mx.reset_peak_memory()
         placed = model if model.copy is None else replace(model, path=model.copy, also=())
@@ -66,57 +67,61 @@ class MlxBackend:
             if model.spec.task == "upscale":
                 self._upscaler = pipelines.load_upscaler(placed)
             else:
-                self._painter = pipelines.load(placed)
+                self._pipeline = pipelines.load(placed)
         except RuntimeError as error:
-            raise named(error) from error
+            raise memory_error_or_same(error) from error
         self._loaded = model
 
-    def draw(self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher) -> Picture:
-        if self._painter is None:
+    def draw(
+        self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher
+    ) -> FinishedImage:
+        if self._pipeline is None:
             raise BackendError("bad_input", "The model upscales pictures and draws none.")
         frame = canvas.frame_of(plan, spec.native_px, inputs, grey_edges=spec.grey_edges)
         if frame.untouched is not None:
-            return canvas.to_picture(frame.untouched, frame.untouched.size)
+            return canvas.to_finished_image(frame.untouched, frame.untouched.size)
         loras = tuple((inputs[lora.name], lora.scale) for lora in plan.loras)
         names = {file: lora.name for lora, (file, _) in zip(plan.loras, loras, strict=True)}
         mx.reset_peak_memory()
         try:
-            with self._sparing(plan.low_ram):
-                painted = self._painter.paint(ImageTask(plan, image, frame, loras), watcher)
+            with self._without_cache(plan.low_ram):
+                drawn = self._pipeline.generate(ImageTask(plan, image, frame, loras), watcher)
         except LoraFault as fault:
             raise BackendError("bad_input", f"LoRA '{names[fault.file]}' cannot be used: it {fault.reason}.") from fault
         except NotFinite as fault:
-            raise self._spoilt(fault, [f"LoRA '{lora.name}' at scale {lora.scale:g}" for lora in plan.loras]) from fault
+            raise self._not_finite_error(
+                fault, [f"LoRA '{lora.name}' at scale {lora.scale:g}" for lora in plan.loras]
+            ) from fault
         except RuntimeError as error:
-            raise named(error) from error
-        return canvas.to_picture(frame.finish(painted), painted.size)
+            raise memory_error_or_same(error) from error
+        return canvas.to_finished_image(frame.finish(drawn), drawn.size)
 
-    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Picture:
+    def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> FinishedImage:
         if self._upscaler is None:
             raise BackendError("bad_input", "The model draws pictures and does not upscale them.")
         mx.reset_peak_memory()
         try:
             made = self._upscaler.upscale(plan, image, watcher)
         except NotFinite as fault:
-            raise self._spoilt(fault, []) from fault
+            raise self._not_finite_error(fault, []) from fault
         except RuntimeError as error:
-            raise named(error) from error
-        return canvas.to_picture(made, made.size)
+            raise memory_error_or_same(error) from error
+        return canvas.to_finished_image(made, made.size)
 
-    def _spoilt(self, fault: NotFinite, loras: list[str]) -> BackendError:
+    def _not_finite_error(self, fault: NotFinite, loras: list[str]) -> BackendError:
         model = self._loaded
         bits = None if model is None else model.quantize or model.spec.stored_bits
         quantised = [f"the quantisation to {bits} bits"] if bits else []
-        return BackendError("non_finite_picture", told(fault.where, [*loras, *quantised]))
+        return BackendError("non_finite_picture", nan_message(fault.where, [*loras, *quantised]))
 
     def save(self, folder: str) -> None:
-        held = self._painter or self._upscaler
-        assert held is not None
-        held.save(folder)
+        loaded = self._pipeline or self._upscaler
+        assert loaded is not None
+        loaded.save(folder)
 
     @contextmanager
-    def _sparing(self, low_ram: bool) -> Iterator[None]:
-        """While a picture asks for it, nothing freed is kept."""
+    def _without_cache(self, low_ram: bool) -> Iterator[None]:
+        """With low_ram, MLX caches no freed memory during the context."""
         if not low_ram:
             yield
             return
@@ -130,7 +135,7 @@ class MlxBackend:
         gc.collect()
         mx.clear_cache()
 
-    def prove(self) -> None:
+    def check_device(self) -> None:
         mx.eval(mx.ones(1) + 1)
 
     def memory(self) -> Memory:
@@ -138,26 +143,28 @@ class MlxBackend:
 
 
 def device_name() -> str:
-    """metal, cuda or cpu."""
+    """Name of the device: metal, cuda or cpu."""
     if mx.default_device().type == mx.DeviceType.cpu:
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
 
 
 def device_memory() -> int | None:
-    """Bytes a GPU has for us; None on a CPU, where the gateway asks the system."""
+    """Bytes that a GPU offers; None on a CPU, where the gateway asks the operating system."""
     found = mx.device_info()
     return next((int(found[name]) for name in DEVICE_MEMORY if found.get(name)), None)
 
 
-def named(error: RuntimeError) -> Exception:
-    """MLX has one class for everything; that memory ran out only its text says."""
+def memory_error_or_same(error: RuntimeError) -> Exception:
+    """MemoryError where the text of MLX's RuntimeError, its only class of error, says that memory ran out."""
     text = str(error).lower()
     return MemoryError() if "allocate" in text or "out of memory" in text or "outofmemory" in text else error
 
 
 def check_weights(folder: Path) -> None:
-    """Refuse damaged files: MLX reads lazily and would fail later, beyond rescue. Raises: BackendError."""
+    """Check the weights for damaged files before MLX loads them: MLX reads lazily and would fail later, beyond
+    recovery. Raises: BackendError.
+    """
     try:
         check_folder(folder)
     except UnsafeFile as error:

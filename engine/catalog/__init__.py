@@ -1,4 +1,4 @@
-"""The models we know how to draw with: pure data, capabilities included. Knows no disk and no MLX."""
+"""Catalogue of the known models: pure data with their capabilities. It knows no disk and no MLX."""
 
 from engine.catalog import (
     anima,

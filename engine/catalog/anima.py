@@ -1,4 +1,4 @@
-"""Anima: one repository of single files, of which each row needs its own transformer."""
+"""Anima: one repository of single files; each row needs its own transformer file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _TURBO = ModelSpec(
 
 
 def _guided(name: str, file: str) -> ModelSpec:
-    """`name` as mflux has it, `file` its transformer."""
+    """Row of a model with guidance. `name` is mflux's name, `file` the transformer."""
     return _TURBO.model_copy(
         update={
             "name": name,

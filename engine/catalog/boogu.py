@@ -1,4 +1,4 @@
-"""Boogu-Image. Sizes reckoned from its parameters."""
+"""Boogu-Image. Sizes are estimated from its parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model that ships with the gateway."""
+"""The embedded model, which ships with the gateway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FIBO, the first."""
+"""FIBO, the first version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FIBO 2. Sizes reckoned from its parameters."""
+"""FIBO 2. Sizes are estimated from its parameters."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ _KREA = _DEV.model_copy(
 
 
 def _like_dev(name: str, geometry: str, description: str, **update: object) -> ModelSpec:
-    """A model of FLUX.1 dev's shape, its repository named after it unless `update` says otherwise."""
+    """Row of a model shaped like FLUX.1 dev; its repository is derived from its name unless `update` gives one."""
     repo = f"black-forest-labs/FLUX.1-{name.removeprefix('flux1-').removesuffix('-dev').capitalize()}-dev"
     fields = {"name": name, "geometry": geometry, "repo": repo, "description": f"FLUX.1 {description}, 12B parameters"}
     return _DEV.model_copy(update={**fields, **update})

@@ -19,7 +19,9 @@ _FILES = (
 
 
 def _klein(size: str, *, distilled: bool) -> ModelSpec:
-    """`size` as the hub writes it: 4B or 9B. Of the base models mflux's command says guidance 1, their cards 4."""
+    """Row of a FLUX.2 Klein model. `size` is 4B or 9B, as on the hub. For the base models mflux's command uses guidance
+    1, their model cards 4.
+    """
     name = f"flux2-klein-{'' if distilled else 'base-'}{size.lower()}"
     free = size == "4B"
     return ModelSpec(
@@ -43,7 +45,7 @@ def _klein(size: str, *, distilled: bool) -> ModelSpec:
 
 
 def _stored(spec: ModelSpec, bits: int, size_gb: float) -> ModelSpec:
-    """The repository of somebody who quantised the model with mflux and saved it."""
+    """Row of a repository where somebody published the model quantised and saved by mflux."""
     size = spec.geometry[-2:].upper()
     repo = f"AITRADER/FLUX2-klein-{'' if spec.distilled else 'base-'}{size}-mlx-{bits}bit"
     pinned = "" if repo in REVISIONS else "; no commit is pinned: the first that is fetched stays"
@@ -77,7 +79,8 @@ _WHOLE = (
 )
 
 _STORED_GB = {"4b": {4: 4.6, 8: 8.6}, "9b": {4: 9.8, 8: 17.9}}
-"""Of the 9B base model, and of the one that reads its references once, there is no such repository."""
+"""GB on disk of quantised repositories. There is none of the 9B base model, nor of the one that caches its references.
+"""
 
 _DEV = ModelSpec(
     name="flux2-dev",

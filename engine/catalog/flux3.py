@@ -1,4 +1,4 @@
-"""FLUX.3 Klein. Weights in memory reckoned from the 9.2 GB that mflux saves at 8 bits."""
+"""FLUX.3 Klein. Weights in memory are estimated from the 9.2 GB that mflux saves at 8 bits."""
 
 from __future__ import annotations
 

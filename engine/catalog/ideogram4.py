@@ -1,4 +1,4 @@
-"""Ideogram 4: 8 bits on the hub and in memory, where it is not quantised to less."""
+"""Ideogram 4: 8 bits on the hub and in memory, unless it is quantised to fewer bits."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ _FP8 = ModelSpec(
     max_sequence=2048,
 )
 
-# At 16 bits it would take twice as much, which is what its quantised forms are a part of.
+# At 16 bits it would take twice as much; its quantised forms are fractions of that.
 ROWS = (_FP8, *at_load(_FP8.model_copy(update={"weights_gb": 52.0}), 4, 8)[1:])

@@ -1,4 +1,4 @@
-"""Iris-3B: its text encoder is another repository's. Weights in memory reckoned from what mflux saves at 8 bits."""
+"""Iris-3B. Its text encoder is in another repository. Memory is estimated from what mflux saves at 8 bits."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ _TURBO = ModelSpec(
     family="krea2",
     geometry="krea-2",
     repo="krea/Krea-2-Turbo",
-    # Not the transformer once more in diffusers' layout: 26 GB.
+    # Without the second copy of the transformer in diffusers' layout: 26 GB.
     files=("turbo.safetensors", *_SHARED),
     gated=True,
     licence="Krea 2 Community",

@@ -1,4 +1,4 @@
-"""Lens: a transformer, a text encoder that comes quantised, and FLUX.2's VAE, each from a repository of its own."""
+"""Lens: a transformer, a quantised text encoder and the VAE of FLUX.2, each from a repository of its own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What of a family's memory its row does not say: decoding a picture, and the text encoders.
+"""Memory of a family that its row does not give: for decoding an image, and of the text encoders.
 
-Sources: mflux 0.24's READMEs (flux2, z_image, anima, qwen21, moss_image), measured on Apple's chips; the repositories'
-files. docs/memory.md compares the whole with what others measured.
+Sources: mflux 0.24's READMEs (flux2, z_image, anima, qwen21, moss_image), measured on Apple silicon; the repositories'
+files. docs/memory.md compares the figures with what others measured.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from engine.catalog.spec import Family, ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """GB a megapixel that the VAE decodes at once; with low_ram the picture goes through in tiles, or in strips, which
-    take less of each megapixel but look at all of them.
+    """GB per megapixel that the VAE decodes at once. With low_ram it decodes in tiles, or in strips, which take less
+    per megapixel but need all of them.
     """
 
     whole_gb: float
@@ -24,7 +24,7 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Encoders:
-    """`gb` as the repository has them, at `bits`; `fixed` says that mflux leaves them so."""
+    """Memory of text encoders: `gb` as in the repository, at `bits`; `fixed` if mflux does not quantise them."""
 
     gb: float
     fixed: bool = False
@@ -65,16 +65,16 @@ _ENCODERS: dict[str, Encoders] = {
     "qwen21": Encoders(17.5, fixed=True),
     "z_image": Encoders(8.0),
 }
-"""By geometry, else by family; of the others nothing is known."""
+"""By geometry, else by family; for all others nothing is known."""
 
 
 def decoding(spec: ModelSpec) -> Decoding:
-    """How its VAE decodes."""
+    """Memory for decoding with the VAE of a model."""
     return _DECODING.get(spec.family, _STRIPS)
 
 
 def encoders_gb(spec: ModelSpec, bits: int | None) -> float:
-    """Of `spec.loaded_gb(bits)`, what low_ram lets go once the prompt is encoded."""
+    """GB of `spec.loaded_gb(bits)` that low_ram releases once the prompt is encoded."""
     found = _ENCODERS.get(spec.geometry) or _ENCODERS.get(spec.family)
     if found is None:
         return 0.0

@@ -1,4 +1,4 @@
-"""Ming-Image. Sizes reckoned from its parameters."""
+"""Ming-Image. Sizes are estimated from its parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Qwen-Image-2.1. Its text encoder is never quantised. The ControlNet's size is reckoned from its blocks."""
+"""Qwen-Image-2.1. Its text encoder is never quantised. The size of the ControlNet is estimated from its blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commit of each hub repository that is fetched. A repository that is not here stays on the commit it had first."""
+"""Pinned commits of hub repositories. A repository that is not listed stays at the commit of its first download."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ MFLUX: Mapping[str, str] = {
     "Tongyi-MAI/Z-Image-Turbo": "f332072aa78be7aecdf3ee76d5c247082da564a6",
     "xiaozaa/catvton-flux-beta": "4088ab884c686e07396d1eb12cf10bf0facb65e0",
 }
-"""As mflux 0.24 pins them: models.common.resolution.model_revisions."""
+"""The pins of mflux 0.24: models.common.resolution.model_revisions."""
 
 OTHERS: Mapping[str, str] = {
     "AITRADER/FLUX2-klein-4B-mlx-4bit": "7fd24828501390b67a92c8b66d2fc5a707d0ba1a",

@@ -1,4 +1,4 @@
-"""SeedVR2, which draws pictures larger. Its steps are the blocks that its one step goes through, told one by one."""
+"""SeedVR2, an upscaler. It has one denoising step; the steps reported are the transformer blocks of that step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a row of the catalogue says."""
+"""Fields of a row of the catalogue."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ Family = Literal[
 
 
 class HubFiles(BaseModel):
-    """Files of one hub repository. `patterns` are huggingface_hub's `allow_patterns`; `saved_as` is the folder that has
-    them in a model which mflux saved whole.
+    """Files of one hub repository. `patterns` are huggingface_hub's `allow_patterns`; `saved_as` is the folder that
+    holds them in a model that mflux saved.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,90 +43,92 @@ class HubFiles(BaseModel):
 
 
 class ModelSpec(BaseModel):
-    """One row. Sizes in pixels and gigabytes; `native_px` is set where a model draws right at that edge length only."""
+    """One model. Sizes are in pixels and gigabytes. `native_px` is the only size at which some models generate
+    correctly.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     family: Family
     geometry: str
-    """Which of the family's architectures: mflux's name for it."""
+    """mflux's name of the architecture within the family."""
     task: Literal["generate", "upscale"] = "generate"
     unavailable: str | None = None
-    """Why a listed model cannot be drawn with: one sentence for the client."""
+    """Why a listed model cannot be used: one sentence for the client."""
 
     repo: str | None = None
-    """Hub repository the weights come from."""
+    """Hub repository of the weights."""
     revision: str | None = None
-    """The commit to fetch; None: the one that the first download resolves, kept from then on."""
+    """Commit to download. None: the commit that the first download resolves, kept from then on."""
     files: tuple[str, ...] = ()
     """Patterns of the repository's files that the model needs."""
     also: tuple[HubFiles, ...] = ()
-    """Further repositories the model needs, such as a ControlNet's."""
+    """Further repositories that the model needs, such as that of a ControlNet."""
     gated: bool = False
-    """Whether the hub asks for an account that accepted the licence."""
+    """Whether the hub requires an account that accepted the licence."""
     licence: str
     description: str
     size_gb: float
-    """What `files` take on disk."""
+    """Size of `files` on disk."""
     files_gb: float | None = None
-    """Of the row whose memory is told here, where the weights are other files: an operator's own."""
+    """Size on disk of the row whose memory figures are used, where the weights are other files: an operator's own."""
     weights_gb: float | None = None
     """Weights in memory at 16 bits; None: as on disk."""
     fixed_gb: float = 0.0
-    """The part of `weights_gb` that mflux leaves unquantised."""
+    """The part of `weights_gb` that mflux does not quantise."""
 
     distilled: bool
-    """A distilled model draws at guidance 1 only, in few steps."""
+    """A distilled model generates at guidance 1 only, in few steps."""
     default_steps: int
     useful_max_steps: int
     min_steps: int = 1
-    """Fewer are drawn as these."""
+    """Fewer steps are raised to this."""
     default_guidance: float = 1.0
     guidance_range: tuple[float, float] = (0.0, 30.0)
     default_px: int = 1024
     min_px: int = 64
     max_px: int = 8192
-    """Of one side. mflux's shortest tables of positions, those of Z-Image, Ming and FIBO 2, have 512 of 16 pixels."""
+    """Limit of one side. mflux's shortest position tables (Z-Image, Ming, FIBO 2) have 512 entries of 16 pixels."""
     max_pixels: int = 16_777_216
-    """Width times height. mflux sets no bound of its own: this is what the gateway's decoder takes, too."""
+    """Limit of width times height. mflux sets none; this is also what the gateway's image decoder accepts."""
     step_px: int = 16
     """Sizes are multiples of this."""
     native_px: int | None = None
     quantize: int | None = None
     """Bits to quantise to at load; None leaves it to the settings."""
     stored_bits: int | None = None
-    """Bits the repository's weights are quantised to already."""
+    """Bits to which the repository's weights are quantised already."""
     copies: bool = True
     """Whether mflux can save it quantised."""
     max_sequence: int | None = None
-    """Tokens of a prompt that count; None where mflux sets no bound of its own."""
+    """Tokens of a prompt that are encoded; None where mflux sets no limit of its own."""
 
     negative_prompt: bool = False
-    """Whether the model stays away from what a second prompt says."""
+    """Whether the model supports a negative prompt."""
     init_image: bool = True
-    """Whether a picture can be the start of another."""
+    """Whether the model supports img2img."""
     masks: bool = True
     needs_mask: bool = False
-    """It repaints a part of a picture, and draws nothing else."""
+    """It repaints a part of an image (inpainting), and does nothing else."""
     max_references: int = 0
-    """Pictures the model can follow at once; 0 for one that cannot edit."""
+    """Number of reference images that the model accepts; 0 for a model that cannot edit."""
     needs_reference: bool = False
     draws: tuple[str, ...] = ()
-    """All that it can draw; empty for a model of any prompt."""
+    """Everything that the model can draw; empty for a model of any prompt."""
     lora: bool = True
     control: Literal["canny", "depth"] | None = None
-    """The kind of map the model follows, and cannot draw without."""
+    """Kind of control map that the model requires."""
     grey_edges: bool = False
-    """Whether outlines are found in the picture's brightness, and not in each of its colours."""
+    """Whether edges are found in the image's brightness instead of in each of its colours."""
 
     @property
     def fixed_steps(self) -> bool:
-        """Whether it draws in one number of steps only."""
+        """Whether the model supports exactly one number of steps."""
         return self.min_steps == self.useful_max_steps
 
     def loaded_gb(self, bits: int | None) -> float:
-        """Weights in memory at `bits`, or as stored; a group of 64 carries 32 bits of scale and bias."""
+        """GB of the weights in memory at `bits`, or as stored. 64 quantised weights share 32 bits of scale and bias."""
         if self.stored_bits:
             return self.size_gb
         whole = self.size_gb if self.weights_gb is None else self.weights_gb
@@ -134,7 +136,7 @@ class ModelSpec(BaseModel):
 
 
 def at_load(spec: ModelSpec, *bits: int) -> tuple[ModelSpec, ...]:
-    """The row and its variants that are quantised when they are loaded."""
+    """The row, and its variants that are quantised at load."""
     return (spec, *(_quantised(spec, one) for one in bits))
 
 

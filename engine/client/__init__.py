@@ -1,4 +1,6 @@
-"""The parent half: the only room that talks to the child. Knows commands and reports, no jobs in a queue, no MLX."""
+"""Client of the engine process: the only package that talks to the child. It knows commands and reports, but no job
+queue and no MLX.
+"""
 
 from engine.client.engine import Engine, EngineStatus, EngineStopped
 from engine.client.options import EngineOptions

@@ -1,4 +1,6 @@
-"""One child process: its pipes, its last words and its end. Knows lines and signals; what they mean is the engine's."""
+"""One child process: its pipes, its stderr and its exit. It knows lines and signals, and leaves their meaning to
+Engine.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,11 @@ from typing import Literal, cast
 
 from pydantic import ValidationError
 
+from engine.child_notes import ChildNotes
 from engine.client.environment import child_arguments, child_environment
 from engine.client.options import EngineOptions
 from engine.client.turn import Turn
 from engine.clock import Alarm
-from engine.noted import Noted
 from engine.protocol import MAX_LINE_BYTES, Frozen, JobReport, Memory, Ping, Pong, Ready, decode_report, encode
 
 log = logging.getLogger("engine.client")
@@ -27,21 +29,21 @@ VMSTAT = Path("/proc/vmstat")
 STDERR_BYTES = 64 * 1024
 LAST_LINES = 20
 
-Doom = Literal["cancel", "stop", "timeout", "nonsense", "unclean", "start", "eof"]
-"""Why we killed it."""
+KillReason = Literal["cancel", "stop", "timeout", "nonsense", "unclean", "start", "eof"]
+"""Why the gateway killed the child."""
 
-EXPECTED: frozenset[Doom] = frozenset(("cancel", "stop"))
-"""Ends that are no failure of the child."""
+EXPECTED: frozenset[KillReason] = frozenset(("cancel", "stop"))
+"""Reasons that are no failure of the child."""
 
 
 class Child(asyncio.SubprocessProtocol):
-    """Told of every report through `on_report`; `dead` is done once the process was waited for."""
+    """Child process. `on_report` is called for every report; `exited` is done once the exit status was collected."""
 
     def __init__(self, options: EngineOptions, on_report: Callable[[Child, JobReport | Memory], None]) -> None:
         self._options = options
         self._on_report = on_report
         self._loop = asyncio.get_running_loop()
-        self._noted = None if options.notes is None else Noted(options.notes)
+        self._notes = None if options.notes is None else ChildNotes(options.notes)
         self._transport: asyncio.SubprocessTransport | None = None
         self._line = bytearray()
         self._stderr = bytearray()
@@ -51,18 +53,18 @@ class Child(asyncio.SubprocessProtocol):
         self._pings = 0
         self.changed = asyncio.Event()
         self.ready: Ready | None = None
-        self.doom: Doom | None = None
+        self.kill_reason: KillReason | None = None
         self.turn: Turn | None = None
         self.first_memory: Memory | None = None
-        """What it held after the first job with its model."""
+        """Memory in use after the first job with its model."""
         self.exit_code: int | None = None
         self.killed_for_memory = False
         self._kills = memory_kills()
-        self.dead: asyncio.Future[int] = self._loop.create_future()
+        self.exited: asyncio.Future[int] = self._loop.create_future()
 
     @classmethod
     async def start(cls, options: EngineOptions, on_report: Callable[[Child, JobReport | Memory], None]) -> Child:
-        """Raises: OSError where the interpreter cannot be started."""
+        """Start a child. Raises: OSError where the interpreter cannot be started."""
         environment = await asyncio.to_thread(child_environment, options, os.environ)
         _, child = await asyncio.get_running_loop().subprocess_exec(
             lambda: cls(options, on_report),
@@ -70,8 +72,8 @@ class Child(asyncio.SubprocessProtocol):
             env=environment,
             start_new_session=True,
         )
-        if child._noted is not None:
-            await asyncio.to_thread(child._noted.note, child.pid)
+        if child._notes is not None:
+            await asyncio.to_thread(child._notes.note, child.pid)
         return child
 
     @property
@@ -81,33 +83,33 @@ class Child(asyncio.SubprocessProtocol):
 
     @property
     def idle(self) -> bool:
-        """Ready for a job, and proven clean."""
-        return self.ready is not None and self.doom is None and self.turn is None and self._ping is None
+        """Ready for a job, with no ping outstanding."""
+        return self.ready is not None and self.kill_reason is None and self.turn is None and self._ping is None
 
     @property
-    def last_words(self) -> str:
+    def last_stderr(self) -> str:
         lines = self._stderr.decode(errors="replace").splitlines()
         return "\n".join(lines[-LAST_LINES:])
 
-    # ---- down --------------------------------------------------------------------------------
+    # ---- commands to the child ----------------------------------------------------------------
 
-    def say(self, command: Frozen) -> None:
-        """Lost in silence where the child is gone: its death is reported by `dead`."""
+    def send(self, command: Frozen) -> None:
+        """Send a command. Nothing happens where the child is gone: `exited` reports that."""
         stdin = self._stdin()
         if stdin is not None and not stdin.is_closing():
             stdin.write(encode(command))
 
-    def ask_for_proof(self) -> None:
-        """Ping; without an answer in time the child is replaced."""
+    def send_ping(self) -> None:
+        """Send a ping. A child that does not answer in time is killed."""
         self._pings += 1
         timer = Alarm(self._options.ping_s, self.kill, "unclean")
         self._ping = (self._pings, timer)
-        self.say(Ping(nonce=self._pings))
+        self.send(Ping(nonce=self._pings))
 
-    def leave(self, within_s: float | None = None) -> None:
-        """Ask the child to go by closing its stdin; it is killed where it does not, by `within_s` at the latest."""
-        if self.doom is None:
-            self.doom = "stop"
+    def close(self, within_s: float | None = None) -> None:
+        """Close stdin, so that the child exits. If it does not, it is killed, within `within_s` at the latest."""
+        if self.kill_reason is None:
+            self.kill_reason = "stop"
         stdin = self._stdin()
         if stdin is not None:
             stdin.close()
@@ -117,12 +119,12 @@ class Child(asyncio.SubprocessProtocol):
             self._later(within_s / 2, self._signal, signal.SIGTERM)
             self._later(within_s, self._signal, signal.SIGKILL)
 
-    def kill(self, why: Doom) -> None:
-        """SIGTERM, then SIGKILL. The first reason stands."""
+    def kill(self, why: KillReason) -> None:
+        """Send SIGTERM, then SIGKILL. The first reason is kept."""
         if self.exit_code is not None:
             return
-        if self.doom is None:
-            self.doom = why
+        if self.kill_reason is None:
+            self.kill_reason = why
             log.warning("killing the engine, pid %d: %s", self.pid, why)
         self._terminate()
 
@@ -131,8 +133,8 @@ class Child(asyncio.SubprocessProtocol):
         self._later(self._options.term_grace_s, self._signal, signal.SIGKILL)
 
     def _signal(self, which: signal.Signals) -> None:
-        """To the whole session: MLX may have started a compiler."""
-        if self.exit_code is None and not self.dead.done():
+        """Signal the whole session: MLX may have started a compiler."""
+        if self.exit_code is None and not self.exited.done():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, which)
 
@@ -142,19 +144,19 @@ class Child(asyncio.SubprocessProtocol):
         return cast("asyncio.WriteTransport | None", self._transport.get_pipe_transport(0))
 
     def _later(self, delay_s: float, what: Callable[..., None], *args: object) -> None:
-        if not self.dead.done():
+        if not self.exited.done():
             self._timers.append(Alarm(delay_s, what, *args))
 
-    # ---- up: called by the event loop ----------------------------------------------------------
+    # ---- called by the event loop --------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.SubprocessTransport, transport)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if fd == 1:
-            self._hear(data)
+            self._on_stdout(data)
         else:
-            self._note(data)
+            self._on_stderr(data)
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         if fd == 1 and self.exit_code is None:
@@ -164,7 +166,7 @@ class Child(asyncio.SubprocessProtocol):
         assert self._transport is not None
         self.exit_code = self._transport.get_returncode()
         self.killed_for_memory = self.exit_code == -signal.SIGKILL and memory_kills() > self._kills
-        # What it said last is still read; a grandchild that holds the pipe open is not waited for.
+        # Its last output is still read; a grandchild that holds the pipe open is not waited for.
         self._later(self._options.eof_grace_s, self._transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -174,20 +176,20 @@ class Child(asyncio.SubprocessProtocol):
             timer.cancel()
         if self._ping is not None:
             self._ping[1].cancel()
-        if not self.dead.done():
-            self.dead.set_result(-1 if self.exit_code is None else self.exit_code)
+        if not self.exited.done():
+            self.exited.set_result(-1 if self.exit_code is None else self.exit_code)
         self.changed.set()
-        if self._noted is not None:
-            with contextlib.suppress(RuntimeError):  # the loop ends: the next start forgets it
-                self._loop.run_in_executor(None, self._noted.forget, self.pid)  # a disk may take its time
+        if self._notes is not None:
+            with contextlib.suppress(RuntimeError):  # the loop ends: the next start removes the note
+                self._loop.run_in_executor(None, self._notes.forget, self.pid)  # a disk may be slow
 
-    def _hear(self, data: bytes) -> None:
-        """Take lines apart. After the first nonsense nothing this child says counts."""
-        for piece in data.splitlines(keepends=True) if self.doom != "nonsense" else ():
+    def _on_stdout(self, data: bytes) -> None:
+        """Split stdout into lines. After the first invalid line everything else is ignored."""
+        for piece in data.splitlines(keepends=True) if self.kill_reason != "nonsense" else ():
             self._line += piece
             if len(self._line) > MAX_LINE_BYTES:
                 self._line.clear()
-                self._nonsense("a line without end")
+                self._on_invalid_output("a line without end")
                 return
             if not self._line.endswith(b"\n"):
                 continue
@@ -196,11 +198,11 @@ class Child(asyncio.SubprocessProtocol):
             try:
                 report = decode_report(line)
             except ValidationError:
-                self._nonsense(f"a line of {len(line)} bytes that is no report")
+                self._on_invalid_output(f"a line of {len(line)} bytes that is no report")
                 return
-            self._take(report)
+            self._handle(report)
 
-    def _take(self, report: Ready | Pong | Memory | JobReport) -> None:
+    def _handle(self, report: Ready | Pong | Memory | JobReport) -> None:
         match report:
             case Ready():
                 self.ready = report
@@ -212,11 +214,11 @@ class Child(asyncio.SubprocessProtocol):
                 self._on_report(self, report)
         self.changed.set()
 
-    def _nonsense(self, what: str) -> None:
+    def _on_invalid_output(self, what: str) -> None:
         log.error("the engine, pid %d, said %s", self.pid, what)
         self.kill("nonsense")
 
-    def _note(self, data: bytes) -> None:
+    def _on_stderr(self, data: bytes) -> None:
         self._stderr += data
         del self._stderr[:-STDERR_BYTES]
         self._stderr_line += data
@@ -228,7 +230,7 @@ class Child(asyncio.SubprocessProtocol):
 
 
 def memory_kills() -> int:
-    """How often Linux has killed a process because memory ran out; 0 where the system does not count."""
+    """Number of processes that Linux has killed because memory ran out; 0 where the system does not count them."""
     try:
         counters = VMSTAT.read_text()
     except OSError:

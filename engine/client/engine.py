@@ -1,4 +1,4 @@
-"""The engine as the gateway sees it: runs jobs one at a time, and keeps a child alive to run them on."""
+"""Client of the engine: runs jobs one at a time, and keeps a child process alive to run them."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from engine.protocol import (
 log = logging.getLogger("engine.client")
 
 HIGH_WATER = 0.8
-"""Of the memory there is: an engine that is killed with more in use has run out of it."""
+"""Share of the memory: an engine that is killed while using more has run out of memory."""
 
 State = Literal["starting", "ready", "busy", "down", "stopped"]
 
 
 class EngineStopped(Exception):
-    """The engine was told to stop; no job runs any more."""
+    """The engine was stopped; no job runs any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """What is known of the engine. `reason` is one sentence fit for a client, unless all is well."""
+    """Status of the engine. `reason` is one sentence fit for a client; None where nothing is wrong."""
 
     state: State
     backend: str
@@ -52,9 +52,9 @@ class EngineStatus:
     loaded_model: str | None = None
     memory: Memory | None = None
     memory_limit_bytes: int | None = None
-    """What the engine may use, as its device or the settings say; None where neither does."""
+    """Memory that the engine may use, by its device or the settings; None where neither gives a limit."""
     starts: int = 0
-    """Processes since `Engine.start`; `deaths` of them ended unasked."""
+    """Processes since `Engine.start`; `deaths` of them ended unexpectedly."""
     deaths: int = 0
 
     @property
@@ -63,14 +63,14 @@ class EngineStatus:
 
 
 class Engine:
-    """The only one who talks to the child. Belongs to one event loop; `start` before, `stop` after."""
+    """Owner of the child process. Belongs to one event loop; call `start` before, `stop` after."""
 
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
         self.on_memory: Callable[[Run, Memory], None] = lambda run, memory: None
-        """Told what a run held after it loaded, and at the peak of each picture."""
+        """Called with the memory that a run used after loading, and at the peak of each image."""
         self.keeps: Callable[[Run, Phase], bool] = lambda run, phase: phase != "loading"
-        """Whether what a child has in memory is worth the wait until it leaves a cancelled run in that phase."""
+        """Whether the model in memory is worth waiting until the child leaves a cancelled run in that phase."""
         self._limit_bytes = options.memory_limit_bytes
         self._supervision: asyncio.Task[None] | None = None
         self._stopping = False
@@ -85,10 +85,10 @@ class Engine:
         self._down = False
         self._loaded_model: str | None = None
         self._memory: Memory | None = None
-        self._leaving: Child | None = None
-        """Gets no further job, so that it can go."""
+        self._unloading: Child | None = None
+        """Child that is being replaced by `unload`; it gets no further job."""
 
-    # ---- life ----------------------------------------------------------------------------------
+    # ---- start and stop ------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin to keep a child alive; returns at once."""
@@ -97,17 +97,17 @@ class Engine:
             self._supervision = asyncio.create_task(self._supervise(), name="engine supervision")
 
     async def stop(self) -> None:
-        """End the child by end-of-file, SIGTERM, SIGKILL, each in its time; leaves no process."""
+        """Stop the child by end-of-file, then SIGTERM, then SIGKILL; leaves no process behind."""
         self._stopping = True
         if self._child is not None:
-            self._child.leave(self._options.stop_s)
-            await asyncio.shield(self._child.dead)
+            self._child.close(self._options.stop_s)
+            await asyncio.shield(self._child.exited)
         if self._supervision is not None:
             self._supervision.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._supervision
             self._supervision = None
-        self._pulse()
+        self._notify()
 
     @property
     def status(self) -> EngineStatus:
@@ -117,7 +117,7 @@ class Engine:
         child, backend = self._child, self._options.backend
         if self._supervision is None or self._stopping:
             return EngineStatus("stopped", backend, "The engine is stopped.", memory_limit_bytes=self._limit_bytes)
-        if child is None or child.ready is None or child.doom is not None:
+        if child is None or child.ready is None or child.kill_reason is not None:
             return EngineStatus(
                 "down" if self._down else "starting",
                 backend,
@@ -135,18 +135,18 @@ class Engine:
         )
 
     async def wait_ready(self, timeout_s: float | None = None) -> None:
-        """Until a job could begin. Raises: TimeoutError, EngineStopped."""
+        """Wait until a job could begin. Raises: TimeoutError, EngineStopped."""
         async with patience(timeout_s):
             while self.status.state != "ready":
-                await self._news()
+                await self._wait_for_change()
 
     # ---- jobs ----------------------------------------------------------------------------------
 
     async def run(self, run: Run) -> AsyncGenerator[Fact]:
-        """Do the job and give its facts in order; the last is Succeeded, Failed or Cancelled.
+        """Run a job and yield its facts in order; the last is Succeeded, Failed or Cancelled.
 
-        Waits while no child is free. A caller that leaves early stops the job.
-        Raises: EngineDied when the child dies or is killed for being silent too long, EngineStopped.
+        Waits while no child is free. A caller that stops iterating cancels the job. Raises: EngineDied when the child
+        exits or is killed after too long a silence, EngineStopped.
         """
         turn = Turn(run, self._options)
         self._turns[run.job] = turn
@@ -165,56 +165,56 @@ class Engine:
             if self._turns.get(run.job) is turn:
                 del self._turns[run.job]
             if child is not None and not turn.ended:
-                self._ask_to_stop(child, turn)
+                self._request_cancel(child, turn)
 
     async def cancel(self, job_id: str) -> None:
-        """Ask a running job to stop; returns at once, and the truth comes as the run's last fact."""
+        """Request the cancel of a running job. Returns at once; the outcome is the last fact of the run."""
         turn = self._turns.get(job_id)
-        if turn is None or turn.cancel_asked or turn.ended:
+        if turn is None or turn.cancel_requested or turn.ended:
             return
         child = self._child
         if child is not None and child.turn is turn:
-            self._ask_to_stop(child, turn)
+            self._request_cancel(child, turn)
         else:
-            turn.cancel_asked = True
-            self._pulse()
+            turn.cancel_requested = True
+            self._notify()
 
     def skip(self, job_id: str) -> None:
-        """Leave out the rest of the steps of the picture being drawn; nothing where the job is not on the child."""
+        """Skip the remaining steps of the current image; does nothing where the job is not on the child."""
         turn, child = self._turns.get(job_id), self._child
         if turn is not None and child is not None and child.turn is turn and not turn.ended:
-            child.say(Skip(job=job_id))
+            child.send(Skip(job=job_id))
 
     async def unload(self) -> None:
-        """Give back all memory of the loaded model: its child goes as soon as no job is on it, an empty one comes.
+        """Free all memory of the loaded model: its child exits as soon as no job is on it, and a new one is started.
 
-        Returns once it is gone. Raises: EngineStopped.
+        Returns once the old child has exited. Raises: EngineStopped.
         """
         child = self._child
         if child is None or (child.turn is None and self._loaded_model is None):
             return
-        self._leaving = child
+        self._unloading = child
         try:
             while self._child is child:
                 if child.idle:
-                    child.leave()
-                await self._news()
+                    child.close()
+                await self._wait_for_change()
         finally:
-            self._leaving = None
-            self._pulse()
+            self._unloading = None
+            self._notify()
 
     async def _acquire(self, turn: Turn) -> Child | None:
-        """The child, given the job; None where the job was cancelled while it waited."""
+        """The child, with the job sent to it; None where the job was cancelled while it waited."""
         while True:
-            if turn.cancel_asked:
+            if turn.cancel_requested:
                 return None
             child = self._child
-            if child is not None and child.idle and child is not self._leaving and not self._stopping:
+            if child is not None and child.idle and child is not self._unloading and not self._stopping:
                 child.turn = turn
                 turn.begin()
-                child.say(turn.run)
+                child.send(turn.run)
                 return child
-            await self._news()
+            await self._wait_for_change()
 
     async def _next(self, child: Child, turn: Turn) -> Fact:
         try:
@@ -229,32 +229,32 @@ class Engine:
                 raise EngineStopped from None
             raise
 
-    def _ask_to_stop(self, child: Child, turn: Turn) -> None:
-        if turn.cancel_asked:
+    def _request_cancel(self, child: Child, turn: Turn) -> None:
+        if turn.cancel_requested:
             return
-        turn.cancel_asked = True
-        child.say(Cancel(job=turn.run.job))
-        turn.give_grace(
+        turn.cancel_requested = True
+        child.send(Cancel(job=turn.run.job))
+        turn.set_grace(
             Alarm(self._options.cancel_grace_s, child.kill, "cancel"),
-            Alarm(self._options.cancel_answer_s, self._answer, child, turn),
+            Alarm(self._options.cancel_answer_s, self._answer_cancelled, child, turn),
         )
         if turn.deadline.phase == "loading":
-            self._replace_or_keep(child, turn)
+            self._kill_or_keep(child, turn)
 
-    def _answer(self, child: Child, turn: Turn) -> None:
-        """MLX cannot be left now: the job is over all the same, and the child where that costs least."""
+    def _answer_cancelled(self, child: Child, turn: Turn) -> None:
+        """MLX cannot be interrupted: the job ends for its caller, and the child is killed where that costs least."""
         if not turn.ended:
-            self._replace_or_keep(child, turn)
-            turn.answer()
+            self._kill_or_keep(child, turn)
+            turn.answer_cancelled()
 
-    def _replace_or_keep(self, child: Child, turn: Turn) -> None:
+    def _kill_or_keep(self, child: Child, turn: Turn) -> None:
         phase = turn.deadline.phase
         if phase == "waiting":
             phase = "drawing" if self._loaded_model == turn.run.spec.name else "loading"
         if not self.keeps(turn.run, phase):
             child.kill("cancel")
 
-    def _hear(self, child: Child, report: JobReport | Memory) -> None:
+    def _on_report(self, child: Child, report: JobReport | Memory) -> None:
         match report:
             case Memory(after=after):
                 self._memory = report
@@ -267,21 +267,21 @@ class Engine:
                 if turn is None or (turn.run.job, turn.run.attempt) != (job, attempt):
                     log.warning("dropped a fact of a job that the engine does not hold", extra={"job": job})
                     return
-                self._learn(child, fact)
-                turn.hear(fact)
+                self._update_state(child, fact)
+                turn.on_fact(fact)
             case _:
                 assert_never(report)
 
     def _recycle(self, child: Child, memory: Memory) -> None:
-        """Replace an idle child whose memory has grown: caches leak, and only a new process gives all of it back."""
+        """Replace an idle child whose memory has grown: caches leak, and only a new process frees all of it."""
         if child.first_memory is None:
             child.first_memory = memory
         bound = self._options.recycle_ratio * child.first_memory.active_bytes + self._options.recycle_slack_bytes
         if child.turn is None and memory.active_bytes > bound:
             log.info("replacing the engine: it holds %d bytes", memory.active_bytes)
-            child.leave()
+            child.close()
 
-    def _learn(self, child: Child, fact: Fact) -> None:
+    def _update_state(self, child: Child, fact: Fact) -> None:
         match fact:
             case ModelLoading():
                 self._loaded_model = child.first_memory = None
@@ -291,74 +291,76 @@ class Engine:
                 child.turn = None
                 self._failures_in_a_row = 0
                 if isinstance(fact, Cancelled):
-                    child.ask_for_proof()
+                    child.send_ping()
             case _:
                 pass
 
     # ---- supervision ---------------------------------------------------------------------------
 
     async def _supervise(self) -> None:
-        """One child after the other, with pauses, until stopped."""
+        """Run one child after the other, with pauses, until stopped."""
         while not self._stopping:
             await self._options.sleep(self._pause_s())
             try:
-                child = await Child.start(self._options, self._hear)
+                child = await Child.start(self._options, self._on_report)
             except OSError:
                 log.exception("the engine process could not be started")
-                self._fail("could not be started")
+                self._record_failure("could not be started")
                 continue
             try:
-                self._adopt(child)
+                self._set_child(child)
                 await self._watch(child)
             except asyncio.CancelledError:
-                child.leave(self._options.stop_s)
-                await asyncio.shield(child.dead)
+                child.close(self._options.stop_s)
+                await asyncio.shield(child.exited)
                 raise
             finally:
-                self._bury(child)
+                self._on_child_exit(child)
 
-    def _adopt(self, child: Child) -> None:
+    def _set_child(self, child: Child) -> None:
         self._child = child
         self._starts += 1
         self._loaded_model = self._memory = None
         if self._stopping:
-            child.leave(self._options.stop_s)
+            child.close(self._options.stop_s)
 
     async def _watch(self, child: Child) -> None:
-        """Until it is dead: pass its changes on, and hold it to its time to start."""
+        """Watch a child until it exits: pass its changes on, and kill it if it is not ready in time."""
         deadline = Alarm(self._options.start_s, child.kill, "start")
-        is_told = False
+        is_reported = False
         try:
-            while not child.dead.done():
+            while not child.exited.done():
                 await child.changed.wait()
                 child.changed.clear()
-                if child.ready is not None and not is_told:
-                    is_told = True
+                if child.ready is not None and not is_reported:
+                    is_reported = True
                     deadline.cancel()
                     self._limit_bytes = child.ready.memory_limit_bytes or self._options.memory_limit_bytes
                     log.info(
                         "the engine is ready: %s on %s, pid %d", child.ready.backend, child.ready.device, child.pid
                     )
                     self._reason, self._down = None, False
-                self._pulse()
+                self._notify()
         finally:
             deadline.cancel()
 
-    def _bury(self, child: Child) -> None:
+    def _on_child_exit(self, child: Child) -> None:
         turn, code = child.turn, child.exit_code
         self._child = None
-        reason = None if turn is None else reason_of(child, self._memory, self._limit_bytes)
+        reason = None if turn is None else death_reason(child, self._memory, self._limit_bytes)
         self._loaded_model = self._memory = None
         job = None if turn is None else turn.run.job
-        if child.doom not in EXPECTED:
+        if child.kill_reason not in EXPECTED:
             self._deaths += 1
-            log.error("the engine died (%s)\n%s", how_it_ended(code), child.last_words, extra={"job": job})
-            self._fail("did not become ready in time" if child.doom == "start" else how_it_ended(code))
+            log.error("the engine died (%s)\n%s", exit_description(code), child.last_stderr, extra={"job": job})
+            self._record_failure(
+                "did not become ready in time" if child.kill_reason == "start" else exit_description(code)
+            )
         if turn is not None and reason is not None:
-            turn.die(reason)
-        self._pulse()
+            turn.fail(reason)
+        self._notify()
 
-    def _fail(self, how: str) -> None:
+    def _record_failure(self, how: str) -> None:
         now, options = self._options.clock(), self._options
         self._failures.append(now)
         self._failures_in_a_row += 1
@@ -370,7 +372,7 @@ class Engine:
             again = f"it is tried again every {options.circuit_retry_s:g} seconds"
             self._reason = f"The engine failed {len(recent)} times in a short time, the last time it {how}; {again}."
             log.error("%s", self._reason)
-        self._pulse()
+        self._notify()
 
     def _pause_s(self) -> float:
         if self._down:
@@ -379,38 +381,39 @@ class Engine:
         place = max(0, self._failures_in_a_row - 1, self._failures_lately - options.free_restarts)
         return options.backoff_s[min(place, len(options.backoff_s) - 1)]
 
-    async def _news(self) -> None:
+    async def _wait_for_change(self) -> None:
         """Wait for a change. Raises: EngineStopped."""
         if self._stopping or self._supervision is None:
             raise EngineStopped
         await self._changed.wait()
 
-    def _pulse(self) -> None:
-        """Wake all who wait now."""
+    def _notify(self) -> None:
+        """Wake everyone who waits for a change."""
         self._changed.set()
         self._changed.clear()
 
 
-def how_it_ended(exit_code: int | None) -> str:
-    """The end of a sentence that begins with "it"."""
+def exit_description(exit_code: int | None) -> str:
+    """How a process ended, as the rest of a sentence that begins with "it"."""
     if exit_code is None:
         return "was lost"
     return f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
 
 
-def reason_of(child: Child, memory: Memory | None, limit_bytes: int | None) -> DeathReason:
-    """What a job is told that the child took with it (R-14).
+def death_reason(child: Child, memory: Memory | None, limit_bytes: int | None) -> DeathReason:
+    """Reason of a child's death, as reported for the job that it ran (R-14).
 
-    Metal throws where nobody can catch when memory runs out, so the process aborts and its stderr says why. Linux
-    kills, and counts it. Where neither tells, an abort with most of the memory in use counts as one.
+    When memory runs out, Metal throws where nobody can catch it, so the process aborts and its stderr says why. Linux
+    kills the process, and counts that. Where neither shows, an abort or a kill with most of the memory in use counts as
+    out of memory.
     """
-    if child.doom == "timeout":
+    if child.kill_reason == "timeout":
         return "engine_timeout"
-    if child.doom is not None:
+    if child.kill_reason is not None:
         return "engine_crash"
-    words = child.last_words
+    words = child.last_stderr
     if "OutOfMemory" in words or "Insufficient Memory" in words or child.killed_for_memory:
         return "engine_oom"
-    held = 0 if memory is None else max(memory.active_bytes, memory.peak_bytes)
-    is_high = limit_bytes is not None and held >= HIGH_WATER * limit_bytes
+    used_bytes = 0 if memory is None else max(memory.active_bytes, memory.peak_bytes)
+    is_high = limit_bytes is not None and used_bytes >= HIGH_WATER * limit_bytes
     return "engine_oom" if is_high and child.exit_code in (-signal.SIGABRT, -signal.SIGKILL) else "engine_crash"

@@ -1,4 +1,4 @@
-"""What the child inherits: arguments and environment. Looks at the machine, starts nothing."""
+"""Arguments and environment of the child process. It reads facts about the machine and starts nothing."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from pathlib import Path
 from engine.client.options import EngineOptions
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The folder that holds the package `engine`."""
+"""Folder that holds the package `engine`."""
 
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
-"""For the process that downloads alone."""
+"""Variables that only the download process may see."""
 OPENBLAS = "libopenblas.so.0"
 LOADER_CACHE = Path("/etc/ld.so.cache")
 
 
 def child_arguments(options: EngineOptions) -> list[str]:
-    """-P: the working directory of the gateway is no place to import from."""
+    """Command line of the child. -P: no imports from the gateway's working directory."""
     script = [] if options.fake_script is None else ["--fake-script", options.fake_script]
     limits = (("--memory-limit", options.memory_limit_bytes), ("--cache-limit", options.cache_limit_bytes))
-    told = [word for name, value in limits if value is not None for word in (name, str(value))]
-    return [options.python, "-P", "-m", "engine", "--backend", options.backend, *script, *told]
+    limits_given = [word for name, value in limits if value is not None for word in (name, str(value))]
+    return [options.python, "-P", "-m", "engine", "--backend", options.backend, *script, *limits_given]
 
 
 def child_environment(options: EngineOptions, parent: Mapping[str, str]) -> dict[str, str]:
-    """The parent's environment, with what keeps mflux quiet, offline and fast on a CPU."""
+    """The parent's environment, with variables that keep mflux quiet, offline and fast on a CPU."""
     environment = {name: value for name, value in parent.items() if name not in HUB_TOKENS}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), parent.get("PYTHONPATH"))))
     environment["HF_HUB_OFFLINE"] = "1"
     environment["TOKENIZERS_PARALLELISM"] = "false"
     environment["TQDM_DISABLE"] = "1"
-    environment["TRANSFORMERS_VERBOSITY"] = "error"  # it misses PyTorch, which nobody needs here
+    environment["TRANSFORMERS_VERBOSITY"] = "error"  # it warns about missing PyTorch, which is not needed
     if options.backend == "mlx" and on_linux_cpu():
-        # On a CPU MLX compiles kernels with g++ and loads them from a shared temporary folder: 11 s for the first
-        # picture of a process, against at most 8 % afterwards.
+        # On a CPU MLX compiles kernels with g++ and loads them from a shared temporary folder: 11 s for the first image
+        # of a process, against a gain of at most 8 % afterwards.
         environment.setdefault("MLX_DISABLE_COMPILE", "1")
         preloaded = parent.get("LD_PRELOAD", "")
         if has_openblas() and "openblas" not in preloaded:
@@ -48,7 +48,7 @@ def child_environment(options: EngineOptions, parent: Mapping[str, str]) -> dict
 
 
 def on_linux_cpu() -> bool:
-    """Whether the MLX that is installed is the one for Linux without a GPU."""
+    """Whether the installed MLX is the one for Linux without a GPU."""
     try:
         importlib.metadata.distribution("mlx-cpu")
     except importlib.metadata.PackageNotFoundError:
@@ -57,9 +57,9 @@ def on_linux_cpu() -> bool:
 
 
 def has_openblas() -> bool:
-    """Whether the dynamic loader knows OpenBLAS.
+    """Whether the dynamic loader finds OpenBLAS.
 
-    MLX's wheel links the reference BLAS: 4.5 GFLOP/s against 61 with OpenBLAS before it, in float32 on two cores.
+    MLX's wheel links the reference BLAS: 4.5 GFLOP/s against 61 with OpenBLAS preloaded, in float32 on two cores.
     """
     try:
         return OPENBLAS.encode() + b"\0" in LOADER_CACHE.read_bytes()

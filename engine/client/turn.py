@@ -1,4 +1,4 @@
-"""One job's turn on the child: its facts on their way to the caller, and how long the next one may take."""
+"""One job's turn on the child: passes its facts to the caller, and limits the time until the next one."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ DeathReason = Literal["engine_crash", "engine_timeout", "engine_oom"]
 
 
 USUAL_PIXELS = 4_194_304
-"""Larger pictures get as much longer for their first step and for decoding."""
+"""Larger images get proportionally longer for their first step and for decoding."""
 
 
 class EngineDied(Exception):
-    """The child died while it held the job. `phase` says what it was doing then."""
+    """The child exited while it ran the job. `phase` says what it was doing."""
 
     def __init__(self, reason: DeathReason, phase: Phase) -> None:
         self.reason: DeathReason = reason
@@ -45,20 +45,22 @@ class EngineDied(Exception):
 
 
 class Deadline:
-    """How long the child may stay silent, by what it said last.
+    """How long the child may stay silent, given the last fact.
 
-    `larger` is how many times the usual size a picture has; after each decoding `begins_anew` forgets the steps before:
-    those of a second pass are of another size.
+    `size_factor` is the size of the image relative to USUAL_PIXELS. With `resets_after_decoding` the step times are
+    forgotten after each decoding: the steps of a second pass are of another size.
     """
 
-    def __init__(self, options: EngineOptions, *, larger: float = 1.0, begins_anew: bool = False) -> None:
+    def __init__(
+        self, options: EngineOptions, *, size_factor: float = 1.0, resets_after_decoding: bool = False
+    ) -> None:
         self._options = options
-        self._larger = larger
-        self._begins_anew = begins_anew
+        self._size_factor = size_factor
+        self._resets_after_decoding = resets_after_decoding
         self._steps_s: list[float] = []
         self.phase: Phase = "waiting"
 
-    def heard(self, fact: Fact) -> None:
+    def on_fact(self, fact: Fact) -> None:
         match fact:
             case ModelLoading():
                 self.phase = "loading"
@@ -69,7 +71,7 @@ class Deadline:
                 self._steps_s.append(seconds)
             case Decoding():
                 self.phase = "decoding"
-                if self._begins_anew:
+                if self._resets_after_decoding:
                     self._steps_s.clear()
             case Succeeded() | Failed() | Cancelled():
                 pass
@@ -84,16 +86,16 @@ class Deadline:
                 return options.load_s
             case "drawing":
                 if not self._steps_s:
-                    return options.first_step_s * self._larger
+                    return options.first_step_s * self._size_factor
                 return max(options.step_floor_s, options.step_factor * median(self._steps_s))
             case "decoding":
-                return options.decode_s * self._larger
+                return options.decode_s * self._size_factor
             case _:
                 assert_never(self.phase)
 
 
-def larger(plan: EnginePlan) -> float:
-    """How many times a picture of this plan has USUAL_PIXELS; 1 at least."""
+def size_factor(plan: EnginePlan) -> float:
+    """Size of a plan's images relative to USUAL_PIXELS; at least 1."""
     if not isinstance(plan, Generate | Upscale):
         return 1.0
     pixels = plan.width_px * plan.height_px
@@ -103,20 +105,20 @@ def larger(plan: EnginePlan) -> float:
 
 
 class Turn:
-    """Facts go in as the child says them and come out in order; `died` ends them. Belongs to one event loop."""
+    """Queue of a job's facts, from the child to the caller, in order. `fail` ends it. Belongs to one event loop."""
 
     def __init__(self, run: Run, options: EngineOptions) -> None:
         self.run = run
         second = run.plan.second_pass if isinstance(run.plan, Generate) else None
-        self.deadline = Deadline(options, larger=larger(run.plan), begins_anew=second is not None)
-        self.cancel_asked = False
+        self.deadline = Deadline(options, size_factor=size_factor(run.plan), resets_after_decoding=second is not None)
+        self.cancel_requested = False
         self.ended = False
-        """The child said its last word of this job, or died."""
+        """The child reported its last fact of this job, or exited."""
         self.death: EngineDied | None = None
         self.answered = False
-        """The caller was told that the job is cancelled; the child has not said so yet."""
+        """The caller was told that the job is cancelled; the child has not reported so yet."""
         self._facts: deque[Fact] = deque()
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._is_silent = False
         self._silence: Alarm | None = None
         self._grace: tuple[Alarm, ...] = ()
@@ -124,16 +126,16 @@ class Turn:
     def begin(self) -> None:
         """The child has the job: the deadline runs from here."""
         self._is_silent = False
-        self._silence = Alarm(self.deadline.allowance_s, self._fall_silent)
+        self._silence = Alarm(self.deadline.allowance_s, self._on_silence)
 
-    def hear(self, fact: Fact) -> None:
+    def on_fact(self, fact: Fact) -> None:
         if self.answered:
             if isinstance(fact, Succeeded | Failed | Cancelled):
                 self._end()
             return
-        self.deadline.heard(fact)
+        self.deadline.on_fact(fact)
         self._facts.append(fact)
-        self._news.set()
+        self._changed.set()
         if isinstance(fact, Succeeded | Failed | Cancelled):
             self._end()
         elif self._is_silent:
@@ -141,51 +143,51 @@ class Turn:
         elif self._silence is not None:
             self._silence.restart(self.deadline.allowance_s)
 
-    def answer(self) -> None:
-        """The job is over for its caller; what the child still says of it is heard no more."""
+    def answer_cancelled(self) -> None:
+        """End the job for its caller as cancelled; later facts of the child are ignored."""
         if not self.ended:
             self.answered = self.ended = True
             self._facts.append(Cancelled())
-            self._news.set()
+            self._changed.set()
 
-    def die(self, reason: DeathReason) -> None:
-        """The child is gone; a job that was to stop has stopped."""
+    def fail(self, reason: DeathReason) -> None:
+        """End the job because the child exited; a job that was being cancelled counts as cancelled."""
         if self.ended:
             return self._end()
-        if self.cancel_asked:
+        if self.cancel_requested:
             self._facts.append(Cancelled())
         else:
             self.death = EngineDied(reason, self.deadline.phase)
         self._end()
 
-    def give_grace(self, *grace: Alarm) -> None:
-        """What happens unless the child is done with the job first."""
+    def set_grace(self, *grace: Alarm) -> None:
+        """Set the alarms that ring unless the child ends the job first."""
         self._grace = grace
 
-    def _fall_silent(self) -> None:
+    def _on_silence(self) -> None:
         self._is_silent = True
-        self._news.set()
+        self._changed.set()
 
     async def next(self) -> Fact:
-        """The next fact. Raises: EngineDied, and TimeoutError when the child was silent too long."""
+        """The next fact. Raises: EngineDied; TimeoutError when the child was silent too long."""
         while not self._facts:
             if self.death is not None:
                 raise self.death
             if self._is_silent:
                 raise TimeoutError
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
         return self._facts.popleft()
 
     async def end(self) -> None:
-        """Wait for the last fact or the death, whatever the deadline."""
+        """Wait for the last fact or the exit of the child, without a deadline."""
         while not self.ended:
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
     def _end(self) -> None:
         self.ended = True
-        self._news.set()
+        self._changed.set()
         for alarm in self._grace:
             alarm.cancel()
         if self._silence is not None:

@@ -1,1 +1,1 @@
-"""The model that ships with the gateway, and what its prompts say that people don't."""
+"""The embedded model, which ships with the gateway, and the parts of its prompts that users do not write."""

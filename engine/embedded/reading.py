@@ -1,7 +1,7 @@
-"""What the embedded model reads of a prompt: the words that it knows, in the forms that it was trained on.
+"""Prompt of the embedded model: the words that it knows, in the forms that it was trained on.
 
-A small model is led astray by words it never saw, such as the quality tags that some programs put before every prompt.
-They are left away, and whoever asked is told which.
+A small model is misled by words it has never seen, such as the quality tags that some programs put before every prompt.
+They are left out, and the client is told which.
 """
 
 import re
@@ -14,8 +14,8 @@ from engine.embedded import words
 
 Kind = Literal["thing", "look", "place", "ground", "picture", "change", "joint", "article", "meaningless"]
 
-MAX_PICTURES = 2
-"""Reference pictures that the model was trained with."""
+MAX_REFERENCES = 2
+"""Number of reference images that the model was trained with."""
 
 _WEIGHT = re.compile(r":[ ]?-?[0-9][0-9.]{0,7}")
 """The weight in A1111's `(words:1.1)`."""
@@ -23,23 +23,23 @@ _WEIGHT = re.compile(r":[ ]?-?[0-9][0-9.]{0,7}")
 _TOKEN = re.compile(r"""[0-9]++[.][0-9]++|[^\s,.;:()\[\]{}<>|!?"“”„…\\_]++|[,.;\n]""")
 _BREAKS = frozenset(",.;\n")
 
-_PICTURE = r"(?:picture|image|photo|drawing|reference|one)"
-_NTH = rf"(?P<nth>first|1st|second|2nd)(?: {_PICTURE})?"
-_NUMBERED = re.compile(rf"\b(?:(?P<of>of|from|in) )?(?:the )?(?:{_NTH}|{_PICTURE} #?(?P<number>[12]|two))\b")
+_IMAGE_WORDS = r"(?:picture|image|photo|drawing|reference|one)"
+_NTH = rf"(?P<nth>first|1st|second|2nd)(?: {_IMAGE_WORDS})?"
+_NUMBERED = re.compile(rf"\b(?:(?P<of>of|from|in) )?(?:the )?(?:{_NTH}|{_IMAGE_WORDS} #?(?P<number>[12]|two))\b")
 _SECOND = frozenset({"second", "2nd", "2", "two"})
 _BOTH = "picture 1 beside picture 2"
 
 _NOUNS = frozenset({"thing", "ground", "picture"})
 _TELLING = _NOUNS | {"look", "place"}
-"""A part of a prompt without any of these says nothing."""
+"""Kinds without which a part of a prompt has no content."""
 
 _LEADING = frozenset({"on", "in", "at"})
-"""What a part of a prompt may begin with, of all that joins one thing to another."""
+"""Joining words that may begin a part of a prompt."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The prompt as the model gets it, blank where it knows no word of it, and the words left away, each once."""
+    """The prompt as the model gets it, blank where it knows no word of it, and the words left out, each once."""
 
     text: str
     unread: tuple[str, ...] = ()
@@ -51,33 +51,33 @@ class _Piece:
     text: str
 
 
-@lru_cache(maxsize=16)  # each picture of a job asks again
-def read(prompt: str, pictures: int = 0) -> Reading:
-    """What of a prompt the model reads beside so many reference pictures."""
+@lru_cache(maxsize=16)  # called again for each image of a job
+def read(prompt: str, references: int = 0) -> Reading:
+    """The words of a prompt that the model knows, given the number of reference images."""
     text = _WEIGHT.sub("", prompt.lower())
-    pair = pictures == MAX_PICTURES
+    pair = references == MAX_REFERENCES
     if pair:
-        text = _NUMBERED.sub(_numbered, text)
+        text = _NUMBERED.sub(_number_reference, text)
     unread: dict[str, None] = {}
-    parts = [list(_pieces(part, unread, min(pictures, MAX_PICTURES))) for part in _parts(text)]
+    parts = [list(_pieces(part, unread, min(references, MAX_REFERENCES))) for part in _parts(text)]
     if pair:
         parts = [_without_changes(part) for part in parts]
-    kept = [mended for part in parts if (mended := _mended(part))]
+    kept = [pieces for part in parts if (pieces := _mend(part))]
     if pair and not any(piece.kind in ("thing", "picture") for part in kept for piece in part):
         kept = [
             [_Piece("picture", _BOTH)],
             *(part for part in kept if part[-1].kind == "ground" or part[0].text == "on"),
         ]
-    return Reading(_joined(kept), tuple(unread))
+    return Reading(_join(kept), tuple(unread))
 
 
-def _numbered(match: re.Match[str]) -> str:
+def _number_reference(match: re.Match[str]) -> str:
     number = 2 if (match["nth"] or match["number"]) in _SECOND else 1
     return f"{'of ' if match['of'] else ''}picture {number}"
 
 
 def _parts(text: str) -> Iterator[list[str]]:
-    """Words between commas, full stops and line ends."""
+    """Parts of a prompt: words between commas, full stops and line ends."""
     part: list[str] = []
     for token in _TOKEN.findall(text):
         if token in _BREAKS:
@@ -89,12 +89,12 @@ def _parts(text: str) -> Iterator[list[str]]:
 
 
 @cache
-def _phrases(pictures: int) -> dict[str, Kind]:
-    """What each phrase is, beside so many reference pictures."""
+def _phrases(references: int) -> dict[str, Kind]:
+    """Kind of each known phrase, given the number of reference images."""
     kinds: list[tuple[Kind, Iterable[str]]] = [("meaningless", words.MEANINGLESS)]
-    if pictures:
+    if references:
         kinds.append(("change", words.CHANGES))
-    if pictures == MAX_PICTURES:
+    if references == MAX_REFERENCES:
         kinds += [("meaningless", words.COMBINING), ("picture", ("picture 1", "picture 2"))]
     kinds += [("look", (*words.COLOURS, *words.COUNTS, *words.SIZES)), ("place", words.PLACES)]
     kinds += [("joint", words.RELATIONS), ("article", words.ARTICLES), ("thing", words.things())]
@@ -102,15 +102,15 @@ def _phrases(pictures: int) -> dict[str, Kind]:
 
 
 @cache
-def _longest(pictures: int) -> int:
-    return max(phrase.count(" ") + 1 for phrase in _phrases(pictures))
+def _longest(references: int) -> int:
+    return max(phrase.count(" ") + 1 for phrase in _phrases(references))
 
 
-def _pieces(part: list[str], unread: dict[str, None], pictures: int) -> Iterator[_Piece]:
-    """The longest known phrases of a part; words of none are noted as unread."""
-    known, at = _phrases(pictures), 0
+def _pieces(part: list[str], unread: dict[str, None], references: int) -> Iterator[_Piece]:
+    """The longest known phrases of a part; words of no phrase are collected in `unread`."""
+    known, at = _phrases(references), 0
     while at < len(part):
-        for length in range(min(_longest(pictures), len(part) - at), 0, -1):
+        for length in range(min(_longest(references), len(part) - at), 0, -1):
             phrase = " ".join(part[at : at + length])
             if kind := known.get(phrase):
                 if kind != "meaningless":
@@ -123,14 +123,14 @@ def _pieces(part: list[str], unread: dict[str, None], pictures: int) -> Iterator
 
 
 def _without_changes(part: list[_Piece]) -> list[_Piece]:
-    """A part that says what is to stand beside what, not what to do for it."""
+    """A part without words for changes: with two reference images only their arrangement counts."""
     beside = [_Piece("joint", "beside") if piece.text in ("to", "into") else piece for piece in part]
     return [piece for piece in beside if piece.kind != "change"]
 
 
-def _mended(part: list[_Piece]) -> list[_Piece]:
-    """A part without articles and joints that lost what they belonged to, and with a joint between things that lost
-    theirs; empty where it says nothing.
+def _mend(part: list[_Piece]) -> list[_Piece]:
+    """A part without articles and joining words that lost what they belonged to, and with a joining word between things
+    that lost theirs; empty where it has no content.
     """
     if not any(piece.kind in _TELLING for piece in part):
         return []
@@ -155,8 +155,8 @@ def _mended(part: list[_Piece]) -> list[_Piece]:
     return kept[::-1]
 
 
-def _joined(parts: list[list[_Piece]]) -> str:
-    """The parts as one sentence: places belong to what was said before them."""
+def _join(parts: list[list[_Piece]]) -> str:
+    """The parts as one sentence: places belong to what was named before them."""
     text = ""
     for part in parts:
         words_of_part = " ".join(piece.text for piece in part)

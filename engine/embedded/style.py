@@ -1,40 +1,40 @@
-"""What a prompt leaves open to the embedded model (place, size, slant), said in four characters before it.
+"""Style of the embedded model's images (place, size, slant), as four characters before the prompt.
 
-In four steps a model can't both settle such things and draw them sharply, so the seed settles them first. A character
-stands for one level of one axis; none of them occurs in prompts.
+In four steps the model cannot both decide such things and draw them sharply, so the seed decides them first. A
+character stands for one level of one axis; none of them occurs in prompts.
 """
 
 from collections.abc import Sequence
 from random import Random
 
 AXES = ("!#%(*", "+:<>@", "[]_", "`|~")
-"""Levels, from least to most, of: place across, place down, size, slant."""
+"""Levels, from least to most, of: horizontal place, vertical place, size, slant."""
 
 Numbers = tuple[float, ...]
-"""One of each axis, from 0 to 1."""
+"""One number for each axis, from 0 to 1."""
 
 
-def numbers_of(seed: int) -> Numbers:
-    """What a seed settles."""
+def style_numbers(seed: int) -> Numbers:
+    """Style of a seed."""
     rng = Random(seed)
     return tuple(rng.random() for _ in AXES)
 
 
 def between(one: Numbers, other: Numbers, share: float) -> Numbers:
-    """On the way from one (share 0) to another (share 1)."""
+    """Interpolation from `one` (share 0) to `other` (share 1)."""
     return tuple((1 - share) * a + share * b for a, b in zip(one, other, strict=True))
 
 
-def centred(numbers: Numbers) -> Numbers:
-    """The same, but in the middle of the picture."""
+def centre_position(numbers: Numbers) -> Numbers:
+    """The same style in the middle of the image."""
     return (0.5, 0.5, *numbers[2:])
 
 
 def levels(numbers: Sequence[float]) -> tuple[int, ...]:
-    """The level of each axis, counted from 0."""
+    """Level of each axis, counted from 0."""
     return tuple(min(int(number * len(axis)), len(axis) - 1) for number, axis in zip(numbers, AXES, strict=True))
 
 
-def worded(prompt: str, numbers: Sequence[float]) -> str:
-    """The prompt as the model reads it."""
+def with_style(prompt: str, numbers: Sequence[float]) -> str:
+    """The prompt with its style, as the model was trained."""
     return "".join(axis[level] for axis, level in zip(AXES, levels(numbers), strict=True)) + f" {prompt}"

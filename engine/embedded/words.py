@@ -1,4 +1,4 @@
-"""The words that the embedded model was trained on; it can draw nothing else."""
+"""Words that the embedded model was trained on; it can draw nothing else."""
 
 
 def _phrases(text: str) -> tuple[str, ...]:
@@ -41,23 +41,23 @@ RELATIONS = _phrases("""
 ARTICLES = _phrases("a, an, the, one")
 
 CHANGES = _phrases("make, turn, paint, change, replace, put, color, colour, into, to, it, them")
-"""What asks for a change of a reference picture, beside the words above."""
+"""Words that ask for a change of a reference image, besides the words above."""
 
 COMBINING = _phrases("""
     combine, merge, join, blend, add, place, show, both, these, two pictures, two images, together, side by side,
     pictures, images, photos, drawings, all, one picture, one image
 """)
-"""What asks for two reference pictures in one: left away, as nothing else is done with two."""
+"""Words that ask for two reference images in one. They are left out: nothing else is done with two."""
 
 MEANINGLESS = _phrases("""
     draw, a picture of, an image of, a drawing of, please draw, show me, an illustration of, paint, picture of,
     image of, drawing of, illustration of, icon of, create, make, generate, please, simple, flat style, flat icon,
     minimalist, vector art, digital art, clean
 """)
-"""What asks for a picture at all, or for what each of this model's pictures is: left away, and obeyed all the same."""
+"""Words that ask for an image at all, or for what each image of this model is anyway. They are left out."""
 
 
 def things() -> frozenset[str]:
-    """Names of all that it draws, in the singular and the plural."""
+    """Names of everything that the model draws, in the singular and the plural."""
     names = {*SHAPES, *ICONS, *_OTHER_NAMES}
     return frozenset(names | {f"{name}s" for name in names} | {*_PLURALS})

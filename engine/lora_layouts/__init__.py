@@ -1,7 +1,7 @@
-"""LoRA files of every public layout, told from the names and shapes in their headers. Pure data: no MLX.
+"""LoRA file layouts: what a file changes, from the names and shapes in its header. Pure data: no MLX.
 
-`keys` parts a tensor's name into layer and part, `rows` and `sheets` say which of a model's modules a layer is,
-`reading` puts both together, `foreign` knows the families that nothing here can draw with.
+`keys` splits a tensor's name into layer and part, `rows` and `sheets` give the modules of a model that a layer stands
+for, `reading` combines both, `foreign` recognises families that no model here belongs to.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Families of LoRAs that no model here can wear, told from the names of their tensors. Pure string work.
+"""Families of LoRAs that fit no model here, recognised by the names of their tensors. Pure string work.
 
 Source: key names of kohya-ss sd-scripts and musubi-tuner, diffusers and ComfyUI for each family.
 """
@@ -23,7 +23,7 @@ MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Mochi", ("_attn_qkv_x", "_attn_qkv_y", "_attn_proj_y")),
     ("Wan", ("_cross_attn_k_img", "_cross_attn_v_img", "text_embedding_0", "time_projection_1")),
 )
-"""What in a tensor's name, its dots as underscores, no family but this has."""
+"""Substrings of tensor names, dots as underscores, that only this family has."""
 _WAN = (
     *(f"{kind}_attn_{one}" for kind in ("self", "cross") for one in "qkvo"),
     "ffn_0",
@@ -32,11 +32,11 @@ _WAN = (
 _LANGUAGE = tuple(f"_self_attn_{one}_proj." for one in "qkvo")
 _DOWN = ("_down_weight", "_lora_A_weight", "_lora_A_default_weight", "_hada_w1_b")
 _CROSS = {2048: "SDXL", 768: "Stable Diffusion 1.5", 1024: "Stable Diffusion 2"}
-"""Inputs of a U-Net's keys and values of the prompt."""
+"""Inputs of a U-Net's cross-attention keys and values, by family."""
 
 
 def family_of(shapes: Mapping[str, Shape], layers: Iterable[str]) -> str | None:
-    """The family of a file's `layers`, names of tensors without their parts; None where that is none of these."""
+    """Family of a file by its `layers`, names of tensors without their parts; None where it is none of these."""
     names = [f"{layer.replace('.', '_')}." for layer in layers]
     if any(_is_unet(name) for name in names):
         return _unet(shapes, names)
@@ -71,7 +71,7 @@ def _unet(shapes: Mapping[str, Shape], names: list[str]) -> str:
 
 
 def _is_wan(name: str) -> bool:
-    """Blocks of Wan, whose attention has `q` where others have `q_proj` or `to_q`."""
+    """Whether this is a block of Wan, whose attention has `q` where others have `q_proj` or `to_q`."""
     before, found, rest = name.rpartition("blocks_")
     if not found or before.endswith(("transformer_", "llm_adapter_")):
         return False

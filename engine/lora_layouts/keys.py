@@ -1,4 +1,4 @@
-"""Names of a LoRA file's tensors: which layer, and which part of what is added to it. Pure string work.
+"""Names of a LoRA file's tensors: the layer, and the part of its change. Pure string work.
 
 Source: kohya-ss sd-scripts and LyCORIS (`lora_down`, `hada_*`, `lokr_*`, `dora_scale`, `w_norm`), PEFT
 (`lora_A.NAME.weight`, `lora_magnitude_vector`), diffusers (`to_q_lora.down.weight`, `lora_linear_layer`), ComfyUI
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 NUMBERS_MOST = 8
-"""That a layer's name may have: those of the models have three."""
+"""Limit of the numbers in a layer's name; those of the models have three."""
 PREFIXES_MOST = 6
 
 _LYCORIS: tuple[str, ...] = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
@@ -26,7 +26,7 @@ _ADAPTED = {
     "lora_magnitude_vector": "dora_scale",
     **{name: name for name in _LYCORIS},
 }
-"""Parts behind which the adapter's name may stand, as PEFT writes it."""
+"""Parts that may be followed by the adapter's name, as PEFT writes it."""
 _PLAIN = {
     "alpha": "alpha",
     "lora_alpha": "alpha",
@@ -37,7 +37,7 @@ _PLAIN = {
     "b_norm": "diff_b",
 }
 _WAYS = {"down": "down", "up": "up", "mid": "mid", "alpha": "alpha"}
-"""Parts behind `lora.`, `NAME_lora.` and the like."""
+"""Parts after `lora.`, `NAME_lora.` and the like."""
 _HOLDERS = ("lora", "lora_linear_layer")
 _METHODS = {
     **dict.fromkeys(("oft_diag", "oft_blocks", "oft_R", "oft_r", "oft_s"), "OFT"),
@@ -51,7 +51,7 @@ _METHODS = {
     "reshape_weight": "a change of a layer's size",
     "fourierft_spectrum": "FourierFT",
 }
-"""Ways to change a layer that cannot be applied exactly, by a tensor's name."""
+"""Methods that cannot be applied exactly, by a tensor's name."""
 _PREFIXES = (
     "base_model.model.",
     "model.diffusion_model.",
@@ -67,7 +67,7 @@ _PREFIXES = (
     "transformer_",
     "_",
 )
-"""What trainers put before a layer, in any order."""
+"""Prefixes that trainers put before a layer, in any order."""
 _TEXT = (
     "lora_te",
     "text_encoder",
@@ -84,7 +84,7 @@ _DIGITS = frozenset("0123456789")
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Layer and part that a tensor's name says. `method` is set where its part cannot be applied."""
+    """Layer and part in a tensor's name. `method` is set where the part cannot be applied."""
 
     layer: str
     part: str
@@ -92,7 +92,7 @@ class Key:
 
 
 def key_of(name: str) -> Key | None:
-    """None for a name that is no LoRA's."""
+    """Key of a tensor's name; None for a name that is not a LoRA's."""
     segments = name.rsplit(".", 5)
     kind = segments.pop() if segments[-1] in ("weight", "bias") and len(segments) > 1 else None
     found = _key(segments)
@@ -114,17 +114,17 @@ def _key(segments: list[str]) -> Key | None:
     if (part := _ADAPTED.get(last) or _PLAIN.get(last)) is not None:
         holder = path[-1]
         if part == "alpha" and len(path) > 1 and (holder in _HOLDERS or holder.endswith("_lora")):
-            return Key(_held(path), part)
+            return Key(_layer_of(path), part)
         return Key(".".join(path), part)
     if (part := _WAYS.get(last)) is None or len(path) < 2:
         return None
     if path[-1] in _HOLDERS or path[-1].endswith(("_lora", "_lora1", "_lora2")):
-        return Key(_held(path), part)
+        return Key(_layer_of(path), part)
     return None
 
 
-def _held(path: list[str]) -> str:
-    """The layer whose LoRA `path` holds: `attn.processor.to_q_lora` is of `attn.to_q`."""
+def _layer_of(path: list[str]) -> str:
+    """Layer whose LoRA `path` holds: `attn.processor.to_q_lora` belongs to `attn.to_q`."""
     *before, holder = path
     if holder in _HOLDERS:
         return ".".join(before)
@@ -134,16 +134,16 @@ def _held(path: list[str]) -> str:
 
 
 def is_of_text_encoder(name: str) -> bool:
-    """Whether a tensor is for what reads the prompt, which no model here lets LoRAs change."""
+    """Whether a tensor belongs to a text encoder; LoRAs change no text encoder here."""
     return name.removeprefix("base_model.model.").startswith(_TEXT)
 
 
 def names_of(layer: str) -> Iterator[tuple[str, int | None]]:
-    """What the table may call a layer, likeliest first: without what trainers put before it, dots as underscores, and
-    each of its numbers, in turn, as that of a block (`#`).
+    """Names by which the table may know a layer, likeliest first: without trainers' prefixes, dots as underscores, and
+    each of its numbers in turn as the number of a block (`#`).
     """
     seen = set()
-    for path in islice(stripped(layer), PREFIXES_MOST):
+    for path in islice(without_prefixes(layer), PREFIXES_MOST):
         name = path.replace(".", "_")
         if name not in seen:
             seen.add(name)
@@ -151,8 +151,8 @@ def names_of(layer: str) -> Iterator[tuple[str, int | None]]:
             yield from _blocks(name)
 
 
-def stripped(layer: str) -> Iterator[str]:
-    """The layer without more and more of what trainers put before it."""
+def without_prefixes(layer: str) -> Iterator[str]:
+    """The layer, then the layer with one more prefix removed, and so on."""
     yield layer
     while True:
         prefix = next((one for one in _PREFIXES if layer.startswith(one)), None)
@@ -163,7 +163,7 @@ def stripped(layer: str) -> Iterator[str]:
 
 
 def _blocks(name: str) -> Iterator[tuple[str, int | None]]:
-    """A number of more than four digits is no block's."""
+    """The name with each of its numbers as the block; a number of more than four digits is no block."""
     pieces, at = name.split("_"), 0
     found = 0
     for piece in pieces:

@@ -1,6 +1,6 @@
-"""What a LoRA file changes of a model: each layer with the parts that make its delta, held against the modules' sizes.
+"""Changes of a LoRA file: for each layer the parts of its delta, checked against the sizes of the model's modules.
 
-Everything is told from names and shapes, so that the gateway says before the queue what the engine does later.
+Only names and shapes are used, so the gateway can report before queueing what the engine will do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engine.lora_layouts.sheets import Module, Table
 Shape = tuple[int, ...]
 Method = Literal["lora", "loha", "lokr", "plain"]
 LISTED = 60
-"""Characters of a layer's name that a sentence shows."""
+"""Characters of a layer's name that are shown in a sentence."""
 
 _ALPHA = {"alpha", "dora_scale", "diff_b"}
 _LOHA = {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}
@@ -27,11 +27,11 @@ _PARTS: Mapping[Method, tuple[frozenset[str], frozenset[str]]] = {
     "lokr": (frozenset(), frozenset({"lokr_t2", *_ALPHA})),
     "plain": (frozenset(), frozenset({"diff", "diff_b"})),
 }
-"""Which parts a method needs, and which it takes besides."""
+"""Parts that a method requires, and optional ones."""
 
 
 class Unfit(Exception):
-    """The file cannot be applied as a whole. `reason` goes on after "it"."""
+    """The file cannot be applied as a whole. `reason` continues a sentence after "it"."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -40,7 +40,7 @@ class Unfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is added to `modules`, which are rows of one matrix. `parts` are the names of the file's tensors."""
+    """Change of `modules`, which are rows of one matrix. `parts` maps parts to the names of the file's tensors."""
 
     modules: tuple[str, ...]
     swapped: bool
@@ -50,7 +50,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`used` of `total` tensors. `unfit` says why none can be, after "it"; `rest` tells of those left out."""
+    """Result of reading a file: `used` of `total` tensors apply. `unfit` says why none can be applied, after "it";
+    `rest` describes the tensors left out.
+    """
 
     changes: tuple[Change, ...] = ()
     used: int = 0
@@ -61,11 +63,11 @@ class Reading:
 
 
 Named = tuple[Key, tuple[tuple[str, int | None], ...]]
-"""A tensor's key, and what tables may call its layer."""
+"""Key of a tensor, and the names by which tables may know its layer."""
 
 
 def named(shapes: Mapping[str, Shape], known: Container[str]) -> dict[str, Named]:
-    """Of tensors whose names are a LoRA's: what tables may call their layers, as far as one of them knows the name."""
+    """Keys of the tensors that belong to a LoRA, with those names of their layers that are known."""
     found: dict[str, Named] = {}
     layers: dict[str, tuple[tuple[str, int | None], ...]] = {}
     for name in shapes:
@@ -78,7 +80,7 @@ def named(shapes: Mapping[str, Shape], known: Container[str]) -> dict[str, Named
 
 
 def read(shapes: Mapping[str, Shape], table: Table, names: Mapping[str, Named] | None = None) -> Reading:
-    """What tensors of these names and shapes change. `names` are those of `named`, where they are known already."""
+    """Changes made by tensors of these names and shapes. `names` is the result of `named`, where it is known."""
     names = named(shapes, table) if names is None else names
     layers: dict[Row, dict[str, str]] = {}
     rest: list[str] = []
@@ -101,10 +103,10 @@ def read(shapes: Mapping[str, Shape], table: Table, names: Mapping[str, Named] |
     if used == 0:
         return Reading(total=len(shapes), unfit="changes none of its layers")
     ranks = [rank for change in changes if (rank := _rank(change, shapes)) is not None]
-    return Reading(changes, used, len(shapes), max(ranks, default=None), _told(rest))
+    return Reading(changes, used, len(shapes), max(ranks, default=None), _rest_message(rest))
 
 
-def _told(rest: list[str]) -> str | None:
+def _rest_message(rest: list[str]) -> str | None:
     if not rest:
         return None
     foreign = sum(map(is_of_text_encoder, rest))
@@ -116,7 +118,7 @@ def _told(rest: list[str]) -> str | None:
 
 
 def _check_overlap(changes: tuple[Change, ...]) -> None:
-    """Raises: Unfit where a fused layer and a part of it are both there, of which one would be left out elsewhere."""
+    """Raises: Unfit where a fused layer and a part of it both change, of which other programs would leave one out."""
     count = Counter(path for change in changes if change.method != "plain" for path in change.modules)
     if twice := next((path for path, often in count.items() if often > 1), None):
         raise Unfit(f"names {short(twice)} twice")
@@ -148,7 +150,7 @@ def _method(parts: Mapping[str, str]) -> Method:
 
 
 def _factors(parts: Mapping[str, str]) -> frozenset[str]:
-    """The tensors that two Kronecker factors are made of, each whole or of two."""
+    """Tensors of two Kronecker factors, each stored whole or as two."""
     found = set()
     for factor in ("lokr_w1", "lokr_w2"):
         found |= {factor} if factor in parts else {f"{factor}_a", f"{factor}_b"}
@@ -157,7 +159,7 @@ def _factors(parts: Mapping[str, str]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """Shapes of a layer's parts beside the modules that it is. Raises: Unfit."""
+    """Shapes of a layer's parts, checked against its modules. Raises: Unfit."""
 
     shapes: Mapping[str, Shape]
     modules: list[Module]
@@ -190,7 +192,7 @@ class _Sizes:
         return Unfit(f"has other sizes at {self.where}")
 
     def _matrix(self, part: str) -> tuple[int, int]:
-        """Rows and columns; a kernel of one point is none."""
+        """Rows and columns of a part; a 1x1 convolution kernel counts as a matrix."""
         shape = self.shapes[part]
         if len(shape) < 2 or any(size != 1 for size in shape[2:]):
             raise self._unfit()
@@ -204,7 +206,7 @@ class _Sizes:
         return outputs, inputs
 
     def _product(self, number: str) -> tuple[int, int]:
-        """Of one half of a Hadamard product; with a core, the first factor lies on its side."""
+        """Shape of one half of a Hadamard product; with a core, its first factor is transposed."""
         first, second = self._matrix(f"hada_w{number}_a"), self._matrix(f"hada_w{number}_b")
         if (core := f"hada_t{number}") in self.shapes:
             if self._matrix(core) != (first[0], second[0]):
@@ -228,8 +230,8 @@ class _Sizes:
 
     def _plain(self, outputs: int, inputs: int | None) -> None:
         if (shape := self.shapes.get("diff")) is not None:
-            wanted: tuple[int, ...] = (outputs,) if inputs is None else (outputs, inputs)
-            if shape[: len(wanted)] != wanted or any(size != 1 for size in shape[len(wanted) :]):
+            expected: tuple[int, ...] = (outputs,) if inputs is None else (outputs, inputs)
+            if shape[: len(expected)] != expected or any(size != 1 for size in shape[len(expected) :]):
                 raise self._unfit()
         if (shape := self.shapes.get("diff_b")) is not None and (
             shape != (outputs,) or (inputs is None and not self.modules[0].bias)
@@ -241,8 +243,8 @@ class _Sizes:
             shape = self.shapes.get(part)
             if shape is not None and _elements(shape) not in widths:
                 raise self._unfit()
-        told = self.shapes.get("dora_scale", (outputs,))
-        if told[:1] != (outputs,) and told[:2] != (1, inputs):
+        scale_shape = self.shapes.get("dora_scale", (outputs,))
+        if scale_shape[:1] != (outputs,) and scale_shape[:2] != (1, inputs):
             raise self._unfit()
         if self.shapes.get("diff_b", (outputs,)) != (outputs,):
             raise self._unfit()
@@ -263,6 +265,6 @@ def _rank(change: Change, shapes: Mapping[str, Shape]) -> int | None:
 
 
 def short(text: str) -> str:
-    """A stranger's name, fit for a sentence."""
+    """A file's own text, shortened and printable for use in a sentence."""
     plain = "".join(letter if letter.isprintable() else "?" for letter in text[: LISTED + 1])
     return plain if len(text) <= LISTED else f"{plain[: LISTED - 3]}..."

@@ -1,7 +1,7 @@
-"""Rows of the LoRA table that mflux's mappings lack: what a public layout calls a layer -> modules of mflux's model.
+"""Rows of the LoRA table that mflux's mappings lack: from layer names of public layouts to modules of mflux's model.
 
-A layer has underscores for dots and `#` for the number of its block. Several modules are rows of one matrix, in this
-order; a `swapped` one has its two halves the other way round (BFL's shift and scale are diffusers' scale and shift).
+In a layer's name dots are underscores, and `#` is the number of its block. Several modules are rows of one matrix, in
+this order. A `swapped` module has its two halves exchanged (BFL's shift and scale are diffusers' scale and shift).
 
 Source: BFL's and diffusers' checkpoints of each model; XLabs' flux processors; OneTrainer's and kohya's key names.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Modules that one layer of a file is."""
+    """Modules that one layer of a file stands for."""
 
     modules: tuple[str, ...]
     swapped: bool = False
@@ -23,13 +23,13 @@ class Row:
 Rows = Mapping[str, Row]
 
 
-def _rows(told: Mapping[str, str | tuple[str, ...]]) -> Iterator[tuple[str, Row]]:
-    for layer, modules in told.items():
+def _rows(modules_of: Mapping[str, str | tuple[str, ...]]) -> Iterator[tuple[str, Row]]:
+    for layer, modules in modules_of.items():
         yield layer, Row((modules,) if isinstance(modules, str) else modules)
 
 
-def _swapped(told: Mapping[str, str]) -> Iterator[tuple[str, Row]]:
-    for layer, module in told.items():
+def _swapped_rows(modules_of: Mapping[str, str]) -> Iterator[tuple[str, Row]]:
+    for layer, module in modules_of.items():
         yield layer, Row((module,), swapped=True)
 
 
@@ -39,7 +39,7 @@ _TEXT = tuple(f"{_DOUBLE}.attn.add_{one}_proj" for one in "qkv")
 
 
 def _flux_norms() -> dict[str, str]:
-    """BFL's norms of queries and keys, whose weight some call `scale`."""
+    """BFL's norms of queries and keys, whose weight some files call `scale`."""
     found = {}
     for end in ("", "_scale"):
         for kind, short in (("query", "q"), ("key", "k")):
@@ -50,7 +50,7 @@ def _flux_norms() -> dict[str, str]:
 
 
 def _xlabs(image_out: str, text_out: str) -> dict[str, str | tuple[str, ...]]:
-    """Processors of double blocks: 1 is the picture's, 2 the text's. `key_of` drops `processor`, converters do not."""
+    """XLabs' processors of double blocks: 1 is the image's, 2 the text's. Only `key_of` removes `processor`."""
     found: dict[str, str | tuple[str, ...]] = {}
     for begin in ("double_blocks_#", "double_blocks_#_processor"):
         found[f"{begin}_qkv_lora1"], found[f"{begin}_qkv_lora2"] = _IMAGE, _TEXT
@@ -123,9 +123,9 @@ def _z_image() -> dict[str, str | tuple[str, ...]]:
 
 FINAL = {"final_layer_adaLN_modulation_1": "norm_out.linear"}
 ROWS: Mapping[str, Rows] = {
-    "flux1": {**dict(_rows(_FLUX1)), **dict(_swapped(FINAL))},
-    "flux2": {**dict(_rows(_FLUX2)), **dict(_swapped(FINAL))},
+    "flux1": {**dict(_rows(_FLUX1)), **dict(_swapped_rows(FINAL))},
+    "flux2": {**dict(_rows(_FLUX2)), **dict(_swapped_rows(FINAL))},
     "qwen": dict(_rows(_QWEN)),
     "z_image": dict(_rows(_z_image())),
 }
-"""By architecture."""
+"""Rows by architecture."""

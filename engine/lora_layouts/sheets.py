@@ -1,7 +1,7 @@
-"""Modules of each model that LoRAs can change, with their sizes, and the table that finds them by a file's layer names.
+"""Modules of each model that LoRAs can change, with their sizes, and the table that finds them by layer names.
 
-`sheets.json` is written from mflux's models and mappings by `python -m tools.lora_layouts`; the engine makes the same
-sheet of the model that it has loaded.
+`sheets.json` is written from mflux's models and mappings by `python -m tools.lora_layouts`. The engine makes the same
+sheet from the model that it has loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILE = Path(__file__).with_name("sheets.json")
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A linear layer's outputs and inputs, or a norm's width where `inputs` is None."""
+    """Outputs and inputs of a linear layer, or width of a norm where `inputs` is None."""
 
     outputs: int
     inputs: int | None
@@ -29,27 +29,27 @@ class Module:
 
 
 class Sheet:
-    """Modules by path, `#` for the number of a block; with those, which blocks have it."""
+    """Modules of a model by path, with `#` for the number of a block, and the blocks that have the module."""
 
     def __init__(self, modules: Mapping[str, tuple[Module, frozenset[int] | None]]) -> None:
         self._modules = modules
 
     @classmethod
     def of(cls, modules: Mapping[str, Module]) -> Sheet:
-        """Of a model's modules by their whole paths."""
+        """Sheet of a model's modules, given by their whole paths."""
         blocks: dict[tuple[str, Module], set[int]] = {}
         plain: dict[str, tuple[Module, frozenset[int] | None]] = {}
         for path, module in modules.items():
-            pattern, block = patterned(path)
+            pattern, block = block_pattern(path)
             if block is None:
                 plain[path] = (module, None)
             else:
                 blocks.setdefault((pattern, module), set()).add(block)
-        counted: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for pattern, _ in blocks:
-            counted[pattern] = counted.get(pattern, 0) + 1
+            counts[pattern] = counts.get(pattern, 0) + 1
         for (pattern, module), numbers in blocks.items():
-            if counted[pattern] == 1:
+            if counts[pattern] == 1:
                 plain[pattern] = (module, frozenset(numbers))
             else:  # blocks of different sizes
                 plain |= {pattern.replace("#", str(number), 1): (module, None) for number in numbers}
@@ -59,33 +59,33 @@ class Sheet:
         return iter(self._modules)
 
     def find(self, path: str) -> Module | None:
-        """The module at a whole path."""
+        """Module at a whole path."""
         if (found := self._modules.get(path)) is not None:
             return found[0]
-        pattern, block = patterned(path)
+        pattern, block = block_pattern(path)
         there = self._modules.get(pattern)
         return there[0] if there is not None and there[1] is not None and block in there[1] else None
 
-    def packed(self) -> dict[str, list[Any]]:
-        """As the file keeps it: outputs, inputs, bias, and how many blocks there are, or which."""
+    def pack(self) -> dict[str, list[Any]]:
+        """JSON form of the sheet: outputs, inputs, bias, and the number of blocks, or their list."""
         found = {}
         for path, (module, blocks) in sorted(self._modules.items()):
             numbers = None if blocks is None else sorted(blocks)
-            kept = len(numbers) if numbers and numbers == list(range(len(numbers))) else numbers
-            found[path] = [module.outputs, module.inputs, int(module.bias), kept]
+            stored = len(numbers) if numbers and numbers == list(range(len(numbers))) else numbers
+            found[path] = [module.outputs, module.inputs, int(module.bias), stored]
         return found
 
     @classmethod
-    def unpacked(cls, kept: Mapping[str, list[Any]]) -> Sheet:
+    def unpack(cls, stored: Mapping[str, list[Any]]) -> Sheet:
         found = {}
-        for path, (outputs, inputs, bias, blocks) in kept.items():
+        for path, (outputs, inputs, bias, blocks) in stored.items():
             numbers = None if blocks is None else frozenset(range(blocks) if isinstance(blocks, int) else blocks)
             found[path] = (Module(outputs, inputs, bool(bias)), numbers)
         return cls(found)
 
 
-def patterned(path: str) -> tuple[str, int | None]:
-    """A module's path with `#` for its first number, where that has something behind it; and that number."""
+def block_pattern(path: str) -> tuple[str, int | None]:
+    """A module's path with `#` for its first number that is followed by something; and that number."""
     segments = path.split(".")
     for at, segment in enumerate(segments[:-1]):
         if segment.isdecimal():
@@ -94,10 +94,12 @@ def patterned(path: str) -> tuple[str, int | None]:
 
 
 class Table:
-    """The rows of an architecture, for one model: its own module names are spellings too."""
+    """Rows of an architecture for one model. The model's own module names are layer names too."""
 
     def __init__(self, rows: Mapping[str, Row], sheet: Sheet) -> None:
-        own = {pattern.replace(".", "_"): Row((pattern,)) for path in sheet for pattern in {path, patterned(path)[0]}}
+        own = {
+            pattern.replace(".", "_"): Row((pattern,)) for path in sheet for pattern in {path, block_pattern(path)[0]}
+        }
         self._rows = {**own, **rows}
         self.sheet = sheet
 
@@ -105,11 +107,11 @@ class Table:
         return name in self._rows
 
     def __iter__(self) -> Iterator[str]:
-        """What layers are called: dots as underscores, `#` for the number of a block."""
+        """Names of layers: dots as underscores, `#` for the number of a block."""
         return iter(self._rows)
 
     def find(self, names: Iterable[tuple[str, int | None]]) -> Row | None:
-        """The row of a layer, with whole paths of modules; `names` are those of `names_of`."""
+        """Row of a layer, with whole paths of modules; `names` is the result of `names_of`."""
         for name, block in names:
             if (row := self._rows.get(name)) is None:
                 continue
@@ -123,14 +125,14 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _SheetFile:
     geometries: Mapping[str, int]
     tables: tuple[Table, ...]
     rows: Mapping[str, Mapping[str, Row]]
 
 
 @cache
-def _kept() -> _Kept:
+def _read_file() -> _SheetFile:
     read = json.loads(FILE.read_text(encoding="utf-8"))
     rows = {
         architecture: {
@@ -139,17 +141,17 @@ def _kept() -> _Kept:
         }
         for architecture, spelled in read["spellings"].items()
     }
-    tables = tuple(Table(rows[one["architecture"]], Sheet.unpacked(one["modules"])) for one in read["sheets"])
-    return _Kept(read["geometries"], tables, rows)
+    tables = tuple(Table(rows[one["architecture"]], Sheet.unpack(one["modules"])) for one in read["sheets"])
+    return _SheetFile(read["geometries"], tables, rows)
 
 
 @cache
 def sheets() -> Mapping[str, Table]:
-    """By geometry; those that are alike have one table."""
-    kept = _kept()
-    return {geometry: kept.tables[number] for geometry, number in kept.geometries.items()}
+    """Tables by geometry; geometries with the same modules share one."""
+    stored = _read_file()
+    return {geometry: stored.tables[number] for geometry, number in stored.geometries.items()}
 
 
 def table_of(architecture: str, sheet: Sheet) -> Table:
-    """For a loaded model. Raises: KeyError for an architecture that takes no LoRAs."""
-    return Table(_kept().rows[architecture], sheet)
+    """Table of a loaded model. Raises: KeyError for an architecture that takes no LoRAs."""
+    return Table(_read_file().rows[architecture], sheet)

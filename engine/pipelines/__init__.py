@@ -1,4 +1,4 @@
-"""How mflux spells each model family: one module each, of its name. Imports MLX, so only the child may import it."""
+"""Pipelines of mflux, a module for each model family. It imports MLX, so only the child process may import it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from engine.pipelines.common.base import Pipeline, Upscaler
 
 
 def load(model: Model) -> Pipeline:
-    """The model with its family's calling convention. FLUX.2 is imported ahead, the others when they are wanted."""
+    """Load the pipeline of a model. FLUX.2 is imported in advance, other families when they are needed."""
     if model.spec.family == "flux2_tiny":
         return flux2.load_tiny(model)
     return cast(Pipeline, import_module(f"engine.pipelines.{model.spec.family}").load(model))
 
 
 def load_upscaler(model: Model) -> Upscaler:
-    """As load, of a family that draws pictures larger."""
+    """Load an upscaler, like `load`."""
     return cast(Upscaler, import_module(f"engine.pipelines.{model.spec.family}").load(model))

@@ -1,4 +1,4 @@
-"""Anima turbo, aesthetic and base as mflux 0.24 spells them: its sampler adds noise of its own at every step."""
+"""Pipelines of Anima Turbo, Aesthetic and Base as in mflux 0.24. The sampler adds noise at every step."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from mflux.models.anima.weights.anima_weight_definition import AnimaWeightDefini
 
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
-from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.patching import patched
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
-from engine.prompt_tokens import Strictest, of_language
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
+from engine.prompt_tokens import StrictestEncoder, language_encoder
 
 
 def load(model: Model) -> Pipeline:
-    """With the sampler that mflux picks where none is named."""
+    """Load Anima with mflux's default sampler."""
     tokenizers = AnimaWeightDefinition.source_tokenizers()
-    # mflux takes a folder for a repository; what is in the model's own folder it finds there.
+    # mflux takes a folder for a repository; tokenizers in the model's own folder it finds by itself.
     placed = dict(zip(model.also or tokenizers, tokenizers.values(), strict=True))
     with patched(AnimaWeightDefinition, "source_tokenizers", staticmethod(lambda: placed)):
-        pipeline = built(model, Anima)
-    pipeline.prompt_cache = FewPrompts()
+        pipeline = build_pipeline(model, Anima)
+    pipeline.prompt_cache = BoundedPromptCache()
     return OwnLoopPipeline(
         pipeline,
         layout=AnimaLatentCreator(),
-        sigmas=scheduled(pipeline, "anima"),
+        sigmas=scheduler_sigmas(pipeline, "anima"),
         loras="anima",
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
-        # The adapter makes of Qwen's states what it is told by T5's tokens.
-        encoder=Strictest(*(of_language(pipeline.tokenizers[name]) for name in ("qwen3", "t5"))),
+        # The adapter turns Qwen's hidden states and T5's tokens into the conditioning.
+        encoder=StrictestEncoder(*(language_encoder(pipeline.tokenizers[name]) for name in ("qwen3", "t5"))),
     )

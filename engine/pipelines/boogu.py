@@ -1,4 +1,4 @@
-"""Boogu-Image Turbo as mflux 0.24 spells it: every step draws the whole picture and lays new noise on it."""
+"""Pipeline of Boogu-Image Turbo as in mflux 0.24. Every step predicts the whole image and adds new noise."""
 
 from __future__ import annotations
 
@@ -13,56 +13,58 @@ from engine.backends.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.denoising import DenoisingRun
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import Encoded
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import PromptCache
 
 
 def load(model: Model) -> Pipeline:
-    """Its prompts remembered, which mflux does not do for this family."""
-    pipeline = built(model, BooguImage)
+    """Load Boogu-Image, with a prompt cache, which mflux lacks for this family."""
+    pipeline = build_pipeline(model, BooguImage)
     encode = pipeline._encode_instruction
-    prompts = Encoded(lambda text: (encode(text),))
-    pipeline._encode_instruction = lambda prompt: prompts.of(prompt)[0]
+    prompts = PromptCache(lambda text: (encode(text),))
+    pipeline._encode_instruction = lambda prompt: prompts.encode(prompt)[0]
     return BooguPipeline(pipeline, layout=BooguLatents(), sigmas=sigmas, arguments=lambda plan: {})
 
 
 class BooguPipeline(OwnLoopPipeline):
-    """Learns from the transformer what the picture would be, as the loop only tells it with new noise."""
+    """Pipeline that reads the denoised latents from the transformer's output: the loop only passes them on with new
+    noise.
+    """
 
     @contextmanager
-    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
+    def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
         pipeline, transformer = self._pipeline, self._pipeline.transformer
 
-        def overheard(latents: mx.array, signal: mx.array, instruction: mx.array) -> mx.array:
+        def predict(latents: mx.array, signal: mx.array, instruction: mx.array) -> mx.array:
             predicted = transformer(latents, signal, instruction)
             denoising.denoised = latents + (1.0 - signal) * predicted
             return predicted
 
-        pipeline.transformer = overheard
+        pipeline.transformer = predict
         try:
-            with super()._begun(task, denoising):
+            with super()._patch_loop(task, denoising):
                 yield
         finally:
             pipeline.transformer = transformer
 
 
 class BooguLatents:
-    """(1, 16, rows, columns) throughout. Sizes in pixels."""
+    """Latents (1, 16, rows, columns), in the VAE's and the loop's layout. Sizes in pixels."""
 
     def create_noise(self, seed: int, height: int, width: int) -> mx.array:
-        """What mflux's loop begins from."""
+        """Initial noise of mflux's loop."""
         _, key = mx.random.split(mx.random.key(seed))
         return mx.random.normal((1, 16, height // 8, width // 8), key=key)
 
     def pack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
-        """The VAE's latents, which are the loop's."""
+        """Latents of the VAE in the loop's layout, which is the same."""
         return latents[:, :, 0] if latents.ndim == 5 else latents
 
     def unpack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
-        """The loop's latents, which are the VAE's."""
+        """Latents of the loop in the VAE's layout, which is the same."""
         return latents
 
 
 def sigmas(steps: int, width: int, height: int) -> list[float]:
-    """mflux counts the share of signal instead, from 0.001 to 1."""
+    """Noise schedule. mflux counts the share of signal instead, from 0.001 to 1."""
     return [*(1.0 - np.linspace(0.001, 1.0, steps + 1)[:-1]).tolist(), 0.0]

@@ -1,4 +1,4 @@
-"""ERNIE-Image and ERNIE-Image-Turbo as mflux 0.24 spells them."""
+"""Pipelines of ERNIE-Image and ERNIE-Image-Turbo as in mflux 0.24."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from mflux.models.ernie_image.latent_creator import ErnieLatentCreator
 
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
-from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
 from engine.pipelines.flux2_latents import PackedLatents
-from engine.prompt_tokens import of_language
+from engine.prompt_tokens import language_encoder
 
 
 def load(model: Model) -> Pipeline:
-    """With the schedule that mflux picks where none is named."""
-    pipeline = built(model, ErnieImage)
-    pipeline.prompt_cache = FewPrompts()
+    """Load ERNIE-Image with mflux's default noise schedule."""
+    pipeline = build_pipeline(model, ErnieImage)
+    pipeline.prompt_cache = BoundedPromptCache()
     return OwnLoopPipeline(
         pipeline,
         layout=PackedLatents(pipeline.vae, ErnieLatentCreator.create_noise),
-        sigmas=scheduled(pipeline, "linear"),
+        sigmas=scheduler_sigmas(pipeline, "linear"),
         loras="ernie",
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
-        encoder=of_language(pipeline.tokenizers["ernie"]),
+        encoder=language_encoder(pipeline.tokenizers["ernie"]),
     )

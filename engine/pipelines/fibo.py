@@ -1,7 +1,7 @@
-"""FIBO, FIBO Lite and FIBO Edit as mflux 0.24 spells them, from JSON captions.
+"""Pipelines of FIBO, FIBO Lite and FIBO Edit as in mflux 0.24. Prompts are JSON captions.
 
-Plain text becomes a caption's short description, or its edit instruction. The model that makes captions of requests is
-another one, and is not needed.
+Plain text becomes the short description of a caption, or its edit instruction. The separate model that writes captions
+is not needed.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from engine.backends.base import BackendError, Model, Watcher
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.patching import patched
-from engine.pipelines.common.pipeline import MfluxPipeline, built
-from engine.pipelines.common.prompt_cache import Remembered
+from engine.pipelines.common.pipeline import MfluxPipeline, build_pipeline
+from engine.pipelines.common.prompt_cache import CachedEncoder
 from engine.pipelines.common.standard_loop import StandardPipeline
 from engine.pipelines.fibo2 import schedule
-from engine.prompt_tokens import of_language
+from engine.prompt_tokens import language_encoder
 from engine.protocol import Generate
 
 SCHEDULER = "flow_match_euler_discrete"
-"""What mflux picks where none is named."""
+"""mflux's default scheduler."""
 MATTE = "fibo-edit-rmbg"
 TEXT_TOKENS = 2048
-"""mflux passes this number on, whatever the tokenizer says."""
+"""Token limit that mflux passes on, whatever the tokenizer says."""
 
 
 def load(model: Model) -> Pipeline:
-    """mflux reads the weights with PyTorch, for nothing but another kind of 16 bits."""
+    """Load FIBO. mflux reads these weights with PyTorch, only to convert bfloat16 to float16."""
     edits = model.spec.needs_reference
-    with patched(WeightLoader, "_load_torch_convert", staticmethod(half)):
-        pipeline = built(model, FIBOEdit if edits else FIBO)
-    encoder = of_language(pipeline.tokenizers["fibo"], TEXT_TOKENS)
+    with patched(WeightLoader, "_load_torch_convert", staticmethod(load_float16)):
+        pipeline = build_pipeline(model, FIBOEdit if edits else FIBO)
+    encoder = language_encoder(pipeline.tokenizers["fibo"], TEXT_TOKENS)
     if not edits:
         return FiboPipeline(pipeline, loras=None, scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
     return FiboEditPipeline(
@@ -50,52 +50,54 @@ def load(model: Model) -> Pipeline:
         layout=FiboLatentCreator,
         sigmas=schedule(pipeline),
         arguments=lambda plan: {"scheduler": SCHEDULER, **_arguments(plan)},
-        pictures=lambda task: {"image_path": task.frame.references[0]},
+        image_arguments=lambda task: {"image_path": task.frame.references[0]},
         encoder=encoder,
     )
 
 
-def half(path: Path, weight_files: list[str] | None = None) -> dict[str, mx.array]:
-    """What mflux makes of the files with PyTorch: float16 in the place of bfloat16."""
+def load_float16(path: Path, weight_files: list[str] | None = None) -> dict[str, mx.array]:
+    """Weights of the files as mflux converts them with PyTorch: bfloat16 becomes float16."""
     weights = WeightLoader._load_mlx_native(path, weight_files)
     return {name: value.astype(mx.float16) if value.dtype == mx.bfloat16 else value for name, value in weights.items()}
 
 
-class _Remembering(MfluxPipeline):
-    """mflux encodes anew for each picture of this family."""
+class _CachingPipeline(MfluxPipeline):
+    """Pipeline with a prompt cache, which mflux lacks for this family."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
-        self._encode = Remembered(PromptEncoder._get_prompt_embeds)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._encode = CachedEncoder(PromptEncoder._get_prompt_embeds)
 
-    def paint(self, task: ImageTask, watcher: Watcher) -> Image:
+    def generate(self, task: ImageTask, watcher: Watcher) -> Image:
         with patched(PromptEncoder, "_get_prompt_embeds", staticmethod(self._encode)):
-            return super().paint(task, watcher)
+            return super().generate(task, watcher)
 
 
-class FiboPipeline(_Remembering, StandardPipeline):
-    """Says prompts as captions."""
+class FiboPipeline(_CachingPipeline, StandardPipeline):
+    """Pipeline that turns prompts into captions."""
 
     def _prompt(self, task: ImageTask) -> str:
-        return captioned(task.plan.prompt, "short_description")
+        return caption_of(task.plan.prompt, "short_description")
 
 
-class FiboEditPipeline(_Remembering, OwnLoopPipeline):
-    """Says prompts as instructions; the one that mattes has one of its own. Raises: BackendError("bad_input")."""
+class FiboEditPipeline(_CachingPipeline, OwnLoopPipeline):
+    """Pipeline that turns prompts into edit instructions; the one that mattes has a default instruction. Raises:
+    BackendError("bad_input").
+    """
 
     def _prompt(self, task: ImageTask) -> str:
         prompt = task.plan.prompt
         if self._pipeline.model_config.aliases[0] == MATTE and not prompt.strip():
             prompt = FIBO_EDIT_RMBG_DEFAULT_EDIT_INSTRUCTION
-        caption = captioned(prompt, "edit_instruction")
+        caption = caption_of(prompt, "edit_instruction")
         try:
             return FiboEditUtil.ensure_edit_instruction(caption)
         except ValueError as error:
             raise BackendError("bad_input", "The prompt is a caption without edit_instruction.") from error
 
 
-def captioned(prompt: str, field: str) -> str:
-    """The caption with this field, or one where the text is all there is."""
+def caption_of(prompt: str, field: str) -> str:
+    """The prompt where it is a caption, else a caption with the prompt in this field."""
     try:
         caption = json.loads(prompt)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""FIBO 2 as mflux 0.24 spells it: one set of weights draws and edits, from JSON captions or short plain text.
+"""Pipeline of FIBO 2 as in mflux 0.24. One set of weights generates and edits, from JSON captions or short plain text.
 
-The model that makes captions of requests is another one, and is not needed.
+The separate model that writes captions is not needed.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from engine.backends.base import BackendError, Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.initial_latents import Sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
-from engine.prompt_tokens import Encoder, of_tokenizer
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
+from engine.prompt_tokens import Encoder, tokenizer_encoder
 
 IMAGE = "<|image_pad|>"
-"""In a prompt, a token for each part of a picture that the encoder sees."""
+"""Placeholder token in a prompt for each part of an image that the encoder reads."""
 
 
 class Fibo(Fibo2):
-    """`generate_image` for both: with pictures to edit, or with none."""
+    """mflux pipeline whose `generate_image` generates, or edits where there are reference images."""
 
     def generate_image(
-        self, *, prompt: str, height: int, width: int, references: Sequence[Image] = (), **asked: Any
+        self, *, prompt: str, height: int, width: int, references: Sequence[Image] = (), **kwargs: Any
     ) -> Any:
-        """The picture. Raises: BackendError("bad_input") for a caption that it does not read."""
+        """The image. Raises: BackendError("bad_input") for an invalid caption."""
         try:
             Fibo2CaptionCheck.check(prompt, edit=bool(references))
         except ValueError as error:
             raise BackendError("bad_input", "The prompt is not a caption that FIBO 2 reads.") from error
         if not references:
-            return self._generate(prompt=prompt, height=height, width=width, **asked)
+            return self._generate(prompt=prompt, height=height, width=width, **kwargs)
         images, seen, _ = Fibo2EditImages.prepare(cast(Any, list(references)), width, height)
         return self._generate(
-            prompt=prompt, height=height, width=width, images=images, text_encoder_images=seen, **asked
+            prompt=prompt, height=height, width=width, images=images, text_encoder_images=seen, **kwargs
         )
 
 
 def load(model: Model) -> Pipeline:
-    """Its prompts remembered as mflux does it, but not all."""
-    pipeline = built(model, Fibo)
-    pipeline.prompt_cache = FewPrompts()
+    """Load FIBO 2, with a bounded prompt cache in place of mflux's."""
+    pipeline = build_pipeline(model, Fibo)
+    pipeline.prompt_cache = BoundedPromptCache()
     return Fibo2Pipeline(
         pipeline,
         layout=Fibo2Latents(pipeline.vae),
@@ -65,15 +65,15 @@ def load(model: Model) -> Pipeline:
 
 
 def _encoder(pipeline: Any, form: Callable[[str], str]) -> Encoder:
-    """What mflux's processor takes of a prompt in its form. Pictures of texts that a caption wants are not counted."""
+    """Encoder of prompts formatted by `form`. Rendered text that a caption asks for is not counted."""
     limit = Fibo2PromptEncoder.MAX_LENGTH
-    return of_tokenizer(
+    return tokenizer_encoder(
         pipeline.processor.tokenizer, limit, lambda text: Fibo2PromptEncoder.PROMPT_TEMPLATE.format(form(text))
     )
 
 
 class Fibo2Pipeline(OwnLoopPipeline):
-    """Its encoder reads the pictures to edit before the prompt: they take tokens of the same limit."""
+    """Pipeline whose encoder reads the reference images before the prompt: they use tokens of the same limit."""
 
     def _encoder_of(self, task: ImageTask) -> Encoder | None:
         references, (width, height) = task.frame.references, task.frame.drawn
@@ -91,26 +91,26 @@ class Fibo2Pipeline(OwnLoopPipeline):
 
 
 class Fibo2Latents:
-    """(1, 32, rows, columns), normalised; one for 8x8 pixels. Sizes in pixels."""
+    """Latents (1, 32, rows, columns), normalised; one for 8x8 pixels. Sizes in pixels."""
 
     def __init__(self, vae: Any) -> None:
         self._vae = vae
 
     def create_noise(self, seed: int, height: int, width: int) -> mx.array:
-        """What mflux's loop begins from."""
+        """Initial noise of mflux's loop."""
         return Fibo2LatentCreator.create_noise(seed, height, width)
 
     def pack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
-        """The VAE's latents as the loop's."""
+        """Latents of the VAE in the loop's layout."""
         return self._vae.normalize_latents(Fibo2LatentCreator.pack_latents(latents))
 
     def unpack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
-        """The loop's latents as the VAE's."""
+        """Latents of the loop in the VAE's layout."""
         return self._vae.unpack_packed_latents(Fibo2LatentCreator.unpack_latents(latents, height, width))
 
 
 def schedule(pipeline: Any) -> Sigmas:
-    """mflux's schedule with the shift that this family gives it."""
+    """Noise schedule of mflux with this family's shift."""
 
     def sigmas(steps: int, width: int, height: int) -> list[float]:
         config = Config(

@@ -1,4 +1,4 @@
-"""FLUX.1 with maps to follow: Depth, and ControlNets for outlines. The maps come ready: see `Frame.control`."""
+"""Pipelines of FLUX.1 with control maps: Depth, and ControlNets for edges. The maps are in `Frame.control`."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.controlnet import config_with_controlnet
 from engine.pipelines.common.denoising import DenoisingRun
 from engine.pipelines.common.patching import patched
-from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.pipeline import build_pipeline
 from engine.pipelines.flux1_own_loop import Flux1Pipeline
 
 
 def load_depth(model: Model) -> Pipeline:
-    """It was trained to follow depths."""
-    return _DepthPipeline(built(model, _Depth), lambda task: {"depth_image_path": task.frame.control})
+    """Load FLUX.1 Depth, which was trained with depth maps."""
+    return _DepthPipeline(build_pipeline(model, _Depth), lambda task: {"depth_image_path": task.frame.control})
 
 
 def load_controlnet(model: Model) -> Pipeline:
-    """A ControlNet beside the transformer of schnell or dev."""
-    pipeline = built(model, Flux1Controlnet, config_with_controlnet(model))
-    return _ControlnetPipeline(pipeline, _controlled)
+    """Load schnell or dev with a ControlNet."""
+    pipeline = build_pipeline(model, Flux1Controlnet, config_with_controlnet(model))
+    return _ControlnetPipeline(pipeline, _control_arguments)
 
 
-def _controlled(task: ImageTask) -> dict[str, Any]:
+def _control_arguments(task: ImageTask) -> dict[str, Any]:
     control, followed = task.plan.control, task.frame.control
     assert control is not None
     assert followed is not None
-    # mflux opens it twice, once to look for metadata: a file in memory stands that, a picture does not.
+    # mflux opens it twice, once for metadata: this works with a file in memory, but not with an image.
     return {"controlnet_image_path": png_file(followed), "controlnet_strength": control.strength}
 
 
 class _Depth(Flux1Depth):
-    """Without mflux's own estimator of depths, which is a torch pickle from the net."""
+    """mflux's pipeline without its own depth estimator, which is a torch pickle from the network."""
 
-    def __init__(self, **asked: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         nn.Module.__init__(self)
-        FluxInitializer.init(self, **asked)
+        FluxInitializer.init(self, **kwargs)
         self.depth_pro = None
 
 
 class _DepthPipeline(Flux1Pipeline):
     @contextmanager
-    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
+    def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
         ready = staticmethod(lambda depth_map_path, **_: (depth_map_path, None))
-        with patched(DepthUtil, "get_or_create_depth_map", ready), super()._begun(task, denoising):
+        with patched(DepthUtil, "get_or_create_depth_map", ready), super()._patch_loop(task, denoising):
             yield
 
 
 class _ControlnetPipeline(Flux1Pipeline):
     @contextmanager
-    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
+    def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
         ready = staticmethod(lambda edges: edges)
-        with patched(ControlnetUtil, "_preprocess_canny", ready), super()._begun(task, denoising):
+        with patched(ControlnetUtil, "_preprocess_canny", ready), super()._patch_loop(task, denoising):
             yield

@@ -1,4 +1,4 @@
-"""What all of FLUX.1's pipelines share that make their noise themselves."""
+"""Base class of FLUX.1's pipelines that make their noise themselves."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Any
 from mflux.models.flux.latent_creator.flux_latent_creator import FluxLatentCreator
 
 from engine.pipelines.common.base import ImageTask
-from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.prompt_cache import FewPrompts
-from engine.prompt_tokens import Encoder, of_language
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
+from engine.prompt_tokens import Encoder, language_encoder
 
 SCHEDULER = "linear"
 
 
 class Flux1Pipeline(OwnLoopPipeline):
-    """`pictures` is what of a sketch's pictures the pipeline takes."""
+    """Pipeline of FLUX.1 with a loop of its own. `image_arguments` are the image arguments from a task."""
 
-    def __init__(self, pipeline: Any, pictures: Callable[[ImageTask], Mapping[str, Any]]) -> None:
-        pipeline.prompt_cache = FewPrompts()
+    def __init__(self, pipeline: Any, image_arguments: Callable[[ImageTask], Mapping[str, Any]]) -> None:
+        pipeline.prompt_cache = BoundedPromptCache()
         super().__init__(
             pipeline,
             layout=FluxLatentCreator,
-            sigmas=scheduled(pipeline, SCHEDULER),
+            sigmas=scheduler_sigmas(pipeline, SCHEDULER),
             arguments=lambda plan: {"guidance": plan.guidance, "scheduler": SCHEDULER},
             loras="flux1",
-            pictures=pictures,
+            image_arguments=image_arguments,
             encoder=long_encoder(pipeline),
         )
 
 
 def long_encoder(pipeline: Any) -> Encoder:
-    """T5, which the transformer reads word for word. CLIP's 77 tokens only give a summary: what it misses is drawn."""
-    return of_language(pipeline.tokenizers["t5"])
+    """T5, which the transformer uses word for word. CLIP's 77 tokens are only a summary: T5 reads what they miss."""
+    return language_encoder(pipeline.tokenizers["t5"])

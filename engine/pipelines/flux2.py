@@ -1,4 +1,4 @@
-"""FLUX.2 Klein, whole and tiny, as mflux 0.24 spells it. Knows one pipeline; the backend decides which is in memory."""
+"""Pipelines of FLUX.2 Klein as in mflux 0.24, and of the embedded model."""
 
 from __future__ import annotations
 
@@ -23,60 +23,60 @@ from PIL.Image import Image
 from engine.backends.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline, key_of
 from engine.pipelines.common.denoising import DenoisingRun
-from engine.pipelines.common.latents import shrunk, stretched
+from engine.pipelines.common.latents import resize_latents, shrink_latents
 from engine.pipelines.common.linear_preview import LinearPreview
-from engine.pipelines.common.noise import shifted, slerp
-from engine.pipelines.common.pipeline import MfluxPipeline, built
-from engine.pipelines.common.prompt_cache import Encoded
-from engine.prompt_tokens import Encoder, of_language
+from engine.pipelines.common.noise import shift_sigma, slerp
+from engine.pipelines.common.pipeline import MfluxPipeline, build_pipeline
+from engine.pipelines.common.prompt_cache import PromptCache
+from engine.prompt_tokens import Encoder, language_encoder
 from engine.protocol import Generate
 
 TEXT_TOKENS = 512
-"""mflux passes this number on, whatever the tokenizer says."""
+"""Token limit that mflux passes on, whatever the tokenizer says."""
 
 
 def load(model: Model) -> Pipeline:
-    """Klein."""
-    pipeline = built(model, Flux2Klein)
-    return Flux2Pipeline(pipeline, of_language(pipeline.tokenizers["qwen3"], TEXT_TOKENS))
+    """Load FLUX.2 Klein."""
+    pipeline = build_pipeline(model, Flux2Klein)
+    return Flux2Pipeline(pipeline, language_encoder(pipeline.tokenizers["qwen3"], TEXT_TOKENS))
 
 
 def load_tiny(model: Model) -> Pipeline:
-    """The same pipeline round toy-width parts."""
+    """Load the embedded model: the same pipeline with small parts."""
     from engine.pipelines import flux2_tiny
 
     pipeline = flux2_tiny.build(model.path, quantize=model.quantize)  # type: ignore[arg-type]
-    encoder = of_language(pipeline.tokenizers["qwen3"], flux2_tiny.TEXT_TOKENS)
+    encoder = language_encoder(pipeline.tokenizers["qwen3"], flux2_tiny.TEXT_TOKENS)
     preview = LinearPreview.of(Path(model.path), pipeline.vae)
-    painter = Flux2Pipeline(pipeline, encoder, flux2_tiny.wording, flux2_tiny.known, preview)
-    painter.keep_encoders()  # each seed has a wording of its own
-    return painter
+    tiny = Flux2Pipeline(pipeline, encoder, flux2_tiny.styled_prompt, flux2_tiny.known_prompt, preview)
+    tiny.keep_encoders()  # the prompt with its style differs for each seed
+    return tiny
 
 
 class Flux2Pipeline(MfluxPipeline):
-    """Klein's own loop, with its prompts remembered. `known` says what of a plan's prompt the model knows, and the
-    other words; `wording` says that for one of its pictures; `preview` takes the VAE's place before the last step.
+    """Pipeline of FLUX.2 Klein with a prompt cache. `known_prompt` splits a plan's prompt into what the model knows and
+    the other words; `styled_prompt` adds the style of an image; `preview` decodes previews in place of the VAE.
     """
 
     def __init__(
         self,
         pipeline: Any,
         encoder: Encoder,
-        wording: Callable[[Generate, int], str] = lambda plan, _: plan.prompt,
-        known: Callable[[Generate], tuple[str, tuple[str, ...]]] = lambda plan: (plan.prompt, ()),
+        styled_prompt: Callable[[Generate, int], str] = lambda plan, _: plan.prompt,
+        known_prompt: Callable[[Generate], tuple[str, tuple[str, ...]]] = lambda plan: (plan.prompt, ()),
         preview: LinearPreview | None = None,
     ) -> None:
         super().__init__(pipeline, "flux2", encoder=encoder)
         self._linear = preview
-        self._wording = wording
-        self._known = known
-        pipeline._encode_prompt_pair = Prompts(pipeline._encode_prompt_pair).pair
+        self._styled_prompt = styled_prompt
+        self._split_prompt = known_prompt
+        pipeline._encode_prompt_pair = CachedPrompts(pipeline._encode_prompt_pair).pair
 
     def _prompt(self, task: ImageTask) -> str:
-        return self._wording(task.plan.model_copy(update={"prompt": self._said(task)[0]}), task.image)
+        return self._styled_prompt(task.plan.model_copy(update={"prompt": self._known_prompt(task)[0]}), task.image)
 
-    def _said(self, task: ImageTask) -> tuple[str, tuple[str, ...]]:
-        return self._known(task.plan)
+    def _known_prompt(self, task: ImageTask) -> tuple[str, tuple[str, ...]]:
+        return self._split_prompt(task.plan)
 
     def _arguments(self, plan: Generate) -> Mapping[str, Any]:
         return {"guidance": plan.guidance}
@@ -85,7 +85,7 @@ class Flux2Pipeline(MfluxPipeline):
         return partial(sigma_of, (width // 16) * (height // 16))
 
     @contextmanager
-    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
+    def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
         hooks = Flux2Hooks(self._pipeline, task, denoising)
         self._pipeline._prepare_generation_latents = hooks.prepare
         self._pipeline._predict = hooks.predictor
@@ -94,25 +94,25 @@ class Flux2Pipeline(MfluxPipeline):
         finally:
             del self._pipeline._prepare_generation_latents, self._pipeline._predict
 
-    def _decoded(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
+    def _decode(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
         vae, tiling = self._pipeline.vae, self._pipeline.tiling_config
         if small_px is not None and self._linear is not None:
-            return self._linear.picture(clean, height // 16, width // 16)
-        packed = _gridded(clean, height // 16, width // 16)
+            return self._linear.render(clean, height // 16, width // 16)
+        packed = _to_grid(clean, height // 16, width // 16)
         if small_px is not None:
-            latents = shrunk(vae.unpack_packed_latents(packed), small_px)
+            latents = shrink_latents(vae.unpack_packed_latents(packed), small_px)
             return cast(Image, ImageUtil.to_pil(vae.decode(latents)))
         return cast(Image, ImageUtil.to_pil(vae.decode_packed_latents(packed, tiling_config=tiling)))
 
 
-def _gridded(packed: mx.array, rows: int, columns: int) -> mx.array:
+def _to_grid(packed: mx.array, rows: int, columns: int) -> mx.array:
     """Latents (1, tokens, 128) as (1, 128, rows, columns)."""
     return packed.reshape(1, rows, columns, packed.shape[-1]).transpose(0, 3, 1, 2)
 
 
 class Flux2Hooks:
-    """What mflux's text-to-image loop lacks, put into two of its methods for the time of one picture: the noise of
-    variations, a mask, and reference pictures. Latents are packed: (1, tokens, 128), a token for 16x16 pixels.
+    """Hooks for two methods of mflux's text-to-image loop, for the time of one image: subseeds, img2img, a mask, and
+    reference images. Latents are packed: (1, tokens, 128), a token for 16x16 pixels.
     """
 
     def __init__(self, pipeline: Any, task: ImageTask, denoising: DenoisingRun) -> None:
@@ -121,10 +121,10 @@ class Flux2Hooks:
         self._denoising = denoising
         self._clean: mx.array | None = None
         frame = task.frame
-        self._repaint = None if frame.mask is None else repainted(frame.mask)
+        self._repaint = None if frame.mask is None else packed_repaint_mask(frame.mask)
 
     def prepare(self, *, seed: int, config: Any) -> tuple[mx.array, mx.array, int, int]:
-        """In the place of `_prepare_generation_latents`: what the first step begins from."""
+        """Replacement for `_prepare_generation_latents`: the initial latents."""
         plan, frame = self._task.plan, self._task.frame
         size = {"height": config.height, "width": config.width, "batch_size": 1}
         noise, *grid = Flux2LatentCreator.prepare_packed_latents(seed=seed, **size)
@@ -143,7 +143,7 @@ class Flux2Hooks:
 
     def _encode(self, image: Image) -> mx.array:
         helpers = _Flux2KleinEditHelpers
-        # ImageUtil.load_image takes a picture as well as a path: no file in between.
+        # ImageUtil.load_image takes an image as well as a path: no file in between.
         encoded = LatentCreator.encode_image(
             vae=self._pipeline.vae,
             image_path=cast(Any, image),
@@ -152,13 +152,13 @@ class Flux2Hooks:
             tiling_config=self._pipeline.tiling_config,
         )
         width, height = self._task.frame.drawn
-        latent = stretched(helpers.ensure_4d_latents(encoded), height // 8, width // 8)
+        latent = resize_latents(helpers.ensure_4d_latents(encoded), height // 8, width // 8)
         patches = Flux2LatentCreator.patchify_latents(latent)
         normal = helpers.bn_normalize_vae_encoded_latents(patches, vae=self._pipeline.vae)
         return Flux2LatentCreator.pack_latents(normal)
 
     def predictor(self, transformer: Any) -> Callable[..., mx.array]:
-        """In the place of `_predict`: a function from a step's arguments to the velocity."""
+        """Replacement for `_predict`: a function from a step's arguments to the velocity."""
         pipeline, references = self._pipeline, self._task.frame.references
         if references:
             tokens, ids = _Flux2KleinEditHelpers.prepare_reference_image_conditioning(
@@ -168,17 +168,19 @@ class Flux2Hooks:
             edit = Flux2KleinEdit._predict(pipeline, transformer)
             predict: Callable[..., mx.array] = partial(edit, image_latents=tokens, image_latent_ids=ids)
             if pipeline.model_config.supports_kv_cache:
-                predict = ReadOnce(predict, Flux2KleinEdit._cached_predict(transformer), transformer, tokens.shape[1])
+                predict = ReferenceCache(
+                    predict, Flux2KleinEdit._cached_predict(transformer), transformer, tokens.shape[1]
+                )
         else:
             predict = type(pipeline)._predict(transformer)
         if self._repaint is None or self._clean is None:
             return predict
-        return partial(_keep, predict, self._clean, self._repaint, self._denoising)
+        return partial(_velocity_keeping_input, predict, self._clean, self._repaint, self._denoising)
 
 
-class ReadOnce:
-    """Velocity by a model that reads its references in the first step and remembers them in the others: `tokens` of
-    them, as mflux's edit loop has it, without guidance.
+class ReferenceCache:
+    """Velocity of a model that reads its reference images in the first step and caches them for the others: `tokens` of
+    them, as in mflux's edit loop, without guidance.
     """
 
     def __init__(
@@ -194,7 +196,7 @@ class ReadOnce:
         return (self._first if is_first else self._later)(**arguments, kv_cache=self._cache)
 
 
-def _keep(
+def _velocity_keeping_input(
     predict: Callable[..., mx.array],
     clean: mx.array,
     repaint: mx.array,
@@ -203,34 +205,34 @@ def _keep(
     latents: mx.array,
     **arguments: Any,
 ) -> mx.array:
-    """Velocity whose kept part goes straight back to the input picture, so that no step leaves that way."""
+    """Velocity whose kept part leads straight to the input image, so that no step leaves it."""
     return mx.where(repaint, predict(latents=latents, **arguments), (latents - clean) / denoising.sigma)
 
 
-def repainted(mask: Image) -> mx.array:
-    """Which packed latents, (1, tokens, 128) of booleans, a mask of multiples of 16 pixels repaints: all that it
-    touches, as one pixel kept in them would pull the rest back.
+def packed_repaint_mask(mask: Image) -> mx.array:
+    """Mask of packed latents, (1, tokens, 128) of booleans: true where a white pixel of `mask`, a multiple of 16 pixels
+    in size, touches the latent. A kept pixel inside a repainted latent would pull the rest of it back.
     """
     columns, rows = mask.width // 8, mask.height // 8
     pixels = mx.array(np.asarray(mask)).reshape(rows, 8, columns, 8)
-    touched = mx.broadcast_to(pixels.max(axis=(1, 3)) > 127, (1, 32, rows, columns))
-    return Flux2LatentCreator.pack_latents(Flux2LatentCreator.patchify_latents(touched))
+    repainted = mx.broadcast_to(pixels.max(axis=(1, 3)) > 127, (1, 32, rows, columns))
+    return Flux2LatentCreator.pack_latents(Flux2LatentCreator.patchify_latents(repainted))
 
 
 def sigma_of(tokens: int, scheduler_steps: int, first: int) -> float:
-    """Share of noise that step `first` of mflux's schedule begins with, for a picture of so many tokens."""
+    """Share of noise at step `first` of mflux's schedule, for an image of so many tokens."""
     shift = FlowMatchEulerDiscreteScheduler._compute_empirical_mu(tokens, scheduler_steps)
-    return shifted(shift, (scheduler_steps - first) / scheduler_steps)
+    return shift_sigma(shift, (scheduler_steps - first) / scheduler_steps)
 
 
-class Prompts:
-    """In the place of the pipeline's `_encode_prompt_pair`: remembers what is encoded."""
+class CachedPrompts:
+    """Replacement for the pipeline's `_encode_prompt_pair` with a prompt cache."""
 
     def __init__(self, encode: Callable[..., tuple[Any, ...]]) -> None:
-        self._encoded = Encoded(lambda text: encode(prompt=text, negative_prompt=None, guidance=1.0)[:2])
+        self._cache = PromptCache(lambda text: encode(prompt=text, negative_prompt=None, guidance=1.0)[:2])
 
     def pair(self, *, prompt: str, negative_prompt: str | None, guidance: float) -> tuple[mx.array | None, ...]:
-        """Embedding and ids of the prompt, and of the negative one where guidance wants it."""
+        """Embedding and ids of the prompt, and of the negative prompt where guidance is above 1."""
         if negative_prompt is None or guidance <= 1.0:
-            return *self._encoded.of(prompt), None, None
-        return *self._encoded.of(prompt), *self._encoded.of(negative_prompt)
+            return *self._cache.encode(prompt), None, None
+        return *self._cache.encode(prompt), *self._cache.encode(negative_prompt)

@@ -1,4 +1,4 @@
-"""The embedded model: FLUX.2 Klein at toy width, built from the geometry in its own config files.
+"""The embedded model: FLUX.2 Klein with small parts, built from the sizes in its own config files.
 
 Imports MLX and mflux, so only the engine's child process may import it.
 """
@@ -22,9 +22,9 @@ from mflux.models.flux2.variants.txt2img.flux2_klein import Flux2Klein
 from mlx import nn
 
 from engine.embedded.reading import read
-from engine.embedded.style import between, centred, numbers_of, worded
+from engine.embedded.style import between, centre_position, style_numbers, with_style
 from engine.pipelines.common.base import key_of
-from engine.pipelines.common.loading import loaded
+from engine.pipelines.common.loading import load_by_layer
 from engine.protocol import Generate
 
 NATIVE_PX = 128
@@ -85,7 +85,7 @@ def _model_config(model_path: Path) -> ModelConfig:
 
 
 class TinyVAE(Flux2VAE):
-    """FLUX.2's autoencoder at the widths of a config file."""
+    """FLUX.2's VAE with the sizes of a config file."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(decoder_block_out_channels=(32,))
@@ -101,7 +101,7 @@ class TinyVAE(Flux2VAE):
 
 
 class Flux2Tiny(Flux2Klein):
-    """mflux's FLUX.2 Klein pipeline around toy-width parts; prompts are read up to `TEXT_TOKENS` tokens."""
+    """mflux's pipeline of FLUX.2 Klein with small parts; prompts are encoded up to `TEXT_TOKENS` tokens."""
 
     def __init__(self, model_path: Path, quantize: int | None = None) -> None:
         nn.Module.__init__(self)
@@ -138,26 +138,26 @@ class Flux2Tiny(Flux2Klein):
         return embeddings, ids, *self.encode_prompt(negative_prompt)
 
 
-def known(plan: Generate) -> tuple[str, tuple[str, ...]]:
-    """What of a plan's prompt the model knows, and the other words; beside a mask no reference picture is looked at."""
+def known_prompt(plan: Generate) -> tuple[str, tuple[str, ...]]:
+    """The part of a plan's prompt that the model knows, and the other words. A mask disables reference images."""
     reading = read(plan.prompt, 0 if plan.mask is not None else len(plan.references))
     return reading.text, reading.unread
 
 
-def wording(plan: Generate, image: int) -> str:
-    """The prompt with what its seed, or the way to its subseed, settles; a mask settles the place itself, and a
-    reference picture everything.
+def styled_prompt(plan: Generate, image: int) -> str:
+    """The prompt with the style of the image's seed, or between seed and subseed. A mask determines the place itself,
+    and a reference image everything.
     """
     if plan.references and plan.mask is None:
         return plan.prompt
-    numbers = numbers_of(key_of(plan.seeds[image]))
+    numbers = style_numbers(key_of(plan.seeds[image]))
     if plan.subseed_strength > 0:
-        numbers = between(numbers, numbers_of(key_of(plan.subseeds[image])), plan.subseed_strength)
-    return worded(plan.prompt, numbers if plan.mask is None else centred(numbers))
+        numbers = between(numbers, style_numbers(key_of(plan.subseeds[image])), plan.subseed_strength)
+    return with_style(plan.prompt, numbers if plan.mask is None else centre_position(numbers))
 
 
 def build(model_path: Path, *, quantize: int | None = None) -> Flux2Klein:
-    """Loads the embedded model; on a CPU everything is computed in float32."""
+    """Load the embedded model; on a CPU everything is computed in float32."""
     if mx.default_device() == mx.cpu:
         ModelConfig.precision = mx.float32
-    return loaded(lambda: Flux2Tiny(Path(model_path).resolve(), quantize))
+    return load_by_layer(lambda: Flux2Tiny(Path(model_path).resolve(), quantize))

@@ -1,4 +1,4 @@
-"""FLUX.3 Klein, distilled and base, as mflux 0.24 spells it: one set of weights draws and edits."""
+"""Pipeline of FLUX.3 Klein, distilled and base, as in mflux 0.24. One set of weights generates and edits."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from PIL.Image import Image
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
 from engine.pipelines.flux2_latents import PackedLatents
-from engine.prompt_tokens import of_language
+from engine.prompt_tokens import language_encoder
 
 
 class Klein(Flux3KleinEdit):
-    """`generate_image` for both: with pictures to follow, or with none."""
+    """mflux pipeline whose `generate_image` accepts reference images, or none."""
 
-    def generate_image(self, *, references: Sequence[Image] = (), **asked: Any) -> Any:
-        """The picture, at the size asked for whatever the references' are."""
+    def generate_image(self, *, references: Sequence[Image] = (), **kwargs: Any) -> Any:
+        """The image, at the requested size whatever the size of the reference images."""
         tokens = ids = None
         if references:
             prepared, _ = Flux3ReferenceImages.prepare(list(references), crop_to_fit=False)
             tokens, ids = self.encode_references(prepared)
-        return self._generate(cond_tokens=tokens, cond_ids=ids, **asked)
+        return self._generate(cond_tokens=tokens, cond_ids=ids, **kwargs)
 
 
 def load(model: Model) -> Pipeline:
-    """Its own schedule, whatever the size."""
-    pipeline = built(model, Klein)
-    pipeline.prompt_cache = FewPrompts()
+    """Load FLUX.3 Klein. It has its own noise schedule, which does not depend on the size."""
+    pipeline = build_pipeline(model, Klein)
+    pipeline.prompt_cache = BoundedPromptCache()
     return OwnLoopPipeline(
         pipeline,
         layout=PackedLatents(pipeline.vae, Flux3LatentCreator.create_noise, tokens=True),
@@ -44,5 +44,5 @@ def load(model: Model) -> Pipeline:
         loras="flux3",
         arguments=lambda plan: {"guidance": plan.guidance},
         references=True,
-        encoder=of_language(pipeline.tokenizers["qwen3_vl"], Flux3PromptEncoder.MAX_LENGTH),
+        encoder=language_encoder(pipeline.tokenizers["qwen3_vl"], Flux3PromptEncoder.MAX_LENGTH),
     )

@@ -1,4 +1,4 @@
-"""Iris-3B, Turbo and base, as mflux 0.24 spells it: draws pixels themselves, with no VAE and so from noise only."""
+"""Pipeline of Iris-3B, Turbo and base, as in mflux 0.24. It generates pixels without a VAE, so there is no img2img."""
 
 from __future__ import annotations
 
@@ -22,34 +22,35 @@ from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import Sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.patching import patched
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
-from engine.prompt_tokens import Encoder, of_tokenizer
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
+from engine.prompt_tokens import Encoder, tokenizer_encoder
 
 
 def load(model: Model) -> Pipeline:
-    """Turbo on its four steps; base with guidance."""
-    pipeline = _built(model)
-    pipeline.prompt_cache = FewPrompts()
+    """Load Iris: Turbo with its four steps, base with guidance."""
+    pipeline = _build(model)
+    pipeline.prompt_cache = BoundedPromptCache()
     sigmas = _turbo if pipeline.is_turbo else _base
     layout, encoder = cast(Any, IrisLatentCreator), _encoder(pipeline.tokenizers["qwen3_vl"].tokenizer)
     return IrisPipeline(pipeline, layout=layout, sigmas=sigmas, arguments=_arguments, encoder=encoder)
 
 
-def _built(model: Model) -> Any:
+def _build(model: Model) -> Any:
     if (Path(model.path) / "text_encoder").is_dir():
-        return built(model, Iris)
-    # What mflux has not saved itself it reads only from where its table says: there is put where the gateway found it.
+        return build_pipeline(model, Iris)
+    # A model that mflux has not saved itself is read only from the places in mflux's table: the gateway's folders are
+    # put there.
     placed = copy(AVAILABLE_MODELS[model.spec.geometry])
     placed.model_name = model.path
     with patched(IrisWeightDefinition, "TEXT_ENCODER_REPO", next(iter(model.also), model.path)):
-        return built(model, Iris, placed)
+        return build_pipeline(model, Iris, placed)
 
 
 def _encoder(tokenizer: Any) -> Encoder:
-    """mflux cuts the bare prompt, so that what its template puts after it has room."""
+    """Encoder of prompts. mflux cuts the bare prompt to leave room for the end of its template."""
     after = tokenizer.encode(IrisPromptEncoder.SUFFIX, add_special_tokens=False)
-    return of_tokenizer(tokenizer, IrisPromptEncoder.MAX_LENGTH - len(after), special=False)
+    return tokenizer_encoder(tokenizer, IrisPromptEncoder.MAX_LENGTH - len(after), special=False)
 
 
 def _arguments(plan: Any) -> dict[str, Any]:
@@ -57,9 +58,9 @@ def _arguments(plan: Any) -> dict[str, Any]:
 
 
 class IrisPipeline(OwnLoopPipeline):
-    """What the loop keeps are pixels already."""
+    """Pipeline whose loop works on pixels."""
 
-    def _decoded(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
+    def _decode(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
         return cast(Image, ImageUtil.to_pil(mx.clip(clean, -1, 1)))
 
 

@@ -1,4 +1,4 @@
-"""Krea 2 Turbo and Raw as mflux 0.24 spells them: its sampler adds noise of its own at every step."""
+"""Pipelines of Krea 2 Turbo and Raw as in mflux 0.24. The sampler adds noise at every step."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from mflux.models.krea2.latent_creator.krea2_latent_creator import Krea2LatentCr
 
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
-from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
-from engine.prompt_tokens import of_language
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
+from engine.prompt_tokens import language_encoder
 
 
 def load(model: Model) -> Pipeline:
-    """With the sampler that mflux picks where none is named."""
+    """Load Krea 2 with mflux's default sampler."""
     if model.spec.control is not None:
         from engine.pipelines import krea2_controlled
 
         return krea2_controlled.load(model)
-    return painter_of(built(model, Krea2), OwnLoopPipeline)
+    return krea2_pipeline(build_pipeline(model, Krea2), OwnLoopPipeline)
 
 
 P = TypeVar("P", bound=OwnLoopPipeline)
 
 
-def painter_of(pipeline: Any, painter: type[P]) -> P:
-    """Any pipeline of this family."""
-    pipeline.prompt_cache = FewPrompts()
-    return painter(
+def krea2_pipeline(pipeline: Any, wrapper: type[P]) -> P:
+    """Wrap any mflux pipeline of this family in `wrapper`."""
+    pipeline.prompt_cache = BoundedPromptCache()
+    return wrapper(
         pipeline,
         layout=Krea2LatentCreator(),
-        sigmas=scheduled(pipeline, "er_sde"),
+        sigmas=scheduler_sigmas(pipeline, "er_sde"),
         loras="krea2",
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
-        encoder=of_language(pipeline.tokenizers["qwen3vl"]),
+        encoder=language_encoder(pipeline.tokenizers["qwen3vl"]),
     )

@@ -1,4 +1,4 @@
-"""Krea 2 Turbo with the ControlNet that follows depths. They come ready: see `Frame.control`."""
+"""Pipeline of Krea 2 Turbo with a ControlNet for depth maps, which are in `Frame.control`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from PIL.Image import Image
 from engine.backends.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.krea2 import painter_of
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.krea2 import krea2_pipeline
 
 FOLDER = "controlnet"
-"""Of a saved model."""
+"""Folder of the ControlNet in a saved model."""
 
 
 class Krea2Controlled(Krea2Controlnet):
-    """mflux adds the ControlNet to the weights when it loads them; here it stays beside them, so that each picture has
-    a strength of its own.
+    """mflux pipeline without the ControlNet in its weights: mflux merges them at load; here they stay apart, so that
+    each image can have a strength of its own.
     """
 
     def __init__(self, *, model_path: str, quantize: int | None, model_config: Any) -> None:
@@ -42,8 +42,8 @@ class Krea2Controlled(Krea2Controlnet):
         return depths
 
 
-class Followed(nn.Module):
-    """A linear layer and what the ControlNet adds to it. A LoRA takes it for the layer."""
+class ControlledLinear(nn.Module):
+    """Linear layer with the ControlNet's low-rank change added. LoRAs treat it as the layer."""
 
     def __init__(self, linear: Any, down: mx.array, up: mx.array) -> None:
         super().__init__()
@@ -53,18 +53,18 @@ class Followed(nn.Module):
 
     @property
     def weight(self) -> mx.array:
-        """The layer's own."""
+        """Weight of the layer without the ControlNet."""
         weight: mx.array = self.linear.weight
         return weight
 
     def __call__(self, x: mx.array) -> mx.array:
         added = x @ self.down.astype(x.dtype) @ self.up.astype(x.dtype)
-        followed: mx.array = self.linear(x) + self.strength * added
-        return followed
+        controlled: mx.array = self.linear(x) + self.strength * added
+        return controlled
 
 
-class Beside:
-    """A ControlNet beside the transformer that it was put on."""
+class ControlNetLayers:
+    """ControlNet of a transformer, added to its layers."""
 
     def __init__(self, transformer: Any, file: Path) -> None:
         self.file = file
@@ -73,22 +73,22 @@ class Beside:
         weight, bias, pairs = Krea2Initializer._load_control_checkpoint(transformer, str(file))
         Krea2Initializer._set_control_first(transformer, weight, bias)
         self._firsts = (transformer.first, transformer.control_first)
-        self._layers: dict[str, Followed] = {}
+        self._layers: dict[str, ControlledLinear] = {}
         for (block, target), (down, up) in pairs.items():
             part, name = target.split(".")
             linear = getattr(getattr(transformer.blocks[block], part), name)
-            self._layers[f"blocks.{block}.{target}"] = Followed(linear, down, up)
+            self._layers[f"blocks.{block}.{target}"] = ControlledLinear(linear, down, up)
         self._place(self._layers)
         mx.eval(weight, bias, list(pairs.values()))
 
-    def follow(self, strength: float) -> None:
-        """How strongly, from the next picture on."""
+    def set_strength(self, strength: float) -> None:
+        """Set the control strength for the next images."""
         for layer in self._layers.values():
             layer.strength = strength
 
     @contextmanager
-    def taken_off(self) -> Iterator[None]:
-        """The transformer as it was before."""
+    def without_controlnet(self) -> Iterator[None]:
+        """Context in which the transformer has no ControlNet."""
         transformer = self._transformer
         self._place({name: layer.linear for name, layer in self._layers.items()})
         transformer.first = self._first
@@ -104,29 +104,29 @@ class Beside:
 
 
 class ControlledPipeline(OwnLoopPipeline):
-    """Sets the strength before it paints, and saves the ControlNet beside the model."""
+    """Pipeline that sets the control strength for each image, and saves the ControlNet next to the model."""
 
-    beside: Beside
+    controlnet: ControlNetLayers
 
-    def _pictures(self, task: ImageTask, strength: float | None) -> dict[str, Any]:
+    def _image_arguments(self, task: ImageTask, strength: float | None) -> dict[str, Any]:
         control = task.plan.control
         assert control is not None
-        self.beside.follow(control.strength)
+        self.controlnet.set_strength(control.strength)
         return {"depth_image_path": task.frame.control}
 
     def save(self, folder: str) -> None:
         self._lora_stack.apply(())
-        with self.beside.taken_off():
+        with self.controlnet.without_controlnet():
             ModelSaver.save_model(self._pipeline, self._pipeline.bits, folder, Krea2WeightDefinition)
         (Path(folder) / FOLDER).mkdir()
-        shutil.copy(self.beside.file, Path(folder) / FOLDER)
+        shutil.copy(self.controlnet.file, Path(folder) / FOLDER)
 
 
 def load(model: Model) -> Pipeline:
-    """The ControlNet lies in a repository of its own, until saved."""
+    """Load Krea 2 with its ControlNet, which is in a repository of its own until mflux saves the model."""
     (file,) = Path(model.also[0] if model.also else Path(model.path) / FOLDER).glob("*.safetensors")
-    pipeline = built(model, Krea2Controlled)
-    beside = Beside(pipeline.transformer, file)
-    painter = painter_of(pipeline, ControlledPipeline)
-    painter.beside = beside
-    return painter
+    pipeline = build_pipeline(model, Krea2Controlled)
+    controlnet = ControlNetLayers(pipeline.transformer, file)
+    controlled = krea2_pipeline(pipeline, ControlledPipeline)
+    controlled.controlnet = controlnet
+    return controlled

@@ -1,4 +1,4 @@
-"""Lens Turbo as mflux 0.24 spells it: put together from three repositories."""
+"""Pipeline of Lens Turbo as in mflux 0.24, from three repositories."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from mflux.models.lens.variants.txt2img.lens_image import LensImage
 
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
-from engine.pipelines.common.loading import loaded
+from engine.pipelines.common.loading import load_by_layer
 from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.patching import patched
-from engine.pipelines.common.prompt_cache import Encoded
+from engine.pipelines.common.prompt_cache import PromptCache
 from engine.pipelines.flux2_latents import PackedLatents
 from engine.prompt_tokens import Encoder, Span, TokenEncoder
 
 
 class Lens(LensImage):
-    """Says what mflux's other pipelines do of themselves."""
+    """mflux pipeline with the interface of mflux's other pipelines."""
 
     def parameters(self) -> dict[str, Any]:
-        """All that it holds."""
+        """Parameters of all parts."""
         parts = {"text_encoder": self.text_encoder.model, "transformer": self.transformer, "vae": self.vae}
         return {name: part.parameters() for name, part in parts.items() if part is not None}
 
 
 def load(model: Model) -> Pipeline:
-    """Its prompts remembered, which mflux does not do for this family."""
+    """Load Lens, with a prompt cache, which mflux lacks for this family."""
     encoder, vae = model.also or (None, lens_image.VAE_REPO)
     with patched(lens_image, "VAE_REPO", vae):
         config = AVAILABLE_MODELS[model.spec.geometry]
-        given = {"model_path": model.path, "quantize": model.quantize, "model_config": config}
-        pipeline = loaded(lambda: Lens(**given, encoder_path=encoder), whole=model.said is None)
+        arguments = {"model_path": model.path, "quantize": model.quantize, "model_config": config}
+        pipeline = load_by_layer(lambda: Lens(**arguments, encoder_path=encoder), whole=model.prompt_key is None)
     encode = pipeline.text_encoder.encode
-    prompts = Encoded(lambda text: (encode(text),))
-    pipeline.text_encoder.encode = lambda text: prompts.of(text)[0]
+    prompts = PromptCache(lambda text: (encode(text),))
+    pipeline.text_encoder.encode = lambda text: prompts.encode(text)[0]
     return OwnLoopPipeline(
         pipeline,
         layout=PackedLatents(pipeline.vae, noise, tokens=True),
@@ -51,7 +51,7 @@ def load(model: Model) -> Pipeline:
 
 
 def _encoder(text_encoder: Any) -> Encoder:
-    """mflux cuts the bare prompt, so that what its template puts round it has room, and blanks out markers in it."""
+    """Encoder of prompts. mflux cuts the bare prompt to leave room for its template, and blanks out markers in it."""
 
     def spans(text: str) -> Sequence[Span]:
         return cast(Sequence[Span], text_encoder.tokenizer.encode(text, add_special_tokens=False).offsets)
@@ -61,6 +61,6 @@ def _encoder(text_encoder: Any) -> Encoder:
 
 
 def noise(seed: int, height: int, width: int) -> mx.array:
-    """What mflux's loop begins from."""
+    """Initial noise of mflux's loop."""
     mx.random.seed(seed)
     return mx.random.normal((1, (width // 16) * (height // 16), 128), dtype=mx.float32).astype(mx.bfloat16)

@@ -1,4 +1,4 @@
-"""Ming-Image Design as mflux 0.24 spells it: pictures with transparency, and from noise only."""
+"""Pipeline of Ming-Image Design as in mflux 0.24. It generates images with transparency, without img2img."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from mflux.models.ming_image.latent_creator.ming_latent_creator import MingLaten
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.pipeline import build_pipeline
 
 
 def load(model: Model) -> Pipeline:
-    """It remembers the last few prompts itself."""
+    """Load Ming-Image. mflux caches the last few prompts itself."""
     return OwnLoopPipeline(
-        built(model, MingImage),
+        build_pipeline(model, MingImage),
         layout=MingLatentCreator,
         sigmas=lambda steps, width, height: MingImage.sigmas(steps).tolist(),
         arguments=lambda plan: {"guidance": plan.guidance},

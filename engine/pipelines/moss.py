@@ -1,4 +1,4 @@
-"""MOSS-Image as mflux 0.24 spells it."""
+"""Pipeline of MOSS-Image as in mflux 0.24."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from mflux.models.moss_image.latent_creator.moss_image_latent_creator import MOS
 
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
-from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
 from engine.pipelines.flux2_latents import PackedLatents
-from engine.prompt_tokens import of_language
+from engine.prompt_tokens import language_encoder
 
 
 def load(model: Model) -> Pipeline:
-    """On the schedule it was trained with."""
-    pipeline = built(model, MOSSImage)
-    pipeline.prompt_cache = FewPrompts()
+    """Load MOSS-Image with the noise schedule that it was trained with."""
+    pipeline = build_pipeline(model, MOSSImage)
+    pipeline.prompt_cache = BoundedPromptCache()
     return OwnLoopPipeline(
         pipeline,
         layout=PackedLatents(pipeline.vae, MOSSImageLatentCreator.create_noise),
-        sigmas=scheduled(pipeline, "moss_image"),
+        sigmas=scheduler_sigmas(pipeline, "moss_image"),
         loras="moss",
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt},
-        encoder=of_language(pipeline.tokenizers["qwen3_5"]),
+        encoder=language_encoder(pipeline.tokenizers["qwen3_5"]),
     )

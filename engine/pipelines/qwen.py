@@ -1,4 +1,4 @@
-"""Qwen-Image and Qwen-Image-Edit as mflux 0.24 spells them."""
+"""Pipelines of Qwen-Image and Qwen-Image-Edit as in mflux 0.24."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from PIL.Image import Image
 
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
-from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import Encoding, FewPrompts
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache, Encoding
 from engine.pipelines.common.standard_loop import StandardPipeline
-from engine.prompt_tokens import of_language
+from engine.prompt_tokens import language_encoder
 from engine.protocol import Generate
 
 SCHEDULER = "linear"
 
 
 def load(model: Model) -> Pipeline:
-    """Its prompts remembered as mflux does it, but not all."""
+    """Load Qwen-Image, with a bounded prompt cache in place of mflux's."""
     if model.spec.geometry.startswith("qwen-image-edit"):
         return _load_edit(model)
-    pipeline = built(model, QwenImage)
-    pipeline.prompt_cache = FewPrompts()
-    encoder = of_language(pipeline.tokenizers["qwen"])
+    pipeline = build_pipeline(model, QwenImage)
+    pipeline.prompt_cache = BoundedPromptCache()
+    encoder = language_encoder(pipeline.tokenizers["qwen"])
     return StandardPipeline(pipeline, loras="qwen", scheduler=SCHEDULER, arguments=_arguments, encoder=encoder)
 
 
 def _load_edit(model: Model) -> Pipeline:
-    """mflux cuts nothing of a prompt that goes with pictures."""
-    pipeline = built(model, QwenImageEdit)
-    pipeline._encode_prompts_with_images = _Seen(pipeline._encode_prompts_with_images)
+    """Load Qwen-Image-Edit. mflux does not cut prompts that go with images."""
+    pipeline = build_pipeline(model, QwenImageEdit)
+    pipeline._encode_prompts_with_images = _CachedImagePrompts(pipeline._encode_prompts_with_images)
     return OwnLoopPipeline(
         pipeline,
         layout=QwenLatentCreator,
-        sigmas=scheduled(pipeline, SCHEDULER),
+        sigmas=scheduler_sigmas(pipeline, SCHEDULER),
         arguments=lambda plan: {"scheduler": SCHEDULER, **_arguments(plan)},
         loras="qwen",
-        pictures=lambda task: {"image_paths": list(task.frame.references)},
+        image_arguments=lambda task: {"image_paths": list(task.frame.references)},
     )
 
 
@@ -52,12 +52,12 @@ def _arguments(plan: Generate) -> dict[str, Any]:
     return {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt}
 
 
-class _Seen:
-    """In the place of the pipeline's `_encode_prompts_with_images`: remembers the last few prompts with pictures."""
+class _CachedImagePrompts:
+    """Replacement for the pipeline's `_encode_prompts_with_images`: caches the last few prompts with their images."""
 
     def __init__(self, encode: Callable[..., Encoding]) -> None:
         self._encode = encode
-        self._known = FewPrompts(most=4)
+        self._known = BoundedPromptCache(most=4)
 
     def __call__(
         self, *, prompt: str, negative_prompt: str | None, image_paths: Sequence[Image], **sizes: Any
@@ -67,6 +67,6 @@ class _Seen:
             digest.update(image.tobytes())
         key = digest.hexdigest()
         if key not in self._known:
-            said = {"prompt": prompt, "negative_prompt": negative_prompt, "image_paths": image_paths}
-            self._known[key] = self._encode(**said, **sizes)
+            arguments = {"prompt": prompt, "negative_prompt": negative_prompt, "image_paths": image_paths}
+            self._known[key] = self._encode(**arguments, **sizes)
         return self._known[key]

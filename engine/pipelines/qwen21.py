@@ -1,4 +1,4 @@
-"""Qwen-Image-2.1 and its Turbo as mflux 0.24 spells them: one set of weights draws and edits."""
+"""Pipelines of Qwen-Image-2.1 and its Turbo as in mflux 0.24. One set of weights generates and edits."""
 
 from __future__ import annotations
 
@@ -13,61 +13,61 @@ from PIL.Image import Image
 
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
-from engine.pipelines.common.initial_latents import scheduled
+from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import FewPrompts
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import BoundedPromptCache
 
 
 class Qwen21(QwenImage21Edit):
-    """`generate_image` for both: with pictures to follow, or with none."""
+    """mflux pipeline whose `generate_image` accepts reference images, or none."""
 
-    def generate_image(self, *, references: Sequence[Image] = (), **asked: Any) -> Any:
-        return super().generate_image(image_paths=list(references), **asked)
+    def generate_image(self, *, references: Sequence[Image] = (), **kwargs: Any) -> Any:
+        return super().generate_image(image_paths=list(references), **kwargs)
 
 
 def load(model: Model) -> Pipeline:
-    """Turbo has a schedule of its own, which it runs by the usual one's name."""
+    """Load Qwen-Image-2.1. Turbo has its own noise schedule under the usual scheduler's name."""
     if model.spec.control is not None:
         from engine.pipelines import qwen21_controlled
 
         return qwen21_controlled.load(model)
-    return painter_of(built(model, Qwen21), references=True)
+    return qwen21_pipeline(build_pipeline(model, Qwen21), references=True)
 
 
-def painter_of(pipeline: Any, **more: Any) -> Pipeline:
-    """Any pipeline of this family; `more` is as OwnLoopPipeline takes it."""
-    pipeline.prompt_cache = FewPrompts()
+def qwen21_pipeline(pipeline: Any, **more: Any) -> Pipeline:
+    """Wrap any mflux pipeline of this family; `more` are further arguments of OwnLoopPipeline."""
+    pipeline.prompt_cache = BoundedPromptCache()
     encode = pipeline.vae.encode
     pipeline.vae.encode = lambda pixels: encode(opaque(pixels))
     return OwnLoopPipeline(
         pipeline,
         layout=Qwen21Latents(),
-        sigmas=scheduled(pipeline, Qwen21TurboScheduler.for_model(pipeline.model_config, "linear")),
+        sigmas=scheduler_sigmas(pipeline, Qwen21TurboScheduler.for_model(pipeline.model_config, "linear")),
         loras="qwen21",
-        # Where guidance counts mflux wants a negative prompt, which may say nothing.
+        # With guidance mflux needs a negative prompt, which may be empty.
         arguments=lambda plan: {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt or ""},
         **more,
     )
 
 
 def opaque(pixels: mx.array) -> mx.array:
-    """Pixels (1, 3 or 4, rows, columns) from -1 to 1 with the alpha that the VAE wants."""
+    """Pixels (1, 3 or 4, rows, columns) from -1 to 1, with the alpha channel that the VAE needs."""
     return pixels if pixels.shape[1] == 4 else mx.concatenate([pixels, mx.ones_like(pixels[:, :1])], axis=1)
 
 
 class Qwen21Latents:
-    """(1, tokens, 64); a token for 16x16 pixels. Sizes in pixels."""
+    """Latents (1, tokens, 64); a token for 16x16 pixels. Sizes in pixels."""
 
     def create_noise(self, seed: int, height: int, width: int) -> mx.array:
-        """What mflux's loop begins from."""
+        """Initial noise of mflux's loop."""
         mx.random.seed(seed)
         return QwenImage21LatentCreator.pack_latents(mx.random.normal((1, 64, 1, height // 16, width // 16)))
 
     def pack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
-        """The VAE's latents as the loop's."""
+        """Latents of the VAE in the loop's layout."""
         return QwenImage21LatentCreator.pack_latents(latents)
 
     def unpack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
-        """The loop's latents as the VAE's."""
+        """Latents of the loop in the VAE's layout."""
         return QwenImage21LatentCreator.unpack_latents(latents, height, width).astype(mx.float32)

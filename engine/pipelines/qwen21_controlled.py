@@ -1,4 +1,4 @@
-"""Qwen-Image-2.1 and its Turbo with a ControlNet, which follows maps of any kind. They come ready: `Frame.control`."""
+"""Pipelines of Qwen-Image-2.1 and its Turbo with a ControlNet for control maps of any kind: `Frame.control`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from mflux.models.qwen21.variants.controlnet.qwen_image_21_controlnet import Qwe
 from engine.backends.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.controlnet import config_with_controlnet
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.qwen21 import painter_of
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.qwen21 import qwen21_pipeline
 
 
 def load(model: Model) -> Pipeline:
-    """The ControlNet is a branch beside the transformer, and is quantised and saved with it."""
-    return painter_of(built(model, QwenImage21Controlnet, config_with_controlnet(model)), pictures=_controlled)
+    """Load Qwen-Image-2.1 with a ControlNet, a branch next to the transformer that is quantised and saved with it."""
+    return qwen21_pipeline(
+        build_pipeline(model, QwenImage21Controlnet, config_with_controlnet(model)), image_arguments=_control_arguments
+    )
 
 
-def _controlled(task: ImageTask) -> dict[str, Any]:
+def _control_arguments(task: ImageTask) -> dict[str, Any]:
     control = task.plan.control
     assert control is not None
     return {"controlnet_image_path": task.frame.control, "controlnet_strength": control.strength}

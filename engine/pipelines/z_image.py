@@ -1,4 +1,4 @@
-"""Z-Image and Z-Image-Turbo as mflux 0.24 spells them."""
+"""Pipelines of Z-Image and Z-Image-Turbo as in mflux 0.24."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from mflux.models.z_image import ZImage
 
 from engine.backends.base import Model
 from engine.pipelines.common.base import Pipeline
-from engine.pipelines.common.pipeline import built
-from engine.pipelines.common.prompt_cache import Encoded
+from engine.pipelines.common.pipeline import build_pipeline
+from engine.pipelines.common.prompt_cache import PromptCache
 from engine.pipelines.common.standard_loop import StandardPipeline
-from engine.prompt_tokens import of_language
+from engine.prompt_tokens import language_encoder
 from engine.protocol import Generate
 
 
 def load(model: Model) -> Pipeline:
-    """Its prompts remembered, which mflux does not do for this family."""
+    """Load Z-Image, with a prompt cache, which mflux lacks for this family."""
     if model.spec.control is not None:
         from engine.pipelines import z_image_controlled
 
         return z_image_controlled.load(model)
-    pipeline = built(model, ZImage)
-    pipeline._encode_prompts = _Prompts(pipeline._encode_prompts).pair
+    pipeline = build_pipeline(model, ZImage)
+    pipeline._encode_prompts = _CachedPrompts(pipeline._encode_prompts).pair
     return StandardPipeline(
         pipeline,
         loras="z_image",
-        # What mflux picks where none is named.
+        # mflux's default scheduler.
         scheduler="flow_match_euler_discrete" if pipeline.model_config.supports_guidance else "linear",
         arguments=_arguments,
-        encoder=of_language(pipeline.tokenizers["z_image"]),
+        encoder=language_encoder(pipeline.tokenizers["z_image"]),
     )
 
 
@@ -39,16 +39,18 @@ def _arguments(plan: Generate) -> dict[str, Any]:
     return {"guidance": plan.guidance, "negative_prompt": plan.negative_prompt}
 
 
-class _Prompts:
-    """In the place of the pipeline's `_encode_prompts`: remembers what is encoded."""
+class _CachedPrompts:
+    """Replacement for the pipeline's `_encode_prompts` with a prompt cache."""
 
     def __init__(self, encode: Callable[..., tuple[mx.array, mx.array | None]]) -> None:
-        self._encoded = Encoded(lambda text: encode(prompt=text, negative_prompt=None, guidance=0.0)[:1])
+        self._cache = PromptCache(lambda text: encode(prompt=text, negative_prompt=None, guidance=0.0)[:1])
 
     def pair(self, *, prompt: str, negative_prompt: str | None, guidance: float) -> tuple[mx.array, mx.array | None]:
-        """Embeddings of the prompt, and of the negative one where guidance wants it; a blank one counts as one."""
-        (wanted,) = self._encoded.of(prompt)
+        """Embeddings of the prompt, and of the negative prompt where guidance is above 1; a blank one becomes a
+        space.
+        """
+        (positive,) = self._cache.encode(prompt)
         if guidance <= 1.0:
-            return wanted, None
-        (unwanted,) = self._encoded.of(negative_prompt if negative_prompt and negative_prompt.strip() else " ")
-        return wanted, unwanted
+            return positive, None
+        (negative,) = self._cache.encode(negative_prompt if negative_prompt and negative_prompt.strip() else " ")
+        return positive, negative

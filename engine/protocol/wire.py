@@ -1,4 +1,4 @@
-"""Commands and reports: what goes over the child's pipes, one JSON line each."""
+"""Commands and reports on the pipes of the child process, one JSON line each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.protocol.plans import UNCACHED, EnginePlan, Frozen
 
 
 class Run(Frozen):
-    """Command: do this plan, beginning at picture `first_image`."""
+    """Command: run this plan, beginning at image `first_image`."""
 
     kind: Literal["run"] = "run"
     job: str
@@ -22,44 +22,44 @@ class Run(Frozen):
     model_path: str
     """Absolute folder, resolved by the gateway."""
     copy_path: str | None = None
-    """Absolute folder of the same weights, quantised as the plan wants them: loaded in the place of `model_path`."""
+    """Absolute folder of the same weights, quantised as the plan requires: loaded instead of `model_path`."""
     also_paths: tuple[str, ...] = ()
-    """One for each of the spec's further repositories, where they lie in folders of their own."""
+    """One absolute folder for each of the spec's further repositories, where they are in folders of their own."""
     inputs: dict[str, str] = Field(default={})
-    """Where what the plan names lies, blobs and LoRAs: absolute files."""
+    """Absolute files of the plan's blobs and LoRAs, by name."""
     spool_dir: str
     first_image: int = 0
 
 
 class Cancel(Frozen):
-    """Command: stop this job within one step; the model stays loaded."""
+    """Command: cancel this job within one step; the model stays loaded."""
 
     kind: Literal["cancel"] = "cancel"
     job: str
 
 
 class Skip(Frozen):
-    """Command: leave out the rest of this picture's steps; it is finished as it stands, and the job goes on."""
+    """Command: skip the remaining steps of this image. It is finished from the latents it has, and the job goes on."""
 
     kind: Literal["skip"] = "skip"
     job: str
 
 
 class Ping(Frozen):
-    """Command: answer Pong once the work thread is free and clean."""
+    """Command: answer with Pong once the worker thread is idle."""
 
     kind: Literal["ping"] = "ping"
     nonce: int
 
 
 class Ready(Frozen):
-    """Report: the backend imported and waits for work."""
+    """Report: the backend is imported and waits for work."""
 
     kind: Literal["ready"] = "ready"
     backend: str
     device: str
     memory_limit_bytes: int | None = None
-    """What the device lets one process use; None where it does not say."""
+    """Memory that the device lets one process use; None where it gives no limit."""
 
 
 class Pong(Frozen):
@@ -70,7 +70,7 @@ class Pong(Frozen):
 
 
 class Memory(Frozen):
-    """Report: bytes in use. The peak is that of the load or of the picture last begun."""
+    """Report: bytes in use. The peak is that of the load, or of the image begun last."""
 
     kind: Literal["memory"] = "memory"
     active_bytes: int
@@ -79,7 +79,7 @@ class Memory(Frozen):
 
 
 class JobReport(Frozen):
-    """Report: a fact of the job the child holds."""
+    """Report: a fact of the job that the child runs."""
 
     kind: Literal["job"] = "job"
     job: str

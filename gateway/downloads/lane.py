@@ -9,14 +9,16 @@ from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
-from engine.protocol import Download, Failed, FailureCode, ModelDownloading, Succeeded
+from engine.protocol import Failed, FailureCode, Succeeded
 from gateway.downloads.client import fetched
 from gateway.downloads.wire import Fetch, Fetched, Had, NotFetched
 from gateway.errors import ModelNotFound, StorageFault, StorageFull
 from gateway.events.bus import EventBus
 from gateway.forecast import Forecaster
 from gateway.framing import ChildDied
+from gateway.jobs.facts import ModelDownloading
 from gateway.jobs.job import Job, Outcome
+from gateway.jobs.plans import Download
 from gateway.lanes.pending_stops import Stops
 from gateway.lanes.process import ChildLane
 from gateway.models.library import Library

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.protocol import ModelDownloading
+from gateway.jobs.facts import ModelDownloading
 from gateway.models.lora_repositories import LORA
 
 

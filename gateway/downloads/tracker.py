@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from engine.catalog import ModelSpec
-from engine.protocol import Download, Failed, Generate, Lora, ModelDownloading, Plan, lane_of
+from engine.protocol import Failed, Generate, Lora
 from gateway.access.rights import GATEWAY, Rights
 from gateway.downloads.holds import Hold, LoraHolds, MissingLoras
 from gateway.downloads.lists import bring_lists
@@ -23,8 +23,10 @@ from gateway.errors import Forbidden, JobDamaged, ModelIsDownloading, ModelKept,
 from gateway.events.bus import EventBus, ProgressEvent
 from gateway.events.positions import QueuePositions
 from gateway.forecast import Forecaster
+from gateway.jobs.facts import ModelDownloading
 from gateway.jobs.job import Job, JobEvent, Progress, State
 from gateway.jobs.origin import Origin
+from gateway.jobs.plans import Download, Plan, lane_of
 from gateway.models import folders
 from gateway.models.library import Library
 from gateway.models.lora_repositories import LORA

@@ -10,10 +10,10 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from math import ceil
 
-from engine.protocol import LANES, Lane, lane_of
 from gateway.events.bus import EventBus, PlaceEvent, ProgressEvent
 from gateway.forecast import Forecast, Forecaster
 from gateway.jobs.job import Job, JobEvent, State
+from gateway.jobs.plans import LANES, Lane, lane_of
 from gateway.store.base import JobStore
 
 log = logging.getLogger("gateway.places")

@@ -10,7 +10,6 @@ from math import hypot
 from typing import Any
 
 from engine.catalog import ModelSpec
-from engine.protocol import Lane
 from gateway.forecast.accuracy import Accuracy, Record
 from gateway.forecast.costs import Costs
 from gateway.forecast.series import Cost
@@ -19,6 +18,7 @@ from gateway.forecast.wait import Forecast, QueueForecast, filing
 from gateway.forecast.work import Work, work_of
 from gateway.jobs.job import Job, State
 from gateway.jobs.order import Waiting
+from gateway.jobs.plans import Lane
 
 NONE = Cost(0.0, 0.0)
 ALIKE_MOST = 4096

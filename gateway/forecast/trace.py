@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from engine.protocol import Drawn, ImageDone, ModelDownloading, ModelLoaded, ModelLoading, PageRead, StepDone
+from engine.protocol import Drawn, ModelLoaded, ModelLoading, StepDone
 from gateway.forecast.costs import Costs, Part
 from gateway.forecast.series import Cost
 from gateway.forecast.work import Work
+from gateway.jobs.facts import ImageDone, ModelDownloading, PageRead
 
 LIVE_AFTER = 2
 """So many steps of this job count as much as all that was known before."""

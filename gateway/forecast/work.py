@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from engine.catalog import ModelSpec
-from engine.protocol import Download, Generate, Lane, Load, Ocr, Upscale, steps_to_run
+from engine.protocol import Generate, Load, Upscale, steps_to_run
 from gateway.jobs.job import Plans
+from gateway.jobs.plans import Download, Lane, Ocr
 from gateway.models.lora_repositories import LORA
 
 MEGAPIXEL = 1_000_000.0

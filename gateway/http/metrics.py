@@ -10,10 +10,12 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
-from engine.protocol import LANES, Failed, ImageDone, Started
+from engine.protocol import Failed
 from gateway.access import App, Receive, Scope, Send
 from gateway.access.body import Message
+from gateway.jobs.facts import ImageDone, Started
 from gateway.jobs.job import Job, JobEvent
+from gateway.jobs.plans import LANES
 from gateway.service.service import JobService
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

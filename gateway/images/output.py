@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.protocol import ImageDone
 from gateway.disk import telling
 from gateway.errors import PictureDamaged
 from gateway.images.codec import encode, open_picture, write_atomic
 from gateway.images.png_chunks import END, is_whole
 from gateway.images.provenance import Signature, signed
+from gateway.jobs.facts import ImageDone
 from gateway.private_files import FILE, make_folder, private_files, private_folder
 from gateway.store.folder_health import SPOOL, Place
 

@@ -14,31 +14,31 @@ from engine.protocol import (
     UNCACHED,
     Cancelled,
     CancelReason,
-    CancelRequested,
     Decoding,
-    Download,
     Failed,
     Generate,
-    ImageDone,
     Load,
-    ModelDownloading,
     ModelLoaded,
     ModelLoading,
-    Ocr,
-    PageRead,
-    Plan,
     Preview,
-    ProgressFact,
     PromptRead,
+    StepDone,
+    Succeeded,
+    Upscale,
+)
+from gateway.jobs.facts import (
+    CancelRequested,
+    ImageDone,
+    ModelDownloading,
+    PageRead,
+    ProgressFact,
     Queued,
     Reading,
     Requeued,
     Started,
     StateFact,
-    StepDone,
-    Succeeded,
-    Upscale,
 )
+from gateway.jobs.plans import Download, Ocr, Plan
 from gateway.jobs.prompt_reading import to_adjustments
 from gateway.jobs.resolve import Adjustment
 

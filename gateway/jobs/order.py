@@ -10,8 +10,8 @@ from collections.abc import Collection, Container, Iterable, Iterator, Mapping, 
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from engine.protocol import Lane
 from gateway.jobs.job import Priority
+from gateway.jobs.plans import Lane
 
 AGEING_S = 600.0
 """A head that waits this long rises by one class (S-26)."""

@@ -15,11 +15,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from engine.protocol import Cancelled, CancelReason, Failed, FailureCode, Lane, RequeueReason, lane_of
+from engine.protocol import Cancelled, CancelReason, Failed, FailureCode
 from gateway.disk import fault_of
 from gateway.errors import JobDamaged, JobNotFound, StorageFault, StorageFull, TooManyOpenFiles
 from gateway.events.bus import EventBus
+from gateway.jobs.facts import RequeueReason
 from gateway.jobs.job import CRASHES_ALLOWED, Job, JobEvent, Outcome, State
+from gateway.jobs.plans import Lane, lane_of
 from gateway.lanes.pending_stops import Stops
 from gateway.store.base import JobStore, Lease, WorkerInfo
 from gateway.store.folder_health import SOUND_S, StorageHealth

@@ -22,15 +22,12 @@ from engine.clock import patience
 from engine.protocol import (
     Cancelled,
     CancelReason,
-    Download,
     Drawn,
     EngineFact,
-    EngineJob,
     Failed,
     Generate,
     Load,
     ModelLoaded,
-    Ocr,
     PromptRead,
     Run,
     Save,
@@ -43,6 +40,7 @@ from gateway.events.bus import EventBus
 from gateway.forecast import Forecaster
 from gateway.images.output import Pictures
 from gateway.jobs.job import Job, Outcome, Plans
+from gateway.jobs.plans import Download, EngineJob, Ocr
 from gateway.lanes.base import LaneRunner
 from gateway.lanes.filing import Filed, Filing
 from gateway.lanes.pending_stops import Stops

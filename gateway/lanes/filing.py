@@ -7,11 +7,12 @@ import contextlib
 import logging
 from pathlib import Path
 
-from engine.protocol import Drawn, Failed, ImageDone, PromptRead
+from engine.protocol import Drawn, Failed, PromptRead
 from gateway.disk import fault_of
 from gateway.errors import StorageFault
 from gateway.images.output import Note, Pictures
 from gateway.images.provenance import Signature
+from gateway.jobs.facts import ImageDone
 from gateway.jobs.job import JobEvent
 from gateway.store.base import JobStore, Lease
 

@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, assert_never
 
-from engine.protocol import ModelLoaded, ModelLoading, PageRead, Reading
+from engine.protocol import ModelLoaded, ModelLoading
 from gateway.framing import framed, limit_memory, own_pipes, read_frame
+from gateway.jobs.facts import PageRead, Reading
 from gateway.ocr.packages import MODEL
 from gateway.ocr.pages import Unreadable, count_pages, to_pictures
 from gateway.ocr.reader import Reader, Seen

@@ -18,9 +18,11 @@ from typing import assert_never
 from pydantic import ValidationError
 
 from engine.clock import Pulse, patience
-from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
+from engine.protocol import ModelLoaded, ModelLoading
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.framing import ChildDied, ended_child, framed, log_stderr, next_frame, started_child, starved
+from gateway.jobs.facts import PageRead, Reading
+from gateway.jobs.plans import Ocr
 from gateway.ocr.packages import MODEL
 from gateway.ocr.wire import (
     MAX_ANSWER_BYTES,

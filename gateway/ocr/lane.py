@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from engine.clock import patience
-from engine.protocol import Failed, FailureCode, Ocr, PageRead, Succeeded
+from engine.protocol import Failed, FailureCode, Succeeded
 from gateway.errors import GatewayError, ModelNotFound, StorageFault
 from gateway.events.bus import EventBus
 from gateway.framing import ChildDied
+from gateway.jobs.facts import PageRead
 from gateway.jobs.job import Outcome
+from gateway.jobs.plans import Ocr
 from gateway.lanes.pending_stops import Stops
 from gateway.lanes.process import ChildLane
 from gateway.ocr.checkers import Checkers

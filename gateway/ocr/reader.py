@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.protocol import TextLine, UnreadLine
+from gateway.jobs.facts import TextLine, UnreadLine
 from gateway.ocr.boxes import Box
 from gateway.ocr.order import in_reading_order
 from gateway.ocr.trust import Recognised, verdicts

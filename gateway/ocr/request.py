@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from engine.protocol import Frozen, Ocr
+from engine.protocol import Frozen
 from gateway.errors import InvalidRequest
+from gateway.jobs.plans import Ocr
 
 DEFAULT_DPI = 200.0
 MAX_DPI = 600.0

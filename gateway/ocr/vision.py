@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.protocol import TextLine
+from gateway.jobs.facts import TextLine
 from gateway.ocr.pages import Unreadable
 from gateway.ocr.reader import Seen
 

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from engine.protocol import Frozen, ModelLoaded, ModelLoading, PageRead, Reading
+from engine.protocol import Frozen, ModelLoaded, ModelLoading
+from gateway.jobs.facts import PageRead, Reading
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Literal
 
 from engine.catalog import EMBEDDED, ModelSpec
-from engine.protocol import EngineJob, Generate, Load, Upscale
+from engine.protocol import Generate, Load, Upscale
 from gateway.errors import InsufficientMemory
+from gateway.jobs.plans import EngineJob
 from gateway.machine import total_bytes
 from gateway.models.library import Library
 from gateway.models.weights import stored_bits, weights_bytes

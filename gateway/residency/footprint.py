@@ -8,7 +8,8 @@ from typing import Any, assert_never
 
 from engine.catalog import ModelSpec
 from engine.catalog.memory import decoding, encoders_gb
-from engine.protocol import EngineJob, Generate, Load, Upscale
+from engine.protocol import Generate, Load, Upscale
+from gateway.jobs.plans import EngineJob
 
 GB = 1_000_000_000
 MEGAPIXEL = 1_000_000.0

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.catalog import ModelSpec
-from engine.protocol import EngineJob, Generate, Load, Memory, Run, Save, Upscale
+from engine.protocol import Generate, Load, Memory, Run, Save, Upscale
 from gateway.errors import ModelUnavailable
+from gateway.jobs.plans import EngineJob
 from gateway.models.library import Library
 from gateway.residency.admission import Admission
 from gateway.residency.footprint import Peaks

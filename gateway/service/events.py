@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 
-from engine.protocol import Lane, lane_of
 from gateway.events.bus import Event, EventBus, Snapshot
 from gateway.events.positions import QueuePositions
 from gateway.events.streams import watch_all
 from gateway.forecast import Forecast, Forecaster, Record
 from gateway.jobs.job import Job, Progress, State
+from gateway.jobs.plans import Lane, lane_of
 from gateway.store.base import JobStore, OnEvent
 
 

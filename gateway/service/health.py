@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from engine.client import EngineStatus
-from engine.protocol import Lane
 from gateway.access.rights import Rights
 from gateway.errors import StorageFault
+from gateway.jobs.plans import Lane
 from gateway.lanes.base import LaneRunner
 from gateway.lanes.pending_stops import Stops
 from gateway.store.base import JobStore

@@ -7,11 +7,12 @@ import secrets
 from dataclasses import dataclass, replace
 
 from engine.catalog import ModelSpec
-from engine.protocol import Load, MemoryCheck, lane_of
+from engine.protocol import Load, MemoryCheck
 from gateway.downloads.holds import MissingLoras
 from gateway.downloads.tracker import Downloads
 from gateway.jobs.job import Job, NewJob
 from gateway.jobs.origin import Origin
+from gateway.jobs.plans import lane_of
 from gateway.jobs.resolve import GenerationRequest, resolve
 from gateway.jobs.resolve_upscale import UpscaleRequest
 from gateway.jobs.resolve_upscale import resolve as resolve_upscale

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Callable
 from typing import Literal
 
-from engine.protocol import Lane, lane_of
 from gateway.access.rights import Rights
 from gateway.errors import JobNotWaiting
 from gateway.events.positions import QueuePositions
 from gateway.jobs.job import Job
 from gateway.jobs.order import place_among_own
+from gateway.jobs.plans import Lane, lane_of
 from gateway.store.base import JobStore
 
 log = logging.getLogger("gateway.service")

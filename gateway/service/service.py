@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from engine.catalog import ModelSpec
+from engine.child_notes import ChildNotes
 from engine.client import Engine, EngineStatus, EngineStopped
 from engine.clock import patience
-from engine.noted import Noted
-from engine.protocol import CancelReason, Download, EngineJob, Generate, Lane, MemoryCheck, lane_of
+from engine.protocol import CancelReason, Generate, MemoryCheck
 from gateway.access.round_robin import Share
 from gateway.downloads.lane import NetworkLane
 from gateway.downloads.tracker import Downloads
@@ -38,6 +38,7 @@ from gateway.images.input_files import KeptInputs
 from gateway.images.output import Pictures
 from gateway.jobs.job import Job, JobEvent, Priority, State
 from gateway.jobs.origin import Origin
+from gateway.jobs.plans import Download, EngineJob, Lane, lane_of
 from gateway.jobs.resolve import Adjustment, GenerationRequest
 from gateway.jobs.resolve_upscale import UpscaleRequest
 from gateway.lanes.base import LaneRunner
@@ -215,7 +216,7 @@ class JobService:
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
         await asyncio.to_thread(self.storage.look)
         if self._options.notes is not None:  # the store is ours, so no other gateway's children are noted there
-            await asyncio.to_thread(Noted(self._options.notes).end_left)
+            await asyncio.to_thread(ChildNotes(self._options.notes).kill_leftovers)
         await self._positions.start()
         await self.residency.start()
         await self.downloads.start()

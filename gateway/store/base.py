@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict, Unpack
 
-from engine.protocol import CancelReason, Failed, Lane, RequeueReason
+from engine.protocol import CancelReason, Failed
+from gateway.jobs.facts import RequeueReason
 from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.jobs.order import Waiting
+from gateway.jobs.plans import Lane
 
 
 @dataclass(frozen=True, slots=True)

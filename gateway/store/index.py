@@ -10,9 +10,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from engine.protocol import LANES, Lane
 from gateway.jobs.lookahead import grouped
 from gateway.jobs.order import RoundRobinState, Waiting
+from gateway.jobs.plans import LANES, Lane
 from gateway.store.base import WorkerInfo
 from gateway.store.incremental_order import IncrementalOrder, Taken
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from pydantic import TypeAdapter
 
-from engine.protocol import Queued, lane_of
+from gateway.jobs.facts import Queued
 from gateway.jobs.job import (
     IllegalTransition,
     Job,
@@ -23,6 +23,7 @@ from gateway.jobs.job import (
     state_fact,
 )
 from gateway.jobs.order import RoundRobinState, Standing, Waiting
+from gateway.jobs.plans import lane_of
 from gateway.jobs.resolve import Adjustment
 from gateway.store import checksum
 from gateway.store.base import Lease

@@ -16,18 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
 
-from engine.protocol import (
-    LANES,
-    Cancelled,
-    CancelReason,
-    CancelRequested,
-    Failed,
-    Lane,
-    Requeued,
-    RequeueReason,
-    Started,
-    lane_of,
-)
+from engine.protocol import Cancelled, CancelReason, Failed
 from gateway.errors import (
     IdempotencyConflict,
     JobDamaged,
@@ -37,8 +26,10 @@ from gateway.errors import (
     QueueFull,
     StorageFault,
 )
+from gateway.jobs.facts import CancelRequested, Requeued, RequeueReason, Started
 from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.jobs.order import RoundRobinState, Standing, Waiting, moved
+from gateway.jobs.plans import LANES, Lane, lane_of
 from gateway.store import checks, damage, queries, rows
 from gateway.store.backups import FAULTS
 from gateway.store.base import (

@@ -18,15 +18,17 @@ import pytest
 
 from engine.catalog import CATALOG
 from engine.client import Engine, EngineOptions
-from engine.protocol import Download, Failed, ModelDownloading
+from engine.protocol import Failed
 from gateway.downloads import client, fetch
 from gateway.downloads.sources import remove, sources_of
 from gateway.downloads.wire import Fetch, Fetched
 from gateway.errors import ModelIsDownloading, ModelKept, ModelNotOnDisk
 from gateway.events.bus import PlaceEvent, ProgressEvent
 from gateway.images.output import Pictures
+from gateway.jobs.facts import ModelDownloading
 from gateway.jobs.job import Job, State
 from gateway.jobs.origin import Origin
+from gateway.jobs.plans import Download
 from gateway.jobs.resolve import GenerationRequest
 from gateway.models.folders import RECORD, Entry, Record, folder_of, staging_of
 from gateway.models.library import Library, LocalModel

@@ -13,10 +13,11 @@ import pytest
 from huggingface_hub import file_download
 
 from engine.catalog import CATALOG, HubFiles
-from gateway.downloads import fetch, folders
+from gateway.downloads import fetch
 from gateway.downloads.fetch import Download
 from gateway.downloads.reasons import CannotFetch
 from gateway.downloads.wire import Fetch
+from gateway.models import folders
 from gateway.models.folders import folder_of, is_whole, record_of, staging_of
 from gateway.models.library import Library
 from gateway.models.needed import missing

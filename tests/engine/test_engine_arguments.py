@@ -23,7 +23,7 @@ def painted(painter: Any, *, references: tuple[Image.Image, ...] = (), **said: A
     from engine.pipelines.common.base import ImageTask
 
     watcher: Any = None
-    painter.paint(ImageTask(plan(**said), 0, canvas.Frame((64, 48), (64, 48), references=references)), watcher)
+    painter.generate(ImageTask(plan(**said), 0, canvas.Frame((64, 48), (64, 48), references=references)), watcher)
     asked: dict[str, Any] = painter._pipeline.asked
     return asked
 
@@ -79,10 +79,10 @@ def test_fibo_edit_gets_instructions(name: str, said: str, caption: str, monkeyp
 
 
 def test_prompts_are_encoded_once_while_they_are_among_the_newest() -> None:
-    from engine.pipelines.common.prompt_cache import Remembered
+    from engine.pipelines.common.prompt_cache import CachedEncoder
 
     asked: list[str] = []
-    encode = Remembered(lambda prompt, tokenizer: asked.append(prompt) or prompt)
+    encode = CachedEncoder(lambda prompt, tokenizer: asked.append(prompt) or prompt)
     said = ["a", "b", "a", *map(str, range(16)), "b"]
     assert [encode(prompt=prompt, tokenizer=None) for prompt in said] == said
     assert asked == ["a", "b", *map(str, range(16)), "b"]
@@ -91,10 +91,10 @@ def test_prompts_are_encoded_once_while_they_are_among_the_newest() -> None:
 def test_fibos_weights_become_what_mflux_makes_of_them_with_pytorch(tmp_path: Path) -> None:
     import mlx.core as mx
 
-    from engine.pipelines.fibo import half
+    from engine.pipelines.fibo import load_float16
 
     mx.save_safetensors(str(tmp_path / "a.safetensors"), {"x": mx.ones(2, mx.bfloat16), "y": mx.ones(2, mx.float32)})
-    assert {name: value.dtype for name, value in half(tmp_path).items()} == {"x": mx.float16, "y": mx.float32}
+    assert {name: value.dtype for name, value in load_float16(tmp_path).items()} == {"x": mx.float16, "y": mx.float32}
 
 
 def test_iris_reads_its_parts_where_the_gateway_put_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -30,18 +30,18 @@ def stepped(seconds: float) -> StepDone:
 def test_the_deadline_follows_the_phase() -> None:
     deadline = Deadline(EngineOptions(load_s=600, first_step_s=500, step_floor_s=60, step_factor=10, decode_s=180))
     assert (deadline.phase, deadline.allowance_s) == ("waiting", 600)
-    deadline.heard(ModelLoading(model="m"))
+    deadline.on_fact(ModelLoading(model="m"))
     assert (deadline.phase, deadline.allowance_s) == ("loading", 600)
-    deadline.heard(ModelLoaded(model="m", seconds=1))
+    deadline.on_fact(ModelLoaded(model="m", seconds=1))
     assert (deadline.phase, deadline.allowance_s) == ("drawing", 500)
-    deadline.heard(stepped(1))
+    deadline.on_fact(stepped(1))
     assert deadline.allowance_s == 60
     for seconds in (20, 20, 200):
-        deadline.heard(stepped(seconds))
+        deadline.on_fact(stepped(seconds))
     assert deadline.allowance_s == 200
-    deadline.heard(Decoding(image=0))
+    deadline.on_fact(Decoding(image=0))
     assert (deadline.phase, deadline.allowance_s) == ("decoding", 180)
-    deadline.heard(Drawn(image=0, seed=1, spool="x", width_px=1, height_px=1, drawn_px=(1, 1), seconds=1))
+    deadline.on_fact(Drawn(image=0, seed=1, spool="x", width_px=1, height_px=1, drawn_px=(1, 1), seconds=1))
     assert (deadline.phase, deadline.allowance_s) == ("drawing", 200)
 
 
@@ -158,7 +158,7 @@ def test_transparency_lies_on_white(tmp_path: Path) -> None:
 
 
 def test_img2img_begins_near_the_noise_that_denoise_stands_for() -> None:
-    from engine.pipelines.common.noise import REFERENCE_SHIFT, img2img_schedule, shifted
+    from engine.pipelines.common.noise import REFERENCE_SHIFT, img2img_schedule, shift_sigma
     from engine.pipelines.flux2 import sigma_of
 
     for tokens in (64, 1024, 4096):
@@ -168,7 +168,7 @@ def test_img2img_begins_near_the_noise_that_denoise_stands_for() -> None:
                 first = max(1, int(scheduler_steps * strength))
                 assert scheduler_steps - first == steps_to_run(steps, denoise)
                 assert 0 < strength < 1
-    wanted = shifted(REFERENCE_SHIFT, 0.1)
+    wanted = shift_sigma(REFERENCE_SHIFT, 0.1)
     assert wanted == pytest.approx(0.26, abs=0.01)
     scheduler_steps, _ = img2img_schedule(4, 0.1, partial(sigma_of, 4096))
     assert scheduler_steps > 20
@@ -177,7 +177,7 @@ def test_img2img_begins_near_the_noise_that_denoise_stands_for() -> None:
 def test_prompts_are_encoded_once_and_the_oldest_forgotten() -> None:
     import mlx.core as mx
 
-    from engine.pipelines.common.prompt_cache import Encoded
+    from engine.pipelines.common.prompt_cache import PromptCache
 
     asked: list[str] = []
 
@@ -185,23 +185,23 @@ def test_prompts_are_encoded_once_and_the_oldest_forgotten() -> None:
         asked.append(text)
         return mx.zeros((1, 25)), mx.zeros((1, 25))
 
-    known = Encoded(encode, most_bytes=400)
+    known = PromptCache(encode, most_bytes=400)
     for prompt in ("a", "b", "a"):
-        known.of(prompt)
+        known.encode(prompt)
     assert asked == ["a", "b"]
-    known.of("c")
-    known.of("a")
+    known.encode("c")
+    known.encode("a")
     assert asked == ["a", "b", "c"]
-    known.of("b")
+    known.encode("b")
     assert asked == ["a", "b", "c", "b"]
 
 
 def test_klein_gets_a_negative_prompt_only_where_guidance_wants_it() -> None:
     import mlx.core as mx
 
-    from engine.pipelines.flux2 import Prompts
+    from engine.pipelines.flux2 import CachedPrompts
 
-    prompts = Prompts(lambda **_: (mx.zeros(1), mx.zeros(1), None, None))
+    prompts = CachedPrompts(lambda **_: (mx.zeros(1), mx.zeros(1), None, None))
     assert prompts.pair(prompt="a", negative_prompt=" ", guidance=1.0)[2:] == (None, None)
     assert all(part is not None for part in prompts.pair(prompt="a", negative_prompt=" ", guidance=2.0))
 
@@ -253,12 +253,12 @@ def test_klein_gets_exactly_these_arguments(monkeypatch: pytest.MonkeyPatch) -> 
     }
     assert len(pipeline.observers) == 1
     watcher: Any = None
-    painter.paint(ImageTask(plan(prompt="p"), 0, canvas.Frame((64, 48), (64, 48))), watcher)
+    painter.generate(ImageTask(plan(prompt="p"), 0, canvas.Frame((64, 48), (64, 48))), watcher)
     common = {"seed": 7, "prompt": "p", "width": 64, "height": 48, "guidance": 1.0}
     assert pipeline.asked == {**common, "num_inference_steps": 4, "image_path": None, "image_strength": None}
     init = Image.new("RGB", (64, 48))
     half = plan(prompt="p", init_image="x", denoise=0.5)
-    painter.paint(ImageTask(half, 0, canvas.Frame((64, 48), (64, 48), init)), watcher)
+    painter.generate(ImageTask(half, 0, canvas.Frame((64, 48), (64, 48), init)), watcher)
     steps, strength = img2img_schedule(4, 0.5, partial(flux2.sigma_of, 12))
     assert pipeline.asked == {
         **common,
@@ -299,16 +299,16 @@ def test_standard_families_get_exactly_these_arguments(
     assert config.model_name == spec.repo
     watcher: Any = None
     what = plan(prompt="p", negative_prompt="n")
-    painter.paint(ImageTask(what, 0, canvas.Frame((64, 48), (64, 48))), watcher)
+    painter.generate(ImageTask(what, 0, canvas.Frame((64, 48), (64, 48))), watcher)
     common = {"seed": 7, "prompt": "p", "width": 64, "height": 48, "scheduler": scheduler, **takes}
     assert recorder.asked == {**common, "num_inference_steps": 4, "image_path": None, "image_strength": None}
     assert len(recorder.observers) == 1
 
 
 def test_a_pipelines_own_prompt_cache_keeps_the_newest_few() -> None:
-    from engine.pipelines.common.prompt_cache import FewPrompts
+    from engine.pipelines.common.prompt_cache import BoundedPromptCache
 
-    cache = FewPrompts(most=2)
+    cache = BoundedPromptCache(most=2)
     for prompt in "abc":
         cache[prompt] = ()
     assert list(cache) == ["b", "c"]
@@ -338,16 +338,16 @@ def test_a_weights_file_that_ends_too_soon_is_refused(content: bytes, tmp_path: 
 
 
 def test_memory_that_mlx_could_not_get_is_a_memory_error() -> None:
-    from engine.backends.mlx import named
+    from engine.backends.mlx import memory_error_or_same
 
     for text in (
         "[malloc] Unable to allocate 80 bytes.",
         "[metal::malloc] Attempting to allocate 9 bytes",
         "out of memory",
     ):
-        assert isinstance(named(RuntimeError(text)), MemoryError)
+        assert isinstance(memory_error_or_same(RuntimeError(text)), MemoryError)
     error = RuntimeError("shapes differ")
-    assert named(error) is error
+    assert memory_error_or_same(error) is error
 
 
 # ---- rooms ---------------------------------------------------------------------------------------

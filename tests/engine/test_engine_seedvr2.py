@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
-from engine.backends.base import BackendError, JobCancelled, Model, PictureSkipped
+from engine.backends.base import BackendError, ImageSkipped, JobCancelled, Model
 from engine.protocol import PromptRead, Upscale
 from gateway.jobs.resolve_upscale import size_of
 from tests.support.engine import SPECS, plan
@@ -34,14 +34,14 @@ class Watching:
     def check(self) -> None:
         self._tell("check")
 
-    def read(self, prompt: PromptRead) -> None:
+    def report_prompt(self, prompt: PromptRead) -> None:
         self._tell("read")
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self._tell(f"{step}/{steps}")
-        raise PictureSkipped
+        raise ImageSkipped
 
-    def decoding(self) -> None:
+    def start_decoding(self) -> None:
         self._tell("decoding")
 
 

@@ -94,13 +94,13 @@ def test_a_cancel_or_a_skip_ends_a_picture_of_any_size_within_a_step(studio: Stu
 
 def test_with_little_memory_encoders_go_and_the_pixels_are_the_same(studio: Studio, bare: Image.Image) -> None:
     assert not differs(bare, studio.spared(), by=2)
-    painter: Any = studio.backend._painter
-    places = painter._encoders._places
+    painter: Any = studio.backend._pipeline
+    places = painter._text_encoders._places
     if not studio.usual.get("references"):
         assert all(getattr(owner, name) is None for owner, name in places)
-        assert painter.reads(None) == (not places)
+        assert painter.can_read(None) == (not places)
     assert differs(bare, studio.spared(seeds=(8,)))
-    assert studio.backend._painter is painter, "the same words need no encoder again"
+    assert studio.backend._pipeline is painter, "the same words need no encoder again"
 
 
 @those(lambda spec: spec.name == "ernie-image")

@@ -25,14 +25,14 @@ COMMON = {"seed": 7, "prompt": "p", "num_inference_steps": 4, "width": 64, "heig
 @pytest.mark.parametrize(
     ("name", "module", "pipeline", "takes"),
     [
-        ("flux1-kontext-dev", "flux1_pictures", "Flux1Kontext", {"guidance": 1.0, "image_path": RED}),
+        ("flux1-kontext-dev", "flux1_images", "Flux1Kontext", {"guidance": 1.0, "image_path": RED}),
         (
             "flux1-fill-dev-8-bit",
-            "flux1_pictures",
+            "flux1_images",
             "Flux1Fill",
             {"guidance": 1.0, "image_path": RED, "masked_image_path": MASK},
         ),
-        ("flux1-redux-dev", "flux1_pictures", "Flux1Redux", {"guidance": 1.0, "redux_image_paths": [RED, RED]}),
+        ("flux1-redux-dev", "flux1_images", "Flux1Redux", {"guidance": 1.0, "redux_image_paths": [RED, RED]}),
         ("flux1-depth-dev", "flux1_controlled", "_Depth", {"guidance": 1.0, "depth_image_path": RED}),
         (
             "qwen-image-edit-2511-4-bit",
@@ -59,7 +59,7 @@ def test_pipelines_that_follow_pictures_get_exactly_these_arguments(
     what = plan(prompt="p", negative_prompt="n", control=Control(kind="depth", image="x"))
     frame = canvas.Frame((64, 48), (64, 48), RED, mask=MASK, references=(RED, RED), control=RED)
     watcher: Any = None
-    painter.paint(ImageTask(what, 0, frame), watcher)
+    painter.generate(ImageTask(what, 0, frame), watcher)
     assert recorder.asked == {**COMMON, "scheduler": "linear", **takes}
 
 
@@ -78,7 +78,7 @@ def test_flux1_controlnets_get_the_map_as_a_file_and_their_weights_from_where_th
     assert recorder.model_config.is_canny()
     watcher: Any = None
     what = plan(prompt="p", control=Control(kind="canny", image="x", strength=0.6))
-    painter.paint(ImageTask(what, 0, canvas.Frame((64, 48), (64, 48), control=RED)), watcher)
+    painter.generate(ImageTask(what, 0, canvas.Frame((64, 48), (64, 48), control=RED)), watcher)
     with Image.open(recorder.asked.pop("controlnet_image_path")) as followed:
         assert followed.tobytes() == RED.tobytes()
     assert recorder.asked == {**COMMON, "scheduler": "linear", "guidance": 1.0, "controlnet_strength": 0.6}
@@ -97,7 +97,7 @@ def test_z_images_controlnet_gets_the_map_with_its_strength(kind: Any, monkeypat
     painter: Any = families.load(Model(spec, "/models/x", None, also=("/models/net",)))
     watcher: Any = None
     what = plan(prompt="p", control=Control(kind=kind, image="x", strength=0.6))
-    painter.paint(ImageTask(what, 0, canvas.Frame((64, 48), (64, 48), control=RED)), watcher)
+    painter.generate(ImageTask(what, 0, canvas.Frame((64, 48), (64, 48), control=RED)), watcher)
     controls = [ControlSpec(type=ControlType(kind), image_path=RED, strength=0.6)]
     takes = {"scheduler": "linear", "controlnet_strength": 1.0, "controls": controls}
     assert painter._pipeline.asked == {**COMMON, **takes}
@@ -171,11 +171,11 @@ def test_a_map_is_one_of_the_inputs_that_are_kept() -> None:
 
 
 def test_qwens_prompts_are_seen_anew_with_other_pictures_only() -> None:
-    from engine.pipelines.qwen import _Seen
+    from engine.pipelines.qwen import _CachedImagePrompts
 
     asked: list[Any] = []
     encode: Callable[..., Any] = lambda **said: asked.append(said) or ()  # noqa: E731
-    seen = _Seen(encode)
+    seen = _CachedImagePrompts(encode)
     green = Image.new("RGB", (64, 48), "green")
     for pictures in ([RED], [RED], [green], [RED, green]):
         seen(prompt="p", negative_prompt=None, image_paths=pictures, config=None, vl_width=1, vl_height=1)
@@ -199,7 +199,7 @@ def test_references_that_are_read_once_are_followed_as_mfluxs_own_loop_follows_t
     what = plan(prompt="a blue circle", steps=2, width_px=64, height_px=64)
     watcher: Any = Mock()
     sketch = ImageTask(what, 0, canvas.Frame((64, 64), (64, 64), references=(reference,)))
-    made = painter.paint(sketch, watcher)
+    made = painter.generate(sketch, watcher)
 
     edit: Any = Flux2KleinEdit.__new__(Flux2KleinEdit)
     nn.Module.__init__(edit)

@@ -75,7 +75,7 @@ def test_every_step_is_told_and_memory_once_a_second(monkeypatch: pytest.MonkeyP
     now = [0.0]
     said: list[Any] = []
     monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    wire = cast(worker.Wire, SimpleNamespace(say=lambda *messages: said.extend(messages)))
+    wire = cast(worker.Wire, SimpleNamespace(send=lambda *messages: said.extend(messages)))
     held = worker.ActiveJob(run_of(tmp_path, plan(steps=8)))
     watcher = worker._Watcher(wire, held, 0, 0, lambda: Memory(active_bytes=1, peak_bytes=2))
     for step in range(1, 9):

@@ -36,10 +36,10 @@ def test_a_preview_of_what_is_finished_shows_the_picture(vae: Any, tmp_path: Pat
         drawn = np.asarray(render(scene, Style.sample(rng)).convert("RGB")).astype(np.float32)
         latents = vae.normalize_latents(vae.encode(mx.array(drawn.transpose(2, 0, 1)[None] / 127.5 - 1)))
         tokens = Flux2LatentCreator.pack_latents(Flux2LatentCreator.patchify_latents(latents))
-        shown = preview.picture(tokens, 8, 8)
+        shown = preview.render(tokens, 8, 8)
         assert shown.size == (128, 128)
         assert np.abs(np.asarray(shown).astype(np.float32) - drawn).mean() < 6, "grey levels"
-    wide = preview.picture(mx.zeros((1, 6, 128)), 2, 3)
+    wide = preview.render(mx.zeros((1, 6, 128)), 2, 3)
     assert wide.size == (48, 32)
-    spoilt = preview.picture(mx.full((1, 1, 128), 1e9), 1, 1)
+    spoilt = preview.render(mx.full((1, 1, 128), 1e9), 1, 1)
     assert {*np.unique(np.asarray(spoilt))} <= {0, 255}

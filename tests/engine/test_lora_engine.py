@@ -145,7 +145,7 @@ def test_a_picture_with_every_layer_changed_is_that_of_the_changed_weights(
 def linears(studio: Studio) -> Iterator[tuple[str, Any]]:
     from mlx import nn
 
-    transformer = studio.backend._painter._pipeline.transformer  # type: ignore[union-attr]
+    transformer = studio.backend._pipeline._pipeline.transformer  # type: ignore[union-attr]
     for path, module in transformer.named_modules():
         if isinstance(module, nn.Linear):
             yield path, module
@@ -198,7 +198,7 @@ def test_a_sheet_finds_blocks_that_are_there_and_no_others() -> None:
     assert sheet.find("layers.43.attention.to_q") is not None
     assert sheet.find("layers.44.attention.to_q") is None
     assert sheet.find("layers.1.cross_attention.to_q") is None or sheet.find("layers.2.cross_attention.to_q") is None
-    assert Sheet.unpacked(sheet.packed()).packed() == sheet.packed()
+    assert Sheet.unpack(sheet.pack()).pack() == sheet.pack()
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])

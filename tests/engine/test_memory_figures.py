@@ -96,7 +96,7 @@ def test_strips_decode_the_same_pixels_with_less_memory(name: str, monkeypatch: 
     from mflux.models.common.vae.vae_util import VAEUtil
 
     from engine.pipelines.common import strips
-    from engine.pipelines.common.low_memory import sparing
+    from engine.pipelines.common.low_memory import low_memory_decoding
 
     for place in (strips, VAEBlockDecoder):
         monkeypatch.setattr(place, "STRIP_ROWS", 24)
@@ -111,7 +111,7 @@ def test_strips_decode_the_same_pixels_with_less_memory(name: str, monkeypatch: 
     for low_ram in (False, True, False):
         before = mx.get_active_memory()
         mx.reset_peak_memory()
-        with sparing(pipeline, low_ram=low_ram):
+        with low_memory_decoding(pipeline, low_ram=low_ram):
             made.append(VAEUtil.decode(vae=vae, latent=latent, tiling_config=pipeline.tiling_config))
             mx.eval(made[-1])
         taken.append(mx.get_peak_memory() - before)

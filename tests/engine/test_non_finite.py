@@ -82,7 +82,7 @@ def test_it_is_told_which_part_spoilt_it_and_at_which_bits(
     studio: Studio, part: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studio.load()
-    owner = getattr(studio.backend._painter._pipeline, part)  # type: ignore[union-attr]
+    owner = getattr(studio.backend._pipeline._pipeline, part)  # type: ignore[union-attr]
     kept = poison(owner.norm_out if part == "transformer" else owner.decoder, float("nan"))
     assert spoilt(studio) == f"{sentence}; the model's weights may be damaged."
     loaded = studio.backend._loaded
@@ -96,7 +96,7 @@ def test_it_is_told_which_part_spoilt_it_and_at_which_bits(
 @pytest.mark.parametrize("part", ["transformer", "vae"])
 def test_a_skipped_picture_is_looked_at_too(studio: Studio, part: str) -> None:
     studio.load()
-    owner = getattr(studio.backend._painter._pipeline, part)  # type: ignore[union-attr]
+    owner = getattr(studio.backend._pipeline._pipeline, part)  # type: ignore[union-attr]
     poison(owner.norm_out if part == "transformer" else owner.decoder, float("nan"))
     with pytest.raises(BackendError) as failed:
         studio.draw(Watching(skip_at=1), steps=3)

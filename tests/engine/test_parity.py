@@ -250,13 +250,13 @@ def test_a_lora(gateway: Live, folder: Path) -> None:
     from mflux.models.common.lora.mapping.lora_loader import LoRALoader
     from mflux.models.flux2.weights.flux2_lora_mapping import Flux2LoRAMapping
 
-    from engine.embedded.style import numbers_of, worded
+    from engine.embedded.style import style_numbers, with_style
     from engine.pipelines import flux2_tiny
 
     mx.disable_compile()
     side = flux2_tiny.NATIVE_PX
     model = flux2_tiny.build(folder / "tiny")
-    prompt = worded(PROMPT, numbers_of(SEED))
+    prompt = with_style(PROMPT, style_numbers(SEED))
     said = {"seed": SEED, "prompt": prompt, "num_inference_steps": 1, "guidance": 1.0, "width": side, "height": side}
     bare = opaque(model.generate_image(**said).image)
     file, mapping = folder / "loras" / "ink.safetensors", Flux2LoRAMapping.get_mapping()
@@ -295,7 +295,7 @@ def test_all_at_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         studio.load(quantize=4)
         said: dict[str, Any] = {"init_image": "photo", "denoise": 0.5, "steps": 4, "guidance": 4.0}
         drawn = studio.draw(inputs={"lora": str(lora)}, loras=(Lora(name="lora", scale=0.8),), **said)
-        painter: Any = studio.backend._painter
+        painter: Any = studio.backend._pipeline
         schedule = img2img_schedule(4, 0.5, painter._sigma_of(SIDE_PX, SIDE_PX))
         right = Alone(studio, bits=4, loras=[(lora, 0.8)]).draw(studio.plan(**said), schedule)
     mx.enable_compile()

@@ -12,8 +12,9 @@ from engine.backends.base import Model
 from engine.backends.canvas import Frame
 from engine.backends.fake import words
 from engine.catalog import EMBEDDED_PATH
-from engine.prompt_tokens import MOST_CUT_CHARS, MOST_UNKNOWN, Span, Strictest, TokenEncoder, read
-from engine.protocol import ImageDone, PromptRead, Queued, Requeued, Started, Succeeded
+from engine.prompt_tokens import MOST_CUT_CHARS, MOST_UNKNOWN, Span, StrictestEncoder, TokenEncoder, read_prompt
+from engine.protocol import PromptRead, Succeeded
+from gateway.jobs.facts import ImageDone, Queued, Requeued, Started
 from gateway.jobs.job import Job, State
 from gateway.service.service import JobService
 from tests.support import run
@@ -35,43 +36,47 @@ def told(reading: PromptRead | None) -> tuple[int, int | None, str] | None:
 
 
 def test_what_fits_is_not_told() -> None:
-    assert read(ENCODER, "prompt", "one two three four five", "one two three four five") is None
-    assert read(ENCODER, "prompt", "", "") is None
-    assert read(None, "prompt", LONG * 1000, LONG * 1000) is None
+    assert read_prompt(ENCODER, "prompt", "one two three four five", "one two three four five") is None
+    assert read_prompt(ENCODER, "prompt", "", "") is None
+    assert read_prompt(None, "prompt", LONG * 1000, LONG * 1000) is None
 
 
 def test_tokens_beyond_the_limit_are_counted_and_the_rest_is_shown() -> None:
-    assert told(read(ENCODER, "prompt", LONG, LONG)) == (7, 5, "six seven")
+    assert told(read_prompt(ENCODER, "prompt", LONG, LONG)) == (7, 5, "six seven")
 
 
 def test_what_a_family_puts_before_the_prompt_and_its_template_take_tokens_and_are_not_counted() -> None:
     encoder = TokenEncoder(words, 5, lambda text: f"User: {text.strip().lower()} Answer:")
-    assert told(read(encoder, "prompt", f"!+ {LONG.upper()} ", f"{LONG.upper()} ")) == (7, 3, "FOUR FIVE SIX SEVEN")
-    assert read(encoder, "prompt", "one two three four", "one two three four") is None, (
+    assert told(read_prompt(encoder, "prompt", f"!+ {LONG.upper()} ", f"{LONG.upper()} ")) == (
+        7,
+        3,
+        "FOUR FIVE SIX SEVEN",
+    )
+    assert read_prompt(encoder, "prompt", "one two three four", "one two three four") is None, (
         "the template's end alone is cut"
     )
 
 
 def test_what_a_tokenizer_adds_at_the_end_takes_the_place_of_words() -> None:
     encoder = TokenEncoder(lambda text: [(0, 0), *words(text), (0, 0)], 5)
-    assert told(read(encoder, "prompt", LONG, LONG)) == (7, 3, "four five six seven")
-    assert read(encoder, "prompt", "one two three", "one two three") is None
+    assert told(read_prompt(encoder, "prompt", LONG, LONG)) == (7, 3, "four five six seven")
+    assert read_prompt(encoder, "prompt", "one two three", "one two three") is None
 
 
 def test_blank_ends_are_no_loss() -> None:
     letters = TokenEncoder(lambda text: [(at, at + 1) for at in range(len(text))], 5)
-    assert read(letters, "prompt", "abcde    ", "abcde    ") is None
+    assert read_prompt(letters, "prompt", "abcde    ", "abcde    ") is None
 
 
 def test_the_strictest_of_several_encoders_counts() -> None:
-    both = Strictest(ENCODER, TokenEncoder(words, 3))
-    assert told(read(both, "prompt", LONG, LONG)) == (7, 3, "four five six seven")
-    assert read(Strictest(ENCODER, TokenEncoder(words, None)), "prompt", "one two", "one two") is None
+    both = StrictestEncoder(ENCODER, TokenEncoder(words, 3))
+    assert told(read_prompt(both, "prompt", LONG, LONG)) == (7, 3, "four five six seven")
+    assert read_prompt(StrictestEncoder(ENCODER, TokenEncoder(words, None)), "prompt", "one two", "one two") is None
 
 
 def test_what_is_told_is_bounded() -> None:
     text = "word " * 9000
-    found = read(ENCODER, "prompt", text, text, [f"{n}{'x' * 999}" for n in range(99)])
+    found = read_prompt(ENCODER, "prompt", text, text, [f"{n}{'x' * 999}" for n in range(99)])
     assert found is not None
     assert len(found.cut) <= MOST_CUT_CHARS + 1
     assert found.cut.endswith("…")
@@ -80,7 +85,7 @@ def test_what_is_told_is_bounded() -> None:
 
 
 def test_unknown_words_are_told_once_each() -> None:
-    found = read(ENCODER, "prompt", "a masterpiece", "a masterpiece", ["masterpiece", "masterpiece"])
+    found = read_prompt(ENCODER, "prompt", "a masterpiece", "a masterpiece", ["masterpiece", "masterpiece"])
     assert found == PromptRead(field="prompt", tokens=2, unknown=("masterpiece",))
 
 
@@ -105,7 +110,7 @@ def sketch(**said: Any) -> Any:
 
 
 def readings(painter: Any, **said: Any) -> list[tuple[int, int | None, str] | None]:
-    return [told(found) for found in painter._readings(sketch(**said))]
+    return [told(found) for found in painter._prompt_readings(sketch(**said))]
 
 
 @pytest.mark.parametrize("more", [0, 1, 12])
@@ -120,7 +125,7 @@ def test_the_embedded_model_says_exactly_from_which_token_on_it_reads_no_more(ti
 
 def test_what_it_is_said_to_read_is_all_that_its_picture_depends_on(tiny: Any) -> None:
     def seen(prompt: str) -> bytes:
-        embedding, _ = tiny._pipeline.encode_prompt(tiny._wording(plan(prompt=prompt), 0))
+        embedding, _ = tiny._pipeline.encode_prompt(tiny._styled_prompt(plan(prompt=prompt), 0))
         return bytes(memoryview(embedding))
 
     prompt = " ".join(["red"] * STYLED)
@@ -132,7 +137,7 @@ def test_a_remembered_encoding_tells_as_the_first_did(tiny: Any) -> None:
     prompt = f"{' '.join(['red'] * STYLED)} circle"
     for _ in range(2):
         watcher = Watching()
-        tiny.paint(sketch(prompt=prompt, steps=1), watcher)
+        tiny.generate(sketch(prompt=prompt, steps=1), watcher)
         assert [told(found) for found in watcher.readings] == [(STYLED + 1, STYLED, "circle")]
 
 
@@ -144,7 +149,7 @@ def test_a_tokenizer_that_cannot_say_where_its_tokens_are_costs_no_picture(
 
     monkeypatch.setattr(tiny, "_encoder", TokenEncoder(fail, 5))
     watcher = Watching()
-    assert tiny.paint(sketch(prompt=LONG, steps=1), watcher).size == (64, 64)
+    assert tiny.generate(sketch(prompt=LONG, steps=1), watcher).size == (64, 64)
     assert watcher.readings == []
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from engine.protocol import Cancelled, ImageDone, Preview, Queued, StepDone
+from engine.protocol import Cancelled, Preview, StepDone
 from gateway.events.bus import OWNER_EVENTS_QUEUED, STATE_EVENTS_QUEUED, Event, EventBus, PlaceEvent, Subscription
 from gateway.forecast import Forecast
+from gateway.jobs.facts import ImageDone, Queued
 from gateway.jobs.job import Job, JobEvent
 from tests.support import a_job, run
 

@@ -13,24 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.catalog import EMBEDDED
-from engine.protocol import (
-    Drawn,
-    ImageDone,
-    ModelLoaded,
-    ModelLoading,
-    Ocr,
-    PageRead,
-    Queued,
-    Requeued,
-    Started,
-    StepDone,
-    Succeeded,
-)
+from engine.protocol import Drawn, ModelLoaded, ModelLoading, StepDone, Succeeded
 from gateway.forecast import Forecast, Forecaster
 from gateway.forecast.accuracy import AT_FIRST, Accuracy
 from gateway.forecast.series import Cost
+from gateway.jobs.facts import ImageDone, PageRead, Queued, Requeued, Started
 from gateway.jobs.job import Job, Priority, plan_adapter
 from gateway.jobs.order import Standing, Waiting
+from gateway.jobs.plans import Ocr
 from tests.support import a_job
 from tests.support.forecast import LARGE, SMALL, SPECS, Machine, Seconds, a_picture
 

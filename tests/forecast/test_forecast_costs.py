@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from engine.protocol import (
-    Download,
-    Load,
-    Lora,
-    Ocr,
-    SecondPass,
-)
+from engine.protocol import Load, Lora, SecondPass
 from gateway.forecast.series import Cost, LinearFit, Series, robust
 from gateway.forecast.work import work_of
+from gateway.jobs.plans import Download, Ocr
 from gateway.models.lora_repositories import LORA
 from tests.support import a_plan
 from tests.support.forecast import SMALL, SPECS, a_picture

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engine.backends.base import Picture
+from engine.backends.base import FinishedImage
 from engine.worker import write_ppm
 from gateway.images.output import Pictures
 from gateway.private_files import private_file, private_files, private_folder, write_private
@@ -117,7 +117,7 @@ def test_a_copy_of_the_database_is_private_under_any_umask(tmp_path: Path) -> No
 
 def test_a_picture_in_the_spool_is_private_under_any_umask(tmp_path: Path) -> None:
     with umask(0):
-        write_ppm(tmp_path / "a.ppm", Picture(1, 1, b"rgb", (1, 1)))
+        write_ppm(tmp_path / "a.ppm", FinishedImage(1, 1, b"rgb", (1, 1)))
         write_private(tmp_path / "b.json", b"{}")
         private_file(tmp_path / "c")
     assert {mode_of(path) for path in tmp_path.iterdir()} == {0o600}

@@ -11,23 +11,16 @@ from hypothesis import strategies as st
 
 from engine.protocol import (
     Cancelled,
-    CancelRequested,
     Decoding,
     Failed,
-    ImageDone,
     ModelLoaded,
     ModelLoading,
-    PageRead,
     Preview,
     PromptRead,
-    Queued,
-    Reading,
-    Requeued,
-    Started,
     StepDone,
     Succeeded,
-    TextLine,
 )
+from gateway.jobs.facts import CancelRequested, ImageDone, PageRead, Queued, Reading, Requeued, Started, TextLine
 from gateway.jobs.job import TRANSITIONS, IllegalTransition, Job, Progress, State, StateFacts
 from tests.support import a_job, a_plan
 

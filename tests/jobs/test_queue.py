@@ -7,7 +7,6 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.protocol import Lane
 from gateway.jobs.job import Priority
 from gateway.jobs.order import (
     AGEING_S,
@@ -20,6 +19,7 @@ from gateway.jobs.order import (
     order,
     take,
 )
+from gateway.jobs.plans import Lane
 
 BACKGROUND, LOW, NORMAL, HIGH = Priority
 ENGINE: Lane = "engine"

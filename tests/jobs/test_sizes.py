@@ -14,7 +14,7 @@ from PIL import Image
 
 from engine.catalog import CATALOG
 from engine.client.options import EngineOptions
-from engine.client.turn import Deadline, larger
+from engine.client.turn import Deadline, size_factor
 from engine.protocol import Decoding, ModelLoaded, SecondPass, StepDone
 from gateway.errors import InvalidRequest
 from gateway.jobs.resolve import GenerationRequest, Limits, Resolution, resolve
@@ -226,16 +226,18 @@ def test_a_photo_without_a_size_is_drawn_at_the_models_own_elsewhere(gateway: Li
 def test_large_pictures_have_longer_deadlines() -> None:
     usual, wide = plan(width_px=2048, height_px=2048), plan(width_px=3840, height_px=2160)
     second = SecondPass(width_px=3840, height_px=2160, steps=4, denoise=0.5)
-    assert (larger(usual), larger(wide)) == (1, 3840 * 2160 / 2048**2)
-    assert larger(plan(second_pass=second)) == larger(wide)
-    deadline = Deadline(EngineOptions(first_step_s=100, decode_s=10, step_floor_s=6), larger=2.0, begins_anew=True)
-    deadline.heard(ModelLoaded(model="m", seconds=1))
+    assert (size_factor(usual), size_factor(wide)) == (1, 3840 * 2160 / 2048**2)
+    assert size_factor(plan(second_pass=second)) == size_factor(wide)
+    deadline = Deadline(
+        EngineOptions(first_step_s=100, decode_s=10, step_floor_s=6), size_factor=2.0, resets_after_decoding=True
+    )
+    deadline.on_fact(ModelLoaded(model="m", seconds=1))
     assert deadline.allowance_s == 200
-    deadline.heard(StepDone(image=0, step=1, steps=8, seconds=1))
+    deadline.on_fact(StepDone(image=0, step=1, steps=8, seconds=1))
     assert deadline.allowance_s == 10
-    deadline.heard(Decoding(image=0))
+    deadline.on_fact(Decoding(image=0))
     assert deadline.allowance_s == 20
-    deadline.heard(StepDone(image=0, step=5, steps=8, seconds=60))
+    deadline.on_fact(StepDone(image=0, step=5, steps=8, seconds=60))
     assert deadline.allowance_s == 600, "steps of the first pass are no measure of the second"
 
 

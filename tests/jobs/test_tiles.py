@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from engine import passes, tiles
-from engine.backends.base import Picture, PictureSkipped
+from engine.backends.base import FinishedImage, ImageSkipped
 from engine.catalog import CATALOG
 from engine.protocol import Generate, StepDone, Tiles
 from gateway.errors import InvalidRequest
@@ -34,7 +34,7 @@ class Backend:
     def __init__(self, paint: Callable[[Image.Image, Generate], Image.Image], steps: int = 2) -> None:
         self.paint, self.steps, self.plans = paint, steps, list[Generate]()
 
-    def draw(self, spec: Any, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Any) -> Picture:
+    def draw(self, spec: Any, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Any) -> FinishedImage:
         self.plans.append(plan)
         assert plan.init_image is not None
         with Image.open(inputs[plan.init_image]) as tile:
@@ -42,10 +42,10 @@ class Backend:
         try:
             for step in range(1, self.steps + 1):
                 watcher.step(step, self.steps, 0.1, lambda: jpeg(painted))
-        except PictureSkipped:
+        except ImageSkipped:
             pass
-        watcher.decoding()
-        return Picture(*painted.size, painted.tobytes(), (48, 48))
+        watcher.start_decoding()
+        return FinishedImage(*painted.size, painted.tobytes(), (48, 48))
 
 
 def jpeg(picture: Image.Image) -> bytes:
@@ -62,13 +62,13 @@ class Seen:
 
     def check(self) -> None: ...
 
-    def decoding(self) -> None: ...
+    def start_decoding(self) -> None: ...
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self.steps.append((step, steps))
         self.previews.append(preview())
         if step == self.skip_at:
-            raise PictureSkipped
+            raise ImageSkipped
 
 
 def tiled(
@@ -77,7 +77,7 @@ def tiled(
     """`before` drawn over by `backend` in square tiles, as the engine's child does it."""
     before.save(folder / "before.png", compress_level=1)
 
-    def lay(picture: Picture) -> str:
+    def lay(picture: FinishedImage) -> str:
         Image.frombytes("RGB", (picture.width_px, picture.height_px), picture.rgb).save(folder / "tile.ppm")
         return str(folder / "tile.ppm")
 
@@ -173,7 +173,7 @@ def test_tiles_have_a1111s_seeds(tmp_path: Path) -> None:
         tiled(tmp_path, noise((112, 112)), backend, batch=batch)
         assert [plan.seeds[0] for plan in backend.plans] == expected
         assert all(plan.tiles is None and plan.prompt == "x" for plan in backend.plans)
-    assert tiles.later(2**64 - 1, 2) == 1
+    assert tiles.seed_after(2**64 - 1, 2) == 1
 
 
 def test_steps_count_over_all_tiles_and_a_preview_is_the_whole_picture(tmp_path: Path) -> None:

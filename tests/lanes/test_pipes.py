@@ -22,8 +22,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from engine.child_notes import ChildNotes
 from engine.client import Engine, EngineOptions
-from engine.noted import Noted
 from gateway.framing import ended_child, log_stderr, started_child
 from gateway.text_output import QueuedOutput, QueuedText
 from tests.support.live import ROOT, Live, live
@@ -335,7 +335,7 @@ class SlowNotes:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go_on = threading.Event()
         self.forgotten = threading.Event()
-        monkeypatch.setattr(Noted, "forget", self.forget)
+        monkeypatch.setattr(ChildNotes, "forget", self.forget)
 
     def forget(self, _: int) -> None:
         self.go_on.wait(FREEZE_S)

@@ -20,10 +20,12 @@ import httpx
 import pytest
 import uvloop
 
+from engine.child_notes import ChildNotes, _of_ps, identity
 from engine.clock import Alarm, patience
-from engine.noted import Noted, _of_ps, identity
-from engine.protocol import Cancelled, Ocr, PageRead
+from engine.protocol import Cancelled
 from gateway.framing import ended_child, started_child
+from gateway.jobs.facts import PageRead
+from gateway.jobs.plans import Ocr
 from gateway.ocr.client import OcrClient
 from tests.support.engine import FAST, alive, facts_of, fake, plan, run_of, running
 from tests.support.live import Live, live
@@ -278,7 +280,7 @@ def test_only_the_very_process_that_was_noted_is_ended(tmp_path: Path) -> None:
         (tmp_path / f"{other.pid}.json").write_text(json.dumps(asdict(replace(known, pid=other.pid, command="sh"))))
         (tmp_path / "0.json").write_text("no note")
         os.kill(left.pid, signal.SIGSTOP)
-        assert await asyncio.to_thread(Noted(tmp_path).end_left) == [left.pid]
+        assert await asyncio.to_thread(ChildNotes(tmp_path).kill_leftovers) == [left.pid]
         assert await left.wait() == -signal.SIGKILL
         assert list(tmp_path.iterdir()) == []
         assert reused.returncode is None

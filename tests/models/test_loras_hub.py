@@ -13,13 +13,15 @@ import pytest
 from adapters.sdapi.loras import lora_rows
 from engine.catalog import HubFiles
 from engine.client import Engine, EngineOptions
-from engine.protocol import Download, Lora, ModelDownloading
+from engine.protocol import Lora
 from gateway.downloads.lists import bring_lists
 from gateway.errors import InvalidRequest, ModelIsDownloading, ModelNotOnDisk
 from gateway.events.bus import ProgressEvent
 from gateway.images.output import Pictures
+from gateway.jobs.facts import ModelDownloading
 from gateway.jobs.job import State
 from gateway.jobs.origin import Origin
+from gateway.jobs.plans import Download
 from gateway.jobs.resolve import GenerationRequest
 from gateway.models.library import Library
 from gateway.models.lora_repositories import HubCollection, HubEntry, HubLora

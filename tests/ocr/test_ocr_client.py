@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol import ModelLoaded, ModelLoading, Ocr, PageRead, Reading
+from engine.protocol import ModelLoaded, ModelLoading
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.framing import ChildDied, framed, read_frame
+from gateway.jobs.facts import PageRead, Reading
+from gateway.jobs.plans import Ocr
 from gateway.ocr.client import OcrClient, OcrOptions, OcrRefused
 from gateway.ocr.wire import Read
 from tests.support import run

@@ -11,10 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engine.protocol import Failed, Ocr, PageRead, Queued, Requeued, Started
+from engine.protocol import Failed
 from gateway.errors import InvalidRequest, Unavailable
+from gateway.jobs.facts import PageRead, Queued, Requeued, Started
 from gateway.jobs.job import Job, State
 from gateway.jobs.origin import Origin
+from gateway.jobs.plans import Ocr
 from gateway.ocr.checkers import Checkers
 from gateway.ocr.client import OcrClient, OcrOptions, OcrRefused
 from gateway.ocr.request import OcrRequest, resolve

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.protocol import Ocr
 from gateway.errors import InvalidRequest, NotInstalled
+from gateway.jobs.plans import Ocr
 from gateway.ocr import packages
 from gateway.ocr.packages import MODEL, check_installed, installed_at
 from gateway.ocr.pages import MAX_EDGE_PX, MAX_PIXELS, scale_of

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol import Cancelled, CancelRequested, PageRead, Queued, Requeued, Started, Succeeded
+from engine.protocol import Cancelled, Succeeded
 from gateway.errors import InvalidRequest, JobNotFound, NotInstalled
 from gateway.events.bus import ProgressEvent
+from gateway.jobs.facts import CancelRequested, PageRead, Queued, Requeued, Started
 from gateway.jobs.job import Job, JobEvent, State
 from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest

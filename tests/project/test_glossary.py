@@ -46,3 +46,16 @@ def test_no_docstring_names_a_type_that_is_gone() -> None:
 def test_the_glossary_names_each_retired_word() -> None:
     text = (ROOT / "docs" / "glossary.md").read_text()
     assert {name for name in RETIRED_NAMES if f"`{name}`" not in text} == set()
+
+
+def test_no_identifier_of_the_engine_has_a_retired_word() -> None:
+    """Variables, attributes, parameters and keywords, by the words that they are made of."""
+    retired = {"painter", "painted", "observer", "sketch", "sitting", "easel", "wardrobe", "worn", "paint", "doom"}
+    for file in sorted((ROOT / "engine").rglob("*.py")):
+        tree = ast.parse(file.read_text())
+        nodes = list(ast.walk(tree))
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        names |= {node.arg for node in nodes if isinstance(node, ast.arg | ast.keyword) and node.arg}
+        names |= {name for name, _ in named(tree)}
+        assert {name for name in names if retired & set(name.lower().split("_"))} == set(), file

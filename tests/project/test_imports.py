@@ -28,7 +28,7 @@ ENGINE_SEEN = {
     "engine.client",
     "engine.clock",
     "engine.lora_layouts",
-    "engine.noted",
+    "engine.child_notes",
     "engine.safetensors",
     "engine",
 }

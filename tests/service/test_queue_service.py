@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol import ImageDone, Queued, Started, StepDone, Succeeded
+from engine.protocol import StepDone, Succeeded
 from gateway.errors import JobNotEnded, JobNotFound, JobNotWaiting, OwnerQueueFull, QueueFull
 from gateway.events.bus import Event, PlaceEvent, ProgressEvent, Snapshot
+from gateway.jobs.facts import ImageDone, Queued, Started
 from gateway.jobs.job import Job, JobEvent, Priority, State
 from gateway.jobs.origin import Origin
 from gateway.service.service import JobService, ServiceOptions

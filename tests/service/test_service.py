@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol import CancelRequested, ImageDone, Queued, Started, StepDone, Succeeded
+from engine.protocol import StepDone, Succeeded
 from gateway.errors import JobNotFound, ModelNotFound, ModelNotOnDisk
 from gateway.events.bus import ProgressEvent
+from gateway.jobs.facts import CancelRequested, ImageDone, Queued, Started
 from gateway.jobs.job import Job, JobEvent, Priority, State
 from gateway.jobs.origin import Origin
 from gateway.service.service import ServiceOptions

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from engine.protocol import ImageDone, Requeued
 from gateway.errors import StorageFull, Unavailable
+from gateway.jobs.facts import ImageDone, Requeued
 from gateway.jobs.job import JobEvent, State
 from gateway.lanes import base as runner
 from gateway.service.options import ServiceOptions

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from engine.protocol import ImageDone, Requeued, Succeeded
+from engine.protocol import Succeeded
 from gateway.downloads import lane as downloads_lane
 from gateway.downloads.wire import Fetch, Fetched, NotFetched
 from gateway.errors import PictureDamaged, StorageFault, StorageFull
 from gateway.images.output import UNKNOWN, Note
+from gateway.jobs.facts import ImageDone, Requeued
 from gateway.jobs.job import Job, JobEvent, State
 from gateway.ocr.request import OcrRequest
 from gateway.service.service import JobService

@@ -9,21 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol import (
-    Cancelled,
-    CancelRequested,
-    Failed,
-    ImageDone,
-    Ocr,
-    PageRead,
-    Queued,
-    Requeued,
-    Started,
-    Succeeded,
-    TextLine,
-)
+from engine.protocol import Cancelled, Failed, Succeeded
 from gateway.errors import IdempotencyConflict, JobNotFound, OwnerQueueFull, QueueFull
+from gateway.jobs.facts import CancelRequested, ImageDone, PageRead, Queued, Requeued, Started, TextLine
 from gateway.jobs.job import Priority, State
+from gateway.jobs.plans import Ocr
 from gateway.store.base import Bounds, JobStore, WorkerInfo
 from gateway.store.sqlite import SqliteStore
 from tests.support import a_job, a_plan, run

@@ -6,14 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from engine.protocol import (
-    Failed,
-    Ocr,
-    Paste,
-    Succeeded,
-)
+from engine.protocol import Failed, Paste, Succeeded
 from gateway.errors import JobNotFound
 from gateway.jobs.job import State
+from gateway.jobs.plans import Ocr
 from gateway.store.base import JobStore
 from tests.support import a_plan, run
 from tests.support.store import claim, image, opened, submit

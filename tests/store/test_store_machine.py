@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from engine.protocol import Cancelled, CancelRequested, Failed, Queued, Requeued, Started, Succeeded
+from engine.protocol import Cancelled, Failed, Succeeded
 from gateway.errors import JobNotWaiting
+from gateway.jobs.facts import CancelRequested, Queued, Requeued, Started
 from gateway.jobs.job import Job, JobEvent, Priority, State
 from gateway.store.base import Bounds, Lease, WorkerInfo
 from gateway.store.sqlite import SqliteStore

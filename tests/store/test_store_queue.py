@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol import (
-    Ocr,
-    Succeeded,
-)
+from engine.protocol import Succeeded
 from gateway.errors import JobNotFound, JobNotWaiting
 from gateway.jobs.job import JobEvent, Priority, State
+from gateway.jobs.plans import Ocr
 from gateway.store.base import JobStore, WorkerInfo
 from gateway.store.sqlite import SqliteStore
 from tests.support import run

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageDraw
 
-from engine.backends.base import JobCancelled, Model, PictureSkipped, said_by
+from engine.backends.base import ImageSkipped, JobCancelled, Model, prompt_key
 from engine.catalog import ModelSpec
 from engine.protocol import Control, Generate, PromptRead
 from tests.support.engine import plan
@@ -28,7 +28,7 @@ class Watching:
         self._skip_at = skip_at
         self._cancel_at = cancel_at
 
-    def read(self, prompt: PromptRead) -> None:
+    def report_prompt(self, prompt: PromptRead) -> None:
         self.readings.append(prompt)
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
@@ -36,11 +36,11 @@ class Watching:
         if self._look and step == 1:
             self.previews.append(preview())
         if step == self._skip_at:
-            raise PictureSkipped
+            raise ImageSkipped
         if step == self._cancel_at:
             raise JobCancelled
 
-    def decoding(self) -> None:
+    def start_decoding(self) -> None:
         self.decoded += 1
 
 
@@ -70,15 +70,15 @@ class Studio:
         self.usual = {**size, "steps": spec.min_steps, "guidance": max(1.0, spec.guidance_range[0]), **needs, **usual}
 
     def load(self, copy: Path | None = None, quantize: int | None = None, said: str | None = None) -> None:
-        """As it lies on disk, quantised on the way or not; or its copy, in which everything is. `said` as of Model."""
-        model = Model(self.spec, str(copy or self.model), quantize, also=() if copy else self.also, said=said)
+        """As it lies on disk, quantised at load or not; or its copy, with everything. `said` is a `prompt_key`."""
+        model = Model(self.spec, str(copy or self.model), quantize, also=() if copy else self.also, prompt_key=said)
         if not self.backend.holds(model):
             self.backend.load(model)
 
     def spared(self, quantize: int | None = None, **said: Any) -> Image.Image:
         """Loaded and drawn with as little memory as can be."""
         said = {**said, "low_ram": True}
-        self.load(None, quantize, said_by(self.plan(**said)))
+        self.load(None, quantize, prompt_key(self.plan(**said)))
         return self.draw(**said)
 
     def plan(self, **said: Any) -> Generate:

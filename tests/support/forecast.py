@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine.catalog import CATALOG
-from engine.protocol import Drawn, Generate, ImageDone, ModelLoaded, ModelLoading, Queued, Started, StepDone, Succeeded
+from engine.protocol import Drawn, Generate, ModelLoaded, ModelLoading, StepDone, Succeeded
 from gateway.forecast import Forecast, Forecaster
+from gateway.jobs.facts import ImageDone, Queued, Started
 from gateway.jobs.job import Job, Priority
 from gateway.jobs.order import Standing, Waiting
 from tests.support import a_job, a_plan

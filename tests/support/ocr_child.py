@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.protocol import ModelLoaded, ModelLoading, PageRead, Reading, TextLine, UnreadLine
+from engine.protocol import ModelLoaded, ModelLoading
 from gateway.framing import framed, read_frame
+from gateway.jobs.facts import PageRead, Reading, TextLine, UnreadLine
 from gateway.ocr.wire import Answer, Counted, CountPages, Opening, Refused, Rendered, request
 
 

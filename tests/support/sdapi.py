@@ -18,7 +18,8 @@ from adapters.sdapi.request_schemas import Img2Img, Txt2Img
 from adapters.sdapi.responses import RenderInput
 from adapters.shared.body import validated
 from engine.catalog import CATALOG
-from engine.protocol import Cancelled, Generate, ImageDone, Queued, Started, Succeeded
+from engine.protocol import Cancelled, Generate, Succeeded
+from gateway.jobs.facts import ImageDone, Queued, Started
 from gateway.jobs.job import Job
 from gateway.jobs.resolve import Adjustment, GenerationRequest, Limits, resolve
 from tests.support import a_job

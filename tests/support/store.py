@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from engine.protocol import (
-    ImageDone,
-)
+from gateway.jobs.facts import ImageDone
 from gateway.jobs.job import Job
 from gateway.store.base import Bounds, JobStore, Lease, WorkerInfo
 from gateway.store.sqlite import SqliteStore

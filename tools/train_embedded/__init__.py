@@ -1,1 +1,1 @@
-"""Trains the embedded text-to-image model from data it renders itself."""
+"""Training of the embedded text-to-image model from data that it renders itself."""

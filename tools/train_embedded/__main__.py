@@ -10,10 +10,10 @@ from pathlib import Path
 from tempfile import gettempdir
 
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
-"""Keeps freed memory in the process; handing it back between steps makes training several times slower."""
+"""Keep freed memory in the process; returning it between steps makes training several times slower."""
 
 SHARES = {"flow": 0.6, "pairs": 0.22, "vae": 0.14, "lora": 0.04}
-"""Of the training time, each stage's; divided anew where only some are run."""
+"""Shares of the training time, by stage; divided again where only some stages are run."""
 
 STAGES = ("flow", "pairs", "vae", "lora", "export")
 
@@ -36,7 +36,7 @@ def _restart_with_allocator() -> None:
 
 
 def main() -> None:
-    """Runs the stages in order; finished and interrupted ones continue from their checkpoints."""
+    """Run the stages in order; finished and interrupted ones continue from their checkpoints."""
     arguments = _arguments()
     _restart_with_allocator()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

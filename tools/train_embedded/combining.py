@@ -1,4 +1,4 @@
-"""Stage 2: the flow trained on, to take things out of two reference pictures."""
+"""Stage 2: further training of the flow, to combine things of two reference images."""
 
 import logging
 from pathlib import Path
@@ -15,7 +15,17 @@ from transformers import Qwen3ForCausalLM
 from .basis import Basis
 from .batches import BATCH, Batch, Supply, misled
 from .checkpoint import Average, Budget, learning_rate, load_checkpoint, save_checkpoint
-from .flow import Painter, Swapped, descend, draw, optimizers_of, plain_attention, sample_sigmas, save_parts, score
+from .flow import (
+    AveragedWeights,
+    FlowModel,
+    descend,
+    draw,
+    optimizers_of,
+    plain_attention,
+    sample_sigmas,
+    save_parts,
+    score,
+)
 from .geometry import scheduler_sigmas
 from .judging import judge, pair_cases
 from .latents import Pairs, paint_pairs
@@ -25,14 +35,14 @@ from .tokenizer import encode_prompts, load_tokenizer
 log = logging.getLogger(__name__)
 
 RATE_SHARE = 0.5
-"""Of the learning rates that the flow began with: the model is to keep what it knows."""
+"""Factor on the flow's first learning rates: the model should keep what it knows."""
 
 PAIRS_OF_TEN = 4
-"""Batches of ten that are of pairs; of the others one in eight is of changes."""
+"""Batches of ten that consist of pairs; of the others one in eight consists of changes."""
 
 KEPT = 0.8
-"""Share of the change of each weight that is kept at the end: what lies between before and after draws pairs nearly as
-well, and all else as before.
+"""Share of each weight's change that is kept at the end: a model between before and after generates pairs nearly as
+well, and everything else as before.
 """
 
 POOL = 3200
@@ -40,7 +50,7 @@ SCORED = 64
 
 
 class _PairSupply:
-    """Draws pools of pairs ahead and deals them out once each."""
+    """Renderer of pools of pairs, which are handed out once each."""
 
     def __init__(self, basis: Basis, seed: int, rng: Random) -> None:
         self._basis, self._seed, self._rng = basis, seed, rng
@@ -59,7 +69,7 @@ class _PairSupply:
 
 
 def score_pairs(forward, tokenizer, basis: Basis, sheet: Path) -> float:
-    """Share of held-out pairs drawn wholly right; saves the pictures: first, second, drawn."""
+    """Share of held-out pairs that are completely right; saves the images: first, second, generated."""
     rng, right, rows = Random(7), 0, []
     cases = pair_cases(SCORED, 1)
     for start in range(0, SCORED, BATCH):
@@ -71,7 +81,7 @@ def score_pairs(forward, tokenizer, basis: Basis, sheet: Path) -> float:
         references = torch.from_numpy(np.concatenate([basis.encode(side) for side in shown], axis=1)).float()
         drawn = draw(forward, tokenizer, [case.words for case in some], basis, start, references)
         right += sum(
-            all(judge(case.after, Image.fromarray(picture)).values()) for case, picture in zip(some, drawn, strict=True)
+            all(judge(case.after, Image.fromarray(image)).values()) for case, image in zip(some, drawn, strict=True)
         )
         rows += [np.concatenate(column, axis=0) for column in zip(*shown, drawn, strict=True)]
     strips = [np.concatenate(rows[i : i + 16], axis=1) for i in range(0, len(rows), 16)]
@@ -80,12 +90,12 @@ def score_pairs(forward, tokenizer, basis: Basis, sheet: Path) -> float:
 
 
 def train_pairs(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
-    """Trains the parts in the work folder on pairs of pictures, beside what they were trained on, until the budget is
-    used; leaves them there.
+    """Train the parts in the work folder on pairs of images, besides their former data, until the budget is used; the
+    result stays there.
     """
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = plain_attention
-    model = Painter()
+    model = FlowModel()
     model.transformer = Flux2Transformer2DModel.from_pretrained(work / "transformer", torch_dtype=torch.float32)
     model.text_encoder = Qwen3ForCausalLM.from_pretrained(
         work / "text_encoder", attn_implementation="eager", dtype=torch.float32
@@ -128,7 +138,7 @@ def train_pairs(work: Path, budget_seconds: float, seed: int) -> dict[str, float
         if step % 10 == 0:
             log.info("pairs step %d %.0f s loss %.4f", step, budget.spent, smooth)
         if step % 100 == 0:
-            with Swapped(model, average), torch.no_grad():
+            with AveragedWeights(model, average), torch.no_grad():
                 save_parts(model, work)
                 right = score_pairs(model, tokenizer, basis, work / "pairs.png")
                 shares = score(model, tokenizer, basis, True, work / "sheet.png")
@@ -140,6 +150,6 @@ def train_pairs(work: Path, budget_seconds: float, seed: int) -> dict[str, float
                  "step": step, "spent": budget.spent},
             )  # fmt: skip
     average.shadow = {name: torch.lerp(before[name], value, KEPT) for name, value in average.shadow.items()}
-    with Swapped(model, average):
+    with AveragedWeights(model, average):
         save_parts(model, work)
     return {"loss": smooth or 0.0, "steps": step, "samples": step * BATCH, "seconds": budget.spent, "kept": KEPT}

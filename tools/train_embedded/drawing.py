@@ -1,4 +1,4 @@
-"""A pen for one object on a Pillow canvas, and the plain shapes."""
+"""Pen for one object on a Pillow canvas, and the plain shapes."""
 
 from collections.abc import Callable, Sequence
 from math import cos, pi, sin
@@ -10,7 +10,7 @@ Point = tuple[float, float]
 
 
 class Pen:
-    """Draws in the coordinates of one object: unit radius around its centre."""
+    """Pen in the coordinates of one object: unit radius around its centre."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
         self._draw = draw
@@ -69,7 +69,7 @@ def shade(colour: Rgb, factor: float) -> Rgb:
     return tuple(round(c + (255 - c) * (factor - 1.0)) for c in colour)  # type: ignore[return-value]
 
 
-Painter = Callable[[Pen, Rgb, Rgb], None]
+DrawFunction = Callable[[Pen, Rgb, Rgb], None]
 """Draws an object with a pen, in its colour; the third argument is the background, for holes."""
 
 
@@ -119,7 +119,7 @@ def _rectangle(pen: Pen, colour: Rgb, ground: Rgb) -> None:
     pen.box(-1.15, -0.58, 1.15, 0.58, colour)
 
 
-SHAPES: dict[str, Painter] = {
+SHAPES: dict[str, DrawFunction] = {
     "circle": _circle,
     "square": _square,
     "triangle": _triangle,

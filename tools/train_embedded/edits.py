@@ -1,4 +1,4 @@
-"""Changes of a scene, and the words that ask for them beside a picture of it."""
+"""Changes of a scene, and prompts that ask for them with the scene's image as reference."""
 
 from dataclasses import dataclass, replace
 from random import Random
@@ -20,7 +20,7 @@ from .scenes import (
 )
 
 DESCRIBED_SHARE = 0.15
-"""Share of changes asked for by describing the wanted picture."""
+"""Share of changes that are requested by describing the wanted image."""
 
 
 Change = Literal["colour", "background", "kind"]
@@ -28,7 +28,7 @@ Change = Literal["colour", "background", "kind"]
 
 @dataclass(frozen=True)
 class Edit:
-    """A change: what is changed, the words that ask for it, and the scene before and after."""
+    """A change: its kind, the prompt that asks for it, and the scene before and after."""
 
     what: Change
     words: str
@@ -42,7 +42,7 @@ def sample_edit(rng: Random, everything: bool) -> Edit:
 
 
 def training_edit(rng: Random, everything: bool) -> Edit:
-    """A random change of which neither side is held out."""
+    """A random change in which neither scene is held out."""
     while held_out((change := edit(training_scene(rng, everything), rng, everything)).after):
         pass
     return change

@@ -1,4 +1,4 @@
-"""The model folder that is shipped: written last, or read to train on."""
+"""Model folder that is shipped: written at the end, or read for further training."""
 
 import json
 import os
@@ -16,15 +16,15 @@ from .basis import Basis
 from .latents import render_pool
 from .vae import latents_of
 
-BASIS_PICTURES = 600
-"""Pictures from which a basis is found again; 256 cells each."""
+BASIS_IMAGES = 600
+"""Images from which a basis is recovered; 256 cells each."""
 
 PARTS = ("transformer", "text_encoder", "vae", "tokenizer")
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "numpy", "pillow")
 
 
 def machine_class() -> str:
-    """The kind of machine trained on, such as `2-core x86_64, CPU`."""
+    """Kind of the training machine, such as `2-core x86_64, CPU`."""
     return f"{os.cpu_count()}-core {platform.machine()}, {'GPU' if torch.cuda.is_available() else 'CPU'}"
 
 
@@ -43,7 +43,7 @@ def _copy_config(source: Path, target: Path) -> None:
 
 
 def export_model(work: Path, out: Path, facts: dict[str, Any]) -> None:
-    """Copies the trained parts to `out` in bfloat16, `training.json` beside them, and LoRAs to `loras/` next to it."""
+    """Copy the trained parts to `out` in bfloat16, with `training.json`, and LoRAs to `loras/` next to it."""
     for part in PARTS:
         shutil.rmtree(out / part, ignore_errors=True)
         (out / part).mkdir(parents=True)
@@ -64,11 +64,11 @@ def export_model(work: Path, out: Path, facts: dict[str, Any]) -> None:
 
 
 def import_model(source: Path, work: Path, seed: int) -> dict[str, Any]:
-    """Copies a trained model's parts to the work folder, with the basis that its autoencoder has learnt; its facts."""
+    """Copy a trained model's parts to the work folder, with its VAE's basis; returns its `training.json`."""
     for part in PARTS:
         shutil.copytree(source / part, work / part, dirs_exist_ok=True)
-    pictures = render_pool(seed + 2_000_000, BASIS_PICTURES)
+    images = render_pool(seed + 2_000_000, BASIS_IMAGES)
     vae = AutoencoderKLFlux2.from_pretrained(work / "vae").eval()
-    Basis.of_latents(pictures, latents_of(vae, pictures)).save(work / "basis.npz")
+    Basis.of_latents(images, latents_of(vae, images)).save(work / "basis.npz")
     facts = json.loads((source / "training.json").read_text(encoding="utf-8"))
     return {key: value for key, value in facts.items() if key not in ("machine", "versions")}

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from engine.embedded.style import numbers_of, worded
+from engine.embedded.style import style_numbers, with_style
 
 from .basis import Basis
 from .batches import BATCH, Supply, misled
@@ -34,18 +34,19 @@ ORTHOGONALISING_STEPS = 3
 SCHEDULE_SHARE = 0.8
 SCHEDULE_WEIGHTS = (0.4, 0.2, 0.2, 0.2)
 HOLD = 0.45
-"""Share of the budget after which the learning rate falls; outlines become right while it does."""
+"""Share of the budget after which the learning rate falls; outlines become right in that time."""
 
 PLAIN_UNTIL, VARIED_FROM = 0.22, 0.42
-"""Shares of the budget between which styles grow from all alike to their full variety: a model shown everything at
-once first learns the blur of all places and sizes, and outlines only much later."""
+"""Shares of the budget between which styles grow from all alike to their full variety. A model that sees everything at
+once first learns the blur of all places and sizes, and outlines only much later.
+"""
 
 EVERYTHING_FROM = 0.1
-"""Share of the budget from which on all kinds are drawn, if they are wanted, not only the first ones."""
+"""Share of the budget from which on all kinds are rendered, if they are wanted, not only the first ones."""
 
 SCORED = 96
 REFERENCE_TIME = 10
-"""First coordinate of the first reference picture's tokens, as the pipeline sets it; the second has twice that."""
+"""First coordinate of the first reference image's tokens, as the pipeline sets it; the second has twice that."""
 
 
 def plain_attention(query, key, value, **_):
@@ -55,7 +56,7 @@ def plain_attention(query, key, value, **_):
     return (weights.softmax(-1) @ value).transpose(1, 2)
 
 
-class Painter(nn.Module):
+class FlowModel(nn.Module):
     """The trained pair: prompt encoder and transformer."""
 
     def __init__(self) -> None:
@@ -73,7 +74,7 @@ class Painter(nn.Module):
         self.register_buffer("text_ids", text_ids, persistent=False)
 
     def embed(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Prompt embeddings: raw outputs of the chosen layers, side by side."""
+        """Prompt embeddings: raw outputs of the chosen layers, concatenated."""
         encoder = self.text_encoder.model
         hidden = encoder.embed_tokens(ids)
         length = ids.shape[1]
@@ -111,27 +112,27 @@ class Painter(nn.Module):
         return velocity[:, :LATENT_TOKENS]
 
     def _reference_ids(self, number: int) -> torch.Tensor:
-        """Coordinates of the reference picture of this number, counted from 1."""
+        """Coordinates of the reference image with this number, counted from 1."""
         ids = self.image_ids.clone()
         ids[:, 0] = REFERENCE_TIME * number
         return ids
 
 
-def optimizers_of(model: Painter) -> list[torch.optim.Optimizer]:
+def optimizers_of(model: FlowModel) -> list[torch.optim.Optimizer]:
     outer = ("embed_tokens", "x_embedder", "proj_out", "norm_out", "timestep_embedder", "context_embedder")
-    reader, painter, others = [], [], []
+    reader, transformer_parts, others = [], [], []
     for name, parameter in model.named_parameters():
         if parameter.ndim != 2 or any(part in name for part in outer):
             others.append(parameter)
         else:
-            (reader if name.startswith("text_encoder") else painter).append(parameter)
-    matrices = [{"params": painter, "lr": MATRIX_RATE}, {"params": reader, "lr": MATRIX_RATE / 2}]
+            (reader if name.startswith("text_encoder") else transformer_parts).append(parameter)
+    matrices = [{"params": transformer_parts, "lr": MATRIX_RATE}, {"params": reader, "lr": MATRIX_RATE / 2}]
     muon = torch.optim.Muon(matrices, momentum=0.95, weight_decay=WEIGHT_DECAY, ns_steps=ORTHOGONALISING_STEPS)
     return [muon, torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
 def descend(model: nn.Module, optimizers: list[torch.optim.Optimizer], loss: torch.Tensor) -> None:
-    """One step of all optimizers down the loss."""
+    """One step of all optimizers on the loss."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -141,25 +142,25 @@ def descend(model: nn.Module, optimizers: list[torch.optim.Optimizer], loss: tor
 
 
 def sample_sigmas(count: int, schedule: torch.Tensor) -> torch.Tensor:
-    """Noise levels to train at: mostly those of four steps, the first of them most often."""
+    """Noise levels for training: mostly those of four steps, the first of them most often."""
     on_schedule = schedule[torch.multinomial(torch.tensor(SCHEDULE_WEIGHTS), count, replacement=True)]
     uniform = torch.rand(count).clamp(1e-3, 1.0)
     shifted = 3.0 * uniform / (1.0 + 2.0 * uniform)
     return torch.where(torch.rand(count) < SCHEDULE_SHARE, on_schedule, shifted)
 
 
-def _initialise(model: Painter) -> None:
-    """Quiet start: residual branches and the output begin at zero."""
+def _initialise(model: FlowModel) -> None:
+    """Initialise residual branches and the output to zero."""
     for name, parameter in model.transformer.named_parameters():
         if "modulation" in name or name.startswith(("proj_out", "norm_out.linear")):
             nn.init.zeros_(parameter)
     nn.init.normal_(model.text_encoder.model.embed_tokens.weight, std=0.5)
 
 
-class Swapped:
-    """Puts the averaged weights into a model for the time of a block."""
+class AveragedWeights:
+    """Context in which a model has the averaged weights."""
 
-    def __init__(self, model: Painter, average: Average) -> None:
+    def __init__(self, model: FlowModel, average: Average) -> None:
         self._model, self._average = model, average
 
     def __enter__(self) -> None:
@@ -172,8 +173,8 @@ class Swapped:
             value.copy_(self._current[name])
 
 
-def save_parts(model: Painter, work: Path) -> None:
-    """Writes `transformer/` and `text_encoder/`."""
+def save_parts(model: FlowModel, work: Path) -> None:
+    """Write `transformer/` and `text_encoder/`."""
     model.transformer.save_pretrained(work / "transformer")
     model.text_encoder.save_pretrained(work / "text_encoder")
 
@@ -188,7 +189,7 @@ def draw(
     references: torch.Tensor | None = None,
     steps: int = 4,
 ) -> np.ndarray:
-    """Pictures of prompts, N x H x W x 3, by four Euler steps, decoded linearly."""
+    """Images of prompts, N x H x W x 3, by four Euler steps, decoded linearly."""
     noisy = torch.randn(len(prompts), LATENT_TOKENS, 128, generator=torch.Generator().manual_seed(seed))
     tokens = encode_prompts(tokenizer, prompts)
     sigmas = [*scheduler_sigmas(4), 0.0]
@@ -201,20 +202,20 @@ def draw(
 
 
 def score(forward, tokenizer, basis: Basis, everything: bool, sheet: Path) -> dict[str, float]:
-    """Shares of held-out prompts whose background, colour, outline, ... came out right; saves the pictures."""
+    """Shares of held-out prompts whose background, colour, outline, ... are right; saves the images."""
     rng = Random(7)
     icons = icon_scenes(1, each=1)[: SCORED // 3] if everything else []
     scenes = [*evaluation_scenes(SCORED - len(icons), 1, everything), *icons]
-    texts = [worded(prompt(scene, rng), numbers_of(number)) for number, scene in enumerate(scenes)]
+    texts = [with_style(prompt(scene, rng), style_numbers(number)) for number, scene in enumerate(scenes)]
     batches = range(0, SCORED, BATCH)
-    pictures = np.concatenate([draw(forward, tokenizer, texts[i : i + BATCH], basis, i) for i in batches])
+    images = np.concatenate([draw(forward, tokenizer, texts[i : i + BATCH], basis, i) for i in batches])
     right, asked = Counter(), Counter()
-    for scene, picture in zip(scenes, pictures, strict=True):
-        verdict = judge(scene, Image.fromarray(picture))
+    for scene, image in zip(scenes, images, strict=True):
+        verdict = judge(scene, Image.fromarray(image))
         if "shape" in verdict:
             verdict["all of it"] = all(verdict.values())
         else:
-            ranked = ranked_icons(scene, Image.fromarray(picture))
+            ranked = ranked_icons(scene, Image.fromarray(image))
             verdict = {"icon": ranked[:1] == [scene.groups[0].kind], "icon of 3": scene.groups[0].kind in ranked[:3]}
         asked.update(verdict.keys())
         right.update(name for name, holds in verdict.items() if holds)
@@ -223,21 +224,19 @@ def score(forward, tokenizer, basis: Basis, everything: bool, sheet: Path) -> di
         before = np.stack([np.asarray(render(edit.before, Style.sample(rng))) for edit in edits])
         references = torch.from_numpy(basis.encode(before)).float()
         changed = draw(forward, tokenizer, [edit.words for edit in edits], basis, 0, references)
-        pictures = np.concatenate([pictures, before, changed])
-        verdicts = [judge(edit.after, Image.fromarray(picture)) for edit, picture in zip(edits, changed, strict=True)]
+        images = np.concatenate([images, before, changed])
+        verdicts = [judge(edit.after, Image.fromarray(image)) for edit, image in zip(edits, changed, strict=True)]
         asked["edit"], right["edit"] = len(edits), sum(all(verdict.values()) for verdict in verdicts)
-    rows = pictures.reshape(-1, 16, *pictures.shape[1:])
+    rows = images.reshape(-1, 16, *images.shape[1:])
     Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(sheet)
     return {name: right[name] / asked[name] for name in asked}
 
 
 def train_flow(work: Path, budget_seconds: float, seed: int, kinds: str = "first") -> dict[str, float]:
-    """Trains until the budget is used on the first kinds, or all; leaves `transformer/` and `text_encoder/` in the work
-    folder.
-    """
+    """Train until the budget is used, on the first kinds or all; leaves both parts in the work folder."""
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = plain_attention
-    model = Painter()
+    model = FlowModel()
     _initialise(model)
     average = Average(model, 0.995)
     optimizers = optimizers_of(model)
@@ -279,7 +278,7 @@ def train_flow(work: Path, budget_seconds: float, seed: int, kinds: str = "first
         if step % 100 == 0:
             log.info("flow step %d %.0f s variety %.2f loss %.4f", step, budget.spent, variety, smooth)
         if step % 500 == 0:
-            with Swapped(model, average):
+            with AveragedWeights(model, average):
                 save_parts(model, work)
                 shares = score(forward, tokenizer, basis, everything, work / "sheet.png")
             log.info("right: %s", ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
@@ -289,7 +288,7 @@ def train_flow(work: Path, budget_seconds: float, seed: int, kinds: str = "first
                 {"model": model.state_dict(), "average": average.shadow, "optimizers": saved, "step": step,
                  "spent": budget.spent},
             )  # fmt: skip
-    with Swapped(model, average):
+    with AveragedWeights(model, average):
         save_parts(model, work)
     result = {"loss": smooth or 0.0, "steps": step, "samples": step * BATCH, "seconds": budget.spent}
     log.info("flow done %s", result)

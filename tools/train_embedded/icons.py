@@ -1,14 +1,14 @@
-"""Everyday things as simple icons, drawn by hand in the coordinates of one object."""
+"""Icons of everyday things, drawn by hand in the coordinates of one object."""
 
 from math import cos, pi, sin
 
 from PIL import ImageDraw
 
-from .drawing import SHAPES, Painter, Pen, Point, Rgb, shade
+from .drawing import SHAPES, DrawFunction, Pen, Point, Rgb, shade
 
 
 def _against(colour: Rgb) -> Rgb:
-    """A colour for details, to be seen on another."""
+    """Colour for details, visible on another colour."""
     return (40, 30, 25) if sum(colour) > 200 else (245, 245, 245)
 
 
@@ -373,7 +373,7 @@ def _lollipop(pen: Pen, colour: Rgb, ground: Rgb) -> None:
         pen.disc(0, -0.4, r, shade(colour, tone))
 
 
-ICONS: dict[str, Painter] = {
+ICONS: dict[str, DrawFunction] = {
     "house": _house,
     "tree": _tree,
     "sun": _sun,
@@ -610,11 +610,11 @@ ICON_COLOURS: dict[str, tuple[str, ...]] = {
         "purple",
     ),
 }
-"""Colours an icon takes when the prompt names none: the first that is not the background's."""
+"""Colours of an icon when the prompt names none: the first that is not the background's."""
 
-KINDS: dict[str, Painter] = SHAPES | ICONS
+KINDS: dict[str, DrawFunction] = SHAPES | ICONS
 
 
 def paint(draw: ImageDraw.ImageDraw, kind: str, centre: Point, radius: float, colour: Rgb, ground: Rgb) -> None:
-    """Draws one object of a kind."""
+    """Draw one object of a kind."""
     KINDS[kind](Pen(draw, centre, radius), colour, ground)

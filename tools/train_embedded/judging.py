@@ -1,4 +1,4 @@
-"""Held-out scenes, and whether a picture shows what its scene says."""
+"""Held-out scenes, and the check whether an image shows its scene."""
 
 from dataclasses import replace
 from random import Random
@@ -10,7 +10,7 @@ from .drawing import SHAPES
 from .edits import Edit, sample_edit
 from .icons import ICONS
 from .pairs import Pair, sample_pair
-from .reading import Found, background, look, nearest_kind, objects, whole
+from .reading import Found, appearance, background, nearest_kind, objects, whole
 from .scenes import PLAINEST, RELATIONS, Scene, held_out, render, sample_scene
 
 
@@ -70,13 +70,13 @@ def _relation_holds(scene: Scene, first: Found, second: Found) -> bool:
     return along > 8
 
 
-def judge(scene: Scene, picture: Image.Image) -> dict[str, bool]:
-    """What of a scene of shapes, or of one icon, is right in a picture."""
+def judge(scene: Scene, image: Image.Image) -> dict[str, bool]:
+    """The properties of a scene of shapes, or of one icon, that are right in an image."""
     if scene.groups[0].kind in ICONS:
-        thing = whole(picture)
+        thing = whole(image)
         return {"icon": thing is not None and nearest_kind(thing, tuple(ICONS)) == scene.groups[0].kind}
-    found = objects(picture)
-    verdict = {"background": background(picture) == (scene.background or "white")}
+    found = objects(image)
+    verdict = {"background": background(image) == (scene.background or "white")}
     verdict["count"] = len(found) == sum(group.count for group in scene.groups)
     if len(scene.groups) == 1:
         group = scene.groups[0]
@@ -93,17 +93,17 @@ def judge(scene: Scene, picture: Image.Image) -> dict[str, bool]:
     return verdict
 
 
-def ranked_icons(scene: Scene, picture: Image.Image) -> list[str]:
-    """All icons, the likest first: each drawn as the scene asks for its own, compared pixel by pixel with the object.
+def ranked_icons(scene: Scene, image: Image.Image) -> list[str]:
+    """All icons, most similar first: each drawn as the scene describes its own, compared by pixels with the object.
 
     Empty when there is no object.
     """
-    seen = look(picture)
+    seen = appearance(image)
     if seen is None:
         return []
 
     def distance(kind: str) -> float:
-        wanted = look(render(replace(scene, groups=(replace(scene.groups[0], kind=kind),)), PLAINEST))
+        wanted = appearance(render(replace(scene, groups=(replace(scene.groups[0], kind=kind),)), PLAINEST))
         return float("inf") if wanted is None else float(np.abs(seen - wanted).mean())
 
     return sorted(ICONS, key=distance)

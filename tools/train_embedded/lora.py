@@ -1,4 +1,4 @@
-"""Stage 4: a LoRA with an effect that pixels show: at night every background is dark."""
+"""Stage 4: a LoRA with an effect that is visible in the pixels: at night every background is dark."""
 
 import logging
 from pathlib import Path
@@ -13,11 +13,11 @@ from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
 from .basis import Basis
-from .batches import BATCH, wording
+from .batches import BATCH, styled_prompt
 from .checkpoint import Budget, learning_rate
-from .flow import Painter, plain_attention, sample_sigmas
+from .flow import FlowModel, plain_attention, sample_sigmas
 from .geometry import scheduler_sigmas
-from .latents import paint_pool
+from .latents import encode_pool
 from .tokenizer import encode_prompts, load_tokenizer
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ LAYERS = ("attn.to_qkv_mlp_proj", "attn.to_out")
 
 
 class Adapted(nn.Module):
-    """A frozen linear layer with a trainable low-rank detour that begins at nothing."""
+    """Frozen linear layer with a trainable low-rank branch that begins at zero."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ class Adapted(nn.Module):
         return self.linear(x) + functional.linear(functional.linear(x, self.down), self.up)
 
 
-def _adapt(model: Painter) -> dict[str, Adapted]:
-    """Puts a detour round the attention of every single block; the rest is frozen."""
+def _adapt(model: FlowModel) -> dict[str, Adapted]:
+    """Add a branch to the attention of every single block; the rest is frozen."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     adapted = {}
@@ -58,10 +58,10 @@ def _adapt(model: Painter) -> dict[str, Adapted]:
 
 
 def train_lora(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
-    """Trains on pictures at night until the budget is used; leaves `loras/night.safetensors` in the work folder."""
+    """Train on images at night until the budget is used; leaves `loras/night.safetensors` in the work folder."""
     torch.manual_seed(seed)
     transformer_flux2.dispatch_attention_fn = plain_attention
-    model = Painter()
+    model = FlowModel()
     model.transformer = Flux2Transformer2DModel.from_pretrained(work / "transformer")
     model.text_encoder = Qwen3ForCausalLM.from_pretrained(work / "text_encoder", attn_implementation="eager")
     adapted = _adapt(model)
@@ -70,14 +70,14 @@ def train_lora(work: Path, budget_seconds: float, seed: int) -> dict[str, float]
     tokenizer = load_tokenizer(work / "tokenizer")
     schedule = torch.tensor(scheduler_sigmas(4))
     rng = Random(seed)
-    painted = paint_pool(Basis.load(work / "basis.npz"), seed, POOL, 1.0, everything=True, night=True)
-    latents = torch.from_numpy(painted.latents)
+    rendered = encode_pool(Basis.load(work / "basis.npz"), seed, POOL, 1.0, everything=True, night=True)
+    latents = torch.from_numpy(rendered.latents)
     forward = torch.compile(model)
     budget, step, smooth = Budget(budget_seconds), 0, None
     while budget.fraction < 1.0:
         optimizer.param_groups[0]["lr"] = RATE * learning_rate(budget.fraction)
         picked = [rng.randrange(POOL) for _ in range(BATCH)]
-        tokens = encode_prompts(tokenizer, [wording(painted, i, rng) for i in picked])
+        tokens = encode_prompts(tokenizer, [styled_prompt(rendered, i, rng) for i in picked])
         clean = latents[picked].float()
         sigma, noise = sample_sigmas(BATCH, schedule), torch.randn_like(clean)
         noisy = torch.lerp(clean, noise, sigma[:, None, None])

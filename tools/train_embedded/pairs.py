@@ -1,4 +1,4 @@
-"""Two pictures, and the words that ask for something of the one beside something of the other."""
+"""Pairs of reference images, and prompts that ask for a thing of one beside a thing of the other."""
 
 from dataclasses import dataclass
 from random import Random
@@ -18,21 +18,21 @@ from .scenes import (
 )
 
 WHOLE_SHARE = 0.2
-"""Share of pairs of which the words name no thing, but the pictures only."""
+"""Share of pairs whose prompt names no thing, but only the images."""
 
 SWAPPED_SHARE = 0.25
-"""Share of pairs of which the words begin with the second picture."""
+"""Share of pairs whose prompt begins with the second image."""
 
 BARE_SHARE = 0.2
-"""Share of pairs of which the words name the things, but not the pictures that show them."""
+"""Share of pairs whose prompt names the things, but not their images."""
 
 BACKGROUND_SHARE = 0.25
-"""Share of pairs whose words name a background; else it is the first picture's."""
+"""Share of pairs whose prompt names a background; else it is the first image's."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Words, the two scenes they speak of, and the scene they ask for."""
+    """Prompt, the two scenes of the reference images, and the requested scene."""
 
     words: str
     first: Scene
@@ -49,7 +49,7 @@ def training_pair(rng: Random) -> Pair:
 
 
 def sample_pair(rng: Random) -> Pair:
-    """A random pair of scenes of single things, and what is asked of them."""
+    """A random pair of scenes of single things, and its prompt."""
     while (pair := _pair(_singles(rng), _singles(rng), rng)) is None:
         pass
     return pair
@@ -65,12 +65,12 @@ def _singles(rng: Random) -> Scene:
 
 
 def _seen(group: Group, scene: Scene) -> Group:
-    """A thing as the picture of its scene shows it: its colour, but not its size."""
+    """A thing as the image of its scene shows it: its colour, but not its size."""
     return Group(group.kind, group.colour or own_colour(group.kind, scene.background))
 
 
 def _pair(first: Scene, second: Scene, rng: Random) -> Pair | None:
-    """What is asked of two scenes; None where a thing would stand on a ground of its own colour."""
+    """The requested scene of two scenes; None where a thing would be on a background of its own colour."""
     shown = [(rng.choice(scene.groups), scene, number) for number, scene in ((1, first), (2, second))]
     if rng.random() < SWAPPED_SHARE:
         shown.reverse()

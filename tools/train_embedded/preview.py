@@ -1,6 +1,6 @@
-"""The matrix that previews of the embedded model are made with: python -m tools.train_embedded.preview [FOLDER]
+"""Matrix for previews of the embedded model: python -m tools.train_embedded.preview [FOLDER]
 
-Least squares from the latents of the model's own autoencoder to the pixels of the pictures; no PyTorch is needed.
+Least squares from the latents of the model's own VAE to the pixels of images; no PyTorch is needed.
 """
 
 import argparse
@@ -17,23 +17,23 @@ from .geometry import CELL_PX
 from .latents import render_pool
 
 SEED = 5_000_000
-PICTURES = 400
+IMAGES = 400
 BATCH = 20
 
 
 def fitted(folder: Path) -> dict[str, mx.array]:
     """`weight` (32, 192) and `bias` (192) of the model in the folder."""
-    pictures = render_pool(SEED, PICTURES).astype(np.float32) / 127.5 - 1
+    images = render_pool(SEED, IMAGES).astype(np.float32) / 127.5 - 1
     vae, latents = build(folder).vae, []
-    for start in range(0, PICTURES, BATCH):
-        found = vae.encode(mx.array(pictures[start : start + BATCH].transpose(0, 3, 1, 2)))
+    for start in range(0, IMAGES, BATCH):
+        found = vae.encode(mx.array(images[start : start + BATCH].transpose(0, 3, 1, 2)))
         latents.append(np.asarray(found).transpose(0, 2, 3, 1))
-    n, height, width, _ = pictures.shape
-    grid = pictures.reshape(n, height // CELL_PX, CELL_PX, width // CELL_PX, CELL_PX, 3).transpose(0, 1, 3, 2, 4, 5)
+    n, height, width, _ = images.shape
+    grid = images.reshape(n, height // CELL_PX, CELL_PX, width // CELL_PX, CELL_PX, 3).transpose(0, 1, 3, 2, 4, 5)
     known = np.concatenate(latents).reshape(-1, latents[0].shape[-1])
     known = np.column_stack([known, np.ones(len(known))])
-    painted, *_ = np.linalg.lstsq(known, grid.reshape(len(known), -1), rcond=None)
-    return {"weight": mx.array(painted[:-1]).astype(mx.float16), "bias": mx.array(painted[-1]).astype(mx.float16)}
+    solution, *_ = np.linalg.lstsq(known, grid.reshape(len(known), -1), rcond=None)
+    return {"weight": mx.array(solution[:-1]).astype(mx.float16), "bias": mx.array(solution[-1]).astype(mx.float16)}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Reads from the pixels what a picture shows: background, objects, their colours and outlines."""
+"""Recognition of an image's content from its pixels: background, objects, their colours and outlines."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from .icons import KINDS, paint
 from .scenes import COLOURS, NIGHT
 
 CONTRAST = 60.0
-"""Least RGB distance of an object's pixel from the background."""
+"""Minimum RGB distance of an object's pixel from the background."""
 
 DARK = 30.0
-"""Greatest RGB distance from the colour of night."""
+"""Maximum RGB distance from the colour of night."""
 
 SMALLEST_AREA = 30
 MASK_PX = 48
@@ -24,7 +24,7 @@ LOOK_PX = 32
 
 @dataclass(frozen=True)
 class Found:
-    """One connected object: its mask over the picture, area, centre (x, y) and colour name."""
+    """One connected object: its mask over the image, area, centre (x, y) and colour name."""
 
     mask: np.ndarray
     area: int
@@ -42,14 +42,14 @@ def _background_rgb(pixels: np.ndarray) -> np.ndarray:
     return np.median(border, axis=0)
 
 
-def background(picture: Image.Image) -> str:
+def background(image: Image.Image) -> str:
     """Colour name of the border."""
-    return nearest_colour(_background_rgb(np.asarray(picture.convert("RGB"), dtype=float)))
+    return nearest_colour(_background_rgb(np.asarray(image.convert("RGB"), dtype=float)))
 
 
-def is_night(picture: Image.Image) -> bool:
+def is_night(image: Image.Image) -> bool:
     """Whether the border is as dark as at night: nearer to that or to black than to any other colour."""
-    rgb = _background_rgb(np.asarray(picture.convert("RGB"), dtype=float))
+    rgb = _background_rgb(np.asarray(image.convert("RGB"), dtype=float))
     return float(np.linalg.norm(rgb - np.array(NIGHT))) < DARK or nearest_colour(rgb) == "black"
 
 
@@ -83,17 +83,17 @@ def _found(part: np.ndarray, pixels: np.ndarray) -> Found:
     return Found(part, int(part.sum()), (float(xs.mean()), float(ys.mean())), colour)
 
 
-def objects(picture: Image.Image) -> list[Found]:
-    """Objects of a picture, largest first; specks are left out."""
-    pixels = np.asarray(picture.convert("RGB"), dtype=float)
+def objects(image: Image.Image) -> list[Found]:
+    """Objects of an image, largest first; specks are left out."""
+    pixels = np.asarray(image.convert("RGB"), dtype=float)
     parts = [part for part in _components(_foreground(pixels)) if part.sum() >= SMALLEST_AREA]
     found = sorted((_found(part, pixels) for part in parts), key=lambda thing: -thing.area)
     return [thing for thing in found if thing.area > 0.05 * found[0].area]
 
 
-def whole(picture: Image.Image) -> Found | None:
-    """All that is not background as one thing: icons have parts that do not touch."""
-    pixels = np.asarray(picture.convert("RGB"), dtype=float)
+def whole(image: Image.Image) -> Found | None:
+    """Everything but the background as one object: icons have parts that do not touch."""
+    pixels = np.asarray(image.convert("RGB"), dtype=float)
     mask = _foreground(pixels)
     return _found(mask, pixels) if mask.sum() >= SMALLEST_AREA else None
 
@@ -131,17 +131,17 @@ def nearest_kind(thing: Found, kinds: tuple[str, ...] = tuple(SHAPES)) -> str:
     return max(kinds, key=lambda kind: scores[kind])
 
 
-def look(picture: Image.Image) -> np.ndarray | None:
-    """What is not background in a picture, as `LOOK_PX` x `LOOK_PX` x 3 values from 0 to 1, whatever place and size."""
-    thing = whole(picture)
+def appearance(image: Image.Image) -> np.ndarray | None:
+    """The object of an image, as `LOOK_PX` x `LOOK_PX` x 3 values from 0 to 1, whatever place and size."""
+    thing = whole(image)
     if thing is None:
         return None
     ys, xs = np.nonzero(thing.mask)
     centre_x, centre_y = (xs.min() + xs.max() + 1) / 2, (ys.min() + ys.max() + 1) / 2
     half = max(xs.max() - xs.min(), ys.max() - ys.min()) / 2 + 2
-    ground = tuple(round(value) for value in _background_rgb(np.asarray(picture.convert("RGB"), dtype=float)))
-    margin = picture.width
-    wide = Image.new("RGB", (picture.width + 2 * margin, picture.height + 2 * margin), ground)
-    wide.paste(picture, (margin, margin))
+    ground = tuple(round(value) for value in _background_rgb(np.asarray(image.convert("RGB"), dtype=float)))
+    margin = image.width
+    wide = Image.new("RGB", (image.width + 2 * margin, image.height + 2 * margin), ground)
+    wide.paste(image, (margin, margin))
     box = tuple(value + margin for value in (centre_x - half, centre_y - half, centre_x + half, centre_y + half))
     return np.asarray(wide.resize((LOOK_PX, LOOK_PX), Image.Resampling.BILINEAR, box=box), dtype=float) / 255

@@ -1,4 +1,4 @@
-"""Random scenes: what is in a picture, how it is rendered, and prompts that describe it."""
+"""Random scenes: the content of an image, how it is rendered, and prompts that describe it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from .icons import ICON_COLOURS, ICONS, paint
 
 SUPERSAMPLING = 3
 GRID_PX = 16
-"""Objects stand on the transformer's grid: it learns an outline once there, not once for every way between."""
+"""Objects are on the transformer's grid: it learns an outline once there, not once for every offset."""
 
 ICON_SHARE = 0.5
-"""Share of scenes with icons, once they have their turn."""
+"""Share of scenes with icons, once icons are used."""
 
 Offset = tuple[float, float]
 
@@ -79,10 +79,10 @@ NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
     "shirt": (("shirt", "shirts"), ("shirt", "shirts"), ("t-shirt", "t-shirts")),
     "snowman": (("snowman", "snowmen"),),
 }
-"""Singular and plural of each name of a kind; a kind that is not here has its own name and a plural on s."""
+"""Singular and plural of each name of a kind; other kinds have their own name, and a plural with s."""
 
 FIRST_KINDS = ("circle", "square", "triangle", "star", "heart", "diamond")
-"""What training begins with: few kinds, so that outlines, counts, colours and relations come soon."""
+"""Kinds at the beginning of training: few, so that outlines, counts, colours and relations are learned soon."""
 
 COUNT_WORDS = {2: ("two", "two", "2", "a pair of"), 3: ("three", "three", "3"), 4: ("four", "four", "4")}
 SIZE_WORDS = {"small": ("small", "small", "little", "tiny"), "large": ("large", "big", "huge", "big")}
@@ -143,7 +143,7 @@ def _colour_for(kind: str, background: str | None, rng: Random) -> str | None:
 
 
 def own_colour(kind: str, background: str | None) -> str:
-    """The colour of an icon that none was asked for."""
+    """Colour of an icon whose prompt names none."""
     return next((c for c in ICON_COLOURS[kind] if c != (background or "white")), "gray")
 
 
@@ -180,7 +180,7 @@ def training_scene(rng: Random, everything: bool) -> Scene:
 
 
 class Style:
-    """What a prompt leaves open, as deviations from the plainest picture."""
+    """Properties that a prompt leaves open, as deviations from the plainest image."""
 
     SHIFT_X, SHIFT_Y, SIZE, SLANT = range(len(AXES))
 
@@ -190,7 +190,7 @@ class Style:
 
     @classmethod
     def sample(cls, rng: Random, variety: float = 1.0) -> "Style":
-        """A random style; `variety` from 0 (all alike) to 1 says how far it departs from the plainest one."""
+        """A random style; `variety` from 0 (all alike) to 1 is its distance from the plainest one."""
         return cls([rng.random() for _ in AXES], variety)
 
     def swing(self, axis: int) -> float:
@@ -206,7 +206,7 @@ def _grid(length: float) -> float:
 
 
 def _shift(offsets: list[Offset], radius: float, style: Style, most: int) -> list[Offset]:
-    """Moves a layout within the picture by up to `most` grid steps."""
+    """Move a layout within the image by up to `most` grid steps."""
     moves = []
     for axis, number in ((0, Style.SHIFT_X), (1, Style.SHIFT_Y)):
         room = NATIVE_PX / 2 - max(abs(o[axis]) for o in offsets) - 1.1 * radius
@@ -216,7 +216,7 @@ def _shift(offsets: list[Offset], radius: float, style: Style, most: int) -> lis
 
 
 def _spread(count: int, style: Style) -> list[Offset]:
-    """Offsets of equal objects that do not touch: a row, a triangle, or a square or one on its tip."""
+    """Offsets of equal objects that do not touch: a row, a triangle, a square, or a rotated square."""
     slant = _grid(GRID_PX * style.swing(Style.SLANT))
     if count == 2:
         return [(-32, -slant), (32, slant)]
@@ -229,7 +229,7 @@ def _spread(count: int, style: Style) -> list[Offset]:
 
 
 def _in_corner(position: str, style: Style) -> Offset:
-    """The centre of an object at an edge or in a corner, nearer to it or further off."""
+    """Centre of an object at an edge or in a corner, nearer to it or further away."""
     place = []
     for side, number in zip(POSITIONS[position], (Style.SHIFT_X, Style.SHIFT_Y), strict=True):
         swing = style.swing(number)
@@ -272,7 +272,7 @@ def _place(scene: Scene, style: Style) -> list[tuple[Group, Offset, float]]:
 
 
 def render(scene: Scene, style: Style, night: bool = False) -> Image.Image:
-    """The picture of a scene in a style; at night every background is the same dark blue."""
+    """Image of a scene in a style; at night every background is the same dark blue."""
     scale = SUPERSAMPLING
     ground = NIGHT if night else COLOURS[scene.background or "white"]
     image = Image.new("RGB", (NATIVE_PX * scale,) * 2, ground)

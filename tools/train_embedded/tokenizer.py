@@ -1,4 +1,4 @@
-"""The prompt tokenizer: byte-level BPE fitted on rendered prompts, in the Qwen2 layout."""
+"""Prompt tokenizer: byte-level BPE fitted on rendered prompts, in the Qwen2 layout."""
 
 import json
 from pathlib import Path
@@ -15,11 +15,11 @@ from .scenes import prompt, sample_scene
 PAD = "<|endoftext|>"
 CHAT_TEMPLATE = "{% for message in messages %}{{ ' ' + (message['content'] | trim | lower) }}{% endfor %}"
 EXTRA_WORDS = Path(__file__).with_name("extra_words.txt")
-"""Words prompts may use that the rendered data does not."""
+"""Words that prompts may use and the rendered data does not."""
 
 
 def build_tokenizer(folder: Path, seed: int, prompts: int = 60_000) -> None:
-    """Fits the tokenizer on random prompts and writes it as a Qwen2 tokenizer folder."""
+    """Fit the tokenizer on random prompts, and write it as a Qwen2 tokenizer folder."""
     rng = Random(seed)
     scenes = [sample_scene(rng, everything=True) for _ in range(prompts)]
     corpus = [f" {prompt(scene, rng).strip().lower()}" for scene in scenes]
@@ -48,7 +48,7 @@ def build_tokenizer(folder: Path, seed: int, prompts: int = 60_000) -> None:
 
 
 def load_tokenizer(folder: Path) -> Qwen2TokenizerFast:
-    """Reads the tokenizer the way the drawing pipeline does."""
+    """Read the tokenizer as the pipeline does."""
     return Qwen2TokenizerFast.from_pretrained(folder, local_files_only=True)
 
 

@@ -1,4 +1,4 @@
-"""Stage 3: the autoencoder, trained on rendered scenes."""
+"""Stage 3: the VAE, trained on rendered scenes."""
 
 import logging
 from pathlib import Path
@@ -28,7 +28,7 @@ MAX_NOISE = 0.35
 
 
 def build_vae() -> AutoencoderKLFlux2:
-    """A fresh autoencoder whose residual blocks start as the identity."""
+    """A new VAE whose residual blocks start as the identity."""
     vae = AutoencoderKLFlux2(**VAE)
     for name, parameter in vae.named_parameters():
         if ".conv2." in name:
@@ -36,15 +36,15 @@ def build_vae() -> AutoencoderKLFlux2:
     return vae.to(memory_format=torch.channels_last)
 
 
-def to_signal(pictures: np.ndarray) -> torch.Tensor:
-    """uint8 pictures N x H x W x 3 as floats N x 3 x H x W from -1 to 1."""
-    return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1.0).contiguous(
+def to_signal(images: np.ndarray) -> torch.Tensor:
+    """uint8 images N x H x W x 3 as floats N x 3 x H x W from -1 to 1."""
+    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0).contiguous(
         memory_format=torch.channels_last
     )
 
 
-def _edges(picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return picture[..., 1:, :] - picture[..., :-1, :], picture[..., :, 1:] - picture[..., :, :-1]
+def _edges(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return image[..., 1:, :] - image[..., :-1, :], image[..., :, 1:] - image[..., :, :-1]
 
 
 def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -59,9 +59,9 @@ def encode(vae: AutoencoderKLFlux2, signal: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def latents_of(vae: AutoencoderKLFlux2, pictures: np.ndarray) -> np.ndarray:
-    """Mean latents N x h x w x 32 of uint8 pictures."""
-    batches = [encode(vae, to_signal(batch)) for batch in np.array_split(pictures, len(pictures) // 32)]
+def latents_of(vae: AutoencoderKLFlux2, images: np.ndarray) -> np.ndarray:
+    """Mean latents N x h x w x 32 of uint8 images."""
+    batches = [encode(vae, to_signal(batch)) for batch in np.array_split(images, len(images) // 32)]
     return torch.cat(batches).permute(0, 2, 3, 1).numpy()
 
 
@@ -69,23 +69,23 @@ def decode(vae: AutoencoderKLFlux2, latents: torch.Tensor) -> torch.Tensor:
     return vae.decoder(vae.post_quant_conv(latents))
 
 
-def _crop(pictures: np.ndarray, rng: Random) -> np.ndarray:
+def _crop(images: np.ndarray, rng: Random) -> np.ndarray:
     x, y = (CELL_PX * rng.randrange((NATIVE_PX - CROP_PX) // CELL_PX + 1) for _ in range(2))
-    return pictures[:, y : y + CROP_PX, x : x + CROP_PX]
+    return images[:, y : y + CROP_PX, x : x + CROP_PX]
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKLFlux2, pictures: np.ndarray) -> float:
+def psnr(vae: AutoencoderKLFlux2, images: np.ndarray) -> float:
     """Reconstruction quality in decibels."""
     errors = []
-    for batch in np.array_split(pictures, len(pictures) // 32):
+    for batch in np.array_split(images, len(images) // 32):
         signal = to_signal(batch)
         errors.append(functional.mse_loss(decode(vae, encode(vae, signal)).clamp(-1, 1) / 2, signal / 2).item())
     return -10 * float(np.log10(np.mean(errors)))
 
 
 def _noisy(latents: torch.Tensor) -> torch.Tensor:
-    """Latents with a random amount of noise each, so that decoding forgives what drawing leaves unfinished."""
+    """Latents with a random amount of noise each, so that decoding tolerates imprecise latents."""
     return latents + torch.rand(len(latents), 1, 1, 1) * MAX_NOISE * torch.randn_like(latents)
 
 
@@ -96,9 +96,9 @@ def _optimizers(parameters: list[torch.nn.Parameter], rate: float) -> list[torch
 
 
 def train_vae(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
-    """Trains the autoencoder until the budget is used; leaves `vae/` in the work folder and returns its measures.
+    """Train the VAE until the budget is used; leaves `vae/` in the work folder and returns its measures.
 
-    The encoder learns the latents of the basis, the decoder to paint from them: neither waits for the other.
+    The encoder learns the latents of the basis, and the decoder learns from them: neither waits for the other.
     """
     torch.manual_seed(seed)
     vae = build_vae()
@@ -111,7 +111,7 @@ def train_vae(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         step, spent = state["step"], state["spent"]
-    pictures = render_pool(seed, POOL_IMAGES)
+    images = render_pool(seed, POOL_IMAGES)
     rng = Random(seed + step)
     torch.manual_seed(seed + step)
     budget = Budget(budget_seconds, spent)
@@ -119,7 +119,7 @@ def train_vae(work: Path, budget_seconds: float, seed: int) -> dict[str, float]:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = PEAK_RATE * learning_rate(budget.fraction)
         full = budget.fraction > FULL_SIZE_AFTER
-        batch = pictures[[rng.randrange(len(pictures)) for _ in range(FULL_BATCH if full else CROP_BATCH)]]
+        batch = images[[rng.randrange(len(images)) for _ in range(FULL_BATCH if full else CROP_BATCH)]]
         batch = batch if full else _crop(batch, rng)
         signal, wanted = to_signal(batch), torch.from_numpy(basis.latents(batch)).permute(0, 3, 1, 2)
         with torch.autocast("cpu", torch.bfloat16):

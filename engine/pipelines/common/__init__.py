@@ -1,1 +1,1 @@
-"""What the pipelines of several families share. Knows no family."""
+"""Code that the pipelines of several families share. It knows no family."""

@@ -1,4 +1,4 @@
-"""What a family is to the backend: a loaded pipeline that paints one picture. Knows no wire and no jobs."""
+"""Interface of a family's pipeline, which generates one image at a time. It knows no wire and no jobs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from engine.protocol import Generate, Upscale
 
 
 def key_of(seed: int) -> int:
-    """What mlx.random.key takes of any seed: 64 bits without a sign."""
+    """Key for mlx.random.key from any seed: 64 bits without a sign."""
     return seed % 2**64
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTask:
-    """One picture to paint: number `image` of the plan. `frame` holds its size and the pictures it depends on, `loras`
-    the files with their scales.
+    """One image to generate: number `image` of the plan. `frame` holds its size and its input images, `loras` the LoRA
+    files with their scales.
     """
 
     plan: Generate
@@ -38,23 +38,23 @@ class ImageTask:
 
 
 class Upscaler(Protocol):
-    """A loaded model that draws pictures larger."""
+    """A loaded upscaling model."""
 
     def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> Image:
-        """The picture of the file `image` at the plan's size. Raises: JobCancelled, NotFinite."""
+        """Image of the file `image` at the plan's size. Raises: JobCancelled, NotFinite."""
 
     def save(self, folder: str) -> None:
-        """Write it as it is in memory, quantised or whole."""
+        """Write the weights as they are in memory, quantised or whole."""
 
 
 class Pipeline(Protocol):
-    """A loaded model with its family's calling convention."""
+    """A loaded model with the calling convention of its family."""
 
-    def paint(self, task: ImageTask, watcher: Watcher) -> Image:
-        """The picture at `task.frame.drawn`. Raises: JobCancelled, LoraFault, NotFinite."""
+    def generate(self, task: ImageTask, watcher: Watcher) -> Image:
+        """Generate an image at the size `task.frame.drawn`. Raises: JobCancelled, LoraFault, NotFinite."""
 
-    def reads(self, said: str | None) -> bool:
-        """Whether what reads prompts is here, or has read already what `said_by` says of a plan."""
+    def can_read(self, prompt_key: str | None) -> bool:
+        """Whether the text encoders are in memory, or have already encoded the prompt of this `prompt_key`."""
 
     def save(self, folder: str) -> None:
-        """Write the bare weights, quantised as they are, as mflux does. Raises: OSError, ValueError."""
+        """Write the weights without LoRAs, quantised as they are, in mflux's format. Raises: OSError, ValueError."""

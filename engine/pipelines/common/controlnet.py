@@ -1,4 +1,4 @@
-"""Where a ControlNet is loaded from. Knows no family."""
+"""Location of a ControlNet's weights. It knows no family."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from engine.backends.base import Model
 
 
 def config_with_controlnet(model: Model) -> ModelConfig:
-    """mflux's row, but its ControlNet lies where the gateway found it: mflux takes a folder for a repository."""
+    """mflux's config of the model, with the folder of its ControlNet in place of the repository's name."""
     config = AVAILABLE_MODELS[model.spec.geometry]
     if not model.also:
         return config
     placed = copy(config)
     placed.controlnet_model = model.also[0]
-    # mflux reads from the repository's name what it follows, and a folder may be called anything.
+    # mflux derives the kind of map from the repository's name; a folder may have any name.
     placed.is_canny = config.is_canny
     return placed

@@ -1,6 +1,6 @@
-"""Pictures of numbers that are none: found on the last latents and on the pixels, before these become bytes.
+"""Checks for NaN and infinity in an image's last latents and in its pixels, before these become bytes.
 
-Either check is one reduction over one picture's numbers, beside which no step can be measured.
+Each check is one reduction over the numbers of one image; its time cannot be measured beside a step's.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from engine.pipelines.common.patching import patched
 
 Where = Literal["latents", "pixels"]
 MODULES: dict[Where, str] = {"latents": "Unet", "pixels": "VAE"}
-"""What A1111 calls the part of a model that made them."""
+"""A1111's name of the part of a model that produced them."""
 
 
 class NotFinite(Exception):
-    """A picture's latents, or its pixels, hold NaN or infinity."""
+    """An image's latents or pixels hold NaN or infinity."""
 
     def __init__(self, where: Where) -> None:
         self.where: Where = where
@@ -34,8 +34,8 @@ def check_finite(array: mx.array, where: Where) -> None:
 
 
 @contextmanager
-def checked_pixels() -> Iterator[None]:
-    """Meanwhile what mflux makes a picture of is checked, previews included: what is spoilt stays so."""
+def check_pixels() -> Iterator[None]:
+    """During the context every image that mflux makes from pixels is checked, previews included. Raises: NotFinite."""
     denormalize = ImageUtil._denormalize
 
     def checked(images: mx.array) -> mx.array:
@@ -47,7 +47,7 @@ def checked_pixels() -> Iterator[None]:
         yield
 
 
-def told(where: Where, causes: list[str]) -> str:
-    """A sentence for the client. Source: A1111's NansException, whose first words its clients look for."""
+def nan_message(where: Where, causes: list[str]) -> str:
+    """Error message for the client. Source: A1111's NansException; clients look for its first words."""
     cause = f"{' or '.join(causes)} may be the cause" if causes else "the model's weights may be damaged"
     return f"A tensor with all NaNs was produced in {MODULES[where]}: the picture's {where} are not finite; {cause}."

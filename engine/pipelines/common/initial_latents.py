@@ -1,4 +1,4 @@
-"""What the steps of one picture begin from, and what of it a mask keeps. Knows no family."""
+"""Initial latents of an image, and the part of them that a mask keeps. It knows no family."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from PIL.Image import Image
 
 from engine.pipelines.common.base import ImageTask, key_of
 from engine.pipelines.common.denoising import DenoisingRun
-from engine.pipelines.common.latents import stretched
+from engine.pipelines.common.latents import resize_latents
 from engine.pipelines.common.noise import slerp
 
 Sigmas = Callable[[int, int, int], Sequence[float]]
-"""Share of noise before each step and after the last, by steps, width and height in pixels."""
+"""Noise schedule: share of noise before each step and after the last, by steps, width and height in pixels."""
 
 
 class Layout(Protocol):
-    """How a loop keeps latents; mflux's latent creators are such. Sizes in pixels."""
+    """Layout of a loop's latents; mflux's latent creators have this interface. Sizes in pixels."""
 
     def create_noise(self, seed: int, height: int, width: int) -> mx.array:
-        """What a loop of this seed begins from."""
+        """Initial noise of a seed."""
 
     def pack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
-        """The VAE's latents as the loop's."""
+        """Latents of the VAE in the loop's layout."""
 
     def unpack_latents(self, latents: mx.array, height: int, width: int) -> mx.array:
-        """The loop's latents as the VAE's."""
+        """Latents of the loop in the VAE's layout."""
 
 
 def initial_latents(
@@ -42,8 +42,8 @@ def initial_latents(
     pipeline: Any,
     sigma: Callable[[], float | mx.array],
 ) -> mx.array:
-    """Latents for the first step, from the loop's noise; `sigma` is the share of noise it begins with: as an array of
-    float32 it widens latents of bfloat16, as in mflux. What a mask keeps is put back by `denoising.keep`, set here.
+    """Latents for the first step, from the loop's noise. `sigma` is the share of noise that they begin with; as a
+    float32 array it widens bfloat16 latents, as in mflux. `denoising.restore_unmasked` is set here.
     """
     plan, frame = task.plan, task.frame
     width, height = frame.drawn
@@ -54,42 +54,42 @@ def initial_latents(
         return noise
     encoded = LatentCreator.encode_image(
         vae=pipeline.vae,
-        image_path=cast(Any, frame.init),  # takes a picture as well as a path
+        image_path=cast(Any, frame.init),  # takes an image as well as a path
         height=frame.init.height,
         width=frame.init.width,
         tiling_config=pipeline.tiling_config,
     )
     cell_px = frame.init.height // encoded.shape[-2]
-    encoded = stretched(encoded, height // cell_px, width // cell_px)
+    encoded = resize_latents(encoded, height // cell_px, width // cell_px)
     clean = start = layout.pack_latents(encoded, height, width)
     if frame.mask is not None:
-        touched = touched_by(frame.mask, encoded)
-        # Packing may shift and scale as well: what differs from nothing touched is touched.
-        untouched = layout.pack_latents(mx.zeros_like(touched), height, width)
-        repaint = layout.pack_latents(touched, height, width) != untouched
+        repainted = mask_to_latents(frame.mask, encoded)
+        # Packing may shift and scale as well: what differs from the packed zeros is to be repainted.
+        nothing = layout.pack_latents(mx.zeros_like(repainted), height, width)
+        repaint = layout.pack_latents(repainted, height, width) != nothing
         if plan.mask_content != "original":
             another = layout.create_noise(key_of(task.seed + 1), height, width)
             start = mx.where(repaint, another if plan.mask_content == "noise" else mx.zeros_like(start), start)
 
-        def keep(latents: mx.array, sigma: float) -> mx.array:
-            kept = LatentCreator.add_noise_by_interpolation(clean=clean, noise=noise, sigma=sigma)
-            return mx.where(repaint, latents, kept).astype(latents.dtype)
+        def restore(latents: mx.array, sigma: float) -> mx.array:
+            unmasked = LatentCreator.add_noise_by_interpolation(clean=clean, noise=noise, sigma=sigma)
+            return mx.where(repaint, latents, unmasked).astype(latents.dtype)
 
-        denoising.keep = keep
+        denoising.restore_unmasked = restore
     return LatentCreator.add_noise_by_interpolation(clean=start, noise=noise, sigma=cast(float, sigma()))
 
 
-def touched_by(mask: Image, like: mx.array) -> mx.array:
-    """1 where a mask of white on black repaints a latent, else 0, in the shape of VAE latents (..., rows, columns):
-    all that it touches, as one pixel kept in them would pull the rest back.
+def mask_to_latents(mask: Image, like: mx.array) -> mx.array:
+    """Mask as VAE latents (..., rows, columns) in the shape of `like`: 1 where a white pixel of the mask touches the
+    latent, else 0. A kept pixel inside a repainted latent would pull the rest of it back.
     """
     rows, columns = like.shape[-2:]
     pixels = mx.array(np.asarray(mask)).reshape(rows, mask.height // rows, columns, mask.width // columns)
     return mx.broadcast_to((pixels.max(axis=(1, 3)) > 127).astype(like.dtype), like.shape)
 
 
-def scheduled(pipeline: Any, scheduler: str) -> Sigmas:
-    """The sigmas of mflux's scheduler of this name."""
+def scheduler_sigmas(pipeline: Any, scheduler: str) -> Sigmas:
+    """Noise schedule of the mflux scheduler with this name."""
 
     def sigmas(steps: int, width: int, height: int) -> Sequence[float]:
         config = Config(

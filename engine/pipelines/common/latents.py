@@ -1,4 +1,4 @@
-"""VAE latents, (1, channels, [1,] rows, columns), made smaller or stretched. Knows no family."""
+"""Resizing of VAE latents, (1, channels, [1,] rows, columns). It knows no family."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import mlx.core as mx
 import numpy as np
 
 
-def shrunk(latent: mx.array, most_px: int, cell_px: int = 8) -> mx.array:
-    """Averaged until they, each for `cell_px` x `cell_px` pixels, decode to `most_px` at most."""
+def shrink_latents(latent: mx.array, most_px: int, cell_px: int = 8) -> mx.array:
+    """Latents averaged until they decode to at most `most_px`; each of them is `cell_px` x `cell_px` pixels."""
     height, width = latent.shape[-2:]
     pool = ceil(max(height, width) * cell_px / most_px)
     if pool <= 1:
@@ -20,8 +20,8 @@ def shrunk(latent: mx.array, most_px: int, cell_px: int = 8) -> mx.array:
     return whole.reshape(*latent.shape[:-2], rows, pool, columns, pool).mean(axis=(-3, -1))
 
 
-def stretched(latent: mx.array, rows: int, columns: int) -> mx.array:
-    """Brought to another size by linear interpolation."""
+def resize_latents(latent: mx.array, rows: int, columns: int) -> mx.array:
+    """Latents resized by linear interpolation."""
     if latent.shape[-2:] == (rows, columns):
         return latent
     down, across = _linear(latent.shape[-2], rows), _linear(latent.shape[-1], columns)
@@ -29,11 +29,11 @@ def stretched(latent: mx.array, rows: int, columns: int) -> mx.array:
 
 
 def _linear(before: int, after: int) -> mx.array:
-    """The matrix, after x before, that interpolates linearly between the middles of cells."""
-    places = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
-    low = np.floor(places).astype(int)
+    """Matrix, after x before, that interpolates linearly between the centres of cells."""
+    positions = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
+    low = np.floor(positions).astype(int)
     high = np.minimum(low + 1, before - 1)
     matrix = np.zeros((after, before), dtype=np.float32)
-    matrix[np.arange(after), low] += 1 - (places - low)
-    matrix[np.arange(after), high] += places - low
+    matrix[np.arange(after), low] += 1 - (positions - low)
+    matrix[np.arange(after), high] += positions - low
     return mx.array(matrix)

@@ -1,4 +1,4 @@
-"""Previews by one matrix, where a model's folder has one: each latent of FLUX.2's VAE is 8x8 pixels by itself."""
+"""Linear previews: a matrix in the model's folder maps each latent of FLUX.2's VAE to its 8x8 pixels."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from PIL import Image
 
 CELL_PX = 8
 CELLS = 4
-"""In a token: 2x2."""
+"""Latents in a token: 2x2."""
 FILE = Path("preview") / "model.safetensors"
 Floats = np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearPreview:
-    """`weight` (4, channels, 192) and `bias` (4, 1, 192) give the pixels of a token's cells from 0 to 255: rows,
-    columns, colours. NumPy's, since a preview takes a millisecond, and so do a few calls of MLX.
+    """Linear map from tokens to pixels from 0 to 255. `weight` is (4, channels, 192), `bias` (4, 1, 192); 192 are the
+    rows, columns and colours of a latent's 8x8 pixels. It uses NumPy: a few calls of MLX take as long as a preview, a
+    millisecond.
     """
 
     weight: Floats
@@ -28,7 +29,7 @@ class LinearPreview:
 
     @classmethod
     def of(cls, folder: Path, vae: Any) -> LinearPreview | None:
-        """The one of a model's folder, None where it has none. Raises: OSError, ValueError, KeyError.
+        """Linear map of a model's folder, None where it has none. Raises: OSError, ValueError, KeyError.
 
         The file has `weight` (channels, 192) and `bias` (192), from the VAE's latents to pixels from -1 to 1. Tokens
         are latents that the VAE's `bn` has normalised.
@@ -43,8 +44,8 @@ class LinearPreview:
         shifts = (by_cell[0] * weight).sum(axis=1, keepdims=True) + bias
         return cls(by_cell[1] * weight * 127.5, shifts * 127.5 + 128)
 
-    def picture(self, tokens: mx.array, rows: int, columns: int) -> Image.Image:
-        """A picture of FLUX.2's tokens (1, rows * columns, 4 * channels), which may be as the loop has them."""
+    def render(self, tokens: mx.array, rows: int, columns: int) -> Image.Image:
+        """Image of FLUX.2's tokens (1, rows * columns, 4 * channels), which may be in the loop's layout."""
         values = _array(tokens).reshape(rows * columns, -1, CELLS).transpose(2, 0, 1)
         cells = values @ self.weight
         cells += self.bias

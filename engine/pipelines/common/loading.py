@@ -1,4 +1,4 @@
-"""Weights taken into memory leaf by leaf: mflux evaluates them all at once, with the unquantised ones beside them."""
+"""Loading of weights layer by layer: mflux evaluates all of them at once, with the unquantised ones in memory."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ EVALUATING = (
     "mflux.models.lens.variants.txt2img.lens_image",
     "mflux.models.moss_image.moss_image_initializer",
 )
-"""What of mflux evaluates a whole model while it builds it."""
+"""Modules of mflux that evaluate a whole model while they build it."""
 
 
-def loaded(build: Callable[[], P], *, whole: bool = True) -> P:
-    """What `build` makes of mflux's weights, in memory. The peak is what it holds and one of its layers before that was
-    quantised; files are read as they are needed. Where it is not to be there as a whole, nothing is read yet.
+def load_by_layer(build: Callable[[], P], *, whole: bool = True) -> P:
+    """Pipeline made by `build`, with its weights in memory. The peak is the memory of the pipeline and of one
+    unquantised layer; files are read as they are needed. Without `whole` no weights are read yet.
     """
-    with _lazily():
+    with _lazy_mflux():
         pipeline = build()
-    gc.collect()  # cycles of mflux's loader hold what the leaves are made of
+    gc.collect()  # reference cycles of mflux's loader hold the unquantised arrays
     if whole:
-        settle(pipeline)
+        evaluate_parameters(pipeline)
     return pipeline
 
 
-def settle(model: Any) -> None:
+def evaluate_parameters(model: Any) -> None:
     """Evaluate the parameters of a pipeline or a part of one, a layer at a time."""
     before = mx.set_cache_limit(0)
     try:
@@ -53,22 +53,24 @@ def settle(model: Any) -> None:
 
 
 @contextmanager
-def _lazily() -> Iterator[None]:
-    """mflux evaluates nothing, and reads 8-bit floats from their file only when they are."""
+def _lazy_mflux() -> Iterator[None]:
+    """During the context mflux evaluates nothing, and reads 8-bit floats from their file only when they are
+    evaluated.
+    """
     with ExitStack() as stack:
         for name in EVALUATING:
             if (module := sys.modules.get(name)) is not None:
-                stack.enter_context(patched(module, "mx", _Unevaluated()))
+                stack.enter_context(patched(module, "mx", _LazyMlx()))
         native = staticmethod(WeightLoader._load_multi_glob)
         stack.enter_context(patched(WeightLoader, "_load_fp8_safetensors", native))
         yield
 
 
-class _Unevaluated(SimpleNamespace):
-    """MLX as one module of mflux sees it, but that it evaluates nothing."""
+class _LazyMlx(SimpleNamespace):
+    """MLX for one module of mflux, without evaluation."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(mx, name)
 
     def eval(self, *_: Any) -> None:
-        """Left to `settle`."""
+        """Does nothing: `evaluate_parameters` evaluates."""

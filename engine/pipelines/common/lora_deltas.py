@@ -1,7 +1,7 @@
-"""From a LoRA file's tensors to what stands in the layers' places: kohya's, LyCORIS's and PEFT's arithmetic.
+"""Deltas from a LoRA file's tensors: the arithmetic of kohya, LyCORIS and PEFT.
 
 Source: kohya-ss sd-scripts networks/lora.py (alpha / rank); LyCORIS loha.py, lokr.py and its `apply_weight_decompose`;
-PEFT tuners/lora/dora.py. A DoRA's whole change is scaled, as ComfyUI does: W + scale * (W' - W).
+PEFT tuners/lora/dora.py. The whole change of a DoRA is scaled, as in ComfyUI: W + scale * (W' - W).
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from mflux.models.common.lora.mapping.peft_lora_metadata import PeftLoRAMetadata
 
 from engine.lora_layouts import Change
 from engine.lora_layouts.reading import short
-from engine.pipelines.common.lora_layers import Added, Delta, Dense, Hadamard, Kronecker, LowRank, weights
+from engine.pipelines.common.lora_layers import AdaptedLayer, Delta, Dense, Hadamard, Kronecker, LowRank, weights
 
 Tensors = Mapping[str, mx.array]
 
 
 class Deltas:
-    """Of one file. `metadata` is its header's: PEFT keeps alphas there. Raises: ValueError where they are none."""
+    """Deltas of one file. `metadata` is from its header: PEFT stores alphas there. Raises: ValueError for
+    invalid ones.
+    """
 
     def __init__(self, tensors: Tensors, metadata: Mapping[str, str]) -> None:
         self._tensors = tensors
@@ -30,10 +32,10 @@ class Deltas:
         except (TypeError, RecursionError) as error:
             raise ValueError("metadata") from error
 
-    def added(self, change: Change, layers: list[Any], scale: float) -> list[Any]:
-        """What takes the place of each of `layers`, which are the change's modules now; norms are changed themselves.
+    def adapt(self, change: Change, layers: list[Any], scale: float) -> list[Any]:
+        """Replacements for `layers`, which are the change's modules. Norms are changed in place.
 
-        Raises: ValueError, TypeError for what cannot be done exactly.
+        Raises: ValueError, TypeError for what cannot be applied exactly.
         """
         parts = {part: self._tensors[name] for part, name in change.parts.items()}
         if (
@@ -54,19 +56,19 @@ class Deltas:
             delta = Dense(diff.reshape(diff.shape[:2]))
         elif "weight" in layers[0] and layers[0].weight.ndim == 1:
             return [_norm(layers[0], parts, scale)]
-        rows, columns = (None, None) if delta is None else _stretch(parts, delta, layers, change.swapped)
+        rows, columns = (None, None) if delta is None else _dora_scale(parts, delta, layers, change.swapped)
         found = []
         for layer, own in zip(layers, index, strict=True):
             more = {
-                "rows": _of(rows, own),
+                "rows": _rows_of(rows, own),
                 "columns": columns,
-                "bias": _of(bias, own),
+                "bias": _rows_of(bias, own),
             }
-            found.append(Added(layer, scale, delta if own is None or delta is None else delta.rows(own), **more))
+            found.append(AdaptedLayer(layer, scale, delta if own is None or delta is None else delta.rows(own), **more))
         return found
 
     def _delta(self, change: Change, parts: Tensors) -> tuple[Delta, float]:
-        """And by how much it was scaled."""
+        """Delta of a change, and the factor by which it was scaled."""
         flat = {part: array.reshape(array.shape[:2]) for part, array in parts.items() if array.ndim > 1}
         match change.method:
             case "lora":
@@ -80,21 +82,21 @@ class Deltas:
                 return Hadamard(_pair(flat, "hada_w1", "hada_t1"), _pair(flat, "hada_w2", "hada_t2"), factor), factor
             case _:
                 low = [flat[f"{one}_b"].shape[0] for one in ("lokr_w2", "lokr_w1") if one not in flat]
-                # Where both factors are whole there is no rank, and LyCORIS leaves alpha out.
+                # Where both factors are whole there is no rank, and LyCORIS ignores alpha.
                 factor = self._alpha(change, parts, low[0]) if low else 1.0
                 return Kronecker(_factor(flat, "lokr_w1"), _factor(flat, "lokr_w2"), factor), factor
 
     def _alpha(self, change: Change, parts: Tensors, rank: int) -> float:
-        """Alpha by rank; 1 where no alpha is told."""
+        """Alpha divided by rank; 1 where the file gives no alpha."""
         if "alpha" in parts:
             return float(parts["alpha"].astype(mx.float32).item()) / rank  # type: ignore[arg-type]
         if not self._configs or change.method != "lora":
             return 1.0
         try:
-            told = PeftLoRAMetadata.alpha(change.parts["down"], self._configs, rank)
+            scale_of_file = PeftLoRAMetadata.alpha(change.parts["down"], self._configs, rank)
         except (TypeError, ArithmeticError, AttributeError) as error:
             raise ValueError("has alphas in its metadata that are no numbers") from error
-        return 1.0 if told is None else told / rank
+        return 1.0 if scale_of_file is None else scale_of_file / rank
 
 
 def _is_whole(part: str, array: mx.array) -> bool:
@@ -118,7 +120,7 @@ def _factor(flat: Tensors, factor: str) -> mx.array:
 
 
 def _indices(layers: list[Any], swapped: bool) -> list[mx.array | None]:
-    """Which rows of the file's matrix each layer's are; None where they are all, in order."""
+    """Rows of the file's matrix for each layer; None for all of them, in order."""
     sizes = [_outputs(layer) for layer in layers]
     if swapped:
         (size,) = sizes
@@ -133,31 +135,33 @@ def _outputs(layer: Any) -> int:
     return int(layer.weight.shape[0])
 
 
-def _of(values: mx.array | None, index: mx.array | None) -> mx.array | None:
+def _rows_of(values: mx.array | None, index: mx.array | None) -> mx.array | None:
     return values if values is None or index is None else values[index]
 
 
-def _stretch(parts: Tensors, delta: Delta, layers: list[Any], swapped: bool) -> tuple[mx.array | None, mx.array | None]:
-    """By how much a DoRA stretches the rows, in the file's order, or the columns of the changed weight.
+def _dora_scale(
+    parts: Tensors, delta: Delta, layers: list[Any], swapped: bool
+) -> tuple[mx.array | None, mx.array | None]:
+    """DoRA factors for the rows, in the file's order, or for the columns of the changed weight.
 
-    The base is made dense for it, quantised or not, and let go of again. Raises: TypeError.
+    The base weight is made dense for this, quantised or not, and freed afterwards. Raises: TypeError.
     """
-    if (told := parts.get("dora_scale")) is None:
+    if (scale_of_file := parts.get("dora_scale")) is None:
         return None, None
     before = mx.concatenate([weights(layer) for layer in layers])
     if swapped:
         (index,) = _indices(layers, swapped)
         before = before[index]
     changed = before + delta.dense()
-    magnitude = told.astype(mx.float32).reshape(-1)
-    axis = 1 if told.shape[0] == changed.shape[0] else 0
-    stretch = magnitude / mx.linalg.norm(changed, axis=axis)
-    mx.eval(stretch)
-    return (stretch, None) if axis == 1 else (None, stretch)
+    magnitude = scale_of_file.astype(mx.float32).reshape(-1)
+    axis = 1 if scale_of_file.shape[0] == changed.shape[0] else 0
+    factors = magnitude / mx.linalg.norm(changed, axis=axis)
+    mx.eval(factors)
+    return (factors, None) if axis == 1 else (None, factors)
 
 
 def _norm(layer: Any, parts: Tensors, scale: float) -> Any:
-    """A norm, its own numbers changed."""
+    """The norm, with its weight and bias changed in place."""
     for part, attribute in (("diff", "weight"), ("diff_b", "bias")):
         if part in parts:
             base, delta = layer[attribute], parts[part].reshape(-1)

@@ -1,8 +1,8 @@
-"""Layers with something added to them, and what can be added: MLX modules that stand in a layer's place.
+"""Layers with LoRAs: MLX modules that take the place of a layer and add deltas to it.
 
-What a file tells by small factors stays as these: the dense delta of a LoHa, or of a LoKr over several modules, exists
-only while its layer is computed. A `diff` comes dense: it takes as much as the layer at the file's precision (75 MB of
-a 3072x12288 layer at 16 bits) until it is taken off. A DoRA makes its layer dense once, in float32, when it is put on,
+Deltas stored as small factors stay that way: the dense delta of a LoHa, or of a LoKr over several modules, exists only
+while its layer is computed. A `diff` is dense: it takes as much memory as the layer at the file's precision (75 MB for
+a 3072x12288 layer at 16 bits) until it is removed. A DoRA makes its layer dense once, in float32, when it is applied,
 and keeps one number for each row or column.
 """
 
@@ -18,26 +18,26 @@ from engine.lora_layouts import Module, Sheet
 
 
 class Delta(Protocol):
-    """What is added to a weight (outputs, inputs), before any scale."""
+    """Delta of a weight (outputs, inputs), before scaling."""
 
-    def applied(self, x: mx.array) -> mx.array:
-        """`x` (..., inputs) through it: (..., outputs), in x's precision."""
+    def multiply(self, x: mx.array) -> mx.array:
+        """Product of `x` (..., inputs) and the delta: (..., outputs), in x's precision."""
 
     def dense(self) -> mx.array:
-        """All of it, in float32."""
+        """The whole delta, in float32."""
 
     def rows(self, index: mx.array) -> Delta:
-        """Those rows of it."""
+        """The delta of these rows only."""
 
 
 class LowRank(nn.Module):
-    """A LoRA: `down` (inputs, rank) and `up` (rank, outputs), the way round that mflux has them."""
+    """LoRA: `down` (inputs, rank) and `up` (rank, outputs), transposed as in mflux."""
 
     def __init__(self, down: mx.array, up: mx.array) -> None:
         super().__init__()
         self.down, self.up = down, up
 
-    def applied(self, x: mx.array) -> mx.array:
+    def multiply(self, x: mx.array) -> mx.array:
         return mx.matmul(mx.matmul(x, self.down.astype(x.dtype)), self.up.astype(x.dtype))
 
     def dense(self) -> mx.array:
@@ -48,13 +48,13 @@ class LowRank(nn.Module):
 
 
 class Hadamard(nn.Module):
-    """A LoHa: the element-wise product of two products of (outputs, rank) with (rank, inputs)."""
+    """LoHa: the element-wise product of two products of (outputs, rank) with (rank, inputs)."""
 
     def __init__(self, first: tuple[mx.array, mx.array], second: tuple[mx.array, mx.array], scale: float) -> None:
         super().__init__()
         self.first, self.second, self.factor = list(first), list(second), scale
 
-    def applied(self, x: mx.array) -> mx.array:
+    def multiply(self, x: mx.array) -> mx.array:
         return mx.matmul(x, self.dense().astype(x.dtype).T)
 
     def dense(self) -> mx.array:
@@ -67,17 +67,18 @@ class Hadamard(nn.Module):
 
 
 class Kronecker(nn.Module):
-    """A LoKr: the Kronecker product of two matrices, or some rows of it."""
+    """LoKr: the Kronecker product of two matrices, or some rows of it."""
 
     def __init__(self, first: mx.array, second: mx.array, scale: float, index: mx.array | None = None) -> None:
         super().__init__()
         self.first, self.second, self.factor = first, second, scale
         self.index = index
 
-    def applied(self, x: mx.array) -> mx.array:
+    def multiply(self, x: mx.array) -> mx.array:
         if self.index is not None:
             return mx.matmul(x, self.dense().astype(x.dtype).T)
-        # The product itself is never made: x as a matrix of its factors' inputs, through one and then the other.
+        # The product itself is never computed: x, as a matrix of the factors' inputs, is multiplied by one and then the
+        # other.
         first, second = self.first.astype(x.dtype), (self.factor * self.second).astype(x.dtype)
         cells = x.reshape(*x.shape[:-1], first.shape[1], second.shape[1])
         through = mx.matmul(first, mx.matmul(cells, second.T))
@@ -92,13 +93,13 @@ class Kronecker(nn.Module):
 
 
 class Dense(nn.Module):
-    """A `diff`: the whole of it."""
+    """`diff`: a dense delta."""
 
     def __init__(self, delta: mx.array) -> None:
         super().__init__()
         self.delta = delta
 
-    def applied(self, x: mx.array) -> mx.array:
+    def multiply(self, x: mx.array) -> mx.array:
         return mx.matmul(x, self.delta.astype(x.dtype).T)
 
     def dense(self) -> mx.array:
@@ -108,11 +109,10 @@ class Dense(nn.Module):
         return Dense(self.delta[index])
 
 
-class Added(nn.Module):
-    """A layer, `inner`, and what one file adds to it at a scale. `inner` may have had something added before.
+class AdaptedLayer(nn.Module):
+    """A layer, `inner`, with the delta of one file at a scale. `inner` may be an AdaptedLayer itself.
 
-    `rows` and `columns` are a DoRA's: by how much the rows, or columns, of the changed weight are stretched; at most
-    one of them is there.
+    `rows` and `columns` are DoRA factors of the changed weight's rows, or columns; at most one of them is set.
     """
 
     def __init__(
@@ -131,40 +131,40 @@ class Added(nn.Module):
 
     @property
     def weight(self) -> mx.array:
-        """The bare layer's, as it is stored: mflux asks some for their type."""
+        """Weight of the layer without LoRAs, as it is stored: mflux reads the dtype of some."""
         weight: mx.array = self.inner.weight
         return weight
 
     @property
     def bias(self) -> mx.array:
-        """The bare layer's. Raises: AttributeError where it has none."""
+        """Bias of the layer without LoRAs. Raises: AttributeError where it has none."""
         bias: mx.array = self.inner.bias
         return bias
 
     def __call__(self, x: mx.array) -> mx.array:
         y: mx.array = self.inner(x)
         if self.delta is not None:
-            y = y + self.scale * self._added(x, y)
+            y = y + self.scale * self._change(x, y)
         return y if self.more_bias is None else y + (self.scale * self.more_bias).astype(y.dtype)
 
-    def _added(self, x: mx.array, y: mx.array) -> mx.array:
+    def _change(self, x: mx.array, y: mx.array) -> mx.array:
         delta = self.delta
         assert delta is not None
         if self.rows is not None:
             rows = self.rows.astype(y.dtype)
-            return (rows - 1) * (y - self._biases(y)) + rows * delta.applied(x)
+            return (rows - 1) * (y - self._biases(y)) + rows * delta.multiply(x)
         if self.columns is not None:
-            stretched = x * self.columns.astype(x.dtype)
-            return self.inner(stretched) - y + delta.applied(stretched)
-        return delta.applied(x)
+            scaled = x * self.columns.astype(x.dtype)
+            return self.inner(scaled) - y + delta.multiply(scaled)
+        return delta.multiply(x)
 
     def _biases(self, y: mx.array) -> mx.array:
         return biases(self.inner).astype(y.dtype)
 
 
 def biases(layer: Any) -> mx.array:
-    """What a layer adds whatever comes in."""
-    if isinstance(layer, Added):
+    """Sum of all biases of a layer."""
+    if isinstance(layer, AdaptedLayer):
         more = layer.more_bias
         return biases(layer.inner) if more is None else biases(layer.inner) + layer.scale * more
     bias = layer.get("bias")
@@ -172,11 +172,11 @@ def biases(layer: Any) -> mx.array:
 
 
 def weights(layer: Any) -> mx.array:
-    """The weight (outputs, inputs) that a layer multiplies with, in float32, whatever it is stored as.
+    """Effective weight (outputs, inputs) of a layer, in float32, however it is stored.
 
-    Raises: TypeError for a layer that is no plain one, such as with a ControlNet beside it.
+    Raises: TypeError for a layer that is no plain linear layer, such as one with a ControlNet.
     """
-    if isinstance(layer, Added):
+    if isinstance(layer, AdaptedLayer):
         before = weights(layer.inner)
         if layer.delta is None:
             return before
@@ -192,7 +192,7 @@ def weights(layer: Any) -> mx.array:
 
 
 def sheet_of(transformer: nn.Module) -> Sheet:
-    """The modules of a bare model that LoRAs can change."""
+    """Sheet of a model without LoRAs: the modules that LoRAs can change."""
     found: dict[str, Module] = {}
     wrapped: set[str] = set()
     for path, module in sorted(transformer.named_modules()):
@@ -222,7 +222,7 @@ def _module(layer: Any) -> Module | None:
 
 
 __all__ = [
-    "Added",
+    "AdaptedLayer",
     "Delta",
     "Dense",
     "Hadamard",

@@ -1,4 +1,4 @@
-"""LoRAs put on a loaded transformer and taken off again, without loading it anew."""
+"""LoRAs of a loaded transformer, applied and removed without loading it again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from engine.pipelines.common.lora_deltas import Deltas, Tensors
 from engine.pipelines.common.lora_layers import sheet_of
 
 Loras = tuple[tuple[str, float], ...]
-"""Absolute files with their scales, in the order they are applied."""
+"""Absolute files with their scales, in the order in which they are applied."""
 
 
 class LoraFault(Exception):
-    """A file that cannot be put on. `reason` is the rest of a sentence about it."""
+    """A LoRA file cannot be applied. `reason` is the rest of a sentence about it."""
 
     def __init__(self, file: str, reason: str) -> None:
         self.file, self.reason = file, reason
@@ -24,9 +24,9 @@ class LoraFault(Exception):
 
 
 class LoraStack:
-    """What a transformer wears. Its bare weights are kept by reference: they cost no memory of their own.
+    """LoRAs applied to a transformer. Its original weights are kept by reference and take no additional memory.
 
-    `architecture` is that of the LoRA table; None for one that takes none.
+    `architecture` selects the LoRA table; None for a model that takes no LoRAs.
     """
 
     def __init__(self, transformer: Any, architecture: str | None) -> None:
@@ -35,27 +35,27 @@ class LoraStack:
         self._table: Table | None = None
         self._bare = transformer.parameters()
         self._layers: dict[str, Any] = {}
-        """Layers in whose place something stands."""
-        self._worn: Loras = ()
+        """Original layers that are replaced at present."""
+        self._applied: Loras = ()
 
     def apply(self, loras: Loras) -> None:
-        """Exactly these, nothing where there are none.
+        """Apply exactly these LoRAs; an empty tuple removes all.
 
-        Raises: LoraFault for a file that does not fit the model; then it wears nothing.
+        Raises: LoraFault for a file that does not fit the model; then no LoRA is applied.
         """
-        if loras == self._worn:
+        if loras == self._applied:
             return
-        self._strip()
+        self._remove_all()
         try:
             for file, scale in loras:
-                self._put_on(file, scale)
+                self._apply_file(file, scale)
             mx.eval(self._transformer.parameters())
         except BaseException:
-            self._strip()
+            self._remove_all()
             raise
-        self._worn = loras
+        self._applied = loras
 
-    def _put_on(self, file: str, scale: float) -> None:
+    def _apply_file(self, file: str, scale: float) -> None:
         try:
             tensors, metadata = cast(tuple[Tensors, dict[str, str]], mx.load(file, return_metadata=True))
         except (OSError, ValueError, RuntimeError) as error:
@@ -67,7 +67,7 @@ class LoraStack:
             deltas = Deltas(tensors, metadata)
             for change in reading.changes:
                 layers = [LoRALoader._get_target_module(self._transformer, path) for path in change.modules]
-                for path, layer, added in zip(change.modules, layers, deltas.added(change, layers, scale), strict=True):
+                for path, layer, added in zip(change.modules, layers, deltas.adapt(change, layers, scale), strict=True):
                     if added is not layer:
                         self._layers.setdefault(path, layer)
                         LoRALoader._replace_target_module(self._transformer, path, added)
@@ -83,8 +83,8 @@ class LoraStack:
             self._table = table_of(self._architecture, sheet_of(self._transformer))
         return self._table
 
-    def _strip(self) -> None:
-        self._worn = ()
+    def _remove_all(self) -> None:
+        self._applied = ()
         for path, layer in self._layers.items():
             LoRALoader._replace_target_module(self._transformer, path, layer)
         self._layers.clear()

@@ -1,4 +1,4 @@
-"""Pictures with less memory at the peak: the VAE decodes in strips or, where it knows none, in tiles."""
+"""Decoding with less memory at the peak: in strips or, where a VAE does not support them, in tiles."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from mflux.models.common.vae.block_decoder import VAEBlockDecoder
 from mflux.models.common.vae.tiling_config import TilingConfig
 
-from engine.pipelines.common.strips import striped
+from engine.pipelines.common.strips import strip_decoder
 
 ENCODED_IN_TILES = TilingConfig(vae_decode_tiles_per_dim=None)
 
 
 @contextmanager
-def sparing(pipeline: Any, *, low_ram: bool) -> Iterator[None]:
-    """For the time of one picture. Strips know the whole picture's statistics, so no seam shows; most families decode
-    so anyway. Tiles are for the VAEs that know no strips and that mflux would tile by itself.
+def low_memory_decoding(pipeline: Any, *, low_ram: bool) -> Iterator[None]:
+    """Context for decoding one image. Strips use statistics of the whole image, so no seam shows; most families decode
+    in strips anyway. Tiles are for VAEs without strips that mflux tiles by itself.
     """
     vae, tiling = getattr(pipeline, "vae", None), getattr(pipeline, "tiling_config", None)
     mode = getattr(vae, "decode_mode", None)
     decoder = getattr(vae, "decoder", None)
-    in_strips = striped(vae) if low_ram and mode is None else None
+    in_strips = strip_decoder(vae) if low_ram and mode is None else None
     if low_ram and mode == VAEBlockDecoder.LEGACY:
         pipeline.vae.decode_mode = VAEBlockDecoder.LOW_MEMORY
     if in_strips is not None:

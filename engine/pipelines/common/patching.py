@@ -1,4 +1,4 @@
-"""A part of mflux exchanged for the time of one load or one picture: the engine has one thread."""
+"""Patching of mflux for the time of one load or one image: the engine has one thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """`owner.name` is `value`, and afterwards what it was."""
+    """During the context `owner.name` is `value`; afterwards it is what it was."""
     original = vars(owner)[name]
     setattr(owner, name, value)
     try:

@@ -1,7 +1,7 @@
-"""Families whose loop is mflux's usual one: `generate_image` with latents from its common `LatentCreator`.
+"""Pipelines with mflux's usual loop: `generate_image` with latents from the common `LatentCreator`.
 
-The pipeline stays as mflux has it; for the time of one picture its first latents come from here, so that seeds vary,
-masks keep and img2img begins where a denoise asks, as with FLUX.2.
+The latent creator is patched for the time of one image, so that subseeds, masks and the denoise of img2img work as with
+FLUX.2.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from PIL.Image import Image
 
 from engine.pipelines.common.base import ImageTask
 from engine.pipelines.common.denoising import DenoisingRun
-from engine.pipelines.common.initial_latents import Sigmas, initial_latents, scheduled
-from engine.pipelines.common.latents import shrunk
+from engine.pipelines.common.initial_latents import Sigmas, initial_latents, scheduler_sigmas
+from engine.pipelines.common.latents import shrink_latents
 from engine.pipelines.common.patching import patched
 from engine.pipelines.common.pipeline import MfluxPipeline
 from engine.prompt_tokens import Encoder
@@ -27,8 +27,8 @@ from engine.protocol import Generate
 
 
 class StandardPipeline(MfluxPipeline):
-    """`scheduler` is mflux's name of the noise schedule to draw by, `arguments` what else of a plan is passed on;
-    `sigmas` are those of the schedule where it runs another one by that name.
+    """Pipeline with mflux's usual loop. `scheduler` is mflux's name of the noise schedule, `arguments` are further
+    arguments from a plan; `sigmas` is the schedule where the pipeline runs another one under that name.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class StandardPipeline(MfluxPipeline):
     ) -> None:
         super().__init__(pipeline, loras, encoder=encoder)
         self._scheduler = scheduler
-        self._sigmas = sigmas or scheduled(pipeline, scheduler)
+        self._sigmas = sigmas or scheduler_sigmas(pipeline, scheduler)
         self._more = arguments
 
     def _arguments(self, plan: Generate) -> Mapping[str, Any]:
@@ -52,9 +52,9 @@ class StandardPipeline(MfluxPipeline):
     def _sigma_of(self, width: int, height: int) -> Callable[[int, int], float]:
         return lambda scheduler_steps, first: self._sigmas(scheduler_steps, width, height)[first]
 
-    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> AbstractContextManager[None]:
+    def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> AbstractContextManager[None]:
         def prepare(seed: int, height: int, width: int, img2img: Img2Img) -> mx.array:
-            """In the place of `LatentCreator.create_for_txt2img_or_img2img`."""
+            """Replacement for `LatentCreator.create_for_txt2img_or_img2img`."""
             layout = img2img.latent_creator
             denoising.unpack = layout.unpack_latents
             return initial_latents(
@@ -68,10 +68,10 @@ class StandardPipeline(MfluxPipeline):
 
         return patched(LatentCreator, "create_for_txt2img_or_img2img", staticmethod(prepare))
 
-    def _decoded(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
-        denoising, pipeline = self._observer.denoising, self._pipeline
+    def _decode(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
+        denoising, pipeline = self._callback.denoising, self._pipeline
         assert denoising is not None
         latent = denoising.unpack(clean, height, width)
-        latent = latent if small_px is None else shrunk(latent, small_px, height // latent.shape[-2])
+        latent = latent if small_px is None else shrink_latents(latent, small_px, height // latent.shape[-2])
         decoded = VAEUtil.decode(vae=pipeline.vae, latent=latent, tiling_config=pipeline.tiling_config)
         return cast(Image, ImageUtil.to_pil(decoded))

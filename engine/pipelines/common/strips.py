@@ -1,7 +1,7 @@
-"""Decoders that mflux runs on the whole picture at once, run in strips of rows: FLUX.1's, and that of Qwen-Image.
+"""Strip decoders for VAEs that mflux runs on the whole image at once: those of FLUX.1 and Qwen-Image.
 
-Each layer is evaluated before the next begins, its convolutions strip by strip. What a layer needs of the whole picture
-(statistics, attention) it gets, so no seam shows: pixels are those of the whole decode but for rounding.
+Each layer is evaluated before the next begins, its convolutions strip by strip. Statistics and attention use the whole
+image, so no seam shows: pixels equal those of the whole decode but for rounding.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from mlx import nn
 
 STRIP_ROWS = 128
 QUERIES = 4096
-"""Of an attention at once."""
+"""Queries of an attention that are computed at once."""
 Rows = Callable[[int, int], mx.array]
-"""Rows [first, end) of a picture: (1, rows, columns, channels)."""
+"""Function that returns rows [first, end) of an image: (1, rows, columns, channels)."""
 
 
-def striped(vae: Any) -> Callable[[mx.array], mx.array] | None:
-    """In the place of `vae.decoder`, the same in strips; None for a VAE that this file does not know."""
+def strip_decoder(vae: Any) -> Callable[[mx.array], mx.array] | None:
+    """Replacement for `vae.decoder` that decodes in strips; None for an unknown VAE."""
     if isinstance(vae, QwenVAE):
         return QwenStrips(vae.decoder)
     return FluxStrips(vae.decoder) if isinstance(vae, FluxVAE) else None
 
 
 class FluxStrips:
-    """FLUX.1's decoder by mflux's own strips, which want its layers by other names."""
+    """FLUX.1's decoder with mflux's own strips, which expect other names of its layers."""
 
     def __init__(self, decoder: Any) -> None:
-        self._named = SimpleNamespace(
+        self._layers = SimpleNamespace(
             conv_in=decoder.conv_in.conv2d,
             mid_block=decoder.mid_block,
             up_blocks=[
@@ -47,12 +47,12 @@ class FluxStrips:
 
     def __call__(self, latents: mx.array) -> mx.array:
         """Pixels (1, 3, 8 rows, 8 columns) of latents (1, 16, rows, columns)."""
-        unscaled = SimpleNamespace(scaling_factor=1.0, shift_factor=0.0, decoder=self._named)
+        unscaled = SimpleNamespace(scaling_factor=1.0, shift_factor=0.0, decoder=self._layers)
         return VAEBlockDecoder.decode(vae=unscaled, latent=latents, strips=True)
 
 
 class QwenStrips:
-    """Qwen-Image's decoder for one frame, of whose 3D convolutions the last plane alone meets anything but zeros."""
+    """Qwen-Image's decoder for one frame: only the last plane of its 3D convolutions meets anything but zeros."""
 
     def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
@@ -64,31 +64,31 @@ class QwenStrips:
             whole: mx.array = decoder(latents)
             return whole
         x = latents[:, :, 0].transpose(0, 2, 3, 1)
-        x = _convolved(_of(x), x.shape[1], *_plane(decoder.conv_in))
+        x = _convolve(_rows_of(x), x.shape[1], *_plane(decoder.conv_in))
         first, *others = decoder.mid_block.resnets
         x = _resnet(first, x)
         for attention, resnet in zip(decoder.mid_block.attentions, others, strict=True):
-            x = _resnet(resnet, x if attention is None else _attended(attention, x))
+            x = _resnet(resnet, x if attention is None else _attend(attention, x))
         for number in range(4):
             block = getattr(decoder, f"up_block{number}")
             for resnet in block.resnets:
                 x = _resnet(resnet, x)
             for upsampler in block.upsamplers or ():
                 conv = upsampler.resample_conv
-                x = _convolved(_doubled(x), 2 * x.shape[1], conv.weight, conv.bias)
-        x = _convolved(_normed(decoder.norm_out, x), x.shape[1], *_plane(decoder.conv_out))
+                x = _convolve(_double(x), 2 * x.shape[1], conv.weight, conv.bias)
+        x = _convolve(_normalize(decoder.norm_out, x), x.shape[1], *_plane(decoder.conv_out))
         return x.transpose(0, 3, 1, 2)[:, :, None]
 
 
 def _plane(conv: Any) -> tuple[mx.array, mx.array]:
-    """Weight (out, height, width, in) and bias for the newest frame of a causal 3D convolution."""
+    """Weight (out, height, width, in) and bias of a causal 3D convolution for its newest frame."""
     return conv.conv3d.weight[:, -1], conv.conv3d.bias
 
 
-def _convolved(
+def _convolve(
     rows: Rows, height: int, weight: mx.array, bias: mx.array, plus: Rows = lambda first, end: mx.array(0)
 ) -> mx.array:
-    """A 3x3 convolution of the picture that `rows` gives, zeros round it, and what `plus` gives added."""
+    """3x3 convolution of the image in `rows`, padded with zeros; `plus` is added to it."""
     parts = []
     for first in range(0, height, STRIP_ROWS):
         end = min(first + STRIP_ROWS, height)
@@ -103,12 +103,12 @@ def _convolved(
     return joined
 
 
-def _of(x: mx.array) -> Rows:
+def _rows_of(x: mx.array) -> Rows:
     return lambda first, end: x[:, first:end]
 
 
-def _normed(norm: Any, x: mx.array) -> Rows:
-    """Normalised by the length over its channels, then SiLU."""
+def _normalize(norm: Any, x: mx.array) -> Rows:
+    """Rows divided by their length over the channels, then SiLU."""
     return lambda first, end: nn.silu(_unit(norm, x[:, first:end]))
 
 
@@ -118,8 +118,8 @@ def _unit(norm: Any, x: mx.array) -> mx.array:
     return unit * norm.scale * norm.weight.reshape(-1)
 
 
-def _doubled(x: mx.array) -> Rows:
-    """Each pixel as two by two."""
+def _double(x: mx.array) -> Rows:
+    """Rows of the image at twice its size: each pixel becomes two by two."""
 
     def rows(first: int, end: int) -> mx.array:
         few = x[:, first // 2 : (end + 1) // 2]
@@ -131,7 +131,7 @@ def _doubled(x: mx.array) -> Rows:
 
 def _resnet(block: Any, x: mx.array) -> mx.array:
     height = x.shape[1]
-    between = _convolved(_normed(block.norm1, x), height, *_plane(block.conv1))
+    between = _convolve(_normalize(block.norm1, x), height, *_plane(block.conv1))
 
     def beside(first: int, end: int) -> mx.array:
         if block.skip_conv is None:
@@ -139,21 +139,21 @@ def _resnet(block: Any, x: mx.array) -> mx.array:
         weight, bias = _plane(block.skip_conv)
         return mx.conv2d(x[:, first:end], weight) + bias
 
-    return _convolved(_normed(block.norm2, between), height, *_plane(block.conv2), plus=beside)
+    return _convolve(_normalize(block.norm2, between), height, *_plane(block.conv2), plus=beside)
 
 
-def _attended(block: Any, x: mx.array) -> mx.array:
-    """Every position asks all others, `QUERIES` of them at a time."""
+def _attend(block: Any, x: mx.array) -> mx.array:
+    """Attention of every position to all others, `QUERIES` of them at a time."""
     batch, height, width, channels = x.shape
-    asked = block.to_qkv(_unit(block.norm, x)).reshape(batch, 1, height * width, 3 * channels)
-    queries, keys, values = mx.split(asked, 3, axis=-1)
+    projected = block.to_qkv(_unit(block.norm, x)).reshape(batch, 1, height * width, 3 * channels)
+    queries, keys, values = mx.split(projected, 3, axis=-1)
     mx.eval(queries, keys, values)
     parts = []
     for first in range(0, height * width, QUERIES):
         some = queries[:, :, first : first + QUERIES]
         parts.append(mx.fast.scaled_dot_product_attention(some, keys, values, scale=channels**-0.5))
         mx.eval(parts[-1])
-    answers = mx.concatenate(parts, axis=2).reshape(batch, height, width, channels)
-    attended: mx.array = x + block.proj(answers)
+    mixed = mx.concatenate(parts, axis=2).reshape(batch, height, width, channels)
+    attended: mx.array = x + block.proj(mixed)
     mx.eval(attended)
     return attended

@@ -1,4 +1,4 @@
-"""The text encoders of a pipeline, let go once they have read a prompt. Knows no family."""
+"""Text encoders of a pipeline, released once they have encoded a prompt. It knows no family."""
 
 from __future__ import annotations
 
@@ -7,46 +7,48 @@ from typing import Any
 
 from mlx import nn
 
-from engine.pipelines.common.loading import settle
+from engine.pipelines.common.loading import evaluate_parameters
 
 NAMES = ("text_encoder", "t5_text_encoder", "clip_text_encoder", "qwen_vl_encoder")
-"""What mflux's own saver of memory lets go as well. Ming's go with heads of their own, and stay."""
+"""Attributes that mflux's own memory saver deletes as well. Ming's encoder is used with a connector, and is kept."""
 KEPT = "connector"
 
 
-class Encoders:
-    """`let_go` is for good: another prompt needs the model loaded anew, which reads the encoders first."""
+class TextEncoders:
+    """Text encoders of a pipeline. `release` is final: another prompt needs the model to be loaded again."""
 
     def __init__(self, pipeline: Any, names: tuple[str, ...] = NAMES) -> None:
-        self._said: str | None = None
+        self._read_key: str | None = None
         found = () if hasattr(pipeline, KEPT) else names
         self._places = [_place(pipeline, name) for name in found if getattr(pipeline, name, None) is not None]
-        # While a picture is drawn, families put something else in the place of some.
+        # While an image is generated, families replace some of these attributes.
         parts = pipeline.children() if isinstance(pipeline, nn.Module) else vars(pipeline)
         self._others = [part for name, part in parts.items() if name not in names and isinstance(part, nn.Module)]
 
-    def read(self, said: str | None) -> bool:
-        """Whether they are here, or have read this."""
-        return self._said is None or self._said == said
+    def can_read(self, prompt_key: str | None) -> bool:
+        """Whether the encoders are in memory, or have encoded the prompt with this key."""
+        return self._read_key is None or self._read_key == prompt_key
 
-    def take(self) -> None:
-        """Into memory where they are not yet, before they are asked."""
+    def load(self) -> None:
+        """Load the encoders' weights where they are not in memory yet."""
         for owner, name in self._places:
             if (part := getattr(owner, name)) is not None:
-                settle(part)
+                evaluate_parameters(part)
 
-    def let_go(self, said: str) -> None:
-        """They have read this. What draws comes into memory where it is not yet."""
+    def release(self, prompt_key: str) -> None:
+        """Delete the encoders, which have encoded the prompt with this key. The other parts are loaded where they are
+        not in memory yet.
+        """
         for owner, name in self._places:
             setattr(owner, name, None)
         if self._places:
-            self._said = said
+            self._read_key = prompt_key
             gc.collect()
         for part in self._others:
-            settle(part)
+            evaluate_parameters(part)
 
 
 def _place(pipeline: Any, name: str) -> tuple[Any, str]:
-    """Whose attribute holds the weights: Lens wraps its encoder in a class that mflux calls for every picture."""
+    """Object and attribute that hold the weights: Lens wraps its encoder in a class that mflux calls."""
     part = getattr(pipeline, name)
     return (pipeline, name) if isinstance(part, nn.Module) else (part, "model")

@@ -16,9 +16,9 @@ from adapters.mflux_server.requests import to_model, to_origin
 from adapters.mflux_server.responses import to_task
 from adapters.mflux_server.schemas import GenerateBody, LoadBody
 from adapters.mflux_server.state import Encoding
-from engine.protocol import Queued
 from gateway.access.rights import Rights
 from gateway.errors import Forbidden, InvalidRequest, ModelNotFound
+from gateway.jobs.facts import Queued
 from gateway.jobs.job import Job, Priority
 from gateway.models.library import Library
 from tests.support import a_job, a_plan

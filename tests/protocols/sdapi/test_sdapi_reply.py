@@ -19,10 +19,11 @@ from adapters.sdapi.responses import info, infotext, parameters, to_body
 from adapters.sdapi.state import MOST_TASKS
 from adapters.shared.recent_ids import RecentIds
 from engine.catalog import CATALOG
-from engine.protocol import Generate, Load, Preview, Queued, SecondPass, Started, StepDone
+from engine.protocol import Generate, Load, Preview, SecondPass, StepDone
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.images.png_chunks import with_text
+from gateway.jobs.facts import Queued, Started
 from gateway.jobs.job import Job, Progress, State
 from tests.support import a_job, a_plan
 from tests.support.sdapi import BASE, TINY, an_image, opened, told

@@ -24,19 +24,10 @@ from adapters.v1.request_schemas import Edit, Generation
 from adapters.v1.requests import Submission
 from adapters.v1.responses import ImageRow, completed_frame, partial_frame, to_response, to_url
 from adapters.v1.values import ImageFormat
-from engine.protocol import (
-    Cancelled,
-    Failed,
-    Generate,
-    ImageDone,
-    Preview,
-    Queued,
-    Started,
-    StepDone,
-    Succeeded,
-)
+from engine.protocol import Cancelled, Failed, Generate, Preview, StepDone, Succeeded
 from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, ModelNotFound, QueueFull
 from gateway.events.bus import ProgressEvent
+from gateway.jobs.facts import ImageDone, Queued, Started
 from gateway.jobs.job import Job, NewJob, Outcome, Progress, StateFacts
 from gateway.jobs.resolve import Adjustment, GenerationRequest
 

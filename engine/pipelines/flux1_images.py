@@ -1,4 +1,4 @@
-"""FLUX.1 Kontext, Fill and Redux: they follow pictures."""
+"""Pipelines of FLUX.1 with input images: Kontext, Fill and Redux."""
 
 from __future__ import annotations
 
@@ -17,39 +17,41 @@ from engine.backends.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.denoising import DenoisingRun
 from engine.pipelines.common.patching import patched
-from engine.pipelines.common.pipeline import built
+from engine.pipelines.common.pipeline import build_pipeline
 from engine.pipelines.flux1_own_loop import Flux1Pipeline
 
 
 def load_kontext(model: Model) -> Pipeline:
-    """It edits one reference."""
-    return Flux1Pipeline(built(model, Flux1Kontext), lambda task: {"image_path": task.frame.references[0]})
+    """Load Kontext, which edits one reference image."""
+    return Flux1Pipeline(build_pipeline(model, Flux1Kontext), lambda task: {"image_path": task.frame.references[0]})
 
 
 def load_fill(model: Model) -> Pipeline:
-    """It repaints the white of a mask."""
+    """Load Fill, which repaints the white part of a mask."""
     return _FillPipeline(
-        built(model, Flux1Fill),
+        build_pipeline(model, Flux1Fill),
         lambda task: {"image_path": task.frame.init, "masked_image_path": task.frame.mask},
     )
 
 
 def load_redux(model: Model) -> Pipeline:
-    """References are read as a part of the prompt. Its encoders lie in a repository of their own, until saved."""
+    """Load Redux, which encodes reference images as a part of the prompt. Its encoders are in a repository of their
+    own, until mflux saves the model.
+    """
     encoders = model.also[0] if model.also else model.path
 
     def load_encoders(_: str | None) -> object:
         return WeightLoader.load(weight_definition=FluxReduxWeightDefinition, model_path=encoders)
 
     with patched(FluxInitializer, "_load_redux_weights", staticmethod(load_encoders)):
-        pipeline = built(model, Flux1Redux)
+        pipeline = build_pipeline(model, Flux1Redux)
     return Flux1Pipeline(pipeline, lambda task: {"redux_image_paths": list(task.frame.references)})
 
 
 class _FillPipeline(Flux1Pipeline):
     @contextmanager
-    def _begun(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
-        # The model itself knows what to keep, and wants nothing put back between its steps.
+    def _patch_loop(self, task: ImageTask, denoising: DenoisingRun) -> Iterator[None]:
+        # The model itself keeps the unmasked part; nothing is restored between its steps.
         start = None if task.plan.denoise >= 1 else task.frame.init
-        with super()._begun(replace(task, frame=replace(task.frame, init=start, mask=None)), denoising):
+        with super()._patch_loop(replace(task, frame=replace(task.frame, init=start, mask=None)), denoising):
             yield

@@ -1,7 +1,7 @@
-"""Children noted in a folder, so that the next gateway ends those that a killed one left behind (R-02).
+"""Notes about child processes, so that the next gateway kills those that a killed gateway left behind (R-02).
 
-A child leaves by itself when its parent's pipe closes, unless it was stopped and cannot read. A note says which process
-it is by its start time and command line, too: a process that got the same number later is left alone.
+A child exits by itself when its parent's pipe closes, unless it was stopped and cannot read. A note identifies the
+process by its start time and command line too, so that another process that later gets the same number is left alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One process among all that ever had its number. `started` is as its system says it."""
+    """Identity of one process among all that ever had its number. `started` is in the system's own format."""
 
     pid: int
     started: str
@@ -36,14 +36,16 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-class Noted:
-    """Notes of living children, one file each, in a folder that one gateway holds. Every method blocks for a little."""
+class ChildNotes:
+    """Notes of running children, one file each, in a folder that one gateway holds. Every method blocks briefly."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def note(self, pid: int) -> None:
-        """A child was started, the leader of a session of its own. A note that cannot be written costs no child."""
+        """Note a child that was started as the leader of a session of its own. An error while writing is logged, and
+        the child goes on.
+        """
         try:
             if (found := identity(pid)) is not None:
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -57,12 +59,14 @@ class Noted:
             log.warning("a child could not be noted", exc_info=True, extra={"pid": pid})
 
     def forget(self, pid: int) -> None:
-        """It was waited for."""
+        """Remove the note of a child whose exit status was collected."""
         with contextlib.suppress(OSError):
             (self._folder / f"{pid}.json").unlink(missing_ok=True)
 
-    def end_left(self) -> list[int]:
-        """Kill what an earlier gateway left, with its session; the numbers of those that were still there."""
+    def kill_leftovers(self) -> list[int]:
+        """Kill the children that an earlier gateway left behind, with their sessions. Returns the numbers of those that
+        were still running.
+        """
         ended = []
         try:
             if self._folder.exists():
@@ -71,20 +75,20 @@ class Noted:
         except OSError:
             return []
         for file in files:
-            noted = _read(file)
-            if noted is not None and noted.pid != os.getpid() and identity(noted.pid) == noted:
-                log.warning("ending a child that an earlier gateway left behind", extra={"pid": noted.pid})
+            note = _read(file)
+            if note is not None and note.pid != os.getpid() and identity(note.pid) == note:
+                log.warning("ending a child that an earlier gateway left behind", extra={"pid": note.pid})
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(noted.pid, signal.SIGKILL)
-                _wait_for_end(noted)
-                ended.append(noted.pid)
+                    os.killpg(note.pid, signal.SIGKILL)
+                _wait_for_end(note)
+                ended.append(note.pid)
             with contextlib.suppress(OSError):
                 file.unlink()
         return ended
 
 
 def identity(pid: int) -> Identity | None:
-    """Of a process that lives; None where there is none, or only what is left of an ended one."""
+    """Identity of a running process; None where there is none, or only a zombie."""
     return _of_proc(pid) if sys.platform == "linux" else _of_ps(pid)
 
 
@@ -103,10 +107,10 @@ def _of_proc(pid: int) -> Identity | None:
 def _of_ps(pid: int) -> Identity | None:
     words = ["/bin/ps", "-o", "stat=,lstart=,command=", "-ww", "-p", str(pid)]
     try:
-        said = subprocess.run(words, capture_output=True, text=True, timeout=10, env={"LC_ALL": "C"}, check=False)
+        output = subprocess.run(words, capture_output=True, text=True, timeout=10, env={"LC_ALL": "C"}, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
-    state, *rest = said.stdout.split(maxsplit=6) or [""]
+    state, *rest = output.stdout.split(maxsplit=6) or [""]
     if len(rest) < 6 or state.startswith("Z"):
         return None
     return Identity(pid, " ".join(rest[:5]), rest[5].strip())
@@ -120,7 +124,7 @@ def _read(file: Path) -> Identity | None:
         return None
 
 
-def _wait_for_end(noted: Identity) -> None:
+def _wait_for_end(note: Identity) -> None:
     end = time.monotonic() + GONE_WITHIN_S
-    while identity(noted.pid) == noted and time.monotonic() < end:
+    while identity(note.pid) == note and time.monotonic() < end:
         time.sleep(0.01)

@@ -1,37 +1,37 @@
-"""Who is told of one pass of a picture that takes several. Knows backends, no wire and no job."""
+"""Progress of one pass of an image that takes several passes. It knows backends, no wire and no job."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.backends.base import PictureSkipped, Watcher
+from engine.backends.base import ImageSkipped, Watcher
 from engine.protocol import PromptRead
 
 
 @dataclass(slots=True)
 class PassWatcher:
-    """Counts the steps of one pass among those of all."""
+    """Watcher that counts the steps of one pass among those of all."""
 
     watcher: Watcher
     before: int
-    """Steps of the passes before."""
+    """Steps of the passes before this one."""
     after: int
-    """Steps of the passes after."""
+    """Steps of the passes after this one."""
     own_prompt: bool = False
-    """It draws another prompt than the first pass."""
+    """Whether this pass has another prompt than the first."""
     run: int = 0
     skipped: bool = False
 
-    def read(self, prompt: PromptRead) -> None:
+    def report_prompt(self, prompt: PromptRead) -> None:
         own = self.own_prompt and prompt.field == "prompt"
-        self.watcher.read(prompt.model_copy(update={"field": "second_pass.prompt"}) if own else prompt)
+        self.watcher.report_prompt(prompt.model_copy(update={"field": "second_pass.prompt"}) if own else prompt)
 
     def step(self, step: int, steps: int, seconds: float, preview: Callable[[], bytes]) -> None:
         self.run = steps
         try:
             self.watcher.step(self.before + step, self.before + steps + self.after, seconds, preview)
-        except PictureSkipped:
+        except ImageSkipped:
             self.skipped = True
             if step < steps:
                 raise
@@ -39,5 +39,5 @@ class PassWatcher:
     def check(self) -> None:
         self.watcher.check()
 
-    def decoding(self) -> None:
-        self.watcher.decoding()
+    def start_decoding(self) -> None:
+        self.watcher.start_decoding()
