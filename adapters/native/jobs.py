@@ -34,7 +34,7 @@ async def show_job(request: Request, job: Job) -> JobShown:
     service = core_of(request).service
     if job.state is not None and job.state.terminal:
         return to_job(job, None)
-    progress = service.events.progress(job.id) or service.downloads.waits(job)
+    progress = service.events.progress(job.id) or service.downloads.progress.waits(job)
     position = await service.queue.position(job.id)
     return to_job(job, position, progress, service.events.forecast(job), service.events.waits_for(job))
 

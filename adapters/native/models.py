@@ -115,7 +115,7 @@ def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
 
 
 def to_download(core: Core, spec: ModelSpec) -> DownloadShown | None:
-    download = core.service.downloads.of(spec)
+    download = core.service.downloads.progress.of(spec)
     if download is None:
         return None
     fact = download.fact

@@ -109,7 +109,7 @@ async def launch_progress(request: Request) -> Response:
     job = await loading_job(core, records, uid)
     if job is None:
         core.library.folder(spec)
-    download = None if job is None else core.service.downloads.waits(job)
+    download = None if job is None else core.service.downloads.progress.waits(job)
     fraction = 0.0 if download is None else round(download.fraction, 4)
     return json_response(Progress(progress=fraction, launching=job is not None))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -16,17 +16,19 @@ from engine.protocol import Failed, Generate, Lora
 from gateway.access.rights import GATEWAY, Rights
 from gateway.downloads.holds import Hold, LoraHolds, MissingLoras
 from gateway.downloads.lists import bring_lists
+from gateway.downloads.live import LiveDownloads
+from gateway.downloads.progress import DownloadProgress
 from gateway.downloads.sources import Sources, remove, repos_of, sources_of
-from gateway.downloads.told import DownloadStatus, not_yours, on_its_way
+from gateway.downloads.status import not_yours, on_its_way
 from gateway.downloads.wire import offline_sentence
 from gateway.errors import Forbidden, JobDamaged, ModelIsDownloading, ModelKept, ModelNotFound, ModelNotOnDisk
-from gateway.events.bus import EventBus, ProgressEvent
+from gateway.events.bus import EventBus
 from gateway.events.positions import QueuePositions
 from gateway.forecast import Forecaster
 from gateway.jobs.facts import ModelDownloading
-from gateway.jobs.job import Job, JobEvent, Progress, State
+from gateway.jobs.job import Job, JobEvent
 from gateway.jobs.origin import Origin
-from gateway.jobs.plans import Download, Plan, lane_of
+from gateway.jobs.plans import Download, Plan
 from gateway.models import folders
 from gateway.models.library import Library
 from gateway.models.lora_repositories import LORA
@@ -34,9 +36,9 @@ from gateway.store.base import Bounds, JobStore
 
 log = logging.getLogger("gateway.downloads")
 
-HOUSE = Origin(owner=GATEWAY, protocol="gateway", attached=False)
+GATEWAY_ORIGIN = Origin(owner=GATEWAY, protocol="gateway", attached=False)
 """Whose downloads those are that a job brought about: everybody's. They count against nobody's share of the queue."""
-COMING_RETRY_S = 60
+RETRY_AFTER_S = 60
 
 
 class Downloads:
@@ -68,13 +70,9 @@ class Downloads:
         """Models that a job may wait for and that were not here when we last looked."""
         self._held = LoraHolds()
         """Jobs that wait for LoRAs."""
-        self._live: dict[str, Download] = {}
-        """Downloads that wait or run, by job."""
-        self._running: set[str] = set()
-        self._ending: set[str] = set()
-        """Those that somebody cancelled: nobody joins them any more."""
-        self._facts: dict[Sources, ModelDownloading] = {}
-        self._untold: dict[Sources, str] = {}
+        self._live = LiveDownloads()
+        self.progress = DownloadProgress(store, forecaster, self._live, self._missing, self._held)
+        self._failures: dict[Sources, str] = {}
         """Why a download failed for which no job waited, until the next request is told."""
         self._starting = asyncio.Lock()
         bus.listen(self.on_event)
@@ -89,15 +87,15 @@ class Downloads:
             with suppress(JobDamaged):
                 plan = (await self._store.get(waiting.id)).plan
                 if isinstance(plan, Download):
-                    self._live[waiting.id] = plan
+                    self._live.wait(waiting.id, plan)
         drawn: list[tuple[str, Generate]] = []
         if self._auto and self._library.loras.are_on_hub:  # else nobody waits for one: a long queue need not be read
             jobs = await self._store.waiting(limit=100_000)
             drawn = [(job.id, job.plan) for job in jobs if isinstance(job.plan, Generate) and job.plan.loras]
-        lacked = await self._wanted([plan for _, plan in drawn])
+        lacked = await self._missing_loras([plan for _, plan in drawn])
         for (job_id, _), wanted in zip(drawn, lacked, strict=True):
             self._held.hold(job_id, wanted)
-            await self._bring_loras(wanted, HOUSE.owner)
+            await self._bring_loras(wanted, GATEWAY_ORIGIN.owner)
         for model in {job.model for job in self._store.order("engine")}:
             try:
                 spec = self._library.find(model)
@@ -105,7 +103,7 @@ class Downloads:
                 continue
             if not await asyncio.to_thread(self._library.on_disk, spec) and self._may_come(spec):
                 self._missing[model] = sources_of(spec)
-                await self.bring(spec, HOUSE.owner)
+                await self.bring(spec, GATEWAY_ORIGIN.owner)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -138,7 +136,7 @@ class Downloads:
         Raises: ModelIsDownloading; ModelNotOnDisk with the reason where the last one failed; Forbidden.
         """
         for _, lora in loras.loras:
-            if (reason := self._untold.pop((lora.files,), None)) is not None:
+            if (reason := self._failures.pop((lora.files,), None)) is not None:
                 raise ModelNotOnDisk(reason, param="loras")
         await self._bring_loras(loras, owner)
         if spec is not None:
@@ -148,16 +146,18 @@ class Downloads:
             raise ModelIsDownloading(
                 f"LoRA {names} is being downloaded; ask again in a minute.",
                 param="loras",
-                retry_after_s=COMING_RETRY_S,
+                retry_after_s=RETRY_AFTER_S,
             )
 
     async def _refuse_until_model_is_here(self, spec: ModelSpec, owner: str) -> None:
-        if (reason := self._untold.pop(sources_of(spec), None)) is not None:
+        if (reason := self._failures.pop(sources_of(spec), None)) is not None:
             raise ModelNotOnDisk(reason, param="model")
         await self.bring(spec, owner)
-        raise ModelIsDownloading(on_its_way(spec.name, self.of(spec)), param="model", retry_after_s=COMING_RETRY_S)
+        raise ModelIsDownloading(
+            on_its_way(spec.name, self.progress.of(spec)), param="model", retry_after_s=RETRY_AFTER_S
+        )
 
-    async def bring(self, spec: ModelSpec, owner: str, origin: Origin = HOUSE) -> Job:
+    async def bring(self, spec: ModelSpec, owner: str, origin: Origin = GATEWAY_ORIGIN) -> Job:
         """The download of this model, started or joined. Raises: Forbidden, QueueFull, StorageFull."""
         return await self._bring(spec.name, sources_of(spec), owner, origin)
 
@@ -168,7 +168,7 @@ class Downloads:
         """
         if not isinstance(plan, Generate):
             return MissingLoras(plan.model, ())
-        (wanted,) = await self._wanted([plan])
+        (wanted,) = await self._missing_loras([plan])
         if wanted.loras and folders.is_offline():
             raise ModelNotOnDisk(offline_sentence(f"LoRA {wanted.loras[0][0]}"), param="loras")
         for name, lora in wanted.loras:
@@ -193,11 +193,11 @@ class Downloads:
                 await self.bring(spec, owner)
             await self._bring_loras(loras, owner)
         except Forbidden as refused:  # the download it would have joined was stopped since
-            await self._refuse([job.id], Failed(code="model_missing", message=refused.message))
+            await self._store.refuse([job.id], Failed(code="model_missing", message=refused.message))
             return await self._store.get(job.id)
         return job
 
-    async def _wanted(self, plans: Sequence[Generate]) -> list[MissingLoras]:
+    async def _missing_loras(self, plans: Sequence[Generate]) -> list[MissingLoras]:
         """Of each plan the LoRAs that are not here and may come."""
         names = {lora.name for plan in plans for lora in plan.loras} if self._auto else None
         missing = dict(await self._library.loras.off_loop(self._library.loras.missing, names)) if names else {}
@@ -210,29 +210,24 @@ class Downloads:
 
     async def _bring_loras(self, wanted: MissingLoras, owner: str) -> None:
         for name, lora in wanted.loras:
-            await self._bring(f"{LORA}{name}", (lora.files,), owner, HOUSE)
+            await self._bring(f"{LORA}{name}", (lora.files,), owner, GATEWAY_ORIGIN)
 
     async def _bring(self, model: str, sources: Sources, owner: str, origin: Origin) -> Job:
         """`owner` is on whose account the download is started; `origin` is whose it will be."""
         async with self._starting:
-            if (joined := self._joinable(sources)) is not None:
+            if (joined := self._live.joinable(sources)) is not None:
                 with suppress(JobDamaged):
                     return await self._store.get(joined)
             self._check_may_bring(model, sources, owner)
             plan = Download(model=model, sources=sources)
             bounds = Bounds(waiting=1_000_000)  # who waits for it was counted already
             job = (await asyncio.shield(self._store.submit(origin.new_job(plan, ""), bounds))).job
-            self._live.setdefault(job.id, plan)
+            self._live.add(job.id, plan)
             return job
-
-    def _joinable(self, sources: Sources) -> str | None:
-        """The download that brings these, by its job; one that is being stopped is joined no more."""
-        live = (job_id for job_id, plan in self._live.items() if plan.sources == sources)
-        return next((job_id for job_id in live if job_id not in self._ending), None)
 
     def _check_may_bring(self, name: str, sources: Sources, owner: str) -> None:
         """Raises: Forbidden where the download would have to be started, and this owner may not."""
-        if self._joinable(sources) is None:
+        if self._live.joinable(sources) is None:
             message, param = not_yours(name)
             self._rights.check(owner, "pull", message=message, param=param)
 
@@ -249,7 +244,7 @@ class Downloads:
     def _may_come(self, spec: ModelSpec) -> bool:
         if spec.repo is None or spec.unavailable is not None:
             return False
-        return self._auto or any(plan.sources == sources_of(spec) for plan in self._live.values())
+        return self._auto or self._live.brings(sources_of(spec))
 
     # ---- what happens ----------------------------------------------------------------------------
 
@@ -260,40 +255,36 @@ class Downloads:
             if job.state is not None and job.state.terminal:
                 self._held.release(job.id)
             return
-        self._running.discard(job.id)
         match event.fact.kind:
             case "queued" | "requeued":
-                self._live[job.id] = plan
+                self._live.wait(job.id, plan)
             case "started":
-                self._running.add(job.id)
+                self._live.run(job.id)
             case "cancel_requested":
-                self._running.add(job.id)
-                self._ending.add(job.id)
+                self._live.cancel(job.id)
             case "succeeded":
-                self._gone(job.id, plan)
-                self._untold.pop(plan.sources, None)
+                self._live.end(job.id)
+                self._failures.pop(plan.sources, None)
                 self._spawn(self._arrived(self._held.came(plan.sources)))
             case "failed":
-                self._gone(job.id, plan)
+                self._live.end(job.id)
                 reason = job.failure.message if job.failure else "The download failed."
-                if not self._give_up(plan, reason) and job.owner == HOUSE.owner:
-                    self._untold[plan.sources] = reason
+                if not self._give_up(plan, reason) and job.owner == GATEWAY_ORIGIN.owner:
+                    self._failures[plan.sources] = reason
             case "cancelled":
-                self._gone(job.id, plan)
+                self._live.end(job.id)
                 self._give_up(plan, f"The download of {plan.model} was cancelled.")
         self._positions.invalidate()
 
     def forget(self, job_id: str) -> None:
         """The record of a job was set aside; who waited for it, where it was a download, is told."""
         self._held.release(job_id)
-        if (plan := self._live.get(job_id)) is not None:
-            self._running.discard(job_id)
-            self._gone(job_id, plan)
+        if (plan := self._live.end(job_id)) is not None:
             self._give_up(plan, f"The record of the download of {plan.model} is damaged; ask for it again.")
 
     def publish(self, plan: Download, fact: ModelDownloading) -> None:
         """How far a download is: for the jobs that wait for it."""
-        self._facts[plan.sources] = fact
+        self._live.set_fact(plan.sources, fact)
         self._positions.invalidate()
         if not self._bus.is_heard:
             return
@@ -307,17 +298,11 @@ class Downloads:
                 told = fact.model_copy(update={"model": waiting.model}) if needs_model else fact
                 self._bus.publish_waiting(waiting.id, told, None if expected is None else expected.expected_s)
 
-    def _gone(self, job_id: str, plan: Download) -> None:
-        self._live.pop(job_id, None)
-        self._ending.discard(job_id)
-        if not any(other.sources == plan.sources for other in self._live.values()):
-            self._facts.pop(plan.sources, None)
-
     async def _arrived(self, whole: Iterable[tuple[str, MissingLoras]]) -> None:
         """`whole`: jobs whose LoRAs are all here now; whether they fit is known only now."""
         for job_id, wanted in whole:
             if (trouble := await asyncio.to_thread(self._trouble, wanted)) is not None:
-                await self._refuse([job_id], Failed(code="bad_input", message=trouble))
+                await self._store.refuse([job_id], Failed(code="bad_input", message=trouble))
             self._held.release(job_id)
         for model in list(self._missing):
             if await asyncio.to_thread(self._library.on_disk, self._library.find(model)):
@@ -335,68 +320,20 @@ class Downloads:
 
     def _give_up(self, plan: Download, message: str) -> bool:
         """The jobs that waited for it fail with its reason, unless another brings the same; False: none waited."""
-        if any(other.sources == plan.sources for other in self._live.values()):
+        if self._live.brings(plan.sources):
             return True
         models = {model for model, sources in self._missing.items() if sources == plan.sources}
         waited = [waiting.id for waiting in self._store.order("engine") if waiting.model in models]
         waited += self._held.of(plan.sources)
-        self._spawn(self._refuse(waited, Failed(code="model_missing", message=message)))
+        self._spawn(self._refuse(waited, message))
         return bool(waited)
 
-    async def _refuse(self, job_ids: list[str], failure: Failed) -> None:
-        await self._store.refuse(job_ids, failure)
-
-    # ---- what is asked ---------------------------------------------------------------------------
-
-    def of(self, spec: ModelSpec) -> DownloadStatus | None:
-        """The download that brings this model, where there is one."""
-        sources = sources_of(spec)
-        for job_id, plan in self._live.items():
-            if plan.sources == sources:
-                expected = self._forecaster.of(job_id, self._store.order("network"))
-                seconds = None if expected is None else expected.expected_s
-                return DownloadStatus(job_id, plan.model, job_id in self._running, self._facts.get(sources), seconds)
-        return None
-
-    def waits(self, job: Job) -> Progress | None:
-        """Of a queued job that waits for its model, or a LoRA: how far that is."""
-        if job.state is not State.QUEUED or lane_of(job.plan) != "engine":
-            return None
-        model = self._missing.get(job.plan.model)
-        sources = model or next(iter(self._held.sources_of(job.id)), None)
-        if sources is None:
-            return None
-        fact = self._facts.get(sources)
-        if fact is not None and model is not None:
-            fact = fact.model_copy(update={"model": job.plan.model})
-        expected = self._forecaster.of(job.id, self._store.order("engine"))
-        left = None if expected is None else expected.expected_s
-        return Progress(job_id=job.id, pictures=1, phase="downloading", download=fact, expected_s=left)
-
-    def newest(self, job: Job) -> ProgressEvent | None:
-        """What a listener who comes late should know first."""
-        progress = self.waits(job)
-        if progress is None or progress.download is None:
-            return None
-        return ProgressEvent(job.id, progress, progress.download)
-
-    def due(self) -> Mapping[str, float]:
-        """When the missing models, and the LoRAs of jobs by id, are expected to be here, in whole seconds from now."""
-        left: dict[Sources, float] = {}
-        line = self._store.order("network") if self._missing or self._held.ids else ()
-        for job_id, plan in self._live.items():
-            expected = self._forecaster.of(job_id, line)
-            if expected is not None:
-                left[plan.sources] = float(round(expected.expected_s))
-        due = {model: left[sources] for model, sources in self._missing.items() if sources in left}
-        for job_id in self._held.ids:
-            seconds = [left[sources] for sources in self._held.sources_of(job_id) if sources in left]
-            due |= {job_id: max(seconds)} if seconds else {}
-        return due
+    async def _refuse(self, job_ids: list[str], message: str) -> None:
+        await self._store.refuse(job_ids, Failed(code="model_missing", message=message))
 
     async def remove(self, spec: ModelSpec) -> None:
         """Remove what was downloaded of a model, in part or whole. Raises: ModelNotOnDisk, ModelKept."""
-        for plan in self._live.values():
+        for _, plan in self._live:
             if self.share(plan.model, spec.name):
                 raise ModelKept(f"{plan.model} is being downloaded; cancel that first.")
         for waiting in self._store.order("engine"):

@@ -109,7 +109,7 @@ class JobService:
             lambda: engine.status.loaded_model,
             weights_of=library.weights,
             is_down=lambda: engine.status.state == "down",
-            due_in=lambda: self.downloads.due(),
+            due_in=lambda: self.downloads.progress.due(),
         )
         self._positions = QueuePositions(
             store,
@@ -117,7 +117,7 @@ class JobService:
             self._forecaster,
             options.places_every_s,
             blocked=lambda lane: self.health.blocked(lane),
-            downloading=lambda job: self.downloads.newest(job),
+            downloading=lambda job: self.downloads.progress.newest(job),
         )
         self.downloads = Downloads(
             store=store,

@@ -116,7 +116,7 @@ def test_jobs_wait_for_one_download_while_jobs_of_other_models_go_on(hub: ToyHub
             assert other.state is State.SUCCEEDED
             waiting = await service.get(first.id)
             assert waiting.state is State.QUEUED
-            assert service.downloads.waits(waiting) is not None
+            assert service.downloads.progress.waits(waiting) is not None
             assert not service.library.on_disk(service.library.find(ABSENT))
             assert not folder_of(tmp_path / "models", REPO).exists()
             hub.go_on.set()

@@ -120,7 +120,7 @@ def test_a_job_waits_for_its_lora_while_others_of_its_model_go_on(hub: ToyHub, t
             plain = await service.submit(GenerationRequest(prompt="x", width_px=64, height_px=64, steps=2), ME)
             assert (await service.ended(plain.id)).state is State.SUCCEEDED
             assert (await service.cancel(second.id, ME.owner)).state is State.CANCELLED
-            waiting = service.downloads.waits(await service.get(first.id))
+            waiting = service.downloads.progress.waits(await service.get(first.id))
             assert waiting is not None
             assert waiting.phase == "downloading"
             return first.id
