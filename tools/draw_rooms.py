@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- rooms: python -m tools.draw_rooms -->\n", "<!-- end of rooms -->\n"
 TOPS = ("adapters", "gateway", "engine")
-WIRING = ("gateway.app", "gateway.context")
-"""Modules that put the rooms together: a room of their own."""
+WIRING = {"api_main": "api_main", "gateway.app": "app", "gateway.context": "context", "gateway.findings": "context"}
+"""Modules that put the rooms together, and the rooms that these are."""
 
 Graph = dict[str, set[str]]
 
@@ -47,8 +47,8 @@ def module_graph() -> Graph:
 def room_of(module: str) -> str | None:
     """The room of a module; None for shared modules, which every room may import."""
     parts = module.split(".")
-    if module in WIRING or parts[0] == "api_main":
-        return "app"
+    if module in WIRING:
+        return WIRING[module]
     if parts[0] == "adapters":
         return "adapters"
     if len(parts) == 1 or not (ROOT / parts[0] / parts[1]).is_dir():
@@ -95,17 +95,25 @@ def circles(graph: Graph) -> list[list[str]]:
 
 
 def reduced(graph: Graph) -> Graph:
-    """Without the arrows that a longer way says as well."""
+    """Without the arrows that a longer way says as well; rooms that reach each other keep the arrows among them."""
+    group = {room: room for room in graph}
+    group |= {room: rooms[0] for rooms in circles(graph) for room in rooms}
+    groups: Graph = {group[room]: set() for room in graph}
+    for room, others in graph.items():
+        groups[group[room]] |= {group[other] for other in others} - {group[room]}
 
     def reach(node: str, seen: set[str]) -> set[str]:
-        for other in graph[node] - seen:
+        for other in groups[node] - seen:
             seen.add(other)
             reach(other, seen)
         return seen
 
+    def says(node: str, other: str) -> bool:
+        return not any(other in reach(via, set()) for via in groups[node] - {other})
+
     return {
-        node: {other for other in others if not any(other in reach(via, set()) for via in others - {other})}
-        for node, others in graph.items()
+        room: {other for other in others if group[other] == group[room] or says(group[room], group[other])}
+        for room, others in graph.items()
     }
 
 

@@ -89,7 +89,6 @@ async def translate(
 
 def check(body: Txt2Img | Img2Img) -> None:
     """Raises: InvalidRequest for what cannot be drawn here and must not be silently left out; InitImageNotFound."""
-    scripts.check(body)
     if (body.refiner_checkpoint or "").lower() not in _NOTHING:
         raise InvalidRequest("There is no refiner here.", param="refiner_checkpoint")
     match body:

@@ -62,6 +62,7 @@ def apply(body: T) -> tuple[T, tuple[Adjustment, ...]]:
                     reason="masks have hard edges or a blur here",
                 )
             )
+    check(body)
     return (body.model_copy(update=update) if update else body), tuple(adjustments)
 
 

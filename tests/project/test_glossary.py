@@ -12,11 +12,12 @@ ROOMS = ("gateway", "adapters", "engine")
 RETIRED_NAMES = {
     *("Hub", "Places", "Line", "KeptOrder", "Turns", "House", "Coming", "ModelComing", "Wanted", "Held", "Look"),
     *("Sketch", "Sitting", "Observer", "Painter", "Easel", "Wardrobe"),
-    *("wear", "beginning", "swapped", "straight_on", "named_as_sent"),
+    *("wear", "beginning", "swapped", "straight_on", "named_as_sent", "hear", "tell", "paint"),
+    *("Translated", "Tasks", "RequestIds"),
 }
 RETIRED_FILES = {
     *("hub", "places", "line", "kept_order", "turns", "house", "coming", "painter", "sitting", "swapped"),
-    *("runner", "planning", "recognise", "substitutes", "families"),
+    *("runner", "planning", "recognise", "substitutes", "families", "told", "kept", "said", "start", "begun"),
 }
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from adapters.sdapi import requests
+from adapters.sdapi import requests, scripts
 from adapters.sdapi.init_images import InputImages
 from adapters.sdapi.request_schemas import Img2Img, Txt2Img
 from adapters.sdapi.responses import RenderInput
@@ -104,6 +104,7 @@ class Translated:
 
 def to_request(body: Txt2Img | Img2Img, **more: Any) -> Translated:
     """As the route does it, without the images."""
+    scripts.check(body)
     requests.check(body)
     return Translated(*requests.to_request(body, **more))
 
