@@ -21,7 +21,7 @@ def load(model: Model) -> Pipeline:
     if model.spec.control is not None:
         from engine.pipelines import krea2_controlled
 
-        return krea2_controlled.load(model)
+        return krea2_controlled.load(model, krea2_pipeline)
     return krea2_pipeline(build_pipeline(model, Krea2), OwnLoopPipeline)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from engine.backends.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import build_pipeline
-from engine.pipelines.krea2 import krea2_pipeline
 
 FOLDER = "controlnet"
 """Folder of the ControlNet in a saved model."""
@@ -122,11 +121,14 @@ class ControlledPipeline(OwnLoopPipeline):
         shutil.copy(self.controlnet.file, Path(folder) / FOLDER)
 
 
-def load(model: Model) -> Pipeline:
-    """Load Krea 2 with its ControlNet, which is in a repository of its own until mflux saves the model."""
+def load(model: Model, wrap: Callable[[Any, type[ControlledPipeline]], ControlledPipeline]) -> Pipeline:
+    """Load Krea 2 with its ControlNet, which is in a repository of its own until mflux saves the model.
+
+    `wrap` makes a pipeline of the family, as for the model without the ControlNet.
+    """
     (file,) = Path(model.also[0] if model.also else Path(model.path) / FOLDER).glob("*.safetensors")
     pipeline = build_pipeline(model, Krea2Controlled)
     controlnet = ControlNetLayers(pipeline.transformer, file)
-    controlled = krea2_pipeline(pipeline, ControlledPipeline)
+    controlled = wrap(pipeline, ControlledPipeline)
     controlled.controlnet = controlnet
     return controlled

@@ -31,7 +31,7 @@ def load(model: Model) -> Pipeline:
     if model.spec.control is not None:
         from engine.pipelines import qwen21_controlled
 
-        return qwen21_controlled.load(model)
+        return qwen21_controlled.load(model, qwen21_pipeline)
     return qwen21_pipeline(build_pipeline(model, Qwen21), references=True)
 
 

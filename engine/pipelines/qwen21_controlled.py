@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mflux.models.qwen21.variants.controlnet.qwen_image_21_controlnet import QwenImage21Controlnet
@@ -10,12 +11,11 @@ from engine.backends.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.controlnet import config_with_controlnet
 from engine.pipelines.common.pipeline import build_pipeline
-from engine.pipelines.qwen21 import qwen21_pipeline
 
 
-def load(model: Model) -> Pipeline:
+def load(model: Model, wrap: Callable[..., Pipeline]) -> Pipeline:
     """Load Qwen-Image-2.1 with a ControlNet, a branch next to the transformer that is quantised and saved with it."""
-    return qwen21_pipeline(
+    return wrap(
         build_pipeline(model, QwenImage21Controlnet, config_with_controlnet(model)), image_arguments=_control_arguments
     )
 
