@@ -1,4 +1,4 @@
-"""The commands of mflux-gateway, put together."""
+"""The command line of mflux-gateway with all its commands."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gateway.cli.options import err
 
 app = typer.Typer(
     name="mflux-gateway",
-    help="Draw, watch and look after a gateway. They speak to the one that runs here, or to --url; "
-    "generate, jobs, models and loras start one for the call where there is none.",
+    help="Generate images and manage a gateway. Commands use the gateway that runs here, or --url; "
+    "generate, jobs, models and loras start one for the time of the command if none runs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -34,14 +34,14 @@ app.command()(doctor)
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
 def serve(arguments: Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS]")] = None) -> None:
-    """Serve, as mflux-gateway without a command does; --help shows its options."""
+    """Start the server, like mflux-gateway without a command; --help shows its options."""
     from api_main import serve as run
 
     run(arguments or [])
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run one command and leave with its exit code."""
+    """Run one command and exit with its code."""
     try:
         app(list(argv), prog_name="mflux-gateway")
     except Failure as failure:

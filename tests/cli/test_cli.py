@@ -191,7 +191,7 @@ def test_jobs_wait_in_a_paused_queue_are_moved_cancelled_and_drawn(run: Any) -> 
     assert (code, f"{ids[0]}: cancelled" in out, "No such job" in out) == (1, True, True)
     assert run("queue", "resume")[0] == 0
     wait_for(lambda: "completed" in run("jobs", ids[1])[1])
-    assert "Nothing waits" in run("queue")[1]
+    assert "The queue is empty" in run("queue")[1]
     rows = json.loads(run("jobs", "--json", "--status", "cancelled")[1])["jobs"]
     assert ids[0] in [row["id"] for row in rows]
     assert ids[2] in run("jobs")[1]
