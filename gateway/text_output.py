@@ -77,7 +77,7 @@ class QueuedOutput:
                 _write(self._fd, text)
                 self._taken_bytes += len(text) + OVERHEAD_BYTES
             if self._queue.empty() or isinstance(text, threading.Event):
-                _write(self._fd, self._told())
+                _write(self._fd, self._notice())
             if isinstance(text, threading.Event):
                 text.set()
 
