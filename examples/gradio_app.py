@@ -20,8 +20,8 @@ URL = os.environ.get("MFLUX_GATEWAY_URL", GATEWAY)
 
 def models() -> list[str]:
     """Models that are on disk."""
-    found = httpx.get(f"{URL}/api/v1/models").json()["models"]
-    return [model["title"] for model in found if model["downloaded"]]
+    rows = httpx.get(f"{URL}/api/v1/models").json()["models"]
+    return [model["title"] for model in rows if model["downloaded"]]
 
 
 def draw(

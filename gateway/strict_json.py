@@ -122,12 +122,12 @@ def _check_text(text: str) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    result = dict(pairs)
+    if len(result) != len(pairs):
         raise MalformedBody("The body gives the same key twice in one object.")
-    if max(map(len, made), default=0) > MAX_KEY_CHARS:
+    if max(map(len, result), default=0) > MAX_KEY_CHARS:
         raise MalformedBody(f"A key in the body is longer than {MAX_KEY_CHARS} characters.")
-    return made
+    return result
 
 
 def _int(text: str) -> int:

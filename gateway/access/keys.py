@@ -111,8 +111,8 @@ def credential(headers: Mapping[bytes, bytes]) -> str | None:
 
 def client_id(headers: Mapping[bytes, bytes]) -> str | None:
     """X-Client-Id: how a client without a key names itself."""
-    given = headers.get(b"x-client-id", b"").decode("latin-1")
-    return given if _CLIENT.fullmatch(given) else None
+    name = headers.get(b"x-client-id", b"").decode("latin-1")
+    return name if _CLIENT.fullmatch(name) else None
 
 
 class Guesses:
@@ -151,9 +151,9 @@ class Guesses:
             self._times.move_to_end(name)
 
     def _times_of(self, name: str) -> deque[float]:
-        known = self._times.get(name)
-        if known is not None:
-            return known
+        times = self._times.get(name)
+        if times is not None:
+            return times
         return self._others if len(self._times) >= MOST_CLIENTS else deque()
 
 

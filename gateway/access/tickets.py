@@ -23,7 +23,7 @@ PASS_NAME = "mflux-gateway-stream-"
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class _Grant:
     owner: str
     path: str
     until: float
@@ -50,22 +50,22 @@ class Tickets:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._given: OrderedDict[bytes, _Given] = OrderedDict()
+        self._grants: OrderedDict[bytes, _Grant] = OrderedDict()
         self._passes: OrderedDict[bytes, _Pass] = OrderedDict()
         """Passes by the digest of the used ticket."""
 
     def give(self, owner: str, path: str) -> str:
         """A ticket with which `path` can be opened once as `owner`."""
         ticket = secrets.token_urlsafe(32)
-        self._given[_digest(ticket)] = _Given(owner, path, self._clock() + LIVES_S)
-        while len(self._given) > MOST or next(iter(self._given.values())).until <= self._clock():
-            self._given.popitem(last=False)
+        self._grants[_digest(ticket)] = _Grant(owner, path, self._clock() + LIVES_S)
+        while len(self._grants) > MOST or next(iter(self._grants.values())).until <= self._clock():
+            self._grants.popitem(last=False)
         return ticket
 
     def take(self, ticket: str, path: str) -> str | None:
         """The ticket's owner; None if it is used, expired or for another path. The ticket is used up in any case."""
-        given = self._given.pop(_digest(ticket), None)
-        return given.owner if given is not None and given.path == path and self._clock() < given.until else None
+        grant = self._grants.pop(_digest(ticket), None)
+        return grant.owner if grant is not None and grant.path == path and self._clock() < grant.until else None
 
     def open(self, ticket: str, path: str, cookies: Mapping[str, str]) -> Opened | None:
         """Open a ticket, or reopen a used one by the pass from its first use; otherwise None."""
@@ -77,10 +77,10 @@ class Tickets:
                 self._passes.popitem(last=False)
             life = f"Max-Age={PASS_LIVES_S}; HttpOnly; SameSite=Strict"
             return Opened(owner, f"{_name(digest)}={secret}; Path={path}; {life}".encode())
-        known, shown = self._passes.get(digest), cookies.get(_name(digest))
-        if known is None or shown is None or known.path != path or known.until <= self._clock():
+        former, secret_sent = self._passes.get(digest), cookies.get(_name(digest))
+        if former is None or secret_sent is None or former.path != path or former.until <= self._clock():
             return None
-        return Opened(known.owner) if hmac.compare_digest(_digest(shown), known.digest) else None
+        return Opened(former.owner) if hmac.compare_digest(_digest(secret_sent), former.digest) else None
 
 
 def _name(digest: bytes) -> str:

@@ -211,8 +211,8 @@ def _print_abilities(remote: Remote, model: str) -> None:
 
 
 def _adjusted(adjustment: dict[str, Any]) -> str:
-    used, asked = adjustment["used"], adjustment["asked"]
-    instead = "" if used == asked else f"{'nothing' if used is None else used} instead of {asked}. "
+    used, requested = adjustment["used"], adjustment["asked"]
+    instead = "" if used == requested else f"{'nothing' if used is None else used} instead of {requested}. "
     return f"{adjustment['param']}: {instead}{adjustment['reason']}"
 
 

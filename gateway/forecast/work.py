@@ -87,7 +87,7 @@ def _drawing(plan: Generate, spec: ModelSpec | None, done: int) -> Work:
         mode += "+tiles"
         filed = plan.tiles.width_px * plan.tiles.height_px
         steps, pixel_steps = steps * plan.tile_count, pixel_steps * plan.tile_count
-    drawn = pixel_steps / steps * (1 + len(plan.references)) if steps else float(first)
+    step_pixels = pixel_steps / steps * (1 + len(plan.references)) if steps else float(first)
     return Work(
         "engine",
         plan.model,
@@ -95,6 +95,6 @@ def _drawing(plan: Generate, spec: ModelSpec | None, done: int) -> Work:
         mode,
         len(plan.seeds) - done,
         steps,
-        drawn / MEGAPIXEL,
+        step_pixels / MEGAPIXEL,
         filed / MEGAPIXEL,
     )

@@ -37,8 +37,8 @@ def nearest(path: str, known: Sequence[str]) -> str | None:
     if len(path) > COMPARED_CHARS:
         return None
     lower = path.lower()
-    below = [there for there in known if _root(there) == _root(lower)] or known
-    near = [*below, *(there for there in known if lower.endswith(there))]
+    below = [other for other in known if _root(other) == _root(lower)] or known
+    near = [*below, *(other for other in known if lower.endswith(other))]
     return next(iter(get_close_matches(lower, near, 1, LIKE)), None)
 
 

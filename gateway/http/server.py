@@ -158,13 +158,13 @@ class _Server(uvicorn.Server):
                 )
 
     def _connection(self) -> asyncio.Protocol:
-        made = self.config.http_protocol_class(
+        protocol = self.config.http_protocol_class(
             config=self.config,  # type: ignore[call-arg]
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        assert isinstance(made, asyncio.Protocol)
-        return made
+        assert isinstance(protocol, asyncio.Protocol)
+        return protocol
 
     def _most(self) -> int:
         return self._kind().most() + descriptors.refusals()

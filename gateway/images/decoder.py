@@ -51,9 +51,9 @@ class CheckedImage:
         """The bytes that are stored."""
         return self.compact or self.png
 
-    def unless_same(self, made: bytes) -> CheckedImage:
-        """This image if the PNG `made` is equal to it, otherwise `made`."""
-        return self if made == self.png else CheckedImage(made)
+    def unless_same(self, png: bytes) -> CheckedImage:
+        """This image if `png` is equal to its PNG, otherwise a new one of `png`."""
+        return self if png == self.png else CheckedImage(png)
 
 
 class _Died(Exception):

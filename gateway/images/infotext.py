@@ -122,7 +122,7 @@ def _unquoted(text: str) -> str:
         return text
 
 
-def named(name: str, names: Mapping[str, str]) -> str:
+def name_in_a1111(name: str, names: Mapping[str, str]) -> str:
     """A1111's name of a sampler or scheduler; the name itself if A1111 has none."""
     plain = name.lower()
     return names.get(plain, names.get(plain.removeprefix("k_"), name))

@@ -18,7 +18,7 @@ from engine.protocol import Control, Generate, Upscale
 from gateway.images import infotext
 from gateway.images.clean_text import whole
 from gateway.images.file_texts import USER_COMMENT, texts
-from gateway.images.foreign import said_in
+from gateway.images.foreign import fields_in
 from gateway.images.png_chunks import with_text
 from gateway.jobs.job import Plans
 from gateway.jobs.resolve import SEED_MAX, SEED_MIN
@@ -171,8 +171,8 @@ def to_infotext(drawing: Drawing, further: Mapping[str, object] | None = None) -
     has_size = drawing.width is not None and drawing.height is not None
     pairs: dict[str, object] = {
         "Steps": drawing.steps,
-        "Sampler": sampler and infotext.named(sampler, infotext.SAMPLERS),
-        "Schedule type": scheduler and infotext.named(scheduler, infotext.SCHEDULERS),
+        "Sampler": sampler and infotext.name_in_a1111(sampler, infotext.SAMPLERS),
+        "Schedule type": scheduler and infotext.name_in_a1111(scheduler, infotext.SCHEDULERS),
         "CFG scale": _plain(drawing.guidance),
         "Seed": drawing.seed,
         "Size": f"{drawing.width}x{drawing.height}" if has_size else None,
@@ -239,7 +239,7 @@ def drawing_by(by_keyword: Mapping[str, str]) -> Drawing | None:
     if (own := own_text(by_keyword)) is not None:
         with suppress(ValidationError):
             return _unless_empty(Drawing.model_validate_json(own))
-    fields = said_in(by_keyword)
+    fields = fields_in(by_keyword)
     return None if fields is None else _checked(fields)
 
 

@@ -44,7 +44,7 @@ def recognise(folder: Path, rows: Iterable[ModelSpec]) -> ModelSpec | None:
         rows_of_name = [row for row in whole if name.lower() in (row.geometry.lower(), (row.repo or "").lower())]
         if rows_of_name:
             return rows_of_name[0]
-    return _named(folder.name, whole)
+    return _row_named_in(folder.name, whole)
 
 
 def _noted_by_mflux(folder: Path) -> list[str]:
@@ -67,7 +67,7 @@ def _cached_from(folder: Path) -> list[str]:
     return [part.removeprefix("models--").replace("--", "/", 1) for part in folder.parts if part.startswith("models--")]
 
 
-def _named(folder: str, rows: list[ModelSpec]) -> ModelSpec | None:
+def _row_named_in(folder: str, rows: list[ModelSpec]) -> ModelSpec | None:
     """The row whose name or repository is part of the folder's name, the longest first, as in mflux."""
     names = {name.lower(): row for row in reversed(rows) for name in (row.name, (row.repo or "").rpartition("/")[2])}
     for name in sorted(names, key=len, reverse=True):

@@ -132,12 +132,12 @@ def picture_beside(file: Path) -> Path | None:
 
 def _beside(file: Path) -> Beside:
     try:
-        there = file.stat()
+        status = file.stat()
     except OSError:
         return Beside()
-    if there.st_size > NOTES_MOST_BYTES or not S_ISREG(there.st_mode):
+    if status.st_size > NOTES_MOST_BYTES or not S_ISREG(status.st_mode):
         return Beside()
-    return _read(file, there.st_mtime_ns, there.st_size)
+    return _read(file, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=4096)

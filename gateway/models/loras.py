@@ -139,7 +139,7 @@ class LoraLibrary:
         """Those of these LoRAs that are only on the hub. Blocks."""
         if not self._hub:
             return []
-        by_name = self._named(self.all())
+        by_name = self._by_any_name(self.all())
         matches = {lora.name: lora for name in names if (lora := by_name.get(_plain(name)))}
         return [(lora.name, lora.hub) for lora in matches.values() if lora.hub and lora.file is None]
 
@@ -156,7 +156,7 @@ class LoraLibrary:
 
     def find(self, name: str) -> LoraFile | None:
         """The LoRA with this name, alias, or path inside one of the folders. Blocks."""
-        return self._named(self.all()).get(_plain(name))
+        return self._by_any_name(self.all()).get(_plain(name))
 
     def file(self, name: str) -> Path:
         """The file of the LoRA with exactly this name. Raises: KeyError."""
@@ -167,9 +167,9 @@ class LoraLibrary:
 
     def known(self, requested: Collection[Lora], spec: ModelSpec) -> dict[str, KnownLora]:
         """Those of these LoRAs that exist, by the name in the request, and why they do not fit a model. Blocks."""
-        by_name = self._named(self.all()) if requested else {}
+        by_name = self._by_any_name(self.all()) if requested else {}
         matches = {lora.name: by_name.get(_plain(lora.name)) for lora in requested}
-        return {name: _known(lora, spec) for name, lora in matches.items() if lora}
+        return {name: _known_lora(lora, spec) for name, lora in matches.items() if lora}
 
     def hashes(self, lora: LoraFile, *, read: bool = True) -> Hashes | None:
         """Hashes of its file, which is read if it is new and `read` is true; otherwise None. Blocks."""
@@ -177,7 +177,7 @@ class LoraLibrary:
             return None
         return self._hashes.of(lora.version, lora.notes.told, read=read)
 
-    def _named(self, loras: Iterable[LoraFile]) -> dict[str, LoraFile]:
+    def _by_any_name(self, loras: Iterable[LoraFile]) -> dict[str, LoraFile]:
         """LoRAs by every name a client may use. Names precede aliases; an alias of two LoRAs belongs to neither."""
         loras = tuple(loras)
         by_name = {lora.name: lora for lora in loras}
@@ -195,7 +195,7 @@ class LoraLibrary:
     def calls(self) -> dict[str, list[str]]:
         """By name: other names of a LoRA, without paths. Blocks."""
         names: dict[str, list[str]] = {}
-        for call, lora in self._named(self.all()).items():
+        for call, lora in self._by_any_name(self.all()).items():
             if call != lora.name and not Path(call).is_absolute():
                 names.setdefault(lora.name, []).append(call)
         return names
@@ -256,7 +256,7 @@ def _inspected(name: str, version: Version) -> LoraFile:
     return replace(lora, fit=fit, notes=Notes(told_by(header.metadata)))
 
 
-def _known(lora: LoraFile, spec: ModelSpec) -> KnownLora:
+def _known_lora(lora: LoraFile, spec: ModelSpec) -> KnownLora:
     use = lora.fit.use_on(spec)
     known_lora = KnownLora(name=lora.name, trouble=lora.trouble_on(spec))
     if use is None:

@@ -41,7 +41,7 @@ def local_row(name: str, model: LocalModel) -> ModelSpec:
             f"models.local.{name}: {missing}: {folder}. Say like: with a name of the models list", param="model"
         )
     bits = stored_bits(folder)
-    taken = weights_bytes(folder)
+    disk_bytes = weights_bytes(folder)
     return like.model_copy(
         update={
             "name": name,
@@ -50,7 +50,7 @@ def local_row(name: str, model: LocalModel) -> ModelSpec:
             "revision": None,
             "files": (),
             "gated": False,
-            "size_gb": round(taken / 1e9, 2) if taken else like.size_gb,
+            "size_gb": round(disk_bytes / 1e9, 2) if disk_bytes else like.size_gb,
             "weights_gb": like.weights_gb or like.size_gb,
             "files_gb": like.size_gb,
             "stored_bits": bits,

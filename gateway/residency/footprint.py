@@ -111,18 +111,18 @@ class Peaks:
         key = _model(plan)
         _, highest = self._loads.get(key, (0, 0))
         # A model loaded from its quantised copy has a lower peak than one that must be quantised again.
-        self._learned(self._loads, key, (active, max(highest, peak)), peak)
+        self._learn(self._loads, key, (active, max(highest, peak)), peak)
 
     def learn_picture(self, plan: Generate | Upscale, spec: ModelSpec, active: int, peak: int) -> None:
         """Learn the memory of an image, on top of the model's."""
-        key, (_, seen) = _mode(plan), sizes(plan, spec)
-        known, size = dict(self._pictures.get(key, {})), round(seen, 6)
-        known[size] = max(known.pop(size, 0), peak - active, 0)
-        if len(known) > KEPT_SIZES:
-            del known[next(iter(known))]
-        self._learned(self._pictures, key, known, peak)
+        key, (_, megapixels) = _mode(plan), sizes(plan, spec)
+        by_size, size = dict(self._pictures.get(key, {})), round(megapixels, 6)
+        by_size[size] = max(by_size.pop(size, 0), peak - active, 0)
+        if len(by_size) > KEPT_SIZES:
+            del by_size[next(iter(by_size))]
+        self._learn(self._pictures, key, by_size, peak)
 
-    def _learned(self, where: dict[str, Any], key: str, what: Any, peak: int) -> None:
+    def _learn(self, where: dict[str, Any], key: str, what: Any, peak: int) -> None:
         changed = where.pop(key, None) != what
         where[key] = what
         if len(where) > KEPT_KINDS:
@@ -137,16 +137,23 @@ class Peaks:
             weights, load = self._loads.get(_model(plan), (weights, load))
         picture = guessed.picture
         if isinstance(plan, Generate | Upscale):
-            _, seen = sizes(plan, spec)
-            known = self._pictures.get(_mode(plan), {})
+            _, megapixels = sizes(plan, spec)
+            by_size = self._pictures.get(_mode(plan), {})
             # Larger images are an upper bound for this one; from smaller ones it is extrapolated by size.
-            above = [taken for size, taken in known.items() if size >= round(seen, 6)]
-            below = [taken * seen / size for size, taken in known.items() if size < round(seen, 6)]
+            above = [memory_bytes for size, memory_bytes in by_size.items() if size >= round(megapixels, 6)]
+            below = [
+                memory_bytes * megapixels / size
+                for size, memory_bytes in by_size.items()
+                if size < round(megapixels, 6)
+            ]
             picture = int(min(above, default=max(below, default=float(picture))))
         return Footprint(weights, load, picture)
 
     def to_json(self) -> dict[str, Any]:
-        pictures = {key: [[size, taken] for size, taken in known.items()] for key, known in self._pictures.items()}
+        pictures = {
+            key: [[size, memory_bytes] for size, memory_bytes in by_size.items()]
+            for key, by_size in self._pictures.items()
+        }
         return {"version": 1, "most": self.most, "loads": self._loads, "pictures": pictures}
 
     def read_json(self, state: dict[str, Any]) -> None:
@@ -155,10 +162,11 @@ class Peaks:
             raise ValueError("another version")
         self._loads = {key: (int(active), int(peak)) for key, (active, peak) in state["loads"].items()}
         self._pictures = {
-            key: {float(size): int(taken) for size, taken in known} for key, known in state["pictures"].items()
+            key: {float(size): int(memory_bytes) for size, memory_bytes in by_size}
+            for key, by_size in state["pictures"].items()
         }
         self.most = int(state["most"])
-        if not all(math.isfinite(size) and size > 0 for known in self._pictures.values() for size in known):
+        if not all(math.isfinite(size) and size > 0 for by_size in self._pictures.values() for size in by_size):
             raise ValueError("no size")
         self.version += 1
 

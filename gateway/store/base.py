@@ -213,7 +213,9 @@ class JobStore(Protocol):
         """Steady seconds since the clock last showed this date, such as a file's."""
         ...
 
-    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[JobFilter]) -> list[Job]:
+    async def list_jobs(
+        self, *, limit: int = 100, before: int | None = None, **filters: Unpack[JobFilter]
+    ) -> list[Job]:
         """Jobs, newest first; `before` is the number of the last job of the previous page."""
         ...
 

@@ -76,10 +76,10 @@ def forget(db: sqlite3.Connection, name: str, owner: str) -> None:
     db.execute("DELETE FROM blob_owners WHERE sha256 = ? AND owner = ?", (name, owner))
 
 
-def forget_gone(db: sqlite3.Connection, there: Container[str], before: float) -> None:
+def forget_gone(db: sqlite3.Connection, names_on_disk: Container[str], before: float) -> None:
     """Remove the rows of missing blobs; rows added since `before` stay, because their files may be being written."""
     names = db.execute("SELECT DISTINCT sha256 FROM blob_owners WHERE at < ?", (before,)).fetchall()
-    gone = [(row["sha256"], before) for row in names if row["sha256"] not in there]
+    gone = [(row["sha256"], before) for row in names if row["sha256"] not in names_on_disk]
     db.executemany("DELETE FROM blob_owners WHERE sha256 = ? AND at < ?", gone)
 
 

@@ -42,13 +42,13 @@ def at_start(db: sqlite3.Connection, clock: StoreClock) -> list[DamagedRecord]:
         )
     _take_up_time(db, clock)
     if is_new:
-        rows.keep(db, READ_BY, CONTENTS)
+        rows.store_text(db, READ_BY, CONTENTS)
     return damage.set_aside(db, report, clock.date(), clock.steady())
 
 
 def was_read(db: sqlite3.Connection) -> bool:
     """Whether a gateway of this version has read and sealed every record. Raises: sqlite3.Error."""
-    return rows.kept(db, READ_BY) == CONTENTS
+    return rows.stored_text(db, READ_BY) == CONTENTS
 
 
 def set_aside(db: sqlite3.Connection, clock: StoreClock, suspect: str | None) -> list[DamagedRecord]:
@@ -73,8 +73,8 @@ def set_page_aside(db: sqlite3.Connection, clock: StoreClock, after: int) -> lis
 def keep_time(db: sqlite3.Connection, clock: StoreClock) -> None:
     clock.note()
     if not clock.is_noted:
-        rows.keep(db, CALENDAR, clock.to_text())
-    rows.keep(db, STEADY, repr(clock.steady()))
+        rows.store_text(db, CALENDAR, clock.to_text())
+    rows.store_text(db, STEADY, repr(clock.steady()))
 
 
 def _take_up_time(db: sqlite3.Connection, clock: StoreClock) -> None:
@@ -83,7 +83,7 @@ def _take_up_time(db: sqlite3.Connection, clock: StoreClock) -> None:
     sound = (row["steady"] for row in db.execute(f"{each} ORDER BY events.number DESC") if _is_sound(db, row))
     moments: list[float] = list(islice(sound, 1))
     for name, read in ((STEADY, lambda text: moments.append(float(text))), (CALENDAR, clock.read_text)):
-        stored = rows.kept(db, name)
+        stored = rows.stored_text(db, name)
         if stored is not None:
             read(stored)
     if moments:
@@ -102,7 +102,7 @@ def _mend_kept(db: sqlite3.Connection, *, seals: bool) -> None:
         if checksum.is_right_kept(row):
             continue
         if seals and row["checksum"] is None and checksum.are_texts((name, value)):
-            rows.keep(db, name, value)
+            rows.store_text(db, name, value)
             continue
         log.warning("the stored text %s is damaged and was removed", ascii(name))
         key = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name

@@ -47,10 +47,10 @@ class StoreClock:
             now = self.steady()
             ends = [*(began for began, _ in self._spans[1:]), now]
             spans = [(began, end, date - ahead) for (began, ahead), end in zip(self._spans, ends, strict=True)]
-            shown = [at for began, end, at in spans if began <= at < end]
+            moments = [at for began, end, at in spans if began <= at < end]
             before = [end for _, end, at in spans if at >= end]
-            if shown or before:
-                return max(0.0, now - (shown or before)[-1])
+            if moments or before:
+                return max(0.0, now - (moments or before)[-1])
             return now - spans[0][2]
 
     def jumps(self, within_s: float) -> int:

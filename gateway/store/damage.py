@@ -170,8 +170,8 @@ def _plain(cell: Any) -> Any:
 
 def listed(db: sqlite3.Connection) -> list[DamagedRecord]:
     """The records that were set aside, oldest first."""
-    found = db.execute("SELECT number, job_id, owner, reason, at FROM damaged ORDER BY number").fetchall()
-    return [DamagedRecord(*row) for row in found]
+    rows_aside = db.execute("SELECT number, job_id, owner, reason, at FROM damaged ORDER BY number").fetchall()
+    return [DamagedRecord(*row) for row in rows_aside]
 
 
 def of(db: sqlite3.Connection, job_id: str) -> DamagedRecord | None:

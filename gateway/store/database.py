@@ -128,14 +128,14 @@ class Database:
 
     def _check_files(self) -> None:
         """One stat a file, microseconds a commit. Raises: StorageFault if a name is gone or leads to another file."""
-        for file, known in self._files.items():
+        for file, identity in self._files.items():
             try:
                 now = _identity(file)
             except FileNotFoundError:
                 raise StorageFault(REPLACED) from None
             except OSError as error:
                 raise StorageFault("The folder of the job database does not answer.") from error
-            if now != known:
+            if now != identity:
                 raise StorageFault(REPLACED)
 
     def _fault_of(self, error: sqlite3.Error) -> StorageFault | None:

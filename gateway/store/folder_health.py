@@ -102,26 +102,26 @@ class Place:
         Changes nothing. An empty mount point has another device number than the share that was mounted there.
         Raises: OSError.
         """
-        known = self._known
-        if known is None:
+        before = self._known
+        if before is None:
             return None
         try:
             now = _Identity.of(self.folder)
         except FileNotFoundError:
-            return self._lost(known)
+            return self._lost(before)
         if not self.folder.is_dir():
             return StorageFault(f"{self._capital} is missing: something else is in its place.")
-        if now.device != known.device and now.inode != known.inode:
+        if now.device != before.device and now.inode != before.inode:
             return StorageFault(f"{self._capital} is on another disk than before: is its share mounted?")
         self._known = now
         return None
 
-    def _lost(self, known: _Identity) -> StorageFault | None:
+    def _lost(self, before: _Identity) -> StorageFault | None:
         """The fault of a missing folder; None if it was removed and can be created again. Raises: OSError."""
         above = next(folder for folder in self.folder.parents if folder.exists())
         if self._is_written and above != self.folder.parent:
             return StorageFault(f"{self._capital} is missing, and the folder that it was in.")
-        if _Identity.of(above).device != known.device:
+        if _Identity.of(above).device != before.device:
             return StorageFault(f"{self._capital} is missing, and its disk with it: is its share mounted?")
         return None
 
@@ -181,8 +181,8 @@ class StorageHealth:
 
     def see(self, key: str, place: Place) -> None:
         """Remember where a folder is, at the first call and after it has moved. Blocks."""
-        known = self._places.get(key)
-        if known is None or known.folder != place.folder:
+        current = self._places.get(key)
+        if current is None or current.folder != place.folder:
             with suppress(OSError):
                 place.look()
             self._places[key] = place

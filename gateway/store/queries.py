@@ -24,27 +24,27 @@ PROMPT = "coalesce(plan->>'prompt', plan->>'drawn'->>'prompt')"
 """The prompt of a generated image, or of the image that is upscaled."""
 
 
-def listed(db: sqlite3.Connection, wanted: JobFilter, *, limit: int, before: int | None) -> list[Job]:
+def listed(db: sqlite3.Connection, criteria: JobFilter, *, limit: int, before: int | None) -> list[Job]:
     """Jobs that match the filter, newest first; with `before`, those with a smaller number."""
     where: list[str] = ["1"]
     values: list[str | int] = []
     filters: tuple[tuple[str, str | int | None], ...] = (
-        ("owner = ?", wanted.get("owner")),
-        ("protocol = ?", wanted.get("protocol")),
-        ("hidden = ?", wanted.get("hidden")),
-        ("model = ?", wanted.get("model")),
+        ("owner = ?", criteria.get("owner")),
+        ("protocol = ?", criteria.get("protocol")),
+        ("hidden = ?", criteria.get("hidden")),
+        ("model = ?", criteria.get("model")),
         ("number < ?", before),
-        *((f"instr(lower({PROMPT}), ?)", rows.lower(word)) for word in wanted.get("words", ())),
+        *((f"instr(lower({PROMPT}), ?)", rows.lower(word)) for word in criteria.get("words", ())),
     )
     for clause, value in filters:
         if value is not None:
             where.append(clause)
             values.append(value)
-    if (states := wanted.get("states")) is not None:
+    if (states := criteria.get("states")) is not None:
         where.append(f"state IN ({','.join('?' * len(states))})")
         values += [str(state) for state in states]
     order = "ORDER BY number DESC"
-    if (among := wanted.get("among")) is not None:
+    if (among := criteria.get("among")) is not None:
         if len(among) <= AMONG_FEW:
             where.append(f"id IN ({','.join('?' * len(among))})")
             values += among
@@ -100,8 +100,8 @@ def inputs_after(db: sqlite3.Connection, number: int) -> tuple[int | None, set[s
 
 def forgotten(db: sqlite3.Connection) -> int:
     """The number up to which events may have been deleted."""
-    return int(rows.kept(db, FORGOTTEN) or 0)
+    return int(rows.stored_text(db, FORGOTTEN) or 0)
 
 
 def forget(db: sqlite3.Connection, number: int) -> None:
-    rows.keep(db, FORGOTTEN, str(number))
+    rows.store_text(db, FORGOTTEN, str(number))

@@ -183,7 +183,7 @@ def seal(db: sqlite3.Connection, job_id: str) -> None:
     db.execute("UPDATE jobs SET checksum = ? WHERE id = ?", (sealed, job_id))
 
 
-def held(db: sqlite3.Connection, lease: Lease) -> Job | None:
+def leased_job(db: sqlite3.Connection, lease: Lease) -> Job | None:
     """The job if this lease still holds it: the fence of every write."""
     row = db.execute(
         "SELECT * FROM jobs WHERE id = ? AND attempt = ? AND state = 'running'", (lease.job.id, lease.job.attempt)
@@ -310,7 +310,7 @@ def lower(word: str) -> str:
 # ---- texts stored by name --------------------------------------------------------------------------
 
 
-def keep(db: sqlite3.Connection, name: str, value: str | None) -> None:
+def store_text(db: sqlite3.Connection, name: str, value: str | None) -> None:
     """Store a text under a name; None removes it."""
     if value is None:
         db.execute("DELETE FROM kept WHERE name = ?", (name,))
@@ -322,7 +322,7 @@ def keep(db: sqlite3.Connection, name: str, value: str | None) -> None:
     )
 
 
-def kept(db: sqlite3.Connection, name: str) -> str | None:
+def stored_text(db: sqlite3.Connection, name: str) -> str | None:
     """The text stored under a name; None also if it does not match its checksum."""
     row = db.execute("SELECT * FROM kept WHERE name = ?", (name,)).fetchone()
     return None if row is None or not checksum.is_right_kept(row) else str(row["value"])

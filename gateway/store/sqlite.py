@@ -135,8 +135,8 @@ class SqliteStore:
             except rows.UNREADABLE:
                 raise RecordDamaged(row["id"]) from None
         for lane in LANES:
-            self._line.set_paused(lane, rows.kept(db, f"paused {lane}") is not None)
-            if (turns := rows.kept(db, f"turns {lane}")) is not None:
+            self._line.set_paused(lane, rows.stored_text(db, f"paused {lane}") is not None)
+            if (turns := rows.stored_text(db, f"turns {lane}")) is not None:
                 try:
                     self._line.set_turns(lane, rows.to_turns(turns))
                 except rows.UNREADABLE:
@@ -155,8 +155,8 @@ class SqliteStore:
 
     async def submit(self, new: NewJob, bounds: Bounds) -> Submitted:
         def work(db: sqlite3.Connection) -> Submitted:
-            if new.idempotency_key is not None and (known := self._find_idempotent(db, new)) is not None:
-                return Submitted(known, created=False)
+            if new.idempotency_key is not None and (former := self._find_idempotent(db, new)) is not None:
+                return Submitted(former, created=False)
             self._check_bounds(db, new, bounds)
             job = self._tell(rows.insert(db, new, self._clock.date(), self._clock.steady()))
             standing = Standing(job.priority, job.created_steady, job.number)
@@ -198,7 +198,7 @@ class SqliteStore:
             if (before := rows.find(db, next_job.job.id)) is None:
                 raise RecordDamaged(next_job.job.id)
             job = self._append(db, before, Started(attempt=before.attempt + 1))
-            rows.keep(db, f"turns {worker.lane}", rows.of_turns(next_job.turns))
+            rows.store_text(db, f"turns {worker.lane}", rows.of_turns(next_job.turns))
             self._after.append(lambda: self._line.serve(next_job))
             until = None if worker.lease_s is None else self._clock.steady() + worker.lease_s
             db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (worker.id, until, job.id))
@@ -208,12 +208,12 @@ class SqliteStore:
 
     def _keep_turns(self, db: sqlite3.Connection, lane: Lane, turns: RoundRobinState) -> None:
         if turns != self._line.turns(lane):
-            rows.keep(db, f"turns {lane}", rows.of_turns(turns))
+            rows.store_text(db, f"turns {lane}", rows.of_turns(turns))
             self._after.append(lambda: self._line.set_turns(lane, turns))
 
     async def pause(self, lane: Lane, paused: bool) -> None:
         def work(db: sqlite3.Connection) -> None:
-            rows.keep(db, f"paused {lane}", "true" if paused else None)
+            rows.store_text(db, f"paused {lane}", "true" if paused else None)
             self._after.append(lambda: self._line.set_paused(lane, paused))
 
         await self._records.write(work)
@@ -238,7 +238,7 @@ class SqliteStore:
 
     async def heartbeat(self, lease: Lease, lease_s: float | None = None) -> Literal["ok", "cancel", "lost"]:
         def work(db: sqlite3.Connection) -> Literal["ok", "cancel", "lost"]:
-            job = rows.held(db, lease)
+            job = rows.leased_job(db, lease)
             if job is None:
                 return "lost"
             if lease_s is not None:
@@ -249,7 +249,7 @@ class SqliteStore:
 
     async def record(self, lease: Lease, fact: StateFacts) -> JobEvent | None:
         def work(db: sqlite3.Connection) -> JobEvent | None:
-            job = rows.held(db, lease)
+            job = rows.leased_job(db, lease)
             return None if job is None else self._append(db, job, fact).events[-1]
 
         return await self._records.write(work)
@@ -270,7 +270,7 @@ class SqliteStore:
 
     async def release(self, lease: Lease, why: RequeueReason) -> Job | None:
         def work(db: sqlite3.Connection) -> Job | None:
-            job = rows.held(db, lease)
+            job = rows.leased_job(db, lease)
             if job is None:
                 return None
             lane = lane_of(job.plan)
@@ -326,15 +326,17 @@ class SqliteStore:
             newest = queries.forgotten(db)
             for job_id in job_ids:
                 if db.execute("SELECT 1 FROM jobs WHERE id = ? AND finished_at IS NULL", (job_id,)).fetchone() is None:
-                    gone = db.execute("SELECT max(number) FROM events WHERE job_id = ?", (job_id,)).fetchone()[0]
-                    newest = max(newest, gone or 0)
+                    newest_of_job = db.execute("SELECT max(number) FROM events WHERE job_id = ?", (job_id,)).fetchone()[
+                        0
+                    ]
+                    newest = max(newest, newest_of_job or 0)
                     db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             queries.forget(db, newest)
 
         await self._records.write(work)
 
     async def keep(self, name: str, value: str) -> None:
-        await self._records.write(lambda db: rows.keep(db, f"kept {name}", value))
+        await self._records.write(lambda db: rows.store_text(db, f"kept {name}", value))
 
     # ---- reads -----------------------------------------------------------------------------------
 
@@ -369,8 +371,10 @@ class SqliteStore:
     def age_s(self, date: float) -> float:
         return self._clock.age_s(date)
 
-    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[JobFilter]) -> list[Job]:
-        return await self._records.read(lambda db: queries.listed(db, wanted, limit=limit, before=before))
+    async def list_jobs(
+        self, *, limit: int = 100, before: int | None = None, **filters: Unpack[JobFilter]
+    ) -> list[Job]:
+        return await self._records.read(lambda db: queries.listed(db, filters, limit=limit, before=before))
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
         line = [job.id for lane in LANES for job in self.order(lane) if owner is None or job.owner == owner]
@@ -402,7 +406,7 @@ class SqliteStore:
         return await self._records.read(lambda db: queries.seen(db, owner, after, limit))
 
     async def kept(self, name: str) -> str | None:
-        return await self._records.read(lambda db: rows.kept(db, f"kept {name}"))
+        return await self._records.read(lambda db: rows.stored_text(db, f"kept {name}"))
 
     async def stats(self) -> Stats:
         return await self._records.read(queries.stats)
