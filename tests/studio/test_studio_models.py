@@ -87,7 +87,7 @@ def test_a_download_is_cancelled_and_goes_on_where_it_was(served: tuple[ToyHub, 
     hub.hold_at[BIG] = SIZE // 2
     page.click("#open-models")
     row(tab, PULLED, "hub").get_by_role("button", name="Download").click()
-    row(tab, PULLED, "coming").get_by_role("button", name="Cancel").click()
+    row(tab, PULLED, "downloading").get_by_role("button", name="Cancel").click()
     row(tab, PULLED, "hub").wait_for()
     hub.go_on.set()
 
