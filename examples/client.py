@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["httpx==0.28.1", "httpx-sse==0.4.3"]
 # ///
-"""Draw from Python: submit, follow, fetch. Copy what you need; `uv run examples/client.py "a red apple"` tries it."""
+"""Generate an image from Python: submit, follow, fetch. `uv run examples/client.py "a red apple"` runs it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GATEWAY = "http://127.0.0.1:7861"
 
 
 def submit(prompt: str, gateway: str = GATEWAY, **more: Any) -> dict[str, Any]:
-    """The job that was made; `more` is any field of POST /api/v1/generate, such as width, steps, seed, num_images."""
+    """Submit a job; `more` is any field of POST /api/v1/generate, such as width, steps, seed, num_images."""
     answer = httpx.post(f"{gateway}/api/v1/generate", json={"prompt": prompt, **more})
     if answer.is_error:
         raise RuntimeError(answer.json()["error"])
@@ -27,9 +27,9 @@ def submit(prompt: str, gateway: str = GATEWAY, **more: Any) -> dict[str, Any]:
 
 
 def follow(job_id: str, gateway: str = GATEWAY) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What happens to the job until it has ended: ("progress", {"progress": 0.5, ...}), ("preview", {"url": ...}), ...
+    """Events of the job until it has ended: ("progress", {"progress": 0.5, ...}), ("preview", {"url": ...}), ...
 
-    Raises: RuntimeError with the reason where it failed or was cancelled.
+    Raises: RuntimeError with the reason if it failed or was cancelled.
     """
     url = f"{gateway}/api/v1/jobs/{job_id}/stream?images=false"
     with httpx.Client(timeout=60) as client, connect_sse(client, "GET", url) as stream:
@@ -43,13 +43,13 @@ def follow(job_id: str, gateway: str = GATEWAY) -> Iterator[tuple[str, dict[str,
 
 
 def fetch(job_id: str, image: int = 0, gateway: str = GATEWAY, format: str = "png") -> bytes:
-    """A finished picture."""
+    """A finished image."""
     answer = httpx.get(f"{gateway}/api/v1/jobs/{job_id}/images/{image}", params={"format": format})
     return answer.raise_for_status().content
 
 
 def draw(prompt: str, gateway: str = GATEWAY, **more: Any) -> bytes:
-    """One picture, all in one."""
+    """One image, in one call."""
     job = submit(prompt, gateway, **more)
     for name, data in follow(job["job_id"], gateway):
         if name in ("position", "progress"):

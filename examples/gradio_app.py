@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["gradio==6.31.0", "httpx==0.28.1", "httpx-sse==0.4.3"]
 # ///
-"""A front-end of a few fields, made with Gradio: `uv run examples/gradio_app.py`, then http://127.0.0.1:7860."""
+"""Gradio front-end with a few fields: `uv run examples/gradio_app.py`, then open http://127.0.0.1:7860."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ URL = os.environ.get("MFLUX_GATEWAY_URL", GATEWAY)
 
 
 def models() -> list[str]:
-    """Those that are on disk."""
-    found = httpx.get(f"{URL}/api/v1/models").json()["models"]
-    return [model["title"] for model in found if model["downloaded"]]
+    """Models that are on disk."""
+    rows = httpx.get(f"{URL}/api/v1/models").json()["models"]
+    return [model["title"] for model in rows if model["downloaded"]]
 
 
 def draw(
     prompt: str, model: str, width: int, height: int, steps: int, seed: int, count: int
 ) -> Iterator[tuple[list[Image.Image], str]]:
-    """Pictures so far, or a preview of the next one, and a line that says how far it is."""
+    """The images so far, or a preview of the next one, and a line with the progress."""
     size = {"width": int(width), "height": int(height)}
     try:
         job = submit(
@@ -49,7 +49,7 @@ def draw(
                     yield pictures, f"{data['percent']} %"
                 case "preview":
                     preview = httpx.get(URL + data["url"])
-                    if preview.content:  # it is gone once its picture is done
+                    if preview.content:  # a preview is removed when its image is finished
                         yield [*pictures, picture(preview.content)], "…"
                 case "image":
                     pictures = [*pictures, picture(fetch(job["job_id"], data["image"], URL))]

@@ -1,3 +1,3 @@
-"""The core: jobs, their order, their store and their life. Knows no protocol; only app.py and access.py know HTTP."""
+"""The core: jobs, their queue, their store and their lifecycle. Knows no protocol."""
 
 __version__ = "0.1.0"

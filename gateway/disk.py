@@ -1,4 +1,4 @@
-"""What it takes that written bytes stay, and which errors are the disk's and no job's. Blocks; call it in a thread."""
+"""Disk: durable writes, and which errors are the disk's and not a job's. Blocks; call it in a thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAILING = frozenset({errno.EIO, errno.EBUSY, errno.ENOLCK, errno.ENOMEM})
 
 
 def opened_file(file: Path) -> BufferedReader:
-    """A regular file, for reading; a pipe of its name would hold the reader for ever. Raises: OSError."""
+    """A regular file opened for reading; a pipe of that name would block the reader forever. Raises: OSError."""
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -31,7 +31,7 @@ def opened_file(file: Path) -> BufferedReader:
 
 
 def read_file(file: Path, most_bytes: int) -> bytes:
-    """As `opened_file`, the whole of it. Raises: OSError, also for a longer one."""
+    """The content of a file, opened as by `opened_file`. Raises: OSError, also if it is longer than `most_bytes`."""
     with opened_file(file) as opened:
         data = opened.read(most_bytes + 1)
     if len(data) > most_bytes:
@@ -40,7 +40,7 @@ def read_file(file: Path, most_bytes: int) -> bytes:
 
 
 def sync(descriptor: int) -> None:
-    """fsync on macOS leaves the bytes in the drive's cache; F_FULLFSYNC does not."""
+    """Write to disk. On macOS fsync leaves the bytes in the drive's cache; F_FULLFSYNC does not."""
     if sys.platform == "darwin":
         import fcntl
 
@@ -50,7 +50,7 @@ def sync(descriptor: int) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Of a file, or of a folder: the names in it."""
+    """Write a file to disk, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         sync(descriptor)
@@ -59,7 +59,7 @@ def sync_path(path: Path) -> None:
 
 
 def fault_of(error: BaseException, place: str = "a folder of the gateway") -> StorageFault | None:
-    """The fault of `place` that an error tells of; None where what was asked for is at fault, or the code."""
+    """The storage fault of `place` behind an error; None if the request or the code is at fault."""
     if isinstance(error, StorageFault):
         return error
     number = error.errno if isinstance(error, OSError) else None
@@ -84,7 +84,7 @@ def _capital(place: str) -> str:
 
 @contextmanager
 def telling(place: str) -> Iterator[None]:
-    """Errors of the disk below become a sentence about `place`. Raises: StorageFault."""
+    """Turn the disk's errors in the block into a sentence about `place`. Raises: StorageFault."""
     try:
         yield
     except OSError as error:

@@ -1,47 +1,47 @@
-"""Every error a client can meet. Adapters draw them; nothing here knows how.
+"""Errors that clients can get. Adapters render them; nothing here knows how.
 
 GatewayError
-├── InvalidRequest 400          what was sent cannot be honoured; `param` names the field
-│   ├── InsufficientMemory      this machine's is too small for it; `details` say what would fit
+├── InvalidRequest 400          the request cannot be fulfilled; `param` names the field
+│   ├── InsufficientMemory      this machine has too little memory for it; `details` say what would fit
 │   ├── MalformedBody           not JSON, too deep, too many nodes, forbidden text
-│   ├── RemoteImagesDisabled    a URL where a picture was expected
-│   └── ModelNotServed          listed, but nothing here can draw with it; the message says why
+│   ├── RemoteImagesDisabled    a URL instead of an image
+│   └── ModelNotServed          listed, but not usable here; the message says why
 ├── Unauthorized 401
-│   └── WrongKey                a key was sent, but none of ours
+│   └── WrongKey                the request has a key that is none of ours
 ├── Forbidden 403               foreign host, origin or cross-site request
 ├── NotFound 404
-│   ├── Misplaced               what is asked for stands at another path
+│   ├── Misplaced               the route exists at another path
 │   ├── ModelNotFound           `details["available_models"]`
 │   ├── LoraNotFound
 │   ├── ModelNotOnDisk          in the catalogue, but not on this machine
 │   ├── JobNotFound
-│   └── PictureGone             it was drawn, and removed since
+│   └── PictureGone             the image was removed
 ├── MethodNotAllowed 405
 ├── BodyTooSlow 408
 ├── IdempotencyConflict 409     the same key with another body
 ├── JobNotWaiting 409           only a waiting job has a place
 ├── JobNotEnded 409             only an ended job can be tried again
 ├── ModelKept 409               a model that is in use, or that we did not download, is not removed
-├── JobDamaged 410              its record cannot be read; `owner` where that is known
+├── JobDamaged 410              its record cannot be read; `owner` if that is known
 ├── BodyTooLarge 413
 ├── UnsupportedMediaType 415
 ├── OwnerQueueFull 429
 ├── TooManyGuesses 429          wrong keys from one address
-├── TooManyFiles 429            pictures of one client that wait to be read
+├── TooManyFiles 429            images of one client that wait to be read
 ├── TooManyStreams 429          event streams of one client
 ├── ClientGone 499              the job was cancelled
 ├── InternalError 500
 │   ├── GenerationFailed        the job failed; `code` is the job's failure code
-│   └── PictureDamaged          it was drawn, and its file is not what was written
+│   └── PictureDamaged          the image's file differs from what was written
 ├── NotInstalled 501            an optional part of the gateway is missing; the message says which
 ├── Unavailable 503
-│   ├── BodyMemoryFull          large bodies fill the memory there is for them
-│   ├── ModelIsDownloading             it is downloaded now; ask again
-│   ├── ModelUnavailable        set aside: it kills the engine
+│   ├── BodyMemoryFull          large bodies fill the memory for them
+│   ├── ModelIsDownloading      it is being downloaded; ask again
+│   ├── ModelUnavailable        in quarantine because it kills the engine
 │   ├── QueueFull
 │   └── EngineDown
 └── StorageFault 503            a folder or the database is missing or cannot be written; the message says which
-    ├── TooManyOpenFiles        no place is at fault: this process has no descriptor left, or the machine
+    ├── TooManyOpenFiles        no place is at fault: this process, or the machine, has no descriptor left
     └── StorageFull 507
 """
 
@@ -52,13 +52,13 @@ from typing import Any
 
 
 class GatewayError(Exception):
-    """`code`, `status`, a sentence for the client, and the parameter at fault."""
+    """Error with `code`, `status`, a sentence for the client, and the parameter at fault."""
 
     code = "internal_error"
     status = 500
     message = "The gateway made a mistake."
     usual_retry_after_s: int | None = None
-    """Where the one who raises it does not say."""
+    """Retry-After in seconds if the raising code gives none."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class GatewayError(Exception):
 
     @property
     def sentence(self) -> str:
-        """All there is to say, for protocols whose clients show one text."""
+        """The whole message, for protocols whose clients show one text."""
         return self.message
 
 
@@ -87,14 +87,18 @@ class InvalidRequest(GatewayError):
 
 
 class InsufficientMemory(InvalidRequest):
-    """`details["explanation"]` says what is known, and what would fit."""
+    """Too little memory; `details["explanation"]` says what is known, and what would fit."""
 
     code, message = "oom_error", "Insufficient memory. Try using a quantized model or low_ram mode"
 
     @property
     def sentence(self) -> str:
-        told = self.details.get("explanation")
-        return self.message if told is None else f'{self.message}. {told} Or send memory: "try", and it is tried.'
+        explanation = self.details.get("explanation")
+        return (
+            self.message
+            if explanation is None
+            else f'{self.message}. {explanation} Or send memory: "try", and it is tried.'
+        )
 
 
 class MalformedBody(InvalidRequest):
@@ -127,7 +131,7 @@ class NotFound(GatewayError):
 
 
 class Misplaced(NotFound):
-    """The route is there, below another prefix."""
+    """The route exists below another prefix."""
 
 
 class ModelNotFound(NotFound):
@@ -153,7 +157,7 @@ class PictureGone(NotFound):
 class MethodNotAllowed(GatewayError):
     code, status, message = "method_not_allowed", 405, "The method is not allowed here."
     allowed: tuple[str, ...] = ()
-    """What is; answered as Allow."""
+    """The allowed methods; sent as Allow."""
 
 
 class BodyTooSlow(GatewayError):
@@ -252,7 +256,7 @@ class EngineDown(Unavailable):
 
 
 class StorageFault(GatewayError):
-    """The place is at fault and no job: the same works once the place is mended."""
+    """The place is at fault and not a job: the same request works when the place is repaired."""
 
     code, status, message = "storage_unavailable", 503, "What the gateway stores cannot be written."
     usual_retry_after_s = 30
@@ -265,9 +269,9 @@ class TooManyOpenFiles(StorageFault):
 class StorageFull(StorageFault):
     code, status, message = "storage_full", 507, "There is no room left on the disk."
     needed_bytes: int = 0
-    """What could not be written; 0 where it is not known."""
+    """Bytes that could not be written; 0 if unknown."""
 
 
 def clip(text: str) -> str:
-    """At most 64 characters of what somebody said, for a sentence that names it."""
+    """At most 64 characters of a client's text, for a sentence that names it."""
     return text if len(text) <= 64 else text[:61] + "..."

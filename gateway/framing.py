@@ -1,6 +1,6 @@
-"""What our small children share: frames on their pipes, a bound on their memory, and a death.
+"""Framing for small child processes: frames on their pipes, a limit on their memory, and their end.
 
-A frame is a 4-byte big-endian length and as many bytes. Knows nothing of what is in one.
+A frame is a 4-byte big-endian length and as many bytes, whose content is not known here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LENGTH = struct.Struct(">I")
 
 
 class ChildDied(Exception):
-    """The child died, or was killed for being silent too long."""
+    """The child died, or was killed because it was silent for too long."""
 
     def __init__(self, reason: Literal["engine_crash", "engine_timeout"]) -> None:
         self.reason: Literal["engine_crash", "engine_timeout"] = reason
@@ -32,7 +32,7 @@ class ChildDied(Exception):
 
 
 def starved(error: OSError) -> StorageFault | None:
-    """The machine had no files or processes left for a child: no job's fault. None where the program is at fault."""
+    """The fault if the machine had no files or processes left for a child. None if the program is at fault."""
     if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
         return None
     return TooManyOpenFiles("The gateway has too many files or processes open.")
@@ -41,9 +41,9 @@ def starved(error: OSError) -> StorageFault | None:
 async def started_child(
     *command: str, notes: Path | None, env: Mapping[str, str], cwd: Path | None = None, is_heard: bool = True
 ) -> asyncio.subprocess.Process:
-    """A small child in a session of its own, noted while it lives; `ended_child` is its end. Raises: OSError.
+    """A small child in a session of its own, noted while it lives; `ended_child` ends it. Raises: OSError.
 
-    What it says on stderr comes by a pipe where `is_heard`, and is dropped otherwise.
+    Its stderr is a pipe if `is_heard`, and dropped otherwise.
     """
     child = await asyncio.create_subprocess_exec(
         *command,
@@ -68,7 +68,7 @@ async def started_child(
 async def ended_child(
     child: asyncio.subprocess.Process, notes: Path | None, listening: asyncio.Task[None] | None = None
 ) -> None:
-    """Kill it with its session and wait for it and for who listens to its stderr; a cancel does not end the wait."""
+    """Kill a child's session and wait for it and for its stderr reader; a cancellation does not end the wait."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     if child.stdin is not None:
@@ -89,7 +89,7 @@ def framed(data: bytes) -> bytes:
 
 
 def read_frame(pipe: BinaryIO) -> bytes | None:
-    """The next frame; None where the pipe ended, also in the middle of one."""
+    """The next frame; None if the pipe has ended, even within a frame."""
     head = pipe.read(LENGTH.size)
     if len(head) < LENGTH.size:
         return None
@@ -99,7 +99,7 @@ def read_frame(pipe: BinaryIO) -> bytes | None:
 
 
 async def next_frame(child: asyncio.subprocess.Process, most_bytes: int) -> bytes:
-    """What the child says next. Raises: IncompleteReadError where it ends, or says more than that."""
+    """The child's next frame. Raises: IncompleteReadError if it ends, or sends more than `most_bytes`."""
     assert child.stdout is not None
     (size,) = LENGTH.unpack(await child.stdout.readexactly(LENGTH.size))
     if size > most_bytes:
@@ -108,13 +108,13 @@ async def next_frame(child: asyncio.subprocess.Process, most_bytes: int) -> byte
 
 
 async def log_stderr(child: asyncio.subprocess.Process, log: logging.Logger) -> None:
-    """What the child complains of goes to the log, a line each: read until it ends, or the child would wait for us."""
+    """Log the child's stderr, one record a line, until it ends; unread, it would block the child."""
     assert child.stderr is not None
     while True:
-        await asyncio.sleep(0)  # lines that are here already come without waiting, and a child may say many
+        await asyncio.sleep(0)  # buffered lines need no wait, and a child may write many
         try:
             line = await child.stderr.readline()
-        except ValueError:  # a line beyond the reader's limit
+        except ValueError:  # longer than the reader's limit
             continue
         except OSError:
             return
@@ -124,22 +124,22 @@ async def log_stderr(child: asyncio.subprocess.Process, log: logging.Logger) -> 
 
 
 def own_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Requests and answers of this child; fd 1 points at stderr from now on, so a stray print reaches no pipe."""
+    """Requests and answers of this child; fd 1 becomes stderr, so that a stray print does not reach the pipe."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return sys.stdin.buffer, answers
 
 
 def limit_memory(most_bytes: int | None) -> None:
-    """Bound the address space of this process; None lifts the bound again.
+    """Limit the address space of this process; None removes the limit.
 
-    Linux only: macOS takes the limit and does not keep it, so there the bounds on pixels and pages alone hold.
+    Linux only: macOS accepts the limit but does not enforce it, so there only the bounds on pixels and pages apply.
     """
     if sys.platform == "linux":
         import resource
 
         _, hardest = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = hardest if most_bytes is None else most_bytes
+        soft = hardest if most_bytes is None else most_bytes
         if hardest != resource.RLIM_INFINITY:
-            wanted = min(wanted, hardest)
-        resource.setrlimit(resource.RLIMIT_AS, (wanted, hardest))
+            soft = min(soft, hardest)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hardest))

@@ -1,8 +1,8 @@
-"""What the process says: one JSON object a line on stderr. Knows no request and no job, only records.
+"""Logs of the process: one JSON object a line on stderr. Knows no request and no job, only records.
 
-No record waits for who reads stderr: a thread writes them (`gateway.text_output`), and what finds no room is counted.
+No record waits for a reader of stderr: a thread writes them (`gateway.text_output`); those without room are counted.
 `ensure_ascii` keeps ESC, CR and LF of a prompt from reaching a terminal or forging a line (S-40, CVE-2020-7694).
-Request lines are not logged at all: they would carry query strings (S-41).
+Request lines are not logged at all, since they would contain query strings (S-41).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from gateway.text_output import QueuedOutput, QueuedText
 
 MAX_TEXT_CHARS = 8192
 EXIT_S = 0.5
-"""What was said last has this long to be read when the process ends."""
+"""Seconds that the last records have to be read when the process ends."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 _CHATTY = ("asyncio", "httpx", "httpcore", "huggingface_hub", "PIL", "uvicorn.error", "urllib3", "filelock")
 
 
 class JsonLines(logging.Formatter):
-    """A record as one ASCII line: ts (UTC), level, logger, msg, what came in `extra`, and `exc` if any."""
+    """A record as one ASCII line: ts (UTC), level, logger, msg, the fields of `extra`, and `exc` if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -44,7 +44,7 @@ class JsonLines(logging.Formatter):
 
 
 class QueuedLines(logging.Handler):
-    """Hands each record to `output` as a line."""
+    """Handler that passes each record to `output` as a line."""
 
     def __init__(self, output: QueuedOutput) -> None:
         super().__init__()
@@ -58,14 +58,14 @@ class QueuedLines(logging.Handler):
 
 
 _outputs: dict[str, QueuedOutput] = {}
-"""Those of stdout and stderr, once they are queued."""
+"""Outputs of stdout and stderr, once they are queued."""
 
 
 def setup(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send every logger of the process, the server's included, through one JSON handler.
+    """Send every logger of the process, including the server's, through one JSON handler.
 
-    `level` is one of DEBUG, INFO, WARNING, ERROR; libraries speak from WARNING up unless it is DEBUG. Without a
-    `stream` the records go to stderr, and from now on nothing that is printed waits for a reader either.
+    `level` is one of DEBUG, INFO, WARNING, ERROR; libraries log from WARNING on unless it is DEBUG. Without a `stream`
+    the records go to stderr, and from then on printed text waits for no reader either.
     """
     handler = _queued() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
@@ -85,12 +85,12 @@ def setup(level: str = "INFO", stream: TextIO | None = None) -> None:
 
 
 def dropped() -> int:
-    """Records, and lines that were printed, for which there was no room since the start."""
+    """Records and printed lines that were dropped for lack of room since the start."""
     return sum(output.dropped_in_all for output in _outputs.values())
 
 
 def flush(within_s: float) -> bool:
-    """Wait until what was said is written; whether all of it was, in time."""
+    """Wait until everything logged is written; whether it was, in time."""
     end = time.monotonic() + within_s
     for name in _outputs:
         getattr(sys, name).flush()
@@ -99,11 +99,11 @@ def flush(within_s: float) -> bool:
 
 
 def _queued() -> logging.Handler:
-    """Put queues before stdout and stderr, once; what writes records to that of stderr."""
+    """Queue stdout and stderr, once; returns a handler that writes records to stderr's queue."""
     if not _outputs:
         for name in ("stdout", "stderr"):
             text: TextIO | None = getattr(sys, name)
-            if text is not None:  # it was closed when we came: its number may be a file's by now
+            if text is not None:  # None: it was closed at the start, and its number may be a file's by now
                 output = _outputs[name] = QueuedOutput(text.fileno(), _dropped)
                 setattr(sys, name, QueuedText(output, text.fileno()))
         atexit.register(_leave)
@@ -111,7 +111,7 @@ def _queued() -> logging.Handler:
 
 
 def _leave() -> None:
-    """At the end of the process: what is said after this is said at once, unless nobody reads."""
+    """At exit: write later output directly, unless nothing reads it."""
     if flush(EXIT_S):
         for name in _outputs:
             setattr(sys, name, getattr(sys, f"__{name}__"))
@@ -123,19 +123,19 @@ def _leave() -> None:
 
 
 def _dropped(count: int) -> bytes:
-    said = logging.LogRecord(__name__, logging.WARNING, __file__, 0, "%d log records were dropped", (count,), None)
-    return JsonLines().format(said).encode() + b"\n"
+    record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, "%d log records were dropped", (count,), None)
+    return JsonLines().format(record).encode() + b"\n"
 
 
 def _trace(error: BaseException) -> str:
-    """Frames and types of an error and its causes. ValueError and LookupError quote what they were given, which may be
-    a prompt (pydantic's do): their text stays out (S-41).
+    """Frames and types of an error and its causes. The texts of ValueError and LookupError are omitted, since they may
+    quote a prompt (pydantic's do) (S-41).
     """
     parts: list[str] = []
     at: BaseException | None = error
     while at is not None and len(parts) < 8:
-        said = "" if isinstance(at, ValueError | LookupError) else f": {at}"
-        parts.insert(0, "".join(traceback.format_tb(at.__traceback__)) + type(at).__qualname__ + said)
+        text = "" if isinstance(at, ValueError | LookupError) else f": {at}"
+        parts.insert(0, "".join(traceback.format_tb(at.__traceback__)) + type(at).__qualname__ + text)
         at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
     return "\n".join(parts)
 

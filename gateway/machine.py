@@ -1,4 +1,4 @@
-"""How much memory this machine has. Reads the system; blocks for milliseconds on macOS."""
+"""Memory of this machine. Reads the system; blocks for milliseconds on macOS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-"""Source: cgroup v2; "max" where there is no limit."""
+"""Source: cgroup v2; "max" if there is no limit."""
 _AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB$", re.MULTILINE)
 _PAGE_SIZE = re.compile(r"page size of (\d+) bytes")
 _PAGES = re.compile(r"^Pages (?:free|inactive|speculative|purgeable):\s+(\d+)\.$", re.MULTILINE)
@@ -18,14 +18,14 @@ _PAGES = re.compile(r"^Pages (?:free|inactive|speculative|purgeable):\s+(\d+)\.$
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes. `free_bytes` is what programs could still get; None where the system does not tell."""
+    """Bytes. `free_bytes` is what programs could still get; None if the system does not report it."""
 
     total_bytes: int
     free_bytes: int | None
 
 
 def total_bytes() -> int:
-    """What the machine has, or the container gets."""
+    """Memory of the machine, or of the container."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         allowed = CGROUP_LIMIT.read_text().strip()
@@ -49,20 +49,20 @@ def _on_linux() -> int | None:
 
 
 def available_in(meminfo: str) -> int | None:
-    """Of /proc/meminfo."""
-    found = _AVAILABLE.search(meminfo)
-    return int(found[1]) * 1024 if found else None
+    """Available bytes from the text of /proc/meminfo."""
+    match = _AVAILABLE.search(meminfo)
+    return int(match[1]) * 1024 if match else None
 
 
 def _on_macos() -> int | None:
     try:
-        told = subprocess.run(["/usr/bin/vm_stat"], capture_output=True, text=True, timeout=5, check=True)
+        result = subprocess.run(["/usr/bin/vm_stat"], capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return reclaimable_in(told.stdout)
+    return reclaimable_in(result.stdout)
 
 
 def reclaimable_in(vm_stat: str) -> int | None:
-    """Of what vm_stat prints: the pages that hold nothing, or nothing that is needed."""
+    """Bytes from the output of vm_stat: pages that are empty or not needed."""
     size, pages = _PAGE_SIZE.search(vm_stat), _PAGES.findall(vm_stat)
     return int(size[1]) * sum(map(int, pages)) if size and pages else None

@@ -1,4 +1,4 @@
-"""Folders and files that this user alone may read, whatever the umask is and whatever was there. Blocks."""
+"""Private folders and files, which only this user may read, whatever the umask and their earlier modes. Blocks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ log = logging.getLogger("gateway.private")
 FOLDER = 0o700
 FILE = 0o600
 PARENT = 0o755
-"""Of folders above one of ours that are not there yet."""
+"""Mode of missing folders above one of ours."""
 OTHERS = 0o077
 
 
 def make_folder(folder: Path, mode: int = FOLDER) -> None:
-    """The folder, where there is none, and what lies above it. Raises: OSError."""
+    """Create the folder and those above it if they are missing. Raises: OSError."""
     for parent in reversed(folder.parents):
         with contextlib.suppress(FileExistsError):
             if not parent.exists():
@@ -30,18 +30,18 @@ def make_folder(folder: Path, mode: int = FOLDER) -> None:
 
 
 def private_folder(folder: Path, setting: str) -> None:
-    """Make the folder, or close the one that is there to other users; `setting` is what names it.
+    """Create the folder, or close an existing one to other users; `setting` is its name in messages.
 
-    Raises: PermissionError with a sentence for the operator, where it cannot be closed or is not ours to close.
+    Raises: PermissionError with a sentence for the operator if it cannot be closed, or is another user's.
     """
     make_folder(folder)
     name = f"{setting} {folder}"
     _check_link(folder, name)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        found = os.fstat(descriptor)
-        mode = stat.S_IMODE(found.st_mode)
-        if os.geteuid() not in (0, found.st_uid):
+        status = os.fstat(descriptor)
+        mode = stat.S_IMODE(status.st_mode)
+        if os.geteuid() not in (0, status.st_uid):
             raise _refused(f"{name} belongs to another user; name a folder of your own.")
         if mode & OTHERS == 0 and mode & FOLDER == FOLDER:
             return
@@ -57,7 +57,7 @@ def private_folder(folder: Path, setting: str) -> None:
 
 
 def private_files(folder: Path, is_ours: Callable[[str], bool] = lambda name: True) -> None:
-    """Close the plain files in a folder of ours to other users. Links, and what is not ours, stay as they are."""
+    """Close the regular files in our folder to other users. Links, and files that are not ours, are not changed."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         owner = os.fstat(descriptor).st_uid
@@ -70,11 +70,11 @@ def private_files(folder: Path, is_ours: Callable[[str], bool] = lambda name: Tr
 
 
 def _close(directory: int, name: str, owner: int) -> None:
-    with contextlib.suppress(OSError):  # gone meanwhile, or not ours to change
-        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        # A second name of the file may lie anywhere, and root could change that one, too.
-        is_shared = found.st_nlink > 1 and os.geteuid() == 0
-        if found.st_mode & OTHERS and found.st_uid == owner and not is_shared:
+    with contextlib.suppress(OSError):  # removed meanwhile, or not ours to change
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        # A hard link to the file may be anywhere, and root would change that one, too.
+        is_shared = status.st_nlink > 1 and os.geteuid() == 0
+        if status.st_mode & OTHERS and status.st_uid == owner and not is_shared:
             descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
             try:
                 os.fchmod(descriptor, FILE)
@@ -83,9 +83,9 @@ def _close(directory: int, name: str, owner: int) -> None:
 
 
 def private_file(file: Path) -> None:
-    """Make an empty file, where there is none, or close ours to others; what writes to it later keeps its mode.
+    """Create an empty file, or close ours to others; whatever is written later, its mode stays.
 
-    Raises: PermissionError with a sentence where it is not ours, OSError.
+    Raises: PermissionError with a sentence if it is another user's, OSError.
     """
     _check_link(file, str(file))
     try:
@@ -100,16 +100,16 @@ def private_file(file: Path) -> None:
 
 
 def write_private(file: Path, data: bytes) -> None:
-    """Write a new file, or one of ours anew. Raises: OSError."""
+    """Write a new file, or replace the content of ours. Raises: OSError."""
     with open(file, "wb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, FILE)) as opened:
         opened.write(data)
 
 
 def _check_link(path: Path, name: str) -> None:
-    """Raises: PermissionError where somebody else laid a link there."""
+    """Raises: PermissionError if another user put a link there."""
     with contextlib.suppress(FileNotFoundError):
-        found = path.lstat()
-        if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode) and status.st_uid not in (0, os.geteuid()):
             raise _refused(f"{name} is a link of another user's; remove it.")
 
 

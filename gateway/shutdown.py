@@ -1,7 +1,7 @@
-"""The end of the process: one deadline for all that has to end, begun by the first signal.
+"""Shutdown of the process: one deadline for everything, which begins with the first signal.
 
-What is not over by then is left as a kill would leave it, and the next start recovers it: all that was acknowledged is
-on disk. Knows processes and threads; no server and no job.
+What has not ended by then is left as after a kill, and the next start recovers it: everything acknowledged is on disk.
+Knows processes and threads; no server and no job.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from pathlib import Path
 from gateway import logs
 
 LEAVE_S = 3.5
-"""From the signal to the end, whatever is not over."""
+"""Seconds from the signal to the end, whatever still runs."""
 SPARE_S = 0.5
-"""What is left of it at least for the store, after open requests had their time."""
+"""Least seconds of it for the store, after open requests had their time."""
 FLUSH_S = 0.25
 LAST_S = 1.0
-"""After that the kernel ends a process in which no Python runs any more."""
+"""Seconds after that until the kernel ends a process in which no Python code runs any more."""
 LOOK_UP_S = 0.5
 
 log = logging.getLogger(__name__)
 
 
 class Stopping:
-    """Of one process. `begin` and `hurry` may be called by a signal handler, so neither locks nor logs."""
+    """Shutdown state of one process. `begin` and `hurry` may be called by a signal handler: neither locks nor logs."""
 
     def __init__(self, requests_s: float) -> None:
-        """`requests_s`: how long open requests have from the signal; longer than usual makes all of it longer."""
+        """`requests_s`: how long open requests have from the signal; more than the default extends the deadline."""
         self.leave_s = max(LEAVE_S, requests_s + SPARE_S)
         self._requests_s = requests_s
         self._began_at: float | None = None
@@ -49,12 +49,12 @@ class Stopping:
 
     @property
     def requests_left_s(self) -> float:
-        """For open requests, from now."""
+        """Seconds that open requests still have."""
         began_at = time.monotonic() if self._began_at is None else self._began_at
         return max(0.0, began_at + self._requests_s - time.monotonic())
 
     def begin(self) -> None:
-        """From now on it counts."""
+        """Start the deadline."""
         if self._began_at is None:
             self._began_at = time.monotonic()
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -62,7 +62,7 @@ class Stopping:
             self._calls.put(True)
 
     def hurry(self) -> None:
-        """Leave at once."""
+        """End the process at once."""
         self.begin()
         self._calls.put(True)
 
@@ -78,7 +78,7 @@ class Stopping:
 
 
 def leave(code: int = 0) -> None:
-    """End this process and its children now."""
+    """End this process and its children at once."""
     for pid in children():
         with contextlib.suppress(OSError):
             if os.getpgid(pid) == pid:
@@ -90,8 +90,8 @@ def leave(code: int = 0) -> None:
 
 
 def children() -> Iterable[int]:
-    """The processes this one has started, by id, whoever did: also one that hears nothing because it was stopped."""
-    listings = list(Path("/proc/self/task").glob("*/children"))  # of each thread, on Linux
+    """Ids of this process's children, whoever started them: also of stopped ones, which handle no signal."""
+    listings = list(Path("/proc/self/task").glob("*/children"))  # one for each thread, on Linux
     for listed in listings:
         with contextlib.suppress(OSError):
             yield from map(int, listed.read_text().split())
@@ -99,5 +99,5 @@ def children() -> Iterable[int]:
         return
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         command = ["pgrep", "-P", str(os.getpid())]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=LOOK_UP_S, check=False)
-        yield from map(int, found.stdout.split())
+        result = subprocess.run(command, capture_output=True, text=True, timeout=LOOK_UP_S, check=False)
+        yield from map(int, result.stdout.split())

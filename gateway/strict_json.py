@@ -1,7 +1,7 @@
-"""Bytes from a stranger to a JSON value, or a sentence saying why not. Knows no protocol and no field.
+"""Strict JSON: untrusted bytes to a value, or a sentence on why not. Knows no protocol and no field.
 
-`json.loads` alone recurses into `[` * 200000, takes NaN and 1e999, and keeps the last of two equal keys (S-12). The
-shape is therefore measured first, in pieces: C code holds the GIL for a whole call, so one call never sees megabytes.
+`json.loads` alone recurses into `[` * 200000, accepts NaN and 1e999, and keeps the last of two equal keys (S-12). So
+the shape is measured first, in pieces: C code holds the GIL for a whole call, so no call gets megabytes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from gateway.errors import MalformedBody
 MAX_DEPTH = 32
 MAX_NODES = 10_000
 MAX_INT = 2**64
-"""Seeds have 64 bits, with a sign or without: what is just beyond is refused by its field's name."""
+"""Bound of integers. Seeds have 64 bits, signed or unsigned: values just beyond are refused by the field's name."""
 MAX_KEY_CHARS = 1024
 MAX_ESCAPES = 2**20
-"""Backslashes of a body: base64 whose every slash is escaped has half as many; each costs the decoder 10 ns."""
+"""Backslashes of a body: base64 with every slash escaped has half as many; each costs the decoder 10 ns."""
 THREAD_ABOVE_BYTES = 64 * 1024
 
 _MAX_NUMBER_CHARS = 400
@@ -32,7 +32,7 @@ _OUTSIDE = re.compile(rb'[^"\[\]{},]*+')
 def parse(body: bytes) -> Any:
     """The JSON value in `body`.
 
-    Raises: MalformedBody, for anything but one finite, modest value of clean text without duplicate keys.
+    Raises: MalformedBody, for anything but one finite value of moderate size and clean text without duplicate keys.
     """
     _measure(body)
     if len(body) > MAX_ESCAPES and body.count(b"\\") > MAX_ESCAPES:
@@ -54,7 +54,7 @@ def parse(body: bytes) -> Any:
 
 
 async def parse_async(body: bytes) -> Any:
-    """`parse`, in a thread when the body is long.
+    """`parse`, in a thread if the body is long.
 
     Raises: MalformedBody.
     """
@@ -64,19 +64,19 @@ async def parse_async(body: bytes) -> Any:
 
 
 def _measure(body: bytes) -> None:
-    """Count depth and nodes without building anything; what is not JSON at all is left to the decoder."""
+    """Count depth and nodes without building anything; text that is not JSON is left to the decoder."""
     depth, nodes, strings = 0, 1, 0
     at, in_string = 0, False
     while at < len(body):
         end = min(len(body), at + _PIECE_BYTES)
-        found = (_IN_STRING if in_string else _OUTSIDE).match(body, at, end)
-        assert found is not None
-        at = found.end()
+        match = (_IN_STRING if in_string else _OUTSIDE).match(body, at, end)
+        assert match is not None
+        at = match.end()
         if at == end:
             continue
         byte = body[at : at + 1]
         at += 1
-        if byte == b"\\":  # an escape cut in two by the end of the piece
+        if byte == b"\\":  # an escape that the end of the piece cuts in two
             at += 1
         elif byte == b'"':
             in_string = not in_string
@@ -97,7 +97,7 @@ def _measure(body: bytes) -> None:
 
 
 def _check_texts(root: Any) -> None:
-    """Escapes can spell what UTF-8 cannot: NUL and lone surrogates, which the stores treat differently."""
+    """Refuse escapes that UTF-8 cannot express: NUL and single surrogates, which stores treat differently."""
     waiting = [root]
     while waiting:
         value = waiting.pop()
@@ -122,16 +122,16 @@ def _check_text(text: str) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    result = dict(pairs)
+    if len(result) != len(pairs):
         raise MalformedBody("The body gives the same key twice in one object.")
-    if max(map(len, made), default=0) > MAX_KEY_CHARS:
+    if max(map(len, result), default=0) > MAX_KEY_CHARS:
         raise MalformedBody(f"A key in the body is longer than {MAX_KEY_CHARS} characters.")
-    return made
+    return result
 
 
 def _int(text: str) -> int:
-    # int() refuses more than 4 300 digits with a ValueError of its own, and is quadratic below that.
+    # int() refuses more than 4 300 digits with a ValueError of its own, and takes quadratic time below that.
     value = int(text) if len(text) <= 21 else MAX_INT + 1
     if not -MAX_INT <= value <= MAX_INT:
         raise MalformedBody("A whole number in the body is outside -2^64 to 2^64.")

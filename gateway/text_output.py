@@ -1,7 +1,6 @@
-"""Text for a pipe or a terminal that somebody else may not read: a bounded queue, and a thread that writes.
+"""Text output to a pipe or terminal that may not be read: a bounded queue, and a thread that writes.
 
-Knows bytes and descriptors; what a line means is its user's business. Nothing here ever waits for the reader but
-`flush`, which says how long.
+Knows bytes and descriptors, not the meaning of a line. Only `flush` waits for the reader, for a given time.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from queue import SimpleQueue
 
 MAX_QUEUED_BYTES = 4 * 1024 * 1024
 OVERHEAD_BYTES = 128
-"""Of one queued text beyond its own bytes."""
+"""Bytes of one queued text beyond its own."""
 MAX_LINE_CHARS = 64 * 1024
-"""A line beyond it goes out in pieces."""
+"""A longer line is written in pieces."""
 RETRY_S = 0.1
 
 
 class QueuedOutput:
-    """The one who writes to `fd`; `put` may be called by any thread, by finalizers and by signal handlers.
+    """Queue of texts for `fd`; `put` may be called by any thread, by finalizers and by signal handlers.
 
-    `tell_dropped` words what takes the place of texts for which there was no room. Once some were dropped, none is
-    taken until half of the queue is free, so that what is missing is missing in one place.
+    `tell_dropped` makes the text that replaces dropped ones. Once some were dropped, no more are accepted until half of
+    the queue is free, so that the gap is in one place.
     """
 
     def __init__(self, fd: int, tell_dropped: Callable[[int], bytes], *, max_bytes: int = MAX_QUEUED_BYTES) -> None:
@@ -34,57 +33,57 @@ class QueuedOutput:
         self._max_bytes = max_bytes
         self.dropped_in_all = 0
         self._begin()
-        os.register_at_fork(after_in_child=self._begin)  # a fork has the queue, and not the thread
+        os.register_at_fork(after_in_child=self._begin)  # a fork has the queue, but not the thread
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()  # the lock of a thread that is interrupted by a signal handler which writes
-        self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()  # whose `put` is reentrant
+        self._lock = threading.RLock()  # reentrant, for a signal handler that writes while its thread holds it
+        self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()  # its `put` is reentrant
         self._put_bytes = self._taken_bytes = 0
         self._dropped = 0
         self._thread = threading.Thread(target=self._run, name=f"output {self._fd}", daemon=True)
         self._thread.start()
 
     def put(self, text: bytes) -> None:
-        """Queue a text, or count it where there is no room. Never blocks."""
+        """Queue a text, or count it as dropped if there is no room. Never blocks."""
         with self._lock:
             most = self._max_bytes // 2 if self._dropped else self._max_bytes
             if self._put_bytes - self._taken_bytes + len(text) + OVERHEAD_BYTES > most:
                 self._dropped += 1
                 self.dropped_in_all += 1
                 return
-            if told := self._told():
-                self._queue.put(told)
-                self._put_bytes += len(told) + OVERHEAD_BYTES
+            if notice := self._notice():
+                self._queue.put(notice)
+                self._put_bytes += len(notice) + OVERHEAD_BYTES
             self._queue.put(text)
             self._put_bytes += len(text) + OVERHEAD_BYTES
 
     def flush(self, within_s: float) -> bool:
-        """Wait until all that was put before is written; whether it was, in time."""
+        """Wait until everything put before is written; whether it was, in time."""
         done = threading.Event()
         self._queue.put(done)
         return done.wait(within_s)
 
-    def _told(self) -> bytes:
-        """What says how many were dropped, once; empty where none was."""
+    def _notice(self) -> bytes:
+        """The text that says how many were dropped, once; empty if none were."""
         with self._lock:
             dropped, self._dropped = self._dropped, 0
         return self._tell_dropped(dropped) if dropped else b""
 
     def _run(self) -> None:
-        """Logs nothing: it would wait for itself."""
+        """Write the queue to `fd`. Logs nothing, since it would wait for itself."""
         while True:
             text = self._queue.get()
             if isinstance(text, bytes):
                 _write(self._fd, text)
                 self._taken_bytes += len(text) + OVERHEAD_BYTES
             if self._queue.empty() or isinstance(text, threading.Event):
-                _write(self._fd, self._told())
+                _write(self._fd, self._notice())
             if isinstance(text, threading.Event):
                 text.set()
 
 
 class QueuedText(io.TextIOBase):
-    """Stands in for sys.stdout or sys.stderr: whole lines go to `output`."""
+    """Replacement of sys.stdout or sys.stderr: whole lines go to `output`."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -122,12 +121,12 @@ class QueuedText(io.TextIOBase):
 
 
 def _write(fd: int, text: bytes) -> None:
-    """Wait as long as the reader wants; what cannot be written, because it is gone or the disk is full, is lost."""
+    """Write all, waiting for the reader; text that cannot be written (reader gone, disk full) is lost."""
     view = memoryview(text)
     while view:
         try:
             view = view[os.write(fd, view) :]
-        except BlockingIOError:  # somebody else made it so: the description is shared
+        except BlockingIOError:  # another process made it non-blocking: the description is shared
             select.select([], [fd], [], RETRY_S)
         except OSError:
             return

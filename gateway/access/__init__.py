@@ -1,7 +1,7 @@
-"""The door: who may call, from where, with how large a body. Knows headers and paths as text, no route and no protocol.
+"""Guard: who may call, from where, with how large a body. Knows headers and paths as text, no route and no protocol.
 
 Pure ASGI, outermost in the stack. In this order, for every method: URL, Host (S-02), Origin and Sec-Fetch-Site (S-03,
-S-04, S-06), preflight, key or ticket (S-07 to S-09), content type (S-05), then the body while it comes in (S-11).
+S-04, S-06), preflight, key or ticket (S-07 to S-09), content type (S-05), then the body while it arrives (S-11).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Rendered(Protocol):
-    """An error as a whole answer; a Starlette response is one."""
+    """An error as a complete response, such as a Starlette response."""
 
     @property
     def status_code(self) -> int: ...
@@ -70,7 +70,7 @@ class Rendered(Protocol):
 
 Render = Callable[[str, GatewayError], Rendered]
 
-ORIGINS_TOLD = 20
+ORIGINS_LOGGED = 20
 COOKIE_BYTES = 16 * 1024
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -87,20 +87,20 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"cross-origin-opener-policy", b"same-origin"),
 )
 REFERRER_TO_US = (b"referrer-policy", b"same-origin")
-"""Under names where browsers send no Sec-Fetch-Site: how our own pages are known."""
+"""Header for hosts to which browsers send no Sec-Fetch-Site: by its Referer our own page is recognised."""
 EXPOSED = b"retry-after, location, x-request-id, x-job-id, x-adjustments, x-unread-lines, content-disposition"
 
 _log = logging.getLogger(__name__)
 
 
 def owner_of(scope: Scope) -> str:
-    """Whose request this is: `key:NAME`, else `client:ID` as the client calls itself, else `peer:ADDRESS`."""
+    """Owner of a request: `key:NAME`, otherwise `client:ID` with the client's own id, otherwise `peer:ADDRESS`."""
     return str(scope["state"]["owner"])
 
 
 @dataclass(frozen=True, slots=True)
 class PlainAnswer:
-    """A whole answer in no protocol's shape."""
+    """A complete response in no protocol's shape."""
 
     status_code: int
     body: bytes
@@ -108,19 +108,19 @@ class PlainAnswer:
 
 
 def plain_error(path: str, error: GatewayError) -> PlainAnswer:
-    """An error for where no protocol is known."""
+    """An error for paths of no protocol."""
     body = json.dumps({"error": error.message, "code": error.code}).encode()
     return PlainAnswer(error.status, body, [(b"content-type", b"application/json")])
 
 
 class Guard:
-    """The door in front of `app`.
+    """Guard in front of `app`.
 
-    `render(path, error)` draws an error the way the path's protocol does; `body_limit(path)` is in bytes. Picture paths
+    `render(path, error)` makes the error response of the path's protocol; `body_limit(path)` is in bytes. Image paths
     may be shown by any site, page paths may be navigated to from any site, open paths need no key. A GET of a changing
-    path changes something. `takes_form(method, path)` says where a multipart form is a body. `body_memory` is of all
-    requests together.
-    Raises: SettingsError when the keys file cannot be used.
+    path changes something. `takes_form(method, path)` says whether a body may be a multipart form. `body_memory` is
+    shared by all requests.
+    Raises: SettingsError if the keys file cannot be used.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Guard:
             return
         if scope["type"] != "http":
             return
-        headers = dict(reversed(scope["headers"]))  # the first of equal names counts
+        headers = dict(reversed(scope["headers"]))  # of equal names the first counts
         added = self._response_headers(scope, headers)
         answer = _Answer(send, added)
         bounds = BodyBounds(
@@ -190,7 +190,7 @@ class Guard:
 
     async def _through(self, scope: Scope, body: GuardedBody, answer: _Answer) -> None:
         async def send(message: Message) -> None:
-            # Whatever the app makes of the error its receive() raised, the client gets the guard's own answer.
+            # Whatever the app answers to an error from its receive(), the client gets the guard's own response.
             if body.error is None or answer.started:
                 await answer(message)
 
@@ -252,7 +252,7 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is not None:
             if not self._origins.allows(origin.decode("latin-1"), host):
-                self._tell_origin(origin.decode("latin-1"))
+                self._log_origin(origin.decode("latin-1"))
                 raise Forbidden("Requests from this origin are refused; see access.origins.", code="bad_origin")
             return
         if headers.get(b"sec-fetch-site") == b"cross-site" and not self._origins.every:
@@ -267,12 +267,12 @@ class Guard:
                 code="cross_site",
             )
 
-    def _tell_origin(self, origin: str) -> None:
-        """Say once which setting would let it in. Of the web, whose pages choose their names, nothing is repeated."""
-        named = "a page of the web" if origin.startswith("http") else f"the origin {clip(origin)}"
-        if len(self._refused_origins) < ORIGINS_TOLD and named not in self._refused_origins:
-            self._refused_origins.add(named)
-            _log.warning("requests from %s are refused; access.origins would let it in", named)
+    def _log_origin(self, origin: str) -> None:
+        """Log once which setting would allow an origin. Names of web origins are not logged: pages choose them."""
+        description = "a page of the web" if origin.startswith("http") else f"the origin {clip(origin)}"
+        if len(self._refused_origins) < ORIGINS_LOGGED and description not in self._refused_origins:
+            self._refused_origins.add(description)
+            _log.warning("requests from %s are refused; access.origins would let it in", description)
 
     def _preflight(self, scope: Scope, headers: dict[bytes, bytes]) -> Headers | None:
         if scope["method"] != "OPTIONS" or b"access-control-request-method" not in headers or b"origin" not in headers:
@@ -342,14 +342,14 @@ class Guard:
         if not kind:
             if b"origin" in headers or b"sec-fetch-site" in headers:
                 raise UnsupportedMediaType("Send Content-Type: application/json.")
-        elif kind == b"multipart/form-data":  # which a page can send to anybody without asking
+        elif kind == b"multipart/form-data":  # a page can send one to any site without a preflight
             if not self._takes_form(scope["method"], scope["path"]):
                 raise UnsupportedMediaType("This route takes no form: send Content-Type: application/json.")
         elif kind != b"application/json" and not kind.endswith(b"+json"):
             raise UnsupportedMediaType("Send Content-Type: application/json.")
 
     def _response_headers(self, scope: Scope, headers: dict[bytes, bytes]) -> Headers:
-        """What every answer carries, refusals included."""
+        """Headers of every response, including refusals."""
         added = [*SECURITY_HEADERS, self._keep_alive]
         if self._is_picture_path(scope["path"]):
             added[3] = (b"cross-origin-resource-policy", b"cross-origin")
@@ -366,7 +366,7 @@ class Guard:
 
 
 class _Answer:
-    """`send` with the guard's headers: one the app has set itself stays, Vary is joined."""
+    """`send` that adds the guard's headers: one that the app has set stays, Vary is joined."""
 
     def __init__(self, send: Send, added: Headers) -> None:
         self._send, self._added = send, added
@@ -397,9 +397,9 @@ def _has_body(scope: Scope) -> bool:
 
 
 def _clients(scope: Scope) -> tuple[str, ...]:
-    """Under which names a body's memory is counted: the owner, and the address of one who showed no key.
+    """Names under which a body's memory is counted: the owner, and without a key the address.
 
-    Everybody behind a proxy on this machine has a loopback address; it is not counted.
+    Loopback addresses are not counted, since all clients behind a proxy on this machine have one.
     """
     owner, peer = owner_of(scope), scope["client"][0] if scope.get("client") else "unknown"
     if owner.startswith("key:") or is_loopback(peer):
@@ -409,7 +409,7 @@ def _clients(scope: Scope) -> tuple[str, ...]:
 
 
 def _ticket(scope: Scope) -> str | None:
-    """The `ticket` behind the question mark, of a GET alone."""
+    """The query parameter `ticket`, of a GET only."""
     if scope["method"] != "GET" or b"ticket=" not in scope.get("query_string", b""):
         return None
     given = parse_qs(scope["query_string"].decode("latin-1")).get("ticket")
@@ -422,7 +422,7 @@ def _cookies(headers: dict[bytes, bytes]) -> dict[str, str]:
 
 
 def _challenge(scope: Scope) -> Headers:
-    """What to ask for: a script of a page must not make the browser show its own password box."""
+    """The WWW-Authenticate header: for a page's script none that makes the browser show its password dialog."""
     scripted = any(n == b"sec-fetch-mode" and v != b"navigate" for n, v in scope["headers"])
     schemes = [b'Bearer realm="mflux-gateway"'] + ([] if scripted else [b'Basic realm="mflux-gateway"'])
     return [(b"www-authenticate", scheme) for scheme in schemes]

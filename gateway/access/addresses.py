@@ -1,4 +1,4 @@
-"""Client addresses as they are counted: one IPv4 address, or the /64 network of an IPv6 address. Pure."""
+"""Client addresses for counting: a whole IPv4 address, or the /64 network of an IPv6 address. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import lru_cache
 
 @lru_cache(maxsize=1024)
 def counted_as(address: str) -> str:
-    """Whom `address` stands for where clients are counted; text that is no address stands for itself.
+    """The address under which a client is counted; text that is not an address is returned unchanged.
 
-    Whoever has one IPv6 address has a /64 of them. `::ffff:192.0.2.1` is the IPv4 address in it.
+    A client with one IPv6 address has a whole /64. `::ffff:192.0.2.1` is the IPv4 address in it.
     """
     try:
         parsed = ipaddress.ip_address(address)

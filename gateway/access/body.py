@@ -1,6 +1,6 @@
-"""A request body as it comes in: how much, how fast, for how long (S-11). Knows bytes and clocks only.
+"""Bounds for a request body while it arrives: size, rate and time (S-11). Knows only bytes and clocks.
 
-The count is of bytes received, since Content-Length may be missing or a lie.
+Received bytes are counted, since Content-Length may be missing or wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DRAIN_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BodyBounds:
-    """`most_bytes` at most, all within `deadline_s`, and `bytes_per_s` or more over every `window_s` spent waiting."""
+    """At most `most_bytes`, all within `deadline_s`, and at least `bytes_per_s` over every `window_s` of waiting."""
 
     most_bytes: int
     deadline_s: float
@@ -33,10 +33,10 @@ class BodyBounds:
 
 
 class GuardedBody:
-    """An ASGI `receive` that ends in an error once the body breaks its bounds; `error` stays set from then on.
+    """ASGI `receive` that raises an error when the body exceeds its bounds; `error` stays set from then on.
 
-    `arrived` hears how many bytes came so far, and refuses them by a GatewayError.
-    Only time spent waiting for the client counts: an app that reads late is not the client's fault.
+    `arrived` is called with the bytes received so far, and may refuse them by a GatewayError.
+    Only time spent waiting for the client counts, not time in which the app does not read.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class GuardedBody:
         self.error: GatewayError | None = None
 
     async def __call__(self) -> Message:
-        """Raises: BodyTooLarge, BodyTooSlow; as `arrived`."""
+        """The next message. Raises: BodyTooLarge, BodyTooSlow; those of `arrived`."""
         if self.error is not None:
             raise self.error
         if self.whole or self.disconnected:
@@ -71,7 +71,7 @@ class GuardedBody:
         return self._note(message)
 
     async def drain(self) -> None:
-        """Take in what the client still sends, for a while, so that it reads our answer and not a reset."""
+        """Read the rest of the body for a while, so that the client reads our response and gets no reset."""
         got = self._got_bytes
         try:
             async with patience(DRAIN_S):

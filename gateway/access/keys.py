@@ -1,6 +1,6 @@
-"""Who is calling: keys, the credentials that carry them, and how often one may guess. Knows no route.
+"""Keys: which client is calling, the credentials that carry keys, and a limit on wrong guesses. Knows no route.
 
-Only SHA-256 digests are kept, and every one is compared whatever came before, so time tells nothing (S-07).
+Only SHA-256 digests are stored, and every one is compared each time, so that timing reveals nothing (S-07).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gateway.settings import SettingsError
 
 MIN_KEY_CHARS = 16
 MOST_CLIENTS = 4096
-"""Whose wrong keys are counted one by one."""
+"""Clients whose wrong keys are counted separately."""
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _KEY = re.compile(r"[!-~]{1,256}")
@@ -31,7 +31,7 @@ _CLIENT = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of this server by name; empty means that none is asked for."""
+    """The keys of this server by name; empty means that no key is required."""
 
     digests: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
@@ -41,7 +41,7 @@ class Keys:
 
     @classmethod
     def load(cls, path: Path | None) -> Keys:
-        """The keys in a file of lines `name key`; `#` begins a comment line.
+        """The keys from a file with lines `name key`; `#` starts a comment line.
 
         Raises: SettingsError.
         """
@@ -80,19 +80,19 @@ class Keys:
         return f"Keys({', '.join(self.digests)})"
 
     def name_of(self, key: str) -> str | None:
-        """The name `key` belongs to."""
+        """The name of `key`; None if it is none of ours."""
         given = _digest(key)
-        found: str | None = None
+        match: str | None = None
         for name, digest in self.digests.items():
             if hmac.compare_digest(digest, given):
-                found = name
-        return found
+                match = name
+        return match
 
 
 def credential(headers: Mapping[bytes, bytes]) -> str | None:
-    """The key a request carries: Bearer, the password of Basic, or X-API-Key. None when it carries none at all.
+    """The key in a request: Bearer, the password of Basic, or X-API-Key; None if there is none.
 
-    AUTOMATIC1111's clients send `Authorization: Basic ` with nothing after it; that is no credential.
+    AUTOMATIC1111's clients send `Authorization: Basic ` with nothing after it, which is no credential.
     """
     scheme, _, rest = headers.get(b"authorization", b"").strip().partition(b" ")
     rest = rest.strip()
@@ -110,16 +110,16 @@ def credential(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 def client_id(headers: Mapping[bytes, bytes]) -> str | None:
-    """What a client without a key calls itself in X-Client-Id."""
-    given = headers.get(b"x-client-id", b"").decode("latin-1")
-    return given if _CLIENT.fullmatch(given) else None
+    """X-Client-Id: how a client without a key names itself."""
+    name = headers.get(b"x-client-id", b"").decode("latin-1")
+    return name if _CLIENT.fullmatch(name) else None
 
 
 class Guesses:
-    """Wrong keys by client: after `most` in `window_s` seconds further ones wait (S-09).
+    """Wrong keys by client: after `most` in `window_s` seconds further ones must wait (S-09).
 
-    Holds `MOST_CLIENTS` of them. Who fails while the table is full of others is counted with all who do, so nobody can
-    push out what he did himself.
+    Counts `MOST_CLIENTS` of them. While the table is full, further clients share one count, so that nobody can push
+    out an own entry.
     """
 
     def __init__(self, most: int = 10, window_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -128,7 +128,7 @@ class Guesses:
         self._others: deque[float] = deque(maxlen=most)
 
     def wait_s(self, address: str) -> int:
-        """Whole seconds until a wrong key of `address` may be answered as one; 0 when it may now."""
+        """Whole seconds until a wrong key of `address` may be tried again; 0 if now."""
         times = self._times_of(counted_as(address))
         oldest_that_counts = self._clock() - self._window_s
         while times and times[0] <= oldest_that_counts:
@@ -140,7 +140,7 @@ class Guesses:
     def wrong(self, address: str) -> None:
         name, now = counted_as(address), self._clock()
         while self._times:
-            first = next(iter(self._times.values()))  # the one whose last wrong key is the oldest
+            first = next(iter(self._times.values()))  # the client whose last wrong key is the oldest
             if first and first[-1] > now - self._window_s:
                 break
             self._times.popitem(last=False)
@@ -151,9 +151,9 @@ class Guesses:
             self._times.move_to_end(name)
 
     def _times_of(self, name: str) -> deque[float]:
-        known = self._times.get(name)
-        if known is not None:
-            return known
+        times = self._times.get(name)
+        if times is not None:
+            return times
         return self._others if len(self._times) >= MOST_CLIENTS else deque()
 
 

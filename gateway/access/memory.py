@@ -1,4 +1,4 @@
-"""The memory that all request bodies hold together, and who may hold how much of it (S-11). Knows counts only.
+"""Memory of all request bodies together, and each client's share of it (S-11). Knows only counts.
 
 Sizes are bytes of bodies as received. Everything runs in the event loop.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from gateway.errors import BodyMemoryFull
 
 SMALL_BYTES = 256 * 1024
-"""The first bytes of every body: never refused and not counted, so that small requests always get in."""
+"""The first bytes of every body: never refused and not counted, so that small requests are always accepted."""
 SHARE = 2
 """One client holds at most this part of the sum, or one body of the largest size."""
 RETRY_S = 5
@@ -20,8 +20,8 @@ RETRY_S = 5
 class BodyMemory:
     """A sum for all bodies, and a share of it for each client.
 
-    The sum counts what arrived, so that nobody holds it by an announcement. A client's share counts what it announced,
-    so that its bodies do not all stop half-way. `freed` hears of each lease that gives something back.
+    The sum counts received bytes, so that an announcement alone holds none of it. A client's share counts announced
+    bytes, so that its bodies do not all stop half-way. `freed` is called when a lease gives memory back.
     """
 
     def __init__(
@@ -34,11 +34,11 @@ class BodyMemory:
         self._freed = freed
 
     def lease(self) -> Lease:
-        """What one body holds: nothing yet."""
+        """A lease for one body, empty at first."""
         return Lease(self)
 
     def fits(self, clients: Sequence[str], share_bytes: int, sum_bytes: int) -> bool:
-        """Whether so many bytes more fit into the sum and into the share of each of `clients`."""
+        """Whether so many more bytes fit into the sum and into the share of each of `clients`."""
         return self.used_bytes + sum_bytes <= self.most_bytes and all(
             self._of[name] + share_bytes <= self.share_bytes for name in clients
         )
@@ -54,22 +54,22 @@ class BodyMemory:
 
     @property
     def clients(self) -> int:
-        """How many clients hold anything."""
+        """How many clients hold any memory."""
         return len(self._of)
 
 
 class Lease:
-    """The memory of one body: grows while it comes in, until `release`."""
+    """Memory of one body: grows while it arrives, until `release`."""
 
     def __init__(self, memory: BodyMemory) -> None:
         self._memory = memory
         self.clients: tuple[str, ...] = ()
-        """The names its client is counted under; set before the first byte."""
+        """The names under which its client is counted; set before the first byte."""
         self._announced_bytes = 0
         self._arrived_bytes = 0
 
     def announce(self, size: int) -> None:
-        """Raises: BodyMemoryFull."""
+        """Count the body's announced size. Raises: BodyMemoryFull."""
         counted = max(0, size - SMALL_BYTES)
         if counted:
             self._check(counted, counted)
@@ -87,16 +87,16 @@ class Lease:
             self._arrived_bytes = counted
 
     def keep(self, size: int) -> None:
-        """Give back all but what `size` bytes of a body cost."""
+        """Give back all memory except that of `size` bytes."""
         counted = max(0, size - SMALL_BYTES)
-        announced, arrived = (min(counted, held) for held in (self._announced_bytes, self._arrived_bytes))
+        announced, arrived = (min(counted, size_held) for size_held in (self._announced_bytes, self._arrived_bytes))
         freed = announced - self._announced_bytes, arrived - self._arrived_bytes
         self._announced_bytes, self._arrived_bytes = announced, arrived
         if any(freed):
             self._memory.add(self.clients, *freed)
 
     def release(self) -> None:
-        """Give all back; once more is nothing."""
+        """Give back all memory; a second call does nothing."""
         if self._announced_bytes or self._arrived_bytes:
             self.keep(0)
 

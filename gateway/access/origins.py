@@ -1,7 +1,7 @@
-"""Which hosts and web origins may call: pure rules over header values. Knows no scope and no key.
+"""Hosts and web origins that may call: pure rules over header values. Knows no scope and no key.
 
-A page elsewhere can make a browser call us in two ways: under a name it controls that resolves to this machine (DNS
-rebinding, seen in Host), or across origins (seen in Origin and Sec-Fetch-Site).
+Another site's page can make a browser call us in two ways: under a name that it controls and that resolves to this
+machine (DNS rebinding, seen in Host), or across origins (seen in Origin and Sec-Fetch-Site).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ALWAYS_GOOD = frozenset(
         "host.rancher-desktop.internal",
     }
 )
-"""What Docker, Podman, Lima, OrbStack and Rancher Desktop call the machine that their containers run on.
+"""Names by which Docker, Podman, Lima, OrbStack and Rancher Desktop call the machine that their containers run on.
 
 The public DNS has no names under `internal` (ICANN, 2024), so that no page can rebind one.
 """
@@ -58,7 +58,7 @@ _ASKABLE_PREFIX = "x-stainless-"  # the openai package sends a dozen of these, m
 
 
 def host_name(header: str) -> str | None:
-    """The name or address in a Host header, without brackets and port; None when it is not one."""
+    """The name or address in a Host header, without brackets and port; None if the header is invalid."""
     return _host_name(header) if len(header) <= HOST_CHARS else None
 
 
@@ -70,8 +70,9 @@ def _host_name(header: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class HostRule:
-    """Good hosts (S-02): loopback, `ALWAYS_GOOD`, the configured names, and any bare address when we listen beyond
-    loopback, since rebinding needs a name."""
+    """Allowed hosts (S-02): loopback, `ALWAYS_GOOD`, names in the settings, and any bare address if we listen beyond
+    loopback, since rebinding needs a name.
+    """
 
     names: frozenset[str]
     any_address: bool
@@ -97,7 +98,7 @@ class HostRule:
 
 @dataclass(frozen=True, slots=True)
 class OriginRule:
-    """Good origins (S-03): loopback ones of any port, those written in the settings, and the server's own."""
+    """Allowed origins (S-03): loopback ones with any port, those in the settings, and the server's own."""
 
     exact: frozenset[str]
     every: bool = False
@@ -108,7 +109,7 @@ class OriginRule:
         return cls(exact=frozenset(written) - {"*"}, every="*" in written)
 
     def allows(self, origin: str, host_header: str) -> bool:
-        """`host_header` has passed the HostRule already, so an equal origin is a page of ours."""
+        """`host_header` has already passed the HostRule, so an equal origin is our own page."""
         if self.every or origin in self.exact:
             return True
         match = _ORIGIN.fullmatch(origin)
@@ -118,12 +119,12 @@ class OriginRule:
         return name is not None and (is_loopback(name) or match[2] == host_header.lower())
 
     def allow_header(self, origin: str) -> str:
-        """What Access-Control-Allow-Origin says to an allowed origin."""
+        """The value of Access-Control-Allow-Origin for an allowed origin."""
         return "*" if self.every else origin
 
 
 def askable(requested: str) -> str:
-    """The headers of Access-Control-Request-Headers that a page may send, and the usual ones."""
+    """The value of Access-Control-Allow-Headers: allowed ones of the requested headers, and the usual ones."""
     names: Iterable[str] = (name.strip().lower() for name in requested[:4096].split(","))
     extra = {name for name in names if name.startswith(_ASKABLE_PREFIX) and re.fullmatch(r"[a-z0-9-]{1,64}", name)}
     return ", ".join(sorted(_ASKABLE | extra))

@@ -1,7 +1,7 @@
-"""Whether a GET that changes something may come from where it comes from: pure rules over header values (S-06).
+"""Pages of other sites: whether a GET that changes something may come from one; pure rules over header values (S-06).
 
 Browsers send neither Sec-Fetch-Site nor Origin with an <img> to a plain-HTTP name of the local network, and a page can
-leave out its Referer. It cannot leave out the browser's own User-Agent, nor add headers without a preflight.
+omit its Referer. It cannot omit the browser's User-Agent, nor add headers without a preflight.
 Source: Fetch Metadata, "potentially trustworthy URL"; Fetch, "no-CORS-safelisted request-header".
 """
 
@@ -11,17 +11,17 @@ from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 BROWSERS = (b"mozilla/", b"applecoremedia/", b"stagefright/", b"opera/")
-"""What the User-Agent of a browser holds: every page since 1998, and what plays its <audio> and <video>."""
+"""Parts of a browser's User-Agent: of every page since 1998, and of what plays its <audio> and <video>."""
 ONLY_BROWSERS = (b"referer", b"cookie", b"upgrade-insecure-requests", b"purpose", b"x-moz", b"x-playback-session-id")
 NEEDS_PREFLIGHT = (b"x-api-key", b"x-client-id", b"x-requested-with", b"idempotency-key")
-"""A page of another origin sends these only where the preflight let it."""
+"""Headers that a page of another origin can send only after a preflight."""
 PAGE_TYPES = (b"text/html", b"text/css", b"image/", b"video/", b"audio/")
 
 
 def is_from_elsewhere(headers: Mapping[bytes, bytes], allows: Callable[[str], bool]) -> bool:
-    """Whether a GET may be a page of another site that nobody asked; `allows` says which origins may call.
+    """Whether a GET may come from another site's page; `allows` says which origins may call.
 
-    The caller has refused foreign Hosts, foreign Origins and `Sec-Fetch-Site: cross-site` before.
+    The caller has already refused foreign Hosts, foreign Origins and `Sec-Fetch-Site: cross-site`.
     """
     if b"origin" in headers or _has_own_header(headers):
         return False
@@ -35,7 +35,7 @@ def is_from_elsewhere(headers: Mapping[bytes, bytes], allows: Callable[[str], bo
 
 
 def is_browser(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a browser may have sent this; `Accept-Language: *` is Node's fetch, which calls itself `node`."""
+    """Whether a browser may have sent this; `Accept-Language: *` is Node's fetch, whose User-Agent is `node`."""
     agent, accept = headers.get(b"user-agent", b"").lower(), headers.get(b"accept", b"").lower()
     return (
         any(name in agent for name in BROWSERS)
@@ -46,7 +46,7 @@ def is_browser(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def origin_in(referer: bytes) -> str | None:
-    """The origin of a Referer; None for one that has none."""
+    """The origin of a Referer; None if it has none."""
     try:
         parts = urlsplit(referer.decode("latin-1"))
     except ValueError:
@@ -55,5 +55,5 @@ def origin_in(referer: bytes) -> str | None:
 
 
 def _has_own_header(headers: Mapping[bytes, bytes]) -> bool:
-    bearer = headers.get(b"authorization", b"").lower().startswith(b"bearer ")  # Basic a browser may add by itself
+    bearer = headers.get(b"authorization", b"").lower().startswith(b"bearer ")  # a browser may add Basic by itself
     return bearer or any(name in headers for name in NEEDS_PREFLIGHT)

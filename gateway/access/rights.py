@@ -1,4 +1,4 @@
-"""Who may do what others feel: everybody where there are no keys, else the operators. Pure; knows no protocol."""
+"""Rights: who may do what affects other clients: everybody without keys, otherwise the operators. Pure; no protocol."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from gateway.errors import Forbidden
 
 Deed = Literal["pull", "stop_pull", "remove", "unload", "clear_quarantine", "pause", "raise_priority"]
-"""`pull` is to start a download, whoever waits for it; `pause` is to resume, too."""
+"""`pull` starts a download that others may wait for; `pause` includes resuming."""
 
 SENTENCES: Mapping[Deed, str] = {
     "pull": "This key may not download models.",
@@ -22,27 +22,27 @@ SENTENCES: Mapping[Deed, str] = {
 }
 
 GATEWAY = "gateway"
-"""The owner of what the gateway does by itself; no client's owner is spelled so."""
+"""Owner of what the gateway does by itself; no client's owner has this form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """The rights of owners, as `access.operators` gives them."""
+    """Rights of owners, from `access.operators`."""
 
     operators: frozenset[str] | None = None
-    """Owners who may do every deed. None: no keys divide the users, and everybody may."""
+    """Owners who may do every deed. None: there are no keys, and everybody may."""
 
     @classmethod
     def of_keys(cls, operators: Iterable[str]) -> Rights:
-        """Where there are keys: `operators` are names of keys."""
+        """Rights if there are keys: `operators` are names of keys."""
         return cls(frozenset(f"key:{name}" for name in operators))
 
     def is_operator(self, owner: str) -> bool:
-        """Everybody is, where no keys divide the users."""
+        """Whether the owner is an operator; without keys everybody is."""
         return self.operators is None or owner in self.operators
 
     def may(self, owner: str, deed: Deed) -> bool:
-        """Whether this owner may do this. An operator may do all deeds, anybody else none."""
+        """Whether this owner may do this. An operator may do all deeds, others none."""
         return deed in SENTENCES and (owner == GATEWAY or self.is_operator(owner))
 
     def check(self, owner: str, deed: Deed, *, message: str | None = None, param: str | None = None) -> None:

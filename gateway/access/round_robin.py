@@ -1,7 +1,7 @@
-"""Turns at a few slots: addresses one after the other, the owners of an address one after the other. Pure asyncio.
+"""Round robin for a few slots: addresses in turn, and the owners of one address in turn. Pure asyncio.
 
-Without keys an owner is what a client calls itself, so an address is what is shared out first. Work that is known to be
-short finds a slot that no address can fill with long work.
+Without keys a client chooses its owner name itself, so slots are first shared among addresses. One slot is reserved for
+work that is known to be short, so that no address can fill them all with long work.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RETRY_S = 5
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Who waits for whom: `peer` is `key:NAME` where a key vouches for it, else the address; `owner` as of jobs."""
+    """Who waits: `peer` is `key:NAME` if there is a key, otherwise the address; `owner` is that of jobs."""
 
     peer: str = ""
     owner: str = ""
@@ -49,14 +49,14 @@ class _Ticket:
 
 @dataclass(slots=True)
 class RoundRobin:
-    """`slots` at the same time: one of an owner, all but one of a peer; the last one takes short work of any peer."""
+    """`slots` at the same time: one per owner, all but one per peer; the last one takes short work of any peer."""
 
     slots: int = 3
     bounds: Bounds = Bounds()
     _waiting: dict[str, dict[str, deque[_Ticket]]] = field(default_factory=dict)
-    """By peer and owner; whoever was served last stands last."""
+    """By peer and owner; the last one served is the last one here."""
     _running: Counter[str] = field(default_factory=Counter)
-    """By peer, and by owner with its peer before it."""
+    """By peer, and by owner with its peer as prefix."""
     _files: Counter[str] = field(default_factory=Counter)
     _bytes: Counter[str] = field(default_factory=Counter)
     _busy: int = 0
@@ -68,12 +68,12 @@ class RoundRobin:
 
     @property
     def still_s(self) -> float:
-        """Seconds for which somebody has waited and nothing has begun or ended."""
+        """Seconds for which something has waited while nothing started or ended."""
         return time.monotonic() - self._changed_s if self._busy and self.waiting else 0.0
 
     @asynccontextmanager
     async def slot(self, share: Share, size: int = 0, *, is_short: bool = False) -> AsyncIterator[None]:
-        """A slot, once it is this one's turn. Raises: TooManyFiles, Unavailable."""
+        """A slot when it is this one's turn. Raises: TooManyFiles, Unavailable."""
         await self.take(share, size, is_short=is_short)
         try:
             yield
@@ -81,7 +81,7 @@ class RoundRobin:
             self.give_back(share)
 
     async def take(self, share: Share, size: int = 0, *, is_short: bool = False) -> None:
-        """Wait for a slot; it must be given back. Raises: TooManyFiles, Unavailable."""
+        """Wait for a slot, which must be given back. Raises: TooManyFiles, Unavailable."""
         self._check(share, size)
         ticket = _Ticket(share, size, is_short, asyncio.get_running_loop().create_future())
         self._count(ticket, 1)
@@ -99,7 +99,7 @@ class RoundRobin:
             raise
 
     def give_back(self, share: Share) -> None:
-        """The slot is free again."""
+        """Free a slot."""
         self._occupy(share, -1)
         self._call()
 
@@ -112,7 +112,7 @@ class RoundRobin:
                 raise TooManyFiles(retry_after_s=RETRY_S)
 
     def _call(self) -> None:
-        """Let in whoever may come in, in turn."""
+        """Give free slots to those whose turn it is."""
         while self._busy < self.slots and (ticket := self._next()) is not None:
             self._remove(ticket)
             if not ticket.called.done():
@@ -162,5 +162,5 @@ def _owner_key(share: Share) -> str:
 
 
 def _keys(share: Share) -> tuple[str, str, str]:
-    """All, the peer, the owner."""
+    """The keys of the total, the peer and the owner."""
     return "", f"{share.peer}\0", f"{share.peer}\0\0{share.owner}"

@@ -1,7 +1,7 @@
-"""Tickets: what a client that cannot send headers, such as EventSource, shows instead of its key (S-08).
+"""Tickets: replace the key for a client that cannot send headers, such as EventSource (S-08).
 
-Good once, for one path, for a minute. Who opened a stream with one gets a pass, a cookie that opens it again where the
-connection was lost, together with the used ticket. Only SHA-256 digests are kept. Knows no route.
+A ticket is valid once, for one path, for a minute. A stream that was opened with one also sets a cookie (a pass), which
+with the used ticket opens it again after a lost connection. Only SHA-256 digests are stored. Knows no route.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 LIVES_S = 60.0
 MOST = 4096
-"""Unused ones; the oldest go first. As many passes."""
+"""Unused tickets; the oldest are dropped first. The same number of passes."""
 PASS_LIVES_S = 24 * 3600
 PASS_NAME = "mflux-gateway-stream-"
-"""Of the cookie, followed by a part of its ticket's digest: streams of several owners in one browser are kept apart."""
+"""Prefix of the cookie's name, followed by part of its ticket's digest, so that one browser can have several."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class _Grant:
     owner: str
     path: str
     until: float
@@ -39,36 +39,36 @@ class _Pass:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a ticket opened: whose it is, and the Set-Cookie that opens it again; None where it was opened by that."""
+    """An opened ticket: its owner, and the Set-Cookie that opens it again; None if a cookie opened it."""
 
     owner: str
     cookie: bytes | None = None
 
 
 class Tickets:
-    """Given to one who is known, taken from whoever brings them."""
+    """Tickets: given to a known owner, accepted from anyone who has one."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._given: OrderedDict[bytes, _Given] = OrderedDict()
+        self._grants: OrderedDict[bytes, _Grant] = OrderedDict()
         self._passes: OrderedDict[bytes, _Pass] = OrderedDict()
-        """By the digest of the ticket that was used."""
+        """Passes by the digest of the used ticket."""
 
     def give(self, owner: str, path: str) -> str:
-        """A ticket with which `path` is `owner`'s once."""
+        """A ticket with which `path` can be opened once as `owner`."""
         ticket = secrets.token_urlsafe(32)
-        self._given[_digest(ticket)] = _Given(owner, path, self._clock() + LIVES_S)
-        while len(self._given) > MOST or next(iter(self._given.values())).until <= self._clock():
-            self._given.popitem(last=False)
+        self._grants[_digest(ticket)] = _Grant(owner, path, self._clock() + LIVES_S)
+        while len(self._grants) > MOST or next(iter(self._grants.values())).until <= self._clock():
+            self._grants.popitem(last=False)
         return ticket
 
     def take(self, ticket: str, path: str) -> str | None:
-        """Whose it was; None for one that was used, is past its time, or is for another path. It is used up anyway."""
-        given = self._given.pop(_digest(ticket), None)
-        return given.owner if given is not None and given.path == path and self._clock() < given.until else None
+        """The ticket's owner; None if it is used, expired or for another path. The ticket is used up in any case."""
+        grant = self._grants.pop(_digest(ticket), None)
+        return grant.owner if grant is not None and grant.path == path and self._clock() < grant.until else None
 
     def open(self, ticket: str, path: str, cookies: Mapping[str, str]) -> Opened | None:
-        """Take a ticket, or where it was used open its stream again by the pass that its first use gave; else None."""
+        """Open a ticket, or reopen a used one by the pass from its first use; otherwise None."""
         digest = _digest(ticket)
         if (owner := self.take(ticket, path)) is not None:
             secret = secrets.token_urlsafe(32)
@@ -77,10 +77,10 @@ class Tickets:
                 self._passes.popitem(last=False)
             life = f"Max-Age={PASS_LIVES_S}; HttpOnly; SameSite=Strict"
             return Opened(owner, f"{_name(digest)}={secret}; Path={path}; {life}".encode())
-        known, shown = self._passes.get(digest), cookies.get(_name(digest))
-        if known is None or shown is None or known.path != path or known.until <= self._clock():
+        former, secret_sent = self._passes.get(digest), cookies.get(_name(digest))
+        if former is None or secret_sent is None or former.path != path or former.until <= self._clock():
             return None
-        return Opened(known.owner) if hmac.compare_digest(_digest(shown), known.digest) else None
+        return Opened(former.owner) if hmac.compare_digest(_digest(secret_sent), former.digest) else None
 
 
 def _name(digest: bytes) -> str:

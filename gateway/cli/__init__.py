@@ -1,4 +1,4 @@
-"""The command line's client: speaks /api/v1 to a gateway over HTTP, as any other client. Knows no job and no store."""
+"""Command line client: uses a gateway's /api/v1 over HTTP, like any other client. Knows no store."""
 
 COMMANDS = frozenset({"generate", "queue", "jobs", "cancel", "models", "loras", "doctor"})
-"""Words that begin a command; anything else is for the server."""
+"""The first words of commands; all other arguments are for the server."""

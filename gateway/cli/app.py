@@ -1,4 +1,4 @@
-"""The commands of mflux-gateway, put together."""
+"""The command line of mflux-gateway with all its commands."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gateway.cli.options import err
 
 app = typer.Typer(
     name="mflux-gateway",
-    help="Draw, watch and look after a gateway. They speak to the one that runs here, or to --url; "
-    "generate, jobs, models and loras start one for the call where there is none.",
+    help="Generate images and manage a gateway. Commands use the gateway that runs here, or --url; "
+    "generate, jobs, models and loras start one for the time of the command if none runs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -36,12 +36,12 @@ app.command()(doctor)
 def serve(
     context: typer.Context, arguments: Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS]")] = None
 ) -> None:
-    """Serve, as mflux-gateway without a command does; --help shows its options."""
+    """Start the server, like mflux-gateway without a command; --help shows its options."""
     context.obj(arguments or [])
 
 
 def main(argv: Sequence[str], serve: Callable[[Sequence[str]], None]) -> None:
-    """Run one command and leave with its exit code; `serve` is what the command of that name calls."""
+    """Run one command and exit with its code; `serve` is what the command of that name calls."""
     try:
         app(list(argv), prog_name="mflux-gateway", obj=serve)
     except Failure as failure:

@@ -1,4 +1,4 @@
-"""Finds the gateway a command speaks to, or starts one for the call."""
+"""Connection of a command to a gateway that runs, or to one started for the time of the command."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ STOP_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What was said of the gateway to speak to."""
+    """Which gateway to use."""
 
     url: str | None = None
-    """Said by --url or MFLUX_GATEWAY_URL: that one and no other."""
+    """URL from --url or MFLUX_GATEWAY_URL: only this gateway is used."""
     config: Path | None = None
 
     @property
     def settings(self) -> Settings:
-        """Those a server of this folder would have. Raises: Failure."""
+        """Settings of a server started in this folder. Raises: Failure."""
         try:
             return load_settings(["--config", str(self.config)] if self.config else [], os.environ)
         except SettingsError as error:
@@ -41,7 +41,7 @@ class Where:
 
     @property
     def listens_at(self) -> str:
-        """The URL that was said, or the one of the settings. Raises: Failure."""
+        """The given URL, or the one in the settings. Raises: Failure."""
         if self.url is not None:
             return self.url
         server = self.settings.server
@@ -51,9 +51,9 @@ class Where:
 
 @contextmanager
 def gateway(where: Where, *, may_start: bool) -> Iterator[Remote]:
-    """The gateway that was named, or the one that runs here, or, if `may_start`, one that lives as long as the call.
+    """The named gateway, or the one that runs here, or, if `may_start`, one that runs for the time of the command.
 
-    Raises: Failure where there is none.
+    Raises: Failure if there is none.
     """
     remote = Remote(where.listens_at, os.environ.get("MFLUX_GATEWAY_KEY"))
     try:
@@ -98,6 +98,6 @@ def _wait_for(remote: Remote, process: subprocess.Popen[bytes], log: IO[bytes]) 
             return
         time.sleep(0.05)
     log.seek(0)
-    said = [line for line in log.read().decode(errors="replace").splitlines() if line.startswith("mflux-gateway: ")]
-    why = said[-1].removeprefix("mflux-gateway: ") if said else "it did not answer in time"
+    messages = [line for line in log.read().decode(errors="replace").splitlines() if line.startswith("mflux-gateway: ")]
+    why = messages[-1].removeprefix("mflux-gateway: ") if messages else "it did not answer in time"
     raise Failure(f"The gateway could not be started: {why}", Exit.NO_GATEWAY)

@@ -1,4 +1,4 @@
-"""mflux-gateway doctor: what is installed, what draws, what is missing and how to get it. Needs no gateway."""
+"""mflux-gateway doctor: what is installed, the device, what is missing and how to get it. Needs no gateway."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ PROBE_S = 60
 
 Repair = Annotated[
     bool,
-    typer.Option("--repair", help="Export damaged job records into files and remove them from the database."),
+    typer.Option("--repair", help="Export damaged job records to files and remove them from the database."),
 ]
 
 
 def doctor(as_json: AsJson = False, config: Config = None, repair: Repair = False) -> None:
-    """Say what is installed, what draws, what is missing and what is damaged."""
+    """Show what is installed, the device, and what is missing or damaged."""
     findings = [*(_repaired(config) if repair else ()), *_installed(), *_of_settings(config)]
     if as_json:
         print_json([asdict(finding) for finding in findings])
@@ -76,7 +76,7 @@ def _installed() -> Iterator[Finding]:
     if installed_at() is None:
         yield Finding("OCR", "note", "rapidocr is not installed", "uv sync --group ocr")
     else:
-        yield Finding("OCR", "ok", "rapidocr reads pictures")
+        yield Finding("OCR", "ok", "rapidocr is installed")
     ram = memory()
     free = "" if ram.free_bytes is None else f", {ram.free_bytes / GIB:.1f} GiB of it free"
     yield Finding("memory", "ok", f"{ram.total_bytes / GIB:.1f} GiB{free}")
@@ -90,19 +90,19 @@ def _package(name: str, remedy: str) -> Finding:
 
 
 def _device() -> Finding:
-    """Asked in a process of its own: a driver that is broken may take it along."""
+    """MLX and its device, from a separate process, which a broken driver may kill."""
     try:
-        asked = subprocess.run([sys.executable, "-c", DEVICE], capture_output=True, text=True, timeout=PROBE_S)
+        result = subprocess.run([sys.executable, "-c", DEVICE], capture_output=True, text=True, timeout=PROBE_S)
     except subprocess.TimeoutExpired:
         return Finding("MLX", "broken", "did not answer", "Try again; then reinstall mlx.")
-    if asked.returncode != 0:
+    if result.returncode != 0:
         remedy = "macOS: uv sync. Linux: uv sync (CPU), or uv sync --no-group cpu --group cuda."
         return Finding("MLX", "broken", "cannot be imported", remedy)
-    device, told = asked.stdout.split()
-    slow = "" if device != "cpu" else f"Only {EMBEDDED} draws at a pleasant speed on a CPU."
-    limit = int(told) or expected().limit_bytes
-    found = f"{version('mlx')} on {device}, where models and pictures may take {limit / 1e9:.1f} GB"
-    return Finding("MLX", "note" if slow else "ok", found, slow)
+    device, limit_text = result.stdout.split()
+    slow = "" if device != "cpu" else f"Only {EMBEDDED} is fast enough on a CPU."
+    limit = int(limit_text) or expected().limit_bytes
+    description = f"{version('mlx')} on {device}, with {limit / 1e9:.1f} GB of memory for models and images"
+    return Finding("MLX", "note" if slow else "ok", description, slow)
 
 
 def _openblas() -> Finding:
@@ -134,13 +134,13 @@ def _records(folder: Path) -> Finding:
     from gateway.store.repair import look
 
     try:
-        found = look(folder)
+        damage = look(folder)
     except StoreCorrupt as error:
         return Finding("job records", "broken", str(error))
-    if not found:
-        return Finding("job records", "ok", "none is damaged")
+    if not damage:
+        return Finding("job records", "ok", "no damaged records")
     remedy = "Stop the gateway, then mflux-gateway doctor --repair: it exports them and removes them from the database."
-    return Finding("job records", "note", "\n".join(found), remedy)
+    return Finding("job records", "note", "\n".join(damage), remedy)
 
 
 def _repaired(config: Path | None) -> Iterator[Finding]:
@@ -161,7 +161,7 @@ def _repaired(config: Path | None) -> Iterator[Finding]:
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
-    from gateway.app import build_core  # half a second that no other command needs
+    from gateway.app import build_core  # takes half a second, which other commands save
 
     try:
         core = build_core(settings)
@@ -177,14 +177,14 @@ def _models(settings: Settings) -> Iterator[Finding]:
     elif library.default in here:
         yield Finding("default model", "ok", f"{default.name}. {default.sentence}")
     else:
-        found = f"{default.name} is not on disk. {default.sentence}"
-        yield Finding("default model", "note", found, f"mflux-gateway models pull {default.name}")
+        description = f"{default.name} is not on disk. {default.sentence}"
+        yield Finding("default model", "note", description, f"mflux-gateway models pull {default.name}")
 
 
 def _keys(settings: Settings) -> Finding:
     file = settings.access.keys_file
     if file is None:
-        return Finding("keys", "ok", f"none; only {settings.server.host} may call")
+        return Finding("keys", "ok", f"none; only {settings.server.host} has access")
     try:
         mode = file.stat().st_mode & 0o777
     except OSError as error:
@@ -195,19 +195,22 @@ def _keys(settings: Settings) -> Finding:
 
 
 def _folder(what: str, folder: Path) -> Finding:
-    """Where it is, or will be, and what room there is."""
+    """The folder, which may not exist yet, and its free space."""
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(there).free
     if not os.access(there, os.W_OK):
         return Finding(what, "broken", f"{folder} cannot be written")
     health: Health = "note" if free < 5 * GIB else "ok"
     return Finding(
-        what, health, f"{folder}, {free / GIB:.0f} GiB free", "There is little room." if health == "note" else ""
+        what,
+        health,
+        f"{folder}, {free / GIB:.0f} GiB free",
+        "Free some space on this disk." if health == "note" else "",
     )
 
 
 def _listening(where: Where) -> Iterator[Finding]:
-    """The gateway that runs, and what it says is wrong with itself."""
+    """The running gateway, and its own findings."""
     remote = Remote(where.listens_at, os.environ.get("MFLUX_GATEWAY_KEY"))
     try:
         if not remote.answers():
@@ -217,6 +220,6 @@ def _listening(where: Where) -> Iterator[Finding]:
         for row in remote.get("/api/v1/findings")["findings"]:
             yield Finding(**{**row, "what": f"running: {row['what']}"})
     except Failure as failure:
-        yield Finding("running", "note", f"it does not say how it is: {failure}")
+        yield Finding("running", "note", f"its findings cannot be read: {failure}")
     finally:
         remote.close()

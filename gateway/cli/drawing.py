@@ -1,4 +1,4 @@
-"""mflux-gateway generate: submit, follow, save."""
+"""mflux-gateway generate: submit a job, follow its progress, save its images."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw; - reads it from standard input.")],
+    prompt: Annotated[str, typer.Argument(help="Prompt; - reads it from standard input.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="File to write: .png, .jpg or .webp. Several get numbers.")
+        Path, typer.Option("-o", "--output", help="File to write: .png, .jpg or .webp. Several images get numbers.")
     ] = Path("picture.png"),
-    model: Annotated[str | None, typer.Option("-m", "--model", help="Model; the gateway's default.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What to stay away from.")] = None,
+    model: Annotated[str | None, typer.Option("-m", "--model", help="Model (default: the gateway's).")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What to avoid in the image.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Size in pixels, such as 1024x768.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps; the model's default.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="How closely the prompt is followed.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the first picture; random.")] = None,
-    count: Annotated[int | None, typer.Option("-n", "--count", help="Pictures to draw.")] = None,
-    init_image: Annotated[Path | None, typer.Option(help="Picture to draw over.")] = None,
-    image_strength: Annotated[float | None, typer.Option(help="0 keeps the picture drawn over, 1 ignores it.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="White is repainted, black stays.")] = None,
-    reference_image: Annotated[list[Path] | None, typer.Option(help="Picture to follow; repeatable.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps (default: the model's).")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance: how closely the image follows the prompt.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first image (default: random).")] = None,
+    count: Annotated[int | None, typer.Option("-n", "--count", help="Number of images.")] = None,
+    init_image: Annotated[Path | None, typer.Option(help="Image to start from.")] = None,
+    image_strength: Annotated[float | None, typer.Option(help="0 keeps the image to start from, 1 ignores it.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Mask: white is repainted, black stays.")] = None,
+    reference_image: Annotated[list[Path] | None, typer.Option(help="Reference image; repeatable.")] = None,
     lora: Annotated[list[str] | None, typer.Option(metavar="NAME[:SCALE]", help="LoRA; repeatable.")] = None,
     memory: Annotated[
-        Literal["check", "try"] | None, typer.Option(help="try: draw even what seems not to fit into memory.")
+        Literal["check", "try"] | None, typer.Option(help="try: run even if it seems not to fit into memory.")
     ] = None,
     priority: Annotated[
-        Literal["background", "low", "normal", "high"] | None, typer.Option(help="Class in the queue.")
+        Literal["background", "low", "normal", "high"] | None, typer.Option(help="Priority in the queue.")
     ] = None,
-    wait: Annotated[bool, typer.Option(help="Wait for the pictures; else print the job's id and leave.")] = True,
-    force: Annotated[bool, typer.Option("-f", "--force", help="Write over files that are there.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print the names of the files only.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait for the images; otherwise print the job's id and exit.")] = True,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite existing files.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the names of the files.")] = False,
     as_json: AsJson = False,
     url: Url = None,
     config: Config = None,
 ) -> None:
-    """Draw a picture and save it."""
+    """Generate an image and save it."""
     format_ = FORMATS.get(output.suffix.lower())
     if format_ is None:
         raise typer.BadParameter("must end in .png, .jpg or .webp", param_hint="--output")
     files = Files(output, format_, count or 1)
     if wait and not force:
         files.check()
-    said = {
+    fields = {
         "prompt": sys.stdin.read().strip() if prompt == "-" else prompt,
         "model": model,
         "negative_prompt": negative_prompt,
@@ -74,7 +74,7 @@ def generate(
         **_loras(lora or ()),
     }
     with gateway(where(url, config), may_start=wait) as remote:
-        body = {name: value for name, value in said.items() if value is not None}
+        body = {name: value for name, value in fields.items() if value is not None}
         if init_image:
             body["init_images"] = [remote.upload(_read(init_image))]
         if mask:
@@ -90,20 +90,20 @@ def generate(
             if not wait:
                 print_json(job) if as_json else print(job["job_id"])
                 return
-            told = job["adjustments"]
-            _tell_adjusted(told, quiet=quiet)
+            adjustments = job["adjustments"]
+            _print_adjustments(adjustments, quiet=quiet)
             _follow(remote, job, is_shown=not (quiet or as_json))
         job = remote.get(f"/api/v1/jobs/{job['job_id']}", images="false")
-        _tell_adjusted(job["adjustments"][len(told) :], quiet=quiet)
-        if not quiet and any(told["param"] == "prompt" and told["used"] is None for told in job["adjustments"]):
-            _tell_what_it_draws(remote, job["model"])
+        _print_adjustments(job["adjustments"][len(adjustments) :], quiet=quiet)
+        if not quiet and any(one["param"] == "prompt" and one["used"] is None for one in job["adjustments"]):
+            _print_abilities(remote, job["model"])
         paths = files.write(remote, job["image_urls"])
-        _tell(job, paths, as_json=as_json, quiet=quiet)
+        _print_result(job, paths, as_json=as_json, quiet=quiet)
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where the pictures go: `apple.png`, or `apple-1.png` and on where there are several."""
+    """Files of the images: `apple.png`, or `apple-1.png` and so on if there are several."""
 
     output: Path
     format_: str
@@ -117,35 +117,35 @@ class Files:
         return [self.output.with_name(f"{stem}-{number}{suffix}") for number in range(1, self.count + 1)]
 
     def check(self) -> None:
-        """Before anything is drawn. Raises: Failure."""
+        """Check the files before the job. Raises: Failure."""
         for path in self.paths:
             if path.exists():
-                raise Failure(f"{path} is there already; --force writes over it.", Exit.USAGE)
+                raise Failure(f"{path} already exists; --force overwrites it.", Exit.USAGE)
         if not self.output.parent.is_dir():
             raise Failure(f"The folder {self.output.parent} does not exist.", Exit.USAGE)
 
     def write(self, remote: Remote, urls: Sequence[str]) -> list[Path]:
-        """Raises: Failure."""
+        """Write the images; returns their files. Raises: Failure."""
         for path, url in zip(self.paths, urls, strict=False):
             try:
                 path.write_bytes(remote.picture(url, self.format_))
             except OSError as error:
                 raise Failure(
-                    f"{path} could not be written: {error.strerror}. The gateway keeps the picture."
+                    f"{path} could not be written: {error.strerror}. The gateway still has the image."
                 ) from None
         return self.paths[: len(urls)]
 
 
 def _follow(remote: Remote, job: dict[str, Any], *, is_shown: bool) -> None:
-    """Until it has ended. Raises: Failure where it did not succeed."""
+    """Show a job's progress until it has ended. Raises: Failure if it did not succeed."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
     with Progress(*columns, console=err, transient=True, disable=not is_shown) as progress:
         task = progress.add_task("waiting", total=1.0, left=seconds(job["eta_seconds"]))
-        is_coming = False
+        is_downloading = False
         for event in remote.events(job["job_id"]):
             shown = _shown(event)
-            is_coming = event.name == "downloading" or (is_coming and event.name == "position")
-            if is_coming:  # its place changes with every byte's forecast
+            is_downloading = event.name == "downloading" or (is_downloading and event.name == "position")
+            if is_downloading:  # position events keep coming during a download
                 shown["description"] = "downloading the model"
             progress.update(task, **shown)
             _check(event)
@@ -179,7 +179,7 @@ def _check(event: Event) -> None:
         raise Failure("The job was cancelled.", Exit.CANCELLED)
 
 
-def _tell(job: dict[str, Any], paths: Sequence[Path], *, as_json: bool, quiet: bool) -> None:
+def _print_result(job: dict[str, Any], paths: Sequence[Path], *, as_json: bool, quiet: bool) -> None:
     if as_json:
         print_json({**job, "files": [str(path) for path in paths]})
         return
@@ -193,14 +193,14 @@ def _tell(job: dict[str, Any], paths: Sequence[Path], *, as_json: bool, quiet: b
     out.print(f"[dim]{clipped(job['model'])}, {job['steps']} steps, {took}[/]")
 
 
-def _tell_adjusted(adjustments: Sequence[dict[str, Any]], *, quiet: bool) -> None:
-    """What was not done as asked, to stderr; how prompts were read is known only at the end."""
+def _print_adjustments(adjustments: Sequence[dict[str, Any]], *, quiet: bool) -> None:
+    """Print adjustments to stderr; those of prompts are known only at the end."""
     for adjustment in adjustments if not quiet else ():
         err.print(f"[yellow]{escape(_adjusted(adjustment))}[/]")
 
 
-def _tell_what_it_draws(remote: Remote, model: str) -> None:
-    """Of a model that draws a list of things only; and the model that fits the machine and draws more."""
+def _print_abilities(remote: Remote, model: str) -> None:
+    """Print what a model with a fixed list of things can draw, and the best fitting model that draws more."""
     rows = remote.get("/api/v1/models")["models"]
     draws: list[str] = next((row["capabilities"]["draws"] for row in rows if row["title"] == model), [])
     if not draws:
@@ -211,8 +211,8 @@ def _tell_what_it_draws(remote: Remote, model: str) -> None:
 
 
 def _adjusted(adjustment: dict[str, Any]) -> str:
-    used, asked = adjustment["used"], adjustment["asked"]
-    instead = "" if used == asked else f"{'nothing' if used is None else used} instead of {asked}. "
+    used, requested = adjustment["used"], adjustment["asked"]
+    instead = "" if used == requested else f"{'nothing' if used is None else used} instead of {requested}. "
     return f"{adjustment['param']}: {instead}{adjustment['reason']}"
 
 
@@ -225,9 +225,9 @@ def _sized(size: str | None) -> dict[str, int]:
     return {"width": int(width), "height": int(height)}
 
 
-def _loras(said: Sequence[str]) -> dict[str, Any]:
+def _loras(options: Sequence[str]) -> dict[str, Any]:
     names, scales = [], []
-    for text in said:
+    for text in options:
         name, colon, scale = text.rpartition(":")
         try:
             names.append(name if colon else text)

@@ -1,4 +1,4 @@
-"""How a command ends that did not do what was asked."""
+"""Failure of a command: its message and its exit code."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes; 2 is the parser's own, for a command that was mistyped."""
+    """Exit codes; 2 is also the parser's, for a mistyped command."""
 
     OK = 0
     FAILED = 1
-    """The gateway refused it, or the job failed."""
+    """The gateway refused the request, or the job failed."""
     USAGE = 2
     NO_GATEWAY = 3
     CANCELLED = 4
@@ -18,7 +18,7 @@ class Exit(IntEnum):
 
 
 class Failure(Exception):
-    """One sentence for the person at the keyboard."""
+    """A command failed; the message is one sentence for its user."""
 
     def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
         self.code = code

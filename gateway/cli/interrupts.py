@@ -1,4 +1,4 @@
-"""Ctrl-C and a job: from the moment the gateway has taken it, an interrupt meets it."""
+"""Interrupts (Ctrl-C) of a command whose job the gateway has accepted."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 def submitted(
     remote: Remote, path: str, body: dict[str, Any], stopped: Callable[[dict[str, Any]], Failure]
 ) -> Iterator[dict[str, Any]]:
-    """Send a job, and see to it when it is interrupted. Raises: Failure, that of `stopped` after an interrupt.
+    """Submit a job, and call `stopped` after an interrupt. Raises: Failure, that of `stopped` after an interrupt.
 
-    Until the answer is there interrupts wait: a job whose id nobody knows could not be cancelled.
+    Interrupts are blocked until the response is there: without its id the job could not be cancelled.
     """
     before = signal.signal(signal.SIGTERM, _interrupt)
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)

@@ -1,4 +1,4 @@
-"""mflux-gateway queue, jobs, cancel: what waits, what was, and what to do about it."""
+"""mflux-gateway queue, jobs, cancel: shows and changes the queue, lists and cancels jobs."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from gateway.cli.failure import Failure
 from gateway.cli.options import AsJson, Config, Url, out, print_json, where
 from gateway.cli.words import clipped, seconds
 
-queue = typer.Typer(help="What runs and what waits, and its order.", invoke_without_command=True)
+queue = typer.Typer(help="Show and change the queue.", invoke_without_command=True)
 JOBS_COLUMNS = {"job": 32, "when": 6, "status": 10, "took": 6, "model": 0}
-"""And the characters they need; on 80 of them the prompt is cut short."""
+"""Columns and their widths; in a terminal of 80 columns the prompt is cut."""
 COLOUR = {"completed": "green", "failed": "red", "cancelled": "yellow", "generating": "cyan"}
 
 
 @queue.callback()
 def show_queue(context: typer.Context, as_json: AsJson = False, url: Url = None, config: Config = None) -> None:
-    """What runs and what waits, in the order in which it will run."""
+    """Show running and waiting jobs in the order in which they will run."""
     context.obj = where(url, config)
     if context.invoked_subcommand is not None:
         return
     with gateway(context.obj, may_start=False) as remote:
-        found = remote.get("/api/v1/queue")
+        answer = remote.get("/api/v1/queue")
     if as_json:
-        return print_json(found)
+        return print_json(answer)
     table = Table("", Column("job", no_wrap=True), "model", "prompt", "done in", box=None)
-    active = found["active"]
+    active = answer["active"]
     if active:
         table.add_row(f"[cyan]{active['percent']} %[/]", *_brief(active))
-    for waiting in found["queued"]:
+    for waiting in answer["queued"]:
         table.add_row(str(waiting["position"]), *_brief(waiting))
     if table.row_count:
         out.print(table)
-    others = found["running_count"] + found["pending_count"] - table.row_count
+    others = answer["running_count"] + answer["pending_count"] - table.row_count
     if others > 0:
-        out.print(f"{others} more of others.")
+        out.print(f"{others} more jobs of other clients.")
     if not table.row_count and others <= 0:
-        out.print("Nothing waits.")
-    if found["paused"]:
+        out.print("The queue is empty.")
+    if answer["paused"]:
         out.print("[yellow]The queue is paused: mflux-gateway queue resume[/]")
 
 
 @queue.command()
 def pause(context: typer.Context) -> None:
-    """Begin no more pictures; what runs goes on."""
+    """Pause the queue: running jobs go on, waiting ones do not start."""
     with gateway(context.obj, may_start=False) as remote:
         remote.post("/api/v1/queue/pause")
     out.print("Paused.")
@@ -57,7 +57,7 @@ def pause(context: typer.Context) -> None:
 
 @queue.command()
 def resume(context: typer.Context) -> None:
-    """Go on."""
+    """Resume the queue."""
     with gateway(context.obj, may_start=False) as remote:
         remote.post("/api/v1/queue/resume")
     out.print("Resumed.")
@@ -67,38 +67,38 @@ def resume(context: typer.Context) -> None:
 def move(
     context: typer.Context,
     job: Annotated[str, typer.Argument(help="Id of a waiting job.")],
-    to: Annotated[str, typer.Argument(help="front, end, or the id of the job it is to run before.")],
+    to: Annotated[str, typer.Argument(help="front, end, or the id of the job before which it is to run.")],
 ) -> None:
-    """Let a waiting job of yours run earlier or later than your others."""
+    """Move one of your waiting jobs before or after your other jobs."""
     with gateway(context.obj, may_start=False) as remote:
         moved = remote.post(f"/api/v1/jobs/{_id(job)}/move", {"to": to} if to in ("front", "end") else {"before": to})
-    out.print(f"{moved['position']} before it.")
+    out.print(f"{moved['position']} jobs before it.")
 
 
 def jobs(
-    job: Annotated[str | None, typer.Argument(help="Id of one job; without it, the newest ones.")] = None,
+    job: Annotated[str | None, typer.Argument(help="Id of one job (default: the newest jobs).")] = None,
     status: Annotated[
-        str | None, typer.Option(help="queued, generating, completed, failed, cancelled; commas between several.")
+        str | None, typer.Option(help="queued, generating, completed, failed, cancelled; several separated by commas.")
     ] = None,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=500)] = 20,
     as_json: AsJson = False,
     url: Url = None,
     config: Config = None,
 ) -> None:
-    """Your jobs, the newest first; or one of them."""
+    """List your jobs, newest first, or show one of them."""
     with gateway(where(url, config), may_start=True) as remote:
         if job is not None:
-            found = remote.get(f"/api/v1/jobs/{_id(job)}", images="false")
+            answer = remote.get(f"/api/v1/jobs/{_id(job)}", images="false")
         else:
-            found = remote.get("/api/v1/jobs", limit=limit, status=status)
+            answer = remote.get("/api/v1/jobs", limit=limit, status=status)
     if as_json:
-        print_json(found)
+        print_json(answer)
     elif job is not None:
-        _print_job(found)
+        _print_job(answer)
     else:
         short = (Column(name, no_wrap=True, min_width=width) for name, width in JOBS_COLUMNS.items())
         table = Table(*short, Column("prompt", no_wrap=True), box=None)
-        for row in found["jobs"]:
+        for row in answer["jobs"]:
             table.add_row(row["id"], _when(row), _status(row), seconds(row["seconds"]), *_what(row))
         out.print(table if table.row_count else "No jobs.")
 
@@ -108,7 +108,7 @@ def cancel(
     url: Url = None,
     config: Config = None,
 ) -> None:
-    """Stop jobs; a running one within a step."""
+    """Cancel jobs; a running one stops after its current step."""
     fault: Failure | None = None
     with gateway(where(url, config), may_start=False) as remote:
         for job in jobs:
@@ -122,7 +122,7 @@ def cancel(
 
 
 def _id(text: str) -> str:
-    """Fit for a path."""
+    """A job's id, checked for use in a path."""
     if not text.isalnum():
         raise typer.BadParameter("must be the id of a job", param_hint="JOB")
     return text
@@ -137,7 +137,7 @@ def _what(job: dict[str, Any]) -> tuple[str, str]:
 
 
 def _when(job: dict[str, Any]) -> str:
-    """By the clock of whoever reads it: 17:33 today, else Nov 20."""
+    """Local time of a job: 17:33 if today, otherwise Nov 20."""
     then = datetime.fromisoformat(job["created_at"]).astimezone()
     return then.strftime("%H:%M" if then.date() == datetime.now().astimezone().date() else "%b %d")
 

@@ -1,4 +1,4 @@
-"""mflux-gateway models, loras: what there is to draw with."""
+"""mflux-gateway models, loras: lists, downloads and removes models; lists LoRAs."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from gateway.cli.options import AsJson, Config, Url, err, out, print_json, where
 from gateway.cli.remote import Remote
 from gateway.cli.words import clipped
 
-models = typer.Typer(help="What there is to draw with; pull and remove weights.", no_args_is_help=True)
-loras = typer.Typer(help="LoRAs of the gateway's library.", no_args_is_help=True)
+models = typer.Typer(help="List models; pull and remove weights.", no_args_is_help=True)
+loras = typer.Typer(help="List LoRAs of the gateway.", no_args_is_help=True)
 WIDE = 110
-"""Columns of a terminal that has room for descriptions."""
+"""Width of a terminal from which descriptions are shown."""
 Name = Annotated[str, typer.Argument(help="Name of a model, as models list shows it.")]
 
 
 @models.command("list")
 def list_models(
-    everything: Annotated[bool, typer.Option("-a", "--all", help="Those that are not on disk, too.")] = False,
+    everything: Annotated[bool, typer.Option("-a", "--all", help="Include models that are not on disk.")] = False,
     as_json: AsJson = False,
     url: Url = None,
     config: Config = None,
 ) -> None:
-    """The models that are on disk, or all that could be."""
+    """List models on disk, or all known models."""
     with gateway(where(url, config), may_start=True) as remote:
-        found = remote.get("/api/v1/models")["models"]
-    shown = [model for model in found if everything or model["downloaded"] or model["download"]]
+        answer = remote.get("/api/v1/models")["models"]
+    shown = [model for model in answer if everything or model["downloaded"] or model["download"]]
     if as_json:
         return print_json(shown)
     is_wide = out.width >= WIDE
@@ -45,38 +45,38 @@ def list_models(
         row = [name, _state(model), f"{model['size_gb']:g} GB", model["licence"]]
         table.add_row(*row, *([clipped(model["description"], 60)] if is_wide else ()))
     out.print(table)
-    if hidden := len(found) - len(shown):
-        out.print(f"[dim]{hidden} more can be pulled or placed: --all[/]")
+    if hidden := len(answer) - len(shown):
+        out.print(f"[dim]{hidden} more models are available: --all[/]")
 
 
 @models.command()
 def info(model: Name, as_json: AsJson = False, url: Url = None, config: Config = None) -> None:
-    """All that is known of one model."""
+    """Show everything about one model."""
     with gateway(where(url, config), may_start=True) as remote:
         status = remote.get(f"/api/v1/models/{quote(model, safe='')}/status")
         rows = [row for row in remote.get("/api/v1/models")["models"] if row["title"] == model]
-    found = {**(rows[0] if rows else {}), **status}
+    answer = {**(rows[0] if rows else {}), **status}
     if as_json:
-        return print_json(found)
-    can = found.pop("capabilities", {})
-    out.print(_pairs({**found, **can}))
+        return print_json(answer)
+    can = answer.pop("capabilities", {})
+    out.print(_pairs({**answer, **can}))
 
 
 @models.command()
 def pull(
     model: Name, quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False, url: Url = None, config: Config = None
 ) -> None:
-    """Fetch a model's weights; goes on where an earlier pull stopped.
+    """Download a model's weights; continues an earlier, interrupted pull.
 
-    Ctrl-C stops a download that nobody else began; what came is kept.
+    Ctrl-C stops the download, unless somebody else started it; the downloaded part is kept.
     """
     with gateway(where(url, config), may_start=True) as remote:
 
         def stopped(job: dict[str, Any]) -> Failure:
             if job["protocol"] == "gateway":
-                return Failure("The download goes on: others wait for it.", Exit.INTERRUPTED)
+                return Failure("The download continues: others wait for it.", Exit.INTERRUPTED)
             remote.delete(f"/api/v1/jobs/{job['job_id']}")
-            return Failure("Stopped; pull again to go on.", Exit.INTERRUPTED)
+            return Failure("Stopped; pull again to continue.", Exit.INTERRUPTED)
 
         with submitted(remote, f"/api/v1/models/{quote(model, safe='')}/pull", {}, stopped) as job:
             _follow(remote, job, model, quiet=quiet)
@@ -90,7 +90,7 @@ def remove(
     url: Url = None,
     config: Config = None,
 ) -> None:
-    """Delete weights that were pulled; never a folder of your own."""
+    """Delete pulled weights; never a folder of your own."""
     if not yes:
         typer.confirm(f"Delete the weights of {model}?", abort=True)
     with gateway(where(url, config), may_start=True) as remote:
@@ -100,13 +100,13 @@ def remove(
 
 @loras.command("list")
 def list_loras(as_json: AsJson = False, url: Url = None, config: Config = None) -> None:
-    """The LoRAs there are, and the words that trigger them."""
+    """List LoRAs with their trigger words."""
     with gateway(where(url, config), may_start=True) as remote:
-        found = remote.get("/api/v1/loras")["loras"]
+        answer = remote.get("/api/v1/loras")["loras"]
     if as_json:
-        return print_json(found)
+        return print_json(answer)
     table = Table("lora", "for", "trigger words", "", box=None)
-    for lora in found:
+    for lora in answer:
         words, models = (clipped(", ".join(lora[what]), 60) for what in ("trigger_words", "models"))
         note = lora["trouble"] or ("" if lora["downloaded"] else "on the hub")
         table.add_row(escape(clipped(lora["name"])), escape(models), escape(words), escape(note))
@@ -120,17 +120,17 @@ def lora_info(
     url: Url = None,
     config: Config = None,
 ) -> None:
-    """All that is known of one LoRA."""
+    """Show everything about one LoRA."""
     with gateway(where(url, config), may_start=True) as remote:
-        found = remote.get(f"/api/v1/loras/{quote(name, safe='')}")
-    print_json(found) if as_json else out.print(_pairs(found))
+        answer = remote.get(f"/api/v1/loras/{quote(name, safe='')}")
+    print_json(answer) if as_json else out.print(_pairs(answer))
 
 
 def _state(model: dict[str, Any]) -> str:
     if model["downloaded"]:
         return "[green]on disk[/]"
-    if coming := model["download"]:
-        return "waiting" if coming["percent"] is None else f"coming, {coming['percent']} %"
+    if download := model["download"]:
+        return "waiting" if download["percent"] is None else f"downloading, {download['percent']} %"
     return "[dim]unavailable[/]" if model["unavailable"] else ""
 
 
@@ -143,7 +143,7 @@ def _pairs(values: dict[str, Any]) -> Table:
 
 
 def _follow(remote: Remote, job: dict[str, Any], model: str, *, quiet: bool) -> None:
-    """Raises: Failure where it did not succeed."""
+    """Show a download's progress. Raises: Failure if it did not succeed."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

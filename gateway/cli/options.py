@@ -1,4 +1,4 @@
-"""What several commands take, and what they print to. Written for typer."""
+"""Options that several commands have, and the consoles they print to. Written for typer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ err = Console(stderr=True, highlight=False)
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", envvar="MFLUX_GATEWAY_URL", help="Gateway to speak to; else the one that runs here."),
+    typer.Option("--url", envvar="MFLUX_GATEWAY_URL", help="Gateway to use; by default the one that runs here."),
 ]
 Config = Annotated[
-    Path | None, typer.Option("--config", help="Settings file of the gateway (./config.yaml when it exists).")
+    Path | None, typer.Option("--config", help="Settings file of the gateway (default: ./config.yaml if it exists).")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's response as JSON.")]
 
 
 def where(url: str | None, config: Path | None) -> Where:
@@ -29,5 +29,5 @@ def where(url: str | None, config: Path | None) -> Where:
 
 
 def print_json(value: Any) -> None:
-    """Bare, for other programs."""
+    """Print JSON without colours, for other programs."""
     print(json.dumps(value, ensure_ascii=False, indent=2))

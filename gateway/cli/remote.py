@@ -1,4 +1,4 @@
-"""A gateway on the other end of HTTP: requests, their refusals as sentences, and event streams that survive a cut."""
+"""A remote gateway: HTTP requests, refusals as sentences, and event streams that reconnect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Event:
 
 
 class Remote:
-    """`url` is where the gateway listens, `key` what opens it, if anything does."""
+    """A gateway at `url`; `key` is its access key, if it needs one."""
 
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url.rstrip("/")
@@ -36,35 +36,35 @@ class Remote:
         self._http.close()
 
     def answers(self) -> bool:
-        """Whether a gateway of ours listens there."""
+        """Whether a gateway answers at the URL."""
         try:
             return bool(self._http.get("/health/live", timeout=5).json() == {"status": "alive"})
         except (httpx.HTTPError, ValueError):
             return False
 
     def get(self, path: str, **query: Any) -> Any:
-        """Raises: Failure with the gateway's sentence."""
-        return self._asked("GET", path, params={name: value for name, value in query.items() if value is not None})
+        """The JSON of a GET. Raises: Failure with the gateway's message."""
+        return self._json("GET", path, params={name: value for name, value in query.items() if value is not None})
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Raises: as get."""
-        return self._asked("POST", path, json=body or {})
+        """The JSON of a POST. Raises: like get."""
+        return self._json("POST", path, json=body or {})
 
     def delete(self, path: str) -> Any:
-        """Raises: as get."""
-        return self._asked("DELETE", path)
+        """The JSON of a DELETE. Raises: like get."""
+        return self._json("DELETE", path)
 
     def upload(self, picture: bytes) -> str:
-        """The id by which a request may name the picture. Raises: as get."""
-        answer = self._asked("POST", "/api/v1/uploads", files={"image": ("picture", picture)})
+        """The id of the uploaded image, for further requests. Raises: like get."""
+        answer = self._json("POST", "/api/v1/uploads", files={"image": ("picture", picture)})
         return str(answer["id"])
 
     def picture(self, url: str, format_: str) -> bytes:
-        """One finished picture as png, jpeg or webp. Raises: as get."""
-        return self._sent("GET", url, params={"format": format_}).content
+        """One finished image as png, jpeg or webp. Raises: like get."""
+        return self._send("GET", url, params={"format": format_}).content
 
     def events(self, job_id: str) -> Iterator[Event]:
-        """Of one job until it has ended, over cut connections and restarts of the gateway. Raises: Failure."""
+        """Events of one job until it ended, across lost connections and restarts of the gateway. Raises: Failure."""
         last, tries = "", 0
         while True:
             headers = {"Last-Event-ID": last} if last else {}
@@ -77,11 +77,11 @@ class Remote:
                     if response.status_code != 200:
                         response.read()
                         raise _refusal(response)
-                    for sent in EventSource(response).iter_sse():
-                        tries, last = 0, sent.id or last
-                        if not sent.data:
+                    for message in EventSource(response).iter_sse():
+                        tries, last = 0, message.id or last
+                        if not message.data:
                             continue
-                        event = Event(sent.event, json.loads(sent.data))
+                        event = Event(message.event, json.loads(message.data))
                         yield event
                         if event.name in ("complete", "error", "cancelled"):
                             return
@@ -92,12 +92,12 @@ class Remote:
             time.sleep(RETRIES_S[tries])
             tries += 1
 
-    def _asked(self, method: str, path: str, **sent: Any) -> Any:
-        return self._sent(method, path, **sent).json()
+    def _json(self, method: str, path: str, **options: Any) -> Any:
+        return self._send(method, path, **options).json()
 
-    def _sent(self, method: str, path: str, **sent: Any) -> httpx.Response:
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
-            response = self._http.request(method, path, **sent)
+            response = self._http.request(method, path, **options)
         except httpx.TransportError:
             raise Failure(f"No gateway answers at {self.url}.", Exit.NO_GATEWAY) from None
         if response.is_success:
@@ -110,7 +110,7 @@ def _refusal(response: httpx.Response) -> Failure:
         body = response.json()
         sentence = str(body["error"])
         if body.get("code") == "OOM_ERROR":
-            sentence += f". {body['details']['explanation']} Or say --memory try."
+            sentence += f". {body['details']['explanation']} Or use --memory try."
     except (ValueError, KeyError, TypeError):
         sentence = f"The gateway answered {response.status_code}."
     if response.status_code == 401:

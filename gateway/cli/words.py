@@ -1,4 +1,4 @@
-"""Numbers and times as people read them. Pure."""
+"""Formatting of numbers, times and texts for people. Pure."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def seconds(value: float | None) -> str:
 
 
 def clipped(text: str | None, length: int = 48) -> str:
-    """One line of at most so many characters, none of which a terminal would obey."""
+    """One line of at most `length` characters, without control characters for a terminal."""
     plain = "".join(c if c.isprintable() else " " for c in text or "").strip()
     return plain if len(plain) <= length else plain[: length - 1] + "…"

@@ -1,4 +1,4 @@
-"""How long jobs will take, learned from what jobs took. Knows plans and facts; no store, no engine, no client."""
+"""Forecasts of how long jobs will take, learned from earlier jobs. Knows plans and facts; no store, no engine."""
 
 from gateway.forecast.accuracy import Record
 from gateway.forecast.forecaster import Forecaster

@@ -1,7 +1,7 @@
-"""How good forecasts have been, and how wide the next one must be. Pure.
+"""Accuracy of forecasts: how good they were, and how wide the next interval must be. Pure.
 
-The interval is conformal: the quantiles of how far earlier forecasts were off, in units of what was expected of each.
-Every miss widens it and every hit narrows it a little, so that it holds where the machine changes, too.
+The interval is conformal: it consists of quantiles of earlier errors, in units of what was expected. Every miss widens
+it and every hit narrows it a little, so that it adapts when the machine changes.
 Source: Gibbs and Candes, Adaptive Conformal Inference Under Distribution Shift, 2021.
 """
 
@@ -17,60 +17,60 @@ from typing import Any
 from gateway.forecast.series import Cost
 
 MISSED = 0.06
-"""Of the forecasts may lie outside their interval: a little less than is promised, as those of a burst err together."""
+"""Share of forecasts that may lie outside their interval: less than promised, as errors in a burst are correlated."""
 ADAPT = 0.1
-"""How much a miss widens the interval, as a logarithm; hits take that back in sixteen steps."""
+"""How much a miss widens the interval, as a logarithm; sixteen hits undo it."""
 WIDTHS = (0.5, 4.0)
 SCORES = 30, 100
-"""Scores kept, least and most."""
+"""Least and most scores that are kept."""
 NEWEST = 0.7
-"""Share of all scores that is kept between the two: what a beginner missed widens no interval for long."""
+"""Share of all scores that is kept between those bounds: early misses do not widen intervals for long."""
 RECORDED = 500
 AT_LEAST_S = 2.0
-"""Shorter waits count for no error: a tenth of a second would be much of them."""
+"""Shorter waits are not counted: an error of 0.1 s would be a large part of them."""
 AT_FIRST = (-1.6, -1.0, -0.6, -0.3, 0.0, 0.3, 0.6, 1.0, 1.6, 2.0)
 OWN_SPREAD = 0.05
-"""Relative spread that all parts of a job share, such as the machine's other work."""
+"""Relative spread that all parts of a job share, such as other work on the machine."""
 LEAST_S = 0.03
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Of the newest forecasts made at submit whose jobs have succeeded since."""
+    """Accuracy of the newest forecasts made at submit whose jobs have succeeded since."""
 
     count: int
     median_error: float | None
-    """Of the time until done, relative to what it was; of waits of 2 s and more. None before any."""
+    """Median error of the time until done, relative to the actual time, for waits of 2 s or more. None before any."""
     median_wait_error: float | None
-    """The same of the time until it began."""
+    """The same for the time until the start."""
     coverage: float | None
-    """How many were done within their 90 % interval."""
+    """Share of jobs that were done within their 90 % interval."""
 
 
 class Accuracy:
-    """Forecasts held against what came."""
+    """Forecasts compared with actual times."""
 
     def __init__(self) -> None:
         self._scores: deque[float] = deque(AT_FIRST, maxlen=SCORES[1])
         self._errors: deque[float] = deque(maxlen=RECORDED)
         self._wait_errors: deque[float] = deque(maxlen=RECORDED)
-        self._held: deque[bool] = deque(maxlen=RECORDED)
+        self._hits: deque[bool] = deque(maxlen=RECORDED)
         self._width = 1.0
         self.count = 0
 
     def interval(self, expected: Cost) -> tuple[float, float]:
-        """Seconds within which nine of ten are done."""
+        """Seconds within which nine of ten jobs are done."""
         scores, unit = sorted(self._scores), unit_of(expected)
         low = expected.seconds + unit * self._width * _lower(scores, MISSED / 2)
         high = expected.seconds + unit * self._width * _upper(scores, MISSED / 2)
         return max(0.0, min(low, expected.seconds)), max(high, expected.seconds)
 
     def note(self, expected: Cost, interval: tuple[float, float], actual_s: float) -> None:
-        """A job was done after `actual_s`."""
+        """Record that a job was done after `actual_s`."""
         self._scores.append((actual_s - expected.seconds) / unit_of(expected))
-        held = interval[0] <= actual_s <= interval[1]
-        self._held.append(held)
-        self._width = min(max(self._width * exp(ADAPT * ((not held) - MISSED)), WIDTHS[0]), WIDTHS[1])
+        is_hit = interval[0] <= actual_s <= interval[1]
+        self._hits.append(is_hit)
+        self._width = min(max(self._width * exp(ADAPT * ((not is_hit) - MISSED)), WIDTHS[0]), WIDTHS[1])
         if actual_s >= AT_LEAST_S:
             self._errors.append(abs(actual_s - expected.seconds) / actual_s)
         self.count += 1
@@ -78,7 +78,7 @@ class Accuracy:
             self._scores.popleft()
 
     def note_wait(self, expected_s: float, actual_s: float) -> None:
-        """A job began after `actual_s`."""
+        """Record that a job started after `actual_s`."""
         if actual_s >= AT_LEAST_S:
             self._wait_errors.append(abs(actual_s - expected_s) / actual_s)
 
@@ -88,7 +88,7 @@ class Accuracy:
             count=self.count,
             median_error=median(self._errors) if self._errors else None,
             median_wait_error=median(self._wait_errors) if self._wait_errors else None,
-            coverage=sum(self._held) / len(self._held) if self._held else None,
+            coverage=sum(self._hits) / len(self._hits) if self._hits else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -96,27 +96,27 @@ class Accuracy:
             "scores": [round(score, 3) for score in self._scores],
             "errors": [round(error, 4) for error in self._errors],
             "wait_errors": [round(error, 4) for error in self._wait_errors],
-            "held": [int(held) for held in self._held],
+            "held": [int(is_hit) for is_hit in self._hits],
             "width": self._width,
             "count": self.count,
         }
 
-    def read_json(self, kept: dict[str, Any]) -> None:
-        """Raises: KeyError, ValueError, TypeError for what was not written by `to_json`."""
-        self._scores = deque((float(score) for score in kept["scores"]), maxlen=SCORES[1])
-        self._errors.extend(float(error) for error in kept["errors"])
-        self._wait_errors.extend(float(error) for error in kept["wait_errors"])
-        self._held.extend(bool(held) for held in kept["held"])
-        self._width, self.count = float(kept["width"]), int(kept["count"])
+    def read_json(self, state: dict[str, Any]) -> None:
+        """Restore the state. Raises: KeyError, ValueError, TypeError for data that `to_json` did not write."""
+        self._scores = deque((float(score) for score in state["scores"]), maxlen=SCORES[1])
+        self._errors.extend(float(error) for error in state["errors"])
+        self._wait_errors.extend(float(error) for error in state["wait_errors"])
+        self._hits.extend(bool(is_hit) for is_hit in state["held"])
+        self._width, self.count = float(state["width"]), int(state["count"])
 
 
 def unit_of(expected: Cost) -> float:
-    """How far off a forecast may be expected to be."""
+    """The error to be expected of a forecast, in seconds."""
     return hypot(expected.spread, OWN_SPREAD * expected.seconds, LEAST_S)
 
 
 def _lower(scores: Sequence[float], share: float) -> float:
-    """Below it lies at most this share of what comes."""
+    """A lower quantile: at most this share of future scores is below it."""
     return scores[max(0, floor((len(scores) + 1) * share) - 1)]
 
 

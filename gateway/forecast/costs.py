@@ -1,4 +1,4 @@
-"""What each kind of job costs on this machine: learned, guessed from the catalogue before that, and kept. Pure."""
+"""Costs in seconds of each kind of job on this machine: first guessed from the catalogue, then learned. Pure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from gateway.forecast.series import Cost, LinearFit, Series
 from gateway.forecast.work import Work
 
 Part = Literal["start", "gap", "load", "head", "next_head", "step", "tail", "file", "page", "fetch"]
-"""`start` of the engine, the `gap` between two jobs, the `load` of a model. Of a picture: `head`, what comes before its
-first step, such as encoding the text (`next_head`: of a job's later pictures); a `step`; `tail`, what comes after the
-last one, such as decoding; its way into a `file`. A `page` of text. To `fetch` a gigabyte from the hub.
+"""Parts of a job: the `start` of the engine, the `gap` between two jobs, the `load` of a model. Of an image: `head`,
+all before its first step, such as encoding the text (`next_head` for a job's later images); a `step`; `tail`, all
+after the last step, such as decoding; writing its `file`. A `page` of text. To `fetch` a gigabyte from the hub.
 """
 KEPT_KINDS = 64
 SpecOf = Callable[[str], ModelSpec | None]
 
 
 class Costs:
-    """Seconds of every part of every kind of job. `version` changes with what is known."""
+    """Seconds of every part of every kind of job. `version` changes when something is learned."""
 
     def __init__(self, spec_of: SpecOf) -> None:
         self._spec_of = spec_of
@@ -30,7 +30,7 @@ class Costs:
         self.version = 0
 
     def learn(self, part: Part, work: Work | None, seconds: float) -> None:
-        """A part took so long."""
+        """Learn the seconds that a part took."""
         name, size = _name(part, work), _size(part, work)
         series = self._series.pop(name, Series())
         series.learn(size, seconds)
@@ -45,10 +45,10 @@ class Costs:
         self.version += 1
 
     def of(self, part: Part, work: Work | None = None) -> Cost:
-        """What a part is expected to take."""
-        if (known := self._parts.get((part, work))) is None:
-            known = self._parts[part, work] = self._of(part, work)
-        return known
+        """The expected seconds of a part."""
+        if (cost := self._parts.get((part, work))) is None:
+            cost = self._parts[part, work] = self._of(part, work)
+        return cost
 
     def _of(self, part: Part, work: Work | None) -> Cost:
         spec = None if work is None else self._spec_of(work.model)
@@ -56,10 +56,10 @@ class Costs:
         return (series or Series()).cost(_size(part, work), first_guess(part, work, spec))
 
     def run(self, work: Work) -> Cost:
-        """All pictures or pages of a job, its model in memory; their last way into a file left out."""
-        if (known := self._runs.get(work)) is None:
-            known = self._runs[work] = self._run(work)
-        return known
+        """Expected seconds of all images or pages of a job with its model in memory, without writing the last file."""
+        if (cost := self._runs.get(work)) is None:
+            cost = self._runs[work] = self._run(work)
+        return cost
 
     def _run(self, work: Work) -> Cost:
         if work.lane == "network":
@@ -83,17 +83,17 @@ class Costs:
             for name, series in self._series.items()
         }
 
-    def read_json(self, kept: dict[str, Any]) -> None:
-        """Raises: ValueError, AttributeError, TypeError for what was not written by `to_json`."""
+    def read_json(self, state: dict[str, Any]) -> None:
+        """Restore the state. Raises: ValueError, AttributeError, TypeError for data that `to_json` did not write."""
         self._series = {
             name: Series({float(size): [float(value) for value in values] for size, values in sizes.items()})
-            for name, sizes in kept.items()
+            for name, sizes in state.items()
         }
         self._changed()
 
 
 def first_guess(part: Part, work: Work | None, spec: ModelSpec | None) -> LinearFit:
-    """Before anything was seen: by the size of the weights, as on a middling machine with Metal."""
+    """A guess before anything was measured: by the size of the weights, for an average machine with Metal."""
     size_gb = 10.0 if spec is None else spec.size_gb
     guidance = 2.0 if work is not None and "+guidance" in work.mode else 1.0
     match part:

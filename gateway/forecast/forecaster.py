@@ -1,4 +1,4 @@
-"""The one who is told what happens, and asked how long things will take. Has a clock; knows no store and no engine."""
+"""Forecaster: learns from events how long jobs will take. Has a clock; knows no store and no engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALIKE_MOST = 4096
 
 @dataclass(frozen=True, slots=True)
 class SubmittedForecast:
-    """What was said of a job when it was submitted."""
+    """The forecast of a job when it was submitted."""
 
     at: float
     done: Cost
@@ -35,7 +35,7 @@ class SubmittedForecast:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A line once walked along, and what it followed from: it holds while these are the same."""
+    """A computed queue with the state it was computed from: it is valid while that is unchanged."""
 
     line: Sequence[Waiting]
     version: int
@@ -45,8 +45,8 @@ class Walk:
 
 
 class Forecaster:
-    """Belongs to one event loop. `loaded_model` says which model the engine holds, `spec_of` what is known of one,
-    `weights_of` what names the weights it shares with others: between two such nothing is loaded.
+    """Belongs to one event loop. `loaded_model` names the model in the engine's memory, `spec_of` a model's row,
+    `weights_of` the weights of a model: between two models with the same weights nothing is loaded.
     """
 
     def __init__(
@@ -65,49 +65,49 @@ class Forecaster:
         self._costs = Costs(spec_of)
         self._accuracy = Accuracy()
         self._works: dict[str, Work] = {}
-        """Of waiting jobs."""
+        """Work of waiting jobs, by id."""
         self._alike: dict[Work, Work] = {}
-        """One object for all works that are the same: a long line asks for the costs of each kind once."""
+        """One object for all equal works, so that a long queue computes the costs of each kind once."""
         self._traces: dict[str, Trace] = {}
-        """Of running jobs, in the order in which they began."""
-        self._told: dict[str, SubmittedForecast] = {}
+        """Running jobs, in the order in which they started."""
+        self._submitted: dict[str, SubmittedForecast] = {}
         self._walks: dict[Lane, Walk] = {}
         self._loaded: tuple[str, int | None] | None = None
         self._free_since: dict[Lane, float] = {}
         self._starting_since: float | None = None
         self.is_down = is_down
-        """Whether the engine is down: nobody can say when it goes on, so nothing that waits for it has a forecast."""
+        """Whether the engine is down: then there is no forecast for jobs that wait for it."""
         self.due_in = due_in
-        """Models, and jobs by id, whose downloads go on now, and when they are here, in whole seconds from now."""
+        """Models, and jobs by id, that wait for a download, with the whole seconds until it is complete."""
 
-    # ---- what happens ----------------------------------------------------------------------------
+    # ---- events ----------------------------------------------------------------------------------
 
     def waits(self, job: Job) -> None:
-        """It waits, from its beginning or for what is left of it."""
+        """Note a job that waits, with all of its work or the rest of it."""
         self._traces.pop(job.id, None)
         self._works[job.id] = self._work(job)
 
     def on_submitted(self, job_id: str, line: Sequence[Waiting]) -> None:
-        """A waiting job's client is told a forecast now: hold it to it."""
-        found = self._due(job_id, line)
-        if found is not None:
-            self._told[job_id] = SubmittedForecast(self._clock(), found[1], self._forecast(*found, is_paused=False))
+        """Record the forecast of a waiting job that its client now receives, to compare it with the actual times."""
+        due = self._due(job_id, line)
+        if due is not None:
+            self._submitted[job_id] = SubmittedForecast(self._clock(), due[1], self._forecast(*due, is_paused=False))
 
     def begins(self, job: Job) -> None:
-        """A lane claimed it."""
+        """Note a job that a lane has claimed."""
         now = self._clock()
         work = self._works.pop(job.id, None) or self._work(job)
-        told, free = self._told.get(job.id), self._free_since.pop(work.lane, None)
-        if told is not None:
+        submitted, free = self._submitted.get(job.id), self._free_since.pop(work.lane, None)
+        if submitted is not None:
             if job.attempt == 1:
-                self._accuracy.note_wait(told.forecast.wait_s, now - told.at)
-            if free is not None and told.at < free:
+                self._accuracy.note_wait(submitted.forecast.wait_s, now - submitted.at)
+            if free is not None and submitted.at < free:
                 self._costs.learn("gap", None, now - free)
         loads = work.needs is not None and work.needs != self._loaded_now()
         self._traces[job.id] = Trace(work, now, loads)
 
     def on_fact(self, job_id: str, fact: object) -> float | None:
-        """A fact of a running job; gives the seconds until it is done."""
+        """Learn from a fact of a running job; returns the seconds until the job is done."""
         trace, now = self._traces.get(job_id), self._clock()
         if trace is None:
             return None
@@ -120,22 +120,22 @@ class Forecaster:
         return self._left(trace).seconds
 
     def ends(self, job: Job) -> None:
-        """It is over; a success shows how good the forecast was."""
-        told = self._told.pop(job.id, None)
+        """Note a job that has ended; if it succeeded, its forecast is compared with the actual times."""
+        submitted = self._submitted.pop(job.id, None)
         self._works.pop(job.id, None)
         self._traces.pop(job.id, None)
-        if told is not None and job.state is State.SUCCEEDED:
-            interval = told.forecast.finish_low_s, told.forecast.finish_high_s
-            self._accuracy.note(told.done, interval, self._clock() - told.at)
+        if submitted is not None and job.state is State.SUCCEEDED:
+            interval = submitted.forecast.finish_low_s, submitted.forecast.finish_high_s
+            self._accuracy.note(submitted.done, interval, self._clock() - submitted.at)
 
     def forget(self, job_id: str) -> None:
-        """Nothing more will be heard of a job."""
-        for known in (self._told, self._works, self._traces):
-            known.pop(job_id, None)
+        """Drop a job of which no more events will come."""
+        for by_id in (self._submitted, self._works, self._traces):
+            by_id.pop(job_id, None)
 
     def pauses(self) -> None:
-        """Whatever was told does not hold any more."""
-        self._told.clear()
+        """Drop all forecasts made so far: they are no longer valid."""
+        self._submitted.clear()
 
     def engine_starts(self) -> None:
         self._starting_since = self._clock()
@@ -145,28 +145,28 @@ class Forecaster:
             self._costs.learn("start", None, self._clock() - self._starting_since)
             self._starting_since = None
 
-    # ---- what is asked ---------------------------------------------------------------------------
+    # ---- forecasts -------------------------------------------------------------------------------
 
     def of(self, job_id: str, line: Sequence[Waiting], *, is_paused: bool = False) -> Forecast | None:
-        """Of a job that runs, or that waits in `line`, the order of its lane; None where it does neither."""
+        """The forecast of a running job, or of one in `line`, the order of its lane; None for other jobs."""
         trace = self._traces.get(job_id)
         if trace is not None:
             return self._forecast(NONE, self._left(trace), is_paused=False)
-        found = self._due(job_id, line)
-        return None if found is None else self._forecast(*found, is_paused=is_paused)
+        due = self._due(job_id, line)
+        return None if due is None else self._forecast(*due, is_paused=is_paused)
 
     def is_waiting(self, job_id: str) -> bool:
-        """Whether the job has not begun."""
+        """Whether the job has not started."""
         return job_id in self._works
 
     def room_s(self, lane: Lane, before: str | None, line: Sequence[Waiting]) -> float:
-        """Until a place in the queue is free: when the next job begins, or the waiting job `before`."""
-        if before is not None and (found := self._due(before, line)) is not None:
-            return found[0].seconds
+        """Seconds until a place in the queue is free: until the next job starts, or the waiting job `before`."""
+        if before is not None and (due := self._due(before, line)) is not None:
+            return due[0].seconds
         return self._lane_left(lane).seconds
 
     def is_worth_keeping(self, job_id: str, *, needs_load: bool) -> bool:
-        """Whether the rest of a running job's phase takes no longer than an engine anew, and a load where needed."""
+        """Whether a running job's phase ends no later than a new engine could be ready, with a load if needed."""
         trace, costs = self._traces.get(job_id), self._costs
         if trace is None:
             return True
@@ -175,28 +175,28 @@ class Forecaster:
 
     @property
     def record(self) -> Record:
-        """How good forecasts have been."""
+        """Accuracy of the forecasts so far."""
         return self._accuracy.record
 
-    # ---- kept over restarts ----------------------------------------------------------------------
+    # ---- stored over restarts --------------------------------------------------------------------
 
     @property
     def version(self) -> tuple[int, int]:
-        """Changes with what `to_text` gives."""
+        """Changes when `to_text` changes."""
         return self._costs.version, self._accuracy.count
 
     def to_text(self) -> str:
         return json.dumps({"version": 1, "costs": self._costs.to_json(), "accuracy": self._accuracy.to_json()})
 
-    def read_text(self, kept: str) -> None:
-        """Raises: ValueError, KeyError, TypeError, AttributeError for what was not written by `to_text`."""
-        value: dict[str, Any] = json.loads(kept)
+    def read_text(self, text: str) -> None:
+        """Restore the state. Raises: ValueError, KeyError, TypeError, AttributeError for other data."""
+        value: dict[str, Any] = json.loads(text)
         if value["version"] != 1:
             raise ValueError("another version")
         self._costs.read_json(value["costs"])
         self._accuracy.read_json(value["accuracy"])
 
-    # ---- inside ----------------------------------------------------------------------------------
+    # ---- internal --------------------------------------------------------------------------------
 
     def _work(self, job: Job) -> Work:
         work = work_of(job.plan, self._spec_of(job.plan.model), max(job.first_undrawn, len(job.pages)))
@@ -210,14 +210,14 @@ class Forecaster:
         return loaded if loaded is not None and name is not None and self._weights_of(name) == loaded[0] else None
 
     def _left(self, trace: Trace) -> Cost:
-        """Until the job is done, its last file included."""
+        """Seconds until the job is done, including its last file."""
         now = self._clock()
         left, filed = trace.left(self._costs, now), filing(self._costs, trace.work)
         seconds = over(filed.seconds, now - trace.since) if trace.phase == "filing" else filed.seconds
         return Cost(left.seconds + seconds, hypot(left.spread, filed.spread))
 
     def _lane_left(self, lane: Lane) -> Cost:
-        """Until the lane claims its next job; of an engine that starts until it is there."""
+        """Seconds until the lane claims its next job; if the engine is starting, until it is ready."""
         now = self._clock()
         if lane == "engine" and self._starting_since is not None:
             start = self._costs.of("start")
@@ -226,12 +226,12 @@ class Forecaster:
         return running[-1].left(self._costs, now) if running else NONE
 
     def _due(self, job_id: str, line: Sequence[Waiting]) -> tuple[Cost, Cost] | None:
-        """When a waiting job begins and is done, from now."""
+        """Seconds from now until a waiting job starts and is done."""
         work = self._works.get(job_id)
         if work is None or (work.lane == "engine" and self.is_down()):
             return None
         walk = self._walk(work.lane, line)
-        # One that is claimed leaves the line a moment before `begins`.
+        # A claimed job leaves the line a moment before `begins`.
         due = walk.walked.due(job_id) or QueueForecast([(job_id, work)], self._costs, walk.loaded).due(job_id)
         left = self._lane_left(work.lane)
         assert due is not None, "a line of this very job"
@@ -243,14 +243,14 @@ class Forecaster:
         walk = self._walks.get(lane)
         ready_in = self._ready_in() if lane == "engine" else {}
         follows = (self._costs.version, loaded, ready_in)
-        known = walk is not None and (walk.version, walk.loaded, walk.ready_in) == follows
-        if walk is None or not known or walk.line is not line:
+        is_valid = walk is not None and (walk.version, walk.loaded, walk.ready_in) == follows
+        if walk is None or not is_valid or walk.line is not line:
             works = ((job.id, work) for job in line if (work := self._works.get(job.id)) is not None)
             walk = self._walks[lane] = Walk(line, *follows, QueueForecast(works, self._costs, loaded, ready_in))
         return walk
 
     def _ready_in(self) -> Mapping[str, float]:
-        """Counted from when the lane is free, in whole seconds: a walk along the line holds for so long."""
+        """Whole seconds from when the lane is free, so that a computed queue stays valid for that long."""
         coming = self.due_in()
         if not coming:
             return coming

@@ -1,7 +1,7 @@
-"""One kind of seconds as a function of size: what was seen lately at each size, and a line through it. Pure.
+"""Series: seconds of one part as a function of size, from the newest values at each size and a line through them. Pure.
 
-Robust: every figure is a mean of the newest values, with those far from their median drawn in; so one picture that
-met a busy machine changes little.
+Robust: every figure is a mean of the newest values in which outliers are limited to a distance from the median, so that
+one image that met a busy machine changes little.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 FADE = 0.6
-"""How much a value counts for each newer one of its size."""
+"""Factor by which a value's weight falls with each newer one of its size."""
 FAR = 3.0
-"""Spreads from the median at which a value is drawn in."""
+"""Spreads from the median to which an outlier is limited."""
 PER_SIZE = 12
 SIZES = 8
 FIRST_SPREAD = 0.5
-"""Relative spread of a guess that nothing was seen of yet."""
+"""Relative spread of a guess before any value."""
 LEAST_SPREAD = 0.03
 
 
 @dataclass(frozen=True, slots=True)
 class LinearFit:
-    """Seconds = base + slope * size."""
+    """Line: seconds = base + slope * size."""
 
     base: float
     slope: float
@@ -33,7 +33,7 @@ class LinearFit:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Expected seconds, and their standard deviation."""
+    """Expected seconds and their standard deviation."""
 
     seconds: float
     spread: float
@@ -41,7 +41,7 @@ class Cost:
 
 @dataclass(slots=True)
 class Series:
-    """What was seen, by size, newest last; the sizes, too, newest last."""
+    """Values by size, newest last; sizes in the order of their newest value."""
 
     seen: dict[float, list[float]] = field(default_factory=dict)
 
@@ -53,7 +53,7 @@ class Series:
             del self.seen[next(iter(self.seen))]
 
     def cost(self, size: float, guess: LinearFit) -> Cost:
-        """At a size seen before by what it took, at another by a line through all sizes; `guess` before anything."""
+        """Cost at a size: from its own values, otherwise from a line through all sizes; `guess` before any value."""
         line = self.line(guess)
         own = self.seen.get(round(size, 4), [])
         mean, spread = robust(own) if own else (0.0, 0.0)
@@ -65,7 +65,7 @@ class Series:
         return Cost(seconds, max(LEAST_SPREAD, relative) * seconds)
 
     def line(self, guess: LinearFit) -> LinearFit:
-        """Through the means of the sizes by least relative squares; of one size the guess, scaled to it."""
+        """Line through the means of the sizes by least relative squares; for a single size the guess, scaled to it."""
         points = [(size, robust(values)[0], min(len(values), 4)) for size, values in self.seen.items()]
         points = [(size, mean, weight) for size, mean, weight in points if mean > 0]
         if not points:
@@ -79,7 +79,7 @@ class Series:
 
 
 def robust(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation of values, newest last, with the newest counting most and none counting far out."""
+    """Mean and standard deviation of values, newest last: newer ones weigh more, and outliers are limited."""
     weights = [FADE**age for age in range(len(values) - 1, -1, -1)]
     middle = _weighted_median(values, weights)
     spread = 1.48 * _weighted_median([abs(value - middle) for value in values], weights)
@@ -101,7 +101,7 @@ def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float
 
 
 def _fitted(points: Sequence[tuple[float, float, int]]) -> LinearFit | None:
-    """Neither base nor slope below 0; None where there is no slope to find."""
+    """A line with base and slope of at least 0; None if there is no slope."""
     weighted = [(size, mean, weight / mean**2) for size, mean, weight in points]
     total = sum(w for _, _, w in weighted)
     x = sum(w * size for size, _, w in weighted) / total

@@ -1,4 +1,4 @@
-"""A running job by the clock: what its parts took, and how much of it is left. Pure; times are of a monotonic clock."""
+"""Trace of a running job: seconds of its parts, and how much is left. Pure; times are of a monotonic clock."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from gateway.forecast.work import Work
 from gateway.jobs.facts import ImageDone, ModelDownloading, PageRead
 
 LIVE_AFTER = 2
-"""So many steps of this job count as much as all that was known before."""
+"""Steps of this job that weigh as much as everything known before."""
 OVERDUE = 0.1
-"""What takes longer than expected is expected to take this share of it longer still."""
+"""A part that takes longer than expected is expected to take this share of its time so far in addition."""
 
 GIGABYTE = 1e9
 LEARNT_FROM = 0.01
-"""Gigabytes: a smaller download says nothing of the line."""
+"""Gigabytes: a smaller download does not show the network's speed."""
 
 Phase = Literal["loading", "head", "steps", "tail", "filing"]
 
 
 @dataclass(slots=True)
 class Trace:
-    """One attempt at a job that began at `began`."""
+    """One attempt at a job, which started at `began`."""
 
     work: Work
-    """All that this attempt has to do."""
+    """All work of this attempt."""
     began: float
     loads: bool
-    """Whether the model is not in memory yet."""
+    """Whether the model must be loaded first."""
     phase: Phase = "head"
     since: float = field(init=False)
-    """When the phase began; of steps, when the last one ended."""
+    """Start of the current phase; within steps, end of the last step."""
     done: int = 0
-    """Pictures drawn or pages read."""
+    """Images drawn or pages read."""
     step: int = 0
     _first_step_at: float = 0.0
     _first_step_s: float = 0.0
     _head_s: float = 0.0
     _paces: list[float] = field(default_factory=list)
-    """Seconds a step of this job so far, without the first of each picture."""
+    """Seconds of each step so far, without the first one of each image."""
     _drawn_at: dict[int, float] = field(default_factory=dict)
     _fetched: ModelDownloading | None = None
     _fetched_first: tuple[float, int] = (0.0, 0)
-    """When it was first told how much there is, and how much that was."""
+    """Time and bytes of the first progress report of a download."""
 
     def __post_init__(self) -> None:
         self.since = self.began
@@ -55,7 +55,7 @@ class Trace:
             self.phase = "loading"
 
     def on_fact(self, fact: object, now: float) -> Iterator[tuple[Part, float]]:
-        """Take note of a fact; gives the parts that ended with it and their seconds."""
+        """Record a fact; yields the parts that ended with it and their seconds."""
         match fact:
             case ModelLoading():
                 self._enter("loading", now)
@@ -92,7 +92,7 @@ class Trace:
                 yield "page", seconds
 
     def _parts(self, now: float) -> Iterator[tuple[Part, float]]:
-        """Of a picture with all its steps. The first step's surplus over the others belongs to what comes before it."""
+        """Parts of a finished image. The first step's extra time is counted with what comes before it."""
         more = self.step - 1
         step_s = (self.since - self._first_step_at) / more if more > 0 else self._first_step_s
         yield "step", step_s
@@ -103,7 +103,7 @@ class Trace:
         self.phase, self.since = phase, now
 
     def left(self, costs: Costs, now: float) -> Cost:
-        """What is left until the lane is free; the last picture's way into a file not counted."""
+        """Seconds until the lane is free, without writing the last image's file."""
         work, elapsed = self.work, max(0.0, now - self.since)
         rest = work.pictures - self.done
         if work.lane == "network":
@@ -134,7 +134,7 @@ class Trace:
         return Cost(seconds, share.spread * min(1.0, seconds / share.seconds) if share.seconds else 0.0)
 
     def phase_left(self, costs: Costs, now: float) -> float:
-        """Seconds until this phase of a picture ends: of steps, until the next one does."""
+        """Seconds until this phase of an image ends; within steps, until the next step ends."""
         work, elapsed = self.work, max(0.0, now - self.since)
         match self.phase:
             case "loading":
@@ -148,26 +148,26 @@ class Trace:
                 return over(costs.of("tail", work).seconds, elapsed)
 
     def _to_fetch(self, costs: Costs) -> Cost:
-        """What has not come yet, at the pace of the last seconds where it is known."""
-        known = costs.of("fetch", self.work)
+        """Seconds for the rest of a download, at the recent speed if that is known."""
+        per_gigabyte = costs.of("fetch", self.work)
         if (fetched := self._fetched) is None:
-            return Cost(self.work.gigabytes * known.seconds, self.work.gigabytes * known.spread)
+            return Cost(self.work.gigabytes * per_gigabyte.seconds, self.work.gigabytes * per_gigabyte.spread)
         rest = (fetched.total_bytes - fetched.done_bytes) / GIGABYTE
         if fetched.bytes_per_s:
             return Cost(rest * GIGABYTE / fetched.bytes_per_s, 0.2 * rest * GIGABYTE / fetched.bytes_per_s)
-        return Cost(rest * known.seconds, rest * known.spread)
+        return Cost(rest * per_gigabyte.seconds, rest * per_gigabyte.spread)
 
     def _pace(self, costs: Costs) -> float:
-        """Seconds a step: what is known of such jobs, and more and more what this one shows."""
-        known = costs.of("step", self.work).seconds
+        """Seconds a step: first what is known of such jobs, then more and more what this job shows."""
+        usual_s = costs.of("step", self.work).seconds
         if not self._paces:
-            return known
+            return usual_s
         live = sorted(self._paces)[len(self._paces) // 2]
-        if "+tiles" in self.work.mode:  # each tile is encoded and decoded between two steps
+        if "+tiles" in self.work.mode:  # tiles are encoded and decoded between two steps
             live = sum(self._paces) / len(self._paces)
-        return (LIVE_AFTER * known + len(self._paces) * live) / (LIVE_AFTER + len(self._paces))
+        return (LIVE_AFTER * usual_s + len(self._paces) * live) / (LIVE_AFTER + len(self._paces))
 
 
 def over(expected_s: float, elapsed_s: float) -> float:
-    """What is left of something expected to take so long."""
+    """Seconds left of something that was expected to take `expected_s`."""
     return max(expected_s - elapsed_s, OVERDUE * max(expected_s, elapsed_s))

@@ -1,4 +1,4 @@
-"""When jobs are expected to begin and to be done, one after the other. Pure."""
+"""Waiting times: when the jobs of a queue are expected to start and to be done, one after the other. Pure."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from gateway.forecast.work import Work
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is expected of a job that waits or runs, in seconds from the moment of asking."""
+    """Forecast of a job that waits or runs, in seconds from now."""
 
     expected_s: float
-    """Until it is done."""
+    """Seconds until it is done."""
     wait_s: float
-    """Until it begins; 0 where it runs."""
+    """Seconds until it starts; 0 if it runs."""
     finish_low_s: float
     finish_high_s: float
-    """It is done between the two in nine cases of ten."""
+    """Interval in which nine of ten jobs are done."""
     is_paused: bool = False
-    """Nothing begins now: what waits is counted from the moment that the queue goes on."""
+    """The queue is paused: times count from its resumption."""
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """When a waiting job begins and is done, counted from when the running one is."""
+    """When a waiting job starts and is done, from when the running one is."""
 
     begins: Cost
     done: Cost
 
 
 class QueueForecast:
-    """The jobs of a lane in their order with the loads between them; `loaded` is in memory before the first.
+    """Queue of a lane in order, with the loads between its jobs; `loaded` is in memory before the first job.
 
-    `ready_in` says after how many seconds a model, or what a job by its id needs besides, is here: jobs are passed over
-    until then. Walked along as far as somebody asks: ten thousand jobs cost who stands in front nothing.
+    `ready_in` has the seconds until a model, or another download that a job (by id) needs, is complete: until then its
+    jobs are passed over. Computed only as far as needed: a forecast for the first of ten thousand jobs is cheap.
     """
 
     def __init__(
@@ -49,23 +49,23 @@ class QueueForecast:
         ready_in: Mapping[str, float] | None = None,
     ) -> None:
         self._costs = costs
-        self._known: dict[int, tuple[Work, float, float, float, float]] = {}
-        self._found: dict[str, tuple[float, float, float, float]] = {}
-        """Seconds and variance until it begins, and until it is done."""
+        self._parts_of: dict[int, tuple[Work, float, float, float, float]] = {}
+        self._times: dict[str, tuple[float, float, float, float]] = {}
+        """Seconds and variance until each job starts, and until it is done."""
         self._rest = self._walk(self._served(line, ready_in or {}), loaded)
 
     def due(self, job_id: str) -> Due | None:
-        """None for one that does not wait in it."""
-        while (found := self._found.get(job_id)) is None:
+        """When a job starts and is done; None if it does not wait here."""
+        while (times := self._times.get(job_id)) is None:
             if next(self._rest, None) is None:
                 return None
-        begins, begins_variance, done, done_variance = found
+        begins, begins_variance, done, done_variance = times
         return Due(Cost(begins, begins_variance**0.5), Cost(done, done_variance**0.5))
 
-    def _walk(self, served: Iterable[tuple[str, Work, float]], loaded: tuple[str, int | None] | None) -> Iterator[str]:
-        gap, costs, found = self._costs.of("gap").seconds, self._costs, self._found
+    def _walk(self, jobs: Iterable[tuple[str, Work, float]], loaded: tuple[str, int | None] | None) -> Iterator[str]:
+        gap, costs, times = self._costs.of("gap").seconds, self._costs, self._times
         at, variance = 0.0, 0.0
-        for job_id, work, not_before in served:
+        for job_id, work, not_before in jobs:
             _, run_s, run_variance, filed_s, filed_variance = self._parts(work)
             at = max(at + gap, not_before)
             begins, begins_variance = at, variance
@@ -73,20 +73,20 @@ class QueueForecast:
             if (needs := work.needs) is not None and needs != loaded:
                 load, loaded = costs.of("load", work), needs
                 at, variance = at + load.seconds, variance + load.spread**2
-            found[job_id] = begins, begins_variance, at + filed_s, variance + filed_variance
+            times[job_id] = begins, begins_variance, at + filed_s, variance + filed_variance
             yield job_id
 
     def _parts(self, work: Work) -> tuple[Work, float, float, float, float]:
-        """The work with seconds and variance of its run and of its filing; held, so that its id stays its own."""
-        if (known := self._known.get(id(work))) is None:
+        """The work, with seconds and variance of its run and its files; stored, so that its id stays unique."""
+        if (parts := self._parts_of.get(id(work))) is None:
             run, filed = self._costs.run(work), filing(self._costs, work)
-            known = self._known[id(work)] = work, run.seconds, run.spread**2, filed.seconds, filed.spread**2
-        return known
+            parts = self._parts_of[id(work)] = work, run.seconds, run.spread**2, filed.seconds, filed.spread**2
+        return parts
 
     def _served(
         self, line: Iterable[tuple[str, Work]], ready_in: Mapping[str, float]
     ) -> Iterable[tuple[str, Work, float]]:
-        """The jobs as they will be claimed, each with when its model is here; loads are left out of the count."""
+        """The jobs in the order of their claims, each with when its model is ready; loads are not counted."""
         if not ready_in:
             return ((job_id, work, 0.0) for job_id, work in line)
         return self._served_late(list(line), ready_in)
@@ -111,5 +111,5 @@ class QueueForecast:
 
 
 def filing(costs: Costs, work: Work) -> Cost:
-    """From a job's last pixel to its end; its lane goes on meanwhile."""
+    """Seconds from a job's last pixel to its end; its lane goes on meanwhile."""
     return costs.of("file", work) if work.lane == "engine" and work.pictures > 0 else Cost(0.0, 0.0)

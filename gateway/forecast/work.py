@@ -1,4 +1,4 @@
-"""What a plan asks of a machine, in the few numbers that its time follows from. Pure."""
+"""Work of a plan: the few numbers that determine its time. Pure."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ MEGAPIXEL = 1_000_000.0
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One job, or what is left of it. Sizes in megapixels."""
+    """One job, or the rest of it. Sizes are in megapixels."""
 
     lane: Lane
     model: str
-    """Whose weights it needs."""
+    """The model whose weights it needs."""
     quantize: int | None
     mode: str
-    """Plans of one mode cost alike for the same size and steps: txt2img, img2img, edit, and what else matters."""
+    """Kind of plan with equal cost for equal size and steps: txt2img, img2img, edit, and further properties."""
     pictures: int
-    """Pictures to draw or pages to read; 0 for a model that is only loaded."""
+    """Images to draw or pages to read; 0 if a model is only loaded."""
     steps: int = 0
-    """Of one picture."""
+    """Steps of one image."""
     drawn: float = 0.0
-    """What one step works on: the picture, and as much again for each reference."""
+    """Size that one step computes: the image, and as much again for each reference."""
     filed: float = 0.0
-    """What is encoded and stored of one picture."""
+    """Size of one image that is encoded and stored."""
     gigabytes: float = 0.0
-    """What is fetched."""
+    """Gigabytes to download."""
 
     @property
     def needs(self) -> tuple[str, int | None] | None:
-        """What must be in the engine's memory."""
+        """The model and bits that must be in the engine's memory."""
         return (self.model, self.quantize) if self.lane == "engine" else None
 
     @property
     def key(self) -> str:
-        """Under which its costs are kept."""
+        """Key under which its costs are stored."""
         return f"{self.model} {self.quantize or 'whole'} {self.mode}"
 
 
 def work_of(plan: Plans, spec: ModelSpec | None = None, done: int = 0) -> Work:
-    """The work of a plan of which `done` pictures or pages are there; `spec` is None for a model that is gone."""
+    """The work of a plan of which `done` images or pages exist; `spec` is None for a model that is gone."""
     match plan:
         case Load(model=model, quantize=quantize):
             return Work("engine", model, quantize, "load", 0)
@@ -88,7 +88,7 @@ def _drawing(plan: Generate, spec: ModelSpec | None, done: int) -> Work:
         mode += "+tiles"
         filed = plan.tiles.width_px * plan.tiles.height_px
         steps, pixel_steps = steps * plan.tile_count, pixel_steps * plan.tile_count
-    drawn = pixel_steps / steps * (1 + len(plan.references)) if steps else float(first)
+    step_pixels = pixel_steps / steps * (1 + len(plan.references)) if steps else float(first)
     return Work(
         "engine",
         plan.model,
@@ -96,6 +96,6 @@ def _drawing(plan: Generate, spec: ModelSpec | None, done: int) -> Work:
         mode,
         len(plan.seeds) - done,
         steps,
-        drawn / MEGAPIXEL,
+        step_pixels / MEGAPIXEL,
         filed / MEGAPIXEL,
     )

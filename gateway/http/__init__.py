@@ -1,1 +1,1 @@
-"""The HTTP edge of the core: connections, bounds, metrics, OpenAPI. Knows no protocol."""
+"""HTTP: connections, bounds, metrics, OpenAPI. Knows no protocol."""

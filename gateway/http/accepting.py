@@ -1,6 +1,6 @@
-"""Takes connections where few files may be open, while there is room for them; the others wait in the kernel.
+"""Acceptor of connections for processes with few open files: the others wait in the kernel until there is room.
 
-Knows sockets and a loop, no HTTP. A process without descriptors waits for one: `accept` is not tried in a circle.
+Knows sockets and a loop, no HTTP. Without free descriptors it waits before the next `accept` instead of looping.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import socket
 from collections.abc import Callable
 
 AT_ONCE = 64
-"""Connections taken before others on the loop have their turn."""
+"""Connections accepted before other work of the loop has its turn."""
 FULL_S = 0.05
-"""Until it is looked again whether there is room."""
+"""Seconds until the next check whether there is room."""
 OUT_S = 0.5
-"""Until `accept` is tried again that found no descriptor, or no memory."""
+"""Seconds until the next `accept` after one that had no descriptor, or no memory."""
 _OUT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 log = logging.getLogger(__name__)
 
 
 class Acceptor:
-    """Of one socket, on the running loop. `make` makes the protocol of a connection; `count` says how many are open."""
+    """Acceptor for one socket, on the running loop. `make` makes a connection's protocol; `count` counts open ones."""
 
     def __init__(
         self,
@@ -39,14 +39,14 @@ class Acceptor:
         self._most = most
         self._loop = asyncio.get_running_loop()
         self._coming = 0
-        """Taken, and not counted as open yet."""
+        """Connections that are accepted but not yet counted as open."""
         self._later: asyncio.TimerHandle | None = None
         self._is_out = False
         self._is_closed = False
         self._loop.add_reader(sock, self._take_some)
 
     def close(self) -> None:
-        """Take no more; the socket stays open."""
+        """Accept no more; the socket stays open."""
         self._is_closed = True
         if self._later is not None:
             self._later.cancel()
@@ -63,7 +63,7 @@ class Acceptor:
                 return None
             except OSError as error:
                 if error.errno not in _OUT:
-                    continue  # it was gone before it was taken
+                    continue  # it was closed before it was accepted
                 if not self._is_out:
                     log.error("no connection can be taken: %s", error.strerror)
                 self._is_out = True

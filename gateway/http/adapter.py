@@ -1,4 +1,4 @@
-"""One protocol, as the application serves it."""
+"""Adapter: one protocol as the application serves it."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from gateway.http.openapi import Operation
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One protocol: the prefix whose 404 and 405 it owns, its routes, and how it spells an error."""
+    """One protocol: the prefix whose 404 and 405 it answers, its routes, and the shape of its errors."""
 
     name: str
     prefix: str
     routes: tuple[Route, ...]
     render_error: Callable[[GatewayError], Response]
     image_paths: tuple[str, ...] = ()
-    """Paths whose bodies may carry pictures."""
+    """Paths whose bodies may contain images."""
     picture_prefix: str | None = None
-    """Below this lie unguessable picture URLs, readable from any site."""
+    """Prefix of unguessable image URLs, readable from any site."""
     open_paths: tuple[str, ...] = ()
     """Paths that need no key."""
     more_prefixes: tuple[str, ...] = ()
-    """Where clients of this protocol look besides: errors there are its, too."""
+    """Further prefixes that this protocol's clients request: errors there have its shape, too."""
     unprefixed: tuple[str, ...] = ()
-    """Paths below the prefix that are its, too, where a client leaves the prefix out."""
+    """Paths below the prefix that also work without it."""
     page_paths: tuple[str, ...] = ()
-    """Pages for people: a link on any site may lead to them."""
+    """Pages for people: links on any site may lead to them."""
     changing_paths: tuple[str, ...] = ()
-    """Where a GET changes something: pages of other sites are refused even where the browser does not say so."""
+    """Paths at which a GET changes something: pages of other sites are refused even if the browser names no site."""
     described: Mapping[str, Operation] = field(default_factory=dict)
-    """What each route takes and answers, under "METHOD /path"."""
+    """What each route takes and returns, under "METHOD /path"."""
     error: Any = None
-    """The type of what `render_error` draws."""
+    """The type of the errors from `render_error`."""
     around: Callable[[ASGIApp], ASGIApp] = lambda app: app
-    """What all its answers go through, refusals at the door included."""
+    """Wrapper around all its responses, including the guard's refusals."""
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The body of an error, whatever the protocol: small, and clean text. Knows no protocol."""
+"""Error bodies of all protocols: small, and clean text. Knows no protocol."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Any
 
 MOST_BYTES = 1024
 TEXT_CHARS = (400, 200, 100, 64, 32, 16, 8, 4)
-"""To which length texts are cut, one after the other, where lists leave nothing more to cut."""
+"""Lengths to which texts are cut, one after the other, if shorter lists are not enough."""
 
 
 def bounded(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body as at most `MOST_BYTES` of JSON: long lists lose their ends, a list of names says how many.
+    """The body as at most `MOST_BYTES` of JSON: long lists are cut; a list of names says how many are missing.
 
-    Where that is not enough, long texts do.
+    If that is not enough, long texts are cut.
     """
-    found: dict[str, Any] = _clean(body)
-    while (over := size_of(found) - MOST_BYTES) > 0:
-        longest = max(_lists(found), key=size_of, default=[])
+    shorter: dict[str, Any] = _clean(body)
+    while (over := size_of(shorter) - MOST_BYTES) > 0:
+        longest = max(_lists(shorter), key=size_of, default=[])
         if len(longest) < 2:
             break
         _shorten(longest, over)
     for most in TEXT_CHARS:
-        if size_of(found) <= MOST_BYTES:
+        if size_of(shorter) <= MOST_BYTES:
             break
-        found = _cut(found, most)
-    return found
+        shorter = _cut(shorter, most)
+    return shorter
 
 
 def size_of(value: object) -> int:
-    """Bytes of its JSON, as answers are written."""
+    """Bytes of its JSON, as in responses."""
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 def _shorten(items: list[Any], over: int) -> None:
-    """Take entries from the end until `over` bytes are gone; of names, the last entry then says how many went."""
+    """Remove entries from the end until `over` bytes are gone; in a list of names the last entry says how many were."""
     names, before = isinstance(items[0], str), len(items)
     freed = -len('"and 9999 more",') if names else 0
     while len(items) > 1 and freed < over:
@@ -55,7 +55,7 @@ def _lists(value: Any) -> Iterator[list[Any]]:
 
 
 def _clean(value: Any) -> Any:
-    """A copy that is mutable and can be written as UTF-8."""
+    """A mutable copy that can be written as UTF-8."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""Memory that was freed, given back to the system: glibc keeps it, and a burst of large bodies would be kept for ever.
+"""Heap trimming: freed memory is returned to the system, since glibc would keep that of a burst of large bodies.
 
-What refused requests held hangs in cycles of tracebacks until the garbage collector comes by, which may be never: it is
-called here. Pages are given back on Linux with glibc only.
+Refused requests are in reference cycles of tracebacks until the garbage collector runs, which may be never: it is
+called here. Pages are returned on Linux with glibc only.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import sys
 import threading
 
 WAIT_S = 3.0
-"""From the first large body that was freed: others of the same burst are freed by then."""
+"""Seconds after the first large body was freed: others of the same burst are freed by then."""
 AGAIN_S = (9.0, 30.0)
-"""From then to the next times, for what other threads and the children still held at the first."""
+"""Seconds from then to further trims, for memory that other threads and children still used at the first."""
 LARGE_BYTES = 1024 * 1024
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Source: malloc.h of glibc."""
+"""Parameters of mallopt. Source: malloc.h of glibc."""
 
 
 class HeapTrim:
-    """Called with the bytes that were freed; trims the heap a few times, a while after. For the event loop's thread."""
+    """Called with the freed bytes; trims the heap a few times, a while later. For the event loop's thread."""
 
     def __init__(self, wait_s: float = WAIT_S) -> None:
         self._wait_s = wait_s
@@ -44,18 +44,18 @@ class HeapTrim:
 
 
 def trim() -> None:
-    """Collect garbage, and give free pages of every arena back: up to some tenths of a second, without the lock."""
+    """Collect garbage and return free pages of every arena: up to some tenths of a second, without the GIL."""
     gc.collect()
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # no glibc: musl has no malloc_trim
+        with contextlib.suppress(OSError, AttributeError):  # musl has no malloc_trim
             ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def settle() -> None:
-    """What is there now stays: later collections, which stop all threads, look at what came since.
+    """Exempt all present objects from later collections, which stop all threads.
 
-    From now on glibc maps large blocks one by one. Else it raises that bound to 32 MiB when the first large block is
-    freed, and keeps twice as much at the end of each thread's arena, where malloc_trim does not look.
+    From now on glibc maps large blocks one by one. Otherwise it raises that bound to 32 MiB when the first large block
+    is freed, and keeps twice as much at the end of each thread's arena, where malloc_trim does not look.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""What happens here, counted for Prometheus. Knows no route; names nobody: no prompt, no key, no address.
+"""Metrics for Prometheus. Knows no route; contains no prompt, no key and no address.
 
 Source: Prometheus metric naming, https://prometheus.io/docs/practices/naming/.
 """
@@ -25,7 +25,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """`on_event` takes every state event, `counted` is round the application; `text` is what a scrape gets."""
+    """`on_event` takes every state event, `counted` wraps the application; `text` is the response to a scrape."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
@@ -41,34 +41,36 @@ class Metrics:
         def seconds(what: str, about: str, *labels: str) -> Histogram:
             return Histogram(f"{name}_{what}", about, labels, registry=registry, buckets=SECONDS)
 
-        self._submitted = counter("jobs_submitted", "Jobs taken.", "protocol")
-        self._ended = counter("jobs_ended", "Jobs ended, by how.", "protocol", "state")
-        self._failures = counter("job_failures", "Failed jobs, by reason.", "code")
-        self._requeued = counter("jobs_requeued", "Times a running job went back to the queue.", "reason")
-        self._images = counter("images", "Pictures finished.", "protocol")
-        self._waits = seconds("job_wait_seconds", "From submit to start.", "protocol")
-        self._takes = seconds("job_run_seconds", "From start to success.", "protocol")
-        self._requests = counter("http_requests", "Requests answered.", "protocol", "method", "status")
-        self._request_s = seconds("http_request_seconds", "Until an answer began.", "protocol")
+        self._submitted = counter("jobs_submitted", "Submitted jobs.", "protocol")
+        self._ended = counter("jobs_ended", "Ended jobs, by final state.", "protocol", "state")
+        self._failures = counter("job_failures", "Failed jobs, by failure code.", "code")
+        self._requeued = counter("jobs_requeued", "Running jobs that returned to the queue.", "reason")
+        self._images = counter("images", "Finished images.", "protocol")
+        self._waits = seconds("job_wait_seconds", "Seconds from submit to start.", "protocol")
+        self._takes = seconds("job_run_seconds", "Seconds from start to success.", "protocol")
+        self._requests = counter("http_requests", "Answered HTTP requests.", "protocol", "method", "status")
+        self._request_s = seconds("http_request_seconds", "Seconds until a response began.", "protocol")
 
-        self._jobs = gauge("jobs", "Jobs on record.", "protocol", "state")
-        self._waiting = gauge("queue_waiting", "Jobs that wait.", "lane")
-        self._running = gauge("queue_running", "Jobs that run.", "lane")
-        self._paused = gauge("queue_paused", "1 while nothing new is drawn.")
-        self._streams = gauge("event_streams", "Event streams open.")
-        self._sync_waits = gauge("sync_waits", "Requests that wait for their picture.")
-        self._up = gauge("engine_up", "1 while the engine can draw.")
-        self._starts = gauge("engine_starts", "Engine processes since the gateway began; one is no restart.")
-        self._deaths = gauge("engine_deaths", "Those of them that died unasked.")
-        self._memory = gauge("engine_memory_bytes", "What MLX holds, has held at most, and may hold.", "kind")
-        self._forecasts = gauge("forecasts", "Forecasts that were held against what came.")
-        self._error = gauge("forecast_error_ratio", "Median relative error of the time until done, or begun.", "until")
-        self._coverage = gauge("forecast_coverage_ratio", "Jobs done within their 90 % interval.")
+        self._jobs = gauge("jobs", "Jobs in the store.", "protocol", "state")
+        self._waiting = gauge("queue_waiting", "Waiting jobs.", "lane")
+        self._running = gauge("queue_running", "Running jobs.", "lane")
+        self._paused = gauge("queue_paused", "1 while the queue is paused.")
+        self._streams = gauge("event_streams", "Open event streams.")
+        self._sync_waits = gauge("sync_waits", "Requests that wait for their image.")
+        self._up = gauge("engine_up", "1 while the engine is ready.")
+        self._starts = gauge("engine_starts", "Engine processes since the gateway started; 1 means no restart.")
+        self._deaths = gauge("engine_deaths", "Engine processes that ended unexpectedly.")
+        self._memory = gauge("engine_memory_bytes", "Memory of MLX: active, peak and limit.", "kind")
+        self._forecasts = gauge("forecasts", "Forecasts that were compared with actual times.")
+        self._error = gauge(
+            "forecast_error_ratio", "Median relative error of the time until done, or started.", "until"
+        )
+        self._coverage = gauge("forecast_coverage_ratio", "Share of jobs done within their 90 % interval.")
 
-    # ---- what happens ----------------------------------------------------------------------------
+    # ---- events ----------------------------------------------------------------------------------
 
     def on_event(self, job: Job, event: JobEvent) -> None:
-        """A state event, and the job as it left it."""
+        """Count a state event; `job` is the job after it."""
         fact, protocol = event.fact, job.protocol
         match fact:
             case ImageDone():
@@ -89,7 +91,7 @@ class Metrics:
                 self._takes.labels(protocol).observe(max(0.0, job.seconds))
 
     async def counted(self, app: App, protocol: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request through `app`; its path stays out of it, as that has no end of values."""
+        """Count one request through `app`; its path is not recorded, since there are endlessly many."""
         began, status = time.monotonic(), "none"
 
         async def noting(message: Message) -> None:
@@ -105,10 +107,10 @@ class Metrics:
             method = scope["method"] if scope["method"] in METHODS else "other"
             self._requests.labels(protocol, method, status).inc()
 
-    # ---- what is so ------------------------------------------------------------------------------
+    # ---- gauges ----------------------------------------------------------------------------------
 
     async def text(self, service: JobService, *, streams: int, waits: int, accept: str) -> tuple[bytes, str]:
-        """All metrics in the format a scraper accepts, and that format's media type.
+        """All metrics in the format that a scraper accepts, and the media type of that format.
 
         `streams` are the open event streams, `waits` the requests that wait for their image.
         """

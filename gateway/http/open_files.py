@@ -1,7 +1,7 @@
 """Open files: how many this process may have, and how many of them may be connections.
 
-macOS starts a process with 256. What the engine, the store and the filing of pictures need is kept for them: a client
-that comes too late is told so, and no job fails of it.
+macOS starts a process with 256. Those that the engine, the store and image files need are reserved: a client beyond
+that is refused, and no job fails because of it.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from gateway.ocr import checkers
 from gateway.settings import Settings
 
 UNLIMITED = 10_240
-"""What is asked for where the hard limit says "unlimited": macOS grants no more; enough for every setting."""
+"""Requested if the hard limit is "unlimited": macOS grants no more; enough for every setting."""
 LEAST = 96
 LOOP = 16
 """Standard streams, the loop and its signals, a few listening sockets."""
 STORE = 20
-"""Its lock, two connections with their journals, what SQLite sorts in; the same for a copy of it being made."""
+"""Its lock, two connections with their journals, SQLite's files for sorting; the same for a backup in progress."""
 PROBES = 4
-"""Folders that are tried by writing, at the same time: `gateway.store.folder_health`."""
+"""Folders that are probed at the same time: `gateway.store.folder_health`."""
 PIPES = 4
-"""Of a child: three, and what tells of its end."""
+"""Of a child: three, and the one that reports its end."""
 STARTING = 8
-"""Of a child that is being started, one at a time: the ends of its pipes that it takes along."""
+"""Of a child while it starts, one at a time: the ends of its pipes that it inherits."""
 OF_THREAD = 3
-"""Files that a thread has open at once: a picture, its folder, what it is made from."""
+"""Files that a thread has open at once: an image, its folder, its source."""
 LEAST_CONNECTIONS = 8
 REFUSALS_LEAST, REFUSALS_MOST = 8, 64
-"""Connections that are being told that there are too many."""
+"""Connections that are being refused."""
 AMPLE = 4096
-"""Beyond all connections: more than a flood opens before the first of it is refused."""
+"""Descriptors beyond all connections: more than a flood opens before the first connection is refused."""
 STREAMS_SHARE = 0.75
-"""Of the connections, where they are few: the rest is for requests."""
+"""Share of the connections for streams, if they are few: the rest is for requests."""
 
 log = logging.getLogger(__name__)
 
 
 def raise_limit() -> int:
-    """Allow as many open files as the system lets us, and never fewer; how many that is. Children inherit it."""
+    """Raise the limit of open files as far as allowed, and never lower it; returns it. Children inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for most in (UNLIMITED,) if hard == resource.RLIM_INFINITY else (hard, min(hard, UNLIMITED)):
         if soft == resource.RLIM_INFINITY or soft >= most:
@@ -51,58 +51,56 @@ def raise_limit() -> int:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
             break
-        except (OSError, ValueError):  # macOS has another bound than the hard limit
+        except (OSError, ValueError):  # macOS has a bound besides the hard limit
             log.warning("the limit of open files stays at %d: %d were refused", soft, most)
     return limit()
 
 
 def limit() -> int:
-    """How many files may be open now."""
+    """The current limit of open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return UNLIMITED if soft == resource.RLIM_INFINITY else soft
 
 
 @cache
 def reserve() -> int:
-    """Descriptors that no connection may take. Counted once: on Linux the number of cores is read from a file."""
+    """Descriptors that no connection may use. Computed once: on Linux the number of cores is read from a file."""
     children = (
-        2  # an engine, and the one that it replaces
+        2  # an engine, and the one it replaces
         + decoder.CHILDREN
-        + 1  # that of what the gateway kept
+        + 1  # the decoder for stored inputs
         + checkers.CHILDREN
-        + 2  # what reads text, and a download
+        + 2  # OCR, and a download
     )
     threads = (
-        min(32, (os.cpu_count() or 1) + 4)  # of asyncio's default executor
+        min(32, (os.cpu_count() or 1) + 4)  # asyncio's default executor
         + file_pool.THREADS
-        + 1  # of the library's
+        + 1  # the LoRA library's thread
     )
     return LOOP + STORE + PROBES + PIPES * children + STARTING + OF_THREAD * threads
 
 
 def refusals(here: int | None = None) -> int:
-    """How many connections may be open beyond `connections` to be told that there are too many; `here`: of so many
-    files.
-    """
+    """How many connections beyond `connections` may be open to be refused; `here`: for this limit of files."""
     left = (limit() if here is None else here) - reserve()
     return max(REFUSALS_LEAST, min(REFUSALS_MOST, left // 4))
 
 
 def connections() -> int:
-    """How many connections the limit leaves room for, now."""
+    """How many connections the current limit allows."""
     here = limit()
     return max(LEAST_CONNECTIONS, here - reserve() - refusals(here))
 
 
 def are_ample(most_connections: int) -> bool:
-    """Whether no flood of clients finds the end of them, so that connections need not be counted as they are taken."""
+    """Whether no flood of clients can use them up, so that connections need not be counted before they are accepted."""
     return limit() - reserve() >= most_connections + AMPLE
 
 
 def fitted(settings: Settings) -> Settings:
-    """`settings`, with no more connections, streams and waiting requests than there is room for; told where fewer.
+    """`settings` with no more connections, streams and waiting requests than the limit allows; fewer ones are logged.
 
-    Raises: OSError where there is no room to work at all.
+    Raises: OSError if the limit is too low to work at all.
     """
     if (here := limit()) < LEAST:
         raise OSError(errno.EMFILE, f"{here} open files are allowed, and {LEAST} are the least to work with")

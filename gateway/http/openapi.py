@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 of every protocol, from the types its adapter declares beside its routes. Pure: knows no connection.
+"""OpenAPI 3.1 document of all protocols, from the types that adapters declare with their routes. Pure.
 
 Source: OpenAPI Specification 3.1.1; JSON Schema 2020-12, which is what pydantic writes.
 """
@@ -17,7 +17,7 @@ Mode = Literal["validation", "serialization"]
 Schema = dict[str, Any]
 
 File = Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
-"""A part of a form that is a file."""
+"""A file part of a form."""
 
 JSON, FORM, EVENTS = "application/json", "multipart/form-data", "text/event-stream"
 REF = "#/components/schemas/{model}"
@@ -40,27 +40,27 @@ _LEAD = re.compile(r"^(GET|POST|PUT|DELETE) [^:]*: ")
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What one method of one route takes and answers; its sentence is the docstring of what serves it."""
+    """Input and output of one method of one route; its description is the docstring of the endpoint."""
 
     answer: Any = None
-    """Type of the JSON it answers."""
+    """Type of its JSON response."""
     status: int = 200
     body: type[BaseModel] | None = None
     form: type[BaseModel] | None = None
     """The same as a multipart form."""
     query: type[BaseModel] | None = None
     headers: tuple[str, ...] = ()
-    """Of `HEADERS`, those it heeds."""
+    """Request headers from `HEADERS` that it uses."""
     media: tuple[str, ...] = ()
-    """Media types of an answer that is not JSON."""
+    """Media types of a response that is not JSON."""
     also: Mapping[int, str] = field(default_factory=dict)
-    """Answers without a body, and when they are given."""
+    """Responses without a body, and when they are sent."""
     events: Mapping[str, Any] = field(default_factory=dict)
     """Types of the data of its server-sent events."""
 
 
 class Routed(Protocol):
-    """A route, as starlette has them."""
+    """A route, such as Starlette's."""
 
     @property
     def path(self) -> str: ...
@@ -71,7 +71,7 @@ class Routed(Protocol):
 
 
 class Section(Protocol):
-    """A protocol: its routes, what each takes and answers under "METHOD /path", and the type of its errors."""
+    """A protocol: its routes, their operations under "METHOD /path", and the type of its errors."""
 
     @property
     def name(self) -> str: ...
@@ -85,7 +85,7 @@ class Section(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Routes that no adapter has."""
+    """Routes that belong to no adapter."""
 
     name: str
     routes: tuple[Routed, ...]
@@ -94,33 +94,33 @@ class Group:
 
 
 class _Titleless(GenerateJsonSchema):
-    """pydantic's titles repeat the names."""
+    """JSON schema generator without pydantic's titles, which repeat the names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
 class _Types:
-    """Every type that is named, once: `ref` while collecting, `schemas` in the end."""
+    """All named types, each once: `ref` while collecting, `schemas` at the end."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, Mode], Schema] = {}
         self._schemas: dict[str, Schema] = {}
 
-    def collect(self, wanted: Iterable[tuple[Any, Mode]]) -> None:
-        named = {key: key[0] for key in wanted}
-        adapters = [(key, key[1], TypeAdapter(kind)) for key, kind in named.items()]
-        found, whole = TypeAdapter.json_schemas(adapters, ref_template=REF, schema_generator=_Titleless)
-        self._known = {key: _renamed(schema) for (key, _), schema in found.items()}
+    def collect(self, kinds: Iterable[tuple[Any, Mode]]) -> None:
+        by_key = {key: key[0] for key in kinds}
+        adapters = [(key, key[1], TypeAdapter(kind)) for key, kind in by_key.items()]
+        schemas, whole = TypeAdapter.json_schemas(adapters, ref_template=REF, schema_generator=_Titleless)
+        self._known = {key: _renamed(schema) for (key, _), schema in schemas.items()}
         self._schemas = {
             _short(name): _titled(_short(name), _renamed(schema)) for name, schema in whole.get("$defs", {}).items()
         }
-        for kind, mode in named:
+        for kind, mode in by_key:
             if mode == "validation" and isinstance(kind, type) and issubclass(kind, BaseModel):
                 self._add_aliases(kind)
 
     def _add_aliases(self, model: type[BaseModel]) -> None:
-        """The other spellings of a field, which pydantic leaves out."""
+        """Add the other spellings of a field, which pydantic omits."""
         properties = self.properties(model)
         for name, info in model.model_fields.items():
             if isinstance(info.validation_alias, AliasChoices):
@@ -133,7 +133,7 @@ class _Types:
         return self._known[kind, mode]
 
     def properties(self, model: type[BaseModel]) -> dict[str, Schema]:
-        """Of a model that clients send."""
+        """Properties of a model that clients send."""
         schema = self._resolved(self.of(model, "validation"))
         properties: dict[str, Schema] = schema.setdefault("properties", {})
         return properties
@@ -146,29 +146,29 @@ class _Types:
         return self._schemas[reference.rpartition("/")[2]] if reference else schema
 
     def reached_from(self, *roots: Any) -> dict[str, Schema]:
-        """Those that are referred to, by name."""
-        found: dict[str, Schema] = {}
+        """Schemas that are referred to from these roots, by name."""
+        by_name: dict[str, Schema] = {}
         waiting = list(roots)
         while waiting:
             for name in _references(waiting.pop()):
-                if name not in found:
-                    waiting.append(found.setdefault(name, self._schemas[name]))
-        return dict(sorted(found.items()))
+                if name not in by_name:
+                    waiting.append(by_name.setdefault(name, self._schemas[name]))
+        return dict(sorted(by_name.items()))
 
 
 def _short(name: str) -> str:
-    """A schema's name. pydantic tells equal names apart by their modules; the protocol is enough.
+    """A schema's name. pydantic distinguishes equal names by their modules; the protocol's name is enough.
 
-    A class name without a dot: generators drop all but the first of two schemas whose class names are equal.
+    It is a class name without a dot: generators drop all but the first of two schemas with equal class names.
     """
-    found = _LONG.fullmatch(name)
-    if found is None:
+    match = _LONG.fullmatch(name)
+    if match is None:
         return name
-    return "".join(part.capitalize() for part in found[1].split("_")) + found[2]
+    return "".join(part.capitalize() for part in match[1].split("_")) + match[2]
 
 
 def _titled(name: str, schema: Schema) -> Schema:
-    """Generators name a class by its title: the schema's own name, so that none is there twice."""
+    """The schema with its own name as title, by which generators name a class, so that no class name is used twice."""
     return {**schema, "title": name} if "title" in schema else schema
 
 
@@ -198,10 +198,10 @@ def _references(schema: Any) -> Iterator[str]:
 
 
 def document(sections: Iterable[Section], *, title: str, version: str) -> dict[str, Any]:
-    """The whole description. Raises: KeyError for a route that its adapter does not describe."""
+    """The OpenAPI document. Raises: KeyError for a route that its adapter does not describe."""
     sections = tuple(sections)
     types = _Types()
-    types.collect(key for section in sections for key in _wanted(section))
+    types.collect(key for section in sections for key in _kinds(section))
     paths: dict[str, dict[str, Any]] = {}
     templates: dict[str, str] = {}
     for section in sections:
@@ -233,12 +233,12 @@ def _operations(section: Section) -> Iterator[tuple[str, Routed, Operation]]:
             yield method, route, section.described[f"{method} {route.path}"]
 
 
-def _wanted(section: Section) -> Iterator[tuple[Any, Mode]]:
+def _kinds(section: Section) -> Iterator[tuple[Any, Mode]]:
     yield section.error, "serialization"
     for _, _, operation in _operations(section):
-        for sent in (operation.body, operation.form, operation.query):
-            if sent is not None:
-                yield sent, "validation"
+        for model in (operation.body, operation.form, operation.query):
+            if model is not None:
+                yield model, "validation"
         for answered in (operation.answer, *operation.events.values()):
             if answered is not None:
                 yield answered, "serialization"

@@ -1,6 +1,6 @@
-"""Request paths as clients join them from a base URL. Pure; knows no route.
+"""Request paths as clients build them from a base URL. Pure; knows no route.
 
-A base URL that ends in a slash makes `//`; one that holds the prefix already makes it twice; one without it, none.
+A base URL that ends in a slash gives `//`; one with the protocol's prefix gives it twice; one without it, not at all.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ def _is_below(path: str, prefix: str) -> bool:
 
 
 def nearest(path: str, known: Sequence[str]) -> str | None:
-    """The known path that somebody most likely meant: one letter, word or prefix too many or too few. A millisecond.
+    """The known path that was most likely meant: one letter, word or prefix too many or too few. Takes a millisecond.
 
-    Below one protocol's prefix nothing of another one's is meant, unless all of it stands there.
+    Below one protocol's prefix no other protocol's path is suggested, unless the whole path ends with it.
     """
     if len(path) > COMPARED_CHARS:
         return None
-    asked = path.lower()
-    below = [there for there in known if _root(there) == _root(asked)] or known
-    near = [*below, *(there for there in known if asked.endswith(there))]
-    return next(iter(get_close_matches(asked, near, 1, LIKE)), None)
+    lower = path.lower()
+    below = [other for other in known if _root(other) == _root(lower)] or known
+    near = [*below, *(other for other in known if lower.endswith(other))]
+    return next(iter(get_close_matches(lower, near, 1, LIKE)), None)
 
 
 def _root(path: str) -> str:

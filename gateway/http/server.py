@@ -1,7 +1,7 @@
-"""The listening side: sockets, connections and the way out. Knows bytes of HTTP/1.1 and settings, no route.
+"""HTTP server: sockets, connections and shutdown. Knows bytes of HTTP/1.1 and settings, no route.
 
-uvicorn with h11, which can be bounded; httptools takes 2.6 MB of headers. `conn`, `cycle` and `handle_events` are
-uvicorn's own and not promised to stay: tests/http/test_http_guard.py shows each bound over a real socket.
+uvicorn with h11, which can be bounded; httptools accepts 2.6 MB of headers. `conn`, `cycle` and `handle_events` are
+uvicorn's internals and may change: tests/http/test_http_guard.py checks each bound over a real socket.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from gateway.settings import HttpSettings, Settings, is_loopback
 from gateway.shutdown import Stopping
 
 SWITCH_S = 0.0005
-"""How long a thread at work keeps the loop waiting, at each of its turns; 5 ms by default, several times a request."""
+"""How long a busy thread delays the loop at each of its turns; 5 ms by default, several times a request."""
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADERS = 100
 LINGER_S = 1.0
 FULL_LINGER_S = 0.25
-"""Where others wait in the kernel to be refused, too."""
+"""Seconds of lingering if more connections wait in the kernel to be refused."""
 
 _REFUSALS = {
     400: ("Bad Request", "This is not an HTTP request."),
@@ -58,10 +58,10 @@ class ServerError(Exception):
 async def serve(
     app: App, settings: Settings, *, stopping: Callable[[], None] = lambda: None, budget: Stopping | None = None
 ) -> None:
-    """Serve until SIGINT or SIGTERM; a second signal waits for nothing.
+    """Serve until SIGINT or SIGTERM; at a second signal nothing more is waited for.
 
-    `stopping` is called in the loop as soon as the end is known, before anything waits for connections, so that
-    streams can end by themselves. `budget` begins with the signal. Raises: ServerError when a port cannot be had.
+    `stopping` is called in the loop as soon as the shutdown begins, before connections are waited for, so that streams
+    can end by themselves. `budget` begins with the signal. Raises: ServerError if a port is not available.
     """
     budget = budget or Stopping(settings.http.shutdown_s)
     sockets = listen(settings)
@@ -81,7 +81,7 @@ async def serve(
     config.app = _without_traces_of_cancel(app, server)
     try:
         await server.serve(sockets)
-    except SystemExit:  # uvicorn's answer to a lifespan that fails; the reason is in the log
+    except SystemExit:  # from uvicorn if the lifespan fails; the reason is in the log
         raise ServerError("the gateway could not start; the reason is logged above") from None
     finally:
         for sock in sockets:
@@ -89,7 +89,7 @@ async def serve(
 
 
 def run(app: App, settings: Settings, *, stopping: Callable[[], None] = lambda: None) -> None:
-    """`serve` on a loop of its own, uvloop's where it is installed. Raises: ServerError."""
+    """Run `serve` on a new event loop, uvloop's if it is installed. Raises: ServerError."""
     sys.setswitchinterval(SWITCH_S)
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
@@ -99,18 +99,18 @@ def run(app: App, settings: Settings, *, stopping: Callable[[], None] = lambda: 
     budget = Stopping(settings.http.shutdown_s)
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(serve(app, settings, stopping=stopping, budget=budget))
-        if budget.has_begun:  # what is left to wait for, threads above all, has what is left of the budget
+        if budget.has_begun:  # threads above all have the rest of the budget to end
             for sig in HANDLED_SIGNALS:
                 signal.signal(sig, lambda *_: budget.hurry())
 
 
 def idle_s(told_s: int) -> int:
-    """How long an idle connection is kept where clients are told `told_s`: one used at the edge still has somebody."""
+    """Seconds an idle connection is kept if clients are told `told_s`: one used at the last moment still works."""
     return told_s * 16 // 15
 
 
 def listen(settings: Settings) -> list[socket.socket]:
-    """One bound socket a port; the caller closes them. Raises: ServerError."""
+    """A bound socket for each port; the caller closes them. Raises: ServerError."""
     host = settings.server.host.strip("[]")
     sockets: list[socket.socket] = []
     for port in settings.server.ports:
@@ -131,7 +131,7 @@ def listen(settings: Settings) -> list[socket.socket]:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with a way out that others hear of in time and a clean exit code."""
+    """uvicorn's server with a shutdown that is announced early and a clean exit code."""
 
     def __init__(self, config: uvicorn.Config, stopping: Callable[[], None], budget: Stopping) -> None:
         super().__init__(config)
@@ -158,13 +158,13 @@ class _Server(uvicorn.Server):
                 )
 
     def _connection(self) -> asyncio.Protocol:
-        made = self.config.http_protocol_class(
+        protocol = self.config.http_protocol_class(
             config=self.config,  # type: ignore[call-arg]
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        assert isinstance(made, asyncio.Protocol)
-        return made
+        assert isinstance(protocol, asyncio.Protocol)
+        return protocol
 
     def _most(self) -> int:
         return self._kind().most() + descriptors.refusals()
@@ -176,7 +176,7 @@ class _Server(uvicorn.Server):
         return kind
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # uvicorn would raise the signal again in the end; a stop that was asked for is not a death by signal.
+        # uvicorn would raise the signal again at the end, but a requested stop is not a death by signal.
         if self.should_exit:
             self.force_exit = True
             self._budget.hurry()
@@ -201,7 +201,7 @@ class _Server(uvicorn.Server):
 
 
 def _without_traces_of_cancel(app: App, server: _Server) -> Any:
-    """`app`, whose requests cut off by the shutdown deadline end quietly instead of each logging a traceback."""
+    """`app` with requests that end without a traceback if the shutdown deadline cancels them."""
 
     async def quiet(scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -217,12 +217,12 @@ def _without_traces_of_cancel(app: App, server: _Server) -> Any:
 
 
 class _Connection(h11.Connection):
-    """h11's parser with bounds on a whole head; its own bound sees only heads that come in pieces (S-10)."""
+    """h11's parser with bounds on the whole head; its own bound applies only to heads that come in pieces (S-10)."""
 
     refusal_status = 400
 
     def next_event(self) -> Any:
-        """Raises: h11.RemoteProtocolError, with the status to answer in `refusal_status`."""
+        """The next event. Raises: h11.RemoteProtocolError, with the response status in `refusal_status`."""
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
@@ -238,7 +238,7 @@ class _Connection(h11.Connection):
         return event
 
     def _check_framing(self, request: h11.Request) -> None:
-        """Two lengths of one body: what is in front of us may have read the other one (RFC 9112, 6.1)."""
+        """Refuse two different lengths of one body: a proxy may have used the other one (RFC 9112, 6.1)."""
         names = {name for name, _ in request.headers}
         if b"transfer-encoding" in names and (b"content-length" in names or request.http_version < b"1.1"):
             self._refuse(400)
@@ -249,7 +249,7 @@ class _Connection(h11.Connection):
 
 
 def _protocol(http: HttpSettings) -> type[asyncio.Protocol]:
-    """The connection class of one server: its bounds and its count of peers."""
+    """The connection class of one server, with its bounds and its count of peers."""
     peers: Counter[str] = Counter()
 
     class Connection(_GuardedProtocol):
@@ -260,7 +260,7 @@ def _protocol(http: HttpSettings) -> type[asyncio.Protocol]:
 
 
 class _GuardedProtocol(H11Protocol):
-    """uvicorn's connection with a deadline and bounds for the head, a limit of peers, and an end to stuck readers.
+    """uvicorn's connection with a deadline and bounds for the head, a limit of peers, and a timeout for stuck readers.
 
     S-10, S-14, R-10.
     """
@@ -323,15 +323,15 @@ class _GuardedProtocol(H11Protocol):
         self._unwatch_reader()
 
     def _watch_reader(self, left: int) -> None:
-        """Let the connection go where no byte of `left` has been taken a while from now: a slow reader stays."""
+        """Close the connection if none of `left` bytes is read in time: a reader that is only slow stays."""
 
         def look() -> None:
             now_left = self.transport.get_write_buffer_size()
             if now_left >= left:
-                # Without RST the kernel would go on to offer what it holds.
+                # Without RST the kernel would keep offering its unsent bytes.
                 linger_not = struct.pack("ii", 1, 0)
                 self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
-                self.transport.abort()  # closing it would wait for the reader
+                self.transport.abort()  # close() would wait for the reader
             else:
                 self._watch_reader(now_left)
 
@@ -356,7 +356,7 @@ class _GuardedProtocol(H11Protocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = Alarm(self.timeout_keep_alive, self.timeout_keep_alive_handler)  # type: ignore[assignment]
-        if self.conn.their_state is h11.SEND_BODY:  # answered early; what is left of the body has a deadline, too
+        if self.conn.their_state is h11.SEND_BODY:  # answered early; the rest of the body has a deadline, too
             self._watch_head()
 
     def send_400_response(self, msg: str) -> None:
@@ -381,9 +381,9 @@ class _GuardedProtocol(H11Protocol):
             self.transport.close()
 
     def _refuse(self, status: int) -> None:
-        """Answer past h11, whose state promises nothing now, and read on: a reset must not overtake it.
+        """Send a refusal without h11, whose state may be broken, and keep reading, so that no reset overtakes it.
 
-        Where an answer has begun, nothing more can be said.
+        If a response has begun, nothing is sent.
         """
         self._refused = True
         self._unwatch()

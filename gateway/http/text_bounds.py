@@ -1,4 +1,4 @@
-"""Bounds on the texts of a request, checked before anything looks into them. Knows no protocol and no field."""
+"""Bounds on the texts of a request, checked before anything else reads them. Knows no protocol and no field."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from gateway.errors import InvalidRequest
 
 TEXT_CHARS = 8192
-"""Of a name, a path, a word: of every text that no field allows to be longer."""
+"""Characters of a name, path or word: of every text for which no field allows more."""
 ITEMS = 2048
-"""Of one list."""
+"""Entries of one list."""
 
 
 def check_texts(value: Any, longer: Mapping[str, int]) -> None:
-    """Check every text and list at and below a JSON object; `longer` has the characters that some fields allow.
+    """Check every text and list in a JSON object; `longer` has the characters of fields that allow more.
 
-    A field's bound holds for all that is nested in it. Raises: InvalidRequest naming the outermost field.
+    A field's bound applies to everything nested in it. Raises: InvalidRequest naming the outermost field.
     """
     waiting = [(value, TEXT_CHARS, "")]
     while waiting:

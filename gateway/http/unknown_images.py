@@ -1,4 +1,4 @@
-"""Pictures in fields that nobody reads, which are never left out in silence. Pure; knows no field by name."""
+"""Images in unknown fields, which must not be ignored silently. Pure; knows no field by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 HEAD_CHARS = 32
 LEAST_CHARS = 64
-"""Of base64 that is a picture; shorter is a word."""
+"""Characters of base64 that may be an image; shorter text is a word."""
 _DATA_URL = re.compile(r"\s{0,64}data:(image/|[^,;]{0,64}(?:;[^,;]{0,64}){0,4},)", re.IGNORECASE)
 _MAGIC = re.compile(
     rb"\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*|RIFF....WEBP|....ftyp(?:avi[fs]|hei[cxms]|mif1|msf1)", re.DOTALL
@@ -17,12 +17,12 @@ _MAGIC = re.compile(
 
 
 def unknown_pictures(body: Mapping[str, object], known: Container[str]) -> list[str]:
-    """The fields beside the `known` ones that hold a picture at any depth, as base64 or a data URL."""
+    """The fields besides the `known` ones that contain an image at any depth, as base64 or a data URL."""
     return [name for name, value in body.items() if name not in known and any(map(is_picture, _texts(value)))]
 
 
 def is_picture(text: str) -> bool:
-    """Whether this is the beginning of a picture; no more than its head is looked at."""
+    """Whether the text begins like an image; only its beginning is read."""
     start = _DATA_URL.match(text)
     if start is not None and start[1].lower() == "image/":
         return True

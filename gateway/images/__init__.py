@@ -1,1 +1,1 @@
-"""Image files: decoding, checking, writing, and the texts that they carry."""
+"""Image files: decoding, checking, writing, and the texts in them."""

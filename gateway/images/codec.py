@@ -1,6 +1,7 @@
-"""Bytes and checked pictures: base64 in, PNG out, files under server-made names. Knows no job and no protocol.
+"""Image codec: base64 in, PNG out, files under names made by the server. Knows no job and no protocol.
 
-No user text becomes a path or a URL here, and Pillow opens what strangers sent in a child only (`picture_decoder`).
+No text from a user becomes a path or a URL here, and Pillow opens images from clients only in a child process
+(`gateway.images.decoder`).
 """
 
 from __future__ import annotations
@@ -44,22 +45,22 @@ _COMMENT_BYTES = 65_000
 _PIECE_CHARS = 1024 * 1024
 _BLANKS = string.whitespace.encode()
 _ESCAPED = {"%2B": "+", "%2F": "/", "%3D": "=", "%0D": "", "%0A": "", "%20": ""}
-"""What base64 may hold once the percent-encoding of a URL is undone (RFC 2397)."""
+"""Percent-encoded characters that base64 in a URL may hold (RFC 2397)."""
 
 
 def base64_picture(text: str, param: str = "image") -> bytes:
-    """The bytes of a picture sent as base64 or as a data URL; white space and missing padding are forgiven.
+    """The bytes of an image sent as base64 or as a data URL; white space and missing padding are accepted.
 
     Raises: InvalidRequest, RemoteImagesDisabled.
     """
     start, begin = text[:512].lstrip(), 0
     if match := _DATA_URL.match(start):
-        if not match[2].lower().endswith(";base64"):  # its type is advice: the bytes decide
+        if not match[2].lower().endswith(";base64"):  # its media type is ignored: the bytes decide
             raise InvalidRequest("A data URL must be base64.", param=param)
         begin = len(text[:512]) - len(start) + match.end()
     elif _URL.match(start):
         raise RemoteImagesDisabled(param=param)
-    if (len(text) - begin) // 4 * 3 > MAX_PICTURE_BYTES * 1.1:  # a tenth for line ends
+    if (len(text) - begin) // 4 * 3 > MAX_PICTURE_BYTES * 1.1:  # 10 % more for line ends
         raise _too_many_bytes((len(text) - begin) // 4 * 3, param)
     try:
         data = _decode_base64(text, begin)
@@ -72,19 +73,19 @@ def base64_picture(text: str, param: str = "image") -> bytes:
     return data
 
 
-def _too_many_bytes(found: int, param: str) -> InvalidRequest:
-    return InvalidRequest(f"A picture may have at most {MAX_PICTURE_BYTES} bytes; this one has {found}.", param=param)
+def _too_many_bytes(count: int, param: str) -> InvalidRequest:
+    return InvalidRequest(f"A picture may have at most {MAX_PICTURE_BYTES} bytes; this one has {count}.", param=param)
 
 
 def _decode_base64(text: str, begin: int) -> bytes:
-    """Of what follows `begin`, in pieces: neither the text nor the bytes are there a second time.
+    """The bytes of the base64 after `begin`, decoded in pieces, so that neither text nor bytes are in memory twice.
 
     Raises: binascii.Error, ValueError.
     """
     decoded, rest, ending = io.BytesIO(), "", ""
-    for sent in _pieces(text, begin):
-        # not by split(), whose list of a text of single letters is forty times as large
-        piece = sent.encode("ascii").translate(None, _BLANKS).decode()
+    for raw in _pieces(text, begin):
+        # split() would make a list forty times as large of a text of single letters
+        piece = raw.encode("ascii").translate(None, _BLANKS).decode()
         bare = piece.rstrip("=")
         if "=" in bare or (ending and bare):
             raise binascii.Error
@@ -97,11 +98,11 @@ def _decode_base64(text: str, begin: int) -> bytes:
         rest = rest[whole:]
     if rest:
         decoded.write(binascii.a2b_base64(rest + "=" * (-len(rest) % 4), strict_mode=True))
-    return decoded.getvalue()  # the bytes themselves, not a copy
+    return decoded.getvalue()  # shares the buffer, no copy
 
 
 def _pieces(text: str, begin: int) -> Iterator[str]:
-    """What follows `begin`; behind a data URL's head percent-encoding is undone, and no escape is cut in two."""
+    """The text after `begin` in pieces; in a data URL percent-encoding is decoded, and no escape is cut in two."""
     is_url = begin > 0 and text.find("%", begin) >= 0
     while begin < len(text):
         end = begin + _PIECE_CHARS
@@ -109,17 +110,17 @@ def _pieces(text: str, begin: int) -> Iterator[str]:
             end = cut
         piece, begin = text[begin:end], end
         if is_url:
-            for escape, meant in _ESCAPED.items():
-                piece = piece.replace(escape, meant).replace(escape.lower(), meant)
+            for escape, char in _ESCAPED.items():
+                piece = piece.replace(escape, char).replace(escape.lower(), char)
         yield piece
 
 
 async def checked_picture(
     data: bytes, decoder: PictureDecoder, param: str = "image", share: Share = ANYBODY
 ) -> CheckedImage:
-    """A stranger's picture, decoded; what it is, is seen from its bytes.
+    """A client's image, decoded; its format is recognised from its bytes.
 
-    `share`: whose turn it takes. Raises: InvalidRequest, TooManyFiles, Unavailable.
+    `share`: whose turn the decoding takes. Raises: InvalidRequest, TooManyFiles, Unavailable.
     """
     if not data:
         raise InvalidRequest("The picture is empty.", param=param)
@@ -128,7 +129,7 @@ async def checked_picture(
     return await decoder.check(data, param, share)
 
 
-# ---- our own pictures ----------------------------------------------------------------------------
+# ---- the gateway's own images --------------------------------------------------------------------
 
 
 def encode(
@@ -140,11 +141,11 @@ def encode(
     description: str | None = None,
     max_px: int | None = None,
 ) -> bytes:
-    """Our own PPM or PNG as a file for a client; blocks for tens of milliseconds, so call it in a thread.
+    """An image file for a client, from the gateway's own PPM or PNG; blocks for tens of milliseconds: use a thread.
 
-    `quality` is 1 to 100, for JPEG and WebP. `text` goes where AUTOMATIC1111's clients read it: the PNG chunk
-    `parameters`, or EXIF's UserComment, and `description`, which is ASCII, into EXIF's ImageDescription. `max_px`
-    bounds the longer edge.
+    `quality` is 1 to 100, for JPEG and WebP. `text` is written where AUTOMATIC1111's clients read it: into the PNG
+    chunk `parameters`, or into EXIF's UserComment, and `description`, which is ASCII, into EXIF's ImageDescription.
+    `max_px` bounds the longer edge.
     """
     from PIL import Image, PngImagePlugin
 
@@ -168,7 +169,7 @@ def encode(
 
 
 def opened(png: bytes) -> Image.Image:
-    """A picture the decoder or the engine made, its pixels loaded."""
+    """The image of a PNG made by the decoder or the engine, its pixels loaded."""
     from PIL import Image
 
     with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
@@ -177,41 +178,41 @@ def opened(png: bytes) -> Image.Image:
 
 
 def to_png(picture: Image.Image) -> bytes:
-    """As a PNG, quickly."""
+    """The image as a PNG, weakly compressed for speed."""
     out = io.BytesIO()
     picture.save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 
 def _exif(text: str, description: str) -> bytes:
-    """An EXIF block with UserComment, of type UNDEFINED: one of type BYTE, as Pillow writes it, others skip; and with
-    ImageDescription, unless that is empty.
+    """EXIF block with UserComment and, unless it is empty, ImageDescription.
 
-    A JPEG segment ends at 64 KiB: a text that is too long for it in UTF-16 is written in ASCII, else cut.
+    UserComment has the type UNDEFINED; some readers skip one of type BYTE, as Pillow writes it. A JPEG segment ends at
+    64 KiB: a text that is too long for it in UTF-16 is written in ASCII, or else cut.
     Source: EXIF 2.32, 4.6.5; TIFF 6.0, section 2.
     """
-    said = description.encode("ascii") + b"\0" if description else b""
-    room = _COMMENT_BYTES - len(said)
+    description_bytes = description.encode("ascii") + b"\0" if description else b""
+    room = _COMMENT_BYTES - len(description_bytes)
     comment = b"UNICODE\0" + text.encode("utf-16-be", "replace")
     if len(comment) > room and text.isascii():
         comment = b"ASCII\0\0\0" + text.encode("ascii")
     comment = comment[:room]
-    entries = 2 if said else 1
+    entries = 2 if description_bytes else 1
     second_at = 8 + 2 + 12 * entries + 4
     comment_at = second_at + 2 + 12 + 4
-    said_at = comment_at + len(comment)
+    description_at = comment_at + len(comment)
     first = struct.pack(">H", entries)
-    if said:
-        first += struct.pack(">HHII", _DESCRIPTION, _ASCII, len(said), said_at)
+    if description_bytes:
+        first += struct.pack(">HHII", _DESCRIPTION, _ASCII, len(description_bytes), description_at)
     first += struct.pack(">HHIII", _EXIF_IFD, _LONG, 1, second_at, 0)
     second = struct.pack(">HHHIII", 1, _USER_COMMENT, _UNDEFINED, len(comment), comment_at, 0)
-    return b"Exif\0\0MM\0*" + struct.pack(">I", 8) + first + second + comment + said
+    return b"Exif\0\0MM\0*" + struct.pack(">I", 8) + first + second + comment + description_bytes
 
 
 def write_atomic(folder: Path, name: str, data: bytes, place: str = "a folder of the gateway") -> None:
-    """`data` as `name` in `folder`, wholly or not at all, on disk on return; `place` is what errors call it. Blocks.
+    """Write `data` to the file `name`, completely or not at all, durable on return; errors name `place`. Blocks.
 
-    Raises: StorageFault; ValueError for a name that is not server-made.
+    Raises: StorageFault; ValueError for a name that the server did not make.
     """
     if not _FILE_NAME.fullmatch(name):
         raise ValueError("not a server-made name")
@@ -227,7 +228,7 @@ def write_atomic(folder: Path, name: str, data: bytes, place: str = "a folder of
 
 
 def _write_atomic(folder: Path, name: str, data: bytes) -> None:
-    """Raises: OSError."""
+    """Write a temporary file and rename it. Raises: OSError."""
     temporary = f".{name}.{secrets.token_hex(4)}.tmp"
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -253,7 +254,7 @@ def _write_durably(directory: int, name: str, data: bytes) -> None:
 
 
 def open_picture(folder: Path, name: str) -> bytes | None:
-    """A picture by its server-made name; None for any other name, and for what is no plain file (S-33). Blocks."""
+    """The bytes of an image by its server-made name; None for other names and other kinds of files (S-33). Blocks."""
     if not _PICTURE_NAME.fullmatch(name):
         return None
     try:

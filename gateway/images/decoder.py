@@ -1,4 +1,4 @@
-"""The parent's side of `gateway.images.decoder_child`: a few children, whose turn it is, and what their deaths mean."""
+"""Decoder of clients' images: a few child processes (`gateway.images.decoder_child`) and the turns of their users."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gateway.images.header import is_short_work
 
 CHILDREN = 3
 DECODE_S = 60.0
-"""Beyond the seconds of processor that the child allows a picture: for one that is stopped, or a very busy machine."""
+"""Seconds beyond the processor time that the child allows an image: for a stopped child or a very busy machine."""
 OWN_DECODE_S = 120.0
-"""The same for what the gateway kept: it was decoded before, so it is the machine that is slow."""
+"""The same for stored images: they were decoded before, so a delay is the machine's."""
 START_S = 30.0
 RETRY_S = 10
 
@@ -28,40 +28,40 @@ _ROOT = Path(__file__).parents[2]
 _PROBE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )
-"""A PNG of one pixel, which a child that works answers."""
+"""A PNG of one pixel, for checking that a child works."""
 
 Child = asyncio.subprocess.Process
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedImage:
-    """A stranger's picture as an upright PNG, RGB or RGBA, without metadata; and how it is kept."""
+    """A client's image as an upright PNG, RGB or RGBA, without metadata, and the file that is stored of it."""
 
     png: bytes
     compact: bytes = b""
-    """The file that it was made of, without metadata, where that is smaller than the PNG."""
+    """The original file without metadata, if that is smaller than the PNG."""
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """Width and height, as the PNG's first chunk says."""
+        """Width and height from the PNG's first chunk."""
         return int.from_bytes(self.png[16:20]), int.from_bytes(self.png[20:24])
 
     @property
     def kept(self) -> bytes:
-        """What is stored."""
+        """The bytes that are stored."""
         return self.compact or self.png
 
-    def unless_same(self, made: bytes) -> CheckedImage:
-        """`made`, a PNG that was made of this picture; this picture where nothing had to be done to it."""
-        return self if made == self.png else CheckedImage(made)
+    def unless_same(self, png: bytes) -> CheckedImage:
+        """This image if `png` is equal to its PNG, otherwise a new one of `png`."""
+        return self if png == self.png else CheckedImage(png)
 
 
 class _Died(Exception):
-    """The child ended before it had answered."""
+    """The child ended before it answered."""
 
 
 class PictureDecoder:
-    """Children that are started when first needed, replaced when they fail, and shared in turns by owner."""
+    """Decoder children: started when first needed, replaced when they fail, shared in turns by owner."""
 
     def __init__(
         self,
@@ -79,37 +79,36 @@ class PictureDecoder:
         self._own = asyncio.Lock()
         self._idle: list[Child] = []
         self.deaths = 0
-        """Children that ended before they had answered."""
+        """Children that ended before they answered."""
 
     @property
     def idle_pids(self) -> tuple[int, ...]:
-        """Of the children that wait for a picture."""
+        """Process ids of the idle children."""
         return tuple(child.pid for child in self._idle)
 
     async def normalise(self, data: bytes, param: str = "image", share: Share = ANYBODY) -> bytes:
-        """The PNG a child makes of `data`. Raises: as check."""
+        """The PNG that a child makes of `data`. Raises: like check."""
         return (await self.check(data, param, share)).png
 
     async def check(self, data: bytes, param: str = "image", share: Share = ANYBODY) -> CheckedImage:
-        """What a child makes of `data`.
+        """The image that a child makes of `data`.
 
-        A child that dies is not the picture's fault until a second one has died of it. Raises: InvalidRequest;
-        TooManyFiles where the owner's wait already; Unavailable where all children's turns are taken for long, or none
-        can be started.
+        Only if a second child dies as well, the image is at fault. Raises: InvalidRequest; TooManyFiles if too many
+        images of the owner wait; Unavailable if all children are busy for too long or none can be started.
         """
         async with self._turns.slot(share, len(data), is_short=is_short_work(data)):
             return await self._checked(data, param, self._deadline_s)
 
     async def normalise_own(self, data: bytes) -> bytes:
-        """The PNG a child makes of what the gateway kept: no client's turn holds it up.
+        """The PNG that a child makes of a stored image, without waiting for clients' turns.
 
-        Raises: InvalidRequest; Unavailable where no child can be started.
+        Raises: InvalidRequest; Unavailable if no child can be started.
         """
         async with self._own:
             return (await self._checked(data, "image", OWN_DECODE_S)).png
 
     async def _checked(self, data: bytes, param: str, deadline_s: float) -> CheckedImage:
-        """Raises: InvalidRequest, Unavailable."""
+        """Decode in a child, at most twice. Raises: InvalidRequest, Unavailable."""
         try:
             answer = await self._decoded(data, param, await self._free(), deadline_s)
         except _Died:
@@ -125,13 +124,13 @@ class PictureDecoder:
         return CheckedImage(answer[1 + LENGTH.size : end], answer[end:])
 
     async def close(self) -> None:
-        """End the children; a later picture starts another."""
+        """End the children; a later image starts another one."""
         idle, self._idle = self._idle, []
         for child in idle:
             await _end(child)
 
     async def _decoded(self, data: bytes, param: str, child: Child, deadline_s: float) -> bytes:
-        """Raises: InvalidRequest, _Died."""
+        """The child's answer. Raises: InvalidRequest, _Died."""
         try:
             async with patience(deadline_s):
                 answer = await _ask(child, data)
@@ -143,13 +142,13 @@ class PictureDecoder:
             self.deaths += 1
             raise _Died from None
         except BaseException:
-            await _end(child)  # an answer nobody waits for would be taken for the next picture's
+            await _end(child)  # otherwise the next image would get this one's answer
             raise
         self._idle.append(child)
         return answer
 
     async def _free(self) -> Child:
-        """Raises: Unavailable."""
+        """An idle child, or a new one. Raises: Unavailable."""
         while self._idle:
             child = self._idle.pop()
             if child.returncode is None:
@@ -158,7 +157,7 @@ class PictureDecoder:
         return await self._new()
 
     async def _new(self) -> Child:
-        """A child that has answered once. Raises: Unavailable."""
+        """A new child that has passed a probe. Raises: Unavailable."""
         refused = Unavailable("Pictures cannot be decoded now.", retry_after_s=RETRY_S)
         try:
             child = await asyncio.create_subprocess_exec(

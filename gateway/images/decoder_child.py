@@ -1,8 +1,8 @@
-"""The child that opens pictures from strangers, so that a bomb or a bug in a decoder takes nothing else with it.
+"""Child process that opens clients' images, so that a decompression bomb or a decoder's bug harms nothing else.
 
 Knows bytes in and bytes out: no job, no path, no network. Run as `python -m gateway.images.decoder_child`. A request is
-a frame with the picture; an answer is one of `+` and a PNG, `=`, a PNG as a frame and the smaller file it was made of,
-or `-` and a sentence. End of input: leave.
+a frame with the image. An answer is `+` and a PNG; or `=`, a frame with the PNG and the smaller file it was made of; or
+`-` and a sentence. The child exits at the end of its input.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 16_777_216
 MAX_EDGE_PX = 8192
-"""Of what is made of a picture. A larger one is made smaller as it is decoded."""
+"""Longest edge of the result. A larger image is scaled down while it is decoded."""
 SENT_MAX_PIXELS = 50_000_000
-"""Of a picture as sent: photos of phones have 12, 24 or 48 million."""
+"""Pixels of an image as sent: phones take photos of 12, 24 or 48 million."""
 SENT_MAX_JPEG_PIXELS = 130_000_000
-"""A JPEG is decoded at a half, a quarter or an eighth of its size, so that its pixels are never all there."""
+"""Pixels of a JPEG as sent: it is decoded at 1/2, 1/4 or 1/8 of its size, so that not all pixels are in memory."""
 SENT_MAX_EDGE_PX = 65_535
 MAX_MEMORY_BYTES = 2 * 1024**3
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 FIRST_FRAME = ("GIF", "TIFF", "AVIF", "HEIF", "MPO")
-"""Of these, what comes behind the first picture is left out."""
+"""Formats of which only the first image is used."""
 FIXED_S = 3.0
 S_PER_MEGAPIXEL = 1.0
 MOST_S = 25.0
-"""Seconds of processor that a picture may take. The slowest kind one measured took 4 for 16.8 million pixels."""
+"""Seconds of processor time for one image. The slowest kind one measured took 4 for 16.8 million pixels."""
 
 _counts = False
-"""In the child alone."""
+"""Whether processor time is limited: only in the child."""
 
 
 class Refused(Exception):
-    """The picture is not taken; the text is a sentence for the client."""
+    """The image is refused; the text is a sentence for the client."""
 
 
 def normalised(data: bytes) -> bytes:
-    """The picture as a PNG of mode RGB or RGBA, upright, with nothing in it but pixels.
+    """The image as an upright PNG of mode RGB or RGBA that contains only pixels.
 
     Raises: Refused.
     """
@@ -59,9 +59,9 @@ def normalised(data: bytes) -> bytes:
 
 
 def checked(data: bytes) -> tuple[bytes, bytes]:
-    """The PNG as `normalised` makes it, and the file that it was made of, without metadata; empty unless smaller.
+    """The PNG as `normalised` makes it, and the file it was made of, without metadata; empty unless smaller.
 
-    What is decoded is that file, so that both are the same picture. Raises: Refused.
+    The file without metadata is what is decoded, so that both are the same image. Raises: Refused.
     """
     try:
         check_work(data)
@@ -77,7 +77,7 @@ def checked(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _stands(data: bytes) -> int:
-    """How the picture stands, 1 to 8, by its header alone where that says all. Raises: Refused."""
+    """The EXIF orientation of the image, 1 to 8, read from the header if that is enough. Raises: Refused."""
     with _opened(data) as picture:
         _check_header(picture)
         _allow(min(MOST_S, FIXED_S + S_PER_MEGAPIXEL * picture.width * picture.height / 1e6))
@@ -87,7 +87,7 @@ def _stands(data: bytes) -> int:
 
 
 def _png_of(data: bytes, stands: int) -> bytes:
-    """Raises: Refused."""
+    """The image as an upright PNG. Raises: Refused."""
     with _opened(data) as picture:
         _check_header(picture)
         _draft(picture)
@@ -100,7 +100,7 @@ def _png_of(data: bytes, stands: int) -> bytes:
 
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
-    """Its header is read. Raises: Refused, also for what is found to be wrong with it while it is open."""
+    """The image with its header read. Raises: Refused, also for errors found while the image is open."""
     from PIL import Image
 
     prepare()
@@ -112,8 +112,8 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 yield picture
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as bomb:
-        found = re.search(r"\((\d{1,20}) pixels\)", str(bomb))
-        size = f"{found[1]} pixels" if found else "too many pixels"
+        match = re.search(r"\((\d{1,20}) pixels\)", str(bomb))
+        size = f"{match[1]} pixels" if match else "too many pixels"
         raise Refused(f"The picture has {size}; at most {SENT_MAX_JPEG_PIXELS} are taken.") from None
     except MemoryError:
         raise Refused("The picture needs too much memory to decode.") from None
@@ -124,25 +124,25 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 
 
 def _check_header(picture: Image.Image) -> None:
-    """Sizes by the header alone, before a pixel is decoded: Pillow itself minds only twice its limit."""
+    """Check sizes by the header before a pixel is decoded: Pillow itself refuses only twice its limit."""
     width, height = picture.size
     most = SENT_MAX_JPEG_PIXELS if picture.format in ("JPEG", "MPO") else SENT_MAX_PIXELS
     if max(width, height) > SENT_MAX_EDGE_PX or width * height > most:
         raise Refused(
             f"The picture has {width} x {height} pixels; at most {most} are taken, {SENT_MAX_EDGE_PX} on one side."
         )
-    # A JPEG of several frames (MPO) is one photo with a thumbnail or depth map behind it: phones write them.
+    # A JPEG with several frames (MPO) is a phone's photo with a thumbnail or depth map after it.
     if picture.format in ("PNG", "WEBP") and getattr(picture, "n_frames", 1) != 1:
         raise Refused("The picture is animated; send a single frame.")
 
 
 def _excess(picture: Image.Image) -> float:
-    """How many times too long its sides are."""
+    """How many times too long its longer edge is."""
     return max(1.0, math.sqrt(picture.width * picture.height / MAX_PIXELS), max(picture.size) / MAX_EDGE_PX)
 
 
 def _draft(picture: Image.Image) -> None:
-    """Have a JPEG that is too large decoded at a part of its size."""
+    """Let a JPEG that is too large be decoded at a fraction of its size."""
     excess = _excess(picture)
     if excess > 1 and picture.format in ("JPEG", "MPO"):
         part = next((part for part in (2, 4, 8) if part >= excess), 8)
@@ -150,7 +150,7 @@ def _draft(picture: Image.Image) -> None:
 
 
 def _reduced(picture: Image.Image) -> Image.Image:
-    """The picture, no larger than it may be."""
+    """The image, scaled down to the allowed size."""
     from PIL import Image
 
     excess = _excess(picture)
@@ -161,10 +161,10 @@ def _reduced(picture: Image.Image) -> Image.Image:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """As EXIF or XMP say it stands. ImageOps.exif_transpose would read every entry of every directory there is."""
+    """EXIF orientation, from EXIF or XMP. ImageOps.exif_transpose would read every entry of every directory."""
     exif = picture.info.get("exif") or b""
     if not exif and isinstance(raw := picture.info.get("Raw profile type exif"), str):
-        with contextlib.suppress(ValueError):  # ImageMagick's; broken EXIF does not make the pixels wrong
+        with contextlib.suppress(ValueError):  # ImageMagick's; broken EXIF does not spoil the pixels
             exif = bytes.fromhex("".join(raw.split("\n")[3:]))
     xmp = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp") or b""
     return orientation(exif, xmp.encode(errors="replace") if isinstance(xmp, str) else xmp)
@@ -186,11 +186,11 @@ def _upright(picture: Image.Image, stands: int) -> Image.Image:
 
 
 class _TooLong(BaseException):
-    """The seconds of processor that a picture may take are over."""
+    """The image has used up its processor time."""
 
 
 def _allow(seconds: float) -> None:
-    """So many seconds of processor from now on; 0 ends the count. A busy machine does not make them fewer."""
+    """Allow so many seconds of processor time from now on; 0 ends the limit. A busy machine does not shorten them."""
     if _counts:
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
@@ -200,8 +200,8 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _pixels(picture: Image.Image) -> Image.Image:
-    """Eight bits a channel, alpha only where it says something, and an empty info: `save` would copy ICC from there."""
-    if picture.mode.startswith("I"):  # 16-bit grey, which convert() would clip instead of scale
+    """Pixels of 8 bits a channel, alpha only if used, and an empty info, from which `save` would copy the ICC."""
+    if picture.mode.startswith("I"):  # 16-bit grey: convert() would clip it instead of scaling it
         picture = picture.convert("I").point([value / 256 for value in range(65536)], "L")
     elif picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -216,7 +216,7 @@ def _pixels(picture: Image.Image) -> Image.Image:
 
 @cache
 def prepare() -> None:
-    """Import what opens pictures, and nothing that is not taken."""
+    """Import the decoders of accepted formats, and no others."""
     import pillow_heif
     from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin, Image, TiffImagePlugin
 
@@ -228,10 +228,10 @@ def prepare() -> None:
 
 
 def main() -> None:
-    """Answer pictures until the parent closes the pipe."""
+    """Answer requests until the parent closes the pipe."""
     global _counts
     requests, answers = own_pipes()
-    prepare()  # before the limit, so that a refusal never comes from an import
+    prepare()  # before the memory limit, so that no import fails because of it
     limit_memory(MAX_MEMORY_BYTES)
     signal.signal(signal.SIGPROF, _stop)
     _counts = True

@@ -1,6 +1,6 @@
-"""Threads for work on what clients sent: base64, texts of files, pixels. Nothing else of the gateway waits for them.
+"""Threads for work on clients' files: base64, texts, pixels. Nothing else in the gateway waits for them.
 
-The default executor of the event loop is left to our own quick work on the disk.
+The event loop's default executor is left to short disk work of the gateway itself.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from gateway.access.round_robin import Bounds, RoundRobin, Share
 
 THREADS = 3
 STUCK_S = 30.0
-"""Seconds without a beginning or an end, while somebody waits, after which the pool counts as stuck."""
+"""Seconds without a start or an end of work, while work waits, after which the pool counts as stuck."""
 SHORT_BYTES = 1024 * 1024
-"""Reading a text out of so many bytes, or decoding them, takes milliseconds."""
+"""Bytes from which a text is read, or which are decoded, within milliseconds."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class FilePool:
-    """A few threads, in turns by owner, with a bounded line before them."""
+    """Thread pool shared in turns by owner, with a bounded queue."""
 
     def __init__(self, threads: int = THREADS, bounds: Bounds | None = None) -> None:
         self._turns = RoundRobin(threads, bounds or Bounds())
@@ -35,7 +35,7 @@ class FilePool:
         return await self._started(share, partial(work, *args, **kwargs))
 
     async def read(self, share: Share, work: Callable[..., T], data: bytes | str, *args: object) -> T:
-        """As `run`, for work whose time is bounded by the size of `data`: reading texts, decoding base64."""
+        """Like `run`, for work whose time is bounded by the size of `data`: reading texts, decoding base64."""
         size = len(data)
         await self._turns.take(share, size, is_short=size <= SHORT_BYTES)
         return await self._started(share, partial(work, data, *args))
@@ -48,7 +48,7 @@ class FilePool:
             self._turns.give_back(share)
             raise
 
-        # A caller that goes away leaves its work in the thread: the slot is free when that has ended.
+        # If the caller is cancelled, its work goes on in the thread: the slot is free when that has ended.
         def ended(_: Future[T]) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._turns.give_back, share)
@@ -58,7 +58,7 @@ class FilePool:
 
     @property
     def trouble(self) -> str | None:
-        """Why files are not read now, as a sentence; None where they are."""
+        """Why files are not read now, as a sentence; None if they are."""
         return "What clients sent is not read any more: the pool of threads for it is stuck." if self.is_stuck else None
 
     @property
@@ -66,5 +66,5 @@ class FilePool:
         return self._turns.still_s > STUCK_S
 
     def close(self) -> None:
-        """Take no more work; what runs is not waited for."""
+        """Accept no more work; running work is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,6 @@
-"""Texts that picture files carry, read as bytes: no pixel is decoded. Knows nothing of what the texts say.
+"""Texts in image files, read as bytes: no pixel is decoded. Does not interpret the texts.
 
-The files come from strangers, so every length is checked against what is there, and nothing grows without bound.
+The files are untrusted: every length is checked against the bytes that are there, and all memory is bounded.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from gateway.images.png_chunks import SIGNATURE
 
 MAX_TEXTS = 64
 XMP = "XML:com.adobe.xmp"
-"""Name of the XMP packet: the keyword that it has in a PNG. Source: XMP specification part 3, 1.1.5."""
+"""Key of the XMP packet: its keyword in a PNG. Source: XMP specification part 3, 1.1.5."""
 COMMENT = "comment"
-"""Name of a JPEG's COM segment."""
+"""Key of a JPEG's COM segment."""
 
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 _START_OF_SCAN, _APP1, _COM = 0xDA, 0xE1, 0xFE
@@ -27,33 +27,32 @@ _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def texts(data: bytes) -> dict[str, str]:
-    """Keyword to text of a PNG; of a JPEG or WebP those of EXIF, the XMP packet and the comment.
+    """Texts by keyword: those of a PNG; of a JPEG or WebP those of EXIF, the XMP packet and the comment.
 
-    What is damaged is left out, and so is what comes after the file has cost as much as `gateway.images.file_budget`
-    allows.
+    Damaged texts are skipped, and so is everything after the budget (`gateway.images.file_budget`) is used up.
     """
-    found: dict[str, str] = {}
+    by_keyword: dict[str, str] = {}
     budget = Budget()
     with suppress(OverBudget):
         if data.startswith(SIGNATURE):
-            exif = _png(data, found, budget)
+            exif = _png(data, by_keyword, budget)
         elif data.startswith(b"\xff\xd8"):
-            exif = _jpeg(data, found, budget)
+            exif = _jpeg(data, by_keyword, budget)
         elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            exif = _webp(data, found, budget)
+            exif = _webp(data, by_keyword, budget)
         else:
             exif = None
-        if exif is not None and len(found) < MAX_TEXTS:
+        if exif is not None and len(by_keyword) < MAX_TEXTS:
             for name, text in exif_text.texts(exif, budget).items():
-                found.setdefault(name, text)
-    return found
+                by_keyword.setdefault(name, text)
+    return by_keyword
 
 
 # ---- PNG: specification, 11.3.3 --------------------------------------------------------------------
 
 
-def _png(data: bytes, found: dict[str, str], budget: Budget) -> bytes | None:
-    """Put the texts into `found`; returns the first eXIf. Of equal keywords the first counts; no other is opened."""
+def _png(data: bytes, by_keyword: dict[str, str], budget: Budget) -> bytes | None:
+    """Add the texts; returns the first eXIf. Of equal keywords only the first is unpacked."""
     exif = None
     for kind, body in _png_chunks(data, budget):
         if kind == b"eXIf":
@@ -61,12 +60,12 @@ def _png(data: bytes, found: dict[str, str], budget: Budget) -> bytes | None:
             continue
         keyword, separator, rest = body.partition(b"\0")
         name = keyword.decode("latin-1")
-        if not separator or name in found:
+        if not separator or name in by_keyword:
             continue
-        if len(found) >= MAX_TEXTS:
+        if len(by_keyword) >= MAX_TEXTS:
             break
         if (text := _png_text(kind, rest, budget)) is not None:
-            found[name] = text
+            by_keyword[name] = text
     return exif
 
 
@@ -83,7 +82,7 @@ def _png_chunks(data: bytes, budget: Budget) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _png_text(kind: bytes, rest: bytes, budget: Budget) -> str | None:
-    """What stands behind the keyword of a text chunk."""
+    """The text of a text chunk, after its keyword."""
     match kind:
         case b"tEXt":
             return rest.decode("latin-1")
@@ -106,8 +105,8 @@ def _three(rest: bytes) -> tuple[bytes, bytes, bytes]:
 # ---- JPEG, WebP ---------------------------------------------------------------------------------------
 
 
-def _jpeg(data: bytes, found: dict[str, str], budget: Budget) -> bytes | None:
-    """Put XMP and the comment before the pixels into `found`; returns the first EXIF block. Source: ITU T.81, B.1.1."""
+def _jpeg(data: bytes, by_keyword: dict[str, str], budget: Budget) -> bytes | None:
+    """Add XMP and the comment before the pixels; returns the first EXIF block. Source: ITU T.81, B.1.1."""
     exif, at = None, 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         budget.visit()
@@ -120,28 +119,28 @@ def _jpeg(data: bytes, found: dict[str, str], budget: Budget) -> bytes | None:
         (size,) = struct.unpack_from(">H", data, at + 2)
         if marker == _APP1 and exif is None and data.startswith(b"Exif\0\0", at + 4):
             exif = data[at + 10 : at + 2 + size]
-        elif marker == _APP1 and XMP not in found and data.startswith(_XMP_SEGMENT, at + 4):
-            _take(found, XMP, data[at + 4 + len(_XMP_SEGMENT) : at + 2 + size], budget)
-        elif marker == _COM and COMMENT not in found and size > 2:
-            _take(found, COMMENT, data[at + 4 : at + 2 + size], budget)
+        elif marker == _APP1 and XMP not in by_keyword and data.startswith(_XMP_SEGMENT, at + 4):
+            _take(by_keyword, XMP, data[at + 4 + len(_XMP_SEGMENT) : at + 2 + size], budget)
+        elif marker == _COM and COMMENT not in by_keyword and size > 2:
+            _take(by_keyword, COMMENT, data[at + 4 : at + 2 + size], budget)
         at += 2 + max(2, size)
     return exif
 
 
-def _webp(data: bytes, found: dict[str, str], budget: Budget) -> bytes | None:
-    """Put XMP into `found`; returns the first EXIF block. Source: WebP container specification."""
+def _webp(data: bytes, by_keyword: dict[str, str], budget: Budget) -> bytes | None:
+    """Add XMP; returns the first EXIF block. Source: WebP container specification."""
     exif, at = None, 12
     while at + 8 <= len(data):
         budget.visit()
         (size,) = struct.unpack_from("<I", data, at + 4)
         if size <= MAX_TEXT_BYTES and exif is None and data.startswith(b"EXIF", at):
             exif = data[at + 8 : at + 8 + size]
-        elif size <= MAX_TEXT_BYTES and XMP not in found and data.startswith(b"XMP ", at):
-            _take(found, XMP, data[at + 8 : at + 8 + size], budget)
+        elif size <= MAX_TEXT_BYTES and XMP not in by_keyword and data.startswith(b"XMP ", at):
+            _take(by_keyword, XMP, data[at + 8 : at + 8 + size], budget)
         at += 8 + size + size % 2
     return exif
 
 
-def _take(found: dict[str, str], name: str, body: bytes, budget: Budget) -> None:
+def _take(by_keyword: dict[str, str], name: str, body: bytes, budget: Budget) -> None:
     budget.spend(len(body))
-    found[name] = body.decode("utf-8", "replace")
+    by_keyword[name] = body.decode("utf-8", "replace")

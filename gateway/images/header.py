@@ -1,4 +1,4 @@
-"""What headers say of the work a picture will be, before a pixel is decoded. Pure; the file comes from a stranger."""
+"""Headers of image files: how much work decoding will be, before a pixel is decoded. Pure; files are untrusted."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from gateway.images.file_budget import Budget, OverBudget
 from gateway.images.png_chunks import SIGNATURE
 
 MOST_SCANS = 100
-"""Of a JPEG. libjpeg writes 10 for a progressive one, 18 for one of four colours; its own advice is to stop at 500."""
+"""Scans of a JPEG. libjpeg writes 10 (progressive) or 18 (with four colours); its authors advise to stop at 500."""
 MOST_SCANNED_PIXELS = 32 * 16_777_216
 KIND_SCANS = 12
-"""Pixels x scans of a JPEG: each scan passes over all of them. A large photo that is progressive has so many."""
+"""Pixels x scans of a JPEG, since each scan visits all pixels. A large progressive photo has so many."""
 MOST_CHUNKS = 50_000
-"""Of a PNG or WebP, segments of a JPEG. Encoders write IDATs of 8 KiB: 2,600 in 20 MiB."""
+"""Chunks of a PNG or WebP, segments of a JPEG. Encoders write IDATs of 8 KiB: 2,600 in 20 MiB."""
 SHORT_PIXELS = 1024 * 1024
 SHORT_BYTES = 512 * 1024
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-"""Restart markers and stuffed zeros stand inside a scan; all else ends it."""
+"""A JPEG marker; restart markers and stuffed zeros are parts of a scan."""
 _SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 _SOS, _EOI = 0xDA, 0xD9
 _STANDALONE = (0x01, 0xD8)
@@ -31,11 +31,11 @@ _XMP_BYTES = 256 * 1024
 
 
 class TooMuchWork(Exception):
-    """The picture is not decoded; the text is a sentence for the client."""
+    """The image is not decoded; the text is a sentence for the client."""
 
 
 def check_work(data: bytes) -> None:
-    """Raises: TooMuchWork for a file made to be slow. What is damaged is left for the decoder to refuse."""
+    """Refuse a file that is made to be slow. A damaged one is left for the decoder to refuse. Raises: TooMuchWork."""
     if data.startswith(b"\xff\xd8"):
         _check_jpeg(data)
     elif data.startswith(SIGNATURE):
@@ -46,8 +46,8 @@ def check_work(data: bytes) -> None:
 
 def _check_jpeg(data: bytes) -> None:
     scans, pixels, segments, at = 0, 0, 0, 2
-    while (found := _MARKER.search(data, at)) is not None:
-        marker, at = data[found.end() - 1], found.end()
+    while (match := _MARKER.search(data, at)) is not None:
+        marker, at = data[match.end() - 1], match.end()
         segments += 1
         if segments > MOST_CHUNKS:
             raise TooMuchWork("The picture has too many parts.")
@@ -78,7 +78,7 @@ def _check_chunks(data: bytes, at: int, size: str, size_at: int, around: int) ->
 
 
 def is_short_work(data: bytes) -> bool:
-    """Whether decoding takes milliseconds, by what a PNG cannot lie about; others would have to be searched."""
+    """Whether decoding takes milliseconds, judged by PNG fields that cannot be wrong; other formats count as long."""
     if len(data) > SHORT_BYTES:
         return False
     if data.startswith(SIGNATURE) and data[12:16] == b"IHDR":
@@ -88,16 +88,18 @@ def is_short_work(data: bytes) -> bool:
 
 
 def orientation(exif: bytes, xmp: bytes = b"") -> int:
-    """1 to 8 as EXIF has it, else as XMP has it; 1 where neither does. One directory is read, and bounded."""
+    """Orientation 1 to 8 from EXIF, otherwise from XMP; 1 if neither has it. One directory is read, and bounded."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is not None:
         with suppress(struct.error, OverBudget):
             (first,) = struct.unpack_from(order + "I", exif, 4)
-            found = entry(exif, order, first, _ORIENTATION, Budget())
-            if found is not None:
-                value = found[1] if order == "<" else found[1] >> 16  # a SHORT stands left in its four bytes
+            count_and_value = entry(exif, order, first, _ORIENTATION, Budget())
+            if count_and_value is not None:
+                value = (
+                    count_and_value[1] if order == "<" else count_and_value[1] >> 16
+                )  # a SHORT is in the first two of four bytes
                 value = value & 0xFFFF
                 return value if 1 <= value <= 8 else 1
-    said = _XMP_ORIENTATION.search(xmp[:_XMP_BYTES])
-    return int(said[1]) if said else 1
+    match = _XMP_ORIENTATION.search(xmp[:_XMP_BYTES])
+    return int(match[1]) if match else 1

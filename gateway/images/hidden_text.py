@@ -1,7 +1,7 @@
-"""Texts hidden in the lowest bits of a picture's pixels, as NovelAI and "stealth pnginfo" for A1111 hide them.
+"""Texts hidden in the lowest bits of an image's pixels, as by NovelAI and by "stealth pnginfo" for A1111.
 
-The pixels are those of a PNG that the decoder made: no stranger's file is opened here. Bits lie column by column, in
-the alpha channel or in red, green and blue: a name of 15 bytes, the number of bits that follow in four, then the text.
+The pixels come from a PNG that the decoder made: no client's file is opened here. Bits are read column by column, from
+the alpha channel or from red, green and blue: a name of 15 bytes, the number of following bits in four bytes, the text.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ NAMES: Mapping[bytes, tuple[str, bool]] = {
     b"stealth_rgbinfo": ("rgb", False),
     b"stealth_rgbcomp": ("rgb", True),
 }
-"""Channel, and whether the text is a gzip."""
+"""By name: channel, and whether the text is compressed with gzip."""
 NAME_BYTES, LENGTH_BYTES = 15, 4
 MAX_HIDDEN_BYTES = 256 * 1024
-"""Of a text, packed and unpacked; a longer one is left out."""
+"""Bytes of a text, packed and unpacked; a longer one is skipped."""
 _LOWEST = bytes(ord("0") + (value & 1) for value in range(256))
 _GZIP = 16 + zlib.MAX_WBITS
 
 
 def may_hide(data: bytes) -> bool:
-    """Whether a file's pixels are kept to their last bit: a PNG of 8 bits a channel, in colour, or a lossless WebP."""
+    """Whether a file can hold hidden bits: a colour PNG of 8 bits a channel, or a lossless WebP."""
     if data.startswith(SIGNATURE):
         return data[24:26] in (b"\x08\x02", b"\x08\x06")
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP" and (data[12:16] == b"VP8L" or b"VP8L" in data[12:65_536])
 
 
 def hidden_texts(png: bytes) -> dict[str, str]:
-    """Keyword to text, as the file's own texts would be; empty where nothing is hidden."""
+    """Texts by keyword, like the texts in the file itself; empty if nothing is hidden."""
     picture = opened(png)
     for channels in ("alpha", "rgb"):
         if channels == "alpha" and picture.mode != "RGBA":
@@ -53,16 +53,16 @@ def hidden_texts(png: bytes) -> dict[str, str]:
 
 
 def _by_keyword(text: str) -> dict[str, str]:
-    """NovelAI hides an object of its texts, the others A1111's text."""
-    said = json_object(text)
-    if said is None or "Comment" not in said:
+    """Texts by keyword: NovelAI hides an object of its texts, other programs A1111's text."""
+    texts = json_object(text)
+    if texts is None or "Comment" not in texts:
         return {PNG_KEYWORD: text}
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in said.items()}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in texts.items()}
 
 
 def _hidden(picture: Image.Image, channels: str) -> str | None:
-    found = NAMES.get(_bits(picture, channels, 0, NAME_BYTES) or b"")
-    if found is None or found[0] != channels:
+    form = NAMES.get(_bits(picture, channels, 0, NAME_BYTES) or b"")
+    if form is None or form[0] != channels:
         return None
     length = _bits(picture, channels, NAME_BYTES, LENGTH_BYTES)
     count = int.from_bytes(length or b"") // 8
@@ -71,7 +71,7 @@ def _hidden(picture: Image.Image, channels: str) -> str | None:
     body = _bits(picture, channels, NAME_BYTES + LENGTH_BYTES, count)
     if body is None:
         return None
-    if not found[1]:
+    if not form[1]:
         return body.decode("utf-8", "replace")
     unpacker = zlib.decompressobj(_GZIP)
     try:
@@ -82,7 +82,7 @@ def _hidden(picture: Image.Image, channels: str) -> str | None:
 
 
 def _bits(picture: Image.Image, channels: str, at: int, count: int) -> bytes | None:
-    """So many bytes from byte `at` on, of the lowest bits of the pixels; None where there are not so many."""
+    """`count` bytes from byte `at` on, from the lowest bits of the pixels; None if there are fewer."""
     from PIL import Image
 
     each = 1 if channels == "alpha" else 3

@@ -1,4 +1,4 @@
-"""A1111's infotext in a file: prompt, negative prompt, one line of `Key: value` pairs. Written and read. Pure.
+"""Infotext of A1111 in a file: prompt, negative prompt, and a line of `Key: value` pairs. Written and parsed. Pure.
 
 Source: A1111 1.10.1 modules/infotext_utils.py (reading), modules/processing.py create_infotext (writing).
 """
@@ -13,16 +13,16 @@ from gateway import __version__
 from gateway.images.clean_text import whole
 
 PNG_KEYWORD = "parameters"
-"""Of the PNG's text; in a JPEG or WebP it is EXIF's UserComment."""
+"""Keyword of the PNG text; a JPEG or WebP has the infotext in EXIF's UserComment."""
 VERSION = f"mflux-gateway {__version__}"
 SAMPLER, SCHEDULER = "Euler", "Simple"
-"""The only ones there are here: mflux spaces its flow-matching sigmas evenly before the shift: what A1111 and Forge
-call "Simple".
+"""The only sampler and scheduler here: mflux spaces its flow-matching sigmas evenly before the shift, which A1111 and
+Forge call "Simple".
 """
 MAX_CHARS = 256 * 1024
 NEGATIVE = "Negative prompt:"
 FEWEST_PAIRS = 3
-"""With fewer, the last line belongs to the prompt."""
+"""With fewer pairs, the last line is part of the prompt."""
 
 SAMPLERS: Mapping[str, str] = {
     "euler": "Euler",
@@ -44,7 +44,7 @@ SAMPLERS: Mapping[str, str] = {
     "uni_pc": "UniPC",
     "lcm": "LCM",
 }
-"""A1111's names of the samplers that others name as k-diffusion's functions are called."""
+"""A1111's names of samplers that other programs name after k-diffusion's functions."""
 SCHEDULERS: Mapping[str, str] = {
     "normal": "Normal",
     "karras": "Karras",
@@ -62,20 +62,20 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"')
 
 
 def compose(prompt: str, negative_prompt: str, pairs: Mapping[str, object]) -> str:
-    """The text of one picture; a pair whose value is None is left out."""
+    """The infotext of one image; pairs whose value is None are omitted."""
     negative = [f"{NEGATIVE} {negative_prompt}"] if negative_prompt else []
     line = ", ".join(f"{key}: {quoted(value)}" for key, value in pairs.items() if value is not None)
     return "\n".join([prompt, *negative, line]).strip()
 
 
 def quoted(value: object) -> str:
-    """A value, as JSON text where it holds what separates pairs."""
+    """A value; as a JSON string if it contains the characters that separate pairs."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if set(text) & set(",:\n") else text
 
 
 def parse(text: str) -> dict[str, str]:
-    """Every pair, sizes as `Key-1` and `Key-2`, and `Prompt` and `Negative prompt`. Linear in the text's length."""
+    """All pairs, sizes as `Key-1` and `Key-2`, with `Prompt` and `Negative prompt`. Linear in the text's length."""
     *lines, last = text[:MAX_CHARS].strip().split("\n")
     pairs = dict(_pairs(last))
     if len(pairs) < FEWEST_PAIRS:
@@ -87,13 +87,13 @@ def parse(text: str) -> dict[str, str]:
         if line.startswith(NEGATIVE):
             part, line = negative, line[len(NEGATIVE) :].strip()
         part.append(line)
-    found = {"Prompt": "\n".join(prompt), "Negative prompt": "\n".join(negative)}
+    values = {"Prompt": "\n".join(prompt), "Negative prompt": "\n".join(negative)}
     for key, value in pairs.items():
         if size := _SIZE.fullmatch(value):
-            found |= {f"{key}-1": size[1], f"{key}-2": size[2]}
+            values |= {f"{key}-1": size[1], f"{key}-2": size[2]}
         else:
-            found[key] = value
-    return found
+            values[key] = value
+    return values
 
 
 def _pairs(line: str) -> Iterator[tuple[str, str]]:
@@ -122,7 +122,7 @@ def _unquoted(text: str) -> str:
         return text
 
 
-def named(name: str, names: Mapping[str, str]) -> str:
-    """A sampler's or scheduler's name in A1111's words; its own where A1111 has none."""
+def name_in_a1111(name: str, names: Mapping[str, str]) -> str:
+    """A1111's name of a sampler or scheduler; the name itself if A1111 has none."""
     plain = name.lower()
     return names.get(plain, names.get(plain.removeprefix("k_"), name))

@@ -1,6 +1,6 @@
-"""Input pictures as they are kept: a small file stands for the PNG whose sha256 is its name. Knows no job.
+"""Input images as stored: a small file stands for the PNG whose sha256 is its name. Knows no job.
 
-What is drawn upon is that PNG. A file that is not the PNG itself is decoded again, by the decoder's child only.
+The engine always gets that PNG. A file that is not the PNG itself is decoded again, in the decoder's child.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger("gateway.inputs")
 
 
 class KeptInputs:
-    """What clients sent in, under the sha256 of its PNG, or of the file itself where it is no picture."""
+    """Stored inputs of clients, by the sha256 of the PNG, or of the file itself if it is not an image."""
 
     def __init__(self, store: JobStore, decoder: PictureDecoder) -> None:
         self._store = store
@@ -30,52 +30,52 @@ class KeptInputs:
         await self._decoder.close()
 
     async def keep(self, picture: CheckedImage | bytes, share: Share, bounds: InputBounds | None) -> str:
-        """Store it as its sender's; returns its name. Raises: StorageFault."""
-        kept, whole = (picture.kept, picture.png) if isinstance(picture, CheckedImage) else (picture, picture)
+        """Store an input as its sender's; returns its name. Raises: StorageFault."""
+        data, whole = (picture.kept, picture.png) if isinstance(picture, CheckedImage) else (picture, picture)
         name = await asyncio.to_thread(name_of, whole)
-        return await self._store.put_blob(kept, share.owner, share.peer, bounds, name)
+        return await self._store.put_blob(data, share.owner, share.peer, bounds, name)
 
     async def again(self, name: str, share: Share) -> str:
-        """An owner's picture, as fresh as a new one. Raises: KeyError."""
-        kept = await self._store.blob(name, share.owner)
-        if not kept.startswith(SIGNATURE) and await _is_itself(kept, name):
+        """Renew an owner's stored image as if it had been sent now; returns its name. Raises: KeyError."""
+        data = await self._store.blob(name, share.owner)
+        if not data.startswith(SIGNATURE) and await _is_itself(data, name):
             raise KeyError(name)
-        return await self._store.put_blob(kept, share.owner, share.peer, name=name)
+        return await self._store.put_blob(data, share.owner, share.peer, name=name)
 
     async def png(self, name: str, share: Share) -> bytes:
-        """The PNG of an owner's picture, who waits for the turn. Raises: KeyError, TooManyFiles, Unavailable."""
-        kept = await self._store.blob(name, share.owner)
-        if await _is_itself(kept, name):
-            if not kept.startswith(SIGNATURE):
+        """The PNG of an owner's image, decoded in the owner's turn. Raises: KeyError, TooManyFiles, Unavailable."""
+        data = await self._store.blob(name, share.owner)
+        if await _is_itself(data, name):
+            if not data.startswith(SIGNATURE):
                 raise KeyError(name)
-            return kept
+            return data
         try:
-            return await _as_named(await self._decoder.normalise(kept, share=share), name)
+            return await _as_named(await self._decoder.normalise(data, share=share), name)
         except InvalidRequest as error:
             raise _damaged(name) from error
 
     async def whole(self, name: str) -> bytes:
-        """The PNG of anybody's picture, or the document, for a job; no client's turn holds it up.
+        """The PNG of any owner's image, or the document, for a job, without waiting for clients' turns.
 
         Raises: KeyError, StorageFault.
         """
-        kept = await self._store.blob(name)
-        if await _is_itself(kept, name):
-            return kept
+        data = await self._store.blob(name)
+        if await _is_itself(data, name):
+            return data
         try:
-            return await _as_named(await self._decoder.normalise_own(kept), name)
+            return await _as_named(await self._decoder.normalise_own(data), name)
         except InvalidRequest as error:
             raise _damaged(name) from error
         except Unavailable as error:
             raise StorageFault("Input pictures cannot be decoded now.") from error
 
 
-async def _is_itself(kept: bytes, name: str) -> bool:
-    return await asyncio.to_thread(name_of, kept) == name
+async def _is_itself(data: bytes, name: str) -> bool:
+    return await asyncio.to_thread(name_of, data) == name
 
 
 async def _as_named(png: bytes, name: str) -> bytes:
-    """The PNG, whichever it is: another version of a decoder may make other pixels of a file."""
+    """The PNG, whatever it is: another version of a decoder may make other pixels of a file."""
     if not await _is_itself(png, name):
         log.warning("input %s has other pixels than when it was sent: the decoder has changed", name)
     return png

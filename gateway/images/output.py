@@ -1,4 +1,4 @@
-"""The output folder: finished pictures under server-made names. Knows no jobs but by their id in a name."""
+"""Output folder: finished images under server-made names. Knows jobs only by the id in a name."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from gateway.store.folder_health import SPOOL, Place
 PLACE = "the output folder"
 NAME = re.compile(r"([0-9a-f]{32})\.(\d{1,9})\.(\d{1,9})\.png")
 SHARED = 0o755
-"""Of a shared folder that is not there yet."""
+"""Mode of a shared folder that is created."""
 READS = 0o044
 TICK_NS = 2_000_000_000
-"""A filesystem may count the times of its changes as coarsely as that."""
+"""Coarsest resolution of a file system's modification times."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A finished picture; `made_at` is Unix time in seconds."""
+    """A finished image file; `made_at` is Unix time in seconds."""
 
     png: bytes
     made_at: float
@@ -38,7 +38,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What is on record of a picture's file: its length, and its SHA-256 in hex. None: of an older gateway."""
+    """What the store knows of an image file: its length and its SHA-256 in hex. None: written by an older gateway."""
 
     length_bytes: int | None = None
     sha256: str | None = None
@@ -52,10 +52,10 @@ UNKNOWN = Note()
 
 
 class Pictures:
-    """PNG files `<job>.<attempt>.<n>.png` in one folder of mode 0700; `signs`: each says how it was drawn.
+    """Image files `<job>.<attempt>.<n>.png` in one folder of mode 0700; `signs`: each contains how it was made.
 
-    `infotexts`: signed ones say it in A1111's grammar, too. `shares`: the folder keeps its mode, and who may list it
-    may read the pictures.
+    `infotexts`: signed files also contain A1111's infotext. `shares`: the folder keeps its mode, and users who may list
+    it may read the images.
     """
 
     def __init__(self, folder: Path, *, signs: bool = True, infotexts: bool = True, shares: bool = False) -> None:
@@ -65,36 +65,36 @@ class Pictures:
         self._infotexts = infotexts
         self._shares = shares
         self._listed: tuple[int, frozenset[str]] | None = None
-        """When the folder had changed last, in ns, and the jobs of which there were pictures then."""
+        """The folder's last modification time in ns, and the jobs that had images then."""
 
     def prepare(self) -> None:
-        """Raises: PermissionError with a sentence where the folder cannot be this user's alone."""
+        """Create or check the folder. Raises: PermissionError with a sentence if it cannot be made private."""
         if self._shares:
             return make_folder(self.folder, SHARED)
         private_folder(self.folder, "generation.output_dir")
         private_files(self.folder, lambda name: NAME.fullmatch(name) is not None)
 
     def keep(self, spooled: Path, name: str, signature: Signature | None = None) -> None:
-        """Encode spooled pixels and put them on disk under `name`. Raises: StorageFault."""
+        """Encode spooled pixels and write them durably under `name`. Raises: StorageFault."""
         with telling(SPOOL):
             png = encode(spooled, format="png")
         if self._signs and signature is not None:
             png = signed(png, signature.drawing, signature.infotext if self._infotexts else None)
         write_atomic(self.folder, name, png, PLACE)
-        os.utime(self.folder / name, (time.time(),) * 2)  # a network disk goes by a clock of its own
+        os.utime(self.folder / name, (time.time(),) * 2)  # a network disk has a clock of its own
         if self._shares:
             (self.folder / name).chmod(FILE | self.folder.stat().st_mode & READS)
         spooled.unlink(missing_ok=True)
 
     def note_of(self, name: str) -> Note | None:
-        """What is to be put on record of a file that was just written. Raises: StorageFault."""
+        """The length and SHA-256 of a file that was just written. Raises: StorageFault."""
         png = self._opened(name)
         return None if png is None else Note(len(png), hashlib.sha256(png).hexdigest())
 
     def read(self, name: str, note: Note = UNKNOWN) -> bytes | None:
-        """The PNG of that name, None where it is gone or the name is not one of ours.
+        """The PNG of that name; None if it is gone or the name is not a server-made one.
 
-        Raises: PictureDamaged where it is not what is on record; StorageFault.
+        Raises: PictureDamaged if it differs from what was written; StorageFault.
         """
         png = self._opened(name)
         if png is not None and not _is_as_noted(png, note):
@@ -109,34 +109,34 @@ class Pictures:
             return png
 
     def _check_there(self) -> None:
-        """What cannot be found may be on a disk that is away. Raises: StorageFault."""
+        """Raises: StorageFault if the folder is on a disk that is not mounted."""
         with telling(PLACE):
             if (fault := self.place.away()) is not None:
                 raise fault
 
     def there(self, names: Iterable[str]) -> set[str]:
-        """Which of these are still on disk. Raises: StorageFault."""
+        """Those of these names that are still on disk. Raises: StorageFault."""
         self._check_there()
         return {name for name in names if NAME.fullmatch(name) and (self.folder / name).is_file()}
 
     def jobs_there(self) -> frozenset[str]:
-        """Ids of jobs of which a picture may still be on disk. Raises: StorageFault."""
+        """Ids of jobs that may still have an image on disk. Raises: StorageFault."""
         self._check_there()
         with telling(PLACE):
-            if not self.folder.is_dir():  # it was removed, and is made anew with the next picture
+            if not self.folder.is_dir():  # it was removed, and is created again with the next image
                 return frozenset()
             changed_ns = self.folder.stat().st_mtime_ns
             if self._listed is None or self._listed[0] != changed_ns:
-                found = (NAME.fullmatch(name) for name in os.listdir(self.folder))
-                jobs = frozenset(match[1] for match in found if match is not None)
-                # What changes in the same tick as the listing does not change that time.
+                matches = (NAME.fullmatch(name) for name in os.listdir(self.folder))
+                jobs = frozenset(match[1] for match in matches if match is not None)
+                # A change in the same tick as the listing would not change the modification time.
                 self._listed = (changed_ns if time.time_ns() - changed_ns > TICK_NS else 0, jobs)
             return self._listed[1]
 
     def damaged(self, pictures: Iterable[ImageDone]) -> set[str]:
-        """Files of these that are longer or shorter than is on record; where nothing is, that do not end as a PNG."""
-        named = (done for done in pictures if NAME.fullmatch(done.file))
-        return {done.file for done in named if self._is_damaged(done.file, Note.of(done))}
+        """Those of these files that differ from the stored length, or, without one, do not end like a PNG."""
+        valid = (done for done in pictures if NAME.fullmatch(done.file))
+        return {done.file for done in valid if self._is_damaged(done.file, Note.of(done))}
 
     def _is_damaged(self, name: str, note: Note) -> bool:
         try:
@@ -147,11 +147,11 @@ class Pictures:
             return (self.folder / name).stat().st_size != note.length_bytes
         except FileNotFoundError:
             return False
-        except OSError:  # too short for an end, or not to be read
+        except OSError:  # shorter than the end of a PNG, or unreadable
             return True
 
     def stored(self, name: str, note: Note = UNKNOWN) -> Stored | None:
-        """As `read`, and when it was made."""
+        """Like `read`, with the time at which the file was made."""
         png = self.read(name, note)
         if png is None:
             return None
@@ -161,13 +161,13 @@ class Pictures:
             return None
 
     def remove(self, name: str) -> None:
-        """Raises: StorageFault."""
+        """Remove an image file. Raises: StorageFault."""
         if NAME.fullmatch(name):
             with telling(PLACE):
                 (self.folder / name).unlink(missing_ok=True)
 
     def sweep(self, job_id: str, keep: set[str]) -> None:
-        """Remove what a crash left of a job: pictures that no row names, and one that was being written."""
+        """Remove what a crash left of a job: images that no row names, and a half-written one."""
         for file in self.folder.glob(f"{job_id}.*"):
             if file.name not in keep:
                 self.remove(file.name)
@@ -181,9 +181,9 @@ class Pictures:
         spare: Collection[str] = (),
         age_s: Callable[[float], float] = lambda date: time.time() - date,
     ) -> None:
-        """Remove the oldest pictures until the rest fits into the quota; those of the jobs `spare` stay.
+        """Remove the oldest images until the rest fits into the quota; those of the jobs `spare` stay.
 
-        `age_s` says how long ago a file's date was.
+        `age_s` returns how many seconds ago a file's date was.
         """
         ours = [(file, file.stat()) for file in self.folder.iterdir() if NAME.fullmatch(file.name)]
         total = sum(stat.st_size for _, stat in ours)

@@ -1,4 +1,4 @@
-"""Chunks of PNG files, as byte operations: text put in and taken out, sums checked. Decodes no pixel."""
+"""PNG chunks as byte operations: texts added and removed, checksums verified. Decodes no pixel."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = len(SIGNATURE) + 25
-"""Where the IHDR chunk, always first and always this long, ends."""
+"""Where the IHDR chunk ends, which is always first and always of this length."""
 END = b"\0\0\0\0IEND\xaeB`\x82"
 """The last chunk of every PNG."""
 TEXT_KINDS = (b"tEXt", b"iTXt", b"zTXt")
 
 
 def with_text(png: bytes, keyword: str, text: str) -> bytes:
-    """The same picture with one text chunk more: tEXt for Latin-1, iTXt for the rest, as Pillow writes them.
+    """The same image with one more text chunk: tEXt for Latin-1, iTXt for other text, as Pillow writes them.
 
-    Raises: ValueError for what is no PNG. Source: PNG specification, 11.3.3.
+    Raises: ValueError if it is not a PNG. Source: PNG specification, 11.3.3.
     """
     if not png.startswith(SIGNATURE) or png[12:16] != b"IHDR":
         raise ValueError("not a PNG")
@@ -30,24 +30,24 @@ def with_text(png: bytes, keyword: str, text: str) -> bytes:
 
 
 def without_text(png: bytes, keyword: str | None = None) -> bytes:
-    """The same picture with no text chunk, or with none of one keyword.
+    """The same image without text chunks, or without those of one keyword.
 
-    Raises: ValueError for what is no PNG. Source: PNG specification, 5.3.
+    Raises: ValueError if it is not a PNG. Source: PNG specification, 5.3.
     """
     if not png.startswith(SIGNATURE):
         raise ValueError("not a PNG")
     begin = b"" if keyword is None else keyword.encode("latin-1") + b"\0"
-    kept, at = [SIGNATURE], len(SIGNATURE)
+    chunks, at = [SIGNATURE], len(SIGNATURE)
     while at < len(png):
         end = at + 12 + int.from_bytes(png[at : at + 4], "big")
         if png[at + 4 : at + 8] not in TEXT_KINDS or not png.startswith(begin, at + 8):
-            kept.append(png[at:end])
+            chunks.append(png[at:end])
         at = end
-    return b"".join(kept)
+    return b"".join(chunks)
 
 
 def is_whole(png: bytes) -> bool:
-    """Whether every chunk is there up to IEND, nothing after it, and each one's sum is right.
+    """Whether every chunk up to IEND is there, with the right checksum, and nothing follows.
 
     Source: PNG specification, 5.3 and 5.5.
     """

@@ -1,6 +1,6 @@
-"""What a picture file says of how it was drawn: a text that we write and read back, and what other programs' files say.
+"""Provenance of an image file: the text on how it was made, written and read by us, and other programs' texts.
 
-The words are those of our own requests, so that what is read can be sent again. The file may come from a stranger.
+The text uses the words of our own requests, so that it can be sent again. Files may be untrusted.
 Pure; decodes no pixel.
 """
 
@@ -18,13 +18,13 @@ from engine.protocol import Control, Generate, Upscale
 from gateway.images import infotext
 from gateway.images.clean_text import whole
 from gateway.images.file_texts import USER_COMMENT, texts
-from gateway.images.foreign import said_in
+from gateway.images.foreign import fields_in
 from gateway.images.png_chunks import with_text
 from gateway.jobs.job import Plans
 from gateway.jobs.resolve import SEED_MAX, SEED_MIN
 
 KEYWORD = "mflux-gateway"
-"""Of the PNG's text; in a JPEG or WebP it is EXIF's UserComment or ImageDescription, and begins with this word."""
+"""Keyword of the PNG text; in a JPEG or WebP, EXIF's UserComment or ImageDescription begins with this word."""
 MARK = f"{KEYWORD} "
 DESCRIPTION = "ImageDescription"
 
@@ -93,20 +93,18 @@ class Drawing(_Frozen):
 
 
 def drawing_of(plan: Plans, seed: int) -> Drawing | None:
-    """How the picture of this seed was drawn; None where that is not known, or longer than a file may say it, and for
-    what draws nothing.
-    """
+    """How the image with this seed was made; None if unknown, too long for a file, or if the plan makes no image."""
     match plan:
         case Generate():
             fits = max(len(plan.prompt), len(plan.negative_prompt or "")) <= TEXT_CHARS
-            return _drawn(plan, seed) if fits else None
+            return _generated(plan, seed) if fits else None
         case Upscale(drawn=str(before)):
-            return Drawing.model_validate_json(before).model_copy(update={"enlarged": _enlarged(plan)})
+            return Drawing.model_validate_json(before).model_copy(update={"enlarged": _enlargement(plan)})
         case _:
             return None
 
 
-def _drawn(plan: Generate, seed: int) -> Drawing:
+def _generated(plan: Generate, seed: int) -> Drawing:
     return Drawing(
         prompt=plan.prompt,
         negative_prompt=plan.negative_prompt,
@@ -125,56 +123,56 @@ def _drawn(plan: Generate, seed: int) -> Drawing:
     )
 
 
-def _enlarged(plan: Upscale) -> EnlargedDrawn:
+def _enlargement(plan: Upscale) -> EnlargedDrawn:
     return EnlargedDrawn(
         model=plan.model, width=plan.width_px, height=plan.height_px, softness=plan.softness, seed=plan.seed
     )
 
 
-def _control(said: Control) -> ControlDrawn:
-    edges = said.kind == "canny" and said.is_map
-    return ControlDrawn(type=said.kind, image=said.image, edges=edges, strength=said.strength)
+def _control(control: Control) -> ControlDrawn:
+    edges = control.kind == "canny" and control.is_map
+    return ControlDrawn(type=control.kind, image=control.image, edges=edges, strength=control.strength)
 
 
 def to_text(drawing: Drawing) -> str:
-    """Without what is not said."""
+    """The drawing as JSON, without fields that are None."""
     return json.dumps(drawing.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What is written into one picture's file: our own text, and A1111's."""
+    """Texts for one image file: our own, and A1111's infotext."""
 
     drawing: Drawing
     infotext: str
 
     @classmethod
     def of(cls, plan: Plans, image: int, seed: int) -> Signature | None:
-        """Of picture number `image` of a job; None as `drawing_of`."""
+        """The texts for image number `image` of a job; None in the cases of `drawing_of`."""
         drawing = drawing_of(plan, seed)
         if drawing is None:
             return None
-        further = dict(_further(plan, image)) if isinstance(plan, Generate) else {}
+        further = dict(_extra_pairs(plan, image)) if isinstance(plan, Generate) else {}
         return cls(drawing, to_infotext(drawing, further))
 
 
 def signed(png: bytes, drawing: Drawing, infotext_too: str | None = None) -> bytes:
-    """The same picture, with the text; `infotext_too` where A1111's readers look for theirs."""
+    """The same image with the text; `infotext_too` is written where A1111's readers look."""
     if infotext_too is not None:
         png = with_text(png, infotext.PNG_KEYWORD, infotext_too)
     return with_text(png, KEYWORD, to_text(drawing))
 
 
 def to_infotext(drawing: Drawing, further: Mapping[str, object] | None = None) -> str:
-    """A drawing in A1111's grammar, what is not said left out; `further` pairs come before the version."""
+    """A drawing as A1111's infotext, without fields that are None; `further` pairs come before the version."""
     is_ours = drawing.program is None
     sampler = infotext.SAMPLER if is_ours else drawing.sampler
     scheduler = infotext.SCHEDULER if is_ours else drawing.scheduler
     has_size = drawing.width is not None and drawing.height is not None
     pairs: dict[str, object] = {
         "Steps": drawing.steps,
-        "Sampler": sampler and infotext.named(sampler, infotext.SAMPLERS),
-        "Schedule type": scheduler and infotext.named(scheduler, infotext.SCHEDULERS),
+        "Sampler": sampler and infotext.name_in_a1111(sampler, infotext.SAMPLERS),
+        "Schedule type": scheduler and infotext.name_in_a1111(scheduler, infotext.SCHEDULERS),
         "CFG scale": _plain(drawing.guidance),
         "Seed": drawing.seed,
         "Size": f"{drawing.width}x{drawing.height}" if has_size else None,
@@ -193,8 +191,8 @@ def _plain(value: float | None) -> float | int | None:
     return int(value) if value is not None and value == int(value) else value
 
 
-def _further(plan: Generate, image: int) -> Iterator[tuple[str, object]]:
-    """What A1111 says of variations and of a second pass."""
+def _extra_pairs(plan: Generate, image: int) -> Iterator[tuple[str, object]]:
+    """A1111's pairs for variations and for a second pass."""
     if plan.subseed_strength > 0:
         yield "Variation seed", plan.subseeds[image]
         yield "Variation seed strength", _plain(plan.subseed_strength)
@@ -208,66 +206,66 @@ def _further(plan: Generate, image: int) -> Iterator[tuple[str, object]]:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What of a PNG's texts goes into the EXIF of a JPEG or WebP: UserComment and ImageDescription; None: nothing."""
+    """Texts of a PNG that go into the EXIF of a JPEG or WebP: UserComment and ImageDescription; None: neither."""
 
     comment: str | None = None
     description: str | None = None
 
 
 def carried(png: bytes) -> Carried:
-    """Of a signed PNG: A1111's text is the comment, where its readers look; ours is it where there is no other."""
-    found = texts(png)
-    own, written = found.get(KEYWORD), found.get(infotext.PNG_KEYWORD)
+    """The texts of a signed PNG: A1111's is the comment, where its readers look; without it, ours is."""
+    by_keyword = texts(png)
+    own, written = by_keyword.get(KEYWORD), by_keyword.get(infotext.PNG_KEYWORD)
     if own is None:
         return Carried(written)
     if written is not None:
-        description = MARK + json.dumps(json.loads(own))  # ASCII, as the field's type is
+        description = MARK + json.dumps(json.loads(own))  # ASCII, which the EXIF field requires
         if len(description) + len(written.encode("ascii" if written.isascii() else "utf-16-be")) <= EXIF_BYTES:
             return Carried(written, description)
     return Carried(MARK + own)
 
 
 EXIF_BYTES = 64_800
-"""Of both texts that fit into one segment of a JPEG."""
+"""Bytes of both texts that fit into one segment of a JPEG."""
 
 
 def drawing_in(data: bytes) -> Drawing | None:
-    """What a PNG, JPEG or WebP says of itself, by its texts alone; None where it says nothing that is known."""
+    """How a PNG, JPEG or WebP was made, by its texts alone; None if they say nothing known."""
     return drawing_by(texts(data))
 
 
-def drawing_by(found: Mapping[str, str]) -> Drawing | None:
-    """As `drawing_in`, by the file's texts."""
-    if (own := own_text(found)) is not None:
+def drawing_by(by_keyword: Mapping[str, str]) -> Drawing | None:
+    """Like `drawing_in`, from the texts of a file."""
+    if (own := own_text(by_keyword)) is not None:
         with suppress(ValidationError):
-            return _telling(Drawing.model_validate_json(own))
-    said = said_in(found)
-    return None if said is None else _checked(said)
+            return _unless_empty(Drawing.model_validate_json(own))
+    fields = fields_in(by_keyword)
+    return None if fields is None else _checked(fields)
 
 
-def _telling(drawing: Drawing) -> Drawing | None:
-    """The drawing; None where it says nothing of how the picture was drawn."""
-    said = (drawing.prompt, drawing.model, drawing.steps, drawing.seed)
-    return None if said == (None, None, None, None) else drawing
+def _unless_empty(drawing: Drawing) -> Drawing | None:
+    """The drawing; None if it says nothing of how the image was made."""
+    values = (drawing.prompt, drawing.model, drawing.steps, drawing.seed)
+    return None if values == (None, None, None, None) else drawing
 
 
-def own_text(found: Mapping[str, str]) -> str | None:
-    """Our own text among a file's."""
-    if (text := found.get(KEYWORD)) is not None:
+def own_text(by_keyword: Mapping[str, str]) -> str | None:
+    """Our own text among the texts of a file."""
+    if (text := by_keyword.get(KEYWORD)) is not None:
         return text
     for name in (USER_COMMENT, DESCRIPTION):
-        if (text := found.get(name, "")).startswith(MARK):
+        if (text := by_keyword.get(name, "")).startswith(MARK):
             return text.removeprefix(MARK)
     return None
 
 
-def _checked(said: Mapping[str, object]) -> Drawing | None:
-    """Of what another program said, the fields that can be."""
-    kept = {name: value for name, value in said.items() if value is not None}
+def _checked(fields: Mapping[str, object]) -> Drawing | None:
+    """The valid fields of another program's text."""
+    valid = {name: value for name, value in fields.items() if value is not None}
     for _ in range(2):
         try:
-            return _telling(Drawing.model_validate(kept))
+            return _unless_empty(Drawing.model_validate(valid))
         except ValidationError as error:
             wrong = {line["loc"][0] for line in error.errors(include_url=False, include_input=False)}
-            kept = {name: value for name, value in kept.items() if name not in wrong}
+            valid = {name: value for name, value in valid.items() if name not in wrong}
     return None

@@ -1,7 +1,7 @@
-"""A picture's file cut down to what its pixels are made of: no EXIF, XMP, ICC, comments, thumbnails, further frames.
+"""Metadata stripping: a file with only what its pixels need, without EXIF, XMP, ICC, comments, thumbnails, more frames.
 
-Pure bytes: no pixel is decoded. The files come from strangers, so every length is checked against what is there, and
-what is not understood wholly is not cut: None. How the picture stands is written anew, and nothing else of its EXIF.
+Pure bytes: no pixel is decoded. Files are untrusted: every length is checked against the bytes that are there, and a
+file that is not fully understood is not stripped (None). Of its EXIF only the orientation is written again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _UPRIGHT = 1
 
 
 def stripped(data: bytes, orientation: int) -> bytes | None:
-    """The same pixels in a file of its own, which says that it stands as `orientation` (1 to 8) does."""
+    """The same pixels in a new file with this EXIF orientation (1 to 8); None if it cannot be stripped."""
     if data.startswith(b"\xff\xd8"):
         return _jpeg(data, orientation)
     if data.startswith(SIGNATURE):
@@ -30,7 +30,7 @@ def stripped(data: bytes, orientation: int) -> bytes | None:
 
 
 def says_more_behind_its_pixels(data: bytes) -> bool:
-    """Whether a PNG has chunks behind its pixels, which Pillow reads only with these."""
+    """Whether a PNG has chunks after its pixels, which Pillow reads only together with them."""
     if not data.startswith(SIGNATURE):
         return False
     kinds = [kind for kind, _ in _png_chunks(data)]
@@ -45,25 +45,25 @@ def _tiff(orientation: int) -> bytes:
 # ---- JPEG: ITU T.81, annex B ------------------------------------------------------------------------
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-"""Restart markers and stuffed zeros stand inside a scan; what else stands between segments is skipped."""
+"""A JPEG marker; restart markers and stuffed zeros are parts of a scan, other bytes between segments are skipped."""
 _SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 _DHT, _DAC, _EOI, _SOS, _DQT, _DRI, _COM, _TEM = 0xC4, 0xCC, 0xD9, 0xDA, 0xDB, 0xDD, 0xFE, 0x01
 _NEEDED = _SOF | {_DHT, _DAC, _DQT, _DRI}
 _APP0, _APP14 = 0xE0, 0xEE
 _LEFT_OUT = frozenset((*range(0xE0, 0xF0), _COM))
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
-"""Version 1.1, no density, no thumbnail. That it is there says that the colours are YCbCr."""
+"""JFIF segment of version 1.1, without density and thumbnail. Its presence means that the colours are YCbCr."""
 
 
 def _jpeg(data: bytes, orientation: int) -> bytes | None:
-    """JFIF and Adobe segments are written anew, as libjpeg reads them: they say which colours the components are."""
-    kept: list[bytes] = []
+    """A JPEG. JFIF and Adobe segments are written again: from them libjpeg knows what the components are."""
+    segments: list[bytes] = []
     jfif, adobe, has_scan, at = b"", b"", False, 2
-    while (found := _MARKER.search(data, at)) is not None:
-        marker, at = data[found.end() - 1], found.end()
+    while (match := _MARKER.search(data, at)) is not None:
+        marker, at = data[match.end() - 1], match.end()
         if marker == _EOI:
             exif = b"" if orientation == _UPRIGHT else b"\xff\xe1\0\x22Exif\0\0" + _tiff(orientation)
-            return b"".join((b"\xff\xd8", jfif, exif, adobe, *kept, b"\xff\xd9")) if has_scan else None
+            return b"".join((b"\xff\xd8", jfif, exif, adobe, *segments, b"\xff\xd9")) if has_scan else None
         if marker == _TEM:
             continue
         end = at + int.from_bytes(data[at : at + 2])
@@ -76,7 +76,7 @@ def _jpeg(data: bytes, orientation: int) -> bytes | None:
                 return None
             has_scan, end = True, after.start()
         if marker not in _LEFT_OUT:
-            kept.append(data[found.start() : end])
+            segments.append(data[match.start() : end])
         elif not has_scan and marker == _APP0 and body.startswith(b"JFIF\0") and len(body) >= 14:
             jfif = _JFIF
         elif not has_scan and marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12:
@@ -88,12 +88,12 @@ def _jpeg(data: bytes, orientation: int) -> bytes | None:
 # ---- PNG: specification, 5 and 11 -------------------------------------------------------------------
 
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL")
-"""The last two say that it is an animation: also one of a single frame is drawn by what they say."""
+"""Chunks that are kept. The last two mark an animation; Pillow decodes one with a single frame by them, too."""
 _FRAME = b"fdAT"
 
 
 def _png(data: bytes, orientation: int) -> bytes | None:
-    kept, kinds = [SIGNATURE], list[bytes]()
+    chunks, kinds = [SIGNATURE], list[bytes]()
     for kind, chunk in _png_chunks(data):
         if kind == b"IEND":
             break
@@ -104,17 +104,17 @@ def _png(data: bytes, orientation: int) -> bytes | None:
             return None
         kinds.append(kind)
         if is_needed:
-            kept.append(chunk)
+            chunks.append(chunk)
     if kinds[:1] != [b"IHDR"] or b"IDAT" not in kinds:
         return None
     if orientation != _UPRIGHT:
-        said = b"eXIf" + _tiff(orientation)
-        kept.insert(2, struct.pack(">I", len(said) - 4) + said + struct.pack(">I", zlib.crc32(said)))
-    return b"".join((*kept, END))
+        body = b"eXIf" + _tiff(orientation)
+        chunks.insert(2, struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)))
+    return b"".join((*chunks, END))
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and whole chunk; one that is cut off is empty."""
+    """Kind and complete chunk; a truncated one is empty."""
     at = len(SIGNATURE)
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4])
@@ -131,7 +131,7 @@ _WEBP_LEFT_OUT = (b"EXIF", b"XMP ", b"ICCP")
 
 
 def _webp(data: bytes, orientation: int) -> bytes | None:
-    """An animation of one frame stays one: its frame has a place and a ground of its own."""
+    """A WebP. An animation of one frame stays one: its frame has an offset and a background of its own."""
     chunks = [(kind, body) for kind, body in _webp_chunks(data, 12) if kind not in _WEBP_LEFT_OUT]
     kinds, turned = [kind for kind, _ in chunks], orientation != _UPRIGHT
     if kinds[:1] != [b"VP8X"]:
@@ -153,7 +153,7 @@ def _webp(data: bytes, orientation: int) -> bytes | None:
 
 
 def _webp_chunks(data: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and body, of a file up to the end that it says it has; one that is cut off is empty."""
+    """Kind and body of the chunks up to the size that the file states; a truncated one is empty."""
     whole = min(len(data), 8 + int.from_bytes(data[4:8], "little")) if at == 12 else len(data)
     while at + 8 <= whole:
         size = int.from_bytes(data[at + 4 : at + 8], "little")

@@ -1,4 +1,4 @@
-"""The models this gateway can name, and where their weights lie. Reads folders; imports no MLX; fetches nothing."""
+"""Model library: which models have a name here, and where their weights are. Reads folders; imports no MLX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.models.user_models import HubModel, LocalModel, hub_row, local_row
 
 
 class Library:
-    """Catalogue rows, the operator's folders and aliases under one set of exact names."""
+    """Catalogue rows, the operator's folders and aliases as one set of exact names."""
 
     def __init__(
         self,
@@ -47,15 +47,15 @@ class Library:
 
     @property
     def specs(self) -> tuple[ModelSpec, ...]:
-        """Every row but those whose name is an alias of another model's."""
+        """All rows except those whose name is an alias of another model."""
         return tuple(spec for name, spec in self._specs.items() if name not in self._aliases)
 
     @property
     def available(self) -> list[str]:
-        """The names of the models that can be drawn with, once downloaded; the operator's own and aliases first."""
-        drawn = [spec.name for spec in self.specs if spec.unavailable is None and spec.task == "generate"]
+        """Names of the models that generate images, downloaded or not; the operator's own and aliases first."""
+        names = [spec.name for spec in self.specs if spec.unavailable is None and spec.task == "generate"]
         listed = {spec.name for spec in CATALOG}
-        return [*sorted(set(drawn) - listed), *self._aliases, *(name for name in drawn if name in listed)]
+        return [*sorted(set(names) - listed), *self._aliases, *(name for name in names if name in listed)]
 
     @property
     def aliases(self) -> Mapping[str, str]:
@@ -64,7 +64,7 @@ class Library:
     def find(self, name: str | None) -> ModelSpec:
         """The row of exactly this name or alias; the default for None.
 
-        Raises: ModelNotFound listing what there is.
+        Raises: ModelNotFound with the list of available models.
         """
         if name is None:
             name = self.default
@@ -81,7 +81,7 @@ class Library:
         return spec
 
     def find_folder(self, spec: ModelSpec) -> Path | None:
-        """As `folder`; None where there is none."""
+        """Like `folder`; None if the weights are not on disk."""
         return self._locate(spec) if spec.unavailable is None else None
 
     def folder(self, spec: ModelSpec) -> Path:
@@ -110,7 +110,7 @@ class Library:
         return f"Fetch them with `mflux-gateway models pull {spec.name}`, put {spec.repo} into the models folder"
 
     def weights(self, name: str) -> str:
-        """One name for all models drawn with the same weights, whatever the bits: the first of them."""
+        """The first name of all models with these weights, whatever their bits."""
         name = self._aliases.get(name, name)
         return self._weights.get(name, name)
 
@@ -118,32 +118,32 @@ class Library:
         return (spec.family, spec.geometry, str(self._folders.get(spec.name) or spec.repo or spec.name))
 
     def further_folders(self, spec: ModelSpec) -> tuple[Path, ...]:
-        """Where the model's further repositories lie; none where they are part of its own folder.
+        """Folders of the model's further repositories; none if they are part of its own folder.
 
         Raises: ModelNotServed, ModelNotOnDisk.
         """
         return self._locate_also(spec, self.folder(spec)) or ()
 
     def on_disk(self, spec: ModelSpec) -> bool:
-        """Whether the model could be loaded now: its own weights and those of its further repositories."""
+        """Whether the model can be loaded now: its own weights and those of its further repositories are here."""
         folder = self.find_folder(spec)
         return folder is not None and self._locate_also(spec, folder) is not None
 
     def draws(self, spec: ModelSpec) -> bool:
-        """Whether pictures can be drawn with it now."""
+        """Whether the model can generate images now."""
         return spec.task == "generate" and self.on_disk(spec)
 
     def _locate_also(self, spec: ModelSpec, folder: Path) -> tuple[Path, ...] | None:
-        """A folder for each further repository; none where mflux saved everything into the model's own."""
+        """A folder for each further repository; none if mflux saved everything into the model's own folder."""
         if all(more.saved_as is not None and (folder / more.saved_as).is_dir() for more in spec.also):
             return ()
-        found = [self._further(files) for files in spec.also]
-        return None if None in found else tuple(path for path in found if path is not None)
+        folders = [self._further(files) for files in spec.also]
+        return None if None in folders else tuple(path for path in folders if path is not None)
 
     def _locate(self, spec: ModelSpec) -> Path | None:
         own = self._folders.get(spec.name)
         if own is not None:
-            # Named by the operator: some families keep their transformer elsewhere than in `transformer/`.
+            # The operator's folder: some families have their transformer elsewhere than in `transformer/`.
             return own if is_usable(own, ()) else None
         names = [spec.name] if spec.stored_bits else [spec.name, spec.geometry]
         if spec.repo is not None:
@@ -156,7 +156,7 @@ class Library:
         return self._further(HubFiles(repo=spec.repo, patterns=spec.files))
 
     def _further(self, files: HubFiles) -> Path | None:
-        """Where a repository lies: put there by the operator, or downloaded, by us or by another tool."""
+        """The folder of a repository: put there by the operator, or downloaded by us or by another tool."""
         own, ours = self._models_dir / files.repo.rpartition("/")[2], folder_of(self._models_dir, files.repo)
         for folder in (own, ours):
             if is_usable(folder, files.patterns):

@@ -1,4 +1,4 @@
-"""By which hashes a LoRA is known: each file is read once, and remembered on disk by its place, time and size."""
+"""Hashes of LoRA files: each file is read once; the result is stored by its path, time and size."""
 
 from __future__ import annotations
 
@@ -26,57 +26,57 @@ _HEX = re.compile(r"[0-9a-f]{12,64}")
 
 @dataclass(frozen=True, slots=True)
 class Hashes:
-    """`sha256` is the whole file's; `short` is what A1111 writes into an infotext: of the weights alone, 12 digits."""
+    """`sha256` is that of the whole file; `short` is A1111's hash in infotexts: of the weights alone, 12 digits."""
 
     sha256: str | None
     short: str
 
 
 class HashKeeper:
-    """Hashes of files that were read; kept in `file` where one is given."""
+    """Hashes of files that were read; stored in `file` if one is given."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._lock = threading.Lock()
-        self._known: dict[str, list[str]] | None = None
+        self._stored: dict[str, list[str]] | None = None
 
     def of(self, version: tuple[Path, int, int], metadata: Mapping[str, str], *, read: bool) -> Hashes | None:
-        """Of this version of a file. One that is not known is read where `read` says so. Blocks."""
+        """The hashes of this version of a file. If they are unknown, it is read if `read` is true. Blocks."""
         file, changed_ns, size = version
         key = f"{file}\n{changed_ns}\n{size}"
         with self._lock:
-            known = self._load().get(key)
-        if known is None and read:
+            hashes = self._load().get(key)
+        if hashes is None and read:
             try:
-                known = list(_read(file))
+                hashes = list(_read(file))
             except OSError:
                 log.warning("a LoRA could not be read", exc_info=True)
                 return None
-            self._keep(key, known)
-        noted = metadata.get("sshs_model_hash", "")
-        short = noted[:SHORT_CHARS] if _HEX.fullmatch(noted) else known[1] if known else ""
-        return Hashes(known[0] if known else None, short) if short else None
+            self._keep(key, hashes)
+        noted_short = metadata.get("sshs_model_hash", "")
+        short = noted_short[:SHORT_CHARS] if _HEX.fullmatch(noted_short) else hashes[1] if hashes else ""
+        return Hashes(hashes[0] if hashes else None, short) if short else None
 
     def _load(self) -> dict[str, list[str]]:
-        if self._known is None:
-            self._known = {}
+        if self._stored is None:
+            self._stored = {}
             if self._file is not None:
                 with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-                    kept = json.loads(self._file.read_text(encoding="utf-8"))
-                    self._known = {str(key): [str(sha), str(short)] for key, (sha, short) in kept.items()}
-        return self._known
+                    stored = json.loads(self._file.read_text(encoding="utf-8"))
+                    self._stored = {str(key): [str(sha), str(short)] for key, (sha, short) in stored.items()}
+        return self._stored
 
     def _keep(self, key: str, hashes: list[str]) -> None:
         with self._lock:
-            known = self._load()
-            known[key] = hashes
-            while len(known) > KEPT_MOST:
-                del known[next(iter(known))]
+            stored = self._load()
+            stored[key] = hashes
+            while len(stored) > KEPT_MOST:
+                del stored[next(iter(stored))]
             if self._file is None:
                 return
             unfinished = self._file.with_suffix(".part")
             with contextlib.suppress(OSError):
-                write_private(unfinished, json.dumps(known).encode())
+                write_private(unfinished, json.dumps(stored).encode())
                 os.replace(unfinished, self._file)
 
 
@@ -89,7 +89,7 @@ def _read(file: Path) -> tuple[str, str]:
     with opened_file(file) as opened:
         first = opened.read(8)
         whole.update(first)
-        header = int.from_bytes(first, "little")  # as long as the file says, which may be any length
+        header = int.from_bytes(first, "little")  # the length that the file states, which may be any number
         while piece := opened.read(_PIECE_BYTES):
             whole.update(piece)
             weights.update(memoryview(piece)[header:])

@@ -1,6 +1,6 @@
-"""Which models a LoRA fits, told from the names and shapes in its header by the table that the engine applies it with.
+"""LoRA layers: which models a LoRA fits, from the tensor names and shapes in its header.
 
-Pure data, no MLX: see `engine.lora_layouts`.
+It uses the table by which the engine applies LoRAs (`engine.lora_layouts`). Pure data, no MLX.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ from engine.lora_layouts import Table, family_of, named, read, sheets
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Of a LoRA on one model: how many of its tensors count, what the others are, and why it cannot be put on."""
+    """Use of a LoRA on one model: how many of its tensors are used, what the others are, why it cannot be applied."""
 
     used: int
     rest: str | None = None
-    """One sentence's end; None where all count."""
+    """The end of a sentence about the unused tensors; None if all are used."""
     unfit: str | None = None
-    """What it does that cannot be: goes on after "it"."""
+    """Why it cannot be applied: continues a sentence after "it"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a LoRA was made for. `models` are geometries of the catalogue."""
+    """Models that a LoRA was made for. `models` are geometries of the catalogue."""
 
     rank: int | None
     models: frozenset[str]
     known: bool
-    """Whether its layers are those of some model."""
+    """Whether its layers are those of a known model."""
     total: int = 0
-    """Tensors in the file."""
+    """Number of tensors in the file."""
     uses: Mapping[str, Use] = field(default_factory=dict)
-    """By geometry, of those whose layers it names."""
+    """Uses by geometry, for models with layers of these names."""
     family: str | None = None
-    """The family it is for, where none of that is here."""
+    """The family that it is for, if no model of that is known here."""
 
     def of(self, spec: ModelSpec) -> bool | None:
-        """Whether it can be put on a model; None for one that takes no LoRAs."""
+        """Whether it can be applied to a model; None for a model that takes no LoRAs."""
         return spec.geometry in self.models if spec.geometry in sheets() else None
 
     def use_on(self, spec: ModelSpec) -> Use | None:
-        """None where it changes nothing of the model."""
+        """Its use on a model; None if it changes nothing there."""
         return self.uses.get(spec.geometry)
 
 
 def fit_of(shapes: Mapping[str, tuple[int, ...]]) -> Fit:
-    """What tensors of these names and shapes fit."""
+    """The models that tensors of these names and shapes fit."""
     names = named(shapes, _every_name())
     total, family = len(shapes), family_of(shapes, {key.layer for key, _ in names.values()})
     if family is not None:
@@ -65,7 +65,7 @@ def fit_of(shapes: Mapping[str, tuple[int, ...]]) -> Fit:
         uses |= dict.fromkeys(geometries, Use(reading.used, reading.rest, reading.unfit))
         ranks.append((reading.used, reading.rank))
     most = max((use.used for use in uses.values()), default=0)
-    # A family whose layers are named alike in part is not the one it was made for.
+    # A family that shares only part of the layer names is not the one it was made for.
     models = frozenset(geometry for geometry, use in uses.items() if use.unfit is None and use.used * 2 > most)
     rank = max(((used, rank) for used, rank in ranks if rank is not None), default=(0, None))[1]
     return Fit(rank, models, known, total, uses)
@@ -73,26 +73,26 @@ def fit_of(shapes: Mapping[str, tuple[int, ...]]) -> Fit:
 
 @cache
 def _every_name() -> frozenset[str]:
-    """What any table calls a layer."""
+    """Every layer name in any table."""
     return frozenset(name for table, _ in _by_table() for name in table)
 
 
 @cache
 def _by_table() -> list[tuple[Table, list[str]]]:
-    """Each table with the geometries that it is for."""
-    found: dict[int, tuple[Table, list[str]]] = {}
+    """Each table with its geometries."""
+    by_table: dict[int, tuple[Table, list[str]]] = {}
     for geometry, table in sheets().items():
-        found.setdefault(id(table), (table, []))[1].append(geometry)
-    return list(found.values())
+        by_table.setdefault(id(table), (table, []))[1].append(geometry)
+    return list(by_table.values())
 
 
 def share_layers(one: ModelSpec, other: ModelSpec) -> bool | None:
-    """Whether a LoRA of one model can be put on another; None where only trying will tell."""
+    """Whether a LoRA of one model can be applied to another; None if only a try can tell."""
     first, second = (sheets().get(spec.geometry) for spec in (one, other))
     return None if first is None or second is None else first is second
 
 
 def names_of(models: frozenset[str]) -> list[str]:
-    """The catalogue's names of these, those of fewer bits left out."""
+    """Catalogue names of these geometries, without those of fewer bits."""
     rows = (spec for spec in CATALOG if spec.quantize is None and spec.stored_bits is None)
     return [spec.name for spec in rows if spec.geometry in models]

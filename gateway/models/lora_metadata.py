@@ -1,4 +1,4 @@
-"""What is written about a LoRA: by its trainer in its header, by others in files beside it. Text to judge, not to obey.
+"""LoRA metadata: what its trainer wrote into the header, and others into files beside it. Untrusted text.
 
 Source: kohya's `ss_*` and `modelspec.*` metadata; A1111 1.10.1 user metadata (NAME.json); NAME.civitai.info of the
 Civitai Helper and SD.Next.
@@ -20,7 +20,7 @@ NOTES_MOST_BYTES = 1024 * 1024
 ALIAS_CHARS = 200
 WORDS_MOST = 50
 WORDS_CHARS = 8192
-"""Of all trigger words together."""
+"""Characters of all trigger words together."""
 TOLD = (
     "ss_output_name",
     "ss_base_model_version",
@@ -43,18 +43,18 @@ TOLD = (
     "modelspec.usage_hint",
     "modelspec.resolution",
 )
-"""What is passed on: what else trainers write may name folders of their machines."""
+"""Header keys that are passed on: other keys may contain folder names of the trainer's machine."""
 DESCRIPTION = "modelspec.description"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".preview.png", ".preview.jpg", ".preview.jpeg", ".preview.webp")
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What one file beside a LoRA says, cleaned; empty where it says nothing."""
+    """Metadata from one file beside a LoRA, cleaned; fields are empty if missing."""
 
     activation_text: str = ""
     words: tuple[str, ...] = ()
-    """Trigger words, as they were given: each may hold several with commas between them."""
+    """Trigger words as written: each may hold several, separated by commas."""
     base_model: str = ""
     title: str = ""
     description: str = ""
@@ -63,40 +63,40 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """Empty where nothing is said."""
+    """Metadata of a LoRA; fields are empty if missing."""
 
     told: dict[str, str] = field(default_factory=dict)
-    """Of the header's metadata what may be passed on, as `told_by` leaves it."""
+    """Metadata of the header that may be passed on, from `told_by`."""
     user: Beside = Beside()
-    """NAME.json."""
+    """From NAME.json."""
     civitai: Beside = Beside()
-    """NAME.civitai.info."""
+    """From NAME.civitai.info."""
 
     @property
     def alias(self) -> str:
-        """The name its trainer gave it; empty where there is none."""
+        """The name that its trainer gave it; empty if none."""
         return self.told.get("ss_output_name", "")[:ALIAS_CHARS]
 
     @property
     def activation_text(self) -> str:
-        """What a prompt says to call it."""
+        """Text for a prompt that activates the LoRA."""
         return self.user.activation_text or ", ".join(self.trigger_words)
 
     @property
     def trigger_words(self) -> tuple[str, ...]:
-        said = (self.user.activation_text, *self.user.words, *self.civitai.words)
-        return _single_words((*said, self.told.get("modelspec.trigger_phrase", "")))
+        texts = (self.user.activation_text, *self.user.words, *self.civitai.words)
+        return _single_words((*texts, self.told.get("modelspec.trigger_phrase", "")))
 
     @property
     def base_model(self) -> str:
-        """What it was trained for, in its maker's words."""
-        said = (
+        """The model it was trained for, as its maker calls it."""
+        texts = (
             self.civitai.base_model,
             self.told.get("ss_base_model_version", ""),
             self.told.get("modelspec.architecture", ""),
             self.user.base_model,
         )
-        return next(filter(None, said), "")
+        return next(filter(None, texts), "")
 
     @property
     def title(self) -> str:
@@ -108,65 +108,65 @@ class Notes:
 
     @property
     def preferred_scale(self) -> float | None:
-        """Source: A1111's `preferred weight`; 0 means that nothing is said."""
+        """Preferred scale. Source: A1111's `preferred weight`; 0 means none."""
         return self.user.scale
 
 
 def told_by(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Of a header's metadata what may be passed on, cleaned."""
+    """Metadata of a header that may be passed on, cleaned."""
     lines = {key: one_line(text) for key in TOLD if (text := metadata.get(key))}
     if DESCRIPTION in lines:
         lines[DESCRIPTION] = one_line(without_markup(metadata[DESCRIPTION]))
     return {key: line for key, line in lines.items() if line}
 
 
-def notes_of(file: Path, told: dict[str, str]) -> Notes:
-    """What is written beside a file, and what its header says, cleaned before. Blocks."""
-    return Notes(told, _beside(file.with_suffix(".json")), _beside(file.with_suffix(".civitai.info")))
+def notes_of(file: Path, metadata: dict[str, str]) -> Notes:
+    """Metadata of the files beside a LoRA and of its header, which is already cleaned. Blocks."""
+    return Notes(metadata, _beside(file.with_suffix(".json")), _beside(file.with_suffix(".civitai.info")))
 
 
 def picture_beside(file: Path) -> Path | None:
-    """The preview picture of a LoRA, or None. Blocks."""
-    return next((found for suffix in PICTURES if (found := file.with_suffix(suffix)).is_file()), None)
+    """The preview image of a LoRA, or None. Blocks."""
+    return next((picture for suffix in PICTURES if (picture := file.with_suffix(suffix)).is_file()), None)
 
 
 def _beside(file: Path) -> Beside:
     try:
-        there = file.stat()
+        status = file.stat()
     except OSError:
         return Beside()
-    if there.st_size > NOTES_MOST_BYTES or not S_ISREG(there.st_mode):
+    if status.st_size > NOTES_MOST_BYTES or not S_ISREG(status.st_mode):
         return Beside()
-    return _read(file, there.st_mtime_ns, there.st_size)
+    return _read(file, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=4096)
 def _read(file: Path, _changed_ns: int, _size: int) -> Beside:
-    """Source: A1111's keys, then Civitai's."""
+    """Metadata in a JSON file. Source: A1111's keys, then Civitai's."""
     try:
-        found = json.loads(read_file(file, NOTES_MOST_BYTES))
+        content = json.loads(read_file(file, NOTES_MOST_BYTES))
     except (OSError, ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         return Beside()
-    model, trained, text = found.get("model"), found.get("trainedWords"), found.get("description")
+    model, trained, text = content.get("model"), content.get("trainedWords"), content.get("description")
     return Beside(
-        activation_text=one_line(found.get("activation text")),
+        activation_text=one_line(content.get("activation text")),
         words=tuple(map(one_line, trained[:WORDS_MOST])) if isinstance(trained, list) else (),
-        base_model=one_line(found.get("baseModel")) or one_line(found.get("sd version")),
+        base_model=one_line(content.get("baseModel")) or one_line(content.get("sd version")),
         title=one_line(model.get("name")) if isinstance(model, dict) else "",
         description=one_line(without_markup(text)) if isinstance(text, str) else "",
-        scale=number(found.get("preferred weight")) or None,
+        scale=number(content.get("preferred weight")) or None,
     )
 
 
 def _single_words(texts: Iterable[str]) -> tuple[str, ...]:
-    """The words of all texts, each once, as far as they are let."""
-    found: dict[str, None] = {}
+    """The words of all texts, each once, within the bounds."""
+    words: dict[str, None] = {}
     chars = 0
     for word in filter(None, (word.strip() for text in texts for word in text.split(","))):
-        chars += 0 if word in found else len(word)
-        if chars > WORDS_CHARS or len(found) == WORDS_MOST:
+        chars += 0 if word in words else len(word)
+        if chars > WORDS_CHARS or len(words) == WORDS_MOST:
             break
-        found[word] = None
-    return tuple(found)
+        words[word] = None
+    return tuple(words)

@@ -1,4 +1,4 @@
-"""LoRAs that the settings name on the hub: files, and whole repositories by their kept lists. Fetches nothing."""
+"""LoRAs on the hub that the settings name: files, and whole repositories by their stored lists. Fetches nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.models.folders import folder_of, hub_snapshots, list_of, read_recor
 
 SUFFIX = ".safetensors"
 LORA = "lora:"
-"""What downloads of LoRAs are told with: no model is called so."""
+"""Prefix of the names of LoRA downloads: no model has such a name."""
 NAME_CHARS = 200
 MEMBERS_MOST = 10_000
 _NO_NAME = frozenset('<>:"|?*\\')
@@ -20,7 +20,7 @@ _NO_NAME = frozenset('<>:"|?*\\')
 
 @dataclass(frozen=True, slots=True)
 class HubLora:
-    """A LoRA of a hub repository. `like` is the catalogue model it is for."""
+    """A LoRA in a hub repository. `like` is the catalogue model it is for."""
 
     repo: str
     file: str
@@ -34,7 +34,7 @@ class HubLora:
 
 @dataclass(frozen=True, slots=True)
 class HubCollection:
-    """A hub repository of LoRAs, all of them for `like`."""
+    """A hub repository of LoRAs that are all for `like`."""
 
     repo: str
     like: str
@@ -45,7 +45,7 @@ class HubCollection:
         return HubFiles(repo=self.repo, patterns=(f"*{SUFFIX}",), revision=self.revision)
 
     def members(self, models_dir: Path) -> Iterator[HubLora]:
-        """Its LoRAs at the commit of its list; none before that is known. Blocks."""
+        """Its LoRAs at the commit of its list; none until that is known. Blocks."""
         if (record := read_record(list_of(models_dir, self.files))) is not None:
             for entry in record.files[:MEMBERS_MOST]:
                 yield HubLora(self.repo, entry.path, self.like, record.revision)
@@ -55,7 +55,7 @@ HubEntry = HubLora | HubCollection
 
 
 class HubLoras:
-    """Those that the settings name, by the names they are served under."""
+    """The LoRAs that the settings name, by the names they are served under."""
 
     def __init__(self, entries: Mapping[str, HubEntry], models_dir: Path | None) -> None:
         self._entries = dict(entries)
@@ -65,31 +65,31 @@ class HubLoras:
         return bool(self._entries)
 
     def all(self) -> dict[str, HubLora]:
-        """By name: that of its entry, or `<entry>/<file>` for one of a collection. Blocks."""
-        found: dict[str, HubLora] = {}
+        """By name: that of the entry, or `<entry>/<file>` for a LoRA of a collection. Blocks."""
+        loras: dict[str, HubLora] = {}
         for name, entry in self._entries.items():
             if isinstance(entry, HubLora):
-                found[name] = entry
+                loras[name] = entry
             elif self._models_dir is not None:
                 members = entry.members(self._models_dir)
-                found |= {f"{name}/{member.file.removesuffix(SUFFIX)}": member for member in members}
-        return {name: lora for name, lora in found.items() if is_name(name)}
+                loras |= {f"{name}/{member.file.removesuffix(SUFFIX)}": member for member in members}
+        return {name: lora for name, lora in loras.items() if is_name(name)}
 
     def places(self, loras: Mapping[str, HubLora]) -> Iterator[tuple[str, Path]]:
-        """Where those lie that are here, downloaded by us or by another tool. Blocks."""
+        """Files of the LoRAs that are on this machine, downloaded by us or by another tool. Blocks."""
         if self._models_dir is None:
             return
         folders: dict[str, list[Path]] = {}
         for name, lora in loras.items():
             if lora.repo not in folders:
                 folders[lora.repo] = [folder_of(self._models_dir, lora.repo), *hub_snapshots(lora.repo)]
-            # A file is given its name when it is whole, here as in the hub's own cache.
+            # A file gets its name when it is complete, here as in the hub's own cache.
             files = (folder / lora.file for folder in folders[lora.repo])
             if (file := next((file for file in files if file.is_file()), None)) is not None:
                 yield name, file
 
     def unlisted(self) -> list[HubFiles]:
-        """The collections whose lists are not here. Blocks."""
+        """Collections whose lists are not on this machine. Blocks."""
         if (models_dir := self._models_dir) is None:
             return []
         files = [entry.files for entry in self._entries.values() if isinstance(entry, HubCollection)]
@@ -97,5 +97,5 @@ class HubLoras:
 
 
 def is_name(name: str) -> bool:
-    """Whether a LoRA may be called so."""
+    """Whether a LoRA may have this name."""
     return len(name) <= NAME_CHARS and name.isprintable() and not _NO_NAME & set(name)

@@ -1,6 +1,6 @@
-"""The LoRAs there are: files in the operator's folders, by exact names. Reads headers; knows no MLX and no protocol.
+"""LoRA library: files in the operator's folders, by exact names. Reads headers; knows no MLX and no protocol.
 
-What a client names is compared with what was found, and never opened: a path leads nowhere but into the list (S-21).
+A client's name is only compared with the list of files, never opened: a path leads nowhere else (S-21).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger("gateway.loras")
 FILES_MOST = 10_000
 BESIDE = (".json", ".civitai.info")
 HEADER_MOST_BYTES = 16 * 2**20
-"""Trainers write megabytes about their pictures. Reading more holds up who asks for any LoRA."""
+"""Longest header: trainers write megabytes about their images. Reading more would delay every LoRA request."""
 SHIPPED = EMBEDDED_PATH.parent / "loras"
 _ROWS = {spec.name: spec for spec in CATALOG}
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
-    """One LoRA. `name` is its path in its folder, without suffix; `file` is None while it is on the hub only."""
+    """A LoRA. `name` is its path in its folder, without suffix; `file` is None if it is only on the hub."""
 
     name: str
     file: Path | None
@@ -52,7 +52,7 @@ class LoraFile:
     fit: Fit = Fit(None, frozenset(), False)
     notes: Notes = Notes()
     trouble: str | None = None
-    """Why it cannot be used: one sentence."""
+    """Why it cannot be used, as a sentence."""
     hub: HubLora | None = None
 
     @property
@@ -61,7 +61,7 @@ class LoraFile:
 
     @property
     def alias(self) -> str:
-        """The name its trainer gave it, else its own."""
+        """The name that its trainer gave it, otherwise its own."""
         return self.notes.alias or self.stem
 
     @property
@@ -70,7 +70,7 @@ class LoraFile:
         return self.file, self.changed_ns, self.size_bytes
 
     def trouble_on(self, spec: ModelSpec) -> str | None:
-        """Why it cannot be put on this model, as a sentence; None where it can, or only trying will tell."""
+        """Why it cannot be applied to this model, as a sentence; None if it can, or if only a try can tell."""
         if self.hub is not None and self.file is None and self.trouble is None:
             fits = share_layers(_ROWS[self.hub.like], spec) is not False
             return None if fits else _unfit(self.name, spec, f"is for {self.hub.like}")
@@ -83,9 +83,9 @@ class LoraFile:
 
 
 class LoraLibrary:
-    """Finds LoRAs in `folders`, the first one's coming first; those shipped with the gateway come last.
+    """LoRAs in `folders`: of equal names that of the first folder counts, then those shipped with the gateway.
 
-    `may_come`: those on the hub are fetched when they are asked for.
+    `may_come`: LoRAs on the hub are downloaded when a job needs them.
     """
 
     def __init__(
@@ -105,112 +105,112 @@ class LoraLibrary:
         self._hashes = HashKeeper(hashes)
         self._read: dict[Version, LoraFile] = {}
         self._notes: dict[Path, tuple[object, Notes]] = {}
-        """What is written of each, with the versions of the files that it was read from."""
+        """Metadata by file, with the versions of the files that it was read from."""
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="loras")
 
     async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`work` in the library's own thread, one after the other: new headers hold up LoRAs only, nothing else."""
+        """`work` in the library's own thread, one call after the other: new headers delay LoRA requests only."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args, **kwargs))
 
     def all(self) -> tuple[LoraFile, ...]:
-        """All there are, by name; those of the hub that are not here included. Blocks; new files are looked into."""
+        """All LoRAs by name, including those that are only on the hub. Blocks; headers of new files are read."""
         on_hub = self._hub.all()
         with self._lock:
-            found: dict[str, LoraFile] = {}
+            loras: dict[str, LoraFile] = {}
             read: dict[Version, LoraFile] = {}
             notes: dict[Path, tuple[object, Notes]] = {}
             for name, version in self._files(on_hub):
-                read[version] = one = self._read.get(version) or _looked_into(name, version)
+                read[version] = one = self._read.get(version) or _inspected(name, version)
                 notes[version[0]] = beside = self._notes_of(one)
-                found.setdefault(name, replace(one, name=name, notes=beside[1]))
+                loras.setdefault(name, replace(one, name=name, notes=beside[1]))
             self._read, self._notes = read, notes
         for name, there in on_hub.items():
             trouble = None if self._may_come else f"LoRA '{clip(name)}' is not on this machine yet."
-            found[name] = replace(found.get(name) or LoraFile(name, None, trouble=trouble), hub=there)
-        return tuple(sorted(found.values(), key=lambda lora: lora.name))
+            loras[name] = replace(loras.get(name) or LoraFile(name, None, trouble=trouble), hub=there)
+        return tuple(sorted(loras.values(), key=lambda lora: lora.name))
 
     @property
     def are_on_hub(self) -> bool:
-        """Whether the settings name any there."""
+        """Whether the settings name LoRAs on the hub."""
         return bool(self._hub)
 
-    def missing(self, asked: Iterable[str]) -> list[tuple[str, HubLora]]:
-        """Of these those that are on the hub and not here. Blocks."""
+    def missing(self, names: Iterable[str]) -> list[tuple[str, HubLora]]:
+        """Those of these LoRAs that are only on the hub. Blocks."""
         if not self._hub:
             return []
-        named = self._named(self.all())
-        found = {lora.name: lora for name in asked if (lora := named.get(_plain(name)))}
-        return [(lora.name, lora.hub) for lora in found.values() if lora.hub and lora.file is None]
+        by_name = self._by_any_name(self.all())
+        matches = {lora.name: lora for name in names if (lora := by_name.get(_plain(name)))}
+        return [(lora.name, lora.hub) for lora in matches.values() if lora.hub and lora.file is None]
 
     def unlisted(self) -> list[HubFiles]:
-        """The collections of the hub whose lists are not here. Blocks."""
+        """Collections on the hub whose lists are not on this machine. Blocks."""
         return self._hub.unlisted()
 
     def tensors(self, names: Collection[str], spec: ModelSpec) -> dict[str, tuple[int, int]]:
-        """By name, how many tensors of each LoRA count on a model, of how many. Blocks."""
-        known = self.known([Lora(name=name) for name in names], spec)
+        """By name: how many tensors of each LoRA a model uses, and how many it has. Blocks."""
+        loras = self.known([Lora(name=name) for name in names], spec)
         return {
-            name: (lora.tensors_used, lora.tensors) for name, lora in known.items() if lora.tensors_used is not None
+            name: (lora.tensors_used, lora.tensors) for name, lora in loras.items() if lora.tensors_used is not None
         }
 
-    def find(self, asked: str) -> LoraFile | None:
-        """The LoRA of this name, alias, or path inside one of the folders. Blocks."""
-        return self._named(self.all()).get(_plain(asked))
+    def find(self, name: str) -> LoraFile | None:
+        """The LoRA with this name, alias, or path inside one of the folders. Blocks."""
+        return self._by_any_name(self.all()).get(_plain(name))
 
     def file(self, name: str) -> Path:
-        """Where the LoRA of exactly this name lies. Raises: KeyError."""
-        found = next((lora.file for lora in self.all() if lora.name == name and lora.trouble is None), None)
-        if found is None:
+        """The file of the LoRA with exactly this name. Raises: KeyError."""
+        file = next((lora.file for lora in self.all() if lora.name == name and lora.trouble is None), None)
+        if file is None:
             raise KeyError(name)
-        return found
+        return file
 
-    def known(self, asked: Collection[Lora], spec: ModelSpec) -> dict[str, KnownLora]:
-        """Of these those that there are, by what they are called, and why a model cannot wear them. Blocks."""
-        named = self._named(self.all()) if asked else {}
-        found = {lora.name: named.get(_plain(lora.name)) for lora in asked}
-        return {name: _known(lora, spec) for name, lora in found.items() if lora}
+    def known(self, requested: Collection[Lora], spec: ModelSpec) -> dict[str, KnownLora]:
+        """Those of these LoRAs that exist, by the name in the request, and why they do not fit a model. Blocks."""
+        by_name = self._by_any_name(self.all()) if requested else {}
+        matches = {lora.name: by_name.get(_plain(lora.name)) for lora in requested}
+        return {name: _known_lora(lora, spec) for name, lora in matches.items() if lora}
 
     def hashes(self, lora: LoraFile, *, read: bool = True) -> Hashes | None:
-        """Of its file, read where it was not before and `read` says so; None where it is not known. Blocks."""
+        """Hashes of its file, which is read if it is new and `read` is true; otherwise None. Blocks."""
         if lora.file is None:
             return None
         return self._hashes.of(lora.version, lora.notes.told, read=read)
 
-    def _named(self, loras: Iterable[LoraFile]) -> dict[str, LoraFile]:
-        """By everything a client may call them. A name comes before any alias; what two claim is nobody's."""
+    def _by_any_name(self, loras: Iterable[LoraFile]) -> dict[str, LoraFile]:
+        """LoRAs by every name a client may use. Names precede aliases; an alias of two LoRAs belongs to neither."""
         loras = tuple(loras)
-        named = {lora.name: lora for lora in loras}
+        by_name = {lora.name: lora for lora in loras}
         calls: list[dict[str, LoraFile]] = [
-            {alias: named[name] for alias, name in self._own_aliases.items() if name in named},
+            {alias: by_name[name] for alias, name in self._own_aliases.items() if name in by_name},
             _single((lora.stem, lora) for lora in loras),
             _single((lora.alias, lora) for lora in loras if lora.file),
             {str(lora.file.with_suffix("")): lora for lora in loras if lora.file},
         ]
         for call in calls:
             for name, lora in call.items():
-                named.setdefault(name, lora)
-        return named
+                by_name.setdefault(name, lora)
+        return by_name
 
     def calls(self) -> dict[str, list[str]]:
-        """By name, what else a LoRA may be called; paths are left out. Blocks."""
-        found: dict[str, list[str]] = {}
-        for call, lora in self._named(self.all()).items():
+        """By name: other names of a LoRA, without paths. Blocks."""
+        names: dict[str, list[str]] = {}
+        for call, lora in self._by_any_name(self.all()).items():
             if call != lora.name and not Path(call).is_absolute():
-                found.setdefault(lora.name, []).append(call)
-        return found
+                names.setdefault(lora.name, []).append(call)
+        return names
 
     def _notes_of(self, lora: LoraFile) -> tuple[object, Notes]:
-        """What is written in a file and beside it, read again where one of them has changed."""
+        """Metadata of a file and the files beside it, read again if one of them has changed."""
         assert lora.file is not None
         versions = (lora.version, *(_version(lora.file.with_suffix(suffix)) for suffix in BESIDE))
-        kept = self._notes.get(lora.file)
-        if kept is not None and kept[0] == versions:
-            return kept
+        last = self._notes.get(lora.file)
+        if last is not None and last[0] == versions:
+            return last
         return versions, notes_of(lora.file, lora.notes.told)
 
     def _files(self, on_hub: Mapping[str, HubLora]) -> Iterator[tuple[str, Version]]:
-        """Those of the folders before those of the hub."""
+        """Files in the folders, then those of the hub."""
         yield from self._in_folders()
         for name, file in self._hub.places(on_hub):
             if (version := _version(file)) is not None:
@@ -241,7 +241,7 @@ def _version(file: Path) -> Version | None:
     return file, stat.st_mtime_ns, stat.st_size
 
 
-def _looked_into(name: str, version: Version) -> LoraFile:
+def _inspected(name: str, version: Version) -> LoraFile:
     file, changed_ns, size_bytes = version
     lora = LoraFile(name, file, size_bytes, changed_ns)
     try:
@@ -250,18 +250,18 @@ def _looked_into(name: str, version: Version) -> LoraFile:
         log.warning("LoRA %s cannot be used: %s", clip(name), error.message if isinstance(error, UnsafeFile) else "")
         return replace(lora, trouble=f"LoRA '{clip(name)}' cannot be used: its file is damaged or not safe to load.")
     if dtype := next((tensor.dtype for tensor in header.tensors.values() if tensor.dtype.startswith("F8_")), None):
-        # MLX would take them for whole numbers.
+        # MLX would read them as integers.
         return replace(lora, trouble=f"LoRA '{clip(name)}' cannot be used: its numbers are of the type {dtype}.")
     fit = fit_of({key: tensor.shape for key, tensor in header.tensors.items()})
     return replace(lora, fit=fit, notes=Notes(told_by(header.metadata)))
 
 
-def _known(lora: LoraFile, spec: ModelSpec) -> KnownLora:
+def _known_lora(lora: LoraFile, spec: ModelSpec) -> KnownLora:
     use = lora.fit.use_on(spec)
-    known = KnownLora(name=lora.name, trouble=lora.trouble_on(spec))
+    known_lora = KnownLora(name=lora.name, trouble=lora.trouble_on(spec))
     if use is None:
-        return known
-    return known.model_copy(update={"tensors_used": use.used, "tensors": lora.fit.total, "rest": use.rest})
+        return known_lora
+    return known_lora.model_copy(update={"tensors_used": use.used, "tensors": lora.fit.total, "rest": use.rest})
 
 
 def _unfit(name: str, spec: ModelSpec, why: str) -> str:
@@ -274,10 +274,10 @@ def _single(calls: Iterable[tuple[str, LoraFile]]) -> dict[str, LoraFile]:
     return {name: lora for name, lora in pairs if count[name] == 1}
 
 
-def _plain(asked: str) -> str:
-    return asked.removesuffix(SUFFIX)
+def _plain(name: str) -> str:
+    return name.removesuffix(SUFFIX)
 
 
 def preview_of(lora: LoraFile) -> Path | None:
-    """The picture beside the file. Blocks."""
+    """The image beside the file. Blocks."""
     return None if lora.file is None else picture_beside(lora.file)

@@ -1,4 +1,4 @@
-"""What to use in the place of a model that is asked for by another gateway's name. Sentences only: nothing resolves."""
+"""Suggestions: sentences that name a model here for another gateway's model name. Nothing is resolved."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ INSTEAD: Mapping[str, tuple[str, str]] = {
     "cogview4": (_NOT, "qwen-image"),
     "qwen-image": (_AS, "qwen-image"),
 }
-"""Lower-case names of mflux's and Xinference's, with a sentence and the model it names."""
+"""Lower-case model names of mflux and Xinference, with a sentence and the model it names."""
 
 
 def instead_of(name: str) -> tuple[str, str] | None:
-    """A sentence, and what it suggests, for a name that another gateway would know."""
-    found = INSTEAD.get(name.lower())
-    return None if found is None else (found[0].format(found[1]), f"Use {found[1]}")
+    """A sentence, and the model it suggests, for a name of another gateway; None for unknown names."""
+    match = INSTEAD.get(name.lower())
+    return None if match is None else (match[0].format(match[1]), f"Use {match[1]}")

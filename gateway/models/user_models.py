@@ -1,4 +1,4 @@
-"""Models of the operator's: folders and hub repositories, with the abilities of a catalogue model."""
+"""The operator's models: folders and hub repositories, with the abilities of a catalogue model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.models.weights import stored_bits, weights_bytes
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A folder; `like` is the catalogue model it has the architecture of, None where the folder itself says so."""
+    """A folder; `like` is the catalogue model with its architecture, None if it is detected from the folder."""
 
     path: Path
     like: str | None = None
@@ -21,7 +21,7 @@ class LocalModel:
 
 @dataclass(frozen=True, slots=True)
 class HubModel:
-    """A hub repository, laid out as that of the catalogue model it is like."""
+    """A hub repository with the layout of the catalogue model `like`."""
 
     repo: str
     like: str
@@ -32,7 +32,7 @@ _ROWS = {spec.name: spec for spec in CATALOG}
 
 
 def local_row(name: str, model: LocalModel) -> ModelSpec:
-    """Raises: ModelNotFound, for the operator, where the folder does not say what it is."""
+    """The row of a local model. Raises: ModelNotFound, for the operator, if the folder's model cannot be detected."""
     folder = model.path.resolve()
     like = _ROWS.get(model.like) if model.like else recognise(folder, CATALOG)
     if like is None:
@@ -41,7 +41,7 @@ def local_row(name: str, model: LocalModel) -> ModelSpec:
             f"models.local.{name}: {missing}: {folder}. Say like: with a name of the models list", param="model"
         )
     bits = stored_bits(folder)
-    taken = weights_bytes(folder)
+    disk_bytes = weights_bytes(folder)
     return like.model_copy(
         update={
             "name": name,
@@ -50,7 +50,7 @@ def local_row(name: str, model: LocalModel) -> ModelSpec:
             "revision": None,
             "files": (),
             "gated": False,
-            "size_gb": round(taken / 1e9, 2) if taken else like.size_gb,
+            "size_gb": round(disk_bytes / 1e9, 2) if disk_bytes else like.size_gb,
             "weights_gb": like.weights_gb or like.size_gb,
             "files_gb": like.size_gb,
             "stored_bits": bits,
@@ -60,7 +60,7 @@ def local_row(name: str, model: LocalModel) -> ModelSpec:
 
 
 def hub_row(name: str, model: HubModel) -> ModelSpec:
-    """Licence and gate are the repository's own; nothing here knows them."""
+    """The row of a hub model, whose licence and gate are unknown."""
     like = _ROWS[model.like]
     return like.model_copy(
         update={

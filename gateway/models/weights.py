@@ -1,4 +1,4 @@
-"""What a model's weights are: their SHA-256, size and bits. Reads files; opens none of them as a model."""
+"""Weights of a model: their SHA-256, size and bits, read from files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from engine.safetensors import UnsafeFile, inspect
 from gateway.disk import opened_file
 
 HASHED_MOST_BYTES = 256 * 1024 * 1024
-"""Larger files would be read for seconds, only to be listed."""
+"""Larger files would take seconds to hash, only for a list."""
 _BITS = re.compile(r"[0-9]{1,2}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def sha256_of(folder: Path) -> str | None:
-    """Of the one file of the transformer; None where it has several, or is large and its name does not tell. Blocks.
+    """SHA-256 of the transformer's only file; None if there are several, or if it is large and not named by it. Blocks.
 
     Source: the Hugging Face cache names large files by their SHA-256 and links to them.
     """
@@ -38,12 +38,12 @@ def _hashed(file: Path, _changed_ns: int, _size: int) -> str:
 
 
 def weights_bytes(source: Path) -> int:
-    """What the weights of a model take on disk."""
+    """Bytes of a model's weights on disk."""
     return sum(file.stat().st_size for file in source.rglob("*.safetensors"))
 
 
 def stored_bits(source: Path) -> int | None:
-    """What a model that mflux saved is quantised to; None for one that is not."""
+    """Bits to which a model saved by mflux is quantised; None for one that is not."""
     file = next(iter(sorted((source / "transformer").glob("*.safetensors"))), None)
     return None if file is None else _stored_bits(file, file.stat().st_mtime_ns)
 
@@ -51,7 +51,7 @@ def stored_bits(source: Path) -> int | None:
 @lru_cache(maxsize=64)
 def _stored_bits(file: Path, _changed_ns: int) -> int | None:
     try:
-        said = inspect(file).metadata.get("quantization_level", "")
+        bits = inspect(file).metadata.get("quantization_level", "")
     except (UnsafeFile, OSError):
         return None
-    return int(said) if _BITS.fullmatch(said) else None
+    return int(bits) if _BITS.fullmatch(bits) else None

@@ -1,4 +1,4 @@
-"""Text in pictures and PDFs: the `cpu` lane, its child process, and what a client may ask of it.
+"""OCR: text in images and PDFs. The `cpu` lane, its child process, and what a client may request.
 
 Knows jobs and their store; no protocol and no HTTP. rapidocr, onnxruntime and pypdfium2 are imported in the child only.
 """

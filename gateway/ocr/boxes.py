@@ -1,6 +1,6 @@
-"""Boxes of lines of text: four corners, and what follows from them. Pure.
+"""Boxes of text lines: four corners, and geometry derived from them. Pure.
 
-Coordinates are pixels, x to the right and y downwards; corners go clockwise from the top left.
+Coordinates are pixels, x to the right and y down; corners are clockwise from the top left.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Corners = tuple[Point, Point, Point, Point]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A line, or what a detector takes for one. `score` is how sure it is: 0 to 1."""
+    """Box of a line, or of what a detector takes for one. `score` is the detector's confidence, 0 to 1."""
 
     corners: Corners
     score: float = 1.0
@@ -46,22 +46,22 @@ class Box:
 
     @property
     def along(self) -> float:
-        """Length of its upper edge."""
+        """Length of the upper edge."""
         return math.dist(self.corners[0], self.corners[1])
 
     @property
     def across(self) -> float:
-        """Length of its left edge: how high the line is, however it is turned."""
+        """Length of the left edge: the height of the line, however it is rotated."""
         return math.dist(self.corners[0], self.corners[3])
 
     @property
     def is_wide(self) -> bool:
-        """Clearly longer than high."""
+        """Whether it is clearly longer than high."""
         return self.along >= 2 * self.across
 
     @property
     def is_tall(self) -> bool:
-        """Clearly higher than long: a line on its side, or one of few letters above each other."""
+        """Whether it is clearly higher than long: a line on its side, or a few letters above each other."""
         return self.across >= 2 * self.along
 
     def moved(self, x: float, y: float) -> Box:
@@ -71,10 +71,10 @@ class Box:
         return Box(_four([(px * factor, py * factor) for px, py in self.corners]), self.score)
 
     def turned_back(self, quarters: int, width: float, height: float) -> Box:
-        """Its place in a picture of `width` x `height` that was turned `quarters` times to the left to find it."""
+        """The box before its image of `width` x `height` was rotated `quarters` quarter turns to the left."""
         points = list(self.corners)
         for quarter in range(quarters, 0, -1):
-            wide = width if quarter % 2 else height  # of the picture before this turn
+            wide = width if quarter % 2 else height  # width of the image before this turn
             points = [(wide - y, x) for x, y in points]
         return Box(clockwise(points), self.score)
 
@@ -84,12 +84,12 @@ def rectangle(left: float, top: float, right: float, bottom: float, score: float
 
 
 def overlap(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """How much two intervals share; below 0: how far apart they are."""
+    """Overlap of two intervals; negative: the distance between them."""
     return min(a[1], b[1]) - max(a[0], b[0])
 
 
 def clockwise(points: Sequence[Point]) -> Corners:
-    """The corners of a box, from the top left."""
+    """Corners of a box, clockwise from the top left."""
     by_x = sorted(points)
     (top_left, bottom_left), right = sorted(by_x[:2], key=_y), sorted(by_x[2:], key=_y)
     return (top_left, right[0], right[1], bottom_left)

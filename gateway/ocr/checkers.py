@@ -1,4 +1,4 @@
-"""The children that look at PDFs as they come in: no document of one owner holds up another's. Reads no text."""
+"""Checkers: child processes that count the pages of PDFs in requests, in turns by owner. They read no text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHILDREN = 2
 
 
 class Checkers:
-    """As many children at most, started when first needed; each owner has one document looked at at a time."""
+    """A few children, started when first needed; one document of an owner is checked at a time."""
 
     def __init__(self, options: OcrOptions) -> None:
         self._all = [OcrClient(options) for _ in range(CHILDREN)]
@@ -20,7 +20,7 @@ class Checkers:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def count_pages(self, pdf: bytes, owner: str) -> int:
-        """How many pages a PDF has. Raises: InvalidRequest where it cannot be read, Unavailable."""
+        """Number of pages of a PDF. Raises: InvalidRequest if it cannot be read, Unavailable."""
         turn = self._turns.setdefault(owner, asyncio.Lock())
         async with turn, self._free:
             client = self._resting.pop()

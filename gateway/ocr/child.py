@@ -1,7 +1,7 @@
-"""The process that reads, so that a broken PDF or a bug in native code takes nothing else with it.
+"""Child process of OCR, so that a broken PDF or a bug in native code harms nothing else.
 
 Knows frames in and frames out (`wire`): no job, no network. Run as `python -m gateway.ocr.child --threads N`, or with
-`--vision FOLDER --name NAME` to read with a vision model. What reads is loaded with the first page.
+`--vision FOLDER --name NAME` to read with a vision model. The reader is loaded with the first page.
 """
 
 from __future__ import annotations
@@ -22,65 +22,76 @@ from gateway.framing import framed, limit_memory, own_pipes, read_frame
 from gateway.jobs.facts import PageRead, Reading
 from gateway.ocr.packages import MODEL
 from gateway.ocr.pages import Unreadable, count_pages, to_pictures
-from gateway.ocr.reader import Reader, Seen
+from gateway.ocr.reader import PageText, Reader
 from gateway.ocr.vision import VisionReader
-from gateway.ocr.wire import Answer, Counted, CountPages, NotLoaded, Opening, Read, Refused, Rendered, Request, request
+from gateway.ocr.wire import (
+    Answer,
+    Counted,
+    CountPages,
+    NotLoaded,
+    Opening,
+    Read,
+    Refused,
+    Rendered,
+    Request,
+    request_adapter,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_MEMORY_BYTES = 4 * 1024**3
-"""Of address space. A page takes 0.7 GB of memory at most, 1.2 GB of addresses with one thread."""
+"""Limit of the address space. A page takes up to 0.7 GB of memory, 1.2 GB of addresses with one thread."""
 
 
-class Reads(Protocol):
-    """A model in memory."""
+class PageReader(Protocol):
+    """A reader: a model in memory."""
 
-    def read(self, picture: Image, budget_s: float | None, told: Callable[[float], object]) -> Seen: ...
+    def read(self, picture: Image, budget_s: float | None, progress: Callable[[float], object]) -> PageText: ...
 
 
 class Child:
-    """One request after the other, until the parent closes the pipe."""
+    """Request loop: one request after the other, until the parent closes the pipe."""
 
-    def __init__(self, answers: BinaryIO, name: str, load: Callable[[], Reads]) -> None:
+    def __init__(self, answers: BinaryIO, name: str, load: Callable[[], PageReader]) -> None:
         self._answers = answers
         self._name = name
         self._load = load
-        self._reader: Reads | None = None
+        self._reader: PageReader | None = None
 
-    def do(self, asked: Request, document: bytes) -> None:
+    def do(self, request: Request, document: bytes) -> None:
         try:
-            match asked:
+            match request:
                 case CountPages():
                     self._say(Opening())
                     self._say(Counted(pages=count_pages(document)))
                 case Read():
-                    self._read(asked, document)
+                    self._read(request, document)
                 case _:
-                    assert_never(asked)
+                    assert_never(request)
         except Unreadable as refusal:
             self._say(Refused(message=str(refusal)))
         except MemoryError:
             self._say(Refused(message="The document needs too much memory to read."))
 
-    def _read(self, asked: Read, document: bytes) -> None:
+    def _read(self, request: Read, document: bytes) -> None:
         reader = self._loaded()
         if reader is None:
             return self._say(NotLoaded())
-        pictures = to_pictures(document, asked.pages[asked.first :], asked.dpi)
-        for page in range(asked.first, len(asked.pages) or 1):
+        pictures = to_pictures(document, request.pages[request.first :], request.dpi)
+        for page in range(request.first, len(request.pages) or 1):
             self._say(Reading(page=page))
             began = time.monotonic()
             picture = next(pictures)
             self._say(Rendered())
-            seen = reader.read(picture, asked.page_s, partial(self._tell, page))
+            result = reader.read(picture, request.page_s, partial(self._tell, page))
             self._say(
                 PageRead(
                     page=page,
                     width_px=picture.width,
                     height_px=picture.height,
-                    lines=seen.lines,
-                    unread=seen.unread,
+                    lines=result.lines,
+                    unread=result.unread,
                     seconds=round(time.monotonic() - began, 3),
                 )
             )
@@ -89,15 +100,15 @@ class Child:
         if (percent := min(99, int(100 * part))) > 0:
             self._say(Reading(page=page, percent=percent))
 
-    def _loaded(self) -> Reads | None:
-        """What reads; None where it cannot be loaded, which is tried anew with the next document."""
+    def _loaded(self) -> PageReader | None:
+        """The reader; None if it cannot be loaded, which is tried again with the next document."""
         if self._reader is None:
             self._say(ModelLoading(model=self._name))
             began = time.monotonic()
             try:
                 self._reader = self._load()
             except Exception:
-                traceback.print_exc()  # stderr is the parent's log
+                traceback.print_exc()  # the parent logs stderr
                 return None
             self._say(ModelLoaded(model=self._name, seconds=round(time.monotonic() - began, 3)))
         return self._reader
@@ -108,31 +119,31 @@ class Child:
 
 
 def main() -> None:
-    """Answer until the parent closes the pipe, or is gone."""
+    """Answer requests until the parent closes the pipe, or ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--vision", type=Path)
     parser.add_argument("--name", default=MODEL)
-    said = parser.parse_args()
-    threads: int = said.threads
-    vision: Path | None = said.vision
+    arguments = parser.parse_args()
+    threads: int = arguments.threads
+    vision: Path | None = arguments.vision
     requests, answers = own_pipes()
     waiting: queue.SimpleQueue[tuple[Request, bytes]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
     if vision is None:
         limit_memory(MAX_MEMORY_BYTES)
-        child = Child(answers, said.name, lambda: Reader(threads))
+        child = Child(answers, arguments.name, lambda: Reader(threads))
     else:
-        child = Child(answers, said.name, lambda: VisionReader(vision))
+        child = Child(answers, arguments.name, lambda: VisionReader(vision))
     while True:
         child.do(*waiting.get())
 
 
 def _listen(pipe: BinaryIO, waiting: queue.SimpleQueue[tuple[Request, bytes]]) -> None:
-    """In a thread of its own, to leave at once when the parent does, also in the middle of a page."""
+    """Read requests in a thread of its own, to exit as soon as the parent does, even in the middle of a page."""
     try:
         while (head := read_frame(pipe)) is not None and (document := read_frame(pipe)) is not None:
-            waiting.put((request.validate_json(head), document))
+            waiting.put((request_adapter.validate_json(head), document))
     finally:
         os._exit(0)
 

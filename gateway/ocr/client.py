@@ -1,6 +1,6 @@
-"""The parent's side of the OCR child: started when first needed, killed when it is late, let go when it is idle.
+"""Client of the OCR child: starts it when needed, kills it when it is too slow, ends it when it is idle.
 
-Knows frames and signals; what a job is, is the lane's business.
+Knows frames and signals; jobs are handled by the lane.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gateway.ocr.wire import (
     Refused,
     Rendered,
     Request,
-    answer,
+    answer_adapter,
 )
 
 log = logging.getLogger("gateway.ocr")
@@ -45,39 +45,39 @@ ENVIRONMENT = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMRO
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 THREADS_MOST = 4
 BUDGET = 0.75
-"""Of the time a page has, after which the child leaves lines unread rather than be killed."""
+"""Share of a page's time after which the child leaves lines unread, so that it is not killed."""
 CHECKS_MOST = 2
-"""A child that dies is not always its document's fault: once more."""
+"""Attempts to check a PDF: a child's death is not always the document's fault."""
 
 Fact = ModelLoading | ModelLoaded | Reading | PageRead
 
 
 @dataclass(frozen=True, slots=True)
 class OcrOptions:
-    """All times in seconds."""
+    """OCR options. All times are in seconds."""
 
     max_pages: int = 200
-    """In one job."""
+    """Pages of one job."""
     page_s: float = 120.0
-    """The child may be silent this long: for reading a page, or for loading its models."""
+    """How long the child may be silent while it reads a page or loads its models."""
     render_s: float = 10.0
-    """A page of a PDF may take this long to become a picture; an honest one takes a tenth of a second."""
+    """How long rendering a PDF page may take; a normal one takes a tenth of a second."""
     document_s: float = 1800.0
-    """All pages of a document may take this long together."""
+    """How long all pages of a document may take together."""
     start_s: float = 30.0
-    """A child that looks at PDFs may take this long to start."""
+    """How long a child that checks PDFs may take to start."""
     check_s: float = 5.0
-    """A PDF may take this long to be counted."""
+    """How long counting a PDF's pages may take."""
     idle_s: float = 300.0
-    """A child with nothing to do is let go after this, and with it half a gigabyte."""
+    """How long an idle child is kept; it uses half a gigabyte."""
     threads: int | None = None
-    """None: one less than there are processors, four at most."""
+    """Threads that read; None: one less than there are processors, four at most."""
     default: str = MODEL
-    """What reads where a request names no reader."""
+    """The reader for requests that name none."""
     vision: Mapping[str, Path] = field(default_factory=dict)
     """Folders of vision models that read, by name."""
     notes: Path | None = None
-    """A folder in which the child is noted while it lives."""
+    """A folder for a file that names the child while it lives."""
     command: tuple[str, ...] = (sys.executable, "-m", "gateway.ocr.child")
 
     @property
@@ -94,13 +94,13 @@ class OcrRefused(Exception):
 
 
 class OcrNotLoaded(Exception):
-    """What reads could not be loaded; the child lives."""
+    """The reader could not be loaded; the child lives."""
 
 
 class OcrClient:
-    """One child, one request at a time. Belongs to one event loop; `close` in the end.
+    """One child and one request at a time. Belongs to one event loop; call `close` at the end.
 
-    A child reads with one model all its life: another one gets another child, and the memory is given back between.
+    A child uses one model only: another model gets a new child, and the memory is freed in between.
     """
 
     def __init__(self, options: OcrOptions) -> None:
@@ -114,25 +114,25 @@ class OcrClient:
 
     @property
     def pid(self) -> int | None:
-        """Of the child, while there is one."""
+        """Process id of the child, while there is one."""
         return None if self._child is None else self._child.pid
 
     @property
     def model(self) -> str | None:
-        """What the child reads with, while there is one."""
+        """The child's model, while there is one."""
         return None if self._child is None else self._model
 
     async def count_pages(self, pdf: bytes) -> int:
-        """How many pages a PDF has. Raises: InvalidRequest where it cannot be read, Unavailable."""
+        """Number of pages of a PDF. Raises: InvalidRequest if it cannot be read, Unavailable."""
         is_open = False
         for _ in range(CHECKS_MOST):
             is_open = False
             try:
                 async with aclosing(self._ask(CountPages(), pdf, MODEL)) as answers:
-                    async for found in answers:
-                        is_open = is_open or isinstance(found, Opening)
-                        if isinstance(found, Counted):
-                            return found.pages
+                    async for answer in answers:
+                        is_open = is_open or isinstance(answer, Opening)
+                        if isinstance(answer, Counted):
+                            return answer.pages
             except OcrRefused as refusal:
                 raise InvalidRequest(refusal.message, param="image") from None
             except ChildDied:
@@ -144,22 +144,22 @@ class OcrClient:
         raise Unavailable("PDFs cannot be opened now.")
 
     async def read(self, plan: Ocr, document: bytes, first: int) -> AsyncGenerator[Fact]:
-        """What happens while the pages from index `first` on are read; a caller that leaves early kills the child.
+        """Facts while the pages from index `first` on are read; a caller that stops early kills the child.
 
-        Raises: OcrRefused, OcrNotLoaded, ChildDied; StorageFault where no child can be started.
+        Raises: OcrRefused, OcrNotLoaded, ChildDied; StorageFault if no child can be started.
         """
-        asked = Read(pages=plan.pages, dpi=plan.dpi, first=first, page_s=BUDGET * self._options.page_s)
+        request = Read(pages=plan.pages, dpi=plan.dpi, first=first, page_s=BUDGET * self._options.page_s)
         try:
-            async with aclosing(self._ask(asked, document, plan.model)) as answers:
-                async for found in answers:
-                    if not isinstance(found, Counted | Opening | Rendered):
-                        yield found
+            async with aclosing(self._ask(request, document, plan.model)) as answers:
+                async for answer in answers:
+                    if not isinstance(answer, Counted | Opening | Rendered):
+                        yield answer
         except OSError as error:
             log.exception("the OCR process could not be started")
             raise (starved(error) or ChildDied("engine_crash")) from error
 
     async def close(self) -> None:
-        """End the child; a later request starts another."""
+        """End the child; a later request starts another one."""
         async with self._turn:
             await self._end()
         await asyncio.gather(*self._leaving)
@@ -167,10 +167,10 @@ class OcrClient:
     # ---- one request -----------------------------------------------------------------------------
 
     async def _ask(
-        self, asked: Request, document: bytes, model: str
+        self, request: Request, document: bytes, model: str
     ) -> AsyncGenerator[Fact | Counted | Opening | Rendered]:
-        """Raises: OcrRefused, OcrNotLoaded, ChildDied, OSError where no child can be started."""
-        found: Answer | None = None
+        """Answers of the child. Raises: OcrRefused, OcrNotLoaded, ChildDied, OSError if no child can be started."""
+        answer: Answer | None = None
         ends = 0.0
         async with self._turn:
             if self._idle is not None:
@@ -178,49 +178,49 @@ class OcrClient:
             child = await self._started(model)
             is_clean = False
             try:
-                async with patience(self._silence_s(asked, None)):
-                    await _send(child, asked, document)
+                async with patience(self._silence_s(request, None)):
+                    await _send(child, request, document)
                 while True:
-                    left_s = self._silence_s(asked, found)
-                    if isinstance(found, Reading) and found.percent:
+                    left_s = self._silence_s(request, answer)
+                    if isinstance(answer, Reading) and answer.percent:
                         left_s = ends - Pulse.here().ran_s()
                     async with patience(left_s):
-                        found = await _next(child)
-                    if isinstance(found, Rendered):
+                        answer = await _next(child)
+                    if isinstance(answer, Rendered):
                         ends = Pulse.here().ran_s() + self._options.page_s
-                    is_clean = _ends(asked, found)
-                    if isinstance(found, Refused):
-                        raise OcrRefused(found.message)
-                    if isinstance(found, NotLoaded):
+                    is_clean = _ends(request, answer)
+                    if isinstance(answer, Refused):
+                        raise OcrRefused(answer.message)
+                    if isinstance(answer, NotLoaded):
                         raise OcrNotLoaded
-                    yield found
+                    yield answer
                     if is_clean:
                         return
             except TimeoutError:
                 log.error("the OCR process, pid %d, was silent too long", child.pid)
-                if (at_fault := _too_slow(asked, found)) is not None:
+                if (at_fault := _too_slow(request, answer)) is not None:
                     raise OcrRefused(at_fault) from None
                 raise ChildDied("engine_timeout") from None
             except (OSError, asyncio.IncompleteReadError, ValidationError):
                 raise ChildDied("engine_crash") from None
             finally:
-                # An answer nobody waits for would be taken for the next document's.
+                # Otherwise the next document would get this one's answers.
                 if is_clean:
                     self._rest()
                 else:
                     await self._end()
 
-    def _silence_s(self, asked: Request, last: Answer | None) -> float:
-        """How long the child may be silent after what it said last."""
+    def _silence_s(self, request: Request, last: Answer | None) -> float:
+        """How long the child may be silent after its last answer, in seconds."""
         options = self._options
         if isinstance(last, Opening):
             return options.check_s
-        if isinstance(asked, CountPages):
+        if isinstance(request, CountPages):
             return options.start_s
-        return options.render_s if isinstance(last, Reading) and asked.pages else options.page_s
+        return options.render_s if isinstance(last, Reading) and request.pages else options.page_s
 
     async def _started(self, model: str) -> asyncio.subprocess.Process:
-        """Raises: OSError."""
+        """A new child, or the running one if it has this model. Raises: OSError."""
         if self._child is not None and (self._child.returncode is not None or self._model != model):
             await self._end()
         if self._child is None:
@@ -254,7 +254,7 @@ class OcrClient:
                 await self._end()
 
     async def _end(self) -> None:
-        """Kill the child and wait for it; it holds nothing worth a farewell."""
+        """Kill the child and wait for it; it has nothing to save."""
         if self._idle is not None:
             self._idle.cancel()
         child, self._child = self._child, None
@@ -264,33 +264,33 @@ class OcrClient:
         await ended_child(child, self._options.notes, listening)
 
 
-async def _send(child: asyncio.subprocess.Process, asked: Request, document: bytes) -> None:
+async def _send(child: asyncio.subprocess.Process, request: Request, document: bytes) -> None:
     assert child.stdin is not None
-    child.stdin.write(framed(asked.model_dump_json().encode()) + framed(document))
+    child.stdin.write(framed(request.model_dump_json().encode()) + framed(document))
     await child.stdin.drain()
 
 
 async def _next(child: asyncio.subprocess.Process) -> Answer:
-    """Raises: IncompleteReadError, ValidationError."""
-    return answer.validate_json(await next_frame(child, MAX_ANSWER_BYTES))
+    """The child's next answer. Raises: IncompleteReadError, ValidationError."""
+    return answer_adapter.validate_json(await next_frame(child, MAX_ANSWER_BYTES))
 
 
-def _too_slow(asked: Request, last: Answer | None) -> str | None:
-    """What a PDF is told after whose opening, or rendering, the child said nothing more; None: it is not at fault."""
+def _too_slow(request: Request, last: Answer | None) -> str | None:
+    """Why a PDF is at fault if the child is silent after opening or rendering it; None if it is not."""
     if isinstance(last, Opening):
         return "The PDF takes too long to open."
-    if isinstance(last, Reading) and not last.percent and isinstance(asked, Read) and asked.pages:
-        return f"Page {asked.pages[last.page]} of the PDF takes too long to render."
+    if isinstance(last, Reading) and not last.percent and isinstance(request, Read) and request.pages:
+        return f"Page {request.pages[last.page]} of the PDF takes too long to render."
     return None
 
 
-def _ends(asked: Request, found: Answer) -> bool:
+def _ends(request: Request, answer: Answer) -> bool:
     """Whether this is the last answer to the request."""
-    match asked:
+    match request:
         case CountPages():
-            return isinstance(found, Counted | Refused)
+            return isinstance(answer, Counted | Refused)
         case Read(pages=pages):
-            is_last = isinstance(found, PageRead) and found.page + 1 == (len(pages) or 1)
-            return is_last or isinstance(found, Refused | NotLoaded)
+            is_last = isinstance(answer, PageRead) and answer.page + 1 == (len(pages) or 1)
+            return is_last or isinstance(answer, Refused | NotLoaded)
         case _:
-            assert_never(asked)
+            assert_never(request)

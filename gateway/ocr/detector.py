@@ -1,4 +1,4 @@
-"""Pictures to boxes of lines, by rapidocr's detector, in tiles where the picture is large; runs in the child."""
+"""Detector: image to boxes of lines, by rapidocr's detector, in tiles if the image is large. Runs in the child."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from gateway.ocr.boxes import Box, Corners, clockwise
 from gateway.ocr.tiles import TILE_PX, Tile, merged, tiles_of, with_large
 
 Pixels = Any
-"""An array of height x width x 3, BGR, eight bits."""
+"""Array of height x width x 3, BGR, eight bits."""
 LEAST_PX = 64
-"""A picture that is lower is shown with a margin."""
+"""Least height; a lower image gets a margin."""
 STEP_PX = 32
-"""The detector takes multiples of it."""
+"""The detector takes sizes that are multiples of this."""
 SMALL_PX = 14
-"""Height of a box as the detector saw it, below which it is looked for once more at twice the size."""
+"""Height of a detected box below which the image is searched again at twice the size."""
 LONG = 2.5
-"""Sides of a tall or wide picture, which is looked at in full resolution at once: its letters may be of any size."""
+"""Ratio of sides from which a tall or wide image is searched at full size at once: letters may have any size."""
 MOST_LEFT = 0.02
-"""Of all edges of a picture, which may lie outside the boxes where all lines have been found."""
+"""Share of an image's edges that may be outside the boxes if all lines have been found."""
 LEAST_EDGES = 24
-"""Pixels of strong contrast in a part that is worth a look."""
+"""Pixels of strong contrast that make a part worth searching."""
 
 
 class Detector:
-    """`det` is rapidocr's TextDetector."""
+    """Detector of lines; `det` is rapidocr's TextDetector."""
 
     def __init__(self, det: Any) -> None:
         self._det = det
 
     def glance(self, picture: Pixels) -> list[Box]:
-        """What is seen of the whole at once, at TILE_PX at most."""
+        """Boxes in the whole image, scaled to at most TILE_PX."""
         scale = min(1.0, TILE_PX / max(picture.shape[:2]))
-        return [box.scaled(1 / scale) for box in self._seen(_resized(picture, scale))]
+        return [box.scaled(1 / scale) for box in self._detect(_resized(picture, scale))]
 
     def boxes(self, picture: Pixels, glanced: list[Box], goes_on: Callable[[float], bool]) -> list[Box]:
-        """All lines of an upright picture of which `glanced` was seen at once.
+        """All lines of an upright image; `glanced` are the boxes that `glance` found.
 
-        `goes_on` is told what part is done, 0 to 1, and says whether there is time for more.
+        `goes_on` is called with the share that is done, 0 to 1, and returns whether there is time for more.
         """
         height, width = picture.shape[:2]
-        found = glanced
+        boxes = glanced
         if max(width, height) > 2 * TILE_PX and max(width, height) < LONG * min(width, height):
-            found = with_large(self._tiled(picture, 0.5, goes_on), glanced)
-            if _is_all_there(picture, found, 2 * SMALL_PX):
-                return found
+            boxes = with_large(self._tiled(picture, 0.5, goes_on), glanced)
+            if _is_all_there(picture, boxes, 2 * SMALL_PX):
+                return boxes
         if max(width, height) > TILE_PX:
             return with_large(self._tiled(picture, 1.0, goes_on), glanced)
-        if _has_edges(picture) if not found else _are_small(found, SMALL_PX):
-            found = with_large(self._tiled(picture, 2.0, goes_on), found)
-        return found
+        if _has_edges(picture) if not boxes else _are_small(boxes, SMALL_PX):
+            boxes = with_large(self._tiled(picture, 2.0, goes_on), boxes)
+        return boxes
 
     def _tiled(self, picture: Pixels, scale: float, goes_on: Callable[[float], bool]) -> list[Box]:
         height, width = picture.shape[:2]
@@ -69,27 +69,27 @@ class Detector:
         part = picture[tile.top : tile.bottom, tile.left : tile.right]
         if not _has_edges(part):
             return []
-        seen = self._seen(_resized(part, scale))
-        return [box.scaled(1 / scale).moved(tile.left, tile.top) for box in seen]
+        boxes = self._detect(_resized(part, scale))
+        return [box.scaled(1 / scale).moved(tile.left, tile.top) for box in boxes]
 
-    def _seen(self, picture: Pixels) -> list[Box]:
-        """In a picture that is not larger than TILE_PX. Shown as it is, with a margin where the detector wants more."""
+    def _detect(self, picture: Pixels) -> list[Box]:
+        """Boxes in an image of at most TILE_PX. It is not scaled, but gets a margin if it is too small."""
         height, width = picture.shape[:2]
         wide, high = (max(LEAST_PX, -(-side // STEP_PX) * STEP_PX) for side in (width, height))
         left, top = (wide - width) // 2, (high - height) // 2
-        shown = cv2.copyMakeBorder(picture, top, high - height - top, left, wide - width - left, cv2.BORDER_REPLICATE)
-        ready = ((shown.astype(np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)[np.newaxis]
+        padded = cv2.copyMakeBorder(picture, top, high - height - top, left, wide - width - left, cv2.BORDER_REPLICATE)
+        ready = ((padded.astype(np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)[np.newaxis]
         corners, scores = self._det.postprocess_op(self._det.session(np.ascontiguousarray(ready)), (high, wide))
-        found = []
+        boxes = []
         for four, score in zip(np.asarray(corners).tolist(), scores, strict=True):
             box = Box(_inside(four, left, top, width, height), float(score))
             if min(box.along, box.across) >= 3:
-                found.append(box)
-        return found
+                boxes.append(box)
+        return boxes
 
 
 def _inside(points: list[list[float]], left: int, top: int, width: int, height: int) -> Corners:
-    """Corners without the margin."""
+    """Corners in the image without its margin."""
     return clockwise([(min(max(x - left, 0), width), min(max(y - top, 0), height)) for x, y in points])
 
 
@@ -102,28 +102,28 @@ def _resized(picture: Pixels, scale: float) -> Pixels:
 
 
 def _has_edges(picture: Pixels) -> bool:
-    """Whether anything in it stands out from what is beside it."""
+    """Whether the image has any strong edges."""
     return bool(_edges(picture).sum() >= LEAST_EDGES)
 
 
 def _edges(picture: Pixels) -> Any:
-    """Pixels that differ from those beside them: an array of 0 and 1."""
+    """Edge pixels, which differ from their neighbours: an array of 0 and 1."""
     grey = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_BGR2GRAY)
     steps = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8))
     return cv2.threshold(steps, 24, 1, cv2.THRESH_BINARY)[1]
 
 
 def _are_small(boxes: list[Box], small_px: float) -> bool:
-    """Whether some lines are lower than that, and not just a speck."""
+    """Whether there are lines lower than `small_px`, beyond single specks."""
     return sum(box.across < small_px for box in boxes) > len(boxes) // 10
 
 
 def _is_all_there(picture: Pixels, boxes: list[Box], small_px: float) -> bool:
-    """Whether a closer look would find no more: no line is small, and nothing that may be writing is left outside."""
+    """Whether a search at a larger scale would find no more: no line is small, and no text-like edges are outside."""
     if _are_small(boxes, small_px):
         return False
     edges = _edges(picture)
-    # Long strokes are rules and frames.
+    # Long strokes are rulings and frames.
     for shape in ((1, 60), (60, 1)):
         edges -= cv2.morphologyEx(edges, cv2.MORPH_OPEN, np.ones(shape, np.uint8))
     everything = int(edges.sum())

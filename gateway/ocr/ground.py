@@ -1,4 +1,4 @@
-"""What a picture with a transparent ground is put on, so that its text can be read. Knows Pillow; runs in the child."""
+"""Background for an image with transparency, so that its text can be read. Knows Pillow; runs in the child."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
 
 WHITE, BLACK, GREY = 255, 0, 128
 CLEAR = 32
-"""Alpha below which a pixel belongs to the ground."""
+"""Alpha below which a pixel is background."""
 SEEN = 48
-"""Grey levels by which what is drawn differs from its ground where it can be read."""
+"""Difference in grey levels from the background that makes text readable."""
 
 
 def on_ground(picture: Image) -> Image:
-    """An RGBA picture as RGB, on white; on black or grey where more of what is drawn stands out from that.
+    """An RGBA image as RGB, on white; on black or grey if more of the drawn pixels differ clearly from that.
 
-    Only what touches the ground counts: white letters on a drawn dark plate are read on white as well.
+    Only drawn pixels next to the background count: white letters on a drawn dark plate are readable on white as well.
     """
     from PIL import Image
 
@@ -34,12 +34,12 @@ def on_ground(picture: Image) -> Image:
 
 
 def _at_the_edge(picture: Image) -> list[int]:
-    """How many drawn pixels beside the ground have each of 256 grey levels."""
+    """How many drawn pixels next to the background have each of 256 grey levels."""
     from PIL import ImageChops, ImageFilter
 
     alpha = picture.getchannel("A")
-    drawn = alpha.point([0 if value < CLEAR else 255 for value in range(256)])
-    # as far as an opaque core lies behind a smooth edge
-    beside = ImageChops.subtract(drawn, drawn.filter(ImageFilter.MinFilter(5)))
+    opaque = alpha.point([0 if value < CLEAR else 255 for value in range(256)])
+    # as far as an opaque core is behind an anti-aliased edge
+    beside = ImageChops.subtract(opaque, opaque.filter(ImageFilter.MinFilter(5)))
     beside = ImageChops.darker(beside, alpha.point([255 if value >= 128 else 0 for value in range(256)]))
     return picture.convert("RGB").convert("L").histogram(beside)

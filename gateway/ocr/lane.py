@@ -1,6 +1,6 @@
-"""The cpu lane: has documents read in a child of its own and stores their pages.
+"""OCR lane (`cpu`): has documents read by a child process and stores their pages.
 
-Knows the store, the hub and the OCR child; no client and no protocol.
+Knows the store, the event bus and the OCR child; no client and no protocol.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TOO_LONG = "The pages of this document took longer than {:g} seconds together; c
 
 
 class OcrLane(ChildLane):
-    """One document at a time. Other children look at PDFs as they come in: they must not wait for a long one."""
+    """One document at a time. PDFs in new requests are checked by other children, so that they need not wait for it."""
 
     lane = "cpu"
     places = ("inputs",)
@@ -58,20 +58,20 @@ class OcrLane(ChildLane):
         self._checkers = Checkers(options)
 
     async def stop(self) -> None:
-        """As every lane, and end the children."""
+        """Stop like every lane, and end the children."""
         await super().stop()
         await self._reader.close()
         await self._checkers.close()
 
     async def let_go(self, model: str) -> bool:
-        """Give back the memory of that reader, once it has no job; whether it held any. The next job starts it."""
+        """Free the memory of a reader when it has no job; whether it had any. The next job loads it again."""
         was_there = self._reader.model == model
         if was_there:
             await self._reader.close()
         return was_there
 
     async def plan(self, request: OcrRequest, document: bytes, name: str, owner: str) -> Ocr:
-        """What to do with an owner's document: a checked PNG, or a PDF as it came; `name` is that of its blob.
+        """The plan for an owner's document: a checked PNG, or a PDF as sent; `name` is that of its blob.
 
         Raises: ModelNotFound, NotInstalled, ModelNotOnDisk, InvalidRequest, Unavailable.
         """
@@ -81,7 +81,7 @@ class OcrLane(ChildLane):
         return resolve(request, model, name, count, self._options.max_pages)
 
     def _check(self, model: str, *, pdf: bool) -> None:
-        """Raises: ModelNotFound, NotInstalled, ModelNotOnDisk, InvalidRequest."""
+        """Whether the reader is usable. Raises: ModelNotFound, NotInstalled, ModelNotOnDisk, InvalidRequest."""
         if model == MODEL:
             check_installed(pdf=pdf)
         elif (folder := self._options.vision.get(model)) is not None:
@@ -100,7 +100,7 @@ class OcrLane(ChildLane):
         return died.reason, FAILURE_TEXT[died.reason]
 
     async def _outcome(self, lease: Lease) -> Outcome:
-        """A page cannot be interrupted: a cancel kills the child, which is soon back. Raises: StorageFault."""
+        """Read the job's pages. A cancel kills the child, since a page cannot be interrupted. Raises: StorageFault."""
         job, plan = lease.job, lease.job.plan
         assert isinstance(plan, Ocr)
         first = len(job.pages)

@@ -1,7 +1,7 @@
-"""The order in which lines are read: columns one after the other, tables and receipts row by row. Pure.
+"""Reading order of lines: columns one after the other, tables and receipts row by row. Pure.
 
-A cut between columns is looked for first (recursive X-Y cut); what is no columns is parted at gaps that go across, then
-read in rows. Lines that cross a cut, as headings do, part the columns above from those below.
+First a cut between columns is searched (recursive X-Y cut); parts without columns are split at horizontal gaps, then
+read in rows. Lines that cross a cut, such as headings, separate the columns above from those below.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from dataclasses import dataclass
 from gateway.ocr.boxes import Box, overlap
 
 SAME_ROW = 0.5
-"""Of the lower one's height, which two boxes share that stand in one row."""
+"""Share of the lower box's height by which two boxes in one row overlap vertically."""
 FILLED = 0.7
-"""Of its column's width, which a line of running text takes."""
+"""Share of its column's width that a line of running text fills."""
 PROSE_ASPECT = 8.0
-"""Length in heights, from which on a line may be running text: some sixteen letters."""
+"""Length in heights from which a line may be running text: about sixteen letters."""
 LEVEL = 0.6
-"""Of the lower one's height, which two cells of one row of a table share."""
+"""Share of the lower box's height by which two cells in one row of a table overlap vertically."""
 GUTTER = 0.5
-"""Of a line's height, which two columns are apart at least."""
+"""Least distance between two columns, as a share of a line's height."""
 WIDE = 8
-"""One line in so many of running text may reach into the gutter, as the box of a heading does."""
+"""One of so many lines of running text may reach into the gutter, such as the box of a heading."""
 GAP = 1.2
-"""Of a line's height, from which on a gap parts what is above from what is below."""
+"""Least height of a gap that separates what is above from what is below, in heights of a line."""
 COLUMN_LINES = 2
-"""A column has so many lines at least: a caption beside a caption is a row."""
+"""Least number of lines in a column: two captions side by side are a row."""
 ALIGNED = 0.8
-"""Of the shorter column's lines, which stand beside a line of the other where both are a table's."""
+"""Share of the shorter column's lines that are beside a line of the other one if both belong to a table."""
 MOST_EDGES = 24
-"""Places that are looked at for a cut, those first where most lines begin."""
+"""Positions tried for a cut, starting with those where most lines begin."""
 MOST_DEPTH = 40
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Line:
-    """A box as it stands once the page is straight."""
+    """A box after the page was straightened."""
 
     number: int
     left: float
@@ -64,13 +64,13 @@ class _Line:
 
 
 def in_reading_order(boxes: Sequence[Box]) -> list[Box]:
-    """The boxes of an upright page, first read first."""
+    """The boxes of an upright page in reading order."""
     lines = _straightened(boxes)
     return [boxes[line.number] for line in _ordered(lines, 0)]
 
 
 def _straightened(boxes: Sequence[Box]) -> list[_Line]:
-    """The boxes of a page that lies a little askew, turned about the page's corner by what its long lines say."""
+    """Boxes of a slightly rotated page, rotated back about its corner by the angle of its long lines."""
     slopes = [
         (math.atan2(b.corners[1][1] - b.corners[0][1], b.corners[1][0] - b.corners[0][0]), b.along)
         for b in boxes
@@ -87,7 +87,7 @@ def _straightened(boxes: Sequence[Box]) -> list[_Line]:
 
 
 def _weighted_median(pairs: Sequence[tuple[float, float]]) -> float:
-    """Of values with weights; 0 of none."""
+    """Median of values with weights; 0 without values."""
     half, so_far = sum(weight for _, weight in pairs) / 2, 0.0
     for value, weight in sorted(pairs):
         so_far += weight
@@ -111,20 +111,20 @@ def _ordered(lines: list[_Line], depth: int) -> Iterator[_Line]:
 
 
 def rows(lines: Sequence[_Line]) -> list[list[_Line]]:
-    """Lines side by side, from the left; from the top."""
-    found: list[list[_Line]] = []
+    """Lines in rows from top to bottom, each row from left to right."""
+    rows_so_far: list[list[_Line]] = []
     for line in sorted(lines, key=lambda line: line.middle):
-        row = next((row for row in reversed(found[-3:]) if _beside(line, row)), None)
+        row = next((row for row in reversed(rows_so_far[-3:]) if _beside(line, row)), None)
         if row is None:
-            found.append([line])
+            rows_so_far.append([line])
         else:
             row.append(line)
-    found.sort(key=lambda row: statistics.fmean(line.middle for line in row))
-    return [sorted(row, key=lambda line: line.left) for row in found]
+    rows_so_far.sort(key=lambda row: statistics.fmean(line.middle for line in row))
+    return [sorted(row, key=lambda line: line.left) for row in rows_so_far]
 
 
 def _beside(line: _Line, row: Sequence[_Line]) -> bool:
-    """Whether it stands in the row: beside all that is there, above and below none of it."""
+    """Whether a line is in the row: it is beside all of its lines, and neither above nor below any."""
     return all(
         overlap(line.y, other.y) >= SAME_ROW * min(line.height, other.height)
         and overlap((line.left, line.right), (other.left, other.right)) < 0.5 * min(line.width, other.width)
@@ -136,7 +136,7 @@ def _beside(line: _Line, row: Sequence[_Line]) -> bool:
 
 
 def _column_cut(lines: Sequence[_Line]) -> float | None:
-    """Where, in x, the lines part into columns best; None where they are none."""
+    """The best x at which the lines split into columns; None if there are none."""
     best: tuple[int, float, float] | None = None
     for x in _edges(lines):
         number, width = 0, math.inf
@@ -150,21 +150,21 @@ def _column_cut(lines: Sequence[_Line]) -> float | None:
 
 
 def _edges(lines: Sequence[_Line]) -> list[float]:
-    """Where a column may begin: left of some lines that begin below each other."""
+    """Where a column may begin: the left edges of lines that begin below each other."""
     height = statistics.median(line.height for line in lines)
-    found: list[tuple[float, int]] = []
+    edges: list[tuple[float, int]] = []
     for left in sorted(line.left for line in lines):
-        if found and left - found[-1][0] <= height / 2:
-            found[-1] = (found[-1][0], found[-1][1] + 1)
+        if edges and left - edges[-1][0] <= height / 2:
+            edges[-1] = (edges[-1][0], edges[-1][1] + 1)
         else:
-            found.append((left, 1))
-    several = [(left, number) for left, number in found[1:] if number >= COLUMN_LINES]
+            edges.append((left, 1))
+    several = [(left, number) for left, number in edges[1:] if number >= COLUMN_LINES]
     several.sort(key=lambda edge: -edge[1])
     return sorted(left - 1 for left, _ in several[:MOST_EDGES])
 
 
 def _bands(lines: Sequence[_Line], x: float) -> list[tuple[list[_Line], list[_Line], list[_Line]]]:
-    """What crosses x, from the top, each with what stands left and right of x below it, until the next."""
+    """Lines that cross x, from the top, each with the lines left and right of x between it and the next one."""
     crossing = sorted((line for line in lines if line.left < x < line.right), key=lambda line: line.middle)
     bands: list[tuple[list[_Line], list[_Line], list[_Line]]] = [([], [], [])]
     rest = iter(sorted((line for line in lines if not line.left < x < line.right), key=lambda line: line.middle))
@@ -181,7 +181,7 @@ def _bands(lines: Sequence[_Line], x: float) -> list[tuple[list[_Line], list[_Li
 
 
 def _along_cut(lines: Sequence[_Line], x: float) -> Iterator[list[_Line]]:
-    """The parts in their order. Neighbouring bands that are no columns at x are one part, to be looked at anew."""
+    """The parts in order. Neighbouring bands without columns at x are one part, which is searched again."""
     whole: list[_Line] = []
     for crossing, left, right in _bands(lines, x):
         whole += crossing
@@ -206,7 +206,7 @@ def _are_columns(left: Sequence[_Line], right: Sequence[_Line]) -> bool:
     if _gutter(left, right, spared=1 / WIDE if prose else 0) < GUTTER * height:
         return False
     few, many = sorted((left, right), key=len)
-    # Bubbles of a chat stand left and right, too, but not beside each other.
+    # The bubbles of a chat are also left and right, but not beside each other.
     if sum(any(overlap(line.y, other.y) > 0 for other in many) for line in few) < len(few) / 2:
         return False
     if prose:
@@ -216,7 +216,7 @@ def _are_columns(left: Sequence[_Line], right: Sequence[_Line]) -> bool:
 
 
 def _gutter(left: Sequence[_Line], right: Sequence[_Line], spared: float) -> float:
-    """The width of the gap between two columns, without the share `spared` of lines that reach furthest into it."""
+    """Width of the gap between two columns, without the share `spared` of lines that reach furthest into it."""
     ends, starts = sorted(line.right for line in left), sorted(line.left for line in right)
     return starts[int(len(starts) * spared)] - ends[-1 - int(len(ends) * spared)]
 
@@ -226,7 +226,7 @@ def _is_level(line: _Line, other: _Line) -> bool:
 
 
 def _is_prose(lines: Sequence[_Line]) -> bool:
-    """Whether most lines fill the width of their column, as running text does and cells of a table do not."""
+    """Whether most lines fill the width of their column, as in running text and unlike the cells of a table."""
     columns: list[list[float]] = []
     for line in sorted(lines, key=lambda line: line.left):
         if columns and line.left < columns[-1][1]:
@@ -240,11 +240,11 @@ def _is_prose(lines: Sequence[_Line]) -> bool:
     return filled >= len(lines) / 2
 
 
-# ---- parts below each other ------------------------------------------------------------------------
+# ---- parts above each other ------------------------------------------------------------------------
 
 
 def _stacked(lines: Sequence[_Line]) -> list[list[_Line]]:
-    """Parted at every gap that goes across and is higher than a line."""
+    """Lines split at every horizontal gap that is higher than a line."""
     height = statistics.median(line.height for line in lines)
     parts: list[list[_Line]] = []
     bottom = -math.inf

@@ -1,4 +1,4 @@
-"""Whether what reads is there: packages and folders. Looks for them and imports none: they belong to the child."""
+"""Availability of readers: packages and folders are searched, and none is imported, since they belong to the child."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from gateway.errors import InvalidRequest, ModelNotOnDisk, NotInstalled
 
 MODEL = "rapidocr"
-"""The reader that comes along; every other one is a vision model of the settings."""
+"""The built-in reader; all others are vision models from the settings."""
 READER = (MODEL, "onnxruntime")
 PDF = "pypdfium2"
 VISION = "mlx_vlm"
 
 
 def check_installed(*, pdf: bool) -> None:
-    """Raises: NotInstalled; InvalidRequest for a PDF where only pictures can be read."""
+    """Raises: NotInstalled; InvalidRequest for a PDF if only images can be read."""
     if not all(map(_is_there, READER)):
         raise NotInstalled(
             "OCR is not installed on this server. Install it with `uv sync --group ocr`, "
@@ -26,7 +26,7 @@ def check_installed(*, pdf: bool) -> None:
 
 
 def check_vision(name: str, folder: Path, *, pdf: bool) -> None:
-    """Whether the vision model in `folder` can read. Raises: NotInstalled, ModelNotOnDisk, InvalidRequest as above."""
+    """Check the vision model in `folder`. Raises: NotInstalled, ModelNotOnDisk, InvalidRequest as above."""
     if not _is_there(VISION):
         raise NotInstalled(
             f"'{name}' needs mlx-vlm, which is not installed on this server. On a Mac with Apple silicon install it "
@@ -41,7 +41,7 @@ def check_vision(name: str, folder: Path, *, pdf: bool) -> None:
 
 
 def check_pdf() -> None:
-    """Raises: InvalidRequest."""
+    """Check that PDFs can be read. Raises: InvalidRequest."""
     if not _is_there(PDF):
         raise InvalidRequest(
             f"PDFs cannot be read on this server until {PDF} is installed; send pictures.", param="image"
@@ -49,11 +49,11 @@ def check_pdf() -> None:
 
 
 def installed_at() -> float | None:
-    """When the reader was installed, in Unix seconds; None where it is not."""
+    """Unix time at which the reader was installed; None if it is not."""
     if not all(map(_is_there, READER)):
         return None
-    found = importlib.util.find_spec(MODEL)
-    return Path(found.origin).stat().st_mtime if found is not None and found.origin else 0.0
+    spec = importlib.util.find_spec(MODEL)
+    return Path(spec.origin).stat().st_mtime if spec is not None and spec.origin else 0.0
 
 
 def _is_there(package: str) -> bool:

@@ -1,4 +1,4 @@
-"""A document's pages as bounded pictures; runs in the child. PDFs come as strangers made them, PNGs are our own."""
+"""Pages of a document as bounded images; runs in the child. PDFs are untrusted, PNGs come from the image decoder."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ POINTS_PER_INCH = 72.0
 
 
 class Unreadable(Exception):
-    """The document is not taken; the text is a sentence for the client."""
+    """The document is refused; the text is a sentence for the client."""
 
 
 def count_pages(pdf: bytes) -> int:
-    """Raises: Unreadable."""
+    """Number of pages. Raises: Unreadable."""
     with opened(pdf) as document:
         return len(document)
 
 
 def to_pictures(document: bytes, pages: Sequence[int], dpi: float) -> Iterator[Image]:
-    """One RGB picture a page, rendered when it is asked for; without pages the document is a PNG, and the picture.
+    """One RGB image a page, rendered when it is requested; without pages the document is a PNG, the only image.
 
     Raises: Unreadable.
     """
@@ -42,11 +42,11 @@ def to_pictures(document: bytes, pages: Sequence[int], dpi: float) -> Iterator[I
 
 @contextmanager
 def opened(pdf: bytes) -> Iterator[PdfDocument]:
-    """Raises: Unreadable."""
+    """The opened PDF. Raises: Unreadable."""
     import pypdfium2
     from pypdfium2 import raw
 
-    # PDFium keeps its last error, and a PDF without pages sets none: it would be told the one of the PDF before.
+    # PDFium keeps its last error, and a PDF without pages sets none: the error of the previous PDF would be reported.
     raw.FPDF_LoadMemDocument(b"-", 1, None)
     try:
         document = pypdfium2.PdfDocument(pdf)
@@ -61,7 +61,7 @@ def opened(pdf: bytes) -> Iterator[PdfDocument]:
 
 
 def _render(pdf: PdfDocument, number: int, dpi: float) -> Image:
-    """Page `number`, counted from 1, at `dpi`, or as much of it as a picture may have."""
+    """Page `number`, counted from 1, at `dpi`, or smaller if it would exceed the bounds."""
     import pypdfium2
 
     try:
@@ -75,20 +75,20 @@ def _render(pdf: PdfDocument, number: int, dpi: float) -> Image:
 
 
 def scale_of(width_pt: float, height_pt: float, dpi: float) -> float:
-    """Pixels a point at `dpi`; less where the page would have more than MAX_PIXELS or MAX_EDGE_PX on a side.
+    """Pixels a point at `dpi`; less if the page would have more than MAX_PIXELS, or more than MAX_EDGE_PX on a side.
 
     Raises: ValueError for a page without a size.
     """
     if width_pt <= 0 or height_pt <= 0:
         raise ValueError("no size")
-    # A little less than the bounds: the renderer rounds up.
+    # A little less than the bounds, because the renderer rounds up.
     by_edge = (MAX_EDGE_PX - 1) / max(width_pt, height_pt)
     by_area = math.sqrt(MAX_PIXELS / (width_pt * height_pt)) * 0.999
     return min(dpi / POINTS_PER_INCH, by_edge, by_area)
 
 
 def _flat(png: bytes) -> Image:
-    """The picture on a ground from which it stands out: text on a transparent one is meant to stand on something."""
+    """The image on a background on which it is readable: text on transparency is meant to be put on one."""
     from PIL import Image
 
     from gateway.ocr.ground import on_ground

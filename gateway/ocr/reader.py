@@ -1,7 +1,7 @@
-"""rapidocr as a function from a picture to its lines; runs in the child. Its models lie in its wheel.
+"""Reader: an image to its lines of text, by rapidocr; runs in the child. Its models are in its wheel.
 
-Lines are found (`detector`), the page is turned upright, they are put in order (`order`), read (`recogniser`), and
-those whose text is not to be trusted are told apart (`trust`).
+Lines are detected (`detector`), the page is turned upright, the lines are sorted (`order`) and recognised
+(`recogniser`), and those whose text is not reliable are marked (`trust`).
 """
 
 from __future__ import annotations
@@ -28,47 +28,47 @@ MODELS = {
     "Rec": "PP-OCRv6_rec_small.onnx",
 }
 SEARCH_SHARE = 0.4
-"""Of the time a page has, which finding its lines may take."""
+"""Share of a page's time that detecting its lines may take."""
 AT_ONCE = 24
-"""Lines that are read between two looks at the clock."""
+"""Lines recognised between two checks of the time."""
 JUDGED = 8
-"""Of the longest lines, by which it is seen how a page stands."""
+"""Number of longest lines that decide how a page is rotated."""
 SINGLE = 1.5
-"""Height in lengths, from which on a box is on its side, or a single letter. Source: rapidocr's own crops."""
+"""Height in lengths from which a box is on its side, or a single letter. Source: rapidocr's own crops."""
 Pixels = Any
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What is on a page, in reading order: lines that were read, and lines that were found and not read."""
+class PageText:
+    """Lines of a page in reading order: recognised ones, and detected ones that were not recognised."""
 
     lines: tuple[TextLine, ...]
     unread: tuple[UnreadLine, ...] = ()
 
 
 class Clock:
-    """The time a page has. `told` hears what part of the page is done, 0 to 1."""
+    """Time of a page. `progress` is called with the share of the page that is done, 0 to 1."""
 
-    def __init__(self, budget_s: float | None, told: Callable[[float], object]) -> None:
-        self._began, self._budget_s, self._told = time.monotonic(), budget_s, told
+    def __init__(self, budget_s: float | None, progress: Callable[[float], object]) -> None:
+        self._began, self._budget_s, self._progress = time.monotonic(), budget_s, progress
         self._done = 0.0
 
     def searches(self, part: float) -> bool:
-        """Whether there is time to look for more lines."""
+        """Whether there is time to detect more lines."""
         return self._goes_on(SEARCH_SHARE * part, SEARCH_SHARE)
 
     def reads(self, part: float) -> bool:
-        """Whether there is time to read more lines."""
+        """Whether there is time to recognise more lines."""
         return self._goes_on(SEARCH_SHARE + (1 - SEARCH_SHARE) * part, 1.0)
 
     def _goes_on(self, done: float, share: float) -> bool:
-        self._done = max(self._done, done)  # a second, closer look begins anew
-        self._told(self._done)
+        self._done = max(self._done, done)  # a second, closer search starts again at 0
+        self._progress(self._done)
         return self._budget_s is None or time.monotonic() - self._began < share * self._budget_s
 
 
 class Reader:
-    """The models in memory. `threads` is how many compute."""
+    """The models in memory. `threads` is how many of them compute."""
 
     def __init__(self, threads: int) -> None:
         import cv2
@@ -78,7 +78,7 @@ class Reader:
         from gateway.ocr.recogniser import Recogniser
 
         cv2.setNumThreads(threads)
-        # Named by path, a model is never downloaded: where one is missing this fails.
+        # A model named by its path is never downloaded: this fails if the file is missing.
         models = Path(rapidocr.__file__).parent / "models"
         engine: Any = rapidocr.RapidOCR(
             params={
@@ -94,16 +94,16 @@ class Reader:
         engine._load_cls_model()
 
     def lines(self, picture: Image) -> tuple[TextLine, ...]:
-        """What is written in an RGB picture, in reading order; nothing where nothing is found."""
+        """Lines of text in an RGB image, in reading order; empty if there are none."""
         return self.read(picture).lines
 
     def read(
-        self, picture: Image, budget_s: float | None = None, told: Callable[[float], object] = lambda part: None
-    ) -> Seen:
-        """All of an RGB picture, however it is turned; what there was no time for is `unread`."""
+        self, picture: Image, budget_s: float | None = None, progress: Callable[[float], object] = lambda part: None
+    ) -> PageText:
+        """All lines of an RGB image in any rotation; lines for which time ran out are `unread`."""
         import numpy as np
 
-        clock = Clock(budget_s, told)
+        clock = Clock(budget_s, progress)
         pixels = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])  # OpenCV's order: BGR
         quarters, upright, boxes = self._upright(pixels)
         boxes = in_reading_order(self._detector.boxes(upright, boxes, clock.searches))
@@ -122,12 +122,12 @@ class Reader:
             elif verdict == "unsure":
                 unread.append(UnreadLine(box=place, reason="unsure"))
         unread += [UnreadLine(box=place, reason="time") for place in places[len(read) :]]
-        return Seen(tuple(lines), tuple(unread))
+        return PageText(tuple(lines), tuple(unread))
 
-    # ---- how the page stands -----------------------------------------------------------------------
+    # ---- rotation of the page ----------------------------------------------------------------------
 
     def _upright(self, pixels: Pixels) -> tuple[int, Pixels, list[Box]]:
-        """How often the page must be turned to the left, the page so turned, and its lines at a glance."""
+        """Quarter turns to the left that make the page upright, the page after them, and its boxes at a glance."""
         import numpy as np
 
         boxes = self._detector.glance(pixels)
@@ -146,33 +146,33 @@ class Reader:
         return quarters, pixels, boxes
 
     def _is_upside_down(self, pixels: Pixels, boxes: Sequence[Box], *, is_sure: bool) -> bool:
-        """By the longest lines, read in both ways; `is_sure`: not where the classifier finds all of them upright."""
+        """Whether the longest lines read better upside down; `is_sure`: unless the classifier finds all upright."""
         longest = sorted((box for box in boxes if box.is_wide), key=lambda box: -box.along)[:JUDGED]
         crops = [_crop(pixels, box) for box in longest]
-        if not crops or (is_sure and not any(self._look_turned(crops))):
+        if not crops or (is_sure and not any(self._are_upside_down(crops))):
             return False
         crops = [crop[:, : 12 * crop.shape[0]] for crop in crops[: JUDGED // 2]]
         read = self._recogniser.read([*crops, *map(_turned, crops)])
         upright, turned = read[: len(crops)], read[len(crops) :]
         return sum(words.weight for words in turned) > sum(words.weight for words in upright)
 
-    def _look_turned(self, crops: Sequence[Pixels]) -> list[bool]:
-        """Which of them rapidocr's classifier takes for upside down."""
+    def _are_upside_down(self, crops: Sequence[Pixels]) -> list[bool]:
+        """Which of the crops rapidocr's classifier considers upside down."""
         if not crops:
             return []
-        found = self._engine.text_cls(list(crops)).cls_res
-        return [label == "180" and score > self._engine.text_cls.cls_thresh for label, score in found]
+        labels = self._engine.text_cls(list(crops)).cls_res
+        return [label == "180" and score > self._engine.text_cls.cls_thresh for label, score in labels]
 
     # ---- lines -------------------------------------------------------------------------------------
 
     def _read(self, pixels: Pixels, boxes: Sequence[Box]) -> list[Words]:
-        """Of each box the reading that makes most sense: a line may stand upside down, or on its side."""
+        """The most plausible text of each box: a line may be upside down, or on its side."""
         import numpy as np
 
         crops = [_crop(pixels, box) for box in boxes]
         ways: list[tuple[int, Pixels]] = []
         level = [n for n, crop in enumerate(crops) if not _is_on_side(crop)]
-        turned = self._look_turned([crops[n] for n in level])
+        turned = self._are_upside_down([crops[n] for n in level])
         for n, is_turned in zip(level, turned, strict=True):
             ways += [(n, crops[n]), *([(n, _turned(crops[n]))] if is_turned else [])]
         for n, crop in enumerate(crops):
@@ -191,7 +191,7 @@ class Reader:
 
 
 def _crop(pixels: Pixels, box: Box) -> Pixels:
-    """The box, straightened."""
+    """The part of the image in the box, straightened."""
     import cv2
     import numpy as np
 

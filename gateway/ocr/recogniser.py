@@ -1,6 +1,6 @@
-"""Crops of lines to text, by rapidocr's recogniser; runs in the child.
+"""Recogniser: crops of lines to text, by rapidocr's recogniser; runs in the child.
 
-Long lines are read in pieces, which bounds the memory of one step; how much ink no letter accounts for is counted.
+Long lines are read in pieces, which bounds the memory of a step. Ink that belongs to no letter is measured.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import cv2
 import numpy as np
 
 PIECE = 40
-"""Length in heights of a piece at most."""
+"""Longest piece, in heights."""
 BLANK = 0.2
-"""Of the height, which a gap between two words has."""
+"""Width of a gap between two words, as a share of the height."""
 NEAR = 0.4
-"""Of the height: ink this far from a letter's middle is the letter's."""
+"""Ink this near to a letter's middle, as a share of the height, belongs to the letter."""
 DOT = 0.13
-"""Of the height: columns with less ink are of dots and dashes, of which not every one becomes a letter."""
+"""Columns with less ink than this share of the height are dots and dashes, not all of which become a letter."""
 LEAST_CONTRAST = 12
 """Grey levels."""
 Pixels = Any
-"""An array of height x width x 3, BGR, eight bits."""
+"""Array of height x width x 3, BGR, eight bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What stands in a crop. `score` and `unread` are 0 to 1."""
+    """Text of a crop. `score` and `unread` are 0 to 1."""
 
     text: str
     score: float
@@ -36,12 +36,12 @@ class Words:
 
     @property
     def weight(self) -> float:
-        """To compare readings of one crop: how sure the letters are, and how much of it they are."""
+        """Weight for comparing readings of one crop: confidence in the letters, and how much of the crop they are."""
         return self.score * (1 - self.unread) * bool(self.text)
 
 
 class Recogniser:
-    """`rec` is rapidocr's TextRecognizer."""
+    """Recogniser of crops; `rec` is rapidocr's TextRecognizer."""
 
     def __init__(self, rec: Any) -> None:
         from rapidocr.ch_ppocr_rec import TextRecInput
@@ -50,7 +50,7 @@ class Recogniser:
         self._input: Any = TextRecInput
 
     def read(self, crops: list[Pixels]) -> list[Words]:
-        """One a crop, in their order."""
+        """The text of each crop, in their order."""
         pieces: list[Pixels] = []
         parts: list[tuple[list[int], list[str]]] = []
         for crop in crops:
@@ -60,11 +60,11 @@ class Recogniser:
         if not pieces:
             return []
         out = self._rec(self._input(img=list(pieces), return_word_box=True))
-        found = [
-            _found(piece, text, score, info)
+        readings = [
+            _reading(piece, text, score, info)
             for piece, text, score, info in zip(pieces, out.txts, out.scores, out.word_results, strict=True)
         ]
-        return [_joined([found[n] for n in numbers], joints) for numbers, joints in parts]
+        return [_joined([readings[n] for n in numbers], joints) for numbers, joints in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def _joined(pieces: list[_Piece], joints: list[str]) -> Words:
     return Words(text.strip(), score, sum(piece.unread_px for piece in pieces) / ink if ink else 0.0)
 
 
-def _found(piece: Pixels, text: str, score: float, info: Any) -> _Piece:
+def _reading(piece: Pixels, text: str, score: float, info: Any) -> _Piece:
     ink = ink_of(piece)
     ink[ink < DOT * piece.shape[0]] = 0
     total = float(ink.sum())
@@ -105,7 +105,7 @@ def _found(piece: Pixels, text: str, score: float, info: Any) -> _Piece:
 
 
 def ink_of(crop: Pixels) -> Any:
-    """How many pixels of each column are written: an array of int."""
+    """Ink pixels in each column: an array of int."""
     grey = cv2.cvtColor(np.ascontiguousarray(crop), cv2.COLOR_BGR2GRAY)
     if int(grey.max()) - int(grey.min()) < LEAST_CONTRAST:
         return np.zeros(grey.shape[1], int)
@@ -116,7 +116,7 @@ def ink_of(crop: Pixels) -> Any:
 
 
 def _cuts(crop: Pixels) -> tuple[list[int], list[str]]:
-    """Where a line is parted, its ends included, and what goes between its pieces: "" or a space."""
+    """Where a line is cut, including its ends, and what joins the pieces: "" or a space."""
     height, width = crop.shape[:2]
     most = PIECE * max(1, height)
     cuts, joints = [0], []
@@ -132,7 +132,7 @@ def _cuts(crop: Pixels) -> tuple[list[int], list[str]]:
 
 
 def _widest_gap(ink: Any, begin: int, end: int) -> tuple[int, int] | None:
-    """Between two inked columns from `begin` to `end`; the last of the widest."""
+    """The last of the widest gaps between two inked columns from `begin` to `end`."""
     blank = np.flatnonzero(~ink[begin:end])
     if not len(blank):
         return None

@@ -1,4 +1,4 @@
-"""Large pictures as tiles that overlap, and lines that were found in several of them as one. Pure."""
+"""Tiles of large images, which overlap, and merging of lines that were found in several of them. Pure."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from gateway.ocr.boxes import Box, overlap, rectangle
 
 TILE_PX = 960
-"""Longest side the detector sees at once: letters of 8 to 250 pixels are found there."""
+"""Longest side that the detector sees at once: there it finds letters of 8 to 250 pixels."""
 OVERLAP_PX = 160
-"""What two neighbours share. A line that is not higher is whole in one of them."""
+"""Overlap of two neighbours. A line that is not higher is whole in one of them."""
 MOST_TILES = 64
-"""Of one page, at one scale."""
+"""Tiles of one page at one scale."""
 SAME_LINE = 0.6
-"""Of the lower one's height, which two parts of one line share."""
+"""Share of the lower one's height by which two parts of one line overlap."""
 LARGE_PX = 0.75 * OVERLAP_PX
-"""From this height on a line may be cut in every tile."""
+"""Height from which a line may be cut in every tile."""
 LIKE = 0.6
-"""Two boxes of one line are alike in height so far at least."""
+"""Least ratio of the heights of two boxes of one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A part of a picture, in its pixels."""
+    """A part of an image, in its pixels."""
 
     left: int
     top: int
@@ -33,7 +33,7 @@ class Tile:
 
 
 def tiles_of(width: int, height: int, scale: float) -> list[Tile]:
-    """Parts that cover a picture, at most TILE_PX long once they are scaled; none where there would be too many."""
+    """Tiles that cover an image, at most TILE_PX long after scaling; none if there would be too many."""
     across, down = _starts(width, scale), _starts(height, scale)
     if len(across) * len(down) > MOST_TILES:
         return []
@@ -50,7 +50,7 @@ def _starts(length: int, scale: float) -> list[int]:
 
 
 def merged(parts: Sequence[Sequence[Box]]) -> list[Box]:
-    """The boxes of all tiles, each line once: parts of one line that meet or overlap are joined."""
+    """The boxes of all tiles with each line once: parts of one line that touch or overlap are joined."""
     boxes = [box for part in parts for box in part]
     tile = [number for number, part in enumerate(parts) for _ in part]
     parent = list(range(len(boxes)))
@@ -83,12 +83,12 @@ def _are_one(a: Box, b: Box) -> bool:
         return False
     if low >= LIKE * high:
         return across > -0.3 * low
-    # What a border cut through lies within the whole line, which the other tile saw.
+    # A box that was cut at a border is inside the whole line, which the other tile has.
     return across >= 0.7 * min(a.width, b.width)
 
 
 def _joined(group: Sequence[Box]) -> Box:
-    """One box around all; the widest keeps its corners where it covers the others."""
+    """One box around all of them; the widest keeps its corners if it covers the others."""
     score = max(box.score for box in group)
     left, right = min(box.left for box in group), max(box.right for box in group)
     top, bottom = min(box.top for box in group), max(box.bottom for box in group)
@@ -101,7 +101,7 @@ def _joined(group: Sequence[Box]) -> Box:
         and bottom - widest.bottom <= slack
     ):
         return Box(widest.corners, score)
-    # Parts of one line that lies askew: its edges go from the first part's to the last's.
+    # Parts of one rotated line: its edges go from the first part's edges to the last one's.
     first = min(group, key=lambda box: box.left)
     last = max(group, key=lambda box: box.right)
     if (right - left) >= 2 * (bottom - top) and first is not last:
@@ -112,24 +112,25 @@ def _joined(group: Sequence[Box]) -> Box:
 
 
 def with_large(fine: Sequence[Box], coarse: Sequence[Box]) -> list[Box]:
-    """Boxes found closely and from afar, each line once.
+    """Boxes of the search at a large scale and at a small scale, each line once.
 
-    Small letters are told apart closely alone, and letters higher than what tiles share are seen whole from afar alone.
+    Only the large scale separates small letters, and only the small scale has letters whole that are higher than the
+    overlap of tiles.
     """
-    kept = list(fine)
+    boxes = list(fine)
     for far in coarse:
-        within = [box for box in kept if _share(box, far) > 0.5]
+        within = [box for box in boxes if _share(box, far) > 0.5]
         if not within:
-            if not any(_share(far, box) > 0.3 for box in kept):
-                kept.append(far)
+            if not any(_share(far, box) > 0.3 for box in boxes):
+                boxes.append(far)
         elif len(within) > 1 and far.height > LARGE_PX and all(box.height >= LIKE * far.height for box in within):
-            kept = [box for box in kept if box not in within]
-            kept.append(far)
-    return kept
+            boxes = [box for box in boxes if box not in within]
+            boxes.append(far)
+    return boxes
 
 
 def _share(box: Box, other: Box) -> float:
-    """How much of `box` lies in `other`: 0 to 1."""
+    """Share of `box` that is inside `other`: 0 to 1."""
     across = max(0.0, overlap((box.left, box.right), (other.left, other.right)))
     down = max(0.0, overlap((box.top, box.bottom), (other.top, other.bottom)))
     return across * down / max(1.0, box.width * box.height)

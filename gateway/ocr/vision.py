@@ -1,6 +1,6 @@
-"""A vision model of mlx-vlm as a function from a picture to its lines; runs in the child.
+"""Vision reader: an image to its lines of text, by a vision model of mlx-vlm; runs in the child.
 
-Weights are a folder on this machine: nothing is downloaded, and no code that lies beside them is run.
+Weights are a folder on this machine: nothing is downloaded, and no code in the folder is run.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.jobs.facts import TextLine
 from gateway.ocr.pages import Unreadable
-from gateway.ocr.reader import Seen
+from gateway.ocr.reader import PageText
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_TOKENS = 8192
-"""A dense page has 2000; a model that goes beyond this repeats itself."""
+"""A dense page has 2000 tokens; a model that exceeds this repeats itself."""
 MAX_EDGE_PX = 2048
-"""A4 at 175 dpi. Some families turn every 28x28 pixels into a token."""
+"""Longest edge: A4 at 175 dpi. Some model families make a token of every 28x28 pixels."""
 PROMPTS = (("paddleocr_vl", "OCR:"), ("deepseek", "Free OCR."), ("", "Extract all text from this image."))
-"""What a family is asked, by the beginning of its `model_type`. Source: the README files of mlx-vlm's models."""
+"""Prompt of each family, by the beginning of its `model_type`. Source: the README files of mlx-vlm's models."""
 
 
 class VisionReader:
     """The model in memory."""
 
     def __init__(self, folder: Path) -> None:
-        # Such a key makes mlx-vlm import Python from the folder.
+        # With such a key mlx-vlm would import Python files from the folder.
         if "model_file" in json.loads((folder / "config.json").read_bytes()):
             raise ValueError("the checkpoint brings code of its own")
         import mlx_vlm
@@ -41,22 +41,22 @@ class VisionReader:
         self._prompt = apply_chat_template(self._processor, config, prompt_for(config.model_type), num_images=1)
 
     def lines(self, picture: Image) -> tuple[TextLine, ...]:
-        """What is written in an RGB picture, in reading order; where, and how sure that is, the model does not say.
+        """Lines of text in an RGB image, in reading order; the model gives neither positions nor scores.
 
         Raises: Unreadable.
         """
-        seen = picture.copy()
-        seen.thumbnail((MAX_EDGE_PX, MAX_EDGE_PX))
-        found = self._generate(
-            self._model, self._processor, self._prompt, image=[seen], max_tokens=MAX_TOKENS, temperature=0.0
+        small = picture.copy()
+        small.thumbnail((MAX_EDGE_PX, MAX_EDGE_PX))
+        output = self._generate(
+            self._model, self._processor, self._prompt, image=[small], max_tokens=MAX_TOKENS, temperature=0.0
         )
-        if found.finish_reason == "length":
+        if output.finish_reason == "length":
             raise Unreadable("The page has more text than the vision model can write; rapidocr reads it.")
-        return tuple(TextLine(text=line) for line in found.text.strip().splitlines())
+        return tuple(TextLine(text=line) for line in output.text.strip().splitlines())
 
-    def read(self, picture: Image, budget_s: float | None, told: Callable[[float], object]) -> Seen:
-        """As `lines`: the model says of nothing that it could not read it, and cannot be interrupted."""
-        return Seen(self.lines(picture))
+    def read(self, picture: Image, budget_s: float | None, progress: Callable[[float], object]) -> PageText:
+        """Like `lines`: the model marks nothing as unread and cannot be interrupted."""
+        return PageText(self.lines(picture))
 
 
 def prompt_for(model_type: str) -> str:

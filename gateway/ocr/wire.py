@@ -1,6 +1,6 @@
-"""What travels between the gateway and the OCR child: frames of bytes, and what they say.
+"""Wire format between the gateway and the OCR child: frames of bytes, and the messages in them.
 
-A request is a frame of JSON and a frame with the document; its answers are frames of JSON. End of input: leave.
+A request is a frame of JSON and a frame with the document; its answers are frames of JSON. End of input: exit.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 
 class CountPages(Frozen):
-    """Request: how many pages has this PDF? Answered by Opening, then Counted or Refused."""
+    """Request for the number of pages of a PDF. Answered by Opening, then Counted or Refused."""
 
     kind: Literal["count_pages"] = "count_pages"
 
 
 class Read(Frozen):
-    """Request: read the pages from index `first` on. Answered by Reading, Rendered, PageRead for each, or Refused.
+    """Request to read the pages from index `first` on. Answered by Reading, Rendered, PageRead for each, or Refused.
 
-    Between the last two, Reading tells how far the page is.
+    Between the last two, Reading gives the page's progress.
     """
 
     kind: Literal["read"] = "read"
     pages: tuple[int, ...]
-    """Of a PDF, counted from 1; empty where the document is a picture."""
+    """Pages of a PDF, counted from 1; empty if the document is an image."""
     dpi: float
     first: int
     page_s: float | None = None
-    """What is not read of a page after so many seconds is told as unread; None: all is read."""
+    """Seconds after which the rest of a page is left unread; None: all of it is read."""
 
 
 class Opening(Frozen):
-    """Answer to CountPages: the child is up, and what takes time from now on is the document."""
+    """Answer to CountPages: the child is ready, and from now on the document takes the time."""
 
     kind: Literal["opening"] = "opening"
 
 
 class Rendered(Frozen):
-    """Answer to Read: the page is a picture now, and what takes time from now on is reading it."""
+    """Answer to Read: the page is rendered, and from now on reading it takes the time."""
 
     kind: Literal["rendered"] = "rendered"
 
 
 class Counted(Frozen):
-    """Answer to CountPages."""
+    """Answer to CountPages: the number of pages."""
 
     kind: Literal["counted"] = "counted"
     pages: int
@@ -63,7 +63,7 @@ class Refused(Frozen):
 
 
 class NotLoaded(Frozen):
-    """Answer to Read: what reads could not be loaded; the log says why."""
+    """Answer to Read: the reader could not be loaded; the log says why."""
 
     kind: Literal["not_loaded"] = "not_loaded"
 
@@ -71,5 +71,5 @@ class NotLoaded(Frozen):
 Request = CountPages | Read
 Answer = Opening | Rendered | Counted | Refused | NotLoaded | ModelLoading | ModelLoaded | Reading | PageRead
 
-request: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
-answer: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])
+request_adapter: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
+answer_adapter: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])

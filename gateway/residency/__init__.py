@@ -1,4 +1,4 @@
-"""What is in the engine's memory, and what may be: admission, quantised copies, models set aside. Knows no protocol."""
+"""Residency: what is in the engine's memory and what may be: admission, quantised copies, quarantine. No protocol."""
 
 from gateway.residency.manager import ResidencyManager, ResidencyOptions
 from gateway.residency.shortage import Shortage

@@ -1,4 +1,4 @@
-"""Whether there is memory for a job, before it is taken and again before it runs; and what to do where there is not."""
+"""Admission: whether a job fits into memory, at its submit and before it runs; and what would fit if it does not."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from gateway.residency.footprint import Footprint, Peaks, guess
 from gateway.residency.shortage import Shortage
 
 LADDER = ("flux2-klein-4b", "flux2-klein-4b-mlx-8bit", "flux2-klein-4b-mlx-4bit", EMBEDDED)
-"""The models for those who name none, the best first. Each is on the hub at the size that it has in memory."""
+"""Default models, the best first. Each is on the hub at the size that it has in memory."""
 SMALLEST_PX = 256
-"""No smaller picture is suggested."""
+"""No smaller image is suggested."""
 
 LimitSource = Literal["setting", "device", "estimate"]
 
 
 class Admission:
-    """`device` says what the engine computes on, None before it is ready, and its limit in bytes where there is one;
-    `expected_bytes` is the limit until it has said so.
+    """`device` returns what the engine computes on (None before it is ready) and its limit in bytes if there is one;
+    `expected_bytes` is the limit until then.
     """
 
     def __init__(
@@ -46,30 +46,30 @@ class Admission:
 
     @property
     def device_bytes(self) -> int:
-        """The setting, else what the device says, else what it is expected to say."""
-        kind, said = self._device()
-        if said is not None:
-            return said
+        """The memory limit: the setting, otherwise the device's, otherwise the expected one."""
+        kind, limit_bytes = self._device()
+        if limit_bytes is not None:
+            return limit_bytes
         if kind is None and self._expected_bytes is not None:
             return self._expected_bytes
         return int(MEMORY_SHARE * total_bytes())
 
     @property
     def limit_bytes(self) -> int:
-        """As `device_bytes`; what went well once counts, unless the limit is the operator's word."""
+        """Like `device_bytes`, raised to a peak that went well once, unless the operator set the limit."""
         return self.device_bytes if self._is_set else max(self.device_bytes, self._peaks.most)
 
     @property
     def limit_source(self) -> LimitSource:
-        """Who says what the limit is."""
+        """Where the limit comes from."""
         if self._is_set:
             return "setting"
         return "estimate" if self._device()[1] is None else "device"
 
     def footprint(self, plan: EngineJob, spec: ModelSpec) -> Footprint:
-        """Reads sizes from disk: milliseconds."""
+        """Memory that a plan needs. Reads sizes from disk: milliseconds."""
         folder = self._library.find_folder(spec)
-        # Of a model in several repositories the catalogue alone knows the whole.
+        # For a model in several repositories only the catalogue has the total.
         known = folder is not None and not spec.also and stored_bits(folder) is None and spec.stored_bits is None
         disk_bytes = weights_bytes(folder) if folder is not None and known else None
         guessed = guess(plan, spec, disk_bytes=disk_bytes, is_float32=self._device()[0] == "cpu")
@@ -79,26 +79,26 @@ class Admission:
         return self.footprint(plan, spec).peak <= self.limit_bytes
 
     def spared(self, plan: Generate, spec: ModelSpec) -> Generate:
-        """The plan, with low_ram where it fits only so. Reads sizes from disk: milliseconds."""
+        """The plan, with low_ram if it fits only with that. Reads sizes from disk: milliseconds."""
         sparing = plan.model_copy(update={"low_ram": True})
         return sparing if not plan.low_ram and not self.fits(plan, spec) and self.fits(sparing, spec) else plan
 
     def check(self, plan: EngineJob, spec: ModelSpec) -> Shortage | None:
-        """What is known of a job that seems not to fit and is to be tried. Raises: InsufficientMemory for others."""
+        """The shortage of a job that seems not to fit but is to be tried. Raises: InsufficientMemory for others."""
         shortage = self.shortage(plan, spec)
         if shortage is not None and plan.memory != "try":
             raise InsufficientMemory(param="model", details=shortage.details)
         return shortage
 
     def shortage(self, plan: EngineJob, spec: ModelSpec) -> Shortage | None:
-        """Why the job would be refused, and what would fit; None where it fits itself."""
+        """Why the job would be refused, and what would fit; None if it fits."""
         needed, limit = self.footprint(plan, spec).peak, self.limit_bytes
         if needed <= limit:
             return None
         return Shortage(needed, limit, self.advice(plan, spec), self._model(plan, spec), self._size(plan, spec))
 
     def advice(self, plan: EngineJob, spec: ModelSpec) -> str:
-        """What would fit: the best variant of the model, tiles, less of a picture, another model."""
+        """What would fit: the best variant of the model, tiles, a smaller image, another model."""
         ways = []
         if (variant := self._variant(plan, spec)) is not None:
             ways.append(f"Use {variant.name}")
@@ -114,7 +114,7 @@ class Admission:
         return text[0].upper() + text[1:]
 
     def _model(self, plan: EngineJob, spec: ModelSpec) -> str | None:
-        """What fits in its place: a variant of the same weights, else the best other one that can do the same."""
+        """A model that fits instead: a variant of the same weights, or the best other model with the same abilities."""
         if (variant := self._variant(plan, spec)) is not None:
             return variant.name
         rows = self._library.specs
@@ -124,12 +124,12 @@ class Admission:
             others = sorted((row for row in rows if row.name in LADDER), key=lambda row: LADDER.index(row.name))
         able = [row for row in others if row.name != spec.name and _can(row, plan)]
         fitting = [(ease, row) for row in able if (ease := self._ease_as(row, plan))]
-        # What draws a list of things only is the last resort.
+        # A model that knows only a list of things is the last resort.
         best = max(fitting, key=lambda one: (not one[1].draws, one[0]), default=None)
         return None if best is None else best[1].name
 
     def _ease(self, plan: EngineJob, spec: ModelSpec) -> int:
-        """2 where it fits, 1 where it fits with low_ram, 0 where it does not."""
+        """2 if it fits, 1 if it fits with low_ram, 0 if not."""
         if self.fits(plan, spec):
             return 2
         return int(isinstance(plan, Generate) and self.spared(plan, spec) is not plan)
@@ -139,28 +139,28 @@ class Admission:
         return self._ease(plan.model_copy(update={"model": row.name, "quantize": quantize}), row)
 
     def _size(self, plan: EngineJob, spec: ModelSpec) -> tuple[int, int] | None:
-        """The largest picture of the same proportions that fits; none where that is not a matter of size."""
+        """The largest image of the same proportions that fits; None if no size would."""
         if isinstance(plan, Load) or spec.native_px is not None:
             return None
         if isinstance(plan, Generate) and plan.second_pass is not None:
             return None
         step = spec.step_px if isinstance(plan, Generate) else 2
         least, most = -(-SMALLEST_PX // step), min(plan.width_px, plan.height_px) // step
-        found = None
+        fitting = None
         while least <= most:
             middle = (least + most) // 2
             size = _scaled(plan, middle * step, step)
             update: dict[str, int] = {"width_px": size[0], "height_px": size[1]}
             if self._ease(plan.model_copy(update=update), spec):
-                found, least = size, middle + 1
+                fitting, least = size, middle + 1
             else:
                 most = middle - 1
-        return found
+        return fitting
 
     def _variant(self, plan: EngineJob, spec: ModelSpec) -> ModelSpec | None:
-        """The most exact smaller one of the same weights that fits; one that is on disk before others."""
+        """The variant of the same weights with the most bits that fits; one on disk before others."""
         now = self.footprint(plan, spec).peak
-        found = []
+        fitting = []
         for row in self._library.specs:
             bits = row.stored_bits or row.quantize
             same = (row.family, row.geometry, row.task) == (spec.family, spec.geometry, spec.task)
@@ -169,12 +169,12 @@ class Admission:
             as_row = plan.model_copy(update={"model": row.name, "quantize": row.quantize})
             ease = self._ease(as_row, row)
             if ease and self.footprint(as_row, row).peak < now:
-                found.append((ease, self._library.on_disk(row), bits, row))
-        return max(found, key=lambda one: one[:3])[3] if found else None
+                fitting.append((ease, self._library.on_disk(row), bits, row))
+        return max(fitting, key=lambda one: one[:3])[3] if fitting else None
 
 
 def _can(row: ModelSpec, plan: EngineJob) -> bool:
-    """Whether the model takes what the plan sends it."""
+    """Whether the model accepts the plan's inputs."""
     if not isinstance(plan, Generate):
         return True
     if plan.control is not None or row.control is not None or len(plan.references) > row.max_references:
@@ -184,7 +184,7 @@ def _can(row: ModelSpec, plan: EngineJob) -> bool:
 
 
 def _scaled(plan: Generate | Upscale, short_px: int, step: int) -> tuple[int, int]:
-    """The plan's proportions, its shorter side as given, the other rounded down to the step."""
+    """The plan's proportions with the shorter side as given, the other one rounded down to the step."""
     width, height = plan.width_px, plan.height_px
     if width <= height:
         return short_px, max(short_px, height * short_px // width // step * step)

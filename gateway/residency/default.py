@@ -1,4 +1,4 @@
-"""The model of requests that name none: the best that fits, chosen once a start; what is said of it. Pure but for sizes
+"""Default model: the best one that fits, chosen once at the start, and sentences about it. Pure, except that sizes are
 read from disk.
 """
 
@@ -15,7 +15,7 @@ from gateway.residency.footprint import GB, guess
 
 
 def usual(spec: ModelSpec, *, quantize: int | None = None, low_ram: bool = False) -> Generate | Load:
-    """What a request asks of the model that says nothing but a prompt; `quantize` and `low_ram` as the settings say."""
+    """The plan of a request with only a prompt; `quantize` and `low_ram` as in the settings."""
     bits = spec.quantize or quantize
     if spec.task == "upscale":
         return Load(model=spec.name, quantize=bits)
@@ -34,8 +34,8 @@ def usual(spec: ModelSpec, *, quantize: int | None = None, low_ram: bool = False
 
 
 def best_that_fits(device: Device, *, quantize: int | None = None, low_ram: bool = False) -> str:
-    """The first of `LADDER` that draws at its own size within the device's memory, where none does with low_ram; on a
-    CPU, and where nothing fits, the embedded model.
+    """The first model of `LADDER` that fits into the device's memory at its own size, otherwise the first that fits
+    with low_ram; on a CPU, and if nothing fits, the embedded model.
     """
 
     def fits(spec: ModelSpec, sparing: bool) -> bool:
@@ -47,25 +47,25 @@ def best_that_fits(device: Device, *, quantize: int | None = None, low_ram: bool
 
 @dataclass(frozen=True, slots=True)
 class DefaultModel:
-    """`is_set`: the operator named it. Bytes are of one picture at its own size, and of what the device gives."""
+    """`is_set`: the operator named it. Bytes are those of one image at the model's own size, and of the device."""
 
     name: str
     is_set: bool
     kind: Kind
-    """Of the device."""
+    """Kind of the device."""
     size_px: int
     needed_bytes: int
     limit_bytes: int
     source: LimitSource
-    """Where `limit_bytes` is known from."""
+    """Where `limit_bytes` comes from."""
     suggestion: str | None = None
-    """What would fit, where the model itself does not."""
+    """What would fit if the model itself does not."""
     instead: str | None = None
-    """The model among that."""
+    """A model that would fit."""
     any_prompt: str | None = None
-    """The best that fits of those that draw more than a list of things."""
+    """The best fitting model that draws more than a list of things."""
     low_ram: bool = False
-    """It fits only so, or the settings say it: `needed_bytes` are those that it takes then."""
+    """It fits only with low_ram, or the settings ask for that; `needed_bytes` are with low_ram then."""
 
     @property
     def fits(self) -> bool:
@@ -78,7 +78,7 @@ class DefaultModel:
 
     @property
     def sentence(self) -> str:
-        """Why it is this one, and whether it fits."""
+        """Why this is the default model, and whether it fits."""
         needs = f"A picture of {self.size_px}x{self.size_px} takes about {self.needed_bytes / GB:.1f} GB"
         thrift = "; drawn with low_ram, so that each new prompt loads the model again" if self.low_ram else ""
         if not self.fits:
@@ -96,7 +96,7 @@ class DefaultModel:
 def describe(
     admission: Admission, spec: ModelSpec, kind: Kind, *, is_set: bool, quantize: int | None, low_ram: bool
 ) -> DefaultModel:
-    """Reads sizes from disk: milliseconds."""
+    """The default model with its memory. Reads sizes from disk: milliseconds."""
 
     def fits(row: ModelSpec, sparing: bool) -> bool:
         return admission.fits(usual(row, quantize=quantize, low_ram=sparing), row)
@@ -121,7 +121,7 @@ def describe(
 
 
 def _best(fits: Callable[[ModelSpec, bool], bool], *, low_ram: bool) -> str | None:
-    """The first of `LADDER` of any prompt that fits as the settings say; where none does, that fits with low_ram."""
+    """The first model of `LADDER` for any prompt that fits with these settings, otherwise with low_ram."""
     specs = {spec.name: spec for spec in CATALOG}
     rows = [specs[name] for name in LADDER if not specs[name].draws]
     return next((row.name for sparing in (low_ram, True) for row in rows if fits(row, sparing)), None)

@@ -1,6 +1,6 @@
-"""What will draw, before the engine has said it: Metal, CUDA or the CPU, and the memory that it may use.
+"""Device: what will compute before the engine has said it (Metal, CUDA or the CPU), and the memory that it may use.
 
-Reads the system; blocks for milliseconds on macOS, for as long as a driver takes to answer with CUDA.
+Reads the system; blocks for milliseconds on macOS, and with CUDA until the driver answers.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from gateway.machine import total_bytes
 Kind = Literal["metal", "cuda", "cpu"]
 
 MEMORY_SHARE = 0.9
-"""Of the machine's memory, where the device names no limit of its own."""
+"""Share of the machine's memory, if the device names no limit of its own."""
 MIB = 2**20
 LARGE_BYTES = 36 * 2**30
-"""From here on Metal gives three quarters of the memory, below two thirds."""
+"""From this size on Metal gives three quarters of the memory, below it two thirds."""
 _ANSWER_S = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """`limit_bytes` is what models and pictures may take together."""
+    """`limit_bytes` is the memory of models and images together."""
 
     kind: Kind
     limit_bytes: int
 
 
 def expected() -> Device:
-    """The device as the system tells it; the engine's own word goes before it."""
+    """The device according to the system; the engine's own report has precedence."""
     total = total_bytes()
     if has_metal():
         return Device("metal", metal_bytes(total, _number(["/usr/sbin/sysctl", "-n", "iogpu.wired_limit_mb"])))
@@ -46,10 +46,10 @@ def expected() -> Device:
 
 
 def metal_bytes(total: int, wired_limit_mib: int | None = None) -> int:
-    """What Metal recommends at most, of a Mac with `total` bytes.
+    """Metal's recommended maximum on a Mac with `total` bytes.
 
     Source: recommendedMaxWorkingSetSize as llama.cpp prints it: 10922.67 MiB of 16 GiB, 21845.34 of 32, 27648 of 36,
-    49152 of 64, and what the operator set by the sysctl iogpu.wired_limit_mb, which is 0 where nothing is set.
+    49152 of 64, or the operator's value of the sysctl iogpu.wired_limit_mb, which is 0 by default.
     """
     if wired_limit_mib:
         return min(total, wired_limit_mib * MIB)
@@ -61,14 +61,14 @@ def has_metal() -> bool:
 
 
 def has_cuda() -> bool:
-    """An NVIDIA driver is loaded and MLX's CUDA build is installed."""
+    """Whether an NVIDIA driver is loaded and MLX's CUDA build is installed."""
     return Path("/proc/driver/nvidia/version").exists() and find_spec("mlx_cuda_13") is not None
 
 
 def _number(command: list[str]) -> int | None:
-    """The first line that the command prints, where it is a whole number."""
+    """The first line that the command prints, if it is a whole number."""
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=True).stdout
-        return int(told.split()[0])
+        output = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=True).stdout
+        return int(output.split()[0])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None

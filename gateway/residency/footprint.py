@@ -1,4 +1,4 @@
-"""How much memory a model and a picture take: guessed from the catalogue, then learned from what jobs took. Pure."""
+"""Memory footprint of a model and an image: first guessed from the catalogue, then learned from jobs. Pure."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ MEGAPIXEL = 1_000_000.0
 
 PICTURE_GB = 0.1
 STEP_GB = 1.0
-"""A megapixel under way in the transformer; references lie beside it."""
+"""Gigabytes per megapixel in the transformer; references are added to it."""
 FLOAT32_RATIO = 3.0
-"""Of a picture's memory on a CPU: twice the bytes, and convolutions that lay out their input first."""
+"""Factor for an image's memory on a CPU: twice the bytes, and convolutions that unfold their input first."""
 TILE_MEGAPIXELS = 512 * 512 / MEGAPIXEL
 LOAD_RATIO = 1.05
 QUANTISING_RATIO = 1.15
-"""Of what is held: a layer is there whole before it is quantised. `benchmarks.load_memory` measures both."""
+"""Factor for loading: a layer is whole in memory before it is quantised. `benchmarks.load_memory` measures both."""
 KEPT_KINDS = 64
 KEPT_SIZES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes. `weights` stay while the model is loaded, `load` is the peak of loading it, `picture` comes on top."""
+    """Bytes. `weights` stay while the model is loaded, `load` is the peak of loading it, `picture` is added to it."""
 
     weights: int
     load: int
@@ -41,13 +41,13 @@ class Footprint:
 
 
 def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float32: bool) -> Footprint:
-    """Before anything was learned. `disk_bytes` are the weights files of 16 bits, where they are known and unquantised;
-    a CPU computes in float32 and keeps weights so.
+    """A guess before anything was learned. `disk_bytes` is the size of 16-bit weights files, if known and unquantised;
+    a CPU computes in float32 and keeps its weights so.
     """
     bits = spec.stored_bits or plan.quantize
     weights = spec.loaded_gb(plan.quantize) * GB
     if disk_bytes is not None:
-        # Of some models files are wider than what is made of them, of others narrower.
+        # Some models are wider in their files than in memory, others narrower.
         files_gb = spec.size_gb if spec.files_gb is None else spec.files_gb
         weights *= min(1.0, disk_bytes / (min(files_gb, spec.loaded_gb(None)) * GB))
     if is_float32 and bits is None:
@@ -56,18 +56,18 @@ def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float3
         case Load():
             picture = 0.0
         case Generate():
-            drawn, seen = sizes(plan, spec)
-            picture = (PICTURE_GB + max(STEP_GB * seen, _decode_gb(spec, drawn, low_ram=plan.low_ram))) * GB
+            image_mp, step_mp = sizes(plan, spec)
+            picture = (PICTURE_GB + max(STEP_GB * step_mp, _decode_gb(spec, image_mp, low_ram=plan.low_ram))) * GB
         case Upscale():
-            drawn, _ = sizes(plan, spec)
-            picture = (PICTURE_GB + STEP_GB * drawn + _decode_gb(spec, drawn, low_ram=True)) * GB
+            image_mp, _ = sizes(plan, spec)
+            picture = (PICTURE_GB + STEP_GB * image_mp + _decode_gb(spec, image_mp, low_ram=True)) * GB
         case _:
             assert_never(plan)
     if is_float32:
         picture *= FLOAT32_RATIO
     load = weights
     if isinstance(plan, Generate) and plan.low_ram and not plan.references:
-        # One after the other: what encodes the prompt, and what draws.
+        # One after the other: the text encoder, then the transformer.
         encoders = min(weights, weights * encoders_gb(spec, plan.quantize) / spec.loaded_gb(plan.quantize))
         weights -= encoders
         load = max(encoders, weights)
@@ -83,47 +83,47 @@ def _decode_gb(spec: ModelSpec, megapixels: float, *, low_ram: bool) -> float:
 
 
 def sizes(plan: Generate | Upscale, spec: ModelSpec) -> tuple[float, float]:
-    """Megapixels of the largest picture the model draws, and of all that a step of it looks at."""
-    drawn = plan.width_px * plan.height_px
+    """Megapixels of the largest image that the model draws, and of everything that one of its steps reads."""
+    pixels = plan.width_px * plan.height_px
     if isinstance(plan, Upscale):
-        return drawn / MEGAPIXEL, drawn / MEGAPIXEL
+        return pixels / MEGAPIXEL, pixels / MEGAPIXEL
     if plan.second_pass is not None:
-        drawn = max(drawn, plan.second_pass.width_px * plan.second_pass.height_px)
+        pixels = max(pixels, plan.second_pass.width_px * plan.second_pass.height_px)
     if spec.native_px is not None:
-        drawn = spec.native_px**2
-    megapixels = drawn / MEGAPIXEL
+        pixels = spec.native_px**2
+    megapixels = pixels / MEGAPIXEL
     return megapixels, megapixels * (1 + len(plan.references))
 
 
 class Peaks:
-    """What jobs took on this machine. `version` changes with what is known."""
+    """Memory peaks of jobs on this machine. `version` changes when something is learned."""
 
     def __init__(self) -> None:
         self._loads: dict[str, tuple[int, int]] = {}
         self._pictures: dict[str, dict[float, int]] = {}
         self.most = 0
-        """The highest peak that was survived."""
+        """The highest peak that went well."""
         self.version = 0
 
     def learn_load(self, plan: EngineJob, active: int, peak: int) -> None:
-        """What a loaded model holds, and held at most while it was loaded; one that is to spare memory is not yet."""
+        """Learn the memory of a loaded model, and the peak of its load; with low_ram it is not all loaded yet."""
         if isinstance(plan, Generate) and plan.low_ram:
             return
         key = _model(plan)
         _, highest = self._loads.get(key, (0, 0))
-        # A model that came from its quantised copy peaks lower than one that has to be quantised again.
-        self._learned(self._loads, key, (active, max(highest, peak)), peak)
+        # A model loaded from its quantised copy has a lower peak than one that must be quantised again.
+        self._learn(self._loads, key, (active, max(highest, peak)), peak)
 
     def learn_picture(self, plan: Generate | Upscale, spec: ModelSpec, active: int, peak: int) -> None:
-        """What a picture took on top of the model."""
-        key, (_, seen) = _mode(plan), sizes(plan, spec)
-        known, size = dict(self._pictures.get(key, {})), round(seen, 6)
-        known[size] = max(known.pop(size, 0), peak - active, 0)
-        if len(known) > KEPT_SIZES:
-            del known[next(iter(known))]
-        self._learned(self._pictures, key, known, peak)
+        """Learn the memory of an image, on top of the model's."""
+        key, (_, megapixels) = _mode(plan), sizes(plan, spec)
+        by_size, size = dict(self._pictures.get(key, {})), round(megapixels, 6)
+        by_size[size] = max(by_size.pop(size, 0), peak - active, 0)
+        if len(by_size) > KEPT_SIZES:
+            del by_size[next(iter(by_size))]
+        self._learn(self._pictures, key, by_size, peak)
 
-    def _learned(self, where: dict[str, Any], key: str, what: Any, peak: int) -> None:
+    def _learn(self, where: dict[str, Any], key: str, what: Any, peak: int) -> None:
         changed = where.pop(key, None) != what
         where[key] = what
         if len(where) > KEPT_KINDS:
@@ -132,34 +132,42 @@ class Peaks:
         self.version += changed
 
     def correct(self, plan: EngineJob, spec: ModelSpec, guessed: Footprint) -> Footprint:
-        """What was learned in the place of what was guessed."""
+        """The guess, replaced by what was learned."""
         weights, load = guessed.weights, guessed.load
         if not (isinstance(plan, Generate) and plan.low_ram):
             weights, load = self._loads.get(_model(plan), (weights, load))
         picture = guessed.picture
         if isinstance(plan, Generate | Upscale):
-            _, seen = sizes(plan, spec)
-            known = self._pictures.get(_mode(plan), {})
-            # Larger pictures that were drawn bound this one; of smaller ones it takes as much more as it is larger.
-            above = [taken for size, taken in known.items() if size >= round(seen, 6)]
-            below = [taken * seen / size for size, taken in known.items() if size < round(seen, 6)]
+            _, megapixels = sizes(plan, spec)
+            by_size = self._pictures.get(_mode(plan), {})
+            # Larger images are an upper bound for this one; from smaller ones it is extrapolated by size.
+            above = [memory_bytes for size, memory_bytes in by_size.items() if size >= round(megapixels, 6)]
+            below = [
+                memory_bytes * megapixels / size
+                for size, memory_bytes in by_size.items()
+                if size < round(megapixels, 6)
+            ]
             picture = int(min(above, default=max(below, default=float(picture))))
         return Footprint(weights, load, picture)
 
     def to_json(self) -> dict[str, Any]:
-        pictures = {key: [[size, taken] for size, taken in known.items()] for key, known in self._pictures.items()}
+        pictures = {
+            key: [[size, memory_bytes] for size, memory_bytes in by_size.items()]
+            for key, by_size in self._pictures.items()
+        }
         return {"version": 1, "most": self.most, "loads": self._loads, "pictures": pictures}
 
-    def read_json(self, kept: dict[str, Any]) -> None:
-        """Raises: ValueError, KeyError, TypeError, AttributeError for what was not written by `to_json`."""
-        if kept["version"] != 1:
+    def read_json(self, state: dict[str, Any]) -> None:
+        """Restore the state. Raises: ValueError, KeyError, TypeError, AttributeError for other data."""
+        if state["version"] != 1:
             raise ValueError("another version")
-        self._loads = {key: (int(active), int(peak)) for key, (active, peak) in kept["loads"].items()}
+        self._loads = {key: (int(active), int(peak)) for key, (active, peak) in state["loads"].items()}
         self._pictures = {
-            key: {float(size): int(taken) for size, taken in known} for key, known in kept["pictures"].items()
+            key: {float(size): int(memory_bytes) for size, memory_bytes in by_size}
+            for key, by_size in state["pictures"].items()
         }
-        self.most = int(kept["most"])
-        if not all(math.isfinite(size) and size > 0 for known in self._pictures.values() for size in known):
+        self.most = int(state["most"])
+        if not all(math.isfinite(size) and size > 0 for by_size in self._pictures.values() for size in by_size):
             raise ValueError("no size")
         self.version += 1
 
@@ -169,7 +177,7 @@ def _model(plan: EngineJob) -> str:
 
 
 def _mode(plan: Generate | Upscale) -> str:
-    """Pictures of one mode take alike for the same size."""
+    """Mode of a plan: images of one mode need the same memory for the same size."""
     if isinstance(plan, Upscale):
         return f"{_model(plan)} upscale"
     parts = (

@@ -1,4 +1,4 @@
-"""The one the service and the engine's lane ask about memory, copies and models set aside; keeps what it learned."""
+"""Residency manager: memory, copies and quarantine for the service and the engine's lane; stores what it learns."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from gateway.store.base import JobStore
 log = logging.getLogger("gateway.residency")
 
 PEAKS, SET_ASIDE = "peaks", "quarantine"
-"""Under which the store keeps what was learned."""
+"""Names under which the store has what was learned."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResidencyOptions:
-    """What of the settings it goes by."""
+    """Settings of the residency manager."""
 
     models_dir: Path = Path("models")
     keep_quantized: bool = True
     memory_is_set: bool = False
-    """The engine's memory limit is the operator's word."""
+    """The engine's memory limit is set by the operator."""
     idle_unload_s: float | None = None
     expected_bytes: int | None = None
-    """What the device is expected to give, until the engine says it."""
+    """The device's expected limit, until the engine reports it."""
 
 
 class ResidencyManager:
-    """Belongs to one event loop."""
+    """Residency manager. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -63,19 +63,19 @@ class ResidencyManager:
         self.idle_unload_s = options.idle_unload_s
 
     async def start(self) -> None:
-        """Remember what was learned, and remove what an earlier process left half-written."""
+        """Read what was learned, and remove half-written copies of an earlier process."""
         await asyncio.to_thread(self.copies.sweep)
         for name, read in ((PEAKS, self._peaks.read_json), (SET_ASIDE, self._quarantine.read_json)):
-            kept = await self._store.kept(name)
+            text = await self._store.kept(name)
             try:
-                if kept is not None:
-                    read(json.loads(kept))
+                if text is not None:
+                    read(json.loads(text))
             except (ValueError, KeyError, TypeError, AttributeError):
-                log.exception("what was kept as %s cannot be read; it begins anew", name)
+                log.exception("the stored %s cannot be read; learning starts again", name)
         self._kept_version = self._peaks.version
 
     async def keep(self) -> None:
-        """Store what was learned; a disk that is full costs no more than that."""
+        """Store what was learned; a full disk loses nothing else."""
         if self._peaks.version != self._kept_version:
             self._kept_version = self._peaks.version
             await self._keep(PEAKS, json.dumps(self._peaks.to_json()))
@@ -89,9 +89,9 @@ class ResidencyManager:
     # ---- before a job ----------------------------------------------------------------------------
 
     def admit(self, plan: EngineJob, spec: ModelSpec) -> Shortage | None:
-        """What is known of a job that is to be tried though it seems not to fit. Blocks.
+        """The shortage of a job that seems not to fit but is to be tried. Blocks.
 
-        Raises: ModelUnavailable, InsufficientMemory. A model that is not here yet is only measured.
+        Raises: ModelUnavailable, InsufficientMemory. For a model that is not downloaded yet only memory is checked.
         """
         folder = self._library.find_folder(spec)
         if folder is not None and self._quarantine.holds(folder):
@@ -103,15 +103,15 @@ class ResidencyManager:
         return self.admission.check(plan, spec)
 
     def copy_of(self, plan: EngineJob, spec: ModelSpec, folder: Path) -> Path | None:
-        """Where the model lies quantised already. Blocks."""
+        """The folder with the model's quantised copy, if there is one. Blocks."""
         return None if plan.quantize is None else self.copies.find(spec, folder, plan.quantize)
 
     def _wants_copy(self, run: Run) -> bool:
-        """Blocks."""
+        """Whether a quantised copy should be saved. Blocks."""
         if run.plan.quantize is None or isinstance(run.plan, Save):
             return False
         if isinstance(run.plan, Generate) and run.plan.low_ram:
-            return False  # it is never whole in memory
+            return False  # the whole model is never in memory
         size = self.admission.footprint(run.plan, run.spec).weights
         return self.copies.wants(run.spec, Path(run.model_path), run.plan.quantize, size)
 
@@ -119,15 +119,15 @@ class ResidencyManager:
         return self._quarantine.holds(folder)
 
     async def clear(self, folder: Path) -> bool:
-        """Trust a model again that was set aside; whether it was."""
+        """Take a model out of quarantine; returns whether it was in it."""
         cleared = self._quarantine.clear(folder)
         await self._keep(SET_ASIDE, json.dumps(self._quarantine.to_json()))
         return cleared
 
-    # ---- what happened ---------------------------------------------------------------------------
+    # ---- events ----------------------------------------------------------------------------------
 
     def on_memory(self, run: Run, memory: Memory) -> None:
-        """What a run held."""
+        """Learn from the memory of a run."""
         match run.plan, memory.after:
             case (Generate() | Upscale() | Load()) as plan, "load":
                 self._peaks.learn_load(plan, memory.active_bytes, memory.peak_bytes)
@@ -137,7 +137,7 @@ class ResidencyManager:
                 pass
 
     async def note_death_at_load(self, run: Run) -> None:
-        """The engine crashed while it loaded this. A copy is simply made anew; a model is not tried for ever."""
+        """Note that the engine crashed while loading. A copy is made again; a model gets only a few tries."""
         if run.copy_path is not None:
             await asyncio.to_thread(self.copies.discard, Path(run.copy_path))
         elif self._quarantine.note(Path(run.model_path)):
@@ -145,7 +145,7 @@ class ResidencyManager:
         await self._keep(SET_ASIDE, json.dumps(self._quarantine.to_json()))
 
     async def note_loaded(self, run: Run, *, from_copy: bool) -> bool:
-        """It can be loaded: what was against it is forgotten. Whether a copy of it should be saved now."""
+        """Note a successful load, which clears the deaths of this model. Whether a copy should be saved now."""
         if run.copy_path is not None and not from_copy:
             await asyncio.to_thread(self.copies.discard, Path(run.copy_path))
         if self._quarantine.clear(Path(run.model_path)):

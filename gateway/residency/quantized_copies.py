@@ -1,7 +1,7 @@
-"""Quantised copies of models on disk: made once, found again, never met half-written. Reads and writes folders.
+"""Quantised copies of models on disk: made once, used from then on, never seen half-written. Reads and writes folders.
 
-A copy lies in `quantized/` below the models folder, with a stamp that says what it was made from. It is written under
-another name, and renamed once all of it is on disk.
+A copy is in `quantized/` below the models folder, with a stamp of what it was made from. It is written under another
+name, and renamed when all of it is on disk.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STAMP = "made_from.json"
 INCOMPLETE = ".incomplete"
 ROOM_RATIO = 1.1
 SMALL_BYTES = 64 * 2**20
-"""Files up to this size that mflux does not save, such as configurations, come along."""
+"""Files up to this size that mflux does not save, such as configurations, are copied."""
 
 
 class Copies:
@@ -38,13 +38,13 @@ class Copies:
         self._keep = keep
 
     def sweep(self) -> None:
-        """Remove what an interrupted save left; a disk that does not let it costs no more than that."""
+        """Remove the remains of interrupted saves; an error of the disk is ignored."""
         with suppress(OSError):
             for leftover in self._folder.glob(f"*{INCOMPLETE}"):
                 shutil.rmtree(leftover, ignore_errors=True)
 
     def find(self, spec: ModelSpec, source: Path, bits: int) -> Path | None:
-        """The copy of `source` at so many bits, where there is one and it was made from what lies there now."""
+        """The copy of `source` with so many bits, if it exists and its source has not changed since."""
         folder = self._place(spec, source, bits)
         try:
             stamp = json.loads((folder / STAMP).read_text())
@@ -53,7 +53,7 @@ class Copies:
             return None
 
     def wants(self, spec: ModelSpec, source: Path, bits: int, size_bytes: int) -> bool:
-        """Whether a copy should be made: it is missing, the source is not quantised itself, and there is room."""
+        """Whether a copy should be made: there is none, the source is not quantised itself, and the disk has room."""
         if not self._keep or not spec.copies or spec.stored_bits is not None or stored_bits(source) is not None:
             return False
         if self.find(spec, source, bits) is not None:
@@ -69,7 +69,7 @@ class Copies:
         return True
 
     def begin(self, spec: ModelSpec, source: Path, bits: int) -> Path:
-        """An empty folder to save into. Raises: OSError."""
+        """An empty folder for the copy. Raises: OSError."""
         place = self._place(spec, source, bits)
         folder = place.with_name(place.name + INCOMPLETE)
         shutil.rmtree(folder, ignore_errors=True)
@@ -78,7 +78,7 @@ class Copies:
         return folder
 
     def finish(self, unfinished: Path, source: Path) -> Path:
-        """Put what was saved in its place; a source that changed meanwhile makes it worthless. Raises: OSError."""
+        """Rename a saved copy to its final name, unless its source changed meanwhile. Raises: OSError."""
         if json.loads((unfinished / STAMP).read_text()) != fingerprint(source):
             shutil.rmtree(unfinished, ignore_errors=True)
             raise OSError("the model changed while its copy was written")
@@ -93,9 +93,9 @@ class Copies:
         return place
 
     def discard(self, folder: Path) -> None:
-        """Remove a copy, whole or not; its stamp goes first, so that no half of it is found.
+        """Remove a copy, complete or not; its stamp is removed first, so that no half of it is used.
 
-        A disk that does not let it is no fault of the job that met the copy.
+        An error of the disk is ignored, since the job that met the copy is not at fault.
         """
         if folder.parent != self._folder:
             return
@@ -107,7 +107,7 @@ class Copies:
         shutil.rmtree(folder, ignore_errors=True)
 
     def forget(self, spec: ModelSpec, source: Path) -> None:
-        """Remove the copies of a model that was removed; where its folder is gone, of all that lay there."""
+        """Remove the copies of a removed model; if its folder is gone, those of everything in it."""
         prefix = _plain(spec.geometry) if source.exists() else "*"
         for folder in self._folder.glob(f"{prefix}-*-bit-{_name_of(source)}"):
             self.discard(folder)
@@ -125,9 +125,9 @@ def _name_of(source: Path) -> str:
 
 
 def fingerprint(source: Path) -> dict[str, object]:
-    """What a copy depends on: the files of its source by size and time, and the mflux that writes it."""
-    found = (file for file in source.rglob("*") if file.suffix in (".safetensors", ".json"))
-    files = sorted(file for file in found if not file.name.startswith("."))
+    """What a copy depends on: the files of its source by size and time, and the version of mflux that writes it."""
+    candidates = (file for file in source.rglob("*") if file.suffix in (".safetensors", ".json"))
+    files = sorted(file for file in candidates if not file.name.startswith("."))
     seen = [[file.relative_to(source).as_posix(), (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
     return {"mflux": _mflux_version(), "files": seen}
 
@@ -141,7 +141,7 @@ def _mflux_version() -> str:
 
 
 def _bring_along(source: Path, copy: Path) -> None:
-    """Configurations, tokenizers and the like that were not saved; lists of weights files are another's."""
+    """Copy configurations, tokenizers and the like that were not saved; indexes of weights files do not apply."""
     for file in source.glob("*/*"):
         there = copy / file.relative_to(source)
         is_weights = file.suffix in (".safetensors", ".bin", ".pt", ".pth", ".ckpt") or file.name.endswith(

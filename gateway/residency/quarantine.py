@@ -1,4 +1,4 @@
-"""Models that killed the engine while it loaded them (R-16): set aside until their files change or they are cleared."""
+"""Quarantine of models that killed the engine during a load (R-16), until their files change or it is cleared."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ DEATHS = 2
 
 
 class Quarantine:
-    """By folder. `stamp_of` tells apart what lies in one at different times."""
+    """Deaths by folder. `stamp_of` tells when a folder's files have changed."""
 
     def __init__(self) -> None:
         self._deaths: dict[str, tuple[int, str]] = {}
 
     def note(self, folder: Path) -> bool:
-        """The engine died loading this; whether it is set aside now."""
+        """Note that the engine died while loading this folder; whether it is in quarantine now."""
         stamp = stamp_of(folder)
         deaths, before = self._deaths.get(str(folder), (0, stamp))
         self._deaths[str(folder)] = (deaths + 1 if before == stamp else 1, stamp)
@@ -26,18 +26,20 @@ class Quarantine:
         return deaths >= DEATHS and stamp == stamp_of(folder)
 
     def clear(self, folder: Path) -> bool:
-        """Trust it again; whether there was anything against it."""
+        """Take a folder out of quarantine; whether there were any deaths."""
         return self._deaths.pop(str(folder), None) is not None
 
     def to_json(self) -> dict[str, Any]:
         return {folder: list(known) for folder, known in self._deaths.items()}
 
-    def read_json(self, kept: dict[str, Any]) -> None:
-        """Raises: ValueError, TypeError, AttributeError for what was not written by `to_json`."""
-        self._deaths = {folder: (int(deaths), str(stamp)) for folder, (deaths, stamp) in kept.items()}
+    def read_json(self, state: dict[str, Any]) -> None:
+        """Restore the state. Raises: ValueError, TypeError, AttributeError for data that `to_json` did not write."""
+        self._deaths = {folder: (int(deaths), str(stamp)) for folder, (deaths, stamp) in state.items()}
 
 
 def stamp_of(folder: Path) -> str:
-    """Changes when a weights file does."""
-    seen = [(found.st_mtime_ns, found.st_size) for found in map(Path.stat, sorted(folder.glob("**/*.safetensors")))]
-    return f"{max((at for at, _ in seen), default=0)} {sum(size for _, size in seen)}"
+    """A text that changes when a weights file does."""
+    versions = [
+        (status.st_mtime_ns, status.st_size) for status in map(Path.stat, sorted(folder.glob("**/*.safetensors")))
+    ]
+    return f"{max((at for at, _ in versions), default=0)} {sum(size for _, size in versions)}"

@@ -1,6 +1,6 @@
-"""What the owner of the machine decided: file < environment < command line. Knows no HTTP, no store, no engine process.
+"""Settings from file < environment < command line. Knows no HTTP, no store, no engine process.
 
-A wrong key or value is one sentence that names where it came from and, for a key, the nearest one that exists.
+An error is one sentence that names the source of the wrong key or value and, for a key, the most similar one.
 """
 
 from gateway.settings.example import example_yaml

@@ -1,4 +1,4 @@
-"""What settings say of one another, and of the catalogue. Every refusal names the key."""
+"""Checks of settings against each other and the catalogue. Every error names the key."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gateway import errors
 
 
 def clip(text: str) -> str:
-    """At most 64 characters, all printable, of something a person or a file said."""
+    """At most 64 printable characters of a text from a person or a file."""
     return errors.clip(text.encode("unicode_escape").decode())
 
 
 def check_model(key: str, name: str, known: set[str]) -> None:
-    """Raises: ValueError where there is no such model."""
+    """Raises: ValueError if there is no such model."""
     if name in known:
         return
     why = next((spec.unavailable for spec in CATALOG if spec.name == name and spec.unavailable), None)
@@ -27,8 +27,8 @@ def check_model(key: str, name: str, known: set[str]) -> None:
 
 
 def check_commits(entries: Iterable[tuple[str, str, str | None]]) -> None:
-    """Entries are (key, repository, commit). Raises: ValueError where one is wanted at two commits."""
-    wanted = {spec.repo: spec.revision for spec in CATALOG if spec.repo and spec.revision}
+    """Entries are (key, repository, commit). Raises: ValueError if one repository has two commits."""
+    commits = {spec.repo: spec.revision for spec in CATALOG if spec.repo and spec.revision}
     for key, repo, revision in entries:
-        if revision is not None and wanted.setdefault(repo, revision) != revision:
-            raise ValueError(f"{clip(key)}.revision: another model or LoRA takes {repo} at {wanted[repo]}")
+        if revision is not None and commits.setdefault(repo, revision) != revision:
+            raise ValueError(f"{clip(key)}.revision: another model or LoRA takes {repo} at {commits[repo]}")

@@ -1,4 +1,4 @@
-"""config.yaml.example, from the settings themselves."""
+"""Generator of config.yaml.example from the settings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from gateway.settings.model import Section, Settings
 
 
 def example_yaml() -> str:
-    """`config.yaml.example`: every key, its default, and its sentence."""
+    """`config.yaml.example`: every key with its default and its description."""
     lines = [
-        "# Every setting with its default. Copy to config.yaml and keep what you change.",
-        "# The environment overrides the file (MFLUX_GATEWAY__SECTION__KEY), the command line overrides both.",
+        "# All settings with their defaults. Copy to config.yaml and keep only the lines that you change.",
+        "# Environment variables (MFLUX_GATEWAY__SECTION__KEY) override the file, the command line overrides both.",
     ]
     for section, field in Settings.model_fields.items():
         lines += ["", f"# {field.description}", f"{section}:"]

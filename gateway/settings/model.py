@@ -1,4 +1,4 @@
-"""Every setting with its default and its sentence. Knows no source: `sources.py` fills it."""
+"""Every setting with its default and its description. Knows no source: `sources.py` fills them."""
 
 from __future__ import annotations
 
@@ -43,11 +43,13 @@ class Section(BaseModel):
 
 
 class ServerSettings(Section):
-    host: str = Field(default="127.0.0.1", description="Address to listen on; any but loopback needs access.keys_file.")
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on; all but loopback addresses need access.keys_file."
+    )
     port: Port = Field(default=7861, description="Port to listen on.")
-    extra_ports: tuple[Port, ...] = Field(default=(), description="More ports for the same server, such as 4030.")
+    extra_ports: tuple[Port, ...] = Field(default=(), description="Further ports for the same server, such as 4030.")
     public_url: PublicUrl | None = Field(
-        default=None, description="What picture URLs begin with, when the server stands behind another name."
+        default=None, description="Beginning of image URLs if clients reach the server under another name."
     )
 
     @property
@@ -56,7 +58,7 @@ class ServerSettings(Section):
 
 
 class LocalModel(Section):
-    """A folder of weights, and the catalogue model whose architecture it has; null: what the folder itself says."""
+    """A folder of weights, and the catalogue model with its architecture; null: detected from the folder."""
 
     path: FolderPath
     like: str | None = None
@@ -66,7 +68,7 @@ RepoName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\
 
 
 class HubModel(Section):
-    """A hub repository, the catalogue model it is laid out like, and the commit; null: the first that is fetched."""
+    """A hub repository, the catalogue model with its layout, and the commit; null: the first one downloaded."""
 
     repo: RepoName
     like: str
@@ -76,80 +78,86 @@ class HubModel(Section):
 class ModelSettings(Section):
     default: str | None = Field(
         default=None,
-        description=f"Model of requests that name none; null: with Metal or CUDA the best of {FAST_DEFAULT}, "
-        f"its -mlx-8bit and its -mlx-4bit that fits the memory, else {EMBEDDED}.",
+        description=f"Model for requests that name none; null: with Metal or CUDA the best of {FAST_DEFAULT}, "
+        f"its -mlx-8bit and its -mlx-4bit that fits into memory, otherwise {EMBEDDED}.",
     )
     auto_download: bool = Field(
-        default=True, description="Fetch models and LoRAs of the hub that are asked for and not on disk."
+        default=True, description="Download models and LoRAs from the hub when a request needs them."
     )
     fall_back_to_main: tuple[RepoName, ...] = Field(
-        default=(), description="Hub repositories that are taken at main where the commit that is pinned is gone."
+        default=(), description="Hub repositories that are used at main if their pinned commit is gone."
     )
-    cache_dir: FolderPath = Field(default=Path("models"), description="Folder the models are kept in.")
-    aliases: dict[str, str] = Field(default={}, description="Other names for models: {asked-for: served}.")
+    cache_dir: FolderPath = Field(default=Path("models"), description="Folder of the models.")
+    aliases: dict[str, str] = Field(default={}, description="Other names for models: {alias: model}.")
     local: dict[str, LocalModel] = Field(
         default={}, description="Folders served as models: {name: {path: /folder, like: catalogue-name}}."
     )
     hub: dict[str, HubModel] = Field(
         default={},
-        description="More hub repositories: {name: {repo: org/name, like: catalogue-name, revision: commit}}.",
+        description="Further models from the hub: {name: {repo: org/name, like: catalogue-name, revision: commit}}.",
     )
     keep_quantized: bool = Field(
-        default=True, description="Save models quantised at load below cache_dir, and load those copies from then on."
+        default=True, description="Save models that are quantised at load below cache_dir, and load those copies later."
     )
-    quantize: Bits | None = Field(default=None, description="Bits to quantise to at load: 3, 4, 5, 6, 8 or null.")
-    steps_as_sent: bool = Field(default=False, description="Run as many steps as asked, even where more add nothing.")
+    quantize: Bits | None = Field(
+        default=None, description="Bits to quantise models to at load: 3, 4, 5, 6, 8 or null."
+    )
+    steps_as_sent: bool = Field(
+        default=False, description="Run as many steps as requested, even if more steps improve nothing."
+    )
 
 
 class GenerationSettings(Section):
     default_steps: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Steps of requests that name none; null is the model's own number."
+        default=None, description="Steps for requests that name none; null: the model's default."
     )
     max_batch_size: Annotated[int, Field(ge=1, le=10)] = Field(
-        default=10, description="Pictures one job may ask for, 1 to 10."
+        default=10, description="Images that one job may request, 1 to 10."
     )
-    output_dir: FolderPath = Field(default=Path("output"), description="Folder the pictures are kept in.")
+    output_dir: FolderPath = Field(default=Path("output"), description="Folder of the images.")
     sign_pictures: bool = Field(
-        default=True, description="Write into each picture file how it was drawn: prompt, model, seed and the rest."
+        default=True, description="Write into each image file how it was made: prompt, model, seed and so on."
     )
     write_infotexts: bool = Field(
-        default=True, description="Say so in A1111's words, too, which other programs read; with sign_pictures only."
+        default=True, description="Also write A1111's infotext, which other programs read; needs sign_pictures."
     )
     share_pictures: bool = Field(
         default=False,
-        description="Leave output_dir as open as it is: other users who may list it may read the pictures.",
+        description="Keep the mode of output_dir: other users who may list it may read the images.",
     )
     styles_file: FolderPath | None = Field(
         default=None, description="Prompt styles of /sdapi: A1111's styles.csv, or YAML rows of the same names."
     )
-    previews: bool = Field(default=True, description="Draw small previews while a picture is made.")
+    previews: bool = Field(default=True, description="Make small previews while an image is generated.")
     max_px: Annotated[int, Field(ge=64, le=8192)] = Field(
-        default=8192, description="Longest edge of a picture, in pixels."
+        default=8192, description="Longest edge of an image, in pixels."
     )
     max_pixels: Annotated[int, Field(ge=4096, le=16_777_216)] = Field(
-        default=8_847_360, description="Largest picture, as width x height: 4096x2160."
+        default=8_847_360, description="Largest image, as width x height: 4096x2160."
     )
     max_own_px: Annotated[int, Field(ge=64, le=8192)] = Field(
-        default=2048, description="Longest edge of a picture that nobody named a size for: it has that of a photo."
+        default=2048, description="Longest edge of an image whose size comes from an input image, not from the request."
     )
     max_own_pixels: Annotated[int, Field(ge=4096, le=16_777_216)] = Field(
-        default=4_194_304, description="Largest picture that nobody named a size for, as width x height."
+        default=4_194_304, description="Largest image whose size comes from an input image, as width x height."
     )
     max_job_pixels: Annotated[int, Field(ge=4096, le=167_772_160)] = Field(
-        default=88_473_600, description="All pictures of one job together, as width x height x pictures."
+        default=88_473_600, description="All images of one job together, as width x height x images."
     )
     max_upscaled_pixels: Annotated[int, Field(ge=4096, le=16_777_216)] = Field(
-        default=16_777_216, description="Largest upscaled picture, as width x height."
+        default=16_777_216, description="Largest upscaled image, as width x height."
     )
-    max_steps: Annotated[int, Field(ge=1, le=1000)] = Field(default=100, description="Steps one picture may take.")
+    max_steps: Annotated[int, Field(ge=1, le=1000)] = Field(default=100, description="Maximum steps of one image.")
     max_pixel_steps: Count = Field(
-        default=1_000_000_000, description="Cost of one job: width x height x steps x pictures."
+        default=1_000_000_000, description="Largest cost of one job: width x height x steps x images."
     )
-    max_prompt_bytes: Bytes = Field(default=32 * 1024, description="Both prompts together, in bytes of UTF-8.")
+    max_prompt_bytes: Bytes = Field(
+        default=32 * 1024, description="Largest size of both prompts together, in bytes of UTF-8."
+    )
 
     @property
     def limits(self) -> Limits:
-        """These bounds, as `gateway.jobs.resolve.resolve` takes them."""
+        """These bounds for `gateway.jobs.resolve.resolve`."""
         return Limits(
             max_px=self.max_px,
             max_pixels=self.max_pixels,
@@ -168,7 +176,7 @@ LoraPath = Annotated[str, Field(pattern=r"^(?:[\w-][\w. -]*/)*[\w-][\w. -]*\.saf
 
 
 class HubLora(Section):
-    """A LoRA of a hub repository, or all of them, and the catalogue model they are for."""
+    """A LoRA in a hub repository, or all of them, and the catalogue model they are for."""
 
     repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", max_length=200)]
     file: LoraPath | None = None
@@ -181,100 +189,98 @@ LoraName = Annotated[str, Field(pattern=r"^[^<>:\"|?*\\/.][^<>:\"|?*\\/]*$", max
 
 class LoraSettings(Section):
     folders: tuple[FolderPath, ...] = Field(
-        default=(), description="Folders of LoRAs, beside the folder loras of models.cache_dir."
+        default=(), description="Folders of LoRAs, besides the folder loras in models.cache_dir."
     )
-    aliases: dict[str, str] = Field(default={}, description="Other names for LoRAs: {asked-for: name}.")
+    aliases: dict[str, str] = Field(default={}, description="Other names for LoRAs: {alias: name}.")
     hub: dict[LoraName, HubLora] = Field(
         default={},
-        description="LoRAs of the hub: {name: {repo: user/repository, file: x.safetensors, like: catalogue-name}}; "
-        "without file all of the repository, as name/file.",
+        description="LoRAs from the hub: {name: {repo: user/repository, file: x.safetensors, like: catalogue-name}}; "
+        "without file, all in the repository, as name/file.",
     )
 
 
 class StoreSettings(Section):
     data_dir: FolderPath = Field(
-        default=Path("data"), description="Folder of the job database and of what clients sent in."
+        default=Path("data"), description="Folder of the job database and of clients' input files."
     )
     backup_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        default=1, description="Hours between copies of the job database, the newest two of them kept; null: none."
+        default=1, description="Hours between backups of the job database, of which two are kept; null: no backups."
     )
     min_free_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        default=1, description="Gigabytes that must be free on the disks of jobs and pictures for a new job."
+        default=1, description="Gigabytes that must be free on the disks of jobs and images to accept a job."
     )
 
     inputs_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        default=10, description="Gigabytes of pictures sent in that are kept; half of it for one key or address."
+        default=10, description="Gigabytes of stored input images; half of it for one key or address."
     )
 
 
 class QueueSettings(Section):
-    waiting: Annotated[int, Field(ge=1, le=100_000)] = Field(default=1000, description="Jobs that may wait in all.")
+    waiting: Annotated[int, Field(ge=1, le=100_000)] = Field(default=1000, description="Maximum waiting jobs in all.")
     waiting_per_owner: Count | None = Field(
-        default=50, description="Jobs one key may have waiting; used when there are keys."
+        default=50, description="Maximum waiting jobs of one key; used if there are keys."
     )
 
 
 class RetentionSettings(Section):
     days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        default=7, description="Days until inputs and event logs of finished jobs go."
+        default=7, description="Days after which inputs and events of finished jobs are deleted."
     )
     quota_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        default=20, description="Gigabytes of pictures kept; the oldest go first."
+        default=20, description="Gigabytes of stored images; the oldest are deleted first."
     )
-    jobs: Count = Field(default=5000, description="Finished jobs kept; the oldest go first.")
+    jobs: Count = Field(default=5000, description="Maximum finished jobs; the oldest are deleted first.")
     url_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        default=24, description="Hours the picture URLs of /v1 work."
+        default=24, description="Hours for which image URLs of /v1 are valid."
     )
 
 
 class EngineSettings(Section):
     backend: Literal["mlx", "fake"] = Field(
-        default="mlx", description="What draws: mlx, or fake for developing clients."
+        default="mlx", description="Engine backend: mlx, or fake for developing clients without a model."
     )
-    fake_script: str | None = Field(default=None, description="What the fake backend is to do; for tests.")
-    start_s: Seconds = Field(default=60, description="Seconds the engine may take to start.")
-    load_s: Seconds = Field(default=600, description="Seconds a model may take to load.")
+    fake_script: str | None = Field(default=None, description="Script for the fake backend; for tests.")
+    start_s: Seconds = Field(default=60, description="Seconds that the engine may take to start.")
+    load_s: Seconds = Field(default=600, description="Seconds that a model may take to load.")
     step_floor_s: Seconds = Field(
-        default=60, description="Seconds one step may always take; more where steps are slow."
+        default=60, description="Minimum seconds allowed for one step; more if steps are slow."
     )
-    decode_s: Seconds = Field(default=180, description="Seconds the last phase of a picture may take.")
+    decode_s: Seconds = Field(default=180, description="Seconds that decoding an image may take.")
     cancel_grace_s: Seconds = Field(
-        default=10, description="Seconds the engine has to obey a cancel before it is replaced."
+        default=10, description="Seconds in which the engine must stop a cancelled job before it is replaced."
     )
     lookahead: Annotated[int, Field(ge=0, le=100)] = Field(
-        default=0, description="Jobs of the loaded model that may pass one of another model; 0 keeps the order strict."
+        default=0, description="Jobs of the loaded model that may overtake a job of another model; 0: strict order."
     )
     memory_gb: Gigabytes | None = Field(
-        default=None, description="Gigabytes models and pictures may take; null: what the device has."
+        default=None, description="Gigabytes of memory for models and images; null: what the device has."
     )
     cache_limit_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
-        default=None, description="Gigabytes of freed memory MLX keeps; null: 1 on a GPU, MLX's own on a CPU."
+        default=None, description="Gigabytes of freed memory that MLX keeps; null: 1 on a GPU, MLX's default on a CPU."
     )
     idle_unload_s: Seconds | None = Field(
         default=None, description="Seconds without a job after which the model is unloaded; null: never."
     )
-    low_ram: bool = Field(
-        default=False, description="Draw with less memory, slower, where a request does not say low_ram."
-    )
+    low_ram: bool = Field(default=False, description="Use less memory, but more time, for requests without low_ram.")
 
 
 class OcrSettings(Section):
     max_pages: Annotated[int, Field(ge=1, le=2000)] = Field(
-        default=200, description="Pages of a PDF one request may have read."
+        default=200, description="Maximum PDF pages of one request."
     )
-    page_s: Seconds = Field(default=120, description="Seconds one page may take to be read.")
-    render_s: Seconds = Field(default=10, description="Seconds one page of a PDF may take to become a picture.")
-    document_s: Seconds = Field(default=1800, description="Seconds all pages of one document may take together.")
-    idle_s: Seconds = Field(
-        default=300, description="Seconds the process that reads text is kept when it has nothing to do."
-    )
+    page_s: Seconds = Field(default=120, description="Seconds that reading one page may take.")
+    render_s: Seconds = Field(default=10, description="Seconds that rendering one PDF page may take.")
+    document_s: Seconds = Field(default=1800, description="Seconds that all pages of one document may take together.")
+    idle_s: Seconds = Field(default=300, description="Seconds for which the idle OCR process is kept.")
     threads: Annotated[int, Field(ge=1, le=64)] | None = Field(
-        default=None, description="Threads that read text; null: one less than processors, four at most."
+        default=None, description="Threads for OCR; null: one less than processors, four at most."
     )
     models: dict[Annotated[str, Field(min_length=1, max_length=128)], FolderPath] = Field(
-        default={}, description="Vision models that read text through mlx-vlm: {name: /folder}."
+        default={}, description="Vision models for OCR with mlx-vlm: {name: /folder}."
     )
-    default: str = Field(default=READER, description=f"What reads where nothing is named: {READER}, or one of models.")
+    default: str = Field(
+        default=READER, description=f"Model for OCR requests that name none: {READER}, or one of models."
+    )
 
 
 class AccessSettings(Section):
@@ -283,58 +289,61 @@ class AccessSettings(Section):
     )
     operators: tuple[str, ...] = Field(
         default=(),
-        description="Names of keys that may do what others feel: fetch, remove, unload, pause, go first.",
+        description="Names of keys that may do what affects others: download, remove, unload, pause, raise priority.",
     )
-    allow_open: bool = Field(default=False, description="Listen beyond loopback without any key.")
+    allow_open: bool = Field(default=False, description="Allow other machines to connect without any key.")
     hosts: tuple[HostName, ...] = Field(
         default=(),
-        description="Names clients reach this server by, beside loopback and what containers call their host.",
+        description="Host names of this server, besides loopback and the names that containers use for their host.",
     )
     origins: tuple[WebOrigin, ...] = Field(
         default=(),
-        description="Web origins that may call, beside loopback ones, such as https://ui.example or app://name; "
-        '"null" is every page that was opened as a file, "*" lets all in.',
+        description="Web origins that may send requests, besides loopback, such as https://ui.example or app://name; "
+        '"null" means every page opened as a file, "*" every origin.',
     )
 
 
 class HttpSettings(Section):
-    default_body_bytes: Bytes = Field(default=256 * 1024, description="Largest body on routes without pictures.")
-    image_body_bytes: Bytes = Field(default=128 * MIB, description="Largest body on routes that take pictures.")
+    default_body_bytes: Bytes = Field(
+        default=256 * 1024, description="Largest body on routes without images, in bytes."
+    )
+    image_body_bytes: Bytes = Field(default=128 * MIB, description="Largest body on routes that take images, in bytes.")
     body_memory_mb: Count | None = Field(
         default=None,
-        description="Megabytes that bodies over 256 KiB may hold together, one client half of it; "
-        "null: a sixteenth of the memory, 128 to 1024.",
+        description="Megabytes for all bodies over 256 KiB together, half of it for one client; "
+        "null: 1/16 of the memory, 128 to 1024.",
     )
-    header_deadline_s: Seconds = Field(default=10, description="Seconds a client has to send its headers.")
-    body_deadline_s: Seconds = Field(default=60, description="Seconds a client has to send its body.")
+    header_deadline_s: Seconds = Field(default=10, description="Seconds in which a client must send its headers.")
+    body_deadline_s: Seconds = Field(default=60, description="Seconds in which a client must send its body.")
     body_window_s: Seconds = Field(default=10, description="Seconds over which body_bytes_per_s is averaged.")
     body_bytes_per_s: Annotated[int, Field(ge=0)] = Field(
-        default=16 * 1024, description="Slowest body that is waited for."
+        default=16 * 1024, description="Minimum bytes per second of a body; slower ones are refused."
     )
     keep_alive_s: Annotated[int, Field(ge=1)] = Field(
-        default=75, description="Seconds an idle connection is kept, as clients are told; it is closed a little later."
+        default=75,
+        description="Seconds for which an idle connection is kept, as told to clients; it closes a bit later.",
     )
-    max_connections: Count = Field(default=1024, description="Connections in all.")
+    max_connections: Count = Field(default=1024, description="Maximum connections in all.")
     max_connections_per_ip: Count = Field(
-        default=64, description="Connections of one address; loopback is not counted."
+        default=64, description="Maximum connections of one address; loopback is not counted."
     )
-    sync_waits: Count = Field(default=256, description="Requests that may wait for their picture at the same time.")
-    max_streams: Count = Field(default=1000, description="Event streams open at the same time.")
-    max_streams_per_client: Count = Field(default=16, description="Event streams of one key, X-Client-Id or address.")
+    sync_waits: Count = Field(default=256, description="Maximum requests that wait for their image at the same time.")
+    max_streams: Count = Field(default=1000, description="Maximum event streams in all.")
+    max_streams_per_client: Count = Field(
+        default=16, description="Maximum event streams of one key, X-Client-Id or address."
+    )
     heartbeat_s: Seconds = Field(
         default=15, description="Seconds of silence after which an event stream sends a comment."
     )
-    stuck_s: Seconds = Field(
-        default=30, description="Seconds a client may take nothing of what is sent to it before it is let go."
-    )
+    stuck_s: Seconds = Field(default=30, description="Seconds after which a client that reads nothing is disconnected.")
     shutdown_s: Annotated[float, Field(ge=0.1, le=60)] = Field(
         default=1.5,
-        description="Seconds open requests have to end when the server stops, of 3.5 s in all.",
+        description="Seconds in which open requests must end when the server stops, of 3.5 s in all.",
     )
 
     @property
     def body_memory_bytes(self) -> int:
-        """`body_memory_mb`, or what this machine's memory allows."""
+        """`body_memory_mb` in bytes, or its default for this machine."""
         if self.body_memory_mb is not None:
             return self.body_memory_mb * MIB
         return min(1024 * MIB, max(128 * MIB, total_bytes() // 16))
@@ -347,22 +356,22 @@ class LogSettings(Section):
 
 
 class Settings(BaseSettings):
-    """Everything the owner may decide. Built by `load_settings`; `Settings()` is the defaults."""
+    """All settings. Built by `load_settings`; `Settings()` has the defaults."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
-    server: ServerSettings = Field(default=ServerSettings(), description="Where the server listens.")
-    models: ModelSettings = Field(default=ModelSettings(), description="Which models are served.")
-    loras: LoraSettings = Field(default=LoraSettings(), description="Where LoRAs come from.")
-    generation: GenerationSettings = Field(default=GenerationSettings(), description="What one job may ask for.")
-    store: StoreSettings = Field(default=StoreSettings(), description="Where jobs are kept.")
-    queue: QueueSettings = Field(default=QueueSettings(), description="How many jobs may wait.")
-    retention: RetentionSettings = Field(default=RetentionSettings(), description="How long things are kept.")
-    engine: EngineSettings = Field(default=EngineSettings(), description="The process that draws.")
-    ocr: OcrSettings = Field(default=OcrSettings(), description="What reads text in pictures and PDFs.")
-    access: AccessSettings = Field(default=AccessSettings(), description="Who may call.")
-    http: HttpSettings = Field(default=HttpSettings(), description="What a connection may cost.")
-    log: LogSettings = Field(default=LogSettings(), description="What is written to stderr.")
+    server: ServerSettings = Field(default=ServerSettings(), description="Addresses of the server.")
+    models: ModelSettings = Field(default=ModelSettings(), description="Models.")
+    loras: LoraSettings = Field(default=LoraSettings(), description="LoRAs.")
+    generation: GenerationSettings = Field(default=GenerationSettings(), description="Images, and limits of one job.")
+    store: StoreSettings = Field(default=StoreSettings(), description="Storage of jobs and inputs.")
+    queue: QueueSettings = Field(default=QueueSettings(), description="Limits of the queue.")
+    retention: RetentionSettings = Field(default=RetentionSettings(), description="Retention of jobs and images.")
+    engine: EngineSettings = Field(default=EngineSettings(), description="The engine process, which generates images.")
+    ocr: OcrSettings = Field(default=OcrSettings(), description="OCR: text in images and PDFs.")
+    access: AccessSettings = Field(default=AccessSettings(), description="Access to the server.")
+    http: HttpSettings = Field(default=HttpSettings(), description="Limits of connections and requests.")
+    log: LogSettings = Field(default=LogSettings(), description="Logs on stderr.")
 
     @classmethod
     def settings_customise_sources(
@@ -406,17 +415,17 @@ class Settings(BaseSettings):
         return self
 
     def check_bind(self) -> None:
-        """Raises: SettingsError when others could reach the server and no key stands in their way (S-01)."""
+        """Raises: SettingsError if other machines could connect without a key (S-01)."""
         if self.access.keys_file is None and not self.access.allow_open and not is_loopback(self.server.host):
             raise SettingsError(
-                f"server.host {self.server.host} can be reached by others: set access.keys_file (--keys-file), "
-                "or say access.allow_open: true (--allow-open)"
+                f"server.host {self.server.host} can be reached by other machines: set access.keys_file (--keys-file), "
+                "or access.allow_open: true (--allow-open)"
             )
 
 
 @lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens on `host`."""
+    """Whether only this machine can reach a server that listens on `host`."""
     if host.lower() == "localhost":
         return True
     try:
@@ -426,7 +435,7 @@ def is_loopback(host: str) -> bool:
 
 
 def keys() -> Iterator[tuple[str, str]]:
-    """Every (section, key) there is."""
+    """Every (section, key)."""
     for section, field in Settings.model_fields.items():
         model = field.annotation
         assert isinstance(model, type)

@@ -1,4 +1,4 @@
-"""File < environment < command line, and what is wrong with them in one line."""
+"""Sources of settings: file < environment < command line; errors in one line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENV_NAMES = {
     "MFLUX_OUTPUT_DIR": ("generation", "output_dir"),
     "MFLUX_MODELS_DIR": ("models", "cache_dir"),
 }
-"""Names older deployments use, beside MFLUX_GATEWAY__SECTION__KEY for every key."""
+"""Names of environment variables from older deployments, besides MFLUX_GATEWAY__SECTION__KEY."""
 
 DEFAULT_FILE = Path("config.yaml")
 
@@ -48,7 +48,7 @@ def load_settings(argv: Sequence[str], env: Mapping[str, str]) -> Settings:
     try:
         settings = _layered(list(layers.values()))
     except ValidationError as error:
-        raise SettingsError("; ".join(_sentence(found, layers) for found in error.errors())) from None
+        raise SettingsError("; ".join(_sentence(line, layers) for line in error.errors())) from None
     settings.check_bind()
     return settings
 
@@ -73,30 +73,30 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="mflux-gateway",
-        description="One address for every image client. What is not said here comes from the environment, "
+        description="One address for every image client. Options that are not given come from the environment, "
         "then from config.yaml, then from the defaults in config.yaml.example.",
         epilog="Commands: serve (this one), generate, queue, jobs, cancel, models, loras, doctor. "
-        "mflux-gateway COMMAND --help says more; --install-completion teaches them to your shell.",
+        "mflux-gateway COMMAND --help shows their options; --install-completion adds them to your shell.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--host", help="address to listen on (127.0.0.1)")
-    add("--port", help="port to listen on (7861)")
-    add("--also-port", action="append", metavar="PORT", help="one more port for the same server; repeatable")
+    add("--host", help="address to listen on (default: 127.0.0.1)")
+    add("--port", help="port to listen on (default: 7861)")
+    add("--also-port", action="append", metavar="PORT", help="another port for the same server; repeatable")
     add("--model", metavar="NAME|FOLDER", help="default model: a name, or a folder of weights")
     add(
         "--base-model",
         metavar="NAME",
-        help="the model whose architecture --model FOLDER has; without it the folder says",
+        help="model with the architecture of --model FOLDER (default: detected from the folder)",
     )
-    add("--quantize", metavar="BITS", help="3, 4, 5, 6 or 8")
-    add("--config", type=Path, metavar="FILE", help="settings file (./config.yaml when it exists)")
-    add("--output-dir", metavar="FOLDER", help="where the pictures are kept (./output)")
-    add("--models-dir", metavar="FOLDER", help="where the models are kept (./models)")
-    add("--data-dir", metavar="FOLDER", help="where the jobs are kept (./data)")
-    add("--backend", help="mlx, or fake for developing clients")
+    add("--quantize", metavar="BITS", help="bits to quantise models to at load: 3, 4, 5, 6 or 8")
+    add("--config", type=Path, metavar="FILE", help="settings file (default: ./config.yaml if it exists)")
+    add("--output-dir", metavar="FOLDER", help="folder for images (default: ./output)")
+    add("--models-dir", metavar="FOLDER", help="folder for models (default: ./models)")
+    add("--data-dir", metavar="FOLDER", help="folder for the job database (default: ./data)")
+    add("--backend", help="mlx, or fake for developing clients without a model")
     add("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
-    add("--allow-open", action="store_true", default=None, help="listen beyond loopback without a key")
+    add("--allow-open", action="store_true", default=None, help="allow other machines to connect without a key")
     add("--keys-file", metavar="FILE", help='file with a line "name key" for each client, mode 0600')
     add("--version", action="version", version=f"mflux-gateway {__version__}")
     return parser
@@ -126,19 +126,19 @@ def _from_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.model is not None:
         layer.setdefault("models", {}).update(_default_model(arguments.model, arguments.base_model))
     elif arguments.base_model is not None:
-        raise SettingsError("--base-model says what --model FOLDER is like; there is no --model")
+        raise SettingsError("--base-model needs --model FOLDER")
     return layer
 
 
-def _default_model(asked: str, like: str | None) -> dict[str, Any]:
-    """`asked` as the default: a name as it is, a folder as a local model named after it."""
-    if any(spec.name == asked for spec in CATALOG):
-        return {"default": asked}
-    if not (asked.startswith((".", "/", "~", "\\")) or Path(asked).is_dir()):
-        return {"default": asked}
-    folder = Path(asked).expanduser().absolute()
+def _default_model(name_or_folder: str, like: str | None) -> dict[str, Any]:
+    """The default model: a name as it is, a folder as a local model named after it."""
+    if any(spec.name == name_or_folder for spec in CATALOG):
+        return {"default": name_or_folder}
+    if not (name_or_folder.startswith((".", "/", "~", "\\")) or Path(name_or_folder).is_dir()):
+        return {"default": name_or_folder}
+    folder = Path(name_or_folder).expanduser().absolute()
     if not folder.is_dir():
-        raise SettingsError(f"the model folder {clip(asked)} does not exist")
+        raise SettingsError(f"the model folder {clip(name_or_folder)} does not exist")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-")[:64] or "local"
     return {"default": name, "local": {name: {"path": str(folder), "like": like}}}
 
@@ -146,7 +146,7 @@ def _default_model(asked: str, like: str | None) -> dict[str, Any]:
 def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
     layer: dict[str, Any] = {}
     for name, raw in env.items():
-        if not raw:  # compose files pass unset variables on as empty ones
+        if not raw:  # compose files pass unset variables as empty ones
             continue
         if name == "MFLUX_DEFAULT_MODEL":
             layer.setdefault("models", {}).update(_default_model(raw, None))
@@ -162,7 +162,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _from_text(section: str, key: str, raw: str) -> Any:
-    """JSON where it is a list or an object; a list also as a,b,c; else the text, which the model converts."""
+    """The value: a list or an object from JSON, a list also from a,b,c; other text is left to the model."""
     if raw[0] in "[{":
         try:
             return json.loads(raw)
@@ -184,7 +184,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise SettingsError(f"{path}: cannot be read: {reason}") from None
-    import yaml  # 50 ms that a start without a file does not pay
+    import yaml  # takes 50 ms, which a start without a file saves
 
     try:
         layer = yaml.safe_load(text)
@@ -196,7 +196,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     if layer is None:
         return {}
     if not isinstance(layer, dict):
-        raise SettingsError(f"{path}: must hold sections such as server: and models:")
+        raise SettingsError(f"{path}: must contain sections such as server: and models:")
     return {key: {} if value is None and key in Settings.model_fields else value for key, value in layer.items()}
 
 
@@ -217,21 +217,21 @@ def _unknown(key: str, source: str, known: Sequence[str]) -> str:
     by_leaf = {name.rpartition(".")[2]: name for name in known}
     near = (
         difflib.get_close_matches(key, here, n=1, cutoff=0.7)
-        or [by_leaf[found] for found in difflib.get_close_matches(leaf, list(by_leaf), n=1, cutoff=0.6)]
+        or [by_leaf[match] for match in difflib.get_close_matches(leaf, list(by_leaf), n=1, cutoff=0.6)]
         or difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     )
-    return f"{source}: there is no key {clip(key)}; the nearest is {near[0]}"
+    return f"{source}: there is no key {clip(key)}; the most similar one is {near[0]}"
 
 
-def _sentence(found: Mapping[str, Any], layers: Mapping[str, dict[str, Any]]) -> str:
-    loc = tuple(found["loc"])
-    message = str(found["msg"]).removeprefix("Value error, ")
-    if not loc:  # a check over several keys; its sentence begins with the one at fault
+def _sentence(error: Mapping[str, Any], layers: Mapping[str, dict[str, Any]]) -> str:
+    loc = tuple(error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not loc:  # a check of several keys; its message begins with the key at fault
         loc = tuple(message.partition(":")[0].split("."))
         return f"{_source(layers, loc)}: {message}"
-    given = found.get("input")
-    said = f" (it is {clip(repr(given))})" if isinstance(given, str | int | float | bool) else ""
-    return f"{_source(layers, loc)}: {'.'.join(map(str, loc))}: {message[0].lower()}{message[1:]}{said}"
+    given = error.get("input")
+    value = f" (it is {clip(repr(given))})" if isinstance(given, str | int | float | bool) else ""
+    return f"{_source(layers, loc)}: {'.'.join(map(str, loc))}: {message[0].lower()}{message[1:]}{value}"
 
 
 def _source(layers: Mapping[str, dict[str, Any]], loc: tuple[int | str, ...]) -> str:

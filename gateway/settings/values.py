@@ -1,4 +1,4 @@
-"""The kinds of values that settings have, and what each must look like."""
+"""Types of setting values, with their checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _public_url(value: str) -> str:
 
 
 def _origin(value: str) -> str:
-    """Source: the HTML standard's "serialization of an origin"; programs in a web view have schemes of their own."""
+    """A web origin; programs in a web view have own schemes. Source: HTML, "serialization of an origin"."""
     web, program = r"https?://[^/?#@\s*]+", r"(?!https?:)[a-z][a-z0-9+.-]*://[^/?#@\s*]*"
     if value in ("*", "null") or re.fullmatch(f"{web}|{program}", value):
         return value.lower()

@@ -1,6 +1,7 @@
-"""Copies of the job database to go back to (R-06). Each is whole or not there; the newest few stay.
+"""Backups of the job database (R-06). Each one is complete or absent; the newest few are kept.
 
-Which is newer its number says, how old it is the steady time in it: a clock that jumps changes neither.
+The number in its name orders a backup, the steady time inside tells its age, so that a clock that jumps changes
+neither.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ FOLDER = "backups"
 KEPT = 2
 INCOMPLETE = ".incomplete"
 NAME = re.compile(r"jobs-(?:(\d{6,}+)-)?\d{8}T[\d.]++Z\.sqlite3")
-"""The number is missing in copies of earlier versions."""
+"""File name of a backup. The number is missing in backups of earlier versions."""
 FAULTS = (sqlite3.Error, UnicodeDecodeError)
-"""How a damaged database fails: what SQLite says of it may quote bytes that are no text."""
+"""Errors of a damaged database: SQLite's message may quote bytes that are not text."""
 STATE = """SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'events'),
 (SELECT value FROM kept WHERE name = 'forgotten events'), (SELECT count(*) FROM jobs),
 (SELECT max(number) FROM damaged)"""
-"""The same as long as nothing has happened. Forecasts that were learned are not worth a copy of their own."""
+"""The same as long as nothing has happened. Learned forecasts alone are not worth a backup."""
 
 
 def back_up(file: Path, steady: float, every_s: float) -> bool:
-    """Copy the database, which may be in use; whether it was time to, and there was news.
+    """Back up the database, which may be in use; returns whether a backup was due and the database had changed.
 
-    `steady` is the store's time, which the database knows up to this moment. Blocks. Raises: OSError, sqlite3.Error.
+    `steady` is the store's steady time, which the database has recorded. Blocks. Raises: OSError, sqlite3.Error.
     """
     folder = file.parent / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -43,8 +44,8 @@ def back_up(file: Path, steady: float, every_s: float) -> bool:
     number = 1 + (0 if newest is None else _order(newest)[0])
     place = folder / f"jobs-{number:06}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z.sqlite3"
     unfinished = place.with_name(place.name + INCOMPLETE)
-    private_file(unfinished)  # an empty file is taken as if there were none
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as db:  # never makes an empty one
+    private_file(unfinished)  # SQLite treats an empty file like a missing one
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as db:  # "rw" does not create a missing file
         db.execute("VACUUM INTO ?", (str(unfinished),))
     sync_path(unfinished)
     unfinished.rename(place)
@@ -55,22 +56,22 @@ def back_up(file: Path, steady: float, every_s: float) -> bool:
 
 
 def newest_of(file: Path, version: int) -> Path | None:
-    """The newest copy of a database that is whole and of no newer version."""
+    """The newest complete backup of a database that is of this version or an earlier one."""
     return next((copy for copy in reversed(_all(file)) if _is_whole(copy, version)), None)
 
 
 def _all(file: Path) -> list[Path]:
-    """Oldest first."""
+    """All backups, oldest first."""
     return sorted((copy for copy in (file.parent / FOLDER).glob("jobs-*") if NAME.fullmatch(copy.name)), key=_order)
 
 
 def _order(copy: Path) -> tuple[int, str]:
-    found = NAME.fullmatch(copy.name)
-    return int(found[1] or 0) if found else 0, copy.name
+    match = NAME.fullmatch(copy.name)
+    return int(match[1] or 0) if match else 0, copy.name
 
 
 def _look(copy: Path) -> tuple[object, float] | None:
-    """What a copy says, and of which steady time it is; None where it is of no use, or of an earlier version."""
+    """A backup's state and its steady time; None if it is unusable or of an earlier version."""
     try:
         with closing(_opened(copy)) as db:
             return tuple(db.execute(STATE).fetchone()), float(

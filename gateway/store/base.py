@@ -1,4 +1,4 @@
-"""What a job store and an event bus must do. One conformance suite holds every implementation to it."""
+"""Job store: the interface that every implementation fulfils, held to it by one conformance suite."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gateway.jobs.plans import Lane
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """Who claims. `lease_s` None means: this worker is the store's only one and needs no lease."""
+    """A worker that claims jobs. `lease_s` None: this worker is the store's only one and needs no lease."""
 
     id: str
     lane: Lane = "engine"
     models: frozenset[str] | None = None
-    """Models it can run now; None means all."""
+    """Models it can run now; None means every model."""
     held: frozenset[str] = frozenset()
-    """Jobs, by id, that cannot run yet."""
+    """Ids of jobs that cannot run yet."""
     lease_s: float | None = None
 
     def may_run(self, job: Waiting) -> bool:
@@ -32,7 +32,7 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write the facts of one claimed job; (job.id, job.attempt) is the fence."""
+    """Lease: the right to write the facts of one claimed job; (job.id, job.attempt) is the fence."""
 
     job: Job
     worker: str
@@ -40,7 +40,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """`created` is False where the Idempotency-Key found the job that an earlier call made."""
+    """A submitted job. `created` is False if the Idempotency-Key belongs to a job that an earlier call created."""
 
     job: Job
     created: bool
@@ -48,7 +48,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts over all jobs on record."""
+    """Counts over all jobs in the store."""
 
     by_protocol: Mapping[tuple[State, str], int]
     images: int
@@ -64,7 +64,7 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many jobs may wait: in all, and of one owner. Checked in the transaction that stores the job."""
+    """Queue bounds: how many jobs may wait, in all and per owner. Checked in the transaction that stores the job."""
 
     waiting: int = 1000
     waiting_per_owner: int | None = None
@@ -72,38 +72,40 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class InputBounds:
-    """How many bytes of blobs may be kept: in all, and of one payer. Checked in the transaction that notes one."""
+    """Input bounds: how many bytes of blobs may be stored, in all and per payer. Checked in the transaction that
+    stores a blob.
+    """
 
     total_bytes: int
     payer_bytes: int
 
     @classmethod
     def of(cls, total_bytes: int) -> InputBounds:
-        """One payer may take half, so that there is room for others."""
+        """The bounds for `total_bytes`: one payer may use half of it, so that others have room."""
         return cls(total_bytes, total_bytes // 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one owner has missed up to the event `number`: the events, or what lives where they are not known."""
+    """Events that one owner has missed up to the event `number`; if they are not known, the owner's live jobs."""
 
     number: int
     events: tuple[JobEvent, ...] = ()
     live: tuple[Job, ...] | None = None
-    """Jobs that wait or run, in order of submission; of a long queue those that run and the first ones."""
+    """Jobs that wait or run, in order of submission; if there are many, the running ones and the first waiting ones."""
     live_count: int = 0
-    """How many wait or run."""
+    """How many jobs wait or run."""
 
 
 @dataclass(frozen=True, slots=True)
 class DamagedRecord:
-    """A job's record that cannot be read and was set aside (R-06); `at` is the Unix time at which it was found."""
+    """A job record that cannot be read and was set aside (R-06); `at` is the Unix time at which it was found."""
 
     number: int
     job_id: str
-    """Empty where not even that can be read."""
+    """The job's id; empty if it cannot be read."""
     owner: str | None
-    """None where it cannot be read."""
+    """The job's owner; None if it cannot be read."""
     reason: str
     at: float
 
@@ -113,7 +115,7 @@ class DamagedRecord:
 
 
 class JobFilter(TypedDict, total=False):
-    """Which jobs a list shows; what is None or not said is no matter."""
+    """Job filter: which jobs a list shows; a field that is None or missing does not filter."""
 
     owner: str | None
     states: Sequence[State] | None
@@ -121,28 +123,28 @@ class JobFilter(TypedDict, total=False):
     hidden: bool | None
     model: str | None
     words: Sequence[str]
-    """All occur in the prompt, or in that of the picture that is enlarged, whatever the case of ASCII letters."""
+    """Words that all occur in the prompt (or in the prompt of the image that is upscaled); ASCII case is ignored."""
     among: Collection[str] | None
-    """Ids of jobs: only these."""
+    """Job ids: only these jobs."""
 
 
 OnEvent = Callable[[Job, JobEvent], None]
-"""Takes an event and the job as the event left it."""
+"""Callback: takes the job after an event, and the event."""
 Lost = Callable[[DamagedRecord], None]
-"""Takes a record that was set aside while the store was open."""
+"""Callback: takes a record that was set aside while the store was open."""
 
 
 class JobStore(Protocol):
-    """Durable jobs. Every method returns after its write is on disk; none blocks the event loop."""
+    """Job store: durable jobs. Every method returns after its write is on disk; none blocks the event loop."""
 
     async def open(self, on_event: OnEvent | None = None, lose: Lost | None = None) -> list[Job]:
-        """Take the store for this process and recover; returns the jobs whose state that changed.
+        """Lock the store for this process and recover its jobs; returns the jobs whose state this changed.
 
-        Records that cannot be read are set aside, now and later; of the later ones `lose` is told on the event loop.
+        Records that cannot be read are set aside, now and later; the event loop calls `lose` with each later one.
 
-        From here on `hear` is called on the event loop with every event once it is on disk, in the order of their
-        numbers, and before the call that wrote it returns. Queued and running attached jobs without an
-        Idempotency-Key become Cancelled(client_gone); other running jobs are requeued where they waited.
+        From here on `on_event` is called on the event loop with every event after it is on disk, in the order of the
+        events' numbers, before the call that wrote the event returns. Queued and running attached jobs without an
+        Idempotency-Key become Cancelled(client_gone); other running jobs return to their place in the queue.
         Raises: StoreLocked, StoreCorrupt.
         """
         ...
@@ -150,39 +152,39 @@ class JobStore(Protocol):
     async def close(self) -> None: ...
 
     async def submit(self, new: NewJob, bounds: Bounds) -> Submitted:
-        """Raises: QueueFull, OwnerQueueFull, IdempotencyConflict, StorageFull."""
+        """Store a new job. Raises: QueueFull, OwnerQueueFull, IdempotencyConflict, StorageFull."""
         ...
 
     async def claim(self, worker: WorkerInfo) -> Lease | None:
-        """The next job of the worker's lane by `gateway.jobs.order`; None where none waits or the lane is paused."""
+        """Claim the next job of the worker's lane by `gateway.jobs.order`; None if none waits or the lane is paused."""
         ...
 
     async def heartbeat(self, lease: Lease) -> Literal["ok", "cancel", "lost"]: ...
 
     async def record(self, lease: Lease, fact: StateFacts) -> JobEvent | None:
-        """Store a fact of a claimed job that does not end it; None where the lease is lost."""
+        """Store a fact that does not end a claimed job; None if the lease is lost."""
         ...
 
     async def commit(
         self, lease: Lease, outcome: Outcome
     ) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
-        """End a claimed job. `already_mine` where an earlier try of the same lease got through."""
+        """End a claimed job. `already_mine`: an earlier call with the same lease has already ended it."""
         ...
 
     async def release(self, lease: Lease, why: RequeueReason) -> Job | None:
-        """Give the job back to its place in the queue; None where the lease is lost."""
+        """Return a claimed job to its place in the queue; None if the lease is lost."""
         ...
 
     async def cancel(self, job_id: str, reason: CancelReason) -> Job:
-        """Queued: Cancelled at once. Running: CancelRequested. Ended: unchanged. Raises: JobNotFound."""
+        """Cancel a job. Queued: Cancelled at once. Running: CancelRequested. Ended: unchanged. Raises: JobNotFound."""
         ...
 
     async def refuse(self, job_ids: Sequence[str], failure: Failed) -> list[Job]:
-        """End those of these jobs that still wait; returns them."""
+        """End those of these jobs that still wait with `failure`; returns them."""
         ...
 
     async def hide(self, job_ids: Sequence[str]) -> None:
-        """Mark jobs as shown no more by their protocol; their state does not matter."""
+        """Hide jobs from their protocol's lists, whatever their state."""
         ...
 
     async def reap(self) -> list[Job]:
@@ -190,102 +192,106 @@ class JobStore(Protocol):
         ...
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
-        """Raises: JobNotFound, also where the job is another owner's; JobDamaged where its record was set aside."""
+        """A job. Raises: JobNotFound, also if another owner has it; JobDamaged if its record was set aside."""
         ...
 
     async def damaged(self) -> list[DamagedRecord]:
-        """The records that were set aside, the oldest first."""
+        """The records that were set aside, oldest first."""
         ...
 
     async def look_over(self) -> None:
-        """Look at every record, and set aside those that are damaged; others read and write between."""
+        """Check every record and set damaged ones aside; other reads and writes go on meanwhile."""
         ...
 
     def steady(self) -> float:
-        """Seconds that pass while a gateway runs and never jump; once they were Unix time."""
+        """Steady time in seconds: passes only while a gateway runs and never jumps; it started as Unix time."""
         ...
 
     def clock_jumps(self, within_s: float) -> int:
-        """How often the clock was set in the last steady seconds, as far as is remembered."""
+        """How often the clock was changed within the last `within_s` steady seconds, as far as recorded."""
         ...
 
     def age_s(self, date: float) -> float:
-        """How many of these seconds ago the clock last showed this date, such as a file's."""
+        """Steady seconds since the clock last showed this date, such as a file's."""
         ...
 
-    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[JobFilter]) -> list[Job]:
-        """Newest first; `before` is the number of the last job of the page before."""
+    async def list_jobs(
+        self, *, limit: int = 100, before: int | None = None, **filters: Unpack[JobFilter]
+    ) -> list[Job]:
+        """Jobs, newest first; `before` is the number of the last job of the previous page."""
         ...
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
-        """Queued jobs, of one owner or of all, in the order in which they will run, one lane after the other.
+        """Queued jobs of one owner, or of all, in the order in which they will run, lane after lane.
 
-        The first `offset` of them are left out.
+        The first `offset` of them are skipped.
         """
         ...
 
     def order(self, lane: Lane) -> tuple[Waiting, ...]:
-        """The same of one lane, as little as their places need."""
+        """The waiting jobs of one lane in the order in which they will run, with only what their positions need."""
         ...
 
     def depth(self, lane: Lane) -> int:
-        """How many jobs of a lane wait."""
+        """How many jobs wait in a lane."""
         ...
 
     def running(self, lane: Lane) -> int:
-        """How many jobs of a lane run, those included whose last picture is being filed."""
+        """How many jobs of a lane run, including those whose last image is being written."""
         ...
 
     async def move(self, job_id: str, to: int) -> list[Waiting]:
-        """Let a waiting job take place `to`, from 0, among its owner's in its lane; returns those that moved.
+        """Move a waiting job to position `to`, from 0, among its owner's jobs in its lane; returns the jobs that moved.
 
         Raises: JobNotFound, JobNotWaiting.
         """
         ...
 
     async def pause(self, lane: Lane, paused: bool) -> None:
-        """Claim nothing of this lane until it goes on; outlives restarts."""
+        """Pause or resume a lane: no job of a paused lane is claimed; survives restarts."""
         ...
 
     def is_paused(self, lane: Lane) -> bool: ...
 
     async def position(self, job_id: str) -> int | None:
-        """How many jobs of its lane run or wait before this one; 0 for the running one; None once it has ended."""
+        """How many jobs of its lane run or wait before this job; 0 if it runs; None if it has ended."""
         ...
 
     async def events_after(self, job_id: str, seq: int) -> list[JobEvent]: ...
 
     async def seen(self, owner: str, after: int | None, *, limit: int = 1000) -> Seen:
-        """The owner's events with a number > `after`, the oldest `limit` of them.
+        """The owner's events with a number > `after`, at most the oldest `limit` of them.
 
-        Where `after` is None, unknown, or so old that events since were deleted: the jobs that live.
+        If `after` is None, unknown, or so old that later events were deleted: the owner's live jobs.
         """
         ...
 
     async def keep(self, name: str, value: str) -> None:
-        """Keep a small text under a name."""
+        """Store a small text under a name."""
         ...
 
     async def kept(self, name: str) -> str | None:
-        """What was kept under a name."""
+        """The text stored under a name."""
         ...
 
     async def check(self) -> None:
-        """Write something. Raises: StorageFull, or whatever keeps the store from being written."""
+        """Test write. Raises: StorageFull, or whatever prevents the store from being written."""
         ...
 
     async def back_up(self, every_s: float) -> bool:
-        """Copy what is on record, to go back to, where the newest copy is older than that and no longer the same."""
+        """Back up the database if the newest backup is older than `every_s` and differs from it."""
         ...
 
     async def stats(self) -> Stats: ...
 
     async def delete(self, job_ids: Sequence[str]) -> None:
-        """Remove ended jobs and their events; others are left."""
+        """Remove ended jobs and their events; other jobs stay."""
         ...
 
     async def ended_before(self, at: float, *, keep_newest: int, limit: int = 500) -> list[Job]:
-        """Ended jobs that retention may remove: ended before `at`, by `steady`, or beyond the newest `keep_newest`."""
+        """Ended jobs that retention may remove: ended before `at` in steady time or not among the newest
+        `keep_newest`.
+        """
         ...
 
     async def put_blob(
@@ -296,32 +302,32 @@ class JobStore(Protocol):
         bounds: InputBounds | None = None,
         name: str | None = None,
     ) -> str:
-        """Store bytes under their sha256 (hex), which is returned; equal bytes belong to all who stored them.
+        """Store bytes under their sha256 (hex), which is returned; equal bytes belong to every owner who stored them.
 
-        `name`: the sha256 of what they stand for, where that is larger; of two that stand for the same the smaller is
-        kept. They count for `payer`, who is the owner where nothing is said. Raises: StorageFull.
+        `name`: the sha256 of the larger image that the bytes stand for; of two files with one name the smaller is
+        kept. The bytes count for `payer`, by default the owner. Raises: StorageFull.
         """
         ...
 
     async def blob(self, sha256: str, owner: str | None = None) -> bytes:
-        """Raises: KeyError, also where `owner` did not store it."""
+        """The bytes of a blob. Raises: KeyError, also if `owner` did not store it."""
         ...
 
     async def blob_bytes(self, sha256: str) -> int:
-        """How many bytes are kept of it. Raises: KeyError."""
+        """The size in bytes of a stored blob. Raises: KeyError."""
         ...
 
     async def drop_unused_blobs(self, grace_s: float) -> int:
-        """Remove blobs no job on record names and that are older than `grace_s`; returns how many.
+        """Remove blobs that no stored job names and that are older than `grace_s`; returns how many.
 
-        While records are set aside, what was there before the last of them stays: they may name it.
+        While records are set aside, blobs older than the last of them stay, because those records may name them.
         """
         ...
 
 
 class StoreLocked(Exception):
-    """Another process holds the data folder."""
+    """Another process has locked the data folder."""
 
 
 class StoreCorrupt(Exception):
-    """The data do not pass their check."""
+    """The database does not pass its check."""

@@ -1,4 +1,4 @@
-"""Who stored which blob, and how many bytes that makes. The files themselves are in `blobs`."""
+"""Blob owners: who stored which blob, and how many bytes that makes. The files themselves are in `blobs`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from gateway.store.base import InputBounds
 
 RETRY_S = 3600
 BYTES_MOST = 2**40
-"""More than any blob has."""
+"""More bytes than any blob has."""
 
 
 def note(
     db: sqlite3.Connection, name: str, size: int, owner: str, payer: str, now: float, bounds: InputBounds | None
 ) -> bool:
-    """Note that the blob is the owner's, too; whether that is new. Raises: StorageFull."""
+    """Record that the owner has the blob, too; returns whether that is new. Raises: StorageFull."""
     mine = db.execute("SELECT 1 FROM blob_owners WHERE sha256 = ? AND owner = ?", (name, owner)).fetchone()
     if mine is not None:
         db.execute("UPDATE blob_owners SET at = ? WHERE sha256 = ? AND owner = ?", (now, name, owner))
@@ -35,7 +35,7 @@ def note(
 
 
 def mend(db: sqlite3.Connection) -> None:
-    """Remove rows that cannot be as they were written: who needs such a blob by name sends it again."""
+    """Remove damaged rows: a client that needs such a blob by name sends it again."""
     texts = " OR ".join(f"typeof({name}) != 'text'" for name in ("sha256", "owner", "payer"))
     wrong = (
         f"FROM blob_owners WHERE {texts} OR length(sha256) != 64 OR sha256 GLOB '*[^0-9a-f]*'"
@@ -46,7 +46,7 @@ def mend(db: sqlite3.Connection) -> None:
 
 
 def _total(db: sqlite3.Connection) -> int:
-    """Each blob once, however many own it."""
+    """Bytes of all blobs, each counted once, however many owners it has."""
     each = "SELECT max(bytes) AS bytes FROM blob_owners GROUP BY sha256"
     return int(db.execute(f"SELECT coalesce(sum(bytes), 0) FROM ({each}) AS blobs").fetchone()[0])
 
@@ -57,13 +57,13 @@ def _of_payer(db: sqlite3.Connection, payer: str) -> int:
 
 
 def counts_otherwise(db: sqlite3.Connection, name: str, size: int) -> bool:
-    """Whether anybody's row says another size: equal pixels came in a file of another size before."""
-    found = "SELECT 1 FROM blob_owners WHERE sha256 = ? AND bytes != ? LIMIT 1"
-    return db.execute(found, (name, size)).fetchone() is not None
+    """Whether a row has another size: the same pixels were sent as a file of another size before."""
+    query = "SELECT 1 FROM blob_owners WHERE sha256 = ? AND bytes != ? LIMIT 1"
+    return db.execute(query, (name, size)).fetchone() is not None
 
 
 def count(db: sqlite3.Connection, name: str, size: int) -> None:
-    """What is kept of the blob has so many bytes."""
+    """Record the stored size of a blob in bytes."""
     db.execute("UPDATE blob_owners SET bytes = ? WHERE sha256 = ?", (size, name))
 
 
@@ -72,20 +72,20 @@ def owns(db: sqlite3.Connection, name: str, owner: str) -> bool:
 
 
 def forget(db: sqlite3.Connection, name: str, owner: str) -> None:
-    """The blob is not the owner's: it could not be written."""
+    """Remove the owner from a blob that could not be written."""
     db.execute("DELETE FROM blob_owners WHERE sha256 = ? AND owner = ?", (name, owner))
 
 
-def forget_gone(db: sqlite3.Connection, there: Container[str], before: float) -> None:
-    """Of the blobs that are not there; what was noted since `before` may be written just now."""
+def forget_gone(db: sqlite3.Connection, names_on_disk: Container[str], before: float) -> None:
+    """Remove the rows of missing blobs; rows added since `before` stay, because their files may be being written."""
     names = db.execute("SELECT DISTINCT sha256 FROM blob_owners WHERE at < ?", (before,)).fetchall()
-    gone = [(row["sha256"], before) for row in names if row["sha256"] not in there]
+    gone = [(row["sha256"], before) for row in names if row["sha256"] not in names_on_disk]
     db.executemany("DELETE FROM blob_owners WHERE sha256 = ? AND at < ?", gone)
 
 
 def recount(db: sqlite3.Connection, sizes: Mapping[str, int], before: float) -> None:
-    """Note the bytes of each blob as they are; of what was noted since `before` they may change just now."""
-    found = db.execute("SELECT DISTINCT sha256, bytes FROM blob_owners WHERE at < ?", (before,)).fetchall()
-    wrong = {row["sha256"] for row in found if row["bytes"] != sizes.get(row["sha256"], row["bytes"])}
+    """Record the actual sizes in bytes; rows added since `before` stay, because their files may be changing."""
+    noted_sizes = db.execute("SELECT DISTINCT sha256, bytes FROM blob_owners WHERE at < ?", (before,)).fetchall()
+    wrong = {row["sha256"] for row in noted_sizes if row["bytes"] != sizes.get(row["sha256"], row["bytes"])}
     for name in wrong:
         count(db, name, sizes[name])

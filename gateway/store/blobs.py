@@ -1,6 +1,6 @@
-"""Bytes on disk under a sha256: input pictures that jobs name. Knows no jobs.
+"""Blobs: files named by a sha256, the input images that jobs name. Knows no jobs.
 
-The sum is that of the bytes, or of the PNG that a smaller file stands for (`gateway.images.input_files`).
+The sha256 is that of the bytes, or of the PNG that a smaller file stands for (`gateway.images.input_files`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Blobs:
         date: Callable[[], float] = time.time,
         age_s: Callable[[float], float] = lambda date: time.time() - date,
     ) -> None:
-        """`age_s` says how long ago a file's date was."""
+        """`age_s` returns how many seconds ago a file's date was."""
         self._folder = folder
         self._date = date
         self._age_s = age_s
@@ -42,23 +42,23 @@ class Blobs:
         private_files(self._folder)
 
     def put(self, data: bytes, name: str) -> int:
-        """Durable on return; returns how many bytes are kept. Of two files of one name the smaller one stays.
+        """Write a blob, durable on return; returns the bytes stored. Of two files with one name the smaller stays.
 
         Raises: StorageFault.
         """
         with telling(INPUTS):
             try:
-                kept = (self._folder / name).stat().st_size
+                size = (self._folder / name).stat().st_size
             except FileNotFoundError:
-                kept = None
-            if kept is None or kept > len(data):
+                size = None
+            if size is None or size > len(data):
                 write_atomic(self._folder, name, data, INPUTS)
-                kept = len(data)
-            os.utime(self._folder / name, (self._date(),) * 2)  # a network disk goes by a clock of its own
-        return kept
+                size = len(data)
+            os.utime(self._folder / name, (self._date(),) * 2)  # a network disk has a clock of its own
+        return size
 
     def size(self, name: str) -> int:
-        """Bytes. Raises: KeyError, StorageFault."""
+        """The size in bytes. Raises: KeyError, StorageFault."""
         with telling(INPUTS):
             try:
                 return (self._folder / _checked(name)).stat().st_size
@@ -66,11 +66,11 @@ class Blobs:
                 raise KeyError(name) from None
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of all that are there, by name."""
+        """The sizes in bytes of all blobs, by name."""
         return {file.name: file.stat().st_size for file in self._folder.iterdir() if len(file.name) == 64}
 
     def get(self, name: str) -> bytes:
-        """Raises: KeyError, StorageFault."""
+        """The bytes of a blob. Raises: KeyError, StorageFault."""
         with telling(INPUTS):
             try:
                 return (self._folder / _checked(name)).read_bytes()
@@ -78,11 +78,11 @@ class Blobs:
                 raise KeyError(name) from None
 
     def are_there(self) -> bool:
-        """Whether any is stored."""
+        """Whether any blob is stored."""
         return next(self._folder.iterdir(), None) is not None
 
     def drop_unused(self, used: Collection[str], grace_s: float, most_s: float | None = None) -> int:
-        """Remove what nobody names and is older than `grace_s`, but no older than `most_s`; returns how many."""
+        """Remove unused blobs older than `grace_s`, but none older than `most_s`; returns how many."""
         unused = [(f, self._age_s(f.stat().st_mtime)) for f in self._folder.iterdir() if f.name not in used]
         gone = [f for f, age_s in unused if grace_s < age_s and (most_s is None or age_s < most_s)]
         for file in gone:
@@ -91,7 +91,7 @@ class Blobs:
 
 
 def _checked(name: str) -> str:
-    """Raises: KeyError."""
+    """The name itself. Raises: KeyError if it is not a sha256."""
     if len(name) != 64 or not set(name) <= HEX:
         raise KeyError(name)
     return name

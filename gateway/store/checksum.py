@@ -1,6 +1,6 @@
-"""Checksums: CRC-32 of a job's row and of its events, and of small things kept, which finds what was altered.
+"""Checksums (CRC-32) of a job's row, of its events and of stored texts, by which changes are found.
 
-That of a job is 16 hexadecimal digits: eight of the events, each added to those before it, and eight of its columns.
+A job's checksum has 16 hexadecimal digits: eight of its events, each added to the earlier ones, and eight of its row.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ COLUMNS = (
     "standing_since",
     "standing_number",
 )
-"""All of a row but who works on it. To cover a column that comes later, its step of the schema has to seal all rows."""
+"""All columns of a row except those of its worker. A new column must be sealed in all rows by its schema upgrade."""
 EVENT_COLUMNS = ("number", "job_id", "seq", "at", "steady", "fact")
 NO_EVENTS = "00000000"
 
 
 Cells: TypeAlias = Mapping[str, Any] | sqlite3.Row
-"""Of one row by column, as they are read: a whole number in a REAL column is a float."""
+"""Cells of one row by column, as they are read: a whole number in a REAL column is a float."""
 
 
 def of_job(row: Cells, before: str | None, added: Iterable[Cells] = ()) -> str:
-    """Of a row as it will stand, whose checksum was `before`, with these events added to those it had."""
+    """The checksum of a row after a write; `before` is its old checksum, `added` the events that are new."""
     events = (before or NO_EVENTS)[:8]
     for event in added:
         events = of_events(event, events)
@@ -55,27 +55,27 @@ def of_job(row: Cells, before: str | None, added: Iterable[Cells] = ()) -> str:
 
 
 def of_row(row: Cells) -> str:
-    """Of a row's columns."""
+    """The checksum of a row's columns."""
     return f"{crc32(_bytes([row[name] for name in COLUMNS])):08x}"
 
 
 def of_events(event: Cells, before: str = NO_EVENTS) -> str:
-    """Of the events up to this one; `before` is the same of those up to the last."""
+    """The checksum of the events up to this one; `before` is that of the events up to the previous one."""
     return f"{crc32(_bytes([event[name] for name in EVENT_COLUMNS]), int(before, 16)):08x}"
 
 
 def of_kept(name: str, value: str) -> str:
-    """Of a text kept under a name."""
+    """The checksum of a text stored under a name."""
     return f"{crc32(_bytes([name, value])):08x}"
 
 
 def is_right_kept(row: sqlite3.Row) -> bool:
-    """Whether a row of `kept` is as it was written."""
+    """Whether a row of the table `kept` matches its checksum."""
     return bool(row["checksum"] == of_kept(row["name"], row["value"]))
 
 
 def are_texts(cells: Sequence[object]) -> bool:
-    """Whether these are texts of sound UTF-8."""
+    """Whether all cells are texts of valid UTF-8."""
     try:
         return all(isinstance(cell, str) and cell.encode() is not None for cell in cells)
     except UnicodeEncodeError:
@@ -83,18 +83,18 @@ def are_texts(cells: Sequence[object]) -> bool:
 
 
 def _bytes(cells: Sequence[object]) -> bytes:
-    """Cells as Python writes them in ASCII, whatever its version: 1 is not "1"."""
+    """Cells as Python's ASCII literals, which are the same in every version: 1 differs from "1"."""
     return ascii(cells).encode()
 
 
 def is_right(row: sqlite3.Row, events: Sequence[sqlite3.Row] | None = None) -> bool:
-    """Whether a row, and its events in order where they are given, are as they were written."""
+    """Whether a row, and its events in order if given, match their checksum."""
     checksum = row["checksum"]
     if not isinstance(checksum, str) or checksum[8:] != of_row(row):
         return False
     if events is None:
         return True
-    found = NO_EVENTS
+    chain = NO_EVENTS
     for event in events:
-        found = of_events(event, found)
-    return checksum[:8] == found
+        chain = of_events(event, chain)
+    return checksum[:8] == chain

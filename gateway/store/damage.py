@@ -1,7 +1,8 @@
-"""Damaged records: found by their checksums, set aside one by one, so that everything else goes on (R-06).
+"""Damaged records: found by their checksums and set aside one by one, so that everything else works on (R-06).
 
-A record is a row of `jobs` with its events, or events whose row is gone. Set aside, it lies in `damaged` as JSON, cell
-by cell as it was found: not listed, not claimed, in nobody's way, until `mflux-gateway doctor --repair` exports it.
+A record is a row of `jobs` with its events, or events whose row is missing. A record that is set aside is stored in
+`damaged` as JSON, cell by cell as it was found. It is not listed and not claimed; `mflux-gateway doctor --repair`
+exports it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from gateway.store import checksum, queries, rows
 from gateway.store.base import DamagedRecord
 
 PAGE = 40
-"""Records looked at between two looks of the reader at what others want to know."""
+"""Records checked in one transaction of the reading thread; other reads run between two pages."""
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 TEXTS = ("id", "owner", "protocol", "lane", "model", "fingerprint", "note")
 ALTERED = "it is not as it was written"
@@ -26,22 +27,22 @@ ROWLESS = "its row is gone"
 
 
 @dataclass(slots=True)
-class Found:
-    """What a look at all records brought: numbers of rows, and why; whether events lie about without a row."""
+class DamageReport:
+    """Result of a search for damage: numbers of damaged rows with the reason, and whether there are rowless events."""
 
     rows: dict[int, str] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
-    """Jobs that are as they were written and still cannot be read: another version wrote them."""
+    """Jobs whose checksum is right and that still cannot be read: another version wrote them."""
     unsealed: list[str] = field(default_factory=list)
-    """Sound jobs of a time before checksums."""
+    """Sound jobs from before checksums were introduced."""
     has_rowless: bool = False
     is_whole: bool = True
-    """All records were looked at."""
+    """All records were checked."""
 
 
-def find(db: sqlite3.Connection, *, suspects: Collection[str] = (), is_thorough: bool = False) -> Found:
-    """Hold every record against its checksum; read those of `suspects`, or all, as well. Raises: sqlite3.Error."""
-    found = Found()
+def find(db: sqlite3.Connection, *, suspects: Collection[str] = (), is_thorough: bool = False) -> DamageReport:
+    """Check every record against its checksum; also parse those in `suspects`, or all. Raises: sqlite3.Error."""
+    report = DamageReport()
     events: dict[Any, str] = {}
     for event in db.execute("SELECT * FROM events ORDER BY number"):
         events[event["job_id"]] = checksum.of_events(event, events.get(event["job_id"], checksum.NO_EVENTS))
@@ -50,41 +51,43 @@ def find(db: sqlite3.Connection, *, suspects: Collection[str] = (), is_thorough:
         chain = events.pop(job_id, None)
         if is_thorough and row["checksum"] is None:
             if _is_readable(db, row, and_repeats=True):
-                found.unsealed.append(job_id)
+                report.unsealed.append(job_id)
             else:
-                found.rows[number] = UNREADABLE
+                report.rows[number] = UNREADABLE
         elif not checksum.is_right(row) or row["checksum"][:8] != chain:
-            found.rows[number] = ALTERED
+            report.rows[number] = ALTERED
         elif (is_thorough or job_id in suspects) and not _is_readable(db, row):
-            found.foreign.append(job_id)
-            found.rows[number] = UNREADABLE
-    found.has_rowless = bool(events)
-    return found
+            report.foreign.append(job_id)
+            report.rows[number] = UNREADABLE
+    report.has_rowless = bool(events)
+    return report
 
 
-def find_among(db: sqlite3.Connection, which: str, values: Sequence[Any], *, suspects: Collection[str] = ()) -> Found:
-    """As `find`, of some records only: `which` ends a query for rows of jobs."""
-    found = Found(is_whole=False)
+def find_among(
+    db: sqlite3.Connection, which: str, values: Sequence[Any], *, suspects: Collection[str] = ()
+) -> DamageReport:
+    """Like `find`, for some records: `which` ends an SQL query for rows of jobs."""
+    report = DamageReport(is_whole=False)
     for row in db.execute(f"SELECT * FROM jobs {which}", values).fetchall():
         if not checksum.is_right(row, rows.stored_events(db, row["number"])):
-            found.rows[row["number"]] = ALTERED
+            report.rows[row["number"]] = ALTERED
         elif row["id"] in suspects and not _is_readable(db, row):
-            found.rows[row["number"]] = UNREADABLE
-    return found
+            report.rows[row["number"]] = UNREADABLE
+    return report
 
 
-def find_page(db: sqlite3.Connection, after: int) -> tuple[int | None, Found]:
-    """What is found among the next records by number, and the last number; None after the end, and what has no row."""
+def find_page(db: sqlite3.Connection, after: int) -> tuple[int | None, DamageReport]:
+    """Damage in the next page of records, and that page's last number; after the end None and any rowless events."""
     numbers = db.execute("SELECT number FROM jobs WHERE number > ? ORDER BY number LIMIT ?", (after, PAGE)).fetchall()
     if not numbers:
         lost = "SELECT 1 FROM events WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = events.job_id) LIMIT 1"
-        return None, Found(has_rowless=db.execute(lost).fetchone() is not None)
+        return None, DamageReport(has_rowless=db.execute(lost).fetchone() is not None)
     last = numbers[-1]["number"]
     return last, find_among(db, "WHERE number > ? AND number <= ?", (after, last))
 
 
 def _is_readable(db: sqlite3.Connection, row: sqlite3.Row, *, and_repeats: bool = False) -> bool:
-    """`and_repeats`: whether the columns repeat what the events say as well."""
+    """Whether a row can be parsed; with `and_repeats` also whether its columns agree with its events."""
     try:
         job = rows.folded(row, rows.stored_events(db, row["number"]))
     except rows.RecordDamaged:
@@ -93,12 +96,12 @@ def _is_readable(db: sqlite3.Connection, row: sqlite3.Row, *, and_repeats: bool 
     return not and_repeats or (repeated and checksum.are_texts([row[name] for name in TEXTS]))
 
 
-def set_aside(db: sqlite3.Connection, found: Found, at: float, steady: float) -> list[DamagedRecord]:
-    """Move what was found out of the way, and seal what had no checksum. Raises: sqlite3.Error."""
-    for job_id in found.unsealed:
+def set_aside(db: sqlite3.Connection, report: DamageReport, at: float, steady: float) -> list[DamagedRecord]:
+    """Set the damaged records aside and seal those without a checksum. Raises: sqlite3.Error."""
+    for job_id in report.unsealed:
         rows.seal(db, job_id)
-    records = [_move_row(db, number, reason, at, steady) for number, reason in found.rows.items()]
-    if found.has_rowless or (found.rows and found.is_whole):
+    records = [_move_row(db, number, reason, at, steady) for number, reason in report.rows.items()]
+    if report.has_rowless or (report.rows and report.is_whole):
         records += _move_rowless(db, at, steady)
     return records
 
@@ -152,7 +155,7 @@ def _cells(row: sqlite3.Row) -> dict[str, Any]:
 
 
 def _plain(cell: Any) -> Any:
-    """As JSON can say it; bytes that are no text as {"hex": ...}."""
+    """A cell as a JSON value; bytes that are not text as {"hex": ...}."""
     if isinstance(cell, str):
         data = cell.encode("utf-8", "surrogateescape")
         try:
@@ -166,13 +169,13 @@ def _plain(cell: Any) -> Any:
 
 
 def listed(db: sqlite3.Connection) -> list[DamagedRecord]:
-    """The oldest first."""
-    found = db.execute("SELECT number, job_id, owner, reason, at FROM damaged ORDER BY number").fetchall()
-    return [DamagedRecord(*row) for row in found]
+    """The records that were set aside, oldest first."""
+    rows_aside = db.execute("SELECT number, job_id, owner, reason, at FROM damaged ORDER BY number").fetchall()
+    return [DamagedRecord(*row) for row in rows_aside]
 
 
 def of(db: sqlite3.Connection, job_id: str) -> DamagedRecord | None:
-    """The record of a job, where it was set aside."""
+    """The record of a job, if it was set aside."""
     row = db.execute(
         "SELECT number, job_id, owner, reason, at FROM damaged WHERE job_id = ? ORDER BY number", (job_id,)
     ).fetchone()
@@ -180,7 +183,7 @@ def of(db: sqlite3.Connection, job_id: str) -> DamagedRecord | None:
 
 
 def newest_at(db: sqlite3.Connection) -> float | None:
-    """Steady time at which the last one was set aside."""
+    """The steady time at which the newest record was set aside."""
     at = db.execute("SELECT max(steady) FROM damaged").fetchone()[0]
     return None if at is None else float(at)
 
@@ -190,5 +193,5 @@ def take_out(db: sqlite3.Connection, numbers: Sequence[int]) -> None:
 
 
 def raw(db: sqlite3.Connection, number: int) -> str:
-    """The record as JSON: `row`, None where it is gone, and `events`."""
+    """The record as JSON: `row` (None if it is missing) and `events`."""
     return str(db.execute("SELECT record FROM damaged WHERE number = ?", (number,)).fetchone()[0])

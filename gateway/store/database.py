@@ -1,7 +1,7 @@
-"""One SQLite file in a folder that this process holds alone: a writing thread, a reading thread. Knows no job.
+"""Database: an SQLite file in a folder locked by this process, with a writing and a reading thread. Knows no job.
 
-A write is on disk when it returns: WAL with synchronous=FULL. What was removed or replaced under an open database is
-written no more: SQLite would go on in files that no name leads to, and a restart would lose all of it.
+A write is on disk when it returns: WAL with synchronous=FULL. If a file is removed or replaced while the database is
+open, writes fail: SQLite would otherwise write to files without a name, and a restart would lose everything.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REPLACED = "The job database was removed or replaced while it was in use; put it
 
 
 class Database:
-    """`written` is called in the writing thread after each transaction that is on disk."""
+    """Database threads and file; `written` is called in the writing thread after each transaction that is on disk."""
 
     def __init__(self, folder: Path, written: Callable[[], None]) -> None:
         self._folder = folder
@@ -41,10 +41,10 @@ class Database:
         self._read_db: sqlite3.Connection
         self._lock_fd: int | None = None
         self._files: dict[Path, tuple[int, int]] = {}
-        """Device and inode of the database and its journal, as they were opened."""
+        """Device and inode of the database and its journal when they were opened."""
 
     async def open(self) -> None:
-        """Raises: StoreLocked, StoreCorrupt; PermissionError where the folder cannot be this user's alone."""
+        """Open the file. Raises: StoreLocked, StoreCorrupt; PermissionError if the folder cannot be made private."""
         await self._on(self._writer, self._open)
 
     def _open(self) -> None:
@@ -57,15 +57,15 @@ class Database:
         self._files = {file: _identity(file) for file in (self._folder / NAME, self._folder / f"{NAME}-wal")}
 
     def _close_to_others(self) -> None:
-        """Also what was put back from a copy. SQLite gives its journals the mode of the database."""
+        """Make all files private, also files restored from a backup. SQLite's journals take the database's mode."""
         private_files(self._folder)
-        if (kept := self._folder / backups.FOLDER).exists():
-            private_folder(kept, "The folder")
-            private_files(kept)
+        if (copies := self._folder / backups.FOLDER).exists():
+            private_folder(copies, "The folder")
+            private_files(copies)
         private_file(self._folder / NAME)
 
     def _lock(self) -> None:
-        """Hold the folder as long as this process lives. Raises: StoreLocked."""
+        """Lock the folder for the life of this process. Raises: StoreLocked."""
         fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,10 +75,10 @@ class Database:
         self._lock_fd = fd
 
     async def close(self) -> None:
-        await self._on(self._reader, lambda: None)  # what is read now
+        await self._on(self._reader, lambda: None)  # wait for the current read
         await self._on(self._writer, self._close)
         for pool in (self._writer, self._reader):
-            pool.shutdown(wait=False)  # both are idle, and the loop waits for no thread
+            pool.shutdown(wait=False)  # both threads are idle; the event loop must not wait for a thread
 
     def _close(self) -> None:
         for name in ("_read_db", "_write_db"):
@@ -89,7 +89,7 @@ class Database:
             self._lock_fd = None
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """One transaction. Raises: StorageFault, and what `work` raises, with nothing written."""
+        """Run `work` in one transaction. Raises: StorageFault, and what `work` raises; then nothing is written."""
 
         def transaction() -> T:
             db = self._write_db
@@ -110,7 +110,7 @@ class Database:
         return await self._on(self._writer, transaction)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """All that `work` reads is of one moment. Raises: StorageFault."""
+        """Run `work` on one snapshot of the data. Raises: StorageFault."""
 
         def snapshot() -> T:
             try:
@@ -127,19 +127,19 @@ class Database:
         return await self._on(self._reader, snapshot)
 
     def _check_files(self) -> None:
-        """A stat each, some microseconds a commit. Raises: StorageFault where a name leads to another file, or none."""
-        for file, known in self._files.items():
+        """One stat a file, microseconds a commit. Raises: StorageFault if a name is gone or leads to another file."""
+        for file, identity in self._files.items():
             try:
                 now = _identity(file)
             except FileNotFoundError:
                 raise StorageFault(REPLACED) from None
             except OSError as error:
                 raise StorageFault("The folder of the job database does not answer.") from error
-            if now != known:
+            if now != identity:
                 raise StorageFault(REPLACED)
 
     def _fault_of(self, error: sqlite3.Error) -> StorageFault | None:
-        """What SQLite says of the disk; None where the statement is at fault. Blocks."""
+        """The storage fault behind an SQLite error; None if the statement is at fault. Blocks."""
         name = getattr(error, "sqlite_errorname", None) or ""
         if name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE") or (name.startswith(OF_THE_DISK) and self._is_full()):
             return StorageFull("There is no room left on the disk of the job database.")
@@ -148,18 +148,18 @@ class Database:
         return StorageFault("The job database cannot be used.") if name.startswith(OF_THE_DISK) else None
 
     def _is_full(self) -> bool:
-        """No bytes or no inodes; a filesystem that does not count them tells 0 of 0."""
+        """Whether no bytes or no inodes are free; a file system that does not count inodes reports 0 of 0."""
         try:
-            found = os.statvfs(self._folder)
+            status = os.statvfs(self._folder)
         except OSError:
             return False
-        return bool((found.f_blocks and not found.f_bavail) or (found.f_files and not found.f_favail))
+        return bool((status.f_blocks and not status.f_bavail) or (status.f_files and not status.f_favail))
 
     async def back_up(self, steady: float, every_s: float) -> bool:
-        """As `gateway.store.backups.back_up`; writes and reads go on meanwhile. Raises: StorageFault, OSError."""
+        """Like `gateway.store.backups.back_up`; reads and writes go on meanwhile. Raises: StorageFault, OSError."""
 
         def copied() -> bool:
-            self._check_files()  # else an empty database would be made, and copied over the good copies
+            self._check_files()  # otherwise a new, empty database would replace the good backups
             return backups.back_up(self.file, steady, every_s)
 
         return await asyncio.to_thread(copied)
@@ -177,6 +177,6 @@ class Database:
 
 
 def _identity(file: Path) -> tuple[int, int]:
-    """Device and inode. Raises: OSError."""
-    found = os.stat(file)
-    return found.st_dev, found.st_ino
+    """Device and inode of a file. Raises: OSError."""
+    status = os.stat(file)
+    return status.st_dev, status.st_ino

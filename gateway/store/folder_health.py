@@ -1,6 +1,7 @@
-"""Folders the gateway writes to: whether each is there, is the one it was, and takes bytes.
+"""Folder health: whether each folder that the gateway writes to exists, is the same as before, and can be written.
 
-A probe really writes, in a thread of its own: a share that hangs keeps no other thread and no caller for long.
+A probe writes bytes, in a thread of its own: a network share that hangs blocks no other thread, and its caller only
+for a bounded time.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from gateway.errors import StorageFault, StorageFull
 log = logging.getLogger("gateway.storage")
 
 SPOOL, INPUTS = "the spool folder", "the folder of input pictures"
-"""How sentences call them."""
+"""Names of the folders in messages."""
 SOUND_S = 0.2
 ANSWER_S = 2.0
-"""A place that takes longer to answer is at fault."""
+"""A folder that takes longer to answer is at fault."""
 PROBE_BYTES = 4096
 PROBE_MOST_BYTES = 64 * 2**20
 PROBE_NAME = ".writable.tmp"
-"""Where the filesystem knows no file without a name."""
+"""Name of the probe's file if the file system cannot create a file without a name."""
 _PIECE = os.urandom(65536)
 _NAMELESS = getattr(os, "O_TMPFILE", 0)
 _NO_NAMELESS = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
-    """What a probe found; `free_bytes` is None where nothing could be asked."""
+class ProbeResult:
+    """Result of a probe; `free_bytes` is None if the free space could not be read."""
 
     fault: StorageFault | None
     free_bytes: int | None = None
@@ -44,7 +45,7 @@ class Probed:
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """Of a folder. A share that is mounted again has another device number and the same inode number."""
+    """Identity of a folder. A share that is mounted again has another device number but the same inode number."""
 
     device: int
     inode: int
@@ -52,90 +53,91 @@ class _Identity:
     @classmethod
     def of(cls, folder: Path) -> _Identity:
         """Raises: OSError."""
-        found = os.stat(folder)
-        return cls(found.st_dev, found.st_ino)
+        status = os.stat(folder)
+        return cls(status.st_dev, status.st_ino)
 
 
 class Place:
-    """One folder. `name` is how sentences call it. All methods block."""
+    """One folder. `name` is what messages call it. All methods block."""
 
     def __init__(self, name: str, folder: Path, *, is_written: bool = True) -> None:
         self.name = name
         self.folder = folder
         self.needed_bytes = 0
-        """What could not be written last: less would prove nothing."""
+        """Bytes that could not be written last: the next probe writes as many."""
         self.needed_free_bytes = 0
         self._is_written = is_written
         self._known: _Identity | None = None
 
     def look(self) -> None:
-        """Remember which folder it is; one that is not there yet may come later. Raises: OSError."""
+        """Remember the folder's identity; one that does not exist may be created later. Raises: OSError."""
         try:
             self._known = _Identity.of(self.folder)
         except FileNotFoundError:
             self._known = None
 
-    def probe(self) -> Probed:
-        """Make sure that it can be used; a folder that was removed is made anew on the disk where it was."""
+    def probe(self) -> ProbeResult:
+        """Check that the folder can be used; one that was removed is created again on the same disk."""
         try:
             if self._known is None:
                 self.look()
                 if self._known is None:
-                    return Probed(None)
+                    return ProbeResult(None)
             elif (trouble := self.away()) is not None:
-                return Probed(trouble)
+                return ProbeResult(trouble)
             elif self._is_written and not self.folder.exists():
                 self.folder.mkdir(mode=0o700, exist_ok=True)
-                log.warning("%s was removed and is made anew", self.name)
-            free = self._written() if self._is_written else None
+                log.warning("%s was removed and is created again", self.name)
+            free = self._write_probe() if self._is_written else None
         except OSError as error:
-            return Probed(fault_of(error, self.name) or StorageFault(f"{self._capital} cannot be used."))
+            return ProbeResult(fault_of(error, self.name) or StorageFault(f"{self._capital} cannot be used."))
         if free is not None and free < self.needed_free_bytes:
-            return Probed(StorageFull(f"There is too little room on the disk of {self.name}."), free)
+            return ProbeResult(StorageFull(f"There is too little room on the disk of {self.name}."), free)
         self.needed_bytes = self.needed_free_bytes = 0
-        return Probed(None, free)
+        return ProbeResult(None, free)
 
     def away(self) -> StorageFault | None:
-        """Why what lay in it cannot be seen now; a folder that was removed from a disk that is there is not away.
+        """Why the folder's files cannot be seen now, or None. A folder removed from a disk that is mounted is not away.
 
-        Changes nothing. An empty mount point has another device number than what was mounted there. Raises: OSError.
+        Changes nothing. An empty mount point has another device number than the share that was mounted there.
+        Raises: OSError.
         """
-        known = self._known
-        if known is None:
+        before = self._known
+        if before is None:
             return None
         try:
             now = _Identity.of(self.folder)
         except FileNotFoundError:
-            return self._lost(known)
+            return self._lost(before)
         if not self.folder.is_dir():
             return StorageFault(f"{self._capital} is missing: something else is in its place.")
-        if now.device != known.device and now.inode != known.inode:
+        if now.device != before.device and now.inode != before.inode:
             return StorageFault(f"{self._capital} is on another disk than before: is its share mounted?")
         self._known = now
         return None
 
-    def _lost(self, known: _Identity) -> StorageFault | None:
-        """None where the folder was removed, and could be made anew. Raises: OSError."""
+    def _lost(self, before: _Identity) -> StorageFault | None:
+        """The fault of a missing folder; None if it was removed and can be created again. Raises: OSError."""
         above = next(folder for folder in self.folder.parents if folder.exists())
         if self._is_written and above != self.folder.parent:
             return StorageFault(f"{self._capital} is missing, and the folder that it was in.")
-        if _Identity.of(above).device != known.device:
+        if _Identity.of(above).device != before.device:
             return StorageFault(f"{self._capital} is missing, and its disk with it: is its share mounted?")
         return None
 
-    def _written(self) -> int:
-        """Write and take back as much as is needed; returns the bytes that are free. Raises: OSError."""
-        descriptor = self._opened()
+    def _write_probe(self) -> int:
+        """Write the needed bytes to a file that is then removed; returns the free bytes. Raises: OSError."""
+        descriptor = self._open_probe()
         try:
             left = min(max(PROBE_BYTES, self.needed_bytes), PROBE_MOST_BYTES)
             while left > 0:
                 left -= os.write(descriptor, _PIECE[:left])
-            found = os.fstatvfs(descriptor)
+            status = os.fstatvfs(descriptor)
         finally:
             os.close(descriptor)
-        return found.f_bavail * found.f_frsize
+        return status.f_bavail * status.f_frsize
 
-    def _opened(self) -> int:
+    def _open_probe(self) -> int:
         flags = os.O_WRONLY | os.O_CLOEXEC
         if _NAMELESS:
             try:
@@ -143,9 +145,9 @@ class Place:
             except OSError as error:
                 if error.errno not in _NO_NAMELESS:
                     raise
-        named = self.folder / PROBE_NAME
-        descriptor = os.open(named, flags | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        named.unlink(missing_ok=True)
+        file = self.folder / PROBE_NAME
+        descriptor = os.open(file, flags | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        file.unlink(missing_ok=True)
         return descriptor
 
     @property
@@ -154,7 +156,7 @@ class Place:
 
 
 def storage_of(output: Place, spool: Path, models: Path) -> StorageHealth:
-    """All that a gateway writes to, but for the database, which looks after itself; `weights` is only read."""
+    """All folders that a gateway writes to, except the database's, which checks itself; `weights` is only read."""
     return StorageHealth(
         {
             "output": output,
@@ -167,36 +169,36 @@ def storage_of(output: Place, spool: Path, models: Path) -> StorageHealth:
 
 
 class StorageHealth:
-    """The places of one gateway by key. Belongs to one event loop."""
+    """Health of the folders of one gateway, by key. Belongs to one event loop."""
 
     def __init__(self, places: dict[str, Place], *, answer_s: float = ANSWER_S) -> None:
         self._places = places
         self._answer_s = answer_s
-        self._asked: dict[str, tuple[asyncio.Future[Probed], float]] = {}
-        """Probes under way, and since when: a place that hangs is not asked twice."""
-        self._sound: dict[str, tuple[Probed, float]] = {}
-        """What was found well last, and when: submits and claims that follow one another share a look."""
+        self._running: dict[str, tuple[asyncio.Future[ProbeResult], float]] = {}
+        """Probes that run, and since when: a folder that hangs gets no second probe."""
+        self._sound: dict[str, tuple[ProbeResult, float]] = {}
+        """The last successful probe and its time: submits and claims soon after one another share it."""
 
     def see(self, key: str, place: Place) -> None:
-        """Remember where something lies that is there now, the first time and where it has moved. Blocks."""
-        known = self._places.get(key)
-        if known is None or known.folder != place.folder:
+        """Remember where a folder is, at the first call and after it has moved. Blocks."""
+        current = self._places.get(key)
+        if current is None or current.folder != place.folder:
             with suppress(OSError):
                 place.look()
             self._places[key] = place
 
     def look(self) -> None:
-        """Remember which folders they are; one that cannot be looked at is told of by its probes. Blocks."""
+        """Remember the identity of every folder; the probes report one that cannot be read. Blocks."""
         for place in self._places.values():
             with suppress(OSError):
                 place.look()
 
     def doubt(self) -> None:
-        """Something found a place at fault: whoever asks next has them all asked."""
+        """Forget all successful probes because a fault was met: the next check probes every folder again."""
         self._sound.clear()
 
     def needs(self, key: str, count: int = 0, *, free: int = 0) -> None:
-        """So many bytes could not be written there, or had to be free: the next probe asks for as many."""
+        """Let the next probe test for as many bytes: `count` could not be written, or `free` had to be free."""
         place = self._places.get(key)
         self._sound.pop(key, None)
         if place is None:
@@ -205,58 +207,58 @@ class StorageHealth:
         place.needed_free_bytes = max(place.needed_free_bytes, free)
 
     async def fault(self, keys: Iterable[str], *, newer_than_s: float = 0.0) -> StorageFault | None:
-        """The first fault among these places; they are asked at the same time, but for what was just found well."""
-        found = await asyncio.gather(*(self._probed(key, newer_than_s) for key in keys if key in self._places))
-        return next((probed.fault for probed in found if probed.fault is not None), None)
+        """The first fault among these folders; they are probed at the same time, except those just found healthy."""
+        probes = await asyncio.gather(*(self._probed(key, newer_than_s) for key in keys if key in self._places))
+        return next((probed.fault for probed in probes if probed.fault is not None), None)
 
     async def check(self, keys: Iterable[str], *, least_free_bytes: int = 0) -> None:
-        """Raises: StorageFault; StorageFull where one of these disks has less than that free."""
+        """Raises: StorageFault; StorageFull if one of these disks has fewer free bytes than that."""
         for probed in await asyncio.gather(*(self._probed(key, SOUND_S) for key in keys)):
             if probed.fault is not None:
                 raise probed.fault
             if probed.free_bytes is not None and probed.free_bytes < least_free_bytes:
                 raise StorageFull
 
-    async def _probed(self, key: str, newer_than_s: float) -> Probed:
-        """What was found well less than so long ago, else what is found now."""
+    async def _probed(self, key: str, newer_than_s: float) -> ProbeResult:
+        """A successful probe that is newer than that, otherwise a new one."""
         loop, place = asyncio.get_running_loop(), self._places[key]
-        found, when = self._sound.get(key, (None, 0.0))
-        if found is not None and loop.time() - when < newer_than_s:
-            return found
-        if key not in self._asked:
+        last, when = self._sound.get(key, (None, 0.0))
+        if last is not None and loop.time() - when < newer_than_s:
+            return last
+        if key not in self._running:
             try:
                 self._ask(key, place)
             except RuntimeError:
-                return Probed(StorageFault("The gateway has too many threads."))
-        answer, began = self._asked[key]
+                return ProbeResult(StorageFault("The gateway has too many threads."))
+        answer, began = self._running[key]
         left = self._answer_s - (loop.time() - began)
         if left > 0:
             await asyncio.wait({answer}, timeout=left)
         if answer.done():
             return answer.result()
-        return Probed(StorageFault(f"{place.name[:1].upper()}{place.name[1:]} does not answer."))
+        return ProbeResult(StorageFault(f"{place.name[:1].upper()}{place.name[1:]} does not answer."))
 
     def _ask(self, key: str, place: Place) -> None:
-        """Raises: RuntimeError where no thread can be started."""
+        """Start a probe. Raises: RuntimeError if no thread can be started."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Probed] = loop.create_future()
+        answer: asyncio.Future[ProbeResult] = loop.create_future()
 
-        def over(found: Probed) -> None:
-            del self._asked[key]
-            if found.fault is None:
-                self._sound[key] = found, loop.time()
+        def over(result: ProbeResult) -> None:
+            del self._running[key]
+            if result.fault is None:
+                self._sound[key] = result, loop.time()
             else:
                 self._sound.pop(key, None)
-            answer.set_result(found)
+            answer.set_result(result)
 
         def ask() -> None:
             try:
-                found = place.probe()
+                result = place.probe()
             except Exception:
                 log.exception("%s could not be looked at", place.name)
-                found = Probed(StorageFault(f"{place.name[:1].upper()}{place.name[1:]} cannot be used."))
+                result = ProbeResult(StorageFault(f"{place.name[:1].upper()}{place.name[1:]} cannot be used."))
             with suppress(RuntimeError):  # the loop may be closed by now
-                loop.call_soon_threadsafe(over, found)
+                loop.call_soon_threadsafe(over, result)
 
-        _thread.start_new_thread(ask, ())  # threading.Thread would have the loop wait until it runs
-        self._asked[key] = answer, loop.time()
+        _thread.start_new_thread(ask, ())  # threading.Thread would block the loop until the thread runs
+        self._running[key] = answer, loop.time()

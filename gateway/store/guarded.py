@@ -1,4 +1,4 @@
-"""Reads and writes that damaged records do not stop: what is in the way is set aside, and the work done again."""
+"""Guarded database: reads and writes that set damaged records aside and are then repeated."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gateway.store.rows import RecordDamaged
 log = logging.getLogger("gateway.store")
 
 PAUSE_S = 0.05
-"""Between two pages of a look at all records."""
+"""Between two pages of a check of all records."""
 T = TypeVar("T")
 
 
 class GuardedDatabase:
-    """What is set aside leaves `line`, and `lose` hears of it."""
+    """Database guard. A record that is set aside is removed from `line` and passed to `lose`."""
 
     def __init__(self, database: Database, clock: StoreClock, line: QueueIndex, begin: Callable[[], None]) -> None:
         """`begin` is called in the writing thread before the work of each transaction."""
@@ -47,17 +47,17 @@ class GuardedDatabase:
         return await self._without_damaged(lambda: self._database.read(work))
 
     async def look_over(self) -> None:
-        """Set aside what is damaged among all records, a page at a time."""
+        """Set damaged records aside, page by page through all records."""
         after: int | None = 0
         while after is not None:
-            last, found = await self._database.read(partial(damage.find_page, after=after))
-            if found.rows or found.has_rowless:
+            last, report = await self._database.read(partial(damage.find_page, after=after))
+            if report.rows or report.has_rowless:
                 self.lost(await self._database.write(partial(checks.set_page_aside, clock=self._clock, after=after)))
             after = last
             await asyncio.sleep(PAUSE_S)
 
     def lost(self, records: Sequence[DamagedRecord]) -> None:
-        """These were set aside."""
+        """Log and report records that were set aside."""
         for record in records:
             log.error("a damaged record is set aside: %s", record.reason, extra={"job": record.name})
             self._line.drop(record.job_id, self._clock.steady())
@@ -76,7 +76,7 @@ class GuardedDatabase:
                     raise
 
     async def _set_aside(self, suspect: str | None) -> bool:
-        """Move what is damaged out of the way; whether there was any. `suspect` could not be read, or is gone."""
+        """Set damaged records aside; whether there were any. `suspect` is a job that could not be read, or is gone."""
         records = await self._database.write(lambda db: checks.set_aside(db, self._clock, suspect))
         self.lost(records)
         if suspect is None or not self._line.has(suspect):

@@ -1,7 +1,7 @@
-"""The order of one lane's waiting jobs, kept while jobs come and go: a claim or a submit finds nothing anew.
+"""Incremental order of one lane's waiting jobs, updated while jobs come and go: a claim or submit does not sort again.
 
-Always what `gateway.jobs.order` would say. Where a change may touch more than one job's place, `holds` turns False
-and the order is to be found again. Pure; knows no store and no clock.
+Always equal to what `gateway.jobs.order` computes. If a change may move more than one job, `holds` becomes False and
+the order must be computed again. Pure; knows no store and no clock.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from gateway.jobs.order import OVERDUE, Key, RoundRobinState, Waiting, keyed, le
 
 Group = tuple[int, str]
 MOVED_MOST = 300
-"""Jobs behind a removed one of the same owner; with more the order is found anew."""
+"""Jobs behind a removed one of the same owner; if there are more, the order is computed again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A job that may be served next, and the turns once it is."""
+class NextJob:
+    """A job that may be served next, and the round-robin state after it."""
 
     job: Waiting
     turns: RoundRobinState
     at: float
     order: IncrementalOrder
-    """In which it was the next one."""
+    """The order in which it was the next job."""
 
 
 class IncrementalOrder:
-    """Keys are kept as they were found: a new round of a class counts up in `_rounds` instead of changing them all."""
+    """Keys are not changed later: a new round of a class increments `_rounds` instead of all its keys."""
 
     def __init__(self, waiting: Iterable[Waiting], turns: RoundRobinState, now: float) -> None:
         self._turns = turns
@@ -40,15 +40,15 @@ class IncrementalOrder:
         self._key_of: dict[str, Key] = {}
         self._rounds: Counter[int] = Counter()
         self._slots: Counter[Group] = Counter()
-        """Jobs by the class they count in now, and by owner."""
+        """Jobs by the class they count in now and by owner."""
         self._groups: dict[Group, deque[str]] = {}
-        """Jobs by their own class and owner, in order of submission: only the first one ages."""
+        """Job ids by their own class and owner, in order of submission: only the first one of a group ages."""
         self._newest = -1
         self._until = float("inf")
-        """Age alone changes the order then, at the earliest."""
+        """The earliest time at which age alone changes the order."""
         self._is_known = True
         self._gaps: set[int] = set()
-        """Classes of one owner whose turns are not one after the other any more."""
+        """Classes with one owner whose turn numbers are no longer consecutive."""
         slots, groups = self._slots, self._groups
         self._keyed = list(keyed(waiting, turns, now))  # in order of submission
         for key, job in self._keyed:
@@ -65,65 +65,65 @@ class IncrementalOrder:
         self._line: tuple[Waiting, ...] | None = None
 
     def holds(self, now: float) -> bool:
-        """Whether it need not be found again; a clock that was set back makes heads younger."""
+        """Whether the order is still right; a clock that was set back makes waiting jobs younger."""
         return self._is_known and self._found_at <= now < self._until
 
     @property
     def line(self) -> tuple[Waiting, ...]:
-        """The next one first; the same object until something changes."""
+        """The waiting jobs, the next one first; the same object until something changes."""
         if self._line is None:
             self._line = tuple(job for _, job in self._keyed)
         return self._line
 
     def place(self, job_id: str) -> int | None:
-        """How many wait before it; None where it does not wait."""
+        """How many jobs wait before this one; None if it does not wait."""
         key = self._key_of.get(job_id)
         return None if key is None else bisect_left(self._keyed, key, key=_key)
 
-    def next(self, now: float, may_run: Callable[[Waiting], bool]) -> Taken | None:
-        """The first job that may."""
+    def next(self, now: float, may_run: Callable[[Waiting], bool]) -> NextJob | None:
+        """The first job for which `may_run` is true."""
         job = next((job for _, job in self._keyed if may_run(job)), None)
         return None if job is None else self.take(job, now)
 
-    def take(self, job: Waiting, now: float) -> Taken:
-        """Any of the jobs, as if it were the next one."""
+    def take(self, job: Waiting, now: float) -> NextJob:
+        """Any waiting job, as if it were the next one."""
         key = self._key_of[job.id]
         turn = key[1] - self._rounds[-key[0]]
-        return Taken(job, served(job, -key[0], turn, self._turns, self._groups, now), now, self)
+        return NextJob(job, served(job, -key[0], turn, self._turns, self._groups, now), now, self)
 
     def level(self, job: Waiting) -> int:
         """The class that the job counts in now."""
         return -self._key_of[job.id][0]
 
-    def serve(self, taken: Taken) -> None:
-        """It waits no more, and its turn is over."""
-        job, key = taken.job, self._key_of[taken.job.id]
+    def serve(self, next_job: NextJob) -> None:
+        """Remove a job that is now served, and count its owner's turn."""
+        job, key = next_job.job, self._key_of[next_job.job.id]
         level, place = -key[0], bisect_left(self._keyed, key, key=_key)
         turn = key[1] - self._rounds[level]
         first_of_class = place == 0 or self._keyed[place - 1][0][0] != key[0]
         group = self._groups[job.group]
-        self._turns = taken.turns
+        self._turns = next_job.turns
         if level == OVERDUE or group[0] != job.id or not (turn == 0 or (turn == 1 and first_of_class)):
             self._is_known = False
             return
-        # What is left of its owner moves up by one and has had its turn: nobody's place changes but by this one job.
+        # Its owner's other jobs move up by one and the owner has had its turn: no other job's place changes.
         del self._keyed[place], self._key_of[job.id]
         self._slots[level, job.owner] -= 1
         self._rounds[level] += turn
         group.popleft()
         if group:
             next_head = self._keyed[self.place(group[0]) or 0][1]
-            self._until = min(self._until, next_rise(next_head, taken.turns, taken.at))
+            self._until = min(self._until, next_rise(next_head, next_job.turns, next_job.at))
         else:
             del self._groups[job.group]
         self._line = None
 
     def remove(self, job: Waiting, now: float) -> None:
-        """It waits no more, and nobody was served: what its owner has behind it moves up by a turn."""
+        """Remove a job that was not served: its owner's later jobs move up by one turn."""
         level, slot, group = int(job.standing.priority), job.group, self._groups.get(job.group)
         key = self._key_of.get(job.id)
         if key is None or group is None or key[0] != -level or self._slots[slot] != len(group):
-            self._is_known = False  # age has raised it, or another one of its owner
+            self._is_known = False  # age has raised it, or another job of its owner
             return
         at = group.index(job.id)
         later = [] if at == len(group) - 1 else list(islice(group, at + 1, None))
@@ -136,7 +136,7 @@ class IncrementalOrder:
             if at == 0 or not is_alone:
                 self._is_known = False
                 return
-            self._gaps.add(level)  # the order stays, the turns are to be found again once another owner comes
+            self._gaps.add(level)  # the order stays; the turns are computed again when another owner's job is added
             later = []
         del self._keyed[self._at(key)], self._key_of[job.id], group[at]
         self._slots[slot] -= 1
@@ -157,7 +157,7 @@ class IncrementalOrder:
         return self._keyed[self._at(self._key_of[job_id])][1]
 
     def put(self, job: Waiting) -> None:
-        """It waits, or waits elsewhere than before."""
+        """Add a waiting job, or move it."""
         if job.standing.number <= self._newest or int(job.standing.priority) in self._gaps:
             self._is_known = False
             return
@@ -170,7 +170,7 @@ class IncrementalOrder:
         self._newest = job.standing.number
         group = self._groups.setdefault(slot, deque())
         group.append(job.id)
-        if len(group) == 1:  # its age counts from its coming: before `until` it stays in its class
+        if len(group) == 1:  # its age counts from its submission: before `until` it stays in its class
             self._until = min(self._until, next_rise(job, self._turns, job.standing.since))
         self._line = None
 

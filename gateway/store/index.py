@@ -1,6 +1,6 @@
-"""The waiting jobs of an embedded store as they stand, in memory: ten thousand are ordered without reading a row.
+"""Queue index: the waiting jobs of an embedded store in memory, so that ten thousand are ordered without reading rows.
 
-Belongs to one process; every change is made once its transaction is on disk.
+Belongs to one process; every change is made after its transaction is on disk.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gateway.jobs.lookahead import grouped
 from gateway.jobs.order import RoundRobinState, Waiting
 from gateway.jobs.plans import LANES, Lane
 from gateway.store.base import WorkerInfo
-from gateway.store.incremental_order import IncrementalOrder, Taken
+from gateway.store.incremental_order import IncrementalOrder, NextJob
 
 
 @dataclass(slots=True)
@@ -25,17 +25,17 @@ class _Lane:
     is_paused: bool = False
     owners: Counter[str] = field(default_factory=Counter)
     order: IncrementalOrder | None = None
-    """None where it must be found again."""
+    """None: it must be computed again."""
     model: str | None = None
-    """Of the job that was served last."""
+    """The model of the job that was served last."""
     passed: Counter[str] = field(default_factory=Counter)
-    """How often a waiting job saw a later one served for its model."""
+    """How often a later job was served before this waiting job because of its model."""
     grouped: tuple[tuple[Waiting, ...], tuple[Waiting, ...]] | None = None
-    """The strict line, and the one that follows from it; while the first is the same object, so is the second."""
+    """The strict order, and the order that follows from it; valid while the first is the same object."""
 
 
 class QueueIndex:
-    """Written by the thread that writes the store, read by any."""
+    """Queue index. Written by the thread that writes the store, read by any thread."""
 
     def __init__(self, lookahead: int = 0) -> None:
         self._lookahead = lookahead
@@ -48,7 +48,7 @@ class QueueIndex:
             self._lanes = {lane: _Lane() for lane in LANES}
 
     def put(self, job: Waiting) -> None:
-        """It waits, or waits elsewhere than before."""
+        """Add a waiting job, or move it."""
         with self._lock:
             lane = self._lanes[job.lane]
             lane.running.discard(job.id)
@@ -58,32 +58,32 @@ class QueueIndex:
             if lane.order is not None:
                 lane.order.put(job)
 
-    def serve(self, taken: Taken) -> None:
-        """It runs now."""
+    def serve(self, next_job: NextJob) -> None:
+        """Count a job as running."""
         with self._lock:
-            lane = self._lanes[taken.job.lane]
-            is_same = lane.order is taken.order
+            lane = self._lanes[next_job.job.lane]
+            is_same = lane.order is next_job.order
             if self._lookahead:
-                self._count_passed(lane, taken)
-            self._forget(lane, taken.job.id)
-            lane.running.add(taken.job.id)
-            lane.turns = taken.turns
+                self._count_passed(lane, next_job)
+            self._forget(lane, next_job.job.id)
+            lane.running.add(next_job.job.id)
+            lane.turns = next_job.turns
             if is_same:
-                taken.order.serve(taken)
-                lane.order = taken.order
+                next_job.order.serve(next_job)
+                lane.order = next_job.order
 
     def end(self, lane: Lane, job_id: str, now: float) -> None:
         with self._lock:
-            found = self._lanes[lane]
-            job, order = found.waiting.get(job_id), found.order
-            self._forget(found, job_id)
-            found.running.discard(job_id)
+            state = self._lanes[lane]
+            job, order = state.waiting.get(job_id), state.order
+            self._forget(state, job_id)
+            state.running.discard(job_id)
             if job is not None and order is not None and order.holds(now):
                 order.remove(job, now)
-                found.order = order
+                state.order = order
 
     def drop(self, job_id: str, now: float) -> None:
-        """It is gone, whichever lane it was in."""
+        """Remove a job from whichever lane it is in."""
         for lane in self._lanes:
             self.end(lane, job_id, now)
 
@@ -111,8 +111,8 @@ class QueueIndex:
     def set_paused(self, lane: Lane, paused: bool) -> None:
         self._lanes[lane].is_paused = paused
 
-    def next(self, worker: WorkerInfo, now: float) -> Taken | None:
-        """Whom this worker serves next."""
+    def next(self, worker: WorkerInfo, now: float) -> NextJob | None:
+        """The job that this worker serves next."""
         with self._lock:
             order = self._order(worker.lane, now)
             if not self._lookahead:
@@ -136,35 +136,35 @@ class QueueIndex:
         return len(self._lanes[lane].running)
 
     def position(self, lane: Lane, job_id: str, now: float) -> int | None:
-        """How many jobs of its lane run or wait before it; None where it does neither."""
+        """How many jobs of its lane run or wait before it; None if it neither runs nor waits."""
         with self._lock:
-            found = self._lanes[lane]
-            if job_id in found.running:
+            state = self._lanes[lane]
+            if job_id in state.running:
                 return 0
             place = self._place(lane, now, job_id)
-            return None if place is None else len(found.running) + place
+            return None if place is None else len(state.running) + place
 
     def count(self, owner: str | None = None) -> int:
-        """Waiting jobs of all lanes."""
+        """How many jobs wait in all lanes, of one owner or of all."""
         with self._lock:
             lanes = self._lanes.values()
             return sum(len(lane.waiting) if owner is None else lane.owners[owner] for lane in lanes)
 
     def _order(self, lane: Lane, now: float) -> IncrementalOrder:
-        found = self._lanes[lane]
-        if found.order is None or not found.order.holds(now):
-            found.order = IncrementalOrder(found.waiting.values(), found.turns, now)
-        return found.order
+        state = self._lanes[lane]
+        if state.order is None or not state.order.holds(now):
+            state.order = IncrementalOrder(state.waiting.values(), state.turns, now)
+        return state.order
 
     def _served(self, lane: Lane, now: float) -> tuple[Waiting, ...]:
-        """The line as it will be served."""
-        found, order = self._lanes[lane], self._order(lane, now)
+        """The waiting jobs in the order in which they will be served."""
+        state, order = self._lanes[lane], self._order(lane, now)
         if not self._lookahead:
             return order.line
-        if found.grouped is None or found.grouped[0] is not order.line:
-            line = grouped(order.line, order.level, self._lookahead, found.model, found.passed)
-            found.grouped = order.line, line
-        return found.grouped[1]
+        if state.grouped is None or state.grouped[0] is not order.line:
+            line = grouped(order.line, order.level, self._lookahead, state.model, state.passed)
+            state.grouped = order.line, line
+        return state.grouped[1]
 
     def _place(self, lane: Lane, now: float, job_id: str) -> int | None:
         if not self._lookahead:
@@ -172,9 +172,9 @@ class QueueIndex:
         return next((place for place, job in enumerate(self._served(lane, now)) if job.id == job_id), None)
 
     @staticmethod
-    def _count_passed(lane: _Lane, taken: Taken) -> None:
-        """A job is served before others that stood before it; its model stays in memory."""
-        lane.model, lane.grouped = taken.job.model, None
-        for job in takewhile(lambda job: job.id != taken.job.id, taken.order.line):
-            if job.model != taken.job.model:
+    def _count_passed(lane: _Lane, next_job: NextJob) -> None:
+        """Count a job as passed if another one is served before it because its model stays in memory."""
+        lane.model, lane.grouped = next_job.job.model, None
+        for job in takewhile(lambda job: job.id != next_job.job.id, next_job.order.line):
+            if job.model != next_job.job.model:
                 lane.passed[job.id] += 1

@@ -1,4 +1,4 @@
-"""The input images of jobs: bytes in files, named by their digest, and whose they are in the database."""
+"""Input images of jobs: bytes in files named by their sha256, with their owners in the database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.store.guarded import GuardedDatabase
 
 
 class Inputs:
-    """The blobs of a JobStore in `folder`, as `gateway.store.base` says of each."""
+    """The blobs of a JobStore in `folder`; `gateway.store.base` documents the methods."""
 
     def __init__(self, folder: Path, clock: StoreClock, records: GuardedDatabase) -> None:
         self._clock, self._records = clock, records
@@ -27,18 +27,18 @@ class Inputs:
     async def put(self, data: bytes, owner: str, payer: str, bounds: InputBounds | None, name: str | None) -> str:
         sha256 = name if name is not None else await asyncio.to_thread(name_of, data)
 
-        def noted(db: sqlite3.Connection) -> bool:
+        def note(db: sqlite3.Connection) -> bool:
             return blob_owners.note(db, sha256, len(data), owner, payer, self._clock.steady(), bounds)
 
-        is_new = await self._records.write(noted)
+        is_new = await self._records.write(note)
         try:
-            kept = await asyncio.to_thread(self._blobs.put, data, sha256)
+            stored_bytes = await asyncio.to_thread(self._blobs.put, data, sha256)
         except BaseException:
             if is_new:
                 await self._records.write(lambda db: blob_owners.forget(db, sha256, owner))
             raise
-        if await self._records.read(lambda db: blob_owners.counts_otherwise(db, sha256, kept)):
-            await self._records.write(lambda db: blob_owners.count(db, sha256, kept))
+        if await self._records.read(lambda db: blob_owners.counts_otherwise(db, sha256, stored_bytes)):
+            await self._records.write(lambda db: blob_owners.count(db, sha256, stored_bytes))
         return sha256
 
     async def get(self, sha256: str, owner: str | None) -> bytes:
@@ -53,20 +53,20 @@ class Inputs:
         if not await asyncio.to_thread(self._blobs.are_there):
             return 0
         before = self._clock.steady() - grace_s
-        named: set[str] = set()
+        used: set[str] = set()
         after: int | None = 0
-        while after is not None:  # a page at a time: others read between
+        while after is not None:  # page by page, so that other reads run in between
             after, names = await self._records.read(partial(queries.inputs_after, number=after))
-            named |= names
+            used |= names
         newest_at = await self._records.read(damage.newest_at)
         most_s = None if newest_at is None else self._clock.steady() - newest_at
-        count = await asyncio.to_thread(self._blobs.drop_unused, named, grace_s, most_s)
+        count = await asyncio.to_thread(self._blobs.drop_unused, used, grace_s, most_s)
         sizes = await asyncio.to_thread(self._blobs.sizes)
 
-        def noted(db: sqlite3.Connection) -> None:
+        def mend(db: sqlite3.Connection) -> None:
             blob_owners.mend(db)
             blob_owners.forget_gone(db, sizes, before)
             blob_owners.recount(db, sizes, before)
 
-        await self._records.write(noted)
+        await self._records.write(mend)
         return count

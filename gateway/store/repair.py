@@ -1,4 +1,4 @@
-"""The database of a gateway that does not run, looked at and rid of its damaged records: for `mflux-gateway doctor`."""
+"""Repair of a stopped gateway's database: damaged records are listed or exported, for `mflux-gateway doctor`."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ FOLDER = "damaged"
 
 
 def look(folder: Path) -> list[str]:
-    """What is damaged in a data folder, a sentence each; changes nothing, beside a gateway that runs. Blocks.
+    """Damage in a data folder, one sentence each; changes nothing and works while a gateway runs. Blocks.
 
-    Raises: StoreCorrupt where it is more than records.
+    Raises: StoreCorrupt if more than single records are damaged.
     """
     file = folder / "jobs.sqlite3"
     if not file.exists():
         return []
     try:
         with closing(connect_to_read(file)) as db:
-            db.execute("BEGIN")  # all of it as of one moment
+            db.execute("BEGIN")  # one snapshot for all reads
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > VERSION:
                 raise StoreCorrupt(f"The job database has version {version}; this gateway reads {VERSION}.")
@@ -45,10 +45,10 @@ def look(folder: Path) -> list[str]:
 def _sentences(db: sqlite3.Connection) -> Iterator[str]:
     for record in damage.listed(db):
         yield f"{record.name} was set aside: {record.reason}"
-    found = damage.find(db, is_thorough=not checks.was_read(db))
-    for number, reason in found.rows.items():
+    report = damage.find(db, is_thorough=not checks.was_read(db))
+    for number, reason in report.rows.items():
         yield f"row {number} will be set aside at the next start: {reason}"
-    if found.has_rowless:
+    if report.has_rowless:
         yield "events without a row will be set aside at the next start"
 
 
@@ -64,7 +64,9 @@ async def repair(folder: Path) -> list[Path]:
     try:
         await database.open()
         await database.write(lambda db: checks.at_start(db, clock))
-        records = await database.read(lambda db: [(found, damage.raw(db, found.number)) for found in damage.listed(db)])
+        records = await database.read(
+            lambda db: [(record, damage.raw(db, record.number)) for record in damage.listed(db)]
+        )
         files = _export(folder / FOLDER, records) if records else []
         await database.write(lambda db: damage.take_out(db, [record.number for record, _ in records]))
         return files
@@ -81,10 +83,10 @@ def _export(folder: Path, records: Sequence[tuple[DamagedRecord, str]]) -> list[
     files = []
     for record, raw in records:
         file = folder / f"{record.name.replace(' ', '-')}.{record.number}.json"
-        said = {"job_id": record.job_id, "reason": record.reason, "found_at": record.at, **json.loads(raw)}
+        content = {"job_id": record.job_id, "reason": record.reason, "found_at": record.at, **json.loads(raw)}
         with file.open("w", encoding="utf-8") as out:
             file.chmod(0o600)
-            json.dump(said, out, indent=2)
+            json.dump(content, out, indent=2)
             out.flush()
             sync(out.fileno())
         files.append(file)

@@ -1,4 +1,4 @@
-"""One job in and out of its rows: folded from events, the columns repeated for queries. Knows SQL, no transaction."""
+"""Rows of one job: written from and folded from its events; some columns repeat them for queries. No transactions."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from gateway.store.base import Lease
 _adjustments: TypeAdapter[tuple[Adjustment, ...]] = TypeAdapter(tuple[Adjustment, ...])
 
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, IllegalTransition)
-"""What reading cells that were not written by us may end in."""
+"""Errors that reading damaged cells may raise."""
 
 
 class RecordDamaged(Exception):
-    """The record of `job_id` is not as it was written, or cannot be read."""
+    """The record of `job_id` does not match its checksum, or cannot be read."""
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
@@ -43,7 +43,7 @@ class RecordDamaged(Exception):
 
 
 def insert(db: sqlite3.Connection, new: NewJob, at: float, steady: float) -> Job:
-    """A job and its first event: it waits from now on."""
+    """Store a job with its first event, Queued."""
     number = _next(db, "jobs")
     job = Job.of(new, number).apply(Queued(), float(at), float(steady))
     standing = Standing(job.priority, job.created_steady, number)
@@ -73,12 +73,12 @@ def insert(db: sqlite3.Connection, new: NewJob, at: float, steady: float) -> Job
 
 
 def _next(db: sqlite3.Connection, table: str) -> int:
-    """The number that AUTOINCREMENT gives next: greater than every one that ever was."""
-    found = (
+    """The number that AUTOINCREMENT gives next: greater than every earlier one."""
+    query = (
         f"SELECT max(coalesce((SELECT max(number) FROM {table}), 0),"
         " coalesce((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)) + 1"
     )
-    return int(db.execute(found, (table,)).fetchone()[0])
+    return int(db.execute(query, (table,)).fetchone()[0])
 
 
 def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
@@ -87,7 +87,7 @@ def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, object]) -> No
 
 
 def _folded_columns(job: Job) -> dict[str, object]:
-    """What a row repeats of its events."""
+    """Columns that repeat a job's events."""
     return {
         "state": str(job.state),
         "attempt": job.attempt,
@@ -123,25 +123,25 @@ def _place(standing: Standing) -> dict[str, object]:
 
 
 def move(db: sqlite3.Connection, standings: Mapping[str, Standing]) -> None:
-    """Give jobs other places in the queue. Raises: RecordDamaged."""
+    """Change the positions of jobs in the queue. Raises: RecordDamaged."""
     for job_id, standing in standings.items():
         _change(db, job_id, _place(standing))
 
 
 def hide(db: sqlite3.Connection, job_id: str) -> None:
-    """One that is not on record is no matter. Raises: RecordDamaged."""
+    """Hide a job, if it exists. Raises: RecordDamaged."""
     _change(db, job_id, {"hidden": 1})
 
 
 def forget_key(db: sqlite3.Connection, job_id: str) -> None:
-    """Its Idempotency-Key may be used again. Raises: RecordDamaged."""
+    """Free a job's Idempotency-Key for other jobs. Raises: RecordDamaged."""
     _change(db, job_id, {"idempotency_key": None})
 
 
 def _change(
     db: sqlite3.Connection, job_id: str, columns: Mapping[str, object], added: Sequence[Mapping[str, object]] = ()
 ) -> None:
-    """Every change of a row but who works on it: only of one that is sound, and sealed again. Raises: RecordDamaged."""
+    """Change columns of a sound row, except those of its worker, and seal it again. Raises: RecordDamaged."""
     row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if row is None:
         return
@@ -154,18 +154,18 @@ def _change(
 
 SHORT_CHARS = 64
 EVENTS_AT_ONCE = 500
-"""Jobs whose events are read by one statement."""
+"""Jobs whose events one statement reads."""
 WAITING_COLUMNS = "id, owner, lane, model, standing_priority, standing_since, standing_number"
 
 
 def waiting(row: sqlite3.Row) -> Waiting:
-    """A waiting job's place, of a row with `WAITING_COLUMNS`."""
+    """A waiting job's place in the queue, from a row with `WAITING_COLUMNS`."""
     standing = Standing(Priority(row["standing_priority"]), row["standing_since"], row["standing_number"])
     return Waiting(row["id"], row["owner"], row["lane"], row["model"], standing)
 
 
 def append(db: sqlite3.Connection, job: Job, fact: StateFacts, at: float, steady: float) -> Job:
-    """Store one more fact, not before the last one. Raises: IllegalTransition, RecordDamaged."""
+    """Store one more fact, dated no earlier than the last one. Raises: IllegalTransition, RecordDamaged."""
     at, steady = max(at, job.events[-1].at), max(steady, job.events[-1].steady)
     after = job.apply(fact, float(at), float(steady))
     after, event = _numbered(after, _next(db, "events"))
@@ -184,8 +184,8 @@ def seal(db: sqlite3.Connection, job_id: str) -> None:
     db.execute("UPDATE jobs SET checksum = ? WHERE id = ?", (sealed, job_id))
 
 
-def held(db: sqlite3.Connection, lease: Lease) -> Job | None:
-    """The job, where this lease still holds it: the fence of every write."""
+def leased_job(db: sqlite3.Connection, lease: Lease) -> Job | None:
+    """The job if this lease still holds it: the fence of every write."""
     row = db.execute(
         "SELECT * FROM jobs WHERE id = ? AND attempt = ? AND state = 'running'", (lease.job.id, lease.job.attempt)
     ).fetchone()
@@ -198,20 +198,20 @@ def find(db: sqlite3.Connection, job_id: str) -> Job | None:
 
 
 def is_gone(db: sqlite3.Connection, job_id: str) -> bool:
-    """Whether there is no row of a job."""
+    """Whether a job has no row."""
     return db.execute("SELECT 1 FROM jobs WHERE id = ?", (job_id,)).fetchone() is None
 
 
 def fold_all(db: sqlite3.Connection, sql: str, values: Sequence[object]) -> list[Job]:
-    """The jobs of a query over whole rows of `jobs`. Raises: RecordDamaged."""
-    found = db.execute(sql, values).fetchall()
+    """The jobs that a query over whole rows of `jobs` selects. Raises: RecordDamaged."""
+    selected = db.execute(sql, values).fetchall()
     stored: dict[object, list[sqlite3.Row]] = {}
-    for at in range(0, len(found), EVENTS_AT_ONCE):
-        ids = [row["id"] for row in found[at : at + EVENTS_AT_ONCE]]
+    for at in range(0, len(selected), EVENTS_AT_ONCE):
+        ids = [row["id"] for row in selected[at : at + EVENTS_AT_ONCE]]
         mine = f"job_id IN ({','.join('?' * len(ids))})"
         for event in db.execute(f"SELECT * FROM events WHERE {mine} ORDER BY job_id, seq", ids):
             stored.setdefault(event["job_id"], []).append(event)
-    return [_sound(row, stored.get(row["id"], [])) for row in found]
+    return [_sound(row, stored.get(row["id"], [])) for row in selected]
 
 
 def fold(db: sqlite3.Connection, row: sqlite3.Row) -> Job:
@@ -226,7 +226,7 @@ def _sound(row: sqlite3.Row, stored: Sequence[sqlite3.Row]) -> Job:
 
 
 def folded(row: sqlite3.Row, stored: Sequence[sqlite3.Row]) -> Job:
-    """The same of cells that were read, whatever their checksum. Raises: RecordDamaged."""
+    """The job of a row and its events, whatever their checksum. Raises: RecordDamaged."""
     try:
         new = NewJob(
             id=row["id"],
@@ -255,35 +255,35 @@ def folded(row: sqlite3.Row, stored: Sequence[sqlite3.Row]) -> Job:
 
 
 def stored_events(db: sqlite3.Connection, number: int) -> list[sqlite3.Row]:
-    """The events of the job with this number, in order, as they lie there."""
+    """The event rows of the job with this number, in order, unchecked."""
     mine = "job_id = (SELECT id FROM jobs WHERE number = ?)"
     return db.execute(f"SELECT * FROM events WHERE {mine} ORDER BY seq", (number,)).fetchall()
 
 
 def events(db: sqlite3.Connection, job_id: str, after: int) -> list[JobEvent]:
-    """Those with a greater seq, in order. Raises: RecordDamaged."""
-    found = db.execute("SELECT * FROM events WHERE job_id = ? AND seq > ? ORDER BY seq", (job_id, after)).fetchall()
-    return [_event(row) for row in found]
+    """A job's events with a greater seq, in order. Raises: RecordDamaged."""
+    newer = db.execute("SELECT * FROM events WHERE job_id = ? AND seq > ? ORDER BY seq", (job_id, after)).fetchall()
+    return [_event(row) for row in newer]
 
 
 def events_of(db: sqlite3.Connection, owner: str, after: int, limit: int) -> list[JobEvent]:
-    """Of all jobs of this owner those with a greater number, in order."""
-    found = db.execute(
+    """Events of all jobs of this owner with a greater number, in order."""
+    newer = db.execute(
         "SELECT events.* FROM events JOIN jobs ON jobs.id = events.job_id"
         " WHERE events.number > ? AND jobs.owner = ? ORDER BY events.number LIMIT ?",
         (after, owner, limit),
     ).fetchall()
-    return [_event(row) for row in found]
+    return [_event(row) for row in newer]
 
 
 def last_number(db: sqlite3.Connection) -> int:
-    """Of the newest event that ever was, deleted ones included."""
+    """The number of the newest event that was ever stored, even if it was deleted."""
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     return row[0] if row is not None and isinstance(row[0], int) else 0
 
 
 def _fact(event: sqlite3.Row) -> StateFacts:
-    """Raises: ValueError, TypeError where the event cannot be read."""
+    """The fact of an event row. Raises: ValueError, TypeError if the event cannot be read."""
     if not (isinstance(event["at"], float) and isinstance(event["steady"], float) and isinstance(event["seq"], int)):
         raise TypeError
     return _short(event["fact"]) if len(event["fact"]) <= SHORT_CHARS else state_fact.validate_json(event["fact"])
@@ -291,7 +291,7 @@ def _fact(event: sqlite3.Row) -> StateFacts:
 
 @lru_cache(maxsize=256)
 def _short(text: str) -> StateFacts:
-    """Of facts that most jobs have alike."""
+    """A short fact, cached because most jobs have equal ones."""
     return state_fact.validate_json(text)
 
 
@@ -304,15 +304,15 @@ def _event(row: sqlite3.Row) -> JobEvent:
 
 
 def lower(word: str) -> str:
-    """The word as SQLite's lower() writes it: that knows ASCII only."""
+    """The word as SQLite's lower() writes it, which changes ASCII only."""
     return "".join(c.lower() if c.isascii() else c for c in word)
 
 
-# ---- small things kept by name ---------------------------------------------------------------------
+# ---- texts stored by name --------------------------------------------------------------------------
 
 
-def keep(db: sqlite3.Connection, name: str, value: str | None) -> None:
-    """None forgets it."""
+def store_text(db: sqlite3.Connection, name: str, value: str | None) -> None:
+    """Store a text under a name; None removes it."""
     if value is None:
         db.execute("DELETE FROM kept WHERE name = ?", (name,))
         return
@@ -323,19 +323,19 @@ def keep(db: sqlite3.Connection, name: str, value: str | None) -> None:
     )
 
 
-def kept(db: sqlite3.Connection, name: str) -> str | None:
-    """None also for what is not as it was kept."""
+def stored_text(db: sqlite3.Connection, name: str) -> str | None:
+    """The text stored under a name; None also if it does not match its checksum."""
     row = db.execute("SELECT * FROM kept WHERE name = ?", (name,)).fetchone()
     return None if row is None or not checksum.is_right_kept(row) else str(row["value"])
 
 
 def of_turns(turns: RoundRobinState) -> str:
-    """As `to_turns` reads them."""
+    """Round-robin state as text, for `to_turns`."""
     return json.dumps({"had": sorted(turns.had), "last": [(*group, at) for group, at in turns.last.items()]})
 
 
 def to_turns(text: str) -> RoundRobinState:
-    """Turns as they were kept. Raises: ValueError, TypeError, KeyError, AttributeError."""
+    """Round-robin state from a stored text. Raises: ValueError, TypeError, KeyError, AttributeError."""
     value = json.loads(text)
     had = frozenset((int(level), str(owner)) for level, owner in value["had"])
     return RoundRobinState(had, {(int(level), str(owner)): float(at) for level, owner, at in value["last"]})

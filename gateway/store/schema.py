@@ -1,4 +1,4 @@
-"""The embedded database file: its tables, its pragmas, and the check it must pass before it is used."""
+"""Schema of the embedded database file: its tables, its pragmas, and the check that it must pass before use."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gateway.store.backups import FAULTS, newest_of
 from gateway.store.base import StoreCorrupt
 
 VERSION = 6
-"""Rises with the tables and with what lies in them as JSON: a gateway reads no newer database (`CONTENTS`)."""
+"""Database version, raised with the tables and with the JSON in them: no newer database is read (`CONTENTS`)."""
 CONTENTS = "8a303fb75ec0f9a6"
-"""Digest of the shape of plans, facts and adjustments. Each change of theirs is a step of `UPGRADES`, or more."""
+"""Digest of the shape of plans, facts and adjustments. Each change of theirs needs at least a step of `UPGRADES`."""
 BLOB_OWNERS = """
 CREATE TABLE IF NOT EXISTS blob_owners (
     sha256 TEXT NOT NULL,
@@ -130,16 +130,16 @@ CREATE INDEX jobs_counts ON jobs (state, protocol, images, started_steady, finis
 ALTER TABLE kept ADD COLUMN checksum TEXT;
 """
     + DAMAGED,
-    5: "",  # `PromptRead` is one more fact, and a failure may be called non_finite_picture
+    5: "",  # `PromptRead` is a new fact, and non_finite_picture a new failure code
 }
-"""What makes a database of this version one of the next."""
+"""SQL that upgrades a database of this version to the next one."""
 
 
 PAGE_BYTES = 4096
 WHOLE_BYTES = 64 * 2**20
-"""Some ten times what the default retention keeps."""
+"""About ten times what the default retention keeps."""
 ROW_FAULT = re.compile(r"(NULL|NUMERIC|TEXT|BLOB|INT|REAL) value in ")
-"""What integrity_check says of one cell: the matter of one record."""
+"""integrity_check's message about one cell, which damages one record only."""
 
 
 def connect(file: Path) -> sqlite3.Connection:
@@ -149,14 +149,14 @@ def connect(file: Path) -> sqlite3.Connection:
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA foreign_keys=1")
-    if sys.platform == "darwin":  # fsync alone does not reach the platter there
+    if sys.platform == "darwin":  # fsync alone leaves the bytes in the drive's cache there
         db.execute("PRAGMA fullfsync=1")
         db.execute("PRAGMA checkpoint_fullfsync=1")
     return db
 
 
 def connect_to_read(file: Path) -> sqlite3.Connection:
-    """A connection that changes nothing, beside whoever holds the database."""
+    """A read-only connection, which works while another process has the database open."""
     db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     _prepare(db)
     return db
@@ -169,28 +169,28 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 
 def _text(data: bytes) -> str:
-    """Bytes that are no UTF-8 spoil the record they stand in, not the query."""
+    """Text of any bytes: invalid UTF-8 damages its record, not the whole query."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def damaged(file: Path) -> str:
-    """The sentence for a database that cannot be used, with the copy to go back to where there is one."""
-    return f"The job database is damaged; move {file.name}* aside to start anew{_way_back(file)}."
+    """The message for an unusable database, with the backup to restore if there is one."""
+    return f"The job database is damaged; move {file.name}* aside to start with an empty database{_way_back(file)}."
 
 
 def _way_back(file: Path) -> str:
     newest = newest_of(file, VERSION)
-    return "" if newest is None else f", or copy {newest.parent.name}/{newest.name} to its place to go on from there"
+    return "" if newest is None else f", or copy {newest.parent.name}/{newest.name} to its place to restore it"
 
 
 def open_checked(file: Path) -> sqlite3.Connection:
-    """Connect, check every page, make the tables where there are none, bring older ones up to date.
+    """Connect, check every page, create missing tables, upgrade older ones.
 
     Raises: StoreCorrupt; the file is left as it is.
     """
     size = file.stat().st_size if file.exists() else PAGE_BYTES
     if size < PAGE_BYTES and (size or newest_of(file, VERSION) is not None):
-        raise StoreCorrupt(damaged(file))  # SQLite would take it for a new one
+        raise StoreCorrupt(damaged(file))  # SQLite would treat it as a new database
     db: sqlite3.Connection | None = None
     try:
         db = connect(file)
@@ -205,7 +205,7 @@ def open_checked(file: Path) -> sqlite3.Connection:
 
 
 def unusable(file: Path, error: Exception) -> str:
-    """What keeps a database from being used, as one sentence."""
+    """One sentence on why a database cannot be used."""
     name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_BUSY", "SQLITE_FULL")):
         return f"The job database cannot be used: {error}."
@@ -213,14 +213,14 @@ def unusable(file: Path, error: Exception) -> str:
 
 
 def _bring_up_to_date(db: sqlite3.Connection, file: Path) -> None:
-    """Raises: StoreCorrupt, sqlite3.Error."""
+    """Check and upgrade the database. Raises: StoreCorrupt, sqlite3.Error."""
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise StoreCorrupt(
             f"The job database has version {version}; this gateway reads {VERSION}. Start the newer gateway that wrote "
-            f"it, or move {file.name}* aside to start anew{_way_back(file)}."
+            f"it, or move {file.name}* aside to start with an empty database{_way_back(file)}."
         )
-    if not is_whole(db) and not _indexed_anew(db):
+    if not is_whole(db) and not _reindexed(db):
         raise StoreCorrupt(damaged(file))
     if version == 0 and not _names(db):
         db.executescript(f"BEGIN;{TABLES}PRAGMA user_version={VERSION};COMMIT;")
@@ -234,17 +234,17 @@ def _bring_up_to_date(db: sqlite3.Connection, file: Path) -> None:
 
 
 def is_whole(db: sqlite3.Connection) -> bool:
-    """Whether pages, trees and indexes are sound; what stands in a cell is not looked at. Raises: sqlite3.Error.
+    """Whether pages, trees and indexes are sound; the contents of cells are not checked. Raises: sqlite3.Error.
 
-    In a large database indexes are not held against their tables: that takes a second for a hundred thousand jobs.
+    In a large database indexes are not compared with their tables, which takes a second for a hundred thousand jobs.
     """
     pages, page_bytes = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     check = "integrity_check" if pages * page_bytes <= WHOLE_BYTES else "quick_check"
     return all(row[0] == "ok" or ROW_FAULT.match(row[0]) for row in db.execute(f"PRAGMA {check}"))
 
 
-def _indexed_anew(db: sqlite3.Connection) -> bool:
-    """Whether the indexes alone were damaged; they say nothing that the tables do not. Nothing is changed where not."""
+def _reindexed(db: sqlite3.Connection) -> bool:
+    """Rebuild the indexes; True if only they were damaged, which loses no data. Otherwise nothing is changed."""
     db.execute("BEGIN IMMEDIATE")
     try:
         db.execute("REINDEX")
@@ -259,7 +259,7 @@ def _indexed_anew(db: sqlite3.Connection) -> bool:
 
 
 def _names(db: sqlite3.Connection) -> set[str]:
-    """Of tables, columns and indexes. Raises: sqlite3.Error."""
+    """Names of tables, columns and indexes. Raises: sqlite3.Error."""
     tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     columns = {
         f"{name}.{row[0]}" for name in tables for row in db.execute("SELECT name FROM pragma_table_info(?)", (name,))

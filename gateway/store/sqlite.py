@@ -1,6 +1,6 @@
-"""The embedded job store: jobs in the rows of one SQLite file. Knows nothing of protocols.
+"""SQLite job store: jobs in the rows of one file. Knows no protocol.
 
-Statements stay within what PostgreSQL says too.
+Its statements are also valid for PostgreSQL.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ IDEMPOTENCY_S = 24 * 3600.0
 
 
 class SqliteStore:
-    """A JobStore in `folder` (mode 0700), held by this process alone."""
+    """A JobStore in `folder` (mode 0700), locked by this process."""
 
     def __init__(
         self,
@@ -70,20 +70,20 @@ class SqliteStore:
         elapsed: Callable[[], float] | None = None,
         lookahead: int = 0,
     ) -> None:
-        """`clock` says the date and may jump; `elapsed` only passes: where one clock is given alone, it is both."""
+        """`clock` gives the date and may jump; `elapsed` only increases; a test clock given alone serves as both."""
         self._clock = StoreClock(clock, elapsed or (time.monotonic if clock is time.time else clock))
         self._database = Database(folder, self._written)
         self._line = QueueIndex(lookahead)
         self._records = GuardedDatabase(self._database, self._clock, self._line, self._begin)
         self._inputs = Inputs(folder / "blobs", self._clock, self._records)
         self._news: list[tuple[Job, JobEvent]] = []
-        """Of the transaction that is written now."""
+        """Events of the current transaction, sent when it is on disk."""
         self._after: list[Callable[[], None]] = []
-        """What to do once it is on disk."""
+        """Changes to the queue index, made when the current transaction is on disk."""
         self._hear: OnEvent | None = None
         self._loop: asyncio.AbstractEventLoop
 
-    # ---- life ------------------------------------------------------------------------------------
+    # ---- open and close --------------------------------------------------------------------------
 
     async def open(self, on_event: OnEvent | None = None, lose: Lost | None = None) -> list[Job]:
         self._loop = asyncio.get_running_loop()
@@ -102,12 +102,12 @@ class SqliteStore:
         return recovered
 
     def _recover(self, db: sqlite3.Connection) -> list[Job]:
-        found = db.execute(
+        live = db.execute(
             "SELECT * FROM jobs WHERE (state = 'running' OR (state = 'queued' AND attached = 1))"
             " AND finished_at IS NULL ORDER BY number"
         ).fetchall()
         changed = []
-        for row in found:
+        for row in live:
             job = rows.fold(db, row)
             if job.attached and job.idempotency_key is None:
                 changed.append(self._append(db, job, Cancelled(reason="client_gone")))
@@ -126,16 +126,16 @@ class SqliteStore:
             except rows.UNREADABLE:
                 raise RecordDamaged(row["id"]) from None
         for lane in LANES:
-            self._line.set_paused(lane, rows.kept(db, f"paused {lane}") is not None)
-            if (turns := rows.kept(db, f"turns {lane}")) is not None:
+            self._line.set_paused(lane, rows.stored_text(db, f"paused {lane}") is not None)
+            if (turns := rows.stored_text(db, f"turns {lane}")) is not None:
                 try:
                     self._line.set_turns(lane, rows.to_turns(turns))
                 except rows.UNREADABLE:
-                    log.warning("whose turn it was in the %s lane cannot be read; all begin anew", lane)
+                    log.warning("the round-robin state of the %s lane cannot be read; it starts again", lane)
 
     async def close(self) -> None:
         if self._database.is_open:
-            with suppress(StorageFault, sqlite3.Error):  # then the time of the last event is gone on from
+            with suppress(StorageFault, sqlite3.Error):  # then steady time continues from the last event
                 await self._database.write(self._keep_time)
         await self._database.close()
 
@@ -146,8 +146,8 @@ class SqliteStore:
 
     async def submit(self, new: NewJob, bounds: Bounds) -> Submitted:
         def work(db: sqlite3.Connection) -> Submitted:
-            if new.idempotency_key is not None and (known := self._find_idempotent(db, new)) is not None:
-                return Submitted(known, created=False)
+            if new.idempotency_key is not None and (former := self._find_idempotent(db, new)) is not None:
+                return Submitted(former, created=False)
             self._check_bounds(db, new, bounds)
             job = self._tell(rows.insert(db, new, self._clock.date(), self._clock.steady()))
             standing = Standing(job.priority, job.created_steady, job.number)
@@ -181,16 +181,16 @@ class SqliteStore:
         def work(db: sqlite3.Connection) -> Lease | None:
             if self._line.is_paused(worker.lane):
                 return None
-            taken = self._line.next(worker, self._clock.steady())
-            if taken is None:
+            next_job = self._line.next(worker, self._clock.steady())
+            if next_job is None:
                 if not self._line.order(worker.lane, self._clock.steady()):
                     self._keep_turns(db, worker.lane, RoundRobinState())
                 return None
-            if (before := rows.find(db, taken.job.id)) is None:
-                raise RecordDamaged(taken.job.id)
+            if (before := rows.find(db, next_job.job.id)) is None:
+                raise RecordDamaged(next_job.job.id)
             job = self._append(db, before, Started(attempt=before.attempt + 1))
-            rows.keep(db, f"turns {worker.lane}", rows.of_turns(taken.turns))
-            self._after.append(lambda: self._line.serve(taken))
+            rows.store_text(db, f"turns {worker.lane}", rows.of_turns(next_job.turns))
+            self._after.append(lambda: self._line.serve(next_job))
             until = None if worker.lease_s is None else self._clock.steady() + worker.lease_s
             db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (worker.id, until, job.id))
             return Lease(job, worker.id)
@@ -199,12 +199,12 @@ class SqliteStore:
 
     def _keep_turns(self, db: sqlite3.Connection, lane: Lane, turns: RoundRobinState) -> None:
         if turns != self._line.turns(lane):
-            rows.keep(db, f"turns {lane}", rows.of_turns(turns))
+            rows.store_text(db, f"turns {lane}", rows.of_turns(turns))
             self._after.append(lambda: self._line.set_turns(lane, turns))
 
     async def pause(self, lane: Lane, paused: bool) -> None:
         def work(db: sqlite3.Connection) -> None:
-            rows.keep(db, f"paused {lane}", "true" if paused else None)
+            rows.store_text(db, f"paused {lane}", "true" if paused else None)
             self._after.append(lambda: self._line.set_paused(lane, paused))
 
         await self._records.write(work)
@@ -229,7 +229,7 @@ class SqliteStore:
 
     async def heartbeat(self, lease: Lease, lease_s: float | None = None) -> Literal["ok", "cancel", "lost"]:
         def work(db: sqlite3.Connection) -> Literal["ok", "cancel", "lost"]:
-            job = rows.held(db, lease)
+            job = rows.leased_job(db, lease)
             if job is None:
                 return "lost"
             if lease_s is not None:
@@ -240,7 +240,7 @@ class SqliteStore:
 
     async def record(self, lease: Lease, fact: StateFacts) -> JobEvent | None:
         def work(db: sqlite3.Connection) -> JobEvent | None:
-            job = rows.held(db, lease)
+            job = rows.leased_job(db, lease)
             return None if job is None else self._append(db, job, fact).events[-1]
 
         return await self._records.write(work)
@@ -261,7 +261,7 @@ class SqliteStore:
 
     async def release(self, lease: Lease, why: RequeueReason) -> Job | None:
         def work(db: sqlite3.Connection) -> Job | None:
-            job = rows.held(db, lease)
+            job = rows.leased_job(db, lease)
             if job is None:
                 return None
             lane = lane_of(job.plan)
@@ -283,8 +283,8 @@ class SqliteStore:
 
     async def refuse(self, job_ids: Sequence[str], failure: Failed) -> list[Job]:
         def work(db: sqlite3.Connection) -> list[Job]:
-            found = [job for job_id in job_ids if (job := rows.find(db, job_id)) is not None]
-            return [self._append(db, job, failure) for job in found if job.state is State.QUEUED]
+            jobs = [job for job_id in job_ids if (job := rows.find(db, job_id)) is not None]
+            return [self._append(db, job, failure) for job in jobs if job.state is State.QUEUED]
 
         return await self._records.write(work)
 
@@ -297,11 +297,11 @@ class SqliteStore:
 
     async def reap(self) -> list[Job]:
         def work(db: sqlite3.Connection) -> list[Job]:
-            found = db.execute(
+            expired = db.execute(
                 "SELECT * FROM jobs WHERE state = 'running' AND lease_until < ? ORDER BY number",
                 (self._clock.steady(),),
             ).fetchall()
-            return [self._append(db, rows.fold(db, row), Requeued(reason="lease_expired")) for row in found]
+            return [self._append(db, rows.fold(db, row), Requeued(reason="lease_expired")) for row in expired]
 
         return await self._records.write(work)
 
@@ -317,15 +317,17 @@ class SqliteStore:
             newest = queries.forgotten(db)
             for job_id in job_ids:
                 if db.execute("SELECT 1 FROM jobs WHERE id = ? AND finished_at IS NULL", (job_id,)).fetchone() is None:
-                    gone = db.execute("SELECT max(number) FROM events WHERE job_id = ?", (job_id,)).fetchone()[0]
-                    newest = max(newest, gone or 0)
+                    newest_of_job = db.execute("SELECT max(number) FROM events WHERE job_id = ?", (job_id,)).fetchone()[
+                        0
+                    ]
+                    newest = max(newest, newest_of_job or 0)
                     db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             queries.forget(db, newest)
 
         await self._records.write(work)
 
     async def keep(self, name: str, value: str) -> None:
-        await self._records.write(lambda db: rows.keep(db, f"kept {name}", value))
+        await self._records.write(lambda db: rows.store_text(db, f"kept {name}", value))
 
     # ---- reads -----------------------------------------------------------------------------------
 
@@ -360,8 +362,10 @@ class SqliteStore:
     def age_s(self, date: float) -> float:
         return self._clock.age_s(date)
 
-    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[JobFilter]) -> list[Job]:
-        return await self._records.read(lambda db: queries.listed(db, wanted, limit=limit, before=before))
+    async def list_jobs(
+        self, *, limit: int = 100, before: int | None = None, **filters: Unpack[JobFilter]
+    ) -> list[Job]:
+        return await self._records.read(lambda db: queries.listed(db, filters, limit=limit, before=before))
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
         line = [job.id for lane in LANES for job in self.order(lane) if owner is None or job.owner == owner]
@@ -393,7 +397,7 @@ class SqliteStore:
         return await self._records.read(lambda db: queries.seen(db, owner, after, limit))
 
     async def kept(self, name: str) -> str | None:
-        return await self._records.read(lambda db: rows.kept(db, f"kept {name}"))
+        return await self._records.read(lambda db: rows.stored_text(db, f"kept {name}"))
 
     async def stats(self) -> Stats:
         return await self._records.read(queries.stats)
@@ -423,17 +427,17 @@ class SqliteStore:
     async def drop_unused_blobs(self, grace_s: float) -> int:
         return await self._inputs.drop_unused(grace_s)
 
-    # ---- what follows from a write ---------------------------------------------------------------
+    # ---- after a write ---------------------------------------------------------------------------
 
     def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
-        """Store one more fact, and tell of it once it is on disk."""
+        """Store one more fact; its event is sent when it is on disk."""
         after = rows.append(db, job, fact, self._clock.date(), self._clock.steady())
-        if after.state is not job.state and after.state is not State.RUNNING:  # that is the claim's to tell
+        if after.state is not job.state and after.state is not State.RUNNING:  # `claim` updates the index itself
             self._after.append(lambda: self._line_up(db, after))
         return self._tell(after)
 
     def _tell(self, job: Job) -> Job:
-        """Of its last event, once that is on disk."""
+        """Send the job's last event when it is on disk."""
         self._news.append((job, job.events[-1]))
         return job
 

@@ -43,7 +43,7 @@ def test_tickets_that_nobody_takes_do_not_pile_up() -> None:
     assert [tickets.take(given[0], "/a"), tickets.take(given[1], "/a")] == [None, "me"]
     clock.now += LIVES_S
     tickets.give("me", "/a")
-    assert len(tickets._given) == 1
+    assert len(tickets._grants) == 1
 
 
 # ---- over HTTP -------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def test_standard_input_can_be_the_prompt(run: Any, monkeypatch: pytest.MonkeyPa
 def test_jobs_wait_in_a_paused_queue_are_moved_cancelled_and_drawn(run: Any) -> None:
     assert run("queue", "pause")[1] == "Paused.\n"
     ids = [run("generate", text, "--no-wait")[1].strip() for text in ("an egg", "a bee", "a cow")]
-    assert run("queue", "move", ids[2], "front")[1] == "0 before it.\n"
+    assert run("queue", "move", ids[2], "front")[1] == "0 jobs before it.\n"
     shown = run("queue")[1]
     assert shown.index("a cow") < shown.index("an egg") < shown.index("a bee")
     assert "paused" in shown
@@ -191,7 +191,7 @@ def test_jobs_wait_in_a_paused_queue_are_moved_cancelled_and_drawn(run: Any) -> 
     assert (code, f"{ids[0]}: cancelled" in out, "No such job" in out) == (1, True, True)
     assert run("queue", "resume")[0] == 0
     wait_for(lambda: "completed" in run("jobs", ids[1])[1])
-    assert "Nothing waits" in run("queue")[1]
+    assert "The queue is empty" in run("queue")[1]
     rows = json.loads(run("jobs", "--json", "--status", "cancelled")[1])["jobs"]
     assert ids[0] in [row["id"] for row in rows]
     assert ids[2] in run("jobs")[1]
@@ -225,13 +225,13 @@ def test_a_pull_shows_its_bytes_in_a_terminal_stops_at_ctrl_c_and_goes_on_there(
     seen = ""
     while not re.search(r"[01]\.[1-9]/2\.0 MB", seen):
         seen += os.read(ours, 65536).decode()
-    assert "coming" in run("models", "list")[1]
+    assert "downloading" in run("models", "list")[1]
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(OSError):  # Linux's end of file
         while more := os.read(ours, 65536).decode():
             seen += more
     os.close(ours)
-    assert (process.wait(60), "pull again to go on" in seen) == (130, True)
+    assert (process.wait(60), "pull again to continue" in seen) == (130, True)
     assert PULLED not in run("models", "list")[1]
     hub.hold_at.clear()
     assert run("models", "pull", PULLED)[:2] == (0, f"{PULLED} is on disk.\n")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.images.file_texts import USER_COMMENT
-from gateway.images.foreign import comfyui, said_in
+from gateway.images.foreign import comfyui, fields_in
 from gateway.images.foreign.values import MAX_JSON_CHARS
 from gateway.images.provenance import drawing_by
 from tests.support.foreign_pictures import (
@@ -167,7 +167,7 @@ def test_whatever_stands_where_values_should_be_raises_nothing(value: Any, keywo
         {"1": {"class_type": "KSampler", "inputs": value}},
     ):
         found = {keyword: json.dumps(whole), "Software": "NovelAI"}
-        said_in(found)
+        fields_in(found)
         drawing_by(found)
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from gateway.ocr.pages import to_pictures
-from gateway.ocr.reader import Reader, Seen
+from gateway.ocr.reader import PageText, Reader
 from tests.support.ocr import encoded, foreign, pdf
 
 PROSE = (
@@ -37,7 +37,7 @@ def draw(size: tuple[int, int], *texts: tuple[int, int, str], px: int = 24, grou
     return image
 
 
-def lines(seen: Seen) -> list[str]:
+def lines(seen: PageText) -> list[str]:
     return [line.text for line in seen.lines]
 
 
@@ -125,9 +125,9 @@ def test_scripts_that_the_reader_does_not_know_are_said(reader: Reader) -> None:
 def test_a_page_without_time_says_what_was_not_read(reader: Reader) -> None:
     told: list[float] = []
     image = draw((720, 3000), *((20, 20 + 60 * n, f"Row {n} is here") for n in range(48)))
-    seen = reader.read(image, budget_s=0.0, told=told.append)
+    seen = reader.read(image, budget_s=0.0, progress=told.append)
     assert (seen.lines, {line.reason for line in seen.unread}) in [((), {"time"}), ((), set())]
-    seen = reader.read(image, told=told.append)
+    seen = reader.read(image, progress=told.append)
     assert len(seen.lines) == 48
     assert told[0] == 0.0
     assert told[-1] > 0.4
@@ -135,7 +135,7 @@ def test_a_page_without_time_says_what_was_not_read(reader: Reader) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3), (8192, 1), (1, 8192), (2, 2)])
 def test_the_smallest_pictures_have_no_text(reader: Reader, size: tuple[int, int]) -> None:
-    assert reader.read(Image.new("RGB", size, "white")) == Seen(())
+    assert reader.read(Image.new("RGB", size, "white")) == PageText(())
     began = time.monotonic()
     noise = Image.effect_noise(size, 90).convert("RGB")
     reader.read(noise)

@@ -166,7 +166,7 @@ def test_an_unknown_key_is_an_error_naming_the_nearest(file: str, wrong: str, ne
         ("server: {public_url: 'http://me:secret@x'}", "server.public_url"),
         ("retention: {days: .inf}", "retention.days"),
         ("a: [", "config.yaml: is not YAML in line"),
-        ("hello", "config.yaml: must hold sections"),
+        ("hello", "config.yaml: must contain sections"),
     ],
 )
 def test_a_wrong_value_is_an_error_naming_file_and_key(file: str, part: str) -> None:

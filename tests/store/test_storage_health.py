@@ -17,7 +17,7 @@ from gateway.disk import fault_of
 from gateway.errors import StorageFault, StorageFull
 from gateway.service.readiness import Readiness
 from gateway.store import folder_health as storage_health
-from gateway.store.folder_health import Place, Probed, StorageHealth
+from gateway.store.folder_health import Place, ProbeResult, StorageHealth
 from tests.support import run
 
 OTHER_DISK = Path("/dev/shm")
@@ -175,7 +175,7 @@ def test_a_place_that_hangs_holds_nobody_up_and_is_not_asked_twice(tmp_path: Pat
         answers, asked = threading.Event(), []
 
         class Hanging(Place):
-            def probe(self) -> Probed:
+            def probe(self) -> ProbeResult:
                 asked.append(1)
                 answers.wait(30)
                 return super().probe()

@@ -163,7 +163,7 @@ def test_with_keys_set_it_asks_once_and_shows_the_pictures(browser: Any, tmp_pat
         tab.page.goto(gateway.url, wait_until="commit")
         tab.page.fill("#key", "a-wrong-key-0123456789")
         tab.page.click("dialog .draw")
-        tab.page.wait_for_selector("dialog:has-text('not known here')")
+        tab.page.wait_for_selector("dialog:has-text('That key is wrong')")
         tab.page.fill("#key", KEY)
         tab.page.click("dialog .draw")
         tab.page.wait_for_selector("#engine[data-state=up]")

@@ -67,7 +67,7 @@ def test_a_model_is_downloaded_before_ones_eyes_loaded_unloaded_and_removed(
     page.click("#open-models")
     page.fill("dialog [aria-label='Search models']", PULLED)
     row(tab, PULLED, "hub").get_by_role("button", name="Download").click()
-    coming = row(tab, PULLED, "coming")
+    coming = row(tab, PULLED, "downloading")
     coming.get_by_text("2 of 4 MB").wait_for()
     assert int(coming.locator("[role=progressbar]").get_attribute("aria-valuenow")) in range(35, 51)
     page.wait_for_selector(f".job .title:text-is('Download {PULLED}')", state="attached")
@@ -87,7 +87,7 @@ def test_a_download_is_cancelled_and_goes_on_where_it_was(served: tuple[ToyHub, 
     hub.hold_at[BIG] = SIZE // 2
     page.click("#open-models")
     row(tab, PULLED, "hub").get_by_role("button", name="Download").click()
-    row(tab, PULLED, "coming").get_by_role("button", name="Cancel").click()
+    row(tab, PULLED, "downloading").get_by_role("button", name="Cancel").click()
     row(tab, PULLED, "hub").wait_for()
     hub.go_on.set()
 

@@ -19,7 +19,7 @@ from typing import Any
 from engine.protocol import ModelLoaded, ModelLoading
 from gateway.framing import framed, read_frame
 from gateway.jobs.facts import PageRead, Reading, TextLine, UnreadLine
-from gateway.ocr.wire import Answer, Counted, CountPages, Opening, Refused, Rendered, request
+from gateway.ocr.wire import Answer, Counted, CountPages, Opening, Refused, Rendered, request_adapter
 
 
 def say(answer: Answer) -> None:
@@ -80,7 +80,7 @@ def act(n: int, action: dict[str, Any]) -> None:
 def main() -> None:
     say_loaded = True
     while True:
-        asked, document = request.validate_json(frame()), frame()
+        asked, document = request_adapter.validate_json(frame()), frame()
         actions = json.loads(document.removeprefix(b"%PDF"))
         if isinstance(asked, CountPages):
             counting = [a for a in actions if str(a["do"]).startswith("count")]

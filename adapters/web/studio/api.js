@@ -1,16 +1,16 @@
-// The one road to the gateway: /api/v1, with the key where there is one.
+// Requests to the gateway: /api/v1, with the key if there is one.
 
 import { dialog, h } from "./dom.js";
 import { exact } from "./numbers.js";
 
 export const BASE = "/api/v1";
-const KEPT = "key";
+const STORAGE_KEY = "key";
 
 export class Refused extends Error {
   constructor(status, body) {
     const short = body?.code === "OOM_ERROR";
     super(short ? `Insufficient memory. ${body.details.explanation}` : body?.error ?? `The gateway answered ${status}.`);
-    /** It seems not to fit into memory, and may be tried all the same. */
+    /** The job seems not to fit into memory, but may be tried. */
     this.short = short;
     this.status = status;
     this.code = body?.code ?? "";
@@ -23,35 +23,35 @@ let asking = null;
 const waiting = new Set();
 
 function stored() {
-  try { return sessionStorage.getItem(KEPT); } catch { return null; }
+  try { return sessionStorage.getItem(STORAGE_KEY); } catch { return null; }
 }
 
 export const currentKey = () => key;
 
 export function setKey(value) {
   key = value;
-  try { sessionStorage.setItem(KEPT, value); } catch { /* it is kept as long as the page */ }
-  for (const heard of waiting) heard(value);
+  try { sessionStorage.setItem(STORAGE_KEY, value); } catch { /* then the key is lost with the page */ }
+  for (const listener of waiting) listener(value);
 }
 
-export const onKey = (heard) => waiting.add(heard);
+export const onKey = (listener) => waiting.add(listener);
 
 const headers = (more = {}) => ({ ...(key ? { "X-API-Key": key } : {}), ...more });
 
-/** The answer of a route, as JSON. Raises: Refused, TypeError where nothing answers. */
+/** The JSON response of a route. Raises: Refused, TypeError if the gateway does not answer. */
 export async function call(method, path, body, options = {}) {
   const form = body instanceof FormData;
-  const sent = body === undefined || form ? body : JSON.stringify(body);
+  const payload = body === undefined || form ? body : JSON.stringify(body);
   const type = body === undefined || form ? {} : { "Content-Type": "application/json" };
   const used = key;
-  const answer = await fetch(BASE + path, { method, body: sent, headers: headers(type), ...options });
+  const answer = await fetch(BASE + path, { method, body: payload, headers: headers(type), ...options });
   if (answer.status === 401) {
     if (key === used) await askKey(Boolean(used));
     if (key !== used) return call(method, path, body, options);
   }
-  const said = await answer.text().then(exact).catch(() => null);
-  if (!answer.ok) throw new Refused(answer.status, said);
-  return said;
+  const content = await answer.text().then(exact).catch(() => null);
+  if (!answer.ok) throw new Refused(answer.status, content);
+  return content;
 }
 
 export const get = (path) => call("GET", path);
@@ -59,7 +59,7 @@ export const post = (path, body = {}) => call("POST", path, body);
 
 export const modelPath = (one) => `/models/${one.title.split("/").map(encodeURIComponent).join("/")}`;
 
-/** Ask for the key; several calls at once ask once. It resolves also where the question was closed. */
+/** Ask for the key, once for several calls. The promise also resolves if the dialog is closed. */
 export function askKey(wrong = false) {
   asking ??= new Promise((resolve) => {
     const field = h("input", { type: "password", id: "key", autocomplete: "current-password", required: true });
@@ -67,19 +67,19 @@ export function askKey(wrong = false) {
       event.preventDefault();
       setKey(field.value.trim());
     } },
-    h("p", {}, wrong ? "That key is not known here." : "This gateway asks for a key."),
+    h("p", {}, wrong ? "That key is wrong." : "This gateway needs a key."),
     h("label", { for: "key" }, "Key"), field,
     h("p", { class: "note" }, "Kept until this tab is closed."),
     h("button", { class: "draw", type: "submit" }, "Open the studio"));
-    const heard = () => box.close();
-    const box = dialog("Key", { onclose: () => { waiting.delete(heard); asking = null; resolve(); } }, form);
-    waiting.add(heard);
+    const close = () => box.close();
+    const box = dialog("Key", { onclose: () => { waiting.delete(close); asking = null; resolve(); } }, form);
+    waiting.add(close);
     field.focus();
   });
   return asking;
 }
 
-/** A picture of the gateway as something an <img> may show: with a key it must be fetched. */
+/** Show an image of the gateway in an <img>; with a key it is fetched first. */
 export async function picture(path, into) {
   if (!key) { into.src = path; return; }
   const blob = await fetched(path);
@@ -97,14 +97,14 @@ export async function fetched(path) {
 
 export const small = (url, px = 360) => `${url}?format=webp&quality=82&max_px=${px}`;
 
-/** Keep a picture on the gateway as an input; answers {id, width, height}. */
+/** Upload an image as an input; returns {id, width, height}. */
 export function upload(blob) {
   const form = new FormData();
   form.append("image", blob, "picture");
   return call("POST", "/uploads", form);
 }
 
-/** How a picture file says that it was drawn; null where it does not. */
+/** The settings in an image file; null if there are none. */
 export async function drawingOf(blob) {
   const form = new FormData();
   form.append("image", blob, "picture");

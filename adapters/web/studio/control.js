@@ -1,28 +1,28 @@
-// A picture that the drawn one follows, by its outlines or as a depth map, for models that have learnt to.
+// Control image: outlines or a depth map that the generated image follows, for models that support it.
 
 import { $, h, textButton, toast } from "./dom.js";
-import { chooser, kept, renewed, take, thumb } from "./slots.js";
+import { chooser, renewed, stored, take, thumb } from "./slots.js";
 
 const KINDS = {
   canny: ["Outlines to follow", "Add a picture with outlines", "Its outlines are followed."],
-  depth: ["Depth to follow", "Add a depth map", "A depth map: what is near is light."],
+  depth: ["Depth to follow", "Add a depth map", "In a depth map, near things are light."],
 };
 
-let led = null; // {id, blob, width, height}
+let image = null; // {id, blob, width, height}
 let kind = null;
 
 function show() {
   $("control").hidden = kind === null;
   if (kind === null) return;
-  const [legend, says, note] = KINDS[kind];
+  const [legend, label, note] = KINDS[kind];
   $("control-legend").textContent = legend;
-  $("strength-field").hidden = led === null;
-  $("edges-field").hidden = led === null || kind !== "canny";
+  $("strength-field").hidden = image === null;
+  $("edges-field").hidden = image === null || kind !== "canny";
   $("strength-value").textContent = `${Math.round(Number($("strength").value) * 100)} %`;
-  $("control-slot").replaceChildren(led === null ? chooser(says, (file) => control.begin(file)) :
-    h("div", { class: "chosen" }, h("div", { class: "thumb" }, thumb(led.blob, legend)),
-      h("div", { class: "column" }, h("small", { class: "muted" }, `${led.width} × ${led.height}`), h("p", { class: "note" }, note),
-        textButton("bin", "Remove", () => { led = null; show(); }, { "aria-label": `Remove: ${legend}` }))));
+  $("control-slot").replaceChildren(image === null ? chooser(label, (file) => control.begin(file)) :
+    h("div", { class: "chosen" }, h("div", { class: "thumb" }, thumb(image.blob, legend)),
+      h("div", { class: "column" }, h("small", { class: "muted" }, `${image.width} × ${image.height}`), h("p", { class: "note" }, note),
+        textButton("bin", "Remove", () => { image = null; show(); }, { "aria-label": `Remove: ${legend}` }))));
 }
 
 export const control = {
@@ -32,25 +32,25 @@ export const control = {
   },
 
   async begin(blob) {
-    led = (await take(blob)) ?? led;
+    image = (await take(blob)) ?? image;
     show();
   },
 
   canFollowOutlines: () => kind === "canny",
 
-  /** Its field of a request. */
-  async said() {
-    if (kind === null || led === null) return {};
-    led = await renewed(led);
-    return { control: { type: kind, image: led.id, strength: Number($("strength").value), ...(kind === "canny" ? { edges: $("edges").checked } : {}) } };
+  /** The control field of a request. */
+  async fields() {
+    if (kind === null || image === null) return {};
+    image = await renewed(image);
+    return { control: { type: kind, image: image.id, strength: Number($("strength").value), ...(kind === "canny" ? { edges: $("edges").checked } : {}) } };
   },
 
   async restore(drawing) {
-    const said = drawing.control;
-    led = said ? await kept(said.image) : null;
-    if (said && !led) toast("The picture that it followed is no longer kept.");
-    $("strength").value = said?.strength ?? 1;
-    $("edges").checked = said?.edges ?? false;
+    const former = drawing.control;
+    image = former ? await stored(former.image) : null;
+    if (former && !image) toast("The picture that it followed is no longer stored.");
+    $("strength").value = former?.strength ?? 1;
+    $("edges").checked = former?.edges ?? false;
     show();
   },
 };

@@ -1,8 +1,8 @@
-// Elements out of data. Text always becomes text: nothing here, or anywhere in the studio, parses markup.
+// DOM elements from data. Text is always inserted as text: nothing in the studio parses markup.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element: `on*` are listeners, `class`, `dataset` and attributes as they are; null and false leave one out. */
+/** An element: `on*` are listeners, `class`, `dataset` and attributes are set; null and false are skipped. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -26,14 +26,14 @@ export function icon(name) {
   return svg;
 }
 
-/** A button of an icon; `says` is its name for screen readers and its tooltip. */
-export const iconButton = (name, says, onclick, more = {}) =>
-  h("button", { type: "button", class: "plain square", "aria-label": says, title: says, onclick, ...more }, icon(name));
+/** A button with an icon; `label` is its name for screen readers and its tooltip. */
+export const iconButton = (name, label, onclick, more = {}) =>
+  h("button", { type: "button", class: "plain square", "aria-label": label, title: label, onclick, ...more }, icon(name));
 
-export const textButton = (name, says, onclick, more = {}) =>
-  h("button", { type: "button", class: "plain", onclick, ...more }, name ? icon(name) : null, h("span", {}, says));
+export const textButton = (name, label, onclick, more = {}) =>
+  h("button", { type: "button", class: "plain", onclick, ...more }, name ? icon(name) : null, h("span", {}, label));
 
-/** Say something at the edge of the page; `action` is [what, do]. Returns what takes it away again. */
+/** Show a message at the edge of the page; `action` is [label, function]. Returns a function that removes it. */
 export function toast(text, { action = null, kind = "", seconds = 6, onend = () => {} } = {}) {
   let timer = 0;
   const away = (acted) => {
@@ -54,11 +54,11 @@ export function toast(text, { action = null, kind = "", seconds = 6, onend = () 
   return away;
 }
 
-/** One thing that was not done as asked. */
+/** Text of an adjustment: a parameter that was not used as requested. */
 export const adjusted = (a) =>
   a.asked === a.used ? `${a.param}: ${a.reason}.` : `${a.param}: ${a.asked ?? "–"} became ${a.used ?? "nothing"}; ${a.reason}.`;
 
-/** A modal dialog with a title; it leaves the page when it is closed, and focus goes back to where it was. */
+/** A modal dialog with a title; when it is closed it is removed, and focus returns to where it was. */
 export function dialog(title, { wide = false, onclose = () => {} } = {}, ...children) {
   const from = document.activeElement;
   const box = h("dialog", { class: wide ? "wide" : "", "aria-label": title },
@@ -67,7 +67,7 @@ export function dialog(title, { wide = false, onclose = () => {} } = {}, ...chil
   box.addEventListener("close", () => {
     box.remove();
     onclose();
-    // The browser gives focus back itself, and by now somebody may have moved it on.
+    // The browser returns focus itself; by now it may have been moved.
     if (from?.isConnected && document.activeElement === document.body) from.focus();
   });
   box.addEventListener("click", (event) => { if (event.target === box) box.close(); });
@@ -85,9 +85,9 @@ export function span(seconds) {
 
 const GB = 1e9;
 
-/** How much of a download is here, and how fast it comes. */
+/** Progress of a download: bytes and speed. */
 export function amount({ done_bytes: done, total_bytes: total, bytes_per_second: speed }) {
-  if (!total) return "Asking the hub";
+  if (!total) return "Waiting for the hub";
   const [unit, size, digits] = total < GB ? ["MB", 1e6, 0] : ["GB", GB, 1];
   return `${(done / size).toFixed(digits)} of ${(total / size).toFixed(digits)} ${unit}${speed ? ` · ${(speed / 1e6).toFixed(1)} MB/s` : ""}`;
 }

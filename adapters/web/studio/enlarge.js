@@ -1,4 +1,4 @@
-// A finished picture drawn larger, as a job of its own.
+// Upscaling of a finished image, as a job of its own.
 
 import { post } from "./api.js";
 import { dialog, h, toast } from "./dom.js";
@@ -11,17 +11,17 @@ const upscalers = () => known().filter((one) => one.capabilities.task === "upsca
 
 export const enlarges = () => upscalers().length > 0;
 
-/** Ask how large, then make the job. */
+/** Show a form for the size, then submit the job. */
 export function enlarge(image) {
   const models = upscalers();
   const model = h("select", { id: "enlarge-model" }, models.map((one) => h("option", { value: one.title }, one.title)));
   const note = h("p", { class: "note" });
-  const told = () => {
+  const showNote = () => {
     const one = models.find((other) => other.title === model.value);
     note.textContent = one.downloaded ? one.description : `Not on this machine yet: ${one.size_gb} GB are downloaded first.`;
   };
-  model.addEventListener("change", told);
-  told();
+  model.addEventListener("change", showNote);
+  showNote();
   const scale = h("select", { id: "enlarge-scale" }, SCALES.map((by) =>
     h("option", { value: by }, `${by} times: ${image.width * by} × ${image.height * by}`)));
   const percent = h("output", { for: "softness" }, "0 %");
@@ -29,14 +29,14 @@ export function enlarge(image) {
     oninput: () => { percent.textContent = `${Math.round(Number(softness.value) * 100)} %`; } });
   const refusal = h("p", { class: "refusal", role: "alert" });
   const send = h("button", { class: "draw", type: "submit" }, "Enlarge");
-  const attempt = h("button", { class: "plain", type: "button", hidden: true, onclick: () => order("try") }, "Try it all the same");
+  const attempt = h("button", { class: "plain", type: "button", hidden: true, onclick: () => order("try") }, "Try anyway");
   const order = async (memory) => {
     send.disabled = attempt.hidden = true;
     refusal.textContent = "";
     try {
       await post("/upscale", { image: image.id, model: model.value, scale: Number(scale.value), softness: Number(softness.value), memory });
       box.close();
-      toast("It is being enlarged.");
+      toast("The picture is being enlarged.");
     } catch (error) {
       refusal.textContent = error.status ? error.message : "The gateway does not answer.";
       attempt.hidden = !error.short;

@@ -1,4 +1,4 @@
-// A tab's side of the events: the shared worker's where there is one, else a stream of its own.
+// Events for one tab: from the shared worker if there is one, otherwise from a stream of its own.
 
 import { askKey, currentKey, onKey, setKey } from "./api.js";
 import { Live } from "./live.js";
@@ -54,7 +54,7 @@ export function begin() {
     port.onmessage = ({ data }) => hear(data);
     worker.onerror = () => { if (port && link === "joining") { port = null; join(); } };
   } catch {
-    port = null; // no shared workers here, as in Chrome on Android
+    port = null; // this browser has no shared workers, such as Chrome on Android
   }
   join();
   onKey(join);

@@ -1,12 +1,12 @@
-// Pictures to draw upon: one to begin from, with a mask, and those to follow. They are uploads; the form names their ids.
+// Input images: an initial image with a mask, and reference images. They are uploads, whose ids the form sends.
 
 import { upload } from "./api.js";
 import { $, h, iconButton, textButton, toast } from "./dom.js";
 import { paintMask } from "./mask.js";
-import { chooser, kept, renewed, take, thumb } from "./slots.js";
+import { chooser, renewed, stored, take, thumb } from "./slots.js";
 
 let first = null; // {id, blob, width, height, mask: {id, blob} | null}
-let followed = [];
+let references = [];
 let its = { init_image: false, mask: false, max_references: 0 };
 
 function show() {
@@ -21,10 +21,10 @@ function show() {
       its.mask && textButton("brush", first.mask ? "Change the mask" : "Paint a mask", mask, { id: "mask" }),
       first.mask && textButton("close", "Repaint everything", () => { first.mask = null; show(); }),
       textButton("bin", "Remove", () => { first = null; show(); }))));
-  const rows = followed.slice(0, its.max_references).map((one, at) =>
+  const rows = references.slice(0, its.max_references).map((one, at) =>
     h("div", { class: "thumb" }, thumb(one.blob, `Reference picture ${at + 1}`),
-      iconButton("close", `Remove reference ${at + 1}`, () => { followed = followed.filter((other) => other !== one); show(); })));
-  if (followed.length < its.max_references) rows.push(chooser("Add a reference picture", (file) => inputs.follow(file), its.max_references > 1));
+      iconButton("close", `Remove reference ${at + 1}`, () => { references = references.filter((other) => other !== one); show(); })));
+  if (references.length < its.max_references) rows.push(chooser("Add a reference picture", (file) => inputs.follow(file), its.max_references > 1));
   $("reference-slots").replaceChildren(...rows);
 }
 
@@ -35,10 +35,10 @@ function maskThumb() {
 }
 
 async function mask() {
-  const whose = first, blob = await paintMask(first.blob, first.mask?.blob ?? null);
+  const target = first, blob = await paintMask(first.blob, first.mask?.blob ?? null);
   if (!blob) return;
   try {
-    whose.mask = { ...(await upload(blob)), blob };
+    target.mask = { ...(await upload(blob)), blob };
   } catch (error) {
     toast(error.message, { kind: "bad" });
   }
@@ -53,26 +53,26 @@ export const inputs = {
   },
 
   async begin(blob) {
-    const taken = await take(blob);
-    if (taken) first = { ...taken, mask: null };
+    const image = await take(blob);
+    if (image) first = { ...image, mask: null };
     show();
   },
 
   async follow(blob) {
-    if (followed.length >= its.max_references) followed = followed.slice(0, its.max_references - 1);
-    const taken = await take(blob);
-    if (taken) followed.push(taken);
+    if (references.length >= its.max_references) references = references.slice(0, its.max_references - 1);
+    const image = await take(blob);
+    if (image) references.push(image);
     show();
   },
 
   canBegin: () => its.init_image,
   canFollow: () => its.max_references > 0,
 
-  /** The fields of a request. */
-  async said() {
+  /** The image fields of a request. */
+  async fields() {
     if (first) first = { ...(await renewed(first)), mask: first.mask && await renewed(first.mask) };
-    followed = await Promise.all(followed.map(renewed));
-    const rows = followed.slice(0, its.max_references);
+    references = await Promise.all(references.map(renewed));
+    const rows = references.slice(0, its.max_references);
     return {
       ...(first && its.init_image ? { init_images: [first.id], image_strength: Number($("denoise").value) } : {}),
       ...(first?.mask && its.init_image && its.mask ? { mask: first.mask.id } : {}),
@@ -80,17 +80,17 @@ export const inputs = {
     };
   },
 
-  /** The inputs of a picture, as long as the gateway keeps them. */
+  /** Restore the inputs of an image, as long as the gateway has them. */
   async restore(drawing) {
     first = null;
     if (drawing.init_image) {
-      const found = await kept(drawing.init_image);
-      if (found) first = { ...found, mask: drawing.mask ? await kept(drawing.mask) : null };
+      const image = await stored(drawing.init_image);
+      if (image) first = { ...image, mask: drawing.mask ? await stored(drawing.mask) : null };
       $("denoise").value = drawing.image_strength ?? 0.75;
     }
-    followed = (await Promise.all((drawing.reference_images ?? []).map(kept))).filter(Boolean);
-    if ((drawing.init_image && !first) || followed.length < (drawing.reference_images ?? []).length)
-      toast("Its input pictures are no longer kept.");
+    references = (await Promise.all((drawing.reference_images ?? []).map(stored))).filter(Boolean);
+    if ((drawing.init_image && !first) || references.length < (drawing.reference_images ?? []).length)
+      toast("Its input pictures are no longer stored.");
     show();
   },
 };

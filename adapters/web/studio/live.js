@@ -1,4 +1,4 @@
-// All jobs as /api/v1/events tells of them. Runs in a worker that the tabs share, or in the one tab where there is none.
+// All jobs, from /api/v1/events. Runs in a worker that the tabs share, or in a tab if there are no shared workers.
 
 import { exact } from "./numbers.js";
 
@@ -7,14 +7,14 @@ const SILENCE_MS = 45_000; // three heartbeats
 const ENDS = { complete: "completed", error: "failed", cancelled: "cancelled" };
 
 export class Live {
-  /** `tell(message)` hears {type: "state"}, {type: "job"} and {type: "link"}. */
+  /** `tell(message)` is called with {type: "state"}, {type: "job"} and {type: "link"}. */
   constructor(tell, key) {
     this.tell = tell;
     this.key = key;
     this.jobs = new Map();
     this.last = null;
     this.link = "joining";
-    this.heard = Date.now();
+    this.lastByteAt = Date.now();
     this.stopped = false;
     this.run();
     this.timer = setInterval(() => this.watch(), 5000);
@@ -30,12 +30,12 @@ export class Live {
     this.abort?.abort();
   }
 
-  /** Asked when a tab wakes up: is the stream still there? */
+  /** Reconnect if the machine slept or the stream is silent. */
   watch() {
     const now = Date.now();
-    const slept = this.ticked && now - this.ticked > 20_000;
+    const hasSlept = this.ticked && now - this.ticked > 20_000;
     this.ticked = now;
-    if (slept || now - this.heard > SILENCE_MS) this.abort?.abort();
+    if (hasSlept || now - this.lastByteAt > SILENCE_MS) this.abort?.abort();
   }
 
   wake() {
@@ -59,15 +59,15 @@ export class Live {
       const began = Date.now();
       this.abort = new AbortController();
       try {
-        const known = this.last === null ? {} : { "Last-Event-ID": this.last };
-        this.heard = Date.now();
+        const resume = this.last === null ? {} : { "Last-Event-ID": this.last };
+        this.lastByteAt = Date.now();
         const answer = await fetch(`${BASE}/events`, {
-          headers: this.headers(known), signal: this.abort.signal, cache: "no-store" });
+          headers: this.headers(resume), signal: this.abort.signal, cache: "no-store" });
         if (answer.status === 401) { this.setLink("key"); return; }
         if (!answer.ok) throw new Error(String(answer.status));
         this.setLink("live");
         await this.read(answer.body.getReader());
-      } catch { /* what is wrong shows in the link; it is tried again */ }
+      } catch { /* the state of the link shows it; it is tried again */ }
       if (this.stopped) return;
       this.setLink("away");
       wait = Date.now() - began > 10_000 ? 400 : Math.min(2500, wait * 1.6);
@@ -81,7 +81,7 @@ export class Live {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      this.heard = Date.now();
+      this.lastByteAt = Date.now();
       const frames = (rest + decoder.decode(value, { stream: true })).split("\n\n");
       rest = frames.pop();
       for (const frame of frames) this.take(frame);
@@ -109,17 +109,17 @@ export class Live {
       case "snapshot": return this.snapshot(data.jobs);
       case "queued": return void this.fetch(id);
       case "position":
-        if (!this.jobs.has(id)) return; // one of a long queue's end, which the snapshot left out
+        if (!this.jobs.has(id)) return; // a job at the end of a long queue, which the snapshot omits
         return this.change(id, { position: data.position, eta_seconds: data.eta_seconds, forecast: data, waits_for: data.waits_for ?? null });
       case "started": return this.change(id, { status: "generating", position: 0, attempt: data.attempt });
       case "requeued": return this.change(id, { status: "queued", progress_detail: null });
       case "cancel_requested": return this.change(id, { stopping: true });
-      case "downloading": // of a job that waits for its model, too
+      case "downloading": // also for a job that waits for its model
         return this.change(id, { eta_seconds: data.eta_seconds, progress_detail: {
           phase: "downloading", progress: data.done_bytes / (data.total_bytes || 1), eta_seconds: data.eta_seconds, download: data } });
       case "loading": case "progress":
         return this.change(id, { status: data.status ?? "generating", progress_detail: data, eta_seconds: data.eta_seconds });
-      case "adjusted": return this.change(id, { told: [...(this.jobs.get(id)?.told ?? []), ...data.adjustments] });
+      case "adjusted": return this.change(id, { newAdjustments: [...(this.jobs.get(id)?.newAdjustments ?? []), ...data.adjustments] });
       case "preview": return this.change(id, { preview: data.url });
       case "image": return this.change(id, { newest: { id: data.id, url: data.url, seed: data.seed } });
       case "complete": case "error": case "cancelled":
@@ -131,22 +131,22 @@ export class Live {
     const before = this.jobs;
     this.jobs = new Map(jobs.map((job) => [job.job_id, job]));
     this.tell(this.state());
-    for (const [id] of before) if (!this.jobs.has(id)) void this.fetch(id); // it ended while nobody listened
+    for (const [id] of before) if (!this.jobs.has(id)) void this.fetch(id); // it ended while the stream was closed
   }
 
   change(id, patch) {
     const job = this.jobs.get(id);
     if (!job) { this.jobs.set(id, { job_id: id, ...patch }); void this.fetch(id, patch); return; }
     Object.assign(job, patch);
-    this.told(job);
+    this.publish(job);
   }
 
-  told(job) {
+  publish(job) {
     if (Object.values(ENDS).includes(job.status)) this.jobs.delete(job.job_id);
     this.tell({ type: "job", job: { ...job } });
   }
 
-  /** The whole of a job that only its id is known of; what happens meanwhile counts. */
+  /** Fetch a job of which only the id is known; events that arrive meanwhile take precedence. */
   async fetch(id, since = {}) {
     const known = this.jobs.get(id) ?? { job_id: id, ...since };
     this.jobs.set(id, known);
@@ -157,7 +157,7 @@ export class Live {
       const now = this.jobs.get(id) ?? known;
       const ended = Object.values(ENDS).includes(job.status);
       this.jobs.set(id, ended ? { ...now, ...job } : { ...job, ...now });
-      this.told(this.jobs.get(id));
+      this.publish(this.jobs.get(id));
     } catch {
       this.jobs.delete(id);
     }

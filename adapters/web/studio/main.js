@@ -1,4 +1,4 @@
-// Puts the studio together. Each part knows its own corner of the page and listens to the feed.
+// Start of the studio. Each module has its own part of the page and listens to the feed.
 
 import { drawingOf } from "./api.js";
 import { $, toast } from "./dom.js";
@@ -11,7 +11,7 @@ import * as stage from "./stage.js";
 import { showDropped } from "./view.js";
 import * as watch from "./watch.js";
 
-const LOOK_MS = 10_000;
+const POLL_MS = 10_000;
 
 function views() {
   const buttons = [...document.querySelectorAll(".tabs button")];
@@ -29,12 +29,12 @@ function theme() {
     const root = document.documentElement;
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
-    try { localStorage.setItem("theme", root.dataset.theme); } catch { /* until the next visit */ }
+    try { localStorage.setItem("theme", root.dataset.theme); } catch { /* then it lasts until the page is closed */ }
   });
 }
 
 async function dropped(file) {
-  if (!file.type.startsWith("image/")) return void toast("That is not a picture.", { kind: "bad" });
+  if (!file.type.startsWith("image/")) return void toast("That file is not a picture.", { kind: "bad" });
   try { showDropped(file, await drawingOf(file)); } catch (error) { toast(error.message, { kind: "bad" }); }
 }
 
@@ -72,8 +72,8 @@ function keys() {
   });
 }
 
-function looking() {
-  setInterval(() => { if (!document.hidden && feed.linkNow() === "live") { void watch.look(); void models.look(); } }, LOOK_MS);
+function polling() {
+  setInterval(() => { if (!document.hidden && feed.linkNow() === "live") { void watch.look(); void models.look(); } }, POLL_MS);
 }
 
 views();
@@ -85,7 +85,7 @@ keep.begin();
 stage.begin();
 models.begin();
 feed.begin();
-looking();
+polling();
 const ready = make.begin();
 void ready.catch((error) => { if (error.status !== 401) toast("The gateway does not answer.", { kind: "bad" }); });
 feed.feed.addEventListener("link", ({ detail: { link, before } }) => {

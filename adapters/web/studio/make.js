@@ -1,4 +1,4 @@
-// The form: what to draw, with what the chosen model can do and nothing else.
+// Form for a job: its fields depend on the abilities of the chosen model.
 
 import { get, modelPath, post } from "./api.js";
 import { control } from "./control.js";
@@ -8,7 +8,7 @@ import { inputs } from "./inputs.js";
 import { wholeNumber } from "./numbers.js";
 
 const ASPECTS = [["1:1", 1, 1], ["4:3", 4, 3], ["3:2", 3, 2], ["16:9", 16, 9], ["3:4", 3, 4], ["2:3", 2, 3], ["9:16", 9, 16]];
-const KEPT = "make";
+const STORAGE_KEY = "make";
 
 let models = [];
 let loras = [];
@@ -18,7 +18,7 @@ export const model = () => models.find((one) => one.title === $("model").value) 
 const can = () => model()?.capabilities ?? null;
 const ANY = { default_px: 1024, step_px: 16, min_px: 64, max_px: 8192, max_pixels: 8847360 };
 
-/** The nearest edge that the chosen model draws, beside another edge. */
+/** The nearest edge length that the chosen model supports, given the other edge. */
 const rounded = (px, other = 1) => {
   const its = can() ?? ANY, step = its.step_px, at = (edge) => edge * step;
   const most = Math.min(its.max_px, its.max_pixels / other);
@@ -34,7 +34,7 @@ export const prompts = () => {
 
 export async function loadModels() {
   ({ models } = (await Promise.all([get("/models"), loadLoras()]))[0]);
-  const chosen = $("model").value, before = kept().model;  // what was chosen meanwhile counts
+  const chosen = $("model").value, before = savedForm().model;  // a choice made meanwhile has precedence
   const drawing = models.filter((one) => one.capabilities.task === "generate");
   const here = drawing.filter((one) => one.downloaded && !one.unavailable);
   const away = drawing.filter((one) => !here.includes(one));
@@ -53,10 +53,10 @@ async function loadLoras() {
   loras = (await get("/loras")).loras.filter((one) => !one.trouble);
 }
 
-/** Those that the chosen model can wear, as far as anybody knows. */
+/** LoRAs that fit the chosen model, as far as is known. */
 const fitting = () => loras.filter((one) => !one.models.length || one.models.includes(model()?.alias_of ?? model()?.title));
 
-/** Offer what the chosen model can do. `fresh`: another model was chosen, so its own defaults are set. */
+/** Show the fields of the chosen model. `fresh`: it was chosen just now, so its defaults are set. */
 function fit(fresh) {
   const one = model(), its = can();
   if (!its) return;
@@ -127,7 +127,7 @@ function aspects() {
   });
 }
 
-/** The size of an aspect, with as many pixels as the model is used to. */
+/** Width and height of an aspect ratio, with the model's default number of pixels. */
 function sized(w, hgt) {
   const base = (can() ?? ANY).default_px, scale = Math.sqrt(w * hgt);
   return [rounded((base * w) / scale), rounded((base * hgt) / scale)];
@@ -146,7 +146,7 @@ function addLora(name = null, scale = null) {
   const note = h("p", { class: "note" });
   const words = () => {
     const one = loras.find((other) => other.name === choice.value);
-    note.textContent = one?.activation_text ?? (one?.trigger_words.length ? `Say: ${one.trigger_words.join(", ")}` : "");
+    note.textContent = one?.activation_text ?? (one?.trigger_words.length ? `Trigger words: ${one.trigger_words.join(", ")}` : "");
   };
   const value = h("output", {}, Number(scale).toFixed(2));
   const choice = h("select", { "aria-label": "LoRA", onchange: () => { words(); keep(); } }, fitting().map((one) => h("option", { value: one.name }, `${one.title ?? one.name}${one.downloaded ? "" : " (on the hub)"}`)));
@@ -163,7 +163,7 @@ function addLora(name = null, scale = null) {
 const chosenLoras = () => [...$("lora-rows").children].map((row) =>
   ({ name: row.querySelector("select").value, scale: Number(row.querySelector("input").value) }));
 
-// ---- what is sent --------------------------------------------------------------------------------
+// ---- submit --------------------------------------------------------------------------------------
 
 async function body(prompt) {
   const its = can(), used = its.lora ? chosenLoras() : [];
@@ -179,30 +179,30 @@ async function body(prompt) {
     num_images: Number($("count").value) || 1,
     ...($("low-ram").checked ? { low_ram: true } : {}),
     ...(used.length ? { lora_files: used.map((one) => one.name), lora_scales: used.map((one) => one.scale) } : {}),
-    ...(await inputs.said()),
-    ...(await control.said()),
+    ...(await inputs.fields()),
+    ...(await control.fields()),
     preview: true,
   };
 }
 
 let sending = false;
 
-/** `memory`: "try" where what seems not to fit is to be drawn all the same. */
+/** `memory`: "try" runs the job even if it seems not to fit into memory. */
 async function send(event, memory = null) {
   event.preventDefault();
   if (sending) return;
   refuse("");
-  const wanted = prompts();
-  if (!wanted.length) { $("prompt").focus(); return; }
+  const texts = prompts();
+  if (!texts.length) { $("prompt").focus(); return; }
   sending = true;
   $("draw").classList.add("busy");
   try {
-    for (const prompt of wanted) {
+    for (const prompt of texts) {
       const job = await post("/generate", { ...(await body(prompt)), ...(memory ? { memory } : {}) });
       for (const a of job.adjustments) toast(adjusted(a));
       mine.set(job.job_id, 0);
-      const begun = allJobs().find((one) => one.job_id === job.job_id);
-      if (begun) tellOf(begun);
+      const current = allJobs().find((one) => one.job_id === job.job_id);
+      if (current) showAdjustments(current);
     }
   } catch (error) {
     refuse(error.name === "TypeError" ? "The gateway does not answer." : error.message, error.short);
@@ -212,22 +212,22 @@ async function send(event, memory = null) {
   }
 }
 
-const mine = new Map(); // jobs of this tab, and how much was told of how their prompts were read
+const mine = new Map(); // jobs of this tab, with the number of their later adjustments that were shown
 
-function tellOf(job, ended = false) {
+function showAdjustments(job, ended = false) {
   if (!mine.has(job.job_id)) return;
-  for (const a of (job.told ?? []).slice(mine.get(job.job_id))) {
+  for (const a of (job.newAdjustments ?? []).slice(mine.get(job.job_id))) {
     toast(adjusted(a), { seconds: 12 });
-    if (a.param === "prompt" && a.used === null) tellWhatItDraws(job.model);
+    if (a.param === "prompt" && a.used === null) showAbilities(job.model);
   }
-  mine.set(job.job_id, job.told?.length ?? 0);
+  mine.set(job.job_id, job.newAdjustments?.length ?? 0);
   if (ended) mine.delete(job.job_id);
 }
 
-const explained = new Set(); // models of which was said what they draw
+const explained = new Set(); // models whose abilities were shown
 
-/** Of a model that draws a list of things only; and the model that fits the machine and draws more. */
-async function tellWhatItDraws(title) {
+/** Show what a model with a fixed list of things can draw, and the best fitting model that draws more. */
+async function showAbilities(title) {
   const draws = models.find((one) => one.title === title)?.capabilities.draws ?? [];
   if (!draws.length || explained.has(title)) return;
   explained.add(title);
@@ -237,19 +237,19 @@ async function tellWhatItDraws(title) {
     { seconds: 30, action: other ? [`Use ${other}`, use] : null });
 }
 
-/** `triable`: it may be drawn all the same, by a button. */
+/** `triable`: a button offers to run the job anyway. */
 function refuse(text, triable = false) {
   $("refusal").textContent = text;
   $("try").hidden = !triable;
 }
 
-// ---- settings that come from elsewhere, and that stay --------------------------------------------------
+// ---- settings of an image, and saved settings ----------------------------------------------------------
 
-/** Set the form to how a picture was drawn; numbers that it does not say stay as they are. */
+/** Set the form to the settings of an image; numbers that are missing there stay as they are. */
 export async function useSettings(drawing) {
   const there = models.find((one) => one.title === drawing.model);
   if (there && !there.unavailable) $("model").value = drawing.model;
-  else if (drawing.model) toast(`The model ${drawing.model} is not here; the settings are used with ${$("model").value}.`);
+  else if (drawing.model) toast(`The model ${drawing.model} is not on this machine; the settings are used with ${$("model").value}.`);
   $("lines").checked = false;
   $("negative").value = drawing.negative_prompt ?? "";
   fit(false);
@@ -259,7 +259,7 @@ export async function useSettings(drawing) {
   $("lora-rows").replaceChildren();
   for (const one of drawing.loras ?? [])
     if (fitting().some((other) => other.name === one.name)) addLora(one.name, one.scale);
-    else toast(`The LoRA ${one.name} is not here.`);
+    else toast(`The LoRA ${one.name} is not on this machine.`);
   await Promise.all([inputs.restore(drawing), control.restore(drawing)]);
   show();
   document.body.dataset.view = "make";
@@ -267,8 +267,8 @@ export async function useSettings(drawing) {
   $("prompt").focus();
 }
 
-function kept() {
-  try { return JSON.parse(localStorage.getItem(KEPT)) ?? {}; } catch { return {}; }
+function savedForm() {
+  try { return JSON.parse(localStorage.getItem(STORAGE_KEY)) ?? {}; } catch { return {}; }
 }
 
 const FIELDS = ["prompt", "negative", "width", "height", "steps", "guidance", "seed", "count"];
@@ -276,17 +276,17 @@ const FIELDS = ["prompt", "negative", "width", "height", "steps", "guidance", "s
 function keep() {
   const values = Object.fromEntries(FIELDS.map((id) => [id, $(id).value]));
   try {
-    localStorage.setItem(KEPT, JSON.stringify({ ...values, model: $("model").value, lines: $("lines").checked, lowRam: $("low-ram").checked }));
-  } catch { /* then it is gone with the tab */ }
+    localStorage.setItem(STORAGE_KEY, JSON.stringify({ ...values, model: $("model").value, lines: $("lines").checked, lowRam: $("low-ram").checked }));
+  } catch { /* then it is lost with the tab */ }
 }
 
 export function begin() {
   aspects();
-  const before = kept();
+  const before = savedForm();
   for (const id of FIELDS) if (before[id] && id !== "steps" && id !== "guidance") $(id).value = before[id];
   $("lines").checked = Boolean(before.lines);
   $("low-ram").checked = Boolean(before.lowRam);
-  feed.addEventListener("job", ({ detail }) => tellOf(detail.job, detail.ended));
+  feed.addEventListener("job", ({ detail }) => showAdjustments(detail.job, detail.ended));
   $("make").addEventListener("submit", send);
   $("make").addEventListener("input", show);
   $("try").addEventListener("click", (event) => send(event, "try"));

@@ -1,11 +1,11 @@
-// A brush on top of a picture. What is painted becomes white, the rest black: white is drawn anew.
+// Mask editor: a brush on an image. Painted parts become white, which is generated again; the rest is black.
 
 import { dialog, h, textButton } from "./dom.js";
 
 const COLOUR = "#ff7a3d";
 const KEY_STEP = 0.02;
 
-/** The mask as a PNG of the picture's size; null where the dialog was left. */
+/** The mask as a PNG of the image's size; null if the dialog is closed. */
 export async function paintMask(pictureBlob, maskBlob) {
   const image = await createImageBitmap(pictureBlob);
   const { width, height } = image;
@@ -18,13 +18,13 @@ export async function paintMask(pictureBlob, maskBlob) {
   pen.strokeStyle = pen.fillStyle = COLOUR;
   if (maskBlob) await fromMask(pen, maskBlob, width, height);
 
-  let erase = false, at = null, down = false, painted = [];
+  let erase = false, at = null, down = false, history = [];
   const size = h("input", { type: "range", min: 0.01, max: 0.4, step: 0.01, value: 0.12, id: "brush" });
   const ring = h("i", { class: "ring" });
   const px = () => Number(size.value) * Math.max(width, height);
 
-  const remember = () => { painted.push(pen.getImageData(0, 0, width, height)); painted = painted.slice(-20); };
-  const undo = () => { const last = painted.pop(); if (last) pen.putImageData(last, 0, 0); };
+  const remember = () => { history.push(pen.getImageData(0, 0, width, height)); history = history.slice(-20); };
+  const undo = () => { const last = history.pop(); if (last) pen.putImageData(last, 0, 0); };
 
   function line(to) {
     pen.globalCompositeOperation = erase ? "destination-out" : "source-over";
@@ -84,18 +84,18 @@ export async function paintMask(pictureBlob, maskBlob) {
     pen.globalCompositeOperation = "xor";
     pen.fillRect(0, 0, width, height);
   });
-  const easel = h("div", { class: "easel" }, below, paint, ring);
-  easel.style.aspectRatio = `${width} / ${height}`;
-  easel.style.setProperty("--ratio", String(width / height));
+  const board = h("div", { class: "board" }, below, paint, ring);
+  board.style.aspectRatio = `${width} / ${height}`;
+  board.style.setProperty("--ratio", String(width / height));
   ring.hidden = true;
 
   return new Promise((resolve) => {
     let result = null;
     const done = h("button", { type: "button", class: "draw", onclick: async () => { result = await toMask(pen, width, height); box.close(); } },
       "Use this mask");
-    const box = dialog("Paint what is drawn anew", { wide: true, onclose: () => resolve(result) },
+    const box = dialog("Paint the area to change", { wide: true, onclose: () => resolve(result) },
       h("div", { class: "tools" }, h("label", { for: "brush" }, "Brush"), size, eraser, whole,
-        textButton("reuse", "Undo", undo), h("span", { class: "grow" }), done), easel);
+        textButton("reuse", "Undo", undo), h("span", { class: "grow" }), done), board);
     paint.focus();
   });
 }

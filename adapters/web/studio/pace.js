@@ -1,8 +1,8 @@
-// How far a bar is: it moves as time goes by, follows the forecast, and never goes back.
+// Progress bar: it moves with time, follows the forecast, and never goes back.
 
-const WAIT_SHARE = 0.2; // of the bar, for what happens before a job begins
-const AHEAD = 0.985; // as far as time alone may take it
-const BLIND = 0.4; // and before the first step
+const WAIT_SHARE = 0.2; // share of the bar for the wait before the job starts
+const AHEAD = 0.985; // how far time alone may move it
+const BLIND = 0.4; // the same before the first step
 
 export class Pace {
   constructor(now) {
@@ -11,12 +11,12 @@ export class Pace {
     this.running = false;
     this.real = 0;
     this.ahead = AHEAD;
-    this.left = null; // seconds of this phase
+    this.left = null; // seconds left in this phase
     this.at = now;
-    this.drawn = now;
+    this.steppedAt = now;
   }
 
-  /** What the gateway said of the job, at `now` in seconds. */
+  /** Take the job's state at `now`, in seconds. */
   hear(job, now) {
     this.step(now);
     const running = job.status === "generating";
@@ -30,15 +30,15 @@ export class Pace {
     if (running && detail) this.real = Math.max(this.real, detail.progress ?? 0);
   }
 
-  /** Where this phase may lead the bar to. */
+  /** The end of the bar in this phase. */
   get end() {
     return this.running ? 1 : Math.max(this.base, WAIT_SHARE);
   }
 
-  /** 0 to 1; each call with a later `now` gives as much or more. */
+  /** 0 to 1; never decreases with a later `now`. */
   step(now) {
-    const past = Math.max(0, Math.min(1, now - this.drawn));
-    this.drawn = now;
+    const past = Math.max(0, Math.min(1, now - this.steppedAt));
+    this.steppedAt = now;
     const most = this.base + (this.end - this.base) * this.ahead;
     const seen = this.base + (this.end - this.base) * this.real;
     if (this.left !== null && this.shown < most) {
@@ -49,7 +49,7 @@ export class Pace {
     return this.shown;
   }
 
-  /** Seconds until it is done, counted down between two words of the gateway; null where nobody knows. */
+  /** Seconds until it is done, counted down between two events; null if unknown. */
   remaining(job, now) {
     const eta = this.running ? job.progress_detail?.eta_seconds ?? job.eta_seconds : job.eta_seconds;
     return eta === null || eta === undefined ? null : Math.max(0, eta - (now - this.at));

@@ -1,14 +1,14 @@
-// What the form's pictures share: a place to drop one, its small view, and the gateway that keeps it.
+// Image slots of the form: drop zones, thumbnails, and uploads to the gateway.
 
 import { BASE, fetched, upload } from "./api.js";
 import { h, toast } from "./dom.js";
 
-const AGES_MS = 60_000; // before its hour is over, a picture is sent again
+const RENEW_MS = 60_000; // an upload that expires within this time is sent again
 const TYPES = ["image/png", "image/jpeg", "image/webp"];
 
-/** {id, blob, width, height} of a picture that the gateway keeps now; null where it did not take it. */
+/** Upload an image; returns {id, blob, width, height}, or null if it was refused. */
 export async function take(blob) {
-  if (!TYPES.includes(blob.type)) { toast("PNG, JPEG or WebP, please.", { kind: "bad" }); return null; }
+  if (!TYPES.includes(blob.type)) { toast("Only PNG, JPEG and WebP files can be used.", { kind: "bad" }); return null; }
   try {
     return { ...(await upload(blob)), blob };
   } catch (error) {
@@ -17,18 +17,18 @@ export async function take(blob) {
   }
 }
 
-/** The same picture, sent again where the gateway is about to forget it. */
+/** The same image, uploaded again if its upload is about to expire. */
 export async function renewed(one) {
-  if (!one.expires_at || Date.parse(one.expires_at) - Date.now() > AGES_MS) return one;
+  if (!one.expires_at || Date.parse(one.expires_at) - Date.now() > RENEW_MS) return one;
   return { ...one, ...(await upload(one.blob)) };
 }
 
-/** A drop zone that is a file button, too. */
-export function chooser(says, chosen, many = false) {
+/** A drop zone with a file button. */
+export function chooser(label, onfile, many = false) {
   const file = h("input", { type: "file", accept: TYPES.join(","), multiple: many, hidden: true,
-    onchange: () => { for (const one of file.files) chosen(one); file.value = ""; } });
+    onchange: () => { for (const one of file.files) onfile(one); file.value = ""; } });
   const button = h("button", { type: "button", class: "chooser", onclick: () => file.click() },
-    h("span", {}, says), h("small", {}, "Drop, paste or choose"));
+    h("span", {}, label), h("small", {}, "Drop, paste or choose"));
   const zone = h("div", { class: "zone" }, button, file);
   zone.addEventListener("dragover", (event) => { event.preventDefault(); event.stopPropagation(); zone.classList.add("over"); });
   zone.addEventListener("dragleave", () => zone.classList.remove("over"));
@@ -39,12 +39,12 @@ export function chooser(says, chosen, many = false) {
     if (!files.length) return;
     event.stopPropagation();
     document.dispatchEvent(new Event("dropped"));
-    for (const one of many ? files : files.slice(0, 1)) chosen(one);
+    for (const one of many ? files : files.slice(0, 1)) onfile(one);
   });
   return zone;
 }
 
-/** A picture of a file; `alt` says what it is. */
+/** An <img> of a file; `alt` describes it. */
 export function thumb(blob, alt) {
   const image = h("img", { alt });
   const url = URL.createObjectURL(blob);
@@ -53,8 +53,8 @@ export function thumb(blob, alt) {
   return image;
 }
 
-/** An upload that a drawing names, as long as the gateway keeps it; else null. */
-export async function kept(id) {
+/** An upload by its id; null if the gateway no longer has it. */
+export async function stored(id) {
   try {
     const blob = await fetched(`${BASE}/uploads/${id}`), { width, height } = await createImageBitmap(blob);
     return { id, blob, width, height };

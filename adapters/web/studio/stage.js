@@ -1,9 +1,9 @@
-// The large picture in the middle: what is drawn right now, else the newest, else a welcome.
+// Stage: the large image in the middle, which is generated now, or is the newest, or a welcome.
 
 import { call, picture } from "./api.js";
 import { $, h, span, textButton, toast } from "./dom.js";
 import { allJobs, feed } from "./feed.js";
-import { shownImages, words } from "./keep.js";
+import { shownImages, words } from "./images.js";
 import { actions, factList, factsOf, showPicture } from "./view.js";
 import { name, pace, PROTOCOLS, whereOf } from "./watch.js";
 
@@ -55,8 +55,8 @@ function finished(image) {
 function welcome() {
   if (shown === "welcome") return;
   shown = "welcome";
-  $("stage").replaceChildren(h("div", { class: "welcome" }, h("p", { class: "quote" }, "Say what you would like to see."),
-    h("p", { class: "muted" }, "Pictures of every client appear here while they are drawn. To begin with:"),
+  $("stage").replaceChildren(h("div", { class: "welcome" }, h("p", { class: "quote" }, "Describe what you would like to see."),
+    h("p", { class: "muted" }, "Pictures of all clients appear here while they are generated. Some ideas:"),
     h("div", { class: "ideas" }, IDEAS.map((text) => textButton("", text, () => {
       $("prompt").value = text;
       $("prompt").dispatchEvent(new Event("input", { bubbles: true }));

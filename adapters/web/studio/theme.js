@@ -1,6 +1,6 @@
 "use strict";
-// Before the first paint, so that a chosen theme does not flash.
+// Runs before the first paint, so that the page does not flash in another theme.
 try {
   const theme = localStorage.getItem("theme");
   if (theme === "dark" || theme === "light") document.documentElement.dataset.theme = theme;
-} catch { /* storage may be forbidden; the system's theme it is */ }
+} catch { /* storage may be forbidden; then the system's theme is used */ }

@@ -1,18 +1,18 @@
-// One picture large, with all that is known of it; and two side by side.
+// Dialogs: one image with all its settings, two side by side, and a dropped file.
 
 import { download, fetched, picture } from "./api.js";
 import { control } from "./control.js";
 import { adjusted, clock, dialog, h, iconButton, textButton, toast } from "./dom.js";
 import { enlarge, enlarges } from "./enlarge.js";
+import { remove, shownImages, words } from "./images.js";
 import { inputs } from "./inputs.js";
-import { remove, shownImages, words } from "./keep.js";
 import { useSettings } from "./make.js";
 import { PROTOCOLS } from "./watch.js";
 
 const madeAt = (date) => (date.toDateString() === new Date().toDateString() ? `Today, ${clock(date)}`
   : date.toLocaleString([], { dateStyle: "medium", timeStyle: "short" }));
 
-/** Everything that was said of a picture, as [name, value]. */
+/** All settings of an image, as [name, value]. */
 export function factsOf(image) {
   const drawn = image.drawing ?? {}, larger = drawn.enlarged;
   const size = (width, height) => (width === undefined || height === undefined ? null : `${width} × ${height}`);
@@ -38,7 +38,7 @@ function prompt(drawing) {
     drawing?.negative_prompt ? h("p", { class: "muted" }, `Negative: ${drawing.negative_prompt}`) : null];
 }
 
-/** What can be done with a picture; `close` goes away first. */
+/** Buttons for an image; `close` is called before each action. */
 export function actions(image, close = () => {}) {
   const start = (work) => async () => {
     close();
@@ -100,7 +100,7 @@ export function comparePictures(two) {
   const box = dialog("Side by side", { wide: true }, h("div", { class: "compare" }, columns));
 }
 
-/** A file that was dropped: what it says of itself, and what it may become. */
+/** Show a dropped file: its settings, and what it can be used for. */
 export function showDropped(blob, drawing) {
   const img = h("img", { alt: "The picture that was dropped" });
   const url = URL.createObjectURL(blob);
@@ -108,7 +108,7 @@ export function showDropped(blob, drawing) {
   img.src = url;
   const facts = drawing ? factsOf({ ...drawing, drawing, protocol: null }) : [];
   const box = dialog("Dropped picture", { wide: true }, h("div", { class: "look" }, h("div", { class: "frame" }, img),
-    h("div", { class: "side" }, ...(drawing ? [...prompt(drawing), factList(facts)] : [h("p", {}, "It does not say how it was drawn.")]).filter(Boolean),
+    h("div", { class: "side" }, ...(drawing ? [...prompt(drawing), factList(facts)] : [h("p", {}, "The file contains no settings.")]).filter(Boolean),
       h("div", { class: "actions" },
         drawing && textButton("reuse", "Use these settings", () => { box.close(); void useSettings(drawing); }, { id: "use-dropped" }),
         inputs.canBegin() && textButton("picture", "Use as input", () => { box.close(); void inputs.begin(blob); }),

@@ -1,4 +1,4 @@
-// The queue as it is now: every job of every protocol, its place, its forecast, its end.
+// Queue: every job of every protocol, with its position, forecast and end.
 
 import { call, get, picture, post } from "./api.js";
 import { $, amount, clock, h, iconButton, span, toast } from "./dom.js";
@@ -9,7 +9,7 @@ export const PROTOCOLS = { native: "Studio", sdapi: "A1111", openai: "OpenAI", x
 const FAILED_MS = 3600_000;
 const BYE_MS = 900;
 
-const rows = new Map(); // job id to what shows it
+const rows = new Map(); // rows by job id
 let paused = false;
 let others = 0;
 
@@ -67,7 +67,7 @@ export function whereOf(job) {
   const detail = job.progress_detail;
   if (job.status === "failed") return job.error ?? "It failed.";
   if (job.stopping) return "Stopping";
-  if (detail?.download) return `${job.type === "download" ? "" : "Its model comes first: "}${amount(detail.download)}`;
+  if (detail?.download) return `${job.type === "download" ? "" : "Downloading its model first: "}${amount(detail.download)}`;
   if (job.status === "queued") return job.waits_for ?? (job.position > 0 ? `${job.position} ahead` : "Next");
   if (!detail) return "Starting";
   if (detail.phase === "loading") return "Loading the model";
@@ -77,21 +77,21 @@ export function whereOf(job) {
   return detail.steps ? `Step ${detail.step} of ${detail.steps}${of}` : `Starting${of}`;
 }
 
-/** Buttons are made anew only where others are needed, so that focus stays. */
+/** Buttons are replaced only if others are needed, so that focus stays. */
 function paintActs(row) {
   const { job, part } = row;
-  const wanted = job.status === "failed" ? "failed" : job.status === "queued" ? "queued" : "running";
-  if (row.acts === wanted) return;
-  row.acts = wanted;
+  const state = job.status === "failed" ? "failed" : job.status === "queued" ? "queued" : "running";
+  if (row.acts === state) return;
+  row.acts = state;
   const title = cut(name(job)), id = job.job_id;
-  if (wanted === "failed") {
+  if (state === "failed") {
     part.acts.replaceChildren(
       iconButton("reuse", `Try again: ${title}`, () => act(async () => { await post(`/jobs/${id}/retry`); drop(id); })),
       iconButton("close", `Dismiss: ${title}`, () => { dismiss(id); drop(id); }));
     return;
   }
   const stop = iconButton("close", `Cancel: ${title}`, () => act(() => call("DELETE", `/jobs/${id}`)), { class: "plain square cancel" });
-  part.acts.replaceChildren(...(wanted === "queued" ? [
+  part.acts.replaceChildren(...(state === "queued" ? [
     iconButton("up", `Earlier: ${title}`, () => move(id, -1)), iconButton("down", `Later: ${title}`, () => move(id, 1))] : []), stop);
 }
 
@@ -114,17 +114,17 @@ const ordered = () => [...rows.values()].map((row) => row.job).sort((a, b) => ra
 
 function arrange() {
   const list = $("jobs"), focused = document.activeElement;
-  const wanted = ordered().map((job) => rows.get(job.job_id).li);
-  if (wanted.some((li, at) => list.children[at] !== li) || wanted.length !== list.children.length) {
-    list.replaceChildren(...wanted);
+  const order = ordered().map((job) => rows.get(job.job_id).li);
+  if (order.some((li, at) => list.children[at] !== li) || order.length !== list.children.length) {
+    list.replaceChildren(...order);
     if (focused && list.contains(focused)) focused.focus({ preventScroll: true });
   }
   const live = allJobs().length;
   $("queue-count").textContent = live + others;
-  $("queue-count").title = others ? `${others} of others` : "";
+  $("queue-count").title = others ? `${others} of other clients` : "";
   $("tab-count").textContent = live;
   $("tab-count").hidden = live === 0;
-  $("queue-empty").hidden = wanted.length > 0;
+  $("queue-empty").hidden = order.length > 0;
   document.title = live ? `(${live}) mflux studio` : "mflux studio";
 }
 
@@ -165,7 +165,7 @@ function tick() {
   requestAnimationFrame(tick);
 }
 
-// ---- pause, failures, the line itself --------------------------------------------------------------
+// ---- pause, failures, connection -------------------------------------------------------------------
 
 function showPaused(is) {
   paused = is;
@@ -178,8 +178,8 @@ function showPaused(is) {
 
 function banner() {
   const link = linkNow();
-  const text = { away: "The gateway does not answer. The studio comes back by itself.", key: "This gateway asks for a key." }[link]
-    ?? (paused ? "The queue is paused: what runs goes on, nothing new begins." : "");
+  const text = { away: "The gateway does not answer. The studio reconnects by itself.", key: "This gateway needs a key." }[link]
+    ?? (paused ? "The queue is paused: running jobs go on, no new ones start." : "");
   $("banner").textContent = text;
   $("banner").hidden = !text;
   document.body.dataset.link = link;
@@ -191,12 +191,12 @@ export async function look() {
     others = Math.max(0, queue.running_count + queue.pending_count - (queue.active ? 1 : 0) - queue.queued.length);
     showPaused(queue.paused);
     arrange();
-  } catch { /* the link says it */ }
+  } catch { /* the banner shows it */ }
 }
 
 const dismissed = () => { try { return JSON.parse(sessionStorage.getItem("dismissed")) ?? []; } catch { return []; } };
 function dismiss(id) {
-  try { sessionStorage.setItem("dismissed", JSON.stringify([...dismissed(), id].slice(-50))); } catch { /* it shows again */ }
+  try { sessionStorage.setItem("dismissed", JSON.stringify([...dismissed(), id].slice(-50))); } catch { /* then it is shown again */ }
 }
 
 async function failures() {
@@ -204,7 +204,7 @@ async function failures() {
     const { jobs } = await get("/jobs?status=failed&limit=5");
     for (const job of jobs)
       if (Date.now() - Date.parse(job.completed_at) < FAILED_MS && !dismissed().includes(job.job_id)) take(job, true);
-  } catch { /* the link says it */ }
+  } catch { /* the banner shows it */ }
 }
 
 export function begin() {
@@ -224,9 +224,9 @@ export function begin() {
   feed.addEventListener("link", banner);
   $("pause").addEventListener("click", () => act(async () => {
     showPaused((await post(paused ? "/queue/resume" : "/queue/pause")).paused);
-    heard.postMessage({ paused });
+    channel.postMessage({ paused });
   }));
-  const heard = new BroadcastChannel("studio-queue");
-  heard.onmessage = ({ data }) => showPaused(data.paused);
+  const channel = new BroadcastChannel("studio-queue");
+  channel.onmessage = ({ data }) => showPaused(data.paused);
   requestAnimationFrame(tick);
 }

@@ -1,4 +1,4 @@
-// One stream of events for all tabs: browsers allow six connections a host, and eight tabs may be open.
+// Shared worker: one event stream for all tabs, since browsers allow six connections per host.
 
 import { Live } from "./live.js";
 

@@ -1,8 +1,7 @@
-"""What pictures of other programs say of how they were drawn, in the words of our own requests. Pure.
+"""Other programs' metadata in image files: how an image was made, as fields of our own requests. Pure.
 
-Each file reads one program's layout. What a picture does not say is left out, never guessed. All texts come from
-strangers: they are of bounded length (`gateway.images.file_texts`), and what is found is checked by
-`gateway.images.provenance`.
+Each file reads one program's layout. Missing fields are omitted, never guessed. All texts are untrusted: their length
+is bounded (`gateway.images.file_texts`), and `gateway.images.provenance` checks the fields.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from gateway.images.foreign import a1111, comfyui, draw_things, fooocus, invokeai, novelai, swarmui
-from gateway.images.foreign.values import Said
+from gateway.images.foreign.values import DrawingFields
 
-READERS: tuple[Callable[[Mapping[str, str]], Said | None], ...] = (
+READERS: tuple[Callable[[Mapping[str, str]], DrawingFields | None], ...] = (
     swarmui.read,
     fooocus.read,
     invokeai.read,
@@ -21,14 +20,14 @@ READERS: tuple[Callable[[Mapping[str, str]], Said | None], ...] = (
     a1111.read,
     comfyui.read,
 )
-"""Those whose texts name themselves come first. A1111's text beside a graph of ComfyUI's is that of a node that saves
-pictures so, and was made for readers: it comes before the graph.
+"""Readers in order: first those whose texts name their program. A1111's text beside a ComfyUI graph was written by a
+node for other readers, so it comes before the graph.
 """
 
 
-def said_in(texts: Mapping[str, str]) -> Said | None:
-    """Fields of `gateway.images.provenance.Drawing` by name, unchecked; None where no program is known by the texts."""
+def fields_in(texts: Mapping[str, str]) -> DrawingFields | None:
+    """Fields of `gateway.images.provenance.Drawing` by name, unchecked; None if no program is recognised."""
     for read in READERS:
-        if (said := read(texts)) is not None:
-            return said
+        if (fields := read(texts)) is not None:
+            return fields
     return None

@@ -1,7 +1,7 @@
-"""ComfyUI: the graph that was run, in the PNG's text `prompt`, walked from its output back to what was sampled first.
+"""ComfyUI: the graph in the PNG's text `prompt`, followed from its output back to the first sampler.
 
-In a WebP or JPEG the same text stands in EXIF, behind `prompt:`. Each node is `{class_type, inputs}`, an input either a
-value or a link, `[node, output]`. The editor's form, `workflow`, is read where it stands alone. Pure.
+In a WebP or JPEG the same text is in EXIF, after `prompt:`. Each node is `{class_type, inputs}`; an input is a value or
+a link `[node, output]`. The editor's form, `workflow`, is read if there is no other. Pure.
 Source: ComfyUI nodes.py, comfy_extras/nodes_custom_sampler.py, nodes_flux.py.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from gateway.images.exif_text import ASCII_TEXTS
 from gateway.images.foreign.comfyui_graph import Graph, Node
 from gateway.images.foreign.comfyui_workflow import as_run
-from gateway.images.foreign.values import Said, file_name, json_object, loras, mapping, number, text, whole
+from gateway.images.foreign.values import DrawingFields, file_name, json_object, loras, mapping, number, text, whole
 
 PROMPT, WORKFLOW = "prompt", "workflow"
 SAVERS = ("SaveImage", "Image Save", "SaveAnimatedWEBP", "SaveAnimatedPNG", "SaveImageWebsocket")
@@ -22,7 +22,7 @@ PICTURE_INPUTS = (
     *("images", "image", "samples", "latent_image", "latent", "pixels", "latents", "upscaled_image", "samples1"),
     *("optional_latent", "input"),
 )
-"""Along which a picture comes from the one before it."""
+"""Inputs that take an image, along which the graph is followed back."""
 TEXT_INPUTS = ("text", "prompt", "text_g", "text_l", "clip_g", "clip_l", "t5xxl", "llama", "qwen25_7b", "bert", "mt5xl")
 MODEL_INPUTS = ("ckpt_name", "unet_name", "gguf_name", "model_name", "model_path", "base_ckpt_name")
 LORA_INPUTS = ("lora_name", "lora")
@@ -31,16 +31,16 @@ MOST_SAMPLERS = 8
 MOST_CONDITIONINGS = 256
 
 
-def read(texts: Mapping[str, str]) -> Said | None:
-    """None where there is no graph that samples anything."""
+def read(texts: Mapping[str, str]) -> DrawingFields | None:
+    """Fields of the first sampler; None if no graph samples anything."""
     nodes = json_object(_text(texts, PROMPT))
     if nodes is None and (workflow := json_object(_text(texts, WORKFLOW))) is not None:
         nodes = as_run(workflow)
     graph = None if nodes is None else Graph.of(nodes)
     if graph is None:
         return None
-    found = [_said(graph, node) for node in _first_samplers(graph)]
-    return _agreed(found) if found else None
+    candidates = [_fields(graph, node) for node in _first_samplers(graph)]
+    return _agreed(candidates) if candidates else None
 
 
 def _text(texts: Mapping[str, str], keyword: str) -> str | None:
@@ -52,9 +52,9 @@ def _text(texts: Mapping[str, str], keyword: str) -> str | None:
     return texts.get(keyword)
 
 
-def _agreed(found: list[dict[str, object]]) -> Said:
-    """What all say alike: which of several outputs the file is does not stand in it."""
-    first, *others = found
+def _agreed(candidates: list[dict[str, object]]) -> DrawingFields:
+    """Fields with equal values in all candidates: the file does not say which output of the graph it is."""
+    first, *others = candidates
     return {name: value for name, value in first.items() if all(other[name] == value for other in others)}
 
 
@@ -62,7 +62,7 @@ def _agreed(found: list[dict[str, object]]) -> Said:
 
 
 def _first_samplers(graph: Graph) -> list[Node]:
-    """Those that began from no other's picture: a second pass, a refiner and a detailer come after the drawing."""
+    """Samplers that take no other sampler's image: second passes, refiners and detailers come later."""
     firsts: list[Node] = []
     seen: set[str] = set()
     waiting = _before(graph, _outputs(graph))
@@ -79,35 +79,35 @@ def _first_samplers(graph: Graph) -> list[Node]:
 
 
 def _outputs(graph: Graph) -> list[Node]:
-    """The nodes that save pictures; else those that show them, else those whose result nobody takes."""
+    """The nodes that save images; otherwise those that show them, otherwise those whose result is not used."""
     nodes = list(graph.nodes.values())
-    for kept in (
+    for savers in (
         [node for node in nodes if node.kind in SAVERS],
         [node for node in nodes if "save" in node.kind.lower() and "images" in node.inputs],
         [node for node in nodes if node.kind == PREVIEW],
     ):
-        if _before(graph, kept):
-            return kept
-    taken = {link for node in nodes for link in graph.links(node)}
-    return [node for node in nodes if node.id not in taken]
+        if _before(graph, savers):
+            return savers
+    linked = {link for node in nodes for link in graph.links(node)}
+    return [node for node in nodes if node.id not in linked]
 
 
 def _before(graph: Graph, nodes: list[Node]) -> list[Node]:
-    """The samplers whose pictures the nodes take, the nearest on each way; a sampler of `nodes` only by others."""
-    found: list[Node] = []
+    """The samplers whose images the nodes take, the nearest on each path; a sampler of `nodes` only through others."""
+    samplers: list[Node] = []
     starts = {node.id for node in nodes}
     seen, waiting = set(starts), list(reversed(nodes))
     while waiting:
         at = waiting.pop()
         if at.id not in starts and _samples(at):
-            found.append(at)
+            samplers.append(at)
             continue
         for name in reversed(PICTURE_INPUTS if _samples(at) else tuple(at.inputs)):
             target = graph.target(at, name)
             if target is not None and target.id not in seen:
                 seen.add(target.id)
                 waiting.append(target)
-    return found
+    return samplers
 
 
 def _samples(node: Node) -> bool:
@@ -117,10 +117,10 @@ def _samples(node: Node) -> bool:
     return seeded and guided and ("steps" in has or "sigmas" in has or "sampler" in has)
 
 
-# ---- what it was told --------------------------------------------------------------------------------
+# ---- fields of a sampler -----------------------------------------------------------------------------
 
 
-def _said(graph: Graph, sampler: Node) -> dict[str, object]:
+def _fields(graph: Graph, sampler: Node) -> dict[str, object]:
     guider = graph.target(sampler, "guider") or sampler
     sigmas = next((node for node in graph.chain(sampler, "sigmas") if "steps" in node.inputs), sampler)
     chooser = graph.target(sampler, "sampler") or sampler
@@ -150,20 +150,20 @@ def _said(graph: Graph, sampler: Node) -> dict[str, object]:
 
 
 def _texts(graph: Graph, node: Node | None, side: str) -> list[str]:
-    """The texts that a conditioning was made of, in order, each once; `side` is that of nodes which have both."""
-    found: list[str] = []
+    """The texts of a conditioning in order, each once; `side` selects the input of nodes that have both."""
+    parts: list[str] = []
     ways = graph.ways()
     for at in _conditionings(graph, node, side):
         names = [name for name in TEXT_INPUTS if name in at.inputs] or [side]
         for name in names:
-            said = text(graph.joined(at, name, ways))
-            if said is not None and said not in found and len(found) < MOST_TEXTS:
-                found.append(said)
-    return found
+            part = text(graph.joined(at, name, ways))
+            if part is not None and part not in parts and len(parts) < MOST_TEXTS:
+                parts.append(part)
+    return parts
 
 
 def _conditionings(graph: Graph, node: Node | None, side: str) -> Iterator[Node]:
-    """The nodes a conditioning passed through, those that wrote its text at the end of each way."""
+    """The nodes of a conditioning; each path ends at those that contain its text."""
     seen: set[str] = set()
     waiting = [] if node is None else [node]
     while waiting and len(seen) < MOST_CONDITIONINGS:
@@ -178,20 +178,20 @@ def _conditionings(graph: Graph, node: Node | None, side: str) -> Iterator[Node]
         if side in at.inputs:
             names.append(side)
         if not names and len(links := [name for name in at.inputs if graph.target(at, name)]) == 1:
-            names = links  # a node of somebody's that hands on the one thing it takes
+            names = links  # an unknown node that passes on its only input
         waiting += [target for name in reversed(names) if (target := graph.target(at, name)) is not None]
 
 
 def _distilled(graph: Graph, positive: Node | None) -> float | None:
-    """FLUX's own guidance, which is part of its conditioning; ComfyUI's `cfg` is 1 beside it."""
+    """FLUX's own guidance, which is part of its conditioning; ComfyUI's `cfg` is 1 then."""
     for at in _conditionings(graph, positive, "positive"):
-        if "guidance" in at.inputs and (said := number(graph.value(at, "guidance"))) is not None:
-            return said
+        if "guidance" in at.inputs and (guidance := number(graph.value(at, "guidance"))) is not None:
+            return guidance
     return None
 
 
 def _size(graph: Graph, sampler: Node) -> tuple[int | None, int | None]:
-    """That of the empty latent it began from; a picture's own size is not in the graph."""
+    """Size of the empty latent at the start; an input image's own size is not in the graph."""
     start = next((n for name in ("latent_image", "latent", "samples") if (n := graph.target(sampler, name))), None)
     for at in graph.upstream(start):
         if "width" in at.inputs and "height" in at.inputs and "empty" in at.kind.lower():
@@ -202,21 +202,21 @@ def _size(graph: Graph, sampler: Node) -> tuple[int | None, int | None]:
 
 
 def _model(graph: Graph, node: Node) -> tuple[str | None, list[tuple[object, object]]]:
-    """The name of the model's file, and the LoRAs on the way to it, the first put on first."""
+    """Name of the model's file, and the LoRAs between, the first applied one first."""
     used: list[tuple[object, object]] = []
     for at in graph.chain(node, "model", "base_model", "model1"):
         for name in LORA_INPUTS:
-            if isinstance(said := graph.value(at, name), str) and said.lower() != "none":
-                used.append((said, graph.value(at, "strength_model", "lora_model_strength", "strength")))
+            if isinstance(value := graph.value(at, name), str) and value.lower() != "none":
+                used.append((value, graph.value(at, "strength_model", "lora_model_strength", "strength")))
         for row in at.inputs.values():  # rgthree's Power Lora Loader
             if (one := mapping(row)).get("on") is True and "lora" in one:
                 used.append((one["lora"], one.get("strength")))
         for name in MODEL_INPUTS:
-            if isinstance(said := graph.value(at, name), str):
-                return file_name(said), _on(reversed(used))
+            if isinstance(value := graph.value(at, name), str):
+                return file_name(value), _on(reversed(used))
     return None, _on(reversed(used))
 
 
 def _on(used: Iterator[tuple[object, object]]) -> list[tuple[object, object]]:
-    """Without those at strength 0, which change nothing."""
+    """The LoRAs without those of strength 0, which change nothing."""
     return [one for one in used if number(one[1]) != 0]

@@ -1,6 +1,6 @@
-"""ComfyUI's editor's form of a graph, `workflow`, as the form that is run: for pictures that carry that one alone.
+"""ComfyUI workflow: the editor's form of a graph as the API's form, for images that contain no other.
 
-A node's values stand in a list, in the order of its widgets; only those of ComfyUI's own nodes are known. Pure.
+A node's values are a list in the order of its widgets, which is known for ComfyUI's own nodes only. Pure.
 Source: ComfyUI_frontend workflow schema 0.4 and 1.0; widget order by INPUT_TYPES of ComfyUI nodes.py, comfy_extras.
 """
 
@@ -13,7 +13,7 @@ from gateway.images.foreign.comfyui_graph import MOST_HOPS
 from gateway.images.foreign.values import items, mapping
 
 MUTED, BYPASSED = 2, 4
-_SEED = ("seed", "")  # what becomes of a seed afterwards stands behind it
+_SEED = ("seed", "")  # the next value says how the seed changes afterwards
 _NOISE_SEED = ("noise_seed", "")
 _SIZE = ("width", "height", "batch_size")
 WIDGETS: Mapping[str, tuple[str, ...]] = {
@@ -45,7 +45,7 @@ Row = Mapping[str, Any]
 
 
 def as_run(workflow: Row) -> dict[str, Any]:
-    """Nodes by their ids as `comfyui_graph.Graph` takes them; empty where there are none."""
+    """Nodes by id for `comfyui_graph.Graph`; empty if there are none."""
     rows = {str(row["id"]): row for row in map(mapping, items(workflow.get("nodes"))) if _is_id(row.get("id"))}
     links = dict(_links(items(workflow.get("links"))))
     return {
@@ -59,9 +59,9 @@ def _is_id(value: object) -> bool:
     return isinstance(value, int | str)
 
 
-def _links(found: list[Any]) -> Iterator[tuple[Any, tuple[str, int]]]:
-    """Number to node and output it comes from."""
-    for link in found:
+def _links(rows: list[Any]) -> Iterator[tuple[Any, tuple[str, int]]]:
+    """By link number: the node and output that it comes from."""
+    for link in rows:
         match link:
             case [int() as number, int() | str() as origin, int() as slot, *_]:
                 yield number, (str(origin), slot)
@@ -83,7 +83,7 @@ def _inputs(row: Row, rows: Mapping[str, Row], links: Mapping[Any, tuple[str, in
 
 
 def _origin(number: object, rows: Mapping[str, Row], links: Mapping[Any, tuple[str, int]]) -> tuple[str, int] | None:
-    """Where a link comes from, past the nodes that are bypassed: these hand on their first input of the same type."""
+    """Origin of a link, behind bypassed nodes, which pass on their first input of the same type."""
     for _ in range(MOST_HOPS):
         origin = links.get(number) if isinstance(number, int) else None
         row = None if origin is None else rows.get(origin[0])

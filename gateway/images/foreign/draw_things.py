@@ -1,6 +1,6 @@
-"""Draw Things: a JSON in XMP's `exif:UserComment`; `c` is the prompt, `uc` the negative one. Pure.
+"""Draw Things: JSON in XMP's `exif:UserComment`; `c` is the prompt, `uc` the negative prompt. Pure.
 
-The packet is searched as text: no XML of a stranger is parsed. Source: pictures of Draw Things 1.2023 to 1.2025.
+The packet is searched as text, so that no untrusted XML is parsed. Source: images of Draw Things 1.2023 to 1.2025.
 """
 
 from __future__ import annotations
@@ -9,22 +9,37 @@ import html
 from collections.abc import Iterator, Mapping
 
 from gateway.images.file_texts import USER_COMMENT, XMP
-from gateway.images.foreign.values import Said, file_name, items, json_object, loras, mapping, number, size, text, whole
+from gateway.images.foreign.values import (
+    DrawingFields,
+    file_name,
+    items,
+    json_object,
+    loras,
+    mapping,
+    number,
+    size,
+    text,
+    whole,
+)
 
 ELEMENT, END = "<exif:UserComment", "</exif:UserComment>"
 ATTRIBUTE = 'exif:UserComment="'
 
 
-def read(texts: Mapping[str, str]) -> Said | None:
+def read(texts: Mapping[str, str]) -> DrawingFields | None:
     for written in (*_comments(texts.get(XMP, "")), texts.get(USER_COMMENT, "")):
-        said = json_object(written)
-        if said is not None and isinstance(said.get("c"), str) and ("sampler" in said or "seed" in said):
-            return _said(said)
+        metadata = json_object(written)
+        if (
+            metadata is not None
+            and isinstance(metadata.get("c"), str)
+            and ("sampler" in metadata or "seed" in metadata)
+        ):
+            return _fields(metadata)
     return None
 
 
 def _comments(packet: str) -> Iterator[str]:
-    """The text of the comment: the first alternative of a list of languages, or itself, or an attribute."""
+    """Texts of the comment: the first alternative of a language list, the element itself, or an attribute."""
     begin = packet.find(ELEMENT)
     if begin >= 0 and (end := packet.find(END, begin)) >= 0:
         inside = packet[packet.find(">", begin) + 1 : end]
@@ -36,20 +51,20 @@ def _comments(packet: str) -> Iterator[str]:
         yield html.unescape(packet[begin + len(ATTRIBUTE) : end])
 
 
-def _said(said: Mapping[str, object]) -> Said:
-    width, height = size(said.get("size"))
-    strength = number(said.get("strength"))
+def _fields(metadata: Mapping[str, object]) -> DrawingFields:
+    width, height = size(metadata.get("size"))
+    strength = number(metadata.get("strength"))
     return {
         "program": "Draw Things",
-        "prompt": text(said.get("c")),
-        "negative_prompt": text(said.get("uc")),
-        "model": file_name(said.get("model")),
+        "prompt": text(metadata.get("c")),
+        "negative_prompt": text(metadata.get("uc")),
+        "model": file_name(metadata.get("model")),
         "width": width,
         "height": height,
-        "steps": whole(said.get("steps")),
-        "guidance": number(said.get("scale")),
-        "seed": whole(said.get("seed")),
-        "sampler": text(said.get("sampler")),
+        "steps": whole(metadata.get("steps")),
+        "guidance": number(metadata.get("scale")),
+        "seed": whole(metadata.get("seed")),
+        "sampler": text(metadata.get("sampler")),
         "image_strength": strength if strength is not None and 0 <= strength < 1 else None,
-        "loras": loras((mapping(row).get("model"), mapping(row).get("weight")) for row in items(said.get("lora"))),
+        "loras": loras((mapping(row).get("model"), mapping(row).get("weight")) for row in items(metadata.get("lora"))),
     }

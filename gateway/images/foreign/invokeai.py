@@ -9,40 +9,50 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.images.foreign.values import Said, file_name, items, json_object, loras, mapping, number, text, whole
+from gateway.images.foreign.values import (
+    DrawingFields,
+    file_name,
+    items,
+    json_object,
+    loras,
+    mapping,
+    number,
+    text,
+    whole,
+)
 
 METADATA, OLDER, OLDEST = "invokeai_metadata", "sd-metadata", "Dream"
 _SWITCH = re.compile(r"-([A-Za-z])\s{0,4}(\S{1,64})")
 _SWITCHES = {"s": "steps", "S": "seed", "W": "width", "H": "height", "C": "guidance", "A": "sampler"}
-"""`-s 50 -S 123 -W 512 -H 512 -C 7.5 -A k_lms`."""
+"""Command line switches: `-s 50 -S 123 -W 512 -H 512 -C 7.5 -A k_lms`."""
 
 
-def read(texts: Mapping[str, str]) -> Said | None:
-    if (said := json_object(texts.get(METADATA))) is not None:
-        return _of_metadata(said)
-    if (said := json_object(texts.get(OLDER))) is not None and isinstance(said.get("image"), dict):
-        return _of_older(said, said["image"])
+def read(texts: Mapping[str, str]) -> DrawingFields | None:
+    if (metadata := json_object(texts.get(METADATA))) is not None:
+        return _of_metadata(metadata)
+    if (metadata := json_object(texts.get(OLDER))) is not None and isinstance(metadata.get("image"), dict):
+        return _of_older(metadata, metadata["image"])
     return _of_command(texts.get(OLDEST, ""))
 
 
-def _of_metadata(said: Mapping[str, Any]) -> Said:
-    """Models are `{name}`, before version 4 `{model_name}`."""
-    guidance = said.get("guidance") if number(said.get("guidance")) is not None else said.get("cfg_scale")
-    begins = said.get("generation_mode")
+def _of_metadata(metadata: Mapping[str, Any]) -> DrawingFields:
+    """Fields of version 3 and later. Models are `{name}`, before version 4 `{model_name}`."""
+    guidance = metadata.get("guidance") if number(metadata.get("guidance")) is not None else metadata.get("cfg_scale")
+    begins = metadata.get("generation_mode")
     is_from_picture = isinstance(begins, str) and "txt2img" not in begins
     return {
         "program": "InvokeAI",
-        "prompt": text(said.get("positive_prompt")),
-        "negative_prompt": text(said.get("negative_prompt")),
-        "model": _name(said.get("model")),
-        "width": whole(said.get("width")),
-        "height": whole(said.get("height")),
-        "steps": whole(said.get("steps")),
+        "prompt": text(metadata.get("positive_prompt")),
+        "negative_prompt": text(metadata.get("negative_prompt")),
+        "model": _name(metadata.get("model")),
+        "width": whole(metadata.get("width")),
+        "height": whole(metadata.get("height")),
+        "steps": whole(metadata.get("steps")),
         "guidance": number(guidance),
-        "seed": whole(said.get("seed")),
-        "sampler": text(said.get("scheduler")),
-        "image_strength": number(said.get("strength")) if is_from_picture else None,
-        "loras": loras((_lora(row), mapping(row).get("weight")) for row in items(said.get("loras"))),
+        "seed": whole(metadata.get("seed")),
+        "sampler": text(metadata.get("scheduler")),
+        "image_strength": number(metadata.get("strength")) if is_from_picture else None,
+        "loras": loras((_lora(row), mapping(row).get("weight")) for row in items(metadata.get("loras"))),
     }
 
 
@@ -52,11 +62,11 @@ def _name(model: object) -> str | None:
 
 
 def _lora(row: object) -> str | None:
-    found = mapping(row)
-    return _name(found.get("model")) or _name(found.get("lora"))
+    fields = mapping(row)
+    return _name(fields.get("model")) or _name(fields.get("lora"))
 
 
-def _of_older(said: Mapping[str, Any], image: Mapping[str, Any]) -> Said:
+def _of_older(metadata: Mapping[str, Any], image: Mapping[str, Any]) -> DrawingFields:
     """The prompt is a text, or a list of `{prompt, weight}`; what is in `[]` is negative."""
     rows = image.get("prompt")
     written = (
@@ -70,7 +80,7 @@ def _of_older(said: Mapping[str, Any], image: Mapping[str, Any]) -> Said:
         "program": "InvokeAI",
         "prompt": prompt,
         "negative_prompt": negative,
-        "model": file_name(said.get("model_weights")),
+        "model": file_name(metadata.get("model_weights")),
         "width": whole(image.get("width")),
         "height": whole(image.get("height")),
         "steps": whole(image.get("steps")),
@@ -81,7 +91,7 @@ def _of_older(said: Mapping[str, Any], image: Mapping[str, Any]) -> Said:
     }
 
 
-def _of_command(line: str) -> Said | None:
+def _of_command(line: str) -> DrawingFields | None:
     begin, end = line.find('"'), line.rfind('"')
     if begin != 0 or end == begin:
         return None
@@ -105,13 +115,13 @@ def _switches(rest: str) -> list[tuple[str, str]]:
 
 
 def _parted(written: str) -> tuple[str | None, str | None]:
-    """What stands outside of `[]`, and what inside."""
-    kept, apart, at = [], [], 0
+    """Text outside `[]` (the prompt), and inside (the negative prompt)."""
+    outside, inside, at = [], [], 0
     while (begin := written.find("[", at)) >= 0 and (end := written.find("]", begin)) >= 0:
-        kept.append(written[at:begin])
-        apart.append(written[begin + 1 : end])
+        outside.append(written[at:begin])
+        inside.append(written[begin + 1 : end])
         at = end + 1
-    kept.append(written[at:])
-    prompt = " ".join(part for part in (part.strip() for part in kept) if part)
-    negative = ", ".join(part for part in (part.strip(" ,") for part in apart) if part)
+    outside.append(written[at:])
+    prompt = " ".join(part for part in (part.strip() for part in outside) if part)
+    negative = ", ".join(part for part in (part.strip(" ,") for part in inside) if part)
     return text(prompt.rstrip(" ,")), text(negative)

@@ -8,35 +8,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.images.file_texts import USER_COMMENT
-from gateway.images.foreign.values import Said, file_name, items, json_object, loras, number, text, whole
+from gateway.images.foreign.values import DrawingFields, file_name, items, json_object, loras, number, text, whole
 
 KEY = "sui_image_params"
 
 
-def read(texts: Mapping[str, str]) -> Said | None:
+def read(texts: Mapping[str, str]) -> DrawingFields | None:
     for name in ("parameters", USER_COMMENT, "Model"):
         written = texts.get(name, "")
-        if KEY in written and isinstance(said := (json_object(written) or {}).get(KEY), dict):
-            return _said(said)
+        if KEY in written and isinstance(metadata := (json_object(written) or {}).get(KEY), dict):
+            return _fields(metadata)
     return None
 
 
-def _said(said: Mapping[str, object]) -> Said:
-    names, strengths = items(said.get("loras")), items(said.get("loraweights"))
-    distilled = number(said.get("fluxguidancescale"))
-    has_picture = said.get("initimage") is not None
+def _fields(metadata: Mapping[str, object]) -> DrawingFields:
+    names, strengths = items(metadata.get("loras")), items(metadata.get("loraweights"))
+    distilled = number(metadata.get("fluxguidancescale"))
+    has_picture = metadata.get("initimage") is not None
     return {
         "program": "SwarmUI",
-        "prompt": text(said.get("prompt")),
-        "negative_prompt": text(said.get("negativeprompt")),
-        "model": file_name(said.get("model")),
-        "width": whole(said.get("width")),
-        "height": whole(said.get("height")),
-        "steps": whole(said.get("steps")),
-        "guidance": distilled if distilled is not None else number(said.get("cfgscale")),
-        "seed": whole(said.get("seed")),
-        "sampler": text(said.get("sampler") or said.get("comfyuisampler") or said.get("autowebuisampler")),
-        "scheduler": text(said.get("scheduler") or said.get("comfyuischeduler")),
-        "image_strength": number(said.get("initimagecreativity")) if has_picture else None,
+        "prompt": text(metadata.get("prompt")),
+        "negative_prompt": text(metadata.get("negativeprompt")),
+        "model": file_name(metadata.get("model")),
+        "width": whole(metadata.get("width")),
+        "height": whole(metadata.get("height")),
+        "steps": whole(metadata.get("steps")),
+        "guidance": distilled if distilled is not None else number(metadata.get("cfgscale")),
+        "seed": whole(metadata.get("seed")),
+        "sampler": text(metadata.get("sampler") or metadata.get("comfyuisampler") or metadata.get("autowebuisampler")),
+        "scheduler": text(metadata.get("scheduler") or metadata.get("comfyuischeduler")),
+        "image_strength": number(metadata.get("initimagecreativity")) if has_picture else None,
         "loras": loras(zip(names, strengths, strict=False)),
     }

@@ -1,4 +1,4 @@
-"""JSON and values of strangers' texts: read within bounds, and None for whatever is not what it should be. Pure."""
+"""Values from untrusted JSON and texts, read within bounds; None for values of a wrong kind. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from gateway.images.clean_text import whole as cleaned
 
-Said = Mapping[str, object]
-"""Fields of a `Drawing` by name. None: not said."""
+DrawingFields = Mapping[str, object]
+"""Fields of a `Drawing` by name; None: missing."""
 
 MAX_JSON_CHARS = 256 * 1024
 MAX_LORAS = 16
 _FLOAT_MOST = 2.0**64
 _INT_CHARS = 20
-"""Of a number of 64 bits with its sign."""
+"""Digits of a 64-bit number with its sign."""
 _WHOLE = re.compile(r"[-+]?[0-9]{1,20}")
 _NUMBER = re.compile(r"[-+]?[0-9]{0,19}(?:\.[0-9]{0,32})?(?:[eE][-+]?[0-9]{1,3})?")
 _SIZE = re.compile(r"\s{0,8}\(?([0-9]{1,5})\s{0,8}[x×*,]\s{0,8}([0-9]{1,5})\)?\s{0,8}")
@@ -25,9 +25,9 @@ _WEIGHTS = (".safetensors", ".ckpt", ".gguf", ".pt", ".pth", ".sft", ".bin")
 
 
 def json_object(text: str | None) -> dict[str, Any] | None:
-    """The object that the text is; None for all else, and for one nested deeper than Python's decoder follows.
+    """The JSON object in a text; None for anything else, and for one nested too deep for Python's decoder.
 
-    Programs write NaN (ComfyUI's `is_changed`) and keys twice: NaN is None, the last of two keys counts, as for them.
+    Programs write NaN (ComfyUI's `is_changed`) and duplicate keys: NaN becomes None, of equal keys the last counts.
     """
     if text is None or len(text) > MAX_JSON_CHARS or not text.lstrip("\ufeff \t\r\n").startswith("{"):
         return None
@@ -43,22 +43,22 @@ def _whole(digits: str) -> int | None:
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """The object; an empty one for all else."""
+    """The value if it is an object, otherwise an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def items(value: object) -> list[Any]:
-    """The list; an empty one for all else."""
+    """The value if it is a list, otherwise an empty one."""
     return value if isinstance(value, list) else []
 
 
 def text(value: object) -> str | None:
-    """A text that says something, without blanks around it."""
+    """A text that is not blank, stripped."""
     return (cleaned(value).strip() or None) if isinstance(value, str) else None
 
 
 def whole(value: object) -> int | None:
-    """A whole number, or the digits of one."""
+    """A whole number, or a text of one."""
     match value:
         case bool():
             return None
@@ -73,7 +73,7 @@ def whole(value: object) -> int | None:
 
 
 def number(value: object) -> float | None:
-    """A finite number, or the digits of one."""
+    """A finite number, or a text of one."""
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         try:
             value = float(value)
@@ -85,13 +85,13 @@ def number(value: object) -> float | None:
 
 
 def size(value: object) -> tuple[int | None, int | None]:
-    """Width and height of `512x768`, `512 × 768` or `(512, 768)`; None where it is neither."""
-    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    return (None, None) if found is None else (int(found[1]), int(found[2]))
+    """Width and height from `512x768`, `512 × 768` or `(512, 768)`; otherwise None twice."""
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    return (None, None) if match is None else (int(match[1]), int(match[2]))
 
 
 def file_name(value: object) -> str | None:
-    """A model's or LoRA's name: of a file without its folder and without the ending of weights."""
+    """Name of a model or LoRA: a file name without folder and weights suffix."""
     name = text(value)
     if name is None:
         return None
@@ -102,11 +102,11 @@ def file_name(value: object) -> str | None:
     return name or None
 
 
-def loras(found: Iterable[tuple[object, object]]) -> tuple[dict[str, object], ...]:
-    """Names and strengths as `Drawing.loras` has them, those without either left out."""
-    kept: list[dict[str, object]] = []
-    for name, strength in found:
+def loras(pairs: Iterable[tuple[object, object]]) -> tuple[dict[str, object], ...]:
+    """Names and strengths as in `Drawing.loras`, without incomplete ones."""
+    rows: list[dict[str, object]] = []
+    for name, strength in pairs:
         stem, scale = file_name(name), number(strength)
-        if stem is not None and scale is not None and len(kept) < MAX_LORAS:
-            kept.append({"name": stem, "scale": scale})
-    return tuple(kept)
+        if stem is not None and scale is not None and len(rows) < MAX_LORAS:
+            rows.append({"name": stem, "scale": scale})
+    return tuple(rows)
