@@ -18,9 +18,10 @@ from starlette.routing import Match, Route, Router
 
 from engine.client import Engine, EngineOptions
 from gateway import __version__
-from gateway.access import App, Guard, Receive, Scope, Send
+from gateway.access.guard import Guard
 from gateway.access.memory import BodyMemory
 from gateway.access.rights import Rights
+from gateway.asgi import App, Receive, Scope, Send
 from gateway.context import Core
 from gateway.errors import GatewayError, MethodNotAllowed, Misplaced, NotFound
 from gateway.http.error_body import bounded

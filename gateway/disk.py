@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import secrets
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
@@ -19,6 +21,7 @@ READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.ENETUNREACH})
 TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 FAILING = frozenset({errno.EIO, errno.EBUSY, errno.ENOLCK, errno.ENOMEM})
+_FILE_NAME = re.compile(r"[0-9a-z][0-9a-z.]{0,127}")
 
 
 def opened_file(file: Path) -> BufferedReader:
@@ -91,3 +94,47 @@ def telling(place: str) -> Iterator[None]:
         if (fault := fault_of(error, place)) is None:
             raise
         raise fault from error
+
+
+def write_atomic(folder: Path, name: str, data: bytes, place: str = "a folder of the gateway") -> None:
+    """Write `data` to the file `name`, completely or not at all, durable on return; errors name `place`. Blocks.
+
+    Raises: StorageFault; ValueError for a name that the server did not make.
+    """
+    if not _FILE_NAME.fullmatch(name):
+        raise ValueError("not a server-made name")
+    try:
+        _write_atomic(folder, name, data)
+    except OSError as error:
+        fault = fault_of(error, place)
+        if fault is None:
+            raise
+        if isinstance(fault, StorageFull):
+            fault.needed_bytes = len(data)
+        raise fault from error
+
+
+def _write_atomic(folder: Path, name: str, data: bytes) -> None:
+    """Write a temporary file and rename it. Raises: OSError."""
+    temporary = f".{name}.{secrets.token_hex(4)}.tmp"
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            _write_durably(directory, temporary, data)
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=directory)
+            raise
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _write_durably(directory: int, name: str, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(name, flags, 0o600, dir_fd=directory), "wb", buffering=0) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) or 0 :]
+        sync(file.fileno())

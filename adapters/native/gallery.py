@@ -19,7 +19,8 @@ from gateway.errors import InvalidRequest, PictureGone
 from gateway.images.codec import checked_picture
 from gateway.images.hidden_text import hidden_texts, may_hide
 from gateway.images.output import Pictures
-from gateway.images.provenance import Drawing, drawing_by, drawing_in, drawing_of
+from gateway.images.provenance import drawing_by, drawing_in, drawing_of
+from gateway.jobs.drawing import Drawing
 from gateway.jobs.facts import ImageDone
 from gateway.jobs.job import Job
 

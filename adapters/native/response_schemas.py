@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from gateway.images.provenance import Drawing
+from gateway.jobs.drawing import Drawing
 
 Status = Literal["queued", "generating", "completed", "failed", "cancelled"]
 PriorityName = Literal["background", "low", "normal", "high"]

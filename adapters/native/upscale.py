@@ -16,7 +16,8 @@ from adapters.shared.forms import form_of, only_picture
 from adapters.shared.responses import png_of
 from gateway.errors import InvalidRequest
 from gateway.images.codec import base64_picture, checked_picture
-from gateway.images.provenance import Drawing, drawing_in, drawing_of
+from gateway.images.provenance import drawing_in, drawing_of
+from gateway.jobs.drawing import Drawing
 from gateway.jobs.resolve_upscale import UpscaleRequest, is_video
 
 FORM_FIELDS, FIELD_BYTES = 16, 64 * 1024

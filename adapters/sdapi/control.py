@@ -23,12 +23,12 @@ from adapters.shared.body import names_of
 from adapters.shared.context import core_of
 from engine.catalog import ModelSpec
 from engine.protocol import Control
-from gateway.access.round_robin import ANYBODY, Share
 from gateway.context import Core
 from gateway.errors import InvalidRequest, clip
 from gateway.http.unknown_images import unknown_pictures
 from gateway.images.codec import base64_picture, checked_picture, opened, to_png
 from gateway.jobs.resolve import Adjustment
+from gateway.round_robin import ANYBODY, Share
 
 API_VERSION = 2
 SCRIPT = "controlnet"

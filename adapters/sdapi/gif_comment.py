@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from gateway.images.clean_text import whole
+from gateway.clean_text import whole
 from gateway.images.file_budget import Budget, OverBudget
 from gateway.images.file_texts import MAX_TEXT_BYTES
 

@@ -11,11 +11,11 @@ from typing import TypeVar
 from adapters.sdapi.masks import MASKED_CONTENT
 from adapters.sdapi.request_schemas import Generation
 from adapters.shared.body import PROMPTS, validated
-from gateway.access.round_robin import Share
 from gateway.context import Core
 from gateway.errors import InvalidRequest, clip
 from gateway.images.infotext import parse
 from gateway.jobs.resolve import Adjustment
+from gateway.round_robin import Share
 
 LABELS: Mapping[str, str] = {
     "Prompt": "prompt",

@@ -15,13 +15,13 @@ from adapters.sdapi.request_schemas import Generation, Img2Img, Txt2Img
 from adapters.sdapi.resize import on_background, resize, size_of
 from engine.catalog import ModelSpec
 from engine.protocol import MaskContent, Paste
-from gateway.access.round_robin import ANYBODY, Share
 from gateway.context import Core
 from gateway.errors import InvalidRequest
 from gateway.images.codec import CheckedImage, base64_picture, checked_picture, opened, to_png
 from gateway.jobs.limits import Limits
 from gateway.jobs.resolve import Adjustment
 from gateway.jobs.resolve_tiles import TilesRequest
+from gateway.round_robin import ANYBODY, Share
 
 EDIT = "edit"
 LATENT_RESIZE = 3

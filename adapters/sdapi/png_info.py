@@ -13,7 +13,7 @@ from adapters.sdapi.protocol import body_of
 from adapters.sdapi.request_schemas import PngInfo
 from adapters.sdapi.response_schemas import Told
 from adapters.shared.context import core_of, share_of
-from gateway.images.clean_text import whole
+from gateway.clean_text import whole
 from gateway.images.codec import base64_picture, checked_picture
 from gateway.images.exif_text import ASCII_TEXTS
 from gateway.images.file_texts import COMMENT, USER_COMMENT, XMP, texts
@@ -21,7 +21,8 @@ from gateway.images.foreign.values import json_object
 from gateway.images.hidden_text import hidden_texts, may_hide
 from gateway.images.infotext import PNG_KEYWORD, parse
 from gateway.images.png_chunks import SIGNATURE
-from gateway.images.provenance import MARK, Drawing, drawing_by, to_infotext
+from gateway.images.provenance import MARK, drawing_by, to_infotext
+from gateway.jobs.drawing import Drawing
 
 DEFAULTS: Mapping[str, Any] = {
     "Clip skip": "1",

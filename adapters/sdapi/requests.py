@@ -22,11 +22,11 @@ from adapters.sdapi.request_schemas import Generation, Img2Img, Txt2Img
 from adapters.sdapi.sd_upscale import store_tiles
 from adapters.sdapi.values import times
 from engine.protocol import Lora, MemoryCheck
-from gateway.access.round_robin import Share
 from gateway.context import Core
 from gateway.errors import InvalidRequest, ModelNotFound, clip
 from gateway.jobs.resolve import Adjustment, GenerationRequest, Limits, SecondPassRequest
 from gateway.models.library import Library
+from gateway.round_robin import Share
 
 CLIENT_STEPS = 150
 """A1111's own slider ends here; up to this, too many steps are cut rather than refused."""

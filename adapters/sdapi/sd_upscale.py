@@ -23,13 +23,13 @@ from adapters.sdapi.resize import on_background, size_of
 from adapters.sdapi.upscalers import upscalers_here, used_upscaler
 from adapters.sdapi.values import times, to_float, to_int
 from engine.catalog import ModelSpec
-from gateway.access.round_robin import Share
 from gateway.context import Core
 from gateway.errors import InvalidRequest, clip
 from gateway.images.codec import base64_picture, checked_picture, opened, to_png
 from gateway.jobs.limits import Limits
 from gateway.jobs.resolve import Adjustment
 from gateway.jobs.resolve_tiles import TilesRequest, check_inputs, tiles_of
+from gateway.round_robin import Share
 
 PARAM = "script_args"
 MOST_FACTOR = 64

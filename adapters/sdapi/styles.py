@@ -16,9 +16,9 @@ import yaml
 
 from adapters.sdapi.request_schemas import Generation
 from adapters.shared.body import PROMPT_CHARS
+from gateway.clean_text import one_line, whole
 from gateway.disk import opened_file
 from gateway.errors import InvalidRequest, clip
-from gateway.images.clean_text import one_line, whole
 from gateway.jobs.resolve import Adjustment
 
 log = logging.getLogger("adapters.sdapi")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from gateway.access.round_robin import Share
 from gateway.context import Core
 from gateway.errors import InvalidRequest
+from gateway.round_robin import Share
 
 IDEMPOTENCY_KEY_CHARS = 255
 

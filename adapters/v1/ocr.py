@@ -17,7 +17,6 @@ from adapters.v1.request_schemas import OcrBody
 from adapters.v1.requests import library_name, served_names
 from adapters.v1.responses import request_id, to_ocr_answer
 from adapters.v1.state import launches_of, request_ids
-from gateway.access.round_robin import Share
 from gateway.context import Core
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
 from gateway.images.codec import CheckedImage, checked_picture
@@ -25,6 +24,7 @@ from gateway.jobs.job import Job
 from gateway.jobs.origin import Origin
 from gateway.ocr.packages import MODEL
 from gateway.ocr.request import OcrRequest, is_pdf
+from gateway.round_robin import Share
 
 
 async def read_text(request: Request) -> Response:

@@ -5,15 +5,12 @@ Received bytes are counted, since Content-Length may be missing or wrong.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from engine.clock import Pulse, patience
+from gateway.asgi import Message, Receive
 from gateway.errors import BodyTooLarge, BodyTooSlow, GatewayError
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 
 DRAIN_S = 2.0
 DRAIN_BYTES = 64 * 1024 * 1024

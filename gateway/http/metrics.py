@@ -11,8 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import choose_encoder
 
 from engine.protocol import Failed
-from gateway.access import App, Receive, Scope, Send
-from gateway.access.body import Message
+from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.jobs.facts import ImageDone, Started
 from gateway.jobs.job import Job, JobEvent
 from gateway.jobs.plans import LANES

@@ -25,7 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import HANDLED_SIGNALS, ServerState
 
 from engine.clock import Alarm
-from gateway.access import App, Receive, Scope, Send
+from gateway.asgi import App, Receive, Scope, Send
 from gateway.http import open_files as descriptors
 from gateway.http.accepting import Acceptor
 from gateway.settings import HttpSettings, Settings, is_loopback

@@ -7,12 +7,10 @@ No text from a user becomes a path or a URL here, and Pillow opens images from c
 from __future__ import annotations
 
 import binascii
-import contextlib
 import errno
 import io
 import os
 import re
-import secrets
 import stat
 import string
 import struct
@@ -20,11 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gateway.access.round_robin import ANYBODY, Share
-from gateway.disk import fault_of, sync
-from gateway.errors import InvalidRequest, RemoteImagesDisabled, StorageFull
+from gateway.errors import InvalidRequest, RemoteImagesDisabled
 from gateway.images.decoder import CheckedImage as CheckedImage
 from gateway.images.decoder import PictureDecoder as PictureDecoder
+from gateway.round_robin import ANYBODY, Share
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,7 +32,8 @@ MAX_PICTURE_BYTES = 50 * 1024 * 1024
 Format = Literal["png", "jpeg", "webp"]
 
 _PICTURE_NAME = re.compile(r"[0-9a-f]{32}\.\d{1,9}\.\d{1,9}\.png")
-_FILE_NAME = re.compile(r"[0-9a-z][0-9a-z.]{0,127}")
+
+
 _DATA_URL = re.compile(r"data:([^,;]{0,64})((?:;[^,;]{0,64}){0,4}),", re.IGNORECASE)
 _URL = re.compile(r"[a-z][a-z0-9+.-]{0,31}://", re.IGNORECASE)
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
@@ -207,50 +205,6 @@ def _exif(text: str, description: str) -> bytes:
     first += struct.pack(">HHIII", _EXIF_IFD, _LONG, 1, second_at, 0)
     second = struct.pack(">HHHIII", 1, _USER_COMMENT, _UNDEFINED, len(comment), comment_at, 0)
     return b"Exif\0\0MM\0*" + struct.pack(">I", 8) + first + second + comment + description_bytes
-
-
-def write_atomic(folder: Path, name: str, data: bytes, place: str = "a folder of the gateway") -> None:
-    """Write `data` to the file `name`, completely or not at all, durable on return; errors name `place`. Blocks.
-
-    Raises: StorageFault; ValueError for a name that the server did not make.
-    """
-    if not _FILE_NAME.fullmatch(name):
-        raise ValueError("not a server-made name")
-    try:
-        _write_atomic(folder, name, data)
-    except OSError as error:
-        fault = fault_of(error, place)
-        if fault is None:
-            raise
-        if isinstance(fault, StorageFull):
-            fault.needed_bytes = len(data)
-        raise fault from error
-
-
-def _write_atomic(folder: Path, name: str, data: bytes) -> None:
-    """Write a temporary file and rename it. Raises: OSError."""
-    temporary = f".{name}.{secrets.token_hex(4)}.tmp"
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            _write_durably(directory, temporary, data)
-            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary, dir_fd=directory)
-            raise
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _write_durably(directory: int, name: str, data: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(name, flags, 0o600, dir_fd=directory), "wb", buffering=0) as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) or 0 :]
-        sync(file.fileno())
 
 
 def open_picture(folder: Path, name: str) -> bytes | None:

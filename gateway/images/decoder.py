@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.clock import patience
-from gateway.access.round_robin import ANYBODY, Bounds, RoundRobin, Share
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.framing import LENGTH
 from gateway.images.header import is_short_work
+from gateway.round_robin import ANYBODY, Bounds, RoundRobin, Share
 
 CHILDREN = 3
 DECODE_S = 60.0

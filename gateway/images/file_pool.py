@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from gateway.access.round_robin import Bounds, RoundRobin, Share
+from gateway.round_robin import Bounds, RoundRobin, Share
 
 THREADS = 3
 STUCK_S = 30.0

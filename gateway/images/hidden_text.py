@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from gateway.images.clean_text import whole
+from gateway.clean_text import whole
 from gateway.images.codec import opened
 from gateway.images.foreign.values import json_object
 from gateway.images.infotext import PNG_KEYWORD

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from gateway import __version__
-from gateway.images.clean_text import whole
+from gateway.clean_text import whole
 
 PNG_KEYWORD = "parameters"
 """Keyword of the PNG text; a JPEG or WebP has the infotext in EXIF's UserComment."""

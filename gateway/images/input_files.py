@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from gateway.access.round_robin import Share
 from gateway.errors import InvalidRequest, StorageFault, Unavailable
 from gateway.images.decoder import CheckedImage, PictureDecoder
 from gateway.images.png_chunks import SIGNATURE
+from gateway.round_robin import Share
 from gateway.store.base import InputBounds, JobStore
 from gateway.store.blobs import name_of
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.disk import telling
+from gateway.disk import telling, write_atomic
 from gateway.errors import PictureDamaged
-from gateway.images.codec import encode, open_picture, write_atomic
+from gateway.images.codec import encode, open_picture
 from gateway.images.png_chunks import END, is_whole
 from gateway.images.provenance import Signature, signed
 from gateway.jobs.facts import ImageDone

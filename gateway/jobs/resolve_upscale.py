@@ -8,7 +8,7 @@ from collections.abc import Callable
 from engine.catalog import ModelSpec
 from engine.protocol import Frozen, MemoryCheck, Upscale
 from gateway.errors import InvalidRequest
-from gateway.images.provenance import Drawing, to_text
+from gateway.jobs.drawing import Drawing, to_text
 from gateway.jobs.resolve import SEED_MAX, SEED_MIN, Limits
 
 DEFAULT_SCALE = 2.0

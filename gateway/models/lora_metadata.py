@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from stat import S_ISREG
 
+from gateway.clean_text import number, one_line, without_markup
 from gateway.disk import read_file
-from gateway.images.clean_text import number, one_line, without_markup
 
 NOTES_MOST_BYTES = 1024 * 1024
 ALIAS_CHARS = 200

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.access.round_robin import Share
 from gateway.images.decoder import CheckedImage
 from gateway.images.input_files import KeptInputs
+from gateway.round_robin import Share
 from gateway.store.base import InputBounds, JobStore
 from gateway.store.folder_health import StorageHealth
 

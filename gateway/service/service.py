@@ -15,7 +15,6 @@ from engine.child_notes import ChildNotes
 from engine.client import Engine, EngineStatus, EngineStopped
 from engine.clock import patience
 from engine.protocol import CancelReason, Generate, MemoryCheck
-from gateway.access.round_robin import Share
 from gateway.downloads.lane import NetworkLane
 from gateway.downloads.tracker import Downloads
 from gateway.errors import (
@@ -49,6 +48,7 @@ from gateway.ocr.client import OcrOptions
 from gateway.ocr.lane import OcrLane
 from gateway.ocr.request import OcrRequest
 from gateway.residency import ResidencyManager, ResidencyOptions, Shortage
+from gateway.round_robin import Share
 from gateway.service.events import JobEvents
 from gateway.service.health import ServiceHealth
 from gateway.service.inputs import InputControl

@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from gateway.disk import telling
-from gateway.images.codec import write_atomic
+from gateway.disk import telling, write_atomic
 from gateway.private_files import private_files, private_folder
 from gateway.store.folder_health import INPUTS
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access import Keys
-from gateway.access.keys import MOST_CLIENTS, Guesses
+from gateway.access.keys import MOST_CLIENTS, Guesses, Keys
 from gateway.settings import SettingsError
 from tests.support.access import OPEN, Headers, a_guard, ask
 

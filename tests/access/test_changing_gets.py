@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from adapters import ADAPTERS
-from gateway.access import Guard
+from gateway.access.guard import Guard
 from tests.support.access import Answer, ask
 from tests.support.chromium import ARGUMENTS, chromium
 from tests.support.live import Live, live
@@ -48,7 +48,7 @@ window.go = (base) => {{
 
 @pytest.fixture(scope="module")
 def guard() -> Guard:
-    from gateway.access import Guard as Door
+    from gateway.access.guard import Guard as Door
     from gateway.settings import Settings
 
     settings = Settings.model_validate({"access": {"hosts": [HOST], "origins": ["http://ui.lan:3000"]}})

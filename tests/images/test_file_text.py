@@ -8,7 +8,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.images.clean_text import LINE_CHARS, NUMBER_MOST, number, one_line, whole
+from gateway.clean_text import LINE_CHARS, NUMBER_MOST, number, one_line, whole
 
 
 @given(st.text(st.characters(), max_size=50) | st.sampled_from(["\ud800", "\udfff\ud83d", "a\0b", "\u2028\x85\x1b[0m"]))

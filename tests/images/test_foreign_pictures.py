@@ -21,7 +21,8 @@ from adapters.sdapi.png_info import answer
 from gateway.images.exif_text import comment
 from gateway.images.file_texts import USER_COMMENT, texts
 from gateway.images.infotext import parse
-from gateway.images.provenance import KEYWORD, Drawing, drawing_by, drawing_in, to_infotext
+from gateway.images.provenance import KEYWORD, drawing_by, drawing_in, to_infotext
+from gateway.jobs.drawing import Drawing
 from tests.support.foreign_pictures import (
     FILES,
     INFOTEXT,

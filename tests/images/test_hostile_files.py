@@ -23,7 +23,6 @@ from PIL import Image
 
 from adapters.sdapi.gif_comment import comment
 from engine.safetensors import inspect
-from gateway.access.round_robin import Bounds, RoundRobin, Share
 from gateway.errors import InvalidRequest, TooManyFiles, Unavailable
 from gateway.images import file_pool
 from gateway.images import file_texts as picture_text
@@ -35,6 +34,7 @@ from gateway.images.file_texts import texts
 from gateway.images.header import MOST_SCANS, TooMuchWork, check_work, orientation
 from gateway.models.lora_metadata import notes_of
 from gateway.models.loras import HEADER_MOST_BYTES, LoraLibrary
+from gateway.round_robin import Bounds, RoundRobin, Share
 from tests.support import run
 from tests.support.hostile_files import (
     exif_of_entries,

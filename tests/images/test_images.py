@@ -18,17 +18,11 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
+from gateway import disk
+from gateway.disk import write_atomic
 from gateway.errors import InvalidRequest, RemoteImagesDisabled, StorageFull
 from gateway.images import codec as images
-from gateway.images.codec import (
-    CheckedImage,
-    PictureDecoder,
-    base64_picture,
-    checked_picture,
-    encode,
-    open_picture,
-    write_atomic,
-)
+from gateway.images.codec import CheckedImage, PictureDecoder, base64_picture, checked_picture, encode, open_picture
 from gateway.images.decoder_child import Refused, normalised
 from tests.support import run
 
@@ -395,7 +389,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def no_room(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(images, "sync", no_room)
+    monkeypatch.setattr(disk, "sync", no_room)
     return None
 
 

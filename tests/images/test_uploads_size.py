@@ -20,12 +20,12 @@ import httpx
 import pytest
 from PIL import Image, ImageOps
 
-from gateway.access.round_robin import Share
 from gateway.errors import StorageFault, StorageFull
 from gateway.images.decoder import CheckedImage, PictureDecoder
 from gateway.images.decoder_child import Refused, checked, normalised
 from gateway.images.input_files import KeptInputs
 from gateway.images.stripping import stripped
+from gateway.round_robin import Share
 from gateway.store.base import InputBounds
 from gateway.store.database import NAME
 from gateway.store.sqlite import SqliteStore

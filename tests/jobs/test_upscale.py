@@ -10,7 +10,7 @@ from engine.catalog import CATALOG
 from engine.protocol import Upscale
 from gateway.errors import InvalidRequest
 from gateway.forecast.work import work_of
-from gateway.images.provenance import Drawing, to_text
+from gateway.jobs.drawing import Drawing, to_text
 from gateway.jobs.resolve import GenerationRequest, Limits
 from gateway.jobs.resolve import resolve as resolve_drawing
 from gateway.jobs.resolve_upscale import UpscaleRequest, is_video, resolve, size_of

@@ -24,7 +24,8 @@ from gateway.images.codec import encode
 from gateway.images.file_texts import texts
 from gateway.images.infotext import VERSION, parse
 from gateway.images.output import Pictures
-from gateway.images.provenance import KEYWORD, MARK, Drawing, Signature, carried, drawing_in, signed, to_text
+from gateway.images.provenance import KEYWORD, MARK, Signature, carried, drawing_in, signed
+from gateway.jobs.drawing import Drawing, to_text
 from tests.support.foreign_pictures import comfy
 from tests.support.live import Live, live
 from tests.support.native import client_of, ended, submit

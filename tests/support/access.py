@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from gateway.access import Guard
+from gateway.access.guard import Guard
 from gateway.errors import GatewayError
 from gateway.settings import AccessSettings, ServerSettings, Settings
 

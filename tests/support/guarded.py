@@ -140,7 +140,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 def main() -> None:
     from gateway import logs
-    from gateway.access import Guard
+    from gateway.access.guard import Guard
     from gateway.http.server import ServerError, run
     from gateway.settings import Settings
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
 
-from gateway.images.clean_text import whole as cleaned
+from gateway.clean_text import whole as cleaned
 
 DrawingFields = Mapping[str, object]
 """Fields of a `Drawing` by name; None: missing."""

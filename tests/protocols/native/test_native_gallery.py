@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from gateway.images.file_texts import texts
-from gateway.images.provenance import KEYWORD, Drawing, drawing_in, signed
+from gateway.images.provenance import KEYWORD, drawing_in, signed
+from gateway.jobs.drawing import Drawing
 from tests.support.live import Live, live
 from tests.support.native import client_of, ended, submit
 

@@ -16,12 +16,12 @@ from adapters.sdapi.options import OutputOptions
 from adapters.sdapi.request_schemas import Img2Img, Txt2Img
 from adapters.shared.body import validated
 from engine.catalog import CATALOG
-from gateway.access.round_robin import Share
 from gateway.context import Core
 from gateway.errors import InvalidRequest
 from gateway.images.codec import CheckedImage
 from gateway.images.file_pool import FilePool
 from gateway.jobs.resolve import resolve
+from gateway.round_robin import Share
 from gateway.settings import Settings
 from tests.support import run
 from tests.support.sdapi import INIT, LIMITS, TINY, an_image, opened, to_request

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.sdapi.prompt_tags import LORAS_MOST, split_tags, tags, without_hash
+from gateway.clean_text import without_markup
 from gateway.errors import InvalidRequest
-from gateway.images.clean_text import without_markup
 from gateway.images.infotext import parse
 from tests.support.hostile import REPEATS, hostile
 
