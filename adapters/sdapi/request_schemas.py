@@ -1,4 +1,4 @@
-"""The bodies of /sdapi/v1 as they arrive. Names and defaults are the wire's; what they mean stands in requests.py."""
+"""Request bodies of /sdapi/v1. Names and defaults are those of the wire; requests.py has their meaning."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ BORROWED = frozenset(
         "num_images",
     }
 )
-"""Keys of other dialects, which A1111 ignores: a client that means something else by one is not refused for it."""
+"""Keys of other dialects, which A1111 ignores: a value that is invalid in its dialect is ignored, not refused."""
 SD_UPSCALE = "sd upscale"
 UNREAD = frozenset({"firstpass_image", "latent_mask"})
-"""Fields of A1111's own for pictures, which stay without use here."""
+"""Image fields of A1111 that are not used here."""
 
 
 class Payload(BaseModel):
