@@ -192,9 +192,9 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
 
     def takes_form(method: str, path: str) -> bool:
         """Whether a path takes forms; true where it has no route, so that the answer is 404."""
-        here = [route.path for route in routes if method in (route.methods or ()) and route.path_regex.match(path)]
-        operations = [described.get(f"{method} {found}") for found in here]
-        return not here or any(operation is not None and operation.form is not None for operation in operations)
+        templates = [route.path for route in routes if method in (route.methods or ()) and route.path_regex.match(path)]
+        operations = [described.get(f"{method} {template}") for template in templates]
+        return not templates or any(operation is not None and operation.form is not None for operation in operations)
 
     picture_prefixes = tuple(adapter.picture_prefix for adapter in adapters if adapter.picture_prefix)
     http = core.settings.http
@@ -282,8 +282,8 @@ def _to_gateway_error(routes: Sequence[Route], known: Sequence[str], request: Re
         message = f"There is nothing here: did you mean {meant}?"
         raise (Misplaced if is_misplaced else NotFound)(message, details={"meant": meant})
     refused = MethodNotAllowed()
-    here = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    refused.allowed = tuple(sorted({method for methods in here for method in methods} | {"HEAD", "OPTIONS"}))
+    method_sets = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    refused.allowed = tuple(sorted({method for methods in method_sets for method in methods} | {"HEAD", "OPTIONS"}))
     if request.method in ("HEAD", "OPTIONS"):
         return Response(status_code=204, headers={"Allow": ", ".join(refused.allowed)})
     raise refused

@@ -77,8 +77,8 @@ class Core:
         if not self.library.on_disk(default):
             step = f"`mflux-gateway models pull {default.name}` fetches it"
             if self.settings.models.auto_download and default.repo is not None:
-                whose = "the first" if self.settings.access.keys_file is None else "an operator's first"
-                step = f"{whose} picture downloads it ({default.size_gb:.0f} GB)"
+                which = "the first" if self.settings.access.keys_file is None else "an operator's first"
+                step = f"{which} picture downloads it ({default.size_gb:.0f} GB)"
             lines.append(
                 f"{default.name} is not on this machine: {step}. Start with --model {EMBEDDED} to draw at once."
             )

@@ -26,13 +26,13 @@ async def findings_of(core: Core) -> list[Finding]:
 
 def _of_work(core: Core, subjects: Mapping[str, str]) -> Iterator[Finding]:
     """Findings about work; `subjects`: the reasons why the gateway is not ready, and what is at fault."""
-    goes_on = "Jobs wait, and go on by themselves once that is mended."
+    repair = "Jobs wait, and go on by themselves once that is mended."
     for reason, subject in subjects.items():
         what = subject.removeprefix("The ")
-        yield Finding(what, "broken", reason, f"{LOG} {goes_on}" if what == "engine" else goes_on)
+        yield Finding(what, "broken", reason, f"{LOG} {repair}" if what == "engine" else repair)
     for lane, reason in core.service.health.faults.items():
         if reason not in subjects:
-            yield Finding(f"{lane} lane", "broken", reason, goes_on)
+            yield Finding(f"{lane} lane", "broken", reason, repair)
     if core.service.queue.paused:
         remedy = "mflux-gateway queue resume, or POST /api/v1/queue/resume."
         yield Finding("queue", "broken", "The queue is paused.", remedy)

@@ -205,8 +205,8 @@ def _models_on_disk(core: Core) -> list[ModelSpec]:
 
 async def model_list(request: Request) -> Response:
     """GET model_list: the models with a ControlNet that are on this machine."""
-    here = await asyncio.to_thread(_models_on_disk, core_of(request))
-    return JSONResponse(ControlModels(model_list=[spec.name for spec in here]))
+    specs = await asyncio.to_thread(_models_on_disk, core_of(request))
+    return JSONResponse(ControlModels(model_list=[spec.name for spec in specs]))
 
 
 async def module_list(_: Request) -> Response:
@@ -217,10 +217,10 @@ async def module_list(_: Request) -> Response:
 
 async def control_types(request: Request) -> Response:
     """GET control_types: preprocessors and models by what is followed, with those to pick first."""
-    here = await asyncio.to_thread(_models_on_disk, core_of(request))
+    specs = await asyncio.to_thread(_models_on_disk, core_of(request))
     types = {}
     for name, modules in {"All": MODULES, "Canny": MODULES, "Depth": (READY,)}.items():
-        models = [spec.name for spec in here if name in ("All", str(spec.control).title())]
+        models = [spec.name for spec in specs if name in ("All", str(spec.control).title())]
         types[name] = {
             "module_list": list(modules),
             "model_list": ["None", *models],

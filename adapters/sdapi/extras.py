@@ -101,11 +101,11 @@ def _enlarge(
     data: bytes, image: CheckedImage, how: Enlargement, param: str, upscaled: bytes | None
 ) -> tuple[tuple[int, str], str]:
     result = enlarge(image.png, how, param=param, upscaled=upscaled)
-    line = ", ".join(f"{key}: {value}" for key, value in labels_of(how, image.size_px).items())
+    labels = ", ".join(f"{key}: {value}" for key, value in labels_of(how, image.size_px).items())
     infotext, _ = infotext_of(data)
-    texts = {PNG_KEYWORD: infotext, POSTPROCESSING: line}
+    texts = {PNG_KEYWORD: infotext, POSTPROCESSING: labels}
     png = as_png(result, {keyword: text for keyword, text in texts.items() if text})
-    return (result.width * result.height, b64encode(png).decode()), f"<p>{line}</p>" if line else ""
+    return (result.width * result.height, b64encode(png).decode()), f"<p>{labels}</p>" if labels else ""
 
 
 def enlargement_of(body: Extras) -> Enlargement:

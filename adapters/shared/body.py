@@ -56,9 +56,9 @@ async def body_of(request: Request) -> bytes:
     return body
 
 
-def let_go(request: Request, held: object = None) -> None:
-    """Give the memory of the body back, except for the text in `held`. Call it once the images are stored."""
-    request.state.body_memory.keep(_text_bytes(held))
+def let_go(request: Request, body: object = None) -> None:
+    """Give the memory of the body back, except for the text in `body`. Call it once the images are stored."""
+    request.state.body_memory.keep(_text_bytes(body))
 
 
 def _text_bytes(value: object) -> int:

@@ -28,17 +28,17 @@ def remove(library: Library, spec: ModelSpec) -> None:
 
     Raises: ModelNotOnDisk, ModelKept.
     """
-    mine = sources_of(spec)
-    repos = {source.repo for source in mine}
+    own = sources_of(spec)
+    repos = {source.repo for source in own}
     others = {
-        other.name: theirs
+        other.name: sources_of_other
         for other in library.specs
-        if (theirs := sources_of(other)) != mine
-        and repos & {source.repo for source in theirs}
+        if (sources_of_other := sources_of(other)) != own
+        and repos & {source.repo for source in sources_of_other}
         and library.on_disk(other)
     }
     gone = False
-    for source in mine:
+    for source in own:
         shared = [other for sources in others.values() for other in sources if other.repo == source.repo]
         keep = [pattern for other in shared for pattern in other.patterns or ("*",)]
         gone = folders.remove(library.models_dir, source.repo, source.patterns, keep) or gone

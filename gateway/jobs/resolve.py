@@ -284,18 +284,18 @@ def _loras(
         raise InvalidRequest(f"LoRA {clip(missing[0].name)!r} is not in the library.", param="loras")
     for lora in missing[: limits.max_loras]:
         adjust("loras", clip(lora.name), None, "there is no such LoRA in the library")
-    found = [(lora, known[lora.name]) for lora in requested if lora.name in known]
-    if len(found) > limits.max_loras:
+    pairs = [(lora, known[lora.name]) for lora in requested if lora.name in known]
+    if len(pairs) > limits.max_loras:
         raise InvalidRequest(f"At most {limits.max_loras} LoRAs can be used at once.", param="loras")
-    if not all(-LORA_SCALE_MAX <= lora.scale <= LORA_SCALE_MAX for lora, _ in found):
+    if not all(-LORA_SCALE_MAX <= lora.scale <= LORA_SCALE_MAX for lora, _ in pairs):
         raise InvalidRequest(f"A LoRA's scale must be between -{LORA_SCALE_MAX} and {LORA_SCALE_MAX}.", param="loras")
-    if trouble := next((there.trouble for _, there in found if there.trouble), None):
+    if trouble := next((entry.trouble for _, entry in pairs if entry.trouble), None):
         raise InvalidRequest(trouble, param="loras")
-    for there in {there.name: there for _, there in found}.values():
-        if there.tensors_used is not None and there.tensors_used < there.tensors:
-            reason = f"used {there.tensors_used} of {there.tensors} tensors: {there.rest}"
-            adjust("loras", clip(there.name), clip(there.name), reason)
-    return tuple(Lora(name=there.name, scale=lora.scale) for lora, there in found)
+    for entry in {entry.name: entry for _, entry in pairs}.values():
+        if entry.tensors_used is not None and entry.tensors_used < entry.tensors:
+            reason = f"used {entry.tensors_used} of {entry.tensors} tensors: {entry.rest}"
+            adjust("loras", clip(entry.name), clip(entry.name), reason)
+    return tuple(Lora(name=entry.name, scale=lora.scale) for lora, entry in pairs)
 
 
 def _pictured(request: GenerationRequest, spec: ModelSpec, leniency: Leniency, adjust: _Adjust) -> GenerationRequest:
