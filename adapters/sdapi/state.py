@@ -18,7 +18,7 @@ MOST_TASKS = 1024
 
 @dataclass(slots=True)
 class ClientOptions:
-    """What POST /options set: for all clients, as in A1111; for each key its own where there are keys."""
+    """Options set by POST /options: shared by all clients, as in A1111; for each key its own where there are keys."""
 
     options: dict[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None

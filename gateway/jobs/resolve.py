@@ -85,7 +85,7 @@ class KnownLora(Frozen):
 
 
 class Adjustment(Frozen):
-    """One thing the client asked for that was not done as asked, for it to be told."""
+    """An adjustment: one difference between the request and the result, for the client."""
 
     param: str
     asked: str | int | float | None

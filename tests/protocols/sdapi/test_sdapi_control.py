@@ -63,7 +63,7 @@ def unit(gateway: Live, route: str = "txt2img", checkpoint: str = "flux1-schnell
     return httpx.post(f"{gateway.url}/sdapi/v1/{route}", json=body, timeout=60)
 
 
-def told(response: httpx.Response) -> set[str]:
+def adjusted_params(response: httpx.Response) -> set[str]:
     assert response.status_code == 200, response.text
     return {item["param"] for item in json.loads(response.json()["info"])["adjustments"]}
 
@@ -104,7 +104,7 @@ def test_a_control_image_that_cannot_be_followed_is_refused_by_name(
 
 def test_a_controlnet_unit_draws_with_the_controlnet_of_the_checkpoint_at_its_bits(gateway: Live) -> None:
     response = unit(gateway)
-    assert told(response) == set()
+    assert adjusted_params(response) == set()
     assert pixels(response.json()["images"][0]) == drawn(
         gateway, model=CANNY, control={"type": "canny", "image": drawing()}
     )
@@ -113,7 +113,7 @@ def test_a_controlnet_unit_draws_with_the_controlnet_of_the_checkpoint_at_its_bi
 
 def test_a_controlnet_unit_may_name_its_model_and_be_disabled(gateway: Live) -> None:
     named = unit(gateway, checkpoint="flux2-tiny", model=f"{CANNY} [0123abcd]")
-    assert told(named) == {"ControlNet.model"}
+    assert adjusted_params(named) == {"ControlNet.model"}
     assert json.loads(named.json()["info"])["sd_model_name"] == CANNY
     off = unit(gateway, enabled=False)
     assert json.loads(off.json()["info"])["sd_model_name"] == "flux1-schnell-4-bit"
@@ -121,15 +121,15 @@ def test_a_controlnet_unit_may_name_its_model_and_be_disabled(gateway: Live) -> 
 
 def test_a_controlnet_unit_without_image_uses_the_init_image(gateway: Live) -> None:
     response = unit(gateway, "img2img", input_image=None, init_images=[drawing((48, 32))])
-    assert told(response) == {"init_images"}
+    assert adjusted_params(response) == {"init_images"}
 
 
 def test_ignored_fields_of_a_controlnet_unit_give_adjustments(gateway: Live) -> None:
     masks = dict.fromkeys(("mask", "mask_image", "effective_region_mask"), drawing())
     response = unit(gateway, guidance_end=0.5, control_mode=1, threshold_a=30, threshold_b=60, resize_mode=0, **masks)
     left_out = ("guidance", "control_mode", "threshold_a", "threshold_b", "mask")
-    assert told(response) == {f"ControlNet.{name}" for name in left_out}
-    assert told(unit(gateway, guidance=0.5, guidance_start=0.5)) == {"ControlNet.guidance"}
+    assert adjusted_params(response) == {f"ControlNet.{name}" for name in left_out}
+    assert adjusted_params(unit(gateway, guidance=0.5, guidance_start=0.5)) == {"ControlNet.guidance"}
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,9 @@ def test_more_denoising_differs_more_from_the_init_image(client: httpx.Client, s
             assert all(answer.tobytes() == start.tobytes() for answer, start in zip(answers, starts, strict=True))
         if strength == 1:
             assert all(answer.tobytes() == fresh.tobytes() for answer in answers)
-    told = dict(zip(STRENGTHS[steps], distances, strict=True))
-    assert all(after >= before - TOLERANCE for before, after in pairwise(distances)), told
-    assert told[0.15] < 0.5 * told[1.0], told
+    by_strength = dict(zip(STRENGTHS[steps], distances, strict=True))
+    assert all(after >= before - TOLERANCE for before, after in pairwise(distances)), by_strength
+    assert by_strength[0.15] < 0.5 * by_strength[1.0], by_strength
 
 
 def test_image_i_of_a_batch_equals_the_single_image_of_seed_plus_i_also_with_subseeds(

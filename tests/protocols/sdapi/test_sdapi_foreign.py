@@ -78,29 +78,29 @@ EXPORTED = {
 
 
 def with_scripts(scripts: dict[str, Any], **body: Any) -> Any:
-    asked, told = apply(validated(Txt2Img, {**body, "alwayson_scripts": scripts}))
-    return to_request(asked, checkpoint=None, limits=LIMITS), told
+    body_with_scripts, adjustments = apply(validated(Txt2Img, {**body, "alwayson_scripts": scripts}))
+    return to_request(body_with_scripts, checkpoint=None, limits=LIMITS), adjustments
 
 
 def test_scripts_of_a_payload_exported_by_a1111s_page_have_no_effect_at_their_defaults() -> None:
-    found, told = with_scripts(EXPORTED, prompt="x", steps=4)
-    assert told == ()
+    found, adjustments = with_scripts(EXPORTED, prompt="x", steps=4)
+    assert adjustments == ()
     assert found == translated(prompt="x", steps=4)
 
 
 def test_arguments_of_a1111s_own_scripts_count_like_fields_of_the_request() -> None:
     scripts = {"SAMPLER": {"args": [7, "DPM++ 2M", "Karras"]}, "seed": {"args": [5, True, 9, 0.25, 0, 0]}}
-    found, told = with_scripts(scripts, prompt="x", steps=4, seed=1)
+    found, adjustments = with_scripts(scripts, prompt="x", steps=4, seed=1)
     assert (found.request.steps, found.request.seed) == (7, 5)
     assert (found.request.subseed, found.request.subseed_strength) == (9, 0.25)
     assert {item.param for item in found.adjustments} == {"sampler_name", "scheduler"}
-    assert told == ()
+    assert adjustments == ()
     unchecked, _ = with_scripts({"Seed": {"args": [5, False, 9, 0.25]}})
     assert (unchecked.request.seed, unchecked.request.subseed_strength) == (5, 0.0)
     part, _ = with_scripts({"Sampler": {"args": [7]}})
     assert part.request.steps == 7
-    _, told = with_scripts({"Soft inpainting": {"args": [True, 1, 0.5, 4, 0, 0.5, 2]}})
-    assert [item.param for item in told] == ["alwayson_scripts.Soft inpainting"]
+    _, adjustments = with_scripts({"Soft inpainting": {"args": [True, 1, 0.5, 4, 0, 0.5, 2]}})
+    assert [item.param for item in adjustments] == ["alwayson_scripts.Soft inpainting"]
 
 
 @pytest.mark.parametrize(

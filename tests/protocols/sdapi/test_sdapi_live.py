@@ -62,9 +62,9 @@ def test_sizes_that_are_multiples_of_8_are_rounded_down_with_an_adjustment(clien
     answer = client.post("txt2img", json={**SMALL, "width": 72, "height": 88}).json()
     info = json.loads(answer["info"])
     assert (info["width"], info["height"]) == (64, 80)
-    told = {item["param"]: (item["asked"], item["used"]) for item in info["adjustments"]}
-    assert told["width"] == (72, 64)
-    assert told["height"] == (88, 80)
+    adjustments = {item["param"]: (item["asked"], item["used"]) for item in info["adjustments"]}
+    assert adjustments["width"] == (72, 64)
+    assert adjustments["height"] == (88, 80)
 
 
 def pictures(answer: dict[str, Any]) -> list[Image.Image]:
@@ -146,9 +146,9 @@ def test_subseeds_lead_from_one_picture_to_another(client: httpx.Client) -> None
 def test_references_that_the_model_cannot_use_are_left_out_with_an_adjustment(client: httpx.Client) -> None:
     body = {**SMALL, "model": "no-edit", "init_images": [INIT], "mode": "edit", "extra_images": [INIT, INIT]}
     info = json.loads(client.post("img2img", json=body).json()["info"])
-    told = {item["param"]: (item["asked"], item["used"]) for item in info["adjustments"]}
-    assert told["mode"] == ("edit", "img2img")
-    assert told["extra_images"] == (2, None)
+    adjustments = {item["param"]: (item["asked"], item["used"]) for item in info["adjustments"]}
+    assert adjustments["mode"] == ("edit", "img2img")
+    assert adjustments["extra_images"] == (2, None)
 
 
 # ---- options ---------------------------------------------------------------------------------------
@@ -287,8 +287,8 @@ def test_skip_ends_one_picture_and_the_job_goes_on(slow: httpx.Client, backgroun
     assert slow.post("skip").text == "null"
     reply = answer.result().json()
     assert len(reply["images"]) == 2
-    told = [item for item in json.loads(reply["info"])["adjustments"] if item["param"] == "steps"]
-    assert "picture 0 was skipped" in told[-1]["reason"]
+    adjustments = [item for item in json.loads(reply["info"])["adjustments"] if item["param"] == "steps"]
+    assert "picture 0 was skipped" in adjustments[-1]["reason"]
 
 
 def test_task_progress_distinguishes_the_callers_own_task_while_jobs_wait(
