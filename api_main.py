@@ -1,4 +1,4 @@
-"""Command line -> settings -> app -> server; a command of the client goes to gateway.cli. Nothing else."""
+"""The program's entry point: command line -> settings -> app -> server; commands of the client go to gateway.cli."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 COMPLETION = "_MFLUX_GATEWAY_COMPLETE"
-"""Set by a shell that asks for completions."""
+"""The environment variable that a shell sets to ask for completions."""
 
 
 def main() -> None:
-    """Run a command where the first word is one, else serve."""
+    """Run the command that the first word names, else serve."""
     from gateway.cli import COMMANDS
 
     words = sys.argv[1:]
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def serve(words: Sequence[str]) -> None:
-    """Serve until told to stop. Exits with 2 for settings that cannot be, 1 where the gateway cannot start."""
+    """Serve until a signal to stop. Exits with 2 for invalid settings, 1 where the gateway cannot start."""
     from gateway.settings import SettingsError, load_settings
 
     try:
@@ -58,7 +58,7 @@ def serve(words: Sequence[str]) -> None:
         run(app, settings, stopping=core.service.begin_stop)
     except ServerError as error:
         sys.exit(_complain(error, 1))
-    leave()  # taking an interpreter apart helps nobody, and takes seconds on a busy machine
+    leave()  # the interpreter's own shutdown takes seconds on a busy machine
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -1,4 +1,4 @@
-"""The HTTP application: every adapter's routes behind one guard. No protocol is spoken here but the health checks."""
+"""The HTTP application: every adapter's routes behind one guard. Knows no protocol but the health checks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ log = logging.getLogger("gateway.app")
 
 
 def build_core(settings: Settings) -> Core:
-    """Wire one gateway together; nothing starts and nothing is opened. Raises: ModelNotFound for a bad default."""
+    """Build the parts of one gateway; starts and opens nothing. Raises: ModelNotFound for an unknown default model."""
     device = expected()
     if (memory_bytes := _bytes(settings.engine.memory_gb)) is not None:
         device = replace(device, limit_bytes=memory_bytes)
@@ -192,10 +192,10 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
     described = {name: operation for adapter in adapters for name, operation in adapter.described.items()}
 
     def takes_form(method: str, path: str) -> bool:
-        """Where no route is, the answer is that there is none."""
-        here = [route.path for route in routes if method in (route.methods or ()) and route.path_regex.match(path)]
-        operations = [described.get(f"{method} {found}") for found in here]
-        return not here or any(operation is not None and operation.form is not None for operation in operations)
+        """Whether a path takes forms; true where it has no route, so that the answer is 404."""
+        templates = [route.path for route in routes if method in (route.methods or ()) and route.path_regex.match(path)]
+        operations = [described.get(f"{method} {template}") for template in templates]
+        return not templates or any(operation is not None and operation.form is not None for operation in operations)
 
     picture_prefixes = tuple(adapter.picture_prefix for adapter in adapters if adapter.picture_prefix)
     http = core.settings.http
@@ -223,7 +223,7 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _live_and_die(core, receive, send)
+            await _lifespan(core, receive, send)
         elif scope["type"] == "http":
             scope["app"] = guarded  # makes starlette raise its 404 and 405 instead of answering in plain text
             scope.setdefault("state", {})["core"] = core
@@ -235,8 +235,8 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
     return app
 
 
-async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
-    """Start before the first request, stop after the last; a store that cannot be taken is told in one sentence."""
+async def _lifespan(core: Core, receive: Receive, send: Send) -> None:
+    """Start the service before the first request, stop it after the last; a failed start is one sentence."""
     await receive()
     try:
         await asyncio.to_thread(core.pictures.prepare)
@@ -256,7 +256,7 @@ async def _live_and_die(core: Core, receive: Receive, send: Send) -> None:
 
 
 def _owners(adapters: Sequence[Adapter]) -> list[tuple[str, Adapter]]:
-    """Each prefix with a slash behind it, and its adapter, the longest first: it owns what is wrong below it."""
+    """Each prefix with a final slash, and its adapter, the longest first: it renders errors below the prefix."""
     owners = [(prefix + "/", adapter) for adapter in adapters for prefix in adapter.prefixes]
     return sorted(owners, key=lambda owner: len(owner[0]), reverse=True)
 
@@ -270,10 +270,10 @@ def _owner(owners: Sequence[tuple[str, Adapter]], path: str) -> Adapter | None:
 
 
 def _to_gateway_error(routes: Sequence[Route], known: Sequence[str], request: Request, error: Exception) -> Response:
-    """Starlette knows two of its own: no such route, for which one of the `known` paths may have been meant, and no
-    such method.
+    """Starlette's own errors as errors of the gateway: an unknown route, with the nearest of the `known` paths, and an
+    unknown method.
 
-    OPTIONS and HEAD are how clients try an address: they are told what a route takes (RFC 9110, 9.3.7), and do nothing.
+    Clients try an address with OPTIONS or HEAD: the answer has the route's methods (RFC 9110, 9.3.7).
     """
     if getattr(error, "status_code", 404) != 405:
         meant = nearest(request.url.path, known)
@@ -283,8 +283,8 @@ def _to_gateway_error(routes: Sequence[Route], known: Sequence[str], request: Re
         message = f"There is nothing here: did you mean {meant}?"
         raise (Misplaced if is_misplaced else NotFound)(message, details={"meant": meant})
     refused = MethodNotAllowed()
-    here = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    refused.allowed = tuple(sorted({method for methods in here for method in methods} | {"HEAD", "OPTIONS"}))
+    method_sets = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    refused.allowed = tuple(sorted({method for methods in method_sets for method in methods} | {"HEAD", "OPTIONS"}))
     if request.method in ("HEAD", "OPTIONS"):
         return Response(status_code=204, headers={"Allow": ", ".join(refused.allowed)})
     raise refused

@@ -1,4 +1,4 @@
-"""What one running gateway consists of: adapters find everything they may use here."""
+"""The context of adapters: one running gateway, with everything that adapters may use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gateway.settings import Settings
 
 @dataclass(slots=True)
 class Core:
-    """One gateway: its settings, its service and what both need."""
+    """The core of one gateway: its settings, its service and what both need."""
 
     settings: Settings
     service: JobService
@@ -36,9 +36,9 @@ class Core:
     pictures: Pictures
     decoder: PictureDecoder
     device: Device
-    """As expected at the start."""
+    """The device as expected at the start."""
     files: FilePool = field(default_factory=FilePool)
-    """Threads for work on what clients sent."""
+    """Threads for work on clients' data."""
     started_at: float = field(default_factory=time.monotonic)
     tickets: Tickets = field(default_factory=Tickets)
     metrics: Metrics = field(default_factory=Metrics)
@@ -47,15 +47,15 @@ class Core:
     """Open event streams by owner."""
 
     sections: tuple[Section, ...] = ()
-    """What there is to document."""
+    """Sections of the API documentation."""
     readiness: Readiness = field(default_factory=Readiness)
-    """What must be well for pictures to be drawn."""
+    """The checks that must pass before images can be drawn."""
     kept: dict[str, Any] = field(default_factory=dict)
-    """What adapters keep for as long as the gateway runs, each under its own name."""
+    """The state of adapters until the gateway stops, each under the adapter's name."""
 
     @property
     def draws_embedded(self) -> bool:
-        """Whether requests that name no model are drawn by the embedded one."""
+        """Whether the embedded model draws requests that name no model."""
         return self.library.default == EMBEDDED
 
     @property
@@ -71,14 +71,14 @@ class Core:
         )
 
     def greeting(self) -> str:
-        """What the operator reads at the start: where it listens, and what draws."""
+        """The greeting for the operator at the start: address and default model."""
         server, default = self.settings.server, self.library.find(None)
         lines = [f"mflux-gateway {__version__} on http://{server.host}:{server.port}, drawing with {default.name}"]
         if not self.library.on_disk(default):
             step = f"`mflux-gateway models pull {default.name}` fetches it"
             if self.settings.models.auto_download and default.repo is not None:
-                whose = "the first" if self.settings.access.keys_file is None else "an operator's first"
-                step = f"{whose} picture downloads it ({default.size_gb:.0f} GB)"
+                which = "the first" if self.settings.access.keys_file is None else "an operator's first"
+                step = f"{which} picture downloads it ({default.size_gb:.0f} GB)"
             lines.append(
                 f"{default.name} is not on this machine: {step}. Start with --model {EMBEDDED} to draw at once."
             )
@@ -97,7 +97,7 @@ class Core:
 
     @contextmanager
     def waits(self) -> Iterator[None]:
-        """One more client waits on its connection. Raises: as `check_waits`."""
+        """Count a client that waits on its connection. Raises: as `check_waits`."""
         self.check_waits()
         self.waiting += 1
         try:
@@ -107,7 +107,7 @@ class Core:
 
     @contextmanager
     def streams(self, owner: str) -> Iterator[None]:
-        """One more event stream of this owner is open. Raises: Unavailable or TooManyStreams where too many are."""
+        """Count an open event stream of this owner. Raises: Unavailable or TooManyStreams where there are too many."""
         http = self.settings.http
         if self.streaming.total() >= http.max_streams:
             raise Unavailable("Too many event streams are open.", retry_after_s=10)

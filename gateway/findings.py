@@ -1,4 +1,4 @@
-"""What is wrong with a running gateway, as sentences for its operator, each with what to do. Names no path."""
+"""Findings: what is wrong with a running gateway, as sentences with a remedy for its operator. Names no path."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ LOG = "Read what engine.child said in the log."
 
 
 async def findings_of(core: Core) -> list[Finding]:
-    """Those that stop work first. Takes as long as `core.readiness` does."""
+    """All findings, those that stop work first. Takes as long as `core.readiness`."""
     subjects = await core.readiness.subjects()
     default = await asyncio.to_thread(lambda: core.default_model)
-    found = [*_of_work(core, subjects), *_of_default(default), *(await _of_records(core)), *_of_process(core)]
-    return sorted(found, key=lambda finding: finding.health != "broken")
+    findings = [*_of_work(core, subjects), *_of_default(default), *(await _of_records(core)), *_of_process(core)]
+    return sorted(findings, key=lambda finding: finding.health != "broken")
 
 
 def _of_work(core: Core, subjects: Mapping[str, str]) -> Iterator[Finding]:
-    """`subjects`: why the gateway is not ready, and what is at fault."""
-    goes_on = "Jobs wait, and go on by themselves once that is mended."
+    """Findings about work; `subjects`: the reasons why the gateway is not ready, and what is at fault."""
+    repair = "Jobs wait, and go on by themselves once that is mended."
     for reason, subject in subjects.items():
         what = subject.removeprefix("The ")
-        yield Finding(what, "broken", reason, f"{LOG} {goes_on}" if what == "engine" else goes_on)
+        yield Finding(what, "broken", reason, f"{LOG} {repair}" if what == "engine" else repair)
     for lane, reason in core.service.health.faults.items():
         if reason not in subjects:
-            yield Finding(f"{lane} lane", "broken", reason, goes_on)
+            yield Finding(f"{lane} lane", "broken", reason, repair)
     if core.service.queue.paused:
         remedy = "mflux-gateway queue resume, or POST /api/v1/queue/resume."
         yield Finding("queue", "broken", "The queue is paused.", remedy)
@@ -54,23 +54,23 @@ def _of_default(default: DefaultModel) -> Iterator[Finding]:
 
 
 async def _of_records(core: Core) -> list[Finding]:
-    found = []
+    findings = []
     if count := await core.service.health.damaged_records():
         remedy = "Stop the gateway, then mflux-gateway doctor --repair; the disk under the database may be failing."
-        found.append(Finding("job records", "note", f"{count} damaged records are set aside.", remedy))
+        findings.append(Finding("job records", "note", f"{count} damaged records are set aside.", remedy))
     if jumps := core.service.health.clock_jumps(DAY_S):
         sentence = f"The clock of this machine was set {jumps} times within the last day."
         remedy = "Nothing: durations do not follow it. Dates are as the clock said."
-        found.append(Finding("clock", "note", sentence, remedy))
-    return found
+        findings.append(Finding("clock", "note", sentence, remedy))
+    return findings
 
 
 def _of_process(core: Core) -> Iterator[Finding]:
     if dropped := logs.dropped():
         sentence = f"{dropped} log records were dropped since the start."
         yield Finding("log", "note", sentence, "Have something read the gateway's stderr, or send it to a file.")
-    here = descriptors.limit()
-    if here < FEW_FILES:
+    limit = descriptors.limit()
+    if limit < FEW_FILES:
         http = core.settings.http
-        sentence = f"{here} files may be open, so that {http.max_connections} clients may be connected."
+        sentence = f"{limit} files may be open, so that {http.max_connections} clients may be connected."
         yield Finding("open files", "note", sentence, "Raise the limit (ulimit -n 4096) before the start.")

@@ -1,6 +1,6 @@
-"""AUTOMATIC1111's API under /sdapi/v1, as its clients know it: lenient in what it takes, exact in what it answers.
+"""The protocol of AUTOMATIC1111 (A1111) under /sdapi/v1: lenient in what it accepts, exact in what it answers.
 
-The contract is docs/sdapi.md. Knows jobs and the core; knows no other protocol.
+docs/sdapi.md is the contract. Knows jobs and the core; knows no other protocol.
 """
 
 from adapters.sdapi.errors import render_error

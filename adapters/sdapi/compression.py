@@ -1,4 +1,4 @@
-"""Gzip of answers for clients that take it, as A1111's are."""
+"""Gzip compression of answers for clients that accept it, as in A1111."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LEAST_BYTES = 1000
 """Source: A1111 1.10.1 webui.py: GZipMiddleware, minimum_size."""
 THREAD_ABOVE_BYTES = 64 * 1024
 HEADER_CHARS = 1024
-"""Of Accept-Encoding that are looked at."""
+"""Characters of Accept-Encoding that are read."""
 
 
 def compressed(row: Row) -> Row:
-    """The row, its answers compressed."""
+    """The row with compressed answers."""
     endpoint: Endpoint = row.endpoint
 
     @wraps(endpoint)
@@ -30,7 +30,7 @@ def compressed(row: Row) -> Row:
 
 
 async def compress(request: Request, response: Response) -> Response:
-    """The response, its body compressed where that is wanted and worth it."""
+    """The response, with a compressed body where the client accepts gzip and the body is long enough."""
     body = bytes(response.body)
     if len(body) < LEAST_BYTES or not takes_gzip(request.headers.get("accept-encoding", "")):
         return response
@@ -51,6 +51,6 @@ def takes_gzip(header: str) -> bool:
 
 
 def gzipped(body: bytes) -> bytes:
-    """Base64 of pictures has 6 bits a byte and no repetitions: to look for some would only cost time."""
+    """The body as gzip, by Huffman codes alone: base64 of images has 6 bits a byte and no repetitions to search for."""
     packer = zlib.compressobj(1, wbits=31, strategy=zlib.Z_HUFFMAN_ONLY)
     return packer.compress(body) + packer.flush()

@@ -1,4 +1,4 @@
-"""The ControlNet unit of /sdapi: what AUTOMATIC1111's extension takes in `alwayson_scripts`, and the lists it answers.
+"""The ControlNet unit of a request, in `alwayson_scripts`, and the lists of AUTOMATIC1111's ControlNet extension.
 
 Source: Mikubill/sd-webui-controlnet, wiki "API", scripts/api.py and internal_controlnet/external_code.py.
 """
@@ -35,7 +35,7 @@ SCRIPT = "controlnet"
 PARAM = "alwayson_scripts"
 READY, OUTLINES = "none", "canny"
 MODULES = (READY, OUTLINES)
-"""`none` takes the map as it is, of outlines or of depths; `canny` finds the outlines."""
+"""`none` takes a finished map of outlines or depths; `canny` makes a map of outlines from an image."""
 MOST_UNITS = 1
 RESIZE_MODES = {
     **dict.fromkeys(("just resize", "0", "3"), 0),
@@ -44,7 +44,7 @@ RESIZE_MODES = {
 }
 BALANCED = ("balanced", "0")
 THRESHOLDS = {"threshold_a": 100.0, "threshold_b": 200.0}
-"""Between which outlines are found; 64 and -1 are what the extension sends for "not set"."""
+"""The thresholds of the outlines, which are fixed; the extension sends 64 or -1 for "not set"."""
 
 
 class Unit(Payload):
@@ -70,7 +70,7 @@ class Unit(Payload):
 
 @dataclass(frozen=True, slots=True)
 class ControlRequest:
-    """The model with a ControlNet, the image that it follows, and what of the unit has no effect."""
+    """The model with a ControlNet, its control image, and adjustments for what has no effect in the unit."""
 
     spec: ModelSpec
     control: Control
@@ -78,7 +78,7 @@ class ControlRequest:
 
 
 def unit_of(scripts: dict[str, Any]) -> Unit | None:
-    """The one unit that is switched on, if any. Raises: InvalidRequest."""
+    """The one enabled unit, or None. Raises: InvalidRequest."""
     script = next((value for name, value in scripts.items() if name.lower() == SCRIPT), None)
     if script is None:
         return None
@@ -87,13 +87,13 @@ def unit_of(scripts: dict[str, Any]) -> Unit | None:
         raise InvalidRequest("ControlNet takes a list of units under args.", param=PARAM)
     if unknown_pictures(script, {"args"}):
         raise InvalidRequest("ControlNet takes a list of units under args.", param=PARAM)
-    given = [item for item in args if isinstance(item, dict)]
+    items = [item for item in args if isinstance(item, dict)]
     try:
-        units = [Unit.model_validate(item) for item in given]
+        units = [Unit.model_validate(item) for item in items]
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise InvalidRequest(f"The ControlNet unit's {place} is not what it should be.", param=PARAM) from None
-    enabled = [item for unit, item in zip(units, given, strict=True) if unit.enabled]
+    enabled = [item for unit, item in zip(units, items, strict=True) if unit.enabled]
     for name in (name for item in enabled for name in unknown_pictures(item, names_of(Unit))):
         raise InvalidRequest(f"A ControlNet unit has no field '{clip(name)}' for a picture here.", param=PARAM)
     units = [unit for unit in units if unit.enabled]
@@ -103,7 +103,7 @@ def unit_of(scripts: dict[str, Any]) -> Unit | None:
 
 
 async def follow(core: Core, body: Txt2Img | Img2Img, spec: ModelSpec, share: Share = ANYBODY) -> ControlRequest | None:
-    """What the unit asks for, its picture stored; `spec` is the checkpoint. None where no unit is on.
+    """The ControlNet of a request, with its image stored; `spec` is the checkpoint. None where no unit is enabled.
 
     Raises: InvalidRequest, ModelNotFound.
     """
@@ -114,37 +114,37 @@ async def follow(core: Core, body: Txt2Img | Img2Img, spec: ModelSpec, share: Sh
     if module not in MODULES:
         message = f"The preprocessors are {' and '.join(MODULES)}: send a depth map as it is, with module none."
         raise InvalidRequest(message, param=PARAM)
-    follows = model_for(core.library.specs, spec, _named(core, unit.model), "canny" if module == OUTLINES else None)
-    if follows is None or follows.control is None:
+    model = model_for(core.library.specs, spec, _model_of(core, unit.model), "canny" if module == OUTLINES else None)
+    if model is None or model.control is None:
         message = f"There is no ControlNet for {spec.name} that does this. /controlnet/model_list has all there are."
         raise InvalidRequest(message, param=PARAM)
-    if module == OUTLINES and follows.control != "canny":
-        raise InvalidRequest(f"{follows.name} follows {follows.control}, not outlines.", param=PARAM)
-    text = _picture_of(unit) or next(iter(body.init_images if isinstance(body, Img2Img) else ()), None)
+    if module == OUTLINES and model.control != "canny":
+        raise InvalidRequest(f"{model.name} follows {model.control}, not outlines.", param=PARAM)
+    text = _image_of(unit) or next(iter(body.init_images if isinstance(body, Img2Img) else ()), None)
     if text is None:
         raise InvalidRequest("The ControlNet unit has no picture.", param=PARAM)
     mode = RESIZE_MODES.get(unit.resize_mode.strip().lower())
     if mode is None:
         raise InvalidRequest("The ControlNet unit's resize_mode must be 0, 1 or 2.", param=PARAM)
     data = await core.files.read(share, base64_picture, text, PARAM)
-    picture = await checked_picture(data, core.decoder, PARAM, share)
-    size = size_of(*body.first_size, core.settings.generation.limits.of(follows))
-    fitted = await core.files.run(share, _fitted, picture.png, size, mode)
+    image = await checked_picture(data, core.decoder, PARAM, share)
+    size = size_of(*body.first_size, core.settings.generation.limits.of(model))
+    resized = await core.files.run(share, _resized, image.png, size, mode)
     control = Control(
-        kind=follows.control,
-        image=await core.service.inputs.keep(picture.unless_same(fitted), share),
+        kind=model.control,
+        image=await core.service.inputs.keep(image.unless_same(resized), share),
         is_map=module == READY,
         strength=unit.weight,
     )
-    return ControlRequest(follows, control, tuple(_ignored(unit, spec, follows)))
+    return ControlRequest(model, control, tuple(_ignored(unit, spec, model)))
 
 
 def model_for(
     specs: Sequence[ModelSpec], checkpoint: ModelSpec, named: ModelSpec | None, kind: Literal["canny", "depth"] | None
 ) -> ModelSpec | None:
-    """The row that draws like the checkpoint and follows what is named, at the checkpoint's bits where there are such.
+    """The model with the ControlNet of `named`, at the checkpoint's bits where there is such a model.
 
-    Where nothing is named, it is the checkpoint itself or the first one of its weights that follows `kind`.
+    Where none is named, it is the checkpoint itself or the first model of its weights that follows `kind`.
     """
     if named is None:
         if checkpoint.control is not None:
@@ -157,21 +157,21 @@ def model_for(
     return next((row for row in alike if row.repo == named.repo and row.quantize == checkpoint.quantize), named)
 
 
-def _named(core: Core, model: str) -> ModelSpec | None:
+def _model_of(core: Core, model: str) -> ModelSpec | None:
     return None if model.lower() in ("", "none") else core.library.find(without_hash(model))
 
 
-def _picture_of(unit: Unit) -> str | None:
-    """base64, alone or in the extension's older shape with a mask beside it. Raises: InvalidRequest."""
-    found = unit.image if unit.image is not None else unit.input_image
-    if isinstance(found, dict):
-        found = found.get("image")
-    if found is not None and not isinstance(found, str):
+def _image_of(unit: Unit) -> str | None:
+    """The unit's image in base64, alone or in the extension's older object with a mask. Raises: InvalidRequest."""
+    text = unit.image if unit.image is not None else unit.input_image
+    if isinstance(text, dict):
+        text = text.get("image")
+    if text is not None and not isinstance(text, str):
         raise InvalidRequest("The ControlNet unit's image must be base64.", param=PARAM)
-    return found or None
+    return text or None
 
 
-def _fitted(png: bytes, size: tuple[int, int], mode: int) -> bytes:
+def _resized(png: bytes, size: tuple[int, int], mode: int) -> bytes:
     return to_png(resize(on_background(opened(png), "white"), size, mode))
 
 
@@ -198,15 +198,15 @@ def _ignored(unit: Unit, checkpoint: ModelSpec, used: ModelSpec) -> Iterator[Adj
 # ---- lists -----------------------------------------------------------------------------------------
 
 
-def _here(core: Core) -> list[ModelSpec]:
+def _models_on_disk(core: Core) -> list[ModelSpec]:
     """The models with a ControlNet that are on this machine. Reads the disk."""
     return [spec for spec in core.library.specs if spec.control is not None and core.library.on_disk(spec)]
 
 
 async def model_list(request: Request) -> Response:
     """GET model_list: the models with a ControlNet that are on this machine."""
-    here = await asyncio.to_thread(_here, core_of(request))
-    return JSONResponse(ControlModels(model_list=[spec.name for spec in here]))
+    specs = await asyncio.to_thread(_models_on_disk, core_of(request))
+    return JSONResponse(ControlModels(model_list=[spec.name for spec in specs]))
 
 
 async def module_list(_: Request) -> Response:
@@ -217,10 +217,10 @@ async def module_list(_: Request) -> Response:
 
 async def control_types(request: Request) -> Response:
     """GET control_types: preprocessors and models by what is followed, with those to pick first."""
-    here = await asyncio.to_thread(_here, core_of(request))
+    specs = await asyncio.to_thread(_models_on_disk, core_of(request))
     types = {}
     for name, modules in {"All": MODULES, "Canny": MODULES, "Depth": (READY,)}.items():
-        models = [spec.name for spec in here if name in ("All", str(spec.control).title())]
+        models = [spec.name for spec in specs if name in ("All", str(spec.control).title())]
         types[name] = {
             "module_list": list(modules),
             "model_list": ["None", *models],

@@ -1,4 +1,4 @@
-"""Enlarges pictures without a model. Pure; takes checked pictures only, blocks for as long as Pillow does."""
+"""Enlargement of images without a model. Pure; takes checked images only, blocks as long as Pillow does."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from gateway.images.decoder_child import MAX_EDGE_PX, MAX_PIXELS
 
 FILTERS = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 STEP_PX = 8
-"""A1111 makes enlarged pictures a multiple of this."""
+"""A1111 rounds the sides of enlarged images down to a multiple of this."""
 
 assert {NO_UPSCALER, *FILTERS} == {row["name"] for row in UPSCALERS}
 
 
 @dataclass(frozen=True, slots=True)
 class Enlargement:
-    """How to enlarge: by a factor, or to a size in pixels, which is cropped to where `crop` says so."""
+    """An enlargement: by a factor, or to a size in pixels, with the rest cropped where `crop` is set."""
 
     first: str
     second: str = NO_UPSCALER
     second_share: float = 0.0
-    """How much of the second upscaler's picture is laid over the first's: 0 to 1."""
+    """The opacity of the second upscaler's image over that of the first, 0 to 1."""
     factor: float | None = None
     size_px: tuple[int, int] = (512, 512)
     crop: bool = True
 
     def target_of(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height before any crop."""
+        """Width and height in pixels before the crop."""
         factor = self.factor_for(width, height)
         return tuple(max(STEP_PX, times(px, factor) // STEP_PX * STEP_PX) for px in (width, height))  # type: ignore[return-value]
 
@@ -40,26 +40,26 @@ class Enlargement:
         return self.factor or max(self.size_px[0] / width, self.size_px[1] / height)
 
 
-def enlarge(png: bytes, how: Enlargement, *, param: str, drawn: bytes | None = None) -> Image.Image:
-    """The picture, larger; as it is where no upscaler is chosen. `drawn` is the PNG that a model made of it.
+def enlarge(png: bytes, how: Enlargement, *, param: str, upscaled: bytes | None = None) -> Image.Image:
+    """The enlarged image; unchanged where no upscaler is chosen. `upscaled` is the PNG of an upscaling model.
 
-    Source: A1111 1.10.1 scripts/postprocessing_upscale.py. Raises: InvalidRequest for a result beyond our bounds.
+    Source: A1111 1.10.1 scripts/postprocessing_upscale.py. Raises: InvalidRequest for a result beyond the bounds.
     """
     with Image.open(io.BytesIO(png)) as opened:
-        picture = opened.convert("RGBA" if "A" in opened.getbands() else "RGB")
+        image = opened.convert("RGBA" if "A" in opened.getbands() else "RGB")
     if how.first == NO_UPSCALER:
-        return picture
-    width, height = how.target_of(*picture.size)
+        return image
+    width, height = how.target_of(*image.size)
     if max(width, height) > MAX_EDGE_PX or width * height > MAX_PIXELS:
         raise InvalidRequest(
             f"The result may have at most {MAX_PIXELS} pixels, {MAX_EDGE_PX} on one side.", param=param
         )
-    if drawn is None:
-        result = picture.resize((width, height), FILTERS[how.first])
+    if upscaled is None:
+        result = image.resize((width, height), FILTERS[how.first])
     else:
-        result = _drawn(drawn, picture, (width, height))
+        result = _upscaled(upscaled, image, (width, height))
     if how.second != NO_UPSCALER and how.second_share > 0:
-        other = picture.resize((width, height), FILTERS[how.second])
+        other = image.resize((width, height), FILTERS[how.second])
         result = Image.blend(result, other, how.second_share)
     if how.factor is None and how.crop:
         left, top = (width - how.size_px[0]) // 2, (height - how.size_px[1]) // 2
@@ -67,8 +67,8 @@ def enlarge(png: bytes, how: Enlargement, *, param: str, drawn: bytes | None = N
     return result
 
 
-def _drawn(png: bytes, before: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """What a model made, which is a few pixels off that size, with the transparency that no model knows."""
+def _upscaled(png: bytes, before: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image of an upscaling model at exactly `size`, with the transparency of the image before."""
     with Image.open(io.BytesIO(png)) as opened:
         result = opened.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     if before.mode == "RGBA":
@@ -77,7 +77,7 @@ def _drawn(png: bytes, before: Image.Image, size: tuple[int, int]) -> Image.Imag
 
 
 def labels_of(how: Enlargement, before: tuple[int, int]) -> dict[str, str]:
-    """What was done, as A1111 writes it into html and file."""
+    """The infotext pairs of an enlargement, which A1111 writes into its html and its file."""
     if how.first == NO_UPSCALER:
         return {}
     pairs = {"Postprocess upscale by": f"{how.factor_for(*before):g}"}
@@ -91,11 +91,11 @@ def labels_of(how: Enlargement, before: tuple[int, int]) -> dict[str, str]:
     return pairs
 
 
-def as_png(picture: Image.Image, texts: dict[str, str]) -> bytes:
-    """The PNG with these text chunks; texts beyond Latin-1 become iTXt."""
+def as_png(image: Image.Image, texts: dict[str, str]) -> bytes:
+    """The PNG of an image with these text chunks; texts beyond Latin-1 become iTXt."""
     chunks = PngImagePlugin.PngInfo()
     for keyword, text in texts.items():
         chunks.add_text(keyword, text)
     out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=1, pnginfo=chunks)
+    image.save(out, "PNG", compress_level=1, pnginfo=chunks)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""The errors of /sdapi/v1: those that no other protocol knows, and how each error is answered.
+"""The errors of /sdapi/v1: those of this protocol alone, and the response of every error.
 
 Source: A1111 1.10.1 with FastAPI 0.94 and pydantic 1.10; MFLUX API documentation 2.0, "Error Handling".
 """
@@ -39,7 +39,7 @@ class InitImageNotFound(NotFound):
 
 
 class AsA1111(GatewayError):
-    """Where A1111 lets a bare exception through: `exception` is its class, the status 500."""
+    """An error that A1111 answers as a bare exception: `exception` is its class, the status is 500."""
 
     code, status = "invalid_param", 500
 
@@ -51,25 +51,25 @@ class AsA1111(GatewayError):
 
 
 class NotImplementedHere(GatewayError):
-    """A1111 does this; nothing here can."""
+    """An error for what A1111 does and this gateway cannot."""
 
     code, status = "not_implemented", 501
 
 
 def no_such_upscaler(name: str) -> AsA1111:
-    """Source: A1111 1.10.1 scripts/postprocessing_upscale.py."""
+    """The error of an unknown upscaler. Source: A1111 1.10.1 scripts/postprocessing_upscale.py."""
     return AsA1111("AssertionError", f"could not find upscaler named {name[:64]}", code="upscaler_not_found")
 
 
 def render_error(error: GatewayError) -> Response:
-    """One error as A1111's clients expect it."""
+    """The response of an error, as A1111's clients expect it."""
     match error:
         case MethodNotAllowed():
             return error_response({"detail": "Method Not Allowed"}, 405)
         case InvalidRequest() | UnsupportedMediaType():
             body = {"detail": _details(error), "error": error.message, "code": _code(error)}
-            said = {"details": error.details} if isinstance(error, InsufficientMemory) else {}
-            return error_response({**body, **said}, 422)
+            details = {"details": error.details} if isinstance(error, InsufficientMemory) else {}
+            return error_response({**body, **details}, 422)
         case WrongKey():
             return _body(error, "HTTPException", "Incorrect username or password")
         case Unauthorized():
@@ -86,7 +86,7 @@ def render_error(error: GatewayError) -> Response:
 
 
 def _body(error: GatewayError, name: str, text: str) -> Response:
-    """All four of A1111's strings, none of which a client may find missing, then the seed's two keys."""
+    """A response with A1111's four strings, all of which clients require, and the seed document's two keys."""
     body: dict[str, Any] = {"error": name, "detail": text, "body": "", "errors": text, "code": _code(error)}
     details = {key: value for key, value in error.details.items() if key != "errors"}
     if error.code == "engine_oom":
@@ -104,8 +104,8 @@ def _details(error: GatewayError) -> list[dict[str, Any]]:
     match error:
         case MalformedBody():
             return [{"loc": ["body"], "msg": error.message, "type": "value_error.jsondecode"}]
-        case GatewayError(details={"errors": [*found]}) if found:
-            return [_detail(item) for item in found]
+        case GatewayError(details={"errors": [*errors]}) if errors:
+            return [_detail(item) for item in errors]
         case _:
             loc = ["body", error.param] if error.param else ["body"]
             return [{"loc": loc, "msg": error.sentence, "type": "value_error"}]

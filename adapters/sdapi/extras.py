@@ -1,4 +1,4 @@
-"""POST extra-single-image and extra-batch-images, png-info and interrogate: work on pictures that needs no model."""
+"""POST extra-single-image and extra-batch-images: the enlargement of images, with an upscaling model or without."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from gateway.jobs.resolve_upscale import UpscaleRequest
 
 MOST_PICTURES = 32
 MOST_RESULT_PIXELS = 4 * MAX_PIXELS
-"""Over all pictures of one request: they wait in memory until the last one is done."""
+"""Pixels of all results of one request: they stay in memory until the last one is done."""
 POSTPROCESSING = "postprocessing"
 
 
 async def extra_single_image(request: Request) -> Response:
     """One picture, enlarged."""
     body = await body_of(ExtraSingle, request)
-    done, html = await _worked(request, body, body.image, "image")
-    return JSONResponse(Enlarged(html_info=html, image=done[1], adjustments=not_done(body)))
+    result, html = await _enlarged(request, body, body.image, "image")
+    return JSONResponse(Enlarged(html_info=html, image=result[1], adjustments=adjustments_of(body)))
 
 
 async def extra_batch_images(request: Request) -> Response:
@@ -46,37 +46,37 @@ async def extra_batch_images(request: Request) -> Response:
         raise InvalidRequest(f"At most {MOST_PICTURES} pictures at a time.", param="imageList")
     images, pixels, html = [], 0, ""
     for item in body.imageList:
-        (count, image), html = await _worked(request, body, item.data, "imageList")
+        (count, image), html = await _enlarged(request, body, item.data, "imageList")
         pixels += count
         if pixels > MOST_RESULT_PIXELS:
             raise InvalidRequest(f"The results have more than {MOST_RESULT_PIXELS} pixels.", param="imageList")
         images.append(image)
-    return JSONResponse(EnlargedAll(html_info=html, images=images, adjustments=not_done(body)))
+    return JSONResponse(EnlargedAll(html_info=html, images=images, adjustments=adjustments_of(body)))
 
 
-async def _worked(request: Request, body: Extras, text: str, param: str) -> tuple[tuple[int, str], str]:
-    """Pixels and base64 of the result, and what was done. Raises: InvalidRequest, AsA1111."""
+async def _enlarged(request: Request, body: Extras, text: str, param: str) -> tuple[tuple[int, str], str]:
+    """The pixel count and base64 of the result, and its html. Raises: InvalidRequest, AsA1111."""
     how = enlargement_of(body)
     core, share = core_of(request), share_of(request)
     data = await core.files.read(share, base64_picture, text, param)
-    picture = await checked_picture(data, core.decoder, param, share)
+    image = await checked_picture(data, core.decoder, param, share)
     memory = body.memory or "check"
-    drawn = await _drawn(request, data, picture, how, memory) if how.first in MODEL_UPSCALERS else None
-    return await core.files.run(share, _enlarge, data, picture, how, param, drawn)
+    upscaled = await _upscaled(request, data, image, how, memory) if how.first in MODEL_UPSCALERS else None
+    return await core.files.run(share, _enlarge, data, image, how, param, upscaled)
 
 
-async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enlargement, memory: MemoryCheck) -> bytes:
-    """The PNG that a model makes of it, as a job that ends with this connection; `data` is what was sent.
+async def _upscaled(request: Request, data: bytes, image: CheckedImage, how: Enlargement, memory: MemoryCheck) -> bytes:
+    """The PNG of an upscaling model, by a job that ends with this connection; `data` is the file that was sent.
 
     Raises: GatewayError.
     """
     core, share = core_of(request), share_of(request)
-    service, (width, height) = core.service, picture.size_px
+    service, (width, height) = core.service, image.size_px
     factor = how.factor_for(width, height)
     if factor < 1:
         raise InvalidRequest(f"{how.first} makes pictures larger, not smaller.", param="upscaling_resize")
-    wanted = UpscaleRequest(
-        image=await service.inputs.keep(picture, share),
+    upscale = UpscaleRequest(
+        image=await service.inputs.keep(image, share),
         from_width_px=width,
         from_height_px=height,
         model=MODEL_UPSCALERS[how.first],
@@ -86,7 +86,7 @@ async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enla
         memory=memory,
     )
     try:
-        job = await service.submit_upscale(wanted, origin_of(request))
+        job = await service.submit_upscale(upscale, origin_of(request))
     except InvalidRequest as error:
         error.param = "upscaling_resize" if error.param == "scale" else error.param
         raise
@@ -98,18 +98,21 @@ async def _drawn(request: Request, data: bytes, picture: CheckedImage, how: Enla
 
 
 def _enlarge(
-    data: bytes, sent: CheckedImage, how: Enlargement, param: str, drawn: bytes | None
+    data: bytes, image: CheckedImage, how: Enlargement, param: str, upscaled: bytes | None
 ) -> tuple[tuple[int, str], str]:
-    picture = enlarge(sent.png, how, param=param, drawn=drawn)
-    line = ", ".join(f"{key}: {value}" for key, value in labels_of(how, sent.size_px).items())
+    result = enlarge(image.png, how, param=param, upscaled=upscaled)
+    labels = ", ".join(f"{key}: {value}" for key, value in labels_of(how, image.size_px).items())
     infotext, _ = infotext_of(data)
-    texts = {PNG_KEYWORD: infotext, POSTPROCESSING: line}
-    made = as_png(picture, {keyword: text for keyword, text in texts.items() if text})
-    return (picture.width * picture.height, b64encode(made).decode()), f"<p>{line}</p>" if line else ""
+    texts = {PNG_KEYWORD: infotext, POSTPROCESSING: labels}
+    png = as_png(result, {keyword: text for keyword, text in texts.items() if text})
+    return (result.width * result.height, b64encode(png).decode()), f"<p>{labels}</p>" if labels else ""
 
 
 def enlargement_of(body: Extras) -> Enlargement:
-    """Source: A1111 1.10.1 ExtrasBaseRequest. Raises: InvalidRequest, AsA1111 for an upscaler that is not there."""
+    """The enlargement of a body. Raises: InvalidRequest, AsA1111 for an unknown upscaler.
+
+    Source: A1111 1.10.1 ExtrasBaseRequest.
+    """
     if body.upscaler_2 in MODEL_UPSCALERS:
         raise InvalidRequest(f"{body.upscaler_2} can be the first upscaler only.", param="upscaler_2")
     first, second = used_upscaler(body.upscaler_1), used_upscaler(body.upscaler_2)
@@ -133,12 +136,12 @@ def enlargement_of(body: Extras) -> Enlargement:
     )
 
 
-def not_done(body: Extras) -> list[Row]:
-    """What was asked for and done otherwise or left out, as `info.adjustments` of a drawn picture tells it."""
+def adjustments_of(body: Extras) -> list[Row]:
+    """The adjustments of a body, in the format of `info.adjustments` of a generated image."""
     others = [
-        {"param": name, "asked": said, "used": STAND_IN, "reason": "that model is not here"}
+        {"param": name, "asked": upscaler, "used": STAND_IN, "reason": "that model is not here"}
         for name in ("upscaler_1", "upscaler_2")
-        if stands_in_for(said := getattr(body, name))
+        if stands_in_for(upscaler := getattr(body, name))
     ]
     return others + [
         {"param": name, "asked": getattr(body, name), "used": 0, "reason": "there is no face restoration here"}

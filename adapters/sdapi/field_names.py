@@ -1,4 +1,4 @@
-"""The names under which a client of /sdapi sent what the core calls by other names. Pure."""
+"""The field names of /sdapi by the parameter names of the core. Pure."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from gateway.errors import InvalidRequest
 from gateway.jobs.resolve import Adjustment
 
 GUIDANCE_FIELDS = ("guidance", "distilled_cfg_scale", "distilled_guidance", "cfg_scale")
-"""The first one given counts."""
+"""Fields for the guidance; the first one that was sent counts."""
 
 
 def field_of(body: Generation, param: str) -> str:
-    """The field by which this client asked for what the core calls `param`."""
+    """The field in which this client sent the core's parameter `param`."""
 
-    def sent(*names: str) -> str:
+    def sent_field(*names: str) -> str:
         return next((name for name in names if name in body.model_fields_set), names[-1])
 
     match param:
         case "guidance":
-            return sent(*GUIDANCE_FIELDS)
+            return sent_field(*GUIDANCE_FIELDS)
         case "count":
-            return sent("num_images", "n_iter", "batch_size")
+            return sent_field("num_images", "n_iter", "batch_size")
         case "denoise":
-            return sent("image_strength", "denoising_strength")
+            return sent_field("image_strength", "denoising_strength")
         case "loras":
-            return sent("lora_files", "lora", "prompt")
+            return sent_field("lora_files", "lora", "prompt")
         case "second_pass":
-            return sent("hr_resize_x", "hr_resize_y", "hr_second_pass_steps", "hr_scale")
+            return sent_field("hr_resize_x", "hr_resize_y", "hr_second_pass_steps", "hr_scale")
         case "tiles":
-            return sent("script_args", "script_name")
+            return sent_field("script_args", "script_name")
         case "second_pass.prompt":
             return "hr_prompt"
         case "control":
@@ -39,16 +39,16 @@ def field_of(body: Generation, param: str) -> str:
         case "init_image":
             return "init_images"
         case "references":
-            return sent("extra_images", "init_images")
+            return sent_field("extra_images", "init_images")
         case "model":
-            return sent("model", "sd_model_checkpoint", "override_settings")
+            return sent_field("model", "sd_model_checkpoint", "override_settings")
         case _:
             return param
 
 
 @contextmanager
 def client_param_names(body: Generation) -> Iterator[None]:
-    """Errors of the core name the parameter as this client sent it."""
+    """Errors of the core within this context name the parameter as this client sent it."""
     try:
         yield
     except InvalidRequest as error:
@@ -57,7 +57,7 @@ def client_param_names(body: Generation) -> Iterator[None]:
 
 
 def adjustments_of(body: Generation, ours: tuple[Adjustment, ...], cores: tuple[Adjustment, ...]) -> list[Adjustment]:
-    """All that was not done as asked, under the client's own field names and against what it really sent."""
+    """All adjustments, under the client's own field names and with the values that it sent."""
     renamed: list[Adjustment] = []
     for item in cores:
         update: dict[str, object] = {"param": field_of(body, item.param)}

@@ -17,7 +17,7 @@ from adapters.sdapi.protocol import body_of, origin_of
 from adapters.sdapi.request_schemas import Img2Img, Txt2Img
 from adapters.sdapi.requests import Translation, translate
 from adapters.sdapi.responses import RenderInput, adjustments, to_body
-from adapters.sdapi.state import Chosen, chosen, state_of
+from adapters.sdapi.state import ClientOptions, client_options, state_of
 from adapters.shared.body import let_go
 from adapters.shared.context import core_of, share_of
 from adapters.shared.responses import adjustments_header, png_of, raise_for
@@ -38,27 +38,29 @@ async def img2img(request: Request) -> Response:
     return await _generate(request, await body_of(Img2Img, request))
 
 
-async def _generate(request: Request, sent: Txt2Img | Img2Img) -> Response:
-    """Raises: InvalidRequest, ModelNotFound, GenerationFailed, AsA1111."""
-    core, choice = core_of(request), chosen(request)
+async def _generate(request: Request, original: Txt2Img | Img2Img) -> Response:
+    """Translate, submit, wait and answer. Raises: InvalidRequest, ModelNotFound, GenerationFailed, AsA1111."""
+    core, choice = core_of(request), client_options(request)
     translation = await translate(
-        core, sent, checkpoint=choice.checkpoint, options=choice.options, share=share_of(request)
+        core, original, checkpoint=choice.checkpoint, options=choice.options, share=share_of(request)
     )
     with client_param_names(translation.body):
         job = await core.service.submit(translation.request, origin_of(request))
-    translation, sent = replace(translation, body=without_images(translation.body)), without_images(sent)
-    let_go(request, vars(sent))
-    if sent.force_task_id:
-        state_of(core).tasks.put(job.owner, sent.force_task_id, job.id)
+    translation, original = replace(translation, body=without_images(translation.body)), without_images(original)
+    let_go(request, vars(original))
+    if original.force_task_id:
+        state_of(core).tasks.put(job.owner, original.force_task_id, job.id)
     job = await attached(request, job)
     if job.state is State.FAILED:
         raise_for(job)
     if not translation.body.override_settings_restore_afterwards:
         _keep_settings(choice, translation)
-    return await _answer(request, await _render_input(request, job, translation, sent))
+    return await _answer(request, await _render_input(request, job, translation, original))
 
 
-async def _render_input(request: Request, job: Job, translation: Translation, sent: Txt2Img | Img2Img) -> RenderInput:
+async def _render_input(
+    request: Request, job: Job, translation: Translation, original: Txt2Img | Img2Img
+) -> RenderInput:
     assert isinstance(job.plan, Generate)
     core = core_of(request)
     return RenderInput(
@@ -66,7 +68,7 @@ async def _render_input(request: Request, job: Job, translation: Translation, se
         job,
         job.plan,
         translation.adjustments,
-        sent=sent,
+        original=original,
         output=translation.output,
         overlay=translation.images.overlay,
         params=translation.images.params,
@@ -76,14 +78,14 @@ async def _render_input(request: Request, job: Job, translation: Translation, se
 
 
 async def _answer(request: Request, result: RenderInput) -> Response:
-    """The images of an ended job; an interrupted one answers with those it has."""
+    """The response with the images of an ended job; those that were finished, where it was interrupted."""
     pngs = [await png_of(request, image) for image in result.job.images] if result.body.send_images else []
     body = await asyncio.to_thread(to_body, result, pngs)
     return Response(body, media_type="application/json", headers=adjustments_header(adjustments(result)))
 
 
 def without_images(body: Txt2Img | Img2Img) -> Txt2Img | Img2Img:
-    """Without the images that are stored by now, or never looked at, and that the answer does not repeat."""
+    """The body without images that are stored or never read, and that the answer does not repeat."""
     update: dict[str, object] = {"firstpass_image": None}
     if isinstance(body, Img2Img):
         update["latent_mask"] = None
@@ -97,7 +99,7 @@ def _hashes(core: Core, plan: Generate) -> Mapping[str, str]:
 
 
 async def _tensors(core: Core, plan: Generate) -> Mapping[str, tuple[int, int]]:
-    """Nothing where the model has been taken away since."""
+    """The counts of LoRA tensors; none where the model was removed meanwhile."""
     loras = core.library.loras
     with suppress(ModelNotFound):
         names = [lora.name for lora in plan.loras]
@@ -105,8 +107,8 @@ async def _tensors(core: Core, plan: Generate) -> Mapping[str, tuple[int, int]]:
     return {}
 
 
-def _keep_settings(choice: Chosen, translation: Translation) -> None:
-    """What `override_settings` set stays set. Source: A1111 1.10.1 `override_settings_restore_afterwards`."""
+def _keep_settings(choice: ClientOptions, translation: Translation) -> None:
+    """Keep the `override_settings` of a body. Source: A1111 1.10.1 `override_settings_restore_afterwards`."""
     settings = translation.body.override_settings
     choice.options.update(accepted(settings))
     if settings.get("sd_model_checkpoint") and translation.checkpoint:

@@ -1,4 +1,4 @@
-"""The comment of a GIF, read as bytes: no pixel is decoded. Pure; the file comes from a stranger.
+"""The comment of a GIF file, read without decoding pixels. Pure; the file is untrusted.
 
 Source: GIF89a specification, 17 to 24.
 """
@@ -13,7 +13,7 @@ from gateway.images.file_texts import MAX_TEXT_BYTES
 
 SIGNATURES = (b"GIF87a", b"GIF89a")
 BLOCKS_MOST = 200_000
-"""That are walked: the pixels of 20 MiB take half as many, of 255 bytes each."""
+"""The most blocks that are read: the pixels of 20 MiB take half as many, of 255 bytes each."""
 _HEADER_BYTES = 13
 _COMMENT = 0xFE
 
@@ -23,7 +23,7 @@ def is_gif(data: bytes) -> bool:
 
 
 def comment(data: bytes) -> str | None:
-    """The first comment, None where there is none, it is too long, or it comes after too many blocks."""
+    """The first comment; None where there is none, it is too long, or it comes after too many blocks."""
     with suppress(OverBudget):
         return _comment(data, Budget())
     return None
@@ -47,12 +47,12 @@ def _comment(data: bytes, budget: Budget) -> str | None:
 
 
 def _table_bytes(packed: int) -> int:
-    """Bytes of the colour table that a packed field announces."""
+    """Bytes of the colour table that a packed field declares."""
     return 3 * 2 ** ((packed & 7) + 1) if packed & 0x80 else 0
 
 
 def _text(data: bytes, at: int, budget: Budget) -> bytes | None:
-    """The sub-blocks at `at` in one; None where they are too long."""
+    """The joined sub-blocks at `at`; None where they are too long."""
     text = bytearray()
     while at < len(data) and data[at]:
         budget.visit()
@@ -64,7 +64,7 @@ def _text(data: bytes, at: int, budget: Budget) -> bytes | None:
 
 
 def _end(data: bytes, at: int, budget: Budget) -> int:
-    """Where the sub-blocks at `at` end."""
+    """The offset behind the sub-blocks at `at`."""
     while at < len(data) and data[at]:
         budget.visit()
         at += 1 + data[at]

@@ -17,7 +17,7 @@ SAME = ("", "none", "use same sampler", "use same scheduler", "use same checkpoi
 
 
 def ignored(body: Txt2Img | Img2Img, steps: int | None) -> Iterator[Adjustment]:
-    """What of a body has no effect, or another one than was asked for; `steps` are those that the job has."""
+    """Adjustments for fields that have no effect, or another one than requested; `steps` are those of the job."""
     if steps != body.steps:
         yield Adjustment(param="steps", asked=body.steps, used=steps, reason="this is the most a job may take")
     sampler = body.sampler_name or body.sampler_index

@@ -1,4 +1,4 @@
-"""The request field `infotext`: the text of an earlier image fills the fields that the request leaves open.
+"""The request field `infotext`: the generation parameters of an earlier image fill the fields that are not set.
 
 Source: A1111 1.10.1 modules/api/api.py apply_infotext, modules/ui.py paste fields.
 """
@@ -52,12 +52,12 @@ T = TypeVar("T", bound=Generation)
 async def complete(
     core: Core, body: T, is_known_model: Callable[[str], bool], share: Share
 ) -> tuple[T, tuple[Adjustment, ...]]:
-    """As `completed`, in a thread for work on what clients sent."""
+    """As `completed`, in a thread for work on clients' data."""
     return await core.files.run(share, completed, body, is_known_model) if body.infotext else (body, ())
 
 
 def completed(body: T, is_known_model: Callable[[str], bool]) -> tuple[T, tuple[Adjustment, ...]]:
-    """The body with its infotext read, and what of that could not be used. Blocks.
+    """The body with the fields of its infotext, and adjustments for those that could not be used. Blocks.
 
     Raises: InvalidRequest for a prompt in it that is too long.
     """
@@ -69,12 +69,12 @@ def completed(body: T, is_known_model: Callable[[str], bool]) -> tuple[T, tuple[
         if field not in type(body).model_fields or field in body.model_fields_set:
             continue
         try:
-            read = validated(type(body), {field: value})
-            if read.untaken:
+            parsed = validated(type(body), {field: value})
+            if parsed.untaken:
                 raise InvalidRequest("This is no value of that field.")
-            update[field] = getattr(read, field)
+            update[field] = getattr(parsed, field)
         except InvalidRequest as error:
-            if field in PROMPTS:  # without it another picture would be drawn
+            if field in PROMPTS:  # without it another image would be drawn
                 raise InvalidRequest(error.message, param="infotext") from None
             adjustments.append(
                 Adjustment(param="infotext", asked=f"{field}: {clip(str(value))}", used=None, reason=error.message)
@@ -82,17 +82,17 @@ def completed(body: T, is_known_model: Callable[[str], bool]) -> tuple[T, tuple[
     return body.model_copy(update=update), tuple(adjustments)
 
 
-def _fields(found: Mapping[str, str], is_known_model: Callable[[str], bool]) -> Iterator[tuple[str, object]]:
+def _fields(pairs: Mapping[str, str], is_known_model: Callable[[str], bool]) -> Iterator[tuple[str, object]]:
     for label, field in LABELS.items():
-        if label in found:
-            yield field, found[label]
-    if "Denoising strength" in found and any(label in found for label in HIRES):
+        if label in pairs:
+            yield field, pairs[label]
+    if "Denoising strength" in pairs and any(label in pairs for label in HIRES):
         yield "enable_hr", True
-    if found.get("Masked content") in MASKED_CONTENT:
-        yield "inpainting_fill", MASKED_CONTENT.index(found["Masked content"])
-    if "Mask mode" in found:
-        yield "inpainting_mask_invert", found["Mask mode"] == "Inpaint not masked"
-    if "Inpaint area" in found:
-        yield "inpaint_full_res", found["Inpaint area"] == "Only masked"
-    if MODEL in found and is_known_model(found[MODEL]):
-        yield "model", found[MODEL]
+    if pairs.get("Masked content") in MASKED_CONTENT:
+        yield "inpainting_fill", MASKED_CONTENT.index(pairs["Masked content"])
+    if "Mask mode" in pairs:
+        yield "inpainting_mask_invert", pairs["Mask mode"] == "Inpaint not masked"
+    if "Inpaint area" in pairs:
+        yield "inpaint_full_res", pairs["Inpaint area"] == "Only masked"
+    if MODEL in pairs and is_known_model(pairs[MODEL]):
+        yield "model", pairs[MODEL]

@@ -1,4 +1,4 @@
-"""Init images, masks and reference images of a request: checked, fitted to its size, stored. Knows no route."""
+"""Init images, masks and reference images of a request: checked, resized, stored. Knows no route."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ EDIT = "edit"
 LATENT_RESIZE = 3
 REFERENCE_MIN_PX = 16
 REFERENCE_MAX_PIXELS = 1024 * 1024
-"""mflux shrinks larger references to this, and needs 16 pixels each way after that."""
+"""mflux shrinks larger references to this, and needs 16 pixels on each side after that."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputImages:
-    """The images of a request by the names under which they are stored, and what of them was left out."""
+    """The stored images of a request, by name, and adjustments for those that are not used."""
 
     init_images: tuple[str, ...] = ()
     mask: str | None = None
@@ -40,31 +40,31 @@ class InputImages:
     paste: Paste | None = None
     references: tuple[str, ...] = ()
     denoise: float | None = None
-    """Where the kind of request decides it."""
+    """The denoising strength, where the kind of request decides it."""
     stretch_latents: bool = False
     overlay: bytes | None = None
-    """The mask as a PNG, where the answer has to hold it."""
+    """The mask as a PNG, where the response includes it."""
     tiles: TilesRequest | None = None
     params: Mapping[str, object] = field(default_factory=dict)
-    """What the infotext says of a script."""
+    """Infotext parameters of a script."""
     adjustments: tuple[Adjustment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """What decides how the images of one request are fitted."""
+class FitOptions:
+    """Options for resizing the images of one request."""
 
     size: tuple[int, int]
     output: OutputOptions
     mask: MaskUse
     own: Limits
-    """Of a picture whose latents are stretched: it is encoded at its own size."""
+    """The limits of an image whose latents are stretched: it is encoded at its own size."""
 
 
 async def store_images(
     core: Core, body: Txt2Img | Img2Img, spec: ModelSpec, output: OutputOptions, share: Share = ANYBODY
 ) -> InputImages:
-    """Every picture of the request, stored. References are left out where the model cannot edit.
+    """Every image of the request, checked, resized and stored. Models that cannot edit get no references.
 
     Raises: InvalidRequest, AsA1111.
     """
@@ -81,33 +81,33 @@ async def store_images(
     limits = core.settings.generation.limits.of(spec)
     size = size_of(body.width, body.height, limits)
     _check_count(body, edits=edits, has_mask=has_mask)
-    pictures = [await _read(core, text, "init_images", share) for text in body.init_images]
+    images = [await _read(core, text, "init_images", share) for text in body.init_images]
     named = "extra_images" if extra else "init_images"
-    references = await _references(core, extra, spec, named, share, before=pictures if follows else ())
+    references = await _references(core, extra, spec, named, share, before=images if follows else ())
     if edits and not has_mask:
         return InputImages(references=references, denoise=1.0, adjustments=tuple(adjustments))
     by_latents = body.resize_mode == LATENT_RESIZE and not has_mask and spec.native_px is None
     if body.resize_mode == LATENT_RESIZE and not by_latents:
         reason = "with a mask, or a model of one size, a picture is stretched as pixels, not as latents"
         adjustments.append(Adjustment(param="resize_mode", asked=LATENT_RESIZE, used=0, reason=reason))
-    start = Start(size, output, mask_use(body), limits.unasked)
+    fit = FitOptions(size, output, mask_use(body), limits.unasked)
     denoise = 1.0 if edits else None
     if has_mask:
         mask = await _read(core, body.mask or "", "mask", share)
-        made = await core.files.run(share, _all_masked, pictures, mask.png, start)
-        if made:
+        masked = await core.files.run(share, _prepare_all, images, mask.png, fit)
+        if masked:
             return await _store_masked(
                 core,
-                made,
-                start,
+                masked,
+                fit,
                 InputImages(references=references, denoise=denoise, adjustments=tuple(adjustments)),
                 share,
             )
         reason = "the mask is blank: the whole picture is redrawn, as A1111 does it"
         adjustments.append(Adjustment(param="mask", asked="a blank mask", used=None, reason=reason))
-    fit = _shrunk if by_latents else _fitted
-    fitted = [picture.unless_same(await core.files.run(share, fit, picture.png, start)) for picture in pictures]
-    names = tuple([await core.service.inputs.keep(picture, share) for picture in fitted])
+    resize_one = _shrink if by_latents else _resize
+    resized = [image.unless_same(await core.files.run(share, resize_one, image.png, fit)) for image in images]
+    names = tuple([await core.service.inputs.keep(image, share) for image in resized])
     return InputImages(
         init_images=names,
         references=references,
@@ -118,7 +118,10 @@ async def store_images(
 
 
 def _check_count(body: Img2Img, *, edits: bool, has_mask: bool) -> None:
-    """Source: A1111 1.10.1 StableDiffusionProcessingImg2Img.init. Raises: InvalidRequest, AsA1111."""
+    """Check the number of init images. Raises: InvalidRequest, AsA1111.
+
+    Source: A1111 1.10.1 StableDiffusionProcessingImg2Img.init.
+    """
     count = len(body.init_images)
     if not edits and body.num_images is None and count > max(1, body.batch_size):
         expecting = f"bad number of images passed: {count}; expecting {body.batch_size} or less"
@@ -142,12 +145,12 @@ async def _references(
         if spec.max_references == 0:
             return ()
         raise InvalidRequest(f"{spec.name} takes at most {spec.max_references} reference pictures.", param=param)
-    pictures = [*before, *[await _read(core, text, param, share) for text in texts]]
-    for width, height in (picture.size_px for picture in pictures):
+    images = [*before, *[await _read(core, text, param, share) for text in texts]]
+    for width, height in (image.size_px for image in images):
         scale = min(1.0, math.sqrt(REFERENCE_MAX_PIXELS / (width * height)))
         if min(round(width * scale), round(height * scale)) < REFERENCE_MIN_PX:
             raise InvalidRequest(f"A reference must be {REFERENCE_MIN_PX} pixels wide and high at least.", param=param)
-    return tuple([await core.service.inputs.keep(picture, share) for picture in pictures])
+    return tuple([await core.service.inputs.keep(image, share) for image in images])
 
 
 async def _read(core: Core, text: str, param: str, share: Share) -> CheckedImage:
@@ -155,61 +158,63 @@ async def _read(core: Core, text: str, param: str, share: Share) -> CheckedImage
     return await checked_picture(data, core.decoder, param, share)
 
 
-def _fitted(png: bytes, start: Start) -> bytes:
-    return to_png(resize(on_background(opened(png), start.output.background), start.size, start.mask.resize_mode))
+def _resize(png: bytes, fit: FitOptions) -> bytes:
+    return to_png(resize(on_background(opened(png), fit.output.background), fit.size, fit.mask.resize_mode))
 
 
-def _shrunk(png: bytes, start: Start) -> bytes:
-    picture = on_background(opened(png), start.output.background)
-    scale = min(1.0, math.sqrt(start.own.max_pixels / (picture.width * picture.height)))
-    most = [min(start.own.max_px, max(1, int(px * scale))) for px in picture.size]
-    picture.thumbnail((most[0], most[1]), Image.Resampling.LANCZOS)
-    return to_png(picture)
+def _shrink(png: bytes, fit: FitOptions) -> bytes:
+    image = on_background(opened(png), fit.output.background)
+    scale = min(1.0, math.sqrt(fit.own.max_pixels / (image.width * image.height)))
+    most = [min(fit.own.max_px, max(1, int(px * scale))) for px in image.size]
+    image.thumbnail((most[0], most[1]), Image.Resampling.LANCZOS)
+    return to_png(image)
 
 
-def _masked(png: bytes, mask: bytes, start: Start) -> tuple[Prepared, tuple[bytes, ...]] | None:
-    """The parts of a masked drawing, and their files in the order of `_store_masked`."""
-    picture = on_background(opened(png), start.output.background)
-    found = prepare(picture, mask_of(opened(mask)), start.mask, start.size)
-    if found is None:
+def _prepare(png: bytes, mask: bytes, fit: FitOptions) -> tuple[Prepared, tuple[bytes, ...]] | None:
+    """The prepared inpainting of an image, and its PNG files in the order of `_store_masked`."""
+    image = on_background(opened(png), fit.output.background)
+    prepared = prepare(image, mask_of(opened(mask)), fit.mask, fit.size)
+    if prepared is None:
         return None
-    parts: tuple[Image.Image, ...] = (found.init, found.mask, found.whole, found.overlay)
-    return found, tuple(to_png(part) for part in parts)
+    parts: tuple[Image.Image, ...] = (prepared.init, prepared.mask, prepared.whole, prepared.overlay)
+    return prepared, tuple(to_png(part) for part in parts)
 
 
-def _all_masked(
-    pictures: Sequence[CheckedImage], mask: bytes, start: Start
+def _prepare_all(
+    images: Sequence[CheckedImage], mask: bytes, fit: FitOptions
 ) -> list[tuple[Prepared, tuple[bytes, ...]]]:
-    """Each picture with the same mask; nothing where the mask is blank. Raises: InvalidRequest."""
-    if len({picture.size_px for picture in pictures}) > 1:
+    """Each image prepared with the same mask; an empty list where the mask is blank. Raises: InvalidRequest."""
+    if len({image.size_px for image in images}) > 1:
         raise InvalidRequest("Pictures with one mask must have one size.", param="init_images")
-    return [made for picture in pictures if (made := _masked(picture.png, mask, start)) is not None]
+    return [masked for image in images if (masked := _prepare(image.png, mask, fit)) is not None]
 
 
 async def _store_masked(
-    core: Core, made: list[tuple[Prepared, tuple[bytes, ...]]], start: Start, rest: InputImages, share: Share
+    core: Core, masked: list[tuple[Prepared, tuple[bytes, ...]]], fit: FitOptions, rest: InputImages, share: Share
 ) -> InputImages:
-    (found, files), *_ = made
+    (prepared, files), *_ = masked
     _, mask, _, overlay = [await core.service.inputs.keep(file, share) for file in files]
-    inits, wholes = [[await core.service.inputs.keep(parts[i], share) for _, parts in made] for i in (0, 2)]
-    left, top, right, bottom = found.box
+    init_images, whole_images = [
+        [await core.service.inputs.keep(parts[i], share) for _, parts in masked] for i in (0, 2)
+    ]
+    left, top, right, bottom = prepared.box
     paste = Paste(
-        picture=wholes[0],
-        further_pictures=tuple(wholes[1:]),
+        picture=whole_images[0],
+        further_pictures=tuple(whole_images[1:]),
         mask=overlay,
         left_px=left,
         top_px=top,
         width_px=right - left,
         height_px=bottom - top,
     )
-    wanted_back = start.output.with_mask or start.output.with_cut_out
+    returns_mask = fit.output.with_mask or fit.output.with_cut_out
     return InputImages(
-        init_images=tuple(inits),
+        init_images=tuple(init_images),
         mask=mask,
-        mask_content=MASK_CONTENT[start.mask.content],
+        mask_content=MASK_CONTENT[fit.mask.content],
         paste=paste,
         references=rest.references,
         denoise=rest.denoise,
-        overlay=files[-1] if wanted_back else None,
+        overlay=files[-1] if returns_mask else None,
         adjustments=rest.adjustments,
     )

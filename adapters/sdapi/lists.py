@@ -1,4 +1,4 @@
-"""The lists A1111's clients fill their menus with. Pure data: what is not here is an empty list, not a pretence."""
+"""Lists for the menus of A1111's clients: samplers, upscalers, scripts. Pure data, empty for missing features."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 SAMPLERS = ({"name": "Euler", "aliases": ["k_euler"], "options": {}},)
-"""Source: A1111 1.10.1 modules/sd_samplers_kdiffusion.py; only what mflux runs."""
+"""Source: A1111 1.10.1 modules/sd_samplers_kdiffusion.py; only the one that mflux runs."""
 
 
 def _scheduler(name: str, label: str) -> dict[str, Any]:
@@ -14,7 +14,7 @@ def _scheduler(name: str, label: str) -> dict[str, Any]:
 
 
 SCHEDULERS = (_scheduler("automatic", "Automatic"), _scheduler("simple", "Simple"))
-"""Source: A1111 1.10.1 modules/sd_schedulers.py. Automatic is what the model runs anyway: the simple one."""
+"""Source: A1111 1.10.1 modules/sd_schedulers.py. Automatic means the model's own, which is the simple one."""
 
 NO_UPSCALER = "None"
 
@@ -49,14 +49,14 @@ _ALWAYS_THERE = frozenset(
 
 
 def stands_in_for(name: str) -> bool:
-    """Whether it is an upscaler that every A1111 has and that is a model, or works on latents: Lanczos does it here."""
+    """Whether Lanczos replaces this upscaler here: a model that every A1111 has, or one that works on latents."""
     plain = name.lower().replace("_", " ")
     return plain in _ALWAYS_THERE or plain.startswith("latent")
 
 
 STAND_IN = "Lanczos"
 MODEL_UPSCALERS = {"SeedVR2": "seedvr2", "SeedVR2 7B": "seedvr2-7b"}
-"""Listed where their weights are on disk."""
+"""Upscaling models by A1111's name; listed where their weights are on disk."""
 
 HR_UPSCALER = "Latent"
 HR_UPSCALERS: Mapping[str, Literal["lanczos", "nearest"]] = {
@@ -64,7 +64,7 @@ HR_UPSCALERS: Mapping[str, Literal["lanczos", "nearest"]] = {
     "Lanczos": "lanczos",
     "Nearest": "nearest",
 }
-"""A1111 resizes with Lanczos where the upscaler is None. Latent ones, its default, and models become Lanczos, too."""
+"""Upscalers of hires fix. A1111 resizes with Lanczos for None; latent upscalers and models become Lanczos, too."""
 
 EMPTY = (
     "latent-upscale-modes",
@@ -74,11 +74,11 @@ EMPTY = (
     "realesrgan-models",
     "extensions",
 )
-"""Lists of what this gateway does not have."""
+"""Routes of lists that are empty: features that this gateway does not have."""
 
 EMBEDDINGS: dict[str, dict[str, Any]] = {"loaded": {}, "skipped": {}}
 SCRIPTS: dict[str, list[str]] = {"txt2img": [], "img2img": ["sd upscale"]}
-"""webuiapi adds to every request what it finds here, such as controlnet or adetailer."""
+"""Scripts by route. webuiapi adds every script listed here to its requests, such as controlnet or adetailer."""
 
 
 def _argument(label: str, value: object, **more: object) -> dict[str, Any]:
@@ -102,7 +102,7 @@ SCRIPT_INFO = (
 
 
 def cmd_flags(*, host: str, port: int) -> dict[str, Any]:
-    """The flags under which A1111 would behave as this gateway does; no password, no path.
+    """The command-line flags of an A1111 that behaves as this gateway does; no password, no path.
 
     Source: A1111 1.10.1 modules/cmd_args.py.
     """

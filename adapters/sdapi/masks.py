@@ -1,4 +1,4 @@
-"""A picture and its mask made ready for redrawing a part. Pure; takes checked pictures only, blocks as Pillow does.
+"""Inpainting: prepares an image and its mask. Pure; takes checked images only, blocks as long as Pillow does.
 
 Source: A1111 1.10.1 modules/processing.py StableDiffusionProcessingImg2Img.init, modules/masking.py.
 """
@@ -16,12 +16,12 @@ from gateway.errors import InvalidRequest
 
 MOST_BLUR = 1024.0
 MASK_CONTENT: tuple[MaskContent, ...] = ("original", "original", "noise", "nothing")
-"""By `inpainting_fill`; 0 smears the surroundings into the picture first."""
+"""The mask content by `inpainting_fill`; 0 first fills the masked part with colours from around it."""
 MASKED_CONTENT = ("fill", "original", "latent noise", "latent nothing")
-"""By `inpainting_fill`, as infotexts name it."""
+"""The names in infotexts by `inpainting_fill`."""
 SMEAR = 0
 SMEARS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
-"""Blur radius in pixels and how often it is laid on, from far to near."""
+"""Blur radius in pixels and number of layers, from far to near."""
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
@@ -29,10 +29,10 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class MaskUse:
-    """What is to be done with a mask."""
+    """Options of a mask."""
 
     blur: tuple[float, float] = (4.0, 4.0)
-    """Standard deviation in pixels, across and down."""
+    """Standard deviation in pixels, horizontal and vertical."""
     invert: bool = False
     content: int = SMEAR
     only_masked: bool = True
@@ -42,19 +42,19 @@ class MaskUse:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is drawn from, and where the result is laid: `box` may reach beyond `whole`."""
+    """A prepared inpainting: what is drawn from, and where the result is pasted; `box` may reach beyond `whole`."""
 
     init: Image.Image
     mask: Image.Image
-    """Of the size of `init`: white is repainted."""
+    """The mask at the size of `init`: white is repainted."""
     whole: Image.Image
     overlay: Image.Image
-    """Of the size of `whole`: the result shows where it is white."""
+    """The mask at the size of `whole`: the result shows where it is white."""
     box: Box
 
 
 def mask_use(body: Img2Img) -> MaskUse:
-    """Raises: InvalidRequest."""
+    """The mask options of a body. Raises: InvalidRequest."""
     blur = (body.mask_blur_x, body.mask_blur_y) if body.mask_blur is None else (body.mask_blur, body.mask_blur)
     if max(blur) > MOST_BLUR:
         raise InvalidRequest(f"mask_blur must be at most {MOST_BLUR:g}.", param="mask_blur")
@@ -71,19 +71,19 @@ def mask_use(body: Img2Img) -> MaskUse:
     )
 
 
-def mask_of(picture: Image.Image) -> Image.Image:
-    """White is repainted: where the picture lets something through, that is its alpha, else its brightness."""
-    if "A" in picture.getbands():
-        alpha = picture.getchannel("A")
+def mask_of(image: Image.Image) -> Image.Image:
+    """The mask of an image, white where it is repainted: its alpha where that is not opaque, else its brightness."""
+    if "A" in image.getbands():
+        alpha = image.getchannel("A")
         if alpha.getextrema() != (255, 255):
             return alpha.point([255 if value > 128 else 0 for value in range(256)])
-    return picture.convert("L")
+    return image.convert("L")
 
 
-def prepare(picture: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[int, int]) -> Prepared | None:
-    """The part that is drawn, at `size`; None where only what is masked is to be drawn and nothing is."""
-    if mask.size != picture.size:
-        mask = mask.resize(picture.size, Image.Resampling.BILINEAR)
+def prepare(image: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[int, int]) -> Prepared | None:
+    """The part that is drawn, at `size`; None where only the masked part is drawn and the mask is blank."""
+    if mask.size != image.size:
+        mask = mask.resize(image.size, Image.Resampling.BILINEAR)
     if use.invert:
         mask = ImageOps.invert(mask)
     if max(use.blur) > 0:
@@ -91,33 +91,33 @@ def prepare(picture: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[i
         mask = mask.filter(ImageFilter.GaussianBlur((across, down)))
     if use.only_masked:
         masked = mask.getbbox()
-        return None if masked is None else _cut_out(picture, mask, use, size, masked)
-    picture, mask = resize(picture, size, use.resize_mode), resize(mask, size, use.resize_mode)
+        return None if masked is None else _cut_out(image, mask, use, size, masked)
+    image, mask = resize(image, size, use.resize_mode), resize(mask, size, use.resize_mode)
     overlay = mask.point([min(255, 2 * value) for value in range(256)])
-    return Prepared(_content(picture, mask, use), mask, picture, overlay, (0, 0, *size))
+    return Prepared(_content(image, mask, use), mask, image, overlay, (0, 0, *size))
 
 
-def _cut_out(picture: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[int, int], masked: Box) -> Prepared:
-    part = grow(masked, use.padding_px, size, picture.size)
+def _cut_out(image: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[int, int], masked: Box) -> Prepared:
+    part = grow(masked, use.padding_px, size, image.size)
     width, height = part[2] - part[0], part[3] - part[1]
     scale = min(size[0] / width, size[1] / height)
-    # The whole drawn picture in pixels of the old one: wider or higher than `part` where the old one ends.
+    # The size of the result in pixels of the image: wider or higher than `part` at the edge of the image.
     frame_width, frame_height = round(size[0] / scale), round(size[1] / scale)
     left, top = part[0] - (frame_width - width) // 2, part[1] - (frame_height - height) // 2
-    init = fill_as_a1111(contain(picture.crop(part), *size), *size)
+    init = fill_as_a1111(contain(image.crop(part), *size), *size)
     small = contain(mask.crop(part), *size)
     area = Image.new("L", size)
     area.paste(small, ((size[0] - small.width) // 2, (size[1] - small.height) // 2))
     box = (left, top, left + frame_width, top + frame_height)
-    return Prepared(_content(init, area, use), area, picture, mask, box)
+    return Prepared(_content(init, area, use), area, image, mask, box)
 
 
-def _content(picture: Image.Image, mask: Image.Image, use: MaskUse) -> Image.Image:
-    return picture if use.content == 1 else smear(picture, mask)
+def _content(image: Image.Image, mask: Image.Image, use: MaskUse) -> Image.Image:
+    return image if use.content == 1 else smear(image, mask)
 
 
 def grow(box: Box, padding_px: int, size: tuple[int, int], within: tuple[int, int]) -> Box:
-    """The box with padding, grown to the proportions of `size` as far as `within` allows."""
+    """The box with padding, enlarged to the proportions of `size` as far as `within` allows."""
     padding = max(0, min(padding_px, max(within)))
     left, top = max(0, box[0] - padding), max(0, box[1] - padding)
     right, bottom = min(within[0], box[2] + padding), min(within[1], box[3] + padding)
@@ -129,23 +129,23 @@ def grow(box: Box, padding_px: int, size: tuple[int, int], within: tuple[int, in
 
 
 def _stretched(first: int, last: int, length: int, most: int) -> tuple[int, int]:
-    """The span from `first` to `last` made `length` long in both directions, moved and cut to 0..`most`."""
+    """The span from `first` to `last`, extended on both sides to `length`, moved and cut to 0..`most`."""
     length = min(length, most)
     start = min(max(0, first - (length - (last - first)) // 2), most - length)
     return start, start + length
 
 
-def smear(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """The masked part painted over with colours from around it; the rest as it is.
+def smear(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """The image with its masked part filled with colours from around it.
 
     Source: A1111 1.10.1 modules/masking.py fill.
     """
-    kept = Image.new("RGBa", picture.size)
-    kept.paste(picture.convert("RGBA").convert("RGBa"), mask=ImageChops.invert(mask))
-    *mean, opacity = kept.resize((1, 1), Image.Resampling.BOX).convert("RGBA").getpixel((0, 0))  # type: ignore[misc]
-    result = Image.new("RGBA", picture.size, (*mean, 255) if opacity else "grey")
+    unmasked = Image.new("RGBa", image.size)
+    unmasked.paste(image.convert("RGBA").convert("RGBa"), mask=ImageChops.invert(mask))
+    *mean, opacity = unmasked.resize((1, 1), Image.Resampling.BOX).convert("RGBA").getpixel((0, 0))  # type: ignore[misc]
+    result = Image.new("RGBA", image.size, (*mean, 255) if opacity else "grey")
     for radius, times in SMEARS:
-        layer = (kept.filter(ImageFilter.GaussianBlur(radius)) if radius else kept).convert("RGBA")
+        layer = (unmasked.filter(ImageFilter.GaussianBlur(radius)) if radius else unmasked).convert("RGBA")
         for _ in range(times):
             result.alpha_composite(layer)
     return result.convert("RGB")

@@ -1,4 +1,4 @@
-"""How much memory this machine has and how much of it is ours. Reads the system; knows no route."""
+"""Memory of this machine, total and used by the gateway. Reads the system; knows no route."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adapters.sdapi.response_schemas import Memory
 
 
 def memory(engine_bytes: int) -> Memory:
-    """Bytes; `used` is the gateway's own plus what the engine's model holds.
+    """The memory in bytes; `used` is that of the gateway and of the model in the engine.
 
     Source: A1111 1.10.1 get_memory: free is total less what A1111 itself uses; `cuda` as it answers without CUDA.
     """
@@ -20,7 +20,7 @@ def memory(engine_bytes: int) -> Memory:
 
 
 def resident_bytes() -> int:
-    """Of this process now; where the system does not tell that, at most so far."""
+    """Resident bytes of this process; on systems without /proc, the peak so far."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Options and models: what is set, what there is, what is in memory."""
+"""Options, models, LoRAs, styles and memory: the routes that list, set, load and unload them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adapters.sdapi.prompt_tags import without_hash
 from adapters.sdapi.protocol import body_of, origin_of
 from adapters.sdapi.request_schemas import OptionsBody
 from adapters.sdapi.response_schemas import PageConfig
-from adapters.sdapi.state import checkpoint_of, chosen
+from adapters.sdapi.state import checkpoint_of, client_options
 from adapters.sdapi.styles import styles_of
 from adapters.shared.context import core_of, owner_of
 from adapters.shared.responses import raise_for
@@ -29,19 +29,19 @@ from gateway.jobs.job import State
 
 async def get_options(request: Request) -> Response:
     """The current checkpoint, what was set, and A1111's constants."""
-    return JSONResponse(options_of(checkpoint_of(request), chosen(request).options))
+    return JSONResponse(options_of(checkpoint_of(request), client_options(request).options))
 
 
 async def post_options(request: Request) -> Response:
     """`sd_model_checkpoint` loads that model, for requests that name none; what else can be set is set."""
     body = await body_of(OptionsBody, request)
-    wanted = body.sd_model_checkpoint
-    if wanted and without_hash(wanted) != checkpoint_of(request):
+    model = body.sd_model_checkpoint
+    if model and without_hash(model) != checkpoint_of(request):
         try:
-            await _load(request, without_hash(wanted), (body.model_extra or {}).get(MEMORY))
+            await _load(request, without_hash(model), (body.model_extra or {}).get(MEMORY))
         except (ModelNotFound, ModelNotOnDisk) as error:
             raise AsA1111("RuntimeError", error.message, code=error.code, details=error.details) from None
-    chosen(request).options.update(accepted(body.model_extra or {}))
+    client_options(request).options.update(accepted(body.model_extra or {}))
     return JSONResponse(None)
 
 
@@ -52,7 +52,7 @@ async def _load(request: Request, model: str, memory: object = None) -> None:
     if job.state is not State.SUCCEEDED:
         raise_for(job)
         raise GatewayError("The model was not loaded.")
-    chosen(request).checkpoint = model
+    client_options(request).checkpoint = model
 
 
 async def reload_checkpoint(request: Request) -> Response:
@@ -108,8 +108,8 @@ async def page_config(request: Request) -> Response:
 
 async def prompt_styles(request: Request) -> Response:
     """Of the file that the settings name."""
-    found = await asyncio.to_thread(styles_of, core_of(request).settings.generation.styles_file)
-    return JSONResponse([asdict(style) for style in found])
+    styles = await asyncio.to_thread(styles_of, core_of(request).settings.generation.styles_file)
+    return JSONResponse([asdict(style) for style in styles])
 
 
 async def get_cmd_flags(request: Request) -> Response:
@@ -118,5 +118,5 @@ async def get_cmd_flags(request: Request) -> Response:
 
 
 async def get_memory(request: Request) -> Response:
-    held = core_of(request).service.engine.memory
-    return JSONResponse(await asyncio.to_thread(memory, held.active_bytes if held else 0))
+    engine_memory = core_of(request).service.engine.memory
+    return JSONResponse(await asyncio.to_thread(memory, engine_memory.active_bytes if engine_memory else 0))

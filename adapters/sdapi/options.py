@@ -1,4 +1,4 @@
-"""The settings and lists A1111's clients read before they draw. Pure data; knows no job."""
+"""The options of A1111: constants, and those that clients can set; the rows of checkpoints. Pure; knows no job."""
 
 from __future__ import annotations
 
@@ -51,36 +51,37 @@ CONSTANTS: Mapping[str, Any] = {
     "tiling": False,
     "randn_source": "CPU",
 }
-"""What every A1111 has, as it is here at the start. `forge_preset` must not be among them: it means Forge.
+"""A1111's options with their values at the start. `forge_preset` must not be among them: it means Forge.
 
 Source: A1111 1.10.1 modules/shared_options.py.
 """
 
 
 MEMORY = "memory"
-"""A setting of ours: "try" draws what seems not to fit into memory."""
+"""An option of this gateway: "try" runs jobs that seem not to fit into memory."""
 FORMATS: Mapping[str, Format] = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How the pictures of one request come out, from the options and its `override_settings`."""
+    """The format of the images in a response, from the options and `override_settings`."""
 
     format: Format = "png"
     quality: int = 80
-    """Of JPEG and WebP, 1 to 100."""
+    """Quality of JPEG and WebP, 1 to 100."""
     with_infotext: bool = True
     background: str = "#ffffff"
-    """What is seen through transparent input pictures."""
+    """The background of transparent input images."""
     previews: bool = True
     with_mask: bool = False
+    """Whether each inpainted image is followed by its mask."""
     with_cut_out: bool = False
-    """Each masked picture is followed by its mask; by what of it lies inside."""
+    """Whether each inpainted image is followed by its part inside the mask."""
 
 
 def output_options(options: Mapping[str, Any], override: Mapping[str, Any]) -> OutputOptions:
-    """`options` as kept; of `override` what can be set."""
+    """The output options of a request: the client's `options`, then those of `override` that can be set."""
     values = {**CONSTANTS, **options, **accepted(override)}
     return OutputOptions(
         format=FORMATS[values["samples_format"]],
@@ -122,11 +123,11 @@ CHANGEABLE: Mapping[str, Callable[[object], Any]] = {
     "send_seed": to_bool,
     "send_size": to_bool,
 }
-"""What POST /options and `override_settings` can set. `send_*` are kept for the client that asks again."""
+"""What POST /options and `override_settings` can set. `send_*` are only stored and listed."""
 
 
 def accepted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings that can be set, at values that can be; the others stay as they are."""
+    """The settings that can be set, where their values are valid; all others are left out."""
     values: dict[str, Any] = {}
     for name, to_value in CHANGEABLE.items():
         if settings.get(name) is not None:
@@ -143,13 +144,13 @@ def options_of(checkpoint: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def checkpoint_rows(
     specs: Iterable[ModelSpec], aliases: Mapping[str, str], draws: Callable[[ModelSpec], bool], current: str
 ) -> list[dict[str, Any]]:
-    """One row a model that can be drawn with now, aliases included, and in any case the current one.
+    """One row for each model that can draw now, with aliases, and always for the current one.
 
-    Title and model_name are one plain name and `filename` names no folder of this machine.
+    `title` and `model_name` are the same name, and `filename` has no folder.
     Source: A1111 1.10.1 SDModelItem.
     """
-    there = [spec.name for spec in specs if draws(spec)]
-    names = [*there, *(alias for alias, target in aliases.items() if target in there)]
+    model_names = [spec.name for spec in specs if draws(spec)]
+    names = [*model_names, *(alias for alias, target in aliases.items() if target in model_names)]
     if current not in names:
         names.insert(0, current)
     return [

@@ -1,4 +1,4 @@
-"""POST png-info: the generation parameters that an image file holds, as A1111 answers them."""
+"""POST png-info: the generation parameters in an image file, in A1111's format."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ DEFAULTS: Mapping[str, Any] = {
     "Emphasis": "Original",
     "Refiner switch by sampling steps": False,
 }
-"""What a missing key means. Source: parse_generation_parameters."""
+"""Values of missing keys. Source: parse_generation_parameters."""
 EXIF_COMMENT = "exif comment"
 GIF_URL = "data:image/gif;base64,"
-"""Nothing is drawn from a GIF here; png-info reads its comment."""
+"""A GIF is no input image here; png-info reads its comment."""
 NOVELAI: Mapping[str, object] = {"Clip skip": 2, "ENSD": 31337}
-"""What A1111 adds to NovelAI's own, so that the same picture can be drawn."""
+"""What A1111 adds to NovelAI's parameters, so that the same image can be drawn."""
 
 
 def infotext_of(data: bytes) -> tuple[str, dict[str, str]]:
-    """The infotext, empty where the file does not say how it was drawn, and its other texts.
+    """The infotext of an image file, empty where it has no generation parameters, and its other texts.
 
-    A1111's own text stands as it was written; what others say is told in its grammar.
+    A1111's own text is unchanged; parameters of other programs are written in its grammar.
     Source: A1111 1.10.1 modules/images.py read_info_from_image.
     """
-    found = {whole(keyword): whole(text) for keyword, text in texts(data).items()}
-    items = dict(found)
+    file_texts = {whole(keyword): whole(text) for keyword, text in texts(data).items()}
+    items = dict(file_texts)
     if not data.startswith(SIGNATURE):  # A1111 lists none of these
         for name in (*ASCII_TEXTS.values(), XMP, COMMENT):
             items.pop(name, None)
@@ -74,39 +74,44 @@ def infotext_of(data: bytes) -> tuple[str, dict[str, str]]:
         items[EXIF_COMMENT] = exif
     if is_gif(data):
         return comment(data) or "", items
-    if info is None or info.startswith(MARK) or json_object(info) is not None or found.get("Software") == "NovelAI":
-        told = _told(drawing_by(found))
-        if info is not None and told and PNG_KEYWORD in found:
-            items[PNG_KEYWORD] = found[PNG_KEYWORD]
-        info = told or info
+    if (
+        info is None
+        or info.startswith(MARK)
+        or json_object(info) is not None
+        or file_texts.get("Software") == "NovelAI"
+    ):
+        infotext = _infotext(drawing_by(file_texts))
+        if info is not None and infotext and PNG_KEYWORD in file_texts:
+            items[PNG_KEYWORD] = file_texts[PNG_KEYWORD]
+        info = infotext or info
     return info or "", items
 
 
-def _told(drawing: Drawing | None) -> str:
+def _infotext(drawing: Drawing | None) -> str:
     if drawing is None:
         return ""
     return to_infotext(drawing, NOVELAI if drawing.program == "NovelAI" else None)
 
 
 def answer(data: bytes) -> Told:
-    """Source: A1111 1.10.1 PNGInfoResponse."""
+    """The answer for an image file. Source: A1111 1.10.1 PNGInfoResponse."""
     return _answer(*infotext_of(data))
 
 
 def answer_of_hidden(png: bytes) -> Told:
-    """As `answer`, by what a picture's pixels hide; `png` is what the decoder made of it."""
-    found = hidden_texts(png)
-    written = whole(found.get(PNG_KEYWORD, ""))
-    return _answer(written if written and json_object(written) is None else _told(drawing_by(found)), {})
+    """As `answer`, from text hidden in the pixels; `png` is the decoded image."""
+    pixel_texts = hidden_texts(png)
+    text = whole(pixel_texts.get(PNG_KEYWORD, ""))
+    return _answer(text if text and json_object(text) is None else _infotext(drawing_by(pixel_texts)), {})
 
 
 def _answer(info: str, items: dict[str, str]) -> Told:
     return {"info": info, "items": items, "parameters": with_defaults(parse(info))}
 
 
-def with_defaults(found: Mapping[str, str]) -> dict[str, Any]:
-    """What png-info shows: the pairs, and what the missing ones mean."""
-    return {**found, **{key: value for key, value in DEFAULTS.items() if key not in found}}
+def with_defaults(pairs: Mapping[str, str]) -> dict[str, Any]:
+    """The pairs of an infotext, with the values of missing keys."""
+    return {**pairs, **{key: value for key, value in DEFAULTS.items() if key not in pairs}}
 
 
 async def png_info(request: Request) -> Response:
@@ -114,9 +119,9 @@ async def png_info(request: Request) -> Response:
     body = await body_of(PngInfo, request)
     core, share = core_of(request), share_of(request)
     data = await core.files.read(share, base64_picture, body.image.removeprefix(GIF_URL), "image")
-    picture = None if is_gif(data) else await checked_picture(data, core.decoder, "image", share)
-    found = await core.files.read(share, answer, data)
-    if not found["info"] and picture is not None and may_hide(data):
-        hidden = await core.files.run(share, answer_of_hidden, picture.png)
-        found = Told(info=hidden["info"], items=found["items"], parameters=hidden["parameters"])
-    return JSONResponse(found)
+    image = None if is_gif(data) else await checked_picture(data, core.decoder, "image", share)
+    response = await core.files.read(share, answer, data)
+    if not response["info"] and image is not None and may_hide(data):
+        hidden = await core.files.run(share, answer_of_hidden, image.png)
+        response = Told(info=hidden["info"], items=response["items"], parameters=hidden["parameters"])
+    return JSONResponse(response)

@@ -1,4 +1,4 @@
-"""X-Process-Time: the seconds an answer took, refusals included. Source: A1111 1.10.1 api_middleware."""
+"""The header X-Process-Time: seconds until a response starts, errors too. Source: A1111 1.10.1 api_middleware."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 def timed(app: ASGIApp) -> ASGIApp:
-    """`app`, whose answers tell how long they took to begin."""
+    """`app` with the header X-Process-Time in its responses."""
 
     async def timing(scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
 
-        async def told(message: MutableMapping[str, Any]) -> None:
+        async def send_timed(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 took = f"{time.perf_counter() - began:.4f}".encode()
                 message = {**message, "headers": [*message.get("headers", ()), (b"x-process-time", took)]}
             await send(message)
 
-        await app(scope, receive, told)
+        await app(scope, receive, send_timed)
 
     return timing

@@ -1,4 +1,4 @@
-"""Answers about progress: A1111's one global progress, and one task's. Pure; another client's image stays hidden."""
+"""Progress responses: A1111's one global progress, and that of a task. Pure; other clients' previews are not shown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BEFORE_DRAWING = {"waiting": "Waiting...", "downloading": "Downloading the model
 def progress_of(
     job: Job | None, progress: Progress | None, *, owner: str, with_image: bool, skipped: bool = False
 ) -> ProgressBody:
-    """The answer of GET /progress; `job` is what the engine does now, whoever asked for it.
+    """The answer of GET /progress; `job` is the engine's running job, of any owner.
 
     Source: A1111 1.10.1 progressapi; `current_image` is bare base64 of a small JPEG.
     """
@@ -42,14 +42,14 @@ def progress_of(
 
 
 def waiting_of(job: Job, text: str, eta_s: float) -> ProgressBody:
-    """The same of the caller's own job that waits while nothing is drawn; `text` says why."""
-    pictures = len(job.plan.seeds) if isinstance(job.plan, Generate) else 1
-    state = _state(_kind(job), pictures, job_timestamp=timestamp(job.created_at))
+    """The answer of GET /progress for the caller's own waiting job while no job runs; `text` is the reason."""
+    images = len(job.plan.seeds) if isinstance(job.plan, Generate) else 1
+    state = _state(_kind(job), images, job_timestamp=timestamp(job.created_at))
     return _body(0.0, eta_s, state, text=text)
 
 
 def running_task(progress: Progress, *, seen: int, with_image: bool) -> TaskShown:
-    """Of one task that is drawn now; `seen` is the id of the preview the client has.
+    """The progress of a running task; `seen` is the id of the preview that the client has.
 
     Source: A1111 1.10.1 modules/progress.py ProgressResponse.
     """
@@ -70,7 +70,7 @@ def running_task(progress: Progress, *, seen: int, with_image: bool) -> TaskShow
 
 
 def waiting_task(state: State | None, place: tuple[int, int] | None, reason: str | None = None) -> TaskShown:
-    """Of one task that is not drawn now: it waits, it is over, or nobody knows it. `reason`: why nothing begins."""
+    """The progress of a task that is not running: waiting, ended or unknown. `reason`: why no job begins."""
     queued = state in (State.QUEUED, State.RUNNING)
     text = reason or (f"In queue: {place[0]}/{place[1]}" if queued and place else "Waiting...")
     return {
@@ -86,14 +86,14 @@ def waiting_task(state: State | None, place: tuple[int, int] | None, reason: str
 
 
 def timestamp(at: float) -> str:
-    """Local `YYYYMMDDHHMMSS` of a Unix time in seconds."""
+    """The Unix time in seconds as local `YYYYMMDDHHMMSS`."""
     return time.strftime("%Y%m%d%H%M%S", time.localtime(at))
 
 
 def _pass(job: Job, progress: Progress) -> tuple[int, int, int, int]:
-    """How many passes a picture takes, the one it is in, and the step and steps of that one.
+    """The number of passes of an image, the current pass, and its step and steps.
 
-    Source: A1111 1.10.1: hires fix doubles job_count, SD upscale has one a batch of tiles.
+    Source: A1111 1.10.1: hires fix doubles job_count, SD upscale has one pass for each batch of tiles.
     """
     plan = job.plan
     if not isinstance(plan, Generate):

@@ -1,6 +1,6 @@
-"""What A1111 writes in angle and square brackets: `<kind:name:...>` in prompts, ` [hash]` behind titles.
+"""LoRA tags `<kind:name:...>` in prompts, and the ` [hash]` behind checkpoint titles, as A1111 writes them.
 
-Pure. Each text is walked once, whatever is in it: the expressions of A1111 itself begin anew at every bracket.
+Pure. Each text is scanned once, in linear time: A1111's own regular expressions restart at every bracket.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from engine.protocol import Lora
 from gateway.errors import InvalidRequest
 
 LORAS_MOST = 256
-"""That one prompt may call, whether they are there or not."""
+"""The most LoRAs in one prompt, whether they exist or not."""
 ARGUMENT_CHARS = 1024
-"""Of one tag that are looked at: no LoRA has a name that long."""
+"""Characters of one tag that are read: no LoRA has a longer name."""
 _KIND = re.compile(r"(\w++):")
 
 
 def split_tags(prompt: str) -> tuple[str, tuple[Lora, ...]]:
-    """The prompt without `<kind:name:...>` tags, and the LoRAs among them. Raises: InvalidRequest for too many.
+    """The prompt without `<kind:name:...>` tags, and its LoRAs. Raises: InvalidRequest for too many.
 
     Source: A1111 1.10.1: every such tag is removed, whatever its kind; extensions-builtin/Lora: name, strength for the
-    text encoder, strength for the rest, which is the one that counts here.
+    text encoder, strength for the rest; the latter is used here.
     """
-    kept: list[str] = []
+    parts: list[str] = []
     loras: list[Lora] = []
     at = 0
     for begin, end, kind, arguments in tags(prompt):
-        kept.append(prompt[at:begin])
+        parts.append(prompt[at:begin])
         at = end
         if kind.lower() in ("lora", "lyco"):
             if len(loras) == LORAS_MOST:
                 raise InvalidRequest(f"A prompt may call at most {LORAS_MOST} LoRAs.", param="prompt")
             loras.append(_lora(arguments[:ARGUMENT_CHARS].split(":")))
-    return "".join((*kept, prompt[at:])), tuple(loras)
+    return "".join((*parts, prompt[at:])), tuple(loras)
 
 
 def tags(prompt: str) -> Iterator[tuple[int, int, str, str]]:
-    r"""Begin, end, kind and arguments of each tag. Finds what `<(\w+):([^>]+)>` finds.
+    r"""The begin, end, kind and arguments of each tag. Matches what `<(\w+):([^>]+)>` finds.
 
     Source: A1111 1.10.1 modules/extra_networks.py, re_extra_net.
     """
@@ -61,7 +61,7 @@ def tags(prompt: str) -> Iterator[tuple[int, int, str, str]]:
 
 
 def without_hash(title: str) -> str:
-    r"""A checkpoint title without the ` [hash]` that A1111 puts behind it. Removes what ` \[[^\]]*\]$` finds."""
+    r"""A checkpoint title without the ` [hash]` that A1111 appends. Removes what ` \[[^\]]*\]$` matches."""
     end = len(title) - title.endswith("]\n") - 1
     if end < 0 or title[end] != "]":
         return title

@@ -1,4 +1,4 @@
-"""What the routes of /sdapi/v1 share: where they lie, how a body is read, for whom they act."""
+"""Shared by the routes of /sdapi/v1: path prefixes, the reading of bodies, the origin of jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.jobs.origin import Origin
 
 PREFIX = "/sdapi/v1"
 INTERNAL = "/internal"
-"""Where A1111's own page asks; some clients do, too."""
+"""The prefix of routes that A1111's own page calls, and some clients, too."""
 PAGE_CONFIG = "/config"
 CONTROLNET = "/controlnet"
 PROTOCOL = "sdapi"
@@ -23,14 +23,14 @@ M = TypeVar("M", bound=BaseModel)
 
 
 async def body_of(model: type[M], request: Request) -> M:
-    """The JSON body. Raises: as `parse`; InvalidRequest in FastAPI's words where there is none."""
+    """The JSON body of a request. Raises: as `parse`; InvalidRequest with FastAPI's message where it is empty."""
     if not await request.body():
         raise InvalidRequest("field required", details={"errors": [{"loc": [], "msg": "", "type": "missing"}]})
     return await parse(model, request)
 
 
 def origin_of(request: Request) -> Origin:
-    """Jobs of this protocol end with the connection that waits for them."""
+    """The origin of a job of this protocol, which is cancelled when its client disconnects."""
     return Origin(
         owner=owner_of(request),
         protocol=PROTOCOL,

@@ -1,4 +1,4 @@
-"""The bodies of /sdapi/v1 as they arrive. Names and defaults are the wire's; what they mean stands in requests.py."""
+"""Request bodies of /sdapi/v1. Names and defaults are those of the wire; requests.py has their meaning."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ BORROWED = frozenset(
         "num_images",
     }
 )
-"""Keys of other dialects, which A1111 ignores: a client that means something else by one is not refused for it."""
+"""Keys of other dialects, which A1111 ignores: a value that is invalid in its dialect is ignored, not refused."""
 SD_UPSCALE = "sd upscale"
 UNREAD = frozenset({"firstpass_image", "latent_mask"})
-"""Fields of A1111's own for pictures, which stay without use here."""
+"""Image fields of A1111 that are not used here."""
 
 
 class Payload(BaseModel):
@@ -46,7 +46,7 @@ class Payload(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
     tells_unknown_pictures: ClassVar[bool] = True
-    """A1111 ignores what it does not know."""
+    """Unknown fields with images give adjustments, because A1111 ignores unknown fields."""
 
     @model_validator(mode="before")
     @classmethod
@@ -71,7 +71,7 @@ class Generation(Payload):
 
     @property
     def is_sd_upscale(self) -> bool:
-        """Whether the one selectable script there is was asked for, which is of img2img."""
+        """Whether the body selects the script "SD upscale", the only selectable one, which is of img2img."""
         return False
 
     _untaken: tuple[str, ...] = PrivateAttr(default=())
@@ -79,12 +79,12 @@ class Generation(Payload):
 
     @property
     def untaken(self) -> tuple[str, ...]:
-        """Borrowed keys that hold what their dialect has no meaning for: they count as not sent."""
+        """Borrowed keys with values that are invalid in their dialect: they count as not sent."""
         return self._untaken
 
     @property
     def unknown_pictures(self) -> tuple[str, ...]:
-        """Keys that nobody here reads, in which pictures were sent."""
+        """Unknown keys in which images were sent."""
         return self._unknown_pictures
 
     @model_validator(mode="wrap")
@@ -92,16 +92,16 @@ class Generation(Payload):
     def _without_untaken(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         untaken: set[str] = set()
         try:
-            made = handler(value)
+            payload = handler(value)
         except ValidationError as error:
             untaken = {str(found["loc"][0]) for found in error.errors() if found["loc"]} & BORROWED
             if not untaken:
                 raise
-            made = handler({key: item for key, item in value.items() if key not in untaken})
-        made._untaken = tuple(sorted(untaken))
+            payload = handler({key: item for key, item in value.items() if key not in untaken})
+        payload._untaken = tuple(sorted(untaken))
         if isinstance(value, dict):
-            made._unknown_pictures = tuple(unknown_pictures(value, names_of(cls) - UNREAD))
-        return made
+            payload._unknown_pictures = tuple(unknown_pictures(value, names_of(cls) - UNREAD))
+        return payload
 
     # Source: A1111 1.10.1 StableDiffusionProcessing: what to draw
     prompt: Str = ""
@@ -191,7 +191,7 @@ class Txt2Img(Generation):
 
     @property
     def first_size(self) -> tuple[int, int]:
-        """Source: A1111's old hires fix had them in `firstphase_*`."""
+        """Width and height of the first pass. Source: A1111's old hires fix had them in `firstphase_*`."""
         if self.enable_hr and self.firstphase_width > 0 and self.firstphase_height > 0:
             return self.firstphase_width, self.firstphase_height
         return self.width, self.height
@@ -219,7 +219,7 @@ class Img2Img(Generation):
 
     @property
     def is_sd_upscale(self) -> bool:
-        """Source: A1111 1.10.1 scripts/sd_upscale.py; titles are found without regard to case."""
+        """Whether the body selects "SD upscale". Source: A1111 1.10.1 scripts/sd_upscale.py; case is ignored."""
         return (self.script_name or "").lower() == SD_UPSCALE
 
 

@@ -1,6 +1,6 @@
 """txt2img and img2img: from the body of a request to the canonical request, in one pass.
 
-Each step has a file of its own and is entered once; what is not done as asked is collected as adjustments.
+Each step has a file of its own and is entered once; differences from the request are collected as adjustments.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from gateway.models.library import Library
 from gateway.round_robin import Share
 
 CLIENT_STEPS = 150
-"""A1111's own slider ends here; up to this, too many steps are cut rather than refused."""
+"""The most steps of A1111's slider; up to this, too many steps are cut rather than refused."""
 PREVIEWS = 2
-"""At most, an image: what /progress shows as `current_image`; A1111 shows one every 10 steps."""
+"""The most previews of an image, for `current_image` of /progress; A1111 makes one every 10 steps."""
 RESIZE_MODES = (0, 1, 2, 3)
 WEIGHTS = (".ckpt", ".safetensors", ".pt", ".pth", ".gguf")
 
@@ -40,13 +40,13 @@ _NOTHING = ("", "none")
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """The canonical request of a body, and what its answer needs besides."""
+    """The canonical request of a body, and what its response needs besides."""
 
     body: Txt2Img | Img2Img
-    """With its infotext, styles and scripts in it."""
+    """The body with its infotext, styles and scripts applied."""
     request: GenerationRequest
     adjustments: tuple[Adjustment, ...]
-    """What is not done as asked and the core never hears of."""
+    """Adjustments made before the core sees the request."""
     checkpoint: str | None
     """The model that the body names."""
     output: OutputOptions
@@ -56,9 +56,9 @@ class Translation:
 async def translate(
     core: Core, body: Txt2Img | Img2Img, *, checkpoint: str | None, options: Mapping[str, object], share: Share
 ) -> Translation:
-    """The request; `checkpoint` and `options` are what the client set before: the model where the body names none.
+    """The translation of a body; `checkpoint` (for bodies that name no model) and `options` are the client's settings.
 
-    Raises: InvalidRequest naming the field, for what would give another image than the one asked for; ModelNotFound,
+    Raises: InvalidRequest naming the field, where another image than the requested one would result; ModelNotFound,
     AsA1111, InitImageNotFound.
     """
     generation, library = core.settings.generation, core.library
@@ -88,7 +88,7 @@ async def translate(
 
 
 def check(body: Txt2Img | Img2Img) -> None:
-    """Raises: InvalidRequest for what cannot be drawn here and must not be silently left out; InitImageNotFound."""
+    """Refuse what cannot be drawn and must not be ignored. Raises: InvalidRequest, InitImageNotFound."""
     if (body.refiner_checkpoint or "").lower() not in _NOTHING:
         raise InvalidRequest("There is no refiner here.", param="refiner_checkpoint")
     match body:
@@ -108,7 +108,7 @@ def to_request(
     previews: bool = True,
     images: InputImages | None = None,
 ) -> tuple[GenerationRequest, tuple[Adjustment, ...]]:
-    """The canonical request of a checked body and its stored images, and what of them has no effect. Pure.
+    """The canonical request of a checked body and its stored images, and adjustments for ignored fields. Pure.
 
     Raises: InvalidRequest, AsA1111.
     """
@@ -151,7 +151,7 @@ def to_request(
 
 
 def second_pass_of(body: Txt2Img | Img2Img, limits: Limits) -> SecondPassRequest | None:
-    """Hires fix. Raises: AsA1111 for an upscaler that is not there."""
+    """The second pass of hires fix. Raises: AsA1111 for an unknown upscaler."""
     if not isinstance(body, Txt2Img) or not body.enable_hr:
         return None
     upscaler = body.hr_upscaler or HR_UPSCALER
@@ -169,7 +169,7 @@ def second_pass_of(body: Txt2Img | Img2Img, limits: Limits) -> SecondPassRequest
 
 
 def second_size(body: Txt2Img) -> tuple[int, int]:
-    """Width and height of the result: by a factor, or from one or two sides.
+    """Width and height of the second pass: by a factor, or from one or two sides.
 
     Source: A1111 1.10.1 StableDiffusionProcessingTxt2Img.calculate_target_resolution.
     """
@@ -188,7 +188,7 @@ def second_size(body: Txt2Img) -> tuple[int, int]:
 
 
 def model_of(body: Generation) -> str | None:
-    """The model a body names, in the order: `model`, `sd_model_checkpoint`, `override_settings`."""
+    """The model that a body names, in the order `model`, `sd_model_checkpoint`, `override_settings`."""
     override = body.override_settings.get("sd_model_checkpoint")
     for name in (body.model, body.sd_model_checkpoint, override if isinstance(override, str) else None):
         if name:
@@ -197,20 +197,20 @@ def model_of(body: Generation) -> str | None:
 
 
 def memory_of(body: Generation) -> MemoryCheck:
-    """`memory` of the body, else of `override_settings`, which is all that some clients let their users add to."""
+    """`memory` of the body, else of `override_settings`, to which alone some clients let their users add."""
     check = body.memory if body.memory is not None else body.override_settings.get(MEMORY)
     return "try" if check == "try" else "check"
 
 
 def count_of(body: Generation) -> int:
-    """How many pictures. Raises: InvalidRequest."""
+    """The number of images. Raises: InvalidRequest."""
     for name in ("batch_size", "n_iter"):
         if getattr(body, name) < 1:
             raise InvalidRequest(f"{name} must be at least 1.", param=name)
     if body.is_sd_upscale:
         return body.num_images if body.num_images is not None and body.num_images >= 1 else body.n_iter
-    starts = len(body.init_images) if isinstance(body, Img2Img) and body.mode != "edit" else 1
-    batch = starts if starts > 1 else body.batch_size
+    init_count = len(body.init_images) if isinstance(body, Img2Img) and body.mode != "edit" else 1
+    batch = init_count if init_count > 1 else body.batch_size
     return body.num_images if body.num_images is not None and body.num_images >= 1 else batch * body.n_iter
 
 
@@ -220,7 +220,7 @@ def denoise_of(body: Txt2Img | Img2Img) -> float:
 
 
 def _lora_files(body: Generation) -> Iterator[Lora]:
-    """Names, or paths inside the LoRA folders: the library knows them.
+    """LoRAs by file: names, or paths inside the LoRA folders, which the library resolves.
 
     Source: MFLUX API documentation 2.0, `lora_files` and `lora_scales`; stable-diffusion.cpp's server, `lora`.
     """
@@ -233,7 +233,7 @@ def _lora_files(body: Generation) -> Iterator[Lora]:
 def _without_foreign_model(
     library: Library, body: Txt2Img | Img2Img
 ) -> tuple[Txt2Img | Img2Img, tuple[Adjustment, ...]]:
-    """Clients of A1111 send a checkpoint's file in `model`, which A1111 ignores; a name alone is meant for us."""
+    """The body without an unknown checkpoint file in `model`, which A1111 ignores. A plain name stays."""
     if body.model is None or not body.model.lower().endswith(WEIGHTS) or _is_known(library, without_hash(body.model)):
         return body, ()
     reason = "there is no such model here, and A1111 has no such field"
@@ -248,7 +248,7 @@ def _is_known(library: Library, name: str) -> bool:
 
 
 def _within(steps: int | None, limits: Limits) -> int | None:
-    """Too many steps, as far as A1111's slider goes, are cut to the limit."""
+    """The steps, cut to the limit where A1111's slider allows that many."""
     return limits.max_steps if steps is not None and limits.max_steps < steps <= CLIENT_STEPS else steps
 
 

@@ -1,4 +1,4 @@
-"""Fits pictures to the size at which they are drawn. Pure; takes checked pictures only."""
+"""Resizing of input images to the size at which they are drawn. Pure; takes checked images only."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from gateway.jobs.resolve import SIZE_STEP_PX, Limits
 
 
 def size_of(width_px: int, height_px: int, limits: Limits) -> tuple[int, int]:
-    """Width and height as the core will round them.
+    """Width and height in pixels, rounded as in the core.
 
-    Raises: InvalidRequest for what the core would refuse, before a picture is scaled to it.
+    Raises: InvalidRequest for a size that the core would refuse, before an image is scaled to it.
     """
     limits.check_side(width_px, "width")
     limits.check_side(height_px, "height")
@@ -20,26 +20,26 @@ def size_of(width_px: int, height_px: int, limits: Limits) -> tuple[int, int]:
     return width, height
 
 
-def resize(picture: Image.Image, size: tuple[int, int], resize_mode: int) -> Image.Image:
-    """A picture or a mask at `size`.
+def resize(image: Image.Image, size: tuple[int, int], resize_mode: int) -> Image.Image:
+    """An image or a mask at `size`.
 
     Source: A1111 1.10.1 modules/images.py resize_image; 0 stretches, 1 covers and crops, 2 fits and fills. 3 stretches
     in latent space there, and pixels here.
     """
     match resize_mode:
         case 0 | 3:
-            return picture.resize(size, Image.Resampling.LANCZOS)
+            return image.resize(size, Image.Resampling.LANCZOS)
         case 1:
-            return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+            return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
         case _:
-            return fill_as_a1111(contain(picture, *size), *size)
+            return fill_as_a1111(contain(image, *size), *size)
 
 
-def on_background(picture: Image.Image, colour: str) -> Image.Image:
-    """Without alpha. Source: A1111 1.10.1 `img2img_background_color`."""
-    if "A" not in picture.getbands() and "transparency" not in picture.info:
-        return picture.convert("RGB")
-    rgba = picture.convert("RGBA")
+def on_background(image: Image.Image, colour: str) -> Image.Image:
+    """The image without alpha, on a background. Source: A1111 1.10.1 `img2img_background_color`."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
     flat = Image.new("RGB", rgba.size, colour)
     flat.paste(rgba, mask=rgba.getchannel("A"))
     return flat
@@ -49,32 +49,32 @@ def as_rgb(mask: bytes) -> bytes:
     return to_png(opened(mask).convert("RGB"))
 
 
-def cut_out(picture: bytes, mask: bytes) -> bytes:
-    """What of the picture lies where the mask is white; the rest is transparent."""
-    whole, shape = opened(picture).convert("RGBA"), opened(mask).convert("L")
+def cut_out(image: bytes, mask: bytes) -> bytes:
+    """The part of an image where the mask is white; the rest is transparent."""
+    whole, shape = opened(image).convert("RGBA"), opened(mask).convert("L")
     if shape.size != whole.size:
         shape = contain(shape, *whole.size)
     clear = Image.new("RGBa", whole.size)
     return to_png(Image.composite(whole.convert("RGBa"), clear, shape).convert("RGBA"))
 
 
-def contain(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The whole picture, as large as fits; at least one pixel each way, however thin it is."""
-    scale = min(width / picture.width, height / picture.height)
-    size = (min(width, max(1, round(picture.width * scale))), min(height, max(1, round(picture.height * scale))))
-    return picture.resize(size, Image.Resampling.LANCZOS)
+def contain(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The whole image, as large as fits into the size; each side has at least one pixel."""
+    scale = min(width / image.width, height / image.height)
+    size = (min(width, max(1, round(image.width * scale))), min(height, max(1, round(image.height * scale))))
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def fill_as_a1111(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture in the middle of the size; A1111 fills what it leaves free with its edge rows, stretched.
+def fill_as_a1111(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The image in the middle of the size; the rest is filled with its stretched edge rows, as in A1111.
 
     `contain` of engine/backends/canvas.py fills the corners, too; they stay black here, as in A1111.
     """
-    left, top = (width - picture.width) // 2, (height - picture.height) // 2
-    right, bottom = left + picture.width, top + picture.height
-    first_row, last_row = (0, 0, picture.width, 1), (0, picture.height - 1, picture.width, picture.height)
-    first_column, last_column = (0, 0, 1, picture.height), (picture.width - 1, 0, picture.width, picture.height)
-    result = Image.new(picture.mode, (width, height))
+    left, top = (width - image.width) // 2, (height - image.height) // 2
+    right, bottom = left + image.width, top + image.height
+    first_row, last_row = (0, 0, image.width, 1), (0, image.height - 1, image.width, image.height)
+    first_column, last_column = (0, 0, 1, image.height), (image.width - 1, 0, image.width, image.height)
+    result = Image.new(image.mode, (width, height))
     for edge, box in (
         (first_row, (0, 0, width, top)),
         (last_row, (0, bottom, width, height)),
@@ -83,6 +83,6 @@ def fill_as_a1111(picture: Image.Image, width: int, height: int) -> Image.Image:
     ):
         size = (box[2] - box[0], box[3] - box[1])
         if min(size) > 0:
-            result.paste(picture.resize(size, box=edge), box[:2])
-    result.paste(picture, (left, top))
+            result.paste(image.resize(size, box=edge), box[:2])
+    result.paste(image, (left, top))
     return result

@@ -1,4 +1,4 @@
-"""What the routes of /sdapi/v1 answer, and their queries.
+"""Response bodies of /sdapi/v1, and its query parameters.
 
 Source: A1111 1.10.1 modules/api/models.py.
 """

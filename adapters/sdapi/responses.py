@@ -1,4 +1,4 @@
-"""A finished job as A1111 answers it: pictures, the echo of the request, and `info`. Pure; knows no HTTP."""
+"""Responses of txt2img and img2img: images, the echo of the request, and `info`. Pure; knows no HTTP."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ NO_SEPARATORS = str.maketrans("", "", ":,")
 
 @dataclass(frozen=True, slots=True)
 class RenderInput:
-    """A job that ended, the body of its request, and what of that the core never heard of."""
+    """The input of a response: an ended job, the body of its request, and adjustments that the core does not know."""
 
     body: Txt2Img | Img2Img
-    """With its styles and its infotext in it."""
+    """The body with its infotext, styles and scripts applied."""
     job: Job
     plan: Generate
     adjustments: tuple[Adjustment, ...] = ()
-    sent: Txt2Img | Img2Img | None = None
-    """As it came, where that is not `body`."""
+    original: Txt2Img | Img2Img | None = None
+    """The body as the client sent it, where that differs from `body`."""
     output: OutputOptions = OutputOptions()
     overlay: bytes | None = None
-    """The mask as a PNG, where it is asked back."""
+    """The mask as a PNG, where the response includes it."""
     lora_hashes: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, object] = field(default_factory=dict)
-    """What the infotext says of a script."""
+    """Infotext parameters of a script."""
     lora_tensors: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """By LoRA, how many of its tensors count on the model, of how many."""
+    """By LoRA, how many of its tensors apply to the model, and how many it has."""
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """Width and height at which the first pass was drawn; a picture may be larger."""
+        """Width and height of the first pass; an image may be larger."""
         return self.plan.width_px, self.plan.height_px
 
     @property
     def subseeds(self) -> tuple[int, ...]:
-        """One a picture; without strength they are names for nothing, as in A1111."""
+        """One subseed for each image; without strength they have no effect, as in A1111."""
         if self.plan.subseeds:
             return self.plan.subseeds
         first = self.plan.seeds[0] if self.body.subseed == -1 else self.body.subseed
@@ -60,9 +60,9 @@ class RenderInput:
 
 
 def to_body(result: RenderInput, pngs: Sequence[bytes]) -> bytes:
-    """The JSON of the whole reply; `pngs` are the finished pictures in order, none where none are sent.
+    """The JSON of the whole response; `pngs` are the finished images in order, none where none are sent.
 
-    The pictures are spliced in as base64: a JSON encoder would walk every one of their characters.
+    The images are inserted as base64: a JSON encoder would escape them character by character.
     """
     texts = infotexts(result)
     files = (file for png, text in zip(pngs, texts, strict=False) for file in files_of(png, text, result))
@@ -73,21 +73,21 @@ def to_body(result: RenderInput, pngs: Sequence[bytes]) -> bytes:
 
 
 def files_of(png: bytes, infotext: str, result: RenderInput) -> Iterator[bytes]:
-    """The picture, and its mask where that is asked back.
+    """The file of an image, and those of its mask where they are requested.
 
-    Source: A1111 1.10.1 `return_mask`, `return_mask_composite`; the latter cut out of the finished picture here.
+    Source: A1111 1.10.1 `return_mask`, `return_mask_composite`; the latter is cut out of the finished image here.
     """
     output = result.output
     yield file_of(png, infotext, output)
     if result.overlay is None:
         return
-    for is_wanted, made in ((output.with_mask, as_rgb), (output.with_cut_out, partial(cut_out, png))):
-        if is_wanted:
-            yield encode(made(result.overlay), format=output.format, quality=output.quality)
+    for is_requested, make_png in ((output.with_mask, as_rgb), (output.with_cut_out, partial(cut_out, png))):
+        if is_requested:
+            yield encode(make_png(result.overlay), format=output.format, quality=output.quality)
 
 
 def file_of(png: bytes, infotext: str, output: OutputOptions) -> bytes:
-    """A stored picture as its client wants it. Source: A1111 1.10.1 `samples_format`, `enable_pnginfo`."""
+    """A stored image in the requested format. Source: A1111 1.10.1 `samples_format`, `enable_pnginfo`."""
     text = infotext if output.with_infotext else None
     if output.format == "png":
         return without_text(png) if text is None else with_text(without_text(png, PNG_KEYWORD), PNG_KEYWORD, text)
@@ -95,12 +95,12 @@ def file_of(png: bytes, infotext: str, output: OutputOptions) -> bytes:
 
 
 def parameters(result: RenderInput) -> dict[str, Any]:
-    """The request with every default filled in; what the model decides shows as decided.
+    """The echo of the request with all defaults; values that the model decides are shown as used.
 
-    Source: A1111 1.10.1 TextToImageResponse.parameters: pictures only where `include_init_images`.
+    Source: A1111 1.10.1 TextToImageResponse.parameters: images only where `include_init_images`.
     """
     body, plan = result.body, result.plan
-    echo = (result.sent or body).model_dump()
+    echo = (result.original or body).model_dump()
     for name, used in (("steps", plan.steps), ("cfg_scale", plan.guidance), ("model", plan.model)):
         if echo[name] is None:
             echo[name] = used
@@ -110,10 +110,10 @@ def parameters(result: RenderInput) -> dict[str, Any]:
 
 
 def info(result: RenderInput) -> dict[str, Any]:
-    """What was used, not what was asked.
+    """The `info` of a response: the values that were used.
 
-    Source: A1111 1.10.1 Processed.js; `comments` is Processed's, which A1111 shows on its page alone; `job_id` and
-    `adjustments` are ours.
+    Source: A1111 1.10.1 Processed.js; `comments` is Processed's, which A1111 shows only on its page; `job_id` and
+    `adjustments` are added by this gateway.
     """
     body, job, plan = result.body, result.job, result.plan
     width_px, height_px = result.size_px
@@ -158,9 +158,9 @@ def info(result: RenderInput) -> dict[str, Any]:
 
 
 def comments(job: Job) -> str:
-    """What was cut off from prompts, a paragraph each; empty where nothing was.
+    """Warnings about text that was cut off from prompts, one paragraph each; empty where none was.
 
-    Source: A1111, modules/sd_hijack_clip_old.py, of prompts that one chunk of CLIP does not hold.
+    Source: A1111, modules/sd_hijack_clip_old.py, for prompts longer than one chunk of CLIP.
     """
     cuts = [(one.tokens - one.limit, one.cut) for one in job.readings if one.limit is not None]
     return "".join(
@@ -169,55 +169,55 @@ def comments(job: Job) -> str:
 
 
 def adjustments(result: RenderInput) -> list[Adjustment]:
-    """Everything that was not done as asked."""
-    found = adjustments_of(result.body, result.adjustments, result.job.all_adjustments)
+    """All adjustments of a job, of the protocol and of the core."""
+    rows = adjustments_of(result.body, result.adjustments, result.job.all_adjustments)
     for image in result.job.images:
         if image.cut_short:
             reason = f"picture {image.image} was skipped and finished as it stood"
-            found.append(Adjustment(param="steps", asked=result.plan.steps, used=None, reason=reason))
-    return found
+            rows.append(Adjustment(param="steps", asked=result.plan.steps, used=None, reason=reason))
+    return rows
 
 
 def extra_params(result: RenderInput) -> dict[str, object]:
-    """What the infotext says of a second pass, a mask or LoRAs; `Lora tensors` is ours.
+    """Infotext parameters of the second pass, the mask and the LoRAs; `Lora tensors` is added by this gateway.
 
     Source: A1111 1.10.1 modules/processing.py, extensions-builtin/Lora/extra_networks_lora.py.
     """
     body, plan = result.body, result.plan
-    found: dict[str, object] = dict(result.params)
+    params: dict[str, object] = dict(result.params)
     if plan.second_pass is not None and isinstance(body, Txt2Img):
         if body.hr_resize_x or body.hr_resize_y:
-            found["Hires resize"] = f"{body.hr_resize_x}x{body.hr_resize_y}"
+            params["Hires resize"] = f"{body.hr_resize_x}x{body.hr_resize_y}"
         else:
-            found["Hires upscale"] = body.hr_scale
+            params["Hires upscale"] = body.hr_scale
         if plan.second_pass.steps != plan.steps:
-            found["Hires steps"] = plan.second_pass.steps
-        found["Hires upscaler"] = plan.second_pass.enlarge.capitalize()
+            params["Hires steps"] = plan.second_pass.steps
+        params["Hires upscaler"] = plan.second_pass.enlarge.capitalize()
         if plan.second_pass.prompt is not None:
-            found["Hires prompt"] = body.hr_prompt
+            params["Hires prompt"] = body.hr_prompt
     if plan.mask is not None and isinstance(body, Img2Img):
         across, down = mask_use(body).blur
-        found["Mask blur"] = across if across == down else None
-        found["Mask mode"] = "Inpaint not masked" if body.inpainting_mask_invert else None
-        found["Inpaint area"] = "Only masked" if body.inpaint_full_res else None
-        found["Masked area padding"] = body.inpaint_full_res_padding if body.inpaint_full_res else None
-        found["Masked content"] = MASKED_CONTENT[body.inpainting_fill] if body.inpainting_fill != 1 else None
+        params["Mask blur"] = across if across == down else None
+        params["Mask mode"] = "Inpaint not masked" if body.inpainting_mask_invert else None
+        params["Inpaint area"] = "Only masked" if body.inpaint_full_res else None
+        params["Masked area padding"] = body.inpaint_full_res_padding if body.inpaint_full_res else None
+        params["Masked content"] = MASKED_CONTENT[body.inpainting_fill] if body.inpainting_fill != 1 else None
     listed = [f"{name.translate(NO_SEPARATORS)}: {text}" for name, text in result.lora_hashes.items()]
-    found["Lora hashes"] = ", ".join(listed) or None
+    params["Lora hashes"] = ", ".join(listed) or None
     counted = [
         f"{name.translate(NO_SEPARATORS)}: {used} of {all_}" for name, (used, all_) in result.lora_tensors.items()
     ]
-    found["Lora tensors"] = ", ".join(counted) or None
-    return {key: value for key, value in found.items() if value is not None}
+    params["Lora tensors"] = ", ".join(counted) or None
+    return {key: value for key, value in params.items() if value is not None}
 
 
 def infotexts(result: RenderInput) -> list[str]:
-    """One text a finished picture, as A1111 writes it into the file."""
+    """The infotext of each finished image, as A1111 writes it into the file."""
     return [infotext(result, image.image) for image in result.job.images]
 
 
 def infotext(result: RenderInput, image: int) -> str:
-    """Of picture number `image`. Source: A1111 1.10.1 create_infotext: its key order."""
+    """The infotext of image number `image`. Source: A1111 1.10.1 create_infotext: its key order."""
     body, plan = result.body, result.plan
     varied = plan.subseed_strength > 0
     denoise = plan.denoise if plan.init_image is not None else None

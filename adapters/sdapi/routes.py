@@ -1,4 +1,4 @@
-"""The routes of /sdapi/v1, of A1111's page and of its ControlNet extension, with what each takes and answers."""
+"""The table of routes of /sdapi/v1, of A1111's page and of its ControlNet extension."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The always-on scripts that A1111 itself ships, as they stand in every payload that its page exports. Pure.
+"""The always-on scripts of A1111, which are in every payload that its page exports. Pure.
 
 Source: A1111 1.10.1 modules/processing_scripts/{sampler,seed,refiner,comments}.py and extensions-builtin/{hypertile,
-extra-options-section,soft-inpainting}/scripts: titles, which are found without regard to case, and the order of `args`.
+extra-options-section,soft-inpainting}/scripts: titles, which match without regard to case, and the order of `args`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from gateway.jobs.resolve import Adjustment
 PARAM = "alwayson_scripts"
 SAMPLER = ("steps", "sampler_name", "scheduler")
 SEED = ("seed", "", "subseed", "subseed_strength", "seed_resize_from_w", "seed_resize_from_h")
-"""The second argument says whether those behind it count."""
+"""Fields by argument; the second argument is whether those behind it count."""
 
 KNOWN = frozenset(
     {"comments", "controlnet", "extra options", "hypertile", "refiner", "sampler", "seed", "soft inpainting"}
 )
-"""Always-on scripts that are known: A1111's own and ControlNet."""
+"""Names of known always-on scripts: A1111's own and ControlNet."""
 
 T = TypeVar("T", bound=Generation)
 
 
 def check(body: Generation) -> None:
-    """Raises: InvalidRequest for a script that is not here."""
+    """Refuse unknown scripts. Raises: InvalidRequest."""
     if body.script_name and not body.is_sd_upscale:
         raise InvalidRequest(f"Script '{clip(body.script_name)}' not found", param="script_name")
     for name in body.alwayson_scripts:
@@ -41,10 +41,10 @@ def check(body: Generation) -> None:
 
 
 def apply(body: T) -> tuple[T, tuple[Adjustment, ...]]:
-    """The request with what A1111's own scripts set in it, and what they ask for that is not done.
+    """The body with the fields that A1111's own scripts set, and adjustments for what they cannot do here.
 
-    Comments, Extra options and Hypertile ask for no other picture.
-    Raises: InvalidRequest for an argument that is no value of its field.
+    Comments, Extra options and Hypertile do not change the image.
+    Raises: InvalidRequest for an argument that is not a valid value of its field.
     """
     update: dict[str, object] = {}
     adjustments: list[Adjustment] = []
@@ -67,7 +67,7 @@ def apply(body: T) -> tuple[T, tuple[Adjustment, ...]]:
 
 
 def _fields(name: str, args: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """The fields that a script sets. Those that are missing keep what the request says."""
+    """The fields that a script sets, with their values; missing arguments leave the body unchanged."""
     match name:
         case "sampler":
             yield from zip(SAMPLER, args, strict=False)

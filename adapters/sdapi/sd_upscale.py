@@ -1,4 +1,4 @@
-"""The script "SD upscale" of img2img: a picture enlarged, and drawn over in tiles of width x height, as one job.
+"""The script "SD upscale" of img2img: one job enlarges an image and redraws it in tiles of width x height.
 
 Source: A1111 1.10.1 scripts/sd_upscale.py; the enlargement: modules/upscaler.py.
 """
@@ -34,21 +34,21 @@ from gateway.round_robin import Share
 PARAM = "script_args"
 MOST_FACTOR = 64
 DEFAULTS = ("", 64, 0, 2)
-"""Of the script's own page: a text, the overlap in pixels, the upscaler by number, the factor."""
+"""The script's default arguments: a text, the overlap in pixels, the upscaler by number, the factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class SdUpscale:
-    """What the script was told."""
+    """The arguments of the script."""
 
     overlap_px: int
     upscaler: str
     factor: float
     named: str
-    """The upscaler as it was asked for."""
+    """The upscaler that the client named."""
 
     def target_of(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of the result: as before without an upscaler, else multiples of 8."""
+        """Width and height of the result in pixels: unchanged without an upscaler, else multiples of 8."""
         if self.upscaler == NO_UPSCALER:
             return width, height
         return times(width, self.factor) // STEP_PX * STEP_PX, times(height, self.factor) // STEP_PX * STEP_PX
@@ -65,9 +65,9 @@ class SdUpscale:
 
 
 def script_of(args: Any, upscalers: Sequence[str]) -> SdUpscale:
-    """The arguments in A1111's order; those that are missing are its page's. `upscalers` are all, by number.
+    """The script's arguments, in A1111's order; missing ones have defaults. `upscalers` are all, by number.
 
-    Raises: InvalidRequest; AsA1111 for an upscaler that is not there.
+    Raises: InvalidRequest; AsA1111 for an unknown upscaler.
     """
     if not isinstance(args, list):
         raise InvalidRequest("script_args must be a list.", param=PARAM)
@@ -93,7 +93,7 @@ def script_of(args: Any, upscalers: Sequence[str]) -> SdUpscale:
 
 
 def _numbered(value: object, upscalers: Sequence[str]) -> str:
-    """Raises: InvalidRequest, AsA1111."""
+    """The upscaler with a number. Raises: InvalidRequest, AsA1111."""
     try:
         number = to_int(value)
     except PydanticCustomError:
@@ -104,7 +104,7 @@ def _numbered(value: object, upscalers: Sequence[str]) -> str:
 
 
 async def store_tiles(core: Core, body: Img2Img, spec: ModelSpec, output: OutputOptions, share: Share) -> InputImages:
-    """The picture that is drawn over, stored at its own size, and the tiles; all bounds are checked before.
+    """The image that is redrawn, stored at its own size, and the tiles. All bounds are checked first.
 
     Raises: InvalidRequest, AsA1111.
     """
@@ -117,9 +117,9 @@ async def store_tiles(core: Core, body: Img2Img, spec: ModelSpec, output: Output
     limits = core.settings.generation.limits.of(spec)
     tile_px = size_of(body.width, body.height, limits)
     data = await core.files.read(share, base64_picture, body.init_images[0], "init_images")
-    picture = await checked_picture(data, core.decoder, "init_images", share)
-    tiles = _tiles(script, picture.size_px, tile_px, limits, body.batch_size)
-    laid = picture.unless_same(await core.files.run(share, _flat, picture.png, output.background))
+    image = await checked_picture(data, core.decoder, "init_images", share)
+    tiles = _tiles(script, image.size_px, tile_px, limits, body.batch_size)
+    flattened = image.unless_same(await core.files.run(share, _flat, image.png, output.background))
     adjustments = list(script.adjustments)
     if len(body.init_images) > 1:
         adjustments.append(
@@ -131,7 +131,7 @@ async def store_tiles(core: Core, body: Img2Img, spec: ModelSpec, output: Output
             )
         )
     return InputImages(
-        init_images=(await core.service.inputs.keep(laid, share),),
+        init_images=(await core.service.inputs.keep(flattened, share),),
         tiles=tiles,
         params={"SD upscale overlap": script.overlap_px, "SD upscale upscaler": script.upscaler},
         adjustments=tuple(adjustments),
@@ -141,7 +141,7 @@ async def store_tiles(core: Core, body: Img2Img, spec: ModelSpec, output: Output
 def _tiles(
     script: SdUpscale, size_px: tuple[int, int], tile_px: tuple[int, int], limits: Limits, batch: int
 ) -> TilesRequest:
-    """Raises: InvalidRequest."""
+    """The tiles of an image. Raises: InvalidRequest."""
     width, height = script.target_of(*size_px)
     tiles = TilesRequest(
         width_px=width,

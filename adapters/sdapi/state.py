@@ -1,4 +1,4 @@
-"""What /sdapi remembers between two requests, until the gateway restarts."""
+"""State of /sdapi between two requests, lost at a restart: options, checkpoint, tasks."""
 
 from __future__ import annotations
 
@@ -17,34 +17,36 @@ MOST_TASKS = 1024
 
 
 @dataclass(slots=True)
-class Chosen:
-    """What POST /options set: for all clients, as in A1111; of each key its own where keys divide them."""
+class ClientOptions:
+    """Options set by POST /options: shared by all clients, as in A1111; for each key its own where there are keys."""
 
     options: dict[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
-    """The model of requests that name none; None means the gateway's default."""
+    """The model of requests that name none; None: the gateway's default."""
 
 
 @dataclass(slots=True)
 class State:
-    chosen: PerOwner[Chosen]
+    """The state of the protocol in one gateway."""
+
+    client_options: PerOwner[ClientOptions]
     tasks: RecentIds = field(default_factory=lambda: RecentIds(MOST_TASKS))
-    """Jobs by the `force_task_id` that their client gave them: how it tells its own pictures from others'."""
+    """Jobs by the `force_task_id` of their client, which asks for the progress of its own job by it."""
     skipped: str | None = None
-    """The job in which a picture was skipped last."""
+    """The job in which an image was skipped last."""
 
 
 def state_of(core: Core) -> State:
     divided = core.settings.access.keys_file is not None
-    found: State = core.kept.setdefault(PROTOCOL, State(PerOwner(Chosen, divided=divided)))
-    return found
+    state: State = core.kept.setdefault(PROTOCOL, State(PerOwner(ClientOptions, divided=divided)))
+    return state
 
 
-def chosen(request: Request) -> Chosen:
-    """What this client has set."""
-    return state_of(core_of(request)).chosen.of(owner_of(request))
+def client_options(request: Request) -> ClientOptions:
+    """The options of this client."""
+    return state_of(core_of(request)).client_options.of(owner_of(request))
 
 
 def checkpoint_of(request: Request) -> str:
     """The model of requests that name none."""
-    return chosen(request).checkpoint or core_of(request).library.default
+    return client_options(request).checkpoint or core_of(request).library.default

@@ -1,4 +1,4 @@
-"""Prompt styles from a file of the operator's: A1111's CSV, or YAML. Reads that file."""
+"""Prompt styles from the operator's file: A1111's CSV, or YAML. Reads that file."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ T = TypeVar("T", bound=Generation)
 
 MOST_BYTES = 1024 * 1024
 STYLES_MOST = 64
-"""That one request may name."""
+"""The most styles of one request."""
 PLACE = "{prompt}"
-"""Where in a style's text the prompt goes; without it the style follows the prompt."""
+"""The place of the prompt in a style's text; without it the style follows the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Style:
 
 
 def styles_of(file: Path | None) -> tuple[Style, ...]:
-    """All styles in the file, none where it cannot be read; read once, until it changes. Blocks.
+    """All styles of the file, none where it cannot be read. It is read again where it has changed. Blocks.
 
     CSV has the columns name, prompt and negative_prompt (or text, as A1111 once wrote); YAML is a list of such rows.
     Source: A1111 1.10.1 modules/styles.py.
@@ -48,11 +48,11 @@ def styles_of(file: Path | None) -> tuple[Style, ...]:
     if file is None:
         return ()
     try:
-        there = file.stat()
+        stat = file.stat()
     except OSError:
         log.warning("the styles file cannot be read", exc_info=True)
         return ()
-    return _read(file, there.st_mtime_ns, there.st_size)
+    return _read(file, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=1)
@@ -77,15 +77,15 @@ def _style(row: Mapping[str, object]) -> Style:
 
 
 def _text(row: Mapping[str, object], column: str) -> str:
-    """A text or a number; a list that YAML's aliases make of a few bytes has no end."""
+    """The text or number of a column as text; no list, which YAML's aliases can make endless."""
     value = row.get(column)
     return whole(str(value))[:PROMPT_CHARS] if isinstance(value, str | int | float) and value else ""
 
 
 def merge(text: str, styles: Iterable[str]) -> str:
-    """The prompt with styles put round it or after it. Source: A1111 1.10.1 modules/styles.py merge_prompts.
+    """The prompt with its styles around it or after it. Source: A1111 1.10.1 modules/styles.py merge_prompts.
 
-    Raises: InvalidRequest where that becomes too long.
+    Raises: InvalidRequest where the result is too long.
     """
     most = 2 * PROMPT_CHARS + len(text)
     for style in styles:
@@ -99,17 +99,17 @@ def merge(text: str, styles: Iterable[str]) -> str:
 
 
 async def apply(file: Path | None, body: T) -> tuple[T, tuple[Adjustment, ...]]:
-    """The body with its styles in the prompts, and the names of styles that there are not. Raises: InvalidRequest."""
+    """The body with its styles in the prompts, and adjustments for unknown styles. Raises: InvalidRequest."""
     return with_styles(body, await asyncio.to_thread(styles_of, file) if body.styles else ())
 
 
 def with_styles(body: T, styles: Sequence[Style]) -> tuple[T, tuple[Adjustment, ...]]:
-    """As `apply`, of these styles."""
+    """As `apply`, with these styles."""
     if len(body.styles) > STYLES_MOST:
         raise InvalidRequest(f"At most {STYLES_MOST} styles can be named.", param="styles")
-    there = {style.name: style for style in styles}
-    chosen = [there[name] for name in body.styles if name in there]
-    missing = [name for name in body.styles if name not in there and name.lower() not in ("", "none")]
+    by_name = {style.name: style for style in styles}
+    chosen = [by_name[name] for name in body.styles if name in by_name]
+    missing = [name for name in body.styles if name not in by_name and name.lower() not in ("", "none")]
     update = {
         "prompt": merge(body.prompt, [style.prompt for style in chosen]),
         "negative_prompt": merge(body.negative_prompt, [style.negative_prompt for style in chosen]),

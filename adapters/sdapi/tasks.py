@@ -1,4 +1,4 @@
-"""How far the pictures are, and how they are stopped."""
+"""Progress, interrupt and skip of the caller's jobs, and tasks by `force_task_id`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.errors import JobDamaged, JobNotFound
 from gateway.jobs.job import Job, State
 
 INTERRUPT_WAIT_S = 0.5
-"""A1111 answers an interrupt at once; this is how long we wait to see it take effect."""
+"""Seconds to wait until an interrupt takes effect; A1111 answers at once."""
 
 
 async def progress(request: Request) -> Response:
@@ -41,10 +41,10 @@ async def progress(request: Request) -> Response:
 
 
 async def _own_waiting(request: Request) -> Job | None:
-    found = await core_of(request).service.list_jobs(
+    jobs = await core_of(request).service.list_jobs(
         owner=owner_of(request), protocol=PROTOCOL, states=(State.QUEUED,), limit=1
     )
-    return found[0] if found else None
+    return jobs[0] if jobs else None
 
 
 async def interrupt(request: Request) -> Response:
@@ -64,7 +64,7 @@ async def skip(request: Request) -> Response:
 
 
 def _own_drawing(request: Request) -> Job | None:
-    """The running job, where it is a picture of this caller's that came in by this protocol."""
+    """The running job, where it is an image job of this caller and this protocol."""
     job = core_of(request).service.running()
     is_own = job is not None and job.protocol == PROTOCOL and job.owner == owner_of(request)
     return job if job is not None and is_own and isinstance(job.plan, Generate | Upscale) else None
@@ -95,7 +95,7 @@ async def _known(request: Request, job_id: str | None) -> Job | None:
 
 
 async def _place(request: Request, job_id: str | None) -> tuple[int, int] | None:
-    """Which of how many jobs, counted from 1, is this one in the queue?"""
+    """The position of a job in the queue, counted from 1, and the number of jobs in the queue."""
     service = core_of(request).service
     ahead = await service.queue.position(job_id) if job_id else None
     return None if ahead is None else (ahead, max(ahead, service.queue.depth("engine")))

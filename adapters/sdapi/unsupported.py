@@ -1,4 +1,4 @@
-"""Routes of A1111 for which nothing here has a model: captions and training."""
+"""Routes of A1111 that are not supported: captions of images, and training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The upscalers that are here, by name and by number."""
+"""The available upscalers, by name and by number."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PLAIN = tuple(row["name"] for row in UPSCALERS)
 
 
 def upscalers_here(library: Library) -> list[str]:
-    """All in the order of their numbers: the filters, and SeedVR2 where its weights are here. Reads the disk."""
+    """All upscalers in the order of their numbers: the filters, and SeedVR2 where it is on disk. Reads the disk."""
     return [*PLAIN, *(name for name, model in MODEL_UPSCALERS.items() if library.on_disk(library.find(model)))]
 
 
 def used_upscaler(name: str) -> str:
-    """What draws in the place of this one: itself, or Lanczos. Raises: AsA1111."""
+    """The upscaler that is used for a name: itself, or Lanczos. Raises: AsA1111."""
     if name in PLAIN or name in MODEL_UPSCALERS:
         return name
     if stands_in_for(name):

@@ -1,6 +1,6 @@
-"""Values as AUTOMATIC1111's clients spell them. Pure; knows no field by name.
+"""Values of fields: conversions from the JSON that AUTOMATIC1111's clients send. Pure; knows no field by name.
 
-Source: pydantic 1.10's coercions, which A1111 1.10.1 pins, and a little more where clients need it.
+Source: pydantic 1.10's coercions, which A1111 1.10.1 pins, and more where clients need it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def to_int(value: object) -> int:
 
 
 def to_seed(value: object) -> int:
-    """As an integer; an empty string asks for a random one."""
+    """A seed as an integer; an empty string means a random one, -1."""
     return -1 if value == "" else to_int(value)
 
 
@@ -68,14 +68,14 @@ def to_str(value: object) -> str:
 
 
 def to_text(value: object) -> str:
-    """As a text, which a number is not."""
+    """A string; a number is refused."""
     if isinstance(value, str):
         return value
     raise PydanticCustomError("type_error.str", "str type expected")
 
 
 def within(least: float, most: float) -> AfterValidator:
-    """A number between the two."""
+    """A validator for a number between the two."""
 
     def checked(value: float) -> float:
         if least <= value <= most:
@@ -86,7 +86,7 @@ def within(least: float, most: float) -> AfterValidator:
 
 
 def to_names(value: object) -> list[str]:
-    """A list of texts; one text stands for a list of one, null entries are nothing."""
+    """A list of strings; one string is a list of one, null entries are left out."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list):
@@ -95,7 +95,7 @@ def to_names(value: object) -> list[str]:
 
 
 def to_floats(value: object) -> list[float]:
-    """A list of numbers; one number stands for a list of one."""
+    """A list of numbers; one number is a list of one."""
     return [to_float(item) for item in value] if isinstance(value, list) else [to_float(value)]
 
 
@@ -106,7 +106,7 @@ def to_dict(value: object) -> dict[str, Any]:
 
 
 def times(px: int, factor: float) -> int:
-    """A size times a factor, as large as a size need be told: 1e308 is finite, its product may not be."""
+    """A size in pixels times a factor, cut to 1e9: the product with 1e308 may be infinite."""
     return int(max(-MOST_PX, min(MOST_PX, px * factor)))
 
 
@@ -122,4 +122,4 @@ Names = Annotated[list[str], BeforeValidator(to_names)]
 Floats = Annotated[list[float], BeforeValidator(to_floats)]
 Object = Annotated[dict[str, Any], BeforeValidator(to_dict)]
 Ignored = Any
-"""Echoed in `parameters`, never looked at."""
+"""A field that is echoed in `parameters` and never read."""

@@ -18,20 +18,20 @@ from gateway.strict_json import parse_async
 
 DETAILS = 10
 PICTURE_CHARS = MAX_PICTURE_BYTES * 3 // 2
-"""As base64, which takes a third more, and with line ends."""
+"""Characters of an image in base64, which takes a third more than the file, with line ends."""
 PICTURES = (
     *("image", "images", "init_image", "init_images", "extra_images", "reference_images", "mask", "mask_image"),
     *("input_image", "effective_region_mask", "firstpass_image", "latent_mask", "data", "video"),
 )
 PROMPTS = ("prompt", "negative_prompt", "hr_prompt", "hr_negative_prompt")
 PROMPT_CHARS = 64 * 1024
-"""Of a prompt as it is sent, with what is taken out of it before its own bound is checked."""
+"""Characters of a prompt as it is sent, with its LoRA tags, which are removed before the prompt's own bound applies."""
 LONGER = {
     **dict.fromkeys(PICTURES, PICTURE_CHARS),
     **dict.fromkeys(PROMPTS, PROMPT_CHARS),
     "infotext": 256 * 1024,
 }
-"""Fields of all protocols that may be longer than a name, and their characters."""
+"""Fields of all protocols that may be longer than a name, with the most characters of each."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -45,20 +45,20 @@ async def parse(model: type[M], request: Request) -> M:
 
 
 def query(model: type[M], request: Request) -> M:
-    """What stands behind the question mark; of equal names the last counts. Raises: InvalidRequest."""
+    """The query string as a payload model; of equal names the last one counts. Raises: InvalidRequest."""
     return validated(model, dict(request.query_params))
 
 
 async def body_of(request: Request) -> bytes:
-    """The whole body, which `request` keeps no longer: what is made of it is as large. Read it once."""
+    """The whole body, once: `request` drops it then, because what is made of it is as large."""
     body = await request.body()
     request._body = b""
     return body
 
 
-def let_go(request: Request, held: object = None) -> None:
-    """Give the memory of the body back, but for the text in `held`: call it where its pictures are stored."""
-    request.state.body_memory.keep(_text_bytes(held))
+def let_go(request: Request, body: object = None) -> None:
+    """Give the memory of the body back, except for the text in `body`. Call it once the images are stored."""
+    request.state.body_memory.keep(_text_bytes(body))
 
 
 def _text_bytes(value: object) -> int:
@@ -70,10 +70,10 @@ def _text_bytes(value: object) -> int:
 
 
 def validated(model: type[M], value: object, *, prompt_chars: int = PROMPT_CHARS) -> M:
-    """Texts are bounded before anything looks into them; of fields that the model does not have nothing is read.
+    """The payload model of a body. Texts are bounded before anything reads them; unknown fields are not read.
 
-    A picture in one of these is refused: without it, something else would be drawn. A model whose
-    `tells_unknown_pictures` is set says itself that it was left out.
+    An image in an unknown field is refused: without it, another image would be drawn. A model whose
+    `tells_unknown_pictures` is set reports such an image itself as an adjustment.
     Raises: InvalidRequest naming the first field at fault; the input itself is never repeated.
     """
     if isinstance(value, dict):
@@ -84,17 +84,17 @@ def validated(model: type[M], value: object, *, prompt_chars: int = PROMPT_CHARS
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = [
+        errors = [
             {"loc": [str(part)[:64] for part in item["loc"]], "msg": item["msg"][:200], "type": item["type"]}
             for item in error.errors(include_url=False, include_context=False, include_input=False)[:DETAILS]
         ]
-        param = clip(".".join(str(part) for part in found[0]["loc"])) or None
-        message = f"{param}: {found[0]['msg']}" if param else str(found[0]["msg"])
-        raise InvalidRequest(message, param=param, details={"errors": found}) from None
+        param = clip(".".join(str(part) for part in errors[0]["loc"])) or None
+        message = f"{param}: {errors[0]['msg']}" if param else str(errors[0]["msg"])
+        raise InvalidRequest(message, param=param, details={"errors": errors}) from None
 
 
 def check_unknown_pictures(body: Mapping[str, object], known: Container[str]) -> None:
-    """Raises: InvalidRequest for a picture in a field that is not known."""
+    """Raises: InvalidRequest for an image in a field that is not `known`."""
     for name in unknown_pictures(body, known):
         raise InvalidRequest(f"There is no field '{clip(name)}' for a picture here.", param=clip(name))
 
@@ -102,15 +102,15 @@ def check_unknown_pictures(body: Mapping[str, object], known: Container[str]) ->
 @cache
 def names_of(model: type[BaseModel]) -> frozenset[str]:
     """Every key of a body that a model reads."""
-    found = set(model.model_fields)
+    names = set(model.model_fields)
     for info in model.model_fields.values():
         if isinstance(info.validation_alias, AliasChoices):
-            found.update(choice for choice in info.validation_alias.choices if isinstance(choice, str))
-    return frozenset(found)
+            names.update(choice for choice in info.validation_alias.choices if isinstance(choice, str))
+    return frozenset(names)
 
 
 async def input_picture(request: Request, text: str, param: str) -> str:
-    """Check a base64 or data-URL picture and store it; returns its name for a request.
+    """Check and store an image in base64 or a data URL; returns its name in the canonical request.
 
     Raises: InvalidRequest, RemoteImagesDisabled, TooManyFiles, Unavailable, StorageFull.
     """

@@ -17,13 +17,13 @@ def core_of(request: Request) -> Core:
 
 
 def owner_of(request: Request) -> str:
-    """Whose jobs this request may see: the key's name, else the client's own id or address."""
+    """The owner whose jobs this request may see: the key's name, else the client's own id or address."""
     owner: str = request.state.owner
     return owner
 
 
 def share_of(request: Request) -> Share:
-    """Whose turn work on what this request sent takes: without a key, its address's first of all."""
+    """The share by which work on a request's data takes turns: of its key, else of its address and then its owner."""
     owner = owner_of(request)
     if owner.startswith("key:"):
         return Share(owner, owner)
@@ -31,7 +31,7 @@ def share_of(request: Request) -> Share:
 
 
 def idempotency_key(request: Request) -> str | None:
-    """Source: the Idempotency-Key header. Raises: InvalidRequest."""
+    """The idempotency key of a request. Source: the Idempotency-Key header. Raises: InvalidRequest."""
     key = request.headers.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= IDEMPOTENCY_KEY_CHARS:
         raise InvalidRequest("Idempotency-Key must have 1 to 255 characters.", param="Idempotency-Key")

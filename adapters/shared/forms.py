@@ -1,4 +1,4 @@
-"""Multipart forms as HTTP clients write them: fields of text, and files. Knows no field by name."""
+"""Multipart forms: text fields and files. Knows no field by name."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _HEAD_BYTES = 4096
 
 
 class _Parser(MultiPartParser):
-    """Files stay in memory, where they are counted (`gateway.access.memory`), and take no descriptors."""
+    """A parser that keeps files in memory, where they are counted (`gateway.access.memory`), without descriptors."""
 
     spool_max_size = 0
     is_picture: Callable[[str], bool]
 
     def on_headers_finished(self) -> None:
-        said = self._current_part.content_disposition or b""
-        _, options = parse_options_header(said)
+        disposition = self._current_part.content_disposition or b""
+        _, options = parse_options_header(disposition)
         if b"filename" not in options and self.is_picture(options.get(b"name", b"").decode("utf-8", "replace")):
-            self._current_part.content_disposition = said + b'; filename=""'
+            self._current_part.content_disposition = disposition + b'; filename=""'
         super().on_headers_finished()
 
 
@@ -41,8 +41,8 @@ async def form_of(
 ) -> AsyncIterator[list[Part]]:
     """The parts of a form in order; its files last as long as the context.
 
-    A field that is a picture's is a file, whether it names one or not, and as long as the body may be.
-    What a browser sends for no file, no name and no byte, is left out. Raises: InvalidRequest.
+    An image field is a file, with or without a file name, and may be as long as the body.
+    A file without name and bytes is left out: browsers send it where none was chosen. Raises: InvalidRequest.
     """
     parser = _Parser(
         request.headers, request.stream(), max_files=max_files, max_fields=max_fields, max_part_size=field_bytes
@@ -63,7 +63,7 @@ def _is_none(value: str | UploadFile) -> bool:
 
 
 async def picture_in(request: Request, file: UploadFile, param: str) -> bytes:
-    """The bytes of a picture sent as a file; without a name of a file it may be base64 or a data URL.
+    """The bytes of an image sent as a file; without a file name it may also be base64 or a data URL.
 
     Raises: InvalidRequest, RemoteImagesDisabled, TooManyFiles, Unavailable.
     """
@@ -75,7 +75,7 @@ async def picture_in(request: Request, file: UploadFile, param: str) -> bytes:
 
 
 async def only_picture(request: Request, parts: Iterable[Part], param: str = "image") -> bytes:
-    """The one picture of a form. Raises: InvalidRequest, and as `picture_in`."""
+    """The one image of a form. Raises: InvalidRequest, and as `picture_in`."""
     for name, value in parts:
         if name == param and isinstance(value, UploadFile):
             return await picture_in(request, value, param)

@@ -1,4 +1,4 @@
-"""What the protocols that serve pages for people share: their errors, and files with an ETag."""
+"""Pages for people: the errors of the protocols that serve them, and files with an ETag."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TaggedFile:
         return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
     def answer(self, request: Request) -> Response:
-        """The file, or a 304 where the client has it."""
+        """The file, or a 304 where the client has it already."""
         headers = {**CACHE, "ETag": self.tag}
         if request.headers.get("if-none-match") == self.tag:
             return Response(status_code=304, headers=headers)

@@ -1,4 +1,4 @@
-"""What every protocol answers with: errors within bounds, the header X-Adjustments, the PNG of an image."""
+"""Responses of every protocol: errors within bounds, the header X-Adjustments, the PNG of an image."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from gateway.jobs.job import Job, State
 from gateway.jobs.resolve import Adjustment
 
 ADJUSTMENTS_CHARS = 2048
-"""Of the header: nginx takes 4 KiB of headers from behind it."""
+"""Characters of the header: nginx accepts 4 KiB of response headers in all."""
 
 
 def error_response(body: Mapping[str, Any], status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """An error as JSON, of 1 KiB at most: every protocol's go through here (S-13)."""
+    """An error as JSON, of 1 KiB at most: the errors of every protocol are made here (S-13)."""
     return JSONResponse(bounded(body), status_code=status, headers=headers)
 
 
 def error_of(failed: Failed) -> GatewayError:
-    """Why a job failed, as this client meets it: what it sent was at fault, or we were."""
+    """The error of a failed job: InvalidRequest where the client's input was at fault, else GenerationFailed."""
     if failed.code == "bad_input":
         return InvalidRequest(failed.message, code=failed.code)
     return GenerationFailed(failed.message, code=failed.code)
 
 
 def raise_for(job: Job) -> None:
-    """Raises: GenerationFailed or InvalidRequest for a failed job, ClientGone for one cancelled without pictures."""
+    """Raises: GenerationFailed or InvalidRequest for a failed job, ClientGone for one cancelled without images."""
     if job.failure is not None:
         raise error_of(job.failure)
     if job.state is State.CANCELLED and not job.images:
@@ -44,7 +44,7 @@ def raise_for(job: Job) -> None:
 
 
 async def png_of(request: Request, done: ImageDone) -> bytes:
-    """The stored PNG of a finished picture. Raises: PictureGone, PictureDamaged, StorageFault."""
+    """The stored PNG of a finished image. Raises: PictureGone, PictureDamaged, StorageFault."""
     data = await asyncio.to_thread(core_of(request).pictures.read, done.file, Note.of(done))
     if data is None:
         raise PictureGone
@@ -52,9 +52,9 @@ async def png_of(request: Request, done: ImageDone) -> bytes:
 
 
 def adjustments_header(adjustments: Sequence[Adjustment]) -> dict[str, str]:
-    """The header X-Adjustments: what was not done as asked, as JSON in ASCII; no header where all was.
+    """The header X-Adjustments: every adjustment as JSON in ASCII; no header where there is none.
 
-    Where that is longer than proxies let pass it names the parameters alone.
+    Where that is longer than proxies accept, the header has only the names of the parameters.
     """
     rows = [one.model_dump() for one in adjustments]
     text = json.dumps(rows, separators=(",", ":"))

@@ -15,14 +15,14 @@ from adapters.shared.waiting import disconnected
 from gateway.first_of import first_of
 
 STREAM_HEADERS = {"Cache-Control": "no-cache, no-store, no-transform", "X-Accel-Buffering": "no"}
-"""Proxies that compress what they pass on hold a stream back; no-transform (RFC 9111, 5.2.2.6) forbids it."""
+"""Proxies that compress a stream delay its events; no-transform (RFC 9111, 5.2.2.6) forbids compression."""
 
 
 class EventStream(Response):
-    """Pre-encoded server-sent events, and a comment while nothing happens.
+    """A response of encoded server-sent events, with a comment as heartbeat while there is no event.
 
-    A reader that takes nothing is the server's to drop: it sees bytes leave (gateway/http/server.py).
-    Not sse-starlette's response: that one costs as much again for each frame, and a gateway sends 10,000 a second.
+    The server disconnects a client that does not read: it sees the bytes leave (gateway/http/server.py).
+    sse-starlette's response would double the cost of each frame, and a gateway sends 10,000 a second.
     """
 
     media_type = "text/event-stream"
@@ -33,7 +33,7 @@ class EventStream(Response):
         self._frames = frames
         self._heartbeat_s = heartbeat_s
         self._last_s = 0.0
-        """When a frame went out last, or began to; of the loop's clock."""
+        """The time at which the last frame began to be sent, of the loop's clock."""
         self._is_sending = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""The table of a protocol: each route with what serves it and what it takes and answers."""
+"""The table of a protocol: each route with its endpoint and the description of its request and answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Row(NamedTuple):
-    """One method of one path."""
+    """A row of the table: one method of one path."""
 
     method: str
     path: str
@@ -30,7 +30,7 @@ def below(prefix: str, rows: Iterable[Row]) -> tuple[Row, ...]:
 
 
 def routes_of(rows: Iterable[Row], *, head: bool = True) -> tuple[Route, ...]:
-    """The routes in the order of the rows; `head` is whether a GET also answers HEAD, as starlette's do."""
+    """The routes in the order of the rows; `head` is whether a GET also answers HEAD, as in starlette."""
     routes = []
     for row in rows:
         route = Route(row.path, row.endpoint, methods=[row.method])
@@ -41,5 +41,5 @@ def routes_of(rows: Iterable[Row], *, head: bool = True) -> tuple[Route, ...]:
 
 
 def described(rows: Iterable[Row]) -> dict[str, Operation]:
-    """What each row takes and answers, under "METHOD /path"."""
+    """The operation of each row, under "METHOD /path"."""
     return {f"{row.method} {row.path}": row.operation for row in rows}

@@ -1,4 +1,4 @@
-"""Clients that wait for their job on one connection; a job whose client hangs up is abandoned."""
+"""Clients that wait for their job on one connection; a job whose client disconnects is abandoned."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.jobs.job import Job
 
 
 async def attached(request: Request, job: Job) -> Job:
-    """Wait for the end of a job whose client waits on this connection; a hang-up abandons the job.
+    """Wait for the end of a job whose client waits on this connection; a disconnect abandons the job.
 
     Raises: ClientGone, Unavailable.
     """
@@ -37,13 +37,13 @@ async def attached(request: Request, job: Job) -> Job:
 
 
 async def attached_events(request: Request, job: Job) -> AsyncGenerator[Event, None]:
-    """All events of a job whose client follows it on this connection; a hang-up abandons the job.
+    """All events of a job, from the first one, for a client on this connection; a disconnect abandons the job.
 
-    From the first one on: a job found by its Idempotency-Key may have ended long ago. Raises: Unavailable.
+    A job that was found by its Idempotency-Key may have ended long ago. Raises: Unavailable.
     """
     core = core_of(request)
     with _abandoning(core, job), core.waits():
-        # Closed here and now: while its subscription lives, the job counts as watched and is not cancelled.
+        # Close the subscription before the job is abandoned: a job with a subscriber is not cancelled.
         async with aclosing(core.service.watch(job.id)) as events:
             async for event in events:
                 yield event
@@ -51,7 +51,7 @@ async def attached_events(request: Request, job: Job) -> AsyncGenerator[Event, N
 
 @contextmanager
 def _abandoning(core: Core, job: Job) -> Iterator[None]:
-    """Abandon the job where what waits for it does not come to its end; an ended job minds nothing."""
+    """Abandon the job where the wait for it is broken off; this has no effect on an ended job."""
     try:
         yield
     except BaseException:

@@ -1,6 +1,6 @@
-"""Models and LoRAs that come from the hub: fetched by a child of their own, beside the queue and never in the engine.
+"""Downloads of models and LoRAs from the hub, by a child process of their own, never in the engine.
 
-`wire`, `fetch`, `reasons`, `child`: what the child is told and does. `client`, `lane`: how it is run. `coming`, `held`:
-which jobs wait for what. `lists`: what LoRA collections have. `sources`: what a model is made of. `folders`: where
-models lie, whole or in part.
+`wire`, `fetch`, `reasons`, `child`: the request to the child, and its work. `client`, `lane`: the parent's side.
+`tracker`, `holds`: which jobs wait for which downloads. `lists`: the files of LoRA collections. `sources`: the
+repositories of a model.
 """

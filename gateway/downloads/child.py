@@ -1,6 +1,6 @@
-"""The process that downloads: with the hub's client and its token, killed without harm, gone with its parent.
+"""The download child: a process with the hub's client and token, safe to kill, which ends with its parent.
 
-Knows one request in and frames out (`wire`). Run as `python -m gateway.downloads.child`.
+Reads one request and writes frames (`wire`). Run as `python -m gateway.downloads.child`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ EVERY_S = 0.5
 
 
 def main() -> None:
-    """Fetch what the one request asks for; leave at once when the parent does."""
+    """Fetch the files of the one request; exit at once when the parent ends."""
     requests, answers = own_pipes()
     head = read_frame(requests)
     if head is None:
         return
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    asked = Fetch.model_validate_json(head)
-    download = Download(asked)
+    fetch = Fetch.model_validate_json(head)
+    download = Download(fetch)
     over = threading.Event()
     ticking = threading.Thread(target=_tick, args=(download, answers, over), daemon=True)
     ticking.start()
     try:
-        if asked.lists_only:
+        if fetch.lists_only:
             download.keep_lists()
         else:
             download.run()
@@ -45,7 +45,7 @@ def main() -> None:
     over.set()
     ticking.join()
     _count(download, answers)
-    _say(answers, last)
+    _send(answers, last)
 
 
 def _tick(download: Download, answers: BinaryIO, over: threading.Event) -> None:
@@ -55,10 +55,10 @@ def _tick(download: Download, answers: BinaryIO, over: threading.Event) -> None:
 
 def _count(download: Download, answers: BinaryIO) -> None:
     if (counted := download.counted()) is not None:
-        _say(answers, Had(done_bytes=counted[0], total_bytes=counted[1]))
+        _send(answers, Had(done_bytes=counted[0], total_bytes=counted[1]))
 
 
-def _say(answers: BinaryIO, answer: Answer) -> None:
+def _send(answers: BinaryIO, answer: Answer) -> None:
     answers.write(framed(answer.model_dump_json().encode()))
     answers.flush()
 

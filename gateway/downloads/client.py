@@ -1,4 +1,4 @@
-"""The parent's side of the download child: one child a download. Knows frames and signals, and no job."""
+"""The parent's side of the download child: one child for each download. Knows frames and signals, and no job."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ log = logging.getLogger("gateway.downloads")
 
 ROOT = Path(__file__).parents[2]
 SILENCE_S = 180.0
-"""It tells how far it is twice a second; only before it knows the sizes it may wait for the hub."""
+"""Seconds without an answer after which the child is killed. It reports twice a second once it knows the sizes."""
 ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    # Plain HTTP goes on where it was cut, through mirrors and proxies, too.
+    # Plain HTTP resumes interrupted downloads, also through mirrors and proxies.
     "HF_HUB_DISABLE_XET": "1",
     "HF_HUB_VERBOSITY": "error",
     "PYTHONPATH": str(ROOT),
 }
 
 
-async def fetched(asked: Fetch, notes: Path | None = None) -> AsyncGenerator[Answer]:
-    """What the child tells; the last is Fetched or NotFetched. A caller that leaves early kills it. `notes` is the
-    folder in which it is noted while it lives.
+async def fetched(fetch: Fetch, notes: Path | None = None) -> AsyncGenerator[Answer]:
+    """The answers of the child; the last is Fetched or NotFetched. A caller that stops early kills it. `notes` is the
+    folder in which the running child is recorded.
 
     Raises: ChildDied; StorageFault where no child can be started.
     """
@@ -52,13 +52,13 @@ async def fetched(asked: Fetch, notes: Path | None = None) -> AsyncGenerator[Ans
     try:
         assert child.stdin is not None
         async with patience(SILENCE_S):
-            child.stdin.write(framed(asked.model_dump_json().encode()))
+            child.stdin.write(framed(fetch.model_dump_json().encode()))
             await child.stdin.drain()
         while True:
             async with patience(SILENCE_S):
-                found = answer.validate_json(await next_frame(child, MAX_ANSWER_BYTES))
-            yield found
-            if not isinstance(found, Had):
+                message = answer.validate_json(await next_frame(child, MAX_ANSWER_BYTES))
+            yield message
+            if not isinstance(message, Had):
                 return
     except TimeoutError:
         log.error("the download process, pid %d, was silent too long", child.pid)

@@ -1,6 +1,6 @@
-"""Fetches repositories of the hub, file by file; runs in the download child, the one place with a token.
+"""The download of repositories of the hub, file by file; runs in the download child, which alone has the token.
 
-Not `snapshot_download`: since huggingface_hub 1.0 it throws away what a killed process had, and begins again.
+`snapshot_download` is not used: since huggingface_hub 1.0 it discards the partial files of a killed process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from engine.catalog import HubFiles
 from gateway.disk import sync, sync_path
-from gateway.downloads.reasons import CannotFetch, Damaged, gone, on_disk, told
+from gateway.downloads.reasons import CannotFetch, Damaged, as_cannot_fetch, gone, on_disk
 from gateway.downloads.wire import Fetch
 from gateway.models.folders import (
     INCOMPLETE,
@@ -42,25 +42,25 @@ from gateway.models.folders import (
 from gateway.models.needed import INDEX, missing, missing_of_index, shards_in
 
 TAKEN = {".safetensors", ".json", ".txt", ".jinja", ".model", ".otf", ".ttf"}
-"""Weights, what tokenizers are made of, and fonts. A pickle is never fetched, whatever a pattern says."""
+"""Suffixes of weights, tokenizers and fonts. A pickle is never fetched, whatever the patterns."""
 CHUNK_BYTES = 256 * 1024
-"""huggingface_hub writes 10 MB at once: on a slow line nothing would move for minutes."""
+"""Bytes of one write; huggingface_hub's 10 MB would show no progress for minutes on a slow line."""
 ROOM = 1.1
-"""Times the size that must be free before a download begins."""
+"""Free space that a download needs before it begins, as a multiple of its size."""
 PAUSES_S = (1.0, 4.0, 15.0)
-"""Between tries while the hub cannot be reached. `http_get` itself goes on five times after a cut."""
+"""Seconds between tries while the hub cannot be reached. `http_get` itself resumes five times."""
 GB = 1e9
 
 T = TypeVar("T")
 
 
 class Download:
-    """One request, from the list of files to folders in their places. `counted()` may be asked from another thread."""
+    """The download of one request. `counted()` may be called from another thread."""
 
-    def __init__(self, asked: Fetch, *, endpoint: str | None = None, token: str | None = None) -> None:
-        self._models_dir = Path(asked.models_dir)
-        self._sources = asked.sources
-        self._fall_back = asked.fall_back
+    def __init__(self, fetch: Fetch, *, endpoint: str | None = None, token: str | None = None) -> None:
+        self._models_dir = Path(fetch.models_dir)
+        self._sources = fetch.sources
+        self._fall_back = fetch.fall_back
         self._endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         set_client_factory(lambda: _client(self._endpoint))
         self._token = token or get_token() or False
@@ -70,18 +70,18 @@ class Download:
         self._growing: Path | None = None
 
     def run(self) -> None:
-        """Raises: CannotFetch."""
+        """Download all files and move them to their places. Raises: CannotFetch."""
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK_BYTES
         with on_disk():
             (self._models_dir / INCOMPLETE).mkdir(parents=True, exist_ok=True)
             lock = (self._models_dir / INCOMPLETE / "lock").open("wb")
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # a gateway that was killed may leave a child for a moment
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the child of a killed gateway may still run for a moment
             self._run()
 
     def _run(self) -> None:
         for source in self._sources:
-            with told(source.repo, self._endpoint):
+            with as_cannot_fetch(source.repo, self._endpoint):
                 self._check_place(source)
         with on_disk():
             listed = [(source, self._record(source)) for source in self._sources]
@@ -92,16 +92,16 @@ class Download:
             linked = sum(self._linked(record, entry) for _, record in listed for entry in record.files)
             self._check_room(total - self._done_bytes - linked)
         for source, record in listed:
-            with told(source.repo, self._endpoint):
+            with as_cannot_fetch(source.repo, self._endpoint):
                 self._bring_indices(record)
         for source, record in listed:
-            with told(source.repo, self._endpoint):
+            with as_cannot_fetch(source.repo, self._endpoint):
                 self._bring(record)
 
     def keep_lists(self) -> None:
-        """Write down what there is at which commit, without waiting for another download. Raises: CannotFetch."""
+        """Store the list of files and its commit, without waiting for another download. Raises: CannotFetch."""
         for source in self._sources:
-            with told(source.repo, self._endpoint):
+            with as_cannot_fetch(source.repo, self._endpoint):
                 listed, file = self._listed(source), list_of(self._models_dir, source)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 _write(file, listed.model_dump_json().encode())
@@ -113,10 +113,10 @@ class Download:
             return None
         return min(total, self._done_bytes + (_size(growing) if growing is not None else 0)), total
 
-    # ---- what there is to fetch ------------------------------------------------------------------
+    # ---- lists and sizes -------------------------------------------------------------------------
 
     def _check_place(self, source: HubFiles) -> None:
-        """Raises: CannotFetch where somebody else's folder stands where ours would."""
+        """Check the place of a repository. Raises: CannotFetch where it has a folder that this gateway did not make."""
         place = folder_of(self._models_dir, source.repo)
         if place.exists() and record_of(place) is None:
             raise CannotFetch(
@@ -125,7 +125,7 @@ class Download:
         staging_of(self._models_dir, source.repo).mkdir(parents=True, exist_ok=True)
 
     def _record(self, source: HubFiles) -> Record:
-        """What the folder will hold: what it holds already, and the files of this source. Raises: CannotFetch."""
+        """The record of a folder after the download: its files now, and those of this source. Raises: CannotFetch."""
         record = self._listed(source)
         if (lack := missing({entry.path for entry in record.files}, source.patterns)) is not None:
             raise _incomplete(source.repo, lack)
@@ -143,39 +143,39 @@ class Download:
         return record
 
     def _listed(self, source: HubFiles) -> Record:
-        """What the hub has of this source. Raises: CannotFetch."""
-        kept = record_of(folder_of(self._models_dir, source.repo))
-        kept = kept or record_of(staging_of(self._models_dir, source.repo))
-        with told(source.repo, self._endpoint):
-            commit = self._patiently(lambda: self._commit(source, kept))
+        """The hub's list of files of a source. Raises: CannotFetch."""
+        record = record_of(folder_of(self._models_dir, source.repo))
+        record = record or record_of(staging_of(self._models_dir, source.repo))
+        with as_cannot_fetch(source.repo, self._endpoint):
+            commit = self._patiently(lambda: self._commit(source, record))
             entries = self._patiently(lambda: self._entries(source, commit))
         if not any(entry.path.endswith(".safetensors") for entry in entries):
             raise CannotFetch(f"{source.repo} has no safetensors weights under the names that this model needs.")
         return Record(repo=source.repo, revision=commit, patterns=source.patterns, files=entries)
 
-    def _commit(self, source: HubFiles, kept: Record | None) -> str:
-        """The commit that a first download resolved is kept: the same model draws the same picture."""
-        wanted = kept.revision if kept is not None else source.revision
+    def _commit(self, source: HubFiles, record: Record | None) -> str:
+        """The commit of a source: that of its first download, so that the same model draws the same image."""
+        revision = record.revision if record is not None else source.revision
         try:
-            found = self._api.model_info(source.repo, revision=wanted).sha
+            commit = self._api.model_info(source.repo, revision=revision).sha
         except RevisionNotFoundError:
             is_here = folder_of(self._models_dir, source.repo).exists()  # files of two commits are no model
             if is_here or source.repo not in self._fall_back:
-                raise gone(source.repo, wanted, is_here=is_here) from None
-            print(f"{source.repo} has no commit {wanted} any more: its main is taken", file=sys.stderr)
-            found = self._api.model_info(source.repo, revision="main").sha
-        if found is None:
+                raise gone(source.repo, revision, is_here=is_here) from None
+            print(f"{source.repo} has no commit {revision} any more: its main is taken", file=sys.stderr)
+            commit = self._api.model_info(source.repo, revision="main").sha
+        if commit is None:
             raise CannotFetch(f"The hub does not say which commit {source.repo} is at; try again later.")
-        return found
+        return commit
 
     def _entries(self, source: HubFiles, commit: str) -> tuple[Entry, ...]:
         listed = self._api.list_repo_tree(source.repo, recursive=True, revision=commit)
         files = {file.path: file for file in listed if isinstance(file, RepoFile)}
-        wanted = [path for path in sorted(files) if is_taken(path) and is_asked_for(path, source.patterns)]
-        return tuple(Entry(path=path, size=files[path].size, digest=_digest_of(files[path])) for path in wanted)
+        paths = [path for path in sorted(files) if is_taken(path) and is_asked_for(path, source.patterns)]
+        return tuple(Entry(path=path, size=files[path].size, digest=_digest_of(files[path])) for path in paths)
 
     def _check_room(self, missing: int) -> None:
-        """One that has begun waits for the room that was taken from it. Raises: CannotFetch, OSError."""
+        """Check the free space; a download that has begun waits for more. Raises: CannotFetch, OSError."""
         free = shutil.disk_usage(self._models_dir).free
         if missing * ROOM > free:
             raise CannotFetch(
@@ -189,7 +189,7 @@ class Download:
     # ---- fetching --------------------------------------------------------------------------------
 
     def _have(self, record: Record, entry: Entry) -> int:
-        """Bytes of a file that lie somewhere already."""
+        """Bytes of a file that are on disk already."""
         if self._is_placed(record, entry):
             return entry.size
         whole = staging_of(self._models_dir, record.repo) / entry.path
@@ -202,12 +202,12 @@ class Download:
         return old is not None and entry in old.files and lost_of(place, [entry]) is None
 
     def _linked(self, record: Record, entry: Entry) -> int:
-        """Bytes of a file that will take no room: the Hugging Face cache has it on the same disk."""
+        """Bytes of a file that need no space: the Hugging Face cache has it on the same disk."""
         blob = None if self._have(record, entry) else cached(record.repo, entry)
         return entry.size if blob is not None and blob.stat().st_dev == self._models_dir.stat().st_dev else 0
 
     def _bring_indices(self, record: Record) -> None:
-        """The lists of shards first: what they name must be there before the first of the weights is fetched.
+        """Fetch the lists of shards first: the shards that they name must exist before the first weights are fetched.
 
         Raises: CannotFetch.
         """
@@ -222,19 +222,19 @@ class Download:
 
     def _bring(self, record: Record) -> None:
         staging, place = staging_of(self._models_dir, record.repo), folder_of(self._models_dir, record.repo)
-        came = [entry for entry in record.files if not self._is_placed(record, entry)]
-        for entry in came:
+        new_files = [entry for entry in record.files if not self._is_placed(record, entry)]
+        for entry in new_files:
             whole = staging / entry.path
             if not whole.exists():
                 self._file(record, entry, whole)
-        if (lost := lost_of(staging, came)) is not None:
+        if (lost := lost_of(staging, new_files)) is not None:
             raise CannotFetch(f"{lost.path} of {record.repo} was removed while the rest came; try again.")
         if not place.exists():
             sync_path(staging)
             staging.rename(place)
             sync_path(place.parent)
             return
-        for entry in came:  # more files of a repository that is in its place: its record says so last
+        for entry in new_files:  # more files of a repository in its place: its record is written last
             (place / entry.path).parent.mkdir(parents=True, exist_ok=True)
             (staging / entry.path).replace(place / entry.path)
         (staging / RECORD).replace(place / RECORD)
@@ -242,7 +242,7 @@ class Download:
         shutil.rmtree(staging)
 
     def _file(self, record: Record, entry: Entry, whole: Path) -> None:
-        """One file, checked, under its name. Raises: CannotFetch, and what `told` knows."""
+        """Fetch one file, check it and give it its name. Raises: CannotFetch, and what `as_cannot_fetch` converts."""
         partial = _partial(whole)
         partial.parent.mkdir(parents=True, exist_ok=True)
         if self._borrowed(record, entry, partial):
@@ -270,9 +270,9 @@ class Download:
         partial.replace(whole)
 
     def _borrowed(self, record: Record, entry: Entry, partial: Path) -> bool:
-        """Whether the Hugging Face cache had the file: as a link to it, or a copy where that is another disk."""
+        """Whether the Hugging Face cache had the file: it is linked, or copied from another disk."""
         if partial.exists() and partial.stat().st_nlink > 1:
-            # Of an earlier process that did not come to check it. Nothing is ever written through such a link.
+            # A link of an earlier process that ended before the check. Nothing is ever written through such a link.
             self._done_bytes -= _size(partial)
             partial.unlink()
         blob = cached(record.repo, entry)
@@ -293,7 +293,7 @@ class Download:
         return True
 
     def _get(self, record: Record, entry: Entry, partial: Path) -> None:
-        """The rest of a file. Raises: Damaged, OSError, httpx.TransportError, HfHubHTTPError."""
+        """Download the rest of a file. Raises: Damaged, OSError, httpx.TransportError, HfHubHTTPError."""
         url = hf_hub_url(record.repo, entry.path, revision=record.revision, endpoint=self._endpoint)
         headers = build_hf_headers(token=self._token) | {"Accept-Encoding": "identity"}
         with partial.open("ab") as file:
@@ -311,7 +311,7 @@ class Download:
             sync(file.fileno())
 
     def _patiently(self, work: Callable[[], T]) -> T:
-        """Try again where the line or the hub is at fault, but for a person's mistake at once."""
+        """Do `work`, with more tries where the network or the hub is at fault; other errors are raised at once."""
         for pause in PAUSES_S:
             try:
                 return work()
@@ -325,7 +325,7 @@ class Download:
 
 
 def _client(endpoint: str) -> httpx.Client:
-    """The hub's client, with a token for the configured host only, wherever the hub sends on to."""
+    """The HTTP client of the hub, which sends the token to the configured host only, also after redirects."""
     home = httpx.URL(endpoint)
 
     def before(request: httpx.Request) -> None:
@@ -340,13 +340,13 @@ def _client(endpoint: str) -> httpx.Client:
 
 
 def is_taken(path: str) -> bool:
-    """Whether a file of a repository is of a kind that we fetch, under a name that stays below its folder."""
+    """Whether a file of a repository has a suffix that is fetched, and a name that stays below its folder."""
     is_plain = all(part and not part.startswith(".") for part in path.split("/"))
     return is_plain and "\\" not in path and path.isprintable() and PurePosixPath(path).suffix in TAKEN
 
 
 def is_asked_for(path: str, patterns: Collection[str]) -> bool:
-    """Whether one of the patterns is for this file, as huggingface_hub's `allow_patterns`."""
+    """Whether one of the patterns matches this file, as huggingface_hub's `allow_patterns`."""
     return not patterns or any(fnmatch(path, pattern) for pattern in patterns)
 
 
@@ -362,14 +362,14 @@ def _digest_of(file: RepoFile) -> str:
 
 
 def _check(partial: Path, entry: Entry) -> None:
-    """Raises: Damaged."""
+    """Compare a file with its digest. Raises: Damaged."""
     with partial.open("rb") as file:
         if len(entry.digest) == 64:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        else:  # git's own name for a small file
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        else:  # the git blob id of a small file
             content = file.read()
-            found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-    if found != entry.digest:
+            digest = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    if digest != entry.digest:
         raise Damaged
 
 

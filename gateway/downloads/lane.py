@@ -1,4 +1,4 @@
-"""The network lane: one download at a time, beside whatever is drawn. Knows the store, the event bus, the child."""
+"""The network lane: one download at a time, while the engine draws. Knows the store, the event bus, the child."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Publish = Callable[[Download, ModelDownloading], None]
 
 
 class NetworkLane(ChildLane):
-    """`publish` is told how far a download is, for those who wait for it."""
+    """The lane of downloads. `publish` gets the progress of a download, for the jobs that wait for it."""
 
     lane = "network"
     places = ("models",)
@@ -73,11 +73,11 @@ class NetworkLane(ChildLane):
         assert isinstance(plan, Download), "the store gives this lane its own jobs only"
         if await asyncio.to_thread(self._is_here, plan):
             return Succeeded()
-        asked = Fetch(models_dir=str(self._library.models_dir), sources=plan.sources, fall_back=self._fall_back)
+        fetch = Fetch(models_dir=str(self._library.models_dir), sources=plan.sources, fall_back=self._fall_back)
         pace, logged = Pace(), -1
-        async with aclosing(fetched(asked, self._notes)) as answers:
-            async for found in answers:
-                match found:
+        async with aclosing(fetched(fetch, self._notes)) as answers:
+            async for answer in answers:
+                match answer:
                     case Had(done_bytes=done, total_bytes=total):
                         per_s = pace.of(asyncio.get_running_loop().time(), done)
                         percent = 100 * done // max(1, total)
@@ -100,7 +100,7 @@ class NetworkLane(ChildLane):
         try:
             return self._library.on_disk(self._library.find(plan.model))
         except ModelNotFound:
-            return False  # a LoRA, or a model no longer served: the child looks itself
+            return False  # a LoRA, or a model no longer served: the child checks the files itself
 
     @staticmethod
     def _log(job: Job, plan: Download, percent: int, total: int) -> None:
@@ -109,15 +109,15 @@ class NetworkLane(ChildLane):
 
 
 class Pace:
-    """Bytes a second over the last seconds."""
+    """The rate of a download, in bytes a second over the last seconds."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
     def of(self, now: float, done: int) -> float | None:
-        """With so many bytes there now; None until something came over a second and more."""
+        """The rate with `done` bytes at the time `now`; None before bytes have arrived over at least a second."""
         self._seen.append((now, done))
         while self._seen[0][0] < now - PACE_OVER_S:
             self._seen.popleft()
-        began, had = self._seen[0]
-        return (done - had) / (now - began) if now - began >= 1.0 and done > had else None
+        began, first_done = self._seen[0]
+        return (done - first_done) / (now - began) if now - began >= 1.0 and done > first_done else None

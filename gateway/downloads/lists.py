@@ -1,4 +1,4 @@
-"""Lists of what repositories have, fetched by the download child in the background and kept. Knows no job."""
+"""Lists of the files of repositories, fetched by the download child in the background. Knows no job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gateway.framing import ChildDied
 log = logging.getLogger("gateway.downloads")
 
 PAUSES_S = (60.0, 600.0, 3600.0)
-"""Between tries while a list does not come; the last one is repeated."""
+"""Seconds between tries while a list cannot be fetched; the last one repeats."""
 
 
 async def bring_lists(
@@ -27,7 +27,7 @@ async def bring_lists(
     pauses_s: Sequence[float] = PAUSES_S,
     fall_back: tuple[str, ...] = (),
 ) -> None:
-    """Until none is `unlisted`, which blocks; `fall_back` as of `Fetch`."""
+    """Fetch lists until no source is `unlisted`, a function that blocks; `fall_back` as in `Fetch`."""
     for pause_s in chain(pauses_s, repeat(pauses_s[-1])):
         for source in await asyncio.to_thread(unlisted):
             await _bring(models_dir, source, fall_back)
@@ -37,12 +37,12 @@ async def bring_lists(
 
 
 async def _bring(models_dir: Path, source: HubFiles, fall_back: tuple[str, ...]) -> None:
-    asked = Fetch(models_dir=str(models_dir), sources=(source,), fall_back=fall_back, lists_only=True)
+    fetch = Fetch(models_dir=str(models_dir), sources=(source,), fall_back=fall_back, lists_only=True)
     reason = None
     try:
-        async with aclosing(fetched(asked)) as answers:
-            async for found in answers:
-                reason = found.message if isinstance(found, NotFetched) else None
+        async with aclosing(fetched(fetch)) as answers:
+            async for answer in answers:
+                reason = answer.message if isinstance(answer, NotFetched) else None
     except (ChildDied, StorageFault):
         reason = "The process that downloads stopped."
     if reason is None:

@@ -1,4 +1,4 @@
-"""Why a repository cannot be had, each as one sentence with the next step; runs in the download child."""
+"""Reasons why a repository cannot be fetched, as sentences with the next step; runs in the download child."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOGIN = "(`hf auth login`, or HF_TOKEN)"
 
 
 class CannotFetch(Exception):
-    """`answer` says why, and what to do; `is_of_the_disk` where the models folder is at fault, and no download."""
+    """A failed download. `answer` has the reason and the next step; `is_of_the_disk`: the models folder is at fault."""
 
     def __init__(
         self, message: str, code: str = "model_missing", *, is_of_the_disk: bool = False, needed_bytes: int = 0
@@ -35,12 +35,12 @@ class CannotFetch(Exception):
 
 
 class Damaged(Exception):
-    """A file came otherwise than the hub's own list says."""
+    """A file differs from the hub's list."""
 
 
 @contextmanager
-def told(repo: str, endpoint: str) -> Iterator[None]:
-    """Whatever goes wrong with a repository, as one sentence and the next step. Raises: CannotFetch."""
+def as_cannot_fetch(repo: str, endpoint: str) -> Iterator[None]:
+    """Convert errors of the hub and the disk into a sentence with the next step. Raises: CannotFetch."""
     try:
         yield
     except OfflineModeIsEnabled:
@@ -73,7 +73,7 @@ def told(repo: str, endpoint: str) -> Iterator[None]:
 
 
 def gone(repo: str, commit: str | None, *, is_here: bool) -> CannotFetch:
-    """`is_here`: files of that commit are in the models folder, to which those of another must not come."""
+    """The error of a missing commit. `is_here`: the models folder has files of it, not to be mixed with others."""
     which = "" if commit is None else f" {commit[:12]}"
     if is_here:
         step = "remove what came of the model, then pull it again"
@@ -90,7 +90,7 @@ def gone(repo: str, commit: str | None, *, is_here: bool) -> CannotFetch:
 
 @contextmanager
 def on_disk() -> Iterator[None]:
-    """What the models folder refuses, as one sentence. Raises: CannotFetch."""
+    """Convert errors of the models folder into a sentence. Raises: CannotFetch."""
     try:
         yield
     except OSError as error:
@@ -98,7 +98,7 @@ def on_disk() -> Iterator[None]:
 
 
 def of_the_disk(error: OSError, what: str = "") -> CannotFetch:
-    """`what` has come of it so far ends the sentence of a full disk."""
+    """The error of the models folder; `what` was fetched so far ends the sentence of a full disk."""
     fault = fault_of(error, "the models folder")
     if isinstance(fault, StorageFull):
         message = f"The disk of the models folder is full{what}. Make room, then try again."
@@ -108,7 +108,7 @@ def of_the_disk(error: OSError, what: str = "") -> CannotFetch:
 
 
 def _unknown(repo: str) -> CannotFetch:
-    """The hub does not tell these apart."""
+    """The error of a repository that is unknown or private, which the hub does not distinguish."""
     return CannotFetch(
         f"The hub has no repository {repo}, or it is private: give the gateway a token that may read it {LOGIN}, "
         "and try again."

@@ -1,4 +1,4 @@
-"""Which repositories and files a model is made of, and what of them goes with it. Reads and removes folders."""
+"""The repositories and files of a model, and the removal of a model. Reads and removes folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Sources = tuple[HubFiles, ...]
 
 
 def sources_of(spec: ModelSpec) -> Sources:
-    """The repositories a model needs, its own first."""
+    """The repositories that a model needs, its own first."""
     own = () if spec.repo is None else (HubFiles(repo=spec.repo, patterns=spec.files, revision=spec.revision),)
     return (*own, *spec.also)
 
@@ -24,22 +24,22 @@ def repos_of(library: Library, model: str) -> set[str]:
 
 
 def remove(library: Library, spec: ModelSpec) -> None:
-    """Remove what we downloaded of a model, but for the files of other models that are here. Blocks.
+    """Remove the downloaded files of a model, except those of other models on this machine. Blocks.
 
     Raises: ModelNotOnDisk, ModelKept.
     """
-    mine = sources_of(spec)
-    repos = {source.repo for source in mine}
+    own = sources_of(spec)
+    repos = {source.repo for source in own}
     others = {
-        other.name: theirs
+        other.name: sources_of_other
         for other in library.specs
-        if (theirs := sources_of(other)) != mine
-        and repos & {source.repo for source in theirs}
+        if (sources_of_other := sources_of(other)) != own
+        and repos & {source.repo for source in sources_of_other}
         and library.on_disk(other)
     }
     gone = False
-    for source in mine:
-        shared = [other for found in others.values() for other in found if other.repo == source.repo]
+    for source in own:
+        shared = [other for sources in others.values() for other in sources if other.repo == source.repo]
         keep = [pattern for other in shared for pattern in other.patterns or ("*",)]
         gone = folders.remove(library.models_dir, source.repo, source.patterns, keep) or gone
     if gone:

@@ -1,4 +1,4 @@
-"""What travels between the gateway and the process that downloads. End of input: leave."""
+"""The messages between the gateway and the download child. The child exits at the end of its input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_ANSWER_BYTES = 1024 * 1024
 
 
 def offline_sentence(name: str) -> str:
-    """Why nothing comes while the hub's client is told to stay offline."""
+    """Why nothing can be downloaded in the offline mode of the hub's client."""
     return (
         f"{name} is not on this machine and HF_HUB_OFFLINE is set. Start the gateway without it, or put the files into "
         "the models folder."
@@ -21,18 +21,18 @@ def offline_sentence(name: str) -> str:
 
 
 class Fetch(Frozen):
-    """The one request: bring what is missing of these repositories into the models folder."""
+    """The request: fetch the missing files of these repositories into the models folder."""
 
     models_dir: str
     sources: tuple[HubFiles, ...]
     fall_back: tuple[str, ...] = ()
-    """Repositories that are taken at `main` where the commit that is asked for is gone."""
+    """Repositories of which `main` is downloaded where the requested commit no longer exists."""
     lists_only: bool = False
-    """Only the lists of what they have."""
+    """Whether only the lists of files are fetched."""
 
 
 class Had(Frozen):
-    """Answer, about once a second as soon as the sizes are known: so many bytes of them all lie on disk."""
+    """Answer, twice a second once the sizes are known: the bytes on disk, and in all."""
 
     kind: Literal["had"] = "had"
     done_bytes: int
@@ -40,21 +40,21 @@ class Had(Frozen):
 
 
 class Fetched(Frozen):
-    """Answer: all of it is in its place, checked."""
+    """Answer: all files are checked and in their places."""
 
     kind: Literal["fetched"] = "fetched"
 
 
 class NotFetched(Frozen):
-    """Answer: it cannot be had; `message` is a sentence for the client, with what to do about it."""
+    """Answer: the download failed; `message` is a sentence for the client with the next step."""
 
     kind: Literal["not_fetched"] = "not_fetched"
     code: Literal["model_missing", "disk_full"]
     message: str
     is_of_the_disk: bool = False
-    """The models folder is at fault, and no download: the same goes on once it is mended."""
+    """Whether the models folder is at fault: the same download continues once it works again."""
     needed_bytes: int = 0
-    """What must be free there, where that is known."""
+    """Bytes that must be free there; 0 where that is not known."""
 
 
 Answer = Had | Fetched | NotFetched

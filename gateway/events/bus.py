@@ -1,7 +1,7 @@
-"""Who listens to which job, in this process. Nothing here is durable: state events are stored before they come here.
+"""The event bus: subscriptions to jobs, within this process. Not durable: state events are stored before publication.
 
-A subscriber's queue is bounded: state events wait in order, of progress and places only the newest. A reader so slow
-that even state events pile up is closed; it comes back and resumes from the store.
+A subscriber's queue is bounded: it holds state events in order, and only the newest progress and position of a job. A
+reader that is too slow even for state events is closed; it reconnects and resumes from the store.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.service")
 
 IN_A_ROW = 16
-"""Events that a reader takes before others have their turn."""
+"""Events that one reader takes before the event loop runs other tasks."""
 STATE_EVENTS_QUEUED = 64
-"""For a reader of one job."""
+"""The most state events in the queue of a reader of one job."""
 OWNER_EVENTS_QUEUED = 2048
-"""For a reader of all jobs of an owner: as many may be cancelled at once."""
+"""The same for a reader of all jobs of an owner: that many may be cancelled at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressEvent:
-    """The newest progress of a job, and the fact that made it so."""
+    """The newest progress of a job, and the fact that changed it."""
 
     job_id: str
     progress: Progress
@@ -42,9 +42,9 @@ class ProgressEvent:
 
 @dataclass(frozen=True, slots=True)
 class PlaceEvent:
-    """Where a waiting job stands now: how many run or wait before it, and when it is expected to be done.
+    """The position of a waiting job: how many jobs run or wait before it, and its forecast.
 
-    `waits_for` is why nothing begins, where that is not its turn. While the engine is down nothing is foretold.
+    `waits_for` is why the job does not begin, other than its turn. There is no forecast while the engine is down.
     """
 
     job_id: str
@@ -55,15 +55,15 @@ class PlaceEvent:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What an owner's jobs look like after the event `number`: where a reader begins who has seen nothing."""
+    """The state of an owner's jobs after the event `number`: the begin of a new stream."""
 
     number: int
     jobs: tuple[Job, ...]
-    """Those that wait or run, in order of submission; of a long queue those that run and the first ones."""
+    """Waiting and running jobs in order of submission; of a long queue the running and the first ones."""
     newest: tuple[ProgressEvent | PlaceEvent, ...]
-    """Of each of them the newest progress or place."""
+    """The newest progress or position of each of these jobs."""
     count: int
-    """How many wait or run."""
+    """The number of waiting and running jobs."""
 
 
 Event = JobEvent | ProgressEvent | PlaceEvent
@@ -71,7 +71,7 @@ Topic = tuple[Literal["job", "owner"], str]
 
 
 class Subscription:
-    """One reader of one job, or of all jobs of an owner."""
+    """The subscription of one reader to one job, or to all jobs of an owner."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
@@ -96,12 +96,12 @@ class Subscription:
         self._wake.set()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        """Progress first where both wait: it happened before the state event that ends it."""
-        given = 0
+        """The events; progress first, because it happened before the state event that ends it."""
+        count = 0
         while True:
             while self._progress or self._states:
-                given += 1
-                if given % IN_A_ROW == 0:  # a reader whose socket takes all of it would hold the loop
+                count += 1
+                if count % IN_A_ROW == 0:  # a fast reader would block the event loop
                     await asyncio.sleep(0)
                 if not (self._progress or self._states):
                     break
@@ -116,15 +116,16 @@ class Subscription:
 
 
 class EventBus:
-    """Publishes every state event once, in the order of storing: to the listeners, which are parts of the gateway,
-    then to the subscribers of the job and to those of its owner.
+    """The event bus. Publishes every state event once, in the order of storing.
+
+    First to the listeners, which are parts of the gateway, then to the subscribers of the job and of its owner.
     """
 
     def __init__(self) -> None:
         self._listeners: list[OnEvent] = []
         self._subscriptions: dict[Topic, set[Subscription]] = {}
         self._owners: dict[str, str] = {}
-        """Of the jobs that wait or run."""
+        """The owners of waiting and running jobs, by job id."""
         self._newest: dict[str, Progress] = {}
         self._newest_event: dict[str, ProgressEvent] = {}
         self._closed = False
@@ -135,13 +136,13 @@ class EventBus:
 
     @contextmanager
     def subscribe(self, job_id: str) -> Iterator[Subscription]:
-        """Listen to a job. Events published from here on are seen."""
+        """Subscribe to a job: to all events published from now on."""
         with self._subscribe(("job", job_id), STATE_EVENTS_QUEUED) as subscription:
             yield subscription
 
     @contextmanager
     def subscribe_owner(self, owner: str) -> Iterator[Subscription]:
-        """Listen to all jobs of an owner. Events published from here on are seen."""
+        """Subscribe to all jobs of an owner: to all events published from now on."""
         with self._subscribe(("owner", owner), OWNER_EVENTS_QUEUED) as subscription:
             yield subscription
 
@@ -160,37 +161,37 @@ class EventBus:
                 del self._subscriptions[topic]
 
     def watchers(self, job_id: str) -> int:
-        """How many listen to this very job."""
+        """The number of subscribers of this job alone."""
         return len(self._subscriptions.get(("job", job_id), ()))
 
     @property
     def is_heard(self) -> bool:
-        """Whether anybody listens at all."""
+        """Whether there is any subscriber."""
         return bool(self._subscriptions)
 
     def hears(self, job_id: str, owner: str) -> bool:
-        """Whether anybody would see an event of this job."""
+        """Whether an event of this job has a subscriber."""
         return ("job", job_id) in self._subscriptions or ("owner", owner) in self._subscriptions
 
     def begin(self, job_id: str, pictures: int, first_image: int) -> None:
-        """The job runs: there is progress to speak of."""
+        """Begin the progress of a job, which runs now."""
         self._newest[job_id] = Progress(job_id=job_id, pictures=pictures, image=first_image)
 
     def progress(self, job_id: str) -> Progress | None:
-        """The newest progress of a running job."""
+        """The newest progress of a running job; None where it does not run."""
         return self._newest.get(job_id)
 
     def newest(self, job_id: str) -> ProgressEvent | None:
-        """What a listener who comes late should know first."""
+        """The newest progress event of a job, which a new subscriber gets first."""
         return self._newest_event.get(job_id)
 
     def publish(self, job: Job, event: JobEvent) -> None:
-        """A state event that is on disk, and the job as the event left it."""
+        """Publish a state event that is on disk, with the job after the event."""
         for on_event in self._listeners:
             try:
                 on_event(job, event)
             except Exception:  # the other listeners are called all the same
-                log.exception("an event could not be told", extra={"job": job.id, "seq": event.seq})
+                log.exception("a listener failed on an event", extra={"job": job.id, "seq": event.seq})
         self._owners[job.id] = job.owner
         self._send(job.id, event)
         if job.state is not None and job.state.terminal:
@@ -200,12 +201,12 @@ class EventBus:
         self._send(event.job_id, event)
 
     def publish_waiting(self, job_id: str, fact: ProgressFacts, expected_s: float | None = None) -> None:
-        """A fact that a waiting job is told of, such as how far the download of its model is."""
+        """Publish a progress fact of a waiting job, such as the download of its model."""
         progress = Progress(job_id=job_id, pictures=1, expected_s=expected_s).apply(fact)
         self._send(job_id, ProgressEvent(job_id, progress, fact))
 
     def publish_progress(self, job_id: str, fact: ProgressFacts, expected_s: float | None = None) -> None:
-        """A fact that is only broadcast; the job is expected to be done after `expected_s`."""
+        """Publish a progress fact, which is not stored; `expected_s` is the forecast of the job's end, in seconds."""
         before = self._newest.get(job_id)
         if before is None:
             return
@@ -216,19 +217,19 @@ class EventBus:
         self._send(job_id, event)
 
     def end(self, job_id: str) -> None:
-        """The job no longer runs; its progress is forgotten."""
+        """Forget the progress of a job, which no longer runs."""
         self._newest.pop(job_id, None)
         self._newest_event.pop(job_id, None)
 
     def drop(self, job_id: str) -> None:
-        """End every subscription of a job: nothing more can be told of it."""
+        """End every subscription to a job, which will have no more events."""
         self.end(job_id)
         self._owners.pop(job_id, None)
         for subscription in self._subscriptions.get(("job", job_id), ()):
             subscription.close()
 
     def close(self) -> None:
-        """End every subscription: the gateway stops."""
+        """End every subscription, because the gateway stops."""
         self._closed = True
         for listeners in self._subscriptions.values():
             for subscription in listeners:

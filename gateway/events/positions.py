@@ -1,4 +1,4 @@
-"""Positions of waiting jobs in the queue and their forecasts: computed when asked for, and published to subscribers.
+"""Positions of waiting jobs in the queue and their forecasts: computed on request, and published to subscribers.
 
 Knows the store's order, the forecaster and the event bus; no engine, no client and no protocol.
 """
@@ -20,25 +20,25 @@ log = logging.getLogger("gateway.places")
 
 KEPT_AS = "forecast"
 KEEP_EVERY_S = 10.0
-HELD_TO = 200
-"""Where more wait, forecasts are told, too, but not held to: that would cost every submit a look at all."""
-TOLD_MOST = 1000
-"""Places told at once; what is left comes after `every_s`."""
-TOLD_FIRST = 200
-"""Those in front are told each time."""
+COMPARED_MOST = 200
+"""Longest queue in which forecasts are compared with actual times: the comparison costs every submit a full scan."""
+PUBLISHED_MOST = 1000
+"""The most positions published at once; the rest follows after `every_s`."""
+PUBLISHED_FIRST = 200
+"""The number of first positions, which are published each time."""
 SLICE = 50
-"""Places found between two looks of the loop at others."""
+"""Positions computed before the event loop runs other tasks."""
 RETRY_AFTER_MOST_S = 3600
 SHIFT_S = 1.0
 SHIFT_RATIO = 0.1
-"""A forecast is told again once its end has shifted by more than both."""
+"""A forecast is published again once its end has shifted by more than both, in seconds and as a ratio."""
 
 
 class QueuePositions:
-    """Listens to the bus; `run` publishes what follows from its events.
+    """The queue positions. Listens to the bus; `run` publishes the changes.
 
-    `blocked` is why nothing of a lane begins now, None where nothing keeps it; `downloading` is how far the download is
-    that a waiting job needs first.
+    `blocked` is why a lane begins no job now, None where it works; `downloading` is the progress of the download that a
+    waiting job needs first.
     """
 
     def __init__(
@@ -57,31 +57,31 @@ class QueuePositions:
         self._every_s = every_s
         self._changed = asyncio.Event()
         self._begin_at = 0
-        self._told: dict[str, tuple[PlaceEvent, float]] = {}
-        """With the loop's time at which it was told."""
+        self._published: dict[str, tuple[PlaceEvent, float]] = {}
+        """The last published position of each job, with the loop's time of its publication."""
         self._blocked = blocked
         self._downloading = downloading
         bus.listen(self.on_event)
 
     async def start(self) -> None:
-        """Remember what was learned, and what waits."""
-        kept = await self._store.kept(KEPT_AS)
-        if kept is not None:
+        """Load what the forecaster has learned, and the waiting jobs."""
+        text = await self._store.kept(KEPT_AS)
+        if text is not None:
             try:
-                self._forecaster.read_text(kept)
+                self._forecaster.read_text(text)
             except (ValueError, KeyError, TypeError, AttributeError):
                 log.exception("what forecasts were learned from cannot be read; they begin anew")
         for job in await self._store.waiting(limit=100_000):
             self._forecaster.waits(job)
 
     def on_event(self, job: Job, event: JobEvent) -> None:
-        """A state event: places may have changed."""
+        """Handle a state event: positions may have changed."""
         forecaster = self._forecaster
         match event.fact.kind:
             case "queued":
                 forecaster.waits(job)
                 lane = lane_of(job.plan)
-                if self._is_held(job, lane):
+                if self._is_compared(job, lane):
                     forecaster.on_submitted(job.id, self._store.order(lane))
             case "requeued":
                 forecaster.waits(job)
@@ -93,27 +93,27 @@ class QueuePositions:
                 forecaster.on_fact(job.id, event.fact)
         self._changed.set()
 
-    def _is_held(self, job: Job, lane: Lane) -> bool:
-        """Whether a forecast told now counts: nobody can foretell how fast the hub sends."""
+    def _is_compared(self, job: Job, lane: Lane) -> bool:
+        """Whether a forecast made now is compared with the actual time; not where it depends on a download."""
         is_paused, model = self._store.is_paused(lane), job.plan.model
-        foretold = lane != "network" and not {model, job.id} & self._forecaster.due_in().keys()
-        return foretold and not is_paused and self._store.depth(lane) <= HELD_TO
+        is_predictable = lane != "network" and not {model, job.id} & self._forecaster.due_in().keys()
+        return is_predictable and not is_paused and self._store.depth(lane) <= COMPARED_MOST
 
     def forget(self, job_id: str) -> None:
-        """Nothing more will be heard of a job."""
+        """Forget a job, which will have no more events."""
         self._forecaster.forget(job_id)
         self._changed.set()
 
     def invalidate(self) -> None:
-        """Forecasts may have changed without an event: a download goes on."""
+        """Publish again: forecasts have changed without an event, by the progress of a download."""
         self._changed.set()
 
     def invalidate_order(self) -> None:
-        """Places have changed without an event: a reorder, a pause, its end."""
+        """Publish again: positions have changed without an event, by a reorder, a pause or its end."""
         self._forecaster.pauses()
         self._changed.set()
 
-    # ---- what is asked ---------------------------------------------------------------------------
+    # ---- queries ---------------------------------------------------------------------------------
 
     def forecast(self, job: Job) -> Forecast | None:
         """When a job is expected to begin and to be done; None once it has ended."""
@@ -121,7 +121,7 @@ class QueuePositions:
         return self._forecaster.of(job.id, self._store.order(lane), is_paused=self._store.is_paused(lane))
 
     async def newest(self, jobs: Sequence[Job]) -> AsyncIterator[ProgressEvent | PlaceEvent]:
-        """What a listener who comes late should know first."""
+        """The newest progress or position of each job, which a new subscriber gets first."""
         for n, job in enumerate(jobs, 1):
             if job.state is State.RUNNING and (newest := self._bus.newest(job.id)) is not None:
                 yield newest
@@ -129,90 +129,90 @@ class QueuePositions:
                 if (download := self._downloading(job)) is not None:
                     yield download
                 place = await self._store.position(job.id)
-                if place is not None and (found := self._now(lane_of(job.plan), place, job.id)) is not None:
-                    yield found
+                if place is not None and (event := self._now(lane_of(job.plan), place, job.id)) is not None:
+                    yield event
             if n % SLICE == 0:
                 await asyncio.sleep(0)
 
     def retry_after_s(self, lane: Lane, owner: str | None) -> int:
-        """Seconds until one more job may wait: of this owner, or of anybody."""
-        line = self._store.order(lane)
-        first = next((job.id for job in line if job.owner == owner), None)
-        return max(1, min(RETRY_AFTER_MOST_S, ceil(self._forecaster.room_s(lane, first, line))))
+        """Seconds until one more job may wait: of this owner, or of any where that is None."""
+        queue = self._store.order(lane)
+        first = next((job.id for job in queue if job.owner == owner), None)
+        return max(1, min(RETRY_AFTER_MOST_S, ceil(self._forecaster.room_s(lane, first, queue))))
 
-    # ---- what is told ----------------------------------------------------------------------------
+    # ---- publication -----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Tell waiting jobs where they stand whenever that has changed, and keep what was learned."""
-        loop, kept, kept_at = asyncio.get_running_loop(), self._forecaster.version, 0.0
+        """Publish changed positions of waiting jobs, and store what the forecaster has learned."""
+        loop, stored, stored_at = asyncio.get_running_loop(), self._forecaster.version, 0.0
         while True:
             await self._changed.wait()
             self._changed.clear()
             try:
-                await self._tell(loop.time())
-            except Exception:  # what was learned is kept all the same
-                log.exception("places could not be told")
-            if self._forecaster.version != kept and loop.time() - kept_at > KEEP_EVERY_S:
-                kept, kept_at = self._forecaster.version, loop.time()
+                await self._publish(loop.time())
+            except Exception:  # what was learned is stored all the same
+                log.exception("positions could not be published")
+            if self._forecaster.version != stored and loop.time() - stored_at > KEEP_EVERY_S:
+                stored, stored_at = self._forecaster.version, loop.time()
                 await self.keep()
             await asyncio.sleep(self._every_s)
 
     async def keep(self) -> None:
-        """Store what was learned; a disk that is full costs no more than that."""
+        """Store what the forecaster has learned; a failure is only logged."""
         try:
             await self._store.keep(KEPT_AS, self._forecaster.to_text())
         except Exception:
             log.exception("what forecasts were learned from could not be kept")
 
-    async def _tell(self, now: float) -> None:
-        """At most `TOLD_MOST` of those who listen, those in front and others in turn; the rest is told next."""
-        before, self._told = self._told, {}
-        heard: list[tuple[Lane, int, str]] = []
+    async def _publish(self, now: float) -> None:
+        """Publish at most `PUBLISHED_MOST` positions with subscribers: the first ones, then others in turn."""
+        before, self._published = self._published, {}
+        subscribed: list[tuple[Lane, int, str]] = []
         for lane in LANES if self._bus.is_heard else ():
             running = self._store.running(lane)
             for place, job in enumerate(self._store.order(lane)):
                 if self._bus.hears(job.id, job.owner):
-                    heard.append((lane, running + place, job.id))
+                    subscribed.append((lane, running + place, job.id))
                     if job.id in before:
-                        self._told[job.id] = before[job.id]
-        self._begin_at, told = self._begin_at % max(1, len(heard)), 0
-        for n, (lane, position, job_id) in enumerate([*heard[:TOLD_FIRST], *self._in_turn(heard)], 1):
-            if told >= TOLD_MOST:
-                self._begin_at += n - TOLD_FIRST - 1
+                        self._published[job.id] = before[job.id]
+        self._begin_at, count = self._begin_at % max(1, len(subscribed)), 0
+        for n, (lane, position, job_id) in enumerate([*subscribed[:PUBLISHED_FIRST], *self._in_turn(subscribed)], 1):
+            if count >= PUBLISHED_MOST:
+                self._begin_at += n - PUBLISHED_FIRST - 1
                 self._changed.set()
                 return
-            found = self._now(lane, position, job_id)
-            was = before.get(job_id)
-            if found is not None and (was is None or _differs(*was, found, now)):
-                self._told[job_id] = found, now
-                self._bus.publish_place(found)
-                told += 1
+            event = self._now(lane, position, job_id)
+            published = before.get(job_id)
+            if event is not None and (published is None or _differs(*published, event, now)):
+                self._published[job_id] = event, now
+                self._bus.publish_place(event)
+                count += 1
             if n % SLICE == 0:
                 await asyncio.sleep(0)
         self._begin_at = 0
 
-    def _in_turn(self, heard: Sequence[tuple[Lane, int, str]]) -> Sequence[tuple[Lane, int, str]]:
-        """Those behind the first, beginning where the last telling broke off."""
-        rest = heard[TOLD_FIRST:]
+    def _in_turn(self, subscribed: Sequence[tuple[Lane, int, str]]) -> Sequence[tuple[Lane, int, str]]:
+        """The jobs behind the first ones, beginning where the last publication stopped."""
+        rest = subscribed[PUBLISHED_FIRST:]
         at = self._begin_at % max(1, len(rest))
         return [*rest[at:], *rest[:at]]
 
     def _now(self, lane: Lane, position: int, job_id: str) -> PlaceEvent | None:
-        """None where it has begun meanwhile."""
+        """The position of a job now; None where it has begun meanwhile."""
         if not self._forecaster.is_waiting(job_id):
             return None
-        line, is_paused = self._store.order(lane), self._store.is_paused(lane)
-        found = self._forecaster.of(job_id, line, is_paused=is_paused)
-        return PlaceEvent(job_id, position, found, self._blocked(lane))
+        queue, is_paused = self._store.order(lane), self._store.is_paused(lane)
+        forecast = self._forecaster.of(job_id, queue, is_paused=is_paused)
+        return PlaceEvent(job_id, position, forecast, self._blocked(lane))
 
 
-def _differs(before: PlaceEvent, told_at: float, after: PlaceEvent, now: float) -> bool:
-    """Whether a listener should hear of it: the position, what keeps it, or the end by more than a little."""
+def _differs(before: PlaceEvent, published_at: float, after: PlaceEvent, now: float) -> bool:
+    """Whether a subscriber should get the change: of the position, the reason or, by more than a little, the end."""
     if (before.position, before.waits_for) != (after.position, after.waits_for):
         return True
     if before.forecast is None or after.forecast is None:
         return before.forecast is not after.forecast
     if before.forecast.is_paused != after.forecast.is_paused:
         return True
-    shift = abs(now + after.forecast.expected_s - told_at - before.forecast.expected_s)
+    shift = abs(now + after.forecast.expected_s - published_at - before.forecast.expected_s)
     return shift > max(SHIFT_S, SHIFT_RATIO * after.forecast.expected_s) and not after.forecast.is_paused

@@ -1,6 +1,6 @@
-"""What a listener is told: first what it has missed, from the store, then what happens, from the event bus.
+"""Event streams of clients: first the missed events, from the store, then live events, from the event bus.
 
-Replay and live are one loop each: the bus is listened to before the store is read, so nothing falls between.
+Replay and live events are one loop: the stream subscribes to the bus before it reads the store, so no event is lost.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ LIVE_MOST = 1000
 async def watch(
     store: JobStore, bus: EventBus, positions: QueuePositions, job_id: str, after: int
 ) -> AsyncGenerator[Event, None]:
-    """Every state event with seq > `after`, and the newest progress, until the job has ended or the gateway stops.
+    """The events of a job: every state event with seq > `after`, and the newest progress or position.
 
-    While it waits, its place, too. No gap, no duplicate. Raises: JobNotFound.
+    Ends with the job or the gateway. No gap, no duplicate. Raises: JobNotFound.
     """
     with bus.subscribe(job_id) as live:
         job = await store.get(job_id)
@@ -35,7 +35,7 @@ async def watch(
             if not isinstance(news, JobEvent):
                 yield news
                 continue
-            # The replay may have told of it already; the store knows what is next.
+            # The replay may have sent this event already; the store has the next ones.
             for event in [news] if news.seq == seq + 1 else await store.events_after(job_id, seq):
                 seq = event.seq
                 yield event
@@ -46,10 +46,10 @@ async def watch(
 async def watch_all(
     store: JobStore, bus: EventBus, positions: QueuePositions, owner: str, after: int | None
 ) -> AsyncGenerator[Snapshot | Event, None]:
-    """All of an owner's jobs: every state event with number > `after`, and the newest of progress and places.
+    """The events of an owner's jobs: every state event with number > `after`, and the newest progress and positions.
 
-    Begins with a snapshot where `after` is None or too old to know what was missed. Ends when the gateway stops or the
-    reader is far too slow; with the last number that was seen as `after` it goes on with no gap and no duplicate.
+    Begins with a snapshot where `after` is None or too old for a replay. Ends when the gateway stops or the reader is
+    far too slow; with the last received number as `after` a new stream continues with no gap and no duplicate.
     """
     with bus.subscribe_owner(owner) as live:
         seen = await store.seen(owner, after)

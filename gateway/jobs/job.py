@@ -1,4 +1,4 @@
-"""A job and its life: the states, the transition table, the fold. No I/O, no clock."""
+"""A job: its states, the transition table, and the fold of its events. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from gateway.jobs.resolve import Adjustment
 
 
 class State(StrEnum):
-    """Where a job stands. Protocols spell these their own way in their adapters."""
+    """The state of a job. Each protocol has its own names for the states, in its adapter."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -58,10 +58,10 @@ class State(StrEnum):
 
 
 class Priority(IntEnum):
-    """Classes; `gateway/jobs/order.py` says what follows from them."""
+    """The priority class of a job; `gateway/jobs/order.py` has the rules."""
 
     BACKGROUND = -1
-    """Runs when nothing else waits."""
+    """Runs when no other job waits."""
     LOW = 0
     NORMAL = 1
     HIGH = 2
@@ -94,7 +94,7 @@ TRANSITIONS: dict[tuple[State | None, type[StateFacts]], State] = {
 }
 
 CRASHES_ALLOWED = 1
-"""A job may take the engine down once; the second time it fails."""
+"""How often the engine may crash under a job; at the next crash the job fails."""
 
 
 class IllegalTransition(Exception):
@@ -119,7 +119,7 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What `submit` stores."""
+    """A new job, as `submit` stores it."""
 
     id: str
     owner: str
@@ -131,12 +131,12 @@ class NewJob:
     idempotency_key: str | None = None
     fingerprint: str = ""
     note: str = ""
-    """What the protocol that took the job must know to show it, in its own words."""
+    """Text that the job's protocol stores with the job, to show it later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One plan on its way: what was submitted, and everything folded from its events."""
+    """A job: what was submitted, and the state folded from its events."""
 
     id: str
     number: int
@@ -147,19 +147,19 @@ class Job:
     attached: bool
     priority: Priority
     adjustments: tuple[Adjustment, ...] = ()
-    """What was settled at its submit; `all_adjustments` has what its engine told of, too."""
+    """Adjustments made at submit; `all_adjustments` also has those that the engine reported."""
     idempotency_key: str | None = None
     fingerprint: str = ""
     note: str = ""
     hidden: bool = False
-    """Its protocol lists it no more; it stays in the history."""
+    """Whether its protocol no longer lists the job; it stays in the history."""
     state: State | None = None
     seq: int = 0
     attempt: int = 0
     crashes: int = 0
     cancel_requested: CancelReason | None = None
     readings: tuple[PromptRead, ...] = ()
-    """Of its prompts that were not read whole."""
+    """Readings of its prompts that the model did not read completely."""
     images: tuple[ImageDone, ...] = ()
     pages: tuple[PageRead, ...] = ()
     failure: Failed | None = None
@@ -190,28 +190,28 @@ class Job:
 
     @property
     def first_undrawn(self) -> int:
-        """Index of the first seed without a picture: where a run begins."""
+        """Index of the first seed without an image: where a run begins."""
         return len(self.images)
 
     @property
     def all_adjustments(self) -> tuple[Adjustment, ...]:
-        """All that was not done as asked, as far as it is known."""
+        """All adjustments that are known so far."""
         return (*self.adjustments, *self.late_adjustments)
 
     @property
     def late_adjustments(self) -> tuple[Adjustment, ...]:
-        """Those that were not known at its submit: how its prompts were read, and at which size it was drawn."""
+        """Adjustments not known at submit: how prompts were read, and at which size the image was drawn."""
         read = tuple(one for reading in self.readings for one in to_adjustments(reading))
         return (*read, *_scaled(self.plan, self.images[:1]))
 
     @property
     def text(self) -> str:
-        """What was read so far, pages parted by a blank line."""
+        """The text read so far, with a blank line between pages."""
         return "\n\n".join(page.text for page in self.pages)
 
     @property
     def seconds(self) -> float | None:
-        """From the last start to the end, by the clock that never jumps."""
+        """Seconds from the last start to the end, by the steady clock."""
         if self.started_steady is None or self.finished_steady is None:
             return None
         return max(0.0, self.finished_steady - self.started_steady)
@@ -227,7 +227,7 @@ class Job:
         return self.after([JobEvent(self.id, self.seq + 1, at, fact, steady=at if steady is None else steady)])
 
     def after(self, events: Sequence[JobEvent]) -> Job:
-        """The job after all of these, which follow one another. Raises: IllegalTransition."""
+        """The job after these consecutive events. Raises: IllegalTransition."""
         cells: dict[str, Any] = dict(zip(_FIELDS, _VALUES(self), strict=True))
         for event in events:
             _happen(cells, event.fact, event.at, event.steady)
@@ -241,7 +241,7 @@ _VALUES = attrgetter(*_FIELDS)
 
 
 def _scaled(plan: Plans, images: tuple[ImageDone, ...]) -> Iterator[Adjustment]:
-    """What is told of pictures that a model drew at the only size that it knows."""
+    """The adjustment of images that a model drew at its only size."""
     if not isinstance(plan, Generate):
         return
     last = plan.second_pass or plan
@@ -254,7 +254,7 @@ def _scaled(plan: Plans, images: tuple[ImageDone, ...]) -> Iterator[Adjustment]:
 
 
 def _happen(cells: dict[str, Any], fact: StateFacts, at: float, steady: float) -> None:
-    """Change the fields of a job. Raises: IllegalTransition."""
+    """Change the fields of a job by a fact. Raises: IllegalTransition."""
     state = TRANSITIONS.get((cells["state"], type(fact)))
     if state is None:
         raise IllegalTransition(f"{type(fact).__name__} cannot happen to a job that is {cells['state']}")
@@ -289,7 +289,7 @@ def _happen(cells: dict[str, Any], fact: StateFacts, at: float, steady: float) -
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The newest of what is only broadcast: how far the running job is."""
+    """The progress of a running job: the newest facts, which are published and not stored."""
 
     job_id: str
     pictures: int
@@ -301,13 +301,13 @@ class Progress:
     step_seconds: float | None = None
     preview: Preview | None = None
     download: ModelDownloading | None = None
-    """Of a download, and of a job that waits for one."""
+    """The progress of a download, and of a job that waits for one."""
     expected_s: float | None = None
-    """Until the whole job is done, as it is forecast; None where it is not."""
+    """Forecast of the seconds until the whole job is done; None where there is none."""
 
     @property
     def fraction(self) -> float:
-        """0 to 1: of a download by bytes, else over all pictures; decoding counts as the end of its picture's steps."""
+        """The finished part, 0 to 1: bytes of a download, else steps of all images; decoding adds nothing."""
         if self.download is not None:
             return min(1.0, self.download.done_bytes / max(1, self.download.total_bytes))
         within = self.step / self.steps if self.steps else 0.0
@@ -315,7 +315,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the job is done: as forecast, else the steps still to run at the pace of the last; None before one."""
+        """Seconds until the job is done: as forecast, else by the duration of the last step; None before one."""
         if self.expected_s is not None:
             return self.expected_s
         if self.step_seconds is None:

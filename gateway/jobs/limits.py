@@ -1,4 +1,4 @@
-"""Bounds of one job and of the size of a picture: what the gateway, its operator and the model allow. Pure."""
+"""Limits of a job and of the size of an image: what the gateway, its operator and the model allow. Pure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from gateway.errors import InvalidRequest, clip
 
 
 class Limits(Frozen):
-    """Bounds of one job (S-20). Over a bound is refused at submit, never later."""
+    """Limits of one job (S-20). A request above a limit is refused at submit, never later."""
 
     min_px: int = 64
     max_px: int = 8192
-    """Of one side; so long are the shortest tables of positions that mflux has."""
+    """The longest side; mflux's shortest position tables have this length."""
     max_pixels: int = 8_847_360
-    """Of one picture: 4096x2160. OpenAI's largest is 3840x2160."""
+    """The largest area of one image: 4096x2160. OpenAI's largest is 3840x2160."""
     max_job_pixels: int = 88_473_600
-    """Of all pictures of a job, which are answered together: ten of those."""
+    """The largest area of all images of a job, which are answered together: ten such images."""
     max_own_px: int = 2048
     max_own_pixels: int = 4_194_304
-    """Of a picture whose size nobody asked for: it is that of a photo, and models have learnt no larger one."""
+    """The largest area where the request has no size, but an input image: models are not trained for larger ones."""
     max_steps: int = 100
     max_count: int = 10
     max_pixel_steps: int = 1_000_000_000
@@ -29,7 +29,7 @@ class Limits(Frozen):
     max_loras: int = 8
 
     def of(self, spec: ModelSpec) -> Limits:
-        """The bounds of sizes, as narrow as this model's."""
+        """The limits of sizes, narrowed to those of a model."""
         return self.model_copy(
             update={
                 "min_px": max(self.min_px, spec.min_px),
@@ -40,7 +40,7 @@ class Limits(Frozen):
 
     @property
     def unasked(self) -> Limits:
-        """The bounds of a size that a picture brings and nobody asked for."""
+        """The limits of a size that comes from an input image, not from the request."""
         return self.model_copy(
             update={
                 "max_px": min(self.max_px, self.max_own_px),
@@ -49,14 +49,14 @@ class Limits(Frozen):
         )
 
     def check_side(self, px: int, param: str) -> None:
-        """Raises: InvalidRequest naming the bounds and what was asked."""
+        """Check the length of a side. Raises: InvalidRequest with the limits and the requested length."""
         if not self.min_px <= px <= self.max_px:
             message = f"{param} must be between {self.min_px} and {self.max_px}; {clip(str(px))} was asked."
             raise InvalidRequest(message, param=param)
 
     def check_area(self, width_px: int, height_px: int, param: str = "width") -> None:
-        """Of a picture whose sides are within bounds. Raises: InvalidRequest naming the bound and what was asked."""
+        """Check the area of an image whose sides are checked. Raises: InvalidRequest with the limit and the request."""
         if width_px * height_px > self.max_pixels:
-            asked = f"{width_px}x{height_px} has {width_px * height_px}"
-            message = f"width x height must be at most {self.max_pixels} pixels; {asked}."
+            requested = f"{width_px}x{height_px} has {width_px * height_px}"
+            message = f"width x height must be at most {self.max_pixels} pixels; {requested}."
             raise InvalidRequest(message, param=param)

@@ -1,4 +1,4 @@
-"""Jobs of the loaded model before jobs of another one, within bounds: fewer loads for a little unfairness. Pure."""
+"""Lookahead in the queue: jobs of the loaded model run before jobs of other models, within bounds. Pure."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from gateway.jobs.order import Waiting
 def grouped(
     line: Sequence[Waiting], level: Callable[[Waiting], int], most: int, loaded: str | None, passed: Mapping[str, int]
 ) -> tuple[Waiting, ...]:
-    """The line as it is served where the first job of the loaded model among the first `most` + 1 goes before others.
+    """The queue in the order of service: each time the first job of the loaded model among the first `most` + 1 runs.
 
     No job is passed more than `most` times, those in `passed` included, and none by a job of a lower class.
     """
     waiting, counts = iter(line), dict(passed)
     window: list[Waiting] = []
-    found: list[Waiting] = []
+    served: list[Waiting] = []
     while True:
         while len(window) <= most and (job := next(waiting, None)) is not None:
             window.append(job)
         if not window:
-            return tuple(found)
+            return tuple(served)
         place = _place(window, level, most, loaded, counts)
         for other in window[:place]:
             counts[other.id] = counts.get(other.id, 0) + 1
         job = window.pop(place)
-        found.append(job)
+        served.append(job)
         loaded = job.model
 
 
@@ -37,7 +37,7 @@ def _place(
     loaded: str | None,
     passed: Mapping[str, int],
 ) -> int:
-    """Of the one to be served next."""
+    """The index in the window of the job to be served next."""
     for place, job in enumerate(window):
         if level(job) != level(window[0]):
             break

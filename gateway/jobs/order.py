@@ -1,7 +1,7 @@
-"""The order of waiting jobs: classes that rise with age, owners in turn inside a class, then submission.
+"""The order of the queue: by priority class, which rises with age, by owners in turn within a class, by submission.
 
-Pure; knows no store and no clock. `order` and `take` follow from the same keys, so a place that was told is the place
-that is served. Times are Unix seconds.
+Pure; knows no store and no clock. `order` and `take` use the same keys, so jobs run in the published order. Times are
+Unix seconds.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from gateway.jobs.job import Priority
 from gateway.jobs.plans import Lane
 
 AGEING_S = 600.0
-"""A head that waits this long rises by one class (S-26)."""
+"""Seconds after which an owner's first job of a class rises by one class (S-26)."""
 BACKGROUND_AGEING_S = 3600.0
-"""How long a head of the background class waits before it counts as low."""
+"""Seconds after which an owner's first job of the background class counts as low."""
 OVERDUE = Priority.HIGH + 1
-"""Above all classes: what waited through them is served by submission alone, whoever else has come."""
+"""The class above all others, for jobs that have risen through them: served in order of submission alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a place in the queue follows from. A reorder exchanges the standings of one owner's jobs."""
+    """The values that determine a job's place in the queue. A reorder exchanges those of one owner's jobs."""
 
     priority: Priority
     since: float
@@ -32,7 +32,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A waiting job, as far as its place goes."""
+    """A waiting job, with the values that its place depends on."""
 
     id: str
     owner: str
@@ -47,15 +47,15 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class RoundRobinState:
-    """Who was served lately in one lane: what round-robin and ageing remember between two claims."""
+    """The owners that were served lately in one lane: the state of round-robin and ageing between two claims."""
 
     had: frozenset[tuple[int, str]] = frozenset()
-    """(class, owner): served in this round of the class."""
+    """Pairs (class, owner) that were served in this round of the class."""
     last: Mapping[tuple[int, str], float] = field(default_factory=dict)
-    """When the last job with (class, owner) was served."""
+    """When the last job of each (class, owner) was served."""
 
     def given_back(self, owner: str) -> RoundRobinState:
-        """The same, as if this owner had not been served in this round."""
+        """The state in which this owner has not been served in this round."""
         return replace(self, had=frozenset(turn for turn in self.had if turn[1] != owner))
 
 
@@ -64,25 +64,25 @@ Key = tuple[int, int, int]
 
 
 def order(waiting: Iterable[Waiting], turns: RoundRobinState, now: float) -> list[Waiting]:
-    """The jobs of one lane in the order in which they will run, if nothing else comes."""
+    """The jobs of one lane in the order in which they will run if no other job is submitted."""
     return [job for _, job in sorted(keyed(waiting, turns, now), key=lambda pair: pair[0])]
 
 
 def take(
     waiting: Sequence[Waiting], turns: RoundRobinState, now: float, models: Collection[str] | None = None
 ) -> tuple[Waiting, RoundRobinState] | None:
-    """The next job among those of `models`, and the turns once it is served; None where there is none."""
-    found = [pair for pair in keyed(waiting, turns, now) if models is None or pair[1].model in models]
-    if not found:
+    """The next job among those of `models`, and the state after it is served; None where there is none."""
+    candidates = [pair for pair in keyed(waiting, turns, now) if models is None or pair[1].model in models]
+    if not candidates:
         return None
-    (falling, turn, _), job = min(found, key=lambda pair: pair[0])
+    (falling, turn, _), job = min(candidates, key=lambda pair: pair[0])
     return job, served(job, -falling, turn, turns, {other.group for other in waiting}, now)
 
 
 def served(
     job: Waiting, level: int, turn: int, turns: RoundRobinState, groups: Container[tuple[int, str]], now: float
 ) -> RoundRobinState:
-    """The turns once a job is served that counted as `level`; `groups` are those that wait, its own included."""
+    """The state after a job of class `level` is served; `groups` are those of all waiting jobs and of its own."""
     level = int(job.standing.priority) if level == OVERDUE else level
     had = turns.had if turn == 0 else frozenset(had for had in turns.had if had[0] != level)
     last = {group: at for group, at in turns.last.items() if group in groups}
@@ -90,7 +90,7 @@ def served(
 
 
 def level_of(job: Waiting, turns: RoundRobinState, now: float) -> int:
-    """The class of the first job of its owner in its own class: raised by the time since one of them was served."""
+    """The class of an owner's first job, raised by the time since the owner was last served in the job's own class."""
     waited = now - max(job.standing.since, turns.last.get(job.group, 0.0))
     level = job.standing.priority
     if level is Priority.BACKGROUND:
@@ -101,7 +101,7 @@ def level_of(job: Waiting, turns: RoundRobinState, now: float) -> int:
 
 
 def next_rise(job: Waiting, turns: RoundRobinState, now: float) -> float:
-    """When the first job of its owner in its class rises next; never above the highest."""
+    """When an owner's first job of a class rises next, in Unix seconds; infinite in the highest class."""
     if level_of(job, turns, now) == OVERDUE:
         return float("inf")
     waited = now - max(job.standing.since, turns.last.get(job.group, 0.0))
@@ -118,7 +118,7 @@ def place_among_own(
     position: int | None = None,
     to: Literal["front", "end"] | None = None,
 ) -> int | None:
-    """Where among its owner's jobs, from 0, a waiting job is to stand; None where it, or `before`, does not wait.
+    """The place of a waiting job among its owner's jobs, from 0; None where it, or `before`, does not wait.
 
     `position` counts the `running` ones, too: the owner's first place from there on is taken.
     """
@@ -140,9 +140,9 @@ def place_among_own(
 
 
 def moved(line: Sequence[Waiting], job_id: str, to: int) -> dict[str, Standing]:
-    """The standings that change when a job takes place `to`, from 0, among its owner's jobs; `line` is the order.
+    """The standings that change when a job takes place `to`, from 0, among its owner's jobs; `line` is the queue.
 
-    Nobody else's place changes: the owner's places stay, other jobs of the same owner fill them.
+    Jobs of other owners do not move: the owner's jobs exchange their places.
     """
     job = next(job for job in line if job.id == job_id)
     own = [other for other in line if other.owner == job.owner]
@@ -153,7 +153,7 @@ def moved(line: Sequence[Waiting], job_id: str, to: int) -> dict[str, Standing]:
 
 
 def keyed(waiting: Iterable[Waiting], turns: RoundRobinState, now: float) -> Iterator[tuple[Key, Waiting]]:
-    """Each job, in order of submission, with what its place follows from."""
+    """Each job with the key of its place, in order of submission."""
     heads: set[tuple[int, str]] = set()
     ahead: dict[tuple[int, str], int] = {}
     had = turns.had

@@ -1,4 +1,4 @@
-"""The origin of a job: who submitted it, through which protocol, and how it is tied to them."""
+"""The origin of a job: its owner, its protocol, and whether it ends with the client's connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.jobs.resolve import Leniency
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who submits, and how the job is tied to them."""
+    """The origin of a job; an `attached` job is cancelled when its client disconnects."""
 
     owner: str
     protocol: str
@@ -20,12 +20,12 @@ class Origin:
     idempotency_key: str | None = None
     leniency: Leniency = "refuse"
     waits: bool = True
-    """Whether the client waits where the model must be downloaded first."""
+    """Whether the client waits for a download of the model."""
     note: str = ""
-    """What the protocol must know to show the job later, in its own words."""
+    """Text that the protocol stores with the job, to show it later."""
 
     def new_job(self, plan: Plans, fingerprint: str) -> NewJob:
-        """A job of theirs with an id nobody can guess; `fingerprint` tells other requests of the same key apart."""
+        """A new job with a random id; `fingerprint` distinguishes requests with the same idempotency key."""
         return NewJob(
             id=secrets.token_hex(16),
             owner=self.owner,

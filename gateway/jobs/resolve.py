@@ -1,4 +1,4 @@
-"""From what a client said to a plan with nothing open. No I/O; randomness comes in as an argument."""
+"""From a generation request to a complete plan. No I/O; random seeds come from an argument."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from gateway.jobs.limits import Limits as Limits
 from gateway.jobs.resolve_tiles import TilesRequest, check_inputs, tiles_of
 
 SEED_MIN, SEED_MAX = -(2**63), 2**64 - 1
-"""What clients' dice of 63 and 64 bits send, and what mlx.random.key takes; -1 is random."""
+"""The range of clients' random seeds of 63 and 64 bits, and of mlx.random.key; -1 means random."""
 SIZE_STEP_PX = 16
-"""Of most models; a row of the catalogue says where it is another."""
+"""The step of sizes of most models; rows of the catalogue may have another."""
 LORA_SCALE_MAX = 4
 CONTROL_STRENGTH_MAX = 2
 
 
 class SecondPassRequest(Frozen):
-    """A second pass as a client asked for it; `steps` None: as many as the first."""
+    """A requested second pass; `steps` None: as many as in the first."""
 
     width_px: int
     height_px: int
@@ -32,7 +32,7 @@ class SecondPassRequest(Frozen):
 
 
 class GenerationRequest(Frozen):
-    """What a client asked for, in canonical terms. None means: the client did not say."""
+    """The canonical request for images. None means: not in the client's request."""
 
     prompt: str
     model: str | None = None
@@ -43,7 +43,7 @@ class GenerationRequest(Frozen):
     guidance: float | None = None
     seed: int | None = None
     seeds: tuple[int, ...] = ()
-    """One a picture, in the place of `seed` and its successors."""
+    """One seed for each image, instead of `seed` and its successors."""
     count: int | None = None
     init_image: str | None = None
     further_init_images: tuple[str, ...] = ()
@@ -59,33 +59,33 @@ class GenerationRequest(Frozen):
     subseed: int | None = None
     subseed_strength: float = 0.0
     loras: tuple[Lora, ...] = ()
-    """By what the library calls them, aliases and paths included."""
+    """LoRAs by names, aliases or paths of the library."""
     previews: int | None = None
     low_ram: bool | None = None
-    """Spend less memory at the price of time; None: as the settings say."""
+    """Whether to use less memory and more time; None: as in the settings."""
     memory: MemoryCheck = "check"
 
     def fingerprint(self) -> str:
-        """Equal for equal requests: what an Idempotency-Key is bound to."""
+        """The fingerprint of the request, equal for equal requests, which an Idempotency-Key is bound to."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 class KnownLora(Frozen):
-    """What the library says of a LoRA that a request names."""
+    """A LoRA of the library that a request names."""
 
     name: str
-    """Its one name there."""
+    """Its name in the library."""
     trouble: str | None = None
-    """Why this model cannot wear it: one sentence."""
+    """Why the LoRA cannot be used with this model: one sentence."""
     tensors_used: int | None = None
-    """How many of its `tensors` count on this model; None where its file is not here."""
+    """How many of its `tensors` apply to this model; None where its file is not on disk."""
     tensors: int = 0
     rest: str | None = None
-    """What the others are: the end of a sentence."""
+    """What the other tensors are: the end of a sentence."""
 
 
 class Adjustment(Frozen):
-    """One thing the client asked for that was not done as asked, for it to be told."""
+    """An adjustment: one difference between the request and the result, for the client."""
 
     param: str
     asked: str | int | float | None
@@ -94,14 +94,14 @@ class Adjustment(Frozen):
 
 
 class Resolution(Frozen):
-    """A plan, and where it differs from what was asked."""
+    """A plan, and where it differs from the request."""
 
     plan: Generate
     adjustments: tuple[Adjustment, ...] = ()
 
 
 Leniency = Literal["refuse", "drop"]
-"""What happens to an ability the model lacks: native refuses it, AUTOMATIC1111's clients expect it dropped."""
+"""What happens to a parameter that the model does not support: refused natively, dropped for AUTOMATIC1111."""
 
 
 def resolve(
@@ -116,7 +116,7 @@ def resolve(
     leniency: Leniency = "refuse",
     known_loras: Mapping[str, KnownLora] | None = None,
 ) -> Resolution:
-    """Fill every hole and check every bound. `known_loras` are those of the library, by what the request calls them.
+    """Decide every value and check every bound. `known_loras` are LoRAs of the library by the request's names.
 
     Raises: InvalidRequest naming the parameter.
     """
@@ -219,7 +219,7 @@ def _check_prompts(request: GenerationRequest, limits: Limits) -> None:
 
 
 def _check_work(pixels: int, pixel_steps: int, count: int, limits: Limits, param: str) -> None:
-    """Of `count` pictures that have so many pixels in the end. Raises: InvalidRequest."""
+    """Check the work for `count` images of `pixels` pixels in the end. Raises: InvalidRequest."""
     if pixels * count > limits.max_job_pixels:
         message = f"width x height x pictures must be at most {limits.max_job_pixels}; {pixels * count} were asked."
         raise InvalidRequest(message, param="count")
@@ -239,69 +239,69 @@ def _size(param: str, asked: int | None, spec: ModelSpec, limits: Limits, adjust
     return used
 
 
-def _steps(asked: int | None, spec: ModelSpec, limits: Limits, as_sent: bool, adjust: _Adjust) -> int:
-    if asked is None:
+def _steps(requested: int | None, spec: ModelSpec, limits: Limits, as_sent: bool, adjust: _Adjust) -> int:
+    if requested is None:
         return spec.default_steps
-    if not 1 <= asked <= limits.max_steps:
+    if not 1 <= requested <= limits.max_steps:
         raise InvalidRequest(f"steps must be between 1 and {limits.max_steps}.", param="steps")
-    if asked < spec.min_steps:
-        adjust("steps", asked, spec.min_steps, f"{spec.name} takes {spec.min_steps} steps at least")
+    if requested < spec.min_steps:
+        adjust("steps", requested, spec.min_steps, f"{spec.name} takes {spec.min_steps} steps at least")
         return spec.min_steps
-    if spec.distilled and asked > spec.useful_max_steps and (spec.fixed_steps or not as_sent):
-        adjust("steps", asked, spec.useful_max_steps, f"{spec.name} is distilled: more steps add nothing")
+    if spec.distilled and requested > spec.useful_max_steps and (spec.fixed_steps or not as_sent):
+        adjust("steps", requested, spec.useful_max_steps, f"{spec.name} is distilled: more steps add nothing")
         return spec.useful_max_steps
-    return asked
+    return requested
 
 
-def _guidance(asked: float | None, spec: ModelSpec, limits: Limits, adjust: _Adjust) -> float:
-    if asked is None:
+def _guidance(requested: float | None, spec: ModelSpec, limits: Limits, adjust: _Adjust) -> float:
+    if requested is None:
         return spec.default_guidance
-    if not 0.0 <= asked <= limits.max_guidance:
+    if not 0.0 <= requested <= limits.max_guidance:
         raise InvalidRequest(f"guidance must be between 0 and {limits.max_guidance:g}.", param="guidance")
-    if spec.distilled and asked != spec.default_guidance:
-        adjust("guidance", asked, spec.default_guidance, f"{spec.name} is distilled: its guidance is fixed")
+    if spec.distilled and requested != spec.default_guidance:
+        adjust("guidance", requested, spec.default_guidance, f"{spec.name} is distilled: its guidance is fixed")
         return spec.default_guidance
     low, high = spec.guidance_range
-    used = min(max(asked, low), high)
-    if used != asked:
-        adjust("guidance", asked, used, f"{spec.name} takes guidance from {low:g} to {high:g}")
+    used = min(max(requested, low), high)
+    if used != requested:
+        adjust("guidance", requested, used, f"{spec.name} takes guidance from {low:g} to {high:g}")
     return used
 
 
 def _loras(
-    asked: tuple[Lora, ...],
+    requested: tuple[Lora, ...],
     known: Mapping[str, KnownLora],
     spec: ModelSpec,
     limits: Limits,
     leniency: Leniency,
     adjust: _Adjust,
 ) -> tuple[Lora, ...]:
-    if asked and not spec.lora:
-        _lacks(leniency, adjust, "loras", clip(asked[0].name), f"{spec.name} takes no LoRAs")
+    if requested and not spec.lora:
+        _lacks(leniency, adjust, "loras", clip(requested[0].name), f"{spec.name} takes no LoRAs")
         return ()
-    missing = [lora for lora in asked if lora.name not in known]
+    missing = [lora for lora in requested if lora.name not in known]
     if missing and leniency == "refuse":
         raise InvalidRequest(f"LoRA {clip(missing[0].name)!r} is not in the library.", param="loras")
     for lora in missing[: limits.max_loras]:
         adjust("loras", clip(lora.name), None, "there is no such LoRA in the library")
-    found = [(lora, known[lora.name]) for lora in asked if lora.name in known]
-    if len(found) > limits.max_loras:
+    pairs = [(lora, known[lora.name]) for lora in requested if lora.name in known]
+    if len(pairs) > limits.max_loras:
         raise InvalidRequest(f"At most {limits.max_loras} LoRAs can be used at once.", param="loras")
-    if not all(-LORA_SCALE_MAX <= lora.scale <= LORA_SCALE_MAX for lora, _ in found):
+    if not all(-LORA_SCALE_MAX <= lora.scale <= LORA_SCALE_MAX for lora, _ in pairs):
         raise InvalidRequest(f"A LoRA's scale must be between -{LORA_SCALE_MAX} and {LORA_SCALE_MAX}.", param="loras")
-    if trouble := next((there.trouble for _, there in found if there.trouble), None):
+    if trouble := next((entry.trouble for _, entry in pairs if entry.trouble), None):
         raise InvalidRequest(trouble, param="loras")
-    for there in {there.name: there for _, there in found}.values():
-        if there.tensors_used is not None and there.tensors_used < there.tensors:
-            reason = f"used {there.tensors_used} of {there.tensors} tensors: {there.rest}"
-            adjust("loras", clip(there.name), clip(there.name), reason)
-    return tuple(Lora(name=there.name, scale=lora.scale) for lora, there in found)
+    for entry in {entry.name: entry for _, entry in pairs}.values():
+        if entry.tensors_used is not None and entry.tensors_used < entry.tensors:
+            reason = f"used {entry.tensors_used} of {entry.tensors} tensors: {entry.rest}"
+            adjust("loras", clip(entry.name), clip(entry.name), reason)
+    return tuple(Lora(name=entry.name, scale=lora.scale) for lora, entry in pairs)
 
 
 def _pictured(request: GenerationRequest, spec: ModelSpec, leniency: Leniency, adjust: _Adjust) -> GenerationRequest:
-    """The request with the pictures that the model can use, each as what it can be used.
+    """The request with the images that the model can use, in the roles that it supports.
 
-    Raises: InvalidRequest for one that it lacks, or that cannot be left out.
+    Raises: InvalidRequest for a missing image, or one that cannot be left out.
     """
     update: dict[str, object] = {}
     if request.mask is not None and request.init_image is None:
@@ -329,72 +329,76 @@ def _pictured(request: GenerationRequest, spec: ModelSpec, leniency: Leniency, a
     return request.model_copy(update={**update, "references": references, "control": control})
 
 
-def _references(asked: tuple[str, ...], spec: ModelSpec, leniency: Leniency, adjust: _Adjust) -> tuple[str, ...]:
-    if len(asked) <= spec.max_references:
-        return asked
+def _references(requested: tuple[str, ...], spec: ModelSpec, leniency: Leniency, adjust: _Adjust) -> tuple[str, ...]:
+    if len(requested) <= spec.max_references:
+        return requested
     if spec.max_references:
         raise InvalidRequest(f"{spec.name} takes at most {spec.max_references} reference pictures.", param="references")
-    _lacks(leniency, adjust, "references", len(asked), f"{spec.name} cannot edit pictures")
+    _lacks(leniency, adjust, "references", len(requested), f"{spec.name} cannot edit pictures")
     return ()
 
 
-def _control(asked: Control | None, spec: ModelSpec, leniency: Leniency, adjust: _Adjust) -> Control | None:
+def _control(requested: Control | None, spec: ModelSpec, leniency: Leniency, adjust: _Adjust) -> Control | None:
     if spec.control is None:
-        if asked is not None:
-            _lacks(leniency, adjust, "control", asked.kind, f"{spec.name} has no ControlNet")
+        if requested is not None:
+            _lacks(leniency, adjust, "control", requested.kind, f"{spec.name} has no ControlNet")
         return None
-    if asked is None:
+    if requested is None:
         what = "outlines" if spec.control == "canny" else "depth map"
         raise InvalidRequest(f"{spec.name} follows the {what} of a picture: send a control picture.", param="control")
-    if asked.kind != spec.control:
-        raise InvalidRequest(f"{spec.name} follows {spec.control}, not {asked.kind}.", param="control")
-    if not 0.0 <= asked.strength <= CONTROL_STRENGTH_MAX:
+    if requested.kind != spec.control:
+        raise InvalidRequest(f"{spec.name} follows {spec.control}, not {requested.kind}.", param="control")
+    if not 0.0 <= requested.strength <= CONTROL_STRENGTH_MAX:
         raise InvalidRequest(f"A control's strength must be between 0 and {CONTROL_STRENGTH_MAX}.", param="control")
-    return asked
+    return requested
 
 
-def _lacks(leniency: Leniency, adjust: _Adjust, param: str, asked: str | int, reason: str) -> None:
-    """Refuse, or tell that it is left out."""
+def _lacks(leniency: Leniency, adjust: _Adjust, param: str, requested: str | int, reason: str) -> None:
+    """Refuse a parameter that the model does not support, or drop it with an adjustment."""
     if leniency == "refuse":
         raise InvalidRequest(f"{reason}.", param=param)
-    adjust(param, asked, None, reason)
+    adjust(param, requested, None, reason)
 
 
 def _second_pass(
-    asked: SecondPassRequest, first_steps: int, spec: ModelSpec, limits: Limits, as_sent: bool, adjust: _Adjust
+    requested: SecondPassRequest, first_steps: int, spec: ModelSpec, limits: Limits, as_sent: bool, adjust: _Adjust
 ) -> SecondPass:
-    def told(_: str, value: str | int | float | None, used: str | int | float | None, reason: str) -> None:
+    def adjust_second_pass(
+        _: str, value: str | int | float | None, used: str | int | float | None, reason: str
+    ) -> None:
         adjust("second_pass", value, used, reason)
 
     sizes = []
-    for px in (asked.width_px, asked.height_px):
+    for px in (requested.width_px, requested.height_px):
         limits.check_side(px, "second_pass")
         sizes.append(px // spec.step_px * spec.step_px)
     limits.check_area(sizes[0], sizes[1], "second_pass")
-    if (asked.width_px, asked.height_px) != tuple(sizes):
-        size, used = f"{asked.width_px}x{asked.height_px}", f"{sizes[0]}x{sizes[1]}"
+    if (requested.width_px, requested.height_px) != tuple(sizes):
+        size, used = f"{requested.width_px}x{requested.height_px}", f"{sizes[0]}x{sizes[1]}"
         adjust("second_pass", size, used, f"sizes are multiples of {spec.step_px}, rounded down")
-    if not 0.0 <= asked.denoise <= 1.0:
+    if not 0.0 <= requested.denoise <= 1.0:
         raise InvalidRequest("The denoising strength must be between 0 and 1.", param="denoise")
     return SecondPass(
         width_px=sizes[0],
         height_px=sizes[1],
-        steps=first_steps if asked.steps is None else _steps(asked.steps, spec, limits, as_sent, told),
-        denoise=asked.denoise,
-        enlarge=asked.enlarge,
-        prompt=asked.prompt,
+        steps=first_steps
+        if requested.steps is None
+        else _steps(requested.steps, spec, limits, as_sent, adjust_second_pass),
+        denoise=requested.denoise,
+        enlarge=requested.enlarge,
+        prompt=requested.prompt,
     )
 
 
-def _seed(param: str, asked: int | None, random_seed: Callable[[], int]) -> int:
-    seed = random_seed() if asked is None or asked == -1 else asked
+def _seed(param: str, requested: int | None, random_seed: Callable[[], int]) -> int:
+    seed = random_seed() if requested is None or requested == -1 else requested
     if not SEED_MIN <= seed <= SEED_MAX:
         raise InvalidRequest(f"{param} must be between {SEED_MIN} and {SEED_MAX}.", param=param)
     return seed
 
 
 def _subseeds(subseed: int, count: int, tiles: Tiles | None) -> tuple[int, ...]:
-    """One a picture; the tiles of every picture begin at the first one, as A1111 numbers them."""
+    """One subseed for each image; the tiles of every image begin at the first one, as in A1111."""
     return _following(subseed, count) if tiles is None else (subseed,) * count
 
 

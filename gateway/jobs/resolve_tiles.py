@@ -1,4 +1,4 @@
-"""Tiles of a picture that is enlarged and drawn over part by part: from what was asked to a plan. Pure."""
+"""Tiles of an image that is enlarged and redrawn part by part: from a request to a plan. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gateway.jobs.limits import Limits
 
 MOST_TILES = 256
 MOST_OVERLAP_PX = 256
-"""Of A1111's slider."""
+"""The most overlap of tiles in pixels, as of A1111's slider."""
 
 
 class TilesRequest(Frozen):
-    """Tiles as a client asked for them; they have the size that the request names."""
+    """The requested tiles; their size is the size in the request."""
 
     width_px: int
     height_px: int
@@ -25,22 +25,22 @@ class TilesRequest(Frozen):
     batch: int = 1
 
 
-def tiles_of(asked: TilesRequest, tile_px: tuple[int, int], limits: Limits) -> Tiles:
-    """Raises: InvalidRequest for a result, an overlap or a number of tiles out of bounds."""
-    width, height = asked.width_px, asked.height_px
+def tiles_of(requested: TilesRequest, tile_px: tuple[int, int], limits: Limits) -> Tiles:
+    """The tiles of a plan. Raises: InvalidRequest for a size, overlap or number of tiles out of bounds."""
+    width, height = requested.width_px, requested.height_px
     if not 1 <= min(width, height) <= max(width, height) <= limits.max_px or width * height > limits.max_pixels:
         most = f"it may have {limits.max_pixels} pixels, {limits.max_px} on one side"
         raise InvalidRequest(f"The result would be {clip(str(width))}x{clip(str(height))}; {most}.", param="tiles")
     most_px = min(MOST_OVERLAP_PX, min(tile_px) - 1)
-    if not 0 <= asked.overlap_px <= most_px:
+    if not 0 <= requested.overlap_px <= most_px:
         message = f"Tiles of {tile_px[0]}x{tile_px[1]} may overlap by 0 to {most_px} pixels"
-        raise InvalidRequest(f"{message}; {clip(str(asked.overlap_px))} was asked.", param="tiles")
+        raise InvalidRequest(f"{message}; {clip(str(requested.overlap_px))} was asked.", param="tiles")
     tiles = Tiles(
         width_px=width,
         height_px=height,
-        overlap_px=asked.overlap_px,
-        enlarge=asked.enlarge,
-        batch=max(1, asked.batch),
+        overlap_px=requested.overlap_px,
+        enlarge=requested.enlarge,
+        batch=max(1, requested.batch),
     )
     columns, rows = tiles.grid(*tile_px)
     if columns * rows > MOST_TILES:
@@ -50,7 +50,7 @@ def tiles_of(asked: TilesRequest, tile_px: tuple[int, int], limits: Limits) -> T
 
 
 def check_inputs(spec: ModelSpec, *, begins: bool, others: tuple[str, ...]) -> None:
-    """Whether a model draws over a picture in tiles; `others` are what else the request asks of pictures.
+    """Check that a model can redraw an image in tiles; `others` are other parameters of images in the request.
 
     Raises: InvalidRequest.
     """

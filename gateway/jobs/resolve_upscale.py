@@ -1,4 +1,4 @@
-"""From what a client asked of a picture that is to be larger to a plan with nothing open. Pure."""
+"""From an upscale request to a complete plan. Pure."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ MAX_SCALE = 16.0
 MIN_PX = 16
 MAX_EDGE_PX = 8192
 DRAWN_CHARS = 100_000
-"""Of what a picture says of itself: more is left out."""
+"""The most characters of the input image's own parameters; longer ones are left out."""
 VIDEO_MARKS = ((4, b"ftyp"), (0, b"\x1aE\xdf\xa3"), (8, b"AVI "), (0, b"FLV"), (0, b"OggS"), (0, b"\x00\x00\x01\xba"))
 
 
 class UpscaleRequest(Frozen):
-    """What a client asked for. None means: the client did not say."""
+    """The canonical request to upscale an image. None means: not in the client's request."""
 
     image: str
-    """Blob."""
+    """The name of the input image."""
     from_width_px: int
     from_height_px: int
-    """Of that picture."""
+    """Height of the input image."""
     model: str | None = None
     scale: float | None = None
     width_px: int | None = None
     height_px: int | None = None
-    """Of the result; of both together, what covers them in the picture's own proportions."""
+    """Size of the result; with both, the smallest size of the image's proportions that covers them."""
     softness: float | None = None
     seed: int | None = None
     drawn: Drawing | None = None
-    """How that picture was drawn, where it is known."""
+    """How the input image was drawn, where that is known."""
     memory: MemoryCheck = "check"
 
 
@@ -48,7 +48,7 @@ def resolve(
     random_seed: Callable[[], int],
     default_quantize: int | None = None,
 ) -> Upscale:
-    """Raises: InvalidRequest naming the parameter."""
+    """The plan of an upscale request. Raises: InvalidRequest naming the parameter."""
     if spec.task != "upscale":
         raise InvalidRequest(f"{spec.name} draws pictures; it does not upscale them.", param="model")
     softness = 0.0 if request.softness is None else request.softness
@@ -85,29 +85,29 @@ def resolve(
 
 
 def size_of(width_px: int, height_px: int, short_px: int) -> tuple[int, int]:
-    """Of the result, as mflux makes it. Source: mflux 0.24 SeedVR2Util.preprocess_image."""
+    """Width and height of the result, as mflux computes them. Source: mflux 0.24 SeedVR2Util.preprocess_image."""
     scale = short_px / min(width_px, height_px)
     return int(width_px * scale) // 2 * 2, int(height_px * scale) // 2 * 2
 
 
 def is_video(data: bytes) -> bool:
-    """By its first bytes."""
+    """Whether a file is a video, by its first bytes."""
     return any(data[at : at + len(mark)] == mark for at, mark in VIDEO_MARKS)
 
 
 def _scale(request: UpscaleRequest) -> tuple[float, str]:
-    """How much larger, and what said so."""
+    """The scale of the result, and the parameter that gives it."""
     sizes = {"width": (request.width_px, request.from_width_px), "height": (request.height_px, request.from_height_px)}
-    asked = {param: px / before for param, (px, before) in sizes.items() if px is not None}
-    if asked and request.scale is not None:
+    scales = {param: px / before for param, (px, before) in sizes.items() if px is not None}
+    if scales and request.scale is not None:
         raise InvalidRequest("Say how large by scale, or by width and height.", param="scale")
-    scale = max(asked.values()) if asked else DEFAULT_SCALE if request.scale is None else request.scale
-    param = max(asked, key=lambda name: asked[name]) if asked else "scale"
+    scale = max(scales.values()) if scales else DEFAULT_SCALE if request.scale is None else request.scale
+    param = max(scales, key=lambda name: scales[name]) if scales else "scale"
     if not math.isfinite(scale) or not 1.0 <= scale <= MAX_SCALE:
         raise InvalidRequest(f"The result must be 1 to {MAX_SCALE:g} times as large.", param=param)
     return scale, param
 
 
 def _even(px: float) -> int:
-    """Rounded up, so that a size that was asked for is covered."""
+    """A length rounded up to an even number, so that the requested size is covered."""
     return math.ceil(px / 2) * 2

@@ -1,6 +1,6 @@
-"""What every lane does: claims one job after the other, has it done, and records how it ended.
+"""The base of every lane: claims one job after the other, runs it, and records its outcome.
 
-Knows the store and the event bus; what a job needs to be done is its lane's business. No client and no protocol.
+Knows the store and the event bus; the subclass knows how to run a job. Knows no client and no protocol.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ log = logging.getLogger("gateway.lane")
 T = TypeVar("T")
 
 RETRY_S = (0.1, 0.5, 1.0, 2.0)
-"""Between tries to write what must be written, and looks at a place at fault; the last one repeats."""
+"""Seconds between tries of a necessary write, and between checks of a place at fault; the last one repeats."""
 REST_S = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-"""After a job was put back, before anything is claimed; the last one repeats."""
+"""Seconds after a job was put back, before a job is claimed; the last one repeats."""
 PUT_BACK_MOST = 20
-"""Times in a row that a job may blame a place in which nothing wrong is found, some minutes; after that it fails."""
+"""Times in a row that a job may blame a place without a fault (some minutes) before it fails."""
 
 
 class LaneRunner(ABC):
-    """One runner, one job at a time. `start` before, `stop` after; both are the subclass's."""
+    """The runner of a lane: one job at a time. The subclass has `start` and `stop`."""
 
     lane: Lane
     stops: tuple[type[BaseException], ...] = (asyncio.CancelledError,)
-    """What a running job ends with when the gateway stops: it goes back to the queue."""
+    """Exceptions of a running job when the gateway stops: the job goes back to the queue."""
     places: tuple[str, ...] = ()
-    """Keys of what its jobs write to: nothing is claimed while one of them is at fault."""
+    """Keys of the folders that its jobs write to: no job is claimed while one of them is at fault."""
 
     def __init__(
         self, *, store: JobStore, bus: EventBus, storage: StorageHealth | None = None, stops: Stops | None = None
@@ -55,22 +55,22 @@ class LaneRunner(ABC):
         self._storage = storage or StorageHealth({})
         self._stops = stops or Stops(store)
         self._blamed: set[str] = set()
-        """Further places that jobs were put back for."""
+        """Further places for which jobs were put back."""
         self._put_backs: Counter[str] = Counter()
         self._rests_until = 0.0
         self.fault: StorageFault | None = None
-        """Why nothing is claimed now."""
+        """Why no job is claimed now; None where jobs are claimed."""
         self._worker = WorkerInfo(id=secrets.token_hex(8), lane=self.lane)
         self._wake = asyncio.Event()
         self._cancels: dict[str, CancelReason] = {}
         self._loop: asyncio.Task[None] | None = None
         self._stopping = False
         self.running: Job | None = None
-        """The job that is done now."""
+        """The job that runs now."""
         bus.listen(self.on_event)
 
     def on_event(self, job: Job, event: JobEvent) -> None:
-        """A job that waits for this lane is one to claim."""
+        """Wake the lane for a job that waits for it."""
         if job.state is State.QUEUED and lane_of(job.plan) == self.lane:
             self.wake()
 
@@ -79,34 +79,34 @@ class LaneRunner(ABC):
 
     @abstractmethod
     async def stop(self) -> None:
-        """Give the running job back to the queue."""
+        """Put the running job back into the queue."""
 
     @abstractmethod
     async def cancel(self, job_id: str, reason: CancelReason) -> None:
-        """Stop a job that was claimed; the store already knows that it was asked to."""
+        """Stop a claimed job; the store has recorded the request."""
 
     @abstractmethod
     async def _wait_ready(self) -> None:
-        """Until a job could be done."""
+        """Wait until a job could run."""
 
     async def _idle(self) -> None:
-        """There is nothing to do: until there may be something."""
+        """Wait until there may be a job to claim."""
         await self._wake.wait()
 
     def _claimant(self) -> WorkerInfo:
-        """Who claims, and for which models; never a job that was stopped."""
+        """The worker that claims, with its models; stopped jobs are held."""
         return replace(self._worker, held=self._stops.ids)
 
     @abstractmethod
     async def _do(self, lease: Lease) -> None:
-        """Do the job and end it. Raises: one of `stops`."""
+        """Run a job and end it. Raises: one of `stops`."""
 
     @abstractmethod
     def _tidy(self, job_id: str) -> None:
-        """Remove what the job left lying about. Blocks."""
+        """Remove the temporary files of a job. Blocks."""
 
     def wake(self) -> None:
-        """There is a job to claim."""
+        """Wake the lane: there may be a job to claim."""
         self._wake.set()
 
     async def _run(self) -> None:
@@ -131,20 +131,20 @@ class LaneRunner(ABC):
                 if (fault := fault_of(error)) is not None:
                     await self._put_back(lease, fault)
                     continue
-                log.exception("the lane stumbled", extra={"job": lease.job.id})
+                log.exception("the lane failed on a job", extra={"job": lease.job.id})
                 await self._end(lease, Failed(code="internal_error", message="The gateway made a mistake."))
             finally:
                 self.running = None
 
     async def _died(self, lease: Lease, code: FailureCode, message: str) -> None:
-        """The process that did the job took it along: once it waits again, twice it fails with `message`."""
+        """The process of a job died: the first time the job waits again, the second time it fails with `message`."""
         job = await self._surely(lambda: self._store.get(lease.job.id), "get")
         if job.crashes >= CRASHES_ALLOWED and job.cancel_requested is None:
             return await self._end(lease, Failed(code=code, message=message))
         await self._give_back(lease, code if code == "engine_timeout" else "engine_crash")
 
     async def _give_back(self, lease: Lease, why: RequeueReason) -> None:
-        """To where it waited; one that was stopped meanwhile ends."""
+        """Put a job back to its place in the queue; end it where it was stopped meanwhile."""
         job_id = lease.job.id
         self._stops.end_work(job_id)
 
@@ -154,16 +154,16 @@ class LaneRunner(ABC):
                 await self._store.commit(lease, Cancelled(reason=reason))
                 return
             await self._store.release(lease, why)
-            if (reason := self._cancels.get(job_id)) is not None:  # it came in between
+            if (reason := self._cancels.get(job_id)) is not None:  # the stop came during the release
                 await self._store.cancel(job_id, reason)
 
-        with suppress(JobDamaged, JobNotFound):  # there is nothing to give back
+        with suppress(JobDamaged, JobNotFound):  # there is no job to put back
             await self._surely(write, "release")
         self._cancels.pop(job_id, None)
         self._bus.end(job_id)
 
     async def _end(self, lease: Lease, outcome: Outcome) -> None:
-        """Commit, tidy up."""
+        """Commit the outcome of a job and remove its temporary files."""
         job_id = lease.job.id
         if isinstance(outcome, Cancelled):
             outcome = Cancelled(reason=self._cancels.get(job_id, outcome.reason))
@@ -183,10 +183,10 @@ class LaneRunner(ABC):
     # ---- places at fault -------------------------------------------------------------------------
 
     async def _put_back(self, lease: Lease, fault: StorageFault) -> None:
-        """A place is at fault, not the job: it goes back to where it waited, and nothing is claimed before all is well.
+        """Put a job back where a place is at fault, not the job; no job is claimed before the place works again.
 
-        One that blames a place again and again in which nothing is found fails by the fault's name; a lack of
-        descriptors is no place's, and passes.
+        A job that repeatedly blames a place without a fault fails with the fault's code; a lack of descriptors
+        belongs to no place, and passes.
         """
         job_id = lease.job.id
         self._blame(fault)
@@ -201,7 +201,7 @@ class LaneRunner(ABC):
         await asyncio.to_thread(self._tidy, job_id)
 
     async def _wait_for_places(self) -> None:
-        """Until all that the lane writes to can be written, or nothing waits any more."""
+        """Wait until all places of the lane can be written, or no job waits."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._rests_until - loop.time()))
         tries = 0
@@ -209,14 +209,14 @@ class LaneRunner(ABC):
             fault = await self._storage.fault((*self.places, *sorted(self._blamed)), newer_than_s=SOUND_S)
             if fault is None:
                 break
-            self._put_backs.clear()  # the place was at fault indeed
+            self._put_backs.clear()  # the place was really at fault
             self._blame(fault)
             await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
             tries += 1
         self._blamed.clear()
 
     def _blame(self, fault: StorageFault | None) -> None:
-        """Say why nothing is claimed, once for each reason; None: it goes on."""
+        """Set and log why no job is claimed, once for each reason; None: jobs are claimed again."""
         before, self.fault = self.fault, fault
         if fault is not None and (before is None or before.message != fault.message):
             log.error("the %s lane takes no jobs: %s", self.lane, fault.message)
@@ -226,7 +226,7 @@ class LaneRunner(ABC):
     async def _surely(
         self, write: Callable[[], Awaitable[T]], what: str, not_yet: Callable[[], None] = lambda: None
     ) -> T:
-        """Try until it is on disk: a full disk or a passing fault must not cost the lane, nor the job its end.
+        """Write with retries until the store has it, so that a full disk ends no lane and loses no outcome.
 
         `not_yet` is called at each failure.
         """
@@ -234,7 +234,7 @@ class LaneRunner(ABC):
             try:
                 return await write()
             except (JobDamaged, JobNotFound):
-                raise  # it stays as it is
+                raise  # more tries would not help
             except Exception as error:
                 if self._stopping:
                     raise

@@ -1,4 +1,4 @@
-"""The engine's lane: has its jobs drawn and files their pictures.
+"""The engine's lane: runs its jobs in the engine and files their images.
 
 Knows the store, the engine and the event bus; no client and no protocol.
 """
@@ -59,11 +59,11 @@ FAILURE_TEXT: dict[DeathReason, str] = {
 
 
 OF_ANY_PLACE = frozenset({"internal_error", "bad_input", "model_missing", "model_load_failed"})
-"""Failures that a folder which is gone can be behind."""
+"""Codes of failures that a missing folder can cause."""
 
 
 class EngineLane(LaneRunner):
-    """One job at the engine at a time; a job's last pictures are filed while the next one runs."""
+    """The lane of the engine: one job at a time; the last images of a job are filed while the next job runs."""
 
     lane = "engine"
     stops = (asyncio.CancelledError, EngineStopped)
@@ -94,7 +94,7 @@ class EngineLane(LaneRunner):
         )
         self._residency = residency
         self._unsaved: Run | None = None
-        """What loaded the model that is in memory, where a copy of it should be saved."""
+        """The run that loaded the model in memory, where a quantised copy of it should be saved."""
         self._forecaster = forecaster
         self._claimable = claimable
         self._held = held
@@ -112,7 +112,7 @@ class EngineLane(LaneRunner):
         self._loop = asyncio.create_task(self._run(), name="engine lane")
 
     async def stop(self) -> None:
-        """Give the running job back to the queue and stop the engine; what was drawn is filed before this returns."""
+        """Put the running job back into the queue and stop the engine; drawn images are filed before this returns."""
         self._stopping = True
         if self._loop is not None:
             self._loop.cancel()
@@ -121,18 +121,18 @@ class EngineLane(LaneRunner):
             await asyncio.gather(self._loop, *self._finishing, return_exceptions=True)
 
     async def cancel(self, job_id: str, reason: CancelReason) -> None:
-        """Stop a job that was claimed; the store already knows that it was asked to."""
+        """Stop a claimed job; the store has recorded the request."""
         self._cancels[job_id] = reason
         await self._engine.cancel(job_id)
 
     def skip(self, job_id: str) -> None:
-        """Finish the picture being drawn as it stands."""
+        """Finish the current image as it is."""
         self._engine.skip(job_id)
 
     # ---- one job after the other -----------------------------------------------------------------
 
     def _claimant(self) -> WorkerInfo:
-        """Jobs whose model or LoRAs are not here yet are passed over."""
+        """The worker that claims; jobs whose model or LoRAs are not downloaded yet are skipped."""
         return replace(self._worker, models=self._claimable(), held=self._held() | self._stops.ids)
 
     async def _wait_ready(self) -> None:
@@ -163,19 +163,19 @@ class EngineLane(LaneRunner):
                             self._forecaster.on_fact(job.id, fact)
                             filing = asyncio.create_task(self._filing.file(filing, lease, fact))
                         elif isinstance(fact, PromptRead):
-                            if fact not in job.readings:  # of an attempt before this one
+                            if fact not in job.readings:  # recorded in an earlier attempt
                                 filing = asyncio.create_task(self._filing.note(filing, lease, fact))
                         else:
-                            outcome = self._tell(job, fact)
+                            outcome = self._publish(job, fact)
                         if isinstance(fact, ModelLoaded):
                             wants_copy = await self._residency.note_loaded(command, from_copy=fact.from_copy)
                             self._unsaved = command if wants_copy else None
                         if filing is not None and filing.done() and isinstance(filing.result(), StorageFault):
-                            break  # what it draws next could not be filed either
+                            break  # the next images could not be filed either
         except EngineDied as death:
             failure = await filing if filing else None
             is_crash_at_load = (death.phase, death.reason) == ("loading", "engine_crash")
-            if is_crash_at_load and await self._tried(job.plan) is None:  # else it need not be the model's fault
+            if is_crash_at_load and await self._tried(job.plan) is None:  # otherwise the model may not be the cause
                 await self._residency.note_death_at_load(command)
             return await self._after_death(lease, death.reason, failure)
         except (asyncio.CancelledError, EngineStopped):
@@ -189,9 +189,9 @@ class EngineLane(LaneRunner):
         finishing.add_done_callback(self._finishing.discard)
 
     def _keeps(self, run: Run, phase: Phase) -> bool:
-        """Whether the engine is free sooner where it finishes its phase of a cancelled job than where it is replaced.
+        """Whether finishing the current phase of a cancelled job is faster than replacing the engine.
 
-        A load is worth waiting for only where the next job needs the same weights.
+        Finishing a load is faster only where the next job needs the same weights.
         """
         waiting, weights = self._store.order(self.lane), self._library.weights
         is_next = bool(waiting) and weights(waiting[0].model) == weights(run.plan.model)
@@ -200,7 +200,7 @@ class EngineLane(LaneRunner):
         return self._forecaster.is_worth_keeping(run.job, needs_load=is_next or not waiting)
 
     async def _command(self, job: Job) -> Run | Failed:
-        """What the engine is told, or why the job cannot be done any more."""
+        """The command to the engine, or the failure of a job that can no longer run."""
         plan = job.plan
         assert not isinstance(plan, Ocr | Download), "the store gives this lane its own jobs only"
         try:
@@ -229,7 +229,7 @@ class EngineLane(LaneRunner):
         )
 
     def _paths(self, plan: EngineJob, spec: ModelSpec) -> tuple[Path, tuple[Path, ...], Path | None]:
-        """Where the weights lie, those of further repositories, and the quantised copy. Blocks.
+        """The folders of the weights, of further repositories, and of the quantised copy. Blocks.
 
         Raises: ModelNotOnDisk, ModelUnavailable, InsufficientMemory.
         """
@@ -239,7 +239,7 @@ class EngineLane(LaneRunner):
         return folder, also, self._residency.copy_of(plan, spec, folder)
 
     async def _lay_out_inputs(self, job: Job) -> dict[str, str]:
-        """Where what a plan names lies: its blobs, laid out as files that go with the job, and LoRAs.
+        """The paths of a plan's inputs by name: blobs, written to files of the job, and LoRAs.
 
         Raises: KeyError, StorageFault.
         """
@@ -254,8 +254,8 @@ class EngineLane(LaneRunner):
             files[lora.name] = str(await self._library.loras.off_loop(self._library.loras.file, lora.name))
         return files
 
-    def _tell(self, job: Job, fact: EngineFact) -> Outcome | None:
-        """Broadcast progress; hand back an outcome."""
+    def _publish(self, job: Job, fact: EngineFact) -> Outcome | None:
+        """Publish a progress fact; return the outcome where the fact is one."""
         if isinstance(fact, Succeeded | Failed | Cancelled):
             return fact
         if not isinstance(fact, Drawn | PromptRead):
@@ -265,7 +265,7 @@ class EngineLane(LaneRunner):
     # ---- the model in memory ---------------------------------------------------------------------
 
     async def _idle(self) -> None:
-        """Save what was quantised, then wait; a model that nobody asks for long enough is given up."""
+        """Save the quantised copy, then wait for a job; unload a model that is unused for too long."""
         if self._unsaved is not None:
             return await self._save_copy()
         idle_s = self._residency.idle_unload_s if self._engine.status.loaded_model is not None else None
@@ -278,7 +278,7 @@ class EngineLane(LaneRunner):
                 await self._engine.unload()
 
     async def _save_copy(self) -> None:
-        """Before the model in memory goes: quantising it again would cost more than this."""
+        """Save a quantised copy before the model is unloaded: quantising again would take longer."""
         run, self._unsaved = self._unsaved, None
         if run is None or run.plan.quantize is None or self._engine.status.loaded_model != run.spec.name:
             return
@@ -295,9 +295,9 @@ class EngineLane(LaneRunner):
                 await asyncio.to_thread(copies.discard, folder)
         except (OSError, EngineDied):
             log.exception("no quantised copy of %s could be saved", run.spec.name)
-            await asyncio.to_thread(copies.sweep)  # half a copy would fill the disk for nothing
+            await asyncio.to_thread(copies.sweep)  # a partial copy is of no use
 
-    # ---- pictures and ends -----------------------------------------------------------------------
+    # ---- images and outcomes -----------------------------------------------------------------------
 
     async def _finish(self, lease: Lease, filing: asyncio.Task[Filed] | None, outcome: Outcome | None) -> None:
         failure = await filing if filing is not None else None
@@ -309,7 +309,7 @@ class EngineLane(LaneRunner):
         await self._residency.keep()
 
     async def _after_death(self, lease: Lease, reason: DeathReason, failure: Failed | StorageFault | None) -> None:
-        """The engine took the job with it, or had no memory for it; what it drew before is filed."""
+        """End or put back a job whose engine died or had not enough memory; the images before that are filed."""
         if failure is None:
             failure = await self._lost_model(lease.job.plan)
         if isinstance(failure, StorageFault):
@@ -330,7 +330,7 @@ class EngineLane(LaneRunner):
         await self._end(lease, Failed(code=reason, message=text))
 
     async def _tried(self, plan: Plans) -> Shortage | None:
-        """What was known of a job that was taken although it seemed not to fit."""
+        """The known shortage of memory of a job that was accepted although it seemed not to fit."""
         if not isinstance(plan, EngineJob) or plan.memory != "try":
             return None
         spec = self._library.find(plan.model)
@@ -339,13 +339,13 @@ class EngineLane(LaneRunner):
     # ---- places at fault -------------------------------------------------------------------------
 
     async def _put_back(self, lease: Lease, fault: StorageFault) -> None:
-        """As every lane; the next look asks for as much room as was missed."""
+        """As in every lane; the next check requires the space that was missing."""
         if isinstance(fault, StorageFull):
             self._storage.needs("output", fault.needed_bytes)
         await super()._put_back(lease, fault)
 
     async def _fault_behind(self, plan: Plans, failed: Failed) -> StorageFault | None:
-        """The place that made the engine fail, where one did."""
+        """The fault of a place that made the engine fail, if any."""
         if failed.code == "disk_full":
             if isinstance(plan, Generate | Upscale):
                 self._storage.needs("spool", 3 * plan.width_px * plan.height_px)
@@ -357,7 +357,7 @@ class EngineLane(LaneRunner):
         return await self._lost_model(plan) or await self._storage.fault(self.places)
 
     async def _lost_model(self, plan: Plans) -> StorageFault | None:
-        """Why the weights are not where they were, where their disk is gone with them."""
+        """The fault of the weights' disk, where it is missing with them."""
         for key in (f"model {plan.model}", "weights"):
             if (fault := await self._storage.fault([key])) is not None:
                 self._blamed.add(key)
@@ -365,7 +365,7 @@ class EngineLane(LaneRunner):
         return None
 
     def _tidy(self, job_id: str) -> None:
-        # Not a glob: each job's would be compiled as a pattern of its own.
+        # No glob: the pattern of each job would be compiled anew.
         with contextlib.suppress(OSError):
             for leftover in self._spool.iterdir():
                 if leftover.name.startswith(f"{job_id}."):
@@ -373,7 +373,7 @@ class EngineLane(LaneRunner):
 
 
 def _count(plan: Plans) -> int:
-    """Pictures to make or pages to read; loading a model counts as one."""
+    """The number of images to draw or pages to read; loading a model counts as one."""
     match plan:
         case Generate(seeds=seeds):
             return len(seeds)
@@ -386,7 +386,7 @@ def _count(plan: Plans) -> int:
 
 
 def _weights(run: Run) -> tuple[str, str, int | None]:
-    """What is in memory after it."""
+    """The identity of the weights in memory after a run."""
     return run.spec.geometry, run.model_path, run.plan.quantize
 
 

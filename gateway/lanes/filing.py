@@ -1,4 +1,4 @@
-"""A drawn picture on its way from the spool to the output folder and into its job's row. Knows no engine."""
+"""The filing of a drawn image: from the spool to the output folder, and into its job's row. Knows no engine."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gateway.store.base import JobStore, Lease
 log = logging.getLogger("gateway.lane")
 
 Filed = Failed | StorageFault | None
-"""Why a picture could not be filed: the job's fault, or a place's; None: it is."""
+"""Why an image could not be filed: a failure of the job, or a fault of a place; None where it was filed."""
 
 
 class Filing:
-    """Encodes and keeps pictures, in order of each job's."""
+    """Encodes and stores images, those of one job in order."""
 
     def __init__(self, store: JobStore, pictures: Pictures, spool: Path) -> None:
         self._store = store
@@ -31,14 +31,14 @@ class Filing:
         self._spool = spool
 
     async def file(self, earlier: asyncio.Task[Filed] | None, lease: Lease, drawn: Drawn) -> Filed:
-        """Encode one picture, put it on disk, then into the row after `earlier`; never raises."""
+        """Encode one image, write it to disk, then record it in the job's row after `earlier`; never raises."""
         job = lease.job
         name = f"{job.id}.{job.attempt}.{drawn.image}.png"
         failure: Filed = None
         event: JobEvent | None = None
         try:
             signature = Signature.of(job.plan, drawn.image, drawn.seed)
-            note = await asyncio.to_thread(self._kept, self._spool / drawn.spool, name, signature)
+            note = await asyncio.to_thread(self._keep, self._spool / drawn.spool, name, signature)
             failure = await earlier if earlier is not None else None
             if failure is None:
                 event = await self._store.record(lease, _done(drawn, name, note))
@@ -52,7 +52,7 @@ class Filing:
         return failure
 
     async def note(self, earlier: asyncio.Task[Filed] | None, lease: Lease, reading: PromptRead) -> Filed:
-        """Put into the row, after `earlier`, how a prompt was read; never raises."""
+        """Record in the job's row, after `earlier`, how a prompt was read; never raises."""
         failure = await earlier if earlier is not None else None
         try:
             if failure is None:
@@ -62,8 +62,8 @@ class Filing:
                 log.exception("the reading of a prompt could not be noted", extra={"job": lease.job.id})
         return failure
 
-    def _kept(self, spooled: Path, name: str, signature: Signature | None) -> Note | None:
-        """Blocks. Raises: StorageFault."""
+    def _keep(self, spooled: Path, name: str, signature: Signature | None) -> Note | None:
+        """Store an image; returns the note on its file. Blocks. Raises: StorageFault."""
         self._pictures.keep(spooled, name, signature)
         return self._pictures.note_of(name)
 

@@ -1,6 +1,6 @@
-"""Stopped jobs whose end cannot be stored yet: remembered in memory, stored as soon as the disk takes it.
+"""Stopped jobs whose end cannot be stored yet: kept in memory until the disk can be written.
 
-Stopping work needs no write. A restart before it is stored forgets it: the job then runs again.
+Stopping a job needs no write. A stop that is not stored before a restart is lost: the job then runs again.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from gateway.store.base import JobStore
 log = logging.getLogger("gateway.stops")
 
 RETRY_S = 1.0
-"""Between tries to store what is remembered."""
+"""Seconds between tries to store the pending stops."""
 
 
 class Stops:
-    """Belongs to one event loop. Lanes say whose work goes on; the service says whom to stop."""
+    """The pending stops, of one event loop. Lanes report the jobs that run; the service reports the jobs to stop."""
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._reasons: dict[str, CancelReason] = {}
         self._ends: dict[str, Cancelled] = {}
-        """Of jobs that ran: the work has stopped, and the commit fails."""
+        """Outcomes of jobs that ran and were stopped, whose commit fails."""
         self._ended_at: dict[str, tuple[float, float]] = {}
-        """When the work stopped: Unix time, and the store's steady time."""
+        """When a job stopped: Unix time, and the store's steady time, in seconds."""
         self._at_work: set[str] = set()
         self._news = asyncio.Event()
         self._storing: asyncio.Task[None] | None = None
@@ -40,11 +40,11 @@ class Stops:
         return frozenset(self._reasons)
 
     def reason(self, job_id: str) -> CancelReason | None:
-        """Why a job that could not be marked is to stop."""
+        """The reason for the pending stop of a job; None where there is none."""
         return self._reasons.get(job_id)
 
     def remember(self, job_id: str, reason: CancelReason) -> None:
-        """Stop this job although nothing can be written now."""
+        """Add a pending stop: stop this job although nothing can be written now."""
         log.warning("stopped, and not stored yet", extra={"job": job_id})
         self._reasons.setdefault(job_id, reason)
         if job_id not in self._at_work:
@@ -54,37 +54,37 @@ class Stops:
         self._pulse()
 
     def end_later(self, job_id: str, outcome: Cancelled) -> None:
-        """The work of a job has stopped; its end is not on disk yet."""
+        """Add the outcome of a stopped job that is not on disk yet."""
         self._ends[job_id] = outcome
         self._ended_at.setdefault(job_id, self._now())
         self._pulse()
 
     def begin_work(self, job_id: str) -> None:
-        """A lane has claimed it."""
+        """A lane has claimed the job."""
         self._at_work.add(job_id)
 
     def end_work(self, job_id: str) -> None:
-        """Nothing is done for it any more, whatever the store says."""
+        """The lane no longer runs the job, whatever the store has."""
         self._at_work.discard(job_id)
         if job_id in self._reasons:
             self._ended_at.setdefault(job_id, self._now())
         self._pulse()
 
     def forget(self, job_id: str) -> None:
-        """Its end is on disk."""
+        """Remove a pending stop: the end of the job is on disk."""
         for known in (self._ends, self._reasons, self._ended_at):
             known.pop(job_id, None)
         self._pulse()
 
     def end(self, job_id: str) -> Cancelled | None:
-        """How a job has ended in this process that the store still calls waiting or running."""
+        """The outcome of a job that has ended in this process and is waiting or running in the store."""
         if (end := self._ends.get(job_id)) is not None:
             return end
         reason = self._reasons.get(job_id)
         return None if reason is None or job_id in self._at_work else Cancelled(reason=reason)
 
     def seen(self, job: Job) -> Job:
-        """The job as it really stands."""
+        """The job with its pending end applied."""
         end = None if job.state is None or job.state.terminal else self.end(job.id)
         return job if end is None else job.apply(end, *self._ended_at.get(job.id, self._now()))
 
@@ -92,12 +92,12 @@ class Stops:
         return time.time(), self._store.steady()
 
     async def over(self, job_id: str) -> None:
-        """Until the job has ended without the store knowing."""
+        """Wait until the job has a pending end."""
         while self.end(job_id) is None:
             await self._news.wait()
 
     async def close(self) -> None:
-        """Try once more to store what is remembered."""
+        """Try once more to store the pending stops."""
         if self._storing is not None:
             self._storing.cancel()
             await asyncio.gather(self._storing, return_exceptions=True)
@@ -109,7 +109,7 @@ class Stops:
             await asyncio.sleep(RETRY_S)
 
     async def _store_once(self) -> None:
-        """Each by itself: what keeps one from being stored keeps none of the others, unless it is the disk."""
+        """Store each pending stop; a failure of one does not prevent the others, except a fault of the disk."""
         for job_id, reason in list(self._reasons.items()):
             try:
                 job = await self._store.cancel(job_id, reason)
@@ -121,10 +121,10 @@ class Stops:
             except Exception:
                 log.exception("a stop cannot be stored yet", extra={"job": job_id})
             else:
-                if job.state is not None and job.state.terminal:  # one that runs ends by its lane
+                if job.state is not None and job.state.terminal:  # a running job is ended by its lane
                     self.forget(job_id)
 
     def _pulse(self) -> None:
-        """Wake all who wait now."""
+        """Wake all waiters."""
         self._news.set()
         self._news.clear()

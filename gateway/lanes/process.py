@@ -1,6 +1,6 @@
-"""A lane whose jobs are done by a child that lives no longer than they need: its work can be cancelled at any time.
+"""A lane whose jobs run in a child process of their own, which can be cancelled at any time.
 
-Knows the store and the event bus, no client and no protocol. The subclass knows the child and what it is asked.
+Knows the store and the event bus, no client and no protocol. The subclass knows the child and its requests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.store.folder_health import StorageHealth
 
 
 class ChildLane(LaneRunner):
-    """One job at a time, each a task that is cancelled with it; a child that died is tried once more."""
+    """The lane of child processes: one job at a time, each one task; the job of a dead child is tried once more."""
 
     def __init__(
         self, *, store: JobStore, bus: EventBus, storage: StorageHealth | None = None, stops: Stops | None = None
@@ -31,37 +31,37 @@ class ChildLane(LaneRunner):
         self._loop = asyncio.create_task(self._run(), name=f"{self.lane} lane")
 
     async def stop(self) -> None:
-        """Give the running job back to the queue; what came of it is kept."""
+        """Put the running job back into the queue; its partial result is kept."""
         self._stopping = True
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
 
     async def cancel(self, job_id: str, reason: CancelReason) -> None:
-        """Ends the child's work; what came of it is kept."""
-        is_asked = job_id in self._cancels
+        """Stop the child's work; its partial result is kept."""
+        is_requested = job_id in self._cancels
         self._cancels[job_id] = reason
-        # A second cancel would interrupt the child's burial.
-        if not is_asked and self._work is not None and self.running is not None and self.running.id == job_id:
+        # A second cancel would interrupt the cleanup of the child.
+        if not is_requested and self._work is not None and self.running is not None and self.running.id == job_id:
             self._work.cancel()
 
     @abstractmethod
     def _extent(self, lease: Lease) -> tuple[int, int]:
-        """How many parts the job has, and how many of them are done."""
+        """The number of parts of a job, and of those that are done."""
 
     @abstractmethod
     async def _outcome(self, lease: Lease) -> Outcome:
-        """Have the job done. Raises: ChildDied, StorageFault."""
+        """Run the job and return its outcome. Raises: ChildDied, StorageFault."""
 
     @abstractmethod
     def _failure(self, died: ChildDied) -> tuple[FailureCode, str]:
-        """What a job fails with whose child died twice."""
+        """The code and message of a job whose child died twice."""
 
     async def _wait_ready(self) -> None:
-        """The child starts with the job."""
+        """Return at once: the child starts with the job."""
 
     def _tidy(self, job_id: str) -> None:
-        """Nothing lies about: what a child leaves belongs to no job."""
+        """Do nothing: a child leaves no files of its job."""
 
     async def _do(self, lease: Lease) -> None:
         job = self.running = lease.job

@@ -1,4 +1,4 @@
-"""What clients can learn about jobs that wait or run: their progress, their forecasts, all events of one owner."""
+"""Events of jobs for clients: progress, forecasts, and the event stream of an owner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.store.base import JobStore, OnEvent
 
 
 class JobEvents:
-    """`blocked` is why a lane begins no job now, as one sentence for clients; None where it works."""
+    """The events of jobs. `blocked`: why a lane begins no job now, as one sentence for clients; None where it works."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class JobEvents:
         return watch_all(self._store, self._bus, self._positions, owner, after)
 
     def watchers(self, job_id: str) -> int:
-        """How many streams follow this very job."""
+        """The number of streams that follow this job alone."""
         return self._bus.watchers(job_id)
 
     def progress(self, job_id: str) -> Progress | None:
@@ -52,9 +52,9 @@ class JobEvents:
 
     @property
     def forecast_record(self) -> Record:
-        """How good the forecasts made at submit have been."""
+        """The record of errors of the forecasts made at submit."""
         return self._forecaster.record
 
     def waits_for(self, job: Job) -> str | None:
-        """Why a queued job is not begun, as one sentence for clients; None where it only waits for its turn."""
+        """Why a queued job does not begin, as one sentence for clients; None where it only waits for its turn."""
         return self._blocked(lane_of(job.plan)) if job.state is State.QUEUED else None

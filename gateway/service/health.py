@@ -1,4 +1,4 @@
-"""What is wrong with a running gateway: lanes that take no jobs, folders, the job store, damaged records."""
+"""Health of the service: lanes that take no jobs, folders, the job store, damaged records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.store.folder_health import StorageHealth
 
 
 class ServiceHealth:
-    """`lanes` are all lanes by name; `engine` says how the engine's process is."""
+    """The health of the service. `lanes` are all lanes by name; `engine` gives the status of the engine's process."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class ServiceHealth:
 
     @property
     def faults(self) -> dict[Lane, str]:
-        """Why a lane takes no jobs now, of those that take none, as sentences for clients."""
+        """Lanes that take no jobs now, each with the reason as one sentence for clients."""
         return {lane: runner.fault.message for lane, runner in self._lanes.items() if runner.fault is not None}
 
     def blocked(self, lane: Lane) -> str | None:
@@ -51,21 +51,21 @@ class ServiceHealth:
         return await self._storage.fault(engine.places) or engine.fault
 
     async def check_store(self) -> None:
-        """Raises: whatever keeps the store from being written."""
+        """Check that the store can be written. Raises: the error that prevents it."""
         await self._store.check()
 
     async def damaged(self, owner: str) -> tuple[int, list[str]]:
-        """How many records are set aside, and the names of those that this owner may see: operators see all."""
+        """The number of damaged records, and the names of those that this owner may see: operators see all."""
         records, sees_all = await self._store.damaged(), self._rights.is_operator(owner)
         return len(records), [record.name for record in records if sees_all or record.owner == owner]
 
     async def damaged_records(self) -> int:
-        """How many records are set aside."""
+        """The number of damaged records, which are set aside."""
         return len(await self._store.damaged())
 
     @property
     def unstored_stops(self) -> int:
-        """Jobs that were stopped and whose end is not on disk yet."""
+        """The number of stopped jobs whose end is not on disk yet."""
         return len(self._stops.ids)
 
     def clock_jumps(self, within_s: float) -> int:

@@ -1,4 +1,4 @@
-"""Input images of clients: kept for the jobs that will name them, within the room on the disk."""
+"""Input images of clients, stored for the jobs that will name them, within the free space of the disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.store.folder_health import StorageHealth
 
 
 class InputControl:
-    """`bounds` is what all inputs may take (None: no bound), `min_free_bytes` what must stay free on their disk."""
+    """The input images. `bounds`: the most that all may take, None for no bound; `min_free_bytes` stay free on disk."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class InputControl:
         self._min_free_bytes = min_free_bytes
 
     async def keep(self, image: CheckedImage | bytes, share: Share) -> str:
-        """Store a checked input image, or a PNG made of one, as its sender's; returns the name for requests.
+        """Store a checked input image, or a PNG made of one, for its owner; returns its name for requests.
 
         Raises: StorageFault.
         """
@@ -38,7 +38,7 @@ class InputControl:
         return await self._files.keep(image, share, self._bounds)
 
     async def size_bytes(self, name: str) -> int:
-        """How much room an input image takes. Raises: KeyError."""
+        """The size of an input image on disk, in bytes. Raises: KeyError."""
         return await self._store.blob_bytes(name)
 
     async def png(self, name: str, share: Share) -> bytes:
@@ -46,5 +46,5 @@ class InputControl:
         return await self._files.png(name, share)
 
     async def renew(self, name: str, share: Share) -> str:
-        """The name of an input image that its owner stored before; it is as fresh as a new one. Raises: KeyError."""
+        """Renew an input image of this owner: it expires like a new one. Returns its name. Raises: KeyError."""
         return await self._files.again(name, share)

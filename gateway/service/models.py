@@ -1,4 +1,4 @@
-"""The models of this machine as people change them: fetched, removed, unloaded, trusted again. Makes no picture."""
+"""Management of models: download, remove, unload, clear quarantine. Draws no image."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from gateway.residency import ResidencyManager
 
 
 class ModelControl:
-    """Every method takes who asks, and raises Forbidden for who may not.
+    """The management of models. Every method takes the owner that calls it; raises Forbidden without the right.
 
-    `loaded` is the model in the engine's memory, `unload` gives that back; `running` is the job it draws now, and
+    `loaded` is the model in the engine's memory, `unload` frees it; `running` is the job that the engine runs, and
     `check_running` raises Unavailable once the gateway stops.
     """
 
@@ -46,9 +46,9 @@ class ModelControl:
         self._rights = rights
 
     async def pull(self, model: str, origin: Origin) -> Job:
-        """The download of a model, started or joined; of one that is here it ends at once.
+        """Start or join the download of a model; for a model on disk the job ends at once.
 
-        Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk for one that no hub has, StorageFull, Unavailable.
+        Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk for a model that no hub has, StorageFull, Unavailable.
         """
         self._rights.check(origin.owner, "pull")
         spec = self._library.find(model)
@@ -64,8 +64,8 @@ class ModelControl:
         """
         self._rights.check(owner, "remove")
         spec = self._library.find(model)
-        drawing = self._running()
-        for used in (self._loaded(), None if drawing is None else drawing.plan.model):
+        running_job = self._running()
+        for used in (self._loaded(), None if running_job is None else running_job.plan.model):
             if used is not None and self._downloads.share(used, spec.name):
                 raise ModelKept(f"{used} is in memory; unload it first.")
         folder = await asyncio.to_thread(self._library.find_folder, spec)
@@ -74,9 +74,9 @@ class ModelControl:
             await asyncio.to_thread(self._residency.copies.forget, spec, folder)
 
     async def unload(self, owner: str, model: str | None = None) -> bool:
-        """Free the memory of this model, or of whichever is loaded, between two jobs; whether it held any.
+        """Free the memory of this model, or of the loaded one, between two jobs; returns whether it was loaded.
 
-        The next job loads its own. Raises: ModelNotFound, Unavailable.
+        The next job loads its own model. Raises: ModelNotFound, Unavailable.
         """
         self._rights.check(owner, "unload")
         loaded = self._loaded()
@@ -86,12 +86,12 @@ class ModelControl:
         return loaded is not None
 
     async def unload_reader(self, owner: str, model: str) -> bool:
-        """Free the memory of what reads text, between two jobs; whether that one held any."""
+        """Free the memory of an OCR model, between two jobs; returns whether it was loaded."""
         self._rights.check(owner, "unload")
         return await self._reader.let_go(model)
 
     async def clear_quarantine(self, model: str, owner: str) -> bool:
-        """Trust a model again that was set aside; whether it was.
+        """Clear the quarantine of a model; returns whether it was in quarantine.
 
         Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk.
         """

@@ -1,4 +1,4 @@
-"""The settings that the service goes by."""
+"""The options of the job service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.store.base import Bounds, InputBounds
 
 @dataclass(frozen=True, slots=True)
 class ServiceOptions:
-    """What of the settings the service goes by."""
+    """The settings that the service uses."""
 
     limits: Limits = Limits()
     bounds: Bounds = Bounds()
@@ -23,19 +23,19 @@ class ServiceOptions:
     low_ram: bool = False
     auto_download: bool = False
     fall_back_to_main: tuple[str, ...] = ()
-    """Repositories that are taken at `main` where the commit that is asked for is gone."""
+    """Repositories of which `main` is downloaded where the requested commit no longer exists."""
     retention_s: float = 7 * 86400.0
     retained_jobs: int = 5000
     pictures_quota_bytes: int = 20 * 2**30
     retention_every_s: float = 600.0
     backup_every_s: float | None = None
-    """Between copies of the store; None: none."""
+    """Seconds between backups of the store; None: no backups."""
     min_free_bytes: int = 0
-    """What must be free on the disks of the store and the pictures for a new job."""
+    """Bytes that must be free on the disks of the store and the images for a new job."""
     inputs: InputBounds | None = None
-    """Of what clients send in; None: no bound."""
+    """Bounds of input images; None: no bound."""
     notes: Path | None = None
-    """A folder in which children are noted while they live."""
+    """The folder in which running child processes are recorded."""
     abandon_grace_s: float = 2.0
     places_every_s: float = 0.5
-    """Places are told at most this often."""
+    """Seconds between two publications of queue positions, at least."""

@@ -1,4 +1,4 @@
-"""What clients choose for the requests that follow: for each key its own, or one for all where there are no keys."""
+"""A value for each owner, such as options for later requests: one for each key, or one for all without keys."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ EVERYBODY = ""
 
 
 class PerOwner(Generic[T]):
-    """A value for each of the owners that were heard of last, gone at a restart."""
+    """A value for each of the owners that were active last; lost at a restart."""
 
     def __init__(self, make: Callable[[], T], *, divided: bool, most: int = MOST_OWNERS) -> None:
-        """`make` gives the value of who has chosen nothing. Not `divided`: all owners have one value."""
+        """`make` gives the first value of an owner. Not `divided`: all owners share one value."""
         self._make = make
         self._divided = divided
         self._most = most
         self._values: OrderedDict[str, T] = OrderedDict()
 
     def of(self, owner: str) -> T:
-        """This owner's value, to look at and to change."""
-        whose = owner if self._divided else EVERYBODY
-        value = self._values[whose] if whose in self._values else self._values.setdefault(whose, self._make())
-        self._values.move_to_end(whose)
+        """This owner's value, to read and to change."""
+        key = owner if self._divided else EVERYBODY
+        value = self._values[key] if key in self._values else self._values.setdefault(key, self._make())
+        self._values.move_to_end(key)
         if len(self._values) > self._most:
             self._values.popitem(last=False)
         return value

@@ -1,4 +1,4 @@
-"""From what a client asked to a job to store: its plan with nothing open, and what must be downloaded first."""
+"""The planner: from a request to a job to store, with its complete plan and what must be downloaded first."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from gateway.service.options import ServiceOptions
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A job that is not stored yet."""
+    """A planned job, which is not stored yet."""
 
     new: NewJob
     missing: ModelSpec | None = None
-    """What is not on disk, and will be fetched for it."""
+    """The model that must be downloaded for it; None where it is on disk."""
     loras: MissingLoras = MissingLoras("", ())
-    """LoRAs that are not on disk, and will be fetched for it."""
+    """The LoRAs that must be downloaded for it."""
     waits: bool = True
-    """Whether the client waits for that."""
+    """Whether the client waits for the downloads."""
 
 
 class Planner:
-    """Reads the library and the settings; stores no job."""
+    """The planner of jobs. Reads the library and the settings; stores no job."""
 
     def __init__(self, library: Library, downloads: Downloads, reader: OcrLane, options: ServiceOptions) -> None:
         self._library = library
@@ -45,7 +45,10 @@ class Planner:
         self._options = options
 
     async def drawing(self, request: GenerationRequest, origin: Origin) -> Planned:
-        """Raises: InvalidRequest, ModelNotFound, ModelNotServed, ModelNotOnDisk, Forbidden."""
+        """The job of a generation request.
+
+        Raises: InvalidRequest, ModelNotFound, ModelNotServed, ModelNotOnDisk, Forbidden.
+        """
         options = self._options
         spec = self._library.find(request.model)
         missing = await self._missing(spec, origin.owner)
@@ -64,12 +67,12 @@ class Planner:
             leniency=origin.leniency,
             known_loras=known,
         )
-        wanted = await self._downloads.need_loras(resolution.plan, origin.owner)
+        missing_loras = await self._downloads.need_loras(resolution.plan, origin.owner)
         new = origin.new_job(resolution.plan, request.fingerprint())
-        return Planned(replace(new, adjustments=resolution.adjustments), missing, wanted, origin.waits)
+        return Planned(replace(new, adjustments=resolution.adjustments), missing, missing_loras, origin.waits)
 
     async def upscaling(self, request: UpscaleRequest, origin: Origin) -> Planned:
-        """Raises: as drawing."""
+        """The job of an upscale request. Raises: as drawing."""
         options = self._options
         spec = self._library.find(request.model or self.upscaler)
         missing = await self._missing(spec, origin.owner)
@@ -81,24 +84,24 @@ class Planner:
 
     @property
     def upscaler(self) -> str:
-        """The upscaling model where none is named: the first that is here, else the first there is."""
+        """The default upscaling model: the first one on disk, else the first one of the catalogue."""
         rows = [spec for spec in self._library.specs if spec.task == "upscale"]
         return next((spec for spec in rows if self._library.on_disk(spec)), rows[0]).name
 
     async def loading(self, model: str, origin: Origin, memory: MemoryCheck = "check") -> Planned:
-        """Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk, Forbidden."""
+        """The job that loads a model. Raises: ModelNotFound, ModelNotServed, ModelNotOnDisk, Forbidden."""
         spec = self._library.find(model)
         missing = await self._missing(spec, origin.owner)
         plan = Load(model=spec.name, quantize=spec.quantize or self._options.quantize, memory=memory)
         return Planned(origin.new_job(plan, spec.name), missing, waits=origin.waits)
 
     async def reading(self, request: OcrRequest, document: bytes, origin: Origin) -> Planned:
-        """`document` is a checked PNG, or a PDF as it came. Raises: NotInstalled, InvalidRequest."""
+        """The OCR job of a document: a checked PNG, or a PDF as it was sent. Raises: NotInstalled, InvalidRequest."""
         plan = await self._reader.plan(request, document, hashlib.sha256(document).hexdigest(), origin.owner)
         return Planned(origin.new_job(plan, _sha256(plan.model_dump_json())))
 
     async def again(self, job: Job, idempotency_key: str | None) -> Planned:
-        """The plan of an ended job, to draw the same pixels. Raises: as loading."""
+        """A new job with the plan of an ended one, to draw the same pixels. Raises: as loading."""
         spec = self._library.find(job.plan.model) if lane_of(job.plan) == "engine" else None
         missing = None if spec is None else await self._missing(spec, job.owner)
         origin = Origin(

@@ -1,4 +1,4 @@
-"""The queue as people see and change it: pause, reorder, places. The order itself is `gateway.jobs.order`'s."""
+"""Control of the queue: pause, reorder, positions. The order itself is in `gateway.jobs.order`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("gateway.service")
 
 
 class QueueControl:
-    """`wake` tells the engine's lane that there may be something to do; `stopped` jobs are not shown as waiting."""
+    """Control of the queue. `wake` starts the engine's lane; `stopped` jobs are not listed as waiting."""
 
     def __init__(
         self,
@@ -37,15 +37,15 @@ class QueueControl:
 
     @property
     def paused(self) -> bool:
-        """Whether nothing new is drawn; what runs goes on, and other lanes do."""
+        """Whether the engine's lane begins no jobs; the running job and other lanes continue."""
         return self._store.is_paused("engine")
 
     async def pause(self, owner: str) -> None:
-        """Begin no more jobs in the engine's lane, over restarts, too, until `resume`. Raises: Forbidden."""
+        """Begin no more jobs in the engine's lane until `resume`, also after a restart. Raises: Forbidden."""
         await self._pause(owner, True)
 
     async def resume(self, owner: str) -> None:
-        """Raises: Forbidden."""
+        """Begin jobs again after `pause`. Raises: Forbidden."""
         await self._pause(owner, False)
 
     async def _pause(self, owner: str, paused: bool) -> None:
@@ -64,17 +64,17 @@ class QueueControl:
         position: int | None = None,
         to: Literal["front", "end"] | None = None,
     ) -> Job:
-        """Let a waiting job run earlier or later than the same owner's others: exactly one of the three says where.
+        """Move a waiting job among the jobs of its owner; exactly one of the three parameters gives the place.
 
-        `before` is one of those others; `position` is as `position()` counts, and the owner's first place from there on
-        is taken. Nobody else's place changes. Raises: JobNotFound, JobNotWaiting.
+        `before` is another job of the owner; `position` counts as in `position()`, and the owner's first place from
+        there on is taken. Jobs of other owners do not move. Raises: JobNotFound, JobNotWaiting.
         """
         job = await self._store.get(job_id, owner)
         lane = lane_of(job.plan)
-        line = self._store.order(lane)
+        queue = self._store.order(lane)
         if before is not None:
             await self._store.get(before, job.owner)
-        place = place_among_own(line, job_id, self._store.running(lane), before=before, position=position, to=to)
+        place = place_among_own(queue, job_id, self._store.running(lane), before=before, position=position, to=to)
         if place is None:
             raise JobNotWaiting
         await asyncio.shield(self._store.move(job_id, place))
@@ -84,17 +84,17 @@ class QueueControl:
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
         """Queued jobs, of one owner or of all, in the order in which they will run, without the first `offset`."""
         stopped = self._stopped()
-        found = await self._store.waiting(owner=owner, limit=limit, offset=offset)
-        return [job for job in found if job.id not in stopped]
+        jobs = await self._store.waiting(owner=owner, limit=limit, offset=offset)
+        return [job for job in jobs if job.id not in stopped]
 
     def running(self, lane: Lane) -> int:
-        """How many jobs of this lane run."""
+        """The number of running jobs of a lane."""
         return self._store.running(lane)
 
     def depth(self, lane: Lane) -> int:
-        """How many jobs wait for this lane."""
+        """The number of waiting jobs of a lane."""
         return self._store.depth(lane)
 
     async def position(self, job_id: str) -> int | None:
-        """How many jobs run or wait before this one; None once it has ended."""
+        """The number of jobs that run or wait before this one; None once it has ended."""
         return await self._store.position(job_id)

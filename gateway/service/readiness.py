@@ -1,4 +1,4 @@
-"""Whether pictures could be drawn now: several small checks at the same time, each with a bound on its time."""
+"""Readiness: whether images could be drawn now, by small concurrent checks, each with a time limit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ log = logging.getLogger("gateway.readiness")
 ANSWER_S = 3.0
 
 Check = Callable[[], Awaitable[str | None]]
-"""Why nothing can be drawn, as one sentence fit for a client; None where all is well. May raise."""
+"""A check: why no image can be drawn, as one sentence for clients; None where it passes. May raise."""
 
 
 def checks_of(service: JobService) -> list[tuple[str, Check]]:
-    """What must be well in any gateway, each with the name of what it looks at."""
+    """The checks of every gateway, each with the name of its subject."""
 
     async def engine() -> str | None:
         return None if service.engine.works else service.engine.reason
@@ -37,7 +37,7 @@ def checks_of(service: JobService) -> list[tuple[str, Check]]:
 
 
 class Readiness:
-    """The checks of one gateway. One that hangs is told as such, and is not begun again before it has answered."""
+    """The checks of one gateway. A check that hangs is reported, and is not started again before it has ended."""
 
     def __init__(self, checks: Iterable[tuple[str, Check]] = (), *, answer_s: float = ANSWER_S) -> None:
         self._checks = list(checks)
@@ -45,18 +45,18 @@ class Readiness:
         self._under_way: dict[str, asyncio.Task[str | None]] = {}
 
     def add(self, subject: str, check: Check) -> None:
-        """`subject` begins the sentence where the check itself fails or does not answer."""
+        """Add a check; `subject` begins the reported sentence where the check itself fails or does not answer."""
         self._checks.append((subject, check))
 
     async def reasons(self) -> list[str]:
-        """Each reason once; none: ready."""
+        """Every reason why the gateway is not ready, once; empty where it is ready."""
         return list(await self.subjects())
 
     async def subjects(self) -> dict[str, str]:
-        """Each reason, and what was looked at where it was found first."""
-        found = await asyncio.gather(*(self._reason(subject, check) for subject, check in self._checks))
+        """Every reason, with the subject of the first check that gave it."""
+        reasons = await asyncio.gather(*(self._reason(subject, check) for subject, check in self._checks))
         subjects: dict[str, str] = {}
-        for (subject, _), reason in zip(self._checks, found, strict=True):
+        for (subject, _), reason in zip(self._checks, reasons, strict=True):
             if reason is not None:
                 subjects.setdefault(reason, subject)
         return subjects
@@ -64,12 +64,12 @@ class Readiness:
     async def _reason(self, subject: str, check: Check) -> str | None:
         task = self._under_way.get(subject)
         if task is None or task.done():
-            task = self._under_way[subject] = asyncio.create_task(_asked(subject, check))
+            task = self._under_way[subject] = asyncio.create_task(_run(subject, check))
         await asyncio.wait({task}, timeout=self._answer_s)
         return task.result() if task.done() else f"{subject} does not answer."
 
 
-async def _asked(subject: str, check: Check) -> str | None:
+async def _run(subject: str, check: Check) -> str | None:
     try:
         return await check()
     except GatewayError as error:

@@ -1,4 +1,4 @@
-"""What is forgotten, and when: ended jobs, inputs that none names, pictures over the quota; and what is copied."""
+"""Retention: deletes old jobs, unused inputs and images over the quota; backs up the job database."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ log = logging.getLogger("gateway.retention")
 
 LOOK_EVERY_S = 86400.0
 UNUSED_INPUTS_S = 3600.0
-"""How long an input is kept that no job names."""
+"""Seconds for which an input is kept that no job names."""
 
 
 class Retention:
-    """Tidies a store and the pictures of its jobs."""
+    """The retention of a store and of the images of its jobs."""
 
     def __init__(self, store: JobStore, pictures: Pictures, options: ServiceOptions) -> None:
         self._store = store
@@ -35,13 +35,13 @@ class Retention:
         }
 
     async def run(self) -> None:
-        """Again and again; what goes wrong once may go well the next time."""
+        """Run all duties periodically; a duty that fails is tried again the next time."""
         while True:
             await self.once()
             await asyncio.sleep(self._options.retention_every_s)
 
     async def once(self) -> None:
-        """Each duty by itself: one that fails keeps none of the others from being done."""
+        """Run each duty once; one that fails does not prevent the others."""
         for name, duty in self._duties.items():
             try:
                 await duty()
@@ -49,7 +49,7 @@ class Retention:
                 log.exception("%s failed", name)
 
     async def _look_over(self) -> None:
-        """The first time at once, then once a day."""
+        """Check all records: at once, then once a day."""
         if self._store.steady() >= self._look_due_s:
             await self._store.look_over()
             self._look_due_s = self._store.steady() + LOOK_EVERY_S
@@ -68,7 +68,7 @@ class Retention:
         await asyncio.to_thread(self._pictures.shrink, quota, spare=damaged, age_s=self._store.age_s)
 
     async def _back_up(self) -> None:
-        """The first time at once: what was checked at the start is worth a copy."""
+        """Back up the database: at once, since it was checked at the start, then periodically."""
         if self._options.backup_every_s is not None:
             await self._store.back_up(self._backup_due_s)
             self._backup_due_s = self._options.backup_every_s

@@ -1,4 +1,4 @@
-"""The one way in and the one way out of every job: submit, watch, cancel, forget. Knows no protocol and no HTTP."""
+"""The job service, which every job passes: submit, watch, cancel, forget. Knows no protocol and no HTTP."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ __all__ = ["JobService", "ServiceOptions"]
 log = logging.getLogger("gateway.service")
 
 STORE_ANSWER_S = 10.0
-"""A stop that the store has not taken by then is remembered."""
+"""Seconds until a stop that the store has not recorded is remembered in memory."""
 
 
 SPARED = Adjustment(param="low_ram", asked=None, used="true", reason="the picture fits into memory only so")
 
 
 class JobService:
-    """The one way in (submit) and the one way out (watch) of every job."""
+    """The service through which every job is submitted (`submit`) and observed (`watch`)."""
 
     def __init__(
         self,
@@ -192,10 +192,10 @@ class JobService:
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    # ---- life ------------------------------------------------------------------------------------
+    # ---- start and stop ------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Recover what an earlier process left, then begin to run jobs; a stop that begins first cuts it short.
+        """Recover the jobs of an earlier process, then begin to run jobs. `begin_stop` cancels a start.
 
         Raises: StoreLocked, StoreCorrupt.
         """
@@ -215,7 +215,7 @@ class JobService:
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
         await asyncio.to_thread(self.storage.look)
-        if self._options.notes is not None:  # the store is ours, so no other gateway's children are noted there
+        if self._options.notes is not None:  # the store is locked, so no other gateway has children recorded there
             await asyncio.to_thread(ChildNotes(self._options.notes).kill_leftovers)
         await self._positions.start()
         await self.residency.start()
@@ -231,7 +231,7 @@ class JobService:
         return self._stopping
 
     async def stop(self) -> None:
-        """Take no more jobs, give the running one back to the queue, stop the engine. Nothing is lost."""
+        """Accept no more jobs, put the running one back into the queue, stop the engine. No job is lost."""
         self.begin_stop()
         assert self._leaving is not None
         await self._leaving
@@ -242,14 +242,14 @@ class JobService:
         await self._store.close()
 
     def begin_stop(self) -> None:
-        """End the streams and the lanes with their children: called before the server waits for its connections."""
+        """End streams, lanes and their children. Called before the server waits for its connections."""
         if not self._stopping:
             self._stopping = True
             self._bus.close()
             self._leaving = asyncio.create_task(self._leave(), name="stop")
 
     async def _leave(self) -> None:
-        """All lanes side by side: each of their children has its own time to go."""
+        """Stop all lanes concurrently: each child process takes its own time to end."""
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait({self._starting})
@@ -259,32 +259,32 @@ class JobService:
         lanes = (lane.stop() for lane in self._lanes.values())
         await asyncio.gather(*lanes, self.downloads.stop())
 
-    # ---- in --------------------------------------------------------------------------------------
+    # ---- submit --------------------------------------------------------------------------------------
 
     async def submit(self, request: GenerationRequest, origin: Origin) -> Job:
-        """Store a job for this request; it is on disk when this returns.
+        """Store a job for a generation request; it is on disk when this returns.
 
         Raises: InvalidRequest, ModelNotFound, ModelNotOnDisk, ModelUnavailable, ModelIsDownloading, QueueFull,
-        OwnerQueueFull, IdempotencyConflict, StorageFault, Unavailable; Forbidden for a download or a priority that is
-        not this owner's.
+        OwnerQueueFull, IdempotencyConflict, StorageFault, Unavailable; Forbidden for a download or a priority without
+        the right.
         """
         self._check_priority(origin.owner, origin.priority)
         planned = await self._planner.drawing(request, origin)
         return await self._submit(planned, may_spare=request.low_ram is None)
 
     async def submit_upscale(self, request: UpscaleRequest, origin: Origin) -> Job:
-        """Store a job that draws a picture larger. Raises: as submit."""
+        """Store a job that upscales an image. Raises: as submit."""
         self._check_priority(origin.owner, origin.priority)
         return await self._submit(await self._planner.upscaling(request, origin))
 
     async def submit_load(self, model: str, origin: Origin, memory: MemoryCheck = "check") -> Job:
-        """Store a job that brings a model into memory. Raises: as submit."""
+        """Store a job that loads a model into memory. Raises: as submit."""
         return await self._submit(await self._planner.loading(model, origin, memory))
 
     async def submit_ocr(
         self, request: OcrRequest, document: CheckedImage | bytes, origin: Origin, share: Share | None = None
     ) -> Job:
-        """Store a job that reads a document: a checked picture, or a PDF as it came.
+        """Store an OCR job for a document: a checked image, or a PDF as it was sent.
 
         Raises: NotInstalled, and as submit.
         """
@@ -294,7 +294,7 @@ class JobService:
         return await self._submit(planned)
 
     async def retry(self, job_id: str, owner: str | None = None, *, idempotency_key: str | None = None) -> Job:
-        """Store a new job of an ended one's plan, which draws the same pixels.
+        """Store a new job with the plan of an ended one, which draws the same pixels.
 
         Raises: JobNotFound, JobNotEnded, and as submit.
         """
@@ -304,7 +304,7 @@ class JobService:
         return await self._submit(await self._planner.again(job, idempotency_key))
 
     def _admitted(self, plan: EngineJob, may_spare: bool) -> tuple[EngineJob, Shortage | None]:
-        """The plan, with low_ram where it fits only so and nobody chose; what it lacks. Blocks. Raises: as `admit`."""
+        """The admitted plan, with low_ram where only that fits, and its lack of memory. Blocks. Raises: as `admit`."""
         spec = self.library.find(plan.model)
         if may_spare and isinstance(plan, Generate):
             plan = self.residency.admission.spared(plan, spec)
@@ -322,9 +322,9 @@ class JobService:
             plan, short = await asyncio.to_thread(self._admitted, new.plan, may_spare)
             if plan is not new.plan:
                 new = replace(new, plan=plan, adjustments=(*new.adjustments, SPARED))
-            if plan.memory == "try":  # an earlier try of the same job may have said something else
-                told = tuple(one for one in new.adjustments if one.param != "memory")
-                new = replace(new, adjustments=told if short is None else (*told, _tried(short)))
+            if plan.memory == "try":  # an earlier attempt of the same job may have another text
+                others = tuple(one for one in new.adjustments if one.param != "memory")
+                new = replace(new, adjustments=others if short is None else (*others, _memory_tried(short)))
         if not planned.waits:
             await self.downloads.refuse_until_here(planned.missing, planned.loras, new.owner)
         try:
@@ -342,7 +342,7 @@ class JobService:
         return await self.downloads.start_for(job, planned.missing, planned.loras, new.owner)
 
     def _check_priority(self, owner: str, priority: Priority) -> None:
-        """Raises: Forbidden."""
+        """Check the right to a priority. Raises: Forbidden."""
         if priority > Priority.NORMAL:
             self._rights.check(owner, "raise_priority", param="priority")
 
@@ -357,14 +357,14 @@ class JobService:
         except EngineStopped:
             raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
 
-    # ---- out -------------------------------------------------------------------------------------
+    # ---- watch, list and cancel ----------------------------------------------------------------------
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
-        """Raises: JobNotFound, also where the job is somebody else's."""
+        """A job of this owner, or of any where that is None. Raises: JobNotFound, also for a job of another owner."""
         return self._stops.seen(await self._store.get(job_id, owner))
 
     async def see(self, job_id: str, owner: str) -> Job:
-        """As `get`; a download may be seen by everybody: all may wait for it. Raises: JobNotFound."""
+        """A job that this owner may see: its own, or any download, for which all may wait. Raises: JobNotFound."""
         try:
             job = await self._store.get(job_id)
         except JobDamaged as damaged:
@@ -375,14 +375,16 @@ class JobService:
             raise JobNotFound
         return self._stops.seen(job)
 
-    async def list_jobs(self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[JobFilter]) -> list[Job]:
-        """As `JobStore.list_jobs`; of what was stopped and is not stored yet, nothing is listed as live."""
-        found = [self._stops.seen(job) for job in await self._store.list_jobs(limit=limit, before=before, **wanted)]
-        states = wanted.get("states")
-        return found if states is None else [job for job in found if job.state in states]
+    async def list_jobs(
+        self, *, limit: int = 100, before: int | None = None, **filters: Unpack[JobFilter]
+    ) -> list[Job]:
+        """As `JobStore.list_jobs`; a stopped job whose end is not stored yet is not listed as live."""
+        jobs = [self._stops.seen(job) for job in await self._store.list_jobs(limit=limit, before=before, **filters)]
+        states = filters.get("states")
+        return jobs if states is None else [job for job in jobs if job.state in states]
 
     async def hide(self, job_ids: Sequence[str]) -> None:
-        """Their protocol lists these jobs no more; history and pictures stay."""
+        """Remove jobs from the lists of their protocol; history and images stay."""
         await asyncio.shield(self._store.hide(job_ids))
 
     def _spec_of(self, model: str) -> ModelSpec | None:
@@ -395,7 +397,7 @@ class JobService:
         return await self._store.stats()
 
     def running(self) -> Job | None:
-        """The job the engine draws now."""
+        """The job that the engine runs now."""
         return self._lane.running
 
     @property
@@ -407,7 +409,7 @@ class JobService:
         return watch(self._store, self._bus, self._positions, job_id, after)
 
     async def ended(self, job_id: str) -> Job:
-        """The job once it has ended; one that was stopped need not be stored as such yet.
+        """Wait for the end of a job; the end of a stopped job need not be stored yet.
 
         Raises: JobNotFound; Unavailable where the gateway stops first.
         """
@@ -425,10 +427,10 @@ class JobService:
             pass
 
     async def cancel(self, job_id: str, owner: str, reason: CancelReason = "user") -> Job:
-        """Stop a job and return it as it ended, which may be a success that came first; `is_stored` tells the rest.
+        """Stop a job and return the ended job, which may have succeeded first; `is_stored`: whether its end is on disk.
 
-        Needs no write: what cannot be stored now is remembered, and stored later.
-        Raises: JobNotFound, also where it is somebody else's; Forbidden for a download of somebody else's.
+        Needs no write: an end that cannot be stored now is remembered and stored later.
+        Raises: JobNotFound, also for a job of another owner; Forbidden for a download of another owner.
         """
         if (await self.see(job_id, owner)).owner != owner:
             self._rights.check(owner, "stop_pull")
@@ -438,7 +440,7 @@ class JobService:
     async def _cancel(self, job_id: str, reason: CancelReason) -> None:
         for lane in self._lanes.values():
             if lane.running is not None and lane.running.id == job_id:
-                await lane.cancel(job_id, reason)  # at once: the disk may take its time, or take nothing
+                await lane.cancel(job_id, reason)  # before the write: the disk may be slow or full
         try:
             async with patience(STORE_ANSWER_S):
                 job = await self._store.cancel(job_id, reason)
@@ -454,11 +456,11 @@ class JobService:
         return self._stops.end(job.id) is None
 
     def skip(self, job_id: str) -> None:
-        """Finish the picture that a running job draws now as it stands, and go on with the next one."""
+        """Finish the current image of a running job as it is, and continue with the next one."""
         self._lane.skip(job_id)
 
     def abandon(self, job: Job) -> None:
-        """The client that waited for this job hung up (R-09): stop it, unless somebody else still wants it."""
+        """The client that waited for this job has disconnected (R-09): stop it, unless another client watches it."""
         if job.idempotency_key is None and not self._stopping:
             self._spawn(self._abandon(job.id))
 
@@ -474,10 +476,10 @@ class JobService:
         """As `JobStore.age_s`."""
         return self._store.age_s(date)
 
-    # ---- inside ----------------------------------------------------------------------------------
+    # ---- internal ------------------------------------------------------------------------------------
 
     def _lose(self, record: DamagedRecord) -> None:
-        """A record was set aside while the gateway runs: who waits for its job is told, and the next one begins."""
+        """Forget a job whose record was damaged and set aside: end its streams, and begin the next job."""
         self._bus.drop(record.job_id)
         self._positions.forget(record.job_id)
         self.downloads.forget(record.job_id)
@@ -485,7 +487,7 @@ class JobService:
             lane.wake()
 
     async def retain_once(self) -> None:
-        """Forget what is past its time."""
+        """Run the retention once."""
         await self._retention.once()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
@@ -498,7 +500,7 @@ def _log_event(job: Job, event: JobEvent) -> None:
     log.info(event.fact.kind, extra={"job": job.id, "seq": event.seq, "protocol": job.protocol})
 
 
-def _tried(short: Shortage) -> Adjustment:
-    """What a client is told whose job is tried though it seems not to fit."""
+def _memory_tried(short: Shortage) -> Adjustment:
+    """The adjustment of a job that is tried although it seems not to fit into memory."""
     reason = f"{short.known}, so that it may fail. {short.fitting.removesuffix('.')}"
     return Adjustment(param="memory", asked="try", used="try", reason=reason)

@@ -79,7 +79,7 @@ def answered(socks: list[socket.socket], more_than: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("most", [128, 256])
-def test_jobs_are_drawn_while_hundreds_connect_and_who_is_too_many_is_told(
+def test_jobs_run_while_hundreds_connect_and_excess_connections_get_an_error(
     started: Callable[..., Live], most: int
 ) -> None:
     """S-14."""
@@ -109,7 +109,7 @@ def test_jobs_are_drawn_while_hundreds_connect_and_who_is_too_many_is_told(
     assert "internal_error" not in gateway.logged()
 
 
-def test_pictures_documents_and_jobs_are_done_while_all_connections_are_taken(started: Callable[..., Live]) -> None:
+def test_images_documents_and_jobs_are_processed_while_all_connections_are_taken(started: Callable[..., Live]) -> None:
     """S-14: decoders, readers of text, the engine, the store and the filing have what they need."""
     png = BytesIO()
     Image.effect_noise((512, 512), 50).save(png, "PNG")
@@ -135,7 +135,7 @@ def test_pictures_documents_and_jobs_are_done_while_all_connections_are_taken(st
     assert "too many files" not in gateway.logged()
 
 
-def test_a_stream_that_is_too_many_is_503_and_the_others_go_on(started: Callable[..., Live]) -> None:
+def test_a_stream_above_the_limit_is_503_and_the_others_continue(started: Callable[..., Live]) -> None:
     """S-14."""
     gateway = started(256, 256, fake_script={"step_seconds": 0.5})
     with httpx.Client(base_url=gateway.url, timeout=30) as known, contextlib.ExitStack() as held:
@@ -180,7 +180,7 @@ def test_the_soft_limit_is_raised_for_the_gateway_and_its_children(started: Call
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="psutil knows limits of other processes on Linux only")
-def test_a_process_that_is_out_of_descriptors_waits_for_them_and_fails_no_job(started: Callable[..., Live]) -> None:
+def test_a_process_without_free_descriptors_waits_and_fails_no_job(started: Callable[..., Live]) -> None:
     gateway = started(4096, 4096)
     assert gateway.process is not None
     process = psutil.Process(gateway.process.pid)
@@ -199,7 +199,7 @@ def test_a_process_that_is_out_of_descriptors_waits_for_them_and_fails_no_job(st
     assert gateway.stop() == 0
 
 
-def test_what_the_settings_allow_is_kept_where_there_is_room_and_a_system_without_room_is_refused(
+def test_connection_limits_are_reduced_to_the_descriptor_limit_or_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = Settings()

@@ -91,7 +91,7 @@ def test_another_seed_draws_another_picture(gateway: Live) -> None:
     assert by_native(gateway, seed=8).tobytes() != by_native(gateway).tobytes()
 
 
-def test_a_size_the_model_does_not_know_is_drawn_natively_and_resampled(gateway: Live) -> None:
+def test_a_size_other_than_the_models_own_is_drawn_natively_and_resampled(gateway: Live) -> None:
     assert by_openai(gateway, size="384x256").size == (384, 256)
 
 
@@ -101,7 +101,7 @@ def test_several_pictures_of_one_job_equal_the_single_ones(gateway: Live) -> Non
     assert picture(answer["images"][1]).tobytes() == by_native(gateway).tobytes()
 
 
-def test_denoise_says_how_much_of_the_input_picture_is_kept(gateway: Live) -> None:
+def test_denoise_sets_how_much_of_the_init_image_remains(gateway: Live) -> None:
     buffer = io.BytesIO()
     start = by_native(gateway, prompt="a green square on a white background")
     start.save(buffer, "PNG")
@@ -117,7 +117,7 @@ def test_denoise_says_how_much_of_the_input_picture_is_kept(gateway: Live) -> No
     assert kept < little < redrawn
 
 
-def test_a_stream_shows_the_picture_growing(gateway: Live) -> None:
+def test_a_stream_has_previews_of_the_image(gateway: Live) -> None:
     client = OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
     with client:
         stream = client.images.generate(

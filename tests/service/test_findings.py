@@ -45,7 +45,7 @@ def doctor(gateway: Live) -> tuple[int, dict[str, dict[str, Any]]]:
     return done.returncode, {row["what"]: row for row in json.loads(done.stdout)}
 
 
-def test_a_sound_gateway_has_no_findings_and_doctor_names_what_stops_one(tmp_path: Path) -> None:
+def test_a_healthy_gateway_has_no_findings_and_doctor_names_faults(tmp_path: Path) -> None:
     with live(tmp_path) as gateway:
         assert findings(gateway) == {}
         code, rows = doctor(gateway)

@@ -84,7 +84,7 @@ def wait_until_ended(url: str, job_id: str) -> dict[str, object]:
     raise AssertionError("the job did not end")
 
 
-def test_a_kill_of_the_engine_at_any_step_costs_nothing_but_time(tmp_path: Path) -> None:
+def test_a_kill_of_the_engine_at_any_step_loses_no_job(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, script={"step_seconds": 0.02}, circuit_failures=1000) as service:
             expected = await drawn(await service.ended((await service.submit(request(seed=3, count=PICTURES), ME)).id))

@@ -40,7 +40,7 @@ def test_a_prompt_with_escapes_and_line_ends_is_exactly_one_ascii_line(stream: i
     assert records(stream)[0]["job"] == "a\r\nb\x1b"
 
 
-def test_a_line_has_time_level_logger_message_and_what_came_along(stream: io.StringIO) -> None:
+def test_a_log_line_has_time_level_logger_message_and_extra_fields(stream: io.StringIO) -> None:
     """S-40: one JSON object a line."""
     logging.getLogger("gateway.x").info("started", extra={"job": "7", "at": object})
     (line,) = records(stream)
@@ -51,7 +51,7 @@ def test_a_line_has_time_level_logger_message_and_what_came_along(stream: io.Str
     assert line["ts"].endswith("Z")
 
 
-def test_nothing_below_the_level_is_written(stream: io.StringIO) -> None:
+def test_log_records_below_the_level_are_not_written(stream: io.StringIO) -> None:
     """S-41: prompts are logged at DEBUG only, and DEBUG is off."""
     logging.getLogger("gateway.x").debug("prompt: CANARY")
     assert "CANARY" not in stream.getvalue()
@@ -90,13 +90,13 @@ def test_a_traceback_names_types_and_places_but_not_the_value_that_was_wrong(str
     assert "test_logs.py" in line["exc"]
 
 
-def test_a_message_with_wrong_arguments_is_still_one_line() -> None:
+def test_a_log_message_with_wrong_arguments_is_still_one_line() -> None:
     """S-40."""
     record = logging.LogRecord("gateway.x", logging.WARNING, __file__, 1, "%d of %d", ("one",), None)
     assert json.loads(logs.JsonLines().format(record))["msg"] == "%d of %d"
 
 
-def test_very_long_text_is_clipped(stream: io.StringIO) -> None:
+def test_very_long_log_text_is_clipped(stream: io.StringIO) -> None:
     """S-40."""
     logging.getLogger("gateway.x").warning("x" * 100_000)
     assert len(stream.getvalue()) < 10_000

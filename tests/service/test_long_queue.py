@@ -13,7 +13,7 @@ from tests.support import a_job, run
 BOUNDS = Bounds(waiting=10_000)
 
 
-def test_a_snapshot_of_a_long_queue_shows_its_front_and_counts_the_rest(tmp_path: Path) -> None:
+def test_a_snapshot_of_a_long_queue_has_its_first_jobs_and_the_count_of_all(tmp_path: Path) -> None:
     async def story() -> None:
         store = SqliteStore(tmp_path)
         await store.open()
@@ -31,7 +31,7 @@ def test_a_snapshot_of_a_long_queue_shows_its_front_and_counts_the_rest(tmp_path
     run(story())
 
 
-def test_inputs_are_found_in_the_plans_of_every_page(tmp_path: Path) -> None:
+def test_inputs_in_use_are_collected_from_all_pages_of_jobs(tmp_path: Path) -> None:
     async def story() -> None:
         store = SqliteStore(tmp_path)
         await store.open()

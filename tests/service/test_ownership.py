@@ -108,7 +108,7 @@ def test_no_route_of_any_protocol_shows_or_changes_another_keys_job(stage: Stage
     assert again["result"]["images"][0]
 
 
-def test_who_made_it_sees_it_on_the_same_routes(stage: Stage) -> None:
+def test_the_owner_of_a_job_sees_it_on_the_same_routes(stage: Stage) -> None:
     """That the test above looks where there is something to see."""
     seen = {
         path

@@ -38,7 +38,7 @@ async def starts(service: JobService, jobs: list[Job]) -> list[str]:
     return [job.id for job in sorted(ended, key=lambda job: job.started_at or 0.0)]
 
 
-def test_a_paused_queue_begins_nothing_even_after_a_restart_and_goes_on_when_told(tmp_path: Path) -> None:
+def test_a_paused_queue_begins_no_job_also_after_a_restart_until_resume(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
             running = await service.submit(request(), ME)
@@ -81,7 +81,7 @@ def test_a_job_is_moved_before_another_to_the_front_to_the_end_and_to_a_position
     run(story())
 
 
-def test_a_reorder_leaves_everybody_else_where_they_were(tmp_path: Path) -> None:
+def test_a_reorder_does_not_move_jobs_of_other_owners(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path) as service:
             await service.queue.pause(ME.owner)
@@ -141,7 +141,7 @@ def test_a_retry_is_a_new_job_of_the_same_plan(tmp_path: Path) -> None:
     run(story())
 
 
-def test_a_waiting_job_hears_of_every_new_place(tmp_path: Path) -> None:
+def test_the_stream_of_a_waiting_job_has_every_new_position(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, options=AT_ONCE) as service:
             await service.queue.pause(ME.owner)
@@ -171,7 +171,7 @@ def test_a_waiting_job_hears_of_every_new_place(tmp_path: Path) -> None:
     run(story())
 
 
-def test_one_stream_carries_all_of_an_owners_jobs_and_nobody_elses(tmp_path: Path) -> None:
+def test_one_stream_has_all_jobs_of_an_owner_and_of_no_other(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, script={"step_seconds": 0.01}) as service:
             await service.queue.pause(ME.owner)
@@ -233,7 +233,7 @@ async def ends(service: JobService, after: int | None, states: int) -> AsyncGene
             return
 
 
-def test_a_cursor_from_before_jobs_were_forgotten_begins_anew(tmp_path: Path) -> None:
+def test_a_cursor_older_than_forgotten_jobs_begins_with_a_snapshot(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, options=ServiceOptions(retention_s=-1.0)) as service:
             ended = await service.ended((await service.submit(request(), ME)).id)
@@ -251,7 +251,7 @@ def test_a_cursor_from_before_jobs_were_forgotten_begins_anew(tmp_path: Path) ->
 SLOW = {"step_seconds": 0.1, "decode_seconds": 0.1}
 
 
-def test_a_forecast_counts_what_waits_before_and_is_learned_for_the_next_start_of_the_gateway(tmp_path: Path) -> None:
+def test_a_forecast_counts_the_jobs_before_and_is_stored_for_the_next_start(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, script=SLOW) as service:
             for job in await submitted(service, 3):
@@ -277,7 +277,7 @@ def test_a_forecast_counts_what_waits_before_and_is_learned_for_the_next_start_o
     run(story())
 
 
-def test_a_running_job_is_forecast_by_its_own_steps_and_its_progress_says_so(tmp_path: Path) -> None:
+def test_a_running_jobs_progress_has_a_forecast_by_its_own_steps(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, script=SLOW) as service:
             job = await service.submit(request(steps=6), ME)
@@ -292,7 +292,7 @@ def test_a_running_job_is_forecast_by_its_own_steps_and_its_progress_says_so(tmp
     run(story())
 
 
-def test_a_place_that_is_told_comes_with_its_forecast(tmp_path: Path) -> None:
+def test_a_published_position_has_a_forecast(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, options=AT_ONCE) as service:
             await service.queue.pause(ME.owner)
@@ -308,7 +308,7 @@ def test_a_place_that_is_told_comes_with_its_forecast(tmp_path: Path) -> None:
     run(story())
 
 
-def test_who_finds_the_queue_full_is_told_when_there_will_be_room(tmp_path: Path) -> None:
+def test_a_full_queue_answers_with_retry_after(tmp_path: Path) -> None:
     async def story() -> None:
         options = ServiceOptions(bounds=Bounds(waiting=3, waiting_per_owner=2))
         async with service_in(tmp_path, script={"step_seconds": 1.0}, options=options) as service:
@@ -329,7 +329,7 @@ def test_who_finds_the_queue_full_is_told_when_there_will_be_room(tmp_path: Path
     run(story())
 
 
-def test_what_was_learned_and_cannot_be_read_is_begun_anew(tmp_path: Path) -> None:
+def test_a_damaged_forecast_record_is_discarded(tmp_path: Path) -> None:
     async def story() -> None:
         store = SqliteStore(tmp_path / "data")
         await store.open()

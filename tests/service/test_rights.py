@@ -214,7 +214,7 @@ def asked_of_the_hub(stage: Stage) -> list[str]:
 
 
 @pytest.mark.parametrize(("deed", "route", "said"), ROWS)
-def test_who_has_no_key_or_no_right_is_refused_in_one_sentence(
+def test_a_client_without_key_or_right_is_refused_in_one_sentence(
     stage: Stage, deed: Deed, route: str, said: Said
 ) -> None:
     before = asked_of_the_hub(stage)
@@ -228,7 +228,7 @@ def test_who_has_no_key_or_no_right_is_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize("role", ["boss", "anybody"])
-def test_an_operator_may_do_all_of_it_and_so_may_everybody_without_keys(stage: Stage, role: str) -> None:
+def test_operators_have_all_rights_and_without_keys_all_clients_have(stage: Stage, role: str) -> None:
     """All at once: those who wait for one download wait together."""
     asked = [(route, said) for routes in TABLE.values() for route, said in routes.items() if "pause" not in route]
     with ThreadPoolExecutor(len(asked)) as pool:
@@ -240,7 +240,7 @@ def test_an_operator_may_do_all_of_it_and_so_may_everybody_without_keys(stage: S
 
 
 @pytest.mark.parametrize("role", ["user", "boss", "anybody"])
-def test_loading_what_is_here_and_ones_own_options_are_everybodys(stage: Stage, role: str) -> None:
+def test_every_client_may_load_models_on_disk_and_set_its_own_options(stage: Stage, role: str) -> None:
     for routes in FREE.values():
         for route, said in routes.items():
             if "reload" in route:
@@ -250,7 +250,7 @@ def test_loading_what_is_here_and_ones_own_options_are_everybodys(stage: Stage, 
     assert stage.ask(role, "POST /sdapi/v1/reload-checkpoint", {}).status_code == 200
 
 
-def test_options_and_the_chosen_model_are_each_keys_own(stage: Stage) -> None:
+def test_each_key_has_its_own_options_and_model(stage: Stage) -> None:
     user, boss = stage.clients["user"], stage.clients["boss"]
     here = {"sd_model_checkpoint": "flux2-tiny"}
     assert user.post("/sdapi/v1/options", json={**here, "samples_format": "jpg"}).status_code == 200
@@ -275,7 +275,7 @@ def test_without_keys_all_clients_have_one_set_of_options(stage: Stage) -> None:
     assert other.json()["jpeg_quality"] == 55
 
 
-def test_what_owners_choose_is_bounded() -> None:
+def test_values_per_owner_are_bounded() -> None:
     divided: PerOwner[list[str]] = PerOwner(list, divided=True, most=2)
     for owner in "abc":
         divided.of(owner).append(owner)
@@ -285,7 +285,7 @@ def test_what_owners_choose_is_bounded() -> None:
     assert shared.of("b") == ["x"]
 
 
-def test_who_waits_for_a_download_that_runs_starts_none(stage: Stage) -> None:
+def test_a_job_that_waits_for_a_running_download_starts_no_second_one(stage: Stage) -> None:
     user = stage.clients["user"]
     boss = stage.clients["boss"]
     assert user.post("/api/v1/generate", json={**SMALL, "model": HELD}).status_code == 403
@@ -307,7 +307,7 @@ WITH_LORA = {
 }
 
 
-def test_a_lora_of_the_hub_is_fetched_for_nobody_but_an_operator(stage: Stage) -> None:
+def test_a_lora_of_the_hub_is_downloaded_for_operators_only(stage: Stage) -> None:
     before = asked_of_the_hub(stage)
     for path, said in WITH_LORA.items():
         refused = stage.clients["user"].post(path, json=said)
@@ -319,9 +319,7 @@ def test_a_lora_of_the_hub_is_fetched_for_nobody_but_an_operator(stage: Stage) -
     assert waits["progress_detail"]["phase"] == "downloading"
 
 
-def test_a_job_whose_download_was_stopped_meanwhile_starts_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_whose_download_was_stopped_starts_no_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look at what is here and the job on disk an operator may stop what it would have joined."""
 
     async def story() -> None:
@@ -375,7 +373,7 @@ HARMLESS = {
 """What is neither a deed nor one of `METHODS`, or asks whose job it is."""
 
 
-def test_every_method_that_does_a_deed_takes_who_asks() -> None:
+def test_every_method_that_needs_a_right_takes_the_owner() -> None:
     """A new method of these is a deed, or is said to be none."""
     rooms = {JobService: "", QueueControl: "queue.", ModelControl: "models."}
     rooms |= {JobEvents: "events.", InputControl: "inputs.", ServiceHealth: "health."}
@@ -401,7 +399,7 @@ OPEN = {"GET /", "GET /internal/ping", "GET /v1/cluster/auth", "GET /v1/images/c
 and pictures by names nobody guesses."""
 
 
-def test_every_route_asks_for_a_key_but_those_that_are_open(stage: Stage) -> None:
+def test_every_route_requires_a_key_except_the_open_ones(stage: Stage) -> None:
     asked = {route for route, _ in _routes()}
     unlocked = set()
     for route in asked:
@@ -412,7 +410,7 @@ def test_every_route_asks_for_a_key_but_those_that_are_open(stage: Stage) -> Non
     assert {route for route in unlocked if "/studio" not in route} == OPEN
 
 
-def test_every_deed_has_its_sentence_and_is_an_operators() -> None:
+def test_every_right_has_its_sentence_and_is_an_operators() -> None:
     rights = Rights.of_keys(["boss"])
     assert set(SENTENCES) == set(get_args(Deed)) == {deed for deed, _ in TABLE}
     for deed in SENTENCES:
@@ -424,7 +422,7 @@ def test_every_deed_has_its_sentence_and_is_an_operators() -> None:
         Rights().check("client:anybody", deed)
 
 
-def test_the_table_has_every_route_that_reaches_a_deed() -> None:
+def test_the_table_has_every_route_that_needs_a_right() -> None:
     """Read from the code of the adapters: which endpoint calls, through whatever of ours, what does a deed."""
     reached = {(deed, route) for route, calls in _routes() for name in calls for deed in METHODS[name]}
     own_jobs_only = {("stop_pull", route) for route, calls in _routes() if "cancel" in calls} - {
@@ -436,7 +434,7 @@ def test_the_table_has_every_route_that_reaches_a_deed() -> None:
     assert {route for _, route in raised} <= {route for _, route in reached}
 
 
-def test_the_page_has_the_table() -> None:
+def test_the_page_has_the_table_of_rights() -> None:
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     rows = re.findall(
         r"^\| ([a-z ]+) \| ([\w-]+) \| (`[A-Z].*?`) \| 401 \| (yes|403) \| yes \| yes \|$", page, re.MULTILINE

@@ -103,7 +103,7 @@ def test_the_same_plan_draws_the_same_pixels_again(tmp_path: Path) -> None:
     assert first != other
 
 
-def test_cancelling_a_queued_job_ends_it_at_once_and_the_engine_never_hears_of_it(tmp_path: Path) -> None:
+def test_cancelling_a_queued_job_ends_it_at_once_without_the_engine(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path, script={"step_seconds": 0.1}) as service:
             running = await service.submit(request(), ME)
@@ -135,7 +135,7 @@ def test_cancelling_a_running_job_keeps_its_pictures_and_the_engine(tmp_path: Pa
     run(story())
 
 
-def test_cancelling_an_ended_job_tells_how_it_ended(tmp_path: Path) -> None:
+def test_cancelling_an_ended_job_returns_it_unchanged(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path) as service:
             job = await service.submit(request(), ME)
@@ -145,7 +145,7 @@ def test_cancelling_an_ended_job_tells_how_it_ended(tmp_path: Path) -> None:
     run(story())
 
 
-def test_an_abandoned_job_dies_unless_somebody_else_watches_it_or_a_key_names_it(tmp_path: Path) -> None:
+def test_an_abandoned_job_is_cancelled_without_other_watchers_and_idempotency_key(tmp_path: Path) -> None:
     """R-09."""
 
     async def story() -> None:
@@ -189,7 +189,7 @@ def test_events_published_out_of_order_reach_the_watcher_in_order(tmp_path: Path
     run(story())
 
 
-def test_what_cannot_be_drawn_is_refused_at_submit_and_leaves_no_job(tmp_path: Path) -> None:
+def test_an_invalid_request_is_refused_at_submit_and_stores_no_job(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path) as service:
             with pytest.raises(ModelNotFound) as refused:
@@ -238,7 +238,7 @@ def test_retention_forgets_ended_jobs_and_their_inputs_but_not_their_pictures(tm
     run(story())
 
 
-def test_pictures_over_the_quota_go_oldest_first(tmp_path: Path) -> None:
+def test_images_over_the_quota_are_removed_oldest_first(tmp_path: Path) -> None:
     async def story() -> None:
         async with service_in(tmp_path) as service:
             files = []

@@ -22,7 +22,7 @@ from tests.support import a_job, a_plan, run
 from tests.support.service import ME, request, service_in, until
 
 
-def test_an_engine_that_dies_once_goes_on_at_the_first_undrawn_seed(tmp_path: Path) -> None:
+def test_after_an_engine_crash_the_job_continues_at_the_first_undrawn_seed(tmp_path: Path) -> None:
     """R-01."""
 
     async def story() -> None:
@@ -42,7 +42,7 @@ def test_an_engine_that_dies_once_goes_on_at_the_first_undrawn_seed(tmp_path: Pa
     run(story())
 
 
-def test_a_second_death_on_the_same_job_fails_it_and_the_next_job_runs(tmp_path: Path) -> None:
+def test_a_second_engine_crash_fails_the_job_and_the_next_job_runs(tmp_path: Path) -> None:
     """R-01."""
 
     async def story() -> None:
@@ -86,7 +86,7 @@ def test_an_engine_whose_memory_grows_is_replaced_between_jobs(tmp_path: Path) -
     run(story())
 
 
-def test_a_store_that_falters_costs_neither_the_lane_nor_the_job(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_failing_store_ends_neither_the_lane_nor_the_job(tmp_path: Path, monkeypatch: Any) -> None:
     """R-05: what must be written is tried again until it is."""
 
     async def story() -> None:
@@ -113,7 +113,7 @@ def test_a_store_that_falters_costs_neither_the_lane_nor_the_job(tmp_path: Path,
     run(story())
 
 
-def test_a_full_disk_gives_the_job_back_and_fails_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_full_disk_puts_the_job_back_and_fails_no_job(tmp_path: Path, monkeypatch: Any) -> None:
     """R-05: the place is at fault, not the job; it is drawn once there is room."""
 
     async def story() -> None:
@@ -138,7 +138,7 @@ def test_a_full_disk_gives_the_job_back_and_fails_nothing(tmp_path: Path, monkey
     run(story())
 
 
-def test_a_job_that_blames_a_sound_disk_again_and_again_fails_by_name_and_spares_the_next(
+def test_a_job_that_repeatedly_reports_a_full_disk_that_is_not_full_fails_and_the_next_job_runs(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
     """R-05: a disk that takes everything but this one picture does not keep the queue for ever."""
@@ -165,7 +165,7 @@ def test_a_job_that_blames_a_sound_disk_again_and_again_fails_by_name_and_spares
     run(story())
 
 
-def test_jobs_are_copied_at_each_start_since_they_passed_their_check(tmp_path: Path) -> None:
+def test_the_job_database_is_backed_up_at_each_start(tmp_path: Path) -> None:
     """R-06."""
 
     def copies() -> list[Path]:
@@ -182,7 +182,7 @@ def test_jobs_are_copied_at_each_start_since_they_passed_their_check(tmp_path: P
     run(story())
 
 
-def test_a_disk_with_too_little_room_takes_no_new_job_and_all_else_goes_on(tmp_path: Path) -> None:
+def test_a_disk_with_too_little_space_refuses_new_jobs_only(tmp_path: Path) -> None:
     """R-05."""
 
     async def story() -> None:
@@ -197,7 +197,7 @@ def test_a_disk_with_too_little_room_takes_no_new_job_and_all_else_goes_on(tmp_p
     run(story())
 
 
-def test_stopping_gives_the_running_job_back_and_the_next_gateway_finishes_it(tmp_path: Path) -> None:
+def test_stopping_requeues_the_running_job_and_the_next_gateway_finishes_it(tmp_path: Path) -> None:
     """R-13."""
 
     async def story() -> None:
@@ -213,7 +213,7 @@ def test_stopping_gives_the_running_job_back_and_the_next_gateway_finishes_it(tm
     run(story())
 
 
-def test_a_stop_while_the_model_loads_is_no_crash_and_the_next_gateway_draws(tmp_path: Path) -> None:
+def test_a_stop_during_a_model_load_counts_as_no_crash(tmp_path: Path) -> None:
     """R-18."""
 
     async def story() -> None:
@@ -244,7 +244,7 @@ def test_a_stopping_gateway_takes_no_more_jobs_and_ends_its_streams(tmp_path: Pa
     run(story())
 
 
-def test_a_picture_no_row_names_is_swept_at_the_next_start(tmp_path: Path) -> None:
+def test_an_image_file_without_a_row_is_removed_at_the_next_start(tmp_path: Path) -> None:
     """R-03: a crash between the file and the row."""
 
     async def story() -> None:

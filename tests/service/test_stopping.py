@@ -116,7 +116,7 @@ def child_of(process: psutil.Process, module: str, but: tuple[int, ...] = ()) ->
     raise AssertionError(f"no {module} was started")
 
 
-def test_bodies_that_trickle_and_readers_that_are_stuck(tmp_path: Path) -> None:
+def test_a_stop_with_slow_uploads_and_stuck_readers(tmp_path: Path) -> None:
     gateway = Live(tmp_path, fake_script={"step_seconds": 0.5}).start()
     with contextlib.ExitStack() as held, leaves(gateway):
         job = submit(gateway)
@@ -142,7 +142,9 @@ def test_bodies_that_trickle_and_readers_that_are_stuck(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "script", [{"step_seconds": 30.0}, {"load_seconds": 30.0}, {"hang_in": "step", "hang_deaf": True}]
 )
-def test_an_engine_that_is_stopped_loads_or_hears_nothing(tmp_path: Path, script: dict[str, object]) -> None:
+def test_a_stop_while_the_engine_is_suspended_loads_or_does_not_respond(
+    tmp_path: Path, script: dict[str, object]
+) -> None:
     gateway = Live(tmp_path, fake_script=script).start()
     with leaves(gateway) as process:
         job = submit(gateway)
@@ -152,13 +154,13 @@ def test_an_engine_that_is_stopped_loads_or_hears_nothing(tmp_path: Path, script
     is_drawn_after_a_start(gateway, job)
 
 
-def test_an_engine_that_is_starting(tmp_path: Path) -> None:
+def test_a_stop_while_the_engine_starts(tmp_path: Path) -> None:
     gateway = Live(tmp_path, fake_script={"start_seconds": 30.0, "hang_deaf": True}).start(ready=False)
     with leaves(gateway) as process:
         child_of(process, "engine")
 
 
-def test_a_store_that_is_being_opened(tmp_path: Path) -> None:
+def test_a_stop_while_the_store_is_opened(tmp_path: Path) -> None:
     (tmp_path / "slow").touch()
     gateway = Live(tmp_path, program=slowed(tmp_path, ("gateway.store.database", "open_checked")))
     starting = threading.Thread(target=_try, args=(gateway,))
@@ -178,7 +180,7 @@ def _try(gateway: Live) -> None:
     "function",
     [("gateway.images.output", "write_atomic"), ("gateway.store.rows", "insert")],
 )
-def test_a_disk_that_takes_a_minute(tmp_path: Path, function: tuple[str, str]) -> None:
+def test_a_stop_while_a_disk_write_takes_a_minute(tmp_path: Path, function: tuple[str, str]) -> None:
     gateway = Live(tmp_path, program=slowed(tmp_path, function)).start()
     with leaves(gateway):
         job = submit(gateway)
@@ -190,14 +192,14 @@ def test_a_disk_that_takes_a_minute(tmp_path: Path, function: tuple[str, str]) -
     is_drawn_after_a_start(gateway, job)
 
 
-def test_a_backup_that_runs(tmp_path: Path) -> None:
+def test_a_stop_during_a_backup(tmp_path: Path) -> None:
     (tmp_path / "slow").touch()
     gateway = Live(tmp_path, program=slowed(tmp_path, ("gateway.store.backups", "sync_path"))).start()
     with leaves(gateway):
         happens(tmp_path / "slow.entered")
 
 
-def test_a_decoder_that_is_stopped(tmp_path: Path) -> None:
+def test_a_stop_while_the_decoder_is_stopped(tmp_path: Path) -> None:
     gateway = Live(tmp_path).start()
     png = BytesIO()
     Image.effect_noise((512, 512), 50).save(png, "PNG")
@@ -217,7 +219,7 @@ def test_a_decoder_that_is_stopped(tmp_path: Path) -> None:
     sending.join(20)
 
 
-def test_a_download_that_runs(tmp_path: Path) -> None:
+def test_a_stop_during_a_download(tmp_path: Path) -> None:
     """Its child hears nothing; what came is kept, and the next process goes on with it."""
     model, big = "flux2-klein-4b", "transformer/model.safetensors"
     with hub_with([model], toy_model(big), tmp_path) as hub:
@@ -232,7 +234,7 @@ def test_a_download_that_runs(tmp_path: Path) -> None:
         is_drawn_after_a_start(gateway, job)
 
 
-def test_readers_of_text_at_work(tmp_path: Path) -> None:
+def test_a_stop_during_ocr(tmp_path: Path) -> None:
     """One reads a page, the other, which looks at what comes in, is stopped."""
     gateway = Live(tmp_path, program=OBEDIENT_OCR).start()
     documents = [script({"do": "sleep", "once": str(tmp_path / "read")}), script("page")]
@@ -250,7 +252,7 @@ def test_readers_of_text_at_work(tmp_path: Path) -> None:
         time.sleep(0.3)
 
 
-def test_a_stderr_that_nobody_reads(tmp_path: Path) -> None:
+def test_a_stop_with_a_stderr_that_nobody_reads(tmp_path: Path) -> None:
     gateway = Unread(tmp_path, fake_script={"step_seconds": 30.0})
     gateway.start()
     with leaves(gateway):
@@ -260,7 +262,7 @@ def test_a_stderr_that_nobody_reads(tmp_path: Path) -> None:
     is_drawn_after_a_start(Live(tmp_path), job)
 
 
-def test_a_second_signal_waits_for_nothing(tmp_path: Path) -> None:
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     gateway = Live(tmp_path, fake_script={"hang_in": "step", "hang_deaf": True}).start()
     with leaves(gateway) as process:
         submit(gateway)
@@ -284,7 +286,7 @@ ctypes.PyDLL(None).sleep(60)  # with the interpreter's lock held
     assert held.returncode == -signal.SIGALRM
 
 
-def test_the_last_resort_takes_stopped_children_along() -> None:
+def test_the_forced_exit_ends_stopped_children_too() -> None:
     program = """
 import os, signal, subprocess, sys, time
 from gateway import shutdown as stopping

@@ -42,7 +42,7 @@ def seen(gateway: Live, text: str) -> dict[str, Any]:
     raise AssertionError(found)
 
 
-def test_a_job_that_waits_for_a_dead_engine_says_so_and_foretells_nothing(tmp_path: Path) -> None:
+def test_a_job_that_waits_for_a_dead_engine_has_that_reason_and_no_forecast(tmp_path: Path) -> None:
     with live(tmp_path, ready=False, fake_script={"start_fails": True}) as gateway, ThreadPoolExecutor() as pool:
         while httpx.get(f"{gateway.url}/api/v1/health").json()["engine"]["state"] != "down":
             time.sleep(0.05)
@@ -77,7 +77,7 @@ def test_a_job_that_waits_for_a_dead_engine_says_so_and_foretells_nothing(tmp_pa
         assert drawn.result().status_code == 503
 
 
-def test_a_load_and_a_pause_are_told_as_such(tmp_path: Path) -> None:
+def test_a_model_load_and_a_pause_are_given_as_reasons_for_waiting(tmp_path: Path) -> None:
     with live(tmp_path, fake_script={"load_seconds": 1.0}) as gateway, ThreadPoolExecutor() as pool:
         for _ in range(2):
             drawn = pool.submit(httpx.post, f"{gateway.url}/sdapi/v1/txt2img", json=SMALL, timeout=60)

@@ -111,7 +111,7 @@ def test_a_request_of_a1111s_tests_is_answered(client: httpx.Client, path: str, 
     assert client.post(path, json=body).status_code == 200
 
 
-def test_a_script_that_is_not_here_is_a_422_as_without_it_there(client: httpx.Client) -> None:
+def test_an_unknown_script_is_a_422_as_in_a1111(client: httpx.Client) -> None:
     response = client.post(
         "img2img", json={**IMG2IMG, "script_name": "outpainting mk2", "script_args": ["", 8, "Lanczos", 2]}
     )
@@ -140,5 +140,5 @@ def test_an_option_that_is_written_is_read_back(client: httpx.Client) -> None:
         "embeddings",
     ],
 )
-def test_a_list_of_a1111s_tests_is_there(client: httpx.Client, path: str) -> None:
+def test_a_list_of_a1111s_tests_exists(client: httpx.Client, path: str) -> None:
     assert client.get(path).status_code == 200

@@ -105,7 +105,7 @@ def check_next_works(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", BAD_BODIES)
-def test_a_body_that_is_no_clean_json_object_is_refused(client: httpx.Client, name: str) -> None:
+def test_a_body_that_is_not_a_strict_json_object_is_refused(client: httpx.Client, name: str) -> None:
     headers = {"content-type": "application/json"}
     for path in ("txt2img", "img2img", "options"):
         check_refusal(client.post(path, content=BAD_BODIES[name], headers=headers))
@@ -122,20 +122,20 @@ def test_a_field_that_cannot_be_honoured_is_refused(client: httpx.Client, fields
 
 
 @pytest.mark.parametrize("picture", BAD_PICTURES, ids=lambda text: text[:24])
-def test_a_start_picture_that_is_none_is_refused(client: httpx.Client, picture: str) -> None:
+def test_an_invalid_init_image_is_refused(client: httpx.Client, picture: str) -> None:
     response = client.post("img2img", json={**SMALL, "init_images": [picture]})
     check_refusal(response)
     assert response.json()["detail"][0]["loc"] == ["body", "init_images"]
     check_next_works(client)
 
 
-def test_a_remote_picture_has_a_code_of_its_own(client: httpx.Client) -> None:
+def test_a_remote_image_has_its_own_error_code(client: httpx.Client) -> None:
     answer = client.post("img2img", json={**SMALL, "init_images": ["http://localhost/a.png"]}).json()
     assert answer["code"] == "REMOTE_IMAGES_DISABLED"
 
 
 @pytest.mark.parametrize("body", [{}, {"init_images": []}, {"init_images": None}])
-def test_img2img_without_a_picture_has_a1111s_words(client: httpx.Client, body: dict[str, Any]) -> None:
+def test_img2img_without_an_image_has_a1111s_error_message(client: httpx.Client, body: dict[str, Any]) -> None:
     response = client.post("img2img", json={**SMALL, **body})
     assert response.status_code == 404
     assert response.json()["detail"] == "Init image not found"
@@ -162,9 +162,7 @@ def test_unknown_routes_and_wrong_methods_answer_as_fastapi_does(client: httpx.C
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from([Txt2Img, Img2Img]), st.data())
-def test_whatever_a_field_holds_it_is_drawn_or_refused_by_name(
-    model: type[Txt2Img | Img2Img], data: st.DataObject
-) -> None:
+def test_any_value_of_a_field_is_drawn_or_refused_by_name(model: type[Txt2Img | Img2Img], data: st.DataObject) -> None:
     fields = st.dictionaries(st.sampled_from(sorted(model.model_fields)), ANYTHING, max_size=4)
     init: dict[str, Any] = {"init_images": [INIT]} if model is Img2Img else {}
     try:
@@ -191,15 +189,13 @@ def test_whatever_a_field_holds_it_is_drawn_or_refused_by_name(
 
 
 @pytest.mark.parametrize(("path", "body"), VALID, ids=lambda value: value if isinstance(value, str) else "")
-def test_what_is_changed_at_random_was_valid(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
+def test_the_payloads_that_are_mutated_are_valid(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
     assert client.post(path, json=body).status_code == 200
 
 
 @settings(max_examples=360, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(request_=changed())
-def test_a_valid_request_changed_at_random_is_done_or_refused_and_never_a_mistake_of_ours(
-    gateway: Live, request_: Sent
-) -> None:
+def test_a_randomly_mutated_request_succeeds_or_is_refused_and_is_never_a_500(gateway: Live, request_: Sent) -> None:
     """benchmarks/soak.py sends 4,000 of them."""
     with httpx.Client(base_url=f"{gateway.url}/sdapi/v1/") as client:
         outcome(send(client, request_))

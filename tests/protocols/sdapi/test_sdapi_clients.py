@@ -163,7 +163,7 @@ def test_every_client_of_the_contract_is_recorded() -> None:
 
 
 @pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
-def test_a_recorded_client_gets_what_it_reads(gateway: Live, client: httpx.Client, file: Path) -> None:
+def test_a_recorded_client_gets_the_fields_that_it_reads(gateway: Live, client: httpx.Client, file: Path) -> None:
     calls = json.loads(file.read_text())["calls"]
     options = client.get("options").json()
     assert options["sd_model_checkpoint"] in [row["title"] for row in client.get("sd-models").json()]

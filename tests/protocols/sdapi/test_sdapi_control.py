@@ -63,7 +63,7 @@ def unit(gateway: Live, route: str = "txt2img", checkpoint: str = "flux1-schnell
     return httpx.post(f"{gateway.url}/sdapi/v1/{route}", json=body, timeout=60)
 
 
-def told(response: httpx.Response) -> set[str]:
+def adjusted_params(response: httpx.Response) -> set[str]:
     assert response.status_code == 200, response.text
     return {item["param"] for item in json.loads(response.json()["info"])["adjustments"]}
 
@@ -71,7 +71,7 @@ def told(response: httpx.Response) -> set[str]:
 # ---- /api/v1 -------------------------------------------------------------------------------------
 
 
-def test_a_picture_follows_outlines_edges_and_depths_each_in_its_own_way(gateway: Live) -> None:
+def test_controlnet_follows_outlines_edges_and_depths(gateway: Live) -> None:
     def canny(**said: Any) -> bytes:
         return drawn(gateway, model=CANNY, control={"type": "canny", "image": drawing(), **said})
 
@@ -92,7 +92,9 @@ def test_a_picture_follows_outlines_edges_and_depths_each_in_its_own_way(gateway
         ({"model": "flux2-tiny", "control": {"type": "canny", "image": drawing()}}, "control"),
     ],
 )
-def test_what_cannot_be_followed_is_refused_by_name(gateway: Live, said: dict[str, Any], param: str) -> None:
+def test_a_control_image_that_cannot_be_followed_is_refused_by_name(
+    gateway: Live, said: dict[str, Any], param: str
+) -> None:
     response = httpx.post(f"{gateway.url}/api/v1/generate", json={**SMALL, **said}, timeout=30)
     assert (response.status_code, response.json()["details"]["param"]) == (400, param)
 
@@ -100,34 +102,34 @@ def test_what_cannot_be_followed_is_refused_by_name(gateway: Live, said: dict[st
 # ---- /sdapi --------------------------------------------------------------------------------------
 
 
-def test_a_unit_draws_with_the_controlnet_of_the_checkpoint_at_its_bits(gateway: Live) -> None:
+def test_a_controlnet_unit_draws_with_the_controlnet_of_the_checkpoint_at_its_bits(gateway: Live) -> None:
     response = unit(gateway)
-    assert told(response) == set()
+    assert adjusted_params(response) == set()
     assert pixels(response.json()["images"][0]) == drawn(
         gateway, model=CANNY, control={"type": "canny", "image": drawing()}
     )
     assert json.loads(response.json()["info"])["sd_model_name"] == CANNY
 
 
-def test_a_unit_may_name_its_model_and_switch_itself_off(gateway: Live) -> None:
+def test_a_controlnet_unit_may_name_its_model_and_be_disabled(gateway: Live) -> None:
     named = unit(gateway, checkpoint="flux2-tiny", model=f"{CANNY} [0123abcd]")
-    assert told(named) == {"ControlNet.model"}
+    assert adjusted_params(named) == {"ControlNet.model"}
     assert json.loads(named.json()["info"])["sd_model_name"] == CANNY
     off = unit(gateway, enabled=False)
     assert json.loads(off.json()["info"])["sd_model_name"] == "flux1-schnell-4-bit"
 
 
-def test_img2img_follows_its_own_picture_where_the_unit_brings_none(gateway: Live) -> None:
+def test_a_controlnet_unit_without_image_uses_the_init_image(gateway: Live) -> None:
     response = unit(gateway, "img2img", input_image=None, init_images=[drawing((48, 32))])
-    assert told(response) == {"init_images"}
+    assert adjusted_params(response) == {"init_images"}
 
 
-def test_what_a_unit_asks_for_in_vain_is_told(gateway: Live) -> None:
+def test_ignored_fields_of_a_controlnet_unit_give_adjustments(gateway: Live) -> None:
     masks = dict.fromkeys(("mask", "mask_image", "effective_region_mask"), drawing())
     response = unit(gateway, guidance_end=0.5, control_mode=1, threshold_a=30, threshold_b=60, resize_mode=0, **masks)
     left_out = ("guidance", "control_mode", "threshold_a", "threshold_b", "mask")
-    assert told(response) == {f"ControlNet.{name}" for name in left_out}
-    assert told(unit(gateway, guidance=0.5, guidance_start=0.5)) == {"ControlNet.guidance"}
+    assert adjusted_params(response) == {f"ControlNet.{name}" for name in left_out}
+    assert adjusted_params(unit(gateway, guidance=0.5, guidance_start=0.5)) == {"ControlNet.guidance"}
 
 
 @pytest.mark.parametrize(
@@ -143,13 +145,15 @@ def test_what_a_unit_asks_for_in_vain_is_told(gateway: Live) -> None:
         ("flux2-tiny", {}),
     ],
 )
-def test_a_unit_that_would_give_another_picture_is_refused(gateway: Live, model: str, said: dict[str, Any]) -> None:
+def test_a_controlnet_unit_that_would_change_the_image_is_refused(
+    gateway: Live, model: str, said: dict[str, Any]
+) -> None:
     response = unit(gateway, checkpoint=model, **said)
     assert response.status_code == 422
     assert response.json()["detail"][0]["loc"] == ["body", "alwayson_scripts"]
 
 
-def test_the_extensions_lists_name_what_is_here(gateway: Live) -> None:
+def test_the_controlnet_lists_name_the_models_on_disk(gateway: Live) -> None:
     def get(path: str) -> Any:
         return httpx.get(f"{gateway.url}{path}").json()
 
@@ -168,7 +172,7 @@ def test_the_extensions_lists_name_what_is_here(gateway: Live) -> None:
     assert get("/controlnet/version") == {"version": 2}
 
 
-def test_a_unit_comes_in_every_shape_that_clients_send() -> None:
+def test_a_controlnet_unit_is_read_in_every_shape_that_clients_send() -> None:
     assert unit_of({}) is None
     assert unit_of({"controlnet": {"args": []}}) is None
     assert unit_of({"ControlNet": {"args": [False, {"enabled": "false"}]}}) is None
@@ -182,7 +186,7 @@ def test_a_unit_comes_in_every_shape_that_clients_send() -> None:
             unit_of(scripts)
 
 
-def test_the_row_that_follows_is_of_the_checkpoints_weights_and_bits() -> None:
+def test_the_controlnet_model_has_the_checkpoints_weights_and_bits() -> None:
     rows = tuple(SPECS.values())
 
     def found(checkpoint: str, named: str | None = None, kind: Any = None) -> str | None:

@@ -29,19 +29,19 @@ def is_named(field: str) -> bool:
 
 
 @pytest.mark.parametrize("field", sorted(FIELDS))
-def test_a_field_is_on_the_page_and_in_a_test(field: str) -> None:
+def test_a_field_is_in_docs_and_in_a_test(field: str) -> None:
     assert is_named(field), "docs/sdapi.md says nothing of it"
     assert field in TESTED or FIELDS[field] is Ignored
 
 
 @pytest.mark.parametrize("path", sorted({route.path for route in ADAPTER.routes}))
-def test_a_route_is_on_the_page_and_in_a_test(path: str) -> None:
+def test_a_route_is_in_docs_and_in_a_test(path: str) -> None:
     path = path.removeprefix(PREFIX)
     assert path in PAGE or f"{path.rpartition('/')[0]}/*" in PAGE
     assert f'"{path[1:]}"' in TEST_CODE or f"{path}" in TEST_CODE
 
 
-def test_the_page_names_no_field_that_is_not_there() -> None:
+def test_docs_name_no_unknown_field() -> None:
     rows = re.findall(r"^\| ([a-z][a-zA-Z0-9_, .*]+?) \|", PAGE, re.MULTILINE)
     names = {name for row in rows for name in re.split(r", (?:or )?| x | or ", row)}
     known = {*FIELDS, "field", "route", "override_settings.sd_model_checkpoint"}

@@ -34,7 +34,7 @@ TOLERANCE = 3.0
 gateway, client = fixtures(backend="mlx")
 
 
-def test_the_object_asked_for_stands_inside_the_mask_and_the_rest_stays_as_it_was(client: httpx.Client) -> None:
+def test_inpainting_draws_the_object_inside_the_mask_and_keeps_the_rest(client: httpx.Client) -> None:
     ran = [(case, drawn(client, case)) for case in cases(SLICE)]
     assert all(case.keeps_the_rest(answer) for case, answer in ran)
     wrong = [case for case, answer in ran if not case.shows_it(answer)]
@@ -42,7 +42,7 @@ def test_the_object_asked_for_stands_inside_the_mask_and_the_rest_stays_as_it_wa
 
 
 @pytest.mark.parametrize("steps", STRENGTHS)
-def test_the_more_denoising_the_further_from_the_picture(client: httpx.Client, steps: int) -> None:
+def test_more_denoising_differs_more_from_the_init_image(client: httpx.Client, steps: int) -> None:
     starts = [render(Scene((Group(kind, colour),), ground), PLAINEST) for kind, colour, ground in SCENES]
     fresh = picture(client, steps)
     distances = []
@@ -53,12 +53,12 @@ def test_the_more_denoising_the_further_from_the_picture(client: httpx.Client, s
             assert all(answer.tobytes() == start.tobytes() for answer, start in zip(answers, starts, strict=True))
         if strength == 1:
             assert all(answer.tobytes() == fresh.tobytes() for answer in answers)
-    told = dict(zip(STRENGTHS[steps], distances, strict=True))
-    assert all(after >= before - TOLERANCE for before, after in pairwise(distances)), told
-    assert told[0.15] < 0.5 * told[1.0], told
+    by_strength = dict(zip(STRENGTHS[steps], distances, strict=True))
+    assert all(after >= before - TOLERANCE for before, after in pairwise(distances)), by_strength
+    assert by_strength[0.15] < 0.5 * by_strength[1.0], by_strength
 
 
-def test_picture_i_of_a_batch_is_the_single_picture_of_seed_plus_i_and_subseeds_lead_there(
+def test_image_i_of_a_batch_equals_the_single_image_of_seed_plus_i_also_with_subseeds(
     client: httpx.Client,
 ) -> None:
     batch = drawings(client, "txt2img", seed=41, batch_size=2)
@@ -67,13 +67,13 @@ def test_picture_i_of_a_batch_is_the_single_picture_of_seed_plus_i_and_subseeds_
     assert batch[1].tobytes() == single.tobytes() == varied.tobytes() != batch[0].tobytes()
 
 
-def test_hires_fix_draws_what_is_asked_larger(client: httpx.Client) -> None:
+def test_hires_fix_draws_the_prompt_at_a_larger_size(client: httpx.Client) -> None:
     (larger,) = drawings(client, "txt2img", enable_hr=True, hr_scale=1.5, denoising_strength=0.5)
     assert larger.size == (192, 192)
     assert [(thing.colour, nearest_kind(thing, FIRST_KINDS)) for thing in objects(larger)] == [("red", "circle")]
 
 
-def test_a_running_drawing_is_seen_and_an_interrupt_ends_it_with_the_finished_pictures(client: httpx.Client) -> None:
+def test_progress_shows_a_running_job_and_an_interrupt_ends_it_with_the_finished_images(client: httpx.Client) -> None:
     body = {"prompt": "a red circle", "seed": 3, "width": 128, "height": 96, "steps": 8, "batch_size": 10}
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.post, "txt2img", json=body)

@@ -46,22 +46,20 @@ BORROWED = [
 
 
 @pytest.mark.parametrize(("body", "param"), BORROWED, ids=[repr(body) for body, _ in BORROWED])
-def test_a_key_of_another_dialect_in_another_sense_is_told_and_refuses_nothing(
-    body: dict[str, Any], param: str | None
-) -> None:
+def test_a_borrowed_key_with_an_invalid_value_gives_an_adjustment(body: dict[str, Any], param: str | None) -> None:
     found, plain = translated(**body), translated()
     assert found.request == plain.request
     assert [item.param for item in found.adjustments] == ([] if param is None else [param])
 
 
 @pytest.mark.parametrize("strength", [3, -1, 1.5, "1e30", "strong", {}, [0.5]])
-def test_a_strength_of_another_dialect_out_of_its_range_is_told(strength: Any) -> None:
+def test_an_image_strength_out_of_range_gives_an_adjustment(strength: Any) -> None:
     body = {"init_images": ["aa"], "image_strength": strength}
     assert validated(Img2Img, body).untaken == ("image_strength",)
     assert validated(Img2Img, body).image_strength is None
 
 
-def test_a_field_of_a1111_beside_it_is_refused_as_ever() -> None:
+def test_an_invalid_field_of_a1111_is_refused_beside_a_borrowed_key() -> None:
     with pytest.raises(InvalidRequest) as caught:
         validated(Txt2Img, {"lora": "x", "width": "wide"})
     assert caught.value.param == "width"
@@ -80,29 +78,29 @@ EXPORTED = {
 
 
 def with_scripts(scripts: dict[str, Any], **body: Any) -> Any:
-    asked, told = apply(validated(Txt2Img, {**body, "alwayson_scripts": scripts}))
-    return to_request(asked, checkpoint=None, limits=LIMITS), told
+    body_with_scripts, adjustments = apply(validated(Txt2Img, {**body, "alwayson_scripts": scripts}))
+    return to_request(body_with_scripts, checkpoint=None, limits=LIMITS), adjustments
 
 
-def test_the_scripts_of_a_payload_that_a1111s_page_exports_ask_for_nothing_at_their_defaults() -> None:
-    found, told = with_scripts(EXPORTED, prompt="x", steps=4)
-    assert told == ()
+def test_scripts_of_a_payload_exported_by_a1111s_page_have_no_effect_at_their_defaults() -> None:
+    found, adjustments = with_scripts(EXPORTED, prompt="x", steps=4)
+    assert adjustments == ()
     assert found == translated(prompt="x", steps=4)
 
 
-def test_what_a1111s_own_scripts_ask_for_counts_as_in_the_request_itself() -> None:
+def test_arguments_of_a1111s_own_scripts_count_like_fields_of_the_request() -> None:
     scripts = {"SAMPLER": {"args": [7, "DPM++ 2M", "Karras"]}, "seed": {"args": [5, True, 9, 0.25, 0, 0]}}
-    found, told = with_scripts(scripts, prompt="x", steps=4, seed=1)
+    found, adjustments = with_scripts(scripts, prompt="x", steps=4, seed=1)
     assert (found.request.steps, found.request.seed) == (7, 5)
     assert (found.request.subseed, found.request.subseed_strength) == (9, 0.25)
     assert {item.param for item in found.adjustments} == {"sampler_name", "scheduler"}
-    assert told == ()
+    assert adjustments == ()
     unchecked, _ = with_scripts({"Seed": {"args": [5, False, 9, 0.25]}})
     assert (unchecked.request.seed, unchecked.request.subseed_strength) == (5, 0.0)
     part, _ = with_scripts({"Sampler": {"args": [7]}})
     assert part.request.steps == 7
-    _, told = with_scripts({"Soft inpainting": {"args": [True, 1, 0.5, 4, 0, 0.5, 2]}})
-    assert [item.param for item in told] == ["alwayson_scripts.Soft inpainting"]
+    _, adjustments = with_scripts({"Soft inpainting": {"args": [True, 1, 0.5, 4, 0, 0.5, 2]}})
+    assert [item.param for item in adjustments] == ["alwayson_scripts.Soft inpainting"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +112,7 @@ def test_what_a1111s_own_scripts_ask_for_counts_as_in_the_request_itself() -> No
         {"Dynamic Prompts": {"args": []}},
     ],
 )
-def test_what_a_script_asks_for_in_vain_is_refused(scripts: dict[str, Any]) -> None:
+def test_script_arguments_that_cannot_be_honoured_are_refused(scripts: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         with_scripts(scripts)
     assert caught.value.param in ("alwayson_scripts", "refiner_checkpoint")

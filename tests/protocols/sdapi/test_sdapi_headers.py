@@ -23,7 +23,7 @@ gateway, client = fixtures()
 # ---- gzip and time ---------------------------------------------------------------------------------
 
 
-def test_a_long_answer_is_packed_for_who_takes_that_and_for_nobody_else(client: httpx.Client) -> None:
+def test_a_long_answer_is_compressed_only_for_clients_that_accept_gzip(client: httpx.Client) -> None:
     body = {**SMALL, "width": 256, "height": 256}
     packed = client.post("txt2img", json=body, headers={"accept-encoding": "deflate, gzip;q=0.5"})
     assert packed.headers["content-encoding"] == "gzip"
@@ -35,13 +35,13 @@ def test_a_long_answer_is_packed_for_who_takes_that_and_for_nobody_else(client: 
     assert [len(json.loads(answer.content)["images"]) for answer in (packed, plain)] == [1, 1]
 
 
-def test_a_short_answer_is_not_packed(client: httpx.Client) -> None:
+def test_a_short_answer_is_not_compressed(client: httpx.Client) -> None:
     answer = client.get("samplers", headers={"accept-encoding": "gzip"})
     assert len(answer.content) < LEAST_BYTES
     assert "content-encoding" not in answer.headers
 
 
-def test_an_answer_tells_how_long_it_took(client: httpx.Client) -> None:
+def test_an_answer_has_the_process_time_header(client: httpx.Client) -> None:
     good = (client.get("options"), client.post("txt2img", json=SMALL), client.post("skip"))
     refused = (client.get("nothing"), client.get("txt2img"), client.post("txt2img", json={"width": "x"}))
     at_the_door = client.post("txt2img", content=b"x" * 10, headers={"content-type": "text/plain"})
@@ -63,12 +63,12 @@ def test_an_answer_tells_how_long_it_took(client: httpx.Client) -> None:
         ("x-gzipped", False),
     ],
 )
-def test_gzip_is_used_where_the_header_names_it(header: str, takes: bool) -> None:
+def test_gzip_is_used_where_accept_encoding_names_it(header: str, takes: bool) -> None:
     assert takes_gzip(header) is takes
 
 
 @pytest.mark.parametrize("body", [b"", b"x" * 5000, bytes(range(256)) * 20])
-def test_what_is_packed_can_be_unpacked(body: bytes) -> None:
+def test_a_compressed_body_can_be_decompressed(body: bytes) -> None:
     assert gzip.decompress(gzipped(body)) == body
 
 

@@ -26,7 +26,7 @@ Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 42, S
 Model: name, Hires prompt: "a, b: c", Lora hashes: "fur: 0123456789ab", Version: v1.10.1"""
 
 
-def test_a_text_of_a1111_is_taken_apart() -> None:
+def test_an_infotext_of_a1111_is_parsed() -> None:
     found = parse(A1111)
     assert found["Prompt"] == "a cat\non a mat"
     assert found["Negative prompt"] == "dog,\nugly"
@@ -37,11 +37,11 @@ def test_a_text_of_a1111_is_taken_apart() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "just a prompt", "a cat\nSteps: 4, Seed: 1", "time: 5, place: here"])
-def test_fewer_than_three_pairs_are_prompt(text: str) -> None:
+def test_infotext_with_fewer_than_three_pairs_is_prompt(text: str) -> None:
     assert parse(text) == {"Prompt": text, "Negative prompt": ""}
 
 
-def test_missing_keys_mean_a1111s_defaults() -> None:
+def test_missing_infotext_keys_mean_a1111s_defaults() -> None:
     found = with_defaults(parse("x"))
     assert (found["Clip skip"], found["Hires resize-1"], found["RNG"]) == ("1", 0, "GPU")
     assert found["Schedule type"] == "Automatic"
@@ -55,7 +55,7 @@ LINES = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(prompt=LINES, value=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=20))
-def test_what_is_written_is_read_back(prompt: list[str], value: str) -> None:
+def test_a_composed_infotext_is_parsed_back(prompt: list[str], value: str) -> None:
     text = "\n".join(line for line in prompt if line and not line.startswith("Negative prompt:"))
     note = value.strip() or "x"
     found = parse(compose(text, "bad hands", {"Steps": 4, "Seed": 1, "Size": "64x32", "Note": note, "None": None}))
@@ -68,7 +68,7 @@ def test_what_is_written_is_read_back(prompt: list[str], value: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a" * 10**6, ":" * 10**6, "a:" * 10**5, '"' * 10**6, "a b" * 10**5 + ": x"])
-def test_reading_takes_no_longer_than_the_text_is_long(text: str) -> None:
+def test_parsing_an_infotext_takes_linear_time(text: str) -> None:
     began = time.process_time()
     parse("x\n" + text)
     assert time.process_time() - began < 2
@@ -82,7 +82,7 @@ def test_png_info_reads_every_format(kind: Format) -> None:
     assert set(found["items"]) == (set() if kind == "png" else {"exif comment"})
 
 
-def test_a_picture_without_texts_says_nothing() -> None:
+def test_an_image_without_texts_has_an_empty_infotext() -> None:
     found = answer(an_image())
     assert (found["info"], found["items"]) == ("", {})
     assert found["parameters"]["Prompt"] == ""
@@ -105,12 +105,12 @@ def test_png_info_reads_the_comment_of_a_gif(frames: int) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(13, 400), st.binary(max_size=200))
-def test_a_broken_gif_says_nothing_or_its_comment(length: int, rest: bytes) -> None:
+def test_a_broken_gif_gives_no_comment_or_its_own(length: int, rest: bytes) -> None:
     assert comment(a_gif(b"x" * 300)[:length] + rest) is None or length > 13
     assert is_gif(b"GIF89a") is False
 
 
-def test_pictures_of_novelai_are_told_in_a1111s_words() -> None:
+def test_parameters_of_novelai_are_written_in_a1111s_grammar() -> None:
     png = with_text(an_image(), "Comment", '{"steps": 28, "sampler": "k_euler", "scale": 11, "seed": 7, "uc": "bad"}')
     for keyword, text in (("Software", "NovelAI"), ("Description", "a cat")):
         png = with_text(png, keyword, text)

@@ -30,7 +30,7 @@ def a_picture(size: tuple[int, int] = (128, 64)) -> Image.Image:
     return Image.linear_gradient("L").resize(size).convert("RGB")
 
 
-def test_white_is_repainted_and_so_is_what_is_opaque() -> None:
+def test_white_and_opaque_parts_of_a_mask_are_repainted() -> None:
     assert mask_of(Image.new("RGB", (4, 4), "white")).getextrema() == (255, 255)
     clear = Image.new("RGBA", (4, 4), (255, 255, 255, 0))
     clear.putpixel((1, 1), (0, 0, 0, 200))
@@ -49,13 +49,13 @@ def test_white_is_repainted_and_so_is_what_is_opaque() -> None:
         ((0, 0, 128, 64), 10**9, (64, 64), (0, 0, 128, 64)),
     ],
 )
-def test_the_part_has_the_proportions_of_the_drawing_as_far_as_there_is_picture(
+def test_the_masked_part_gets_the_proportions_of_the_result_within_the_image(
     box: Box, padding: int, size: tuple[int, int], part: Box
 ) -> None:
     assert grow(box, padding, size, (128, 64)) == part
 
 
-def test_only_the_masked_part_is_drawn_and_laid_back_where_it_was() -> None:
+def test_only_the_masked_part_is_drawn_and_pasted_back() -> None:
     found = prepare(a_picture(), a_mask((128, 64), (40, 20, 60, 40)), HARD, (64, 64))
     assert found is not None
     assert found.box == (40, 20, 60, 40)
@@ -67,7 +67,7 @@ def test_only_the_masked_part_is_drawn_and_laid_back_where_it_was() -> None:
     assert max(high for _, high in ImageChops.difference(back, found.whole).getextrema()) <= 8
 
 
-def test_a_part_that_the_picture_cannot_fill_is_laid_so_that_it_still_fits() -> None:
+def test_a_masked_part_at_the_edge_of_the_image_is_pasted_at_its_place() -> None:
     picture = a_picture((64, 64))
     found = prepare(picture, a_mask((64, 64), (0, 0, 64, 64)), HARD, (128, 64))
     assert found is not None
@@ -78,7 +78,7 @@ def test_a_part_that_the_picture_cannot_fill_is_laid_so_that_it_still_fits() -> 
     assert found.mask.getbbox() == (32, 0, 96, 64)
 
 
-def test_the_whole_picture_is_resized_with_its_mask_and_the_blur_reaches_only_so_far() -> None:
+def test_the_whole_image_is_resized_with_its_mask_and_the_blur_is_limited() -> None:
     use = replace(HARD, only_masked=False, blur=(2, 2))
     found = prepare(a_picture(), a_mask((128, 64), (40, 20, 60, 40)), use, (128, 64))
     assert found is not None
@@ -89,7 +89,7 @@ def test_the_whole_picture_is_resized_with_its_mask_and_the_blur_reaches_only_so
     assert 10 <= top < 20 < 40 < bottom <= 50
 
 
-def test_a_blank_mask_has_no_part_and_inverted_is_everything() -> None:
+def test_a_blank_mask_has_no_part_and_an_inverted_one_is_the_whole_image() -> None:
     blank = Image.new("L", (128, 64))
     assert prepare(a_picture(), blank, HARD, (64, 64)) is None
     everything = prepare(a_picture(), blank, replace(HARD, invert=True), (128, 64))
@@ -97,13 +97,13 @@ def test_a_blank_mask_has_no_part_and_inverted_is_everything() -> None:
     assert everything.box == (0, 0, 128, 64)
 
 
-def test_a_mask_of_another_size_is_stretched_over_the_picture() -> None:
+def test_a_mask_of_another_size_is_stretched_to_the_image() -> None:
     found = prepare(a_picture(), a_mask((64, 32), (20, 10, 30, 20)), HARD, (64, 64))
     assert found is not None
     assert found.overlay.size == (128, 64)
 
 
-def test_the_masked_part_is_smeared_over_with_what_surrounds_it() -> None:
+def test_the_masked_part_is_filled_with_colours_from_around_it() -> None:
     picture = Image.new("RGB", (64, 64), "red")
     picture.paste((0, 0, 255), (24, 24, 40, 40))
     filled = smear(picture, a_mask((64, 64), (24, 24, 40, 40)))
@@ -127,7 +127,7 @@ def drawn(client: httpx.Client, **options: Any) -> tuple[list[Image.Image], dict
     return [opened(base64.b64decode(image)) for image in answer["images"]], json.loads(answer["info"])
 
 
-def test_masks_come_back_behind_each_picture_where_they_are_asked_for(client: httpx.Client) -> None:
+def test_return_mask_adds_masks_behind_each_image(client: httpx.Client) -> None:
     images, notes = drawn(client, return_mask=True, return_mask_composite=True)
     assert [image.mode for image in images] == ["RGB", "RGB", "RGBA"] * 2
     assert {image.size for image in images} == {(96, 64)}
@@ -140,7 +140,7 @@ def test_masks_come_back_behind_each_picture_where_they_are_asked_for(client: ht
     assert "parameters" not in mask.info
 
 
-def test_masks_come_back_in_the_format_asked_for_and_otherwise_not_at_all(client: httpx.Client) -> None:
+def test_returned_masks_have_the_requested_format(client: httpx.Client) -> None:
     images, _ = drawn(client, return_mask_composite=True, samples_format="jpg")
     assert [image.format for image in images] == ["JPEG"] * 4
     assert len(drawn(client)[0]) == 2

@@ -35,14 +35,14 @@ slow_gateway, slow = fixtures("slow_gateway", "slow", fake_script={"step_seconds
 # ---- meaning ---------------------------------------------------------------------------------------
 
 
-def test_picture_i_of_a_batch_is_the_single_picture_of_seed_plus_i(client: httpx.Client) -> None:
+def test_image_i_of_a_batch_equals_the_single_image_of_seed_plus_i(client: httpx.Client) -> None:
     batch = client.post("txt2img", json={**SMALL, "seed": 41, "batch_size": 3}).json()["images"]
     single = client.post("txt2img", json={**SMALL, "seed": 43}).json()["images"]
     assert opened(base64.b64decode(batch[2])).tobytes() == opened(base64.b64decode(single[0])).tobytes()
     assert len({opened(base64.b64decode(image)).tobytes() for image in batch}) == 3
 
 
-def test_denoising_strength_0_returns_the_picture_and_1_ignores_it(client: httpx.Client) -> None:
+def test_denoising_strength_0_returns_the_init_image_and_1_ignores_it(client: httpx.Client) -> None:
     def drawn(strength: float) -> bytes:
         body = {**SMALL, "seed": 1, "init_images": [INIT], "denoising_strength": strength}
         return opened(base64.b64decode(client.post("img2img", json=body).json()["images"][0])).tobytes()
@@ -58,13 +58,13 @@ def test_send_images_false_sends_the_texts_alone(client: httpx.Client) -> None:
     assert len(json.loads(answer["info"])["infotexts"]) == 1
 
 
-def test_sizes_that_are_multiples_of_8_are_rounded_down_and_told(client: httpx.Client) -> None:
+def test_sizes_that_are_multiples_of_8_are_rounded_down_with_an_adjustment(client: httpx.Client) -> None:
     answer = client.post("txt2img", json={**SMALL, "width": 72, "height": 88}).json()
     info = json.loads(answer["info"])
     assert (info["width"], info["height"]) == (64, 80)
-    told = {item["param"]: (item["asked"], item["used"]) for item in info["adjustments"]}
-    assert told["width"] == (72, 64)
-    assert told["height"] == (88, 80)
+    adjustments = {item["param"]: (item["asked"], item["used"]) for item in info["adjustments"]}
+    assert adjustments["width"] == (72, 64)
+    assert adjustments["height"] == (88, 80)
 
 
 def pictures(answer: dict[str, Any]) -> list[Image.Image]:
@@ -126,7 +126,7 @@ def test_hires_fix_answers_the_larger_picture(client: httpx.Client) -> None:
     assert (info["width"], info["height"]) == (64, 64)
 
 
-def test_several_start_pictures_are_drawn_over_in_turn(client: httpx.Client) -> None:
+def test_several_init_images_are_redrawn_in_turn(client: httpx.Client) -> None:
     starts = [of(Image.new("RGB", (64, 64), colour)) for colour in ("red", "blue")]
     body = {**SMALL, "init_images": starts, "batch_size": 2, "denoising_strength": 0}
     drawn = pictures(client.post("img2img", json={**body, "n_iter": 2}).json())
@@ -143,12 +143,12 @@ def test_subseeds_lead_from_one_picture_to_another(client: httpx.Client) -> None
     assert drawn(seed=1, subseed=2, subseed_strength=0.5) not in (drawn(seed=1), drawn(seed=2))
 
 
-def test_references_that_the_model_cannot_follow_are_left_out_and_told(client: httpx.Client) -> None:
+def test_references_that_the_model_cannot_use_are_left_out_with_an_adjustment(client: httpx.Client) -> None:
     body = {**SMALL, "model": "no-edit", "init_images": [INIT], "mode": "edit", "extra_images": [INIT, INIT]}
     info = json.loads(client.post("img2img", json=body).json()["info"])
-    told = {item["param"]: (item["asked"], item["used"]) for item in info["adjustments"]}
-    assert told["mode"] == ("edit", "img2img")
-    assert told["extra_images"] == (2, None)
+    adjustments = {item["param"]: (item["asked"], item["used"]) for item in info["adjustments"]}
+    assert adjustments["mode"] == ("edit", "img2img")
+    assert adjustments["extra_images"] == (2, None)
 
 
 # ---- options ---------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_a_known_checkpoint_becomes_the_default(client: httpx.Client, name: str)
 
 
 @pytest.mark.parametrize("name", ["sd_xl_base_1.0.safetensors", "flux2-klein-9b", "../../etc/passwd"])
-def test_a_checkpoint_that_cannot_be_had_changes_nothing(client: httpx.Client, name: str) -> None:
+def test_an_unavailable_checkpoint_changes_no_option(client: httpx.Client, name: str) -> None:
     before = client.get("options").json()
     response = client.post("options", json={"sd_model_checkpoint": name})
     assert response.status_code == 500
@@ -177,13 +177,13 @@ def test_a_checkpoint_that_cannot_be_had_changes_nothing(client: httpx.Client, n
 
 
 @pytest.mark.parametrize("body", [{}, {"anything": [1, {}]}, {"sd_model_checkpoint": None}, {"tiling": True}])
-def test_other_options_are_taken_and_change_nothing(client: httpx.Client, body: dict[str, Any]) -> None:
+def test_options_without_effect_are_accepted(client: httpx.Client, body: dict[str, Any]) -> None:
     before = client.get("options").json()
     assert client.post("options", json=body).json() is None
     assert client.get("options").json() == before
 
 
-def test_options_that_mean_something_are_kept_and_a_request_overrides_them(client: httpx.Client) -> None:
+def test_options_with_an_effect_are_stored_and_override_settings_override_them(client: httpx.Client) -> None:
     assert client.post("options", json={"send_seed": False, "samples_format": "webp"}).json() is None
     options = client.get("options").json()
     assert (options["send_seed"], options["samples_format"]) == (False, "webp")
@@ -194,7 +194,7 @@ def test_options_that_mean_something_are_kept_and_a_request_overrides_them(clien
     client.post("options", json={"send_seed": True, "samples_format": "png"})
 
 
-def test_an_infotext_draws_its_picture_again(client: httpx.Client) -> None:
+def test_an_infotext_draws_its_image_again(client: httpx.Client) -> None:
     first = client.post("txt2img", json={**SMALL, "seed": 77}).json()
     text = json.loads(first["info"])["infotexts"][0]
     again = client.post("txt2img", json={"infotext": text}).json()
@@ -202,7 +202,7 @@ def test_an_infotext_draws_its_picture_again(client: httpx.Client) -> None:
     assert json.loads(again["info"])["infotexts"] == [text]
 
 
-def test_a_model_that_is_unknown_in_a_request_is_told_with_what_there_is(client: httpx.Client) -> None:
+def test_an_unknown_model_is_an_error_that_lists_the_models(client: httpx.Client) -> None:
     for body in ({"model": "schnell"}, {"override_settings": {"sd_model_checkpoint": "schnell"}}):
         response = client.post("txt2img", json={**SMALL, **body})
         answer = response.json()
@@ -256,7 +256,7 @@ def test_progress_of_a_running_picture_shows_steps_and_a_picture(
     assert slow.get("progress").json()["state"]["job_count"] == 0
 
 
-def test_a_stranger_sees_that_something_runs_but_not_what(slow: httpx.Client, background: ThreadPoolExecutor) -> None:
+def test_progress_of_another_clients_job_shows_no_details(slow: httpx.Client, background: ThreadPoolExecutor) -> None:
     answer = drawing(background, slow, steps=8)
     wait_for_progress(slow, 0.4)
     seen = slow.get("progress", headers={"x-client-id": "somebody-else"}).json()
@@ -287,11 +287,11 @@ def test_skip_ends_one_picture_and_the_job_goes_on(slow: httpx.Client, backgroun
     assert slow.post("skip").text == "null"
     reply = answer.result().json()
     assert len(reply["images"]) == 2
-    told = [item for item in json.loads(reply["info"])["adjustments"] if item["param"] == "steps"]
-    assert "picture 0 was skipped" in told[-1]["reason"]
+    adjustments = [item for item in json.loads(reply["info"])["adjustments"] if item["param"] == "steps"]
+    assert "picture 0 was skipped" in adjustments[-1]["reason"]
 
 
-def test_ones_own_task_is_told_from_others_while_they_wait(
+def test_task_progress_distinguishes_the_callers_own_task_while_jobs_wait(
     slow_gateway: Live, slow: httpx.Client, background: ThreadPoolExecutor
 ) -> None:
     def asked(task: str) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def test_ones_own_task_is_told_from_others_while_they_wait(
     assert asked("task(1)")["completed"] is True
 
 
-def test_an_interrupt_while_idle_harms_nobody(slow: httpx.Client) -> None:
+def test_an_interrupt_while_idle_stops_no_job(slow: httpx.Client) -> None:
     assert slow.post("interrupt", content='""').json() == {}
     assert len(slow.post("txt2img", json=SMALL).json()["images"]) == 1
 
@@ -329,14 +329,14 @@ def test_an_interrupt_leaves_the_waiting_jobs_alone(slow: httpx.Client, backgrou
     assert len(second.result().json()["images"]) == 1
 
 
-def test_requests_at_the_same_time_queue_and_none_is_turned_away(
+def test_concurrent_requests_are_queued_and_none_is_refused(
     client: httpx.Client, background: ThreadPoolExecutor
 ) -> None:
     answers = [drawing(background, client, seed=i) for i in range(4)]
     assert [answer.result().status_code for answer in answers] == [200] * 4
 
 
-def test_a_client_that_hangs_up_stops_its_picture(slow_gateway: Live, slow: httpx.Client) -> None:
+def test_a_client_that_disconnects_stops_its_job(slow_gateway: Live, slow: httpx.Client) -> None:
     def leave() -> None:
         with httpx.Client(base_url=slow.base_url, timeout=0.6) as gone, pytest.raises(httpx.ReadTimeout):
             gone.post("txt2img", json={**SMALL, "steps": 8, "batch_size": 10})

@@ -23,7 +23,7 @@ HASH = hashlib.sha256(bytes(range(128))).hexdigest()[:12]
 TINY_HASH = hashlib.sha256(bytes(range(256)) * 15).hexdigest()[:12]
 
 
-def test_loras_reach_the_core_as_they_are_called() -> None:
+def test_loras_of_a_request_reach_the_core() -> None:
     body = {"prompt": "x<lora:fur:0.5>", "lora": [{"path": "a/fur.safetensors", "multiplier": "2"}, {"path": "c"}]}
     found = to_request(validated(Txt2Img, body), checkpoint=None, limits=LIMITS)
     assert found.request.loras == (
@@ -33,7 +33,7 @@ def test_loras_reach_the_core_as_they_are_called() -> None:
     )
 
 
-def test_rows_tell_what_clients_read_and_no_folder(tmp_path: Path) -> None:
+def test_lora_rows_have_the_fields_that_clients_read_and_no_folder(tmp_path: Path) -> None:
     file = save_lora(tmp_path, "style/ink", ss_output_name="inky", ss_sd_model_name="/home/me", ss_network_dim="8")
     file.with_suffix(".json").write_text(json.dumps({"activation text": "pen", "preferred weight": 0.7}))
     (tmp_path / "broken.safetensors").write_bytes(b"")
@@ -52,12 +52,12 @@ def test_rows_tell_what_clients_read_and_no_folder(tmp_path: Path) -> None:
     }
 
 
-def test_hashes_are_told_of_those_that_are_still_there(tmp_path: Path) -> None:
+def test_lora_hashes_are_those_of_existing_files(tmp_path: Path) -> None:
     save_lora(tmp_path, "named")
     assert hashes(["named", "gone", "named"], LoraLibrary([tmp_path])) == {"named": HASH}
 
 
-def test_the_infotext_tells_hashes_in_a1111s_grammar() -> None:
+def test_the_infotext_has_lora_hashes_in_a1111s_grammar() -> None:
     found = told({"prompt": "a cat <lora:fur:1>"}, lora_hashes={"fur": "0123456789ab", "a:b,c": "ba9876543210"})
     line = 'Lora hashes: "fur: 0123456789ab, abc: ba9876543210"'
     assert line in infotext(found, 0)
@@ -66,7 +66,7 @@ def test_the_infotext_tells_hashes_in_a1111s_grammar() -> None:
     assert "Lora" not in infotext(told({}), 0)
 
 
-def test_a_lora_of_the_library_is_listed_put_on_and_told(tmp_path: Path) -> None:
+def test_a_lora_of_the_library_is_listed_applied_and_in_the_infotext(tmp_path: Path) -> None:
     save_lora(tmp_path / "models" / "loras", "named", TINY, ss_output_name="fur")
     config = {"models": {"cache_dir": str(tmp_path / "models")}}
     with live(tmp_path, config=config) as gateway, httpx.Client(base_url=f"{gateway.url}/sdapi/v1/") as client:

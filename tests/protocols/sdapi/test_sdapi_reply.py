@@ -40,7 +40,7 @@ INFO_KEYS = (
 """Source: docs/sdapi.md, "info"; every one of them is always there."""
 
 
-def test_info_has_every_key_and_says_what_was_used() -> None:
+def test_info_has_every_key_and_the_values_that_were_used() -> None:
     body = {"prompt": "a <lora:x:1> cat", "steps": 20, "cfg_scale": 7, "seed": 42, "batch_size": 2, "width": 520}
     found = info(told({**body, "negative_prompt": "dog", "sampler_name": "Euler a"}))
     assert set(INFO_KEYS.split(", ")) <= set(found)
@@ -63,7 +63,7 @@ def test_info_has_every_key_and_says_what_was_used() -> None:
     }
 
 
-def test_a_random_seed_is_told_as_it_fell() -> None:
+def test_info_has_the_random_seed_that_was_drawn() -> None:
     assert info(told({"seed": -1}))["seed"] == 7
     assert parameters(told({"seed": -1}))["seed"] == -1
 
@@ -82,14 +82,14 @@ def test_an_empty_prompt_leaves_one_line() -> None:
     assert infotext(told({}), 0).startswith("Steps: 4, ")
 
 
-def test_img2img_tells_its_denoising_strength() -> None:
+def test_the_infotext_of_img2img_has_the_denoising_strength() -> None:
     found = told({"init_images": ["a"], "image_strength": 0.4}, model=Img2Img)
     assert info(found)["denoising_strength"] == 0.4
     assert ", Denoising strength: 0.4, " in infotext(found, 0)
     assert info(told({}))["denoising_strength"] == 0.75
 
 
-def test_the_echo_holds_every_field_and_pictures_only_on_request() -> None:
+def test_the_echo_has_every_field_and_images_only_on_request() -> None:
     echo = parameters(told({"prompt": "x", "unknown": 1}))
     assert set(echo) == set(Txt2Img.model_fields)
     assert echo["steps"] == 4
@@ -100,7 +100,7 @@ def test_the_echo_holds_every_field_and_pictures_only_on_request() -> None:
 
 
 @pytest.mark.parametrize("prompt", ["a cat", "ein Käse", '猫 "quoted", with: signs\nand lines', "🙂"])
-def test_the_reply_is_json_whose_pictures_carry_their_infotext(prompt: str) -> None:
+def test_the_response_is_json_whose_images_have_their_infotext(prompt: str) -> None:
     found = told({"prompt": prompt, "batch_size": 2})
     reply = json.loads(to_body(found, [an_image(), an_image(colour="blue")]))
     assert set(reply) == {"images", "parameters", "info"}
@@ -111,7 +111,7 @@ def test_the_reply_is_json_whose_pictures_carry_their_infotext(prompt: str) -> N
     assert notes["prompt"] == prompt
 
 
-def test_an_interrupted_job_shows_the_pictures_it_has() -> None:
+def test_an_interrupted_job_answers_with_its_finished_images() -> None:
     found = told({"batch_size": 3}, pictures=1)
     reply = json.loads(to_body(found, [an_image()]))
     assert len(reply["images"]) == 1
@@ -120,7 +120,7 @@ def test_an_interrupted_job_shows_the_pictures_it_has() -> None:
     assert nothing["images"] == []
 
 
-def test_a_scaled_picture_says_at_which_size_it_was_drawn() -> None:
+def test_an_adjustment_has_the_size_at_which_a_scaled_image_was_drawn() -> None:
     found = told({"width": 512, "height": 256})
     image = found.job.images[0].model_copy(update={"drawn_px": (128, 128)})
     scaled = replace(found, job=replace(found.job, images=(image,)))
@@ -128,7 +128,7 @@ def test_a_scaled_picture_says_at_which_size_it_was_drawn() -> None:
     assert (size["asked"], size["used"]) == ("512x256", "128x128")
 
 
-def test_subseeds_keep_the_seed_and_count_up_themselves() -> None:
+def test_subseeds_count_up_while_the_seed_stays() -> None:
     found = told({"seed": 5, "subseed": 9, "subseed_strength": "0.5", "batch_size": 2})
     notes = info(found)
     assert (notes["seed"], notes["all_seeds"]) == (5, [5, 5])
@@ -137,7 +137,7 @@ def test_subseeds_keep_the_seed_and_count_up_themselves() -> None:
     assert "Variation" not in infotext(told({"subseed": 9}), 0)
 
 
-def test_a_second_pass_shows_in_info_which_keeps_the_size_of_the_first() -> None:
+def test_info_has_the_second_pass_and_the_size_of_the_first() -> None:
     found = told({"enable_hr": True, "hr_scale": 1.5, "width": 64, "height": 64, "denoising_strength": 0.6})
     notes = info(found)
     assert (notes["width"], notes["height"]) == (64, 64)
@@ -145,7 +145,7 @@ def test_a_second_pass_shows_in_info_which_keeps_the_size_of_the_first() -> None
     assert ", Denoising strength: 0.6, Hires upscale: 1.5, Hires upscaler: Lanczos, Version: " in infotext(found, 0)
 
 
-def test_a_mask_shows_in_info() -> None:
+def test_info_has_the_mask_parameters() -> None:
     masked = InputImages(init_images=("0" * 64,), mask="1" * 64)
     body = {
         "init_images": ["a"],
@@ -164,7 +164,7 @@ def test_a_mask_shows_in_info() -> None:
 
 
 @pytest.mark.parametrize(("name", "format"), [("png", "PNG"), ("jpg", "JPEG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
-def test_pictures_come_in_the_format_asked_for_with_their_infotext(name: str, format: str) -> None:
+def test_images_have_the_requested_format_and_their_infotext(name: str, format: str) -> None:
     found = replace(told({"prompt": "猫"}), output=output_options({}, {"samples_format": name}))
     reply = json.loads(to_body(found, [an_image()]))
     data = base64.b64decode(reply["images"][0], validate=True)
@@ -174,14 +174,14 @@ def test_pictures_come_in_the_format_asked_for_with_their_infotext(name: str, fo
     assert infotext_of(base64.b64decode(json.loads(to_body(silent, [an_image()]))["images"][0]))[0] == ""
 
 
-def test_a_skipped_picture_is_told() -> None:
+def test_a_skipped_image_gives_an_adjustment() -> None:
     found = told({"batch_size": 2})
     image = found.job.images[1].model_copy(update={"cut_short": True})
     cut = replace(found, job=replace(found.job, images=(found.job.images[0], image)))
     assert [item["reason"] for item in info(cut)["adjustments"]] == ["picture 1 was skipped and finished as it stood"]
 
 
-def test_png_text_changes_no_pixel_and_refuses_what_is_no_png() -> None:
+def test_png_text_changes_no_pixel_and_refuses_other_files() -> None:
     png = an_image((5, 7), "green")
     assert opened(with_text(png, "parameters", "ü")).info == {"parameters": "ü"}
     assert opened(with_text(png, "parameters", "猫")).tobytes() == opened(png).tobytes()
@@ -197,7 +197,7 @@ def running(plan: Generate | Load, owner: str = "me") -> Job:
     return job.apply(Queued(), 10.0).apply(Started(attempt=1), 20.0)
 
 
-def test_idle_progress_is_zero_and_counts_no_job() -> None:
+def test_idle_progress_is_zero_without_jobs() -> None:
     body = progress_of(None, None, owner="me", with_image=True)
     assert body["progress"] == 0
     assert body["state"]["job_count"] == 0
@@ -223,7 +223,7 @@ def test_progress_of_a_running_job_counts_steps_and_pictures() -> None:
 @pytest.mark.parametrize(
     ("image", "step", "no", "at"), [(0, 2, 0, (2, 4)), (0, 5, 1, (1, 2)), (1, 4, 2, (4, 4)), (1, 6, 3, (2, 2))]
 )
-def test_a_second_pass_doubles_the_jobs(image: int, step: int, no: int, at: tuple[int, int]) -> None:
+def test_a_second_pass_doubles_job_count_in_progress(image: int, step: int, no: int, at: tuple[int, int]) -> None:
     second = SecondPass(width_px=128, height_px=128, steps=4, denoise=0.5)
     job = running(a_plan(seeds=(1, 2), second_pass=second))
     newest = Progress(job.id, 2).apply(StepDone(image=image, step=step, steps=6, seconds=0.5))
@@ -250,7 +250,7 @@ def test_a_task_that_runs_shows_a_preview_once() -> None:
         (None, None, (False, False, "Waiting...")),
     ],
 )
-def test_a_task_that_does_not_run_waits_or_is_over(
+def test_a_task_that_does_not_run_is_waiting_or_completed(
     state: State | None, place: tuple[int, int] | None, told_as: tuple[bool, bool, str]
 ) -> None:
     body = waiting_task(state, place)
@@ -258,7 +258,7 @@ def test_a_task_that_does_not_run_waits_or_is_over(
     assert body["active"] is False
 
 
-def test_tasks_belong_to_their_owners_and_the_oldest_go() -> None:
+def test_tasks_belong_to_their_owners_and_the_oldest_are_forgotten() -> None:
     tasks = RecentIds(MOST_TASKS)
     tasks.put("me", "a", "job1")
     tasks.put("other", "b", "job2")
@@ -269,7 +269,7 @@ def test_tasks_belong_to_their_owners_and_the_oldest_go() -> None:
     assert tasks.job_of("me", "a") is None
 
 
-def test_a_strangers_progress_shows_neither_picture_nor_name() -> None:
+def test_progress_of_another_owners_job_has_no_preview_and_no_name() -> None:
     job = running(a_plan(), owner="other")
     newest = Progress(job.id, 1).apply(Preview(image=0, step=1, jpeg_base64="/9j/"))
     body = progress_of(job, newest, owner="me", with_image=True)
@@ -286,12 +286,12 @@ def test_a_strangers_progress_shows_neither_picture_nor_name() -> None:
         (Load(model="flux2-tiny"), "load_model"),
     ],
 )
-def test_a_running_job_has_a_name(plan: Generate | Load, name: str) -> None:
+def test_progress_has_the_name_of_a_running_job(plan: Generate | Load, name: str) -> None:
     job = running(plan)
     assert progress_of(job, Progress(job.id, 1), owner="me", with_image=True)["state"]["job"] == name
 
 
-def test_what_is_left_is_unknown_before_the_first_step() -> None:
+def test_the_seconds_left_are_unknown_before_the_first_step() -> None:
     assert Progress("x", 2).seconds_left is None
 
 
@@ -304,7 +304,7 @@ def test_models_are_listed_where_they_are_on_disk_and_the_current_one_always() -
     assert all(row["model_name"] == row["title"] == row["filename"] for row in rows)
 
 
-def test_options_name_the_checkpoint_and_hide_what_means_forge() -> None:
+def test_options_have_the_checkpoint_and_no_forge_preset() -> None:
     options = options_of("flux2-tiny", {"samples_format": "webp"})
     assert options["sd_model_checkpoint"] == "flux2-tiny"
     assert options["samples_format"] == "webp"
@@ -329,12 +329,12 @@ def test_every_error_has_a_detail_and_no_empty_text(kind: type[GatewayError]) ->
         assert body["errors"]
 
 
-def test_unknown_routes_and_methods_have_fastapis_words() -> None:
+def test_unknown_routes_and_methods_have_fastapis_messages() -> None:
     assert json.loads(render_error(errors.NotFound()).body) == {"detail": "Not Found"}
     assert json.loads(render_error(errors.MethodNotAllowed()).body) == {"detail": "Method Not Allowed"}
 
 
-def test_an_unknown_model_is_told_as_the_seed_document_does() -> None:
+def test_an_unknown_model_has_the_seed_documents_error() -> None:
     details = {"available_models": ["flux2-klein-4b"]}
     response = render_error(errors.ModelNotFound("Model 'schnell' not found.", param="model", details=details))
     body = json.loads(response.body)

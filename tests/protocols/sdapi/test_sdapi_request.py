@@ -60,12 +60,12 @@ def dropped(**body: Any) -> dict[str, Adjustment]:
         ("hr_second_pass_steps", 15.5, 15),
     ],
 )
-def test_a_value_is_taken_as_the_clients_mean_it(field: str, sent: object, meant: object) -> None:
+def test_field_values_are_converted_as_clients_expect(field: str, sent: object, meant: object) -> None:
     assert getattr(validated(Txt2Img, {field: sent}), field) == meant
 
 
 @pytest.mark.parametrize("name", sorted(Img2Img.model_fields))
-def test_null_is_as_good_as_absent_in_every_field(name: str) -> None:
+def test_null_equals_an_absent_field(name: str) -> None:
     assert validated(Img2Img, {name: None}) == Img2Img()
 
 
@@ -89,7 +89,7 @@ def test_null_is_as_good_as_absent_in_every_field(name: str) -> None:
         ("styles", {}, "type_error.list"),
     ],
 )
-def test_a_value_that_means_nothing_is_a_422_naming_the_field(field: str, sent: object, kind: str) -> None:
+def test_an_invalid_value_is_a_422_naming_the_field(field: str, sent: object, kind: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         validated(Txt2Img, {field: sent})
     response = render_error(caught.value)
@@ -100,7 +100,7 @@ def test_a_value_that_means_nothing_is_a_422_naming_the_field(field: str, sent: 
 
 
 @pytest.mark.parametrize("body", [[], "text", 7, None])
-def test_a_body_that_is_no_object_is_a_422(body: object) -> None:
+def test_a_body_that_is_not_an_object_is_a_422(body: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
         validated(Txt2Img, body)
     answer = json.loads(render_error(caught.value).body)
@@ -115,7 +115,7 @@ def test_payloads_are_frozen() -> None:
 # ---- translation -----------------------------------------------------------------------------------
 
 
-def test_an_empty_body_asks_for_one_random_picture_of_512_with_the_models_own_steps_and_guidance() -> None:
+def test_an_empty_body_requests_one_random_image_of_512_with_the_models_own_steps_and_guidance() -> None:
     request = translated().request
     assert (request.width_px, request.height_px) == (512, 512)
     assert request.steps is None
@@ -140,7 +140,7 @@ def test_batches_and_iterations_multiply(body: dict[str, Any], count: int) -> No
 
 
 @pytest.mark.parametrize("body", [{"batch_size": 0}, {"batch_size": -1, "n_iter": -1}])
-def test_less_than_one_picture_is_refused(body: dict[str, Any]) -> None:
+def test_less_than_one_image_is_refused(body: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         translated(**body)
 
@@ -179,7 +179,7 @@ def test_the_chosen_checkpoint_is_the_model_of_requests_that_name_none() -> None
         ({"cfg_scale": None}, None),
     ],
 )
-def test_guidance_is_the_field_that_speaks_of_it_most_plainly(body: dict[str, Any], guidance: float | None) -> None:
+def test_guidance_comes_from_the_first_of_its_fields(body: dict[str, Any], guidance: float | None) -> None:
     assert translated(**body).request.guidance == guidance
 
 
@@ -206,7 +206,7 @@ def test_extra_network_tags_leave_the_prompt(prompt: str, clean: str, loras: tup
     assert (left, tuple((lora.name, lora.scale) for lora in found)) == (clean, loras)
 
 
-def test_disabled_extra_networks_are_not_even_missed() -> None:
+def test_disabled_extra_networks_give_no_adjustment() -> None:
     request = translated(prompt="x<lora:a:1>", disable_extra_networks=True).request
     assert request.prompt == "x"
     assert request.loras == ()
@@ -220,7 +220,7 @@ def test_disabled_extra_networks_are_not_even_missed() -> None:
         ({"refiner_checkpoint": "sdxl-refiner"}, "refiner_checkpoint"),
     ],
 )
-def test_what_would_give_another_picture_is_refused_by_name(body: dict[str, Any], field: str) -> None:
+def test_fields_that_would_change_the_image_are_refused_by_name(body: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         translated(**body)
     response = render_error(caught.value)
@@ -264,7 +264,7 @@ def test_img2img_refuses_what_it_cannot_do(body: dict[str, Any], status: int, fi
         {"mask": None},
     ],
 )
-def test_what_means_nothing_is_neither_refused_nor_reported(body: dict[str, Any]) -> None:
+def test_fields_at_their_defaults_give_no_adjustment(body: dict[str, Any]) -> None:
     assert dropped(**body) == {}
 
 
@@ -288,15 +288,15 @@ def test_what_means_nothing_is_neither_refused_nor_reported(body: dict[str, Any]
         ({"override_settings": {"anything": [1]}}, "override_settings.anything", None),
     ],
 )
-def test_what_is_dropped_is_reported(body: dict[str, Any], param: str, used: object) -> None:
+def test_ignored_fields_give_adjustments(body: dict[str, Any], param: str, used: object) -> None:
     assert dropped(**body)[param].used == used
 
 
-def test_settings_that_change_nothing_are_not_reported() -> None:
+def test_override_settings_without_effect_give_no_adjustment() -> None:
     assert dropped(override_settings={**CONSTANTS, "sd_model_checkpoint": "flux2-tiny"}) == {}
 
 
-def test_the_cores_adjustments_bear_the_clients_field_names_and_numbers() -> None:
+def test_adjustments_of_the_core_have_the_clients_field_names_and_values() -> None:
     asked = validated(Txt2Img, {"steps": 150, "distilled_cfg_scale": 3.5, "cfg_scale": 1, "prompt": "x<lora:a:1>"})
     found = to_request(asked, checkpoint=None, limits=LIMITS)
     cores = resolve(found.request, TINY, LIMITS, random_seed=lambda: 1, leniency="drop").adjustments
@@ -324,14 +324,14 @@ def test_denoise_is_image_strength_or_denoising_strength(body: dict[str, Any], d
     ("title", "name"),
     [("a [0123456789]", "a"), ("a", "a"), ("a [b] c", "a [b] c"), ("a/b.safetensors [x]", "a/b.safetensors")],
 )
-def test_a_hash_behind_the_title_is_nothing(title: str, name: str) -> None:
+def test_a_hash_behind_a_checkpoint_title_is_ignored(title: str, name: str) -> None:
     assert without_hash(title) == name
 
 
 # ---- options ---------------------------------------------------------------------------------------
 
 
-def test_options_are_set_where_they_mean_something_and_at_values_that_do() -> None:
+def test_options_are_set_where_they_have_an_effect_and_a_valid_value() -> None:
     asked = {"samples_format": "jpg", "jpeg_quality": "90", "send_seed": False, "tiling": True, "enable_pnginfo": "x"}
     assert accepted(asked) == {"samples_format": "jpg", "jpeg_quality": 90, "send_seed": False}
     assert accepted({"samples_format": ["jpg"], "jpeg_quality": 101, "img2img_background_color": "red"}) == {}
@@ -344,7 +344,7 @@ def test_options_are_set_where_they_mean_something_and_at_values_that_do() -> No
 
 @pytest.mark.parametrize("mode", [0, 1, 2, 3])
 @pytest.mark.parametrize("size", [(64, 64), (100, 30), (30, 100), (2000, 1), (1, 2000), (96, 128)])
-def test_the_start_picture_gets_the_size_of_the_result(mode: int, size: tuple[int, int]) -> None:
+def test_the_init_image_is_resized_to_the_result(mode: int, size: tuple[int, int]) -> None:
     picture = resize(Image.new("RGB", size, "red"), size_of(100, 130, LIMITS), mode)
     assert picture.size == (96, 128)
     assert picture.getcolors() == [(96 * 128, (255, 0, 0))]
@@ -361,13 +361,13 @@ def test_stretching_cropping_and_filling_differ() -> None:
     assert filled.getpixel((60, 62)) == (0, 0, 255)
 
 
-def test_transparent_start_pictures_lie_on_the_background() -> None:
+def test_transparent_init_images_are_put_on_the_background() -> None:
     clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     assert on_background(clear, "#ffffff").getcolors() == [(64, (255, 255, 255))]
     assert on_background(clear, "#102030").getcolors() == [(64, (16, 32, 48))]
 
 
-def test_a_size_out_of_bounds_costs_nothing_before_the_core_refuses_it() -> None:
+def test_a_size_out_of_bounds_is_refused_before_an_image_is_resized() -> None:
     for size in ((10**9, -5), (64, -5), (10**300, 64), (8192, 8192)):
         with pytest.raises(InvalidRequest) as refused:
             size_of(*size, LIMITS)

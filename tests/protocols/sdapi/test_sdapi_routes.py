@@ -63,12 +63,12 @@ def test_the_rows_of_a_list_have_all_their_keys(client: httpx.Client, path: str,
     assert all(set(row) == keys for row in rows)
 
 
-def test_loras_are_told_by_the_names_that_prompts_call_them(client: httpx.Client) -> None:
+def test_loras_are_listed_by_the_names_used_in_prompts(client: httpx.Client) -> None:
     for row in client.get("loras").json():
         assert row == {"name": row["name"], "alias": row["name"], "path": f"{row['name']}.safetensors", "metadata": {}}
 
 
-def test_upscalers_are_those_that_need_no_model(client: httpx.Client) -> None:
+def test_upscalers_without_a_model_are_listed(client: httpx.Client) -> None:
     assert [row["name"] for row in client.get("upscalers").json()] == ["None", "Lanczos", "Nearest"]
 
 
@@ -79,7 +79,7 @@ def test_cmd_flags_name_no_secret_and_no_path(client: httpx.Client, gateway: Liv
     assert "/" not in json.dumps(flags)
 
 
-def test_memory_adds_up(client: httpx.Client) -> None:
+def test_memory_total_is_free_plus_used(client: httpx.Client) -> None:
     found = client.get("memory").json()
     assert found["cuda"] == {"error": "unavailable"}
     assert found["ram"]["free"] + found["ram"]["used"] == found["ram"]["total"]
@@ -104,7 +104,7 @@ def test_an_unload_frees_the_model_and_the_next_picture_loads_it(client: httpx.C
         ("train/hypernetwork", {}, 501, "This gateway does not train."),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_a1111s_shape(
+def test_unsupported_routes_have_a1111s_error_shape(
     client: httpx.Client, path: str, body: dict[str, Any], status: int, detail: str
 ) -> None:
     response = client.post(path, json=body)
@@ -115,12 +115,12 @@ def test_what_cannot_be_done_is_refused_in_a1111s_shape(
 
 
 @pytest.mark.parametrize("path", ["controlnet/nothing", "controlnet/detect", "internal/nothing"])
-def test_what_clients_look_for_elsewhere_is_not_found_in_fastapis_words(gateway: Live, path: str) -> None:
+def test_unknown_routes_have_fastapis_404(gateway: Live, path: str) -> None:
     response = httpx.get(f"{gateway.url}/{path}")
     assert (response.status_code, response.json()) == (404, {"detail": "Not Found"})
 
 
-def test_the_config_of_a_page_that_is_not_here_is_json(gateway: Live) -> None:
+def test_the_config_of_a1111s_page_is_json(gateway: Live) -> None:
     assert httpx.get(f"{gateway.url}/config").json()
 
 
@@ -202,7 +202,7 @@ def test_several_pictures_keep_their_order(client: httpx.Client) -> None:
     assert [image.size for image in images] == [(192, 128), (64, 64)]
 
 
-def test_face_restoration_is_left_out_and_told(client: httpx.Client) -> None:
+def test_face_restoration_is_left_out_with_an_adjustment(client: httpx.Client) -> None:
     (told,) = extra(client, codeformer_visibility=0.5)["adjustments"]
     assert (told["param"], told["asked"], told["used"]) == ("codeformer_visibility", 0.5, 0)
 
@@ -211,7 +211,7 @@ ALWAYS_THERE = ["ESRGAN_4x", "R-ESRGAN 4x+", "R-ESRGAN 4x+ Anime6B", "SwinIR_4x"
 
 
 @pytest.mark.parametrize("name", [*ALWAYS_THERE, "DAT x4", "Latent", "Latent (nearest-exact)"])
-def test_an_upscaler_that_every_a1111_has_is_done_by_what_is_there_and_told(client: httpx.Client, name: str) -> None:
+def test_a_common_upscaler_of_a1111_is_replaced_by_lanczos_with_an_adjustment(client: httpx.Client, name: str) -> None:
     found, plain = extra(client, upscaler_1=name), extra(client, upscaler_1="Lanczos")
     assert found["image"] == plain["image"]
     (told,) = found["adjustments"]
@@ -269,7 +269,7 @@ def test_extras_out_of_range_are_refused(client: httpx.Client, fields: dict[str,
 # ---- png-info --------------------------------------------------------------------------------------
 
 
-def test_png_info_reads_a_picture_drawn_here(client: httpx.Client) -> None:
+def test_png_info_reads_an_image_of_this_gateway(client: httpx.Client) -> None:
     drawn = client.post("txt2img", json={**SMALL, "prompt": "猫", "seed": 42}).json()
     found = client.post("png-info", json={"image": drawn["images"][0]}).json()
     assert found["info"] == json.loads(drawn["info"])["infotexts"][0]
@@ -279,5 +279,5 @@ def test_png_info_reads_a_picture_drawn_here(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"image": ""}, {"image": "x"}, {"image": "http://127.0.0.1/a.png"}, []])
-def test_png_info_of_nothing_is_refused(client: httpx.Client, body: Any) -> None:
+def test_png_info_without_an_image_is_refused(client: httpx.Client, body: Any) -> None:
     assert client.post("png-info", json=body).status_code == 422

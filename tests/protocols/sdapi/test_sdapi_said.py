@@ -29,7 +29,7 @@ from tests.support.sdapi import translated
         ({"firstphase_width": 256, "firstphase_height": 128, "hr_scale": 4}, (256, 128), (512, 512)),
     ],
 )
-def test_hires_fix_goes_by_a_factor_or_by_sides(
+def test_hires_fix_enlarges_by_a_factor_or_to_sides(
     body: dict[str, Any], first: tuple[int, int], second: tuple[int, int]
 ) -> None:
     request = translated(enable_hr=True, **body).request
@@ -54,7 +54,7 @@ def test_hires_fix_takes_its_own_steps_prompt_and_denoise() -> None:
     assert translated(hr_scale=2).request.second_pass is None
 
 
-def test_an_upscaler_that_is_not_there_is_a1111s_own_error() -> None:
+def test_an_unknown_hires_upscaler_is_a1111s_own_error() -> None:
     with pytest.raises(AsA1111) as caught:
         translated(enable_hr=True, hr_upscaler="4x-UltraSharp")
     response = render_error(caught.value)
@@ -71,7 +71,7 @@ Steps: 3, Sampler: Euler, Schedule type: Simple, CFG scale: 2.5, Seed: 42, Size:
 Variation seed: 7, Variation seed strength: 0.25, Denoising strength: 0.6, Hires upscale: 2, Hires upscaler: Lanczos"""
 
 
-def test_an_infotext_fills_what_the_request_leaves_open() -> None:
+def test_an_infotext_fills_the_fields_that_are_not_set() -> None:
     sent = validated(Txt2Img, {"infotext": OLD, "seed": 1, "steps": None})
     asked, left_out = completed(sent, lambda name: name == "known")
     assert left_out == ()
@@ -82,7 +82,7 @@ def test_an_infotext_fills_what_the_request_leaves_open() -> None:
     assert completed(sent, lambda name: False)[0].model is None
 
 
-def test_an_infotext_of_img2img_knows_the_mask() -> None:
+def test_an_infotext_of_img2img_sets_the_mask_fields() -> None:
     masked = "Mask blur: 6, Mask mode: Inpaint not masked, Masked content: latent noise, Inpaint area: Only masked"
     text = f"x\nSteps: 4, Seed: 1, {masked}"
     asked, _ = completed(validated(Img2Img, {"infotext": text}), lambda name: True)
@@ -90,7 +90,7 @@ def test_an_infotext_of_img2img_knows_the_mask() -> None:
     assert asked.inpaint_full_res is True
 
 
-def test_what_an_infotext_says_badly_is_left_out_and_told() -> None:
+def test_invalid_values_of_an_infotext_give_adjustments() -> None:
     asked, left_out = completed(
         validated(Txt2Img, {"infotext": "x\nSteps: many, Seed: 5, Sampler: Euler"}), lambda name: True
     )
@@ -111,7 +111,7 @@ YAML = """
 
 
 @pytest.mark.parametrize(("name", "text"), [("styles.csv", CSV), ("styles.yaml", YAML)])
-def test_styles_come_from_a_file_and_go_into_the_prompts(tmp_path: Path, name: str, text: str) -> None:
+def test_styles_are_read_from_a_file_and_added_to_the_prompts(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     styles = styles_of(tmp_path / name)
     assert [style.name for style in styles] == ["cinematic", "plain"]
@@ -123,7 +123,7 @@ def test_styles_come_from_a_file_and_go_into_the_prompts(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "- 7", "{", "name\n"])
-def test_a_styles_file_that_is_none_gives_no_styles(tmp_path: Path, text: str) -> None:
+def test_an_invalid_styles_file_gives_no_styles(tmp_path: Path, text: str) -> None:
     for name in ("styles.csv", "styles.yml"):
         (tmp_path / name).write_text(text)
         assert styles_of(tmp_path / name) == ()

@@ -45,11 +45,11 @@ HERE = ["None", "Lanczos", "Nearest", "SeedVR2"]
         (["", 64.0, "R-ESRGAN 4x+", 4], SdUpscale(64, "Lanczos", 4.0, "R-ESRGAN 4x+")),
     ],
 )
-def test_arguments_are_read_in_a1111s_order(args: list[Any], expected: SdUpscale) -> None:
+def test_script_arguments_are_read_in_a1111s_order(args: list[Any], expected: SdUpscale) -> None:
     assert script_of(args, HERE) == expected
 
 
-def test_the_script_says_its_arguments() -> None:
+def test_script_info_lists_the_arguments_of_sd_upscale() -> None:
     (script,) = SCRIPT_INFO
     labels = [argument["label"] for argument in script["args"]]
     assert labels == ["", "Tile overlap", "Upscaler", "Scale Factor"]
@@ -84,7 +84,7 @@ def info_of(answer: httpx.Response) -> dict[str, Any]:
         (["", 16, "LDSR", 0.5], (48, 32), Image.Resampling.LANCZOS),
     ],
 )
-def test_without_denoising_the_picture_is_enlarged_and_no_more(
+def test_sd_upscale_without_denoising_only_enlarges_the_image(
     client: httpx.Client, args: list[Any], size: tuple[int, int], filter: Image.Resampling | None
 ) -> None:
     answer = client.post("img2img", json={**UPSCALE, "script_args": args, "denoising_strength": 0})
@@ -97,7 +97,7 @@ def test_without_denoising_the_picture_is_enlarged_and_no_more(
     assert told.get("script_args.scale_factor") == (1 if args[2] == 0 else None)
 
 
-def test_one_job_draws_n_iter_pictures_and_tells_them_as_a1111_does(client: httpx.Client) -> None:
+def test_sd_upscale_draws_n_iter_images_in_one_job_with_a1111s_infotext(client: httpx.Client) -> None:
     body = {**UPSCALE, "script_name": "sd upscale", "n_iter": 2, "batch_size": 3, "denoising_strength": 0.5}
     answer = client.post("img2img", json=body)
     info, pictures = info_of(answer), [opened(base64.b64decode(image)) for image in answer.json()["images"]]
@@ -111,7 +111,7 @@ def test_one_job_draws_n_iter_pictures_and_tells_them_as_a1111_does(client: http
     assert opened(base64.b64decode(again.json()["images"][0])).tobytes() == pictures[1].tobytes()
 
 
-def test_it_is_listed_with_its_arguments(client: httpx.Client) -> None:
+def test_sd_upscale_is_listed_with_its_arguments(client: httpx.Client) -> None:
     assert client.get("scripts").json() == {"txt2img": [], "img2img": ["sd upscale"]}
     (script,) = client.get("script-info").json()
     assert (script["name"], script["is_alwayson"], script["is_img2img"]) == ("sd upscale", False, True)
@@ -145,7 +145,7 @@ def test_it_is_listed_with_its_arguments(client: httpx.Client) -> None:
         ({"init_images": []}, 404, "Init image not found"),
     ],
 )
-def test_what_cannot_be_done_is_refused_by_name(
+def test_sd_upscale_arguments_that_cannot_be_honoured_are_refused_by_name(
     client: httpx.Client, changes: dict[str, Any], status: int, said: str
 ) -> None:
     answer = client.post("img2img", json={**UPSCALE, **changes})
@@ -153,7 +153,7 @@ def test_what_cannot_be_done_is_refused_by_name(
     assert said in answer.text
 
 
-def test_txt2img_has_no_such_script(client: httpx.Client) -> None:
+def test_txt2img_has_no_sd_upscale(client: httpx.Client) -> None:
     assert client.post("txt2img", json={**SMALL, "script_name": "SD upscale"}).status_code == 422
 
 
@@ -171,7 +171,7 @@ def at_tile(client: httpx.Client, number: int) -> dict[str, Any]:
         time.sleep(0.02)
 
 
-def test_progress_goes_over_all_tiles_and_an_interrupt_ends_the_job_within_a_step(
+def test_progress_covers_all_tiles_and_an_interrupt_ends_the_job_within_a_step(
     slow: httpx.Client, background: ThreadPoolExecutor
 ) -> None:
     answer = background.submit(slow.post, "img2img", json={**UPSCALE, "denoising_strength": 0.5})
@@ -186,7 +186,7 @@ def test_progress_goes_over_all_tiles_and_an_interrupt_ends_the_job_within_a_ste
     assert time.monotonic() - began < 10
 
 
-def test_a_skip_leaves_the_rest_as_it_was_enlarged(slow: httpx.Client, background: ThreadPoolExecutor) -> None:
+def test_a_skip_leaves_the_remaining_tiles_only_enlarged(slow: httpx.Client, background: ThreadPoolExecutor) -> None:
     answer = background.submit(slow.post, "img2img", json=UPSCALE)
     at_tile(slow, 1)
     slow.post("skip")

@@ -72,7 +72,7 @@ def begun(body: dict[str, Any], *, model: Any = EDITS, shelf: Shelf | None = Non
         ({}, 0, 0, None),
     ],
 )
-def test_a_model_that_edits_follows_references(
+def test_an_edit_model_uses_references(
     body: dict[str, Any], starts: int, references: int, denoise: float | None
 ) -> None:
     found = begun(body)
@@ -80,7 +80,7 @@ def test_a_model_that_edits_follows_references(
     assert found.adjustments == ()
 
 
-def test_a_model_that_cannot_edit_starts_from_the_picture_and_says_so() -> None:
+def test_a_model_without_edits_uses_the_init_image_with_an_adjustment() -> None:
     found = begun({"init_images": [INIT], "mode": "edit", "extra_images": [INIT]}, model=NO_EDIT)
     assert (len(found.init_images), found.references, found.denoise) == (1, (), None)
     assert [item.param for item in found.adjustments] == ["extra_images", "mode"]
@@ -94,7 +94,7 @@ def test_too_many_references_and_too_small_ones_are_refused_by_name(body: dict[s
     assert caught.value.param == "extra_images"
 
 
-def test_an_edit_is_drawn_from_noise_with_the_references_as_they_came() -> None:
+def test_an_edit_starts_from_noise_with_references_at_their_own_size() -> None:
     shelf = Shelf()
     body = {**SMALL, "init_images": [INIT], "mode": "edit", "denoising_strength": 0.3}
     asked = validated(Img2Img, body)
@@ -104,7 +104,7 @@ def test_an_edit_is_drawn_from_noise_with_the_references_as_they_came() -> None:
     assert opened(shelf.kept[plan.references[0]]).size == (96, 64)
 
 
-def test_a_masked_drawing_keeps_four_pictures_and_its_place() -> None:
+def test_inpainting_stores_four_images_and_the_place_of_the_result() -> None:
     shelf = Shelf()
     found = begun({"init_images": [INIT], "mask": INIT, "mask_blur": 0, "inpainting_fill": 2}, shelf=shelf)
     assert found.paste is not None
@@ -121,7 +121,7 @@ def test_a_masked_drawing_keeps_four_pictures_and_its_place() -> None:
         ({"inpainting_fill": -1}, "inpainting_fill"),
     ],
 )
-def test_a_mask_that_cannot_be_used_as_asked_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+def test_mask_parameters_out_of_bounds_are_refused_by_name(body: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         begun({"init_images": [INIT], "mask": INIT, **body})
     assert caught.value.param == param
@@ -136,17 +136,17 @@ def test_a_mask_that_cannot_be_used_as_asked_is_refused_by_name(body: dict[str, 
         ({"mask_blur": 0, "mask_blur_x": 1}, (0.0, 0.0)),
     ],
 )
-def test_a_mask_is_blurred_across_and_down(body: dict[str, Any], blur: tuple[float, float]) -> None:
+def test_a_mask_is_blurred_horizontally_and_vertically(body: dict[str, Any], blur: tuple[float, float]) -> None:
     assert mask_use(validated(Img2Img, body)).blur == blur
 
 
-def test_half_masked_latents_are_not_to_be_had_and_that_is_told() -> None:
+def test_mask_round_false_gives_an_adjustment() -> None:
     body = {"init_images": [INIT], "mask": INIT, "mask_round": False}
     found = to_request(validated(Img2Img, body), checkpoint=None, limits=LIMITS, images=begun(body))
     assert [(item.param, item.used) for item in found.adjustments] == [("mask_round", "true")]
 
 
-def test_start_pictures_under_one_mask_are_each_laid_into_their_own() -> None:
+def test_init_images_with_one_mask_are_each_pasted_into_their_own() -> None:
     other = base64.b64encode(mask_png((96, 64), (0, 0, 9, 9))).decode()
     found = begun({"init_images": [INIT, other], "batch_size": 2, "mask": INIT})
     assert found.paste is not None
@@ -154,14 +154,14 @@ def test_start_pictures_under_one_mask_are_each_laid_into_their_own() -> None:
     assert len({found.paste.picture, *found.paste.further_pictures}) == 2
 
 
-def test_start_pictures_under_one_mask_must_have_one_size() -> None:
+def test_init_images_with_one_mask_must_have_one_size() -> None:
     other = base64.b64encode(mask_png((64, 64), (0, 0, 9, 9))).decode()
     with pytest.raises(InvalidRequest) as caught:
         begun({"init_images": [INIT, other], "batch_size": 2, "mask": INIT})
     assert caught.value.param == "init_images"
 
 
-def test_a_picture_is_stretched_as_latents_where_that_is_asked_and_can_be() -> None:
+def test_resize_mode_3_stretches_latents_where_the_model_can() -> None:
     shelf = Shelf()
     found = begun({"init_images": [INIT], "resize_mode": 3}, shelf=shelf)
     assert found.stretch_latents
@@ -174,7 +174,7 @@ def test_a_picture_is_stretched_as_latents_where_that_is_asked_and_can_be() -> N
         ]
 
 
-def test_the_cores_names_become_the_clients() -> None:
+def test_parameter_names_of_the_core_become_the_clients_field_names() -> None:
     asked = validated(Txt2Img, {"enable_hr": True, "hr_resize_x": 9000, "extra_images": ["a"]})
     assert field_of(asked, "second_pass") == "hr_resize_x"
     assert field_of(asked, "references") == "extra_images"

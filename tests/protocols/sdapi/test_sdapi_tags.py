@@ -25,25 +25,25 @@ FREEZE_S = 3.0
 
 @settings(max_examples=2000, deadline=None)
 @given(st.text("<>:aA1 \n_é", max_size=30))
-def test_the_tags_are_those_of_a1111s_expression(prompt: str) -> None:
+def test_lora_tags_match_a1111s_regular_expression(prompt: str) -> None:
     assert list(tags(prompt)) == [(m.start(), m.end(), m[1], m[2]) for m in A1111_TAG.finditer(prompt)]
     assert split_tags(prompt)[0] == A1111_TAG.sub("", prompt)
 
 
 @settings(max_examples=2000, deadline=None)
 @given(st.text(" []a\n", max_size=20))
-def test_a_title_loses_the_hash_that_a1111s_expression_finds(title: str) -> None:
+def test_a_checkpoint_title_loses_the_hash_that_a1111s_regular_expression_matches(title: str) -> None:
     assert without_hash(title) == A1111_HASH.sub("", title)
 
 
 @settings(max_examples=1000, deadline=None)
 @given(st.text("<>ab\n", max_size=20))
-def test_markup_is_what_stands_in_brackets(text: str) -> None:
+def test_markup_is_removed_as_by_its_regular_expression(text: str) -> None:
     assert without_markup(text) == MARKUP.sub("", text)
 
 
 @pytest.mark.parametrize("unit", [*REPEATS, "<a:>", "<a:b>", "<lora:a", " [a]", '": "\\', ':"a,', "a:,"])
-def test_a_million_characters_are_walked_once(unit: str) -> None:
+def test_a_prompt_of_a_million_characters_is_scanned_once(unit: str) -> None:
     text = hostile(unit)
     began = time.perf_counter()
     list(tags(text))
@@ -54,7 +54,7 @@ def test_a_million_characters_are_walked_once(unit: str) -> None:
     assert time.perf_counter() - began < FREEZE_S
 
 
-def test_a_prompt_calls_so_many_loras_and_no_more() -> None:
+def test_a_prompt_may_call_a_limited_number_of_loras() -> None:
     prompt, loras = split_tags("a" + "<lora:x:0.5>" * LORAS_MOST + "b")
     assert (prompt, len(loras), loras[0].scale) == ("ab", LORAS_MOST, 0.5)
     with pytest.raises(InvalidRequest, match="at most") as caught:
