@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import signal
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import httpx
 import hypothesis
@@ -15,6 +17,7 @@ import pytest
 
 from engine.client.environment import OPENBLAS, has_openblas, on_linux_cpu
 from gateway.store.base import JobStore
+from tests.support import PRELOADED
 from tests.support.live import Live
 from tests.support.store import STORES, Clock
 from tests.support.v1 import Counting, gateway, openai_client, plain_client
@@ -28,7 +31,6 @@ ssl.create_default_context = functools.cache(ssl.create_default_context)
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-PRELOADED = "TESTS_LD_PRELOAD"
 LONGEST = (
     "embedded_model",
     "v1_other_clients",
@@ -49,6 +51,8 @@ LONGEST = (
 )
 """Files of tests by the time they take: these come first, so that no worker is left alone with one of them."""
 
+COROUTINE_TIMEOUT_S = 60.0
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tests that draw in their own process get the OpenBLAS that the engine gets: half of their time on a Linux CPU."""
@@ -63,6 +67,24 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    for item in items:
+        if is_coroutine_test(item):
+            assert "anyio_backend" in item.fixturenames, f"{item.nodeid} would never be awaited"
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(COROUTINE_TIMEOUT_S, func_only=True))
+
+
+def is_coroutine_test(item: pytest.Item) -> TypeGuard[pytest.Function]:
+    """Whether the test is `async def`, under Hypothesis too."""
+    function = getattr(item, "obj", None)
+    given = getattr(function, "hypothesis", None)
+    return inspect.iscoroutinefunction(given.inner_test if given else function)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Coroutine tests run on a loop of their own each, of asyncio alone."""
+    return "asyncio"
 
 
 @pytest.fixture(scope="module")
