@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.forked import Forked, can_fork
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -41,7 +43,7 @@ class Live:
     arguments: tuple[str, ...] = ()
     program: tuple[str, ...] = ("api_main.py",)
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Forked | None = None
     root: Path = ROOT
     """The checkout that is started; another one than this to compare with."""
 
@@ -63,9 +65,13 @@ class Live:
         }
         config.write_text(json.dumps(values))  # JSON is YAML
         self.log = (self.folder / "gateway.log").open("ab")
-        command = [sys.executable, *self.program, "--config", str(config), "--port", str(self.port), *self.arguments]
-        environment = {**os.environ, **({} if self.root == ROOT else {"PYTHONPATH": str(self.root)})}
-        self.process = subprocess.Popen(command, cwd=self.root, stderr=self.log, stdout=self.log, env=environment)
+        words = [*self.program, "--config", str(config), "--port", str(self.port), *self.arguments]
+        if self.root == ROOT and can_fork(self.program[0]):
+            self.process = Forked(words, self.log.fileno())
+        else:
+            environment = {**os.environ, **({} if self.root == ROOT else {"PYTHONPATH": str(self.root)})}
+            command = [sys.executable, *words]
+            self.process = subprocess.Popen(command, cwd=self.root, stderr=self.log, stdout=self.log, env=environment)
         self.wait_for("/health/ready" if ready else "/health/live")
         return self
 

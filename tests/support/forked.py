@@ -1,0 +1,174 @@
+"""Gateways forked from a process that has imported all they import, which is most of the work of a start.
+
+The process is started with the first gateway of a test process and leaves with it; it has one thread and no connection.
+
+`python tests/support/forked.py FD` is that process; it is asked for gateways at the socket FD.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = ("api_main.py", "tests/support/toy_gateway.py")
+"""Those that import nothing before `main` that depends on how they are started."""
+IMPORTED = (
+    "adapters",
+    "encodings.idna",
+    "gateway.app",
+    "gateway.cli",
+    "gateway.http.server",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.h11_impl",
+    "uvloop",
+)
+"""What a gateway that serves has imported, with what these import."""
+CURRENT_TEST = "PYTEST_CURRENT_TEST"
+MOST_BYTES = 65_536
+
+
+def can_fork(program: str) -> bool:
+    """Whether a gateway may be forked: on Linux, of a known program, in the environment of the first one."""
+    return sys.platform == "linux" and program in PROGRAMS and environment() == first_environment()
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != CURRENT_TEST}
+
+
+@functools.cache
+def first_environment() -> dict[str, str]:
+    return environment()
+
+
+class Forked:
+    """A forked gateway, with what tests use of `subprocess.Popen`."""
+
+    def __init__(self, words: list[str], log: int) -> None:
+        self._words = words
+        self.returncode: int | None = None
+        self._status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            request = json.dumps({"words": words, "umask": umask()}).encode()
+            socket.send_fds(forker(), [request], [theirs.fileno(), log])
+        self.pid = int(self._status.recv(MOST_BYTES))
+
+    def poll(self) -> int | None:
+        return self._read(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Raises: subprocess.TimeoutExpired."""
+        if (code := self._read(timeout)) is None:
+            raise subprocess.TimeoutExpired(self._words, timeout or 0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def _read(self, timeout: float | None) -> int | None:
+        if self.returncode is None:
+            self._status.settimeout(timeout)
+            with contextlib.suppress(BlockingIOError, TimeoutError):
+                self.returncode = int(self._status.recv(MOST_BYTES))
+                self._status.close()
+        return self.returncode
+
+
+def umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
+
+
+@functools.cache
+def forker() -> socket.socket:
+    """The socket at which the process is asked for gateways."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        command = [sys.executable, __file__, str(theirs.fileno())]
+        process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()])
+
+    def leave() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(leave)
+    return ours
+
+
+def serve(requests: socket.socket) -> list[str] | None:
+    """Fork a gateway for each request and tell how it ended; the words of the gateway in it, None at the end."""
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    signal.set_wakeup_fd(told.fileno())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    running: dict[int, socket.socket] = {}
+    while True:
+        readable, _, _ = select.select([requests, heard], [], [])
+        if heard in readable:
+            heard.recv(MOST_BYTES)
+            reap(running)
+        if requests not in readable:
+            continue
+        data, descriptors, _, _ = socket.recv_fds(requests, MOST_BYTES, 2)
+        if not data:
+            return None
+        status, log = descriptors
+        request = json.loads(data)
+        if pid := os.fork():
+            running[pid] = socket.socket(fileno=status)
+            running[pid].send(str(pid).encode())
+            os.close(log)
+            continue
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for one in (requests, heard, told, *running.values()):
+            one.close()
+        os.close(status)
+        for output in (1, 2):
+            os.dup2(log, output)
+        os.close(log)
+        os.umask(request["umask"])
+        words: list[str] = request["words"]
+        return words
+
+
+def reap(running: dict[int, socket.socket]) -> None:
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        with running.pop(pid) as told:
+            told.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # the pages of what is imported stay shared
+    if (words := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
