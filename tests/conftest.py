@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import os
 import signal
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeGuard
 
@@ -72,6 +73,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             assert "anyio_backend" in item.fixturenames, f"{item.nodeid} would never be awaited"
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(COROUTINE_TIMEOUT_S, func_only=True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays to the end: the garbage collector would look through it in vain, for seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def is_coroutine_test(item: pytest.Item) -> TypeGuard[pytest.Function]:
