@@ -365,7 +365,7 @@ async def test_the_end_of_the_engine_waits_for_no_disk_on_the_loop(
     await engine.stop()
     assert not notes.forgotten.is_set()
     notes.go_on.set()
-    assert notes.forgotten.is_set()
+    assert await asyncio.to_thread(notes.forgotten.wait, 20)
 
 
 async def test_what_a_child_says_is_read_to_its_end_however_it_says_it(caplog: pytest.LogCaptureFixture) -> None:

@@ -23,8 +23,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("api_main.py", "tests/support/toy_gateway.py")
-"""Those that import nothing before `main` that depends on how they are started."""
+CODE = "-c"
+"""As Python takes it: the next word is a program."""
+PROGRAMS = ("api_main.py", "tests/support/toy_gateway.py", CODE)
+"""Those that change nothing before the gateway's modules are imported."""
 IMPORTED = (
     "adapters",
     "encodings.idna",
@@ -105,7 +107,7 @@ def forker() -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, __file__, str(theirs.fileno())]
-        process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()])
+        process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL)
 
     def leave() -> None:
         ours.close()
@@ -170,5 +172,10 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()  # the pages of what is imported stay shared
     if (words := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
-        sys.argv = words
-        runpy.run_path(words[0], run_name="__main__")
+        if words[0] == CODE:
+            code = words.pop(1)
+            sys.argv = words
+            exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102  # of a test
+        else:
+            sys.argv = words
+            runpy.run_path(words[0], run_name="__main__")

@@ -44,6 +44,8 @@ class Live:
     program: tuple[str, ...] = ("api_main.py",)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | Forked | None = None
+    output: int | None = None
+    """The descriptor that stdout and stderr go to; a file where it is None."""
     root: Path = ROOT
     """The checkout that is started; another one than this to compare with."""
 
@@ -65,13 +67,14 @@ class Live:
         }
         config.write_text(json.dumps(values))  # JSON is YAML
         self.log = (self.folder / "gateway.log").open("ab")
+        output = self.log.fileno() if self.output is None else self.output
         words = [*self.program, "--config", str(config), "--port", str(self.port), *self.arguments]
         if self.root == ROOT and can_fork(self.program[0]):
-            self.process = Forked(words, self.log.fileno())
+            self.process = Forked(words, output)
         else:
             environment = {**os.environ, **({} if self.root == ROOT else {"PYTHONPATH": str(self.root)})}
             command = [sys.executable, *words]
-            self.process = subprocess.Popen(command, cwd=self.root, stderr=self.log, stdout=self.log, env=environment)
+            self.process = subprocess.Popen(command, cwd=self.root, stderr=output, stdout=output, env=environment)
         self.wait_for("/health/ready" if ready else "/health/live")
         return self
 
