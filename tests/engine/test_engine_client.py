@@ -281,6 +281,7 @@ async def test_stop_ends_a_child_at_work_and_its_run(script: dict[str, Any], tmp
 
 
 async def test_stop_during_the_start_leaves_nothing() -> None:
+    before = asyncio.all_tasks()
     for turns in range(4):
         engine = Engine(fake())
         await engine.start()
@@ -288,7 +289,7 @@ async def test_stop_during_the_start_leaves_nothing() -> None:
             await asyncio.sleep(0.001)
         await engine.stop()
         assert engine.status.state == "stopped"
-    assert len(asyncio.all_tasks()) == 1
+    assert asyncio.all_tasks() == before
 
 
 async def test_an_exception_in_the_engine_is_logged_but_never_told(

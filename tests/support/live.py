@@ -81,13 +81,14 @@ class Live:
     def wait_for(self, path: str, timeout_s: float = 60.0) -> None:
         assert self.process is not None
         end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                raise AssertionError(f"the gateway left with {self.process.returncode}:\n{self.logged()}")
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(self.url + path, timeout=5).status_code == 200:
-                    return
-            time.sleep(0.02)
+        with httpx.Client(base_url=self.url, timeout=5) as client:
+            while time.monotonic() < end:
+                if self.process.poll() is not None:
+                    raise AssertionError(f"the gateway left with {self.process.returncode}:\n{self.logged()}")
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get(path).status_code == 200:
+                        return
+                time.sleep(0.03)
         raise AssertionError(f"{path} was not 200 within {timeout_s} s:\n{self.logged()}")
 
     def logged(self) -> str:
