@@ -38,22 +38,24 @@ IMPORTED = (
     "uvloop",
 )
 """What a gateway that serves has imported, with what these import."""
-CURRENT_TEST = "PYTEST_CURRENT_TEST"
-MOST_BYTES = 65_536
+READ_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_")
+"""What the names of variables begin with that the interpreter, the loader and the C library read when they start."""
+MOST_BYTES = 200_000
 
 
 def can_fork(program: str) -> bool:
-    """Whether a gateway may be forked: on Linux, of a known program, in the environment of the first one."""
-    return sys.platform == "linux" and program in PROGRAMS and environment() == first_environment()
+    """Whether a gateway may be forked: on Linux, of a known program, with the same variables that a start reads."""
+    return sys.platform == "linux" and program in PROGRAMS and read_at_start() == first_read_at_start()
 
 
-def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != CURRENT_TEST}
+def read_at_start() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(READ_AT_START)}
 
 
 @functools.cache
-def first_environment() -> dict[str, str]:
-    return environment()
+def first_read_at_start() -> dict[str, str]:
+    """Of the first gateway, with which the process is started."""
+    return read_at_start()
 
 
 class Forked:
@@ -64,7 +66,7 @@ class Forked:
         self.returncode: int | None = None
         self._status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            request = json.dumps({"words": words, "umask": umask()}).encode()
+            request = json.dumps({"words": words, "umask": umask(), "environment": dict(os.environ)}).encode()
             socket.send_fds(forker(), [request], [theirs.fileno(), log])
         self.pid = int(self._status.recv(MOST_BYTES))
 
@@ -152,6 +154,8 @@ def serve(requests: socket.socket) -> list[str] | None:
             os.dup2(log, output)
         os.close(log)
         os.umask(request["umask"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
         words: list[str] = request["words"]
         return words
 
