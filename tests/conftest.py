@@ -10,7 +10,7 @@ import signal
 import ssl
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import httpx
 import hypothesis
@@ -20,6 +20,7 @@ from engine.client.environment import OPENBLAS, has_openblas, on_linux_cpu
 from gateway.store.base import JobStore
 from tests.support import PRELOADED
 from tests.support.live import Live
+from tests.support.loops import ASYNCIO
 from tests.support.store import STORES, Clock
 from tests.support.v1 import Counting, gateway, openai_client, plain_client
 
@@ -104,9 +105,9 @@ def is_coroutine_test(item: pytest.Item) -> TypeGuard[pytest.Function]:
 
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
+def anyio_backend() -> tuple[str, dict[str, Any]]:
     """Coroutine tests run on a loop of their own each, of asyncio alone."""
-    return "asyncio"
+    return ASYNCIO
 
 
 @pytest.fixture(scope="module")

@@ -80,10 +80,8 @@ class Studio:
 
 @contextlib.contextmanager
 def studio(browser: Any, gateway: Live, **options: Any) -> Iterator[Studio]:
-    """A tab of a browser that was never here; it is checked in the end. Nothing moves where `options` do not say so:
-    without a GPU each frame of an animation is work for the processor.
-    """
-    context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce", **options})
+    """A tab of a browser that was never here; it is checked in the end."""
+    context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
     try:
         tab = Studio(context.new_page(), gateway.url)
         yield tab.open()
