@@ -1,4 +1,7 @@
-"""A real gateway in a process of its own, started as the README says, for tests that speak to it as clients do."""
+"""A real gateway in a process of its own, for tests that speak to it as clients do.
+
+It is started as the README says, or forked from a process that has imported the same: see `tests.support.forked`.
+"""
 
 from __future__ import annotations
 
