@@ -169,7 +169,7 @@ def reap(running: dict[int, socket.socket]) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
-        with running.pop(pid) as told:
+        with running.pop(pid) as told, contextlib.suppress(BrokenPipeError):  # nobody waits for it
             told.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
