@@ -43,6 +43,7 @@ READ_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_")
 ANEW = "TESTS_START_ANEW"
 """Where this variable is set, each gateway is started anew."""
 MOST_BYTES = 200_000
+READ = b"read"
 
 
 def can_fork(program: str) -> bool:
@@ -98,6 +99,9 @@ class Forked:
             self._status.settimeout(timeout)
             with contextlib.suppress(BlockingIOError, TimeoutError):
                 self.returncode = int(self._status.recv(MOST_BYTES))
+                self._status.settimeout(None)
+                self._status.send(READ)
+                self._status.recv(MOST_BYTES)  # the end: it is no zombie any more
                 self._status.close()
         return self.returncode
 
@@ -130,30 +134,31 @@ def serve(requests: socket.socket) -> list[str] | None:
     signal.set_wakeup_fd(told.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    running: dict[int, socket.socket] = {}
+    children = Children()
     while True:
-        readable, _, _ = select.select([requests, heard], [], [])
+        readable, _, _ = select.select([requests, heard, *children.running], [], [])
         if heard in readable:
             heard.recv(MOST_BYTES)
-            reap(running)
+            children.tell()
+        for status in children.running.keys() & set(readable):
+            children.reap(status)
         if requests not in readable:
             continue
         data, descriptors, _, _ = socket.recv_fds(requests, MOST_BYTES, 2)
         if not data:
             return None
-        status, log = descriptors
+        status, log = socket.socket(fileno=descriptors[0]), descriptors[1]
         request = json.loads(data)
         if pid := os.fork():
-            running[pid] = socket.socket(fileno=status)
-            running[pid].send(str(pid).encode())
+            children.running[status] = pid
+            status.send(str(pid).encode())
             os.close(log)
             continue
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        for one in (requests, heard, told, *running.values()):
+        for one in (requests, heard, told, status, *children.running):
             one.close()
-        os.close(status)
         for output in (1, 2):
             os.dup2(log, output)
         os.close(log)
@@ -164,13 +169,35 @@ def serve(requests: socket.socket) -> list[str] | None:
         return words
 
 
-def reap(running: dict[int, socket.socket]) -> None:
-    while running:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid == 0:
-            return
-        with running.pop(pid) as told, contextlib.suppress(BrokenPipeError):  # nobody waits for it
-            told.send(str(os.waitstatus_to_exitcode(status)).encode())
+class Children:
+    """The forked gateways. One that ended is a zombie until its code is read, as where `subprocess` starts it."""
+
+    def __init__(self) -> None:
+        self.running: dict[socket.socket, int] = {}
+        self._told: set[int] = set()
+        self._left: set[int] = set()
+        """Those for whose code nobody waits."""
+
+    def tell(self) -> None:
+        """Tell the codes of those that ended."""
+        for status, pid in self.running.items():
+            if pid not in self._told and (end := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
+                code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+                self._told.add(pid)
+                with contextlib.suppress(BrokenPipeError):
+                    status.send(str(code).encode())
+        self._left = {pid for pid in self._left if os.waitpid(pid, os.WNOHANG) == (0, 0)}
+
+    def reap(self, status: socket.socket) -> None:
+        """Its code was read, or will never be."""
+        status.recv(MOST_BYTES)
+        pid = self.running.pop(status)
+        if pid in self._told:
+            os.waitpid(pid, 0)
+            self._told.remove(pid)
+        else:
+            self._left.add(pid)
+        status.close()
 
 
 if __name__ == "__main__":
