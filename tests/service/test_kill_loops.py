@@ -45,7 +45,7 @@ def kill_the_gateway(folder: Path, kills: int, seed: int) -> int:
         gateway.stop(signal.SIGKILL)
         stop.set()
         client.join()
-        _, alive = psutil.wait_procs(children, timeout=5)
+        _, alive = psutil.wait_procs(children, timeout=20)  # it hears of it once it has imported all it needs
         assert not alive, "the engine outlived its gateway"
     gateway.start()
     assert len(acknowledged) >= kills // 2
