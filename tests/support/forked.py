@@ -13,6 +13,7 @@ import functools
 import gc
 import importlib
 import json
+import math
 import os
 import runpy
 import select
@@ -20,6 +21,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +72,7 @@ class Forked:
     def __init__(self, words: list[str], log: int) -> None:
         self._words = words
         self.returncode: int | None = None
+        self._reading = threading.Lock()
         self._status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             request = json.dumps({"words": words, "umask": umask(), "environment": dict(os.environ)}).encode()
@@ -76,12 +80,22 @@ class Forked:
         self.pid = int(self._status.recv(MOST_BYTES))
 
     def poll(self) -> int | None:
-        return self._read(0)
+        with self._reading:
+            if self.returncode is None:
+                with contextlib.suppress(BlockingIOError):
+                    self.returncode = int(self._status.recv(MOST_BYTES, socket.MSG_DONTWAIT))
+                    self._status.send(READ)
+                    self._status.recv(MOST_BYTES)  # the end: it is no zombie any more
+                    self._status.close()
+            return self.returncode
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self, timeout: float = math.inf) -> int:
         """Raises: subprocess.TimeoutExpired."""
-        if (code := self._read(timeout)) is None:
-            raise subprocess.TimeoutExpired(self._words, timeout or 0)
+        end = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(self._words, timeout)
+            time.sleep(0.01)
         return code
 
     def send_signal(self, number: int) -> None:
@@ -93,17 +107,6 @@ class Forked:
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
-
-    def _read(self, timeout: float | None) -> int | None:
-        if self.returncode is None:
-            self._status.settimeout(timeout)
-            with contextlib.suppress(BlockingIOError, TimeoutError):
-                self.returncode = int(self._status.recv(MOST_BYTES))
-                self._status.settimeout(None)
-                self._status.send(READ)
-                self._status.recv(MOST_BYTES)  # the end: it is no zombie any more
-                self._status.close()
-        return self.returncode
 
 
 def umask() -> int:
