@@ -149,6 +149,7 @@ def serve(requests: socket.socket) -> list[str] | None:
             continue
         data, descriptors, _, _ = socket.recv_fds(requests, MOST_BYTES, 2)
         if not data:
+            children.end()
             return None
         status, log = socket.socket(fileno=descriptors[0]), descriptors[1]
         request = json.loads(data)
@@ -190,6 +191,11 @@ class Children:
                 with contextlib.suppress(BrokenPipeError):
                     status.send(str(code).encode())
         self._left = {pid for pid in self._left if os.waitpid(pid, os.WNOHANG) == (0, 0)}
+
+    def end(self) -> None:
+        """Where the tests were broken off, those that they left go too."""
+        for pid in self.running.values():
+            os.kill(pid, signal.SIGTERM)  # of a zombie it is lost
 
     def reap(self, status: socket.socket) -> None:
         """Its code was read, or will never be."""
