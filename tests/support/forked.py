@@ -194,7 +194,7 @@ class Children:
 
     def end(self) -> None:
         """Where the tests were broken off, those that they left go too."""
-        for pid in self.running.values():
+        for pid in (*self.running.values(), *self._left):
             os.kill(pid, signal.SIGTERM)  # of a zombie it is lost
 
     def reap(self, status: socket.socket) -> None:
