@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import gc
+import inspect
 import os
 import signal
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import httpx
 import hypothesis
@@ -15,7 +18,9 @@ import pytest
 
 from engine.client.environment import OPENBLAS, has_openblas, on_linux_cpu
 from gateway.store.base import JobStore
+from tests.support import PRELOADED
 from tests.support.live import Live
+from tests.support.loops import ASYNCIO
 from tests.support.store import STORES, Clock
 from tests.support.v1 import Counting, gateway, openai_client, plain_client
 
@@ -28,26 +33,37 @@ ssl.create_default_context = functools.cache(ssl.create_default_context)
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-PRELOADED = "TESTS_LD_PRELOAD"
 LONGEST = (
+    "engine_toys",
+    "schemathesis",
     "embedded_model",
-    "v1_other_clients",
-    "silence",
-    "ocr_http",
-    "openapi_generators",
-    "sdapi_embedded",
-    "kill_loops",
     "hostile_text",
     "studio",
-    "app",
     "cli",
-    "schemathesis",
+    "v1_other_clients",
+    "stopping",
     "studio_craft",
-    "http_guard",
+    "openapi_generators",
+    "ocr_hostile",
+    "damaged_records",
+    "ocr_reading",
+    "ocr_http",
+    "engine_client",
+    "silence",
     "storage_http",
+    "kill_loops",
+    "downloads",
+    "sdapi_embedded",
+    "descriptors",
+    "photos",
+    "studio_models",
+    "load_memory",
     "sdapi_bad_input",
+    "engine_copies",
 )
 """Files of tests by the time they take: these come first, so that no worker is left alone with one of them."""
+
+COROUTINE_TIMEOUT_S = 60.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,6 +79,35 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    for item in items:
+        if is_coroutine_test(item):
+            assert "anyio_backend" in item.fixturenames, f"{item.nodeid} would never be awaited"
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(COROUTINE_TIMEOUT_S, func_only=True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays to the end: the garbage collector would look through it in vain, for seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def is_coroutine_test(item: pytest.Item) -> TypeGuard[pytest.Function]:
+    """Whether the test is `async def`, under Hypothesis too."""
+    function = getattr(item, "obj", None)
+    given = getattr(function, "hypothesis", None)
+    return inspect.iscoroutinefunction(given.inner_test if given else function)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Coroutine tests run on a loop of their own each, of asyncio alone."""
+    return ASYNCIO
 
 
 @pytest.fixture(scope="module")

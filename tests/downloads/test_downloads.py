@@ -34,7 +34,6 @@ from gateway.models.folders import RECORD, Entry, Record, folder_of, staging_of
 from gateway.models.library import Library, LocalModel
 from gateway.service.service import JobService, ServiceOptions
 from gateway.store.sqlite import SqliteStore
-from tests.support import run
 from tests.support.toy_hub import ToyHub, toy_hub
 
 ME = Origin(owner="me", protocol="native", attached=False)
@@ -103,173 +102,144 @@ async def downloads_of(service: JobService) -> list[Job]:
     return [job for job in await service.list_jobs(owner=None) if isinstance(job.plan, Download)]
 
 
-def test_jobs_wait_for_one_download_while_jobs_of_other_models_go_on(hub: ToyHub, tmp_path: Path) -> None:
+async def test_jobs_wait_for_one_download_while_jobs_of_other_models_go_on(hub: ToyHub, tmp_path: Path) -> None:
     hub.hold_at[BIG] = SIZE // 2
-
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            first = await service.submit(asked(), ME)
-            second = await service.submit(asked(QUANTISED), ME)
-            loads = await service.submit_load(ABSENT, ME)
-            await until(hub.held.is_set)
-            other = await service.ended((await service.submit(asked("toy"), ME)).id)
-            assert other.state is State.SUCCEEDED
-            waiting = await service.get(first.id)
-            assert waiting.state is State.QUEUED
-            assert service.downloads.progress.waits(waiting) is not None
-            assert not service.library.on_disk(service.library.find(ABSENT))
-            assert not folder_of(tmp_path / "models", REPO).exists()
-            hub.go_on.set()
-            for job in (first, second, loads):
-                assert (await service.ended(job.id)).state is State.SUCCEEDED
-            (download,) = await downloads_of(service)
-            assert (download.state, download.owner) == (State.SUCCEEDED, "gateway")
-            assert service.library.on_disk(service.library.find(QUANTISED))
-            assert service.downloads.claimable() is None
-        assert len(hub.bodies()) == len(FILES) + 1  # the large one is sent on to the other host
-
-    run(story())
+    async with service_in(tmp_path) as service:
+        first = await service.submit(asked(), ME)
+        second = await service.submit(asked(QUANTISED), ME)
+        loads = await service.submit_load(ABSENT, ME)
+        await until(hub.held.is_set)
+        other = await service.ended((await service.submit(asked("toy"), ME)).id)
+        assert other.state is State.SUCCEEDED
+        waiting = await service.get(first.id)
+        assert waiting.state is State.QUEUED
+        assert service.downloads.progress.waits(waiting) is not None
+        assert not service.library.on_disk(service.library.find(ABSENT))
+        assert not folder_of(tmp_path / "models", REPO).exists()
+        hub.go_on.set()
+        for job in (first, second, loads):
+            assert (await service.ended(job.id)).state is State.SUCCEEDED
+        (download,) = await downloads_of(service)
+        assert (download.state, download.owner) == (State.SUCCEEDED, "gateway")
+        assert service.library.on_disk(service.library.find(QUANTISED))
+        assert service.downloads.claimable() is None
+    assert len(hub.bodies()) == len(FILES) + 1  # the large one is sent on to the other host
 
 
-def test_who_watches_a_waiting_job_is_told_of_bytes_and_of_when_it_will_be_done(hub: ToyHub, tmp_path: Path) -> None:
+async def test_who_watches_a_waiting_job_is_told_of_bytes_and_of_when_it_will_be_done(
+    hub: ToyHub, tmp_path: Path
+) -> None:
     hub.hold_at[BIG] = SIZE // 2
-
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            job = await service.submit(asked(QUANTISED), ME)
-            await until(hub.held.is_set)
-            coming: list[ModelDownloading] = []
-            expected = []
-            async for event in service.watch(job.id):
-                if isinstance(event, ProgressEvent) and isinstance(event.fact, ModelDownloading):
-                    coming.append(event.fact)
-                    assert event.progress.phase == "downloading"
-                    hub.go_on.set()
-                if isinstance(event, PlaceEvent):
-                    expected.append(event.forecast.expected_s)
-            total = sum(map(len, FILES.values()))
-            assert {(fact.model, fact.total_bytes) for fact in coming} == {(QUANTISED, total)}
-            assert all(0 <= fact.done_bytes <= total for fact in coming)
-            assert expected
-            assert min(expected) > 0
-
-    run(story())
+    async with service_in(tmp_path) as service:
+        job = await service.submit(asked(QUANTISED), ME)
+        await until(hub.held.is_set)
+        coming: list[ModelDownloading] = []
+        expected = []
+        async for event in service.watch(job.id):
+            if isinstance(event, ProgressEvent) and isinstance(event.fact, ModelDownloading):
+                coming.append(event.fact)
+                assert event.progress.phase == "downloading"
+                hub.go_on.set()
+            if isinstance(event, PlaceEvent):
+                expected.append(event.forecast.expected_s)
+        total = sum(map(len, FILES.values()))
+        assert {(fact.model, fact.total_bytes) for fact in coming} == {(QUANTISED, total)}
+        assert all(0 <= fact.done_bytes <= total for fact in coming)
+        assert expected
+        assert min(expected) > 0
 
 
-def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_download_failed(
+async def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_download_failed(
     hub: ToyHub, tmp_path: Path
 ) -> None:
     impatient = Origin(owner="me", protocol="openai", attached=True, waits=False)
     hub.refusals[REPO] = (403, "GatedRepo")
-
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            with pytest.raises(ModelIsDownloading) as caught:
-                await service.submit(asked(), impatient)
-            assert caught.value.retry_after_s == 60
-            (download,) = await downloads_of(service)
-            assert (await service.ended(download.id)).state is State.FAILED
-            hub.refusals.clear()
-            with pytest.raises(ModelNotOnDisk, match="accept its licence"):
-                await service.submit(asked(), impatient)
-            with pytest.raises(ModelIsDownloading):
-                await service.submit(asked(), impatient)
-            for download in await downloads_of(service):
-                await service.ended(download.id)
-            job = await service.submit(asked(), impatient)
-            assert (await service.ended(job.id)).state is State.SUCCEEDED
-
-    run(story())
+    async with service_in(tmp_path) as service:
+        with pytest.raises(ModelIsDownloading) as caught:
+            await service.submit(asked(), impatient)
+        assert caught.value.retry_after_s == 60
+        (download,) = await downloads_of(service)
+        assert (await service.ended(download.id)).state is State.FAILED
+        hub.refusals.clear()
+        with pytest.raises(ModelNotOnDisk, match="accept its licence"):
+            await service.submit(asked(), impatient)
+        with pytest.raises(ModelIsDownloading):
+            await service.submit(asked(), impatient)
+        for download in await downloads_of(service):
+            await service.ended(download.id)
+        job = await service.submit(asked(), impatient)
+        assert (await service.ended(job.id)).state is State.SUCCEEDED
 
 
-def test_without_auto_download_the_refusal_names_the_next_step_and_a_pull_brings_it(
+async def test_without_auto_download_the_refusal_names_the_next_step_and_a_pull_brings_it(
     hub: ToyHub, tmp_path: Path
 ) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, auto=False) as service:
-            with pytest.raises(ModelNotOnDisk, match=f"mflux-gateway models pull {ABSENT}"):
-                await service.submit(asked(), ME)
-            assert hub.seen == []
-            pulled = await service.models.pull(ABSENT, ME)
-            waiting = await service.submit(asked(), ME)  # it comes anyway
-            assert (await service.models.pull(QUANTISED, ME)).id == pulled.id
-            assert (await service.ended(waiting.id)).state is State.SUCCEEDED
-            assert (await service.ended(pulled.id)).state is State.SUCCEEDED
-            again = await service.ended((await service.models.pull(ABSENT, ME)).id)
-            assert again.state is State.SUCCEEDED
-        assert sum(one.path.endswith("/model.safetensors?signed=yes") for one in hub.bodies()) == 1
-
-    run(story())
+    async with service_in(tmp_path, auto=False) as service:
+        with pytest.raises(ModelNotOnDisk, match=f"mflux-gateway models pull {ABSENT}"):
+            await service.submit(asked(), ME)
+        assert hub.seen == []
+        pulled = await service.models.pull(ABSENT, ME)
+        waiting = await service.submit(asked(), ME)  # it comes anyway
+        assert (await service.models.pull(QUANTISED, ME)).id == pulled.id
+        assert (await service.ended(waiting.id)).state is State.SUCCEEDED
+        assert (await service.ended(pulled.id)).state is State.SUCCEEDED
+        again = await service.ended((await service.models.pull(ABSENT, ME)).id)
+        assert again.state is State.SUCCEEDED
+    assert sum(one.path.endswith("/model.safetensors?signed=yes") for one in hub.bodies()) == 1
 
 
-def test_a_gateway_that_is_told_to_stay_offline_refuses_at_once(
+async def test_a_gateway_that_is_told_to_stay_offline_refuses_at_once(
     hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            with pytest.raises(ModelNotOnDisk, match="HF_HUB_OFFLINE is set"):
-                await service.submit(asked(), ME)
-            assert (await service.ended((await service.submit(asked("toy"), ME)).id)).state is State.SUCCEEDED
-
-    run(story())
+    async with service_in(tmp_path) as service:
+        with pytest.raises(ModelNotOnDisk, match="HF_HUB_OFFLINE is set"):
+            await service.submit(asked(), ME)
+        assert (await service.ended((await service.submit(asked("toy"), ME)).id)).state is State.SUCCEEDED
 
 
-def test_a_download_that_fails_takes_the_jobs_that_waited_with_its_sentence(hub: ToyHub, tmp_path: Path) -> None:
+async def test_a_download_that_fails_takes_the_jobs_that_waited_with_its_sentence(hub: ToyHub, tmp_path: Path) -> None:
     hub.refusals[REPO] = (403, "GatedRepo")
-
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            jobs = [await service.submit(asked(model), ME) for model in (ABSENT, QUANTISED)]
-            for job in jobs:
-                ended = await service.ended(job.id)
-                assert ended.failure is not None
-                assert ended.failure.code == "model_missing"
-                assert "accept its licence" in ended.failure.message
-            hub.refusals.clear()
-            again = await service.submit(asked(), ME)
-            assert (await service.ended(again.id)).state is State.SUCCEEDED
-
-    run(story())
-
-
-def test_a_cancelled_download_keeps_what_came_and_the_next_one_goes_on_there(hub: ToyHub, tmp_path: Path) -> None:
-    hub.hold_at[BIG] = 1_500_000
-
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            job = await service.submit(asked(), ME)
-            (download,) = await downloads_of(service)
-            await until(lambda: came(tmp_path) > 1_000_000)
-            assert (await service.cancel(download.id, ME.owner)).state is State.CANCELLED
+    async with service_in(tmp_path) as service:
+        jobs = [await service.submit(asked(model), ME) for model in (ABSENT, QUANTISED)]
+        for job in jobs:
             ended = await service.ended(job.id)
-            assert ended.failure == Failed(code="model_missing", message=f"The download of {ABSENT} was cancelled.")
-            hub.hold_at.clear()
-            assert (await service.ended((await service.models.pull(ABSENT, ME)).id)).state is State.SUCCEEDED
-        ranges = [one.headers["range"] for one in hub.bodies() if "range" in one.headers]
-        assert ranges
-        assert int(ranges[0].removeprefix("bytes=").rstrip("-")) > 1_000_000
-
-    run(story())
+            assert ended.failure is not None
+            assert ended.failure.code == "model_missing"
+            assert "accept its licence" in ended.failure.message
+        hub.refusals.clear()
+        again = await service.submit(asked(), ME)
+        assert (await service.ended(again.id)).state is State.SUCCEEDED
 
 
-def test_a_job_that_is_cancelled_while_it_waits_leaves_the_download(hub: ToyHub, tmp_path: Path) -> None:
+async def test_a_cancelled_download_keeps_what_came_and_the_next_one_goes_on_there(hub: ToyHub, tmp_path: Path) -> None:
+    hub.hold_at[BIG] = 1_500_000
+    async with service_in(tmp_path) as service:
+        job = await service.submit(asked(), ME)
+        (download,) = await downloads_of(service)
+        await until(lambda: came(tmp_path) > 1_000_000)
+        assert (await service.cancel(download.id, ME.owner)).state is State.CANCELLED
+        ended = await service.ended(job.id)
+        assert ended.failure == Failed(code="model_missing", message=f"The download of {ABSENT} was cancelled.")
+        hub.hold_at.clear()
+        assert (await service.ended((await service.models.pull(ABSENT, ME)).id)).state is State.SUCCEEDED
+    ranges = [one.headers["range"] for one in hub.bodies() if "range" in one.headers]
+    assert ranges
+    assert int(ranges[0].removeprefix("bytes=").rstrip("-")) > 1_000_000
+
+
+async def test_a_job_that_is_cancelled_while_it_waits_leaves_the_download(hub: ToyHub, tmp_path: Path) -> None:
     hub.hold_at[BIG] = 10
-
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            job = await service.submit(asked(), ME)
-            await until(hub.held.is_set)
-            assert (await service.cancel(job.id, ME.owner)).state is State.CANCELLED
-            hub.go_on.set()
-            (download,) = await downloads_of(service)
-            assert (await service.ended(download.id)).state is State.SUCCEEDED
-
-    run(story())
+    async with service_in(tmp_path) as service:
+        job = await service.submit(asked(), ME)
+        await until(hub.held.is_set)
+        assert (await service.cancel(job.id, ME.owner)).state is State.CANCELLED
+        hub.go_on.set()
+        (download,) = await downloads_of(service)
+        assert (await service.ended(download.id)).state is State.SUCCEEDED
 
 
-def test_a_download_child_that_dies_is_started_once_more(
+async def test_a_download_child_that_dies_is_started_once_more(
     hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.hold_at[BIG] = 1_500_000
@@ -281,46 +251,38 @@ def test_a_download_child_that_dies_is_started_once_more(
         await listen(child, client.log)
 
     monkeypatch.setattr(client, "log_stderr", noted)
-
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            job = await service.submit(asked(), ME)
-            await until(hub.held.is_set)
-            hub.hold_at.clear()
-            os.kill(pids[0], signal.SIGKILL)
-            assert (await service.ended(job.id)).state is State.SUCCEEDED
-            (download,) = await downloads_of(service)
-            assert (download.attempt, len(pids)) == (2, 2)
-
-    run(story())
+    async with service_in(tmp_path) as service:
+        job = await service.submit(asked(), ME)
+        await until(hub.held.is_set)
+        hub.hold_at.clear()
+        os.kill(pids[0], signal.SIGKILL)
+        assert (await service.ended(job.id)).state is State.SUCCEEDED
+        (download,) = await downloads_of(service)
+        assert (download.attempt, len(pids)) == (2, 2)
 
 
 @pytest.mark.parametrize("percent", [10, 99])
-def test_a_download_child_that_is_killed_leaves_nothing_that_is_listed_and_the_next_goes_on(
+async def test_a_download_child_that_is_killed_leaves_nothing_that_is_listed_and_the_next_goes_on(
     hub: ToyHub, tmp_path: Path, percent: int
 ) -> None:
     hub.hold_at[BIG] = SIZE * percent // 100
     library = Library(tmp_path / "models", default="flux2-tiny")
     asked = Fetch(models_dir=str(library.models_dir), sources=sources_of(SPEC))
-
-    async def story() -> None:
-        async with aclosing(client.fetched(asked)) as answers:
-            async for _ in answers:
-                if came(tmp_path) > SIZE * percent // 100 - 300_000:
-                    break
-        assert not library.on_disk(SPEC)
-        had = came(tmp_path)
-        hub.hold_at.clear()
-        async with aclosing(client.fetched(asked)) as answers:
-            assert [answer async for answer in answers][-1] == Fetched()
-        assert library.on_disk(SPEC)
-        last = [one.headers.get("range") for one in hub.bodies() if one.host == "other"][-1]
-        assert last == (f"bytes={had}-" if had else None)
-
-    run(story())
+    async with aclosing(client.fetched(asked)) as answers:
+        async for _ in answers:
+            if came(tmp_path) > SIZE * percent // 100 - 300_000:
+                break
+    assert not library.on_disk(SPEC)
+    had = came(tmp_path)
+    hub.hold_at.clear()
+    async with aclosing(client.fetched(asked)) as answers:
+        assert [answer async for answer in answers][-1] == Fetched()
+    assert library.on_disk(SPEC)
+    last = [one.headers.get("range") for one in hub.bodies() if one.host == "other"][-1]
+    assert last == (f"bytes={had}-" if had else None)
 
 
-def test_a_stop_in_the_middle_is_taken_up_by_the_next_start(hub: ToyHub, tmp_path: Path) -> None:
+async def test_a_stop_in_the_middle_is_taken_up_by_the_next_start(hub: ToyHub, tmp_path: Path) -> None:
     hub.hold_at[BIG] = 1_500_000
 
     async def before() -> str:
@@ -333,39 +295,36 @@ def test_a_stop_in_the_middle_is_taken_up_by_the_next_start(hub: ToyHub, tmp_pat
         async with service_in(tmp_path) as service:
             assert (await service.ended(job_id)).state is State.SUCCEEDED
 
-    job_id = run(before())
+    job_id = await before()
     hub.hold_at.clear()
-    run(after(job_id))
+    await after(job_id)
     assert any("range" in one.headers for one in hub.bodies())
 
 
-def test_what_was_downloaded_is_removed_and_nothing_else(hub: ToyHub, tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            job = await service.submit(asked(), ME)
-            with pytest.raises(ModelKept, match="being downloaded"):
-                await service.models.remove(ABSENT, ME.owner)
-            assert (await service.ended(job.id)).state is State.SUCCEEDED
-            with pytest.raises(ModelKept, match="in memory"):
-                await service.models.remove(QUANTISED, ME.owner)
-            await service.models.unload(ME.owner)
-            await service.queue.pause(ME.owner)
-            waiting = await service.submit(asked(QUANTISED), ME)
-            with pytest.raises(ModelKept, match="Jobs wait"):
-                await service.models.remove(ABSENT, ME.owner)
-            await service.cancel(waiting.id, ME.owner)
-            folder, copies = service.library.folder(SPEC), service.residency.copies
-            copy = copies.finish(copies.begin(SPEC, folder, 3), folder)
+async def test_what_was_downloaded_is_removed_and_nothing_else(hub: ToyHub, tmp_path: Path) -> None:
+    async with service_in(tmp_path) as service:
+        job = await service.submit(asked(), ME)
+        with pytest.raises(ModelKept, match="being downloaded"):
             await service.models.remove(ABSENT, ME.owner)
-            assert not folder.exists()
-            assert not copy.exists()
-            assert not service.library.on_disk(service.library.find(QUANTISED))
-            with pytest.raises(ModelNotOnDisk):
-                await service.models.remove(ABSENT, ME.owner)
-            with pytest.raises(ModelKept, match="yours"):
-                await service.models.remove("toy", ME.owner)
-
-    run(story())
+        assert (await service.ended(job.id)).state is State.SUCCEEDED
+        with pytest.raises(ModelKept, match="in memory"):
+            await service.models.remove(QUANTISED, ME.owner)
+        await service.models.unload(ME.owner)
+        await service.queue.pause(ME.owner)
+        waiting = await service.submit(asked(QUANTISED), ME)
+        with pytest.raises(ModelKept, match="Jobs wait"):
+            await service.models.remove(ABSENT, ME.owner)
+        await service.cancel(waiting.id, ME.owner)
+        folder, copies = service.library.folder(SPEC), service.residency.copies
+        copy = copies.finish(copies.begin(SPEC, folder, 3), folder)
+        await service.models.remove(ABSENT, ME.owner)
+        assert not folder.exists()
+        assert not copy.exists()
+        assert not service.library.on_disk(service.library.find(QUANTISED))
+        with pytest.raises(ModelNotOnDisk):
+            await service.models.remove(ABSENT, ME.owner)
+        with pytest.raises(ModelKept, match="yours"):
+            await service.models.remove("toy", ME.owner)
 
 
 def test_files_that_another_model_needs_stay_until_it_is_removed_itself(tmp_path: Path) -> None:
@@ -405,32 +364,26 @@ def test_a_model_that_is_part_of_another_is_removed_after_it(tmp_path: Path) -> 
     assert not library.on_disk(plain)
 
 
-def test_a_model_whose_folder_the_operator_puts_there_needs_no_download(hub: ToyHub, tmp_path: Path) -> None:
+async def test_a_model_whose_folder_the_operator_puts_there_needs_no_download(hub: ToyHub, tmp_path: Path) -> None:
     own = tmp_path / "models" / ABSENT / "transformer"
     own.mkdir(parents=True)
     (own / "model.safetensors").touch()
-
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            assert (await service.ended((await service.submit(asked(), ME)).id)).state is State.SUCCEEDED
-            await service.models.unload(ME.owner)
-            with pytest.raises(ModelKept, match="yours"):
-                await service.models.remove(ABSENT, ME.owner)
-        assert hub.seen == []
-        assert not staging_of(tmp_path / "models", REPO).exists()
-
-    run(story())
+    async with service_in(tmp_path) as service:
+        assert (await service.ended((await service.submit(asked(), ME)).id)).state is State.SUCCEEDED
+        await service.models.unload(ME.owner)
+        with pytest.raises(ModelKept, match="yours"):
+            await service.models.remove(ABSENT, ME.owner)
+    assert hub.seen == []
+    assert not staging_of(tmp_path / "models", REPO).exists()
 
 
-def test_the_token_is_in_no_log_and_no_event(hub: ToyHub, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_token_is_in_no_log_and_no_event(
+    hub: ToyHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     hub.refusals[REPO] = (403, "")
     caplog.set_level("DEBUG")
-
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            job = await service.ended((await service.submit(asked(), ME)).id)
-            told = repr(job) + "".join(repr(one.events) for one in await downloads_of(service))
-            assert "hf_secret" not in told + caplog.text
-
-    run(story())
+    async with service_in(tmp_path) as service:
+        job = await service.ended((await service.submit(asked(), ME)).id)
+        told = repr(job) + "".join(repr(one.events) for one in await downloads_of(service))
+        assert "hf_secret" not in told + caplog.text
     assert any(one.headers.get("authorization") == "Bearer hf_secret" for one in hub.seen)

@@ -17,7 +17,6 @@ from engine.protocol import PromptRead, Succeeded
 from gateway.jobs.facts import ImageDone, Queued, Requeued, Started
 from gateway.jobs.job import Job, State
 from gateway.service.service import JobService
-from tests.support import run
 from tests.support.engine import TINY, plan
 from tests.support.engine_studio import Watching
 from tests.support.service import ME, request, service_in
@@ -167,46 +166,35 @@ def kinds(job: Job) -> list[type]:
     return [type(event.fact) for event in job.events]
 
 
-def test_a_prompt_that_was_cut_is_told_once_a_job_before_its_pictures(tmp_path: Path) -> None:
+async def test_a_prompt_that_was_cut_is_told_once_a_job_before_its_pictures(tmp_path: Path) -> None:
     script = {"prompt_words": 5, "unknown_words": ["three"]}
-
-    async def story() -> None:
-        async with service_in(tmp_path, script=script, base_model="qwen-image") as service:
-            for _ in range(2):
-                job = await drawn(service, prompt=LONG, count=2, negative_prompt=f"no {LONG}", guidance=4.0)
-                assert kinds(job) == [Queued, Started, PromptRead, PromptRead, ImageDone, ImageDone, Succeeded]
-                assert [(one.param, one.asked, one.used) for one in job.all_adjustments] == [
-                    ("prompt", 7, 5),
-                    ("prompt", "three", None),
-                    ("negative_prompt", 8, 5),
-                    ("negative_prompt", "three", None),
-                ]
-                assert re.search("left out: six seven$", job.all_adjustments[0].reason)
-            assert job.adjustments == ()
-            short = await drawn(service, prompt="one two")
-            assert kinds(short) == [Queued, Started, ImageDone, Succeeded]
-        async with service_in(tmp_path) as service:
-            assert (await service.get(job.id)).all_adjustments == job.all_adjustments
-
-    run(story())
+    async with service_in(tmp_path, script=script, base_model="qwen-image") as service:
+        for _ in range(2):
+            job = await drawn(service, prompt=LONG, count=2, negative_prompt=f"no {LONG}", guidance=4.0)
+            assert kinds(job) == [Queued, Started, PromptRead, PromptRead, ImageDone, ImageDone, Succeeded]
+            assert [(one.param, one.asked, one.used) for one in job.all_adjustments] == [
+                ("prompt", 7, 5),
+                ("prompt", "three", None),
+                ("negative_prompt", 8, 5),
+                ("negative_prompt", "three", None),
+            ]
+            assert re.search("left out: six seven$", job.all_adjustments[0].reason)
+        assert job.adjustments == ()
+        short = await drawn(service, prompt="one two")
+        assert kinds(short) == [Queued, Started, ImageDone, Succeeded]
+    async with service_in(tmp_path) as service:
+        assert (await service.get(job.id)).all_adjustments == job.all_adjustments
 
 
-def test_an_unread_negative_prompt_is_not_told(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script={"prompt_words": 5}, base_model="qwen-image") as service:
-            job = await drawn(service, prompt="x", negative_prompt=LONG, guidance=1.0)
-            assert kinds(job) == [Queued, Started, ImageDone, Succeeded]
-
-    run(story())
+async def test_an_unread_negative_prompt_is_not_told(tmp_path: Path) -> None:
+    async with service_in(tmp_path, script={"prompt_words": 5}, base_model="qwen-image") as service:
+        job = await drawn(service, prompt="x", negative_prompt=LONG, guidance=1.0)
+        assert kinds(job) == [Queued, Started, ImageDone, Succeeded]
 
 
-def test_a_job_that_begins_again_tells_it_once(tmp_path: Path) -> None:
+async def test_a_job_that_begins_again_tells_it_once(tmp_path: Path) -> None:
     script = {"prompt_words": 5, "crash_in": "decode", "crash_times": 1, "counter_path": str(tmp_path / "crashes")}
-
-    async def story() -> None:
-        async with service_in(tmp_path, script=script) as service:
-            job = await drawn(service, prompt=LONG)
-            assert kinds(job) == [Queued, Started, PromptRead, Requeued, Started, ImageDone, Succeeded]
-            assert [one.used for one in job.all_adjustments] == [5]
-
-    run(story())
+    async with service_in(tmp_path, script=script) as service:
+        job = await drawn(service, prompt=LONG)
+        assert kinds(job) == [Queued, Started, PromptRead, Requeued, Started, ImageDone, Succeeded]
+        assert [one.used for one in job.all_adjustments] == [5]

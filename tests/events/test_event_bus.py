@@ -9,7 +9,7 @@ from gateway.events.bus import OWNER_EVENTS_QUEUED, STATE_EVENTS_QUEUED, Event, 
 from gateway.forecast import Forecast
 from gateway.jobs.facts import ImageDone, Queued
 from gateway.jobs.job import Job, JobEvent
-from tests.support import a_job, run
+from tests.support import a_job
 
 FORECAST = Forecast(2.0, 1.0, 1.5, 2.5)
 
@@ -40,15 +40,15 @@ async def read_to_end(subscription: Subscription) -> list[Event]:
     return [event async for event in subscription]
 
 
-def test_a_job_and_its_owner_hear_of_it_and_nobody_else() -> None:
+async def test_a_job_and_its_owner_hear_of_it_and_nobody_else() -> None:
     hub, mine, yours = EventBus(), a_waiting("me"), a_waiting("you", 2)
     with hub.subscribe(mine.id) as one, hub.subscribe_owner("me") as all_mine, hub.subscribe_owner("you") as all_yours:
         hub.publish(mine, mine.events[0])
         hub.publish(yours, yours.events[0])
         hub.publish_place(PlaceEvent(mine.id, 1, FORECAST))
         hub.close()
-        assert len(run(read_to_end(one))) == len(run(read_to_end(all_mine))) == 2
-        assert run(read_to_end(all_yours)) == [yours.events[0]]
+        assert len(await read_to_end(one)) == len(await read_to_end(all_mine)) == 2
+        assert await read_to_end(all_yours) == [yours.events[0]]
         assert (hub.hears(mine.id, "nobody"), hub.hears("other", "me"), hub.hears("other", "nobody")) == (
             True,
             True,
@@ -57,7 +57,7 @@ def test_a_job_and_its_owner_hear_of_it_and_nobody_else() -> None:
     assert (hub.watchers(mine.id), hub.hears(mine.id, "me")) == (0, False)
 
 
-def test_a_reader_that_stands_still_keeps_the_newest_of_each_kind_and_every_state() -> None:
+async def test_a_reader_that_stands_still_keeps_the_newest_of_each_kind_and_every_state() -> None:
     hub, job = EventBus(), a_waiting()
     hub.publish(job, job.events[0])
     hub.begin(job.id, 1, 0)
@@ -69,7 +69,7 @@ def test_a_reader_that_stands_still_keeps_the_newest_of_each_kind_and_every_stat
         for seq in (2, 3, 4):
             hub.publish(job, an_image(job, seq))
         assert len(slow._progress) == 3
-        found = run(read(slow, 6))
+        found = await read(slow, 6)
     states = [event.seq for event in found if isinstance(event, JobEvent)]
     places = [event.position for event in found if isinstance(event, PlaceEvent)]
     assert states == [2, 3, 4]
@@ -79,34 +79,31 @@ def test_a_reader_that_stands_still_keeps_the_newest_of_each_kind_and_every_stat
     assert (newest.progress.step, newest.progress.seconds_left) == (1000, 0.0)
 
 
-def test_a_reader_whose_states_pile_up_is_closed_after_those_that_fit() -> None:
+async def test_a_reader_whose_states_pile_up_is_closed_after_those_that_fit() -> None:
     hub, job = EventBus(), a_waiting()
     with hub.subscribe(job.id) as one, hub.subscribe_owner("me") as everything:
         for seq in range(1, OWNER_EVENTS_QUEUED + 10):
             hub.publish(job, an_image(job, seq))
         for subscription, bound in ((one, STATE_EVENTS_QUEUED), (everything, OWNER_EVENTS_QUEUED)):
-            seqs = [event.seq for event in run(read_to_end(subscription)) if isinstance(event, JobEvent)]
+            seqs = [event.seq for event in await read_to_end(subscription) if isinstance(event, JobEvent)]
             assert seqs == list(range(1, bound + 1))
 
 
-def test_a_live_reader_is_not_held_up_by_fifty_that_stand_still() -> None:
-    async def story() -> None:
-        hub, job = EventBus(), a_waiting()
-        subscriptions = [hub.subscribe(job.id) for _ in range(50)]
-        for subscription in subscriptions:
-            subscription.__enter__()
-        with hub.subscribe(job.id) as live:
-            reader = asyncio.create_task(read_to_end(live))
-            for seq in range(1, 1001):
-                hub.publish(job, an_image(job, seq))
-                await asyncio.sleep(0)
-            hub.close()
-            assert len(await reader) == 1000
-        for subscription in subscriptions:
-            subscription.__exit__(None, None, None)
-        assert hub.watchers(job.id) == 0
-
-    run(story())
+async def test_a_live_reader_is_not_held_up_by_fifty_that_stand_still() -> None:
+    hub, job = EventBus(), a_waiting()
+    subscriptions = [hub.subscribe(job.id) for _ in range(50)]
+    for subscription in subscriptions:
+        subscription.__enter__()
+    with hub.subscribe(job.id) as live:
+        reader = asyncio.create_task(read_to_end(live))
+        for seq in range(1, 1001):
+            hub.publish(job, an_image(job, seq))
+            await asyncio.sleep(0)
+        hub.close()
+        assert len(await reader) == 1000
+    for subscription in subscriptions:
+        subscription.__exit__(None, None, None)
+    assert hub.watchers(job.id) == 0
 
 
 def test_an_ended_job_leaves_nothing_behind() -> None:

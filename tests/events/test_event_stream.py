@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, MutableMapping
 from typing import Any
 
 from adapters.shared.sse import EventStream
-from tests.support import run
 
 Message = MutableMapping[str, Any]
 GET = {"type": "http", "method": "GET"}
@@ -58,69 +57,53 @@ class Source:
             self.freed = True
 
 
-def test_frames_go_out_as_they_come_and_the_stream_ends_with_them() -> None:
-    async def play() -> None:
-        line, source = Line(), Source()
-        for frame in (b"1", b"2", None):
-            source.queue.put_nowait(frame)
-        await EventStream(source.frames())(GET, line.receive, line.send)
-        assert (line.sent, line.closed, source.freed) == ([b"1", b"2", b""], True, True)
-        assert line.headers["content-type"].startswith("text/event-stream")
-        assert line.headers["cache-control"].split(", ") == ["no-cache", "no-store", "no-transform"]
-        assert line.headers["x-accel-buffering"] == "no"
-        assert "content-length" not in line.headers
-
-    run(play())
+async def test_frames_go_out_as_they_come_and_the_stream_ends_with_them() -> None:
+    line, source = Line(), Source()
+    for frame in (b"1", b"2", None):
+        source.queue.put_nowait(frame)
+    await EventStream(source.frames())(GET, line.receive, line.send)
+    assert (line.sent, line.closed, source.freed) == ([b"1", b"2", b""], True, True)
+    assert line.headers["content-type"].startswith("text/event-stream")
+    assert line.headers["cache-control"].split(", ") == ["no-cache", "no-store", "no-transform"]
+    assert line.headers["x-accel-buffering"] == "no"
+    assert "content-length" not in line.headers
 
 
-def test_a_silent_stream_sends_a_comment_at_each_heartbeat() -> None:
-    async def play() -> None:
-        line, source = Line(), Source()
-        playing = asyncio.create_task(EventStream(source.frames(), heartbeat_s=0.01)(GET, line.receive, line.send))
-        await line.until(3)
-        line.left.set()
-        await playing
-        assert set(line.sent) == {b": ping\n\n"}
-
-    run(play())
+async def test_a_silent_stream_sends_a_comment_at_each_heartbeat() -> None:
+    line, source = Line(), Source()
+    playing = asyncio.create_task(EventStream(source.frames(), heartbeat_s=0.01)(GET, line.receive, line.send))
+    await line.until(3)
+    line.left.set()
+    await playing
+    assert set(line.sent) == {b": ping\n\n"}
 
 
-def test_a_client_that_leaves_frees_what_fed_it() -> None:
+async def test_a_client_that_leaves_frees_what_fed_it() -> None:
     """R-08."""
-
-    async def play() -> None:
-        line, source = Line(), Source()
-        playing = asyncio.create_task(EventStream(source.frames())(GET, line.receive, line.send))
-        source.queue.put_nowait(b"1")
-        await line.until(1)
-        line.left.set()
-        await playing
-        assert source.freed
-        assert not line.closed
-
-    run(play())
+    line, source = Line(), Source()
+    playing = asyncio.create_task(EventStream(source.frames())(GET, line.receive, line.send))
+    source.queue.put_nowait(b"1")
+    await line.until(1)
+    line.left.set()
+    await playing
+    assert source.freed
+    assert not line.closed
 
 
-def test_a_stream_that_fails_says_so_to_the_guard() -> None:
-    async def play() -> None:
-        async def broken() -> AsyncGenerator[bytes, None]:
-            yield b"1"
-            raise RuntimeError("no")
+async def test_a_stream_that_fails_says_so_to_the_guard() -> None:
+    async def broken() -> AsyncGenerator[bytes, None]:
+        yield b"1"
+        raise RuntimeError("no")
 
-        line = Line()
-        try:
-            await EventStream(broken())(GET, line.receive, line.send)
-        except RuntimeError:
-            return
-        raise AssertionError("the error was lost")
-
-    run(play())
+    line = Line()
+    try:
+        await EventStream(broken())(GET, line.receive, line.send)
+    except RuntimeError:
+        return
+    raise AssertionError("the error was lost")
 
 
-def test_head_gets_the_headers_alone() -> None:
-    async def play() -> None:
-        line, source = Line(), Source()
-        await EventStream(source.frames())({**GET, "method": "HEAD"}, line.receive, line.send)
-        assert (line.sent, line.closed) == ([b""], True)
-
-    run(play())
+async def test_head_gets_the_headers_alone() -> None:
+    line, source = Line(), Source()
+    await EventStream(source.frames())({**GET, "method": "HEAD"}, line.receive, line.send)
+    assert (line.sent, line.closed) == ([b""], True)

@@ -36,26 +36,22 @@ class Wire(asyncio.Transport):
 async def nothing(scope: Any, receive: Any, send: Any) -> None: ...
 
 
-def test_an_address_may_have_so_many_connections_and_no_more_but_for_loopback() -> None:
+async def test_an_address_may_have_so_many_connections_and_no_more_but_for_loopback() -> None:
     """S-14."""
+    connection_of = partial(_protocol(HttpSettings(max_connections_per_ip=2)), Config(nothing, log_config=None))
+    state = ServerState()
 
-    async def story() -> None:
-        connection_of = partial(_protocol(HttpSettings(max_connections_per_ip=2)), Config(nothing, log_config=None))
-        state = ServerState()
+    def connect(peer: str) -> bytes:
+        wire = Wire(peer)
+        connection_of(state, {}).connection_made(wire)
+        return wire.written
 
-        def connect(peer: str) -> bytes:
-            wire = Wire(peer)
-            connection_of(state, {}).connection_made(wire)
-            return wire.written
-
-        here, there, loopback = "192.0.2.1", "192.0.2.2", "127.0.0.1"
-        assert [connect(peer) for peer in (here, here, there, loopback, loopback, loopback)] == [b""] * 6
-        assert b" 503 " in connect(here)
-        for connection in [connection for connection in state.connections if connection.client[0] == here]:
-            connection.connection_lost(None)
-        assert connect(here) == b""
-
-    asyncio.run(story())
+    here, there, loopback = "192.0.2.1", "192.0.2.2", "127.0.0.1"
+    assert [connect(peer) for peer in (here, here, there, loopback, loopback, loopback)] == [b""] * 6
+    assert b" 503 " in connect(here)
+    for connection in [connection for connection in state.connections if connection.client[0] == here]:
+        connection.connection_lost(None)
+    assert connect(here) == b""
 
 
 def test_a_reader_that_takes_a_little_at_a_time_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def complaints(answer: httpx.Response, unit: str) -> list[str]:
 def test_no_text_of_any_field_holds_the_gateway_up_and_no_error_repeats_it(gateway: Live, client: httpx.Client) -> None:
     """Each field gets a million characters of one repeat, a shorter text of another, and one that never repeats."""
     tried, wrong = 0, []
-    probe, turn = Probe(gateway.url), count()
+    probe, turn = Probe(gateway.url, every_s=0.05), count()
     with probe.running():
         for case in cases(client.get("/openapi.json").json()):
             if case.path == PAUSE:
@@ -86,7 +86,7 @@ def test_no_text_of_any_field_holds_the_gateway_up_and_no_error_repeats_it(gatew
 def test_what_once_stood_still_is_answered_while_others_are_served(
     gateway: Live, client: httpx.Client, path: str, body: dict[str, str]
 ) -> None:
-    probe = Probe(gateway.url)
+    probe = Probe(gateway.url, every_s=0.05)
     with probe.running():
         answer = client.post(path, json={"width": 64, "height": 64, "steps": 1, **body})
     assert answer.status_code in (200, 400, 422, 413, 500)

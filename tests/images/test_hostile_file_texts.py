@@ -149,7 +149,7 @@ def connected(gateway: Live) -> Iterator[httpx.Client]:
 
 
 def test_both_lists_of_loras_answer_whatever_lies_in_the_folder(gateway: Live, client: httpx.Client) -> None:
-    probe = Probe(gateway.url)
+    probe = Probe(gateway.url, every_s=0.05)
     with probe.running():
         native, a1111 = client.get("/api/v1/loras"), client.get("/sdapi/v1/loras")
         assert (native.status_code, a1111.status_code) == (200, 200)
@@ -218,7 +218,7 @@ def pictures(unit: str) -> Iterator[bytes]:
 
 
 def test_texts_that_pictures_carry_hold_nobody_up(gateway: Live, client: httpx.Client) -> None:
-    probe = Probe(gateway.url)
+    probe = Probe(gateway.url, every_s=0.05)
     with probe.running():
         for at, unit in enumerate(REPEATS):
             for data in [*pictures(unit)][at % 2 :: 2]:

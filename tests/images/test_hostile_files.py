@@ -35,7 +35,6 @@ from gateway.images.header import MOST_SCANS, TooMuchWork, check_work, orientati
 from gateway.models.lora_metadata import notes_of
 from gateway.models.loras import HEADER_MOST_BYTES, LoraLibrary
 from gateway.round_robin import Bounds, RoundRobin, Share
-from tests.support import run
 from tests.support.hostile_files import (
     exif_of_entries,
     gif_of_blocks,
@@ -209,102 +208,85 @@ def test_exif_of_many_entries_costs_nothing_and_orientation_is_found_in_both_ord
 # ---- turns -------------------------------------------------------------------------------------------
 
 
-def test_owners_and_addresses_take_turns() -> None:
+async def test_owners_and_addresses_take_turns() -> None:
     """S-31: an address with a hundred names has one turn of two, each of its names one of its own."""
+    turns, served = RoundRobin(slots=1, bounds=Bounds((99, 10**9), (999, 10**9), (999, 10**9))), []
 
-    async def story() -> list[str]:
-        turns, served = RoundRobin(slots=1, bounds=Bounds((99, 10**9), (999, 10**9), (999, 10**9))), []
+    async def one(share: Share) -> None:
+        async with turns.slot(share):
+            served.append(share.owner)
+            await asyncio.sleep(0)
 
-        async def one(share: Share) -> None:
-            async with turns.slot(share):
-                served.append(share.owner)
-                await asyncio.sleep(0)
-
-        first = asyncio.create_task(one(A))
-        await asyncio.sleep(0)
-        work = [one(A) for _ in range(4)] + [one(Share("peer:1", f"name {n}")) for n in range(3)] + [one(OTHER)] * 1
-        await asyncio.gather(first, *work)
-        return served
-
-    served = run(story())
+    first = asyncio.create_task(one(A))
+    await asyncio.sleep(0)
+    work = [one(A) for _ in range(4)] + [one(Share("peer:1", f"name {n}")) for n in range(3)] + [one(OTHER)] * 1
+    await asyncio.gather(first, *work)
     assert served.index("client:c") <= 3  # the first two turns were taken before it came
     assert served.index("name 0") < served.index("client:a", 3)
     assert len(served) == 9
 
 
-def test_one_owner_has_one_slot_and_one_address_leaves_one() -> None:
+async def test_one_owner_has_one_slot_and_one_address_leaves_one() -> None:
     """S-31: long work of one address never holds all slots; short work of it may take the last one."""
-
-    async def story() -> None:
-        turns = RoundRobin(slots=3)
-        await turns.take(A)
-        again = asyncio.create_task(turns.take(A))
-        await turns.take(B)
-        third = asyncio.create_task(turns.take(Share("peer:1", "client:d")))
-        await asyncio.sleep(0.01)
-        assert not again.done()
-        assert not third.done()
-        await asyncio.wait_for(turns.take(Share("peer:1", "client:e"), is_short=True), 1)
-        turns.give_back(Share("peer:1", "client:e"))
-        await asyncio.wait_for(turns.take(OTHER), 1)
-        turns.give_back(A)
-        third.cancel()
-        again.cancel()
-        await asyncio.gather(third, again, return_exceptions=True)
-        turns.give_back(B)
-        turns.give_back(OTHER)
-        for share in (A, B, OTHER):
-            await asyncio.wait_for(turns.take(share), 1)  # nothing is lost by a cancel
-        assert turns.waiting == 0
-
-    run(story())
+    turns = RoundRobin(slots=3)
+    await turns.take(A)
+    again = asyncio.create_task(turns.take(A))
+    await turns.take(B)
+    third = asyncio.create_task(turns.take(Share("peer:1", "client:d")))
+    await asyncio.sleep(0.01)
+    assert not again.done()
+    assert not third.done()
+    await asyncio.wait_for(turns.take(Share("peer:1", "client:e"), is_short=True), 1)
+    turns.give_back(Share("peer:1", "client:e"))
+    await asyncio.wait_for(turns.take(OTHER), 1)
+    turns.give_back(A)
+    third.cancel()
+    again.cancel()
+    await asyncio.gather(third, again, return_exceptions=True)
+    turns.give_back(B)
+    turns.give_back(OTHER)
+    for share in (A, B, OTHER):
+        await asyncio.wait_for(turns.take(share), 1)  # nothing is lost by a cancel
+    assert turns.waiting == 0
 
 
-def test_the_line_is_bounded_for_an_owner_an_address_and_all() -> None:
+async def test_the_line_is_bounded_for_an_owner_an_address_and_all() -> None:
     """S-31."""
-
-    async def story() -> None:
-        turns = RoundRobin(slots=1, bounds=Bounds(owner=(1, 100), peer=(2, 150), total=(3, 1000)))
-        await turns.take(OTHER)
-        waiting = [asyncio.create_task(turns.take(A, 90))]
-        await asyncio.sleep(0)
-        for share, error in ((A, TooManyFiles), (Share("peer:1", "z"), TooManyFiles)):
-            with pytest.raises(error) as refused:
-                await turns.take(share, 90)
-            assert refused.value.retry_after_s
-        waiting += [asyncio.create_task(turns.take(Share(f"peer:{n}", "x"))) for n in (3, 4)]
-        await asyncio.sleep(0)
-        with pytest.raises(Unavailable):
-            await turns.take(Share("peer:5", "x"))
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-
-    run(story())
+    turns = RoundRobin(slots=1, bounds=Bounds(owner=(1, 100), peer=(2, 150), total=(3, 1000)))
+    await turns.take(OTHER)
+    waiting = [asyncio.create_task(turns.take(A, 90))]
+    await asyncio.sleep(0)
+    for share, error in ((A, TooManyFiles), (Share("peer:1", "z"), TooManyFiles)):
+        with pytest.raises(error) as refused:
+            await turns.take(share, 90)
+        assert refused.value.retry_after_s
+    waiting += [asyncio.create_task(turns.take(Share(f"peer:{n}", "x"))) for n in (3, 4)]
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await turns.take(Share("peer:5", "x"))
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
-def test_work_in_the_pool_holds_its_slot_though_its_caller_left_and_a_stuck_pool_is_told(
+async def test_work_in_the_pool_holds_its_slot_though_its_caller_left_and_a_stuck_pool_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """R-21."""
     monkeypatch.setattr(file_pool, "STUCK_S", 0.05)
-
-    async def story() -> None:
-        pool, gate = FilePool(1), threading.Event()
-        gone = asyncio.create_task(pool.run(A, gate.wait))
-        await asyncio.sleep(0.02)
-        gone.cancel()
-        await asyncio.gather(gone, return_exceptions=True)
-        next_one = asyncio.create_task(pool.read(B, len, b"abc"))
-        await asyncio.sleep(0.1)
-        assert not next_one.done()
-        assert pool.trouble is not None
-        gate.set()
-        assert await next_one == 3
-        assert pool.trouble is None
-        pool.close()
-
-    run(story())
+    pool, gate = FilePool(1), threading.Event()
+    gone = asyncio.create_task(pool.run(A, gate.wait))
+    await asyncio.sleep(0.02)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    next_one = asyncio.create_task(pool.read(B, len, b"abc"))
+    await asyncio.sleep(0.1)
+    assert not next_one.done()
+    assert pool.trouble is not None
+    gate.set()
+    assert await next_one == 3
+    assert pool.trouble is None
+    pool.close()
 
 
 # ---- children ----------------------------------------------------------------------------------------
@@ -323,29 +305,25 @@ while True:
 """
 
 
-def test_a_decoder_that_is_killed_is_tried_once_more_and_one_that_cannot_start_is_503(tmp_path: Path) -> None:
+async def test_a_decoder_that_is_killed_is_tried_once_more_and_one_that_cannot_start_is_503(tmp_path: Path) -> None:
     """S-31: a death from outside is never the client's fault."""
     (tmp_path / "child.py").write_text(CHILD)
-
-    async def story() -> None:
-        command = (sys.executable, str(tmp_path / "child.py"), str(tmp_path / "mark"))
-        decoder = PictureDecoder(deadline_s=1.0, command=command)
-        assert await decoder.normalise(b"once") == b"ok"
-        (pid,) = decoder.idle_pids
-        os.kill(pid, signal.SIGKILL)
-        assert await decoder.normalise(b"fine") == b"ok"
-        for bad in (b"die", b"hang"):
-            with pytest.raises(InvalidRequest):
-                await decoder.normalise(bad)
+    command = (sys.executable, str(tmp_path / "child.py"), str(tmp_path / "mark"))
+    decoder = PictureDecoder(deadline_s=1.0, command=command)
+    assert await decoder.normalise(b"once") == b"ok"
+    (pid,) = decoder.idle_pids
+    os.kill(pid, signal.SIGKILL)
+    assert await decoder.normalise(b"fine") == b"ok"
+    for bad in (b"die", b"hang"):
+        with pytest.raises(InvalidRequest):
+            await decoder.normalise(bad)
+    await decoder.close()
+    for broken in ("/no/such/program", sys.executable):
+        decoder = PictureDecoder(command=(broken, "-c", "raise SystemExit(1)"))
+        with pytest.raises(Unavailable) as refused:
+            await decoder.normalise(b"fine")
+        assert refused.value.retry_after_s
         await decoder.close()
-        for broken in ("/no/such/program", sys.executable):
-            decoder = PictureDecoder(command=(broken, "-c", "raise SystemExit(1)"))
-            with pytest.raises(Unavailable) as refused:
-                await decoder.normalise(b"fine")
-            assert refused.value.retry_after_s
-            await decoder.close()
-
-    run(story())
 
 
 # ---- over the wire -----------------------------------------------------------------------------------

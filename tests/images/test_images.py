@@ -22,9 +22,14 @@ from gateway import disk
 from gateway.disk import write_atomic
 from gateway.errors import InvalidRequest, RemoteImagesDisabled, StorageFull
 from gateway.images import codec as images
-from gateway.images.codec import CheckedImage, PictureDecoder, base64_picture, checked_picture, encode, open_picture
+from gateway.images.codec import (
+    PictureDecoder,
+    base64_picture,
+    checked_picture,
+    encode,
+    open_picture,
+)
 from gateway.images.decoder_child import Refused, normalised
-from tests.support import run
 
 
 def a_picture(format: str = "PNG", size: tuple[int, int] = (8, 6), mode: str = "RGB", **options: Any) -> bytes:
@@ -260,40 +265,35 @@ def test_bombs_are_refused_by_their_header(bomb: Any) -> None:
 # ---- the child itself ----------------------------------------------------------------------------
 
 
-def test_the_child_answers_many_pictures_and_refusals_alike_without_pillow_in_the_parent() -> None:
+async def test_the_child_answers_many_pictures_and_refusals_alike_without_pillow_in_the_parent() -> None:
     """S-31."""
-
-    async def talk() -> tuple[CheckedImage, list[str], set[int]]:
-        decoder = PictureDecoder()
-        refusals, children = [], set()
-        try:
-            for bad in (b"no picture", a_picture("TGA"), one_bit(13_000), png_of(60_000, 60_000)):
-                with pytest.raises(InvalidRequest) as refused:
-                    await checked_picture(bad, decoder, "mask")
-                refusals.append(refused.value.param or "")
-                children.update(decoder.idle_pids)
-            return await checked_picture(a_picture("JPEG"), decoder), refusals, children
-        finally:
-            await decoder.close()
-
-    picture, refusals, children = run(talk())
+    decoder = PictureDecoder()
+    refusals, children = [], set()
+    try:
+        for bad in (b"no picture", a_picture("TGA"), one_bit(13_000), png_of(60_000, 60_000)):
+            with pytest.raises(InvalidRequest) as refused:
+                await checked_picture(bad, decoder, "mask")
+            refusals.append(refused.value.param or "")
+            children.update(decoder.idle_pids)
+        picture = await checked_picture(a_picture("JPEG"), decoder)
+    finally:
+        await decoder.close()
     assert opened(picture.png).size == (8, 6)
     assert refusals == ["mask"] * 4
     assert len(children) == 1
 
 
-def test_many_at_once_get_their_own_picture_each() -> None:
-    async def talk() -> list[CheckedImage]:
-        decoder = PictureDecoder()
-        try:
-            return await asyncio.gather(*(checked_picture(a_picture(size=(edge, 3)), decoder) for edge in range(1, 20)))
-        finally:
-            await decoder.close()
+async def test_many_at_once_get_their_own_picture_each() -> None:
+    decoder = PictureDecoder()
+    try:
+        sent = (checked_picture(a_picture(size=(edge, 3)), decoder) for edge in range(1, 20))
+        images = await asyncio.gather(*sent)
+    finally:
+        await decoder.close()
+    assert [opened(image.png).width for image in images] == list(range(1, 20))
 
-    assert [opened(picture.png).width for picture in run(talk())] == list(range(1, 20))
 
-
-def test_a_child_that_dies_or_hangs_is_replaced(tmp_path: Path) -> None:
+async def test_a_child_that_dies_or_hangs_is_replaced(tmp_path: Path) -> None:
     """S-31: the picture is refused, the next one is decoded."""
     script = tmp_path / "child.py"
     script.write_text(
@@ -306,41 +306,33 @@ def test_a_child_that_dies_or_hangs_is_replaced(tmp_path: Path) -> None:
         "    if not data: os._exit(0)\n"
         "    sys.stdout.buffer.write(b'\\0\\0\\0\\3+ok'); sys.stdout.buffer.flush()\n"
     )
-
-    async def talk() -> None:
-        decoder = PictureDecoder(deadline_s=1.0, command=(sys.executable, str(script)))
-        for bad in (b"die", b"hang", b"die"):
-            with pytest.raises(InvalidRequest):
-                await decoder.normalise(bad)
-            assert await decoder.normalise(b"fine") == b"ok"
-        waiting = asyncio.create_task(decoder.normalise(b"hang"))
-        await asyncio.sleep(0.1)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
+    decoder = PictureDecoder(deadline_s=1.0, command=(sys.executable, str(script)))
+    for bad in (b"die", b"hang", b"die"):
+        with pytest.raises(InvalidRequest):
+            await decoder.normalise(bad)
         assert await decoder.normalise(b"fine") == b"ok"
-        await decoder.close()
-
-    run(talk())
+    waiting = asyncio.create_task(decoder.normalise(b"hang"))
+    await asyncio.sleep(0.1)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await decoder.normalise(b"fine") == b"ok"
+    await decoder.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS binds on Linux only")
-def test_the_child_has_a_memory_limit_and_leaves_at_the_end_of_its_input() -> None:
+async def test_the_child_has_a_memory_limit_and_leaves_at_the_end_of_its_input() -> None:
     """S-31."""
-
-    async def talk() -> tuple[str, int | None]:
-        decoder = PictureDecoder()
-        await checked_picture(a_picture(), decoder)
-        (child,) = decoder._idle
-        assert child.stdin is not None
-        limits = Path(f"/proc/{child.pid}/limits").read_text()
-        child.stdin.close()
-        async with asyncio.timeout(5):
-            code = await child.wait()
-        await decoder.close()
-        return next(line for line in limits.splitlines() if "address space" in line), code
-
-    line, code = run(talk())
+    decoder = PictureDecoder()
+    await checked_picture(a_picture(), decoder)
+    (child,) = decoder._idle
+    assert child.stdin is not None
+    limits = Path(f"/proc/{child.pid}/limits").read_text()
+    child.stdin.close()
+    async with asyncio.timeout(5):
+        code = await child.wait()
+    await decoder.close()
+    line, code = next(line for line in limits.splitlines() if "address space" in line), code
     assert str(2 * 1024**3) in line
     assert code == 0
 

@@ -35,11 +35,15 @@ LARGE = {
 }
 
 
+QUICKLY: dict[str, dict[str, Any]] = {"HEIF": {"enc_params": {"preset": "ultrafast"}}, "PNG": {"compress_level": 1}}
+"""How a format is written in a fifth of the time."""
+
+
 def halves(size: tuple[int, int], format: str = "PNG", **options: Any) -> bytes:
     """Red on the left and blue on the right."""
     picture, out = Image.new("RGB", size, "red"), io.BytesIO()
     picture.paste("blue", (size[0] // 2, 0, *size))
-    picture.save(out, format, **options)
+    picture.save(out, format, **QUICKLY.get(format, {}), **options)
     return out.getvalue()
 
 

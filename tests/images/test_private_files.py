@@ -18,7 +18,6 @@ from engine.worker import write_ppm
 from gateway.images.output import Pictures
 from gateway.private_files import private_file, private_files, private_folder, write_private
 from gateway.store.sqlite import SqliteStore
-from tests.support import run
 from tests.support.live import Live
 from tests.support.lora import save_lora
 from tests.support.native import SMALL, client_of
@@ -101,15 +100,12 @@ def test_what_was_open_is_closed_at_the_start_and_what_was_put_back_too(tmp_path
     assert f"store.data_dir {data} was open to others, with mode 777; it is private now" in gateway.logged()
 
 
-def test_a_copy_of_the_database_is_private_under_any_umask(tmp_path: Path) -> None:
-    async def story() -> None:
-        store = SqliteStore(tmp_path / "deep" / "data")
-        with umask(0):
-            await store.open()
-            assert await store.back_up(0.0)
-        await store.close()
-
-    run(story())
+async def test_a_copy_of_the_database_is_private_under_any_umask(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "deep" / "data")
+    with umask(0):
+        await store.open()
+        assert await store.back_up(0.0)
+    await store.close()
     assert len(list((tmp_path / "deep" / "data" / "backups").iterdir())) == 1
     assert loose(tmp_path / "deep" / "data") == []
     assert not mode_of(tmp_path / "deep") & 0o022, "a folder above it is nobody else's to write"

@@ -29,7 +29,6 @@ from gateway.round_robin import Share
 from gateway.store.base import InputBounds
 from gateway.store.database import NAME
 from gateway.store.sqlite import SqliteStore
-from tests.support import run
 from tests.support.live import Live, live
 from tests.support.native import client_of, ended, submit
 from tests.support.uploads import CANARY, noise, saved, sources
@@ -180,109 +179,89 @@ class Kept:
             return list(db.execute("SELECT owner, bytes FROM blob_owners ORDER BY owner"))
 
 
-def test_equal_pixels_have_one_name_and_the_smaller_file(tmp_path: Path) -> None:
+async def test_equal_pixels_have_one_name_and_the_smaller_file(tmp_path: Path) -> None:
     """S-34: whichever came first; all who sent it are counted for what is there."""
-
-    async def story() -> None:
-        async with Kept(tmp_path) as kept:
-            jpeg = await kept.decoder.check(saved(noise(), "JPEG"))
-            plain = await kept.decoder.check(jpeg.png)
-            name = await kept.inputs.keep(plain, ME, None)
-            assert name == hashlib.sha256(jpeg.png).hexdigest()
-            assert kept.file(name).stat().st_size == len(plain.kept)
-            assert await kept.inputs.keep(jpeg, Share("peer:2", "client:other"), None) == name
-            assert kept.file(name).read_bytes() == jpeg.compact
-            assert await kept.store.blob_bytes(name) == len(jpeg.compact)
-            assert await kept.inputs.keep(plain, ME, None) == name
-            assert kept.file(name).read_bytes() == jpeg.compact
-            assert kept.counted() == [("client:me", len(jpeg.compact)), ("client:other", len(jpeg.compact))]
-            assert await kept.inputs.png(name, ME) == await kept.inputs.whole(name) == jpeg.png
-            assert await kept.inputs.again(name, ME) == name
-            for who in (kept.inputs.png, kept.inputs.again):
-                with pytest.raises(KeyError):
-                    await who(name, Share("peer:3", "client:third"))
-
-    run(story())
+    async with Kept(tmp_path) as kept:
+        jpeg = await kept.decoder.check(saved(noise(), "JPEG"))
+        plain = await kept.decoder.check(jpeg.png)
+        name = await kept.inputs.keep(plain, ME, None)
+        assert name == hashlib.sha256(jpeg.png).hexdigest()
+        assert kept.file(name).stat().st_size == len(plain.kept)
+        assert await kept.inputs.keep(jpeg, Share("peer:2", "client:other"), None) == name
+        assert kept.file(name).read_bytes() == jpeg.compact
+        assert await kept.store.blob_bytes(name) == len(jpeg.compact)
+        assert await kept.inputs.keep(plain, ME, None) == name
+        assert kept.file(name).read_bytes() == jpeg.compact
+        assert kept.counted() == [("client:me", len(jpeg.compact)), ("client:other", len(jpeg.compact))]
+        assert await kept.inputs.png(name, ME) == await kept.inputs.whole(name) == jpeg.png
+        assert await kept.inputs.again(name, ME) == name
+        for who in (kept.inputs.png, kept.inputs.again):
+            with pytest.raises(KeyError):
+                await who(name, Share("peer:3", "client:third"))
 
 
-def test_the_quota_counts_what_is_kept(tmp_path: Path) -> None:
+async def test_the_quota_counts_what_is_kept(tmp_path: Path) -> None:
     """S-34: of a bound that the PNGs would pass."""
-
-    async def story() -> None:
-        async with Kept(tmp_path) as kept:
-            pictures = [await kept.decoder.check(saved(noise(), "JPEG", quality=50)) for _ in range(4)]
-            room = sum(len(picture.kept) for picture in pictures[:3])
-            assert room < len(pictures[0].png)
-            for picture in pictures[:3]:
-                await kept.inputs.keep(picture, ME, InputBounds(room, room))
-            with pytest.raises(StorageFull):
-                await kept.inputs.keep(pictures[3], ME, InputBounds(room, room))
-
-    run(story())
+    async with Kept(tmp_path) as kept:
+        pictures = [await kept.decoder.check(saved(noise(), "JPEG", quality=50)) for _ in range(4)]
+        room = sum(len(picture.kept) for picture in pictures[:3])
+        assert room < len(pictures[0].png)
+        for picture in pictures[:3]:
+            await kept.inputs.keep(picture, ME, InputBounds(room, room))
+        with pytest.raises(StorageFull):
+            await kept.inputs.keep(pictures[3], ME, InputBounds(room, room))
 
 
-def test_what_is_no_picture_and_what_was_a_png_before_are_read_as_they_are(tmp_path: Path) -> None:
+async def test_what_is_no_picture_and_what_was_a_png_before_are_read_as_they_are(tmp_path: Path) -> None:
     """A PDF is nobody's picture; files of older versions stay."""
-
-    async def story() -> None:
-        async with Kept(tmp_path) as kept:
-            pdf = await kept.inputs.keep(b"%PDF-1.4 of no pages", ME, None)
-            assert await kept.inputs.whole(pdf) == b"%PDF-1.4 of no pages"
-            png = saved(noise(), "PNG")
-            older = await kept.store.put_blob(png, ME.owner)
-            assert await kept.inputs.png(older, ME) == await kept.inputs.whole(older) == png
-            assert kept.decoder.idle_pids == ()
-            for read in (kept.inputs.png, kept.inputs.again):
-                with pytest.raises(KeyError):
-                    await read(pdf, ME)
-
-    run(story())
+    async with Kept(tmp_path) as kept:
+        pdf = await kept.inputs.keep(b"%PDF-1.4 of no pages", ME, None)
+        assert await kept.inputs.whole(pdf) == b"%PDF-1.4 of no pages"
+        png = saved(noise(), "PNG")
+        older = await kept.store.put_blob(png, ME.owner)
+        assert await kept.inputs.png(older, ME) == await kept.inputs.whole(older) == png
+        assert kept.decoder.idle_pids == ()
+        for read in (kept.inputs.png, kept.inputs.again):
+            with pytest.raises(KeyError):
+                await read(pdf, ME)
 
 
-def test_a_damaged_file_is_as_one_that_is_gone_and_other_pixels_are_used_and_told(
+async def test_a_damaged_file_is_as_one_that_is_gone_and_other_pixels_are_used_and_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another version of the decoder may read a file otherwise; a job is not lost over that."""
-
-    async def story() -> None:
-        async with Kept(tmp_path) as kept:
-            picture = await kept.decoder.check(saved(noise(), "JPEG"))
-            name = await kept.inputs.keep(picture, ME, None)
-            for damaged in (b"", picture.compact[:1000], b"\x89PNG\r\n\x1a\n", b"nonsense"):
-                kept.file(name).write_bytes(damaged)
-                with pytest.raises(KeyError):
-                    await kept.inputs.whole(name)
-                with pytest.raises(KeyError):
-                    await kept.inputs.png(name, ME)
-            other = await kept.decoder.check(saved(noise(), "JPEG"))
-            kept.file(name).write_bytes(other.compact)
-            with caplog.at_level(logging.WARNING, "gateway.inputs"):
-                assert await kept.inputs.whole(name) == other.png
-            assert "other pixels" in caplog.text
-
-    run(story())
+    async with Kept(tmp_path) as kept:
+        picture = await kept.decoder.check(saved(noise(), "JPEG"))
+        name = await kept.inputs.keep(picture, ME, None)
+        for damaged in (b"", picture.compact[:1000], b"\x89PNG\r\n\x1a\n", b"nonsense"):
+            kept.file(name).write_bytes(damaged)
+            with pytest.raises(KeyError):
+                await kept.inputs.whole(name)
+            with pytest.raises(KeyError):
+                await kept.inputs.png(name, ME)
+        other = await kept.decoder.check(saved(noise(), "JPEG"))
+        kept.file(name).write_bytes(other.compact)
+        with caplog.at_level(logging.WARNING, "gateway.inputs"):
+            assert await kept.inputs.whole(name) == other.png
+        assert "other pixels" in caplog.text
 
 
-def test_a_job_waits_for_no_clients_turn_and_for_no_fault_of_the_machine(tmp_path: Path) -> None:
+async def test_a_job_waits_for_no_clients_turn_and_for_no_fault_of_the_machine(tmp_path: Path) -> None:
     """S-31: all turns are taken, and stay so; where no child starts the job goes back instead of failing."""
-
-    async def story() -> None:
-        async with Kept(tmp_path, children=1) as kept:
-            picture = await kept.decoder.check(saved(noise(), "JPEG"))
-            name = await kept.inputs.keep(picture, ME, None)
-            await kept.decoder._turns.take(ME)
-            waiting = asyncio.create_task(kept.inputs.png(name, ME))
-            async with asyncio.timeout(30):
-                both = await asyncio.gather(kept.inputs.whole(name), kept.inputs.whole(name))
-            assert both == [picture.png] * 2
-            assert not waiting.done()
-            kept.decoder._turns.give_back(ME)
-            assert await waiting == picture.png
-            broken = KeptInputs(kept.store, PictureDecoder(command=("/no/such/program",)))
-            with pytest.raises(StorageFault):
-                await broken.whole(name)
-
-    run(story())
+    async with Kept(tmp_path, children=1) as kept:
+        picture = await kept.decoder.check(saved(noise(), "JPEG"))
+        name = await kept.inputs.keep(picture, ME, None)
+        await kept.decoder._turns.take(ME)
+        waiting = asyncio.create_task(kept.inputs.png(name, ME))
+        async with asyncio.timeout(30):
+            both = await asyncio.gather(kept.inputs.whole(name), kept.inputs.whole(name))
+        assert both == [picture.png] * 2
+        assert not waiting.done()
+        kept.decoder._turns.give_back(ME)
+        assert await waiting == picture.png
+        broken = KeptInputs(kept.store, PictureDecoder(command=("/no/such/program",)))
+        with pytest.raises(StorageFault):
+            await broken.whole(name)
 
 
 def test_what_a_picture_becomes_is_kept_as_it_came_where_nothing_was_done_to_it() -> None:

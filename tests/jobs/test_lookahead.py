@@ -13,7 +13,7 @@ from gateway.jobs.order import Standing, Waiting
 from gateway.store.base import Bounds, WorkerInfo
 from gateway.store.index import QueueIndex
 from gateway.store.sqlite import SqliteStore
-from tests.support import a_job, a_plan, run
+from tests.support import a_job, a_plan
 
 
 def waiting(number: int, model: str, priority: Priority = Priority.NORMAL, owner: str = "me") -> Waiting:
@@ -90,18 +90,15 @@ def test_the_line_that_is_told_is_the_line_that_is_served(said: list[tuple[str, 
         line.end("engine", taken.job.id, 0.0)
 
 
-def test_a_store_with_lookahead_claims_in_the_order_it_tells(tmp_path: Path) -> None:
-    async def story() -> None:
-        store = SqliteStore(tmp_path, lookahead=2)
-        await store.open(lambda job, event: None)
-        for model in "ababab":
-            await store.submit(a_job(plan=a_plan(model=model)), Bounds())
-        told = [job.model for job in store.order("engine")]
-        claimed = []
-        while (lease := await store.claim(WorkerInfo(id="w", lane="engine"))) is not None:
-            claimed.append(lease.job.plan.model)
-        assert claimed == ["a", "a", "a", "b", "b", "b"]
-        assert told == claimed
-        await store.close()
-
-    run(story())
+async def test_a_store_with_lookahead_claims_in_the_order_it_tells(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, lookahead=2)
+    await store.open(lambda job, event: None)
+    for model in "ababab":
+        await store.submit(a_job(plan=a_plan(model=model)), Bounds())
+    told = [job.model for job in store.order("engine")]
+    claimed = []
+    while (lease := await store.claim(WorkerInfo(id="w", lane="engine"))) is not None:
+        claimed.append(lease.job.plan.model)
+    assert claimed == ["a", "a", "a", "b", "b", "b"]
+    assert told == claimed
+    await store.close()

@@ -342,47 +342,37 @@ class SlowNotes:
         self.forgotten.set()
 
 
-def test_the_end_of_a_small_child_waits_for_no_disk_on_the_loop(
+async def test_the_end_of_a_small_child_waits_for_no_disk_on_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes = SlowNotes(monkeypatch)
-
-    async def story() -> None:
-        child = await started_child(sys.executable, "-c", "input()", notes=tmp_path, env=os.environ, is_heard=False)
-        ending = asyncio.create_task(ended_child(child, tmp_path))
-        await asyncio.sleep(0.3)
-        assert not notes.forgotten.is_set()
-        notes.go_on.set()
-        await ending
-
-    asyncio.run(story())
+    child = await started_child(sys.executable, "-c", "input()", notes=tmp_path, env=os.environ, is_heard=False)
+    ending = asyncio.create_task(ended_child(child, tmp_path))
+    await asyncio.sleep(0.3)
+    assert not notes.forgotten.is_set()
+    notes.go_on.set()
+    await ending
     assert notes.forgotten.is_set()
 
 
-def test_the_end_of_the_engine_waits_for_no_disk_on_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_end_of_the_engine_waits_for_no_disk_on_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     notes = SlowNotes(monkeypatch)
-
-    async def story() -> None:
-        engine = Engine(EngineOptions(backend="fake", notes=tmp_path))
-        await engine.start()
-        await engine.wait_ready()
-        await engine.stop()
-        assert not notes.forgotten.is_set()
-        notes.go_on.set()
-
-    asyncio.run(story())
-    assert notes.forgotten.is_set()
+    engine = Engine(EngineOptions(backend="fake", notes=tmp_path))
+    await engine.start()
+    await engine.wait_ready()
+    await engine.stop()
+    assert not notes.forgotten.is_set()
+    notes.go_on.set()
+    assert await asyncio.to_thread(notes.forgotten.wait, 20)
 
 
-def test_what_a_child_says_is_read_to_its_end_however_it_says_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_a_child_says_is_read_to_its_end_however_it_says_it(caplog: pytest.LogCaptureFixture) -> None:
     """A line without end, and lines without number: a parent that stops reading stops the child."""
     program = "import sys; sys.stderr.write('x' * 3_000_000 + '\\n' + 'y\\n' * 5000 + 'last\\n')"
-
-    async def story() -> int:
+    with caplog.at_level("INFO"):
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE)
         await asyncio.wait_for(log_stderr(child, logging.getLogger("child")), 30)
-        return await child.wait()
-
-    with caplog.at_level("INFO"):
-        assert asyncio.run(story()) == 0
+        assert await child.wait() == 0
     assert caplog.messages[-1] == "last"

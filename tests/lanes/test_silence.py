@@ -11,14 +11,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvloop
 
 from engine.child_notes import ChildNotes, _of_ps, identity
 from engine.clock import Alarm, patience
@@ -29,10 +27,10 @@ from gateway.jobs.plans import Ocr
 from gateway.ocr.client import OcrClient
 from tests.support.engine import FAST, alive, facts_of, fake, plan, run_of, running
 from tests.support.live import Live, live
+from tests.support.loops import on_both_loops
 from tests.support.ocr import OBEDIENT, script
 
 ROOT = Path(__file__).parents[2]
-RUNNERS: list[Callable[[Coroutine[Any, Any, None]], None]] = [asyncio.run, uvloop.run]
 
 
 def paused(gateway: Live, seconds: float) -> None:
@@ -75,59 +73,50 @@ def until(gateway: Live, job: str, status: str, within_s: float = 40) -> dict[st
 # ---- the clock ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
-def test_the_time_in_which_the_loop_stood_still_is_not_counted(runner: Any) -> None:
-    async def story() -> None:
-        rang: list[str] = []
-        alarm = Alarm(0.7, rang.append, "alarm")
-        async with patience(1.0):
-            await asyncio.sleep(0.1)
-            time.sleep(2.5)  # noqa: ASYNC251
-            await asyncio.sleep(0.2)
-            assert rang == []
-        alarm.cancel()
-        with pytest.raises(TimeoutError):
-            async with patience(0.1):
-                await asyncio.sleep(30)
-
-    runner(story())
-
-
-@pytest.mark.parametrize("runner", RUNNERS)
-def test_what_waits_in_a_pipe_is_read_before_a_deadline_counts(runner: Any) -> None:
-    async def story() -> None:
-        ours, theirs = socket.socketpair()
-        reader, writer = await asyncio.open_connection(sock=ours)
-        theirs.setblocking(False)
-        async with patience(0.3):
-            sent = theirs.send(b"x" * 600_000)
-            waiting = asyncio.create_task(reader.readexactly(sent))
-            await asyncio.sleep(0)
-            time.sleep(0.6)  # noqa: ASYNC251  # no gap, but late
-            await waiting
-        writer.close()
-        await writer.wait_closed()
-        theirs.close()
-
-    runner(story())
-
-
-def test_an_alarm_that_is_restarted_counts_from_then_on_and_one_that_was_cancelled_never_rings() -> None:
-    async def story() -> None:
-        rang: list[str] = []
-        first, second, third = (Alarm(0.3, rang.append, name) for name in ("first", "second", "third"))
-        second.cancel()
-        third.restart(0.1)
+@on_both_loops
+async def test_the_time_in_which_the_loop_stood_still_is_not_counted() -> None:
+    rang: list[str] = []
+    alarm = Alarm(0.7, rang.append, "alarm")
+    async with patience(1.0):
+        await asyncio.sleep(0.1)
+        time.sleep(2.5)  # noqa: ASYNC251
         await asyncio.sleep(0.2)
-        first.restart(0.4)
-        assert rang == ["third"]
-        second.restart(0.0)
-        await asyncio.sleep(0.2)
-        assert rang == ["third"]
-        await asyncio.sleep(0.4)
-        assert rang == ["third", "first"]
+        assert rang == []
+    alarm.cancel()
+    with pytest.raises(TimeoutError):
+        async with patience(0.1):
+            await asyncio.sleep(30)
 
-    asyncio.run(story())
+
+@on_both_loops
+async def test_what_waits_in_a_pipe_is_read_before_a_deadline_counts() -> None:
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    theirs.setblocking(False)
+    async with patience(0.3):
+        sent = theirs.send(b"x" * 600_000)
+        waiting = asyncio.create_task(reader.readexactly(sent))
+        await asyncio.sleep(0)
+        time.sleep(0.6)  # noqa: ASYNC251  # no gap, but late
+        await waiting
+    writer.close()
+    await writer.wait_closed()
+    theirs.close()
+
+
+async def test_an_alarm_that_is_restarted_counts_from_then_on_and_one_that_was_cancelled_never_rings() -> None:
+    rang: list[str] = []
+    first, second, third = (Alarm(0.3, rang.append, name) for name in ("first", "second", "third"))
+    second.cancel()
+    third.restart(0.1)
+    await asyncio.sleep(0.2)
+    first.restart(0.4)
+    assert rang == ["third"]
+    second.restart(0.0)
+    await asyncio.sleep(0.2)
+    assert rang == ["third"]
+    await asyncio.sleep(0.4)
+    assert rang == ["third", "first"]
 
 
 def test_no_deadline_of_the_house_is_by_another_clock() -> None:
@@ -180,21 +169,18 @@ def test_a_hung_engine_is_replaced_although_the_gateway_stood_still_meanwhile(tm
         assert not alive(engine)
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
-def test_the_client_of_the_engine_goes_by_facts_that_lie_in_the_pipe(runner: Any, tmp_path: Path) -> None:
-    async def story() -> None:
-        options = fake(replace(FAST, step_floor_s=0.5, load_s=5.0, step_factor=1.0), step_seconds=0.1)
-        async with running(options) as engine:
+@on_both_loops
+async def test_the_client_of_the_engine_goes_by_facts_that_lie_in_the_pipe(tmp_path: Path) -> None:
+    options = fake(replace(FAST, step_floor_s=0.5, load_s=5.0, step_factor=1.0), step_seconds=0.1)
+    async with running(options) as engine:
 
-            async def stand_still(fact: Any) -> None:
-                if fact.kind == "step_done" and fact.step in (3, 12):
-                    time.sleep(0.9 if fact.step == 3 else 2.5)  # noqa: ASYNC251
+        async def stand_still(fact: Any) -> None:
+            if fact.kind == "step_done" and fact.step in (3, 12):
+                time.sleep(0.9 if fact.step == 3 else 2.5)  # noqa: ASYNC251
 
-            facts = await facts_of(engine, run_of(tmp_path, plan(steps=20)), stand_still)
-            assert facts[-1].kind == "succeeded"
-            assert engine.status.deaths == 0
-
-    runner(story())
+        facts = await facts_of(engine, run_of(tmp_path, plan(steps=20)), stand_still)
+        assert facts[-1].kind == "succeeded"
+        assert engine.status.deaths == 0
 
 
 # ---- everybody else ----------------------------------------------------------------------------
@@ -228,20 +214,17 @@ def test_requests_that_came_while_the_gateway_stood_still_are_answered(tmp_path:
             assert kept.get("/health/live").status_code == 200
 
 
-def test_a_reader_of_text_is_not_killed_for_the_gateways_own_silence() -> None:
-    async def story() -> None:
-        client = OcrClient(replace(OBEDIENT, page_s=2.0))
-        pages = []
-        reading = client.read(Ocr(document="a" * 64, pages=(1, 2, 3)), script("page", "wait", "wait"), 0)
-        async for fact in reading:
-            if isinstance(fact, PageRead):
-                pages.append(fact.page)
-                if pages == [0]:
-                    time.sleep(4)  # noqa: ASYNC251
-        assert pages == [0, 1, 2]
-        await client.close()
-
-    asyncio.run(story())
+async def test_a_reader_of_text_is_not_killed_for_the_gateways_own_silence() -> None:
+    client = OcrClient(replace(OBEDIENT, page_s=2.0))
+    pages = []
+    reading = client.read(Ocr(document="a" * 64, pages=(1, 2, 3)), script("page", "wait", "wait"), 0)
+    async for fact in reading:
+        if isinstance(fact, PageRead):
+            pages.append(fact.page)
+            if pages == [0]:
+                time.sleep(4)  # noqa: ASYNC251
+    assert pages == [0, 1, 2]
+    await client.close()
 
 
 # ---- who was left behind -----------------------------------------------------------------------
@@ -269,26 +252,23 @@ def test_an_engine_that_was_stopped_when_its_gateway_was_killed_is_ended_at_the_
     assert list((tmp_path / "data" / "children").iterdir()) == []
 
 
-def test_only_the_very_process_that_was_noted_is_ended(tmp_path: Path) -> None:
-    async def story() -> None:
-        command = (sys.executable, "-c", "import sys; sys.stdin.read()")
-        children = [await started_child(*command, notes=tmp_path, env={}, is_heard=False) for _ in range(3)]
-        left, reused, other = children
-        known = identity(reused.pid)
-        assert known is not None
-        (tmp_path / f"{reused.pid}.json").write_text(json.dumps(asdict(replace(known, started="earlier"))))
-        (tmp_path / f"{other.pid}.json").write_text(json.dumps(asdict(replace(known, pid=other.pid, command="sh"))))
-        (tmp_path / "0.json").write_text("no note")
-        os.kill(left.pid, signal.SIGSTOP)
-        assert await asyncio.to_thread(ChildNotes(tmp_path).kill_leftovers) == [left.pid]
-        assert await left.wait() == -signal.SIGKILL
-        assert list(tmp_path.iterdir()) == []
-        assert reused.returncode is None
-        assert other.returncode is None
-        for child in children:
-            await ended_child(child, tmp_path)
-
-    asyncio.run(story())
+async def test_only_the_very_process_that_was_noted_is_ended(tmp_path: Path) -> None:
+    command = (sys.executable, "-c", "import sys; sys.stdin.read()")
+    children = [await started_child(*command, notes=tmp_path, env={}, is_heard=False) for _ in range(3)]
+    left, reused, other = children
+    known = identity(reused.pid)
+    assert known is not None
+    (tmp_path / f"{reused.pid}.json").write_text(json.dumps(asdict(replace(known, started="earlier"))))
+    (tmp_path / f"{other.pid}.json").write_text(json.dumps(asdict(replace(known, pid=other.pid, command="sh"))))
+    (tmp_path / "0.json").write_text("no note")
+    os.kill(left.pid, signal.SIGSTOP)
+    assert await asyncio.to_thread(ChildNotes(tmp_path).kill_leftovers) == [left.pid]
+    assert await left.wait() == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+    assert reused.returncode is None
+    assert other.returncode is None
+    for child in children:
+        await ended_child(child, tmp_path)
 
 
 def test_a_process_is_known_by_its_start_on_systems_without_proc() -> None:
@@ -356,18 +336,15 @@ def test_a_cancel_where_the_engine_cannot_listen_is_answered_all_the_same(phase:
         assert list((tmp_path / "data" / "spool").iterdir()) == []
 
 
-def test_a_child_that_is_not_worth_the_wait_is_replaced(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with running(fake(decode_seconds=60.0)) as engine:
-            engine.keeps = lambda run, phase: phase != "decoding"
+async def test_a_child_that_is_not_worth_the_wait_is_replaced(tmp_path: Path) -> None:
+    async with running(fake(decode_seconds=60.0)) as engine:
+        engine.keeps = lambda run, phase: phase != "decoding"
 
-            async def stop(fact: Any) -> None:
-                if fact.kind == "decoding":
-                    await engine.cancel("job1")
+        async def stop(fact: Any) -> None:
+            if fact.kind == "decoding":
+                await engine.cancel("job1")
 
-            facts = await facts_of(engine, run_of(tmp_path), stop)
-            assert isinstance(facts[-1], Cancelled)
-            await engine.wait_ready(20)
-            assert (engine.status.starts, engine.status.deaths) == (2, 0)
-
-    asyncio.run(story())
+        facts = await facts_of(engine, run_of(tmp_path), stop)
+        assert isinstance(facts[-1], Cancelled)
+        await engine.wait_ready(20)
+        assert (engine.status.starts, engine.status.deaths) == (2, 0)

@@ -13,7 +13,6 @@ from engine.protocol import Cancelled
 from gateway.jobs.job import Job, State
 from gateway.service.service import JobService
 from gateway.store.sqlite import SqliteStore
-from tests.support import run
 from tests.support.service import ME, request, service_in, until
 
 
@@ -39,91 +38,78 @@ def ends(job: Job) -> list[str]:
 
 
 @FAULTS
-def test_work_stops_though_nothing_can_be_written_and_is_stored_later_once(
+async def test_work_stops_though_nothing_can_be_written_and_is_stored_later_once(
     tmp_path: Path, break_: Callable[[Path, JobService], Callable[[], None]]
 ) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script={"step_seconds": 0.1}) as service:
-            running, waiting, other = [await service.submit(request(steps=50), ME) for _ in range(2)] + [
-                await service.submit(request(), ME)
-            ]
-            await until(lambda: (found := service.events.progress(running.id)) is not None and found.step > 0)
-            heard: list[str] = []
-            service.events.listen(lambda job, event: heard.append(f"{job.id} {event.fact.kind}"))
-            attached = asyncio.create_task(service.ended(running.id))
-            undo = break_(tmp_path, service)
-            for job in (waiting, running):
-                stopped = await service.cancel(job.id, ME.owner)
-                assert (stopped.state, service.is_stored(stopped)) == (State.CANCELLED, False)
-                again = await service.get(job.id)
-                assert (again.state, again.seconds) == (State.CANCELLED, stopped.seconds)
-                assert job is waiting or 0 < (again.seconds or 0) < 30
-            assert (await attached).state is State.CANCELLED, "who waits on the connection is told at once"
-            assert [job.id for job in await service.list_jobs(states=(State.QUEUED, State.RUNNING))] == [other.id]
-            await until(lambda: service.engine.state == "ready", 5)
-            undo()
-            assert (await service.ended(other.id)).state is State.SUCCEEDED
-            await until(lambda: all(service.is_stored(job) for job in (running, waiting)))
-            for job in (running, waiting):
-                assert ends(await service._store.get(job.id)) == ["cancelled"]
-                assert heard.count(f"{job.id} cancelled") == 1
-            assert f"{waiting.id} started" not in heard
-
-    run(story())
+    async with service_in(tmp_path, script={"step_seconds": 0.1}) as service:
+        running, waiting, other = [await service.submit(request(steps=50), ME) for _ in range(2)] + [
+            await service.submit(request(), ME)
+        ]
+        await until(lambda: (found := service.events.progress(running.id)) is not None and found.step > 0)
+        heard: list[str] = []
+        service.events.listen(lambda job, event: heard.append(f"{job.id} {event.fact.kind}"))
+        attached = asyncio.create_task(service.ended(running.id))
+        undo = break_(tmp_path, service)
+        for job in (waiting, running):
+            stopped = await service.cancel(job.id, ME.owner)
+            assert (stopped.state, service.is_stored(stopped)) == (State.CANCELLED, False)
+            again = await service.get(job.id)
+            assert (again.state, again.seconds) == (State.CANCELLED, stopped.seconds)
+            assert job is waiting or 0 < (again.seconds or 0) < 30
+        assert (await attached).state is State.CANCELLED, "who waits on the connection is told at once"
+        assert [job.id for job in await service.list_jobs(states=(State.QUEUED, State.RUNNING))] == [other.id]
+        await until(lambda: service.engine.state == "ready", 5)
+        undo()
+        assert (await service.ended(other.id)).state is State.SUCCEEDED
+        await until(lambda: all(service.is_stored(job) for job in (running, waiting)))
+        for job in (running, waiting):
+            assert ends(await service._store.get(job.id)) == ["cancelled"]
+            assert heard.count(f"{job.id} cancelled") == 1
+        assert f"{waiting.id} started" not in heard
 
 
 @FAULTS
-def test_a_client_that_hangs_up_stops_its_picture_though_nothing_can_be_written(
+async def test_a_client_that_hangs_up_stops_its_picture_though_nothing_can_be_written(
     tmp_path: Path, break_: Callable[[Path, JobService], Callable[[], None]]
 ) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script={"step_seconds": 0.1}) as service:
-            job = await service.submit(request(steps=100), ME)
-            await until(lambda: (found := service.events.progress(job.id)) is not None and found.step > 0)
-            undo = break_(tmp_path, service)
-            service.abandon(job)
-            await until(lambda: service.engine.state == "ready")
-            undo()
-            assert (await service.ended(job.id)).state is State.CANCELLED
-            await until(lambda: service.is_stored(job))
-            assert (await service._store.get(job.id)).events[-1].fact == Cancelled(reason="client_gone")
-
-    run(story())
+    async with service_in(tmp_path, script={"step_seconds": 0.1}) as service:
+        job = await service.submit(request(steps=100), ME)
+        await until(lambda: (found := service.events.progress(job.id)) is not None and found.step > 0)
+        undo = break_(tmp_path, service)
+        service.abandon(job)
+        await until(lambda: service.engine.state == "ready")
+        undo()
+        assert (await service.ended(job.id)).state is State.CANCELLED
+        await until(lambda: service.is_stored(job))
+        assert (await service._store.get(job.id)).events[-1].fact == Cancelled(reason="client_gone")
 
 
 @FAULTS
-def test_a_skip_ends_the_picture_though_nothing_can_be_written(
+async def test_a_skip_ends_the_picture_though_nothing_can_be_written(
     tmp_path: Path, break_: Callable[[Path, JobService], Callable[[], None]]
 ) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
-            job = await service.submit(request(steps=100), ME)
-            await until(lambda: (found := service.events.progress(job.id)) is not None and found.step > 0)
-            undo = break_(tmp_path, service)
-            service.skip(job.id)
-            await until(lambda: service.engine.state == "ready")
-            assert (found := service.events.progress(job.id)) is not None
-            assert found.step < 90
-            undo()
-            await service.cancel(job.id, ME.owner)
-
-    run(story())
+    async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
+        job = await service.submit(request(steps=100), ME)
+        await until(lambda: (found := service.events.progress(job.id)) is not None and found.step > 0)
+        undo = break_(tmp_path, service)
+        service.skip(job.id)
+        await until(lambda: service.engine.state == "ready")
+        assert (found := service.events.progress(job.id)) is not None
+        assert found.step < 90
+        undo()
+        await service.cancel(job.id, ME.owner)
 
 
 @FAULTS
-def test_a_gateway_that_stops_meanwhile_loses_no_job(
+async def test_a_gateway_that_stops_meanwhile_loses_no_job(
     tmp_path: Path, break_: Callable[[Path, JobService], Callable[[], None]]
 ) -> None:
     """A stop that could not be stored is forgotten with the process: the job may run again."""
-
-    async def story() -> None:
-        async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
-            job = await service.submit(request(steps=20), ME)
-            await until(lambda: service.running() is not None)
-            undo = break_(tmp_path, service)
-            assert (await service.cancel(job.id, ME.owner)).state is State.CANCELLED
-        undo() if break_ is unlinked else None
-        async with service_in(tmp_path) as service:
-            assert (await service.ended(job.id)).state is State.SUCCEEDED
-
-    run(story())
+    async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
+        job = await service.submit(request(steps=20), ME)
+        await until(lambda: service.running() is not None)
+        undo = break_(tmp_path, service)
+        assert (await service.cancel(job.id, ME.owner)).state is State.CANCELLED
+    undo() if break_ is unlinked else None
+    async with service_in(tmp_path) as service:
+        assert (await service.ended(job.id)).state is State.SUCCEEDED

@@ -28,7 +28,6 @@ from gateway.models.lora_repositories import HubCollection, HubEntry, HubLora
 from gateway.models.loras import LoraLibrary
 from gateway.service.service import JobService, ServiceOptions
 from gateway.store.sqlite import SqliteStore
-from tests.support import run
 from tests.support.lora import KLEIN_4B, TINY, save_lora
 from tests.support.service import until
 from tests.support.toy_hub import ToyHub, toy_hub
@@ -88,29 +87,26 @@ async def fetched(service: JobService) -> None:
             await service.ended(job.id)
 
 
-def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_download_failed(
+async def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_download_failed(
     hub: ToyHub, tmp_path: Path
 ) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            for _ in range(2):
-                with pytest.raises(ModelIsDownloading) as coming:
-                    await service.submit(asked("ink"), IMPATIENT)
-                assert (coming.value.param, coming.value.retry_after_s) == ("loras", 60)
+    async with service_in(tmp_path) as service:
+        for _ in range(2):
+            with pytest.raises(ModelIsDownloading) as coming:
+                await service.submit(asked("ink"), IMPATIENT)
+            assert (coming.value.param, coming.value.retry_after_s) == ("loras", 60)
+        await fetched(service)
+        assert {seen.path.rpartition("/")[2] for seen in hub.bodies()} <= {"ink.safetensors"}
+        for expected in (ModelIsDownloading, ModelNotOnDisk, ModelIsDownloading):
+            with pytest.raises(expected):
+                await service.submit(asked("gone"), IMPATIENT)
             await fetched(service)
-            assert {seen.path.rpartition("/")[2] for seen in hub.bodies()} <= {"ink.safetensors"}
-            for expected in (ModelIsDownloading, ModelNotOnDisk, ModelIsDownloading):
-                with pytest.raises(expected):
-                    await service.submit(asked("gone"), IMPATIENT)
-                await fetched(service)
-        async with service_in(tmp_path) as service:
-            job = await service.ended((await service.submit(asked("ink"), IMPATIENT)).id)
-            assert (job.state, job.plan.loras) == (State.SUCCEEDED, (Lora(name="ink"),))  # type: ignore[union-attr]
-
-    run(story())
+    async with service_in(tmp_path) as service:
+        job = await service.ended((await service.submit(asked("ink"), IMPATIENT)).id)
+        assert (job.state, job.plan.loras) == (State.SUCCEEDED, (Lora(name="ink"),))  # type: ignore[union-attr]
 
 
-def test_a_job_waits_for_its_lora_while_others_of_its_model_go_on(hub: ToyHub, tmp_path: Path) -> None:
+async def test_a_job_waits_for_its_lora_while_others_of_its_model_go_on(hub: ToyHub, tmp_path: Path) -> None:
     hub.hold_at["weights/ink.safetensors"] = 100
 
     async def before() -> str:
@@ -142,68 +138,59 @@ def test_a_job_waits_for_its_lora_while_others_of_its_model_go_on(hub: ToyHub, t
                 assert (failure.code, reason in failure.message) == (code, True)
             assert service.downloads.held() == frozenset()
 
-    run(after(run(before())))
+    await after(await before())
 
 
-def test_one_for_another_model_is_refused_and_not_fetched(hub: ToyHub, tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            with pytest.raises(InvalidRequest, match="it is for flux2-klein-4b"):
-                await service.submit(asked("large"), ME)
-            assert hub.seen == []
-
-    run(story())
+async def test_one_for_another_model_is_refused_and_not_fetched(hub: ToyHub, tmp_path: Path) -> None:
+    async with service_in(tmp_path) as service:
+        with pytest.raises(InvalidRequest, match="it is for flux2-klein-4b"):
+            await service.submit(asked("large"), ME)
+        assert hub.seen == []
 
 
-def test_without_leave_nothing_is_fetched(hub: ToyHub, tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, auto=False) as service:
-            with pytest.raises(InvalidRequest, match="is not on this machine"):
-                await service.submit(asked("ink"), ME)
-            assert hub.seen == []
-
-    run(story())
+async def test_without_leave_nothing_is_fetched(hub: ToyHub, tmp_path: Path) -> None:
+    async with service_in(tmp_path, auto=False) as service:
+        with pytest.raises(InvalidRequest, match="is not on this machine"):
+            await service.submit(asked("ink"), ME)
+        assert hub.seen == []
 
 
-def test_a_collection_is_listed_once_its_list_is_here_and_fetched_member_by_member(
+async def test_a_collection_is_listed_once_its_list_is_here_and_fetched_member_by_member(
     hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def members(service: JobService) -> dict[str, bool]:
         loras = service.library.loras.all()
         return {lora.name: lora.file is not None for lora in loras if lora.name.startswith("pens/")}
 
-    async def story() -> None:
-        async with service_in(tmp_path, hub=PENS) as service:
-            await until(lambda: bool(members(service)))
-            assert {"pens/fine", "pens/sets/thick [v2]"} <= {row["name"] for row in lora_rows(service.library.loras)}
-            assert members(service) == {"pens/fine": False, "pens/sets/thick [v2]": False}
-            assert hub.bodies() == []
-            for name in ("pens/other", "pens/old", "pens"):
-                with pytest.raises(InvalidRequest, match="not"):
-                    await service.submit(asked(name), ME)
-            assert await service.list_jobs(owner=None) == []
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        seen = len(hub.seen)
-        async with service_in(tmp_path, hub=PENS) as service:
-            assert members(service) == {"pens/fine": False, "pens/sets/thick [v2]": False}
-        assert len(hub.seen) == seen
-        monkeypatch.delenv("HF_HUB_OFFLINE")
-        async with service_in(tmp_path, hub=PENS) as service:
-            job = await service.ended((await service.submit(asked("fine"), ME)).id)
-            assert (job.state, job.plan.loras) == (State.SUCCEEDED, (Lora(name="pens/fine"),))  # type: ignore[union-attr]
-            assert members(service) == {"pens/fine": True, "pens/sets/thick [v2]": False}
-            job = await service.ended((await service.submit(asked("pens/sets/thick [v2].safetensors"), ME)).id)
-            assert job.failure is not None
-            assert "does not fit flux2-tiny" in job.failure.message
-            with pytest.raises(InvalidRequest, match="does not fit flux2-tiny"):
-                await service.submit(asked("pens/sets/thick [v2]"), ME)
-        files = (tmp_path / "models" / "someone--pens").rglob("*.safetensors")
-        assert {file.name for file in files} == {"fine.safetensors", "thick [v2].safetensors"}
-
-    run(story())
+    async with service_in(tmp_path, hub=PENS) as service:
+        await until(lambda: bool(members(service)))
+        assert {"pens/fine", "pens/sets/thick [v2]"} <= {row["name"] for row in lora_rows(service.library.loras)}
+        assert members(service) == {"pens/fine": False, "pens/sets/thick [v2]": False}
+        assert hub.bodies() == []
+        for name in ("pens/other", "pens/old", "pens"):
+            with pytest.raises(InvalidRequest, match="not"):
+                await service.submit(asked(name), ME)
+        assert await service.list_jobs(owner=None) == []
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    seen = len(hub.seen)
+    async with service_in(tmp_path, hub=PENS) as service:
+        assert members(service) == {"pens/fine": False, "pens/sets/thick [v2]": False}
+    assert len(hub.seen) == seen
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    async with service_in(tmp_path, hub=PENS) as service:
+        job = await service.ended((await service.submit(asked("fine"), ME)).id)
+        assert (job.state, job.plan.loras) == (State.SUCCEEDED, (Lora(name="pens/fine"),))  # type: ignore[union-attr]
+        assert members(service) == {"pens/fine": True, "pens/sets/thick [v2]": False}
+        job = await service.ended((await service.submit(asked("pens/sets/thick [v2].safetensors"), ME)).id)
+        assert job.failure is not None
+        assert "does not fit flux2-tiny" in job.failure.message
+        with pytest.raises(InvalidRequest, match="does not fit flux2-tiny"):
+            await service.submit(asked("pens/sets/thick [v2]"), ME)
+    files = (tmp_path / "models" / "someone--pens").rglob("*.safetensors")
+    assert {file.name for file in files} == {"fine.safetensors", "thick [v2].safetensors"}
 
 
-def test_a_list_that_does_not_come_is_asked_for_again_and_the_log_says_why(
+async def test_a_list_that_does_not_come_is_asked_for_again_and_the_log_says_why(
     hub: ToyHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.refusals["someone/pens"] = (403, "GatedRepo")
@@ -214,6 +201,6 @@ def test_a_list_that_does_not_come_is_asked_for_again_and_the_log_says_why(
             hub.refusals.clear()
         return library.unlisted()
 
-    run(bring_lists(tmp_path, unlisted, pauses_s=(0.0,)))
+    await bring_lists(tmp_path, unlisted, pauses_s=(0.0,))
     assert "accept its licence" in caplog.text
     assert library.find("pens/fine") is not None

@@ -21,7 +21,6 @@ from gateway.jobs.facts import PageRead, Reading
 from gateway.jobs.plans import Ocr
 from gateway.ocr.client import OcrClient, OcrOptions, OcrRefused
 from gateway.ocr.wire import Read
-from tests.support import run
 from tests.support.engine import alive, gone
 from tests.support.ocr import CHILD, OBEDIENT, empty_pdf, encrypted_pdf, pids_by, script
 
@@ -45,126 +44,96 @@ async def facts_of(client: OcrClient, document: bytes, pages: int, first: int = 
     return [fact async for fact in client.read(plan, document, first)]
 
 
-def test_pages_come_one_by_one_from_one_child_that_loads_once() -> None:
-    async def story() -> None:
-        async with client() as ocr:
-            first = await facts_of(ocr, script("page", "page"), 2)
-            kinds = [ModelLoading, ModelLoaded, Reading, PageRead, Reading, PageRead]
-            assert [type(fact) for fact in first] == kinds
-            second = await facts_of(ocr, script("page", "page", "page"), 3, first=2)
-            assert [type(fact) for fact in second] == [Reading, PageRead]
-            pages = [fact for fact in (*first, *second) if isinstance(fact, PageRead)]
-            assert [page.page for page in pages] == [0, 1, 2]
-            assert set(pids_by([page.text for page in pages])) == {ocr.pid}
-
-    run(story())
+async def test_pages_come_one_by_one_from_one_child_that_loads_once() -> None:
+    async with client() as ocr:
+        first = await facts_of(ocr, script("page", "page"), 2)
+        kinds = [ModelLoading, ModelLoaded, Reading, PageRead, Reading, PageRead]
+        assert [type(fact) for fact in first] == kinds
+        second = await facts_of(ocr, script("page", "page", "page"), 3, first=2)
+        assert [type(fact) for fact in second] == [Reading, PageRead]
+        pages = [fact for fact in (*first, *second) if isinstance(fact, PageRead)]
+        assert [page.page for page in pages] == [0, 1, 2]
+        assert set(pids_by([page.text for page in pages])) == {ocr.pid}
 
 
 @pytest.mark.parametrize("action", ["die", "garbage"])
-def test_a_child_that_dies_or_babbles_is_replaced(action: str) -> None:
-    async def story() -> None:
-        async with client() as ocr:
-            with pytest.raises(ChildDied) as death:
-                await facts_of(ocr, script("page", action), 2)
-            assert death.value.reason == "engine_crash"
-            assert ocr.pid is None
-            assert await facts_of(ocr, script("page"), 1)
-
-    run(story())
+async def test_a_child_that_dies_or_babbles_is_replaced(action: str) -> None:
+    async with client() as ocr:
+        with pytest.raises(ChildDied) as death:
+            await facts_of(ocr, script("page", action), 2)
+        assert death.value.reason == "engine_crash"
+        assert ocr.pid is None
+        assert await facts_of(ocr, script("page"), 1)
 
 
-def test_a_child_killed_between_two_documents_costs_nothing() -> None:
-    async def story() -> None:
-        async with client() as ocr:
+async def test_a_child_killed_between_two_documents_costs_nothing() -> None:
+    async with client() as ocr:
+        await facts_of(ocr, script("page"), 1)
+        assert ocr.pid is not None
+        os.kill(ocr.pid, signal.SIGKILL)
+        assert await gone(ocr.pid, 10)
+        await asyncio.sleep(0.1)
+        assert await facts_of(ocr, script("page"), 1)
+
+
+async def test_a_silent_child_is_killed() -> None:
+    async with client(replace(OBEDIENT, page_s=3.0)) as ocr:
+        with pytest.raises(ChildDied) as death:
+            await facts_of(ocr, script("sleep"), 1)
+        assert death.value.reason == "engine_timeout"
+        assert ocr.pid is None
+
+
+async def test_a_child_that_only_tells_that_it_goes_on_is_killed_in_the_end() -> None:
+    async with client(replace(OBEDIENT, page_s=3.0)) as ocr:
+        with pytest.raises(ChildDied) as death:
+            await facts_of(ocr, script("creep"), 1)
+        assert death.value.reason == "engine_timeout"
+        assert ocr.pid is None
+
+
+async def test_who_leaves_early_takes_the_child_along() -> None:
+    async with client() as ocr:
+        plan = Ocr(document="a" * 64, pages=(1, 2))
+        async with aclosing(ocr.read(plan, script("page", "sleep"), 0)) as facts:
+            async for fact in facts:
+                pid = ocr.pid
+                if isinstance(fact, PageRead):
+                    break
+        assert pid is not None
+        assert not alive(pid)
+        assert await facts_of(ocr, script("page"), 1)
+
+
+async def test_a_refusal_is_said_and_keeps_the_child() -> None:
+    async with client() as ocr:
+        with pytest.raises(OcrRefused) as refusal:
+            await facts_of(ocr, script("page", "refuse"), 2)
+        assert refusal.value.message == "No."
+        assert ocr.pid is not None
+
+
+async def test_an_idle_child_is_let_go() -> None:
+    async with client(replace(OBEDIENT, idle_s=0.2)) as ocr:
+        await facts_of(ocr, script("page"), 1)
+        pid = ocr.pid
+        assert pid is not None
+        assert await gone(pid, 10)
+        assert await facts_of(ocr, script("page"), 1)
+
+
+async def test_requests_at_the_same_time_wait_for_each_other() -> None:
+    async with client() as ocr:
+        found = await asyncio.gather(*(facts_of(ocr, script("page"), 1) for _ in range(5)))
+        assert {type(facts[-1]) for facts in found} == {PageRead}
+
+
+async def test_a_child_that_cannot_be_started_is_a_crash_for_a_job_and_503_for_a_check() -> None:
+    async with client(replace(OBEDIENT, command=("/no/such/program",))) as ocr:
+        with pytest.raises(ChildDied):
             await facts_of(ocr, script("page"), 1)
-            assert ocr.pid is not None
-            os.kill(ocr.pid, signal.SIGKILL)
-            assert await gone(ocr.pid, 10)
-            await asyncio.sleep(0.1)
-            assert await facts_of(ocr, script("page"), 1)
-
-    run(story())
-
-
-def test_a_silent_child_is_killed() -> None:
-    async def story() -> None:
-        async with client(replace(OBEDIENT, page_s=3.0)) as ocr:
-            with pytest.raises(ChildDied) as death:
-                await facts_of(ocr, script("sleep"), 1)
-            assert death.value.reason == "engine_timeout"
-            assert ocr.pid is None
-
-    run(story())
-
-
-def test_a_child_that_only_tells_that_it_goes_on_is_killed_in_the_end() -> None:
-    async def story() -> None:
-        async with client(replace(OBEDIENT, page_s=3.0)) as ocr:
-            with pytest.raises(ChildDied) as death:
-                await facts_of(ocr, script("creep"), 1)
-            assert death.value.reason == "engine_timeout"
-            assert ocr.pid is None
-
-    run(story())
-
-
-def test_who_leaves_early_takes_the_child_along() -> None:
-    async def story() -> None:
-        async with client() as ocr:
-            plan = Ocr(document="a" * 64, pages=(1, 2))
-            async with aclosing(ocr.read(plan, script("page", "sleep"), 0)) as facts:
-                async for fact in facts:
-                    pid = ocr.pid
-                    if isinstance(fact, PageRead):
-                        break
-            assert pid is not None
-            assert not alive(pid)
-            assert await facts_of(ocr, script("page"), 1)
-
-    run(story())
-
-
-def test_a_refusal_is_said_and_keeps_the_child() -> None:
-    async def story() -> None:
-        async with client() as ocr:
-            with pytest.raises(OcrRefused) as refusal:
-                await facts_of(ocr, script("page", "refuse"), 2)
-            assert refusal.value.message == "No."
-            assert ocr.pid is not None
-
-    run(story())
-
-
-def test_an_idle_child_is_let_go() -> None:
-    async def story() -> None:
-        async with client(replace(OBEDIENT, idle_s=0.2)) as ocr:
-            await facts_of(ocr, script("page"), 1)
-            pid = ocr.pid
-            assert pid is not None
-            assert await gone(pid, 10)
-            assert await facts_of(ocr, script("page"), 1)
-
-    run(story())
-
-
-def test_requests_at_the_same_time_wait_for_each_other() -> None:
-    async def story() -> None:
-        async with client() as ocr:
-            found = await asyncio.gather(*(facts_of(ocr, script("page"), 1) for _ in range(5)))
-            assert {type(facts[-1]) for facts in found} == {PageRead}
-
-    run(story())
-
-
-def test_a_child_that_cannot_be_started_is_a_crash_for_a_job_and_503_for_a_check() -> None:
-    async def story() -> None:
-        async with client(replace(OBEDIENT, command=("/no/such/program",))) as ocr:
-            with pytest.raises(ChildDied):
-                await facts_of(ocr, script("page"), 1)
-            with pytest.raises(Unavailable):
-                await ocr.count_pages(script("page"))
-
-    run(story())
+        with pytest.raises(Unavailable):
+            await ocr.count_pages(script("page"))
 
 
 # ---- the real child --------------------------------------------------------------------------------
@@ -179,25 +148,19 @@ def test_a_child_that_cannot_be_started_is_a_crash_for_a_job_and_503_for_a_check
     ],
     ids=["empty", "noise", "encrypted"],
 )
-def test_a_pdf_that_cannot_be_opened_is_refused_in_one_sentence(pdf: bytes, word: str) -> None:
-    async def story() -> None:
-        async with client(OcrOptions(threads=1)) as ocr:
-            with pytest.raises(InvalidRequest, match=word) as refused:
+async def test_a_pdf_that_cannot_be_opened_is_refused_in_one_sentence(pdf: bytes, word: str) -> None:
+    async with client(OcrOptions(threads=1)) as ocr:
+        with pytest.raises(InvalidRequest, match=word) as refused:
+            await ocr.count_pages(pdf)
+        assert refused.value.param == "image"
+
+
+async def test_a_refusal_is_not_that_of_the_pdf_before() -> None:
+    async with client(OcrOptions(threads=1)) as ocr:
+        for pdf, word in ((encrypted_pdf(), "encrypted"), (empty_pdf(0), "damaged")):
+            with pytest.raises(InvalidRequest, match=word):
                 await ocr.count_pages(pdf)
-            assert refused.value.param == "image"
-
-    run(story())
-
-
-def test_a_refusal_is_not_that_of_the_pdf_before() -> None:
-    async def story() -> None:
-        async with client(OcrOptions(threads=1)) as ocr:
-            for pdf, word in ((encrypted_pdf(), "encrypted"), (empty_pdf(0), "damaged")):
-                with pytest.raises(InvalidRequest, match=word):
-                    await ocr.count_pages(pdf)
-            assert await ocr.count_pages(empty_pdf(3)) == 3
-
-    run(story())
+        assert await ocr.count_pages(empty_pdf(3)) == 3
 
 
 @pytest.mark.parametrize("command", [CHILD, OcrOptions().command], ids=["toy", "real"])

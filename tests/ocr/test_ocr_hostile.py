@@ -20,7 +20,6 @@ from gateway.jobs.plans import Ocr
 from gateway.ocr.checkers import Checkers
 from gateway.ocr.client import OcrClient, OcrOptions, OcrRefused
 from gateway.ocr.request import OcrRequest, resolve
-from tests.support import run
 from tests.support.live import live
 from tests.support.ocr import OBEDIENT, empty_pdf, pdf, raw_pdf, script, service_in, written
 
@@ -94,33 +93,26 @@ async def read(client: OcrClient, document: bytes, pages: Sequence[int] = (1,)) 
     return [fact async for fact in client.read(plan, document, 0) if isinstance(fact, PageRead)]
 
 
-def test_a_page_without_end_is_refused() -> None:
+async def test_a_page_without_end_is_refused() -> None:
     """By the real child; each is smaller than a photograph's thumbnail."""
-
-    async def story() -> None:
-        client = OcrClient(OcrOptions(threads=1, render_s=0.5))
-        try:
-            for made in ENDLESS:
-                assert len(made()) < 20_000
-                with pytest.raises(OcrRefused, match=r"^Page 1 of the PDF takes too long to render\.$"):
-                    await read(client, made())
-                assert client.pid is None
-        finally:
-            await client.close()
-
-    run(story())
+    client = OcrClient(OcrOptions(threads=1, render_s=0.5))
+    try:
+        for made in ENDLESS:
+            assert len(made()) < 20_000
+            with pytest.raises(OcrRefused, match=r"^Page 1 of the PDF takes too long to render\.$"):
+                await read(client, made())
+            assert client.pid is None
+    finally:
+        await client.close()
 
 
-def test_what_only_looks_endless_is_read() -> None:
-    async def story() -> None:
-        client = OcrClient(OcrOptions(threads=1))
-        try:
-            for bearable in BEARABLE:
-                assert len(await read(client, bearable())) == 1
-        finally:
-            await client.close()
-
-    run(story())
+async def test_what_only_looks_endless_is_read() -> None:
+    client = OcrClient(OcrOptions(threads=1))
+    try:
+        for bearable in BEARABLE:
+            assert len(await read(client, bearable())) == 1
+    finally:
+        await client.close()
 
 
 def test_a_hostile_document_costs_other_clients_seconds(tmp_path: Path) -> None:
@@ -142,17 +134,14 @@ def test_a_hostile_document_costs_other_clients_seconds(tmp_path: Path) -> None:
             assert error["param"] == "image"
 
 
-def test_no_count_of_pages_takes_long_and_a_claimed_one_makes_no_list() -> None:
-    async def story() -> None:
-        checkers = Checkers(OcrOptions(threads=1))
-        try:
-            for made in (*ENDLESS, *BEARABLE):
-                assert await checkers.count_pages(made(), "me") <= 10**9
-            assert await checkers.count_pages(empty_pdf(201), "me") == 201
-        finally:
-            await checkers.close()
-
-    run(story())
+async def test_no_count_of_pages_takes_long_and_a_claimed_one_makes_no_list() -> None:
+    checkers = Checkers(OcrOptions(threads=1))
+    try:
+        for made in (*ENDLESS, *BEARABLE):
+            assert await checkers.count_pages(made(), "me") <= 10**9
+        assert await checkers.count_pages(empty_pdf(201), "me") == 201
+    finally:
+        await checkers.close()
     with pytest.raises(InvalidRequest, match="At most 200 pages") as refused:
         resolve(OcrRequest(), "rapidocr", "a" * 64, 10**15, 200)
     assert refused.value.param == "pages"
@@ -162,47 +151,38 @@ def facts(job: Job) -> list[type]:
     return [type(event.fact) for event in job.events]
 
 
-def test_a_page_that_does_not_render_fails_its_job_once_and_others_go_on(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, replace(OBEDIENT, render_s=1.0)) as service:
-            bad = await service.submit_ocr(OcrRequest(), script("page", "stuck"), ME)
-            good = await service.submit_ocr(OcrRequest(), script("page"), OTHER)
-            failed = await service.ended(bad.id)
-            assert failed.failure is not None
-            assert failed.failure.code == "bad_input"
-            assert failed.failure.message == "Page 2 of the PDF takes too long to render."
-            assert facts(failed) == [Queued, Started, PageRead, Failed]
-            assert (await service.ended(good.id)).state is State.SUCCEEDED
-
-    run(story())
+async def test_a_page_that_does_not_render_fails_its_job_once_and_others_go_on(tmp_path: Path) -> None:
+    async with service_in(tmp_path, replace(OBEDIENT, render_s=1.0)) as service:
+        bad = await service.submit_ocr(OcrRequest(), script("page", "stuck"), ME)
+        good = await service.submit_ocr(OcrRequest(), script("page"), OTHER)
+        failed = await service.ended(bad.id)
+        assert failed.failure is not None
+        assert failed.failure.code == "bad_input"
+        assert failed.failure.message == "Page 2 of the PDF takes too long to render."
+        assert facts(failed) == [Queued, Started, PageRead, Failed]
+        assert (await service.ended(good.id)).state is State.SUCCEEDED
 
 
-def test_a_document_has_so_many_seconds_in_all_over_its_tries(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, replace(OBEDIENT, document_s=3.0, page_s=60.0)) as service:
-            long = await service.submit_ocr(OcrRequest(), script("page", "sleep"), ME)
-            failed = await service.ended(long.id)
-            assert failed.failure is not None
-            assert (failed.failure.code, len(failed.pages)) == ("engine_timeout", 1)
-            assert "longer than 3 seconds together; choose fewer" in failed.failure.message
-            assert Requeued not in facts(failed)
-            next_one = await service.submit_ocr(OcrRequest(), script("page"), ME)
-            assert (await service.ended(next_one.id)).state is State.SUCCEEDED
-
-    run(story())
+async def test_a_document_has_so_many_seconds_in_all_over_its_tries(tmp_path: Path) -> None:
+    async with service_in(tmp_path, replace(OBEDIENT, document_s=3.0, page_s=60.0)) as service:
+        long = await service.submit_ocr(OcrRequest(), script("page", "sleep"), ME)
+        failed = await service.ended(long.id)
+        assert failed.failure is not None
+        assert (failed.failure.code, len(failed.pages)) == ("engine_timeout", 1)
+        assert "longer than 3 seconds together; choose fewer" in failed.failure.message
+        assert Requeued not in facts(failed)
+        next_one = await service.submit_ocr(OcrRequest(), script("page"), ME)
+        assert (await service.ended(next_one.id)).state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize("how", ["count_die", "count_open_die"])
-def test_a_child_that_dies_once_while_pages_are_counted_is_nobodys_fault(tmp_path: Path, how: str) -> None:
-    async def story() -> None:
-        client = OcrClient(OBEDIENT)
-        try:
-            assert await client.count_pages(script({"do": how, "once": str(tmp_path / "died")})) == 1
-            assert (tmp_path / "died").exists()
-        finally:
-            await client.close()
-
-    run(story())
+async def test_a_child_that_dies_once_while_pages_are_counted_is_nobodys_fault(tmp_path: Path, how: str) -> None:
+    client = OcrClient(OBEDIENT)
+    try:
+        assert await client.count_pages(script({"do": how, "once": str(tmp_path / "died")})) == 1
+        assert (tmp_path / "died").exists()
+    finally:
+        await client.close()
 
 
 @pytest.mark.parametrize(
@@ -213,34 +193,28 @@ def test_a_child_that_dies_once_while_pages_are_counted_is_nobodys_fault(tmp_pat
         ("count_stuck", InvalidRequest, "The PDF takes too long to open"),
     ],
 )
-def test_only_what_happens_while_a_document_is_open_is_its_own_fault(
+async def test_only_what_happens_while_a_document_is_open_is_its_own_fault(
     how: str, error: type[Exception], sentence: str
 ) -> None:
-    async def story() -> None:
-        client = OcrClient(replace(OBEDIENT, check_s=0.5))
-        try:
-            with pytest.raises(error, match=sentence):
-                await client.count_pages(script(how))
-            assert await client.count_pages(script("page")) == 1
-        finally:
-            await client.close()
-
-    run(story())
+    client = OcrClient(replace(OBEDIENT, check_s=0.5))
+    try:
+        with pytest.raises(error, match=sentence):
+            await client.count_pages(script(how))
+        assert await client.count_pages(script("page")) == 1
+    finally:
+        await client.close()
 
 
-def test_documents_of_one_owner_hold_up_nobody_elses_check() -> None:
-    async def story() -> None:
-        checkers = Checkers(replace(OBEDIENT, check_s=60.0))
-        stuck = [asyncio.create_task(checkers.count_pages(script("count_stuck"), "hostile")) for _ in range(8)]
-        try:
-            await asyncio.sleep(0)
-            for owner in ("a", "b", "a"):
-                assert await checkers.count_pages(script("page", "page"), owner) == 2
-            assert not any(task.done() for task in stuck)
-        finally:
-            for task in stuck:
-                task.cancel()
-            await asyncio.gather(*stuck, return_exceptions=True)
-            await checkers.close()
-
-    run(story())
+async def test_documents_of_one_owner_hold_up_nobody_elses_check() -> None:
+    checkers = Checkers(replace(OBEDIENT, check_s=60.0))
+    stuck = [asyncio.create_task(checkers.count_pages(script("count_stuck"), "hostile")) for _ in range(8)]
+    try:
+        await asyncio.sleep(0)
+        for owner in ("a", "b", "a"):
+            assert await checkers.count_pages(script("page", "page"), owner) == 2
+        assert not any(task.done() for task in stuck)
+    finally:
+        for task in stuck:
+            task.cancel()
+        await asyncio.gather(*stuck, return_exceptions=True)
+        await checkers.close()

@@ -41,25 +41,28 @@ def patterns() -> Iterator[tuple[str, str, str | bytes, set[str]]]:
         name = file.relative_to(ROOT).as_posix()
         if name.startswith(tuple(OUR_TEXT)):
             continue
-        tree = ast.parse(file.read_text())
+        if "re." not in (source := file.read_text()):
+            continue
+        nodes = list(ast.walk(ast.parse(source)))
         used: dict[str, set[str]] = {}
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 used.setdefault(node.value.id, set()).add(node.attr)
-        for node in ast.walk(tree):
+        for node in nodes:
             match node:
                 case ast.Assign(targets=[ast.Name(id=variable)], value=ast.Call() as call) if _is_re(call, "compile"):
                     yield name, f"{name}:{call.lineno}", _text(call.args[0]), used.get(variable, set())
                 case ast.Call(func=ast.Attribute(attr=method)) if _is_re(node, *SEARCHES, *ANCHORED):
                     yield name, f"{name}:{node.lineno}", _text(node.args[0]), {method}
-                case ast.Call() if ast.unparse(node.func) == "re.compile":
-                    continue
                 case _:
                     continue
 
 
 def _is_re(call: ast.Call, *methods: str) -> bool:
-    return ast.unparse(call.func) in {f"re.{method}" for method in methods}
+    match call.func:
+        case ast.Attribute(value=ast.Name(id="re"), attr=method):
+            return method in methods
+    return False
 
 
 def _text(node: ast.expr) -> str | bytes:

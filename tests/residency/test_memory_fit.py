@@ -30,7 +30,6 @@ from gateway.residency.footprint import GB, Peaks
 from gateway.settings import Settings
 from tests.residency.test_residency import plan_of
 from tests.residency.test_residency_service import drawn, service_in, submit, until
-from tests.support import run
 from tests.support.chromium import chromium
 from tests.support.hostile import PICTURE
 from tests.support.live import ROOT, Live, live
@@ -236,29 +235,23 @@ SCARCE = {"memory_limit_bytes": GB}
 LARGE = {"width_px": 1024, "height_px": 1024}
 
 
-def test_a_job_that_is_to_be_tried_is_drawn_and_told_what_is_known(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script={**SCARCE, **HUNGRY}, memory_is_set=True) as service:
-            await until(lambda: service.engine.memory_limit_bytes == GB)
-            with pytest.raises(InsufficientMemory):
-                await submit(service, **LARGE)
-            job = await drawn(service, **LARGE, memory="try")
-            assert job.state is State.SUCCEEDED
-            told = memory_of(job)
-            assert len(told) == 1
-            assert "1.0 GB" in told[0].reason
-            again = await service.retry(job.id, "me")
-            assert len(memory_of(again)) == 1
-
-    run(story())
+async def test_a_job_that_is_to_be_tried_is_drawn_and_told_what_is_known(tmp_path: Path) -> None:
+    async with service_in(tmp_path, script={**SCARCE, **HUNGRY}, memory_is_set=True) as service:
+        await until(lambda: service.engine.memory_limit_bytes == GB)
+        with pytest.raises(InsufficientMemory):
+            await submit(service, **LARGE)
+        job = await drawn(service, **LARGE, memory="try")
+        assert job.state is State.SUCCEEDED
+        told = memory_of(job)
+        assert len(told) == 1
+        assert "1.0 GB" in told[0].reason
+        again = await service.retry(job.id, "me")
+        assert len(memory_of(again)) == 1
 
 
-def test_of_a_tried_job_that_fits_there_is_nothing_to_say(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            assert memory_of(await drawn(service, memory="try")) == []
-
-    run(story())
+async def test_of_a_tried_job_that_fits_there_is_nothing_to_say(tmp_path: Path) -> None:
+    async with service_in(tmp_path) as service:
+        assert memory_of(await drawn(service, memory="try")) == []
 
 
 @pytest.mark.parametrize(
@@ -269,22 +262,19 @@ def test_of_a_tried_job_that_fits_there_is_nothing_to_say(tmp_path: Path) -> Non
         ({"crash_in": "load", "crash_times": 9}, "engine_crash"),
     ],
 )
-def test_a_tried_job_that_fails_says_what_was_known_and_costs_the_model_nothing(
+async def test_a_tried_job_that_fails_says_what_was_known_and_costs_the_model_nothing(
     script: dict[str, Any], code: str, tmp_path: Path
 ) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script={**SCARCE, **script}) as service:
-            await until(lambda: service.engine.memory_limit_bytes == GB)
-            for _ in range(2):
-                job = await drawn(service, **LARGE, memory="try")
-                assert job.failure is not None
-                assert (job.failure.code, job.attempt) == (code, 1), "it is not tried twice"
-                assert "tried although it takes about" in job.failure.message
-                assert "1.0 GB" in job.failure.message
-            folder = await asyncio.to_thread(service.library.folder, service.library.find("toy"))
-            assert not service.residency.is_set_aside(folder)
-
-    run(story())
+    async with service_in(tmp_path, script={**SCARCE, **script}) as service:
+        await until(lambda: service.engine.memory_limit_bytes == GB)
+        for _ in range(2):
+            job = await drawn(service, **LARGE, memory="try")
+            assert job.failure is not None
+            assert (job.failure.code, job.attempt) == (code, 1), "it is not tried twice"
+            assert "tried although it takes about" in job.failure.message
+            assert "1.0 GB" in job.failure.message
+        folder = await asyncio.to_thread(service.library.folder, service.library.find("toy"))
+        assert not service.residency.is_set_aside(folder)
 
 
 # ---- over HTTP -------------------------------------------------------------------------------------

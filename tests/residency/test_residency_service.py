@@ -23,7 +23,6 @@ from gateway.models.library import Library, LocalModel
 from gateway.residency import ResidencyOptions
 from gateway.service.service import JobService, ServiceOptions
 from gateway.store.sqlite import SqliteStore
-from tests.support import run
 
 ME = Origin(owner="me", protocol="native", attached=False)
 GB = 10**9
@@ -81,20 +80,17 @@ async def until(condition: Any) -> None:
 # ---- memory --------------------------------------------------------------------------------------
 
 
-def test_a_job_that_cannot_fit_is_refused_at_submit_and_others_go_on(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script={"memory_limit_bytes": 2 * GB}) as service:
-            await until(lambda: service.engine.memory_limit_bytes == 2 * GB)
-            with pytest.raises(InsufficientMemory) as caught:
-                await submit(service, width_px=1024, height_px=1024, model="whole", low_ram=False)
-            assert caught.value.details["suggestion"] == "Set low_ram=true"
-            job = await drawn(service, width_px=512, height_px=512, low_ram=True)
-            assert job.state is State.SUCCEEDED
-            spared = await submit(service, width_px=1024, height_px=1024, model="whole")
-            assert spared.plan.low_ram
-            assert [told.param for told in spared.adjustments] == ["low_ram"]
-
-    run(story())
+async def test_a_job_that_cannot_fit_is_refused_at_submit_and_others_go_on(tmp_path: Path) -> None:
+    async with service_in(tmp_path, script={"memory_limit_bytes": 2 * GB}) as service:
+        await until(lambda: service.engine.memory_limit_bytes == 2 * GB)
+        with pytest.raises(InsufficientMemory) as caught:
+            await submit(service, width_px=1024, height_px=1024, model="whole", low_ram=False)
+        assert caught.value.details["suggestion"] == "Set low_ram=true"
+        job = await drawn(service, width_px=512, height_px=512, low_ram=True)
+        assert job.state is State.SUCCEEDED
+        spared = await submit(service, width_px=1024, height_px=1024, model="whole")
+        assert spared.plan.low_ram
+        assert [told.param for told in spared.adjustments] == ["low_ram"]
 
 
 def aborts(limit_gb: float, **script: Any) -> dict[str, Any]:
@@ -103,101 +99,75 @@ def aborts(limit_gb: float, **script: Any) -> dict[str, Any]:
     return {**abort, "memory_limit_bytes": int(limit_gb * GB), **script}
 
 
-def test_an_abort_with_the_memory_full_is_tried_once_more_and_then_told_with_advice(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script=aborts(10)) as service:
-            failed, other = [await submit(service) for _ in range(2)]
-            ended = await service.ended(failed.id)
-            assert ended.failure is not None
-            assert ended.failure.code == "engine_oom"
-            assert ended.failure.message.startswith("Insufficient memory. ")
-            assert ended.attempt == 2
-            assert (await service.ended(other.id)).state is State.SUCCEEDED
-
-    run(story())
+async def test_an_abort_with_the_memory_full_is_tried_once_more_and_then_told_with_advice(tmp_path: Path) -> None:
+    async with service_in(tmp_path, script=aborts(10)) as service:
+        failed, other = [await submit(service) for _ in range(2)]
+        ended = await service.ended(failed.id)
+        assert ended.failure is not None
+        assert ended.failure.code == "engine_oom"
+        assert ended.failure.message.startswith("Insufficient memory. ")
+        assert ended.attempt == 2
+        assert (await service.ended(other.id)).state is State.SUCCEEDED
 
 
-def test_an_abort_is_not_tried_again_where_the_estimate_says_that_it_cannot_fit(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script=aborts(9), memory_is_set=True) as service:
-            ended = await drawn(service)
-            assert ended.failure is not None
-            assert (ended.failure.code, ended.attempt) == ("engine_oom", 1)
-            with pytest.raises(InsufficientMemory):
-                await submit(service, low_ram=False)
-
-    run(story())
+async def test_an_abort_is_not_tried_again_where_the_estimate_says_that_it_cannot_fit(tmp_path: Path) -> None:
+    async with service_in(tmp_path, script=aborts(9), memory_is_set=True) as service:
+        ended = await drawn(service)
+        assert ended.failure is not None
+        assert (ended.failure.code, ended.attempt) == ("engine_oom", 1)
+        with pytest.raises(InsufficientMemory):
+            await submit(service, low_ram=False)
 
 
-def test_an_abort_with_little_memory_in_use_is_a_crash(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script=aborts(100)) as service:
-            ended = await drawn(service)
-            assert ended.failure is not None
-            assert ended.failure.code == "engine_crash"
-
-    run(story())
+async def test_an_abort_with_little_memory_in_use_is_a_crash(tmp_path: Path) -> None:
+    async with service_in(tmp_path, script=aborts(100)) as service:
+        ended = await drawn(service)
+        assert ended.failure is not None
+        assert ended.failure.code == "engine_crash"
 
 
-def test_memory_that_ran_out_in_a_step_is_tried_once_more_in_the_same_process(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script={"oom_at_step": 2, "crash_times": 1}) as service:
-            await until(lambda: service.engine.pid is not None)
-            pid = service.engine.pid
-            ended = await drawn(service)
-            assert (ended.state, ended.attempt) == (State.SUCCEEDED, 2)
-            assert service.engine.pid == pid
-
-    run(story())
+async def test_memory_that_ran_out_in_a_step_is_tried_once_more_in_the_same_process(tmp_path: Path) -> None:
+    async with service_in(tmp_path, script={"oom_at_step": 2, "crash_times": 1}) as service:
+        await until(lambda: service.engine.pid is not None)
+        pid = service.engine.pid
+        ended = await drawn(service)
+        assert (ended.state, ended.attempt) == (State.SUCCEEDED, 2)
+        assert service.engine.pid == pid
 
 
-def test_what_was_learned_is_known_after_a_restart(tmp_path: Path) -> None:
-    async def story() -> None:
-        script = {"active_bytes": 3 * GB, "peak_bytes": 5 * GB}
-        async with service_in(tmp_path, script=script) as service:
-            job = await drawn(service)
-            await until(
-                lambda: service.residency.admission.footprint(job.plan, service.library.find("toy")).peak == 5 * GB
-            )
-        async with service_in(tmp_path) as service:
-            assert service.residency.admission.footprint(job.plan, service.library.find("toy")).peak == 5 * GB
-
-    run(story())
+async def test_what_was_learned_is_known_after_a_restart(tmp_path: Path) -> None:
+    script = {"active_bytes": 3 * GB, "peak_bytes": 5 * GB}
+    async with service_in(tmp_path, script=script) as service:
+        job = await drawn(service)
+        await until(lambda: service.residency.admission.footprint(job.plan, service.library.find("toy")).peak == 5 * GB)
+    async with service_in(tmp_path) as service:
+        assert service.residency.admission.footprint(job.plan, service.library.find("toy")).peak == 5 * GB
 
 
-def test_low_ram_is_the_settings_word_where_the_request_says_nothing(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, options=ServiceOptions(low_ram=True)) as service:
-            assert [(await submit(service, low_ram=said)).plan.low_ram for said in (None, False)] == [True, False]
-
-    run(story())
+async def test_low_ram_is_the_settings_word_where_the_request_says_nothing(tmp_path: Path) -> None:
+    async with service_in(tmp_path, options=ServiceOptions(low_ram=True)) as service:
+        assert [(await submit(service, low_ram=said)).plan.low_ram for said in (None, False)] == [True, False]
 
 
 # ---- loading and unloading -----------------------------------------------------------------------
 
 
-def test_a_model_that_nobody_asks_for_is_unloaded_and_loaded_again_for_the_next_job(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, idle_unload_s=0.05) as service:
-            await drawn(service)
-            await until(lambda: service.engine.works and service.engine.loaded_model is None)
-            assert (await drawn(service)).state is State.SUCCEEDED
-
-    run(story())
+async def test_a_model_that_nobody_asks_for_is_unloaded_and_loaded_again_for_the_next_job(tmp_path: Path) -> None:
+    async with service_in(tmp_path, idle_unload_s=0.05) as service:
+        await drawn(service)
+        await until(lambda: service.engine.works and service.engine.loaded_model is None)
+        assert (await drawn(service)).state is State.SUCCEEDED
 
 
-def test_a_model_is_kept_warm_while_nobody_says_otherwise(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            loads = loads_of(service)
-            await drawn(service)
-            await drawn(service)
-            assert len(loads) == 1
-            await service.models.unload(ME.owner)
-            await drawn(service)
-            assert len(loads) == 2
-
-    run(story())
+async def test_a_model_is_kept_warm_while_nobody_says_otherwise(tmp_path: Path) -> None:
+    async with service_in(tmp_path) as service:
+        loads = loads_of(service)
+        await drawn(service)
+        await drawn(service)
+        assert len(loads) == 1
+        await service.models.unload(ME.owner)
+        await drawn(service)
+        assert len(loads) == 2
 
 
 def loads_of(service: JobService) -> list[bool]:
@@ -221,22 +191,17 @@ def copies_in(folder: Path) -> list[Path]:
     return sorted((folder / "models" / "quantized").glob("*"))
 
 
-def test_a_model_is_quantised_once_saved_after_the_picture_and_loaded_from_its_copy(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, options=IN_4_BITS) as service:
-            loads = loads_of(service)
-            await drawn(service)
-            await until(
-                lambda: copies_in(tmp_path) and copies_in(tmp_path)[0].name.endswith("4-bit-" + place(tmp_path))
-            )
-            await drawn(service)
-            assert loads == [False], "saving it leaves it loaded"
-        async with service_in(tmp_path, options=IN_4_BITS) as service:
-            loads = loads_of(service)
-            await drawn(service)
-            assert loads == [True]
-
-    run(story())
+async def test_a_model_is_quantised_once_saved_after_the_picture_and_loaded_from_its_copy(tmp_path: Path) -> None:
+    async with service_in(tmp_path, options=IN_4_BITS) as service:
+        loads = loads_of(service)
+        await drawn(service)
+        await until(lambda: copies_in(tmp_path) and copies_in(tmp_path)[0].name.endswith("4-bit-" + place(tmp_path)))
+        await drawn(service)
+        assert loads == [False], "saving it leaves it loaded"
+    async with service_in(tmp_path, options=IN_4_BITS) as service:
+        loads = loads_of(service)
+        await drawn(service)
+        assert loads == [True]
 
 
 def place(folder: Path) -> str:
@@ -245,44 +210,35 @@ def place(folder: Path) -> str:
     return hashlib.sha256(str((folder / "toy").resolve()).encode()).hexdigest()[:8]
 
 
-def test_a_copy_is_saved_before_another_model_takes_its_place(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, options=IN_4_BITS) as service:
-            await service.queue.pause(ME.owner)
-            loads = loads_of(service)
-            jobs = [await submit(service, model=model) for model in ("toy", "other", "toy")]
-            await service.queue.resume(ME.owner)
-            await service.ended(jobs[-1].id)
-            assert loads == [False, False, True]
-
-    run(story())
+async def test_a_copy_is_saved_before_another_model_takes_its_place(tmp_path: Path) -> None:
+    async with service_in(tmp_path, options=IN_4_BITS) as service:
+        await service.queue.pause(ME.owner)
+        loads = loads_of(service)
+        jobs = [await submit(service, model=model) for model in ("toy", "other", "toy")]
+        await service.queue.resume(ME.owner)
+        await service.ended(jobs[-1].id)
+        assert loads == [False, False, True]
 
 
-def test_a_copy_that_cannot_be_loaded_is_made_anew_and_costs_no_job(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, options=IN_4_BITS) as service:
-            await drawn(service)
-            await until(lambda: service.residency.copies.find(service.library.find("toy"), tmp_path / "toy", 4))
-        (tmp_path / "models" / "quantized").joinpath(copies_in(tmp_path)[0], "transformer", "0.safetensors").unlink()
-        async with service_in(tmp_path, options=IN_4_BITS) as service:
-            loads = loads_of(service)
-            assert (await drawn(service)).state is State.SUCCEEDED
-            assert loads == [False]
-            await until(lambda: (copies_in(tmp_path)[0] / "transformer" / "0.safetensors").exists())
-
-    run(story())
+async def test_a_copy_that_cannot_be_loaded_is_made_anew_and_costs_no_job(tmp_path: Path) -> None:
+    async with service_in(tmp_path, options=IN_4_BITS) as service:
+        await drawn(service)
+        await until(lambda: service.residency.copies.find(service.library.find("toy"), tmp_path / "toy", 4))
+    (tmp_path / "models" / "quantized").joinpath(copies_in(tmp_path)[0], "transformer", "0.safetensors").unlink()
+    async with service_in(tmp_path, options=IN_4_BITS) as service:
+        loads = loads_of(service)
+        assert (await drawn(service)).state is State.SUCCEEDED
+        assert loads == [False]
+        await until(lambda: (copies_in(tmp_path)[0] / "transformer" / "0.safetensors").exists())
 
 
-def test_an_engine_that_dies_while_it_saves_leaves_no_copy_and_fails_no_job(tmp_path: Path) -> None:
-    async def story() -> None:
-        script = {"crash_in": "save", "crash_times": 1}
-        async with service_in(tmp_path, options=IN_4_BITS, script=script) as service:
-            first = await drawn(service)
-            second = await drawn(service)
-            assert (first.state, second.state, second.attempt) == (State.SUCCEEDED, State.SUCCEEDED, 1)
-            await until(lambda: service.residency.copies.find(service.library.find("toy"), tmp_path / "toy", 4))
-
-    run(story())
+async def test_an_engine_that_dies_while_it_saves_leaves_no_copy_and_fails_no_job(tmp_path: Path) -> None:
+    script = {"crash_in": "save", "crash_times": 1}
+    async with service_in(tmp_path, options=IN_4_BITS, script=script) as service:
+        first = await drawn(service)
+        second = await drawn(service)
+        assert (first.state, second.state, second.attempt) == (State.SUCCEEDED, State.SUCCEEDED, 1)
+        await until(lambda: service.residency.copies.find(service.library.find("toy"), tmp_path / "toy", 4))
 
 
 # ---- models set aside ----------------------------------------------------------------------------
@@ -290,46 +246,37 @@ def test_an_engine_that_dies_while_it_saves_leaves_no_copy_and_fails_no_job(tmp_
 DEADLY = {"crash_in": "load", "crash_times": 2}
 
 
-def test_a_model_that_kills_the_engine_twice_is_set_aside_and_others_go_on(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script=DEADLY) as service:
-            first, waiting = [await submit(service) for _ in range(2)]
-            failed, refused = [await service.ended(job.id) for job in (first, waiting)]
-            assert failed.failure is not None
-            assert refused.failure is not None
-            assert (failed.failure.code, refused.failure.code) == ("engine_crash", "model_unavailable")
-            with pytest.raises(ModelUnavailable) as caught:
-                await submit(service)
-            assert (caught.value.status, caught.value.code) == (503, "model_unavailable")
-            assert str(tmp_path) not in caught.value.message
-            assert (await drawn(service, model="other")).state is State.SUCCEEDED
-        async with service_in(tmp_path) as service:
-            with pytest.raises(ModelUnavailable):
-                await submit(service)
-            os.utime(tmp_path / "toy" / "transformer" / "x.safetensors", ns=(1, 1))
-            assert (await drawn(service)).state is State.SUCCEEDED
-
-    run(story())
+async def test_a_model_that_kills_the_engine_twice_is_set_aside_and_others_go_on(tmp_path: Path) -> None:
+    async with service_in(tmp_path, script=DEADLY) as service:
+        first, waiting = [await submit(service) for _ in range(2)]
+        failed, refused = [await service.ended(job.id) for job in (first, waiting)]
+        assert failed.failure is not None
+        assert refused.failure is not None
+        assert (failed.failure.code, refused.failure.code) == ("engine_crash", "model_unavailable")
+        with pytest.raises(ModelUnavailable) as caught:
+            await submit(service)
+        assert (caught.value.status, caught.value.code) == (503, "model_unavailable")
+        assert str(tmp_path) not in caught.value.message
+        assert (await drawn(service, model="other")).state is State.SUCCEEDED
+    async with service_in(tmp_path) as service:
+        with pytest.raises(ModelUnavailable):
+            await submit(service)
+        os.utime(tmp_path / "toy" / "transformer" / "x.safetensors", ns=(1, 1))
+        assert (await drawn(service)).state is State.SUCCEEDED
 
 
-def test_a_model_that_an_operator_clears_is_tried_again(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script=DEADLY) as service:
-            await drawn(service)
-            folder = service.library.folder(service.library.find("toy"))
-            assert service.residency.is_set_aside(folder)
-            assert await service.residency.clear(folder)
-            assert (await drawn(service)).state is State.SUCCEEDED
-
-    run(story())
+async def test_a_model_that_an_operator_clears_is_tried_again(tmp_path: Path) -> None:
+    async with service_in(tmp_path, script=DEADLY) as service:
+        await drawn(service)
+        folder = service.library.folder(service.library.find("toy"))
+        assert service.residency.is_set_aside(folder)
+        assert await service.residency.clear(folder)
+        assert (await drawn(service)).state is State.SUCCEEDED
 
 
-def test_one_death_at_a_load_is_forgotten_once_the_model_was_loaded(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script={"crash_in": "load", "crash_times": 1}) as service:
-            job = await drawn(service)
-            assert (job.state, job.attempt) == (State.SUCCEEDED, 2)
-            assert not service.residency.is_set_aside(tmp_path / "toy")
-            assert not await service.residency.clear(tmp_path / "toy")
-
-    run(story())
+async def test_one_death_at_a_load_is_forgotten_once_the_model_was_loaded(tmp_path: Path) -> None:
+    async with service_in(tmp_path, script={"crash_in": "load", "crash_times": 1}) as service:
+        job = await drawn(service)
+        assert (job.state, job.attempt) == (State.SUCCEEDED, 2)
+        assert not service.residency.is_set_aside(tmp_path / "toy")
+        assert not await service.residency.clear(tmp_path / "toy")

@@ -32,7 +32,6 @@ from gateway.service.options import ServiceOptions
 from gateway.service.per_owner import PerOwner
 from gateway.service.queue_control import QueueControl
 from gateway.service.service import JobService
-from tests.support import run
 from tests.support.live import Live
 from tests.support.native import ended, put_weights
 from tests.support.sdapi import an_image
@@ -319,27 +318,25 @@ def test_a_lora_of_the_hub_is_downloaded_for_operators_only(stage: Stage) -> Non
     assert waits["progress_detail"]["phase"] == "downloading"
 
 
-def test_a_job_whose_download_was_stopped_starts_no_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_job_whose_download_was_stopped_starts_no_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between the look at what is here and the job on disk an operator may stop what it would have joined."""
+    options = ServiceOptions(auto_download=True, rights=Rights.of_keys(["boss"]))
+    async with service_in(tmp_path, options=options) as service:
 
-    async def story() -> None:
-        options = ServiceOptions(auto_download=True, rights=Rights.of_keys(["boss"]))
-        async with service_in(tmp_path, options=options) as service:
+        async def comes(*_: object) -> bool:
+            return True
 
-            async def comes(*_: object) -> bool:
-                return True
-
-            monkeypatch.setattr(service.downloads, "need", comes)
-            user = Origin(owner="key:user", protocol="native", attached=False)
-            job = await service.ended((await service.submit(request(model=ABSENT), user)).id)
-            assert job.failure is not None
-            assert job.failure.code == "model_missing"
-            assert "this key may not download it" in job.failure.message
-            with pytest.raises(Forbidden, match="this key may not download it"):
-                await service.submit(request(model=ABSENT), replace(user, waits=False))
-            assert (await service.stats()).by_state == {State.FAILED: 1}
-
-    run(story())
+        monkeypatch.setattr(service.downloads, "need", comes)
+        user = Origin(owner="key:user", protocol="native", attached=False)
+        job = await service.ended((await service.submit(request(model=ABSENT), user)).id)
+        assert job.failure is not None
+        assert job.failure.code == "model_missing"
+        assert "this key may not download it" in job.failure.message
+        with pytest.raises(Forbidden, match="this key may not download it"):
+            await service.submit(request(model=ABSENT), replace(user, waits=False))
+        assert (await service.stats()).by_state == {State.FAILED: 1}
 
 
 # ---- nothing is forgotten --------------------------------------------------------------------------

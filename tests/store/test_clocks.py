@@ -17,7 +17,6 @@ from gateway.jobs.job import Priority
 from gateway.store.base import StoreCorrupt
 from gateway.store.clock import StoreClock
 from gateway.store.sqlite import SqliteStore
-from tests.support import run
 from tests.support.live import live
 from tests.support.native import client_of, ended
 from tests.support.native import submit as submit_to
@@ -46,47 +45,43 @@ class Times:
 
 @pytest.mark.parametrize("over_a_restart", [False, True])
 @pytest.mark.parametrize("jump_s", JUMPS)
-def test_a_jump_makes_nothing_older_and_takes_no_age(tmp_path: Path, jump_s: float, over_a_restart: bool) -> None:
+async def test_a_jump_makes_nothing_older_and_takes_no_age(tmp_path: Path, jump_s: float, over_a_restart: bool) -> None:
     """History, ageing, Idempotency-Keys, unused inputs, seconds, dates of one job's events."""
-
-    async def story() -> None:
-        times = Times()
+    times = Times()
+    store = times.store(tmp_path)()
+    await store.open()
+    done = await submit(store, idempotency_key="k")
+    lease = await claim(store)
+    low = await submit(store, priority=Priority.LOW, owner="low")
+    high = await submit(store, priority=Priority.HIGH, owner="high")
+    unused = await store.put_blob(b"unused")
+    times.ahead += jump_s
+    if over_a_restart:
+        await store.close()
         store = times.store(tmp_path)()
         await store.open()
-        done = await submit(store, idempotency_key="k")
+        assert [job.id for job in store.order("engine")] == [high.id, done.id, low.id]
+        await store.cancel(high.id, "user")
         lease = await claim(store)
-        low = await submit(store, priority=Priority.LOW, owner="low")
-        high = await submit(store, priority=Priority.HIGH, owner="high")
-        unused = await store.put_blob(b"unused")
-        times.ahead += jump_s
-        if over_a_restart:
-            await store.close()
-            store = times.store(tmp_path)()
-            await store.open()
-            assert [job.id for job in store.order("engine")] == [high.id, done.id, low.id]
-            await store.cancel(high.id, "user")
-            lease = await claim(store)
-        times.passed += 2
-        _, job = await store.commit(lease, Succeeded())
-        assert job.seconds == pytest.approx(2, abs=0.1)
-        assert (await store.stats()).drawing_seconds == pytest.approx(2, abs=0.1)
-        dates = [event.at for event in job.events]
-        assert dates == sorted(dates)
-        assert await store.ended_before(store.steady() - DAY, keep_newest=10) == []
-        assert not (await store.submit(_again(job.id, "k"), _bounds())).created
-        assert await store.drop_unused_blobs(HOUR) == 0
-        assert await store.blob(unused) == b"unused"
-        if not over_a_restart:
-            assert [job.id for job in store.order("engine")] == [high.id, low.id]
-            times.passed += 2000  # three classes by age alone
-            assert [job.id for job in store.order("engine")] == [low.id, high.id]
-        times.passed += 1.1 * DAY
-        assert job.id in [old.id for old in await store.ended_before(store.steady() - DAY, keep_newest=10)]
-        assert await store.drop_unused_blobs(HOUR) == 1
-        assert (await store.submit(_again("0" * 32, "k"), _bounds())).created
-        await store.close()
-
-    run(story())
+    times.passed += 2
+    _, job = await store.commit(lease, Succeeded())
+    assert job.seconds == pytest.approx(2, abs=0.1)
+    assert (await store.stats()).drawing_seconds == pytest.approx(2, abs=0.1)
+    dates = [event.at for event in job.events]
+    assert dates == sorted(dates)
+    assert await store.ended_before(store.steady() - DAY, keep_newest=10) == []
+    assert not (await store.submit(_again(job.id, "k"), _bounds())).created
+    assert await store.drop_unused_blobs(HOUR) == 0
+    assert await store.blob(unused) == b"unused"
+    if not over_a_restart:
+        assert [job.id for job in store.order("engine")] == [high.id, low.id]
+        times.passed += 2000  # three classes by age alone
+        assert [job.id for job in store.order("engine")] == [low.id, high.id]
+    times.passed += 1.1 * DAY
+    assert job.id in [old.id for old in await store.ended_before(store.steady() - DAY, keep_newest=10)]
+    assert await store.drop_unused_blobs(HOUR) == 1
+    assert (await store.submit(_again("0" * 32, "k"), _bounds())).created
+    await store.close()
 
 
 def _again(job_id: str, key: str) -> object:
@@ -102,33 +97,32 @@ def _bounds() -> object:
 
 
 @pytest.mark.parametrize("jump_s", JUMPS)
-def test_copies_go_on_whatever_the_clock_says_and_the_newest_is_the_last_made(tmp_path: Path, jump_s: float) -> None:
-    async def story() -> None:
-        times = Times()
-        async with opened(times.store(tmp_path)) as store:
+async def test_copies_go_on_whatever_the_clock_says_and_the_newest_is_the_last_made(
+    tmp_path: Path, jump_s: float
+) -> None:
+    times = Times()
+    async with opened(times.store(tmp_path)) as store:
+        await submit(store)
+        assert await store.back_up(HOUR)
+        newest = next((tmp_path / "backups").iterdir())
+        os.utime(newest, (time.time() + 9 * DAY,) * 2)
+        times.ahead += jump_s
+        await submit(store)
+        assert not await store.back_up(HOUR), "a jump makes no copy due"
+    async with opened(times.store(tmp_path)) as store:
+        assert not await store.back_up(HOUR), "nor does a restart"
+        times.passed += 1.1 * HOUR
+        for n in range(3):
             await submit(store)
-            assert await store.back_up(HOUR)
-            newest = next((tmp_path / "backups").iterdir())
-            os.utime(newest, (time.time() + 9 * DAY,) * 2)
-            times.ahead += jump_s
-            await submit(store)
-            assert not await store.back_up(HOUR), "a jump makes no copy due"
-        async with opened(times.store(tmp_path)) as store:
-            assert not await store.back_up(HOUR), "nor does a restart"
-            times.passed += 1.1 * HOUR
-            for n in range(3):
-                await submit(store)
-                assert await store.back_up(0.0 if n else HOUR)
-                assert not await store.back_up(0.0), "nothing has changed since"
-        copies = sorted(copy.name for copy in (tmp_path / "backups").iterdir())
-        assert [int(name.split("-")[1]) for name in copies] == [3, 4]
-        (tmp_path / "jobs.sqlite3").write_bytes(b"")
-        store = times.store(tmp_path)()
-        with pytest.raises(StoreCorrupt, match=copies[1]):
-            await store.open()
-        await store.close()
-
-    run(story())
+            assert await store.back_up(0.0 if n else HOUR)
+            assert not await store.back_up(0.0), "nothing has changed since"
+    copies = sorted(copy.name for copy in (tmp_path / "backups").iterdir())
+    assert [int(name.split("-")[1]) for name in copies] == [3, 4]
+    (tmp_path / "jobs.sqlite3").write_bytes(b"")
+    store = times.store(tmp_path)()
+    with pytest.raises(StoreCorrupt, match=copies[1]):
+        await store.open()
+    await store.close()
 
 
 def test_a_files_age_is_the_time_a_gateway_ran_since() -> None:

@@ -22,7 +22,7 @@ from gateway.store import schema
 from gateway.store.base import DamagedRecord, InputBounds, StoreCorrupt
 from gateway.store.rows import _adjustments
 from gateway.store.sqlite import SqliteStore
-from tests.support import a_plan, run
+from tests.support import a_plan
 from tests.support.damage import strain
 from tests.support.live import live
 from tests.support.native import client_of, ended
@@ -53,56 +53,52 @@ def alter(folder: Path, how: str, job_id: str) -> None:
 @pytest.mark.parametrize("while_open", [False, True])
 @pytest.mark.parametrize("state", ["queued", "ended"])
 @pytest.mark.parametrize("how", ALTERED)
-def test_a_record_that_cannot_be_read_is_set_aside_and_all_else_goes_on(
+async def test_a_record_that_cannot_be_read_is_set_aside_and_all_else_goes_on(
     tmp_path: Path, how: str, state: str, while_open: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     if while_open and how == "no row":
         pytest.skip("a job that nobody asks for is found at the next start")
-
-    async def story() -> None:
-        told: list[DamagedRecord] = []
-        store = SqliteStore(tmp_path)
-        await store.open(None, told.append)
-        kept = await store.put_blob(b"named by the damaged one")
-        bad = await submit(store, plan=a_plan(init_image=kept))
-        if state == "ended":
-            lease = await claim(store)
-            await store.record(lease, image(0))
-            await store.commit(lease, Succeeded())
-        good = [await submit(store) for _ in range(3)]
-        if not while_open:
-            await store.close()
-        alter(tmp_path, how, bad.id)
-        if not while_open:
-            store = SqliteStore(tmp_path)
-            with caplog.at_level(logging.ERROR):
-                await store.open(None, told.append)
-            assert [record.job for record in caplog.records if hasattr(record, "job")] == [bad.id]
-        with pytest.raises(JobDamaged):
-            await store.get(bad.id, "me")
-        assert len(told) == while_open
-        assert [record.job_id for record in await store.damaged()] == [bad.id]
-        assert [job.id for job in await store.list_jobs(words=["circle"])] == [job.id for job in reversed(good)]
-        assert (
-            [job.id for job in await store.waiting()]
-            == [job.id for job in good]
-            == [job.id for job in store.order("engine")]
-        )
-        assert sum((await store.stats()).by_state.values()) == 3
-        assert (await claim(store)).job.id == good[0].id
-        assert await store.drop_unused_blobs(-1.0) == 0
-        assert await store.blob(kept)
-        await store.ended_before(9e9, keep_newest=0)
-        await store.delete([bad.id])
-        await store.seen("me", 0)
-        await store.hide([bad.id, good[1].id])
-        if how not in ("bytes that are no text", "no row"):
-            with pytest.raises(JobNotFound):
-                await store.get(bad.id, "you")
-        assert await store.back_up(0.0)
+    told: list[DamagedRecord] = []
+    store = SqliteStore(tmp_path)
+    await store.open(None, told.append)
+    kept = await store.put_blob(b"named by the damaged one")
+    bad = await submit(store, plan=a_plan(init_image=kept))
+    if state == "ended":
+        lease = await claim(store)
+        await store.record(lease, image(0))
+        await store.commit(lease, Succeeded())
+    good = [await submit(store) for _ in range(3)]
+    if not while_open:
         await store.close()
-
-    run(story())
+    alter(tmp_path, how, bad.id)
+    if not while_open:
+        store = SqliteStore(tmp_path)
+        with caplog.at_level(logging.ERROR):
+            await store.open(None, told.append)
+        assert [record.job for record in caplog.records if hasattr(record, "job")] == [bad.id]
+    with pytest.raises(JobDamaged):
+        await store.get(bad.id, "me")
+    assert len(told) == while_open
+    assert [record.job_id for record in await store.damaged()] == [bad.id]
+    assert [job.id for job in await store.list_jobs(words=["circle"])] == [job.id for job in reversed(good)]
+    assert (
+        [job.id for job in await store.waiting()]
+        == [job.id for job in good]
+        == [job.id for job in store.order("engine")]
+    )
+    assert sum((await store.stats()).by_state.values()) == 3
+    assert (await claim(store)).job.id == good[0].id
+    assert await store.drop_unused_blobs(-1.0) == 0
+    assert await store.blob(kept)
+    await store.ended_before(9e9, keep_newest=0)
+    await store.delete([bad.id])
+    await store.seen("me", 0)
+    await store.hide([bad.id, good[1].id])
+    if how not in ("bytes that are no text", "no row"):
+        with pytest.raises(JobNotFound):
+            await store.get(bad.id, "you")
+    assert await store.back_up(0.0)
+    await store.close()
 
 
 FIRST: dict[str, Callable[[SqliteStore, Job, list[Job]], Awaitable[object]]] = {
@@ -136,93 +132,82 @@ CELLS = {
 
 @pytest.mark.parametrize("first", FIRST)
 @pytest.mark.parametrize("how", CELLS)
-def test_whatever_meets_the_damaged_record_first_all_others_go_on(tmp_path: Path, how: str, first: str) -> None:
-    async def story() -> None:
-        store = SqliteStore(tmp_path)
-        await store.open()
-        store._database._write_db.execute("PRAGMA synchronous=OFF")
-        bad = await submit(store, idempotency_key="k")
-        good = [await submit(store) for _ in range(3)]
-        alter(tmp_path, how, bad.id)
-        with suppress(JobDamaged, JobNotFound):
-            await FIRST[first](store, bad, good)
-        assert {job.id for job in good} <= {job.id for job in await store.list_jobs()}
-        claimed = {lease.job.id for _ in range(6) if (lease := await store.claim(WORKER)) is not None}
-        assert claimed >= {job.id for job in good} or first == "claim"
-        assert store.order("engine") == ()
-        with pytest.raises((JobDamaged, JobNotFound)):
-            await store.get(bad.id)
-        assert [record.job_id for record in await store.damaged() if record.job_id] == [bad.id]
-        await store.close()
-
-    run(story())
+async def test_whatever_meets_the_damaged_record_first_all_others_go_on(tmp_path: Path, how: str, first: str) -> None:
+    store = SqliteStore(tmp_path)
+    await store.open()
+    store._database._write_db.execute("PRAGMA synchronous=OFF")
+    bad = await submit(store, idempotency_key="k")
+    good = [await submit(store) for _ in range(3)]
+    alter(tmp_path, how, bad.id)
+    with suppress(JobDamaged, JobNotFound):
+        await FIRST[first](store, bad, good)
+    assert {job.id for job in good} <= {job.id for job in await store.list_jobs()}
+    claimed = {lease.job.id for _ in range(6) if (lease := await store.claim(WORKER)) is not None}
+    assert claimed >= {job.id for job in good} or first == "claim"
+    assert store.order("engine") == ()
+    with pytest.raises((JobDamaged, JobNotFound)):
+        await store.get(bad.id)
+    assert [record.job_id for record in await store.damaged() if record.job_id] == [bad.id]
+    await store.close()
 
 
-def test_records_that_a_start_has_no_time_for_are_looked_at_later(
+async def test_records_that_a_start_has_no_time_for_are_looked_at_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nothing that they say counts before."""
     monkeypatch.setattr("gateway.store.checks.NEWEST", 3)
     monkeypatch.setattr("gateway.store.damage.PAGE", 2)
-
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            jobs = [await submit(store) for _ in range(12)]
-        alter(tmp_path, "another state", jobs[0].id)
-        alter(tmp_path, "a wrong type", jobs[1].id)
-        alter(tmp_path, "no row", jobs[4].id)
-        alter(tmp_path, "a gap", jobs[11].id)
-        with closing(sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)) as db:
-            db.execute("UPDATE events SET steady = 9e12 WHERE job_id = ?", (jobs[6].id,))
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert store.steady() < 9e11
-            await store.look_over()
-            bad = {jobs[n].id for n in (0, 1, 4, 6, 11)}
-            assert {record.job_id for record in await store.damaged()} == bad
-            good = [job.id for job in jobs if job.id not in bad]
-            assert [job.id for job in store.order("engine")] == good
-            await store.look_over()
-            assert len(await store.damaged()) == 5
-
-    run(story())
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        jobs = [await submit(store) for _ in range(12)]
+    alter(tmp_path, "another state", jobs[0].id)
+    alter(tmp_path, "a wrong type", jobs[1].id)
+    alter(tmp_path, "no row", jobs[4].id)
+    alter(tmp_path, "a gap", jobs[11].id)
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)) as db:
+        db.execute("UPDATE events SET steady = 9e12 WHERE job_id = ?", (jobs[6].id,))
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        assert store.steady() < 9e11
+        await store.look_over()
+        bad = {jobs[n].id for n in (0, 1, 4, 6, 11)}
+        assert {record.job_id for record in await store.damaged()} == bad
+        good = [job.id for job in jobs if job.id not in bad]
+        assert [job.id for job in store.order("engine")] == good
+        await store.look_over()
+        assert len(await store.damaged()) == 5
 
 
-def test_small_things_that_are_kept_are_forgotten_where_they_are_damaged(tmp_path: Path) -> None:
+async def test_small_things_that_are_kept_are_forgotten_where_they_are_damaged(tmp_path: Path) -> None:
     """A moment far ahead would end all history, and a huge number every page of events."""
-
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            job = await submit(store)
-            await store.cancel(job.id, "user")
-            await store.pause("network", True)
-            await store.keep("peaks", "[1]")
-            mine = await store.put_blob(b"mine", "me")
-            await submit(store, plan=a_plan(init_image=mine))
-        with closing(sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)) as db:
-            for name, value in (("steady", "9e12"), ("kept peaks", "[2]"), ("forgotten events", "9" * 30)):
-                db.execute("INSERT OR IGNORE INTO kept VALUES (?, '', '00000000')", (name,))
-                db.execute("UPDATE kept SET value = ? WHERE name = ?", (value, name))
-            db.execute("UPDATE sqlite_sequence SET seq = ?", (2**63 - 1,))
-            db.execute("INSERT INTO blob_owners VALUES (?, 'you', 'you', ?, 0.0)", ("f" * 64, 2**62))
-            db.execute("UPDATE blob_owners SET bytes = ? WHERE owner = 'me'", (2**39,))
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert await store.ended_before(store.steady() - 60, keep_newest=1) == []
-            assert await store.kept("peaks") is None
-            assert store.is_paused("network")
-            assert (await store.seen("me", 0)).live is not None, "nobody can say what was missed"
-            last = (await store.seen("me", None)).number
-            await submit(store)
-            assert len((await store.seen("me", last)).events) == 1
-            assert isinstance(store, SqliteStore)
-            store._clock._elapsed = lambda: time.monotonic() + 2 * 3600.0
-            await store.drop_unused_blobs(3600.0)
-            assert await store.put_blob(b"mine too", "me", bounds=InputBounds.of(1000))
-            assert await store.blob(mine, "me") == b"mine"
-
-    run(story())
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        job = await submit(store)
+        await store.cancel(job.id, "user")
+        await store.pause("network", True)
+        await store.keep("peaks", "[1]")
+        mine = await store.put_blob(b"mine", "me")
+        await submit(store, plan=a_plan(init_image=mine))
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)) as db:
+        for name, value in (("steady", "9e12"), ("kept peaks", "[2]"), ("forgotten events", "9" * 30)):
+            db.execute("INSERT OR IGNORE INTO kept VALUES (?, '', '00000000')", (name,))
+            db.execute("UPDATE kept SET value = ? WHERE name = ?", (value, name))
+        db.execute("UPDATE sqlite_sequence SET seq = ?", (2**63 - 1,))
+        db.execute("INSERT INTO blob_owners VALUES (?, 'you', 'you', ?, 0.0)", ("f" * 64, 2**62))
+        db.execute("UPDATE blob_owners SET bytes = ? WHERE owner = 'me'", (2**39,))
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        assert await store.ended_before(store.steady() - 60, keep_newest=1) == []
+        assert await store.kept("peaks") is None
+        assert store.is_paused("network")
+        assert (await store.seen("me", 0)).live is not None, "nobody can say what was missed"
+        last = (await store.seen("me", None)).number
+        await submit(store)
+        assert len((await store.seen("me", last)).events) == 1
+        assert isinstance(store, SqliteStore)
+        store._clock._elapsed = lambda: time.monotonic() + 2 * 3600.0
+        await store.drop_unused_blobs(3600.0)
+        assert await store.put_blob(b"mine too", "me", bounds=InputBounds.of(1000))
+        assert await store.blob(mine, "me") == b"mine"
 
 
-def test_a_start_writes_nothing_where_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_start_writes_nothing_where_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So a full disk keeps nobody from starting."""
     said: list[str] = []
 
@@ -231,67 +216,55 @@ def test_a_start_writes_nothing_where_all_is_well(tmp_path: Path, monkeypatch: p
         db.set_trace_callback(said.append)
         return db
 
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            await submit(store)
-            await store.put_blob(b"mine", "me")
-        monkeypatch.setattr("gateway.store.database.open_checked", traced)
-        store = SqliteStore(tmp_path)
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        await submit(store)
+        await store.put_blob(b"mine", "me")
+    monkeypatch.setattr("gateway.store.database.open_checked", traced)
+    store = SqliteStore(tmp_path)
+    await store.open()
+    assert not [statement for statement in said if statement.startswith(("INSERT", "UPDATE", "DELETE"))]
+    assert [statement for statement in said if statement.startswith("SELECT")]
+    await store.close()
+
+
+async def test_a_message_that_quotes_bytes_which_are_no_text_is_a_refusal_too(tmp_path: Path) -> None:
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        await submit(store)
+        assert await store.back_up(0.0)
+    file = tmp_path / "jobs.sqlite3"
+    file.write_bytes(file.read_bytes().replace(b"WHERE finished_at", b"W\xc8ERE finished_at"))
+    (copy,) = (tmp_path / "backups").iterdir()
+    store = SqliteStore(tmp_path)
+    with pytest.raises(StoreCorrupt, match=copy.name):
         await store.open()
-        assert not [statement for statement in said if statement.startswith(("INSERT", "UPDATE", "DELETE"))]
-        assert [statement for statement in said if statement.startswith("SELECT")]
-        await store.close()
-
-    run(story())
+    await store.close()
 
 
-def test_a_message_that_quotes_bytes_which_are_no_text_is_a_refusal_too(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
+async def test_a_copy_of_a_newer_version_is_not_named(tmp_path: Path) -> None:
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        for _ in range(2):
             await submit(store)
             assert await store.back_up(0.0)
-        file = tmp_path / "jobs.sqlite3"
-        file.write_bytes(file.read_bytes().replace(b"WHERE finished_at", b"W\xc8ERE finished_at"))
-        (copy,) = (tmp_path / "backups").iterdir()
-        store = SqliteStore(tmp_path)
-        with pytest.raises(StoreCorrupt, match=copy.name):
-            await store.open()
-        await store.close()
-
-    run(story())
-
-
-def test_a_copy_of_a_newer_version_is_not_named(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            for _ in range(2):
-                await submit(store)
-                assert await store.back_up(0.0)
-        older, newer = sorted((tmp_path / "backups").iterdir())
-        for file in (tmp_path / "jobs.sqlite3", newer):
-            with closing(sqlite3.connect(file)) as db:
-                db.execute(f"PRAGMA user_version={schema.VERSION + 1}")
-        store = SqliteStore(tmp_path)
-        with pytest.raises(StoreCorrupt, match=older.name):
-            await store.open()
-        await store.close()
-
-    run(story())
+    older, newer = sorted((tmp_path / "backups").iterdir())
+    for file in (tmp_path / "jobs.sqlite3", newer):
+        with closing(sqlite3.connect(file)) as db:
+            db.execute(f"PRAGMA user_version={schema.VERSION + 1}")
+    store = SqliteStore(tmp_path)
+    with pytest.raises(StoreCorrupt, match=older.name):
+        await store.open()
+    await store.close()
 
 
-def test_a_job_whose_record_falls_while_it_runs_ends_for_its_worker_and_the_next_one_runs(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            bad, good = await submit(store), await submit(store)
-            lease = await claim(store)
-            alter(tmp_path, "not JSON", bad.id)
-            assert await store.record(lease, image(0)) is None
-            assert await store.heartbeat(lease) == "lost"
-            assert (await store.commit(lease, Succeeded()))[0] == "fenced"
-            assert store.running("engine") == 0
-            assert (await claim(store)).job.id == good.id
-
-    run(story())
+async def test_a_job_whose_record_falls_while_it_runs_ends_for_its_worker_and_the_next_one_runs(tmp_path: Path) -> None:
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        bad, good = await submit(store), await submit(store)
+        lease = await claim(store)
+        alter(tmp_path, "not JSON", bad.id)
+        assert await store.record(lease, image(0)) is None
+        assert await store.heartbeat(lease) == "lost"
+        assert (await store.commit(lease, Succeeded()))[0] == "fenced"
+        assert store.running("engine") == 0
+        assert (await claim(store)).job.id == good.id
 
 
 def test_random_damage_ends_in_a_start_or_in_a_refusal_that_names_the_copy(tmp_path: Path) -> None:
@@ -301,40 +274,33 @@ def test_random_damage_ends_in_a_start_or_in_a_refusal_that_names_the_copy(tmp_p
 
 
 @pytest.mark.parametrize("version", [schema.VERSION + 1, 99])
-def test_a_newer_database_is_refused_by_number_and_left_alone(tmp_path: Path, version: int) -> None:
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            await submit(store)
-        with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as db:
-            db.execute(f"PRAGMA user_version={version}")
-        store = SqliteStore(tmp_path)
-        with pytest.raises(StoreCorrupt, match=f"version {version}.*reads {schema.VERSION}"):
-            await store.open()
-        await store.close()
-
-    run(story())
+async def test_a_newer_database_is_refused_by_number_and_left_alone(tmp_path: Path, version: int) -> None:
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        await submit(store)
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as db:
+        db.execute(f"PRAGMA user_version={version}")
+    store = SqliteStore(tmp_path)
+    with pytest.raises(StoreCorrupt, match=f"version {version}.*reads {schema.VERSION}"):
+        await store.open()
+    await store.close()
 
 
-def test_sound_records_that_this_version_cannot_read_stop_the_start(
+async def test_sound_records_that_this_version_cannot_read_stop_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What another version wrote is not damaged: nothing is set aside."""
-
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            await submit(store)
-        monkeypatch.setattr("gateway.store.checks.CONTENTS", "another")
-        monkeypatch.setattr("gateway.store.rows.plan_adapter", state_fact)
-        store = SqliteStore(tmp_path)
-        with pytest.raises(StoreCorrupt, match="another version"):
-            await store.open()
-        await store.close()
-        monkeypatch.undo()
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert await store.damaged() == []
-            assert len(store.order("engine")) == 1
-
-    run(story())
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        await submit(store)
+    monkeypatch.setattr("gateway.store.checks.CONTENTS", "another")
+    monkeypatch.setattr("gateway.store.rows.plan_adapter", state_fact)
+    store = SqliteStore(tmp_path)
+    with pytest.raises(StoreCorrupt, match="another version"):
+        await store.open()
+    await store.close()
+    monkeypatch.undo()
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        assert await store.damaged() == []
+        assert len(store.order("engine")) == 1
 
 
 def test_the_version_of_the_schema_covers_what_lies_in_it_as_json() -> None:
@@ -352,17 +318,14 @@ def bare(node: Any) -> Any:
     return [bare(value) for value in node] if isinstance(node, list) else node
 
 
-def test_damaged_indexes_alone_are_made_anew(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            jobs = [await submit(store) for _ in range(3)]
-        with closing(sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)) as db:
-            db.execute("PRAGMA writable_schema=1")
-            db.execute("UPDATE sqlite_master SET sql = replace(sql, 'DESC', '') WHERE name = 'jobs_owner'")
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert [job.id for job in await store.list_jobs(owner="me")] == [job.id for job in reversed(jobs)]
-
-    run(story())
+async def test_damaged_indexes_alone_are_made_anew(tmp_path: Path) -> None:
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        jobs = [await submit(store) for _ in range(3)]
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)) as db:
+        db.execute("PRAGMA writable_schema=1")
+        db.execute("UPDATE sqlite_master SET sql = replace(sql, 'DESC', '') WHERE name = 'jobs_owner'")
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        assert [job.id for job in await store.list_jobs(owner="me")] == [job.id for job in reversed(jobs)]
 
 
 GETS: dict[str, Callable[[str], str]] = {
@@ -410,7 +373,9 @@ def test_a_gateway_goes_on_beside_a_damaged_record_until_doctor_exports_it(tmp_p
         assert client.get(f"/jobs/{bad}").status_code == 404
 
 
-def test_one_duty_that_fails_keeps_no_other_from_being_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_duty_that_fails_keeps_no_other_from_being_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from gateway.service.retention import Retention
     from gateway.service.service import ServiceOptions
 
@@ -427,5 +392,5 @@ def test_one_duty_that_fails_keeps_no_other_from_being_done(tmp_path: Path, monk
             return (lambda: 0.0) if name == "steady" else fails
 
     retention = Retention(Failing(), Failing(), ServiceOptions(backup_every_s=1.0))  # type: ignore[arg-type]
-    run(retention.once())
+    await retention.once()
     assert done == ["check", "look_over", "ended_before", "drop_unused_blobs", "damaged", "back_up"]

@@ -24,7 +24,6 @@ from gateway.ocr.request import OcrRequest
 from gateway.service.service import JobService
 from gateway.store.sqlite import SqliteStore
 from tests.support import ocr as ocr_support
-from tests.support import run
 from tests.support.service import ME, request, service_in, until
 from tests.support.storage import Disk, disk
 from tests.support.store import opened, submit
@@ -52,93 +51,81 @@ async def reason_of(service: JobService) -> str | None:
 
 
 @pytest.mark.parametrize("place", ["output", "data/spool"])
-def test_a_place_that_is_gone_stops_the_lane_and_fails_no_job(tmp_path: Path, place: str) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script=STEPS) as service:
-            jobs = [await service.submit(request(), ME) for _ in range(12)]
-            await until(lambda: service.running() is not None)
-            undo = replaced_by_a_file(tmp_path / place)
-            await until(lambda: "engine" in service.health.faults)
-            with pytest.raises(StorageFault):
-                await service.submit(request(), ME)
-            assert await reason_of(service)
-            undo()
-            ended = [await service.ended(job.id) for job in jobs]
-            assert {job.state for job in ended} == {State.SUCCEEDED}
-            assert {job.crashes for job in ended} == {0}
-            assert service.health.faults == {}
-            assert await reason_of(service) is None
-            assert (await service.ended((await service.submit(request(), ME)).id)).state is State.SUCCEEDED
-
-    run(story())
+async def test_a_place_that_is_gone_stops_the_lane_and_fails_no_job(tmp_path: Path, place: str) -> None:
+    async with service_in(tmp_path, script=STEPS) as service:
+        jobs = [await service.submit(request(), ME) for _ in range(12)]
+        await until(lambda: service.running() is not None)
+        undo = replaced_by_a_file(tmp_path / place)
+        await until(lambda: "engine" in service.health.faults)
+        with pytest.raises(StorageFault):
+            await service.submit(request(), ME)
+        assert await reason_of(service)
+        undo()
+        ended = [await service.ended(job.id) for job in jobs]
+        assert {job.state for job in ended} == {State.SUCCEEDED}
+        assert {job.crashes for job in ended} == {0}
+        assert service.health.faults == {}
+        assert await reason_of(service) is None
+        assert (await service.ended((await service.submit(request(), ME)).id)).state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize("place", ["output", "data/spool"])
-def test_a_removed_folder_is_made_anew_and_the_job_is_drawn(tmp_path: Path, place: str) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path, script=STEPS) as service:
-            jobs = [await service.submit(request(), ME) for _ in range(4)]
-            await until(lambda: service.running() is not None)
-            with suppress(FileNotFoundError):
-                shutil.rmtree(tmp_path / place)
-            ended = [await service.ended(job.id) for job in jobs]
-            assert {job.state for job in ended} == {State.SUCCEEDED}
-
-    run(story())
+async def test_a_removed_folder_is_made_anew_and_the_job_is_drawn(tmp_path: Path, place: str) -> None:
+    async with service_in(tmp_path, script=STEPS) as service:
+        jobs = [await service.submit(request(), ME) for _ in range(4)]
+        await until(lambda: service.running() is not None)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(tmp_path / place)
+        ended = [await service.ended(job.id) for job in jobs]
+        assert {job.state for job in ended} == {State.SUCCEEDED}
 
 
-def test_a_job_of_several_pictures_stops_at_the_first_that_finds_no_room(tmp_path: Path, monkeypatch: Any) -> None:
+async def test_a_job_of_several_pictures_stops_at_the_first_that_finds_no_room(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     """What follows could not be filed either; the pictures before are kept."""
+    async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
+        keep, full, tried = service.pictures.keep, True, []
 
-    async def story() -> None:
-        async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
-            keep, full, tried = service.pictures.keep, True, []
+        def faltering(spooled: Path, name: str, *arguments: Any) -> None:
+            tried.append(name)
+            if full and name.endswith(".1.png"):
+                raise StorageFull
+            keep(spooled, name, *arguments)
 
-            def faltering(spooled: Path, name: str, *arguments: Any) -> None:
-                tried.append(name)
-                if full and name.endswith(".1.png"):
-                    raise StorageFull
-                keep(spooled, name, *arguments)
-
-            monkeypatch.setattr(service.pictures, "keep", faltering)
-            job = await service.submit(request(count=8), ME)
-            await until(lambda: "engine" in service.health.faults)
-            full = False
-            ended = await service.ended(job.id)
-            assert [image.image for image in ended.images] == list(range(8))
-            assert not [name for name in tried if name.startswith(f"{job.id}.1.") and name.endswith(".7.png")]
-            assert len(list((tmp_path / "output").iterdir())) == 8
-
-    run(story())
+        monkeypatch.setattr(service.pictures, "keep", faltering)
+        job = await service.submit(request(count=8), ME)
+        await until(lambda: "engine" in service.health.faults)
+        full = False
+        ended = await service.ended(job.id)
+        assert [image.image for image in ended.images] == list(range(8))
+        assert not [name for name in tried if name.startswith(f"{job.id}.1.") and name.endswith(".7.png")]
+        assert len(list((tmp_path / "output").iterdir())) == 8
 
 
 # ---- models, text and downloads --------------------------------------------------------------------
 
 
-def test_a_model_whose_share_is_unmounted_keeps_its_jobs_waiting(tmp_path: Path, disk: Disk) -> None:
+async def test_a_model_whose_share_is_unmounted_keeps_its_jobs_waiting(tmp_path: Path, disk: Disk) -> None:
     """A model that was removed fails its jobs; one whose disk went with it is there again some time."""
-
-    async def story() -> None:
-        (disk.folder / "model").mkdir()
-        (tmp_path / "model").symlink_to(disk.folder / "model")
-        async with service_in(tmp_path, script=STEPS) as service:
-            assert (await service.ended((await service.submit(request(), ME)).id)).state is State.SUCCEEDED
-            jobs = [await service.submit(request(), ME) for _ in range(3)]
-            await until(lambda: service.running() is not None)
-            disk.unmount()
-            await until(lambda: "engine" in service.health.faults)
-            assert "mounted" in service.health.faults["engine"]
-            disk.mount()
-            assert {(await service.ended(job.id)).state for job in jobs} == {State.SUCCEEDED}
-            await service.queue.pause(ME.owner)
-            job = await service.submit(request(), ME)
-            shutil.rmtree(disk.folder / "model")
-            await service.queue.resume(ME.owner)
-            failed = await service.ended(job.id)
-            assert failed.failure is not None
-            assert failed.failure.code == "model_missing"
-
-    run(story())
+    (disk.folder / "model").mkdir()
+    (tmp_path / "model").symlink_to(disk.folder / "model")
+    async with service_in(tmp_path, script=STEPS) as service:
+        assert (await service.ended((await service.submit(request(), ME)).id)).state is State.SUCCEEDED
+        jobs = [await service.submit(request(), ME) for _ in range(3)]
+        await until(lambda: service.running() is not None)
+        disk.unmount()
+        await until(lambda: "engine" in service.health.faults)
+        assert "mounted" in service.health.faults["engine"]
+        disk.mount()
+        assert {(await service.ended(job.id)).state for job in jobs} == {State.SUCCEEDED}
+        await service.queue.pause(ME.owner)
+        job = await service.submit(request(), ME)
+        shutil.rmtree(disk.folder / "model")
+        await service.queue.resume(ME.owner)
+        failed = await service.ended(job.id)
+        assert failed.failure is not None
+        assert failed.failure.code == "model_missing"
 
 
 async def read_once_put_back(service: JobService) -> Job:
@@ -149,100 +136,84 @@ async def read_once_put_back(service: JobService) -> Job:
     return ended
 
 
-def test_a_document_goes_back_where_its_page_finds_no_room(tmp_path: Path, monkeypatch: Any) -> None:
-    async def story() -> None:
-        async with ocr_support.service_in(tmp_path) as service:
-            record, faults = SqliteStore.record, iter([False, True])
+async def test_a_document_goes_back_where_its_page_finds_no_room(tmp_path: Path, monkeypatch: Any) -> None:
+    async with ocr_support.service_in(tmp_path) as service:
+        record, faults = SqliteStore.record, iter([False, True])
 
-            async def faltering(self: SqliteStore, *arguments: Any) -> Any:
-                if next(faults, False):
-                    raise StorageFull
-                return await record(self, *arguments)
+        async def faltering(self: SqliteStore, *arguments: Any) -> Any:
+            if next(faults, False):
+                raise StorageFull
+            return await record(self, *arguments)
 
-            monkeypatch.setattr(SqliteStore, "record", faltering)
-            await read_once_put_back(service)
-
-    run(story())
+        monkeypatch.setattr(SqliteStore, "record", faltering)
+        await read_once_put_back(service)
 
 
-def test_a_document_goes_back_where_no_process_can_be_started(tmp_path: Path, monkeypatch: Any) -> None:
+async def test_a_document_goes_back_where_no_process_can_be_started(tmp_path: Path, monkeypatch: Any) -> None:
     """Too many open files are the gateway's fault, and no crash of the job."""
+    async with ocr_support.service_in(tmp_path) as service:
+        start = asyncio.create_subprocess_exec
+        faults = iter([False, True])  # the first one counts the pages
 
-    async def story() -> None:
-        async with ocr_support.service_in(tmp_path) as service:
-            start = asyncio.create_subprocess_exec
-            faults = iter([False, True])  # the first one counts the pages
+        async def faltering(*command: Any, **options: Any) -> Any:
+            if "tests.support.ocr_child" in command and next(faults, False):
+                raise OSError(errno.EMFILE, "Too many open files")
+            return await start(*command, **options)
 
-            async def faltering(*command: Any, **options: Any) -> Any:
-                if "tests.support.ocr_child" in command and next(faults, False):
-                    raise OSError(errno.EMFILE, "Too many open files")
-                return await start(*command, **options)
-
-            monkeypatch.setattr(asyncio, "create_subprocess_exec", faltering)
-            await read_once_put_back(service)
-
-    run(story())
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", faltering)
+        await read_once_put_back(service)
 
 
-def test_a_document_goes_back_where_the_inputs_are_away(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with ocr_support.service_in(tmp_path) as service:
-            first = await service.submit_ocr(OcrRequest(), ocr_support.script("sleep"), ME)
-            await until(lambda: service.events.progress(first.id) is not None)
-            job = await service.submit_ocr(OcrRequest(), ocr_support.script("page"), ME)
-            undo = replaced_by_a_file(tmp_path / "data" / "blobs")
-            with pytest.raises(StorageFault):
-                await service.submit_ocr(OcrRequest(), ocr_support.script("page", "page"), ME)
-            await service.cancel(first.id, ME.owner)
-            await until(lambda: "cpu" in service.health.faults)
-            undo()
-            assert (await service.ended(job.id)).state is State.SUCCEEDED
-
-    run(story())
+async def test_a_document_goes_back_where_the_inputs_are_away(tmp_path: Path) -> None:
+    async with ocr_support.service_in(tmp_path) as service:
+        first = await service.submit_ocr(OcrRequest(), ocr_support.script("sleep"), ME)
+        await until(lambda: service.events.progress(first.id) is not None)
+        job = await service.submit_ocr(OcrRequest(), ocr_support.script("page"), ME)
+        undo = replaced_by_a_file(tmp_path / "data" / "blobs")
+        with pytest.raises(StorageFault):
+            await service.submit_ocr(OcrRequest(), ocr_support.script("page", "page"), ME)
+        await service.cancel(first.id, ME.owner)
+        await until(lambda: "cpu" in service.health.faults)
+        undo()
+        assert (await service.ended(job.id)).state is State.SUCCEEDED
 
 
-def test_a_download_goes_back_where_the_models_folder_is_at_fault(tmp_path: Path, monkeypatch: Any) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            answers = iter(
-                [
-                    NotFetched(code="disk_full", message="The disk is full.", is_of_the_disk=True),
-                    NotFetched(code="model_missing", message="It cannot be written.", is_of_the_disk=True),
-                    Fetched(),
-                ]
-            )
+async def test_a_download_goes_back_where_the_models_folder_is_at_fault(tmp_path: Path, monkeypatch: Any) -> None:
+    async with service_in(tmp_path) as service:
+        answers = iter(
+            [
+                NotFetched(code="disk_full", message="The disk is full.", is_of_the_disk=True),
+                NotFetched(code="model_missing", message="It cannot be written.", is_of_the_disk=True),
+                Fetched(),
+            ]
+        )
 
-            async def fetched(_: Fetch, notes: Path | None) -> Any:
-                yield next(answers)
+        async def fetched(_: Fetch, notes: Path | None) -> Any:
+            yield next(answers)
 
-            monkeypatch.setattr(downloads_lane, "fetched", fetched)
-            ended = await service.ended((await service.models.pull("flux2-klein-4b", ME)).id)
-            assert [event.fact.kind for event in ended.events].count("requeued") == 2
-            assert (ended.state, ended.crashes) == (State.SUCCEEDED, 0)
-
-    run(story())
+        monkeypatch.setattr(downloads_lane, "fetched", fetched)
+        ended = await service.ended((await service.models.pull("flux2-klein-4b", ME)).id)
+        assert [event.fact.kind for event in ended.events].count("requeued") == 2
+        assert (ended.state, ended.crashes) == (State.SUCCEEDED, 0)
 
 
-def test_a_download_waits_for_the_room_that_was_taken_from_it(tmp_path: Path, monkeypatch: Any) -> None:
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            (tmp_path / "models").mkdir(exist_ok=True)
-            needed = 2**80
-            refused = NotFetched(code="disk_full", message="Make room.", is_of_the_disk=True, needed_bytes=needed)
-            answers = iter([refused, Fetched()])
+async def test_a_download_waits_for_the_room_that_was_taken_from_it(tmp_path: Path, monkeypatch: Any) -> None:
+    async with service_in(tmp_path) as service:
+        (tmp_path / "models").mkdir(exist_ok=True)
+        needed = 2**80
+        refused = NotFetched(code="disk_full", message="Make room.", is_of_the_disk=True, needed_bytes=needed)
+        answers = iter([refused, Fetched()])
 
-            async def fetched(_: Fetch, notes: Path | None) -> Any:
-                yield next(answers)
+        async def fetched(_: Fetch, notes: Path | None) -> Any:
+            yield next(answers)
 
-            monkeypatch.setattr(downloads_lane, "fetched", fetched)
-            job = await service.models.pull("flux2-klein-4b", ME)
-            await until(lambda: "too little room" in service.health.faults.get("network", ""))
-            assert (await service.get(job.id)).state is State.QUEUED
-            assert await service.health.storage_fault() is None, "pictures are drawn all the same"
-            service.storage._places["models"].needed_free_bytes = 0
-            assert (await service.ended(job.id)).state is State.SUCCEEDED
-
-    run(story())
+        monkeypatch.setattr(downloads_lane, "fetched", fetched)
+        job = await service.models.pull("flux2-klein-4b", ME)
+        await until(lambda: "too little room" in service.health.faults.get("network", ""))
+        assert (await service.get(job.id)).state is State.QUEUED
+        assert await service.health.storage_fault() is None, "pictures are drawn all the same"
+        service.storage._places["models"].needed_free_bytes = 0
+        assert (await service.ended(job.id)).state is State.SUCCEEDED
 
 
 # ---- the database ----------------------------------------------------------------------------------
@@ -250,61 +221,53 @@ def test_a_download_waits_for_the_room_that_was_taken_from_it(tmp_path: Path, mo
 
 @pytest.mark.parametrize("name", ["jobs.sqlite3", "jobs.sqlite3-wal"])
 @pytest.mark.parametrize("how", ["removed", "replaced"])
-def test_nothing_is_acknowledged_into_a_file_that_no_name_leads_to(tmp_path: Path, name: str, how: str) -> None:
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            job = await submit(store)
-            file, kept = tmp_path / name, tmp_path / "kept"
-            os.link(file, kept)
-            file.unlink()
-            if how == "replaced":
-                shutil.copyfile(kept, file)
-            for write in (submit(store), store.check(), store.cancel(job.id, "user"), store.back_up(0.0)):
-                with pytest.raises(StorageFault, match="replaced"):
-                    await write
-            assert await store.get(job.id) == job
-            assert not list(tmp_path.glob("backups/*"))
-            kept.replace(file)
+async def test_nothing_is_acknowledged_into_a_file_that_no_name_leads_to(tmp_path: Path, name: str, how: str) -> None:
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        job = await submit(store)
+        file, kept = tmp_path / name, tmp_path / "kept"
+        os.link(file, kept)
+        file.unlink()
+        if how == "replaced":
+            shutil.copyfile(kept, file)
+        for write in (submit(store), store.check(), store.cancel(job.id, "user"), store.back_up(0.0)):
+            with pytest.raises(StorageFault, match="replaced"):
+                await write
+        assert await store.get(job.id) == job
+        assert not list(tmp_path.glob("backups/*"))
+        kept.replace(file)
+        await submit(store)
+        assert len(store.order("engine")) == 2
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        assert len(store.order("engine")) == 2, "all that was acknowledged, and no more"
+
+
+async def test_a_database_that_is_read_only_is_a_fault_of_the_place(tmp_path: Path) -> None:
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        assert isinstance(store, SqliteStore)
+        store._database._write_db.execute("PRAGMA query_only=1")
+        with pytest.raises(StorageFault) as refused:
             await submit(store)
-            assert len(store.order("engine")) == 2
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert len(store.order("engine")) == 2, "all that was acknowledged, and no more"
-
-    run(story())
+        assert not isinstance(refused.value, StorageFull)
 
 
-def test_a_database_that_is_read_only_is_a_fault_of_the_place(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert isinstance(store, SqliteStore)
-            store._database._write_db.execute("PRAGMA query_only=1")
-            with pytest.raises(StorageFault) as refused:
-                await submit(store)
-            assert not isinstance(refused.value, StorageFull)
-
-    run(story())
-
-
-def test_a_job_is_put_back_where_its_picture_is_filed_and_its_row_is_not(tmp_path: Path, monkeypatch: Any) -> None:
+async def test_a_job_is_put_back_where_its_picture_is_filed_and_its_row_is_not(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     """No picture is left that no row names, and the engine draws the same once more."""
+    async with service_in(tmp_path) as service:
+        record, faults = SqliteStore.record, iter([True])
 
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            record, faults = SqliteStore.record, iter([True])
+        async def faltering(self: SqliteStore, *arguments: Any) -> Any:
+            if next(faults, False):
+                raise StorageFull
+            return await record(self, *arguments)
 
-            async def faltering(self: SqliteStore, *arguments: Any) -> Any:
-                if next(faults, False):
-                    raise StorageFull
-                return await record(self, *arguments)
-
-            monkeypatch.setattr(SqliteStore, "record", faltering)
-            ended = await service.ended((await service.submit(request(), ME)).id)
-            facts = [event.fact for event in ended.events]
-            assert Requeued(reason="storage_fault") in facts
-            assert facts[-1] == Succeeded()
-            assert [file.name for file in (tmp_path / "output").iterdir()] == [ended.images[0].file]
-
-    run(story())
+        monkeypatch.setattr(SqliteStore, "record", faltering)
+        ended = await service.ended((await service.submit(request(), ME)).id)
+        facts = [event.fact for event in ended.events]
+        assert Requeued(reason="storage_fault") in facts
+        assert facts[-1] == Succeeded()
+        assert [file.name for file in (tmp_path / "output").iterdir()] == [ended.images[0].file]
 
 
 # ---- pictures that are not what was written --------------------------------------------------------
@@ -322,25 +285,21 @@ def one_bit(file: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, one_bit, lambda file: file.write_bytes(b"")])
 @pytest.mark.parametrize("noted", [True, False])
-def test_a_damaged_picture_is_never_read(tmp_path: Path, damage: Callable[[Path], None], noted: bool) -> None:
+async def test_a_damaged_picture_is_never_read(tmp_path: Path, damage: Callable[[Path], None], noted: bool) -> None:
     """Of pictures of an older gateway nothing is on record: their own sums tell."""
-
-    async def story() -> None:
-        async with service_in(tmp_path) as service:
-            job = await service.submit(request(), ME)
-            done: ImageDone | None = None
-            async for event in service.watch(job.id):
-                if isinstance(event, JobEvent) and isinstance(event.fact, ImageDone):
-                    done = event.fact
-            assert done is not None
-            note, pictures = Note.of(done) if noted else UNKNOWN, service.pictures
-            assert (whole := pictures.read(done.file, note)) is not None
-            assert len(whole) == done.length_bytes
-            assert not pictures.damaged([done])
-            damage(pictures.folder / done.file)
-            with pytest.raises(PictureDamaged):
-                pictures.read(done.file, note)
-            again = await service.ended((await service.retry(job.id)).id)
-            assert pictures.read(again.images[0].file, Note.of(again.images[0])) == whole
-
-    run(story())
+    async with service_in(tmp_path) as service:
+        job = await service.submit(request(), ME)
+        done: ImageDone | None = None
+        async for event in service.watch(job.id):
+            if isinstance(event, JobEvent) and isinstance(event.fact, ImageDone):
+                done = event.fact
+        assert done is not None
+        note, pictures = Note.of(done) if noted else UNKNOWN, service.pictures
+        assert (whole := pictures.read(done.file, note)) is not None
+        assert len(whole) == done.length_bytes
+        assert not pictures.damaged([done])
+        damage(pictures.folder / done.file)
+        with pytest.raises(PictureDamaged):
+            pictures.read(done.file, note)
+        again = await service.ended((await service.retry(job.id)).id)
+        assert pictures.read(again.images[0].file, Note.of(again.images[0])) == whole

@@ -18,7 +18,6 @@ from gateway.errors import StorageFault, StorageFull
 from gateway.service.readiness import Readiness
 from gateway.store import folder_health as storage_health
 from gateway.store.folder_health import Place, ProbeResult, StorageHealth
-from tests.support import run
 
 OTHER_DISK = Path("/dev/shm")
 REFUSALS = (
@@ -141,83 +140,75 @@ def test_a_model_that_was_removed_is_no_fault_of_its_disk(tmp_path: Path) -> Non
     assert place.probe().fault is None
 
 
-def test_after_a_full_disk_as_much_is_written_as_was_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_full_disk_as_much_is_written_as_was_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A disk that takes four kilobytes and no picture is full."""
+    place = looked_at(tmp_path)
+    health, room, write = StorageHealth({"output": place}), 100_000, os.write
+    written = 0
 
-    async def story() -> None:
-        place = looked_at(tmp_path)
-        health, room, write = StorageHealth({"output": place}), 100_000, os.write
+    def filling(descriptor: int, data: bytes) -> int:
+        nonlocal written
+        written += len(data)
+        if written > room:
+            raise OSError(errno.ENOSPC, "")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(storage_health.os, "write", filling)
+    assert await health.fault(["output"]) is None
+    health.needs("output", 200_000)
+    for _ in range(2):
         written = 0
-
-        def filling(descriptor: int, data: bytes) -> int:
-            nonlocal written
-            written += len(data)
-            if written > room:
-                raise OSError(errno.ENOSPC, "")
-            return write(descriptor, data)
-
-        monkeypatch.setattr(storage_health.os, "write", filling)
-        assert await health.fault(["output"]) is None
-        health.needs("output", 200_000)
-        for _ in range(2):
-            written = 0
-            assert isinstance(await health.fault(["output"]), StorageFull)
-        written, room = 0, 1_000_000
-        assert await health.fault(["output"]) is None
-        with pytest.raises(StorageFull):
-            await health.check(["output"], least_free_bytes=2**80)
-
-    run(story())
+        assert isinstance(await health.fault(["output"]), StorageFull)
+    written, room = 0, 1_000_000
+    assert await health.fault(["output"]) is None
+    with pytest.raises(StorageFull):
+        await health.check(["output"], least_free_bytes=2**80)
 
 
-def test_a_place_that_hangs_holds_nobody_up_and_is_not_asked_twice(tmp_path: Path) -> None:
-    async def story() -> None:
-        answers, asked = threading.Event(), []
+async def test_a_place_that_hangs_holds_nobody_up_and_is_not_asked_twice(tmp_path: Path) -> None:
+    answers, asked = threading.Event(), []
 
-        class Hanging(Place):
-            def probe(self) -> ProbeResult:
-                asked.append(1)
-                answers.wait(30)
-                return super().probe()
+    class Hanging(Place):
+        def probe(self) -> ProbeResult:
+            asked.append(1)
+            answers.wait(30)
+            return super().probe()
 
-        health = StorageHealth({"output": Hanging("the output folder", tmp_path)}, answer_s=0.05)
-        try:
-            for _ in range(3):
-                with pytest.raises(StorageFault, match="does not answer"):
-                    await health.check(["output"])
-            assert len(asked) == 1
-        finally:
-            answers.set()
-        while await health.fault(["output"]) is not None:
-            pass
-
-    run(story())
+    health = StorageHealth({"output": Hanging("the output folder", tmp_path)}, answer_s=0.05)
+    try:
+        for _ in range(3):
+            with pytest.raises(StorageFault, match="does not answer"):
+                await health.check(["output"])
+        assert len(asked) == 1
+    finally:
+        answers.set()
+    while await health.fault(["output"]) is not None:
+        pass
 
 
-def test_a_check_that_hangs_is_told_as_such_and_the_others_are_heard() -> None:
-    async def story() -> None:
-        begun, goes_on = [], asyncio.Event()
+async def test_a_check_that_hangs_is_told_as_such_and_the_others_are_heard() -> None:
+    begun, goes_on = [], asyncio.Event()
 
-        async def hanging() -> str | None:
-            begun.append(1)
-            await goes_on.wait()
-            return None
+    async def hanging() -> str | None:
+        begun.append(1)
+        await goes_on.wait()
+        return None
 
-        async def failing() -> str | None:
-            raise OSError(errno.EIO, "/secret/path")
+    async def failing() -> str | None:
+        raise OSError(errno.EIO, "/secret/path")
 
-        async def refusing() -> str | None:
-            raise StorageFull
+    async def refusing() -> str | None:
+        raise StorageFull
 
-        async def well() -> str | None:
-            return None
+    async def well() -> str | None:
+        return None
 
-        readiness = Readiness([("The share", hanging), ("The store", failing), ("The disk", refusing)], answer_s=0.05)
-        readiness.add("The engine", well)
-        for _ in range(2):
-            assert await readiness.reasons() == ["The share does not answer.", "The store fails.", StorageFull.message]
-        assert len(begun) == 1
-        goes_on.set()
-        assert await readiness.reasons() == ["The store fails.", StorageFull.message]
-
-    run(story())
+    readiness = Readiness([("The share", hanging), ("The store", failing), ("The disk", refusing)], answer_s=0.05)
+    readiness.add("The engine", well)
+    for _ in range(2):
+        assert await readiness.reasons() == ["The share does not answer.", "The store fails.", StorageFull.message]
+    assert len(begun) == 1
+    goes_on.set()
+    assert await readiness.reasons() == ["The store fails.", StorageFull.message]

@@ -14,142 +14,124 @@ from gateway.jobs.job import JobEvent, Priority, State
 from gateway.jobs.plans import Ocr
 from gateway.store.base import JobStore, WorkerInfo
 from gateway.store.sqlite import SqliteStore
-from tests.support import run
 from tests.support.store import WORKER, Clock, claim, image, opened, submit
 
 
-def test_claim_position_and_waiting_agree_about_owners_classes_and_age(tmp_path: Path) -> None:
-    async def story() -> None:
-        clock = Clock()
-        async with opened(lambda: SqliteStore(tmp_path, clock)) as store:
-            old = await submit(store, priority=Priority.LOW, owner="old")
-            clock.now += 1900
-            for owner in ("a", "a", "b", "a", "c", "b"):
-                await submit(store, owner=owner, priority=Priority.HIGH if owner == "c" else Priority.NORMAL)
-            line = [job.id for job in await store.waiting()]
-            assert line[0] == old.id
-            assert [(await store.get(job_id)).owner for job_id in line[1:]] == ["c", "a", "b", "a", "b", "a"]
-            assert [job.id for job in store.order("engine")] == line
-            assert [await store.position(job_id) for job_id in line] == list(range(7))
-            assert [(await claim(store)).job.id for _ in line] == line
-            assert (store.running("engine"), store.depth("engine"), store.depth("cpu")) == (7, 0, 0)
-
-    run(story())
+async def test_claim_position_and_waiting_agree_about_owners_classes_and_age(tmp_path: Path) -> None:
+    clock = Clock()
+    async with opened(lambda: SqliteStore(tmp_path, clock)) as store:
+        old = await submit(store, priority=Priority.LOW, owner="old")
+        clock.now += 1900
+        for owner in ("a", "a", "b", "a", "c", "b"):
+            await submit(store, owner=owner, priority=Priority.HIGH if owner == "c" else Priority.NORMAL)
+        line = [job.id for job in await store.waiting()]
+        assert line[0] == old.id
+        assert [(await store.get(job_id)).owner for job_id in line[1:]] == ["c", "a", "b", "a", "b", "a"]
+        assert [job.id for job in store.order("engine")] == line
+        assert [await store.position(job_id) for job_id in line] == list(range(7))
+        assert [(await claim(store)).job.id for _ in line] == line
+        assert (store.running("engine"), store.depth("engine"), store.depth("cpu")) == (7, 0, 0)
 
 
-def test_whose_turn_it_is_outlives_a_restart(make_store: Callable[[], JobStore]) -> None:
-    async def story() -> None:
-        async with opened(make_store) as store:
-            first, *_ = [await submit(store, owner=owner) for owner in "aaab"]
-            assert (await claim(store)).job.id == first.id
-            await store.cancel(first.id, "user")
-            line = [job.owner for job in await store.waiting()]
-            assert line == ["b", "a", "a"]
-        async with opened(make_store) as store:
-            assert [job.owner for job in await store.waiting()] == line
-
-    run(story())
+async def test_whose_turn_it_is_outlives_a_restart(make_store: Callable[[], JobStore]) -> None:
+    async with opened(make_store) as store:
+        first, *_ = [await submit(store, owner=owner) for owner in "aaab"]
+        assert (await claim(store)).job.id == first.id
+        await store.cancel(first.id, "user")
+        line = [job.owner for job in await store.waiting()]
+        assert line == ["b", "a", "a"]
+    async with opened(make_store) as store:
+        assert [job.owner for job in await store.waiting()] == line
 
 
-def test_a_paused_lane_gives_nothing_until_it_goes_on_and_other_lanes_do(make_store: Callable[[], JobStore]) -> None:
-    async def story() -> None:
-        async with opened(make_store) as store:
-            await submit(store)
-            await submit(store, plan=Ocr(document="a" * 64))
-            await store.pause("engine", True)
-            assert store.is_paused("engine")
-            assert await store.claim(WORKER) is None
-            assert await store.claim(WorkerInfo(id="c", lane="cpu")) is not None
-        async with opened(make_store) as store:
-            assert await store.claim(WORKER) is None
-            await store.pause("engine", False)
-            assert not store.is_paused("engine")
-            await claim(store)
-
-    run(story())
-
-
-def test_a_moved_job_takes_its_place_among_its_owners_and_keeps_it_over_a_restart(
+async def test_a_paused_lane_gives_nothing_until_it_goes_on_and_other_lanes_do(
     make_store: Callable[[], JobStore],
 ) -> None:
-    async def story() -> None:
-        async with opened(make_store) as store:
-            a, b, c = [await submit(store, priority=p) for p in (Priority.HIGH, Priority.NORMAL, Priority.LOW)]
-            other = await submit(store, owner="you", priority=Priority.HIGH)
-            changed = await store.move(c.id, 0)
-            assert {job.id for job in changed} == {a.id, b.id, c.id}
-            expected = [c.id, other.id, a.id, b.id]
-            assert [job.id for job in await store.waiting()] == expected
-            with pytest.raises(JobNotFound):
-                await store.move("0" * 32, 0)
-        async with opened(make_store) as store:
-            assert [job.id for job in await store.waiting()] == expected
-            lease = await claim(store)
-            assert (lease.job.id, lease.job.priority) == (c.id, Priority.LOW)
-            with pytest.raises(JobNotWaiting):
-                await store.move(c.id, 0)
-            await store.release(lease, "released")
-            assert [job.id for job in await store.waiting()] == expected
-
-    run(story())
+    async with opened(make_store) as store:
+        await submit(store)
+        await submit(store, plan=Ocr(document="a" * 64))
+        await store.pause("engine", True)
+        assert store.is_paused("engine")
+        assert await store.claim(WORKER) is None
+        assert await store.claim(WorkerInfo(id="c", lane="cpu")) is not None
+    async with opened(make_store) as store:
+        assert await store.claim(WORKER) is None
+        await store.pause("engine", False)
+        assert not store.is_paused("engine")
+        await claim(store)
 
 
-def test_every_event_is_told_once_in_the_order_of_its_number_before_the_write_returns(
+async def test_a_moved_job_takes_its_place_among_its_owners_and_keeps_it_over_a_restart(
     make_store: Callable[[], JobStore],
 ) -> None:
-    async def story() -> None:
-        told: list[tuple[State | None, JobEvent]] = []
-        store = make_store()
-        await store.open(lambda job, event: told.append((job.state, event)))
-        try:
-            jobs = await asyncio.gather(*(submit(store) for _ in range(20)))
-            assert len(told) == 20
-            lease = await claim(store)
-            await asyncio.gather(store.record(lease, image(0)), *(store.cancel(job.id, "user") for job in jobs))
-            await store.commit(lease, Succeeded())
-            numbers = [event.number for _, event in told]
-            assert numbers == sorted(numbers)
-            stored = [event for job in jobs for event in await store.events_after(job.id, 0)]
-            assert sorted(stored, key=lambda event: event.number) == [event for _, event in told]
-            assert told[20][0] is State.RUNNING
-        finally:
-            await store.close()
-
-    run(story())
+    async with opened(make_store) as store:
+        a, b, c = [await submit(store, priority=p) for p in (Priority.HIGH, Priority.NORMAL, Priority.LOW)]
+        other = await submit(store, owner="you", priority=Priority.HIGH)
+        changed = await store.move(c.id, 0)
+        assert {job.id for job in changed} == {a.id, b.id, c.id}
+        expected = [c.id, other.id, a.id, b.id]
+        assert [job.id for job in await store.waiting()] == expected
+        with pytest.raises(JobNotFound):
+            await store.move("0" * 32, 0)
+    async with opened(make_store) as store:
+        assert [job.id for job in await store.waiting()] == expected
+        lease = await claim(store)
+        assert (lease.job.id, lease.job.priority) == (c.id, Priority.LOW)
+        with pytest.raises(JobNotWaiting):
+            await store.move(c.id, 0)
+        await store.release(lease, "released")
+        assert [job.id for job in await store.waiting()] == expected
 
 
-def test_an_owner_sees_what_happened_after_any_event_or_else_what_lives(make_store: Callable[[], JobStore]) -> None:
-    async def story() -> None:
-        async with opened(make_store) as store:
-            mine = [await submit(store) for _ in range(2)]
-            await submit(store, owner="you")
-            await store.cancel(mine[0].id, "user")
-            everything = (await store.seen("me", 0)).events
-            assert [event.number for event in everything] == [1, 2, 4]
-            for after in range(5):
-                seen = await store.seen("me", after)
-                assert (seen.number, seen.events) == (4, tuple(e for e in everything if e.number > after))
-            page = await store.seen("me", 0, limit=2)
-            assert (page.number, page.events) == (2, everything[:2])
-            for unknown in (None, 5, -1):
-                seen = await store.seen("me", unknown)
-                assert (seen.number, seen.live, seen.events) == (4, (mine[1],), ())
-            await store.delete([mine[0].id])
-            assert (await store.seen("me", 3)).live == (mine[1],)
-            assert (await store.seen("me", 4)).events == ()
-        async with opened(make_store) as store:
-            assert (await store.seen("me", 3)).live == (mine[1],)
-
-    run(story())
+async def test_every_event_is_told_once_in_the_order_of_its_number_before_the_write_returns(
+    make_store: Callable[[], JobStore],
+) -> None:
+    told: list[tuple[State | None, JobEvent]] = []
+    store = make_store()
+    await store.open(lambda job, event: told.append((job.state, event)))
+    try:
+        jobs = await asyncio.gather(*(submit(store) for _ in range(20)))
+        assert len(told) == 20
+        lease = await claim(store)
+        await asyncio.gather(store.record(lease, image(0)), *(store.cancel(job.id, "user") for job in jobs))
+        await store.commit(lease, Succeeded())
+        numbers = [event.number for _, event in told]
+        assert numbers == sorted(numbers)
+        stored = [event for job in jobs for event in await store.events_after(job.id, 0)]
+        assert sorted(stored, key=lambda event: event.number) == [event for _, event in told]
+        assert told[20][0] is State.RUNNING
+    finally:
+        await store.close()
 
 
-def test_small_texts_are_kept_by_name(make_store: Callable[[], JobStore]) -> None:
-    async def story() -> None:
-        async with opened(make_store) as store:
-            assert await store.kept("costs") is None
-            for value in ("{}", '{"a": 1}'):
-                await store.keep("costs", value)
-        async with opened(make_store) as store:
-            assert await store.kept("costs") == '{"a": 1}'
+async def test_an_owner_sees_what_happened_after_any_event_or_else_what_lives(
+    make_store: Callable[[], JobStore],
+) -> None:
+    async with opened(make_store) as store:
+        mine = [await submit(store) for _ in range(2)]
+        await submit(store, owner="you")
+        await store.cancel(mine[0].id, "user")
+        everything = (await store.seen("me", 0)).events
+        assert [event.number for event in everything] == [1, 2, 4]
+        for after in range(5):
+            seen = await store.seen("me", after)
+            assert (seen.number, seen.events) == (4, tuple(e for e in everything if e.number > after))
+        page = await store.seen("me", 0, limit=2)
+        assert (page.number, page.events) == (2, everything[:2])
+        for unknown in (None, 5, -1):
+            seen = await store.seen("me", unknown)
+            assert (seen.number, seen.live, seen.events) == (4, (mine[1],), ())
+        await store.delete([mine[0].id])
+        assert (await store.seen("me", 3)).live == (mine[1],)
+        assert (await store.seen("me", 4)).events == ()
+    async with opened(make_store) as store:
+        assert (await store.seen("me", 3)).live == (mine[1],)
 
-    run(story())
+
+async def test_small_texts_are_kept_by_name(make_store: Callable[[], JobStore]) -> None:
+    async with opened(make_store) as store:
+        assert await store.kept("costs") is None
+        for value in ("{}", '{"a": 1}'):
+            await store.keep("costs", value)
+    async with opened(make_store) as store:
+        assert await store.kept("costs") == '{"a": 1}'

@@ -15,7 +15,7 @@ from gateway.jobs.job import Priority, State
 from gateway.store.base import JobStore, StoreCorrupt, StoreLocked
 from gateway.store.schema import UPGRADES, VERSION
 from gateway.store.sqlite import SqliteStore
-from tests.support import a_plan, run
+from tests.support import a_plan
 from tests.support.store import claim, opened, submit
 
 
@@ -24,33 +24,26 @@ async def fill(store: JobStore) -> None:
         await submit(store, plan=a_plan(prompt="x" * 4000))
 
 
-def test_a_second_gateway_cannot_take_the_same_folder(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)):
-            second = SqliteStore(tmp_path)
-            with pytest.raises(StoreLocked):
-                await second.open()
-            await second.close()
-        async with opened(lambda: SqliteStore(tmp_path)):
-            pass
-
-    run(story())
+async def test_a_second_gateway_cannot_take_the_same_folder(tmp_path: Path) -> None:
+    async with opened(lambda: SqliteStore(tmp_path)):
+        second = SqliteStore(tmp_path)
+        with pytest.raises(StoreLocked):
+            await second.open()
+        await second.close()
+    async with opened(lambda: SqliteStore(tmp_path)):
+        pass
 
 
-def test_commits_reach_the_disk(tmp_path: Path) -> None:
+async def test_commits_reach_the_disk(tmp_path: Path) -> None:
     """R-04: the pragmas, since a kill cannot show it."""
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        assert isinstance(store, SqliteStore)
 
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert isinstance(store, SqliteStore)
+        def pragmas() -> tuple[object, object]:
+            db = store._database._write_db
+            return db.execute("PRAGMA journal_mode").fetchone()[0], db.execute("PRAGMA synchronous").fetchone()[0]
 
-            def pragmas() -> tuple[object, object]:
-                db = store._database._write_db
-                return db.execute("PRAGMA journal_mode").fetchone()[0], db.execute("PRAGMA synchronous").fetchone()[0]
-
-            assert pragmas() == ("wal", 2)
-
-    run(story())
+        assert pragmas() == ("wal", 2)
 
 
 OLDER = """
@@ -125,178 +118,152 @@ def test_there_is_a_step_from_each_version() -> None:
 
 
 @pytest.mark.parametrize("version", AGES)
-def test_a_database_of_an_older_version_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
-    async def story() -> None:
+async def test_a_database_of_an_older_version_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        jobs = [await submit(store, priority=p) for p in (Priority.NORMAL, Priority.HIGH)]
+        ended = await store.cancel((await submit(store)).id, "user")
+        blob = await store.put_blob(b"bytes", "me")
+    db = sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)
+    structure = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY 1, 2"
+    fresh = db.execute(structure).fetchall()
+    rows = db.execute(f"SELECT {COLUMNS}, state, created_at, finished_at FROM jobs").fetchall()
+    events = db.execute("SELECT job_id, seq, at, fact FROM events ORDER BY number").fetchall()
+    tables = ("events", "jobs", "kept", "damaged", "blob_owners")
+    db.executescript(";".join(f"DROP TABLE {name}" for name in tables))
+    db.executescript(AGES[version].format(sha256=blob))
+    new = f"INSERT INTO jobs ({COLUMNS}, attempt, images, state, created_at, finished_at)"
+    db.executemany(f"{new} VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?)", rows)
+    db.executemany("INSERT INTO events (job_id, seq, at, fact) VALUES (?,?,?,?)", events)
+    if version > 2:
+        db.execute(STANDS)
+    if version > 4:
+        db.execute("UPDATE jobs SET finished_steady = finished_at")
+        db.execute("UPDATE events SET steady = at")
+    db.execute(f"PRAGMA user_version={version}")
+    db.close()
+    for _ in range(2):
         async with opened(lambda: SqliteStore(tmp_path)) as store:
-            jobs = [await submit(store, priority=p) for p in (Priority.NORMAL, Priority.HIGH)]
-            ended = await store.cancel((await submit(store)).id, "user")
-            blob = await store.put_blob(b"bytes", "me")
-        db = sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)
-        structure = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY 1, 2"
-        fresh = db.execute(structure).fetchall()
-        rows = db.execute(f"SELECT {COLUMNS}, state, created_at, finished_at FROM jobs").fetchall()
-        events = db.execute("SELECT job_id, seq, at, fact FROM events ORDER BY number").fetchall()
-        tables = ("events", "jobs", "kept", "damaged", "blob_owners")
-        db.executescript(";".join(f"DROP TABLE {name}" for name in tables))
-        db.executescript(AGES[version].format(sha256=blob))
-        new = f"INSERT INTO jobs ({COLUMNS}, attempt, images, state, created_at, finished_at)"
-        db.executemany(f"{new} VALUES (?,?,?,?,?,?,?,?,?,?,?,0,0,?,?,?)", rows)
-        db.executemany("INSERT INTO events (job_id, seq, at, fact) VALUES (?,?,?,?)", events)
-        if version > 2:
-            db.execute(STANDS)
-        if version > 4:
-            db.execute("UPDATE jobs SET finished_steady = finished_at")
-            db.execute("UPDATE events SET steady = at")
-        db.execute(f"PRAGMA user_version={version}")
-        db.close()
-        for _ in range(2):
-            async with opened(lambda: SqliteStore(tmp_path)) as store:
-                assert await store.damaged() == []
-                assert [await store.get(job.id) for job in (*jobs, ended)] == [*jobs, ended]
-                assert [event.number for event in (await store.seen("me", 0)).events] == [1, 2, 3, 4]
-                assert [job.id for job in store.order("engine")] == [jobs[1].id, jobs[0].id]
-                assert store.is_paused("network") is (version > 2)
-                assert await store.drop_unused_blobs(3600.0) == 0
-                if version > 3:
-                    assert await store.blob(blob, "me") == b"bytes"
-        db = sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)
-        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
-        assert db.execute(structure).fetchall() == fresh
-        db.close()
-
-    run(story())
+            assert await store.damaged() == []
+            assert [await store.get(job.id) for job in (*jobs, ended)] == [*jobs, ended]
+            assert [event.number for event in (await store.seen("me", 0)).events] == [1, 2, 3, 4]
+            assert [job.id for job in store.order("engine")] == [jobs[1].id, jobs[0].id]
+            assert store.is_paused("network") is (version > 2)
+            assert await store.drop_unused_blobs(3600.0) == 0
+            if version > 3:
+                assert await store.blob(blob, "me") == b"bytes"
+    db = sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)
+    assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    assert db.execute(structure).fetchall() == fresh
+    db.close()
 
 
-def test_an_upgrade_that_fails_leaves_the_database_as_it_was(tmp_path: Path) -> None:
+async def test_an_upgrade_that_fails_leaves_the_database_as_it_was(tmp_path: Path) -> None:
     """The number of an earlier version over tables of this one."""
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        await submit(store)
+        assert await store.back_up(0.0)
+    file = tmp_path / "jobs.sqlite3"
+    with closing(sqlite3.connect(file)) as db:
+        db.execute(f"PRAGMA user_version={VERSION - 2}")
+    before = file.read_bytes()
+    (copy,) = (tmp_path / "backups").iterdir()
+    store = SqliteStore(tmp_path)
+    with pytest.raises(StoreCorrupt, match=copy.name):
+        await store.open()
+    await store.close()
+    assert file.read_bytes() == before
 
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
+
+async def test_a_damaged_database_is_refused_loudly_and_left_alone(tmp_path: Path) -> None:
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        for _ in range(50):
             await submit(store)
-            assert await store.back_up(0.0)
-        file = tmp_path / "jobs.sqlite3"
-        with closing(sqlite3.connect(file)) as db:
-            db.execute(f"PRAGMA user_version={VERSION - 2}")
-        before = file.read_bytes()
-        (copy,) = (tmp_path / "backups").iterdir()
-        store = SqliteStore(tmp_path)
-        with pytest.raises(StoreCorrupt, match=copy.name):
-            await store.open()
-        await store.close()
-        assert file.read_bytes() == before
-
-    run(story())
+    file = tmp_path / "jobs.sqlite3"
+    data = bytearray(file.read_bytes())
+    data[4096 * 3 : 4096 * 3 + 64] = b"\xff" * 64
+    file.write_bytes(data)
+    store = SqliteStore(tmp_path)
+    with pytest.raises(StoreCorrupt):
+        await store.open()
+    await store.close()
+    assert file.read_bytes() == bytes(data)
 
 
-def test_a_damaged_database_is_refused_loudly_and_left_alone(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            for _ in range(50):
-                await submit(store)
-        file = tmp_path / "jobs.sqlite3"
-        data = bytearray(file.read_bytes())
-        data[4096 * 3 : 4096 * 3 + 64] = b"\xff" * 64
-        file.write_bytes(data)
-        store = SqliteStore(tmp_path)
-        with pytest.raises(StoreCorrupt):
-            await store.open()
-        await store.close()
-        assert file.read_bytes() == bytes(data)
-
-    run(story())
-
-
-def test_copies_are_made_where_there_is_news_and_a_damaged_database_names_the_newest(tmp_path: Path) -> None:
+async def test_copies_are_made_where_there_is_news_and_a_damaged_database_names_the_newest(tmp_path: Path) -> None:
     """R-06: two are kept, each a whole store to go on from."""
-
-    async def story() -> None:
-        file, folder = tmp_path / "jobs.sqlite3", tmp_path / "backups"
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert await store.back_up(3600.0)
-            for _ in range(2):
-                job = await submit(store)
-                assert not await store.back_up(3600.0), "it is not time yet"
-                assert await store.back_up(0.0)
-                assert not await store.back_up(0.0), "nothing has changed since"
-        copies = sorted(folder.iterdir())
-        assert len(copies) == 2
-        assert all(copy.suffix == ".sqlite3" for copy in copies)
-        file.write_bytes(b"\xff" * 8192)
-        damaged = SqliteStore(tmp_path)
-        with pytest.raises(StoreCorrupt, match=copies[1].name):
-            await damaged.open()
-        await damaged.close()
-        for part in tmp_path.glob("jobs.sqlite3*"):
-            part.unlink()
-        shutil.copyfile(copies[1], file)
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert await store.get(job.id) == job
-            assert len(store.order("engine")) == 2
-
-    run(story())
-
-
-def test_a_full_disk_refuses_the_submit_and_loses_nothing(tmp_path: Path) -> None:
-    """R-05: SQLITE_FULL by max_page_count; cancel and list still work, and so does a submit once there is room."""
-
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert isinstance(store, SqliteStore)
+    file, folder = tmp_path / "jobs.sqlite3", tmp_path / "backups"
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        assert await store.back_up(3600.0)
+        for _ in range(2):
             job = await submit(store)
-            pages = store._database._write_db.execute("PRAGMA page_count").fetchone()[0]
-            store._database._write_db.execute(f"PRAGMA max_page_count={pages}")
-            with pytest.raises(StorageFull):
-                await fill(store)
-            assert (await store.cancel(job.id, "user")).state is State.CANCELLED
-            store._database._write_db.execute("PRAGMA max_page_count=100000")
-            assert (await submit(store)).state is State.QUEUED
+            assert not await store.back_up(3600.0), "it is not time yet"
+            assert await store.back_up(0.0)
+            assert not await store.back_up(0.0), "nothing has changed since"
+    copies = sorted(folder.iterdir())
+    assert len(copies) == 2
+    assert all(copy.suffix == ".sqlite3" for copy in copies)
+    file.write_bytes(b"\xff" * 8192)
+    damaged = SqliteStore(tmp_path)
+    with pytest.raises(StoreCorrupt, match=copies[1].name):
+        await damaged.open()
+    await damaged.close()
+    for part in tmp_path.glob("jobs.sqlite3*"):
+        part.unlink()
+    shutil.copyfile(copies[1], file)
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        assert await store.get(job.id) == job
+        assert len(store.order("engine")) == 2
 
-    run(story())
+
+async def test_a_full_disk_refuses_the_submit_and_loses_nothing(tmp_path: Path) -> None:
+    """R-05: SQLITE_FULL by max_page_count; cancel and list still work, and so does a submit once there is room."""
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        assert isinstance(store, SqliteStore)
+        job = await submit(store)
+        pages = store._database._write_db.execute("PRAGMA page_count").fetchone()[0]
+        store._database._write_db.execute(f"PRAGMA max_page_count={pages}")
+        with pytest.raises(StorageFull):
+            await fill(store)
+        assert (await store.cancel(job.id, "user")).state is State.CANCELLED
+        store._database._write_db.execute("PRAGMA max_page_count=100000")
+        assert (await submit(store)).state is State.QUEUED
 
 
-def test_a_claim_costs_as_many_statements_with_a_thousand_waiting_jobs_as_with_one(tmp_path: Path) -> None:
+async def test_a_claim_costs_as_many_statements_with_a_thousand_waiting_jobs_as_with_one(tmp_path: Path) -> None:
     """R-11; benchmarks/queue.py has the milliseconds."""
-
-    async def story() -> None:
-        async with opened(lambda: SqliteStore(tmp_path)) as store:
-            assert isinstance(store, SqliteStore)
-            counts = []
-            for waiting in (1, 1000):
-                store._database._write_db.execute("PRAGMA synchronous=OFF")
-                for n in range(waiting):
-                    await submit(store, owner=str(n % 7))
-                statements: list[str] = []
-                store._database._write_db.set_trace_callback(statements.append)
-                last = [job.id for job in store.order("engine")][-1]
-                await claim(store)
-                await store.position(last)
-                store._database._write_db.set_trace_callback(None)
-                counts.append(len(statements))
-            assert counts[0] == counts[1]
-
-    run(story())
+    async with opened(lambda: SqliteStore(tmp_path)) as store:
+        assert isinstance(store, SqliteStore)
+        counts = []
+        for waiting in (1, 1000):
+            store._database._write_db.execute("PRAGMA synchronous=OFF")
+            for n in range(waiting):
+                await submit(store, owner=str(n % 7))
+            statements: list[str] = []
+            store._database._write_db.set_trace_callback(statements.append)
+            last = [job.id for job in store.order("engine")][-1]
+            await claim(store)
+            await store.position(last)
+            store._database._write_db.set_trace_callback(None)
+            counts.append(len(statements))
+        assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
-def test_a_clock_that_jumps_while_a_job_runs_takes_nothing_and_makes_no_negative_time(
+async def test_a_clock_that_jumps_while_a_job_runs_takes_nothing_and_makes_no_negative_time(
     tmp_path: Path, jump_s: float
 ) -> None:
     """R-07: the embedded store has no leases to expire."""
-
-    async def story() -> None:
-        now = [1_000_000.0]
-        async with opened(lambda: SqliteStore(tmp_path, lambda: now[0])) as store:
-            running, waiting = await submit(store), await submit(store)
-            lease = await claim(store)
-            now[0] += jump_s
-            assert await store.reap() == []
-            assert await store.heartbeat(lease) == "ok"
-            assert await store.position(waiting.id) == 1
-            verdict, ended = await store.commit(lease, Succeeded())
-            assert (verdict, ended.id) == ("committed", running.id)
-            assert ended.seconds is not None
-            assert ended.seconds >= 0
-            assert (await store.stats()).drawing_seconds >= 0
-            assert (await claim(store)).job.id == waiting.id
-
-    run(story())
+    now = [1_000_000.0]
+    async with opened(lambda: SqliteStore(tmp_path, lambda: now[0])) as store:
+        running, waiting = await submit(store), await submit(store)
+        lease = await claim(store)
+        now[0] += jump_s
+        assert await store.reap() == []
+        assert await store.heartbeat(lease) == "ok"
+        assert await store.position(waiting.id) == 1
+        verdict, ended = await store.commit(lease, Succeeded())
+        assert (verdict, ended.id) == ("committed", running.id)
+        assert ended.seconds is not None
+        assert ended.seconds >= 0
+        assert (await store.stats()).drawing_seconds >= 0
+        assert (await claim(store)).job.id == waiting.id

@@ -12,6 +12,9 @@ from gateway.jobs.job import NewJob, Priority
 
 T = TypeVar("T")
 
+PRELOADED = "TESTS_LD_PRELOAD"
+"""The environment variable with the LD_PRELOAD of the process that runs the tests."""
+
 
 def run(work: Coroutine[Any, Any, T], timeout_s: float = 60.0) -> T:
     """Run one coroutine to its end on a loop of its own."""

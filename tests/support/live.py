@@ -1,4 +1,7 @@
-"""A real gateway in a process of its own, started as the README says, for tests that speak to it as clients do."""
+"""A real gateway in a process of its own, for tests that speak to it as clients do.
+
+It is started as the README says, or forked from a process that has imported the same: see `tests.support.forked`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.support.forked import Forked, can_fork
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +46,9 @@ class Live:
     arguments: tuple[str, ...] = ()
     program: tuple[str, ...] = ("api_main.py",)
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Forked | None = None
+    output: int | None = None
+    """The descriptor that stdout and stderr go to; a file where it is None."""
     root: Path = ROOT
     """The checkout that is started; another one than this to compare with."""
 
@@ -63,22 +70,28 @@ class Live:
         }
         config.write_text(json.dumps(values))  # JSON is YAML
         self.log = (self.folder / "gateway.log").open("ab")
-        command = [sys.executable, *self.program, "--config", str(config), "--port", str(self.port), *self.arguments]
-        environment = {**os.environ, **({} if self.root == ROOT else {"PYTHONPATH": str(self.root)})}
-        self.process = subprocess.Popen(command, cwd=self.root, stderr=self.log, stdout=self.log, env=environment)
+        output = self.log.fileno() if self.output is None else self.output
+        words = [*self.program, "--config", str(config), "--port", str(self.port), *self.arguments]
+        if self.root == ROOT and can_fork(self.program[0]):
+            self.process = Forked(words, output)
+        else:
+            environment = {**os.environ, **({} if self.root == ROOT else {"PYTHONPATH": str(self.root)})}
+            command = [sys.executable, *words]
+            self.process = subprocess.Popen(command, cwd=self.root, stderr=output, stdout=output, env=environment)
         self.wait_for("/health/ready" if ready else "/health/live")
         return self
 
     def wait_for(self, path: str, timeout_s: float = 60.0) -> None:
         assert self.process is not None
         end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                raise AssertionError(f"the gateway left with {self.process.returncode}:\n{self.logged()}")
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(self.url + path, timeout=5).status_code == 200:
-                    return
-            time.sleep(0.02)
+        with httpx.Client(base_url=self.url, timeout=5) as client:
+            while time.monotonic() < end:
+                if self.process.poll() is not None:
+                    raise AssertionError(f"the gateway left with {self.process.returncode}:\n{self.logged()}")
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get(path).status_code == 200:
+                        return
+                time.sleep(0.03)
         raise AssertionError(f"{path} was not 200 within {timeout_s} s:\n{self.logged()}")
 
     def logged(self) -> str:

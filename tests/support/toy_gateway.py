@@ -19,6 +19,7 @@ if __name__ == "__main__":
     from api_main import main
     from engine.client import child
     from engine.client.options import EngineOptions
+    from tests.support import PRELOADED
 
     arguments, environment = child.child_arguments, child.child_environment
 
@@ -27,7 +28,7 @@ if __name__ == "__main__":
         return [*before, "tests.support.toy_engine", *toys, *after]
 
     def toy_environment(options: EngineOptions, parent: Mapping[str, str]) -> dict[str, str]:
-        return {**environment(options, parent), "LD_PRELOAD": os.environ.get("TESTS_LD_PRELOAD", "")}
+        return {**environment(options, parent), "LD_PRELOAD": os.environ.get(PRELOADED, "")}
 
     child.child_arguments, child.child_environment = toy_arguments, toy_environment
     main()

@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import httpx2
-import openai
 from PIL import Image
 
 from tests.support.live import Live
@@ -62,6 +61,8 @@ class Counting:
     hits: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        import openai  # takes a second, which tests of other rooms need not wait for
+
         transport = httpx2.Client(event_hooks={"request": [lambda request: self.hits.append(request.method)]})
         options = {"api_key": "none", "timeout": 60, **self.options}
         self.client = openai.OpenAI(base_url=f"{self.url}/v1", http_client=transport, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
@@ -200,28 +199,24 @@ def test_an_end_without_pictures_is_a_failure_alike_for_an_answer_and_a_stream(e
         assert (failure.code if failure else None) == code
 
 
-def test_previews_are_counted_for_each_picture_and_never_more_than_asked() -> None:
+async def test_previews_are_counted_for_each_picture_and_never_more_than_asked() -> None:
     """Also where a picture is drawn again because the engine died: its previews are not asked for twice."""
     jpeg = base64.b64encode(picture("JPEG")).decode()
     progress = Progress(job_id=ID, pictures=2)
-
-    async def shown() -> list[tuple[int, int] | None]:
-        counts: Counter[int] = Counter()
-        found: list[tuple[int, int] | None] = []
-        for image in (0, 1, 0, 0, 1):
-            event = ProgressEvent(ID, progress, Preview(image=image, step=1, jpeg_base64=jpeg))
-            frame = await to_frame(NO_REQUEST, job(), order(stream=True, partial_images=2), event, counts)
-            data = json.loads(frames(frame)[0]["data"]) if frame else None
-            found.append((data["image_index"], data["partial_image_index"]) if data else None)
-        return found
-
-    assert asyncio.run(shown()) == [(0, 0), (1, 0), (0, 1), None, (1, 1)]
+    counts: Counter[int] = Counter()
+    shown: list[tuple[int, int] | None] = []
+    for image in (0, 1, 0, 0, 1):
+        event = ProgressEvent(ID, progress, Preview(image=image, step=1, jpeg_base64=jpeg))
+        frame = await to_frame(NO_REQUEST, job(), order(stream=True, partial_images=2), event, counts)
+        data = json.loads(frames(frame)[0]["data"]) if frame else None
+        shown.append((data["image_index"], data["partial_image_index"]) if data else None)
+    assert shown == [(0, 0), (1, 0), (0, 1), None, (1, 1)]
 
 
-def test_other_progress_is_not_shown() -> None:
+async def test_other_progress_is_not_shown() -> None:
     step = StepDone(image=0, step=1, steps=4, seconds=1.0)
     event = ProgressEvent(ID, Progress(job_id=ID, pictures=2), step)
-    assert asyncio.run(to_frame(NO_REQUEST, job(), order(), event, Counter())) is None
+    assert await to_frame(NO_REQUEST, job(), order(), event, Counter()) is None
 
 
 # ---- pictures --------------------------------------------------------------------------------------

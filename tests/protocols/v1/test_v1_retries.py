@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -172,13 +171,11 @@ def test_the_client_sees_the_events_and_none_of_the_comments(pinging: Live) -> N
     assert all(opened(event.b64_json).size == (64, 64) for event in events)
 
 
-def test_the_async_client_does_too(pinging: Live) -> None:
-    async def seen() -> list[str]:
-        async with openai.AsyncOpenAI(base_url=f"{pinging.url}/v1", api_key="none", timeout=60) as client:
-            stream = await client.images.edit(image=input_png(), prompt=PROMPT, stream=True, partial_images=1)
-            return [event.type async for event in stream]
-
-    assert asyncio.run(seen())[-1] == "image_edit.completed"
+async def test_the_async_client_does_too(pinging: Live) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{pinging.url}/v1", api_key="none", timeout=60) as client:
+        stream = await client.images.edit(image=input_png(), prompt=PROMPT, stream=True, partial_images=1)
+        types = [event.type async for event in stream]
+    assert types[-1] == "image_edit.completed"
 
 
 def test_a_page_of_an_allowed_origin_may_call_with_the_headers_of_the_package(served: Live) -> None:

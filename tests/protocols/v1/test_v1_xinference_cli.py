@@ -6,7 +6,6 @@ The keys that it indexes are listed here; its requests are those of the pinned x
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,18 +237,15 @@ def test_other_types_of_models_are_refused_in_its_words(client: RESTfulClient, p
     assert error["param"] == "model_type"
 
 
-def test_the_async_client_finds_the_same(served: Live) -> None:
-    async def talk() -> None:
-        client = AsyncRESTfulClient(served.url)
-        try:
-            assert await client.launch_model(MODEL, model_type="image", model_uid="later") == "later"
-            assert (await client.get_instance_info(MODEL, "later"))[0]["status"] == "READY"
-            assert await client.list_model_registrations("image")
-            await client.terminate_model("later")
-        finally:
-            await client.close()
-
-    asyncio.run(talk())
+async def test_the_async_client_finds_the_same(served: Live) -> None:
+    client = AsyncRESTfulClient(served.url)
+    try:
+        assert await client.launch_model(MODEL, model_type="image", model_uid="later") == "later"
+        assert (await client.get_instance_info(MODEL, "later"))[0]["status"] == "READY"
+        assert await client.list_model_registrations("image")
+        await client.terminate_model("later")
+    finally:
+        await client.close()
 
 
 # ---- keys ------------------------------------------------------------------------------------------

@@ -265,24 +265,20 @@ def test_without_keys_no_key_is_needed(plain: httpx.Client) -> None:
 # ---- async -----------------------------------------------------------------------------------------
 
 
-def test_the_async_client_does_the_same(served: Live) -> None:
-    async def talk() -> list[Any]:
-        client = AsyncRESTfulClient(served.url)
-        try:
-            model = await client.get_model(MODEL)
-            answers = await asyncio.gather(
-                model.text_to_image(PROMPT, size="64*64"),
-                model.image_to_image(input_png(), PROMPT),
-                model.inpainting(input_png(), white_mask(), PROMPT),
-            )
-            with pytest.raises(RuntimeError, match="width must be between"):
-                await model.text_to_image(PROMPT, size="9*9")
-            assert await client.launch_model(MODEL, model_type="image") == MODEL
-            await client.terminate_model(MODEL)
-            await model.close()
-        finally:
-            await client.close()
-        return list(answers)
-
-    answers = asyncio.run(talk())
+async def test_the_async_client_does_the_same(served: Live) -> None:
+    client = AsyncRESTfulClient(served.url)
+    try:
+        model = await client.get_model(MODEL)
+        answers = await asyncio.gather(
+            model.text_to_image(PROMPT, size="64*64"),
+            model.image_to_image(input_png(), PROMPT),
+            model.inpainting(input_png(), white_mask(), PROMPT),
+        )
+        with pytest.raises(RuntimeError, match="width must be between"):
+            await model.text_to_image(PROMPT, size="9*9")
+        assert await client.launch_model(MODEL, model_type="image") == MODEL
+        await client.terminate_model(MODEL)
+        await model.close()
+    finally:
+        await client.close()
     assert [fetched(answer).size for answer in answers] == [(64, 64), (96, 64), (96, 64)]
