@@ -142,7 +142,7 @@ def send(client: httpx.Client, request: Sent) -> httpx.Response:
 
 
 def outcome(response: httpx.Response) -> str:
-    """What came of a request, in a word or two. Raises: AssertionError for a mistake of the gateway's."""
+    """The outcome of a request, in a word or two. Raises: AssertionError for an error of the gateway."""
     assert "Traceback" not in response.text
     body = response.json()
     if response.status_code == 500 and body["error"] in AS_A1111:
