@@ -55,11 +55,11 @@ REFUSED = {
 @pytest.mark.parametrize("body", REFUSED.values(), ids=REFUSED.keys())
 def test_hostile_bodies_are_malformed_and_nothing_else(body: bytes) -> None:
     """S-12, S-13: a short sentence, quickly, never another exception."""
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(MalformedBody) as refused:
         parse(body)
     assert len(refused.value.message) < 200
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_a_picture_of_20_mib_is_read_quickly_even_with_escaped_slashes() -> None
     text = base64.b64encode(bytes(range(256)) * (15 * 4096)).decode()
     body = json.dumps({"image": text}).replace("/", "\\/").encode()
     assert len(body) > 20 * 2**20
-    began = time.perf_counter()
+    began = time.process_time()
     assert parse(body) == {"image": text}
-    assert time.perf_counter() - began < 2.0
+    assert time.process_time() - began < 2.0
 
 
 async def test_the_loop_answers_while_a_long_body_is_read() -> None:

@@ -117,9 +117,9 @@ def test_a_budget_ends_by_parts_and_by_time() -> None:
 )
 def test_texts_of_files_of_many_parts_are_given_up(data: bytes) -> None:
     """S-32: a bound on what is visited."""
-    began = time.perf_counter()
+    began = time.process_time()
     assert texts(data) == {}
-    assert time.perf_counter() - began < FREEZE_S
+    assert time.process_time() - began < FREEZE_S
 
 
 def test_comments_of_gifs_of_many_blocks_are_given_up() -> None:
@@ -170,10 +170,10 @@ def test_a_lora_with_an_endless_header_costs_one_look(tmp_path: Path, monkeypatc
 )
 def test_pictures_made_to_be_slow_are_refused_by_their_header(data: bytes) -> None:
     """S-31."""
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(Refused, match="too many"):
         normalised(data)
-    assert time.perf_counter() - began < FREEZE_S
+    assert time.process_time() - began < FREEZE_S
 
 
 def test_kind_pictures_of_many_scans_and_thumbnails_are_decoded() -> None:
@@ -194,9 +194,9 @@ def test_kind_pictures_of_many_scans_and_thumbnails_are_decoded() -> None:
 def test_exif_of_many_entries_costs_nothing_and_orientation_is_found_in_both_orders() -> None:
     """S-31: each of 65,535 entries named 15 MB, which Pillow would copy once for each."""
     exif = exif_of_entries(value_bytes=15_000_000) + bytes(15_000_000)
-    began = time.perf_counter()
+    began = time.process_time()
     assert Image.open(io.BytesIO(normalised(png_of_exif(exif)))).size == (8, 6)
-    assert time.perf_counter() - began < FREEZE_S
+    assert time.process_time() - began < FREEZE_S
     for order, sign in (("<", b"II*\0"), (">", b"MM\0*")):
         tail = struct.pack(order + "IHHHIHH", 8, 1, 0x0112, 3, 1, 6, 0)
         assert orientation(sign + tail) == 6

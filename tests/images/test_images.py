@@ -123,9 +123,9 @@ def test_more_than_the_limit_is_refused_and_as_much_as_it_is_read_quickly() -> N
     """S-30."""
     most = images.MAX_PICTURE_BYTES
     text = base64.b64encode(bytes(most)).decode()
-    began = time.perf_counter()
+    began = time.process_time()
     assert base64_picture(text) == bytes(most)
-    assert time.perf_counter() - began < 3.0
+    assert time.process_time() - began < 3.0
     for more in (most + 1, 2 * most):
         with pytest.raises(InvalidRequest):
             base64_picture(base64.b64encode(bytes(more)).decode())
@@ -256,10 +256,10 @@ BOMBS = {
 def test_bombs_are_refused_by_their_header(bomb: Any) -> None:
     """S-31, and the table of A2: no pixel is decoded, so it takes next to no time."""
     data = bomb()
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(Refused):
         normalised(data)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 # ---- the child itself ----------------------------------------------------------------------------

@@ -45,13 +45,13 @@ def test_markup_is_removed_as_by_its_regular_expression(text: str) -> None:
 @pytest.mark.parametrize("unit", [*REPEATS, "<a:>", "<a:b>", "<lora:a", " [a]", '": "\\', ':"a,', "a:,"])
 def test_a_prompt_of_a_million_characters_is_scanned_once(unit: str) -> None:
     text = hostile(unit)
-    began = time.perf_counter()
+    began = time.process_time()
     list(tags(text))
     without_hash(text)
     without_hash(text + "]")
     without_markup(text)
     parse(text)
-    assert time.perf_counter() - began < FREEZE_S
+    assert time.process_time() - began < FREEZE_S
 
 
 def test_a_prompt_may_call_a_limited_number_of_loras() -> None:
