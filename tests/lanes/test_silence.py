@@ -119,7 +119,7 @@ async def test_an_alarm_that_is_restarted_counts_from_then_on_and_one_that_was_c
     assert rang == ["third", "first"]
 
 
-def test_no_deadline_of_the_house_is_by_another_clock() -> None:
+def test_every_deadline_uses_the_engines_clock() -> None:
     """Who waits for others does so by `engine.clock`; what else is timed ends nobody's work."""
     timed = {"asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for"}
     allowed = {
@@ -128,7 +128,7 @@ def test_no_deadline_of_the_house_is_by_another_clock() -> None:
         "gateway/http/heap.py call_later",  # gives memory back
         "gateway/ocr/client.py call_later",  # lets an idle child go
         "gateway/http/server.py call_later",  # a connection that was refused
-        "adapters/sdapi/watching.py",  # how long an interrupt is looked at
+        "adapters/sdapi/tasks.py",  # how long an interrupt is looked at
     }
     found = set()
     for file in [f for room in ("engine", "gateway", "adapters") for f in (ROOT / room).rglob("*.py")]:
