@@ -47,13 +47,13 @@ async def get_queue(request: Request) -> Response:
 
 async def pause(request: Request) -> Response:
     """POST queue/pause: Begin no more pictures until it is resumed, over restarts, too; what runs goes on."""
-    queue = core_of(request).service.queue
-    await queue.pause(owner_of(request))
-    return JSONResponse(Paused(paused=queue.paused))
+    service = core_of(request).service
+    await service.queue.pause(owner_of(request))
+    return JSONResponse(Paused(paused=service.queue.paused))
 
 
 async def resume(request: Request) -> Response:
     """POST queue/resume: Go on with what waits."""
-    queue = core_of(request).service.queue
-    await queue.resume(owner_of(request))
-    return JSONResponse(Paused(paused=queue.paused))
+    service = core_of(request).service
+    await service.queue.resume(owner_of(request))
+    return JSONResponse(Paused(paused=service.queue.paused))
