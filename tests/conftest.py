@@ -64,6 +64,8 @@ LONGEST = (
 """Files of tests by the time they take: these come first, so that no worker is left alone with one of them."""
 
 COROUTINE_TIMEOUT_S = 60.0
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31)}
+"""glibc keeps freed memory: MLX on a CPU would ask for each buffer anew, a tenth of the time of a drawing."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,9 +73,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         # It is loaded; processes under test find theirs by themselves, but those that are to compute as we do.
         os.environ[PRELOADED] = os.environ.pop("LD_PRELOAD", "")
+        for name in ALLOCATOR:
+            os.environ.pop(name, None)
     elif config.getoption("numprocesses") and on_linux_cpu() and has_openblas() and "LD_PRELOAD" not in os.environ:
         os.environ["LD_PRELOAD"] = OPENBLAS
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        os.environ.update(ALLOCATOR)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from PIL import Image, ImageOps
 
 from engine.backends.base import BackendError, FinishedImage
-from engine.backends.canny import edges_of
 from engine.protocol import Generate
 
 Size = tuple[int, int]
@@ -151,8 +150,11 @@ def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str], *
     if plan.control is None or frame.untouched is not None:
         return frame
     followed = stretch(open_input(inputs[plan.control.image]), frame.drawn)
-    finds = plan.control.kind == "canny" and not plan.control.is_map
-    return replace(frame, control=edges_of(followed, grey=grey_edges) if finds else followed)
+    if plan.control.kind == "canny" and not plan.control.is_map:
+        from engine.backends.canny import edges_of  # numpy is a fifth of the start of an engine that draws none
+
+        followed = edges_of(followed, grey=grey_edges)
+    return replace(frame, control=followed)
 
 
 def _frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) -> Frame:

@@ -34,6 +34,7 @@ def child_environment(options: EngineOptions, parent: Mapping[str, str]) -> dict
     environment["HF_HUB_OFFLINE"] = "1"
     environment["TOKENIZERS_PARALLELISM"] = "false"
     environment["TQDM_DISABLE"] = "1"
+    environment["PYDANTIC_DISABLE_PLUGINS"] = "__all__"  # pydantic would read the metadata of every package for them
     environment["TRANSFORMERS_VERBOSITY"] = "error"  # it warns about missing PyTorch, which is not needed
     if options.backend == "mlx" and on_linux_cpu():
         # On a CPU MLX compiles kernels with g++ and loads them from a shared temporary folder: 11 s for the first image
