@@ -80,7 +80,7 @@ async def store_images(
     has_mask = bool(body.mask)
     limits = core.settings.generation.limits.of(spec)
     size = size_of(body.width, body.height, limits)
-    _check_count(body, edits=edits, has_mask=has_mask)
+    _check_count(body, edits=edits)
     images = [await _read(core, text, "init_images", share) for text in body.init_images]
     named = "extra_images" if extra else "init_images"
     references = await _references(core, extra, spec, named, share, before=images if follows else ())
@@ -117,7 +117,7 @@ async def store_images(
     )
 
 
-def _check_count(body: Img2Img, *, edits: bool, has_mask: bool) -> None:
+def _check_count(body: Img2Img, *, edits: bool) -> None:
     """Check the number of init images. Raises: InvalidRequest, AsA1111.
 
     Source: A1111 1.10.1 StableDiffusionProcessingImg2Img.init.
