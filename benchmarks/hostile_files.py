@@ -26,10 +26,10 @@ from tests.support.live import ROOT, live
 
 MEMORY = """
 import base64, os, tracemalloc
-from gateway.images.codec import base64_picture
+from gateway.images.codec import base64_image
 text = base64.b64encode(os.urandom(20 * 2**20)).decode()
 tracemalloc.start()
-base64_picture(text)
+base64_image(text)
 print(f"{tracemalloc.get_traced_memory()[1] / 2**20:.0f}")
 """
 """20 MiB of image bytes."""

@@ -11,7 +11,7 @@ import time
 
 from gateway.jobs.plans import Ocr
 from gateway.ocr.client import OcrClient, OcrOptions, OcrRefused
-from gateway.ocr.pages import to_pictures
+from gateway.ocr.pages import to_images
 from tests.ocr.test_ocr_hostile import BEARABLE, ENDLESS
 from tests.support.ocr import pdf, written
 
@@ -23,13 +23,13 @@ def honest() -> None:
     document = pdf(*[written(TEXT, size=(595, 842), height_px=16)] * 11)
     took = []
     began = time.perf_counter()
-    for _ in to_pictures(document, range(1, 12), 200.0):
+    for _ in to_images(document, range(1, 12), 200.0):
         took.append(time.perf_counter() - began)
         began = time.perf_counter()
     print(f"an A4 page at 200 dpi: {sorted(took[1:])[5]:.3f} s in the median, {max(took[1:]):.3f} s at most")
     for made in BEARABLE:
         began = time.perf_counter()
-        next(to_pictures(made(), (1,), 200.0))
+        next(to_images(made(), (1,), 200.0))
         print(f"one that only looks endless: {time.perf_counter() - began:.3f} s")
 
 

@@ -28,7 +28,7 @@ from gateway.http.error_body import bounded
 from gateway.http.heap import HeapTrim, settle
 from gateway.http.openapi import Group, Operation
 from gateway.http.paths import canonical_path, nearest
-from gateway.images.codec import PictureDecoder
+from gateway.images.codec import ImageDecoder
 from gateway.images.output import Pictures
 from gateway.models.library import Library
 from gateway.models.lora_repositories import HubCollection, HubLora
@@ -72,7 +72,7 @@ def build_core(settings: Settings) -> Core:
     )
     data = settings.store.data_dir.resolve()
     engine = settings.engine
-    decoder = PictureDecoder()
+    decoder = ImageDecoder()
     service = JobService(
         decoder=decoder,
         store=SqliteStore(data, lookahead=engine.lookahead),

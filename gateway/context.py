@@ -15,7 +15,7 @@ from gateway.access.tickets import Tickets
 from gateway.errors import TooManyStreams, Unavailable
 from gateway.http.metrics import Metrics
 from gateway.http.openapi import Section
-from gateway.images.codec import PictureDecoder
+from gateway.images.codec import ImageDecoder
 from gateway.images.file_pool import FilePool
 from gateway.images.output import Pictures
 from gateway.models.library import Library
@@ -34,7 +34,7 @@ class Core:
     service: JobService
     library: Library
     pictures: Pictures
-    decoder: PictureDecoder
+    decoder: ImageDecoder
     device: Device
     """The device as expected at the start."""
     files: FilePool = field(default_factory=FilePool)

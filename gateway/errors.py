@@ -15,7 +15,7 @@ GatewayError
 │   ├── LoraNotFound
 │   ├── ModelNotOnDisk          in the catalogue, but not on this machine
 │   ├── JobNotFound
-│   └── PictureGone             the image was removed
+│   └── ImageGone             the image was removed
 ├── MethodNotAllowed 405
 ├── BodyTooSlow 408
 ├── IdempotencyConflict 409     the same key with another body
@@ -32,7 +32,7 @@ GatewayError
 ├── ClientGone 499              the job was cancelled
 ├── InternalError 500
 │   ├── GenerationFailed        the job failed; `code` is the job's failure code
-│   └── PictureDamaged          the image's file differs from what was written
+│   └── ImageDamaged          the image's file differs from what was written
 ├── NotInstalled 501            an optional part of the gateway is missing; the message says which
 ├── Unavailable 503
 │   ├── BodyMemoryFull          large bodies fill the memory for them
@@ -150,7 +150,7 @@ class JobNotFound(NotFound):
     code, message = "job_not_found", "No such job."
 
 
-class PictureGone(NotFound):
+class ImageGone(NotFound):
     code, message = "picture_gone", "The picture is no longer on disk."
 
 
@@ -223,7 +223,7 @@ class GenerationFailed(InternalError):
     code, message = "generation_failed", "The picture could not be drawn."
 
 
-class PictureDamaged(InternalError):
+class ImageDamaged(InternalError):
     code, message = "picture_damaged", "The picture's file is damaged; draw it again."
 
 

@@ -6,7 +6,7 @@ from starlette.requests import Request
 
 from adapters.mflux_server.schemas import GUIDANCE, GenerateBody, LoadBody
 from adapters.mflux_server.state import PROTOCOL, Encoding, model_of
-from adapters.shared.body import input_picture
+from adapters.shared.body import store_input_image
 from adapters.shared.context import core_of, idempotency_key, owner_of
 from engine.catalog import ModelSpec
 from engine.protocol import Lora
@@ -27,7 +27,7 @@ FORMAT_CHARS = 16
 
 async def to_request(body: GenerateBody, request: Request) -> GenerationRequest:
     """Raises: InvalidRequest naming the field, RemoteImagesDisabled."""
-    init_image = await input_picture(request, body.init_image, "init_image") if body.init_image else None
+    init_image = await store_input_image(request, body.init_image, "init_image") if body.init_image else None
     default_steps = None if request.url.path.startswith(PREFIX) else FIRST_STEPS
     return GenerationRequest(
         prompt=body.prompt,

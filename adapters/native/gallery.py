@@ -15,8 +15,8 @@ from adapters.native.response_schemas import Deleted, Images, PictureShown, Prov
 from adapters.native.responses import image_id, image_url, iso, to_adjustments, type_of
 from adapters.shared.body import query
 from adapters.shared.context import core_of, owner_of, share_of
-from gateway.errors import InvalidRequest, PictureGone
-from gateway.images.codec import checked_picture
+from gateway.errors import ImageGone, InvalidRequest
+from gateway.images.codec import check_image
 from gateway.images.hidden_text import hidden_texts, may_hide
 from gateway.images.output import Pictures
 from gateway.images.provenance import drawing_by, drawing_in, drawing_of
@@ -98,7 +98,7 @@ async def delete_image(request: Request) -> Response:
     job, index = await own_image(request, request.path_params["image_id"])
     pictures, file = core_of(request).pictures, job.images[index].file
     if not await asyncio.to_thread(pictures.there, [file]):
-        raise PictureGone
+        raise ImageGone
     await asyncio.to_thread(pictures.remove, file)
     answer: Deleted = {"id": image_id(job.id, index), "deleted": True}
     return JSONResponse(answer)
@@ -110,7 +110,7 @@ async def read_drawing(request: Request) -> Response:
     drawing = await core.files.read(share, drawing_in, data)
     if drawing is None and may_hide(data):
         with suppress(InvalidRequest):  # a file that cannot be decoded hides nothing
-            checked = await checked_picture(data, core.decoder, "image", share)
+            checked = await check_image(data, core.decoder, "image", share)
             drawing = await core.files.run(share, _hidden_drawing, checked.png)
     answer: Provenance = {"drawing": to_drawing(drawing)}
     return JSONResponse(answer)

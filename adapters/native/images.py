@@ -18,10 +18,10 @@ from adapters.native.response_schemas import Uploaded
 from adapters.native.responses import image_id, iso
 from adapters.shared.body import parse, query
 from adapters.shared.context import core_of, share_of
-from adapters.shared.forms import form_of, only_picture
+from adapters.shared.forms import form_of, only_image
 from adapters.shared.responses import adjustments_header, png_of
 from gateway.errors import NotFound
-from gateway.images.codec import base64_picture, checked_picture, encode
+from gateway.images.codec import base64_image, check_image, encode
 from gateway.images.provenance import Carried, carried
 from gateway.jobs.job import Job
 from gateway.service.retention import UNUSED_INPUTS_S
@@ -118,7 +118,7 @@ async def get_upload(request: Request) -> Response:
 async def upload(request: Request) -> Response:
     """POST uploads: Store a picture for requests to come, as JSON or as a form."""
     core, share = core_of(request), share_of(request)
-    checked = await checked_picture(await read_upload(request), core.decoder, "image", share)
+    checked = await check_image(await read_upload(request), core.decoder, "image", share)
     name, (width, height) = await core.service.inputs.keep(checked, share), checked.size_px
     answer: Uploaded = {
         "id": name,
@@ -134,8 +134,8 @@ async def read_upload(request: Request) -> bytes:
     """The bytes of the one image of a form or of a JSON body. Raises: InvalidRequest, RemoteImagesDisabled."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         body = await parse(UploadBody, request)
-        return await core_of(request).files.read(share_of(request), base64_picture, body.image, "image")
+        return await core_of(request).files.read(share_of(request), base64_image, body.image, "image")
     async with form_of(
         request, lambda name: name == "image", max_files=1, max_fields=8, field_bytes=64 * 1024
     ) as parts:
-        return await only_picture(request, parts)
+        return await only_image(request, parts)

@@ -11,7 +11,7 @@ from adapters.shared.context import core_of, share_of
 from engine.catalog import CATALOG
 from gateway.disk import read_file
 from gateway.errors import InvalidRequest, LoraNotFound, NotFound
-from gateway.images.codec import checked_picture
+from gateway.images.codec import check_image
 from gateway.models.lora_layers import names_of
 from gateway.models.loras import LoraFile, LoraLibrary, preview_of
 
@@ -49,7 +49,7 @@ async def get_preview(request: Request) -> Response:
     if data is None:
         raise NotFound("There is no picture of this LoRA.")
     try:
-        checked = await checked_picture(data, core_of(request).decoder, share=share_of(request))
+        checked = await check_image(data, core_of(request).decoder, share=share_of(request))
     except InvalidRequest:
         raise NotFound("The picture of this LoRA cannot be read.") from None
     return Response(checked.png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})

@@ -10,7 +10,7 @@ from adapters.native.errors import NO_UPLOAD
 from adapters.native.request_schemas import ControlBody, GenerateBody, JobsQuery
 from adapters.native.response_schemas import PriorityName
 from adapters.native.responses import STATUS
-from adapters.shared.body import input_picture
+from adapters.shared.body import store_input_image
 from adapters.shared.context import core_of, idempotency_key, owner_of, share_of
 from engine.protocol import Control, Lora
 from gateway.errors import InvalidRequest
@@ -60,7 +60,7 @@ async def to_request(body: GenerateBody, request: Request) -> GenerationRequest:
 async def _input_image(request: Request, text: str, param: str) -> str:
     """The name of an input image, sent here or uploaded before. Raises: InvalidRequest, RemoteImagesDisabled."""
     if not UPLOAD_ID.fullmatch(text):
-        return await input_picture(request, text, param)
+        return await store_input_image(request, text, param)
     return await find_upload(request, text, param)
 
 

@@ -25,7 +25,7 @@ from adapters.native.response_schemas import (
 )
 from adapters.shared.context import core_of
 from engine.protocol import Generate, Load, Upscale
-from gateway.errors import PictureDamaged, StorageFault
+from gateway.errors import ImageDamaged, StorageFault
 from gateway.forecast import Forecast
 from gateway.images.output import Note
 from gateway.jobs.facts import ImageDone, ModelDownloading, PageRead
@@ -179,7 +179,7 @@ async def to_result(request: Request, job: Job) -> Result:
     def read_base64(done: ImageDone) -> str | None:
         try:
             png = read(done.file, Note.of(done))
-        except PictureDamaged:
+        except ImageDamaged:
             damaged.append(done.image)
             return None
         except StorageFault:  # the rest of the result can still be answered

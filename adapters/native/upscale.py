@@ -12,10 +12,10 @@ from adapters.native.request_schemas import UpscaleBody, UpscaleFields
 from adapters.native.requests import UPLOAD_ID, find_upload, to_origin
 from adapters.shared.body import parse, validated
 from adapters.shared.context import core_of, share_of
-from adapters.shared.forms import form_of, only_picture
+from adapters.shared.forms import form_of, only_image
 from adapters.shared.responses import png_of
 from gateway.errors import InvalidRequest
-from gateway.images.codec import base64_picture, checked_picture
+from gateway.images.codec import base64_image, check_image
 from gateway.images.provenance import drawing_in, drawing_of
 from gateway.jobs.drawing import Drawing
 from gateway.jobs.resolve_upscale import UpscaleRequest, is_video
@@ -31,7 +31,7 @@ async def upscale(request: Request) -> Response:
     if is_video(image):
         raise InvalidRequest(NO_VIDEO, param="image")
     core, share = core_of(request), share_of(request)
-    checked = await checked_picture(image, core.decoder, "image", share)
+    checked = await check_image(image, core.decoder, "image", share)
     upscale_request = UpscaleRequest(
         image=await core.service.inputs.keep(checked, share),
         from_width_px=checked.size_px[0],
@@ -65,7 +65,7 @@ async def _parse_form(request: Request) -> tuple[UpscaleFields, bytes]:
     bounds = {"max_files": 1, "max_fields": FORM_FIELDS, "field_bytes": FIELD_BYTES}
     async with form_of(request, lambda name: name == "image", **bounds) as parts:
         fields = {name: value for name, value in parts if isinstance(value, str) and value != ""}
-        return validated(UpscaleFields, fields), await only_picture(request, parts)
+        return validated(UpscaleFields, fields), await only_image(request, parts)
 
 
 async def _find_image(request: Request, text: str) -> tuple[bytes, Drawing | None]:
@@ -87,4 +87,4 @@ async def _find_image(request: Request, text: str) -> tuple[bytes, Drawing | Non
 def _decode(text: str) -> bytes:
     if text[:32].lower().startswith("data:video/"):
         raise InvalidRequest(NO_VIDEO, param="image")
-    return base64_picture(text, "image")
+    return base64_image(text, "image")

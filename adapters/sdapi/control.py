@@ -25,8 +25,8 @@ from engine.catalog import ModelSpec
 from engine.protocol import Control
 from gateway.context import Core
 from gateway.errors import InvalidRequest, clip
-from gateway.http.unknown_images import unknown_pictures
-from gateway.images.codec import base64_picture, checked_picture, opened, to_png
+from gateway.http.unknown_images import unknown_images
+from gateway.images.codec import base64_image, check_image, opened, to_png
 from gateway.jobs.resolve import Adjustment
 from gateway.round_robin import ANYBODY, Share
 
@@ -85,7 +85,7 @@ def unit_of(scripts: dict[str, Any]) -> Unit | None:
     args = script.get("args", []) if isinstance(script, dict) else None
     if not isinstance(args, list) or not all(item is None or isinstance(item, dict | bool) for item in args):
         raise InvalidRequest("ControlNet takes a list of units under args.", param=PARAM)
-    if unknown_pictures(script, {"args"}):
+    if unknown_images(script, {"args"}):
         raise InvalidRequest("ControlNet takes a list of units under args.", param=PARAM)
     items = [item for item in args if isinstance(item, dict)]
     try:
@@ -94,7 +94,7 @@ def unit_of(scripts: dict[str, Any]) -> Unit | None:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise InvalidRequest(f"The ControlNet unit's {place} is not what it should be.", param=PARAM) from None
     enabled = [item for unit, item in zip(units, items, strict=True) if unit.enabled]
-    for name in (name for item in enabled for name in unknown_pictures(item, names_of(Unit))):
+    for name in (name for item in enabled for name in unknown_images(item, names_of(Unit))):
         raise InvalidRequest(f"A ControlNet unit has no field '{clip(name)}' for a picture here.", param=PARAM)
     units = [unit for unit in units if unit.enabled]
     if len(units) > MOST_UNITS:
@@ -126,8 +126,8 @@ async def follow(core: Core, body: Txt2Img | Img2Img, spec: ModelSpec, share: Sh
     mode = RESIZE_MODES.get(unit.resize_mode.strip().lower())
     if mode is None:
         raise InvalidRequest("The ControlNet unit's resize_mode must be 0, 1 or 2.", param=PARAM)
-    data = await core.files.read(share, base64_picture, text, PARAM)
-    image = await checked_picture(data, core.decoder, PARAM, share)
+    data = await core.files.read(share, base64_image, text, PARAM)
+    image = await check_image(data, core.decoder, PARAM, share)
     size = size_of(*body.first_size, core.settings.generation.limits.of(model))
     resized = await core.files.run(share, _resized, image.png, size, mode)
     control = Control(

@@ -19,14 +19,14 @@ from adapters.shared.responses import png_of, raise_for
 from adapters.shared.waiting import attached
 from engine.protocol import MemoryCheck
 from gateway.errors import ClientGone, InvalidRequest
-from gateway.images.codec import CheckedImage, base64_picture, checked_picture
+from gateway.images.codec import CheckedImage, base64_image, check_image
 from gateway.images.decoder_child import MAX_PIXELS
 from gateway.images.infotext import PNG_KEYWORD
 from gateway.images.provenance import drawing_in
 from gateway.jobs.job import State
 from gateway.jobs.resolve_upscale import UpscaleRequest
 
-MOST_PICTURES = 32
+MOST_IMAGES = 32
 MOST_RESULT_PIXELS = 4 * MAX_PIXELS
 """Pixels of all results of one request: they stay in memory until the last one is done."""
 POSTPROCESSING = "postprocessing"
@@ -42,8 +42,8 @@ async def extra_single_image(request: Request) -> Response:
 async def extra_batch_images(request: Request) -> Response:
     """Several pictures, each as extra-single-image does it."""
     body = await body_of(ExtraBatch, request)
-    if len(body.imageList) > MOST_PICTURES:
-        raise InvalidRequest(f"At most {MOST_PICTURES} pictures at a time.", param="imageList")
+    if len(body.imageList) > MOST_IMAGES:
+        raise InvalidRequest(f"At most {MOST_IMAGES} pictures at a time.", param="imageList")
     images, pixels, html = [], 0, ""
     for item in body.imageList:
         (count, image), html = await _enlarged(request, body, item.data, "imageList")
@@ -58,8 +58,8 @@ async def _enlarged(request: Request, body: Extras, text: str, param: str) -> tu
     """The pixel count and base64 of the result, and its html. Raises: InvalidRequest, AsA1111."""
     how = enlargement_of(body)
     core, share = core_of(request), share_of(request)
-    data = await core.files.read(share, base64_picture, text, param)
-    image = await checked_picture(data, core.decoder, param, share)
+    data = await core.files.read(share, base64_image, text, param)
+    image = await check_image(data, core.decoder, param, share)
     memory = body.memory or "check"
     upscaled = await _upscaled(request, data, image, how, memory) if how.first in MODEL_UPSCALERS else None
     return await core.files.run(share, _enlarge, data, image, how, param, upscaled)

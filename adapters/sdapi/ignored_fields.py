@@ -31,7 +31,7 @@ def ignored(body: Txt2Img | Img2Img, steps: int | None) -> Iterator[Adjustment]:
         yield Adjustment(
             param=name, asked=None, used=None, reason="A1111 has no such field, and what it holds means nothing here"
         )
-    for name in body.unknown_pictures[:32]:
+    for name in body.unknown_images[:32]:
         yield Adjustment(
             param=clip(name),
             asked=None,

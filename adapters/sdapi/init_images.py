@@ -17,7 +17,7 @@ from engine.catalog import ModelSpec
 from engine.protocol import MaskContent, Paste
 from gateway.context import Core
 from gateway.errors import InvalidRequest
-from gateway.images.codec import CheckedImage, base64_picture, checked_picture, opened, to_png
+from gateway.images.codec import CheckedImage, base64_image, check_image, opened, to_png
 from gateway.jobs.limits import Limits
 from gateway.jobs.resolve import Adjustment
 from gateway.jobs.resolve_tiles import TilesRequest
@@ -154,8 +154,8 @@ async def _references(
 
 
 async def _read(core: Core, text: str, param: str, share: Share) -> CheckedImage:
-    data = await core.files.read(share, base64_picture, text, param)
-    return await checked_picture(data, core.decoder, param, share)
+    data = await core.files.read(share, base64_image, text, param)
+    return await check_image(data, core.decoder, param, share)
 
 
 def _resize(png: bytes, fit: FitOptions) -> bytes:

@@ -14,7 +14,7 @@ from adapters.sdapi.request_schemas import PngInfo
 from adapters.sdapi.response_schemas import Told
 from adapters.shared.context import core_of, share_of
 from gateway.clean_text import whole
-from gateway.images.codec import base64_picture, checked_picture
+from gateway.images.codec import base64_image, check_image
 from gateway.images.exif_text import ASCII_TEXTS
 from gateway.images.file_texts import COMMENT, USER_COMMENT, XMP, texts
 from gateway.images.foreign.values import json_object
@@ -118,8 +118,8 @@ async def png_info(request: Request) -> Response:
     """What a picture says of how it was made."""
     body = await body_of(PngInfo, request)
     core, share = core_of(request), share_of(request)
-    data = await core.files.read(share, base64_picture, body.image.removeprefix(GIF_URL), "image")
-    image = None if is_gif(data) else await checked_picture(data, core.decoder, "image", share)
+    data = await core.files.read(share, base64_image, body.image.removeprefix(GIF_URL), "image")
+    image = None if is_gif(data) else await check_image(data, core.decoder, "image", share)
     response = await core.files.read(share, answer, data)
     if not response["info"] and image is not None and may_hide(data):
         hidden = await core.files.run(share, answer_of_hidden, image.png)

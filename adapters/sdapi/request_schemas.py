@@ -15,7 +15,7 @@ from pydantic import (
 
 from adapters.sdapi.values import Bool, Float, Floats, Guidance, Ignored, Int, Names, Object, Seed, Share, Str, Text
 from adapters.shared.body import names_of
-from gateway.http.unknown_images import unknown_pictures
+from gateway.http.unknown_images import unknown_images
 
 BORROWED = frozenset(
     {
@@ -83,7 +83,7 @@ class Generation(Payload):
         return self._untaken
 
     @property
-    def unknown_pictures(self) -> tuple[str, ...]:
+    def unknown_images(self) -> tuple[str, ...]:
         """Unknown keys in which images were sent."""
         return self._unknown_pictures
 
@@ -100,7 +100,7 @@ class Generation(Payload):
             payload = handler({key: item for key, item in value.items() if key not in untaken})
         payload._untaken = tuple(sorted(untaken))
         if isinstance(value, dict):
-            payload._unknown_pictures = tuple(unknown_pictures(value, names_of(cls) - UNREAD))
+            payload._unknown_pictures = tuple(unknown_images(value, names_of(cls) - UNREAD))
         return payload
 
     # Source: A1111 1.10.1 StableDiffusionProcessing: what to draw

@@ -25,7 +25,7 @@ from adapters.sdapi.values import times, to_float, to_int
 from engine.catalog import ModelSpec
 from gateway.context import Core
 from gateway.errors import InvalidRequest, clip
-from gateway.images.codec import base64_picture, checked_picture, opened, to_png
+from gateway.images.codec import base64_image, check_image, opened, to_png
 from gateway.jobs.limits import Limits
 from gateway.jobs.resolve import Adjustment
 from gateway.jobs.resolve_tiles import TilesRequest, check_inputs, tiles_of
@@ -116,8 +116,8 @@ async def store_tiles(core: Core, body: Img2Img, spec: ModelSpec, output: Output
         raise InvalidRequest("SD upscale takes no ControlNet unit here.", param="alwayson_scripts")
     limits = core.settings.generation.limits.of(spec)
     tile_px = size_of(body.width, body.height, limits)
-    data = await core.files.read(share, base64_picture, body.init_images[0], "init_images")
-    image = await checked_picture(data, core.decoder, "init_images", share)
+    data = await core.files.read(share, base64_image, body.init_images[0], "init_images")
+    image = await check_image(data, core.decoder, "init_images", share)
     tiles = _tiles(script, image.size_px, tile_px, limits, body.batch_size)
     flattened = image.unless_same(await core.files.run(share, _flat, image.png, output.background))
     adjustments = list(script.adjustments)

@@ -12,12 +12,12 @@ from starlette.requests import Request
 from adapters.shared.context import core_of, share_of
 from gateway.errors import InvalidRequest, clip
 from gateway.http.text_bounds import check_texts
-from gateway.http.unknown_images import unknown_pictures
-from gateway.images.codec import MAX_PICTURE_BYTES, base64_picture, checked_picture
+from gateway.http.unknown_images import unknown_images
+from gateway.images.codec import MAX_IMAGE_BYTES, base64_image, check_image
 from gateway.strict_json import parse_async
 
 DETAILS = 10
-PICTURE_CHARS = MAX_PICTURE_BYTES * 3 // 2
+IMAGE_CHARS = MAX_IMAGE_BYTES * 3 // 2
 """Characters of an image in base64, which takes a third more than the file, with line ends."""
 PICTURES = (
     *("image", "images", "init_image", "init_images", "extra_images", "reference_images", "mask", "mask_image"),
@@ -27,7 +27,7 @@ PROMPTS = ("prompt", "negative_prompt", "hr_prompt", "hr_negative_prompt")
 PROMPT_CHARS = 64 * 1024
 """Characters of a prompt as it is sent, with its LoRA tags, which are removed before the prompt's own bound applies."""
 LONGER = {
-    **dict.fromkeys(PICTURES, PICTURE_CHARS),
+    **dict.fromkeys(PICTURES, IMAGE_CHARS),
     **dict.fromkeys(PROMPTS, PROMPT_CHARS),
     "infotext": 256 * 1024,
 }
@@ -78,7 +78,7 @@ def validated(model: type[M], value: object, *, prompt_chars: int = PROMPT_CHARS
     """
     if isinstance(value, dict):
         if not getattr(model, "tells_unknown_pictures", False):
-            check_unknown_pictures(value, names_of(model))
+            check_unknown_images(value, names_of(model))
         longer = LONGER if prompt_chars == PROMPT_CHARS else LONGER | dict.fromkeys(PROMPTS, prompt_chars)
         check_texts({name: inner for name, inner in value.items() if name in names_of(model)}, longer)
     try:
@@ -93,9 +93,9 @@ def validated(model: type[M], value: object, *, prompt_chars: int = PROMPT_CHARS
         raise InvalidRequest(message, param=param, details={"errors": errors}) from None
 
 
-def check_unknown_pictures(body: Mapping[str, object], known: Container[str]) -> None:
+def check_unknown_images(body: Mapping[str, object], known: Container[str]) -> None:
     """Raises: InvalidRequest for an image in a field that is not `known`."""
-    for name in unknown_pictures(body, known):
+    for name in unknown_images(body, known):
         raise InvalidRequest(f"There is no field '{clip(name)}' for a picture here.", param=clip(name))
 
 
@@ -109,11 +109,11 @@ def names_of(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(names)
 
 
-async def input_picture(request: Request, text: str, param: str) -> str:
+async def store_input_image(request: Request, text: str, param: str) -> str:
     """Check and store an image in base64 or a data URL; returns its name in the canonical request.
 
     Raises: InvalidRequest, RemoteImagesDisabled, TooManyFiles, Unavailable, StorageFull.
     """
     core, share = core_of(request), share_of(request)
-    data = await core.files.read(share, base64_picture, text, param)
-    return await core.service.inputs.keep(await checked_picture(data, core.decoder, param, share), share)
+    data = await core.files.read(share, base64_image, text, param)
+    return await core.service.inputs.keep(await check_image(data, core.decoder, param, share), share)

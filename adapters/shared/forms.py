@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from adapters.shared.context import core_of, share_of
 from gateway.errors import InvalidRequest
-from gateway.images.codec import base64_picture
+from gateway.images.codec import base64_image
 
 Part = tuple[str, str | UploadFile]
 
@@ -25,19 +25,19 @@ class _Parser(MultiPartParser):
     """A parser that keeps files in memory, where they are counted (`gateway.access.memory`), without descriptors."""
 
     spool_max_size = 0
-    is_picture: Callable[[str], bool]
+    is_image: Callable[[str], bool]
 
     def on_headers_finished(self) -> None:
         disposition = self._current_part.content_disposition or b""
         _, options = parse_options_header(disposition)
-        if b"filename" not in options and self.is_picture(options.get(b"name", b"").decode("utf-8", "replace")):
+        if b"filename" not in options and self.is_image(options.get(b"name", b"").decode("utf-8", "replace")):
             self._current_part.content_disposition = disposition + b'; filename=""'
         super().on_headers_finished()
 
 
 @asynccontextmanager
 async def form_of(
-    request: Request, is_picture: Callable[[str], bool], *, max_files: int, max_fields: int, field_bytes: int
+    request: Request, is_image: Callable[[str], bool], *, max_files: int, max_fields: int, field_bytes: int
 ) -> AsyncIterator[list[Part]]:
     """The parts of a form in order; its files last as long as the context.
 
@@ -47,7 +47,7 @@ async def form_of(
     parser = _Parser(
         request.headers, request.stream(), max_files=max_files, max_fields=max_fields, max_part_size=field_bytes
     )
-    parser.is_picture = is_picture
+    parser.is_image = is_image
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -62,7 +62,7 @@ def _is_none(value: str | UploadFile) -> bool:
     return isinstance(value, UploadFile) and not value.filename and not value.size
 
 
-async def picture_in(request: Request, file: UploadFile, param: str) -> bytes:
+async def image_in(request: Request, file: UploadFile, param: str) -> bytes:
     """The bytes of an image sent as a file; without a file name it may also be base64 or a data URL.
 
     Raises: InvalidRequest, RemoteImagesDisabled, TooManyFiles, Unavailable.
@@ -71,12 +71,12 @@ async def picture_in(request: Request, file: UploadFile, param: str) -> bytes:
     if file.filename or not _TEXT.fullmatch(data[:_HEAD_BYTES]):
         return data
     text = data.decode("latin-1")
-    return await core_of(request).files.read(share_of(request), base64_picture, text, param)
+    return await core_of(request).files.read(share_of(request), base64_image, text, param)
 
 
-async def only_picture(request: Request, parts: Iterable[Part], param: str = "image") -> bytes:
-    """The one image of a form. Raises: InvalidRequest, and as `picture_in`."""
+async def only_image(request: Request, parts: Iterable[Part], param: str = "image") -> bytes:
+    """The one image of a form. Raises: InvalidRequest, and as `image_in`."""
     for name, value in parts:
         if name == param and isinstance(value, UploadFile):
-            return await picture_in(request, value, param)
+            return await image_in(request, value, param)
     raise InvalidRequest(f"Send the picture as a file named {param}.", param=param)

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.shared.context import core_of
 from engine.protocol import Failed
-from gateway.errors import ClientGone, GatewayError, GenerationFailed, InvalidRequest, PictureGone, clip
+from gateway.errors import ClientGone, GatewayError, GenerationFailed, ImageGone, InvalidRequest, clip
 from gateway.http.error_body import bounded
 from gateway.images.output import Note
 from gateway.jobs.facts import ImageDone
@@ -44,10 +44,10 @@ def raise_for(job: Job) -> None:
 
 
 async def png_of(request: Request, done: ImageDone) -> bytes:
-    """The stored PNG of a finished image. Raises: PictureGone, PictureDamaged, StorageFault."""
+    """The stored PNG of a finished image. Raises: ImageGone, ImageDamaged, StorageFault."""
     data = await asyncio.to_thread(core_of(request).pictures.read, done.file, Note.of(done))
     if data is None:
-        raise PictureGone
+        raise ImageGone
     return data
 
 

@@ -79,7 +79,7 @@ async def get_content(request: Request) -> Response:
 
 
 async def _find(core: Core, name: str) -> tuple[Stored | None, tuple[Adjustment, ...]]:
-    """An image, and what of its job was not done as asked. Raises: PictureDamaged, StorageFault."""
+    """An image, and what of its job was not done as asked. Raises: ImageDamaged, StorageFault."""
     note, adjustments = UNKNOWN, tuple[Adjustment, ...]()
     with suppress(JobDamaged, JobNotFound):  # an image outlives its job
         job = await core.service.get(name.partition(".")[0])

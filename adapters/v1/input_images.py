@@ -18,7 +18,7 @@ from adapters.v1.payload import Payload, Role
 from adapters.v1.request_schemas import Edit, Inpainting, InputImageBody, Variation
 from engine.catalog import ModelSpec
 from gateway.errors import InvalidRequest
-from gateway.images.codec import CheckedImage, checked_picture, opened, to_png
+from gateway.images.codec import CheckedImage, check_image, opened, to_png
 from gateway.jobs.resolve import SIZE_STEP_PX, Adjustment, Limits
 
 Pixels = tuple[int, int]
@@ -87,7 +87,7 @@ async def prepare_inputs(request: Request, body: InputImageBody, payload: Payloa
 
     async def check(role: Role) -> list[CheckedImage]:
         images = payload.images.get(role, [])
-        return [await checked_picture(image.data, core.decoder, image.param, share) for image in images]
+        return [await check_image(image.data, core.decoder, image.param, share) for image in images]
 
     async def store(image: CheckedImage | bytes) -> str:
         return await core.service.inputs.keep(image, share)

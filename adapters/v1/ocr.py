@@ -19,7 +19,7 @@ from adapters.v1.responses import request_id, to_ocr_answer
 from adapters.v1.state import launches_of, request_ids
 from gateway.context import Core
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
-from gateway.images.codec import CheckedImage, checked_picture
+from gateway.images.codec import CheckedImage, check_image
 from gateway.jobs.job import Job
 from gateway.jobs.origin import Origin
 from gateway.ocr.packages import MODEL
@@ -92,7 +92,7 @@ async def document_of(core: Core, payload: Payload, share: Share) -> CheckedImag
     (image,) = images
     if is_pdf(image.data):
         return image.data
-    return await checked_picture(image.data, core.decoder, image.param, share)
+    return await check_image(image.data, core.decoder, image.param, share)
 
 
 def raise_for_text(job: Job) -> None:

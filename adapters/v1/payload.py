@@ -10,12 +10,12 @@ from typing import Any, Literal
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from adapters.shared.body import body_of, check_unknown_pictures
+from adapters.shared.body import body_of, check_unknown_images
 from adapters.shared.context import core_of, share_of
-from adapters.shared.forms import Part, form_of, picture_in
+from adapters.shared.forms import Part, form_of, image_in
 from adapters.v1.request_schemas import NAMES
 from gateway.errors import InvalidRequest
-from gateway.images.codec import base64_picture
+from gateway.images.codec import base64_image
 from gateway.strict_json import parse as parse_json
 from gateway.strict_json import parse_async
 
@@ -95,7 +95,7 @@ def flatten(body: object) -> dict[str, Any]:
         raise InvalidRequest("The body must be a JSON object.")
     fields = {key: value for key, value in body.items() if value is not None and (value != "" or key == "prompt")}
     kwargs = parse_kwargs(fields.pop("kwargs", {}))
-    check_unknown_pictures(kwargs, IN_KWARGS)
+    check_unknown_images(kwargs, IN_KWARGS)
     for key in FOREIGN_IMAGE_NAMES:
         if fields.get(key) or kwargs.get(key):
             raise InvalidRequest("A picture is sent as image, mask or reference_image.", param=key)
@@ -173,7 +173,7 @@ async def _read_parts(request: Request, parts: Iterable[Part]) -> tuple[dict[str
                 raise InvalidRequest(f"A file name may have at most {FILE_NAME_BYTES} bytes.", param=name[:64])
             if name not in IMAGE_ROLES:
                 raise InvalidRequest("This field takes no file.", param=name[:64])
-            files.append(InputImage(await picture_in(request, value, name), name))
+            files.append(InputImage(await image_in(request, value, name), name))
         elif keyed := _KEYED.fullmatch(name):
             inner = fields.setdefault(keyed[1], {})
             if not isinstance(inner, dict):
@@ -212,7 +212,7 @@ def _split(body: dict[str, Any]) -> Payload:
     payload = Payload({name: value for name, value in body.items() if name not in IMAGE_ROLES})
     for name, role in IMAGE_ROLES.items():
         for text in _texts_of(body.get(name), name):
-            payload.images.setdefault(role, []).append(InputImage(base64_picture(text, name), name))
+            payload.images.setdefault(role, []).append(InputImage(base64_image(text, name), name))
             if len(payload.images[role]) > MAX_FILES:
                 raise InvalidRequest(f"At most {MAX_FILES} pictures can be sent.", param=name)
     return payload

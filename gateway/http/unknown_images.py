@@ -16,12 +16,12 @@ _MAGIC = re.compile(
 )
 
 
-def unknown_pictures(body: Mapping[str, object], known: Container[str]) -> list[str]:
+def unknown_images(body: Mapping[str, object], known: Container[str]) -> list[str]:
     """The fields besides the `known` ones that contain an image at any depth, as base64 or a data URL."""
-    return [name for name, value in body.items() if name not in known and any(map(is_picture, _texts(value)))]
+    return [name for name, value in body.items() if name not in known and any(map(is_image, _texts(value)))]
 
 
-def is_picture(text: str) -> bool:
+def is_image(text: str) -> bool:
     """Whether the text begins like an image; only its beginning is read."""
     start = _DATA_URL.match(text)
     if start is not None and start[1].lower() == "image/":

@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.errors import InvalidRequest, RemoteImagesDisabled
 from gateway.images.decoder import CheckedImage as CheckedImage
-from gateway.images.decoder import PictureDecoder as PictureDecoder
+from gateway.images.decoder import ImageDecoder as ImageDecoder
 from gateway.round_robin import ANYBODY, Share
 
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_PICTURE_BYTES = 50 * 1024 * 1024
+MAX_IMAGE_BYTES = 50 * 1024 * 1024
 """Source: OpenAI's `images/edits`, which takes files of less than 50 MB."""
 
 Format = Literal["png", "jpeg", "webp"]
 
-_PICTURE_NAME = re.compile(r"[0-9a-f]{32}\.\d{1,9}\.\d{1,9}\.png")
+_IMAGE_NAME = re.compile(r"[0-9a-f]{32}\.\d{1,9}\.\d{1,9}\.png")
 
 
 _DATA_URL = re.compile(r"data:([^,;]{0,64})((?:;[^,;]{0,64}){0,4}),", re.IGNORECASE)
@@ -46,7 +46,7 @@ _ESCAPED = {"%2B": "+", "%2F": "/", "%3D": "=", "%0D": "", "%0A": "", "%20": ""}
 """Percent-encoded characters that base64 in a URL may hold (RFC 2397)."""
 
 
-def base64_picture(text: str, param: str = "image") -> bytes:
+def base64_image(text: str, param: str = "image") -> bytes:
     """The bytes of an image sent as base64 or as a data URL; white space and missing padding are accepted.
 
     Raises: InvalidRequest, RemoteImagesDisabled.
@@ -58,7 +58,7 @@ def base64_picture(text: str, param: str = "image") -> bytes:
         begin = len(text[:512]) - len(start) + match.end()
     elif _URL.match(start):
         raise RemoteImagesDisabled(param=param)
-    if (len(text) - begin) // 4 * 3 > MAX_PICTURE_BYTES * 1.1:  # 10 % more for line ends
+    if (len(text) - begin) // 4 * 3 > MAX_IMAGE_BYTES * 1.1:  # 10 % more for line ends
         raise _too_many_bytes((len(text) - begin) // 4 * 3, param)
     try:
         data = _decode_base64(text, begin)
@@ -66,13 +66,13 @@ def base64_picture(text: str, param: str = "image") -> bytes:
         raise InvalidRequest("The picture is not valid base64.", param=param) from None
     if not data:
         raise InvalidRequest("The picture is empty.", param=param)
-    if len(data) > MAX_PICTURE_BYTES:
+    if len(data) > MAX_IMAGE_BYTES:
         raise _too_many_bytes(len(data), param)
     return data
 
 
 def _too_many_bytes(count: int, param: str) -> InvalidRequest:
-    return InvalidRequest(f"A picture may have at most {MAX_PICTURE_BYTES} bytes; this one has {count}.", param=param)
+    return InvalidRequest(f"A picture may have at most {MAX_IMAGE_BYTES} bytes; this one has {count}.", param=param)
 
 
 def _decode_base64(text: str, begin: int) -> bytes:
@@ -113,16 +113,14 @@ def _pieces(text: str, begin: int) -> Iterator[str]:
         yield piece
 
 
-async def checked_picture(
-    data: bytes, decoder: PictureDecoder, param: str = "image", share: Share = ANYBODY
-) -> CheckedImage:
+async def check_image(data: bytes, decoder: ImageDecoder, param: str = "image", share: Share = ANYBODY) -> CheckedImage:
     """A client's image, decoded; its format is recognised from its bytes.
 
     `share`: whose turn the decoding takes. Raises: InvalidRequest, TooManyFiles, Unavailable.
     """
     if not data:
         raise InvalidRequest("The picture is empty.", param=param)
-    if len(data) > MAX_PICTURE_BYTES:
+    if len(data) > MAX_IMAGE_BYTES:
         raise _too_many_bytes(len(data), param)
     return await decoder.check(data, param, share)
 
@@ -207,9 +205,9 @@ def _exif(text: str, description: str) -> bytes:
     return b"Exif\0\0MM\0*" + struct.pack(">I", 8) + first + second + comment + description_bytes
 
 
-def open_picture(folder: Path, name: str) -> bytes | None:
+def open_image(folder: Path, name: str) -> bytes | None:
     """The bytes of an image by its server-made name; None for other names and other kinds of files (S-33). Blocks."""
-    if not _PICTURE_NAME.fullmatch(name):
+    if not _IMAGE_NAME.fullmatch(name):
         return None
     try:
         directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

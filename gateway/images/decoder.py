@@ -60,7 +60,7 @@ class _Died(Exception):
     """The child ended before it answered."""
 
 
-class PictureDecoder:
+class ImageDecoder:
     """Decoder children: started when first needed, replaced when they fail, shared in turns by owner."""
 
     def __init__(

@@ -9,7 +9,7 @@ import asyncio
 import logging
 
 from gateway.errors import InvalidRequest, StorageFault, Unavailable
-from gateway.images.decoder import CheckedImage, PictureDecoder
+from gateway.images.decoder import CheckedImage, ImageDecoder
 from gateway.images.png_chunks import SIGNATURE
 from gateway.round_robin import Share
 from gateway.store.base import InputBounds, JobStore
@@ -21,7 +21,7 @@ log = logging.getLogger("gateway.inputs")
 class KeptInputs:
     """Stored inputs of clients, by the sha256 of the PNG, or of the file itself if it is not an image."""
 
-    def __init__(self, store: JobStore, decoder: PictureDecoder) -> None:
+    def __init__(self, store: JobStore, decoder: ImageDecoder) -> None:
         self._store = store
         self._decoder = decoder
 

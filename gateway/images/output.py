@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.disk import telling, write_atomic
-from gateway.errors import PictureDamaged
-from gateway.images.codec import encode, open_picture
+from gateway.errors import ImageDamaged
+from gateway.images.codec import encode, open_image
 from gateway.images.png_chunks import END, is_whole
 from gateway.images.provenance import Signature, signed
 from gateway.jobs.facts import ImageDone
@@ -94,16 +94,16 @@ class Pictures:
     def read(self, name: str, note: Note = UNKNOWN) -> bytes | None:
         """The PNG of that name; None if it is gone or the name is not a server-made one.
 
-        Raises: PictureDamaged if it differs from what was written; StorageFault.
+        Raises: ImageDamaged if it differs from what was written; StorageFault.
         """
         png = self._opened(name)
         if png is not None and not _is_as_noted(png, note):
-            raise PictureDamaged
+            raise ImageDamaged
         return png
 
     def _opened(self, name: str) -> bytes | None:
         with telling(PLACE):
-            png = open_picture(self.folder, name)
+            png = open_image(self.folder, name)
             if png is None:
                 self._check_there()
             return png

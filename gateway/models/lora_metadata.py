@@ -125,7 +125,7 @@ def notes_of(file: Path, metadata: dict[str, str]) -> Notes:
     return Notes(metadata, _beside(file.with_suffix(".json")), _beside(file.with_suffix(".civitai.info")))
 
 
-def picture_beside(file: Path) -> Path | None:
+def image_beside(file: Path) -> Path | None:
     """The preview image of a LoRA, or None. Blocks."""
     return next((picture for suffix in PICTURES if (picture := file.with_suffix(suffix)).is_file()), None)
 

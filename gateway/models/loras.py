@@ -24,7 +24,7 @@ from gateway.errors import clip
 from gateway.jobs.resolve import KnownLora
 from gateway.models.lora_hashes import Hashes, HashKeeper
 from gateway.models.lora_layers import Fit, fit_of, names_of, share_layers
-from gateway.models.lora_metadata import Notes, notes_of, picture_beside, told_by
+from gateway.models.lora_metadata import Notes, image_beside, notes_of, told_by
 from gateway.models.lora_repositories import SUFFIX, HubEntry, HubLora, HubLoras, is_name
 
 log = logging.getLogger("gateway.loras")
@@ -280,4 +280,4 @@ def _plain(name: str) -> str:
 
 def preview_of(lora: LoraFile) -> Path | None:
     """The image beside the file. Blocks."""
-    return None if lora.file is None else picture_beside(lora.file)
+    return None if lora.file is None else image_beside(lora.file)

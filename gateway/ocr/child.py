@@ -21,7 +21,7 @@ from engine.protocol import ModelLoaded, ModelLoading
 from gateway.framing import framed, limit_memory, own_pipes, read_frame
 from gateway.jobs.facts import PageRead, Reading
 from gateway.ocr.packages import MODEL
-from gateway.ocr.pages import Unreadable, count_pages, to_pictures
+from gateway.ocr.pages import Unreadable, count_pages, to_images
 from gateway.ocr.reader import PageText, Reader
 from gateway.ocr.vision import VisionReader
 from gateway.ocr.wire import (
@@ -78,7 +78,7 @@ class Child:
         reader = self._loaded()
         if reader is None:
             return self._say(NotLoaded())
-        pictures = to_pictures(document, request.pages[request.first :], request.dpi)
+        pictures = to_images(document, request.pages[request.first :], request.dpi)
         for page in range(request.first, len(request.pages) or 1):
             self._say(Reading(page=page))
             began = time.monotonic()

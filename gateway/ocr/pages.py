@@ -27,7 +27,7 @@ def count_pages(pdf: bytes) -> int:
         return len(document)
 
 
-def to_pictures(document: bytes, pages: Sequence[int], dpi: float) -> Iterator[Image]:
+def to_images(document: bytes, pages: Sequence[int], dpi: float) -> Iterator[Image]:
     """One RGB image a page, rendered when it is requested; without pages the document is a PNG, the only image.
 
     Raises: Unreadable.

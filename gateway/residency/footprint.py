@@ -14,7 +14,7 @@ from gateway.jobs.plans import EngineJob
 GB = 1_000_000_000
 MEGAPIXEL = 1_000_000.0
 
-PICTURE_GB = 0.1
+IMAGE_GB = 0.1
 STEP_GB = 1.0
 """Gigabytes per megapixel in the transformer; references are added to it."""
 FLOAT32_RATIO = 3.0
@@ -57,10 +57,10 @@ def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float3
             picture = 0.0
         case Generate():
             image_mp, step_mp = sizes(plan, spec)
-            picture = (PICTURE_GB + max(STEP_GB * step_mp, _decode_gb(spec, image_mp, low_ram=plan.low_ram))) * GB
+            picture = (IMAGE_GB + max(STEP_GB * step_mp, _decode_gb(spec, image_mp, low_ram=plan.low_ram))) * GB
         case Upscale():
             image_mp, _ = sizes(plan, spec)
-            picture = (PICTURE_GB + STEP_GB * image_mp + _decode_gb(spec, image_mp, low_ram=True)) * GB
+            picture = (IMAGE_GB + STEP_GB * image_mp + _decode_gb(spec, image_mp, low_ram=True)) * GB
         case _:
             assert_never(plan)
     if is_float32:
@@ -114,7 +114,7 @@ class Peaks:
         # A model loaded from its quantised copy has a lower peak than one that must be quantised again.
         self._learn(self._loads, key, (active, max(highest, peak)), peak)
 
-    def learn_picture(self, plan: Generate | Upscale, spec: ModelSpec, active: int, peak: int) -> None:
+    def learn_image(self, plan: Generate | Upscale, spec: ModelSpec, active: int, peak: int) -> None:
         """Learn the memory of an image, on top of the model's."""
         key, (_, megapixels) = _mode(plan), sizes(plan, spec)
         by_size, size = dict(self._pictures.get(key, {})), round(megapixels, 6)

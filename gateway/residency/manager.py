@@ -132,7 +132,7 @@ class ResidencyManager:
             case (Generate() | Upscale() | Load()) as plan, "load":
                 self._peaks.learn_load(plan, memory.active_bytes, memory.peak_bytes)
             case (Generate() | Upscale()) as plan, "picture":
-                self._peaks.learn_picture(plan, run.spec, memory.active_bytes, memory.peak_bytes)
+                self._peaks.learn_image(plan, run.spec, memory.active_bytes, memory.peak_bytes)
             case _:
                 pass
 

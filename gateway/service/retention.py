@@ -30,7 +30,7 @@ class Retention:
             "looking at the records": self._look_over,
             "forgetting old jobs": self._forget_jobs,
             "forgetting unused inputs": self._forget_inputs,
-            "removing pictures over the quota": self._shrink_pictures,
+            "removing pictures over the quota": self._shrink_images,
             "copying the job database": self._back_up,
         }
 
@@ -62,7 +62,7 @@ class Retention:
     async def _forget_inputs(self) -> None:
         await self._store.drop_unused_blobs(grace_s=UNUSED_INPUTS_S)
 
-    async def _shrink_pictures(self) -> None:
+    async def _shrink_images(self) -> None:
         damaged = {record.job_id for record in await self._store.damaged()}
         quota = self._options.pictures_quota_bytes
         await asyncio.to_thread(self._pictures.shrink, quota, spare=damaged, age_s=self._store.age_s)

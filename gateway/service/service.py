@@ -32,7 +32,7 @@ from gateway.events.positions import QueuePositions
 from gateway.events.streams import watch
 from gateway.first_of import first_of
 from gateway.forecast import Forecaster
-from gateway.images.decoder import CheckedImage, PictureDecoder
+from gateway.images.decoder import CheckedImage, ImageDecoder
 from gateway.images.input_files import KeptInputs
 from gateway.images.output import Pictures
 from gateway.jobs.job import Job, JobEvent, Priority, State
@@ -85,7 +85,7 @@ class JobService:
         options: ServiceOptions,
         ocr: OcrOptions | None = None,
         residency: ResidencyOptions | None = None,
-        decoder: PictureDecoder | None = None,
+        decoder: ImageDecoder | None = None,
     ) -> None:
         self.library = library
         self.pictures = pictures
@@ -96,7 +96,7 @@ class JobService:
         self._bus = EventBus()
         self._bus.listen(_log_event)
         self._stops = Stops(store)
-        self._files = KeptInputs(store, decoder or PictureDecoder())
+        self._files = KeptInputs(store, decoder or ImageDecoder())
         self.storage = storage_of(pictures.place, spool, library.models_dir)
         self.residency = ResidencyManager(
             store=store,

@@ -26,7 +26,7 @@ from engine.safetensors import inspect
 from gateway.errors import InvalidRequest, TooManyFiles, Unavailable
 from gateway.images import file_pool
 from gateway.images import file_texts as picture_text
-from gateway.images.decoder import PictureDecoder
+from gateway.images.decoder import ImageDecoder
 from gateway.images.decoder_child import Refused, normalised
 from gateway.images.file_budget import Budget, OverBudget
 from gateway.images.file_pool import FilePool
@@ -309,7 +309,7 @@ async def test_a_decoder_that_is_killed_is_tried_once_more_and_one_that_cannot_s
     """S-31: a death from outside is never the client's fault."""
     (tmp_path / "child.py").write_text(CHILD)
     command = (sys.executable, str(tmp_path / "child.py"), str(tmp_path / "mark"))
-    decoder = PictureDecoder(deadline_s=1.0, command=command)
+    decoder = ImageDecoder(deadline_s=1.0, command=command)
     assert await decoder.normalise(b"once") == b"ok"
     (pid,) = decoder.idle_pids
     os.kill(pid, signal.SIGKILL)
@@ -319,7 +319,7 @@ async def test_a_decoder_that_is_killed_is_tried_once_more_and_one_that_cannot_s
             await decoder.normalise(bad)
     await decoder.close()
     for broken in ("/no/such/program", sys.executable):
-        decoder = PictureDecoder(command=(broken, "-c", "raise SystemExit(1)"))
+        decoder = ImageDecoder(command=(broken, "-c", "raise SystemExit(1)"))
         with pytest.raises(Unavailable) as refused:
             await decoder.normalise(b"fine")
         assert refused.value.retry_after_s

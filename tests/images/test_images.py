@@ -23,11 +23,11 @@ from gateway.disk import write_atomic
 from gateway.errors import InvalidRequest, RemoteImagesDisabled, StorageFull
 from gateway.images import codec as images
 from gateway.images.codec import (
-    PictureDecoder,
-    base64_picture,
-    checked_picture,
+    ImageDecoder,
+    base64_image,
+    check_image,
     encode,
-    open_picture,
+    open_image,
 )
 from gateway.images.decoder_child import Refused, normalised
 
@@ -85,7 +85,7 @@ TEXT = base64.b64encode(PNG).decode()
 )
 def test_base64_and_data_urls_as_clients_write_them_are_read(text: str) -> None:
     """S-30."""
-    assert base64_picture(text) == PNG
+    assert base64_image(text) == PNG
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_base64_and_data_urls_as_clients_write_them_are_read(text: str) -> None:
 def test_other_text_is_refused_naming_the_parameter(text: str) -> None:
     """S-30."""
     with pytest.raises(InvalidRequest) as refused:
-        base64_picture(text, "init_images")
+        base64_image(text, "init_images")
     assert refused.value.param == "init_images"
     assert len(refused.value.message) < 120
 
@@ -105,14 +105,14 @@ def test_other_text_is_refused_naming_the_parameter(text: str) -> None:
 def test_urls_are_never_fetched(url: str) -> None:
     """S-30: the error says what to send instead."""
     with pytest.raises(RemoteImagesDisabled):
-        base64_picture(url)
+        base64_image(url)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../secret.png", "C:\\x.png"])
 def test_paths_are_never_opened(path: str) -> None:
     """S-30: whatever comes of a path, it is read as base64 or refused."""
     try:
-        data = base64_picture(path)
+        data = base64_image(path)
     except InvalidRequest:
         return
     with pytest.raises(Refused):
@@ -121,14 +121,14 @@ def test_paths_are_never_opened(path: str) -> None:
 
 def test_more_than_the_limit_is_refused_and_as_much_as_it_is_read_quickly() -> None:
     """S-30."""
-    most = images.MAX_PICTURE_BYTES
+    most = images.MAX_IMAGE_BYTES
     text = base64.b64encode(bytes(most)).decode()
     began = time.process_time()
-    assert base64_picture(text) == bytes(most)
+    assert base64_image(text) == bytes(most)
     assert time.process_time() - began < 3.0
     for more in (most + 1, 2 * most):
         with pytest.raises(InvalidRequest):
-            base64_picture(base64.b64encode(bytes(more)).decode())
+            base64_image(base64.b64encode(bytes(more)).decode())
 
 
 # ---- what the child does (S-31), called directly -------------------------------------------------
@@ -267,15 +267,15 @@ def test_bombs_are_refused_by_their_header(bomb: Any) -> None:
 
 async def test_the_child_answers_many_pictures_and_refusals_alike_without_pillow_in_the_parent() -> None:
     """S-31."""
-    decoder = PictureDecoder()
+    decoder = ImageDecoder()
     refusals, children = [], set()
     try:
         for bad in (b"no picture", a_picture("TGA"), one_bit(13_000), png_of(60_000, 60_000)):
             with pytest.raises(InvalidRequest) as refused:
-                await checked_picture(bad, decoder, "mask")
+                await check_image(bad, decoder, "mask")
             refusals.append(refused.value.param or "")
             children.update(decoder.idle_pids)
-        picture = await checked_picture(a_picture("JPEG"), decoder)
+        picture = await check_image(a_picture("JPEG"), decoder)
     finally:
         await decoder.close()
     assert opened(picture.png).size == (8, 6)
@@ -284,9 +284,9 @@ async def test_the_child_answers_many_pictures_and_refusals_alike_without_pillow
 
 
 async def test_many_at_once_get_their_own_picture_each() -> None:
-    decoder = PictureDecoder()
+    decoder = ImageDecoder()
     try:
-        sent = (checked_picture(a_picture(size=(edge, 3)), decoder) for edge in range(1, 20))
+        sent = (check_image(a_picture(size=(edge, 3)), decoder) for edge in range(1, 20))
         images = await asyncio.gather(*sent)
     finally:
         await decoder.close()
@@ -306,7 +306,7 @@ async def test_a_child_that_dies_or_hangs_is_replaced(tmp_path: Path) -> None:
         "    if not data: os._exit(0)\n"
         "    sys.stdout.buffer.write(b'\\0\\0\\0\\3+ok'); sys.stdout.buffer.flush()\n"
     )
-    decoder = PictureDecoder(deadline_s=1.0, command=(sys.executable, str(script)))
+    decoder = ImageDecoder(deadline_s=1.0, command=(sys.executable, str(script)))
     for bad in (b"die", b"hang", b"die"):
         with pytest.raises(InvalidRequest):
             await decoder.normalise(bad)
@@ -323,8 +323,8 @@ async def test_a_child_that_dies_or_hangs_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS binds on Linux only")
 async def test_the_child_has_a_memory_limit_and_leaves_at_the_end_of_its_input() -> None:
     """S-31."""
-    decoder = PictureDecoder()
-    await checked_picture(a_picture(), decoder)
+    decoder = ImageDecoder()
+    await check_image(a_picture(), decoder)
     (child,) = decoder._idle
     assert child.stdin is not None
     limits = Path(f"/proc/{child.pid}/limits").read_text()
@@ -371,7 +371,7 @@ def test_a_file_is_there_wholly_and_with_nothing_beside_it(tmp_path: Path) -> No
     """S-33."""
     write_atomic(tmp_path, NAME, b"one")
     write_atomic(tmp_path, NAME, b"two")
-    assert open_picture(tmp_path, NAME) == b"two"
+    assert open_image(tmp_path, NAME) == b"two"
     assert [f.name for f in tmp_path.iterdir()] == [NAME]
     assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
 
@@ -411,8 +411,8 @@ def test_links_folders_and_pipes_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / folder).mkdir()
     os.mkfifo(tmp_path / pipe)
     for name in (link, folder, pipe, NAME):
-        assert open_picture(tmp_path, name) is None
-    assert open_picture(tmp_path / "nowhere", NAME) is None
+        assert open_image(tmp_path, name) is None
+    assert open_image(tmp_path / "nowhere", NAME) is None
 
 
 @pytest.mark.parametrize(
@@ -423,4 +423,4 @@ def test_no_other_name_is_even_looked_for(tmp_path: Path, name: str, monkeypatch
     """S-33."""
     (tmp_path / NAME).write_bytes(b"x")
     monkeypatch.setattr(os, "open", lambda *_, **__: pytest.fail("opened something"))
-    assert open_picture(tmp_path, name) is None
+    assert open_image(tmp_path, name) is None

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gateway.errors import InvalidRequest
 from gateway.http.text_bounds import check_texts
-from gateway.images.codec import MAX_PICTURE_BYTES, base64_picture
+from gateway.images.codec import MAX_IMAGE_BYTES, base64_image
 from gateway.images.decoder_child import MAX_EDGE_PX, MAX_PIXELS, Refused, checked, normalised
 from tests.support.v1 import assert_openai_error, opened
 
@@ -136,10 +136,10 @@ def test_sixteen_pictures_and_one_of_forty_megabytes_are_taken(plain: httpx.Clie
 
 
 def test_a_refusal_names_the_limit_and_what_was_found() -> None:
-    text = base64.b64encode(b"\x89PNG" + bytes(MAX_PICTURE_BYTES + 6)).decode()
-    found = MAX_PICTURE_BYTES + 10
-    with pytest.raises(InvalidRequest, match=f"at most {MAX_PICTURE_BYTES} bytes; this one has {found}"):
-        base64_picture(text)
+    text = base64.b64encode(b"\x89PNG" + bytes(MAX_IMAGE_BYTES + 6)).decode()
+    found = MAX_IMAGE_BYTES + 10
+    with pytest.raises(InvalidRequest, match=f"at most {MAX_IMAGE_BYTES} bytes; this one has {found}"):
+        base64_image(text)
     with pytest.raises(InvalidRequest, match=r"longer than 8192 characters: it has 9000\."):
         check_texts({"sampler": "x" * 9000}, {})
     with pytest.raises(InvalidRequest, match=r"more than 2048 entries: it has 3000\."):

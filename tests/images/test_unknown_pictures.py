@@ -13,8 +13,8 @@ from PIL import Image
 
 from adapters.sdapi.control import unit_of
 from gateway.errors import InvalidRequest
-from gateway.http.unknown_images import is_picture, unknown_pictures
-from gateway.images.codec import base64_picture
+from gateway.http.unknown_images import is_image, unknown_images
+from gateway.images.codec import base64_image
 from tests.support.sdapi import translated
 from tests.support.v1 import MODEL, assert_openai_error, input_png
 
@@ -44,20 +44,20 @@ def encoded(kind: str) -> str:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "AVIF"])
 def test_a_picture_is_known_by_its_first_bytes(kind: str) -> None:
     text = encoded(kind)
-    assert is_picture(text)
-    assert is_picture(f"\n {text}")
-    assert is_picture(f"data:application/octet-stream;base64,{text}")
-    assert is_picture(f" DATA:IMAGE/{kind};charset=x;base64,")
+    assert is_image(text)
+    assert is_image(f"\n {text}")
+    assert is_image(f"data:application/octet-stream;base64,{text}")
+    assert is_image(f" DATA:IMAGE/{kind};charset=x;base64,")
 
 
 @pytest.mark.parametrize("words", WORDS)
 def test_words_are_no_picture(words: str) -> None:
-    assert not is_picture(words)
+    assert not is_image(words)
 
 
 @pytest.mark.parametrize("value", NESTED)
 def test_it_is_found_at_any_depth_and_known_fields_are_not_looked_at(value: Any) -> None:
-    assert unknown_pictures({"a": value, "b": value, "c": ["words", 7, None]}, {"b"}) == ["a"]
+    assert unknown_images({"a": value, "b": value, "c": ["words", 7, None]}, {"b"}) == ["a"]
 
 
 # ---- the protocols ---------------------------------------------------------------------------------
@@ -168,10 +168,10 @@ def test_percent_encoding_in_a_data_url_is_undone_in_pieces_of_any_cut() -> None
         f" data:;base64,{escaped}",
         f"data:image/png;base64,{lines}",
     ):
-        assert base64_picture(sent) == raw
+        assert base64_image(sent) == raw
     for shift in range(3):  # the cut between two pieces falls into an escape
         assert (
-            base64_picture("data:image/png;base64," + "%20" * shift + " " * shift + "%2B" * 600_000)[:3]
+            base64_image("data:image/png;base64," + "%20" * shift + " " * shift + "%2B" * 600_000)[:3]
             == b"\xfb\xef\xbe"
         )
 
@@ -181,4 +181,4 @@ def test_percent_encoding_in_a_data_url_is_undone_in_pieces_of_any_cut() -> None
 )
 def test_other_escapes_are_no_base64(sent: str) -> None:
     with pytest.raises(InvalidRequest, match="not valid base64"):
-        base64_picture(sent)
+        base64_image(sent)

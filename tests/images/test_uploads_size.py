@@ -21,7 +21,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from gateway.errors import StorageFault, StorageFull
-from gateway.images.decoder import CheckedImage, PictureDecoder
+from gateway.images.decoder import CheckedImage, ImageDecoder
 from gateway.images.decoder_child import Refused, checked, normalised
 from gateway.images.input_files import KeptInputs
 from gateway.images.stripping import stripped
@@ -160,7 +160,7 @@ class Kept:
     def __init__(self, folder: Path, **decoder: Any) -> None:
         self.folder = folder
         self.store = SqliteStore(folder)
-        self.decoder = PictureDecoder(**decoder)
+        self.decoder = ImageDecoder(**decoder)
         self.inputs = KeptInputs(self.store, self.decoder)
 
     async def __aenter__(self) -> Kept:
@@ -259,7 +259,7 @@ async def test_a_job_waits_for_no_clients_turn_and_for_no_fault_of_the_machine(t
         assert not waiting.done()
         kept.decoder._turns.give_back(ME)
         assert await waiting == picture.png
-        broken = KeptInputs(kept.store, PictureDecoder(command=("/no/such/program",)))
+        broken = KeptInputs(kept.store, ImageDecoder(command=("/no/such/program",)))
         with pytest.raises(StorageFault):
             await broken.whole(name)
 

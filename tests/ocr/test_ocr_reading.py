@@ -7,7 +7,7 @@ import time
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from gateway.ocr.pages import to_pictures
+from gateway.ocr.pages import to_images
 from gateway.ocr.reader import PageText, Reader
 from tests.support.ocr import encoded, foreign, pdf
 
@@ -96,7 +96,7 @@ def test_turned_pages_come_in_order_and_boxes_lie_in_the_picture(reader: Reader,
 
 def test_a_page_of_a_pdf_is_read_the_same_way(reader: Reader) -> None:
     document = pdf(two_columns().rotate(180))
-    (page,) = to_pictures(document, (1,), 100.0)
+    (page,) = to_images(document, (1,), 100.0)
     assert lines(reader.read(page)) == [*PROSE, *MORE]
 
 
@@ -105,7 +105,7 @@ def test_a_page_of_a_pdf_is_read_the_same_way(reader: Reader) -> None:
 def test_text_on_a_transparent_ground_is_read(reader: Reader, colour: str, behind: int) -> None:
     image = Image.new("RGBA", (420, 90), (behind, behind, behind, 0))
     ImageDraw.Draw(image).text((20, 20), "Clear as glass", fill=colour, font=ImageFont.load_default(36))
-    (picture,) = to_pictures(encoded(image), (), 200.0)
+    (picture,) = to_images(encoded(image), (), 200.0)
     assert lines(reader.read(picture)) == ["Clear as glass"]
 
 

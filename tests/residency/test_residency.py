@@ -51,7 +51,7 @@ def test_a_guess_grows_with_bits_pixels_and_references_and_shrinks_in_tiles() ->
 def test_what_jobs_took_replaces_the_guess() -> None:
     peaks, guessed = Peaks(), Footprint(16 * GB, 17 * GB, 3 * GB)
     peaks.learn_load(plan_of(), 8 * GB, 9 * GB)
-    peaks.learn_picture(plan_of(), KLEIN, 8 * GB, 10 * GB)
+    peaks.learn_image(plan_of(), KLEIN, 8 * GB, 10 * GB)
     assert peaks.correct(plan_of(), KLEIN, guessed) == Footprint(8 * GB, 9 * GB, 2 * GB)
     assert peaks.correct(plan_of(width_px=512), KLEIN, guessed).picture == 2 * GB, "at most what a larger one took"
     assert peaks.correct(plan_of(width_px=2048), KLEIN, guessed).picture == pytest.approx(4 * GB, rel=1e-4)
@@ -63,12 +63,12 @@ def test_what_jobs_took_replaces_the_guess() -> None:
 def test_what_was_learned_survives_being_written_and_read() -> None:
     peaks, again, guessed = Peaks(), Peaks(), Footprint(1, 1, 1)
     peaks.learn_load(plan_of(), 5, 6)
-    peaks.learn_picture(plan_of(), KLEIN, 5, 9)
+    peaks.learn_image(plan_of(), KLEIN, 5, 9)
     again.read_json(json.loads(json.dumps(peaks.to_json())))
     assert again.correct(plan_of(), KLEIN, guessed) == peaks.correct(plan_of(), KLEIN, guessed)
     assert again.most == peaks.most
     version = peaks.version
-    peaks.learn_picture(plan_of(), KLEIN, 5, 7)
+    peaks.learn_image(plan_of(), KLEIN, 5, 7)
     assert peaks.version == version, "nothing new: nothing to store"
 
 
@@ -76,7 +76,7 @@ def test_what_is_kept_is_bounded() -> None:
     peaks = Peaks()
     for number in range(500):
         peaks.learn_load(Load(model=f"model{number}"), 1, 1)
-        peaks.learn_picture(plan_of(width_px=64 + 16 * number), KLEIN, 1, 2)
+        peaks.learn_image(plan_of(width_px=64 + 16 * number), KLEIN, 1, 2)
     assert len(json.dumps(peaks.to_json())) < 10_000
 
 
@@ -126,7 +126,7 @@ def test_a_picture_that_is_too_large_for_the_smallest_model_is_told_so(tmp_path:
 def test_what_went_well_before_is_admitted_again_unless_the_operator_set_a_limit(tmp_path: Path) -> None:
     peaks = Peaks()
     peaks.learn_load(plan_of(), 16 * GB, 16 * GB)
-    peaks.learn_picture(plan_of(), KLEIN, 16 * GB, 20 * GB)
+    peaks.learn_image(plan_of(), KLEIN, 16 * GB, 20 * GB)
     assert admission(tmp_path, 12.0, peaks, is_set=False).fits(plan_of(), KLEIN)
     assert not admission(tmp_path, 12.0, peaks).fits(plan_of(), KLEIN)
 

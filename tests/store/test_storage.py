@@ -16,7 +16,7 @@ import pytest
 from engine.protocol import Succeeded
 from gateway.downloads import lane as downloads_lane
 from gateway.downloads.wire import Fetch, Fetched, NotFetched
-from gateway.errors import PictureDamaged, StorageFault, StorageFull
+from gateway.errors import ImageDamaged, StorageFault, StorageFull
 from gateway.images.output import UNKNOWN, Note
 from gateway.jobs.facts import ImageDone, Requeued
 from gateway.jobs.job import Job, JobEvent, State
@@ -299,7 +299,7 @@ async def test_a_damaged_picture_is_never_read(tmp_path: Path, damage: Callable[
         assert len(whole) == done.length_bytes
         assert not pictures.damaged([done])
         damage(pictures.folder / done.file)
-        with pytest.raises(PictureDamaged):
+        with pytest.raises(ImageDamaged):
             pictures.read(done.file, note)
         again = await service.ended((await service.retry(job.id)).id)
         assert pictures.read(again.images[0].file, Note.of(again.images[0])) == whole

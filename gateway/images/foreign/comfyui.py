@@ -18,7 +18,7 @@ PROMPT, WORKFLOW = "prompt", "workflow"
 SAVERS = ("SaveImage", "Image Save", "SaveAnimatedWEBP", "SaveAnimatedPNG", "SaveImageWebsocket")
 PREVIEW = "PreviewImage"
 ZEROED = "ConditioningZeroOut"
-PICTURE_INPUTS = (
+IMAGE_INPUTS = (
     *("images", "image", "samples", "latent_image", "latent", "pixels", "latents", "upscaled_image", "samples1"),
     *("optional_latent", "input"),
 )
@@ -102,7 +102,7 @@ def _before(graph: Graph, nodes: list[Node]) -> list[Node]:
         if at.id not in starts and _samples(at):
             samplers.append(at)
             continue
-        for name in reversed(PICTURE_INPUTS if _samples(at) else tuple(at.inputs)):
+        for name in reversed(IMAGE_INPUTS if _samples(at) else tuple(at.inputs)):
             target = graph.target(at, name)
             if target is not None and target.id not in seen:
                 seen.add(target.id)
