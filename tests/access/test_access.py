@@ -51,7 +51,7 @@ BAD_HOSTS = [
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("path", ["/x", "/open", "/pictures/1", "/"])
-def test_a_foreign_host_is_refused_before_all_else(method: str, path: str) -> None:
+def test_foreign_host_header_is_refused_before_all_else(method: str, path: str) -> None:
     """S-02: every method, every route, with or without an Origin."""
     for host in BAD_HOSTS:
         for fields in ({}, {"origin": f"http://{host}"}, {"access_control_request_method": "GET", "origin": "null"}):
@@ -63,12 +63,12 @@ def test_a_foreign_host_is_refused_before_all_else(method: str, path: str) -> No
 
 
 @pytest.mark.parametrize("host", GOOD_HOSTS)
-def test_loopback_names_are_good_hosts(host: str) -> None:
+def test_host_names_of_loopback_are_accepted(host: str) -> None:
     """S-02: the port does not matter."""
     assert ask(OPEN, host=host).status == 200
 
 
-def test_configured_names_are_good_hosts() -> None:
+def test_host_names_in_the_settings_are_accepted() -> None:
     """S-02."""
     guard = a_guard(hosts=["Mac.local"], server={"public_url": "https://pictures.example/x"})
     assert ask(guard, host="mac.local:80").status == 200
@@ -76,7 +76,7 @@ def test_configured_names_are_good_hosts() -> None:
     assert ask(guard, host="other.local").code == "bad_host"
 
 
-def test_beyond_loopback_any_address_is_good_but_no_name() -> None:
+def test_host_header_beyond_loopback_may_be_any_ip_address_but_no_name() -> None:
     """S-02: rebinding needs a name."""
     guard = a_guard(allow_open=True, server={"host": "0.0.0.0"})
     assert ask(guard, host="192.168.1.5:7861").status == 200
@@ -105,7 +105,7 @@ BAD_ORIGINS = [
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("origin", BAD_ORIGINS)
-def test_a_foreign_origin_is_refused_and_never_named_in_an_answer(method: str, origin: str) -> None:
+def test_foreign_origin_is_refused_and_never_repeated_in_an_answer(method: str, origin: str) -> None:
     """S-03, S-04."""
     answer = ask(OPEN, "/x", method, origin=origin, access_control_request_method="POST")
     assert (answer.status, answer.code) == (403, "bad_origin")
@@ -115,7 +115,7 @@ def test_a_foreign_origin_is_refused_and_never_named_in_an_answer(method: str, o
 @pytest.mark.parametrize(
     "origin", ["http://localhost", "http://localhost:3000", "https://127.0.0.1:1", "http://[::1]:5173"]
 )
-def test_a_loopback_origin_may_call_and_is_told_so(origin: str) -> None:
+def test_loopback_origin_is_allowed_with_cors_headers(origin: str) -> None:
     """S-03: named exactly, never with credentials."""
     answer = ask(OPEN, origin=origin, sec_fetch_site="cross-site")
     assert answer.status == 200
@@ -124,7 +124,7 @@ def test_a_loopback_origin_may_call_and_is_told_so(origin: str) -> None:
     assert "access-control-allow-credentials" not in answer.headers
 
 
-def test_origins_in_the_settings_may_call_exactly() -> None:
+def test_origins_in_the_settings_are_allowed_by_exact_match() -> None:
     """S-03."""
     guard = a_guard(origins=["https://ui.example"])
     assert ask(guard, origin="https://ui.example").headers["access-control-allow-origin"] == "https://ui.example"
@@ -158,7 +158,7 @@ def test_origins_of_programs_and_of_files_may_call_where_they_are_named(origin: 
 @pytest.mark.parametrize(
     "origin", ["https://", "https://a/b", "app://a/b", "app://user@a", "//a", "app:a", "a b://c", ""]
 )
-def test_what_is_no_origin_stops_the_start(origin: str) -> None:
+def test_invalid_origin_in_the_settings_stops_the_start(origin: str) -> None:
     with pytest.raises(ValidationError):
         a_guard(origins=[origin])
 
@@ -178,12 +178,12 @@ def test_a_refused_origin_is_logged_once_with_its_setting(caplog: pytest.LogCapt
     assert len(told) == 20
 
 
-def test_clients_are_told_a_shorter_time_than_an_idle_connection_is_kept() -> None:
+def test_keep_alive_header_is_shorter_than_the_idle_connection_timeout() -> None:
     assert ask(OPEN).headers["keep-alive"] == "timeout=75"
     assert idle_s(75) == 80
 
 
-def test_a_star_is_sent_only_when_it_is_written() -> None:
+def test_cors_wildcard_origin_is_sent_only_when_configured() -> None:
     """S-03."""
     guard = a_guard(origins=["*"])
     for origin in ("https://evil.example", "null"):
@@ -192,7 +192,7 @@ def test_a_star_is_sent_only_when_it_is_written() -> None:
     assert ask(guard, sec_fetch_site="cross-site").status == 200
 
 
-def test_a_page_of_our_own_may_call_under_its_own_name() -> None:
+def test_page_of_our_own_origin_may_call_under_its_own_host_name() -> None:
     guard = a_guard(hosts=["mac.local"])
     assert ask(guard, host="mac.local:7861", origin="http://mac.local:7861").status == 200
     assert ask(guard, host="mac.local:7861", origin="http://mac.local:8000").status == 403
@@ -257,7 +257,7 @@ def test_json_and_multipart_are_taken(kind: str) -> None:
     "kind", ["text/plain", "text/plain;application/json", "application/x-www-form-urlencoded", "x"]
 )
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_what_a_page_can_send_without_preflight_is_not_taken(kind: str, method: str) -> None:
+def test_content_types_a_page_can_send_without_preflight_are_refused(kind: str, method: str) -> None:
     """S-05: JSON as text/plain is the classic."""
     assert ask(OPEN, method=method, body=b"{}", content_type=kind).status == 415
 
@@ -269,13 +269,13 @@ def test_a_missing_content_type_is_json_for_programs_and_not_for_pages() -> None
     assert ask(OPEN, method="POST", body=b"{}", sec_fetch_site="same-origin").status == 415
 
 
-def test_an_empty_body_has_no_type() -> None:
+def test_body_that_is_empty_needs_no_content_type() -> None:
     assert ask(OPEN, "/interrupt", "POST", content_type="text/plain").status == 200
     assert ask(OPEN, "/interrupt", "POST", content_type="text/plain", content_length="0").status == 200
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "identity, gzip"])
-def test_compressed_bodies_are_not_taken(encoding: str) -> None:
+def test_compressed_request_bodies_are_refused(encoding: str) -> None:
     """S-11."""
     fields = {"content_type": "application/json", "content_encoding": encoding}
     assert ask(OPEN, method="POST", body=b"{}", **fields).status == 415
@@ -295,13 +295,13 @@ def test_every_answer_carries_the_security_headers() -> None:
         assert answer.headers["cross-origin-opener-policy"] == "same-origin"
 
 
-def test_a_header_the_app_sets_itself_stays() -> None:
+def test_response_header_set_by_the_app_is_kept() -> None:
     answer = ask(OPEN, "/own")
     assert [v for n, v in answer.fields if n.lower() == "content-security-policy"] == ["mine"]
     assert [v for n, v in answer.fields if n == "vary"] == ["Accept", "Origin"]
 
 
-def test_an_unexpected_error_is_an_id_and_nothing_of_itself() -> None:
+def test_unexpected_error_shows_only_an_id_and_no_details() -> None:
     """S-13."""
     answer = ask(OPEN, "/boom")
     assert answer.status == 500

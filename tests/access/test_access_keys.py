@@ -29,7 +29,7 @@ def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-def test_a_key_opens_in_all_three_ways_and_names_the_owner(keys_file: Path) -> None:
+def test_key_is_accepted_in_all_three_ways_and_names_the_owner(keys_file: Path) -> None:
     """S-07."""
     guard = a_guard(keys_file=keys_file)
     for fields in (
@@ -58,7 +58,7 @@ def test_a_key_opens_in_all_three_ways_and_names_the_owner(keys_file: Path) -> N
         {"x_api_key": "ü"},
     ],
 )
-def test_without_a_right_key_it_is_401_and_says_how(keys_file: Path, fields: Headers) -> None:
+def test_401_without_a_right_key_says_how_to_send_one(keys_file: Path, fields: Headers) -> None:
     """S-07: and the body is not looked at."""
     answer = ask(a_guard(keys_file=keys_file), method="POST", body=b"x", content_type="text/plain", **fields)
     assert answer.status == 401
@@ -66,7 +66,7 @@ def test_without_a_right_key_it_is_401_and_says_how(keys_file: Path, fields: Hea
     assert schemes == ["Bearer", "Basic"]
 
 
-def test_a_script_of_a_page_is_not_asked_for_a_password_by_the_browser(keys_file: Path) -> None:
+def test_401_to_a_page_script_opens_no_browser_password_dialog(keys_file: Path) -> None:
     answer = ask(a_guard(keys_file=keys_file), sec_fetch_mode="cors", sec_fetch_site="same-origin")
     assert [value.split()[0] for name, value in answer.fields if name == "www-authenticate"] == ["Bearer"]
 
@@ -94,7 +94,7 @@ def test_an_owner_without_key_is_the_client_id_or_the_address() -> None:
         assert ask(OPEN, x_client_id=bad).text == "peer:127.0.0.1 0"
 
 
-def test_ten_wrong_keys_a_minute_are_enough(keys_file: Path) -> None:
+def test_wrong_keys_are_limited_to_ten_a_minute(keys_file: Path) -> None:
     """S-09: then further wrong ones are 429, for that address only; asking without any key is no guess."""
     guard = a_guard(keys_file=keys_file)
     for _ in range(30):
@@ -110,7 +110,7 @@ def test_ten_wrong_keys_a_minute_are_enough(keys_file: Path) -> None:
     assert ask(guard, "/open", x_api_key=KEY).status == 200
 
 
-def test_a_right_key_passes_whatever_its_address_did_before(keys_file: Path) -> None:
+def test_key_that_is_right_passes_despite_earlier_wrong_guesses_of_its_address(keys_file: Path) -> None:
     """S-09: otherwise anybody behind the same address could lock its holder out."""
     guard = a_guard(keys_file=keys_file)
     for _ in range(20):
@@ -141,7 +141,7 @@ def test_addresses_of_one_network_of_ipv6_are_one_client(keys_file: Path, one: s
     assert ask(guard, x_api_key="wrong", client=other).status == (429 if are_one else 401)
 
 
-def test_a_table_full_of_others_forgets_nobodys_wrong_keys() -> None:
+def test_wrong_key_counts_are_kept_when_the_address_table_is_full() -> None:
     """S-09: and stays as large as it is."""
     now = 0.0
     guesses = Guesses(clock=lambda: now)
@@ -158,7 +158,7 @@ def test_a_table_full_of_others_forgets_nobodys_wrong_keys() -> None:
     assert len(guesses._times) == 1
 
 
-def test_an_address_may_guess_again_after_a_minute() -> None:
+def test_wrong_key_limit_of_an_address_ends_after_a_minute() -> None:
     """S-09."""
     now = 0.0
     guesses = Guesses(clock=lambda: now)
@@ -211,7 +211,7 @@ def test_a_keys_file_that_cannot_be_trusted_stops_the_start(tmp_path: Path, text
         a_guard(keys_file=tmp_path / "nowhere")
 
 
-def test_no_repr_shows_a_key(keys_file: Path) -> None:
+def test_key_is_never_shown_in_a_repr(keys_file: Path) -> None:
     """S-41."""
     shown = repr(Keys.load(keys_file)) + repr(a_guard(keys_file=keys_file))
     assert "alice" in shown

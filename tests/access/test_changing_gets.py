@@ -60,7 +60,7 @@ def guard() -> Guard:
     return Door(app, settings, is_changing_path=lambda path: path in PATHS)
 
 
-def test_the_routes_are_those_that_take_no_head() -> None:
+def test_get_routes_that_change_state_are_exactly_those_without_head() -> None:
     routes = [route for adapter in ADAPTERS if adapter.name == "mflux-server" for route in adapter.routes]
     assert set(PATHS) == {prefix + path for prefix in ("", "/api") for path in ("/cancel", "/clear", "/image")}
     assert {r.path for r in routes if r.methods == {"GET"}} == set(PATHS)
@@ -84,7 +84,7 @@ def test_the_routes_are_those_that_take_no_head() -> None:
         {"user_agent": CHROMIUM, "authorization": "Bearer k"},
     ],
 )
-def test_programs_and_pages_of_ours_change_things(guard: Guard, fields: dict[str, str]) -> None:
+def test_get_routes_that_change_state_work_for_programs_and_our_own_pages(guard: Guard, fields: dict[str, str]) -> None:
     for path in PATHS:
         assert ask(guard, path, host=f"{HOST}:7861", **fields).status == 200
 
@@ -112,7 +112,7 @@ def test_programs_and_pages_of_ours_change_things(guard: Guard, fields: dict[str
         {"sec_fetch_site": "none", "origin": "http://evil.test"},
     ],
 )
-def test_what_another_sites_page_can_send_changes_nothing(guard: Guard, fields: dict[str, str]) -> None:
+def test_requests_from_a_page_of_a_foreign_origin_change_nothing(guard: Guard, fields: dict[str, str]) -> None:
     for path in PATHS:
         answer: Answer = ask(guard, path, host=f"{HOST}:7861", **fields)
         assert answer.status == 403
@@ -120,7 +120,7 @@ def test_what_another_sites_page_can_send_changes_nothing(guard: Guard, fields: 
     assert ask(guard, "/status", host=f"{HOST}:7861", user_agent=CHROMIUM).status == 200
 
 
-def test_only_names_without_fetch_metadata_are_told_which_page_of_ours_asks(guard: Guard) -> None:
+def test_referrer_policy_is_same_origin_only_for_hosts_without_fetch_metadata(guard: Guard) -> None:
     assert ask(guard, host=HOST).headers["referrer-policy"] == "same-origin"
     for host in ("localhost:7861", "127.0.0.1", "evil.test"):
         assert ask(guard, host=host).headers["referrer-policy"] == "no-referrer"
@@ -159,7 +159,9 @@ def ids(client: httpx.Client) -> set[str]:
     return {task["task_id"] for task in client.get("/api/tasks").json()}
 
 
-def test_scripts_clear_the_queue_as_before(gateway: Live, client: httpx.Client, tasks: tuple[str, str]) -> None:
+def test_queue_is_cleared_by_scripts_without_an_origin_as_before(
+    gateway: Live, client: httpx.Client, tasks: tuple[str, str]
+) -> None:
     assert ids(client) == set(tasks)
     request = urllib.request.Request(f"{gateway.url}/api/cancel?task_id={tasks[1]}", headers={"Host": HOST})
     with urllib.request.urlopen(request) as answer:
@@ -201,7 +203,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.mark.parametrize("site", ["evil.test", f"other.{HOST}", HOST])
 @pytest.mark.parametrize("path", ["/", "/silent"])
-def test_a_page_elsewhere_leaves_the_queue_as_it_is(
+def test_page_of_a_foreign_origin_cannot_clear_the_queue(
     gateway: Live, client: httpx.Client, tasks: tuple[str, str], browser: Any, elsewhere: int, site: str, path: str
 ) -> None:
     """The last site is the gateway's own name, on another port."""
@@ -218,7 +220,7 @@ def test_a_page_elsewhere_leaves_the_queue_as_it_is(
     assert ids(client) == set(tasks)
 
 
-def test_a_page_of_ours_shows_the_picture_and_clears_the_queue(
+def test_page_of_our_own_origin_shows_the_picture_and_clears_the_queue(
     gateway: Live, client: httpx.Client, tasks: tuple[str, str], browser: Any
 ) -> None:
     page = browser.new_page()

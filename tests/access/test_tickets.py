@@ -23,7 +23,7 @@ class Clock:
         return self.now
 
 
-def test_a_ticket_is_good_once_for_its_path_and_for_a_minute() -> None:
+def test_ticket_is_valid_once_for_its_path_and_for_one_minute() -> None:
     clock = Clock()
     tickets = Tickets(clock)
     ticket = tickets.give("me", "/a")
@@ -36,7 +36,7 @@ def test_a_ticket_is_good_once_for_its_path_and_for_a_minute() -> None:
     assert tickets.take(ticket, "/a") is None
 
 
-def test_tickets_that_nobody_takes_do_not_pile_up() -> None:
+def test_tickets_never_used_do_not_accumulate() -> None:
     clock = Clock()
     tickets = Tickets(clock)
     given = [tickets.give("me", "/a") for _ in range(MOST + 1)]
@@ -71,7 +71,7 @@ def named(client: httpx.Client, url: str) -> list[str]:
     return [event["event"] for event in read(client, path) if "event" in event]
 
 
-def test_with_keys_a_ticket_opens_the_stream_of_one_job_or_of_all_and_nothing_else(keyed: Live) -> None:
+def test_ticket_with_keys_set_opens_only_the_stream_of_one_job_or_of_all(keyed: Live) -> None:
     with having(keyed, BOSS) as boss, having(keyed, None) as browser:
         job_id = submit(boss)["job_id"]
         for path in (f"/jobs/{job_id}/stream", "/events", "/tickets"):
@@ -96,7 +96,7 @@ def test_with_keys_a_ticket_opens_the_stream_of_one_job_or_of_all_and_nothing_el
     assert given["ticket"] not in keyed.logged()
 
 
-def test_a_browser_that_opened_a_stream_opens_it_again_where_the_connection_was_lost(keyed: Live) -> None:
+def test_browser_event_stream_resumes_where_the_connection_was_lost(keyed: Live) -> None:
     """As an EventSource does by itself: the same address, its cookies, and the last id it heard."""
     with having(keyed, BOSS) as boss, having(keyed, None) as browser, having(keyed, None) as thief:
         job_id = submit(boss)["job_id"]
@@ -126,7 +126,7 @@ def test_a_browser_that_opened_a_stream_opens_it_again_where_the_connection_was_
     assert "mflux-gateway-stream" not in keyed.logged()
 
 
-def test_a_pass_ends_after_a_day_and_passes_do_not_pile_up() -> None:
+def test_login_pass_expires_after_a_day_and_passes_do_not_accumulate() -> None:
     clock = Clock()
     tickets = Tickets(clock)
 
@@ -151,21 +151,21 @@ def test_a_pass_ends_after_a_day_and_passes_do_not_pile_up() -> None:
     assert len(tickets._passes) <= MOST
 
 
-def test_a_ticket_is_given_for_ones_own_jobs_only(keyed: Live) -> None:
+def test_ticket_is_issued_only_for_jobs_of_the_same_owner(keyed: Live) -> None:
     with having(keyed, BOSS) as boss, having(keyed, GUEST) as guest:
         job_id = submit(boss)["job_id"]
         refused = guest.post("/tickets", json={"job_id": job_id})
         assert (refused.status_code, refused.json()["code"]) == (404, "JOB_NOT_FOUND")
 
 
-def test_used_tickets_are_no_guesses_at_keys(keyed: Live) -> None:
+def test_used_tickets_do_not_count_as_wrong_keys(keyed: Live) -> None:
     """An EventSource that lost its connection comes back with the address it has."""
     with having(keyed, BOSS) as boss, having(keyed, None) as browser:
         assert {browser.get("/events", params={"ticket": "x"}).status_code for _ in range(12)} == {401}
         assert boss.get("/jobs").status_code == 200
 
 
-def test_without_keys_a_ticket_carries_the_name_a_client_calls_itself_by(tmp_path: Path) -> None:
+def test_ticket_without_keys_carries_the_client_id(tmp_path: Path) -> None:
     with live(tmp_path) as gateway, client_of(gateway.url) as mine, having(gateway, None) as browser:
         job_id = submit(mine)["job_id"]
         assert browser.get(f"/jobs/{job_id}/stream").status_code == 404

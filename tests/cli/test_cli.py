@@ -112,7 +112,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize(("name", "format_"), [("a.png", "PNG"), ("a.jpg", "JPEG"), ("a.webp", "WEBP")])
-def test_generate_draws_a_picture_and_saves_it_as_its_name_says(run: Any, name: str, format_: str) -> None:
+def test_cli_generate_saves_an_image_in_the_format_of_the_file_name(run: Any, name: str, format_: str) -> None:
     code, out, _ = run("generate", "a red apple", "-o", name, "--size", "128x64", "--seed", "7")
     assert code == 0
     assert "seed 7" in out
@@ -120,13 +120,13 @@ def test_generate_draws_a_picture_and_saves_it_as_its_name_says(run: Any, name: 
         assert (picture.format, picture.size) == (format_, (128, 64))
 
 
-def test_several_pictures_get_numbers_and_seeds_that_follow(run: Any) -> None:
+def test_cli_generate_of_several_images_numbers_files_and_seeds_consecutively(run: Any) -> None:
     code, out, _ = run("generate", "a red apple", "-n", "3", "--seed", "5", "-q")
     assert (code, out.split()) == (0, ["picture-1.png", "picture-2.png", "picture-3.png"])
     assert all(Path(name).is_file() for name in out.split())
 
 
-def test_pictures_and_masks_are_sent_along(run: Any) -> None:
+def test_cli_generate_sends_input_images_and_masks(run: Any) -> None:
     Image.new("RGB", (64, 64), "red").save("in.png")
     Image.new("L", (64, 64), 255).save("mask.png")
     words = ("--init-image", "in.png", "--mask", "mask.png", "--image-strength", "0.5", "--json", "--size", "64x64")
@@ -136,14 +136,14 @@ def test_pictures_and_masks_are_sent_along(run: Any) -> None:
     assert (job["type"], job["files"]) == ("img2img", ["out.png"])
 
 
-def test_what_was_not_done_as_asked_is_said_beside_the_result(run: Any) -> None:
+def test_cli_generate_reports_adjusted_parameters_beside_the_result(run: Any) -> None:
     code, out, err = run("generate", "a red apple", "--steps", "50")
     assert code == 0
     assert "8 instead of 50" in err
     assert "8 steps" in out
 
 
-def test_a_file_that_is_there_is_not_written_over_unless_that_is_said(run: Any) -> None:
+def test_cli_generate_overwrites_an_existing_file_only_with_force(run: Any) -> None:
     Path("picture.png").write_text("mine")
     code, _, err = run("generate", "a red apple")
     assert (code, Path("picture.png").read_text()) == (2, "mine")
@@ -166,13 +166,13 @@ def test_a_file_that_is_there_is_not_written_over_unless_that_is_said(run: Any) 
         (("models", "info", "dreams"), 1, "'dreams' not found"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence_and_a_code(run: Any, words: tuple[str, ...], code: int, said: str) -> None:
+def test_cli_error_is_one_sentence_and_an_exit_code(run: Any, words: tuple[str, ...], code: int, said: str) -> None:
     left, _, err = run(*words)
     assert (left, said in err) == (code, True), err
     assert "Traceback" not in err
 
 
-def test_standard_input_can_be_the_prompt(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cli_prompt_can_be_read_from_standard_input(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("a red apple\n"))
     assert json.loads(run("generate", "-", "--json")[1])["prompt"] == "a red apple"
 
@@ -180,7 +180,7 @@ def test_standard_input_can_be_the_prompt(run: Any, monkeypatch: pytest.MonkeyPa
 # ---- queue, jobs, cancel -------------------------------------------------------------------------
 
 
-def test_jobs_wait_in_a_paused_queue_are_moved_cancelled_and_drawn(run: Any) -> None:
+def test_cli_jobs_wait_in_a_paused_queue_and_can_be_moved_cancelled_and_resumed(run: Any) -> None:
     assert run("queue", "pause")[1] == "Paused.\n"
     ids = [run("generate", text, "--no-wait")[1].strip() for text in ("an egg", "a bee", "a cow")]
     assert run("queue", "move", ids[2], "front")[1] == "0 jobs before it.\n"
@@ -197,7 +197,7 @@ def test_jobs_wait_in_a_paused_queue_are_moved_cancelled_and_drawn(run: Any) -> 
     assert ids[2] in run("jobs")[1]
 
 
-def test_nothing_a_stranger_wrote_reaches_the_terminal_as_a_command(run: Any, running: Live) -> None:
+def test_cli_output_contains_no_terminal_control_codes_from_job_texts(run: Any, running: Live) -> None:
     job = submit(running, prompt="\x1b[2J[bold]red\x07\nFAKE")
     for words in (("jobs",), ("jobs", job), ("queue",)):
         _, out, err = run(*words)
@@ -213,7 +213,7 @@ def test_models_and_loras_are_listed(run: Any) -> None:
     assert re.search("night +flux2-tiny", run("loras", "list")[1])
 
 
-def test_a_pull_shows_its_bytes_in_a_terminal_stops_at_ctrl_c_and_goes_on_there(
+def test_cli_pull_shows_bytes_stops_at_ctrl_c_and_resumes_where_it_stopped(
     run: Any, running: Live, hub: ToyHub, tmp_path: Path
 ) -> None:
     hub.hold_at[BIG] = 1_500_000
@@ -248,14 +248,14 @@ def test_a_pull_shows_its_bytes_in_a_terminal_stops_at_ctrl_c_and_goes_on_there(
 # ---- gateways that are not there, go away, or want a key -----------------------------------------
 
 
-def test_without_a_gateway_the_code_says_so(run: Any) -> None:
+def test_cli_without_a_gateway_has_its_own_exit_code(run: Any) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     for words in (("queue",), ("generate", "x"), ("jobs",), ("cancel", "x")):
         code, _, err = run(*words, "--url", nowhere)
         assert (code, "mflux-gateway serve" in err) == (3, True)
 
 
-def test_generate_starts_a_gateway_for_the_call_and_takes_it_away_again(tmp_path: Path) -> None:
+def test_cli_generate_starts_a_gateway_for_the_call_and_stops_it_afterwards(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         json.dumps({"server": {"port": free_port()}, "models": {"default": "flux2-tiny"}})
     )
@@ -270,7 +270,7 @@ def test_generate_starts_a_gateway_for_the_call_and_takes_it_away_again(tmp_path
     assert "a red circle" in listed.communicate(timeout=110)[0]
 
 
-def test_a_gateway_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_cli_generate_reports_why_the_gateway_cannot_start(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("server: {host: 0.0.0.0}")
     process = typed_in_a_shell("generate", "x", folder=tmp_path)
     _, err = process.communicate(timeout=110)
@@ -293,7 +293,7 @@ def generates(gateway: Live, folder: Path) -> tuple[subprocess.Popen[str], str]:
     return process, drawn[0]
 
 
-def test_ctrl_c_cancels_the_job_and_a_cancel_elsewhere_ends_the_wait(slow: Live, tmp_path: Path) -> None:
+def test_cli_ctrl_c_cancels_the_job_and_a_cancel_elsewhere_ends_the_wait(slow: Live, tmp_path: Path) -> None:
     codes = []
     for end in ("here", "elsewhere"):
         process, name = generates(slow, tmp_path)
@@ -309,7 +309,7 @@ def test_ctrl_c_cancels_the_job_and_a_cancel_elsewhere_ends_the_wait(slow: Live,
     assert not list(tmp_path.glob("picture*"))
 
 
-def test_a_key_comes_from_the_environment(slow: Live, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_cli_api_key_is_read_from_the_environment(slow: Live, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     for key, code in (("", 1), (KEY, 0)):
         monkeypatch.setenv("MFLUX_GATEWAY_KEY", key)
         with pytest.raises(SystemExit) as left:
@@ -318,7 +318,7 @@ def test_a_key_comes_from_the_environment(slow: Live, monkeypatch: pytest.Monkey
         assert ("MFLUX_GATEWAY_KEY" in capsys.readouterr().err) == bool(code)
 
 
-def test_a_gateway_that_is_killed_and_comes_back_still_gives_the_picture(slow: Live, tmp_path: Path) -> None:
+def test_gateway_killed_and_restarted_still_delivers_the_image(slow: Live, tmp_path: Path) -> None:
     process, _ = generates(slow, tmp_path)
     slow.stop(signal.SIGKILL)
     slow.start(ready=False)
@@ -330,7 +330,7 @@ def test_a_gateway_that_is_killed_and_comes_back_still_gives_the_picture(slow: L
 # ---- doctor, completion, words -------------------------------------------------------------------
 
 
-def test_doctor_finds_what_is_there_and_what_is_not(tmp_path: Path) -> None:
+def test_doctor_reports_what_is_present_and_what_is_missing(tmp_path: Path) -> None:
     well = typed_in_a_shell("doctor", "--json", folder=tmp_path, MFLUX_API_PORT=str(free_port()))
     found = {row["what"]: row for row in json.loads(well.communicate(timeout=110)[0])}
     assert well.returncode == 0
@@ -350,7 +350,7 @@ def test_doctor_finds_what_is_there_and_what_is_not(tmp_path: Path) -> None:
     assert "mflux-gateway models pull flux2-klein-4b" in out
 
 
-def test_a_shell_is_told_the_commands(tmp_path: Path) -> None:
+def test_cli_shell_completion_lists_the_commands(tmp_path: Path) -> None:
     asked = {"_MFLUX_GATEWAY_COMPLETE": "complete_bash", "COMP_WORDS": "mflux-gateway ge", "COMP_CWORD": "1"}
     assert typed_in_a_shell(folder=tmp_path, **asked).communicate(timeout=60)[0].split() == ["generate"]
 
@@ -363,6 +363,6 @@ def test_every_command_is_known_to_the_entry_point() -> None:
     assert groups | commands == COMMANDS | {"serve"}
 
 
-def test_words_for_people() -> None:
+def test_cli_formats_durations_and_clipped_texts() -> None:
     assert [seconds(value) for value in (None, 0.04, 42.4, 187, 3723)] == ["", "0.0 s", "42 s", "3:07", "1:02:03"]
     assert clipped("a\x1b[2Jb\n" + "c" * 60, 10) == "a [2Jb cc…"

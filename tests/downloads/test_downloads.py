@@ -102,7 +102,7 @@ async def downloads_of(service: JobService) -> list[Job]:
     return [job for job in await service.list_jobs(owner=None) if isinstance(job.plan, Download)]
 
 
-async def test_jobs_wait_for_one_download_while_jobs_of_other_models_go_on(hub: ToyHub, tmp_path: Path) -> None:
+async def test_jobs_wait_for_shared_download_while_jobs_of_other_models_run(hub: ToyHub, tmp_path: Path) -> None:
     hub.hold_at[BIG] = SIZE // 2
     async with service_in(tmp_path) as service:
         first = await service.submit(asked(), ME)
@@ -126,9 +126,7 @@ async def test_jobs_wait_for_one_download_while_jobs_of_other_models_go_on(hub: 
     assert len(hub.bodies()) == len(FILES) + 1  # the large one is sent on to the other host
 
 
-async def test_who_watches_a_waiting_job_is_told_of_bytes_and_of_when_it_will_be_done(
-    hub: ToyHub, tmp_path: Path
-) -> None:
+async def test_download_bytes_and_remaining_time_are_sent_to_waiting_job_watchers(hub: ToyHub, tmp_path: Path) -> None:
     hub.hold_at[BIG] = SIZE // 2
     async with service_in(tmp_path) as service:
         job = await service.submit(asked(QUANTISED), ME)
@@ -149,9 +147,7 @@ async def test_who_watches_a_waiting_job_is_told_of_bytes_and_of_when_it_will_be
         assert min(expected) > 0
 
 
-async def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_download_failed(
-    hub: ToyHub, tmp_path: Path
-) -> None:
+async def test_download_client_that_does_not_wait_gets_retry_or_failure_reason(hub: ToyHub, tmp_path: Path) -> None:
     impatient = Origin(owner="me", protocol="openai", attached=True, waits=False)
     hub.refusals[REPO] = (403, "GatedRepo")
     async with service_in(tmp_path) as service:
@@ -171,9 +167,7 @@ async def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_down
         assert (await service.ended(job.id)).state is State.SUCCEEDED
 
 
-async def test_without_auto_download_the_refusal_names_the_next_step_and_a_pull_brings_it(
-    hub: ToyHub, tmp_path: Path
-) -> None:
+async def test_download_disabled_refusal_names_next_step_and_pull_downloads_model(hub: ToyHub, tmp_path: Path) -> None:
     async with service_in(tmp_path, auto=False) as service:
         with pytest.raises(ModelNotOnDisk, match=f"mflux-gateway models pull {ABSENT}"):
             await service.submit(asked(), ME)
@@ -188,7 +182,7 @@ async def test_without_auto_download_the_refusal_names_the_next_step_and_a_pull_
     assert sum(one.path.endswith("/model.safetensors?signed=yes") for one in hub.bodies()) == 1
 
 
-async def test_a_gateway_that_is_told_to_stay_offline_refuses_at_once(
+async def test_download_is_refused_at_once_in_offline_mode(
     hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -198,7 +192,7 @@ async def test_a_gateway_that_is_told_to_stay_offline_refuses_at_once(
         assert (await service.ended((await service.submit(asked("toy"), ME)).id)).state is State.SUCCEEDED
 
 
-async def test_a_download_that_fails_takes_the_jobs_that_waited_with_its_sentence(hub: ToyHub, tmp_path: Path) -> None:
+async def test_download_failure_fails_waiting_jobs_with_same_error(hub: ToyHub, tmp_path: Path) -> None:
     hub.refusals[REPO] = (403, "GatedRepo")
     async with service_in(tmp_path) as service:
         jobs = [await service.submit(asked(model), ME) for model in (ABSENT, QUANTISED)]
@@ -212,7 +206,7 @@ async def test_a_download_that_fails_takes_the_jobs_that_waited_with_its_sentenc
         assert (await service.ended(again.id)).state is State.SUCCEEDED
 
 
-async def test_a_cancelled_download_keeps_what_came_and_the_next_one_goes_on_there(hub: ToyHub, tmp_path: Path) -> None:
+async def test_download_resumes_from_partial_file_after_cancel(hub: ToyHub, tmp_path: Path) -> None:
     hub.hold_at[BIG] = 1_500_000
     async with service_in(tmp_path) as service:
         job = await service.submit(asked(), ME)
@@ -228,7 +222,7 @@ async def test_a_cancelled_download_keeps_what_came_and_the_next_one_goes_on_the
     assert int(ranges[0].removeprefix("bytes=").rstrip("-")) > 1_000_000
 
 
-async def test_a_job_that_is_cancelled_while_it_waits_leaves_the_download(hub: ToyHub, tmp_path: Path) -> None:
+async def test_job_cancelled_while_waiting_releases_the_download(hub: ToyHub, tmp_path: Path) -> None:
     hub.hold_at[BIG] = 10
     async with service_in(tmp_path) as service:
         job = await service.submit(asked(), ME)
@@ -239,7 +233,7 @@ async def test_a_job_that_is_cancelled_while_it_waits_leaves_the_download(hub: T
         assert (await service.ended(download.id)).state is State.SUCCEEDED
 
 
-async def test_a_download_child_that_dies_is_started_once_more(
+async def test_download_child_is_restarted_once_after_death(
     hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.hold_at[BIG] = 1_500_000
@@ -262,7 +256,7 @@ async def test_a_download_child_that_dies_is_started_once_more(
 
 
 @pytest.mark.parametrize("percent", [10, 99])
-async def test_a_download_child_that_is_killed_leaves_nothing_that_is_listed_and_the_next_goes_on(
+async def test_download_child_killed_leaves_nothing_listed_and_next_download_resumes(
     hub: ToyHub, tmp_path: Path, percent: int
 ) -> None:
     hub.hold_at[BIG] = SIZE * percent // 100
@@ -282,7 +276,7 @@ async def test_a_download_child_that_is_killed_leaves_nothing_that_is_listed_and
     assert last == (f"bytes={had}-" if had else None)
 
 
-async def test_a_stop_in_the_middle_is_taken_up_by_the_next_start(hub: ToyHub, tmp_path: Path) -> None:
+async def test_download_interrupted_resumes_at_next_start(hub: ToyHub, tmp_path: Path) -> None:
     hub.hold_at[BIG] = 1_500_000
 
     async def before() -> str:
@@ -301,7 +295,7 @@ async def test_a_stop_in_the_middle_is_taken_up_by_the_next_start(hub: ToyHub, t
     assert any("range" in one.headers for one in hub.bodies())
 
 
-async def test_what_was_downloaded_is_removed_and_nothing_else(hub: ToyHub, tmp_path: Path) -> None:
+async def test_model_removal_deletes_downloaded_files_only(hub: ToyHub, tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         job = await service.submit(asked(), ME)
         with pytest.raises(ModelKept, match="being downloaded"):
@@ -327,7 +321,7 @@ async def test_what_was_downloaded_is_removed_and_nothing_else(hub: ToyHub, tmp_
             await service.models.remove("toy", ME.owner)
 
 
-def test_files_that_another_model_needs_stay_until_it_is_removed_itself(tmp_path: Path) -> None:
+def test_model_files_needed_by_another_model_stay_until_its_removal(tmp_path: Path) -> None:
     small, large = (next(spec for spec in CATALOG if spec.name == f"seedvr2-{size}b") for size in (3, 7))
     files = {pattern: pattern.encode() for spec in (small, large) for pattern in spec.files}
     library = Library(tmp_path, default="flux2-tiny")
@@ -345,7 +339,7 @@ def test_files_that_another_model_needs_stay_until_it_is_removed_itself(tmp_path
     assert not folder.exists()
 
 
-def test_a_model_that_is_part_of_another_is_removed_after_it(tmp_path: Path) -> None:
+def test_model_used_by_another_is_removed_after_it(tmp_path: Path) -> None:
     plain, controlled = (
         next(spec for spec in CATALOG if spec.name == name) for name in ("flux1-dev", "flux1-dev-controlnet-canny")
     )
@@ -364,7 +358,7 @@ def test_a_model_that_is_part_of_another_is_removed_after_it(tmp_path: Path) -> 
     assert not library.on_disk(plain)
 
 
-async def test_a_model_whose_folder_the_operator_puts_there_needs_no_download(hub: ToyHub, tmp_path: Path) -> None:
+async def test_model_folder_placed_by_operator_needs_no_download(hub: ToyHub, tmp_path: Path) -> None:
     own = tmp_path / "models" / ABSENT / "transformer"
     own.mkdir(parents=True)
     (own / "model.safetensors").touch()
@@ -377,7 +371,7 @@ async def test_a_model_whose_folder_the_operator_puts_there_needs_no_download(hu
     assert not staging_of(tmp_path / "models", REPO).exists()
 
 
-async def test_the_token_is_in_no_log_and_no_event(
+async def test_hub_token_is_in_no_log_and_no_event(
     hub: ToyHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.refusals[REPO] = (403, "")

@@ -62,9 +62,7 @@ def refusal(hub: ToyHub, folder: Path, *sources: HubFiles) -> CannotFetch:
     return caught.value
 
 
-def test_a_repository_lies_whole_in_its_place_with_nothing_but_weights_and_tokenizers(
-    hub: ToyHub, tmp_path: Path
-) -> None:
+def test_repository_download_is_complete_with_only_weights_and_tokenizers(hub: ToyHub, tmp_path: Path) -> None:
     work = download(hub, tmp_path)
     assert work.counted() is None
     work.run()
@@ -81,7 +79,7 @@ def test_a_repository_lies_whole_in_its_place_with_nothing_but_weights_and_token
     assert not staging_of(tmp_path, REPO).exists()
 
 
-def test_a_cut_connection_is_taken_up_where_it_was_cut(hub: ToyHub, tmp_path: Path) -> None:
+def test_download_resumes_after_connection_is_cut(hub: ToyHub, tmp_path: Path) -> None:
     hub.cuts[WEIGHTS] = [300_000, 300_000]
     download(hub, tmp_path).run()
     assert (folder_of(tmp_path, REPO) / WEIGHTS).read_bytes() == FILES[WEIGHTS]
@@ -91,7 +89,7 @@ def test_a_cut_connection_is_taken_up_where_it_was_cut(hub: ToyHub, tmp_path: Pa
     assert int((ranges[2] or "").removeprefix("bytes=").rstrip("-")) > 300_000
 
 
-def test_what_an_earlier_process_had_is_not_fetched_again(hub: ToyHub, tmp_path: Path) -> None:
+def test_download_skips_files_of_an_earlier_process(hub: ToyHub, tmp_path: Path) -> None:
     partial = staging_of(tmp_path, REPO) / f"{WEIGHTS}.incomplete"
     partial.parent.mkdir(parents=True)
     partial.write_bytes(FILES[WEIGHTS][:990_000])
@@ -101,7 +99,7 @@ def test_what_an_earlier_process_had_is_not_fetched_again(hub: ToyHub, tmp_path:
     assert is_whole(folder_of(tmp_path, REPO), PATTERNS)
 
 
-def test_a_hub_without_ranges_sends_all_of_it_again(hub: ToyHub, tmp_path: Path) -> None:
+def test_hub_without_range_support_restarts_download(hub: ToyHub, tmp_path: Path) -> None:
     hub.ignores_ranges = True
     partial = staging_of(tmp_path, REPO) / f"{WEIGHTS}.incomplete"
     partial.parent.mkdir(parents=True)
@@ -111,7 +109,7 @@ def test_a_hub_without_ranges_sends_all_of_it_again(hub: ToyHub, tmp_path: Path)
 
 
 @pytest.mark.parametrize("wrong", [b"x" * SIZE, b"x" * (SIZE - 1), b"x" * (SIZE + 1)], ids=["sum", "short", "long"])
-def test_a_damaged_file_is_fetched_once_more_and_then_refused(hub: ToyHub, tmp_path: Path, wrong: bytes) -> None:
+def test_download_of_damaged_file_is_retried_once_then_refused(hub: ToyHub, tmp_path: Path, wrong: bytes) -> None:
     hub.served[WEIGHTS] = [wrong]
     download(hub, tmp_path).run()
     assert (folder_of(tmp_path, REPO) / WEIGHTS).read_bytes() == FILES[WEIGHTS]
@@ -120,12 +118,12 @@ def test_a_damaged_file_is_fetched_once_more_and_then_refused(hub: ToyHub, tmp_p
     assert "came damaged twice" in str(refusal(hub, tmp_path))
 
 
-def test_a_small_file_is_checked_by_the_name_git_gives_it(hub: ToyHub, tmp_path: Path) -> None:
+def test_download_small_file_is_verified_by_git_hash(hub: ToyHub, tmp_path: Path) -> None:
     hub.served["transformer/config.json"] = [b'{"a": 2}', b'{"a": 2}']
     assert "transformer/config.json of toys/Toy-1.0 came damaged" in str(refusal(hub, tmp_path))
 
 
-def test_a_partial_file_of_something_else_is_thrown_away(hub: ToyHub, tmp_path: Path) -> None:
+def test_download_discards_partial_file_of_other_content(hub: ToyHub, tmp_path: Path) -> None:
     partial = staging_of(tmp_path, REPO) / f"{WEIGHTS}.incomplete"
     partial.parent.mkdir(parents=True)
     for left in (b"x" * 1000, b"x" * (SIZE + 5)):
@@ -147,7 +145,7 @@ def test_a_partial_file_of_something_else_is_thrown_away(hub: ToyHub, tmp_path: 
         (418, "", "answered 418"),
     ],
 )
-def test_a_hub_that_refuses_gives_one_sentence_with_the_next_step(
+def test_hub_refusal_gives_one_sentence_with_next_step(
     hub: ToyHub, tmp_path: Path, status: int, code: str, said: str
 ) -> None:
     hub.refusals[REPO] = (status, code)
@@ -158,7 +156,7 @@ def test_a_hub_that_refuses_gives_one_sentence_with_the_next_step(
     assert len(hub.seen) == 1
 
 
-def test_a_hub_that_stumbles_is_asked_again(hub: ToyHub, tmp_path: Path) -> None:
+def test_hub_temporary_error_is_retried(hub: ToyHub, tmp_path: Path) -> None:
     hub.failing = {WEIGHTS: [503, 500], "transformer/config.json": [429]}
     download(hub, tmp_path).run()
     assert is_whole(folder_of(tmp_path, REPO), PATTERNS)
@@ -167,18 +165,18 @@ def test_a_hub_that_stumbles_is_asked_again(hub: ToyHub, tmp_path: Path) -> None
     assert "answered 503" in str(refusal(hub, tmp_path))
 
 
-def test_a_hub_that_cannot_be_reached_is_named(hub: ToyHub, tmp_path: Path) -> None:
+def test_hub_unreachable_error_names_the_hub(hub: ToyHub, tmp_path: Path) -> None:
     hub.url = "http://127.0.0.1:9"
     assert "The hub at 127.0.0.1 cannot be reached" in str(refusal(hub, tmp_path))
 
 
-def test_offline_means_offline(hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_makes_no_requests_when_offline(hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE is set" in str(refusal(hub, tmp_path))
     assert hub.seen == []
 
 
-def test_a_disk_without_room_is_found_out_before_the_first_byte(
+def test_download_checks_disk_space_before_first_byte(
     hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Usage = namedtuple("Usage", "total used free")
@@ -189,7 +187,7 @@ def test_a_disk_without_room_is_found_out_before_the_first_byte(
     assert hub.bodies() == []
 
 
-def test_a_disk_that_fills_up_stops_it_and_keeps_what_came(
+def test_download_stops_on_full_disk_and_keeps_partial_file(
     hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
@@ -203,14 +201,14 @@ def test_a_disk_that_fills_up_stops_it_and_keeps_what_came(
     assert is_whole(folder_of(tmp_path, REPO), PATTERNS)
 
 
-def test_the_token_goes_to_the_configured_host_and_nowhere_else(hub: ToyHub, tmp_path: Path) -> None:
+def test_hub_token_is_sent_only_to_configured_host(hub: ToyHub, tmp_path: Path) -> None:
     download(hub, tmp_path, token="hf_secret").run()
     sent = {(one.host, one.headers.get("authorization")) for one in hub.seen}
     assert sent == {("hub", "Bearer hf_secret"), ("other", None)}
     assert not any(b"hf_secret" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
 
-def test_the_commit_that_a_first_download_found_is_kept(hub: ToyHub, tmp_path: Path) -> None:
+def test_download_keeps_commit_of_the_first_download(hub: ToyHub, tmp_path: Path) -> None:
     hub.cuts[WEIGHTS] = [300_000] * 30
     hub.failing[WEIGHTS] = []
     first = hub.commit_of(REPO)
@@ -235,12 +233,12 @@ def toy_fault(hub: ToyHub, folder: Path) -> str:
         hub.other_url = kept
 
 
-def test_a_pinned_commit_is_asked_for_by_name(hub: ToyHub, tmp_path: Path) -> None:
+def test_download_requests_pinned_commit_by_name(hub: ToyHub, tmp_path: Path) -> None:
     pinned = SOURCE.model_copy(update={"revision": "e" * 40})
     assert "no longer has the commit" in str(refusal(hub, tmp_path, pinned))
 
 
-def test_further_files_of_a_repository_join_those_that_are_there(hub: ToyHub, tmp_path: Path) -> None:
+def test_repository_further_files_are_added_to_existing_ones(hub: ToyHub, tmp_path: Path) -> None:
     download(hub, tmp_path, HubFiles(repo=REPO, patterns=("transformer/*",))).run()
     place = folder_of(tmp_path, REPO)
     assert not is_whole(place, PATTERNS)
@@ -250,7 +248,7 @@ def test_further_files_of_a_repository_join_those_that_are_there(hub: ToyHub, tm
     assert [one.path.rpartition("/")[2] for one in hub.bodies()] == ["merges.txt"]
 
 
-def test_several_repositories_are_counted_as_one_download(tmp_path: Path) -> None:
+def test_download_of_several_repositories_is_counted_as_one(tmp_path: Path) -> None:
     with toy_hub({REPO: dict(FILES), "toys/Control": {"model.safetensors": b"y" * 50_000}}) as hub:
         work = download(hub, tmp_path, SOURCE, HubFiles(repo="toys/Control", patterns=("*.safetensors",)))
         work.run()
@@ -258,7 +256,7 @@ def test_several_repositories_are_counted_as_one_download(tmp_path: Path) -> Non
     assert is_whole(folder_of(tmp_path, "toys/Control"), ("*.safetensors",))
 
 
-def test_all_files_of_a_model_that_draws_come_as_they_are(tmp_path: Path) -> None:
+def test_model_files_are_downloaded_unchanged(tmp_path: Path) -> None:
     folder = EMBEDDED_PATH
     files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     with toy_hub({REPO: files}) as hub:
@@ -273,7 +271,7 @@ def test_a_repository_without_safetensors_is_refused(tmp_path: Path) -> None:
         assert "no safetensors weights" in str(refusal(hub, tmp_path))
 
 
-def test_a_folder_of_somebody_else_is_left_alone(hub: ToyHub, tmp_path: Path) -> None:
+def test_download_leaves_foreign_folder_unchanged(hub: ToyHub, tmp_path: Path) -> None:
     own = folder_of(tmp_path, REPO) / "notes.txt"
     own.parent.mkdir(parents=True)
     own.write_text("mine")
@@ -297,12 +295,12 @@ def test_a_folder_of_somebody_else_is_left_alone(hub: ToyHub, tmp_path: Path) ->
         "x\n.json",
     ],
 )
-def test_a_name_that_leaves_its_folder_or_is_no_weights_is_not_taken(path: str) -> None:
+def test_lora_name_outside_folder_or_not_weights_is_rejected(path: str) -> None:
     assert not is_taken(path)
     assert is_taken("tokenizer/tokenizer.model")
 
 
-def test_a_repository_whose_shards_are_not_all_there_is_not_whole(tmp_path: Path) -> None:
+def test_repository_with_missing_shards_is_incomplete(tmp_path: Path) -> None:
     (tmp_path / "transformer").mkdir()
     (tmp_path / "vae").mkdir()
     names = [

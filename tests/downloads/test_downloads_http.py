@@ -100,7 +100,7 @@ def get(gateway: Live, path: str) -> Any:
     return BOSS.get(gateway.url + path).json()
 
 
-def test_a_picture_of_a_model_that_is_not_there_waits_for_it_and_is_drawn(hub: ToyHub, gateway: Live) -> None:
+def test_image_job_waits_for_missing_model_download_and_is_drawn(hub: ToyHub, gateway: Live) -> None:
     answer = post(gateway, "/sdapi/v1/txt2img", **ASKED, override_settings={"sd_model_checkpoint": DRAWN})
     assert answer.status_code == 200
     assert base64.b64decode(answer.json()["images"][0]).startswith(b"\x89PNG")
@@ -108,9 +108,7 @@ def test_a_picture_of_a_model_that_is_not_there_waits_for_it_and_is_drawn(hub: T
     assert [line for line in gateway.logged().splitlines() if f"downloading {DRAWN}: 100 %" in line]
 
 
-def test_bytes_are_told_on_the_job_its_stream_and_the_model_and_mflux_servers_load_waits(
-    hub: ToyHub, gateway: Live
-) -> None:
+def test_download_bytes_are_reported_on_job_stream_and_model(hub: ToyHub, gateway: Live) -> None:
     hold(hub, SIZE // 2)
     job = post(gateway, "/api/v1/generate", **ASKED, model=WATCHED).json()
     events: list[tuple[str, dict[str, Any]]] = []
@@ -150,7 +148,7 @@ def test_bytes_are_told_on_the_job_its_stream_and_the_model_and_mflux_servers_lo
     assert kinds.index("downloading") < kinds.index("started") < kinds.index("complete")
 
 
-def test_openai_is_told_to_come_again_or_waits_where_it_streams(hub: ToyHub, gateway: Live) -> None:
+def test_download_wait_in_openai_returns_retry_or_streams(hub: ToyHub, gateway: Live) -> None:
     hold(hub, 100)
     asked: dict[str, Any] = {"model": LATER, "prompt": "a red circle", "size": "64x64"}
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="boss-key-0123456789", max_retries=0) as client:
@@ -173,14 +171,14 @@ def png() -> bytes:
     return buffer.getvalue()
 
 
-def test_a_gated_model_fails_the_job_with_the_next_step(hub: ToyHub, gateway: Live) -> None:
+def test_model_gated_fails_job_with_next_step(hub: ToyHub, gateway: Live) -> None:
     hub.refusals[REPOS[GATED]] = (403, "GatedRepo")
     answer = post(gateway, "/sdapi/v1/txt2img", **ASKED, override_settings={"sd_model_checkpoint": GATED})
     assert answer.status_code == 500
     assert "accept its licence at" in answer.text
 
 
-def test_a_pull_is_the_operators_and_so_is_the_end_of_it(hub: ToyHub, gateway: Live) -> None:
+def test_model_pull_and_its_cancel_are_for_the_operator_only(hub: ToyHub, gateway: Live) -> None:
     model = f"{gateway.url}/api/v1/models/{PULLED}"
     staging = staging_of(gateway.folder / "models", REPOS[PULLED])
     hold(hub, 1000)
@@ -208,7 +206,7 @@ def test_a_pull_is_the_operators_and_so_is_the_end_of_it(hub: ToyHub, gateway: L
     assert BOSS.delete(f"{gateway.url}/api/v1/models/flux2-tiny").status_code == 409
 
 
-def test_a_gateway_that_is_killed_in_the_middle_goes_on_there(hub: ToyHub, gateway: Live) -> None:
+def test_download_resumes_after_gateway_is_killed(hub: ToyHub, gateway: Live) -> None:
     folder = folder_of(gateway.folder / "models", REPOS[KILLED])
     partial = staging_of(gateway.folder / "models", REPOS[KILLED]) / f"{BIG}.incomplete"
     hold(hub, SIZE // 2)

@@ -77,7 +77,7 @@ def weights_fetched(hub: ToyHub) -> list[str]:
         ("tokenizer/tokenizer.json", "tokenizer/**"),
     ],
 )
-def test_a_repository_that_lacks_a_part_is_refused_before_any_weights_come(
+def test_repository_lacking_a_part_is_refused_before_weights_download(
     lacks: str, named: str, hub: ToyHub, tmp_path: Path
 ) -> None:
     del hub.repos[REPO][lacks]
@@ -88,7 +88,9 @@ def test_a_repository_that_lacks_a_part_is_refused_before_any_weights_come(
     assert not folder_of(tmp_path, REPO).exists()
 
 
-def test_a_shard_that_only_the_index_names_is_missed_before_any_weights_come(hub: ToyHub, tmp_path: Path) -> None:
+def test_model_shard_named_only_in_index_is_found_missing_before_download_of_weights(
+    hub: ToyHub, tmp_path: Path
+) -> None:
     files = hub.repos[REPO]
     for number, name in enumerate(SHARDS):
         files[f"transformer/{number}.safetensors"] = files.pop(f"transformer/{name}")
@@ -103,13 +105,13 @@ def test_a_shard_that_only_the_index_names_is_missed_before_any_weights_come(hub
 
 
 @pytest.mark.parametrize("index", [b"{", b"[]", b'{"weight_map": {"a": 7}}', b'{"weight_map": {"a": "x.safetensors"}}'])
-def test_an_index_of_other_files_or_of_none_stops_nothing(index: bytes, hub: ToyHub, tmp_path: Path) -> None:
+def test_model_index_with_other_or_no_files_does_not_stop_download(index: bytes, hub: ToyHub, tmp_path: Path) -> None:
     hub.repos[REPO][INDEX] = index
     download(hub, tmp_path)
     assert is_whole(folder_of(tmp_path, REPO), PATTERNS)
 
 
-def test_what_the_catalogue_asks_for_is_missed_where_it_is_not_there() -> None:
+def test_model_files_required_by_catalogue_are_found_missing() -> None:
     for spec in CATALOG:
         for source in (HubFiles(repo="x/y", patterns=spec.files), *spec.also):
             kinds = [pattern for pattern in source.patterns if pattern.endswith(".safetensors")]
@@ -124,7 +126,7 @@ def test_what_the_catalogue_asks_for_is_missed_where_it_is_not_there() -> None:
 # ---- at the end, and afterwards --------------------------------------------------------------------
 
 
-def test_a_file_that_goes_while_the_others_come_is_found_out_at_the_end(
+def test_download_detects_at_end_a_file_removed_meanwhile(
     hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Download._file
@@ -144,7 +146,7 @@ def test_a_file_that_goes_while_the_others_come_is_found_out_at_the_end(
     assert weights_fetched(hub) == [], "what came is kept"
 
 
-def test_a_downloaded_model_that_lost_a_file_is_completed_and_not_loaded(hub: ToyHub, tmp_path: Path) -> None:
+def test_download_completes_model_with_missing_file_before_load(hub: ToyHub, tmp_path: Path) -> None:
     download(hub, tmp_path)
     place = folder_of(tmp_path, REPO)
     (place / "vae/0.safetensors").unlink()
@@ -175,7 +177,7 @@ def cached_snapshot(hub: ToyHub, folder: Path, paths: list[str], *, damaged: str
 
 
 @pytest.mark.parametrize("lacks", [*FILES])
-def test_an_incomplete_snapshot_of_the_cache_is_no_model_and_is_completed_from_the_hub(
+def test_model_incomplete_cache_snapshot_is_ignored_and_completed_from_hub(
     lacks: str, hub: ToyHub, tmp_path: Path
 ) -> None:
     there = [path for path in FILES if path != lacks]
@@ -197,7 +199,7 @@ def test_an_incomplete_snapshot_of_the_cache_is_no_model_and_is_completed_from_t
     assert (snapshot / there[0]).read_bytes() == FILES[there[0]], "the cache stays as it is"
 
 
-def test_what_the_cache_has_takes_no_room_on_the_same_disk(
+def test_download_of_cached_files_requires_no_room_on_same_disk(
     hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached_snapshot(hub, tmp_path, [path for path in WEIGHTS if not path.startswith("vae/")])
@@ -208,14 +210,14 @@ def test_what_the_cache_has_takes_no_room_on_the_same_disk(
     assert (folder_of(tmp_path, REPO) / shard).stat().st_nlink == 2
 
 
-def test_a_damaged_file_of_the_cache_is_fetched(hub: ToyHub, tmp_path: Path) -> None:
+def test_download_fetches_damaged_cache_file_again(hub: ToyHub, tmp_path: Path) -> None:
     cached_snapshot(hub, tmp_path, WEIGHTS, damaged=WEIGHTS[0])
     download(hub, tmp_path)
     assert (folder_of(tmp_path, REPO) / WEIGHTS[0]).read_bytes() == FILES[WEIGHTS[0]]
     assert len(weights_fetched(hub)) == 1
 
 
-def test_nothing_is_written_through_a_link_into_the_cache(hub: ToyHub, tmp_path: Path) -> None:
+def test_download_does_not_write_through_link_into_cache(hub: ToyHub, tmp_path: Path) -> None:
     hub.ignores_ranges = True
     snapshot = cached_snapshot(hub, tmp_path, WEIGHTS)
     partial = staging_of(tmp_path, REPO) / f"{WEIGHTS[0]}.incomplete"
@@ -226,7 +228,7 @@ def test_nothing_is_written_through_a_link_into_the_cache(hub: ToyHub, tmp_path:
     assert is_whole(folder_of(tmp_path, REPO), PATTERNS)
 
 
-def test_parts_of_a_snapshot_that_a_model_does_not_ask_for_count_for_nothing(hub: ToyHub, tmp_path: Path) -> None:
+def test_model_snapshot_parts_not_required_are_ignored(hub: ToyHub, tmp_path: Path) -> None:
     snapshot = cached_snapshot(hub, tmp_path, list(FILES))
     other = snapshot / "single" / "model-00001-of-00002.safetensors"
     other.parent.mkdir()
@@ -235,7 +237,9 @@ def test_parts_of_a_snapshot_that_a_model_does_not_ask_for_count_for_nothing(hub
     assert not is_whole(snapshot, ())
 
 
-def test_a_cache_on_another_disk_is_copied_from(hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_copies_files_from_cache_on_another_disk(
+    hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cached_snapshot(hub, tmp_path, list(FILES))
 
     def no_link(*_: object) -> None:
@@ -252,7 +256,7 @@ def test_a_cache_on_another_disk_is_copied_from(hub: ToyHub, tmp_path: Path, mon
 PINNED = SOURCE.model_copy(update={"revision": "e" * 40})
 
 
-def test_a_commit_that_is_gone_is_refused_with_the_setting_that_takes_main(hub: ToyHub, tmp_path: Path) -> None:
+def test_download_of_missing_commit_is_refused_and_names_setting_for_main(hub: ToyHub, tmp_path: Path) -> None:
     with pytest.raises(CannotFetch) as caught:
         download(hub, tmp_path, PINNED)
     sentence = str(caught.value)
@@ -267,14 +271,14 @@ def test_a_commit_that_is_gone_is_refused_with_the_setting_that_takes_main(hub: 
         download(hub, tmp_path, PINNED, fall_back=("toys/Another",))
 
 
-def test_main_is_taken_where_the_operator_says_so_and_is_kept_from_then_on(hub: ToyHub, tmp_path: Path) -> None:
+def test_download_uses_main_when_operator_allows_and_keeps_that_commit(hub: ToyHub, tmp_path: Path) -> None:
     download(hub, tmp_path, PINNED, fall_back=(REPO,))
     record = record_of(folder_of(tmp_path, REPO))
     assert record is not None
     assert record.revision == hub.commit_of(REPO)
 
 
-def test_what_came_of_the_commit_that_is_gone_is_not_mixed_with_main(hub: ToyHub, tmp_path: Path) -> None:
+def test_download_files_of_missing_commit_are_not_mixed_with_main(hub: ToyHub, tmp_path: Path) -> None:
     hub.refusals.clear()
     hub.failing["tokenizer/tokenizer.json"] = [404] * 9
     with pytest.raises(CannotFetch):
@@ -290,7 +294,7 @@ def test_what_came_of_the_commit_that_is_gone_is_not_mixed_with_main(hub: ToyHub
     assert {path: (folder_of(tmp_path, REPO) / path).read_bytes() for path in changed} == changed
 
 
-def test_a_model_that_is_here_is_not_mixed_with_main(hub: ToyHub, tmp_path: Path) -> None:
+def test_model_already_downloaded_is_not_mixed_with_main(hub: ToyHub, tmp_path: Path) -> None:
     download(hub, tmp_path, HubFiles(repo=REPO, patterns=("transformer/*",)))
     hub.commits[REPO] = "d" * 40
     with pytest.raises(CannotFetch, match="remove what came of the model"):
@@ -300,7 +304,7 @@ def test_a_model_that_is_here_is_not_mixed_with_main(hub: ToyHub, tmp_path: Path
 # ---- fonts -----------------------------------------------------------------------------------------
 
 
-def test_the_fonts_that_a_model_writes_with_come_along(tmp_path: Path) -> None:
+def test_model_fonts_are_downloaded_with_the_model(tmp_path: Path) -> None:
     spec = next(spec for spec in CATALOG if spec.name == "fibo2")
     fonts = {"fonts/Noto.otf": b"OTTO" * 10, "fonts/Noto.ttf": b"\0\1\0\0" * 10, "fonts/LICENSE-OFL.txt": b"OFL"}
     parts = {f"{part}/0.safetensors": part.encode() * 9 for part in ("vae", "transformer", "text_encoder")}

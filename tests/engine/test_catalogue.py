@@ -12,7 +12,7 @@ SPECS = {spec.name: spec for spec in CATALOG}
 
 
 @pytest.mark.parametrize("spec", CATALOG, ids=lambda spec: spec.name)
-def test_a_row_agrees_with_itself(spec: ModelSpec) -> None:
+def test_catalogue_row_is_consistent(spec: ModelSpec) -> None:
     low, high = spec.guidance_range
     assert low <= spec.default_guidance <= high
     assert not spec.distilled or low == high
@@ -27,11 +27,11 @@ def test_a_row_agrees_with_itself(spec: ModelSpec) -> None:
     assert spec.description
 
 
-def test_no_two_rows_have_one_name() -> None:
+def test_catalogue_row_names_are_unique() -> None:
     assert len(SPECS) == len(CATALOG)
 
 
-def test_the_seeds_table_is_served_but_for_flux2_dev() -> None:
+def test_catalogue_serves_table_of_third_seed_except_flux2_dev() -> None:
     """Of the third seed's document."""
     klein = [
         f"flux2-klein-{base}{size}{bits}"
@@ -46,7 +46,7 @@ def test_the_seeds_table_is_served_but_for_flux2_dev() -> None:
     assert (SPECS["seedvr2"].task, SPECS["seedvr2"].unavailable) == ("upscale", None)
 
 
-def test_a_quantised_model_takes_less_memory_and_its_unquantised_parts_stay() -> None:
+def test_model_quantised_takes_less_memory_and_unquantised_parts_are_unchanged() -> None:
     klein, qwen = SPECS["flux2-klein-4b"], SPECS["qwen-image"]
     assert klein.loaded_gb(None) == 16.0
     assert klein.loaded_gb(4) == pytest.approx(4.5)
@@ -54,7 +54,7 @@ def test_a_quantised_model_takes_less_memory_and_its_unquantised_parts_stay() ->
     assert qwen.loaded_gb(4) > qwen.fixed_gb
 
 
-def test_names_of_other_gateways_are_answered_with_a_model_that_is_served() -> None:
+def test_model_names_of_other_gateways_resolve_to_a_served_model() -> None:
     for name, (_, served) in INSTEAD.items():
         spec = SPECS[served]
         assert spec.unavailable is None
@@ -65,7 +65,7 @@ def test_names_of_other_gateways_are_answered_with_a_model_that_is_served() -> N
     assert instead_of("nothing-like-it") is None
 
 
-def test_the_documented_table_is_the_catalogue() -> None:
+def test_catalogue_equals_the_documented_table() -> None:
     page = PAGE.read_text("utf-8")
     assert with_tables(page) == page, "run python -m tools.write_models"
     assert all(f"`{spec.name}`" in page for spec in CATALOG if not spec.quantize and not spec.stored_bits)

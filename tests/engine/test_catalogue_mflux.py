@@ -241,7 +241,7 @@ def commands() -> Mapping[str, Mapping[str, Any]]:
     return {row["command"]: row for row in build_capabilities()["commands"]}
 
 
-def test_every_model_of_mflux_is_served_or_it_is_said_why_not(registry: Mapping[str, Any]) -> None:
+def test_catalogue_serves_every_mflux_model_or_states_why_not(registry: Mapping[str, Any]) -> None:
     served = {spec.geometry for spec in FROM_MFLUX}
     assert served <= set(registry)
     assert served & set(NOT_SERVED) == set(), "take what is served out of NOT_SERVED"
@@ -249,7 +249,7 @@ def test_every_model_of_mflux_is_served_or_it_is_said_why_not(registry: Mapping[
 
 
 @pytest.mark.parametrize("spec", WHOLE, ids=lambda spec: spec.name)
-def test_a_row_says_what_mfluxs_registry_says(spec: ModelSpec, registry: Mapping[str, Any]) -> None:
+def test_catalogue_row_matches_mflux_registry(spec: ModelSpec, registry: Mapping[str, Any]) -> None:
     config = registry[spec.geometry]
     repos = {spec.repo, *(more.repo for more in spec.also)}
     assert {config.model_name, config.controlnet_model, config.custom_transformer_model} - {None} <= repos
@@ -262,7 +262,7 @@ def test_a_row_says_what_mfluxs_registry_says(spec: ModelSpec, registry: Mapping
         assert spec.geometry in FIXED_GUIDANCE
 
 
-def test_the_commits_are_those_that_mflux_pins() -> None:
+def test_catalogue_commits_equal_those_pinned_by_mflux() -> None:
     from mflux.models.common.resolution.model_revisions import ModelRevisions
 
     assert MFLUX.items() <= ModelRevisions.PINNED.items()
@@ -274,7 +274,7 @@ def test_the_commits_are_those_that_mflux_pins() -> None:
 
 
 @pytest.mark.parametrize("spec", WHOLE, ids=lambda spec: spec.name)
-def test_a_row_fetches_what_mflux_reads(spec: ModelSpec) -> None:
+def test_catalogue_row_downloads_files_that_mflux_reads(spec: ModelSpec) -> None:
     if spec.family in OWN_LAYOUT:
         return
     place, name = LOADERS.get(spec.geometry) or LOADERS[spec.family]
@@ -288,7 +288,7 @@ def test_a_row_fetches_what_mflux_reads(spec: ModelSpec) -> None:
     assert {tokenizer.hf_subdir for tokenizer in tokenizers} <= folders
 
 
-def test_every_command_of_mflux_is_matched_by_rows_or_it_is_said_why_not(
+def test_catalogue_covers_every_mflux_command_or_states_why_not(
     commands: Mapping[str, Mapping[str, Any]], registry: Mapping[str, Any]
 ) -> None:
     assert {*COMMANDS, *EDITS, *NOT_OFFERED} == set(commands)
@@ -299,7 +299,9 @@ def test_every_command_of_mflux_is_matched_by_rows_or_it_is_said_why_not(
 
 
 @pytest.mark.parametrize("spec", WHOLE, ids=lambda spec: spec.name)
-def test_a_row_can_what_mfluxs_command_can(spec: ModelSpec, commands: Mapping[str, Mapping[str, Any]]) -> None:
+def test_catalogue_row_has_same_capabilities_as_mflux_command(
+    spec: ModelSpec, commands: Mapping[str, Mapping[str, Any]]
+) -> None:
     command = commands[next(name for name, geometries in COMMANDS.items() if spec.geometry in geometries)]
     if spec.task == "upscale":
         return
@@ -313,7 +315,7 @@ def test_a_row_can_what_mfluxs_command_can(spec: ModelSpec, commands: Mapping[st
 
 
 @pytest.mark.parametrize("spec", WHOLE, ids=lambda spec: spec.name)
-def test_a_row_has_the_steps_of_mflux_or_it_is_said_why_not(spec: ModelSpec) -> None:
+def test_catalogue_row_has_mflux_step_count_or_a_stated_reason(spec: ModelSpec) -> None:
     from mflux.cli.defaults.defaults import MODEL_INFERENCE_STEPS
 
     assert not OTHER_STEPS.keys() & MODEL_INFERENCE_STEPS.keys()
@@ -323,7 +325,7 @@ def test_a_row_has_the_steps_of_mflux_or_it_is_said_why_not(spec: ModelSpec) -> 
 
 
 @pytest.mark.parametrize("spec", WHOLE, ids=lambda spec: spec.name)
-def test_a_row_asks_of_the_pipeline_what_mfluxs_command_asks(
+def test_catalogue_row_passes_same_arguments_as_mflux_command(
     spec: ModelSpec, registry: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Each command is run up to its pipeline, which is not built."""
@@ -343,7 +345,7 @@ def test_a_row_asks_of_the_pipeline_what_mfluxs_command_asks(
         assert spec.default_guidance == guidance
 
 
-def test_what_is_fetched_is_pinned_or_its_row_says_that_it_is_not() -> None:
+def test_catalogue_downloads_are_pinned_or_marked_unpinned() -> None:
     for spec in FROM_MFLUX:
         assert (spec.revision is None) == ("no commit is pinned" in spec.description), spec.name
         assert all(more.revision for more in spec.also)

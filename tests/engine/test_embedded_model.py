@@ -50,7 +50,7 @@ def shows(picture: Image.Image, ground: str, kind: str, colour: str) -> bool:
     return background(picture) == ground and seen == [(colour, kind)]
 
 
-def test_words_beyond_what_it_reads_are_told(gateway: Live) -> None:
+def test_embedded_model_reports_words_beyond_its_limit(gateway: Live) -> None:
     body = {"prompt": f"{CIRCLE} {'red ' * 20}star", "seed": 1, "width": 128, "height": 128}
     info = json.loads(httpx.post(f"{gateway.url}/sdapi/v1/txt2img", json=body, timeout=120).json()["info"])
     (told,) = (item for item in info["adjustments"] if item["param"] == "prompt")
@@ -59,29 +59,29 @@ def test_words_beyond_what_it_reads_are_told(gateway: Live) -> None:
     assert info["comments"].startswith("Warning: too many input tokens; some (9) have been truncated:\nred ")
 
 
-def test_folder_is_small_and_plain() -> None:
+def test_embedded_model_folder_is_small_with_plain_file_types() -> None:
     files = [path for path in EMBEDDED_PATH.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt"}
     assert sum(path.stat().st_size for path in files) <= MAX_BYTES
     assert {path.parent.name for path in files} >= {"transformer", "text_encoder", "vae", "tokenizer"}
 
 
-def test_its_lora_is_small() -> None:
+def test_embedded_model_lora_file_is_small() -> None:
     assert 0 < (EMBEDDED_PATH.parent / "loras" / "night.safetensors").stat().st_size <= MAX_LORA_BYTES
 
 
-def test_training_is_recorded_without_traces_of_a_machine() -> None:
+def test_training_record_has_no_traces_of_a_machine() -> None:
     text = (EMBEDDED_PATH / "training.json").read_text(encoding="utf-8")
     facts = json.loads(text)
     assert {"seed", "kinds", "machine", "versions", "vae", "flow"} <= facts.keys()
     assert '"/' not in text, "an absolute path"
 
 
-def test_the_readmes_example_is_what_it_says(gateway: Live) -> None:
+def test_embedded_model_draws_the_readme_example(gateway: Live) -> None:
     assert all(shows(draw(gateway, CIRCLE, seed), "blue", "circle", "red") for seed in range(1, 6))
 
 
-def test_follows_prompts_it_was_not_trained_on(gateway: Live) -> None:
+def test_embedded_model_follows_prompts_outside_training(gateway: Live) -> None:
     """benchmarks/embedded_quality.py prints the whole measure; this is a slice of it with some room."""
     rng, right, asked = Random(1), Counter[str](), Counter[str]()
     for number, scene in enumerate(evaluation_scenes(24, 1)):
@@ -93,7 +93,7 @@ def test_follows_prompts_it_was_not_trained_on(gateway: Live) -> None:
     assert min(shares["colour"], shares["count"], shares["shape"], shares["relation"]) >= 0.8, shares
 
 
-def test_everyday_things_are_recognised(gateway: Live) -> None:
+def test_embedded_model_draws_recognisable_everyday_objects(gateway: Live) -> None:
     rng, likest, three = Random(2), 0, 0
     scenes = icon_scenes(2, each=1)[::2]
     for number, scene in enumerate(scenes):
@@ -104,7 +104,7 @@ def test_everyday_things_are_recognised(gateway: Live) -> None:
     assert three >= 0.85 * len(scenes)
 
 
-def test_a_picture_beside_the_words_is_changed_as_they_say(gateway: Live) -> None:
+def test_embedded_model_edits_reference_image_as_prompted(gateway: Live) -> None:
     rng, right, cases = Random(3), 0, edit_cases(20, 3)
     for number, edit in enumerate(cases):
         before = io.BytesIO()
@@ -127,7 +127,7 @@ def edited(gateway: Live, words: str, seed: int, *pictures: Image.Image) -> Imag
     return Image.open(io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))).convert("RGB")
 
 
-def test_things_of_two_pictures_are_drawn_side_by_side(gateway: Live) -> None:
+def test_embedded_model_draws_objects_of_two_images_side_by_side(gateway: Live) -> None:
     rng, right, cases = Random(3), 0, pair_cases(16, 3)
     for number, pair in enumerate(cases):
         first, second = (render(scene, Style.sample(rng)) for scene in (pair.first, pair.second))
@@ -135,7 +135,7 @@ def test_things_of_two_pictures_are_drawn_side_by_side(gateway: Live) -> None:
     assert right >= 0.5 * len(cases)
 
 
-def test_two_pictures_are_named_as_people_name_them(gateway: Live) -> None:
+def test_embedded_model_understands_common_names_of_two_input_images(gateway: Live) -> None:
     apple, star = draw(gateway, "a red apple on white"), draw(gateway, "a blue star on yellow")
     by_number = edited(gateway, "the apple of picture 1 beside the star of picture 2", 1, apple, star)
     said = "Please put the apple from the first image beside the star of the second one"
@@ -156,7 +156,7 @@ TWELVE = [
     ["best quality, absurdres, masterpiece, ", "(Masterpiece:1.1), detailed, intricate, colorful, "],
     ids=["SillyTavern", "text-generation-webui"],
 )
-def test_tags_that_programs_put_in_front_change_nothing_and_are_told(gateway: Live, tags: str) -> None:
+def test_embedded_model_prompt_tags_of_programs_change_nothing_and_are_reported(gateway: Live, tags: str) -> None:
     for seed, text in enumerate(TWELVE):
         picture = draw(gateway, tags + text, seed)
         if seed < 3:
@@ -173,7 +173,7 @@ def test_tags_that_programs_put_in_front_change_nothing_and_are_told(gateway: Li
     assert unread["used"] is None
 
 
-def test_a_prompt_of_no_known_word_says_so(gateway: Live) -> None:
+def test_embedded_model_reports_prompt_without_known_words(gateway: Live) -> None:
     body = {"prompt": "an astronaut riding a horse", "model": "flux2-tiny", "response_format": "b64_json"}
     answer = httpx.post(f"{gateway.url}/v1/images/generations", json=body, timeout=120).json()
     [told] = [one for one in answer["adjustments"] if one["param"] == "prompt"]
@@ -181,7 +181,7 @@ def test_a_prompt_of_no_known_word_says_so(gateway: Live) -> None:
     assert "knows no word of it" in told["reason"]
 
 
-def test_its_lora_turns_day_into_night_by_its_scale_and_comes_off_again(gateway: Live) -> None:
+def test_embedded_model_lora_turns_day_into_night_by_scale_and_is_removed_again(gateway: Live) -> None:
     by_day = [scene for scene in evaluation_scenes(12, 4) if scene.background != "black"][:4]
     prompts = [prompt(scene, Random(number)) for number, scene in enumerate(by_day)]
     for number, text in enumerate(prompts):
@@ -200,7 +200,7 @@ def test_seed_decides_the_pixels(gateway: Live) -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_quantised_it_still_draws_what_is_asked(bits: int, tmp_path: Any) -> None:
+def test_embedded_model_quantised_still_draws_the_prompt(bits: int, tmp_path: Any) -> None:
     with live(tmp_path, backend="mlx", config={"models": {"quantize": bits}}) as gateway:
         assert shows(draw(gateway, CIRCLE), "blue", "circle", "red")
 
@@ -216,7 +216,7 @@ def test_img2img_keeps_the_picture_or_follows_the_prompt(gateway: Live) -> None:
     assert shows(followed, "blue", "circle", "red")
 
 
-def test_an_object_is_painted_into_a_mask_and_nothing_else_changes(gateway: Live) -> None:
+def test_image_object_is_inpainted_inside_mask_only(gateway: Live) -> None:
     start = Image.new("RGB", (256, 256), (40, 80, 220))
     mask = Image.new("L", (256, 256))
     mask.paste(255, (20, 140, 120, 240))

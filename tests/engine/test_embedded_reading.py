@@ -18,14 +18,14 @@ NOT_OBEYED = {"photo", "beautiful", "detailed", "4k", "high", "quality"}
 """Words that training prompts say, of which the pictures show nothing."""
 
 
-def test_words_are_those_of_the_training() -> None:
+def test_embedded_model_vocabulary_equals_that_of_training() -> None:
     assert set(words.SHAPES) == SHAPES.keys()
     assert set(words.ICONS) == ICONS.keys()
     assert set(words.COLOURS) == {word for colour in COLOURS for word in COLOUR_WORDS.get(colour, (colour,))}
     assert words.things() >= {name for names in NOUNS.values() for pair in names for name in pair}
 
 
-def test_prompts_of_the_training_are_read_whole() -> None:
+def test_embedded_model_prompt_parser_reads_training_prompts_completely() -> None:
     rng = Random(1)
     for _ in range(2000):
         scene = sample_scene(rng, everything=True)
@@ -45,7 +45,7 @@ def test_prompts_of_the_training_are_read_whole() -> None:
         "a yellow star above a purple square",
     ],
 )
-def test_tags_in_front_and_behind_are_left_away(tags: str, text: str) -> None:
+def test_embedded_model_prompt_parser_drops_leading_and_trailing_tags(tags: str, text: str) -> None:
     for tagged in (tags + text, f"{text}, {tags}"):
         reading = read(tagged)
         assert reading.text == text
@@ -72,7 +72,9 @@ def test_tags_in_front_and_behind_are_left_away(tags: str, text: str) -> None:
         (", . ( ) : \\", "", ()),
     ],
 )  # fmt: skip
-def test_unknown_words_go_with_what_belonged_to_them(said: str, text: str, unread: tuple[str, ...]) -> None:
+def test_embedded_model_prompt_parser_drops_unknown_words_with_their_modifiers(
+    said: str, text: str, unread: tuple[str, ...]
+) -> None:
     assert read(said) == Reading(text, unread)
 
 
@@ -85,7 +87,7 @@ def test_unknown_words_go_with_what_belonged_to_them(said: str, text: str, unrea
         ("make the sky dark", ""),
     ],
 )
-def test_changes_of_one_picture(said: str, text: str) -> None:
+def test_embedded_model_prompt_parser_reads_changes_of_one_image(said: str, text: str) -> None:
     assert read(said, 1).text == text
 
 
@@ -100,17 +102,17 @@ def test_changes_of_one_picture(said: str, text: str) -> None:
         ("", "picture 1 beside picture 2"),
     ],
 )  # fmt: skip
-def test_two_pictures_by_number(said: str, text: str) -> None:
+def test_embedded_model_prompt_parser_reads_two_images_by_number(said: str, text: str) -> None:
     assert read(said, 2).text == text
 
 
-def test_an_unread_word_is_told_once() -> None:
+def test_embedded_model_prompt_parser_reports_unknown_word_once() -> None:
     assert read("wizard, wizard, red WIZARD").unread == ("wizard",)
 
 
 @pytest.mark.parametrize(
     "unit", ["a red circle beside ", "(", ":1", "the first ", "of ", "on top ", "x", "_", "(((a:1.1"]
 )
-def test_reading_a_prompt_of_64_kib_takes_no_longer_than_it_is(unit: str) -> None:
+def test_prompt_of_64_kib_is_parsed_in_linear_time(unit: str) -> None:
     for pictures in range(3):
         read((unit * 65_536)[:65_536], pictures)

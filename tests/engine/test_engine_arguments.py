@@ -78,7 +78,7 @@ def test_fibo_edit_gets_instructions(name: str, said: str, caption: str, monkeyp
     assert refused.value.code == "bad_input"
 
 
-def test_prompts_are_encoded_once_while_they_are_among_the_newest() -> None:
+def test_prompt_encodings_are_computed_once_while_among_the_newest() -> None:
     from engine.pipelines.common.prompt_cache import CachedEncoder
 
     asked: list[str] = []
@@ -88,7 +88,7 @@ def test_prompts_are_encoded_once_while_they_are_among_the_newest() -> None:
     assert asked == ["a", "b", *map(str, range(16)), "b"]
 
 
-def test_fibos_weights_become_what_mflux_makes_of_them_with_pytorch(tmp_path: Path) -> None:
+def test_model_fibo_weights_are_converted_as_by_mflux_with_pytorch(tmp_path: Path) -> None:
     import mlx.core as mx
 
     from engine.pipelines.fibo import load_float16
@@ -97,7 +97,7 @@ def test_fibos_weights_become_what_mflux_makes_of_them_with_pytorch(tmp_path: Pa
     assert {name: value.dtype for name, value in load_float16(tmp_path).items()} == {"x": mx.float16, "y": mx.float32}
 
 
-def test_iris_reads_its_parts_where_the_gateway_put_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_model_iris_reads_parts_from_gateway_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from mflux.models.iris.iris_initializer import IrisInitializer
     from mflux.models.iris.weights.iris_weight_definition import IrisWeightDefinition
 
@@ -121,7 +121,7 @@ def test_iris_reads_its_parts_where_the_gateway_put_them(monkeypatch: pytest.Mon
     assert painted(painter, prompt="p") == {**SIZED, "prompt": "p", "guidance": 1.0, "negative_prompt": None}
 
 
-def test_anima_reads_its_tokenizers_where_the_gateway_put_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_model_anima_reads_tokenizers_from_gateway_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from mflux.models.anima.weights.anima_weight_definition import AnimaWeightDefinition
 
     from engine.pipelines import anima

@@ -33,7 +33,7 @@ async def is_down(engine: Engine) -> None:
 
 
 @on_both_loops
-async def test_a_job_runs_and_the_engine_is_ready_again(tmp_path: Path) -> None:
+async def test_job_runs_and_engine_is_ready_again(tmp_path: Path) -> None:
     async with running(fake()) as engine:
         assert engine.status.state == "starting"
         await engine.wait_ready(20)
@@ -46,7 +46,7 @@ async def test_a_job_runs_and_the_engine_is_ready_again(tmp_path: Path) -> None:
         await facts_of(engine, run_of(tmp_path))
 
 
-async def test_an_unload_waits_for_the_running_job_and_leaves_an_empty_engine(tmp_path: Path) -> None:
+async def test_model_unload_waits_for_running_job_and_leaves_empty_engine(tmp_path: Path) -> None:
     async with running(fake(step_seconds=0.1)) as engine:
         await engine.wait_ready(20)
         await engine.unload()  # nothing is loaded: nothing happens
@@ -64,7 +64,7 @@ async def test_an_unload_waits_for_the_running_job_and_leaves_an_empty_engine(tm
         assert kinds(await facts_of(engine, run_of(tmp_path, job="next")))[:2] == ["model_loading", "model_loaded"]
 
 
-async def test_a_crash_at_any_point_is_told_once_and_the_next_run_succeeds(tmp_path: Path) -> None:
+async def test_engine_crash_at_any_point_is_reported_once_and_next_run_succeeds(tmp_path: Path) -> None:
     points: list[tuple[dict[str, Any], str]] = [
         ({"crash_in": "load", "crash_with": "SIGABRT"}, "loading"),
         *(({"crash_at_step": step, "crash_with": "SIGKILL"}, "drawing") for step in (1, 2, 3)),
@@ -80,7 +80,7 @@ async def test_a_crash_at_any_point_is_told_once_and_the_next_run_succeeds(tmp_p
             assert kinds(await facts_of(engine, run_of(tmp_path, attempt=2)))[-1] == "succeeded"
 
 
-async def test_an_abort_for_want_of_memory_is_told_as_such(tmp_path: Path) -> None:
+async def test_memory_abort_is_reported_as_out_of_memory(tmp_path: Path) -> None:
     words = "[METAL] Command buffer execution failed: Insufficient Memory (kIOGPUCommandBufferCallbackErrorOutOfMemory)"
     async with running(fake(crash_at_step=3, crash_with="SIGABRT", crash_says=words)) as engine:
         assert (await dies(engine, spool=tmp_path)).reason == "engine_oom"
@@ -95,7 +95,7 @@ async def test_an_abort_for_want_of_memory_is_told_as_such(tmp_path: Path) -> No
         ({"hang_in": "decode", "hang_deaf": True}, "decoding"),
     ],
 )
-async def test_a_hanging_engine_is_killed_and_replaced(script: dict[str, Any], phase: str, tmp_path: Path) -> None:
+async def test_engine_hanging_is_killed_and_replaced(script: dict[str, Any], phase: str, tmp_path: Path) -> None:
     short = replace(FAST, load_s=1.0, first_step_s=1.0, step_floor_s=1.0, decode_s=1.0)
     async with running(fake(short, crash_times=1, counter_path=str(tmp_path / "count"), **script)) as engine:
         await engine.wait_ready(20)
@@ -108,7 +108,7 @@ async def test_a_hanging_engine_is_killed_and_replaced(script: dict[str, Any], p
 
 
 @pytest.mark.parametrize("script", [{"garbage_at_step": 2}, {"oversized_frame": True}, {"partial_frame": True}])
-async def test_an_engine_that_talks_nonsense_is_replaced(
+async def test_engine_with_invalid_output_is_replaced(
     script: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(fake(crash_times=1, counter_path=str(tmp_path / "count"), **script)) as engine:
@@ -117,13 +117,13 @@ async def test_an_engine_that_talks_nonsense_is_replaced(
     assert "a red circle" not in caplog.text
 
 
-async def test_a_slow_wire_changes_nothing(tmp_path: Path) -> None:
+async def test_engine_protocol_is_unaffected_by_slow_pipe(tmp_path: Path) -> None:
     async with running(fake(slow_stdout=0.0005)) as engine:
         facts = await facts_of(engine, run_of(tmp_path, plan(previews=1)))
         assert kinds(facts)[-1] == "succeeded"
 
 
-async def test_cancel_is_obeyed_within_a_step_and_the_same_child_goes_on(tmp_path: Path) -> None:
+async def test_job_cancel_takes_effect_within_a_step_and_keeps_engine_child(tmp_path: Path) -> None:
     async with running(fake(step_seconds=0.05)) as engine:
 
         async def stop(fact: Fact) -> None:
@@ -141,7 +141,7 @@ async def test_cancel_is_obeyed_within_a_step_and_the_same_child_goes_on(tmp_pat
 
 
 @pytest.mark.parametrize("deaf", [False, True])
-async def test_a_job_that_does_not_stop_is_killed_and_still_ends_as_cancelled(deaf: bool, tmp_path: Path) -> None:
+async def test_job_that_does_not_stop_is_killed_and_ends_as_cancelled(deaf: bool, tmp_path: Path) -> None:
     options = fake(replace(FAST, cancel_grace_s=0.2), hang_in="load", hang_deaf=deaf)
     async with running(options) as engine:
 
@@ -152,7 +152,7 @@ async def test_a_job_that_does_not_stop_is_killed_and_still_ends_as_cancelled(de
         assert kinds(facts) == ["model_loading", "cancelled"]
 
 
-async def test_a_job_cancelled_while_it_waits_for_an_engine_never_reaches_one(tmp_path: Path) -> None:
+async def test_job_cancelled_while_waiting_never_reaches_an_engine(tmp_path: Path) -> None:
     async with running(fake(start_seconds=60)) as engine:
         task = asyncio.create_task(facts_of(engine, run_of(tmp_path)))
         await asyncio.sleep(0)
@@ -160,7 +160,7 @@ async def test_a_job_cancelled_while_it_waits_for_an_engine_never_reaches_one(tm
         assert kinds(await task) == ["cancelled"]
 
 
-async def test_a_child_that_proves_nothing_after_a_cancel_is_replaced(tmp_path: Path) -> None:
+async def test_engine_child_is_replaced_when_unresponsive_after_cancel(tmp_path: Path) -> None:
     options = fake(
         replace(FAST, ping_s=0.3),
         step_seconds=0.05,
@@ -177,7 +177,7 @@ async def test_a_child_that_proves_nothing_after_a_cancel_is_replaced(tmp_path: 
         assert kinds(await facts_of(engine, run_of(tmp_path, job="job2")))[0] == "model_loading"
 
 
-async def test_a_caller_that_leaves_stops_its_job_and_the_next_one_hears_only_of_itself(tmp_path: Path) -> None:
+async def test_job_is_stopped_when_its_caller_disconnects_and_next_job_gets_only_its_own_events(tmp_path: Path) -> None:
     async with running(fake(step_seconds=0.02)) as engine:
         async with aclosing(engine.run(run_of(tmp_path, plan(steps=1000)))) as stream:
             async for fact in stream:
@@ -187,13 +187,13 @@ async def test_a_caller_that_leaves_stops_its_job_and_the_next_one_hears_only_of
         assert kinds(facts) == ["step_done"] * 3 + ["decoding", "drawn", "succeeded"]
 
 
-async def test_two_runs_at_once_go_one_after_the_other(tmp_path: Path) -> None:
+async def test_engine_runs_two_concurrent_jobs_in_sequence(tmp_path: Path) -> None:
     async with running(fake()) as engine:
         both = await asyncio.gather(*(facts_of(engine, run_of(tmp_path, job=job)) for job in ("a", "b")))
         assert [kinds(facts)[-1] for facts in both] == ["succeeded", "succeeded"]
 
 
-async def test_a_start_that_fails_again_and_again_opens_the_circuit_and_says_why(tmp_path: Path) -> None:
+async def test_engine_start_failing_repeatedly_opens_circuit_breaker_with_reason(tmp_path: Path) -> None:
     pauses: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -218,7 +218,7 @@ async def test_a_start_that_fails_again_and_again_opens_the_circuit_and_says_why
         assert pauses == [0.0, 0.0, 1.0, 2.0, 4.0, 60.0, 60.0]
 
 
-async def test_deaths_between_jobs_that_end_well_are_no_crash_loop(tmp_path: Path) -> None:
+async def test_engine_deaths_between_successful_jobs_are_no_crash_loop(tmp_path: Path) -> None:
     """R-16: three restarts in a minute are free, the next one waits."""
     pauses: list[float] = []
 
@@ -235,7 +235,7 @@ async def test_deaths_between_jobs_that_end_well_are_no_crash_loop(tmp_path: Pat
         assert pauses == [0.0, 0.0, 0.0, 0.0, 1.0]
 
 
-async def test_failures_far_apart_leave_the_circuit_closed(tmp_path: Path) -> None:
+async def test_engine_failures_far_apart_leave_circuit_breaker_closed(tmp_path: Path) -> None:
     now = iter(range(0, 10_000, 100))
     options = replace(
         fake(start_fails=True, crash_times=7, counter_path=str(tmp_path / "count")), clock=lambda: float(next(now))
@@ -245,7 +245,7 @@ async def test_failures_far_apart_leave_the_circuit_closed(tmp_path: Path) -> No
         assert next(now) == 700
 
 
-async def test_an_interpreter_that_is_not_there_is_a_failure_like_any_other() -> None:
+async def test_engine_with_missing_interpreter_fails_like_any_other() -> None:
     engine = Engine(replace(FAST, python="/nowhere/python"))
     await engine.start()
     await is_down(engine)
@@ -253,7 +253,7 @@ async def test_an_interpreter_that_is_not_there_is_a_failure_like_any_other() ->
     await engine.stop()
 
 
-async def test_a_child_that_is_not_ready_in_time_is_killed() -> None:
+async def test_engine_child_is_killed_when_not_ready_in_time() -> None:
     engine = Engine(fake(replace(FAST, start_s=0.2, circuit_failures=1, circuit_retry_s=60), hang_in="start"))
     await engine.start()
     await is_down(engine)
@@ -262,7 +262,7 @@ async def test_a_child_that_is_not_ready_in_time_is_killed() -> None:
 
 
 @pytest.mark.parametrize("script", [{}, {"hang_in": "step", "hang_busy": True, "hang_deaf": True}])
-async def test_stop_ends_a_child_at_work_and_its_run(script: dict[str, Any], tmp_path: Path) -> None:
+async def test_engine_stop_ends_working_child_and_its_run(script: dict[str, Any], tmp_path: Path) -> None:
     async with running(fake(step_seconds=0.02, **script)) as engine:
         await engine.wait_ready(20)
         pid = engine.status.pid
@@ -280,7 +280,7 @@ async def test_stop_ends_a_child_at_work_and_its_run(script: dict[str, Any], tmp
         assert await gone(pid, 1)
 
 
-async def test_stop_during_the_start_leaves_nothing() -> None:
+async def test_engine_stop_during_start_leaves_no_process() -> None:
     before = asyncio.all_tasks()
     for turns in range(4):
         engine = Engine(fake())
@@ -292,7 +292,7 @@ async def test_stop_during_the_start_leaves_nothing() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_an_exception_in_the_engine_is_logged_but_never_told(
+async def test_engine_exception_is_logged_but_never_sent_to_client(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -307,7 +307,7 @@ async def test_an_exception_in_the_engine_is_logged_but_never_told(
     assert "a red circle" not in caplog.text
 
 
-async def test_a_model_that_is_not_there_and_memory_that_runs_out_have_their_own_codes(tmp_path: Path) -> None:
+async def test_model_missing_and_out_of_memory_have_their_own_error_codes(tmp_path: Path) -> None:
     async with running(fake(oom_at_step=2)) as engine:
         failed = (await facts_of(engine, run_of(tmp_path)))[-1]
         assert isinstance(failed, Failed)

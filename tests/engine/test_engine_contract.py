@@ -71,7 +71,7 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def test_facts_come_in_order_and_pictures_lie_in_the_spool(bench: Bench) -> None:
+def test_engine_events_arrive_in_order_and_images_are_in_the_spool(bench: Bench) -> None:
     bench.facts(Load(model=TINY.name))
     facts = bench.facts(plan(seeds=(5, 6), steps=3), job="order", attempt=4)
     one = ["step_done"] * 3 + ["decoding", "drawn"]
@@ -86,7 +86,7 @@ def test_facts_come_in_order_and_pictures_lie_in_the_spool(bench: Bench) -> None
     assert not list(bench.spool.glob("*.part"))
 
 
-def test_the_first_job_loads_the_model_and_the_next_one_finds_it(bench: Bench) -> None:
+def test_model_is_loaded_by_first_job_and_reused_by_the_next(bench: Bench) -> None:
     assert kinds(bench.facts(Load(model=TINY.name, quantize=8))) == ["model_loading", "model_loaded", "succeeded"]
     assert bench.engine.status.loaded_model == TINY.name
     assert kinds(bench.facts(plan(quantize=8)))[0] == "step_done"
@@ -96,7 +96,7 @@ def test_the_first_job_loads_the_model_and_the_next_one_finds_it(bench: Bench) -
     assert bench.engine.status.memory is not None
 
 
-def test_the_same_plan_gives_the_same_pixels_and_another_seed_gives_others(bench: Bench) -> None:
+def test_image_pixels_are_equal_for_same_plan_and_differ_for_another_seed(bench: Bench) -> None:
     first, second = bench.drawn(bench.facts(plan(seeds=(1, 2))))
     assert first != second
     assert bench.drawn(bench.facts(plan(seeds=(2, 1)), job="again")) == [second, first]
@@ -104,7 +104,7 @@ def test_the_same_plan_gives_the_same_pixels_and_another_seed_gives_others(bench
     assert bench.drawn(bench.facts(plan(seeds=(1,), previews=3), job="seen")) == [first]
 
 
-def test_a_resumed_job_begins_at_its_first_undrawn_picture(bench: Bench) -> None:
+def test_job_resumed_starts_at_first_undrawn_image(bench: Bench) -> None:
     whole = bench.drawn(bench.facts(plan(seeds=(1, 2, 3)), job="whole"))
     facts = bench.facts(plan(seeds=(1, 2, 3)), job="rest", attempt=2, first_image=1)
     assert {fact.image for fact in facts if isinstance(fact, Drawn | StepDone)} == {1, 2}
@@ -128,7 +128,7 @@ def test_cancel_stops_within_a_step_and_keeps_the_model(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("steps", "previews", "after"), [(4, 2, [1, 3]), (4, 9, [1, 2, 3]), (9, 2, [3, 6]), (1, 5, [])]
 )
-def test_previews_are_small_spread_and_never_of_the_last_step(
+def test_preview_images_are_small_spread_and_never_of_last_step(
     bench: Bench, steps: int, previews: int, after: list[int]
 ) -> None:
     facts = bench.facts(plan(steps=steps, previews=previews, width_px=272, height_px=96))
@@ -172,7 +172,7 @@ def test_img2img_depends_on_the_input(bench: Bench, photo: Path, tmp_path: Path)
     assert one != two
 
 
-def test_a_model_with_a_native_size_draws_at_it_and_is_fitted(bench: Bench, photo: Path) -> None:
+def test_model_with_native_size_draws_at_it_and_resizes_result(bench: Bench, photo: Path) -> None:
     for changes in ({}, {"init_image": "x", "denoise": 0.5}):
         facts = bench.facts(
             plan(width_px=64, height_px=32, previews=1, steps=2, **changes),
@@ -203,9 +203,7 @@ def inputs(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("content", ["original", "noise", "nothing"])
 @pytest.mark.parametrize("denoise", [0.5, 1.0])
-def test_a_mask_repaints_its_white_part_and_nothing_else(
-    bench: Bench, inputs: dict[str, str], content: str, denoise: float
-) -> None:
+def test_mask_repaints_only_white_area(bench: Bench, inputs: dict[str, str], content: str, denoise: float) -> None:
     what = plan(init_image="x", mask="mask", denoise=denoise, mask_content=content)
     pixels = bench.drawn(bench.facts(what, inputs=inputs))[0]
     image = Image.frombytes("RGB", (64, 48), pixels)
@@ -214,7 +212,7 @@ def test_a_mask_repaints_its_white_part_and_nothing_else(
         assert image.crop((32, 0, 64, 48)).tobytes() != original.crop((32, 0, 64, 48)).tobytes()
 
 
-def test_a_drawn_picture_can_be_laid_into_a_larger_one(bench: Bench, inputs: dict[str, str]) -> None:
+def test_image_generated_can_be_outpainted_into_larger_canvas(bench: Bench, inputs: dict[str, str]) -> None:
     paste = Paste(picture="large", mask="ring", left_px=10, top_px=10, width_px=64, height_px=64)
     what = plan(init_image="x", mask="mask", denoise=0.8, paste=paste)
     facts = bench.facts(what, inputs=inputs)
@@ -236,7 +234,7 @@ def test_a_reference_picture_changes_what_is_drawn(bench: Bench, inputs: dict[st
     assert len({picture[0] for picture in pictures}) == 3
 
 
-def test_subseeds_lead_from_one_picture_to_another(bench: Bench) -> None:
+def test_image_subseed_interpolates_between_images(bench: Bench) -> None:
     def drawn(seed: int, **changes: Any) -> bytes:
         return bench.drawn(bench.facts(plan(seeds=(seed,), **changes)))[0]
 
@@ -246,7 +244,7 @@ def test_subseeds_lead_from_one_picture_to_another(bench: Bench) -> None:
     assert len(set(between)) == 3
 
 
-def test_loras_are_put_on_scaled_combined_and_taken_off(bench: Bench, tmp_path: Path) -> None:
+def test_loras_are_applied_scaled_combined_and_removed(bench: Bench, tmp_path: Path) -> None:
     one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
     if bench.name == "mlx":
         save_toy_lora(one)
@@ -266,7 +264,7 @@ def test_loras_are_put_on_scaled_combined_and_taken_off(bench: Bench, tmp_path: 
     assert drawn() == bare
 
 
-def test_a_lora_that_does_not_fit_fails_and_leaves_the_model_bare(bench: Bench, tmp_path: Path) -> None:
+def test_lora_that_does_not_fit_fails_and_leaves_model_unmodified(bench: Bench, tmp_path: Path) -> None:
     if bench.name == "fake":
         pytest.skip("the fake reads no weights")
     bare = bench.drawn(bench.facts(plan()))[0]
@@ -278,7 +276,7 @@ def test_a_lora_that_does_not_fit_fails_and_leaves_the_model_bare(bench: Bench, 
     assert bench.drawn(bench.facts(plan()))[0] == bare
 
 
-def test_pictures_begin_from_their_own_inputs_in_turn(bench: Bench, inputs: dict[str, str]) -> None:
+def test_image_to_image_batch_uses_its_inputs_in_turn(bench: Bench, inputs: dict[str, str]) -> None:
     def drawn(*names: str) -> list[bytes]:
         what = plan(seeds=(1, 1, 1), init_image=names[0], further_init_images=names[1:], denoise=0.3)
         return bench.drawn(bench.facts(what, inputs=inputs))
@@ -287,7 +285,9 @@ def test_pictures_begin_from_their_own_inputs_in_turn(bench: Bench, inputs: dict
     assert drawn("x")[0] != drawn("large")[0]
 
 
-def test_a_picture_of_another_size_is_begun_from_as_pixels_or_as_latents(bench: Bench, inputs: dict[str, str]) -> None:
+def test_image_to_image_input_of_other_size_is_resized_as_pixels_or_latents(
+    bench: Bench, inputs: dict[str, str]
+) -> None:
     def drawn(**changes: bool) -> bytes:
         return bench.drawn(bench.facts(plan(init_image="large", denoise=0.5, **changes), inputs=inputs))[0]
 
@@ -298,7 +298,7 @@ def test_a_picture_of_another_size_is_begun_from_as_pixels_or_as_latents(bench: 
 
 
 @pytest.mark.parametrize(("denoise", "steps"), [(0.0, 2), (0.5, 4), (1.0, 6)])
-def test_a_second_pass_draws_over_the_enlarged_picture(bench: Bench, denoise: float, steps: int) -> None:
+def test_image_second_pass_draws_over_upscaled_image(bench: Bench, denoise: float, steps: int) -> None:
     first = plan(seeds=(1,), steps=2, width_px=64, height_px=64)
     larger = SecondPass(width_px=128, height_px=96, steps=4, denoise=denoise)
     facts = bench.facts(first.model_copy(update={"second_pass": larger}), job="twice")
@@ -313,7 +313,7 @@ def test_a_second_pass_draws_over_the_enlarged_picture(bench: Bench, denoise: fl
 
 
 @pytest.mark.parametrize("passes", [1, 2])
-def test_skip_finishes_the_picture_as_it_stands_and_the_next_one_is_drawn_whole(bench: Bench, passes: int) -> None:
+def test_image_skip_finishes_current_image_and_draws_next_one_completely(bench: Bench, passes: int) -> None:
     async def skip(fact: Fact) -> None:
         if isinstance(fact, StepDone) and (fact.image, fact.step) == (0, 2):
             bench.engine.skip("skipped")
@@ -328,7 +328,7 @@ def test_skip_finishes_the_picture_as_it_stands_and_the_next_one_is_drawn_whole(
     assert len(bench.drawn(facts)) == 2
 
 
-def test_an_input_that_is_no_picture_fails_and_the_next_job_runs(bench: Bench, tmp_path: Path) -> None:
+def test_image_input_invalid_fails_and_next_job_runs(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     failed = bench.facts(plan(init_image="x", denoise=0.5), inputs={"x": str(tmp_path / "bad")})[-1]
     assert isinstance(failed, Failed)
@@ -337,7 +337,7 @@ def test_an_input_that_is_no_picture_fails_and_the_next_job_runs(bench: Bench, t
     assert kinds(bench.facts())[-1] == "succeeded"
 
 
-def test_a_damaged_model_fails_to_load_and_the_engine_lives_on(bench: Bench, tmp_path: Path) -> None:
+def test_model_damaged_fails_to_load_and_engine_survives(bench: Bench, tmp_path: Path) -> None:
     if bench.name == "fake":
         pytest.skip("the fake reads no weights")
     save_toy_model(tmp_path / "short")

@@ -74,7 +74,7 @@ def test_a_quantised_copy_is_smaller_loads_as_one_and_draws_the_same_pixels(benc
     assert bench.drawn(PLAN, copy_path=str(copy)) == anew
 
 
-def test_a_damaged_copy_is_passed_over_for_its_source(bench: Bench, tmp_path: Path) -> None:
+def test_quantised_copy_damaged_is_skipped_and_source_is_loaded(bench: Bench, tmp_path: Path) -> None:
     bench.facts(Load(model=TINY.name))
     shutil.copytree(EMBEDDED_PATH, tmp_path / "copy")
     file = next((tmp_path / "copy" / "vae").glob("*.safetensors"))
@@ -84,14 +84,14 @@ def test_a_damaged_copy_is_passed_over_for_its_source(bench: Bench, tmp_path: Pa
     assert kinds(facts)[-1] == "succeeded"
 
 
-def test_only_the_model_in_memory_is_saved(bench: Bench, tmp_path: Path) -> None:
+def test_quantised_copy_is_saved_only_for_model_in_memory(bench: Bench, tmp_path: Path) -> None:
     bench.facts(Load(model=TINY.name))
     (failed,) = bench.facts(Save(model=TINY.name, quantize=4, folder=str(tmp_path)))
     assert isinstance(failed, Failed)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_memory_is_told_after_the_load_and_at_the_peak_of_each_picture(bench: Bench) -> None:
+def test_memory_is_reported_after_load_and_at_peak_of_each_image(bench: Bench) -> None:
     bench.facts(Load(model=TINY.name))
     bench.heard.clear()
     bench.drawn(PLAN)
@@ -103,7 +103,7 @@ def test_memory_is_told_after_the_load_and_at_the_peak_of_each_picture(bench: Be
     assert bench.engine.status.memory_limit_bytes == 4_000_000_000
 
 
-def test_drawing_and_editing_share_one_set_of_weights(bench: Bench, tmp_path: Path) -> None:
+def test_model_weights_are_shared_by_drawing_and_editing(bench: Bench, tmp_path: Path) -> None:
     Image.radial_gradient("L").resize((128, 128)).convert("RGB").save(tmp_path / "photo.png")
     bench.facts(Load(model=TINY.name, quantize=8))
     bench.drawn(PLAN)
@@ -117,7 +117,7 @@ def test_drawing_and_editing_share_one_set_of_weights(bench: Bench, tmp_path: Pa
     assert max(held) < 1.05 * min(held)
 
 
-def test_a_picture_with_little_memory_looks_the_same_and_the_next_one_is_drawn_as_before(bench: Bench) -> None:
+def test_memory_limited_image_looks_the_same_and_next_one_is_unchanged(bench: Bench) -> None:
     bench.drawn(PLAN)
     bench.heard.clear()
     plain, spared, again = [bench.drawn(PLAN.model_copy(update={"low_ram": low})) for low in (False, True, False)]
@@ -138,7 +138,7 @@ def lie(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-1000], lie, lambda _: b""])
-def test_a_damaged_model_never_reaches_mlx_and_the_engine_lives_on(damage: Any, bench: Bench, tmp_path: Path) -> None:
+def test_model_damaged_is_rejected_before_mlx_and_engine_survives(damage: Any, bench: Bench, tmp_path: Path) -> None:
     shutil.copytree(EMBEDDED_PATH, tmp_path / "bad")
     file = next((tmp_path / "bad" / "transformer").glob("*.safetensors"))
     file.write_bytes(damage(file.read_bytes()))

@@ -27,7 +27,7 @@ def stepped(seconds: float) -> StepDone:
     return StepDone(image=0, step=1, steps=4, seconds=seconds)
 
 
-def test_the_deadline_follows_the_phase() -> None:
+def test_engine_deadline_follows_the_phase() -> None:
     deadline = Deadline(EngineOptions(load_s=600, first_step_s=500, step_floor_s=60, step_factor=10, decode_s=180))
     assert (deadline.phase, deadline.allowance_s) == ("waiting", 600)
     deadline.on_fact(ModelLoading(model="m"))
@@ -45,7 +45,7 @@ def test_the_deadline_follows_the_phase() -> None:
     assert (deadline.phase, deadline.allowance_s) == ("drawing", 200)
 
 
-def test_previews_are_spread_evenly_and_never_of_the_last_step() -> None:
+def test_preview_images_are_spread_evenly_and_never_of_last_step() -> None:
     for steps in range(1, 40):
         for at_most in range(10):
             due = preview_steps(steps, at_most)
@@ -53,11 +53,11 @@ def test_previews_are_spread_evenly_and_never_of_the_last_step() -> None:
             assert due <= set(range(1, steps))
 
 
-def test_at_least_one_step_runs_and_never_more_than_asked() -> None:
+def test_image_to_image_runs_at_least_one_step_and_at_most_requested_steps() -> None:
     assert all(1 <= steps_to_run(s, d / 100) <= s for s in range(1, 30) for d in range(1, 100))
 
 
-def test_one_model_under_two_names_is_loaded_once() -> None:
+def test_model_with_two_names_is_loaded_once() -> None:
     other = KLEIN.model_copy(update={"name": "other name"})
     assert Model(KLEIN, "/m", 8).key == Model(other, "/m", 8).key
     assert Model(KLEIN, "/m", 8).key != Model(KLEIN, "/m", 4).key != Model(KLEIN, "/n", 4).key
@@ -88,14 +88,14 @@ def test_openblas_is_preloaded_where_it_is_found_and_what_was_preloaded_stays(li
     assert "LD_PRELOAD" not in environment.child_environment(mlx, {})
 
 
-def test_a_gpu_gets_no_cpu_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_on_gpu_gets_no_cpu_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "on_linux_cpu", lambda: False)
     child = environment.child_environment(EngineOptions(backend="mlx"), {})
     assert not {"LD_PRELOAD", "MLX_DISABLE_COMPILE", "OPENBLAS_NUM_THREADS"} & set(child)
     assert child["HF_HUB_OFFLINE"] == "1"
 
 
-def test_what_the_user_set_for_the_cpu_stays(linux_cpu: Path) -> None:
+def test_engine_keeps_cpu_settings_of_the_user(linux_cpu: Path) -> None:
     mine = {"OPENBLAS_NUM_THREADS": "7", "MLX_DISABLE_COMPILE": "0"}
     child = environment.child_environment(EngineOptions(backend="mlx"), mine)
     assert {key: child[key] for key in mine} == mine
@@ -108,7 +108,7 @@ def test_the_engine_never_sees_the_hubs_token() -> None:
     assert child["PATH"] == "/bin"
 
 
-def test_the_child_is_told_its_limits_and_mlx_keeps_to_them() -> None:
+def test_engine_child_receives_its_limits_and_mlx_obeys_them() -> None:
     mx = pytest.importorskip("mlx.core")
     from engine.backends.mlx import MlxBackend
 
@@ -125,7 +125,7 @@ def test_the_child_is_told_its_limits_and_mlx_keeps_to_them() -> None:
 # ---- pictures ------------------------------------------------------------------------------------
 
 
-def test_a_contained_picture_keeps_its_proportions_and_its_edges_fill_the_rest() -> None:
+def test_image_contain_fit_keeps_proportions_and_fills_rest_from_edges() -> None:
     disc = Image.new("RGB", (128, 128), "blue")
     disc.paste("red", (32, 32, 96, 96))
     for size in ((256, 512), (512, 256), (256, 256), (96, 64)):
@@ -141,7 +141,7 @@ def test_a_contained_picture_keeps_its_proportions_and_its_edges_fill_the_rest()
 
 
 @pytest.mark.parametrize("size", [(512, 256), (256, 512), (128, 128), (1024, 64)])
-def test_an_input_fitted_to_a_square_comes_back_as_it_was(size: tuple[int, int]) -> None:
+def test_image_resized_to_square_is_restored_to_its_shape(size: tuple[int, int]) -> None:
     image = Image.linear_gradient("L").convert("RGB").resize(size)
     back = canvas.uncontain(canvas.contain(image, (128, 128)), size)
     assert back.size == size
@@ -149,7 +149,7 @@ def test_an_input_fitted_to_a_square_comes_back_as_it_was(size: tuple[int, int])
     assert sum(abs(a - b) for a, b in pairs) / (size[0] * size[1]) < 6
 
 
-def test_transparency_lies_on_white(tmp_path: Path) -> None:
+def test_image_transparency_is_flattened_on_white(tmp_path: Path) -> None:
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert canvas.open_input(str(tmp_path / "clear.png")).getpixel((0, 0)) == (255, 255, 255)
 
@@ -174,7 +174,7 @@ def test_img2img_begins_near_the_noise_that_denoise_stands_for() -> None:
     assert scheduler_steps > 20
 
 
-def test_prompts_are_encoded_once_and_the_oldest_forgotten() -> None:
+def test_prompt_encodings_are_cached_and_oldest_evicted() -> None:
     import mlx.core as mx
 
     from engine.pipelines.common.prompt_cache import PromptCache
@@ -196,7 +196,7 @@ def test_prompts_are_encoded_once_and_the_oldest_forgotten() -> None:
     assert asked == ["a", "b", "c", "b"]
 
 
-def test_klein_gets_a_negative_prompt_only_where_guidance_wants_it() -> None:
+def test_model_klein_gets_negative_prompt_only_with_guidance() -> None:
     import mlx.core as mx
 
     from engine.pipelines.flux2 import CachedPrompts
@@ -206,7 +206,7 @@ def test_klein_gets_a_negative_prompt_only_where_guidance_wants_it() -> None:
     assert all(part is not None for part in prompts.pair(prompt="a", negative_prompt=" ", guidance=2.0))
 
 
-def test_a_model_of_one_size_draws_the_surroundings_of_a_mask(tmp_path: Path) -> None:
+def test_model_of_fixed_size_draws_area_around_mask(tmp_path: Path) -> None:
     picture, mask = Image.linear_gradient("L").convert("RGB").resize((640, 480)), Image.new("L", (640, 480))
     mask.paste(255, (500, 40, 600, 120))
     picture.save(tmp_path / "x.png")
@@ -226,7 +226,7 @@ def test_a_model_of_one_size_draws_the_surroundings_of_a_mask(tmp_path: Path) ->
     assert ImageChops.difference(finished, picture).getbbox() == (500, 40, 600, 120)
 
 
-def test_a_mask_of_nearly_all_leaves_no_surroundings_to_draw(tmp_path: Path) -> None:
+def test_mask_covering_nearly_all_leaves_no_surrounding_area_to_draw(tmp_path: Path) -> None:
     Image.new("RGB", (64, 48)).save(tmp_path / "x.png")
     Image.new("L", (64, 48), 255).save(tmp_path / "mask.png")
     inputs = {name: str(tmp_path / f"{name}.png") for name in ("x", "mask")}
@@ -279,7 +279,7 @@ def test_klein_gets_exactly_these_arguments(monkeypatch: pytest.MonkeyPatch) -> 
         ("z-image", "z_image", "ZImage", "flow_match_euler_discrete", {"guidance": 1.0, "negative_prompt": "n"}),
     ],
 )
-def test_standard_families_get_exactly_these_arguments(
+def test_model_standard_families_get_exactly_these_pipeline_arguments(
     name: str, family: str, pipeline: str, scheduler: str, takes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mflux.models.common.config.model_config import AVAILABLE_MODELS
@@ -305,7 +305,7 @@ def test_standard_families_get_exactly_these_arguments(
     assert len(recorder.observers) == 1
 
 
-def test_a_pipelines_own_prompt_cache_keeps_the_newest_few() -> None:
+def test_pipeline_prompt_cache_keeps_newest_entries() -> None:
     from engine.pipelines.common.prompt_cache import BoundedPromptCache
 
     cache = BoundedPromptCache(most=2)
@@ -325,7 +325,7 @@ def test_a_pipelines_own_prompt_cache_keeps_the_newest_few() -> None:
         (60).to_bytes(8, "little") + json.dumps({"w": {"dtype": "F32", "data_offsets": [0, 400]}}).ljust(60).encode(),
     ],
 )
-def test_a_weights_file_that_ends_too_soon_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_model_weights_file_truncated_is_refused(content: bytes, tmp_path: Path) -> None:
     from engine.backends.base import BackendError
     from engine.backends.mlx import check_weights
 
@@ -337,7 +337,7 @@ def test_a_weights_file_that_ends_too_soon_is_refused(content: bytes, tmp_path: 
     assert str(tmp_path) not in caught.value.message
 
 
-def test_memory_that_mlx_could_not_get_is_a_memory_error() -> None:
+def test_memory_allocation_failure_of_mlx_is_a_memory_error() -> None:
     from engine.backends.mlx import memory_error_or_same
 
     for text in (
@@ -353,7 +353,7 @@ def test_memory_that_mlx_could_not_get_is_a_memory_error() -> None:
 # ---- rooms ---------------------------------------------------------------------------------------
 
 
-def test_the_parent_half_imports_no_mlx_and_no_pictures() -> None:
+def test_engine_client_module_imports_no_mlx_and_no_pillow() -> None:
     code = "import sys, engine.client; print([m for m in ('mlx', 'mflux', 'PIL', 'numpy') if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, cwd=environment.ROOT, timeout=60, check=True, text=True
@@ -361,7 +361,7 @@ def test_the_parent_half_imports_no_mlx_and_no_pictures() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_mlx_is_imported_in_the_backend_and_the_pipelines_only() -> None:
+def test_engine_imports_mlx_only_in_backend_and_pipelines() -> None:
     for file in ENGINE.rglob("*.py"):
         names = set()
         for node in ast.walk(ast.parse(file.read_text())):
@@ -374,7 +374,7 @@ def test_mlx_is_imported_in_the_backend_and_the_pipelines_only() -> None:
             assert place.parts[0] == "pipelines" or str(place) == str(Path("backends/mlx.py")), place
 
 
-def test_the_noise_schedule_is_written_as_mflux_has_it() -> None:
+def test_schedule_of_noise_equals_mflux() -> None:
     from mflux.models.common.schedulers.flow_match_euler_discrete_scheduler import FlowMatchEulerDiscreteScheduler
 
     from engine.pipelines.flux2 import sigma_of

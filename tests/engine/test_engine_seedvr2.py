@@ -79,7 +79,7 @@ def differs(one: Image.Image, other: Image.Image) -> bool:
     return ImageChops.difference(one, other).getbbox() is not None
 
 
-def test_size_seed_and_softness_count_and_every_block_is_told(studio: Studio) -> None:
+def test_upscaler_depends_on_size_seed_and_softness_and_reports_every_block(studio: Studio) -> None:
     studio.load()
     watching = Watching()
     one = studio.upscale(watching)
@@ -91,7 +91,7 @@ def test_size_seed_and_softness_count_and_every_block_is_told(studio: Studio) ->
 
 
 @pytest.mark.parametrize("after", range(BLOCKS + 2))
-def test_it_stops_wherever_it_is_told_to_and_stays_usable(studio: Studio, after: int) -> None:
+def test_upscaler_cancel_works_at_any_point_and_upscaler_stays_usable(studio: Studio, after: int) -> None:
     studio.load()
     with pytest.raises(JobCancelled):
         studio.upscale(Watching(stop_after=after))
@@ -109,14 +109,14 @@ def test_a_quantised_copy_is_saved_and_loaded_again(studio: Studio) -> None:
     assert not differs(one, studio.upscale())
 
 
-def test_it_draws_nothing_and_others_upscale_nothing(studio: Studio) -> None:
+def test_upscaler_model_draws_nothing_and_other_models_upscale_nothing(studio: Studio) -> None:
     studio.load()
     with pytest.raises(BackendError) as refused:
         studio.backend.draw(SMALL, plan(), 0, {}, Watching())
     assert refused.value.code == "bad_input"
 
 
-def test_both_sizes_are_built_as_mflux_names_them() -> None:
+def test_upscaler_models_of_both_sizes_are_built_as_named_by_mflux() -> None:
     """The 7B model has no toy: its geometry differs from the 3B one's only by mflux's own table."""
     from unittest.mock import patch
 

@@ -53,7 +53,7 @@ def bare(studio: Studio) -> Image.Image:
     return studio.draw()
 
 
-def test_mflux_alone_draws_the_same_picture(studio: Studio) -> None:
+def test_image_equals_that_of_mflux_alone(studio: Studio) -> None:
     """As its row has it, with guidance where it counts; see test_parity.py."""
     spec = studio.spec
     said: dict[str, Any] = {"guidance": spec.default_guidance, "steps": max(2, spec.min_steps)}
@@ -67,7 +67,7 @@ def test_mflux_alone_draws_the_same_picture(studio: Studio) -> None:
     assert not differs(studio.draw(**said), Alone(studio).draw(studio.plan(**said)))
 
 
-def test_seed_subseed_and_prompt_count_and_progress_is_told(studio: Studio, bare: Image.Image) -> None:
+def test_image_depends_on_seed_subseed_and_prompt_and_progress_is_reported(studio: Studio, bare: Image.Image) -> None:
     studio.load()
     watching = Watching(look=True)
     other = studio.draw(watching, seeds=(8,))
@@ -78,7 +78,7 @@ def test_seed_subseed_and_prompt_count_and_progress_is_told(studio: Studio, bare
     assert differs(bare, studio.draw(prompt=CAPTION))
 
 
-def test_a_cancel_or_a_skip_ends_a_picture_of_any_size_within_a_step(studio: Studio, bare: Image.Image) -> None:
+def test_job_cancel_or_skip_stops_an_image_of_any_size_within_one_step(studio: Studio, bare: Image.Image) -> None:
     studio.load()
     steps = max(3, studio.spec.min_steps)
     cancelled = Watching(cancel_at=2)
@@ -92,7 +92,7 @@ def test_a_cancel_or_a_skip_ends_a_picture_of_any_size_within_a_step(studio: Stu
     assert not differs(bare, studio.draw())
 
 
-def test_with_little_memory_encoders_go_and_the_pixels_are_the_same(studio: Studio, bare: Image.Image) -> None:
+def test_memory_limited_pipeline_unloads_encoders_and_draws_same_pixels(studio: Studio, bare: Image.Image) -> None:
     assert not differs(bare, studio.spared(), by=2)
     painter: Any = studio.backend._pipeline
     places = painter._text_encoders._places
@@ -104,7 +104,7 @@ def test_with_little_memory_encoders_go_and_the_pixels_are_the_same(studio: Stud
 
 
 @those(lambda spec: spec.name == "ernie-image")
-def test_other_words_bring_the_encoder_back(studio: Studio) -> None:
+def test_prompt_change_reloads_text_encoder(studio: Studio) -> None:
     """With one of them: the backend loads all alike."""
     spared = [studio.spared(prompt=prompt) for prompt in ("one", CAPTION)]
     studio.load()
@@ -113,7 +113,7 @@ def test_other_words_bring_the_encoder_back(studio: Studio) -> None:
 
 
 @those(lambda spec: spec.init_image)
-def test_a_picture_begins_from_another_and_a_mask_keeps_of_it(studio: Studio) -> None:
+def test_image_to_image_starts_from_input_and_mask_keeps_part_of_it(studio: Studio) -> None:
     studio.load()
     watching = Watching()
     low = studio.draw(watching, init_image="photo", denoise=0.25, steps=4)
@@ -128,7 +128,7 @@ def test_a_picture_begins_from_another_and_a_mask_keeps_of_it(studio: Studio) ->
 
 
 @those(lambda spec: spec.name == "z-image")
-def test_what_a_mask_lets_through_begins_from_what_is_asked(studio: Studio) -> None:
+def test_image_to_image_masked_area_starts_from_requested_fill(studio: Studio) -> None:
     """With one of them: all families begin alike."""
     studio.load()
     said = {"init_image": "photo", "mask": "mask", "denoise": 0.9}
@@ -137,7 +137,7 @@ def test_what_a_mask_lets_through_begins_from_what_is_asked(studio: Studio) -> N
 
 
 @those(lambda spec: spec.guidance_range[0] < spec.guidance_range[1])
-def test_guidance_and_a_negative_prompt_count(studio: Studio, bare: Image.Image) -> None:
+def test_engine_guidance_and_negative_prompt_change_the_image(studio: Studio, bare: Image.Image) -> None:
     studio.load()
     guidance = studio.spec.default_guidance + 1
     guided = studio.draw(guidance=guidance)
@@ -147,7 +147,7 @@ def test_guidance_and_a_negative_prompt_count(studio: Studio, bare: Image.Image)
 
 
 @those(lambda spec: spec.max_references > 0)
-def test_references_are_followed(studio: Studio, bare: Image.Image) -> None:
+def test_engine_reference_images_change_the_image(studio: Studio, bare: Image.Image) -> None:
     studio.load()
     one = studio.draw(references=("blue",))
     assert one.size == bare.size
@@ -157,7 +157,7 @@ def test_references_are_followed(studio: Studio, bare: Image.Image) -> None:
 
 
 @those(lambda spec: spec.control is not None)
-def test_a_map_is_followed_as_strongly_as_asked(studio: Studio, bare: Image.Image) -> None:
+def test_controlnet_map_follows_requested_strength(studio: Studio, bare: Image.Image) -> None:
     studio.load()
     kind = studio.spec.control
     assert kind is not None
@@ -169,7 +169,7 @@ def test_a_map_is_followed_as_strongly_as_asked(studio: Studio, bare: Image.Imag
 
 
 @those(lambda spec: spec.lora)
-def test_loras_are_put_on_scaled_and_taken_off(studio: Studio, toy: Toy, bare: Image.Image, tmp_path: Path) -> None:
+def test_loras_are_applied_scaled_and_removed(studio: Studio, toy: Toy, bare: Image.Image, tmp_path: Path) -> None:
     studio.load()
     toy.save_lora(tmp_path / "one.safetensors")
     files = {"one": str(tmp_path / "one.safetensors")}
@@ -179,7 +179,7 @@ def test_loras_are_put_on_scaled_and_taken_off(studio: Studio, toy: Toy, bare: I
     assert not differs(bare, studio.draw())
 
 
-def test_quantised_it_is_saved_whole_and_draws_the_same_when_loaded_again(studio: Studio, tmp_path: Path) -> None:
+def test_model_quantised_is_saved_complete_and_draws_the_same_when_reloaded(studio: Studio, tmp_path: Path) -> None:
     studio.load(quantize=8)
     one = studio.draw()
     if studio.spec.copies:

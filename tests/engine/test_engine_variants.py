@@ -42,7 +42,7 @@ COMMON = {"seed": 7, "prompt": "p", "num_inference_steps": 4, "width": 64, "heig
         ),
     ],
 )
-def test_pipelines_that_follow_pictures_get_exactly_these_arguments(
+def test_pipeline_with_reference_images_gets_exactly_these_arguments(
     name: str, module: str, pipeline: str, takes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mflux.models.common.config.model_config import AVAILABLE_MODELS
@@ -63,7 +63,7 @@ def test_pipelines_that_follow_pictures_get_exactly_these_arguments(
     assert recorder.asked == {**COMMON, "scheduler": "linear", **takes}
 
 
-def test_flux1_controlnets_get_the_map_as_a_file_and_their_weights_from_where_they_lie(
+def test_controlnet_flux1_gets_map_as_file_and_weights_from_their_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from engine import pipelines as families
@@ -85,7 +85,7 @@ def test_flux1_controlnets_get_the_map_as_a_file_and_their_weights_from_where_th
 
 
 @pytest.mark.parametrize("kind", ["canny", "depth"])
-def test_z_images_controlnet_gets_the_map_with_its_strength(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_controlnet_of_z_image_gets_map_with_its_strength(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from mflux.models.z_image.variants.controlnet import ControlSpec, ControlType
 
     from engine import pipelines as families
@@ -114,7 +114,7 @@ def test_edges_are_those_that_opencv_finds() -> None:
         assert edges_of(picture).convert("L").tobytes() == found.convert("L").tobytes()
 
 
-def test_z_images_edges_are_found_in_the_brightness_as_mflux_finds_them() -> None:
+def test_controlnet_edges_of_z_image_use_brightness_as_in_mflux() -> None:
     from engine.backends.canny import edges_of
 
     folder = Path(__file__).parents[1] / "golden" / "canny"
@@ -128,7 +128,7 @@ def test_z_images_edges_are_found_in_the_brightness_as_mflux_finds_them() -> Non
     }
 
 
-def test_the_edges_of_a_model_are_found_as_it_was_taught(tmp_path: Path) -> None:
+def test_controlnet_edges_are_detected_as_the_model_was_trained(tmp_path: Path) -> None:
     picture = Image.new("RGB", (128, 96), (76, 76, 76))
     picture.paste((254, 0, 0), (32, 24, 96, 72))  # as bright as what is round it
     picture.save(tmp_path / "x.png")
@@ -143,7 +143,7 @@ def test_the_edges_of_a_model_are_found_as_it_was_taught(tmp_path: Path) -> None
     assert box(grey_edges=True) is None
 
 
-def test_a_map_is_brought_to_the_size_drawn_and_edges_are_found_only_where_asked(tmp_path: Path) -> None:
+def test_controlnet_map_is_resized_and_edges_detected_only_on_request(tmp_path: Path) -> None:
     picture = Image.new("RGB", (128, 96), "white")
     picture.paste("black", (32, 24, 96, 72))
     picture.save(tmp_path / "x.png")
@@ -163,14 +163,14 @@ def test_a_map_is_brought_to_the_size_drawn_and_edges_are_found_only_where_asked
     assert edges.convert("L").getbbox() is not None
 
 
-def test_a_map_is_one_of_the_inputs_that_are_kept() -> None:
+def test_controlnet_map_is_stored_as_input_image() -> None:
     assert plan(control=Control(kind="depth", image="blob")).inputs == {"blob"}
 
 
 # ---- prompts -------------------------------------------------------------------------------------
 
 
-def test_qwens_prompts_are_seen_anew_with_other_pictures_only() -> None:
+def test_model_qwen_prompt_is_reencoded_only_with_other_images() -> None:
     from engine.pipelines.qwen import _CachedImagePrompts
 
     asked: list[Any] = []
@@ -182,7 +182,7 @@ def test_qwens_prompts_are_seen_anew_with_other_pictures_only() -> None:
     assert [said["image_paths"] for said in asked] == [[RED], [green], [RED, green]]
 
 
-def test_references_that_are_read_once_are_followed_as_mfluxs_own_loop_follows_them() -> None:
+def test_reference_images_encoded_once_match_the_mflux_loop() -> None:
     """Pixel for pixel, with the embedded model in the place of flux2-klein-9b-kv."""
     from mflux.callbacks.callback_registry import CallbackRegistry
     from mflux.models.flux2.variants.edit.flux2_klein_edit import Flux2KleinEdit

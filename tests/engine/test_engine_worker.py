@@ -52,7 +52,7 @@ def wait_until_gone(pid: int, within_s: float) -> float:
 
 
 @pytest.mark.parametrize("script", [{"step_seconds": 0.02}, {"hang_in": "step", "hang_busy": True}])
-def test_a_child_whose_parent_is_killed_leaves_while_it_draws(script: dict[str, Any], tmp_path: Path) -> None:
+def test_engine_child_exits_during_drawing_when_parent_is_killed(script: dict[str, Any], tmp_path: Path) -> None:
     run = run_of(tmp_path, plan(steps=100_000)).model_dump_json()
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, FakeScript(**script).model_dump_json(), run],
@@ -71,7 +71,7 @@ def test_a_child_whose_parent_is_killed_leaves_while_it_draws(script: dict[str, 
         wait_until_gone(pid, 5)
 
 
-def test_every_step_is_told_and_memory_once_a_second(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_engine_reports_every_step_and_memory_once_a_second(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     now = [0.0]
     said: list[Any] = []
     monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now[0]))
@@ -85,12 +85,12 @@ def test_every_step_is_told_and_memory_once_a_second(monkeypatch: pytest.MonkeyP
     assert [one.after for one in said if isinstance(one, Memory)] == ["step"] * 2
 
 
-def test_a_child_leaves_at_the_end_of_its_commands() -> None:
+def test_engine_child_exits_at_end_of_command_input() -> None:
     done = child(b"")
     assert done.returncode == 3
 
 
-def test_garbage_on_stdin_is_ignored_and_not_repeated_in_the_log() -> None:
+def test_engine_garbage_on_stdin_is_ignored_and_not_logged() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "engine", "--backend", "fake"],
         cwd=ROOT,
@@ -111,7 +111,7 @@ def test_garbage_on_stdin_is_ignored_and_not_repeated_in_the_log() -> None:
     assert b"secret" not in errors
 
 
-def test_prints_go_to_stderr_and_never_to_the_wire(tmp_path: Path) -> None:
+def test_engine_prints_go_to_stderr_and_never_to_the_protocol(tmp_path: Path) -> None:
     code = """
 import os, sys
 from engine import backends, __main__ as main
@@ -141,7 +141,7 @@ main.main()
         assert errors.count(b"a stray") == 2
 
 
-def test_a_second_job_at_once_is_not_begun(tmp_path: Path) -> None:
+def test_engine_refuses_second_concurrent_job(tmp_path: Path) -> None:
     def job(name: str) -> Run:
         return run_of(tmp_path, plan(steps=3), job=name)
 
@@ -163,7 +163,7 @@ def test_a_second_job_at_once_is_not_begun(tmp_path: Path) -> None:
         assert {report.job for report in reports if isinstance(report, JobReport)} == {"a"}
 
 
-def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+def test_disk_full_is_reported_as_disk_full(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     (tmp_path / "job1.1.0.ppm.part").symlink_to("/dev/full")

@@ -22,7 +22,7 @@ def vae() -> Any:
     return build(EMBEDDED_PATH).vae
 
 
-def test_a_preview_of_what_is_finished_shows_the_picture(vae: Any, tmp_path: Path) -> None:
+def test_preview_of_finished_latents_shows_the_image(vae: Any, tmp_path: Path) -> None:
     import mlx.core as mx
     from mflux.models.flux2.latent_creator.flux2_latent_creator import Flux2LatentCreator
 

@@ -17,7 +17,7 @@ MOST = 1.5
 
 
 @pytest.mark.parametrize("name", [WIDE, "lens-turbo", "z-image"])
-def test_quantising_at_load_peaks_at_about_what_is_held(name: str, tmp_path: Path) -> None:
+def test_memory_peak_of_quantising_at_load_is_near_held_memory(name: str, tmp_path: Path) -> None:
     with saved(name, tmp_path / "model") as (spec, also):
         whole, eighth = (loading(Model(spec, str(tmp_path / "model"), bits, also=also)) for bits in (None, 8))
         copies = Copies(tmp_path, keep=True) if spec.copies else None
@@ -31,7 +31,7 @@ def test_quantising_at_load_peaks_at_about_what_is_held(name: str, tmp_path: Pat
             assert again.held == pytest.approx(quarter.held, rel=0.02)
 
 
-def test_nothing_of_mflux_evaluates_a_whole_model_unseen() -> None:
+def test_engine_never_evaluates_a_whole_mflux_model_unnoticed() -> None:
     from engine.pipelines.common.loading import EVALUATING
 
     spec = importlib.util.find_spec("mflux")

@@ -49,7 +49,7 @@ def close(got: Any, right: Any) -> bool:
 
 
 @pytest.mark.parametrize("bits", [None, 8, 4])
-def test_files_add_up_in_their_order_on_a_layer_of_any_kind(transformer: Any, bits: int | None, tmp_path: Path) -> None:
+def test_lora_files_add_up_in_order_on_any_layer_kind(transformer: Any, bits: int | None, tmp_path: Path) -> None:
     from mlx import nn
 
     if bits is not None:
@@ -74,7 +74,7 @@ def test_files_add_up_in_their_order_on_a_layer_of_any_kind(transformer: Any, bi
     assert np.array_equal(through(layer, x), before)
 
 
-def test_what_the_factors_tell_is_not_kept_dense(transformer: Any, tmp_path: Path) -> None:
+def test_lora_factored_weights_are_not_stored_dense(transformer: Any, tmp_path: Path) -> None:
     from mlx.utils import tree_flatten
 
     size = array(layer_of(transformer, FUSED).weight).shape
@@ -87,7 +87,7 @@ def test_what_the_factors_tell_is_not_kept_dense(transformer: Any, tmp_path: Pat
     assert sum(value.size for _, value in tree_flatten(transformer.parameters())) == before
 
 
-def test_norms_are_changed_and_put_back(transformer: Any, tmp_path: Path) -> None:
+def test_lora_norm_layers_are_changed_and_restored(transformer: Any, tmp_path: Path) -> None:
     norm = layer_of(transformer, "transformer_blocks.0.attn.norm_q")
     before, delta = array(norm.weight), np.linspace(-1, 1, norm.weight.size)
     for name in ("double_blocks.0.img_attn.norm.query_norm", "transformer_blocks.0.attn.norm_q"):
@@ -100,7 +100,7 @@ def test_norms_are_changed_and_put_back(transformer: Any, tmp_path: Path) -> Non
             assert np.array_equal(array(norm.weight), before)
 
 
-def test_a_file_that_does_not_fit_leaves_nothing_behind(transformer: Any, tmp_path: Path) -> None:
+def test_lora_file_that_does_not_fit_leaves_model_unmodified(transformer: Any, tmp_path: Path) -> None:
     from engine.pipelines.common.lora_stack import LoraFault
 
     size = array(layer_of(transformer, LAYER).weight).shape
@@ -116,9 +116,7 @@ def test_a_file_that_does_not_fit_leaves_nothing_behind(transformer: Any, tmp_pa
 @pytest.mark.parametrize(
     ("name", "geometry"), [("flux1-dev", "dev"), ("qwen-image", "qwen-image"), ("z-image", "z-image")]
 )
-def test_a_picture_with_every_layer_changed_is_that_of_the_changed_weights(
-    name: str, geometry: str, tmp_path: Path
-) -> None:
+def test_lora_on_every_layer_draws_same_image_as_modified_weights(name: str, geometry: str, tmp_path: Path) -> None:
     """Whatever the model asks its layers for, what is added is in it; and a layer that was forgotten shows."""
     mx.disable_compile()
     toy = next(toy for toy in toys_pictures.TOYS if toy.name == name)
@@ -158,7 +156,7 @@ def mappings() -> Mapping[str, Any]:
     return {geometry: one.mapping for geometry, one in found.items() if one is not None}
 
 
-def test_every_spelling_that_mflux_knows_is_read_as_mflux_reads_it() -> None:
+def test_lora_layer_spellings_known_to_mflux_are_read_alike() -> None:
     checked = 0
     for geometry, mapping in mappings().items():
         table = sheets()[geometry]
@@ -186,14 +184,14 @@ def test_every_spelling_that_mflux_knows_is_read_as_mflux_reads_it() -> None:
     assert checked > 5000
 
 
-def test_no_layer_of_a_model_here_is_taken_for_another_family() -> None:
+def test_lora_layers_of_own_models_are_not_mistaken_for_another_family() -> None:
     for table in {id(table): table for table in sheets().values()}.values():
         for name in table:
             for layer in (name.replace("#", "0"), f"lora_unet_{name.replace('#', '1')}", f"diffusion_model.{name}"):
                 assert family_of({}, [layer]) is None, layer
 
 
-def test_a_sheet_finds_blocks_that_are_there_and_no_others() -> None:
+def test_lora_layer_sheet_finds_existing_blocks_only() -> None:
     sheet = sheets()["fibo2"].sheet
     assert sheet.find("layers.43.attention.to_q") is not None
     assert sheet.find("layers.44.attention.to_q") is None
@@ -202,7 +200,7 @@ def test_a_sheet_finds_blocks_that_are_there_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
-def test_whole_numbers_are_no_weights(transformer: Any, dtype: str, tmp_path: Path) -> None:
+def test_lora_integer_weights_are_refused(transformer: Any, dtype: str, tmp_path: Path) -> None:
     from engine.pipelines.common.lora_stack import LoraFault
 
     arrays = {f"{LAYER}.lora_A.weight": mx.ones((4, 64)), f"{LAYER}.lora_B.weight": mx.ones((64, 4))}
@@ -211,7 +209,7 @@ def test_whole_numbers_are_no_weights(transformer: Any, dtype: str, tmp_path: Pa
         worn(transformer, (tmp_path / "x.safetensors", 1.0))
 
 
-def test_a_fault_is_told_with_the_loras_name(tmp_path: Path) -> None:
+def test_lora_error_names_the_lora(tmp_path: Path) -> None:
     from tests.support.engine_toy import save_toy_lora, save_toy_model
 
     save_toy_model(tmp_path / "model")

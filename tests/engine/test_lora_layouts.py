@@ -362,7 +362,7 @@ def baked(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_file_changes_a_model_as_the_same_delta_in_its_weights_does(
+def test_lora_file_changes_model_same_as_equal_weight_delta(
     layout: Layout, built: Callable[[str], Any], tmp_path: Path
 ) -> None:
     from engine.pipelines.common.lora_stack import LoraStack

@@ -48,7 +48,7 @@ MEASURED: tuple[tuple[str, dict[str, Any], float], ...] = (
 
 
 @pytest.mark.parametrize(("name", "said", "measured"), MEASURED)
-def test_an_estimate_is_near_what_others_measured(name: str, said: dict[str, Any], measured: float) -> None:
+def test_memory_estimate_is_near_measured_values(name: str, said: dict[str, Any], measured: float) -> None:
     assert peak_gb(SPECS[name], **said) == pytest.approx(measured, rel=WITHIN)
 
 
@@ -61,18 +61,18 @@ def test_low_ram_is_counted_where_the_vae_decodes_whole(name: str) -> None:
     ("name", "limit_gb"),
     [("flux2-klein-9b-4-bit", 11.45), ("qwen-image-4-bit", 22.9)],
 )
-def test_with_low_ram_it_fits_where_it_would_not(name: str, limit_gb: float) -> None:
+def test_memory_low_ram_lets_a_job_fit(name: str, limit_gb: float) -> None:
     """What Metal lets a process have on Macs with 16 and 32 GB."""
     assert peak_gb(SPECS[name], low_ram=True) < limit_gb < peak_gb(SPECS[name])
 
 
-def test_what_is_let_go_is_a_part_of_what_is_held() -> None:
+def test_memory_released_by_encoders_is_less_than_memory_loaded() -> None:
     for spec in SPECS.values():
         for bits in (None, 4, 8):
             assert 0 <= encoders_gb(spec, bits) < spec.loaded_gb(bits), spec.name
 
 
-def test_an_fp8_model_on_disk_is_not_counted_down_when_it_is_quantised() -> None:
+def test_memory_estimate_of_fp8_model_is_not_reduced_by_quantisation() -> None:
     spec = SPECS["ideogram-4-4-bit"]
     plan = Load(model=spec.name, quantize=4)
     known = guess(plan, spec, disk_bytes=int(spec.size_gb * GB), is_float32=False)
@@ -89,7 +89,9 @@ def _vaes() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["flux1", "qwen"])
-def test_strips_decode_the_same_pixels_with_less_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latents_decoded_in_strips_give_same_pixels_with_less_memory(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mx = pytest.importorskip("mlx.core")
     from mflux.models.common.config.model_config import ModelConfig
     from mflux.models.common.vae.block_decoder import VAEBlockDecoder
@@ -124,7 +126,7 @@ def test_strips_decode_the_same_pixels_with_less_memory(name: str, monkeypatch: 
     assert taken[1] < 0.5 * taken[0]
 
 
-def test_a_folder_of_the_operators_is_measured_by_the_files_of_the_row_it_is_like(tmp_path: Path) -> None:
+def test_model_folder_of_operator_is_measured_by_files_of_its_base_row(tmp_path: Path) -> None:
     like = SPECS["flux2-klein-4b"]
     weights = tmp_path / "transformer" / "0.safetensors"
     weights.parent.mkdir()

@@ -63,9 +63,7 @@ def poison(part: Any, value: float) -> Any:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_lora_of_no_numbers_is_named_and_the_next_picture_is_right(
-    studio: Studio, value: float, tmp_path: Path
-) -> None:
+def test_lora_with_nan_weights_is_named_and_next_image_is_correct(studio: Studio, value: float, tmp_path: Path) -> None:
     studio.load()
     bare = studio.draw()
     save_toy_lora(tmp_path / "x.safetensors")
@@ -78,7 +76,7 @@ def test_a_lora_of_no_numbers_is_named_and_the_next_picture_is_right(
 
 
 @pytest.mark.parametrize(("part", "sentence"), [("transformer", LATENTS), ("vae", PIXELS)])
-def test_it_is_told_which_part_spoilt_it_and_at_which_bits(
+def test_model_part_producing_non_finite_values_is_named_with_its_bits(
     studio: Studio, part: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studio.load()
@@ -94,7 +92,7 @@ def test_it_is_told_which_part_spoilt_it_and_at_which_bits(
 
 
 @pytest.mark.parametrize("part", ["transformer", "vae"])
-def test_a_skipped_picture_is_looked_at_too(studio: Studio, part: str) -> None:
+def test_image_skipped_is_also_checked_for_non_finite_values(studio: Studio, part: str) -> None:
     studio.load()
     owner = getattr(studio.backend._pipeline._pipeline, part)  # type: ignore[union-attr]
     poison(owner.norm_out if part == "transformer" else owner.decoder, float("nan"))
@@ -105,7 +103,7 @@ def test_a_skipped_picture_is_looked_at_too(studio: Studio, part: str) -> None:
 
 
 @pytest.mark.parametrize(("part", "sentence"), [("transformer", LATENTS), ("vae", PIXELS)])
-def test_an_upscaler_is_looked_at(part: str, sentence: str, tmp_path: Path) -> None:
+def test_upscaler_model_is_checked_for_non_finite_values(part: str, sentence: str, tmp_path: Path) -> None:
     from engine.backends.mlx import MlxBackend
     from tests.support.engine_toy_seedvr2 import save_toy_seedvr2, toy_sized
 
@@ -174,7 +172,7 @@ def failure_of(client: httpx.Client, protocol: str, lora: str) -> tuple[int, dic
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_every_protocol_tells_it_in_its_own_shape(client: httpx.Client, protocol: str) -> None:
+def test_model_non_finite_error_has_own_shape_in_every_protocol(client: httpx.Client, protocol: str) -> None:
     status, found = failure_of(client, protocol, "nan")
     text = json.dumps(found, ensure_ascii=False)
     assert f"{LATENTS}; LoRA 'nan' at scale 1 may be the cause." in text
@@ -195,7 +193,7 @@ def test_every_protocol_tells_it_in_its_own_shape(client: httpx.Client, protocol
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_lora_that_fails_in_the_engine_is_the_clients_fault_and_named(client: httpx.Client, protocol: str) -> None:
+def test_lora_failure_in_engine_is_a_client_error_with_its_name(client: httpx.Client, protocol: str) -> None:
     status, found = failure_of(client, protocol, "whole")
     text = json.dumps(found, ensure_ascii=False)
     assert f"LoRA 'whole' cannot be used: it holds whole numbers in {LAYER}" in text

@@ -207,19 +207,19 @@ def same(gateway: Live, model: str, right: Image.Image, protocols: tuple[str, ..
 # ---- the slice ------------------------------------------------------------------------------------------
 
 
-def test_every_protocol_draws_what_mflux_draws(gateway: Live, folder: Path) -> None:
+def test_image_output_of_every_protocol_equals_mflux(gateway: Live, folder: Path) -> None:
     same(gateway, f"toy-{KLEIN}", alone(folder, KLEIN), ALL)
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_quantised_at_load(gateway: Live, folder: Path, bits: int) -> None:
+def test_parity_model_quantised_at_load_equals_mflux(gateway: Live, folder: Path, bits: int) -> None:
     right = alone(folder, KLEIN, bits=bits)
     assert right.tobytes() != alone(folder, KLEIN).tobytes()
     same(gateway, f"{KLEIN}-at-{bits}", right, ("openai", "native"))
 
 
 @pytest.mark.parametrize("names", [("photo",), ("photo", "blue")])
-def test_edits(gateway: Live, folder: Path, names: tuple[str, ...]) -> None:
+def test_parity_image_edits_equal_mflux(gateway: Live, folder: Path, names: tuple[str, ...]) -> None:
     right = alone(folder, KLEIN, references=names)
     assert right.tobytes() != alone(folder, KLEIN).tobytes()
     references = [folder / f"{name}.png" for name in names]
@@ -227,25 +227,25 @@ def test_edits(gateway: Live, folder: Path, names: tuple[str, ...]) -> None:
     same(gateway, f"toy-{KLEIN}", right, protocols, references=references)
 
 
-def test_a_picture_begun_from_another(gateway: Live, folder: Path) -> None:
+def test_metadata_of_image_to_image(gateway: Live, folder: Path) -> None:
     right = alone(folder, KLEIN, init_image="photo", denoise=0.75, steps=4)
     same(gateway, f"toy-{KLEIN}", right, ("sdapi", "native"), init=folder / "photo.png", denoise=0.75, steps=4)
 
 
-def test_guidance_and_a_negative_prompt(gateway: Live, folder: Path) -> None:
+def test_parity_guidance_and_negative_prompt_image_equals_mflux(gateway: Live, folder: Path) -> None:
     right = alone(folder, "krea-2-raw", guidance=4.0, negative_prompt="grey")
     assert right.tobytes() != alone(folder, "krea-2-raw", guidance=4.0, negative_prompt="green").tobytes()
     same(gateway, "toy-krea-2-raw", right, ("sdapi", "openai"), guidance=4.0, negative_prompt="grey")
 
 
-def test_a_model_that_only_edits(gateway: Live, folder: Path) -> None:
+def test_model_that_only_supports_editing(gateway: Live, folder: Path) -> None:
     said = {"guidance": 2.5, "negative_prompt": "grey"}
     right = alone(folder, "qwen-image-edit-2511", references=("photo",), **said)
     references = [folder / "photo.png"]
     same(gateway, "toy-qwen-image-edit-2511", right, ("openai", "native"), references=references, **said)
 
 
-def test_a_lora(gateway: Live, folder: Path) -> None:
+def test_parity_lora_image_equals_mflux(gateway: Live, folder: Path) -> None:
     """At the widths of the embedded model: a file for a toy of others is refused, as it fits no model."""
     from mflux.models.common.lora.mapping.lora_loader import LoRALoader
     from mflux.models.flux2.weights.flux2_lora_mapping import Flux2LoRAMapping
@@ -268,7 +268,7 @@ def test_a_lora(gateway: Live, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [None, 4])
-def test_in_half_precision(halved: Live, folder: Path, bits: int | None) -> None:
+def test_parity_half_precision_image_equals_mflux(halved: Live, folder: Path, bits: int | None) -> None:
     right = alone(folder, KLEIN, bits=bits, precision="bfloat16")
     assert right.tobytes() != alone(folder, KLEIN, bits=bits).tobytes()
     model = f"toy-{KLEIN}" if bits is None else f"{KLEIN}-at-{bits}"
@@ -279,7 +279,9 @@ def test_in_half_precision(halved: Live, folder: Path, bits: int | None) -> None
 
 
 @pytest.mark.parametrize("name", ["flux1-dev"])
-def test_all_at_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parity_lora_on_4_bits_in_half_precision_from_input_image(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A LoRA on 4 bits in half precision, begun from another picture."""
     from mflux.models.common.config.model_config import ModelConfig
 

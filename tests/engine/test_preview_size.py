@@ -17,7 +17,7 @@ def decode_s(px: int) -> float:
 
 
 @pytest.mark.parametrize("step_s", [0.01, 1.0, 40.0, 100.0, 1000.0])
-def test_a_preview_takes_a_small_share_of_a_step_and_is_as_large_as_that_allows(step_s: float) -> None:
+def test_preview_uses_small_share_of_step_time_and_scales_to_it(step_s: float) -> None:
     size = PreviewSize()
     assert size.px == FIRST_PX
     for _ in range(4):
@@ -27,7 +27,7 @@ def test_a_preview_takes_a_small_share_of_a_step_and_is_as_large_as_that_allows(
     assert decode_s(size.px + 2) > SHARE * step_s or size.px == 256
 
 
-def test_a_time_of_nothing_is_no_division_by_zero() -> None:
+def test_preview_size_with_zero_time_does_not_divide_by_zero() -> None:
     size = PreviewSize()
     size.learn(0.0, 1.0)
     assert size.px == 256

@@ -34,17 +34,17 @@ def told(reading: PromptRead | None) -> tuple[int, int | None, str] | None:
 # ---- counting ------------------------------------------------------------------------------------
 
 
-def test_what_fits_is_not_told() -> None:
+def test_prompt_within_limit_is_not_reported() -> None:
     assert read_prompt(ENCODER, "prompt", "one two three four five", "one two three four five") is None
     assert read_prompt(ENCODER, "prompt", "", "") is None
     assert read_prompt(None, "prompt", LONG * 1000, LONG * 1000) is None
 
 
-def test_tokens_beyond_the_limit_are_counted_and_the_rest_is_shown() -> None:
+def test_prompt_tokens_beyond_limit_are_counted_and_cut_text_is_shown() -> None:
     assert told(read_prompt(ENCODER, "prompt", LONG, LONG)) == (7, 5, "six seven")
 
 
-def test_what_a_family_puts_before_the_prompt_and_its_template_take_tokens_and_are_not_counted() -> None:
+def test_prompt_tokens_of_family_prefix_and_template_are_not_counted() -> None:
     encoder = TokenEncoder(words, 5, lambda text: f"User: {text.strip().lower()} Answer:")
     assert told(read_prompt(encoder, "prompt", f"!+ {LONG.upper()} ", f"{LONG.upper()} ")) == (
         7,
@@ -56,24 +56,24 @@ def test_what_a_family_puts_before_the_prompt_and_its_template_take_tokens_and_a
     )
 
 
-def test_what_a_tokenizer_adds_at_the_end_takes_the_place_of_words() -> None:
+def test_prompt_end_tokens_of_tokenizer_reduce_the_word_limit() -> None:
     encoder = TokenEncoder(lambda text: [(0, 0), *words(text), (0, 0)], 5)
     assert told(read_prompt(encoder, "prompt", LONG, LONG)) == (7, 3, "four five six seven")
     assert read_prompt(encoder, "prompt", "one two three", "one two three") is None
 
 
-def test_blank_ends_are_no_loss() -> None:
+def test_prompt_trailing_blanks_are_not_reported_as_loss() -> None:
     letters = TokenEncoder(lambda text: [(at, at + 1) for at in range(len(text))], 5)
     assert read_prompt(letters, "prompt", "abcde    ", "abcde    ") is None
 
 
-def test_the_strictest_of_several_encoders_counts() -> None:
+def test_prompt_limit_is_that_of_strictest_encoder() -> None:
     both = StrictestEncoder(ENCODER, TokenEncoder(words, 3))
     assert told(read_prompt(both, "prompt", LONG, LONG)) == (7, 3, "four five six seven")
     assert read_prompt(StrictestEncoder(ENCODER, TokenEncoder(words, None)), "prompt", "one two", "one two") is None
 
 
-def test_what_is_told_is_bounded() -> None:
+def test_prompt_report_is_bounded() -> None:
     text = "word " * 9000
     found = read_prompt(ENCODER, "prompt", text, text, [f"{n}{'x' * 999}" for n in range(99)])
     assert found is not None
@@ -83,7 +83,7 @@ def test_what_is_told_is_bounded() -> None:
     assert len(found.model_dump_json()) < 4000
 
 
-def test_unknown_words_are_told_once_each() -> None:
+def test_prompt_unknown_words_are_reported_once_each() -> None:
     found = read_prompt(ENCODER, "prompt", "a masterpiece", "a masterpiece", ["masterpiece", "masterpiece"])
     assert found == PromptRead(field="prompt", tokens=2, unknown=("masterpiece",))
 
@@ -113,7 +113,7 @@ def readings(painter: Any, **said: Any) -> list[tuple[int, int | None, str] | No
 
 
 @pytest.mark.parametrize("more", [0, 1, 12])
-def test_the_embedded_model_says_exactly_from_which_token_on_it_reads_no_more(tiny: Any, more: int) -> None:
+def test_embedded_model_reports_first_token_it_does_not_read(tiny: Any, more: int) -> None:
     prompt = " ".join(["red"] * (STYLED + more))
     rest = " ".join(["red"] * more)
     assert readings(tiny, prompt=prompt) == ([(STYLED + more, STYLED, rest)] if more else [])
@@ -122,7 +122,7 @@ def test_the_embedded_model_says_exactly_from_which_token_on_it_reads_no_more(ti
     assert bare == ([(STYLED + more, 24, " ".join(["red"] * (STYLED + more - 24)))] if STYLED + more > 24 else [])
 
 
-def test_what_it_is_said_to_read_is_all_that_its_picture_depends_on(tiny: Any) -> None:
+def test_prompt_reported_as_read_is_all_that_the_image_depends_on(tiny: Any) -> None:
     def seen(prompt: str) -> bytes:
         embedding, _ = tiny._pipeline.encode_prompt(tiny._styled_prompt(plan(prompt=prompt), 0))
         return bytes(memoryview(embedding))
@@ -132,7 +132,7 @@ def test_what_it_is_said_to_read_is_all_that_its_picture_depends_on(tiny: Any) -
     assert seen(prompt) != seen(prompt.removesuffix("red") + "circle")
 
 
-def test_a_remembered_encoding_tells_as_the_first_did(tiny: Any) -> None:
+def test_prompt_encoding_from_cache_reports_same_as_first_encoding(tiny: Any) -> None:
     prompt = f"{' '.join(['red'] * STYLED)} circle"
     for _ in range(2):
         watcher = Watching()
@@ -140,7 +140,7 @@ def test_a_remembered_encoding_tells_as_the_first_did(tiny: Any) -> None:
         assert [told(found) for found in watcher.readings] == [(STYLED + 1, STYLED, "circle")]
 
 
-def test_a_tokenizer_that_cannot_say_where_its_tokens_are_costs_no_picture(
+def test_prompt_tokenizer_without_token_offsets_does_not_fail_the_image(
     tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(text: str) -> list[Span]:
@@ -166,7 +166,7 @@ def kinds(job: Job) -> list[type]:
     return [type(event.fact) for event in job.events]
 
 
-async def test_a_prompt_that_was_cut_is_told_once_a_job_before_its_pictures(tmp_path: Path) -> None:
+async def test_prompt_truncation_is_reported_once_per_job_before_its_images(tmp_path: Path) -> None:
     script = {"prompt_words": 5, "unknown_words": ["three"]}
     async with service_in(tmp_path, script=script, base_model="qwen-image") as service:
         for _ in range(2):
@@ -186,13 +186,13 @@ async def test_a_prompt_that_was_cut_is_told_once_a_job_before_its_pictures(tmp_
         assert (await service.get(job.id)).all_adjustments == job.all_adjustments
 
 
-async def test_an_unread_negative_prompt_is_not_told(tmp_path: Path) -> None:
+async def test_prompt_negative_that_is_unused_is_not_reported(tmp_path: Path) -> None:
     async with service_in(tmp_path, script={"prompt_words": 5}, base_model="qwen-image") as service:
         job = await drawn(service, prompt="x", negative_prompt=LONG, guidance=1.0)
         assert kinds(job) == [Queued, Started, ImageDone, Succeeded]
 
 
-async def test_a_job_that_begins_again_tells_it_once(tmp_path: Path) -> None:
+async def test_prompt_truncation_is_reported_once_for_a_restarted_job(tmp_path: Path) -> None:
     script = {"prompt_words": 5, "crash_in": "decode", "crash_times": 1, "counter_path": str(tmp_path / "crashes")}
     async with service_in(tmp_path, script=script) as service:
         job = await drawn(service, prompt=LONG)

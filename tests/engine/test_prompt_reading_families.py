@@ -106,7 +106,7 @@ def eager() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", TOYS)
-def test_what_is_told_of_a_long_prompt_is_what_mflux_cuts(name: str, tmp_path: Path) -> None:
+def test_prompt_report_of_long_prompt_equals_mflux_truncation(name: str, tmp_path: Path) -> None:
     toy, spec, prompt = TOYS[name], SPECS[name], LETTERS
     with toy.in_place(), cut_early(), heard() as texts:
         toy.save(tmp_path / "model")

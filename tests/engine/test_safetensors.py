@@ -24,7 +24,7 @@ def write(file: Path, header: Any, data: bytes = bytes(24)) -> Path:
     return file
 
 
-def test_a_sound_file_tells_its_tensors_and_its_metadata(tmp_path: Path) -> None:
+def test_lora_valid_file_returns_tensors_and_metadata(tmp_path: Path) -> None:
     header = inspect(write(tmp_path / "a.safetensors", ONE | {"__metadata__": {"trained_words": "sks"}}))
     assert header.metadata == {"trained_words": "sks"}
     assert inspect(write(tmp_path / "mlx.safetensors", ONE | {"__metadata__": None})).metadata == {}
@@ -32,7 +32,7 @@ def test_a_sound_file_tells_its_tensors_and_its_metadata(tmp_path: Path) -> None
     assert header.tensors["w"].elements == 6
 
 
-def test_the_embedded_model_is_sound() -> None:
+def test_embedded_model_files_are_valid() -> None:
     check_folder(EMBEDDED_PATH)
 
 
@@ -64,7 +64,7 @@ def entry(**changes: Any) -> dict[str, Any]:
         (ONE | {"v": {"dtype": "U8", "shape": [4], "data_offsets": [20, 24]}}, "damaged"),
     ],
 )
-def test_a_header_that_lies_is_refused_without_its_folder_being_named(header: Any, why: str, tmp_path: Path) -> None:
+def test_lora_header_with_false_values_is_refused_without_naming_folder(header: Any, why: str, tmp_path: Path) -> None:
     with pytest.raises(UnsafeFile) as caught:
         inspect(write(tmp_path / "a.safetensors", header))
     assert why in caught.value.message
@@ -72,14 +72,14 @@ def test_a_header_that_lies_is_refused_without_its_folder_being_named(header: An
 
 
 @pytest.mark.parametrize("start", [b"", b"\x00" * 7, (MAX_HEADER_BYTES + 1).to_bytes(8, "little"), b"\xff" * 8])
-def test_a_file_that_does_not_begin_as_one_is_refused_unread(start: bytes, tmp_path: Path) -> None:
+def test_lora_file_with_wrong_first_bytes_is_refused_unread(start: bytes, tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     file.write_bytes(start)
     with pytest.raises(UnsafeFile):
         inspect(file)
 
 
-def test_a_file_that_was_cut_is_refused(tmp_path: Path) -> None:
+def test_lora_file_truncated_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "a.safetensors", ONE)
     whole = file.read_bytes()
     for length in range(len(whole)):
@@ -90,21 +90,23 @@ def test_a_file_that_was_cut_is_refused(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
-def test_no_bytes_raise_anything_else(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_safetensors_file_of_any_bytes_raises_only_unsafe_file(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     file = tmp_path_factory.getbasetemp() / "any.safetensors"
     write(file, content)
     with pytest.raises(UnsafeFile):
         inspect(file)
 
 
-def test_a_file_that_everybody_may_write_is_refused(tmp_path: Path) -> None:
+def test_safetensors_file_writable_by_everybody_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "a.safetensors", ONE)
     os.chmod(file, 0o666)
     with pytest.raises(UnsafeFile, match="every user"):
         inspect(file)
 
 
-def test_a_part_of_a_model_that_is_only_a_pickle_is_refused(tmp_path: Path) -> None:
+def test_model_part_only_as_pickle_is_refused(tmp_path: Path) -> None:
     for part in ("transformer", "vae"):
         (tmp_path / part).mkdir()
         write(tmp_path / part / "0.safetensors", ONE)

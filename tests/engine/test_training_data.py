@@ -15,20 +15,20 @@ from tools.train_embedded.pairs import training_pair
 from tools.train_embedded.scenes import COLOUR_WORDS, COLOURS, PLAINEST, Style, held_out, prompt, render, training_scene
 
 
-def test_training_never_meets_what_is_measured() -> None:
+def test_training_data_excludes_evaluation_data() -> None:
     rng = Random(1)
     assert not any(held_out(training_scene(rng, everything=True)) for _ in range(2000))
     assert all(held_out(scene) for scene in evaluation_scenes(50, 1))
 
 
-def test_there_are_forty_icons_with_colours_of_their_own() -> None:
+def test_training_icons_are_forty_with_own_colours() -> None:
     assert len(ICONS) >= 40
     assert ICONS.keys() == ICON_COLOURS.keys()
     assert not ICONS.keys() & SHAPES.keys()
     assert {colour for colours in ICON_COLOURS.values() for colour in colours} <= COLOURS.keys()
 
 
-def test_pictures_of_shapes_are_read_as_what_they_show() -> None:
+def test_training_images_of_shapes_are_recognised_correctly() -> None:
     rng, right, asked = Random(2), Counter[str](), Counter[str]()
     for scene in evaluation_scenes(100, 3):
         verdict = judge(scene, render(scene, Style.sample(rng)))
@@ -39,7 +39,7 @@ def test_pictures_of_shapes_are_read_as_what_they_show() -> None:
         assert right[name] == asked[name], name
 
 
-def test_pictures_of_icons_are_read_as_what_they_show() -> None:
+def test_training_images_of_icons_are_recognised_correctly() -> None:
     rng = Random(4)
     scenes = icon_scenes(5, each=1)
     ranks = [ranked_icons(s, render(s, Style.sample(rng))).index(s.groups[0].kind) for s in scenes]
@@ -47,14 +47,14 @@ def test_pictures_of_icons_are_read_as_what_they_show() -> None:
     assert all(rank < 3 for rank in ranks)
 
 
-def test_changes_are_measured_where_training_never_goes() -> None:
+def test_training_change_pairs_are_evaluated_on_held_out_data() -> None:
     rng = Random(1)
     edits = [training_edit(rng, everything=True) for _ in range(500)]
     assert not any(held_out(edit.before) or held_out(edit.after) for edit in edits)
     assert all(held_out(edit.after) for edit in edit_cases(30, 1))
 
 
-def test_a_change_changes_one_thing_and_its_words_name_it() -> None:
+def test_training_change_pair_differs_in_one_thing_named_by_its_prompt() -> None:
     for edit in edit_cases(100, 2):
         before, after = edit.before, edit.after
         assert before != after
@@ -65,21 +65,21 @@ def test_a_change_changes_one_thing_and_its_words_name_it() -> None:
         assert edit.words
 
 
-def test_pictures_of_changes_are_read_as_what_they_show() -> None:
+def test_training_images_of_changes_are_recognised_correctly() -> None:
     rng, right = Random(3), 0
     for edit in (cases := edit_cases(60, 3)):
         right += all(judge(edit.after, render(edit.after, Style.sample(rng))).values())
     assert right >= 0.95 * len(cases)
 
 
-def test_pairs_are_measured_where_training_never_goes() -> None:
+def test_training_pairs_are_evaluated_on_held_out_data() -> None:
     rng = Random(1)
     pairs = [training_pair(rng) for _ in range(500)]
     assert not any(held_out(scene) for pair in pairs for scene in (pair.first, pair.second, pair.after))
     assert all(held_out(pair.after) for pair in pair_cases(30, 1))
 
 
-def test_a_pair_asks_for_a_thing_of_each_picture_as_it_is_there() -> None:
+def test_training_data_pair_prompt_names_the_object_in_each_image() -> None:
     for pair in pair_cases(100, 2):
         one, other = pair.after.groups
         in_order = pair.words.find("2") < 0 or pair.words.find("1") < pair.words.find("2")
@@ -91,12 +91,12 @@ def test_a_pair_asks_for_a_thing_of_each_picture_as_it_is_there() -> None:
         assert named or ground == (pair.first.background or "white")
 
 
-def test_pictures_of_pairs_are_read_as_what_they_show() -> None:
+def test_training_images_of_pairs_are_recognised_correctly() -> None:
     right = sum(all(judge(pair.after, render(pair.after, PLAINEST)).values()) for pair in pair_cases(60, 3))
     assert right >= 0.95 * 60
 
 
-def test_two_styles_of_a_scene_nearly_always_differ() -> None:
+def test_training_styles_of_a_scene_nearly_always_differ() -> None:
     rng, far = Random(9), 0
     for scene in evaluation_scenes(200, 77):
         one, other = (np.asarray(render(scene, Style.sample(rng)), dtype=float) for _ in range(2))
@@ -104,7 +104,7 @@ def test_two_styles_of_a_scene_nearly_always_differ() -> None:
     assert far >= 0.92 * 200
 
 
-def test_an_empty_picture_shows_nothing() -> None:
+def test_training_evaluation_finds_no_objects_in_blank_image() -> None:
     scene = icon_scenes(1, each=1)[0]
     empty = render(scene, PLAINEST).copy()
     empty.paste((9, 9, 9), (0, 0, *empty.size))
@@ -112,14 +112,14 @@ def test_an_empty_picture_shows_nothing() -> None:
     assert not any(judge(scene, empty).values())
 
 
-def test_without_variety_all_styles_draw_alike() -> None:
+def test_training_styles_without_variety_draw_alike() -> None:
     scene, rng = evaluation_scenes(1, 6)[0], Random(1)
     assert render(scene, Style.sample(rng, 0.0)) == render(scene, Style.sample(rng, 0.0))
     assert render(scene, Style.sample(rng)) != render(scene, Style.sample(rng))
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_prompts_are_short_plain_and_many(seed: int) -> None:
+def test_training_prompts_are_short_plain_and_many(seed: int) -> None:
     rng = Random(seed)
     texts = {prompt(training_scene(rng, everything=True), rng) for _ in range(300)}
     assert len(texts) > 290
@@ -137,7 +137,7 @@ def test_latents_hold_a_picture_and_average_to_variance_1() -> None:
     assert -10 * np.log10(error.mean() / 255**2) > 30
 
 
-def test_a_basis_is_found_again_from_the_latents_of_pictures() -> None:
+def test_latent_basis_is_recovered_from_image_latents() -> None:
     rng = Random(8)
     pictures = np.stack([np.asarray(render(training_scene(rng, True), Style.sample(rng))) for _ in range(300)])
     basis = Basis.fit(pictures)

@@ -85,14 +85,14 @@ REPORTS: list[Frozen] = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: type(c).__name__)
-def test_every_command_is_one_line_and_comes_back_equal(command: Frozen) -> None:
+def test_engine_command_is_one_line_and_round_trips(command: Frozen) -> None:
     line = encode(command)
     assert line.count(b"\n") == 1
     assert decode_command(line) == command
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda r: r.fact.kind if isinstance(r, JobReport) else r.kind)
-def test_every_report_is_one_line_and_comes_back_equal(report: Frozen) -> None:
+def test_engine_report_is_one_line_and_round_trips(report: Frozen) -> None:
     line = encode(report)
     assert line.count(b"\n") == 1
     assert decode_report(line) == report
@@ -101,16 +101,16 @@ def test_every_report_is_one_line_and_comes_back_equal(report: Frozen) -> None:
 @pytest.mark.parametrize(
     "line", [b"", b"null\n", b"[]\n", b'{"kind":"run"}\n', b'{"kind":"pong","nonce":1}\n', b"\xff\n"]
 )
-def test_what_is_no_command_is_refused(line: bytes) -> None:
+def test_engine_invalid_command_is_refused(line: bytes) -> None:
     with pytest.raises(ValidationError):
         decode_command(line)
 
 
-def test_the_child_cannot_report_a_state_that_is_not_its_own() -> None:
+def test_engine_child_cannot_report_a_state_of_another_process() -> None:
     with pytest.raises(ValidationError):
         decode_report(b'{"kind":"job","job":"j","attempt":1,"fact":{"kind":"requeued","reason":"released"}}')
 
 
-def test_a_field_nobody_knows_is_refused() -> None:
+def test_engine_report_with_unknown_field_is_refused() -> None:
     with pytest.raises(ValidationError):
         decode_report(b'{"kind":"pong","nonce":1,"extra":1}')

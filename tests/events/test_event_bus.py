@@ -40,7 +40,7 @@ async def read_to_end(subscription: Subscription) -> list[Event]:
     return [event async for event in subscription]
 
 
-async def test_a_job_and_its_owner_hear_of_it_and_nobody_else() -> None:
+async def test_event_reaches_subscribers_of_the_job_and_its_owner_only() -> None:
     hub, mine, yours = EventBus(), a_waiting("me"), a_waiting("you", 2)
     with hub.subscribe(mine.id) as one, hub.subscribe_owner("me") as all_mine, hub.subscribe_owner("you") as all_yours:
         hub.publish(mine, mine.events[0])
@@ -57,7 +57,7 @@ async def test_a_job_and_its_owner_hear_of_it_and_nobody_else() -> None:
     assert (hub.watchers(mine.id), hub.hears(mine.id, "me")) == (0, False)
 
 
-async def test_a_reader_that_stands_still_keeps_the_newest_of_each_kind_and_every_state() -> None:
+async def test_event_subscriber_that_stalls_keeps_all_states_and_the_newest_of_each_kind() -> None:
     hub, job = EventBus(), a_waiting()
     hub.publish(job, job.events[0])
     hub.begin(job.id, 1, 0)
@@ -79,7 +79,7 @@ async def test_a_reader_that_stands_still_keeps_the_newest_of_each_kind_and_ever
     assert (newest.progress.step, newest.progress.seconds_left) == (1000, 0.0)
 
 
-async def test_a_reader_whose_states_pile_up_is_closed_after_those_that_fit() -> None:
+async def test_event_subscriber_with_too_many_queued_states_is_closed() -> None:
     hub, job = EventBus(), a_waiting()
     with hub.subscribe(job.id) as one, hub.subscribe_owner("me") as everything:
         for seq in range(1, OWNER_EVENTS_QUEUED + 10):
@@ -89,7 +89,7 @@ async def test_a_reader_whose_states_pile_up_is_closed_after_those_that_fit() ->
             assert seqs == list(range(1, bound + 1))
 
 
-async def test_a_live_reader_is_not_held_up_by_fifty_that_stand_still() -> None:
+async def test_event_subscriber_is_not_delayed_by_fifty_stalled_subscribers() -> None:
     hub, job = EventBus(), a_waiting()
     subscriptions = [hub.subscribe(job.id) for _ in range(50)]
     for subscription in subscriptions:
@@ -106,7 +106,7 @@ async def test_a_live_reader_is_not_held_up_by_fifty_that_stand_still() -> None:
     assert hub.watchers(job.id) == 0
 
 
-def test_an_ended_job_leaves_nothing_behind() -> None:
+def test_event_bus_keeps_nothing_of_an_ended_job() -> None:
     hub, job = EventBus(), a_waiting()
     hub.publish(job, job.events[0])
     hub.begin(job.id, 1, 0)

@@ -57,7 +57,7 @@ class Source:
             self.freed = True
 
 
-async def test_frames_go_out_as_they_come_and_the_stream_ends_with_them() -> None:
+async def test_event_stream_sends_frames_at_once_and_ends_with_the_last() -> None:
     line, source = Line(), Source()
     for frame in (b"1", b"2", None):
         source.queue.put_nowait(frame)
@@ -69,7 +69,7 @@ async def test_frames_go_out_as_they_come_and_the_stream_ends_with_them() -> Non
     assert "content-length" not in line.headers
 
 
-async def test_a_silent_stream_sends_a_comment_at_each_heartbeat() -> None:
+async def test_event_stream_without_events_sends_a_comment_at_each_heartbeat() -> None:
     line, source = Line(), Source()
     playing = asyncio.create_task(EventStream(source.frames(), heartbeat_s=0.01)(GET, line.receive, line.send))
     await line.until(3)
@@ -78,7 +78,7 @@ async def test_a_silent_stream_sends_a_comment_at_each_heartbeat() -> None:
     assert set(line.sent) == {b": ping\n\n"}
 
 
-async def test_a_client_that_leaves_frees_what_fed_it() -> None:
+async def test_event_stream_source_is_released_on_client_disconnect() -> None:
     """R-08."""
     line, source = Line(), Source()
     playing = asyncio.create_task(EventStream(source.frames())(GET, line.receive, line.send))
@@ -90,7 +90,7 @@ async def test_a_client_that_leaves_frees_what_fed_it() -> None:
     assert not line.closed
 
 
-async def test_a_stream_that_fails_says_so_to_the_guard() -> None:
+async def test_event_stream_failure_is_raised_to_the_caller() -> None:
     async def broken() -> AsyncGenerator[bytes, None]:
         yield b"1"
         raise RuntimeError("no")
@@ -103,7 +103,7 @@ async def test_a_stream_that_fails_says_so_to_the_guard() -> None:
     raise AssertionError("the error was lost")
 
 
-async def test_head_gets_the_headers_alone() -> None:
+async def test_event_stream_answers_a_head_request_with_headers_only() -> None:
     line, source = Line(), Source()
     await EventStream(source.frames())({**GET, "method": "HEAD"}, line.receive, line.send)
     assert (line.sent, line.closed) == ([b""], True)

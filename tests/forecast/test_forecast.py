@@ -30,7 +30,7 @@ approx = pytest.approx
 # ---- a whole machine -----------------------------------------------------------------------------
 
 
-def test_before_anything_was_drawn_the_weights_size_is_what_is_gone_by() -> None:
+def test_forecast_before_the_first_image_uses_the_size_of_the_weights() -> None:
     machine = Machine()
     small, large = [machine.submit(a_picture(model=model)) for model in (SMALL, LARGE)]
     first, both = machine.forecast(small), machine.forecast(large)
@@ -41,7 +41,7 @@ def test_before_anything_was_drawn_the_weights_size_is_what_is_gone_by() -> None
     assert first.finish_low_s < first.expected_s < first.finish_high_s
 
 
-def test_a_few_pictures_teach_what_the_next_one_takes_at_every_size_and_number_of_steps() -> None:
+def test_forecast_learns_from_a_few_images_for_every_size_and_number_of_steps() -> None:
     machine = Machine()
     for px, steps in ((512, 4), (1024, 4), (512, 8), (1024, 2)):
         machine.draw(a_picture(px, steps))
@@ -52,7 +52,7 @@ def test_a_few_pictures_teach_what_the_next_one_takes_at_every_size_and_number_o
         machine.run()
 
 
-def test_a_wait_counts_every_job_and_every_load_before_it_once() -> None:
+def test_forecast_wait_counts_every_earlier_job_and_model_load_once() -> None:
     machine = Machine()
     for model in (SMALL, LARGE) * 3:
         for _ in range(2):
@@ -65,7 +65,7 @@ def test_a_wait_counts_every_job_and_every_load_before_it_once() -> None:
     assert machine.forecast(jobs[0]).expected_s == approx(load + machine.real.of(plan), rel=0.05)
 
 
-def test_jobs_whose_model_or_lora_is_on_its_way_are_passed_over_until_it_is_here() -> None:
+def test_forecast_passes_over_jobs_whose_model_or_lora_is_still_downloading() -> None:
     machine = Machine()
     for _ in range(4):
         machine.draw(a_picture())
@@ -94,7 +94,7 @@ def test_a_job_that_was_claimed_a_moment_ago_still_has_its_forecast() -> None:
     assert machine.forecast(job) == before
 
 
-def test_the_time_that_passes_is_taken_from_the_running_job_only_and_never_below_nothing() -> None:
+def test_forecast_subtracts_elapsed_time_from_the_running_job_only_and_not_below_zero() -> None:
     machine = Machine()
     for _ in range(4):
         machine.draw(a_picture())
@@ -110,7 +110,7 @@ def test_the_time_that_passes_is_taken_from_the_running_job_only_and_never_below
     assert machine.forecast(job).expected_s > 0
 
 
-def test_a_running_job_that_is_slow_says_so_step_by_step() -> None:
+def test_forecast_of_a_slow_running_job_is_corrected_at_each_step() -> None:
     machine = Machine()
     for _ in range(4):
         machine.draw(a_picture(steps=20))
@@ -130,7 +130,7 @@ def test_a_running_job_that_is_slow_says_so_step_by_step() -> None:
     assert machine.forecast(behind).wait_s == approx(machine.forecast(job).expected_s, abs=0.2)
 
 
-def test_a_load_that_is_still_to_come_or_under_way_is_part_of_what_is_left() -> None:
+def test_forecast_of_remaining_time_includes_a_pending_or_running_model_load() -> None:
     machine = Machine()
     for model in (SMALL, LARGE) * 2:
         machine.draw(a_picture(model=model))
@@ -144,7 +144,7 @@ def test_a_load_that_is_still_to_come_or_under_way_is_part_of_what_is_left() -> 
     assert machine.forecast(job).expected_s == approx(whole - 2.0, rel=0.05)
 
 
-def test_a_job_that_comes_back_is_counted_for_what_is_left_of_it() -> None:
+def test_forecast_of_a_requeued_job_counts_only_its_remaining_images() -> None:
     machine = Machine()
     for _ in range(3):
         machine.draw(a_picture(count=3))
@@ -159,7 +159,7 @@ def test_a_job_that_comes_back_is_counted_for_what_is_left_of_it() -> None:
     assert machine.forecast(back).expected_s < 0.6 * whole
 
 
-def test_text_is_forecast_by_the_page() -> None:
+def test_forecast_of_an_ocr_job_is_per_page() -> None:
     machine = Machine()
     job = Job.of(a_job(plan=Ocr(document="d", pages=(1, 2, 3, 4))), 1).apply(Queued(), 0.0)
     machine.line.append(job)
@@ -174,7 +174,7 @@ def test_text_is_forecast_by_the_page() -> None:
     assert found.expected_s == approx(5.0, rel=0.2)
 
 
-def test_an_engine_that_starts_is_waited_for() -> None:
+def test_forecast_includes_the_remaining_engine_start_time() -> None:
     machine = Machine()
     machine.forecaster.engine_starts()
     machine.now += 8.0
@@ -186,7 +186,7 @@ def test_an_engine_that_starts_is_waited_for() -> None:
     assert waits - machine.forecast(job).wait_s > 2
 
 
-def test_what_was_learned_is_kept_and_what_cannot_be_read_is_refused() -> None:
+def test_forecast_learned_costs_are_saved_and_unreadable_ones_are_refused() -> None:
     machine, again = Machine(), Machine()
     for px in (512, 1024, 512):
         machine.draw(a_picture(px))
@@ -204,7 +204,7 @@ def test_what_was_learned_is_kept_and_what_cannot_be_read_is_refused() -> None:
 # ---- how good they are ---------------------------------------------------------------------------
 
 
-def test_an_interval_widens_with_every_miss_and_narrows_with_hits() -> None:
+def test_forecast_interval_widens_with_every_miss_and_narrows_with_hits() -> None:
     accuracy, expected = Accuracy(), Cost(10.0, 0.5)
     before = accuracy.interval(expected)
     accuracy.note(expected, before, before[1] + 1)
@@ -222,7 +222,7 @@ def test_an_interval_widens_with_every_miss_and_narrows_with_hits() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_on_a_noisy_machine_with_loads_and_bursts_errors_are_small_and_intervals_hold(seed: int) -> None:
+def test_forecast_errors_are_small_and_intervals_hold_on_a_simulated_noisy_machine(seed: int) -> None:
     rnd = random.Random(seed)
     drift = [1.0]
 
@@ -269,7 +269,7 @@ def test_no_forecast_is_negative_and_each_later_job_waits_longer(
         last = found.wait_s
 
 
-def test_a_step_of_a_job_nobody_knows_is_no_fault() -> None:
+def test_forecast_ignores_a_step_of_an_unknown_job() -> None:
     assert Machine().forecaster.on_fact("nobody", StepDone(image=0, step=1, steps=4, seconds=1.0)) is None
 
 
@@ -281,7 +281,7 @@ FACTS = {kind.model_fields["kind"].default: kind for kind in KINDS}
 
 
 @pytest.mark.parametrize("trace", TRACES, ids=lambda trace: trace.stem)
-def test_on_a_recorded_trace_of_the_embedded_model_errors_stay_bounded_and_intervals_hold(trace: Path) -> None:
+def test_forecast_errors_are_bounded_and_intervals_hold_on_recorded_traces(trace: Path) -> None:
     """Recorded by benchmarks/forecast.py --record. On the busy machine other programs took two to four times the cores
     there were: a step of the same size took between 0.04 and 0.11 s; on the other between 0.027 and 0.051 s."""
     most_error = 0.25 if "busy" in trace.stem else 0.15
@@ -328,5 +328,5 @@ def test_on_a_recorded_trace_of_the_embedded_model_errors_stay_bounded_and_inter
     assert 0.85 <= sum(held) / len(held) <= 0.97
 
 
-def test_there_is_a_recorded_trace() -> None:
+def test_forecast_has_a_recorded_trace() -> None:
     assert TRACES

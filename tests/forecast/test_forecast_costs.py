@@ -19,7 +19,7 @@ approx = pytest.approx
 # ---- what a plan asks for ------------------------------------------------------------------------
 
 
-def test_work_counts_what_a_step_works_on_and_tells_modes_apart() -> None:
+def test_forecast_work_counts_the_load_of_a_step_and_distinguishes_modes() -> None:
     plain = work_of(a_picture(1000, steps=4, count=3), SPECS[SMALL])
     assert (plain.mode, plain.pictures, plain.steps, plain.drawn, plain.filed) == ("txt2img", 3, 4, 1.0, 1.0)
     assert work_of(a_picture(1000, count=3), SPECS[SMALL], done=2).pictures == 1
@@ -49,14 +49,14 @@ def test_a_second_pass_is_counted_at_its_own_size() -> None:
 # ---- one series of seconds -----------------------------------------------------------------------
 
 
-def test_one_value_far_out_moves_a_mean_little_and_a_new_level_moves_it_soon() -> None:
+def test_forecast_robust_mean_resists_an_outlier_and_follows_a_new_level() -> None:
     steady = [1.0, 1.02, 0.98, 1.01, 0.99]
     assert robust([*steady, 30.0])[0] == approx(1.0, abs=0.1)
     assert robust([*steady, 2.0, 2.0, 2.0, 2.0])[0] > 1.6
     assert robust([3.0]) == (3.0, 0.0)
 
 
-def test_a_series_is_guessed_then_scaled_then_a_line_through_what_was_seen() -> None:
+def test_forecast_cost_series_is_guessed_then_scaled_then_fitted_by_a_line() -> None:
     series = Series()
     assert series.cost(2.0, GUESS) == Cost(3.0, 1.5)
     for _ in range(6):
@@ -71,7 +71,9 @@ def test_a_series_is_guessed_then_scaled_then_a_line_through_what_was_seen() -> 
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [((4.0, 2.0), (3.0, 0.0)), ((1.0, 8.0), (0.0, 1.5))])
-def test_neither_base_nor_slope_is_below_nothing(seconds: tuple[float, float], expected: tuple[float, float]) -> None:
+def test_forecast_cost_line_has_no_negative_base_or_slope(
+    seconds: tuple[float, float], expected: tuple[float, float]
+) -> None:
     series = Series()
     for size, took in zip((1.0, 4.0), seconds, strict=True):
         series.learn(size, took)
@@ -80,7 +82,7 @@ def test_neither_base_nor_slope_is_below_nothing(seconds: tuple[float, float], e
     assert line.at(2.0) > 0
 
 
-def test_a_series_remembers_a_bounded_number_of_sizes_and_values() -> None:
+def test_forecast_cost_series_stores_a_bounded_number_of_sizes_and_values() -> None:
     series = Series()
     for size in range(100):
         for _ in range(100):

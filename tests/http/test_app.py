@@ -59,7 +59,7 @@ def test_greeting_health_and_log_say_when_the_embedded_model_draws(tmp_path: Pat
     assert (started["model"], started["is_embedded"]) == ("flux2-tiny", True)
 
 
-def test_a_start_without_the_model_on_disk_says_so_and_how_to_draw_at_once(tmp_path: Path) -> None:
+def test_start_without_the_model_on_disk_logs_it_and_how_to_draw_at_once(tmp_path: Path) -> None:
     config = {"models": {"default": "flux2-klein-4b", "cache_dir": str(tmp_path / "models")}}
     with live(tmp_path, config=config) as gateway:
         assert httpx.get(f"{gateway.url}/health/ready").json()["embedded"] is False
@@ -89,7 +89,7 @@ def test_no_route_has_two_owners_and_each_lies_below_its_adapters_prefix() -> No
                 assert seen.setdefault((route.path, method), adapter.name) == adapter.name
 
 
-def test_nothing_changes_state_on_get_but_three_routes_of_mflux_server() -> None:
+def test_get_routes_change_no_state_except_three_of_mflux_server() -> None:
     """Its clients call them so; a HEAD changes nothing even there."""
     words = r"submit\w*|cancel|hide|inputs\.keep|retry|move|pause|resume|skip|abandon|pull|remove\w*|unload\w*"
     service_words = re.compile(rf"\.({words}|residency\.clear)\(")
@@ -105,7 +105,7 @@ def test_nothing_changes_state_on_get_but_three_routes_of_mflux_server() -> None
     assert all("HEAD" not in (r.methods or ()) for a in ADAPTERS for r in a.routes if r.path in changing)
 
 
-def test_forms_are_taken_only_where_they_are_described(tmp_path: Path) -> None:
+def test_form_bodies_are_accepted_only_on_routes_that_describe_them(tmp_path: Path) -> None:
     """S-05: a page can send a form to anybody without a preflight."""
     with live(tmp_path) as gateway, httpx.Client(base_url=gateway.url) as client:
         for adapter in ADAPTERS:
@@ -161,7 +161,7 @@ def test_sigterm_with_an_open_stream_and_a_running_job_ends_cleanly_and_loses_no
     gateway.stop()
 
 
-def test_a_second_gateway_on_the_same_data_says_so_in_one_line(tmp_path: Path) -> None:
+def test_second_gateway_on_the_same_data_folder_exits_with_one_line(tmp_path: Path) -> None:
     with live(tmp_path):
         second = Live(tmp_path)
         with pytest.raises(AssertionError, match="the gateway left with 1") as left:
@@ -171,7 +171,7 @@ def test_a_second_gateway_on_the_same_data_says_so_in_one_line(tmp_path: Path) -
     assert "Traceback" not in str(left.value)
 
 
-def test_an_address_others_can_reach_needs_a_key_or_consent(tmp_path: Path) -> None:
+def test_listening_on_a_reachable_address_needs_a_key_or_consent(tmp_path: Path) -> None:
     """S-01."""
     command = [sys.executable, "api_main.py", "--host", "0.0.0.0", "--port", "0", "--data-dir", str(tmp_path)]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=os.environ.copy())
@@ -180,7 +180,7 @@ def test_an_address_others_can_reach_needs_a_key_or_consent(tmp_path: Path) -> N
     assert "keys_file" in refused.stderr
 
 
-def test_a_misspelt_setting_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
+def test_misspelt_setting_is_an_error_that_suggests_the_nearest_name(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("server:\n  prot: 1\n")
     command = [sys.executable, "api_main.py", "--config", str(tmp_path / "config.yaml")]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -189,7 +189,7 @@ def test_a_misspelt_setting_is_an_error_that_names_the_nearest(tmp_path: Path) -
     assert "Traceback" not in refused.stderr
 
 
-def test_prompts_and_keys_are_nowhere_in_the_logs(tmp_path: Path) -> None:
+def test_log_contains_no_prompts_and_no_keys(tmp_path: Path) -> None:
     """S-40, S-41: canaries through every protocol; a prompt cannot forge a line."""
     canary = "\x1b[2J\r\nFAKE canary-4711"
     with live(tmp_path) as gateway:
@@ -204,7 +204,7 @@ def test_prompts_and_keys_are_nowhere_in_the_logs(tmp_path: Path) -> None:
     assert "\x1b" not in log
 
 
-def test_every_setting_is_read_somewhere() -> None:
+def test_settings_are_all_used_in_the_code() -> None:
     rooms = [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "adapters").rglob("*.py"), ROOT / "api_main.py"]
     code = "\n".join(file.read_text() for file in rooms if file.name != "example.py")
     for section, key in keys():

@@ -32,7 +32,7 @@ def lease(memory: BodyMemory, *clients: str) -> Lease:
     return made
 
 
-def test_a_body_is_counted_as_it_comes_and_given_back_once() -> None:
+def test_body_memory_is_counted_on_arrival_and_released_once() -> None:
     memory = BodyMemory(8 * MIB, MIB)
     one = lease(memory, "a")
     one.arrived(SMALL_BYTES)
@@ -47,7 +47,7 @@ def test_a_body_is_counted_as_it_comes_and_given_back_once() -> None:
     assert (memory.used_bytes, memory.clients) == (0, 0)
 
 
-def test_a_client_has_half_and_the_others_the_rest() -> None:
+def test_body_memory_gives_one_client_half_and_others_the_rest() -> None:
     memory = BodyMemory(8 * MIB, MIB)
     mine = [lease(memory, "a") for _ in range(4)]
     for one in mine:
@@ -69,7 +69,7 @@ def test_a_client_has_half_and_the_others_the_rest() -> None:
     assert (memory.used_bytes, memory.clients) == (0, 0)
 
 
-def test_what_is_only_announced_takes_nothing_from_others() -> None:
+def test_body_memory_is_not_taken_by_an_announced_content_length_alone() -> None:
     memory = BodyMemory(8 * MIB, MIB)
     for n in range(20):
         lease(memory, str(n)).announce(MIB)
@@ -105,7 +105,7 @@ def taken(server: Guarded, client: str, size: int) -> httpx.Response:
     return answer
 
 
-def test_bodies_beyond_the_sum_are_503_and_small_ones_get_in(server: Guarded) -> None:
+def test_bodies_over_the_memory_total_are_503_and_small_ones_pass(server: Guarded) -> None:
     with contextlib.ExitStack() as stack:
         for n in range(4):
             started(server, stack, f"c{n}", 3 * MIB, 3 * MIB - 1)
@@ -119,7 +119,7 @@ def test_bodies_beyond_the_sum_are_503_and_small_ones_get_in(server: Guarded) ->
     assert taken(server, "new", 2 * MIB).status_code == 200
 
 
-def test_one_client_leaves_half_to_the_others(server: Guarded) -> None:
+def test_body_memory_of_one_client_leaves_half_to_others_over_http(server: Guarded) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             started(server, stack, "greedy", 3 * MIB, 1)
@@ -129,7 +129,7 @@ def test_one_client_leaves_half_to_the_others(server: Guarded) -> None:
 
 
 @pytest.mark.parametrize("path", ["/images", "/boom", "/unread", "/nowhere"])
-def test_it_is_given_back_whatever_becomes_of_the_request(server: Guarded, path: str) -> None:
+def test_body_memory_is_released_however_the_request_ends(server: Guarded, path: str) -> None:
     for _ in range(8):
         server.post(path, headers=JSON, content=b"1" * (3 * MIB))
     for _ in range(8):
@@ -149,7 +149,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 @pytest.mark.parametrize("path", ["/sdapi/v1/img2img", "/v1/images/edits", "/api/v1/uploads", "/api/generate"])
-def test_each_protocol_says_it_in_its_own_shape(gateway: Live, path: str) -> None:
+def test_body_memory_503_has_the_error_form_of_each_protocol(gateway: Live, path: str) -> None:
     with contextlib.ExitStack() as stack:
         for n in range(4):
             _hold(gateway, stack, f"c{n}")

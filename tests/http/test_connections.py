@@ -36,7 +36,7 @@ class Wire(asyncio.Transport):
 async def nothing(scope: Any, receive: Any, send: Any) -> None: ...
 
 
-async def test_an_address_may_have_so_many_connections_and_no_more_but_for_loopback() -> None:
+async def test_connections_per_address_are_limited_except_for_loopback() -> None:
     """S-14."""
     connection_of = partial(_protocol(HttpSettings(max_connections_per_ip=2)), Config(nothing, log_config=None))
     state = ServerState()
@@ -54,7 +54,7 @@ async def test_an_address_may_have_so_many_connections_and_no_more_but_for_loopb
     assert connect(here) == b""
 
 
-def test_a_reader_that_takes_a_little_at_a_time_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_of_a_slow_reading_client_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     later: list[Callable[[], None]] = []
     monkeypatch.setattr("gateway.http.server.Alarm", lambda after_s, look: later.append(look))
     unsent = [90, 80, 80, 80]

@@ -19,12 +19,12 @@ def encoded(body: dict[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def test_what_is_small_stays_as_it_is() -> None:
+def test_error_body_within_the_limit_is_unchanged() -> None:
     body = {"error": {"message": "No.", "models": ["a", "b"]}, "errors": [{"loc": ["body", "x"]}], "n": 1, "p": None}
     assert bounded(body) == body
 
 
-def test_a_list_of_names_says_how_many_more_there_are() -> None:
+def test_error_list_of_names_is_cut_and_says_how_many_more_there_are() -> None:
     names = [f"name-{i:04}" for i in range(1000)]
     *told, more = bounded({"error": "No.", "names": names})["names"]
     assert told == names[: len(told)]
@@ -32,7 +32,7 @@ def test_a_list_of_names_says_how_many_more_there_are() -> None:
     assert len(told) > 70
 
 
-def test_details_lose_their_end_and_stay_whole() -> None:
+def test_error_details_are_cut_at_the_end_and_stay_valid() -> None:
     found = [{"loc": ["body", f"field{i}"], "msg": "is not " + "so " * 20, "type": "t"} for i in range(50)]
     told = bounded({"detail": found, "error": "No."})["detail"]
     assert told == found[: len(told)]
@@ -49,5 +49,5 @@ def test_no_error_is_larger_than_a_kibibyte(
 
 
 @pytest.mark.parametrize("length", [64, 65, 5000])
-def test_a_parameter_is_named_by_64_characters(length: int) -> None:
+def test_parameter_name_in_an_error_is_cut_to_64_characters(length: int) -> None:
     assert len(InvalidRequest("No.", param="x" * length).param or "") == 64

@@ -43,7 +43,9 @@ def complaints(answer: httpx.Response, unit: str) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-def test_no_text_of_any_field_holds_the_gateway_up_and_no_error_repeats_it(gateway: Live, client: httpx.Client) -> None:
+def test_hostile_text_in_any_field_never_blocks_the_gateway_nor_appears_in_errors(
+    gateway: Live, client: httpx.Client
+) -> None:
     """Each field gets a million characters of one repeat, a shorter text of another, and one that never repeats."""
     tried, wrong = 0, []
     probe, turn = Probe(gateway.url, every_s=0.05), count()
@@ -83,7 +85,7 @@ def test_no_text_of_any_field_holds_the_gateway_up_and_no_error_repeats_it(gatew
         ("/sdapi/v1/png-info", {"image": hostile("\\", 20_000_000)}),
     ],
 )
-def test_what_once_stood_still_is_answered_while_others_are_served(
+def test_hostile_text_that_once_froze_the_server_does_not_block_other_requests(
     gateway: Live, client: httpx.Client, path: str, body: dict[str, str]
 ) -> None:
     probe = Probe(gateway.url, every_s=0.05)
@@ -96,7 +98,9 @@ def test_what_once_stood_still_is_answered_while_others_are_served(
 
 @pytest.mark.parametrize("prefix", ["", "/sdapi/v1", "/v1", "/api", "/api/v1", "/docs", "/studio"])
 @pytest.mark.parametrize("header", ["host", "origin", "authorization", "x-api-key", "content-type", "sec-fetch-site"])
-def test_what_the_door_refuses_is_not_repeated_either(client: httpx.Client, prefix: str, header: str) -> None:
+def test_error_for_a_refused_request_never_repeats_the_clients_text(
+    client: httpx.Client, prefix: str, header: str
+) -> None:
     for method in ("GET", "POST", "DELETE", MARKER[:20]):
         sent = {header: f"http://{MARKER}" if header == "origin" else MARKER}
         answer = client.request(method, f"{prefix}/{MARKER}", headers=sent, content=b"{}")
@@ -104,7 +108,7 @@ def test_what_the_door_refuses_is_not_repeated_either(client: httpx.Client, pref
         assert complaints(answer, MARKER) == []
 
 
-def test_what_is_legal_goes_on_to_be(client: httpx.Client) -> None:
+def test_long_but_legal_texts_are_still_accepted(client: httpx.Client) -> None:
     """A prompt of 32 KiB with tags beside it, an infotext of 256 KiB, names that are no picture's but long."""
     small = {"width": 64, "height": 64, "steps": 1}
     prompt = hostile("é (a:1.2), ", 27_000) + "<lora:night:0.5>" * 3

@@ -78,7 +78,7 @@ def status_of(answer: bytes) -> int:
         (b"\xff\xfe\r\n\r\n", 400),
     ],
 )
-def test_a_head_that_is_too_much_is_refused_by_number(
+def test_request_head_over_the_limits_is_refused_with_its_status(
     server: Guarded, method: bytes, rest_of_head: bytes, status: int
 ) -> None:
     """S-10: whether it comes in one piece or in many."""
@@ -91,14 +91,14 @@ def test_a_head_that_is_too_much_is_refused_by_number(
             assert status_of(sock.recv(65536)) == status
 
 
-def test_a_head_just_inside_the_bounds_passes(server: Guarded) -> None:
+def test_request_head_just_inside_the_limits_passes(server: Guarded) -> None:
     """S-10."""
     fields = b"".join(b"x%d: %s\r\n" % (n, b"a" * 600) for n in range(98))
     request = b"GET /%s HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n%s\r\n" % (b"a" * 4000, fields)
     assert status_of(server.raw(request)) == 200
 
 
-def test_slow_heads_are_closed_at_their_deadline_and_honest_clients_do_not_notice(hasty: Guarded) -> None:
+def test_connection_with_a_slow_request_head_is_closed_at_its_deadline_others_stay(hasty: Guarded) -> None:
     """S-10, slowloris: 200 sockets that drip a byte now and then."""
     with contextlib.ExitStack() as open_sockets:
         socks = [open_sockets.enter_context(hasty.connect()) for _ in range(200)]
@@ -119,7 +119,7 @@ def test_slow_heads_are_closed_at_their_deadline_and_honest_clients_do_not_notic
     assert set(answers[2::4]) == {408}
 
 
-def test_a_second_head_on_a_kept_connection_has_the_same_deadline(hasty: Guarded) -> None:
+def test_connection_kept_alive_has_the_same_deadline_for_its_second_request_head(hasty: Guarded) -> None:
     """S-10."""
     with hasty.connect() as sock:
         sock.sendall(b"GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -146,7 +146,7 @@ def test_an_idle_connection_is_closed_and_a_busy_one_kept(hasty: Guarded) -> Non
 
 
 @pytest.mark.parametrize("path", ["/x", "/json", "/swallows", "/unread", "/nowhere"])
-def test_a_body_over_the_limit_is_413_however_it_comes(server: Guarded, path: str) -> None:
+def test_body_over_the_limit_is_413_chunked_or_with_content_length(server: Guarded, path: str) -> None:
     """S-11: by its length, in chunks, and whatever the app makes of the error."""
     if path != "/unread":
         answer = server.post(path, headers=JSON, content=(b"1" * 65_536 for _ in range(32)))
@@ -156,7 +156,7 @@ def test_a_body_over_the_limit_is_413_however_it_comes(server: Guarded, path: st
     assert answer.headers["connection"] == "close"
 
 
-def test_two_gibibytes_are_refused_before_they_are_sent(server: Guarded) -> None:
+def test_body_of_two_gibibytes_is_refused_before_it_is_sent(server: Guarded) -> None:
     """S-11."""
     with server.connect() as sock:
         began = time.monotonic()
@@ -167,7 +167,7 @@ def test_two_gibibytes_are_refused_before_they_are_sent(server: Guarded) -> None
         assert time.monotonic() - began < 4
 
 
-def test_a_client_that_waits_for_100_continue_is_told_no_at_once(server: Guarded) -> None:
+def test_expect_100_continue_for_a_too_large_body_is_413_at_once(server: Guarded) -> None:
     """S-11."""
     with server.connect() as sock:
         sock.sendall(HEAD + b"content-length: 2147483648\r\nexpect: 100-continue\r\n\r\n")
@@ -179,7 +179,7 @@ def test_a_client_that_waits_for_100_continue_is_told_no_at_once(server: Guarded
         assert sock.recv(65536).startswith(b"HTTP/1.1 200")
 
 
-def test_picture_routes_take_more() -> None:
+def test_body_limit_is_larger_on_picture_routes() -> None:
     """S-11: exactly their limit, and no byte more."""
     most = 2**20
     with guarded(http={"image_body_bytes": most}) as server:
@@ -188,7 +188,7 @@ def test_picture_routes_take_more() -> None:
         assert server.post("/x", headers=JSON, content=b"1" * (256 * 1024)).json()["body"] == 256 * 1024
 
 
-def test_slow_bodies_are_closed(hasty: Guarded) -> None:
+def test_connection_with_a_slow_request_body_is_closed(hasty: Guarded) -> None:
     """S-11: by rate after one window, by deadline even at a good rate."""
     with contextlib.ExitStack() as open_sockets:
         silent = [open_sockets.enter_context(hasty.connect()) for _ in range(50)]
@@ -210,7 +210,7 @@ def test_slow_bodies_are_closed(hasty: Guarded) -> None:
         assert time.monotonic() - began < 6
 
 
-def test_a_body_nobody_reads_cannot_hold_its_connection(hasty: Guarded) -> None:
+def test_body_that_the_app_does_not_read_cannot_keep_its_connection_open(hasty: Guarded) -> None:
     """S-11: the answer is out, the rest of the body drips on."""
     with hasty.connect() as sock:
         sock.sendall(HEAD.replace(b"/x", b"/unread") + b"content-length: 1000\r\n\r\n1")
@@ -229,7 +229,7 @@ def test_a_body_nobody_reads_cannot_hold_its_connection(hasty: Guarded) -> None:
         assert time.monotonic() - began < 3
 
 
-def test_refused_bodies_leave_a_connection_that_httpx_can_go_on_with(server: Guarded) -> None:
+def test_connection_stays_usable_for_httpx_after_a_refused_body(server: Guarded) -> None:
     with httpx.Client(base_url=server.url) as client:
         for _ in range(3):
             assert client.post("/x", headers=JSON, content=b"1" * 400_000).status_code == 413
@@ -254,7 +254,7 @@ def test_hostile_json_over_the_wire_never_is_a_5xx(server: Guarded) -> None:
         assert len(answer.content) < 4096
 
 
-def test_hostile_hosts_over_the_wire(server: Guarded) -> None:
+def test_hostile_host_headers_are_refused_over_a_socket(server: Guarded) -> None:
     """S-02: five bad, three good."""
     for host in ("evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "", "evil.example:7861"):
         answer = server.raw(b"GET /x HTTP/1.1\r\nhost: %s\r\nconnection: close\r\n\r\n" % host.encode())
@@ -264,7 +264,7 @@ def test_hostile_hosts_over_the_wire(server: Guarded) -> None:
         assert status_of(answer) == 200
 
 
-def test_an_error_inside_is_logged_and_stays_inside(server: Guarded) -> None:
+def test_internal_error_is_logged_and_not_shown_to_the_client(server: Guarded) -> None:
     """S-13."""
     answer = server.get("/boom?key=CANARY-QUERY", headers={"cookie": "CANARY-COOKIE"})
     assert answer.status_code == 500
@@ -300,7 +300,7 @@ SMUGGLED = b"GET /smuggled HTTP/1.1\r\nhost: localhost\r\n\r\n"
         b"content-length: 12\rtransfer-encoding: chunked\r\n",
     ],
 )
-def test_a_body_of_two_lengths_is_refused_and_the_connection_closed(server: Guarded, fields: bytes) -> None:
+def test_body_with_two_content_lengths_is_refused_and_connection_closed(server: Guarded, fields: bytes) -> None:
     """S-10: what is in front of us may have read the other one, and would take what follows for its next request."""
     for pieces in (1, 5):
         request = HEAD + fields + b"\r\n" + CHUNK + SMUGGLED
@@ -330,7 +330,9 @@ def test_chunks_of_http_1_0_are_refused(server: Guarded) -> None:
         HEAD + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n2;a=b\r\n{}\r\n0\r\nx: trailer\r\n\r\n",
     ],
 )
-def test_what_has_one_meaning_is_one_request(server: Guarded, rest_of_request: bytes) -> None:
+def test_request_framing_with_one_meaning_is_read_as_exactly_one_request(
+    server: Guarded, rest_of_request: bytes
+) -> None:
     """RFC 9112 lets a lone LF end a line and a folded value be joined: read so, never as a second request."""
     answer = server.raw(rest_of_request)
     assert status_of(answer) == 200
@@ -339,7 +341,7 @@ def test_what_has_one_meaning_is_one_request(server: Guarded, rest_of_request: b
 
 
 @pytest.mark.parametrize("part", [b"2;%s", b"0\r\nx: %s", b"2\r\n{}\r\n0\r\nx: %s"])
-def test_extensions_and_trailers_of_megabytes_are_cut_off(server: Guarded, part: bytes) -> None:
+def test_chunk_extensions_and_trailers_of_megabytes_are_refused(server: Guarded, part: bytes) -> None:
     head = HEAD + b"transfer-encoding: chunked\r\n\r\n"
     with server.connect() as sock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         sock.sendall(head + part % (b"a" * 4_000_000))
@@ -357,7 +359,7 @@ def test_a_url_with_nul_is_refused(server: Guarded, path: str) -> None:
 # ---- connections ---------------------------------------------------------------------------------
 
 
-def test_one_connection_too_many_is_told_so_and_the_others_go_on() -> None:
+def test_connection_over_the_limit_is_refused_and_the_others_continue() -> None:
     """S-14."""
     with guarded(http={"max_connections": 5}) as server, contextlib.ExitStack() as open_sockets:
         socks = [open_sockets.enter_context(server.connect()) for _ in range(5)]
@@ -372,7 +374,7 @@ def test_one_connection_too_many_is_told_so_and_the_others_go_on() -> None:
         assert server.get("/x").status_code == 200
 
 
-def test_several_ports_lead_to_the_same_app() -> None:
+def test_ports_in_the_settings_all_serve_the_same_app() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         extra = int(probe.getsockname()[1])
@@ -382,7 +384,7 @@ def test_several_ports_lead_to_the_same_app() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
-def test_a_port_that_cannot_be_had_is_one_line_and_code_1(host: str) -> None:
+def test_port_in_use_exits_with_one_line_and_code_1(host: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -414,7 +416,7 @@ def streaming(server: Guarded, path: bytes, *, read: bool = True) -> socket.sock
     return sock
 
 
-def test_streams_that_listen_for_the_end_end_cleanly_and_at_once() -> None:
+def test_streams_that_watch_for_shutdown_end_cleanly_and_at_once() -> None:
     """Requirement 18: `stopping` is called before the server waits for connections."""
     with guarded() as server, contextlib.ExitStack() as open_sockets:
         socks = [open_sockets.enter_context(streaming(server, b"/stream")) for _ in range(20)]
@@ -428,7 +430,7 @@ def test_streams_that_listen_for_the_end_end_cleanly_and_at_once() -> None:
 
 
 @pytest.mark.parametrize(("sig", "shutdown_s"), [(signal.SIGTERM, 3), (signal.SIGINT, 1)])
-def test_deaf_streams_and_stuck_readers_do_not_hold_the_server(sig: signal.Signals, shutdown_s: int) -> None:
+def test_shutdown_is_not_held_up_by_unread_streams_and_stuck_clients(sig: signal.Signals, shutdown_s: int) -> None:
     """Requirement 18: exit within 5 s with the default, code 0, no tracebacks."""
     with guarded(http={"shutdown_s": shutdown_s}) as server, contextlib.ExitStack() as open_sockets:
         for path in (b"/deaf", b"/flood"):
@@ -444,7 +446,7 @@ def test_deaf_streams_and_stuck_readers_do_not_hold_the_server(sig: signal.Signa
         assert "Traceback" not in logged
 
 
-def test_a_reader_that_takes_nothing_loses_its_connection_and_what_writes_hears_of_it() -> None:
+def test_connection_of_a_client_that_reads_nothing_is_closed_and_the_writer_notified() -> None:
     """R-10: aborted, as closing would wait for the reader; seen here without reading."""
     with guarded(http={"stuck_s": 0.2}) as server, streaming(server, b"/flood", read=False) as sock:
         hung_up = select.poll()
@@ -456,7 +458,7 @@ def test_a_reader_that_takes_nothing_loses_its_connection_and_what_writes_hears_
         assert "Traceback" not in logged
 
 
-def test_a_second_signal_does_not_wait() -> None:
+def test_shutdown_on_a_second_signal_does_not_wait() -> None:
     """R-13."""
     with guarded() as server, streaming(server, b"/deaf"):
         server.process.send_signal(signal.SIGTERM)
@@ -468,7 +470,7 @@ def test_a_second_signal_does_not_wait() -> None:
         assert code == 0
 
 
-def test_nothing_a_client_sent_is_in_the_log(server: Guarded) -> None:
+def test_log_contains_nothing_a_client_sent(server: Guarded) -> None:
     """S-41, and last in this module, since it stops the server the others share."""
     server.get("/x?key=CANARY-1", headers={"authorization": "Bearer CANARY-2", "x-api-key": "CANARY-3"})
     server.post("/json", headers=JSON, content=b'{"prompt": "CANARY-4", "prompt": 1}')

@@ -83,7 +83,7 @@ def test_jobs_pictures_and_requests_are_counted_by_protocol_and_nobody_is_named(
     client.post("/queue/resume")
 
 
-def test_how_good_forecasts_have_been_is_in_both_places(gateway: Live, client: httpx.Client) -> None:
+def test_forecast_accuracy_is_in_stats_and_in_metrics(gateway: Live, client: httpx.Client) -> None:
     ended(client, submit(client)["job_id"])
     stats, scraped = client.get("/stats").json()["forecast"], Scraped(gateway)
     assert stats["count"] == scraped.of("forecasts") >= 1
@@ -91,7 +91,7 @@ def test_how_good_forecasts_have_been_is_in_both_places(gateway: Live, client: h
     assert {"median_error", "median_wait_error"} < set(stats)
 
 
-def test_an_engine_that_died_is_counted_and_the_job_it_took_along(gateway: Live, client: httpx.Client) -> None:
+def test_metrics_count_an_engine_crash_and_its_failed_job(gateway: Live, client: httpx.Client) -> None:
     before = Scraped(gateway)
     job_id = submit(client, num_images=10)["job_id"]
     while client.get(f"/jobs/{job_id}").json()["progress"] == 0:
@@ -107,7 +107,7 @@ def test_an_engine_that_died_is_counted_and_the_job_it_took_along(gateway: Live,
     assert now.of("jobs_requeued_total", reason="engine_crash") == 1
 
 
-def test_a_scraper_that_asks_for_openmetrics_gets_it(gateway: Live) -> None:
+def test_metrics_are_served_as_openmetrics_on_request(gateway: Live) -> None:
     answer = httpx.get(f"{gateway.url}/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert answer.text.endswith("# EOF\n")

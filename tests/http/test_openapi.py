@@ -40,7 +40,7 @@ def template(path: str) -> str:
     return re.sub(r"\{\w+(:\w+)?\}", "{}", path)
 
 
-def test_every_route_and_method_is_described_and_nothing_else(described: dict[str, Any]) -> None:
+def test_openapi_describes_every_route_and_method_and_nothing_else(described: dict[str, Any]) -> None:
     routes = {
         (template(route.path), method.lower())
         for adapter in ADAPTERS
@@ -108,7 +108,7 @@ def test_every_field_that_a_client_may_send_is_described(described: dict[str, An
         assert any(spellings(model) <= fields for fields in taken), f"{model.__module__}.{model.__name__}"
 
 
-def test_every_reference_leads_somewhere_and_every_schema_is_used(described: dict[str, Any]) -> None:
+def test_openapi_references_resolve_and_every_schema_is_used(described: dict[str, Any]) -> None:
     text = str(described)
     for kind in ("schemas", "responses"):
         used = set(re.findall(rf"'#/components/{kind}/([^']+)'", text))
@@ -122,7 +122,7 @@ def test_every_reference_leads_somewhere_and_every_schema_is_used(described: dic
             assert operation["summary"].strip()
 
 
-def test_generators_find_a_name_for_each_schema_and_a_type_for_each_field(described: dict[str, Any]) -> None:
+def test_openapi_has_a_name_for_each_schema_and_a_type_for_each_field(described: dict[str, Any]) -> None:
     """They name classes by title, drop all but the first of two alike, and stop at a type that is only null."""
     schemas = described["components"]["schemas"]
     assert all(re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) for name in schemas)
@@ -134,14 +134,14 @@ def test_generators_find_a_name_for_each_schema_and_a_type_for_each_field(descri
         assert all("default" in operation["responses"] for operation in methods.values())
 
 
-def test_no_word_of_ours_about_clients_other_than_the_documented(described: dict[str, Any]) -> None:
+def test_openapi_reveals_no_local_path_and_no_module_name(described: dict[str, Any]) -> None:
     """No path of this machine, no name of a module."""
     text = str(described)
     assert str(ROOT) not in text
     assert "adapters__" not in text
 
 
-def test_it_is_served_with_a_tag_and_mflux_servers_part_where_that_was(gateway: Live) -> None:
+def test_openapi_is_served_with_an_etag_and_the_mflux_server_part_at_swagger_json(gateway: Live) -> None:
     whole = httpx.get(f"{gateway.url}/openapi.json")
     assert (whole.status_code, whole.json()["openapi"]) == (200, "3.1.1")
     again = httpx.get(f"{gateway.url}/openapi.json", headers={"If-None-Match": whole.headers["etag"]})
@@ -153,7 +153,7 @@ def test_it_is_served_with_a_tag_and_mflux_servers_part_where_that_was(gateway: 
         assert "/api/v1/generate" not in part["paths"]
 
 
-def test_the_page_and_its_parts_come_from_here_alone(gateway: Live) -> None:
+def test_studio_page_loads_files_only_from_this_server(gateway: Live) -> None:
     """S-15: the strict policy holds for it, too."""
     for path in ("/docs", "/swagger"):
         page = httpx.get(gateway.url + path)
@@ -171,7 +171,7 @@ def test_the_page_and_its_parts_come_from_here_alone(gateway: Live) -> None:
     assert httpx.get(f"{gateway.url}/docs/nothing").json()["code"] == "not_found"
 
 
-def test_a_key_is_asked_for_where_there_are_keys(tmp_path: Path) -> None:
+def test_key_is_required_where_keys_are_configured(tmp_path: Path) -> None:
     """S-43."""
     keys = tmp_path / "keys"
     keys.write_text("me 0123456789abcdef\n")

@@ -93,7 +93,7 @@ print(json.dumps({{"pictures": len(openapi_client.V1Api(client).post_v1_images_g
 
 
 @pytest.mark.timeout(INSTALL_S + CALLS_S)
-def test_what_generators_of_typescript_write_compiles(served: Live, tmp_path: Path) -> None:
+def test_openapi_typescript_generators_produce_code_that_compiles(served: Live, tmp_path: Path) -> None:
     add_node_packages(TYPESCRIPT, tmp_path)
     description = str(served.folder / "openapi.json")
     programs = tmp_path / "node_modules" / ".bin"

@@ -34,7 +34,7 @@ UNPREFIXED = {"/images": "/v1", "/models": "/v1"}
         ("/image", "/image"),
     ],
 )
-def test_a_path_is_joined_as_it_was_meant(path: str, expected: str) -> None:
+def test_path_with_wrong_base_url_joining_is_corrected(path: str, expected: str) -> None:
     assert canonical_path(path, PREFIXES, UNPREFIXED) == expected
 
 
@@ -48,7 +48,7 @@ def test_a_path_is_joined_as_it_was_meant(path: str, expected: str) -> None:
         "/images/generations",
     ],
 )
-def test_openais_route_draws_however_its_base_url_was_joined(served: Live, path: str) -> None:
+def test_openai_route_works_however_the_base_url_was_joined(served: Live, path: str) -> None:
     answer = httpx.post(served.url + path, json={"prompt": "a star", "size": "64x64"}, timeout=60)
     assert (answer.status_code, len(answer.json()["data"])) == (200, 1)
 
@@ -67,11 +67,11 @@ def test_every_protocol_takes_doubled_and_trailing_slashes(served: Live, path: s
     assert httpx.post(served.url + path, json=body, timeout=60).status_code == 200
 
 
-def test_a_list_with_a_slash_behind_it_is_the_list(served: Live) -> None:
+def test_list_route_accepts_a_trailing_slash(served: Live) -> None:
     assert httpx.get(served.url + "/v1/models/").json() == httpx.get(served.url + "/v1/models").json()
 
 
-def test_what_no_route_has_is_still_a_404_in_its_protocols_shape(served: Live) -> None:
+def test_unknown_path_is_still_a_404_in_its_protocols_error_form(served: Live) -> None:
     assert httpx.get(served.url + "/v1//nothing/").json()["error"]["type"] == "invalid_request_error"
     assert httpx.get(served.url + "//sdapi/v1//nothing").json()["detail"] == "Not Found"
 
@@ -88,7 +88,7 @@ def routes() -> list[tuple[str, set[str]]]:
     return sorted(found.items())
 
 
-def test_a_probe_of_every_route_is_told_what_it_takes_and_changes_nothing(served: Live) -> None:
+def test_options_request_to_every_route_names_its_methods_and_changes_nothing(served: Live) -> None:
     with httpx.Client(base_url=served.url, timeout=30) as client:
         for path, methods in routes():
             told = client.options(path)
@@ -99,7 +99,7 @@ def test_a_probe_of_every_route_is_told_what_it_takes_and_changes_nothing(served
                 assert (head.status_code, head.headers["allow"]) == (204, told.headers["allow"]), path
 
 
-def test_a_head_of_a_get_that_changes_something_does_not_run_it(served: Live) -> None:
+def test_head_request_to_a_state_changing_get_does_not_run_it(served: Live) -> None:
     with httpx.Client(base_url=served.url, timeout=30) as client:
         task = client.post("/api/generate", json={"prompt": "a star", "width": 64, "height": 64}).json()["task_id"]
         for path in ("/api/clear", "/api/cancel", "/api/image", "/clear", "/cancel", "/image"):
@@ -123,21 +123,21 @@ HINTS = [
 
 
 @pytest.mark.parametrize(("method", "path", "meant"), HINTS)
-def test_a_404_names_the_route_that_was_meant(served: Live, method: str, path: str, meant: str) -> None:
+def test_404_suggests_the_nearest_route(served: Live, method: str, path: str, meant: str) -> None:
     answer = httpx.request(method, served.url + path, json={}, timeout=60)
     assert answer.status_code == 404
     assert f"did you mean {meant}?" in answer.text
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/x", "/v1/" + "x" * 4000])
-def test_a_404_where_nothing_like_it_is_names_the_documentation(served: Live, path: str) -> None:
+def test_404_without_a_similar_route_points_to_the_documentation(served: Live, path: str) -> None:
     answer = httpx.post(served.url + path, json={}, timeout=60)
     assert answer.status_code == 404
     assert "/docs lists all there is" in answer.text
     assert "x" * 200 not in answer.text
 
 
-def test_nothing_of_another_protocol_is_meant() -> None:
+def test_404_never_suggests_a_route_of_another_protocol() -> None:
     known = ["/v1/images/edits", "/sdapi/v1/embeddings"]
     assert nearest("/v1/embeddings", known) is None
     assert nearest("/sdapi/v1/embedding", known) == "/sdapi/v1/embeddings"

@@ -60,7 +60,7 @@ def config_of_checks() -> str:
 
 
 @pytest.mark.timeout(600)
-def test_every_answer_is_one_that_was_described(gateway: Live, tmp_path: Path) -> None:
+def test_response_schema_of_openapi_matches_every_answer(gateway: Live, tmp_path: Path) -> None:
     (tmp_path / "schemathesis.toml").write_text(config_of_checks())
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.url}/openapi.json"]
     command += ["--phases", "coverage,fuzzing", "--max-examples", str(CASES), "--generation-deterministic"]
@@ -109,17 +109,17 @@ def strained(gateway: Live, path: str, method: str, *, job_id: str | None = None
 
 
 @pytest.mark.parametrize("path", STREAMS)
-def test_a_stream_answers_as_described_and_can_be_left_at_its_first_event(gateway: Live, path: str) -> None:
+def test_stream_answers_as_described_and_may_be_closed_at_its_first_event(gateway: Live, path: str) -> None:
     job_id = httpx.post(f"{gateway.url}/api/v1/generate", json=SMALL).json()["job_id"]
     assert strained(gateway, path, "GET", job_id=job_id if "{" in path else None) >= 2
 
 
-def test_the_queue_is_stopped_and_goes_on_as_described(gateway: Live) -> None:
+def test_queue_pause_and_resume_work_as_documented(gateway: Live) -> None:
     strained(gateway, "/api/v1/queue/pause", "POST")
     strained(gateway, "/api/v1/queue/resume", "POST")
 
 
-def test_after_all_that_no_file_was_opened_outside_its_folders_and_no_connection_made(gateway: Live) -> None:
+def test_ocr_opened_no_file_outside_its_folders_and_no_connection(gateway: Live) -> None:
     """S-21, S-30, S-36: nothing a client says becomes a path, an address or a program."""
     assert httpx.get(f"{gateway.url}/health/live").status_code == 200
     assert (gateway.folder / LOG).read_text() == ""

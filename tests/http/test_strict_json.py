@@ -53,7 +53,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("body", REFUSED.values(), ids=REFUSED.keys())
-def test_hostile_bodies_are_malformed_and_nothing_else(body: bytes) -> None:
+def test_json_hostile_bodies_raise_only_malformed_body(body: bytes) -> None:
     """S-12, S-13: a short sentence, quickly, never another exception."""
     began = time.process_time()
     with pytest.raises(MalformedBody) as refused:
@@ -76,7 +76,7 @@ def test_hostile_bodies_are_malformed_and_nothing_else(body: bytes) -> None:
         (b'"' + b"[" * 1000 + b'"', "[" * 1000),
     ],
 )
-def test_honest_bodies_are_read_as_they_are(body: bytes, value: Any) -> None:
+def test_json_bodies_within_the_limits_are_parsed_unchanged(body: bytes, value: Any) -> None:
     """S-12: the bounds hit nobody who means well; brackets inside strings are text."""
     assert parse(body) == (value if value is not None else json.loads(body))
 
@@ -91,7 +91,7 @@ def test_a_picture_of_20_mib_is_read_quickly_even_with_escaped_slashes() -> None
     assert time.process_time() - began < 2.0
 
 
-async def test_the_loop_answers_while_a_long_body_is_read() -> None:
+async def test_event_loop_is_not_blocked_while_a_long_json_body_is_parsed() -> None:
     """S-12: no block over 100 ms, of the processor: that other programs are busy is nobody's block."""
 
     async def read() -> float:
@@ -115,7 +115,7 @@ async def test_the_loop_answers_while_a_long_body_is_read() -> None:
     assert min([await read() for _ in range(3)]) < 0.1
 
 
-def test_escapes_at_every_place_where_pieces_are_cut_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_escapes_split_between_chunks_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     """S-12: the scan looks at pieces; no cut may turn a string inside out."""
     value = {'a"[': '\\"]', "b\\": ["{", '}\\\\"', ""]}
     body = json.dumps(value).encode()
@@ -126,7 +126,7 @@ def test_escapes_at_every_place_where_pieces_are_cut_are_understood(monkeypatch:
 
 @given(st.binary(max_size=200))
 @settings(max_examples=500, deadline=None)
-def test_any_bytes_give_a_value_or_malformed_body(body: bytes) -> None:
+def test_json_parser_returns_a_value_or_malformed_body_for_any_bytes(body: bytes) -> None:
     """S-12."""
     with contextlib.suppress(MalformedBody):
         parse(body)
@@ -145,6 +145,6 @@ def test_any_bytes_give_a_value_or_malformed_body(body: bytes) -> None:
     st.booleans(),
 )
 @settings(max_examples=300, deadline=None)
-def test_what_json_writes_is_read_back(value: Any, ascii_only: bool) -> None:
+def test_json_parser_reads_back_what_json_dumps_writes(value: Any, ascii_only: bool) -> None:
     """S-12."""
     assert parse(json.dumps(value, ensure_ascii=ascii_only).encode()) == value

@@ -45,14 +45,14 @@ def flux_graph() -> dict[str, Any]:
     }
 
 
-def test_a_graph_of_custom_sampling_is_walked_through_its_parts() -> None:
+def test_metadata_comfyui_custom_sampling_graph_is_traversed() -> None:
     assert graph_says(flux_graph()) == {
         **{"program": "ComfyUI", "prompt": "a fox in the snow", "model": "flux1-dev-fp8", "guidance": 3.5, "seed": 77},
         **{"width": 1024, "height": 768, "steps": 28, "sampler": "euler", "scheduler": "beta"},
     }
 
 
-def test_a_guider_of_two_sides_and_a_zeroed_negative() -> None:
+def test_metadata_comfyui_guider_with_two_conditionings_and_zeroed_negative() -> None:
     graph = flux_graph()
     graph["7"] = node("CFGGuider", model=["2", 0], positive=["6", 0], negative=["20", 0], cfg=4)
     graph["20"] = node("ConditioningZeroOut", conditioning=["6", 0])
@@ -65,7 +65,7 @@ def test_a_guider_of_two_sides_and_a_zeroed_negative() -> None:
     assert (found["prompt"], found["negative_prompt"]) == ("a fox in the snow", "blurry")
 
 
-def test_sampling_in_two_stages_is_told_by_the_first() -> None:
+def test_metadata_comfyui_two_stage_sampling_reports_first_stage() -> None:
     graph = comfy_graph()
     stage = {"add_noise": "enable", "noise_seed": 5, "steps": 25, "cfg": 8, "sampler_name": "euler"}
     links = {"model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0]}
@@ -76,7 +76,7 @@ def test_sampling_in_two_stages_is_told_by_the_first() -> None:
     assert "loras" not in found
 
 
-def test_a_picture_that_was_begun_from_has_no_size_in_the_graph() -> None:
+def test_metadata_comfyui_image_to_image_graph_has_no_size() -> None:
     graph = comfy_graph()
     graph["3"]["inputs"] |= {"latent_image": ["40", 0], "denoise": 0.55}
     graph |= {"40": node("VAEEncode", pixels=["41", 0], vae=["4", 2]), "41": node("LoadImage", image="cat.png")}
@@ -85,7 +85,7 @@ def test_a_picture_that_was_begun_from_has_no_size_in_the_graph() -> None:
     assert not found.keys() & {"width", "height"}
 
 
-def test_of_several_outputs_only_what_they_share_is_told() -> None:
+def test_metadata_of_several_outputs_contains_only_shared_values() -> None:
     graph = comfy_graph()
     other = graph["3"]["inputs"] | {"seed": 4, "positive": ["7", 0]}
     graph |= {"50": node("KSampler", **other), "51": node("VAEDecode", samples=["50", 0], vae=["4", 2])}
@@ -95,7 +95,7 @@ def test_of_several_outputs_only_what_they_share_is_told() -> None:
     assert found["steps"] == 20
 
 
-def test_loras_that_are_off_are_not_told() -> None:
+def test_loras_at_scale_zero_are_not_reported() -> None:
     graph = comfy_graph()
     graph["10"] = node(
         "Power Lora Loader (rgthree)",
@@ -107,7 +107,7 @@ def test_loras_that_are_off_are_not_told() -> None:
     assert "loras" not in graph_says(graph)
 
 
-def test_graphs_of_one_node_for_all_are_read() -> None:
+def test_metadata_comfyui_all_in_one_node_graphs_are_read() -> None:
     found = graph_says(
         {
             "1": node(
@@ -134,7 +134,7 @@ def editor(kind: str, number: int, *values: object, mode: int = 0, **inputs: int
     return {"id": number, "type": kind, "mode": mode, "widgets_values": [*values], "inputs": rows, "outputs": outputs}
 
 
-def test_the_editors_form_is_read_where_it_stands_alone() -> None:
+def test_metadata_comfyui_editor_format_is_read_when_alone() -> None:
     """Its nodes have their values in the order of their widgets; a bypassed LoRA is none."""
     sampler = (9, "randomize", 20, 7.5, "dpmpp_2m", "karras", 1)
     workflow = {
@@ -172,14 +172,14 @@ def test_the_editors_form_is_read_where_it_stands_alone() -> None:
     }
 
 
-def test_nan_in_a_graph_is_no_reason_to_give_up() -> None:
+def test_metadata_comfyui_graph_with_nan_is_still_read() -> None:
     """ComfyUI writes it where a node always runs again."""
     graph = comfy_graph()
     graph["5"]["is_changed"] = [float("nan")]
     assert graph_says(graph)["width"] == 512
 
 
-def test_graphs_of_both_layouts_in_one_picture_are_told_once() -> None:
+def test_metadata_comfyui_graphs_of_both_layouts_are_reported_once() -> None:
     both = png({"parameters": INFOTEXT.replace("a red fox", "a blue fox"), "prompt": json.dumps(comfy_graph())})
     found = drawing_in(both)
     assert found is not None

@@ -61,7 +61,7 @@ def client(gateway: Live) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_picture_of_each_program_says_how_it_was_drawn(client: httpx.Client, name: str) -> None:
+def test_metadata_of_each_program_yields_its_drawing_parameters(client: httpx.Client, name: str) -> None:
     program, data = FILES[name]
     found = drawing_of(client, data)
     assert found is not None
@@ -74,7 +74,7 @@ def test_a_picture_of_each_program_says_how_it_was_drawn(client: httpx.Client, n
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_png_info_tells_it_in_a1111s_grammar(client: httpx.Client, name: str) -> None:
+def test_metadata_png_info_returns_a1111_grammar(client: httpx.Client, name: str) -> None:
     program, data = FILES[name]
     found = png_info(client, data)
     if program == "AUTOMATIC1111":
@@ -100,7 +100,7 @@ def test_png_info_keeps_the_texts_themselves(client: httpx.Client) -> None:
     assert png_info(client, FILES["a1111, jpeg"][1])["items"] == {"exif comment": INFOTEXT}
 
 
-def test_what_says_nothing_is_told_nothing_of(client: httpx.Client) -> None:
+def test_metadata_without_drawing_parameters_is_not_reported(client: httpx.Client) -> None:
     camera = exif_picture(
         "JPEG",
         piexif.dump(
@@ -202,7 +202,7 @@ WORDS = "Käse 猫\nSteps: 20, Seed: 1"
         WORDS.encode() + b"\0",
     ],
 )
-def test_a_comment_is_read_in_whatever_code_it_stands(body: bytes, order: str) -> None:
+def test_metadata_user_comment_is_read_in_any_encoding(body: bytes, order: str) -> None:
     assert comment(body, order) == WORDS
     for kind in ("JPEG", "WEBP"):
         data = exif_picture(kind, comment_exif(body, {"<": "II", ">": "MM"}[order]))
@@ -210,14 +210,14 @@ def test_a_comment_is_read_in_whatever_code_it_stands(body: bytes, order: str) -
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_where_no_letter_shows_it_the_order_is_the_blocks(order: str) -> None:
+def test_metadata_comment_without_ascii_uses_byte_order_of_exif_block(order: str) -> None:
     text = "猫犬鳥"
     assert comment(UNICODE + text.encode("utf-16-le" if order == "<" else "utf-16-be"), order) == text
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=64), st.sampled_from("<>"))
-def test_no_comment_raises(body: bytes, order: str) -> None:
+def test_metadata_comment_parser_never_raises(body: bytes, order: str) -> None:
     assert "\0" not in comment(body, order).strip("\0")[:0]
     comment(UNICODE + body, order)
 
@@ -230,7 +230,7 @@ def in_words(**found: object) -> Mapping[str, Any]:
     return {} if said is None else said.model_dump(exclude_defaults=True)
 
 
-def test_a_strength_counts_where_a_picture_was_begun_from() -> None:
+def test_image_to_image_strength_applies_only_with_input_image() -> None:
     assert "image_strength" not in in_words(invokeai_metadata=INVOKEAI)
     assert in_words(invokeai_metadata=INVOKEAI | {"generation_mode": "sdxl_img2img"})["image_strength"] == 0.6
     for request, strength in (("PromptGenerateRequest", None), ("Img2ImgRequest", 0.7)):
@@ -245,13 +245,13 @@ def test_a_strength_counts_where_a_picture_was_begun_from() -> None:
     assert getattr(drawing_in(png({"parameters": begun})), "image_strength", "") == 0.5
 
 
-def test_novelais_characters_have_lines_of_their_own() -> None:
+def test_metadata_novelai_character_prompts_have_their_own_lines() -> None:
     captions = {"base_caption": "two cats", "char_captions": [{"char_caption": "black"}, {"char_caption": "white"}]}
     written = json.dumps(NOVELAI_COMMENT | {"v4_prompt": {"caption": captions}})
     assert getattr(drawing_by(NOVELAI | {"Comment": written}), "prompt", "") == "two cats\nblack\nwhite"
 
 
-def test_guidance_is_that_which_guided_a_distilled_model() -> None:
+def test_metadata_guidance_of_distilled_model_is_its_distilled_guidance() -> None:
     params = SWARMUI["sui_image_params"] | {"cfgscale": 1, "fluxguidancescale": 3.5}
     assert in_words(parameters={"sui_image_params": params})["guidance"] == 3.5
     forge = INFOTEXT.replace("CFG scale: 7.5", "Distilled CFG Scale: 3.5, CFG scale: 1")
@@ -275,12 +275,12 @@ def test_guidance_is_that_which_guided_a_distilled_model() -> None:
         ({"scheduler": {}}, "sampler"),
     ],
 )
-def test_a_value_that_cannot_be_is_left_out_and_the_others_stay(wrong: dict[str, Any], left_out: str) -> None:
+def test_metadata_impossible_value_is_omitted_and_others_are_kept(wrong: dict[str, Any], left_out: str) -> None:
     before = in_words(invokeai_metadata=INVOKEAI)
     assert in_words(invokeai_metadata=INVOKEAI | wrong) == {k: v for k, v in before.items() if k != left_out}
 
 
-def test_our_own_words_come_before_all_others() -> None:
+def test_metadata_own_text_takes_precedence_over_others() -> None:
     from gateway.images.provenance import signed
 
     ours = Drawing(prompt="ours", model="m", width=1, height=1, steps=1, guidance=1, seed=1)
@@ -288,7 +288,7 @@ def test_our_own_words_come_before_all_others() -> None:
     assert answer(signed(png({}), ours))["info"].startswith("ours\nSteps: 1, Sampler: Euler, Schedule type: Simple, ")
 
 
-def test_a_drawing_told_in_a1111s_grammar_is_read_back() -> None:
+def test_metadata_in_a1111_grammar_is_parsed_back() -> None:
     for name in ("comfyui", "swarmui", "fooocus"):
         told = said(name)
         again = drawing_in(png({"parameters": to_infotext(told)}))

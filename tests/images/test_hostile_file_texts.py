@@ -60,14 +60,14 @@ BROKEN: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_header_that_is_more_than_a_header_has_is_refused(tmp_path: Path, name: str) -> None:
+def test_lora_header_with_extra_content_is_refused(tmp_path: Path, name: str) -> None:
     raw(tmp_path / "x.safetensors", BROKEN[name])
     with pytest.raises(UnsafeFile):
         inspect(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("length", [2**63, 2**63 - 1, 2**64 - 1, 2**40])
-def test_no_length_is_believed_before_it_is_compared(tmp_path: Path, length: int) -> None:
+def test_metadata_lengths_are_compared_before_use(tmp_path: Path, length: int) -> None:
     raw(tmp_path / "x.safetensors", header(), length)
     with pytest.raises(UnsafeFile):
         inspect(tmp_path / "x.safetensors")
@@ -80,7 +80,7 @@ def test_no_length_is_believed_before_it_is_compared(tmp_path: Path, length: int
     assert hashes.sha256 is not None
 
 
-def test_what_is_as_large_as_real_files_are_is_read(tmp_path: Path) -> None:
+def test_metadata_as_large_as_in_real_files_is_read(tmp_path: Path) -> None:
     many = {f"a{i}": {"dtype": "U8", "shape": [0] * 8, "data_offsets": [0, 0]} for i in range(MAX_TENSORS // 2)}
     notes = {"ss_tag_frequency": hostile('\\"tag\\": 1, ', 3_000_000), "short": "é", "edge": "x" * MAX_TEXT_BYTES}
     raw(tmp_path / "x.safetensors", header(__metadata__=notes, **many, **{"n" * MAX_NAME_BYTES: many["a0"]}))
@@ -89,7 +89,7 @@ def test_what_is_as_large_as_real_files_are_is_read(tmp_path: Path) -> None:
     assert {key: len(text) for key, text in found.metadata.items()} == {"short": 1, "edge": MAX_TEXT_BYTES}
 
 
-def test_what_fits_is_told_of_any_layers_names() -> None:
+def test_lora_fit_is_detected_for_any_layer_names() -> None:
     shapes = {f"{hostile('1_', 480)}{i}.lora_A.weight": (4, 4) for i in range(5000)}
     assert fit_of({**shapes, **TINY}).known
 
@@ -148,7 +148,7 @@ def connected(gateway: Live) -> Iterator[httpx.Client]:
         yield made
 
 
-def test_both_lists_of_loras_answer_whatever_lies_in_the_folder(gateway: Live, client: httpx.Client) -> None:
+def test_lora_lists_of_both_protocols_answer_for_any_folder_content(gateway: Live, client: httpx.Client) -> None:
     probe = Probe(gateway.url, every_s=0.05)
     with probe.running():
         native, a1111 = client.get("/api/v1/loras"), client.get("/sdapi/v1/loras")
@@ -164,12 +164,12 @@ def test_both_lists_of_loras_answer_whatever_lies_in_the_folder(gateway: Live, c
     assert len(rows) > len(BROKEN) + len(REPEATS) + len(HOSTILE_NOTES)
 
 
-def test_a_prompt_that_calls_a_lora_is_drawn_beside_all_that(client: httpx.Client) -> None:
+def test_prompt_with_lora_tag_is_drawn_with_all_other_options(client: httpx.Client) -> None:
     body = {"prompt": "a <lora:surrogate:0.5>", "width": 64, "height": 64, "steps": 1}
     assert client.post("/sdapi/v1/txt2img", json=body).status_code == 200
 
 
-def test_styles_are_clean_and_do_not_grow_for_ever(client: httpx.Client, tmp_path: Path) -> None:
+def test_sdapi_prompt_styles_are_sanitised_and_bounded(client: httpx.Client, tmp_path: Path) -> None:
     assert client.get("/sdapi/v1/prompt-styles").status_code == 200
     small = {"prompt": "a", "width": 64, "height": 64, "steps": 1}
     assert client.post("/sdapi/v1/txt2img", json={**small, "styles": ["twice"]}).status_code == 200
@@ -217,7 +217,7 @@ def pictures(unit: str) -> Iterator[bytes]:
     yield with_exif(text, "WEBP")
 
 
-def test_texts_that_pictures_carry_hold_nobody_up(gateway: Live, client: httpx.Client) -> None:
+def test_metadata_texts_in_images_do_not_block_other_requests(gateway: Live, client: httpx.Client) -> None:
     probe = Probe(gateway.url, every_s=0.05)
     with probe.running():
         for at, unit in enumerate(REPEATS):
@@ -230,7 +230,7 @@ def test_texts_that_pictures_carry_hold_nobody_up(gateway: Live, client: httpx.C
 
 
 @pytest.mark.parametrize("spelled", ["\\ud800", "\\u0000", "\\udfff\\ud800"])
-def test_escapes_in_what_a_picture_says_make_no_text_that_nobody_can_write(client: httpx.Client, spelled: str) -> None:
+def test_metadata_escapes_yield_no_unwritable_text(client: httpx.Client, spelled: str) -> None:
     line = f'a\nSteps: 1, Sampler: Euler, Seed: 1, Hires prompt: "{spelled}, b", Model: "x,{spelled}"'
     novel = json.dumps({"steps": 1, "scale": 2, "seed": 3, "sampler": "x", "uc": "UC"}).replace("UC", spelled)
     ours = json.dumps({"prompt": "P", "model": "m", "width": 1, "height": 1, "steps": 1, "guidance": 1, "seed": 1})
@@ -248,13 +248,13 @@ def test_escapes_in_what_a_picture_says_make_no_text_that_nobody_can_write(clien
     assert client.post("/sdapi/v1/txt2img", json=body).status_code == 200
 
 
-def test_a_gif_of_tiny_blocks_is_not_walked_to_its_end(client: httpx.Client) -> None:
+def test_image_gif_of_tiny_blocks_is_not_scanned_to_end(client: httpx.Client) -> None:
     data = b"GIF89a" + bytes(7) + b"!\xff" + b"\x01a" * 9_000_000
     answer = client.post("/sdapi/v1/png-info", json={"image": base64.b64encode(data).decode()})
     assert answer.status_code in (200, 422)
 
 
-def test_what_unpacks_to_more_than_its_bound_is_left_out(client: httpx.Client) -> None:
+def test_metadata_decompressing_beyond_its_limit_is_omitted(client: httpx.Client) -> None:
     assert len(zlib.compress(b"<" * 5_000_000)) < 10_000
     data = png(a="x", parameters="<" * 5_000_000)
     answer = client.post("/sdapi/v1/png-info", json={"image": base64.b64encode(data).decode()})

@@ -63,7 +63,7 @@ def a_png(edge_px: int = 64, colour: str = "red") -> bytes:
 
 @pytest.mark.parametrize("keyword", ["a", ""])
 @pytest.mark.parametrize("distinct", [False, True])
-def test_all_packed_texts_of_a_file_have_one_budget(
+def test_metadata_compressed_texts_of_a_file_share_one_budget(
     keyword: str, distinct: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S-32: chunks of one keyword, of many, and of none cost as much as a few do."""
@@ -81,7 +81,7 @@ def test_all_packed_texts_of_a_file_have_one_budget(
     assert len(budgets) == 1
 
 
-def test_a_text_that_is_there_already_is_not_unpacked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metadata_text_already_present_is_not_decompressed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """S-32."""
     unpacked = []
     inflated = Budget.inflated
@@ -90,14 +90,14 @@ def test_a_text_that_is_there_already_is_not_unpacked_again(monkeypatch: pytest.
     assert len(unpacked) == 1
 
 
-def test_a_damaged_text_costs_what_a_long_one_does() -> None:
+def test_metadata_damaged_text_costs_no_more_than_long_text() -> None:
     budget = Budget(text_bytes=300_000)
     assert budget.inflated(b"no zlib", 256 * 1024) is None
     with pytest.raises(OverBudget):
         budget.inflated(b"no zlib", 256 * 1024)
 
 
-def test_a_budget_ends_by_parts_and_by_time() -> None:
+def test_text_budget_ends_by_part_count_and_by_time() -> None:
     with pytest.raises(OverBudget):
         [Budget(parts=3).visit() for _ in range(1)] + [b.visit() for b in [Budget(parts=1)] * 2]
     with pytest.raises(OverBudget):
@@ -115,14 +115,14 @@ def test_a_budget_ends_by_parts_and_by_time() -> None:
     ],
     ids=["chunks", "segments", "fill", "riff", "exif"],
 )
-def test_texts_of_files_of_many_parts_are_given_up(data: bytes) -> None:
+def test_metadata_texts_of_files_with_many_parts_are_ignored(data: bytes) -> None:
     """S-32: a bound on what is visited."""
     began = time.process_time()
     assert texts(data) == {}
     assert time.process_time() - began < FREEZE_S
 
 
-def test_comments_of_gifs_of_many_blocks_are_given_up() -> None:
+def test_image_gif_comments_of_many_blocks_are_ignored() -> None:
     """S-32."""
     assert comment(gif_of_blocks(1000)) == "c"
     assert comment(gif_of_blocks(1000, comment=True)) == "a" * 1000
@@ -130,7 +130,7 @@ def test_comments_of_gifs_of_many_blocks_are_given_up() -> None:
     assert comment(gif_of_blocks(2_000_000, comment=True)) is None
 
 
-def test_a_lora_with_an_endless_header_costs_one_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lora_with_oversized_header_is_read_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """S-35: the header is not even read, and not looked at again while the file stays as it is."""
     size = HEADER_MOST_BYTES + 1
     (tmp_path / "bad.safetensors").write_bytes(struct.pack("<Q", size) + b" " * size)
@@ -168,7 +168,7 @@ def test_a_lora_with_an_endless_header_costs_one_look(tmp_path: Path, monkeypatc
     ],
     ids=["scans", "many scans", "scans of many pixels", "segments", "chunks", "riff"],
 )
-def test_pictures_made_to_be_slow_are_refused_by_their_header(data: bytes) -> None:
+def test_image_slow_to_decode_is_refused_by_header(data: bytes) -> None:
     """S-31."""
     began = time.process_time()
     with pytest.raises(Refused, match="too many"):
@@ -176,7 +176,7 @@ def test_pictures_made_to_be_slow_are_refused_by_their_header(data: bytes) -> No
     assert time.process_time() - began < FREEZE_S
 
 
-def test_kind_pictures_of_many_scans_and_thumbnails_are_decoded() -> None:
+def test_image_valid_progressive_files_and_thumbnails_are_decoded() -> None:
     """S-31: progressive ones of the largest size, of four colours, with restarts, with a thumbnail of scans in EXIF."""
     big = Image.effect_noise((512, 512), 60).convert("RGB").resize((4096, 4096))
     for mode, options in (("RGB", {}), ("CMYK", {}), ("RGB", {"restart_marker_rows": 1})):
@@ -191,7 +191,7 @@ def test_kind_pictures_of_many_scans_and_thumbnails_are_decoded() -> None:
         check_work(b"\xff\xd8" + b"trash" + jpeg_of_scans(200, 64)[2:])  # libjpeg skips what stands between segments
 
 
-def test_exif_of_many_entries_costs_nothing_and_orientation_is_found_in_both_orders() -> None:
+def test_image_exif_with_many_entries_is_cheap_and_orientation_is_read_in_any_byte_order() -> None:
     """S-31: each of 65,535 entries named 15 MB, which Pillow would copy once for each."""
     exif = exif_of_entries(value_bytes=15_000_000) + bytes(15_000_000)
     began = time.process_time()
@@ -208,7 +208,7 @@ def test_exif_of_many_entries_costs_nothing_and_orientation_is_found_in_both_ord
 # ---- turns -------------------------------------------------------------------------------------------
 
 
-async def test_owners_and_addresses_take_turns() -> None:
+async def test_image_decoder_queue_alternates_owners_and_addresses() -> None:
     """S-31: an address with a hundred names has one turn of two, each of its names one of its own."""
     turns, served = RoundRobin(slots=1, bounds=Bounds((99, 10**9), (999, 10**9), (999, 10**9))), []
 
@@ -226,7 +226,7 @@ async def test_owners_and_addresses_take_turns() -> None:
     assert len(served) == 9
 
 
-async def test_one_owner_has_one_slot_and_one_address_leaves_one() -> None:
+async def test_image_decoder_slots_are_one_per_owner_and_one_address_leaves_one_free() -> None:
     """S-31: long work of one address never holds all slots; short work of it may take the last one."""
     turns = RoundRobin(slots=3)
     await turns.take(A)
@@ -250,7 +250,7 @@ async def test_one_owner_has_one_slot_and_one_address_leaves_one() -> None:
     assert turns.waiting == 0
 
 
-async def test_the_line_is_bounded_for_an_owner_an_address_and_all() -> None:
+async def test_image_decoder_queue_is_bounded_per_owner_per_address_and_in_total() -> None:
     """S-31."""
     turns = RoundRobin(slots=1, bounds=Bounds(owner=(1, 100), peer=(2, 150), total=(3, 1000)))
     await turns.take(OTHER)
@@ -269,7 +269,7 @@ async def test_the_line_is_bounded_for_an_owner_an_address_and_all() -> None:
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_work_in_the_pool_holds_its_slot_though_its_caller_left_and_a_stuck_pool_is_told(
+async def test_image_decoder_job_keeps_slot_after_disconnect_and_stuck_pool_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """R-21."""
@@ -305,7 +305,7 @@ while True:
 """
 
 
-async def test_a_decoder_that_is_killed_is_tried_once_more_and_one_that_cannot_start_is_503(tmp_path: Path) -> None:
+async def test_image_decoder_killed_is_retried_once_and_start_failure_is_503(tmp_path: Path) -> None:
     """S-31: a death from outside is never the client's fault."""
     (tmp_path / "child.py").write_text(CHILD)
     command = (sys.executable, str(tmp_path / "child.py"), str(tmp_path / "mark"))
@@ -335,7 +335,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield started
 
 
-def test_submits_and_uploads_go_on_while_hostile_files_are_read(gateway: Live) -> None:
+def test_image_uploads_and_submits_continue_while_hostile_files_are_decoded(gateway: Live) -> None:
     """S-30 to S-32: texts, scans, chunks, on every route that looks at files, under many names of one address."""
     text = base64.b64encode(png_of_packed_texts()).decode()
     scans = base64.b64encode(jpeg_of_scans()).decode()
@@ -365,7 +365,7 @@ def test_submits_and_uploads_go_on_while_hostile_files_are_read(gateway: Live) -
     assert httpx.get(gateway.url + "/health/ready").status_code == 200
 
 
-def test_an_upload_is_its_owners_alone_and_equal_ones_are_both_owners(gateway: Live) -> None:
+def test_image_upload_is_private_to_owner_and_equal_uploads_belong_to_both(gateway: Live) -> None:
     """S-34: another owner's id is as one that never was, on every route that takes one."""
     image, other = (base64.b64encode(a_png(48, colour)).decode() for colour in ("blue", "green"))
     with client_of(gateway.url, "mine") as mine, client_of(gateway.url, "theirs") as theirs:
@@ -389,7 +389,7 @@ def test_an_upload_is_its_owners_alone_and_equal_ones_are_both_owners(gateway: L
         assert theirs.get(f"/uploads/{name}").status_code == 200
 
 
-def test_what_one_address_sends_in_is_bounded_and_told(gateway: Live) -> None:
+def test_image_uploads_per_address_are_bounded_and_reported(gateway: Live) -> None:
     """S-34: 507 with Retry-After, under whichever names; what is there already may be sent again."""
     noise = [Image.effect_noise((600, 600), 90 + n).convert("RGB") for n in range(4)]
     statuses, sent = [], []

@@ -102,7 +102,7 @@ HOSTILE: dict[str, str] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_texts_are_read_in_no_time_and_raise_nothing(name: str) -> None:
+def test_metadata_hostile_texts_are_parsed_fast_without_exceptions(name: str) -> None:
     text = HOSTILE[name]
     assert len(text) <= MAX_JSON_CHARS, "else nothing of it is read"
     began = time.process_time()
@@ -123,7 +123,7 @@ def test_hostile_texts_are_read_in_no_time_and_raise_nothing(name: str) -> None:
     assert time.process_time() - began < 10, "under a second on a machine that does nothing else"
 
 
-def test_of_hostile_numbers_and_keys_the_sound_rest_is_told() -> None:
+def test_metadata_with_hostile_numbers_and_keys_keeps_valid_remainder() -> None:
     found = drawing_by({USER_COMMENT: HOSTILE["equal keys"]})
     assert found is not None
     assert (found.prompt, found.seed) == ("y", 2)
@@ -137,7 +137,7 @@ def test_of_hostile_numbers_and_keys_the_sound_rest_is_told() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_files_are_answered_by_both_routes(client: httpx.Client, name: str) -> None:
+def test_image_hostile_files_are_answered_by_both_routes(client: httpx.Client, name: str) -> None:
     data = png(dict.fromkeys(("prompt", "parameters", "Comment"), HOSTILE[name]), packed=True)
     drawing_of(client, data)
     png_info(client, data)
@@ -159,7 +159,7 @@ KEYS = sorted(
     st.sampled_from(["parameters", "invokeai_metadata", "sd-metadata", "Comment", USER_COMMENT, "prompt"]),
     st.booleans(),
 )
-def test_whatever_stands_where_values_should_be_raises_nothing(value: Any, keyword: str, nested: bool) -> None:
+def test_metadata_with_wrong_value_types_raises_nothing(value: Any, keyword: str, nested: bool) -> None:
     for whole in (
         value,
         {"sui_image_params": value},
@@ -180,7 +180,7 @@ INPUTS = (
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_graphs_linked_at_random_end(data: st.DataObject) -> None:
+def test_metadata_comfyui_randomly_linked_graphs_terminate(data: st.DataObject) -> None:
     names = [str(i) for i in range(8)]
     links = st.sampled_from(names).map(lambda name: [name, 0]) | st.text(max_size=4) | st.integers()
     inputs = st.dictionaries(
@@ -198,7 +198,7 @@ def test_graphs_linked_at_random_end(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 2**31, 2**32 - 1])
-def test_a_hidden_text_of_a_false_length_says_nothing(client: httpx.Client, length: int) -> None:
+def test_metadata_hidden_text_with_false_length_yields_nothing(client: httpx.Client, length: int) -> None:
     """Only what the picture has room for is looked at."""
     image = picture("RGBA")
     image.putalpha(255)
@@ -212,6 +212,6 @@ def test_a_hidden_text_of_a_false_length_says_nothing(client: httpx.Client, leng
     assert png_info(client, out.getvalue())["info"] == ""
 
 
-def test_a_hidden_bomb_says_nothing(client: httpx.Client) -> None:
+def test_metadata_hidden_decompression_bomb_yields_nothing(client: httpx.Client) -> None:
     assert drawing_of(client, stealth("x" * 2_000_000)) is None
     assert drawing_of(client, stealth("no gzip", "stealth_pnginfo").replace(b"x", b"x")) is not None

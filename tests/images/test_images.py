@@ -93,7 +93,7 @@ def test_base64_and_data_urls_as_clients_write_them_are_read(text: str) -> None:
     ["", "   ", "====", "a", "not base64!", "äöü", TEXT[:40] + "-_", "QQ==QQ==", "QQ" + "=" * 5, f"=={TEXT}", "data:,x"]
     + [f"data:{kind},{TEXT}" for kind in ("image/png", "", ";base64;x", "image/png;charset=utf-8")],
 )
-def test_other_text_is_refused_naming_the_parameter(text: str) -> None:
+def test_image_parameter_with_other_text_is_refused_by_name(text: str) -> None:
     """S-30."""
     with pytest.raises(InvalidRequest) as refused:
         base64_image(text, "init_images")
@@ -102,14 +102,14 @@ def test_other_text_is_refused_naming_the_parameter(text: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://x/y.png", "HTTPS://x", "file:///etc/passwd", "ftp://x", "s3://b/k"])
-def test_urls_are_never_fetched(url: str) -> None:
+def test_image_urls_are_never_fetched(url: str) -> None:
     """S-30: the error says what to send instead."""
     with pytest.raises(RemoteImagesDisabled):
         base64_image(url)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../secret.png", "C:\\x.png"])
-def test_paths_are_never_opened(path: str) -> None:
+def test_image_paths_are_never_opened(path: str) -> None:
     """S-30: whatever comes of a path, it is read as base64 or refused."""
     try:
         data = base64_image(path)
@@ -119,7 +119,7 @@ def test_paths_are_never_opened(path: str) -> None:
         normalised(data)
 
 
-def test_more_than_the_limit_is_refused_and_as_much_as_it_is_read_quickly() -> None:
+def test_image_base64_above_limit_is_refused_and_at_limit_is_read_quickly() -> None:
     """S-30."""
     most = images.MAX_IMAGE_BYTES
     text = base64.b64encode(bytes(most)).decode()
@@ -135,14 +135,14 @@ def test_more_than_the_limit_is_refused_and_as_much_as_it_is_read_quickly() -> N
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
-def test_what_is_taken_becomes_png(format: str) -> None:
+def test_image_accepted_is_converted_to_png(format: str) -> None:
     """S-31."""
     picture = opened(normalised(a_picture(format)))
     assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (8, 6))
 
 
 @pytest.mark.parametrize("format", ["PPM", "ICO", "PDF", "TGA", "PCX", "EPS"])
-def test_any_other_format_is_refused_whatever_it_calls_itself(format: str) -> None:
+def test_image_of_other_format_is_refused_whatever_its_label(format: str) -> None:
     """S-31: formats are seen from the bytes."""
     with pytest.raises(Refused):
         normalised(a_picture(format))
@@ -152,12 +152,12 @@ def test_any_other_format_is_refused_whatever_it_calls_itself(format: str) -> No
     ("mode", "becomes"),
     [("1", "RGB"), ("L", "RGB"), ("P", "RGB"), ("LA", "RGBA"), ("RGBA", "RGB"), ("I;16", "RGB")],
 )
-def test_every_mode_becomes_rgb_or_rgba(mode: str, becomes: str) -> None:
+def test_image_every_colour_mode_becomes_rgb_or_rgba(mode: str, becomes: str) -> None:
     """S-31: alpha stays only where it says something."""
     assert opened(normalised(a_picture(mode=mode))).mode == becomes
 
 
-def test_alpha_that_says_something_is_kept() -> None:
+def test_image_alpha_channel_is_kept_when_not_opaque() -> None:
     out = io.BytesIO()
     Image.new("RGBA", (4, 4), (1, 2, 3, 4)).save(out, "PNG")
     assert opened(normalised(out.getvalue())).getpixel((0, 0)) == (1, 2, 3, 4)
@@ -199,7 +199,7 @@ def test_broken_exif_does_not_cost_the_picture() -> None:
     assert opened(normalised(a_picture("JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"))).size == (8, 6)
 
 
-def test_several_frames_are_refused() -> None:
+def test_image_of_several_frames_is_refused() -> None:
     """S-31."""
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     for format in ("PNG", "WEBP"):
@@ -210,7 +210,7 @@ def test_several_frames_are_refused() -> None:
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
-def test_a_picture_cut_off_anywhere_is_refused(format: str) -> None:
+def test_image_truncated_anywhere_is_refused(format: str) -> None:
     """S-31."""
     out = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(out, format)
@@ -253,7 +253,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
-def test_bombs_are_refused_by_their_header(bomb: Any) -> None:
+def test_image_decompression_bombs_are_refused_by_header(bomb: Any) -> None:
     """S-31, and the table of A2: no pixel is decoded, so it takes next to no time."""
     data = bomb()
     began = time.process_time()
@@ -265,7 +265,7 @@ def test_bombs_are_refused_by_their_header(bomb: Any) -> None:
 # ---- the child itself ----------------------------------------------------------------------------
 
 
-async def test_the_child_answers_many_pictures_and_refusals_alike_without_pillow_in_the_parent() -> None:
+async def test_image_decoder_child_answers_repeatedly_and_parent_never_imports_pillow() -> None:
     """S-31."""
     decoder = ImageDecoder()
     refusals, children = [], set()
@@ -283,7 +283,7 @@ async def test_the_child_answers_many_pictures_and_refusals_alike_without_pillow
     assert len(children) == 1
 
 
-async def test_many_at_once_get_their_own_picture_each() -> None:
+async def test_parallel_image_requests_each_get_their_own_image() -> None:
     decoder = ImageDecoder()
     try:
         sent = (check_image(a_picture(size=(edge, 3)), decoder) for edge in range(1, 20))
@@ -293,7 +293,7 @@ async def test_many_at_once_get_their_own_picture_each() -> None:
     assert [opened(image.png).width for image in images] == list(range(1, 20))
 
 
-async def test_a_child_that_dies_or_hangs_is_replaced(tmp_path: Path) -> None:
+async def test_engine_child_is_replaced_after_death_or_hang(tmp_path: Path) -> None:
     """S-31: the picture is refused, the next one is decoded."""
     script = tmp_path / "child.py"
     script.write_text(
@@ -321,7 +321,7 @@ async def test_a_child_that_dies_or_hangs_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS binds on Linux only")
-async def test_the_child_has_a_memory_limit_and_leaves_at_the_end_of_its_input() -> None:
+async def test_image_decoder_child_has_memory_limit_and_exits_at_end_of_input() -> None:
     """S-31."""
     decoder = ImageDecoder()
     await check_image(a_picture(), decoder)
@@ -343,7 +343,7 @@ PPM = b"P6\n4 2\n255\n" + bytes(range(24))
 
 
 @pytest.mark.parametrize("text", ["a cat\nSteps: 4, Seed: 1", "a 猫 😀"])
-def test_what_was_asked_can_be_read_from_every_format(text: str) -> None:
+def test_metadata_request_is_readable_from_every_image_format(text: str) -> None:
     png = opened(encode(PPM, text=text))
     assert png.info["parameters"] == text
     assert png.tobytes() == bytes(range(24))
@@ -355,7 +355,7 @@ def test_what_was_asked_can_be_read_from_every_format(text: str) -> None:
         assert comment[8:].decode("utf-16-be") == text
 
 
-def test_nothing_is_written_where_no_text_is_given(tmp_path: Path) -> None:
+def test_metadata_is_not_written_without_text(tmp_path: Path) -> None:
     """S-32."""
     (tmp_path / "x.ppm").write_bytes(PPM)
     for format in ("png", "jpeg", "webp"):
@@ -367,7 +367,7 @@ def test_nothing_is_written_where_no_text_is_given(tmp_path: Path) -> None:
 NAME = "0123456789abcdef" * 2 + ".1.0.png"
 
 
-def test_a_file_is_there_wholly_and_with_nothing_beside_it(tmp_path: Path) -> None:
+def test_download_file_appears_complete_with_no_temporary_files(tmp_path: Path) -> None:
     """S-33."""
     write_atomic(tmp_path, NAME, b"one")
     write_atomic(tmp_path, NAME, b"two")
@@ -386,7 +386,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_a_full_disk_is_storage_full_and_leaves_what_was_there(tmp_path: Path) -> None:
+def test_disk_full_raises_storage_full_and_keeps_existing_files(tmp_path: Path) -> None:
     """R-05: 507, no half a file."""
     (tmp_path / NAME).write_bytes(b"old")
     with pytest.raises(StorageFull):
@@ -396,14 +396,14 @@ def test_a_full_disk_is_storage_full_and_leaves_what_was_there(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["../x.png", "/etc/x", "a/b", ".hidden", "", "A.png", "a\0b", "a" * 200])
-def test_only_server_made_names_are_written(tmp_path: Path, name: str) -> None:
+def test_image_files_are_written_only_under_server_made_names(tmp_path: Path, name: str) -> None:
     """S-33."""
     with pytest.raises(ValueError, match="server-made"):
         write_atomic(tmp_path, name, b"x")
     assert not list(tmp_path.iterdir())
 
 
-def test_links_folders_and_pipes_are_not_opened(tmp_path: Path) -> None:
+def test_lora_links_folders_and_pipes_are_not_opened(tmp_path: Path) -> None:
     """S-33: O_NOFOLLOW below the folder's own descriptor."""
     (tmp_path / "secret").write_bytes(b"secret")
     link, folder, pipe = (NAME.replace(".1.0", f".1.{n}") for n in (1, 2, 3))
@@ -419,7 +419,7 @@ def test_links_folders_and_pipes_are_not_opened(tmp_path: Path) -> None:
     "name",
     ["secret", "../" + NAME, NAME + "\n", NAME.upper(), "./" + NAME, NAME + "/", NAME.replace(".png", ".jpg"), ""],
 )
-def test_no_other_name_is_even_looked_for(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_file_open_ignores_other_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """S-33."""
     (tmp_path / NAME).write_bytes(b"x")
     monkeypatch.setattr(os, "open", lambda *_, **__: pytest.fail("opened something"))

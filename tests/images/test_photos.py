@@ -86,7 +86,7 @@ def test_large_pictures_are_made_smaller_as_they_are_decoded(format: str, size: 
 
 
 @pytest.mark.parametrize("format", ["JPEG", "HEIF", "AVIF", "WEBP", "PNG"])
-def test_a_photo_stands_as_its_phone_was_held(format: str) -> None:
+def test_image_photo_is_rotated_by_exif_orientation(format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     made = opened(base64.b64encode(normalised(halves((96, 64), format, exif=exif.tobytes()))).decode())
@@ -99,7 +99,7 @@ def test_a_photo_stands_as_its_phone_was_held(format: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["GIF", "TIFF"])
-def test_the_first_of_several_frames_is_the_picture(format: str) -> None:
+def test_image_of_several_frames_uses_first_frame(format: str) -> None:
     out = io.BytesIO()
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
     frames[0].save(out, format, save_all=True, append_images=frames[1:])
@@ -107,14 +107,14 @@ def test_the_first_of_several_frames_is_the_picture(format: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(12_000, 9_000), (66_000, 10)])
-def test_a_refusal_names_the_limit_and_the_size(size: tuple[int, int]) -> None:
+def test_image_refusal_names_the_limit_and_the_size(size: tuple[int, int]) -> None:
     out = io.BytesIO()
     Image.new("1", size).save(out, "PNG")
     with pytest.raises(Refused, match=f"has {size[0]} x {size[1]} pixels; at most 50000000 are taken, 65535 on one"):
         normalised(out.getvalue())
 
 
-def test_texts_of_a_large_picture_are_read(plain: httpx.Client) -> None:
+def test_metadata_texts_of_a_large_image_are_read(plain: httpx.Client) -> None:
     """An upscale of 4608 x 4608 is dropped onto png-info."""
     from PIL.PngImagePlugin import PngInfo
 
@@ -126,7 +126,7 @@ def test_texts_of_a_large_picture_are_read(plain: httpx.Client) -> None:
     assert answer.json()["info"] == text
 
 
-def test_sixteen_pictures_and_one_of_forty_megabytes_are_taken(plain: httpx.Client) -> None:
+def test_image_request_accepts_sixteen_images_and_one_of_forty_megabytes(plain: httpx.Client) -> None:
     """OpenAI's bounds: refused by the model's own count of references only, and not for their bytes."""
     many = [("image[]", (f"{n}.png", halves((96, 64)))) for n in range(16)]
     refused = assert_openai_error(plain.post("/v1/images/edits", data={"prompt": "x"}, files=many), 400)
@@ -135,7 +135,7 @@ def test_sixteen_pictures_and_one_of_forty_megabytes_are_taken(plain: httpx.Clie
     assert plain.post("/v1/images/edits", data={"prompt": "x"}, files={"image": heavy}).status_code == 200
 
 
-def test_a_refusal_names_the_limit_and_what_was_found() -> None:
+def test_image_refusal_names_the_limit_and_the_value_found() -> None:
     text = base64.b64encode(b"\x89PNG" + bytes(MAX_IMAGE_BYTES + 6)).decode()
     found = MAX_IMAGE_BYTES + 10
     with pytest.raises(InvalidRequest, match=f"at most {MAX_IMAGE_BYTES} bytes; this one has {found}"):

@@ -33,7 +33,7 @@ def saved(**options: object) -> bytes:
 
 @pytest.mark.parametrize("text", ["plain", "Käse", TEXT])
 @pytest.mark.parametrize("packed", [False, True])
-def test_every_kind_of_png_text_is_read(text: str, packed: bool) -> None:
+def test_metadata_every_kind_of_png_text_is_read(text: str, packed: bool) -> None:
     chunks = PngImagePlugin.PngInfo()
     chunks.add_text("parameters", text, zip=packed)
     chunks.add_itxt("other", text, "de", "anderes", zip=packed)
@@ -48,7 +48,7 @@ def test_the_user_comment_of_jpeg_and_webp_is_read(kind: Format) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp"])
-def test_other_readers_find_the_user_comment(kind: Format) -> None:
+def test_metadata_user_comment_is_found_by_other_readers(kind: Format) -> None:
     """piexif is what A1111 and its clients read with; exiftool and Exiv2 take a comment of type UNDEFINED (7) only."""
     file = encode(saved(), format=kind, text=TEXT)
     assert piexif.helper.UserComment.load(piexif.load(file)["Exif"][piexif.ExifIFD.UserComment]) == TEXT
@@ -93,13 +93,13 @@ def test_exiftool_reads_the_text_and_warns_of_nothing(tmp_path: Path, kind: Form
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp"])
 @pytest.mark.parametrize("text", ["a" * 40_000, "猫" * 40_000, "😀" * 20_000])
-def test_a_text_of_the_longest_prompt_is_written(kind: Format, text: str) -> None:
+def test_metadata_text_of_longest_prompt_is_written(kind: Format, text: str) -> None:
     """A JPEG segment ends at 64 KiB; two bytes a letter would not fit."""
     found = texts(encode(saved(), format=kind, text=text))[USER_COMMENT]
     assert found == text if text.isascii() else text.startswith(found.rstrip("\ufffd")) and len(found) > 16_000
 
 
-def test_a_text_that_unpacks_beyond_the_bound_is_left_out() -> None:
+def test_metadata_text_decompressing_beyond_limit_is_omitted() -> None:
     body = b"bomb\0\0" + zlib.compress(bytes(50 * MAX_TEXT_BYTES))
     chunk = struct.pack(">I", len(body)) + b"zTXt" + body + bytes(4)
     assert texts(SIGNATURE + chunk) == {}
@@ -107,7 +107,7 @@ def test_a_text_that_unpacks_beyond_the_bound_is_left_out() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_damaged_files_have_fewer_texts_and_raise_nothing(data: st.DataObject) -> None:
+def test_metadata_of_damaged_files_has_fewer_texts_and_raises_nothing(data: st.DataObject) -> None:
     file = bytearray(
         data.draw(st.sampled_from([with_text(saved(), "parameters", TEXT), encode(saved(), format="webp", text=TEXT)]))
     )
@@ -116,6 +116,6 @@ def test_damaged_files_have_fewer_texts_and_raise_nothing(data: st.DataObject) -
     texts(bytes(file[: data.draw(st.integers(0, len(file)))]))
 
 
-def test_what_is_no_picture_has_no_texts() -> None:
+def test_metadata_of_non_image_has_no_texts() -> None:
     for data in (b"", b"\xff\xd8", b"RIFF\0\0\0\0WEBP", b"GIF89a", SIGNATURE, b"\xff\xd8\xff\xe1\0\0"):
         assert texts(data) == {}

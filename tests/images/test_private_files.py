@@ -45,7 +45,7 @@ def loose(*folders: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("mask", [0, 0o077], ids=["umask 0", "umask 077"])
-def test_all_that_a_gateway_writes_is_private_under_any_umask(tmp_path: Path, mask: int) -> None:
+def test_files_written_by_gateway_are_private_under_any_umask(tmp_path: Path, mask: int) -> None:
     save_lora(tmp_path / "models" / "loras", "style")
     config = {"models": {"cache_dir": str(tmp_path / "models")}}
     gateway = Live(tmp_path, config=config, fake_script={"step_seconds": 0.1})
@@ -72,7 +72,7 @@ def test_all_that_a_gateway_writes_is_private_under_any_umask(tmp_path: Path, ma
     assert loose(data, output) == []
 
 
-def test_what_was_open_is_closed_at_the_start_and_what_was_put_back_too(tmp_path: Path) -> None:
+def test_files_with_open_modes_are_made_private_at_startup_and_after_restore(tmp_path: Path) -> None:
     """As an operator leaves it who copies with his own umask: nothing is lost, all is private again."""
     gateway = Live(tmp_path)
     data, output = tmp_path / "data", tmp_path / "output"
@@ -100,7 +100,7 @@ def test_what_was_open_is_closed_at_the_start_and_what_was_put_back_too(tmp_path
     assert f"store.data_dir {data} was open to others, with mode 777; it is private now" in gateway.logged()
 
 
-async def test_a_copy_of_the_database_is_private_under_any_umask(tmp_path: Path) -> None:
+async def test_database_copy_is_private_under_any_umask(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "deep" / "data")
     with umask(0):
         await store.open()
@@ -111,7 +111,7 @@ async def test_a_copy_of_the_database_is_private_under_any_umask(tmp_path: Path)
     assert not mode_of(tmp_path / "deep") & 0o022, "a folder above it is nobody else's to write"
 
 
-def test_a_picture_in_the_spool_is_private_under_any_umask(tmp_path: Path) -> None:
+def test_image_in_spool_is_private_under_any_umask(tmp_path: Path) -> None:
     with umask(0):
         write_ppm(tmp_path / "a.ppm", FinishedImage(1, 1, b"rgb", (1, 1)))
         write_private(tmp_path / "b.json", b"{}")
@@ -120,7 +120,7 @@ def test_a_picture_in_the_spool_is_private_under_any_umask(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("setting", ["data", "output"])
-def test_a_folder_that_all_share_stops_the_start_in_one_sentence(tmp_path: Path, setting: str) -> None:
+def test_folder_shared_by_all_users_stops_startup_in_one_sentence(tmp_path: Path, setting: str) -> None:
     shared = tmp_path / setting
     shared.mkdir()
     shared.chmod(0o1777)
@@ -134,7 +134,7 @@ def test_a_folder_that_all_share_stops_the_start_in_one_sentence(tmp_path: Path,
     assert mode_of(shared) == 0o1777
 
 
-def test_a_folder_or_a_link_of_another_users_is_refused_and_left_alone(
+def test_folder_or_link_of_another_user_is_refused_and_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, link, file = tmp_path / "data", tmp_path / "link", tmp_path / "file"
@@ -158,7 +158,7 @@ def test_a_folder_or_a_link_of_another_users_is_refused_and_left_alone(
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_database_that_is_another_users_is_told_in_one_sentence(
+def test_database_owned_by_another_user_is_reported_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As root leaves it who puts a copy back."""
@@ -172,7 +172,7 @@ def test_a_database_that_is_another_users_is_told_in_one_sentence(
         private_file(tmp_path / "jobs.sqlite3")
 
 
-def test_links_and_second_names_of_files_elsewhere_keep_their_mode(tmp_path: Path) -> None:
+def test_files_linked_elsewhere_keep_their_mode(tmp_path: Path) -> None:
     data, outside = tmp_path / "data", tmp_path / "outside"
     data.mkdir()
     outside.touch()
@@ -186,7 +186,7 @@ def test_links_and_second_names_of_files_elsewhere_keep_their_mode(tmp_path: Pat
         assert mode_of(outside) == 0o644
 
 
-def test_pictures_are_shared_where_the_settings_say_so(tmp_path: Path) -> None:
+def test_image_files_are_group_readable_when_configured(tmp_path: Path) -> None:
     folder = tmp_path / "output"
     folder.mkdir()
     folder.chmod(0o750)

@@ -42,7 +42,7 @@ def encoded(kind: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "AVIF"])
-def test_a_picture_is_known_by_its_first_bytes(kind: str) -> None:
+def test_image_format_is_detected_by_first_bytes(kind: str) -> None:
     text = encoded(kind)
     assert is_image(text)
     assert is_image(f"\n {text}")
@@ -51,12 +51,12 @@ def test_a_picture_is_known_by_its_first_bytes(kind: str) -> None:
 
 
 @pytest.mark.parametrize("words", WORDS)
-def test_words_are_no_picture(words: str) -> None:
+def test_image_detection_rejects_plain_words(words: str) -> None:
     assert not is_image(words)
 
 
 @pytest.mark.parametrize("value", NESTED)
-def test_it_is_found_at_any_depth_and_known_fields_are_not_looked_at(value: Any) -> None:
+def test_image_in_unknown_field_is_found_at_any_depth_and_known_fields_are_skipped(value: Any) -> None:
     assert unknown_images({"a": value, "b": value, "c": ["words", 7, None]}, {"b"}) == ["a"]
 
 
@@ -65,7 +65,7 @@ def test_it_is_found_at_any_depth_and_known_fields_are_not_looked_at(value: Any)
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", NESTED[:5])
-def test_v1_refuses_it_by_name(plain: httpx.Client, name: str, value: Any) -> None:
+def test_image_in_unknown_field_is_refused_by_v1_with_its_name(plain: httpx.Client, name: str, value: Any) -> None:
     ask = {"prompt": "x", "size": "64x64", name: value}
     for path, more in (("generations", {}), ("edits", {"image": URL}), ("variations", {"image": URL})):
         refused = plain.post(f"/v1/images/{path}", json={**ask, **more})
@@ -77,26 +77,28 @@ def test_v1_refuses_it_by_name(plain: httpx.Client, name: str, value: Any) -> No
 
 @pytest.mark.parametrize("name", ["image_url", "input_image", "init_images", "control_image", "mask_url", "mask_b64"])
 @pytest.mark.parametrize("value", [{"x": 1}, 7, ["a"], "word", URL])
-def test_v1_refuses_what_is_a_picture_elsewhere_in_any_shape(plain: httpx.Client, name: str, value: Any) -> None:
+def test_image_field_of_other_protocols_is_refused_by_v1_in_any_shape(
+    plain: httpx.Client, name: str, value: Any
+) -> None:
     for path, more in (("generations", {}), ("edits", {"image": URL})):
         refused = plain.post(f"/v1/images/{path}", json={"prompt": "x", **more, name: value})
         assert assert_openai_error(refused, 400)["param"] == name
 
 
 @pytest.mark.parametrize("name", ["url", "markup", "mask_image", "reference_image"])
-def test_v1_draws_from_text_alone_without_dropping_a_picture_of_its_own_names(plain: httpx.Client, name: str) -> None:
+def test_image_generation_v1_refuses_malformed_value_in_its_image_fields(plain: httpx.Client, name: str) -> None:
     refused = plain.post("/v1/images/generations", json={"prompt": "x", name: {"x": 1}})
     assert assert_openai_error(refused, 400)["param"] == name
 
 
-def test_text_is_read_from_one_picture_and_no_mask(plain: httpx.Client) -> None:
+def test_image_ocr_accepts_one_image_and_no_mask(plain: httpx.Client) -> None:
     for name in ("mask", "markup", "reference_images"):
         refused = plain.post("/v1/images/ocr", json={"image": URL, name: URL})
         assert assert_openai_error(refused, 400)["param"] == name
 
 
 @pytest.mark.parametrize("name", ["image", "init_image", "mask_image", "image_url", *NAMES])
-def test_native_and_mflux_server_refuse_it_by_name(plain: httpx.Client, name: str) -> None:
+def test_image_in_unknown_field_is_refused_by_native_and_mflux_server(plain: httpx.Client, name: str) -> None:
     refused = plain.post("/api/v1/generate", json={"prompt": "x", "model": MODEL, name: URL})
     assert (refused.status_code, refused.json()["details"]["param"]) == (400, name)
     if name != "init_image":
@@ -108,7 +110,7 @@ def test_native_and_mflux_server_refuse_it_by_name(plain: httpx.Client, name: st
 
 
 @pytest.mark.parametrize("name", ["image", "mask_image", "firstpass_image", "latent_mask", "controlnet_units", *NAMES])
-def test_sdapi_tells_it_and_refuses_nothing(name: str) -> None:
+def test_image_in_unknown_sdapi_field_is_reported_and_not_refused(name: str) -> None:
     found, plain = translated(**{name: [{"a": TEXT}]}), translated()
     assert found.request == plain.request
     assert [item.param for item in found.adjustments] == [name]
@@ -150,14 +152,14 @@ def test_a_controlnet_unit_in_an_unknown_shape_is_refused(script: Any) -> None:
         {"args": [{"enabled": 0}]},
     ],
 )
-def test_units_that_ask_for_nothing_are_none(script: Any) -> None:
+def test_controlnet_units_without_a_request_are_ignored(script: Any) -> None:
     assert unit_of({"controlnet": script}) is None
 
 
 # ---- base64 ----------------------------------------------------------------------------------------
 
 
-def test_percent_encoding_in_a_data_url_is_undone_in_pieces_of_any_cut() -> None:
+def test_image_data_url_percent_encoding_is_decoded_across_chunk_boundaries() -> None:
     raw = bytes(range(256)) * 9000
     text = base64.b64encode(raw).decode()
     escaped = text.replace("+", "%2B").replace("/", "%2f").replace("=", "%3d")
@@ -179,6 +181,6 @@ def test_percent_encoding_in_a_data_url_is_undone_in_pieces_of_any_cut() -> None
 @pytest.mark.parametrize(
     "sent", ["data:image/png;base64,AA%41A", "AA%2BA", "data:image/png;base64,AAA%", "data:image/png;base64,%2"]
 )
-def test_other_escapes_are_no_base64(sent: str) -> None:
+def test_image_base64_with_other_escapes_is_refused(sent: str) -> None:
     with pytest.raises(InvalidRequest, match="not valid base64"):
         base64_image(sent)

@@ -56,7 +56,7 @@ def plain(picture: Image.Image) -> Image.Image:
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_the_kept_form_is_no_larger_than_the_file_and_the_same_picture(name: str) -> None:
+def test_input_image_stored_form_is_no_larger_than_file_with_same_pixels(name: str) -> None:
     """S-31, S-34: its pixels are those of the file as it came, and all else is gone."""
     data = SOURCES[name]
     png, compact = checked(data)
@@ -76,7 +76,7 @@ def test_the_kept_form_is_no_larger_than_the_file_and_the_same_picture(name: str
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_how_a_picture_stands_is_all_that_is_left_of_its_exif(kind: str, orientation: int) -> None:
+def test_image_exif_keeps_only_orientation(kind: str, orientation: int) -> None:
     """S-31."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = orientation, "CANARY"
@@ -92,7 +92,7 @@ def test_how_a_picture_stands_is_all_that_is_left_of_its_exif(kind: str, orienta
     assert pixels(png) == pixels(data)
 
 
-def test_a_noisy_jpeg_of_many_megapixels_stays_what_it_was() -> None:
+def test_image_noisy_jpeg_of_many_megapixels_is_kept_unchanged() -> None:
     """S-34: as a PNG it would take several times as much."""
     data = saved(noise((2400, 1600), 100), "JPEG", quality=75)
     png, compact = checked(data)
@@ -100,7 +100,7 @@ def test_a_noisy_jpeg_of_many_megapixels_stays_what_it_was() -> None:
     assert len(png) > 2 * len(data)
 
 
-def test_files_of_flipped_bytes_are_refused_or_kept_as_what_was_decoded() -> None:
+def test_image_files_with_flipped_bytes_are_refused_or_kept_as_decoded() -> None:
     """S-31: whatever is kept, it decodes to the very PNG whose sum is its name."""
     chance = random.Random(7)
     small = sources_of_one_size((48, 32))
@@ -140,7 +140,7 @@ HEADS = (
 )
 
 
-def test_no_bytes_make_the_stripping_raise() -> None:
+def test_metadata_stripping_never_raises_for_any_bytes() -> None:
     """S-31: cut anywhere, or nonsense behind a good beginning."""
     chance = random.Random(3)
     for _ in range(4000):
@@ -179,7 +179,7 @@ class Kept:
             return list(db.execute("SELECT owner, bytes FROM blob_owners ORDER BY owner"))
 
 
-async def test_equal_pixels_have_one_name_and_the_smaller_file(tmp_path: Path) -> None:
+async def test_input_image_with_equal_pixels_has_one_name_and_smaller_file(tmp_path: Path) -> None:
     """S-34: whichever came first; all who sent it are counted for what is there."""
     async with Kept(tmp_path) as kept:
         jpeg = await kept.decoder.check(saved(noise(), "JPEG"))
@@ -200,7 +200,7 @@ async def test_equal_pixels_have_one_name_and_the_smaller_file(tmp_path: Path) -
                 await who(name, Share("peer:3", "client:third"))
 
 
-async def test_the_quota_counts_what_is_kept(tmp_path: Path) -> None:
+async def test_image_upload_quota_counts_stored_bytes(tmp_path: Path) -> None:
     """S-34: of a bound that the PNGs would pass."""
     async with Kept(tmp_path) as kept:
         pictures = [await kept.decoder.check(saved(noise(), "JPEG", quality=50)) for _ in range(4)]
@@ -212,7 +212,7 @@ async def test_the_quota_counts_what_is_kept(tmp_path: Path) -> None:
             await kept.inputs.keep(pictures[3], ME, InputBounds(room, room))
 
 
-async def test_what_is_no_picture_and_what_was_a_png_before_are_read_as_they_are(tmp_path: Path) -> None:
+async def test_input_image_non_images_and_old_png_files_are_read_unchanged(tmp_path: Path) -> None:
     """A PDF is nobody's picture; files of older versions stay."""
     async with Kept(tmp_path) as kept:
         pdf = await kept.inputs.keep(b"%PDF-1.4 of no pages", ME, None)
@@ -226,7 +226,7 @@ async def test_what_is_no_picture_and_what_was_a_png_before_are_read_as_they_are
                 await read(pdf, ME)
 
 
-async def test_a_damaged_file_is_as_one_that_is_gone_and_other_pixels_are_used_and_told(
+async def test_input_image_file_damaged_counts_as_missing_and_changed_pixels_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another version of the decoder may read a file otherwise; a job is not lost over that."""
@@ -246,7 +246,7 @@ async def test_a_damaged_file_is_as_one_that_is_gone_and_other_pixels_are_used_a
         assert "other pixels" in caplog.text
 
 
-async def test_a_job_waits_for_no_clients_turn_and_for_no_fault_of_the_machine(tmp_path: Path) -> None:
+async def test_input_image_of_job_skips_client_queue_and_survives_decoder_fault(tmp_path: Path) -> None:
     """S-31: all turns are taken, and stay so; where no child starts the job goes back instead of failing."""
     async with Kept(tmp_path, children=1) as kept:
         picture = await kept.decoder.check(saved(noise(), "JPEG"))
@@ -264,7 +264,7 @@ async def test_a_job_waits_for_no_clients_turn_and_for_no_fault_of_the_machine(t
             await broken.whole(name)
 
 
-def test_what_a_picture_becomes_is_kept_as_it_came_where_nothing_was_done_to_it() -> None:
+def test_image_used_unmodified_is_stored_as_received() -> None:
     picture = CheckedImage(b"png", b"jpg")
     assert picture.kept == b"jpg"
     assert picture.unless_same(b"png") is picture
@@ -285,7 +285,7 @@ def blob(gateway: Live, name: str) -> bytes:
     return (gateway.folder / "data" / "blobs" / name).read_bytes()
 
 
-def test_uploads_are_kept_no_larger_than_sent_and_answered_as_png(gateway: Live) -> None:
+def test_image_uploads_are_stored_no_larger_than_sent_and_returned_as_png(gateway: Live) -> None:
     """S-31, S-34: of every kind; sent twice they are one."""
     with client_of(gateway.url) as client:
         for name, data in SOURCES.items():
@@ -301,7 +301,7 @@ def test_uploads_are_kept_no_larger_than_sent_and_answered_as_png(gateway: Live)
             assert (told["width"], told["height"]) == Image.open(io.BytesIO(png)).size
 
 
-def test_every_protocol_keeps_what_it_stores_unchanged_as_it_came(gateway: Live) -> None:
+def test_input_image_is_stored_unchanged_in_every_protocol(gateway: Live) -> None:
     """S-34: references, pictures that already fit, and those to be read; nothing is left of their metadata."""
     folder = gateway.folder / "data" / "blobs"
     before = {file.name for file in folder.iterdir()}
@@ -346,7 +346,7 @@ def test_every_protocol_keeps_what_it_stores_unchanged_as_it_came(gateway: Live)
             assert CANARY not in file
 
 
-def test_refused_pictures_leave_nothing_behind(gateway: Live) -> None:
+def test_image_refused_leaves_no_files(gateway: Live) -> None:
     with client_of(gateway.url) as client:
         count = len(list((gateway.folder / "data" / "blobs").iterdir()))
         for data in (SOURCES["JPEG of a phone"][:3000], b"\xff\xd8\xff\xd9", b"RIFF\0\0\0\0WEBP", SOURCES["MPO"][:900]):
@@ -360,7 +360,7 @@ def drawn(client: httpx.Client, job_id: str) -> Image.Image:
     return pixels(client.get(f"/jobs/{job_id}/images/0").content)
 
 
-def test_a_kept_file_is_drawn_upon_also_after_a_restart(gateway: Live) -> None:
+def test_input_image_file_is_reused_after_restart(gateway: Live) -> None:
     """By its id, from a queue that was stored, and again; the engine is handed the PNG."""
     data = saved(noise((128, 64)), "JPEG", quality=80)
     png = normalised(data)

@@ -70,7 +70,7 @@ def job_in(state: State | None) -> Job:
 
 
 @pytest.mark.parametrize(("state", "kind"), list(itertools.product(ROADS, get_args(StateFacts))))
-def test_every_fact_in_every_state_does_what_the_table_says(state: State | None, kind: type[StateFacts]) -> None:
+def test_job_state_after_every_fact_follows_the_transition_table(state: State | None, kind: type[StateFacts]) -> None:
     job = job_in(state)
     fact = fact_of(kind, job)
     if (state, kind) in TRANSITIONS:
@@ -83,12 +83,12 @@ def test_every_fact_in_every_state_does_what_the_table_says(state: State | None,
             job.apply(fact, at=2.0)
 
 
-def test_no_fact_leaves_a_terminal_state() -> None:
+def test_job_state_that_is_terminal_has_no_transition() -> None:
     assert not [state for state, _ in TRANSITIONS if state is not None and state.terminal]
 
 
 @given(st.lists(st.sampled_from(list(get_args(StateFacts))), max_size=30))
-def test_seq_has_no_gaps_and_folding_the_events_gives_the_job_again(kinds: list[type[StateFacts]]) -> None:
+def test_job_events_have_no_sequence_gaps_and_replaying_them_gives_the_job_again(kinds: list[type[StateFacts]]) -> None:
     job = start = Job.of(a_job(plan=a_plan(seeds=tuple(range(40)))), number=1)
     for kind in kinds:
         fact = fact_of(kind, job)
@@ -101,7 +101,7 @@ def test_seq_has_no_gaps_and_folding_the_events_gives_the_job_again(kinds: list[
     assert again == job
 
 
-def test_a_picture_is_never_repeated_nor_skipped() -> None:
+def test_image_of_a_job_is_never_repeated_nor_skipped() -> None:
     job = job_in(State.RUNNING).apply(image(0), at=2.0)
     for n in (0, 2):
         with pytest.raises(IllegalTransition):
@@ -109,7 +109,7 @@ def test_a_picture_is_never_repeated_nor_skipped() -> None:
     assert job.apply(image(1), at=3.0).first_undrawn == 2
 
 
-def test_only_a_crash_counts_against_the_budget_and_attempts_only_grow() -> None:
+def test_job_attempts_only_grow_and_only_a_crash_counts_against_the_retry_budget() -> None:
     job = job_in(State.RUNNING).apply(Requeued(reason="gateway_restart"), at=2.0)
     assert (job.attempt, job.crashes) == (1, 0)
     with pytest.raises(IllegalTransition):
@@ -135,7 +135,7 @@ def test_progress_runs_from_zero_to_one_over_all_pictures() -> None:
     assert seen == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
-def test_text_is_folded_page_by_page_in_order() -> None:
+def test_ocr_text_is_joined_page_by_page_in_order() -> None:
     job = job_in(State.RUNNING)
     with pytest.raises(IllegalTransition):
         job.apply(page(1), at=2.0)
@@ -146,6 +146,6 @@ def test_text_is_folded_page_by_page_in_order() -> None:
         job.apply(page(2), at=2.0)
 
 
-def test_progress_tells_which_page_is_read() -> None:
+def test_ocr_progress_reports_the_page_being_read() -> None:
     progress = Progress(job_id="j", pictures=4).apply(Reading(page=1))
     assert (progress.phase, progress.fraction) == ("reading", 0.25)

@@ -29,18 +29,18 @@ def served(models: str, most: int, loaded: str | None = None) -> str:
     return "".join(job.model for job in line)
 
 
-def test_without_lookahead_the_order_is_strict() -> None:
+def test_queue_order_without_lookahead_is_strict() -> None:
     assert served("abababab", 0, "a") == "abababab"
 
 
-def test_jobs_of_the_loaded_model_go_first_within_the_bound() -> None:
+def test_jobs_of_the_loaded_model_go_first_within_the_lookahead_limit() -> None:
     assert served("abababab", 3, "a") == "aaaabbbb"
     assert served("abababab", 2, "a") == "aaabbbba"
     assert served("bacaab", 1, "a") == "abcaab"
     assert served("bbbba", 2, "a") == "bbbba", "too far away"
 
 
-def test_a_job_is_passed_no_more_often_than_allowed_whoever_keeps_coming() -> None:
+def test_job_is_overtaken_at_most_as_often_as_the_lookahead_limit_allows() -> None:
     """A client that asks for the loaded model again and again cannot keep another one waiting."""
     line, most = QueueIndex(3), 3
     line.put(waiting(0, "a"))
@@ -60,7 +60,7 @@ jobs = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from((Priority.LOW,
 
 @settings(deadline=None)
 @given(jobs, st.integers(0, 5), st.sampled_from((None, "a", "b")))
-def test_nobody_is_lost_passed_too_often_or_passed_by_a_lower_class(
+def test_lookahead_loses_no_job_and_no_job_is_overtaken_too_often_or_by_lower_priority(
     said: list[tuple[str, Priority]], most: int, loaded: str | None
 ) -> None:
     jobs = [waiting(number, model, level) for number, (model, level) in enumerate(said)]
@@ -75,7 +75,7 @@ def test_nobody_is_lost_passed_too_often_or_passed_by_a_lower_class(
 
 @settings(deadline=None)
 @given(jobs, st.integers(0, 4))
-def test_the_line_that_is_told_is_the_line_that_is_served(said: list[tuple[str, Priority]], most: int) -> None:
+def test_queue_order_reported_is_the_order_served(said: list[tuple[str, Priority]], most: int) -> None:
     line = QueueIndex(most)
     for number, (model, level) in enumerate(said):
         line.put(waiting(number, model, level, owner=model if number % 3 else "me"))
@@ -90,7 +90,7 @@ def test_the_line_that_is_told_is_the_line_that_is_served(said: list[tuple[str, 
         line.end("engine", taken.job.id, 0.0)
 
 
-async def test_a_store_with_lookahead_claims_in_the_order_it_tells(tmp_path: Path) -> None:
+async def test_store_with_lookahead_claims_jobs_in_the_reported_order(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, lookahead=2)
     await store.open(lambda job, event: None)
     for model in "ababab":

@@ -61,7 +61,7 @@ class Play:
         return [job.id for job in order(self.line, self.turns, self.now)]
 
 
-def test_inside_a_class_owners_take_turns_and_each_ones_jobs_keep_their_order() -> None:
+def test_queue_owners_of_one_priority_take_turns_and_their_jobs_keep_their_order() -> None:
     play = Play()
     play.join("a", count=4)
     play.join("b", count=2)
@@ -71,7 +71,7 @@ def test_inside_a_class_owners_take_turns_and_each_ones_jobs_keep_their_order() 
     assert play.serve(9) == "abcabaa"
 
 
-def test_who_comes_into_a_flood_waits_for_the_running_job_only() -> None:
+def test_queue_newcomer_during_a_flood_waits_for_the_running_job_only() -> None:
     """S-25: A floods 1,000, B submits one."""
     play = Play()
     play.join("a", count=1000)
@@ -80,7 +80,7 @@ def test_who_comes_into_a_flood_waits_for_the_running_job_only() -> None:
     assert play.serve(3) == "baa"
 
 
-def test_a_flood_that_grows_old_does_not_push_others_back() -> None:
+def test_queue_flood_of_one_owner_that_ages_does_not_delay_other_owners() -> None:
     play = Play()
     play.join("a", count=100)
     play.serve(30, each_s=60.0)
@@ -88,7 +88,7 @@ def test_a_flood_that_grows_old_does_not_push_others_back() -> None:
     assert play.serve(2, each_s=60.0) == "ba"
 
 
-def test_who_comes_back_at_once_does_not_overtake_who_waits_for_a_second_turn() -> None:
+def test_queue_owner_returning_at_once_does_not_overtake_owners_awaiting_a_second_turn() -> None:
     play = Play()
     play.join("a")
     play.join("b", count=3)
@@ -101,7 +101,7 @@ def test_who_comes_back_at_once_does_not_overtake_who_waits_for_a_second_turn() 
     assert served == "abcbcabca"
 
 
-def test_after_an_idle_moment_only_the_order_of_submission_counts() -> None:
+def test_queue_after_idle_time_is_served_in_submission_order() -> None:
     play = Play()
     play.join("a")
     assert play.serve(2) == "a"
@@ -110,7 +110,7 @@ def test_after_an_idle_moment_only_the_order_of_submission_counts() -> None:
     assert play.serve(2) == "ab"
 
 
-def test_a_higher_class_goes_first_and_the_background_last() -> None:
+def test_queue_serves_higher_priority_first_and_background_last() -> None:
     play = Play()
     play.join("d", BACKGROUND)
     play.join("c", LOW)
@@ -119,7 +119,7 @@ def test_a_higher_class_goes_first_and_the_background_last() -> None:
     assert play.serve(4) == "abcd"
 
 
-def test_no_job_waits_for_ever_under_a_steady_stream_of_high_ones() -> None:
+def test_job_is_not_starved_by_a_steady_stream_of_high_priority_jobs() -> None:
     """S-26, of another owner's and of one's own."""
     for owner in ("x", "a"):
         play = Play()
@@ -137,7 +137,7 @@ def test_no_job_waits_for_ever_under_a_steady_stream_of_high_ones() -> None:
         assert 10 <= waited <= 21, owner
 
 
-def test_each_ten_minutes_raise_a_head_by_one_class_and_an_hour_a_background_one() -> None:
+def test_queue_ageing_raises_priority_every_ten_minutes_and_background_every_hour() -> None:
     play = Play()
     play.join("a", LOW)
     play.join("d", BACKGROUND)
@@ -152,7 +152,7 @@ def test_each_ten_minutes_raise_a_head_by_one_class_and_an_hour_a_background_one
     assert [served for _, served in ages] == ["bacd", "bacd", "abcd", "abdc"]
 
 
-def test_only_the_first_of_an_owners_jobs_rises_and_being_served_begins_its_wait_anew() -> None:
+def test_queue_ageing_raises_only_the_first_job_of_an_owner_and_restarts_when_served() -> None:
     play = Play()
     play.join("a", NORMAL, count=3)
     play.now += AGEING_S
@@ -162,7 +162,7 @@ def test_only_the_first_of_an_owners_jobs_rises_and_being_served_begins_its_wait
     assert play.serve(2) == "aa"
 
 
-def test_not_even_an_endless_stream_of_new_owners_starves_a_job() -> None:
+def test_job_is_not_starved_by_an_endless_stream_of_new_owners() -> None:
     play = Play()
     play.join("a")
     play.serve()
@@ -207,7 +207,7 @@ def queues(draw: Callable[..., object]) -> tuple[list[Waiting], RoundRobinState,
 
 
 @given(queues())
-def test_the_job_that_is_taken_is_the_first_of_the_order(queue: tuple[list[Waiting], RoundRobinState, float]) -> None:
+def test_queue_gives_the_first_job_of_the_order(queue: tuple[list[Waiting], RoundRobinState, float]) -> None:
     line, turns, now = queue
     taken = take(line, turns, now)
     assert taken is not None
@@ -217,7 +217,7 @@ def test_the_job_that_is_taken_is_the_first_of_the_order(queue: tuple[list[Waiti
 
 
 @given(queues(), st.data())
-def test_a_reorder_changes_nobody_elses_place(
+def test_queue_reorder_changes_no_position_of_other_owners(
     queue: tuple[list[Waiting], RoundRobinState, float], data: st.DataObject
 ) -> None:
     line, turns, now = queue
@@ -234,7 +234,9 @@ def test_a_reorder_changes_nobody_elses_place(
 
 
 @given(queues(), st.floats(0, 0.999))
-def test_an_order_holds_until_its_next_rise(queue: tuple[list[Waiting], RoundRobinState, float], share: float) -> None:
+def test_queue_order_is_unchanged_until_the_next_priority_rise_by_age(
+    queue: tuple[list[Waiting], RoundRobinState, float], share: float
+) -> None:
     line, turns, now = queue
     heads = {job.group: job for job in sorted(line, key=lambda job: job.standing.number, reverse=True)}.values()
     until = min((next_rise(job, turns, now) for job in heads), default=float("inf"))
@@ -244,7 +246,7 @@ def test_an_order_holds_until_its_next_rise(queue: tuple[list[Waiting], RoundRob
 
 
 @given(st.lists(st.tuples(owners, st.sampled_from([LOW, NORMAL, HIGH])), min_size=1, max_size=30))
-def test_a_queue_that_nobody_joins_is_served_in_the_order_that_was_told(jobs: list[tuple[str, Priority]]) -> None:
+def test_queue_without_new_jobs_is_served_in_the_reported_order(jobs: list[tuple[str, Priority]]) -> None:
     play = Play()
     for owner, priority in jobs:
         play.join(owner, priority)

@@ -36,25 +36,25 @@ def told(resolution: Resolution) -> dict[str, tuple[object, object]]:
     return {a.param: (a.asked, a.used) for a in resolution.adjustments}
 
 
-def test_what_the_client_left_open_is_the_models_default() -> None:
+def test_request_parameters_left_out_have_the_model_defaults() -> None:
     plan = resolved().plan
     assert (plan.width_px, plan.height_px, plan.steps, plan.guidance, plan.seeds) == (1024, 1024, 4, 1.0, (7,))
     assert resolved("flux2-klein-base-4b").plan.steps == 50
     assert resolved("flux2-tiny").plan.width_px == 128
 
 
-def test_minus_one_is_a_random_seed_and_the_next_pictures_count_up() -> None:
+def test_seed_minus_one_is_random_and_counts_up_over_the_next_images() -> None:
     assert resolved(seed=-1, count=3).plan.seeds == (7, 8, 9)
     assert resolved(seed=2**64 - 1, count=2).plan.seeds == (2**64 - 1, 0)
     assert resolved(seed=-5, count=2).plan.seeds == (-5, -4)
 
 
-def test_sizes_are_rounded_down_to_16_and_that_is_told() -> None:
+def test_image_sizes_are_rounded_down_to_16_and_that_is_reported() -> None:
     resolution = resolved(width_px=520, height_px=512)
     assert (resolution.plan.width_px, told(resolution)) == (512, {"width": (520, 512)})
 
 
-def test_a_single_step_and_a_size_that_a_model_cannot_draw_are_brought_to_the_next_that_it_can() -> None:
+def test_steps_and_size_unsupported_by_the_model_become_the_nearest_supported() -> None:
     resolution = resolved("qwen-image-2.1", steps=1, width_px=1008, height_px=1024)
     assert told(resolution) == {"steps": (1, 2), "width": (1008, 992)}
     second = SecondPassRequest(width_px=1104, height_px=1120, steps=1)
@@ -63,7 +63,7 @@ def test_a_single_step_and_a_size_that_a_model_cannot_draw_are_brought_to_the_ne
     assert (plan.second_pass.width_px, plan.second_pass.height_px, plan.second_pass.steps) == (1088, 1120, 2)
 
 
-def test_a_distilled_model_caps_its_steps_and_fixes_its_guidance_and_says_so() -> None:
+def test_distilled_model_caps_steps_and_fixes_guidance_and_reports_both() -> None:
     resolution = resolved(steps=20, guidance=7.0)
     assert told(resolution) == {"steps": (20, 8), "guidance": (7.0, 1.0)}
     assert resolved(steps=20, as_sent=True).plan.steps == 20
@@ -71,12 +71,12 @@ def test_a_distilled_model_caps_its_steps_and_fixes_its_guidance_and_says_so() -
     assert (base.plan.steps, base.plan.guidance, base.adjustments) == (30, 7.0, ())
 
 
-def test_a_model_of_one_number_of_steps_draws_in_that_whatever_is_asked() -> None:
+def test_model_with_a_fixed_number_of_steps_ignores_the_requested_number() -> None:
     assert told(resolved("iris-3b", steps=1)) == {"steps": (1, 4)}
     assert told(resolved("iris-3b", steps=20, as_sent=True)) == {"steps": (20, 4)}
 
 
-def test_guidance_beyond_what_a_model_takes_is_brought_inside_and_told() -> None:
+def test_guidance_out_of_the_model_range_is_clamped_and_reported() -> None:
     high = resolved("flux2-klein-base-4b", guidance=20.0)
     assert (high.plan.guidance, told(high)) == (10.0, {"guidance": (20.0, 10.0)})
     low = resolved("flux2-klein-base-4b", guidance=0.0)
@@ -84,14 +84,14 @@ def test_guidance_beyond_what_a_model_takes_is_brought_inside_and_told() -> None
 
 
 @pytest.mark.parametrize("leniency", ["refuse", "drop"])
-def test_a_model_that_enlarges_draws_nothing(leniency: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upscale_model_is_refused_for_image_generation(leniency: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SPECS, "large", SPECS["z-image"].model_copy(update={"name": "large", "task": "upscale"}))
     with pytest.raises(InvalidRequest, match="enlarges pictures") as refused:
         resolved("large", leniency=leniency)
     assert refused.value.param == "model"
 
 
-def test_a_row_that_names_its_bits_wins_over_the_setting() -> None:
+def test_quantize_of_the_model_catalog_row_overrides_the_setting() -> None:
     request = GenerationRequest(prompt="x")
     plan = resolve(request, SPECS["flux2-klein-4b-4-bit"], Limits(), random_seed=lambda: 1, default_quantize=8).plan
     assert plan.quantize == 4
@@ -125,7 +125,7 @@ def test_nine_loras_are_too_many_and_eight_are_not() -> None:
 
 
 @pytest.mark.parametrize("leniency", ["refuse", "drop"])
-def test_a_lora_that_the_model_cannot_wear_is_refused_by_everyone(leniency: str) -> None:
+def test_lora_incompatible_with_the_model_is_refused_with_every_leniency(leniency: str) -> None:
     """A picture without it is another one than was asked for."""
     known = {"night": KnownLora(name="night", trouble="It does not fit.")}
     with pytest.raises(InvalidRequest) as refused:
@@ -133,7 +133,7 @@ def test_a_lora_that_the_model_cannot_wear_is_refused_by_everyone(leniency: str)
     assert (refused.value.param, refused.value.message) == ("loras", "It does not fit.")
 
 
-def test_a_model_without_loras_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_without_lora_support_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SPECS, "bare", SPECS["z-image"].model_copy(update={"name": "bare", "lora": False}))
     known = {"night": KnownLora(name="night")}
     with pytest.raises(InvalidRequest):
@@ -148,7 +148,7 @@ def test_denoise_counts_only_with_an_input_picture() -> None:
     assert resolved(init_image="0" * 64).plan.denoise == 0.75
 
 
-def test_every_picture_may_have_a_seed_of_its_own() -> None:
+def test_image_seeds_may_differ_within_one_job() -> None:
     assert resolved(seeds=(5, 5, -1)).plan.seeds == (5, 5, 7)
     assert resolved(seeds=(5, 9), count=2).plan.seeds == (5, 9)
     for request in ({"seeds": (5, 9), "count": 3}, {"seeds": (5, 2**64)}, {"seeds": (1,) * 11}):
@@ -185,13 +185,13 @@ def test_subseeds_follow_each_other_while_the_seed_stays() -> None:
         ),
     ],
 )
-def test_what_a_model_cannot_draw_without_or_with_is_refused(model: str, said: dict[str, Any], param: str) -> None:
+def test_inputs_missing_or_unsupported_by_the_model_are_refused(model: str, said: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         resolved(model, **said)
     assert caught.value.param == param
 
 
-def test_what_a_model_can_draw_without_is_left_out_where_the_protocol_expects_that() -> None:
+def test_inputs_optional_for_the_model_are_dropped_with_leniency_drop() -> None:
     control = Control(kind="canny", image="a")
     resolution = resolved("flux1-dev", leniency="drop", control=control)
     assert (resolution.plan.control, told(resolution)) == (None, {"control": ("canny", None)})
@@ -200,7 +200,7 @@ def test_what_a_model_can_draw_without_is_left_out_where_the_protocol_expects_th
     assert set(told(resolution)) == {"init_image", "mask"}
 
 
-def test_a_picture_to_begin_from_is_the_reference_of_a_model_that_only_edits() -> None:
+def test_init_image_becomes_the_reference_of_an_edit_only_model() -> None:
     resolution = resolved("qwen-image-edit-2509", init_image="a", denoise=0.5)
     assert (resolution.plan.references, resolution.plan.init_image, resolution.plan.denoise) == (("a",), None, 1.0)
     assert told(resolution) == {"init_image": ("a start", "a reference")}
@@ -210,17 +210,17 @@ def test_a_picture_to_begin_from_is_the_reference_of_a_model_that_only_edits() -
     assert (plan.references, plan.init_image, plan.denoise) == (("b",), "a", 0.5)
 
 
-def test_a_model_that_repaints_does_so_wholly_unless_told_otherwise() -> None:
+def test_inpainting_model_has_full_denoise_unless_another_is_requested() -> None:
     assert resolved("flux1-fill-dev", init_image="a", mask="b").plan.denoise == 1.0
     assert resolved("flux1-fill-dev", init_image="a", mask="b", denoise=0.6).plan.denoise == 0.6
 
 
-def test_a_control_reaches_the_plan_of_a_model_that_follows_its_kind() -> None:
+def test_control_is_in_the_plan_of_a_model_that_supports_its_kind() -> None:
     control = Control(kind="canny", image="a", strength=0.7, is_map=False)
     assert resolved("flux1-schnell-controlnet-canny", control=control).plan.control == control
 
 
-def test_references_are_for_models_that_edit() -> None:
+def test_reference_images_are_accepted_only_by_edit_models() -> None:
     names = ("0" * 64,)
     assert resolved(references=names).plan.references == names
     with pytest.raises(InvalidRequest) as refused:
@@ -254,7 +254,7 @@ def test_references_are_for_models_that_edit() -> None:
         ({"references": ("0" * 64,) * 5}, "references"),
     ],
 )
-def test_what_is_out_of_bounds_is_refused_by_name_at_submit(said: dict[str, Any], param: str) -> None:
+def test_request_parameter_out_of_bounds_is_refused_by_name_at_submit(said: dict[str, Any], param: str) -> None:
     """S-20."""
     with pytest.raises(InvalidRequest) as refused:
         resolved(**said)
@@ -272,7 +272,7 @@ def test_equal_requests_have_equal_fingerprints() -> None:
     assert a.fingerprint() == GenerationRequest(prompt="x", seed=1).fingerprint() != b.fingerprint()
 
 
-def test_a_second_pass_has_the_steps_of_the_first_unless_told_otherwise_and_is_rounded_down() -> None:
+def test_second_pass_has_the_steps_of_the_first_by_default_and_a_rounded_down_size() -> None:
     asked = {"width_px": 1000, "height_px": 512, "denoise": 0.5}
     resolution = resolved(steps=3, width_px=512, height_px=512, second_pass=asked)
     second = resolution.plan.second_pass

@@ -66,7 +66,7 @@ def as_json(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("size", [WIDE, TALL])
-def test_openai_draws_its_largest_sizes(gateway: Live, size: tuple[int, int]) -> None:
+def test_openai_protocol_draws_its_largest_image_sizes(gateway: Live, size: tuple[int, int]) -> None:
     with openai_client(gateway) as counting:
         answer = counting.client.images.generate(
             prompt="x", size=f"{size[0]}x{size[1]}", n=2, response_format="b64_json"
@@ -75,7 +75,7 @@ def test_openai_draws_its_largest_sizes(gateway: Live, size: tuple[int, int]) ->
     assert [size_of(row.b64_json or "") for row in answer.data or []] == [size, size]
 
 
-def test_openai_streams_and_edits_at_its_largest_size(gateway: Live, client: httpx.Client) -> None:
+def test_openai_protocol_streams_and_edits_at_its_largest_image_size(gateway: Live, client: httpx.Client) -> None:
     with openai_client(gateway) as counting:
         events = list(
             counting.client.images.generate(prompt="x", size="3840x2160", stream=True, partial_images=1)  # type: ignore[call-overload]
@@ -86,7 +86,7 @@ def test_openai_streams_and_edits_at_its_largest_size(gateway: Live, client: htt
     assert size_of(answer.json()["data"][0]["b64_json"]) == TALL
 
 
-def test_a1111_draws_it_by_hires_fix_and_from_a_photo_with_a_mask(client: httpx.Client) -> None:
+def test_a1111_large_image_is_drawn_by_hires_fix_and_by_inpainting(client: httpx.Client) -> None:
     hires = {**PROMPT, "width": 960, "height": 544, "enable_hr": True, "hr_resize_x": 3840, "hr_resize_y": 2160}
     answer = client.post("/sdapi/v1/txt2img", json=hires).json()
     assert size_of(answer["images"][0]) == WIDE
@@ -106,7 +106,7 @@ def test_a1111_draws_it_by_hires_fix_and_from_a_photo_with_a_mask(client: httpx.
     assert size_of(answer["images"][0]) == WIDE
 
 
-def test_the_native_api_draws_it_and_shows_it_small(gateway: Live) -> None:
+def test_native_api_draws_a_large_image_and_shows_a_small_preview(gateway: Live) -> None:
     with client_of(gateway.url) as native:
         job = native.post("/generate", json={**PROMPT, "width": 3840, "height": 2160, "preview": True}).json()
         assert job["eta_seconds"] is None or job["eta_seconds"] > 0
@@ -117,7 +117,7 @@ def test_the_native_api_draws_it_and_shows_it_small(gateway: Live) -> None:
         assert size_of(native.get(path, params={"max_px": 360, "format": "webp"}).content) == (360, 203)
 
 
-def test_mflux_server_draws_it(client: httpx.Client) -> None:
+def test_mflux_server_protocol_draws_a_large_image(client: httpx.Client) -> None:
     job = client.post("/api/generate", json={"prompt": "x", "width": 3840, "height": 2160}).json()
     task = {"task_id": job["task_id"]}
     while client.get("/api/status", params=task).json()["status"] != "done":
@@ -131,7 +131,9 @@ ABSURD = [(10**9, 64), (64, 100_000), (16, 100_000), (-512, 512), (512, 0), (819
 
 
 @pytest.mark.parametrize(("width", "height"), ABSURD)
-def test_absurd_sizes_have_the_clear_error_of_their_protocol(client: httpx.Client, width: int, height: int) -> None:
+def test_image_sizes_that_are_absurd_have_a_clear_error_in_each_protocol(
+    client: httpx.Client, width: int, height: int
+) -> None:
     body = {**PROMPT, "width": width, "height": height}
     start = {**body, "init_images": [as_json(photo((64, 64)))]}
     native = client.post("/api/v1/generate", json=body)
@@ -161,7 +163,7 @@ def test_absurd_sizes_have_the_clear_error_of_their_protocol(client: httpx.Clien
 
 
 @pytest.mark.parametrize("factor", [1e308, -1e308, 1e9])
-def test_factors_beyond_all_bounds_are_refused(client: httpx.Client, factor: float) -> None:
+def test_upscale_factors_out_of_bounds_are_refused(client: httpx.Client, factor: float) -> None:
     hires = client.post("/sdapi/v1/txt2img", json={**PROMPT, "enable_hr": True, "hr_scale": factor})
     assert (hires.status_code, hires.json()["detail"][0]["loc"][1]) == (422, "hr_scale")
     extras = {"image": as_json(photo((64, 64))), "upscaler_1": "Lanczos", "upscaling_resize": factor}
@@ -170,7 +172,7 @@ def test_factors_beyond_all_bounds_are_refused(client: httpx.Client, factor: flo
 
 
 @pytest.mark.parametrize("size", [(1001, 777), (2049, 65)])
-def test_odd_sizes_are_rounded_down_and_told(client: httpx.Client, size: tuple[int, int]) -> None:
+def test_image_sizes_that_are_odd_are_rounded_down_and_reported(client: httpx.Client, size: tuple[int, int]) -> None:
     used = (size[0] // 16 * 16, size[1] // 16 * 16)
     answer = client.post("/v1/images/generations", json={"prompt": "x", "size": f"{size[0]}x{size[1]}"}).json()
     assert answer["size"] == f"{used[0]}x{used[1]}"
@@ -178,14 +180,14 @@ def test_odd_sizes_are_rounded_down_and_told(client: httpx.Client, size: tuple[i
     assert told == {"width": used[0], "height": used[1], "size": "128x128"}
 
 
-def test_the_pictures_of_one_job_are_bounded_together() -> None:
+def test_job_images_are_limited_in_total_pixels() -> None:
     assert len(bounded(Limits(), width_px=3840, height_px=2160, count=10).plan.seeds) == 10
     with pytest.raises(InvalidRequest, match="x pictures must be at most 20000000; 24883200 were asked") as caught:
         bounded(Limits(max_job_pixels=20_000_000), width_px=3840, height_px=2160, count=3)
     assert caught.value.param == "count"
 
 
-def test_an_operator_and_a_model_bound_the_size() -> None:
+def test_image_size_is_limited_by_the_settings_and_by_the_model() -> None:
     spec = CATALOG[0]
     assert Limits(max_px=4096).of(spec).max_px == 4096
     assert Limits().of(spec.model_copy(update={"max_px": 2048, "max_pixels": 10_000})).max_pixels == 10_000
@@ -204,7 +206,7 @@ def test_an_operator_and_a_model_bound_the_size() -> None:
         ((2304, 1600), "edits", {"size": "auto"}, "2048x1408"),
     ],
 )
-def test_a_photo_without_a_size_is_drawn_no_larger_than_before(
+def test_openai_input_image_without_a_size_is_drawn_no_larger_than_before(
     client: httpx.Client, size: tuple[int, int], path: str, more: dict[str, str], used: str
 ) -> None:
     answer = client.post(f"/v1/images/{path}", data={"prompt": "x", **more}, files={"image": photo(size)}).json()
@@ -212,7 +214,9 @@ def test_a_photo_without_a_size_is_drawn_no_larger_than_before(
     assert answer["adjustments"][0]["param"] == "size"
 
 
-def test_a_photo_without_a_size_is_drawn_at_the_models_own_elsewhere(gateway: Live, client: httpx.Client) -> None:
+def test_init_image_without_a_size_is_drawn_at_the_model_default_in_other_protocols(
+    gateway: Live, client: httpx.Client
+) -> None:
     sent = {**PROMPT, "init_images": [as_json(photo((3000, 2000)))]}
     assert size_of(client.post("/sdapi/v1/img2img", json=sent).json()["images"][0]) == (512, 512)
     with client_of(gateway.url) as native:

@@ -103,7 +103,7 @@ def a1111s_corners(whole: int, tile: int, overlap: int) -> list[int]:
     return [whole - tile if at + tile >= whole else at for at in found[:-1]] + [whole - tile]
 
 
-def test_the_grid_is_a1111s() -> None:
+def test_tile_grid_equals_the_one_of_a1111() -> None:
     for whole, tile, overlap in itertools.product(range(20, 3000, 37), (64, 96, 512, 1024), (0, 1, 16, 63)):
         form = Tiles(width_px=whole, height_px=whole + 5, overlap_px=overlap)
         across, down = a1111s_corners(whole, tile, overlap), a1111s_corners(whole + 5, tile, overlap)
@@ -114,7 +114,7 @@ def test_the_grid_is_a1111s() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("overlap", [0, 16, 40])
-def test_tiles_that_nobody_changed_are_the_picture(tmp_path: Path, size: tuple[int, int], overlap: int) -> None:
+def test_tiles_left_unchanged_join_to_the_original_image(tmp_path: Path, size: tuple[int, int], overlap: int) -> None:
     before = noise(size)
     tile = 1024 if max(size) > 1000 else 256 if max(size) > 300 else 64
     same = tiled(tmp_path, before, Backend(lambda tile, _: tile, steps=0), tile=tile, overlap_px=overlap)
@@ -128,7 +128,7 @@ def blend(above: int, below: int, weight: int) -> int:
     return ((sum_ >> 8) + sum_) >> 8
 
 
-def test_overlaps_go_over_evenly_from_one_tile_into_the_next(tmp_path: Path) -> None:
+def test_tile_overlaps_are_blended_evenly(tmp_path: Path) -> None:
     """112 pixels in tiles of 64: the second tile begins at 48, and 16 columns of it are laid over the first one."""
     colours = iter((10, 250, 90, 130))
     drawn = tiled(
@@ -144,7 +144,7 @@ def test_overlaps_go_over_evenly_from_one_tile_into_the_next(tmp_path: Path) -> 
     assert drawn.getchannel("R").tobytes() == bytes(itertools.chain.from_iterable(rows))
 
 
-def test_tiles_that_overlap_by_more_than_asked_show_the_later_one(tmp_path: Path) -> None:
+def test_tiles_overlapping_more_than_requested_show_the_later_tile(tmp_path: Path) -> None:
     """100 pixels in tiles of 64: the second one begins at 36, its overlap ends at 52, and from there on it is seen."""
     colours = iter((0, 200))
     before = Image.new("RGB", (100, 64))
@@ -157,7 +157,7 @@ def test_tiles_that_overlap_by_more_than_asked_show_the_later_one(tmp_path: Path
     assert found[52:] == [200] * 48
 
 
-def test_a_picture_smaller_than_a_tile_is_drawn_in_one_that_reaches_beyond_it(tmp_path: Path) -> None:
+def test_image_smaller_than_a_tile_is_drawn_in_one_tile_extending_beyond_it(tmp_path: Path) -> None:
     sizes = []
     drawn = tiled(tmp_path, noise((30, 40)), Backend(lambda tile, _: (sizes.append(tile.size), tile)[1]))
     assert (drawn.size, sizes) == ((30, 40), [(64, 64)])
@@ -166,7 +166,7 @@ def test_a_picture_smaller_than_a_tile_is_drawn_in_one_that_reaches_beyond_it(tm
 # ---- seeds, steps, previews ------------------------------------------------------------------------
 
 
-def test_tiles_have_a1111s_seeds(tmp_path: Path) -> None:
+def test_tile_seeds_equal_those_of_a1111(tmp_path: Path) -> None:
     """A batch begins one seed behind the one before it, whatever its size: 0; 0 1 | 1 2; 0 1 2 | 1 2 3."""
     for batch, expected in ((1, [7, 8, 9, 10]), (2, [7, 8, 8, 9]), (3, [7, 8, 9, 8])):
         backend = Backend(lambda tile, _: tile)
@@ -193,7 +193,7 @@ def test_steps_count_over_all_tiles_and_a_preview_is_the_whole_picture(tmp_path:
 
 
 @pytest.mark.parametrize("skip_at", [3, 4])
-def test_what_is_skipped_stays_as_it_was_enlarged(tmp_path: Path, skip_at: int) -> None:
+def test_tiles_skipped_keep_the_upscaled_original(tmp_path: Path, skip_at: int) -> None:
     backend = Backend(lambda tile, _: Image.new("RGB", tile.size, "blue"))
     drawn = tiled(tmp_path, Image.new("RGB", (112, 112), "red"), backend, Seen(skip_at))
     assert len(backend.plans) == 2
@@ -215,7 +215,7 @@ def resolved(form: dict[str, Any], model: str = "flux2-tiny", **said: Any) -> Ge
     return resolve(request, spec, Limits(), random_seed=lambda: 7).plan
 
 
-def test_a_job_of_tiles_counts_all_of_them_and_takes_the_memory_of_one() -> None:
+def test_tile_job_counts_the_work_of_all_tiles_and_the_memory_of_one() -> None:
     large = {"width_px": 3840, "height_px": 2160}
     plan, whole = (
         resolved(large, "flux2-klein-4b", denoise=0.5),
@@ -233,7 +233,7 @@ def test_a_job_of_tiles_counts_all_of_them_and_takes_the_memory_of_one() -> None
     assert peaks[0] == peaks[1]
 
 
-def test_the_time_between_two_tiles_counts() -> None:
+def test_forecast_counts_the_time_between_two_tiles() -> None:
     """Four steps a tile of 1 s, and 4 s between two tiles: 45 tiles take 8 s each, not 4."""
     plan = resolved({"width_px": 3840, "height_px": 2160}, "flux2-klein-4b", steps=4, denoise=1.0)
     spec = next(row for row in CATALOG if row.name == "flux2-klein-4b")
@@ -271,14 +271,14 @@ def test_tiles_out_of_bounds_are_refused(form: dict[str, Any], said: dict[str, A
         resolved(form, **said)
 
 
-def test_the_work_of_all_tiles_is_bounded() -> None:
+def test_tile_work_in_total_is_limited() -> None:
     form = {"width_px": 2048, "height_px": 2048}
     assert resolved(form, "flux2-klein-base-4b", steps=50).tile_count == 25
     with pytest.raises(InvalidRequest, match="steps x pictures must be at most 1000000000; 6553600000 were asked"):
         resolved(form, "flux2-klein-base-4b", steps=100, count=10)
 
 
-def test_with_a_subseed_strength_the_tiles_differ_by_their_subseeds() -> None:
+def test_tiles_with_a_subseed_strength_differ_by_their_subseeds() -> None:
     plan = resolved({"width_px": 960, "height_px": 512, "batch": 2}, count=2, seed=5, subseed=90, subseed_strength=0.5)
     assert (plan.seeds, plan.subseeds) == ((5, 6), (90, 90))
     form = plan.tiles

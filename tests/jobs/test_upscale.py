@@ -36,7 +36,7 @@ def resolved(model: str = "seedvr2-3b", size: tuple[int, int] = (640, 480), **sa
         ((333, 77), {"scale": 3}, (1002, 232)),
     ],
 )
-def test_the_result_has_the_pictures_proportions(
+def test_upscale_result_has_the_proportions_of_the_image(
     size: tuple[int, int], said: dict[str, Any], result: tuple[int, int]
 ) -> None:
     plan = resolved(size=size, **said)
@@ -59,19 +59,19 @@ def test_the_result_has_the_pictures_proportions(
         ({"size": (4, 4), "scale": 2}, "scale"),
     ],
 )
-def test_what_is_out_of_bounds_is_refused_by_name(said: dict[str, Any], param: str) -> None:
+def test_upscale_parameter_out_of_bounds_is_refused_by_name(said: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         resolved(**said)
     assert refused.value.param == param
 
 
-def test_seeds_bits_and_models_are_settled() -> None:
+def test_upscale_plan_resolves_seed_quantize_and_model() -> None:
     assert (resolved().seed, resolved(seed=-1).seed, resolved(seed=5).seed) == (7, 7, 5)
     assert (resolved("seedvr2-7b-8-bit").quantize, resolved().quantize) == (8, None)
     assert resolved().inputs == {"x"}
 
 
-def test_what_a_picture_says_of_itself_goes_with_it_unless_it_is_endless() -> None:
+def test_upscale_plan_keeps_the_image_infotext_unless_it_is_too_long() -> None:
     said = Drawing(prompt="p", model="m", width=8, height=8, steps=1, guidance=1, seed=1)
     assert resolved(drawn=said).drawn == to_text(said)
     endless = said.model_copy(update={"prompt": "p" * 60_000, "negative_prompt": "n" * 60_000})
@@ -79,7 +79,7 @@ def test_what_a_picture_says_of_itself_goes_with_it_unless_it_is_endless() -> No
     assert resolved().drawn is None
 
 
-def test_models_that_draw_do_not_upscale_and_the_other_way_round() -> None:
+def test_models_for_generation_do_not_upscale_and_upscale_models_do_not_generate() -> None:
     for refusing in (
         lambda: resolved("flux2-klein-4b"),
         lambda: resolve_drawing(GenerationRequest(prompt="x"), SPECS["seedvr2"], Limits(), random_seed=lambda: 1),
@@ -89,13 +89,13 @@ def test_models_that_draw_do_not_upscale_and_the_other_way_round() -> None:
         assert refused.value.param == "model"
 
 
-def test_the_work_is_as_many_steps_as_the_model_has_blocks() -> None:
+def test_upscale_work_has_as_many_steps_as_the_model_has_blocks() -> None:
     work = work_of(resolved("seedvr2-7b"), SPECS["seedvr2-7b"])
     assert (work.mode, work.steps, work.pictures, round(work.drawn, 2)) == ("upscale", 36, 1, 1.23)
 
 
 @pytest.mark.parametrize("data", [b"\0\0\0\x18ftypmp42", b"\x1aE\xdf\xa3webm", b"RIFF\0\0\0\0AVI LIST", b"OggS\0"])
-def test_videos_are_known_by_their_first_bytes(data: bytes) -> None:
+def test_video_files_are_recognized_by_their_first_bytes(data: bytes) -> None:
     assert is_video(data)
     assert not is_video(b"RIFF\0\0\0\0WEBPVP8 ")
     assert not is_video(b"\x89PNG\r\n\x1a\n")

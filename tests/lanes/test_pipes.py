@@ -43,7 +43,7 @@ def told(dropped: int) -> bytes:
 # ---- the queue -----------------------------------------------------------------------------------
 
 
-def test_what_finds_no_room_is_counted_and_told_in_its_place() -> None:
+def test_log_lines_dropped_from_a_full_pipe_are_counted_and_reported() -> None:
     with pipe() as (reading, writing):
         full = filled(writing)
         output = QueuedOutput(writing, told, max_bytes=2000)
@@ -88,7 +88,7 @@ logging.getLogger("x").info("last")
     assert said[-1]["msg"] == "last"
 
 
-def test_lines_of_many_threads_stay_whole_and_none_is_lost() -> None:
+def test_log_lines_of_many_threads_stay_whole_and_none_is_lost() -> None:
     with pipe() as (reading, writing):
         output = QueuedOutput(writing, told)
         text = QueuedText(output, writing)
@@ -114,7 +114,7 @@ def test_lines_of_many_threads_stay_whole_and_none_is_lost() -> None:
         assert lines == ["0" * 3000, "1" * 3000, "2" * 3000, "printed in pieces"]
 
 
-def test_a_signal_handler_a_fork_and_a_reader_that_is_gone_do_no_harm() -> None:
+def test_log_output_survives_a_signal_handler_a_fork_and_a_closed_pipe() -> None:
     program = """
 import logging, os, signal
 from gateway import logs
@@ -146,7 +146,7 @@ raise RuntimeError("the crash itself")
     assert gone.wait(60) == 1
 
 
-def test_a_reader_that_never_comes_does_not_hold_the_exit_of_a_crash() -> None:
+def test_log_pipe_that_nobody_reads_does_not_delay_the_exit_after_a_crash() -> None:
     program = """
 import logging
 from gateway import logs
@@ -185,7 +185,7 @@ def lives(gateway: Live) -> None:
     assert httpx.get(f"{gateway.url}/health/live", timeout=FREEZE_S).status_code == 200
 
 
-def test_a_stderr_that_nobody_reads_costs_nothing_but_log_records(tmp_path: Path) -> None:
+def test_stderr_that_nobody_reads_loses_only_log_records(tmp_path: Path) -> None:
     """S-40, R-13."""
     gateway = Unread(tmp_path)
     gateway.start()
@@ -199,7 +199,7 @@ def test_a_stderr_that_nobody_reads_costs_nothing_but_log_records(tmp_path: Path
         os.close(gateway.reading)
 
 
-def test_what_waited_for_the_reader_comes_through_when_it_is_back(tmp_path: Path) -> None:
+def test_log_records_waiting_for_the_pipe_reader_arrive_when_it_returns(tmp_path: Path) -> None:
     """S-40."""
     gateway = Unread(tmp_path)
     gateway.start()
@@ -233,7 +233,7 @@ def children_of(gateway: Live) -> dict[str, int]:
     return {said[said.index("-m") + 1]: pid for pid, said in words.items()}
 
 
-def test_an_engine_that_is_stopped_holds_up_nothing_and_hears_all_of_it_later(tmp_path: Path) -> None:
+def test_engine_process_stopped_blocks_nothing_and_receives_all_input_later(tmp_path: Path) -> None:
     """R-15: its stdin is full for as long as it is stopped."""
     with live(tmp_path, config={"generation": {"max_prompt_bytes": 200_000}}) as gateway:
         engine = children_of(gateway)["engine"]
@@ -273,7 +273,7 @@ def waits_alone(gateway: Live, child: int, ask: Callable[[Live], int], threads: 
     assert asked.result() == 200
 
 
-def test_a_decoder_that_is_stopped_holds_up_nothing_and_hears_all_of_it_later(tmp_path: Path) -> None:
+def test_image_decoder_stopped_blocks_nothing_and_receives_all_input_later(tmp_path: Path) -> None:
     """Its picture is larger than what a pipe holds."""
     png = BytesIO()
     Image.effect_noise((1024, 1024), 50).save(png, "PNG")
@@ -287,7 +287,7 @@ def test_a_decoder_that_is_stopped_holds_up_nothing_and_hears_all_of_it_later(tm
         waits_alone(gateway, children_of(gateway)["gateway.images.decoder_child"], upload, threads)
 
 
-def test_readers_of_text_that_are_stopped_hold_up_nothing_and_hear_all_of_it_later(tmp_path: Path) -> None:
+def test_ocr_processes_stopped_block_nothing_and_receive_all_input_later(tmp_path: Path) -> None:
     """The one that counts pages, then the one that reads them; the document is larger than what a pipe holds."""
     document = script({"do": "page", "padding": "x" * 1_000_000})
 
@@ -303,7 +303,7 @@ def test_readers_of_text_that_are_stopped_hold_up_nothing_and_hear_all_of_it_lat
             waits_alone(gateway, reader, read, threads)
 
 
-def test_a_download_that_is_stopped_holds_up_nothing_and_goes_on_later(tmp_path: Path) -> None:
+def test_download_process_stopped_blocks_nothing_and_continues_later(tmp_path: Path) -> None:
     model, big = "flux2-klein-4b", "transformer/model.safetensors"
     models = {"cache_dir": str(tmp_path / "models"), "auto_download": True}
     with hub_with([model], toy_model(big), tmp_path) as hub, live(tmp_path, config={"models": models}) as gateway:
@@ -317,7 +317,7 @@ def test_a_download_that_is_stopped_holds_up_nothing_and_goes_on_later(tmp_path:
         assert ended(gateway, pull) == "completed"
 
 
-def test_a_gateway_that_is_stopped_does_not_freeze_its_engine_for_good(tmp_path: Path) -> None:
+def test_gateway_suspended_does_not_block_its_engine_permanently(tmp_path: Path) -> None:
     """The engine says more than a pipe holds while nobody reads, on stdout, and goes on with it afterwards."""
     with live(tmp_path, fake_script={"step_seconds": 0.002}) as gateway:
         assert gateway.process is not None
@@ -342,7 +342,7 @@ class SlowNotes:
         self.forgotten.set()
 
 
-async def test_the_end_of_a_small_child_waits_for_no_disk_on_the_loop(
+async def test_child_process_end_does_not_wait_for_the_disk_on_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes = SlowNotes(monkeypatch)
@@ -355,7 +355,7 @@ async def test_the_end_of_a_small_child_waits_for_no_disk_on_the_loop(
     assert notes.forgotten.is_set()
 
 
-async def test_the_end_of_the_engine_waits_for_no_disk_on_the_loop(
+async def test_engine_process_end_does_not_wait_for_the_disk_on_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes = SlowNotes(monkeypatch)
@@ -368,7 +368,7 @@ async def test_the_end_of_the_engine_waits_for_no_disk_on_the_loop(
     assert await asyncio.to_thread(notes.forgotten.wait, 20)
 
 
-async def test_what_a_child_says_is_read_to_its_end_however_it_says_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_child_process_stderr_is_read_to_its_end_whatever_its_lines(caplog: pytest.LogCaptureFixture) -> None:
     """A line without end, and lines without number: a parent that stops reading stops the child."""
     program = "import sys; sys.stderr.write('x' * 3_000_000 + '\\n' + 'y\\n' * 5000 + 'last\\n')"
     with caplog.at_level("INFO"):

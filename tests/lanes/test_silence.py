@@ -74,7 +74,7 @@ def until(gateway: Live, job: str, status: str, within_s: float = 40) -> dict[st
 
 
 @on_both_loops
-async def test_the_time_in_which_the_loop_stood_still_is_not_counted() -> None:
+async def test_deadline_does_not_count_the_time_the_event_loop_was_blocked() -> None:
     rang: list[str] = []
     alarm = Alarm(0.7, rang.append, "alarm")
     async with patience(1.0):
@@ -89,7 +89,7 @@ async def test_the_time_in_which_the_loop_stood_still_is_not_counted() -> None:
 
 
 @on_both_loops
-async def test_what_waits_in_a_pipe_is_read_before_a_deadline_counts() -> None:
+async def test_pipe_data_already_waiting_is_read_before_a_deadline_counts() -> None:
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours)
     theirs.setblocking(False)
@@ -104,7 +104,7 @@ async def test_what_waits_in_a_pipe_is_read_before_a_deadline_counts() -> None:
     theirs.close()
 
 
-async def test_an_alarm_that_is_restarted_counts_from_then_on_and_one_that_was_cancelled_never_rings() -> None:
+async def test_alarm_restarted_counts_from_then_and_alarm_cancelled_never_fires() -> None:
     rang: list[str] = []
     first, second, third = (Alarm(0.3, rang.append, name) for name in ("first", "second", "third"))
     second.cancel()
@@ -119,7 +119,7 @@ async def test_an_alarm_that_is_restarted_counts_from_then_on_and_one_that_was_c
     assert rang == ["third", "first"]
 
 
-def test_every_deadline_uses_the_engines_clock() -> None:
+def test_deadline_classes_all_use_the_engine_clock() -> None:
     """Who waits for others does so by `engine.clock`; what else is timed ends nobody's work."""
     timed = {"asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for"}
     allowed = {
@@ -146,7 +146,7 @@ def test_every_deadline_uses_the_engines_clock() -> None:
 # ---- the engine --------------------------------------------------------------------------------
 
 
-def test_an_engine_that_went_on_while_the_gateway_stood_still_is_not_killed(tmp_path: Path) -> None:
+def test_engine_that_worked_while_the_gateway_was_suspended_is_not_killed(tmp_path: Path) -> None:
     script = {"step_seconds": 0.4}
     with live(tmp_path, fake_script=script, config={"engine": {"step_floor_s": 1.5, "load_s": 1.5}}) as gateway:
         engine = engine_of(gateway)
@@ -158,7 +158,7 @@ def test_an_engine_that_went_on_while_the_gateway_stood_still_is_not_killed(tmp_
         assert engine_of(gateway) == engine
 
 
-def test_a_hung_engine_is_replaced_although_the_gateway_stood_still_meanwhile(tmp_path: Path) -> None:
+def test_engine_that_hangs_is_replaced_even_if_the_gateway_was_suspended(tmp_path: Path) -> None:
     script = {"hang_in": "load", "crash_times": 1, "counter_path": str(tmp_path / "count")}
     with live(tmp_path, fake_script=script, config={"engine": {"load_s": 2.0}}) as gateway:
         engine = engine_of(gateway)
@@ -170,7 +170,7 @@ def test_a_hung_engine_is_replaced_although_the_gateway_stood_still_meanwhile(tm
 
 
 @on_both_loops
-async def test_the_client_of_the_engine_goes_by_facts_that_lie_in_the_pipe(tmp_path: Path) -> None:
+async def test_engine_client_reads_facts_waiting_in_the_pipe_before_a_deadline_counts(tmp_path: Path) -> None:
     options = fake(replace(FAST, step_floor_s=0.5, load_s=5.0, step_factor=1.0), step_seconds=0.1)
     async with running(options) as engine:
 
@@ -186,7 +186,7 @@ async def test_the_client_of_the_engine_goes_by_facts_that_lie_in_the_pipe(tmp_p
 # ---- everybody else ----------------------------------------------------------------------------
 
 
-def test_requests_that_came_while_the_gateway_stood_still_are_answered(tmp_path: Path) -> None:
+def test_requests_sent_while_the_gateway_was_suspended_are_answered(tmp_path: Path) -> None:
     config = {"http": {"header_deadline_s": 2.0, "body_deadline_s": 2.0, "keep_alive_s": 2}}
     with live(tmp_path, config=config) as gateway:
         address = ("127.0.0.1", gateway.port)
@@ -214,7 +214,7 @@ def test_requests_that_came_while_the_gateway_stood_still_are_answered(tmp_path:
             assert kept.get("/health/live").status_code == 200
 
 
-async def test_a_reader_of_text_is_not_killed_for_the_gateways_own_silence() -> None:
+async def test_ocr_process_is_not_killed_when_the_gateway_itself_was_suspended() -> None:
     client = OcrClient(replace(OBEDIENT, page_s=2.0))
     pages = []
     reading = client.read(Ocr(document="a" * 64, pages=(1, 2, 3)), script("page", "wait", "wait"), 0)
@@ -252,7 +252,7 @@ def test_an_engine_that_was_stopped_when_its_gateway_was_killed_is_ended_at_the_
     assert list((tmp_path / "data" / "children").iterdir()) == []
 
 
-async def test_only_the_very_process_that_was_noted_is_ended(tmp_path: Path) -> None:
+async def test_process_is_ended_only_if_it_is_the_one_recorded(tmp_path: Path) -> None:
     command = (sys.executable, "-c", "import sys; sys.stdin.read()")
     children = [await started_child(*command, notes=tmp_path, env={}, is_heard=False) for _ in range(3)]
     left, reused, other = children
@@ -271,7 +271,7 @@ async def test_only_the_very_process_that_was_noted_is_ended(tmp_path: Path) -> 
         await ended_child(child, tmp_path)
 
 
-def test_a_process_is_known_by_its_start_on_systems_without_proc() -> None:
+def test_process_is_identified_by_its_start_time_on_systems_without_proc() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     try:
         first = _of_ps(child.pid)
@@ -298,7 +298,7 @@ def cancelled_s(gateway: Live, job: str) -> float:
     return time.monotonic() - began
 
 
-def test_a_cancel_while_the_model_loads_acts_at_once_and_the_next_job_does_not_wait(tmp_path: Path) -> None:
+def test_job_cancel_during_a_model_load_acts_at_once_and_does_not_delay_the_next_job(tmp_path: Path) -> None:
     script = {"load_seconds": 30.0}
     with live(tmp_path, fake_script=script) as gateway:
         engine = engine_of(gateway)
@@ -312,7 +312,7 @@ def test_a_cancel_while_the_model_loads_acts_at_once_and_the_next_job_does_not_w
             time.sleep(0.05)
 
 
-def test_a_load_that_the_next_job_needs_goes_on_without_the_cancelled_one(tmp_path: Path) -> None:
+def test_model_load_needed_by_the_next_job_continues_after_a_cancel(tmp_path: Path) -> None:
     with live(tmp_path, fake_script={"load_seconds": 5.0}) as gateway:
         engine = engine_of(gateway)
         job, after = submitted(gateway), submitted(gateway)
@@ -324,7 +324,7 @@ def test_a_load_that_the_next_job_needs_goes_on_without_the_cancelled_one(tmp_pa
 
 
 @pytest.mark.parametrize("phase", ["decode", "head"])
-def test_a_cancel_where_the_engine_cannot_listen_is_answered_all_the_same(phase: str, tmp_path: Path) -> None:
+def test_job_cancel_is_answered_while_the_engine_cannot_respond(phase: str, tmp_path: Path) -> None:
     script = {"decode_seconds": 4.0} if phase == "decode" else {"step_seconds": 4.0}
     with live(tmp_path, fake_script=script) as gateway:
         job = submitted(gateway, steps=1)
@@ -336,7 +336,7 @@ def test_a_cancel_where_the_engine_cannot_listen_is_answered_all_the_same(phase:
         assert list((tmp_path / "data" / "spool").iterdir()) == []
 
 
-async def test_a_child_that_is_not_worth_the_wait_is_replaced(tmp_path: Path) -> None:
+async def test_engine_too_slow_to_end_a_cancelled_job_is_replaced(tmp_path: Path) -> None:
     async with running(fake(decode_seconds=60.0)) as engine:
         engine.keeps = lambda run, phase: phase != "decoding"
 

@@ -38,7 +38,7 @@ def ends(job: Job) -> list[str]:
 
 
 @FAULTS
-async def test_work_stops_though_nothing_can_be_written_and_is_stored_later_once(
+async def test_jobs_stop_while_storage_is_not_writable_and_are_recorded_once_later(
     tmp_path: Path, break_: Callable[[Path, JobService], Callable[[], None]]
 ) -> None:
     async with service_in(tmp_path, script={"step_seconds": 0.1}) as service:
@@ -69,7 +69,7 @@ async def test_work_stops_though_nothing_can_be_written_and_is_stored_later_once
 
 
 @FAULTS
-async def test_a_client_that_hangs_up_stops_its_picture_though_nothing_can_be_written(
+async def test_job_is_stopped_on_client_disconnect_while_storage_is_not_writable(
     tmp_path: Path, break_: Callable[[Path, JobService], Callable[[], None]]
 ) -> None:
     async with service_in(tmp_path, script={"step_seconds": 0.1}) as service:
@@ -85,7 +85,7 @@ async def test_a_client_that_hangs_up_stops_its_picture_though_nothing_can_be_wr
 
 
 @FAULTS
-async def test_a_skip_ends_the_picture_though_nothing_can_be_written(
+async def test_skip_ends_the_image_while_storage_is_not_writable(
     tmp_path: Path, break_: Callable[[Path, JobService], Callable[[], None]]
 ) -> None:
     async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
@@ -101,7 +101,7 @@ async def test_a_skip_ends_the_picture_though_nothing_can_be_written(
 
 
 @FAULTS
-async def test_a_gateway_that_stops_meanwhile_loses_no_job(
+async def test_job_is_not_lost_when_the_gateway_stops_meanwhile(
     tmp_path: Path, break_: Callable[[Path, JobService], Callable[[], None]]
 ) -> None:
     """A stop that could not be stored is forgotten with the process: the job may run again."""

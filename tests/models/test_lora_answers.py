@@ -53,7 +53,7 @@ FAMILIES: dict[str, Shapes] = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("model", ["flux1-dev", "flux2-klein-4b", "qwen-image", "z-image-turbo", "flux2-tiny"])
-def test_a_foreign_family_is_known_by_its_name(family: str, model: str) -> None:
+def test_lora_of_unsupported_family_is_identified_by_name(family: str, model: str) -> None:
     fit = fit_of(FAMILIES[family])
     assert (fit.family, fit.of(SPECS[model])) == (family, False)
 
@@ -103,7 +103,7 @@ def client(gateway: Live) -> Iterator[httpx.Client]:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("lora", REFUSED)
-def test_what_cannot_be_applied_exactly_is_refused_by_name(client: httpx.Client, protocol: str, lora: str) -> None:
+def test_lora_that_cannot_be_applied_exactly_is_refused_by_name(client: httpx.Client, protocol: str, lora: str) -> None:
     before = client.get("/api/v1/jobs", params={"limit": 1}).json()["jobs"]
     path, body = asked_by(protocol, lora)
     refused = client.post(path, json=body)
@@ -121,7 +121,7 @@ def adjustments_of(client: httpx.Client, protocol: str, answer: httpx.Response) 
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_every_answer_says_how_many_tensors_were_used_where_not_all_were(client: httpx.Client, protocol: str) -> None:
+def test_lora_response_reports_used_tensor_count_when_partial(client: httpx.Client, protocol: str) -> None:
     told = {}
     for lora in ("whole", "partly"):
         path, body = asked_by(protocol, lora)
@@ -136,7 +136,7 @@ def test_every_answer_says_how_many_tensors_were_used_where_not_all_were(client:
     )
 
 
-def test_the_infotext_and_the_loras_page_say_it_of_each(client: httpx.Client) -> None:
+def test_lora_is_listed_in_infotext_and_loras_page(client: httpx.Client) -> None:
     body = {**SMALL, "prompt": "a red circle <lora:whole:1> <lora:partly:1>"}
     info = json.loads(client.post("/sdapi/v1/txt2img", json=body).json()["info"])
     assert 'Lora tensors: "whole: 2 of 2, partly: 2 of 7"' in info["infotexts"][0]
@@ -146,7 +146,7 @@ def test_the_infotext_and_the_loras_page_say_it_of_each(client: httpx.Client) ->
     assert client.get("/api/v1/loras/sdxl").json()["trouble"] == "It is for SDXL."
 
 
-def test_numbers_of_eight_bits_are_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_lora_eight_bit_numbers_are_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
     from gateway.models.loras import LoraLibrary
 
     folder = tmp_path_factory.mktemp("eight")
@@ -163,7 +163,7 @@ def eight_bits(written: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + written[8 + length :]
 
 
-def test_a_lora_for_one_model_of_several_alike_is_for_that_one() -> None:
+def test_lora_for_one_of_several_similar_models_matches_only_that_one() -> None:
     """FLUX.1 and the small Klein are equally wide and call layers alike."""
     shapes: dict[str, tuple[int, ...]] = {}
     for block in range(19):

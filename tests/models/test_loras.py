@@ -26,7 +26,7 @@ def found(library: LoraLibrary, asked: str) -> str | None:
     return None if lora is None else lora.name
 
 
-def test_a_lora_is_called_by_its_path_its_file_its_trainer_or_the_settings(tmp_path: Path) -> None:
+def test_lora_name_comes_from_path_file_trainer_or_settings(tmp_path: Path) -> None:
     save_lora(tmp_path, "style/ink", ss_output_name="inky")
     library = LoraLibrary([tmp_path], aliases={"pen": "style/ink", "lost": "nothing"})
     calls = ("style/ink", "ink", "inky", "pen", "style/ink.safetensors", str(tmp_path / "style" / "ink.safetensors"))
@@ -35,14 +35,14 @@ def test_a_lora_is_called_by_its_path_its_file_its_trainer_or_the_settings(tmp_p
     assert found(library, "lost") is None
 
 
-def test_what_two_loras_claim_is_nobodys_and_a_name_comes_before_an_alias(tmp_path: Path) -> None:
+def test_lora_name_claimed_twice_is_unassigned_and_name_precedes_alias(tmp_path: Path) -> None:
     for name in ("a/ink", "b/ink", "c"):
         save_lora(tmp_path, name, ss_output_name="fur" if name != "c" else "a/ink")
     library = LoraLibrary([tmp_path])
     assert [found(library, call) for call in ("ink", "fur", "a/ink")] == [None, None, "a/ink"]
 
 
-def test_the_first_folder_comes_first_and_what_is_shipped_comes_last(tmp_path: Path) -> None:
+def test_lora_first_folder_takes_precedence_and_shipped_folder_is_last(tmp_path: Path) -> None:
     first, second = save_lora(tmp_path / "1", "x"), save_lora(tmp_path / "2", "x")
     save_lora(tmp_path / "2", "night")
     library = LoraLibrary([tmp_path / "1", tmp_path / "2"])
@@ -54,7 +54,7 @@ def test_the_first_folder_comes_first_and_what_is_shipped_comes_last(tmp_path: P
 @pytest.mark.parametrize(
     "asked", ["/etc/passwd", "../x", "a/../x", "x/", "", "./x", "{folder}/../outside", "{folder}", "*", "x\0"]
 )
-def test_nothing_but_what_is_listed_resolves_and_nothing_named_is_opened(
+def test_lora_resolves_only_listed_names_and_opens_no_named_path(
     tmp_path: Path, asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S-21: no directory oracle."""
@@ -69,7 +69,7 @@ def test_nothing_but_what_is_listed_resolves_and_nothing_named_is_opened(
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 9, b"\x02" + bytes(7) + b"[]", b"\x05" + bytes(7) + b"nope!"])
-def test_a_damaged_file_is_listed_with_its_trouble_and_not_used(tmp_path: Path, content: bytes) -> None:
+def test_lora_damaged_file_is_listed_with_error_and_not_used(tmp_path: Path, content: bytes) -> None:
     """S-35."""
     (tmp_path / "x.safetensors").write_bytes(content)
     library = LoraLibrary([tmp_path])
@@ -82,7 +82,7 @@ def test_a_damaged_file_is_listed_with_its_trouble_and_not_used(tmp_path: Path, 
         library.file("x")
 
 
-def test_only_safetensors_are_found_and_names_that_no_tag_could_hold_are_not(tmp_path: Path) -> None:
+def test_lora_scan_finds_only_safetensors_with_names_valid_in_tags(tmp_path: Path) -> None:
     for name in ("a.ckpt", "b.pt", "c.safetensors.part"):
         (tmp_path / name).write_bytes(b"x")
     save_lora(tmp_path, "d:e")
@@ -99,7 +99,7 @@ def test_only_safetensors_are_found_and_names_that_no_tag_could_hold_are_not(tmp
         (Z_IMAGE, {"z-image", "z-image-turbo"}, {"flux1-dev", "flux2-klein-9b"}),
     ],
 )
-def test_what_a_lora_fits_is_told_from_its_layers(
+def test_lora_fitting_model_is_detected_from_its_layers(
     shapes: dict[str, tuple[int, ...]], fits: set[str], not_fits: set[str]
 ) -> None:
     fit = fit_of(shapes)
@@ -108,7 +108,7 @@ def test_what_a_lora_fits_is_told_from_its_layers(
     assert fits <= set(names_of(fit.models))
 
 
-def test_spellings_of_one_layer_are_one_layer() -> None:
+def test_lora_layer_spellings_map_to_one_layer() -> None:
     ends = {".lora_A.weight": (4, 3072), ".lora_B.weight": (12288, 4)}
     paths = ("single_transformer_blocks.0.proj_mlp", "transformer.single_transformer_blocks.31.proj_mlp")
     for path in (*paths, "base_model.model.transformer.single_transformer_blocks.2.proj_mlp"):
@@ -118,20 +118,20 @@ def test_spellings_of_one_layer_are_one_layer() -> None:
     assert fit_of(lokr).of(SPECS["flux2-klein-4b"])
 
 
-def test_a_lora_of_no_known_kind_is_refused_with_its_family_where_that_is_known() -> None:
+def test_lora_of_unknown_format_is_refused_with_its_family_if_known() -> None:
     assert fit_of(UNKNOWN).of(SPECS[EMBEDDED]) is False
     sd = fit_of({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": (8, 320)})
     assert sd.of(SPECS["flux1-dev"]) is False
     assert sd.family == "Stable Diffusion (1.5, 2 or XL)"
 
 
-def test_the_shipped_lora_fits_the_embedded_model() -> None:
+def test_lora_shipped_fits_the_embedded_model() -> None:
     header = inspect(EMBEDDED_PATH.parent / "loras" / "night.safetensors")
     fit = fit_of({key: tensor.shape for key, tensor in header.tensors.items()})
     assert (fit.of(SPECS[EMBEDDED]), fit.of(SPECS["flux2-klein-4b"]), fit.rank) == (True, False, 4)
 
 
-def test_the_layouts_are_those_of_mflux() -> None:
+def test_lora_layouts_equal_those_of_mflux() -> None:
     """`python -m tools.lora_layouts` writes them anew."""
     from tools.lora_layouts import packed
 
@@ -139,13 +139,13 @@ def test_the_layouts_are_those_of_mflux() -> None:
     assert {"flux2-klein-9b", "dev", "schnell", "qwen-image", "z-image-turbo", EMBEDDED} <= set(sheets())
 
 
-def test_a_wrong_model_is_told_with_the_right_ones(tmp_path: Path) -> None:
+def test_lora_wrong_model_is_reported_with_the_right_models(tmp_path: Path) -> None:
     save_lora(tmp_path, "ink", KLEIN_4B)
     trouble = LoraLibrary([tmp_path]).known([Lora(name="ink")], SPECS["z-image-turbo"])["ink"].trouble
     assert trouble == "LoRA 'ink' does not fit z-image-turbo: it is for flux2-klein-4b and flux2-klein-base-4b."
 
 
-def test_what_is_written_about_a_lora_is_read_from_its_header_and_from_beside_it(tmp_path: Path) -> None:
+def test_lora_metadata_is_read_from_header_and_sidecar_files(tmp_path: Path) -> None:
     file = save_lora(tmp_path, "ink", ss_output_name="inky", ss_sd_model_name="/home/me/x", ss_network_dim="8")
     said = {"activation text": "ink, pen", "preferred weight": 0.7, "description": "Lines."}
     file.with_suffix(".json").write_text(json.dumps(said))
@@ -163,7 +163,7 @@ def test_what_is_written_about_a_lora_is_read_from_its_header_and_from_beside_it
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"activation text": 5, "trainedWords": 7}', "[" * 5000])
-def test_odd_notes_say_nothing(tmp_path: Path, text: str) -> None:
+def test_lora_malformed_sidecar_notes_are_ignored(tmp_path: Path, text: str) -> None:
     file = save_lora(tmp_path, "ink")
     for suffix in (".json", ".civitai.info"):
         file.with_suffix(suffix).write_text(text)
@@ -172,7 +172,7 @@ def test_odd_notes_say_nothing(tmp_path: Path, text: str) -> None:
     assert (lora.notes.trigger_words, lora.notes.base_model) == ((), "")
 
 
-def test_the_short_hash_is_of_the_weights_whatever_the_header_says(tmp_path: Path) -> None:
+def test_lora_short_hash_covers_weights_and_ignores_header(tmp_path: Path) -> None:
     files = [save_lora(tmp_path, name, note=name) for name in ("a", "b")]
     noted, odd = (save_lora(tmp_path, name, sshs_model_hash=text) for name, text in (("c", "0" * 64), ("d", "../x")))
     library = LoraLibrary([tmp_path])
@@ -186,7 +186,7 @@ def test_the_short_hash_is_of_the_weights_whatever_the_header_says(tmp_path: Pat
     assert hashes["a"].sha256 == hashlib.sha256(files[0].read_bytes()).hexdigest()
 
 
-def test_a_file_is_read_once_for_its_hashes_over_restarts_until_it_changes(
+def test_lora_file_is_hashed_once_across_restarts_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, kept = save_lora(tmp_path / "loras", "a"), tmp_path / "hashes.json"
@@ -207,7 +207,7 @@ def test_a_file_is_read_once_for_its_hashes_over_restarts_until_it_changes(
     assert hashes(read=True) not in (None, first)
 
 
-def test_loras_of_the_hub_are_listed_before_they_are_here(tmp_path: Path) -> None:
+def test_loras_of_hub_are_listed_before_download(tmp_path: Path) -> None:
     hub = {
         "ink": HubLora("me/ink", "ink.safetensors", "flux2-klein-4b"),
         "own": HubLora("me/own", "o.safetensors", "x"),

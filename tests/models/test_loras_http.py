@@ -70,7 +70,7 @@ PROTOCOLS = ("sdapi tag", "sdapi files", "openai", "native", "native files", "mf
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_lora_is_put_on_by_any_of_its_names(client: httpx.Client, protocol: str) -> None:
+def test_lora_is_applied_by_any_of_its_names(client: httpx.Client, protocol: str) -> None:
     for call in ("style/ink", "inky", "pen"):
         path, body = asked_by(protocol, call, 0.5)
         assert client.post(path, json=body).status_code == 200, call
@@ -88,7 +88,7 @@ def test_a_lora_is_put_on_by_any_of_its_names(client: httpx.Client, protocol: st
         ("pen", 4.5, "A LoRA's scale must be between -4 and 4."),
     ],
 )
-def test_what_cannot_be_put_on_is_refused_before_the_queue(
+def test_lora_that_cannot_be_applied_is_refused_before_the_queue(
     client: httpx.Client, protocol: str, lora: str, scale: float, sentence: str
 ) -> None:
     before = newest_of(client)
@@ -100,7 +100,7 @@ def test_what_cannot_be_put_on_is_refused_before_the_queue(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_lora_that_is_not_there_is_refused_or_told_and_no_path_is_looked_at(
+def test_lora_missing_is_refused_or_reported_without_opening_a_path(
     client: httpx.Client, protocol: str, gateway: Live
 ) -> None:
     for lora in ("/etc/passwd", str(gateway.folder / "config.yaml"), "../loras/large"):
@@ -114,7 +114,7 @@ def test_a_lora_that_is_not_there_is_refused_or_told_and_no_path_is_looked_at(
             assert "is not in the library" in answer.text
 
 
-def test_loras_are_listed_with_what_is_known_of_them(client: httpx.Client, gateway: Live) -> None:
+def test_lora_list_shows_what_is_known_of_each_lora(client: httpx.Client, gateway: Live) -> None:
     rows = {row["name"]: row for row in client.get("/api/v1/loras").json()["loras"]}
     assert set(rows) == {"style/ink", "large", "broken", "far", "night"}
     ink = rows["style/ink"]
@@ -125,7 +125,7 @@ def test_loras_are_listed_with_what_is_known_of_them(client: httpx.Client, gatew
     assert str(gateway.folder) not in json.dumps(rows)
 
 
-def test_one_lora_is_shown_with_its_hashes_and_its_picture(client: httpx.Client) -> None:
+def test_lora_details_include_hashes_and_preview_image(client: httpx.Client) -> None:
     for call in ("style/ink", "inky", "pen"):
         shown = client.get(f"/api/v1/loras/{call}").json()
         assert (shown["name"], shown["description"], len(shown["sha256"])) == ("style/ink", "Lines.", 64)
@@ -137,7 +137,7 @@ def test_one_lora_is_shown_with_its_hashes_and_its_picture(client: httpx.Client)
         assert (answer.status_code, answer.json()["code"]) in ((404, "LORA_NOT_FOUND"), (404, "NOT_FOUND"))
 
 
-def test_sdapis_list_is_of_those_that_can_be_used_and_new_files_are_seen(client: httpx.Client, gateway: Live) -> None:
+def test_lora_sdapi_list_has_usable_loras_and_finds_new_files(client: httpx.Client, gateway: Live) -> None:
     def names() -> set[str]:
         return {row["name"] for row in client.get("/sdapi/v1/loras").json()}
 

@@ -87,9 +87,7 @@ async def fetched(service: JobService) -> None:
             await service.ended(job.id)
 
 
-async def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_download_failed(
-    hub: ToyHub, tmp_path: Path
-) -> None:
+async def test_download_client_that_does_not_wait_gets_retry_or_failure_reason(hub: ToyHub, tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         for _ in range(2):
             with pytest.raises(ModelIsDownloading) as coming:
@@ -106,7 +104,7 @@ async def test_a_client_that_does_not_wait_is_told_to_come_again_or_why_the_down
         assert (job.state, job.plan.loras) == (State.SUCCEEDED, (Lora(name="ink"),))  # type: ignore[union-attr]
 
 
-async def test_a_job_waits_for_its_lora_while_others_of_its_model_go_on(hub: ToyHub, tmp_path: Path) -> None:
+async def test_job_waits_for_its_lora_while_other_jobs_of_model_run(hub: ToyHub, tmp_path: Path) -> None:
     hub.hold_at["weights/ink.safetensors"] = 100
 
     async def before() -> str:
@@ -141,21 +139,21 @@ async def test_a_job_waits_for_its_lora_while_others_of_its_model_go_on(hub: Toy
     await after(await before())
 
 
-async def test_one_for_another_model_is_refused_and_not_fetched(hub: ToyHub, tmp_path: Path) -> None:
+async def test_lora_of_hub_for_another_model_is_refused_without_download(hub: ToyHub, tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         with pytest.raises(InvalidRequest, match="it is for flux2-klein-4b"):
             await service.submit(asked("large"), ME)
         assert hub.seen == []
 
 
-async def test_without_leave_nothing_is_fetched(hub: ToyHub, tmp_path: Path) -> None:
+async def test_lora_of_hub_is_not_downloaded_without_permission(hub: ToyHub, tmp_path: Path) -> None:
     async with service_in(tmp_path, auto=False) as service:
         with pytest.raises(InvalidRequest, match="is not on this machine"):
             await service.submit(asked("ink"), ME)
         assert hub.seen == []
 
 
-async def test_a_collection_is_listed_once_its_list_is_here_and_fetched_member_by_member(
+async def test_lora_collection_is_listed_after_index_download_and_fetched_per_member(
     hub: ToyHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def members(service: JobService) -> dict[str, bool]:
@@ -190,7 +188,7 @@ async def test_a_collection_is_listed_once_its_list_is_here_and_fetched_member_b
     assert {file.name for file in files} == {"fine.safetensors", "thick [v2].safetensors"}
 
 
-async def test_a_list_that_does_not_come_is_asked_for_again_and_the_log_says_why(
+async def test_hub_file_list_is_requested_again_on_failure_and_logged(
     hub: ToyHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.refusals["someone/pens"] = (403, "GatedRepo")

@@ -34,7 +34,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_the_native_list_says_of_every_model_what_the_catalogue_says(client: httpx.Client) -> None:
+def test_model_list_of_native_protocol_matches_catalogue(client: httpx.Client) -> None:
     rows = {row["title"]: row for row in client.get("/api/v1/models").json()["models"]}
     for spec in CATALOG:
         row = rows[spec.name]
@@ -53,7 +53,7 @@ def test_the_native_list_says_of_every_model_what_the_catalogue_says(client: htt
     assert (rows["theirs"]["model_name"], rows["theirs"]["revision"]) == ("somebody/finetune", "a" * 40)
 
 
-def test_an_unavailable_model_is_refused_by_one_sentence_everywhere(client: httpx.Client) -> None:
+def test_model_unavailable_is_refused_with_same_sentence_everywhere(client: httpx.Client) -> None:
     assert client.get("/api/v1/models/flux2-dev/status").json()["status"] == "unavailable"
     native = client.post("/api/v1/generate", json={"prompt": "x", "model": "flux2-dev-4-bit"})
     assert (native.status_code, native.json()["code"], native.json()["error"]) == (400, "MODEL_NOT_SERVED", DEV)
@@ -68,7 +68,7 @@ def test_an_unavailable_model_is_refused_by_one_sentence_everywhere(client: http
         assert DEV in answer.text
 
 
-def test_only_models_that_draw_now_are_listed_where_a_protocol_lists_those(client: httpx.Client) -> None:
+def test_model_list_of_drawing_protocols_has_only_models_ready_to_draw(client: httpx.Client) -> None:
     assert {row["title"] for row in client.get("/sdapi/v1/sd-models").json()} == {"flux2-tiny", "mine"}
     assert {row["id"] for row in client.get("/v1/models").json()["data"]} >= {"flux2-tiny", "mine"}
     assert "flux2-dev" not in client.get("/v1/models").text
@@ -85,7 +85,7 @@ def test_only_models_that_draw_now_are_listed_where_a_protocol_lists_those(clien
         ("sd3.5-large", "Stable Diffusion is not served. Use z-image", "z-image"),
     ],
 )
-def test_other_gateways_names_are_answered_with_what_is_served(
+def test_model_names_of_other_gateways_are_answered_with_served_model(
     client: httpx.Client, asked: str, said: str, use: str
 ) -> None:
     native = client.post("/api/v1/generate", json={"prompt": "x", "model": asked})
@@ -98,7 +98,7 @@ def test_other_gateways_names_are_answered_with_what_is_served(
     assert said in xinference.json()["error"]["message"]
 
 
-def test_a_folder_that_cannot_be_told_stops_the_start_with_one_sentence(tmp_path: Path) -> None:
+def test_model_folder_that_is_ambiguous_stops_startup_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "mystery").mkdir()
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps({"models": {"local": {"mystery": {"path": str(tmp_path / "mystery")}}}}))

@@ -56,7 +56,7 @@ def folder_of(root: Path, name: str = "mine", **files: Any) -> Path:
         ({"model_index": {"_class_name": "QwenImagePipeline"}}, "qwen-image"),
     ],
 )
-def test_a_folder_says_which_model_it_is(files: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_model_folder_identifies_its_model(files: dict[str, Any], told: str, tmp_path: Path) -> None:
     found = recognise(folder_of(tmp_path, **files), CATALOG)
     assert found is not None
     assert found.name == told
@@ -75,18 +75,18 @@ def test_a_folder_says_which_model_it_is(files: dict[str, Any], told: str, tmp_p
         ("qwen-image2", None),
     ],
 )
-def test_a_folder_without_notes_is_told_by_its_name(name: str, told: str | None, tmp_path: Path) -> None:
+def test_model_folder_without_metadata_is_identified_by_name(name: str, told: str | None, tmp_path: Path) -> None:
     found = recognise(folder_of(tmp_path, name), CATALOG)
     assert (found and found.name) == told
 
 
-def test_what_is_no_note_is_passed_over(tmp_path: Path) -> None:
+def test_model_folder_with_invalid_metadata_is_not_recognised(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, mflux_model=[1], model_index={"_class_name": {}, "_name_or_path": 3})
     (folder / "transformer" / "config.json").write_bytes(b"\xff{")
     assert recognise(folder, CATALOG) is None
 
 
-def test_a_local_model_has_the_abilities_of_what_it_is_and_the_bits_it_was_saved_at(tmp_path: Path) -> None:
+def test_model_local_has_capabilities_of_its_base_and_saved_bits(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, mflux_model={"model_name": "flux2-klein-base-4b"})
     tensor = {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}
     header = json.dumps({"__metadata__": {"quantization_level": "4"}, "w": tensor}).encode()
@@ -108,7 +108,7 @@ def test_a_local_model_has_the_abilities_of_what_it_is_and_the_bits_it_was_saved
         ("krea-2-controlnet-depth", "controlnet/depth.safetensors", ()),
     ],
 )
-def test_a_local_model_needs_what_is_not_saved_in_its_own_folder(
+def test_model_local_requires_unsaved_parts_in_its_own_folder(
     like: str, weights: str, further: tuple[str, ...], tmp_path: Path
 ) -> None:
     file = tmp_path / "mine" / weights
@@ -123,7 +123,7 @@ def test_a_local_model_needs_what_is_not_saved_in_its_own_folder(
     assert library.further_folders(spec) == tuple(tmp_path / repo for repo in further)
 
 
-def test_a_folder_of_a_models_name_holds_it_where_its_transformer_lies_beside(tmp_path: Path) -> None:
+def test_model_folder_with_model_name_is_complete_only_with_its_transformer(tmp_path: Path) -> None:
     library = Library(tmp_path, default="flux2-tiny")
     for file in ("turbo.safetensors", "vae/0.safetensors", "text_encoder/0.safetensors"):
         assert not library.on_disk(library.find("krea-2"))
@@ -132,14 +132,14 @@ def test_a_folder_of_a_models_name_holds_it_where_its_transformer_lies_beside(tm
     assert library.folder(library.find("krea-2-4-bit")) == tmp_path / "krea-2"
 
 
-def test_a_folder_that_does_not_say_what_it_is_stops_the_start(tmp_path: Path) -> None:
+def test_model_folder_without_identity_stops_startup(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"models\.local\.mine: it does not say which model it is.*like:"):
         Library(tmp_path, default="mine", local={"mine": LocalModel(folder_of(tmp_path))})
     with pytest.raises(ModelNotFound, match=r"models\.local\.mine: there is no such folder"):
         Library(tmp_path, default="mine", local={"mine": LocalModel(tmp_path / "nowhere")})
 
 
-def test_a_hub_repository_is_laid_out_like_a_catalogue_model(tmp_path: Path) -> None:
+def test_hub_repository_layout_equals_catalogue_model(tmp_path: Path) -> None:
     commit = "0" * 40
     hub = {"mine": HubModel("org/name", "z-image-turbo", commit)}
     spec = Library(tmp_path, default="flux2-tiny", hub=hub).find("mine")
@@ -148,7 +148,7 @@ def test_a_hub_repository_is_laid_out_like_a_catalogue_model(tmp_path: Path) -> 
     assert spec.licence == "as its repository says"
 
 
-def test_an_unavailable_model_is_listed_and_refused_and_nothing_else_is_drawn(tmp_path: Path) -> None:
+def test_model_unavailable_is_listed_and_refused_without_substitute(tmp_path: Path) -> None:
     for name in ("flux2-dev", "FLUX.2-dev"):
         folder_of(tmp_path, name)
     library = Library(tmp_path, default="flux2-tiny")
@@ -166,7 +166,7 @@ def test_an_unavailable_model_is_listed_and_refused_and_nothing_else_is_drawn(tm
     assert "flux2-dev" not in unknown.value.details["available_models"]
 
 
-def test_a_stored_repository_is_not_taken_from_the_folder_of_the_whole_model(tmp_path: Path) -> None:
+def test_model_of_stored_repository_is_not_taken_from_folder_of_the_base_model(tmp_path: Path) -> None:
     folder_of(tmp_path, "flux2-klein-4b")
     library = Library(tmp_path, default="flux2-tiny")
     assert library.on_disk(library.find("flux2-klein-4b-4-bit"))

@@ -44,7 +44,7 @@ async def facts_of(client: OcrClient, document: bytes, pages: int, first: int = 
     return [fact async for fact in client.read(plan, document, first)]
 
 
-async def test_pages_come_one_by_one_from_one_child_that_loads_once() -> None:
+async def test_ocr_pages_come_one_by_one_from_one_child_that_loads_the_model_once() -> None:
     async with client() as ocr:
         first = await facts_of(ocr, script("page", "page"), 2)
         kinds = [ModelLoading, ModelLoaded, Reading, PageRead, Reading, PageRead]
@@ -57,7 +57,7 @@ async def test_pages_come_one_by_one_from_one_child_that_loads_once() -> None:
 
 
 @pytest.mark.parametrize("action", ["die", "garbage"])
-async def test_a_child_that_dies_or_babbles_is_replaced(action: str) -> None:
+async def test_ocr_child_that_dies_or_sends_garbage_is_replaced(action: str) -> None:
     async with client() as ocr:
         with pytest.raises(ChildDied) as death:
             await facts_of(ocr, script("page", action), 2)
@@ -66,7 +66,7 @@ async def test_a_child_that_dies_or_babbles_is_replaced(action: str) -> None:
         assert await facts_of(ocr, script("page"), 1)
 
 
-async def test_a_child_killed_between_two_documents_costs_nothing() -> None:
+async def test_ocr_child_killed_between_two_documents_loses_nothing() -> None:
     async with client() as ocr:
         await facts_of(ocr, script("page"), 1)
         assert ocr.pid is not None
@@ -76,7 +76,7 @@ async def test_a_child_killed_between_two_documents_costs_nothing() -> None:
         assert await facts_of(ocr, script("page"), 1)
 
 
-async def test_a_silent_child_is_killed() -> None:
+async def test_ocr_child_that_stays_silent_is_killed() -> None:
     async with client(replace(OBEDIENT, page_s=3.0)) as ocr:
         with pytest.raises(ChildDied) as death:
             await facts_of(ocr, script("sleep"), 1)
@@ -84,7 +84,7 @@ async def test_a_silent_child_is_killed() -> None:
         assert ocr.pid is None
 
 
-async def test_a_child_that_only_tells_that_it_goes_on_is_killed_in_the_end() -> None:
+async def test_ocr_child_that_only_sends_keepalives_is_killed_in_the_end() -> None:
     async with client(replace(OBEDIENT, page_s=3.0)) as ocr:
         with pytest.raises(ChildDied) as death:
             await facts_of(ocr, script("creep"), 1)
@@ -92,7 +92,7 @@ async def test_a_child_that_only_tells_that_it_goes_on_is_killed_in_the_end() ->
         assert ocr.pid is None
 
 
-async def test_who_leaves_early_takes_the_child_along() -> None:
+async def test_ocr_read_closed_early_kills_the_child() -> None:
     async with client() as ocr:
         plan = Ocr(document="a" * 64, pages=(1, 2))
         async with aclosing(ocr.read(plan, script("page", "sleep"), 0)) as facts:
@@ -105,7 +105,7 @@ async def test_who_leaves_early_takes_the_child_along() -> None:
         assert await facts_of(ocr, script("page"), 1)
 
 
-async def test_a_refusal_is_said_and_keeps_the_child() -> None:
+async def test_ocr_refusal_is_reported_and_keeps_the_child_running() -> None:
     async with client() as ocr:
         with pytest.raises(OcrRefused) as refusal:
             await facts_of(ocr, script("page", "refuse"), 2)
@@ -113,7 +113,7 @@ async def test_a_refusal_is_said_and_keeps_the_child() -> None:
         assert ocr.pid is not None
 
 
-async def test_an_idle_child_is_let_go() -> None:
+async def test_ocr_child_that_is_idle_is_stopped() -> None:
     async with client(replace(OBEDIENT, idle_s=0.2)) as ocr:
         await facts_of(ocr, script("page"), 1)
         pid = ocr.pid
@@ -128,7 +128,7 @@ async def test_requests_at_the_same_time_wait_for_each_other() -> None:
         assert {type(facts[-1]) for facts in found} == {PageRead}
 
 
-async def test_a_child_that_cannot_be_started_is_a_crash_for_a_job_and_503_for_a_check() -> None:
+async def test_ocr_child_that_cannot_start_is_a_crash_for_a_job_and_503_for_a_check() -> None:
     async with client(replace(OBEDIENT, command=("/no/such/program",))) as ocr:
         with pytest.raises(ChildDied):
             await facts_of(ocr, script("page"), 1)
@@ -155,7 +155,7 @@ async def test_a_pdf_that_cannot_be_opened_is_refused_in_one_sentence(pdf: bytes
         assert refused.value.param == "image"
 
 
-async def test_a_refusal_is_not_that_of_the_pdf_before() -> None:
+async def test_pdf_refusal_reason_is_not_taken_over_from_the_previous_pdf() -> None:
     async with client(OcrOptions(threads=1)) as ocr:
         for pdf, word in ((encrypted_pdf(), "encrypted"), (empty_pdf(0), "damaged")):
             with pytest.raises(InvalidRequest, match=word):
@@ -164,7 +164,7 @@ async def test_a_refusal_is_not_that_of_the_pdf_before() -> None:
 
 
 @pytest.mark.parametrize("command", [CHILD, OcrOptions().command], ids=["toy", "real"])
-def test_the_child_leaves_with_its_parent(command: tuple[str, ...]) -> None:
+def test_ocr_child_exits_with_its_parent(command: tuple[str, ...]) -> None:
     child = subprocess.Popen([*command, "--threads", "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     assert child.stdin is not None
     assert child.stdout is not None
@@ -173,7 +173,7 @@ def test_the_child_leaves_with_its_parent(command: tuple[str, ...]) -> None:
     child.stdout.close()
 
 
-def test_the_real_child_leaves_its_parent_in_the_middle_of_a_page_too() -> None:
+def test_ocr_real_child_exits_with_its_parent_in_the_middle_of_a_page() -> None:
     """The models load for a second and more; end of input comes meanwhile."""
     command = [sys.executable, "-m", "gateway.ocr.child", "--threads", "1"]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)

@@ -93,7 +93,7 @@ async def read(client: OcrClient, document: bytes, pages: Sequence[int] = (1,)) 
     return [fact async for fact in client.read(plan, document, 0) if isinstance(fact, PageRead)]
 
 
-async def test_a_page_without_end_is_refused() -> None:
+async def test_ocr_page_of_endless_content_is_refused() -> None:
     """By the real child; each is smaller than a photograph's thumbnail."""
     client = OcrClient(OcrOptions(threads=1, render_s=0.5))
     try:
@@ -106,7 +106,7 @@ async def test_a_page_without_end_is_refused() -> None:
         await client.close()
 
 
-async def test_what_only_looks_endless_is_read() -> None:
+async def test_ocr_pdf_that_only_looks_endless_is_read() -> None:
     client = OcrClient(OcrOptions(threads=1))
     try:
         for bearable in BEARABLE:
@@ -115,7 +115,7 @@ async def test_what_only_looks_endless_is_read() -> None:
         await client.close()
 
 
-def test_a_hostile_document_costs_other_clients_seconds(tmp_path: Path) -> None:
+def test_ocr_hostile_document_delays_other_clients_only_by_seconds(tmp_path: Path) -> None:
     """Over HTTP: its sender is told in one sentence; whoever comes after it has its text."""
     honest = pdf(written("Invoice 42", size=(595, 842)))
     with live(tmp_path, config={"ocr": {"threads": 1, "render_s": 2}}) as gateway, ThreadPoolExecutor() as pool:
@@ -134,7 +134,7 @@ def test_a_hostile_document_costs_other_clients_seconds(tmp_path: Path) -> None:
             assert error["param"] == "image"
 
 
-async def test_no_count_of_pages_takes_long_and_a_claimed_one_makes_no_list() -> None:
+async def test_pdf_page_count_is_fast_and_a_false_count_builds_no_list() -> None:
     checkers = Checkers(OcrOptions(threads=1))
     try:
         for made in (*ENDLESS, *BEARABLE):
@@ -151,7 +151,7 @@ def facts(job: Job) -> list[type]:
     return [type(event.fact) for event in job.events]
 
 
-async def test_a_page_that_does_not_render_fails_its_job_once_and_others_go_on(tmp_path: Path) -> None:
+async def test_pdf_page_that_does_not_render_fails_its_job_once_and_others_continue(tmp_path: Path) -> None:
     async with service_in(tmp_path, replace(OBEDIENT, render_s=1.0)) as service:
         bad = await service.submit_ocr(OcrRequest(), script("page", "stuck"), ME)
         good = await service.submit_ocr(OcrRequest(), script("page"), OTHER)
@@ -163,7 +163,7 @@ async def test_a_page_that_does_not_render_fails_its_job_once_and_others_go_on(t
         assert (await service.ended(good.id)).state is State.SUCCEEDED
 
 
-async def test_a_document_has_so_many_seconds_in_all_over_its_tries(tmp_path: Path) -> None:
+async def test_ocr_document_time_limit_covers_all_its_tries(tmp_path: Path) -> None:
     async with service_in(tmp_path, replace(OBEDIENT, document_s=3.0, page_s=60.0)) as service:
         long = await service.submit_ocr(OcrRequest(), script("page", "sleep"), ME)
         failed = await service.ended(long.id)
@@ -176,7 +176,7 @@ async def test_a_document_has_so_many_seconds_in_all_over_its_tries(tmp_path: Pa
 
 
 @pytest.mark.parametrize("how", ["count_die", "count_open_die"])
-async def test_a_child_that_dies_once_while_pages_are_counted_is_nobodys_fault(tmp_path: Path, how: str) -> None:
+async def test_ocr_child_that_dies_once_while_counting_pages_blames_no_document(tmp_path: Path, how: str) -> None:
     client = OcrClient(OBEDIENT)
     try:
         assert await client.count_pages(script({"do": how, "once": str(tmp_path / "died")})) == 1
@@ -193,7 +193,7 @@ async def test_a_child_that_dies_once_while_pages_are_counted_is_nobodys_fault(t
         ("count_stuck", InvalidRequest, "The PDF takes too long to open"),
     ],
 )
-async def test_only_what_happens_while_a_document_is_open_is_its_own_fault(
+async def test_ocr_document_is_blamed_only_for_failures_while_it_is_open(
     how: str, error: type[Exception], sentence: str
 ) -> None:
     client = OcrClient(replace(OBEDIENT, check_s=0.5))
@@ -205,7 +205,7 @@ async def test_only_what_happens_while_a_document_is_open_is_its_own_fault(
         await client.close()
 
 
-async def test_documents_of_one_owner_hold_up_nobody_elses_check() -> None:
+async def test_ocr_documents_of_one_owner_do_not_delay_checks_of_others() -> None:
     checkers = Checkers(replace(OBEDIENT, check_s=60.0))
     stuck = [asyncio.create_task(checkers.count_pages(script("count_stuck"), "hostile")) for _ in range(8)]
     try:

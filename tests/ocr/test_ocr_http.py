@@ -81,7 +81,7 @@ def assert_refused(answer: httpx.Response, status: int, param: str | None) -> st
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_the_text_of_a_picture_is_the_answer_a_json_string(client: httpx.Client, kind: str) -> None:
+def test_ocr_answer_is_the_text_of_the_picture_as_a_json_string(client: httpx.Client, kind: str) -> None:
     answer = send(client, encoded(written(INVOICE), kind))
     assert (answer.status_code, answer.json()) == (200, INVOICE)
     assert answer.headers["content-type"].startswith("application/json")
@@ -90,18 +90,18 @@ def test_the_text_of_a_picture_is_the_answer_a_json_string(client: httpx.Client,
 
 
 @pytest.mark.parametrize("size", [(128, 32), (256, 64)])
-def test_a_small_picture_is_one_line(client: httpx.Client, size: tuple[int, int]) -> None:
+def test_ocr_small_picture_is_read_as_one_line(client: httpx.Client, size: tuple[int, int]) -> None:
     image = written("", size)
     image.paste(written("Hello 7", (200, 60), height_px=size[1] // 2).crop((12, 12, 12 + 110, 12 + 32)), (4, 0))
     assert send(client, encoded(image)).json() == "Hello 7"
 
 
-def test_a_picture_without_text_is_an_empty_string(client: httpx.Client) -> None:
+def test_ocr_picture_without_text_is_an_empty_string(client: httpx.Client) -> None:
     assert send(client, encoded(written("", (64, 64)))).json() == ""
     assert send(client, encoded(written("", (64, 64))), kwargs='{"return_dict": true}').json() == []
 
 
-def test_a_photo_that_stands_otherwise_than_its_pixels_is_read_upright(client: httpx.Client) -> None:
+def test_ocr_photo_with_exif_orientation_is_read_upright(client: httpx.Client) -> None:
     image = written(INVOICE).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -111,7 +111,9 @@ def test_a_photo_that_stands_otherwise_than_its_pixels_is_read_upright(client: h
 
 
 @pytest.mark.parametrize("wanted", [{}, {"kwargs": '{"return_dict": true}'}])
-def test_lines_that_were_not_read_are_left_out_and_said(client: httpx.Client, wanted: dict[str, str]) -> None:
+def test_ocr_lines_that_could_not_be_read_are_left_out_and_reported(
+    client: httpx.Client, wanted: dict[str, str]
+) -> None:
     answer = send(client, encoded(foreign("Known words")), **wanted)
     told = answer.json()
     assert (told if isinstance(told, str) else "\n".join(line["txt"] for line in told)) == "Known words"
@@ -140,12 +142,12 @@ def test_a_pdf_is_read_page_by_page_as_chosen(client: httpx.Client) -> None:
     assert [(page["page"], page["result"][0]["txt"]) for page in told["pages"]] == [(2, "Second page")]
 
 
-def test_a_page_of_two_hundred_inches_is_rendered_smaller(client: httpx.Client) -> None:
+def test_pdf_page_of_two_hundred_inches_is_rendered_smaller(client: httpx.Client) -> None:
     assert send(client, empty_pdf(1, b"0 0 14400 14400"), kwargs='{"dpi": 600}').json() == ""
 
 
 @pytest.mark.parametrize("model", ["rapidocr", "flux2-tiny", "gpt-image-1", ""])
-def test_every_model_that_is_served_stands_for_the_reader(client: httpx.Client, model: str) -> None:
+def test_ocr_is_answered_under_the_name_of_every_served_model(client: httpx.Client, model: str) -> None:
     assert send(client, encoded(written("Word")), model=model).json() == "Word"
 
 
@@ -158,7 +160,7 @@ def test_the_example_of_xinferences_documentation_runs(served: Live) -> None:
         model.ocr(b"not a picture")
 
 
-def test_xinferences_client_launches_aborts_and_terminates_the_reader(served: Live) -> None:
+def test_xinference_client_launches_aborts_and_terminates_the_ocr_model(served: Live) -> None:
     client = RESTfulClient(served.url)
     uid = client.launch_model(model_name="rapidocr", model_type="image")
     assert client.get_model(uid).ocr(encoded(written("Word")), request_id="mine") == "Word"
@@ -169,13 +171,13 @@ def test_xinferences_client_launches_aborts_and_terminates_the_reader(served: Li
     assert client.get_model(uid).ocr(encoded(written("Again"))) == "Again"
 
 
-def test_the_models_list_names_the_reader(client: httpx.Client) -> None:
+def test_model_list_contains_the_ocr_model(client: httpx.Client) -> None:
     row = client.get("/v1/models/rapidocr").json()
     assert (row["model_type"], row["model_ability"]) == ("image", ["ocr"])
     assert row in client.get("/v1/models").json()["data"]
 
 
-def test_many_at_once_are_read_one_after_the_other(served: Live) -> None:
+def test_ocr_concurrent_requests_are_read_one_after_the_other(served: Live) -> None:
     def one(n: int) -> str:
         with httpx.Client(base_url=served.url, timeout=READ_S) as client:
             return str(send(client, encoded(written(f"Number {n}"))).json())
@@ -201,7 +203,7 @@ def test_many_at_once_are_read_one_after_the_other(served: Live) -> None:
     ],
     ids=["nothing", "words", "half a PNG", "GIF", "no PDF", "half a PDF", "encrypted", "no pages"],
 )
-def test_what_cannot_be_read_is_a_400_that_says_why(client: httpx.Client, document: bytes, word: str) -> None:
+def test_ocr_unreadable_input_is_a_400_that_says_why(client: httpx.Client, document: bytes, word: str) -> None:
     answer = send(client, document)
     assert word in assert_refused(answer, 400, "image")
 
@@ -230,7 +232,7 @@ def test_too_many_pages_are_a_400_and_some_of_them_are_read(client: httpx.Client
     assert send(client, empty_pdf(21), kwargs='{"pages": [21], "dpi": 20}').json() == ""
 
 
-def test_an_unknown_model_is_a_404_that_names_the_reader(client: httpx.Client) -> None:
+def test_ocr_unknown_model_is_a_404_that_names_the_ocr_model(client: httpx.Client) -> None:
     answer = send(client, encoded(written("x")), model="GOT-OCR2_0")
     assert_refused(answer, 404, "model")
     assert "rapidocr" in answer.json()["error"]["available_models"]
@@ -252,7 +254,7 @@ def long_pdf() -> bytes:
     return pdf(*[written("\n".join(f"Line {n}" for n in range(25)), (1200, 1600), 36)] * 12)
 
 
-def test_a_job_can_be_cancelled_in_the_middle_of_a_page(served: Live, client: httpx.Client) -> None:
+def test_ocr_job_can_be_cancelled_in_the_middle_of_a_page(served: Live, client: httpx.Client) -> None:
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(send, client, long_pdf())
         with httpx.Client(base_url=served.url, timeout=READ_S) as other:
@@ -262,15 +264,13 @@ def test_a_job_can_be_cancelled_in_the_middle_of_a_page(served: Live, client: ht
     assert send(client, encoded(written("Word"))).json() == "Word"
 
 
-def test_a_client_that_hangs_up_ends_its_job(served: Live, client: httpx.Client) -> None:
+def test_client_disconnect_ends_its_job(served: Live, client: httpx.Client) -> None:
     with httpx.Client(base_url=served.url, timeout=1.0) as hasty, pytest.raises(httpx.ReadTimeout):
         send(hasty, long_pdf())
     assert wait_for_job(client, "cancelled")["type"] == "ocr"
 
 
-def test_a_reader_killed_in_the_middle_is_replaced_and_the_text_comes_all_the_same(
-    served: Live, client: httpx.Client
-) -> None:
+def test_ocr_reader_killed_midway_is_replaced_and_the_text_still_arrives(served: Live, client: httpx.Client) -> None:
     send(client, encoded(written("Word")))
     before = children_of(served)
     with ThreadPoolExecutor(1) as thread:
@@ -293,7 +293,7 @@ def test_no_process_is_left_when_the_gateway_stops_or_is_killed(tmp_path: Path) 
         assert psutil.wait_procs(left, timeout=20)[1] == []
 
 
-def test_reading_touches_no_network() -> None:
+def test_ocr_makes_no_network_connection() -> None:
     """The models lie in the wheel: with every socket forbidden the text comes all the same."""
     program = """
 import sys

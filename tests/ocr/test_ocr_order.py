@@ -39,12 +39,12 @@ def in_order(boxes: list[Box]) -> bool:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("pitch", [30, 33])
-def test_columns_are_read_one_after_the_other(count: int, pitch: float) -> None:
+def test_ocr_columns_are_read_one_after_the_other(count: int, pitch: float) -> None:
     boxes = [box for n in range(count) for box in text(20 + n * 340, 20 + 3 * n, 300, 12, pitch if n else 30)]
     assert in_order(boxes)
 
 
-def test_headings_across_columns_part_what_is_above_from_what_is_below() -> None:
+def test_ocr_headings_across_columns_separate_text_above_from_text_below() -> None:
     boxes = [line(40, 20, 600, 40)]
     for top in (100, 520):
         boxes += [*text(20, top, 300, 8), *text(360, top, 300, 7)]
@@ -52,37 +52,37 @@ def test_headings_across_columns_part_what_is_above_from_what_is_below() -> None
     assert in_order(boxes)
 
 
-def test_a_heading_that_reaches_into_the_gutter_leaves_two_columns() -> None:
+def test_ocr_heading_reaching_into_the_gutter_keeps_two_columns() -> None:
     boxes = [line(20, 20, 333, 26), *text(20, 60, 300, 9), line(360, 20, 280, 26), *text(360, 60, 300, 9)]
     assert in_order(boxes)
 
 
-def test_cells_of_a_row_that_stand_a_little_lower_are_read_in_their_row() -> None:
+def test_ocr_table_cells_slightly_lower_are_read_in_their_row() -> None:
     boxes = [line(20 + 160 * n, 20 + 60 * row + 7 * n, 70 + 10 * n) for row in range(9) for n in range(2)]
     assert in_order(boxes)
 
 
 @pytest.mark.parametrize("columns", [2, 3, 4, 5])
-def test_tables_are_read_row_by_row(columns: int) -> None:
+def test_ocr_tables_are_read_row_by_row(columns: int) -> None:
     widths = [110, 60, 150, 80, 120]
     boxes = [line(20 + 200 * n, 20 + 40 * row, widths[(n + row) % 5]) for row in range(9) for n in range(columns)]
     assert in_order(boxes)
 
 
-def test_receipts_are_read_row_by_row_also_with_long_names() -> None:
+def test_ocr_receipts_are_read_row_by_row_also_with_long_names() -> None:
     names = [260, 330, 340, 320, 150, 345, 338]
     boxes = [box for n, width in enumerate(names) for box in (line(20, 20 + 40 * n, width), line(420, 22 + 40 * n, 60))]
     assert in_order(boxes)
 
 
-def test_a_price_stands_beside_the_first_line_of_a_name_of_two() -> None:
+def test_ocr_receipt_price_is_read_beside_the_first_line_of_a_two_line_name() -> None:
     boxes = []
     for n in range(6):
         boxes += [line(20, 20 + 90 * n, 340), line(420, 20 + 90 * n, 60), line(20, 50 + 90 * n, 300)]
     assert in_order(boxes)
 
 
-def test_forms_are_read_row_by_row() -> None:
+def test_ocr_paper_forms_are_read_row_by_row() -> None:
     boxes = [
         box
         for n in range(8)
@@ -91,7 +91,7 @@ def test_forms_are_read_row_by_row() -> None:
     assert in_order(boxes)
 
 
-def test_bubbles_of_a_chat_are_read_from_above() -> None:
+def test_ocr_chat_bubbles_are_read_from_top_to_bottom() -> None:
     boxes, y = [], 20
     for n in range(12):
         for _ in range(1 + n % 3):
@@ -101,18 +101,18 @@ def test_bubbles_of_a_chat_are_read_from_above() -> None:
     assert in_order(boxes)
 
 
-def test_a_list_beside_text_of_another_pitch_is_a_column() -> None:
+def test_ocr_list_beside_text_of_another_line_pitch_is_a_column() -> None:
     boxes = [*(line(20, 20 + 47 * n, 90) for n in range(8)), *text(200, 20, 600, 13)]
     assert in_order(boxes)
 
 
-def test_columns_above_a_table() -> None:
+def test_ocr_columns_above_a_table_are_read_before_it() -> None:
     boxes = [*text(20, 20, 300, 9), *text(360, 20, 300, 9)]
     boxes += [line(20 + 160 * n, 420 + 40 * row, 70 + 10 * n) for row in range(4) for n in range(4)]
     assert in_order(boxes)
 
 
-def test_a_page_that_lies_askew_is_read_as_an_even_one() -> None:
+def test_ocr_skewed_page_is_read_like_a_straight_one() -> None:
     def askew(box: Box) -> Box:
         a, b, c, d = ((x - 0.08 * y, y + 0.08 * x) for x, y in box.corners)
         return Box((a, b, c, d))
@@ -121,7 +121,7 @@ def test_a_page_that_lies_askew_is_read_as_an_even_one() -> None:
     assert in_order([askew(box) for n in range(2) for box in text(20 + 340 * n, 20, 300, 12)])
 
 
-def test_any_boxes_come_out_once() -> None:
+def test_ocr_order_returns_each_of_random_boxes_once() -> None:
     rng = random.Random(3)
     for number in (0, 1, 2, 40, 400):
         boxes = [
@@ -136,7 +136,7 @@ def test_any_boxes_come_out_once() -> None:
 
 @pytest.mark.parametrize("size", [(720, 8000), (8000, 80), (960, 960), (961, 10), (4096, 4096), (8192, 2048), (1, 1)])
 @pytest.mark.parametrize("scale", [0.5, 1.0])
-def test_tiles_cover_the_picture_overlap_and_are_bounded(size: tuple[int, int], scale: float) -> None:
+def test_ocr_tiles_cover_the_picture_overlap_and_are_bounded(size: tuple[int, int], scale: float) -> None:
     tiles = tiles_of(*size, scale)
     assert 1 <= len(tiles) <= MOST_TILES
     for low, high, length in (("left", "right", size[0]), ("top", "bottom", size[1])):
@@ -161,30 +161,30 @@ def cut(boxes: list[Box], width: int, height: int) -> list[list[Box]]:
 
 
 @pytest.mark.parametrize("offset", range(0, 41, 5))
-def test_each_line_of_a_tall_picture_comes_once_wherever_borders_cut(offset: int) -> None:
+def test_ocr_line_of_a_tall_picture_comes_once_wherever_tile_borders_cut(offset: int) -> None:
     boxes = [line(20, y + offset, 500, 24) for y in range(0, 7900, 41)]
     assert sorted(merged(cut(boxes, 720, 8000)), key=lambda box: box.top) == boxes
 
 
 @pytest.mark.parametrize("offset", range(0, 900, 90))
-def test_words_at_a_border_of_a_wide_picture_come_once(offset: int) -> None:
+def test_ocr_words_at_a_tile_border_of_a_wide_picture_come_once(offset: int) -> None:
     boxes = [line(x + offset, 30, 290, 24) for x in range(0, 7000, 350)]
     found = sorted(merged(cut(boxes, 8000, 80)), key=lambda box: box.left)
     assert [box.left for box in found] == [box.left for box in boxes]
     assert all(abs(a.right - b.right) < 6 for a, b in zip(found, boxes, strict=True))
 
 
-def test_a_line_that_is_longer_than_tiles_is_one() -> None:
+def test_ocr_line_longer_than_a_tile_stays_one_line() -> None:
     boxes = [line(40, 8, 7900, 20), line(40, 44, 7000, 20)]
     assert sorted(merged(cut(boxes, 8000, 80)), key=lambda box: box.top) == boxes
 
 
-def test_letters_higher_than_what_tiles_share_are_taken_as_seen_from_afar() -> None:
+def test_ocr_letters_taller_than_the_tile_overlap_come_from_the_whole_picture() -> None:
     large = line(100, 100, 3000, 400)
     assert with_large([line(100, 100, 900, 400), line(1000, 100, 2100, 400)], [large]) == [large]
 
 
-def test_lines_of_a_paragraph_are_taken_as_seen_closely() -> None:
+def test_ocr_lines_of_a_paragraph_come_from_the_tiles() -> None:
     lines = text(20, 20, 600, 5)
     assert with_large(lines, [rectangle(15, 15, 640, 170)]) == lines
     assert with_large([], lines) == lines
@@ -194,7 +194,7 @@ def test_lines_of_a_paragraph_are_taken_as_seen_closely() -> None:
 
 
 @pytest.mark.parametrize("quarters", [0, 1, 2, 3])
-def test_a_box_of_a_turned_page_is_where_it_is_in_the_picture(quarters: int) -> None:
+def test_ocr_boxes_of_a_rotated_page_are_in_picture_coordinates(quarters: int) -> None:
     picture = Image.new("L", (90, 60))
     picture.paste(255, (10, 5, 40, 20))
     turned = picture.rotate(90 * quarters, expand=True)
@@ -223,7 +223,7 @@ def seen(text: str, score: float = 0.98, unread: float = 0.0, found: float = 0.8
         "A",
     ],
 )
-def test_what_was_read_surely_is_text(words: str) -> None:
+def test_ocr_line_read_with_confidence_is_text(words: str) -> None:
     assert verdicts([seen(words)]) == ["text"]
 
 
@@ -252,23 +252,23 @@ def test_what_was_read_surely_is_text(words: str) -> None:
         "strokes",
     ],
 )
-def test_what_was_not_read_is_said(line: Recognised) -> None:
+def test_ocr_line_that_could_not_be_read_is_unsure(line: Recognised) -> None:
     assert verdicts([line]) == ["unsure"]
 
 
-def test_a_blurred_line_and_a_single_digit_are_text() -> None:
+def test_ocr_blurred_line_and_single_digit_count_as_text() -> None:
     assert verdicts([seen("Sträße nach Suden", 0.68)]) == ["text"]
     assert verdicts([seen("7", 0.55)]) == ["text"]
 
 
-def test_dirt_and_icons_are_nothing() -> None:
+def test_ocr_dirt_and_icons_are_not_text() -> None:
     assert (
         verdicts([seen("", 0.0, 1.0, found=0.55), seen("", 0.0, 1.0, aspect=1.1), seen("i", 0.3, aspect=1.0)])
         == ["nothing"] * 3
     )
 
 
-def test_a_doubtful_line_follows_the_others() -> None:
+def test_ocr_doubtful_line_is_judged_like_the_other_lines() -> None:
     doubtful, good = seen("HEPBOE CJOBO", 0.85), seen("The whole page is English")
     assert verdicts([doubtful, good])[0] == "text"
     assert verdicts([doubtful, seen("", 0.0, 1.0, aspect=30)])[0] == "unsure"
@@ -279,7 +279,7 @@ def test_a_doubtful_line_follows_the_others() -> None:
 
 @pytest.mark.parametrize("colour", ["white", "black", "#ffe680", "#f2f2f2", "#808080", "#203080", "red"])
 @pytest.mark.parametrize("hidden", ["white", "black"])
-def test_what_is_drawn_stands_out_from_the_ground(colour: str, hidden: str) -> None:
+def test_ocr_transparent_picture_gets_a_background_with_contrast(colour: str, hidden: str) -> None:
     picture = Image.new("RGBA", (60, 40), (*Image.new("RGB", (1, 1), hidden).getpixel((0, 0)), 0))  # type: ignore[misc]
     picture.paste(colour, (20, 10, 26, 30))
     grey = on_ground(picture).convert("L")
@@ -287,7 +287,7 @@ def test_what_is_drawn_stands_out_from_the_ground(colour: str, hidden: str) -> N
     assert high - low >= 48  # type: ignore[operator]
 
 
-def test_a_dark_plate_with_white_letters_stands_on_white() -> None:
+def test_ocr_transparent_picture_with_dark_plate_gets_a_white_background() -> None:
     picture = Image.new("RGBA", (60, 40), (0, 0, 0, 0))
     picture.paste("#222222", (5, 5, 55, 35))
     picture.paste("white", (20, 10, 26, 30))

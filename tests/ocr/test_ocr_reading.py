@@ -57,7 +57,7 @@ def receipt() -> Image.Image:
     return draw((480, 210), *cells)
 
 
-def test_tall_pictures_are_read_in_full_and_every_line_once(reader: Reader) -> None:
+def test_ocr_tall_pictures_are_read_in_full_and_every_line_once(reader: Reader) -> None:
     texts = [f"Row {n} is here" for n in range(0, 100)]
     pitch = 79  # so that borders of tiles cut lines at many heights
     seen = reader.read(draw((720, 8000), *((20, 20 + pitch * n, text) for n, text in enumerate(texts))))
@@ -66,21 +66,23 @@ def test_tall_pictures_are_read_in_full_and_every_line_once(reader: Reader) -> N
     assert [round(line.box[0][1] / pitch, 0) for line in seen.lines] == list(range(100))
 
 
-def test_a_line_of_eight_thousand_pixels_is_one(reader: Reader) -> None:
+def test_ocr_line_of_eight_thousand_pixels_stays_one_line(reader: Reader) -> None:
     words = " ".join(f"{n} words" for n in range(50))
     image = draw((8000, 80), (20, 20, words), px=36)
     assert 7000 < ImageFont.load_default(36).getlength(words) < 7960, "it ends within the picture"
     assert lines(reader.read(image)) == [words]
 
 
-def test_columns_are_read_column_by_column_and_rows_row_by_row(reader: Reader) -> None:
+def test_ocr_columns_are_read_column_by_column_and_rows_row_by_row(reader: Reader) -> None:
     assert lines(reader.read(two_columns())) == [*PROSE, *MORE]
     assert lines(reader.read(receipt())) == [cell for row in RECEIPT for cell in row]
 
 
 @pytest.mark.parametrize("make", [two_columns, receipt])
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_turned_pages_come_in_order_and_boxes_lie_in_the_picture(reader: Reader, degrees: int, make: object) -> None:
+def test_ocr_rotated_pages_come_in_order_and_boxes_lie_in_the_picture(
+    reader: Reader, degrees: int, make: object
+) -> None:
     assert callable(make)
     upright: Image.Image = make()
     image = upright.rotate(degrees, expand=True)
@@ -94,7 +96,7 @@ def test_turned_pages_come_in_order_and_boxes_lie_in_the_picture(reader: Reader,
         assert wide == (degrees == 180) or len(line.text) < 4
 
 
-def test_a_page_of_a_pdf_is_read_the_same_way(reader: Reader) -> None:
+def test_ocr_page_of_a_pdf_is_read_like_a_picture(reader: Reader) -> None:
     document = pdf(two_columns().rotate(180))
     (page,) = to_images(document, (1,), 100.0)
     assert lines(reader.read(page)) == [*PROSE, *MORE]
@@ -102,27 +104,27 @@ def test_a_page_of_a_pdf_is_read_the_same_way(reader: Reader) -> None:
 
 @pytest.mark.parametrize("colour", ["white", "black", "#ffe060"])
 @pytest.mark.parametrize("behind", [0, 255])
-def test_text_on_a_transparent_ground_is_read(reader: Reader, colour: str, behind: int) -> None:
+def test_ocr_text_on_a_transparent_background_is_read(reader: Reader, colour: str, behind: int) -> None:
     image = Image.new("RGBA", (420, 90), (behind, behind, behind, 0))
     ImageDraw.Draw(image).text((20, 20), "Clear as glass", fill=colour, font=ImageFont.load_default(36))
     (picture,) = to_images(encoded(image), (), 200.0)
     assert lines(reader.read(picture)) == ["Clear as glass"]
 
 
-def test_letters_of_seven_pixels_are_read(reader: Reader) -> None:
+def test_ocr_letters_of_seven_pixels_are_read(reader: Reader) -> None:
     image = draw((420, 90), *((10, 10 + 16 * n, text) for n, text in enumerate(PROSE)), px=11)
     small = image.resize((420 * 3 // 4, 90 * 3 // 4), Image.Resampling.LANCZOS)
     assert lines(reader.read(small)) == list(PROSE)
 
 
-def test_scripts_that_the_reader_does_not_know_are_said(reader: Reader) -> None:
+def test_ocr_reports_lines_in_unsupported_scripts_as_unread(reader: Reader) -> None:
     seen = reader.read(foreign("Some English words"))
     assert lines(seen) == ["Some English words"]
     assert {line.reason for line in seen.unread} == {"unsure"}
     assert all(line.box[0][1] > 120 for line in seen.unread)
 
 
-def test_a_page_without_time_says_what_was_not_read(reader: Reader) -> None:
+def test_ocr_page_out_of_time_says_what_was_not_read(reader: Reader) -> None:
     told: list[float] = []
     image = draw((720, 3000), *((20, 20 + 60 * n, f"Row {n} is here") for n in range(48)))
     seen = reader.read(image, budget_s=0.0, progress=told.append)
@@ -134,7 +136,7 @@ def test_a_page_without_time_says_what_was_not_read(reader: Reader) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3), (8192, 1), (1, 8192), (2, 2)])
-def test_the_smallest_pictures_have_no_text(reader: Reader, size: tuple[int, int]) -> None:
+def test_ocr_smallest_pictures_have_no_text(reader: Reader, size: tuple[int, int]) -> None:
     assert reader.read(Image.new("RGB", size, "white")) == PageText(())
     began = time.monotonic()
     noise = Image.effect_noise(size, 90).convert("RGB")

@@ -23,7 +23,7 @@ NAME = "a" * 64
         ({"pages": (1,)}, None, ()),
     ],
 )
-def test_pages_are_those_asked_for_in_their_order_and_all_by_default(
+def test_pdf_pages_are_those_requested_in_order_and_all_by_default(
     said: dict[str, object], count: int | None, pages: tuple[int, ...]
 ) -> None:
     plan = resolve(OcrRequest.model_validate(said), MODEL, NAME, count, 200)
@@ -45,13 +45,15 @@ def test_pages_are_those_asked_for_in_their_order_and_all_by_default(
         ({"dpi": float("inf")}, 3, "dpi"),
     ],
 )
-def test_what_cannot_be_read_is_refused_by_name(said: dict[str, object], count: int, param: str) -> None:
+def test_ocr_invalid_request_option_is_refused_with_its_parameter_name(
+    said: dict[str, object], count: int, param: str
+) -> None:
     with pytest.raises(InvalidRequest) as refused:
         resolve(OcrRequest.model_validate(said), MODEL, NAME, count, 200)
     assert refused.value.param == param
 
 
-def test_more_dpi_than_is_useful_is_rendered_as_the_most() -> None:
+def test_pdf_dpi_above_the_maximum_is_rendered_at_the_maximum() -> None:
     assert resolve(OcrRequest(dpi=1200), MODEL, NAME, 1, 200).dpi == 600
 
 
@@ -71,7 +73,7 @@ def test_no_page_is_rendered_larger_than_a_picture_may_be(size: tuple[float, flo
     assert size[0] * scale * size[1] * scale <= MAX_PIXELS
 
 
-def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_error_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     check_installed(pdf=True)
     assert installed_at() is not None
     monkeypatch.setattr(packages, "PDF", "no_such_package")

@@ -53,7 +53,7 @@ def readers(job: Job) -> list[int]:
     return pids_by([page.text for page in job.pages])
 
 
-async def test_a_document_is_read_page_by_page_and_stays_on_record(tmp_path: Path) -> None:
+async def test_ocr_document_is_read_page_by_page_and_stays_in_the_job_list(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         job = await read(service, "page", "page", request=OcrRequest(pages=(2, 1)))
         events = [event async for event in service.watch(job.id)]
@@ -69,7 +69,7 @@ async def test_a_document_is_read_page_by_page_and_stays_on_record(tmp_path: Pat
             await service.get(job.id, "you")
 
 
-async def test_what_was_not_read_is_on_record_and_a_page_tells_how_far_it_is(tmp_path: Path) -> None:
+async def test_ocr_job_records_unread_lines_and_page_progress(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         job = await read(service, {"do": "part", "until": str(tmp_path / "seen")}, "page")
         parts = set()
@@ -85,7 +85,7 @@ async def test_what_was_not_read_is_on_record_and_a_page_tells_how_far_it_is(tmp
         assert second.unread == ()
 
 
-async def test_reading_does_not_wait_for_drawing(tmp_path: Path) -> None:
+async def test_ocr_does_not_wait_for_drawing(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         drawn = await service.submit(GenerationRequest(prompt="x", width_px=64, height_px=64, steps=100), ME)
         ended = await service.ended((await read(service, "page")).id)
@@ -94,7 +94,7 @@ async def test_reading_does_not_wait_for_drawing(tmp_path: Path) -> None:
         await service.cancel(drawn.id, ME.owner)
 
 
-async def test_a_child_that_dies_once_is_replaced_and_the_job_goes_on_at_its_unread_page(tmp_path: Path) -> None:
+async def test_ocr_child_that_dies_once_is_replaced_and_the_job_continues_at_its_unread_page(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         job = await read(service, "page", {"do": "die", "once": str(tmp_path / "died")})
         ended = await service.ended(job.id)
@@ -104,7 +104,7 @@ async def test_a_child_that_dies_once_is_replaced_and_the_job_goes_on_at_its_unr
         assert first != second
 
 
-async def test_a_child_killed_from_outside_costs_the_job_nothing(tmp_path: Path) -> None:
+async def test_ocr_child_killed_from_outside_does_not_fail_the_job(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         job = await read(service, "page", {"do": "sleep", "once": str(tmp_path / "slept")})
         (pid,) = readers(await page_read(service, job))
@@ -113,7 +113,7 @@ async def test_a_child_killed_from_outside_costs_the_job_nothing(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("action", "code"), [("die", "engine_crash"), ("sleep", "engine_timeout")])
-async def test_a_document_that_takes_two_children_along_fails_and_the_next_one_is_read(
+async def test_ocr_document_that_kills_two_children_fails_and_the_next_is_read(
     tmp_path: Path, action: str, code: str
 ) -> None:
     options = replace(OBEDIENT, page_s=3.0) if action == "sleep" else OBEDIENT
@@ -124,7 +124,7 @@ async def test_a_document_that_takes_two_children_along_fails_and_the_next_one_i
         assert (await service.ended((await read(service, "page")).id)).state is State.SUCCEEDED
 
 
-async def test_a_refused_document_is_bad_input(tmp_path: Path) -> None:
+async def test_ocr_refused_document_is_a_bad_input_error(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         ended = await service.ended((await read(service, "page", "refuse")).id)
         assert ended.failure is not None
@@ -132,7 +132,7 @@ async def test_a_refused_document_is_bad_input(tmp_path: Path) -> None:
         assert len(ended.pages) == 1
 
 
-async def test_a_running_job_is_cancelled_at_once_with_its_pages_kept(tmp_path: Path) -> None:
+async def test_ocr_running_job_is_cancelled_at_once_and_keeps_its_pages(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         job = await read(service, "page", "sleep")
         (pid,) = readers(await page_read(service, job))
@@ -143,7 +143,7 @@ async def test_a_running_job_is_cancelled_at_once_with_its_pages_kept(tmp_path: 
         assert (await service.ended((await read(service, "page")).id)).state is State.SUCCEEDED
 
 
-async def test_a_queued_job_is_cancelled_and_never_read(tmp_path: Path) -> None:
+async def test_ocr_queued_job_is_cancelled_and_never_read(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         first = await read(service, "page", "sleep")
         second = await read(service, "page", request=OcrRequest(dpi=100))
@@ -154,7 +154,7 @@ async def test_a_queued_job_is_cancelled_and_never_read(tmp_path: Path) -> None:
         assert not (await service.get(second.id)).pages
 
 
-async def test_a_client_that_hangs_up_ends_its_job(tmp_path: Path) -> None:
+async def test_client_disconnect_ends_its_job(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         job = await read(service, "sleep")
         service.abandon(job)
@@ -162,7 +162,7 @@ async def test_a_client_that_hangs_up_ends_its_job(tmp_path: Path) -> None:
         assert ended.events[-1].fact == Cancelled(reason="client_gone")
 
 
-async def test_stopping_gives_the_job_back_and_the_next_start_goes_on(tmp_path: Path) -> None:
+async def test_ocr_job_interrupted_by_shutdown_continues_after_the_next_start(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         job = await read(service, "page", {"do": "sleep", "once": str(tmp_path / "slept")})
         (pid,) = readers(await page_read(service, job))
@@ -192,7 +192,7 @@ async def test_a_pdf_is_counted_while_another_one_is_read(tmp_path: Path) -> Non
         await service.cancel(long.id, ME.owner)
 
 
-async def test_without_the_packages_nothing_is_accepted_and_what_waited_fails(
+async def test_ocr_without_its_packages_accepts_no_job_and_fails_waiting_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with service_in(tmp_path) as service:

@@ -59,7 +59,7 @@ def standin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("standin")
-def test_a_picture_is_read_with_exactly_these_arguments(tmp_path: Path) -> None:
+def test_ocr_vision_model_is_called_with_exactly_these_arguments(tmp_path: Path) -> None:
     folder = weights(tmp_path / "glm")
     reader = VisionReader(folder)
     lines = reader.lines(Image.new("RGB", (4000, 1000)))
@@ -83,7 +83,7 @@ def test_a_picture_is_read_with_exactly_these_arguments(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("standin")
-def test_a_picture_without_text_has_no_lines_and_one_that_never_ends_is_refused(tmp_path: Path) -> None:
+def test_ocr_picture_without_text_has_no_lines_and_endless_one_is_refused(tmp_path: Path) -> None:
     assert VisionReader(weights(tmp_path / "a", text=" \n")).lines(Image.new("RGB", (9, 9))) == ()
     endless = VisionReader(weights(tmp_path / "b", text="again and again"))
     with pytest.raises(Unreadable, match="more text"):
@@ -100,12 +100,12 @@ def test_a_picture_without_text_has_no_lines_and_one_that_never_ends_is_refused(
         ("qwen3_vl", "Extract all text from this image."),
     ],
 )
-def test_each_family_is_asked_in_its_own_words(model_type: str, prompt: str) -> None:
+def test_ocr_vision_prompt_of_each_model_family(model_type: str, prompt: str) -> None:
     assert prompt_for(model_type) == prompt
 
 
 @pytest.mark.usefixtures("standin")
-def test_no_code_of_a_checkpoint_is_run(tmp_path: Path) -> None:
+def test_ocr_model_checkpoint_code_is_never_run(tmp_path: Path) -> None:
     """mlx-vlm imports the file that `model_file` names; tokenizers come as Python, too."""
     with pytest.raises(ValueError, match="code of its own"):
         VisionReader(weights(tmp_path / "a", model_file="evil.py"))
@@ -115,7 +115,7 @@ def test_no_code_of_a_checkpoint_is_run(tmp_path: Path) -> None:
         check_vision("b", tmp_path / "b", pdf=False)
 
 
-def test_what_is_missing_is_named_with_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_dependency_error_names_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "VISION", "no_such_package")
     with pytest.raises(NotInstalled, match="uv sync --extra vision") as missing:
         check_vision("glm", weights(tmp_path / "glm"), pdf=False)
@@ -138,13 +138,13 @@ def test_what_is_missing_is_named_with_what_installs_it(tmp_path: Path, monkeypa
         ({"models": {"": "/weights"}}, "at least 1 character"),
     ],
 )
-def test_a_setting_that_names_no_reader_of_its_own_is_refused(ocr: dict[str, Any], words: str) -> None:
+def test_ocr_setting_with_an_invalid_model_name_is_refused(ocr: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Settings.model_validate({"ocr": ocr})
     assert Settings.model_validate({"ocr": {"models": {"glm": "/weights"}, "default": "glm"}}).ocr.default == "glm"
 
 
-def test_the_pinned_mlx_vlm_has_what_the_stand_in_has(tmp_path: Path) -> None:
+def test_ocr_pinned_mlx_vlm_has_the_functions_its_test_double_has(tmp_path: Path) -> None:
     """Its wheel is read, not installed: on Linux it would bring another set of packages."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     package = project["optional-dependencies"]["vision"][0].partition(";")[0]
@@ -234,14 +234,16 @@ def test_both_readers_take_turns_and_pages_are_read_one_by_one(client: httpx.Cli
     assert send(client, model="rapidocr", boxes="true").json()[0]["txt"] == "Word"
 
 
-def test_what_a_vision_model_cannot_say_is_refused(client: httpx.Client) -> None:
+def test_ocr_options_that_a_vision_model_does_not_support_are_refused(client: httpx.Client) -> None:
     for param in ("return_dict", "boxes"):
         error = assert_openai_error(send(client, kwargs=json.dumps({param: True})), 400)
         assert (error["param"], "rapidocr" in error["message"]) == (param, True)
     assert "more text" in assert_openai_error(send(client, model="endless"), 400)["message"]
 
 
-def test_a_model_that_cannot_be_loaded_is_an_error_that_is_not_sent_again(served: Live, client: httpx.Client) -> None:
+def test_model_that_cannot_be_loaded_is_an_error_that_the_client_does_not_retry(
+    served: Live, client: httpx.Client
+) -> None:
     answer = send(client, model="broken")
     assert assert_openai_error(answer, 500)["code"] == "model_load_failed"
     assert answer.headers["x-should-retry"] == "false"
@@ -252,7 +254,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_that_is_not_sent_again(served
     assert send(client).status_code == 200
 
 
-def test_xinferences_client_launches_lists_and_terminates_it(served: Live) -> None:
+def test_xinference_client_launches_lists_and_terminates_a_vision_ocr_model(served: Live) -> None:
     client = RESTfulClient(served.url)
     assert {"glm", "rapidocr"} <= set(client.list_models())
     assert not {"absent", "coded"} & set(client.list_models())
@@ -267,7 +269,7 @@ def test_xinferences_client_launches_lists_and_terminates_it(served: Live) -> No
     client.close()
 
 
-def test_without_mlx_vlm_the_route_says_how_to_get_it(tmp_path: Path) -> None:
+def test_ocr_route_without_mlx_vlm_says_how_to_install_it(tmp_path: Path) -> None:
     if packages._is_there(packages.VISION):
         pytest.skip("mlx-vlm is installed")
     config = {"ocr": {"models": {"glm": str(weights(tmp_path / "glm"))}}}

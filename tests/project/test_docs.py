@@ -21,7 +21,7 @@ REQUIREMENTS = [
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_points_to_what_is_there(page: Path) -> None:
+def test_documentation_page_references_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if ":" not in link]
     paths = re.findall(r"`((?:gateway|engine|adapters|tools|benchmarks|examples|tests)/[\w/.]+)`", text)
@@ -31,7 +31,7 @@ def test_a_page_points_to_what_is_there(page: Path) -> None:
     assert [name for name in named if name not in NAMES | TESTS.keys() and f"{name}.py" not in TESTS] == []
 
 
-def test_programs_are_named_by_the_version_that_is_run() -> None:
+def test_documentation_names_client_programs_by_the_version_tested() -> None:
     """README's claims and docs/openai.md's table of clients; what is not run is said to be tried as its code asks."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     claims = readme[readme.index("**Unmodified clients work.**") : readme.index("**Every request is a job**")]
@@ -48,7 +48,7 @@ def test_programs_are_named_by_the_version_that_is_run() -> None:
     assert "Krita" not in readme
 
 
-def test_every_requirement_has_a_row_that_names_its_proof() -> None:
+def test_security_requirements_each_have_a_row_naming_a_test() -> None:
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([SR]-\d\d) \|.*\|(.*)\|$", page, re.MULTILINE)
     assert [number for number, _ in rows] == REQUIREMENTS

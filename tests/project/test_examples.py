@@ -28,7 +28,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Mo
             del sys.modules[name]
 
 
-def test_the_functions_draw_a_picture(examples: tuple[str, ModuleType, ModuleType], tmp_path: Path) -> None:
+def test_example_client_functions_draw_an_image(examples: tuple[str, ModuleType, ModuleType], tmp_path: Path) -> None:
     url, client, _ = examples
     (tmp_path / "a.png").write_bytes(client.draw("a red apple", url, width=128, height=64))
     with Image.open(tmp_path / "a.png") as picture:
@@ -37,7 +37,7 @@ def test_the_functions_draw_a_picture(examples: tuple[str, ModuleType, ModuleTyp
         client.draw("a red apple", url, model="dreams")
 
 
-def test_the_front_end_shows_how_far_it_is_and_every_picture(examples: tuple[str, ModuleType, ModuleType]) -> None:
+def test_example_front_end_shows_progress_and_every_image(examples: tuple[str, ModuleType, ModuleType]) -> None:
     """Gradio itself is not installed here: its Pillow is older than ours. What its button calls is."""
     _, _, front_end = examples
     assert front_end.models() == ["flux2-tiny"]

@@ -37,7 +37,7 @@ def test_no_type_function_or_file_has_a_retired_name() -> None:
             assert not any(name.endswith("Painter") for name, _ in named(ast.parse(file.read_text()))), file
 
 
-def test_no_docstring_names_a_type_that_is_gone() -> None:
+def test_docstrings_name_no_removed_type() -> None:
     gone = re.compile(r"\b(ModelComing|KeptOrder|Wardrobe|Easel|HouseOptions|\w+Painter)\b")
     for room in ROOMS:
         for file in sorted((ROOT / room).rglob("*.py")):
@@ -49,7 +49,7 @@ def test_the_glossary_names_each_retired_word() -> None:
     assert {name for name in RETIRED_NAMES if f"`{name}`" not in text} == set()
 
 
-def test_no_identifier_of_the_engine_has_a_retired_word() -> None:
+def test_engine_identifiers_contain_no_retired_word() -> None:
     """Variables, attributes, parameters and keywords, by the words that they are made of."""
     retired = {"painter", "painted", "observer", "sketch", "sitting", "easel", "wardrobe", "worn", "paint", "doom"}
     for file in sorted((ROOT / "engine").rglob("*.py")):

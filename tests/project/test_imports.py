@@ -50,7 +50,7 @@ def name_of(file: Path) -> str:
     return file.relative_to(ROOT).as_posix()
 
 
-def test_every_path_that_a_rule_names_exists() -> None:
+def test_import_rules_name_only_existing_paths() -> None:
     for path in (*DOWNLOAD_CHILD_ONLY, *OCR_CHILD_ONLY, *WEB, *CLIENT_USERS):
         assert (ROOT / path).exists(), path
     for module in {module for modules in ENGINE_SEEN.values() for module in modules}:
@@ -59,7 +59,7 @@ def test_every_path_that_a_rule_names_exists() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_no_arrow_points_the_wrong_way(file: Path) -> None:
+def test_imports_between_packages_follow_the_allowed_direction(file: Path) -> None:
     name, found = name_of(file), set(imports(file))
     rooms = {module.split(".")[0] for module in found}
     if name.startswith("engine/"):
@@ -84,13 +84,13 @@ def test_no_arrow_points_the_wrong_way(file: Path) -> None:
         assert not rooms & {"starlette", "sse_starlette"}, "starlette stays at the edge"
 
 
-def test_one_module_alone_starts_the_engine() -> None:
+def test_engine_client_is_imported_by_one_module_only() -> None:
     users = [name_of(f) for f in FILES if any(m.startswith("engine.client") for m in imports(f))]
     allowed = CLIENT_USERS
     assert all(user.startswith(allowed) for user in users)
 
 
-def test_nothing_runs_what_it_reads() -> None:
+def test_modules_use_no_pickle_eval_or_shell() -> None:
     """S-44: no pickle in any coat, no shell, no second road to the network."""
     modules = {"pickle", "marshal", "shelve", "dill", "torch", "requests", "urllib.request", "multiprocessing"}
     calls = {"eval", "exec", "__import__", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "numpy.load"}
@@ -103,10 +103,10 @@ def test_nothing_runs_what_it_reads() -> None:
                 assert not any(ast.unparse(value) != "False" for value in shell), f"{name_of(file)}:{node.lineno}"
 
 
-def test_no_module_imports_one_that_imports_it() -> None:
+def test_modules_have_no_circular_imports() -> None:
     assert circles(module_graph()) == []
 
 
-def test_the_picture_of_rooms_is_drawn_from_the_imports() -> None:
+def test_package_diagram_in_the_documentation_matches_the_imports() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert page(text) == text, "run python -m tools.draw_rooms"

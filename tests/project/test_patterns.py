@@ -110,7 +110,7 @@ FOUND = list(patterns())
 
 
 @pytest.mark.parametrize(("name", "place", "pattern", "used"), FOUND, ids=[place for _, place, _, _ in FOUND])
-def test_no_expression_is_slower_than_its_text_is_long(
+def test_regular_expressions_all_run_in_linear_time(
     name: str, place: str, pattern: str | bytes, used: set[str]
 ) -> None:
     parsed = parser.parse(pattern)
@@ -119,7 +119,7 @@ def test_no_expression_is_slower_than_its_text_is_long(
         assert (name, pattern) in LINEAR, f"{place}: {pattern!r} is searched for; find its beginning with str.find"
 
 
-def test_what_is_looked_for_is_found_in_all_that_there_is() -> None:
+def test_regular_expression_check_finds_all_patterns_and_the_slow_ones() -> None:
     assert len(FOUND) > 40
     assert {name for name, _ in LINEAR} <= {name for name, *_ in FOUND}
     for slow in (r"(a+)+$", r"<[^>]*>", r"(?:a|b*)c", r"x\s+y"):
@@ -127,7 +127,7 @@ def test_what_is_looked_for_is_found_in_all_that_there_is() -> None:
     assert not list(unbounded(parser.parse(rb"a{0,9}[^b]*+")))
 
 
-def test_every_expression_is_a_constant_that_this_can_see() -> None:
+def test_regular_expressions_are_all_constants_visible_to_the_pattern_check() -> None:
     """Compiled at the top of a file under a name, or given as it is to a function of `re`."""
     for file in FILES:
         seen = sum(place.startswith(f"{file.relative_to(ROOT).as_posix()}:") for _, place, _, _ in FOUND)

@@ -16,7 +16,7 @@ FILES = ("routes", "requests", "responses", "errors", "state")
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_routes_and_descriptions_are_those_of_the_table(name: str) -> None:
+def test_protocol_routes_and_descriptions_are_those_of_the_route_table(name: str) -> None:
     table, adapter = import_module(f"adapters.{name}.routes").TABLE, import_module(f"adapters.{name}").ADAPTER
     assert [(route.path, route.endpoint) for route in adapter.routes] == [(row.path, row.endpoint) for row in table]
     assert [route.methods - {"HEAD"} for route in adapter.routes] == [{row.method} for row in table]
@@ -24,7 +24,7 @@ def test_routes_and_descriptions_are_those_of_the_table(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_no_file_but_the_table_makes_a_route_or_a_description(name: str) -> None:
+def test_protocol_routes_and_descriptions_are_made_only_in_the_route_table(name: str) -> None:
     for file in sorted((ADAPTERS / name).glob("*.py")):
         calls = [node.func for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
         names = {call.id for call in calls if isinstance(call, ast.Name)}
@@ -33,7 +33,7 @@ def test_no_file_but_the_table_makes_a_route_or_a_description(name: str) -> None
 
 
 @pytest.mark.parametrize("name", sorted(set(PROTOCOLS) - {"docs", "web"}))
-def test_a_protocol_has_the_files_of_every_protocol(name: str) -> None:
+def test_protocol_folder_has_the_files_that_every_protocol_has(name: str) -> None:
     """What clients send and what they are answered are one file, or one each."""
     there = {file.stem for file in (ADAPTERS / name).glob("*.py")}
     assert there >= set(FILES)

@@ -29,7 +29,7 @@ def a1111(client: httpx.Client, seed: int, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_seed_that_was_sent_is_the_one_that_is_told(plain: httpx.Client, seed: int) -> None:
+def test_seed_that_was_sent_is_the_one_reported(plain: httpx.Client, seed: int) -> None:
     info = a1111(plain, seed)["info"]
     assert (info["seed"], info["all_seeds"]) == (seed, [seed])
     assert f"Seed: {seed}," in info["infotexts"][0]
@@ -61,12 +61,12 @@ def test_the_picture_depends_on_all_bits_of_its_seed(tmp_path: Path) -> None:
     assert again == pictures[0]
 
 
-def test_every_seed_is_a_key_of_the_engine() -> None:
+def test_seed_of_every_accepted_value_maps_to_an_engine_key() -> None:
     assert [key_of(seed) for seed in (0, 2**64 - 1, -1, -(2**63), 7)] == [0, 2**64 - 1, 2**64 - 1, 2**63, 7]
 
 
 @pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 10**30])
-def test_a_seed_of_more_bits_is_refused(plain: httpx.Client, seed: int) -> None:
+def test_seed_of_too_many_bits_is_refused(plain: httpx.Client, seed: int) -> None:
     assert plain.post("/sdapi/v1/txt2img", json={**SMALL, "seed": seed}).status_code == 422
     assert plain.post("/v1/images/generations", json={"prompt": "x", "seed": seed}).status_code == 400
     assert plain.post("/api/v1/generate", json={**SMALL, "seed": seed}).status_code == 400

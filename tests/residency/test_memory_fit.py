@@ -74,7 +74,7 @@ def admission(folder: Path, limit_gb: float) -> Admission:
 # ---- the device and its default --------------------------------------------------------------------
 
 
-def test_the_limit_of_a_mac_is_what_metal_says_it_is() -> None:
+def test_memory_limit_on_mac_is_reported_by_metal() -> None:
     known_mib = {16: 10922.67, 32: 21845.34, 36: 27648, 64: 49152}
     for gib, mib in known_mib.items():
         assert metal_bytes(gib * GIB) / 2**20 == pytest.approx(mib, abs=1)
@@ -83,7 +83,7 @@ def test_the_limit_of_a_mac_is_what_metal_says_it_is() -> None:
 
 
 @pytest.mark.parametrize(("gib", "name"), MACS.items())
-def test_the_default_of_a_mac_is_the_best_that_fits(
+def test_model_default_on_mac_is_the_best_that_fits_memory(
     gib: int, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     a_mac(monkeypatch, gib)
@@ -102,7 +102,7 @@ def test_the_default_of_a_mac_is_the_best_that_fits(
     assert core.default_model.any_prompt == (None if name == EMBEDDED else name)
 
 
-def test_memory_that_the_operator_gives_the_gpu_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_memory_limit_uses_gpu_memory_set_by_operator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     a_mac(monkeypatch, 24, wired_mib=20 * 1024)
     assert best_that_fits(device.expected()) == WHOLE
     settings = {"models": {"cache_dir": tmp_path}, "engine": {"memory_gb": 8}}
@@ -110,7 +110,7 @@ def test_memory_that_the_operator_gives_the_gpu_counts(monkeypatch: pytest.Monke
     assert (core.library.default, core.default_model.source) == (FOUR, "setting")
 
 
-def test_the_default_goes_by_the_bits_and_the_thrift_that_the_settings_say() -> None:
+def test_model_default_depends_on_bits_and_low_ram_settings() -> None:
     sixteen = Device("metal", metal_bytes(16 * GIB))
     assert best_that_fits(sixteen, quantize=4) == WHOLE, "at four bits it fits"
     assert best_that_fits(Device("metal", 17 * GB), low_ram=True) == WHOLE
@@ -119,13 +119,13 @@ def test_the_default_goes_by_the_bits_and_the_thrift_that_the_settings_say() -> 
     assert best_that_fits(Device("cuda", 24 * GB)) == WHOLE
 
 
-def test_every_row_of_the_ladder_comes_at_the_size_it_has_in_memory() -> None:
+def test_memory_default_ladder_rows_are_available_and_stored_at_their_loaded_size() -> None:
     for name in LADDER:
         assert SPECS[name].quantize is None
         assert SPECS[name].unavailable is None
 
 
-def test_a_default_that_the_operator_named_is_kept_and_told_with_what_fits(
+def test_default_model_set_by_operator_is_kept_and_fitting_model_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     a_mac(monkeypatch, 8)
@@ -143,7 +143,7 @@ def test_a_default_that_the_operator_named_is_kept_and_told_with_what_fits(
     assert instead in told.remedy
 
 
-def test_a_default_that_fits_with_low_ram_only_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_default_model_that_fits_only_with_low_ram_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     a_mac(monkeypatch, 16)
     core = build_core(Settings.model_validate({"models": {"cache_dir": tmp_path, "default": WHOLE}}))
     default = core.default_model
@@ -153,7 +153,7 @@ def test_a_default_that_fits_with_low_ram_only_is_told_so(monkeypatch: pytest.Mo
     assert list(_of_default(default)) == []
 
 
-def test_the_engines_word_takes_the_place_of_the_estimate_and_the_default_stays(
+def test_memory_measured_by_engine_replaces_estimate_and_default_model_stays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     a_mac(monkeypatch, 16)
@@ -166,7 +166,7 @@ def test_the_engines_word_takes_the_place_of_the_estimate_and_the_default_stays(
     assert core.library.default == EIGHT
 
 
-def test_doctor_prints_the_limit_and_says_why_the_default_is_what_it_is(
+def test_doctor_prints_memory_limit_and_reason_for_default_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert " GB" in doctor._device().found
@@ -189,7 +189,7 @@ def refusal(found: Admission, plan: Generate | Upscale, spec: ModelSpec) -> Insu
     return caught.value
 
 
-def test_a_refusal_names_the_model_and_the_size_that_fit(tmp_path: Path) -> None:
+def test_memory_refusal_names_the_model_and_size_that_fit(tmp_path: Path) -> None:
     found, spec = admission(tmp_path, 6.5), SPECS[EIGHT]
     wide = plan_of(spec, width_px=2048, height_px=1024, low_ram=True)
     error = refusal(found, wide, spec)
@@ -205,13 +205,13 @@ def test_a_refusal_names_the_model_and_the_size_that_fit(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["qwen-image", "flux1-dev", "flux2-klein-9b"])
-def test_where_no_variant_fits_another_model_that_can_do_the_same_is_named(name: str, tmp_path: Path) -> None:
+def test_memory_advice_names_equivalent_model_when_no_variant_fits(name: str, tmp_path: Path) -> None:
     error = refusal(admission(tmp_path, 4.5), plan_of(SPECS[name]), SPECS[name])
     assert error.details["model"] == FOUR
     assert FOUR in error.details["suggestion"]
 
 
-def test_no_model_is_named_that_cannot_do_what_was_asked(tmp_path: Path) -> None:
+def test_memory_advice_names_only_models_with_requested_capability(tmp_path: Path) -> None:
     spec = SPECS["flux1-dev-controlnet-canny"]
     plan = plan_of(spec, control=Control(kind="canny", image="x"))
     error = refusal(admission(tmp_path, 7.0), plan, spec)
@@ -235,7 +235,7 @@ SCARCE = {"memory_limit_bytes": GB}
 LARGE = {"width_px": 1024, "height_px": 1024}
 
 
-async def test_a_job_that_is_to_be_tried_is_drawn_and_told_what_is_known(tmp_path: Path) -> None:
+async def test_job_with_try_anyway_is_drawn_with_memory_warning(tmp_path: Path) -> None:
     async with service_in(tmp_path, script={**SCARCE, **HUNGRY}, memory_is_set=True) as service:
         await until(lambda: service.engine.memory_limit_bytes == GB)
         with pytest.raises(InsufficientMemory):
@@ -249,7 +249,7 @@ async def test_a_job_that_is_to_be_tried_is_drawn_and_told_what_is_known(tmp_pat
         assert len(memory_of(again)) == 1
 
 
-async def test_of_a_tried_job_that_fits_there_is_nothing_to_say(tmp_path: Path) -> None:
+async def test_memory_try_anyway_job_that_fits_reports_nothing(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         assert memory_of(await drawn(service, memory="try")) == []
 
@@ -262,7 +262,7 @@ async def test_of_a_tried_job_that_fits_there_is_nothing_to_say(tmp_path: Path) 
         ({"crash_in": "load", "crash_times": 9}, "engine_crash"),
     ],
 )
-async def test_a_tried_job_that_fails_says_what_was_known_and_costs_the_model_nothing(
+async def test_job_tried_anyway_that_fails_reports_warning_without_model_quarantine(
     script: dict[str, Any], code: str, tmp_path: Path
 ) -> None:
     async with service_in(tmp_path, script={**SCARCE, **script}) as service:
@@ -304,7 +304,7 @@ def body_of(path: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_the_one_text_of_a_refusal_says_what_would_fit_in_every_protocol(gateway: Live, path: str) -> None:
+def test_memory_refusal_text_has_fitting_options_in_every_protocol(gateway: Live, path: str) -> None:
     answer = httpx.post(gateway.url + path, json=body_of(path), timeout=60)
     assert 400 <= answer.status_code < 500, answer.text
     body = answer.json()
@@ -324,7 +324,7 @@ def test_the_one_text_of_a_refusal_says_what_would_fit_in_every_protocol(gateway
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_every_protocol_can_have_it_tried_and_is_told(gateway: Live, path: str) -> None:
+def test_memory_try_anyway_is_available_and_reported_in_every_protocol(gateway: Live, path: str) -> None:
     answer = httpx.post(gateway.url + path, json={**body_of(path), "memory": "try"}, timeout=60)
     assert answer.status_code == 200, answer.text
     assert "so that it may fail" in answer.text
@@ -333,7 +333,7 @@ def test_every_protocol_can_have_it_tried_and_is_told(gateway: Live, path: str) 
     assert "memory" in wrong.text
 
 
-def test_a_client_of_a1111_says_it_in_the_override_settings(gateway: Live) -> None:
+def test_a1111_client_sets_option_in_override_settings(gateway: Live) -> None:
     said = {**BODIES["/sdapi/v1/txt2img"], "override_settings": {"memory": "try"}}
     answer = httpx.post(f"{gateway.url}/sdapi/v1/txt2img", json=said, timeout=60)
     assert answer.status_code == 200, answer.text
@@ -341,7 +341,7 @@ def test_a_client_of_a1111_says_it_in_the_override_settings(gateway: Live) -> No
     assert [one["param"] for one in told if "memory" in one["param"]] == ["memory"]
 
 
-def test_a_load_that_seems_not_to_fit_can_be_tried(tmp_path: Path) -> None:
+def test_model_load_that_may_not_fit_memory_can_be_tried(tmp_path: Path) -> None:
     (tmp_path / "big" / "transformer").mkdir(parents=True)
     with (tmp_path / "big" / "transformer" / "0.safetensors").open("wb") as file:
         file.truncate(16 * GB)
@@ -368,7 +368,7 @@ def test_a_load_that_seems_not_to_fit_can_be_tried(tmp_path: Path) -> None:
         assert client.post("/sdapi/v1/options", json={**options, "memory": "try"}).status_code == 200
 
 
-def test_the_system_says_what_the_default_is_and_why(gateway: Live) -> None:
+def test_model_default_and_its_reason_are_in_system_info(gateway: Live) -> None:
     shown = httpx.get(f"{gateway.url}/api/v1/system", timeout=30).json()["default_model"]
     assert (shown["name"], shown["chosen_by"], shown["limit_gb"], shown["fits"]) == ("big", "operator", 1.0, False)
     assert (shown["limit_from"], shown["suggestion"] is not None) == ("setting", True)
@@ -378,7 +378,7 @@ def test_the_system_says_what_the_default_is_and_why(gateway: Live) -> None:
     assert "default model" in [row["what"] for row in found]
 
 
-def test_the_studio_says_what_would_fit_and_has_a_button_to_try(gateway: Live) -> None:
+def test_memory_advice_is_in_studio_with_a_try_anyway_button(gateway: Live) -> None:
     with chromium() as browser, studio(browser, gateway) as tab:
         page = tab.page
         page.click("#open-models")
@@ -394,7 +394,7 @@ def test_the_studio_says_what_would_fit_and_has_a_button_to_try(gateway: Live) -
         assert page.is_hidden("#try")
 
 
-def test_the_command_line_says_what_would_fit_and_has_a_flag(gateway: Live, tmp_path: Path) -> None:
+def test_memory_advice_is_in_command_line_with_a_try_anyway_flag(gateway: Live, tmp_path: Path) -> None:
     def typed(*more: str) -> subprocess.CompletedProcess[str]:
         words = ["generate", "x", "-o", str(tmp_path / "x.png"), "--size", "1024x1024", "--url", gateway.url, *more]
         command = [sys.executable, "-m", "api_main", *words]

@@ -34,7 +34,7 @@ def peak_of(plan: Generate | Load, spec: ModelSpec = KLEIN, **known: Any) -> int
     return guess(plan, spec, **{"disk_bytes": None, "is_float32": False, **known}).peak
 
 
-def test_a_guess_grows_with_bits_pixels_and_references_and_shrinks_in_tiles() -> None:
+def test_memory_estimate_grows_with_bits_pixels_references_and_shrinks_with_tiles() -> None:
     plain = peak_of(plan_of())
     assert peak_of(plan_of(KLEIN_4), KLEIN_4) < peak_of(plan_of(quantize=8)) < plain
     assert peak_of(plan_of(width_px=512)) < plain < peak_of(plan_of(width_px=2048))
@@ -48,7 +48,7 @@ def test_a_guess_grows_with_bits_pixels_and_references_and_shrinks_in_tiles() ->
     assert peak_of(plan_of(qwen), qwen, disk_bytes=int(qwen.size_gb * GB)) == guessed, "a part stays at 16 bits"
 
 
-def test_what_jobs_took_replaces_the_guess() -> None:
+def test_memory_measured_in_jobs_replaces_the_estimate() -> None:
     peaks, guessed = Peaks(), Footprint(16 * GB, 17 * GB, 3 * GB)
     peaks.learn_load(plan_of(), 8 * GB, 9 * GB)
     peaks.learn_image(plan_of(), KLEIN, 8 * GB, 10 * GB)
@@ -60,7 +60,7 @@ def test_what_jobs_took_replaces_the_guess() -> None:
     assert peaks.most == 10 * GB
 
 
-def test_what_was_learned_survives_being_written_and_read() -> None:
+def test_memory_measurements_round_trip_through_file() -> None:
     peaks, again, guessed = Peaks(), Peaks(), Footprint(1, 1, 1)
     peaks.learn_load(plan_of(), 5, 6)
     peaks.learn_image(plan_of(), KLEIN, 5, 9)
@@ -72,7 +72,7 @@ def test_what_was_learned_survives_being_written_and_read() -> None:
     assert peaks.version == version, "nothing new: nothing to store"
 
 
-def test_what_is_kept_is_bounded() -> None:
+def test_memory_records_are_bounded() -> None:
     peaks = Peaks()
     for number in range(500):
         peaks.learn_load(Load(model=f"model{number}"), 1, 1)
@@ -108,7 +108,9 @@ def admission(folder: Path, limit_gb: float, peaks: Peaks | None = None, *, is_s
         (0.5, "Use flux2-tiny, or a machine with more memory"),
     ],
 )
-def test_a_job_that_cannot_fit_is_refused_with_what_would(limit_gb: float, suggestion: str, tmp_path: Path) -> None:
+def test_job_that_cannot_fit_memory_is_refused_with_fitting_options(
+    limit_gb: float, suggestion: str, tmp_path: Path
+) -> None:
     with pytest.raises(InsufficientMemory) as caught:
         admission(tmp_path, limit_gb).check(plan_of(), KLEIN)
     assert caught.value.code == "oom_error"
@@ -117,13 +119,13 @@ def test_a_job_that_cannot_fit_is_refused_with_what_would(limit_gb: float, sugge
     assert found == suggestion
 
 
-def test_a_picture_that_is_too_large_for_the_smallest_model_is_told_so(tmp_path: Path) -> None:
+def test_image_too_large_for_smallest_model_is_reported(tmp_path: Path) -> None:
     bits_3 = SPECS["flux2-klein-4b-3-bit"]
     large = plan_of(bits_3, width_px=2048, height_px=2048, low_ram=True)
     assert admission(tmp_path, 6.0).advice(large, bits_3) == "Use a smaller size"
 
 
-def test_what_went_well_before_is_admitted_again_unless_the_operator_set_a_limit(tmp_path: Path) -> None:
+def test_memory_admits_previously_successful_job_unless_operator_set_a_limit(tmp_path: Path) -> None:
     peaks = Peaks()
     peaks.learn_load(plan_of(), 16 * GB, 16 * GB)
     peaks.learn_image(plan_of(), KLEIN, 16 * GB, 20 * GB)
@@ -131,7 +133,7 @@ def test_what_went_well_before_is_admitted_again_unless_the_operator_set_a_limit
     assert not admission(tmp_path, 12.0, peaks).fits(plan_of(), KLEIN)
 
 
-def test_weights_on_disk_that_are_quantised_already_are_not_counted_down_again(tmp_path: Path) -> None:
+def test_memory_estimate_of_prequantised_weights_is_not_reduced_again(tmp_path: Path) -> None:
     folder = model_in(tmp_path, "mine", {"quantization_level": "8"})
     library = Library(tmp_path, default=KLEIN.name, local={"mine": LocalModel(folder, KLEIN.name)})
     found = Admission(library, lambda: ("metal", None), Peaks(), is_set=False)
@@ -152,7 +154,7 @@ def saved(copies: Copies, source: Path, bits: int = 4) -> Path:
     return copies.finish(unfinished, source)
 
 
-def test_a_copy_is_found_once_it_is_whole_and_has_what_was_not_saved(tmp_path: Path) -> None:
+def test_quantised_copy_is_found_when_complete_with_unsaved_parts_present(tmp_path: Path) -> None:
     source, copies = model_in(tmp_path, "source"), Copies(tmp_path / "models", keep=True)
     assert copies.wants(KLEIN, source, 4, 1)
     copy = saved(copies, source)
@@ -165,7 +167,7 @@ def test_a_copy_is_found_once_it_is_whole_and_has_what_was_not_saved(tmp_path: P
 
 
 @pytest.mark.parametrize("change", ["touched", "longer", "config"])
-def test_a_copy_of_what_has_changed_since_is_not_used_and_is_made_anew(change: str, tmp_path: Path) -> None:
+def test_quantised_copy_of_changed_source_is_ignored_and_rebuilt(change: str, tmp_path: Path) -> None:
     source, copies = model_in(tmp_path, "source"), Copies(tmp_path / "models", keep=True)
     before = saved(copies, source)
     file = source / "transformer" / ("config.json" if change == "config" else "0.safetensors")
@@ -180,7 +182,7 @@ def test_a_copy_of_what_has_changed_since_is_not_used_and_is_made_anew(change: s
 
 
 @pytest.mark.parametrize("path", ["seedvr2.safetensors", "split_files/vae/anima.safetensors"])
-def test_weights_count_wherever_a_repository_has_them(path: str, tmp_path: Path) -> None:
+def test_download_finds_weights_anywhere_in_a_repository(path: str, tmp_path: Path) -> None:
     file = tmp_path / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"x" * 100)
@@ -190,7 +192,7 @@ def test_weights_count_wherever_a_repository_has_them(path: str, tmp_path: Path)
     assert fingerprint(tmp_path) != before
 
 
-def test_a_source_that_changes_while_it_is_copied_leaves_no_copy(tmp_path: Path) -> None:
+def test_model_source_changed_during_copy_leaves_no_copy(tmp_path: Path) -> None:
     source, copies = model_in(tmp_path, "source"), Copies(tmp_path / "models", keep=True)
     unfinished = copies.begin(KLEIN, source, 4)
     os.utime(source / "vae" / "0.safetensors", ns=(1, 1))
@@ -199,7 +201,7 @@ def test_a_source_that_changes_while_it_is_copied_leaves_no_copy(tmp_path: Path)
     assert not unfinished.exists()
 
 
-def test_what_an_interrupted_save_left_is_never_found_and_is_swept(tmp_path: Path) -> None:
+def test_quantised_copy_of_interrupted_save_is_ignored_and_removed(tmp_path: Path) -> None:
     source, models = model_in(tmp_path, "source"), tmp_path / "models"
     unfinished = Copies(models, keep=True).begin(KLEIN, source, 4)
     assert (unfinished / STAMP).exists()
@@ -208,7 +210,7 @@ def test_what_an_interrupted_save_left_is_never_found_and_is_swept(tmp_path: Pat
     assert not unfinished.exists()
 
 
-def test_nothing_is_copied_without_room_against_the_settings_or_twice_quantised(tmp_path: Path) -> None:
+def test_quantised_copy_is_not_made_without_room_or_against_settings_or_twice(tmp_path: Path) -> None:
     source, copies = model_in(tmp_path, "source"), Copies(tmp_path / "models", keep=True)
     assert not copies.wants(KLEIN, source, 4, 2**60)
     assert not Copies(tmp_path / "models", keep=False).wants(KLEIN, source, 4, 1)
@@ -225,7 +227,7 @@ def test_nothing_is_copied_without_room_against_the_settings_or_twice_quantised(
 # ---- models set aside ----------------------------------------------------------------------------
 
 
-def test_a_model_is_set_aside_at_its_second_death_until_a_file_changes(tmp_path: Path) -> None:
+def test_model_is_quarantined_after_second_crash_until_a_file_changes(tmp_path: Path) -> None:
     quarantine, folder = Quarantine(), model_in(tmp_path, "bad")
     assert not quarantine.note(folder)
     assert quarantine.note(folder)
@@ -237,7 +239,7 @@ def test_a_model_is_set_aside_at_its_second_death_until_a_file_changes(tmp_path:
     assert not again.note(folder), "counted anew"
 
 
-def test_a_model_that_is_cleared_is_trusted(tmp_path: Path) -> None:
+def test_model_cleared_from_quarantine_is_trusted(tmp_path: Path) -> None:
     quarantine, folder = Quarantine(), model_in(tmp_path, "bad")
     assert not quarantine.clear(folder)
     quarantine.note(folder)

@@ -36,7 +36,7 @@ def status(client: httpx.Client) -> Any:
     return client.get(f"/models/{TINY}/status").json()
 
 
-def test_a_model_is_loaded_as_a_job_and_unloaded_by_name(client: httpx.Client) -> None:
+def test_model_is_loaded_as_a_job_and_unloaded_by_name(client: httpx.Client) -> None:
     answer = client.post(f"/models/{TINY}/load")
     assert answer.status_code == 200
     assert ended(client, answer.json()["job_id"])["status"] == "completed"
@@ -48,11 +48,11 @@ def test_a_model_is_loaded_as_a_job_and_unloaded_by_name(client: httpx.Client) -
     assert client.post("/models/no-such/load").status_code == 404
 
 
-def test_a_model_with_nothing_against_it_is_not_cleared(client: httpx.Client) -> None:
+def test_model_not_quarantined_cannot_be_cleared(client: httpx.Client) -> None:
     assert client.delete(f"/models/{TINY}/quarantine").json() == {"model": TINY, "cleared": False}
 
 
-def test_low_ram_is_taken(client: httpx.Client) -> None:
+def test_memory_low_ram_request_is_accepted(client: httpx.Client) -> None:
     assert ended(client, submit(client, low_ram=True)["job_id"])["status"] == "completed"
 
 
@@ -62,7 +62,7 @@ TOLD = {"param": "low_ram", "asked": None, "used": "true", "reason": "the pictur
 SENTENCE = "Insufficient memory. Try using a quantized model or low_ram mode"
 
 
-def test_what_does_not_fit_is_refused_as_the_seed_says_it(client: httpx.Client) -> None:
+def test_memory_refusal_uses_wording_of_the_seed_document(client: httpx.Client) -> None:
     answer = client.post("/generate", json=LARGE)
     assert answer.status_code == 400
     body = answer.json()
@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_refused_as_the_seed_says_it(client: httpx.Client) 
     assert smaller["details"]["suggestion"] == "Set low_ram=true"
 
 
-def test_what_fits_with_low_ram_only_is_drawn_so_and_told(client: httpx.Client) -> None:
+def test_memory_low_ram_is_used_and_reported_when_required_to_fit(client: httpx.Client) -> None:
     job = ended(client, client.post("/generate", json={**MIDDLING, "model": "drawn"}).json()["job_id"])
     assert job["status"] == "completed"
     assert [told for told in job["adjustments"] if told["param"] == "low_ram"] == [TOLD]
@@ -80,7 +80,7 @@ def test_what_fits_with_low_ram_only_is_drawn_so_and_told(client: httpx.Client) 
     assert all(told["param"] != "low_ram" for told in ended(client, small["job_id"])["adjustments"])
 
 
-def test_the_other_protocols_that_name_models_say_what_does_not_fit(gateway: Live) -> None:
+def test_model_lists_of_other_protocols_mark_models_exceeding_memory(gateway: Live) -> None:
     v1 = {"prompt": "x", "model": "big", "size": "2048x2048"}
     answers = {
         path: httpx.post(gateway.url + path, json=body, timeout=30)
@@ -94,7 +94,7 @@ def test_the_other_protocols_that_name_models_say_what_does_not_fit(gateway: Liv
     assert body["details"]["suggestion"] == "Use a smaller size"
 
 
-def test_a_model_set_aside_is_told_as_unavailable_until_it_is_cleared(tmp_path: Path) -> None:
+def test_model_quarantined_is_reported_unavailable_until_cleared(tmp_path: Path) -> None:
     script = {"crash_in": "load", "crash_times": 2, "counter_path": str(tmp_path / "count")}
     with (
         live(tmp_path, fake_script=script) as started,

@@ -80,7 +80,7 @@ async def until(condition: Any) -> None:
 # ---- memory --------------------------------------------------------------------------------------
 
 
-async def test_a_job_that_cannot_fit_is_refused_at_submit_and_others_go_on(tmp_path: Path) -> None:
+async def test_job_that_cannot_fit_memory_is_refused_at_submit_and_others_run(tmp_path: Path) -> None:
     async with service_in(tmp_path, script={"memory_limit_bytes": 2 * GB}) as service:
         await until(lambda: service.engine.memory_limit_bytes == 2 * GB)
         with pytest.raises(InsufficientMemory) as caught:
@@ -99,7 +99,7 @@ def aborts(limit_gb: float, **script: Any) -> dict[str, Any]:
     return {**abort, "memory_limit_bytes": int(limit_gb * GB), **script}
 
 
-async def test_an_abort_with_the_memory_full_is_tried_once_more_and_then_told_with_advice(tmp_path: Path) -> None:
+async def test_memory_full_abort_is_retried_once_then_reported_with_advice(tmp_path: Path) -> None:
     async with service_in(tmp_path, script=aborts(10)) as service:
         failed, other = [await submit(service) for _ in range(2)]
         ended = await service.ended(failed.id)
@@ -110,7 +110,7 @@ async def test_an_abort_with_the_memory_full_is_tried_once_more_and_then_told_wi
         assert (await service.ended(other.id)).state is State.SUCCEEDED
 
 
-async def test_an_abort_is_not_tried_again_where_the_estimate_says_that_it_cannot_fit(tmp_path: Path) -> None:
+async def test_memory_abort_is_not_retried_when_estimate_exceeds_limit(tmp_path: Path) -> None:
     async with service_in(tmp_path, script=aborts(9), memory_is_set=True) as service:
         ended = await drawn(service)
         assert ended.failure is not None
@@ -119,14 +119,14 @@ async def test_an_abort_is_not_tried_again_where_the_estimate_says_that_it_canno
             await submit(service, low_ram=False)
 
 
-async def test_an_abort_with_little_memory_in_use_is_a_crash(tmp_path: Path) -> None:
+async def test_engine_abort_with_little_memory_in_use_is_a_crash(tmp_path: Path) -> None:
     async with service_in(tmp_path, script=aborts(100)) as service:
         ended = await drawn(service)
         assert ended.failure is not None
         assert ended.failure.code == "engine_crash"
 
 
-async def test_memory_that_ran_out_in_a_step_is_tried_once_more_in_the_same_process(tmp_path: Path) -> None:
+async def test_memory_exhausted_in_a_step_is_retried_once_in_the_same_process(tmp_path: Path) -> None:
     async with service_in(tmp_path, script={"oom_at_step": 2, "crash_times": 1}) as service:
         await until(lambda: service.engine.pid is not None)
         pid = service.engine.pid
@@ -135,7 +135,7 @@ async def test_memory_that_ran_out_in_a_step_is_tried_once_more_in_the_same_proc
         assert service.engine.pid == pid
 
 
-async def test_what_was_learned_is_known_after_a_restart(tmp_path: Path) -> None:
+async def test_memory_measurements_are_kept_after_restart(tmp_path: Path) -> None:
     script = {"active_bytes": 3 * GB, "peak_bytes": 5 * GB}
     async with service_in(tmp_path, script=script) as service:
         job = await drawn(service)
@@ -144,7 +144,7 @@ async def test_what_was_learned_is_known_after_a_restart(tmp_path: Path) -> None
         assert service.residency.admission.footprint(job.plan, service.library.find("toy")).peak == 5 * GB
 
 
-async def test_low_ram_is_the_settings_word_where_the_request_says_nothing(tmp_path: Path) -> None:
+async def test_memory_low_ram_defaults_to_the_setting(tmp_path: Path) -> None:
     async with service_in(tmp_path, options=ServiceOptions(low_ram=True)) as service:
         assert [(await submit(service, low_ram=said)).plan.low_ram for said in (None, False)] == [True, False]
 
@@ -152,14 +152,14 @@ async def test_low_ram_is_the_settings_word_where_the_request_says_nothing(tmp_p
 # ---- loading and unloading -----------------------------------------------------------------------
 
 
-async def test_a_model_that_nobody_asks_for_is_unloaded_and_loaded_again_for_the_next_job(tmp_path: Path) -> None:
+async def test_model_idle_is_unloaded_and_reloaded_for_next_job(tmp_path: Path) -> None:
     async with service_in(tmp_path, idle_unload_s=0.05) as service:
         await drawn(service)
         await until(lambda: service.engine.works and service.engine.loaded_model is None)
         assert (await drawn(service)).state is State.SUCCEEDED
 
 
-async def test_a_model_is_kept_warm_while_nobody_says_otherwise(tmp_path: Path) -> None:
+async def test_model_stays_loaded_by_default(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         loads = loads_of(service)
         await drawn(service)
@@ -191,7 +191,7 @@ def copies_in(folder: Path) -> list[Path]:
     return sorted((folder / "models" / "quantized").glob("*"))
 
 
-async def test_a_model_is_quantised_once_saved_after_the_picture_and_loaded_from_its_copy(tmp_path: Path) -> None:
+async def test_model_is_quantised_once_saved_after_image_and_loaded_from_copy(tmp_path: Path) -> None:
     async with service_in(tmp_path, options=IN_4_BITS) as service:
         loads = loads_of(service)
         await drawn(service)
@@ -210,7 +210,7 @@ def place(folder: Path) -> str:
     return hashlib.sha256(str((folder / "toy").resolve()).encode()).hexdigest()[:8]
 
 
-async def test_a_copy_is_saved_before_another_model_takes_its_place(tmp_path: Path) -> None:
+async def test_quantised_copy_is_saved_before_model_is_swapped_out(tmp_path: Path) -> None:
     async with service_in(tmp_path, options=IN_4_BITS) as service:
         await service.queue.pause(ME.owner)
         loads = loads_of(service)
@@ -220,7 +220,7 @@ async def test_a_copy_is_saved_before_another_model_takes_its_place(tmp_path: Pa
         assert loads == [False, False, True]
 
 
-async def test_a_copy_that_cannot_be_loaded_is_made_anew_and_costs_no_job(tmp_path: Path) -> None:
+async def test_quantised_copy_that_fails_to_load_is_rebuilt_without_failing_a_job(tmp_path: Path) -> None:
     async with service_in(tmp_path, options=IN_4_BITS) as service:
         await drawn(service)
         await until(lambda: service.residency.copies.find(service.library.find("toy"), tmp_path / "toy", 4))
@@ -232,7 +232,7 @@ async def test_a_copy_that_cannot_be_loaded_is_made_anew_and_costs_no_job(tmp_pa
         await until(lambda: (copies_in(tmp_path)[0] / "transformer" / "0.safetensors").exists())
 
 
-async def test_an_engine_that_dies_while_it_saves_leaves_no_copy_and_fails_no_job(tmp_path: Path) -> None:
+async def test_engine_crash_during_save_leaves_no_copy_and_fails_no_job(tmp_path: Path) -> None:
     script = {"crash_in": "save", "crash_times": 1}
     async with service_in(tmp_path, options=IN_4_BITS, script=script) as service:
         first = await drawn(service)
@@ -246,7 +246,7 @@ async def test_an_engine_that_dies_while_it_saves_leaves_no_copy_and_fails_no_jo
 DEADLY = {"crash_in": "load", "crash_times": 2}
 
 
-async def test_a_model_that_kills_the_engine_twice_is_set_aside_and_others_go_on(tmp_path: Path) -> None:
+async def test_model_that_crashes_engine_twice_is_quarantined_and_others_run(tmp_path: Path) -> None:
     async with service_in(tmp_path, script=DEADLY) as service:
         first, waiting = [await submit(service) for _ in range(2)]
         failed, refused = [await service.ended(job.id) for job in (first, waiting)]
@@ -265,7 +265,7 @@ async def test_a_model_that_kills_the_engine_twice_is_set_aside_and_others_go_on
         assert (await drawn(service)).state is State.SUCCEEDED
 
 
-async def test_a_model_that_an_operator_clears_is_tried_again(tmp_path: Path) -> None:
+async def test_model_cleared_by_operator_is_tried_again(tmp_path: Path) -> None:
     async with service_in(tmp_path, script=DEADLY) as service:
         await drawn(service)
         folder = service.library.folder(service.library.find("toy"))
@@ -274,7 +274,7 @@ async def test_a_model_that_an_operator_clears_is_tried_again(tmp_path: Path) ->
         assert (await drawn(service)).state is State.SUCCEEDED
 
 
-async def test_one_death_at_a_load_is_forgotten_once_the_model_was_loaded(tmp_path: Path) -> None:
+async def test_engine_death_at_model_load_is_forgotten_after_successful_load(tmp_path: Path) -> None:
     async with service_in(tmp_path, script={"crash_in": "load", "crash_times": 1}) as service:
         job = await drawn(service)
         assert (job.state, job.attempt) == (State.SUCCEEDED, 2)

@@ -50,11 +50,11 @@ def refusal(*argv: str, file: str | None = None, **env: str) -> str:
     return str(refused.value)
 
 
-def test_nothing_said_gives_the_defaults_whatever_else_the_environment_holds() -> None:
+def test_settings_without_input_are_the_defaults_whatever_else_is_in_the_environment() -> None:
     assert load(LOG="x", QUEUE="{}", SERVER="1", MFLUX_API_HOST="") == Settings()
 
 
-def test_the_command_line_wins_over_the_environment_and_that_over_the_file() -> None:
+def test_settings_of_the_command_line_override_the_environment_which_overrides_the_file() -> None:
     file = "server: {port: 1, extra_ports: [11]}\nmodels: {default: flux2-tiny}\nlog: {level: error}"
     assert load(file=file).server.port == 1
     assert load(file=file, MFLUX_API_PORT="2").server.port == 2
@@ -63,7 +63,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file() -> 
     assert settings.log.level == "ERROR"
 
 
-def test_every_key_of_the_seeds_file_works() -> None:
+def test_settings_file_of_the_original_program_is_accepted_with_every_key() -> None:
     settings = load("--allow-open", file=SEED)
     assert settings.server.host == "0.0.0.0"
     assert settings.models.default == "flux2-klein-4b"
@@ -72,13 +72,13 @@ def test_every_key_of_the_seeds_file_works() -> None:
 
 
 @pytest.mark.parametrize("name", ENV_NAMES)
-def test_every_variable_of_the_seed_works(name: str) -> None:
+def test_environment_variables_of_the_original_program_are_all_accepted(name: str) -> None:
     section, key = ENV_NAMES[name]
     value = {"port": "99", "host": "::1", "default": "flux2-tiny"}.get(key, "/somewhere")
     assert str(getattr(getattr(load(**{name: value}), section), key)) == value
 
 
-def test_every_key_can_be_said_in_the_environment() -> None:
+def test_setting_of_every_key_can_be_given_in_the_environment() -> None:
     for section, key in keys():
         value = getattr(getattr(Settings(), section), key)
         raw = json.dumps(value, default=str) if not isinstance(value, str) else value
@@ -86,7 +86,7 @@ def test_every_key_can_be_said_in_the_environment() -> None:
         assert load(**{name: raw.strip('"')}) == Settings(), name
 
 
-def test_lists_and_objects_in_the_environment_are_json_or_commas() -> None:
+def test_settings_lists_and_objects_in_the_environment_are_json_or_comma_separated() -> None:
     settings = load(
         MFLUX_GATEWAY__SERVER__EXTRA_PORTS="4030,4031",
         MFLUX_GATEWAY__ACCESS__ORIGINS='["https://a.example"]',
@@ -97,7 +97,7 @@ def test_lists_and_objects_in_the_environment_are_json_or_commas() -> None:
     assert settings.models.aliases == {"flux2-klein-4b": "flux2-tiny"}
 
 
-def test_the_command_line_speaks_of_what_people_change() -> None:
+def test_settings_that_people_change_have_command_line_options() -> None:
     said = (
         "--host localhost --port 1 --also-port 4030 --also-port 2 --model flux2-tiny --quantize 4 --output-dir o "
         "--models-dir m --data-dir d --backend fake --log-level debug --keys-file k"
@@ -130,7 +130,7 @@ def test_a_folder_as_model_becomes_a_local_model_named_after_it(tmp_path: Path) 
         ("1: 2", "1", ""),
     ],
 )
-def test_an_unknown_key_is_an_error_naming_the_nearest(file: str, wrong: str, near: str) -> None:
+def test_setting_with_an_unknown_key_is_an_error_naming_the_nearest_key(file: str, wrong: str, near: str) -> None:
     message = refusal(file=file)
     assert message.startswith(f"config.yaml: there is no key {wrong};")
     assert near in message
@@ -169,11 +169,11 @@ def test_an_unknown_key_is_an_error_naming_the_nearest(file: str, wrong: str, ne
         ("hello", "config.yaml: must contain sections"),
     ],
 )
-def test_a_wrong_value_is_an_error_naming_file_and_key(file: str, part: str) -> None:
+def test_setting_with_a_wrong_value_is_an_error_naming_file_and_key(file: str, part: str) -> None:
     assert part in refusal(file=file)
 
 
-def test_the_source_of_a_wrong_value_is_named() -> None:
+def test_settings_error_names_the_source_of_a_wrong_value() -> None:
     assert refusal("--port", "x").startswith("command line: server.port:")
     assert refusal(MFLUX_API_PORT="x").startswith("environment: server.port:")
     assert "server.prot" in refusal(MFLUX_GATEWAY__SERVER__PROT="1")
@@ -184,7 +184,7 @@ def test_the_source_of_a_wrong_value_is_named() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
-def test_listening_beyond_loopback_needs_a_key_or_a_word(host: str) -> None:
+def test_server_host_beyond_loopback_needs_a_keys_file_or_allow_open(host: str) -> None:
     """S-01."""
     assert "access.keys_file" in refusal("--host", host)
     assert load("--host", host, "--allow-open").server.host == host
@@ -192,13 +192,13 @@ def test_listening_beyond_loopback_needs_a_key_or_a_word(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_loopback_needs_nothing(host: str) -> None:
+def test_server_host_on_loopback_needs_no_key(host: str) -> None:
     """S-01."""
     load("--host", host).check_bind()
 
 
 @pytest.mark.parametrize("argv", [["--host", "0.0.0.0"], ["--port", "x"], ["--wrong"]])
-def test_the_program_leaves_with_code_2_and_one_line(argv: list[str]) -> None:
+def test_program_with_invalid_settings_exits_with_code_2_and_one_line(argv: list[str]) -> None:
     """S-01."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "api_main.py"), *argv], capture_output=True, text=True, timeout=30, check=False
@@ -208,13 +208,13 @@ def test_the_program_leaves_with_code_2_and_one_line(argv: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_example_file_is_what_the_settings_say() -> None:
+def test_settings_example_file_is_up_to_date() -> None:
     assert (ROOT / "config.yaml.example").read_text() == example_yaml(), (
         "python -m gateway.settings > config.yaml.example"
     )
 
 
-def test_the_example_file_is_the_defaults_and_explains_every_key() -> None:
+def test_settings_example_file_has_the_defaults_and_explains_every_key() -> None:
     assert load(file=example_yaml()) == Settings()
     lines = example_yaml().splitlines()
     for _, key in keys():

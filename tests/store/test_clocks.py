@@ -45,7 +45,7 @@ class Times:
 
 @pytest.mark.parametrize("over_a_restart", [False, True])
 @pytest.mark.parametrize("jump_s", JUMPS)
-async def test_a_jump_makes_nothing_older_and_takes_no_age(tmp_path: Path, jump_s: float, over_a_restart: bool) -> None:
+async def test_clock_jump_changes_no_age_in_the_store(tmp_path: Path, jump_s: float, over_a_restart: bool) -> None:
     """History, ageing, Idempotency-Keys, unused inputs, seconds, dates of one job's events."""
     times = Times()
     store = times.store(tmp_path)()
@@ -97,7 +97,7 @@ def _bounds() -> object:
 
 
 @pytest.mark.parametrize("jump_s", JUMPS)
-async def test_copies_go_on_whatever_the_clock_says_and_the_newest_is_the_last_made(
+async def test_backups_continue_after_clock_jumps_and_the_newest_is_the_last_made(
     tmp_path: Path, jump_s: float
 ) -> None:
     times = Times()
@@ -125,7 +125,7 @@ async def test_copies_go_on_whatever_the_clock_says_and_the_newest_is_the_last_m
     await store.close()
 
 
-def test_a_files_age_is_the_time_a_gateway_ran_since() -> None:
+def test_file_age_is_the_time_the_gateway_has_run_since() -> None:
     times = Times()
     clock = StoreClock(times.date, times.elapsed)
     for jump_s in (0.0, DAY, -HOUR, -2 * DAY, 9 * DAY):
@@ -143,7 +143,7 @@ def test_a_files_age_is_the_time_a_gateway_ran_since() -> None:
     assert again.age_s(made) == pytest.approx(100, abs=1)
 
 
-def test_pictures_over_the_quota_go_oldest_first_by_the_time_that_passed(tmp_path: Path) -> None:
+def test_images_over_the_quota_are_deleted_oldest_first_by_elapsed_time(tmp_path: Path) -> None:
     times, pictures = Times(), Pictures(tmp_path)
     clock = StoreClock(times.date, times.elapsed)
     names = [f"{n:032x}.1.0.png" for n in range(3)]

@@ -53,7 +53,7 @@ def alter(folder: Path, how: str, job_id: str) -> None:
 @pytest.mark.parametrize("while_open", [False, True])
 @pytest.mark.parametrize("state", ["queued", "ended"])
 @pytest.mark.parametrize("how", ALTERED)
-async def test_a_record_that_cannot_be_read_is_set_aside_and_all_else_goes_on(
+async def test_record_that_cannot_be_read_is_set_aside_and_all_others_continue(
     tmp_path: Path, how: str, state: str, while_open: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     if while_open and how == "no row":
@@ -132,7 +132,9 @@ CELLS = {
 
 @pytest.mark.parametrize("first", FIRST)
 @pytest.mark.parametrize("how", CELLS)
-async def test_whatever_meets_the_damaged_record_first_all_others_go_on(tmp_path: Path, how: str, first: str) -> None:
+async def test_damaged_record_found_by_any_operation_leaves_all_others_working(
+    tmp_path: Path, how: str, first: str
+) -> None:
     store = SqliteStore(tmp_path)
     await store.open()
     store._database._write_db.execute("PRAGMA synchronous=OFF")
@@ -151,7 +153,7 @@ async def test_whatever_meets_the_damaged_record_first_all_others_go_on(tmp_path
     await store.close()
 
 
-async def test_records_that_a_start_has_no_time_for_are_looked_at_later(
+async def test_records_not_checked_in_time_at_start_are_checked_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nothing that they say counts before."""
@@ -176,7 +178,7 @@ async def test_records_that_a_start_has_no_time_for_are_looked_at_later(
         assert len(await store.damaged()) == 5
 
 
-async def test_small_things_that_are_kept_are_forgotten_where_they_are_damaged(tmp_path: Path) -> None:
+async def test_store_small_values_are_discarded_if_damaged(tmp_path: Path) -> None:
     """A moment far ahead would end all history, and a huge number every page of events."""
     async with opened(lambda: SqliteStore(tmp_path)) as store:
         job = await submit(store)
@@ -207,7 +209,9 @@ async def test_small_things_that_are_kept_are_forgotten_where_they_are_damaged(t
         assert await store.blob(mine, "me") == b"mine"
 
 
-async def test_a_start_writes_nothing_where_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_store_start_writes_nothing_to_an_undamaged_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So a full disk keeps nobody from starting."""
     said: list[str] = []
 
@@ -227,7 +231,7 @@ async def test_a_start_writes_nothing_where_all_is_well(tmp_path: Path, monkeypa
     await store.close()
 
 
-async def test_a_message_that_quotes_bytes_which_are_no_text_is_a_refusal_too(tmp_path: Path) -> None:
+async def test_database_error_message_with_undecodable_bytes_is_a_refusal_too(tmp_path: Path) -> None:
     async with opened(lambda: SqliteStore(tmp_path)) as store:
         await submit(store)
         assert await store.back_up(0.0)
@@ -240,7 +244,7 @@ async def test_a_message_that_quotes_bytes_which_are_no_text_is_a_refusal_too(tm
     await store.close()
 
 
-async def test_a_copy_of_a_newer_version_is_not_named(tmp_path: Path) -> None:
+async def test_backup_of_a_newer_schema_version_is_not_suggested(tmp_path: Path) -> None:
     async with opened(lambda: SqliteStore(tmp_path)) as store:
         for _ in range(2):
             await submit(store)
@@ -255,7 +259,7 @@ async def test_a_copy_of_a_newer_version_is_not_named(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_job_whose_record_falls_while_it_runs_ends_for_its_worker_and_the_next_one_runs(tmp_path: Path) -> None:
+async def test_job_with_a_record_damaged_while_running_ends_and_the_next_job_runs(tmp_path: Path) -> None:
     async with opened(lambda: SqliteStore(tmp_path)) as store:
         bad, good = await submit(store), await submit(store)
         lease = await claim(store)
@@ -267,14 +271,16 @@ async def test_a_job_whose_record_falls_while_it_runs_ends_for_its_worker_and_th
         assert (await claim(store)).job.id == good.id
 
 
-def test_random_damage_ends_in_a_start_or_in_a_refusal_that_names_the_copy(tmp_path: Path) -> None:
+def test_database_with_random_damage_opens_or_is_refused_naming_the_backup(tmp_path: Path) -> None:
     """A slice of `python -m benchmarks.soak damage`."""
     ends = strain(tmp_path, 40, SEED)
     assert sum(ends.values()) == 40
 
 
 @pytest.mark.parametrize("version", [schema.VERSION + 1, 99])
-async def test_a_newer_database_is_refused_by_number_and_left_alone(tmp_path: Path, version: int) -> None:
+async def test_database_of_a_newer_version_is_refused_by_number_and_left_unchanged(
+    tmp_path: Path, version: int
+) -> None:
     async with opened(lambda: SqliteStore(tmp_path)) as store:
         await submit(store)
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as db:
@@ -285,7 +291,7 @@ async def test_a_newer_database_is_refused_by_number_and_left_alone(tmp_path: Pa
     await store.close()
 
 
-async def test_sound_records_that_this_version_cannot_read_stop_the_start(
+async def test_store_start_is_refused_for_intact_records_this_version_cannot_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What another version wrote is not damaged: nothing is set aside."""
@@ -303,7 +309,7 @@ async def test_sound_records_that_this_version_cannot_read_stop_the_start(
         assert len(store.order("engine")) == 1
 
 
-def test_the_version_of_the_schema_covers_what_lies_in_it_as_json() -> None:
+def test_schema_version_covers_the_json_contents_of_the_database() -> None:
     """A change of plans, facts or adjustments needs a step in UPGRADES, and this digest in CONTENTS."""
     schemas = [bare(adapter.json_schema()) for adapter in (plan_adapter, state_fact, _adjustments)]
     digest = hashlib.sha256(json.dumps(schemas, sort_keys=True).encode()).hexdigest()[:16]
@@ -318,7 +324,7 @@ def bare(node: Any) -> Any:
     return [bare(value) for value in node] if isinstance(node, list) else node
 
 
-async def test_damaged_indexes_alone_are_made_anew(tmp_path: Path) -> None:
+async def test_database_with_only_damaged_indexes_has_them_rebuilt(tmp_path: Path) -> None:
     async with opened(lambda: SqliteStore(tmp_path)) as store:
         jobs = [await submit(store) for _ in range(3)]
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)) as db:
@@ -336,7 +342,7 @@ GETS: dict[str, Callable[[str], str]] = {
 }
 
 
-def test_a_gateway_goes_on_beside_a_damaged_record_until_doctor_exports_it(tmp_path: Path) -> None:
+def test_damaged_record_does_not_stop_the_gateway_and_doctor_exports_it(tmp_path: Path) -> None:
     with live(tmp_path) as gateway, client_of(gateway.url, "me") as client:
         bad, good = (ended(client, submit_to(client)["job_id"])["id"] for _ in range(2))
     alter(tmp_path / "data", "not JSON", bad)
@@ -373,7 +379,7 @@ def test_a_gateway_goes_on_beside_a_damaged_record_until_doctor_exports_it(tmp_p
         assert client.get(f"/jobs/{bad}").status_code == 404
 
 
-async def test_one_duty_that_fails_keeps_no_other_from_being_done(
+async def test_retention_task_that_fails_does_not_prevent_the_other_tasks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gateway.service.retention import Retention

@@ -83,7 +83,9 @@ class Twins:
 @pytest.mark.parametrize("moved_most", [0, 300])
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(story=st.lists(st.one_of(comes, comes, goes, goes, is_cancelled, is_given_back, waits), max_size=60))
-def test_whatever_comes_and_goes_the_order_is_the_one_found_anew(moved_most: int, story: list[tuple[Any, ...]]) -> None:
+def test_queue_order_kept_incrementally_equals_the_recomputed_order(
+    moved_most: int, story: list[tuple[Any, ...]]
+) -> None:
     twins = Twins()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kept_order, "MOVED_MOST", moved_most)
@@ -94,7 +96,7 @@ def test_whatever_comes_and_goes_the_order_is_the_one_found_anew(moved_most: int
 
 
 @given(queues())
-def test_a_queue_is_served_to_its_end_as_it_would_be_without_anything_kept(
+def test_queue_served_incrementally_has_the_same_order_as_computed_from_scratch(
     queue: tuple[list[Waiting], RoundRobinState, float],
 ) -> None:
     waiting, turns, now = queue
@@ -112,7 +114,7 @@ def test_a_queue_is_served_to_its_end_as_it_would_be_without_anything_kept(
         assert list(kept.line) == order(waiting, turns, now)
 
 
-def test_claims_and_submits_of_a_long_queue_find_nothing_anew() -> None:
+def test_queue_order_is_not_recomputed_on_claim_and_submit_in_a_long_queue() -> None:
     """R-11: only what cannot be followed costs a look at all jobs."""
     twins = Twins()
     for n in range(200):
@@ -126,7 +128,7 @@ def test_claims_and_submits_of_a_long_queue_find_nothing_anew() -> None:
 
 
 @pytest.mark.parametrize("owners", ["a", "abcdefgh"])
-def test_a_cancel_in_a_long_queue_finds_nothing_anew(owners: str) -> None:
+def test_queue_order_is_not_recomputed_on_cancel_in_a_long_queue(owners: str) -> None:
     """R-11: all jobs of one owner, or of several in turn."""
     twins = Twins()
     for n in range(1000):

@@ -95,7 +95,7 @@ def drawn(gateway: Live, client: httpx.Client, protocol: str, prompt: str) -> li
 
 
 @pytest.mark.parametrize("protocol", DRAW)
-def test_other_readers_find_it_in_the_output_folder(gateway: Live, client: httpx.Client, protocol: str) -> None:
+def test_infotext_in_output_files_is_read_by_other_programs(gateway: Live, client: httpx.Client, protocol: str) -> None:
     files = drawn(gateway, client, protocol, PROMPT)
     assert len(files) == 2
     negative = "" if protocol == "mflux-server" else NEGATIVE  # whose requests have none
@@ -124,7 +124,7 @@ def test_other_readers_find_it_in_the_output_folder(gateway: Live, client: httpx
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp"])
-def test_a_download_in_another_format_says_it_as_well(gateway: Live, kind: str) -> None:
+def test_image_download_in_another_format_carries_the_infotext_too(gateway: Live, kind: str) -> None:
     with client_of(gateway.url) as client:
         (own,) = ended(client, submit(client, prompt=PROMPT, seed=7)["job_id"])["image_ids"]
         file = client.get(f"/images/{own}").content
@@ -141,7 +141,7 @@ def test_a_download_in_another_format_says_it_as_well(gateway: Live, kind: str) 
 
 
 @pytest.mark.parametrize("prompt", ["a" * 20_000, "ü" * 6_000])
-def test_long_texts_stand_beside_each_other_in_a_jpeg(prompt: str) -> None:
+def test_jpeg_image_holds_a_long_infotext_and_a_long_record_together(prompt: str) -> None:
     signature = Signature.of(plan(prompt=prompt), 0, 5)
     assert signature is not None
     said = carried(signed(encode(PPM), signature.drawing, signature.infotext))
@@ -151,7 +151,7 @@ def test_long_texts_stand_beside_each_other_in_a_jpeg(prompt: str) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["a" * 40_000, "猫" * 20_000])
-def test_of_two_texts_too_long_for_exif_our_own_stays(prompt: str) -> None:
+def test_exif_too_small_for_both_texts_keeps_our_own_record(prompt: str) -> None:
     signature = Signature.of(plan(prompt=prompt), 0, 5)
     assert signature is not None
     said = carried(signed(encode(PPM), signature.drawing, signature.infotext))
@@ -161,13 +161,13 @@ def test_of_two_texts_too_long_for_exif_our_own_stays(prompt: str) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["a " * 32_000, "猫" * 10_000, "x\n" * 10_000 + "end"])
-def test_a_long_prompt_is_whole(prompt: str) -> None:
+def test_infotext_holds_a_long_prompt_completely(prompt: str) -> None:
     signature = Signature.of(plan(prompt=prompt), 0, 5)
     assert signature is not None
     assert parse(signature.infotext)["Prompt"] == "\n".join(line.strip() for line in prompt.strip().split("\n"))
 
 
-def test_what_sdapi_answers_is_what_it_answered(gateway: Live, client: httpx.Client) -> None:
+def test_sdapi_image_responses_carry_the_infotext_of_their_own_reply(gateway: Live, client: httpx.Client) -> None:
     """The text of its own reply, once: the file's is A1111's too, and knows less of the request."""
     body = {"prompt": "a cat <unknown:x>", **SIZE, "steps": 2, "seed": 3, "send_images": True}
     answer = client.post("/sdapi/v1/txt2img", json=body).json()
@@ -180,7 +180,7 @@ def test_what_sdapi_answers_is_what_it_answered(gateway: Live, client: httpx.Cli
         assert not picture.info.keys() & {"parameters", KEYWORD}
 
 
-def test_what_openai_sends_carries_no_text(client: httpx.Client) -> None:
+def test_openai_image_responses_carry_no_infotext(client: httpx.Client) -> None:
     body = {"prompt": "a secret", "size": "128x64", "response_format": "b64_json"}
     data = base64.b64decode(client.post("/v1/images/generations", json=body).json()["data"][0]["b64_json"])
     with Image.open(io.BytesIO(data)) as picture:
@@ -191,7 +191,9 @@ def test_what_openai_sends_carries_no_text(client: httpx.Client) -> None:
     ("said", "keywords"),
     [({"write_infotexts": False}, {KEYWORD}), ({"sign_pictures": False}, set()), ({}, {KEYWORD, "parameters"})],
 )
-def test_the_settings_say_what_is_written(tmp_path: Path, said: dict[str, Any], keywords: set[str]) -> None:
+def test_settings_decide_which_texts_are_written_into_image_files(
+    tmp_path: Path, said: dict[str, Any], keywords: set[str]
+) -> None:
     with live(tmp_path, config={"generation": said}) as gateway:
         with httpx.Client(base_url=gateway.url, timeout=60) as client:
             (file, _) = drawn(gateway, client, "sdapi", "a fox")
@@ -213,12 +215,12 @@ def infotext(of: Generate, image: int = 0) -> str:
     return signature.infotext
 
 
-def test_a_picture_of_several_has_its_own_seed() -> None:
+def test_infotext_of_each_of_several_images_has_its_own_seed() -> None:
     line = "Sampler: Euler, Schedule type: Simple, CFG scale: 1, Seed: 6, Size: 64x32, Model: flux2-tiny"
     assert infotext(plan(), 1) == f"a cat\nSteps: 4, {line}, Version: {VERSION}"
 
 
-def test_variations_a_second_pass_and_loras_are_told_as_a1111_tells_them() -> None:
+def test_infotext_of_variations_second_pass_and_loras_has_the_a1111_form() -> None:
     found = parse(
         infotext(
             plan(
@@ -237,11 +239,11 @@ def test_variations_a_second_pass_and_loras_are_told_as_a1111_tells_them() -> No
     assert (found["Hires resize-1"], found["Hires steps"], found["Hires upscaler"]) == ("128", "2", "Lanczos")
 
 
-def test_a_picture_that_began_from_another_says_how_strongly_it_was_changed() -> None:
+def test_infotext_of_an_image_with_init_image_has_its_denoise_strength() -> None:
     assert parse(infotext(plan(init_image="0" * 64, denoise=0.75)))["Denoising strength"] == "0.75"
 
 
-def test_a_picture_of_another_program_keeps_its_words_when_it_is_enlarged() -> None:
+def test_upscaled_image_of_another_program_keeps_its_infotext() -> None:
     found = drawing_in(comfy())
     assert found is not None
     larger = Upscale(
@@ -256,7 +258,7 @@ def test_a_picture_of_another_program_keeps_its_words_when_it_is_enlarged() -> N
     assert "Version" not in said
 
 
-def test_pictures_keep_both_texts(tmp_path: Path) -> None:
+def test_image_files_keep_both_our_record_and_the_infotext(tmp_path: Path) -> None:
     spooled = tmp_path / "picture.ppm"
     spooled.write_bytes(PPM)
     pictures = Pictures(tmp_path / "output")

@@ -51,7 +51,7 @@ async def reason_of(service: JobService) -> str | None:
 
 
 @pytest.mark.parametrize("place", ["output", "data/spool"])
-async def test_a_place_that_is_gone_stops_the_lane_and_fails_no_job(tmp_path: Path, place: str) -> None:
+async def test_storage_folder_missing_stops_the_lane_and_fails_no_job(tmp_path: Path, place: str) -> None:
     async with service_in(tmp_path, script=STEPS) as service:
         jobs = [await service.submit(request(), ME) for _ in range(12)]
         await until(lambda: service.running() is not None)
@@ -70,7 +70,7 @@ async def test_a_place_that_is_gone_stops_the_lane_and_fails_no_job(tmp_path: Pa
 
 
 @pytest.mark.parametrize("place", ["output", "data/spool"])
-async def test_a_removed_folder_is_made_anew_and_the_job_is_drawn(tmp_path: Path, place: str) -> None:
+async def test_output_folder_removed_is_recreated_and_the_job_is_drawn(tmp_path: Path, place: str) -> None:
     async with service_in(tmp_path, script=STEPS) as service:
         jobs = [await service.submit(request(), ME) for _ in range(4)]
         await until(lambda: service.running() is not None)
@@ -80,9 +80,7 @@ async def test_a_removed_folder_is_made_anew_and_the_job_is_drawn(tmp_path: Path
         assert {job.state for job in ended} == {State.SUCCEEDED}
 
 
-async def test_a_job_of_several_pictures_stops_at_the_first_that_finds_no_room(
-    tmp_path: Path, monkeypatch: Any
-) -> None:
+async def test_job_of_several_images_stops_at_the_first_that_cannot_be_stored(tmp_path: Path, monkeypatch: Any) -> None:
     """What follows could not be filed either; the pictures before are kept."""
     async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
         keep, full, tried = service.pictures.keep, True, []
@@ -136,7 +134,7 @@ async def read_once_put_back(service: JobService) -> Job:
     return ended
 
 
-async def test_a_document_goes_back_where_its_page_finds_no_room(tmp_path: Path, monkeypatch: Any) -> None:
+async def test_ocr_job_is_requeued_when_its_page_cannot_be_stored(tmp_path: Path, monkeypatch: Any) -> None:
     async with ocr_support.service_in(tmp_path) as service:
         record, faults = SqliteStore.record, iter([False, True])
 
@@ -149,7 +147,7 @@ async def test_a_document_goes_back_where_its_page_finds_no_room(tmp_path: Path,
         await read_once_put_back(service)
 
 
-async def test_a_document_goes_back_where_no_process_can_be_started(tmp_path: Path, monkeypatch: Any) -> None:
+async def test_ocr_job_is_requeued_when_no_process_can_be_started(tmp_path: Path, monkeypatch: Any) -> None:
     """Too many open files are the gateway's fault, and no crash of the job."""
     async with ocr_support.service_in(tmp_path) as service:
         start = asyncio.create_subprocess_exec
@@ -164,7 +162,7 @@ async def test_a_document_goes_back_where_no_process_can_be_started(tmp_path: Pa
         await read_once_put_back(service)
 
 
-async def test_a_document_goes_back_where_the_inputs_are_away(tmp_path: Path) -> None:
+async def test_ocr_job_is_requeued_when_the_input_folder_is_missing(tmp_path: Path) -> None:
     async with ocr_support.service_in(tmp_path) as service:
         first = await service.submit_ocr(OcrRequest(), ocr_support.script("sleep"), ME)
         await until(lambda: service.events.progress(first.id) is not None)
@@ -178,7 +176,7 @@ async def test_a_document_goes_back_where_the_inputs_are_away(tmp_path: Path) ->
         assert (await service.ended(job.id)).state is State.SUCCEEDED
 
 
-async def test_a_download_goes_back_where_the_models_folder_is_at_fault(tmp_path: Path, monkeypatch: Any) -> None:
+async def test_download_job_is_requeued_when_the_models_folder_has_a_fault(tmp_path: Path, monkeypatch: Any) -> None:
     async with service_in(tmp_path) as service:
         answers = iter(
             [
@@ -197,7 +195,7 @@ async def test_a_download_goes_back_where_the_models_folder_is_at_fault(tmp_path
         assert (ended.state, ended.crashes) == (State.SUCCEEDED, 0)
 
 
-async def test_a_download_waits_for_the_room_that_was_taken_from_it(tmp_path: Path, monkeypatch: Any) -> None:
+async def test_download_job_waits_until_the_disk_has_the_needed_space_again(tmp_path: Path, monkeypatch: Any) -> None:
     async with service_in(tmp_path) as service:
         (tmp_path / "models").mkdir(exist_ok=True)
         needed = 2**80
@@ -221,7 +219,9 @@ async def test_a_download_waits_for_the_room_that_was_taken_from_it(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["jobs.sqlite3", "jobs.sqlite3-wal"])
 @pytest.mark.parametrize("how", ["removed", "replaced"])
-async def test_nothing_is_acknowledged_into_a_file_that_no_name_leads_to(tmp_path: Path, name: str, how: str) -> None:
+async def test_store_acknowledges_no_write_to_a_removed_or_replaced_database_file(
+    tmp_path: Path, name: str, how: str
+) -> None:
     async with opened(lambda: SqliteStore(tmp_path)) as store:
         job = await submit(store)
         file, kept = tmp_path / name, tmp_path / "kept"
@@ -241,7 +241,7 @@ async def test_nothing_is_acknowledged_into_a_file_that_no_name_leads_to(tmp_pat
         assert len(store.order("engine")) == 2, "all that was acknowledged, and no more"
 
 
-async def test_a_database_that_is_read_only_is_a_fault_of_the_place(tmp_path: Path) -> None:
+async def test_database_read_only_is_a_storage_fault(tmp_path: Path) -> None:
     async with opened(lambda: SqliteStore(tmp_path)) as store:
         assert isinstance(store, SqliteStore)
         store._database._write_db.execute("PRAGMA query_only=1")
@@ -250,7 +250,7 @@ async def test_a_database_that_is_read_only_is_a_fault_of_the_place(tmp_path: Pa
         assert not isinstance(refused.value, StorageFull)
 
 
-async def test_a_job_is_put_back_where_its_picture_is_filed_and_its_row_is_not(
+async def test_job_is_requeued_when_its_image_file_is_saved_but_its_record_is_not(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
     """No picture is left that no row names, and the engine draws the same once more."""

@@ -58,12 +58,12 @@ def looked_at(folder: Path) -> Place:
 
 
 @pytest.mark.parametrize("full", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_disk_without_room_is_full(full: int) -> None:
+def test_disk_without_space_is_reported_as_storage_full(full: int) -> None:
     assert isinstance(fault_of(OSError(full, "")), StorageFull)
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_disk_that_refuses_is_at_fault(name: str) -> None:
+def test_disk_error_is_a_storage_fault(name: str) -> None:
     fault = fault_of(OSError(getattr(errno, name), "", "/secret/path"), "the output folder")
     assert fault is not None
     assert not isinstance(fault, StorageFull)
@@ -72,11 +72,11 @@ def test_a_disk_that_refuses_is_at_fault(name: str) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError("image file is truncated"), ValueError(), OSError(errno.EINVAL, "")])
-def test_what_else_goes_wrong_is_no_fault_of_the_disk(error: Exception) -> None:
+def test_errors_of_other_kinds_are_not_storage_faults(error: Exception) -> None:
     assert fault_of(error) is None
 
 
-def test_a_probe_leaves_nothing_and_says_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_probe_leaves_no_file_and_reports_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = looked_at(tmp_path)
     assert (found := place.probe()).fault is None
     assert found.free_bytes
@@ -85,7 +85,7 @@ def test_a_probe_leaves_nothing_and_says_what_is_free(tmp_path: Path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-def test_a_removed_folder_is_made_anew_where_its_disk_is(tmp_path: Path) -> None:
+def test_storage_folder_removed_is_recreated_if_its_disk_is_present(tmp_path: Path) -> None:
     folder = tmp_path / "output"
     folder.mkdir()
     place = looked_at(folder)
@@ -99,7 +99,7 @@ def test_a_removed_folder_is_made_anew_where_its_disk_is(tmp_path: Path) -> None
     assert place.probe().fault is None
 
 
-def test_a_folder_whose_parent_is_gone_is_missing(tmp_path: Path) -> None:
+def test_storage_folder_whose_parent_is_gone_is_reported_missing(tmp_path: Path) -> None:
     folder = tmp_path / "all" / "output"
     folder.mkdir(parents=True)
     place = looked_at(folder)
@@ -110,7 +110,7 @@ def test_a_folder_whose_parent_is_gone_is_missing(tmp_path: Path) -> None:
     assert place.probe().fault is None
 
 
-def test_nothing_is_written_to_the_mount_point_of_a_share_that_is_gone(share: Path) -> None:
+def test_storage_writes_nothing_to_the_mount_point_of_an_unmounted_share(share: Path) -> None:
     place = looked_at(share)
     behind = unmounted(share)
     assert "mounted" in str(place.probe().fault)
@@ -119,7 +119,7 @@ def test_nothing_is_written_to_the_mount_point_of_a_share_that_is_gone(share: Pa
     assert place.probe().fault is None
 
 
-def test_no_folder_is_made_in_the_mount_point_of_a_share_that_is_gone(share: Path) -> None:
+def test_storage_creates_no_folder_in_the_mount_point_of_an_unmounted_share(share: Path) -> None:
     (share / "output").mkdir()
     place, read = looked_at(share / "output"), Place("the models folder", share / "output", is_written=False)
     read.look()
@@ -132,7 +132,7 @@ def test_no_folder_is_made_in_the_mount_point_of_a_share_that_is_gone(share: Pat
     assert read.probe().fault is None
 
 
-def test_a_model_that_was_removed_is_no_fault_of_its_disk(tmp_path: Path) -> None:
+def test_model_that_was_removed_is_not_a_storage_fault(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     place = Place("the folder of a model", tmp_path / "model", is_written=False)
     place.look()
@@ -140,7 +140,7 @@ def test_a_model_that_was_removed_is_no_fault_of_its_disk(tmp_path: Path) -> Non
     assert place.probe().fault is None
 
 
-async def test_after_a_full_disk_as_much_is_written_as_was_missed(
+async def test_storage_probe_after_a_full_disk_writes_as_many_bytes_as_failed_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that takes four kilobytes and no picture is full."""
@@ -167,7 +167,7 @@ async def test_after_a_full_disk_as_much_is_written_as_was_missed(
         await health.check(["output"], least_free_bytes=2**80)
 
 
-async def test_a_place_that_hangs_holds_nobody_up_and_is_not_asked_twice(tmp_path: Path) -> None:
+async def test_storage_probe_that_hangs_blocks_nobody_and_is_not_started_twice(tmp_path: Path) -> None:
     answers, asked = threading.Event(), []
 
     class Hanging(Place):
@@ -188,7 +188,7 @@ async def test_a_place_that_hangs_holds_nobody_up_and_is_not_asked_twice(tmp_pat
         pass
 
 
-async def test_a_check_that_hangs_is_told_as_such_and_the_others_are_heard() -> None:
+async def test_health_check_that_hangs_is_reported_and_so_are_the_results_of_the_others() -> None:
     begun, goes_on = [], asyncio.Event()
 
     async def hanging() -> str | None:

@@ -65,7 +65,7 @@ def why(gateway: Live, http: httpx.Client) -> str:
     raise AssertionError("it stayed ready")
 
 
-def test_a_missing_output_folder_refuses_in_every_protocol_and_nothing_that_waits_fails(
+def test_output_folder_missing_refuses_in_every_protocol_and_fails_no_queued_job(
     tmp_path: Path, http: httpx.Client
 ) -> None:
     with live(tmp_path, fake_script={"step_seconds": 0.02}) as gateway, client_of(gateway.url, OWNER) as client:
@@ -82,7 +82,7 @@ def test_a_missing_output_folder_refuses_in_every_protocol_and_nothing_that_wait
             assert ended(client, job)["status"] == "completed"
 
 
-def test_a_full_disk_is_a_507_in_every_protocol_and_work_goes_on_with_room(
+def test_disk_full_is_a_507_in_every_protocol_and_jobs_continue_once_there_is_space(
     tmp_path: Path, disk: Disk, http: httpx.Client
 ) -> None:
     config = {"generation": {"output_dir": str(disk.folder / "output")}}
@@ -98,7 +98,9 @@ def test_a_full_disk_is_a_507_in_every_protocol_and_work_goes_on_with_room(
         gateway.wait_for("/health/ready")
 
 
-def test_an_unmounted_share_gets_no_picture_on_the_disk_below(tmp_path: Path, disk: Disk, http: httpx.Client) -> None:
+def test_image_is_not_written_under_the_mount_point_of_an_unmounted_share(
+    tmp_path: Path, disk: Disk, http: httpx.Client
+) -> None:
     config = {"generation": {"output_dir": str(disk.folder / "output")}}
     script = {"step_seconds": 0.05}
     with live(tmp_path, fake_script=script, config=config) as gateway, client_of(gateway.url, OWNER) as client:
@@ -165,7 +167,7 @@ def broken(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Callable[[Li
     return Unlinked, MANY_STEPS
 
 
-def test_every_protocol_stops_work_though_nothing_can_be_written(
+def test_job_is_stopped_by_every_protocol_while_storage_is_not_writable(
     tmp_path: Path, broken: tuple[Callable[[Live], Any], dict[str, Any]], http: httpx.Client
 ) -> None:
     break_, config = broken
@@ -236,7 +238,9 @@ def _stop_in_every_protocol(gateway: Live, break_: Callable[[Live], Any], http: 
             assert ended(client, task)["status"] == "cancelled"
 
 
-def test_a_hang_up_stops_its_picture_on_a_full_disk(tmp_path: Path, disk: Disk, http: httpx.Client) -> None:
+def test_job_is_stopped_on_client_disconnect_while_the_disk_is_full(
+    tmp_path: Path, disk: Disk, http: httpx.Client
+) -> None:
     config = {**MANY_STEPS, "store": {"data_dir": str(disk.folder / "data")}}
     gateway = Live(tmp_path, fake_script={"step_seconds": 0.1}, config=config)
     try:
@@ -286,7 +290,9 @@ def test_a_damaged_picture_is_an_error_in_every_protocol_and_retry_draws_it_agai
         assert client.delete(f"/images/{job}-0").status_code == 200
 
 
-def test_what_was_drawn_is_said_to_be_away_and_not_gone_while_its_disk_is(tmp_path: Path, http: httpx.Client) -> None:
+def test_images_are_reported_unavailable_and_not_deleted_while_their_disk_is_missing(
+    tmp_path: Path, http: httpx.Client
+) -> None:
     with live(tmp_path) as gateway, client_of(gateway.url, OWNER) as client:
         job = submit(client)["job_id"]
         assert ended(client, job)["status"] == "completed"

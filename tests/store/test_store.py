@@ -20,7 +20,7 @@ from tests.support import a_job, a_plan
 from tests.support.store import NO_BOUNDS, WORKER, Clock, claim, image, opened, submit
 
 
-async def test_a_job_comes_back_as_it_was_submitted(make_store: Callable[[], JobStore]) -> None:
+async def test_job_is_read_from_the_store_as_it_was_submitted(make_store: Callable[[], JobStore]) -> None:
     async with opened(make_store) as store:
         job = await submit(store, plan=a_plan(prompt="ein roter Kreis ☀"), priority=Priority.HIGH)
         assert await store.get(job.id) == job
@@ -29,7 +29,7 @@ async def test_a_job_comes_back_as_it_was_submitted(make_store: Callable[[], Job
             await store.get("0" * 32)
 
 
-async def test_the_order_is_class_first_then_submission(make_store: Callable[[], JobStore]) -> None:
+async def test_queue_order_is_priority_first_then_submission(make_store: Callable[[], JobStore]) -> None:
     async with opened(make_store) as store:
         classes = [Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.NORMAL, Priority.HIGH]
         jobs = [await submit(store, priority=p) for p in classes]
@@ -40,7 +40,7 @@ async def test_the_order_is_class_first_then_submission(make_store: Callable[[],
         assert await store.claim(WORKER) is None
 
 
-async def test_position_counts_the_running_job(make_store: Callable[[], JobStore]) -> None:
+async def test_queue_position_counts_the_running_job(make_store: Callable[[], JobStore]) -> None:
     async with opened(make_store) as store:
         first, second = await submit(store), await submit(store)
         lease = await claim(store)
@@ -77,7 +77,7 @@ async def test_each_lane_claims_its_own_jobs_and_counts_its_own_queue(make_store
         assert await store.position(read[1].id) == 0
 
 
-async def test_pages_are_kept_over_a_release_and_a_restart(make_store: Callable[[], JobStore]) -> None:
+async def test_ocr_pages_are_kept_over_a_release_and_a_restart(make_store: Callable[[], JobStore]) -> None:
     line = TextLine(box=((0, 0), (9.5, 0), (9.5, 8), (0, 8)), text="Größe ☀", score=0.9)
     page = PageRead(page=0, width_px=64, height_px=64, lines=(line,), seconds=0.1)
     worker = WorkerInfo(id="c", lane="cpu")
@@ -94,7 +94,7 @@ async def test_pages_are_kept_over_a_release_and_a_restart(make_store: Callable[
         assert (again.state, again.crashes) == (State.QUEUED, 1)
 
 
-async def test_facts_get_seq_without_gaps_and_are_replayed_after_any_of_them(
+async def test_store_facts_have_sequence_numbers_without_gaps_and_can_be_replayed_from_any(
     make_store: Callable[[], JobStore],
 ) -> None:
     async with opened(make_store) as store:
@@ -110,7 +110,7 @@ async def test_facts_get_seq_without_gaps_and_are_replayed_after_any_of_them(
             assert await store.events_after(job.id, after) == events[after:]
 
 
-async def test_a_stale_lease_can_write_nothing(make_store: Callable[[], JobStore]) -> None:
+async def test_lease_that_is_stale_can_write_nothing_to_the_store(make_store: Callable[[], JobStore]) -> None:
     async with opened(make_store) as store:
         job = await submit(store)
         stale = await claim(store)
@@ -126,7 +126,7 @@ async def test_a_stale_lease_can_write_nothing(make_store: Callable[[], JobStore
         assert (await store.get(job.id)).state is State.SUCCEEDED
 
 
-async def test_a_commit_tried_twice_is_already_mine(make_store: Callable[[], JobStore]) -> None:
+async def test_store_commit_retried_is_recognized_as_already_done(make_store: Callable[[], JobStore]) -> None:
     async with opened(make_store) as store:
         await submit(store)
         lease = await claim(store)
@@ -137,7 +137,7 @@ async def test_a_commit_tried_twice_is_already_mine(make_store: Callable[[], Job
         assert (await store.commit(lease, failed))[0] == "fenced"
 
 
-async def test_a_released_job_waits_where_it_waited(make_store: Callable[[], JobStore]) -> None:
+async def test_job_released_keeps_its_former_queue_position(make_store: Callable[[], JobStore]) -> None:
     async with opened(make_store) as store:
         first, _ = await submit(store), await submit(store)
         lease = await claim(store)
@@ -147,7 +147,7 @@ async def test_a_released_job_waits_where_it_waited(make_store: Callable[[], Job
         assert (await claim(store)).job.id == first.id
 
 
-async def test_cancel_ends_a_queued_job_asks_a_running_one_and_leaves_an_ended_one(
+async def test_job_cancel_ends_a_queued_one_signals_a_running_one_and_ignores_an_ended_one(
     make_store: Callable[[], JobStore],
 ) -> None:
     async with opened(make_store) as store:
@@ -206,7 +206,7 @@ async def test_the_queue_is_bounded_in_all_and_for_one_owner(make_store: Callabl
             await store.submit(a_job(owner="third"), bounds)
 
 
-async def test_reopening_recovers_what_each_kind_of_job_deserves(make_store: Callable[[], JobStore]) -> None:
+async def test_store_reopened_recovers_each_kind_of_job_as_specified(make_store: Callable[[], JobStore]) -> None:
     """Decided: attached jobs without a key are gone with their client, all others wait, running ones first."""
     async with opened(make_store) as store:
         running = await submit(store, plan=a_plan(seeds=(1, 2)))

@@ -15,7 +15,7 @@ from tests.support import a_plan
 from tests.support.store import claim, image, opened, submit
 
 
-async def test_lists_are_filtered_and_paged_newest_first(make_store: Callable[[], JobStore]) -> None:
+async def test_job_lists_are_filtered_and_paged_newest_first(make_store: Callable[[], JobStore]) -> None:
     async with opened(make_store) as store:
         mine = [await submit(store) for _ in range(5)]
         await submit(store, owner="you", protocol="sdapi")
@@ -29,7 +29,7 @@ async def test_lists_are_filtered_and_paged_newest_first(make_store: Callable[[]
         assert [j.id for j in await store.list_jobs(states=[State.CANCELLED, State.FAILED])] == [mine[0].id]
 
 
-async def test_a_note_is_kept_and_a_hidden_job_is_only_left_out_of_lists_that_ask_for_it(
+async def test_job_note_is_stored_and_hidden_jobs_are_left_out_only_of_lists_asking_so(
     make_store: Callable[[], JobStore],
 ) -> None:
     async with opened(make_store) as store:
@@ -44,7 +44,7 @@ async def test_a_note_is_kept_and_a_hidden_job_is_only_left_out_of_lists_that_as
         assert [(await claim(store)).job.id for _ in range(2)] == [shown.id, hidden.id]
 
 
-async def test_only_ended_jobs_can_be_deleted_and_old_ones_are_found(make_store: Callable[[], JobStore]) -> None:
+async def test_store_deletes_only_ended_jobs_and_finds_old_ones(make_store: Callable[[], JobStore]) -> None:
     async with opened(make_store) as store:
         ended, live = await submit(store), await submit(store)
         await store.cancel(ended.id, "user")
@@ -58,7 +58,7 @@ async def test_only_ended_jobs_can_be_deleted_and_old_ones_are_found(make_store:
             await store.get(ended.id)
 
 
-async def test_blobs_are_named_by_their_bytes_and_kept_while_a_job_names_them(
+async def test_blobs_are_named_by_content_hash_and_kept_while_a_job_references_them(
     make_store: Callable[[], JobStore],
 ) -> None:
     async with opened(make_store) as store:

@@ -17,7 +17,7 @@ from gateway.store.sqlite import SqliteStore
 from tests.support.store import WORKER, Clock, claim, image, opened, submit
 
 
-async def test_claim_position_and_waiting_agree_about_owners_classes_and_age(tmp_path: Path) -> None:
+async def test_queue_claim_position_and_list_agree_about_owners_priority_and_age(tmp_path: Path) -> None:
     clock = Clock()
     async with opened(lambda: SqliteStore(tmp_path, clock)) as store:
         old = await submit(store, priority=Priority.LOW, owner="old")
@@ -33,7 +33,7 @@ async def test_claim_position_and_waiting_agree_about_owners_classes_and_age(tmp
         assert (store.running("engine"), store.depth("engine"), store.depth("cpu")) == (7, 0, 0)
 
 
-async def test_whose_turn_it_is_outlives_a_restart(make_store: Callable[[], JobStore]) -> None:
+async def test_queue_owner_turn_survives_a_restart(make_store: Callable[[], JobStore]) -> None:
     async with opened(make_store) as store:
         first, *_ = [await submit(store, owner=owner) for owner in "aaab"]
         assert (await claim(store)).job.id == first.id
@@ -44,7 +44,7 @@ async def test_whose_turn_it_is_outlives_a_restart(make_store: Callable[[], JobS
         assert [job.owner for job in await store.waiting()] == line
 
 
-async def test_a_paused_lane_gives_nothing_until_it_goes_on_and_other_lanes_do(
+async def test_lane_paused_gives_no_job_until_resumed_and_other_lanes_continue(
     make_store: Callable[[], JobStore],
 ) -> None:
     async with opened(make_store) as store:
@@ -61,7 +61,7 @@ async def test_a_paused_lane_gives_nothing_until_it_goes_on_and_other_lanes_do(
         await claim(store)
 
 
-async def test_a_moved_job_takes_its_place_among_its_owners_and_keeps_it_over_a_restart(
+async def test_job_moved_keeps_its_queue_position_among_its_owners_jobs_over_a_restart(
     make_store: Callable[[], JobStore],
 ) -> None:
     async with opened(make_store) as store:
@@ -83,7 +83,7 @@ async def test_a_moved_job_takes_its_place_among_its_owners_and_keeps_it_over_a_
         assert [job.id for job in await store.waiting()] == expected
 
 
-async def test_every_event_is_told_once_in_the_order_of_its_number_before_the_write_returns(
+async def test_event_is_published_once_in_sequence_before_the_store_write_returns(
     make_store: Callable[[], JobStore],
 ) -> None:
     told: list[tuple[State | None, JobEvent]] = []
@@ -104,7 +104,7 @@ async def test_every_event_is_told_once_in_the_order_of_its_number_before_the_wr
         await store.close()
 
 
-async def test_an_owner_sees_what_happened_after_any_event_or_else_what_lives(
+async def test_store_gives_an_owner_the_events_after_any_event_or_the_unfinished_jobs(
     make_store: Callable[[], JobStore],
 ) -> None:
     async with opened(make_store) as store:
@@ -128,7 +128,7 @@ async def test_an_owner_sees_what_happened_after_any_event_or_else_what_lives(
         assert (await store.seen("me", 3)).live == (mine[1],)
 
 
-async def test_small_texts_are_kept_by_name(make_store: Callable[[], JobStore]) -> None:
+async def test_store_keeps_small_texts_by_name(make_store: Callable[[], JobStore]) -> None:
     async with opened(make_store) as store:
         assert await store.kept("costs") is None
         for value in ("{}", '{"a": 1}'):

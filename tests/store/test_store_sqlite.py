@@ -34,7 +34,7 @@ async def test_a_second_gateway_cannot_take_the_same_folder(tmp_path: Path) -> N
         pass
 
 
-async def test_commits_reach_the_disk(tmp_path: Path) -> None:
+async def test_database_commits_are_synced_to_disk(tmp_path: Path) -> None:
     """R-04: the pragmas, since a kill cannot show it."""
     async with opened(lambda: SqliteStore(tmp_path)) as store:
         assert isinstance(store, SqliteStore)
@@ -113,7 +113,7 @@ COLUMNS = "number, id, owner, protocol, attached, priority, lane, model, plan, a
 STANDS = "UPDATE jobs SET standing_priority = priority, standing_since = created_at, standing_number = number"
 
 
-def test_there_is_a_step_from_each_version() -> None:
+def test_database_upgrade_exists_from_each_version() -> None:
     assert [*AGES] == [*UPGRADES] == [*range(1, VERSION)]
 
 
@@ -174,7 +174,7 @@ async def test_an_upgrade_that_fails_leaves_the_database_as_it_was(tmp_path: Pat
     assert file.read_bytes() == before
 
 
-async def test_a_damaged_database_is_refused_loudly_and_left_alone(tmp_path: Path) -> None:
+async def test_database_damaged_is_refused_with_an_error_and_left_unchanged(tmp_path: Path) -> None:
     async with opened(lambda: SqliteStore(tmp_path)) as store:
         for _ in range(50):
             await submit(store)
@@ -189,7 +189,7 @@ async def test_a_damaged_database_is_refused_loudly_and_left_alone(tmp_path: Pat
     assert file.read_bytes() == bytes(data)
 
 
-async def test_copies_are_made_where_there_is_news_and_a_damaged_database_names_the_newest(tmp_path: Path) -> None:
+async def test_backups_are_made_after_changes_and_a_damaged_database_names_the_newest(tmp_path: Path) -> None:
     """R-06: two are kept, each a whole store to go on from."""
     file, folder = tmp_path / "jobs.sqlite3", tmp_path / "backups"
     async with opened(lambda: SqliteStore(tmp_path)) as store:
@@ -249,9 +249,7 @@ async def test_a_claim_costs_as_many_statements_with_a_thousand_waiting_jobs_as_
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
-async def test_a_clock_that_jumps_while_a_job_runs_takes_nothing_and_makes_no_negative_time(
-    tmp_path: Path, jump_s: float
-) -> None:
+async def test_store_clock_jump_loses_no_running_job_and_gives_no_negative_time(tmp_path: Path, jump_s: float) -> None:
     """R-07: the embedded store has no leases to expire."""
     now = [1_000_000.0]
     async with opened(lambda: SqliteStore(tmp_path, lambda: now[0])) as store:

@@ -108,7 +108,7 @@ def followed(page: Any, gateway: Live) -> dict[str, Any]:
     return result
 
 
-def test_an_event_source_follows_a_job_to_its_picture_and_then_stops(gateway: Live, browser: Any) -> None:
+def test_event_source_receives_a_job_up_to_its_picture_and_then_stops(gateway: Live, browser: Any) -> None:
     page = browser.new_page()
     page.goto(f"{gateway.url}/health/live")
     seen = followed(page, gateway)
@@ -119,7 +119,7 @@ def test_an_event_source_follows_a_job_to_its_picture_and_then_stops(gateway: Li
     page.close()
 
 
-def test_a_page_on_another_loopback_port_may_use_it_too(gateway: Live, browser: Any, other_site: int) -> None:
+def test_page_of_another_loopback_port_may_call_too(gateway: Live, browser: Any, other_site: int) -> None:
     """S-03: anchored loopback origins are allowed by default."""
     page = browser.new_page()
     page.goto(f"http://127.0.0.1:{other_site}/")
@@ -127,7 +127,7 @@ def test_a_page_on_another_loopback_port_may_use_it_too(gateway: Live, browser: 
     page.close()
 
 
-def test_a_foreign_page_can_neither_read_nor_queue(gateway: Live, browser: Any, other_site: int) -> None:
+def test_page_of_a_foreign_origin_can_neither_read_nor_queue_jobs(gateway: Live, browser: Any, other_site: int) -> None:
     """S-03, S-04, S-05: no drive-by."""
     before = httpx.get(f"{gateway.url}/api/v1/jobs").json()
     page = browser.new_page()
@@ -160,7 +160,7 @@ def test_the_javascript_of_the_documentation_runs_as_written(gateway: Live, brow
     page.close()
 
 
-def test_one_event_source_hears_of_all_jobs_also_over_a_restart_of_the_gateway(browser: Any, tmp_path: Path) -> None:
+def test_event_source_gets_all_jobs_even_over_a_gateway_restart(browser: Any, tmp_path: Path) -> None:
     """It comes back by itself with the last id, and misses nothing and hears nothing twice."""
     gateway = Live(tmp_path, fake_script={"step_seconds": 0.1}).start()
     try:

@@ -65,7 +65,7 @@ def paused(gateway: Live, tab: Studio) -> None:
 # ---- what is served ------------------------------------------------------------------------------
 
 
-def test_the_page_is_small_and_parses_no_markup() -> None:
+def test_studio_page_is_small_and_never_parses_html_from_text() -> None:
     """S-42; and no style of an attribute, which the policy forbids."""
     files = [file for file in FOLDER.iterdir() if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 150_000
@@ -77,7 +77,7 @@ def test_the_page_is_small_and_parses_no_markup() -> None:
         assert len(file.read_text().splitlines()) <= 400, file.name
 
 
-def test_a_part_is_sent_once_and_what_is_no_part_is_refused(gateway: Live) -> None:
+def test_studio_file_is_cached_by_etag_and_other_files_are_404(gateway: Live) -> None:
     part = httpx.get(f"{gateway.url}/studio/main.js")
     assert part.headers["content-type"].startswith("text/javascript")
     again = httpx.get(f"{gateway.url}/studio/main.js", headers={"If-None-Match": part.headers["etag"]})
@@ -89,7 +89,7 @@ def test_a_part_is_sent_once_and_what_is_no_part_is_refused(gateway: Live) -> No
 # ---- make ----------------------------------------------------------------------------------------
 
 
-def test_every_line_becomes_a_job_and_every_picture_is_shown(tab: Studio) -> None:
+def test_studio_every_prompt_line_becomes_a_job_and_every_picture_is_shown(tab: Studio) -> None:
     tab.page.check("#lines")
     tab.draw("a red circle\n\na blue square", count=2)
     tab.see("a red circle")
@@ -99,7 +99,7 @@ def test_every_line_becomes_a_job_and_every_picture_is_shown(tab: Studio) -> Non
     tab.page.wait_for_selector("dialog .quote:text-is('a red circle')")
 
 
-def test_only_what_the_model_can_do_is_offered(tab: Studio) -> None:
+def test_studio_offers_only_what_the_model_can_do(tab: Studio) -> None:
     page = tab.page
     assert page.is_hidden("#guidance-field")
     assert page.is_hidden("#negative-field")
@@ -113,7 +113,7 @@ def test_only_what_the_model_can_do_is_offered(tab: Studio) -> None:
     assert page.input_value("#width") == "1024"
 
 
-def test_an_aspect_keeps_the_area_and_what_is_refused_is_said(tab: Studio) -> None:
+def test_studio_aspect_keeps_the_area_and_a_refused_size_is_explained(tab: Studio) -> None:
     tab.page.click("#aspects button:has-text('16:9')")
     assert (tab.page.input_value("#width"), tab.page.input_value("#height")) == ("176", "96")
     tab.page.click("#swap")
@@ -162,7 +162,7 @@ def test_an_input_picture_is_masked_and_its_settings_come_back(gateway: Live, ta
 # ---- watch ---------------------------------------------------------------------------------------
 
 
-def test_a_job_of_the_openai_client_is_seen_with_progress_preview_and_picture(gateway: Live, tab: Studio) -> None:
+def test_studio_shows_a_job_of_the_openai_client_with_progress_preview_and_picture(gateway: Live, tab: Studio) -> None:
     paused(gateway, tab)
 
     def ask() -> None:
@@ -186,7 +186,7 @@ def test_a_job_of_the_openai_client_is_seen_with_progress_preview_and_picture(ga
         asking.join()
 
 
-def test_a_bar_moves_between_two_words_of_the_gateway_and_never_goes_back(tab: Studio) -> None:
+def test_progress_bar_moves_between_gateway_updates_and_never_backwards(tab: Studio) -> None:
     """By a clock of its own: a forecast that gets worse, a job that begins again, a picture that is done at once."""
     seen = tab.page.evaluate("""async () => {
       const { Pace } = await import('/studio/pace.js');
@@ -210,7 +210,7 @@ def test_a_bar_moves_between_two_words_of_the_gateway_and_never_goes_back(tab: S
     assert max(after - before for before, after in pairwise(seen)) < 0.12
 
 
-def test_the_bars_of_jobs_follow_that(tab: Studio) -> None:
+def test_studio_progress_bars_of_jobs_never_go_backwards(tab: Studio) -> None:
     tab.page.evaluate("""() => {
       window.bars = {};
       const look = () => {
@@ -257,7 +257,7 @@ def test_a_running_job_is_cancelled(tab: Studio) -> None:
     tab.job("never finished").wait_for(state="detached")
 
 
-def test_a_reload_in_the_middle_loses_nothing(tab: Studio) -> None:
+def test_studio_reload_during_a_job_loses_nothing(tab: Studio) -> None:
     tab.draw("over a reload", count=4)
     tab.page.wait_for_selector(".job[data-status=generating]")
     tab.page.reload(wait_until="commit")
@@ -266,7 +266,7 @@ def test_a_reload_in_the_middle_loses_nothing(tab: Studio) -> None:
     tab.see("over a reload")
 
 
-def test_tabs_share_one_stream_and_see_the_same(gateway: Live, tab: Studio) -> None:
+def test_studio_tabs_share_one_stream_and_show_the_same(gateway: Live, tab: Studio) -> None:
     """Browsers allow six connections a host; eight tabs are open here."""
     tabs = [Studio(tab.page.context.new_page(), gateway.url) for _ in range(7)]
     for other in tabs:
@@ -325,7 +325,7 @@ def test_pictures_are_found_compared_downloaded_and_removed_with_undo(gateway: L
     assert [picture["drawing"]["prompt"] for picture in found] == ["a purple fox"]
 
 
-def test_a_dropped_picture_brings_its_settings_back_and_a_pasted_one_is_the_input(gateway: Live, tab: Studio) -> None:
+def test_studio_dropped_picture_restores_settings_and_pasted_one_becomes_input(gateway: Live, tab: Studio) -> None:
     said = {"prompt": "a picture from elsewhere", "seed": 77, "width": 64, "height": 64, "steps": 2}
     body = {**said, "cfg_scale": 1, "send_images": True}
     drawn = httpx.post(f"{gateway.url}/sdapi/v1/txt2img", json=body, timeout=60).json()["images"][0]
@@ -338,7 +338,7 @@ def test_a_dropped_picture_brings_its_settings_back_and_a_pasted_one_is_the_inpu
     tab.page.wait_for_selector("#input-slot img")
 
 
-def test_a_dropped_picture_of_another_program_fills_what_it_says(tab: Studio) -> None:
+def test_studio_dropped_picture_of_another_program_fills_in_its_settings(tab: Studio) -> None:
     graph = comfy_graph()
     graph["3"]["inputs"]["seed"] = 2**64 - 1
     del graph["10"]["inputs"]["model"]  # its model is not known, nor its LoRAs
@@ -362,7 +362,7 @@ def test_a_dropped_picture_of_another_program_fills_what_it_says(tab: Studio) ->
 # ---- strangers' words ----------------------------------------------------------------------------
 
 
-def test_words_of_strangers_stay_words(gateway: Live, tab: Studio) -> None:
+def test_studio_shows_foreign_text_as_text_and_never_as_html_xss(gateway: Live, tab: Studio) -> None:
     """S-42: prompt, model name, error."""
     page = tab.page
     page.select_option("#model", MODEL)
@@ -402,7 +402,7 @@ def test_words_of_strangers_stay_words(gateway: Live, tab: Studio) -> None:
 # ---- and after a restart ---------------------------------------------------------------------------
 
 
-def test_a_restart_of_the_gateway_loses_no_job_from_sight(gateway: Live, tab: Studio) -> None:
+def test_studio_shows_all_jobs_after_a_gateway_restart(gateway: Live, tab: Studio) -> None:
     """Last, since the others share it."""
     tab.draw("over a restart", count=3)
     tab.page.wait_for_selector(".job[data-status=generating]")

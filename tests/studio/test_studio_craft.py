@@ -64,7 +64,9 @@ def test_the_embedded_model_draws_and_the_picture_is_seen(gateway: Live, browser
 
 
 @pytest.mark.parametrize(("scheme", "rules"), [("dark", None), ("light", ["color-contrast"])])
-def test_axe_finds_nothing_wrong(gateway: Live, browser: Any, scheme: str, rules: list[str] | None) -> None:
+def test_studio_has_no_accessibility_violations_in_axe(
+    gateway: Live, browser: Any, scheme: str, rules: list[str] | None
+) -> None:
     """The two differ in colours only."""
     httpx.post(f"{gateway.url}/api/v1/queue/pause")
     try:
@@ -94,7 +96,7 @@ def test_axe_finds_nothing_wrong(gateway: Live, browser: Any, scheme: str, rules
         httpx.post(f"{gateway.url}/api/v1/queue/resume")
 
 
-def test_everything_goes_by_keyboard(gateway: Live, browser: Any) -> None:
+def test_studio_can_be_used_by_keyboard_alone(gateway: Live, browser: Any) -> None:
     with studio(browser, gateway) as tab:
         press, page = tab.page.keyboard.press, tab.page
         press("Tab")
@@ -131,7 +133,7 @@ def test_everything_goes_by_keyboard(gateway: Live, browser: Any) -> None:
         page.wait_for_selector("#input-slot .mask")
 
 
-def test_a_phone_shows_it_without_scrolling_sideways(gateway: Live, browser: Any) -> None:
+def test_studio_fits_a_phone_without_sideways_scrolling(gateway: Live, browser: Any) -> None:
     with studio(browser, gateway, **PHONE) as tab:
         for view, part in (("make", ".make"), ("watch", ".watch"), ("keep", ".keep")):
             tab.page.tap(f".tabs [data-view={view}]")
@@ -141,7 +143,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(gateway: Live, browser: Any
             assert violations(tab) == []
 
 
-def test_the_theme_is_chosen_and_kept(gateway: Live, browser: Any) -> None:
+def test_studio_theme_is_chosen_and_kept(gateway: Live, browser: Any) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
     with studio(browser, gateway, color_scheme="dark") as tab:
         dark = tab.page.evaluate(ground)
@@ -152,7 +154,7 @@ def test_the_theme_is_chosen_and_kept(gateway: Live, browser: Any) -> None:
         assert tab.page.evaluate(ground) == light != dark
 
 
-def test_with_keys_set_it_asks_once_and_shows_the_pictures(browser: Any, tmp_path: Path) -> None:
+def test_studio_with_keys_set_asks_for_the_key_once_and_shows_the_pictures(browser: Any, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(f"somebody {KEY}\n")
     keys.chmod(0o600)

@@ -58,7 +58,7 @@ def row(tab: Studio, model: str, state: str) -> Any:
     return tab.page.locator(f"dialog .model[data-state={state}]", has=title)
 
 
-def test_a_model_is_downloaded_before_ones_eyes_loaded_unloaded_and_removed(
+def test_studio_model_is_downloaded_with_progress_loaded_unloaded_and_removed(
     served: tuple[ToyHub, Live], tab: Studio
 ) -> None:
     hub, page = served[0], tab.page
@@ -81,7 +81,7 @@ def test_a_model_is_downloaded_before_ones_eyes_loaded_unloaded_and_removed(
     assert page.locator(f"#model option:text-is('{PULLED}')").count() == 1
 
 
-def test_a_download_is_cancelled_and_goes_on_where_it_was(served: tuple[ToyHub, Live], tab: Studio) -> None:
+def test_model_download_is_cancelled_and_resumed_where_it_stopped(served: tuple[ToyHub, Live], tab: Studio) -> None:
     hub, page = served[0], tab.page
     hub.go_on.clear()
     hub.hold_at[BIG] = SIZE // 2
@@ -120,7 +120,7 @@ def test_a_model_chosen_while_the_list_loads_stays_chosen(tab: Studio) -> None:
     assert tab.page.input_value("#model") == CANNY
 
 
-def test_a_picture_is_enlarged(tab: Studio) -> None:
+def test_picture_is_upscaled(tab: Studio) -> None:
     page = tab.page
     tab.draw("a small thing")
     tab.see("a small thing")
@@ -134,7 +134,7 @@ def test_a_picture_is_enlarged(tab: Studio) -> None:
     assert (page.input_value("#width"), page.input_value("#prompt")) == ("128", "a small thing")
 
 
-def test_a_picture_follows_outlines_and_its_settings_come_back(served: tuple[ToyHub, Live], tab: Studio) -> None:
+def test_picture_drawn_by_outlines_and_its_settings_are_restored(served: tuple[ToyHub, Live], tab: Studio) -> None:
     page, gateway = tab.page, served[1]
     assert page.is_hidden("#control")
     page.select_option("#model", CANNY)

@@ -19,7 +19,7 @@ def test_no_module_imports_itself_through_others() -> None:
     TopologicalSorter(IMPORTS).prepare()
 
 
-def test_the_page_preloads_modules_that_its_first_one_imports() -> None:
+def test_studio_page_preloads_the_modules_its_main_script_imports() -> None:
     preloaded = set(re.findall(r'rel="modulepreload" href="/studio/([\w.]+)"', (STUDIO / "page.html").read_text()))
     assert preloaded <= imported_by("main.js")
     assert {"keep.js", "images.js", "view.js"} <= preloaded

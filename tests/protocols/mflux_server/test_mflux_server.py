@@ -155,7 +155,7 @@ def test_seeds_are_strings_or_numbers_and_draw_the_same(client: httpx.Client) ->
     assert pixels[0] == pixels[1]
 
 
-def test_what_is_left_out_has_the_documented_default(client: httpx.Client) -> None:
+def test_generate_fields_left_out_have_the_documented_defaults(client: httpx.Client) -> None:
     task_id = client.post("/generate", json={"prompt": "", "steps": 0, "guidance": 0, "unheard": [1]}).json()["task_id"]
     task = next(task for task in client.get("/tasks").json() if task["task_id"] == task_id)
     shown = {name: task[name] for name in ("prompt", "height", "width", "steps", "format", "quality", "priority")}
@@ -173,13 +173,13 @@ def test_what_is_left_out_has_the_documented_default(client: httpx.Client) -> No
     assert client.get("/cancel", params={"task_id": task_id}).status_code == 200
 
 
-def test_what_was_not_done_as_asked_is_told(client: httpx.Client) -> None:
+def test_adjustments_report_what_was_changed_from_the_request(client: httpx.Client) -> None:
     answer = client.post("/generate", json={**SMALL, "width": 72, "guidance": 3.5}).json()
     assert {a["param"] for a in answer["adjustments"]} == {"width", "guidance"}
     client.get("/cancel", params={"task_id": answer["task_id"]})
 
 
-def test_an_input_picture_is_drawn_upon_at_four_tenths_and_listed_without_a_fault(client: httpx.Client) -> None:
+def test_input_picture_at_strength_0_4_is_drawn_and_listed_without_error(client: httpx.Client) -> None:
     kept = submit(client, prompt="x", seed=1, init_image=base64_png((255, 0, 0)), format="PNG")
     plain = submit(client, prompt="x", seed=1, format="PNG")
     listed = client.get("/tasks")
@@ -227,7 +227,7 @@ def test_cancel_ends_a_running_a_waiting_and_a_finished_task(both: httpx.Client)
     assert both.get("/tasks").json() == []
 
 
-def test_clear_ends_all_of_this_client_and_nothing_else(client: httpx.Client) -> None:
+def test_clear_cancels_all_tasks_of_this_client_and_no_others(client: httpx.Client) -> None:
     other = {"X-Client-Id": "somebody-else"}
     theirs = client.post("/generate", json=SMALL, headers=other).json()["task_id"]
     finished = submit(client)
@@ -241,7 +241,7 @@ def test_clear_ends_all_of_this_client_and_nothing_else(client: httpx.Client) ->
     assert client.get("/clear", headers=other).status_code == 200
 
 
-def test_another_client_and_another_protocol_have_no_tasks_here(gateway: Live, client: httpx.Client) -> None:
+def test_tasks_of_another_client_or_protocol_are_not_visible(gateway: Live, client: httpx.Client) -> None:
     task_id = submit(client)
     job_id = client.post(f"{gateway.url}/api/v1/generate", json=SMALL).json()["job_id"]
     done(client, task_id)
@@ -269,7 +269,7 @@ def test_a_picture_comes_in_its_format_as_bytes_or_base64_and_stays_when_not_del
         assert client.get("/image", params={"task_id": task_id}).status_code == 404
 
 
-def test_gets_that_change_something_take_no_head_and_no_foreign_page(client: httpx.Client) -> None:
+def test_get_routes_that_change_state_refuse_head_and_foreign_origins(client: httpx.Client) -> None:
     """S-06, DECISIONS on HTTP."""
     task_id = submit(client)
     done(client, task_id)
@@ -352,7 +352,7 @@ BAD: list[tuple[bytes, dict[str, str] | None]] = [
 ]
 
 
-def test_bad_input_is_refused_in_this_protocols_shape(both: httpx.Client) -> None:
+def test_bad_input_is_refused_in_this_protocols_error_form(both: httpx.Client) -> None:
     """Tables A2 and A3; S-13: short, and without what was sent."""
     for body, errors in BAD:
         answer = both.post("/generate", content=body, headers={"Content-Type": "application/json"})
@@ -368,7 +368,7 @@ def test_bad_input_is_refused_in_this_protocols_shape(both: httpx.Client) -> Non
     assert both.get("/tasks").json() == []
 
 
-def test_other_refusals_have_this_protocols_shape_too(both: httpx.Client) -> None:
+def test_other_errors_have_this_protocols_form_too(both: httpx.Client) -> None:
     text = both.post("/generate", content=b"{}", headers={"Content-Type": "text/plain"})
     assert (text.status_code, set(text.json())) == (415, {"message"})
     for method, path in (("DELETE", "/cancel"), ("POST", "/clear"), ("GET", "/generate")):
@@ -404,7 +404,7 @@ def test_tasks_their_formats_and_what_was_fetched_outlive_a_restart(tmp_path: Pa
     gateway.stop()
 
 
-def test_a_task_that_failed_is_over_and_says_why(tmp_path: Path) -> None:
+def test_failed_task_is_finished_and_reports_the_reason(tmp_path: Path) -> None:
     """Clients poll until they read `done`; the picture's status then ends them. The next task runs."""
     script = {"raise_in": "step", "crash_times": 1, "counter_path": str(tmp_path / "counter")}
     with live(tmp_path, fake_script=script) as gateway:

@@ -28,13 +28,13 @@ def waiting(number: int, **changes: object) -> Job:
     return Job.of(a_job(**changes), number).apply(Queued(), 0.0)
 
 
-def test_the_note_brings_the_format_back() -> None:
+def test_picture_encoding_is_restored_from_its_job_note() -> None:
     assert Encoding.of_note(Encoding("PNG", 7).to_note()) == Encoding("PNG", 7)
     assert Encoding.of_note("") == Encoding("JPEG", 85)
     assert [Encoding(name).media_type for name in ("PNG", "JPEG", "WEBP")] == ["image/png", "image/jpeg", "image/jpeg"]
 
 
-def test_a_task_shows_its_times_as_they_come() -> None:
+def test_task_status_shows_its_times_as_they_are_known() -> None:
     job = waiting(1, priority=Priority.HIGH, note=Encoding("PNG", 7).to_note())
     plan = a_plan()
     row = {
@@ -56,7 +56,7 @@ def test_a_task_shows_its_times_as_they_come() -> None:
     assert to_task(ended, plan) == {**row, "compute_time": 1.0, "end_time": 2.0}
 
 
-def test_priority_is_free_only_where_no_keys_divide_the_clients() -> None:
+def test_priority_may_be_raised_by_anyone_only_without_keys() -> None:
     asked = Request({"type": "http", "headers": [], "state": {"owner": "key:a"}})
     urgent = GenerateBody(prompt="x", priority=True, format="png", quality=7)
     origin = to_origin(urgent, asked)
@@ -67,7 +67,7 @@ def test_priority_is_free_only_where_no_keys_divide_the_clients() -> None:
         Rights.of_keys(()).check(origin.owner, "raise_priority")
 
 
-def test_quantize_picks_the_row_of_that_many_bits(tmp_path: Path) -> None:
+def test_quantize_selects_the_model_with_that_number_of_bits(tmp_path: Path) -> None:
     weights = tmp_path / "flux2-klein-4b" / "transformer"
     weights.mkdir(parents=True)
     (weights / "model.safetensors").touch()
@@ -82,7 +82,7 @@ def test_quantize_picks_the_row_of_that_many_bits(tmp_path: Path) -> None:
     assert to_model(LoadBody(model="flux2-klein-9b", quantize=8), core).name == "flux2-klein-9b-8-bit"
 
 
-def test_errors_name_fields_where_fields_are_at_fault() -> None:
+def test_errors_name_the_fields_that_are_wrong() -> None:
     def said(error: InvalidRequest | ModelNotFound) -> object:
         return json.loads(bytes(render_error(error).body))
 

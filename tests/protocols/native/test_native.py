@@ -77,7 +77,7 @@ def test_a_stream_resumed_after_any_event_has_no_gap_and_no_duplicate(client: ht
     assert ids == [f"{job_id}:{seq}" for seq in range(1, len(ids) + 1)]
 
 
-def test_an_event_source_that_comes_back_after_the_end_is_told_to_stop(client: httpx.Client) -> None:
+def test_event_source_reconnecting_after_the_end_gets_204_to_stop(client: httpx.Client) -> None:
     job_id = submit(client)["job_id"]
     last = events(client, job_id)[-1]["id"]
     answer = client.get(f"/jobs/{job_id}/stream", headers={"Last-Event-ID": last})
@@ -85,13 +85,13 @@ def test_an_event_source_that_comes_back_after_the_end_is_told_to_stop(client: h
     assert events(client, job_id)[-1]["event"] == "complete"
 
 
-def test_leaving_the_stream_changes_nothing(client: httpx.Client) -> None:
+def test_stream_closed_by_the_client_does_not_change_the_job(client: httpx.Client) -> None:
     job_id = submit(client)["job_id"]
     events(client, job_id, stop_after=1)
     assert ended(client, job_id)["status"] == "completed"
 
 
-def test_previews_are_fetched_where_their_events_say(client: httpx.Client) -> None:
+def test_preview_is_served_at_the_url_in_its_event(client: httpx.Client) -> None:
     job_id = submit(client, preview=True, num_images=10)["job_id"]
     url = preview_url(client, job_id)
     assert url.startswith(f"/api/v1/jobs/{job_id}/preview?at=0-")
@@ -109,7 +109,7 @@ def preview_url(client: httpx.Client, job_id: str) -> str:
         return str(json.loads(next(lines).removeprefix("data: "))["url"])
 
 
-def test_delete_stops_a_running_job_and_says_so(client: httpx.Client) -> None:
+def test_delete_cancels_a_running_job_and_reports_it(client: httpx.Client) -> None:
     job_id = submit(client, num_images=10)["job_id"]
     events(client, job_id, stop_after=3)
     assert client.delete(f"/jobs/{job_id}").json() == {"status": "cancelled", "job_id": job_id}
@@ -119,7 +119,7 @@ def test_delete_stops_a_running_job_and_says_so(client: httpx.Client) -> None:
     assert client.delete(f"/jobs/{job_id}").json()["status"] == "cancelled"
 
 
-def test_delete_of_a_completed_job_tells_the_truth(client: httpx.Client) -> None:
+def test_delete_of_a_completed_job_answers_with_its_completed_status(client: httpx.Client) -> None:
     done = ended(client, submit(client)["job_id"])
     assert client.delete(f"/jobs/{done['id']}").json()["status"] == "completed"
 
@@ -167,13 +167,13 @@ def test_an_idempotency_key_makes_one_job(client: httpx.Client) -> None:
     assert (other.status_code, other.json()["code"]) == (409, "IDEMPOTENCY_CONFLICT")
 
 
-def test_what_was_not_done_as_asked_is_told(client: httpx.Client) -> None:
+def test_adjustments_report_what_was_changed_from_the_request(client: httpx.Client) -> None:
     job = submit(client, width=72, guidance=3.5, negative_prompt="blur", cfg_rescale=1)
     assert {a["param"] for a in job["adjustments"]} == {"width", "guidance", "negative_prompt"}
     assert job["ignored"] == ["cfg_rescale"]
 
 
-def test_an_input_picture_is_drawn_upon(client: httpx.Client) -> None:
+def test_input_picture_is_used_for_image_to_image(client: httpx.Client) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), (255, 0, 0)).save(buffer, "PNG")
     init = base64.b64encode(buffer.getvalue()).decode()
@@ -195,7 +195,7 @@ def test_another_client_does_not_see_the_job(client: httpx.Client) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "JOB_NOT_FOUND")
 
 
-def test_a_job_outlives_its_removed_pictures(gateway: Live, client: httpx.Client) -> None:
+def test_job_stays_after_its_pictures_are_removed(gateway: Live, client: httpx.Client) -> None:
     done = ended(client, submit(client)["job_id"])
     for file in (gateway.folder / "output").glob(f"{done['id']}.*"):
         file.unlink()
@@ -204,7 +204,7 @@ def test_a_job_outlives_its_removed_pictures(gateway: Live, client: httpx.Client
     assert client.get(f"/jobs/{done['id']}/images/0").json()["code"] == "PICTURE_GONE"
 
 
-def test_health_tells_of_the_engine(client: httpx.Client) -> None:
+def test_health_reports_the_state_of_the_engine(client: httpx.Client) -> None:
     health = client.get("/health").json()
     assert (health["status"], health["default_model"]) == ("healthy", "flux2-tiny")
     assert health["engine"]["state"] in ("ready", "busy")
@@ -238,7 +238,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("body", "status", "code"), BAD)
-def test_bad_input_is_refused_in_this_protocols_shape(
+def test_bad_input_is_refused_in_this_protocols_error_form(
     client: httpx.Client, body: bytes, status: int, code: str
 ) -> None:
     """Tables A2 and A3; S-13: short, and without what was sent."""
@@ -273,7 +273,7 @@ def test_sixteen_clients_at_once_all_get_their_pictures(gateway: Live) -> None:
     assert done == ["completed"] * 16
 
 
-def test_a_gateway_without_an_engine_says_why_and_still_takes_jobs(tmp_path: Path) -> None:
+def test_gateway_without_an_engine_reports_why_and_still_accepts_jobs(tmp_path: Path) -> None:
     """R-21 and DECISIONS on an engine that cannot start."""
     gateway = Live(tmp_path, fake_script={"start_fails": True}).start(ready=False)
     try:

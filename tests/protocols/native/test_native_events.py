@@ -54,7 +54,7 @@ def until_ended(client: httpx.Client, jobs: set[str], last: str | None = None) -
 # ---- one job ---------------------------------------------------------------------------------------
 
 
-def test_a_job_tells_of_its_model_its_progress_its_pictures_and_its_end(tmp_path: Path) -> None:
+def test_job_stream_reports_model_progress_pictures_and_end(tmp_path: Path) -> None:
     script = {"load_seconds": 0.3, "step_seconds": 0.05}
     with live(tmp_path, fake_script=script) as gateway, client_of(gateway.url) as client:
         client.post("/queue/pause")
@@ -78,7 +78,7 @@ def test_a_job_tells_of_its_model_its_progress_its_pictures_and_its_end(tmp_path
         assert all("jpeg" not in p for p in previews), "previews are fetched, not sent along"
 
 
-def test_a_job_that_fails_ends_with_error(tmp_path: Path) -> None:
+def test_job_stream_of_a_failed_job_ends_with_error(tmp_path: Path) -> None:
     with live(tmp_path, fake_script={"raise_in": "step"}) as gateway, client_of(gateway.url) as client:
         job_id = submit(client)["job_id"]
         last = events(client, job_id)[-1]
@@ -89,7 +89,7 @@ def test_a_job_that_fails_ends_with_error(tmp_path: Path) -> None:
         assert client.get(f"/jobs/{job_id}/stream", headers={"Last-Event-ID": last["id"]}).status_code == 204
 
 
-def test_a_cancelled_job_ends_with_cancelled(client: httpx.Client) -> None:
+def test_job_stream_of_a_cancelled_job_ends_with_cancelled(client: httpx.Client) -> None:
     job_id = submit(client, num_images=10)["job_id"]
     seen = []
     for event in read(client, f"/jobs/{job_id}/stream"):
@@ -101,14 +101,14 @@ def test_a_cancelled_job_ends_with_cancelled(client: httpx.Client) -> None:
     assert seen[-1]["data"]["reason"] == "user"
 
 
-def test_the_end_comes_without_pictures_where_they_are_not_wanted(client: httpx.Client) -> None:
+def test_stream_with_images_false_completes_without_pictures(client: httpx.Client) -> None:
     job_id = submit(client)["job_id"]
     last = list(read(client, f"/jobs/{job_id}/stream?images=false"))[-1]
     assert last["event"] == "complete"
     assert "result" not in last["data"]
 
 
-def test_a_waiting_job_hears_comments_and_how_the_queue_moves(gateway: Live, client: httpx.Client) -> None:
+def test_stream_of_a_waiting_job_sends_comments_and_queue_positions(gateway: Live, client: httpx.Client) -> None:
     with client_of(gateway.url) as other:
         client.post("/queue/pause")
         try:
@@ -134,7 +134,7 @@ def test_a_waiting_job_hears_comments_and_how_the_queue_moves(gateway: Live, cli
 # ---- all jobs --------------------------------------------------------------------------------------
 
 
-def test_the_stream_of_all_jobs_opens_with_what_there_is_and_tells_of_every_job(client: httpx.Client) -> None:
+def test_stream_of_all_jobs_opens_with_a_snapshot_and_reports_every_job(client: httpx.Client) -> None:
     running = submit(client, num_images=3)["job_id"]
     jobs, found = {running}, []
     for event in read(client, "/events"):
@@ -180,13 +180,13 @@ def test_the_stream_of_all_jobs_resumed_after_any_event_has_no_gap_and_no_duplic
     assert "snapshot" not in named(pieces)
 
 
-def test_an_id_that_nobody_knows_begins_with_a_snapshot(client: httpx.Client) -> None:
+def test_stream_with_an_unknown_last_event_id_begins_with_a_snapshot(client: httpx.Client) -> None:
     for last in ("", "nonsense", "9" * 15, "-1", "5:6"):
         first = next(event for event in read(client, "/events", last) if "event" in event)
         assert first["event"] == "snapshot"
 
 
-def test_nobody_hears_of_another_ones_jobs(gateway: Live, client: httpx.Client) -> None:
+def test_stream_never_reports_jobs_of_another_client(gateway: Live, client: httpx.Client) -> None:
     """S-23."""
     with client_of(gateway.url) as other:
         opened = read(other, "/events")
@@ -205,7 +205,7 @@ def test_nobody_hears_of_another_ones_jobs(gateway: Live, client: httpx.Client) 
 # ---- readers that leave, or do not read -----------------------------------------------------------
 
 
-def test_streams_that_were_left_make_room_for_others(tmp_path: Path) -> None:
+def test_streams_closed_by_clients_free_their_places_for_others(tmp_path: Path) -> None:
     """R-08: no subscriber leaks, whichever way it left; a slice of the 1,000 of benchmarks/fanout.py."""
     with (
         live(tmp_path, config={"http": {"max_streams": 20, "max_streams_per_client": 20}}) as gateway,
@@ -231,7 +231,7 @@ def test_streams_that_were_left_make_room_for_others(tmp_path: Path) -> None:
                     time.sleep(0.02)
 
 
-def test_readers_that_do_not_read_take_nothing_from_those_who_do(gateway: Live, client: httpx.Client) -> None:
+def test_clients_that_do_not_read_do_not_slow_down_other_clients(gateway: Live, client: httpx.Client) -> None:
     """R-10: a slice; the figures are printed by benchmarks/fanout.py."""
     owner = client.headers["x-client-id"]
     request = f"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Client-Id: {owner}\r\n\r\n".encode()
@@ -264,7 +264,7 @@ def test_readers_that_do_not_read_take_nothing_from_those_who_do(gateway: Live, 
 # ---- cancel races ----------------------------------------------------------------------------------
 
 
-def test_however_cancels_race_each_tells_the_end_that_the_job_has(gateway: Live) -> None:
+def test_cancel_races_each_answer_with_the_final_status_of_the_job(gateway: Live) -> None:
     """R-12 on the wire: against claim and completion, twice at once; a slice."""
     wrong: list[str] = []
 
@@ -308,7 +308,7 @@ def test_the_documentation_lists_every_event_that_was_seen(gateway: Live, client
         assert set(event["data"]) <= set(fields), event
 
 
-def test_a_position_in_the_query_counts_as_the_header_does(served: Live) -> None:
+def test_stream_last_event_id_in_the_query_counts_like_the_header(served: Live) -> None:
     """event-source-polyfill sends it so; a finished stream ends for good with 204."""
     with httpx.Client(base_url=served.url, timeout=30) as client:
         job = client.post("/api/v1/generate", json={"prompt": "a star", "width": 64, "height": 64}).json()["job_id"]

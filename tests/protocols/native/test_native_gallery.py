@@ -74,7 +74,7 @@ def test_the_list_goes_on_page_by_page_and_ends(client: httpx.Client) -> None:
     assert cursor is None
 
 
-def test_a_search_finds_the_words_in_any_order_and_takes_no_pattern(client: httpx.Client) -> None:
+def test_picture_search_finds_words_in_any_order_and_takes_no_pattern(client: httpx.Client) -> None:
     drawn(client, prompt="A Red circle, 100% sure")
     drawn(client, prompt="a blue square")
     assert [p["drawing"]["prompt"] for p in listed(client, search="sure red")] == ["A Red circle, 100% sure"]
@@ -97,7 +97,7 @@ def test_a_removed_picture_is_gone_and_its_job_stays(client: httpx.Client) -> No
     assert client.get(f"/jobs/{job['job_id']}").json()["result"]["images"][0] is None
 
 
-def test_nobody_sees_or_removes_another_ones_pictures(gateway: Live, client: httpx.Client) -> None:
+def test_pictures_of_another_client_cannot_be_seen_or_removed(gateway: Live, client: httpx.Client) -> None:
     """S-23."""
     (own,) = drawn(client)["image_ids"]
     with client_of(gateway.url) as other:
@@ -106,7 +106,7 @@ def test_nobody_sees_or_removes_another_ones_pictures(gateway: Live, client: htt
     assert client.get(f"/images/{own}").status_code == 200
 
 
-def test_a_small_copy_has_the_longer_edge_that_was_asked_for(client: httpx.Client) -> None:
+def test_thumbnail_has_the_requested_longer_edge(client: httpx.Client) -> None:
     (own,) = drawn(client, width=128, height=64)["image_ids"]
     answer = client.get(f"/images/{own}", params={"max_px": 32, "format": "webp"})
     assert Image.open(io.BytesIO(answer.content)).size == (32, 16)
@@ -114,7 +114,7 @@ def test_a_small_copy_has_the_longer_edge_that_was_asked_for(client: httpx.Clien
 
 
 @pytest.mark.parametrize("picture_format", ["png", "jpeg", "webp"])
-def test_a_picture_says_how_it_was_drawn_in_every_format(client: httpx.Client, picture_format: str) -> None:
+def test_picture_metadata_holds_the_drawing_settings_in_every_format(client: httpx.Client, picture_format: str) -> None:
     (own,) = drawn(client, prompt="ein grüner Stern ⭐", seed=5)["image_ids"]
     data = client.get(f"/images/{own}", params={"format": picture_format}).content
     asked = client.post("/images/drawing", json={"image": base64.b64encode(data).decode()}).json()
@@ -124,7 +124,9 @@ def test_a_picture_says_how_it_was_drawn_in_every_format(client: httpx.Client, p
     assert form.json() == asked
 
 
-def test_a_picture_that_openai_drew_says_it_here_and_not_where_it_was_sent(gateway: Live, client: httpx.Client) -> None:
+def test_picture_of_the_openai_route_keeps_its_settings_stored_but_not_in_the_answer(
+    gateway: Live, client: httpx.Client
+) -> None:
     body = {"prompt": "a red circle", "size": "64x64", "response_format": "b64_json"}
     headers = {"X-Client-Id": client.headers["X-Client-Id"]}
     answer = httpx.post(f"{gateway.url}/v1/images/generations", json=body, headers=headers, timeout=60).json()
@@ -136,7 +138,7 @@ def test_a_picture_that_openai_drew_says_it_here_and_not_where_it_was_sent(gatew
     assert kept.prompt == "a red circle"
 
 
-def test_what_begins_from_a_picture_names_it_and_it_can_be_fetched(client: httpx.Client) -> None:
+def test_picture_settings_name_the_input_picture_and_it_can_be_fetched(client: httpx.Client) -> None:
     upload = client.post("/uploads", files={"image": ("a.png", a_png())}).json()["id"]
     drawn(client, init_images=[upload], image_strength=0.5)
     (found,) = listed(client)
@@ -148,7 +150,7 @@ def test_what_begins_from_a_picture_names_it_and_it_can_be_fetched(client: httpx
     assert client.get("/uploads/passwd").status_code == 404
 
 
-def test_no_settings_are_found_in_what_we_did_not_write() -> None:
+def test_picture_settings_are_read_only_from_metadata_we_signed() -> None:
     plain = a_png()
     said = Drawing(prompt="p", model="m", width=1, height=1, steps=1, guidance=1, seed=1)
     assert drawing_in(signed(plain, said)) == said
@@ -159,7 +161,7 @@ def test_no_settings_are_found_in_what_we_did_not_write() -> None:
         assert drawing_in(other) is None
 
 
-def test_pictures_say_nothing_where_the_settings_forbid_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_picture_metadata_is_left_out_when_the_settings_forbid_it(tmp_path_factory: pytest.TempPathFactory) -> None:
     config = {"generation": {"sign_pictures": False}}
     with live(tmp_path_factory.mktemp("unsigned"), config=config) as gateway, client_of(gateway.url) as client:
         (own,) = drawn(client)["image_ids"]
@@ -176,7 +178,7 @@ def test_models_say_what_they_can_do(client: httpx.Client) -> None:
     assert tiny["max_references"] == 2
 
 
-def test_only_jobs_whose_files_are_there_are_looked_at(tmp_path: Path) -> None:
+def test_picture_list_contains_only_jobs_whose_files_exist(tmp_path: Path) -> None:
     with live(tmp_path) as gateway, client_of(gateway.url) as client:
         first, second = (ended(client, submit(client)["job_id"])["id"] for _ in range(2))
         assert [row["job_id"] for row in client.get("/images").json()["images"]] == [second, first]

@@ -46,7 +46,7 @@ def picture_of(client: httpx.Client, job_id: str) -> bytes:
     return client.get(f"/jobs/{job_id}/images/0").content
 
 
-def test_an_upload_is_drawn_upon_by_its_id(client: httpx.Client) -> None:
+def test_upload_is_used_as_input_picture_by_its_id(client: httpx.Client) -> None:
     as_form = client.post("/uploads", files={"image": ("red.png", png(RED), "image/png")})
     as_json = client.post("/uploads", json={"image": base64.b64encode(png(RED)).decode()})
     assert as_form.status_code == 200, as_form.text
@@ -59,7 +59,7 @@ def test_an_upload_is_drawn_upon_by_its_id(client: httpx.Client) -> None:
     assert pixel(picture_of(client, job["job_id"])) == RED
 
 
-def test_a_mask_says_what_is_repainted(client: httpx.Client) -> None:
+def test_mask_selects_what_is_repainted(client: httpx.Client) -> None:
     mask = Image.new("L", (64, 64))
     mask.paste(255, (0, 0, 32, 64))
     out = io.BytesIO()
@@ -73,7 +73,7 @@ def test_a_mask_says_what_is_repainted(client: httpx.Client) -> None:
     assert refused.json()["details"] == {"param": "mask"}
 
 
-def test_what_the_model_cannot_follow_is_refused_by_name(client: httpx.Client) -> None:
+def test_inputs_that_the_model_cannot_use_are_refused_by_name(client: httpx.Client) -> None:
     red = base64.b64encode(png(RED)).decode()
     refused = client.post("/generate", json={**SMALL, "reference_images": [red] * 17})
     assert (refused.status_code, refused.json()["details"]["param"]) == (400, "reference_images")
@@ -115,7 +115,7 @@ def test_a_picture_is_fetched_by_its_id_in_the_format_that_is_asked_for(client: 
         assert client.get(f"/images/{unknown}").status_code == 404
 
 
-def test_another_client_gets_none_of_them(gateway: Live, client: httpx.Client) -> None:
+def test_pictures_and_previews_are_404_for_another_client(gateway: Live, client: httpx.Client) -> None:
     """S-23."""
     job = ended(client, submit(client)["job_id"])
     with client_of(gateway.url) as other:
@@ -123,7 +123,7 @@ def test_another_client_gets_none_of_them(gateway: Live, client: httpx.Client) -
             assert (other.get(path).status_code, other.get(path).json()["code"]) == (404, "JOB_NOT_FOUND")
 
 
-def test_a_scale_of_nothing_is_nothing_and_not_one() -> None:
+def test_lora_scale_of_zero_stays_zero_and_is_not_one() -> None:
     """A LoRA at scale 0 is a LoRA that changes nothing."""
     from adapters.native.request_schemas import GenerateBody
     from adapters.native.requests import to_loras

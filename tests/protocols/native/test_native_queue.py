@@ -35,7 +35,7 @@ def paused(client: httpx.Client) -> Iterator[httpx.Client]:
     assert client.post("/queue/resume").json() == {"paused": False}
 
 
-def test_pages_follow_each_other_without_a_gap(paused: httpx.Client) -> None:
+def test_list_pages_follow_each_other_without_a_gap(paused: httpx.Client) -> None:
     made = [submit(paused)["job_id"] for _ in range(5)]
     seen: list[str] = []
     cursor: str | None = None
@@ -69,7 +69,7 @@ def test_jobs_are_filtered_by_status_and_protocol(gateway: Live, client: httpx.C
         assert refused.json()["details"]["param"] == next(iter(asked))
 
 
-def test_a_paused_queue_begins_nothing_and_what_runs_goes_on(client: httpx.Client) -> None:
+def test_queue_paused_starts_no_job_and_the_running_job_continues(client: httpx.Client) -> None:
     running = submit(client, num_images=3)["job_id"]
     next(event for event in read(client, f"/jobs/{running}/stream") if event["event"] == "progress")
     client.post("/queue/pause")
@@ -82,7 +82,7 @@ def test_a_paused_queue_begins_nothing_and_what_runs_goes_on(client: httpx.Clien
     assert ended(client, waiting)["status"] == "completed"
 
 
-def test_a_pause_outlives_a_restart(tmp_path: Path) -> None:
+def test_queue_pause_survives_a_restart(tmp_path: Path) -> None:
     gateway = Live(tmp_path).start()
     with client_of(gateway.url, "me") as client:
         client.post("/queue/pause")
@@ -96,7 +96,7 @@ def test_a_pause_outlives_a_restart(tmp_path: Path) -> None:
     gateway.stop()
 
 
-def test_a_waiting_job_is_moved_among_its_owners(paused: httpx.Client) -> None:
+def test_queue_move_reorders_a_waiting_job_among_those_of_its_owner(paused: httpx.Client) -> None:
     a, b, c = (submit(paused)["job_id"] for _ in range(3))
 
     def order() -> list[str]:
@@ -115,7 +115,7 @@ def test_a_waiting_job_is_moved_among_its_owners(paused: httpx.Client) -> None:
         assert order() == after
 
 
-def test_a_move_that_makes_no_sense_is_refused(gateway: Live, paused: httpx.Client) -> None:
+def test_queue_move_with_invalid_position_is_refused(gateway: Live, paused: httpx.Client) -> None:
     job_id = submit(paused)["job_id"]
     gone = submit(paused)["job_id"]
     paused.delete(f"/jobs/{gone}")
@@ -136,7 +136,7 @@ def test_a_move_that_makes_no_sense_is_refused(gateway: Live, paused: httpx.Clie
         assert other.post(f"/jobs/{job_id}/move", json={"to": "front"}).status_code == 404
 
 
-def test_the_queue_counts_everybodys_jobs_and_names_only_your_own(gateway: Live, paused: httpx.Client) -> None:
+def test_queue_counts_jobs_of_all_clients_and_lists_only_your_own(gateway: Live, paused: httpx.Client) -> None:
     with client_of(gateway.url) as other:
         theirs = [submit(other)["job_id"] for _ in range(3)]
         own = submit(paused)["job_id"]
@@ -146,7 +146,7 @@ def test_the_queue_counts_everybodys_jobs_and_names_only_your_own(gateway: Live,
             other.delete(f"/jobs/{job_id}")
 
 
-def test_each_class_is_shown_wherever_its_job_is_and_runs_in_its_order(paused: httpx.Client) -> None:
+def test_priority_class_is_shown_everywhere_and_jobs_run_in_its_order(paused: httpx.Client) -> None:
     asked = ["background", "low", "normal", "high"]
     made = {submit(paused, priority=priority)["job_id"]: priority for priority in asked}
     queued = paused.get("/queue").json()["queued"]
@@ -159,7 +159,7 @@ def test_each_class_is_shown_wherever_its_job_is_and_runs_in_its_order(paused: h
     assert (refused.status_code, refused.json()["details"]["param"]) == (400, "priority")
 
 
-def test_an_ended_job_is_tried_again_with_the_same_pixels(gateway: Live, client: httpx.Client) -> None:
+def test_job_retried_after_its_end_draws_the_same_pixels(gateway: Live, client: httpx.Client) -> None:
     first = ended(client, submit(client, num_images=2)["job_id"])
     again = client.post(f"/jobs/{first['id']}/retry").json()
     assert again["id"] != first["id"]
@@ -178,7 +178,7 @@ def test_an_ended_job_is_tried_again_with_the_same_pixels(gateway: Live, client:
         assert other.post(f"/jobs/{first['id']}/retry").json()["code"] == "JOB_NOT_FOUND"
 
 
-def test_where_there_are_keys_only_an_operator_pauses_and_raises_a_priority(tmp_path: Path) -> None:
+def test_queue_pause_and_priority_raise_need_an_operator_key_when_keys_are_set(tmp_path: Path) -> None:
     """S-24."""
     keys = tmp_path / "keys"
     keys.write_text("boss 0123456789abcdef\nguest fedcba9876543210\n")

@@ -207,7 +207,7 @@ def test_errors_have_the_documented_form(client: httpx.Client) -> None:
     same_shape(client.get("/jobs/nothing").json(), {"error": "", "code": ""})
 
 
-def test_a_gateway_that_has_drawn_nothing_tells_no_average(tmp_path: Path) -> None:
+def test_stats_of_a_gateway_without_pictures_have_no_average(tmp_path: Path) -> None:
     with live(tmp_path) as gateway, client_of(gateway.url) as client:
         stats = client.get("/stats").json()
         assert (stats["total_generations"], stats["total_images"], stats["average_time_seconds"]) == (0, 0, None)

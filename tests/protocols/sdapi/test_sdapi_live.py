@@ -135,7 +135,7 @@ def test_several_init_images_are_redrawn_in_turn(client: httpx.Client) -> None:
     assert (response.status_code, response.json()["error"]) == (500, "RuntimeError")
 
 
-def test_subseeds_lead_from_one_picture_to_another(client: httpx.Client) -> None:
+def test_image_subseed_interpolates_between_images(client: httpx.Client) -> None:
     def drawn(**fields: Any) -> bytes:
         return pictures(client.post("txt2img", json={**SMALL, **fields}).json())[0].tobytes()
 

@@ -173,7 +173,7 @@ def extra(client: httpx.Client, image: str = INIT, **fields: Any) -> dict[str, A
         ),
     ],
 )
-def test_a_picture_is_enlarged(client: httpx.Client, fields: dict[str, Any], size: tuple[int, int], html: str) -> None:
+def test_picture_is_upscaled(client: httpx.Client, fields: dict[str, Any], size: tuple[int, int], html: str) -> None:
     found = extra(client, **fields)
     picture = opened(base64.b64decode(found["image"], validate=True))
     assert picture.size == size

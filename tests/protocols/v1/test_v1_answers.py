@@ -74,7 +74,7 @@ def frames(raw: bytes) -> list[dict[str, str]]:
 # ---- answers ---------------------------------------------------------------------------------------
 
 
-def test_an_answer_is_an_images_response_with_our_keys_beside() -> None:
+def test_openai_response_is_an_images_response_with_our_extra_keys() -> None:
     ended = job(done(0), done(1), Succeeded())
     rows = [ImageRow(done(0), b"PNG", "http://h/u"), ImageRow(done(1), None, "http://h/v")]
     answer = json.loads(to_response(ended, asked(), rows))
@@ -109,7 +109,7 @@ def test_an_answer_is_an_images_response_with_our_keys_beside() -> None:
     }
 
 
-def test_what_was_not_done_as_asked_is_told() -> None:
+def test_adjustments_report_what_was_changed_from_the_request() -> None:
     rounded = Adjustment(param="width", asked=130, used=128, reason="sizes are multiples of 16, rounded down")
     ended = job(done(0), done(1), Succeeded(), adjustments=(rounded,))
     ours = Adjustment(param="image", asked="edit", used="image-to-image", reason="the model cannot edit")
@@ -169,14 +169,14 @@ def test_the_events_of_an_edit_have_names_of_their_own() -> None:
     assert completed["event"] == json.loads(completed["data"])["type"] == "image_edit.completed"
 
 
-def test_an_error_event_is_the_form_for_which_clients_raise() -> None:
+def test_stream_error_event_has_the_form_that_makes_clients_raise() -> None:
     (event,) = frames(error_frame(GenerationFailed("No memory.", code="engine_oom")))
     assert list(event) == ["data"]
     shown = {"message": "No memory.", "type": "server_error", "param": None, "code": "engine_oom"}
     assert json.loads(event["data"]) == {"error": shown}
 
 
-def test_no_frame_ever_carries_an_id() -> None:
+def test_stream_frames_never_carry_an_id() -> None:
     raw = partial_frame(asked(), (8, 8), 0, 0, 0.0, b"") + completed_frame(job(), asked(), done(), 0.0, b"")
     assert b"\nid:" not in raw
     assert not raw.startswith(b"id:")
@@ -192,7 +192,7 @@ def test_no_frame_ever_carries_an_id() -> None:
     ],
     ids=str,
 )
-def test_an_end_without_pictures_is_a_failure_alike_for_an_answer_and_a_stream(end: Outcome, code: str | None) -> None:
+def test_job_end_without_pictures_is_an_error_in_answer_and_stream_alike(end: Outcome, code: str | None) -> None:
     ended = job(done(0), end)
     for source in (ended, ended.events[-1]):
         failure = failure_of(source)
@@ -213,7 +213,7 @@ async def test_previews_are_counted_for_each_picture_and_never_more_than_asked()
     assert shown == [(0, 0), (1, 0), (0, 1), None, (1, 1)]
 
 
-async def test_other_progress_is_not_shown() -> None:
+async def test_stream_of_openai_sends_no_frame_for_progress_without_a_preview() -> None:
     step = StepDone(image=0, step=1, steps=4, seconds=1.0)
     event = ProgressEvent(ID, Progress(job_id=ID, pictures=2), step)
     assert await to_frame(NO_REQUEST, job(), order(), event, Counter()) is None
@@ -265,7 +265,7 @@ EVERY_ERROR = [kind for kind in every_error() if kind.__module__ == "gateway.err
 
 
 @pytest.mark.parametrize("kind", EVERY_ERROR, ids=lambda kind: kind.__name__)
-def test_every_error_renders_for_both_clients_that_read_it(kind: type[GatewayError]) -> None:
+def test_error_form_is_readable_by_both_clients(kind: type[GatewayError]) -> None:
     response = ADAPTER.render_error(kind(param="size", retry_after_s=600))
     body = json.loads(bytes(response.body))
     assert set(body["error"]) >= {"message", "type", "param", "code"}
@@ -294,18 +294,18 @@ def test_every_error_renders_for_both_clients_that_read_it(kind: type[GatewayErr
         (507, "server_error"),
     ],
 )
-def test_a_status_has_its_type(status: int, kind: str) -> None:
+def test_error_status_has_its_error_type(status: int, kind: str) -> None:
     found = {error.status: to_error(error())["type"] for error in EVERY_ERROR}
     assert found[status] == kind
 
 
 @pytest.mark.parametrize("kind", EVERY_ERROR, ids=lambda kind: kind.__name__)
-def test_clients_are_told_not_to_send_again_what_fails_again(kind: type[GatewayError]) -> None:
+def test_response_tells_clients_not_to_retry_what_would_fail_again(kind: type[GatewayError]) -> None:
     told = render_error(kind()).headers.get("x-should-retry")
     assert told == ("false" if kind.status in (409, 500, 501, 507) else None)
 
 
-def test_a_missing_field_has_openais_own_words() -> None:
+def test_missing_field_has_the_error_message_of_openai() -> None:
     with pytest.raises(InvalidRequest) as caught:
         validated(Generation, {})
     shown = to_error(caught.value)
@@ -313,7 +313,7 @@ def test_a_missing_field_has_openais_own_words() -> None:
     assert (shown["param"], shown["code"]) == ("prompt", "missing_required_parameter")
 
 
-def test_an_unknown_model_tells_which_there_are() -> None:
+def test_unknown_model_error_lists_the_available_models() -> None:
     shown = to_error(ModelNotFound(param="model", details={"available_models": [f"m{i}" for i in range(99)]}))
     assert shown["code"] == "model_not_found"
     assert len(shown["available_models"]) == 99

@@ -46,11 +46,11 @@ def answered(**asked: str) -> tuple[int, bytes, str | None]:
         ("bytes=" + "9" * 30 + "-", None),
     ],
 )
-def test_one_part_can_be_asked_for(header: str, part: range | None) -> None:
+def test_range_header_of_one_part_is_parsed(header: str, part: range | None) -> None:
     assert part_of(header, 100) == part
 
 
-def test_a_part_is_answered_as_one() -> None:
+def test_image_content_answers_a_range_request_with_206() -> None:
     assert answered(range="bytes=10-19") == (206, BODY[10:20], "bytes 10-19/100")
     assert answered(range="bytes=500-") == (416, b"", "bytes */100")
     assert answered(range="bytes=0-1,5-6") == (200, BODY, None)
@@ -60,7 +60,7 @@ def test_a_part_is_answered_as_one() -> None:
     ("held", "status"),
     [(ETAG, 206), (MODIFIED, 206), ('"y"', 200), (formatdate(0, usegmt=True), 200), ("W/" + ETAG, 200)],
 )
-def test_a_part_of_what_the_client_holds_no_longer_is_the_whole(held: str, status: int) -> None:
+def test_range_request_honours_if_range_and_sends_the_whole_file_when_outdated(held: str, status: int) -> None:
     assert answered(range="bytes=0-1", if_range=held)[0] == status
 
 
@@ -77,7 +77,7 @@ def test_a_part_of_what_the_client_holds_no_longer_is_the_whole(held: str, statu
         ({"if_modified_since": "yesterday"}, 200),
     ],
 )
-def test_what_the_client_holds_is_not_sent_again(asked: dict[str, str], status: int) -> None:
+def test_image_content_that_the_client_has_cached_is_304(asked: dict[str, str], status: int) -> None:
     assert answered(**asked)[0] == status
 
 
@@ -114,7 +114,7 @@ def test_a_picture_is_fetched_in_parts_and_only_once(served: Live, ending: str) 
     assert httpx.get(address, headers={"If-Modified-Since": whole.headers["last-modified"]}).status_code == 304
 
 
-def test_a_url_expires_and_the_picture_stays(served: Live) -> None:
+def test_picture_url_expires_and_the_picture_stays(served: Live) -> None:
     address = url(served)
     assert opened(httpx.get(address).content).size == (64, 64)
     file = served.folder / "output" / address.rpartition("/")[2]
@@ -125,13 +125,13 @@ def test_a_url_expires_and_the_picture_stays(served: Live) -> None:
     assert file.exists()
 
 
-def test_a_url_names_the_host_a_proxy_was_called_by(served: Live) -> None:
+def test_picture_url_has_the_host_by_which_the_proxy_was_called(served: Live) -> None:
     forwarded = {"X-Forwarded-Host": "pictures.example, inner", "X-Forwarded-Proto": "https"}
     assert url(served, **forwarded).startswith("https://pictures.example/v1/images/content/")
     assert url(served, **{"X-Forwarded-Proto": "https"}).startswith(f"https://127.0.0.1:{served.port}/")
 
 
 @pytest.mark.parametrize("host", ["evil.example", "a b", "pictures.example/x", "pictures.example@evil.example", ""])
-def test_a_forwarded_host_that_is_not_ours_is_not_believed(served: Live, host: str) -> None:
+def test_forwarded_host_header_of_a_foreign_host_is_ignored(served: Live, host: str) -> None:
     forwarded = {"X-Forwarded-Host": host, "X-Forwarded-Proto": "javascript"}
     assert url(served, **forwarded).startswith(f"http://127.0.0.1:{served.port}/v1/images/content/")

@@ -32,12 +32,12 @@ OPENAIS = [
 
 
 @pytest.mark.parametrize("params", OPENAIS, ids=lambda params: params.__name__)
-def test_every_parameter_of_openais_client_is_decided(params: Any) -> None:
+def test_documented_decisions_cover_every_parameter_of_the_openai_client(params: Any) -> None:
     for name in get_type_hints(params):
         assert DECIDED.get(name) in ("honoured", "mapped", "told", "ignored", "refused"), name
 
 
-def test_every_name_that_is_read_is_decided() -> None:
+def test_documented_decisions_cover_every_request_field_that_is_read() -> None:
     spelled = {name for names in NAMES.values() for name in names}
     fields = {name for model in (ImageBody, InputImageBody, Edit) for name in model.model_fields if name not in NAMES}
     known = spelled | fields | IN_KWARGS | set(IMAGE_ROLES) | {"kwargs", "url"}

@@ -54,7 +54,7 @@ def test_a_picture_without_a_size_keeps_its_own(plain: httpx.Client, path: str) 
 
 
 @pytest.mark.parametrize("path", [EDITS, VARIATIONS])
-def test_the_picture_shows_in_what_is_drawn_from_it(plain: httpx.Client, path: str) -> None:
+def test_edit_result_resembles_the_input_picture_by_strength(plain: httpx.Client, path: str) -> None:
     near = first(post(plain, path, strength="0.1", seed="7"))
     far = first(post(plain, path, strength="1.0", seed="7"))
     assert distance(near, opened(input_png())) < distance(far, opened(input_png()))
@@ -65,14 +65,14 @@ def distance(one: Image.Image, other: Image.Image) -> float:
     return sum(abs(a - b) for a, b in zip(one.tobytes(), other.tobytes(), strict=True)) / len(one.tobytes())
 
 
-def test_an_edit_by_a_model_that_cannot_says_what_was_done_instead(plain: httpx.Client) -> None:
+def test_edit_by_a_model_without_edit_reports_what_was_done_instead(plain: httpx.Client) -> None:
     answer = post(plain, EDITS, model=SKETCH)
     (adjustment,) = answer.json()["adjustments"]
     assert (adjustment["param"], adjustment["asked"], adjustment["used"]) == ("image", "edit", "image-to-image")
     assert told(post(plain, VARIATIONS, model=SKETCH)) == []
 
 
-def test_an_edit_by_a_model_that_can_follows_all_pictures(plain: httpx.Client) -> None:
+def test_edit_by_an_edit_model_uses_all_pictures(plain: httpx.Client) -> None:
     other = io.BytesIO()
     Image.new("RGB", (80, 80), "yellow").save(other, "JPEG")
     ask = {"model": UNDISTILLED, "size": "96x64", "seed": "3", "steps": "1"}
@@ -87,7 +87,9 @@ def test_an_edit_by_a_model_that_can_follows_all_pictures(plain: httpx.Client) -
 
 @pytest.mark.parametrize("mask", [hole_mask(), white_mask()], ids=["transparent", "white"])
 @pytest.mark.parametrize("model", [MODEL, UNDISTILLED])
-def test_outside_a_mask_of_either_meaning_nothing_changes(plain: httpx.Client, mask: bytes, model: str) -> None:
+def test_mask_of_either_meaning_leaves_the_picture_outside_unchanged(
+    plain: httpx.Client, mask: bytes, model: str
+) -> None:
     files = {"image": ("image.png", input_png()), "mask": ("mask.png", mask)}
     answer = post(plain, EDITS, files, model=model, steps="2", seed="11")
     assert told(answer) == (["size"] if model == MODEL else [])
@@ -133,7 +135,7 @@ def test_json_with_data_urls_is_the_same_as_a_form(plain: httpx.Client, path: st
     assert first(answer).tobytes() == first(post(plain, path, seed="5")).tobytes()
 
 
-def test_a_mask_comes_as_json_too(plain: httpx.Client) -> None:
+def test_mask_is_accepted_in_json_too(plain: httpx.Client) -> None:
     mask = {"image_url": "data:image/png;base64," + base64.b64encode(hole_mask()).decode()}
     answer = plain.post(EDITS, json={**APPLE, "images": [{"image_url": DATA_URL}], "mask": mask, "seed": 5})
     files = {"image": ("a", input_png()), "mask": ("b", hole_mask())}
@@ -165,7 +167,7 @@ NO_PICTURES: list[Any] = [
 
 @pytest.mark.parametrize("picture", NO_PICTURES, ids=lambda picture: repr(picture)[:40])
 @pytest.mark.parametrize("field", ["image", "images", "mask", "reference_images", "markup"])
-def test_a_picture_in_an_unknown_shape_is_refused_and_never_left_out(
+def test_picture_field_in_an_unknown_form_is_refused_and_never_ignored(
     plain: httpx.Client, field: str, picture: object
 ) -> None:
     body = {**APPLE, "image": DATA_URL, field: picture}
@@ -173,7 +175,7 @@ def test_a_picture_in_an_unknown_shape_is_refused_and_never_left_out(
 
 
 @pytest.mark.parametrize("kind", ["url", "b64_json"])
-def test_a_mask_that_is_an_object_is_heeded(plain: httpx.Client, kind: str) -> None:
+def test_mask_given_as_an_object_is_used(plain: httpx.Client, kind: str) -> None:
     text = base64.b64encode(hole_mask()).decode()
     mask = {kind: text if kind == "b64_json" else f"data:image/png;base64,{text}"}
     answer = plain.post(EDITS, json={**APPLE, "image": DATA_URL, "mask": mask, "seed": 5})
@@ -219,12 +221,12 @@ WITHOUT_A_NAME = {
 
 
 @pytest.mark.parametrize("image", WITHOUT_A_NAME.values(), ids=WITHOUT_A_NAME)
-def test_a_part_without_a_file_name_is_a_picture_all_the_same(plain: httpx.Client, image: bytes) -> None:
+def test_form_part_without_a_file_name_is_still_a_picture(plain: httpx.Client, image: bytes) -> None:
     fields = (form_part("prompt", b"an apple"), form_part("seed", b"5"))
     assert first(posted(plain, EDITS, *fields, image)).tobytes() == first(post(plain, EDITS, seed="5")).tobytes()
 
 
-def test_base64_in_a_form_is_as_long_as_a_picture(plain: httpx.Client) -> None:
+def test_form_field_of_base64_may_be_as_long_as_a_picture(plain: httpx.Client) -> None:
     out = io.BytesIO()
     Image.frombytes("RGB", (512, 512), random.Random(1).randbytes(512 * 512 * 3)).save(out, "PNG")
     text = base64.b64encode(out.getvalue())
@@ -279,7 +281,7 @@ WRITTEN: list[tuple[str, dict[str, str], str, tuple[str, bytes, str], set[str]]]
 
 
 @pytest.mark.parametrize(("who", "fields", "name", "file", "rows"), WRITTEN, ids=[row[0] for row in WRITTEN])
-def test_a_form_as_a_known_client_writes_it_is_answered_with_what_it_reads(
+def test_form_of_a_known_client_is_answered_with_the_fields_it_reads(
     plain: httpx.Client, who: str, fields: dict[str, str], name: str, file: Any, rows: set[str]
 ) -> None:
     answer = plain.post(EDITS, data={**APPLE, **fields}, files=[(name, file)])
@@ -316,7 +318,7 @@ def test_a_form_of_unknown_length_is_read(plain: httpx.Client) -> None:
     assert first(answer).size == (96, 64)
 
 
-def test_a_file_says_what_it_is_by_its_bytes(plain: httpx.Client) -> None:
+def test_file_type_is_detected_by_its_bytes(plain: httpx.Client) -> None:
     assert first(post(plain, EDITS, {"image": ("x.txt", input_png("WEBP"), "text/plain")})).size == (96, 64)
 
 
@@ -355,7 +357,7 @@ BAD: list[tuple[str, dict[str, Any], str | None]] = [
 
 
 @pytest.mark.parametrize(("name", "body", "param"), BAD, ids=[name for name, _, _ in BAD])
-def test_what_is_no_edit_is_a_400_in_this_shape(
+def test_invalid_edit_request_is_a_400_in_the_openai_error_form(
     plain: httpx.Client, name: str, body: dict[str, Any], param: str | None
 ) -> None:
     error = assert_openai_error(plain.post(EDITS, **body), 400)
@@ -377,7 +379,7 @@ def test_a_picture_of_too_many_bytes_is_refused(plain: httpx.Client) -> None:
     assert_openai_error(post(plain, EDITS, {"image": ("x", bytes(129 * 2**20))}), 413)
 
 
-def test_a_bomb_is_refused_by_its_header(plain: httpx.Client) -> None:
+def test_image_decompression_bomb_is_refused_by_its_header(plain: httpx.Client) -> None:
     bomb = io.BytesIO()
     Image.new("1", (8192, 8192)).save(bomb, "PNG")
     assert assert_openai_error(post(plain, EDITS, {"image": ("x", bomb.getvalue())}), 400)["param"] == "image"
@@ -387,7 +389,7 @@ def test_a_variation_cannot_be_streamed(plain: httpx.Client) -> None:
     assert assert_openai_error(post(plain, VARIATIONS, stream="true"), 400)["param"] == "stream"
 
 
-def test_a_model_that_is_not_there_is_found_missing_before_any_picture_is_read(plain: httpx.Client) -> None:
+def test_missing_model_is_refused_before_any_picture_is_read(plain: httpx.Client) -> None:
     answer = post(plain, EDITS, {"image": ("x", b"not a picture")}, model="none-such")
     assert assert_openai_error(answer, 404)["code"] == "model_not_found"
 

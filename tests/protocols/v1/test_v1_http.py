@@ -26,7 +26,7 @@ def generate(plain: httpx.Client, body: Any = None, **headers: str) -> httpx.Res
 
 
 @pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
-def test_a_real_clients_request_is_answered_with_what_that_client_reads(plain: httpx.Client, file: Path) -> None:
+def test_request_of_a_real_client_is_answered_with_the_fields_it_reads(plain: httpx.Client, file: Path) -> None:
     golden = json.loads(file.read_text())
     answer = plain.post("/v1/images/generations", json=golden["body"], headers=golden["headers"])
     assert answer.status_code == 200, answer.text
@@ -118,7 +118,7 @@ BAD_FIELDS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "body"), BAD_BODIES, ids=[name for name, _ in BAD_BODIES])
-def test_bytes_that_are_no_request_are_a_400_in_this_shape(plain: httpx.Client, name: str, body: bytes) -> None:
+def test_malformed_http_request_bytes_are_a_400_in_the_error_form(plain: httpx.Client, name: str, body: bytes) -> None:
     """Table A2; the next request works."""
     answer = plain.post("/v1/images/generations", content=body, headers=JSON)
     assert assert_openai_error(answer, 400)["type"] == "invalid_request_error"
@@ -127,7 +127,7 @@ def test_bytes_that_are_no_request_are_a_400_in_this_shape(plain: httpx.Client, 
 
 @pytest.mark.parametrize("body", BAD_FIELDS, ids=lambda body: repr(body)[:50])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_bound_that_is_passed_is_a_400_before_any_stream(
+def test_parameter_out_of_bounds_is_a_400_before_any_stream(
     plain: httpx.Client, body: dict[str, Any], stream: bool
 ) -> None:
     """Table A3."""
@@ -144,7 +144,7 @@ def test_a_model_name_is_matched_exactly_or_not_found(plain: httpx.Client, name:
     assert "shapes" in error["available_models"]
 
 
-def test_after_all_that_a_picture_is_drawn(plain: httpx.Client) -> None:
+def test_picture_is_still_drawn_after_all_the_bad_requests(plain: httpx.Client) -> None:
     assert opened(generate(plain).json()["data"][0]["b64_json"]).size == (64, 64)
 
 
@@ -170,11 +170,13 @@ def test_a_body_that_is_too_large_or_of_another_type_is_refused(plain: httpx.Cli
         ("GET", "/v1/models/none", 404),
     ],
 )
-def test_what_is_not_there_is_said_in_this_shape(plain: httpx.Client, method: str, path: str, status: int) -> None:
+def test_unknown_route_or_method_has_the_openai_error_form(
+    plain: httpx.Client, method: str, path: str, status: int
+) -> None:
     assert_openai_error(plain.request(method, path, json={} if method == "POST" else None), status)
 
 
-def test_a_foreign_site_is_refused_in_this_shape(plain: httpx.Client) -> None:
+def test_foreign_origin_is_refused_in_this_protocols_error_form(plain: httpx.Client) -> None:
     answer = generate(plain, None, Origin="https://evil.example", **{"Sec-Fetch-Site": "cross-site"})
     assert assert_openai_error(answer, 403)["type"] == "permission_error"
 
@@ -189,7 +191,7 @@ def test_a_model_id_may_hold_an_escaped_slash_and_a_colon(plain: httpx.Client) -
     assert isinstance(model["created"], int)
 
 
-def test_a_model_is_what_xinferences_client_needs(plain: httpx.Client) -> None:
+def test_model_row_has_the_fields_the_xinference_client_needs(plain: httpx.Client) -> None:
     model = plain.get("/v1/models/shapes").json()
     assert model["model_type"] == "image"
     assert model["model_ability"] == ["text2image", "image2image", "inpainting"]
@@ -199,7 +201,7 @@ def test_a_model_is_what_xinferences_client_needs(plain: httpx.Client) -> None:
 # ---- pictures by URL -------------------------------------------------------------------------------
 
 
-def test_a_picture_url_may_be_shown_by_any_site_and_needs_nothing(plain: httpx.Client) -> None:
+def test_picture_url_may_be_embedded_by_any_site_and_needs_no_key(plain: httpx.Client) -> None:
     url = generate(plain, {"output_format": "webp"}).json()["data"][0]["url"]
     foreign = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
     answer = httpx.get(url, headers=foreign)
@@ -211,7 +213,7 @@ def test_a_picture_url_may_be_shown_by_any_site_and_needs_nothing(plain: httpx.C
     assert (head.status_code, head.content) == (200, b"")
 
 
-def test_a_compressed_picture_is_as_small_by_url_as_in_base64(plain: httpx.Client) -> None:
+def test_picture_compression_applies_to_url_and_base64_alike(plain: httpx.Client) -> None:
     row = generate(plain, {"output_format": "jpeg", "output_compression": 10}).json()["data"][0]
     assert opened(httpx.get(row["url"]).content).tobytes() == opened(row["b64_json"]).tobytes()
 
@@ -228,7 +230,7 @@ def test_a_compressed_picture_is_as_small_by_url_as_in_base64(plain: httpx.Clien
         "0" * 32 + ".1.0.png.png",
     ],
 )
-def test_a_name_that_is_not_ours_is_a_404(plain: httpx.Client, name: str) -> None:
+def test_image_content_with_an_unknown_name_is_a_404(plain: httpx.Client, name: str) -> None:
     assert_openai_error(plain.get(f"/v1/images/content/{name}"), 404)
 
 
@@ -238,12 +240,12 @@ def test_a_removed_picture_is_a_404(served: Live, plain: httpx.Client) -> None:
     assert_openai_error(httpx.get(url), 404)
 
 
-def test_urls_name_the_host_the_client_called(served: Live, plain: httpx.Client) -> None:
+def test_picture_url_has_the_host_the_client_called(served: Live, plain: httpx.Client) -> None:
     url = generate(plain, None, Host=f"localhost:{served.port}").json()["data"][0]["url"]
     assert url.startswith(f"http://localhost:{served.port}/v1/images/content/")
 
 
-def test_behind_a_key_only_the_picture_urls_are_open(tmp_path: Path) -> None:
+def test_picture_urls_are_the_only_open_routes_when_keys_are_set(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("me secret-of-at-least-some-length\n")
     keys.chmod(0o600)
@@ -294,7 +296,7 @@ def test_an_idempotency_key_gives_the_same_job_again(plain: httpx.Client, stream
     assert conflict.headers["x-should-retry"] == "false"
 
 
-def test_a_full_queue_asks_to_come_back_within_a_minute(tmp_path: Path) -> None:
+def test_full_queue_sends_retry_after_of_at_most_a_minute(tmp_path: Path) -> None:
     with gateway(tmp_path, {"queue": {"waiting": 1}}, step_seconds=1.0) as busy, plain_client(busy) as plain:
         for _ in range(2):
             while plain.post("/api/v1/generate", json={"prompt": "x", "steps": 8}).status_code == 503:
@@ -306,7 +308,7 @@ def test_a_full_queue_asks_to_come_back_within_a_minute(tmp_path: Path) -> None:
             assert "x-should-retry" not in answer.headers
 
 
-def test_one_waiting_client_too_many_is_told_so_before_a_job_is_made(tmp_path: Path) -> None:
+def test_waiting_client_over_the_limit_is_refused_before_a_job_is_made(tmp_path: Path) -> None:
     with gateway(tmp_path, {"http": {"sync_waits": 1}}, step_seconds=1.0) as busy, plain_client(busy) as plain:
         ask = {**APPLE, "stream": True, "partial_images": 1, "steps": 4}
         with plain.stream("POST", "/v1/images/generations", json=ask) as first:

@@ -65,7 +65,7 @@ def sent(**counts: int) -> Payload:
 # ---- masks -----------------------------------------------------------------------------------------
 
 
-def test_both_meanings_of_a_mask_become_the_same_one() -> None:
+def test_mask_of_either_meaning_is_converted_to_the_same_form() -> None:
     transparent = mask_of(hole(), by_alpha=True)
     white = mask_of(white_left(), by_alpha=True)
     assert transparent.mode == white.mode == "L"
@@ -73,14 +73,14 @@ def test_both_meanings_of_a_mask_become_the_same_one() -> None:
     assert [white.getpixel(at) for at in ((0, 0), (95, 63))] == [255, 0]
 
 
-def test_where_only_white_counts_transparency_is_no_mask() -> None:
+def test_mask_transparency_is_ignored_where_only_white_counts() -> None:
     both = white_left().convert("RGBA")
     both.putalpha(hole().getchannel("A"))
     assert mask_of(both, by_alpha=False).tobytes() == mask_of(white_left(), by_alpha=False).tobytes()
 
 
 @pytest.mark.parametrize("mask", [picture(colour="black"), picture(colour=(255, 255, 255, 255), mode="RGB")])
-def test_a_mask_without_transparency_goes_by_its_white(mask: Image.Image) -> None:
+def test_mask_without_transparency_repaints_where_it_is_white(mask: Image.Image) -> None:
     if mask.getpixel((0, 0)) == (255, 255, 255):
         assert mask_of(mask, by_alpha=True).getextrema() == (255, 255)
         return
@@ -96,7 +96,7 @@ def test_a_mask_of_another_size_is_stretched_to_its_picture() -> None:
     assert mask.getpixel((180, 100)) == 0
 
 
-def test_the_edge_of_a_mask_is_softened_where_that_is_asked() -> None:
+def test_mask_edge_is_blurred_on_request() -> None:
     hard = prepare(asked(Inpainting), [png(picture())], [png(white_left())], [], LIMITS)
     soft = prepare(
         asked(Inpainting, kwargs=json.dumps({"mask_blur": 4})), [png(picture())], [png(white_left())], [], LIMITS
@@ -105,7 +105,7 @@ def test_the_edge_of_a_mask_is_softened_where_that_is_asked() -> None:
     assert len(opened(soft.mask or b"").getcolors() or []) > 4
 
 
-def test_dall_e_2_repaints_what_is_transparent_in_the_picture_itself() -> None:
+def test_dall_e_2_edit_repaints_the_transparent_parts_of_the_picture() -> None:
     assert prepare(asked(model="dall-e-2"), [png(hole())], [], [], LIMITS).mask is not None
     assert prepare(asked(model="gpt-image-1"), [png(hole())], [], [], LIMITS).mask is None
     assert prepare(asked(Variation, model="dall-e-2"), [png(hole())], [], [], LIMITS).mask is None
@@ -127,14 +127,14 @@ def test_dall_e_2_repaints_what_is_transparent_in_the_picture_itself() -> None:
         ((2048, 2048), (2048, 2048)),
     ],
 )
-def test_a_picture_brings_a_size_that_can_be_drawn(size: tuple[int, int], used: tuple[int, int]) -> None:
+def test_picture_size_becomes_a_size_that_the_model_can_draw(size: tuple[int, int], used: tuple[int, int]) -> None:
     assert default_size(size, LIMITS) == used
     found, told = size_of(asked(), size, LIMITS)
     assert found == used
     assert [adjustment.param for adjustment in told] == ([] if size == used else ["size"])
 
 
-def test_the_size_asked_for_goes_before_the_pictures() -> None:
+def test_size_in_the_request_overrides_the_size_of_the_input_pictures() -> None:
     assert size_of(asked(size="128x64"), (512, 512), LIMITS) == ((128, 64), ())
     assert size_of(asked(size="original"), (512, 512), LIMITS) == ((512, 512), ())
     assert size_of(asked(width=128), (512, 256), LIMITS) == ((128, 256), ())
@@ -146,7 +146,7 @@ def test_a_size_out_of_bounds_is_refused_before_a_picture_is_scaled_to_it(body: 
         size_of(asked(**body), (64, 64), LIMITS)
 
 
-def test_a_picture_of_other_proportions_is_cut_and_not_distorted() -> None:
+def test_picture_of_other_proportions_is_cropped_and_not_distorted() -> None:
     circle = picture((200, 100), "blue")
     circle.paste("red", (75, 25, 125, 75))
     cut = crop_to(circle, (64, 64))
@@ -173,7 +173,7 @@ def test_a_picture_of_other_proportions_is_cut_and_not_distorted() -> None:
         (Inpainting, {}, {"image": 1, "mask": 1}, True, False),
     ],
 )
-def test_a_model_that_can_edit_follows_the_pictures(
+def test_edit_model_uses_the_input_pictures_as_references(
     route: type[InputImageBody], body: dict[str, Any], pictures: dict[str, int], starts: bool, follows: bool
 ) -> None:
     found = uses_of(asked(route, **body), sent(**pictures), KLEIN)
@@ -181,7 +181,7 @@ def test_a_model_that_can_edit_follows_the_pictures(
 
 
 @pytest.mark.parametrize("route", [Edit, Variation])
-def test_a_model_that_cannot_edit_begins_from_the_picture_and_says_so(route: type[InputImageBody]) -> None:
+def test_model_without_edit_uses_image_to_image_and_reports_it(route: type[InputImageBody]) -> None:
     found = uses_of(asked(route), sent(image=1), TINY)
     assert (found.starts, found.follows) == (True, False)
     told = edit_adjustments(asked(route), TINY, sent(image=1), repaints=False)
@@ -190,7 +190,7 @@ def test_a_model_that_cannot_edit_begins_from_the_picture_and_says_so(route: typ
     assert edit_adjustments(asked(route), KLEIN, sent(image=1), repaints=False) == ()
 
 
-def test_input_fidelity_is_told_to_change_nothing() -> None:
+def test_input_fidelity_is_reported_as_having_no_effect() -> None:
     assert (
         edit_adjustments(asked(input_fidelity="high"), KLEIN, sent(image=1), repaints=False)[0].param
         == "input_fidelity"
@@ -215,7 +215,7 @@ def test_input_fidelity_is_told_to_change_nothing() -> None:
         (Variation, {"image": 1, "mask": 1}, KLEIN, "mask"),
     ],
 )
-def test_pictures_that_cannot_be_used_are_refused_by_name(
+def test_pictures_that_cannot_be_used_are_refused_with_their_parameter_name(
     route: type[InputImageBody], pictures: dict[str, int], model: Any, param: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -223,13 +223,13 @@ def test_pictures_that_cannot_be_used_are_refused_by_name(
     assert caught.value.param == param
 
 
-def test_a_picture_too_small_to_follow_is_refused() -> None:
+def test_reference_picture_that_is_too_small_is_refused() -> None:
     check_references([CheckedImage(png(picture((16, 4000))))], "image")
     with pytest.raises(InvalidRequest, match="at least 16 pixels"):
         check_references([CheckedImage(png(picture())), CheckedImage(png(picture((15, 64))))], "image")
 
 
-def test_a_markup_is_drawn_over_the_picture_that_is_followed() -> None:
+def test_markup_picture_is_laid_over_the_reference_picture() -> None:
     markup = picture((48, 32), (0, 0, 0, 0), "RGBA")
     markup.paste((0, 255, 0, 255), (0, 0, 24, 32))
     ready = prepare(asked(), [png(picture())], [], [png(markup)], LIMITS)
@@ -240,7 +240,7 @@ def test_a_markup_is_drawn_over_the_picture_that_is_followed() -> None:
         prepare(asked(), [png(picture())], [], [png(picture())], LIMITS)
 
 
-def test_what_is_transparent_in_a_picture_to_begin_from_is_white() -> None:
+def test_transparent_parts_of_an_input_picture_become_white() -> None:
     start = opened(prepare(asked(), [png(hole())], [], [], LIMITS).start())
     assert start.mode == "RGB"
     assert [start.getpixel(at) for at in ((0, 0), (95, 0))] == [(255, 255, 255), (0, 0, 0)]

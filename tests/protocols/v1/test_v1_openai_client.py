@@ -61,7 +61,7 @@ def test_a_picture_comes_as_base64(client: openai.OpenAI) -> None:
     assert answer._request_id == answer.model_extra["job_id"]  # type: ignore[index]
 
 
-def test_a_picture_comes_by_url_and_is_the_same(client: openai.OpenAI) -> None:
+def test_picture_by_url_is_the_same_as_in_base64(client: openai.OpenAI) -> None:
     ask = {"prompt": PROMPT, "extra_body": {"seed": 7}}
     by_url = row(client.images.generate(**ask, response_format="url"))  # type: ignore[call-overload]
     assert by_url.b64_json is None
@@ -73,12 +73,12 @@ def test_a_picture_comes_by_url_and_is_the_same(client: openai.OpenAI) -> None:
     assert both.url != by_url.url
 
 
-def test_the_model_draws_at_its_own_size_where_none_is_asked(client: openai.OpenAI) -> None:
+def test_model_draws_at_its_default_size_when_no_size_is_requested(client: openai.OpenAI) -> None:
     assert client.images.generate(prompt=PROMPT).size == "128x128"
     assert client.images.generate(prompt=PROMPT, size="auto").size == "128x128"
 
 
-def test_the_true_size_is_told(client: openai.OpenAI) -> None:
+def test_size_in_the_response_is_the_size_actually_drawn(client: openai.OpenAI) -> None:
     answer = client.images.generate(prompt=PROMPT, size="70x64", response_format="b64_json")
     assert (answer.size, opened(row(answer).b64_json).size) == ("64x64", (64, 64))
     assert answer.model_extra is not None
@@ -103,7 +103,9 @@ def test_several_pictures_have_seeds_that_count_up(client: openai.OpenAI) -> Non
 
 
 @pytest.mark.parametrize("picture_format", ["png", "webp"])
-def test_a_picture_tells_nothing_of_its_prompt(client: openai.OpenAI, picture_format: Literal["png", "webp"]) -> None:
+def test_picture_metadata_does_not_reveal_the_prompt(
+    client: openai.OpenAI, picture_format: Literal["png", "webp"]
+) -> None:
     """S-32."""
     drawn = row(client.images.generate(prompt=PROMPT, output_format=picture_format))
     for data in (base64.b64decode(drawn.b64_json or ""), httpx.get(drawn.url or "").content):
@@ -112,13 +114,13 @@ def test_a_picture_tells_nothing_of_its_prompt(client: openai.OpenAI, picture_fo
 
 
 @pytest.mark.parametrize("model", ["dall-e-2", "dall-e-3", "studio", SLASHED])
-def test_borrowed_names_and_aliases_draw(client: openai.OpenAI, model: str) -> None:
+def test_openai_model_names_and_aliases_are_drawn_with(client: openai.OpenAI, model: str) -> None:
     answer = client.images.generate(prompt=PROMPT, model=model, size="64x64", quality="standard", style="vivid")
     assert row(answer).url
     assert row(answer).b64_json
 
 
-def test_gpt_image_names_get_base64_alone(client: openai.OpenAI) -> None:
+def test_gpt_image_model_names_get_only_base64(client: openai.OpenAI) -> None:
     found = row(client.images.generate(prompt=PROMPT, model="gpt-image-2", background="opaque", moderation="low"))
     assert found.b64_json
     assert found.url is None
@@ -192,7 +194,7 @@ def test_an_edit_keeps_the_size_of_its_picture(client: openai.OpenAI) -> None:
     assert row(answer).url
 
 
-def test_several_pictures_are_followed_by_a_model_that_can(client: openai.OpenAI) -> None:
+def test_edit_model_uses_several_pictures_as_references(client: openai.OpenAI) -> None:
     pictures = [input_png(), ("b.webp", input_png("WEBP"), "image/webp"), io.BytesIO(input_png())]
     ask: Any = {"prompt": PROMPT, "model": UNDISTILLED, "extra_body": {"steps": 1, "seed": 3}}
     one = client.images.edit(image=pictures[0], **ask)
@@ -200,7 +202,7 @@ def test_several_pictures_are_followed_by_a_model_that_can(client: openai.OpenAI
     assert opened(row(one).b64_json).tobytes() != opened(row(three).b64_json).tobytes()
 
 
-def test_outside_the_mask_the_picture_stays(client: openai.OpenAI) -> None:
+def test_mask_leaves_the_picture_outside_unchanged(client: openai.OpenAI) -> None:
     answer = client.images.edit(image=input_png(), mask=hole_mask(), prompt=PROMPT, extra_body={"seed": 11})
     drawn, before = opened(row(answer).b64_json), opened(input_png())
     right, left = (48, 0, 96, 64), (0, 0, 48, 64)
@@ -208,7 +210,7 @@ def test_outside_the_mask_the_picture_stays(client: openai.OpenAI) -> None:
     assert drawn.crop(left).tobytes() != before.crop(left).tobytes()
 
 
-def test_every_parameter_of_an_edit_is_taken(client: openai.OpenAI) -> None:
+def test_edit_accepts_every_parameter(client: openai.OpenAI) -> None:
     answer = client.images.edit(
         image=input_png(),
         prompt=PROMPT,
@@ -229,7 +231,7 @@ def test_every_parameter_of_an_edit_is_taken(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-def test_a_variation_is_of_its_picture(client: openai.OpenAI) -> None:
+def test_variation_resembles_its_input_picture(client: openai.OpenAI) -> None:
     answer = client.images.create_variation(image=input_png(), n=2, size="96x64", response_format="b64_json")
     assert [opened(item.b64_json).size for item in answer.data or []] == [(96, 64)] * 2
     assert [item.url for item in answer.data or []] == [None, None]
@@ -278,7 +280,7 @@ def test_a_refused_edit_is_a_bad_request_that_names_the_parameter(
 # ---- keys ------------------------------------------------------------------------------------------
 
 
-def test_with_and_without_a_key(tmp_path: Path) -> None:
+def test_openai_client_with_a_right_and_a_wrong_key(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("me secret-of-at-least-some-length\n")
     keys.chmod(0o600)

@@ -43,9 +43,7 @@ PROMPT = "a red circle on a blue background"
     ],
     ids=str,
 )
-def test_a_refusal_is_a_bad_request_that_names_the_parameter(
-    counting: Counting, ask: dict[str, Any], param: str
-) -> None:
+def test_request_refusal_is_a_400_that_names_the_parameter(counting: Counting, ask: dict[str, Any], param: str) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         counting.client.images.generate(**{"prompt": PROMPT, **ask})
     assert caught.value.param == param
@@ -55,7 +53,7 @@ def test_a_refusal_is_a_bad_request_that_names_the_parameter(
 
 
 @pytest.mark.parametrize("name", ["none-such", "gpt-4", "flux2-klein-4b", "../../etc"])
-def test_a_model_that_is_not_there_is_not_found(counting: Counting, name: str) -> None:
+def test_missing_model_is_not_found(counting: Counting, name: str) -> None:
     for call in (
         lambda: counting.client.images.generate(prompt=PROMPT, model=name),
         lambda: counting.client.models.retrieve(name),
@@ -74,7 +72,7 @@ def test_routes_that_are_not_there_are_not_found(counting: Counting) -> None:
     assert len(counting.hits) == 2
 
 
-def test_a_client_that_gives_up_waiting_stops_the_job(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_client_timeout_stops_its_job(tmp_path_factory: pytest.TempPathFactory) -> None:
     with gateway(tmp_path_factory.mktemp("slow"), step_seconds=0.3) as slow, plain_client(slow) as native:
         with openai_client(slow, timeout=1.0, max_retries=0) as counting, pytest.raises(openai.APITimeoutError):
             counting.client.images.generate(prompt=PROMPT, extra_body={"steps": 8}, n=10)
@@ -105,7 +103,7 @@ def test_a_client_that_gives_up_waiting_stops_the_job(tmp_path_factory: pytest.T
     ],
     ids=str,
 )
-def test_a_failed_picture_is_a_server_error_that_is_not_sent_again(
+def test_failed_picture_is_a_server_error_that_the_client_does_not_retry(
     tmp_path_factory: pytest.TempPathFactory, script: dict[str, Any], code: str
 ) -> None:
     with gateway(tmp_path_factory.mktemp("failing"), **script) as failing, openai_client(failing) as counting:
@@ -127,7 +125,7 @@ def test_a_failed_picture_is_a_server_error_that_is_not_sent_again(
         assert len(counting.hits) == 3
 
 
-def test_a_stream_outlives_an_engine_that_dies_once(tmp_path: Path) -> None:
+def test_stream_continues_over_an_engine_crash(tmp_path: Path) -> None:
     script: dict[str, Any] = {"crash_at_step": 3, "crash_times": 1, "counter_path": str(tmp_path / "crashes")}
     with gateway(tmp_path, **script) as dying, openai_client(dying) as counting:
         events = list(counting.client.images.generate(prompt=PROMPT, n=2, size="64x64", stream=True, partial_images=1))
@@ -137,7 +135,7 @@ def test_a_stream_outlives_an_engine_that_dies_once(tmp_path: Path) -> None:
     assert len(counting.hits) == 1
 
 
-def test_a_job_that_somebody_stops_is_an_error_that_is_not_sent_again(
+def test_job_cancelled_by_somebody_is_an_error_that_the_client_does_not_retry(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     def stop(native: httpx.Client) -> None:

@@ -82,7 +82,7 @@ def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(INSTALL_S + CALLS_S)
 @pytest.mark.parametrize("version", PYTHON)
-def test_an_older_openai_gets_the_same(
+def test_openai_client_of_an_older_version_gets_the_same(
     served: Live, tmp_path: Path, python_of: Callable[[str], str], version: str
 ) -> None:
     found = said([python_of(version), str(CLIENTS / "openai_calls.py"), *arguments(served)], tmp_path)
@@ -92,7 +92,7 @@ def test_an_older_openai_gets_the_same(
 
 
 @pytest.mark.timeout(INSTALL_S + CALLS_S)
-def test_litellm_langchain_and_llamaindex_get_what_they_read(
+def test_clients_litellm_langchain_and_llamaindex_get_the_fields_they_read(
     served: Live, tmp_path: Path, python_of: Callable[[str], str]
 ) -> None:
     found = said([python_of("2.54.0"), str(CLIENTS / "wrapper_calls.py"), *arguments(served)], tmp_path)
@@ -111,13 +111,13 @@ def test_litellm_langchain_and_llamaindex_get_what_they_read(
 
 
 @pytest.mark.timeout(INSTALL_S + CALLS_S)
-def test_openai_for_node_gets_the_same(served: Live, node_folder: Path) -> None:
+def test_openai_node_client_gets_the_same_answers(served: Live, node_folder: Path) -> None:
     found = said(["node", "openai_calls.mjs", *arguments(served)], node_folder)
     assert found == {**DRAWN, "edit of a stream": [96, 64]}
 
 
 @pytest.mark.timeout(INSTALL_S + CALLS_S)
-def test_the_ai_sdk_gets_what_it_reads(served: Live, node_folder: Path) -> None:
+def test_client_ai_sdk_gets_the_fields_it_reads(served: Live, node_folder: Path) -> None:
     """Its OpenAI provider asks for base64 and sends n requests at once; its compatible one asks for neither."""
     found = said(["node", "ai_sdk_calls.mjs", *arguments(served)], node_folder)
     edited = {"edit": [[96, 64]], "edit with a mask": [[96, 64]], "refused": ["AI_APICallError", 400, 1]}

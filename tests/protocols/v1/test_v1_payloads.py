@@ -81,11 +81,11 @@ def refused(body: object) -> InvalidRequest:
     ],
     ids=str,
 )
-def test_a_field_becomes_the_word_of_the_core(body: dict[str, Any], word: str, value: object) -> None:
+def test_request_field_maps_to_the_core_field(body: dict[str, Any], word: str, value: object) -> None:
     assert getattr(requested(**body), word) == value
 
 
-def test_null_is_unset_for_every_field() -> None:
+def test_null_in_any_request_field_counts_as_unset() -> None:
     names = {name for field, info in Generation.model_fields.items() for name in _spellings(field, info)}
     nothing = dict.fromkeys((names | {"kwargs", "user", "image", "svg"}) - {"prompt"})
     assert requested(**nothing) == requested()
@@ -100,14 +100,14 @@ def test_unknown_fields_are_ignored() -> None:
     assert requested(**extras) == requested()
 
 
-def test_kwargs_is_understood_as_xinference_sends_it() -> None:
+def test_kwargs_parameter_is_read_as_xinference_sends_it() -> None:
     kwargs = json.dumps({"num_inference_steps": 3, "guidance_scale": 1.0, "seed": 5, "request_id": "r", "width": None})
     found = requested(size="1024*1024", kwargs=kwargs, response_format="url")
     assert (found.steps, found.guidance, found.seed, found.width_px) == (3, 1.0, 5, 1024)
     assert requested(kwargs="{}") == requested() == requested(kwargs=None) == requested(kwargs="")
 
 
-def test_what_stands_on_the_top_level_goes_before_kwargs() -> None:
+def test_top_level_parameters_override_kwargs() -> None:
     found = requested(steps=2, seed=1, kwargs={"num_inference_steps": 3, "seed": 5, "cfg_scale": 1})
     assert (found.steps, found.seed, found.guidance) == (2, 1, 1.0)
 
@@ -161,7 +161,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("body", "param"), REFUSED, ids=lambda value: repr(value)[:60])
-def test_what_cannot_be_honoured_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+def test_parameter_that_cannot_be_honoured_is_refused_by_name(body: dict[str, Any], param: str) -> None:
     error = refused(body)
     assert error.param == param
     assert error.status == 400
@@ -169,7 +169,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(body: dict[str, Any], param:
 
 
 @pytest.mark.parametrize("body", [None, [], "text", 5, True, [APPLE]])
-def test_a_body_that_is_no_object_is_refused(body: object) -> None:
+def test_body_that_is_not_a_json_object_is_refused(body: object) -> None:
     assert refused(body).param is None
 
 
@@ -187,7 +187,7 @@ def test_a_body_that_is_no_object_is_refused(body: object) -> None:
         ({}, None, None),
     ],
 )
-def test_a_refusal_of_the_core_names_what_the_client_wrote(
+def test_error_of_the_core_names_the_field_as_the_client_wrote_it(
     sent: dict[str, Any], core_word: str | None, named: str | None
 ) -> None:
     with pytest.raises(InvalidRequest) as caught, client_param_names(sent):
@@ -197,12 +197,12 @@ def test_a_refusal_of_the_core_names_what_the_client_wrote(
 
 @pytest.mark.parametrize("name", ["strength", "image_strength", "denoising_strength"])
 @pytest.mark.parametrize("route", [Edit, Variation, Inpainting])
-def test_strength_has_three_names_where_there_is_a_picture(route: type[Edit], name: str) -> None:
+def test_strength_parameter_has_three_names_when_there_is_an_input_picture(route: type[Edit], name: str) -> None:
     assert validated(route, flatten({**APPLE, name: "0.4"})).denoise == 0.4
     assert validated(route, flatten({**APPLE, "kwargs": json.dumps({name: 0.4})})).denoise == 0.4
 
 
-def test_only_a_variation_needs_no_prompt() -> None:
+def test_prompt_is_optional_only_for_a_variation() -> None:
     assert validated(Variation, {}).prompt == ""
     for route in (Edit, Inpainting):
         with pytest.raises(InvalidRequest) as caught:
@@ -211,7 +211,7 @@ def test_only_a_variation_needs_no_prompt() -> None:
 
 
 @pytest.mark.parametrize("route", [Variation, Inpainting])
-def test_what_has_no_events_cannot_be_streamed(route: type[Variation]) -> None:
+def test_stream_is_refused_on_routes_without_events(route: type[Variation]) -> None:
     assert not validated(route, {**APPLE, "stream": False}).stream
     with pytest.raises(InvalidRequest) as caught:
         validated(route, {**APPLE, "stream": True})
@@ -219,13 +219,13 @@ def test_what_has_no_events_cannot_be_streamed(route: type[Variation]) -> None:
 
 
 @pytest.mark.parametrize("name", ["dall-e-2", "dall-e-3", "gpt-image-1", "gpt-image-2.5-flare", "chatgpt-image-latest"])
-def test_the_names_that_clients_have_built_in_mean_the_default_model(name: str) -> None:
+def test_model_names_built_into_clients_mean_the_default_model(name: str) -> None:
     assert library_name(name, {"flux2-tiny"}) is None
     assert library_name(name, {name}) == name
 
 
 @pytest.mark.parametrize("name", ["dall-e-4", "gpt-4", "gpt-imagex", "x-gpt-image-1", "dall-e-3\n", "gpt-image-../x"])
-def test_any_other_name_is_looked_up_as_it_is(name: str) -> None:
+def test_model_name_without_alias_is_looked_up_unchanged(name: str) -> None:
     assert library_name(name, {"flux2-tiny"}) == name
 
 
@@ -241,12 +241,14 @@ def test_any_other_name_is_looked_up_as_it_is(name: str) -> None:
         ({"model": "gpt-image-1", "response_format": "url"}, {"url"}),
     ],
 )
-def test_a_row_holds_what_was_asked_for_and_both_where_nothing_was(body: dict[str, Any], rows: set[str]) -> None:
+def test_response_row_holds_url_or_base64_as_requested_and_both_by_default(
+    body: dict[str, Any], rows: set[str]
+) -> None:
     assert asked(**body).rows == rows
 
 
 @pytest.mark.parametrize(
     ("said", "word"), [(None, "auto"), ("hd", "high"), ("standard", "medium"), ("low", "low"), ("max", "max")]
 )
-def test_quality_is_answered_in_the_words_of_today(said: str | None, word: str) -> None:
+def test_quality_is_answered_with_the_current_openai_values(said: str | None, word: str) -> None:
     assert asked(quality=said).quality_word == word

@@ -63,7 +63,7 @@ SENT_ONCE: list[tuple[str, type[openai.APIStatusError], int, Call]] = [
 
 
 @pytest.mark.parametrize(("kind", "status", "call"), [row[1:] for row in SENT_ONCE], ids=[row[0] for row in SENT_ONCE])
-def test_what_the_client_did_wrong_is_sent_once(
+def test_client_errors_are_not_retried_by_the_openai_client(
     counting: Counting, kind: type[openai.APIStatusError], status: int, call: Call
 ) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
@@ -76,7 +76,7 @@ def test_what_the_client_did_wrong_is_sent_once(
     assert len(counting.hits) == 1
 
 
-def test_another_request_under_the_same_key_is_a_conflict_that_is_sent_once(counting: Counting) -> None:
+def test_idempotency_key_with_another_request_is_a_conflict_without_retry(counting: Counting) -> None:
     """409 would be sent again by default: the answer tells the client not to."""
     once = {"Idempotency-Key": "retries"}
     first = counting.client.images.generate(prompt=PROMPT, size="64x64", extra_headers=once)
@@ -88,7 +88,9 @@ def test_another_request_under_the_same_key_is_a_conflict_that_is_sent_once(coun
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_full_queue_is_tried_again_after_the_time_it_names(tmp_path: Path, slept: list[float], stream: bool) -> None:
+def test_full_queue_is_retried_by_the_client_after_its_retry_after(
+    tmp_path: Path, slept: list[float], stream: bool
+) -> None:
     with gateway(tmp_path, {"queue": {"waiting": 1}}, step_seconds=1.0) as busy, plain_client(busy) as plain:
         fill_queue(plain)
         with openai_client(busy) as counting, pytest.raises(openai.InternalServerError) as caught:
@@ -99,7 +101,7 @@ def test_a_full_queue_is_tried_again_after_the_time_it_names(tmp_path: Path, sle
         assert all(1 <= wait <= 60 for wait in slept)
 
 
-def test_too_many_jobs_of_one_key_are_a_rate_limit_that_is_tried_again(tmp_path: Path, slept: list[float]) -> None:
+def test_too_many_jobs_of_one_key_are_a_rate_limit_error_that_clients_retry(tmp_path: Path, slept: list[float]) -> None:
     keys = tmp_path / "keys"
     keys.write_text(f"me {KEY}\n")
     keys.chmod(0o600)
@@ -116,14 +118,14 @@ def test_too_many_jobs_of_one_key_are_a_rate_limit_that_is_tried_again(tmp_path:
         assert all(1 <= wait <= 60 for wait in slept)
 
 
-def test_no_answer_at_all_is_tried_again(slept: list[float]) -> None:
+def test_client_retries_when_there_is_no_answer_at_all(slept: list[float]) -> None:
     counting = Counting(f"http://127.0.0.1:{free_port()}")
     with counting.client, pytest.raises(openai.APIConnectionError):
         generate(counting.client)
     assert len(counting.hits) == len(slept) + 1 == 3
 
 
-def test_a_client_that_times_out_and_tries_again_leaves_no_job_behind(tmp_path: Path, slept: list[float]) -> None:
+def test_client_timeout_and_retry_leaves_no_job_behind(tmp_path: Path, slept: list[float]) -> None:
     """Each try is a job of its own: without the cancel one slow picture would become three."""
     with gateway(tmp_path, step_seconds=1.0) as slow, plain_client(slow) as plain:
         with openai_client(slow, timeout=1.5, max_retries=1) as counting, pytest.raises(openai.APITimeoutError):
@@ -144,7 +146,7 @@ def pinging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 @pytest.mark.parametrize("route", ["generations", "edits"])
-def test_a_silent_stream_is_kept_alive_by_comments_and_never_has_an_id(pinging: Live, route: str) -> None:
+def test_stream_without_events_is_kept_alive_by_comments_and_never_has_an_id(pinging: Live, route: str) -> None:
     """openai's client takes a comment after an `id:` line for an event, and dies of it."""
     ask: dict[str, Any] = {"prompt": PROMPT, "model": MODEL, "stream": True, "partial_images": 1}
     with plain_client(pinging) as plain:
@@ -160,7 +162,7 @@ def test_a_silent_stream_is_kept_alive_by_comments_and_never_has_an_id(pinging: 
     assert lines.count("") == len(comments) + answer.text.count("event: ")
 
 
-def test_the_client_sees_the_events_and_none_of_the_comments(pinging: Live) -> None:
+def test_openai_client_receives_stream_events_and_no_comments(pinging: Live) -> None:
     with openai_client(pinging) as counting:
         made = counting.client.images.generate(
             prompt=PROMPT, size="64x64", n=2, stream=True, partial_images=2, extra_body={"steps": 4}
@@ -171,7 +173,7 @@ def test_the_client_sees_the_events_and_none_of_the_comments(pinging: Live) -> N
     assert all(opened(event.b64_json).size == (64, 64) for event in events)
 
 
-async def test_the_async_client_does_too(pinging: Live) -> None:
+async def test_openai_async_client_reads_a_stream_with_pings(pinging: Live) -> None:
     async with openai.AsyncOpenAI(base_url=f"{pinging.url}/v1", api_key="none", timeout=60) as client:
         stream = await client.images.edit(image=input_png(), prompt=PROMPT, stream=True, partial_images=1)
         types = [event.type async for event in stream]

@@ -63,7 +63,7 @@ def launched(client: RESTfulClient, name: str, **said: Any) -> list[dict[str, An
 # ---- list ------------------------------------------------------------------------------------------
 
 
-def test_list_finds_every_key_in_every_row(client: RESTfulClient) -> None:
+def test_xinference_model_list_rows_have_every_expected_key(client: RESTfulClient) -> None:
     rows = client.list_models()
     assert {MODEL, SLASHED, "studio", READER} <= set(rows)
     for uid, row in rows.items():
@@ -85,7 +85,7 @@ def test_a_launch_is_followed_to_its_end_and_listed_until_it_is_terminated(clien
     assert client.get_launch_model_progress(MODEL)["progress"] == 0.0
 
 
-def test_a_launch_stays_ready_though_another_model_is_drawn_with_before_anybody_looks(
+def test_launched_model_stays_ready_when_another_model_draws_before_the_poll(
     client: RESTfulClient, plain: httpx.Client
 ) -> None:
     client.launch_model(MODEL, model_type="image")
@@ -96,7 +96,9 @@ def test_a_launch_stays_ready_though_another_model_is_drawn_with_before_anybody_
 
 
 @pytest.mark.parametrize("uid", ["mine", "my model.v2", "Äpfel:1", "a" * 128])
-def test_a_uid_of_its_own_means_the_model_on_every_route(client: RESTfulClient, plain: httpx.Client, uid: str) -> None:
+def test_model_uid_of_its_own_is_understood_on_every_route(
+    client: RESTfulClient, plain: httpx.Client, uid: str
+) -> None:
     (instance,) = launched(client, MODEL, model_uid=uid)
     assert (instance["model_uid"], instance["model_name"], instance["status"]) == (uid, MODEL, "READY")
     assert client.list_models()[uid]["model_name"] == MODEL
@@ -130,19 +132,19 @@ def test_a_model_stays_in_memory_while_another_uid_of_it_is_launched(client: RES
     "uid",
     [SLASHED, "studio", "dall-e-3", "gpt-image-1", READER, "instances", "a/progress", " x", "x\n", "a" * 129, "–"],
 )
-def test_a_uid_that_means_something_else_or_nothing_is_refused(plain: httpx.Client, uid: str) -> None:
+def test_model_uid_that_is_taken_or_empty_is_refused(plain: httpx.Client, uid: str) -> None:
     refused = plain.post("/v1/models", json={"model_name": MODEL, "model_type": "image", "model_uid": uid})
     assert assert_openai_error(refused, 400)["param"] == "model_uid"
 
 
-def test_a_uid_in_use_is_no_other_models(client: RESTfulClient) -> None:
+def test_model_uid_in_use_cannot_be_taken_by_another_model(client: RESTfulClient) -> None:
     launched(client, MODEL, model_uid="mine")
     with pytest.raises(RuntimeError, match="Model is already in the model list, uid: mine"):
         client.launch_model(SLASHED, model_type="image", model_uid="mine")
     assert launched(client, MODEL, model_uid="mine")[0]["status"] == "READY"
 
 
-def test_what_reads_text_is_launched_under_any_uid(client: RESTfulClient) -> None:
+def test_ocr_model_is_launched_and_terminated_under_any_uid(client: RESTfulClient) -> None:
     for said in ({}, {"model_uid": "eyes"}):
         (instance,) = launched(client, READER, **said)
         uid = instance["model_uid"]
@@ -183,7 +185,7 @@ def test_a_launch_under_way_is_cancelled_or_terminated(tmp_path: Path) -> None:
 # ---- registrations, engines, what is on disk -------------------------------------------------------
 
 
-def test_registrations_find_every_key_and_every_one_of_them_is_described(client: RESTfulClient) -> None:
+def test_xinference_registrations_have_every_expected_key_and_a_description(client: RESTfulClient) -> None:
     rows = client.list_model_registrations("image")
     builtin = {row["model_name"]: row["is_builtin"] for row in rows}
     assert (builtin["flux2-tiny"], builtin["flux2-klein-4b"], builtin[READER], builtin[MODEL]) == (True,) * 3 + (False,)
@@ -201,7 +203,7 @@ def test_registrations_find_every_key_and_every_one_of_them_is_described(client:
         client.get_model_registration("image", "none-such")
 
 
-def test_engines_find_every_key(client: RESTfulClient) -> None:
+def test_xinference_engine_query_rows_have_every_expected_key(client: RESTfulClient) -> None:
     for name, engine in (("flux2-tiny", "mflux"), (SLASHED, "mflux"), ("flux2-klein-4b-8-bit", "mflux")):
         found = client.query_engine_by_model_name(name, model_type="image")
         assert list(found) == [engine]
@@ -213,7 +215,7 @@ def test_engines_find_every_key(client: RESTfulClient) -> None:
         client.query_engine_by_model_name("none-such", model_type="image")
 
 
-def test_what_is_on_disk_is_listed_without_its_place(client: RESTfulClient, served: Live) -> None:
+def test_models_on_disk_are_listed_without_their_paths(client: RESTfulClient, served: Live) -> None:
     rows = client.list_cached_models()
     assert {MODEL, "flux2-tiny"} <= {row["model_name"] for row in rows}
     assert "flux2-klein-4b" not in {row["model_name"] for row in rows}
@@ -223,7 +225,9 @@ def test_what_is_on_disk_is_listed_without_its_place(client: RESTfulClient, serv
 
 
 @pytest.mark.parametrize("kind", ["LLM", "embedding", "rerank", "audio", "video", "world", "flexible", "none-such"])
-def test_other_types_of_models_are_refused_in_its_words(client: RESTfulClient, plain: httpx.Client, kind: str) -> None:
+def test_models_of_other_types_are_refused_with_the_xinference_message(
+    client: RESTfulClient, plain: httpx.Client, kind: str
+) -> None:
     for ask in (
         lambda: client.list_model_registrations(kind),
         lambda: client.get_model_registration(kind, MODEL),
@@ -237,7 +241,7 @@ def test_other_types_of_models_are_refused_in_its_words(client: RESTfulClient, p
     assert error["param"] == "model_type"
 
 
-async def test_the_async_client_finds_the_same(served: Live) -> None:
+async def test_xinference_async_client_launches_lists_and_terminates_models(served: Live) -> None:
     client = AsyncRESTfulClient(served.url)
     try:
         assert await client.launch_model(MODEL, model_type="image", model_uid="later") == "later"
@@ -299,7 +303,7 @@ def test_without_keys_there_is_no_login(plain: httpx.Client, client: RESTfulClie
     assert_openai_error(plain.post("/token", json={"username": "a", "password": "b"}), 404)
 
 
-def test_uids_are_each_keys_own(locked: Live) -> None:
+def test_model_uids_are_separate_for_each_key(locked: Live) -> None:
     boss, user = (RESTfulClient(locked.url, api_key=key) for key in (OPERATOR, USER))
     try:
         for client, name in ((boss, MODEL), (user, SLASHED)):

@@ -100,13 +100,13 @@ def test_localai_inpaints_with_mask_and_steps(plain: httpx.Client) -> None:
     assert drawn.crop(RIGHT).tobytes() == opened(input_png()).crop(RIGHT).tobytes()
 
 
-def test_transparency_is_no_mask_for_inpainting(plain: httpx.Client) -> None:
+def test_mask_transparency_does_not_count_for_inpainting(plain: httpx.Client) -> None:
     files = {"image": ("image", input_png()), "mask_image": ("mask", hole_mask())}
     answer = plain.post(INPAINTING, data={"prompt": PROMPT}, files=files)
     assert "nothing to change" in assert_openai_error(answer, 400)["message"]
 
 
-def test_what_cannot_be_drawn_is_told_in_its_words(client: RESTfulClient) -> None:
+def test_invalid_drawing_request_raises_runtime_error_in_the_xinference_client(client: RESTfulClient) -> None:
     model = client.get_model(MODEL)
     for ask, words in (
         (lambda: model.text_to_image(""), "prompt"),
@@ -150,7 +150,7 @@ def test_a_model_is_launched_and_terminated(client: RESTfulClient) -> None:
     assert fetched(client.get_model(MODEL).text_to_image(PROMPT, size="64*64")).size == (64, 64)
 
 
-def test_launch_says_what_it_ignores_and_refuses_what_would_be_a_lie(plain: httpx.Client) -> None:
+def test_launch_lists_ignored_options_and_refuses_those_it_cannot_honour(plain: httpx.Client) -> None:
     answer = plain.post("/v1/models", json={"model_name": MODEL, "replica": 1, "quantize": True, "cpu_offload": True})
     assert answer.json() == {"model_uid": MODEL, "ignored": ["cpu_offload", "quantize"]}
     for option in ("gguf_quantization", "gguf_model_path", "model_path"):
@@ -179,7 +179,9 @@ def test_launch_says_what_it_ignores_and_refuses_what_would_be_a_lie(plain: http
         ("GET", "/v1/address", 404),
     ],
 )
-def test_what_is_not_there_is_said_with_a_detail(plain: httpx.Client, method: str, path: str, status: int) -> None:
+def test_unknown_xinference_route_error_has_a_detail_field(
+    plain: httpx.Client, method: str, path: str, status: int
+) -> None:
     assert_openai_error(plain.request(method, path), status)
 
 
@@ -188,7 +190,7 @@ def test_a_model_id_with_a_slash_has_routes_below_it(plain: httpx.Client) -> Non
     assert plain.post("/v1/models/org%2Fm:4bit/requests/r/abort", json={}).json() == {"msg": "NOT_FOUND"}
 
 
-def test_a_launch_can_be_watched_and_cancelled(tmp_path: Path) -> None:
+def test_launch_progress_can_be_polled_and_the_launch_cancelled(tmp_path: Path) -> None:
     with gateway(tmp_path, load_seconds=0.5) as slow, plain_client(slow) as plain:
         client = RESTfulClient(slow.url)
         assert client.launch_model(MODEL, model_type="image", wait_ready=False) == MODEL
@@ -202,7 +204,7 @@ def test_a_launch_can_be_watched_and_cancelled(tmp_path: Path) -> None:
         assert plain.post("/v1/models/org%2Fm:4bit/cancel").json() == {"msg": "DONE"}
 
 
-def test_a_launch_that_fails_says_so(tmp_path: Path) -> None:
+def test_launch_that_fails_reports_the_error(tmp_path: Path) -> None:
     with gateway(tmp_path, raise_in="load") as failing:
         client = RESTfulClient(failing.url)
         with pytest.raises(RuntimeError, match="could not be loaded"):
@@ -213,7 +215,7 @@ def test_a_launch_that_fails_says_so(tmp_path: Path) -> None:
 # ---- named requests --------------------------------------------------------------------------------
 
 
-def test_a_named_request_is_watched_and_aborted(tmp_path: Path) -> None:
+def test_request_id_can_be_polled_for_progress_and_aborted(tmp_path: Path) -> None:
     with gateway(tmp_path, step_seconds=0.3) as slow, plain_client(slow) as plain, ThreadPoolExecutor(1) as beside:
         client = RESTfulClient(slow.url)
         model = client.get_model(MODEL)
@@ -233,7 +235,7 @@ def test_a_named_request_is_watched_and_aborted(tmp_path: Path) -> None:
         client.close()
 
 
-def test_a_named_request_is_nobody_elses(plain: httpx.Client) -> None:
+def test_request_id_is_not_visible_to_other_clients(plain: httpx.Client) -> None:
     ask = {"prompt": PROMPT, "size": "64x64", "kwargs": json.dumps({"request_id": "r1"})}
     assert plain.post("/v1/images/generations", json=ask, headers={"X-Client-Id": "one"}).status_code == 200
     path = "/v1/requests/r1/progress"
@@ -265,7 +267,7 @@ def test_without_keys_no_key_is_needed(plain: httpx.Client) -> None:
 # ---- async -----------------------------------------------------------------------------------------
 
 
-async def test_the_async_client_does_the_same(served: Live) -> None:
+async def test_xinference_async_client_draws_and_fails_like_the_sync_client(served: Live) -> None:
     client = AsyncRESTfulClient(served.url)
     try:
         model = await client.get_model(MODEL)
