@@ -153,7 +153,7 @@ def test_openapi_is_served_with_an_etag_and_the_mflux_server_part_at_swagger_jso
         assert "/api/v1/generate" not in part["paths"]
 
 
-def test_studio_page_loads_files_only_from_this_server(gateway: Live) -> None:
+def test_openapi_documentation_page_loads_files_only_from_this_server(gateway: Live) -> None:
     """S-15: the strict policy holds for it, too."""
     for path in ("/docs", "/swagger"):
         page = httpx.get(gateway.url + path)

@@ -119,7 +119,7 @@ def test_queue_pause_and_resume_work_as_documented(gateway: Live) -> None:
     strained(gateway, "/api/v1/queue/resume", "POST")
 
 
-def test_ocr_opened_no_file_outside_its_folders_and_no_connection(gateway: Live) -> None:
+def test_schemathesis_requests_opened_no_outside_file_and_no_connection(gateway: Live) -> None:
     """S-21, S-30, S-36: nothing a client says becomes a path, an address or a program."""
     assert httpx.get(f"{gateway.url}/health/live").status_code == 200
     assert (gateway.folder / LOG).read_text() == ""

@@ -118,7 +118,9 @@ BAD_FIELDS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "body"), BAD_BODIES, ids=[name for name, _ in BAD_BODIES])
-def test_malformed_http_request_bytes_are_a_400_in_the_error_form(plain: httpx.Client, name: str, body: bytes) -> None:
+def test_body_that_is_no_valid_json_request_is_a_400_in_the_openai_error_form(
+    plain: httpx.Client, name: str, body: bytes
+) -> None:
     """Table A2; the next request works."""
     answer = plain.post("/v1/images/generations", content=body, headers=JSON)
     assert assert_openai_error(answer, 400)["type"] == "invalid_request_error"

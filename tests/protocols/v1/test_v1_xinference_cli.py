@@ -132,7 +132,7 @@ def test_a_model_stays_in_memory_while_another_uid_of_it_is_launched(client: RES
     "uid",
     [SLASHED, "studio", "dall-e-3", "gpt-image-1", READER, "instances", "a/progress", " x", "x\n", "a" * 129, "–"],
 )
-def test_model_uid_that_is_taken_or_empty_is_refused(plain: httpx.Client, uid: str) -> None:
+def test_model_uid_that_is_reserved_or_invalid_is_refused(plain: httpx.Client, uid: str) -> None:
     refused = plain.post("/v1/models", json={"model_name": MODEL, "model_type": "image", "model_uid": uid})
     assert assert_openai_error(refused, 400)["param"] == "model_uid"
 
