@@ -145,7 +145,7 @@ APP_ORIGINS = [
 
 
 @pytest.mark.parametrize("origin", APP_ORIGINS)
-def test_origins_of_programs_and_of_files_may_call_where_they_are_named(origin: str) -> None:
+def test_origins_of_programs_and_local_files_are_allowed_when_configured(origin: str) -> None:
     """S-03."""
     guard = a_guard(origins=[origin])
     for fields in ({}, {"sec_fetch_site": "cross-site"}):

@@ -72,12 +72,12 @@ def test_401_to_a_page_script_opens_no_browser_password_dialog(keys_file: Path) 
 
 
 @pytest.mark.parametrize("value", ["", "Basic ", "Bearer sk-anything", basic("a", "b"), "nonsense"])
-def test_without_keys_no_credential_matters(value: str) -> None:
+def test_credentials_are_ignored_when_no_keys_are_configured(value: str) -> None:
     """S-07: AUTOMATIC1111's clients send an empty Basic, OpenAI's any key."""
     assert ask(OPEN, authorization=value).status == 200
 
 
-def test_open_paths_need_no_key_and_preflights_neither(keys_file: Path) -> None:
+def test_key_is_not_required_for_open_paths_and_preflights(keys_file: Path) -> None:
     """S-43."""
     guard = a_guard(keys_file=keys_file)
     assert ask(guard, "/open").text == "peer:127.0.0.1 0"
@@ -173,7 +173,7 @@ def test_wrong_key_limit_of_an_address_ends_after_a_minute() -> None:
     assert len(guesses._times) == 4096
 
 
-def test_every_key_is_compared_as_a_digest_in_constant_time_whichever_matches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_digests_are_all_compared_in_constant_time_whichever_matches(monkeypatch: pytest.MonkeyPatch) -> None:
     """S-07: so the time that a wrong key takes tells nothing of a right one."""
     keys = Keys.of({"a": "x" * 32, "b": "y" * 32, "c": "z" * 32})
     compared: list[tuple[bytes, bytes]] = []

@@ -32,7 +32,7 @@ def engine_of(gateway: Live) -> psutil.Process:
     return found[0]
 
 
-def test_ready_says_503_while_the_engine_is_gone_and_200_when_it_is_back(tmp_path: Path) -> None:
+def test_health_ready_is_503_while_the_engine_is_down_and_200_when_it_is_back(tmp_path: Path) -> None:
     """R-21."""
     with live(tmp_path, fake_script={"start_seconds": 1.0}) as gateway:
         assert httpx.get(f"{gateway.url}/health/ready").json()["status"] == "ready"
@@ -46,7 +46,7 @@ def test_ready_says_503_while_the_engine_is_gone_and_200_when_it_is_back(tmp_pat
         gateway.wait_for("/health/ready")
 
 
-def test_greeting_health_and_log_say_when_the_embedded_model_draws(tmp_path: Path) -> None:
+def test_health_greeting_and_log_say_that_the_embedded_model_draws(tmp_path: Path) -> None:
     with live(tmp_path) as gateway:
         ready = httpx.get(f"{gateway.url}/health/ready").json()
         health = httpx.get(f"{gateway.url}/api/v1/health").json()
@@ -80,7 +80,7 @@ def test_every_error_renders_in_every_protocol() -> None:
             assert body.get("detail") or body.get("error") or body.get("message")
 
 
-def test_no_route_has_two_owners_and_each_lies_below_its_adapters_prefix() -> None:
+def test_routes_have_one_adapter_each_and_lie_below_its_prefix() -> None:
     seen: dict[tuple[str, str], str] = {}
     for adapter in ADAPTERS:
         for route in adapter.routes:

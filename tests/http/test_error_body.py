@@ -41,7 +41,7 @@ def test_error_details_are_cut_at_the_end_and_stay_valid() -> None:
 
 @settings(deadline=None)
 @given(TEXTS, TEXTS, st.lists(TEXTS, max_size=40), st.dictionaries(st.text(max_size=40), TEXTS, max_size=3))
-def test_no_error_is_larger_than_a_kibibyte(
+def test_error_body_is_never_larger_than_a_kibibyte(
     message: str, other: str, names: list[str], details: dict[str, str]
 ) -> None:
     body = {"error": message, "detail": message, "errors": message, "names": names, "other": [{"msg": other}] * 20}

@@ -50,7 +50,7 @@ def client(gateway: Live) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_jobs_pictures_and_requests_are_counted_by_protocol_and_nobody_is_named(
+def test_metrics_count_jobs_pictures_and_requests_by_protocol_without_client_names(
     gateway: Live, client: httpx.Client
 ) -> None:
     before = Scraped(gateway)
@@ -113,7 +113,7 @@ def test_metrics_are_served_as_openmetrics_on_request(gateway: Live) -> None:
     assert answer.text.endswith("# EOF\n")
 
 
-def test_requests_of_unknown_methods_and_paths_do_not_make_new_series(gateway: Live) -> None:
+def test_metrics_get_no_new_series_from_unknown_methods_and_paths(gateway: Live) -> None:
     for n in range(5):
         assert httpx.request(f"FOO{n}", f"{gateway.url}/nowhere/{n}").status_code in (404, 405)
     text = Scraped(gateway).text

@@ -122,7 +122,7 @@ async def test_ocr_child_that_is_idle_is_stopped() -> None:
         assert await facts_of(ocr, script("page"), 1)
 
 
-async def test_requests_at_the_same_time_wait_for_each_other() -> None:
+async def test_concurrent_requests_wait_for_each_other() -> None:
     async with client() as ocr:
         found = await asyncio.gather(*(facts_of(ocr, script("page"), 1) for _ in range(5)))
         assert {type(facts[-1]) for facts in found} == {PageRead}

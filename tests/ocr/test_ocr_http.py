@@ -124,7 +124,7 @@ def test_ocr_lines_that_could_not_be_read_are_left_out_and_reported(
     assert "x-unread-lines" not in send(client, encoded(written("Word")), **wanted).headers
 
 
-def test_boxes_say_where_each_line_is(client: httpx.Client) -> None:
+def test_ocr_boxes_give_the_position_of_each_line(client: httpx.Client) -> None:
     lines = send(client, encoded(written("Alpha\nOmega")), model="rapidocr", kwargs='{"return_dict": true}').json()
     assert [line["txt"] for line in lines] == ["Alpha", "Omega"]
     for line in lines:
@@ -227,7 +227,7 @@ def test_a_wrong_parameter_is_a_400_that_names_it(client: httpx.Client, fields: 
     assert_refused(send(client, pdf(written("1"), written("2")), **fields), 400, param)
 
 
-def test_too_many_pages_are_a_400_and_some_of_them_are_read(client: httpx.Client) -> None:
+def test_pdf_with_too_many_pages_is_a_400_and_a_selection_is_read(client: httpx.Client) -> None:
     assert "At most 20 pages" in assert_refused(send(client, empty_pdf(21)), 400, "pages")
     assert send(client, empty_pdf(21), kwargs='{"pages": [21], "dpi": 20}').json() == ""
 
@@ -282,7 +282,7 @@ def test_ocr_reader_killed_midway_is_replaced_and_the_text_still_arrives(served:
         assert waiting.result().json() == "\n\n".join(["Again"] * 8)
 
 
-def test_no_process_is_left_when_the_gateway_stops_or_is_killed(tmp_path: Path) -> None:
+def test_ocr_process_does_not_outlive_the_gateway_when_it_stops_or_is_killed(tmp_path: Path) -> None:
     for how in (signal.SIGTERM, signal.SIGKILL):
         with live(tmp_path, config=CONFIG) as running:
             with httpx.Client(base_url=running.url, timeout=READ_S) as client:

@@ -65,7 +65,7 @@ def test_a_pdf_is_known_by_its_bytes() -> None:
 
 @pytest.mark.parametrize("size", [(595, 842), (14_400, 14_400), (14_400, 10), (1e-3, 1e6), (1, 1)])
 @pytest.mark.parametrize("dpi", [1, 200, 600])
-def test_no_page_is_rendered_larger_than_a_picture_may_be(size: tuple[float, float], dpi: float) -> None:
+def test_pdf_page_is_never_rendered_larger_than_the_picture_limit(size: tuple[float, float], dpi: float) -> None:
     """S-31: a page of 200 inches is legal and would have 1.4e10 pixels."""
     scale = scale_of(*size, dpi)
     assert scale <= dpi / 72

@@ -172,7 +172,7 @@ async def test_ocr_job_interrupted_by_shutdown_continues_after_the_next_start(tm
         assert (ended.state, ended.crashes, len(ended.pages)) == (State.SUCCEEDED, 0, 2)
 
 
-async def test_too_many_pages_are_refused_before_there_is_a_job(tmp_path: Path) -> None:
+async def test_pdf_with_too_many_pages_is_refused_before_a_job_is_made(tmp_path: Path) -> None:
     async with service_in(tmp_path, replace(OBEDIENT, max_pages=2)) as service:
         with pytest.raises(InvalidRequest) as refused:
             await read(service, "page", "page", "page")

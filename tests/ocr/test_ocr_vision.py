@@ -228,7 +228,7 @@ def test_the_model_is_chosen_by_its_name_or_by_the_setting(served: Live, client:
     assert job["result"]["text"] == "a line\n\nanother"
 
 
-def test_both_readers_take_turns_and_pages_are_read_one_by_one(client: httpx.Client) -> None:
+def test_ocr_both_models_take_turns_and_pages_are_read_one_by_one(client: httpx.Client) -> None:
     assert send(client, model="rapidocr").json() == "Word"
     assert send(client, pdf(written("1"), written("2"))).json() == "a line\n\nanother\n\na line\n\nanother"
     assert send(client, model="rapidocr", boxes="true").json()[0]["txt"] == "Word"

@@ -184,7 +184,7 @@ def test_event_source_gets_all_jobs_even_over_a_gateway_restart(browser: Any, tm
         gateway.stop()
 
 
-def test_the_documentation_is_shown_under_the_strict_policy(gateway: Live, browser: Any) -> None:
+def test_openapi_documentation_page_works_under_the_strict_content_security_policy(gateway: Live, browser: Any) -> None:
     """S-15, S-42: nothing is fetched from elsewhere, nothing is refused by the policy."""
     page = browser.new_page()
     asked: list[str] = []

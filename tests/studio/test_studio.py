@@ -127,7 +127,7 @@ def test_studio_aspect_keeps_the_area_and_a_refused_size_is_explained(tab: Studi
     tab.complaints = [text for text in tab.complaints if "status of 400" not in text]
 
 
-def test_an_input_picture_is_masked_and_its_settings_come_back(gateway: Live, tab: Studio) -> None:
+def test_studio_input_picture_with_a_mask_is_drawn_and_its_settings_are_restored(gateway: Live, tab: Studio) -> None:
     page = tab.page
     page.set_input_files("#input-slot input[type=file]", files=[a_picture()])
     page.click("#mask")
@@ -232,7 +232,7 @@ def test_studio_progress_bars_of_jobs_never_go_backwards(tab: Studio) -> None:
         assert seen == sorted(seen)
 
 
-def test_jobs_are_cancelled_moved_and_held(gateway: Live, tab: Studio) -> None:
+def test_studio_jobs_are_cancelled_moved_and_the_queue_paused(gateway: Live, tab: Studio) -> None:
     paused(gateway, tab)
     for prompt in ("first of all", "second of all", "third of all"):
         tab.draw(prompt)

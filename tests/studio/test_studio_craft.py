@@ -46,7 +46,7 @@ def violations(tab: Studio, rules: list[str] | None = None) -> list[str]:
     ]
 
 
-def test_the_embedded_model_draws_and_the_picture_is_seen(gateway: Live, browser: Any) -> None:
+def test_embedded_model_draws_and_the_studio_shows_the_picture(gateway: Live, browser: Any) -> None:
     with studio(browser, gateway) as tab:
         assert tab.page.input_value("#model") == "flux2-tiny"
         tab.draw("a red circle on a blue background", seed=1)

@@ -107,7 +107,7 @@ def test_sizes_and_steps_are_those_the_model_draws(
     assert tab.page.evaluate("width.validity.valid")
 
 
-def test_a_model_chosen_while_the_list_loads_stays_chosen(tab: Studio) -> None:
+def test_studio_model_chosen_while_the_list_loads_stays_chosen(tab: Studio) -> None:
     asked: list[Any] = []
     tab.page.route("**/api/v1/models", lambda route: asked.append(route))
     tab.page.click("#open-models")

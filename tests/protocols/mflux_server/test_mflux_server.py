@@ -199,7 +199,7 @@ def test_input_picture_at_strength_0_4_is_drawn_and_listed_without_error(client:
 # ---- status, queue -------------------------------------------------------------------------------
 
 
-def test_positions_count_from_the_running_one_and_priority_overtakes(client: httpx.Client) -> None:
+def test_queue_positions_count_from_the_running_job_and_priority_overtakes(client: httpx.Client) -> None:
     drawn, second = running(client), submit(client)
     first = submit(client, priority=True)
     asked = [client.get("/status", params={"task_id": task_id}).json() for task_id in (drawn, first, second)]
@@ -380,7 +380,7 @@ def test_other_errors_have_this_protocols_form_too(both: httpx.Client) -> None:
 # ---- what outlives what --------------------------------------------------------------------------
 
 
-def test_tasks_their_formats_and_what_was_fetched_outlive_a_restart(tmp_path: Path) -> None:
+def test_tasks_with_format_and_fetched_state_survive_a_restart(tmp_path: Path) -> None:
     """Queued, running, done and fetched tasks: all as before."""
     gateway = Live(tmp_path, fake_script={"step_seconds": 0.1}).start()
     with client_of(f"{gateway.url}/api") as client:

@@ -137,7 +137,7 @@ def test_the_queue_shows_what_runs_and_what_waits(client: httpx.Client) -> None:
     assert client.get("/queue").json()["active"] is None
 
 
-def test_priority_overtakes_and_jobs_list_newest_first(client: httpx.Client) -> None:
+def test_queue_priority_overtakes_and_the_job_list_is_newest_first(client: httpx.Client) -> None:
     blocker = submit(client, num_images=10)["job_id"]
     events(client, blocker, stop_after=2)
     normal, high = submit(client), submit(client, priority="high")
@@ -149,7 +149,7 @@ def test_priority_overtakes_and_jobs_list_newest_first(client: httpx.Client) -> 
         client.delete(f"/jobs/{job_id}")
 
 
-def test_the_list_is_filtered_by_status_before_it_is_cut(client: httpx.Client) -> None:
+def test_job_list_is_filtered_by_status_before_the_limit(client: httpx.Client) -> None:
     cancelled = submit(client, num_images=10)["job_id"]
     client.delete(f"/jobs/{cancelled}")
     for _ in range(2):

@@ -61,7 +61,7 @@ def test_pictures_are_listed_newest_first_with_how_they_were_drawn(client: httpx
     assert client.get(found[0]["url"].removeprefix("/api/v1")).status_code == 200
 
 
-def test_the_list_goes_on_page_by_page_and_ends(client: httpx.Client) -> None:
+def test_picture_list_continues_page_by_page_and_ends(client: httpx.Client) -> None:
     jobs = [drawn(client)["image_ids"][0] for _ in range(3)]
     seen: list[str] = []
     cursor: str | None = None

@@ -235,13 +235,13 @@ def test_a_stored_picture_is_given_in_the_format_asked_for(picture_format: Image
     assert not made.getexif()
 
 
-def test_a_png_is_the_stored_file_itself() -> None:
+def test_picture_as_png_is_the_stored_file_itself() -> None:
     png = picture("PNG")
     assert from_png(png, "png", 10) == png
 
 
 @pytest.mark.parametrize("picture_format", ["jpeg", "webp"])
-def test_less_compression_quality_is_a_smaller_file(picture_format: ImageFormat) -> None:
+def test_output_compression_of_lower_quality_gives_a_smaller_file(picture_format: ImageFormat) -> None:
     sizes = [len(from_png(picture("PNG", (256, 256)), picture_format, quality)) for quality in (0, 50, 100)]
     assert sizes == sorted(set(sizes))
 
@@ -329,7 +329,7 @@ def test_a_list_of_models_that_is_too_long_for_an_error_says_how_many_more_there
     assert 960 < len(bytes(answer.body)) <= 1024
 
 
-def test_an_answer_about_a_job_carries_its_id() -> None:
+def test_job_answers_carry_the_job_id() -> None:
     assert render_error(ClientGone(), ID).headers["x-request-id"] == ID
     assert render_error(QueueFull()).headers["x-request-id"].startswith("req_")
 

@@ -99,7 +99,7 @@ def url(served: Live, **headers: str) -> str:
 
 
 @pytest.mark.parametrize("ending", ["png", "jpeg", "webp"])
-def test_a_picture_is_fetched_in_parts_and_only_once(served: Live, ending: str) -> None:
+def test_picture_is_served_in_ranges_and_not_again_when_cached(served: Live, ending: str) -> None:
     address = url(served).removesuffix("png") + ending
     whole = httpx.get(address)
     assert whole.headers["content-type"] == f"image/{ending}"

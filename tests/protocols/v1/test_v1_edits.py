@@ -202,7 +202,7 @@ NO_MASK = {
 
 @pytest.mark.parametrize("mask", NO_MASK.values(), ids=NO_MASK)
 @pytest.mark.parametrize("path", [EDITS, "/v1/images/inpainting"])
-def test_an_empty_part_of_a_form_is_a_file_that_was_not_sent(plain: httpx.Client, path: str, mask: bytes) -> None:
+def test_form_part_that_is_empty_counts_as_no_file(plain: httpx.Client, path: str, mask: bytes) -> None:
     fields = (form_part("prompt", b"an apple"), form_part("image", input_png(), said='; filename="a.png"'))
     answer = posted(plain, path, *fields, mask)
     if path == EDITS:

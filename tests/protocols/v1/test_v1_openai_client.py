@@ -171,7 +171,7 @@ def test_a_stream_without_partial_images_is_one_event(client: openai.OpenAI) -> 
 # ---- models ----------------------------------------------------------------------------------------
 
 
-def test_models_lists_what_can_be_drawn_with(client: openai.OpenAI) -> None:
+def test_model_list_contains_the_models_that_can_draw(client: openai.OpenAI) -> None:
     found = {model.id: model for model in client.models.list()}
     assert {MODEL, SLASHED, "studio"} <= set(found)
     assert "flux2-klein-4b" not in found
@@ -239,7 +239,7 @@ def test_variation_resembles_its_input_picture(client: openai.OpenAI) -> None:
     assert opened(row(again).b64_json).tobytes() == opened(input_png()).tobytes()
 
 
-def test_an_edit_streams_events_of_its_own(client: openai.OpenAI) -> None:
+def test_edit_stream_has_its_own_event_names(client: openai.OpenAI) -> None:
     with client.images.edit(
         image=input_png(), prompt=PROMPT, n=2, stream=True, partial_images=2, output_format="webp"
     ) as stream:

@@ -64,7 +64,7 @@ def test_missing_model_is_not_found(counting: Counting, name: str) -> None:
     assert len(counting.hits) == 2
 
 
-def test_routes_that_are_not_there_are_not_found(counting: Counting) -> None:
+def test_unknown_routes_are_not_found(counting: Counting) -> None:
     with pytest.raises(openai.NotFoundError):
         counting.client.responses.create(model=MODEL, input="draw")
     with pytest.raises(openai.NotFoundError):

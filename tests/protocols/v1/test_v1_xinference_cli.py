@@ -298,7 +298,7 @@ def test_a_wrong_password_is_refused_and_counted_with_all_wrong_keys(locked: Liv
             assert OPERATOR not in refused.text
 
 
-def test_without_keys_there_is_no_login(plain: httpx.Client, client: RESTfulClient) -> None:
+def test_login_does_not_exist_when_no_keys_are_configured(plain: httpx.Client, client: RESTfulClient) -> None:
     client.login("anybody", "anything")
     assert_openai_error(plain.post("/token", json={"username": "a", "password": "b"}), 404)
 
