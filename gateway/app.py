@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -24,6 +24,7 @@ from gateway.access.rights import Rights
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.context import Core
 from gateway.errors import GatewayError, MethodNotAllowed, Misplaced, NotFound
+from gateway.http.adapter import Adapter
 from gateway.http.error_body import bounded
 from gateway.http.heap import HeapTrim, settle
 from gateway.http.openapi import Group, Operation
@@ -43,9 +44,6 @@ from gateway.service.service import JobService, ServiceOptions
 from gateway.settings import Settings
 from gateway.store.base import Bounds, InputBounds, StoreCorrupt, StoreLocked
 from gateway.store.sqlite import SqliteStore
-
-if TYPE_CHECKING:
-    from gateway.http.adapter import Adapter
 
 log = logging.getLogger("gateway.app")
 

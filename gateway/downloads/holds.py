@@ -12,7 +12,7 @@ from gateway.models.lora_repositories import HubLora
 
 @dataclass(frozen=True, slots=True)
 class MissingLoras:
-    """What one job waits for: its LoRAs by name, and the model that will wear them."""
+    """The LoRAs by name that one job waits for, and the model that they are applied to."""
 
     model: str
     loras: tuple[tuple[str, HubLora], ...]
@@ -35,41 +35,41 @@ class Hold:
 
 
 class LoraHolds:
-    """Jobs that may not run yet, by id."""
+    """Jobs, by id, that may not run before their LoRAs are downloaded."""
 
     def __init__(self) -> None:
-        self._wanted: dict[str, MissingLoras] = {}
-        self._coming: dict[str, MissingLoras] = {}
-        """The part of it that is not here."""
+        self._loras: dict[str, MissingLoras] = {}
+        self._missing: dict[str, MissingLoras] = {}
+        """The LoRAs of each job that are not downloaded yet."""
 
     @property
     def ids(self) -> frozenset[str]:
-        return frozenset(self._wanted)
+        return frozenset(self._loras)
 
-    def hold(self, job_id: str, wanted: MissingLoras) -> None:
-        if wanted.loras:
-            self._wanted[job_id] = self._coming[job_id] = wanted
+    def hold(self, job_id: str, loras: MissingLoras) -> None:
+        if loras.loras:
+            self._loras[job_id] = self._missing[job_id] = loras
 
     def release(self, job_id: str) -> None:
-        self._wanted.pop(job_id, None)
-        self._coming.pop(job_id, None)
+        self._loras.pop(job_id, None)
+        self._missing.pop(job_id, None)
 
     def came(self, sources: Sources) -> list[tuple[str, MissingLoras]]:
         """A download has ended well: the jobs that lack nothing more; they are held until they are released."""
         whole = []
         for job_id in self.of(sources):
-            wanted = self._coming[job_id]
-            left = tuple((name, lora) for name, lora in wanted.loras if (lora.files,) != sources)
-            self._coming[job_id] = MissingLoras(wanted.model, left)
+            loras = self._missing[job_id]
+            left = tuple((name, lora) for name, lora in loras.loras if (lora.files,) != sources)
+            self._missing[job_id] = MissingLoras(loras.model, left)
             if not left:
-                whole.append((job_id, self._wanted[job_id]))
+                whole.append((job_id, self._loras[job_id]))
         return whole
 
     def of(self, sources: Sources) -> list[str]:
         """The jobs that wait for this download."""
-        return [job_id for job_id, wanted in self._coming.items() if wanted.needs(sources)]
+        return [job_id for job_id, loras in self._missing.items() if loras.needs(sources)]
 
     def sources_of(self, job_id: str) -> Iterable[Sources]:
         """What a job still waits for."""
-        wanted = self._coming.get(job_id)
-        return () if wanted is None else [(lora.files,) for _, lora in wanted.loras]
+        loras = self._missing.get(job_id)
+        return () if loras is None else [(lora.files,) for _, lora in loras.loras]

@@ -1,4 +1,4 @@
-"""Which models jobs wait for, and the downloads that bring them: started, joined, told of, and given up.
+"""Downloads of models and LoRAs that jobs wait for: started, joined, published and ended.
 
 A job for a model that is not here waits in the queue like any other, but is not claimed; jobs of other models go on.
 """
@@ -37,7 +37,7 @@ from gateway.store.base import Bounds, JobStore
 log = logging.getLogger("gateway.downloads")
 
 GATEWAY_ORIGIN = Origin(owner=GATEWAY, protocol="gateway", attached=False)
-"""Whose downloads those are that a job brought about: everybody's. They count against nobody's share of the queue."""
+"""The origin of downloads that a job needs: they belong to everybody and count against no owner's share."""
 RETRY_AFTER_S = 60
 
 
@@ -277,13 +277,13 @@ class Downloads:
         self._positions.invalidate()
 
     def forget(self, job_id: str) -> None:
-        """The record of a job was set aside; who waited for it, where it was a download, is told."""
+        """The record of a job was set aside; jobs that waited for it as a download fail."""
         self._held.release(job_id)
         if (plan := self._live.end(job_id)) is not None:
             self._give_up(plan, f"The record of the download of {plan.model} is damaged; ask for it again.")
 
     def publish(self, plan: Download, fact: ModelDownloading) -> None:
-        """How far a download is: for the jobs that wait for it."""
+        """Publish how far a download is, for the jobs that wait for it."""
         self._live.set_fact(plan.sources, fact)
         self._positions.invalidate()
         if not self._bus.is_heard:
@@ -310,7 +310,7 @@ class Downloads:
         self._wake()
 
     def _trouble(self, wanted: MissingLoras) -> str | None:
-        """Why the model cannot wear what has come. Blocks."""
+        """Why the downloaded LoRAs cannot be applied to the model; None where they can. Blocks."""
         try:
             spec = self._library.find(wanted.model)
         except ModelNotFound:

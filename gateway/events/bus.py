@@ -9,17 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from gateway.forecast import Forecast
 from gateway.jobs.job import Job, JobEvent, Progress, ProgressFacts
 from gateway.store.base import OnEvent
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 log = logging.getLogger("gateway.service")
 
