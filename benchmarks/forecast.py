@@ -23,7 +23,7 @@ import gateway.service.service
 from engine.catalog import EMBEDDED, EMBEDDED_PATH
 from engine.client import Engine, EngineOptions
 from gateway.forecast import Forecast, Forecaster
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.jobs.job import Job, State
 from gateway.jobs.order import Waiting
 from gateway.jobs.origin import Origin
@@ -98,8 +98,8 @@ def request(rnd: random.Random) -> GenerationRequest:
 
 
 def service_in(folder: Path, backend: str) -> JobService:
-    pictures = Pictures(folder / "output")
-    pictures.prepare()
+    output = OutputFolder(folder / "output")
+    output.prepare()
     local = {name: LocalModel(folder / name, EMBEDDED) for name in MODELS[1:]}
     for model in local.values():
         shutil.copytree(EMBEDDED_PATH, model.path)
@@ -108,7 +108,7 @@ def service_in(folder: Path, backend: str) -> JobService:
         store=SqliteStore(folder / "data"),
         engine=Engine(options),
         library=Library(folder, default=EMBEDDED, local=local),
-        pictures=pictures,
+        output=output,
         spool=folder / "data" / "spool",
         options=ServiceOptions(steps_as_sent=True),
     )

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.backends.base import Model
 from engine.catalog import CATALOG, ModelSpec
+from engine.drawing.base import Model
 from gateway.residency.quantized_copies import Copies
 from tests.support.engine_toy import save_toy_model
 from tests.support.engine_toy_seedvr2 import save_toy_seedvr2, toy_sized

@@ -50,9 +50,9 @@ class Times:
 
 def embedded() -> Times:
     """Times of `ROUNDS` images, after one that loads the model."""
-    from engine.backends.base import Model
     from engine.backends.mlx import MlxBackend
     from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH
+    from engine.drawing.base import Model
     from engine.protocol import Generate
 
     spec = next(spec for spec in CATALOG if spec.name == EMBEDDED)

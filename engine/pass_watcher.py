@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.backends.base import ImageSkipped, Watcher
+from engine.drawing.base import ImageSkipped, Watcher
 from engine.protocol import PromptRead
 
 

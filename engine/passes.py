@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from PIL import Image, ImageOps
 
 from engine import tiles
-from engine.backends.base import Backend, FinishedImage, Watcher
-from engine.backends.canvas import to_finished_image
 from engine.catalog import ModelSpec
+from engine.drawing.base import Backend, FinishedImage, Watcher
+from engine.drawing.canvas import to_finished_image
 from engine.pass_watcher import PassWatcher
 from engine.protocol import Generate, SecondPass, steps_to_run
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from engine.backends import canvas
-from engine.backends.base import Backend, FinishedImage, Watcher
 from engine.catalog import ModelSpec
+from engine.drawing import canvas
+from engine.drawing.base import Backend, FinishedImage, Watcher
 from engine.pass_watcher import PassWatcher
 from engine.protocol import Generate, Tiles, steps_to_run
 

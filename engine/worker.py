@@ -21,7 +21,7 @@ from typing import BinaryIO, Never, assert_never
 
 from pydantic import ValidationError
 
-from engine.backends.base import (
+from engine.drawing.base import (
     Backend,
     BackendError,
     FinishedImage,

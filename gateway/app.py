@@ -30,7 +30,7 @@ from gateway.http.heap import HeapTrim, settle
 from gateway.http.openapi import Group, Operation
 from gateway.http.paths import canonical_path, nearest
 from gateway.images.codec import ImageDecoder
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.models.library import Library
 from gateway.models.lora_repositories import HubCollection, HubLora
 from gateway.models.loras import LoraLibrary
@@ -62,7 +62,7 @@ def build_core(settings: Settings) -> Core:
         loras=_loras(settings),
         hub={name: HubModel(model.repo, model.like, model.revision) for name, model in settings.models.hub.items()},
     )
-    pictures = Pictures(
+    output = OutputFolder(
         settings.generation.output_dir.resolve(),
         signs=settings.generation.sign_pictures,
         infotexts=settings.generation.write_infotexts,
@@ -89,7 +89,7 @@ def build_core(settings: Settings) -> Core:
             )
         ),
         library=library,
-        pictures=pictures,
+        output=output,
         spool=data / "spool",
         options=_service_options(settings),
         residency=ResidencyOptions(
@@ -111,7 +111,7 @@ def build_core(settings: Settings) -> Core:
             notes=_notes(settings),
         ),
     )
-    core = Core(settings=settings, service=service, library=library, pictures=pictures, decoder=decoder, device=device)
+    core = Core(settings=settings, service=service, library=library, output=output, decoder=decoder, device=device)
     service.events.listen(core.metrics.on_event)
     for subject, check in checks_of(service):
         core.readiness.add(subject, check)
@@ -156,7 +156,7 @@ def _service_options(settings: Settings) -> ServiceOptions:
         fall_back_to_main=settings.models.fall_back_to_main,
         retention_s=retention.days * 86400.0,
         retained_jobs=retention.jobs,
-        pictures_quota_bytes=int(retention.quota_gb * 2**30),
+        images_quota_bytes=int(retention.quota_gb * 2**30),
         backup_every_s=None if settings.store.backup_hours is None else settings.store.backup_hours * 3600.0,
         min_free_bytes=int(settings.store.min_free_gb * 1e9),
         inputs=InputBounds.of(int(settings.store.inputs_gb * 1e9)),
@@ -195,7 +195,7 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         operations = [described.get(f"{method} {template}") for template in templates]
         return not templates or any(operation is not None and operation.form is not None for operation in operations)
 
-    picture_prefixes = tuple(adapter.picture_prefix for adapter in adapters if adapter.picture_prefix)
+    image_prefixes = tuple(adapter.image_prefix for adapter in adapters if adapter.image_prefix)
     http = core.settings.http
     known = sorted({route.path for route in routes if "{" not in route.path})
     handlers = {HTTPException: partial(_to_gateway_error, routes, known)}
@@ -204,8 +204,8 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         core.settings,
         render=render,
         body_limit=lambda path: http.image_body_bytes if path in image_paths else http.default_body_bytes,
-        is_picture_path=lambda path: path.startswith(picture_prefixes),
-        is_open_path=lambda path: path in open_paths or path.startswith(picture_prefixes),
+        is_image_path=lambda path: path.startswith(image_prefixes),
+        is_open_path=lambda path: path in open_paths or path.startswith(image_prefixes),
         is_page_path=lambda path: path in page_paths,
         is_changing_path=lambda path: path in changing_paths,
         takes_form=takes_form,
@@ -237,7 +237,7 @@ async def _lifespan(core: Core, receive: Receive, send: Send) -> None:
     """Start the service before the first request, stop it after the last; a failed start is one sentence."""
     await receive()
     try:
-        await asyncio.to_thread(core.pictures.prepare)
+        await asyncio.to_thread(core.output.prepare)
         await core.service.start()
     except (StoreLocked, StoreCorrupt, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -17,7 +17,7 @@ from gateway.http.metrics import Metrics
 from gateway.http.openapi import Section
 from gateway.images.codec import ImageDecoder
 from gateway.images.file_pool import FilePool
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.models.library import Library
 from gateway.residency.default import DefaultModel, describe
 from gateway.residency.device import Device
@@ -33,7 +33,7 @@ class Core:
     settings: Settings
     service: JobService
     library: Library
-    pictures: Pictures
+    output: OutputFolder
     decoder: ImageDecoder
     device: Device
     """The device as expected at the start."""

@@ -18,7 +18,7 @@ from adapters.shared.context import core_of, owner_of, share_of
 from gateway.errors import ImageGone, InvalidRequest
 from gateway.images.codec import check_image
 from gateway.images.hidden_text import hidden_texts, may_hide
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.images.provenance import drawing_by, drawing_in, drawing_of
 from gateway.jobs.drawing import Drawing
 from gateway.jobs.facts import ImageDone
@@ -33,7 +33,7 @@ async def list_images(request: Request) -> Response:
     core = core_of(request)
     rows: list[PictureShown] = []
     cursor = None if params.cursor is None else int(params.cursor)
-    stored_jobs = await asyncio.to_thread(core.pictures.jobs_there)
+    stored_jobs = await asyncio.to_thread(core.output.jobs_there)
     while True:
         jobs = await core.service.list_jobs(
             owner=owner_of(request),
@@ -45,7 +45,7 @@ async def list_images(request: Request) -> Response:
             before=cursor,
         )
         images = [done for job in jobs for done in job.images]
-        stored, damaged = await asyncio.to_thread(_check_files, core.pictures, images)
+        stored, damaged = await asyncio.to_thread(_check_files, core.output, images)
         for job in jobs:
             cursor = job.number
             rows += [
@@ -62,9 +62,9 @@ async def list_images(request: Request) -> Response:
     return JSONResponse(answer)
 
 
-def _check_files(pictures: Pictures, images: list[ImageDone]) -> tuple[set[str], set[str]]:
+def _check_files(output: OutputFolder, images: list[ImageDone]) -> tuple[set[str], set[str]]:
     """The files that are there, and those that are damaged. Blocks."""
-    return pictures.there([done.file for done in images]), pictures.damaged(images)
+    return output.there([done.file for done in images]), output.damaged(images)
 
 
 def to_image(job: Job, done: ImageDone, *, is_damaged: bool) -> PictureShown:
@@ -96,10 +96,10 @@ def to_drawing(drawing: Drawing | None) -> Any:
 async def delete_image(request: Request) -> Response:
     """DELETE images/{id}: Remove a finished picture from the disk, for good; its job stays on record."""
     job, index = await own_image(request, request.path_params["image_id"])
-    pictures, file = core_of(request).pictures, job.images[index].file
-    if not await asyncio.to_thread(pictures.there, [file]):
+    output, file = core_of(request).output, job.images[index].file
+    if not await asyncio.to_thread(output.there, [file]):
         raise ImageGone
-    await asyncio.to_thread(pictures.remove, file)
+    await asyncio.to_thread(output.remove, file)
     answer: Deleted = {"id": image_id(job.id, index), "deleted": True}
     return JSONResponse(answer)
 

@@ -60,7 +60,7 @@ def to_progress(progress: Progress) -> ProgressShown:
         "percent": round(progress.fraction * 100),
         "phase": progress.phase,
         "image": progress.image,
-        "total_images": progress.pictures,
+        "total_images": progress.images,
         "step": progress.step,
         "steps": progress.steps,
         "eta_seconds": None if progress.seconds_left is None else round(progress.seconds_left, 2),
@@ -173,7 +173,7 @@ async def to_result(request: Request, job: Job) -> Result:
     """The images of a finished job as base64, or the text that was read."""
     if isinstance(job.plan, Ocr):
         return {"text": job.text, "pages": [to_page(job.plan, page) for page in job.pages]}
-    read = core_of(request).pictures.read
+    read = core_of(request).output.read
     damaged: list[int] = []
 
     def read_base64(done: ImageDone) -> str | None:

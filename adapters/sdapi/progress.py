@@ -28,10 +28,10 @@ def progress_of(
     passes, at, step, steps = _pass(job, progress)
     state = _state(
         _name(job, progress) if is_own else "another client's job",
-        progress.pictures * passes,
+        progress.images * passes,
         skipped=skipped and is_own,
         job_timestamp=timestamp(job.started_at or job.created_at),
-        job_no=min(progress.image, progress.pictures - 1) * passes + at,
+        job_no=min(progress.image, progress.images - 1) * passes + at,
         sampling_step=step,
         sampling_steps=steps,
         interrupted=job.cancel_requested is not None,
@@ -111,8 +111,8 @@ def _pass(job: Job, progress: Progress) -> tuple[int, int, int, int]:
 
 
 def _name(job: Job, progress: Progress) -> str:
-    if isinstance(job.plan, Generate) and progress.pictures > 1:
-        return f"Batch {min(progress.image + 1, progress.pictures)} out of {progress.pictures}"
+    if isinstance(job.plan, Generate) and progress.images > 1:
+        return f"Batch {min(progress.image + 1, progress.images)} out of {progress.images}"
     return _kind(job)
 
 

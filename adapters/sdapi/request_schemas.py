@@ -45,7 +45,7 @@ class Payload(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
-    tells_unknown_pictures: ClassVar[bool] = True
+    tells_unknown_images: ClassVar[bool] = True
     """Unknown fields with images give adjustments, because A1111 ignores unknown fields."""
 
     @model_validator(mode="before")
@@ -75,7 +75,7 @@ class Generation(Payload):
         return False
 
     _untaken: tuple[str, ...] = PrivateAttr(default=())
-    _unknown_pictures: tuple[str, ...] = PrivateAttr(default=())
+    _unknown_images: tuple[str, ...] = PrivateAttr(default=())
 
     @property
     def untaken(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class Generation(Payload):
     @property
     def unknown_images(self) -> tuple[str, ...]:
         """Unknown keys in which images were sent."""
-        return self._unknown_pictures
+        return self._unknown_images
 
     @model_validator(mode="wrap")
     @classmethod
@@ -100,7 +100,7 @@ class Generation(Payload):
             payload = handler({key: item for key, item in value.items() if key not in untaken})
         payload._untaken = tuple(sorted(untaken))
         if isinstance(value, dict):
-            payload._unknown_pictures = tuple(unknown_images(value, names_of(cls) - UNREAD))
+            payload._unknown_images = tuple(unknown_images(value, names_of(cls) - UNREAD))
         return payload
 
     # Source: A1111 1.10.1 StableDiffusionProcessing: what to draw

@@ -68,7 +68,7 @@ def contain(image: Image.Image, width: int, height: int) -> Image.Image:
 def fill_as_a1111(image: Image.Image, width: int, height: int) -> Image.Image:
     """The image in the middle of the size; the rest is filled with its stretched edge rows, as in A1111.
 
-    `contain` of engine/backends/canvas.py fills the corners, too; they stay black here, as in A1111.
+    `contain` of engine/drawing/canvas.py fills the corners, too; they stay black here, as in A1111.
     """
     left, top = (width - image.width) // 2, (height - image.height) // 2
     right, bottom = left + image.width, top + image.height

@@ -73,11 +73,11 @@ def validated(model: type[M], value: object, *, prompt_chars: int = PROMPT_CHARS
     """The payload model of a body. Texts are bounded before anything reads them; unknown fields are not read.
 
     An image in an unknown field is refused: without it, another image would be drawn. A model whose
-    `tells_unknown_pictures` is set reports such an image itself as an adjustment.
+    `tells_unknown_images` is set reports such an image itself as an adjustment.
     Raises: InvalidRequest naming the first field at fault; the input itself is never repeated.
     """
     if isinstance(value, dict):
-        if not getattr(model, "tells_unknown_pictures", False):
+        if not getattr(model, "tells_unknown_images", False):
             check_unknown_images(value, names_of(model))
         longer = LONGER if prompt_chars == PROMPT_CHARS else LONGER | dict.fromkeys(PROMPTS, prompt_chars)
         check_texts({name: inner for name, inner in value.items() if name in names_of(model)}, longer)

@@ -45,7 +45,7 @@ def raise_for(job: Job) -> None:
 
 async def png_of(request: Request, done: ImageDone) -> bytes:
     """The stored PNG of a finished image. Raises: ImageGone, ImageDamaged, StorageFault."""
-    data = await asyncio.to_thread(core_of(request).pictures.read, done.file, Note.of(done))
+    data = await asyncio.to_thread(core_of(request).output.read, done.file, Note.of(done))
     if data is None:
         raise ImageGone
     return data

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.backends.base import Backend
 from engine.backends.fake import FakeBackend, FakeScript, RawWire
+from engine.drawing.base import Backend
 
 BACKENDS = ("mlx", "fake")
 

@@ -18,9 +18,9 @@ from typing import Literal, NoReturn, Protocol
 
 from PIL import Image
 
-from engine.backends import canvas
-from engine.backends.base import FinishedImage, ImageSkipped, Model, Watcher
 from engine.catalog import ModelSpec
+from engine.drawing import canvas
+from engine.drawing.base import FinishedImage, ImageSkipped, Model, Watcher
 from engine.prompt_tokens import Span, TokenEncoder, read_prompt
 from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory, PromptRead, Upscale, steps_to_run
 

@@ -12,9 +12,9 @@ import mlx.core as mx
 from mflux.models.common.config.model_config import ModelConfig
 
 from engine import pipelines
-from engine.backends import canvas
-from engine.backends.base import BackendError, FinishedImage, Model, Watcher
 from engine.catalog import ModelSpec
+from engine.drawing import canvas
+from engine.drawing.base import BackendError, FinishedImage, Model, Watcher
 from engine.pipelines.common.base import ImageTask, Pipeline, Upscaler
 from engine.pipelines.common.finite import NotFinite, nan_message
 from engine.pipelines.common.lora_stack import LoraFault

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import cast
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines import flux2
 from engine.pipelines.common.base import Pipeline, Upscaler
 

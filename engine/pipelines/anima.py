@@ -6,7 +6,7 @@ from mflux.models.anima import Anima
 from mflux.models.anima.latent_creator.anima_latent_creator import AnimaLatentCreator
 from mflux.models.anima.weights.anima_weight_definition import AnimaWeightDefinition
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline

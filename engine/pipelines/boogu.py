@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 from mflux.models.boogu import BooguImage
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.denoising import DenoisingRun
 from engine.pipelines.common.own_loop import OwnLoopPipeline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mflux.models.ernie_image import ErnieImage
 from mflux.models.ernie_image.latent_creator import ErnieLatentCreator
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline

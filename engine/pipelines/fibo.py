@@ -19,7 +19,7 @@ from mflux.models.fibo.variants.edit.util import FIBO_EDIT_RMBG_DEFAULT_EDIT_INS
 from mflux.models.fibo.variants.txt2img.fibo import FIBO
 from PIL.Image import Image
 
-from engine.backends.base import BackendError, Model, Watcher
+from engine.drawing.base import BackendError, Model, Watcher
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.patching import patched

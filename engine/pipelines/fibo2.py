@@ -18,7 +18,7 @@ from mflux.models.fibo2.variants import Fibo2
 from mflux.models.fibo2.variants.edit.fibo2_edit_images import Fibo2EditImages
 from PIL.Image import Image
 
-from engine.backends.base import BackendError, Model
+from engine.drawing.base import BackendError, Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.initial_latents import Sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline

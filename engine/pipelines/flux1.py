@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mflux.models.flux.variants.txt2img.flux import Flux1
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines import flux1_controlled, flux1_images
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.pipeline import build_pipeline

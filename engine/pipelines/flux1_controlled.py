@@ -13,8 +13,8 @@ from mflux.models.flux.variants.depth.depth_util import DepthUtil
 from mflux.models.flux.variants.depth.flux_depth import Flux1Depth
 from mlx import nn
 
-from engine.backends.base import Model
-from engine.backends.canvas import png_file
+from engine.drawing.base import Model
+from engine.drawing.canvas import png_file
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.controlnet import config_with_controlnet
 from engine.pipelines.common.denoising import DenoisingRun

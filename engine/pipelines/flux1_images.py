@@ -13,7 +13,7 @@ from mflux.models.flux.variants.kontext.flux_kontext import Flux1Kontext
 from mflux.models.flux.variants.redux.flux_redux import Flux1Redux
 from mflux.models.flux.weights.flux_weight_definition import FluxReduxWeightDefinition
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.denoising import DenoisingRun
 from engine.pipelines.common.patching import patched

@@ -20,7 +20,7 @@ from mflux.models.flux2.variants.edit.flux2_klein_edit_helpers import _Flux2Klei
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline, key_of
 from engine.pipelines.common.denoising import DenoisingRun
 from engine.pipelines.common.latents import resize_latents, shrink_latents

@@ -12,7 +12,7 @@ from mflux.models.flux3.model.flux3_text_encoder.prompt_encoder import Flux3Prom
 from mflux.models.flux3.variants import Flux3KleinEdit
 from PIL.Image import Image
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import build_pipeline

@@ -10,7 +10,7 @@ from mflux.models.ideogram4.latent_creator import Ideogram4LatentCreator
 from mflux.models.ideogram4.model.ideogram4_scheduler import Ideogram4Scheduler
 from PIL.Image import Image
 
-from engine.backends.base import BackendError, Model, Watcher
+from engine.drawing.base import BackendError, Model, Watcher
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.lora_stack import LoraStack
 from engine.pipelines.common.own_loop import OwnLoopPipeline

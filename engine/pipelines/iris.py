@@ -17,7 +17,7 @@ from mflux.models.iris.weights.iris_weight_definition import IrisWeightDefinitio
 from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import Sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline

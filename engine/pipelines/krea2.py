@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from mflux.models.krea2 import Krea2
 from mflux.models.krea2.latent_creator.krea2_latent_creator import Krea2LatentCreator
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline

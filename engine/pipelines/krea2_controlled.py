@@ -17,7 +17,7 @@ from mlx import nn
 from mlx.utils import tree_unflatten
 from PIL.Image import Image
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import build_pipeline

@@ -12,7 +12,7 @@ from mflux.models.lens.model.text_encoder.lens_prompt_template import LENS_MAX_T
 from mflux.models.lens.variants.txt2img import lens_image
 from mflux.models.lens.variants.txt2img.lens_image import LensImage
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.loading import load_by_layer
 from engine.pipelines.common.own_loop import OwnLoopPipeline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mflux.models.ming_image import MingImage
 from mflux.models.ming_image.latent_creator.ming_latent_creator import MingLatentCreator
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.pipeline import build_pipeline

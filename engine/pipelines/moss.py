@@ -5,7 +5,7 @@ from __future__ import annotations
 from mflux.models.moss_image import MOSSImage
 from mflux.models.moss_image.latent_creator.moss_image_latent_creator import MOSSImageLatentCreator
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline

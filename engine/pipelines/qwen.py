@@ -11,7 +11,7 @@ from mflux.models.qwen.variants.edit.qwen_image_edit import QwenImageEdit
 from mflux.models.qwen.variants.txt2img.qwen_image import QwenImage
 from PIL.Image import Image
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.initial_latents import scheduler_sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline

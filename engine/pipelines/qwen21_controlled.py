@@ -7,7 +7,7 @@ from typing import Any
 
 from mflux.models.qwen21.variants.controlnet.qwen_image_21_controlnet import QwenImage21Controlnet
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.controlnet import config_with_controlnet
 from engine.pipelines.common.pipeline import build_pipeline

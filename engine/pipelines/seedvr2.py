@@ -11,7 +11,7 @@ import mlx.core as mx
 from mflux.models.seedvr2.variants.upscale.seedvr2 import SeedVR2
 from PIL.Image import Image
 
-from engine.backends.base import ImageSkipped, Model, Watcher
+from engine.drawing.base import ImageSkipped, Model, Watcher
 from engine.pipelines.common.base import Upscaler, key_of
 from engine.pipelines.common.finite import check_finite, check_pixels
 from engine.pipelines.common.pipeline import build_pipeline

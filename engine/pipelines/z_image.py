@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 from mflux.models.z_image import ZImage
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import Pipeline
 from engine.pipelines.common.pipeline import build_pipeline
 from engine.pipelines.common.prompt_cache import PromptCache

@@ -14,7 +14,7 @@ from mflux.models.z_image.model.z_image_text_encoder.prompt_encoder import Promp
 from mflux.models.z_image.variants.controlnet import ControlSpec, ControlType, ZImageTurboControlnet
 from mflux.models.z_image.variants.controlnet.controlnet_util import ZImageControlnetUtil
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline
 from engine.pipelines.common.controlnet import config_with_controlnet
 from engine.pipelines.common.denoising import DenoisingRun

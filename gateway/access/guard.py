@@ -116,7 +116,7 @@ class Guard:
         *,
         render: Render = plain_error,
         body_limit: Callable[[str], int] | None = None,
-        is_picture_path: Callable[[str], bool] = lambda path: False,
+        is_image_path: Callable[[str], bool] = lambda path: False,
         is_open_path: Callable[[str], bool] = lambda path: False,
         is_page_path: Callable[[str], bool] = lambda path: path == "/",
         is_changing_path: Callable[[str], bool] = lambda path: False,
@@ -128,7 +128,7 @@ class Guard:
         self._http = settings.http
         self._render = render
         self._body_limit = body_limit or (lambda path: settings.http.default_body_bytes)
-        self._is_picture_path, self._is_open_path, self._is_page_path = is_picture_path, is_open_path, is_page_path
+        self._is_image_path, self._is_open_path, self._is_page_path = is_image_path, is_open_path, is_page_path
         self._is_changing_path, self._takes_form = is_changing_path, takes_form
         self._memory = body_memory or BodyMemory(
             settings.http.body_memory_bytes, max(settings.http.image_body_bytes, settings.http.default_body_bytes)
@@ -233,7 +233,7 @@ class Guard:
         if sum(name == b"host" for name, _ in scope["headers"]) > 1 or not self._hosts.allows(host):
             raise InvalidRequest("This server does not answer to that Host; see access.hosts.", code="bad_host")
         reads = scope["method"] in ("GET", "HEAD")
-        if reads and self._is_picture_path(scope["path"]):
+        if reads and self._is_image_path(scope["path"]):
             return
         origin = headers.get(b"origin")
         if origin is not None:
@@ -337,7 +337,7 @@ class Guard:
     def _response_headers(self, scope: Scope, headers: dict[bytes, bytes]) -> Headers:
         """Headers of every response, including refusals."""
         added = [*SECURITY_HEADERS, self._keep_alive]
-        if self._is_picture_path(scope["path"]):
+        if self._is_image_path(scope["path"]):
             added[3] = (b"cross-origin-resource-policy", b"cross-origin")
         added.append((b"vary", b"Origin"))
         origin = headers.get(b"origin", b"").decode("latin-1")

@@ -128,7 +128,7 @@ class Files:
         """Write the images; returns their files. Raises: Failure."""
         for path, url in zip(self.paths, urls, strict=False):
             try:
-                path.write_bytes(remote.picture(url, self.format_))
+                path.write_bytes(remote.image(url, self.format_))
             except OSError as error:
                 raise Failure(
                     f"{path} could not be written: {error.strerror}. The gateway still has the image."

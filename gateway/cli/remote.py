@@ -54,12 +54,12 @@ class Remote:
         """The JSON of a DELETE. Raises: like get."""
         return self._json("DELETE", path)
 
-    def upload(self, picture: bytes) -> str:
+    def upload(self, image: bytes) -> str:
         """The id of the uploaded image, for further requests. Raises: like get."""
-        answer = self._json("POST", "/api/v1/uploads", files={"image": ("picture", picture)})
+        answer = self._json("POST", "/api/v1/uploads", files={"image": ("picture", image)})
         return str(answer["id"])
 
-    def picture(self, url: str, format_: str) -> bytes:
+    def image(self, url: str, format_: str) -> bytes:
         """One finished image as png, jpeg or webp. Raises: like get."""
         return self._send("GET", url, params={"format": format_}).content
 

@@ -57,7 +57,7 @@ class DownloadProgress:
             fact = fact.model_copy(update={"model": job.plan.model})
         forecast = self._forecaster.of(job.id, self._store.order("engine"))
         seconds = None if forecast is None else forecast.expected_s
-        return Progress(job_id=job.id, pictures=1, phase="downloading", download=fact, expected_s=seconds)
+        return Progress(job_id=job.id, images=1, phase="downloading", download=fact, expected_s=seconds)
 
     def newest(self, job: Job) -> ProgressEvent | None:
         """What a subscriber that comes late should know first."""

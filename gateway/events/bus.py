@@ -170,9 +170,9 @@ class EventBus:
         """Whether an event of this job has a subscriber."""
         return ("job", job_id) in self._subscriptions or ("owner", owner) in self._subscriptions
 
-    def begin(self, job_id: str, pictures: int, first_image: int) -> None:
+    def begin(self, job_id: str, images: int, first_image: int) -> None:
         """Begin the progress of a job, which runs now."""
-        self._newest[job_id] = Progress(job_id=job_id, pictures=pictures, image=first_image)
+        self._newest[job_id] = Progress(job_id=job_id, images=images, image=first_image)
 
     def progress(self, job_id: str) -> Progress | None:
         """The newest progress of a running job; None where it does not run."""
@@ -199,7 +199,7 @@ class EventBus:
 
     def publish_waiting(self, job_id: str, fact: ProgressFacts, expected_s: float | None = None) -> None:
         """Publish a progress fact of a waiting job, such as the download of its model."""
-        progress = Progress(job_id=job_id, pictures=1, expected_s=expected_s).apply(fact)
+        progress = Progress(job_id=job_id, images=1, expected_s=expected_s).apply(fact)
         self._send(job_id, ProgressEvent(job_id, progress, fact))
 
     def publish_progress(self, job_id: str, fact: ProgressFacts, expected_s: float | None = None) -> None:

@@ -67,14 +67,14 @@ class Costs:
             return Cost(work.gigabytes * fetch.seconds, work.gigabytes * fetch.spread)
         if work.lane == "cpu":
             page = self.of("page", work)
-            return Cost(work.pictures * page.seconds, work.pictures * page.spread)
-        if work.pictures <= 0:
+            return Cost(work.images * page.seconds, work.images * page.spread)
+        if work.images <= 0:
             return Cost(0.0, 0.0)
         step, tail = self.of("step", work), self.of("tail", work)
         head, next_head = self.of("head", work), self.of("next_head", work)
-        seconds = head.seconds + (work.pictures - 1) * next_head.seconds
-        seconds += work.pictures * (work.steps * step.seconds + tail.seconds)
-        spread = hypot(head.spread, work.pictures * work.steps * step.spread, work.pictures * tail.spread)
+        seconds = head.seconds + (work.images - 1) * next_head.seconds
+        seconds += work.images * (work.steps * step.seconds + tail.seconds)
+        spread = hypot(head.spread, work.images * work.steps * step.spread, work.images * tail.spread)
         return Cost(seconds, spread)
 
     def to_json(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Trace:
                     yield from self._parts(now)
                 self._drawn_at[image] = now
                 self.done, self.step = self.done + 1, 0
-                self._enter("filing" if self.done >= self.work.pictures else "head", now)
+                self._enter("filing" if self.done >= self.work.images else "head", now)
             case ImageDone(image=image):
                 if (drawn_at := self._drawn_at.pop(image, None)) is not None:
                     yield "file", now - drawn_at
@@ -105,7 +105,7 @@ class Trace:
     def left(self, costs: Costs, now: float) -> Cost:
         """Seconds until the lane is free, without writing the last image's file."""
         work, elapsed = self.work, max(0.0, now - self.since)
-        rest = work.pictures - self.done
+        rest = work.images - self.done
         if work.lane == "network":
             return self._to_fetch(costs)
         if work.lane == "cpu":
@@ -129,7 +129,7 @@ class Trace:
             case _:
                 seconds = over(tail.seconds, elapsed)
         later = costs.of("next_head", work).seconds + work.steps * step_s + tail.seconds
-        share = costs.run(replace(work, pictures=rest))
+        share = costs.run(replace(work, images=rest))
         seconds += (rest - 1) * later
         return Cost(seconds, share.spread * min(1.0, seconds / share.seconds) if share.seconds else 0.0)
 

@@ -112,4 +112,4 @@ class QueueForecast:
 
 def filing(costs: Costs, work: Work) -> Cost:
     """Seconds from a job's last pixel to its end; its lane goes on meanwhile."""
-    return costs.of("file", work) if work.lane == "engine" and work.pictures > 0 else Cost(0.0, 0.0)
+    return costs.of("file", work) if work.lane == "engine" and work.images > 0 else Cost(0.0, 0.0)

@@ -24,7 +24,7 @@ class Work:
     quantize: int | None
     mode: str
     """Kind of plan with equal cost for equal size and steps: txt2img, img2img, edit, and further properties."""
-    pictures: int
+    images: int
     """Images to draw or pages to read; 0 if a model is only loaded."""
     steps: int = 0
     """Steps of one image."""

@@ -24,7 +24,7 @@ class Adapter:
     render_error: Callable[[GatewayError], Response]
     image_paths: tuple[str, ...] = ()
     """Paths whose bodies may contain images."""
-    picture_prefix: str | None = None
+    image_prefix: str | None = None
     """Prefix of unguessable image URLs, readable from any site."""
     open_paths: tuple[str, ...] = ()
     """Paths that need no key."""

@@ -147,18 +147,18 @@ def encode(
 
     data = pixels.read_bytes() if isinstance(pixels, Path) else pixels
     out = io.BytesIO()
-    with Image.open(io.BytesIO(data), formats=("PPM", "PNG")) as picture:
-        picture.load()
-        picture.info = {}
+    with Image.open(io.BytesIO(data), formats=("PPM", "PNG")) as image:
+        image.load()
+        image.info = {}
         if max_px is not None:
-            picture.thumbnail((max_px, max_px), Image.Resampling.LANCZOS)
+            image.thumbnail((max_px, max_px), Image.Resampling.LANCZOS)
         if format == "png":
             chunks = PngImagePlugin.PngInfo()
             if text is not None:
                 chunks.add_text("parameters", text)
-            picture.save(out, "PNG", compress_level=1, pnginfo=chunks)
+            image.save(out, "PNG", compress_level=1, pnginfo=chunks)
         else:
-            flat = picture.convert("RGB") if format == "jpeg" else picture
+            flat = image.convert("RGB") if format == "jpeg" else image
             exif = b"" if text is None else _exif(text, description or "")
             flat.save(out, format.upper(), quality=quality, exif=exif)
     return out.getvalue()
@@ -168,15 +168,15 @@ def opened(png: bytes) -> Image.Image:
     """The image of a PNG made by the decoder or the engine, its pixels loaded."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
-        picture.load()
-        return picture
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        image.load()
+        return image
 
 
-def to_png(picture: Image.Image) -> bytes:
+def to_png(image: Image.Image) -> bytes:
     """The image as a PNG, weakly compressed for speed."""
     out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=1)
+    image.save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 

@@ -78,21 +78,21 @@ def checked(data: bytes) -> tuple[bytes, bytes]:
 
 def _stands(data: bytes) -> int:
     """The EXIF orientation of the image, 1 to 8, read from the header if that is enough. Raises: Refused."""
-    with _opened(data) as picture:
-        _check_header(picture)
-        _allow(min(MOST_S, FIXED_S + S_PER_MEGAPIXEL * picture.width * picture.height / 1e6))
+    with _opened(data) as image:
+        _check_header(image)
+        _allow(min(MOST_S, FIXED_S + S_PER_MEGAPIXEL * image.width * image.height / 1e6))
         if says_more_behind_its_pixels(data):
-            picture.load()
-        return _orientation(picture)
+            image.load()
+        return _orientation(image)
 
 
 def _png_of(data: bytes, stands: int) -> bytes:
     """The image as an upright PNG. Raises: Refused."""
-    with _opened(data) as picture:
-        _check_header(picture)
-        _draft(picture)
-        picture.load()
-        clean = _upright(_reduced(_pixels(picture)), stands)
+    with _opened(data) as image:
+        _check_header(image)
+        _draft(image)
+        image.load()
+        clean = _upright(_reduced(_pixels(image)), stands)
     out = io.BytesIO()
     clean.save(out, "PNG", compress_level=1)
     return out.getvalue()
@@ -109,8 +109,8 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                yield picture
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as bomb:
         match = re.search(r"\((\d{1,20}) pixels\)", str(bomb))
         size = f"{match[1]} pixels" if match else "too many pixels"
@@ -123,54 +123,54 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         ) from None
 
 
-def _check_header(picture: Image.Image) -> None:
+def _check_header(image: Image.Image) -> None:
     """Check sizes by the header before a pixel is decoded: Pillow itself refuses only twice its limit."""
-    width, height = picture.size
-    most = SENT_MAX_JPEG_PIXELS if picture.format in ("JPEG", "MPO") else SENT_MAX_PIXELS
+    width, height = image.size
+    most = SENT_MAX_JPEG_PIXELS if image.format in ("JPEG", "MPO") else SENT_MAX_PIXELS
     if max(width, height) > SENT_MAX_EDGE_PX or width * height > most:
         raise Refused(
             f"The picture has {width} x {height} pixels; at most {most} are taken, {SENT_MAX_EDGE_PX} on one side."
         )
     # A JPEG with several frames (MPO) is a phone's photo with a thumbnail or depth map after it.
-    if picture.format in ("PNG", "WEBP") and getattr(picture, "n_frames", 1) != 1:
+    if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) != 1:
         raise Refused("The picture is animated; send a single frame.")
 
 
-def _excess(picture: Image.Image) -> float:
+def _excess(image: Image.Image) -> float:
     """How many times too long its longer edge is."""
-    return max(1.0, math.sqrt(picture.width * picture.height / MAX_PIXELS), max(picture.size) / MAX_EDGE_PX)
+    return max(1.0, math.sqrt(image.width * image.height / MAX_PIXELS), max(image.size) / MAX_EDGE_PX)
 
 
-def _draft(picture: Image.Image) -> None:
+def _draft(image: Image.Image) -> None:
     """Let a JPEG that is too large be decoded at a fraction of its size."""
-    excess = _excess(picture)
-    if excess > 1 and picture.format in ("JPEG", "MPO"):
+    excess = _excess(image)
+    if excess > 1 and image.format in ("JPEG", "MPO"):
         part = next((part for part in (2, 4, 8) if part >= excess), 8)
-        picture.draft(None, (picture.width // part, picture.height // part))
+        image.draft(None, (image.width // part, image.height // part))
 
 
-def _reduced(picture: Image.Image) -> Image.Image:
+def _reduced(image: Image.Image) -> Image.Image:
     """The image, scaled down to the allowed size."""
     from PIL import Image
 
-    excess = _excess(picture)
+    excess = _excess(image)
     if excess == 1:
-        return picture
-    size = tuple(max(1, min(MAX_EDGE_PX, int(px / excess))) for px in picture.size)
-    return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)  # type: ignore[arg-type]
+        return image
+    size = tuple(max(1, min(MAX_EDGE_PX, int(px / excess))) for px in image.size)
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)  # type: ignore[arg-type]
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     """EXIF orientation, from EXIF or XMP. ImageOps.exif_transpose would read every entry of every directory."""
-    exif = picture.info.get("exif") or b""
-    if not exif and isinstance(raw := picture.info.get("Raw profile type exif"), str):
+    exif = image.info.get("exif") or b""
+    if not exif and isinstance(raw := image.info.get("Raw profile type exif"), str):
         with contextlib.suppress(ValueError):  # ImageMagick's; broken EXIF does not spoil the pixels
             exif = bytes.fromhex("".join(raw.split("\n")[3:]))
-    xmp = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp") or b""
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
     return orientation(exif, xmp.encode(errors="replace") if isinstance(xmp, str) else xmp)
 
 
-def _upright(picture: Image.Image, stands: int) -> Image.Image:
+def _upright(image: Image.Image, stands: int) -> Image.Image:
     from PIL import Image
 
     turn = {
@@ -182,7 +182,7 @@ def _upright(picture: Image.Image, stands: int) -> Image.Image:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
     }.get(stands)
-    return picture if turn is None else picture.transpose(turn)
+    return image if turn is None else image.transpose(turn)
 
 
 class _TooLong(BaseException):
@@ -199,19 +199,19 @@ def _stop(number: int, frame: object) -> None:
     raise _TooLong
 
 
-def _pixels(picture: Image.Image) -> Image.Image:
+def _pixels(image: Image.Image) -> Image.Image:
     """Pixels of 8 bits a channel, alpha only if used, and an empty info, from which `save` would copy the ICC."""
-    if picture.mode.startswith("I"):  # 16-bit grey: convert() would clip it instead of scaling it
-        picture = picture.convert("I").point([value / 256 for value in range(65536)], "L")
-    elif picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        lowest, _ = picture.getchannel("A").getextrema()
+    if image.mode.startswith("I"):  # 16-bit grey: convert() would clip it instead of scaling it
+        image = image.convert("I").point([value / 256 for value in range(65536)], "L")
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        lowest, _ = image.getchannel("A").getextrema()
         if lowest == 255:
-            picture = picture.convert("RGB")
-    if picture.mode not in ("RGB", "RGBA"):
-        picture = picture.convert("RGB")
-    picture.info = {}
-    return picture
+            image = image.convert("RGB")
+    if image.mode not in ("RGB", "RGBA"):
+        image = image.convert("RGB")
+    image.info = {}
+    return image
 
 
 @cache

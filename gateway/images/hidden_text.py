@@ -43,11 +43,11 @@ def may_hide(data: bytes) -> bool:
 
 def hidden_texts(png: bytes) -> dict[str, str]:
     """Texts by keyword, like the texts in the file itself; empty if nothing is hidden."""
-    picture = opened(png)
+    image = opened(png)
     for channels in ("alpha", "rgb"):
-        if channels == "alpha" and picture.mode != "RGBA":
+        if channels == "alpha" and image.mode != "RGBA":
             continue
-        if (text := _hidden(picture, channels)) is not None:
+        if (text := _hidden(image, channels)) is not None:
             return _by_keyword(whole(text))
     return {}
 
@@ -60,15 +60,15 @@ def _by_keyword(text: str) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in texts.items()}
 
 
-def _hidden(picture: Image.Image, channels: str) -> str | None:
-    form = NAMES.get(_bits(picture, channels, 0, NAME_BYTES) or b"")
+def _hidden(image: Image.Image, channels: str) -> str | None:
+    form = NAMES.get(_bits(image, channels, 0, NAME_BYTES) or b"")
     if form is None or form[0] != channels:
         return None
-    length = _bits(picture, channels, NAME_BYTES, LENGTH_BYTES)
+    length = _bits(image, channels, NAME_BYTES, LENGTH_BYTES)
     count = int.from_bytes(length or b"") // 8
     if not 0 < count <= MAX_HIDDEN_BYTES:
         return None
-    body = _bits(picture, channels, NAME_BYTES + LENGTH_BYTES, count)
+    body = _bits(image, channels, NAME_BYTES + LENGTH_BYTES, count)
     if body is None:
         return None
     if not form[1]:
@@ -81,16 +81,16 @@ def _hidden(picture: Image.Image, channels: str) -> str | None:
     return None if unpacker.unconsumed_tail else plain.decode("utf-8", "replace")
 
 
-def _bits(picture: Image.Image, channels: str, at: int, count: int) -> bytes | None:
+def _bits(image: Image.Image, channels: str, at: int, count: int) -> bytes | None:
     """`count` bytes from byte `at` on, from the lowest bits of the pixels; None if there are fewer."""
     from PIL import Image
 
     each = 1 if channels == "alpha" else 3
     first, last = at * 8, (at + count) * 8
-    if last > each * picture.width * picture.height:
+    if last > each * image.width * image.height:
         return None
-    columns = -(-last // (each * picture.height))
-    part = picture.crop((0, 0, columns, picture.height))
+    columns = -(-last // (each * image.height))
+    part = image.crop((0, 0, columns, image.height))
     part = part.getchannel("A") if channels == "alpha" else part.convert("RGB")
     digits = part.transpose(Image.Transpose.TRANSPOSE).tobytes().translate(_LOWEST)
     return int(digits[first:last], 2).to_bytes(count)

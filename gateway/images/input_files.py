@@ -29,9 +29,9 @@ class KeptInputs:
         """End the decoder's children."""
         await self._decoder.close()
 
-    async def keep(self, picture: CheckedImage | bytes, share: Share, bounds: InputBounds | None) -> str:
+    async def keep(self, image: CheckedImage | bytes, share: Share, bounds: InputBounds | None) -> str:
         """Store an input as its sender's; returns its name. Raises: StorageFault."""
-        data, whole = (picture.kept, picture.png) if isinstance(picture, CheckedImage) else (picture, picture)
+        data, whole = (image.kept, image.png) if isinstance(image, CheckedImage) else (image, image)
         name = await asyncio.to_thread(name_of, whole)
         return await self._store.put_blob(data, share.owner, share.peer, bounds, name)
 

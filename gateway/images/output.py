@@ -51,7 +51,7 @@ class Note:
 UNKNOWN = Note()
 
 
-class Pictures:
+class OutputFolder:
     """Image files `<job>.<attempt>.<n>.png` in one folder of mode 0700; `signs`: each contains how it was made.
 
     `infotexts`: signed files also contain A1111's infotext. `shares`: the folder keeps its mode, and users who may list
@@ -133,9 +133,9 @@ class Pictures:
                 self._listed = (changed_ns if time.time_ns() - changed_ns > TICK_NS else 0, jobs)
             return self._listed[1]
 
-    def damaged(self, pictures: Iterable[ImageDone]) -> set[str]:
+    def damaged(self, done_images: Iterable[ImageDone]) -> set[str]:
         """Those of these files that differ from the stored length, or, without one, do not end like a PNG."""
-        valid = (done for done in pictures if NAME.fullmatch(done.file))
+        valid = (done for done in done_images if NAME.fullmatch(done.file))
         return {done.file for done in valid if self._is_damaged(done.file, Note.of(done))}
 
     def _is_damaged(self, name: str, note: Note) -> bool:

@@ -292,7 +292,7 @@ class Progress:
     """The progress of a running job: the newest facts, which are published and not stored."""
 
     job_id: str
-    pictures: int
+    images: int
     phase: str = "waiting"
     """waiting, downloading, loading, denoising, decoding, reading."""
     image: int = 0
@@ -311,7 +311,7 @@ class Progress:
         if self.download is not None:
             return min(1.0, self.download.done_bytes / max(1, self.download.total_bytes))
         within = self.step / self.steps if self.steps else 0.0
-        return min(1.0, (self.image + within) / max(1, self.pictures))
+        return min(1.0, (self.image + within) / max(1, self.images))
 
     @property
     def seconds_left(self) -> float | None:
@@ -320,8 +320,8 @@ class Progress:
             return self.expected_s
         if self.step_seconds is None:
             return None
-        pictures_after = max(0, self.pictures - self.image - 1)
-        return self.step_seconds * (max(0, self.steps - self.step) + pictures_after * self.steps)
+        images_after = max(0, self.images - self.image - 1)
+        return self.step_seconds * (max(0, self.steps - self.step) + images_after * self.steps)
 
     def apply(self, fact: ProgressFacts) -> Progress:
         match fact:

@@ -164,7 +164,7 @@ def resolve(
     if tiles is not None:
         unfit = tuple(name for name in ("mask", "second_pass", "control") if getattr(request, name) is not None)
         check_inputs(spec, begins=request.init_image is not None, others=unfit)
-    request = _pictured(request, spec, leniency, adjust)
+    request = _with_usable_images(request, spec, leniency, adjust)
     denoise = 1.0
     if request.init_image is not None:
         denoise = (1.0 if spec.needs_mask else 0.75) if request.denoise is None else request.denoise
@@ -298,7 +298,9 @@ def _loras(
     return tuple(Lora(name=entry.name, scale=lora.scale) for lora, entry in pairs)
 
 
-def _pictured(request: GenerationRequest, spec: ModelSpec, leniency: Leniency, adjust: _Adjust) -> GenerationRequest:
+def _with_usable_images(
+    request: GenerationRequest, spec: ModelSpec, leniency: Leniency, adjust: _Adjust
+) -> GenerationRequest:
     """The request with the images that the model can use, in the roles that it supports.
 
     Raises: InvalidRequest for a missing image, or one that cannot be left out.

@@ -23,7 +23,6 @@ from engine.protocol import (
     Cancelled,
     CancelReason,
     Drawn,
-    EngineFact,
     Failed,
     Generate,
     Load,
@@ -38,7 +37,7 @@ from gateway.disk import telling
 from gateway.errors import InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFault, StorageFull
 from gateway.events.bus import EventBus
 from gateway.forecast import Forecaster
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.jobs.job import Job, Outcome, Plans
 from gateway.jobs.plans import Download, EngineJob, Ocr
 from gateway.lanes.base import LaneRunner
@@ -76,7 +75,7 @@ class EngineLane(LaneRunner):
         engine: Engine,
         bus: EventBus,
         library: Library,
-        pictures: Pictures,
+        output: OutputFolder,
         inputs: Callable[[str], Awaitable[bytes]],
         spool: Path,
         forecaster: Forecaster,
@@ -89,7 +88,7 @@ class EngineLane(LaneRunner):
         super().__init__(
             store=store,
             bus=bus,
-            storage=storage or StorageHealth({"spool": Place(SPOOL, spool), "output": pictures.place}),
+            storage=storage or StorageHealth({"spool": Place(SPOOL, spool), "output": output.place}),
             stops=stops,
         )
         self._residency = residency
@@ -101,7 +100,7 @@ class EngineLane(LaneRunner):
         self._engine = engine
         self._library = library
         self._inputs = inputs
-        self._filing = Filing(store, pictures, spool)
+        self._output = output
         self._spool = spool
         self._finishing: set[asyncio.Task[None]] = set()
 
@@ -153,40 +152,49 @@ class EngineLane(LaneRunner):
             return await self._end(lease, command)
         if self._unsaved is not None and _weights(self._unsaved) != _weights(command):
             await self._save_copy()
-        filing: asyncio.Task[Filed] | None = None
-        outcome: Outcome | None = Cancelled() if job.id in self._cancels else None
+        filing = Filing(self._store, self._output, self._spool, lease)
         try:
-            if outcome is None:
-                async with aclosing(self._engine.run(command)) as facts:
-                    async for fact in facts:
-                        if isinstance(fact, Drawn):
-                            self._forecaster.on_fact(job.id, fact)
-                            filing = asyncio.create_task(self._filing.file(filing, lease, fact))
-                        elif isinstance(fact, PromptRead):
-                            if fact not in job.readings:  # recorded in an earlier attempt
-                                filing = asyncio.create_task(self._filing.note(filing, lease, fact))
-                        else:
-                            outcome = self._publish(job, fact)
-                        if isinstance(fact, ModelLoaded):
-                            wants_copy = await self._residency.note_loaded(command, from_copy=fact.from_copy)
-                            self._unsaved = command if wants_copy else None
-                        if filing is not None and filing.done() and isinstance(filing.result(), StorageFault):
-                            break  # the next images could not be filed either
+            outcome = Cancelled() if job.id in self._cancels else await self._draw(job, command, filing)
         except EngineDied as death:
-            failure = await filing if filing else None
+            failure = await filing.finished()
             is_crash_at_load = (death.phase, death.reason) == ("loading", "engine_crash")
             if is_crash_at_load and await self._tried(job.plan) is None:  # otherwise the model may not be the cause
                 await self._residency.note_death_at_load(command)
             return await self._after_death(lease, death.reason, failure)
         except (asyncio.CancelledError, EngineStopped):
-            if filing is not None:
-                await asyncio.shield(filing)
+            await filing.finished()
             raise
         if isinstance(outcome, Failed) and outcome.code == "engine_oom":
-            return await self._after_death(lease, "engine_oom", await filing if filing else None)
+            return await self._after_death(lease, "engine_oom", await filing.finished())
         finishing = asyncio.create_task(self._finish(lease, filing, outcome))
         self._finishing.add(finishing)
         finishing.add_done_callback(self._finishing.discard)
+
+    async def _draw(self, job: Job, command: Run, filing: Filing) -> Outcome | None:
+        """Run a job in the engine and publish its facts; None where the engine reported no outcome.
+
+        Raises: EngineDied, EngineStopped.
+        """
+        outcome: Outcome | None = None
+        async with aclosing(self._engine.run(command)) as facts:
+            async for fact in facts:
+                match fact:
+                    case Drawn():
+                        self._forecaster.on_fact(job.id, fact)
+                        filing.add(fact)
+                    case PromptRead():
+                        if fact not in job.readings:  # recorded in an earlier attempt
+                            filing.add(fact)
+                    case Succeeded() | Failed() | Cancelled():
+                        outcome = fact
+                    case _:
+                        self._bus.publish_progress(job.id, fact, self._forecaster.on_fact(job.id, fact))
+                if isinstance(fact, ModelLoaded):
+                    wants_copy = await self._residency.note_loaded(command, from_copy=fact.from_copy)
+                    self._unsaved = command if wants_copy else None
+                if filing.has_fault:
+                    break
+        return outcome
 
     def _keeps(self, run: Run, phase: Phase) -> bool:
         """Whether finishing the current phase of a cancelled job is faster than replacing the engine.
@@ -254,14 +262,6 @@ class EngineLane(LaneRunner):
             files[lora.name] = str(await self._library.loras.off_loop(self._library.loras.file, lora.name))
         return files
 
-    def _publish(self, job: Job, fact: EngineFact) -> Outcome | None:
-        """Publish a progress fact; return the outcome where the fact is one."""
-        if isinstance(fact, Succeeded | Failed | Cancelled):
-            return fact
-        if not isinstance(fact, Drawn | PromptRead):
-            self._bus.publish_progress(job.id, fact, self._forecaster.on_fact(job.id, fact))
-        return None
-
     # ---- the model in memory ---------------------------------------------------------------------
 
     async def _idle(self) -> None:
@@ -299,8 +299,8 @@ class EngineLane(LaneRunner):
 
     # ---- images and outcomes -----------------------------------------------------------------------
 
-    async def _finish(self, lease: Lease, filing: asyncio.Task[Filed] | None, outcome: Outcome | None) -> None:
-        failure = await filing if filing is not None else None
+    async def _finish(self, lease: Lease, filing: Filing, outcome: Outcome | None) -> None:
+        failure: Filed = await filing.finished()
         if failure is None and isinstance(outcome, Failed):
             failure = await self._fault_behind(lease.job.plan, outcome)
         if isinstance(failure, StorageFault):

@@ -127,7 +127,7 @@ def notes_of(file: Path, metadata: dict[str, str]) -> Notes:
 
 def image_beside(file: Path) -> Path | None:
     """The preview image of a LoRA, or None. Blocks."""
-    return next((picture for suffix in PICTURES if (picture := file.with_suffix(suffix)).is_file()), None)
+    return next((image for suffix in PICTURES if (image := file.with_suffix(suffix)).is_file()), None)
 
 
 def _beside(file: Path) -> Beside:

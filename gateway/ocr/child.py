@@ -47,7 +47,7 @@ MAX_MEMORY_BYTES = 4 * 1024**3
 class PageReader(Protocol):
     """A reader: a model in memory."""
 
-    def read(self, picture: Image, budget_s: float | None, progress: Callable[[float], object]) -> PageText: ...
+    def read(self, image: Image, budget_s: float | None, progress: Callable[[float], object]) -> PageText: ...
 
 
 class Child:
@@ -78,18 +78,18 @@ class Child:
         reader = self._loaded()
         if reader is None:
             return self._say(NotLoaded())
-        pictures = to_images(document, request.pages[request.first :], request.dpi)
+        images = to_images(document, request.pages[request.first :], request.dpi)
         for page in range(request.first, len(request.pages) or 1):
             self._say(Reading(page=page))
             began = time.monotonic()
-            picture = next(pictures)
+            image = next(images)
             self._say(Rendered())
-            result = reader.read(picture, request.page_s, partial(self._tell, page))
+            result = reader.read(image, request.page_s, partial(self._tell, page))
             self._say(
                 PageRead(
                     page=page,
-                    width_px=picture.width,
-                    height_px=picture.height,
+                    width_px=image.width,
+                    height_px=image.height,
                     lines=result.lines,
                     unread=result.unread,
                     seconds=round(time.monotonic() - began, 3),

@@ -33,51 +33,51 @@ class Detector:
     def __init__(self, det: Any) -> None:
         self._det = det
 
-    def glance(self, picture: Pixels) -> list[Box]:
+    def glance(self, image: Pixels) -> list[Box]:
         """Boxes in the whole image, scaled to at most TILE_PX."""
-        scale = min(1.0, TILE_PX / max(picture.shape[:2]))
-        return [box.scaled(1 / scale) for box in self._detect(_resized(picture, scale))]
+        scale = min(1.0, TILE_PX / max(image.shape[:2]))
+        return [box.scaled(1 / scale) for box in self._detect(_resized(image, scale))]
 
-    def boxes(self, picture: Pixels, glanced: list[Box], goes_on: Callable[[float], bool]) -> list[Box]:
+    def boxes(self, image: Pixels, glanced: list[Box], goes_on: Callable[[float], bool]) -> list[Box]:
         """All lines of an upright image; `glanced` are the boxes that `glance` found.
 
         `goes_on` is called with the share that is done, 0 to 1, and returns whether there is time for more.
         """
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         boxes = glanced
         if max(width, height) > 2 * TILE_PX and max(width, height) < LONG * min(width, height):
-            boxes = with_large(self._tiled(picture, 0.5, goes_on), glanced)
-            if _is_all_there(picture, boxes, 2 * SMALL_PX):
+            boxes = with_large(self._tiled(image, 0.5, goes_on), glanced)
+            if _is_all_there(image, boxes, 2 * SMALL_PX):
                 return boxes
         if max(width, height) > TILE_PX:
-            return with_large(self._tiled(picture, 1.0, goes_on), glanced)
-        if _has_edges(picture) if not boxes else _are_small(boxes, SMALL_PX):
-            boxes = with_large(self._tiled(picture, 2.0, goes_on), boxes)
+            return with_large(self._tiled(image, 1.0, goes_on), glanced)
+        if _has_edges(image) if not boxes else _are_small(boxes, SMALL_PX):
+            boxes = with_large(self._tiled(image, 2.0, goes_on), boxes)
         return boxes
 
-    def _tiled(self, picture: Pixels, scale: float, goes_on: Callable[[float], bool]) -> list[Box]:
-        height, width = picture.shape[:2]
+    def _tiled(self, image: Pixels, scale: float, goes_on: Callable[[float], bool]) -> list[Box]:
+        height, width = image.shape[:2]
         tiles = tiles_of(width, height, scale)
         parts: list[list[Box]] = []
         for number, tile in enumerate(tiles):
             if not goes_on(number / len(tiles)):
                 break
-            parts.append(self._in(picture, tile, scale))
+            parts.append(self._in(image, tile, scale))
         return merged(parts)
 
-    def _in(self, picture: Pixels, tile: Tile, scale: float) -> list[Box]:
-        part = picture[tile.top : tile.bottom, tile.left : tile.right]
+    def _in(self, image: Pixels, tile: Tile, scale: float) -> list[Box]:
+        part = image[tile.top : tile.bottom, tile.left : tile.right]
         if not _has_edges(part):
             return []
         boxes = self._detect(_resized(part, scale))
         return [box.scaled(1 / scale).moved(tile.left, tile.top) for box in boxes]
 
-    def _detect(self, picture: Pixels) -> list[Box]:
+    def _detect(self, image: Pixels) -> list[Box]:
         """Boxes in an image of at most TILE_PX. It is not scaled, but gets a margin if it is too small."""
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         wide, high = (max(LEAST_PX, -(-side // STEP_PX) * STEP_PX) for side in (width, height))
         left, top = (wide - width) // 2, (high - height) // 2
-        padded = cv2.copyMakeBorder(picture, top, high - height - top, left, wide - width - left, cv2.BORDER_REPLICATE)
+        padded = cv2.copyMakeBorder(image, top, high - height - top, left, wide - width - left, cv2.BORDER_REPLICATE)
         ready = ((padded.astype(np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)[np.newaxis]
         corners, scores = self._det.postprocess_op(self._det.session(np.ascontiguousarray(ready)), (high, wide))
         boxes = []
@@ -93,22 +93,22 @@ def _inside(points: list[list[float]], left: int, top: int, width: int, height: 
     return clockwise([(min(max(x - left, 0), width), min(max(y - top, 0), height)) for x, y in points])
 
 
-def _resized(picture: Pixels, scale: float) -> Pixels:
+def _resized(image: Pixels, scale: float) -> Pixels:
     if scale == 1:
-        return picture
-    height, width = picture.shape[:2]
+        return image
+    height, width = image.shape[:2]
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
-def _has_edges(picture: Pixels) -> bool:
+def _has_edges(image: Pixels) -> bool:
     """Whether the image has any strong edges."""
-    return bool(_edges(picture).sum() >= LEAST_EDGES)
+    return bool(_edges(image).sum() >= LEAST_EDGES)
 
 
-def _edges(picture: Pixels) -> Any:
+def _edges(image: Pixels) -> Any:
     """Edge pixels, which differ from their neighbours: an array of 0 and 1."""
-    grey = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_BGR2GRAY)
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2GRAY)
     steps = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8))
     return cv2.threshold(steps, 24, 1, cv2.THRESH_BINARY)[1]
 
@@ -118,11 +118,11 @@ def _are_small(boxes: list[Box], small_px: float) -> bool:
     return sum(box.across < small_px for box in boxes) > len(boxes) // 10
 
 
-def _is_all_there(picture: Pixels, boxes: list[Box], small_px: float) -> bool:
+def _is_all_there(image: Pixels, boxes: list[Box], small_px: float) -> bool:
     """Whether a search at a larger scale would find no more: no line is small, and no text-like edges are outside."""
     if _are_small(boxes, small_px):
         return False
-    edges = _edges(picture)
+    edges = _edges(image)
     # Long strokes are rulings and frames.
     for shape in ((1, 60), (60, 1)):
         edges -= cv2.morphologyEx(edges, cv2.MORPH_OPEN, np.ones(shape, np.uint8))

@@ -67,11 +67,11 @@ def _render(pdf: PdfDocument, number: int, dpi: float) -> Image:
     try:
         page = pdf[number - 1]
         width, height = page.get_size()
-        picture: Image = page.render(scale=scale_of(width, height, dpi)).to_pil().convert("RGB")
+        image: Image = page.render(scale=scale_of(width, height, dpi)).to_pil().convert("RGB")
         page.close()
     except (pypdfium2.PdfiumError, IndexError, ValueError):
         raise Unreadable(f"Page {number} of the PDF cannot be rendered.") from None
-    return picture
+    return image
 
 
 def scale_of(width_pt: float, height_pt: float, dpi: float) -> float:
@@ -93,8 +93,8 @@ def _flat(png: bytes) -> Image:
 
     from gateway.ocr.ground import on_ground
 
-    with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
-        picture.load()
-        if picture.mode != "RGBA":
-            return picture.convert("RGB")
-        return on_ground(picture)
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        image.load()
+        if image.mode != "RGBA":
+            return image.convert("RGB")
+        return on_ground(image)

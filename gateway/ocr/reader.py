@@ -93,24 +93,24 @@ class Reader:
         self._recogniser = Recogniser(engine._load_rec_model())
         engine._load_cls_model()
 
-    def lines(self, picture: Image) -> tuple[TextLine, ...]:
+    def lines(self, image: Image) -> tuple[TextLine, ...]:
         """Lines of text in an RGB image, in reading order; empty if there are none."""
-        return self.read(picture).lines
+        return self.read(image).lines
 
     def read(
-        self, picture: Image, budget_s: float | None = None, progress: Callable[[float], object] = lambda part: None
+        self, image: Image, budget_s: float | None = None, progress: Callable[[float], object] = lambda part: None
     ) -> PageText:
         """All lines of an RGB image in any rotation; lines for which time ran out are `unread`."""
         import numpy as np
 
         clock = Clock(budget_s, progress)
-        pixels = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])  # OpenCV's order: BGR
+        pixels = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])  # OpenCV's order: BGR
         quarters, upright, boxes = self._upright(pixels)
         boxes = in_reading_order(self._detector.boxes(upright, boxes, clock.searches))
         read: list[Words] = []
         while len(read) < len(boxes) and clock.reads(len(read) / len(boxes)):
             read += self._read(upright, boxes[len(read) : len(read) + AT_ONCE])
-        places = [_corners(box.turned_back(quarters, picture.width, picture.height)) for box in boxes]
+        places = [_corners(box.turned_back(quarters, image.width, image.height)) for box in boxes]
         recognised = [
             Recognised(words.text, words.score, words.unread, box.score, max(box.along, box.across) / _low(box))
             for box, words in zip(boxes, read, strict=False)

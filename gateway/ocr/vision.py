@@ -40,12 +40,12 @@ class VisionReader:
         config = self._model.config
         self._prompt = apply_chat_template(self._processor, config, prompt_for(config.model_type), num_images=1)
 
-    def lines(self, picture: Image) -> tuple[TextLine, ...]:
+    def lines(self, image: Image) -> tuple[TextLine, ...]:
         """Lines of text in an RGB image, in reading order; the model gives neither positions nor scores.
 
         Raises: Unreadable.
         """
-        small = picture.copy()
+        small = image.copy()
         small.thumbnail((MAX_EDGE_PX, MAX_EDGE_PX))
         output = self._generate(
             self._model, self._processor, self._prompt, image=[small], max_tokens=MAX_TOKENS, temperature=0.0
@@ -54,9 +54,9 @@ class VisionReader:
             raise Unreadable("The page has more text than the vision model can write; rapidocr reads it.")
         return tuple(TextLine(text=line) for line in output.text.strip().splitlines())
 
-    def read(self, picture: Image, budget_s: float | None, progress: Callable[[float], object]) -> PageText:
+    def read(self, image: Image, budget_s: float | None, progress: Callable[[float], object]) -> PageText:
         """Like `lines`: the model marks nothing as unread and cannot be interrupted."""
-        return PageText(self.lines(picture))
+        return PageText(self.lines(image))
 
 
 def prompt_for(model_type: str) -> str:

@@ -29,15 +29,15 @@ KEPT_SIZES = 16
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes. `weights` stay while the model is loaded, `load` is the peak of loading it, `picture` is added to it."""
+    """Bytes. `weights` stay while the model is loaded, `load` is the peak of loading it, `image` is added to it."""
 
     weights: int
     load: int
-    picture: int = 0
+    image: int = 0
 
     @property
     def peak(self) -> int:
-        return max(self.load, self.weights + self.picture)
+        return max(self.load, self.weights + self.image)
 
 
 def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float32: bool) -> Footprint:
@@ -54,17 +54,17 @@ def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float3
         weights *= 2
     match plan:
         case Load():
-            picture = 0.0
+            image = 0.0
         case Generate():
             image_mp, step_mp = sizes(plan, spec)
-            picture = (IMAGE_GB + max(STEP_GB * step_mp, _decode_gb(spec, image_mp, low_ram=plan.low_ram))) * GB
+            image = (IMAGE_GB + max(STEP_GB * step_mp, _decode_gb(spec, image_mp, low_ram=plan.low_ram))) * GB
         case Upscale():
             image_mp, _ = sizes(plan, spec)
-            picture = (IMAGE_GB + STEP_GB * image_mp + _decode_gb(spec, image_mp, low_ram=True)) * GB
+            image = (IMAGE_GB + STEP_GB * image_mp + _decode_gb(spec, image_mp, low_ram=True)) * GB
         case _:
             assert_never(plan)
     if is_float32:
-        picture *= FLOAT32_RATIO
+        image *= FLOAT32_RATIO
     load = weights
     if isinstance(plan, Generate) and plan.low_ram and not plan.references:
         # One after the other: the text encoder, then the transformer.
@@ -72,7 +72,7 @@ def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float3
         weights -= encoders
         load = max(encoders, weights)
     ratio = LOAD_RATIO if plan.quantize is None or spec.stored_bits else QUANTISING_RATIO
-    return Footprint(int(weights), int(load * ratio), int(picture))
+    return Footprint(int(weights), int(load * ratio), int(image))
 
 
 def _decode_gb(spec: ModelSpec, megapixels: float, *, low_ram: bool) -> float:
@@ -100,7 +100,7 @@ class Peaks:
 
     def __init__(self) -> None:
         self._loads: dict[str, tuple[int, int]] = {}
-        self._pictures: dict[str, dict[float, int]] = {}
+        self._images: dict[str, dict[float, int]] = {}
         self.most = 0
         """The highest peak that went well."""
         self.version = 0
@@ -117,11 +117,11 @@ class Peaks:
     def learn_image(self, plan: Generate | Upscale, spec: ModelSpec, active: int, peak: int) -> None:
         """Learn the memory of an image, on top of the model's."""
         key, (_, megapixels) = _mode(plan), sizes(plan, spec)
-        by_size, size = dict(self._pictures.get(key, {})), round(megapixels, 6)
+        by_size, size = dict(self._images.get(key, {})), round(megapixels, 6)
         by_size[size] = max(by_size.pop(size, 0), peak - active, 0)
         if len(by_size) > KEPT_SIZES:
             del by_size[next(iter(by_size))]
-        self._learn(self._pictures, key, by_size, peak)
+        self._learn(self._images, key, by_size, peak)
 
     def _learn(self, where: dict[str, Any], key: str, what: Any, peak: int) -> None:
         changed = where.pop(key, None) != what
@@ -136,10 +136,10 @@ class Peaks:
         weights, load = guessed.weights, guessed.load
         if not (isinstance(plan, Generate) and plan.low_ram):
             weights, load = self._loads.get(_model(plan), (weights, load))
-        picture = guessed.picture
+        image = guessed.image
         if isinstance(plan, Generate | Upscale):
             _, megapixels = sizes(plan, spec)
-            by_size = self._pictures.get(_mode(plan), {})
+            by_size = self._images.get(_mode(plan), {})
             # Larger images are an upper bound for this one; from smaller ones it is extrapolated by size.
             above = [memory_bytes for size, memory_bytes in by_size.items() if size >= round(megapixels, 6)]
             below = [
@@ -147,27 +147,27 @@ class Peaks:
                 for size, memory_bytes in by_size.items()
                 if size < round(megapixels, 6)
             ]
-            picture = int(min(above, default=max(below, default=float(picture))))
-        return Footprint(weights, load, picture)
+            image = int(min(above, default=max(below, default=float(image))))
+        return Footprint(weights, load, image)
 
     def to_json(self) -> dict[str, Any]:
-        pictures = {
+        images = {
             key: [[size, memory_bytes] for size, memory_bytes in by_size.items()]
-            for key, by_size in self._pictures.items()
+            for key, by_size in self._images.items()
         }
-        return {"version": 1, "most": self.most, "loads": self._loads, "pictures": pictures}
+        return {"version": 1, "most": self.most, "loads": self._loads, "pictures": images}
 
     def read_json(self, state: dict[str, Any]) -> None:
         """Restore the state. Raises: ValueError, KeyError, TypeError, AttributeError for other data."""
         if state["version"] != 1:
             raise ValueError("another version")
         self._loads = {key: (int(active), int(peak)) for key, (active, peak) in state["loads"].items()}
-        self._pictures = {
+        self._images = {
             key: {float(size): int(memory_bytes) for size, memory_bytes in by_size}
             for key, by_size in state["pictures"].items()
         }
         self.most = int(state["most"])
-        if not all(math.isfinite(size) and size > 0 for by_size in self._pictures.values() for size in by_size):
+        if not all(math.isfinite(size) and size > 0 for by_size in self._images.values() for size in by_size):
             raise ValueError("no size")
         self.version += 1
 

@@ -26,7 +26,7 @@ class ServiceOptions:
     """Repositories of which `main` is downloaded where the requested commit no longer exists."""
     retention_s: float = 7 * 86400.0
     retained_jobs: int = 5000
-    pictures_quota_bytes: int = 20 * 2**30
+    images_quota_bytes: int = 20 * 2**30
     retention_every_s: float = 600.0
     backup_every_s: float | None = None
     """Seconds between backups of the store; None: no backups."""

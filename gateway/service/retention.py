@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.service.options import ServiceOptions
 from gateway.store.base import JobStore
 
@@ -20,9 +20,9 @@ UNUSED_INPUTS_S = 3600.0
 class Retention:
     """The retention of a store and of the images of its jobs."""
 
-    def __init__(self, store: JobStore, pictures: Pictures, options: ServiceOptions) -> None:
+    def __init__(self, store: JobStore, output: OutputFolder, options: ServiceOptions) -> None:
         self._store = store
-        self._pictures = pictures
+        self._output = output
         self._options = options
         self._backup_due_s = self._look_due_s = 0.0
         self._duties: dict[str, Callable[[], Awaitable[None]]] = {
@@ -64,8 +64,8 @@ class Retention:
 
     async def _shrink_images(self) -> None:
         damaged = {record.job_id for record in await self._store.damaged()}
-        quota = self._options.pictures_quota_bytes
-        await asyncio.to_thread(self._pictures.shrink, quota, spare=damaged, age_s=self._store.age_s)
+        quota = self._options.images_quota_bytes
+        await asyncio.to_thread(self._output.shrink, quota, spare=damaged, age_s=self._store.age_s)
 
     async def _back_up(self) -> None:
         """Back up the database: at once, since it was checked at the start, then periodically."""

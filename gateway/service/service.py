@@ -34,7 +34,7 @@ from gateway.first_of import first_of
 from gateway.forecast import Forecaster
 from gateway.images.decoder import CheckedImage, ImageDecoder
 from gateway.images.input_files import KeptInputs
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.jobs.job import Job, JobEvent, Priority, State
 from gateway.jobs.origin import Origin
 from gateway.jobs.plans import Download, EngineJob, Lane, lane_of
@@ -80,7 +80,7 @@ class JobService:
         store: JobStore,
         engine: Engine,
         library: Library,
-        pictures: Pictures,
+        output: OutputFolder,
         spool: Path,
         options: ServiceOptions,
         ocr: OcrOptions | None = None,
@@ -88,7 +88,7 @@ class JobService:
         decoder: ImageDecoder | None = None,
     ) -> None:
         self.library = library
-        self.pictures = pictures
+        self.output = output
         self._store = store
         self._engine = engine
         self._options = options
@@ -97,7 +97,7 @@ class JobService:
         self._bus.listen(_log_event)
         self._stops = Stops(store)
         self._files = KeptInputs(store, decoder or ImageDecoder())
-        self.storage = storage_of(pictures.place, spool, library.models_dir)
+        self.storage = storage_of(output.place, spool, library.models_dir)
         self.residency = ResidencyManager(
             store=store,
             library=library,
@@ -135,7 +135,7 @@ class JobService:
             engine=engine,
             bus=self._bus,
             library=library,
-            pictures=pictures,
+            output=output,
             inputs=self._files.whole,
             spool=spool,
             forecaster=self._forecaster,
@@ -185,7 +185,7 @@ class JobService:
             check_running=self._check_running,
             rights=options.rights,
         )
-        self._retention = Retention(store, pictures, options)
+        self._retention = Retention(store, output, options)
         self._starting: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._has_started = False
@@ -213,7 +213,7 @@ class JobService:
     async def _start(self) -> None:
         for job in await self._store.open(self._bus.publish, self._lose):
             log.info("recovered as %s", job.state, extra={"job": job.id})
-            await asyncio.to_thread(self.pictures.sweep, job.id, {image.file for image in job.images})
+            await asyncio.to_thread(self.output.sweep, job.id, {image.file for image in job.images})
         await asyncio.to_thread(self.storage.look)
         if self._options.notes is not None:  # the store is locked, so no other gateway has children recorded there
             await asyncio.to_thread(ChildNotes(self._options.notes).kill_leftovers)

@@ -24,7 +24,7 @@ from gateway.downloads.sources import remove, sources_of
 from gateway.downloads.wire import Fetch, Fetched
 from gateway.errors import ModelIsDownloading, ModelKept, ModelNotOnDisk
 from gateway.events.bus import PlaceEvent, ProgressEvent
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.jobs.facts import ModelDownloading
 from gateway.jobs.job import Job, State
 from gateway.jobs.origin import Origin
@@ -65,13 +65,13 @@ async def service_in(folder: Path, *, auto: bool = True) -> AsyncIterator[JobSer
     weights = folder / "model" / "transformer"
     weights.mkdir(parents=True, exist_ok=True)
     (weights / "x.safetensors").touch()
-    pictures = Pictures(folder / "output")
-    pictures.prepare()
+    output = OutputFolder(folder / "output")
+    output.prepare()
     service = JobService(
         store=SqliteStore(folder / "data"),
         engine=Engine(EngineOptions(backend="fake", fake_script=json.dumps({"step_seconds": 0}), backoff_s=(0.0,))),
         library=Library(folder / "models", default="toy", local={"toy": LocalModel(folder / "model", ABSENT)}),
-        pictures=pictures,
+        output=output,
         spool=folder / "data" / "spool",
         options=ServiceOptions(abandon_grace_s=0.05, auto_download=auto, places_every_s=0.05),
     )

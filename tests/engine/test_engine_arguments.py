@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from engine.backends import canvas
-from engine.backends.base import BackendError, Model
+from engine.drawing import canvas
+from engine.drawing.base import BackendError, Model
 from tests.support.engine import SPECS, Recorder, plan
 
 pytest.importorskip("mlx.core")

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
-from engine.backends import canvas
-from engine.backends.base import Model, preview_steps
 from engine.client import EngineOptions, environment
 from engine.client.turn import Deadline
+from engine.drawing import canvas
+from engine.drawing.base import Model, preview_steps
 from engine.protocol import Decoding, Drawn, ModelLoaded, ModelLoading, StepDone, steps_to_run
 from tests.support.engine import KLEIN, SPECS, Recorder, plan
 
@@ -326,8 +326,8 @@ def test_pipeline_prompt_cache_keeps_newest_entries() -> None:
     ],
 )
 def test_model_weights_file_truncated_is_refused(content: bytes, tmp_path: Path) -> None:
-    from engine.backends.base import BackendError
     from engine.backends.mlx import check_weights
+    from engine.drawing.base import BackendError
 
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "0.safetensors").write_bytes(content)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
-from engine.backends.base import BackendError, ImageSkipped, JobCancelled, Model
+from engine.drawing.base import BackendError, ImageSkipped, JobCancelled, Model
 from engine.protocol import PromptRead, Upscale
 from gateway.jobs.resolve_upscale import size_of
 from tests.support.engine import SPECS, plan

@@ -10,8 +10,8 @@ from typing import Any, get_args
 import pytest
 from PIL import Image
 
-from engine.backends.base import JobCancelled
 from engine.catalog import Family, ModelSpec
+from engine.drawing.base import JobCancelled
 from engine.protocol import Control, Lora
 from tests.support import toys, toys_further, toys_pictures
 from tests.support.engine import SPECS

@@ -11,9 +11,9 @@ from unittest.mock import Mock
 import pytest
 from PIL import Image
 
-from engine.backends import canvas
-from engine.backends.base import Model
 from engine.catalog import CATALOG, EMBEDDED_PATH
+from engine.drawing import canvas
+from engine.drawing.base import Model
 from engine.protocol import Control
 from tests.engine.test_engine_parts import Recorder
 from tests.support.engine import SPECS, plan
@@ -107,7 +107,7 @@ def test_controlnet_of_z_image_gets_map_with_its_strength(kind: Any, monkeypatch
 
 
 def test_edges_are_those_that_opencv_finds() -> None:
-    from engine.backends.canny import edges_of
+    from engine.drawing.canny import edges_of
 
     folder = Path(__file__).parents[1] / "golden" / "canny"
     with Image.open(folder / "picture.png") as picture, Image.open(folder / "opencv.png") as found:
@@ -115,7 +115,7 @@ def test_edges_are_those_that_opencv_finds() -> None:
 
 
 def test_controlnet_edges_of_z_image_use_brightness_as_in_mflux() -> None:
-    from engine.backends.canny import edges_of
+    from engine.drawing.canny import edges_of
 
     folder = Path(__file__).parents[1] / "golden" / "canny"
     with Image.open(folder / "picture.png") as picture:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 from gateway.residency.quantized_copies import Copies
 
 mx = pytest.importorskip("mlx.core")

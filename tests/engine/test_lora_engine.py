@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.backends.base import BackendError
+from engine.drawing.base import BackendError
 from engine.lora_layouts import Sheet, family_of, key_of, sheets
 from engine.protocol import Lora
 from tests.engine.test_lora_layouts import DORA, KOHYA, LOHA, LOHA_DORA, PEFT, TOLERANCE, array, layer_of, through

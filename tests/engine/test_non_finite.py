@@ -11,7 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from engine.backends.base import BackendError, Model
+from engine.drawing.base import BackendError, Model
 from engine.protocol import Lora, Upscale
 from tests.models.test_loras_http import PROTOCOLS, asked_by
 from tests.support.engine import SPECS

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from engine.backends.canvas import opaque
+from engine.drawing.canvas import opaque
 from engine.protocol import Generate, Lora
 from tests.engine.test_engine_toys import TOYS
 from tests.support.engine import SPECS

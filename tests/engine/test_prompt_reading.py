@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from engine.backends.base import Model
-from engine.backends.canvas import Frame
 from engine.backends.fake import words
 from engine.catalog import EMBEDDED_PATH
+from engine.drawing.base import Model
+from engine.drawing.canvas import Frame
 from engine.prompt_tokens import MOST_CUT_CHARS, MOST_UNKNOWN, Span, StrictestEncoder, TokenEncoder, read_prompt
 from engine.protocol import PromptRead, Succeeded
 from gateway.jobs.facts import ImageDone, Queued, Requeued, Started

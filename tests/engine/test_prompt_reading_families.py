@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from engine.backends.base import BackendError, JobCancelled
+from engine.drawing.base import BackendError, JobCancelled
 from engine.protocol import PromptRead
 from tests.engine.test_engine_toys import TOYS
 from tests.support.engine import SPECS

@@ -21,8 +21,8 @@ approx = pytest.approx
 
 def test_forecast_work_counts_the_load_of_a_step_and_distinguishes_modes() -> None:
     plain = work_of(a_picture(1000, steps=4, count=3), SPECS[SMALL])
-    assert (plain.mode, plain.pictures, plain.steps, plain.drawn, plain.filed) == ("txt2img", 3, 4, 1.0, 1.0)
-    assert work_of(a_picture(1000, count=3), SPECS[SMALL], done=2).pictures == 1
+    assert (plain.mode, plain.images, plain.steps, plain.drawn, plain.filed) == ("txt2img", 3, 4, 1.0, 1.0)
+    assert work_of(a_picture(1000, count=3), SPECS[SMALL], done=2).images == 1
     edit = work_of(a_plan(width_px=1000, height_px=1000, references=("a", "b")))
     assert (edit.mode, edit.drawn, edit.filed) == ("edit", 3.0, 1.0)
     assert work_of(a_plan(init_image="a", denoise=0.5, steps=8)).steps == 4
@@ -37,7 +37,7 @@ def test_forecast_work_counts_the_load_of_a_step_and_distinguishes_modes() -> No
     assert work_of(Load(model="m")).needs == ("m", None)
     fetched = [work_of(Download(model=model, sources=())).gigabytes for model in ("gone", f"{LORA}ink")]
     assert fetched == [10.0, 0.3]
-    assert work_of(Ocr(document="d", pages=(1, 2, 3)), done=1).pictures == 2
+    assert work_of(Ocr(document="d", pages=(1, 2, 3)), done=1).images == 2
 
 
 def test_a_second_pass_is_counted_at_its_own_size() -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engine.backends.base import FinishedImage
+from engine.drawing.base import FinishedImage
 from engine.worker import write_ppm
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.private_files import private_file, private_files, private_folder, write_private
 from gateway.store.sqlite import SqliteStore
 from tests.support.live import Live
@@ -203,5 +203,5 @@ def test_image_files_are_group_readable_when_configured(tmp_path: Path) -> None:
     assert [mode_of(file) for file in folder.iterdir()] == [0o640]
     assert loose(tmp_path / "data") == []
     with umask(0):
-        Pictures(tmp_path / "new", shares=True).prepare()
+        OutputFolder(tmp_path / "new", shares=True).prepare()
     assert mode_of(tmp_path / "new") == 0o755

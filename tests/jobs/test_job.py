@@ -125,7 +125,7 @@ def test_a_cancelled_job_keeps_its_finished_pictures() -> None:
 
 
 def test_progress_runs_from_zero_to_one_over_all_pictures() -> None:
-    progress = Progress(job_id="j", pictures=2)
+    progress = Progress(job_id="j", images=2)
     seen = [progress.fraction]
     progress = progress.apply(ModelLoading(model="m")).apply(ModelLoaded(model="m", seconds=1.0))
     for n, step in itertools.product(range(2), (1, 2)):
@@ -147,5 +147,5 @@ def test_ocr_text_is_joined_page_by_page_in_order() -> None:
 
 
 def test_ocr_progress_reports_the_page_being_read() -> None:
-    progress = Progress(job_id="j", pictures=4).apply(Reading(page=1))
+    progress = Progress(job_id="j", images=4).apply(Reading(page=1))
     assert (progress.phase, progress.fraction) == ("reading", 0.25)

@@ -248,7 +248,7 @@ def test_large_pictures_have_longer_deadlines() -> None:
 def test_a_large_picture_takes_as_much_more_memory_as_it_is_larger() -> None:
     spec = next(row for row in CATALOG if row.name == "flux2-klein-4b")
     pictures = [
-        guess(plan(width_px=width, height_px=height), spec, disk_bytes=None, is_float32=False).picture
+        guess(plan(width_px=width, height_px=height), spec, disk_bytes=None, is_float32=False).image
         for width, height in ((1920, 1080), WIDE)
     ]
     assert pictures[1] / pictures[0] == pytest.approx(4, rel=0.1)

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageChops
 
 from engine import passes, tiles
-from engine.backends.base import FinishedImage, ImageSkipped
 from engine.catalog import CATALOG
+from engine.drawing.base import FinishedImage, ImageSkipped
 from engine.protocol import Generate, StepDone, Tiles
 from gateway.errors import InvalidRequest
 from gateway.forecast.costs import Costs

@@ -91,7 +91,7 @@ def test_models_for_generation_do_not_upscale_and_upscale_models_do_not_generate
 
 def test_upscale_work_has_as_many_steps_as_the_model_has_blocks() -> None:
     work = work_of(resolved("seedvr2-7b"), SPECS["seedvr2-7b"])
-    assert (work.mode, work.steps, work.pictures, round(work.drawn, 2)) == ("upscale", 36, 1, 1.23)
+    assert (work.mode, work.steps, work.images, round(work.drawn, 2)) == ("upscale", 36, 1, 1.23)
 
 
 @pytest.mark.parametrize("data", [b"\0\0\0\x18ftypmp42", b"\x1aE\xdf\xa3webm", b"RIFF\0\0\0\0AVI LIST", b"OggS\0"])

@@ -17,7 +17,7 @@ from engine.protocol import Lora
 from gateway.downloads.lists import bring_lists
 from gateway.errors import InvalidRequest, ModelIsDownloading, ModelNotOnDisk
 from gateway.events.bus import ProgressEvent
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.jobs.facts import ModelDownloading
 from gateway.jobs.job import State
 from gateway.jobs.origin import Origin
@@ -58,14 +58,14 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ToyHub]:
 async def service_in(
     folder: Path, *, auto: bool = True, hub: Mapping[str, HubEntry] = HUB
 ) -> AsyncIterator[JobService]:
-    pictures = Pictures(folder / "output")
-    pictures.prepare()
+    output = OutputFolder(folder / "output")
+    output.prepare()
     models = folder / "models"
     service = JobService(
         store=SqliteStore(folder / "data"),
         engine=Engine(EngineOptions(backend="fake", fake_script=json.dumps({"step_seconds": 0}), backoff_s=(0.0,))),
         library=Library(models, default="flux2-tiny", loras=LoraLibrary([], hub=hub, models_dir=models, may_come=auto)),
-        pictures=pictures,
+        output=output,
         spool=folder / "data" / "spool",
         options=ServiceOptions(auto_download=auto),
     )

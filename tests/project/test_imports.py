@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.draw_rooms import PAGE, circles, module_graph, page
+from tools.draw_rooms import PAGE, circles, module_graph, page, room_graph
 
 ROOT = Path(__file__).parents[2]
 FILES = [p for room in ("gateway", "adapters", "engine") for p in sorted((ROOT / room).rglob("*.py"))]
@@ -105,6 +105,10 @@ def test_modules_use_no_pickle_eval_or_shell() -> None:
 
 def test_modules_have_no_circular_imports() -> None:
     assert circles(module_graph()) == []
+
+
+def test_packages_have_no_circular_imports() -> None:
+    assert circles(room_graph()) == []
 
 
 def test_package_diagram_in_the_documentation_matches_the_imports() -> None:

@@ -53,9 +53,9 @@ def test_memory_measured_in_jobs_replaces_the_estimate() -> None:
     peaks.learn_load(plan_of(), 8 * GB, 9 * GB)
     peaks.learn_image(plan_of(), KLEIN, 8 * GB, 10 * GB)
     assert peaks.correct(plan_of(), KLEIN, guessed) == Footprint(8 * GB, 9 * GB, 2 * GB)
-    assert peaks.correct(plan_of(width_px=512), KLEIN, guessed).picture == 2 * GB, "at most what a larger one took"
-    assert peaks.correct(plan_of(width_px=2048), KLEIN, guessed).picture == pytest.approx(4 * GB, rel=1e-4)
-    assert peaks.correct(plan_of(low_ram=True), KLEIN, guessed).picture == 3 * GB, "another way of drawing"
+    assert peaks.correct(plan_of(width_px=512), KLEIN, guessed).image == 2 * GB, "at most what a larger one took"
+    assert peaks.correct(plan_of(width_px=2048), KLEIN, guessed).image == pytest.approx(4 * GB, rel=1e-4)
+    assert peaks.correct(plan_of(low_ram=True), KLEIN, guessed).image == 3 * GB, "another way of drawing"
     assert peaks.correct(plan_of(KLEIN_4), KLEIN_4, guessed) == guessed, "another model"
     assert peaks.most == 10 * GB
 

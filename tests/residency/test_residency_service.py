@@ -15,7 +15,7 @@ import pytest
 from engine.client import Engine, EngineOptions
 from engine.protocol import Run
 from gateway.errors import InsufficientMemory, ModelUnavailable
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.jobs.job import Job, State
 from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
@@ -39,8 +39,8 @@ async def service_in(
         weights.mkdir(parents=True, exist_ok=True)
         if not (weights / "x.safetensors").exists():
             (weights / "x.safetensors").touch()
-    pictures = Pictures(folder / "output")
-    pictures.prepare()
+    output = OutputFolder(folder / "output")
+    output.prepare()
     counted = {"counter_path": str(folder / "count"), **(script or {})}
     service = JobService(
         store=SqliteStore(folder / "data"),
@@ -50,7 +50,7 @@ async def service_in(
             default="toy",
             local={name: LocalModel(folder / name, like) for name, like in names.items()},
         ),
-        pictures=pictures,
+        output=output,
         spool=folder / "data" / "spool",
         options=options or ServiceOptions(),
         residency=ResidencyOptions(models_dir=folder / "models", **residency),

@@ -115,7 +115,7 @@ async def test_a_retry_is_a_new_job_of_the_same_plan(tmp_path: Path) -> None:
         assert again.id != first.id
         assert (again.plan, again.owner, again.attached) == (first.plan, "me", False)
         ended = await service.ended(again.id)
-        pixels = [service.pictures.read(job.images[0].file) for job in (first, ended)]
+        pixels = [service.output.read(job.images[0].file) for job in (first, ended)]
         assert pixels[0] == pixels[1]
         with pytest.raises(JobNotFound):
             await service.retry(first.id, "you")

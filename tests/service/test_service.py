@@ -29,7 +29,7 @@ async def test_a_job_runs_from_queued_to_succeeded_and_its_pictures_lie_in_the_o
         assert kinds(ended) == [Queued, Started, ImageDone, ImageDone, Succeeded]
         assert [image.seed for image in ended.images] == [5, 6]
         for image in ended.images:
-            png = service.pictures.read(image.file)
+            png = service.output.read(image.file)
             assert png is not None
             assert png.startswith(b"\x89PNG")
         assert not list((tmp_path / "data" / "spool").iterdir())
@@ -81,7 +81,7 @@ async def test_the_same_plan_draws_the_same_pixels_again(tmp_path: Path) -> None
         async with service_in(tmp_path) as service:
             jobs = [await service.submit(request(seed=s), ME) for s in (5, 5, 6)]
             ended = [await service.ended(job.id) for job in jobs]
-            return [service.pictures.read(job.images[0].file) for job in ended]
+            return [service.output.read(job.images[0].file) for job in ended]
 
     first, again, other = await drawn()
     after_restart = (await drawn())[0]
@@ -193,7 +193,7 @@ async def test_retention_forgets_ended_jobs_and_their_inputs_but_not_their_pictu
         await service.retain_once()
         with pytest.raises(JobNotFound):
             await service.get(ended.id)
-        assert service.pictures.read(ended.images[0].file) is not None
+        assert service.output.read(ended.images[0].file) is not None
 
 
 async def test_images_over_the_quota_are_removed_oldest_first(tmp_path: Path) -> None:
@@ -201,6 +201,6 @@ async def test_images_over_the_quota_are_removed_oldest_first(tmp_path: Path) ->
         files = []
         for _ in range(2):
             files.append((await service.ended((await service.submit(request(), ME)).id)).images[0].file)
-        service.pictures.shrink(len(service.pictures.read(files[1]) or b""))
-        assert service.pictures.read(files[0]) is None
-        assert service.pictures.read(files[1]) is not None
+        service.output.shrink(len(service.output.read(files[1]) or b""))
+        assert service.output.read(files[0]) is None
+        assert service.output.read(files[1]) is not None

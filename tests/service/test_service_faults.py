@@ -96,7 +96,7 @@ async def test_a_failing_store_ends_neither_the_lane_nor_the_job(tmp_path: Path,
 async def test_a_full_disk_puts_the_job_back_and_fails_no_job(tmp_path: Path, monkeypatch: Any) -> None:
     """R-05: the place is at fault, not the job; it is drawn once there is room."""
     async with service_in(tmp_path) as service:
-        keep = service.pictures.keep
+        keep = service.output.keep
         full = iter([True])
 
         def faltering(*arguments: Any) -> None:
@@ -104,7 +104,7 @@ async def test_a_full_disk_puts_the_job_back_and_fails_no_job(tmp_path: Path, mo
                 raise StorageFull
             keep(*arguments)
 
-        monkeypatch.setattr(service.pictures, "keep", faltering)
+        monkeypatch.setattr(service.output, "keep", faltering)
         first, second = [await service.submit(request(), ME) for _ in range(2)]
         ended = [await service.ended(job.id) for job in (first, second)]
         assert [job.state for job in ended] == [State.SUCCEEDED] * 2
@@ -120,7 +120,7 @@ async def test_a_job_that_repeatedly_reports_a_full_disk_that_is_not_full_fails_
     """R-05: a disk that takes everything but this one picture does not keep the queue for ever."""
     monkeypatch.setattr(runner, "PUT_BACK_MOST", 2)
     async with service_in(tmp_path) as service:
-        keep = service.pictures.keep
+        keep = service.output.keep
         first = await service.submit(request(), ME)
 
         def faltering(spooled: Path, name: str, *arguments: Any) -> None:
@@ -128,7 +128,7 @@ async def test_a_job_that_repeatedly_reports_a_full_disk_that_is_not_full_fails_
                 raise StorageFull
             keep(spooled, name, *arguments)
 
-        monkeypatch.setattr(service.pictures, "keep", faltering)
+        monkeypatch.setattr(service.output, "keep", faltering)
         second = await service.submit(request(), ME)
         failed = await service.ended(first.id)
         assert failed.failure is not None

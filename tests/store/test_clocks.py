@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.protocol import Succeeded
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.jobs.job import Priority
 from gateway.store.base import StoreCorrupt
 from gateway.store.clock import StoreClock
@@ -144,7 +144,7 @@ def test_file_age_is_the_time_the_gateway_has_run_since() -> None:
 
 
 def test_images_over_the_quota_are_deleted_oldest_first_by_elapsed_time(tmp_path: Path) -> None:
-    times, pictures = Times(), Pictures(tmp_path)
+    times, output = Times(), OutputFolder(tmp_path)
     clock = StoreClock(times.date, times.elapsed)
     names = [f"{n:032x}.1.0.png" for n in range(3)]
     for name, jump_s in zip(names, (0.0, -DAY, 0.0), strict=True):
@@ -153,9 +153,9 @@ def test_images_over_the_quota_are_deleted_oldest_first_by_elapsed_time(tmp_path
         clock.note()
         (tmp_path / name).write_bytes(b"x" * 100)
         os.utime(tmp_path / name, (times.date(),) * 2)
-    pictures.shrink(200, age_s=clock.age_s)
+    output.shrink(200, age_s=clock.age_s)
     assert sorted(file.name for file in tmp_path.iterdir()) == names[1:]
-    pictures.shrink(100, age_s=clock.age_s, spare={names[1].partition(".")[0]})
+    output.shrink(100, age_s=clock.age_s, spare={names[1].partition(".")[0]})
     assert [file.name for file in tmp_path.iterdir()] == [names[1]]
 
 

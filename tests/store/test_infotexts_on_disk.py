@@ -23,7 +23,7 @@ from engine.protocol import Generate, Lora, SecondPass, Upscale
 from gateway.images.codec import encode
 from gateway.images.file_texts import texts
 from gateway.images.infotext import VERSION, parse
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.images.provenance import KEYWORD, MARK, Signature, carried, drawing_in, signed
 from gateway.jobs.drawing import Drawing, to_text
 from tests.support.foreign_pictures import comfy
@@ -261,9 +261,9 @@ def test_upscaled_image_of_another_program_keeps_its_infotext() -> None:
 def test_image_files_keep_both_our_record_and_the_infotext(tmp_path: Path) -> None:
     spooled = tmp_path / "picture.ppm"
     spooled.write_bytes(PPM)
-    pictures = Pictures(tmp_path / "output")
-    pictures.prepare()
+    output = OutputFolder(tmp_path / "output")
+    output.prepare()
     name = f"{'0' * 32}.1.0.png"
-    pictures.keep(spooled, name, Signature.of(plan(), 0, 5))
+    output.keep(spooled, name, Signature.of(plan(), 0, 5))
     with Image.open(tmp_path / "output" / name) as picture:
         assert picture.info["parameters"] == infotext(plan())

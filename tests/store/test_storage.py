@@ -83,7 +83,7 @@ async def test_output_folder_removed_is_recreated_and_the_job_is_drawn(tmp_path:
 async def test_job_of_several_images_stops_at_the_first_that_cannot_be_stored(tmp_path: Path, monkeypatch: Any) -> None:
     """What follows could not be filed either; the pictures before are kept."""
     async with service_in(tmp_path, script={"step_seconds": 0.05}) as service:
-        keep, full, tried = service.pictures.keep, True, []
+        keep, full, tried = service.output.keep, True, []
 
         def faltering(spooled: Path, name: str, *arguments: Any) -> None:
             tried.append(name)
@@ -91,7 +91,7 @@ async def test_job_of_several_images_stops_at_the_first_that_cannot_be_stored(tm
                 raise StorageFull
             keep(spooled, name, *arguments)
 
-        monkeypatch.setattr(service.pictures, "keep", faltering)
+        monkeypatch.setattr(service.output, "keep", faltering)
         job = await service.submit(request(count=8), ME)
         await until(lambda: "engine" in service.health.faults)
         full = False
@@ -294,12 +294,12 @@ async def test_a_damaged_picture_is_never_read(tmp_path: Path, damage: Callable[
             if isinstance(event, JobEvent) and isinstance(event.fact, ImageDone):
                 done = event.fact
         assert done is not None
-        note, pictures = Note.of(done) if noted else UNKNOWN, service.pictures
-        assert (whole := pictures.read(done.file, note)) is not None
+        note, output = Note.of(done) if noted else UNKNOWN, service.output
+        assert (whole := output.read(done.file, note)) is not None
         assert len(whole) == done.length_bytes
-        assert not pictures.damaged([done])
-        damage(pictures.folder / done.file)
+        assert not output.damaged([done])
+        damage(output.folder / done.file)
         with pytest.raises(ImageDamaged):
-            pictures.read(done.file, note)
+            output.read(done.file, note)
         again = await service.ended((await service.retry(job.id)).id)
-        assert pictures.read(again.images[0].file, Note.of(again.images[0])) == whole
+        assert output.read(again.images[0].file, Note.of(again.images[0])) == whole

@@ -45,7 +45,7 @@ def a_guard(*, server: Headers | None = None, **access: Any) -> Guard:
     return Guard(
         app,
         settings,
-        is_picture_path=lambda path: path.startswith("/pictures/"),
+        is_image_path=lambda path: path.startswith("/pictures/"),
         is_open_path=lambda path: path == "/open",
     )
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageDraw
 
-from engine.backends.base import ImageSkipped, JobCancelled, Model, prompt_key
 from engine.catalog import ModelSpec
+from engine.drawing.base import ImageSkipped, JobCancelled, Model, prompt_key
 from engine.protocol import Control, Generate, PromptRead
 from tests.support.engine import plan
 

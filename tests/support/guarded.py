@@ -152,7 +152,7 @@ def main() -> None:
         body_limit=lambda path: (
             settings.http.image_body_bytes if path == "/images" else settings.http.default_body_bytes
         ),
-        is_picture_path=lambda path: path.startswith("/pictures/"),
+        is_image_path=lambda path: path.startswith("/pictures/"),
         is_open_path=lambda path: path == "/open",
     )
     try:

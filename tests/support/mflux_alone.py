@@ -15,7 +15,7 @@ from unittest.mock import Mock
 
 from PIL.Image import Image, composite
 
-from engine.backends.canvas import opaque, open_input
+from engine.drawing.canvas import opaque, open_input
 from engine.protocol import Generate
 from tests.support.engine_studio import Studio
 from tests.support.toys import found

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from engine.client import Engine, EngineOptions
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.models.library import Library
 from gateway.models.user_models import LocalModel
 from gateway.ocr.client import OcrOptions
@@ -106,14 +106,14 @@ async def service_in(folder: Path, ocr: OcrOptions = OBEDIENT) -> AsyncIterator[
     weights = folder / "model" / "transformer"
     weights.mkdir(parents=True, exist_ok=True)
     (weights / "x.safetensors").touch()
-    pictures = Pictures(folder / "output")
-    pictures.prepare()
+    output = OutputFolder(folder / "output")
+    output.prepare()
     fake_script = json.dumps({"step_seconds": 0.05})
     service = JobService(
         store=SqliteStore(folder / "data"),
         engine=Engine(EngineOptions(backend="fake", backoff_s=(0.0,), fake_script=fake_script)),
         library=Library(folder, default="toy", local={"toy": LocalModel(folder / "model", "flux2-klein-base-4b")}),
-        pictures=pictures,
+        output=output,
         spool=folder / "data" / "spool",
         options=ServiceOptions(abandon_grace_s=0.05),
         ocr=ocr,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.client import Engine, EngineOptions
-from gateway.images.output import Pictures
+from gateway.images.output import OutputFolder
 from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
 from gateway.models.library import Library
@@ -33,14 +33,14 @@ async def service_in(
     weights = folder / "model" / "transformer"
     weights.mkdir(parents=True, exist_ok=True)
     (weights / "x.safetensors").touch()
-    pictures = Pictures(folder / "output")
-    pictures.prepare()
+    output = OutputFolder(folder / "output")
+    output.prepare()
     fake = EngineOptions(backend="fake", fake_script=json.dumps(script or {}), backoff_s=(0.0,), **engine)
     service = JobService(
         store=SqliteStore(folder / "data"),
         engine=Engine(fake),
         library=Library(folder, default="toy", local={"toy": LocalModel(folder / "model", base_model)}),
-        pictures=pictures,
+        output=output,
         spool=folder / "data" / "spool",
         options=options or ServiceOptions(abandon_grace_s=0.05),
     )

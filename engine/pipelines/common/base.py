@@ -7,8 +7,8 @@ from typing import Protocol
 
 from PIL.Image import Image
 
-from engine.backends.base import Watcher
-from engine.backends.canvas import Frame
+from engine.drawing.base import Watcher
+from engine.drawing.canvas import Frame
 from engine.protocol import Generate, Upscale
 
 

@@ -6,7 +6,7 @@ from copy import copy
 
 from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfig
 
-from engine.backends.base import Model
+from engine.drawing.base import Model
 
 
 def config_with_controlnet(model: Model) -> ModelConfig:

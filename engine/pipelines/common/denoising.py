@@ -10,8 +10,8 @@ from typing import Any
 import mlx.core as mx
 from PIL.Image import Image
 
-from engine.backends.base import ImageSkipped, Watcher
-from engine.backends.canvas import Frame
+from engine.drawing.base import ImageSkipped, Watcher
+from engine.drawing.canvas import Frame
 from engine.pipelines.common.finite import check_finite
 
 

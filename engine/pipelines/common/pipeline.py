@@ -13,8 +13,8 @@ import mlx.core as mx
 from mflux.models.common.config.model_config import AVAILABLE_MODELS, ModelConfig
 from PIL.Image import Image
 
-from engine.backends.base import Model, Watcher, prompt_key
-from engine.backends.canvas import opaque
+from engine.drawing.base import Model, Watcher, prompt_key
+from engine.drawing.canvas import opaque
 from engine.pipelines.common.base import ImageTask
 from engine.pipelines.common.denoising import DenoisingRun, StepCallback, StepsSkipped
 from engine.pipelines.common.finite import check_finite, check_pixels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 
-from engine.backends.canvas import PREVIEW_PX
+from engine.drawing.canvas import PREVIEW_PX
 
 SHARE = 0.02
 """Share of the step's time that a preview may take."""

@@ -39,7 +39,7 @@ def _of_metadata(metadata: Mapping[str, Any]) -> DrawingFields:
     """Fields of version 3 and later. Models are `{name}`, before version 4 `{model_name}`."""
     guidance = metadata.get("guidance") if number(metadata.get("guidance")) is not None else metadata.get("cfg_scale")
     begins = metadata.get("generation_mode")
-    is_from_picture = isinstance(begins, str) and "txt2img" not in begins
+    is_from_image = isinstance(begins, str) and "txt2img" not in begins
     return {
         "program": "InvokeAI",
         "prompt": text(metadata.get("positive_prompt")),
@@ -51,7 +51,7 @@ def _of_metadata(metadata: Mapping[str, Any]) -> DrawingFields:
         "guidance": number(guidance),
         "seed": whole(metadata.get("seed")),
         "sampler": text(metadata.get("scheduler")),
-        "image_strength": number(metadata.get("strength")) if is_from_picture else None,
+        "image_strength": number(metadata.get("strength")) if is_from_image else None,
         "loras": loras((_lora(row), mapping(row).get("weight")) for row in items(metadata.get("loras"))),
     }
 
@@ -75,7 +75,7 @@ def _of_older(metadata: Mapping[str, Any], image: Mapping[str, Any]) -> DrawingF
         else "\n".join(row for row in (text(mapping(row).get("prompt")) for row in items(rows)) if row)
     )
     prompt, negative = _parted(written)
-    is_from_picture = image.get("type") == "img2img"
+    is_from_image = image.get("type") == "img2img"
     return {
         "program": "InvokeAI",
         "prompt": prompt,
@@ -87,7 +87,7 @@ def _of_older(metadata: Mapping[str, Any], image: Mapping[str, Any]) -> DrawingF
         "guidance": number(image.get("cfg_scale")),
         "seed": whole(image.get("seed")),
         "sampler": text(image.get("sampler")),
-        "image_strength": number(image.get("strength")) if is_from_picture else None,
+        "image_strength": number(image.get("strength")) if is_from_image else None,
     }
 
 

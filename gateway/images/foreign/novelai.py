@@ -21,7 +21,7 @@ def read(texts: Mapping[str, str]) -> DrawingFields | None:
         return None
     prompt = _caption(metadata.get("v4_prompt")) or text(metadata.get("prompt")) or text(texts.get("Description"))
     request = metadata.get("request_type")
-    is_from_picture = isinstance(request, str) and "Img2Img" in request
+    is_from_image = isinstance(request, str) and "Img2Img" in request
     return {
         "program": SOFTWARE,
         "prompt": prompt,
@@ -34,7 +34,7 @@ def read(texts: Mapping[str, str]) -> DrawingFields | None:
         "seed": whole(metadata.get("seed")),
         "sampler": text(metadata.get("sampler")),
         "scheduler": text(metadata.get("noise_schedule")),
-        "image_strength": number(metadata.get("strength")) if is_from_picture else None,
+        "image_strength": number(metadata.get("strength")) if is_from_image else None,
     }
 
 

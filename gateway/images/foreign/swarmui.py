@@ -24,7 +24,7 @@ def read(texts: Mapping[str, str]) -> DrawingFields | None:
 def _fields(metadata: Mapping[str, object]) -> DrawingFields:
     names, strengths = items(metadata.get("loras")), items(metadata.get("loraweights"))
     distilled = number(metadata.get("fluxguidancescale"))
-    has_picture = metadata.get("initimage") is not None
+    has_image = metadata.get("initimage") is not None
     return {
         "program": "SwarmUI",
         "prompt": text(metadata.get("prompt")),
@@ -37,6 +37,6 @@ def _fields(metadata: Mapping[str, object]) -> DrawingFields:
         "seed": whole(metadata.get("seed")),
         "sampler": text(metadata.get("sampler") or metadata.get("comfyuisampler") or metadata.get("autowebuisampler")),
         "scheduler": text(metadata.get("scheduler") or metadata.get("comfyuischeduler")),
-        "image_strength": number(metadata.get("initimagecreativity")) if has_picture else None,
+        "image_strength": number(metadata.get("initimagecreativity")) if has_image else None,
         "loras": loras(zip(names, strengths, strict=False)),
     }

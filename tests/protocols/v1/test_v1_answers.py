@@ -202,7 +202,7 @@ def test_job_end_without_pictures_is_an_error_in_answer_and_stream_alike(end: Ou
 async def test_previews_are_counted_for_each_picture_and_never_more_than_asked() -> None:
     """Also where a picture is drawn again because the engine died: its previews are not asked for twice."""
     jpeg = base64.b64encode(picture("JPEG")).decode()
-    progress = Progress(job_id=ID, pictures=2)
+    progress = Progress(job_id=ID, images=2)
     counts: Counter[int] = Counter()
     shown: list[tuple[int, int] | None] = []
     for image in (0, 1, 0, 0, 1):
@@ -215,7 +215,7 @@ async def test_previews_are_counted_for_each_picture_and_never_more_than_asked()
 
 async def test_stream_of_openai_sends_no_frame_for_progress_without_a_preview() -> None:
     step = StepDone(image=0, step=1, steps=4, seconds=1.0)
-    event = ProgressEvent(ID, Progress(job_id=ID, pictures=2), step)
+    event = ProgressEvent(ID, Progress(job_id=ID, images=2), step)
     assert await to_frame(NO_REQUEST, job(), order(), event, Counter()) is None
 
 

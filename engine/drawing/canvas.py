@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageOps
 
-from engine.backends.base import BackendError, FinishedImage
+from engine.drawing.base import BackendError, FinishedImage
 from engine.protocol import Generate
 
 Size = tuple[int, int]
@@ -151,7 +151,7 @@ def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str], *
         return frame
     followed = stretch(open_input(inputs[plan.control.image]), frame.drawn)
     if plan.control.kind == "canny" and not plan.control.is_map:
-        from engine.backends.canny import edges_of  # numpy is a fifth of the start of an engine that draws none
+        from engine.drawing.canny import edges_of  # numpy is a fifth of the start of an engine that draws none
 
         followed = edges_of(followed, grey=grey_edges)
     return replace(frame, control=followed)
