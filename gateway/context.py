@@ -50,7 +50,7 @@ class Core:
     """Sections of the API documentation."""
     readiness: Readiness = field(default_factory=Readiness)
     """The checks that must pass before images can be drawn."""
-    kept: dict[str, Any] = field(default_factory=dict)
+    adapter_state: dict[str, Any] = field(default_factory=dict)
     """The state of adapters until the gateway stops, each under the adapter's name."""
 
     @property

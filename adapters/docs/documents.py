@@ -27,7 +27,7 @@ async def get_swagger(request: Request) -> Response:
 
 async def _answer(request: Request, protocol: str | None) -> Response:
     core = core_of(request)
-    files: dict[str | None, TaggedFile] = core.kept.setdefault("docs", {})
+    files: dict[str | None, TaggedFile] = core.adapter_state.setdefault("docs", {})
     if protocol not in files:
         files[protocol] = await asyncio.to_thread(_describe, core, protocol)
     return files[protocol].answer(request)

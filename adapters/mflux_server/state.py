@@ -45,7 +45,7 @@ class Encoding:
 def state_of(core: Core, owner: str) -> State:
     """One state for all clients, as in mflux-server; one for each key where keys divide the clients."""
     divided = core.settings.access.keys_file is not None
-    states: PerOwner[State] = core.kept.setdefault(PROTOCOL, PerOwner(State, divided=divided))
+    states: PerOwner[State] = core.adapter_state.setdefault(PROTOCOL, PerOwner(State, divided=divided))
     return states.of(owner)
 
 

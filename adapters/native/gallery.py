@@ -64,7 +64,7 @@ async def list_images(request: Request) -> Response:
 
 def _check_files(output: OutputFolder, images: list[ImageDone]) -> tuple[set[str], set[str]]:
     """The files that are there, and those that are damaged. Blocks."""
-    return output.there([done.file for done in images]), output.damaged(images)
+    return output.existing([done.file for done in images]), output.damaged(images)
 
 
 def to_image(job: Job, done: ImageDone, *, is_damaged: bool) -> PictureShown:
@@ -97,7 +97,7 @@ async def delete_image(request: Request) -> Response:
     """DELETE images/{id}: Remove a finished picture from the disk, for good; its job stays on record."""
     job, index = await own_image(request, request.path_params["image_id"])
     output, file = core_of(request).output, job.images[index].file
-    if not await asyncio.to_thread(output.there, [file]):
+    if not await asyncio.to_thread(output.existing, [file]):
         raise ImageGone
     await asyncio.to_thread(output.remove, file)
     answer: Deleted = {"id": image_id(job.id, index), "deleted": True}

@@ -37,7 +37,7 @@ async def get_lora(request: Request) -> Response:
 
     def detail() -> LoraDetail:
         row = to_lora(library, lora, library.calls().get(lora.name, []), read=True)
-        return {**row, "description": lora.notes.description, "metadata": dict(lora.notes.told)}
+        return {**row, "description": lora.notes.description, "metadata": dict(lora.notes.metadata)}
 
     return JSONResponse(await core_of(request).files.run(share_of(request), detail))
 

@@ -49,5 +49,5 @@ async def _encode_result(request: Request, event: JobEvent) -> bytes:
 
 
 def frames_of(core: Core) -> FrameCache:
-    cache: FrameCache = core.kept.setdefault("native-frames", FrameCache())
+    cache: FrameCache = core.adapter_state.setdefault("native-frames", FrameCache())
     return cache

@@ -19,7 +19,7 @@ def lora_rows(library: LoraLibrary) -> list[dict[str, Any]]:
 
 def _row(library: LoraLibrary, lora: LoraFile) -> dict[str, Any]:
     notes = lora.notes
-    metadata: dict[str, Any] = dict(notes.told)
+    metadata: dict[str, Any] = dict(notes.metadata)
     details = {
         "activation text": notes.activation_text,
         "preferred weight": notes.preferred_scale,

@@ -38,7 +38,7 @@ class State:
 
 def state_of(core: Core) -> State:
     divided = core.settings.access.keys_file is not None
-    state: State = core.kept.setdefault(PROTOCOL, State(PerOwner(ClientOptions, divided=divided)))
+    state: State = core.adapter_state.setdefault(PROTOCOL, State(PerOwner(ClientOptions, divided=divided)))
     return state
 
 

@@ -76,14 +76,14 @@ class Launches:
 
 def launches_of(core: Core, owner: str) -> Launches:
     """The launches that this owner sees: with keys those of its key, without keys those of all clients."""
-    per_owner: PerOwner[Launches] | None = core.kept.get("v1.launches")
+    per_owner: PerOwner[Launches] | None = core.adapter_state.get("v1.launches")
     if per_owner is None:
         per_owner = PerOwner(Launches, divided=core.settings.access.keys_file is not None)
-        core.kept["v1.launches"] = per_owner
+        core.adapter_state["v1.launches"] = per_owner
     return per_owner.of(owner)
 
 
 def request_ids(core: Core) -> RecentIds:
     """Jobs by the `request_id` that their client gave them."""
-    recent: RecentIds = core.kept.setdefault("v1.request_ids", RecentIds(REQUEST_IDS_MOST))
+    recent: RecentIds = core.adapter_state.setdefault("v1.request_ids", RecentIds(REQUEST_IDS_MOST))
     return recent

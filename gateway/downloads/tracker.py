@@ -237,7 +237,7 @@ class Downloads:
             return None
         return frozenset({job.model for job in self._store.order("engine")} - self._missing.keys())
 
-    def held(self) -> frozenset[str]:
+    def held_jobs(self) -> frozenset[str]:
         """Jobs, by id, that may not run yet: a LoRA of theirs is on its way."""
         return self._held.ids
 

@@ -65,7 +65,7 @@ class QueuePositions:
 
     async def start(self) -> None:
         """Load what the forecaster has learned, and the waiting jobs."""
-        text = await self._store.kept(KEPT_AS)
+        text = await self._store.read_state(KEPT_AS)
         if text is not None:
             try:
                 self._forecaster.read_text(text)
@@ -160,7 +160,7 @@ class QueuePositions:
     async def keep(self) -> None:
         """Store what the forecaster has learned; a failure is only logged."""
         try:
-            await self._store.keep(KEPT_AS, self._forecaster.to_text())
+            await self._store.save_state(KEPT_AS, self._forecaster.to_text())
         except Exception:
             log.exception("what forecasts were learned from could not be kept")
 

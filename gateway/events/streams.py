@@ -52,11 +52,11 @@ async def watch_all(
     far too slow; with the last received number as `after` a new stream continues with no gap and no duplicate.
     """
     with bus.subscribe_owner(owner) as live:
-        seen = await store.seen(owner, after)
+        seen = await store.missed_events(owner, after)
         while seen.live is None and seen.events:
             for event in seen.events:
                 yield event
-            seen = await store.seen(owner, seen.number)
+            seen = await store.missed_events(owner, seen.number)
         if seen.live is not None:
             newest_of_all = tuple([newest async for newest in positions.newest(seen.live)])
             yield Snapshot(seen.number, seen.live, newest_of_all, seen.live_count)

@@ -79,7 +79,7 @@ class Costs:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            name: {str(size): [round(value, 5) for value in values] for size, values in series.seen.items()}
+            name: {str(size): [round(value, 5) for value in values] for size, values in series.values.items()}
             for name, series in self._series.items()
         }
 

@@ -43,33 +43,33 @@ class Cost:
 class Series:
     """Values by size, newest last; sizes in the order of their newest value."""
 
-    seen: dict[float, list[float]] = field(default_factory=dict)
+    values: dict[float, list[float]] = field(default_factory=dict)
 
     def learn(self, size: float, seconds: float) -> None:
         size = round(size, 4)
-        values = self.seen.pop(size, [])
-        self.seen[size] = [*values, max(0.0, seconds)][-PER_SIZE:]
-        while len(self.seen) > SIZES:
-            del self.seen[next(iter(self.seen))]
+        values = self.values.pop(size, [])
+        self.values[size] = [*values, max(0.0, seconds)][-PER_SIZE:]
+        while len(self.values) > SIZES:
+            del self.values[next(iter(self.values))]
 
     def cost(self, size: float, guess: LinearFit) -> Cost:
         """Cost at a size: from its own values, otherwise from a line through all sizes; `guess` before any value."""
         line = self.line(guess)
-        own = self.seen.get(round(size, 4), [])
+        own = self.values.get(round(size, 4), [])
         mean, spread = robust(own) if own else (0.0, 0.0)
         count = len(own)
         seconds = (count * mean + line.at(size)) / (count + 1)
-        if not self.seen:
+        if not self.values:
             return Cost(seconds, FIRST_SPREAD * seconds)
         relative = spread / mean if count >= 3 and mean else 0.5 / (1 + count) + LEAST_SPREAD
         return Cost(seconds, max(LEAST_SPREAD, relative) * seconds)
 
     def line(self, guess: LinearFit) -> LinearFit:
         """Line through the means of the sizes by least relative squares; for a single size the guess, scaled to it."""
-        points = [(size, robust(values)[0], min(len(values), 4)) for size, values in self.seen.items()]
+        points = [(size, robust(values)[0], min(len(values), 4)) for size, values in self.values.items()]
         points = [(size, mean, weight) for size, mean, weight in points if mean > 0]
         if not points:
-            return guess if not self.seen else LinearFit(0.0, 0.0)
+            return guess if not self.values else LinearFit(0.0, 0.0)
         sizes = [size for size, _, _ in points]
         if max(sizes) > 1.2 * min(sizes) and (line := _fitted(points)) is not None:
             return line

@@ -13,6 +13,7 @@ from engine.clock import patience
 from gateway.errors import InvalidRequest, Unavailable
 from gateway.framing import LENGTH
 from gateway.images.header import is_short_work
+from gateway.images.png_chunks import size_of
 from gateway.round_robin import ANYBODY, Bounds, RoundRobin, Share
 
 CHILDREN = 3
@@ -43,11 +44,13 @@ class CheckedImage:
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """Width and height from the PNG's first chunk."""
-        return int.from_bytes(self.png[16:20]), int.from_bytes(self.png[20:24])
+        """Width and height. Raises: ValueError if the bytes are no PNG."""
+        if (size := size_of(self.png)) is None:
+            raise ValueError("not a PNG")
+        return size
 
     @property
-    def kept(self) -> bytes:
+    def stored_bytes(self) -> bytes:
         """The bytes that are stored."""
         return self.compact or self.png
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from gateway.images.exif_text import entry
 from gateway.images.file_budget import Budget, OverBudget
-from gateway.images.png_chunks import SIGNATURE
+from gateway.images.png_chunks import SIGNATURE, size_of
 
 MOST_SCANS = 100
 """Scans of a JPEG. libjpeg writes 10 (progressive) or 18 (with four colours); its authors advise to stop at 500."""
@@ -81,10 +81,8 @@ def is_short_work(data: bytes) -> bool:
     """Whether decoding takes milliseconds, judged by PNG fields that cannot be wrong; other formats count as long."""
     if len(data) > SHORT_BYTES:
         return False
-    if data.startswith(SIGNATURE) and data[12:16] == b"IHDR":
-        width, height = struct.unpack_from(">II", data, 16) if len(data) >= 24 else (0, 0)
-        return bool(0 < width * height <= SHORT_PIXELS)
-    return False
+    width, height = size_of(data) or (0, 0)
+    return 0 < width * height <= SHORT_PIXELS
 
 
 def orientation(exif: bytes, xmp: bytes = b"") -> int:

@@ -31,7 +31,7 @@ class KeptInputs:
 
     async def keep(self, image: CheckedImage | bytes, share: Share, bounds: InputBounds | None) -> str:
         """Store an input as its sender's; returns its name. Raises: StorageFault."""
-        data, whole = (image.kept, image.png) if isinstance(image, CheckedImage) else (image, image)
+        data, whole = (image.stored_bytes, image.png) if isinstance(image, CheckedImage) else (image, image)
         name = await asyncio.to_thread(name_of, whole)
         return await self._store.put_blob(data, share.owner, share.peer, bounds, name)
 

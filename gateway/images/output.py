@@ -111,10 +111,10 @@ class OutputFolder:
     def _check_there(self) -> None:
         """Raises: StorageFault if the folder is on a disk that is not mounted."""
         with telling(PLACE):
-            if (fault := self.place.away()) is not None:
+            if (fault := self.place.mount_fault()) is not None:
                 raise fault
 
-    def there(self, names: Iterable[str]) -> set[str]:
+    def existing(self, names: Iterable[str]) -> set[str]:
         """Those of these names that are still on disk. Raises: StorageFault."""
         self._check_there()
         return {name for name in names if NAME.fullmatch(name) and (self.folder / name).is_file()}

@@ -13,12 +13,19 @@ END = b"\0\0\0\0IEND\xaeB`\x82"
 TEXT_KINDS = (b"tEXt", b"iTXt", b"zTXt")
 
 
+def size_of(png: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels from the IHDR chunk; None if it is not a PNG. Source: PNG specification, 11.2.1."""
+    if not png.startswith(SIGNATURE) or png[12:16] != b"IHDR" or len(png) < 24:
+        return None
+    return int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
+
+
 def with_text(png: bytes, keyword: str, text: str) -> bytes:
     """The same image with one more text chunk: tEXt for Latin-1, iTXt for other text, as Pillow writes them.
 
     Raises: ValueError if it is not a PNG. Source: PNG specification, 11.3.3.
     """
-    if not png.startswith(SIGNATURE) or png[12:16] != b"IHDR":
+    if size_of(png) is None:
         raise ValueError("not a PNG")
     try:
         kind, data = b"tEXt", keyword.encode("latin-1") + b"\0" + text.encode("latin-1")

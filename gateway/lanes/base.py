@@ -95,7 +95,7 @@ class LaneRunner(ABC):
 
     def _claimant(self) -> WorkerInfo:
         """The worker that claims, with its models; stopped jobs are held."""
-        return replace(self._worker, held=self._stops.ids)
+        return replace(self._worker, held_jobs=self._stops.ids)
 
     @abstractmethod
     async def _do(self, lease: Lease) -> None:

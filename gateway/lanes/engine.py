@@ -81,7 +81,7 @@ class EngineLane(LaneRunner):
         forecaster: Forecaster,
         residency: ResidencyManager,
         claimable: Callable[[], frozenset[str] | None] = lambda: None,
-        held: Callable[[], frozenset[str]] = frozenset,
+        held_jobs: Callable[[], frozenset[str]] = frozenset,
         storage: StorageHealth | None = None,
         stops: Stops | None = None,
     ) -> None:
@@ -96,7 +96,7 @@ class EngineLane(LaneRunner):
         """The run that loaded the model in memory, where a quantised copy of it should be saved."""
         self._forecaster = forecaster
         self._claimable = claimable
-        self._held = held
+        self._held_jobs = held_jobs
         self._engine = engine
         self._library = library
         self._inputs = inputs
@@ -132,7 +132,7 @@ class EngineLane(LaneRunner):
 
     def _claimant(self) -> WorkerInfo:
         """The worker that claims; jobs whose model or LoRAs are not downloaded yet are skipped."""
-        return replace(self._worker, models=self._claimable(), held=self._held() | self._stops.ids)
+        return replace(self._worker, models=self._claimable(), held_jobs=self._held_jobs() | self._stops.ids)
 
     async def _wait_ready(self) -> None:
         if self._engine.status.state == "ready":

@@ -83,7 +83,7 @@ class Stops:
         reason = self._reasons.get(job_id)
         return None if reason is None or job_id in self._at_work else Cancelled(reason=reason)
 
-    def seen(self, job: Job) -> Job:
+    def with_pending_end(self, job: Job) -> Job:
         """The job with its pending end applied."""
         end = None if job.state is None or job.state.terminal else self.end(job.id)
         return job if end is None else job.apply(end, *self._ended_at.get(job.id, self._now()))

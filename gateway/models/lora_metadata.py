@@ -65,8 +65,8 @@ class Beside:
 class Notes:
     """Metadata of a LoRA; fields are empty if missing."""
 
-    told: dict[str, str] = field(default_factory=dict)
-    """Metadata of the header that may be passed on, from `told_by`."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Metadata of the header that may be passed on, from `public_metadata`."""
     user: Beside = Beside()
     """From NAME.json."""
     civitai: Beside = Beside()
@@ -75,7 +75,7 @@ class Notes:
     @property
     def alias(self) -> str:
         """The name that its trainer gave it; empty if none."""
-        return self.told.get("ss_output_name", "")[:ALIAS_CHARS]
+        return self.metadata.get("ss_output_name", "")[:ALIAS_CHARS]
 
     @property
     def activation_text(self) -> str:
@@ -85,26 +85,26 @@ class Notes:
     @property
     def trigger_words(self) -> tuple[str, ...]:
         texts = (self.user.activation_text, *self.user.words, *self.civitai.words)
-        return _single_words((*texts, self.told.get("modelspec.trigger_phrase", "")))
+        return _single_words((*texts, self.metadata.get("modelspec.trigger_phrase", "")))
 
     @property
     def base_model(self) -> str:
         """The model it was trained for, as its maker calls it."""
         texts = (
             self.civitai.base_model,
-            self.told.get("ss_base_model_version", ""),
-            self.told.get("modelspec.architecture", ""),
+            self.metadata.get("ss_base_model_version", ""),
+            self.metadata.get("modelspec.architecture", ""),
             self.user.base_model,
         )
         return next(filter(None, texts), "")
 
     @property
     def title(self) -> str:
-        return self.civitai.title or self.told.get("modelspec.title", "")
+        return self.civitai.title or self.metadata.get("modelspec.title", "")
 
     @property
     def description(self) -> str:
-        return self.user.description or self.civitai.description or self.told.get(DESCRIPTION, "")
+        return self.user.description or self.civitai.description or self.metadata.get(DESCRIPTION, "")
 
     @property
     def preferred_scale(self) -> float | None:
@@ -112,7 +112,7 @@ class Notes:
         return self.user.scale
 
 
-def told_by(metadata: Mapping[str, str]) -> dict[str, str]:
+def public_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """Metadata of a header that may be passed on, cleaned."""
     lines = {key: one_line(text) for key in TOLD if (text := metadata.get(key))}
     if DESCRIPTION in lines:

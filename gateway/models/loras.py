@@ -24,7 +24,7 @@ from gateway.errors import clip
 from gateway.jobs.resolve import KnownLora
 from gateway.models.lora_hashes import Hashes, HashKeeper
 from gateway.models.lora_layers import Fit, fit_of, names_of, share_layers
-from gateway.models.lora_metadata import Notes, image_beside, notes_of, told_by
+from gateway.models.lora_metadata import Notes, image_beside, notes_of, public_metadata
 from gateway.models.lora_repositories import SUFFIX, HubEntry, HubLora, HubLoras, is_name
 
 log = logging.getLogger("gateway.loras")
@@ -175,7 +175,7 @@ class LoraLibrary:
         """Hashes of its file, which is read if it is new and `read` is true; otherwise None. Blocks."""
         if lora.file is None:
             return None
-        return self._hashes.of(lora.version, lora.notes.told, read=read)
+        return self._hashes.of(lora.version, lora.notes.metadata, read=read)
 
     def _by_any_name(self, loras: Iterable[LoraFile]) -> dict[str, LoraFile]:
         """LoRAs by every name a client may use. Names precede aliases; an alias of two LoRAs belongs to neither."""
@@ -207,7 +207,7 @@ class LoraLibrary:
         last = self._notes.get(lora.file)
         if last is not None and last[0] == versions:
             return last
-        return versions, notes_of(lora.file, lora.notes.told)
+        return versions, notes_of(lora.file, lora.notes.metadata)
 
     def _files(self, on_hub: Mapping[str, HubLora]) -> Iterator[tuple[str, Version]]:
         """Files in the folders, then those of the hub."""
@@ -253,7 +253,7 @@ def _inspected(name: str, version: Version) -> LoraFile:
         # MLX would read them as integers.
         return replace(lora, trouble=f"LoRA '{clip(name)}' cannot be used: its numbers are of the type {dtype}.")
     fit = fit_of({key: tensor.shape for key, tensor in header.tensors.items()})
-    return replace(lora, fit=fit, notes=Notes(told_by(header.metadata)))
+    return replace(lora, fit=fit, notes=Notes(public_metadata(header.metadata)))
 
 
 def _known_lora(lora: LoraFile, spec: ModelSpec) -> KnownLora:

@@ -66,7 +66,7 @@ class ResidencyManager:
         """Read what was learned, and remove half-written copies of an earlier process."""
         await asyncio.to_thread(self.copies.sweep)
         for name, read in ((PEAKS, self._peaks.read_json), (SET_ASIDE, self._quarantine.read_json)):
-            text = await self._store.kept(name)
+            text = await self._store.read_state(name)
             try:
                 if text is not None:
                     read(json.loads(text))
@@ -82,7 +82,7 @@ class ResidencyManager:
 
     async def _keep(self, name: str, text: str) -> None:
         try:
-            await self._store.keep(name, text)
+            await self._store.save_state(name, text)
         except Exception:
             log.exception("%s could not be kept", name)
 

@@ -32,7 +32,7 @@ class InputControl:
 
         Raises: StorageFault.
         """
-        size = len(image.kept if isinstance(image, CheckedImage) else image)
+        size = len(image.stored_bytes if isinstance(image, CheckedImage) else image)
         least = self._min_free_bytes and self._min_free_bytes + size
         await self._storage.check(("inputs",), least_free_bytes=least)
         return await self._files.keep(image, share, self._bounds)

@@ -141,7 +141,7 @@ class JobService:
             forecaster=self._forecaster,
             residency=self.residency,
             claimable=self.downloads.claimable,
-            held=self.downloads.held,
+            held_jobs=self.downloads.held_jobs,
             storage=self.storage,
             stops=self._stops,
         )
@@ -361,7 +361,7 @@ class JobService:
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
         """A job of this owner, or of any where that is None. Raises: JobNotFound, also for a job of another owner."""
-        return self._stops.seen(await self._store.get(job_id, owner))
+        return self._stops.with_pending_end(await self._store.get(job_id, owner))
 
     async def see(self, job_id: str, owner: str) -> Job:
         """A job that this owner may see: its own, or any download, for which all may wait. Raises: JobNotFound."""
@@ -373,13 +373,16 @@ class JobService:
             raise JobNotFound from None
         if job.owner != owner and not isinstance(job.plan, Download):
             raise JobNotFound
-        return self._stops.seen(job)
+        return self._stops.with_pending_end(job)
 
     async def list_jobs(
         self, *, limit: int = 100, before: int | None = None, **filters: Unpack[JobFilter]
     ) -> list[Job]:
         """As `JobStore.list_jobs`; a stopped job whose end is not stored yet is not listed as live."""
-        jobs = [self._stops.seen(job) for job in await self._store.list_jobs(limit=limit, before=before, **filters)]
+        jobs = [
+            self._stops.with_pending_end(job)
+            for job in await self._store.list_jobs(limit=limit, before=before, **filters)
+        ]
         states = filters.get("states")
         return jobs if states is None else [job for job in jobs if job.state in states]
 

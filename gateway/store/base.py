@@ -22,12 +22,12 @@ class WorkerInfo:
     lane: Lane = "engine"
     models: frozenset[str] | None = None
     """Models it can run now; None means every model."""
-    held: frozenset[str] = frozenset()
+    held_jobs: frozenset[str] = frozenset()
     """Ids of jobs that cannot run yet."""
     lease_s: float | None = None
 
     def may_run(self, job: Waiting) -> bool:
-        return job.id not in self.held and (self.models is None or job.model in self.models)
+        return job.id not in self.held_jobs and (self.models is None or job.model in self.models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class InputBounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class MissedEvents:
     """Events that one owner has missed up to the event `number`; if they are not known, the owner's live jobs."""
 
     number: int
@@ -259,18 +259,18 @@ class JobStore(Protocol):
 
     async def events_after(self, job_id: str, seq: int) -> list[JobEvent]: ...
 
-    async def seen(self, owner: str, after: int | None, *, limit: int = 1000) -> Seen:
+    async def missed_events(self, owner: str, after: int | None, *, limit: int = 1000) -> MissedEvents:
         """The owner's events with a number > `after`, at most the oldest `limit` of them.
 
         If `after` is None, unknown, or so old that later events were deleted: the owner's live jobs.
         """
         ...
 
-    async def keep(self, name: str, value: str) -> None:
+    async def save_state(self, name: str, value: str) -> None:
         """Store a small text under a name."""
         ...
 
-    async def kept(self, name: str) -> str | None:
+    async def read_state(self, name: str) -> str | None:
         """The text stored under a name."""
         ...
 

@@ -83,7 +83,7 @@ class Place:
                 self.look()
                 if self._known is None:
                     return ProbeResult(None)
-            elif (trouble := self.away()) is not None:
+            elif (trouble := self.mount_fault()) is not None:
                 return ProbeResult(trouble)
             elif self._is_written and not self.folder.exists():
                 self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -96,7 +96,7 @@ class Place:
         self.needed_bytes = self.needed_free_bytes = 0
         return ProbeResult(None, free)
 
-    def away(self) -> StorageFault | None:
+    def mount_fault(self) -> StorageFault | None:
         """Why the folder's files cannot be seen now, or None. A folder removed from a disk that is mounted is not away.
 
         Changes nothing. An empty mount point has another device number than the share that was mounted there.

@@ -8,7 +8,7 @@ from itertools import islice
 
 from gateway.jobs.job import Job, State
 from gateway.store import rows
-from gateway.store.base import JobFilter, Seen, Stats
+from gateway.store.base import JobFilter, MissedEvents, Stats
 
 STATES = frozenset(State)
 FORGOTTEN = "forgotten events"
@@ -55,17 +55,17 @@ def listed(db: sqlite3.Connection, criteria: JobFilter, *, limit: int, before: i
     return rows.fold_all(db, f"SELECT * FROM jobs WHERE {' AND '.join(where)} {order} LIMIT ?", (*values, limit))
 
 
-def seen(db: sqlite3.Connection, owner: str, after: int | None, limit: int) -> Seen:
-    """Like `JobStore.seen`."""
+def missed_events(db: sqlite3.Connection, owner: str, after: int | None, limit: int) -> MissedEvents:
+    """Like `JobStore.missed_events`."""
     last = rows.last_number(db)
     if after is not None and forgotten(db) <= after <= last:
         events = rows.events_of(db, owner, after, limit)
-        return Seen(events[-1].number if len(events) == limit else last, events=tuple(events))
+        return MissedEvents(events[-1].number if len(events) == limit else last, events=tuple(events))
     live = "FROM jobs WHERE state IN ('queued', 'running') AND owner = ? AND finished_at IS NULL"
     (count,) = db.execute(f"SELECT count(*) {live}", (owner,)).fetchone()
     first = f"SELECT * {live} ORDER BY state = 'running' DESC, number LIMIT ?"
     jobs = sorted(rows.fold_all(db, first, (owner, LIVE_MOST)), key=lambda job: job.number)
-    return Seen(last, live=tuple(jobs), live_count=int(count))
+    return MissedEvents(last, live=tuple(jobs), live_count=int(count))
 
 
 def stats(db: sqlite3.Connection) -> Stats:

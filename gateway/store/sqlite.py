@@ -39,8 +39,8 @@ from gateway.store.base import (
     JobFilter,
     Lease,
     Lost,
+    MissedEvents,
     OnEvent,
-    Seen,
     Stats,
     StoreCorrupt,
     Submitted,
@@ -326,7 +326,7 @@ class SqliteStore:
 
         await self._records.write(work)
 
-    async def keep(self, name: str, value: str) -> None:
+    async def save_state(self, name: str, value: str) -> None:
         await self._records.write(lambda db: rows.store_text(db, f"kept {name}", value))
 
     # ---- reads -----------------------------------------------------------------------------------
@@ -393,10 +393,10 @@ class SqliteStore:
     async def events_after(self, job_id: str, seq: int) -> list[JobEvent]:
         return await self._records.read(lambda db: rows.events(db, job_id, seq))
 
-    async def seen(self, owner: str, after: int | None, *, limit: int = 1000) -> Seen:
-        return await self._records.read(lambda db: queries.seen(db, owner, after, limit))
+    async def missed_events(self, owner: str, after: int | None, *, limit: int = 1000) -> MissedEvents:
+        return await self._records.read(lambda db: queries.missed_events(db, owner, after, limit))
 
-    async def kept(self, name: str) -> str | None:
+    async def read_state(self, name: str) -> str | None:
         return await self._records.read(lambda db: rows.stored_text(db, f"kept {name}"))
 
     async def stats(self) -> Stats:

@@ -87,4 +87,4 @@ def test_forecast_cost_series_stores_a_bounded_number_of_sizes_and_values() -> N
     for size in range(100):
         for _ in range(100):
             series.learn(float(size), 1.0)
-    assert len(series.seen) * max(map(len, series.seen.values())) <= 100
+    assert len(series.values) * max(map(len, series.values.values())) <= 100

@@ -186,7 +186,7 @@ async def test_input_image_with_equal_pixels_has_one_name_and_smaller_file(tmp_p
         plain = await kept.decoder.check(jpeg.png)
         name = await kept.inputs.keep(plain, ME, None)
         assert name == hashlib.sha256(jpeg.png).hexdigest()
-        assert kept.file(name).stat().st_size == len(plain.kept)
+        assert kept.file(name).stat().st_size == len(plain.stored_bytes)
         assert await kept.inputs.keep(jpeg, Share("peer:2", "client:other"), None) == name
         assert kept.file(name).read_bytes() == jpeg.compact
         assert await kept.store.blob_bytes(name) == len(jpeg.compact)
@@ -204,7 +204,7 @@ async def test_image_upload_quota_counts_stored_bytes(tmp_path: Path) -> None:
     """S-34: of a bound that the PNGs would pass."""
     async with Kept(tmp_path) as kept:
         pictures = [await kept.decoder.check(saved(noise(), "JPEG", quality=50)) for _ in range(4)]
-        room = sum(len(picture.kept) for picture in pictures[:3])
+        room = sum(len(picture.stored_bytes) for picture in pictures[:3])
         assert room < len(pictures[0].png)
         for picture in pictures[:3]:
             await kept.inputs.keep(picture, ME, InputBounds(room, room))
@@ -266,10 +266,10 @@ async def test_input_image_of_job_skips_client_queue_and_survives_decoder_fault(
 
 def test_image_used_unmodified_is_stored_as_received() -> None:
     picture = CheckedImage(b"png", b"jpg")
-    assert picture.kept == b"jpg"
+    assert picture.stored_bytes == b"jpg"
     assert picture.unless_same(b"png") is picture
     assert picture.unless_same(b"other") == CheckedImage(b"other")
-    assert CheckedImage(b"png").kept == b"png"
+    assert CheckedImage(b"png").stored_bytes == b"png"
 
 
 # ---- over the wire -----------------------------------------------------------------------------------

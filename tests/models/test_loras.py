@@ -155,7 +155,7 @@ def test_lora_metadata_is_read_from_header_and_sidecar_files(tmp_path: Path) -> 
     lora = LoraLibrary([tmp_path]).find("ink")
     assert lora is not None
     notes = lora.notes
-    assert notes.told == {"ss_output_name": "inky", "ss_network_dim": "8"}
+    assert notes.metadata == {"ss_output_name": "inky", "ss_network_dim": "8"}
     assert (notes.trigger_words, notes.activation_text) == (("ink", "pen", "brush"), "ink, pen")
     assert (notes.base_model, notes.title, notes.description) == ("Flux.2 Klein", "Ink & Pen", "Lines.")
     assert notes.preferred_scale == 0.7

@@ -134,7 +134,7 @@ async def test_job_waits_for_its_lora_while_other_jobs_of_model_run(hub: ToyHub,
                 failure = (await service.ended(job.id)).failure
                 assert failure is not None
                 assert (failure.code, reason in failure.message) == (code, True)
-            assert service.downloads.held() == frozenset()
+            assert service.downloads.held_jobs() == frozenset()
 
     await after(await before())
 

@@ -13,7 +13,7 @@ RETIRED_NAMES = {
     *("Hub", "Places", "Line", "KeptOrder", "Turns", "House", "Coming", "ModelComing", "Wanted", "Held", "Look"),
     *("Sketch", "Sitting", "Observer", "Painter", "Easel", "Wardrobe"),
     *("wear", "beginning", "swapped", "straight_on", "named_as_sent", "hear", "tell", "paint"),
-    *("Translated", "Tasks", "RequestIds"),
+    *("Translated", "Tasks", "RequestIds", "Seen", "seen", "kept"),
 }
 RETIRED_FILES = {
     *("hub", "places", "line", "kept_order", "turns", "house", "coming", "painter", "sitting", "swapped"),
@@ -47,6 +47,12 @@ def test_docstrings_name_no_removed_type() -> None:
 def test_the_glossary_names_each_retired_word() -> None:
     text = (ROOT / "docs" / "glossary.md").read_text()
     assert {name for name in RETIRED_NAMES if f"`{name}`" not in text} == set()
+
+
+def test_gateway_and_engine_name_no_type_or_function_after_pictures() -> None:
+    for room in ("gateway", "engine"):
+        for file in sorted((ROOT / room).rglob("*.py")):
+            assert [name for name, _ in named(ast.parse(file.read_text())) if "picture" in name.lower()] == [], file
 
 
 def test_engine_identifiers_contain_no_retired_word() -> None:

@@ -19,7 +19,7 @@ async def test_a_snapshot_of_a_long_queue_has_its_first_jobs_and_the_count_of_al
     ids = [(await store.submit(a_job(), BOUNDS)).job.id for _ in range(queries.LIVE_MOST + 20)]
     lease = await store.claim(WorkerInfo(id="w"))
     assert lease is not None
-    seen = await store.seen("me", None)
+    seen = await store.missed_events("me", None)
     assert seen.live is not None
     assert [job.id for job in seen.live] == ids[: queries.LIVE_MOST]
     assert seen.live_count == len(ids)

@@ -293,7 +293,7 @@ async def test_a_full_queue_answers_with_retry_after(tmp_path: Path) -> None:
 async def test_a_damaged_forecast_record_is_discarded(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "data")
     await store.open()
-    await store.keep("forecast", "{broken")
+    await store.save_state("forecast", "{broken")
     await store.close()
     async with service_in(tmp_path) as service:
         assert service.events.forecast_record.count == 0

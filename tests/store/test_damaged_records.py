@@ -92,7 +92,7 @@ async def test_record_that_cannot_be_read_is_set_aside_and_all_others_continue(
     assert await store.blob(kept)
     await store.ended_before(9e9, keep_newest=0)
     await store.delete([bad.id])
-    await store.seen("me", 0)
+    await store.missed_events("me", 0)
     await store.hide([bad.id, good[1].id])
     if how not in ("bytes that are no text", "no row"):
         with pytest.raises(JobNotFound):
@@ -116,8 +116,8 @@ FIRST: dict[str, Callable[[SqliteStore, Job, list[Job]], Awaitable[object]]] = {
     "unused inputs": lambda store, bad, good: store.drop_unused_blobs(-1.0),
     "copy": lambda store, bad, good: store.back_up(0.0),
     "statistics": lambda store, bad, good: store.stats(),
-    "who begins to listen": lambda store, bad, good: store.seen("me", None),
-    "who listens on": lambda store, bad, good: store.seen("me", 0),
+    "who begins to listen": lambda store, bad, good: store.missed_events("me", None),
+    "who listens on": lambda store, bad, good: store.missed_events("me", 0),
     "events": lambda store, bad, good: store.events_after(bad.id, 0),
     "the same key": lambda store, bad, good: submit(store, idempotency_key="k"),
 }
@@ -184,7 +184,7 @@ async def test_store_small_values_are_discarded_if_damaged(tmp_path: Path) -> No
         job = await submit(store)
         await store.cancel(job.id, "user")
         await store.pause("network", True)
-        await store.keep("peaks", "[1]")
+        await store.save_state("peaks", "[1]")
         mine = await store.put_blob(b"mine", "me")
         await submit(store, plan=a_plan(init_image=mine))
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)) as db:
@@ -196,12 +196,12 @@ async def test_store_small_values_are_discarded_if_damaged(tmp_path: Path) -> No
         db.execute("UPDATE blob_owners SET bytes = ? WHERE owner = 'me'", (2**39,))
     async with opened(lambda: SqliteStore(tmp_path)) as store:
         assert await store.ended_before(store.steady() - 60, keep_newest=1) == []
-        assert await store.kept("peaks") is None
+        assert await store.read_state("peaks") is None
         assert store.is_paused("network")
-        assert (await store.seen("me", 0)).live is not None, "nobody can say what was missed"
-        last = (await store.seen("me", None)).number
+        assert (await store.missed_events("me", 0)).live is not None, "nobody can say what was missed"
+        last = (await store.missed_events("me", None)).number
         await submit(store)
-        assert len((await store.seen("me", last)).events) == 1
+        assert len((await store.missed_events("me", last)).events) == 1
         assert isinstance(store, SqliteStore)
         store._clock._elapsed = lambda: time.monotonic() + 2 * 3600.0
         await store.drop_unused_blobs(3600.0)

@@ -56,7 +56,7 @@ async def test_a_worker_gets_only_models_it_can_run_and_no_job_that_is_held(make
         assert await store.claim(WorkerInfo(id="w", models=frozenset({"other"}))) is None
         assert await store.claim(WorkerInfo(id="w", lane="network")) is None
         able = WorkerInfo(id="w", models=frozenset({"small", "other"}))
-        assert await store.claim(replace(able, held=frozenset({small.id}))) is None
+        assert await store.claim(replace(able, held_jobs=frozenset({small.id}))) is None
         lease = await store.claim(able)
         assert lease is not None
         assert lease.job.id == small.id

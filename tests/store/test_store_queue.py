@@ -111,27 +111,27 @@ async def test_store_gives_an_owner_the_events_after_any_event_or_the_unfinished
         mine = [await submit(store) for _ in range(2)]
         await submit(store, owner="you")
         await store.cancel(mine[0].id, "user")
-        everything = (await store.seen("me", 0)).events
+        everything = (await store.missed_events("me", 0)).events
         assert [event.number for event in everything] == [1, 2, 4]
         for after in range(5):
-            seen = await store.seen("me", after)
+            seen = await store.missed_events("me", after)
             assert (seen.number, seen.events) == (4, tuple(e for e in everything if e.number > after))
-        page = await store.seen("me", 0, limit=2)
+        page = await store.missed_events("me", 0, limit=2)
         assert (page.number, page.events) == (2, everything[:2])
         for unknown in (None, 5, -1):
-            seen = await store.seen("me", unknown)
+            seen = await store.missed_events("me", unknown)
             assert (seen.number, seen.live, seen.events) == (4, (mine[1],), ())
         await store.delete([mine[0].id])
-        assert (await store.seen("me", 3)).live == (mine[1],)
-        assert (await store.seen("me", 4)).events == ()
+        assert (await store.missed_events("me", 3)).live == (mine[1],)
+        assert (await store.missed_events("me", 4)).events == ()
     async with opened(make_store) as store:
-        assert (await store.seen("me", 3)).live == (mine[1],)
+        assert (await store.missed_events("me", 3)).live == (mine[1],)
 
 
 async def test_store_keeps_small_texts_by_name(make_store: Callable[[], JobStore]) -> None:
     async with opened(make_store) as store:
-        assert await store.kept("costs") is None
+        assert await store.read_state("costs") is None
         for value in ("{}", '{"a": 1}'):
-            await store.keep("costs", value)
+            await store.save_state("costs", value)
     async with opened(make_store) as store:
-        assert await store.kept("costs") == '{"a": 1}'
+        assert await store.read_state("costs") == '{"a": 1}'

@@ -145,7 +145,7 @@ async def test_a_database_of_an_older_version_is_brought_up_to_date(tmp_path: Pa
         async with opened(lambda: SqliteStore(tmp_path)) as store:
             assert await store.damaged() == []
             assert [await store.get(job.id) for job in (*jobs, ended)] == [*jobs, ended]
-            assert [event.number for event in (await store.seen("me", 0)).events] == [1, 2, 3, 4]
+            assert [event.number for event in (await store.missed_events("me", 0)).events] == [1, 2, 3, 4]
             assert [job.id for job in store.order("engine")] == [jobs[1].id, jobs[0].id]
             assert store.is_paused("network") is (version > 2)
             assert await store.drop_unused_blobs(3600.0) == 0

@@ -232,8 +232,8 @@ async def _use(store: SqliteStore, sound: Sound, *, loses: bool) -> int:
         listed = await store.list_jobs(owner=owner, words=("PICTURE",), limit=1000)
         assert loses or owner or len(listed) + len(damaged) >= len(sound.jobs)
     await store.stats()
-    await store.seen("a", 0)
-    await store.seen("a", None)
+    await store.missed_events("a", 0)
+    await store.missed_events("a", None)
     assert (await store.submit(a_job(), Bounds())).created
     waiting = await store.waiting()
     claimed = 0
