@@ -23,10 +23,11 @@ import httpx
 import psutil
 from PIL import Image
 
+from benchmarks.timeline import timeline
 from engine.catalog import EMBEDDED_PATH
 from engine.client.environment import child_environment
 from engine.client.options import EngineOptions
-from tests.support.live import ROOT, Live
+from tests.support.live import ROOT, Live, free_port
 
 SIZE_PX, STEPS = 128, 16
 TURN = 25
@@ -212,9 +213,14 @@ def main() -> None:
     parser.add_argument(
         "--against", type=Path, metavar="FOLDER", help="another checkout, to compare what comes in with"
     )
+    parser.add_argument("--timeline", type=int, metavar="REQUESTS", help="print only the stages of a request")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if args.timeline:
+            body = {"prompt": PROMPT, "size": f"{SIZE_PX}x{SIZE_PX}", "steps": STEPS, "response_format": "b64_json"}
+            print(timeline(folder, free_port(), args.timeline, body))
+            return
         door(folder, args.door or 1000, args.against)
         if args.door:
             return

@@ -38,7 +38,7 @@ from gateway.models.user_models import HubModel, LocalModel
 from gateway.ocr.client import OcrOptions
 from gateway.residency import ResidencyOptions
 from gateway.residency.default import best_that_fits
-from gateway.residency.device import expected
+from gateway.residency.device import default_cache_bytes, expected
 from gateway.service.readiness import checks_of
 from gateway.service.service import JobService, ServiceOptions
 from gateway.settings import Settings
@@ -70,6 +70,7 @@ def build_core(settings: Settings) -> Core:
     )
     data = settings.store.data_dir.resolve()
     engine = settings.engine
+    cache = _bytes(engine.cache_limit_gb)
     decoder = ImageDecoder()
     service = JobService(
         decoder=decoder,
@@ -84,7 +85,7 @@ def build_core(settings: Settings) -> Core:
                 decode_s=engine.decode_s,
                 cancel_grace_s=engine.cancel_grace_s,
                 memory_limit_bytes=memory_bytes,
-                cache_limit_bytes=_bytes(engine.cache_limit_gb),
+                cache_limit_bytes=default_cache_bytes(device) if cache is None else cache,
                 notes=_notes(settings),
             )
         ),

@@ -40,6 +40,8 @@ class MlxBackend:
         self._loaded: Model | None = None
         self._pipeline: Pipeline | None = None
         self._upscaler: Upscaler | None = None
+        self._cached_for: object = None
+        """What the buffers in MLX's cache were of."""
         if self.device == "cpu":
             # bfloat16 has no fast matmul on a CPU: 6 GFLOP/s against 61 in float32.
             ModelConfig.precision = mx.float32
@@ -82,6 +84,7 @@ class MlxBackend:
             return canvas.to_finished_image(frame.untouched, frame.untouched.size)
         loras = tuple((inputs[lora.name], lora.scale) for lora in plan.loras)
         names = {file: lora.name for lora, (file, _) in zip(plan.loras, loras, strict=True)}
+        self._drop_stale_cache((plan.width_px, plan.height_px, plan.second_pass, len(plan.references)))
         mx.reset_peak_memory()
         try:
             with self._without_cache(plan.low_ram):
@@ -99,6 +102,7 @@ class MlxBackend:
     def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> FinishedImage:
         if self._upscaler is None:
             raise BackendError("bad_input", "The model draws pictures and does not upscale them.")
+        self._drop_stale_cache((plan.width_px, plan.height_px))
         mx.reset_peak_memory()
         try:
             made = self._upscaler.upscale(plan, image, watcher)
@@ -118,6 +122,12 @@ class MlxBackend:
         loaded = self._pipeline or self._upscaler
         assert loaded is not None
         loaded.save(folder)
+
+    def _drop_stale_cache(self, shape: object) -> None:
+        """Empty MLX's cache where the next image has other sizes: on a CPU a full cache takes no newer buffers."""
+        if self.device == "cpu" and shape != self._cached_for:
+            mx.clear_cache()
+        self._cached_for = shape
 
     @contextmanager
     def _without_cache(self, low_ram: bool) -> Iterator[None]:

@@ -125,6 +125,8 @@ class EventBus:
         """The owners of waiting and running jobs, by job id."""
         self._newest: dict[str, Progress] = {}
         self._newest_event: dict[str, ProgressEvent] = {}
+        self._ends: dict[str, set[asyncio.Future[Job | None]]] = {}
+        """Futures of callers that wait for the end of a job, by job id."""
         self._closed = False
 
     def listen(self, on_event: OnEvent) -> None:
@@ -157,9 +159,29 @@ class EventBus:
             if not listeners:
                 del self._subscriptions[topic]
 
+    @contextmanager
+    def end_of(self, job_id: str) -> Iterator[asyncio.Future[Job | None]]:
+        """The future end of a job: the ended job; None where the bus is closed, or the job has no more events."""
+        end: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            end.set_result(None)
+        self._ends.setdefault(job_id, set()).add(end)
+        try:
+            yield end
+        finally:
+            waiting = self._ends[job_id]
+            waiting.discard(end)
+            if not waiting:
+                del self._ends[job_id]
+
+    def _resolve(self, job_id: str, job: Job | None) -> None:
+        for end in self._ends.get(job_id, ()):
+            if not end.done():
+                end.set_result(job)
+
     def watchers(self, job_id: str) -> int:
-        """The number of subscribers of this job alone."""
-        return len(self._subscriptions.get(("job", job_id), ()))
+        """The number of subscribers of this job alone, and of callers that wait for its end."""
+        return len(self._subscriptions.get(("job", job_id), ())) + len(self._ends.get(job_id, ()))
 
     @property
     def is_heard(self) -> bool:
@@ -193,6 +215,7 @@ class EventBus:
         self._send(job.id, event)
         if job.state is not None and job.state.terminal:
             self._owners.pop(job.id, None)
+            self._resolve(job.id, job)
 
     def publish_place(self, event: PlaceEvent) -> None:
         self._send(event.job_id, event)
@@ -224,6 +247,7 @@ class EventBus:
         self._owners.pop(job_id, None)
         for subscription in self._subscriptions.get(("job", job_id), ()):
             subscription.close()
+        self._resolve(job_id, None)
 
     def close(self) -> None:
         """End every subscription, because the gateway stops."""
@@ -231,6 +255,8 @@ class EventBus:
         for listeners in self._subscriptions.values():
             for subscription in listeners:
                 subscription.close()
+        for job_id in self._ends:
+            self._resolve(job_id, None)
 
     def _send(self, job_id: str, event: Event) -> None:
         topics: list[Topic] = [("job", job_id)]

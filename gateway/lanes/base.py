@@ -20,7 +20,7 @@ from gateway.disk import fault_of
 from gateway.errors import JobDamaged, JobNotFound, StorageFault, StorageFull, TooManyOpenFiles
 from gateway.events.bus import EventBus
 from gateway.jobs.facts import RequeueReason
-from gateway.jobs.job import CRASHES_ALLOWED, Job, JobEvent, Outcome, State
+from gateway.jobs.job import CRASHES_ALLOWED, Job, JobEvent, Outcome, State, StateFacts
 from gateway.jobs.plans import Lane, lane_of
 from gateway.lanes.pending_stops import Stops
 from gateway.store.base import JobStore, Lease, WorkerInfo
@@ -164,6 +164,10 @@ class LaneRunner(ABC):
 
     async def _end(self, lease: Lease, outcome: Outcome) -> None:
         """Commit the outcome of a job and remove its temporary files."""
+        await self._commit(lease, outcome)
+
+    async def _commit(self, lease: Lease, outcome: Outcome, *facts: StateFacts) -> bool:
+        """Like `_end`, with facts that are recorded before the outcome; False where the lease held the job no more."""
         job_id = lease.job.id
         if isinstance(outcome, Cancelled):
             outcome = Cancelled(reason=self._cancels.get(job_id, outcome.reason))
@@ -173,12 +177,13 @@ class LaneRunner(ABC):
             if isinstance(outcome, Cancelled):
                 self._stops.end_later(job_id, outcome)
 
-        await self._surely(lambda: self._store.commit(lease, outcome), "commit", not_yet)
+        committed, _ = await self._surely(lambda: self._store.commit(lease, outcome, *facts), "commit", not_yet)
         self._stops.forget(job_id)
         self._put_backs.pop(job_id, None)
         self._cancels.pop(job_id, None)
         self._bus.end(job_id)
         await asyncio.to_thread(self._tidy, job_id)
+        return committed != "fenced"
 
     # ---- places at fault -------------------------------------------------------------------------
 

@@ -152,20 +152,20 @@ class EngineLane(LaneRunner):
             return await self._end(lease, command)
         if self._unsaved is not None and _weights(self._unsaved) != _weights(command):
             await self._save_copy()
-        filing = Filing(self._store, self._output, self._spool, lease)
+        filing = Filing(self._store, self._output, self._spool, lease, _count(job.plan))
         try:
             outcome = Cancelled() if job.id in self._cancels else await self._draw(job, command, filing)
         except EngineDied as death:
-            failure = await filing.finished()
+            failure = await filing.recorded()
             is_crash_at_load = (death.phase, death.reason) == ("loading", "engine_crash")
             if is_crash_at_load and await self._tried(job.plan) is None:  # otherwise the model may not be the cause
                 await self._residency.note_death_at_load(command)
             return await self._after_death(lease, death.reason, failure)
         except (asyncio.CancelledError, EngineStopped):
-            await filing.finished()
+            await filing.recorded()
             raise
         if isinstance(outcome, Failed) and outcome.code == "engine_oom":
-            return await self._after_death(lease, "engine_oom", await filing.finished())
+            return await self._after_death(lease, "engine_oom", await filing.recorded())
         finishing = asyncio.create_task(self._finish(lease, filing, outcome))
         self._finishing.add(finishing)
         finishing.add_done_callback(self._finishing.discard)
@@ -300,12 +300,16 @@ class EngineLane(LaneRunner):
     # ---- images and outcomes -----------------------------------------------------------------------
 
     async def _finish(self, lease: Lease, filing: Filing, outcome: Outcome | None) -> None:
-        failure: Filed = await filing.finished()
+        failure: Filed = await filing.written()
         if failure is None and isinstance(outcome, Failed):
             failure = await self._fault_behind(lease.job.plan, outcome)
         if isinstance(failure, StorageFault):
+            await filing.recorded()
             return await self._put_back(lease, failure)
-        await self._end(lease, failure or outcome or Failed(code="internal_error", message="The engine fell silent."))
+        outcome = failure or outcome or Failed(code="internal_error", message="The engine fell silent.")
+        last = () if filing.unrecorded is None else (filing.unrecorded,)
+        if not await self._commit(lease, outcome, *last):
+            await filing.remove_unrecorded()
         await self._residency.keep()
 
     async def _after_death(self, lease: Lease, reason: DeathReason, failure: Failed | StorageFault | None) -> None:

@@ -23,14 +23,20 @@ Filed = Failed | StorageFault | None
 
 
 class Filing:
-    """Encodes the images of one job and records them in the job's row, in order, while the next one is drawn."""
+    """Encodes the images of one job and records them in the job's row, in order, while the next one is drawn.
 
-    def __init__(self, store: JobStore, output: OutputFolder, spool: Path, lease: Lease) -> None:
+    The last of `count` images is recorded together with the job's outcome, in one transaction: `unrecorded` has it.
+    """
+
+    def __init__(self, store: JobStore, output: OutputFolder, spool: Path, lease: Lease, count: int) -> None:
         self._store = store
         self._output = output
         self._spool = spool
         self._lease = lease
+        self._count = count
         self._last: asyncio.Task[Filed] | None = None
+        self.unrecorded: ImageDone | None = None
+        """The last image, which is on disk."""
 
     def add(self, fact: Drawn | PromptRead) -> None:
         """File an image, or record how a prompt was read, after what was added before."""
@@ -42,30 +48,65 @@ class Filing:
         """Whether a place is at fault, so that further images could not be filed either."""
         return self._last is not None and self._last.done() and isinstance(self._last.result(), StorageFault)
 
-    async def finished(self) -> Filed:
+    async def written(self) -> Filed:
         """Wait until all that was added is on disk; why that failed, if it did. Survives a cancelled caller."""
         return None if self._last is None else await asyncio.shield(self._last)
+
+    async def recorded(self) -> Filed:
+        """Like `written`, with the last image recorded too: its job does not end now."""
+        return await asyncio.shield(asyncio.ensure_future(self._record_last()))
+
+    async def _record_last(self) -> Filed:
+        failure = await self.written()
+        done, self.unrecorded = self.unrecorded, None
+        return failure if done is None else await self._record(done)
+
+    async def remove_unrecorded(self) -> None:
+        """Remove the file of the last image: its job is gone."""
+        if self.unrecorded is not None:
+            await self._remove(self.unrecorded.file)
 
     async def _file(self, earlier: asyncio.Task[Filed] | None, drawn: Drawn) -> Filed:
         """Encode one image, write it to disk, then record it in the job's row after `earlier`; never raises."""
         job = self._lease.job
         name = f"{job.id}.{job.attempt}.{drawn.image}.png"
         failure: Filed = None
-        event: JobEvent | None = None
+        done: ImageDone | None = None
         try:
             signature = Signature.of(job.plan, drawn.image, drawn.seed)
-            note = await asyncio.to_thread(self._keep, self._spool / drawn.spool, name, signature)
-            failure = await earlier if earlier is not None else None
-            if failure is None:
-                event = await self._store.record(self._lease, _done(drawn, name, note))
+            done = _done(drawn, name, await asyncio.to_thread(self._keep, self._spool / drawn.spool, name, signature))
         except Exception as error:
-            if (failure := fault_of(error)) is None:
-                log.exception("a picture could not be filed", extra={"job": job.id})
-                failure = Failed(code="internal_error", message="The picture could not be filed.")
+            failure = self._failure_of(error)
+        failure = (await earlier if earlier is not None else None) or failure
+        if done is None or failure is not None:
+            await self._remove(name)
+            return failure
+        if drawn.image == self._count - 1:
+            self.unrecorded = done
+            return None
+        return await self._record(done)
+
+    async def _record(self, done: ImageDone) -> Filed:
+        """Record an image in the job's row, or remove its file; never raises."""
+        failure: Filed = None
+        event: JobEvent | None = None
+        try:
+            event = await self._store.record(self._lease, done)
+        except Exception as error:
+            failure = self._failure_of(error)
         if event is None:
-            with contextlib.suppress(OSError, StorageFault):
-                await asyncio.to_thread(self._output.remove, name)
+            await self._remove(done.file)
         return failure
+
+    def _failure_of(self, error: Exception) -> Failed | StorageFault:
+        if (fault := fault_of(error)) is not None:
+            return fault
+        log.error("a picture could not be filed", exc_info=error, extra={"job": self._lease.job.id})
+        return Failed(code="internal_error", message="The picture could not be filed.")
+
+    async def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError, StorageFault):
+            await asyncio.to_thread(self._output.remove, name)
 
     async def _note(self, earlier: asyncio.Task[Filed] | None, reading: PromptRead) -> Filed:
         """Record in the job's row, after `earlier`, how a prompt was read; never raises."""

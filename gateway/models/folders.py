@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from engine.catalog import HubFiles
 from engine.protocol import Frozen
 from gateway.disk import read_file
+from gateway.models.listing import listing_of, transformer_weights
 from gateway.models.needed import missing_in, missing_weights, some
 
 INCOMPLETE = ".incomplete"
@@ -69,6 +71,15 @@ def record_of(folder: Path) -> Record | None:
 def read_record(file: Path) -> Record | None:
     """None where it is not there, or not ours."""
     try:
+        status = file.stat()
+    except OSError:
+        return None
+    return _read_record(file, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@lru_cache(maxsize=64)
+def _read_record(file: Path, _changed_ns: int, _size: int, _inode: int) -> Record | None:
+    try:
         return Record.model_validate_json(read_file(file, RECORD_MOST_BYTES))
     except (OSError, ValidationError):
         return None
@@ -79,7 +90,7 @@ def is_whole(folder: Path, patterns: Collection[str]) -> bool:
     record = record_of(folder)
     if record is not None:
         return set(patterns) <= set(record.patterns) and lost_of(folder, record.files) is None
-    return bool(_weights_in(folder, "**/*.safetensors")) and missing_in(folder, patterns) is None
+    return bool(_weights_below(folder)) and missing_in(folder, patterns) is None
 
 
 def is_usable(folder: Path, patterns: Collection[str]) -> bool:
@@ -90,7 +101,7 @@ def is_usable(folder: Path, patterns: Collection[str]) -> bool:
     """
     if record_of(folder) is not None:
         return is_whole(folder, patterns)
-    weights = _weights_in(folder, "**/*.safetensors")
+    weights = _weights_below(folder)
     asked = [name for name in weights if _asks_for(patterns, name)]
     return bool(weights) and missing_weights(asked, patterns) is None
 
@@ -110,13 +121,13 @@ def size_of(file: Path) -> int | None:
 
 def holds_weights(folder: Path) -> bool:
     """Whether a folder of the operator's, in whatever layout, looks like a model: weights, and every shard of them."""
-    weights = _weights_in(folder, "transformer/*.safetensors")
+    weights = transformer_weights(folder)
     return bool(weights) and missing_weights(weights, ()) is None
 
 
-def _weights_in(folder: Path, pattern: str) -> list[str]:
-    """A link to nothing is not there."""
-    return [file.relative_to(folder).as_posix() for file in folder.glob(pattern) if file.exists()]
+def _weights_below(folder: Path) -> list[str]:
+    listing = listing_of(folder)
+    return [] if listing is None else [name for name in listing.files if name.endswith(".safetensors")]
 
 
 def hub_snapshot(repo: str, patterns: Collection[str]) -> Path | None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from gateway.disk import read_file
+from gateway.models.listing import listing_of
 
 INDEX = ".safetensors.index.json"
 INDEX_MOST_BYTES = 64 * 2**20
@@ -63,7 +64,9 @@ def missing_in(folder: Path, patterns: Collection[str]) -> str | None:
     """As `missing`, of what the patterns ask for in a folder, with what its indices name; a link to nothing is not
     there.
     """
-    names = frozenset(name for name in _names(folder) if not patterns or some([name], *patterns))
+    listing = listing_of(folder)
+    files = () if listing is None else listing.files
+    names = frozenset(name for name in files if not patterns or some([name], *patterns))
     found = missing(names, patterns)
     indices = (name for name in sorted(names) if found is None and name.endswith(INDEX))
     return found or next((lack for name in indices if (lack := _of_index_in(folder, name, names))), None)
@@ -80,10 +83,6 @@ def _shards_of(index: Path, _changed_ns: int, _size: int) -> frozenset[str]:
         return shards_in(read_file(index, INDEX_MOST_BYTES))
     except OSError:
         return frozenset()
-
-
-def _names(folder: Path) -> Iterator[str]:
-    return (file.relative_to(folder).as_posix() for file in folder.glob("**/*") if file.is_file())
 
 
 def _tokenizers(patterns: Collection[str]) -> list[list[str]]:

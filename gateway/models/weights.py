@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.safetensors import UnsafeFile, inspect
 from gateway.disk import opened_file
+from gateway.models.listing import listing_of, transformer_weights
 
 HASHED_MOST_BYTES = 256 * 1024 * 1024
 """Larger files would take seconds to hash, only for a list."""
@@ -39,13 +40,15 @@ def _hashed(file: Path, _changed_ns: int, _size: int) -> str:
 
 def weights_bytes(source: Path) -> int:
     """Bytes of a model's weights on disk."""
-    return sum(file.stat().st_size for file in source.rglob("*.safetensors"))
+    listing = listing_of(source)
+    files = {} if listing is None else listing.files
+    return sum(stamp.size for name, stamp in files.items() if name.endswith(".safetensors"))
 
 
 def stored_bits(source: Path) -> int | None:
     """Bits to which a model saved by mflux is quantised; None for one that is not."""
-    file = next(iter(sorted((source / "transformer").glob("*.safetensors"))), None)
-    return None if file is None else _stored_bits(file, file.stat().st_mtime_ns)
+    names = transformer_weights(source)
+    return _stored_bits(source / names[0], (source / names[0]).stat().st_mtime_ns) if names else None
 
 
 @lru_cache(maxsize=64)

@@ -22,6 +22,11 @@ MEMORY_SHARE = 0.9
 MIB = 2**20
 LARGE_BYTES = 36 * 2**30
 """From this size on Metal gives three quarters of the memory, below it two thirds."""
+CPU_CACHE_BYTES = 10**9
+CPU_CACHE_SHARE = 18
+"""A CPU's cache of freed buffers is at most this part of what models and images may take: a twentieth of the machine's
+memory, half of what admission leaves to everything else.
+"""
 _ANSWER_S = 10
 
 
@@ -31,6 +36,14 @@ class Device:
 
     kind: Kind
     limit_bytes: int
+
+
+def default_cache_bytes(device: Device) -> int | None:
+    """Freed buffers that MLX caches on this device; None leaves it to the engine.
+
+    On a CPU MLX caches 32 MiB, and the system clears each page of every other buffer anew.
+    """
+    return min(CPU_CACHE_BYTES, device.limit_bytes // CPU_CACHE_SHARE) if device.kind == "cpu" else None
 
 
 def expected() -> Device:

@@ -416,18 +416,17 @@ class JobService:
 
         Raises: JobNotFound; Unavailable where the gateway stops first.
         """
-        job = await self.get(job_id)
-        if job.state is not None and job.state.terminal:
-            return job
-        await first_of(self._await_end(job_id, job.seq), self._stops.over(job_id))
+        with self._bus.end_of(job_id) as end:
+            job = await self.get(job_id)
+            if job.state is not None and job.state.terminal:
+                return job
+            await first_of(_settled(end), self._stops.over(job_id))
+            if end.done() and (ended := end.result()) is not None:
+                return ended
         job = await self.get(job_id)
         if job.state is None or not job.state.terminal:
             raise Unavailable("The gateway is stopping; the job is kept.", retry_after_s=5)
         return job
-
-    async def _await_end(self, job_id: str, after: int) -> None:
-        async for _ in self.watch(job_id, after=after):
-            pass
 
     async def cancel(self, job_id: str, owner: str, reason: CancelReason = "user") -> Job:
         """Stop a job and return the ended job, which may have succeeded first; `is_stored`: whether its end is on disk.
@@ -497,6 +496,10 @@ class JobService:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _settled(end: asyncio.Future[Job | None]) -> None:
+    await asyncio.wait({end})
 
 
 def _log_event(job: Job, event: JobEvent) -> None:

@@ -256,7 +256,8 @@ class EngineSettings(Section):
         default=None, description="Gigabytes of memory for models and images; null: what the device has."
     )
     cache_limit_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
-        default=None, description="Gigabytes of freed memory that MLX keeps; null: 1 on a GPU, MLX's default on a CPU."
+        default=None,
+        description="Gigabytes of freed memory that MLX keeps; null: 1, on a CPU at most 5% of all.",
     )
     idle_unload_s: Seconds | None = Field(
         default=None, description="Seconds without a job after which the model is unloaded; null: never."

@@ -166,9 +166,12 @@ class JobStore(Protocol):
         ...
 
     async def commit(
-        self, lease: Lease, outcome: Outcome
+        self, lease: Lease, outcome: Outcome, *facts: StateFacts
     ) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
-        """End a claimed job. `already_mine`: an earlier call with the same lease has already ended it."""
+        """Record these facts and end a claimed job, in one transaction.
+
+        `already_mine`: an earlier call with the same lease has already ended it.
+        """
         ...
 
     async def release(self, lease: Lease, why: RequeueReason) -> Job | None:

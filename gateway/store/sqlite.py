@@ -149,9 +149,12 @@ class SqliteStore:
             if new.idempotency_key is not None and (former := self._find_idempotent(db, new)) is not None:
                 return Submitted(former, created=False)
             self._check_bounds(db, new, bounds)
+            lane = lane_of(new.plan)
+            if not self._line.depth(lane) and not self._line.running(lane):
+                self._keep_turns(db, lane, RoundRobinState())
             job = self._tell(rows.insert(db, new, self._clock.date(), self._clock.steady()))
             standing = Standing(job.priority, job.created_steady, job.number)
-            waiting = Waiting(job.id, job.owner, lane_of(job.plan), job.plan.model, standing)
+            waiting = Waiting(job.id, job.owner, lane, job.plan.model, standing)
             self._after.append(lambda: self._line.put(waiting))
             return Submitted(job, created=True)
 
@@ -178,13 +181,14 @@ class SqliteStore:
             raise OwnerQueueFull(retry_after_s=30)
 
     async def claim(self, worker: WorkerInfo) -> Lease | None:
+        if not self._line.depth(worker.lane):
+            return None
+
         def work(db: sqlite3.Connection) -> Lease | None:
             if self._line.is_paused(worker.lane):
                 return None
             next_job = self._line.next(worker, self._clock.steady())
             if next_job is None:
-                if not self._line.order(worker.lane, self._clock.steady()):
-                    self._keep_turns(db, worker.lane, RoundRobinState())
                 return None
             if (before := rows.find(db, next_job.job.id)) is None:
                 raise RecordDamaged(next_job.job.id)
@@ -246,13 +250,15 @@ class SqliteStore:
         return await self._records.write(work)
 
     async def commit(
-        self, lease: Lease, outcome: Outcome
+        self, lease: Lease, outcome: Outcome, *facts: StateFacts
     ) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
         def work(db: sqlite3.Connection) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
             job = rows.find(db, lease.job.id)
             if job is None:  # its record was set aside meanwhile
                 return "fenced", lease.job
             if job.attempt == lease.job.attempt and job.state is State.RUNNING:
+                for fact in facts:
+                    job = self._append(db, job, fact)
                 return "committed", self._append(db, job, outcome)
             mine = job.attempt == lease.job.attempt and job.events[-1].fact == outcome
             return "already_mine" if mine else "fenced", job
