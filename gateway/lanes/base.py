@@ -10,8 +10,8 @@ import logging
 import secrets
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -65,6 +65,12 @@ class LaneRunner(ABC):
         self._cancels: dict[str, CancelReason] = {}
         self._loop: asyncio.Task[None] | None = None
         self._stopping = False
+        self._is_idle = False
+        """Whether the lane waits to be woken, and could run a job."""
+        self._is_free = asyncio.Event()
+        """Set unless a job is being submitted that the lane claims with its submit."""
+        self._is_free.set()
+        self._given: Lease | None = None
         self.running: Job | None = None
         """The job that runs now."""
         bus.listen(self.on_event)
@@ -91,7 +97,41 @@ class LaneRunner(ABC):
 
     async def _idle(self) -> None:
         """Wait until there may be a job to claim."""
-        await self._wake.wait()
+        await self._wait_to_wake()
+
+    async def _wait_to_wake(self) -> None:
+        self._is_idle = True
+        try:
+            await self._wake.wait()
+        finally:
+            self._is_idle = False
+
+    @contextmanager
+    def reserved(self) -> Iterator[WorkerInfo | None]:
+        """The worker, for a job that it claims with its submit; None where the lane is not idle.
+
+        The lane claims nothing else meanwhile; `give` hands it the lease.
+        """
+        if not self._is_idle or not self._is_free.is_set() or self._given is not None:
+            yield None
+            return
+        self._is_free.clear()
+        try:
+            yield self._claimant()
+        finally:
+            self._is_free.set()
+            self.wake()
+
+    def give(self, lease: Lease) -> None:
+        """Run a job that was claimed with its submit."""
+        self._given = lease
+
+    async def _next_lease(self) -> Lease | None:
+        await self._is_free.wait()
+        if (given := self._given) is not None:
+            self._given = None
+            return given
+        return await self._surely(lambda: self._store.claim(self._claimant()), "claim")
 
     def _claimant(self) -> WorkerInfo:
         """The worker that claims, with its models; stopped jobs are held."""
@@ -110,11 +150,18 @@ class LaneRunner(ABC):
         self._wake.set()
 
     async def _run(self) -> None:
+        try:
+            await self._run_jobs()
+        finally:
+            if self._given is not None:
+                await asyncio.shield(self._store.release(self._given, "gateway_restart"))
+
+    async def _run_jobs(self) -> None:
         while True:
             await self._wait_ready()
             await self._wait_for_places()
             self._wake.clear()
-            lease = await self._surely(lambda: self._store.claim(self._claimant()), "claim")
+            lease = await self._next_lease()
             self._blame(None)
             if lease is None:
                 await self._idle()
@@ -237,7 +284,10 @@ class LaneRunner(ABC):
         """
         for tries in range(2**31):
             try:
-                return await write()
+                result = await write()
+                if tries:
+                    self._blame(None)
+                return result
             except (JobDamaged, JobNotFound):
                 raise  # more tries would not help
             except Exception as error:

@@ -271,7 +271,7 @@ class EngineLane(LaneRunner):
         idle_s = self._residency.idle_unload_s if self._engine.status.loaded_model is not None else None
         try:
             async with patience(idle_s):
-                await self._wake.wait()
+                await self._wait_to_wake()
         except TimeoutError:
             if (model := self._engine.status.loaded_model) is not None:
                 log.info("unloading %s: nobody has asked for %g s", model, idle_s)

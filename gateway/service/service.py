@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -35,7 +35,7 @@ from gateway.forecast import Forecaster
 from gateway.images.decoder import CheckedImage, ImageDecoder
 from gateway.images.input_files import KeptInputs
 from gateway.images.output import OutputFolder
-from gateway.jobs.job import Job, JobEvent, Priority, State
+from gateway.jobs.job import Job, JobEvent, NewJob, Priority, State
 from gateway.jobs.origin import Origin
 from gateway.jobs.plans import Download, EngineJob, Lane, lane_of
 from gateway.jobs.resolve import Adjustment, GenerationRequest
@@ -68,6 +68,7 @@ STORE_ANSWER_S = 10.0
 """Seconds until a stop that the store has not recorded is remembered in memory."""
 
 
+NOBODY = nullcontext()
 SPARED = Adjustment(param="low_ram", asked=None, used="true", reason="the picture fits into memory only so")
 
 
@@ -310,6 +311,18 @@ class JobService:
             plan = self.residency.admission.spared(plan, spec)
         return plan, self.residency.admit(plan, spec)
 
+    async def _with_admission(self, new: NewJob, may_spare: bool) -> NewJob:
+        """The job, admitted to memory, with its adjustments. Raises: as `admit`."""
+        if not isinstance(new.plan, EngineJob):
+            return new
+        plan, short = await asyncio.to_thread(self._admitted, new.plan, may_spare)
+        if plan is not new.plan:
+            new = replace(new, plan=plan, adjustments=(*new.adjustments, SPARED))
+        if plan.memory == "try":  # an earlier attempt of the same job may have another text
+            others = tuple(one for one in new.adjustments if one.param != "memory")
+            new = replace(new, adjustments=others if short is None else (*others, _memory_tried(short)))
+        return new
+
     async def _submit(self, planned: Planned, *, may_spare: bool = False) -> Job:
         self._check_running()
         new = planned.new
@@ -317,14 +330,11 @@ class JobService:
         if isinstance(new.plan, Download):
             self._rights.check(new.owner, "pull")
         places = self._lanes[lane_of(new.plan)].places
-        await self.storage.check(places, least_free_bytes=self._options.min_free_bytes)
-        if isinstance(new.plan, EngineJob):
-            plan, short = await asyncio.to_thread(self._admitted, new.plan, may_spare)
-            if plan is not new.plan:
-                new = replace(new, plan=plan, adjustments=(*new.adjustments, SPARED))
-            if plan.memory == "try":  # an earlier attempt of the same job may have another text
-                others = tuple(one for one in new.adjustments if one.param != "memory")
-                new = replace(new, adjustments=others if short is None else (*others, _memory_tried(short)))
+        check = asyncio.ensure_future(self.storage.check(places, least_free_bytes=self._options.min_free_bytes))
+        try:
+            new = await self._with_admission(new, may_spare)
+        finally:
+            await check  # a folder at fault is the more urgent error
         if not planned.waits:
             await self.downloads.refuse_until_here(planned.missing, planned.loras, new.owner)
         try:
@@ -335,10 +345,17 @@ class JobService:
             raise
 
     async def _store_job(self, planned: Planned) -> Job:
-        """Hold the job for its LoRAs, store it, start its downloads. Raises: as `JobStore.submit`."""
-        new = planned.new
-        with self.downloads.hold(new.id, planned.loras) as hold:
-            job = hold.keep_for((await self._store.submit(new, self._options.bounds)).job)
+        """Hold the job for its LoRAs, store it, start its downloads. Raises: as `JobStore.submit`.
+
+        An idle lane claims the job in the same transaction, unless it waits for downloads.
+        """
+        new, lane = planned.new, self._lanes[lane_of(planned.new.plan)]
+        is_complete = planned.missing is None and not planned.loras.loras
+        with self.downloads.hold(new.id, planned.loras) as hold, lane.reserved() if is_complete else NOBODY as worker:
+            submitted = await self._store.submit(new, self._options.bounds, worker)
+            job = hold.keep_for(submitted.job)
+            if submitted.lease is not None:
+                lane.give(submitted.lease)
         return await self.downloads.start_for(job, planned.missing, planned.loras, new.owner)
 
     def _check_priority(self, owner: str, priority: Priority) -> None:

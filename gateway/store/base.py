@@ -43,7 +43,10 @@ class Submitted:
     """A submitted job. `created` is False if the Idempotency-Key belongs to a job that an earlier call created."""
 
     job: Job
+    """The job as it was submitted, also where it is claimed already."""
     created: bool
+    lease: Lease | None = None
+    """The lease of a job that was claimed with its submit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +154,11 @@ class JobStore(Protocol):
 
     async def close(self) -> None: ...
 
-    async def submit(self, new: NewJob, bounds: Bounds) -> Submitted:
-        """Store a new job. Raises: QueueFull, OwnerQueueFull, IdempotencyConflict, StorageFull."""
+    async def submit(self, new: NewJob, bounds: Bounds, worker: WorkerInfo | None = None) -> Submitted:
+        """Store a new job; `worker` claims it where nothing else waits or runs in its lane.
+
+        Raises: QueueFull, OwnerQueueFull, IdempotencyConflict, StorageFull.
+        """
         ...
 
     async def claim(self, worker: WorkerInfo) -> Lease | None:

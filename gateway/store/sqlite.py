@@ -49,6 +49,7 @@ from gateway.store.base import (
 from gateway.store.clock import StoreClock
 from gateway.store.database import Database
 from gateway.store.guarded import GuardedDatabase
+from gateway.store.incremental_order import IncrementalOrder, NextJob
 from gateway.store.index import QueueIndex
 from gateway.store.inputs import Inputs
 from gateway.store.rows import RecordDamaged
@@ -144,19 +145,25 @@ class SqliteStore:
 
     # ---- writes ----------------------------------------------------------------------------------
 
-    async def submit(self, new: NewJob, bounds: Bounds) -> Submitted:
+    async def submit(self, new: NewJob, bounds: Bounds, worker: WorkerInfo | None = None) -> Submitted:
         def work(db: sqlite3.Connection) -> Submitted:
             if new.idempotency_key is not None and (former := self._find_idempotent(db, new)) is not None:
                 return Submitted(former, created=False)
             self._check_bounds(db, new, bounds)
             lane = lane_of(new.plan)
-            if not self._line.depth(lane) and not self._line.running(lane):
+            is_alone = not self._line.depth(lane) and not self._line.running(lane)
+            if is_alone:
                 self._keep_turns(db, lane, RoundRobinState())
             job = self._tell(rows.insert(db, new, self._clock.date(), self._clock.steady()))
             standing = Standing(job.priority, job.created_steady, job.number)
             waiting = Waiting(job.id, job.owner, lane, job.plan.model, standing)
             self._after.append(lambda: self._line.put(waiting))
-            return Submitted(job, created=True)
+            is_at_once = is_alone and worker is not None and worker.lane == lane and worker.may_run(waiting)
+            if worker is None or not is_at_once or self._line.is_paused(lane):
+                return Submitted(job, created=True)
+            now = self._clock.steady()
+            next_job = IncrementalOrder([waiting], RoundRobinState(), now).take(waiting, now)
+            return Submitted(job, created=True, lease=self._begin_job(db, worker, job, next_job))
 
         return await self._records.write(work)
 
@@ -192,14 +199,17 @@ class SqliteStore:
                 return None
             if (before := rows.find(db, next_job.job.id)) is None:
                 raise RecordDamaged(next_job.job.id)
-            job = self._append(db, before, Started(attempt=before.attempt + 1))
-            rows.store_text(db, f"turns {worker.lane}", rows.of_turns(next_job.turns))
-            self._after.append(lambda: self._line.serve(next_job))
-            until = None if worker.lease_s is None else self._clock.steady() + worker.lease_s
-            db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (worker.id, until, job.id))
-            return Lease(job, worker.id)
+            return self._begin_job(db, worker, before, next_job)
 
         return await self._records.write(work)
+
+    def _begin_job(self, db: sqlite3.Connection, worker: WorkerInfo, before: Job, next_job: NextJob) -> Lease:
+        job = self._append(db, before, Started(attempt=before.attempt + 1))
+        rows.store_text(db, f"turns {worker.lane}", rows.of_turns(next_job.turns))
+        self._after.append(lambda: self._line.serve(next_job))
+        until = None if worker.lease_s is None else self._clock.steady() + worker.lease_s
+        db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (worker.id, until, job.id))
+        return Lease(job, worker.id)
 
     def _keep_turns(self, db: sqlite3.Connection, lane: Lane, turns: RoundRobinState) -> None:
         if turns != self._line.turns(lane):

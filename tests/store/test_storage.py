@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -22,6 +23,7 @@ from gateway.jobs.facts import ImageDone, Requeued
 from gateway.jobs.job import Job, JobEvent, State
 from gateway.ocr.request import OcrRequest
 from gateway.service.service import JobService
+from gateway.store.database import Database
 from gateway.store.sqlite import SqliteStore
 from tests.support import ocr as ocr_support
 from tests.support.service import ME, request, service_in, until
@@ -263,11 +265,64 @@ async def test_job_is_requeued_when_its_image_file_is_saved_but_its_record_is_no
             return await record(self, *arguments)
 
         monkeypatch.setattr(SqliteStore, "record", faltering)
-        ended = await service.ended((await service.submit(request(), ME)).id)
+        ended = await service.ended((await service.submit(request(count=2), ME)).id)
         facts = [event.fact for event in ended.events]
         assert Requeued(reason="storage_fault") in facts
         assert facts[-1] == Succeeded()
-        assert [file.name for file in (tmp_path / "output").iterdir()] == [ended.images[0].file]
+        assert {file.name for file in (tmp_path / "output").iterdir()} == {image.file for image in ended.images}
+
+
+async def test_last_image_is_recorded_with_the_outcome_and_neither_without_the_other(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    async with service_in(tmp_path) as service:
+        commit, faults, tried = SqliteStore.commit, iter([True, True]), []
+
+        async def faltering(self: SqliteStore, *arguments: Any) -> Any:
+            tried.append(arguments)
+            if next(faults, False):
+                raise StorageFull
+            return await commit(self, *arguments)
+
+        monkeypatch.setattr(SqliteStore, "commit", faltering)
+        ended = await service.ended((await service.submit(request(count=2), ME)).id)
+        assert [event.fact.kind for event in ended.events] == ["queued", "started", *["image_done"] * 2, "succeeded"]
+        assert len(tried) == 3
+        assert [type(fact) for fact in tried[-1][1:]] == [Succeeded, ImageDone]
+        assert {file.name for file in (tmp_path / "output").iterdir()} == {image.file for image in ended.images}
+        await until(lambda: service.health.blocked("engine") is None)  # without another job
+
+
+async def test_file_of_the_last_image_is_removed_where_the_lease_is_lost(tmp_path: Path, monkeypatch: Any) -> None:
+    async with service_in(tmp_path) as service:
+        commit, lost = SqliteStore.commit, []
+
+        async def fenced(self: SqliteStore, *arguments: Any) -> Any:
+            lost.append(arguments)
+            return "fenced", (await commit(self, arguments[0], arguments[1]))[1]
+
+        monkeypatch.setattr(SqliteStore, "commit", fenced)
+        ended = await service.ended((await service.submit(request(), ME)).id)
+        assert (len(lost), ended.images) == (1, ())
+        await until(lambda: not list((tmp_path / "output").iterdir()))
+
+
+async def test_picture_of_an_idle_gateway_takes_two_transactions(tmp_path: Path, monkeypatch: Any) -> None:
+    """Submitted and claimed, then recorded and ended; an idle lane writes nothing."""
+    async with service_in(tmp_path) as service:
+        monkeypatch.setattr(SqliteStore, "save_state", AsyncMock())  # what forecasts learned, now and then
+        await service.ended((await service.submit(request(), ME)).id)
+        await until(lambda: service._lane._is_idle and not service._lane._finishing)
+        writes, write = [], Database.write
+
+        async def counted(self: Database, work: Any) -> Any:
+            writes.append(self._write_db.total_changes)
+            return await write(self, work)
+
+        monkeypatch.setattr(Database, "write", counted)
+        await service.ended((await service.submit(request(), ME)).id)
+        await until(lambda: service._lane._is_idle and not service._lane._finishing)
+        assert len(writes) == 2
 
 
 # ---- pictures that are not what was written --------------------------------------------------------

@@ -14,7 +14,8 @@ from gateway.jobs.job import JobEvent, Priority, State
 from gateway.jobs.plans import Ocr
 from gateway.store.base import JobStore, WorkerInfo
 from gateway.store.sqlite import SqliteStore
-from tests.support.store import WORKER, Clock, claim, image, opened, submit
+from tests.support import a_job
+from tests.support.store import NO_BOUNDS, WORKER, Clock, claim, image, opened, submit
 
 
 async def test_queue_claim_position_and_list_agree_about_owners_priority_and_age(tmp_path: Path) -> None:
@@ -42,6 +43,64 @@ async def test_queue_owner_turn_survives_a_restart(make_store: Callable[[], JobS
         assert line == ["b", "a", "a"]
     async with opened(make_store) as store:
         assert [job.owner for job in await store.waiting()] == line
+
+
+async def test_submit_with_a_worker_claims_where_nothing_else_waits_or_runs(make_store: Callable[[], JobStore]) -> None:
+    async with opened(make_store) as store:
+        submitted = await store.submit(a_job(owner="a", idempotency_key="k"), NO_BOUNDS, WORKER)
+        lease = submitted.lease
+        assert lease is not None
+        assert (submitted.job.state, lease.job.state, lease.job.attempt) == (State.QUEUED, State.RUNNING, 1)
+        assert (store.depth("engine"), store.running("engine"), await store.position(lease.job.id)) == (0, 1, 0)
+        again = await store.submit(a_job(owner="a", idempotency_key="k"), NO_BOUNDS, WORKER)
+        assert (again.created, again.lease, again.job.id) == (False, None, lease.job.id)
+        assert (await store.submit(a_job(owner="a"), NO_BOUNDS, WORKER)).lease is None, "a job runs"
+        assert (await store.commit(lease, Succeeded()))[0] == "committed"
+        assert (await store.submit(a_job(owner="b"), NO_BOUNDS, WORKER)).lease is None, "a job waits"
+        assert [job.owner for job in await store.waiting()] == ["b", "a"], "a has had its turn"
+    async with opened(make_store) as store:
+        assert [job.owner for job in await store.waiting()] == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    "worker",
+    [
+        WorkerInfo(id="w", lane="cpu"),
+        WorkerInfo(id="w", models=frozenset({"another"})),
+        WorkerInfo(id="w", held_jobs=frozenset({"f" * 32})),
+    ],
+    ids=("another lane", "another model", "a held job"),
+)
+async def test_submit_is_not_claimed_by_a_worker_that_cannot_run_it(
+    make_store: Callable[[], JobStore], worker: WorkerInfo
+) -> None:
+    async with opened(make_store) as store:
+        submitted = await store.submit(a_job(id="f" * 32), NO_BOUNDS, worker)
+        assert (submitted.lease, store.depth("engine")) == (None, 1)
+
+
+async def test_submit_is_not_claimed_in_a_paused_lane(make_store: Callable[[], JobStore]) -> None:
+    async with opened(make_store) as store:
+        await store.pause("engine", True)
+        assert (await store.submit(a_job(), NO_BOUNDS, WORKER)).lease is None
+
+
+async def test_facts_of_a_commit_are_recorded_before_the_outcome_or_not_at_all(
+    make_store: Callable[[], JobStore],
+) -> None:
+    async with opened(make_store) as store:
+        await submit(store)
+        lease = await claim(store)
+        await store.record(lease, image(0))
+        status, job = await store.commit(lease, Succeeded(), image(1))
+        assert (status, [event.fact for event in job.events[-3:]]) == ("committed", [image(0), image(1), Succeeded()])
+        assert (await store.commit(lease, Succeeded(), image(1)))[0] == "already_mine"
+        assert len((await store.get(job.id)).images) == 2
+        await submit(store)
+        lost = await claim(store)
+        await store.release(lost, "released")
+        status, job = await store.commit(lost, Succeeded(), image(0))
+        assert (status, job.images, job.state) == ("fenced", (), State.QUEUED)
 
 
 async def test_lane_paused_gives_no_job_until_resumed_and_other_lanes_continue(
