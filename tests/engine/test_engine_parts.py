@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
+from engine.catalog import EMBEDDED, EMBEDDED_PATH
 from engine.client import EngineOptions, environment
 from engine.client.turn import Deadline
 from engine.drawing import canvas
 from engine.drawing.base import Model, preview_steps
 from engine.protocol import Decoding, Drawn, ModelLoaded, ModelLoading, StepDone, steps_to_run
 from tests.support.engine import KLEIN, SPECS, Recorder, plan
+from tests.support.engine_studio import Studio, save_inputs
 
 ENGINE = Path(environment.ROOT) / "engine"
 
@@ -120,6 +122,23 @@ def test_engine_child_receives_its_limits_and_mlx_obeys_them() -> None:
         assert MlxBackend(memory_limit_bytes=memory, cache_limit_bytes=cache).memory_limit_bytes == memory
     finally:
         assert (mx.set_memory_limit(before[0]), mx.set_cache_limit(before[1])) == (memory, cache)
+
+
+def test_cpu_cache_is_emptied_where_the_next_image_has_another_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full cache takes no newer buffers on a CPU: it would be full of sizes that are not asked for again."""
+    mx = pytest.importorskip("mlx.core")
+    emptied: list[int] = []
+    studio = Studio(SPECS[EMBEDDED], EMBEDDED_PATH, inputs=save_inputs(tmp_path))
+    studio.load()
+    monkeypatch.setattr(mx, "clear_cache", lambda: emptied.append(1))
+    sizes = ({"width_px": 32}, {"width_px": 32}, {"width_px": 64}, {"width_px": 64}, {"width_px": 32})
+    counts = []
+    for size in sizes:
+        studio.draw(**size)
+        counts.append(len(emptied))
+    assert counts == ([1, 1, 2, 2, 3] if studio.backend.device == "cpu" else [0] * 5)
 
 
 # ---- pictures ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 
 from engine.catalog import CATALOG, EMBEDDED, ModelSpec
 from engine.protocol import Control, Generate, Upscale
+from gateway import app
 from gateway.app import build_core
 from gateway.cli import doctor
 from gateway.errors import InsufficientMemory
@@ -108,6 +109,36 @@ def test_memory_limit_uses_gpu_memory_set_by_operator(monkeypatch: pytest.Monkey
     settings = {"models": {"cache_dir": tmp_path}, "engine": {"memory_gb": 8}}
     core = build_core(Settings.model_validate(settings))
     assert (core.library.default, core.default_model.source) == (FOUR, "setting")
+
+
+@pytest.mark.parametrize("total", [1 * GIB, 4 * GIB, 16 * GIB, 512 * GIB])
+def test_cache_of_a_cpu_fits_beside_what_admission_gives_to_models(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
+    monkeypatch.setattr(device, "total_bytes", lambda: total)
+    monkeypatch.setattr(device, "has_metal", lambda: False)
+    monkeypatch.setattr(device, "has_cuda", lambda: False)
+    cpu = device.expected()
+    cache = device.default_cache_bytes(cpu)
+    assert cpu.kind == "cpu"
+    assert cache is not None
+    assert cpu.limit_bytes + cache <= 0.96 * total
+    assert cache == 10**9 or cache >= 0.049 * total
+    smaller = device.default_cache_bytes(Device("cpu", 2 * GB))
+    assert smaller is not None
+    assert smaller < 0.12 * GB, "the operator gave 2 GB"
+    assert [device.default_cache_bytes(Device(kind, total)) for kind in ("metal", "cuda")] == [None, None]
+
+
+def test_engine_gets_the_cache_of_the_setting_or_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "expected", lambda: Device("cpu", 4 * GB))
+
+    def engine_cache(**engine: object) -> int | None:
+        core = build_core(Settings.model_validate({"engine": engine}))
+        return core.service._engine._options.cache_limit_bytes
+
+    assert engine_cache() == 4 * GB // device.CPU_CACHE_SHARE
+    assert (engine_cache(cache_limit_gb=0), engine_cache(cache_limit_gb=2)) == (0, 2 * GB)
+    monkeypatch.setattr(app, "expected", lambda: Device("metal", 4 * GB))
+    assert engine_cache() is None
 
 
 def test_model_default_depends_on_bits_and_low_ram_settings() -> None:
