@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ def main() -> None:
 
 def serve(words: Sequence[str]) -> None:
     """Serve until a signal to stop. Exits with 2 for invalid settings, 1 where the gateway cannot start."""
+    gc.disable()  # what is imported is no garbage; the end of the start enables it
+
     from gateway.settings import SettingsError, load_settings
 
     try:

@@ -63,9 +63,9 @@ class Gateway:
 
     async def start(self) -> None:
         """Start; `begin_stop` ends this. Raises: SettingsError, GatewayError, StartError."""
-        if self._is_stopping:
-            return
         starting = self._starting = asyncio.create_task(self._start(), name="start")
+        if self._is_stopping:
+            starting.cancel()
         try:
             await asyncio.wait({starting})
         finally:

@@ -19,6 +19,7 @@ WIRING = {
     "gateway.app": "app",
     "gateway.context": "context",
     "gateway.findings": "context",
+    "gateway.early": "app",
     "gateway.start": "app",
 }
 """Modules that put the rooms together, and the rooms that these are."""

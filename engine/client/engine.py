@@ -120,7 +120,7 @@ class Engine:
 
     def _state(self) -> EngineStatus:
         child, backend = self._child, self._options.backend
-        if self._stopping:
+        if self._supervision is None or self._stopping:
             return EngineStatus("stopped", backend, "The engine is stopped.", memory_limit_bytes=self._limit_bytes)
         if child is None or child.ready is None or child.kill_reason is not None:
             return EngineStatus(

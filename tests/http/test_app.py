@@ -165,7 +165,7 @@ def test_second_gateway_on_the_same_data_folder_exits_with_one_line(tmp_path: Pa
     with live(tmp_path):
         second = Live(tmp_path)
         with pytest.raises(AssertionError, match="the gateway left with 1") as left:
-            second.start()  # it may have answered /health/live before
+            second.start(ready=False)
         second.log.close()
     assert "Another gateway is using this data folder." in str(left.value)
     assert "Traceback" not in str(left.value)
