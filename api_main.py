@@ -45,7 +45,7 @@ def serve(words: Sequence[str]) -> None:
     from gateway.http import open_files as descriptors
     from gateway.http.server import ServerError, run
     from gateway.shutdown import leave
-    from gateway.start import Gateway, StartError
+    from gateway.startup import Gateway, StartError
 
     logs.setup(settings.log.level)
     descriptors.raise_limit()

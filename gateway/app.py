@@ -22,7 +22,6 @@ from gateway.access.memory import BodyMemory
 from gateway.access.rights import Rights
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.context import Core
-from gateway.early import live, plain_error
 from gateway.errors import GatewayError, MethodNotAllowed, Misplaced, NotFound
 from gateway.http.adapter import Adapter
 from gateway.http.heap import HeapTrim
@@ -41,6 +40,7 @@ from gateway.residency.device import expected
 from gateway.service.readiness import checks_of
 from gateway.service.service import JobService, ServiceOptions
 from gateway.settings import Settings
+from gateway.startup_app import live, plain_error
 from gateway.store.base import Bounds, InputBounds
 from gateway.store.sqlite import SqliteStore
 

@@ -19,8 +19,8 @@ WIRING = {
     "gateway.app": "app",
     "gateway.context": "context",
     "gateway.findings": "context",
-    "gateway.early": "app",
-    "gateway.start": "app",
+    "gateway.startup_app": "app",
+    "gateway.startup": "app",
 }
 """Modules that put the rooms together, and the rooms that these are."""
 

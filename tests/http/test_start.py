@@ -79,16 +79,16 @@ STOPPED = """
 import os, signal
 from pathlib import Path
 import api_main
-from gateway import start
+from gateway import startup
 
-import_module = start.import_module
+import_module = startup.import_module
 def stopped(name):
     if name.startswith("adapters."):
         os.kill(os.getpid(), signal.SIGTERM)
     with Path({file!r}).open("a") as file:
         print(name, file=file)
     return import_module(name)
-start.import_module = stopped
+startup.import_module = stopped
 api_main.main()
 """
 """A gateway that gets SIGTERM while it imports its first protocol."""

@@ -33,7 +33,7 @@ PROGRAMS = ("api_main.py", "tests/support/toy_gateway.py", CODE)
 IMPORTED = (
     "encodings.idna",
     "gateway.app",
-    "gateway.start",
+    "gateway.startup",
     "gateway.cli",
     "gateway.http.server",
     "uvicorn.lifespan.off",

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.access.keys import Keys
 from gateway.asgi import App, Receive, Scope, Send
-from gateway.early import early_app, is_early
 from gateway.http.heap import settle
 from gateway.settings import Settings
+from gateway.startup_app import is_early, startup_app
 
 if TYPE_CHECKING:
     from gateway.context import Core
@@ -50,7 +50,7 @@ class Gateway:
         self._settings = settings
         self._protocols = protocols
         self._keys = Keys.load(settings.access.keys_file)
-        self._app: App = early_app(settings, self._keys)
+        self._app: App = startup_app(settings, self._keys)
         self._core: Core | None = None
         self._starting: asyncio.Task[None] | None = None
         self._start_ended = asyncio.Event()

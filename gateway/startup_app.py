@@ -46,7 +46,7 @@ def is_early(scope: Scope) -> bool:
     return scope["method"] in METHODS and any(scope["path"] == route.path for route in EARLY)
 
 
-def early_app(settings: Settings, keys: Keys) -> App:
+def startup_app(settings: Settings, keys: Keys) -> App:
     """The application for early requests, and for all others if the gateway is stopped before it has started."""
     errors = {HTTPException: _never}
     guarded = Guard(
