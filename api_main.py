@@ -45,7 +45,7 @@ def serve(words: Sequence[str]) -> None:
     from gateway.http import open_files as descriptors
     from gateway.http.server import ServerError, run
     from gateway.shutdown import leave
-    from gateway.startup import Gateway, StartError
+    from gateway.startup import Gateway
 
     logs.setup(settings.log.level)
     descriptors.raise_limit()
@@ -58,7 +58,7 @@ def serve(words: Sequence[str]) -> None:
         run(gateway, settings, start=gateway.start, stopping=gateway.begin_stop, stop=gateway.stop)
     except (SettingsError, GatewayError) as error:
         sys.exit(_complain(error, 2))
-    except (ServerError, StartError) as error:
+    except ServerError as error:
         sys.exit(_complain(error, 1))
     leave()  # the interpreter's own shutdown takes seconds on a busy machine
 

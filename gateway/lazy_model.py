@@ -52,8 +52,11 @@ def _texts(model: type) -> dict[str, str | None]:
 
 @cache
 def _of_module(name: str) -> dict[str, dict[str, str | None]]:
-    """The texts of each class at the top of a module, by its name."""
-    tree = ast.parse(inspect.getsource(sys.modules[name]))
+    """The texts of each class at the top of a module, by its name; none where there is no source."""
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[name]))
+    except OSError:
+        return {}
     return {node.name: dict(_of_class(node)) for node in tree.body if isinstance(node, ast.ClassDef)}
 
 

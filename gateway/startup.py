@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.access.keys import Keys
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.http.heap import settle
+from gateway.http.server import ServerError
 from gateway.settings import Settings
 from gateway.startup_app import is_early, startup_app
 
@@ -38,10 +39,6 @@ TURN_S = 0.001
 log = logging.getLogger("gateway.app")
 
 
-class StartError(Exception):
-    """The gateway cannot start; the text is one line for the person who starts it."""
-
-
 class Gateway:
     """The ASGI application of a gateway, from its start to its end."""
 
@@ -62,7 +59,7 @@ class Gateway:
         await self._app(scope, receive, send)
 
     async def start(self) -> None:
-        """Start; `begin_stop` ends this. Raises: SettingsError, GatewayError, StartError."""
+        """Start; `begin_stop` ends this. Raises: SettingsError, GatewayError, ServerError."""
         starting = self._starting = asyncio.create_task(self._start(), name="start")
         if self._is_stopping:
             starting.cancel()
@@ -101,7 +98,7 @@ class Gateway:
 
 
 async def _start_service(core: Core) -> None:
-    """Recover the jobs of an earlier process and start the engine. Raises: StartError; the reason is in the log."""
+    """Recover the jobs of an earlier process and start the engine. Raises: ServerError; the reason is in the log."""
     from gateway.store.base import StoreCorrupt, StoreLocked
 
     try:
@@ -109,7 +106,7 @@ async def _start_service(core: Core) -> None:
         await core.service.start()
     except (StoreLocked, StoreCorrupt, OSError) as error:
         log.error("%s", error.strerror if isinstance(error, OSError) else error)
-        raise StartError("the gateway could not start; the reason is logged above") from None
+        raise ServerError("the gateway could not start; the reason is logged above") from None
 
 
 async def _imported(names: Sequence[str]) -> list[Any]:

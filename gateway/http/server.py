@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 
 
 class ServerError(Exception):
-    """The server cannot start; the text is one line for the person who starts it."""
+    """The server, or what it serves, cannot start; the text is one line for the person who starts it."""
 
 
 class Steps(TypedDict, total=False):
