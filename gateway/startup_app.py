@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
@@ -26,7 +28,7 @@ async def live(request: Request) -> Response:
 
 async def not_yet_ready(request: Request) -> Response:
     """The answer of /health/ready until the gateway has started: what is not known yet is null."""
-    body = {
+    body: dict[str, Any] = {
         "status": "not_ready",
         "engine": "starting",
         "reason": "The gateway is starting.",
