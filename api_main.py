@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ COMPLETION = "_MFLUX_GATEWAY_COMPLETE"
 
 def main() -> None:
     """Run the command that the first word names, else serve."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would read the metadata of every package for them
+
     from gateway.cli import COMMANDS
 
     words = sys.argv[1:]
@@ -27,6 +30,8 @@ def main() -> None:
 
 def serve(words: Sequence[str]) -> None:
     """Serve until a signal to stop. Exits with 2 for invalid settings, 1 where the gateway cannot start."""
+    gc.disable()  # what is imported is no garbage; the end of the start enables it
+
     from gateway.settings import SettingsError, load_settings
 
     try:
@@ -34,13 +39,13 @@ def serve(words: Sequence[str]) -> None:
     except SettingsError as error:
         sys.exit(_complain(error, 2))
 
-    from adapters import ADAPTERS
+    from adapters import PROTOCOLS
     from gateway import logs
-    from gateway.app import build_app, build_core
     from gateway.errors import GatewayError
     from gateway.http import open_files as descriptors
     from gateway.http.server import ServerError, run
     from gateway.shutdown import leave
+    from gateway.startup import Gateway
 
     logs.setup(settings.log.level)
     descriptors.raise_limit()
@@ -49,13 +54,10 @@ def serve(words: Sequence[str]) -> None:
     except OSError as error:
         sys.exit(_complain(error, 1))
     try:
-        core = build_core(settings)
-        app = build_app(core, ADAPTERS)
+        gateway = Gateway(settings, PROTOCOLS)
+        run(gateway, settings, start=gateway.start, stopping=gateway.begin_stop, stop=gateway.stop)
     except (SettingsError, GatewayError) as error:
         sys.exit(_complain(error, 2))
-    print(core.greeting(), file=sys.stderr)
-    try:
-        run(app, settings, stopping=core.service.begin_stop)
     except ServerError as error:
         sys.exit(_complain(error, 1))
     leave()  # the interpreter's own shutdown takes seconds on a busy machine

@@ -46,6 +46,7 @@ ENDS = ("complete", "error", "cancelled")
 async def serve(folder: Path, port: int, jobs: int, seconds: float) -> None:
     """Serve, and do as the lines on stdin say; answers are JSON lines on stdout."""
     from adapters import ADAPTERS
+    from gateway.access.keys import Keys
     from gateway.app import build_app, build_core
     from gateway.http.server import serve as serve_app
     from gateway.settings import load_settings
@@ -57,7 +58,10 @@ async def serve(folder: Path, port: int, jobs: int, seconds: float) -> None:
     arguments += ["--data-dir", str(folder / "data"), "--output-dir", str(folder / "output")]
     settings = load_settings(arguments, {})
     core = build_core(settings)
-    serving = asyncio.create_task(serve_app(build_app(core, ADAPTERS), settings, stopping=core.service.begin_stop))
+    app, service = build_app(core, ADAPTERS, Keys()), core.service
+    serving = asyncio.create_task(
+        serve_app(app, settings, start=service.start, stopping=service.begin_stop, stop=service.stop)
+    )
     leases: list[Lease] = []
     while line := await asyncio.to_thread(sys.stdin.readline):
         match line.strip():

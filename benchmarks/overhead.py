@@ -1,7 +1,7 @@
 """Overhead of the gateway: python -m benchmarks.overhead
 
 An image through HTTP against the same image by mflux in a bare process, alternating in one run; the time of
-/health/live while images are generated and encoded; the time until the gateway answers after a start, and its memory.
+/health/live while images are generated and encoded.
 """
 
 from __future__ import annotations
@@ -189,22 +189,6 @@ def _door_times(client: httpx.Client) -> tuple[float, float]:
     return (middle - began) * 1000, (time.perf_counter() - middle) * 1000
 
 
-def start_up(folder: Path, rounds: int) -> None:
-    """Seconds from exec to the first answer of /health/live, and the gateway's own memory."""
-    seconds = []
-    for i in range(rounds):
-        home = folder / f"start{i}"
-        home.mkdir()
-        gateway = Live(home, backend="mlx")
-        began = time.perf_counter()
-        gateway.start(ready=False)
-        seconds.append(time.perf_counter() - began)
-        assert gateway.process is not None
-        rss = psutil.Process(gateway.process.pid).memory_info().rss
-        gateway.stop()
-    print(f"ready without the engine: median {statistics.median(seconds):.2f} s, {rss / 2**20:.0f} MB RSS")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7, help="processes of each kind")
@@ -224,7 +208,6 @@ def main() -> None:
         door(folder, args.door or 1000, args.against)
         if args.door:
             return
-        start_up(folder, 5)
         overhead(folder, args.pairs, args.rounds)
         (folder / "gateway").mkdir()
         gateway = serving(folder / "gateway")

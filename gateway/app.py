@@ -1,9 +1,7 @@
-"""The HTTP application: every adapter's routes behind one guard. Knows no protocol but the health checks."""
+"""The parts of a gateway, and its HTTP application: every adapter's routes behind one guard. Knows no protocol."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,14 +17,14 @@ from starlette.routing import Match, Route, Router
 from engine.client import Engine, EngineOptions
 from gateway import __version__
 from gateway.access.guard import Guard
+from gateway.access.keys import Keys
 from gateway.access.memory import BodyMemory
 from gateway.access.rights import Rights
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.context import Core
 from gateway.errors import GatewayError, MethodNotAllowed, Misplaced, NotFound
 from gateway.http.adapter import Adapter
-from gateway.http.error_body import bounded
-from gateway.http.heap import HeapTrim, settle
+from gateway.http.heap import HeapTrim
 from gateway.http.openapi import Group, Operation
 from gateway.http.paths import canonical_path, nearest
 from gateway.images.codec import ImageDecoder
@@ -42,10 +40,9 @@ from gateway.residency.device import default_cache_bytes, expected
 from gateway.service.readiness import checks_of
 from gateway.service.service import JobService, ServiceOptions
 from gateway.settings import Settings
-from gateway.store.base import Bounds, InputBounds, StoreCorrupt, StoreLocked
+from gateway.startup_app import live, plain_error
+from gateway.store.base import Bounds, InputBounds
 from gateway.store.sqlite import SqliteStore
-
-log = logging.getLogger("gateway.app")
 
 
 def build_core(settings: Settings) -> Core:
@@ -173,14 +170,14 @@ def _bytes(gigabytes: float | None) -> int | None:
     return None if gigabytes is None else int(gigabytes * 1e9)
 
 
-def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
-    """The ASGI application of a gateway: guard, errors, routes. Raises: SettingsError for an unusable keys file."""
+def build_app(core: Core, adapters: Sequence[Adapter], keys: Keys) -> App:
+    """The ASGI application of a gateway that has started: guard, errors, routes."""
 
     owners = _owners(adapters)
 
     def render(path: str, error: GatewayError) -> Response:
         adapter = _owner(owners, path)
-        return adapter.render_error(error) if adapter else _plain_error(error)
+        return adapter.render_error(error) if adapter else plain_error(error)
 
     core.sections = (*adapters, Group("health", HEALTH, HEALTH_DESCRIBED, dict[str, Any]))
     routes = [*HEALTH, *(route for adapter in adapters for route in adapter.routes)]
@@ -211,6 +208,7 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
         is_changing_path=lambda path: path in changing_paths,
         takes_form=takes_form,
         tickets=core.tickets,
+        keys=keys,
         body_memory=BodyMemory(
             http.body_memory_bytes, max(http.image_body_bytes, http.default_body_bytes), freed=HeapTrim()
         ),
@@ -221,37 +219,14 @@ def build_app(core: Core, adapters: Sequence[Adapter]) -> App:
     unprefixed = {path: adapter.prefix for adapter in adapters for path in adapter.unprefixed}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _lifespan(core, receive, send)
-        elif scope["type"] == "http":
-            scope["app"] = guarded  # makes starlette raise its 404 and 405 instead of answering in plain text
-            scope.setdefault("state", {})["core"] = core
-            scope["path"] = canonical_path(scope["path"], prefixes, unprefixed)
-            adapter = _owner(owners, scope["path"])
-            name, inner = (adapter.name, around[adapter.name]) if adapter else ("other", guarded)
-            await core.metrics.counted(inner, name, scope, receive, send)
+        scope["app"] = guarded  # makes starlette raise its 404 and 405 instead of answering in plain text
+        scope.setdefault("state", {})["core"] = core
+        scope["path"] = canonical_path(scope["path"], prefixes, unprefixed)
+        adapter = _owner(owners, scope["path"])
+        name, inner = (adapter.name, around[adapter.name]) if adapter else ("other", guarded)
+        await core.metrics.counted(inner, name, scope, receive, send)
 
     return app
-
-
-async def _lifespan(core: Core, receive: Receive, send: Send) -> None:
-    """Start the service before the first request, stop it after the last; a failed start is one sentence."""
-    await receive()
-    try:
-        await asyncio.to_thread(core.output.prepare)
-        await core.service.start()
-    except (StoreLocked, StoreCorrupt, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        await send({"type": "lifespan.startup.failed", "message": str(reason)})
-        return
-    if not core.service.is_stopping:
-        settle()
-        log.info("started", extra={"model": core.library.default, "is_embedded": core.draws_embedded})
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    await core.service.stop()
-    core.files.close()
-    await send({"type": "lifespan.shutdown.complete"})
 
 
 def _owners(adapters: Sequence[Adapter]) -> list[tuple[str, Adapter]]:
@@ -287,11 +262,6 @@ def _to_gateway_error(routes: Sequence[Route], known: Sequence[str], request: Re
     if request.method in ("HEAD", "OPTIONS"):
         return Response(status_code=204, headers={"Allow": ", ".join(refused.allowed)})
     raise refused
-
-
-async def live(request: Request) -> Response:
-    """The loop answers."""
-    return JSONResponse({"status": "alive"})
 
 
 async def ready(request: Request) -> Response:
@@ -331,8 +301,3 @@ HEALTH_DESCRIBED = {
     "GET /health/ready": Operation(answer=dict[str, Any]),
     "GET /metrics": Operation(media=("text/plain", "application/openmetrics-text")),
 }
-
-
-def _plain_error(error: GatewayError) -> Response:
-    body = bounded({"error": {"code": error.code, "message": error.message}})
-    return JSONResponse(body, status_code=error.status)

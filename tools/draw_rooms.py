@@ -14,7 +14,14 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- rooms: python -m tools.draw_rooms -->\n", "<!-- end of rooms -->\n"
 TOPS = ("adapters", "gateway", "engine")
-WIRING = {"api_main": "api_main", "gateway.app": "app", "gateway.context": "context", "gateway.findings": "context"}
+WIRING = {
+    "api_main": "api_main",
+    "gateway.app": "app",
+    "gateway.context": "context",
+    "gateway.findings": "context",
+    "gateway.startup_app": "app",
+    "gateway.startup": "app",
+}
 """Modules that put the rooms together, and the rooms that these are."""
 
 Graph = dict[str, set[str]]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from engine.protocol import MemoryCheck
+from gateway.lazy_model import DocumentedModel, LazyModel
 
 GUIDANCE = 3.5
 TRUE = frozenset({"true", "1", "t", "y", "yes"})
@@ -18,10 +19,10 @@ Truth = Annotated[bool, BeforeValidator(lambda value: str(value).lower() in TRUE
 """`true`, `1`, `t`, `y` and `yes` in any case; everything else is false. Source: `str_to_bool` of mflux-server."""
 
 
-class GenerateBody(BaseModel):
+class GenerateBody(DocumentedModel):
     """POST generate. Source: `TaskInput` of mflux-server; unknown fields are ignored, null is a wrong type."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     prompt: str
     seed: str | int = ""
@@ -34,18 +35,18 @@ class GenerateBody(BaseModel):
     quality: int = 85
     priority: bool = False
     init_image: str | None = None
-    lora_paths: list[str] = []
+    lora_paths: list[str] = Field([])
     """LoRAs by name, or by a path inside the folders of LoRAs. Not in mflux-server: mflux's own words."""
-    lora_scales: list[float] = []
+    lora_scales: list[float] = Field([])
     """One a LoRA; 1 where there are fewer."""
     memory: MemoryCheck = "check"
     """`try`: draw what seems not to fit into memory. Not in mflux-server."""
 
 
-class LoadBody(BaseModel):
+class LoadBody(DocumentedModel):
     """POST load. Source: the web page of mflux-server generation 2."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     model: str
     quantize: int | None = None
@@ -53,7 +54,7 @@ class LoadBody(BaseModel):
     """`try`: load what seems not to fit into memory. Not in mflux-server."""
 
 
-class TaskQuery(BaseModel):
+class TaskQuery(LazyModel):
     """Which task; one that is missing is unknown."""
 
     model_config = ConfigDict(frozen=True)

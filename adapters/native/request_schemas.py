@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field
 
 from adapters.native.response_schemas import PriorityName
 from engine.protocol import MemoryCheck
 from gateway.http.openapi import File
+from gateway.lazy_model import DocumentedModel
 
 QUEUE_MAX = 1000
 PAGE_MAX = 500
 
 
-class Payload(BaseModel):
+class Payload(DocumentedModel):
     """A body or a query, or a part of one."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
 
 
 class LoraBody(Payload):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-
-from PIL import Image, PngImagePlugin
+from typing import TYPE_CHECKING
 
 from adapters.sdapi.lists import NO_UPSCALER, UPSCALERS
 from adapters.sdapi.values import times
 from gateway.errors import InvalidRequest
 from gateway.images.decoder_child import MAX_EDGE_PX, MAX_PIXELS
 
-FILTERS = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
+if TYPE_CHECKING:
+    from PIL import Image
+
+FILTERS = {"Lanczos": "LANCZOS", "Nearest": "NEAREST"}
+"""Our upscalers that need no model, and the names of Pillow's filters."""
 STEP_PX = 8
 """A1111 rounds the sides of enlarged images down to a multiple of this."""
 
@@ -45,6 +48,8 @@ def enlarge(png: bytes, how: Enlargement, *, param: str, upscaled: bytes | None 
 
     Source: A1111 1.10.1 scripts/postprocessing_upscale.py. Raises: InvalidRequest for a result beyond the bounds.
     """
+    from PIL import Image
+
     with Image.open(io.BytesIO(png)) as opened:
         image = opened.convert("RGBA" if "A" in opened.getbands() else "RGB")
     if how.first == NO_UPSCALER:
@@ -55,11 +60,11 @@ def enlarge(png: bytes, how: Enlargement, *, param: str, upscaled: bytes | None 
             f"The result may have at most {MAX_PIXELS} pixels, {MAX_EDGE_PX} on one side.", param=param
         )
     if upscaled is None:
-        result = image.resize((width, height), FILTERS[how.first])
+        result = image.resize((width, height), Image.Resampling[FILTERS[how.first]])
     else:
         result = _upscaled(upscaled, image, (width, height))
     if how.second != NO_UPSCALER and how.second_share > 0:
-        other = image.resize((width, height), FILTERS[how.second])
+        other = image.resize((width, height), Image.Resampling[FILTERS[how.second]])
         result = Image.blend(result, other, how.second_share)
     if how.factor is None and how.crop:
         left, top = (width - how.size_px[0]) // 2, (height - how.size_px[1]) // 2
@@ -69,6 +74,8 @@ def enlarge(png: bytes, how: Enlargement, *, param: str, upscaled: bytes | None 
 
 def _upscaled(png: bytes, before: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The image of an upscaling model at exactly `size`, with the transparency of the image before."""
+    from PIL import Image
+
     with Image.open(io.BytesIO(png)) as opened:
         result = opened.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     if before.mode == "RGBA":
@@ -93,6 +100,8 @@ def labels_of(how: Enlargement, before: tuple[int, int]) -> dict[str, str]:
 
 def as_png(image: Image.Image, texts: dict[str, str]) -> bytes:
     """The PNG of an image with these text chunks; texts beyond Latin-1 become iTXt."""
+    from PIL import PngImagePlugin
+
     chunks = PngImagePlugin.PngInfo()
     for keyword, text in texts.items():
         chunks.add_text(keyword, text)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from adapters.sdapi.errors import AsA1111
 from adapters.sdapi.masks import MASK_CONTENT, MaskUse, Prepared, mask_of, mask_use, prepare
@@ -22,6 +21,9 @@ from gateway.jobs.limits import Limits
 from gateway.jobs.resolve import Adjustment
 from gateway.jobs.resolve_tiles import TilesRequest
 from gateway.round_robin import ANYBODY, Share
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 EDIT = "edit"
 LATENT_RESIZE = 3
@@ -163,6 +165,8 @@ def _resize(png: bytes, fit: FitOptions) -> bytes:
 
 
 def _shrink(png: bytes, fit: FitOptions) -> bytes:
+    from PIL import Image
+
     image = on_background(opened(png), fit.output.background)
     scale = min(1.0, math.sqrt(fit.own.max_pixels / (image.width * image.height)))
     most = [min(fit.own.max_px, max(1, int(px * scale))) for px in image.size]

@@ -6,13 +6,15 @@ Source: A1111 1.10.1 modules/processing.py StableDiffusionProcessingImg2Img.init
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from PIL import Image, ImageChops, ImageFilter, ImageOps
+from typing import TYPE_CHECKING
 
 from adapters.sdapi.request_schemas import Img2Img
 from adapters.sdapi.resize import contain, fill_as_a1111, resize
 from engine.protocol import MaskContent
 from gateway.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MOST_BLUR = 1024.0
 MASK_CONTENT: tuple[MaskContent, ...] = ("original", "original", "noise", "nothing")
@@ -82,6 +84,8 @@ def mask_of(image: Image.Image) -> Image.Image:
 
 def prepare(image: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[int, int]) -> Prepared | None:
     """The part that is drawn, at `size`; None where only the masked part is drawn and the mask is blank."""
+    from PIL import Image, ImageFilter, ImageOps
+
     if mask.size != image.size:
         mask = mask.resize(image.size, Image.Resampling.BILINEAR)
     if use.invert:
@@ -98,6 +102,8 @@ def prepare(image: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[int
 
 
 def _cut_out(image: Image.Image, mask: Image.Image, use: MaskUse, size: tuple[int, int], masked: Box) -> Prepared:
+    from PIL import Image
+
     part = grow(masked, use.padding_px, size, image.size)
     width, height = part[2] - part[0], part[3] - part[1]
     scale = min(size[0] / width, size[1] / height)
@@ -140,6 +146,8 @@ def smear(image: Image.Image, mask: Image.Image) -> Image.Image:
 
     Source: A1111 1.10.1 modules/masking.py fill.
     """
+    from PIL import Image, ImageChops, ImageFilter
+
     unmasked = Image.new("RGBa", image.size)
     unmasked.paste(image.convert("RGBA").convert("RGBa"), mask=ImageChops.invert(mask))
     *mean, opacity = unmasked.resize((1, 1), Image.Resampling.BOX).convert("RGBA").getpixel((0, 0))  # type: ignore[misc]

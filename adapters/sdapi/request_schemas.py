@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
+    Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
     ValidationError,
@@ -16,6 +16,7 @@ from pydantic import (
 from adapters.sdapi.values import Bool, Float, Floats, Guidance, Ignored, Int, Names, Object, Seed, Share, Str, Text
 from adapters.shared.body import names_of
 from gateway.http.unknown_images import unknown_images
+from gateway.lazy_model import LazyModel
 
 BORROWED = frozenset(
     {
@@ -40,7 +41,7 @@ UNREAD = frozenset({"firstpass_image", "latent_mask"})
 """Image fields of A1111 that are not used here."""
 
 
-class Payload(BaseModel):
+class Payload(LazyModel):
     """Unknown keys are nothing, and null is as good as absent: clients send both everywhere."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
@@ -106,7 +107,7 @@ class Generation(Payload):
     # Source: A1111 1.10.1 StableDiffusionProcessing: what to draw
     prompt: Str = ""
     negative_prompt: Str = ""
-    styles: Names = []
+    styles: Names = Field([])
     seed: Seed = -1
     subseed: Seed = -1
     subseed_strength: Float = 0.0
@@ -134,7 +135,7 @@ class Generation(Payload):
     s_tmax: Ignored = None
     s_tmin: Ignored = None
     s_noise: Ignored = None
-    override_settings: Object = {}
+    override_settings: Object = Field({})
     override_settings_restore_afterwards: Bool = True
     refiner_checkpoint: Str | None = None
     refiner_switch_at: Ignored = None
@@ -144,8 +145,8 @@ class Generation(Payload):
 
     # Source: A1111 1.10.1 modules/api/models.py: the API's own
     script_name: Str | None = None
-    script_args: Ignored = []
-    alwayson_scripts: Object = {}
+    script_args: Ignored = Field([])
+    alwayson_scripts: Object = Field({})
     send_images: Bool = True
     save_images: Bool = False
     force_task_id: Str | None = None
@@ -155,8 +156,8 @@ class Generation(Payload):
     # (extra_images, lora); ours: mode "edit"
     distilled_cfg_scale: Guidance | None = None
     distilled_guidance: Guidance | None = None
-    extra_images: Names = []
-    lora: list[LoraItem] = []
+    extra_images: Names = Field([])
+    lora: list[LoraItem] = Field([])
     mode: Str | None = None
 
     # Source: MFLUX API documentation 2.0, "POST /sdapi/v1/txt2img"
@@ -164,8 +165,8 @@ class Generation(Payload):
     sd_model_checkpoint: Str | None = None
     guidance: Guidance | None = None
     num_images: Int | None = None
-    lora_files: Names = []
-    lora_scales: Floats = []
+    lora_files: Names = Field([])
+    lora_scales: Floats = Field([])
     low_ram: Bool = False
 
     # Ours: "try" draws what seems not to fit into memory
@@ -200,7 +201,7 @@ class Txt2Img(Generation):
 class Img2Img(Generation):
     """Source: A1111 1.10.1 StableDiffusionProcessingImg2Img; `image_strength` is the seed document's denoise."""
 
-    init_images: Names = []
+    init_images: Names = Field([])
     resize_mode: Int = 0
     image_cfg_scale: Ignored = None
     image_strength: Share | None = None

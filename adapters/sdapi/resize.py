@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from PIL import Image, ImageOps
+from typing import TYPE_CHECKING
 
 from gateway.images.codec import opened, to_png
 from gateway.jobs.resolve import SIZE_STEP_PX, Limits
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def size_of(width_px: int, height_px: int, limits: Limits) -> tuple[int, int]:
@@ -26,6 +29,8 @@ def resize(image: Image.Image, size: tuple[int, int], resize_mode: int) -> Image
     Source: A1111 1.10.1 modules/images.py resize_image; 0 stretches, 1 covers and crops, 2 fits and fills. 3 stretches
     in latent space there, and pixels here.
     """
+    from PIL import Image, ImageOps
+
     match resize_mode:
         case 0 | 3:
             return image.resize(size, Image.Resampling.LANCZOS)
@@ -37,6 +42,8 @@ def resize(image: Image.Image, size: tuple[int, int], resize_mode: int) -> Image
 
 def on_background(image: Image.Image, colour: str) -> Image.Image:
     """The image without alpha, on a background. Source: A1111 1.10.1 `img2img_background_color`."""
+    from PIL import Image
+
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB")
     rgba = image.convert("RGBA")
@@ -51,6 +58,8 @@ def as_rgb(mask: bytes) -> bytes:
 
 def cut_out(image: bytes, mask: bytes) -> bytes:
     """The part of an image where the mask is white; the rest is transparent."""
+    from PIL import Image
+
     whole, shape = opened(image).convert("RGBA"), opened(mask).convert("L")
     if shape.size != whole.size:
         shape = contain(shape, *whole.size)
@@ -60,6 +69,8 @@ def cut_out(image: bytes, mask: bytes) -> bytes:
 
 def contain(image: Image.Image, width: int, height: int) -> Image.Image:
     """The whole image, as large as fits into the size; each side has at least one pixel."""
+    from PIL import Image
+
     scale = min(width / image.width, height / image.height)
     size = (min(width, max(1, round(image.width * scale))), min(height, max(1, round(image.height * scale))))
     return image.resize(size, Image.Resampling.LANCZOS)
@@ -70,6 +81,8 @@ def fill_as_a1111(image: Image.Image, width: int, height: int) -> Image.Image:
 
     `contain` of engine/drawing/canvas.py fills the corners, too; they stay black here, as in A1111.
     """
+    from PIL import Image
+
     left, top = (width - image.width) // 2, (height - image.height) // 2
     right, bottom = left + image.width, top + image.height
     first_row, last_row = (0, 0, image.width, 1), (0, image.height - 1, image.width, image.height)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import Any, NotRequired
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 from typing_extensions import TypedDict
+
+from gateway.lazy_model import LazyModel
 
 Row = dict[str, Any]
 
 
-class ProgressQuery(BaseModel):
+class ProgressQuery(LazyModel):
     """GET progress."""
 
     model_config = ConfigDict(frozen=True)

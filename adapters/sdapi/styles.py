@@ -12,8 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
-
 from adapters.sdapi.request_schemas import Generation
 from adapters.shared.body import PROMPT_CHARS
 from gateway.clean_text import one_line, whole
@@ -57,6 +55,8 @@ def styles_of(file: Path | None) -> tuple[Style, ...]:
 
 @lru_cache(maxsize=1)
 def _read(file: Path, _changed_ns: int, _size: int) -> tuple[Style, ...]:
+    import yaml
+
     try:
         with opened_file(file) as opened:
             text = opened.read(MOST_BYTES).decode("utf-8-sig", "ignore")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 
-from PIL import Image
-
 from adapters.v1.values import ImageFormat
 from gateway.images.codec import encode
 from gateway.images.png_chunks import without_text
@@ -24,6 +22,8 @@ def from_preview(
     jpeg: bytes, size_px: tuple[int, int], image_format: ImageFormat, compression: int | None = None
 ) -> bytes:
     """A small preview at the size and in the format of the image it will become."""
+    from PIL import Image
+
     pixels = io.BytesIO()
     with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
         image.convert("RGB").resize(size_px, Image.Resampling.BICUBIC).save(pixels, "PPM")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageFilter, ImageOps
 from starlette.requests import Request
 
 from adapters.shared.context import core_of, share_of
@@ -20,6 +20,9 @@ from engine.catalog import ModelSpec
 from gateway.errors import InvalidRequest
 from gateway.images.codec import CheckedImage, check_image, opened, to_png
 from gateway.jobs.resolve import SIZE_STEP_PX, Adjustment, Limits
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Pixels = tuple[int, int]
 
@@ -183,16 +186,22 @@ def prepare(
 
 def stretch_to(image: Image.Image, size: Pixels) -> Image.Image:
     """The whole image at exactly `size`; its proportions may change."""
+    from PIL import Image
+
     return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def crop_to(image: Image.Image, size: Pixels) -> Image.Image:
     """The middle of the image at exactly `size`, scaled to cover it; its proportions do not change."""
+    from PIL import Image, ImageOps
+
     return image if image.size == size else ImageOps.fit(image, size, Image.Resampling.LANCZOS)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The image in mode RGB; transparent pixels become white."""
+    from PIL import Image
+
     if image.mode == "RGB":
         return image
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
@@ -204,6 +213,8 @@ def mask_of(image: Image.Image, *, by_alpha: bool) -> Image.Image:
     OpenAI's masks are transparent there, Xinference's and LocalAI's white: one that has any transparency is taken as
     OpenAI's where `by_alpha` allows. Raises: InvalidRequest for one that changes nothing.
     """
+    from PIL import ImageOps
+
     if by_alpha and image.mode == "RGBA":
         mask = ImageOps.invert(image.getchannel("A"))
     else:
@@ -215,12 +226,16 @@ def mask_of(image: Image.Image, *, by_alpha: bool) -> Image.Image:
 
 def draw_markup(image: Image.Image, markup: Image.Image) -> Image.Image:
     """`image` with `markup` drawn over it. Raises: InvalidRequest for a markup that would cover it all."""
+    from PIL import Image
+
     if markup.mode != "RGBA":
         raise InvalidRequest("A markup is a transparent PNG that is drawn over the first picture.", param="markup")
     return Image.alpha_composite(to_rgb(image).convert("RGBA"), stretch_to(markup, image.size)).convert("RGB")
 
 
 def soften(mask: Image.Image, radius_px: float | None) -> Image.Image:
+    from PIL import ImageFilter
+
     return mask.filter(ImageFilter.GaussianBlur(radius_px)) if radius_px else mask
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field
 
 from adapters.v1.values import (
     PROMPT_CHARS,
@@ -26,6 +26,7 @@ from adapters.v1.values import (
 )
 from engine.protocol import MemoryCheck
 from gateway.http.openapi import File
+from gateway.lazy_model import LazyModel
 
 GPT_IMAGE = re.compile(r"(chat)?gpt-image(-|$)")
 
@@ -51,7 +52,7 @@ Prompt = Annotated[str, Field(max_length=PROMPT_CHARS), AfterValidator(check_not
 # ---- images ----------------------------------------------------------------------------------------
 
 
-class ImageBody(BaseModel):
+class ImageBody(LazyModel):
     """The fields that every route that draws understands, after `payload.flatten`. All other fields are ignored.
 
     Source: `ImageGenerateParams` of openai 3.52; `seed` and below: the dialects of Xinference, LocalAI, vLLM-Omni,
@@ -201,7 +202,7 @@ class InpaintingForm(Inpainting):
     mask_image: File
 
 
-class ContentQuery(BaseModel):
+class ContentQuery(LazyModel):
     """GET a picture by its address."""
 
     model_config = ConfigDict(frozen=True)
@@ -212,7 +213,7 @@ class ContentQuery(BaseModel):
 # ---- OCR -------------------------------------------------------------------------------------------
 
 
-class OcrBody(BaseModel):
+class OcrBody(LazyModel):
     """The fields beside the image, in the form itself or in its `kwargs`. All other fields are ignored.
 
     Source: `create_ocr` of Xinference; `boxes` is ours.
@@ -247,7 +248,7 @@ class OcrForm(OcrBody):
 # ---- models ----------------------------------------------------------------------------------------
 
 
-class Launch(BaseModel):
+class Launch(LazyModel):
     """POST /v1/models. Source: `Client.launch_model` of xinference_client 4.1."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -259,7 +260,7 @@ class Launch(BaseModel):
     model_uid: str | None = None
 
 
-class WaitQuery(BaseModel):
+class WaitQuery(LazyModel):
     """POST models."""
 
     model_config = ConfigDict(frozen=True)
@@ -267,7 +268,7 @@ class WaitQuery(BaseModel):
     wait_ready: bool = True
 
 
-class InstanceQuery(BaseModel):
+class InstanceQuery(LazyModel):
     """GET instances."""
 
     model_config = ConfigDict(frozen=True)
@@ -276,7 +277,7 @@ class InstanceQuery(BaseModel):
     model_uid: str | None = None
 
 
-class RegistrationsQuery(BaseModel):
+class RegistrationsQuery(LazyModel):
     """GET the registrations."""
 
     model_config = ConfigDict(frozen=True)
@@ -284,7 +285,7 @@ class RegistrationsQuery(BaseModel):
     detailed: bool = False
 
 
-class CachedQuery(BaseModel):
+class CachedQuery(LazyModel):
     """GET what is on disk. `worker_ip` is of a cluster, and ignored."""
 
     model_config = ConfigDict(frozen=True)
@@ -292,7 +293,7 @@ class CachedQuery(BaseModel):
     model_name: str | None = None
 
 
-class Login(BaseModel):
+class Login(LazyModel):
     """POST /token. Source: `Client.login` of xinference_client 4.1; the password is a key, whose name nobody asks."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)

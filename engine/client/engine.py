@@ -96,6 +96,11 @@ class Engine:
             self._stopping = False
             self._supervision = asyncio.create_task(self._supervise(), name="engine supervision")
 
+    async def wait_begun(self) -> None:
+        """Wait until the first process was started, or could not be. Raises: EngineStopped."""
+        while not self._starts and not self._failures:
+            await self._wait_for_change()
+
     async def stop(self) -> None:
         """Stop the child by end-of-file, then SIGTERM, then SIGKILL; leaves no process behind."""
         self._stopping = True
@@ -323,6 +328,7 @@ class Engine:
         self._loaded_model = self._memory = None
         if self._stopping:
             child.close(self._options.stop_s)
+        self._notify()
 
     async def _watch(self, child: Child) -> None:
         """Watch a child until it exits: pass its changes on, and kill it if it is not ready in time."""

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-UNCACHED = ConfigDict(cache_strings="keys")
+UNCACHED = ConfigDict(cache_strings="keys", defer_build=True)
 """Configuration of TypeAdapters: pydantic would cache thousands of ids and hashes that never come again."""
 
 
 class Frozen(BaseModel):
     """Immutable value without unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Paste(Frozen):

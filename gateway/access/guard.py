@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 
 from gateway.access.addresses import counted_as
 from gateway.access.body import BodyBounds, GuardedBody
-from gateway.access.keys import Guesses, Keys, client_id, credential
+from gateway.access.keys import Keys, client_id, credential
 from gateway.access.memory import BodyMemory, Lease
 from gateway.access.origins import HostRule, OriginRule, askable, host_name
 from gateway.access.pages import is_from_elsewhere
@@ -105,7 +105,7 @@ class Guard:
     `render(path, error)` makes the error response of the path's protocol; `body_limit(path)` is in bytes. Image paths
     may be shown by any site, page paths may be navigated to from any site, open paths need no key. A GET of a changing
     path changes something. `takes_form(method, path)` says whether a body may be a multipart form. `body_memory` is
-    shared by all requests.
+    shared by all requests. Without `keys`, those of the settings are loaded.
     Raises: SettingsError if the keys file cannot be used.
     """
 
@@ -122,6 +122,7 @@ class Guard:
         is_changing_path: Callable[[str], bool] = lambda path: False,
         takes_form: Callable[[str, str], bool] = lambda method, path: True,
         tickets: Tickets | None = None,
+        keys: Keys | None = None,
         body_memory: BodyMemory | None = None,
     ) -> None:
         self._app = app
@@ -134,8 +135,7 @@ class Guard:
             settings.http.body_memory_bytes, max(settings.http.image_body_bytes, settings.http.default_body_bytes)
         )
         self._hosts, self._origins = HostRule.of(settings), OriginRule.of(settings)
-        self._keys = Keys.load(settings.access.keys_file)
-        self._guesses = Guesses()
+        self._keys = Keys.load(settings.access.keys_file) if keys is None else keys
         self._refused_origins: set[str] = set()
         self._keep_alive = (b"keep-alive", b"timeout=%d" % settings.http.keep_alive_s)  # RFC 2068, 19.7.1.1
         self._tickets = tickets or Tickets()
@@ -304,9 +304,9 @@ class Guard:
         name = self._keys.name_of(given)
         if name is not None:
             return name
-        if wait_s := self._guesses.wait_s(peer):
+        if wait_s := self._keys.guesses.wait_s(peer):
             raise TooManyGuesses(retry_after_s=wait_s)
-        self._guesses.wrong(peer)
+        self._keys.guesses.wrong(peer)
         raise WrongKey
 
     def _check_body(self, scope: Scope, headers: dict[bytes, bytes], bounds: BodyBounds, lease: Lease) -> None:

@@ -29,11 +29,54 @@ _KEY = re.compile(r"[!-~]{1,256}")
 _CLIENT = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
+class Guesses:
+    """Wrong keys by client: after `most` in `window_s` seconds further ones must wait (S-09).
+
+    Counts `MOST_CLIENTS` of them. While the table is full, further clients share one count, so that nobody can push
+    out an own entry.
+    """
+
+    def __init__(self, most: int = 10, window_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._window_s, self._clock = most, window_s, clock
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+        self._others: deque[float] = deque(maxlen=most)
+
+    def wait_s(self, address: str) -> int:
+        """Whole seconds until a wrong key of `address` may be tried again; 0 if now."""
+        times = self._times_of(counted_as(address))
+        oldest_that_counts = self._clock() - self._window_s
+        while times and times[0] <= oldest_that_counts:
+            times.popleft()
+        if len(times) < self._most:
+            return 0
+        return max(1, round(times[0] - oldest_that_counts))
+
+    def wrong(self, address: str) -> None:
+        name, now = counted_as(address), self._clock()
+        while self._times:
+            first = next(iter(self._times.values()))  # the client whose last wrong key is the oldest
+            if first and first[-1] > now - self._window_s:
+                break
+            self._times.popitem(last=False)
+        if name not in self._times and len(self._times) < MOST_CLIENTS:
+            self._times[name] = deque(maxlen=self._most)
+        self._times_of(name).append(now)
+        if name in self._times:
+            self._times.move_to_end(name)
+
+    def _times_of(self, name: str) -> deque[float]:
+        times = self._times.get(name)
+        if times is not None:
+            return times
+        return self._others if len(self._times) >= MOST_CLIENTS else deque()
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The keys of this server by name; empty means that no key is required."""
 
     digests: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    guesses: Guesses = field(default_factory=Guesses, repr=False, compare=False)
 
     @classmethod
     def of(cls, pairs: Mapping[str, str]) -> Keys:
@@ -113,48 +156,6 @@ def client_id(headers: Mapping[bytes, bytes]) -> str | None:
     """X-Client-Id: how a client without a key names itself."""
     name = headers.get(b"x-client-id", b"").decode("latin-1")
     return name if _CLIENT.fullmatch(name) else None
-
-
-class Guesses:
-    """Wrong keys by client: after `most` in `window_s` seconds further ones must wait (S-09).
-
-    Counts `MOST_CLIENTS` of them. While the table is full, further clients share one count, so that nobody can push
-    out an own entry.
-    """
-
-    def __init__(self, most: int = 10, window_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._window_s, self._clock = most, window_s, clock
-        self._times: OrderedDict[str, deque[float]] = OrderedDict()
-        self._others: deque[float] = deque(maxlen=most)
-
-    def wait_s(self, address: str) -> int:
-        """Whole seconds until a wrong key of `address` may be tried again; 0 if now."""
-        times = self._times_of(counted_as(address))
-        oldest_that_counts = self._clock() - self._window_s
-        while times and times[0] <= oldest_that_counts:
-            times.popleft()
-        if len(times) < self._most:
-            return 0
-        return max(1, round(times[0] - oldest_that_counts))
-
-    def wrong(self, address: str) -> None:
-        name, now = counted_as(address), self._clock()
-        while self._times:
-            first = next(iter(self._times.values()))  # the client whose last wrong key is the oldest
-            if first and first[-1] > now - self._window_s:
-                break
-            self._times.popitem(last=False)
-        if name not in self._times and len(self._times) < MOST_CLIENTS:
-            self._times[name] = deque(maxlen=self._most)
-        self._times_of(name).append(now)
-        if name in self._times:
-            self._times.move_to_end(name)
-
-    def _times_of(self, name: str) -> deque[float]:
-        times = self._times.get(name)
-        if times is not None:
-            return times
-        return self._others if len(self._times) >= MOST_CLIENTS else deque()
 
 
 def _digest(key: str) -> bytes:

@@ -94,7 +94,7 @@ def _started(where: Where) -> Iterator[Remote]:
 def _wait_for(remote: Remote, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
     end = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < end:
-        if remote.answers():
+        if remote.has_started():
             return
         time.sleep(0.05)
     log.seek(0)

@@ -36,10 +36,17 @@ class Remote:
         self._http.close()
 
     def answers(self) -> bool:
-        """Whether a gateway answers at the URL."""
+        """Whether a gateway answers at the URL, even if it is still starting."""
         try:
             return bool(self._http.get("/health/live", timeout=5).json() == {"status": "alive"})
         except (httpx.HTTPError, ValueError):
+            return False
+
+    def has_started(self) -> bool:
+        """Whether the gateway answers requests, which wait for its start; they get a 503 if that fails."""
+        try:
+            return self._http.get("/api/v1/health", timeout=5).status_code != 503
+        except httpx.HTTPError:
             return False
 
     def get(self, path: str, **query: Any) -> Any:

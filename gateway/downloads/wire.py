@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from engine.catalog import HubFiles
-from engine.protocol import Frozen
+from engine.protocol import UNCACHED, Frozen
 
 MAX_ANSWER_BYTES = 1024 * 1024
 
@@ -59,4 +59,4 @@ class NotFetched(Frozen):
 
 Answer = Had | Fetched | NotFetched
 
-answer: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])
+answer: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")], config=UNCACHED)

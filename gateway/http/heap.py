@@ -52,13 +52,14 @@ def trim() -> None:
 
 
 def settle() -> None:
-    """Exempt all present objects from later collections, which stop all threads.
+    """Exempt all present objects from later collections, which stop all threads, and enable those.
 
     From now on glibc maps large blocks one by one. Otherwise it raises that bound to 32 MiB when the first large block
     is freed, and keeps twice as much at the end of each thread's arena, where malloc_trim does not look.
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             libc = ctypes.CDLL("libc.so.6")

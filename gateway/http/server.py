@@ -15,9 +15,9 @@ import socket
 import struct
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import h11
 import uvicorn
@@ -52,16 +52,25 @@ _log = logging.getLogger(__name__)
 
 
 class ServerError(Exception):
-    """The server cannot start; the text is one line for the person who starts it."""
+    """The server, or what it serves, cannot start; the text is one line for the person who starts it."""
 
 
-async def serve(
-    app: App, settings: Settings, *, stopping: Callable[[], None] = lambda: None, budget: Stopping | None = None
-) -> None:
-    """Serve until SIGINT or SIGTERM; at a second signal nothing more is waited for.
+class Steps(TypedDict, total=False):
+    """What an application does besides answering requests."""
 
-    `stopping` is called in the loop as soon as the shutdown begins, before connections are waited for, so that streams
-    can end by themselves. `budget` begins with the signal. Raises: ServerError if a port is not available.
+    start: Callable[[], Awaitable[None]]
+    """Awaited while requests are accepted already."""
+    stopping: Callable[[], None]
+    """Called in the loop as soon as the shutdown begins, before connections are waited for, so that streams can end by
+    themselves."""
+    stop: Callable[[], Awaitable[None]]
+    """Awaited after the last request."""
+
+
+async def serve(app: App, settings: Settings, *, budget: Stopping | None = None, **steps: Unpack[Steps]) -> None:
+    """Serve until SIGINT or SIGTERM, with which `budget` begins; at a second signal nothing more is waited for.
+
+    Raises: ServerError if a port is not available; as `start`.
     """
     budget = budget or Stopping(settings.http.shutdown_s)
     sockets = listen(settings)
@@ -69,7 +78,7 @@ async def serve(
         app,
         http=_protocol(settings.http),
         ws="none",
-        lifespan="on",
+        lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,
@@ -77,19 +86,17 @@ async def serve(
         timeout_keep_alive=idle_s(settings.http.keep_alive_s),
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
-    server = _Server(config, stopping, budget)
+    server = _Server(config, budget, steps)
     config.app = _without_traces_of_cancel(app, server)
     try:
         await server.serve(sockets)
-    except SystemExit:  # from uvicorn if the lifespan fails; the reason is in the log
-        raise ServerError("the gateway could not start; the reason is logged above") from None
     finally:
         for sock in sockets:
             sock.close()
 
 
-def run(app: App, settings: Settings, *, stopping: Callable[[], None] = lambda: None) -> None:
-    """Run `serve` on a new event loop, uvloop's if it is installed. Raises: ServerError."""
+def run(app: App, settings: Settings, **steps: Unpack[Steps]) -> None:
+    """Run `serve` on a new event loop, uvloop's if it is installed. Raises: as `serve`."""
     sys.setswitchinterval(SWITCH_S)
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
@@ -98,7 +105,7 @@ def run(app: App, settings: Settings, *, stopping: Callable[[], None] = lambda: 
         factory = uvloop.new_event_loop
     budget = Stopping(settings.http.shutdown_s)
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(app, settings, stopping=stopping, budget=budget))
+        runner.run(serve(app, settings, budget=budget, **steps))
         if budget.has_begun:  # threads above all have the rest of the budget to end
             for sig in HANDLED_SIGNALS:
                 signal.signal(sig, lambda *_: budget.hurry())
@@ -133,9 +140,9 @@ def listen(settings: Settings) -> list[socket.socket]:
 class _Server(uvicorn.Server):
     """uvicorn's server with a shutdown that is announced early and a clean exit code."""
 
-    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None], budget: Stopping) -> None:
+    def __init__(self, config: uvicorn.Config, budget: Stopping, steps: Steps) -> None:
         super().__init__(config)
-        self._stopping = stopping
+        self._steps = steps
         self._budget = budget
         self._told = False
         self._signal: signal.Signals | None = None
@@ -147,15 +154,32 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self._tell()
         sockets = sockets or []
-        is_careful = not descriptors.are_ample(self._kind().bounds.max_connections)
-        await super().startup([] if is_careful else sockets)
+        await self.on_tick(0)  # the Date of the first responses
+        servers = await self._accept(sockets)
+        await super().startup([])
+        self.servers = servers
+        if "start" in self._steps:
+            try:
+                await self._steps["start"]()
+            except Exception:
+                self.should_exit = True
+                if self.server_state.tasks:  # requests that waited for the start
+                    await asyncio.wait(self.server_state.tasks, timeout=LINGER_S)
+                raise
         for sock in [] if self.should_exit else sockets:
             host, port = sock.getsockname()[:2]
             _log.info("listening", extra={"address": f"{host}:{port}"})
-            if is_careful:
-                self._acceptors.append(
-                    Acceptor(sock, self._connection, count=lambda: len(self.server_state.connections), most=self._most)
-                )
+
+    async def _accept(self, sockets: list[socket.socket]) -> list[asyncio.Server]:
+        """Accept connections from now on; the servers that do, or none where connections are counted first."""
+        if descriptors.are_ample(self._kind().bounds.max_connections):
+            create, backlog = asyncio.get_running_loop().create_server, self.config.backlog
+            return [await create(self._connection, sock=sock, backlog=backlog) for sock in sockets]
+        for sock in sockets:
+            self._acceptors.append(
+                Acceptor(sock, self._connection, count=lambda: len(self.server_state.connections), most=self._most)
+            )
+        return []
 
     def _connection(self) -> asyncio.Protocol:
         protocol = self.config.http_protocol_class(
@@ -192,12 +216,15 @@ class _Server(uvicorn.Server):
             acceptor.close()
         self.config.timeout_graceful_shutdown = max(0.1, self._budget.requests_left_s)  # type: ignore[assignment]
         await super().shutdown(sockets)
+        if not self.force_exit and "stop" in self._steps:
+            await self._steps["stop"]()
 
     def _tell(self) -> None:
         if not self._told:
             self._told = True
             _log.info("stopping", extra={"signal": None if self._signal is None else self._signal.name})
-            self._stopping()
+            if "stopping" in self._steps:
+                self._steps["stopping"]()
 
 
 def _without_traces_of_cancel(app: App, server: _Server) -> Any:

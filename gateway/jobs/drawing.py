@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from gateway.clean_text import whole
 from gateway.jobs.resolve import SEED_MAX, SEED_MIN
+from gateway.lazy_model import DocumentedModel
 
 Name = Annotated[str, Field(max_length=256), AfterValidator(whole)]
 TEXT_CHARS = 65_536
@@ -20,8 +21,8 @@ Seed = Annotated[int, Field(ge=SEED_MIN, le=SEED_MAX)]
 Px = Annotated[int, Field(ge=1, le=65_536)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+class _Frozen(DocumentedModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class LoraDrawn(_Frozen):

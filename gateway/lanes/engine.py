@@ -108,6 +108,7 @@ class EngineLane(LaneRunner):
         await asyncio.to_thread(_empty_folder, self._spool)
         self._engine.on_memory, self._engine.keeps = self._residency.on_memory, self._keeps
         await self._engine.start()
+        await self._engine.wait_begun()
         self._loop = asyncio.create_task(self._run(), name="engine lane")
 
     async def stop(self) -> None:

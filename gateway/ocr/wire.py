@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from engine.protocol import Frozen, ModelLoaded, ModelLoading
+from engine.protocol import UNCACHED, Frozen, ModelLoaded, ModelLoading
 from gateway.jobs.facts import PageRead, Reading
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
@@ -71,5 +71,5 @@ class NotLoaded(Frozen):
 Request = CountPages | Read
 Answer = Opening | Rendered | Counted | Refused | NotLoaded | ModelLoading | ModelLoaded | Reading | PageRead
 
-request_adapter: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
-answer_adapter: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])
+request_adapter: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")], config=UNCACHED)
+answer_adapter: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")], config=UNCACHED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from gateway.settings.model import Section, Settings
+from gateway.settings.model import Settings, fields_of
 
 
 def example_yaml() -> str:
@@ -16,10 +16,7 @@ def example_yaml() -> str:
     ]
     for section, field in Settings.model_fields.items():
         lines += ["", f"# {field.description}", f"{section}:"]
-        model = field.annotation
-        assert isinstance(model, type)
-        assert issubclass(model, Section)
-        for key, inner in model.model_fields.items():
+        for key, inner in fields_of(section).items():
             lines += [f"  # {inner.description}", f"  {key}: {_yaml(inner.default)}"]
     return "\n".join(lines) + "\n"
 

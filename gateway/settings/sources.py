@@ -6,17 +6,16 @@ import argparse
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
 
 from engine.catalog import CATALOG
 from gateway import __version__
 from gateway.settings.checks import clip
-from gateway.settings.model import Settings, SettingsError, keys
+from gateway.settings.model import Settings, SettingsError, fields_of, keys
 
 ENV_PREFIX = "MFLUX_GATEWAY__"
 ENV_NAMES = {
@@ -46,23 +45,25 @@ def load_settings(argv: Sequence[str], env: Mapping[str, str]) -> Settings:
     for source, layer in layers.items():
         _refuse_unknown(layer, source)
     try:
-        settings = _layered(list(layers.values()))
+        # Each section is given, if empty: pydantic would build the schema of each default by itself.
+        settings = Settings.model_validate(
+            _merged((*layers.values(), {section: {} for section in Settings.model_fields}))
+        )
     except ValidationError as error:
         raise SettingsError("; ".join(_sentence(line, layers) for line in error.errors())) from None
     settings.check_bind()
     return settings
 
 
-def _layered(layers: list[dict[str, Any]]) -> Settings:
-    class Layered(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], *_: Any, **__: Any
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return tuple(InitSettingsSource(settings_cls, layer) for layer in layers)
-
-    made = Layered()
-    return Settings(**{name: getattr(made, name) for name in Settings.model_fields})
+def _merged(layers: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:
+    """One mapping of all layers, section by section and key by key; of equal keys the first layer's counts."""
+    merged: dict[Any, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            above = merged.setdefault(key, value)
+            if isinstance(above, Mapping) and isinstance(value, Mapping):
+                merged[key] = _merged((above, value))
+    return merged
 
 
 class _Parser(argparse.ArgumentParser):
@@ -174,8 +175,8 @@ def _from_text(section: str, key: str, raw: str) -> Any:
 
 
 def _lists(section: str) -> set[str]:
-    field = Settings.model_fields.get(section)
-    return {key for key, value in field.default if isinstance(value, tuple)} if field else set()
+    fields = fields_of(section) if section in Settings.model_fields else {}
+    return {key for key, field in fields.items() if isinstance(field.default, tuple)}
 
 
 def _from_file(path: Path) -> dict[str, Any]:

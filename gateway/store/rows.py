@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from pydantic import TypeAdapter
 
+from engine.protocol import UNCACHED
 from gateway.jobs.facts import Queued
 from gateway.jobs.job import (
     IllegalTransition,
@@ -28,7 +29,7 @@ from gateway.jobs.resolve import Adjustment
 from gateway.store import checksum
 from gateway.store.base import Lease
 
-_adjustments: TypeAdapter[tuple[Adjustment, ...]] = TypeAdapter(tuple[Adjustment, ...])
+_adjustments: TypeAdapter[tuple[Adjustment, ...]] = TypeAdapter(tuple[Adjustment, ...], config=UNCACHED)
 
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, IllegalTransition)
 """Errors that reading damaged cells may raise."""

@@ -16,7 +16,7 @@ DOWNLOAD_CHILD_ONLY = ("gateway/downloads/fetch.py", "gateway/downloads/reasons.
 OCR_CHILD_ONLY = tuple(f"gateway/ocr/{name}.py" for name in ("reader", "detector", "recogniser", "vision", "pages"))
 OCR_PACKAGES = {"rapidocr", "onnxruntime", "pypdfium2", "cv2", "numpy", "mlx_vlm"}
 CHILD_ONLY = ("engine/backends/mlx", "engine/pipelines/")
-WEB = ("adapters/", "gateway/app.py", "gateway/http/adapter.py", "gateway/http/server.py")
+WEB = ("adapters/", "gateway/app.py", "gateway/startup_app.py", "gateway/http/adapter.py", "gateway/http/server.py")
 CLIENT_USERS = (
     "engine/client",
     "gateway/app.py",

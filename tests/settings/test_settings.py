@@ -63,6 +63,14 @@ def test_settings_of_the_command_line_override_the_environment_which_overrides_t
     assert settings.log.level == "ERROR"
 
 
+def test_settings_maps_of_two_sources_are_joined_and_lists_are_not() -> None:
+    file = "models: {aliases: {a: flux2-tiny, b: z-image}}\nserver: {extra_ports: [11, 12]}"
+    env = {"MFLUX_GATEWAY__MODELS__ALIASES": '{"b": "flux2-tiny", "c": "z-image"}'}
+    settings = load(file=file, **env, MFLUX_GATEWAY__SERVER__EXTRA_PORTS="13")
+    assert settings.models.aliases == {"a": "flux2-tiny", "b": "flux2-tiny", "c": "z-image"}
+    assert settings.server.extra_ports == (13,)
+
+
 def test_settings_file_of_the_original_program_is_accepted_with_every_key() -> None:
     settings = load("--allow-open", file=SEED)
     assert settings.server.host == "0.0.0.0"
@@ -150,6 +158,8 @@ def test_setting_with_an_unknown_key_is_an_error_naming_the_nearest_key(file: st
         ("models: {default: flux2-dev}", "config.yaml: models.default: FLUX.2-dev cannot be drawn with"),
         ("models: {hub: {a: {repo: a/b, like: flux2-dev}}}", "models.hub.a.like: FLUX.2-dev cannot be drawn with"),
         ("models: {hub: {a: {repo: ../b, like: z-image}}}", "models.hub.a.repo"),
+        ('models: {hub: {a: {repo: "a/b\\n", like: z-image}}}', "models.hub.a.repo"),
+        (f"models: {{fall_back_to_main: [a/{'b' * 97}]}}", "models.fall_back_to_main.0"),
         ("models: {hub: {a: {repo: a/b, like: z-image, revision: main}}}", "models.hub.a.revision"),
         ("models: {hub: {z-image: {repo: a/b, like: z-image}}}", "models.hub.z-image: there is another model"),
         (

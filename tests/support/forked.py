@@ -31,16 +31,16 @@ CODE = "-c"
 PROGRAMS = ("api_main.py", "tests/support/toy_gateway.py", CODE)
 """Those that change nothing before the gateway's modules are imported."""
 IMPORTED = (
-    "adapters",
     "encodings.idna",
     "gateway.app",
+    "gateway.startup",
     "gateway.cli",
     "gateway.http.server",
-    "uvicorn.lifespan.on",
+    "uvicorn.lifespan.off",
     "uvicorn.protocols.http.h11_impl",
     "uvloop",
 )
-"""What a gateway that serves has imported, with what these import."""
+"""What a gateway that serves has imported, with what these import, besides the protocols."""
 READ_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_")
 """What the names of variables begin with that the interpreter, the loader and the C library read when they start."""
 ANEW = "TESTS_START_ANEW"
@@ -211,7 +211,7 @@ class Children:
 
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
-    for name in IMPORTED:
+    for name in (*IMPORTED, *importlib.import_module("adapters").PROTOCOLS):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # the pages of what is imported stay shared
