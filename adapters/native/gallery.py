@@ -40,6 +40,7 @@ async def list_images(request: Request) -> Response:
             protocol=params.protocol,
             model=params.model,
             words=params.search.split(),
+            has_images=True,
             among=stored_jobs,
             limit=JOBS_AT_ONCE,
             before=cursor,

@@ -122,6 +122,8 @@ class JobFilter(TypedDict, total=False):
     protocol: str | None
     hidden: bool | None
     model: str | None
+    has_images: bool
+    """Only jobs with a finished image."""
     words: Sequence[str]
     """Words that all occur in the prompt (or in the prompt of the image that is upscaled); ASCII case is ignored."""
     among: Collection[str] | None

@@ -214,6 +214,16 @@ def fold_all(db: sqlite3.Connection, sql: str, values: Sequence[object]) -> list
     return [_sound(row, stored.get(row["id"], [])) for row in selected]
 
 
+def by_number(db: sqlite3.Connection, numbers: Sequence[int], order: str = "ASC") -> list[Job]:
+    """The jobs with these numbers, in order of submission, or DESC. Raises: RecordDamaged."""
+    jobs: list[Job] = []
+    for at in range(0, len(numbers), EVENTS_AT_ONCE):
+        some = numbers[at : at + EVENTS_AT_ONCE]
+        which = f"number IN ({','.join('?' * len(some))})"
+        jobs += fold_all(db, f"SELECT * FROM jobs WHERE {which} ORDER BY number {order}", some)
+    return jobs
+
+
 def fold(db: sqlite3.Connection, row: sqlite3.Row) -> Job:
     """The job of a row, folded from its events. Raises: RecordDamaged."""
     return _sound(row, stored_events(db, row["number"]))

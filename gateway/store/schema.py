@@ -12,7 +12,7 @@ from pathlib import Path
 from gateway.store.backups import FAULTS, newest_of
 from gateway.store.base import StoreCorrupt
 
-VERSION = 6
+VERSION = 7
 """Database version, raised with the tables and with the JSON in them: no newer database is read (`CONTENTS`)."""
 CONTENTS = "8a303fb75ec0f9a6"
 """Digest of the shape of plans, facts and adjustments. Each change of theirs needs at least a step of `UPGRADES`."""
@@ -38,6 +38,15 @@ CREATE TABLE damaged (
     record TEXT NOT NULL
 );
 """
+LISTS = """
+CREATE INDEX jobs_owner ON jobs (owner, number DESC, id);
+CREATE INDEX jobs_state ON jobs (owner, state, number DESC, id, hidden);
+CREATE INDEX jobs_protocol ON jobs (owner, protocol, state, hidden, number DESC, id);
+CREATE INDEX jobs_images ON jobs (owner, number DESC, id, protocol, images) WHERE images > 0;
+CREATE INDEX jobs_model ON jobs (owner, model, number DESC, id, protocol, images) WHERE images > 0;
+CREATE INDEX jobs_ended ON jobs (number, finished_at) WHERE finished_at IS NOT NULL;
+"""
+"""Indexes of which each holds all columns that a list reads (`gateway.store.lists`)."""
 TABLES = (
     """
 CREATE TABLE jobs (
@@ -72,9 +81,11 @@ CREATE TABLE jobs (
 );
 CREATE UNIQUE INDEX jobs_idempotency ON jobs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX jobs_live ON jobs (state, owner) WHERE finished_at IS NULL;
-CREATE INDEX jobs_owner ON jobs (owner, number DESC, id, state, protocol, hidden);
 CREATE INDEX jobs_finished ON jobs (finished_steady) WHERE finished_at IS NOT NULL;
 CREATE INDEX jobs_counts ON jobs (state, protocol, images, started_steady, finished_steady);
+"""
+    + LISTS
+    + """
 CREATE TABLE events (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
@@ -131,6 +142,7 @@ ALTER TABLE kept ADD COLUMN checksum TEXT;
 """
     + DAMAGED,
     5: "",  # `PromptRead` is a new fact, and non_finite_picture a new failure code
+    6: "DROP INDEX jobs_owner;" + LISTS,
 }
 """SQL that upgrades a database of this version to the next one."""
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
 
@@ -30,7 +29,7 @@ from gateway.jobs.facts import CancelRequested, Requeued, RequeueReason, Started
 from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.jobs.order import RoundRobinState, Standing, Waiting, moved
 from gateway.jobs.plans import LANES, Lane, lane_of
-from gateway.store import checks, damage, queries, rows
+from gateway.store import checks, damage, lists, queries, rows
 from gateway.store.backups import FAULTS
 from gateway.store.base import (
     Bounds,
@@ -103,8 +102,8 @@ class SqliteStore:
 
     def _recover(self, db: sqlite3.Connection) -> list[Job]:
         live = db.execute(
-            "SELECT * FROM jobs WHERE (state = 'running' OR (state = 'queued' AND attached = 1))"
-            " AND finished_at IS NULL ORDER BY number"
+            "SELECT * FROM jobs WHERE state IN ('running', 'queued') AND finished_at IS NULL"
+            " AND (state = 'running' OR attached = 1) ORDER BY number"
         ).fetchall()
         changed = []
         for row in live:
@@ -132,6 +131,7 @@ class SqliteStore:
                     self._line.set_turns(lane, rows.to_turns(turns))
                 except rows.UNREADABLE:
                     log.warning("the round-robin state of the %s lane cannot be read; it starts again", lane)
+        self._line.prepare(self._clock.steady())
 
     async def close(self) -> None:
         if self._database.is_open:
@@ -183,7 +183,7 @@ class SqliteStore:
                 return None
             next_job = self._line.next(worker, self._clock.steady())
             if next_job is None:
-                if not self._line.order(worker.lane, self._clock.steady()):
+                if not self._line.depth(worker.lane):
                     self._keep_turns(db, worker.lane, RoundRobinState())
                 return None
             if (before := rows.find(db, next_job.job.id)) is None:
@@ -221,8 +221,7 @@ class SqliteStore:
             standings = moved(line, job_id, to)
             rows.move(db, standings)
             changed = [replace(other, standing=standings[other.id]) for other in line if other.id in standings]
-            for other in changed:
-                self._after.append(partial(self._line.put, other))
+            self._after.append(lambda: self._line.put(*changed))
             return changed
 
         return await self._records.write(work)
@@ -298,7 +297,8 @@ class SqliteStore:
     async def reap(self) -> list[Job]:
         def work(db: sqlite3.Connection) -> list[Job]:
             expired = db.execute(
-                "SELECT * FROM jobs WHERE state = 'running' AND lease_until < ? ORDER BY number",
+                "SELECT * FROM jobs WHERE state = 'running' AND finished_at IS NULL AND lease_until < ?"
+                " ORDER BY number",
                 (self._clock.steady(),),
             ).fetchall()
             return [self._append(db, rows.fold(db, row), Requeued(reason="lease_expired")) for row in expired]
@@ -365,7 +365,7 @@ class SqliteStore:
     async def list_jobs(
         self, *, limit: int = 100, before: int | None = None, **filters: Unpack[JobFilter]
     ) -> list[Job]:
-        return await self._records.read(lambda db: queries.listed(db, filters, limit=limit, before=before))
+        return await self._records.read(lambda db: lists.listed(db, filters, limit=limit, before=before))
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
         line = [job.id for lane in LANES for job in self.order(lane) if owner is None or job.owner == owner]

@@ -10,9 +10,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.jobs.job import Priority
-from gateway.jobs.order import AGEING_S, BACKGROUND_AGEING_S, RoundRobinState, Standing, Waiting, order, take
+from gateway.jobs.order import (
+    AGEING_S,
+    BACKGROUND_AGEING_S,
+    RoundRobinState,
+    Standing,
+    Waiting,
+    keyed,
+    order,
+    served,
+    take,
+)
 from gateway.store import incremental_order as kept_order
 from gateway.store.base import WorkerInfo
+from gateway.store.candidates import Candidates
 from gateway.store.incremental_order import IncrementalOrder
 from gateway.store.index import QueueIndex
 from tests.jobs.test_queue import queues
@@ -21,6 +32,7 @@ owners = st.sampled_from("abc")
 models = st.sampled_from(["m", "n"])
 comes = st.tuples(st.just("comes"), owners, st.sampled_from(list(Priority)), models)
 goes = st.tuples(st.just("goes"), st.sampled_from([None, frozenset({"m"}), frozenset({"n"})]))
+goes_past = st.tuples(st.just("goes_past"), st.integers(1, 4))
 is_cancelled = st.tuples(st.just("is_cancelled"), st.integers(0, 100))
 is_given_back = st.tuples(st.just("is_given_back"))
 waits = st.tuples(st.just("waits"), st.sampled_from([1.0, AGEING_S / 2, AGEING_S, BACKGROUND_AGEING_S, -3000.0]))
@@ -47,8 +59,20 @@ class Twins:
         self.line.put(job)
 
     def goes(self, models: frozenset[str] | None) -> None:
-        expected = take(list(self.jobs.values()), self.turns, self.now, models)
-        taken = self.line.next(WorkerInfo("w", models=models), self.now)
+        self._take(WorkerInfo("w", models=models), take(list(self.jobs.values()), self.turns, self.now, models))
+
+    def goes_past(self, every: int) -> None:
+        """Past jobs that are held: they count in their owners' turns."""
+        worker = WorkerInfo("w", held_jobs=frozenset(job_id for job_id in self.jobs if int(job_id) % every == 0))
+        runnable = [one for one in keyed(self.jobs.values(), self.turns, self.now) if worker.may_run(one[1])]
+        if not runnable:
+            return self._take(worker, None)
+        (falling, turn, _), job = min(runnable, key=lambda one: one[0])
+        groups = {other.group for other in self.jobs.values()}
+        self._take(worker, (job, served(job, -falling, turn, self.turns, groups, self.now)))
+
+    def _take(self, worker: WorkerInfo, expected: tuple[Waiting, RoundRobinState] | None) -> None:
+        taken = self.line.next(worker, self.now)
         assert (taken and (taken.job, taken.turns)) == expected
         if taken is not None:
             self.line.serve(taken)
@@ -82,7 +106,7 @@ class Twins:
 
 @pytest.mark.parametrize("moved_most", [0, 300])
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(story=st.lists(st.one_of(comes, comes, goes, goes, is_cancelled, is_given_back, waits), max_size=60))
+@given(story=st.lists(st.one_of(comes, comes, goes, goes, goes_past, is_cancelled, is_given_back, waits), max_size=60))
 def test_queue_order_kept_incrementally_equals_the_recomputed_order(
     moved_most: int, story: list[tuple[Any, ...]]
 ) -> None:
@@ -100,13 +124,14 @@ def test_queue_served_incrementally_has_the_same_order_as_computed_from_scratch(
     queue: tuple[list[Waiting], RoundRobinState, float],
 ) -> None:
     waiting, turns, now = queue
-    kept = IncrementalOrder(waiting, turns, now)
+    kept, candidates = IncrementalOrder(waiting, turns, now), Candidates(waiting, turns, now)
     while waiting:
         expected = take(waiting, turns, now)
-        taken = kept.next(now, WorkerInfo("w").may_run)
+        taken = candidates.next(WorkerInfo("w"), now)
         assert taken is not None
         assert (taken.job, taken.turns) == expected
         kept.serve(taken)
+        candidates.serve(taken)
         waiting.remove(taken.job)
         turns = taken.turns
         if not kept.holds(now):
