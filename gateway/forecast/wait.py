@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from itertools import islice
 
 from gateway.forecast.costs import Costs
 from gateway.forecast.series import Cost
 from gateway.forecast.work import Work
+
+WALKED_AT_ONCE = 64
+"""Jobs of a queue that are computed together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +56,35 @@ class QueueForecast:
         self._parts_of: dict[int, tuple[Work, float, float, float, float]] = {}
         self._times: dict[str, tuple[float, float, float, float]] = {}
         """Seconds and variance until each job starts, and until it is done."""
-        self._rest = self._walk(self._served(line, ready_in or {}), loaded)
+        self._jobs = iter(self._served(line, ready_in or {}))
+        self._at, self._variance, self._loaded = 0.0, 0.0, loaded
 
     def due(self, job_id: str) -> Due | None:
         """When a job starts and is done; None if it does not wait here."""
         while (times := self._times.get(job_id)) is None:
-            if next(self._rest, None) is None:
+            if not self._walk_on():
                 return None
         begins, begins_variance, done, done_variance = times
         return Due(Cost(begins, begins_variance**0.5), Cost(done, done_variance**0.5))
 
-    def _walk(self, jobs: Iterable[tuple[str, Work, float]], loaded: tuple[str, int | None] | None) -> Iterator[str]:
-        gap, costs, times = self._costs.of("gap").seconds, self._costs, self._times
-        at, variance = 0.0, 0.0
-        for job_id, work, not_before in jobs:
-            _, run_s, run_variance, filed_s, filed_variance = self._parts(work)
-            at = max(at + gap, not_before)
+    def _walk_on(self) -> bool:
+        """Add some more jobs in order; False after the last one. Local names only: a queue may be long."""
+        costs, times, parts_of, loaded = self._costs, self._times, self._parts_of, self._loaded
+        at, variance, gap = self._at, self._variance, costs.of("gap").seconds
+        job_id = None
+        for job_id, work, not_before in islice(self._jobs, WALKED_AT_ONCE):
+            _, run_s, run_variance, filed_s, filed_variance = parts_of.get(id(work)) or self._parts(work)
+            at += gap
+            if not_before > at:
+                at = not_before
             begins, begins_variance = at, variance
             at, variance = at + run_s, variance + run_variance
             if (needs := work.needs) is not None and needs != loaded:
                 load, loaded = costs.of("load", work), needs
                 at, variance = at + load.seconds, variance + load.spread**2
             times[job_id] = begins, begins_variance, at + filed_s, variance + filed_variance
-            yield job_id
+        self._at, self._variance, self._loaded = at, variance, loaded
+        return job_id is not None
 
     def _parts(self, work: Work) -> tuple[Work, float, float, float, float]:
         """The work, with seconds and variance of its run and its files; stored, so that its id stays unique."""

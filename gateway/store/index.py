@@ -29,6 +29,7 @@ class _Lane:
     turns: RoundRobinState = RoundRobinState()
     is_paused: bool = False
     owners: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
     order: IncrementalOrder | None = None
     """The order, for those who ask for it; None: it must be computed again."""
     candidates: Candidates | None = None
@@ -68,6 +69,7 @@ class QueueIndex:
                 lane.running.discard(job.id)
                 if (former := lane.waiting.get(job.id)) is None:
                     lane.owners[job.owner] += 1
+                    lane.models[job.model] += 1
                 lane.waiting[job.id] = job
                 if lane.order is not None:
                     lane.order.put(job)
@@ -116,9 +118,10 @@ class QueueIndex:
         job = lane.waiting.pop(job_id, None)
         lane.passed.pop(job_id, None)
         if job is not None:
-            lane.owners[job.owner] -= 1
-            if not lane.owners[job.owner]:
-                del lane.owners[job.owner]
+            for counts, name in ((lane.owners, job.owner), (lane.models, job.model)):
+                counts[name] -= 1
+                if not counts[name]:
+                    del counts[name]
             lane.order = None
 
     def turns(self, lane: Lane) -> RoundRobinState:
@@ -153,6 +156,11 @@ class QueueIndex:
 
     def depth(self, lane: Lane) -> int:
         return len(self._lanes[lane].waiting)
+
+    def models(self, lane: Lane) -> frozenset[str]:
+        """The models of the waiting jobs of a lane."""
+        with self._lock:
+            return frozenset(self._lanes[lane].models)
 
     def has(self, job_id: str) -> bool:
         """Whether a job waits, in whichever lane."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 
@@ -148,6 +148,10 @@ ALTER TABLE kept ADD COLUMN checksum TEXT;
 
 
 PAGE_BYTES = 4096
+JOURNAL_BYTES = 16 * 2**20
+"""Size to which the journal is cut after a large transaction."""
+SHRINKS = "PRAGMA auto_vacuum=INCREMENTAL"
+"""Lets unused pages be returned to the file system; takes effect with the first table or with VACUUM."""
 WHOLE_BYTES = 64 * 2**20
 """About ten times what the default retention keeps."""
 ROW_FAULT = re.compile(r"(NULL|NUMERIC|TEXT|BLOB|INT|REAL) value in ")
@@ -156,9 +160,13 @@ ROW_FAULT = re.compile(r"(NULL|NUMERIC|TEXT|BLOB|INT|REAL) value in ")
 
 def connect(file: Path) -> sqlite3.Connection:
     """A connection whose commits are on disk when they return."""
+    is_new = not file.exists() or file.stat().st_size == 0
     db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     _prepare(db)
+    if is_new:
+        db.execute(SHRINKS)
     db.execute("PRAGMA journal_mode=WAL")
+    db.execute(f"PRAGMA journal_size_limit={JOURNAL_BYTES}")
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA foreign_keys=1")
     if sys.platform == "darwin":  # fsync alone leaves the bytes in the drive's cache there
@@ -241,6 +249,9 @@ def _bring_up_to_date(db: sqlite3.Connection, file: Path) -> None:
         steps = "".join(UPGRADES[step] for step in range(version, VERSION))
         db.executescript(f"BEGIN;{steps}PRAGMA user_version={VERSION};COMMIT;")
         version = VERSION
+        with suppress(sqlite3.Error):  # a disk without room for a copy: the file keeps its unused pages
+            db.execute(SHRINKS)
+            db.execute("VACUUM")
     if version != VERSION or not _expected() <= _names(db):
         raise StoreCorrupt(damaged(file))
 

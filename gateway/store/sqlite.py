@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Literal, Unpack
 
@@ -29,7 +31,7 @@ from gateway.jobs.facts import CancelRequested, Requeued, RequeueReason, Started
 from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.jobs.order import RoundRobinState, Standing, Waiting, moved
 from gateway.jobs.plans import LANES, Lane, lane_of
-from gateway.store import checks, damage, lists, queries, rows
+from gateway.store import checks, compaction, damage, lists, queries, rows
 from gateway.store.backups import FAULTS
 from gateway.store.base import (
     Bounds,
@@ -43,19 +45,23 @@ from gateway.store.base import (
     Stats,
     StoreCorrupt,
     Submitted,
+    WaitingPlan,
     WorkerInfo,
 )
 from gateway.store.clock import StoreClock
 from gateway.store.database import Database
-from gateway.store.guarded import GuardedDatabase
+from gateway.store.guarded import PAUSE_S, GuardedDatabase
 from gateway.store.index import QueueIndex
 from gateway.store.inputs import Inputs
+from gateway.store.prompt_index import IndexUnusable, PromptIndex
 from gateway.store.rows import RecordDamaged
 from gateway.store.schema import unusable
 
 log = logging.getLogger("gateway.store")
 
 IDEMPOTENCY_S = 24 * 3600.0
+INDEXED_AT_ONCE = 200
+"""Prompts that are added to their index in one transaction."""
 
 
 class SqliteStore:
@@ -75,6 +81,7 @@ class SqliteStore:
         self._line = QueueIndex(lookahead)
         self._records = GuardedDatabase(self._database, self._clock, self._line, self._begin)
         self._inputs = Inputs(folder / "blobs", self._clock, self._records)
+        self._prompts = PromptIndex(folder)
         self._news: list[tuple[Job, JobEvent]] = []
         """Events of the current transaction, sent when it is on disk."""
         self._after: list[Callable[[], None]] = []
@@ -317,14 +324,19 @@ class SqliteStore:
             newest = queries.forgotten(db)
             for job_id in job_ids:
                 if db.execute("SELECT 1 FROM jobs WHERE id = ? AND finished_at IS NULL", (job_id,)).fetchone() is None:
-                    newest_of_job = db.execute("SELECT max(number) FROM events WHERE job_id = ?", (job_id,)).fetchone()[
-                        0
-                    ]
-                    newest = max(newest, newest_of_job or 0)
+                    last = db.execute("SELECT max(number) FROM events WHERE job_id = ?", (job_id,)).fetchone()[0]
+                    newest = max(newest, last or 0)
                     db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             queries.forget(db, newest)
 
         await self._records.write(work)
+
+    async def compact(self) -> None:
+        for work in (partial(compaction.pack_page, steady=self._clock.steady()), compaction.shrink):
+            may_go_on = True
+            while may_go_on:
+                may_go_on = await self._records.write(work)
+                await asyncio.sleep(PAUSE_S)
 
     async def save_state(self, name: str, value: str) -> None:
         await self._records.write(lambda db: rows.store_text(db, f"kept {name}", value))
@@ -365,14 +377,26 @@ class SqliteStore:
     async def list_jobs(
         self, *, limit: int = 100, before: int | None = None, **filters: Unpack[JobFilter]
     ) -> list[Job]:
-        return await self._records.read(lambda db: lists.listed(db, filters, limit=limit, before=before))
+        return await self._records.read(
+            lambda db: lists.listed(db, filters, limit=limit, before=before, prompts=self._prompts)
+        )
+
+    async def index_prompts(self) -> None:
+        with suppress(IndexUnusable):
+            while some := await self._records.read(lambda db: lists.unindexed(db, self._prompts, INDEXED_AT_ONCE)):
+                await asyncio.to_thread(self._prompts.add, some)
+                await asyncio.sleep(PAUSE_S)
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
-        line = [job.id for lane in LANES for job in self.order(lane) if owner is None or job.owner == owner]
-        page = line[offset : offset + limit]
-        return await self._records.read(
-            lambda db: [job for job_id in page if (job := rows.find(db, job_id)) is not None]
-        )
+        line = (job.id for lane in LANES for job in self.order(lane) if owner is None or job.owner == owner)
+        page = list(islice(line, offset, offset + limit))
+        return await self._records.read(lambda db: rows.by_id(db, page))
+
+    async def plans(self, job_ids: Sequence[str]) -> list[WaitingPlan]:
+        return await self._records.read(lambda db: rows.plans(db, job_ids))
+
+    def models(self, lane: Lane) -> frozenset[str]:
+        return self._line.models(lane)
 
     def order(self, lane: Lane) -> tuple[Waiting, ...]:
         return self._line.order(lane, self._clock.steady())
