@@ -122,7 +122,7 @@ def _story(job: Job, n: int) -> Iterator[StateFacts]:
         yield Cancelled(reason="user")
         return
     yield Started(attempt=1)
-    if n % 50 == 49:
+    if n % 50 == 48:
         yield Failed(code="engine_crash", message="The engine stopped twice while drawing this picture.")
         return
     for image, seed in enumerate(job.plan.seeds):  # type: ignore[union-attr]
