@@ -60,6 +60,8 @@ from gateway.store.schema import unusable
 log = logging.getLogger("gateway.store")
 
 IDEMPOTENCY_S = 24 * 3600.0
+LISTED_AT_ONCE = 200
+"""Jobs of a list that are read in one transaction."""
 INDEXED_AT_ONCE = 200
 """Prompts that are added to their index in one transaction."""
 
@@ -377,9 +379,14 @@ class SqliteStore:
     async def list_jobs(
         self, *, limit: int = 100, before: int | None = None, **filters: Unpack[JobFilter]
     ) -> list[Job]:
-        return await self._records.read(
-            lambda db: lists.listed(db, filters, limit=limit, before=before, prompts=self._prompts)
-        )
+        jobs: list[Job] = []
+        while True:  # other reads go on between two parts of a long list
+            most = min(LISTED_AT_ONCE, limit - len(jobs))
+            listed = partial(lists.listed, criteria=filters, limit=most, before=before, prompts=self._prompts)
+            jobs += (some := await self._records.read(listed))
+            if len(some) < most or len(jobs) == limit:
+                return jobs
+            before = some[-1].number
 
     async def index_prompts(self) -> None:
         with suppress(IndexUnusable):
