@@ -253,7 +253,8 @@ class Forecaster:
         follows = (self._costs.version, loaded, ready_in)
         is_valid = walk is not None and (walk.version, walk.loaded, walk.ready_in) == follows
         if walk is None or not is_valid or walk.line is not line:
-            works = ((job.id, work) for job in line if (work := self._works.get(job.id)) is not None)
+            known = self._works
+            works = ((job.id, known[job.id]) for job in line if job.id in known)
             walk = self._walks[lane] = Walk(line, *follows, QueueForecast(works, self._costs, loaded, ready_in))
         return walk
 

@@ -10,11 +10,13 @@ from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Iterable
 from itertools import islice
+from operator import itemgetter
 
 from gateway.jobs.order import OVERDUE, Key, RoundRobinState, Waiting, keyed, level_of, next_rise
 from gateway.store.candidates import NextJob
 
 Group = tuple[int, str]
+_key = itemgetter(0)
 MOVED_MOST = 300
 """Jobs behind a removed one of the same owner; if there are more, the order is computed again."""
 
@@ -41,12 +43,14 @@ class IncrementalOrder:
         slots, groups = self._slots, self._groups
         self._keyed = list(keyed(waiting, turns, now))  # in order of submission
         for key, job in self._keyed:
-            slots[-key[0], job.owner] += 1
-            if (group := groups.get(job.group)) is None:
-                groups[job.group] = deque((job.id,))
+            group = job.standing.priority, job.owner
+            slot = -key[0], job.owner
+            slots[slot] = slots.get(slot, 0) + 1
+            if (members := groups.get(group)) is None:
+                groups[group] = deque((job.id,))
                 self._until = min(self._until, next_rise(job, turns, now))
             else:
-                group.append(job.id)
+                members.append(job.id)
         if self._keyed:
             self._newest = self._keyed[-1][1].standing.number
         self._key_of = {job.id: key for key, job in self._keyed}
@@ -157,7 +161,3 @@ class IncrementalOrder:
         if len(group) == 1:  # its age counts from its submission: before `until` it stays in its class
             self._until = min(self._until, next_rise(job, self._turns, job.standing.since))
         self._line = None
-
-
-def _key(pair: tuple[Key, Waiting]) -> Key:
-    return pair[0]
