@@ -91,6 +91,7 @@ class Forecaster:
         """Note a job that an earlier process left waiting, with `done` of its images or pages."""
         if job_id not in self._works and job_id not in self._traces:
             self._works[job_id] = self._work_of(plan, done)
+            self._walks.clear()  # they have left it out
 
     def on_submitted(self, job_id: str, line: Sequence[Waiting]) -> None:
         """Record the forecast of a waiting job that its client now receives, to compare it with the actual times."""

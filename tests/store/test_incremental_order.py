@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from gateway.jobs.order import (
     served,
     take,
 )
+from gateway.store import candidates
 from gateway.store import incremental_order as kept_order
 from gateway.store.base import WorkerInfo
 from gateway.store.candidates import Candidates
@@ -124,14 +126,14 @@ def test_queue_served_incrementally_has_the_same_order_as_computed_from_scratch(
     queue: tuple[list[Waiting], RoundRobinState, float],
 ) -> None:
     waiting, turns, now = queue
-    kept, candidates = IncrementalOrder(waiting, turns, now), Candidates(waiting, turns, now)
+    kept, next_jobs = IncrementalOrder(waiting, turns, now), Candidates(waiting, turns, now)
     while waiting:
         expected = take(waiting, turns, now)
-        taken = candidates.next(WorkerInfo("w"), now)
+        taken = next_jobs.next(WorkerInfo("w"), now)
         assert taken is not None
         assert (taken.job, taken.turns) == expected
         kept.serve(taken)
-        candidates.serve(taken)
+        next_jobs.serve(taken)
         waiting.remove(taken.job)
         turns = taken.turns
         if not kept.holds(now):
@@ -163,3 +165,40 @@ def test_queue_order_is_not_recomputed_on_cancel_in_a_long_queue(owners: str) ->
         twins.is_cancelled(500 + 7 * n)
     twins.check()
     assert twins.line._order("engine", twins.now) is first
+
+
+@pytest.mark.parametrize("count", [300, 3000])
+@pytest.mark.parametrize("owners", ["a", "abcdefghij"])
+def test_next_job_of_a_long_queue_is_found_without_a_look_at_the_others(
+    count: int, owners: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past held jobs, after a reorder, after rises by age: each held job is looked at once, of the others a few."""
+    line = QueueIndex()
+    for number in range(count):
+        standing = Standing(list(Priority)[number % 4], 10_000.0 + number / 10, number)
+        line.put(Waiting(str(number), owners[number % len(owners)], "engine", "m", standing))
+    looks: list[str] = []
+    level_of, may_run = candidates.level_of, WorkerInfo.may_run
+
+    def aged(job: Waiting, turns: RoundRobinState, now: float) -> int:
+        looks.append(job.id)
+        return level_of(job, turns, now)
+
+    def asked(worker: WorkerInfo, job: Waiting) -> bool:
+        looks.append(job.id)
+        return may_run(worker, job)
+
+    monkeypatch.setattr(candidates, "level_of", aged)
+    monkeypatch.setattr(WorkerInfo, "may_run", asked)
+    monkeypatch.setattr(IncrementalOrder, "__init__", lambda *_: pytest.fail("all jobs were ordered"))
+    worker, now = WorkerInfo("w", held_jobs=frozenset(map(str, range(0, count, 2)))), 10_000.0 + count / 10
+    for n in range(60):
+        now += 20.0  # many rise meanwhile
+        if n % 7 == 3:
+            one, other = (line._lanes["engine"].waiting[str(count - 10 - m)] for m in (0, 20))
+            line.put(replace(one, standing=other.standing), replace(other, standing=one.standing))
+        taken = line.next(worker, now)
+        assert taken is not None
+        line.serve(taken)
+        line.put(Waiting(f"new {n}", owners[0], "engine", "m", Standing(Priority.NORMAL, now, count + n)))
+    assert len(looks) < 2 * count + 60 * (10 + 12 * len(owners))
