@@ -140,8 +140,8 @@ class Candidates:
         candidates: list[tuple[int, int, Waiting]] = []
         for has_had, members in ((False, slots.fresh), (True, slots.had)):
             for _, owner in members:
-                if (found := self._first_runnable((level, owner), worker)) is not None:
-                    rank, job = found
+                if (runnable := self._first_runnable((level, owner), worker)) is not None:
+                    rank, job = runnable
                     turn = 0 if level == OVERDUE else rank + has_had
                     candidates.append((turn, job.standing.number, job))
         if not candidates:
@@ -166,7 +166,7 @@ class Candidates:
     def _first_runnable(self, slot: Slot, worker: WorkerInfo) -> tuple[int, Waiting] | None:
         """The first job of a slot that the worker may run, and how many jobs of the slot are before it."""
         parts = list(self._parts(slot))
-        found: Waiting | None = None
+        first: Waiting | None = None
         for jobs, start, end in parts:
             group = jobs[0].group
             at = skipped = self._skipped.get(group, 0)
@@ -177,11 +177,11 @@ class Candidates:
             at = max(at, start)
             while at < end and not worker.may_run(jobs[at]):
                 at += 1
-            if at < end and (found is None or jobs[at].standing.number < found.standing.number):
-                found = jobs[at]
-        if found is None:
+            if at < end and (first is None or jobs[at].standing.number < first.standing.number):
+                first = jobs[at]
+        if first is None:
             return None
-        return _before(parts, found.standing.number), found
+        return _before(parts, first.standing.number), first
 
     def _pass_time(self, now: float) -> None:
         """Let jobs rise whose time has come."""
