@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import shutil
 import statistics
 import tempfile
@@ -100,6 +101,8 @@ async def _claims_of(place: Path, name: str, owners: int) -> tuple[Took, Took]:
     await store.open()
     held = frozenset(job.id for job in store.order("engine")[::2]) if name == "half of the jobs held" else frozenset()
     worker = WorkerInfo(id="w", held_jobs=held)
+    gc.collect()
+    gc.freeze()  # as the gateway does after its start
     claimed, submitted = Took(), Took()
     for n in range(TIMES):
         if name == "classes and moves" and n % 10 == 0:

@@ -137,6 +137,8 @@ class Candidates:
             job = self._first((level, owner))
             if job is not None and worker.may_run(job):
                 return int(at_front is slots.had), job
+            if level == OVERDUE:
+                break  # by submission alone: the next job may be of the same slot
         candidates: list[tuple[int, int, Waiting]] = []
         for has_had, members in ((False, slots.fresh), (True, slots.had)):
             for _, owner in members:

@@ -202,3 +202,13 @@ def test_next_job_of_a_long_queue_is_found_without_a_look_at_the_others(
         line.serve(taken)
         line.put(Waiting(f"new {n}", owners[0], "engine", "m", Standing(Priority.NORMAL, now, count + n)))
     assert len(looks) < 2 * count + 60 * (10 + 12 * len(owners))
+
+
+def test_overdue_jobs_are_served_by_submission_past_a_held_one_of_the_same_owner() -> None:
+    twins = Twins()
+    for owner, priority in (("a", Priority.HIGH), ("a", Priority.NORMAL), ("b", Priority.HIGH)):
+        twins.comes(owner, priority, "n" if priority is Priority.HIGH and owner == "a" else "m")
+    twins.waits(3 * AGEING_S)
+    for models in (frozenset({"m"}), frozenset({"m"}), None):
+        twins.goes(models)
+        twins.check()
