@@ -20,6 +20,7 @@ from engine.protocol import Cancelled, Failed, Succeeded
 from gateway.jobs.facts import ImageDone, Started
 from gateway.jobs.job import Job, Priority, StateFacts
 from gateway.jobs.resolve import Adjustment
+from gateway.private_files import write_private
 from gateway.store import checksum, rows
 from gateway.store.sqlite import SqliteStore
 from tests.support import a_job, a_plan
@@ -66,7 +67,7 @@ async def with_history(folder: Path, jobs: int, *, files: Path | None = None) ->
         files.mkdir(parents=True, exist_ok=True, mode=0o700)
         with sqlite3.connect(folder / "jobs.sqlite3") as db:
             for (fact,) in db.execute("SELECT fact FROM events WHERE fact LIKE '%image_done%'"):
-                (files / ImageDone.model_validate_json(fact).file).write_bytes(PNG)
+                write_private(files / ImageDone.model_validate_json(fact).file, PNG)
 
 
 async def with_queue(
