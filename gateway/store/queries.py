@@ -37,12 +37,14 @@ def missed_events(db: sqlite3.Connection, owner: str, after: int | None, limit: 
 
 def stats(db: sqlite3.Connection) -> Stats:
     """Counts over all stored jobs."""
-    groups = db.execute("SELECT state, protocol, count(*) FROM jobs GROUP BY 1, 2")  # reads the index jobs_counts
-    counts = {(State(row[0]), str(row[1])): int(row[2]) for row in groups if row[0] in STATES}
-    images, seconds = db.execute(
-        "SELECT coalesce(sum(images), 0), coalesce(sum(CASE WHEN finished_steady > started_steady"
-        " THEN finished_steady - started_steady ELSE 0 END), 0) FROM jobs WHERE state = 'succeeded'"
-    ).fetchone()
+    groups = db.execute(
+        "SELECT state, protocol, count(*), sum(images), sum(CASE WHEN finished_steady > started_steady"
+        " THEN finished_steady - started_steady ELSE 0 END) FROM jobs GROUP BY 1, 2"
+    )  # reads the index jobs_counts
+    known = [row for row in groups if row[0] in STATES]
+    counts = {(State(row[0]), str(row[1])): int(row[2]) for row in known}
+    drawn = [row for row in known if row[0] == State.SUCCEEDED]
+    images, seconds = (sum(row[column] for row in drawn) for column in (3, 4))
     return Stats(counts, int(images), float(seconds))
 
 
