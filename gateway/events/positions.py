@@ -159,8 +159,11 @@ class QueuePositions:
     async def run(self) -> None:
         """Publish changed positions of waiting jobs, and store what the forecaster has learned."""
         loop, stored, stored_at = asyncio.get_running_loop(), self._forecaster.version, 0.0
-        for at in range(0, len(self._unread), READ_AT_ONCE):  # in the background: a long queue delays no start
-            await self._read(self._unread[at : at + READ_AT_ONCE])
+        try:
+            for at in range(0, len(self._unread), READ_AT_ONCE):  # in the background: a long queue delays no start
+                await self._read(self._unread[at : at + READ_AT_ONCE])
+        except Exception:  # these jobs have no forecast; the others do
+            log.exception("waiting jobs could not be read")
         self._unread = ()
         while True:
             await self._changed.wait()
