@@ -25,7 +25,7 @@ def missed_events(db: sqlite3.Connection, owner: str, after: int | None, limit: 
     if after is not None and forgotten(db) <= after <= last:
         events = rows.events_of(db, owner, after, limit)
         return MissedEvents(events[-1].number if len(events) == limit else last, events=tuple(events))
-    live = "FROM jobs WHERE state = ? AND owner = ? AND finished_at IS NULL"
+    live = "FROM jobs WHERE state = ? AND owner = ?"
     count, jobs = 0, list[Job]()
     for state in ("running", "queued"):
         count += db.execute(f"SELECT count(*) {live}", (state, owner)).fetchone()[0]
