@@ -59,8 +59,8 @@ class Candidates:
         self._rises: list[tuple[float, Slot]] = []
         """A heap of the times at which the first job of a group may rise."""
         self._rises_at: dict[Slot, float] = {}
-        self._places: dict[Slot, tuple[bool, int]] = {}
-        """Where a slot is in its class: whether its owner had its turn, and the number of its first job."""
+        self._places: dict[Slot, tuple[bool, Waiting]] = {}
+        """Where a slot is in its class: whether its owner had its turn, and its first job."""
         self._classes: dict[int, _Class] = {level: _Class() for level in range(OVERDUE, Priority.BACKGROUND - 1, -1)}
         self._turns, self._now = turns, now
         self._filter: tuple[object, object] = (None, frozenset())
@@ -93,8 +93,8 @@ class Candidates:
         for level in {level for level, _ in before.had - self._turns.had}:  # a new round of this class
             slots = self._classes[level]
             slots.fresh, slots.had = sorted(slots.fresh + slots.had), []
-            for number, owner in slots.fresh:
-                self._places[level, owner] = False, number
+            for _, owner in slots.fresh:
+                self._places[level, owner] = False, self._places[level, owner][1]
         for slot in self._turns.had - before.had:
             self._place(slot)
         self._place((next_job.level, next_job.job.owner))
@@ -134,22 +134,22 @@ class Candidates:
         """The turn and the job of the first candidate of a class."""
         at_front = slots.fresh or slots.had
         for _, owner in at_front:
-            job = self._first((level, owner))
-            if job is not None and worker.may_run(job):
+            job = self._places[level, owner][1]
+            if worker.may_run(job):
                 return int(at_front is slots.had), job
             if level == OVERDUE:
                 break  # by submission alone: the next job may be of the same slot
-        candidates: list[tuple[int, int, Waiting]] = []
+        least = 0 if level == OVERDUE else 1 + (not slots.fresh)  # the turn of any job that is left
+        first: tuple[int, int, Waiting] | None = None
         for has_had, members in ((False, slots.fresh), (True, slots.had)):
-            for _, owner in members:
+            for number, owner in members:
+                if first is not None and first[0] == least and number > first[1]:
+                    break
                 if (runnable := self._first_runnable((level, owner), worker)) is not None:
                     rank, job = runnable
-                    turn = 0 if level == OVERDUE else rank + has_had
-                    candidates.append((turn, job.standing.number, job))
-        if not candidates:
-            return None
-        turn, _, job = min(candidates, key=lambda one: one[:2])
-        return turn, job
+                    candidate = (0 if level == OVERDUE else rank + has_had), job.standing.number, job
+                    first = candidate if first is None or candidate[:2] < first[:2] else first
+        return None if first is None else (first[0], first[2])
 
     def _parts(self, slot: Slot) -> Iterator[tuple[list[Waiting], int, int]]:
         """The jobs of a slot: parts of lists, each sorted by number, from an index up to another one."""
@@ -219,11 +219,11 @@ class Candidates:
         level, owner = slot
         if (former := self._places.pop(slot, None)) is not None:
             members = self._classes[level].of(former[0])
-            del members[bisect_left(members, (former[1], owner))]
+            del members[bisect_left(members, (former[1].standing.number, owner))]
         if (first := self._first(slot)) is not None:
-            has_had, number = level != OVERDUE and slot in self._turns.had, first.standing.number
-            self._places[slot] = has_had, number
-            insort(self._classes[level].of(has_had), (number, owner))
+            has_had = level != OVERDUE and slot in self._turns.had
+            self._places[slot] = has_had, first
+            insort(self._classes[level].of(has_had), (first.standing.number, owner))
 
     def _take_out(self, job: Waiting) -> None:
         jobs = self._groups[job.group]
