@@ -65,16 +65,16 @@ class PromptIndex:
 
     def last(self) -> LastIndexed:
         """The newest job of the index. Raises: IndexUnusable."""
-        with self._opened() as db:
+        with self._opened() as db, self._guarded():
             return _last(db)
 
     def add(self, prompts: Sequence[IndexedPrompt]) -> None:
         """Add the prompts of jobs in order of their numbers, each greater than all before. Raises: IndexUnusable."""
-        with self._opened() as db:
+        texts = [(one.number, f"{_plain(one.text)}\n{_mark(one.owner)}") for one in prompts]
+        last = prompts[-1]
+        with self._opened() as db, self._guarded():
             db.execute("BEGIN IMMEDIATE")
-            texts = [(one.number, f"{_plain(one.text)}\n{_mark(one.owner)}") for one in prompts]
             db.executemany("INSERT INTO prompts (rowid, text) VALUES (?, ?)", texts)
-            last = prompts[-1]
             new = (last.number, last.job_id, len(prompts))
             db.execute("UPDATE last SET number = ?, id = ?, count = count + ?", new)
             db.execute("COMMIT")
@@ -94,7 +94,16 @@ class PromptIndex:
         terms = " AND ".join('"' + text.replace('"', '""') + '"' for text in [_mark(owner), *trigrams[::step]])
         query = "SELECT rowid FROM prompts WHERE prompts MATCH ? AND rowid < ? ORDER BY rowid DESC"
         with self._opened() as db:
-            yield _last(db), (row[0] for row in db.execute(query, (terms, 2**62 if before is None else before)))
+            with self._guarded():
+                db.execute("BEGIN")  # one snapshot: prompts may be added meanwhile
+                last = _last(db)
+                rows = db.execute(query, (terms, 2**62 if before is None else before))
+            yield last, self._numbers(rows)
+
+    def _numbers(self, rows: Iterator[tuple[int]]) -> Iterator[int]:
+        with self._guarded():
+            for row in rows:
+                yield row[0]
 
     def remove(self) -> None:
         """Remove the file: all prompts must be added again."""
@@ -104,17 +113,25 @@ class PromptIndex:
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        """The open file, made anew where it cannot be used. Raises: IndexUnusable."""
+        """The open file. Raises: IndexUnusable."""
         if not self._is_available:
             raise IndexUnusable
-        try:
+        with self._guarded():
             private_file(self._file)
-            with closing(sqlite3.connect(self._file, isolation_level=None)) as db:
+            db = sqlite3.connect(self._file, isolation_level=None)
+        with closing(db):
+            with self._guarded():
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute("PRAGMA synchronous=NORMAL")
                 if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
                     db.executescript(f"BEGIN IMMEDIATE;{TABLES}COMMIT;")
-                yield db
+            yield db
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Statements on the file, which is removed where it cannot be used. Raises: IndexUnusable."""
+        try:
+            yield
         except (sqlite3.Error, OSError, TypeError) as error:
             self._is_available = not str(error).startswith(("no such module", "no such tokenizer"))
             log.warning("the index of prompts cannot be used: %s", error)
