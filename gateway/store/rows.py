@@ -129,9 +129,19 @@ def _place(standing: Standing) -> dict[str, object]:
 
 
 def move(db: sqlite3.Connection, standings: Mapping[str, Standing]) -> None:
-    """Change the positions of jobs in the queue. Raises: RecordDamaged."""
-    for job_id, standing in standings.items():
-        _change(db, job_id, _place(standing))
+    """Change the positions of jobs in the queue, of thousands where one moves past them. Raises: RecordDamaged."""
+    ids = list(standings)
+    update = "UPDATE jobs SET standing_priority = ?, standing_since = ?, standing_number = ?, checksum = ? WHERE id = ?"
+    for at in range(0, len(ids), EVENTS_AT_ONCE):
+        some = ids[at : at + EVENTS_AT_ONCE]
+        changes = []
+        for row in db.execute(f"SELECT * FROM jobs WHERE id IN ({','.join('?' * len(some))})", some).fetchall():
+            if not checksum.is_right(row):
+                raise RecordDamaged(row["id"])
+            place = _place(standings[row["id"]])
+            sealed = checksum.of_job({**dict(row), **place}, row["checksum"])
+            changes.append((*place.values(), sealed, row["id"]))
+        db.executemany(update, changes)
 
 
 def hide(db: sqlite3.Connection, job_id: str) -> None:
